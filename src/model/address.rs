@@ -1,0 +1,305 @@
+//! Where something listens: an IP address or a host name, and a port.
+//!
+//! grpclb carries bare IP addresses; clients crash or hang on anything else
+//! (Java panics on a port out of range). So a [`BackendAddr`] is checked once,
+//! here, and is right by type ever after.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+/// An address that may be sent to a client: port 1 to 65535, an IP that can be
+/// connected to, IPv4-mapped IPv6 folded to IPv4, no scope id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackendAddr(SocketAddr);
+
+/// A host as registered: an IP address, or a name still to be resolved.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Host {
+    /// An address literal.
+    Ip(IpAddr),
+    /// A DNS name, lower case, without a trailing dot.
+    Name(String),
+}
+
+/// A host and a port from 1 to 65535.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostPort {
+    /// Where.
+    pub host: Host,
+    port: u16,
+}
+
+/// Why a text is no address. Its text names the value and the remedy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// Nothing was there.
+    #[error("the address is empty: expected host:port")]
+    Empty,
+    /// No `:port` at the end.
+    #[error("{0:?} has no port: expected host:port")]
+    NoPort(String),
+    /// Something that is no number from 1 to 65535 where the port should be.
+    #[error("{text:?} has the port {port:?}: expected a number from 1 to 65535")]
+    Port {
+        /// The whole text.
+        text: String,
+        /// What stands where the port should.
+        port: String,
+    },
+    /// An IPv6 address whose port cannot be told from its last group.
+    #[error("{0:?} is an IPv6 address without brackets: write [address]:port")]
+    Unbracketed(String),
+    /// What stands before the port is neither an IP address nor a host name.
+    #[error("{text:?} has the host {host:?}, which is neither an IP address nor a host name")]
+    Host {
+        /// The whole text.
+        text: String,
+        /// What stands where the host should.
+        host: String,
+    },
+    /// An address nobody can connect to from elsewhere.
+    #[error("{0} is {1}: register the address at which clients reach the server")]
+    Unusable(IpAddr, &'static str),
+}
+
+/// The longest host name that DNS allows, in bytes (RFC 1035, 2.3.4).
+const NAME_MAX: usize = 253;
+/// How much of a bad text an error repeats, in bytes.
+const SHOWN_MAX: usize = 80;
+
+impl BackendAddr {
+    /// # Errors
+    /// When the port is 0 or no client could connect to the IP.
+    pub fn new(ip: IpAddr, port: u16) -> Result<Self, AddressError> {
+        let ip = usable(ip)?;
+        if port == 0 {
+            let text = SocketAddr::new(ip, port).to_string();
+            let port = "0".to_owned();
+            return Err(AddressError::Port { text, port });
+        }
+        Ok(Self(SocketAddr::new(ip, port)))
+    }
+
+    /// The IP address, IPv4 wherever IPv4 was meant.
+    #[must_use]
+    pub fn ip(&self) -> IpAddr {
+        self.0.ip()
+    }
+
+    /// The port, never 0.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.0.port()
+    }
+
+    /// As the standard library writes it.
+    #[must_use]
+    pub fn socket_addr(&self) -> SocketAddr {
+        self.0
+    }
+}
+
+impl fmt::Display for BackendAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl HostPort {
+    /// # Errors
+    /// When the port is 0 or the host is an IP that no client could connect to.
+    pub fn new(host: Host, port: u16) -> Result<Self, AddressError> {
+        let host = match host {
+            Host::Ip(ip) => Host::Ip(BackendAddr::new(ip, port)?.ip()),
+            Host::Name(name) if port == 0 => {
+                let text = format!("{name}:0");
+                let port = "0".to_owned();
+                return Err(AddressError::Port { text, port });
+            }
+            Host::Name(name) => Host::Name(name),
+        };
+        Ok(Self { host, port })
+    }
+
+    /// Reads `1.2.3.4:80`, `[2001:db8::1]:80` or `host.name:80`.
+    ///
+    /// # Errors
+    /// When the text is none of these; the error says which part is wrong.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(AddressError::Empty);
+        }
+        if text.parse::<std::net::Ipv6Addr>().is_ok() {
+            return Err(AddressError::Unbracketed(text.to_owned()));
+        }
+        let Some((host, port)) = text.rsplit_once(':') else {
+            return Err(AddressError::NoPort(shown(text)));
+        };
+        if text.starts_with('[') && text.ends_with(']') {
+            return Err(AddressError::NoPort(shown(text)));
+        }
+        let port = match port.parse::<u16>() {
+            Ok(number) if number > 0 && port.bytes().all(|b| b.is_ascii_digit()) => number,
+            _ => {
+                let text = shown(text);
+                let port = shown(port);
+                return Err(AddressError::Port { text, port });
+            }
+        };
+        let bad_host = || AddressError::Host { text: shown(text), host: shown(host) };
+        if host.parse::<std::net::Ipv6Addr>().is_ok() {
+            return Err(AddressError::Unbracketed(text.to_owned()));
+        }
+        let host = Host::parse(host).ok_or_else(bad_host)?;
+        Self::new(host, port)
+    }
+
+    /// The port, never 0.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The address itself, where the host is one.
+    #[must_use]
+    pub fn addr(&self) -> Option<BackendAddr> {
+        match self.host {
+            Host::Ip(ip) => Some(BackendAddr(SocketAddr::new(ip, self.port))),
+            Host::Name(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Ip(ip) => SocketAddr::new(*ip, self.port).fmt(f),
+            Host::Name(name) => write!(f, "{name}:{}", self.port),
+        }
+    }
+}
+
+impl Host {
+    /// Reads an IP address, with or without the brackets of IPv6, or a DNS
+    /// name. `None` when the text is neither.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Some(inner) = text.strip_prefix('[') {
+            let ip = inner.strip_suffix(']')?.parse::<std::net::Ipv6Addr>().ok()?;
+            return Some(Self::Ip(IpAddr::V6(ip)));
+        }
+        if let Ok(ip) = text.parse::<IpAddr>() {
+            return Some(Self::Ip(ip));
+        }
+        let name = text.strip_suffix('.').unwrap_or(text);
+        is_host_name(name).then(|| Self::Name(name.to_ascii_lowercase()))
+    }
+}
+
+/// Letters, digits, `-` and `_` in labels of 1 to 63, and not all digits and
+/// dots: `10.0.0.300` is a mistyped address, not a name.
+fn is_host_name(name: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    let numeric = |label: &str| label.bytes().all(|b| b.is_ascii_digit());
+    name.len() <= NAME_MAX
+        && name.split('.').all(label)
+        && !name.rsplit('.').next().is_some_and(numeric)
+}
+
+fn usable(ip: IpAddr) -> Result<IpAddr, AddressError> {
+    let ip = ip.to_canonical();
+    let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+    if ip.is_unspecified() {
+        return Err(AddressError::Unusable(ip, "the unspecified address"));
+    }
+    if ip.is_multicast() || broadcast {
+        return Err(AddressError::Unusable(ip, "a multicast or broadcast address"));
+    }
+    Ok(ip)
+}
+
+/// The beginning of a text that may be a megabyte long.
+fn shown(text: &str) -> String {
+    if text.len() <= SHOWN_MAX {
+        return text.to_owned();
+    }
+    let end = (0..=SHOWN_MAX).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+    format!("{}…", &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        let found = match HostPort::parse(text) {
+            Ok(host_port) => host_port.to_string(),
+            Err(error) => format!("error: {error}"),
+        };
+        assert_eq!(found, expected, "{text:?}");
+    }
+
+    #[test]
+    fn addresses_and_names_are_read() {
+        check("10.0.0.1:50051", "10.0.0.1:50051");
+        check(" 10.0.0.1:1\n", "10.0.0.1:1");
+        check("[2001:db8::1]:65535", "[2001:db8::1]:65535");
+        check("[::ffff:10.0.0.1]:80", "10.0.0.1:80");
+        check("Host.Example.:80", "host.example:80");
+        check("my_host:80", "my_host:80");
+        check("localhost:80", "localhost:80");
+    }
+
+    #[test]
+    fn what_could_hurt_a_client_is_refused() {
+        check("", "error: the address is empty: expected host:port");
+        check("10.0.0.1", r#"error: "10.0.0.1" has no port: expected host:port"#);
+        let port = |text: &str, port: &str| {
+            let expected =
+                format!("error: {text:?} has the port {port:?}: expected a number from 1 to 65535");
+            check(text, &expected);
+        };
+        port("10.0.0.1:0", "0");
+        port("10.0.0.1:65536", "65536");
+        port("127.0.0.1:500053", "500053");
+        port("10.0.0.1:+80", "+80");
+        port("10.0.0.1:-1", "-1");
+        port("10.0.0.1:", "");
+        port("name:0", "0");
+        check(
+            "2001:db8::1",
+            r#"error: "2001:db8::1" is an IPv6 address without brackets: write [address]:port"#,
+        );
+        check("[2001:db8::1]", r#"error: "[2001:db8::1]" has no port: expected host:port"#);
+        let host = |text: &str, host: &str| {
+            let expected = format!(
+                "error: {text:?} has the host {host:?}, which is neither an IP address nor a host name"
+            );
+            check(text, &expected);
+        };
+        host(":80", "");
+        host("10.0.0.300:80", "10.0.0.300");
+        host("a b:80", "a b");
+        host("http://a:80", "http://a");
+        host("[fe80::1%eth0]:80", "[fe80::1%eth0]");
+        check(
+            "0.0.0.0:80",
+            "error: 0.0.0.0 is the unspecified address: register the address at which clients reach the server",
+        );
+        check(
+            "[ff02::1]:80",
+            "error: ff02::1 is a multicast or broadcast address: register the address at which clients reach the server",
+        );
+    }
+
+    #[test]
+    fn a_megabyte_is_not_repeated() {
+        let error = HostPort::parse(&"é".repeat(500_000)).unwrap_err();
+        assert!(error.to_string().len() < 200);
+    }
+}

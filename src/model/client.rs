@@ -1,0 +1,77 @@
+//! What a balancer knows of the client at the other end of a stream.
+
+use super::Selector;
+
+/// Which gRPC implementation a client is built on. They differ in what an
+/// empty list does to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ClientKind {
+    /// grpc-go.
+    Go,
+    /// grpc-java.
+    Java,
+    /// C-core: C++, Python, Ruby, PHP, Objective-C.
+    Core,
+    /// Something else that speaks grpclb.
+    Other,
+}
+
+/// What decides which list a client gets. Clients with equal profiles share
+/// one list.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClientProfile {
+    /// From its user agent.
+    pub kind: ClientKind,
+    /// From the name it asked for.
+    pub selectors: Vec<Selector>,
+}
+
+impl ClientKind {
+    /// Reads a `user-agent` header: `grpc-go/1.85.0`, `grpc-java-netty/1.60.0`,
+    /// `grpc-python/1.85.1 grpc-c/58.0.0 (linux; chttp2)`. An application may
+    /// have put words of its own in front.
+    #[must_use]
+    pub fn from_user_agent(user_agent: &str) -> Self {
+        let has = |name: &str| user_agent.split([' ', '/']).any(|word| word.starts_with(name));
+        if has("grpc-go") {
+            Self::Go
+        } else if has("grpc-java") {
+            Self::Java
+        } else if has("grpc-c") {
+            Self::Core
+        } else {
+            Self::Other
+        }
+    }
+
+    /// As shown to people and in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Go => "go",
+            Self::Java => "java",
+            Self::Core => "core",
+            Self::Other => "other",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_agents_as_seen_in_the_field() {
+        let check = |user_agent, kind| {
+            assert_eq!(ClientKind::from_user_agent(user_agent), kind, "{user_agent}");
+        };
+        check("grpc-go/1.85.0-dev", ClientKind::Go);
+        check("my-app/2 grpc-go/1.33.3", ClientKind::Go);
+        check("grpc-python/1.85.1 grpc-c/58.0.0 (linux; chttp2)", ClientKind::Core);
+        check("grpc-ruby/1.51.1 grpc-c/29.0.0 (linux; chttp2)", ClientKind::Core);
+        check("grpc-c++/1.51.1 grpc-c/29.0.0 (linux; chttp2)", ClientKind::Core);
+        check("grpc-java-netty/1.41.3", ClientKind::Java);
+        check("tonic/0.14", ClientKind::Other);
+        check("", ClientKind::Other);
+    }
+}

@@ -1,0 +1,110 @@
+//! What a registry tells: registrations, and how fresh the telling is.
+//!
+//! In: nothing. Out: the types that every registry source produces and the
+//! catalog consumes. Text of keys and values has become [`Registration`] or
+//! [`Rejected`] before it gets here; nobody behind this door reads text again.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::model::{HostPort, Meta, ServiceName, Weight};
+
+pub mod embedded;
+pub mod etcd;
+pub mod record;
+
+/// What a registry source says. A source never ends and never fails: retrying
+/// is its own business.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The whole content at one revision. Whatever is not in here is gone.
+    Reset {
+        /// The store's revision.
+        revision: i64,
+        /// Every key below the prefixes.
+        all: Vec<Entry>,
+    },
+    /// What happened at one revision; with no changes, that nothing did.
+    Apply {
+        /// The store's revision.
+        revision: i64,
+        /// In the order in which they happened.
+        changes: Vec<Change>,
+    },
+    /// The store cannot be heard. Data stays as it is.
+    Stale {
+        /// When it was last heard.
+        since: Instant,
+        /// What went wrong, for people.
+        reason: String,
+    },
+}
+
+/// One difference.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// A key was written.
+    Put(Entry),
+    /// A key is gone: deregistered or expired, the store does not say which.
+    Delete(Key),
+}
+
+/// One key and what it means.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// The key in the store.
+    pub key: Key,
+    /// One registration or several; none for a key that is no registration by
+    /// design (a directory marker). Or why it could not be read.
+    pub meaning: Result<Vec<Registration>, Rejected>,
+}
+
+/// A key in the store: bytes, mostly text. Identity of a registration, for a
+/// deletion brings nothing else.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(pub Arc<[u8]>);
+
+/// One backend of one service as one key registers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// The service.
+    pub service: ServiceName,
+    /// The instance's own name.
+    pub id: Arc<str>,
+    /// Where it listens; a host name is resolved later.
+    pub address: HostPort,
+    /// Its share of the calls.
+    pub weight: Weight,
+    /// Everything else it said.
+    pub meta: Arc<Meta>,
+}
+
+/// A key that could not be read, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// Names the value and the remedy.
+    pub reason: String,
+    /// The beginning of the value, for people.
+    pub value: String,
+}
+
+impl Key {
+    /// From the store's bytes.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({:?})", String::from_utf8_lossy(&self.0))
+    }
+}
