@@ -1,0 +1,161 @@
+//! A real etcd of one member on loopback, started, killed, frozen and thawed.
+
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::{PATIENCE, free_port};
+
+/// Ends with its value; its data with it.
+pub struct Etcd {
+    data: TempDir,
+    client_port: u16,
+    peer_port: u16,
+    child: Option<Child>,
+    extra: Vec<String>,
+}
+
+impl Etcd {
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With further flags of etcd's own.
+    pub fn start_with(extra: &[&str]) -> Self {
+        for _ in 0..10 {
+            let mut etcd = Self {
+                data: TempDir::new().expect("a temporary directory"),
+                client_port: free_port(),
+                peer_port: free_port(),
+                child: None,
+                extra: extra.iter().map(|&flag| flag.to_owned()).collect(),
+            };
+            etcd.run();
+            if etcd.wait_until_serving() {
+                return etcd;
+            }
+        }
+        panic!("etcd does not start: is the Debian package etcd-server installed?");
+    }
+
+    pub fn port(&self) -> u16 {
+        self.client_port
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.client_port)
+    }
+
+    /// Ends it as a crash would (SIGKILL). Its data stays.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it again on the same ports, with the same data.
+    pub fn restart(&mut self) {
+        self.kill();
+        for _ in 0..10 {
+            self.run();
+            if self.wait_until_serving() {
+                return;
+            }
+        }
+        panic!("etcd does not come back on port {}", self.client_port);
+    }
+
+    /// The same with all data lost: an empty store at revision 1.
+    pub fn restart_empty(&mut self) {
+        self.kill();
+        self.data = TempDir::new().expect("a temporary directory");
+        self.restart();
+    }
+
+    /// Freezes it: connections stay open, nothing answers (SIGSTOP).
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    /// Runs `etcdctl` against it and returns what it prints.
+    #[track_caller]
+    pub fn ctl(&self, args: &[&str]) -> String {
+        let output = Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .arg(format!("--endpoints=127.0.0.1:{}", self.client_port))
+            .args(args)
+            .output()
+            .expect("etcdctl runs: Debian package etcd-client");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "etcdctl {args:?}: {error}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn run(&mut self) {
+        let client = self.url();
+        let peer = format!("http://127.0.0.1:{}", self.peer_port);
+        let child = Command::new("etcd")
+            .args(["--name", "test", "--log-level", "error", "--logger", "zap"])
+            .arg("--data-dir")
+            .arg(self.data.path())
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("test={peer}")])
+            .args(["--unsafe-no-fsync"])
+            .args(&self.extra)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("etcd runs: Debian package etcd-server");
+        self.child = Some(child);
+    }
+
+    /// False when it ended, as it does when another took its port.
+    fn wait_until_serving(&mut self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let child = self.child.as_mut().expect("it was started");
+            if child.try_wait().expect("a child can be asked").is_some() {
+                return false;
+            }
+            if self.healthy() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
+    }
+
+    fn healthy(&self) -> bool {
+        if TcpStream::connect(("127.0.0.1", self.client_port)).is_err() {
+            return false;
+        }
+        Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .arg(format!("--endpoints=127.0.0.1:{}", self.client_port))
+            .args(["endpoint", "health"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.child.as_ref().expect("it runs").id().to_string();
+        let status = Command::new("kill").args([signal, &id]).status().expect("kill runs");
+        assert!(status.success());
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
