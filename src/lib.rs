@@ -1,4 +1,8 @@
 //! lookaside: registrations in etcd reach unmodified gRPC clients by grpclb.
 
+pub mod catalog;
+pub mod load;
 pub mod model;
+pub mod policy;
 pub mod registry;
+pub mod telemetry;

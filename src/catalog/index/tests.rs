@@ -1,0 +1,218 @@
+//! Events in, snapshots out; one line per endpoint.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{HostPort, Weight};
+
+fn name(text: &str) -> ServiceName {
+    ServiceName::new(text).unwrap()
+}
+
+fn key(text: &str) -> Key {
+    Key::new(text.as_bytes())
+}
+
+fn entry(at: &str, service: &str, id: &str, address: &str) -> Entry {
+    let registration = Registration {
+        service: name(service),
+        id: id.into(),
+        address: HostPort::parse(address).unwrap(),
+        weight: Weight::DEFAULT,
+        meta: Arc::default(),
+    };
+    Entry { key: key(at), meaning: Ok(vec![registration]) }
+}
+
+fn bad(at: &str) -> Entry {
+    let rejected = Rejected { reason: "bad".into(), value: "?".into() };
+    Entry { key: key(at), meaning: Err(rejected) }
+}
+
+fn put(index: &mut Index, entry: Entry) -> Touched {
+    let mut touched = Touched::default();
+    let event = Event::Apply { revision: 1, changes: vec![Change::Put(entry)] };
+    index.apply(event, &mut touched);
+    touched
+}
+
+fn delete(index: &mut Index, at: &str) -> Touched {
+    let mut touched = Touched::default();
+    let event = Event::Apply { revision: 1, changes: vec![Change::Delete(key(at))] };
+    index.apply(event, &mut touched);
+    touched
+}
+
+fn reset(index: &mut Index, all: Vec<Entry>) -> Touched {
+    let mut touched = Touched::default();
+    index.apply(Event::Reset { revision: 1, all }, &mut touched);
+    touched
+}
+
+fn resolve(index: &mut Index, host: &str, addresses: &[&str]) -> Touched {
+    let mut touched = Touched::default();
+    let addresses = addresses.iter().map(|ip| ip.parse::<IpAddr>().unwrap()).collect();
+    index.resolved(Resolved { host: host.into(), addresses }, &mut touched);
+    touched
+}
+
+fn services(touched: &Touched) -> Vec<&str> {
+    touched.services.iter().map(ServiceName::as_str).collect()
+}
+
+#[track_caller]
+fn check(index: &Index, service: &str, expected: &[&str]) {
+    let snapshot = index.snapshot(&name(service), 1);
+    let endpoints = snapshot.map_or_else(Vec::new, |snapshot| snapshot.endpoints);
+    let found: Vec<_> = endpoints.iter().map(|e| format!("{} {}", e.id, e.addr)).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn what_registers_is_there_and_what_goes_is_gone() {
+    let mut index = Index::default();
+    let touched = put(&mut index, entry("k2", "hello", "b", "10.0.0.2:80"));
+    assert_eq!(services(&touched), ["hello"]);
+    put(&mut index, entry("k1", "hello", "a", "10.0.0.1:80"));
+    put(&mut index, entry("k3", "other", "c", "10.0.0.3:80"));
+    check(&index, "hello", &["a 10.0.0.1:80", "b 10.0.0.2:80"]);
+    assert_eq!(services(&delete(&mut index, "k1")), ["hello"]);
+    check(&index, "hello", &["b 10.0.0.2:80"]);
+    delete(&mut index, "k2");
+    check(&index, "hello", &[]);
+    assert_eq!(delete(&mut index, "k2"), Touched::default());
+}
+
+#[test]
+fn writing_the_same_again_touches_nothing() {
+    let mut index = Index::default();
+    put(&mut index, entry("k", "hello", "a", "10.0.0.1:80"));
+    assert_eq!(put(&mut index, entry("k", "hello", "a", "10.0.0.1:80")), Touched::default());
+    let same = vec![entry("k", "hello", "a", "10.0.0.1:80")];
+    assert_eq!(reset(&mut index, same), Touched::default());
+}
+
+#[test]
+fn a_key_may_change_its_service() {
+    let mut index = Index::default();
+    put(&mut index, entry("k", "hello", "a", "10.0.0.1:80"));
+    let touched = put(&mut index, entry("k", "world", "a", "10.0.0.1:80"));
+    assert_eq!(services(&touched), ["hello", "world"]);
+    check(&index, "hello", &[]);
+    check(&index, "world", &["a 10.0.0.1:80"]);
+}
+
+#[test]
+fn a_new_list_is_a_difference() {
+    let mut index = Index::default();
+    let a = || entry("a", "a", "a", "10.0.0.1:80");
+    reset(&mut index, vec![a(), entry("b", "b", "b", "10.0.0.2:80")]);
+    let touched = reset(&mut index, vec![a(), entry("c", "c", "c", "10.0.0.3:80")]);
+    assert_eq!(services(&touched), ["b", "c"]);
+    check(&index, "b", &[]);
+    assert_eq!(index.keys(), 2);
+}
+
+#[test]
+fn one_address_under_two_keys_is_one_backend() {
+    let mut index = Index::default();
+    put(&mut index, entry("k1", "hello", "1", "10.0.0.1:80"));
+    put(&mut index, entry("k2", "hello", "2", "10.0.0.1:80"));
+    check(&index, "hello", &["1 10.0.0.1:80"]);
+    delete(&mut index, "k1");
+    check(&index, "hello", &["2 10.0.0.1:80"]);
+}
+
+#[test]
+fn a_bad_value_costs_nobody_anything() {
+    let mut index = Index::default();
+    put(&mut index, entry("good", "hello", "a", "10.0.0.1:80"));
+    let touched = put(&mut index, bad("bad"));
+    assert_eq!((services(&touched).len(), touched.rejections.len()), (0, 1));
+    assert!(index.rejection(&key("bad")).is_some());
+    // What the same key said before stays.
+    let touched = put(&mut index, bad("good"));
+    assert_eq!((services(&touched).len(), touched.rejections.len()), (0, 1));
+    check(&index, "hello", &["a 10.0.0.1:80"]);
+    let touched = put(&mut index, entry("good", "hello", "a", "10.0.0.1:80"));
+    assert_eq!((services(&touched).len(), touched.rejections.len()), (0, 1));
+    assert!(index.rejection(&key("good")).is_none());
+    delete(&mut index, "bad");
+    assert!(index.rejection(&key("bad")).is_none());
+}
+
+#[test]
+fn host_names_count_once_resolved() {
+    let mut index = Index::default();
+    let touched = put(&mut index, entry("k", "hello", "a", "backend.local:80"));
+    assert!(touched.hosts);
+    check(&index, "hello", &[]);
+    assert_eq!(index.host_names(), BTreeSet::from(["backend.local".to_owned()]));
+    let touched = resolve(&mut index, "backend.local", &["10.0.0.2", "10.0.0.1"]);
+    assert_eq!(services(&touched), ["hello"]);
+    check(&index, "hello", &["a 10.0.0.1:80", "a 10.0.0.2:80"]);
+    let again = resolve(&mut index, "backend.local", &["10.0.0.1", "10.0.0.2"]);
+    assert_eq!(again, Touched::default());
+    assert_eq!(resolve(&mut index, "unknown.local", &["10.0.0.1"]), Touched::default());
+    assert!(delete(&mut index, "k").hosts);
+    assert!(index.host_names().is_empty());
+}
+
+#[test]
+fn losing_the_store_touches_nothing() {
+    let mut index = Index::default();
+    put(&mut index, entry("k", "hello", "a", "10.0.0.1:80"));
+    let mut touched = Touched::default();
+    let since = std::time::Instant::now();
+    index.apply(Event::Stale { since, reason: "gone".into() }, &mut touched);
+    assert_eq!(touched, Touched::default());
+    check(&index, "hello", &["a 10.0.0.1:80"]);
+}
+
+/// One step of a random history over a small space of keys and services.
+fn step() -> impl Strategy<Value = (u8, u8, u8, u8)> {
+    (0..4_u8, 0..3_u8, 1..4_u8, 0..4_u8)
+}
+
+proptest! {
+    /// However it got there, the index is what a fresh one would be that read
+    /// the same content at once; and nothing changes that was not touched.
+    #[test]
+    fn the_path_does_not_matter(steps in proptest::collection::vec(step(), 1..40)) {
+        let mut index = Index::default();
+        let mut model: BTreeMap<u8, Entry> = BTreeMap::new();
+        for (at, service, ip, what) in steps {
+            let before: Vec<_> = (0..3).map(|s| index.snapshot(&name(&format!("s{s}")), 0)).collect();
+            let make = || {
+                let host = if ip == 3 { "h.local:80".to_owned() } else { format!("10.0.0.{ip}:80") };
+                entry(&at.to_string(), &format!("s{service}"), &at.to_string(), &host)
+            };
+            let touched = if what == 0 {
+                model.remove(&at);
+                delete(&mut index, &at.to_string())
+            } else {
+                model.insert(at, make());
+                put(&mut index, make())
+            };
+            for s in 0..3 {
+                let service = name(&format!("s{s}"));
+                if !touched.services.contains(&service) {
+                    prop_assert_eq!(&index.snapshot(&service, 0), &before[s]);
+                }
+            }
+        }
+        let mut fresh = Index::default();
+        reset(&mut fresh, model.into_values().collect());
+        resolve(&mut index, "h.local", &["10.9.9.9"]);
+        resolve(&mut fresh, "h.local", &["10.9.9.9"]);
+        for s in 0..3 {
+            let service = name(&format!("s{s}"));
+            prop_assert_eq!(index.snapshot(&service, 0), fresh.snapshot(&service, 0));
+        }
+        prop_assert_eq!(index.host_names(), fresh.host_names());
+        prop_assert_eq!(index.keys(), fresh.keys());
+    }
+}

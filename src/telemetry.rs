@@ -1,0 +1,91 @@
+//! What the parts count and show, for those who show it.
+//!
+//! In: increments from the drivers. Out: totals since start. It decides
+//! nothing and waits for nobody; the parts that count and the parts that show
+//! need not know each other.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::load::Calls;
+use crate::model::{ClientKind, ServiceName};
+
+/// A total since start.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+/// Every total there is.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// TCP connections taken on the gRPC port.
+    pub connections: Counter,
+    /// Connections that ended before they spoke HTTP/2 (silent, failed TLS).
+    pub connections_failed: Counter,
+    /// Times when no connection could be taken (descriptors exhausted).
+    pub accept_errors: Counter,
+    /// BalanceLoad streams that got their first list.
+    pub streams: Counter,
+    /// BalanceLoad streams refused before their first list.
+    pub streams_refused: Counter,
+    /// Lists sent, first ones included.
+    pub lists_sent: Counter,
+    /// Lists not sent because the client holds an equal one.
+    pub lists_suppressed: Counter,
+    /// Lists encoded: once for all the streams that share one.
+    pub lists_encoded: Counter,
+    /// Fallback responses sent.
+    pub fallbacks_sent: Counter,
+    /// Load reports read.
+    pub reports: Counter,
+    /// Load reports and other messages that made no sense.
+    pub reports_rejected: Counter,
+    /// DNS questions answered.
+    pub dns_answers: Counter,
+    /// DNS questions refused, or no questions at all.
+    pub dns_rejected: Counter,
+}
+
+/// One BalanceLoad stream as shown to people.
+#[derive(Debug, Clone)]
+pub struct ClientView {
+    /// Where the client is.
+    pub peer: SocketAddr,
+    /// What it says it is.
+    pub user_agent: String,
+    /// What it is, by that.
+    pub kind: ClientKind,
+    /// The name it asked for, as typed.
+    pub name: String,
+    /// The service that the name means now.
+    pub service: Option<ServiceName>,
+    /// What it was told last: `list`, `empty`, `drop` or `fallback`.
+    pub told: &'static str,
+    /// How many entries its list has.
+    pub entries: usize,
+    /// The registry's revision that brought its list.
+    pub revision: i64,
+    /// When its stream opened.
+    pub opened: Instant,
+    /// When its list was handed to the connection.
+    pub told_at: Instant,
+    /// The calls it has reported on this stream.
+    pub calls: Calls,
+}
+
+/// Every BalanceLoad stream that is open, for those who show them.
+pub type ListClients = Arc<dyn Fn() -> Vec<ClientView> + Send + Sync>;
+
+impl Counter {
+    /// One more.
+    pub fn increment(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many until now.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
