@@ -1,0 +1,223 @@
+//! The gRPC service `grpc.lb.v1.LoadBalancer`, complete.
+//!
+//! In: HTTP/2 requests for `BalanceLoad`, the catalog. Out: responses whose
+//! bodies are the streams. A stream is refused before its initial response or
+//! gets that and a list at once; in between lies every hot loop and hang that
+//! clients have.
+
+use std::collections::hash_map::RandomState;
+use std::future::poll_fn;
+use std::hash::{BuildHasher, Hasher};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, header};
+use http_body::Body;
+use prost::Message;
+use tonic::{Code, Status};
+
+use crate::catalog::{Catalog, Known};
+use crate::load::Ledger;
+use crate::model::{ClientKind, Target, Zone};
+use crate::telemetry::{Counters, ListClients};
+
+mod clients;
+mod encode;
+mod message;
+mod session;
+mod stream;
+mod token;
+mod views;
+
+use clients::{Clients, Peer};
+pub(crate) use encode::Frame;
+use message::Messages;
+use session::Session;
+pub(crate) use stream::BalanceStream;
+pub use token::token;
+use views::Views;
+
+/// The protocol's messages.
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated; documented in proto/")]
+pub(crate) mod pb {
+    tonic::include_proto!("grpc.lb.v1");
+}
+
+/// The service's full name.
+pub const SERVICE: &str = "grpc.lb.v1.LoadBalancer";
+/// The path of its one method.
+pub const PATH: &str = "/grpc.lb.v1.LoadBalancer/BalanceLoad";
+
+/// What clients of a service without usable backends see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenEmpty {
+    /// Calls that will not wait fail, the others wait.
+    Wait,
+    /// Every call fails.
+    Drop,
+    /// Clients use the addresses that DNS gave them.
+    Fallback,
+}
+
+/// What the operator decides.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The zone whose names mean services.
+    pub zone: Zone,
+    /// What to say of a service without usable backends.
+    pub when_empty: WhenEmpty,
+    /// How often clients report their calls; zero: never.
+    pub report_interval: Duration,
+}
+
+/// The service; cheap to clone.
+#[derive(Clone)]
+pub struct Balancer(Arc<Shared>);
+
+struct Shared {
+    settings: Settings,
+    views: Arc<Views>,
+    clients: Arc<Clients>,
+    ledger: Arc<Ledger>,
+    counters: Arc<Counters>,
+}
+
+/// Clients say their name at once; one that has not after this long will not.
+const NAME_WITHIN: Duration = Duration::from_secs(5);
+/// A longer user agent is cut: it is only shown.
+const USER_AGENT_MAX: usize = 256;
+
+impl Balancer {
+    /// Serves what the catalog knows.
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        catalog: Catalog,
+        ledger: Arc<Ledger>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let views = Views::new(catalog, counters.clone());
+        Self(Arc::new(Shared { settings, views, clients: Arc::default(), ledger, counters }))
+    }
+
+    /// Lists the open streams.
+    #[must_use]
+    pub fn clients(&self) -> ListClients {
+        let clients = self.0.clients.clone();
+        Arc::new(move || clients.view())
+    }
+
+    /// Answers one request: waits for the client's name, then refuses it with
+    /// a status alone, or answers with a stream.
+    pub(crate) async fn balance_load<B>(
+        &self,
+        request: Request<B>,
+        peer: SocketAddr,
+    ) -> Response<Option<BalanceStream<B>>>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let opened = Instant::now();
+        let (parts, mut body) = request.into_parts();
+        let mut messages = Messages::default();
+        let first = tokio::time::timeout(NAME_WITHIN, first_message(&mut body, &mut messages));
+        let late = || Status::deadline_exceeded("the first message did not come within 5 seconds");
+        let opened = first
+            .await
+            .unwrap_or_else(|_| Err(late()))
+            .and_then(|message| self.name(message))
+            .and_then(|name| self.open(&name, &parts.headers, peer, opened));
+        let (session, client, view) = match opened {
+            Ok(opened) => opened,
+            Err(status) => {
+                self.0.counters.streams_refused.increment();
+                tracing::debug!(%peer, code = ?status.code(), reason = status.message(), "stream refused");
+                return response(Some(&status)).map(|()| None);
+            }
+        };
+        self.0.counters.streams.increment();
+        let stream = BalanceStream::new(body, messages, session, client, self.0.clone(), view);
+        response(None).map(|()| Some(stream))
+    }
+
+    fn name(&self, message: Bytes) -> Result<String, Status> {
+        use pb::load_balance_request::LoadBalanceRequestType as Kind;
+        let request = pb::LoadBalanceRequest::decode(message).map_err(|error| {
+            Status::invalid_argument(format!("the first message cannot be read: {error}"))
+        })?;
+        match request.load_balance_request_type {
+            Some(Kind::InitialRequest(initial)) => Ok(initial.name),
+            Some(Kind::ClientStats(_)) | None => {
+                Err(Status::invalid_argument("the first message must be an initial_request"))
+            }
+        }
+    }
+
+    fn open(
+        &self,
+        name: &str,
+        headers: &HeaderMap,
+        peer: SocketAddr,
+        opened: Instant,
+    ) -> Result<(Session, clients::Registered, Arc<views::View>), Status> {
+        let target = Target::parse(name, &self.0.settings.zone)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let closing = || Status::unavailable("the balancer is shutting down");
+        let view = self.0.views.view(&target).ok_or_else(closing)?;
+        if *view.known().borrow() == Known::Syncing {
+            return Err(Status::unavailable("the registry has not been read yet"));
+        }
+        let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+        let user_agent: String =
+            user_agent.unwrap_or_default().chars().take(USER_AGENT_MAX).collect();
+        let kind = ClientKind::from_user_agent(&user_agent);
+        let peer = Peer { addr: peer, user_agent, kind, name: name.to_owned() };
+        let client = self.0.clients.register(peer, opened);
+        Ok((Session::new(self.0.settings.report_interval, random()), client, view))
+    }
+}
+
+async fn first_message<B>(body: &mut B, messages: &mut Messages) -> Result<Bytes, Status>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    loop {
+        if let Some(message) = messages.next()? {
+            return Ok(message);
+        }
+        match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    messages.push(&data);
+                }
+            }
+            Some(Err(_)) => return Err(Status::cancelled("the client is gone")),
+            None => {
+                return Err(Status::invalid_argument("the stream ended before its first message"));
+            }
+        }
+    }
+}
+
+/// The head of a gRPC response; with a status, of one that is nothing else.
+fn response(status: Option<&Status>) -> Response<()> {
+    let mut response = Response::new(());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/grpc"));
+    if let Some(status) = status
+        && status.add_header(headers).is_err()
+    {
+        let bare = Status::new(status.code(), "");
+        debug_assert_ne!(bare.code(), Code::Ok);
+        let _ = bare.add_header(headers);
+    }
+    response
+}
+
+/// The standard library's own seeds; good enough to tell streams apart.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,140 @@
+//! Which streams are open, and what each was told.
+//!
+//! In: a row per stream, removed when the stream is dropped, however it ends.
+//! Out: [`ClientView`]s for those who show them. A push touches its own row
+//! only, never the table.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use dashmap::DashMap;
+
+use crate::load::Calls;
+use crate::model::{ClientKind, ServiceName};
+use crate::telemetry::ClientView;
+
+/// All rows.
+#[derive(Default)]
+pub(super) struct Clients {
+    rows: DashMap<u64, Arc<Row>>,
+    next: AtomicU64,
+}
+
+/// Who is at the other end.
+pub(super) struct Peer {
+    pub(super) addr: SocketAddr,
+    pub(super) user_agent: String,
+    pub(super) kind: ClientKind,
+    pub(super) name: String,
+}
+
+/// A stream's row, for as long as the stream lives.
+pub(super) struct Registered {
+    table: Arc<Clients>,
+    id: u64,
+    row: Arc<Row>,
+}
+
+struct Row {
+    peer: Peer,
+    opened: Instant,
+    now: Mutex<Now>,
+}
+
+struct Now {
+    service: Option<ServiceName>,
+    told: &'static str,
+    entries: usize,
+    revision: i64,
+    told_at: Instant,
+    calls: Calls,
+}
+
+impl Clients {
+    /// Adds a row for a stream that opens now.
+    pub(super) fn register(self: &Arc<Self>, peer: Peer, opened: Instant) -> Registered {
+        let now = Now {
+            service: None,
+            told: "nothing",
+            entries: 0,
+            revision: 0,
+            told_at: opened,
+            calls: Calls::default(),
+        };
+        let row = Arc::new(Row { peer, opened, now: Mutex::new(now) });
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.rows.insert(id, row.clone());
+        Registered { table: self.clone(), id, row }
+    }
+
+    /// Every open stream, oldest first.
+    pub(super) fn view(&self) -> Vec<ClientView> {
+        let mut rows: Vec<_> =
+            self.rows.iter().map(|row| (*row.key(), row.value().clone())).collect();
+        rows.sort_unstable_by_key(|&(id, _)| id);
+        rows.iter().map(|(_, row)| row.view()).collect()
+    }
+}
+
+impl Registered {
+    pub(super) fn kind(&self) -> ClientKind {
+        self.row.peer.kind
+    }
+
+    /// The stream was handed something new.
+    pub(super) fn told(
+        &self,
+        what: &'static str,
+        entries: usize,
+        meaning: Option<(&ServiceName, i64)>,
+        at: Instant,
+    ) {
+        let mut now = self.row.now.lock().unwrap_or_else(PoisonError::into_inner);
+        now.told = what;
+        now.entries = entries;
+        now.told_at = at;
+        match meaning {
+            Some((service, revision)) => {
+                now.revision = revision;
+                if now.service.as_ref() != Some(service) {
+                    now.service = Some(service.clone());
+                }
+            }
+            None => now.service = None,
+        }
+    }
+
+    /// The client reported; returns the service that it is to be counted for.
+    pub(super) fn reported(&self, calls: Calls) -> Option<ServiceName> {
+        let mut now = self.row.now.lock().unwrap_or_else(PoisonError::into_inner);
+        now.calls.add(calls);
+        now.service.clone()
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.table.rows.remove(&self.id);
+    }
+}
+
+impl Row {
+    fn view(&self) -> ClientView {
+        let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        ClientView {
+            peer: self.peer.addr,
+            user_agent: self.peer.user_agent.clone(),
+            kind: self.peer.kind,
+            name: self.peer.name.clone(),
+            service: now.service.clone(),
+            told: now.told,
+            entries: now.entries,
+            revision: now.revision,
+            opened: self.opened,
+            told_at: now.told_at,
+            calls: now.calls,
+        }
+    }
+}

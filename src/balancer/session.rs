@@ -1,0 +1,163 @@
+//! One stream's conversation: what to tell its client next.
+//!
+//! In: what is known of the service, encoded for this client's view. Out: a
+//! [`Frame`], or nothing where the client knows already. Pure: seed and nonce
+//! are arguments. It never leaves a stream without a list, and never sends a
+//! list that a client could take for one it had before the stream began:
+//! C-core would then stay in fallback, or report nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::catalog::Known;
+use crate::model::{ClientKind, ServiceName};
+
+use super::encode::{EncodedList, Frame, response};
+use super::{WhenEmpty, pb};
+
+use pb::load_balance_response::LoadBalanceResponseType as Kind;
+
+/// What a client is to do now.
+#[derive(Debug, Clone)]
+pub(super) enum Directive {
+    /// Use these.
+    List(Arc<EncodedList>),
+    /// There are none: fail calls that will not wait.
+    Empty,
+    /// There are none: fail calls.
+    Drop,
+    /// There are none: use the addresses that DNS gave.
+    Fallback,
+}
+
+/// A stream after its name is known.
+#[derive(Debug)]
+pub(super) struct Session {
+    report_interval: Duration,
+    /// Chooses where this stream's lists begin.
+    seed: u64,
+    /// Makes its first list unlike any other.
+    nonce: u32,
+    told: Option<Directive>,
+}
+
+/// A frame, and what it tells.
+pub(super) struct Told {
+    pub(super) frame: Frame,
+    /// As shown to people.
+    pub(super) what: &'static str,
+    pub(super) entries: usize,
+}
+
+/// What a client of this kind is to do, given what is known and the list made
+/// of it for this client (`None`: nobody in it can serve).
+///
+/// An empty list makes C-core and Java fail calls that will not wait and keep
+/// those that will, but grpc-go takes an empty first list for no list at all
+/// and lets every call hang. For grpc-go a lone drop entry does what the empty
+/// list does for the others.
+pub(super) fn directive(
+    list: Option<Arc<EncodedList>>,
+    when_empty: WhenEmpty,
+    kind: ClientKind,
+) -> Directive {
+    match (list, when_empty, kind) {
+        (Some(list), ..) => Directive::List(list),
+        (None, WhenEmpty::Wait, ClientKind::Go) | (None, WhenEmpty::Drop, _) => Directive::Drop,
+        (None, WhenEmpty::Wait, _) => Directive::Empty,
+        (None, WhenEmpty::Fallback, _) => Directive::Fallback,
+    }
+}
+
+/// The service that a name means, and the revision that brought its content.
+pub(super) fn meaning(known: &Known) -> Option<(&ServiceName, i64)> {
+    match known {
+        Known::Present(snapshot) => Some((&snapshot.name, snapshot.revision)),
+        Known::Absent | Known::Syncing => None,
+    }
+}
+
+impl Session {
+    /// Of a stream whose client is to report so often (zero: never).
+    pub(super) fn new(report_interval: Duration, seed: u64) -> Self {
+        // The seed's upper half: the lower decides the rotation.
+        let nonce = u32::try_from(seed >> 32).unwrap_or_default();
+        Self { report_interval, seed, nonce, told: None }
+    }
+
+    /// What to send; `None` where the client holds an equal list.
+    pub(super) fn tell(&mut self, directive: Directive) -> Option<Told> {
+        if self.told.as_ref().is_some_and(|told| told.is_same(&directive)) {
+            return None;
+        }
+        let frame = self.frame(&directive);
+        let (what, entries) = match &directive {
+            Directive::List(list) => ("list", list.len()),
+            Directive::Empty => ("empty", 0),
+            Directive::Drop => ("drop", 1),
+            Directive::Fallback => ("fallback", 0),
+        };
+        self.told = Some(directive);
+        Some(Told { frame, what, entries })
+    }
+
+    fn frame(&mut self, directive: &Directive) -> Frame {
+        let opening = match self.told {
+            None => initial_response(jittered(self.report_interval, self.seed)),
+            Some(_) => Bytes::new(),
+        };
+        let list = match directive {
+            Directive::List(list) => list,
+            Directive::Empty => &EncodedList::empty(),
+            Directive::Drop => &EncodedList::drop_all(),
+            Directive::Fallback => {
+                let fallback = response(Kind::FallbackResponse(pb::FallbackResponse {}));
+                return Frame::from([opening, fallback, Bytes::new()]);
+            }
+        };
+        match &self.told {
+            // The first list of a stream, and the first after a fallback.
+            None | Some(Directive::Fallback) => {
+                self.nonce = self.nonce.wrapping_add(1);
+                list.unique_frame(self.seed, self.nonce, &opening)
+            }
+            Some(_) => list.frame(self.seed),
+        }
+    }
+}
+
+impl Directive {
+    /// One list is the same as another only if it is the very same: views give
+    /// equal lists out as one.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::List(a), Self::List(b)) => Arc::ptr_eq(a, b),
+            (Self::Empty, Self::Empty)
+            | (Self::Drop, Self::Drop)
+            | (Self::Fallback, Self::Fallback) => true,
+            _ => false,
+        }
+    }
+}
+
+fn initial_response(report_interval: Duration) -> Bytes {
+    let client_stats_report_interval =
+        (!report_interval.is_zero()).then(|| prost_types::Duration {
+            seconds: i64::try_from(report_interval.as_secs()).unwrap_or(i64::MAX),
+            nanos: i32::try_from(report_interval.subsec_nanos()).unwrap_or_default(),
+        });
+    response(Kind::InitialResponse(pb::InitialLoadBalanceResponse { client_stats_report_interval }))
+}
+
+/// Up to a tenth longer, so that clients which came together do not report
+/// together for ever. Never shorter: C-core knows nothing under a second.
+fn jittered(interval: Duration, seed: u64) -> Duration {
+    let tenth = interval / 10;
+    let part = u32::try_from(seed % 1_000).unwrap_or_default();
+    interval + tenth / 1_000 * part
+}
+
+#[cfg(test)]
+mod tests;

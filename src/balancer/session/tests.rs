@@ -1,0 +1,107 @@
+//! What is told, and in particular what is not told twice.
+
+use bytes::Buf;
+use prost::Message;
+
+use super::*;
+
+fn messages(told: Option<Told>) -> Vec<String> {
+    let Some(mut told) = told else { return vec!["nothing".to_owned()] };
+    let mut bytes = told.frame.copy_to_bytes(told.frame.remaining());
+    let mut messages = Vec::new();
+    while bytes.has_remaining() {
+        bytes.advance(1);
+        let length = bytes.get_u32() as usize;
+        let message = pb::LoadBalanceResponse::decode(bytes.split_to(length)).unwrap();
+        messages.push(match message.load_balance_response_type.unwrap() {
+            Kind::InitialResponse(initial) => match initial.client_stats_report_interval {
+                Some(interval) => format!("initial {}s", interval.seconds),
+                None => "initial".to_owned(),
+            },
+            Kind::FallbackResponse(_) => "fallback".to_owned(),
+            Kind::ServerList(list) => {
+                let tokens = list.servers.iter().map(|server| server.load_balance_token.as_str());
+                format!("list {}", tokens.collect::<Vec<_>>().join(" "))
+            }
+        });
+    }
+    messages
+}
+
+fn session() -> Session {
+    Session::new(Duration::ZERO, 0)
+}
+
+/// A list that is told from others by being a drop list, with one entry.
+fn list() -> Directive {
+    Directive::List(Arc::new(EncodedList::drop_all()))
+}
+
+#[test]
+fn the_first_answer_is_the_initial_response_and_a_unique_list() {
+    assert_eq!(messages(session().tell(list())), ["initial", "list drop~00000001"]);
+    assert_eq!(messages(session().tell(Directive::Empty)), ["initial", "list "]);
+    assert_eq!(messages(session().tell(Directive::Drop)), ["initial", "list drop~00000001"]);
+    assert_eq!(messages(session().tell(Directive::Fallback)), ["initial", "fallback"]);
+    let mut other = Session::new(Duration::from_secs(7), 0xabcd_0000_0000);
+    assert_eq!(messages(other.tell(list())), ["initial 7s", "list drop~0000abce"]);
+}
+
+#[test]
+fn later_lists_come_alone_and_plain() {
+    let mut session = session();
+    session.tell(Directive::Empty);
+    assert_eq!(messages(session.tell(list())), ["list drop"]);
+    assert_eq!(messages(session.tell(Directive::Drop)), ["list drop"]);
+    assert_eq!(messages(session.tell(Directive::Empty)), ["list "]);
+}
+
+#[test]
+fn nothing_is_told_twice() {
+    let mut session = session();
+    let first = list();
+    session.tell(first.clone());
+    assert_eq!(messages(session.tell(first)), ["nothing"]);
+    for directive in [Directive::Empty, Directive::Drop, Directive::Fallback] {
+        session.tell(directive.clone());
+        assert_eq!(messages(session.tell(directive)), ["nothing"]);
+    }
+}
+
+#[test]
+fn the_list_after_a_fallback_is_unlike_the_one_before_it() {
+    let mut session = session();
+    let list = list();
+    session.tell(list.clone());
+    assert_eq!(messages(session.tell(Directive::Fallback)), ["fallback"]);
+    assert_eq!(messages(session.tell(list.clone())), ["list drop~00000002"]);
+    session.tell(Directive::Fallback);
+    assert_eq!(messages(session.tell(list)), ["list drop~00000003"]);
+}
+
+#[test]
+fn without_backends_each_kind_of_client_gets_what_it_understands() {
+    use ClientKind::{Core, Go, Java, Other};
+    let check = |when_empty, kind, expected: &str| {
+        let told = session().tell(directive(None, when_empty, kind)).unwrap();
+        assert_eq!(told.what, expected, "{when_empty:?} {kind:?}");
+    };
+    check(WhenEmpty::Wait, Go, "drop");
+    for kind in [Core, Java, Other] {
+        check(WhenEmpty::Wait, kind, "empty");
+    }
+    for kind in [Go, Core, Java, Other] {
+        check(WhenEmpty::Drop, kind, "drop");
+        check(WhenEmpty::Fallback, kind, "fallback");
+    }
+}
+
+#[test]
+fn reports_are_spread_and_never_closer_than_asked() {
+    for seed in 0..2_000 {
+        let interval = jittered(Duration::from_secs(10), seed);
+        assert!((10_000..11_000).contains(&interval.as_millis()), "{interval:?}");
+    }
+    assert_eq!(jittered(Duration::ZERO, 7), Duration::ZERO);
+    assert_ne!(jittered(Duration::from_secs(10), 1), jittered(Duration::from_secs(10), 2));
+}

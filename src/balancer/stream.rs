@@ -1,0 +1,169 @@
+//! A BalanceLoad stream as a response body: polled, it reads what the client
+//! sent and yields what is new for it.
+//!
+//! In: the request's body, a view. Out: frames, then at the end a status. No
+//! task, no queue, no timer: a client that does not read is not polled, and
+//! the newest snapshot waits for it in the catalog, shared.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body::{Body, Frame as BodyFrame};
+use prost::Message;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::WatchStream;
+use tonic::Status;
+
+use crate::catalog::Known;
+
+use super::clients::Registered;
+use super::encode::Frame;
+use super::message::{self, Messages};
+use super::session::{self, Session};
+use super::views::View;
+use super::{Shared, pb};
+
+use pb::load_balance_request::LoadBalanceRequestType as Kind;
+
+/// A stream whose client has said its name. Dropping it is all the cleaning up
+/// there is.
+pub(crate) struct BalanceStream<B> {
+    requests: B,
+    messages: Messages,
+    session: Session,
+    client: Registered,
+    shared: Arc<Shared>,
+    /// Before `view`, for a view ends when its last receiver has.
+    known: WatchStream<Known>,
+    view: Arc<View>,
+    ended: bool,
+}
+
+/// So many messages are read before others get their turn.
+const MESSAGES_AT_ONCE: usize = 32;
+
+impl<B: Body<Data = Bytes> + Unpin> BalanceStream<B> {
+    pub(super) fn new(
+        requests: B,
+        messages: Messages,
+        session: Session,
+        client: Registered,
+        shared: Arc<Shared>,
+        view: Arc<View>,
+    ) -> Self {
+        let known = WatchStream::new(view.known());
+        Self { requests, messages, session, client, shared, known, view, ended: false }
+    }
+
+    /// Reads what the client sent. Ready when there will be no more, with the
+    /// status to end with. What is not read counts against the connection:
+    /// HTTP/2 would end it in time ("too many data frames").
+    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        for _ in 0..MESSAGES_AT_ONCE {
+            match self.messages.next() {
+                Ok(Some(message)) => {
+                    self.read(message);
+                    continue;
+                }
+                Ok(None) => {}
+                Err(status) => return Poll::Ready(status),
+            }
+            match ready!(Pin::new(&mut self.requests).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.messages.push(&data);
+                    }
+                }
+                Some(Err(_)) => return Poll::Ready(Status::cancelled("the client is gone")),
+                // The client has closed its side: it wants no more.
+                None => return Poll::Ready(Status::ok("")),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// A message that makes no sense is counted and otherwise ignored: ending
+    /// a stream that has its list makes the client come back at once.
+    fn read(&self, message: Bytes) {
+        let counters = &self.shared.counters;
+        let request = pb::LoadBalanceRequest::decode(message).unwrap_or_default();
+        let calls = match request.load_balance_request_type {
+            Some(Kind::ClientStats(stats)) => message::calls(&stats),
+            Some(Kind::InitialRequest(_)) | None => None,
+        };
+        let Some(calls) = calls else { return counters.reports_rejected.increment() };
+        counters.reports.increment();
+        if let Some(service) = self.client.reported(calls) {
+            self.shared.ledger.add(&service, calls);
+        }
+    }
+
+    /// What is new for the client. Ready with nothing when the catalog closed.
+    fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+        let counters = &self.shared.counters;
+        loop {
+            let Some(known) = ready!(Pin::new(&mut self.known).poll_next(cx)) else {
+                return Poll::Ready(None);
+            };
+            // A name whose service was there and is not: never to be taken
+            // from a registry that has not been read.
+            if known == Known::Syncing {
+                continue;
+            }
+            let list = self.view.list(&known);
+            let directive =
+                session::directive(list, self.shared.settings.when_empty, self.client.kind());
+            let Some(told) = self.session.tell(directive) else {
+                counters.lists_suppressed.increment();
+                continue;
+            };
+            let sent = match told.what {
+                "fallback" => &counters.fallbacks_sent,
+                _ => &counters.lists_sent,
+            };
+            sent.increment();
+            let meaning = session::meaning(&known);
+            self.client.told(told.what, told.entries, meaning, Instant::now());
+            return Poll::Ready(Some(told.frame));
+        }
+    }
+
+    fn end(&mut self, status: &Status) -> Poll<Option<Result<BodyFrame<Frame>, Infallible>>> {
+        self.ended = true;
+        let mut trailers = http::HeaderMap::new();
+        // Only a message that is no header value can fail, and ours are.
+        let _ = status.add_header(&mut trailers);
+        Poll::Ready(Some(Ok(BodyFrame::trailers(trailers))))
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for BalanceStream<B> {
+    type Data = Frame;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<BodyFrame<Frame>, Infallible>>> {
+        let this = self.get_mut();
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(status) = this.poll_requests(cx) {
+            return this.end(&status);
+        }
+        match ready!(this.poll_news(cx)) {
+            Some(frame) => Poll::Ready(Some(Ok(BodyFrame::data(frame)))),
+            None => this.end(&Status::unavailable("the balancer is shutting down")),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
+    }
+}

@@ -1,0 +1,57 @@
+//! The text that a call carries to its backend as metadata `lb-token`.
+//!
+//! `BACKEND` or `BACKEND~NONCE`: sixteen hexadecimal digits that stand for the
+//! service and the address, the same on every balancer and for ever; behind a
+//! tilde, in one entry of a stream's first list, a nonce without meaning.
+//! Printable and under 50 bytes, for C-core drops longer ones and grpc-go
+//! fails every call on what cannot be printed. Pure.
+
+use crate::model::{BackendAddr, ServiceName};
+
+/// The token of the entry that tells clients to drop a call.
+pub(super) const DROP: &str = "drop";
+/// Stands before the nonce.
+const NONCE: char = '~';
+
+/// The token of one backend of one service. It must not depend on anything
+/// else: grpc-go keeps a connection's first token for ever, so a token that
+/// changes would be wrong at half of the clients.
+#[must_use]
+pub fn token(service: &ServiceName, addr: BackendAddr) -> String {
+    let text = format!("{service}\0{addr}");
+    format!("{:016x}", fnv1a(text.as_bytes()))
+}
+
+/// The same, unlike any token before it.
+pub(super) fn unique(token: &str, nonce: u32) -> String {
+    format!("{token}{NONCE}{nonce:08x}")
+}
+
+/// FNV-1a, 64 bits: unlike the standard library's hashes it stays the same
+/// from release to release.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    let step = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_printable_short_and_for_ever() {
+        let service = ServiceName::new("hello").unwrap();
+        let addr = BackendAddr::new([10, 0, 0, 1].into(), 50051).unwrap();
+        assert_eq!(token(&service, addr), "84a1d0879cb3b26e");
+        let unique = unique(&token(&service, addr), 0xbeef);
+        assert_eq!(unique, "84a1d0879cb3b26e~0000beef");
+        assert!(unique.len() < 50 && unique.bytes().all(|b| b.is_ascii_graphic()));
+    }
+
+    #[test]
+    fn the_hash_is_the_published_one() {
+        assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+}

@@ -1,0 +1,288 @@
+//! A client of a few lines, over memory: it says exactly what it is told to,
+//! right or wrong, and shows what comes back.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use h2::{RecvStream, SendStream, client};
+use http::{HeaderMap, Request};
+use lookaside::balancer::{Balancer, PATH, Settings, WhenEmpty};
+use lookaside::catalog::{self, Catalog, Input};
+use lookaside::load::{Calls, Ledger};
+use lookaside::model::{HostPort, Meta, ServiceName, Weight, Zone};
+use lookaside::registry::{Change, Entry, Event, Key, Registration};
+use lookaside::serve::{Server, Services};
+use lookaside::telemetry::{ClientView, Counters};
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+
+pub mod pb {
+    tonic::include_proto!("grpc.lb.v1");
+}
+
+use pb::load_balance_request::LoadBalanceRequestType;
+pub use pb::load_balance_response::LoadBalanceResponseType as Kind;
+
+pub const GO: &str = "grpc-go/1.85.0";
+pub const JAVA: &str = "grpc-java-netty/1.85.0";
+pub const PYTHON: &str = "grpc-python/1.85.1 grpc-c/58.0.0 (linux; chttp2)";
+
+/// A balancer without sockets.
+pub struct Balanced {
+    pub catalog: Catalog,
+    pub balancer: Balancer,
+    pub ledger: Arc<Ledger>,
+    pub counters: Arc<Counters>,
+    inputs: mpsc::Sender<Input>,
+    revision: i64,
+}
+
+/// One stream on one connection.
+pub struct Stream {
+    send: SendStream<Bytes>,
+    response: Option<client::ResponseFuture>,
+    pub head: HeaderMap,
+    body: Option<RecvStream>,
+    waiting: BytesMut,
+}
+
+impl Balanced {
+    /// Nothing is registered, and that is known.
+    pub async fn start(when_empty: WhenEmpty) -> Self {
+        let mut balanced = Self::unread(when_empty, Duration::from_secs(10));
+        balanced.reset(&[]).await;
+        balanced
+    }
+
+    /// The registry has not been read.
+    pub fn unread(when_empty: WhenEmpty, report_interval: Duration) -> Self {
+        let (catalog, ledger, counters) = (Catalog::new(), Arc::default(), Arc::default());
+        let (inputs, inputs_rx) = mpsc::channel(64);
+        tokio::spawn(catalog::drive(inputs_rx, catalog.clone()));
+        let zone = Zone::new("lookaside.internal").unwrap();
+        let settings = Settings { zone, when_empty, report_interval };
+        let balancer =
+            Balancer::new(settings, catalog.clone(), Arc::clone(&ledger), Arc::clone(&counters));
+        Self { catalog, balancer, ledger, counters, inputs, revision: 1 }
+    }
+
+    /// The whole registry. Each is `SERVICE ID ADDRESS [weight=N] [key=value…]`.
+    pub async fn reset(&mut self, all: &[&str]) {
+        let all = all.iter().map(|text| entry(text)).collect();
+        let revision = self.next_revision();
+        self.say(Event::Reset { revision, all }).await;
+    }
+
+    pub async fn put(&mut self, text: &str) {
+        let changes = vec![Change::Put(entry(text))];
+        let revision = self.next_revision();
+        self.say(Event::Apply { revision, changes }).await;
+    }
+
+    pub async fn delete(&mut self, text: &str) {
+        let changes = vec![Change::Delete(entry(text).key)];
+        let revision = self.next_revision();
+        self.say(Event::Apply { revision, changes }).await;
+    }
+
+    /// Says it and waits until it is taken in.
+    pub async fn say(&mut self, event: Event) {
+        let wanted = match &event {
+            Event::Reset { revision, .. } | Event::Apply { revision, .. } => Some(*revision),
+            Event::Stale { .. } => None,
+        };
+        self.inputs.send(Input::Registry(event)).await.unwrap();
+        loop {
+            let status = self.catalog.status();
+            let taken = match wanted {
+                Some(revision) => status.synced && status.revision == revision,
+                None => status.stale.is_some(),
+            };
+            if taken {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A new connection with one stream, before anything is said on it.
+    pub async fn connect(&self, user_agent: &str) -> Stream {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let services = Services { balancer: self.balancer.clone(), others: Routes::default() };
+        let server = Server {
+            services,
+            tls: None,
+            counters: self.counters.clone(),
+            tasks: TaskTracker::new(),
+            drain: CancellationToken::new(),
+        };
+        let peer: SocketAddr = "192.0.2.1:1234".parse().unwrap();
+        tokio::spawn(async move { server.http2(theirs, peer).await });
+        let (mut client, connection) =
+            client::Builder::new().initial_window_size(1 << 20).handshake(ours).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::post(format!("http://balancer{PATH}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("user-agent", user_agent)
+            .body(())
+            .unwrap();
+        let (response, send) = client.send_request(request, false).unwrap();
+        let (response, head, body) = (Some(response), HeaderMap::new(), None);
+        Stream { send, response, head, body, waiting: BytesMut::new() }
+    }
+
+    /// A stream that has said its name.
+    pub async fn open(&self, user_agent: &str, name: &str) -> Stream {
+        let mut stream = self.connect(user_agent).await;
+        stream.initial(name);
+        stream
+    }
+
+    /// The calls reported for a service, once there are as many reports.
+    pub async fn reported(&self, service: &str, reports: u64) -> Calls {
+        while self.counters.reports.total() < reports {
+            tokio::task::yield_now().await;
+        }
+        let service = ServiceName::new(service).unwrap();
+        let totals = self.ledger.totals();
+        totals
+            .into_iter()
+            .find(|(name, _)| *name == service)
+            .map(|(_, calls)| calls)
+            .unwrap_or_default()
+    }
+
+    pub fn clients(&self) -> Vec<ClientView> {
+        self.balancer.clients()()
+    }
+
+    fn next_revision(&mut self) -> i64 {
+        self.revision += 1;
+        self.revision
+    }
+}
+
+impl Stream {
+    pub fn initial(&mut self, name: &str) {
+        let initial = pb::InitialLoadBalanceRequest { name: name.to_owned() };
+        self.request(Some(LoadBalanceRequestType::InitialRequest(initial)));
+    }
+
+    pub fn report(&mut self, stats: pb::ClientStats) {
+        self.request(Some(LoadBalanceRequestType::ClientStats(stats)));
+    }
+
+    pub fn request(&mut self, kind: Option<LoadBalanceRequestType>) {
+        let request = pb::LoadBalanceRequest { load_balance_request_type: kind };
+        self.message(&request.encode_to_vec());
+    }
+
+    /// Any bytes as a message.
+    pub fn message(&mut self, message: &[u8]) {
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        self.bytes(&[&[0], length.as_slice(), message].concat());
+    }
+
+    /// Any bytes at all.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.send.send_data(Bytes::copy_from_slice(bytes), false).unwrap();
+    }
+
+    pub fn close(&mut self) {
+        self.send.send_data(Bytes::new(), true).unwrap();
+    }
+
+    /// The next message.
+    pub async fn next(&mut self) -> Kind {
+        match self.maybe_next().await {
+            Some(kind) => kind,
+            None => panic!("the stream ended: {:?}", self.status().await),
+        }
+    }
+
+    pub async fn servers(&mut self) -> Vec<pb::Server> {
+        match self.next().await {
+            Kind::ServerList(list) => list.servers,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The initial response, and then the first list.
+    pub async fn first_servers(&mut self) -> Vec<pb::Server> {
+        let first = self.next().await;
+        assert!(matches!(first, Kind::InitialResponse(_)), "{first:?}");
+        self.servers().await
+    }
+
+    /// That nothing more comes, though all that is known has been said.
+    pub async fn silent(&mut self) -> bool {
+        let next = tokio::time::timeout(Duration::from_millis(200), self.maybe_next());
+        next.await.is_err()
+    }
+
+    /// How it ended: the code and the text, without a message before it.
+    pub async fn status(&mut self) -> (i32, String) {
+        assert_eq!(self.maybe_next().await, None);
+        let trailers = match &mut self.body {
+            Some(body) => body.trailers().await.unwrap(),
+            None => None,
+        };
+        let headers = trailers.unwrap_or_else(|| self.head.clone());
+        let text = |name: &str| headers.get(name).map(|v| v.to_str().unwrap().to_owned());
+        let code = text("grpc-status").expect("a status").parse().unwrap();
+        (code, text("grpc-message").unwrap_or_default().replace("%20", " ").replace("%22", "\""))
+    }
+
+    async fn maybe_next(&mut self) -> Option<Kind> {
+        if let Some(response) = self.response.take() {
+            let (head, body) = response.await.unwrap().into_parts();
+            assert_eq!(head.status, 200);
+            self.head = head.headers;
+            self.body = Some(body);
+        }
+        loop {
+            if let Some(message) = self.whole() {
+                return Some(message);
+            }
+            let body = self.body.as_mut().unwrap();
+            let data = body.data().await?.unwrap();
+            let _ = body.flow_control().release_capacity(data.len());
+            self.waiting.extend_from_slice(&data);
+        }
+    }
+
+    fn whole(&mut self) -> Option<Kind> {
+        let length = u32::from_be_bytes(self.waiting.get(1..5)?.try_into().unwrap()) as usize;
+        if self.waiting.len() < 5 + length {
+            return None;
+        }
+        self.waiting.advance(5);
+        let message = self.waiting.split_to(length);
+        pb::LoadBalanceResponse::decode(message).unwrap().load_balance_response_type
+    }
+}
+
+pub fn entry(text: &str) -> Entry {
+    let mut words = text.split(' ');
+    let mut word = || words.next().unwrap();
+    let (service, id, address) = (word(), word(), word());
+    let key = Key::new(format!("/etcd3_naming/{service}/{id}").as_bytes());
+    let pair =
+        |word: &str| word.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())).unwrap();
+    let mut meta: Meta = words.map(pair).collect();
+    let weight = meta.remove("weight").map_or(Weight::DEFAULT, |w| Weight(w.parse().unwrap()));
+    let registration = Registration {
+        service: ServiceName::new(service).unwrap(),
+        id: id.into(),
+        address: HostPort::parse(address).unwrap(),
+        weight,
+        meta: Arc::new(meta),
+    };
+    Entry { key, meaning: Ok(vec![registration]) }
+}
