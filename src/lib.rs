@@ -2,9 +2,12 @@
 
 pub mod balancer;
 pub mod catalog;
+pub mod cli;
 pub mod load;
 pub mod model;
 pub mod policy;
+pub mod register;
 pub mod registry;
+pub mod replica;
 pub mod serve;
 pub mod telemetry;

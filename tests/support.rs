@@ -3,7 +3,9 @@
 //! Each test binary uses a part of it.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+pub mod cluster;
 pub mod etcd;
+pub mod proxy;
 
 use std::time::{Duration, Instant};
 

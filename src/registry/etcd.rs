@@ -1,1 +1,163 @@
-//! etcd
+//! etcd as a registry: reads all, follows what changes, starts over when it must.
+//!
+//! In: where etcd is and which prefixes are read. Out: [`Event`]s, for ever. No
+//! trouble with etcd ends it or takes anything away: trouble is a `Stale`, and
+//! the next `Reset` is a whole and consistent reading.
+
+mod backoff;
+mod batch;
+mod connect;
+mod follow;
+mod list;
+mod prefixes;
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+pub use backoff::backoff;
+pub use connect::{CALL_TIMEOUT, Connect, ConnectError, Tls, Trouble, bounded};
+
+use self::follow::{Ended, Follow};
+use self::list::{Listing, list};
+use self::prefixes::{Prefixes, Range};
+use super::Event;
+use super::record::Prefix;
+
+/// What to read, and where.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How etcd is reached.
+    pub connect: Connect,
+    /// Where the registrations are; one at least. They may lie within one another:
+    /// the longest that knows a key decides how it is read.
+    pub prefixes: Vec<Prefix>,
+}
+
+/// A time in which etcd was not heard, as far as it was told to others.
+struct Outage {
+    since: Instant,
+    /// Each is told once: members of a cluster can fail for different reasons,
+    /// in turn, for hours.
+    reasons: Vec<String>,
+}
+
+/// The store as last read.
+struct Seen {
+    cluster: u64,
+    revision: i64,
+}
+
+struct Source {
+    connect: Connect,
+    prefixes: Prefixes,
+    ranges: Vec<Range>,
+    events: mpsc::Sender<Event>,
+    outage: Option<Outage>,
+    seen: Option<Seen>,
+}
+
+/// How many reasons of one outage are told.
+const REASONS_MAX: usize = 8;
+
+/// Sends what etcd holds, and then what changes, for as long as somebody
+/// receives; ends when nobody does. Cancelled by dropping it.
+pub async fn run(options: Options, events: mpsc::Sender<Event>) {
+    let prefixes = Prefixes::new(options.prefixes);
+    let source = Source {
+        connect: options.connect,
+        ranges: prefixes.ranges(),
+        prefixes,
+        events,
+        outage: Some(Outage { since: Instant::now(), reasons: Vec::new() }),
+        seen: None,
+    };
+    let unheard = source.events.clone();
+    tokio::select! {
+        () = source.run() => {}
+        () = unheard.closed() => {}
+    }
+}
+
+/// A number nobody can foresee, to spread load with.
+#[must_use]
+pub fn seed() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+impl Source {
+    async fn run(mut self) {
+        // Anywhere: all balancers of a site start alike.
+        let mut attempt = (seed() % 1024) as usize;
+        let mut failures = 0;
+        loop {
+            let started = Instant::now();
+            let (heard, trouble) = match self.session(attempt).await {
+                Ended::Unheard => return,
+                Ended::Lost { heard, trouble } => (heard, trouble),
+            };
+            // A watch that lasted was a success, one that broke at once was not.
+            failures = if heard - started > backoff::LONGEST { 1 } else { failures + 1 };
+            if self.tell(attempt, heard, trouble).await.is_err() {
+                return;
+            }
+            attempt += 1;
+            sleep(backoff(failures, seed())).await;
+        }
+    }
+
+    /// Lists and follows at one endpoint until that fails.
+    async fn session(&mut self, attempt: usize) -> Ended {
+        let begun = Instant::now();
+        let listing = async {
+            let client = self.connect.client(attempt).await?;
+            let listing = list(&client, &self.ranges, &self.prefixes).await?;
+            Ok((client, listing))
+        };
+        let (client, listing) = match listing.await {
+            Ok(found) => found,
+            Err(trouble) => return Ended::Lost { heard: begun, trouble },
+        };
+        let Listing { revision, cluster, all } = listing;
+        self.note(attempt, all.len(), &Seen { cluster, revision });
+        self.seen = Some(Seen { cluster, revision });
+        if self.events.send(Event::Reset { revision, all }).await.is_err() {
+            return Ended::Unheard;
+        }
+        let follow =
+            Follow { ranges: &self.ranges, prefixes: &self.prefixes, events: &self.events };
+        follow.run(&client, revision).await
+    }
+
+    /// Ends the outage, and says what is unusual.
+    fn note(&mut self, attempt: usize, keys: usize, now: &Seen) {
+        let endpoint = self.connect.endpoint(attempt);
+        if let Some(before) = &self.seen {
+            if before.cluster != now.cluster {
+                warn!(endpoint, "etcd is another cluster than before");
+            } else if now.revision < before.revision {
+                let (before, now) = (before.revision, now.revision);
+                warn!(endpoint, before, now, "etcd went back to an older state");
+            }
+        }
+        self.outage = None;
+        info!(endpoint, revision = now.revision, keys, "following etcd");
+    }
+
+    /// Tells of trouble, each reason once per outage.
+    async fn tell(&mut self, attempt: usize, heard: Instant, trouble: Trouble) -> Result<(), ()> {
+        let new = || Outage { since: heard, reasons: Vec::new() };
+        let outage = self.outage.get_or_insert_with(new);
+        let Trouble(reason) = trouble;
+        if outage.reasons.len() >= REASONS_MAX || outage.reasons.contains(&reason) {
+            return Ok(());
+        }
+        outage.reasons.push(reason.clone());
+        warn!(endpoint = self.connect.endpoint(attempt), reason, "etcd is not heard");
+        let stale = Event::Stale { since: outage.since, reason };
+        self.events.send(stale).await.map_err(|_| ())
+    }
+}

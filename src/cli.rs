@@ -1,0 +1,4 @@
+//! The subcommands, one a file.
+
+pub mod etcd_args;
+pub mod register;

@@ -1,0 +1,269 @@
+//! `lookaside register`: holds a registration for a backend in any language.
+//!
+//! In: flags and environment. Out: the key in etcd for as long as the command
+//! runs, or this program; one line on standard output each time it is there; the
+//! command's exit code. Never forwards a signal before clients are told.
+
+mod command;
+mod health;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use self::command::{Command, Signals};
+use self::health::Health;
+use super::etcd_args::EtcdArgs;
+use crate::model::{HostPort, Meta, ServiceName, Weight};
+use crate::register::{self, Held, Options, RegisterError, Status};
+use crate::registry::Registration;
+use crate::registry::record::Format;
+
+/// Registers a backend in etcd, and keeps it registered
+///
+/// With a command, starts it first and ends with it, passing on its exit code.
+/// On SIGINT, SIGTERM, SIGHUP and SIGQUIT the key is removed first; then the
+/// signal goes to the command and what it started.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct RegisterArgs {
+    /// How etcd is reached
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
+    /// The service that the backend is one of
+    #[arg(long, env = "LOOKASIDE_SERVICE")]
+    pub service: Option<String>,
+    /// The address at which clients reach the backend
+    #[arg(long, value_name = "HOST:PORT", env = "LOOKASIDE_ADDR")]
+    pub addr: Option<String>,
+    /// How long the key outlives this program if it dies without a word
+    #[arg(long, value_name = "DURATION", default_value = "15s", env = "LOOKASIDE_TTL")]
+    pub ttl: String,
+    /// The instance's own name [default: its address]
+    #[arg(long, env = "LOOKASIDE_ID")]
+    pub id: Option<String>,
+    /// Its share of the calls, relative to its neighbours' [default: 1]
+    #[arg(long, value_name = "N", env = "LOOKASIDE_WEIGHT", allow_negative_numbers = true)]
+    pub weight: Option<String>,
+    /// The zone it is in: short for --meta zone=ZONE
+    #[arg(long, env = "LOOKASIDE_ZONE")]
+    pub zone: Option<String>,
+    /// Anything else it says of itself; repeatable, or separated by commas
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', env = "LOOKASIDE_META")]
+    pub meta: Vec<String>,
+    /// How the value is written: auto, plain, qsf or etcd-naming
+    #[arg(long, default_value = "auto", env = "LOOKASIDE_FORMAT")]
+    pub format: String,
+    /// What stands before the service in the key
+    #[arg(long, default_value = "/etcd3_naming/", env = "LOOKASIDE_PREFIX")]
+    pub prefix: String,
+    /// Register only while the backend's grpc.health.v1 says SERVING
+    #[arg(long, env = "LOOKASIDE_WHEN_SERVING")]
+    pub when_serving: bool,
+    /// The backend, if this program is to run it
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// What is to be done, checked.
+struct Plan {
+    options: Options,
+    when_serving: bool,
+    command: Vec<OsString>,
+}
+
+/// Bad flags (`EX_USAGE` of sysexits.h).
+const BAD_FLAGS: u8 = 64;
+
+/// Does it. Needs a tokio runtime with time, I/O and signals.
+pub async fn run(args: RegisterArgs) -> ExitCode {
+    let plan = match args.validate() {
+        Ok(plan) => plan,
+        Err(problems) => {
+            for problem in problems {
+                let _ = writeln!(std::io::stderr(), "error: {problem}");
+            }
+            return ExitCode::from(BAD_FLAGS);
+        }
+    };
+    // Before the command starts, so that no signal is missed.
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => return fail(&format!("cannot listen for signals: {error}"), 1),
+    };
+    let mut command = match Command::start(&plan.command) {
+        Ok(command) => command,
+        Err((error, code)) => return fail(&error, code),
+    };
+    let health = plan.when_serving.then(|| Health::of(&plan.options.registration.address));
+    let (stop_tx, stop_rx) = oneshot::channel();
+    let presence = tokio::spawn(stay(plan.options, health, stop_rx));
+    let (signal, ended) = tokio::select! {
+        signal = signals.next() => (Some(signal), None),
+        code = command.ended() => (None, Some(code)),
+    };
+    drop(stop_tx);
+    let withdrawn = matches!(presence.await, Ok(Ok(())));
+    match (signal, ended) {
+        (_, Some(code)) => ExitCode::from(code),
+        (Some(signal), _) if command.runs() => {
+            command.forward(signal);
+            ExitCode::from(command.end_with(&mut signals).await)
+        }
+        _ => ExitCode::from(u8::from(!withdrawn)),
+    }
+}
+
+fn fail(error: &str, code: u8) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "error: {error}");
+    ExitCode::from(code)
+}
+
+/// Holds the registration, with health only while that is good, until told to
+/// stop.
+async fn stay(
+    options: Options,
+    mut health: Option<Health>,
+    mut stop_rx: oneshot::Receiver<()>,
+) -> Result<(), RegisterError> {
+    loop {
+        let serving = async {
+            if let Some(health) = &mut health {
+                health.until_serving().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = &mut stop_rx => return Ok(()),
+            () = serving => {}
+        }
+        let held = register::hold(options.clone()).await?;
+        let over = async {
+            say_when_registered(&held, &options).await;
+            match &mut health {
+                Some(health) => health.until_not_serving().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = &mut stop_rx => return held.withdraw().await,
+            () = over => {}
+        }
+        // Logged where it happened; the lease's end removes the key.
+        let _ = held.withdraw().await;
+    }
+}
+
+async fn say_when_registered(held: &Held, options: &Options) {
+    let mut status_rx = held.status();
+    if status_rx.wait_for(|status| *status == Status::Registered).await.is_err() {
+        return;
+    }
+    let Registration { service, address, .. } = &options.registration;
+    let line = format!("registered service={service} address={address} key={}", held.key());
+    // Whoever closed our output does not want to know.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+impl RegisterArgs {
+    /// Everything wrong, or all that is needed.
+    fn validate(self) -> Result<Plan, Vec<String>> {
+        let mut problems = Vec::new();
+        let etcd_problems = problems.len();
+        let connect = self.etcd.validate(&mut problems);
+        if self.etcd.etcd.is_none() && problems.len() == etcd_problems {
+            problems.push("--etcd is missing".into());
+        }
+        let ttl = self.ttl(&mut problems);
+        let meta = self.meta(&mut problems);
+        let registration = self.registration(meta, &mut problems);
+        let format = take("--format", self.format.parse::<Format>(), &mut problems);
+        if let (Some(format), Some(registration)) = (format, &registration) {
+            take("--format", register::check_format(format, registration), &mut problems);
+        }
+        let prefix = self.prefix;
+        let Some(((connect, registration), (ttl, format))) =
+            connect.zip(registration).zip(ttl.zip(format)).filter(|_| problems.is_empty())
+        else {
+            return Err(problems);
+        };
+        let options = Options { connect, prefix, registration, ttl, format };
+        Ok(Plan { options, when_serving: self.when_serving, command: self.command })
+    }
+
+    fn ttl(&self, problems: &mut Vec<String>) -> Option<Duration> {
+        let ttl = take("--ttl", humantime::parse_duration(&self.ttl), problems)?;
+        take("--ttl", register::check_ttl(ttl), problems)?;
+        Some(ttl)
+    }
+
+    fn registration(&self, meta: Meta, problems: &mut Vec<String>) -> Option<Registration> {
+        let service = required("--service", self.service.as_deref(), problems)
+            .and_then(|text| take("--service", ServiceName::new(text), problems));
+        if let Some(service) = &service {
+            take("--service", register::check_service(service), problems);
+        }
+        let address = required("--addr", self.addr.as_deref(), problems)
+            .and_then(|text| take("--addr", HostPort::parse(text), problems));
+        let id = self.id.clone().or_else(|| address.as_ref().map(HostPort::to_string));
+        if let Some(id) = &id {
+            take("--id", register::check_id(id), problems);
+        }
+        let weight = match &self.weight {
+            None => Weight::DEFAULT,
+            Some(text) => match text.parse() {
+                Ok(weight) => Weight(weight),
+                Err(_) => {
+                    problems.push(format!("--weight: {text:?} is no whole number from 0 on"));
+                    Weight::DEFAULT
+                }
+            },
+        };
+        let (service, address, id) = (service?, address?, id?.into());
+        Some(Registration { service, id, address, weight, meta: Arc::new(meta) })
+    }
+
+    fn meta(&self, problems: &mut Vec<String>) -> Meta {
+        let mut meta = Meta::new();
+        for text in &self.meta {
+            let Some((key, value)) = text.split_once('=').filter(|(key, _)| !key.is_empty()) else {
+                problems.push(format!("--meta: {text:?} is not KEY=VALUE"));
+                continue;
+            };
+            if key == "weight" {
+                problems.push("--meta: the weight has a flag of its own, --weight".into());
+            }
+            if meta.insert(key.to_owned(), value.to_owned()).is_some() {
+                problems.push(format!("--meta: {key:?} is given twice"));
+            }
+        }
+        if let Some(zone) = &self.zone {
+            if zone.trim().is_empty() {
+                problems.push("--zone is empty".into());
+            }
+            if meta.insert("zone".to_owned(), zone.clone()).is_some() {
+                problems.push("--zone and --meta zone=… are the same: give one".into());
+            }
+        }
+        meta
+    }
+}
+
+fn required<'a>(flag: &str, text: Option<&'a str>, problems: &mut Vec<String>) -> Option<&'a str> {
+    if text.is_none() {
+        problems.push(format!("{flag} is missing"));
+    }
+    text
+}
+
+fn take<T, E: std::fmt::Display>(
+    flag: &str,
+    result: Result<T, E>,
+    problems: &mut Vec<String>,
+) -> Option<T> {
+    result.map_err(|error| problems.push(format!("{flag}: {error}"))).ok()
+}

@@ -1,0 +1,107 @@
+//! Which keys are read, and which prefix says how. Pure.
+//!
+//! In: the operator's prefixes, a key and its value. Out: ranges that cover the
+//! prefixes without overlap, and a key's meaning. Prefixes may lie within one
+//! another; a key must still be listed, watched and applied only once.
+
+use crate::registry::record::Prefix;
+use crate::registry::{Entry, Key, Registration, Rejected};
+
+/// The prefixes, longest first.
+#[derive(Debug, Clone)]
+pub(super) struct Prefixes(Vec<Prefix>);
+
+/// Keys from `start` up to, but without, `end`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Range {
+    pub(super) start: Vec<u8>,
+    pub(super) end: Vec<u8>,
+}
+
+impl Prefixes {
+    pub(super) fn new(mut prefixes: Vec<Prefix>) -> Self {
+        prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.path.len()));
+        Self(prefixes)
+    }
+
+    /// One range for each prefix that lies in no other one.
+    pub(super) fn ranges(&self) -> Vec<Range> {
+        let mut roots: Vec<&str> = Vec::new();
+        for path in self.0.iter().rev().map(|prefix| prefix.path.as_str()) {
+            if !roots.iter().any(|root| path.starts_with(root)) {
+                roots.push(path);
+            }
+        }
+        roots.into_iter().map(range).collect()
+    }
+
+    /// What a key means: the longest prefix that makes anything of it decides.
+    pub(super) fn entry(&self, key: &[u8], value: &[u8]) -> Entry {
+        Entry { key: Key::new(key), meaning: self.meaning(key, value) }
+    }
+
+    fn meaning(&self, key: &[u8], value: &[u8]) -> Result<Vec<Registration>, Rejected> {
+        for prefix in self.0.iter().filter(|prefix| key.starts_with(prefix.path.as_bytes())) {
+            match prefix.decode(key, value) {
+                Ok(none) if none.is_empty() => {}
+                meaning => return meaning,
+            }
+        }
+        Ok(Vec::new())
+    }
+}
+
+/// etcd writes "to the very end" as the end 0, and has no empty key.
+fn range(path: &str) -> Range {
+    let start = path.as_bytes().to_vec();
+    let mut end = start.clone();
+    match end.last_mut() {
+        // Text never holds the byte 255, so there is always a next one.
+        Some(last) => *last += 1,
+        None => return Range { start: vec![0], end: vec![0] },
+    }
+    Range { start, end }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::record::Format;
+
+    fn prefixes(paths: &[&str]) -> Prefixes {
+        let prefix = |path: &&str| Prefix { path: (*path).to_owned(), format: Format::Plain };
+        Prefixes::new(paths.iter().map(prefix).collect())
+    }
+
+    #[track_caller]
+    fn check_ranges(paths: &[&str], expected: &[(&str, &str)]) {
+        let found = prefixes(paths).ranges();
+        let range =
+            |(start, end): &(&str, &str)| Range { start: (*start).into(), end: (*end).into() };
+        let mut expected: Vec<Range> = expected.iter().map(range).collect();
+        expected.sort_by_key(|range| range.start.len());
+        assert_eq!(found, expected, "{paths:?}");
+    }
+
+    #[test]
+    fn ranges_cover_every_prefix_once() {
+        check_ranges(&["/a/"], &[("/a/", "/a0")]);
+        check_ranges(&["/a/b/", "/a/", "/a/b/c"], &[("/a/", "/a0")]);
+        check_ranges(&["/a/", "/a/"], &[("/a/", "/a0")]);
+        check_ranges(&["/a", "bc/"], &[("/a", "/b"), ("bc/", "bc0")]);
+        check_ranges(&["", "/a"], &[("\0", "\0")]);
+    }
+
+    #[test]
+    fn the_longest_prefix_decides_unless_it_makes_nothing_of_the_key() {
+        let prefixes = prefixes(&["/a/", "/a/b"]);
+        let service = |key: &str| {
+            let meaning = prefixes.entry(key.as_bytes(), b"10.0.0.1:1").meaning.unwrap();
+            meaning.first().map(|found| found.service.to_string())
+        };
+        assert_eq!(service("/a/b/x/1").as_deref(), Some("x"));
+        assert_eq!(service("/a/bc/1").as_deref(), Some("bc"));
+        assert_eq!(service("/a/c/1").as_deref(), Some("c"));
+        assert_eq!(service("/other"), None);
+    }
+}

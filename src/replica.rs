@@ -1,0 +1,159 @@
+//! The balancers of one zone: announces this one, and knows the others.
+//!
+//! In: where etcd is and what address this balancer is reached at. Out: the
+//! addresses of all live ones, sorted, always with our own. Losing etcd takes
+//! nobody out; not being allowed to write leaves us alone, and is no failure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tracing::warn;
+
+use crate::model::{HostPort, Meta, ServiceName, Weight, Zone};
+use crate::register::{self, Held};
+use crate::registry::etcd::{self, Connect};
+use crate::registry::record::{Format, Prefix};
+use crate::registry::{Change, Entry, Event, Key, Registration};
+
+/// Who announces itself, and where.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How etcd is reached.
+    pub connect: Connect,
+    /// Balancers of the same zone answer for each other.
+    pub zone: Zone,
+    /// The address at which clients reach this balancer.
+    pub own: HostPort,
+}
+
+/// Every key below this is a balancer: `{PREFIX}{zone}/{host:port}`.
+pub const PREFIX: &str = "/lookaside/balancers/";
+/// Balancers come and go one at a time.
+const QUEUE: usize = 16;
+
+/// Announces and follows until `stop` is ready, then takes the announcement
+/// back, which may take some seconds. Sends what differs only.
+pub async fn run(
+    options: Options,
+    balancers_tx: watch::Sender<Arc<[HostPort]>>,
+    stop: impl Future<Output = ()>,
+) {
+    let (events_tx, mut events_rx) = mpsc::channel(QUEUE);
+    let path = format!("{PREFIX}{}/", options.zone);
+    let prefixes = vec![Prefix { path, format: Format::Plain }];
+    let source = etcd::run(etcd::Options { connect: options.connect.clone(), prefixes }, events_tx);
+    let mut known = Known { own: options.own.clone(), keys: BTreeMap::new() };
+    known.publish(&balancers_tx);
+    let held = announce(options).await;
+    let follow = async {
+        while let Some(event) = events_rx.recv().await {
+            known.apply(event);
+            known.publish(&balancers_tx);
+        }
+    };
+    tokio::select! {
+        () = stop => {}
+        () = async { tokio::join!(source, follow); } => {}
+    }
+    // What could not be removed was logged, and ends with its lease.
+    if let Some(held) = held {
+        let _ = held.withdraw().await;
+    }
+}
+
+async fn announce(options: Options) -> Option<Held> {
+    let service = ServiceName::new(options.zone.as_str()).ok()?;
+    let registration = Registration {
+        service,
+        id: options.own.to_string().into(),
+        address: options.own,
+        weight: Weight::DEFAULT,
+        meta: Arc::new(Meta::new()),
+    };
+    let held = register::hold(register::Options {
+        connect: options.connect,
+        prefix: PREFIX.to_owned(),
+        registration,
+        ttl: register::TTL_DEFAULT,
+        format: Format::Plain,
+    });
+    held.await.inspect_err(|error| warn!(%error, "this balancer does not announce itself")).ok()
+}
+
+/// Which balancers announced themselves, by key.
+struct Known {
+    own: HostPort,
+    keys: BTreeMap<Key, Vec<HostPort>>,
+}
+
+impl Known {
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Reset { all, .. } => {
+                self.keys = all.into_iter().map(addresses).collect();
+            }
+            Event::Apply { changes, .. } => {
+                for change in changes {
+                    match change {
+                        Change::Put(entry) => self.keys.extend([addresses(entry)]),
+                        Change::Delete(key) => drop(self.keys.remove(&key)),
+                    }
+                }
+            }
+            Event::Stale { .. } => {}
+        }
+    }
+
+    fn publish(&self, balancers_tx: &watch::Sender<Arc<[HostPort]>>) {
+        let all: BTreeSet<&HostPort> = self.keys.values().flatten().chain([&self.own]).collect();
+        let all: Arc<[HostPort]> = all.into_iter().cloned().collect();
+        balancers_tx.send_if_modified(|now| {
+            *now != all && {
+                *now = all;
+                true
+            }
+        });
+    }
+}
+
+/// A key nobody can read is no balancer.
+fn addresses(entry: Entry) -> (Key, Vec<HostPort>) {
+    let registrations = entry.meaning.unwrap_or_default();
+    (entry.key, registrations.into_iter().map(|found| found.address).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    fn entry(address: &str) -> Entry {
+        let prefix = Prefix { path: format!("{PREFIX}zone/"), format: Format::Plain };
+        let key = format!("{PREFIX}zone/{address}");
+        let meaning = prefix.decode(key.as_bytes(), address.as_bytes());
+        Entry { key: Key::new(key.as_bytes()), meaning }
+    }
+
+    #[test]
+    fn own_is_always_there_and_trouble_takes_nobody_out() {
+        let (tx, rx) = watch::channel(Arc::from([]));
+        let own = HostPort::parse("10.0.0.2:1").unwrap();
+        let mut known = Known { own, keys: BTreeMap::new() };
+        let mut check = |event: Option<Event>, expected: &[&str]| {
+            event.into_iter().for_each(|event| known.apply(event));
+            known.publish(&tx);
+            let found: Vec<_> = rx.borrow().iter().map(ToString::to_string).collect();
+            assert_eq!(found, expected);
+        };
+        check(None, &["10.0.0.2:1"]);
+        let all = vec![entry("10.0.0.3:1"), entry("10.0.0.1:1"), entry("nonsense")];
+        let three = ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"];
+        check(Some(Event::Reset { revision: 1, all }), &three);
+        check(Some(Event::Stale { since: Instant::now(), reason: String::new() }), &three);
+        let changes =
+            vec![Change::Delete(entry("10.0.0.3:1").key), Change::Put(entry("10.0.0.2:1"))];
+        check(Some(Event::Apply { revision: 2, changes }), &three[..2]);
+        check(Some(Event::Reset { revision: 3, all: vec![] }), &["10.0.0.2:1"]);
+    }
+}

@@ -1,0 +1,489 @@
+//! Registering against a real etcd: the library, the balancers' announcement,
+//! and the program with its signals and exit codes.
+
+mod support;
+
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lookaside::model::{HostPort, Meta, ServiceName, Weight, Zone};
+use lookaside::register::{Held, Options, RegisterError, Status, hold};
+use lookaside::registry::Registration;
+use lookaside::registry::etcd::Connect;
+use lookaside::registry::record::Format;
+use lookaside::replica;
+use support::etcd::Etcd;
+use support::proxy::Proxy;
+use support::{PATIENCE, eventually};
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
+use tonic_health::ServingStatus;
+
+const KEY: &str = "/s/hello/10.0.0.1:1";
+
+fn connect(url: &str) -> Connect {
+    Connect::new(&[url], None, None).expect("an endpoint")
+}
+
+fn options(url: &str, id: &str) -> Options {
+    let registration = Registration {
+        service: ServiceName::new("hello").expect("a name"),
+        id: id.into(),
+        address: HostPort::parse("10.0.0.1:1").expect("an address"),
+        weight: Weight::DEFAULT,
+        meta: Arc::new(Meta::new()),
+    };
+    let ttl = Duration::from_secs(2);
+    Options { connect: connect(url), prefix: "/s".into(), registration, ttl, format: Format::Auto }
+}
+
+async fn held(url: &str) -> Held {
+    let held = hold(options(url, "10.0.0.1:1")).await.expect("right options");
+    until(&held, |status| *status == Status::Registered).await;
+    held
+}
+
+async fn until(held: &Held, so: impl FnMut(&Status) -> bool) {
+    let mut status_rx = held.status();
+    timeout(PATIENCE, status_rx.wait_for(so)).await.expect("in time").expect("it is held");
+}
+
+fn trying(status: &Status) -> bool {
+    matches!(status, Status::Trying { reason } if !reason.is_empty())
+}
+
+fn value(etcd: &Etcd, key: &str) -> Option<String> {
+    let text = etcd.ctl(&["get", "--print-value-only", key]);
+    let text = text.trim_end();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn number(etcd: &Etcd, key: &str, field: &str) -> Option<i64> {
+    let json: serde_json::Value =
+        serde_json::from_str(&etcd.ctl(&["get", key, "-w", "json"])).expect("json");
+    json["kvs"][0][field].as_i64()
+}
+
+#[track_caller]
+fn until_there(etcd: &Etcd, key: &str) {
+    eventually("the key", || value(etcd, key));
+}
+
+#[track_caller]
+fn until_gone(etcd: &Etcd, key: &str) {
+    eventually("no key", || value(etcd, key).is_none().then_some(()));
+}
+
+fn leases(etcd: &Etcd) -> usize {
+    etcd.ctl(&["lease", "list"]).lines().filter(|line| !line.contains("found")).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn registers_under_a_lease_and_withdraws_both() {
+    let etcd = Etcd::start();
+    let one = held(&etcd.url()).await;
+    assert_eq!(one.key(), KEY);
+    assert_eq!(value(&etcd, KEY).as_deref(), Some("10.0.0.1:1"));
+    assert_ne!(number(&etcd, KEY, "lease"), None);
+    let mut rich = options(&etcd.url(), "other");
+    rich.registration.weight = Weight(5);
+    rich.registration.meta = Arc::new([("zone".to_owned(), "a".to_owned())].into());
+    let other = hold(rich).await.expect("right options");
+    until(&other, |status| *status == Status::Registered).await;
+    let json: serde_json::Value =
+        serde_json::from_str(&value(&etcd, "/s/hello/other").expect("a value")).expect("json");
+    let expected = serde_json::json!(
+        {"Op": 0, "Addr": "10.0.0.1:1", "Metadata": {"weight": "5", "zone": "a"}}
+    );
+    assert_eq!(json, expected);
+
+    one.withdraw().await.expect("etcd answers");
+    assert_eq!(value(&etcd, KEY), None);
+    until_there(&etcd, "/s/hello/other");
+    assert_eq!(leases(&etcd), 1);
+    drop(other);
+    until_gone(&etcd, "/s/hello/other");
+    eventually("no lease", || (leases(&etcd) == 0).then_some(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outlives_its_time_to_live_without_writing_again() {
+    let etcd = Etcd::start();
+    let held = held(&etcd.url()).await;
+    let lease = number(&etcd, KEY, "lease");
+    let started = Instant::now();
+    // Twice what it would live without keepalives.
+    while started.elapsed() < Duration::from_secs(5) {
+        assert!(value(&etcd, KEY).is_some());
+    }
+    assert_eq!(number(&etcd, KEY, "lease"), lease);
+    assert_eq!(number(&etcd, KEY, "version"), Some(1));
+    held.withdraw().await.expect("etcd answers");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn comes_back_when_lease_or_key_are_taken_away() {
+    let etcd = Etcd::start();
+    let held = held(&etcd.url()).await;
+    let lease = number(&etcd, KEY, "lease").expect("a lease");
+    etcd.ctl(&["lease", "revoke", &format!("{lease:x}")]);
+    until_there(&etcd, KEY);
+    assert_ne!(number(&etcd, KEY, "lease"), Some(lease));
+
+    let lease = number(&etcd, KEY, "lease");
+    etcd.ctl(&["del", KEY]);
+    until_there(&etcd, KEY);
+    assert_eq!(number(&etcd, KEY, "lease"), lease);
+
+    for (what, value) in [("another value", "10.9.9.9:1"), ("no lease", "10.0.0.1:1")] {
+        etcd.ctl(&["put", KEY, value]);
+        eventually(what, || (number(&etcd, KEY, "lease") == lease).then_some(()));
+        assert_eq!(self::value(&etcd, KEY).as_deref(), Some("10.0.0.1:1"));
+    }
+    held.withdraw().await.expect("etcd answers");
+    assert_eq!((value(&etcd, KEY), leases(&etcd)), (None, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_takes_over_and_the_key_stays_when_its_predecessor_leaves() {
+    let etcd = Etcd::start();
+    let old = held(&etcd.url()).await;
+    let lease = number(&etcd, KEY, "lease");
+    let new = held(&etcd.url()).await;
+    assert_ne!(number(&etcd, KEY, "lease"), lease, "it does not trust a lease of somebody else");
+    let version = number(&etcd, KEY, "version");
+    old.withdraw().await.expect("etcd answers");
+    assert_eq!(number(&etcd, KEY, "version"), version, "nobody removed or wrote it");
+
+    let third = held(&etcd.url()).await;
+    third.withdraw().await.expect("etcd answers");
+    until_there(&etcd, KEY);
+    new.withdraw().await.expect("etcd answers");
+    assert_eq!(value(&etcd, KEY), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn comes_back_when_etcd_was_away_emptied_or_frozen() {
+    let mut etcd = Etcd::start();
+    let held = held(&etcd.url()).await;
+    etcd.restart_empty();
+    until_there(&etcd, KEY);
+
+    etcd.kill();
+    until(&held, trying).await;
+    etcd.restart();
+    until_there(&etcd, KEY);
+
+    etcd.freeze();
+    until(&held, trying).await;
+    etcd.thaw();
+    until(&held, |status| *status == Status::Registered).await;
+    until_there(&etcd, KEY);
+    held.withdraw().await.expect("etcd answers");
+    assert_eq!(value(&etcd, KEY), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn comes_back_after_longer_than_its_time_to_live() {
+    let etcd = Etcd::start();
+    let proxy = Proxy::to(etcd.port()).await;
+    let held = held(&proxy.url()).await;
+    proxy.cut();
+    until(&held, trying).await;
+    until_gone(&etcd, KEY);
+    proxy.mend();
+    until(&held, |status| *status == Status::Registered).await;
+    assert_eq!(value(&etcd, KEY).as_deref(), Some("10.0.0.1:1"));
+
+    proxy.cut();
+    let error = held.withdraw().await.expect_err("there is no way to etcd");
+    assert!(matches!(error, RegisterError::NotWithdrawn { .. }), "{error}");
+    until_gone(&etcd, KEY);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waits_for_an_etcd_that_comes_later() {
+    let mut etcd = Etcd::start();
+    etcd.kill();
+    let held = hold(options(&etcd.url(), "10.0.0.1:1")).await.expect("right options");
+    until(&held, trying).await;
+    etcd.restart();
+    until_there(&etcd, KEY);
+    held.withdraw().await.expect("etcd answers");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_in_again_when_etcd_forgot_the_token() {
+    let mut etcd = Etcd::start();
+    etcd.ctl(&["user", "add", "root:secret"]);
+    etcd.ctl(&["user", "grant-role", "root", "root"]);
+    etcd.ctl(&["auth", "enable"]);
+    let user = Some(("root".to_owned(), "secret".to_owned()));
+    let connect = Connect::new(&[&etcd.url()], user, None).expect("an endpoint");
+    let options = Options { connect, ..options(&etcd.url(), "10.0.0.1:1") };
+    let held = hold(options).await.expect("right options");
+    let login = "--user=root:secret";
+    let there = |etcd: &Etcd| etcd.ctl(&[login, "get", KEY]).contains("10.0.0.1:1").then_some(());
+    eventually("the key", || there(&etcd));
+    etcd.restart();
+    etcd.ctl(&[login, "del", KEY]);
+    eventually("the key", || there(&etcd));
+    held.withdraw().await.expect("etcd answers");
+    assert_eq!(there(&etcd), None);
+}
+
+#[tokio::test]
+async fn wrong_options_are_refused_at_once() {
+    let right = || options("http://127.0.0.1:1", "id");
+    let check = async |options: Options, expected: &str| {
+        assert_eq!(hold(options).await.expect_err("wrong").to_string(), expected);
+    };
+    let ttl = Duration::from_secs(1);
+    check(Options { ttl, ..right() }, "the time to live is 1s: expected 2s to 1h").await;
+    let id = "the id \"a/b\" cannot be used: it must not be empty nor hold '/', spaces or controls";
+    check(options("http://127.0.0.1:1", "a/b"), id).await;
+    let mut service = right();
+    service.registration.service = ServiceName::new("a//b").expect("a name");
+    check(service, r#"the service "a//b" begins or ends with '/' or holds "//""#).await;
+    let mut plain = Options { format: Format::Plain, ..right() };
+    plain.registration.weight = Weight(2);
+    assert!(matches!(hold(plain).await, Err(RegisterError::Format(_))));
+}
+
+struct Replica {
+    balancers_rx: watch::Receiver<Arc<[HostPort]>>,
+    stop_tx: oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Replica {
+    fn start(connect: Connect, own: &str) -> Self {
+        let zone = Zone::new("lookaside.internal").expect("a zone");
+        let own = HostPort::parse(own).expect("an address");
+        let (tx, balancers_rx) = watch::channel(Arc::from([]));
+        let (stop_tx, stop_rx) = oneshot::channel::<()>();
+        let stop = async { drop(stop_rx.await) };
+        let task = tokio::spawn(replica::run(replica::Options { connect, zone, own }, tx, stop));
+        Self { balancers_rx, stop_tx, task }
+    }
+
+    async fn until(&mut self, expected: &[&str]) {
+        let text = |all: &Arc<[HostPort]>| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let wait = self.balancers_rx.wait_for(|all| text(all) == expected);
+        let found = timeout(PATIENCE, wait).await.map(|found| found.is_ok());
+        assert_eq!(found, Ok(true), "{expected:?}: {:?}", text(&self.balancers_rx.borrow()));
+    }
+
+    async fn stop(self) {
+        drop(self.stop_tx);
+        timeout(PATIENCE, self.task).await.expect("in time").expect("in order");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn balancers_know_each_other_and_lose_nobody_with_etcd() {
+    let mut etcd = Etcd::start();
+    let mut b = Replica::start(connect(&etcd.url()), "10.0.0.2:12000");
+    b.until(&["10.0.0.2:12000"]).await;
+    let mut a = Replica::start(connect(&etcd.url()), "10.0.0.1:12000");
+    let both = ["10.0.0.1:12000", "10.0.0.2:12000"];
+    a.until(&both).await;
+    b.until(&both).await;
+    until_there(&etcd, "/lookaside/balancers/lookaside.internal/10.0.0.1:12000");
+    etcd.ctl(&["put", "/lookaside/balancers/elsewhere/10.0.0.9:1", "10.0.0.9:1"]);
+    etcd.restart();
+    etcd.ctl(&["put", "/lookaside/balancers/lookaside.internal/c", "10.0.0.3:12000"]);
+    let three = ["10.0.0.1:12000", "10.0.0.2:12000", "10.0.0.3:12000"];
+    a.until(&three).await;
+    b.until(&three).await;
+    a.stop().await;
+    b.until(&three[1..]).await;
+    b.stop().await;
+    let left = etcd.ctl(&["get", "--prefix", "--keys-only", "/lookaside/balancers/lookaside"]);
+    assert_eq!(left.trim(), "/lookaside/balancers/lookaside.internal/c");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_balancer_that_may_not_write_still_sees_the_others() {
+    let etcd = Etcd::start();
+    etcd.ctl(&["put", "/lookaside/balancers/lookaside.internal/c", "10.0.0.3:12000"]);
+    etcd.ctl(&["user", "add", "root:secret"]);
+    etcd.ctl(&["user", "grant-role", "root", "root"]);
+    etcd.ctl(&["role", "add", "reader"]);
+    etcd.ctl(&["role", "grant-permission", "--prefix=true", "reader", "read", "/lookaside/"]);
+    etcd.ctl(&["user", "add", "me:mine"]);
+    etcd.ctl(&["user", "grant-role", "me", "reader"]);
+    etcd.ctl(&["auth", "enable"]);
+    let user = Some(("me".to_owned(), "mine".to_owned()));
+    let connect = Connect::new(&[&etcd.url()], user, None).expect("an endpoint");
+    let mut own = Replica::start(connect, "10.0.0.1:12000");
+    own.until(&["10.0.0.1:12000", "10.0.0.3:12000"]).await;
+    own.stop().await;
+}
+
+fn lookaside(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lookaside"));
+    command.arg("register").args(args).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn signal(child: &Child, signal: &str) {
+    let status = Command::new("kill").args([signal, &child.id().to_string()]).status();
+    assert!(status.expect("kill runs").success());
+}
+
+fn start(etcd: &Etcd, args: &[&str]) -> Child {
+    let url = etcd.url();
+    let all = ["--etcd", &url, "--service", "hello", "--addr", "10.0.0.1:1", "--prefix", "/s/"];
+    lookaside(&[&all, args].concat()).spawn().expect("the program starts")
+}
+
+fn end(child: Child) -> (Option<i32>, String) {
+    let Output { status, stdout, stderr } = child.wait_with_output().expect("it ends");
+    assert!(!String::from_utf8_lossy(&stderr).contains("panicked"));
+    (status.code(), String::from_utf8_lossy(&stdout).into_owned())
+}
+
+#[test]
+fn the_program_says_when_it_is_registered_and_withdraws_on_every_signal() {
+    let etcd = Etcd::start();
+    for name in ["-INT", "-TERM", "-HUP", "-QUIT"] {
+        let child = start(&etcd, &[]);
+        until_there(&etcd, KEY);
+        signal(&child, name);
+        let line = format!("registered service=hello address=10.0.0.1:1 key={KEY}\n");
+        let (code, output) = end(child);
+        // It may not have come to say so.
+        assert!(output.is_empty() || output == line, "{output:?}");
+        assert_eq!((code, value(&etcd, KEY)), (Some(0), None), "{name}");
+    }
+}
+
+#[test]
+fn the_commands_exit_code_is_passed_on_and_its_end_withdraws() {
+    let etcd = Etcd::start();
+    let check = |script: &str, expected| {
+        let child = start(&etcd, &["--", "sh", "-c", script]);
+        assert_eq!(end(child).0, Some(expected), "{script}");
+        assert_eq!(value(&etcd, KEY), None);
+    };
+    check("exit 7", 7);
+    check("kill -9 $$", 137);
+    let url = etcd.url();
+    let wait = format!(
+        "until etcdctl --endpoints={url} get {KEY} | grep -q .; do :; done; echo seen; exit 3"
+    );
+    let (code, output) = end(start(&etcd, &["--", "sh", "-c", &wait]));
+    assert_eq!((code, output.contains("seen\n"), value(&etcd, KEY)), (Some(3), true, None));
+    assert_eq!(end(start(&etcd, &["--", "/no/such/program"])).0, Some(127));
+    assert_eq!(end(start(&etcd, &["--", "/dev/null"])).0, Some(126));
+}
+
+#[test]
+fn the_key_is_gone_before_the_command_gets_the_signal() {
+    let etcd = Etcd::start();
+    let url = etcd.url();
+    let get = format!("etcdctl --endpoints={url} get --print-value-only {KEY}");
+    // Its exit code tells what it saw; a child of its own must not outlive it.
+    let script = format!(
+        "trap 'test -z \"$({get})\" && exit 5; exit 6' TERM; sleep 1000 & while :; do wait; done"
+    );
+    let child = start(&etcd, &["--", "sh", "-c", &script]);
+    until_there(&etcd, KEY);
+    signal(&child, "-TERM");
+    assert_eq!(end(child).0, Some(5));
+
+    let child = start(&etcd, &["--", "sleep", "1000"]);
+    until_there(&etcd, KEY);
+    signal(&child, "-INT");
+    assert_eq!(end(child).0, Some(130));
+}
+
+#[test]
+fn every_wrong_flag_is_told_at_once() {
+    let args = [
+        ["--etcd", "http://etcd,ftp://etcd:1"],
+        ["--etcd-user", "me"],
+        ["--etcd-ca", "/no/such/file"],
+        ["--etcd-cert", "/no/such/file"],
+        ["--service", "a//b"],
+        ["--addr", "10.0.0.1:500053"],
+        ["--ttl", "1s"],
+        ["--id", "a/b"],
+        ["--weight", "-1"],
+        ["--zone", " "],
+        ["--meta", "nothing"],
+        ["--format", "morse"],
+    ];
+    let output = lookaside(&args.concat()).output().expect("the program runs");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{error}");
+    for [flag, _] in args {
+        assert!(error.contains(&format!("error: {flag}")), "{flag}:\n{error}");
+    }
+    assert!(output.stdout.is_empty());
+
+    let output = lookaside(&[]).output().expect("the program runs");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64));
+    let expected =
+        "error: --etcd is missing\nerror: --service is missing\nerror: --addr is missing\n";
+    assert_eq!(error, expected);
+    let output = lookaside(&["--bogus"]).output().expect("the program runs");
+    assert_eq!(output.status.code(), Some(64));
+}
+
+#[test]
+fn flags_come_from_the_environment_too() {
+    let etcd = Etcd::start();
+    let mut command = lookaside(&[]);
+    let variables = [
+        ("ETCD", etcd.url()),
+        ("SERVICE", "hello".to_owned()),
+        ("ADDR", "10.0.0.1:1".to_owned()),
+        ("PREFIX", "/s".to_owned()),
+        ("ID", "one".to_owned()),
+        ("META", "version=2,color=red".to_owned()),
+    ];
+    for (name, value) in variables {
+        command.env(format!("LOOKASIDE_{name}"), value);
+    }
+    let child = command.spawn().expect("the program starts");
+    let value = eventually("the key", || value(&etcd, "/s/hello/one"));
+    assert!(value.contains(r#""color":"red""#) && value.contains(r#""version":"2""#), "{value}");
+    signal(&child, "-TERM");
+    assert_eq!(end(child).0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn registers_only_while_the_backend_is_serving() {
+    let etcd = Etcd::start();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("a bound socket has an address").to_string();
+    let (reporter, service) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", ServingStatus::NotServing).await;
+    let incoming = tonic::transport::server::TcpIncoming::from(listener);
+    let server = tonic::transport::Server::builder().add_service(service);
+    // A runtime of its own, so that its connections end with it.
+    let backend = tokio::runtime::Runtime::new().expect("a runtime");
+    backend.spawn(server.serve_with_incoming(incoming));
+    let url = etcd.url();
+    let args = ["--etcd", &url, "--service", "hello", "--addr", &address, "--prefix", "/s/"];
+    let child = lookaside(&[&args[..], &["--when-serving"]].concat()).spawn().expect("it starts");
+    let key = format!("/s/hello/{address}");
+    for _ in 0..2 {
+        reporter.set_service_status("", ServingStatus::Serving).await;
+        until_there(&etcd, &key);
+        reporter.set_service_status("", ServingStatus::NotServing).await;
+        until_gone(&etcd, &key);
+    }
+    reporter.set_service_status("", ServingStatus::Serving).await;
+    until_there(&etcd, &key);
+    backend.shutdown_background();
+    until_gone(&etcd, &key);
+    signal(&child, "-TERM");
+    let (code, output) = end(child);
+    assert_eq!((code, output.lines().count()), (Some(0), 3), "{output}");
+}

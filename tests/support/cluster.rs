@@ -1,0 +1,178 @@
+//! Real etcds that form one cluster on loopback, with TLS if wanted.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use super::{PATIENCE, free_port};
+
+/// Ends with its value; its data with it.
+pub struct Cluster {
+    data: TempDir,
+    members: Vec<Member>,
+    certificates: Option<Certificates>,
+}
+
+struct Member {
+    client_port: u16,
+    peer_port: u16,
+    child: Option<Child>,
+}
+
+/// One authority, and what it signed: a server certificate for 127.0.0.1 and a
+/// client's. Files, for etcd reads files.
+#[derive(Clone)]
+pub struct Certificates {
+    pub ca: PathBuf,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+impl Cluster {
+    pub fn start(size: usize) -> Self {
+        Self::start_inner(size, false)
+    }
+
+    /// Which lets in nobody without a certificate.
+    pub fn start_with_tls() -> Self {
+        Self::start_inner(1, true)
+    }
+
+    fn start_inner(size: usize, tls: bool) -> Self {
+        for _ in 0..10 {
+            let data = TempDir::new().expect("a temporary directory");
+            let certificates = tls.then(|| Certificates::new(&data));
+            let member =
+                || Member { client_port: free_port(), peer_port: free_port(), child: None };
+            let members = (0..size).map(|_| member()).collect();
+            let mut cluster = Self { data, members, certificates };
+            (0..size).for_each(|index| cluster.run(index));
+            if cluster.wait_until_serving() {
+                return cluster;
+            }
+        }
+        panic!("the cluster does not start: is the Debian package etcd-server installed?");
+    }
+
+    pub fn certificates(&self) -> &Certificates {
+        self.certificates.as_ref().expect("it was started with TLS")
+    }
+
+    pub fn urls(&self) -> Vec<String> {
+        (0..self.members.len()).map(|index| self.url(index)).collect()
+    }
+
+    pub fn url(&self, index: usize) -> String {
+        let scheme = if self.certificates.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.members[index].client_port)
+    }
+
+    pub fn kill(&mut self, index: usize) {
+        if let Some(mut child) = self.members[index].child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    pub fn restart(&mut self, index: usize) {
+        self.kill(index);
+        self.run(index);
+        assert!(self.wait_until_serving(), "member {index} does not come back");
+    }
+
+    pub fn freeze(&self, index: usize) {
+        self.signal(index, "-STOP");
+    }
+
+    pub fn thaw(&self, index: usize) {
+        self.signal(index, "-CONT");
+    }
+
+    /// Runs `etcdctl` against one member; false when it failed.
+    pub fn ctl(&self, index: usize, args: &[&str]) -> bool {
+        let mut command = Command::new("etcdctl");
+        command.env("ETCDCTL_API", "3").arg(format!("--endpoints={}", self.url(index)));
+        command.args(["--command-timeout=2s", "--dial-timeout=2s"]);
+        if let Some(Certificates { ca, cert, key }) = &self.certificates {
+            command.arg("--cacert").arg(ca).arg("--cert").arg(cert).arg("--key").arg(key);
+        }
+        let status = command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        status.expect("etcdctl runs: Debian package etcd-client").success()
+    }
+
+    fn run(&mut self, index: usize) {
+        let peer = |member: &Member| format!("http://127.0.0.1:{}", member.peer_port);
+        let all = self.members.iter().enumerate();
+        let all: Vec<_> = all.map(|(i, member)| format!("m{i}={}", peer(member))).collect();
+        let (client, own_peer) = (self.url(index), peer(&self.members[index]));
+        let mut command = Command::new("etcd");
+        command
+            .args(["--name", &format!("m{index}"), "--log-level", "error", "--logger", "zap"])
+            .arg("--data-dir")
+            .arg(self.data.path().join(format!("m{index}")))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &own_peer, "--initial-advertise-peer-urls", &own_peer])
+            .args(["--initial-cluster", &all.join(","), "--unsafe-no-fsync"]);
+        if let Some(Certificates { ca, cert, key }) = &self.certificates {
+            command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(ca);
+            command.arg("--cert-file").arg(cert).arg("--key-file").arg(key);
+        }
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        self.members[index].child = Some(child.expect("etcd runs: Debian package etcd-server"));
+    }
+
+    fn wait_until_serving(&mut self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        (0..self.members.len()).all(|index| {
+            while Instant::now() < deadline {
+                let Some(child) = &mut self.members[index].child else { return true };
+                if child.try_wait().expect("a child can be asked").is_some() {
+                    return false;
+                }
+                if self.ctl(index, &["endpoint", "health"]) {
+                    return true;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            false
+        })
+    }
+
+    fn signal(&self, index: usize, signal: &str) {
+        let id = self.members[index].child.as_ref().expect("it runs").id().to_string();
+        let status = Command::new("kill").args([signal, &id]).status().expect("kill runs");
+        assert!(status.success());
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        (0..self.members.len()).for_each(|index| self.kill(index));
+    }
+}
+
+impl Certificates {
+    fn new(directory: &TempDir) -> Self {
+        use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+        let authority_key = KeyPair::generate().expect("a key");
+        let mut authority = CertificateParams::new(vec![]).expect("parameters");
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca_pem = authority.self_signed(&authority_key).expect("a certificate").pem();
+        let issuer = Issuer::new(authority, authority_key);
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
+        let cert_pem = params.signed_by(&key, &issuer).expect("a certificate").pem();
+        let write = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).expect("a temporary file");
+            path
+        };
+        Self {
+            ca: write("ca.pem", &ca_pem),
+            cert: write("cert.pem", &cert_pem),
+            key: write("key.pem", &key.serialize_pem()),
+        }
+    }
+}
