@@ -1,1 +1,92 @@
-//! embedded
+//! A server of etcd's v3 API over a store in memory, for development, tests and
+//! one machine: the registry when there is no etcd.
+//!
+//! In: a bound listener, and when to stop. Out: what any etcd client expects
+//! (KV, Lease, Watch, and of Cluster and Maintenance what one member can say).
+//! It names nothing else of this crate, keeps nothing on disk, and must never
+//! grow without bound, whatever its clients do or leave undone.
+
+mod connection;
+mod kv;
+mod lease;
+mod member;
+mod node;
+mod store;
+mod watch;
+mod watchers;
+
+use std::future::Future;
+use std::time::Duration;
+
+use etcd_client::proto as pb;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use node::Node;
+
+/// etcd's own limit for a request (`--max-request-bytes`).
+const REQUEST_MAX: usize = 1_572_864;
+/// A message larger than this is not even read: the limit and, as in etcd, half
+/// a megabyte for what is around a request.
+const MESSAGE_MAX: usize = REQUEST_MAX + 512 * 1024;
+/// A client may watch from thousands of streams on one connection, as with
+/// etcd. hyper's own default of 200 lets the next one wait for ever.
+const STREAMS_PER_CONNECTION: u32 = 10_000;
+/// A client that does not answer HTTP/2's ping is gone. Half a minute notices a
+/// host that died before its sockets cost anything.
+const PING_EVERY: Duration = Duration::from_secs(30);
+/// Long enough for a busy client on the same machine.
+const PONG_WITHIN: Duration = Duration::from_secs(20);
+/// How long answers under way may take once the server is told to stop. Streams
+/// are told at once, so this is for those that do not listen.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Why the server ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The listener does not know its own address.
+    #[error("the embedded registry's socket has no address: {0}")]
+    Address(#[from] std::io::Error),
+    /// The transport gave up.
+    #[error("the embedded registry's transport failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// Serves an empty store on `listener` until `shutdown` resolves; what was
+/// stored is gone then. Open streams are ended at once with the status
+/// `UNAVAILABLE`, connections half a second later, and nothing is left running.
+///
+/// # Errors
+/// When the listener or the transport fails; no client can bring this about.
+pub async fn serve(
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let stop = CancellationToken::new();
+    let cut = CancellationToken::new();
+    let node = Node::new(listener.local_addr()?, stop.clone());
+    let server = Server::builder()
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PONG_WITHIN))
+        .add_service(pb::PbKvServer::new(node.clone()).max_decoding_message_size(MESSAGE_MAX))
+        .add_service(pb::PbLeaseServer::new(node.clone()).max_decoding_message_size(MESSAGE_MAX))
+        .add_service(pb::PbWatchServer::new(node.clone()).max_decoding_message_size(MESSAGE_MAX))
+        .add_service(pb::PbClusterServer::new(node.clone()))
+        .add_service(pb::PbMaintenanceServer::new(node.clone()));
+    let incoming = connection::accept(listener, cut.clone());
+    let serving = server.serve_with_incoming_shutdown(incoming, stop.cancelled());
+    let stopping = async {
+        shutdown.await;
+        stop.cancel();
+        tokio::time::sleep(GRACE).await;
+        cut.cancel();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        ended = serving => Ok(ended?),
+        () = stopping => Ok(()),
+        () = node.expire_leases() => Ok(()),
+    }
+}

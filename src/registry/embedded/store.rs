@@ -1,0 +1,307 @@
+//! What etcd's store does: keys with revisions, transactions, leases.
+//!
+//! In: requests of etcd's v3 API, one at a time, and the time. Out: responses
+//! whose headers know the revision and nothing of the server, or a
+//! [`StoreError`]. Pure: it waits for nothing, asks no clock and draws no lots.
+//! It must never grow without bound.
+
+mod history;
+mod leases;
+#[cfg(test)]
+mod model;
+mod range;
+mod span;
+mod txn;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use etcd_client::proto as pb;
+
+use history::History;
+use leases::Leases;
+use txn::Plan;
+
+pub(super) use history::Change;
+pub(super) use span::Span;
+
+/// Bytes of present keys and values after which nothing may be added. A hundred
+/// thousand registrations of 1 KiB take 120 MiB; who has more has a cluster.
+pub(super) const QUOTA: usize = 256 * 1024 * 1024;
+
+/// A store of keys, in memory, with its recent past.
+pub(super) struct Store {
+    history: History,
+    leases: Leases,
+}
+
+/// Why a request is refused, in etcd's own words: clients compare them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum StoreError {
+    #[error("etcdserver: key is not provided")]
+    EmptyKey,
+    #[error("etcdserver: key not found")]
+    KeyNotFound,
+    #[error("etcdserver: value is provided")]
+    ValueProvided,
+    #[error("etcdserver: lease is provided")]
+    LeaseProvided,
+    #[error("etcdserver: too many operations in txn request")]
+    TooManyOps,
+    #[error("etcdserver: duplicate key given in txn request")]
+    DuplicateKey,
+    #[error("etcdserver: mvcc: required revision has been compacted")]
+    Compacted,
+    #[error("etcdserver: mvcc: required revision is a future revision")]
+    FutureRevision,
+    #[error("etcdserver: mvcc: database space exceeded")]
+    NoSpace,
+    #[error("etcdserver: requested lease not found")]
+    LeaseNotFound,
+    #[error("etcdserver: lease already exists")]
+    LeaseExists,
+    #[error("etcdserver: too large lease TTL")]
+    LeaseTtlTooLarge,
+}
+
+impl Store {
+    /// Empty, at revision 1. The seed decides which lease ids it will choose.
+    pub(super) fn new(seed: u64) -> Self {
+        Self { history: History::new(), leases: Leases::new(seed) }
+    }
+
+    /// The newest revision.
+    pub(super) fn revision(&self) -> i64 {
+        self.history.revision()
+    }
+
+    /// What is older than this revision is forgotten; 0 when nothing is.
+    pub(super) fn compacted(&self) -> i64 {
+        self.history.compacted()
+    }
+
+    /// Bytes of all it holds, and of the present keys and values among them.
+    pub(super) fn bytes(&self) -> (usize, usize) {
+        let live = self.history.live_bytes();
+        (live + self.history.log_bytes(), live)
+    }
+
+    /// What happened at a revision; none before compaction and in the future.
+    pub(super) fn changes(&self, revision: i64) -> Option<&[Change]> {
+        self.history.changes(revision)
+    }
+
+    /// A key as it was at a revision; none if it was not, or it is forgotten.
+    pub(super) fn at(&self, key: &[u8], revision: i64) -> Option<pb::PbKeyValue> {
+        range::check_revision(revision, &self.history).ok()?;
+        self.history.at(key, revision).map(history::Record::to_pb)
+    }
+
+    /// Reads keys.
+    pub(super) fn range(
+        &self,
+        request: &pb::PbRangeRequest,
+    ) -> Result<pb::PbRangeResponse, StoreError> {
+        range::check(request)?;
+        range::range(request, &self.history)
+    }
+
+    /// Writes a key: one revision.
+    pub(super) fn put(&mut self, put: pb::PbPutRequest) -> Result<pb::PbPutResponse, StoreError> {
+        check_put(&put)?;
+        self.check_space()?;
+        self.check_put_now(&put)?;
+        let response = self.write(put);
+        self.history.commit();
+        response
+    }
+
+    /// Deletes keys: one revision if there are any.
+    pub(super) fn delete(
+        &mut self,
+        request: &pb::PbDeleteRequest,
+    ) -> Result<pb::PbDeleteResponse, StoreError> {
+        check_delete(request)?;
+        let response = self.erase(request);
+        self.history.commit();
+        Ok(response)
+    }
+
+    /// Compares, reads and writes: one revision if it writes.
+    pub(super) fn txn(
+        &mut self,
+        request: pb::PbTxnRequest,
+    ) -> Result<pb::PbTxnResponse, StoreError> {
+        txn::check(&request)?;
+        if txn::may_write(&request) {
+            self.check_space()?;
+        }
+        let plan = Plan::new(request, self);
+        plan.check(self)?;
+        let response = plan.run(self);
+        self.history.commit();
+        Ok(pb::PbTxnResponse { header: header(self.revision()), ..response? })
+    }
+
+    /// Forgets what is older than the request's revision.
+    pub(super) fn compact(
+        &mut self,
+        request: &pb::PbCompactionRequest,
+    ) -> Result<pb::PbCompactionResponse, StoreError> {
+        if request.revision <= self.history.compacted() {
+            return Err(StoreError::Compacted);
+        }
+        if request.revision > self.revision() {
+            return Err(StoreError::FutureRevision);
+        }
+        self.history.compact(request.revision);
+        Ok(pb::PbCompactionResponse { header: header(self.revision()) })
+    }
+
+    /// Grants a lease.
+    pub(super) fn grant(
+        &mut self,
+        request: &pb::PbLeaseGrantRequest,
+        now: Instant,
+    ) -> Result<pb::PbLeaseGrantResponse, StoreError> {
+        self.check_space()?;
+        let (id, ttl) = self.leases.grant(request.id, request.ttl, now)?;
+        let header = header(self.revision());
+        Ok(pb::PbLeaseGrantResponse { header, id, ttl, error: String::new() })
+    }
+
+    /// Ends a lease and deletes its keys: one revision if there are any.
+    pub(super) fn revoke(
+        &mut self,
+        request: &pb::PbLeaseRevokeRequest,
+    ) -> Result<pb::PbLeaseRevokeResponse, StoreError> {
+        let keys = self.leases.remove(request.id).ok_or(StoreError::LeaseNotFound)?;
+        for key in &keys {
+            self.history.delete(key);
+        }
+        self.history.commit();
+        Ok(pb::PbLeaseRevokeResponse { header: header(self.revision()) })
+    }
+
+    /// Renews a lease; a TTL of 0 says that there is none.
+    pub(super) fn keep_alive(
+        &mut self,
+        request: &pb::PbLeaseKeepAliveRequest,
+        now: Instant,
+    ) -> pb::PbLeaseKeepAliveResponse {
+        let ttl = self.leases.renew(request.id, now).unwrap_or(0);
+        pb::PbLeaseKeepAliveResponse { header: header(self.revision()), id: request.id, ttl }
+    }
+
+    /// How a lease stands; a TTL of -1 says that there is none.
+    pub(super) fn time_to_live(
+        &self,
+        request: &pb::PbLeaseTimeToLiveRequest,
+        now: Instant,
+    ) -> pb::PbLeaseTimeToLiveResponse {
+        let header = header(self.revision());
+        let id = request.id;
+        let Some(lease) = self.leases.standing(id, now) else {
+            return pb::PbLeaseTimeToLiveResponse { header, id, ttl: -1, ..Default::default() };
+        };
+        let keys = lease.keys.iter().filter(|_| request.keys).map(|key| key.to_vec()).collect();
+        let (ttl, granted_ttl) = (lease.ttl, lease.granted);
+        pb::PbLeaseTimeToLiveResponse { header, id, ttl, granted_ttl, keys }
+    }
+
+    /// All leases.
+    pub(super) fn leases(&self) -> pb::PbLeaseLeasesResponse {
+        let leases = self.leases.ids().map(|id| pb::PbLeaseStatus { id }).collect();
+        pb::PbLeaseLeasesResponse { header: header(self.revision()), leases }
+    }
+
+    /// Ends every lease whose time is over: one revision for each that had keys.
+    pub(super) fn expire(&mut self, now: Instant) {
+        while let Some(id) = self.leases.due(now) {
+            let _ = self.revoke(&pb::PbLeaseRevokeRequest { id });
+        }
+    }
+
+    /// When [`Store::expire`] will have something to do if no lease is renewed.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.leases.next_deadline()
+    }
+
+    /// What is wrong with a put as the store stands.
+    fn check_put_now(&self, put: &pb::PbPutRequest) -> Result<(), StoreError> {
+        let keeps = put.ignore_value || put.ignore_lease;
+        if keeps && self.history.at(&put.key, self.revision()).is_none() {
+            return Err(StoreError::KeyNotFound);
+        }
+        if put.lease != 0 && !self.leases.contains(put.lease) {
+            return Err(StoreError::LeaseNotFound);
+        }
+        Ok(())
+    }
+
+    fn check_space(&self) -> Result<(), StoreError> {
+        if self.history.live_bytes() > QUOTA { Err(StoreError::NoSpace) } else { Ok(()) }
+    }
+
+    /// A put that was checked. The caller commits.
+    fn write(&mut self, put: pb::PbPutRequest) -> Result<pb::PbPutResponse, StoreError> {
+        let before = self.history.at(&put.key, self.revision());
+        let prev_kv = before.filter(|_| put.prev_kv).map(history::Record::to_pb);
+        let key = before.map_or_else(|| Arc::from(put.key), |before| before.key.clone());
+        let (mut value, mut lease) = (None, put.lease);
+        if put.ignore_value {
+            value = Some(before.ok_or(StoreError::KeyNotFound)?.shared_value());
+        }
+        if put.ignore_lease {
+            lease = before.ok_or(StoreError::KeyNotFound)?.lease();
+        }
+        let value = value.unwrap_or_else(|| Arc::from(put.value));
+        let old_lease = self.history.put(&key, value, lease);
+        if old_lease != lease {
+            self.leases.detach(old_lease, &key);
+        }
+        self.leases.attach(lease, &key);
+        Ok(pb::PbPutResponse { header: header(self.revision()), prev_kv })
+    }
+
+    /// A deletion that was checked. The caller commits.
+    fn erase(&mut self, request: &pb::PbDeleteRequest) -> pb::PbDeleteResponse {
+        let span = Span::new(&request.key, &request.range_end);
+        let mut keys = Vec::new();
+        let mut prev_kvs = Vec::new();
+        for record in self.history.scan(&span, self.revision()) {
+            keys.push(record.key.clone());
+            if request.prev_kv {
+                prev_kvs.push(record.to_pb());
+            }
+        }
+        for key in &keys {
+            if let Some(lease) = self.history.delete(key) {
+                self.leases.detach(lease, key);
+            }
+        }
+        let deleted = keys.len() as i64;
+        pb::PbDeleteResponse { header: header(self.revision()), deleted, prev_kvs }
+    }
+}
+
+fn check_put(put: &pb::PbPutRequest) -> Result<(), StoreError> {
+    if put.key.is_empty() {
+        Err(StoreError::EmptyKey)
+    } else if put.ignore_value && !put.value.is_empty() {
+        Err(StoreError::ValueProvided)
+    } else if put.ignore_lease && put.lease != 0 {
+        Err(StoreError::LeaseProvided)
+    } else {
+        Ok(())
+    }
+}
+
+fn check_delete(delete: &pb::PbDeleteRequest) -> Result<(), StoreError> {
+    if delete.key.is_empty() { Err(StoreError::EmptyKey) } else { Ok(()) }
+}
+
+/// A header with the revision; who serves the store fills in the rest.
+fn header(revision: i64) -> Option<pb::PbResponseHeader> {
+    Some(pb::PbResponseHeader { revision, ..Default::default() })
+}

@@ -1,0 +1,114 @@
+//! etcd's Watch service.
+//!
+//! In: a client's requests and word of new revisions. Out: responses, made one
+//! at a time when the client has room for the next: a client that does not read
+//! costs its watchers' places in the history and nothing more.
+
+use std::time::Duration;
+
+use etcd_client::proto as pb;
+use futures_util::FutureExt;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tokio::sync::watch;
+use tokio::time::Interval;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::node::Node;
+use super::watchers::{Turn, Watchers};
+
+/// As etcd: a watcher that wants signs of life gets one in ten minutes.
+const PROGRESS_EVERY: Duration = Duration::from_secs(600);
+
+/// One stream: what its client asked for, and what wakes it.
+struct WatchStream {
+    node: Node,
+    watchers: Watchers,
+    /// None when the client will ask for nothing more; its watchers stay.
+    inbound: Option<Streaming<pb::PbWatchRequest>>,
+    newest_rx: watch::Receiver<i64>,
+    progress: Interval,
+}
+
+/// What the client said.
+type Heard = Option<Result<pb::PbWatchRequest, Status>>;
+
+#[tonic::async_trait]
+impl pb::PbWatchService for Node {
+    type WatchStream = BoxStream<'static, Result<pb::PbWatchResponse, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<pb::PbWatchRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let mut progress = tokio::time::interval(PROGRESS_EVERY);
+        progress.reset();
+        let stream = WatchStream {
+            node: self.clone(),
+            watchers: Watchers::default(),
+            inbound: Some(request.into_inner()),
+            newest_rx: self.newest(),
+            progress,
+        };
+        let responses = stream::unfold(Some(stream), |going| async {
+            let mut stream = going?;
+            match stream.next().await {
+                Ok(mut response) => {
+                    stream.node.sign(&mut response.header);
+                    Some((Ok(response), Some(stream)))
+                }
+                Err(status) => Some((Err(status), None)),
+            }
+        });
+        Ok(Response::new(responses.boxed()))
+    }
+}
+
+impl WatchStream {
+    /// The next response. Requests are heard first, so that a client can always
+    /// cancel, but only while there is room for an answer.
+    async fn next(&mut self) -> Result<pb::PbWatchResponse, Status> {
+        loop {
+            if let Some(heard) = hear(&mut self.inbound).now_or_never()
+                && let Some(response) = self.handle(heard)?
+            {
+                return Ok(response);
+            }
+            self.newest_rx.borrow_and_update();
+            match self.node.with(|store, _| self.watchers.turn(store)) {
+                Turn::Send(response) => return Ok(response),
+                Turn::Behind => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                Turn::Idle => {}
+            }
+            tokio::select! {
+                heard = hear(&mut self.inbound) => {
+                    if let Some(response) = self.handle(heard)? {
+                        return Ok(response);
+                    }
+                }
+                _ = self.newest_rx.changed() => {}
+                _ = self.progress.tick(), if self.watchers.want_progress() => {
+                    self.watchers.progress_is_due();
+                }
+                stopped = self.node.stopped() => return Err(stopped),
+            }
+        }
+    }
+
+    fn handle(&mut self, heard: Heard) -> Result<Option<pb::PbWatchResponse>, Status> {
+        let Some(request) = heard.transpose()? else {
+            self.inbound = None;
+            return Ok(None);
+        };
+        Ok(self.node.with(|store, _| self.watchers.handle(request, store)))
+    }
+}
+
+async fn hear(inbound: &mut Option<Streaming<pb::PbWatchRequest>>) -> Heard {
+    match inbound {
+        Some(inbound) => inbound.next().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,263 @@
+//! The watchers of one stream, each with its own place in the store's history.
+//!
+//! In: the client's requests, the store. Out: one response at a time, when
+//! asked for it. Nothing is queued: a watcher that falls behind reads the
+//! history later, or is told that it was compacted. Pure.
+
+use std::collections::BTreeMap;
+
+use etcd_client::proto as pb;
+use pb::PbWatchRequestUnion as Request;
+
+use super::store::{Change, Span, Store};
+
+/// A client that watches one key each for ten thousand keys is served; one that
+/// leaks watchers is told so before each write costs milliseconds.
+const WATCHERS_MAX: usize = 10_000;
+/// Revisions looked at in one go, so that no other caller waits for the store
+/// while a watcher catches up.
+const REVISIONS_PER_TURN: usize = 1_000;
+/// A response to a watcher that can join fragments is cut here, as in etcd
+/// (its limit for requests).
+const FRAGMENT: usize = super::REQUEST_MAX;
+/// As the protocol says of an answer to a progress request (rpc.proto).
+const ALL_WATCHERS: i64 = -1;
+// `WatchCreateRequest.FilterType` in etcd's rpc.proto.
+const NO_PUT: i32 = 0;
+const NO_DELETE: i32 = 1;
+
+/// All watchers of one stream.
+#[derive(Default)]
+pub(super) struct Watchers {
+    by_id: BTreeMap<i64, Watcher>,
+    next_id: i64,
+    /// Who is served first: after each response the next one, so that a busy
+    /// watcher does not starve its neighbours.
+    turn: i64,
+    progress_asked: bool,
+}
+
+struct Watcher {
+    span: Span,
+    /// The next revision to look at, and how many of its changes are done.
+    revision: i64,
+    done: usize,
+    puts: bool,
+    deletions: bool,
+    previous: bool,
+    fragments: bool,
+    /// Wants a sign of life when nothing happens, and is due to get one.
+    wants_progress: bool,
+    progress_due: bool,
+}
+
+/// What a stream has to do.
+pub(super) enum Turn {
+    /// Send this, and ask again.
+    Send(pb::PbWatchResponse),
+    /// Ask again soon: there is more to look at.
+    Behind,
+    /// Wait: everyone has seen the newest revision.
+    Idle,
+}
+
+impl Watchers {
+    /// Does what the client asks, with the answer if there is one at once.
+    pub(super) fn handle(
+        &mut self,
+        request: pb::PbWatchRequest,
+        store: &Store,
+    ) -> Option<pb::PbWatchResponse> {
+        match request.request_union? {
+            Request::CreateRequest(request) => {
+                // \0 is the smallest key.
+                let key = if request.key.is_empty() { vec![0] } else { request.key };
+                let newest = store.revision();
+                let start = request.start_revision;
+                let watcher = Watcher {
+                    span: Span::new(&key, &request.range_end),
+                    revision: if start == 0 { newest + 1 } else { start },
+                    done: 0,
+                    puts: !request.filters.contains(&NO_PUT),
+                    deletions: !request.filters.contains(&NO_DELETE),
+                    previous: request.prev_kv,
+                    fragments: request.fragment,
+                    wants_progress: request.progress_notify,
+                    progress_due: false,
+                };
+                let added = self.add(request.watch_id, watcher);
+                Some(pb::PbWatchResponse {
+                    watch_id: added.unwrap_or(-1),
+                    created: true,
+                    canceled: added.is_err(),
+                    cancel_reason: added.err().unwrap_or_default().to_owned(),
+                    ..response(newest)
+                })
+            }
+            Request::CancelRequest(request) => {
+                self.by_id.remove(&request.watch_id)?;
+                Some(pb::PbWatchResponse {
+                    watch_id: request.watch_id,
+                    canceled: true,
+                    ..response(store.revision())
+                })
+            }
+            Request::ProgressRequest(_) => {
+                self.progress_asked = true;
+                None
+            }
+        }
+    }
+
+    /// Whether any watcher wants a sign of life when nothing happens.
+    pub(super) fn want_progress(&self) -> bool {
+        self.by_id.values().any(|watcher| watcher.wants_progress)
+    }
+
+    /// Time for a sign of life to those who want one.
+    pub(super) fn progress_is_due(&mut self) {
+        for watcher in self.by_id.values_mut() {
+            watcher.progress_due = watcher.wants_progress;
+        }
+    }
+
+    /// The next response, if there is one.
+    pub(super) fn turn(&mut self, store: &Store) -> Turn {
+        let later = self.by_id.range_mut(self.turn..).map(|(&id, watcher)| (id, watcher));
+        let mut budget = REVISIONS_PER_TURN;
+        let mut step = None;
+        for (id, watcher) in later {
+            match watcher.step(store, &mut budget) {
+                Step::Nothing => {}
+                other => {
+                    step = Some((id, other));
+                    break;
+                }
+            }
+        }
+        match step {
+            Some((id, Step::Response(response))) => {
+                self.turn = id.saturating_add(1);
+                Turn::Send(pb::PbWatchResponse { watch_id: id, ..response })
+            }
+            Some((id, Step::Compacted)) => {
+                self.by_id.remove(&id);
+                self.turn = id.saturating_add(1);
+                Turn::Send(pb::PbWatchResponse {
+                    watch_id: id,
+                    canceled: true,
+                    compact_revision: store.compacted(),
+                    ..response(0)
+                })
+            }
+            Some((id, _)) => {
+                self.turn = id;
+                Turn::Behind
+            }
+            None if self.turn > i64::MIN => {
+                // The round ends here; the next begins with the first, and only
+                // a whole round without anything to do says that all is done.
+                self.turn = i64::MIN;
+                Turn::Behind
+            }
+            None if self.progress_asked => {
+                self.progress_asked = false;
+                let watch_id = ALL_WATCHERS;
+                Turn::Send(pb::PbWatchResponse { watch_id, ..response(store.revision()) })
+            }
+            None => Turn::Idle,
+        }
+    }
+
+    fn add(&mut self, wanted: i64, watcher: Watcher) -> Result<i64, &'static str> {
+        if watcher.span.is_empty() {
+            return Err("mvcc: watcher range is empty");
+        }
+        if self.by_id.len() >= WATCHERS_MAX {
+            return Err("too many watchers on this stream");
+        }
+        let mut id = wanted;
+        if id == 0 {
+            while self.by_id.contains_key(&self.next_id) {
+                self.next_id += 1;
+            }
+            id = self.next_id;
+            self.next_id += 1;
+        } else if self.by_id.contains_key(&id) {
+            return Err("mvcc: duplicate watch ID provided on the WatchStream");
+        }
+        self.by_id.insert(id, watcher);
+        Ok(id)
+    }
+}
+
+enum Step {
+    Response(pb::PbWatchResponse),
+    Compacted,
+    /// The budget is used up.
+    Behind,
+    Nothing,
+}
+
+impl Watcher {
+    fn step(&mut self, store: &Store, budget: &mut usize) -> Step {
+        if self.revision < store.compacted() {
+            return Step::Compacted;
+        }
+        while self.revision <= store.revision() {
+            if *budget == 0 {
+                return Step::Behind;
+            }
+            *budget -= 1;
+            let changes = store.changes(self.revision).unwrap_or_default();
+            let (events, next) = self.events(changes, store);
+            let at = self.revision;
+            match next {
+                Some(next) => self.done = next,
+                None => (self.revision, self.done) = (at + 1, 0),
+            }
+            if !events.is_empty() {
+                self.progress_due = false;
+                let fragment = next.is_some();
+                return Step::Response(pb::PbWatchResponse { events, fragment, ..response(at) });
+            }
+        }
+        if std::mem::take(&mut self.progress_due) {
+            return Step::Response(response(store.revision()));
+        }
+        Step::Nothing
+    }
+
+    /// What of one revision's changes this watcher is to see, from where it
+    /// stands; and where it goes on if that was cut into fragments.
+    fn events(&self, changes: &[Change], store: &Store) -> (Vec<pb::PbEvent>, Option<usize>) {
+        let mut events = Vec::new();
+        let mut bytes = 0;
+        for (index, change) in changes.iter().enumerate().skip(self.done) {
+            let wanted = if change.is_put() { self.puts } else { self.deletions };
+            if !wanted || !self.span.contains(&change.key) {
+                continue;
+            }
+            let kv = change.to_pb();
+            let previous = self.previous && !change.is_creation();
+            let prev_kv = previous.then(|| store.at(&change.key, kv.mod_revision - 1)).flatten();
+            bytes += size(&kv) + prev_kv.as_ref().map_or(0, size);
+            if self.fragments && bytes > FRAGMENT && !events.is_empty() {
+                return (events, Some(index));
+            }
+            let r#type = i32::from(!change.is_put());
+            events.push(pb::PbEvent { r#type, kv: Some(kv), prev_kv });
+        }
+        (events, None)
+    }
+}
+
+/// Of one event's part: key, value, and the numbers and tags around them.
+fn size(kv: &pb::PbKeyValue) -> usize {
+    kv.key.len() + kv.value.len() + 64
+}
+
+fn response(revision: i64) -> pb::PbWatchResponse {
+    let header = Some(pb::PbResponseHeader { revision, ..Default::default() });
+    pb::PbWatchResponse { header, ..Default::default() }
+}
