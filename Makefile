@@ -1,0 +1,31 @@
+# What people type. Each target installs what it needs (scripts/need) and is
+# quick when it is there.
+
+# The demo and the documentation say target/release/lookaside.
+export CARGO_TARGET_DIR := target
+
+.PHONY: help build demo test lint clean
+
+help:
+	@echo "make build  the program, as target/release/lookaside"
+	@echo "make demo   the whole job on this machine; DEMO_SECONDS=20, 0 = until Ctrl-C"
+	@echo "make test   every test, with real etcd and real clients"
+	@echo "make lint   formatting, clippy and documentation, without a warning"
+	@echo "make clean  removes everything that was built"
+
+build:
+	@scripts/need rust protoc
+	cargo build --release --locked
+
+demo: build
+	@scripts/need python
+	@scripts/demo
+
+test:
+	@scripts/test
+
+lint:
+	@scripts/lint
+
+clean:
+	rm -rf target

@@ -1,0 +1,202 @@
+//! The program itself, as a process: `lookaside serve` on free ports.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::{PATIENCE, eventually};
+
+/// What is passed unless the test passes the same flag.
+const DEFAULTS: [(&str, &str); 4] = [
+    ("--listen", "127.0.0.1:0"),
+    ("--admin-listen", "127.0.0.1:0"),
+    ("--dns-listen", "127.0.0.1:0"),
+    ("--registry-listen", "127.0.0.1:0"),
+];
+
+/// A running balancer; killed with its value.
+pub struct Balancer {
+    child: Child,
+    /// The line that says which addresses are bound.
+    listening: String,
+    log: Arc<Mutex<String>>,
+}
+
+impl Balancer {
+    /// Runs `lookaside serve` and waits until its sockets are bound. With
+    /// `--etcd` in `args` there is no embedded registry.
+    #[track_caller]
+    pub fn start(args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lookaside"));
+        // Settings of whoever runs the tests are not the test's.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("LOOKASIDE_") {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
+            .arg("serve")
+            .args(args)
+            .args(defaults(args))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("lookaside starts");
+        let log = collect(child.stderr.take().expect("it is piped"));
+        let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let (line_tx, line_rx) = sync_channel(1);
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let _ = stdout.read_line(&mut line);
+            let _ = line_tx.send(line);
+            // Whatever else it prints must not block it.
+            let _ = std::io::copy(&mut stdout, &mut std::io::sink());
+        });
+        let mut balancer = Self { child, listening: String::new(), log };
+        balancer.listening = line_rx.recv_timeout(PATIENCE).unwrap_or_default();
+        let log = balancer.log();
+        assert!(balancer.listening.starts_with("listening "), "lookaside {args:?}:\n{log}");
+        balancer
+    }
+
+    /// Where clients find the balancer.
+    #[track_caller]
+    pub fn grpclb(&self) -> SocketAddr {
+        self.address("grpclb")
+    }
+
+    #[track_caller]
+    pub fn dns(&self) -> SocketAddr {
+        self.address("dns")
+    }
+
+    #[track_caller]
+    pub fn admin(&self) -> SocketAddr {
+        self.address("admin")
+    }
+
+    /// The embedded registry.
+    #[track_caller]
+    pub fn registry(&self) -> SocketAddr {
+        self.address("registry")
+    }
+
+    /// What a client is given for a service: its name in the default zone,
+    /// and this balancer's DNS.
+    #[track_caller]
+    pub fn target(&self, service: &str) -> String {
+        format!("dns://{}/{service}.lookaside.internal", self.dns())
+    }
+
+    /// Everything it logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("no holder panics").clone()
+    }
+
+    /// Status and body of a path at the admin address; `None` while it does
+    /// not answer.
+    pub fn try_get(&self, path: &str) -> Option<(u16, String)> {
+        let url = format!("http://{}{path}", self.admin());
+        let request = ureq::get(url).config().http_status_as_error(false);
+        let request = request.proxy(None).timeout_global(Some(PATIENCE)).build();
+        let mut response = request.call().ok()?;
+        let body = response.body_mut().read_to_string().ok()?;
+        Some((response.status().as_u16(), body))
+    }
+
+    /// Status and body of a path at the admin address.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> (u16, String) {
+        self.try_get(path).unwrap_or_else(|| panic!("no answer to {path}:\n{}", self.log()))
+    }
+
+    /// Waits until it has read the registry.
+    #[track_caller]
+    pub fn wait_ready(&self) {
+        eventually("/readyz says ready", || {
+            self.try_get("/readyz").filter(|(status, _)| *status == 200)
+        });
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Asks it to end (SIGTERM), and waits until it has.
+    #[track_caller]
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal("-TERM");
+        self.wait()
+    }
+
+    /// Sends a signal, such as `-HUP`, `-STOP` or `-CONT`.
+    #[track_caller]
+    pub fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        let status = Command::new("kill").args([signal, &id]).status().expect("kill runs");
+        assert!(status.success(), "it has ended:\n{}", self.log());
+    }
+
+    /// Waits until it ends by itself.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().expect("a child can be asked") {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("it does not end:\n{}", self.log());
+    }
+
+    #[track_caller]
+    fn address(&self, name: &str) -> SocketAddr {
+        address(&self.listening, name)
+            .unwrap_or_else(|| panic!("no address for {name} in {:?}", self.listening))
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The default flags that `args` leaves open.
+fn defaults(args: &[&str]) -> Vec<&'static str> {
+    let given = |flag: &str| {
+        args.iter()
+            .any(|arg| arg.strip_prefix(flag).is_some_and(|r| r.is_empty() || r.starts_with('=')))
+    };
+    DEFAULTS
+        .into_iter()
+        .filter(|(flag, _)| !given(flag))
+        .filter(|(flag, _)| *flag != "--registry-listen" || !given("--etcd"))
+        .flat_map(|(flag, value)| [flag, value])
+        .collect()
+}
+
+fn address(line: &str, name: &str) -> Option<SocketAddr> {
+    let words = line.trim().strip_prefix("listening ")?.split(' ');
+    words.filter_map(|word| word.split_once('=')).find(|(key, _)| *key == name)?.1.parse().ok()
+}
+
+fn collect(mut stderr: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+    let log = Arc::new(Mutex::new(String::new()));
+    let writer = Arc::clone(&log);
+    std::thread::spawn(move || {
+        let mut chunk = [0; 4096];
+        while let Ok(length @ 1..) = stderr.read(&mut chunk) {
+            let text = String::from_utf8_lossy(&chunk[..length]);
+            writer.lock().expect("no holder panics").push_str(&text);
+        }
+    });
+    log
+}
