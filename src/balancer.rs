@@ -51,6 +51,9 @@ pub const SERVICE: &str = "grpc.lb.v1.LoadBalancer";
 /// The path of its one method.
 pub const PATH: &str = "/grpc.lb.v1.LoadBalancer/BalanceLoad";
 
+/// The protocol's descriptors, for server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/load_balancer.bin"));
+
 /// What clients of a service without usable backends see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenEmpty {

@@ -1,4 +1,127 @@
-//! The subcommands, one a file.
+//! The command line: one subcommand a file.
+//!
+//! In: arguments and environment. Out: an exit code: 0 done in order, 64 bad
+//! flags or configuration, 1 could not start or a vital part died.
 
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::{self, ServeArgs};
+
+pub mod admin_client;
+pub mod clients;
+pub mod demo;
+pub mod dns_records;
 pub mod etcd_args;
+mod log;
 pub mod register;
+pub mod serve;
+pub mod services;
+mod signals;
+pub mod watch;
+
+/// A lookaside load balancer: registrations in etcd reach unmodified gRPC clients
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    log: log::LogArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the balancer
+    Serve(Box<ServeArgs>),
+    /// Runs balancer, DNS and three backends on this machine, to try things out
+    Demo(demo::DemoArgs),
+    Register(Box<register::RegisterArgs>),
+    Services(services::Args),
+    Clients(clients::Args),
+    Watch(watch::Args),
+    DnsRecords(dns_records::DnsRecordsArgs),
+}
+
+/// Bad flags or configuration (`EX_USAGE` of sysexits.h).
+pub const BAD_FLAGS: u8 = 64;
+
+/// Runs the program to its end.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match parse(arguments) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    // The demo's own lines are what people want to see.
+    let usual = if matches!(cli.command, Command::Demo(_)) { "warn" } else { "info" };
+    if let Err(problem) = cli.log.start(usual) {
+        return bad(&[problem]);
+    }
+    match cli.command {
+        Command::Services(args) => return asked(services::run(&args)),
+        Command::Clients(args) => return asked(clients::run(&args)),
+        Command::Watch(args) => return asked(watch::run(&args)),
+        Command::DnsRecords(args) => return dns_records::run(&args),
+        Command::Serve(_) | Command::Demo(_) | Command::Register(_) => {}
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = match cli.command {
+        Command::Serve(args) => runtime.block_on(serve::run(&args)),
+        Command::Demo(args) => runtime.block_on(demo::run(&args)),
+        Command::Register(args) => runtime.block_on(register::run(*args)),
+        _ => ExitCode::SUCCESS,
+    };
+    // What has not ended by now was told to, and has had its time.
+    runtime.shutdown_background();
+    code
+}
+
+/// What became of asking a running balancer.
+fn asked(result: Result<(), admin_client::AdminError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Says every problem, one a line.
+pub(crate) fn bad(problems: &[String]) -> ExitCode {
+    for problem in problems {
+        eprintln!("error: {problem}");
+    }
+    ExitCode::from(BAD_FLAGS)
+}
+
+/// Reads the arguments; where they name a file of settings, once more with
+/// what the file says.
+fn parse(mut arguments: Vec<OsString>) -> Result<Cli, ExitCode> {
+    let matches = Cli::command().try_get_matches_from(&arguments).map_err(|error| show(&error))?;
+    let serve = matches.subcommand_matches("serve");
+    let file = serve.and_then(|serve| serve.get_one::<String>("config"));
+    let (Some(serve), Some(file)) = (serve, file) else {
+        return Cli::from_arg_matches(&matches).map_err(|error| show(&error));
+    };
+    let command = Cli::command();
+    let command = command.find_subcommand("serve").expect("it was found a moment ago");
+    let more = config::file::arguments(file.as_ref(), command, serve).map_err(|all| bad(&all))?;
+    arguments.extend(more.into_iter().map(OsString::from));
+    Cli::try_parse_from(arguments).map_err(|error| show(&error))
+}
+
+fn show(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    // Help and version were asked for.
+    if error.use_stderr() { ExitCode::from(BAD_FLAGS) } else { ExitCode::SUCCESS }
+}

@@ -1,11 +1,17 @@
 //! lookaside: registrations in etcd reach unmodified gRPC clients by grpclb.
 
+pub mod admin;
+pub mod app;
 pub mod balancer;
 pub mod catalog;
 pub mod cli;
+pub mod config;
+pub mod dns;
+pub mod hosts;
 pub mod load;
 pub mod model;
 pub mod policy;
+pub mod readiness;
 pub mod register;
 pub mod registry;
 pub mod replica;

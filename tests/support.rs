@@ -3,6 +3,7 @@
 //! Each test binary uses a part of it.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+pub mod backend;
 pub mod cluster;
 pub mod etcd;
 pub mod lookaside;

@@ -119,7 +119,7 @@ mod tests {
                 for (at, &turn) in turns.iter().enumerate() {
                     if turn == index { taken += 1.0; }
                     let due = f64::from(u32::try_from(at).unwrap() + 1) * f64::from(weight) / total;
-                    prop_assert!((taken - due as f64).abs() < 2.0 + 1e-9, "{:?} {:?}", weights, turns);
+                    prop_assert!((taken - due).abs() < 2.0 + 1e-9, "{:?} {:?}", weights, turns);
                 }
             }
         }

@@ -12,7 +12,7 @@ fn snapshot(endpoints: usize) -> ServiceSnapshot {
     let endpoint = |i: usize| {
         let port = u16::try_from(i % 60_000).unwrap() + 1;
         let host = u8::try_from(i / 60_000).unwrap() + 1;
-        let ip = if i % 2 == 0 {
+        let ip = if i.is_multiple_of(2) {
             std::net::IpAddr::from([10, 0, 0, host])
         } else {
             std::net::IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(host)])

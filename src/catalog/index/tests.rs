@@ -197,10 +197,10 @@ proptest! {
                 model.insert(at, make());
                 put(&mut index, make())
             };
-            for s in 0..3 {
+            for (s, before) in before.iter().enumerate() {
                 let service = name(&format!("s{s}"));
                 if !touched.services.contains(&service) {
-                    prop_assert_eq!(&index.snapshot(&service, 0), &before[s]);
+                    prop_assert_eq!(&index.snapshot(&service, 0), before);
                 }
             }
         }

@@ -1,0 +1,310 @@
+//! Builds the parts, binds all sockets, owns every task, orders the end.
+//!
+//! In: a checked [`Config`], and word when to stop. Out: a running balancer.
+//! Sockets are bound before anything runs, so that whoever sees the addresses
+//! can connect. The death of any part before the end is the end, with its name.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::balancer::{self, Balancer};
+use crate::catalog::{self, Catalog, Input};
+use crate::config::{Config, Registry};
+use crate::model::{Host, HostPort};
+use crate::readiness::Readiness;
+use crate::registry::etcd::{self, Connect};
+use crate::registry::{Event, embedded};
+use crate::serve::{self, Server, Services};
+use crate::telemetry::Counters;
+use crate::{admin, dns, hosts, replica};
+
+mod health;
+mod tasks;
+
+pub use tasks::Died;
+use tasks::Tasks;
+
+/// Bound, but not running yet.
+pub struct App {
+    config: Config,
+    addresses: Addresses,
+    grpclb: TcpListener,
+    admin: TcpListener,
+    dns: Option<(UdpSocket, TcpListener)>,
+    registry: Option<TcpListener>,
+}
+
+/// The addresses that are bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// gRPC: the balancer, health, reflection.
+    pub grpclb: SocketAddr,
+    /// DNS, by UDP and TCP.
+    pub dns: Option<SocketAddr>,
+    /// HTTP.
+    pub admin: SocketAddr,
+    /// The embedded registry's etcd API.
+    pub registry: Option<SocketAddr>,
+}
+
+/// What could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {addr} for {what}: {error}")]
+pub struct BindError {
+    what: &'static str,
+    addr: SocketAddr,
+    error: io::Error,
+}
+
+/// Streams are ended at once, so this is for those that do not listen: the
+/// kernel has taken our last words, and needs no longer to say them.
+const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+/// Registry events and resolved names that wait to be taken in: the catalog is
+/// always faster than its sources.
+const INPUTS: usize = 64;
+/// UDP and TCP need the same port: so often another one is tried.
+const PORT_TRIES: usize = 16;
+
+impl App {
+    /// Binds every socket.
+    ///
+    /// # Errors
+    /// When one cannot be had.
+    pub async fn bind(config: Config) -> Result<Self, BindError> {
+        let grpclb = bind("grpclb", config.listen, serve::bind(config.listen))?;
+        let addr = config.admin_listen;
+        let admin = bind("admin", addr, TcpListener::bind(addr).await)?;
+        let dns = match config.dns_listen {
+            Some(addr) => Some(bind("dns", addr, bind_dns(addr).await)?),
+            None => None,
+        };
+        let registry = match config.registry {
+            Registry::Embedded(addr) => {
+                Some(bind("registry", addr, TcpListener::bind(addr).await)?)
+            }
+            Registry::Etcd(_) => None,
+        };
+        let tcp = |what, listener: &TcpListener, addr| bind(what, addr, listener.local_addr());
+        let addresses = Addresses {
+            grpclb: tcp("grpclb", &grpclb, config.listen)?,
+            admin: tcp("admin", &admin, config.admin_listen)?,
+            dns: dns.as_ref().and_then(|(_, listener)| listener.local_addr().ok()),
+            registry: registry.as_ref().and_then(|listener| listener.local_addr().ok()),
+        };
+        Ok(Self { config, addresses, grpclb, admin, dns, registry })
+    }
+
+    /// The bound addresses.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Runs until `stop`, then drains: first no new clients come, then those
+    /// that are there are sent away, then everything else ends.
+    ///
+    /// # Errors
+    /// When a part died.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Died> {
+        let mut tasks = Tasks::default();
+        let (drain, end) = (CancellationToken::new(), CancellationToken::new());
+        let connections = TaskTracker::new();
+        let catalog = Catalog::new();
+        let readiness = Readiness::new();
+        let draining = readiness.condition("shutdown");
+        let announced = self.start(&mut tasks, &catalog, &readiness, &drain, &end, &connections);
+        let stopped = tasks.run_until(stop).await;
+        draining.missing("draining");
+        drain.cancel();
+        catalog.close();
+        connections.close();
+        if tokio::time::timeout(DRAIN_WITHIN, connections.wait()).await.is_err() {
+            let left = connections.len();
+            tracing::warn!(left, "connections did not end in time and are cut off");
+        }
+        if let Some(withdrawn) = announced {
+            let _ = tokio::time::timeout(DRAIN_WITHIN, withdrawn.cancelled()).await;
+        }
+        end.cancel();
+        stopped
+    }
+
+    /// Starts every part. What it returns is cancelled once the announcement
+    /// of this balancer is taken back.
+    fn start(
+        self,
+        tasks: &mut Tasks,
+        catalog: &Catalog,
+        readiness: &Readiness,
+        drain: &CancellationToken,
+        end: &CancellationToken,
+        connections: &TaskTracker,
+    ) -> Option<CancellationToken> {
+        let started = Instant::now();
+        let counters: Arc<Counters> = Arc::default();
+        let ledger = Arc::default();
+        let (inputs_tx, inputs_rx) = mpsc::channel(INPUTS);
+        let zone = self.config.balancer.zone.clone();
+
+        let connect = match (&self.config.registry, self.registry, self.addresses.registry) {
+            (Registry::Etcd(connect), ..) => Some(connect.clone()),
+            (Registry::Embedded(_), Some(listener), Some(addr)) => {
+                let end = end.clone();
+                tasks.spawn("embedded registry", async move {
+                    let served = embedded::serve(listener, end.cancelled()).await;
+                    served
+                        .inspect_err(|error| tracing::error!(%error, "embedded registry failed"))
+                        .ok();
+                });
+                Connect::new(&[&format!("http://{}", reachable(addr))], None, None).ok()
+            }
+            _ => None,
+        };
+        if let Some(connect) = connect.clone() {
+            let prefixes = self.config.prefixes.clone();
+            let (events_tx, events_rx) = mpsc::channel(INPUTS);
+            let options = etcd::Options { connect, prefixes };
+            tasks.spawn("registry", etcd::run(options, events_tx));
+            tasks.spawn("registry events", relay(events_rx, inputs_tx.clone()));
+        }
+        tasks.spawn("host names", hosts::run(catalog.watch_host_names(), inputs_tx));
+        tasks.spawn("catalog", catalog::drive(inputs_rx, catalog.clone()));
+        let registry = readiness.condition("registry");
+        registry.missing("not read yet");
+        tasks.spawn_brief(registry.met_when_read(catalog.watch_status()));
+
+        let settings = self.config.balancer.clone();
+        let balancer =
+            Balancer::new(settings, catalog.clone(), Arc::clone(&ledger), counters.clone());
+        let (others, report_health) = health::routes(readiness.watch());
+        tasks.spawn("health", report_health);
+        let server = Server {
+            services: Services { balancer: balancer.clone(), others },
+            tls: self.config.tls.clone(),
+            counters: counters.clone(),
+            tasks: connections.clone(),
+            drain: drain.clone(),
+        };
+        tasks.spawn("grpclb", server.run(self.grpclb));
+
+        let state = admin::State {
+            catalog: catalog.clone(),
+            zone: zone.clone(),
+            counters: counters.clone(),
+            ledger,
+            clients: balancer.clients(),
+            readiness: readiness.clone(),
+            started,
+            tokens: balancer::token,
+            version: env!("CARGO_PKG_VERSION"),
+        };
+        let admin_end = end.clone();
+        let admin = self.admin;
+        tasks.spawn("admin", async move { drop(admin::serve(admin, state, admin_end).await) });
+
+        let shared = match (&self.config.registry, &self.config.advertise) {
+            (Registry::Etcd(connect), Some(own)) => Some((connect.clone(), own.clone())),
+            _ => None,
+        };
+        let (advertised, announced) = match shared {
+            None => (self.addresses.advertised(self.config.advertise.as_ref()), None),
+            Some((connect, own)) => {
+                let (balancers_tx, balancers_rx) = watch::channel(Arc::from([own.clone()]));
+                let options = replica::Options { connect, zone: zone.clone(), own };
+                let (drain, withdrawn) = (drain.clone(), CancellationToken::new());
+                let done = withdrawn.clone();
+                tasks.spawn("replica", async move {
+                    replica::run(options, balancers_tx, drain.cancelled()).await;
+                    done.cancel();
+                });
+                (dns::Advertised::Known(balancers_rx), Some(withdrawn))
+            }
+        };
+        if let Some((udp, tcp)) = self.dns {
+            let answers = dns::Answers::new(zone, catalog.clone(), advertised, counters);
+            let end = end.clone();
+            tasks.spawn("dns", async move {
+                let served = dns::serve(udp, tcp, answers, end).await;
+                served.inspect_err(|error| tracing::error!(%error, "dns failed")).ok();
+            });
+        }
+        announced
+    }
+}
+
+impl Addresses {
+    /// What DNS gives as this balancer when it is alone.
+    fn advertised(&self, advertise: Option<&HostPort>) -> dns::Advertised {
+        let own = match advertise {
+            Some(own) => own.clone(),
+            None => match HostPort::new(Host::Ip(self.grpclb.ip()), self.grpclb.port()) {
+                Ok(own) => own,
+                // A wildcard.
+                Err(_) => return dns::Advertised::Arrival { listen: self.grpclb },
+            },
+        };
+        // Nobody sends: the receiver keeps the one value there is.
+        let (_, balancers_rx) = watch::channel(Arc::from([own]));
+        dns::Advertised::Known(balancers_rx)
+    }
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "listening grpclb={}", self.grpclb)?;
+        if let Some(dns) = self.dns {
+            write!(f, " dns={dns}")?;
+        }
+        write!(f, " admin={}", self.admin)?;
+        if let Some(registry) = self.registry {
+            write!(f, " registry={registry}")?;
+        }
+        Ok(())
+    }
+}
+
+async fn relay(mut events: mpsc::Receiver<Event>, inputs: mpsc::Sender<Input>) {
+    while let Some(event) = events.recv().await {
+        if inputs.send(Input::Registry(event)).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn bind<T>(what: &'static str, addr: SocketAddr, bound: io::Result<T>) -> Result<T, BindError> {
+    bound.map_err(|error| BindError { what, addr, error })
+}
+
+/// The same port for both; port 0 is any that both can have.
+async fn bind_dns(addr: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+    let mut tries = 0;
+    loop {
+        let udp = UdpSocket::bind(addr).await?;
+        let tcp = TcpListener::bind(udp.local_addr()?).await;
+        tries += 1;
+        match tcp {
+            Ok(tcp) => return Ok((udp, tcp)),
+            Err(_) if addr.port() == 0 && tries < PORT_TRIES => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Where a wildcard can be reached from this very machine.
+fn reachable(addr: SocketAddr) -> SocketAddr {
+    let ip = match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, addr.port())
+}

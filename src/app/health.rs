@@ -1,0 +1,44 @@
+//! What the gRPC port serves besides lists: health and reflection.
+//!
+//! In: readiness. Out: routes, and the task that keeps health in step.
+
+use std::future::Future;
+
+use tokio::sync::watch;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+
+use crate::balancer;
+
+/// The routes, and what must run for as long as they are served.
+pub(super) fn routes(
+    mut ready: watch::Receiver<bool>,
+) -> (Routes, impl Future<Output = ()> + Send + 'static) {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let mut routes = Routes::new(health);
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(balancer::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    // Only descriptors that are not ours could fail; then there is none.
+    match (reflection().build_v1(), reflection().build_v1alpha()) {
+        (Ok(v1), Ok(v1alpha)) => routes = routes.add_service(v1).add_service(v1alpha),
+        (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "no server reflection"),
+    }
+    let follow = async move {
+        loop {
+            let status = match *ready.borrow_and_update() {
+                true => ServingStatus::Serving,
+                false => ServingStatus::NotServing,
+            };
+            for service in ["", balancer::SERVICE] {
+                reporter.set_service_status(service, status).await;
+            }
+            if ready.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    (routes.prepare(), follow)
+}

@@ -1,0 +1,208 @@
+//! `lookaside demo`: everything on one machine, to try things out.
+//!
+//! In: how long. Out: a balancer with DNS and the embedded registry, three
+//! backends that register themselves, one of which stops and returns, and a
+//! line for whatever happens. All on loopback, on ports that are free.
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+use super::signals::StopSignals;
+use crate::app::{Addresses, App};
+use crate::balancer::{Settings, WhenEmpty};
+use crate::config::{Config, Registry};
+use crate::model::{Host, HostPort, Meta, ServiceName, Weight, Zone};
+use crate::register::{self, Held};
+use crate::registry::Registration;
+use crate::registry::etcd::Connect;
+use crate::registry::record::{Format, Prefix};
+
+use pb::greeter_server::{Greeter, GreeterServer};
+
+/// The greeting service.
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated; documented in proto/")]
+mod pb {
+    tonic::include_proto!("helloworld");
+}
+
+/// Flags of `demo`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DemoArgs {
+    /// How long; 0: until Ctrl-C
+    #[arg(long, value_name = "N", default_value_t = 20, env = "LOOKASIDE_SECONDS")]
+    seconds: u64,
+}
+
+struct Backend {
+    id: &'static str,
+    held: Held,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<()>,
+}
+
+struct Greetings(&'static str);
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+const SERVICE: &str = "hello";
+const PREFIX: &str = "/etcd3_naming/";
+const BACKENDS: [&str; 3] = ["backend-1", "backend-2", "backend-3"];
+/// Until clients have heard that a backend goes, it still answers.
+const LINGER: Duration = Duration::from_millis(500);
+/// How long each scene of an endless demo lasts.
+const SCENE: Duration = Duration::from_secs(10);
+
+/// Runs it. Needs a tokio runtime with time, I/O and signals.
+pub async fn run(args: &DemoArgs) -> ExitCode {
+    match demo(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn demo(args: &DemoArgs) -> Result<(), AnyError> {
+    let mut stop = StopSignals::new()?;
+    let app = App::bind(config()?).await?;
+    let addresses = app.addresses();
+    println!("{addresses}");
+    let (stop_tx, stop_rx) = oneshot::channel::<()>();
+    let running = tokio::spawn(app.run(async { drop(stop_rx.await) }));
+    introduce(&addresses);
+    let connect = connect(&addresses)?;
+    let story = tell(&connect, args.seconds);
+    let told = tokio::select! {
+        told = story => told,
+        () = stop.next() => Ok(()),
+    };
+    drop(stop_tx);
+    running.await??;
+    told
+}
+
+fn introduce(addresses: &Addresses) {
+    let registry = addresses.registry.map(|addr| addr.to_string()).unwrap_or_default();
+    let dns = addresses.dns.map(|addr| addr.to_string()).unwrap_or_default();
+    println!("look in:       http://{}/", addresses.admin);
+    println!("registry:      ETCDCTL_API=3 etcdctl --endpoints={registry} get --prefix {PREFIX}");
+    println!("client target: dns://{dns}/{SERVICE}.lookaside.internal");
+}
+
+/// Three backends; the second goes and comes back.
+async fn tell(connect: &Connect, seconds: u64) -> Result<(), AnyError> {
+    let scene = if seconds == 0 { SCENE } else { Duration::from_secs(seconds) / 3 };
+    let mut backends = Vec::new();
+    for id in BACKENDS {
+        backends.push(Backend::start(id, connect).await?);
+    }
+    loop {
+        tokio::time::sleep(scene).await;
+        let leaving = backends.remove(1);
+        println!("{} stops: its share moves to the others", leaving.id);
+        leaving.stop().await?;
+        tokio::time::sleep(scene).await;
+        println!("{} starts again: all share", BACKENDS[1]);
+        backends.insert(1, Backend::start(BACKENDS[1], connect).await?);
+        if seconds != 0 {
+            tokio::time::sleep(scene).await;
+            break;
+        }
+    }
+    for backend in backends {
+        backend.stop().await?;
+    }
+    Ok(())
+}
+
+impl Backend {
+    async fn start(id: &'static str, connect: &Connect) -> Result<Self, AnyError> {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let addr = listener.local_addr()?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = tonic::transport::Server::builder()
+            .add_service(GreeterServer::new(Greetings(id)))
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
+                drop(stopped.await);
+            });
+        let server = tokio::spawn(finish(server));
+        let registration = Registration {
+            service: ServiceName::new(SERVICE)?,
+            id: id.into(),
+            address: HostPort::new(Host::Ip(addr.ip()), addr.port())?,
+            weight: Weight::DEFAULT,
+            meta: Arc::new(Meta::new()),
+        };
+        let held = register::hold(register::Options {
+            connect: connect.clone(),
+            prefix: PREFIX.to_owned(),
+            registration,
+            ttl: register::TTL_DEFAULT,
+            format: Format::Auto,
+        })
+        .await?;
+        println!("{id} serves at {addr} and registers");
+        Ok(Self { id, held, stop, server })
+    }
+
+    /// First from the registry, then, once clients have heard, from the net.
+    async fn stop(self) -> Result<(), AnyError> {
+        self.held.withdraw().await?;
+        tokio::time::sleep(LINGER).await;
+        drop(self.stop);
+        self.server.await?;
+        Ok(())
+    }
+}
+
+async fn finish(server: impl Future<Output = Result<(), tonic::transport::Error>>) {
+    if let Err(error) = server.await {
+        eprintln!("error: backend failed: {error}");
+    }
+}
+
+#[tonic::async_trait]
+impl Greeter for Greetings {
+    async fn say_hello(
+        &self,
+        request: Request<pb::HelloRequest>,
+    ) -> Result<Response<pb::HelloReply>, Status> {
+        let message = format!("Hello {} from {}", request.into_inner().name, self.0);
+        Ok(Response::new(pb::HelloReply { message }))
+    }
+}
+
+fn config() -> Result<Config, AnyError> {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let balancer = Settings {
+        zone: Zone::new("lookaside.internal")?,
+        when_empty: WhenEmpty::Wait,
+        report_interval: Duration::from_secs(2),
+    };
+    Ok(Config {
+        listen: any,
+        registry: Registry::Embedded(any),
+        prefixes: vec![Prefix::parse(PREFIX)?],
+        dns_listen: Some(any),
+        advertise: None,
+        admin_listen: any,
+        balancer,
+        tls: None,
+    })
+}
+
+fn connect(addresses: &Addresses) -> Result<Connect, AnyError> {
+    let registry = addresses.registry.ok_or("the demo has no registry")?;
+    Connect::new(&[&format!("http://{registry}")], None, None).map_err(|errors| {
+        errors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ").into()
+    })
+}

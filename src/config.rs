@@ -1,0 +1,248 @@
+//! What the operator decides, checked.
+//!
+//! In: flags and environment (merged with a file by `config::file`). Out: a
+//! [`Config`], or every problem there is, each naming the setting, the value
+//! and the remedy. Reads the files that settings name; connects to nothing.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::balancer::{Settings, WhenEmpty};
+use crate::cli::etcd_args::EtcdArgs;
+use crate::model::{Host, HostPort, Zone};
+use crate::registry::etcd::Connect;
+use crate::registry::record::Prefix;
+
+pub mod file;
+mod tls;
+
+/// Flags of `serve`; see `interface` in the README for what they mean. All are
+/// text, so that every problem can be told at once.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(args_override_self = true)]
+pub struct ServeArgs {
+    /// Settings in TOML, named like these flags; a flag wins over the file
+    #[arg(long, value_name = "FILE", env = "LOOKASIDE_CONFIG")]
+    pub config: Option<String>,
+    /// Where gRPC clients ask for servers
+    #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:12000", env = "LOOKASIDE_LISTEN")]
+    pub listen: String,
+    /// etcd; without it the embedded registry is used
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
+    /// Where the embedded registry speaks etcd's API
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        default_value = "127.0.0.1:2379",
+        env = "LOOKASIDE_REGISTRY_LISTEN"
+    )]
+    pub registry_listen: String,
+    /// Where services register: repeatable [formats: auto, plain, qsf, etcd-naming]
+    #[arg(
+        long,
+        value_name = "PREFIX[=FORMAT]",
+        default_value = "/etcd3_naming/",
+        value_delimiter = ',',
+        env = "LOOKASIDE_PREFIX"
+    )]
+    pub prefix: Vec<String>,
+    /// The DNS zone whose names mean services
+    #[arg(
+        long,
+        value_name = "ZONE",
+        default_value = "lookaside.internal",
+        env = "LOOKASIDE_DOMAIN"
+    )]
+    pub domain: String,
+    /// Where DNS questions for the zone are answered, by UDP and TCP [default: nowhere]
+    #[arg(long, value_name = "IP:PORT", env = "LOOKASIDE_DNS_LISTEN")]
+    pub dns_listen: Option<String>,
+    /// What DNS gives as this balancer, which it then announces to the others in etcd
+    /// [default: the listen address, or the one at which the question arrives]
+    #[arg(long, value_name = "HOST:PORT", env = "LOOKASIDE_ADVERTISE")]
+    pub advertise: Option<String>,
+    /// Where people and Prometheus look in, by HTTP
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        default_value = "127.0.0.1:12001",
+        env = "LOOKASIDE_ADMIN_LISTEN"
+    )]
+    pub admin_listen: String,
+    /// What clients of a service without usable backends see: wait, drop or fallback
+    #[arg(long, value_name = "MODE", default_value = "wait", env = "LOOKASIDE_WHEN_EMPTY")]
+    pub when_empty: String,
+    /// How often clients report their calls; 0s: never
+    #[arg(long, value_name = "DURATION", default_value = "10s", env = "LOOKASIDE_REPORT_INTERVAL")]
+    pub report_interval: String,
+    /// The certificate shown to gRPC clients, in PEM: turns TLS on
+    #[arg(long, value_name = "FILE", env = "LOOKASIDE_TLS_CERT")]
+    pub tls_cert: Option<String>,
+    /// The certificate's key, in PEM
+    #[arg(long, value_name = "FILE", env = "LOOKASIDE_TLS_KEY")]
+    pub tls_key: Option<String>,
+    /// Who must have signed gRPC clients' certificates, in PEM: turns mutual TLS on
+    #[arg(long, value_name = "FILE", env = "LOOKASIDE_TLS_CLIENT_CA")]
+    pub tls_client_ca: Option<String>,
+}
+
+/// What `serve` does.
+#[derive(Clone)]
+pub struct Config {
+    /// Where gRPC clients ask for servers.
+    pub listen: SocketAddr,
+    /// Where the registrations are.
+    pub registry: Registry,
+    /// Where in it services register; one at least.
+    pub prefixes: Vec<Prefix>,
+    /// Where DNS questions are answered.
+    pub dns_listen: Option<SocketAddr>,
+    /// What DNS gives as this balancer, if the operator says so.
+    pub advertise: Option<HostPort>,
+    /// Where HTTP is answered.
+    pub admin_listen: SocketAddr,
+    /// What the balancer needs to know.
+    pub balancer: Settings,
+    /// How gRPC clients are met.
+    pub tls: Option<tokio_rustls::TlsAcceptor>,
+}
+
+/// Where the registrations are.
+#[derive(Debug, Clone)]
+pub enum Registry {
+    /// In an etcd of the operator's.
+    Etcd(Connect),
+    /// In this process, with etcd's API at this address.
+    Embedded(SocketAddr),
+}
+
+/// C-core takes anything shorter for a second, others take it at its word.
+const REPORT_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// Beyond a day a report says nothing any more; it is surely a slip.
+const REPORT_INTERVAL_MAX: Duration = Duration::from_secs(24 * 3600);
+
+impl ServeArgs {
+    /// # Errors
+    /// All problems, one a line.
+    pub fn validate(&self) -> Result<Config, Vec<String>> {
+        let mut problems = Vec::new();
+        let all = &mut problems;
+        let listen = listen("--listen", &self.listen, all);
+        let admin_listen = self::listen("--admin-listen", &self.admin_listen, all);
+        let dns_listen = self.dns_listen.as_deref();
+        let dns_listen = dns_listen.map(|text| self::listen("--dns-listen", text, all));
+        let registry_listen = self::listen("--registry-listen", &self.registry_listen, all);
+        let connect = self.etcd.validate(all);
+        let registry = match (&self.etcd.etcd, connect) {
+            (None, _) => registry_listen.map(Registry::Embedded),
+            (Some(_), connect) => connect.map(Registry::Etcd),
+        };
+        let prefixes = self.prefixes(all);
+        let zone = take("--domain", Zone::new(&self.domain), all);
+        let advertise = self.advertise(zone.as_ref(), all);
+        let when_empty = self.when_empty(all);
+        let report_interval = self.report_interval(all);
+        let tls = tls::acceptor(
+            self.tls_cert.as_deref(),
+            self.tls_key.as_deref(),
+            self.tls_client_ca.as_deref(),
+            all,
+        );
+        let balancer = zone.zip(when_empty).zip(report_interval).map(
+            |((zone, when_empty), report_interval)| Settings { zone, when_empty, report_interval },
+        );
+        match (
+            listen,
+            registry,
+            admin_listen,
+            balancer,
+            dns_listen.map_or(Some(None), |l| l.map(Some)),
+        ) {
+            (
+                Some(listen),
+                Some(registry),
+                Some(admin_listen),
+                Some(balancer),
+                Some(dns_listen),
+            ) if problems.is_empty() => Ok(Config {
+                listen,
+                registry,
+                prefixes,
+                dns_listen,
+                advertise,
+                admin_listen,
+                balancer,
+                tls,
+            }),
+            _ => Err(problems),
+        }
+    }
+
+    fn prefixes(&self, problems: &mut Vec<String>) -> Vec<Prefix> {
+        let mut prefixes: Vec<Prefix> = Vec::new();
+        for text in &self.prefix {
+            let Some(prefix) = take("--prefix", Prefix::parse(text), problems) else { continue };
+            if prefixes.iter().any(|known| known.path == prefix.path) {
+                problems.push(format!("--prefix: {:?} is given twice", prefix.path));
+            }
+            prefixes.push(prefix);
+        }
+        prefixes
+    }
+
+    fn advertise(&self, zone: Option<&Zone>, problems: &mut Vec<String>) -> Option<HostPort> {
+        let advertise = take("--advertise", HostPort::parse(self.advertise.as_deref()?), problems)?;
+        if let (Host::Name(name), Some(zone)) = (&advertise.host, zone)
+            && (name == zone.as_str() || name.ends_with(&format!(".{zone}")))
+        {
+            problems.push(format!(
+                "--advertise: {name:?} lies in the zone {zone}, whose names mean services: \
+                 give an IP address, which DNS then knows as grpclb.{zone}"
+            ));
+        }
+        Some(advertise)
+    }
+
+    fn when_empty(&self, problems: &mut Vec<String>) -> Option<WhenEmpty> {
+        match self.when_empty.as_str() {
+            "wait" => Some(WhenEmpty::Wait),
+            "drop" => Some(WhenEmpty::Drop),
+            "fallback" => Some(WhenEmpty::Fallback),
+            other => {
+                problems
+                    .push(format!("--when-empty: {other:?} is none of wait, drop and fallback"));
+                None
+            }
+        }
+    }
+
+    fn report_interval(&self, problems: &mut Vec<String>) -> Option<Duration> {
+        let text = &self.report_interval;
+        let interval = take("--report-interval", humantime::parse_duration(text), problems)?;
+        if interval.is_zero() || (REPORT_INTERVAL_MIN..=REPORT_INTERVAL_MAX).contains(&interval) {
+            return Some(interval);
+        }
+        problems.push(format!("--report-interval: {text:?} is neither 0s nor from 1s to 1day"));
+        None
+    }
+}
+
+fn listen(flag: &str, text: &str, problems: &mut Vec<String>) -> Option<SocketAddr> {
+    let addr = text.parse().ok();
+    if addr.is_none() {
+        problems.push(format!("{flag}: {text:?} is no IP:PORT, such as 127.0.0.1:12000"));
+    }
+    addr
+}
+
+fn take<T, E: std::fmt::Display>(
+    flag: &str,
+    result: Result<T, E>,
+    problems: &mut Vec<String>,
+) -> Option<T> {
+    result.map_err(|error| problems.push(format!("{flag}: {error}"))).ok()
+}
+
+#[cfg(test)]
+mod tests;

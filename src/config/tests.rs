@@ -1,0 +1,131 @@
+//! From flags to a configuration, or to every problem there is.
+
+use clap::Parser;
+
+use super::*;
+
+#[derive(Debug, Parser)]
+struct Only {
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+fn validate(args: &[&str]) -> Result<Config, Vec<String>> {
+    let args = [&["serve"], args].concat();
+    Only::try_parse_from(args).expect("flags that exist").serve.validate()
+}
+
+#[track_caller]
+fn problems(args: &[&str]) -> Vec<String> {
+    match validate(args) {
+        Ok(_) => panic!("no problem was found"),
+        Err(problems) => problems,
+    }
+}
+
+#[test]
+fn the_defaults_are_the_documented_ones() {
+    let config = validate(&[]).unwrap();
+    assert_eq!(config.listen.to_string(), "0.0.0.0:12000");
+    assert_eq!(config.admin_listen.to_string(), "127.0.0.1:12001");
+    assert!(
+        matches!(config.registry, Registry::Embedded(addr) if addr.to_string() == "127.0.0.1:2379")
+    );
+    assert_eq!(config.prefixes, [Prefix::parse("/etcd3_naming/").unwrap()]);
+    assert_eq!(config.balancer.zone.as_str(), "lookaside.internal");
+    assert_eq!(config.balancer.when_empty, WhenEmpty::Wait);
+    assert_eq!(config.balancer.report_interval, Duration::from_secs(10));
+    assert_eq!((config.dns_listen, config.advertise), (None, None));
+    assert!(config.tls.is_none());
+}
+
+#[test]
+fn everything_wrong_is_told_at_once() {
+    let found = problems(&[
+        "--listen=here",
+        "--admin-listen=:1",
+        "--dns-listen=1.2.3.4",
+        "--registry-listen=x:y",
+        "--prefix=/",
+        "--prefix=/a=xml",
+        "--prefix=/b",
+        "--prefix=/b/",
+        "--domain=a..b",
+        "--advertise=10.0.0.1",
+        "--when-empty=maybe",
+        "--report-interval=soon",
+        "--tls-cert=/nowhere",
+        "--tls-client-ca=/nowhere",
+        "--etcd-user=me",
+        "--etcd-cert=/nowhere",
+    ]);
+    let told = |flag: &str| found.iter().any(|problem| problem.contains(flag));
+    for flag in [
+        "--listen",
+        "--admin-listen",
+        "--dns-listen",
+        "--registry-listen",
+        "--domain",
+        "--advertise",
+        "--when-empty",
+        "--report-interval",
+        "--tls-cert",
+        "--etcd-user",
+        "--etcd-cert",
+    ] {
+        assert!(told(flag), "{flag}: {found:#?}");
+    }
+    assert_eq!(found.iter().filter(|problem| problem.starts_with("--prefix")).count(), 3);
+}
+
+#[test]
+fn each_problem_names_the_value_and_the_remedy() {
+    let check = |args: &[&str], expected: &str| assert_eq!(problems(args), [expected]);
+    check(&["--listen=12000"], r#"--listen: "12000" is no IP:PORT, such as 127.0.0.1:12000"#);
+    check(&["--when-empty=x"], r#"--when-empty: "x" is none of wait, drop and fallback"#);
+    check(
+        &["--report-interval=10ms"],
+        r#"--report-interval: "10ms" is neither 0s nor from 1s to 1day"#,
+    );
+    check(
+        &["--advertise=lb.lookaside.internal:1"],
+        "--advertise: \"lb.lookaside.internal\" lies in the zone lookaside.internal, whose names \
+         mean services: give an IP address, which DNS then knows as grpclb.lookaside.internal",
+    );
+    check(&["--tls-key=x"], "--tls-cert and --tls-key need each other");
+}
+
+#[test]
+fn zero_turns_reports_off() {
+    let config = validate(&["--report-interval=0s"]).unwrap();
+    assert_eq!(config.balancer.report_interval, Duration::ZERO);
+}
+
+#[test]
+fn a_file_says_what_flags_could_and_flags_win() {
+    use clap::CommandFactory;
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = dir.path().join("lookaside.toml");
+    let read = |text: &str, flags: &[&str]| {
+        std::fs::write(&file, text).unwrap();
+        let args = [&["serve"], flags].concat();
+        let said = Only::command().get_matches_from(args);
+        file::arguments(&file, &Only::command(), &said)
+    };
+    let text = "listen = '1.2.3.4:5'\nprefix = ['/a', '/b=plain']\ndomain = 'x.y'\n";
+    let expected = ["--domain=x.y", "--listen=1.2.3.4:5", "--prefix=/a", "--prefix=/b=plain"];
+    assert_eq!(read(text, &[]).unwrap(), expected);
+    assert_eq!(read(text, &["--domain=z", "--prefix=/c"]).unwrap(), ["--listen=1.2.3.4:5"]);
+    let problems = read("lisen = 'x'\nwhen-empty = true\nconfig = 'x'\n", &[]).unwrap_err();
+    assert_eq!(problems.len(), 3, "{problems:?}");
+    assert!(read("x =", &[]).unwrap_err()[0].contains("is no TOML"));
+    assert!(
+        file::arguments(
+            "/nowhere".as_ref(),
+            &Only::command(),
+            &Only::command().get_matches_from(["x"])
+        )
+        .unwrap_err()[0]
+            .contains("cannot read")
+    );
+}
