@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lookaside::model::{HostPort, Meta, ServiceName, Weight, Zone};
-use lookaside::register::{Held, Options, RegisterError, Status, hold};
+use lookaside::register::{Held, Options, RegisterError, Status, TTL_MAX, hold};
 use lookaside::registry::Registration;
 use lookaside::registry::etcd::Connect;
 use lookaside::registry::record::Format;
@@ -145,6 +145,21 @@ async fn comes_back_when_lease_or_key_are_taken_away() {
     assert_eq!((value(&etcd, KEY), leases(&etcd)), (None, 0));
 }
 
+/// Its next keepalive is far away, so only the watch can tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn notices_at_once_that_the_key_was_taken_away() {
+    let etcd = Etcd::start();
+    let options = Options { ttl: TTL_MAX, ..options(&etcd.url(), "10.0.0.1:1") };
+    let held = hold(options).await.expect("right options");
+    until(&held, |status| *status == Status::Registered).await;
+    let lease = number(&etcd, KEY, "lease").expect("a lease");
+    etcd.ctl(&["lease", "revoke", &format!("{lease:x}")]);
+    until_there(&etcd, KEY);
+    etcd.ctl(&["del", KEY]);
+    until_there(&etcd, KEY);
+    held.withdraw().await.expect("etcd answers");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_successor_takes_over_and_the_key_stays_when_its_predecessor_leaves() {
     let etcd = Etcd::start();
@@ -153,6 +168,11 @@ async fn a_successor_takes_over_and_the_key_stays_when_its_predecessor_leaves() 
     let new = held(&etcd.url()).await;
     assert_ne!(number(&etcd, KEY, "lease"), lease, "it does not trust a lease of somebody else");
     let version = number(&etcd, KEY, "version");
+    let started = Instant::now();
+    // Several beats of both.
+    while started.elapsed() < Duration::from_secs(2) {
+        assert_eq!(number(&etcd, KEY, "version"), version, "they do not fight for it");
+    }
     old.withdraw().await.expect("etcd answers");
     assert_eq!(number(&etcd, KEY, "version"), version, "nobody removed or wrote it");
 
@@ -384,16 +404,21 @@ fn the_commands_exit_code_is_passed_on_and_its_end_withdraws() {
 #[test]
 fn the_key_is_gone_before_the_command_gets_the_signal() {
     let etcd = Etcd::start();
-    let url = etcd.url();
-    let get = format!("etcdctl --endpoints={url} get --print-value-only {KEY}");
-    // Its exit code tells what it saw; a child of its own must not outlive it.
-    let script = format!(
-        "trap 'test -z \"$({get})\" && exit 5; exit 6' TERM; sleep 1000 & while :; do wait; done"
-    );
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("signalled");
+    let script =
+        format!("trap 'touch {}; exit 5' TERM; while :; do sleep 0.1; done", file.display());
     let child = start(&etcd, &["--", "sh", "-c", &script]);
     until_there(&etcd, KEY);
+    // While etcd does not answer the key is not gone.
+    etcd.freeze();
     signal(&child, "-TERM");
-    assert_eq!(end(child).0, Some(5));
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(1) {
+        assert!(!file.exists(), "the command got the signal first");
+    }
+    etcd.thaw();
+    assert_eq!((end(child).0, value(&etcd, KEY)), (Some(5), None));
 
     let child = start(&etcd, &["--", "sleep", "1000"]);
     until_there(&etcd, KEY);

@@ -39,6 +39,8 @@ enum Round {
     Written,
 }
 
+/// How many reasons of one outage are told.
+const REASONS_MAX: usize = 8;
 /// How long a removal may take: a rolling restart waits for it.
 const WITHDRAW_MAX: Duration = Duration::from_secs(5);
 
@@ -71,20 +73,21 @@ impl Keeper {
     /// For ever: a session at one endpoint after another.
     async fn keep(&mut self, status_tx: &watch::Sender<Status>) {
         let mut failures = 0;
+        // Since it was last registered; each is told once, for members of a
+        // cluster can fail for different reasons, in turn, for hours.
+        let mut told: Vec<String> = Vec::new();
         loop {
             let began = Instant::now();
             let Trouble(reason) = self.session(status_tx).await;
-            failures = if began.elapsed() > self.ttl { 1 } else { failures + 1 };
-            // The same again is no news.
-            let status = Status::Trying { reason: reason.clone() };
-            if status_tx.send_if_modified(|now| {
-                now != &status && {
-                    *now = status;
-                    true
-                }
-            }) {
+            if *status_tx.borrow() == Status::Registered {
+                told.clear();
+            }
+            failures = if began.elapsed() > self.beat() { 1 } else { failures + 1 };
+            status_tx.send_replace(Status::Trying { reason: reason.clone() });
+            if told.len() < REASONS_MAX && !told.contains(&reason) {
                 let endpoint = self.connect.endpoint(self.attempt);
-                warn!(key = self.key, endpoint, reason, "registration in doubt");
+                warn!(key = self.key, endpoint, reason, "not sure to be registered");
+                told.push(reason);
             }
             self.attempt += 1;
             // Back before the lease ends, if etcd is.
@@ -236,7 +239,8 @@ async fn wait_for_touch(touched: &mut WatchStream) -> Result<(), Trouble> {
         let response = touched.message().await.map_err(Trouble::from)?;
         let response = response.ok_or_else(|| Trouble("etcd ended the watch".into()))?;
         if response.canceled() {
-            return Err(Trouble("etcd canceled the watch".into()));
+            let reason = response.cancel_reason();
+            return Err(Trouble(format!("etcd canceled the watch: {reason}")));
         }
         if !response.events().is_empty() {
             return Ok(());

@@ -2,8 +2,9 @@
 //!
 //! In: a program and its arguments, signals sent to us. Out: its exit code. The
 //! command is a process group of its own: Ctrl-C at a terminal reaches us alone,
-//! so that clients are told before the backend stops. It is never killed:
-//! how long it may take to stop is between it and whoever stops us.
+//! so that clients are told before the backend stops; in return it cannot read
+//! from the terminal. It is never killed: how long it may take to stop is between
+//! it and whoever stops us.
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};

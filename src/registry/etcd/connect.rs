@@ -167,7 +167,7 @@ impl From<etcd_client::Error> for Trouble {
         };
         while let Some(cause) = source {
             let more = cause.to_string();
-            if !text.contains(&more) {
+            if more != "transport error" && !text.contains(&more) {
                 text = if text.is_empty() { more } else { format!("{text}: {more}") };
             }
             source = cause.source();
