@@ -14,7 +14,6 @@ pub mod admin_client;
 pub mod clients;
 pub mod demo;
 pub mod dns_records;
-pub mod etcd_args;
 mod log;
 pub mod register;
 pub mod serve;

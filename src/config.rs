@@ -8,11 +8,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::balancer::{Settings, WhenEmpty};
-use crate::cli::etcd_args::EtcdArgs;
 use crate::model::{Host, HostPort, Zone};
 use crate::registry::etcd::Connect;
 use crate::registry::record::Prefix;
+use etcd_args::EtcdArgs;
 
+pub mod etcd_args;
 pub mod file;
 mod tls;
 

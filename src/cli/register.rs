@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use self::command::{Command, Signals};
 use self::health::Health;
-use super::etcd_args::EtcdArgs;
+use crate::config::etcd_args::EtcdArgs;
 use crate::model::{HostPort, Meta, ServiceName, Weight};
 use crate::register::{self, Held, Options, RegisterError, Status};
 use crate::registry::Registration;
