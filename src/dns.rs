@@ -1,0 +1,179 @@
+//! The zone's authoritative name server: sockets here, answers in `answer`.
+//!
+//! In: two bound sockets, the catalog, where the balancers are. Out: answers.
+//! It recurses for nobody, asks nobody, and keeps nothing between questions.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::answer::{Carrier, Reply, World};
+use crate::catalog::Catalog;
+use crate::model::{Host, HostPort, Zone};
+use crate::telemetry::Counters;
+
+pub mod answer;
+mod tcp;
+mod udp;
+pub mod zone;
+
+/// What DNS gives as the balancers.
+#[derive(Debug, Clone)]
+pub enum Advertised {
+    /// These; the newest counts.
+    Known(watch::Receiver<Arc<[HostPort]>>),
+    /// This one alone, which listens on every address it has: the one at which
+    /// the question came is one that the asker can reach.
+    Arrival {
+        /// Where gRPC listens: a wildcard address, and its port.
+        listen: SocketAddr,
+    },
+}
+
+/// Everything that answers are made of.
+pub struct Answers {
+    zone: Zone,
+    catalog: Catalog,
+    advertised: Advertised,
+    counters: Arc<Counters>,
+    asked: AtomicUsize,
+}
+
+/// How long to wait after the system refused a socket operation (descriptors
+/// exhausted), so that trying again does not eat the processor.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Binds both sockets to one address: who gets a truncated answer comes back by
+/// TCP to the same port. With port 0, to one that is free for both.
+///
+/// # Errors
+/// When the address cannot be had.
+pub async fn bind(listen: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+    /// A free port may be taken for the other protocol; rarely often in a row.
+    const TRIES: usize = 16;
+    let mut tries = 0;
+    loop {
+        let tcp = TcpListener::bind(listen).await?;
+        match UdpSocket::bind(tcp.local_addr()?).await {
+            Ok(udp) => return Ok((udp, tcp)),
+            Err(error) if listen.port() != 0 || tries == TRIES => return Err(error),
+            Err(_) => tries += 1,
+        }
+    }
+}
+
+/// Answers until told to stop.
+///
+/// # Errors
+/// When the datagram socket cannot be set up. Nothing later ends it.
+pub async fn serve(
+    udp: UdpSocket,
+    tcp: TcpListener,
+    answers: Answers,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let udp = udp::Port::new(udp)?;
+    tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        never = udp.answer_all(&answers) => match never {},
+        never = tcp::answer_all(&tcp, &answers) => match never {},
+    }
+}
+
+impl Answers {
+    /// For this zone, from this catalog.
+    #[must_use]
+    pub fn new(
+        zone: Zone,
+        catalog: Catalog,
+        advertised: Advertised,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self { zone, catalog, advertised, counters, asked: AtomicUsize::new(0) }
+    }
+
+    /// Answers one message that arrived at this address of ours, where that is
+    /// known. `None` when nothing is to be sent.
+    fn reply(&self, query: &[u8], carrier: Carrier, arrival: Option<IpAddr>) -> Option<Vec<u8>> {
+        let balancers = self.balancers(arrival);
+        let world = World {
+            zone: &self.zone,
+            balancers: balancers.as_deref(),
+            lookup: &|target| self.catalog.lookup(target),
+            seed: self.seed(),
+        };
+        match answer::answer(query, carrier, &world) {
+            Reply::Answer(bytes) => {
+                self.counters.dns_answers.increment();
+                Some(bytes)
+            }
+            Reply::Rejection(bytes) => {
+                self.counters.dns_rejected.increment();
+                Some(bytes)
+            }
+            Reply::Silence => {
+                self.counters.dns_rejected.increment();
+                None
+            }
+        }
+    }
+
+    /// Clients ask several questions in a fixed order, so a plain count would
+    /// meet each kind of question with every second or fourth number only, and
+    /// leave some rotations out for ever. So the count is scrambled (the
+    /// finalising step of MurmurHash3, which is public domain).
+    fn seed(&self) -> usize {
+        let mut seed = self.asked.fetch_add(1, Ordering::Relaxed) as u64;
+        for factor in [0xFF51_AFD7_ED55_8CCD_u64, 0xC4CE_B9FE_1A85_EC53] {
+            seed = (seed ^ (seed >> 33)).wrapping_mul(factor);
+        }
+        (seed >> 33) as usize
+    }
+
+    fn balancers(&self, arrival: Option<IpAddr>) -> Option<Arc<[HostPort]>> {
+        match &self.advertised {
+            Advertised::Known(balancers) => Some(balancers.borrow().clone()),
+            Advertised::Arrival { listen } => {
+                let ip = arrival?.to_canonical();
+                // 0.0.0.0 does not take what comes by IPv6.
+                if listen.is_ipv4() && ip.is_ipv6() {
+                    return None;
+                }
+                let balancer = HostPort::new(Host::Ip(ip), listen.port()).ok()?;
+                Some(Arc::from([balancer]))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_asks_every_nth_time_still_sees_every_rotation() {
+        let (_sender, balancers) = watch::channel(Arc::default());
+        let answers = Answers::new(
+            Zone::new("z").unwrap(),
+            Catalog::new(),
+            Advertised::Known(balancers),
+            Arc::default(),
+        );
+        let seeds: Vec<_> = (0..1200).map(|_| answers.seed()).collect();
+        for stride in 1..=6 {
+            for len in 2..=16 {
+                let mut starts: Vec<_> = seeds.iter().step_by(stride).map(|s| s % len).collect();
+                starts.sort_unstable();
+                starts.dedup();
+                assert_eq!(starts.len(), len, "every {stride}th question, {len} addresses");
+            }
+        }
+    }
+}
