@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod dns;
+pub mod hosts;
 pub mod load;
 pub mod model;
 pub mod policy;
