@@ -1,6 +1,7 @@
 //! lookaside: registrations in etcd reach unmodified gRPC clients by grpclb.
 
 pub mod catalog;
+pub mod cli;
 pub mod dns;
 pub mod hosts;
 pub mod load;
