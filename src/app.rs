@@ -71,8 +71,6 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 /// Registry events and resolved names that wait to be taken in: the catalog is
 /// always faster than its sources.
 const INPUTS: usize = 64;
-/// UDP and TCP need the same port: so often another one is tried.
-const PORT_TRIES: usize = 16;
 
 impl App {
     /// Binds every socket.
@@ -84,7 +82,7 @@ impl App {
         let addr = config.admin_listen;
         let admin = bind("admin", addr, TcpListener::bind(addr).await)?;
         let dns = match config.dns_listen {
-            Some(addr) => Some(bind("dns", addr, bind_dns(addr).await)?),
+            Some(addr) => Some(bind("dns", addr, dns::bind(addr).await)?),
             None => None,
         };
         let registry = match config.registry {
@@ -282,21 +280,6 @@ async fn relay(mut events: mpsc::Receiver<Event>, inputs: mpsc::Sender<Input>) {
 
 fn bind<T>(what: &'static str, addr: SocketAddr, bound: io::Result<T>) -> Result<T, BindError> {
     bound.map_err(|error| BindError { what, addr, error })
-}
-
-/// The same port for both; port 0 is any that both can have.
-async fn bind_dns(addr: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
-    let mut tries = 0;
-    loop {
-        let udp = UdpSocket::bind(addr).await?;
-        let tcp = TcpListener::bind(udp.local_addr()?).await;
-        tries += 1;
-        match tcp {
-            Ok(tcp) => return Ok((udp, tcp)),
-            Err(_) if addr.port() == 0 && tries < PORT_TRIES => {}
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 /// Where a wildcard can be reached from this very machine.

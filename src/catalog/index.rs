@@ -129,6 +129,9 @@ impl Index {
             }
         };
         if old.registrations != new.registrations {
+            // Held before the old ones are let go, so that a host name that both
+            // use keeps its addresses.
+            new.registrations.iter().for_each(|come| self.hold(come, touched));
             old.registrations.iter().for_each(|gone| self.unlink(&key, gone, touched));
             new.registrations.iter().for_each(|come| self.link(&key, come, touched));
         }
@@ -150,6 +153,11 @@ impl Index {
         let service = &registration.service;
         self.services.entry(service.clone()).or_default().insert(key.clone());
         touched.services.insert(service.clone());
+    }
+
+    /// Counts the use of a host name, where the address is one.
+    fn hold(&mut self, registration: &Registration, touched: &mut Touched) {
+        let service = &registration.service;
         if let Host::Name(name) = &registration.address.host {
             let host = self.hosts.entry(name.clone()).or_insert_with(|| {
                 touched.hosts = true;

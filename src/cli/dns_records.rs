@@ -119,7 +119,10 @@ fn dns_name(text: &str, zone: Option<&Zone>) -> Result<String, String> {
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     if !name.split('.').all(label) {
-        return Err(format!("{text:?} cannot be asked for by DNS: expected labels such as hello"));
+        return Err(format!(
+            "{text:?} cannot be asked for by DNS: labels have 1 to 63 letters, digits, '-' and '_', \
+             and begin with no '_'"
+        ));
     }
     let longest = LOCATOR.join(".").len() + name.len() + zone.len() + 2;
     if longest > NAME_MAX {
@@ -262,7 +265,7 @@ mod tests {
         let services = ["", "a b", "a..b", "_a", "a/_b", "ok", "ü", &long];
         let problems = args("a..b", &["10.0.0.1", "10.0.0.1:0", "h:1"], &services).records();
         let problems = problems.unwrap_err();
-        assert_eq!(problems.len(), 3 + 6, "{problems:#?}");
+        assert_eq!(problems.len(), 3 + 7, "{problems:#?}");
         let missing = args("z", &[], &["ok"]).records().unwrap_err();
         assert_eq!(missing, ["--advertise is missing: give each balancer's host:port"]);
         let long = args(&format!("{0}.{0}", "z".repeat(60)), &["h:1"], &[&long]).records();

@@ -162,6 +162,20 @@ fn host_names_count_once_resolved() {
 }
 
 #[test]
+fn a_host_name_keeps_its_addresses_while_its_registration_changes() {
+    let mut index = Index::default();
+    put(&mut index, entry("k", "hello", "a", "backend.local:80"));
+    resolve(&mut index, "backend.local", &["10.0.0.1"]);
+    let touched = put(&mut index, entry("k", "hello", "b", "backend.local:81"));
+    assert!(!touched.hosts);
+    check(&index, "hello", &["b 10.0.0.1:81"]);
+    put(&mut index, entry("k", "world", "b", "backend.local:81"));
+    check(&index, "hello", &[]);
+    check(&index, "world", &["b 10.0.0.1:81"]);
+    assert!(delete(&mut index, "k").hosts);
+}
+
+#[test]
 fn losing_the_store_touches_nothing() {
     let mut index = Index::default();
     put(&mut index, entry("k", "hello", "a", "10.0.0.1:80"));
