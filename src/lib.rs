@@ -4,5 +4,6 @@ pub mod catalog;
 pub mod load;
 pub mod model;
 pub mod policy;
+pub mod readiness;
 pub mod registry;
 pub mod telemetry;
