@@ -1,5 +1,6 @@
 //! lookaside: registrations in etcd reach unmodified gRPC clients by grpclb.
 
+pub mod admin;
 pub mod catalog;
 pub mod load;
 pub mod model;

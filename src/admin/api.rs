@@ -1,0 +1,236 @@
+//! `/api/v1`: what the balancer knows, as JSON.
+//!
+//! In: requests. Out: the types of `json`, or a `Problem` that says what to do
+//! about it. Nothing is concluded before the registry has been read.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State as Shared};
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use percent_encoding::percent_decode_str;
+use serde::Deserialize;
+
+use super::{State, json};
+use crate::catalog::{Known, ServiceSnapshot};
+use crate::model::{Selector, ServiceName, Target};
+use crate::policy;
+use crate::telemetry::ClientView;
+
+/// An answer that is no success: always JSON.
+#[derive(Debug)]
+pub(super) struct Problem(pub(super) StatusCode, pub(super) String);
+
+/// Which part of a list is wanted.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Part {
+    limit: Option<usize>,
+}
+
+/// Which clients are wanted.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClientsPart {
+    service: Option<String>,
+    limit: Option<usize>,
+}
+
+type Answer<T> = Result<Json<T>, Problem>;
+type Asked<T> = Result<Query<T>, QueryRejection>;
+
+/// Where services are asked for by name.
+pub(super) const SERVICES: &str = "/api/v1/services/";
+/// Rejected keys in an answer that is not asked for more: whole prefixes of
+/// another program's keys can be unreadable.
+const REJECTED_DEFAULT: usize = 1_000;
+const UNREAD: &str = "the registry has not been read yet: ask again when /readyz answers 200";
+
+pub(super) async fn status(Shared(state): Shared<Arc<State>>) -> Json<json::Status> {
+    Json(json::Status {
+        version: state.version.to_owned(),
+        zone: state.zone.to_string(),
+        uptime_seconds: json::seconds(state.started.elapsed()),
+        ready: state.readiness.ready(),
+        missing: state.readiness.missing(),
+        registry: registry_of(&state),
+    })
+}
+
+pub(super) async fn registry(Shared(state): Shared<Arc<State>>) -> Json<json::Registry> {
+    Json(registry_of(&state))
+}
+
+pub(super) async fn services(
+    Shared(state): Shared<Arc<State>>,
+    part: Asked<Part>,
+) -> Answer<json::Services> {
+    let Query(Part { limit }) = part?;
+    read(&state)?;
+    let all = state.catalog.services();
+    let clients = (state.clients)();
+    let clients = clients_by_service(&clients);
+    let calls: HashMap<_, _> = state.ledger.totals().into_iter().collect();
+    let service = |snapshot: &Arc<ServiceSnapshot>| json::Service {
+        name: snapshot.name.to_string(),
+        dns_name: dns_name(&state, &snapshot.name),
+        endpoints: snapshot.endpoints.len(),
+        revision: snapshot.revision,
+        clients: clients.get(&snapshot.name).copied().unwrap_or(0),
+        calls: calls.get(&snapshot.name).copied().unwrap_or_default().into(),
+    };
+    let services = all.iter().take(limit.unwrap_or(usize::MAX)).map(service).collect();
+    Ok(Json(json::Services { total: all.len(), services }))
+}
+
+pub(super) async fn service(
+    Shared(state): Shared<Arc<State>>,
+    uri: Uri,
+) -> Answer<json::ServiceDetail> {
+    let raw = uri.path().strip_prefix(SERVICES).unwrap_or_default();
+    let typed = percent_decode_str(raw).decode_utf8().map_err(|_| {
+        Problem(StatusCode::BAD_REQUEST, format!("the name {raw:?} is no UTF-8: encode it as such"))
+    })?;
+    let (snapshot, selectors) = find(&state, &typed)?;
+    let name = &snapshot.name;
+    let calls = state.ledger.totals().into_iter().find(|(service, _)| service == name);
+    Ok(Json(json::ServiceDetail {
+        name: name.to_string(),
+        dns_name: dns_name(&state, name),
+        revision: snapshot.revision,
+        clients: clients_by_service(&(state.clients)()).get(name).copied().unwrap_or(0),
+        calls: calls.map(|(_, calls)| calls).unwrap_or_default().into(),
+        endpoints: endpoints(&state, &snapshot, &selectors),
+        selectors: selectors
+            .into_iter()
+            .map(|Selector { key, value }| json::Selector { key, value })
+            .collect(),
+    }))
+}
+
+pub(super) async fn clients(
+    Shared(state): Shared<Arc<State>>,
+    part: Asked<ClientsPart>,
+) -> Answer<json::Clients> {
+    let Query(ClientsPart { service, limit }) = part?;
+    let mut all = (state.clients)();
+    if let Some(service) = service {
+        let wanted = Target::parse(&service, &state.zone)
+            .map_err(|error| Problem(StatusCode::BAD_REQUEST, error.to_string()))?
+            .canonical();
+        all.retain(|view| canonical(&state, view).as_ref() == Some(&wanted));
+    }
+    all.sort_unstable_by(|a, b| (&a.name, a.peer).cmp(&(&b.name, b.peer)));
+    let clients = all.iter().take(limit.unwrap_or(usize::MAX)).map(json::Client::from).collect();
+    Ok(Json(json::Clients { total: all.len(), clients }))
+}
+
+pub(super) async fn rejected(
+    Shared(state): Shared<Arc<State>>,
+    part: Asked<Part>,
+) -> Answer<json::RejectedKeys> {
+    let Query(Part { limit }) = part?;
+    read(&state)?;
+    let all = state.catalog.rejected();
+    let shown = all.iter().take(limit.unwrap_or(REJECTED_DEFAULT));
+    let rejected = shown.map(json::Rejected::from).collect();
+    Ok(Json(json::RejectedKeys { total: all.len(), rejected }))
+}
+
+/// The service that a name means to a client that types it. Registered names
+/// that no client can type (a client's port, say, is dropped) are found as
+/// they stand, so that whatever is listed can be looked at.
+fn find(state: &State, typed: &str) -> Result<(Arc<ServiceSnapshot>, Vec<Selector>), Problem> {
+    let target = Target::parse(typed, &state.zone);
+    if let Ok(target) = &target {
+        match state.catalog.lookup(target) {
+            Known::Syncing => return Err(unread()),
+            Known::Present(snapshot) => return Ok((snapshot, target.selectors.clone())),
+            Known::Absent => {}
+        }
+    }
+    let as_it_stands = Target { name: typed.into(), selectors: Vec::new() };
+    match (state.catalog.lookup(&as_it_stands), target) {
+        (Known::Present(snapshot), _) if snapshot.name.as_str() == typed => {
+            Ok((snapshot, Vec::new()))
+        }
+        (_, Err(error)) => Err(Problem(StatusCode::BAD_REQUEST, error.to_string())),
+        (_, Ok(target)) => {
+            let name = target.name;
+            let error = format!(
+                "no backend of {name:?} is registered: /api/v1/services lists what is, and \
+                 /api/v1/rejected the keys that could not be read"
+            );
+            Err(Problem(StatusCode::NOT_FOUND, error))
+        }
+    }
+}
+
+fn endpoints(
+    state: &State,
+    snapshot: &ServiceSnapshot,
+    selectors: &[Selector],
+) -> Vec<json::Endpoint> {
+    let mut turns = vec![0; snapshot.endpoints.len()];
+    for index in policy::assign(snapshot, selectors).0 {
+        turns[index] += 1;
+    }
+    let endpoint = |(endpoint, turns): (&crate::model::Endpoint, usize)| json::Endpoint {
+        id: endpoint.id.to_string(),
+        address: endpoint.addr.to_string(),
+        weight: endpoint.weight.0,
+        turns,
+        token: (state.tokens)(&snapshot.name, endpoint.addr),
+        meta: (*endpoint.meta).clone(),
+    };
+    snapshot.endpoints.iter().zip(turns).map(endpoint).collect()
+}
+
+fn registry_of(state: &State) -> json::Registry {
+    let (services, rejected) = (state.catalog.services().len(), state.catalog.rejected_len());
+    json::Registry::new(&state.catalog.status(), services, rejected)
+}
+
+fn dns_name(state: &State, service: &ServiceName) -> String {
+    format!("{}.{}", service.dns_name(), state.zone)
+}
+
+fn clients_by_service(clients: &[ClientView]) -> HashMap<&ServiceName, usize> {
+    let mut counts = HashMap::new();
+    for service in clients.iter().filter_map(|view| view.service.as_ref()) {
+        *counts.entry(service).or_default() += 1;
+    }
+    counts
+}
+
+/// What a client's name means, be it registered or waited for.
+fn canonical(state: &State, view: &ClientView) -> Option<String> {
+    match &view.service {
+        Some(service) => Some(service.canonical()),
+        None => Target::parse(&view.name, &state.zone).ok().map(|target| target.canonical()),
+    }
+}
+
+fn read(state: &State) -> Result<(), Problem> {
+    if state.catalog.status().synced { Ok(()) } else { Err(unread()) }
+}
+
+fn unread() -> Problem {
+    Problem(StatusCode::SERVICE_UNAVAILABLE, UNREAD.to_owned())
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self(StatusCode::BAD_REQUEST, rejection.body_text())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let Self(status, error) = self;
+        (status, Json(json::Failure { error })).into_response()
+    }
+}

@@ -1,0 +1,284 @@
+//! The JSON of `/api/v1`: its own types, for a format is a promise to others.
+//!
+//! Written by the balancer, read by its command line. Durations are seconds
+//! with three decimals. Fields are added, never renamed or given new meanings.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::catalog;
+use crate::load;
+use crate::registry;
+use crate::telemetry::ClientView;
+
+/// `/api/v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The program's.
+    pub version: String,
+    /// The DNS zone.
+    pub zone: String,
+    /// Since the process started.
+    pub uptime_seconds: f64,
+    /// As `/readyz` says.
+    pub ready: bool,
+    /// What `/readyz` misses.
+    pub missing: Vec<String>,
+    /// As `/api/v1/registry`.
+    pub registry: Registry,
+}
+
+/// `/api/v1/registry`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Registry {
+    /// Whether it has been read completely, at least once.
+    pub synced: bool,
+    /// The newest revision heard of.
+    pub revision: i64,
+    /// Keys read, rejected ones included.
+    pub keys: usize,
+    /// Keys that could not be read.
+    pub rejected: usize,
+    /// Services that have a backend.
+    pub services: usize,
+    /// Since the registry was last heard; null when it never was.
+    pub silent_seconds: Option<f64>,
+    /// Set while the registry cannot be heard.
+    pub stale: Option<Stale>,
+}
+
+/// Why what is known may be old.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stale {
+    /// For how long.
+    pub seconds: f64,
+    /// What went wrong.
+    pub reason: String,
+}
+
+/// `/api/v1/services`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Services {
+    /// How many there are, whatever `limit` says.
+    pub total: usize,
+    /// Sorted by name.
+    pub services: Vec<Service>,
+}
+
+/// One service in a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// As registered.
+    pub name: String,
+    /// What clients dial: `dns:///` and this.
+    pub dns_name: String,
+    /// How many backends it has.
+    pub endpoints: usize,
+    /// The store's revision that brought them.
+    pub revision: i64,
+    /// Open streams of its clients.
+    pub clients: usize,
+    /// The sums of its clients' reports.
+    pub calls: Calls,
+}
+
+/// `/api/v1/services/{name}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceDetail {
+    /// As registered.
+    pub name: String,
+    /// What clients dial: `dns:///` and this.
+    pub dns_name: String,
+    /// By what the name asked for chooses among the backends.
+    pub selectors: Vec<Selector>,
+    /// The store's revision that brought these backends.
+    pub revision: i64,
+    /// Open streams of its clients.
+    pub clients: usize,
+    /// The sums of its clients' reports.
+    pub calls: Calls,
+    /// In the order of every list.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One `key--value` label of a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selector {
+    /// `id`, or a key of the backends' metadata.
+    pub key: String,
+    /// What must stand there.
+    pub value: String,
+}
+
+/// One backend of a service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The instance's name.
+    pub id: String,
+    /// `ip:port`.
+    pub address: String,
+    /// As registered.
+    pub weight: u32,
+    /// How often it stands in the list for the name asked for; 0: not at all.
+    pub turns: usize,
+    /// The `lb-token` of calls to it.
+    pub token: String,
+    /// Everything else it registered.
+    pub meta: BTreeMap<String, String>,
+}
+
+/// `/api/v1/clients`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Clients {
+    /// How many match, whatever `limit` says.
+    pub total: usize,
+    /// Sorted by the name asked for, then by peer.
+    pub clients: Vec<Client>,
+}
+
+/// One open BalanceLoad stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Client {
+    /// `ip:port`.
+    pub peer: String,
+    /// What it says it is.
+    pub user_agent: String,
+    /// `go`, `java`, `core` or `other`.
+    pub kind: String,
+    /// The name it asked for, as typed.
+    pub name: String,
+    /// The service that the name means now; null while nothing is registered.
+    pub service: Option<String>,
+    /// What it was told last: `list`, `empty`, `drop` or `fallback`.
+    pub told: String,
+    /// How many entries its list has.
+    pub entries: usize,
+    /// The store's revision that brought its list.
+    pub revision: i64,
+    /// Since its list was handed to the connection.
+    pub list_age_seconds: f64,
+    /// Since its stream opened.
+    pub open_seconds: f64,
+    /// What it has reported on this stream.
+    pub calls: Calls,
+}
+
+/// Calls as clients count them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Calls {
+    /// Begun. grpc-go counts a call only when it is finished.
+    pub started: u64,
+    /// Ended, dropped ones included.
+    pub finished: u64,
+    /// Ended without having reached a server, dropped ones not included.
+    pub failed_to_send: u64,
+    /// Ended with any answer of a server's.
+    pub known_received: u64,
+    /// Ended because the list said so.
+    pub dropped: u64,
+}
+
+/// `/api/v1/rejected`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RejectedKeys {
+    /// How many there are, whatever `limit` says.
+    pub total: usize,
+    /// Sorted by key.
+    pub rejected: Vec<Rejected>,
+}
+
+/// A key that could not be read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rejected {
+    /// As stored; bytes that are no text are replaced.
+    pub key: String,
+    /// The beginning of its value.
+    pub value: String,
+    /// What is wrong, and the remedy.
+    pub reason: String,
+}
+
+/// The body of every answer that is no success.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What went wrong, and the remedy.
+    pub error: String,
+}
+
+/// How much of a key is repeated, in characters: etcd takes keys of a megabyte.
+const KEY_SHOWN_MAX: usize = 1024;
+
+impl Registry {
+    /// `services` and `rejected` are counts.
+    #[must_use]
+    pub fn new(status: &catalog::Status, services: usize, rejected: usize) -> Self {
+        Self {
+            synced: status.synced,
+            revision: status.revision,
+            keys: status.keys,
+            rejected,
+            services,
+            silent_seconds: status.heard.map(|heard| seconds(heard.elapsed())),
+            stale: status.stale.as_ref().map(|(since, reason)| Stale {
+                seconds: seconds(since.elapsed()),
+                reason: reason.clone(),
+            }),
+        }
+    }
+}
+
+impl From<&ClientView> for Client {
+    fn from(view: &ClientView) -> Self {
+        Self {
+            peer: view.peer.to_string(),
+            user_agent: view.user_agent.clone(),
+            kind: view.kind.as_str().to_owned(),
+            name: view.name.clone(),
+            service: view.service.as_ref().map(ToString::to_string),
+            told: view.told.to_owned(),
+            entries: view.entries,
+            revision: view.revision,
+            list_age_seconds: seconds(view.told_at.elapsed()),
+            open_seconds: seconds(view.opened.elapsed()),
+            calls: view.calls.into(),
+        }
+    }
+}
+
+impl From<load::Calls> for Calls {
+    fn from(calls: load::Calls) -> Self {
+        let load::Calls { started, finished, failed_to_send, known_received, dropped } = calls;
+        Self { started, finished, failed_to_send, known_received, dropped }
+    }
+}
+
+impl From<&(registry::Key, registry::Rejected)> for Rejected {
+    fn from((key, rejected): &(registry::Key, registry::Rejected)) -> Self {
+        let registry::Rejected { reason, value } = rejected.clone();
+        let whole = key.to_string();
+        let mut key: String = whole.chars().take(KEY_SHOWN_MAX).collect();
+        if key.len() < whole.len() {
+            key.push('…');
+        }
+        Self { key, value, reason }
+    }
+}
+
+/// With three decimals.
+#[must_use]
+pub fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1_000.0).round() / 1_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_three_decimals() {
+        assert_eq!(seconds(Duration::from_micros(1_234_567)).to_string(), "1.235");
+        assert_eq!(seconds(Duration::from_micros(300)).to_string(), "0");
+    }
+}

@@ -1,0 +1,208 @@
+//! `/metrics`: OpenMetrics text, which Prometheus reads.
+//!
+//! In: the state at the moment of the scrape. Out: names that begin with
+//! `lookaside_`, each with its help. Nothing is kept between scrapes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::extract::State as Shared;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::State;
+use super::api::Problem;
+use crate::load::Calls;
+use crate::model::ClientKind;
+use crate::telemetry::Counters;
+
+/// What `prometheus_client` writes: its text ends with `# EOF`.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const KINDS: [ClientKind; 4] =
+    [ClientKind::Go, ClientKind::Java, ClientKind::Core, ClientKind::Other];
+
+/// How one of the totals is shown: name (without `_total`), help, which.
+type Total<T> = (&'static str, &'static str, fn(&T) -> u64);
+
+const TOTALS: [Total<Counters>; 13] = [
+    ("connections", "TCP connections taken on the gRPC port", |c| c.connections.total()),
+    (
+        "connections_failed",
+        "Connections that ended before they spoke HTTP/2: silent, or failed TLS",
+        |c| c.connections_failed.total(),
+    ),
+    ("accept_errors", "Times when no connection could be taken", |c| c.accept_errors.total()),
+    ("streams_opened", "BalanceLoad streams that got their first list", |c| c.streams.total()),
+    ("streams_refused", "BalanceLoad streams refused before their first list", |c| {
+        c.streams_refused.total()
+    }),
+    ("lists_sent", "Server lists sent, first ones included", |c| c.lists_sent.total()),
+    ("lists_suppressed", "Server lists not sent because the client holds an equal one", |c| {
+        c.lists_suppressed.total()
+    }),
+    ("lists_encoded", "Server lists encoded, once for all the streams that share one", |c| {
+        c.lists_encoded.total()
+    }),
+    ("fallbacks_sent", "Fallback responses sent", |c| c.fallbacks_sent.total()),
+    ("reports", "Load reports read", |c| c.reports.total()),
+    ("reports_rejected", "Load reports and other messages of clients that made no sense", |c| {
+        c.reports_rejected.total()
+    }),
+    ("dns_answers", "DNS questions answered", |c| c.dns_answers.total()),
+    ("dns_rejected", "DNS questions refused, or no questions at all", |c| c.dns_rejected.total()),
+];
+
+const CALLS: [Total<Calls>; 5] = [
+    (
+        "client_calls_started",
+        "Calls begun, as clients report them; grpc-go counts a call when it is finished",
+        |c| c.started,
+    ),
+    ("client_calls_finished", "Calls ended, dropped ones included", |c| c.finished),
+    (
+        "client_calls_failed_to_send",
+        "Calls ended without having reached a server, dropped ones not included",
+        |c| c.failed_to_send,
+    ),
+    ("client_calls_known_received", "Calls ended with any answer of a server", |c| {
+        c.known_received
+    }),
+    ("client_calls_dropped", "Calls ended because the list said so", |c| c.dropped),
+];
+
+/// One scrape.
+struct Scrape(Arc<State>);
+
+/// Writes one family of metrics after the other.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+pub(super) async fn scrape(Shared(state): Shared<Arc<State>>) -> Response {
+    let mut registry = Registry::with_prefix("lookaside");
+    registry.register_collector(Box::new(Scrape(state)));
+    let mut text = String::new();
+    match encode(&mut text, &registry) {
+        Ok(()) => ([(CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        Err(error) => Problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page(encoder);
+        self.process(&mut page)?;
+        self.registry(&mut page)?;
+        self.services(&mut page)?;
+        for (name, help, total) in &TOTALS {
+            let mut family = page.family(name, help, MetricType::Counter)?;
+            counter(&mut family, total(&self.0.counters))?;
+        }
+        self.calls(&mut page)
+    }
+}
+
+impl Scrape {
+    fn process(&self, page: &mut Page<'_>) -> fmt::Result {
+        let state = &self.0;
+        let help = "The running program, by the version label; always 1";
+        page.family("build_info", help, MetricType::Gauge)?
+            .encode_family(&[("version", state.version)])?
+            .encode_gauge(&1_i64)?;
+        let uptime = state.started.elapsed().as_secs_f64();
+        page.gauge("uptime_seconds", "Since the process started", uptime)?;
+        page.gauge("ready", "Whether /readyz answers 200", flag(state.readiness.ready()))?;
+        let help = "Open BalanceLoad streams, by the gRPC implementation of the client";
+        let mut family = page.family("streams_open", help, MetricType::Gauge)?;
+        let clients = (state.clients)();
+        for kind in KINDS {
+            let open = clients.iter().filter(|view| view.kind == kind).count();
+            family.encode_family(&[("client_kind", kind.as_str())])?.encode_gauge(&float(open))?;
+        }
+        Ok(())
+    }
+
+    fn registry(&self, page: &mut Page<'_>) -> fmt::Result {
+        let catalog = &self.0.catalog;
+        let status = catalog.status();
+        let help = "Whether the registry has been read completely, at least once";
+        page.gauge("registry_synced", help, flag(status.synced))?;
+        let help = "The newest revision of the registry that was heard of";
+        page.family("registry_revision", help, MetricType::Gauge)?
+            .encode_gauge(&status.revision)?;
+        let help = "Since the registry was last heard, or since the start when it never was";
+        let heard = status.heard.unwrap_or(self.0.started);
+        page.gauge("registry_silent_seconds", help, heard.elapsed().as_secs_f64())?;
+        let help = "Whether the registry cannot be heard: what was last read is served";
+        page.gauge("registry_stale", help, flag(status.stale.is_some()))?;
+        let help = "Keys in the registry, rejected ones included";
+        page.gauge("registry_keys", help, float(status.keys))?;
+        let help = "Keys that cannot be read: /api/v1/rejected says why";
+        page.gauge("registry_rejected_keys", help, float(catalog.rejected_len()))
+    }
+
+    fn services(&self, page: &mut Page<'_>) -> fmt::Result {
+        let all = self.0.catalog.services();
+        let endpoints = all.iter().map(|service| service.endpoints.len()).sum();
+        page.gauge("services", "Services that have a backend", float(all.len()))?;
+        page.gauge("endpoints", "Backends of all services", float(endpoints))?;
+        let mut family =
+            page.family("service_endpoints", "Backends of each service", MetricType::Gauge)?;
+        for service in &all {
+            family
+                .encode_family(&[("service", service.name.as_str())])?
+                .encode_gauge(&float(service.endpoints.len()))?;
+        }
+        Ok(())
+    }
+
+    fn calls(&self, page: &mut Page<'_>) -> fmt::Result {
+        let totals = self.0.ledger.totals();
+        for (name, help, total) in &CALLS {
+            let mut family = page.family(name, help, MetricType::Counter)?;
+            for (service, calls) in &totals {
+                let labels = [("service", service.as_str())];
+                counter(&mut family.encode_family(&labels)?, total(calls))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Page<'_> {
+    fn family<'s>(
+        &'s mut self,
+        name: &'s str,
+        help: &str,
+        kind: MetricType,
+    ) -> Result<MetricEncoder<'s>, fmt::Error> {
+        self.0.encode_descriptor(name, help, None, kind)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        self.family(name, help, MetricType::Gauge)?.encode_gauge(&value)
+    }
+}
+
+impl fmt::Debug for Scrape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scrape")
+    }
+}
+
+fn counter(encoder: &mut MetricEncoder<'_>, total: u64) -> fmt::Result {
+    encoder.encode_counter::<NoLabelSet, _, u64>(&total, None)
+}
+
+fn flag(is: bool) -> f64 {
+    f64::from(u8::from(is))
+}
+
+/// Exact as far as anything here is ever counted.
+fn float(count: usize) -> f64 {
+    count as f64
+}
