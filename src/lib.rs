@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod catalog;
+pub mod cli;
 pub mod load;
 pub mod model;
 pub mod policy;

@@ -1,0 +1,310 @@
+//! Asks a running balancer through its admin address, and writes tables.
+//!
+//! In: paths below the address. Out: the API's JSON, as text and as types, or
+//! an error that says what to do. Text of others never reaches a terminal as
+//! it is: it could move the cursor.
+
+use std::io::{self, ErrorKind, Write};
+use std::time::Duration;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
+
+use crate::admin::json;
+
+/// Flags of every subcommand that asks a running balancer. (Named unlike the
+/// subcommands' `Args`: clap wants the names of flattened structs to differ.)
+#[derive(Debug, Clone, clap::Args)]
+pub struct AdminArgs {
+    /// The balancer's admin address (`serve --admin-listen`)
+    #[arg(long, value_name = "URL", env = "LOOKASIDE_ADMIN", default_value = DEFAULT)]
+    pub admin: String,
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Asks one admin address.
+pub struct AdminClient {
+    agent: ureq::Agent,
+    base: String,
+}
+
+/// What was answered: as it came, and as it is meant.
+#[derive(Debug)]
+pub struct Answer<T> {
+    /// JSON.
+    pub text: String,
+    /// The same.
+    pub value: T,
+}
+
+/// Why there is no answer. Each text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// `--admin` is no address that can be asked.
+    #[error("--admin {0:?} is no admin address: expected http://HOST:PORT, as {DEFAULT} is")]
+    Address(String),
+    /// `--admin` asks for TLS, which the admin address does not speak.
+    #[error("--admin {0:?}: the admin address speaks plain HTTP: write http://… instead")]
+    Tls(String),
+    /// Nobody answers.
+    #[error("cannot ask {base}: {cause}; is `lookaside serve` running? --admin names its address")]
+    Unreachable {
+        /// Who was asked.
+        base: String,
+        /// What went wrong.
+        cause: String,
+    },
+    /// The balancer says no, and why.
+    #[error("{error}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// In the balancer's words.
+        error: String,
+    },
+    /// Something else answers there.
+    #[error(
+        "{base} answers ({status}), but not as lookaside's admin address does: is --admin right?"
+    )]
+    Foreign {
+        /// Who was asked.
+        base: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The answer cannot be written.
+    #[error("cannot write the answer: {0}")]
+    Output(#[from] io::Error),
+}
+
+const DEFAULT: &str = "http://127.0.0.1:12001";
+/// An admin address is near; one that is silent for so long is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// For a whole answer: 100,000 clients are 40 MB.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest answer, in bytes.
+const ANSWER_MAX: u64 = 512 << 20;
+/// sysexits(3): the command was used wrongly.
+const USAGE: u8 = 64;
+const BAD_REQUEST: u16 = 400;
+
+impl AdminClient {
+    /// # Errors
+    /// When the address is none that can be asked.
+    pub fn new(args: &AdminArgs) -> Result<Self, AdminError> {
+        let text = args.admin.trim_end_matches('/');
+        if text.starts_with("https://") {
+            return Err(AdminError::Tls(args.admin.clone()));
+        }
+        let host = text.strip_prefix("http://").unwrap_or(text);
+        let authority = host.parse::<http::uri::Authority>();
+        if !authority.is_ok_and(|authority| authority.port_u16().is_some()) {
+            return Err(AdminError::Address(args.admin.clone()));
+        }
+        let agent = ureq::Agent::config_builder()
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_global(Some(TIMEOUT))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            // Proxies of the environment are for the world outside.
+            .proxy(None)
+            .build()
+            .new_agent();
+        Ok(Self { agent, base: format!("http://{host}") })
+    }
+
+    /// Asks for a path, which begins with `/`.
+    ///
+    /// # Errors
+    /// When there is no answer, or it is a refusal.
+    pub fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, AdminError> {
+        let unreachable = |error: ureq::Error| AdminError::Unreachable {
+            base: self.base.clone(),
+            cause: match error {
+                ureq::Error::Io(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                    "connection refused".to_owned()
+                }
+                error => error.to_string(),
+            },
+        };
+        let response =
+            self.agent.get(format!("{}{path}", self.base)).call().map_err(unreachable)?;
+        let status = response.status().as_u16();
+        let body = response.into_body().into_with_config().limit(ANSWER_MAX).read_to_string();
+        let foreign = || AdminError::Foreign { base: self.base.clone(), status };
+        let text = match body {
+            Ok(text) => text,
+            Err(ureq::Error::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                return Err(foreign());
+            }
+            Err(error) => return Err(unreachable(error)),
+        };
+        if status == 200 {
+            let value = serde_json::from_str(&text).map_err(|_| foreign())?;
+            return Ok(Answer { text, value });
+        }
+        let json::Failure { error } = serde_json::from_str(&text).map_err(|_| foreign())?;
+        Err(AdminError::Refused { status, error: clean(&error) })
+    }
+}
+
+impl AdminError {
+    /// 64 for what was asked wrongly, 1 for what went wrong.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Address(_) | Self::Tls(_) | Self::Refused { status: BAD_REQUEST, .. } => USAGE,
+            _ => 1,
+        }
+    }
+}
+
+/// Writes to standard output. A reader that has seen enough (`| head`) is no
+/// error; `false` tells that there is none any more.
+///
+/// # Errors
+/// When the text cannot be written for another reason.
+pub fn print(text: &str) -> Result<bool, AdminError> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n"));
+    match written.and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        written => Ok(written.map(|()| true)?),
+    }
+}
+
+/// A name as part of a path or query.
+#[must_use]
+pub fn encode(name: &str) -> String {
+    utf8_percent_encode(name, NON_ALPHANUMERIC).to_string()
+}
+
+/// Columns with headings, one line a row whatever the terminal's width, so
+/// that `grep` and `awk` see what people see.
+#[must_use]
+pub fn table(headings: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(headings.iter().copied());
+    for row in rows {
+        table.add_row(row.iter().map(|cell| clean(cell)));
+    }
+    let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
+}
+
+/// Without what steers a terminal or turns the direction of reading.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    let steers =
+        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut cleaned = String::with_capacity(text.len());
+    for c in text.chars() {
+        if steers(c) { cleaned.extend(c.escape_unicode()) } else { cleaned.push(c) }
+    }
+    cleaned
+}
+
+/// `0.4s`, `12s`, `3m 5s`, `2h 7m`, `4d 1h`.
+#[must_use]
+pub fn age(seconds: f64) -> String {
+    if seconds < 10.0 {
+        return format!("{:.1}s", seconds.max(0.0));
+    }
+    // Negative and huge numbers saturate.
+    let whole = seconds as u64;
+    match whole {
+        0..60 => format!("{whole}s"),
+        60..3_600 => format!("{}m {}s", whole / 60, whole % 60),
+        3_600..86_400 => format!("{}h {}m", whole / 3_600, whole / 60 % 60),
+        _ => format!("{}d {}h", whole / 86_400, whole / 3_600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(admin: &str) -> AdminError {
+        let args = AdminArgs { admin: admin.to_owned(), json: false };
+        let client = match AdminClient::new(&args) {
+            Ok(client) => client,
+            Err(error) => return error,
+        };
+        client.ask::<json::Services>("/api/v1/services").unwrap_err()
+    }
+
+    #[test]
+    fn addresses_that_cannot_be_asked_are_usage_errors() {
+        for bad in ["", "http://", "ftp://a:1", "127.0.0.1", "http://a b:1", "http://a:99999"] {
+            let error = error(bad);
+            assert!(matches!(error, AdminError::Address(_)), "{bad}: {error}");
+            assert_eq!(error.exit_code(), 64);
+        }
+        let error = error("https://127.0.0.1:12001");
+        assert_eq!(error.exit_code(), 64);
+        assert_eq!(
+            error.to_string(),
+            r#"--admin "https://127.0.0.1:12001": the admin address speaks plain HTTP: write http://… instead"#
+        );
+    }
+
+    #[test]
+    fn the_flags_of_each_subcommand_fit_together() {
+        use super::super::{clients, services, watch};
+        use clap::Args;
+        let command = clap::Command::new("test");
+        services::Args::augment_args(command.clone()).debug_assert();
+        clients::Args::augment_args(command.clone()).debug_assert();
+        watch::Args::augment_args(command).debug_assert();
+    }
+
+    #[test]
+    fn nobody_there_says_what_to_do() {
+        // Bound, then given back: nobody listens there.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let error = error(&format!("{base}/"));
+        assert_eq!(error.exit_code(), 1);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "cannot ask {base}: connection refused; is `lookaside serve` running? --admin names its address"
+            )
+        );
+    }
+
+    #[test]
+    fn tables_are_plain_lines() {
+        let rows = [["a", "1"], ["long-name", "\u{1b}[2J"]];
+        let rows = rows.iter().map(|row| row.iter().map(ToString::to_string).collect());
+        assert_eq!(
+            table(&["NAME", "N"], rows),
+            " NAME       N\n a          1\n long-name  \\u{1b}[2J"
+        );
+    }
+
+    #[test]
+    fn what_steers_a_terminal_is_shown_instead() {
+        assert_eq!(clean("a\u{1b}]0;x\u{7}b"), "a\\u{1b}]0;x\\u{7}b");
+        assert_eq!(clean("\u{202e}gnp"), "\\u{202e}gnp");
+        assert_eq!(clean("grüße <script>"), "grüße <script>");
+    }
+
+    #[test]
+    fn ages_are_short() {
+        let check = |seconds, expected| assert_eq!(age(seconds), expected);
+        check(0.04, "0.0s");
+        check(9.96, "10.0s");
+        check(59.9, "59s");
+        check(185.0, "3m 5s");
+        check(7_620.0, "2h 7m");
+        check(349_300.0, "4d 1h");
+        check(-1.0, "0.0s");
+    }
+}

@@ -1,0 +1,96 @@
+//! `lookaside clients`: who holds which list, and since when.
+
+use super::admin_client::{self, AdminClient, AdminError, age};
+use crate::admin::json;
+
+/// Lists the open BalanceLoad streams.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub admin: admin_client::AdminArgs,
+    /// Only clients of this service, named as clients name it
+    #[arg(long, value_name = "SERVICE")]
+    pub service: Option<String>,
+}
+
+/// # Errors
+/// When there is no answer to show.
+pub fn run(args: &Args) -> Result<(), AdminError> {
+    let client = AdminClient::new(&args.admin)?;
+    let path = match &args.service {
+        Some(service) => format!("/api/v1/clients?service={}", admin_client::encode(service)),
+        None => "/api/v1/clients".to_owned(),
+    };
+    let answer = client.ask::<json::Clients>(&path)?;
+    admin_client::print(&if args.admin.json { answer.text } else { shown(&answer.value) })?;
+    Ok(())
+}
+
+fn shown(clients: &json::Clients) -> String {
+    if clients.clients.is_empty() {
+        return "no client is connected".to_owned();
+    }
+    let row = |client: &json::Client| {
+        let told = match client.told.as_str() {
+            "list" => format!("list of {}", client.entries),
+            other => other.to_owned(),
+        };
+        vec![
+            client.peer.clone(),
+            client.name.clone(),
+            client.service.clone().unwrap_or_else(|| "(waits)".to_owned()),
+            told,
+            age(client.list_age_seconds),
+            age(client.open_seconds),
+            client.revision.to_string(),
+            client.calls.finished.to_string(),
+            client.user_agent.clone(),
+        ]
+    };
+    let headings =
+        ["PEER", "NAME", "SERVICE", "TOLD", "AGO", "OPEN", "REVISION", "CALLS", "USER AGENT"];
+    admin_client::table(&headings, clients.clients.iter().map(row))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_a_stream() {
+        let holds = json::Client {
+            peer: "10.0.0.9:4000".to_owned(),
+            user_agent: "grpc-go/1.85.0\n".to_owned(),
+            kind: "go".to_owned(),
+            name: "hello".to_owned(),
+            service: Some("hello".to_owned()),
+            told: "list".to_owned(),
+            entries: 3,
+            revision: 42,
+            list_age_seconds: 0.25,
+            open_seconds: 61.0,
+            calls: json::Calls { finished: 7, ..json::Calls::default() },
+        };
+        let waits = json::Client { service: None, told: "empty".to_owned(), ..holds.clone() };
+        let shown = shown(&json::Clients { total: 2, clients: vec![holds, waits] });
+        let lines: Vec<Vec<_>> =
+            shown.lines().map(|line| line.split("  ").map(str::trim).collect()).collect();
+        let cells = |line: usize| {
+            lines[line].iter().copied().filter(|cell| !cell.is_empty()).collect::<Vec<_>>()
+        };
+        assert_eq!(lines.len(), 3);
+        let [agent, open] = ["grpc-go/1.85.0\\u{a}", "1m 1s"];
+        assert_eq!(
+            cells(1),
+            ["10.0.0.9:4000", "hello", "hello", "list of 3", "0.2s", open, "42", "7", agent]
+        );
+        assert_eq!(cells(2)[2..4], ["(waits)", "empty"]);
+    }
+
+    #[test]
+    fn nobody_connected_is_said() {
+        let none = json::Clients { total: 0, clients: Vec::new() };
+        assert_eq!(shown(&none), "no client is connected");
+    }
+}

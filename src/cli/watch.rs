@@ -1,0 +1,161 @@
+//! `lookaside watch SERVICE`: what its clients are told, as it changes.
+//!
+//! In: the service's endpoints, asked for once a second. Out: `+` and `-`
+//! lines. Ends with Ctrl-C or when nobody reads; a balancer that is away is
+//! waited for, and what it said last is not taken back meanwhile.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::admin_client::{self, AdminClient, AdminError, clean};
+use crate::admin::json::{Endpoint, ServiceDetail};
+
+/// Prints each change of a service's backends until Ctrl-C.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub admin: admin_client::AdminArgs,
+    /// The service, named as clients name it
+    pub service: String,
+}
+
+/// One line.
+#[derive(Debug, Serialize)]
+struct Change<'a> {
+    change: &'static str,
+    #[serde(flatten)]
+    endpoint: &'a Endpoint,
+}
+
+/// By id and address.
+type Backends = BTreeMap<(String, String), Endpoint>;
+
+const EVERY: Duration = Duration::from_secs(1);
+const NOT_FOUND: u16 = 404;
+
+/// # Errors
+/// When the address or the name is wrong, or nothing can be written.
+pub fn run(args: &Args) -> Result<(), AdminError> {
+    let client = AdminClient::new(&args.admin)?;
+    let path = format!("/api/v1/services/{}", admin_client::encode(&args.service));
+    let mut known = Backends::new();
+    let mut trouble = None;
+    loop {
+        match client.ask::<ServiceDetail>(&path).map(|answer| answer.value) {
+            Ok(detail) => {
+                say(&mut trouble, None);
+                if !update(&mut known, told(detail), args.admin.json)? {
+                    return Ok(());
+                }
+            }
+            Err(AdminError::Refused { status: NOT_FOUND, error }) => {
+                if !update(&mut known, Backends::new(), args.admin.json)? {
+                    return Ok(());
+                }
+                say(&mut trouble, Some(error));
+            }
+            Err(error) if error.exit_code() != 1 => return Err(error),
+            Err(error) => say(&mut trouble, Some(error.to_string())),
+        }
+        std::thread::sleep(EVERY);
+    }
+}
+
+/// Those that are in its clients' lists.
+fn told(detail: ServiceDetail) -> Backends {
+    let listed = detail.endpoints.into_iter().filter(|endpoint| endpoint.turns > 0);
+    listed.map(|endpoint| ((endpoint.id.clone(), endpoint.address.clone()), endpoint)).collect()
+}
+
+/// Prints what differs; `false` when nobody reads any more.
+fn update(known: &mut Backends, new: Backends, json: bool) -> Result<bool, AdminError> {
+    let lines = differences(known, &new, json);
+    *known = new;
+    if lines.is_empty() { Ok(true) } else { admin_client::print(&lines.join("\n")) }
+}
+
+fn differences(old: &Backends, new: &Backends, json: bool) -> Vec<String> {
+    let gone = old.iter().filter(|(key, endpoint)| !same(new.get(*key), endpoint));
+    let come = new.iter().filter(|(key, endpoint)| !same(old.get(*key), endpoint));
+    let gone = gone.map(|(_, endpoint)| Change { change: "-", endpoint });
+    let come = come.map(|(_, endpoint)| Change { change: "+", endpoint });
+    gone.chain(come).map(|change| line(&change, json)).collect()
+}
+
+/// Turns follow from the neighbours' weights: their change is no change of
+/// this one.
+fn same(other: Option<&Endpoint>, one: &Endpoint) -> bool {
+    other.is_some_and(|other| (other.weight, &other.meta) == (one.weight, &one.meta))
+}
+
+fn line(change: &Change<'_>, json: bool) -> String {
+    if json {
+        return serde_json::to_string(change).unwrap_or_default();
+    }
+    let Change { change, endpoint } = change;
+    let Endpoint { id, address, weight, meta, .. } = endpoint;
+    let meta: String = meta.iter().map(|(key, value)| format!(" {key}={value}")).collect();
+    clean(&format!("{change} {address} id={id} weight={weight}{meta}"))
+}
+
+/// To standard error, once for each trouble.
+fn say(trouble: &mut Option<String>, now: Option<String>) {
+    if *trouble == now {
+        return;
+    }
+    match &now {
+        Some(now) => eprintln!("{now}"),
+        None => eprintln!("answered again"),
+    }
+    *trouble = now;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backends(all: &[(&str, u32)]) -> Backends {
+        let endpoint = |&(id, weight): &(&str, u32)| Endpoint {
+            id: id.to_owned(),
+            address: format!("10.0.0.{id}:80"),
+            weight,
+            turns: 1,
+            token: "t".to_owned(),
+            meta: BTreeMap::from([("zone".to_owned(), "a\u{7}".to_owned())]),
+        };
+        let pair = |endpoint: Endpoint| ((endpoint.id.clone(), endpoint.address.clone()), endpoint);
+        all.iter().map(endpoint).map(pair).collect()
+    }
+
+    #[test]
+    fn a_line_for_each_that_came_or_went() {
+        let (old, new) = (backends(&[("1", 1), ("2", 1)]), backends(&[("2", 1), ("3", 5)]));
+        assert_eq!(
+            differences(&old, &new, false),
+            [
+                "- 10.0.0.1:80 id=1 weight=1 zone=a\\u{7}",
+                "+ 10.0.0.3:80 id=3 weight=5 zone=a\\u{7}"
+            ]
+        );
+        assert_eq!(differences(&new, &new, false), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_new_weight_is_a_change_and_new_turns_are_none() {
+        let mut turned = backends(&[("1", 1)]);
+        turned.values_mut().for_each(|endpoint| endpoint.turns = 9);
+        assert_eq!(differences(&backends(&[("1", 1)]), &turned, false), Vec::<String>::new());
+        assert_eq!(differences(&backends(&[("1", 2)]), &turned, false).len(), 2);
+    }
+
+    #[test]
+    fn programs_get_json() {
+        let lines = differences(&Backends::new(), &backends(&[("1", 1)]), true);
+        let value: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+        assert_eq!(value["change"], "+");
+        assert_eq!(value["address"], "10.0.0.1:80");
+    }
+}
