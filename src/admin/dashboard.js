@@ -107,7 +107,7 @@ function endpoints(detail) {
 }
 
 function clientRow(client) {
-  const told = client.told === "list" ? `list of ${client.entries}` : client.told;
+  const told = client.told === "list" ? `list\u00a0of\u00a0${client.entries}` : client.told;
   return el("tr", {}, td(code(client.peer)), td(client.name),
     td(client.service ?? el("span", { class: "warn" }, "waits")),
     td(client.told === "list" ? told : el("span", { class: "warn" }, told)),

@@ -207,7 +207,7 @@ pub struct Failure {
     pub error: String,
 }
 
-/// How much of a key is repeated, in bytes: etcd takes keys of a megabyte.
+/// How much of a key is repeated, in characters: etcd takes keys of a megabyte.
 const KEY_SHOWN_MAX: usize = 1024;
 
 impl Registry {
@@ -257,9 +257,9 @@ impl From<load::Calls> for Calls {
 impl From<&(registry::Key, registry::Rejected)> for Rejected {
     fn from((key, rejected): &(registry::Key, registry::Rejected)) -> Self {
         let registry::Rejected { reason, value } = rejected.clone();
-        let mut key = key.to_string();
-        if key.len() > KEY_SHOWN_MAX {
-            key.truncate(key.floor_char_boundary(KEY_SHOWN_MAX));
+        let whole = key.to_string();
+        let mut key: String = whole.chars().take(KEY_SHOWN_MAX).collect();
+        if key.len() < whole.len() {
             key.push('…');
         }
         Self { key, value, reason }

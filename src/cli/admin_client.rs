@@ -13,13 +13,14 @@ use serde::de::DeserializeOwned;
 
 use crate::admin::json;
 
-/// Flags of every subcommand that asks a running balancer.
+/// Flags of every subcommand that asks a running balancer. (Named unlike the
+/// subcommands' `Args`: clap wants the names of flattened structs to differ.)
 #[derive(Debug, Clone, clap::Args)]
-pub struct Args {
+pub struct AdminArgs {
     /// The balancer's admin address (`serve --admin-listen`)
     #[arg(long, value_name = "URL", env = "LOOKASIDE_ADMIN", default_value = DEFAULT)]
     pub admin: String,
-    /// Print the admin API's JSON instead of a table
+    /// Print JSON, for programs
     #[arg(long)]
     pub json: bool,
 }
@@ -93,7 +94,7 @@ const BAD_REQUEST: u16 = 400;
 impl AdminClient {
     /// # Errors
     /// When the address is none that can be asked.
-    pub fn new(args: &Args) -> Result<Self, AdminError> {
+    pub fn new(args: &AdminArgs) -> Result<Self, AdminError> {
         let text = args.admin.trim_end_matches('/');
         if text.starts_with("https://") {
             return Err(AdminError::Tls(args.admin.clone()));
@@ -229,7 +230,7 @@ mod tests {
     use super::*;
 
     fn error(admin: &str) -> AdminError {
-        let args = Args { admin: admin.to_owned(), json: false };
+        let args = AdminArgs { admin: admin.to_owned(), json: false };
         let client = match AdminClient::new(&args) {
             Ok(client) => client,
             Err(error) => return error,
@@ -250,6 +251,16 @@ mod tests {
             error.to_string(),
             r#"--admin "https://127.0.0.1:12001": the admin address speaks plain HTTP: write http://… instead"#
         );
+    }
+
+    #[test]
+    fn the_flags_of_each_subcommand_fit_together() {
+        use super::super::{clients, services, watch};
+        use clap::Args;
+        let command = clap::Command::new("test");
+        services::Args::augment_args(command.clone()).debug_assert();
+        clients::Args::augment_args(command.clone()).debug_assert();
+        watch::Args::augment_args(command).debug_assert();
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::admin::json;
 pub struct Args {
     /// Whom to ask.
     #[command(flatten)]
-    pub admin: admin_client::Args,
+    pub admin: admin_client::AdminArgs,
     /// Only clients of this service, named as clients name it
     #[arg(long, value_name = "SERVICE")]
     pub service: Option<String>,

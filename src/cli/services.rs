@@ -8,7 +8,7 @@ use crate::admin::json;
 pub struct Args {
     /// Whom to ask.
     #[command(flatten)]
-    pub admin: admin_client::Args,
+    pub admin: admin_client::AdminArgs,
 }
 
 /// # Errors

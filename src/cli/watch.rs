@@ -17,7 +17,7 @@ use crate::admin::json::{Endpoint, ServiceDetail};
 pub struct Args {
     /// Whom to ask.
     #[command(flatten)]
-    pub admin: admin_client::Args,
+    pub admin: admin_client::AdminArgs,
     /// The service, named as clients name it
     pub service: String,
 }

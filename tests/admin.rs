@@ -1,0 +1,327 @@
+//! The admin address over real sockets: what it answers before the registry is
+//! read, after, and while it is lost; and what clients cannot do to it.
+
+#[path = "admin/hostile.rs"]
+mod hostile;
+mod support;
+#[path = "admin/world.rs"]
+mod world;
+
+use std::time::Duration;
+
+use lookaside::admin;
+use lookaside::cli::admin_client::{self, AdminClient, AdminError};
+use lookaside::load::Calls;
+use lookaside::model::{ClientKind, ServiceName};
+use lookaside::registry::{Change, Event, Key};
+use serde_json::{Value, json};
+use support::PATIENCE;
+use world::{World, bad, client, entry, stale};
+
+#[tokio::test]
+async fn nothing_is_concluded_before_the_registry_is_read() {
+    let world = World::start().await;
+    assert_eq!(world.get("/livez").await.body, "ok");
+    let ready = world.get("/readyz").await;
+    assert_eq!((ready.status, ready.body.as_str()), (503, "registry: not read yet"));
+    for path in ["/api/v1/services", "/api/v1/services/hello", "/api/v1/rejected"] {
+        let (status, body) = world.json(path).await;
+        assert_eq!(status, 503, "{path}");
+        assert!(body["error"].as_str().unwrap().contains("not been read yet"), "{body}");
+    }
+    let (status, body) = world.json("/api/v1/registry").await;
+    assert_eq!(status, 200);
+    assert_eq!((&body["synced"], &body["silent_seconds"]), (&json!(false), &Value::Null));
+    assert_eq!(world.json("/api/v1/clients").await.1, json!({"total": 0, "clients": []}));
+    let (_, status) = world.json("/api/v1/status").await;
+    assert_eq!(status["missing"], json!(["registry: not read yet"]));
+    let metrics = world.metrics().await;
+    metrics.check("registry_synced", 0.0);
+    metrics.check("ready", 0.0);
+    metrics.check("services", 0.0);
+}
+
+#[tokio::test]
+async fn ready_once_read_and_until_draining_whatever_the_registry_does() {
+    let world = World::with(Vec::new()).await;
+    let ready = world.get("/readyz").await;
+    assert_eq!((ready.status, ready.body.as_str()), (200, "ok"));
+    world.say(stale()).await;
+    let ready = world.get("/readyz").await;
+    assert_eq!(ready.status, 200);
+    let second = ready.body.strip_prefix("ok\nregistry: not heard for ").expect(&ready.body);
+    assert!(second.ends_with("s (connection refused): serving what was last read"), "{second}");
+    let (_, registry) = world.json("/api/v1/registry").await;
+    assert_eq!(registry["stale"]["reason"], "connection refused");
+    let metrics = world.metrics().await;
+    metrics.check("registry_stale", 1.0);
+    metrics.check("registry_synced", 1.0);
+    metrics.check("ready", 1.0);
+    world.shutdown_condition.missing("draining");
+    let ready = world.get("/readyz").await;
+    assert_eq!(ready.status, 503);
+    assert!(ready.body.starts_with("shutdown: draining\nregistry: not heard"), "{}", ready.body);
+    assert_eq!(world.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn services_are_listed_and_shown() {
+    let world = World::with(vec![
+        entry("dev/game", "7", "10.0.0.7:80", 3, &[("zone", "a")]),
+        entry("dev/game", "8", "10.0.0.8:80", 1, &[("zone", "b")]),
+        entry("dev/game", "9", "10.0.0.9:80", 0, &[]),
+        entry("hello", "a", "10.0.0.1:80", 1, &[]),
+    ])
+    .await;
+    let game = ServiceName::new("dev/game").unwrap();
+    world.ledger.add(&game, Calls { started: 3, finished: 2, ..Calls::default() });
+    *world.clients.lock().unwrap() = vec![
+        client("game.dev", Some("dev/game"), ClientKind::Go, 1),
+        client("hello.lookaside.internal:443", Some("hello"), ClientKind::Core, 2),
+        client("game.dev.lookaside.internal", Some("dev/game"), ClientKind::Java, 3),
+    ];
+    let (status, body) = world.json("/api/v1/services").await;
+    assert_eq!(status, 200);
+    assert_eq!(body["total"], 2);
+    let calls = json!({"started": 3, "finished": 2, "failed_to_send": 0, "known_received": 0,
+        "dropped": 0});
+    assert_eq!(
+        body["services"][0],
+        json!({"name": "dev/game", "dns_name": "game.dev.lookaside.internal", "endpoints": 3,
+            "revision": 7, "clients": 2, "calls": calls})
+    );
+    assert_eq!(body["services"][1]["name"], "hello");
+    let (_, body) = world.json("/api/v1/services?limit=1").await;
+    assert_eq!((&body["total"], body["services"].as_array().unwrap().len()), (&json!(2), 1));
+
+    // However it is typed, it is the same service.
+    for typed in [
+        "dev/game",
+        "dev%2Fgame",
+        "game.dev",
+        "GAME.dev.lookaside.internal.",
+        "game.dev.lookaside.internal:443",
+    ] {
+        let (status, body) = world.json(&format!("/api/v1/services/{typed}")).await;
+        assert_eq!((status, &body["name"]), (200, &json!("dev/game")), "{typed}");
+        let turns: Vec<_> =
+            body["endpoints"].as_array().unwrap().iter().map(|e| &e["turns"]).collect();
+        assert_eq!(turns, [3, 1, 0], "{typed}");
+    }
+    let (_, body) = world.json("/api/v1/services/zone--B.game.dev").await;
+    assert_eq!(body["selectors"], json!([{"key": "zone", "value": "b"}]));
+    assert_eq!(
+        body["endpoints"][1],
+        json!({"id": "8", "address": "10.0.0.8:80", "weight": 1, "turns": 1,
+            "token": "dev/game@10.0.0.8:80", "meta": {"zone": "b"}})
+    );
+    assert_eq!(body["endpoints"][0]["turns"], 0);
+    assert_eq!((&body["clients"], &body["calls"]), (&json!(2), &calls));
+
+    // Losing the registry changes none of it.
+    let before = world.json("/api/v1/services").await;
+    world.say(stale()).await;
+    assert_eq!(world.json("/api/v1/services").await, before);
+}
+
+#[tokio::test]
+async fn wrong_questions_get_answers_that_help() {
+    let world = World::with(Vec::new()).await;
+    let check = async |path: &str, status: u16, says: &str| {
+        let (found, body) = world.json(path).await;
+        assert_eq!(found, status, "{path} {body}");
+        assert!(body["error"].as_str().unwrap().contains(says), "{path} {body}");
+    };
+    check("/api/v1/services/nobody", 404, r#"no backend of "nobody" is registered"#).await;
+    check("/api/v1/services/a%20b", 400, "has a character that no name may have").await;
+    check("/api/v1/services/a%00b", 400, "has a character that no name may have").await;
+    check("/api/v1/services/%ff", 400, "no UTF-8").await;
+    check("/api/v1/services/a..b", 400, "holds no service").await;
+    check(&format!("/api/v1/services/{}", "a".repeat(256)), 400, "has 256 bytes").await;
+    check("/api/v1/services/", 404, "/api/v1/services/{name}").await;
+    check("/api/v1/services?limit=x", 400, "invalid").await;
+    check("/api/v1/services?limt=1", 400, "unknown field `limt`").await;
+    check("/api/v1/clients?service=a%20b", 400, "has a character").await;
+    check("/nowhere", 404, "/api/v1/rejected").await;
+    check("/favicon.ico", 404, "there is nothing at").await;
+    for path in ["/", "/livez", "/api/v1/services", "/api/v1/services/a"] {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        );
+        let answer = world.send(&request).await;
+        assert_eq!(answer.status, 405, "{path}");
+        assert!(answer.head.contains("allow: get,head"), "{}", answer.head);
+        assert!(answer.body.starts_with(r#"{"error":"POST is not understood"#), "{}", answer.body);
+    }
+    let head = world.send("HEAD /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+}
+
+#[tokio::test]
+async fn clients_are_shown_by_what_they_mean() {
+    let world = World::with(vec![entry("dev/game", "7", "10.0.0.7:80", 1, &[])]).await;
+    *world.clients.lock().unwrap() = vec![
+        client("id--7.Game.dev.lookaside.internal", Some("dev/game"), ClientKind::Go, 2),
+        client("game.dev", Some("dev/game"), ClientKind::Core, 1),
+        client("later", None, ClientKind::Java, 3),
+    ];
+    let (_, all) = world.json("/api/v1/clients").await;
+    let peers: Vec<_> =
+        all["clients"].as_array().unwrap().iter().map(|client| &client["peer"]).collect();
+    assert_eq!(peers, ["10.0.0.9:1", "10.0.0.9:2", "10.0.0.9:3"]);
+    let mut first = all["clients"][0].clone();
+    for age in ["list_age_seconds", "open_seconds"] {
+        assert!(first[age].take().as_f64().unwrap() >= 0.0);
+    }
+    assert_eq!(
+        first,
+        json!({"peer": "10.0.0.9:1", "user_agent": "grpc-go/1.85.0 <script>", "kind": "core",
+            "name": "game.dev", "service": "dev/game", "told": "list", "entries": 2,
+            "revision": 7, "list_age_seconds": null, "open_seconds": null,
+            "calls": {"started": 5, "finished": 4, "failed_to_send": 0, "known_received": 0,
+            "dropped": 0}})
+    );
+    let total = async |query: &str| world.json(&format!("/api/v1/clients?{query}")).await.1;
+    assert_eq!(total("service=dev/game").await["total"], 2);
+    assert_eq!(total("service=game.dev.lookaside.internal").await["total"], 2);
+    let waiting = total("service=later").await;
+    assert_eq!((&waiting["total"], &waiting["clients"][0]["service"]), (&json!(1), &Value::Null));
+    assert_eq!(total("service=other").await["total"], 0);
+    let limited = total("limit=1").await;
+    assert_eq!((&limited["total"], limited["clients"].as_array().unwrap().len()), (&json!(3), 1));
+}
+
+#[tokio::test]
+async fn rejected_keys_are_shown_with_a_limit() {
+    let mut all: Vec<_> =
+        (0..1_200).map(|i| bad(format!("/x/{i:04}").as_bytes(), "no port", "v")).collect();
+    all.push(bad(b"/a/\xff<script>", "not text", "\u{1b}[31m"));
+    all.push(bad("é".repeat(5_000).as_bytes(), "too long", ""));
+    let world = World::with(all).await;
+    let (_, body) = world.json("/api/v1/rejected").await;
+    assert_eq!(body["total"], 1_202);
+    assert_eq!(body["rejected"].as_array().unwrap().len(), 1_000);
+    assert_eq!(
+        body["rejected"][0],
+        json!({"key": "/a/\u{fffd}<script>", "reason": "not text", "value": "\u{1b}[31m"})
+    );
+    let (_, body) = world.json("/api/v1/rejected?limit=5000").await;
+    let rejected = body["rejected"].as_array().unwrap();
+    assert_eq!(rejected.len(), 1_202);
+    assert_eq!(rejected[1_201]["key"].as_str().unwrap().chars().count(), 1_025);
+}
+
+#[tokio::test]
+async fn metrics_follow_what_happens() {
+    let world = World::with(vec![
+        entry("hello", "a", "10.0.0.1:80", 1, &[]),
+        entry("hello", "b", "10.0.0.2:80", 1, &[]),
+        entry(r#"we"ird\"#, "c", "10.0.0.3:80", 1, &[]),
+        bad(b"/x", "no port", "v"),
+    ])
+    .await;
+    let before = world.metrics().await;
+    before.check("ready", 1.0);
+    before.check(r#"build_info{version="1.2.3"}"#, 1.0);
+    before.check("services", 2.0);
+    before.check("endpoints", 3.0);
+    before.check(r#"service_endpoints{service="hello"}"#, 2.0);
+    before.check(r#"service_endpoints{service="we\"ird\\"}"#, 1.0);
+    before.check("registry_keys", 4.0);
+    before.check("registry_rejected_keys", 1.0);
+    before.check("registry_revision", 7.0);
+    before.check("registry_stale", 0.0);
+    before.check("lists_sent_total", 0.0);
+    before.check(r#"streams_open{client_kind="go"}"#, 0.0);
+
+    let counters = &world.counters;
+    let counted = [
+        (&counters.connections, "connections"),
+        (&counters.connections_failed, "connections_failed"),
+        (&counters.accept_errors, "accept_errors"),
+        (&counters.streams, "streams_opened"),
+        (&counters.streams_refused, "streams_refused"),
+        (&counters.lists_sent, "lists_sent"),
+        (&counters.lists_suppressed, "lists_suppressed"),
+        (&counters.lists_encoded, "lists_encoded"),
+        (&counters.fallbacks_sent, "fallbacks_sent"),
+        (&counters.reports, "reports"),
+        (&counters.reports_rejected, "reports_rejected"),
+        (&counters.dns_answers, "dns_answers"),
+        (&counters.dns_rejected, "dns_rejected"),
+    ];
+    for (times, (counter, _)) in (1..).zip(&counted) {
+        (0..times).for_each(|_| counter.increment());
+    }
+    let calls = Calls { started: 9, finished: 8, failed_to_send: 1, known_received: 5, dropped: 2 };
+    world.ledger.add(&ServiceName::new("hello").unwrap(), calls);
+    *world.clients.lock().unwrap() = vec![
+        client("hello", Some("hello"), ClientKind::Go, 1),
+        client("x", None, ClientKind::Go, 2),
+    ];
+    let change = Change::Delete(Key::new(b"/hello/a"));
+    world.say(Event::Apply { revision: 8, changes: vec![change] }).await;
+
+    let after = world.metrics().await;
+    for (times, (_, name)) in (1_u32..).zip(&counted) {
+        after.check(&format!("{name}_total"), f64::from(times));
+    }
+    let hello = |name: &str| format!(r#"client_calls_{name}_total{{service="hello"}}"#);
+    after.check(&hello("started"), 9.0);
+    after.check(&hello("finished"), 8.0);
+    after.check(&hello("failed_to_send"), 1.0);
+    after.check(&hello("known_received"), 5.0);
+    after.check(&hello("dropped"), 2.0);
+    after.check(r#"streams_open{client_kind="go"}"#, 2.0);
+    after.check(r#"service_endpoints{service="hello"}"#, 1.0);
+    after.check("registry_revision", 8.0);
+}
+
+#[tokio::test]
+async fn the_dashboard_comes_with_a_strict_policy_and_nothing_from_outside() {
+    let world = World::start().await;
+    for (path, kind) in
+        [("/", "text/html"), ("/dashboard.js", "text/javascript"), ("/dashboard.css", "text/css")]
+    {
+        let answer = world.get(path).await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.head.contains(&format!("content-type: {kind}; charset=utf-8")), "{path}");
+        assert!(answer.head.contains("content-security-policy: default-src 'none'"), "{path}");
+        assert!(answer.head.contains("x-content-type-options: nosniff"), "{path}");
+        // Nothing that a policy would have to allow, nothing that turns text into HTML.
+        for bad in ["http://", "https://", "innerHTML", "insertAdjacentHTML", "<style", "eval("] {
+            assert!(!answer.body.contains(bad), "{path} has {bad}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn names_that_no_client_can_type_are_still_shown() {
+    let names = ["100%", "<script>alert(1)</script>", "a:80", "x--y.hello", "a//b", "..", "grüße"];
+    let all = names.iter().map(|name| entry(name, "i", "10.0.0.1:80", 1, &[])).collect();
+    let world = World::with(all).await;
+    for name in names {
+        let path = format!("/api/v1/services/{}", admin_client::encode(name));
+        let (status, body) = world.json(&path).await;
+        assert_eq!((status, &body["name"]), (200, &json!(name)));
+    }
+}
+
+#[tokio::test]
+async fn the_command_line_reads_what_the_balancer_writes() {
+    let world = World::with(vec![entry("dev/game", "7", "10.0.0.7:80", 1, &[])]).await;
+    let admin = format!("http://{}", world.addr);
+    let asked = tokio::task::spawn_blocking(move || {
+        let client = AdminClient::new(&admin_client::AdminArgs { admin, json: false }).unwrap();
+        let services = client.ask::<admin::json::Services>("/api/v1/services").unwrap();
+        let missing = client.ask::<admin::json::ServiceDetail>("/api/v1/services/x").unwrap_err();
+        let foreign = client.ask::<admin::json::Services>("/livez").unwrap_err();
+        (services.value, missing, foreign)
+    });
+    let (services, missing, foreign) =
+        tokio::time::timeout(PATIENCE + Duration::from_secs(30), asked).await.unwrap().unwrap();
+    assert_eq!(services.services[0].name, "dev/game");
+    assert!(matches!(&missing, AdminError::Refused { status: 404, .. }), "{missing}");
+    assert!(foreign.to_string().contains("is --admin right?"), "{foreign}");
+    assert_eq!((missing.exit_code(), foreign.exit_code()), (1, 1));
+}

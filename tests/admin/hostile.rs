@@ -1,0 +1,87 @@
+//! What clients cannot do to the admin address.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::PATIENCE;
+use crate::world::{World, bad};
+
+#[tokio::test]
+async fn garbage_costs_only_its_connection() {
+    let world = World::with(Vec::new()).await;
+    let long = "a".repeat(100_000);
+    let requests = [
+        "\r\n\r\n\r\nnonsense\r\n\r\n".to_owned(),
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
+        "\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}\u{0}".to_owned(),
+        format!("GET /{long} HTTP/1.1\r\nhost: a\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nx: {long}\r\n\r\n"),
+        "GET / HTTP/1.1\r\ncontent-length: -1\r\n\r\n".to_owned(),
+    ];
+    for request in &requests {
+        let mut stream = TcpStream::connect(world.addr).await.unwrap();
+        // The other side may have closed before all is written.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let _ = stream.shutdown().await;
+        let mut answer = Vec::new();
+        let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{request:.40} {answer}");
+        assert_eq!(world.get("/livez").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_panic_costs_only_its_connection() {
+    let world = World::with(Vec::new()).await;
+    let clients = world.clients.clone();
+    let poisoning = std::thread::spawn(move || {
+        let _guard = clients.lock().unwrap();
+        panic!("on purpose: from here on, listing clients panics");
+    });
+    assert!(poisoning.join().is_err());
+    let mut stream = TcpStream::connect(world.addr).await.unwrap();
+    stream.write_all(b"GET /api/v1/clients HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let read = tokio::time::timeout(PATIENCE, stream.read(&mut [0; 8])).await.unwrap();
+    assert_eq!(read.unwrap_or(0), 0, "no answer");
+    assert_eq!(world.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn the_silent_and_the_slow_hold_nobody_up() {
+    let many: Vec<_> =
+        (0..1_000).map(|i| bad(format!("/x/{i}").as_bytes(), &"r".repeat(10_000), "v")).collect();
+    let world = World::with(many).await;
+    let mut held = Vec::new();
+    for request in ["", "GET /livez HT", "GET /livez HTTP/1.1\r\nhost: a\r\n"] {
+        let mut stream = TcpStream::connect(world.addr).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        held.push(stream);
+    }
+    // Asks for 10 MB and reads nothing but the first byte.
+    let mut slow = TcpStream::connect(world.addr).await.unwrap();
+    slow.write_all(b"GET /api/v1/rejected HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    slow.read_exact(&mut [0]).await.unwrap();
+    assert_eq!(world.get("/livez").await.status, 200);
+    world.shutdown.cancel();
+    let ended = tokio::time::timeout(PATIENCE, world.served).await;
+    ended.expect("serve ends though clients hold on").unwrap().unwrap();
+    assert!(TcpStream::connect(world.addr).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn connections_are_kept_alive_and_closed_at_the_end() {
+    let world = World::with(Vec::new()).await;
+    let mut stream = TcpStream::connect(world.addr).await.unwrap();
+    for _ in 0..2 {
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\nok") {
+            answer.push(tokio::time::timeout(PATIENCE, stream.read_u8()).await.unwrap().unwrap());
+        }
+    }
+    world.shutdown.cancel();
+    let read = tokio::time::timeout(PATIENCE, stream.read(&mut [0; 8])).await.unwrap();
+    assert_eq!(read.unwrap(), 0, "an idle connection is closed");
+    tokio::time::timeout(PATIENCE, world.served).await.unwrap().unwrap().unwrap();
+}

@@ -1,0 +1,238 @@
+//! What the tests of the admin address share: one that is served, fed by hand,
+//! and readers of what it answers.
+#![allow(missing_docs, unreachable_pub)]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use lookaside::admin;
+use lookaside::catalog::{self, Catalog, Input};
+use lookaside::load::{Calls, Ledger};
+use lookaside::model::{BackendAddr, ClientKind, HostPort, Meta, ServiceName, Weight, Zone};
+use lookaside::readiness::{Condition, Readiness};
+use lookaside::registry::{Entry, Event, Key, Registration, Rejected};
+use lookaside::telemetry::{ClientView, Counters};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::PATIENCE;
+
+/// An admin address, and the hands on everything it shows.
+pub struct World {
+    pub addr: SocketAddr,
+    pub inputs: mpsc::Sender<Input>,
+    pub catalog: Catalog,
+    pub counters: Arc<Counters>,
+    pub ledger: Arc<Ledger>,
+    pub clients: Arc<Mutex<Vec<ClientView>>>,
+    pub shutdown_condition: Condition,
+    pub shutdown: CancellationToken,
+    pub served: JoinHandle<std::io::Result<()>>,
+}
+
+/// An answer, headers in lower case.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl World {
+    pub async fn start() -> Self {
+        let (inputs, inputs_rx) = mpsc::channel(16);
+        let catalog = Catalog::new();
+        tokio::spawn(catalog::drive(inputs_rx, catalog.clone()));
+        let readiness = Readiness::new();
+        let registry = readiness.condition("registry");
+        registry.missing("not read yet");
+        tokio::spawn(registry.met_when_read(catalog.watch_status()));
+        let clients = Arc::new(Mutex::new(Vec::new()));
+        let (counters, ledger) = (Arc::<Counters>::default(), Arc::<Ledger>::default());
+        let shown = clients.clone();
+        let state = admin::State {
+            catalog: catalog.clone(),
+            zone: Zone::new("lookaside.internal").unwrap(),
+            counters: counters.clone(),
+            ledger: ledger.clone(),
+            clients: Arc::new(move || shown.lock().unwrap().clone()),
+            readiness: readiness.clone(),
+            started: Instant::now(),
+            tokens: |service: &ServiceName, backend: BackendAddr| format!("{service}@{backend}"),
+            version: "1.2.3",
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let served = tokio::spawn(admin::serve(listener, state, shutdown.clone()));
+        let shutdown_condition = readiness.condition("shutdown");
+        Self {
+            addr,
+            inputs,
+            catalog,
+            counters,
+            ledger,
+            clients,
+            shutdown_condition,
+            shutdown,
+            served,
+        }
+    }
+
+    /// One that has read these.
+    pub async fn with(all: Vec<Entry>) -> Self {
+        let world = Self::start().await;
+        world.say(Event::Reset { revision: 7, all }).await;
+        // The condition is met by a task that watches the catalog.
+        world.until(|answer| answer.status == 200, "/readyz").await;
+        world
+    }
+
+    /// Waits until it is taken in.
+    pub async fn say(&self, event: Event) {
+        let mut status = self.catalog.watch_status();
+        let heard = self.catalog.status();
+        self.inputs.send(Input::Registry(event)).await.unwrap();
+        let differs = |status: &catalog::Status| *status != heard;
+        let waiting = async {
+            // Not every change wakes.
+            while !differs(&status.borrow_and_update()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.expect("the event is taken in");
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(&format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")).await
+    }
+
+    pub async fn json(&self, path: &str) -> (u16, Value) {
+        let answer = self.get(path).await;
+        assert!(answer.head.contains("content-type: application/json"), "{answer:?}");
+        (answer.status, serde_json::from_str(&answer.body).expect("the body is JSON"))
+    }
+
+    async fn until(&self, is: impl Fn(&Answer) -> bool, path: &str) -> Answer {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.get(path).await;
+            if is(&answer) {
+                return answer;
+            }
+            assert!(Instant::now() < deadline, "gave up waiting: {answer:?}");
+        }
+    }
+
+    /// Sends these bytes and reads until the other side closes.
+    pub async fn send(&self, request: &str) -> Answer {
+        let mut stream = TcpStream::connect(self.addr).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = Vec::new();
+        let read = stream.read_to_end(&mut text);
+        tokio::time::timeout(PATIENCE, read).await.expect("an answer in time").unwrap();
+        let text = String::from_utf8(text).expect("answers are text");
+        let (head, body) = text.split_once("\r\n\r\n").expect("an answer has a head");
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Answer { status, head: head.to_lowercase(), body: body.to_owned() }
+    }
+
+    pub async fn metrics(&self) -> Metrics {
+        let answer = self.get("/metrics").await;
+        assert_eq!(answer.status, 200);
+        assert!(
+            answer.head.contains("content-type: application/openmetrics-text; version=1.0.0"),
+            "{}",
+            answer.head
+        );
+        Metrics::parse(&answer.body)
+    }
+}
+
+/// A scrape, read by the rules of the OpenMetrics text format.
+pub struct Metrics(BTreeMap<String, f64>);
+
+impl Metrics {
+    /// Every sample belongs to the family that was announced last.
+    fn parse(text: &str) -> Self {
+        let body = text.strip_suffix("# EOF\n").expect("the text says where it ends");
+        let mut samples = BTreeMap::new();
+        let mut helped = String::new();
+        let mut family = (String::new(), String::new());
+        for line in body.lines() {
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                let (name, text) = help.split_once(' ').unwrap();
+                assert!(name.starts_with("lookaside_") && !text.is_empty(), "{line}");
+                helped = name.to_owned();
+                continue;
+            }
+            if let Some(kind) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = kind.split_once(' ').unwrap();
+                assert_eq!(name, helped, "help before type");
+                family = (name.to_owned(), kind.to_owned());
+                continue;
+            }
+            let (sample, value) = line.rsplit_once(' ').unwrap();
+            let name = sample.split('{').next().unwrap();
+            let expected = match family.1.as_str() {
+                "counter" => format!("{}_total", family.0),
+                "gauge" => family.0.clone(),
+                other => panic!("a kind that is not used here: {other}"),
+            };
+            assert_eq!(name, expected, "{line}");
+            let twice = samples.insert(sample.to_owned(), value.parse().expect(line));
+            assert_eq!(twice, None, "{line}");
+        }
+        Self(samples)
+    }
+
+    #[track_caller]
+    pub fn check(&self, sample: &str, expected: f64) {
+        let sample = format!("lookaside_{sample}");
+        assert_eq!(self.0.get(&sample), Some(&expected), "{sample} in {:?}", self.0);
+    }
+}
+
+pub fn entry(service: &str, id: &str, address: &str, weight: u32, meta: &[(&str, &str)]) -> Entry {
+    let meta: Meta = meta.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
+    let registration = Registration {
+        service: ServiceName::new(service).unwrap(),
+        id: id.into(),
+        address: HostPort::parse(address).unwrap(),
+        weight: Weight(weight),
+        meta: Arc::new(meta),
+    };
+    Entry { key: Key::new(format!("/{service}/{id}").as_bytes()), meaning: Ok(vec![registration]) }
+}
+
+pub fn bad(key: &[u8], reason: &str, value: &str) -> Entry {
+    let rejected = Rejected { reason: reason.to_owned(), value: value.to_owned() };
+    Entry { key: Key::new(key), meaning: Err(rejected) }
+}
+
+pub fn stale() -> Event {
+    Event::Stale { since: Instant::now(), reason: "connection refused".to_owned() }
+}
+
+pub fn client(name: &str, service: Option<&str>, kind: ClientKind, port: u16) -> ClientView {
+    let opened = Instant::now();
+    ClientView {
+        peer: SocketAddr::from(([10, 0, 0, 9], port)),
+        user_agent: "grpc-go/1.85.0 <script>".to_owned(),
+        kind,
+        name: name.to_owned(),
+        service: service.map(|service| ServiceName::new(service).unwrap()),
+        told: if service.is_some() { "list" } else { "empty" },
+        entries: usize::from(service.is_some()) * 2,
+        revision: 7,
+        opened,
+        told_at: opened,
+        calls: Calls { started: 5, finished: 4, ..Calls::default() },
+    }
+}
