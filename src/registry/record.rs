@@ -82,14 +82,14 @@ impl Prefix {
         Ok(Self { path: format!("{inner}/"), format })
     }
 
-    /// What one key below this prefix registers: nothing for a key that marks
-    /// a directory.
+    /// What a key registers: nothing if it is not below this prefix, or marks a
+    /// directory.
     ///
     /// # Errors
     /// When the key or its value cannot be read.
     pub fn decode(&self, key: &[u8], value: &[u8]) -> Result<Vec<Registration>, Rejected> {
         let rejected = |reason: String| Rejected { reason, value: shown(value) };
-        let below = key.strip_prefix(self.path.as_bytes()).unwrap_or(key);
+        let Some(below) = key.strip_prefix(self.path.as_bytes()) else { return Ok(Vec::new()) };
         if value.is_empty() && (below.is_empty() || below.ends_with(b"/")) {
             return Ok(Vec::new());
         }

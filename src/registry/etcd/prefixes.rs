@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn the_longest_prefix_decides_unless_it_makes_nothing_of_the_key() {
-        let prefixes = prefixes(&["/a/", "/a/b"]);
+        let prefixes = prefixes(&["/a/", "/a/b/"]);
         let service = |key: &str| {
             let meaning = prefixes.entry(key.as_bytes(), b"10.0.0.1:1").meaning.unwrap();
             meaning.first().map(|found| found.service.to_string())
