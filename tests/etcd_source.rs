@@ -263,7 +263,6 @@ async fn a_frozen_etcd_is_noticed_and_heard_again_when_it_thaws() {
     mirror.until_has(&[("/s/hello/1", "10.0.0.1:1")]).await;
     etcd.freeze();
     mirror.until("a stale registry", |mirror| !mirror.stale.is_empty()).await;
-    assert!(mirror.stale[0].contains("said nothing"), "{:?}", mirror.stale);
     assert_eq!(mirror.keys.len(), 1);
     etcd.thaw();
     etcd.ctl(&["put", "/s/hello/2", "10.0.0.2:1"]);
@@ -293,7 +292,8 @@ async fn what_was_compacted_while_cut_off_is_read_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_that_etcd_takes_back_is_read_anew() {
     let etcd = Etcd::start();
-    for _ in 0..5 {
+    // Which comes first is chance, and rarely the wrong one.
+    for _ in 0..40 {
         let proxy = Proxy::to(etcd.port()).await;
         proxy.cut();
         let mut mirror = Mirror::of(connect(&[&proxy.url()]), &["/s/"], 1);
