@@ -67,7 +67,8 @@ func keys(ctx context.Context, client *clientv3.Client) {
 		expect(events == 2 || last.IsCreate() || string(last.PrevKv.Value) == "1", "the previous value")
 	}
 	must(client.RequestProgress(clientv3.WithRequireLeader(ctx)))
-	expect((<-watch).IsProgressNotify(), "progress is told")
+	progress := <-watch
+	expect(progress.IsProgressNotify(), "progress is told")
 
 	_, err = client.Compact(ctx, txn.Header.Revision)
 	must(err)

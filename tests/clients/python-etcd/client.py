@@ -2,8 +2,12 @@
 renewals, watches, transactions, a lock. Prints "done" when all was as it is
 with etcd."""
 
+import faulthandler
 import importlib
 import sys
+
+# A watch that never tells what it should would be waited for for ever.
+faulthandler.dump_traceback_later(30, exit=True)
 
 host, port = sys.argv[1], int(sys.argv[2])
 # Another module with the same interface (etcd3) can be named for a try by hand.
@@ -35,7 +39,7 @@ assert etcd.delete("/py/c") and not etcd.delete("/py/c")
 lease.revoke()
 assert etcd.get("/py/a")[0] is None
 
-seen = [(type(event).__name__, event.key, event.value) for event, _ in zip(events, range(6))]
+seen = [(type(event).__name__, event.key, event.value) for _, event in zip(range(6), events)]
 cancel()
 assert seen == [
     ("PutEvent", b"/py/a", b"1"),

@@ -14,10 +14,10 @@ use super::Span;
 
 /// Revisions kept. A reader of pages pinned to one revision, or a watcher that
 /// was away, has as many changes' time to come back: 25 s at 2,000 a second.
-pub(super) const KEPT_REVISIONS: usize = 50_000;
+pub(in crate::registry::embedded) const KEPT_REVISIONS: usize = 50_000;
 /// Bytes of changes kept, so that large values cannot turn those revisions
 /// into gigabytes.
-pub(super) const KEPT_BYTES: usize = 64 * 1024 * 1024;
+pub(in crate::registry::embedded) const KEPT_BYTES: usize = 64 * 1024 * 1024;
 /// What a change costs beside its key and value: map and log entries.
 const OVERHEAD: usize = 200;
 

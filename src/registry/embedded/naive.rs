@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use etcd_client::proto as pb;
 use proptest::prelude::*;
 
-use super::history::{KEPT_BYTES, KEPT_REVISIONS};
-use super::{QUOTA, Span, Store, StoreError};
-use crate::registry::embedded::watchers::{Turn, Watchers};
+use super::store::{KEPT_BYTES, KEPT_REVISIONS, QUOTA, Span, Store, StoreError};
+use super::watchers::{Turn, Watchers};
 
 /// Everything at one revision.
 type Moment = BTreeMap<Vec<u8>, pb::PbKeyValue>;
