@@ -46,6 +46,16 @@ async fn garbage_costs_only_its_own_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_huge_message_is_not_even_read() {
+    let server = Embedded::start().await;
+    let mut client = client(&server).await;
+    let refused = client.put("a", vec![0; 50_000_000], None).await.expect_err("it is huge");
+    let Error::GRpcStatus(status) = refused else { panic!("a status was expected: {refused}") };
+    assert_eq!(status.code(), tonic::Code::OutOfRange);
+    client.put("a", "1", None).await.expect("the same client is served");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_connection_is_ended() {
     let server = Embedded::start().await;
     let mut socket = TcpStream::connect(("127.0.0.1", server.port())).await.expect("it listens");

@@ -76,8 +76,7 @@ pub async fn life(s: &mut Scene) -> Result<()> {
 }
 
 pub async fn expiry(s: &mut Scene) -> Result<()> {
-    // Less than the least there is.
-    let lease = s.grant(1, 0).await;
+    let lease = s.grant(4, 0).await;
     s.put("a", "1", Some(PutOptions::new().with_lease(lease))).await;
     s.put("b", "1", Some(PutOptions::new().with_lease(lease))).await;
     let mut watch = s.watch("", WatchOptions::new().with_prefix().with_prev_key()).await;
@@ -90,15 +89,15 @@ pub async fn expiry(s: &mut Scene) -> Result<()> {
 }
 
 pub async fn renewal(s: &mut Scene) -> Result<()> {
-    let lease = s.grant(2, 0).await;
+    let lease = s.grant(4, 0).await;
     s.put("a", "1", Some(PutOptions::new().with_lease(lease))).await;
     let (mut keeper, mut kept) = s.client.lease_keep_alive(lease).await?;
     let begin = tokio::time::Instant::now();
-    // Twice its time: without renewals it would be gone.
-    while begin.elapsed().as_millis() < 4_000 {
+    // Longer than its time: without renewals it would be gone.
+    while begin.elapsed().as_millis() < 6_000 {
         keeper.keep_alive().await?;
         let answer = kept.message().await?.expect("the stream goes on");
-        assert_eq!((answer.ttl(), answer.id()), (2, lease));
+        assert_eq!((answer.ttl(), answer.id()), (4, lease));
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     }
     assert_eq!(s.get("a", None).await.len(), 1);

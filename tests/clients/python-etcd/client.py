@@ -52,7 +52,7 @@ assert seen == [
 
 # A short lease expires by itself; the watch says so.
 expired, cancel = etcd.watch("/py/short")
-etcd.put("/py/short", "1", lease=etcd.lease(1))
+etcd.put("/py/short", "1", lease=etcd.lease(3))
 assert type(next(expired)).__name__ == "PutEvent"
 assert type(next(expired)).__name__ == "DeleteEvent"
 cancel()
