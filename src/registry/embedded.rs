@@ -10,6 +10,8 @@ mod connection;
 mod kv;
 mod lease;
 mod member;
+#[cfg(test)]
+mod naive;
 mod node;
 mod store;
 mod watch;

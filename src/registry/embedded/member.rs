@@ -10,8 +10,9 @@ use tonic::{Request, Response, Status};
 
 use super::node::{Node, RAFT_TERM};
 
-/// The release whose API this is; clients ask what they may expect.
-const API_VERSION: &str = "3.5.0";
+/// The release whose API this is; clients ask what they may expect, and Go's
+/// newest can be told to refuse what is older than its last but one.
+const API_VERSION: &str = "3.6.0";
 
 #[tonic::async_trait]
 impl pb::PbClusterService for Node {

@@ -7,8 +7,6 @@
 
 mod history;
 mod leases;
-#[cfg(test)]
-mod model;
 mod range;
 mod span;
 mod txn;
@@ -23,6 +21,8 @@ use leases::Leases;
 use txn::Plan;
 
 pub(super) use history::Change;
+#[cfg(test)]
+pub(super) use history::{KEPT_BYTES, KEPT_REVISIONS};
 pub(super) use span::Span;
 
 /// Bytes of present keys and values after which nothing may be added. A hundred

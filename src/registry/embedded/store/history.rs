@@ -14,10 +14,10 @@ use super::Span;
 
 /// Revisions kept. A reader of pages pinned to one revision, or a watcher that
 /// was away, has as many changes' time to come back: 25 s at 2,000 a second.
-pub(super) const KEPT_REVISIONS: usize = 50_000;
+pub(in crate::registry::embedded) const KEPT_REVISIONS: usize = 50_000;
 /// Bytes of changes kept, so that large values cannot turn those revisions
 /// into gigabytes.
-pub(super) const KEPT_BYTES: usize = 64 * 1024 * 1024;
+pub(in crate::registry::embedded) const KEPT_BYTES: usize = 64 * 1024 * 1024;
 /// What a change costs beside its key and value: map and log entries.
 const OVERHEAD: usize = 200;
 
@@ -269,4 +269,44 @@ fn record<'a>(key: &'a Arc<[u8]>, versions: &'a [Version], revision: i64) -> Opt
 
 fn cost(key: &[u8], live: Option<&Live>) -> usize {
     OVERHEAD + key.len() + live.map_or(0, |live| live.value.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Compacted to now, it has one version of each present key and no word
+        /// of others, however often it was compacted before; bytes add up.
+        #[test]
+        fn nothing_is_left_of_the_past(
+            writes in prop::collection::vec((0..4u8, any::<bool>(), 0..6i64), 1..50),
+        ) {
+            let mut history = History::new();
+            for (key, puts, back) in writes {
+                let key: Arc<[u8]> = Arc::from([key].as_slice());
+                if puts {
+                    history.put(&key, Arc::from([0; 9].as_slice()), 0);
+                } else {
+                    history.delete(&key);
+                }
+                history.commit();
+                if history.revision - back > history.compacted {
+                    history.compact(history.revision - back);
+                }
+            }
+            if history.revision > history.compacted {
+                history.compact(history.revision);
+            }
+            let every_key = Span::new(&[0], &[0]);
+            let present = history.scan(&every_key, history.revision).count();
+            let versions: Vec<_> = history.keys.values().flatten().collect();
+            prop_assert_eq!(versions.len(), present);
+            prop_assert_eq!(history.live_bytes, present * (OVERHEAD + 1 + 9));
+            prop_assert_eq!(history.log.len(), 1);
+            prop_assert_eq!(history.log_bytes, history.log[0].bytes);
+        }
+    }
 }

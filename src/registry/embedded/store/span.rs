@@ -64,7 +64,8 @@ mod tests {
 
     #[test]
     fn an_end_follows_the_conventions() {
-        let cases: [(&[u8], &[u8], &[u8], bool); 9] = [
+        type Case = (&'static [u8], &'static [u8], &'static [u8], bool);
+        let cases: [Case; 9] = [
             (b"a", b"", b"a", true),
             (b"a", b"", b"aa", false),
             (b"a", b"b", b"aa", true),
