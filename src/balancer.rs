@@ -170,6 +170,9 @@ impl Balancer {
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let closing = || Status::unavailable("the balancer is shutting down");
         let view = self.0.views.view(&target).ok_or_else(closing)?;
+        if view.has_closed() {
+            return Err(closing());
+        }
         if *view.known().borrow() == Known::Syncing {
             return Err(Status::unavailable("the registry has not been read yet"));
         }

@@ -237,7 +237,8 @@ fn listen(flag: &str, text: &str, problems: &mut Vec<String>) -> Option<SocketAd
     addr
 }
 
-fn take<T, E: std::fmt::Display>(
+/// The value, or a problem more.
+pub(crate) fn take<T, E: std::fmt::Display>(
     flag: &str,
     result: Result<T, E>,
     problems: &mut Vec<String>,

@@ -15,6 +15,7 @@ use lookaside::balancer::WhenEmpty;
 use lookaside::load::Calls;
 use lookaside::registry::Event;
 
+use tokio::io::AsyncWriteExt;
 use wire::{Balanced, GO, JAVA, Kind, PYTHON, pb};
 
 const ALL: [&str; 3] = [GO, JAVA, PYTHON];
@@ -523,6 +524,28 @@ async fn a_client_that_is_gone_leaves_nothing_behind() {
     }
 }
 
+/// HTTP/2's keepalive finds out who went without a word.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_answers_no_ping_is_let_go() {
+    let balanced = Balanced::start(WhenEmpty::Wait).await;
+    let (mut peer, serving) = balanced.connect_raw();
+    peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let began = tokio::time::Instant::now();
+    assert!(serving.await.unwrap(), "it spoke HTTP/2");
+    let after = began.elapsed();
+    assert!((Duration::from_secs(30)..=Duration::from_secs(60)).contains(&after), "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_never_speaks_is_let_go() {
+    let balanced = Balanced::start(WhenEmpty::Wait).await;
+    let (mut peer, serving) = balanced.connect_raw();
+    peer.write_all(b"PRI * HTTP/2.0").await.unwrap();
+    let began = tokio::time::Instant::now();
+    assert!(!serving.await.unwrap());
+    assert!(began.elapsed() <= Duration::from_secs(6));
+}
+
 #[tokio::test]
 async fn shutting_down_ends_streams_with_a_reason_and_refuses_new_ones() {
     let mut balanced = Balanced::start(WhenEmpty::Wait).await;
@@ -531,6 +554,8 @@ async fn shutting_down_ends_streams_with_a_reason_and_refuses_new_ones() {
     stream.first_servers().await;
     balanced.catalog.close();
     let closing = (14, "the balancer is shutting down".to_owned());
+    // While the old stream is still there, too.
+    assert_eq!(balanced.open(GO, "hello").await.status().await, closing);
     assert_eq!(stream.status().await, closing);
     assert_eq!(balanced.open(GO, "hello").await.status().await, closing);
     assert_eq!(balanced.open(GO, "other").await.status().await, closing);

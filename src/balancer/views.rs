@@ -66,6 +66,11 @@ impl View {
         self.subscription.known.clone()
     }
 
+    /// Whether the catalog has closed since: then nothing more will be known.
+    pub(super) fn has_closed(&self) -> bool {
+        self.subscription.known.has_changed().is_err()
+    }
+
     /// The list to send, the very same to every stream; `None` when there is
     /// nobody to list.
     pub(super) fn list(&self, known: &Known) -> Option<Arc<EncodedList>> {

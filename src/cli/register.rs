@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use self::command::{Command, Signals};
 use self::health::Health;
-use crate::config::etcd_args::EtcdArgs;
+use crate::config::{etcd_args::EtcdArgs, take};
 use crate::model::{HostPort, Meta, ServiceName, Weight};
 use crate::register::{self, Held, Options, RegisterError, Status};
 use crate::registry::Registration;
@@ -258,12 +258,4 @@ fn required<'a>(flag: &str, text: Option<&'a str>, problems: &mut Vec<String>) -
         problems.push(format!("{flag} is missing"));
     }
     text
-}
-
-fn take<T, E: std::fmt::Display>(
-    flag: &str,
-    result: Result<T, E>,
-    problems: &mut Vec<String>,
-) -> Option<T> {
-    result.map_err(|error| problems.push(format!("{flag}: {error}"))).ok()
 }

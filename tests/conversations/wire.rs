@@ -16,7 +16,9 @@ use lookaside::registry::{Change, Entry, Event, Key, Registration};
 use lookaside::serve::{Server, Services};
 use lookaside::telemetry::{ClientView, Counters};
 use prost::Message;
+use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
@@ -112,17 +114,7 @@ impl Balanced {
 
     /// A new connection with one stream, before anything is said on it.
     pub async fn connect(&self, user_agent: &str) -> Stream {
-        let (ours, theirs) = tokio::io::duplex(1 << 20);
-        let services = Services { balancer: self.balancer.clone(), others: Routes::default() };
-        let server = Server {
-            services,
-            tls: None,
-            counters: self.counters.clone(),
-            tasks: TaskTracker::new(),
-            drain: CancellationToken::new(),
-        };
-        let peer: SocketAddr = "192.0.2.1:1234".parse().unwrap();
-        tokio::spawn(async move { server.http2(theirs, peer).await });
+        let (ours, _serving) = self.connect_raw();
         let (mut client, connection) =
             client::Builder::new().initial_window_size(1 << 20).handshake(ours).await.unwrap();
         tokio::spawn(connection);
@@ -135,6 +127,22 @@ impl Balanced {
         let (response, send) = client.send_request(request, false).unwrap();
         let (response, head, body) = (Some(response), HeaderMap::new(), None);
         Stream { send, response, head, body, waiting: BytesMut::new() }
+    }
+
+    /// A connection on which nothing has been said; and what serves it, which
+    /// tells at its end whether HTTP/2 was spoken.
+    pub fn connect_raw(&self) -> (DuplexStream, JoinHandle<bool>) {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let services = Services { balancer: self.balancer.clone(), others: Routes::default() };
+        let server = Server {
+            services,
+            tls: None,
+            counters: self.counters.clone(),
+            tasks: TaskTracker::new(),
+            drain: CancellationToken::new(),
+        };
+        let peer: SocketAddr = "192.0.2.1:1234".parse().unwrap();
+        (ours, tokio::spawn(async move { server.http2(theirs, peer).await }))
     }
 
     /// A stream that has said its name.
