@@ -84,6 +84,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let service = TowerToHyperService::new(pages::router(Arc::new(state)));
     let mut connections = FuturesUnordered::new();
+    let mut failing = false;
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -92,11 +93,14 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
+                failing = false;
                 connections.push(converse(stream, peer, service.clone(), shutdown.clone()));
             }
             Err(error) if is_peers_fault(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "admin connection cannot be accepted");
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "admin connections cannot be accepted");
+                }
                 let pause = tokio::time::sleep(ACCEPT_PAUSE);
                 let _ = shutdown.run_until_cancelled(pause).await;
             }

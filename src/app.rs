@@ -65,9 +65,8 @@ pub struct BindError {
     error: io::Error,
 }
 
-/// Streams are ended at once, so this is for those that do not listen: the
-/// kernel has taken our last words, and needs no longer to say them.
-const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+/// Clients are sent away over ten seconds at most; this is a little more.
+const DRAIN_WITHIN: Duration = Duration::from_secs(12);
 /// Registry events and resolved names that wait to be taken in: the catalog is
 /// always faster than its sources.
 const INPUTS: usize = 64;
@@ -123,12 +122,12 @@ impl App {
         let stopped = tasks.run_until(stop).await;
         draining.missing("draining");
         drain.cancel();
-        catalog.close();
         connections.close();
         if tokio::time::timeout(DRAIN_WITHIN, connections.wait()).await.is_err() {
             let left = connections.len();
             tracing::warn!(left, "connections did not end in time and are cut off");
         }
+        catalog.close();
         if let Some(withdrawn) = announced {
             let _ = tokio::time::timeout(DRAIN_WITHIN, withdrawn.cancelled()).await;
         }
@@ -191,6 +190,7 @@ impl App {
             counters: counters.clone(),
             tasks: connections.clone(),
             drain: drain.clone(),
+            connections_max: serve::raise_open_files(),
         };
         tasks.spawn("grpclb", server.run(self.grpclb));
 

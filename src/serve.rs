@@ -27,10 +27,12 @@ use crate::balancer::{Balancer, PATH};
 use crate::telemetry::Counters;
 
 mod body;
-mod preface;
+mod inbound;
+mod limits;
 
 use body::ServeBody;
-use preface::Prefaced;
+use inbound::Inbound;
+pub use limits::raise_open_files;
 
 /// What a connection may ask for.
 #[derive(Clone)]
@@ -51,8 +53,11 @@ pub struct Server {
     pub counters: Arc<Counters>,
     /// Owns the tasks of connections and streams.
     pub tasks: TaskTracker,
-    /// Cancelled: take no more connections, and tell the others to finish.
+    /// Cancelled: take no more connections, and send the others away, spread
+    /// over some time.
     pub drain: CancellationToken,
+    /// How many connections there may be at a time.
+    pub connections_max: u64,
 }
 
 /// As many connections may wait to be accepted as the kernel allows by default
@@ -74,6 +79,9 @@ const STREAMS_MAX: u32 = 100;
 /// us hold: its largest message fits, and no more.
 const CONNECTION_WINDOW: u32 = 256 * 1024;
 const STREAM_WINDOW: u32 = 68 * 1024;
+/// After a connection is told to go, until it is closed: long enough for the
+/// telling to arrive.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Requests have a handful of short headers.
 const HEADERS_MAX: u32 = 8 * 1024;
 
@@ -89,16 +97,6 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Every client takes a descriptor: as many as the system lets us have.
-pub fn raise_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "cannot raise the limit of open files");
-    }
-}
-
 impl Server {
     /// Accepts until told to drain; then the port is closed, but connections
     /// go on to their end in `tasks`.
@@ -110,11 +108,19 @@ impl Server {
                 () = server.drain.cancelled() => return,
             };
             match accepted {
+                // Refused where a client backs off: before it has a stream.
+                Ok(_) if server.counters.connections_open.now() >= server.connections_max => {
+                    server.counters.connections_refused.increment();
+                }
                 Ok((stream, peer)) => {
                     server.counters.connections.increment();
+                    let open = Open::new(server.counters.clone());
                     let server = server.clone();
                     let tasks = server.tasks.clone();
-                    tasks.spawn(async move { server.connection(stream, peer).await });
+                    tasks.spawn(async move {
+                        server.connection(stream, peer).await;
+                        drop(open);
+                    });
                 }
                 Err(error) => server.cannot_accept(&error).await,
             }
@@ -158,7 +164,7 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (stream, spoke) = Prefaced::new(stream);
+        let (stream, spoke) = Inbound::new(stream);
         let services = self.services.clone();
         let service = hyper::service::service_fn(move |request| {
             let services = services.clone();
@@ -177,7 +183,6 @@ impl Server {
         let mut connection = pin!(connection);
         let mut patience = pin!(tokio::time::sleep(SPEAK_WITHIN));
         let mut waiting = true;
-        let mut draining = false;
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
@@ -192,13 +197,40 @@ impl Server {
                         return false;
                     }
                 }
-                () = self.drain.cancelled(), if !draining => {
-                    draining = true;
-                    connection.as_mut().graceful_shutdown();
-                }
+                () = self.drain.cancelled() => break,
             }
         }
+        // Another balancer takes it in; not all at once.
+        let turn = limits::spread(self.counters.connections_open.now()).mul_f64(fraction());
+        if tokio::time::timeout(turn, connection.as_mut()).await.is_err() {
+            connection.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(LAST_WORDS, connection).await;
+        }
+        spoke.get()
     }
+}
+
+/// A connection, counted from its acceptance to the end of its task.
+struct Open(Arc<Counters>);
+
+impl Open {
+    fn new(counters: Arc<Counters>) -> Self {
+        counters.connections_open.increment();
+        Self(counters)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections_open.decrement();
+    }
+}
+
+/// Somewhere from 0 to 1, by the standard library's own seeds.
+fn fraction() -> f64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let random = RandomState::new().build_hasher().finish() as u32;
+    f64::from(random) / f64::from(u32::MAX)
 }
 
 impl Services {

@@ -16,13 +16,21 @@ use crate::model::{ClientKind, ServiceName};
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
+/// How many there are now.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
 /// Every total there is.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// TCP connections taken on the gRPC port.
     pub connections: Counter,
+    /// Connections that are open on the gRPC port.
+    pub connections_open: Gauge,
     /// Connections that ended before they spoke HTTP/2 (silent, failed TLS).
     pub connections_failed: Counter,
+    /// Connections closed at once because there are as many as there may be.
+    pub connections_refused: Counter,
     /// Times when no connection could be taken (descriptors exhausted).
     pub accept_errors: Counter,
     /// BalanceLoad streams that got their first list.
@@ -86,6 +94,24 @@ impl Counter {
     /// So many until now.
     #[must_use]
     pub fn total(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Gauge {
+    /// One more.
+    pub fn increment(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One less.
+    pub fn decrement(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// So many now.
+    #[must_use]
+    pub fn now(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

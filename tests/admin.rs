@@ -238,6 +238,7 @@ async fn metrics_follow_what_happens() {
     let counted = [
         (&counters.connections, "connections"),
         (&counters.connections_failed, "connections_failed"),
+        (&counters.connections_refused, "connections_refused"),
         (&counters.accept_errors, "accept_errors"),
         (&counters.streams, "streams_opened"),
         (&counters.streams_refused, "streams_refused"),

@@ -377,3 +377,76 @@ fn addresses_are_what_was_asked_for() {
     assert_eq!(balancer.grpclb().ip().to_string(), "127.0.0.1");
     assert!(TcpStream::connect_timeout(&balancer.admin(), Duration::from_secs(5)).is_ok());
 }
+
+#[test]
+fn a_balancer_that_stops_sends_its_clients_away_in_turn() {
+    let mut balancer = Balancer::start(&[]);
+    balancer.wait_ready();
+    const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let connect = |_| {
+        let mut stream = TcpStream::connect(balancer.grpclb()).unwrap();
+        stream.write_all(HELLO).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        stream
+    };
+    let mut clients: Vec<TcpStream> = (0..400).map(connect).collect();
+    eventually("all are served", || {
+        (metric(&balancer, "lookaside_connections_total") == 400.0).then_some(())
+    });
+    balancer.signal("-TERM");
+    // How many were open still, each time one or more had been closed.
+    let mut left = vec![clients.len()];
+    while !clients.is_empty() {
+        let gone = |stream: &mut TcpStream| loop {
+            match stream.read(&mut [0; 1024]) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
+            }
+        };
+        clients.retain_mut(|stream| !gone(stream));
+        if left.last() != Some(&clients.len()) {
+            left.push(clients.len());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(left.len() > 3, "{left:?}");
+    assert_eq!(balancer.wait().code(), Some(0));
+}
+
+#[test]
+fn clients_never_take_the_last_descriptor() {
+    let program = env!("CARGO_BIN_EXE_lookaside");
+    let run = format!(
+        "ulimit -n 120; exec {program} serve --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --registry-listen 127.0.0.1:0"
+    );
+    let mut child = Command::new("sh")
+        .args(["-c", &run])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
+    let address = |name: &str| {
+        let word = line.split_whitespace().find_map(|word| word.strip_prefix(name)).unwrap();
+        word.parse::<std::net::SocketAddr>().unwrap()
+    };
+    let clients: Vec<_> =
+        (0..200).map(|_| TcpStream::connect(address("grpclb=")).unwrap()).collect();
+    // There is room for those who look in, and for clients of the registry.
+    let url = format!("http://{}/metrics", address("admin="));
+    eventually("connections are refused, and metrics are shown", || {
+        let text = ureq::get(&url).call().ok()?.body_mut().read_to_string().ok()?;
+        text.lines()
+            .any(|line| {
+                line.strip_prefix("lookaside_connections_refused_total ").is_some_and(|n| n != "0")
+            })
+            .then_some(())
+    });
+    etcdctl(&address("registry=").to_string(), &["put", "a", "b"]);
+    drop(clients);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -30,12 +30,17 @@ const KINDS: [ClientKind; 4] =
 /// How one of the totals is shown: name (without `_total`), help, which.
 type Total<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const TOTALS: [Total<Counters>; 13] = [
+const TOTALS: [Total<Counters>; 14] = [
     ("connections", "TCP connections taken on the gRPC port", |c| c.connections.total()),
     (
         "connections_failed",
         "Connections that ended before they spoke HTTP/2: silent, or failed TLS",
         |c| c.connections_failed.total(),
+    ),
+    (
+        "connections_refused",
+        "Connections closed at once because there are as many as there may be",
+        |c| c.connections_refused.total(),
     ),
     ("accept_errors", "Times when no connection could be taken", |c| c.accept_errors.total()),
     ("streams_opened", "BalanceLoad streams that got their first list", |c| c.streams.total()),

@@ -10,7 +10,6 @@ use super::bad;
 use super::signals::StopSignals;
 use crate::app::App;
 use crate::config::ServeArgs;
-use crate::serve::raise_open_files;
 
 /// Runs the balancer. Needs a tokio runtime with time, I/O and signals.
 pub async fn run(args: &ServeArgs) -> ExitCode {
@@ -23,7 +22,6 @@ pub async fn run(args: &ServeArgs) -> ExitCode {
         Ok(stop) => stop,
         Err(error) => return fail(&error),
     };
-    raise_open_files();
     let app = match App::bind(config).await {
         Ok(app) => app,
         Err(error) => return fail(&error),

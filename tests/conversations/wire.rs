@@ -140,6 +140,7 @@ impl Balanced {
             counters: self.counters.clone(),
             tasks: TaskTracker::new(),
             drain: CancellationToken::new(),
+            connections_max: 1_000,
         };
         let peer: SocketAddr = "192.0.2.1:1234".parse().unwrap();
         (ours, tokio::spawn(async move { server.http2(theirs, peer).await }))
