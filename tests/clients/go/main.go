@@ -33,13 +33,6 @@ type command struct {
 	calls
 }
 
-// reply is the line that answers.
-type reply struct {
-	ID    uint64 `json:"id"`
-	OK    any    `json:"ok"`
-	Error string `json:"error,omitempty"`
-}
-
 // driver carries out commands.
 type driver struct {
 	mu       sync.Mutex
@@ -51,9 +44,9 @@ func main() {
 	out.SetEscapeHTML(false)
 	var writing sync.Mutex
 	answer := func(id uint64, ok any, err error) {
-		reply := reply{ID: id, OK: ok}
+		reply := map[string]any{"id": id, "ok": ok}
 		if err != nil {
-			reply.Error = err.Error()
+			reply = map[string]any{"id": id, "error": err.Error()}
 		}
 		writing.Lock()
 		defer writing.Unlock()
