@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod cluster;
 pub mod etcd;
+pub mod go;
 pub mod lookaside;
 pub mod proxy;
 pub mod python;

@@ -1,0 +1,113 @@
+//! The Go programs in `examples/`, as a user would run them.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use super::*;
+
+/// The example server; killed with its value.
+struct Server(Child);
+
+impl Server {
+    fn start(registry: &str, service: &str, format: &str) -> Self {
+        let mut server = Command::new(build("servers"));
+        server.args(["-etcd", registry, "-service", service, "-format", format, "-ttl", "5s"]);
+        Self(server.stderr(Stdio::piped()).spawn().expect("the server starts"))
+    }
+
+    /// The key it says that it has registered.
+    fn key(&mut self) -> String {
+        let stderr = self.0.stderr.take().expect("it is piped");
+        let mut lines = BufReader::new(stderr).lines().map_while(Result::ok);
+        let key = lines.find_map(|line| Some(line.split_once(" registered: ")?.1.to_owned()));
+        // What else it says must not block it.
+        thread::spawn(move || lines.for_each(drop));
+        key.expect("it registers")
+    }
+
+    /// Ends it in order, and waits until it has.
+    fn terminate(mut self) {
+        let id = self.0.id().to_string();
+        Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
+        eventually("it ends", || self.0.try_wait().expect("a child can be asked"));
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The client's answers to a number of calls.
+fn greetings(balancer: &Balancer, service: &str) -> Vec<String> {
+    let mut client = Command::new(build("clients"));
+    client.args(["-count", "4", "-interval", "10ms", &balancer.target(service)]);
+    let Output { stdout, .. } = client.output().expect("the client runs");
+    String::from_utf8_lossy(&stdout).lines().map(str::to_owned).collect()
+}
+
+/// That a server comes and, asked to end, takes its registration along at once.
+fn comes_and_goes(balancer: &Balancer, registry: &str, format: &str) {
+    let service = format!("greet-{format}");
+    let mut server = Server::start(registry, &service, format);
+    let key = server.key();
+    let greeting = format!("Hello world from {}", key.rsplit('/').next().unwrap());
+    eventually("the client is greeted", || {
+        (greetings(balancer, &service) == vec![greeting.clone(); 4]).then_some(())
+    });
+    server.terminate();
+    eventually("nobody is registered", || {
+        let (_, services) = balancer.get("/api/v1/services");
+        (!services.contains(&service)).then_some(())
+    });
+}
+
+#[test]
+fn the_go_examples_work_with_etcd_and_a_server_returns_when_etcd_forgets() {
+    let mut etcd = Etcd::start();
+    let balancer = balancer(&etcd);
+    for format in ["plain", "naming"] {
+        comes_and_goes(&balancer, &etcd.url(), format);
+    }
+    let mut server = Server::start(&etcd.url(), "hello", "plain");
+    let key = server.key();
+    // Its key is deleted, and later all of etcd's data is lost.
+    etcd.ctl(&["del", &key]);
+    let registered = |etcd: &Etcd| {
+        eventually("it registers again", || {
+            (etcd.ctl(&["get", "--keys-only", &key]).trim() == key).then_some(())
+        });
+    };
+    registered(&etcd);
+    etcd.restart_empty();
+    registered(&etcd);
+    server.terminate();
+}
+
+#[test]
+fn the_go_examples_work_with_the_embedded_registry() {
+    let balancer = lone_balancer(&[]);
+    for format in ["plain", "naming"] {
+        comes_and_goes(&balancer, &registry(&balancer), format);
+    }
+}
+
+/// Builds `examples/{kind}/go`; quick when nothing changed.
+fn build(kind: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let program = root.join("target/clients/examples-go").join(kind);
+    let path = format!("{}:/usr/local/go/bin", std::env::var("PATH").unwrap_or_default());
+    let need = Command::new(root.join("scripts/need")).arg("go").status();
+    assert!(need.is_ok_and(|status| status.success()), "scripts/need go: see above");
+    let built = Command::new("env")
+        .arg(format!("PATH={path}"))
+        .args(["GOTOOLCHAIN=auto", "go", "build", "-buildvcs=false", "-o"])
+        .args([program.as_path(), Path::new(".")])
+        .current_dir(root.join("examples").join(kind).join("go"))
+        .status();
+    assert!(built.is_ok_and(|status| status.success()), "go build: see above");
+    program
+}

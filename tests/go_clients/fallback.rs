@@ -1,0 +1,102 @@
+//! Go clients between the balancer's lists and the addresses that DNS gives.
+//!
+//! One lookaside answers DNS only: the name's own address there is the
+//! fallback server, and its SRV record leads to the balancer of the test.
+
+use super::*;
+use config::PICK_FIRST;
+
+/// DNS with an address to fall back to.
+struct Zone {
+    dns: Balancer,
+    /// Told apart by who answers: its port is the target's.
+    fallback: Backend,
+}
+
+impl Zone {
+    /// Whose SRV records lead to this address.
+    fn advertising(balancer: &str) -> Self {
+        let dns = lone_balancer(&["--advertise", balancer]);
+        let fallback = Backend::registered("fallback", &registry(&dns), "hello");
+        Self { dns, fallback }
+    }
+
+    fn open<'a>(&self, driver: &'a Driver, config: Option<&str>) -> Channel<'a> {
+        let target = format!("{}:{}", self.dns.target("hello"), self.fallback.addr().port());
+        driver.open(target, config)
+    }
+}
+
+/// An address of loopback at which nobody listens, for a balancer to take.
+pub(crate) fn nowhere() -> String {
+    format!("127.0.0.1:{}", support::free_port())
+}
+
+#[test]
+fn the_balancers_word_sends_clients_to_fallback_and_lists_bring_them_back() {
+    each_release(|driver| {
+        for config in [GRPCLB, PICK_FIRST] {
+            let balancer = lone_balancer(&["--when-empty", "fallback"]);
+            let zone = Zone::advertising(&balancer.grpclb().to_string());
+            // As the first word of a stream.
+            let client = zone.open(driver, Some(config));
+            shares(&client, &["fallback"]);
+            assert!(zone.fallback.tokens().iter().all(Option::is_none), "no list, no token");
+            let one = Backend::registered("one", &registry(&balancer), "hello");
+            shares(&client, &["one"]);
+            // And as a later one.
+            one.stop();
+            shares(&client, &["fallback"]);
+            let two = Backend::registered("two", &registry(&balancer), "hello");
+            shares(&client, &["two"]);
+            two.stop();
+        }
+    });
+}
+
+/// grpc-go waits ten seconds for a balancer that refuses its connections.
+#[test]
+fn a_client_that_finds_no_balancer_falls_back_and_returns_when_there_is_one() {
+    each_release(|driver| {
+        let address = nowhere();
+        let zone = Zone::advertising(&address);
+        let client = zone.open(driver, None);
+        shares(&client, &["fallback"]);
+        let balancer = lone_balancer(&["--listen", &address]);
+        let _one = Backend::registered("one", &registry(&balancer), "hello");
+        shares(&client, &["one"]);
+    });
+}
+
+#[test]
+fn a_client_that_finds_no_address_of_the_balancer_falls_back() {
+    let zone = Zone::advertising("balancer.invalid:12000");
+    each_release(|driver| shares(&zone.open(driver, None), &["fallback"]));
+}
+
+#[test]
+fn a_client_that_loses_balancer_and_backends_falls_back_and_returns() {
+    each_release(|driver| {
+        for balancer_first in [true, false] {
+            let address = nowhere();
+            let zone = Zone::advertising(&address);
+            let mut balancer = lone_balancer(&["--listen", &address]);
+            let one = Backend::registered("one", &registry(&balancer), "hello");
+            let client = zone.open(driver, None);
+            shares(&client, &["one"]);
+            if balancer_first {
+                // Its backends are enough.
+                balancer.kill();
+                shares(&client, &["one"]);
+                drop(one);
+            } else {
+                drop(one);
+                balancer.kill();
+            }
+            shares(&client, &["fallback"]);
+            let balancer = lone_balancer(&["--listen", &address]);
+            let _two = Backend::registered("two", &registry(&balancer), "hello");
+            shares(&client, &["two"]);
+        }
+    });
+}
