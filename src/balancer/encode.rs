@@ -60,6 +60,13 @@ impl EncodedList {
         Self::encode([pb::Server { load_balance_token, drop: true, ..Default::default() }])
     }
 
+    /// One entry that refuses every connection at once: no server can have
+    /// port 0. No token, for nobody will read it.
+    pub(super) fn unreachable() -> Self {
+        let ip_address = std::net::Ipv4Addr::LOCALHOST.octets().to_vec();
+        Self::encode([pb::Server { ip_address, ..Default::default() }])
+    }
+
     /// No entries.
     pub(super) fn empty() -> Self {
         Self::encode([])

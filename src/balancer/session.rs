@@ -26,6 +26,8 @@ pub(super) enum Directive {
     List(Arc<EncodedList>),
     /// There are none: fail calls that will not wait.
     Empty,
+    /// The same, in words that grpc-go understands.
+    Unreachable,
     /// There are none: fail calls.
     Drop,
     /// There are none: use the addresses that DNS gave.
@@ -55,9 +57,12 @@ pub(super) struct Told {
 /// of it for this client (`None`: nobody in it can serve).
 ///
 /// An empty list makes C-core and Java fail calls that will not wait and keep
-/// those that will, but grpc-go takes an empty first list for no list at all
-/// and lets every call hang. For grpc-go a lone drop entry does what the empty
-/// list does for the others.
+/// those that will. grpc-go needs an address in every list: it takes an empty
+/// first list for no list at all and lets every call hang, and with `pick_first`
+/// it does the same for a first list of drop entries; after a later one,
+/// releases before 1.34 never connect again. So for grpc-go an address that
+/// refuses every connection does what the empty list does for the others, and
+/// drop entries, which it reads only once it is connected, would add nothing.
 pub(super) fn directive(
     list: Option<Arc<EncodedList>>,
     when_empty: WhenEmpty,
@@ -65,7 +70,8 @@ pub(super) fn directive(
 ) -> Directive {
     match (list, when_empty, kind) {
         (Some(list), ..) => Directive::List(list),
-        (None, WhenEmpty::Wait, ClientKind::Go) | (None, WhenEmpty::Drop, _) => Directive::Drop,
+        (None, WhenEmpty::Wait | WhenEmpty::Drop, ClientKind::Go) => Directive::Unreachable,
+        (None, WhenEmpty::Drop, _) => Directive::Drop,
         (None, WhenEmpty::Wait, _) => Directive::Empty,
         (None, WhenEmpty::Fallback, _) => Directive::Fallback,
     }
@@ -96,6 +102,7 @@ impl Session {
         let (what, entries) = match &directive {
             Directive::List(list) => ("list", list.len()),
             Directive::Empty => ("empty", 0),
+            Directive::Unreachable => ("unreachable", 1),
             Directive::Drop => ("drop", 1),
             Directive::Fallback => ("fallback", 0),
         };
@@ -111,6 +118,7 @@ impl Session {
         let list = match directive {
             Directive::List(list) => list,
             Directive::Empty => &EncodedList::empty(),
+            Directive::Unreachable => &EncodedList::unreachable(),
             Directive::Drop => &EncodedList::drop_all(),
             Directive::Fallback => {
                 let fallback = response(Kind::FallbackResponse(pb::FallbackResponse {}));
@@ -135,6 +143,7 @@ impl Directive {
         match (self, other) {
             (Self::List(a), Self::List(b)) => Arc::ptr_eq(a, b),
             (Self::Empty, Self::Empty)
+            | (Self::Unreachable, Self::Unreachable)
             | (Self::Drop, Self::Drop)
             | (Self::Fallback, Self::Fallback) => true,
             _ => false,

@@ -62,7 +62,8 @@ fn nothing_is_told_twice() {
     let first = list();
     session.tell(first.clone());
     assert_eq!(messages(session.tell(first)), ["nothing"]);
-    for directive in [Directive::Empty, Directive::Drop, Directive::Fallback] {
+    use Directive::{Drop, Empty, Fallback, Unreachable};
+    for directive in [Empty, Unreachable, Drop, Fallback] {
         session.tell(directive.clone());
         assert_eq!(messages(session.tell(directive)), ["nothing"]);
     }
@@ -86,11 +87,11 @@ fn without_backends_each_kind_of_client_gets_what_it_understands() {
         let told = session().tell(directive(None, when_empty, kind)).unwrap();
         assert_eq!(told.what, expected, "{when_empty:?} {kind:?}");
     };
-    check(WhenEmpty::Wait, Go, "drop");
+    check(WhenEmpty::Wait, Go, "unreachable");
+    check(WhenEmpty::Drop, Go, "unreachable");
+    check(WhenEmpty::Fallback, Go, "fallback");
     for kind in [Core, Java, Other] {
         check(WhenEmpty::Wait, kind, "empty");
-    }
-    for kind in [Go, Core, Java, Other] {
         check(WhenEmpty::Drop, kind, "drop");
         check(WhenEmpty::Fallback, kind, "fallback");
     }
