@@ -182,6 +182,7 @@ impl App {
         let settings = self.config.balancer.clone();
         let balancer =
             Balancer::new(settings, catalog.clone(), Arc::clone(&ledger), counters.clone());
+        tasks.spawn("stalled clients", balancer.clone().sweep());
         let (others, report_health) = health::routes(readiness.watch());
         tasks.spawn("health", report_health);
         let server = Server {

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
 use http_body::Body;
 use prost::Message;
+use tokio::sync::Notify;
 use tonic::{Code, Status};
 
 use crate::catalog::{Catalog, Known};
@@ -90,6 +91,8 @@ struct Shared {
 
 /// Clients say their name at once; one that has not after this long will not.
 const NAME_WITHIN: Duration = Duration::from_secs(5);
+/// Often enough for clients that are let go after a minute.
+const SWEEP_EVERY: Duration = Duration::from_secs(15);
 /// A longer user agent is cut: it is only shown.
 const USER_AGENT_MAX: usize = 256;
 
@@ -113,17 +116,30 @@ impl Balancer {
         Arc::new(move || clients.view())
     }
 
+    /// Lets clients go that do not take what is new for them, for ever.
+    pub async fn sweep(self) {
+        loop {
+            tokio::time::sleep(SWEEP_EVERY).await;
+            let stalled = self.0.clients.sweep(tokio::time::Instant::now().into_std());
+            if stalled > 0 {
+                tracing::info!(stalled, "clients do not read and are let go");
+            }
+        }
+    }
+
     /// Answers one request: waits for the client's name, then refuses it with
-    /// a status alone, or answers with a stream.
+    /// a status alone, or answers with a stream. `leave` is told when the
+    /// connection must end.
     pub(crate) async fn balance_load<B>(
         &self,
         request: Request<B>,
         peer: SocketAddr,
+        leave: Arc<Notify>,
     ) -> Response<Option<BalanceStream<B>>>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let opened = Instant::now();
+        let opened = tokio::time::Instant::now().into_std();
         let (parts, mut body) = request.into_parts();
         let mut messages = Messages::default();
         let first = tokio::time::timeout(NAME_WITHIN, first_message(&mut body, &mut messages));
@@ -132,7 +148,7 @@ impl Balancer {
             .await
             .unwrap_or_else(|_| Err(late()))
             .and_then(|message| self.name(message))
-            .and_then(|name| self.open(&name, &parts.headers, peer, opened));
+            .and_then(|name| self.open(&name, &parts.headers, peer, leave, opened));
         let (session, client, view) = match opened {
             Ok(opened) => opened,
             Err(status) => {
@@ -164,6 +180,7 @@ impl Balancer {
         name: &str,
         headers: &HeaderMap,
         peer: SocketAddr,
+        leave: Arc<Notify>,
         opened: Instant,
     ) -> Result<(Session, clients::Registered, Arc<views::View>), Status> {
         let target = Target::parse(name, &self.0.settings.zone)
@@ -181,7 +198,7 @@ impl Balancer {
             user_agent.unwrap_or_default().chars().take(USER_AGENT_MAX).collect();
         let kind = ClientKind::from_user_agent(&user_agent);
         let peer = Peer { addr: peer, user_agent, kind, name: name.to_owned() };
-        let client = self.0.clients.register(peer, opened);
+        let client = self.0.clients.register(peer, view.clone(), leave, opened);
         Ok((Session::new(self.0.settings.report_interval, random()), client, view))
     }
 }

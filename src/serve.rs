@@ -18,6 +18,7 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -166,9 +167,11 @@ impl Server {
     {
         let (stream, spoke) = Inbound::new(stream);
         let services = self.services.clone();
+        let leave = Arc::new(Notify::new());
+        let told_to_leave = leave.clone();
         let service = hyper::service::service_fn(move |request| {
-            let services = services.clone();
-            async move { services.call(request, peer).await }
+            let (services, leave) = (services.clone(), leave.clone());
+            async move { services.call(request, peer, leave).await }
         });
         let connection = http2::Builder::new(Spawner(self.tasks.clone()))
             .timer(TokioTimer::new())
@@ -183,7 +186,7 @@ impl Server {
         let mut connection = pin!(connection);
         let mut patience = pin!(tokio::time::sleep(SPEAK_WITHIN));
         let mut waiting = true;
-        loop {
+        let turn = loop {
             tokio::select! {
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
@@ -197,11 +200,14 @@ impl Server {
                         return false;
                     }
                 }
-                () = self.drain.cancelled() => break,
+                () = self.drain.cancelled() => {
+                    // Another balancer takes it in; not all at once.
+                    let open = self.counters.connections_open.now();
+                    break limits::spread(open).mul_f64(fraction());
+                }
+                () = told_to_leave.notified() => break Duration::ZERO,
             }
-        }
-        // Another balancer takes it in; not all at once.
-        let turn = limits::spread(self.counters.connections_open.now()).mul_f64(fraction());
+        };
         if tokio::time::timeout(turn, connection.as_mut()).await.is_err() {
             connection.as_mut().graceful_shutdown();
             let _ = tokio::time::timeout(LAST_WORDS, connection).await;
@@ -238,9 +244,10 @@ impl Services {
         &self,
         request: Request<Incoming>,
         peer: SocketAddr,
+        leave: Arc<Notify>,
     ) -> Result<hyper::Response<ServeBody>, Infallible> {
         if request.uri().path() == PATH && body::is_grpc(&request) {
-            let response = self.balancer.balance_load(request, peer).await;
+            let response = self.balancer.balance_load(request, peer, leave).await;
             return Ok(response.map(ServeBody::from));
         }
         let request = request.map(tonic::body::Body::new);

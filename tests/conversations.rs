@@ -538,6 +538,33 @@ async fn a_peer_that_answers_no_ping_is_let_go() {
     assert!((Duration::from_secs(30)..=Duration::from_secs(60)).contains(&after), "{after:?}");
 }
 
+/// It answers pings, so keepalive cannot tell; but it never opens its window.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_for_a_minute_is_let_go() {
+    let mut balanced = Balanced::start(WhenEmpty::Wait).await;
+    tokio::spawn(balanced.balancer.clone().sweep());
+    balanced.put("hello a 10.0.0.1:1").await;
+    let mut reading = balanced.open(GO, "hello").await;
+    reading.first_servers().await;
+    let _stalled = balanced.open_with_window(0, GO, "hello").await;
+    while balanced.clients().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    // The first list waits in the connection; this one is not even asked for.
+    balanced.put("hello b 10.0.0.2:2").await;
+    assert_eq!(reading.servers().await.len(), 2);
+    let began = tokio::time::Instant::now();
+    while balanced.clients().len() == 2 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(began.elapsed() >= Duration::from_secs(55), "{:?}", began.elapsed());
+    assert!(began.elapsed() <= Duration::from_secs(120), "{:?}", began.elapsed());
+    // One that has nothing to read is not stalled, however long that lasts.
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    balanced.put("hello c 10.0.0.3:3").await;
+    assert_eq!(reading.servers().await.len(), 3);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_never_speaks_is_let_go() {
     let balanced = Balanced::start(WhenEmpty::Wait).await;

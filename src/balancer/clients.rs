@@ -7,13 +7,16 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
+use tokio::sync::Notify;
 
 use crate::load::Calls;
 use crate::model::{ClientKind, ServiceName};
 use crate::telemetry::ClientView;
+
+use super::views::{Version, View};
 
 /// All rows.
 #[derive(Default)]
@@ -40,8 +43,15 @@ pub(super) struct Registered {
 struct Row {
     peer: Peer,
     opened: Instant,
+    view: Arc<View>,
+    /// Told when the client's connection must end.
+    leave: Arc<Notify>,
     now: Mutex<Now>,
 }
+
+/// A client that has not taken what is new for it after this long never will,
+/// though its connection lives: it is let go, and begins anew.
+const STALLED_MAX: Duration = Duration::from_secs(60);
 
 struct Now {
     service: Option<ServiceName>,
@@ -50,11 +60,21 @@ struct Now {
     revision: i64,
     told_at: Instant,
     calls: Calls,
+    /// What of its view it has seen; nothing at first.
+    seen: Option<Version>,
+    /// Since when there has been something newer.
+    behind_since: Option<Instant>,
 }
 
 impl Clients {
     /// Adds a row for a stream that opens now.
-    pub(super) fn register(self: &Arc<Self>, peer: Peer, opened: Instant) -> Registered {
+    pub(super) fn register(
+        self: &Arc<Self>,
+        peer: Peer,
+        view: Arc<View>,
+        leave: Arc<Notify>,
+        opened: Instant,
+    ) -> Registered {
         let now = Now {
             service: None,
             told: "nothing",
@@ -62,11 +82,18 @@ impl Clients {
             revision: 0,
             told_at: opened,
             calls: Calls::default(),
+            seen: None,
+            behind_since: None,
         };
-        let row = Arc::new(Row { peer, opened, now: Mutex::new(now) });
+        let row = Arc::new(Row { peer, opened, view, leave, now: Mutex::new(now) });
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.rows.insert(id, row.clone());
         Registered { table: self.clone(), id, row }
+    }
+
+    /// Lets those go that take nothing, and says how many these are.
+    pub(super) fn sweep(&self, now: Instant) -> usize {
+        self.rows.iter().filter(|row| row.let_go_if_stalled(now)).count()
     }
 
     /// Every open stream, oldest first.
@@ -81,6 +108,13 @@ impl Clients {
 impl Registered {
     pub(super) fn kind(&self) -> ClientKind {
         self.row.peer.kind
+    }
+
+    /// The stream has been asked for what is new, and knows this.
+    pub(super) fn saw(&self, version: Version) {
+        let mut now = self.row.now.lock().unwrap_or_else(PoisonError::into_inner);
+        now.seen = Some(version);
+        now.behind_since = None;
     }
 
     /// The stream was handed something new.
@@ -121,6 +155,20 @@ impl Drop for Registered {
 }
 
 impl Row {
+    fn let_go_if_stalled(&self, at: Instant) -> bool {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.seen == Some(self.view.version()) {
+            now.behind_since = None;
+            return false;
+        }
+        let since = *now.behind_since.get_or_insert(at);
+        let stalled = at.saturating_duration_since(since) >= STALLED_MAX;
+        if stalled {
+            self.leave.notify_one();
+        }
+        stalled
+    }
+
     fn view(&self) -> ClientView {
         let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         ClientView {

@@ -24,7 +24,7 @@ use super::clients::Registered;
 use super::encode::Frame;
 use super::message::{self, Messages};
 use super::session::{self, Session};
-use super::views::View;
+use super::views::{Version, View};
 use super::{Shared, pb};
 
 use pb::load_balance_request::LoadBalanceRequestType as Kind;
@@ -110,6 +110,7 @@ impl<B: Body<Data = Bytes> + Unpin> BalanceStream<B> {
             let Some(known) = ready!(Pin::new(&mut self.known).poll_next(cx)) else {
                 return Poll::Ready(None);
             };
+            self.client.saw(Version::of(&known));
             // A name whose service was there and is not: never to be taken
             // from a registry that has not been read.
             if known == Known::Syncing {

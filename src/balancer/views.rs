@@ -31,6 +31,10 @@ pub(super) struct View {
     owner: Arc<Views>,
 }
 
+/// Tells one state of a view from another, for as long as either is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Version(usize);
+
 struct Latest {
     of: Arc<ServiceSnapshot>,
     /// `None`: nobody in it can serve this target.
@@ -64,6 +68,11 @@ impl View {
     /// What is known of the target's service, now and later.
     pub(super) fn known(&self) -> watch::Receiver<Known> {
         self.subscription.known.clone()
+    }
+
+    /// The newest state there is.
+    pub(super) fn version(&self) -> Version {
+        Version::of(&self.subscription.known.borrow())
     }
 
     /// Whether the catalog has closed since: then nothing more will be known.
@@ -103,6 +112,16 @@ impl View {
             tracing::warn!(%service, cut, "list is over the size clients take: its end is cut off");
         }
         Some(list)
+    }
+}
+
+impl Version {
+    pub(super) fn of(known: &Known) -> Self {
+        Self(match known {
+            Known::Syncing => 0,
+            Known::Absent => 1,
+            Known::Present(snapshot) => Arc::as_ptr(snapshot) as usize,
+        })
     }
 }
 

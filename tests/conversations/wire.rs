@@ -114,9 +114,20 @@ impl Balanced {
 
     /// A new connection with one stream, before anything is said on it.
     pub async fn connect(&self, user_agent: &str) -> Stream {
+        self.connect_with_window(1 << 20, user_agent).await
+    }
+
+    /// A stream that has said its name, and will take so many bytes.
+    pub async fn open_with_window(&self, window: u32, user_agent: &str, name: &str) -> Stream {
+        let mut stream = self.connect_with_window(window, user_agent).await;
+        stream.initial(name);
+        stream
+    }
+
+    async fn connect_with_window(&self, window: u32, user_agent: &str) -> Stream {
         let (ours, _serving) = self.connect_raw();
         let (mut client, connection) =
-            client::Builder::new().initial_window_size(1 << 20).handshake(ours).await.unwrap();
+            client::Builder::new().initial_window_size(window).handshake(ours).await.unwrap();
         tokio::spawn(connection);
         let request = Request::post(format!("http://balancer{PATH}"))
             .header("content-type", "application/grpc")
