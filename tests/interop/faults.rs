@@ -80,6 +80,9 @@ pub fn restart(world: &World, driver: &Driver) {
     two.stop();
     client.shares(&["one"]);
     balancer = again(world, balancer);
+    // The list was taken: only then are there reports. Calls made before that
+    // are the old stream's, and nobody's.
+    eventually("it reports", || (metric(&balancer, "lookaside_reports_total") > 0).then_some(()));
     let report = client.call(&Calls::new(20));
     assert_eq!(report.from("one"), 20, "{report:?}");
     eventually("all calls are reported", || (reported(&balancer, "finished") >= 20).then_some(()));

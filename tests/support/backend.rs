@@ -13,6 +13,7 @@ use lookaside::registry::etcd::Connect;
 use lookaside::registry::record::Format;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::transport::{Identity, ServerTlsConfig};
@@ -37,7 +38,8 @@ pub struct Backend {
     addr: SocketAddr,
     seen: Arc<Seen>,
     held: Option<Held>,
-    stop: Option<oneshot::Sender<()>>,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<Result<(), tonic::transport::Error>>,
 }
 
 struct Seen {
@@ -93,7 +95,7 @@ impl Backend {
             server = server.tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
         }
         let (stop, stopped) = oneshot::channel::<()>();
-        runtime.spawn(
+        let served = runtime.spawn(
             server.add_service(GreeterServer::new(greetings)).serve_with_incoming_shutdown(
                 TcpListenerStream::new(listener),
                 async {
@@ -101,7 +103,7 @@ impl Backend {
                 },
             ),
         );
-        Self { runtime, id: id.to_owned(), addr, seen, held: None, stop: Some(stop) }
+        Self { runtime, id: id.to_owned(), addr, seen, held: None, stop, served }
     }
 
     /// One that has registered.
@@ -154,7 +156,9 @@ impl Backend {
     /// Deregisters, finishes what it is doing, and ends.
     pub fn stop(mut self) -> SocketAddr {
         self.withdraw();
-        drop(self.stop.take());
+        drop(self.stop);
+        let served = async { tokio::time::timeout(PATIENCE, self.served).await };
+        self.runtime.block_on(served).expect("calls end").unwrap().unwrap();
         self.addr
     }
 
