@@ -52,7 +52,7 @@ pub fn skipped(reason: Skipped) -> ! {
 /// Cells at a time. They mostly wait, for clients' timers above all.
 const SIDE_BY_SIDE: usize = 6;
 /// A case has waits of its own, each bounded; this bounds their sum.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(300);
 
 thread_local! {
     /// What a case's own thread last said of a panic, with its place.
@@ -73,6 +73,7 @@ fn every_client_passes_every_case() {
         format!("{}/{}", language.name, case.name).contains(&selected)
     };
     say_where_cases_panic();
+    take_every_descriptor();
     let languages: Vec<_> = Language::all()
         .filter(|language| CASES.iter().any(|case| chosen(language, case)))
         .collect();
@@ -170,4 +171,13 @@ fn say_where_cases_panic() {
         LAST_PANIC.set(info.to_string());
         usual(info);
     }));
+}
+
+/// A thousand backends are as many connections, here and in the drivers, which
+/// inherit the limit.
+fn take_every_descriptor() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("up to the hard limit anyone may");
 }

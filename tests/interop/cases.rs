@@ -16,7 +16,7 @@ pub struct Case {
     pub run: fn(&World, &Driver),
 }
 
-/// In the table's order; those that wait longest come first among the faults.
+/// In the table's order, which is also the one they begin in.
 pub const CASES: &[Case] = &[
     case("six steps, config from the client", lists::six_steps),
     case("six steps, config from DNS", lists::six_steps_by_txt),

@@ -99,7 +99,7 @@ impl Table {
 
     /// All cells as words, and the notes they refer to by number.
     fn grid(&self) -> (Vec<Vec<String>>, Vec<String>) {
-        let mut notes: Vec<&str> = Vec::new();
+        let mut notes: Vec<String> = Vec::new();
         let mut head = vec!["case".to_owned()];
         head.extend(self.columns.iter().map(|Column { language, version }| match version {
             Ok(version) => format!("{language}: {version}"),
@@ -112,9 +112,9 @@ impl Table {
                 let (word, note) = match cell {
                     None => ("", None),
                     Some(Outcome::Passed) => ("ok", None),
-                    Some(Outcome::Failed(why)) => ("FAILED", Some(first_line(why))),
-                    Some(Outcome::NotApplicable(why)) => ("n/a", Some(first_line(why))),
-                    Some(Outcome::Skipped(why)) => ("skipped", Some(first_line(why))),
+                    Some(Outcome::Failed(why)) => ("FAILED", Some(in_short(why))),
+                    Some(Outcome::NotApplicable(why)) => ("n/a", Some(in_short(why))),
+                    Some(Outcome::Skipped(why)) => ("skipped", Some(in_short(why))),
                 };
                 row.push(match note {
                     None => word.to_owned(),
@@ -142,10 +142,10 @@ impl Table {
     }
 }
 
-/// The message's first line that says anything: a panic's own comes after its
-/// place.
-fn first_line(why: &str) -> &str {
-    let mut lines = why.lines();
-    let place = lines.next().unwrap_or_default();
-    if place.starts_with("panicked at") { lines.next().unwrap_or(place) } else { place }
+/// A message on one line of bounded length, without the place that a panic's
+/// begins with.
+fn in_short(why: &str) -> String {
+    let said = why.lines().filter(|line| !line.starts_with("panicked at"));
+    let line = said.map(str::trim).collect::<Vec<_>>().join(" ");
+    line.chars().take(300).collect()
 }

@@ -251,6 +251,16 @@ impl Channel<'_> {
         assert_eq!(report.succeeded(), many, "{report:?}");
     }
 
+    /// That calls which do not wait come to fail, and long before their
+    /// deadline.
+    #[track_caller]
+    pub fn is_unavailable(&self) {
+        let calls = Calls::new(3).timeout(PATIENCE / 3);
+        self.until("calls that do not wait fail UNAVAILABLE", &calls, |report| {
+            report.failed() == 3 && report.errors.keys().all(|e| e.starts_with("UNAVAILABLE"))
+        });
+    }
+
     /// Makes such calls again and again until their report is as wanted.
     #[track_caller]
     pub fn until(&self, what: &str, calls: &Calls, wanted: impl Fn(&Report) -> bool) -> Report {

@@ -71,7 +71,9 @@ impl Language {
     /// What makes it impossible to run it here.
     pub fn obstacle(&self) -> Option<String> {
         if self.asks_system && !namespaces() {
-            return Some("it asks /etc/resolv.conf, and there are no mount namespaces here".into());
+            return Some(
+                "it asks /etc/resolv.conf, and only root on Linux can stand in for it".into(),
+            );
         }
         self.build().err()
     }
