@@ -4,12 +4,13 @@
 # The demo and the documentation say target/release/lookaside.
 export CARGO_TARGET_DIR := target
 
-.PHONY: help build demo test lint clean
+.PHONY: help build demo test interop lint clean
 
 help:
 	@echo "make build  the program, as target/release/lookaside"
 	@echo "make demo   the whole job on this machine; DEMO_SECONDS=20, 0 = until Ctrl-C"
 	@echo "make test   every test, with real etcd and real clients"
+	@echo "make interop  real clients of every language through every case, as a table"
 	@echo "make lint   formatting, clippy and documentation, without a warning"
 	@echo "make clean  removes everything that was built"
 
@@ -23,6 +24,9 @@ demo: build
 
 test:
 	@scripts/test
+
+interop:
+	@scripts/interop
 
 lint:
 	@scripts/lint

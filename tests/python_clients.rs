@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use lookaside::model::Weight;
 use support::backend::Backend;
+use support::client::{Calls, Driver, Options};
 use support::etcd::Etcd;
 use support::eventually;
+use support::language::PYTHON;
 use support::lookaside::Balancer;
-use support::python::{Calls, Channel, Driver, Options, Report};
 
 fn balancer(etcd: &Etcd) -> Balancer {
     let balancer = Balancer::start(&["--etcd", &etcd.url(), "--report-interval", "1s"]);
@@ -18,31 +19,11 @@ fn balancer(etcd: &Etcd) -> Balancer {
     balancer
 }
 
-/// That a hundred calls for each backend are shared to within one call per
-/// hundred, once the client has connected to all and to no others.
-#[track_caller]
-fn shares(channel: &Channel<'_>, ids: &[&str]) {
-    let (few, many) = (ids.len() as u64 * 4, ids.len() as u64 * 100);
-    let all_answer = |report: &Report| {
-        report.failed() == 0
-            && ids.iter().all(|id| report.from(id) == 4)
-            && report.succeeded() == few
-    };
-    eventually("calls go to all of these alike, and to no others", || {
-        all_answer(&channel.call(&Calls::waiting(few))).then_some(())
-    });
-    let report = channel.call(&Calls::new(many));
-    for id in ids {
-        assert!(report.from(id).abs_diff(100) <= ids.len() as u64, "{id}: {report:?}");
-    }
-    assert_eq!(report.succeeded(), many, "{report:?}");
-}
-
 /// The six steps in which such a system has always been tried by hand.
 fn six_steps(options: impl Fn(String) -> Options) {
     let mut etcd = Etcd::start();
     let balancer = balancer(&etcd);
-    let driver = Driver::start();
+    let driver = Driver::start(&PYTHON);
     let options = || options(balancer.target("hello_service"));
     let start = |id, url: &str| Backend::registered(id, url, "hello_service");
 
@@ -50,7 +31,7 @@ fn six_steps(options: impl Fn(String) -> Options) {
     let (s1, s2, s3) =
         (start("s1", &etcd.url()), start("s2", &etcd.url()), start("s3", &etcd.url()));
     let client = driver.open(&options());
-    shares(&client, &["s1", "s2", "s3"]);
+    client.shares(&["s1", "s2", "s3"]);
 
     // 2. One stops, and no call is lost on the way.
     client.start(&Calls::new(1).every(Duration::from_millis(5)));
@@ -61,12 +42,12 @@ fn six_steps(options: impl Fn(String) -> Options) {
     });
     let meanwhile = client.stop();
     assert_eq!(meanwhile.failed(), 0, "{meanwhile:?}");
-    shares(&client, &["s2", "s3"]);
+    client.shares(&["s2", "s3"]);
 
     // 3. It returns and shares again.
     let mut s1 = Backend::start_at("s1", addr);
     s1.register(&etcd.url(), "hello_service");
-    shares(&client, &["s1", "s2", "s3"]);
+    client.shares(&["s1", "s2", "s3"]);
 
     // 4. etcd stops: calls go on, for new clients too.
     etcd.kill();
@@ -74,15 +55,15 @@ fn six_steps(options: impl Fn(String) -> Options) {
         let (_, metrics) = balancer.get("/metrics");
         metrics.contains("lookaside_registry_stale 1").then_some(())
     });
-    shares(&client, &["s1", "s2", "s3"]);
-    shares(&driver.open(&options()), &["s1", "s2", "s3"]);
+    client.shares(&["s1", "s2", "s3"]);
+    driver.open(&options()).shares(&["s1", "s2", "s3"]);
 
     // 5. etcd returns: servers come and go again.
     etcd.restart();
     let s4 = start("s4", &etcd.url());
-    shares(&client, &["s1", "s2", "s3", "s4"]);
+    client.shares(&["s1", "s2", "s3", "s4"]);
     s4.stop();
-    shares(&client, &["s1", "s2", "s3"]);
+    client.shares(&["s1", "s2", "s3"]);
 
     // 6. All stop: calls that wait do so, and go through when one returns.
     s1.stop();
@@ -115,7 +96,7 @@ fn the_six_steps_with_dns_naming_grpclb() {
 fn a_client_that_came_first_is_served_when_servers_come() {
     let etcd = Etcd::start();
     let balancer = balancer(&etcd);
-    let driver = Driver::start();
+    let driver = Driver::start(&PYTHON);
     let client = driver.open(&Options::grpclb(balancer.target("game.dev")));
     let early = client.call(&Calls::new(3));
     assert!(early.errors.keys().all(|error| error.starts_with("UNAVAILABLE")), "{early:?}");
@@ -123,10 +104,10 @@ fn a_client_that_came_first_is_served_when_servers_come() {
     let one = Backend::registered("1", &etcd.url(), "dev/game");
     assert_eq!(waiting.wait().from("1"), 1);
     let two = Backend::registered("2", &etcd.url(), "dev/game");
-    shares(&client, &["1", "2"]);
+    client.shares(&["1", "2"]);
     // One instance by its name.
     let only_two = driver.open(&Options::grpclb(balancer.target("id--2.game.dev")));
-    shares(&only_two, &["2"]);
+    only_two.shares(&["2"]);
     drop(one);
     two.stop();
 }
@@ -135,7 +116,7 @@ fn a_client_that_came_first_is_served_when_servers_come() {
 fn backends_see_tokens_and_the_balancer_counts_calls() {
     let etcd = Etcd::start();
     let balancer = balancer(&etcd);
-    let driver = Driver::start();
+    let driver = Driver::start(&PYTHON);
     let one = Backend::registered("one", &etcd.url(), "hello");
     let client = driver.open(&Options::grpclb(balancer.target("hello")));
     let report = client.call(&Calls::waiting(50));
@@ -160,7 +141,7 @@ fn backends_see_tokens_and_the_balancer_counts_calls() {
 fn weights_are_exact_shares() {
     let etcd = Etcd::start();
     let balancer = balancer(&etcd);
-    let driver = Driver::start();
+    let driver = Driver::start(&PYTHON);
     let (mut heavy, mut light, mut none) =
         (Backend::start("heavy"), Backend::start("light"), Backend::start("none"));
     heavy.register_with(&etcd.url(), "hello", Weight(30));
@@ -178,11 +159,11 @@ fn weights_are_exact_shares() {
 fn a_balancer_that_returns_finds_its_clients_again_and_no_call_fails() {
     let etcd = Etcd::start();
     let mut first = balancer(&etcd);
-    let driver = Driver::start();
+    let driver = Driver::start(&PYTHON);
     let _one = Backend::registered("one", &etcd.url(), "hello");
     let two = Backend::registered("two", &etcd.url(), "hello");
     let client = driver.open(&Options::grpclb(first.target("hello")));
-    shares(&client, &["one", "two"]);
+    client.shares(&["one", "two"]);
     client.start(&Calls::new(1).every(Duration::from_millis(5)));
     let (grpclb, dns) = (first.grpclb().to_string(), first.dns().to_string());
     first.kill();
@@ -205,7 +186,7 @@ fn a_balancer_that_returns_finds_its_clients_again_and_no_call_fails() {
     let meanwhile = client.stop();
     assert_eq!(meanwhile.failed(), 0, "{meanwhile:?}");
     two.stop();
-    shares(&client, &["one"]);
+    client.shares(&["one"]);
     // Its reports count on the new stream: the first list was unlike the last.
     client.call(&Calls::new(20));
     eventually("calls are reported again", || {
@@ -220,7 +201,7 @@ fn a_balancer_that_returns_finds_its_clients_again_and_no_call_fails() {
 #[test]
 fn without_backends_clients_see_what_the_operator_chose() {
     let etcd = Etcd::start();
-    let driver = Driver::start();
+    let driver = Driver::start(&PYTHON);
     for (mode, waits) in [("wait", true), ("drop", false)] {
         let balancer = Balancer::start(&["--etcd", &etcd.url(), "--when-empty", mode]);
         balancer.wait_ready();
@@ -239,7 +220,7 @@ fn in_fallback_clients_use_what_dns_says_and_return_from_it() {
     let etcd = Etcd::start();
     let balancer = Balancer::start(&["--etcd", &etcd.url(), "--when-empty", "fallback"]);
     balancer.wait_ready();
-    let driver = Driver::start();
+    let driver = Driver::start(&PYTHON);
     // The name's own address is the fallback; its port is the target's.
     let fallback = Backend::start("fallback");
     let mut one = Backend::start("one");
@@ -250,5 +231,5 @@ fn in_fallback_clients_use_what_dns_says_and_return_from_it() {
     let report = client.call(&Calls::new(1).timeout(Duration::from_secs(10)));
     assert_eq!(report.failed(), 1, "{report:?}");
     one.register_with(&etcd.url(), "hello", Weight(1));
-    shares(&client, &["one"]);
+    client.shares(&["one"]);
 }

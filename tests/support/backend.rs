@@ -2,6 +2,7 @@
 //! what they were asked.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,8 +12,11 @@ use lookaside::registry::Registration;
 use lookaside::registry::etcd::Connect;
 use lookaside::registry::record::Format;
 use tokio::runtime::Runtime;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+use tonic::transport::{Identity, ServerTlsConfig};
 
 use super::PATIENCE;
 
@@ -22,22 +26,33 @@ mod pb {
 
 use pb::greeter_server::{Greeter, GreeterServer};
 
+/// The prefix below which balancers look by default.
+pub const PREFIX: &str = "/etcd3_naming/";
+/// Calls that greet this name are answered after [`Backend::release`].
+pub const HOLD: &str = "hold";
+
 /// A server; gone with its value, as if it had crashed.
 pub struct Backend {
     runtime: Runtime,
     id: String,
     addr: SocketAddr,
-    asked: Asked,
+    seen: Arc<Seen>,
     held: Option<Held>,
-    stop: Option<oneshot::Sender<()>>,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<Result<(), tonic::transport::Error>>,
 }
 
-/// The `lb-token` of each call, where it had one.
-type Asked = Arc<Mutex<Vec<Option<String>>>>;
+struct Seen {
+    /// The `lb-token` of each call, where it had one.
+    tokens: Mutex<Vec<Option<String>>>,
+    /// How many calls wait, and for what: that it is closed.
+    held: AtomicUsize,
+    gate: Semaphore,
+}
 
 struct Greetings {
     id: String,
-    asked: Asked,
+    seen: Arc<Seen>,
 }
 
 impl Backend {
@@ -47,6 +62,21 @@ impl Backend {
     }
 
     pub fn start_at(id: &str, addr: SocketAddr) -> Self {
+        Self::serve(id, addr, None)
+    }
+
+    /// One that speaks TLS.
+    pub fn start_tls(id: &str, identity: Identity) -> Self {
+        Self::serve(id, "127.0.0.1:0".parse().unwrap(), Some(identity))
+    }
+
+    /// One at every address of this machine, on one port. It answers with the
+    /// address at which it was asked, as its id.
+    pub fn everywhere() -> Self {
+        Self::serve("", "0.0.0.0:0".parse().unwrap(), None)
+    }
+
+    fn serve(id: &str, addr: SocketAddr, identity: Option<Identity>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -54,17 +84,26 @@ impl Backend {
             .unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind(addr)).unwrap();
         let addr = listener.local_addr().unwrap();
-        let asked = Asked::default();
-        let greetings = Greetings { id: id.to_owned(), asked: asked.clone() };
+        let seen = Arc::new(Seen {
+            tokens: Mutex::default(),
+            held: AtomicUsize::new(0),
+            gate: Semaphore::new(0),
+        });
+        let greetings = Greetings { id: id.to_owned(), seen: seen.clone() };
+        let mut server = tonic::transport::Server::builder();
+        if let Some(identity) = identity {
+            server = server.tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
+        }
         let (stop, stopped) = oneshot::channel::<()>();
-        runtime.spawn(
-            tonic::transport::Server::builder()
-                .add_service(GreeterServer::new(greetings))
-                .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
+        let served = runtime.spawn(
+            server.add_service(GreeterServer::new(greetings)).serve_with_incoming_shutdown(
+                TcpListenerStream::new(listener),
+                async {
                     drop(stopped.await);
-                }),
+                },
+            ),
         );
-        Self { runtime, id: id.to_owned(), addr, asked, held: None, stop: Some(stop) }
+        Self { runtime, id: id.to_owned(), addr, seen, held: None, stop, served }
     }
 
     /// One that has registered.
@@ -79,9 +118,14 @@ impl Backend {
     }
 
     pub fn register_with(&mut self, etcd: &str, service: &str, weight: Weight) {
+        self.register_below(PREFIX, etcd, service, weight);
+    }
+
+    /// Below another prefix; what was held before is forgotten, not withdrawn.
+    pub fn register_below(&mut self, prefix: &str, etcd: &str, service: &str, weight: Weight) {
         let options = register::Options {
             connect: Connect::new(&[etcd], None, None).unwrap(),
-            prefix: "/etcd3_naming/".into(),
+            prefix: prefix.into(),
             registration: Registration {
                 service: ServiceName::new(service).unwrap(),
                 id: self.id.as_str().into(),
@@ -102,12 +146,19 @@ impl Backend {
         self.held = Some(held);
     }
 
-    /// Deregisters, finishes what it is doing, and ends.
-    pub fn stop(mut self) -> SocketAddr {
+    /// Deregisters, and goes on serving.
+    pub fn withdraw(&mut self) {
         if let Some(held) = self.held.take() {
             self.runtime.block_on(held.withdraw()).unwrap();
         }
-        drop(self.stop.take());
+    }
+
+    /// Deregisters, finishes what it is doing, and ends.
+    pub fn stop(mut self) -> SocketAddr {
+        self.withdraw();
+        drop(self.stop);
+        let served = async { tokio::time::timeout(PATIENCE, self.served).await };
+        self.runtime.block_on(served).expect("calls end").unwrap().unwrap();
         self.addr
     }
 
@@ -117,7 +168,17 @@ impl Backend {
 
     /// The tokens of the calls so far.
     pub fn tokens(&self) -> Vec<Option<String>> {
-        self.asked.lock().unwrap().clone()
+        self.seen.tokens.lock().unwrap().clone()
+    }
+
+    /// How many calls it keeps waiting, those to [`HOLD`].
+    pub fn held(&self) -> usize {
+        self.seen.held.load(Ordering::SeqCst)
+    }
+
+    /// Answers them, now and from now on.
+    pub fn release(&self) {
+        self.seen.gate.close();
     }
 }
 
@@ -129,8 +190,23 @@ impl Greeter for Greetings {
     ) -> Result<tonic::Response<pb::HelloReply>, tonic::Status> {
         let token = request.metadata().get("lb-token");
         let token = token.map(|token| token.to_str().unwrap().to_owned());
-        self.asked.lock().unwrap().push(token);
-        let message = format!("Hello {} from {}", request.into_inner().name, self.id);
+        self.seen.tokens.lock().unwrap().push(token);
+        let id = if self.id.is_empty() { asked_at(&request) } else { self.id.clone() };
+        let name = request.into_inner().name;
+        if name == HOLD {
+            self.seen.held.fetch_add(1, Ordering::SeqCst);
+            // It has no permits: this ends when it is closed.
+            drop(self.seen.gate.acquire().await);
+        }
+        let message = format!("Hello {name} from {id}");
         Ok(tonic::Response::new(pb::HelloReply { message }))
     }
+}
+
+/// The address of ours that the call came to, without its port.
+fn asked_at<T>(request: &tonic::Request<T>) -> String {
+    let plain = request.extensions().get::<TcpConnectInfo>();
+    let tls = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
+    let info = plain.or(tls.map(TlsConnectInfo::get_ref));
+    info.and_then(TcpConnectInfo::local_addr).map(|addr| addr.ip().to_string()).unwrap_or_default()
 }

@@ -30,6 +30,12 @@ impl Balancer {
     /// `--etcd` in `args` there is no embedded registry.
     #[track_caller]
     pub fn start(args: &[&str]) -> Self {
+        Self::try_start(args).unwrap_or_else(|log| panic!("lookaside {args:?}:\n{log}"))
+    }
+
+    /// The same where it may fail, as it does when another took its port. The
+    /// error is its log.
+    pub fn try_start(args: &[&str]) -> Result<Self, String> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lookaside"));
         // Settings of whoever runs the tests are not the test's.
         for (name, _) in std::env::vars_os() {
@@ -58,9 +64,12 @@ impl Balancer {
         });
         let mut balancer = Self { child, listening: String::new(), log };
         balancer.listening = line_rx.recv_timeout(PATIENCE).unwrap_or_default();
-        let log = balancer.log();
-        assert!(balancer.listening.starts_with("listening "), "lookaside {args:?}:\n{log}");
-        balancer
+        if balancer.listening.starts_with("listening ") {
+            return Ok(balancer);
+        }
+        // Its log is complete when it has ended.
+        balancer.kill();
+        Err(balancer.log())
     }
 
     /// Where clients find the balancer.

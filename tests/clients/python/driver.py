@@ -1,18 +1,6 @@
-"""A real grpcio client, steered over standard input by lines of JSON.
+"""A real grpcio client, steered by lines of JSON: see ../README.md.
 
-Each command is an object with "id", "do" and its arguments; each gets one
-line of JSON back with the same "id" and either "ok" or "error". Commands run
-side by side, so a call that waits holds up nothing.
-
-    open   channel, target, options: [[key, value], ...]
-    call   channel, count, timeout, wait_for_ready, every, name, details
-    start  channel, timeout, wait_for_ready, every, name: calls until stop
-    stop   channel: ends what start began, and reports it
-    close  channel
-
-A report is {"answers": {text: count}, "errors": {"CODE: details": count}},
-and with "details" also "calls": [{"answer" or "error", "metadata"}, ...] in
-their order. The client is unmodified: nothing here knows of lookaside.
+The client is unmodified: nothing here knows of lookaside.
 """
 
 import collections
@@ -51,9 +39,22 @@ class Report:
 class Channel:
     """One channel, with connections of its own."""
 
-    def __init__(self, target, options):
-        options = [("grpc.use_local_subchannel_pool", 1), *map(tuple, options)]
-        self.channel = grpc.insecure_channel(target, options=options)
+    def __init__(self, target, config, idle_seconds, fallback_seconds, ca, options):
+        settings = {"grpc.use_local_subchannel_pool": 1, "grpc.dns_enable_srv_queries": 1}
+        if config is None:
+            settings["grpc.service_config_disable_resolution"] = 0
+        else:
+            settings["grpc.service_config"] = config
+        if idle_seconds is not None:
+            settings["grpc.client_idle_timeout_ms"] = int(idle_seconds * 1000)
+        if fallback_seconds is not None:
+            settings["grpc.grpclb_fallback_timeout_ms"] = int(fallback_seconds * 1000)
+        settings = [*settings.items(), *map(tuple, options)]
+        if ca is None:
+            self.channel = grpc.insecure_channel(target, options=settings)
+        else:
+            credentials = grpc.ssl_channel_credentials(pathlib.Path(ca).read_bytes())
+            self.channel = grpc.secure_channel(target, credentials, options=settings)
         self.greeter = services.GreeterStub(self.channel)
         self.stopping = threading.Event()
         self.background = None
@@ -128,7 +129,9 @@ class Driver:
         with self.lock:
             print(json.dumps(reply), file=self.out, flush=True)
 
-    def carry_out(self, do, channel, **arguments):
+    def carry_out(self, do, channel=None, **arguments):
+        if do == "hello":
+            return {"version": f"grpcio {grpc.__version__}"}
         if do == "open":
             self.channels[channel] = Channel(**arguments)
             return None

@@ -1,36 +1,58 @@
-//! Real grpcio clients: one Python process, many channels, steered by
-//! `tests/clients/python/driver.py`.
+//! Real, unmodified gRPC clients in any language: one process, many channels,
+//! steered over its standard input. `tests/clients/README.md` has the protocol.
+//!
+//! What a language cannot do ends the test by a panic with the value
+//! [`Unsupported`], which those who try many languages catch.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::panic::panic_any;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::PATIENCE;
+use super::language::{Language, Resolver};
+use super::{PATIENCE, try_eventually};
 
 /// The config that selects grpclb.
 pub const GRPCLB: &str = r#"{"loadBalancingConfig":[{"grpclb":{}}]}"#;
+/// The same, each list's backends being tried in order.
+pub const GRPCLB_PICK_FIRST: &str =
+    r#"{"loadBalancingConfig":[{"grpclb":{"childPolicy":[{"pick_first":{}}]}}]}"#;
 
 /// A process of clients; ends with its value.
 pub struct Driver {
+    language: Language,
     child: Child,
     stdin: Mutex<ChildStdin>,
     waiting: Waiting,
     number: AtomicU64,
 }
 
+/// What a driver says that its language's gRPC does not offer, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsupported(pub String);
+
 /// How a channel is opened.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Options {
-    target: String,
-    args: Vec<(String, Value)>,
+    pub target: String,
+    /// Service config; `None`: what DNS says (TXT).
+    pub config: Option<String>,
+    /// The channel rests after so many seconds without calls.
+    pub idle_seconds: Option<f64>,
+    /// How long it waits for a first list before it uses the addresses that
+    /// DNS gave. Ten seconds without this.
+    pub fallback_seconds: Option<f64>,
+    /// Whose certificates are trusted, a PEM file; `None`: no TLS.
+    pub ca: Option<String>,
+    /// Raw channel arguments, for C-core alone.
+    pub options: Vec<(String, Value)>,
 }
 
 /// One client channel, with connections of its own; closed with its value.
@@ -87,12 +109,17 @@ pub struct Pending {
 type Waiting = Arc<Mutex<Option<HashMap<u64, SyncSender<Result<Value, String>>>>>>;
 
 impl Driver {
-    pub fn start() -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut child = Command::new(python(root))
-            .arg(root.join("tests/clients/python/driver.py"))
-            // A proxy of the machine's has no business on loopback.
-            .env("no_grpc_proxy", "127.0.0.1,localhost,.internal")
+    /// With the machine's resolver; builds the driver first, if need be.
+    #[track_caller]
+    pub fn start(language: &Language) -> Self {
+        Self::start_with(language, &Resolver::System)
+    }
+
+    #[track_caller]
+    pub fn start_with(language: &Language, resolver: &Resolver) -> Self {
+        language.build().unwrap_or_else(|why| panic!("{}: {why}", language.name));
+        let mut child = language
+            .command(resolver)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -102,15 +129,26 @@ impl Driver {
         let waiting = Waiting::new(Mutex::new(Some(HashMap::new())));
         let replies = Arc::clone(&waiting);
         std::thread::spawn(move || hand_out(stdout, &replies));
-        Self { child, stdin, waiting, number: AtomicU64::new(1) }
+        Self { language: *language, child, stdin, waiting, number: AtomicU64::new(1) }
+    }
+
+    pub fn language(&self) -> Language {
+        self.language
+    }
+
+    /// Name and version of the library under test.
+    #[track_caller]
+    pub fn version(&self) -> String {
+        let mut hello = self.send(0, json!({"do": "hello"}), PATIENCE).reply();
+        serde_json::from_value(hello["version"].take()).expect("a version is text")
     }
 
     /// Opens a channel. It connects with its first call.
     #[track_caller]
     pub fn open(&self, options: &Options) -> Channel<'_> {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let Options { target, args } = options;
-        let command = json!({"do": "open", "target": target, "options": args});
+        let mut command = serde_json::to_value(options).expect("numbers and text");
+        command["do"] = "open".into();
         self.begin(number, command, Duration::ZERO).reply();
         Channel { driver: self, number }
     }
@@ -118,9 +156,13 @@ impl Driver {
     /// Sends a command for a channel. Its reply may take `longer` than usual.
     #[track_caller]
     fn begin(&self, channel: u64, mut command: Value, longer: Duration) -> Pending {
-        let id = self.number.fetch_add(1, Ordering::Relaxed);
-        command["id"] = id.into();
         command["channel"] = channel.into();
+        self.send(self.number.fetch_add(1, Ordering::Relaxed), command, PATIENCE + longer)
+    }
+
+    #[track_caller]
+    fn send(&self, id: u64, mut command: Value, patience: Duration) -> Pending {
+        command["id"] = id.into();
         let (reply_tx, reply) = sync_channel(1);
         match self.waiting.lock().expect("no holder panics").as_mut() {
             Some(waiting) => waiting.insert(id, reply_tx),
@@ -128,7 +170,7 @@ impl Driver {
         };
         let mut stdin = self.stdin.lock().expect("no holder panics");
         writeln!(stdin, "{command}").expect("the driver listens");
-        Pending { reply, patience: PATIENCE + longer }
+        Pending { reply, patience }
     }
 }
 
@@ -140,35 +182,26 @@ impl Drop for Driver {
 }
 
 impl Options {
-    /// A channel without options, to a server or to a name.
-    pub fn plain(target: impl Into<String>) -> Self {
-        Self { target: target.into(), args: Vec::new() }
-    }
-
     /// grpclb by SRV records; its config given by the client itself.
     pub fn grpclb(target: impl Into<String>) -> Self {
-        Self::plain(target).arg("grpc.dns_enable_srv_queries", 1).arg("grpc.service_config", GRPCLB)
+        Self {
+            target: target.into(),
+            config: Some(GRPCLB.to_owned()),
+            idle_seconds: None,
+            fallback_seconds: None,
+            ca: None,
+            options: Vec::new(),
+        }
     }
 
     /// grpclb by SRV records; its config taken from DNS (TXT).
     pub fn txt(target: impl Into<String>) -> Self {
-        Self::plain(target)
-            .arg("grpc.dns_enable_srv_queries", 1)
-            .arg("grpc.service_config_disable_resolution", 0)
+        Self { config: None, ..Self::grpclb(target) }
     }
 
-    /// How long it waits for a first list before it uses the addresses that
-    /// DNS gave. Ten seconds without this.
-    #[must_use]
-    pub fn fallback_timeout(self, timeout: Duration) -> Self {
-        self.arg("grpc.grpclb_fallback_timeout_ms", timeout.as_millis() as u64)
-    }
-
-    /// A channel argument of grpc's.
-    #[must_use]
-    pub fn arg(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.args.push((name.to_owned(), value.into()));
-        self
+    /// No grpclb: to a server, or to all addresses of a name.
+    pub fn direct(target: impl Into<String>) -> Self {
+        Self { config: Some("{}".to_owned()), ..Self::grpclb(target) }
     }
 }
 
@@ -199,6 +232,45 @@ impl Channel<'_> {
     #[track_caller]
     pub fn stop(&self) -> Report {
         self.driver.begin(self.number, json!({"do": "stop"}), Duration::ZERO).wait()
+    }
+
+    /// That a hundred calls for each backend are shared to within one call per
+    /// hundred, once the client has connected to all and to no others.
+    #[track_caller]
+    pub fn shares(&self, ids: &[&str]) {
+        let (few, many) = (ids.len() as u64 * 4, ids.len() as u64 * 100);
+        // Waiting calls could go another way: Ruby's have a channel of their own.
+        let calls = Calls::new(few).timeout(PATIENCE / 6);
+        self.until("calls go to all of these alike, and to no others", &calls, |r| {
+            r.succeeded() == few && ids.iter().all(|id| r.from(id) == 4)
+        });
+        let report = self.call(&Calls::new(many));
+        for id in ids {
+            assert!(report.from(id).abs_diff(100) <= ids.len() as u64, "{id}: {report:?}");
+        }
+        assert_eq!(report.succeeded(), many, "{report:?}");
+    }
+
+    /// That calls which do not wait come to fail, and long before their
+    /// deadline.
+    #[track_caller]
+    pub fn is_unavailable(&self) {
+        let calls = Calls::new(3).timeout(PATIENCE / 3);
+        self.until("calls that do not wait fail UNAVAILABLE", &calls, |report| {
+            report.failed() == 3 && report.errors.keys().all(|e| e.starts_with("UNAVAILABLE"))
+        });
+    }
+
+    /// Makes such calls again and again until their report is as wanted.
+    #[track_caller]
+    pub fn until(&self, what: &str, calls: &Calls, wanted: impl Fn(&Report) -> bool) -> Report {
+        let mut last = Report::default();
+        let found = try_eventually(|| {
+            last = self.call(calls);
+            wanted(&last).then_some(())
+        });
+        assert!(found.is_some(), "gave up waiting: {what}; last seen: {last:?}");
+        last
     }
 }
 
@@ -237,6 +309,11 @@ impl Calls {
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout: timeout.as_secs_f64(), ..self }
+    }
+
+    #[must_use]
+    pub fn name(self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self }
     }
 
     #[must_use]
@@ -279,8 +356,11 @@ impl Pending {
     fn reply(self) -> Value {
         match self.reply.recv_timeout(self.patience) {
             Ok(Ok(value)) => value,
-            Ok(Err(error)) => panic!("the driver refuses: {error}"),
-            Err(error) => panic!("no reply from the driver: {error}"),
+            Ok(Err(error)) => match error.strip_prefix("unsupported: ") {
+                Some(what) => panic_any(Unsupported(what.to_owned())),
+                None => panic!("the driver refuses: {error}"),
+            },
+            Err(error) => panic!("no reply from the driver ({error}): has it crashed?"),
         }
     }
 }
@@ -304,14 +384,4 @@ fn hand_out(stdout: ChildStdout, waiting: &Waiting) {
         }
     }
     waiting.lock().expect("no holder panics").take();
-}
-
-/// The environment's interpreter. Makes the environment if it is not there.
-fn python(root: &Path) -> &'static Path {
-    static PYTHON: OnceLock<std::path::PathBuf> = OnceLock::new();
-    PYTHON.get_or_init(|| {
-        let status = Command::new(root.join("scripts/need")).arg("python").status();
-        assert!(status.is_ok_and(|status| status.success()), "scripts/need python: see above");
-        root.join("target/python/bin/python")
-    })
 }

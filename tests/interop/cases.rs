@@ -1,0 +1,49 @@
+//! The list of cases. Each has a world and a driver of its own, and fails by a
+//! panic.
+
+mod empty;
+mod faults;
+mod lists;
+mod security;
+
+use crate::support::client::Driver;
+use crate::world::World;
+
+/// What every client must do alike, or as its family does.
+pub struct Case {
+    /// As in the table.
+    pub name: &'static str,
+    pub run: fn(&World, &Driver),
+}
+
+/// In the table's order, which is also the one they begin in.
+pub const CASES: &[Case] = &[
+    case("six steps, config from the client", lists::six_steps),
+    case("six steps, config from DNS", lists::six_steps_by_txt),
+    case("client first, servers later", lists::client_first),
+    case("weights are exact shares", lists::weights),
+    case("removal spares calls in flight", lists::removal_in_flight),
+    case("backends see lb-token", lists::tokens),
+    case("reported calls equal calls made", lists::reports),
+    case("without backends: wait", empty::wait),
+    case("without backends: drop", empty::drop),
+    case("without backends: fallback and return", empty::fallback),
+    case("backends listed but unreachable", empty::unreachable),
+    case("fallback before start and return", faults::fallback_before_start),
+    case("fallback after loss of all and return", faults::fallback_after_loss),
+    case("two balancers, one killed", faults::two_balancers),
+    case("balancer restarted, reports right", faults::restart),
+    case("stream refused: backoff", faults::refused),
+    case("IPv6 backends", lists::ipv6),
+    case("TLS, right names", security::right_names),
+    case("TLS, wrong balancer name", security::wrong_balancer),
+    case("TLS, wrong backend name", security::wrong_backend),
+    case("port, trailing dot, mixed case", lists::spellings),
+    case("1,000 backends", lists::thousand),
+    case("pick_first spreads over clients", lists::pick_first),
+    case("idle channel lets go and returns", lists::idleness),
+];
+
+const fn case(name: &'static str, run: fn(&World, &Driver)) -> Case {
+    Case { name, run }
+}

@@ -1,0 +1,261 @@
+//! Who answers whom: shares, removals, names, large and small services.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use etcd_client::{Client, Txn, TxnOp};
+use lookaside::model::Weight;
+
+use crate::support::backend::{Backend, HOLD};
+use crate::support::client::{Calls, Driver, GRPCLB_PICK_FIRST, Options};
+use crate::support::etcd::Etcd;
+use crate::support::{PATIENCE, eventually};
+use crate::world::{SERVICE, World, metric, reported, streams};
+use crate::{Skipped, skipped};
+
+pub fn six_steps(world: &World, driver: &Driver) {
+    take_six_steps(world, driver, Options::grpclb);
+}
+
+pub fn six_steps_by_txt(world: &World, driver: &Driver) {
+    take_six_steps(world, driver, Options::txt);
+}
+
+/// The six steps in which such a system has always been tried by hand.
+fn take_six_steps(world: &World, driver: &Driver, options: impl Fn(String) -> Options) {
+    let mut etcd = Etcd::start();
+    let balancer = world.balancer(&["--etcd", &etcd.url()]);
+    let open = || driver.open(&options(world.target(&balancer)));
+    let start = |id, etcd: &Etcd| {
+        let mut backend = Backend::start(id);
+        world.register_at(etcd, &mut backend);
+        backend
+    };
+
+    // 1. Three servers get equal shares.
+    let (s1, s2, s3) = (start("s1", &etcd), start("s2", &etcd), start("s3", &etcd));
+    let client = open();
+    client.shares(&["s1", "s2", "s3"]);
+
+    // 2. One stops, and no call is lost on the way.
+    client.start(&Calls::new(1).every(Duration::from_millis(5)));
+    let addr = s1.stop();
+    eventually("s1 is listed no longer", || {
+        let (_, service) = balancer.get(&format!("/api/v1/services/{SERVICE}"));
+        (!service.contains("\"s1\"")).then_some(())
+    });
+    let meanwhile = client.stop();
+    assert_eq!(meanwhile.failed(), 0, "{meanwhile:?}");
+    client.shares(&["s2", "s3"]);
+
+    // 3. It returns and shares again.
+    let mut s1 = Backend::start_at("s1", addr);
+    world.register_at(&etcd, &mut s1);
+    client.shares(&["s1", "s2", "s3"]);
+
+    // 4. etcd stops: calls go on, for new clients too.
+    etcd.kill();
+    eventually("the balancer notices", || {
+        (metric(&balancer, "lookaside_registry_stale") == 1).then_some(())
+    });
+    client.shares(&["s1", "s2", "s3"]);
+    open().shares(&["s1", "s2", "s3"]);
+
+    // 5. etcd returns: servers come and go again.
+    etcd.restart();
+    let s4 = start("s4", &etcd);
+    client.shares(&["s1", "s2", "s3", "s4"]);
+    s4.stop();
+    client.shares(&["s1", "s2", "s3"]);
+
+    // 6. All stop: calls that wait do so, and go through when one returns.
+    for server in [s1, s2, s3] {
+        server.stop();
+    }
+    client.is_unavailable();
+    let waiting = client.begin(&Calls::waiting(1));
+    let newcomer = open();
+    let waiting_too = newcomer.begin(&Calls::waiting(1));
+    let s5 = start("s5", &etcd);
+    assert_eq!(waiting.wait().from("s5"), 1);
+    assert_eq!(waiting_too.wait().from("s5"), 1);
+    s5.stop();
+}
+
+pub fn client_first(world: &World, driver: &Driver) {
+    let balancer = world.balancer(&[]);
+    let client = driver.open(&Options::grpclb(world.target(&balancer)));
+    client.is_unavailable();
+    let waiting = client.begin(&Calls::waiting(1));
+    let _one = world.backend("1");
+    assert_eq!(waiting.wait().from("1"), 1);
+    let _two = world.backend("2");
+    client.shares(&["1", "2"]);
+    // One instance by its name.
+    let only_two = format!("id--2.{SERVICE}.{}", world.zone());
+    driver.open(&Options::grpclb(world.target_of(&balancer, &only_two))).shares(&["2"]);
+}
+
+pub fn weights(world: &World, driver: &Driver) {
+    let balancer = world.balancer(&[]);
+    let (mut heavy, mut light, mut none) =
+        (Backend::start("heavy"), Backend::start("light"), Backend::start("none"));
+    world.register_with(&mut heavy, Weight(30));
+    world.register_with(&mut light, Weight(10));
+    world.register_with(&mut none, Weight(0));
+    let client = driver.open(&Options::grpclb(world.target(&balancer)));
+    let report =
+        client.until("both are in use", &Calls::waiting(400), |report| report.from("light") == 100);
+    assert_eq!((report.from("heavy"), report.from("none")), (300, 0));
+}
+
+pub fn removal_in_flight(world: &World, driver: &Driver) {
+    let balancer = world.balancer(&[]);
+    let (mut goes, stays) = (world.backend("goes"), world.backend("stays"));
+    let client = driver.open(&Options::grpclb(world.target(&balancer)));
+    client.shares(&["goes", "stays"]);
+    // Two of four turns are its own, whoever begins.
+    let calls = Calls::new(1).name(HOLD).timeout(PATIENCE);
+    let held: Vec<_> = (0..4).map(|_| client.begin(&calls)).collect();
+    eventually("all four have arrived", || (goes.held() + stays.held() == 4).then_some(()));
+    assert_eq!(goes.held(), 2);
+    goes.withdraw();
+    client.shares(&["stays"]);
+    goes.release();
+    stays.release();
+    let answers = held.into_iter().map(|call| call.wait().from("goes")).sum::<u64>();
+    assert_eq!(answers, 2, "calls under way are answered by whom they were sent to");
+}
+
+pub fn tokens(world: &World, driver: &Driver) {
+    let balancer = world.balancer(&[]);
+    let one = world.backend("one");
+    let client = driver.open(&Options::grpclb(world.target(&balancer)));
+    assert_eq!(client.call(&Calls::waiting(20)).from("one"), 20);
+    let (_, service) = balancer.get(&format!("/api/v1/services/{SERVICE}"));
+    assert_eq!(one.tokens().len(), 20);
+    for token in one.tokens() {
+        let token = token.expect("every call carries a token");
+        let (backend, _) = token.split_once('~').unwrap_or((&token, ""));
+        assert!(token.len() < 50 && service.contains(backend), "{token} {service}");
+    }
+}
+
+pub fn reports(world: &World, driver: &Driver) {
+    let balancer = world.balancer(&[]);
+    let _one = world.backend("one");
+    let client = driver.open(&Options::grpclb(world.target(&balancer)));
+    assert_eq!(client.call(&Calls::waiting(50)).from("one"), 50);
+    let counts = |balancer| {
+        ["started", "finished", "known_received", "failed_to_send", "dropped"]
+            .map(|what| reported(balancer, what))
+    };
+    eventually("all calls are reported", || (counts(&balancer)[1] >= 50).then_some(()));
+    assert_eq!(counts(&balancer), [50, 50, 50, 0, 0]);
+}
+
+pub fn spellings(world: &World, driver: &Driver) {
+    let balancer = world.balancer(&[]);
+    let _one = world.backend("one");
+    let zone = world.zone();
+    let upper = zone.to_uppercase();
+    for name in [
+        format!("hello.{zone}"),
+        format!("hello.{zone}:8080"),
+        format!("hello.{zone}."),
+        format!("hello.{zone}.:8080"),
+        format!("HeLLo.{upper}"),
+    ] {
+        let client = driver.open(&Options::grpclb(world.target_of(&balancer, &name)));
+        let report = client.call(&Calls::waiting(3));
+        assert_eq!(report.from("one"), 3, "{name}: {report:?}");
+        assert_eq!(streams(&balancer), 1, "{name}: it asked the balancer");
+        drop(client);
+        eventually("its stream has ended", || (streams(&balancer) == 0).then_some(()));
+    }
+}
+
+pub fn ipv6(world: &World, driver: &Driver) {
+    let loopback = "[::1]:0".parse().expect("an address");
+    if std::net::TcpListener::bind(loopback).is_err() {
+        skipped(Skipped("no IPv6 on this machine".to_owned()));
+    }
+    let balancer = world.balancer(&[]);
+    let mut six = Backend::start_at("six", loopback);
+    world.register(&mut six);
+    let client = driver.open(&Options::grpclb(world.target(&balancer)));
+    client.shares(&["six"]);
+    let _four = world.backend("four");
+    client.shares(&["four", "six"]);
+}
+
+pub fn thousand(world: &World, driver: &Driver) {
+    const ALL: usize = 1000;
+    if !cfg!(target_os = "linux") {
+        skipped(Skipped("one loopback address only on this machine".to_owned()));
+    }
+    let server = Backend::everywhere();
+    let address = |n: usize| {
+        let [.., high, low] = u32::try_from(n).expect("a small number").to_be_bytes();
+        Ipv4Addr::new(127, 32, high, low)
+    };
+    let keys = (1..=ALL).map(|n| {
+        let value = format!("{}:{}", address(n), server.addr().port());
+        (world.key(&format!("{n}")), value)
+    });
+    put_all(&world.etcd().url(), keys.collect());
+    let balancer = world.balancer(&[]);
+    let client = driver.open(&Options::grpclb(world.target(&balancer)));
+    let all: BTreeSet<String> =
+        (1..=ALL).map(|n| format!("Hello test from {}", address(n))).collect();
+    // Each is used exactly once in a round.
+    client.until("all thousand answer", &Calls::waiting(ALL as u64), |report| {
+        report.answers.len() == ALL && report.answers.keys().all(|answer| all.contains(answer))
+    });
+}
+
+pub fn pick_first(world: &World, driver: &Driver) {
+    let balancer = world.balancer(&[]);
+    let ids = ["1", "2", "3"];
+    let _backends = ids.map(|id| world.backend(id));
+    let options = Options {
+        config: Some(GRPCLB_PICK_FIRST.to_owned()),
+        ..Options::grpclb(world.target(&balancer))
+    };
+    // That one of three is nobody's first is less likely than 1 to 10^6.
+    let clients: Vec<_> = (0..40).map(|_| driver.open(&options)).collect();
+    let calls: Vec<_> = clients.iter().map(|client| client.begin(&Calls::waiting(4))).collect();
+    let mut used = BTreeSet::new();
+    for report in calls.into_iter().map(|calls| calls.wait()) {
+        let by: Vec<_> = ids.into_iter().filter(|id| report.from(id) == 4).collect();
+        assert_eq!(by.len(), 1, "a client uses one backend for all calls: {report:?}");
+        used.extend(by);
+    }
+    assert_eq!(used, BTreeSet::from(ids));
+}
+
+pub fn idleness(world: &World, driver: &Driver) {
+    let balancer = world.balancer(&[]);
+    let _one = world.backend("one");
+    let options = Options { idle_seconds: Some(1.0), ..Options::grpclb(world.target(&balancer)) };
+    let client = driver.open(&options);
+    assert_eq!(client.call(&Calls::waiting(3)).from("one"), 3);
+    eventually("its stream has ended", || (streams(&balancer) == 0).then_some(()));
+    // Servers that came while it rested.
+    let _two = world.backend("two");
+    client.shares(&["one", "two"]);
+}
+
+/// Writes keys, a hundred in a transaction.
+fn put_all(etcd: &str, keys: Vec<(String, String)>) {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let mut client = Client::connect([etcd], None).await.expect("etcd is there");
+        for keys in keys.chunks(100) {
+            let puts = keys.iter().map(|(key, value)| TxnOp::put(&**key, &**value, None));
+            let puts = Txn::new().and_then(puts.collect::<Vec<_>>());
+            client.txn(puts).await.expect("etcd takes it");
+        }
+    });
+}

@@ -1,0 +1,151 @@
+//! The table of languages and cases: for people at a terminal, for documents,
+//! and as a list of what failed.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use crate::Outcome;
+
+/// A language: its version, or why it cannot run here.
+pub struct Column {
+    pub language: &'static str,
+    pub version: Result<String, String>,
+}
+
+/// One row a case, one column a language; a cell that did not run is empty.
+pub struct Table {
+    columns: Vec<Column>,
+    rows: Vec<(&'static str, Vec<Option<Outcome>>)>,
+}
+
+/// Where a complete run leaves its table.
+pub fn path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/interop.md")
+}
+
+impl Table {
+    pub fn new(columns: Vec<Column>, cases: Vec<&'static str>) -> Self {
+        let unrun = |column: &Column| column.version.clone().err().map(Outcome::Skipped);
+        let row = |case| (case, columns.iter().map(unrun).collect());
+        let rows = cases.into_iter().map(row).collect();
+        Self { columns, rows }
+    }
+
+    /// Why a language cannot run here.
+    pub fn obstacle(&self, column: usize) -> Option<&str> {
+        self.columns[column].version.as_ref().err().map(String::as_str)
+    }
+
+    pub fn fill(&mut self, row: usize, column: usize, outcome: Outcome) {
+        self.rows[row].1[column] = Some(outcome);
+    }
+
+    /// In the messages of the cases.
+    pub fn failures(&self) -> Vec<String> {
+        let failed = |(language, case, outcome): (&str, &str, &Outcome)| match outcome {
+            Outcome::Failed(why) => Some(format!("{language}/{case}: {why}")),
+            _ => None,
+        };
+        self.cells().filter_map(failed).collect()
+    }
+
+    /// Languages, or single cells, that this machine cannot run, and why.
+    pub fn skipped(&self) -> Vec<(String, String)> {
+        let mut skipped: Vec<_> = self
+            .columns
+            .iter()
+            .filter_map(|column| Some((column.language.to_owned(), column.version.clone().err()?)))
+            .collect();
+        for (language, case, outcome) in self.cells() {
+            let whole = skipped.iter().any(|(name, _)| name == language);
+            if let (Outcome::Skipped(why), false) = (outcome, whole) {
+                skipped.push((format!("{language}/{case}"), why.clone()));
+            }
+        }
+        skipped
+    }
+
+    /// With columns that line up.
+    pub fn text(&self) -> String {
+        let (grid, notes) = self.grid();
+        let width = |column: usize| grid.iter().map(|row| row[column].chars().count()).max();
+        let mut text = String::from("\n");
+        for row in &grid {
+            for (column, cell) in row.iter().enumerate() {
+                let width = width(column).unwrap_or(0);
+                write!(text, "{cell:width$}  ").expect("a string takes it");
+            }
+            text.truncate(text.trim_end().len());
+            text.push('\n');
+        }
+        text + "\n" + &notes.join("\n")
+    }
+
+    /// As a table of Markdown, with the reasons below it.
+    pub fn markdown(&self) -> String {
+        let (grid, notes) = self.grid();
+        let mut text = String::new();
+        for (index, row) in grid.iter().enumerate() {
+            writeln!(text, "| {} |", row.join(" | ")).expect("a string takes it");
+            if index == 0 {
+                writeln!(text, "|{}", "---|".repeat(row.len())).expect("a string takes it");
+            }
+        }
+        for note in notes {
+            write!(text, "\n{note}\n").expect("a string takes it");
+        }
+        text
+    }
+
+    /// All cells as words, and the notes they refer to by number.
+    fn grid(&self) -> (Vec<Vec<String>>, Vec<String>) {
+        let mut notes: Vec<String> = Vec::new();
+        let mut head = vec!["case".to_owned()];
+        head.extend(self.columns.iter().map(|Column { language, version }| match version {
+            Ok(version) => format!("{language}: {version}"),
+            Err(_) => (*language).to_owned(),
+        }));
+        let mut grid = vec![head];
+        for (case, cells) in &self.rows {
+            let mut row = vec![(*case).to_owned()];
+            for cell in cells {
+                let (word, note) = match cell {
+                    None => ("", None),
+                    Some(Outcome::Passed) => ("ok", None),
+                    Some(Outcome::Failed(why)) => ("FAILED", Some(in_short(why))),
+                    Some(Outcome::NotApplicable(why)) => ("n/a", Some(in_short(why))),
+                    Some(Outcome::Skipped(why)) => ("skipped", Some(in_short(why))),
+                };
+                row.push(match note {
+                    None => word.to_owned(),
+                    Some(note) => {
+                        let known = notes.iter().position(|known| *known == note);
+                        let index = known.unwrap_or_else(|| {
+                            notes.push(note);
+                            notes.len() - 1
+                        });
+                        format!("{word} ({})", index + 1)
+                    }
+                });
+            }
+            grid.push(row);
+        }
+        let notes = notes.iter().enumerate().map(|(i, note)| format!("({}) {note}", i + 1));
+        (grid, notes.collect())
+    }
+
+    fn cells(&self) -> impl Iterator<Item = (&str, &str, &Outcome)> {
+        self.rows.iter().flat_map(move |(case, cells)| {
+            let named = self.columns.iter().zip(cells);
+            named.filter_map(|(column, cell)| Some((column.language, *case, cell.as_ref()?)))
+        })
+    }
+}
+
+/// A message on one line of bounded length, without the place that a panic's
+/// begins with.
+fn in_short(why: &str) -> String {
+    let said = why.lines().filter(|line| !line.starts_with("panicked at"));
+    let line = said.map(str::trim).collect::<Vec<_>>().join(" ");
+    line.chars().take(300).collect()
+}

@@ -1,0 +1,70 @@
+//! TLS to balancer and backends, with the right names and with wrong ones.
+
+use std::time::Duration;
+
+use crate::support::backend::Backend;
+use crate::support::client::{Calls, Driver, Options};
+use crate::support::eventually;
+use crate::support::lookaside::Balancer;
+use crate::tls::{Authority, Certificate};
+use crate::world::{SERVICE, World, metric};
+
+/// Balancers are known by the name in their SRV record, backends by the
+/// target's.
+pub fn right_names(world: &World, driver: &Driver) {
+    let authority = Authority::new(world.directory.path());
+    let balancer = balancer(world, &authority.sign(&format!("grpclb.{}", world.zone())));
+    let _one = backend(world, "one", &authority.sign(&service(world)));
+    let _two = backend(world, "two", &authority.sign(&service(world)));
+    let client = driver.open(&options(world, &balancer, &authority));
+    client.shares(&["one", "two"]);
+    assert_eq!(metric(&balancer, "lookaside_streams_opened_total"), 1);
+}
+
+/// A balancer that cannot show the SRV target's name is told nothing.
+pub fn wrong_balancer(world: &World, driver: &Driver) {
+    let authority = Authority::new(world.directory.path());
+    let balancer = balancer(world, &authority.sign(&service(world)));
+    let one = backend(world, "one", &authority.sign(&service(world)));
+    let client = driver.open(&options(world, &balancer, &authority));
+    let report = client.call(&Calls::waiting(1).timeout(Duration::from_secs(3)));
+    assert_eq!(report.failed(), 1, "{report:?}");
+    eventually("it has connected", || {
+        (metric(&balancer, "lookaside_connections_total")
+            + metric(&balancer, "lookaside_connections_failed_total")
+            > 0)
+        .then_some(())
+    });
+    assert_eq!(metric(&balancer, "lookaside_streams_opened_total"), 0);
+    assert_eq!(one.tokens().len(), 0);
+}
+
+/// A backend that cannot show the target's name gets no calls.
+pub fn wrong_backend(world: &World, driver: &Driver) {
+    let authority = Authority::new(world.directory.path());
+    let balancer = balancer(world, &authority.sign(&format!("grpclb.{}", world.zone())));
+    let wrong = backend(world, "wrong", &authority.sign("other.internal"));
+    let client = driver.open(&options(world, &balancer, &authority));
+    client.is_unavailable();
+    let _right = backend(world, "right", &authority.sign(&service(world)));
+    client.shares(&["right"]);
+    assert_eq!(wrong.tokens().len(), 0);
+}
+
+fn balancer(world: &World, certificate: &Certificate) -> Balancer {
+    world.balancer(&["--tls-cert", &certificate.cert, "--tls-key", &certificate.key])
+}
+
+fn backend(world: &World, id: &str, certificate: &Certificate) -> Backend {
+    let mut backend = Backend::start_tls(id, certificate.identity.clone());
+    world.register(&mut backend);
+    backend
+}
+
+fn options(world: &World, balancer: &Balancer, authority: &Authority) -> Options {
+    Options { ca: Some(authority.ca()), ..Options::grpclb(world.target(balancer)) }
+}
+
+fn service(world: &World) -> String {
+    format!("{SERVICE}.{}", world.zone())
+}
