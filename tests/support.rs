@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod cluster;
+pub mod core;
 pub mod etcd;
 pub mod lookaside;
 pub mod proxy;
