@@ -24,10 +24,14 @@ struct Scene {
 
 impl Scene {
     fn start(flags: &[&str]) -> Self {
+        Self::start_in("python", flags)
+    }
+
+    fn start_in(language: &'static str, flags: &[&str]) -> Self {
         let world = World::start_with(flags);
         let (one, fallback) = (Backend::start("one"), Backend::start("fallback"));
         world.fallback_to("hello", "fallback", fallback.addr());
-        Self { world, driver: Driver::start("python"), one, fallback }
+        Self { world, driver: Driver::start(language), one, fallback }
     }
 
     fn open(&self, fallback_after: Duration) -> Channel<'_> {
@@ -72,18 +76,20 @@ fn a_balancer_that_refuses_makes_clients_fall_back_at_once() {
 
 #[test]
 fn the_balancer_sends_clients_into_fallback_and_back() {
-    let scene = Scene::start(&["--when-empty", "fallback"]);
-    // Before any list.
-    let client = scene.open(NEVER);
-    answered_by(&client, "fallback");
-    scene.world.list("hello", "one", scene.one.addr());
-    answered_by(&client, "one");
-    // After one, though the backend is well.
-    scene.world.unlist("hello", "one");
-    answered_by(&client, "fallback");
-    scene.world.list("hello", "one", scene.one.addr());
-    answered_by(&client, "one");
-    assert_eq!(metric(&scene.world.balancer, "lookaside_streams_opened_total"), 1);
+    for language in ["python", "cpp", "ruby"] {
+        let scene = Scene::start_in(language, &["--when-empty", "fallback"]);
+        // Before any list.
+        let client = scene.open(NEVER);
+        answered_by(&client, "fallback");
+        scene.world.list("hello", "one", scene.one.addr());
+        answered_by(&client, "one");
+        // After one, though the backend is well.
+        scene.world.unlist("hello", "one");
+        answered_by(&client, "fallback");
+        scene.world.list("hello", "one", scene.one.addr());
+        answered_by(&client, "one");
+        assert_eq!(metric(&scene.world.balancer, "lookaside_streams_opened_total"), 1);
+    }
 }
 
 #[test]
