@@ -33,15 +33,24 @@ fn six_steps(language: &'static str, config_from_dns: bool) {
     let start = |id, url: &str| Backend::registered(id, url, "hello_service");
 
     // 1. Three servers get equal shares.
-    let (s1, s2, s3) =
-        (start("s1", &etcd.url()), start("s2", &etcd.url()), start("s3", &etcd.url()));
+    let s1 = Backend::start("s1");
+    let key = "/etcd3_naming/hello_service/s1";
+    etcd.ctl(&["put", key, &s1.addr().to_string()]);
+    let (s2, s3) = (start("s2", &etcd.url()), start("s3", &etcd.url()));
     let client = driver.open(&options());
     shares(&client, &["s1", "s2", "s3"]);
 
-    // 2. One stops, and no call is lost on the way.
+    // 2. One stops, as it should: when nobody calls it any more. No call is
+    //    lost on the way.
     client.start(&Calls::new(1).every(Duration::from_millis(5)));
-    let addr = s1.stop();
-    crate::scene::forgets(&balancer, "hello_service", "s1");
+    etcd.ctl(&["del", key]);
+    eventually("nobody calls s1", || {
+        let before = s1.tokens().len();
+        client.call(&Calls::new(20));
+        (s1.tokens().len() == before).then_some(())
+    });
+    let addr = s1.addr();
+    drop(s1);
     let meanwhile = client.stop();
     assert_eq!(meanwhile.failed(), 0, "{meanwhile:?}");
     shares(&client, &["s2", "s3"]);
