@@ -9,9 +9,10 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use support::backend::Backend;
+use support::client::{Calls, Driver, Options};
 use support::etcd::Etcd;
+use support::language::PYTHON;
 use support::lookaside::Balancer;
-use support::python::{Calls, Driver, Options};
 use support::{PATIENCE, eventually, free_port};
 
 fn lookaside(args: &[&str]) -> Output {
@@ -108,7 +109,7 @@ fn until_the_registry_is_read_nobody_is_told_anything() {
     let (status, missing) = balancer.get("/readyz");
     assert_eq!((status, missing.contains("registry")), (503, true), "{missing}");
     assert_eq!(balancer.get("/livez").0, 200);
-    let driver = Driver::start();
+    let driver = Driver::start(&PYTHON);
     let client = driver.open(&Options::grpclb(balancer.target("hello")));
     let waiting = client.begin(&Calls::waiting(1).timeout(PATIENCE));
     eventually("the client is refused", || {
@@ -129,7 +130,7 @@ fn a_signal_ends_it_in_order_though_clients_are_connected() {
     balancer.wait_ready();
     let registry = format!("http://{}", balancer.registry());
     let one = Backend::registered("one", &registry, "hello");
-    let driver = Driver::start();
+    let driver = Driver::start(&PYTHON);
     let client = driver.open(&Options::grpclb(balancer.target("hello")));
     assert_eq!(client.call(&Calls::waiting(3)).from("one"), 3);
     let mut silent = TcpStream::connect(balancer.grpclb()).unwrap();
@@ -233,7 +234,7 @@ fn a_registrant_that_writes_again_under_a_new_lease_causes_no_push() {
         etcd.ctl(&["put", "--lease", lease, "/etcd3_naming/hello/one", &value]);
     };
     write();
-    let driver = Driver::start();
+    let driver = Driver::start(&PYTHON);
     let client = driver.open(&Options::grpclb(balancer.target("hello")));
     assert_eq!(client.call(&Calls::waiting(1)).from("one"), 1);
     let sent = metric(&balancer, "lookaside_lists_sent_total");

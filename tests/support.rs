@@ -1,11 +1,12 @@
 //! What several tests need: real etcds, real clients, and the program.
 //!
 //! Each test binary uses a part of it.
-#![allow(dead_code, missing_docs, unreachable_pub)]
+#![allow(dead_code, unused_imports, missing_docs, unreachable_pub)]
 
 pub mod backend;
 pub mod client;
 pub mod cluster;
+pub mod core;
 pub mod etcd;
 pub mod go;
 pub mod language;

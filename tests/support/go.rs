@@ -14,8 +14,7 @@ pub struct Driver(client::Driver);
 impl Driver {
     #[track_caller]
     pub fn start(release: &str) -> Self {
-        let language = Language::all().find(|language| language.name == release);
-        Self(client::Driver::start(&language.expect("a release that is tried")))
+        Self(client::Driver::start(&Language::named(release)))
     }
 
     /// The library and its release, as its `user-agent` begins.

@@ -37,6 +37,9 @@ pub enum Resolver {
 
 pub const PYTHON: Language = Language::new("python", Family::Core);
 
+/// Has no grpclb, and its gRPC is its own.
+pub const NODE: Language = Language::new("node", Family::Core);
+
 /// Every language with a grpclb, whether its driver is there or not.
 const ALL: [Language; 7] = [
     PYTHON,
@@ -56,6 +59,13 @@ impl Language {
     /// Those whose drivers are in this tree.
     pub fn all() -> impl Iterator<Item = Self> {
         ALL.into_iter().filter(|language| language.home().join("driver").exists())
+    }
+
+    /// The one of this name, with a grpclb or without.
+    #[track_caller]
+    pub fn named(name: &str) -> Self {
+        let found = Self::all().chain([NODE]).find(|language| language.name == name);
+        found.unwrap_or_else(|| panic!("no driver for {name}"))
     }
 
     /// Builds its driver, once for this process. The error says what is

@@ -1,0 +1,24 @@
+//! C-core's clients (C++ and Ruby beside Python), and those of languages
+//! without grpclb (Node.js, Rust), unmodified: real etcd, real DNS, the real
+//! program. What each file shows of them stands at its head.
+
+#![allow(unreachable_pub, missing_docs)]
+
+mod support;
+
+#[path = "core_clients/fallback.rs"]
+mod fallback;
+#[path = "core_clients/official.rs"]
+mod official;
+#[path = "core_clients/safety.rs"]
+mod safety;
+#[path = "core_clients/scene.rs"]
+mod scene;
+#[path = "core_clients/secure.rs"]
+mod secure;
+#[path = "core_clients/servers.rs"]
+mod servers;
+#[path = "core_clients/steps.rs"]
+mod steps;
+#[path = "core_clients/without_grpclb.rs"]
+mod without_grpclb;

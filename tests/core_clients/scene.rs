@@ -1,0 +1,165 @@
+//! What the cases share: a balancer that can be lost while DNS stays, static
+//! registrations, and a way to count.
+
+use std::net::{SocketAddr, TcpListener};
+
+use crate::support::backend::Backend;
+use crate::support::core::{Calls, Channel, Report};
+use crate::support::etcd::Etcd;
+use crate::support::eventually;
+use crate::support::lookaside::Balancer;
+
+/// A balancer found by a DNS of its own: one process answers DNS, the other
+/// balances, so that each can be lost alone.
+pub struct World {
+    pub etcd: Etcd,
+    /// Reads `/fallback/`, so that the addresses it gives for a name are not
+    /// those which the balancer lists.
+    pub dns: Balancer,
+    pub balancer: Balancer,
+    flags: Vec<String>,
+}
+
+impl World {
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With further flags of the balancer's; another `--etcd` wins.
+    pub fn start_with(flags: &[&str]) -> Self {
+        let etcd = Etcd::start();
+        let mut flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
+        if !flags.iter().any(|flag| flag == "--etcd") {
+            flags.extend(["--etcd".to_owned(), etcd.url()]);
+        }
+        flags.extend(["--report-interval".to_owned(), "1s".to_owned()]);
+        let balancer = Balancer::start(&texts(&flags));
+        flags.extend(["--listen".to_owned(), balancer.grpclb().to_string()]);
+        let advertise = balancer.grpclb().to_string();
+        let dns = ["--etcd", &etcd.url(), "--prefix", "/fallback/", "--advertise", &advertise];
+        let dns = Balancer::start(&dns);
+        dns.wait_ready();
+        Self { etcd, dns, balancer, flags }
+    }
+
+    /// The service's name, and the port of its fallback addresses.
+    pub fn target(&self, service: &str, port: u16) -> String {
+        format!("{}:{port}", self.dns.target(service))
+    }
+
+    /// Starts the balancer again, where it was.
+    pub fn restart_balancer(&mut self) {
+        self.balancer.kill();
+        self.balancer = Balancer::start(&texts(&self.flags));
+        self.balancer.wait_ready();
+    }
+
+    /// Registers an address for good: a key without a lease, the same after a
+    /// restart of whatever it may be.
+    #[track_caller]
+    pub fn list(&self, service: &str, id: &str, addr: SocketAddr) {
+        put(&self.etcd, "/etcd3_naming/", service, id, addr);
+        knows(&self.balancer, service, id);
+    }
+
+    #[track_caller]
+    pub fn unlist(&self, service: &str, id: &str) {
+        self.etcd.ctl(&["del", &format!("/etcd3_naming/{service}/{id}")]);
+        forgets(&self.balancer, service, id);
+    }
+
+    /// Makes DNS give an address for the service's name.
+    #[track_caller]
+    pub fn fallback_to(&self, service: &str, id: &str, addr: SocketAddr) {
+        put(&self.etcd, "/fallback/", service, id, addr);
+        knows(&self.dns, service, id);
+    }
+
+    #[track_caller]
+    pub fn no_fallback_to(&self, service: &str, id: &str) {
+        self.etcd.ctl(&["del", &format!("/fallback/{service}/{id}")]);
+        forgets(&self.dns, service, id);
+    }
+}
+
+/// A port that is free on both of these addresses of loopback.
+pub fn port_on(ips: &[&str]) -> u16 {
+    for _ in 0..100 {
+        let first = TcpListener::bind((ips[0], 0)).expect("loopback has a free port");
+        let port = first.local_addr().expect("a bound socket has an address").port();
+        if ips[1..].iter().all(|ip| TcpListener::bind((*ip, port)).is_ok()) {
+            return port;
+        }
+    }
+    panic!("no port is free on all of {ips:?}");
+}
+
+pub fn backend_on(id: &str, ip: &str, port: u16) -> Backend {
+    Backend::start_at(id, SocketAddr::new(ip.parse().expect("an address"), port))
+}
+
+fn put(etcd: &Etcd, prefix: &str, service: &str, id: &str, addr: SocketAddr) {
+    etcd.ctl(&["put", &format!("{prefix}{service}/{id}"), &addr.to_string()]);
+}
+
+#[track_caller]
+pub fn knows(balancer: &Balancer, service: &str, id: &str) {
+    eventually("the registration is read", || listed(balancer, service, id).then_some(()));
+}
+
+#[track_caller]
+pub fn forgets(balancer: &Balancer, service: &str, id: &str) {
+    eventually("the removal is read", || (!listed(balancer, service, id)).then_some(()));
+}
+
+fn listed(balancer: &Balancer, service: &str, id: &str) -> bool {
+    let (_, text) = balancer.get(&format!("/api/v1/services/{service}"));
+    text.contains(&format!("\"id\":\"{id}\""))
+}
+
+/// A metric's value; 0 while it is not there.
+#[track_caller]
+pub fn metric(balancer: &Balancer, name: &str) -> u64 {
+    let (_, text) = balancer.get("/metrics");
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    // Some are written as "1.0".
+    value.and_then(|value| value.parse::<f64>().ok()).unwrap_or(0.0) as u64
+}
+
+/// Waits until the client's calls are answered by this server alone.
+#[track_caller]
+pub fn answered_by(channel: &Channel<'_>, id: &str) {
+    eventually(&format!("{id} answers"), || {
+        (channel.call(&Calls::new(5)).from(id) == 5).then_some(())
+    });
+}
+
+/// Waits until calls fail at once with this text.
+#[track_caller]
+pub fn fails_with(channel: &Channel<'_>, error: &str) {
+    eventually(&format!("calls fail with {error}"), || {
+        let report = channel.call(&Calls::new(1));
+        report.errors.keys().any(|text| text.starts_with(error)).then_some(())
+    });
+}
+
+/// That a hundred calls for each backend are shared to within one call per
+/// hundred, once the client has connected to all and to no others.
+#[track_caller]
+pub fn shares(channel: &Channel<'_>, ids: &[&str]) {
+    let (few, many) = (ids.len() as u64 * 4, ids.len() as u64 * 100);
+    let all_answer =
+        |report: &Report| report.succeeded() == few && ids.iter().all(|id| report.from(id) == 4);
+    eventually("calls go to all of these alike, and to no others", || {
+        all_answer(&channel.call(&Calls::new(few))).then_some(())
+    });
+    let report = channel.call(&Calls::new(many));
+    for id in ids {
+        assert!(report.from(id).abs_diff(100) <= ids.len() as u64, "{id}: {report:?}");
+    }
+    assert_eq!(report.succeeded(), many, "{report:?}");
+}
+
+fn texts(flags: &[String]) -> Vec<&str> {
+    flags.iter().map(String::as_str).collect()
+}

@@ -1,0 +1,110 @@
+//! Example servers that register themselves, as a user would start them.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use crate::scene::{knows, shares};
+use crate::support::core::{Driver, Open};
+use crate::support::etcd::Etcd;
+use crate::support::lookaside::Balancer;
+use crate::support::{PATIENCE, eventually};
+
+/// A process of the Python example's; killed with its value.
+struct Server {
+    child: Child,
+    registered: Receiver<String>,
+}
+
+impl Server {
+    fn start(id: &str, etcd: &str) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let status = Command::new(root.join("scripts/need")).arg("python-server").status();
+        assert!(status.is_ok_and(|status| status.success()), "scripts/need: see above");
+        let mut child = Command::new(root.join("target/python-server/bin/python"))
+            .arg(root.join("examples/servers/python/greeter_server.py"))
+            .args(["--etcd", etcd, "--service", "hello", "--id", id, "--ttl", "3"])
+            // A proxy of the machine's has no business on loopback.
+            .env("no_grpc_proxy", "127.0.0.1,localhost,.internal")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the server starts");
+        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let (line_tx, registered) = sync_channel(16);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let _ = line_tx.try_send(line);
+            }
+        });
+        let server = Self { child, registered };
+        server.has_registered();
+        server
+    }
+
+    /// Waits for the next time that it says so.
+    #[track_caller]
+    fn has_registered(&self) {
+        let line = self.registered.recv_timeout(PATIENCE).expect("it registers");
+        assert!(line.starts_with("registered "), "{line}");
+    }
+
+    /// As an operator would.
+    #[track_caller]
+    fn terminate(mut self) {
+        let id = self.child.id().to_string();
+        let status = Command::new("kill").args(["-TERM", &id]).status();
+        assert!(status.is_ok_and(|status| status.success()));
+        eventually("the server ends in order", || {
+            let ended = self.child.try_wait().expect("a child can be asked")?;
+            ended.success().then_some(())
+        });
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_python_server_registers_in_etcd_and_comes_back_when_etcd_does() {
+    let mut etcd = Etcd::start();
+    let balancer = Balancer::start(&["--etcd", &etcd.url()]);
+    balancer.wait_ready();
+    let port = format!("127.0.0.1:{}", etcd.port());
+    let (one, two) = (Server::start("one", &port), Server::start("two", &port));
+    let driver = Driver::start("python");
+    let client = driver.open(&Open::grpclb(balancer.target("hello")));
+    shares(&client, &["one", "two"]);
+    // Its key is deleted by hand, then everything is lost.
+    etcd.ctl(&["del", "/etcd3_naming/hello/one"]);
+    one.has_registered();
+    etcd.restart_empty();
+    one.has_registered();
+    two.has_registered();
+    knows(&balancer, "hello", "one");
+    shares(&client, &["one", "two"]);
+    // In order: unlisted at once. As a crash: with its lease.
+    two.terminate();
+    shares(&client, &["one"]);
+    drop(one);
+    eventually("the crashed server is unlisted", || {
+        (balancer.get("/api/v1/services/hello").0 == 404).then_some(())
+    });
+}
+
+#[test]
+fn the_python_server_registers_in_the_embedded_registry() {
+    let balancer = Balancer::start(&[]);
+    balancer.wait_ready();
+    let registry = balancer.registry().to_string();
+    let (one, _two) = (Server::start("one", &registry), Server::start("two", &registry));
+    let driver = Driver::start("python");
+    let client = driver.open(&Open::grpclb(balancer.target("hello")));
+    shares(&client, &["one", "two"]);
+    one.terminate();
+    shares(&client, &["two"]);
+}
