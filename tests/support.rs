@@ -6,7 +6,9 @@
 pub mod backend;
 pub mod cluster;
 pub mod etcd;
+pub mod java;
 pub mod lookaside;
+pub mod namespace;
 pub mod proxy;
 pub mod python;
 
