@@ -9,8 +9,10 @@ pub mod cluster;
 pub mod core;
 pub mod etcd;
 pub mod go;
+pub mod java;
 pub mod language;
 pub mod lookaside;
+pub mod namespace;
 pub mod proxy;
 
 use std::io::Write;

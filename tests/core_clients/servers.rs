@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Mutex, PoisonError};
 
 use crate::scene::{knows, shares};
 use crate::support::core::{Driver, Open};
@@ -17,11 +18,18 @@ struct Server {
     registered: Receiver<String>,
 }
 
+/// What the server needs, one test at a time.
+fn install(root: &Path) {
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    let _installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+    let status = Command::new(root.join("scripts/need")).arg("python-server").status();
+    assert!(status.is_ok_and(|status| status.success()), "scripts/need: see above");
+}
+
 impl Server {
     fn start(id: &str, etcd: &str) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let status = Command::new(root.join("scripts/need")).arg("python-server").status();
-        assert!(status.is_ok_and(|status| status.success()), "scripts/need: see above");
+        install(root);
         let mut child = Command::new(root.join("target/python-server/bin/python"))
             .arg(root.join("examples/servers/python/greeter_server.py"))
             .args(["--etcd", etcd, "--service", "hello", "--id", id, "--ttl", "3"])

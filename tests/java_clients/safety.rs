@@ -1,0 +1,139 @@
+//! Java's known faults, steered round: what would make its channel panic, or
+//! ask in a loop, never reaches it.
+
+use std::time::Duration;
+
+use crate::support::backend::Backend;
+use crate::support::client::Calls;
+use crate::support::etcd::Etcd;
+use crate::support::java::{Driver, Options, isolated};
+use crate::{balancer, eventually, metric, shares, target, unready_balancer};
+
+/// A port over 65535 or below 0 makes Java's channel panic: every call fails
+/// INTERNAL, for ever. Port 0 is accepted and never connects.
+#[test]
+fn ports_that_make_a_channel_panic_never_reach_it() {
+    isolated(|| {
+        let etcd = Etcd::start();
+        let balancer = balancer(&etcd, &[]);
+        let driver = Driver::start();
+        let _one = Backend::registered("one", &etcd.url(), "hello");
+        let client = driver.open(&Options::grpclb(target("hello")));
+        shares(&client, &["one"]);
+        client.start(&Calls::new(1).every(Duration::from_millis(5)));
+        let ports = ["0", "65536", "500053", "-1", "2147483648", "99999999999999999999"];
+        for port in ports {
+            let addr = format!("127.0.0.1:{port}");
+            let values = [
+                addr.clone(),
+                format!("{{\"Op\":0,\"Addr\":\"{addr}\"}}"),
+                format!("{{\"addr\":\"{addr}\",\"metadata\":null}}"),
+                format!("{{\"host\":\"127.0.0.1\",\"port\":{port}}}"),
+            ];
+            for (format, value) in values.iter().enumerate() {
+                let key = format!("/etcd3_naming/hello/bad{port}-{format}");
+                // A value may begin with what etcdctl takes for a flag.
+                etcd.ctl(&["put", "--", &key, value]);
+            }
+            // The key itself is the address.
+            etcd.ctl(&["put", "--", &format!("/etcd3_naming/hello/127.0.0.2:{port}"), ""]);
+        }
+        // What comes after them arrives, so they would have.
+        let _two = Backend::registered("two", &etcd.url(), "hello");
+        shares(&driver.open(&Options::grpclb(target("hello"))), &["one", "two"]);
+        let meanwhile = client.stop();
+        assert_eq!(meanwhile.failed(), 0, "{meanwhile:?}");
+        shares(&client, &["one", "two"]);
+        let rejected = metric(&balancer, "lookaside_registry_rejected_keys");
+        assert_eq!(rejected, ports.len() as u64 * 5);
+    });
+}
+
+/// An address that is not of 4 or 16 bytes fails calls for a moment.
+#[test]
+fn addresses_of_both_families_are_used_and_no_others_reach_a_client() {
+    isolated(|| {
+        let etcd = Etcd::start();
+        let balancer = balancer(&etcd, &[]);
+        let driver = Driver::start();
+        let mut v6 = Backend::start_at("v6", "[::1]:0".parse().unwrap());
+        v6.register(&etcd.url(), "hello");
+        let client = driver.open(&Options::grpclb(target("hello")));
+        shares(&client, &["v6"]);
+        client.start(&Calls::new(1).every(Duration::from_millis(5)));
+        let addresses = ["256.0.0.1:80", "127.0.0.1.1:80", "[::1::]:80", "[fe80::1%lo]:80", ":80"];
+        for (number, address) in addresses.iter().enumerate() {
+            etcd.ctl(&["put", "--", &format!("/etcd3_naming/hello/bad{number}"), address]);
+        }
+        let mapped = Backend::start("mapped");
+        let value = format!("[::ffff:127.0.0.1]:{}", mapped.addr().port());
+        etcd.ctl(&["put", "/etcd3_naming/hello/mapped", &value]);
+        shares(&driver.open(&Options::grpclb(target("hello"))), &["v6", "mapped"]);
+        let meanwhile = client.stop();
+        assert_eq!(meanwhile.failed(), 0, "{meanwhile:?}");
+        let rejected = metric(&balancer, "lookaside_registry_rejected_keys");
+        assert_eq!(rejected, addresses.len() as u64);
+    });
+}
+
+/// A stream that fails after its initial response is opened again at once, for
+/// ever, 400 times a second; refused before it, 1 s later, then 1.6 s, ….
+#[test]
+fn a_refused_client_asks_again_later_and_is_served() {
+    isolated(|| {
+        let mut etcd = Etcd::start();
+        etcd.kill();
+        // It has read nothing, so it knows nobody to name.
+        let balancer = unready_balancer(&["--etcd", &etcd.url()]);
+        let driver = Driver::start();
+        let client = driver.open(&Options::grpclb(target("hello")));
+        let streams = || {
+            metric(&balancer, "lookaside_streams_refused_total")
+                + metric(&balancer, "lookaside_streams_opened_total")
+        };
+        eventually("it has asked", || {
+            client.call(&Calls::new(1));
+            (streams() >= 1).then_some(())
+        });
+        // Two seconds at least: a loop would be at hundreds of streams.
+        let calls = Calls::new(400).every(Duration::from_millis(5));
+        let report = client.call(&calls);
+        assert!(report.errors.keys().all(|e| e.starts_with("UNAVAILABLE")), "{report:?}");
+        let asked = streams();
+        assert!(asked <= 20, "{asked} streams");
+        assert_eq!(metric(&balancer, "lookaside_streams_opened_total"), 0);
+        etcd.restart();
+        let _one = Backend::registered("one", &etcd.url(), "hello");
+        shares(&client, &["one"]);
+    });
+}
+
+/// Every change goes over the one stream there is, and ending the balancer in
+/// order does not make clients ask in a loop.
+#[test]
+fn changes_and_a_balancer_that_ends_open_no_further_streams() {
+    isolated(|| {
+        let etcd = Etcd::start();
+        let mut first = balancer(&etcd, &[]);
+        let driver = Driver::start();
+        let _one = Backend::registered("one", &etcd.url(), "hello");
+        let client = driver.open(&Options::grpclb(target("hello")));
+        for _ in 0..5 {
+            let two = Backend::registered("two", &etcd.url(), "hello");
+            shares(&client, &["one", "two"]);
+            two.stop();
+            shares(&client, &["one"]);
+        }
+        assert_eq!(metric(&first, "lookaside_streams_opened_total"), 1);
+        client.start(&Calls::new(1).every(Duration::from_millis(5)));
+        let grpclb = first.grpclb().to_string();
+        first.terminate();
+        let again = balancer(&etcd, &["--listen", &grpclb]);
+        eventually("the client is back", || {
+            (metric(&again, "lookaside_streams_open{client_kind=\"java\"}") == 1).then_some(())
+        });
+        let meanwhile = client.stop();
+        assert_eq!(meanwhile.failed(), 0, "{meanwhile:?}");
+        assert_eq!(metric(&again, "lookaside_streams_opened_total"), 1);
+    });
+}
