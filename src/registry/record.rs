@@ -180,6 +180,31 @@ impl Prefix {
     }
 }
 
+/// Puts prefixes into the order in which they decide: the longest first.
+pub fn sort(prefixes: &mut [Prefix]) {
+    prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.path.len()));
+}
+
+/// What a key means, and the prefix that says so: of those that know it, the
+/// first that makes anything of it. The prefixes are sorted.
+#[must_use]
+pub fn decide<'a>(
+    prefixes: &'a [Prefix],
+    key: &[u8],
+    value: &[u8],
+) -> Option<(&'a Prefix, Result<Reading, Rejected>)> {
+    let mut nothing = None;
+    for prefix in prefixes.iter().filter(|prefix| key.starts_with(prefix.path.as_bytes())) {
+        match prefix.read(key, value) {
+            Ok(Reading::Nothing(why)) => {
+                nothing = nothing.or(Some((prefix, Ok(Reading::Nothing(why)))));
+            }
+            meaning => return Some((prefix, meaning)),
+        }
+    }
+    nothing
+}
+
 /// What a value says of its instance.
 #[derive(Debug)]
 struct Said {
