@@ -128,6 +128,25 @@ fn a_dry_run_finds_every_service_and_explains_every_other_key() {
     assert!(text.contains("1 key was not understood"), "{text}");
 }
 
+/// A framework's own readers find what they know, its default weight too.
+#[test]
+fn what_register_writes_in_a_format_is_read_in_it() {
+    let etcd = Etcd::start();
+    let url = format!("--etcd={}", etcd.url());
+    let mut held = Command::new(env!("CARGO_BIN_EXE_lookaside"))
+        .args(["register", &url, "--service=hello", "--addr=10.0.0.1:1", "--zone=a"])
+        .args(["--format=kratos", "--prefix=/microservices"])
+        .spawn()
+        .expect("lookaside runs");
+    let found = support::eventually("the key is there", || {
+        let report = json(&check(&[&url, "--live", "--prefix=/microservices=kratos", "--json"]));
+        report["services"].get(0).map(|service| service["endpoints"][0].clone())
+    });
+    held.kill().and_then(|()| held.wait()).expect("it ran");
+    assert_eq!(found["key"], "/microservices/hello/10.0.0.1:1");
+    assert_eq!((&found["weight"], &found["meta"]["zone"]), (&100.into(), &"a".into()));
+}
+
 #[test]
 fn an_empty_prefix_is_told_where_the_keys_are() {
     let etcd = Etcd::start();

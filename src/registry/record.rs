@@ -77,7 +77,10 @@ pub enum PrefixError {
     #[error("the format {0:?} is unknown: expected {names} or custom:NAME", names = names())]
     Format(String),
     /// The configuration does not describe it.
-    #[error("the format custom:{0} is not described: add [format.{0}] to the file of --config")]
+    #[error(
+        "the format custom:{0} is not described: add [format.{0}] to the file that serve and check \
+         read with --config; nothing can be written in it"
+    )]
     Custom(String),
 }
 

@@ -141,7 +141,9 @@ impl Decoder {
             return Ok(Reading::Nothing("a key of another kind".to_owned()));
         }
         let shapes: Vec<_> = self.keys.iter().map(ToString::to_string).collect();
-        Err(format!("the key has another shape: expected {} below the prefix", shapes.join(" or ")))
+        let (shapes, below) =
+            (shapes.join(" or "), if self.whole_key { "" } else { " below the prefix" });
+        Err(format!("the key has another shape: expected {shapes}{below}"))
     }
 
     /// Named by the value, by the key, or by the prefix's own last segment.
