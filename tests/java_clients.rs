@@ -53,13 +53,14 @@ fn metric(balancer: &Balancer, name: &str) -> u64 {
 #[track_caller]
 fn shares(channel: &Channel<'_>, ids: &[&str]) {
     let (few, many) = (ids.len() as u64 * 4, ids.len() as u64 * 100);
+    let waiting = Calls::waiting(few).timeout(Duration::from_secs(2));
     let all_answer = |report: &Report| {
         report.failed() == 0
             && ids.iter().all(|id| report.from(id) == 4)
             && report.succeeded() == few
     };
     eventually("calls go to all of these alike, and to no others", || {
-        all_answer(&channel.call(&Calls::waiting(few))).then_some(())
+        all_answer(&channel.call(&waiting)).then_some(())
     });
     let report = channel.call(&Calls::new(many));
     for id in ids {
