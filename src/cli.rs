@@ -11,6 +11,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::config::{self, ServeArgs};
 
 pub mod admin_client;
+pub mod check;
 pub mod clients;
 pub mod demo;
 pub mod dns_records;
@@ -42,7 +43,11 @@ enum Command {
     Clients(clients::Args),
     Watch(watch::Args),
     DnsRecords(dns_records::DnsRecordsArgs),
+    Check(Box<check::CheckArgs>),
 }
+
+/// Subcommands that read a file of settings.
+const CONFIGURED: [&str; 2] = ["serve", "check"];
 
 /// Bad flags or configuration (`EX_USAGE` of sysexits.h).
 pub const BAD_FLAGS: u8 = 64;
@@ -54,8 +59,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    // The demo's own lines are what people want to see.
-    let usual = if matches!(cli.command, Command::Demo(_)) { "warn" } else { "info" };
+    // Their own lines are what people want to see.
+    let quiet = matches!(cli.command, Command::Demo(_) | Command::Check(_));
+    let usual = if quiet { "warn" } else { "info" };
     if let Err(problem) = cli.log.start(usual) {
         return bad(&[problem]);
     }
@@ -64,7 +70,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Clients(args) => return asked(clients::run(&args)),
         Command::Watch(args) => return asked(watch::run(&args)),
         Command::DnsRecords(args) => return dns_records::run(&args),
-        Command::Serve(_) | Command::Demo(_) | Command::Register(_) => {}
+        Command::Serve(_) | Command::Demo(_) | Command::Register(_) | Command::Check(_) => {}
     }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -77,6 +83,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(args) => runtime.block_on(serve::run(&args)),
         Command::Demo(args) => runtime.block_on(demo::run(&args)),
         Command::Register(args) => runtime.block_on(register::run(*args)),
+        Command::Check(args) => runtime.block_on(check::run(&args)),
         _ => ExitCode::SUCCESS,
     };
     // What has not ended by now was told to, and has had its time.
@@ -107,14 +114,16 @@ pub(crate) fn bad(problems: &[String]) -> ExitCode {
 /// what the file says.
 fn parse(mut arguments: Vec<OsString>) -> Result<Cli, ExitCode> {
     let matches = Cli::command().try_get_matches_from(&arguments).map_err(|error| show(&error))?;
-    let serve = matches.subcommand_matches("serve");
-    let file = serve.and_then(|serve| serve.get_one::<String>("config"));
-    let (Some(serve), Some(file)) = (serve, file) else {
+    let named = |name: &&str| matches.subcommand_matches(name).is_some();
+    let name = CONFIGURED.into_iter().find(named).unwrap_or_default();
+    let said = matches.subcommand_matches(name);
+    let file = said.and_then(|said| said.get_one::<String>("config"));
+    let (Some(said), Some(file)) = (said, file) else {
         return Cli::from_arg_matches(&matches).map_err(|error| show(&error));
     };
     let command = Cli::command();
-    let command = command.find_subcommand("serve").expect("it was found a moment ago");
-    let more = config::file::arguments(file.as_ref(), command, serve).map_err(|all| bad(&all))?;
+    let command = command.find_subcommand(name).expect("it was found a moment ago");
+    let more = config::file::arguments(file.as_ref(), command, said).map_err(|all| bad(&all))?;
     arguments.extend(more.into_iter().map(OsString::from));
     Cli::try_parse_from(arguments).map_err(|error| show(&error))
 }

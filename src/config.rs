@@ -15,6 +15,7 @@ use etcd_args::EtcdArgs;
 
 pub mod etcd_args;
 pub mod file;
+mod formats;
 mod tls;
 
 /// Flags of `serve`; see `interface` in the README for what they mean. All are
@@ -39,7 +40,8 @@ pub struct ServeArgs {
         env = "LOOKASIDE_REGISTRY_LISTEN"
     )]
     pub registry_listen: String,
-    /// Where services register: repeatable [formats: auto, plain, qsf, etcd-naming]
+    /// Where services register, and how: repeatable [formats: auto, plain, etcd-naming, kratos…
+    /// or custom:NAME; see docs/formats.md]
     #[arg(
         long,
         value_name = "PREFIX[=FORMAT]",
@@ -48,6 +50,9 @@ pub struct ServeArgs {
         env = "LOOKASIDE_PREFIX"
     )]
     pub prefix: Vec<String>,
+    /// What the file's [format.NAME] say, as NAME=JSON
+    #[arg(long, hide = true, value_name = "NAME=JSON")]
+    pub format: Vec<String>,
     /// The DNS zone whose names mean services
     #[arg(
         long,
@@ -181,9 +186,11 @@ impl ServeArgs {
     }
 
     fn prefixes(&self, problems: &mut Vec<String>) -> Vec<Prefix> {
+        let customs = formats::customs(&self.format, problems);
         let mut prefixes: Vec<Prefix> = Vec::new();
         for text in &self.prefix {
-            let Some(prefix) = take("--prefix", Prefix::parse(text), problems) else { continue };
+            let prefix = Prefix::parse_with(text, &customs);
+            let Some(prefix) = take("--prefix", prefix, problems) else { continue };
             if prefixes.iter().any(|known| known.path == prefix.path) {
                 problems.push(format!("--prefix: {:?} is given twice", prefix.path));
             }

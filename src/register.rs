@@ -29,7 +29,7 @@ pub struct Options {
     pub registration: Registration,
     /// How long the key outlives a holder that vanished; see [`TTL_DEFAULT`].
     pub ttl: Duration,
-    /// How the value is written; `Auto` is the simplest that can carry it.
+    /// How key and value are written; `Auto` is the simplest that can carry it.
     pub format: Format,
 }
 
@@ -157,8 +157,12 @@ pub fn check_service(service: &ServiceName) -> Result<(), RegisterError> {
 
 /// # Errors
 /// When the format has no place for something the registration says.
-pub fn check_format(format: Format, registration: &Registration) -> Result<(), RegisterError> {
-    value(format, registration).map(drop)
+pub fn check_format(
+    format: &Format,
+    prefix: &str,
+    registration: &Registration,
+) -> Result<(), RegisterError> {
+    key_and_value(format, prefix, registration).map(drop)
 }
 
 /// The key and the value.
@@ -167,11 +171,14 @@ fn written(options: &Options) -> Result<(String, String), RegisterError> {
     check_ttl(options.ttl)?;
     check_id(&registration.id)?;
     check_service(&registration.service)?;
-    let value = value(options.format, registration)?;
-    Ok((record::key(prefix, &registration.service, &registration.id), value))
+    key_and_value(&options.format, prefix, registration)
 }
 
-fn value(format: Format, registration: &Registration) -> Result<String, RegisterError> {
-    let encoded = record::encode(format, registration);
-    encoded.map_err(|error| RegisterError::Format(error.to_string()))
+fn key_and_value(
+    format: &Format,
+    prefix: &str,
+    registration: &Registration,
+) -> Result<(String, String), RegisterError> {
+    let written = record::write(format, prefix, registration);
+    written.map_err(|error| RegisterError::Format(error.to_string()))
 }

@@ -45,7 +45,7 @@ pub struct RegisterArgs {
     /// The instance's own name [default: its address]
     #[arg(long, env = "LOOKASIDE_ID")]
     pub id: Option<String>,
-    /// Its share of the calls, relative to its neighbours' [default: 1]
+    /// Its share of the calls, relative to its neighbours' [default: the format's, mostly 1]
     #[arg(long, value_name = "N", env = "LOOKASIDE_WEIGHT", allow_negative_numbers = true)]
     pub weight: Option<String>,
     /// The zone it is in: short for --meta zone=ZONE
@@ -54,7 +54,8 @@ pub struct RegisterArgs {
     /// Anything else it says of itself; repeatable, or separated by commas
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', env = "LOOKASIDE_META")]
     pub meta: Vec<String>,
-    /// How the value is written: auto, plain, qsf or etcd-naming
+    /// How key and value are written, so that other readers of the same keys
+    /// understand them: auto, plain, etcd-naming, kratos… (see docs/formats.md)
     #[arg(long, default_value = "auto", env = "LOOKASIDE_FORMAT")]
     pub format: String,
     /// What stands before the service in the key
@@ -180,10 +181,12 @@ impl RegisterArgs {
         }
         let ttl = self.ttl(&mut problems);
         let meta = self.meta(&mut problems);
-        let registration = self.registration(meta, &mut problems);
         let format = take("--format", self.format.parse::<Format>(), &mut problems);
-        if let (Some(format), Some(registration)) = (format, &registration) {
-            take("--format", register::check_format(format, registration), &mut problems);
+        let usual = format.as_ref().map_or(Weight::DEFAULT, Format::default_weight);
+        let registration = self.registration(meta, usual, &mut problems);
+        if let (Some(format), Some(registration)) = (&format, &registration) {
+            let fits = register::check_format(format, &self.prefix, registration);
+            take("--format", fits, &mut problems);
         }
         let prefix = self.prefix;
         let Some(((connect, registration), (ttl, format))) =
@@ -201,7 +204,12 @@ impl RegisterArgs {
         Some(ttl)
     }
 
-    fn registration(&self, meta: Meta, problems: &mut Vec<String>) -> Option<Registration> {
+    fn registration(
+        &self,
+        meta: Meta,
+        usual: Weight,
+        problems: &mut Vec<String>,
+    ) -> Option<Registration> {
         let service = required("--service", self.service.as_deref(), problems)
             .and_then(|text| take("--service", ServiceName::new(text), problems));
         if let Some(service) = &service {
@@ -214,7 +222,7 @@ impl RegisterArgs {
             take("--id", register::check_id(id), problems);
         }
         let weight = match &self.weight {
-            None => Weight::DEFAULT,
+            None => usual,
             Some(text) => match text.parse() {
                 Ok(weight) => Weight(weight),
                 Err(_) => {

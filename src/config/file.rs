@@ -10,6 +10,9 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 use toml::{Table, Value};
 
+/// The tables of operators' own formats; see `config::formats`.
+const FORMATS: &str = "format";
+
 /// The arguments that a file stands for, given the command that knows the
 /// settings and what was said on its command line.
 ///
@@ -28,6 +31,10 @@ pub fn arguments(
     let mut problems = Vec::new();
     let mut arguments = Vec::new();
     for (key, value) in &table {
+        if let (FORMATS, Value::Table(formats)) = (key.as_str(), value) {
+            arguments.extend(formats.iter().map(|(name, table)| format(name, table)));
+            continue;
+        }
         let known = |arg: &&clap::Arg| arg.get_long() == Some(key) && key != "config";
         let Some(arg) = command.get_arguments().find(known) else {
             problems.push(format!("--config: {file:?} has the setting {key:?}, which is unknown"));
@@ -48,6 +55,11 @@ pub fn arguments(
         }
     }
     if problems.is_empty() { Ok(arguments) } else { Err(problems) }
+}
+
+/// `[format.NAME]` as an argument like the others.
+fn format(name: &str, table: &Value) -> String {
+    format!("--{FORMATS}={name}={}", serde_json::to_string(table).unwrap_or_default())
 }
 
 fn values(value: &Value) -> Option<Vec<String>> {

@@ -116,6 +116,9 @@ fn a_file_says_what_flags_could_and_flags_win() {
     let expected = ["--domain=x.y", "--listen=1.2.3.4:5", "--prefix=/a", "--prefix=/b=plain"];
     assert_eq!(read(text, &[]).unwrap(), expected);
     assert_eq!(read(text, &["--domain=z", "--prefix=/c"]).unwrap(), ["--listen=1.2.3.4:5"]);
+    let text = "[format.mine]\nkey = '{service}/{id}'\naddress = '/a'\n";
+    let expected = r#"--format=mine={"address":"/a","key":"{service}/{id}"}"#;
+    assert_eq!(read(text, &[]).unwrap(), [expected]);
     let problems = read("lisen = 'x'\nwhen-empty = true\nconfig = 'x'\n", &[]).unwrap_err();
     assert_eq!(problems.len(), 3, "{problems:?}");
     assert!(read("x =", &[]).unwrap_err()[0].contains("is no TOML"));
@@ -128,4 +131,22 @@ fn a_file_says_what_flags_could_and_flags_win() {
         .unwrap_err()[0]
             .contains("cannot read")
     );
+}
+
+#[test]
+fn formats_of_the_operators_own_are_described_in_the_file() {
+    let described = r#"--format=mine={"key":"{service}/{id}","address":"/a"}"#;
+    let config = validate(&[described, "--prefix=/x=custom:mine"]).unwrap();
+    assert_eq!(config.prefixes[0].format.to_string(), "custom:mine");
+    let found = problems(&[
+        r#"--format=mine={"key":"{a","color":1}"#,
+        "--format=a b={}",
+        "--format=text=x",
+        "--prefix=/x=custom:other",
+    ]);
+    let begins: Vec<_> = found.iter().map(|problem| &problem[..16]).collect();
+    let mine = "[format.mine]: c";
+    assert_eq!(begins.iter().filter(|begin| **begin == mine).count(), 1, "{found:#?}");
+    assert_eq!(found.len(), 6, "{found:#?}");
+    assert!(found.iter().any(|problem| problem.contains("custom:other is not described")));
 }

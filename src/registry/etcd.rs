@@ -82,6 +82,31 @@ pub async fn run(options: Options, events: mpsc::Sender<Event>) {
     }
 }
 
+/// Every key below the prefixes and its value, as they are at one revision,
+/// from the first endpoint that answers.
+///
+/// # Errors
+/// When none does: what the last one said.
+pub async fn read_once(options: Options) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Trouble> {
+    let Options { connect, prefixes } = options;
+    let ranges = Prefixes::new(prefixes).ranges();
+    let mut attempt = 0;
+    loop {
+        let reading = async {
+            let client = connect.client(attempt).await?;
+            list(&client, &ranges, |key, value| (key.to_vec(), value.to_vec())).await
+        };
+        match reading.await {
+            Ok(listing) => return Ok(listing.all),
+            Err(Trouble(reason)) if attempt + 1 >= connect.endpoints() => {
+                let endpoint = connect.endpoint(attempt);
+                return Err(Trouble(format!("{endpoint}: {reason}")));
+            }
+            Err(_) => attempt += 1,
+        }
+    }
+}
+
 /// A number nobody can foresee, to spread load with.
 #[must_use]
 pub fn seed() -> u64 {
@@ -114,7 +139,8 @@ impl Source {
         let begun = Instant::now();
         let listing = async {
             let client = self.connect.client(attempt).await?;
-            let listing = list(&client, &self.ranges, &self.prefixes).await?;
+            let entry = |key: &[u8], value: &[u8]| self.prefixes.entry(key, value);
+            let listing = list(&client, &self.ranges, entry).await?;
             Ok((client, listing))
         };
         let (client, listing) = match listing.await {

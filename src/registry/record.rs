@@ -1,18 +1,30 @@
-//! Key and value text of every registration format → [`Registration`]s.
+//! Key and value text of every registration format → [`Registration`]s, and
+//! back.
 //!
 //! In: a prefix with its format, a key below it, a value. Out: what the key
 //! registers, or a [`Rejected`] that names the value and the remedy. Pure; no
 //! input panics, and none yields an address that is not one.
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::model::{HostPort, Meta, ServiceName, Weight};
 
 use super::{Registration, Rejected};
 
+mod auto;
+mod custom;
+mod decoder;
+mod format;
 mod json;
+mod pattern;
+mod presets;
+mod tree;
+mod write;
+
+pub use custom::describe;
+pub use decoder::Decoder;
+pub use format::{Customs, Format, NAMED};
+pub use write::write;
 
 /// A value larger than this is no registration; the largest seen in the wild
 /// (a URL with all of its parameters) is under 4 kB.
@@ -20,21 +32,7 @@ const VALUE_MAX: usize = 64 * 1024;
 /// How much of a value that could not be read is kept for people, in bytes.
 const SHOWN_MAX: usize = 120;
 
-/// How keys and values below a prefix are to be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Told by the value: JSON with `Addr`, JSON with `addr`, else plain text.
-    Auto,
-    /// `host:port`.
-    Plain,
-    /// `{"addr":"host:port","metadata":{…}}`.
-    Qsf,
-    /// `{"Op":0,"Addr":"host:port","Metadata":…}`, as etcd's own client
-    /// libraries write it.
-    EtcdNaming,
-}
-
-/// A place in the store where services register. Ends in a slash, so that
+/// A place in the store where services register. Ends at a segment, so that
 /// `foo` never sees the keys of `foo2`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prefix {
@@ -44,12 +42,27 @@ pub struct Prefix {
     pub format: Format,
 }
 
+/// What a key that could be read means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reading {
+    /// At least one backend.
+    Registers(Vec<Registration>),
+    /// No backend, by design, and why: a directory, another protocol.
+    Nothing(String),
+}
+
 /// Why something cannot be written as a registration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
     /// The format has no room for it.
-    #[error("the format {0} cannot carry a weight, a zone or metadata: use etcd-naming")]
-    NoRoom(Format),
+    #[error("the format {0} cannot carry {1}: etcd-naming carries everything")]
+    NoRoom(Format, String),
+    /// Its keys lie elsewhere.
+    #[error("the format {0} cannot be written here: {1}")]
+    Key(Format, String),
+    /// It can be read only.
+    #[error("the format {0} can be read but not written: {1}")]
+    ReadOnly(Format, &'static str),
 }
 
 /// Why a text is no `PREFIX[=FORMAT]`.
@@ -61,51 +74,102 @@ pub enum PrefixError {
     )]
     Empty(String),
     /// Nobody knows the format.
-    #[error("the format {0:?} is unknown: expected auto, plain, qsf or etcd-naming")]
+    #[error("the format {0:?} is unknown: expected {names} or custom:NAME", names = names())]
     Format(String),
+    /// The configuration does not describe it.
+    #[error("the format custom:{0} is not described: add [format.{0}] to the file of --config")]
+    Custom(String),
 }
 
 impl Prefix {
-    /// Reads `PREFIX` or `PREFIX=FORMAT`.
+    /// Reads `PREFIX` or `PREFIX=FORMAT`, without formats of operators' own.
     ///
     /// # Errors
     /// When the prefix is empty or the format unknown.
     pub fn parse(text: &str) -> Result<Self, PrefixError> {
-        let (path, format) = match text.rsplit_once('=') {
-            Some((path, format)) => (path, format.parse()?),
-            None => (text, Format::Auto),
-        };
-        let inner = path.trim_end_matches('/');
-        if inner.is_empty() {
-            return Err(PrefixError::Empty(text.to_owned()));
-        }
-        Ok(Self { path: format!("{inner}/"), format })
+        Self::parse_with(text, &Customs::new())
     }
 
-    /// What a key registers: nothing if it is not below this prefix, or marks a
-    /// directory.
+    /// Reads `PREFIX` or `PREFIX=FORMAT`.
+    ///
+    /// # Errors
+    /// When the prefix is empty or the format unknown.
+    pub fn parse_with(text: &str, customs: &Customs) -> Result<Self, PrefixError> {
+        let (path, format) = match text.rsplit_once('=') {
+            Some((path, format)) => (path, Format::parse(format, customs)?),
+            None => (text, Format::Auto),
+        };
+        if path.trim_matches('/').is_empty() {
+            return Err(PrefixError::Empty(text.to_owned()));
+        }
+        Ok(Self { path: format.bounded(path), format })
+    }
+
+    /// What a key registers: nothing if it is not below this prefix, or is no
+    /// registration by design.
     ///
     /// # Errors
     /// When the key or its value cannot be read.
     pub fn decode(&self, key: &[u8], value: &[u8]) -> Result<Vec<Registration>, Rejected> {
-        let rejected = |reason: String| Rejected { reason, value: shown(value) };
-        let Some(below) = key.strip_prefix(self.path.as_bytes()) else { return Ok(Vec::new()) };
-        if value.is_empty() && (below.is_empty() || below.ends_with(b"/")) {
-            return Ok(Vec::new());
+        match self.read(key, value)? {
+            Reading::Registers(registrations) => Ok(registrations),
+            Reading::Nothing(_) => Ok(Vec::new()),
         }
-        let (service, instance) = self.place(below).map_err(rejected)?;
-        let said = read_value(self.format, value).map_err(rejected)?;
-        let Some(said) = said else { return Ok(Vec::new()) };
+    }
+
+    /// What a key means, and where it means nothing, why.
+    ///
+    /// # Errors
+    /// When the key or its value cannot be read.
+    pub fn read(&self, key: &[u8], value: &[u8]) -> Result<Reading, Rejected> {
+        self.reading(key, value).map_err(|reason| Rejected { reason, value: shown(value) })
+    }
+
+    fn reading(&self, key: &[u8], value: &[u8]) -> Result<Reading, String> {
+        let nothing = |why: &str| Ok(Reading::Nothing(why.to_owned()));
+        let Some(below) = key.strip_prefix(self.path.as_bytes()) else {
+            return nothing("it is not below the prefix");
+        };
+        if value.is_empty() && (below.is_empty() || below.ends_with(b"/")) {
+            return nothing("a directory");
+        }
+        let expected = "the key is not UTF-8 text: expected SERVICE/INSTANCE";
+        let key = std::str::from_utf8(key).map_err(|_| expected.to_owned())?;
+        let below = std::str::from_utf8(below).map_err(|_| expected.to_owned())?;
+        if value.len() > VALUE_MAX {
+            return Err(format!(
+                "the value has {} bytes: at most {VALUE_MAX} are read",
+                value.len()
+            ));
+        }
+        let text =
+            std::str::from_utf8(value).map_err(|_| "the value is not UTF-8 text".to_owned())?;
+        let told;
+        let format = match &self.format {
+            Format::Auto => {
+                told = auto::tell(key, below, text)?;
+                &told
+            }
+            named => named,
+        };
+        if let Some(decoder) = format.decoder() {
+            return decoder.read(&self.path, key, text);
+        }
+        let (service, instance) = self.place(below)?;
+        let said = match format {
+            Format::Qsf => Some(json::read_qsf(text)?),
+            Format::EtcdNaming => json::read_etcd_naming(text)?,
+            _ => Some(plain(text)?),
+        };
+        let Some(said) = said else { return nothing("it says that it is deleted") };
         let id = said.id.map_or_else(|| Arc::from(instance), Arc::from);
         let (address, weight, meta) = (said.address, said.weight, Arc::new(said.meta));
-        Ok(vec![Registration { service, id, address, weight, meta }])
+        Ok(Reading::Registers(vec![Registration { service, id, address, weight, meta }]))
     }
 
     /// Splits what stands behind the prefix into service and instance. Where
     /// nothing stands between, the service is the prefix's own last segment.
-    fn place<'a>(&self, below: &'a [u8]) -> Result<(ServiceName, &'a str), String> {
-        let below = std::str::from_utf8(below)
-            .map_err(|_| "the key is not UTF-8 text: expected SERVICE/INSTANCE".to_owned())?;
+    fn place<'a>(&self, below: &'a str) -> Result<(ServiceName, &'a str), String> {
         let own = || self.path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
         let (service, instance) = below.rsplit_once('/').unwrap_or_else(|| (own(), below));
         if instance.is_empty() || service.split('/').any(str::is_empty) {
@@ -116,51 +180,29 @@ impl Prefix {
     }
 }
 
-/// The key under which an instance registers.
+/// Puts prefixes into the order in which they decide: the longest first.
+pub fn sort(prefixes: &mut [Prefix]) {
+    prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.path.len()));
+}
+
+/// What a key means, and the prefix that says so: of those that know it, the
+/// first that makes anything of it. The prefixes are sorted.
 #[must_use]
-pub fn key(prefix: &str, service: &ServiceName, id: &str) -> String {
-    format!("{}/{service}/{id}", prefix.trim_end_matches('/'))
-}
-
-/// The value under which an instance registers. `Auto` takes plain text where
-/// that says it all.
-///
-/// # Errors
-/// When the format has no room for something that the registration says.
-pub fn encode(format: Format, registration: &Registration) -> Result<String, EncodeError> {
-    let address = registration.address.to_string();
-    let weighted = registration.weight != Weight::DEFAULT;
-    match format {
-        Format::Plain | Format::Auto if !weighted && registration.meta.is_empty() => Ok(address),
-        Format::Plain => Err(EncodeError::NoRoom(format)),
-        Format::Auto | Format::EtcdNaming => Ok(json::etcd_naming(registration)),
-        Format::Qsf => Ok(json::qsf(registration)),
-    }
-}
-
-impl FromStr for Format {
-    type Err = PrefixError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "plain" => Ok(Self::Plain),
-            "qsf" => Ok(Self::Qsf),
-            "etcd-naming" => Ok(Self::EtcdNaming),
-            _ => Err(PrefixError::Format(text.to_owned())),
+pub fn decide<'a>(
+    prefixes: &'a [Prefix],
+    key: &[u8],
+    value: &[u8],
+) -> Option<(&'a Prefix, Result<Reading, Rejected>)> {
+    let mut nothing = None;
+    for prefix in prefixes.iter().filter(|prefix| key.starts_with(prefix.path.as_bytes())) {
+        match prefix.read(key, value) {
+            Ok(Reading::Nothing(why)) => {
+                nothing = nothing.or(Some((prefix, Ok(Reading::Nothing(why)))));
+            }
+            meaning => return Some((prefix, meaning)),
         }
     }
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Plain => "plain",
-            Self::Qsf => "qsf",
-            Self::EtcdNaming => "etcd-naming",
-        })
-    }
+    nothing
 }
 
 /// What a value says of its instance.
@@ -172,21 +214,6 @@ struct Said {
     meta: Meta,
 }
 
-/// `None`: the value says by itself that nothing is registered.
-fn read_value(format: Format, value: &[u8]) -> Result<Option<Said>, String> {
-    if value.len() > VALUE_MAX {
-        return Err(format!("the value has {} bytes: at most {VALUE_MAX} are read", value.len()));
-    }
-    let text = std::str::from_utf8(value).map_err(|_| "the value is not UTF-8 text".to_owned())?;
-    match format {
-        Format::Plain => plain(text).map(Some),
-        Format::Qsf => json::read_qsf(text).map(Some),
-        Format::EtcdNaming => json::read_etcd_naming(text),
-        Format::Auto if text.trim_start().starts_with('{') => json::read_either(text),
-        Format::Auto => plain(text).map(Some),
-    }
-}
-
 fn plain(text: &str) -> Result<Said, String> {
     let address = address(text)?;
     Ok(Said { id: None, address, weight: Weight::DEFAULT, meta: Meta::new() })
@@ -194,6 +221,11 @@ fn plain(text: &str) -> Result<Said, String> {
 
 fn address(text: &str) -> Result<HostPort, String> {
     HostPort::parse(text).map_err(|error| error.to_string())
+}
+
+/// All formats that have names, as a sentence has them.
+fn names() -> String {
+    NAMED.map(|(name, _)| name).join(", ")
 }
 
 fn shown(value: &[u8]) -> String {

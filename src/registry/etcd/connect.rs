@@ -96,6 +96,12 @@ impl Connect {
         if errors.is_empty() { Ok(Self { endpoints: urls, user, tls }) } else { Err(errors) }
     }
 
+    /// How many endpoints there are; one at least.
+    #[must_use]
+    pub fn endpoints(&self) -> usize {
+        self.endpoints.len()
+    }
+
     /// The endpoint that an attempt goes to: each in turn.
     #[must_use]
     pub fn endpoint(&self, attempt: usize) -> &str {

@@ -1,6 +1,7 @@
 //! Reads every key of some ranges as they were at one revision.
 //!
-//! In: a client and ranges. Out: the entries, the revision, and whose store it
+//! In: a client, ranges, and what to make of a key and its value. Out: what was
+//! made of them, the revision, and whose store it
 //! is. Pages are pinned to the revision of the first answer, so that 100,000
 //! keys are one consistent whole; a page too big to be read is asked for in
 //! halves. Never serves a member's own, possibly old, idea of the store.
@@ -10,16 +11,15 @@ use std::time::Duration;
 use etcd_client::{Client, GetOptions, KvClient};
 
 use super::connect::{CALL_TIMEOUT, MESSAGE_MAX, Trouble, bounded};
-use super::prefixes::{Prefixes, Range};
-use crate::registry::Entry;
+use super::prefixes::Range;
 
 /// A consistent reading.
 #[derive(Debug)]
-pub(super) struct Listing {
+pub(super) struct Listing<T> {
     pub(super) revision: i64,
     /// Which etcd cluster it came from.
     pub(super) cluster: u64,
-    pub(super) all: Vec<Entry>,
+    pub(super) all: Vec<T>,
 }
 
 /// Keys per page. etcd 3.4 visits all remaining keys for each page to count
@@ -28,11 +28,11 @@ const PAGE: i64 = 5_000;
 /// One page may be [`MESSAGE_MAX`] long.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(15);
 
-pub(super) async fn list(
+pub(super) async fn list<T>(
     client: &Client,
     ranges: &[Range],
-    prefixes: &Prefixes,
-) -> Result<Listing, Trouble> {
+    read: impl Fn(&[u8], &[u8]) -> T,
+) -> Result<Listing<T>, Trouble> {
     let mut kv = client.kv_client().max_decoding_message_size(MESSAGE_MAX);
     // One key, present or not: the cheapest question that only a member with a
     // leader can answer, and one that whoever may read the prefix may ask.
@@ -42,19 +42,19 @@ pub(super) async fn list(
     let (revision, cluster) = (header.revision(), header.cluster_id());
     let mut all = Vec::new();
     for range in ranges {
-        list_range(&mut kv, range, revision, prefixes, &mut all).await.map_err(|trouble| {
+        list_range(&mut kv, range, revision, &read, &mut all).await.map_err(|trouble| {
             Trouble(format!("{}: {trouble}", String::from_utf8_lossy(&range.start)))
         })?;
     }
     Ok(Listing { revision, cluster, all })
 }
 
-async fn list_range(
+async fn list_range<T>(
     kv: &mut KvClient,
     range: &Range,
     revision: i64,
-    prefixes: &Prefixes,
-    all: &mut Vec<Entry>,
+    read: &impl Fn(&[u8], &[u8]) -> T,
+    all: &mut Vec<T>,
 ) -> Result<(), Trouble> {
     let mut from = range.start.clone();
     let mut limit = PAGE;
@@ -76,7 +76,7 @@ async fn list_range(
             limit /= 2;
             continue;
         };
-        all.extend(page.kvs().iter().map(|kv| prefixes.entry(kv.key(), kv.value())));
+        all.extend(page.kvs().iter().map(|kv| read(kv.key(), kv.value())));
         let Some(last) = page.kvs().last().filter(|_| page.more()) else { return Ok(()) };
         from = last.key().to_vec();
         // The first key after the last one.

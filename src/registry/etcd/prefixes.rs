@@ -4,7 +4,7 @@
 //! prefixes without overlap, and a key's meaning. Prefixes may lie within one
 //! another; a key must still be listed, watched and applied only once.
 
-use crate::registry::record::Prefix;
+use crate::registry::record::{self, Prefix, Reading};
 use crate::registry::{Entry, Key, Registration, Rejected};
 
 /// The prefixes, longest first.
@@ -20,7 +20,7 @@ pub(super) struct Range {
 
 impl Prefixes {
     pub(super) fn new(mut prefixes: Vec<Prefix>) -> Self {
-        prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.path.len()));
+        record::sort(&mut prefixes);
         Self(prefixes)
     }
 
@@ -41,13 +41,11 @@ impl Prefixes {
     }
 
     fn meaning(&self, key: &[u8], value: &[u8]) -> Result<Vec<Registration>, Rejected> {
-        for prefix in self.0.iter().filter(|prefix| key.starts_with(prefix.path.as_bytes())) {
-            match prefix.decode(key, value) {
-                Ok(none) if none.is_empty() => {}
-                meaning => return meaning,
-            }
+        match record::decide(&self.0, key, value) {
+            Some((_, Ok(Reading::Registers(registrations)))) => Ok(registrations),
+            Some((_, Err(rejected))) => Err(rejected),
+            Some((_, Ok(Reading::Nothing(_)))) | None => Ok(Vec::new()),
         }
-        Ok(Vec::new())
     }
 }
 

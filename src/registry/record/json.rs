@@ -7,23 +7,11 @@ use serde_json::{Map, Value, json};
 use crate::model::{Meta, Weight};
 use crate::registry::Registration;
 
+use super::decoder::weight;
 use super::{Said, address};
 
 /// `Op` of a value that the old naming API wrote to say "deleted".
 const OP_DELETE: u64 = 1;
-/// A larger weight is a mistake; lists could not express it anyway.
-const WEIGHT_MAX: u32 = 1_000_000;
-
-pub(super) fn read_either(text: &str) -> Result<Option<Said>, String> {
-    let object = object(text)?;
-    if object.contains_key("Addr") {
-        etcd_naming_from(&object)
-    } else if object.contains_key("addr") {
-        qsf_from(&object).map(Some)
-    } else {
-        Err("the JSON has neither \"Addr\" nor \"addr\": name the format with --prefix PREFIX=FORMAT".to_owned())
-    }
-}
 
 pub(super) fn read_qsf(text: &str) -> Result<Said, String> {
     qsf_from(&object(text)?)
@@ -52,7 +40,7 @@ fn metadata(registration: &Registration) -> Value {
     if metadata.is_empty() { Value::Null } else { Value::Object(metadata) }
 }
 
-fn object(text: &str) -> Result<Map<String, Value>, String> {
+pub(super) fn object(text: &str) -> Result<Map<String, Value>, String> {
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err("the value is JSON but no object".to_owned()),
@@ -100,14 +88,7 @@ fn said(
     let id = id.or_else(|| meta.remove("id"));
     let weight = match meta.remove("weight") {
         None => Weight::DEFAULT,
-        Some(text) => match text.parse::<u32>() {
-            Ok(weight) if weight <= WEIGHT_MAX => Weight(weight),
-            _ => {
-                return Err(format!(
-                    "the weight {text:?} is no whole number from 0 to {WEIGHT_MAX}"
-                ));
-            }
-        },
+        Some(text) => weight(&text)?,
     };
     Ok(Said { id, address, weight, meta })
 }

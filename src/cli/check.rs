@@ -1,0 +1,94 @@
+//! `lookaside check`: is the configuration right, and does it read what is in
+//! etcd?
+//!
+//! In: the settings of `serve`, and with `--live` every key below the prefixes.
+//! Out: a report, and an exit code: 0 all is well, 1 some keys were not
+//! understood or etcd cannot be read, 64 bad settings. Changes nothing anywhere.
+
+mod report;
+mod show;
+
+use std::process::ExitCode;
+
+use super::{admin_client, bad};
+use crate::config::{Registry, ServeArgs};
+use crate::registry::etcd::{self, Connect, Trouble};
+use crate::registry::record::Prefix;
+
+use self::report::Report;
+
+/// Validates the settings of serve; with --live, tries them on what is in etcd
+/// now
+///
+/// Takes the flags, the environment and the file of settings that serve takes.
+/// Exit codes: 0 all is well; 1 some keys could not be understood, or etcd could
+/// not be read; 64 the settings are wrong.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct CheckArgs {
+    /// The settings.
+    #[command(flatten)]
+    pub serve: ServeArgs,
+    /// Read every key below the prefixes, and say what each means
+    #[arg(long)]
+    pub live: bool,
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Does it. Needs a tokio runtime with time and I/O.
+pub async fn run(args: &CheckArgs) -> ExitCode {
+    let config = match args.serve.validate() {
+        Ok(config) => config,
+        Err(problems) => return bad(&problems),
+    };
+    let prefixes = config.prefixes;
+    if !args.live {
+        let report = Report::new(&prefixes, &[]);
+        let shown = if args.json { show::json(&report) } else { show::valid(&report) };
+        return print(&shown, true);
+    }
+    let Registry::Etcd(connect) = config.registry else {
+        return bad(&["--live needs --etcd: whose keys are to be read? (the embedded registry \
+                      of a running lookaside is at its --registry-listen)"
+            .to_owned()]);
+    };
+    match read(connect, &prefixes).await {
+        Ok(report) => {
+            let shown = if args.json { show::json(&report) } else { show::live(&report) };
+            print(&shown, report.not_understood == 0)
+        }
+        Err(trouble) => {
+            eprintln!("error: cannot read etcd: {trouble}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Reads all there is; and where there is nothing, what the prefix may have
+/// been meant to be.
+async fn read(connect: Connect, prefixes: &[Prefix]) -> Result<Report, Trouble> {
+    let options = |prefixes: Vec<Prefix>| etcd::Options { connect: connect.clone(), prefixes };
+    let keys = etcd::read_once(options(prefixes.to_vec())).await?;
+    let mut report = Report::new(prefixes, &keys);
+    for found in report.prefixes.iter_mut().filter(|found| found.keys == 0) {
+        let path = match found.prefix.strip_prefix('/') {
+            Some(rest) => rest.to_owned(),
+            None => format!("/{}", found.prefix),
+        };
+        let format = prefixes[0].format.clone();
+        let other = etcd::read_once(options(vec![Prefix { path: path.clone(), format }])).await?;
+        if !other.is_empty() {
+            let hint = format!("below {path:?} are keys ({}): is that what is meant?", other.len());
+            found.hint = Some(hint);
+        }
+    }
+    Ok(report)
+}
+
+fn print(text: &str, well: bool) -> ExitCode {
+    match admin_client::print(text) {
+        Ok(_) if well => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}

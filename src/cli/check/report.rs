@@ -1,0 +1,219 @@
+//! What prefixes make of keys: counted, with the reason and the remedy for
+//! each key that is not understood.
+//!
+//! In: prefixes, keys and values. Out: a [`Report`]. Pure; its JSON is for
+//! programs: fields are added, never renamed.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::registry::record::{self, Format, NAMED, Prefix, Reading};
+use crate::registry::{Registration, Rejected};
+
+/// All that is known after a dry run.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Report {
+    /// In the order of the settings.
+    pub(super) prefixes: Vec<PrefixReport>,
+    /// Sorted by name.
+    pub(super) services: Vec<Service>,
+    /// How many keys could not be understood.
+    pub(super) not_understood: usize,
+    /// Sorted by key.
+    pub(super) rejected: Vec<RejectedKey>,
+}
+
+/// What became of the keys below one prefix.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct PrefixReport {
+    pub(super) prefix: String,
+    pub(super) format: String,
+    /// All that this prefix decides.
+    pub(super) keys: usize,
+    /// Those that register at least one backend.
+    pub(super) understood: usize,
+    /// Those that register none by design, by reason.
+    pub(super) nothing: Vec<Nothing>,
+    pub(super) not_understood: usize,
+    /// What may be wrong with the prefix itself.
+    pub(super) hint: Option<String>,
+}
+
+/// Keys that register no backend by design.
+#[derive(Debug, Serialize)]
+pub(super) struct Nothing {
+    pub(super) reason: String,
+    pub(super) keys: usize,
+    /// The first of them.
+    pub(super) example: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Service {
+    pub(super) name: String,
+    /// What clients dial, before the zone.
+    pub(super) dns_name: String,
+    pub(super) endpoints: Vec<Endpoint>,
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(super) struct Endpoint {
+    pub(super) id: String,
+    pub(super) address: String,
+    pub(super) weight: u32,
+    pub(super) meta: BTreeMap<String, String>,
+    pub(super) key: String,
+}
+
+/// A key that could not be understood.
+#[derive(Debug, Serialize)]
+pub(super) struct RejectedKey {
+    pub(super) key: String,
+    /// The beginning of its value.
+    pub(super) value: String,
+    pub(super) prefix: String,
+    pub(super) reason: String,
+    /// Formats that would read it, the likeliest first.
+    pub(super) formats: Vec<&'static str>,
+}
+
+impl Report {
+    pub(super) fn new(prefixes: &[Prefix], keys: &[(Vec<u8>, Vec<u8>)]) -> Self {
+        let counted = |prefix: &Prefix| PrefixReport {
+            prefix: prefix.path.clone(),
+            format: prefix.format.to_string(),
+            ..PrefixReport::default()
+        };
+        let mut report =
+            Self { prefixes: prefixes.iter().map(counted).collect(), ..Self::default() };
+        let mut sorted = prefixes.to_vec();
+        record::sort(&mut sorted);
+        let mut services: BTreeMap<String, Service> = BTreeMap::new();
+        // Formats that would make a backend of what now is none, by prefix.
+        let mut missed: BTreeMap<String, BTreeMap<&'static str, usize>> = BTreeMap::new();
+        for (key, value) in keys {
+            let Some((prefix, reading)) = record::decide(&sorted, key, value) else { continue };
+            let found = report.prefixes.iter_mut().find(|found| found.prefix == prefix.path);
+            let Some(found) = found else { continue };
+            found.keys += 1;
+            let key_text = String::from_utf8_lossy(key).into_owned();
+            match reading {
+                Ok(Reading::Registers(all)) => {
+                    found.understood += 1;
+                    all.iter().for_each(|one| register(&mut services, one, &key_text));
+                }
+                Ok(Reading::Nothing(reason)) => {
+                    for name in read_by(prefix, key, value) {
+                        *missed.entry(prefix.path.clone()).or_default().entry(name).or_default() +=
+                            1;
+                    }
+                    match found.nothing.iter_mut().find(|known| known.reason == reason) {
+                        Some(known) => known.keys += 1,
+                        None => found.nothing.push(Nothing { reason, keys: 1, example: key_text }),
+                    }
+                }
+                Err(Rejected { reason, value: shown }) => {
+                    found.not_understood += 1;
+                    report.not_understood += 1;
+                    report.rejected.push(RejectedKey {
+                        formats: read_by(prefix, key, value),
+                        key: key_text,
+                        value: shown,
+                        prefix: prefix.path.clone(),
+                        reason,
+                    });
+                }
+            }
+        }
+        for found in report.prefixes.iter_mut().filter(|found| found.understood == 0) {
+            let by_name = missed.get(&found.prefix).into_iter().flatten();
+            // The first of the best, in the order of likelihood.
+            let order = |name: &str| NAMED.iter().position(|(named, _)| *named == name);
+            let best = by_name.max_by_key(|(name, keys)| (**keys, std::cmp::Reverse(order(name))));
+            found.hint = best.map(|(name, keys)| {
+                format!("{name} would understand {keys} of them: --prefix {}={name}", found.prefix)
+            });
+        }
+        report.rejected.sort_by(|a, b| a.key.cmp(&b.key));
+        report.services = services.into_values().collect();
+        report.services.iter_mut().for_each(|service| service.endpoints.sort_unstable());
+        report
+    }
+}
+
+fn register(services: &mut BTreeMap<String, Service>, one: &Registration, key: &str) {
+    let new = || Service {
+        name: one.service.to_string(),
+        dns_name: one.service.dns_name(),
+        endpoints: Vec::new(),
+    };
+    let service = services.entry(one.service.to_string()).or_insert_with(new);
+    service.endpoints.push(Endpoint {
+        id: one.id.to_string(),
+        address: one.address.to_string(),
+        weight: one.weight.0,
+        meta: (*one.meta).clone(),
+        key: key.to_owned(),
+    });
+}
+
+/// The formats that would find a backend here; the more telling first.
+fn read_by(prefix: &Prefix, key: &[u8], value: &[u8]) -> Vec<&'static str> {
+    let reads = |format: &Format| {
+        let prefix = Prefix { path: prefix.path.clone(), format: format.clone() };
+        matches!(prefix.read(key, value), Ok(Reading::Registers(_)))
+    };
+    let others = NAMED.iter().filter(|(_, format)| *format != Format::Auto);
+    others.filter(|(_, format)| reads(format)).map(|(name, _)| *name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(prefixes: &[&str], keys: &[(&str, &str)]) -> Report {
+        let prefixes: Vec<_> =
+            prefixes.iter().map(|prefix| Prefix::parse(prefix).unwrap()).collect();
+        let bytes = |text: &str| text.as_bytes().to_vec();
+        let keys: Vec<_> = keys.iter().map(|(key, value)| (bytes(key), bytes(value))).collect();
+        Report::new(&prefixes, &keys)
+    }
+
+    #[test]
+    fn every_key_is_counted_once_and_explained() {
+        let keys = [
+            ("/a/hello/1", "10.0.0.1:1"),
+            ("/a/hello/2", "10.0.0.2:1"),
+            ("/a/hello/", ""),
+            ("/a/b/Arith/tcp@10.0.0.1:1", "weight=3"),
+            ("/a/x/1", "weight=7"),
+            ("/a/Arith/tcp@10.0.0.9:1", "weight=7"),
+        ];
+        let report = report(&["/a", "/a/b=rpcx"], &keys);
+        let counts: Vec<_> = report
+            .prefixes
+            .iter()
+            .map(|found| {
+                (found.prefix.as_str(), found.keys, found.understood, found.not_understood)
+            })
+            .collect();
+        assert_eq!(counts, [("/a/", 5, 2, 2), ("/a/b/", 1, 1, 0)]);
+        assert_eq!(report.prefixes[0].nothing[0].reason, "a directory");
+        let names: Vec<_> = report.services.iter().map(|service| service.name.as_str()).collect();
+        assert_eq!(names, ["Arith", "hello"]);
+        assert_eq!(report.not_understood, 2);
+        let by: Vec<_> =
+            report.rejected.iter().map(|found| (found.key.as_str(), &*found.formats)).collect();
+        let none: &[&str] = &[];
+        assert_eq!(by, [("/a/Arith/tcp@10.0.0.9:1", &["rpcx"][..]), ("/a/x/1", none)]);
+    }
+
+    #[test]
+    fn a_format_that_finds_nothing_is_told_which_would() {
+        let key = "/dubbo/x.Svc/providers/tri%3A%2F%2F10.0.0.1%3A1";
+        let found = report(&["/dubbo=rpcx"], &[(key, "")]);
+        let hint = "dubbo would understand 1 of them: --prefix /dubbo/=dubbo";
+        assert_eq!(found.prefixes[0].hint.as_deref(), Some(hint));
+    }
+}

@@ -1,0 +1,96 @@
+//! A report as people read it, and as programs do.
+//!
+//! In: a [`Report`]. Out: text. People see the beginning of long lists and how
+//! much was left out; programs see all.
+
+use super::report::{Endpoint, PrefixReport, Report, Service};
+use crate::cli::admin_client::{clean, table};
+
+/// Rows of a table for people.
+const ROWS_MAX: usize = 100;
+
+pub(super) fn json(report: &Report) -> String {
+    serde_json::to_string_pretty(report).unwrap_or_default()
+}
+
+/// Without a look at etcd.
+pub(super) fn valid(report: &Report) -> String {
+    let row = |found: &PrefixReport| vec![found.prefix.clone(), found.format.clone()];
+    let prefixes = table(&["PREFIX", "FORMAT"], report.prefixes.iter().map(row));
+    format!("the settings are right; --live tries them on what is in etcd\n\n{prefixes}")
+}
+
+/// With it.
+pub(super) fn live(report: &Report) -> String {
+    let mut parts = vec![prefixes(report)];
+    parts.extend(report.prefixes.iter().filter_map(hint));
+    if !report.services.is_empty() {
+        parts.push(services(&report.services));
+    }
+    if report.prefixes.iter().any(|found| !found.nothing.is_empty()) {
+        parts.push(format!("These mean no backend, by design:\n{}", nothing(report)));
+    }
+    parts.push(match report.not_understood {
+        0 => "every key was understood".to_owned(),
+        1 => format!("1 key was not understood:\n{}", rejected(report)),
+        count => format!("{count} keys were not understood:\n{}", rejected(report)),
+    });
+    parts.join("\n\n")
+}
+
+fn prefixes(report: &Report) -> String {
+    let row = |found: &PrefixReport| {
+        let nothing: usize = found.nothing.iter().map(|nothing| nothing.keys).sum();
+        let counts = [found.keys, found.understood, nothing, found.not_understood];
+        let mut row = vec![found.prefix.clone(), found.format.clone()];
+        row.extend(counts.map(|count| count.to_string()));
+        row
+    };
+    let headings = ["PREFIX", "FORMAT", "KEYS", "UNDERSTOOD", "NO BACKEND", "NOT UNDERSTOOD"];
+    table(&headings, report.prefixes.iter().map(row))
+}
+
+fn hint(found: &PrefixReport) -> Option<String> {
+    let hint = found.hint.as_deref();
+    let hint = hint.or((found.keys == 0).then_some("no key lies below it"))?;
+    Some(format!("{}: {}", clean(&found.prefix), clean(hint)))
+}
+
+fn services(services: &[Service]) -> String {
+    let row = |service: &Service, endpoint: &Endpoint| {
+        let meta: Vec<_> =
+            endpoint.meta.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let Endpoint { id, address, weight, .. } = endpoint;
+        vec![service.name.clone(), id.clone(), address.clone(), weight.to_string(), meta.join(" ")]
+    };
+    let all = services
+        .iter()
+        .flat_map(|service| service.endpoints.iter().map(move |endpoint| row(service, endpoint)));
+    let headings = ["SERVICE", "ID", "ADDRESS", "WEIGHT", "METADATA"];
+    cut(&headings, all.collect())
+}
+
+fn nothing(report: &Report) -> String {
+    let rows = report.prefixes.iter().flat_map(|found| {
+        found.nothing.iter().map(|nothing| {
+            let keys = nothing.keys.to_string();
+            vec![found.prefix.clone(), keys, nothing.reason.clone(), nothing.example.clone()]
+        })
+    });
+    cut(&["PREFIX", "KEYS", "REASON", "SUCH AS"], rows.collect())
+}
+
+fn rejected(report: &Report) -> String {
+    let row = |found: &super::report::RejectedKey| {
+        let nearest = found.formats.first().map_or("none", |name| name);
+        vec![found.key.clone(), nearest.to_owned(), found.reason.clone()]
+    };
+    cut(&["KEY", "READ BY", "REASON"], report.rejected.iter().map(row).collect())
+}
+
+fn cut(headings: &[&str], mut rows: Vec<Vec<String>>) -> String {
+    let left_out = rows.len().saturating_sub(ROWS_MAX);
+    rows.truncate(ROWS_MAX);
+    let shown = table(headings, rows.into_iter());
+    if left_out == 0 { shown } else { format!("{shown}\n and {left_out} more: --json has all") }
+}
