@@ -4,10 +4,12 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use serde_json::Value;
 use support::etcd::Etcd;
@@ -19,6 +21,10 @@ use support::lookaside::Balancer;
 const ADDRESS: &str = "127.0.0.9:50001";
 /// Where those go with an update that have nothing else to change.
 const MOVED: &str = "127.0.0.9:50002";
+
+/// How long a library may take until it has registered: a busy machine needs
+/// its time to start a Java program.
+const START: Duration = Duration::from_secs(120);
 
 /// A program of `tests/registrants/`, and what is to be seen of it.
 struct Registrant<'a> {
@@ -217,13 +223,24 @@ impl Running {
     #[track_caller]
     fn start(name: &str, etcd: &Etcd) -> Self {
         let program = home().join("target/registrants").join(name).join("registrant");
-        let child = Command::new(program)
+        let mut child = Command::new(program)
             .args([&format!("127.0.0.1:{}", etcd.port()), "hello", ADDRESS])
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        Self(child.expect("the registrant starts"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the registrant starts");
+        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let (registered_tx, registered_rx) = sync_channel(1);
+        std::thread::spawn(move || {
+            // Libraries log here too, and must not be blocked.
+            for line in stdout.lines().map_while(Result::ok).filter(|line| line == "registered") {
+                let _ = registered_tx.send(line);
+            }
+        });
+        let running = Self(child);
+        let registered = registered_rx.recv_timeout(START);
+        assert!(registered.is_ok(), "{name} does not register: see its standard error");
+        running
     }
 
     #[track_caller]

@@ -13,7 +13,8 @@ public final class Registrant {
     String address = args[2];
     RegistryFactory factory =
         ExtensionLoader.getExtensionLoader(RegistryFactory.class).getAdaptiveExtension();
-    Registry registry = factory.getRegistry(URL.valueOf("etcd3://" + etcd));
+    // Dubbo waits a minute for those that died, unless it is told otherwise.
+    Registry registry = factory.getRegistry(URL.valueOf("etcd3://" + etcd + "?session=5000"));
     URL provider =
         URL.valueOf("grpc://" + address + "/" + service)
             .addParameter("application", "registrant")
@@ -23,6 +24,7 @@ public final class Registrant {
             .addParameter("weight", 3)
             .addParameter("timestamp", System.currentTimeMillis());
     registry.register(provider);
+    System.out.println("registered");
 
     BufferedReader lines = new BufferedReader(new InputStreamReader(System.in));
     for (String line; (line = lines.readLine()) != null; ) {

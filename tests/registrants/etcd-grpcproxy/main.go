@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"fmt"
 	"log"
 	"os"
 	"strings"
@@ -20,6 +21,7 @@ func main() {
 		log.Fatal(err)
 	}
 	grpcproxy.Register(zap.NewNop(), client, "etcd3_naming/"+service, address, 2)
+	fmt.Println("registered")
 
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {

@@ -4,6 +4,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"log"
 	"os"
 	"strings"
@@ -34,6 +35,7 @@ func main() {
 		check(manager.AddEndpoint(ctx, key, endpoint, clientv3.WithLease(lease.ID)))
 	}
 	register(map[string]any{"weight": 3, "version": "v1", "zone": "a"})
+	fmt.Println("registered")
 
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {

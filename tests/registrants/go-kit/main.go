@@ -4,6 +4,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"log"
 	"os"
 	"strings"
@@ -30,6 +31,7 @@ func main() {
 		return registrar
 	}
 	registrar := register(address)
+	fmt.Println("registered")
 
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {

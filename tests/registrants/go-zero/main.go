@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"fmt"
 	"log"
 	"os"
 	"strings"
@@ -17,6 +18,7 @@ func main() {
 	if err := publisher.KeepAlive(); err != nil {
 		log.Fatal(err)
 	}
+	fmt.Println("registered")
 
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {

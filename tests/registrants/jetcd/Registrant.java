@@ -19,6 +19,7 @@ public final class Registrant {
     ByteSequence key = bytes("/etcd3_naming/" + service + "/1");
     PutOption onLease = PutOption.builder().withLeaseId(lease).build();
     client.getKVClient().put(key, bytes(address), onLease).get();
+    System.out.println("registered");
 
     BufferedReader lines = new BufferedReader(new InputStreamReader(System.in));
     for (String line; (line = lines.readLine()) != null; ) {

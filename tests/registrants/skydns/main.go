@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"log"
 	"net/netip"
 	"os"
@@ -40,6 +41,7 @@ func main() {
 		check(err)
 	}
 	put(20)
+	fmt.Println("registered")
 
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
