@@ -30,7 +30,9 @@ pub(super) fn tell(key: &str, below: &str, value: &str) -> Result<Format, String
             .ok_or_else(|| untold.to_owned());
     }
     let category = |name: &str| DUBBO_CATEGORIES.contains(&name);
-    if text.is_empty() && (category(last) || category(before) && last.contains("%3A%2F%2F")) {
+    // dubbo-go writes no value, Dubbo Java its lease's number.
+    let dubbo = category(last) || category(before) && last.contains("%3A%2F%2F");
+    if dubbo && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(Format::Dubbo);
     }
     if text == "init_dir" && holds(key, "upstreams") {

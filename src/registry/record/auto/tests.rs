@@ -61,6 +61,14 @@ fn siblings_of_dubbo_providers_are_nothing() {
 }
 
 #[test]
+fn providers_of_dubbo_java_carry_a_lease() {
+    let key = "/dubbo/x.Svc/providers/tri%3A%2F%2F10.0.0.1%3A1%2Fx.Svc%3Finterface%3Dx.Svc";
+    check("/dubbo", key, "", "x.Svc 10.0.0.1:1 10.0.0.1:1 weight=100");
+    let lease = "7587899054951306581";
+    check("/dubbo", key, lease, "x.Svc 10.0.0.1:1 10.0.0.1:1 weight=100");
+}
+
+#[test]
 fn urls_are_taken_only_where_they_say_grpc() {
     check("/p", "/p/a/1", "grpc://10.0.0.1:1", "a 1 10.0.0.1:1");
     let http = r#"rejected: "http://10.0.0.1:1" has the host "http://10.0.0.1", which is neither an IP address nor a host name"#;
