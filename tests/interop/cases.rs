@@ -21,6 +21,7 @@ pub const CASES: &[Case] = &[
     case("six steps, config from the client", lists::six_steps),
     case("six steps, config from DNS", lists::six_steps_by_txt),
     case("client first, servers later", lists::client_first),
+    case("instances chosen by name", lists::chosen_by_name),
     case("weights are exact shares", lists::weights),
     case("removal spares calls in flight", lists::removal_in_flight),
     case("backends see lb-token", lists::tokens),

@@ -97,6 +97,43 @@ pub fn client_first(world: &World, driver: &Driver) {
     driver.open(&Options::grpclb(world.target_of(&balancer, &only_two))).shares(&["2"]);
 }
 
+/// Stateful services: one instance, or some, by what they say of themselves.
+pub fn chosen_by_name(world: &World, driver: &Driver) {
+    let balancer = world.balancer(&[]);
+    let open = |labels: &str| {
+        let name = format!("{labels}.{SERVICE}.{}", world.zone());
+        driver.open(&Options::grpclb(world.target_of(&balancer, &name)))
+    };
+    let say = |backend: &Backend, key: &str, metadata: &str| {
+        let value = format!(r#"{{"Op":0,"Addr":"{}","Metadata":{metadata}}}"#, backend.addr());
+        world.etcd().ctl(&["put", "--", &world.key(key), &value]);
+    };
+    let (six, seven) = (Backend::start("6"), Backend::start("7"));
+    say(&six, "six", r#"{"id":"6","zone":"a","version":"v1"}"#);
+    say(&seven, "seven", r#"{"id":"7","zone":"a","version":"v2"}"#);
+    let any = driver.open(&Options::grpclb(world.target(&balancer)));
+    any.shares(&["6", "7"]);
+    let only_seven = open("id--7");
+    only_seven.shares(&["7"]);
+    open("zone--a").shares(&["6", "7"]);
+    open("version--v1.zone--a").shares(&["6"]);
+    let nobody = open("version--v3");
+    nobody.is_unavailable();
+
+    // It goes: its clients wait for it, and for no other.
+    world.etcd().ctl(&["del", &world.key("seven")]);
+    any.shares(&["6"]);
+    only_seven.is_unavailable();
+    let waiting = only_seven.begin(&Calls::waiting(1));
+    // It returns elsewhere, and so does what nobody matched.
+    let seven_again = Backend::start("7");
+    say(&seven_again, "moved", r#"{"id":"7","zone":"b","version":"v3"}"#);
+    assert_eq!(waiting.wait().from("7"), 1);
+    only_seven.shares(&["7"]);
+    nobody.shares(&["7"]);
+    any.shares(&["6", "7"]);
+}
+
 pub fn weights(world: &World, driver: &Driver) {
     let balancer = world.balancer(&[]);
     let (mut heavy, mut light, mut none) =
