@@ -4,7 +4,7 @@
 # The demo and the documentation say target/release/lookaside.
 export CARGO_TARGET_DIR := target
 
-.PHONY: help build demo test interop lint clean
+.PHONY: help build demo test interop bench fuzz lint clean
 
 help:
 	@echo "make build  the program, as target/release/lookaside"
@@ -12,6 +12,8 @@ help:
 	@echo "make test   every test, with real etcd and real clients"
 	@echo "make interop  real clients of every language through every case, as a table"
 	@echo "make lint   formatting, clippy and documentation, without a warning"
+	@echo "make bench  how soon a large registry is served, beside reading it alone"
+	@echo "make fuzz   what strangers write, at random; FUZZ_SECONDS=60 for each target"
 	@echo "make clean  removes everything that was built"
 
 build:
@@ -30,6 +32,13 @@ interop:
 
 lint:
 	@scripts/lint
+
+bench:
+	@scripts/need rust protoc etcd
+	cargo bench --locked --bench start
+
+fuzz:
+	@scripts/fuzz
 
 clean:
 	rm -rf target

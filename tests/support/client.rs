@@ -139,7 +139,8 @@ impl Driver {
     /// Name and version of the library under test.
     #[track_caller]
     pub fn version(&self) -> String {
-        let mut hello = self.send(0, json!({"do": "hello"}), PATIENCE).reply();
+        let id = self.number.fetch_add(1, Ordering::Relaxed);
+        let mut hello = self.send(id, json!({"do": "hello"}), PATIENCE).reply();
         serde_json::from_value(hello["version"].take()).expect("a version is text")
     }
 
