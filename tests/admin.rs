@@ -13,7 +13,7 @@ use lookaside::admin;
 use lookaside::cli::admin_client::{self, AdminClient, AdminError};
 use lookaside::load::Calls;
 use lookaside::model::{ClientKind, ServiceName};
-use lookaside::registry::{Change, Event, Key};
+use lookaside::registry::{Cause, Change, Event, Key};
 use serde_json::{Value, json};
 use support::PATIENCE;
 use world::{World, bad, client, entry, stale};
@@ -259,7 +259,7 @@ async fn metrics_follow_what_happens() {
         client("hello", Some("hello"), ClientKind::Go, 1),
         client("x", None, ClientKind::Go, 2),
     ];
-    let change = Change::Delete(Key::new(b"/hello/a"));
+    let change = Change::Delete(Key::new(b"/hello/a"), Cause::Deregistered);
     world.say(Event::Apply { revision: 8, changes: vec![change] }).await;
 
     let after = world.metrics().await;

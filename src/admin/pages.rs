@@ -41,7 +41,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/api/v1/status", get(api::status))
         .route("/api/v1/registry", get(api::registry))
         .route("/api/v1/services", get(api::services))
-        .route("/api/v1/services/{*name}", get(api::service))
+        .route("/api/v1/services/{*name}", get(api::service).post(api::release))
         .route("/api/v1/clients", get(api::clients))
         .route("/api/v1/rejected", get(api::rejected))
         .fallback(not_found)
@@ -56,7 +56,11 @@ async fn readyz(Shared(state): Shared<Arc<State>>) -> (StatusCode, String) {
     if lines.is_empty() {
         lines.push("ok".to_owned());
     }
-    if let Some((since, reason)) = state.catalog.status().stale {
+    let status = state.catalog.status();
+    if let Some(saved) = status.restored {
+        lines.push(format!("registry: not read yet: serving from the state of {saved}"));
+    }
+    if let Some((since, reason)) = status.stale {
         let silent = json::seconds(since.elapsed());
         lines.push(format!(
             "registry: not heard for {silent} s ({reason}): serving what was last read"

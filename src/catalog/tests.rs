@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::{HostPort, Weight, Zone};
-use crate::registry::{Change, Entry, Registration};
+use crate::registry::{Cause, Change, Entry, Registration};
 
 fn target(text: &str) -> Target {
     Target::parse(text, &Zone::new("zone").unwrap()).unwrap()
@@ -19,6 +19,7 @@ fn entry(service: &str, address: &str) -> Entry {
     Entry {
         key: Key::new(format!("{service}/{address}").as_bytes()),
         meaning: Ok(vec![registration]),
+        leased: true,
     }
 }
 
@@ -31,26 +32,36 @@ fn put(entry: Entry) -> Input {
 }
 
 fn delete(entry: Entry) -> Input {
-    Input::Registry(Event::Apply { revision: 2, changes: vec![Change::Delete(entry.key)] })
+    Input::Registry(Event::Apply {
+        revision: 2,
+        changes: vec![Change::Delete(entry.key, Cause::Deregistered)],
+    })
 }
 
 /// Runs the driver over these inputs to their end.
 struct World {
     catalog: Catalog,
     index: Index,
+    now: Instant,
 }
 
 impl World {
     fn new() -> Self {
-        Self { catalog: Catalog::new(), index: Index::default() }
+        Self::with(Rules::OFF)
+    }
+
+    fn with(rules: Rules) -> Self {
+        let catalog = Catalog::with(rules);
+        Self { catalog, index: Index::new(rules), now: Instant::now() }
     }
 
     fn say(&mut self, input: Input) {
         let before = self.catalog.status();
         let mut status = before.clone();
         let mut touched = Touched::default();
-        take_in(&mut self.index, &mut status, &mut touched, input);
-        self.catalog.publish(&self.index, touched, &before, status);
+        take_in(&mut self.index, &mut status, &mut touched, input, self.now);
+        self.index.pass(self.now, &mut touched);
+        self.catalog.publish(&mut self.index, touched, &before, status);
     }
 }
 
@@ -153,10 +164,13 @@ fn rejected_keys_are_listed_until_they_are_read() {
     let mut world = World::new();
     let rejected = Rejected { reason: "bad".into(), value: "?".into() };
     let key = Key::new(b"p/hello/a");
-    let bad = Entry { key: key.clone(), meaning: Err(rejected.clone()) };
+    let bad = Entry { key: key.clone(), meaning: Err(rejected.clone()), leased: true };
     world.say(reset(vec![bad]));
     assert_eq!(world.catalog.rejected(), vec![(key.clone(), rejected)]);
-    world.say(Input::Registry(Event::Apply { revision: 2, changes: vec![Change::Delete(key)] }));
+    world.say(Input::Registry(Event::Apply {
+        revision: 2,
+        changes: vec![Change::Delete(key, Cause::Deregistered)],
+    }));
     assert_eq!(world.catalog.rejected_len(), 0);
 }
 

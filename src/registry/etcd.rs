@@ -7,6 +7,7 @@
 mod backoff;
 mod batch;
 mod connect;
+mod doubt;
 mod follow;
 mod list;
 mod prefixes;

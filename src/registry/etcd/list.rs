@@ -76,7 +76,7 @@ async fn list_range(
             limit /= 2;
             continue;
         };
-        all.extend(page.kvs().iter().map(|kv| prefixes.entry(kv.key(), kv.value())));
+        all.extend(page.kvs().iter().map(|kv| prefixes.entry(kv.key(), kv.value(), kv.lease())));
         let Some(last) = page.kvs().last().filter(|_| page.more()) else { return Ok(()) };
         from = last.key().to_vec();
         // The first key after the last one.
