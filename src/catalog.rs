@@ -4,7 +4,7 @@
 //! typed name, by subscription or by asking. It never waits for a reader, and
 //! losing the registry never changes what it says of a service.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,16 +14,18 @@ use dashmap::DashMap;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 
-use crate::model::{BackendAddr, Endpoint, ServiceName, Target, name};
+use crate::model::{BackendAddr, Endpoint, ServiceName, Target};
 use crate::registry::{Event, Key, Rejected};
 
 mod doubts;
+mod group;
 mod guard;
 mod index;
 mod snapshot;
 mod unleased;
 
 pub use doubts::{Answer, Doubt, Doubts, Held, Rules};
+use group::Group;
 use index::{Index, Touched};
 pub use snapshot::{Known, ServiceSnapshot, Status};
 
@@ -86,14 +88,6 @@ struct Shared {
     changes: watch::Sender<u64>,
     rules: Rules,
     closed: AtomicBool,
-}
-
-/// The services that share a canonical name (nearly always one), and who asked
-/// for it in which spelling.
-#[derive(Default)]
-struct Group {
-    services: BTreeMap<ServiceName, Arc<ServiceSnapshot>>,
-    subscribers: BTreeMap<Arc<str>, watch::Sender<Known>>,
 }
 
 /// Applies inputs until all senders are gone. Inputs that wait are applied
@@ -395,40 +389,6 @@ impl Catalog {
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.catalog.release(&self.target);
-    }
-}
-
-impl Group {
-    /// The service that a spelling means: the best match, and among equals the
-    /// first by name, so that every replica says the same.
-    fn known(&self, typed: &str) -> Known {
-        let rank = |service: &&ServiceName| name::matches(typed, service);
-        let best = self.services.keys().filter(|service| rank(service).is_some()).min_by_key(rank);
-        match best.and_then(|service| self.services.get(service)) {
-            Some(snapshot) => Known::Present(snapshot.clone()),
-            None => Known::Absent,
-        }
-    }
-
-    fn announce_if(&self, synced: bool) {
-        if synced {
-            self.announce();
-        }
-    }
-
-    fn announce(&self) {
-        for (typed, sender) in &self.subscribers {
-            let new = self.known(typed);
-            sender.send_if_modified(|current| {
-                let differs = *current != new;
-                *current = new;
-                differs
-            });
-        }
-    }
-
-    fn is_unused(&self) -> bool {
-        self.services.is_empty() && self.subscribers.is_empty()
     }
 }
 

@@ -7,7 +7,7 @@
 //! probe does not come back by one: another may have its address by then.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::registry::Key;
@@ -37,8 +37,9 @@ pub(super) struct Loss {
     pub(super) endpoint: Endpoint,
     pub(super) since: Instant,
     pub(super) why: Doubt,
-    /// How long its service's list was when it went.
-    pub(super) of: usize,
+    /// How long its service's list was before anything was lost, and when
+    /// that was.
+    pub(super) of: (usize, Instant),
 }
 
 #[derive(Debug)]
@@ -47,13 +48,16 @@ struct Suspect {
     answer: Option<Answer>,
     /// Probes in a row that nothing came back to.
     silent: u32,
-    /// No longer listed; remembered as a part of what was lost.
+    /// No longer listed; remembered for [`MOMENTS`] as a part of what was lost.
     gone: bool,
 }
 
 /// A packet may be lost, and with it an attempt to connect; three in a row are
 /// no accident.
 const SILENT_MAX: u32 = 3;
+/// For how long one that went counts as missing. What goes within a lease's
+/// usual time after others went for the same reason.
+const MOMENTS: Duration = Duration::from_secs(60);
 
 impl Guard {
     pub(super) fn new(rules: Rules) -> Self {
@@ -99,10 +103,18 @@ impl Guard {
         self.keys.get(key).into_iter().flatten().map(|(service, _)| service)
     }
 
+    /// How long the list was before anything of a service was lost, and when
+    /// that was; nothing, if nothing was. What goes on for too long is no
+    /// incident, but how things are.
+    pub(super) fn of(&self, service: &ServiceName, now: Instant) -> Option<(usize, Instant)> {
+        let all = self.services.get(service)?.values().map(|suspect| suspect.loss.of);
+        all.filter(|(_, begun)| *begun + self.rules.keep > now).max()
+    }
+
     /// A backend left its service on purpose: it is not missed.
     pub(super) fn left(&mut self, service: &ServiceName) {
         for suspect in self.services.get_mut(service).into_iter().flat_map(BTreeMap::values_mut) {
-            suspect.loss.of = suspect.loss.of.saturating_sub(1);
+            suspect.loss.of.0 = suspect.loss.of.0.saturating_sub(1);
         }
     }
 
@@ -178,15 +190,21 @@ impl Guard {
         let Some(all) = self.services.get(service) else { return Vec::new() };
         let back: Vec<_> = all.keys().filter(|addr| registered.contains(addr)).copied().collect();
         back.into_iter().for_each(|addr| self.forget(service, addr));
+        let Some(all) = self.services.get(service) else { return Vec::new() };
+        let least = least(all.values().map(|suspect| suspect.loss.of.0).max(), self.rules.share);
+        let keep = self.rules.keep;
         let Some(all) = self.services.get_mut(service) else { return Vec::new() };
-        let least = least(all.values().map(|suspect| suspect.loss.of).max(), self.rules.share);
         let mut listed = registered.len() + all.values().filter(|suspect| !suspect.gone).count();
         // A refusal is more certain than silence, so it goes first.
         for answer in [Answer::Refuses, Answer::Silent] {
-            for suspect in all.values_mut().filter(|suspect| !suspect.gone) {
+            let listed_still = all.iter_mut().filter(|(_, suspect)| !suspect.gone);
+            for (addr, suspect) in listed_still {
                 if listed > least && suspect.answer == Some(answer) && suspect.is_dead() {
                     suspect.gone = true;
                     listed -= 1;
+                    let since = suspect.loss.since;
+                    self.ends.remove(&(since + keep, service.clone(), *addr));
+                    self.ends.insert((since + keep.min(MOMENTS), service.clone(), *addr));
                 }
             }
         }
@@ -218,11 +236,13 @@ impl Guard {
 
     fn forget(&mut self, service: &ServiceName, addr: BackendAddr) {
         let Some(all) = self.services.get_mut(service) else { return };
-        let Some(Suspect { loss, .. }) = all.remove(&addr) else { return };
+        let Some(Suspect { loss, gone, .. }) = all.remove(&addr) else { return };
         if all.is_empty() {
             self.services.remove(service);
         }
-        self.ends.remove(&(loss.since + self.rules.keep, service.clone(), addr));
+        let keep = self.rules.keep;
+        let end = loss.since + if gone { keep.min(MOMENTS) } else { keep };
+        self.ends.remove(&(end, service.clone(), addr));
         if let Some(users) = self.addresses.get_mut(&addr) {
             users.remove(service);
             if users.is_empty() {

@@ -101,7 +101,7 @@ impl Index {
         let since = now.checked_sub(restored.age).unwrap_or(now);
         self.guard.restore(since);
         for (service, endpoints) in restored.services {
-            let of = endpoints.len();
+            let of = (endpoints.len(), since);
             for endpoint in endpoints {
                 let loss = Loss { key: None, endpoint, since, why: Doubt::Missing, of };
                 self.guard.lose(loss, &service, now);
@@ -145,8 +145,7 @@ impl Index {
 
     /// When something will be due.
     pub(super) fn due(&self) -> Option<Instant> {
-        let unleased = self.unleased.due().filter(|_| !self.rules.probe_unleased.is_zero());
-        self.guard.due().into_iter().chain(unleased).min()
+        self.guard.due().into_iter().chain(self.unleased.due()).min()
     }
 
     /// Takes in what a host name resolves to.
@@ -229,9 +228,8 @@ impl Index {
             self.entries.keys().filter(|key| !kept.contains(*key)).cloned().collect();
         gone.iter().for_each(|key| self.lose(key, Doubt::Missing, now, touched));
         all.into_iter().for_each(|entry| self.put(entry, touched));
-        let begun = self.guard.begin();
-        self.doubted |= !begun.is_empty();
-        touched.services.extend(begun);
+        self.doubted = true;
+        touched.services.extend(self.guard.begin());
     }
 
     /// A value that cannot be read leaves what its key registered before: a
@@ -275,7 +273,8 @@ impl Index {
         for registration in registrations.into_iter().flatten() {
             let service = &registration.service;
             let keys = || self.services.get(service).map_or(0, BTreeSet::len);
-            let of = self.listed.get(service).copied().unwrap_or_else(keys);
+            let listed = self.listed.get(service).copied().unwrap_or_else(keys);
+            let of = (listed, now).max(self.guard.of(service, now).unwrap_or((0, now)));
             for endpoint in self.endpoints(registration) {
                 let loss = Loss { key: Some(key.clone()), endpoint, since: now, why, of };
                 self.guard.lose(loss, service, now);
@@ -294,26 +293,31 @@ impl Index {
         services
     }
 
-    /// Of keys swept away in one stroke, those of services that would lose too
-    /// large a share of their list by it.
+    /// Of keys swept away in one stroke, those of services of which too little
+    /// would be left registered.
     fn swept(&self, changes: &[Change]) -> HashSet<Key> {
-        let mut services: BTreeMap<&ServiceName, Vec<&Key>> = BTreeMap::new();
+        let mut services: BTreeMap<&ServiceName, (usize, Vec<&Key>)> = BTreeMap::new();
         for change in changes {
-            let Change::Delete(key, Cause::Swept) = change else { continue };
-            let known = self.entries.get(key).map(|meaning| &meaning.registrations);
-            let lost = self.guard.services_of(key);
-            let names = known.into_iter().flatten().map(|registration| &registration.service);
-            names.chain(lost).for_each(|name| services.entry(name).or_default().push(key));
+            let Change::Delete(key, cause) = change else { continue };
+            let registered = self.entries.get(key).map(|meaning| &meaning.registrations);
+            let names = registered.into_iter().flatten().map(|one| (&one.service, 1));
+            let lost = self.guard.services_of(key).map(|service| (service, 0));
+            for (service, leaves) in names.chain(lost) {
+                let (leaving, keys) = services.entry(service).or_default();
+                *leaving += leaves;
+                keys.extend((*cause == Cause::Swept).then_some(key));
+            }
         }
         let share = self.rules.share;
-        let too_many = |(name, keys): &(&ServiceName, Vec<&Key>)| {
-            let listed = self.listed.get(name).copied().unwrap_or(0);
+        let too_few = |service: &ServiceName, leaving| {
+            let registered = self.services.get(service).map_or(0, BTreeSet::len);
             // Nobody takes a whole service back by deleting others with it.
-            let least = least(Some(listed), share).max(1);
-            share > 0 && listed.saturating_sub(keys.len()) < least
+            let least = least(self.listed.get(service).copied(), share).max(1);
+            share > 0 && registered.saturating_sub(leaving) < least
         };
-        let swept = services.into_iter().filter(too_many).flat_map(|(_, keys)| keys);
-        swept.cloned().collect()
+        let kept =
+            services.into_iter().filter(|(service, (leaving, _))| too_few(service, *leaving));
+        kept.flat_map(|(_, (_, keys))| keys).cloned().collect()
     }
 
     fn remove(&mut self, key: &Key, touched: &mut Touched) {
