@@ -111,7 +111,7 @@ const CHUNK: usize = 32;
 /// Keeps the state until the catalog is gone.
 pub async fn run(store: Store, catalog: Catalog, counters: Arc<Counters>) {
     let mut changes = catalog.watch_changes();
-    let mut failed = false;
+    let (mut failed, mut kept) = (false, false);
     loop {
         let changed = match timeout(MARK_EVERY, changes.changed()).await {
             Ok(Ok(())) => true,
@@ -123,7 +123,7 @@ pub async fn run(store: Store, catalog: Catalog, counters: Arc<Counters>) {
         if !status.synced || status.restored.is_some() {
             continue;
         }
-        let saved = match changed || failed {
+        let saved = match changed || failed || !kept {
             true => timeout(WRITE_TIMEOUT, store.save(&catalog.services())).await,
             false => timeout(WRITE_TIMEOUT, store.mark()).await,
         };
@@ -134,7 +134,7 @@ pub async fn run(store: Store, catalog: Catalog, counters: Arc<Counters>) {
                     tracing::info!(%dir, "state is saved again");
                 }
                 counters.states_saved.increment();
-                failed = false;
+                (failed, kept) = (false, true);
                 sleep(PAUSE).await;
             }
             Err(error) => {

@@ -314,3 +314,32 @@ fn with_both_switched_off_what_is_lost_goes() {
     etcd.ctl(&["lease", "revoke", &one]);
     wait_listed(&balancer, 0);
 }
+
+/// The embedded registry tells the same.
+#[test]
+fn without_etcd_the_embedded_registry_tells_deletion_from_expiry() {
+    let balancer = Balancer::start(&["--keep-lost", "1day"]);
+    balancer.wait_ready();
+    let endpoint = format!("--endpoints={}", balancer.registry());
+    let ctl = |args: &[&str]| {
+        let mut command = Command::new("etcdctl");
+        let output = command.env("ETCDCTL_API", "3").arg(&endpoint).args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let server = Server::start();
+    let granted = ctl(&["lease", "grant", "600"]);
+    let lease = granted.split(' ').nth(1).unwrap();
+    let register = || {
+        ctl(&["put", "--lease", lease, &server.key(), &server.addr().to_string()]);
+        wait_listed(&balancer, 1);
+    };
+    register();
+    ctl(&["del", &server.key()]);
+    wait_listed(&balancer, 0);
+    register();
+    ctl(&["lease", "revoke", lease]);
+    eventually("it is held", || (probes(&balancer) == ["takes connections"]).then_some(()));
+    drop(server);
+    wait_listed(&balancer, 0);
+}

@@ -50,7 +50,7 @@ pub(super) const SERVICES: &str = "/api/v1/services/";
 /// another program's keys can be unreadable.
 const REJECTED_DEFAULT: usize = 1_000;
 /// What follows a service's name to let go what it holds.
-const RELEASE: &str = "/release";
+pub(super) const RELEASE: &str = "/release";
 /// Headers that only browsers send.
 const BROWSERS: [&str; 2] = ["origin", "sec-fetch-site"];
 /// The catalog takes inputs in within microseconds.
@@ -131,10 +131,7 @@ pub(super) async fn release(
         let error = "this is not for browsers: use `lookaside release`, or curl".to_owned();
         return Err(Problem(StatusCode::FORBIDDEN, error));
     }
-    let Some(path) = uri.path().strip_suffix(RELEASE) else {
-        let error = format!("only {SERVICES}{{name}}{RELEASE} is understood with POST");
-        return Err(Problem(StatusCode::METHOD_NOT_ALLOWED, error));
-    };
+    let path = uri.path().strip_suffix(RELEASE).unwrap_or_default();
     let (snapshot, _) = find(&state, &typed(path)?)?;
     let name = &snapshot.name;
     let released = state.catalog.doubts().held.get(name).map_or(0, BTreeMap::len);

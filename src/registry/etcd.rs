@@ -122,7 +122,7 @@ impl Source {
             Ok(found) => found,
             Err(trouble) => return Ended::Lost { heard: begun, trouble },
         };
-        let Listing { revision, cluster, all } = listing;
+        let Listing { revision, cluster, all, leases } = listing;
         self.note(attempt, all.len(), &Seen { cluster, revision });
         self.seen = Some(Seen { cluster, revision });
         if self.events.send(Event::Reset { revision, all }).await.is_err() {
@@ -130,7 +130,7 @@ impl Source {
         }
         let follow =
             Follow { ranges: &self.ranges, prefixes: &self.prefixes, events: &self.events };
-        follow.run(&client, revision).await
+        follow.run(&client, revision, leases).await
     }
 
     /// Ends the outage, and says what is unusual.

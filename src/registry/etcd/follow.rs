@@ -12,7 +12,7 @@ use etcd_client::{Client, WatchOptions, WatchStream};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-use super::batch::{Batch, Batches};
+use super::batch::{Batch, Batches, Leases};
 use super::connect::{CALL_TIMEOUT, MESSAGE_MAX, Trouble, bounded};
 use super::doubt::Doubts;
 use super::prefixes::{Prefixes, Range};
@@ -41,13 +41,13 @@ pub(super) struct Follow<'a> {
 }
 
 impl Follow<'_> {
-    pub(super) async fn run(&self, client: &Client, listed: i64) -> Ended {
+    pub(super) async fn run(&self, client: &Client, listed: i64, leases: Leases) -> Ended {
         let mut heard = Instant::now();
         let mut stream = match self.open(client, listed).await {
             Ok(stream) => stream,
             Err(trouble) => return Ended::Lost { heard, trouble },
         };
-        let mut batches = Batches::after(listed);
+        let mut batches = Batches::after(listed, leases);
         let mut doubts = Doubts::new(client.lease_client());
         let mut applied = listed;
         let mut ask = interval(ASK_EVERY);
@@ -114,7 +114,6 @@ impl Follow<'_> {
                 .with_range(range.end.clone())
                 .with_start_revision(listed + 1)
                 .with_progress_notify()
-                .with_prev_key()
                 .with_fragment();
             let start = range.start.clone();
             match &mut stream {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use etcd_client::{Client, GetOptions, KvClient};
 
+use super::batch::Leases;
 use super::connect::{CALL_TIMEOUT, MESSAGE_MAX, Trouble, bounded};
 use super::prefixes::{Prefixes, Range};
 use crate::registry::Entry;
@@ -20,6 +21,7 @@ pub(super) struct Listing {
     /// Which etcd cluster it came from.
     pub(super) cluster: u64,
     pub(super) all: Vec<Entry>,
+    pub(super) leases: Leases,
 }
 
 /// Keys per page. etcd 3.4 visits all remaining keys for each page to count
@@ -40,13 +42,14 @@ pub(super) async fn list(
     let first = bounded(CALL_TIMEOUT, kv.get(key, None)).await?;
     let header = first.header().ok_or_else(|| Trouble("an answer without a header".into()))?;
     let (revision, cluster) = (header.revision(), header.cluster_id());
-    let mut all = Vec::new();
+    let mut content = (Vec::new(), Leases::new());
     for range in ranges {
-        list_range(&mut kv, range, revision, prefixes, &mut all).await.map_err(|trouble| {
+        list_range(&mut kv, range, revision, prefixes, &mut content).await.map_err(|trouble| {
             Trouble(format!("{}: {trouble}", String::from_utf8_lossy(&range.start)))
         })?;
     }
-    Ok(Listing { revision, cluster, all })
+    let (all, leases) = content;
+    Ok(Listing { revision, cluster, all, leases })
 }
 
 async fn list_range(
@@ -54,7 +57,7 @@ async fn list_range(
     range: &Range,
     revision: i64,
     prefixes: &Prefixes,
-    all: &mut Vec<Entry>,
+    (all, leases): &mut (Vec<Entry>, Leases),
 ) -> Result<(), Trouble> {
     let mut from = range.start.clone();
     let mut limit = PAGE;
@@ -76,7 +79,13 @@ async fn list_range(
             limit /= 2;
             continue;
         };
-        all.extend(page.kvs().iter().map(|kv| prefixes.entry(kv.key(), kv.value(), kv.lease())));
+        for kv in page.kvs() {
+            let entry = prefixes.entry(kv.key(), kv.value(), kv.lease());
+            if entry.leased {
+                leases.insert(entry.key.clone(), kv.lease());
+            }
+            all.push(entry);
+        }
         let Some(last) = page.kvs().last().filter(|_| page.more()) else { return Ok(()) };
         from = last.key().to_vec();
         // The first key after the last one.
