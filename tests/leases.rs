@@ -98,19 +98,23 @@ fn a_key_that_flaps_causes_no_push_and_no_failed_call() {
     let backend = Backend::start("one");
     let value = backend.addr().to_string();
     let register = || {
-        etcd.ctl(&["put", "--lease", &lease(&etcd, 2), "/etcd3_naming/hello/one", &value]);
+        let lease = lease(&etcd, 600);
+        etcd.ctl(&["put", "--lease", &lease, "/etcd3_naming/hello/one", &value]);
+        lease
     };
-    register();
+    let mut lease = register();
     let driver = Driver::start();
     let client = driver.open(&Options::grpclb(balancer.target("hello")));
     assert_eq!(client.call(&Calls::waiting(1)).from("one"), 1);
     let sent = metric(&balancer, "lookaside_lists_sent_total");
     client.start(&Calls::new(1).every(Duration::from_millis(5)));
     for _ in 0..3 {
-        eventually("it expires, and is found alive", || {
+        // To a watcher, that is what an expiry is; a test need not wait for it.
+        etcd.ctl(&["lease", "revoke", &lease]);
+        eventually("it is gone, and found alive", || {
             (probes(&balancer) == ["takes connections"]).then_some(())
         });
-        register();
+        lease = register();
         eventually("it is back", || probes(&balancer).is_empty().then_some(()));
     }
     assert_eq!(client.stop().failed(), 0);
@@ -122,8 +126,8 @@ fn a_key_that_flaps_causes_no_push_and_no_failed_call() {
 fn a_lease_lost_in_an_outage_keeps_the_backend_while_it_lives_and_not_for_ever() {
     let mut etcd = Etcd::start();
     let server = Server::start();
-    server.register(&etcd, &lease(&etcd, 2));
-    let balancer = balancer(&etcd, &["--keep-lost", "5s"]);
+    server.register(&etcd, &lease(&etcd, 5));
+    let balancer = balancer(&etcd, &["--keep-lost", "10s"]);
     wait_listed(&balancer, 1);
     etcd.kill();
     eventually("the outage is noticed", || {
@@ -133,7 +137,9 @@ fn a_lease_lost_in_an_outage_keeps_the_backend_while_it_lives_and_not_for_ever()
     eventually("it is held", || (probes(&balancer) == ["takes connections"]).then_some(()));
     assert_eq!(listed(&balancer), 1);
     let endpoint = &endpoints(&balancer)[0];
-    assert_eq!(endpoint["held"]["why"], "its lease is gone: expired or revoked");
+    let why = endpoint["held"]["why"].as_str().unwrap();
+    // As it happens: before the registry was read again, or after.
+    assert!(why.starts_with("its lease is gone") || why.contains("was missing"), "{why}");
     assert_eq!(metric(&balancer, "lookaside_endpoints_held"), 1.0);
     assert!(balancer.log().contains("keeping backends that answer"), "{}", balancer.log());
     wait_listed(&balancer, 0);
@@ -144,7 +150,7 @@ fn a_lease_lost_in_an_outage_keeps_the_backend_while_it_lives_and_not_for_ever()
 fn who_crashes_or_revokes_its_lease_and_stops_is_gone_without_waiting() {
     let etcd = Etcd::start();
     let (one, other) = (Server::start(), Server::start());
-    let (short, long) = (lease(&etcd, 2), lease(&etcd, 600));
+    let (short, long) = (lease(&etcd, 5), lease(&etcd, 600));
     one.register(&etcd, &short);
     other.register(&etcd, &long);
     // Two of two would be a mass loss.
@@ -259,20 +265,20 @@ fn mass_expiry_of_the_living_costs_nobody_anything() {
 #[test]
 fn explicit_deregistration_of_nearly_all_is_obeyed_though_they_still_answer() {
     let etcd = Etcd::start();
-    let servers = Server::many(20);
+    let servers = Server::many(10);
     for server in &servers {
         server.register(&etcd, &lease(&etcd, 600));
     }
     let balancer = balancer(&etcd, &["--keep-lost", "1day"]);
-    wait_listed(&balancer, 20);
-    servers[..18].iter().for_each(|server| drop(etcd.ctl(&["del", &server.key()])));
-    wait_listed(&balancer, 2);
+    wait_listed(&balancer, 10);
+    servers[..9].iter().for_each(|server| drop(etcd.ctl(&["del", &server.key()])));
+    wait_listed(&balancer, 1);
     assert!(probes(&balancer).is_empty());
     // Without a lease, too.
-    servers[..18].iter().for_each(|server| server.register(&etcd, "0"));
-    wait_listed(&balancer, 20);
-    servers[..18].iter().for_each(|server| drop(etcd.ctl(&["del", &server.key()])));
-    wait_listed(&balancer, 2);
+    servers[..9].iter().for_each(|server| server.register(&etcd, "0"));
+    wait_listed(&balancer, 10);
+    servers[..9].iter().for_each(|server| drop(etcd.ctl(&["del", &server.key()])));
+    wait_listed(&balancer, 1);
     assert!(probes(&balancer).is_empty());
 }
 
