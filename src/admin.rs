@@ -1,7 +1,7 @@
 //! HTTP for those who run the balancer: live, ready, metrics, JSON, dashboard.
 //!
-//! In: a bound listener and what the parts know. Out: answers to GET. It only
-//! reads. Nothing a client does here (silence, garbage, a slow reader, a
+//! In: a bound listener and what the parts know. Out: answers to GET, and the
+//! operator's word to the catalog. It decides nothing. Nothing a client does here (silence, garbage, a slow reader, a
 //! handler's panic) reaches beyond that client's connection, and no client can
 //! hold the end up for longer than `GRACE`.
 
@@ -18,9 +18,10 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Input};
 use crate::load::Ledger;
 use crate::model::{BackendAddr, ServiceName, Zone};
 use crate::readiness::Readiness;
@@ -52,6 +53,8 @@ pub struct State {
     pub tokens: fn(&ServiceName, BackendAddr) -> String,
     /// The program's version.
     pub version: &'static str,
+    /// Where the operator's word goes.
+    pub inputs: mpsc::Sender<Input>,
 }
 
 /// More connections wait to be accepted: a scraper, some dashboards and a few

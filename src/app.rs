@@ -25,9 +25,9 @@ use crate::registry::etcd::{self, Connect};
 use crate::registry::{Event, embedded};
 use crate::serve::{self, Server, Services};
 use crate::telemetry::Counters;
-use crate::{admin, dns, hosts, replica};
+use crate::{admin, dns, health, hosts, persist, replica};
 
-mod health;
+mod grpc_health;
 mod tasks;
 
 pub use tasks::Died;
@@ -115,7 +115,7 @@ impl App {
         let mut tasks = Tasks::default();
         let (drain, end) = (CancellationToken::new(), CancellationToken::new());
         let connections = TaskTracker::new();
-        let catalog = Catalog::new();
+        let catalog = Catalog::with(self.config.rules);
         let readiness = Readiness::new();
         let draining = readiness.condition("shutdown");
         let announced = self.start(&mut tasks, &catalog, &readiness, &drain, &end, &connections);
@@ -152,6 +152,15 @@ impl App {
         let (inputs_tx, inputs_rx) = mpsc::channel(INPUTS);
         let zone = self.config.balancer.zone.clone();
 
+        if let Some(dir) = &self.config.state_dir {
+            let prefixes = self.config.prefixes.iter().map(|prefix| prefix.path.clone());
+            let store = persist::Store::new(dir, prefixes);
+            // Before anything is read: there is room, and it comes first.
+            let restored = store.load().map(Input::Restored);
+            restored.into_iter().for_each(|input| drop(inputs_tx.try_send(input)));
+            tasks.spawn("state", persist::run(store, catalog.clone(), counters.clone()));
+        }
+
         let connect = match (&self.config.registry, self.registry, self.addresses.registry) {
             (Registry::Etcd(connect), ..) => Some(connect.clone()),
             (Registry::Embedded(_), Some(listener), Some(addr)) => {
@@ -173,7 +182,10 @@ impl App {
             tasks.spawn("registry", etcd::run(options, events_tx));
             tasks.spawn("registry events", relay(events_rx, inputs_tx.clone()));
         }
-        tasks.spawn("host names", hosts::run(catalog.watch_host_names(), inputs_tx));
+        let probe_unleased = self.config.rules.probe_unleased;
+        let probes = health::run(catalog.watch_doubts(), probe_unleased, inputs_tx.clone());
+        tasks.spawn("probes", probes);
+        tasks.spawn("host names", hosts::run(catalog.watch_host_names(), inputs_tx.clone()));
         tasks.spawn("catalog", catalog::drive(inputs_rx, catalog.clone()));
         let registry = readiness.condition("registry");
         registry.missing("not read yet");
@@ -183,7 +195,7 @@ impl App {
         let balancer =
             Balancer::new(settings, catalog.clone(), Arc::clone(&ledger), counters.clone());
         tasks.spawn("stalled clients", balancer.clone().sweep());
-        let (others, report_health) = health::routes(readiness.watch());
+        let (others, report_health) = grpc_health::routes(readiness.watch());
         tasks.spawn("health", report_health);
         let server = Server {
             services: Services { balancer: balancer.clone(), others },
@@ -205,6 +217,7 @@ impl App {
             started,
             tokens: balancer::token,
             version: env!("CARGO_PKG_VERSION"),
+            inputs: inputs_tx,
         };
         let admin_end = end.clone();
         let admin = self.admin;

@@ -4,21 +4,28 @@
 //! typed name, by subscription or by asking. It never waits for a reader, and
 //! losing the registry never changes what it says of a service.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use tokio::sync::{mpsc, watch};
+use tokio::time::sleep_until;
 
-use crate::model::{ServiceName, Target, name};
+use crate::model::{BackendAddr, Endpoint, ServiceName, Target};
 use crate::registry::{Event, Key, Rejected};
 
+mod doubts;
+mod group;
+mod guard;
 mod index;
 mod snapshot;
+mod unleased;
 
+pub use doubts::{Answer, Doubt, Doubts, Held, Rules};
+use group::Group;
 use index::{Index, Touched};
 pub use snapshot::{Known, ServiceSnapshot, Status};
 
@@ -29,6 +36,24 @@ pub enum Input {
     Registry(Event),
     /// A registered host name has these addresses now.
     Hosts(Resolved),
+    /// A probe of a backend came to this.
+    Probed(BackendAddr, Answer),
+    /// What a service lists without registration is to go: the operator's word.
+    Release(ServiceName),
+    /// What was served before the start. Without meaning once the registry has
+    /// been read.
+    Restored(Restored),
+}
+
+/// What was served when it was saved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// When that was, for people.
+    pub saved: String,
+    /// How long ago that was.
+    pub age: Duration,
+    /// Each service's endpoints.
+    pub services: Vec<(ServiceName, Vec<Endpoint>)>,
 }
 
 /// What a host name resolves to.
@@ -58,37 +83,59 @@ struct Shared {
     rejected: DashMap<Key, Rejected>,
     status: watch::Sender<Status>,
     host_names: watch::Sender<Arc<BTreeSet<String>>>,
+    doubts: watch::Sender<Arc<Doubts>>,
+    /// Counts the times that a service changed.
+    changes: watch::Sender<u64>,
+    rules: Rules,
     closed: AtomicBool,
-}
-
-/// The services that share a canonical name (nearly always one), and who asked
-/// for it in which spelling.
-#[derive(Default)]
-struct Group {
-    services: BTreeMap<ServiceName, Arc<ServiceSnapshot>>,
-    subscribers: BTreeMap<Arc<str>, watch::Sender<Known>>,
 }
 
 /// Applies inputs until all senders are gone. Inputs that wait are applied
 /// together, so that a burst costs each service one publication.
 pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog) {
-    let mut index = Index::default();
+    let mut index = Index::new(catalog.0.rules);
     let mut touched = Touched::default();
-    while let Some(input) = inputs.recv().await {
+    loop {
+        let due = index.due();
+        let input = tokio::select! {
+            input = inputs.recv() => match input {
+                Some(input) => Some(input),
+                None => return,
+            },
+            () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => None,
+        };
         let before = catalog.status();
         let mut status = before.clone();
-        take_in(&mut index, &mut status, &mut touched, input);
-        while let Ok(input) = inputs.try_recv() {
-            take_in(&mut index, &mut status, &mut touched, input);
+        let now = Instant::now();
+        if let Some(input) = input {
+            take_in(&mut index, &mut status, &mut touched, input, now);
         }
+        while let Ok(input) = inputs.try_recv() {
+            take_in(&mut index, &mut status, &mut touched, input, now);
+        }
+        index.pass(now, &mut touched);
         status.keys = index.keys();
-        catalog.publish(&index, touched.take(), &before, status);
+        catalog.publish(&mut index, touched.take(), &before, status);
     }
 }
 
-fn take_in(index: &mut Index, status: &mut Status, touched: &mut Touched, input: Input) {
+fn take_in(
+    index: &mut Index,
+    status: &mut Status,
+    touched: &mut Touched,
+    input: Input,
+    now: Instant,
+) {
     let event = match input {
         Input::Hosts(resolved) => return index.resolved(resolved, touched),
+        Input::Probed(addr, answer) => return index.probed(addr, answer, touched),
+        Input::Release(service) => return index.release(service, touched),
+        Input::Restored(restored) if !status.synced => {
+            status.synced = true;
+            status.restored = Some(restored.saved.clone());
+            return index.restore(restored, now, touched);
+        }
+        Input::Restored(_) => return,
         Input::Registry(event) => event,
     };
     match &event {
@@ -96,9 +143,12 @@ fn take_in(index: &mut Index, status: &mut Status, touched: &mut Touched, input:
             if let Some((since, _)) = status.stale.take() {
                 tracing::info!(revision, silent_for = ?since.elapsed(), "registry is heard again");
             }
-            status.synced |= matches!(event, Event::Reset { .. });
+            if matches!(event, Event::Reset { .. }) {
+                status.synced = true;
+                status.restored = None;
+            }
             status.revision = *revision;
-            status.heard = Some(Instant::now());
+            status.heard = Some(now);
         }
         Event::Stale { since, reason } => {
             if status.stale.is_none() {
@@ -107,20 +157,36 @@ fn take_in(index: &mut Index, status: &mut Status, touched: &mut Touched, input:
             status.stale = Some((*since, reason.clone()));
         }
     }
-    index.apply(event, touched);
+    index.apply(event, now, touched);
 }
 
 impl Catalog {
-    /// One that has not read anything yet.
+    /// One that has not read anything yet, and keeps nothing that is in doubt.
     #[must_use]
     #[expect(clippy::new_without_default, reason = "an empty catalog is no default: it is unread")]
     pub fn new() -> Self {
-        let unread = Status { synced: false, revision: 0, heard: None, stale: None, keys: 0 };
+        Self::with(Rules::OFF)
+    }
+
+    /// One that treats what is in doubt by these rules.
+    #[must_use]
+    pub fn with(rules: Rules) -> Self {
+        let unread = Status {
+            synced: false,
+            revision: 0,
+            heard: None,
+            stale: None,
+            keys: 0,
+            restored: None,
+        };
         Self(Arc::new(Shared {
             groups: DashMap::new(),
             rejected: DashMap::new(),
             status: watch::Sender::new(unread),
             host_names: watch::Sender::new(Arc::default()),
+            doubts: watch::Sender::new(Arc::default()),
+            changes: watch::Sender::new(0),
+            rules,
             closed: AtomicBool::new(false),
         }))
     }
@@ -215,11 +281,36 @@ impl Catalog {
         self.0.host_names.subscribe()
     }
 
-    fn publish(&self, index: &Index, touched: Touched, before: &Status, status: Status) {
+    /// What is in doubt.
+    #[must_use]
+    pub fn doubts(&self) -> Arc<Doubts> {
+        self.0.doubts.borrow().clone()
+    }
+
+    /// The same, as it changes.
+    #[must_use]
+    pub fn watch_doubts(&self) -> watch::Receiver<Arc<Doubts>> {
+        self.0.doubts.subscribe()
+    }
+
+    /// Wakes when a service has changed.
+    #[must_use]
+    pub fn watch_changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    fn publish(&self, index: &mut Index, touched: Touched, before: &Status, status: Status) {
         let first = status.synced && !before.synced;
         let revision = status.revision;
         for service in &touched.services {
             self.publish_service(service, index.snapshot(service, revision).map(Arc::new));
+        }
+        if !touched.services.is_empty() {
+            self.0.changes.send_modify(|changes| *changes += 1);
+        }
+        if let Some(doubts) = index.doubts() {
+            let before = self.0.doubts.send_replace(Arc::new(doubts));
+            doubts::tell(&before, &self.doubts());
         }
         self.publish_rejections(index, &touched.rejections);
         if touched.hosts {
@@ -227,6 +318,7 @@ impl Catalog {
         }
         self.0.status.send_if_modified(|current| {
             let matters = current.synced != status.synced
+                || current.restored != status.restored
                 || current.stale.as_ref().map(|s| s.0) != status.stale.as_ref().map(|s| s.0);
             *current = status;
             matters
@@ -234,7 +326,12 @@ impl Catalog {
         // Only now may anyone conclude from absence.
         if first {
             let services = self.services().len();
-            tracing::info!(revision, services, keys = index.keys(), "registry is read");
+            match &self.status().restored {
+                Some(saved) => {
+                    tracing::warn!(saved, services, "serving what was saved: registry is unread")
+                }
+                None => tracing::info!(revision, services, keys = index.keys(), "registry is read"),
+            }
             self.0.groups.iter_mut().for_each(|group| group.announce());
         }
     }
@@ -292,40 +389,6 @@ impl Catalog {
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.catalog.release(&self.target);
-    }
-}
-
-impl Group {
-    /// The service that a spelling means: the best match, and among equals the
-    /// first by name, so that every replica says the same.
-    fn known(&self, typed: &str) -> Known {
-        let rank = |service: &&ServiceName| name::matches(typed, service);
-        let best = self.services.keys().filter(|service| rank(service).is_some()).min_by_key(rank);
-        match best.and_then(|service| self.services.get(service)) {
-            Some(snapshot) => Known::Present(snapshot.clone()),
-            None => Known::Absent,
-        }
-    }
-
-    fn announce_if(&self, synced: bool) {
-        if synced {
-            self.announce();
-        }
-    }
-
-    fn announce(&self) {
-        for (typed, sender) in &self.subscribers {
-            let new = self.known(typed);
-            sender.send_if_modified(|current| {
-                let differs = *current != new;
-                *current = new;
-                differs
-            });
-        }
-    }
-
-    fn is_unused(&self) -> bool {
-        self.services.is_empty() && self.subscribers.is_empty()
     }
 }
 

@@ -17,6 +17,7 @@ pub mod demo;
 pub mod dns_records;
 mod log;
 pub mod register;
+pub mod release;
 pub mod serve;
 pub mod services;
 mod signals;
@@ -42,6 +43,7 @@ enum Command {
     Services(services::Args),
     Clients(clients::Args),
     Watch(watch::Args),
+    Release(release::Args),
     DnsRecords(dns_records::DnsRecordsArgs),
     Check(Box<check::CheckArgs>),
 }
@@ -69,6 +71,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Services(args) => return asked(services::run(&args)),
         Command::Clients(args) => return asked(clients::run(&args)),
         Command::Watch(args) => return asked(watch::run(&args)),
+        Command::Release(args) => return asked(release::run(&args)),
         Command::DnsRecords(args) => return dns_records::run(&args),
         Command::Serve(_) | Command::Demo(_) | Command::Register(_) | Command::Check(_) => {}
     }

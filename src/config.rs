@@ -5,15 +5,19 @@
 //! and the remedy. Reads the files that settings name; connects to nothing.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::balancer::{Settings, WhenEmpty};
+use crate::catalog::Rules;
 use crate::model::{Host, HostPort, Zone};
 use crate::registry::etcd::Connect;
 use crate::registry::record::Prefix;
 use etcd_args::EtcdArgs;
+use fault_args::FaultArgs;
 
 pub mod etcd_args;
+pub mod fault_args;
 pub mod file;
 mod formats;
 mod tls;
@@ -82,6 +86,9 @@ pub struct ServeArgs {
     /// How often clients report their calls; 0s: never
     #[arg(long, value_name = "DURATION", default_value = "10s", env = "LOOKASIDE_REPORT_INTERVAL")]
     pub report_interval: String,
+    /// What happens to those whose registration is in doubt
+    #[command(flatten)]
+    pub faults: FaultArgs,
     /// The certificate shown to gRPC clients, in PEM: turns TLS on
     #[arg(long, value_name = "FILE", env = "LOOKASIDE_TLS_CERT")]
     pub tls_cert: Option<String>,
@@ -110,6 +117,10 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// What the balancer needs to know.
     pub balancer: Settings,
+    /// What is in doubt, and for how long.
+    pub rules: Rules,
+    /// Where the last good lists are kept for the next start.
+    pub state_dir: Option<PathBuf>,
     /// How gRPC clients are met.
     pub tls: Option<tokio_rustls::TlsAcceptor>,
 }
@@ -149,6 +160,7 @@ impl ServeArgs {
         let advertise = self.advertise(zone.as_ref(), all);
         let when_empty = self.when_empty(all);
         let report_interval = self.report_interval(all);
+        let rules = self.faults.validate(all);
         let tls = tls::acceptor(
             self.tls_cert.as_deref(),
             self.tls_key.as_deref(),
@@ -179,6 +191,8 @@ impl ServeArgs {
                 advertise,
                 admin_listen,
                 balancer,
+                rules,
+                state_dir: self.faults.state_dir.as_ref().map(PathBuf::from),
                 tls,
             }),
             _ => Err(problems),

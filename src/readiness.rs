@@ -118,7 +118,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_lost_registry_stays_ready_once_read() {
-        let unread = Status { synced: false, revision: 0, heard: None, stale: None, keys: 0 };
+        let unread = Status {
+            synced: false,
+            revision: 0,
+            heard: None,
+            stale: None,
+            keys: 0,
+            restored: None,
+        };
         let status = watch::Sender::new(unread);
         let readiness = Readiness::new();
         let condition = readiness.condition("registry");

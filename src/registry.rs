@@ -46,8 +46,21 @@ pub enum Event {
 pub enum Change {
     /// A key was written.
     Put(Entry),
-    /// A key is gone: deregistered or expired, the store does not say which.
-    Delete(Key),
+    /// A key is gone, and as far as can be told, why. Said once more when more
+    /// can be told.
+    Delete(Key, Cause),
+}
+
+/// Why a key is gone. The store says that it is, never why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Someone deleted this very key: it had no lease, or its lease lives on.
+    Deregistered,
+    /// Someone deleted it together with keys of other leases, in one stroke:
+    /// tidying up, or an accident.
+    Swept,
+    /// Its lease is gone too, expired or revoked, or nobody could tell.
+    InDoubt,
 }
 
 /// One key and what it means.
@@ -58,6 +71,8 @@ pub struct Entry {
     /// One registration or several; none for a key that is no registration by
     /// design (a directory marker). Or why it could not be read.
     pub meaning: Result<Vec<Registration>, Rejected>,
+    /// Whether the store takes the key away when its registrant falls silent.
+    pub leased: bool,
 }
 
 /// A key in the store: bytes, mostly text. Identity of a registration, for a

@@ -97,7 +97,7 @@ impl Known {
                 for change in changes {
                     match change {
                         Change::Put(entry) => self.keys.extend([addresses(entry)]),
-                        Change::Delete(key) => drop(self.keys.remove(&key)),
+                        Change::Delete(key, _) => drop(self.keys.remove(&key)),
                     }
                 }
             }
@@ -126,13 +126,14 @@ fn addresses(entry: Entry) -> (Key, Vec<HostPort>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::Cause;
     use std::time::Instant;
 
     fn entry(address: &str) -> Entry {
         let prefix = Prefix { path: format!("{PREFIX}zone/"), format: Format::Plain };
         let key = format!("{PREFIX}zone/{address}");
         let meaning = prefix.decode(key.as_bytes(), address.as_bytes());
-        Entry { key: Key::new(key.as_bytes()), meaning }
+        Entry { key: Key::new(key.as_bytes()), meaning, leased: true }
     }
 
     #[test]
@@ -151,8 +152,10 @@ mod tests {
         let three = ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"];
         check(Some(Event::Reset { revision: 1, all }), &three);
         check(Some(Event::Stale { since: Instant::now(), reason: String::new() }), &three);
-        let changes =
-            vec![Change::Delete(entry("10.0.0.3:1").key), Change::Put(entry("10.0.0.2:1"))];
+        let changes = vec![
+            Change::Delete(entry("10.0.0.3:1").key, Cause::InDoubt),
+            Change::Put(entry("10.0.0.2:1")),
+        ];
         check(Some(Event::Apply { revision: 2, changes }), &three[..2]);
         check(Some(Event::Reset { revision: 3, all: vec![] }), &["10.0.0.2:1"]);
     }

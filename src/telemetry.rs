@@ -53,6 +53,10 @@ pub struct Counters {
     pub dns_answers: Counter,
     /// DNS questions refused, or no questions at all.
     pub dns_rejected: Counter,
+    /// Times the state was saved, or found to be saved already.
+    pub states_saved: Counter,
+    /// Times the state could not be saved.
+    pub states_failed: Counter,
 }
 
 /// One BalanceLoad stream as shown to people.

@@ -13,7 +13,7 @@ use lookaside::admin;
 use lookaside::cli::admin_client::{self, AdminClient, AdminError};
 use lookaside::load::Calls;
 use lookaside::model::{ClientKind, ServiceName};
-use lookaside::registry::{Change, Event, Key};
+use lookaside::registry::{Cause, Change, Event, Key};
 use serde_json::{Value, json};
 use support::PATIENCE;
 use world::{World, bad, client, entry, stale};
@@ -88,7 +88,7 @@ async fn services_are_listed_and_shown() {
     assert_eq!(
         body["services"][0],
         json!({"name": "dev/game", "dns_name": "game.dev.lookaside.internal", "endpoints": 3,
-            "revision": 7, "clients": 2, "calls": calls})
+            "held": 0, "guarded": false, "revision": 7, "clients": 2, "calls": calls})
     );
     assert_eq!(body["services"][1]["name"], "hello");
     let (_, body) = world.json("/api/v1/services?limit=1").await;
@@ -113,7 +113,8 @@ async fn services_are_listed_and_shown() {
     assert_eq!(
         body["endpoints"][1],
         json!({"id": "8", "address": "10.0.0.8:80", "weight": 1, "turns": 1,
-            "token": "dev/game@10.0.0.8:80", "meta": {"zone": "b"}})
+            "token": "dev/game@10.0.0.8:80", "meta": {"zone": "b"}, "held": null,
+            "down": false})
     );
     assert_eq!(body["endpoints"][0]["turns"], 0);
     assert_eq!((&body["clients"], &body["calls"]), (&json!(2), &calls));
@@ -260,7 +261,7 @@ async fn metrics_follow_what_happens() {
         client("hello", Some("hello"), ClientKind::Go, 1),
         client("x", None, ClientKind::Go, 2),
     ];
-    let change = Change::Delete(Key::new(b"/hello/a"));
+    let change = Change::Delete(Key::new(b"/hello/a"), Cause::Deregistered);
     world.say(Event::Apply { revision: 8, changes: vec![change] }).await;
 
     let after = world.metrics().await;

@@ -97,7 +97,7 @@ impl Mirror {
                 for change in changes {
                     match change {
                         Change::Put(entry) => self.keys.extend([text(entry)]),
-                        Change::Delete(key) => drop(self.keys.remove(&key.to_string())),
+                        Change::Delete(key, _) => drop(self.keys.remove(&key.to_string())),
                     }
                 }
             }

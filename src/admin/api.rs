@@ -3,20 +3,22 @@
 //! In: requests. Out: the types of `json`, or a `Problem` that says what to do
 //! about it. Nothing is concluded before the registry has been read.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State as Shared};
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
 use super::{State, json};
-use crate::catalog::{Known, ServiceSnapshot};
-use crate::model::{Selector, ServiceName, Target};
+use crate::catalog::{Input, Known, ServiceSnapshot};
+use crate::model::{Endpoint, Selector, ServiceName, Target};
 use crate::policy;
 use crate::telemetry::ClientView;
 
@@ -47,6 +49,12 @@ pub(super) const SERVICES: &str = "/api/v1/services/";
 /// Rejected keys in an answer that is not asked for more: whole prefixes of
 /// another program's keys can be unreadable.
 const REJECTED_DEFAULT: usize = 1_000;
+/// What follows a service's name to let go what it holds.
+pub(super) const RELEASE: &str = "/release";
+/// Headers that only browsers send.
+const BROWSERS: [&str; 2] = ["origin", "sec-fetch-site"];
+/// The catalog takes inputs in within microseconds.
+const INPUT_TIMEOUT: Duration = Duration::from_secs(1);
 const UNREAD: &str = "the registry has not been read yet: ask again when /readyz answers 200";
 
 pub(super) async fn status(Shared(state): Shared<Arc<State>>) -> Json<json::Status> {
@@ -71,6 +79,7 @@ pub(super) async fn services(
     let Query(Part { limit }) = part?;
     read(&state)?;
     let all = state.catalog.services();
+    let doubts = state.catalog.doubts();
     let clients = (state.clients)();
     let clients = clients_by_service(&clients);
     let calls: HashMap<_, _> = state.ledger.totals().into_iter().collect();
@@ -78,6 +87,8 @@ pub(super) async fn services(
         name: snapshot.name.to_string(),
         dns_name: dns_name(&state, &snapshot.name),
         endpoints: snapshot.endpoints.len(),
+        held: doubts.held.get(&snapshot.name).map_or(0, BTreeMap::len),
+        guarded: doubts.guarded.contains(&snapshot.name),
         revision: snapshot.revision,
         clients: clients.get(&snapshot.name).copied().unwrap_or(0),
         calls: calls.get(&snapshot.name).copied().unwrap_or_default().into(),
@@ -90,11 +101,7 @@ pub(super) async fn service(
     Shared(state): Shared<Arc<State>>,
     uri: Uri,
 ) -> Answer<json::ServiceDetail> {
-    let raw = uri.path().strip_prefix(SERVICES).unwrap_or_default();
-    let typed = percent_decode_str(raw).decode_utf8().map_err(|_| {
-        Problem(StatusCode::BAD_REQUEST, format!("the name {raw:?} is no UTF-8: encode it as such"))
-    })?;
-    let (snapshot, selectors) = find(&state, &typed)?;
+    let (snapshot, selectors) = find(&state, &typed(uri.path())?)?;
     let name = &snapshot.name;
     let calls = state.ledger.totals().into_iter().find(|(service, _)| service == name);
     Ok(Json(json::ServiceDetail {
@@ -103,12 +110,35 @@ pub(super) async fn service(
         revision: snapshot.revision,
         clients: clients_by_service(&(state.clients)()).get(name).copied().unwrap_or(0),
         calls: calls.map(|(_, calls)| calls).unwrap_or_default().into(),
+        guarded: state.catalog.doubts().guarded.contains(name),
         endpoints: endpoints(&state, &snapshot, &selectors),
         selectors: selectors
             .into_iter()
             .map(|Selector { key, value }| json::Selector { key, value })
             .collect(),
     }))
+}
+
+/// Lets go what a service lists without registration.
+pub(super) async fn release(
+    Shared(state): Shared<Arc<State>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Answer<json::Released> {
+    // A browser says where its request comes from whenever it changes
+    // something, and no page has any business with this.
+    if BROWSERS.iter().any(|name| headers.contains_key(*name)) {
+        let error = "this is not for browsers: use `lookaside release`, or curl".to_owned();
+        return Err(Problem(StatusCode::FORBIDDEN, error));
+    }
+    let path = uri.path().strip_suffix(RELEASE).unwrap_or_default();
+    let (snapshot, _) = find(&state, &typed(path)?)?;
+    let name = &snapshot.name;
+    let released = state.catalog.doubts().held.get(name).map_or(0, BTreeMap::len);
+    let said = state.inputs.send_timeout(Input::Release(name.clone()), INPUT_TIMEOUT).await;
+    said.map_err(|_| Problem(StatusCode::SERVICE_UNAVAILABLE, "try again".to_owned()))?;
+    tracing::info!(service = %name, released, "operator releases what is held");
+    Ok(Json(json::Released { service: name.to_string(), released }))
 }
 
 pub(super) async fn clients(
@@ -138,6 +168,14 @@ pub(super) async fn rejected(
     let shown = all.iter().take(limit.unwrap_or(REJECTED_DEFAULT));
     let rejected = shown.map(json::Rejected::from).collect();
     Ok(Json(json::RejectedKeys { total: all.len(), rejected }))
+}
+
+/// The name in a path below [`SERVICES`].
+fn typed(path: &str) -> Result<Cow<'_, str>, Problem> {
+    let raw = path.strip_prefix(SERVICES).unwrap_or_default();
+    percent_decode_str(raw).decode_utf8().map_err(|_| {
+        Problem(StatusCode::BAD_REQUEST, format!("the name {raw:?} is no UTF-8: encode it as such"))
+    })
 }
 
 /// The service that a name means to a client that types it. Registered names
@@ -178,15 +216,21 @@ fn endpoints(
     for index in policy::assign(snapshot, selectors).0 {
         turns[index] += 1;
     }
-    let endpoint = |(endpoint, turns): (&crate::model::Endpoint, usize)| json::Endpoint {
+    let doubts = state.catalog.doubts();
+    let down = doubts.down.get(&snapshot.name).map_or(&[][..], Vec::as_slice);
+    let endpoint = |endpoint: &Endpoint, turns, down| json::Endpoint {
         id: endpoint.id.to_string(),
         address: endpoint.addr.to_string(),
         weight: endpoint.weight.0,
         turns,
         token: (state.tokens)(&snapshot.name, endpoint.addr),
         meta: (*endpoint.meta).clone(),
+        held: doubts.held(&snapshot.name, endpoint.addr).map(json::Held::from),
+        down,
     };
-    snapshot.endpoints.iter().zip(turns).map(endpoint).collect()
+    let listed = snapshot.endpoints.iter().zip(turns);
+    let listed = listed.map(|(one, turns)| endpoint(one, turns, false));
+    listed.chain(down.iter().map(|one| endpoint(one, 0, true))).collect()
 }
 
 fn registry_of(state: &State) -> json::Registry {

@@ -47,6 +47,10 @@ pub struct Registry {
     pub silent_seconds: Option<f64>,
     /// Set while the registry cannot be heard.
     pub stale: Option<Stale>,
+    /// Set while the registry is unread and what was saved before the start is
+    /// served: when that was.
+    #[serde(default)]
+    pub restored: Option<String>,
 }
 
 /// Why what is known may be old.
@@ -76,6 +80,13 @@ pub struct Service {
     pub dns_name: String,
     /// How many backends it has.
     pub endpoints: usize,
+    /// How many of them are listed though their registrations are gone.
+    #[serde(default)]
+    pub held: usize,
+    /// Whether some of those do not answer, and are kept for too few would be
+    /// left.
+    #[serde(default)]
+    pub guarded: bool,
     /// The store's revision that brought them.
     pub revision: i64,
     /// Open streams of its clients.
@@ -99,7 +110,10 @@ pub struct ServiceDetail {
     pub clients: usize,
     /// The sums of its clients' reports.
     pub calls: Calls,
-    /// In the order of every list.
+    /// Whether backends that do not answer are kept, for too few would be left.
+    #[serde(default)]
+    pub guarded: bool,
+    /// In the order of every list; behind them those that are down.
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -127,6 +141,34 @@ pub struct Endpoint {
     pub token: String,
     /// Everything else it registered.
     pub meta: BTreeMap<String, String>,
+    /// Set while it is listed though its registration is gone.
+    #[serde(default)]
+    pub held: Option<Held>,
+    /// Whether it is registered without a lease, refuses connections, and is
+    /// therefore not listed.
+    #[serde(default)]
+    pub down: bool,
+}
+
+/// Why a backend is listed without a registration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Held {
+    /// Since its registration went.
+    pub seconds: f64,
+    /// Why that is in doubt.
+    pub why: String,
+    /// What the newest probe came to: `takes connections`, `refuses
+    /// connections`, `does not answer`; null before the first.
+    pub probe: Option<String>,
+}
+
+/// The answer to `/api/v1/services/{name}/release`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Released {
+    /// The service.
+    pub service: String,
+    /// How many backends were held.
+    pub released: usize,
 }
 
 /// `/api/v1/clients`.
@@ -225,6 +267,17 @@ impl Registry {
                 seconds: seconds(since.elapsed()),
                 reason: reason.clone(),
             }),
+            restored: status.restored.clone(),
+        }
+    }
+}
+
+impl From<&catalog::Held> for Held {
+    fn from(held: &catalog::Held) -> Self {
+        Self {
+            seconds: seconds(held.since.elapsed()),
+            why: held.why.as_str().to_owned(),
+            probe: held.answer.map(|answer| answer.as_str().to_owned()),
         }
     }
 }

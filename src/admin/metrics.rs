@@ -30,7 +30,7 @@ const KINDS: [ClientKind; 4] =
 /// How one of the totals is shown: name (without `_total`), help, which.
 type Total<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const TOTALS: [Total<Counters>; 14] = [
+const TOTALS: [Total<Counters>; 16] = [
     ("connections", "TCP connections taken on the gRPC port", |c| c.connections.total()),
     (
         "connections_failed",
@@ -61,6 +61,8 @@ const TOTALS: [Total<Counters>; 14] = [
     }),
     ("dns_answers", "DNS questions answered", |c| c.dns_answers.total()),
     ("dns_rejected", "DNS questions refused, or no questions at all", |c| c.dns_rejected.total()),
+    ("states_saved", "Times the state was saved, or found to be saved", |c| c.states_saved.total()),
+    ("states_failed", "Times the state could not be saved", |c| c.states_failed.total()),
 ];
 
 const CALLS: [Total<Calls>; 5] = [
@@ -144,6 +146,8 @@ impl Scrape {
         page.gauge("registry_silent_seconds", help, heard.elapsed().as_secs_f64())?;
         let help = "Whether the registry cannot be heard: what was last read is served";
         page.gauge("registry_stale", help, flag(status.stale.is_some()))?;
+        let help = "Whether the registry is unread and what was saved before the start is served";
+        page.gauge("registry_restored", help, flag(status.restored.is_some()))?;
         let help = "Keys in the registry, rejected ones included";
         page.gauge("registry_keys", help, float(status.keys))?;
         let help = "Keys that cannot be read: /api/v1/rejected says why";
@@ -155,6 +159,14 @@ impl Scrape {
         let endpoints = all.iter().map(|service| service.endpoints.len()).sum();
         page.gauge("services", "Services that have a backend", float(all.len()))?;
         page.gauge("endpoints", "Backends of all services", float(endpoints))?;
+        let doubts = self.0.catalog.doubts();
+        let help = "Backends listed though their registrations are gone";
+        page.gauge("endpoints_held", help, float(doubts.held_len()))?;
+        let help = "Services that keep backends which do not answer, for too few would be left";
+        page.gauge("services_guarded", help, float(doubts.guarded.len()))?;
+        let help = "Backends registered without a lease that refuse connections and are not listed";
+        let down = doubts.down.values().map(Vec::len).sum();
+        page.gauge("endpoints_down", help, float(down))?;
         let mut family =
             page.family("service_endpoints", "Backends of each service", MetricType::Gauge)?;
         for service in &all {

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State as Shared;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -41,7 +41,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/api/v1/status", get(api::status))
         .route("/api/v1/registry", get(api::registry))
         .route("/api/v1/services", get(api::services))
-        .route("/api/v1/services/{*name}", get(api::service))
+        .route("/api/v1/services/{*name}", get(api::service).post(change))
         .route("/api/v1/clients", get(api::clients))
         .route("/api/v1/rejected", get(api::rejected))
         .fallback(not_found)
@@ -56,7 +56,11 @@ async fn readyz(Shared(state): Shared<Arc<State>>) -> (StatusCode, String) {
     if lines.is_empty() {
         lines.push("ok".to_owned());
     }
-    if let Some((since, reason)) = state.catalog.status().stale {
+    let status = state.catalog.status();
+    if let Some(saved) = status.restored {
+        lines.push(format!("registry: not read yet: serving from the state of {saved}"));
+    }
+    if let Some((since, reason)) = status.stale {
         let silent = json::seconds(since.elapsed());
         lines.push(format!(
             "registry: not heard for {silent} s ({reason}): serving what was last read"
@@ -68,6 +72,14 @@ async fn readyz(Shared(state): Shared<Arc<State>>) -> (StatusCode, String) {
 
 async fn file(content_type: &'static str, text: &'static str) -> impl IntoResponse {
     ([(CONTENT_TYPE, content_type), (CONTENT_SECURITY_POLICY, POLICY)], text)
+}
+
+/// The one thing that can be changed here.
+async fn change(state: Shared<Arc<State>>, uri: Uri, headers: HeaderMap) -> Response {
+    if uri.path().ends_with(api::RELEASE) {
+        return api::release(state, uri, headers).await.into_response();
+    }
+    ([(ALLOW, "GET,HEAD")], not_allowed(Method::POST).await).into_response()
 }
 
 async fn not_found(uri: Uri) -> Problem {

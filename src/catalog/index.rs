@@ -1,25 +1,37 @@
 //! Which key registers what, and which service is made of which keys.
 //!
-//! In: registry events and resolved host names. Out: the services they touch,
-//! and on request a service's snapshot. Pure; what is equal touches nothing,
-//! so a registrant that writes the same again every second costs nobody a push.
+//! In: registry events, resolved host names, answers of probes, the time. Out:
+//! the services they touch, and on request a service's snapshot. Pure; what is
+//! equal touches nothing, so a registrant that writes the same again every
+//! second costs nobody a push. What goes in doubt goes to the guard.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::mem;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use crate::model::{BackendAddr, Endpoint, Host, ServiceName};
-use crate::registry::{Change, Entry, Event, Key, Registration, Rejected};
+use crate::registry::{Cause, Change, Entry, Event, Key, Registration, Rejected};
 
-use super::{Resolved, ServiceSnapshot};
+use super::doubts::{Answer, Doubt, Doubts, Rules};
+use super::guard::{Guard, Loss, least};
+use super::unleased::Unleased;
+use super::{Resolved, Restored, ServiceSnapshot};
 
 /// The content of the registry, by key and by service.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Index {
+    rules: Rules,
     entries: HashMap<Key, Meaning>,
     services: HashMap<ServiceName, BTreeSet<Key>>,
     /// Host names in use: what they resolved to, and which services use them.
     hosts: BTreeMap<String, HostUse>,
+    guard: Guard,
+    unleased: Unleased,
+    /// How long each service's newest snapshot is.
+    listed: HashMap<ServiceName, usize>,
+    /// Whether doubts may differ from those shown last.
+    doubted: bool,
 }
 
 /// What a change touched.
@@ -37,6 +49,7 @@ pub(super) struct Touched {
 struct Meaning {
     registrations: Vec<Registration>,
     rejected: Option<Rejected>,
+    leased: bool,
 }
 
 #[derive(Debug, Default)]
@@ -47,20 +60,92 @@ struct HostUse {
 }
 
 impl Index {
+    pub(super) fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            entries: HashMap::new(),
+            services: HashMap::new(),
+            hosts: BTreeMap::new(),
+            guard: Guard::new(rules),
+            unleased: Unleased::default(),
+            listed: HashMap::new(),
+            doubted: false,
+        }
+    }
+
     /// Takes a registry event in and adds what it touched.
-    pub(super) fn apply(&mut self, event: Event, touched: &mut Touched) {
+    pub(super) fn apply(&mut self, event: Event, now: Instant, touched: &mut Touched) {
         match event {
-            Event::Reset { all, .. } => self.reset(all, touched),
+            Event::Reset { all, .. } => self.reset(all, now, touched),
             Event::Apply { changes, .. } => {
+                let swept = self.swept(&changes);
                 for change in changes {
                     match change {
-                        Change::Put(Entry { key, meaning }) => self.put(key, meaning, touched),
-                        Change::Delete(key) => self.remove(&key, touched),
+                        Change::Put(entry) => self.put(entry, touched),
+                        Change::Delete(key, Cause::InDoubt) => {
+                            self.lose(&key, Doubt::LeaseLost, now, touched);
+                        }
+                        Change::Delete(key, Cause::Swept) if swept.contains(&key) => {
+                            self.lose(&key, Doubt::Swept, now, touched);
+                        }
+                        Change::Delete(key, _) => self.take_back(&key, touched),
                     }
                 }
             }
             Event::Stale { .. } => {}
         }
+    }
+
+    /// Serves what was saved, until the registry is read.
+    pub(super) fn restore(&mut self, restored: Restored, now: Instant, touched: &mut Touched) {
+        let since = now.checked_sub(restored.age).unwrap_or(now);
+        self.guard.restore(since);
+        for (service, endpoints) in restored.services {
+            let of = (endpoints.len(), since);
+            for endpoint in endpoints {
+                let loss = Loss { key: None, endpoint, since, why: Doubt::Missing, of };
+                self.guard.lose(loss, &service, now);
+            }
+            touched.services.insert(service);
+        }
+    }
+
+    /// Takes in what a probe came to.
+    pub(super) fn probed(&mut self, addr: BackendAddr, answer: Answer, touched: &mut Touched) {
+        let held = self.guard.probed(addr, answer);
+        self.doubted |= !held.is_empty();
+        touched.services.extend(held);
+        touched.services.extend(self.unleased.probed(addr, answer));
+    }
+
+    /// The operator's word that what a service holds is to go.
+    pub(super) fn release(&mut self, service: ServiceName, touched: &mut Touched) {
+        if self.guard.release(&service) {
+            self.doubted = true;
+            touched.services.insert(service);
+        }
+    }
+
+    /// Does what is due by now.
+    pub(super) fn pass(&mut self, now: Instant, touched: &mut Touched) {
+        let over = self.guard.pass(now);
+        self.doubted |= !over.is_empty();
+        touched.services.extend(over);
+        let every = self.rules.probe_unleased;
+        if !every.is_zero() && self.unleased.is_due(now) {
+            let all = self.entries.values().filter(|meaning| !meaning.leased);
+            let all = all.flat_map(|meaning| &meaning.registrations);
+            let all = all.flat_map(|one| {
+                self.endpoints(one).into_iter().map(|e| (e.addr, one.service.clone()))
+            });
+            let all = all.collect();
+            self.doubted |= self.unleased.renew(all, now + every);
+        }
+    }
+
+    /// When something will be due.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.guard.due().into_iter().chain(self.unleased.due()).min()
     }
 
     /// Takes in what a host name resolves to.
@@ -75,21 +160,38 @@ impl Index {
         }
     }
 
-    /// The service as it is now; `None` when nothing that can be used
-    /// registers it.
-    pub(super) fn snapshot(&self, name: &ServiceName, revision: i64) -> Option<ServiceSnapshot> {
-        let keys = self.services.get(name)?;
-        let registrations = keys
-            .iter()
-            .filter_map(|key| self.entries.get(key))
-            .flat_map(|meaning| &meaning.registrations)
-            .filter(|registration| registration.service == *name);
-        let mut endpoints: Vec<_> =
-            registrations.flat_map(|registration| self.endpoints(registration)).collect();
-        endpoints.sort_unstable();
-        let mut seen = HashSet::with_capacity(endpoints.len());
-        endpoints.retain(|endpoint| seen.insert(endpoint.addr));
-        (!endpoints.is_empty()).then(|| ServiceSnapshot { name: name.clone(), revision, endpoints })
+    /// The service as it is now; `None` when it has no backend that can be
+    /// used.
+    pub(super) fn snapshot(
+        &mut self,
+        name: &ServiceName,
+        revision: i64,
+    ) -> Option<ServiceSnapshot> {
+        let mut endpoints = self.registered(name);
+        let addresses: HashSet<_> = endpoints.iter().map(|endpoint| endpoint.addr).collect();
+        let kept = self.guard.list(name, &addresses);
+        self.doubted |= self.unleased.set_aside(name, &mut endpoints);
+        if !kept.is_empty() {
+            endpoints.extend(kept);
+            endpoints.sort_unstable();
+        }
+        if endpoints.is_empty() {
+            self.listed.remove(name);
+            return None;
+        }
+        self.listed.insert(name.clone(), endpoints.len());
+        Some(ServiceSnapshot { name: name.clone(), revision, endpoints })
+    }
+
+    /// What is in doubt, if that may have changed since it was asked for last.
+    pub(super) fn doubts(&mut self) -> Option<Doubts> {
+        if !mem::take(&mut self.doubted) {
+            return None;
+        }
+        let mut doubts = Doubts::default();
+        self.guard.show(&mut doubts);
+        self.unleased.show(&mut doubts);
+        Some(doubts)
     }
 
     pub(super) fn rejection(&self, key: &Key) -> Option<&Rejected> {
@@ -104,28 +206,42 @@ impl Index {
         self.entries.len()
     }
 
+    /// What registers a service, sorted, each address once.
+    fn registered(&self, name: &ServiceName) -> Vec<Endpoint> {
+        let keys = self.services.get(name).into_iter().flatten();
+        let mut endpoints: Vec<_> = keys
+            .filter_map(|key| self.entries.get(key))
+            .flat_map(|meaning| &meaning.registrations)
+            .filter(|registration| registration.service == *name)
+            .flat_map(|registration| self.endpoints(registration))
+            .collect();
+        endpoints.sort_unstable();
+        let mut seen = HashSet::with_capacity(endpoints.len());
+        endpoints.retain(|endpoint| seen.insert(endpoint.addr));
+        endpoints
+    }
+
     /// A difference, not a new beginning: what stays the same is not touched.
-    fn reset(&mut self, all: Vec<Entry>, touched: &mut Touched) {
+    fn reset(&mut self, all: Vec<Entry>, now: Instant, touched: &mut Touched) {
         let kept: HashSet<Key> = all.iter().map(|entry| entry.key.clone()).collect();
         let gone: Vec<Key> =
             self.entries.keys().filter(|key| !kept.contains(*key)).cloned().collect();
-        gone.iter().for_each(|key| self.remove(key, touched));
-        all.into_iter().for_each(|Entry { key, meaning }| self.put(key, meaning, touched));
+        gone.iter().for_each(|key| self.lose(key, Doubt::Missing, now, touched));
+        all.into_iter().for_each(|entry| self.put(entry, touched));
+        self.doubted = true;
+        touched.services.extend(self.guard.begin());
     }
 
     /// A value that cannot be read leaves what its key registered before: a
     /// registrant's slip must not take a working backend away.
-    fn put(
-        &mut self,
-        key: Key,
-        meaning: Result<Vec<Registration>, Rejected>,
-        touched: &mut Touched,
-    ) {
+    fn put(&mut self, Entry { key, meaning, leased }: Entry, touched: &mut Touched) {
+        self.settle(&key, touched);
         let old = self.entries.remove(&key).unwrap_or_default();
         let new = match meaning {
-            Ok(registrations) => Meaning { registrations, rejected: None },
+            Ok(registrations) => Meaning { registrations, rejected: None, leased },
             Err(rejected) => {
-                Meaning { registrations: old.registrations.clone(), rejected: Some(rejected) }
+                let registrations = old.registrations.clone();
+                Meaning { registrations, rejected: Some(rejected), leased }
             }
         };
         if old.registrations != new.registrations {
@@ -139,6 +255,69 @@ impl Index {
             touched.rejections.insert(key.clone());
         }
         self.entries.insert(key, new);
+    }
+
+    /// The key is gone on purpose, now or when it was lost.
+    fn take_back(&mut self, key: &Key, touched: &mut Touched) {
+        for service in self.settle(key, touched) {
+            self.guard.left(&service);
+        }
+        let registrations = self.entries.get(key).map(|meaning| &meaning.registrations);
+        registrations.into_iter().flatten().for_each(|gone| self.guard.left(&gone.service));
+        self.remove(key, touched);
+    }
+
+    /// The key is gone and nobody knows why.
+    fn lose(&mut self, key: &Key, why: Doubt, now: Instant, touched: &mut Touched) {
+        let registrations = self.entries.get(key).map(|meaning| &meaning.registrations);
+        for registration in registrations.into_iter().flatten() {
+            let service = &registration.service;
+            let keys = || self.services.get(service).map_or(0, BTreeSet::len);
+            let listed = self.listed.get(service).copied().unwrap_or_else(keys);
+            let of = (listed, now).max(self.guard.of(service, now).unwrap_or((0, now)));
+            for endpoint in self.endpoints(registration) {
+                let loss = Loss { key: Some(key.clone()), endpoint, since: now, why, of };
+                self.guard.lose(loss, service, now);
+                self.doubted = true;
+            }
+        }
+        self.remove(key, touched);
+    }
+
+    /// Ends the doubt about a key. Says whom that concerns.
+    fn settle(&mut self, key: &Key, touched: &mut Touched) -> Vec<ServiceName> {
+        let settled = self.guard.settle_key(key);
+        self.doubted |= !settled.is_empty();
+        let services: Vec<_> = settled.into_iter().map(|(service, _)| service).collect();
+        touched.services.extend(services.iter().cloned());
+        services
+    }
+
+    /// Of keys swept away in one stroke, those of services of which too little
+    /// would be left registered.
+    fn swept(&self, changes: &[Change]) -> HashSet<Key> {
+        let mut services: BTreeMap<&ServiceName, (usize, Vec<&Key>)> = BTreeMap::new();
+        for change in changes {
+            let Change::Delete(key, cause) = change else { continue };
+            let registered = self.entries.get(key).map(|meaning| &meaning.registrations);
+            let names = registered.into_iter().flatten().map(|one| (&one.service, 1));
+            let lost = self.guard.services_of(key).map(|service| (service, 0));
+            for (service, leaves) in names.chain(lost) {
+                let (leaving, keys) = services.entry(service).or_default();
+                *leaving += leaves;
+                keys.extend((*cause == Cause::Swept).then_some(key));
+            }
+        }
+        let share = self.rules.share;
+        let too_few = |service: &ServiceName, leaving| {
+            let registered = self.services.get(service).map_or(0, BTreeSet::len);
+            // Nobody takes a whole service back by deleting others with it.
+            let least = least(self.listed.get(service).copied(), share).max(1);
+            share > 0 && registered.saturating_sub(leaving) < least
+        };
+        let kept =
+            services.into_iter().filter(|(service, (leaving, _))| too_few(service, *leaving));
+        kept.flat_map(|(_, (_, keys))| keys).cloned().collect()
     }
 
     fn remove(&mut self, key: &Key, touched: &mut Touched) {

@@ -41,4 +41,6 @@ pub struct Status {
     pub stale: Option<(Instant, String)>,
     /// Keys read, rejected ones included.
     pub keys: usize,
+    /// Set while what is served was saved before the start, and when.
+    pub restored: Option<String>,
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::{HostPort, Weight, Zone};
-use crate::registry::{Change, Entry, Registration};
+use crate::registry::{Cause, Change, Entry, Registration};
 
 fn target(text: &str) -> Target {
     Target::parse(text, &Zone::new("zone").unwrap()).unwrap()
@@ -19,6 +19,7 @@ fn entry(service: &str, address: &str) -> Entry {
     Entry {
         key: Key::new(format!("{service}/{address}").as_bytes()),
         meaning: Ok(vec![registration]),
+        leased: true,
     }
 }
 
@@ -31,26 +32,36 @@ fn put(entry: Entry) -> Input {
 }
 
 fn delete(entry: Entry) -> Input {
-    Input::Registry(Event::Apply { revision: 2, changes: vec![Change::Delete(entry.key)] })
+    Input::Registry(Event::Apply {
+        revision: 2,
+        changes: vec![Change::Delete(entry.key, Cause::Deregistered)],
+    })
 }
 
 /// Runs the driver over these inputs to their end.
 struct World {
     catalog: Catalog,
     index: Index,
+    now: Instant,
 }
 
 impl World {
     fn new() -> Self {
-        Self { catalog: Catalog::new(), index: Index::default() }
+        Self::with(Rules::OFF)
+    }
+
+    fn with(rules: Rules) -> Self {
+        let catalog = Catalog::with(rules);
+        Self { catalog, index: Index::new(rules), now: Instant::now() }
     }
 
     fn say(&mut self, input: Input) {
         let before = self.catalog.status();
         let mut status = before.clone();
         let mut touched = Touched::default();
-        take_in(&mut self.index, &mut status, &mut touched, input);
-        self.catalog.publish(&self.index, touched, &before, status);
+        take_in(&mut self.index, &mut status, &mut touched, input, self.now);
+        self.index.pass(self.now, &mut touched);
+        self.catalog.publish(&mut self.index, touched, &before, status);
     }
 }
 
@@ -153,10 +164,13 @@ fn rejected_keys_are_listed_until_they_are_read() {
     let mut world = World::new();
     let rejected = Rejected { reason: "bad".into(), value: "?".into() };
     let key = Key::new(b"p/hello/a");
-    let bad = Entry { key: key.clone(), meaning: Err(rejected.clone()) };
+    let bad = Entry { key: key.clone(), meaning: Err(rejected.clone()), leased: true };
     world.say(reset(vec![bad]));
     assert_eq!(world.catalog.rejected(), vec![(key.clone(), rejected)]);
-    world.say(Input::Registry(Event::Apply { revision: 2, changes: vec![Change::Delete(key)] }));
+    world.say(Input::Registry(Event::Apply {
+        revision: 2,
+        changes: vec![Change::Delete(key, Cause::Deregistered)],
+    }));
     assert_eq!(world.catalog.rejected_len(), 0);
 }
 
@@ -174,4 +188,144 @@ async fn the_driver_applies_a_burst_and_ends_with_its_sources() {
     let Known::Present(snapshot) = hello.known.borrow_and_update().clone() else { panic!() };
     assert_eq!(snapshot.endpoints.len(), 5);
     assert_eq!(catalog.status().keys, 5);
+}
+
+const RULES: Rules =
+    Rules { keep: Duration::from_secs(600), share: 50, probe_unleased: Duration::ZERO };
+
+fn gone(entries: Vec<Entry>, cause: Cause) -> Input {
+    let changes = entries.into_iter().map(|entry| Change::Delete(entry.key, cause)).collect();
+    Input::Registry(Event::Apply { revision: 3, changes })
+}
+
+fn addr(n: u16) -> BackendAddr {
+    BackendAddr::new([127, 0, 0, 1].into(), n).unwrap()
+}
+
+fn many(ports: std::ops::RangeInclusive<u16>) -> Vec<Entry> {
+    ports.map(|port| entry("hello", &format!("127.0.0.1:{port}"))).collect()
+}
+
+impl World {
+    /// How many endpoints the service has.
+    fn hello(&self) -> usize {
+        match self.catalog.lookup(&target("hello")) {
+            Known::Present(snapshot) => snapshot.endpoints.len(),
+            _ => 0,
+        }
+    }
+}
+
+#[test]
+fn a_key_that_flaps_is_no_change() {
+    let mut world = World::with(RULES);
+    world.say(reset(many(1..=2)));
+    let mut hello = world.catalog.subscribe(&target("hello")).unwrap();
+    hello.known.mark_unchanged();
+    for _ in 0..3 {
+        world.say(gone(many(1..=1), Cause::InDoubt));
+        assert_eq!(world.catalog.doubts().held_len(), 1);
+        world.say(put(many(1..=1).remove(0)));
+        assert_eq!(*world.catalog.doubts(), Doubts::default());
+    }
+    assert!(!hello.known.has_changed().unwrap());
+}
+
+#[test]
+fn a_deregistration_is_obeyed_at_once_also_when_it_is_known_late() {
+    let mut world = World::with(RULES);
+    world.say(reset(many(1..=10)));
+    world.say(gone(many(1..=1), Cause::Deregistered));
+    assert_eq!(world.hello(), 9);
+    world.say(gone(many(2..=9), Cause::InDoubt));
+    assert_eq!(world.hello(), 9);
+    world.say(gone(many(2..=9), Cause::Deregistered));
+    assert_eq!(world.hello(), 1);
+    assert_eq!(*world.catalog.doubts(), Doubts::default());
+}
+
+#[test]
+fn a_sweep_is_obeyed_unless_it_takes_most_of_a_service() {
+    let mut world = World::with(RULES);
+    world.say(reset(many(1..=10)));
+    world.say(gone(many(1..=3), Cause::Swept));
+    assert_eq!(world.hello(), 7);
+    world.say(gone(many(4..=10), Cause::Swept));
+    assert_eq!(world.hello(), 7, "an accident, or so it seems");
+    (4..=10).for_each(|port| world.say(Input::Probed(addr(port), Answer::Refuses)));
+    assert_eq!(world.hello(), 4);
+    world.say(Input::Release(ServiceName::new("hello").unwrap()));
+    assert_eq!(world.hello(), 0);
+    // Known late, with the leases: the same.
+    let mut world = World::with(RULES);
+    world.say(reset(many(1..=10)));
+    world.say(gone(many(1..=3), Cause::InDoubt));
+    world.say(gone(many(1..=3), Cause::Swept));
+    assert_eq!(world.hello(), 7);
+    world.say(gone(many(4..=10), Cause::InDoubt));
+    world.say(gone(many(4..=10), Cause::Swept));
+    assert_eq!(world.hello(), 7);
+}
+
+#[test]
+fn a_sweep_over_keys_with_and_without_leases_is_one() {
+    let mut world = World::with(RULES);
+    world.say(reset(many(1..=10)));
+    let delete = |ports: std::ops::RangeInclusive<u16>, cause| {
+        many(ports).into_iter().map(move |entry| Change::Delete(entry.key, cause)).collect()
+    };
+    let mut changes: Vec<Change> = delete(1..=5, Cause::InDoubt);
+    changes.extend::<Vec<_>>(delete(6..=10, Cause::Swept));
+    world.say(Input::Registry(Event::Apply { revision: 3, changes }));
+    assert_eq!(world.hello(), 10);
+    world.say(gone(many(1..=5), Cause::Swept));
+    assert_eq!(world.hello(), 10);
+}
+
+#[test]
+fn losses_in_a_row_are_measured_by_what_was_before_the_first() {
+    let mut world = World::with(RULES);
+    world.say(reset(many(1..=10)));
+    for port in 1..=10 {
+        world.say(gone(many(port..=port), Cause::InDoubt));
+        world.say(Input::Probed(addr(port), Answer::Refuses));
+        world.now += Duration::from_secs(20);
+    }
+    assert_eq!(world.hello(), 5);
+}
+
+#[test]
+fn what_is_missing_at_a_new_reading_is_in_doubt_for_its_time() {
+    let mut world = World::with(RULES);
+    world.say(reset(many(1..=4)));
+    world.say(reset(Vec::new()));
+    assert_eq!((world.hello(), world.catalog.doubts().suspects.len()), (4, 4));
+    world.now += RULES.keep;
+    world.say(Input::Registry(Event::Apply { revision: 9, changes: Vec::new() }));
+    assert_eq!((world.hello(), world.catalog.doubts().suspects.len()), (0, 0));
+}
+
+#[test]
+fn a_saved_state_serves_until_the_registry_is_read_and_then_is_in_doubt() {
+    let mut world = World::with(RULES);
+    let endpoint = |n| crate::model::Endpoint {
+        id: format!("127.0.0.1:{n}").as_str().into(),
+        addr: addr(n),
+        weight: Weight::DEFAULT,
+        meta: Arc::default(),
+    };
+    let services = vec![(ServiceName::new("hello").unwrap(), (1..=4).map(endpoint).collect())];
+    let age = Duration::from_secs(60);
+    world.say(Input::Restored(Restored { saved: "then".into(), age, services }));
+    assert_eq!(world.catalog.status().restored.as_deref(), Some("then"));
+    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (4, 0));
+    let mut hello = world.catalog.subscribe(&target("hello")).unwrap();
+    hello.known.mark_unchanged();
+    world.say(reset(many(1..=3)));
+    assert!(!hello.known.has_changed().unwrap(), "the same list");
+    assert_eq!(world.catalog.status().restored, None);
+    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (4, 1));
+    world.now += RULES.keep - age;
+    world.say(Input::Registry(Event::Apply { revision: 9, changes: Vec::new() }));
+    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (3, 0));
 }

@@ -121,6 +121,21 @@ impl AdminClient {
     /// # Errors
     /// When there is no answer, or it is a refusal.
     pub fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, AdminError> {
+        self.read(self.agent.get(format!("{}{path}", self.base)).call())
+    }
+
+    /// Has a path, which begins with `/`, do what it does.
+    ///
+    /// # Errors
+    /// When there is no answer, or it is a refusal.
+    pub fn tell<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, AdminError> {
+        self.read(self.agent.post(format!("{}{path}", self.base)).send_empty())
+    }
+
+    fn read<T: DeserializeOwned>(
+        &self,
+        response: Result<http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<Answer<T>, AdminError> {
         let unreachable = |error: ureq::Error| AdminError::Unreachable {
             base: self.base.clone(),
             cause: match error {
@@ -130,8 +145,7 @@ impl AdminClient {
                 error => error.to_string(),
             },
         };
-        let response =
-            self.agent.get(format!("{}{path}", self.base)).call().map_err(unreachable)?;
+        let response = response.map_err(unreachable)?;
         let status = response.status().as_u16();
         let body = response.into_body().into_with_config().limit(ANSWER_MAX).read_to_string();
         let foreign = || AdminError::Foreign { base: self.base.clone(), status };

@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 use super::signals::StopSignals;
 use crate::app::{Addresses, App};
 use crate::balancer::{Settings, WhenEmpty};
+use crate::catalog::Rules;
 use crate::config::{Config, Registry};
 use crate::model::{Host, HostPort, Meta, ServiceName, Weight, Zone};
 use crate::register::{self, Held};
@@ -196,6 +197,8 @@ fn config() -> Result<Config, AnyError> {
         advertise: None,
         admin_listen: any,
         balancer,
+        rules: Rules::OFF,
+        state_dir: None,
         tls: None,
     })
 }

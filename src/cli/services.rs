@@ -25,8 +25,12 @@ fn shown(services: &json::Services) -> String {
         return "no service has a backend yet".to_owned();
     }
     let row = |service: &json::Service| {
-        let json::Service { name, dns_name, endpoints, revision, clients, calls } = service;
-        let [endpoints, clients] = [endpoints, clients].map(ToString::to_string);
+        let json::Service { name, dns_name, endpoints, held, revision, clients, calls, .. } =
+            service;
+        let (mut endpoints, clients) = (endpoints.to_string(), clients.to_string());
+        if *held > 0 {
+            endpoints.push_str(&format!(" ({held} held)"));
+        }
         let calls = calls.finished.to_string();
         vec![name.clone(), endpoints, clients, calls, revision.to_string(), dns_name.clone()]
     };
@@ -44,6 +48,8 @@ mod tests {
             name: "dev/game".to_owned(),
             dns_name: "game.dev.lookaside.internal".to_owned(),
             endpoints: 3,
+            held: 1,
+            guarded: false,
             revision: 42,
             clients: 2,
             calls: json::Calls { finished: 1_000, ..json::Calls::default() },
@@ -51,8 +57,8 @@ mod tests {
         let shown = shown(&json::Services { total: 1, services: vec![service] });
         assert_eq!(
             shown,
-            " SERVICE   ENDPOINTS  CLIENTS  CALLS  REVISION  DNS NAME\n \
-             dev/game  3          2        1000   42        game.dev.lookaside.internal"
+            " SERVICE   ENDPOINTS   CLIENTS  CALLS  REVISION  DNS NAME\n \
+             dev/game  3 (1 held)  2        1000   42        game.dev.lookaside.internal"
         );
     }
 

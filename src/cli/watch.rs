@@ -125,6 +125,8 @@ mod tests {
             turns: 1,
             token: "t".to_owned(),
             meta: BTreeMap::from([("zone".to_owned(), "a\u{7}".to_owned())]),
+            held: None,
+            down: false,
         };
         let pair = |endpoint: Endpoint| ((endpoint.id.clone(), endpoint.address.clone()), endpoint);
         all.iter().map(endpoint).map(pair).collect()

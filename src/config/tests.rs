@@ -37,6 +37,23 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(config.balancer.report_interval, Duration::from_secs(10));
     assert_eq!((config.dns_listen, config.advertise), (None, None));
     assert!(config.tls.is_none());
+    assert_eq!(config.state_dir, None);
+    let (keep, share, probe_unleased) = (Duration::from_secs(600), 50, Duration::ZERO);
+    assert_eq!(config.rules, Rules { keep, share, probe_unleased });
+}
+
+#[test]
+fn what_happens_in_faults_is_checked() {
+    let check = |args: &[&str], expected: &str| assert_eq!(problems(args), [expected]);
+    check(&["--guard=101"], r#"--guard: "101" is no number from 0 to 100"#);
+    check(&["--guard=half"], r#"--guard: "half" is no number from 0 to 100"#);
+    check(&["--keep-lost=2days"], r#"--keep-lost: "2days" is neither 0s nor from 1s to 1day"#);
+    check(
+        &["--probe-unleased=10ms"],
+        r#"--probe-unleased: "10ms" is neither 0s nor from 1s to 1day"#,
+    );
+    let config = validate(&["--keep-lost=0s", "--guard=0", "--state-dir=x"]).unwrap();
+    assert_eq!(config.rules, Rules::OFF);
 }
 
 #[test]

@@ -41,6 +41,8 @@ enum Round {
 
 /// How many reasons of one outage are told.
 const REASONS_MAX: usize = 8;
+/// How long the lease outlives its key: for watchers that ask whether it does.
+const LINGER: Duration = Duration::from_millis(300);
 /// How long a removal may take: a rolling restart waits for it.
 const WITHDRAW_MAX: Duration = Duration::from_secs(5);
 
@@ -209,6 +211,7 @@ impl Keeper {
             .when([Compare::lease(key, CompareOp::Equal, lease)])
             .and_then([TxnOp::delete(key, None)]);
         bounded(limit, client.txn(ours)).await?;
+        sleep(LINGER).await;
         match bounded(limit, client.lease_revoke(lease)).await {
             // It has ended already, and what it held with it.
             Err(Trouble(reason)) if reason.contains("lease not found") => Ok(()),

@@ -7,6 +7,7 @@
 mod backoff;
 mod batch;
 mod connect;
+mod doubt;
 mod follow;
 mod list;
 mod prefixes;
@@ -94,7 +95,7 @@ pub async fn read_once(options: Options) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Trou
     loop {
         let reading = async {
             let client = connect.client(attempt).await?;
-            list(&client, &ranges, |key, value| (key.to_vec(), value.to_vec())).await
+            list(&client, &ranges, |key, value, _| (key.to_vec(), value.to_vec())).await
         };
         match reading.await {
             Ok(listing) => return Ok(listing.all),
@@ -139,7 +140,8 @@ impl Source {
         let begun = Instant::now();
         let listing = async {
             let client = self.connect.client(attempt).await?;
-            let entry = |key: &[u8], value: &[u8]| self.prefixes.entry(key, value);
+            let entry =
+                |key: &[u8], value: &[u8], lease| (self.prefixes.entry(key, value, lease), lease);
             let listing = list(&client, &self.ranges, entry).await?;
             Ok((client, listing))
         };
@@ -148,6 +150,9 @@ impl Source {
             Err(trouble) => return Ended::Lost { heard: begun, trouble },
         };
         let Listing { revision, cluster, all } = listing;
+        let leased = all.iter().filter(|(entry, _)| entry.leased);
+        let leases = leased.map(|(entry, lease)| (entry.key.clone(), *lease)).collect();
+        let all: Vec<_> = all.into_iter().map(|(entry, _)| entry).collect();
         self.note(attempt, all.len(), &Seen { cluster, revision });
         self.seen = Some(Seen { cluster, revision });
         if self.events.send(Event::Reset { revision, all }).await.is_err() {
@@ -155,7 +160,7 @@ impl Source {
         }
         let follow =
             Follow { ranges: &self.ranges, prefixes: &self.prefixes, events: &self.events };
-        follow.run(&client, revision).await
+        follow.run(&client, revision, leases).await
     }
 
     /// Ends the outage, and says what is unusual.

@@ -66,6 +66,7 @@ impl World {
             started: Instant::now(),
             tokens: |service: &ServiceName, backend: BackendAddr| format!("{service}@{backend}"),
             version: "1.2.3",
+            inputs: inputs.clone(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -208,12 +209,16 @@ pub fn entry(service: &str, id: &str, address: &str, weight: u32, meta: &[(&str,
         weight: Weight(weight),
         meta: Arc::new(meta),
     };
-    Entry { key: Key::new(format!("/{service}/{id}").as_bytes()), meaning: Ok(vec![registration]) }
+    Entry {
+        key: Key::new(format!("/{service}/{id}").as_bytes()),
+        meaning: Ok(vec![registration]),
+        leased: true,
+    }
 }
 
 pub fn bad(key: &[u8], reason: &str, value: &str) -> Entry {
     let rejected = Rejected { reason: reason.to_owned(), value: value.to_owned() };
-    Entry { key: Key::new(key), meaning: Err(rejected) }
+    Entry { key: Key::new(key), meaning: Err(rejected), leased: true }
 }
 
 pub fn stale() -> Event {

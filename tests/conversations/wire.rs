@@ -12,7 +12,7 @@ use lookaside::balancer::{Balancer, PATH, Settings, WhenEmpty};
 use lookaside::catalog::{self, Catalog, Input};
 use lookaside::load::{Calls, Ledger};
 use lookaside::model::{HostPort, Meta, ServiceName, Weight, Zone};
-use lookaside::registry::{Change, Entry, Event, Key, Registration};
+use lookaside::registry::{Cause, Change, Entry, Event, Key, Registration};
 use lookaside::serve::{Server, Services};
 use lookaside::telemetry::{ClientView, Counters};
 use prost::Message;
@@ -87,7 +87,7 @@ impl Balanced {
     }
 
     pub async fn delete(&mut self, text: &str) {
-        let changes = vec![Change::Delete(entry(text).key)];
+        let changes = vec![Change::Delete(entry(text).key, Cause::Deregistered)];
         let revision = self.next_revision();
         self.say(Event::Apply { revision, changes }).await;
     }
@@ -304,5 +304,5 @@ pub fn entry(text: &str) -> Entry {
         weight,
         meta: Arc::new(meta),
     };
-    Entry { key, meaning: Ok(vec![registration]) }
+    Entry { key, meaning: Ok(vec![registration]), leased: true }
 }

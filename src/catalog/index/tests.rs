@@ -24,31 +24,32 @@ fn entry(at: &str, service: &str, id: &str, address: &str) -> Entry {
         weight: Weight::DEFAULT,
         meta: Arc::default(),
     };
-    Entry { key: key(at), meaning: Ok(vec![registration]) }
+    Entry { key: key(at), meaning: Ok(vec![registration]), leased: true }
 }
 
 fn bad(at: &str) -> Entry {
     let rejected = Rejected { reason: "bad".into(), value: "?".into() };
-    Entry { key: key(at), meaning: Err(rejected) }
+    Entry { key: key(at), meaning: Err(rejected), leased: true }
 }
 
 fn put(index: &mut Index, entry: Entry) -> Touched {
     let mut touched = Touched::default();
     let event = Event::Apply { revision: 1, changes: vec![Change::Put(entry)] };
-    index.apply(event, &mut touched);
+    index.apply(event, Instant::now(), &mut touched);
     touched
 }
 
 fn delete(index: &mut Index, at: &str) -> Touched {
     let mut touched = Touched::default();
-    let event = Event::Apply { revision: 1, changes: vec![Change::Delete(key(at))] };
-    index.apply(event, &mut touched);
+    let event =
+        Event::Apply { revision: 1, changes: vec![Change::Delete(key(at), Cause::Deregistered)] };
+    index.apply(event, Instant::now(), &mut touched);
     touched
 }
 
 fn reset(index: &mut Index, all: Vec<Entry>) -> Touched {
     let mut touched = Touched::default();
-    index.apply(Event::Reset { revision: 1, all }, &mut touched);
+    index.apply(Event::Reset { revision: 1, all }, Instant::now(), &mut touched);
     touched
 }
 
@@ -64,7 +65,7 @@ fn services(touched: &Touched) -> Vec<&str> {
 }
 
 #[track_caller]
-fn check(index: &Index, service: &str, expected: &[&str]) {
+fn check(index: &mut Index, service: &str, expected: &[&str]) {
     let snapshot = index.snapshot(&name(service), 1);
     let endpoints = snapshot.map_or_else(Vec::new, |snapshot| snapshot.endpoints);
     let found: Vec<_> = endpoints.iter().map(|e| format!("{} {}", e.id, e.addr)).collect();
@@ -73,22 +74,22 @@ fn check(index: &Index, service: &str, expected: &[&str]) {
 
 #[test]
 fn what_registers_is_there_and_what_goes_is_gone() {
-    let mut index = Index::default();
+    let mut index = Index::new(Rules::OFF);
     let touched = put(&mut index, entry("k2", "hello", "b", "10.0.0.2:80"));
     assert_eq!(services(&touched), ["hello"]);
     put(&mut index, entry("k1", "hello", "a", "10.0.0.1:80"));
     put(&mut index, entry("k3", "other", "c", "10.0.0.3:80"));
-    check(&index, "hello", &["a 10.0.0.1:80", "b 10.0.0.2:80"]);
+    check(&mut index, "hello", &["a 10.0.0.1:80", "b 10.0.0.2:80"]);
     assert_eq!(services(&delete(&mut index, "k1")), ["hello"]);
-    check(&index, "hello", &["b 10.0.0.2:80"]);
+    check(&mut index, "hello", &["b 10.0.0.2:80"]);
     delete(&mut index, "k2");
-    check(&index, "hello", &[]);
+    check(&mut index, "hello", &[]);
     assert_eq!(delete(&mut index, "k2"), Touched::default());
 }
 
 #[test]
 fn writing_the_same_again_touches_nothing() {
-    let mut index = Index::default();
+    let mut index = Index::new(Rules::OFF);
     put(&mut index, entry("k", "hello", "a", "10.0.0.1:80"));
     assert_eq!(put(&mut index, entry("k", "hello", "a", "10.0.0.1:80")), Touched::default());
     let same = vec![entry("k", "hello", "a", "10.0.0.1:80")];
@@ -97,38 +98,38 @@ fn writing_the_same_again_touches_nothing() {
 
 #[test]
 fn a_key_may_change_its_service() {
-    let mut index = Index::default();
+    let mut index = Index::new(Rules::OFF);
     put(&mut index, entry("k", "hello", "a", "10.0.0.1:80"));
     let touched = put(&mut index, entry("k", "world", "a", "10.0.0.1:80"));
     assert_eq!(services(&touched), ["hello", "world"]);
-    check(&index, "hello", &[]);
-    check(&index, "world", &["a 10.0.0.1:80"]);
+    check(&mut index, "hello", &[]);
+    check(&mut index, "world", &["a 10.0.0.1:80"]);
 }
 
 #[test]
 fn a_new_list_is_a_difference() {
-    let mut index = Index::default();
+    let mut index = Index::new(Rules::OFF);
     let a = || entry("a", "a", "a", "10.0.0.1:80");
     reset(&mut index, vec![a(), entry("b", "b", "b", "10.0.0.2:80")]);
     let touched = reset(&mut index, vec![a(), entry("c", "c", "c", "10.0.0.3:80")]);
     assert_eq!(services(&touched), ["b", "c"]);
-    check(&index, "b", &[]);
+    check(&mut index, "b", &[]);
     assert_eq!(index.keys(), 2);
 }
 
 #[test]
 fn one_address_under_two_keys_is_one_backend() {
-    let mut index = Index::default();
+    let mut index = Index::new(Rules::OFF);
     put(&mut index, entry("k1", "hello", "1", "10.0.0.1:80"));
     put(&mut index, entry("k2", "hello", "2", "10.0.0.1:80"));
-    check(&index, "hello", &["1 10.0.0.1:80"]);
+    check(&mut index, "hello", &["1 10.0.0.1:80"]);
     delete(&mut index, "k1");
-    check(&index, "hello", &["2 10.0.0.1:80"]);
+    check(&mut index, "hello", &["2 10.0.0.1:80"]);
 }
 
 #[test]
 fn a_bad_value_costs_nobody_anything() {
-    let mut index = Index::default();
+    let mut index = Index::new(Rules::OFF);
     put(&mut index, entry("good", "hello", "a", "10.0.0.1:80"));
     let touched = put(&mut index, bad("bad"));
     assert_eq!((services(&touched).len(), touched.rejections.len()), (0, 1));
@@ -136,7 +137,7 @@ fn a_bad_value_costs_nobody_anything() {
     // What the same key said before stays.
     let touched = put(&mut index, bad("good"));
     assert_eq!((services(&touched).len(), touched.rejections.len()), (0, 1));
-    check(&index, "hello", &["a 10.0.0.1:80"]);
+    check(&mut index, "hello", &["a 10.0.0.1:80"]);
     let touched = put(&mut index, entry("good", "hello", "a", "10.0.0.1:80"));
     assert_eq!((services(&touched).len(), touched.rejections.len()), (0, 1));
     assert!(index.rejection(&key("good")).is_none());
@@ -146,14 +147,14 @@ fn a_bad_value_costs_nobody_anything() {
 
 #[test]
 fn host_names_count_once_resolved() {
-    let mut index = Index::default();
+    let mut index = Index::new(Rules::OFF);
     let touched = put(&mut index, entry("k", "hello", "a", "backend.local:80"));
     assert!(touched.hosts);
-    check(&index, "hello", &[]);
+    check(&mut index, "hello", &[]);
     assert_eq!(index.host_names(), BTreeSet::from(["backend.local".to_owned()]));
     let touched = resolve(&mut index, "backend.local", &["10.0.0.2", "10.0.0.1"]);
     assert_eq!(services(&touched), ["hello"]);
-    check(&index, "hello", &["a 10.0.0.1:80", "a 10.0.0.2:80"]);
+    check(&mut index, "hello", &["a 10.0.0.1:80", "a 10.0.0.2:80"]);
     let again = resolve(&mut index, "backend.local", &["10.0.0.1", "10.0.0.2"]);
     assert_eq!(again, Touched::default());
     assert_eq!(resolve(&mut index, "unknown.local", &["10.0.0.1"]), Touched::default());
@@ -163,27 +164,27 @@ fn host_names_count_once_resolved() {
 
 #[test]
 fn a_host_name_keeps_its_addresses_while_its_registration_changes() {
-    let mut index = Index::default();
+    let mut index = Index::new(Rules::OFF);
     put(&mut index, entry("k", "hello", "a", "backend.local:80"));
     resolve(&mut index, "backend.local", &["10.0.0.1"]);
     let touched = put(&mut index, entry("k", "hello", "b", "backend.local:81"));
     assert!(!touched.hosts);
-    check(&index, "hello", &["b 10.0.0.1:81"]);
+    check(&mut index, "hello", &["b 10.0.0.1:81"]);
     put(&mut index, entry("k", "world", "b", "backend.local:81"));
-    check(&index, "hello", &[]);
-    check(&index, "world", &["b 10.0.0.1:81"]);
+    check(&mut index, "hello", &[]);
+    check(&mut index, "world", &["b 10.0.0.1:81"]);
     assert!(delete(&mut index, "k").hosts);
 }
 
 #[test]
 fn losing_the_store_touches_nothing() {
-    let mut index = Index::default();
+    let mut index = Index::new(Rules::OFF);
     put(&mut index, entry("k", "hello", "a", "10.0.0.1:80"));
     let mut touched = Touched::default();
     let since = std::time::Instant::now();
-    index.apply(Event::Stale { since, reason: "gone".into() }, &mut touched);
+    index.apply(Event::Stale { since, reason: "gone".into() }, since, &mut touched);
     assert_eq!(touched, Touched::default());
-    check(&index, "hello", &["a 10.0.0.1:80"]);
+    check(&mut index, "hello", &["a 10.0.0.1:80"]);
 }
 
 /// One step of a random history over a small space of keys and services.
@@ -196,7 +197,7 @@ proptest! {
     /// the same content at once; and nothing changes that was not touched.
     #[test]
     fn the_path_does_not_matter(steps in proptest::collection::vec(step(), 1..40)) {
-        let mut index = Index::default();
+        let mut index = Index::new(Rules::OFF);
         let mut model: BTreeMap<u8, Entry> = BTreeMap::new();
         for (at, service, ip, what) in steps {
             let before: Vec<_> = (0..3).map(|s| index.snapshot(&name(&format!("s{s}")), 0)).collect();
@@ -218,7 +219,7 @@ proptest! {
                 }
             }
         }
-        let mut fresh = Index::default();
+        let mut fresh = Index::new(Rules::OFF);
         reset(&mut fresh, model.into_values().collect());
         resolve(&mut index, "h.local", &["10.9.9.9"]);
         resolve(&mut fresh, "h.local", &["10.9.9.9"]);

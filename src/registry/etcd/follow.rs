@@ -12,8 +12,9 @@ use etcd_client::{Client, WatchOptions, WatchStream};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-use super::batch::Batches;
+use super::batch::{Batch, Batches, Leases};
 use super::connect::{CALL_TIMEOUT, MESSAGE_MAX, Trouble, bounded};
+use super::doubt::Doubts;
 use super::prefixes::{Prefixes, Range};
 use crate::registry::Event;
 
@@ -40,13 +41,14 @@ pub(super) struct Follow<'a> {
 }
 
 impl Follow<'_> {
-    pub(super) async fn run(&self, client: &Client, listed: i64) -> Ended {
+    pub(super) async fn run(&self, client: &Client, listed: i64, leases: Leases) -> Ended {
         let mut heard = Instant::now();
         let mut stream = match self.open(client, listed).await {
             Ok(stream) => stream,
             Err(trouble) => return Ended::Lost { heard, trouble },
         };
-        let mut batches = Batches::after(listed);
+        let mut batches = Batches::after(listed, leases);
+        let mut doubts = Doubts::new(client.lease_client());
         let mut applied = listed;
         let mut ask = interval(ASK_EVERY);
         ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -63,6 +65,13 @@ impl Follow<'_> {
                     Ok(None) => return lost(Trouble("etcd ended the watch".into())),
                     Err(error) => return lost(error.into()),
                 },
+                changes = doubts.certain() => {
+                    let certain = Event::Apply { revision: applied, changes };
+                    if self.events.send(certain).await.is_err() {
+                        return Ended::Unheard;
+                    }
+                    continue;
+                }
                 _ = ask.tick() => {
                     if let Err(trouble) = bounded(CALL_TIMEOUT, stream.request_progress()).await {
                         return lost(trouble);
@@ -80,7 +89,9 @@ impl Follow<'_> {
             heard = Instant::now();
             asked = None;
             let idle = response.events.is_empty() && !response.fragment;
-            for (revision, changes) in batches.take(response, self.prefixes) {
+            for batch in batches.take(response, self.prefixes) {
+                doubts.note(&batch);
+                let Batch { revision, changes, .. } = batch;
                 applied = applied.max(revision);
                 if self.events.send(Event::Apply { revision, changes }).await.is_err() {
                     return Ended::Unheard;

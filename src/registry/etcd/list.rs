@@ -1,8 +1,7 @@
 //! Reads every key of some ranges as they were at one revision.
 //!
-//! In: a client, ranges, and what to make of a key and its value. Out: what was
-//! made of them, the revision, and whose store it
-//! is. Pages are pinned to the revision of the first answer, so that 100,000
+//! In: a client, ranges, and what to make of a key, its value and its lease (0:
+//! none). Out: what was made of them, the revision, and whose store it is. Pages are pinned to the revision of the first answer, so that 100,000
 //! keys are one consistent whole; a page too big to be read is asked for in
 //! halves. Never serves a member's own, possibly old, idea of the store.
 
@@ -31,7 +30,7 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) async fn list<T>(
     client: &Client,
     ranges: &[Range],
-    read: impl Fn(&[u8], &[u8]) -> T,
+    read: impl Fn(&[u8], &[u8], i64) -> T,
 ) -> Result<Listing<T>, Trouble> {
     let mut kv = client.kv_client().max_decoding_message_size(MESSAGE_MAX);
     // One key, present or not: the cheapest question that only a member with a
@@ -53,7 +52,7 @@ async fn list_range<T>(
     kv: &mut KvClient,
     range: &Range,
     revision: i64,
-    read: &impl Fn(&[u8], &[u8]) -> T,
+    read: &impl Fn(&[u8], &[u8], i64) -> T,
     all: &mut Vec<T>,
 ) -> Result<(), Trouble> {
     let mut from = range.start.clone();
@@ -76,7 +75,7 @@ async fn list_range<T>(
             limit /= 2;
             continue;
         };
-        all.extend(page.kvs().iter().map(|kv| read(kv.key(), kv.value())));
+        all.extend(page.kvs().iter().map(|kv| read(kv.key(), kv.value(), kv.lease())));
         let Some(last) = page.kvs().last().filter(|_| page.more()) else { return Ok(()) };
         from = last.key().to_vec();
         // The first key after the last one.

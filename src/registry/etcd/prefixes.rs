@@ -36,8 +36,8 @@ impl Prefixes {
     }
 
     /// What a key means: the longest prefix that makes anything of it decides.
-    pub(super) fn entry(&self, key: &[u8], value: &[u8]) -> Entry {
-        Entry { key: Key::new(key), meaning: self.meaning(key, value) }
+    pub(super) fn entry(&self, key: &[u8], value: &[u8], lease: i64) -> Entry {
+        Entry { key: Key::new(key), meaning: self.meaning(key, value), leased: lease != 0 }
     }
 
     fn meaning(&self, key: &[u8], value: &[u8]) -> Result<Vec<Registration>, Rejected> {
@@ -94,7 +94,7 @@ mod tests {
     fn the_longest_prefix_decides_unless_it_makes_nothing_of_the_key() {
         let prefixes = prefixes(&["/a/", "/a/b/"]);
         let service = |key: &str| {
-            let meaning = prefixes.entry(key.as_bytes(), b"10.0.0.1:1").meaning.unwrap();
+            let meaning = prefixes.entry(key.as_bytes(), b"10.0.0.1:1", 0).meaning.unwrap();
             meaning.first().map(|found| found.service.to_string())
         };
         assert_eq!(service("/a/b/x/1").as_deref(), Some("x"));

@@ -1,0 +1,208 @@
+//! Who stays, who goes, and when.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::Weight;
+
+const KEEP: Duration = Duration::from_secs(600);
+
+fn addr(n: usize) -> BackendAddr {
+    BackendAddr::new([127, 0, 0, 1].into(), u16::try_from(n + 1).unwrap()).unwrap()
+}
+
+fn name() -> ServiceName {
+    ServiceName::new("hello").unwrap()
+}
+
+fn key(n: usize) -> Key {
+    Key::new(n.to_string().as_bytes())
+}
+
+fn loss(n: usize, of: usize, since: Instant) -> Loss {
+    let endpoint = Endpoint {
+        id: n.to_string().into(),
+        addr: addr(n),
+        weight: Weight(1),
+        meta: Arc::default(),
+    };
+    Loss { key: Some(key(n)), endpoint, since, why: Doubt::LeaseLost, of: (of, since) }
+}
+
+/// A guard that lost those `gone` of a service of so many.
+fn lost(gone: std::ops::Range<usize>, of: usize, now: Instant) -> Guard {
+    let mut guard = Guard::new(Rules { keep: KEEP, share: 50, probe_unleased: Duration::ZERO });
+    for n in gone {
+        guard.lose(loss(n, of, now), &name(), now);
+    }
+    guard
+}
+
+/// The numbers of those kept, while these are registered.
+fn kept(guard: &mut Guard, registered: std::ops::Range<usize>) -> Vec<String> {
+    let registered = registered.map(addr).collect();
+    guard.list(&name(), &registered).iter().map(|endpoint| endpoint.id.to_string()).collect()
+}
+
+#[test]
+fn what_answers_stays_until_its_time_is_over() {
+    let now = Instant::now();
+    let mut guard = lost(0..1, 4, now);
+    assert_eq!(kept(&mut guard, 1..4), ["0"], "unprobed");
+    guard.probed(addr(0), Answer::Takes);
+    assert_eq!(kept(&mut guard, 1..4), ["0"]);
+    assert_eq!(guard.due(), Some(now + KEEP));
+    assert!(guard.pass(now + KEEP - Duration::from_millis(1)).is_empty());
+    assert_eq!(guard.pass(now + KEEP), [name()]);
+    assert!(kept(&mut guard, 1..4).is_empty());
+    assert_eq!(guard.due(), None);
+}
+
+#[test]
+fn one_refusal_is_certain_and_silence_counts_three_times() {
+    let now = Instant::now();
+    let mut guard = lost(0..2, 6, now);
+    assert_eq!(guard.probed(addr(0), Answer::Refuses), [name()]);
+    assert_eq!(kept(&mut guard, 2..6), ["1"]);
+    for answer in [Answer::Silent, Answer::Silent, Answer::Takes, Answer::Silent, Answer::Silent] {
+        guard.probed(addr(1), answer);
+        assert_eq!(kept(&mut guard, 2..6), ["1"]);
+    }
+    guard.probed(addr(1), Answer::Silent);
+    assert!(kept(&mut guard, 2..6).is_empty());
+    // Its address may be another's by now.
+    assert!(guard.probed(addr(1), Answer::Takes).is_empty());
+    assert!(kept(&mut guard, 2..6).is_empty());
+}
+
+#[test]
+fn who_registers_again_is_in_doubt_no_more() {
+    let now = Instant::now();
+    let mut guard = lost(0..2, 2, now);
+    // By its key, wherever it is now.
+    assert_eq!(guard.settle_key(&key(0)), [(name(), addr(0))]);
+    assert_eq!(kept(&mut guard, 0..0), ["1"]);
+    // By its address, under any key.
+    assert!(kept(&mut guard, 1..2).is_empty());
+    assert_eq!(guard.due(), None);
+    assert!(guard.settle_key(&key(1)).is_empty());
+}
+
+#[test]
+fn half_stays_even_if_nothing_answers_and_the_dead_go_before_the_living() {
+    let now = Instant::now();
+    let mut guard = lost(0..9, 10, now);
+    guard.probed(addr(8), Answer::Takes);
+    for n in 0..8 {
+        guard.probed(addr(n), Answer::Refuses);
+    }
+    assert_eq!(kept(&mut guard, 9..10), ["5", "6", "7", "8"], "and the registered one");
+    let mut doubts = Doubts::default();
+    guard.show(&mut doubts);
+    assert!(doubts.guarded.contains(&name()));
+    // Those that return make the dead superfluous.
+    assert_eq!(kept(&mut guard, 20..24), ["8"], "four and one are half");
+    assert!(guard.release(&name()));
+    assert!(kept(&mut guard, 20..24).is_empty());
+    assert!(!guard.release(&name()));
+}
+
+#[test]
+fn successive_generations_are_not_added_up() {
+    let now = Instant::now();
+    // Four servers, replaced twice within the time: never more than four.
+    let mut guard = lost(0..8, 4, now);
+    for n in 0..8 {
+        guard.probed(addr(n), Answer::Refuses);
+    }
+    assert!(kept(&mut guard, 8..12).is_empty());
+}
+
+#[test]
+fn one_that_went_is_missed_for_moments_and_one_that_is_kept_for_its_time() {
+    let now = Instant::now();
+    let mut guard = lost(0..2, 2, now);
+    (0..2).for_each(|n| drop(guard.probed(addr(n), Answer::Refuses)));
+    assert_eq!(kept(&mut guard, 0..0), ["1"]);
+    assert_eq!(guard.due(), Some(now + MOMENTS));
+    assert_eq!(guard.pass(now + MOMENTS), [name()]);
+    assert_eq!(kept(&mut guard, 0..0), ["1"]);
+    assert_eq!(guard.due(), Some(now + KEEP));
+    // Long after, the loss of another is another matter.
+    let mut guard = lost(0..1, 2, now);
+    guard.probed(addr(0), Answer::Refuses);
+    assert!(kept(&mut guard, 1..2).is_empty());
+    assert_eq!(guard.of(&name(), now), Some((2, now)));
+    guard.pass(now + MOMENTS);
+    assert_eq!(guard.of(&name(), now), None);
+}
+
+#[test]
+fn the_only_backend_of_a_service_is_no_mass() {
+    let mut guard = lost(0..1, 1, Instant::now());
+    guard.probed(addr(0), Answer::Refuses);
+    assert!(kept(&mut guard, 0..0).is_empty());
+}
+
+#[test]
+fn who_left_on_purpose_is_not_missed() {
+    let mut guard = lost(0..4, 10, Instant::now());
+    (0..6).for_each(|_| guard.left(&name()));
+    (0..4).for_each(|n| drop(guard.probed(addr(n), Answer::Refuses)));
+    assert_eq!(kept(&mut guard, 0..0).len(), 2, "half of the four that did not leave");
+}
+
+#[test]
+fn with_no_time_nothing_is_kept() {
+    let now = Instant::now();
+    let mut guard = Guard::new(Rules::OFF);
+    guard.lose(loss(0, 10, now), &name(), now);
+    assert!(kept(&mut guard, 0..0).is_empty());
+}
+
+#[test]
+fn what_was_restored_stays_whole_until_the_registry_is_read() {
+    let now = Instant::now();
+    let mut guard = lost(0..0, 0, now);
+    guard.restore(now);
+    (0..4).for_each(|n| guard.lose(loss(n, 4, now), &name(), now));
+    assert!(guard.probed(addr(0), Answer::Refuses).is_empty());
+    assert!(guard.pass(now + KEEP * 2).is_empty());
+    assert_eq!(kept(&mut guard, 0..0).len(), 4);
+    let mut doubts = Doubts::default();
+    guard.show(&mut doubts);
+    assert_eq!(doubts, Doubts::default(), "nobody is probed");
+    assert_eq!(guard.begin(), [name()]);
+    assert_eq!(kept(&mut guard, 0..1), ["1", "2", "3"]);
+    assert_eq!(guard.due(), Some(now + KEEP));
+}
+
+proptest! {
+    /// Whatever is lost and answered in whatever order: what is registered,
+    /// with what is kept, is never under half of the last good list; nobody
+    /// who answers goes; nothing is left when all are settled.
+    #[test]
+    fn never_below_half(of in 2..40_usize, lost_n in 1..40_usize,
+                        answers in proptest::collection::vec((0..40_usize, 0..3_u8), 0..200)) {
+        let lost_n = lost_n.min(of);
+        let now = Instant::now();
+        let mut guard = lost(0..lost_n, of, now);
+        let mut dead = HashSet::new();
+        for (n, answer) in answers {
+            let answer = [Answer::Takes, Answer::Refuses, Answer::Silent][usize::from(answer)];
+            guard.probed(addr(n % lost_n), answer);
+            if answer != Answer::Takes { dead.insert(n % lost_n); }
+            let kept = kept(&mut guard, lost_n..of);
+            prop_assert!((kept.len() + of - lost_n) * 2 >= of);
+            for n in (0..lost_n).filter(|n| !dead.contains(n)) {
+                prop_assert!(kept.contains(&n.to_string()));
+            }
+        }
+        guard.pass(now + KEEP);
+        prop_assert!(guard.services.is_empty() && guard.keys.is_empty());
+        prop_assert!(guard.addresses.is_empty() && guard.ends.is_empty());
+    }
+}

@@ -1,0 +1,76 @@
+//! Who is set aside, and who never is.
+
+use super::*;
+
+fn addr(n: u16) -> BackendAddr {
+    BackendAddr::new([127, 0, 0, 1].into(), n).unwrap()
+}
+
+fn name() -> ServiceName {
+    ServiceName::new("hello").unwrap()
+}
+
+fn endpoint(n: u16) -> Endpoint {
+    Endpoint { id: n.to_string().into(), addr: addr(n), weight: Weight(1), meta: Arc::default() }
+}
+
+/// Knows these ports, and that those refuse.
+fn unleased(all: std::ops::Range<u16>, refuse: &[u16]) -> Unleased {
+    let mut unleased = Unleased::default();
+    let all = all.map(|n| (addr(n), name())).collect();
+    assert!(unleased.renew(all, Instant::now()));
+    for _ in 0..REFUSALS_MAX {
+        refuse.iter().for_each(|n| drop(unleased.probed(addr(*n), Answer::Refuses)));
+    }
+    unleased
+}
+
+fn listed(unleased: &mut Unleased, all: std::ops::Range<u16>) -> Vec<u16> {
+    let mut endpoints: Vec<_> = all.map(endpoint).collect();
+    unleased.set_aside(&name(), &mut endpoints);
+    endpoints.iter().map(|endpoint| endpoint.addr.port()).collect()
+}
+
+#[test]
+fn one_that_keeps_refusing_is_set_aside_until_it_takes_connections() {
+    let mut unleased = unleased(1..4, &[]);
+    assert!(unleased.probed(addr(2), Answer::Refuses).is_empty());
+    assert!(unleased.probed(addr(2), Answer::Refuses).is_empty());
+    assert_eq!(listed(&mut unleased, 1..4), [1, 2, 3]);
+    assert_eq!(unleased.probed(addr(2), Answer::Refuses), [name()]);
+    assert_eq!(listed(&mut unleased, 1..4), [1, 3]);
+    assert_eq!(unleased.down[&name()].len(), 1);
+    assert_eq!(unleased.probed(addr(2), Answer::Takes), [name()]);
+    assert_eq!(listed(&mut unleased, 1..4), [1, 2, 3]);
+    assert!(unleased.down.is_empty());
+}
+
+#[test]
+fn silence_is_no_refusal_and_strangers_do_not_count() {
+    let mut unleased = unleased(1..4, &[]);
+    for _ in 0..10 {
+        assert!(unleased.probed(addr(2), Answer::Silent).is_empty());
+        assert!(unleased.probed(addr(9), Answer::Refuses).is_empty());
+    }
+    assert_eq!(listed(&mut unleased, 1..4), [1, 2, 3]);
+}
+
+#[test]
+fn at_least_half_is_left_or_all() {
+    assert_eq!(listed(&mut unleased(1..5, &[1, 2]), 1..5), [3, 4]);
+    assert_eq!(listed(&mut unleased(1..5, &[1, 2, 3]), 1..5), [1, 2, 3, 4]);
+    assert_eq!(listed(&mut unleased(1..2, &[1]), 1..2), [1], "the last one stays");
+    // One that may have no calls is no help.
+    let mut unleased = unleased(1..3, &[1]);
+    let mut endpoints = vec![endpoint(1), Endpoint { weight: Weight(0), ..endpoint(2) }];
+    unleased.set_aside(&name(), &mut endpoints);
+    assert_eq!(endpoints.len(), 2);
+}
+
+#[test]
+fn what_is_registered_no_more_is_forgotten() {
+    let mut unleased = unleased(1..5, &[1]);
+    assert!(unleased.renew(vec![(addr(2), name())], Instant::now()));
+    assert!(unleased.refusals.is_empty());
+    assert!(!unleased.renew(vec![(addr(2), name())], Instant::now()));
+}

@@ -1,0 +1,248 @@
+//! Probes backends by connecting to them.
+//!
+//! In: who is in doubt, and who is registered without a lease. Out: an
+//! [`Input::Probed`] for each answer. It says nothing but hello by TCP, at a
+//! bounded rate, decides nothing, and takes no trouble of our own (descriptors,
+//! ports) for a backend's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep_until, timeout};
+
+use crate::catalog::{Answer, Doubts, Input};
+use crate::model::BackendAddr;
+
+/// Who is to be probed when. Pure.
+#[derive(Debug, Default)]
+struct Schedule {
+    /// When each is due; `None` while it is being probed.
+    backends: BTreeMap<BackendAddr, Option<Instant>>,
+    /// The same, by time; without those being probed just now.
+    due: BTreeSet<(Instant, BackendAddr)>,
+    /// How many are in doubt: the others are only registered without a lease.
+    suspects: BTreeSet<BackendAddr>,
+}
+
+/// Before the first probe of one in doubt. Most deregister, and are out of
+/// doubt once etcd has said so; a flapping one is back by then.
+const FIRST: Duration = Duration::from_millis(300);
+/// Between two probes of one in doubt: how soon after its end a backend is gone.
+const EVERY: Duration = Duration::from_secs(1);
+/// To take a connection: across a continent it takes a tenth of that.
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// Probes at a time. Each holds a descriptor.
+const PROBES_MAX: usize = 256;
+/// Probes of all together, each second, so that many are probed less often.
+const RATE_MAX: u32 = 500;
+
+/// Probes until nobody says whom, or nobody listens. Those without a lease are
+/// probed as often as `unleased` says.
+pub async fn run(
+    mut doubts: watch::Receiver<Arc<Doubts>>,
+    unleased: Duration,
+    inputs: mpsc::Sender<Input>,
+) {
+    let mut schedule = Schedule::default();
+    let mut probes = FuturesUnordered::new();
+    doubts.mark_changed();
+    loop {
+        while probes.len() < PROBES_MAX
+            && let Some(addr) = schedule.next(Instant::now())
+        {
+            probes.push(probe(addr));
+        }
+        let wake = schedule.due();
+        tokio::select! {
+            changed = doubts.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let wanted = doubts.borrow_and_update().clone();
+                schedule.want(&wanted, unleased, Instant::now());
+            }
+            Some((addr, answer)) = probes.next() => {
+                schedule.done(addr, unleased, Instant::now());
+                if let Some(answer) = answer
+                    && inputs.send(Input::Probed(addr, answer)).await.is_err()
+                {
+                    return;
+                }
+            }
+            () = sleep_until(wake.unwrap_or_else(Instant::now).into()),
+                if wake.is_some() && probes.len() < PROBES_MAX => {}
+            () = inputs.closed() => return,
+        }
+    }
+}
+
+async fn probe(addr: BackendAddr) -> (BackendAddr, Option<Answer>) {
+    let answer = match timeout(TIMEOUT, TcpStream::connect(addr.socket_addr())).await {
+        Ok(Ok(_)) => Some(Answer::Takes),
+        Ok(Err(error)) => meaning(&error),
+        Err(_) => Some(Answer::Silent),
+    };
+    (addr, answer)
+}
+
+/// What a failure says of the backend, if anything.
+fn meaning(error: &io::Error) -> Option<Answer> {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => Some(Answer::Refuses),
+        // It was there, and hung up.
+        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => Some(Answer::Takes),
+        ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
+            Some(Answer::Silent)
+        }
+        // No descriptor, no port, no memory, no right to: ours.
+        _ => None,
+    }
+}
+
+impl Schedule {
+    /// Takes those that are wanted from now on; others are forgotten.
+    fn want(&mut self, doubts: &Doubts, unleased: Duration, now: Instant) {
+        let wanted =
+            |addr: &BackendAddr| doubts.suspects.contains(addr) || doubts.unleased.contains(addr);
+        self.backends.retain(|addr, _| wanted(addr));
+        self.due.retain(|(_, addr)| wanted(addr));
+        let new = doubts.suspects.difference(&self.suspects).copied().collect::<Vec<_>>();
+        self.suspects.clone_from(&doubts.suspects);
+        for addr in new {
+            self.plan(addr, now + spread(addr, FIRST));
+        }
+        let interval = self.interval(unleased);
+        for addr in doubts.unleased.iter() {
+            if !self.backends.contains_key(addr) {
+                // Anywhere in the first round: all of them come at once.
+                self.plan(*addr, now + interval * permille(*addr) / 1000);
+            }
+        }
+    }
+
+    /// One that is due now; it is being probed from here on.
+    fn next(&mut self, now: Instant) -> Option<BackendAddr> {
+        self.due().filter(|due| *due <= now)?;
+        let (_, addr) = self.due.pop_first()?;
+        self.backends.insert(addr, None);
+        Some(addr)
+    }
+
+    /// When the next is due.
+    fn due(&self) -> Option<Instant> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// One has been probed.
+    fn done(&mut self, addr: BackendAddr, unleased: Duration, now: Instant) {
+        if !self.backends.contains_key(&addr) {
+            return;
+        }
+        let every = if self.suspects.contains(&addr) { EVERY } else { unleased };
+        self.plan(addr, now + spread(addr, self.interval(every)));
+    }
+
+    fn plan(&mut self, addr: BackendAddr, due: Instant) {
+        if let Some(Some(old)) = self.backends.insert(addr, Some(due)) {
+            self.due.remove(&(old, addr));
+        }
+        self.due.insert((due, addr));
+    }
+
+    /// So long, or longer where all would be too many.
+    fn interval(&self, every: Duration) -> Duration {
+        let backends = u32::try_from(self.backends.len()).unwrap_or(u32::MAX);
+        every.max(Duration::from_secs(1) * (backends / RATE_MAX))
+    }
+}
+
+/// Between 3/4 and 5/4 of a pause, always the same for an address, so that
+/// those that came together are not probed together for ever.
+fn spread(addr: BackendAddr, pause: Duration) -> Duration {
+    pause * (750 + permille(addr) / 2) / 1000
+}
+
+/// Below 1000, always the same for an address.
+fn permille(addr: BackendAddr) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    addr.hash(&mut hasher);
+    u32::try_from(hasher.finish() % 1000).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn doubts(suspects: &[u16], unleased: &[u16]) -> Doubts {
+        let addr = |port: &u16| BackendAddr::new([127, 0, 0, 1].into(), *port).unwrap();
+        Doubts {
+            suspects: suspects.iter().map(addr).collect(),
+            unleased: Arc::new(unleased.iter().map(addr).collect()),
+            ..Doubts::default()
+        }
+    }
+
+    const SLOW: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn those_in_doubt_are_probed_soon_and_then_every_second() {
+        let (mut schedule, start) = (Schedule::default(), Instant::now());
+        schedule.want(&doubts(&[1], &[]), SLOW, start);
+        assert_eq!(schedule.next(start), None);
+        let first = schedule.due().unwrap();
+        assert!(first <= start + FIRST * 5 / 4);
+        let addr = schedule.next(first).unwrap();
+        assert_eq!(schedule.due(), None, "one probe at a time");
+        schedule.done(addr, SLOW, first);
+        let second = schedule.due().unwrap() - first;
+        assert!((EVERY * 3 / 4..=EVERY * 5 / 4).contains(&second), "{second:?}");
+        schedule.want(&doubts(&[], &[]), SLOW, first);
+        assert_eq!(schedule.due(), None);
+        schedule.done(addr, SLOW, first);
+        assert_eq!(schedule.due(), None, "nobody wants it any more");
+    }
+
+    #[test]
+    fn one_without_a_lease_that_comes_in_doubt_is_probed_at_once() {
+        let (mut schedule, start) = (Schedule::default(), Instant::now());
+        schedule.want(&doubts(&[], &[1, 2, 3]), SLOW, start);
+        assert_eq!(schedule.due.len(), 3);
+        assert!(schedule.due.iter().all(|(due, _)| *due < start + SLOW));
+        schedule.want(&doubts(&[2], &[1, 2, 3]), SLOW, start);
+        let soon = schedule.due.iter().filter(|(due, _)| *due <= start + FIRST * 5 / 4);
+        assert!(soon.count() >= 1);
+        assert_eq!(schedule.due.len(), 3, "each is due once");
+    }
+
+    #[test]
+    fn many_are_probed_at_a_bounded_rate() {
+        let (mut schedule, start) = (Schedule::default(), Instant::now());
+        let many: Vec<u16> = (1..=20_000).collect();
+        schedule.want(&doubts(&many, &[]), SLOW, start);
+        let end = start + FIRST * 2;
+        while let Some(addr) = schedule.next(end) {
+            schedule.done(addr, SLOW, end);
+        }
+        let mut seconds: Vec<_> =
+            schedule.due.iter().map(|(due, _)| (*due - end).as_secs()).collect();
+        seconds.sort_unstable();
+        let busiest = seconds.chunk_by(|a, b| a == b).map(<[u64]>::len).max().unwrap();
+        assert!(busiest < 1_500, "{busiest} in one second, 500 to 1000 on average");
+    }
+
+    #[test]
+    fn only_what_a_backend_says_counts() {
+        let check = |kind: ErrorKind, expected| assert_eq!(meaning(&kind.into()), expected);
+        check(ErrorKind::ConnectionRefused, Some(Answer::Refuses));
+        check(ErrorKind::HostUnreachable, Some(Answer::Silent));
+        check(ErrorKind::AddrNotAvailable, None);
+        check(ErrorKind::PermissionDenied, None);
+        assert_eq!(meaning(&io::Error::from_raw_os_error(24)), None, "too many open files");
+    }
+}
