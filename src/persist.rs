@@ -5,6 +5,7 @@
 //! once, at the start. A file that is torn, corrupt or not ours is told of and
 //! never served. Nothing here can hold up serving or bring it down: a full or
 //! broken disk is an alarm.
+#![expect(clippy::disallowed_types, reason = "only the wall clock outlives a process")]
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
