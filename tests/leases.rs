@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::backend::Backend;
+use support::client::{Calls, Driver, Options};
 use support::etcd::Etcd;
 use support::eventually;
+use support::language::PYTHON;
 use support::lookaside::Balancer;
-use support::python::{Calls, Driver, Options};
 
 /// Takes connections, as a server does; stops with its value.
 struct Server(TcpListener);
@@ -103,7 +104,7 @@ fn a_key_that_flaps_causes_no_push_and_no_failed_call() {
         lease
     };
     let mut lease = register();
-    let driver = Driver::start();
+    let driver = Driver::start(&PYTHON);
     let client = driver.open(&Options::grpclb(balancer.target("hello")));
     assert_eq!(client.call(&Calls::waiting(1)).from("one"), 1);
     let sent = metric(&balancer, "lookaside_lists_sent_total");

@@ -7,9 +7,10 @@ use tempfile::TempDir;
 
 use super::{balancer, hello, listed, metric, probes, wait_listed};
 use crate::support::backend::Backend;
+use crate::support::client::{Calls, Driver, Options};
 use crate::support::etcd::Etcd;
+use crate::support::language::PYTHON;
 use crate::support::lookaside::Balancer;
-use crate::support::python::{Calls, Driver, Options};
 use crate::support::{eventually, skip};
 
 /// Waits until the newest file holds these.
@@ -41,7 +42,7 @@ fn a_balancer_that_starts_while_etcd_is_down_serves_the_same_list() {
     assert!(ready.contains("serving from the state of 2"), "{ready}");
     assert_eq!(metric(&again, "lookaside_registry_restored"), 1.0);
     assert_eq!(hello(&again)["endpoints"], before);
-    let driver = Driver::start();
+    let driver = Driver::start(&PYTHON);
     let client = driver.open(&Options::grpclb(again.target("hello")));
     eventually("each gets its share", || {
         let report = client.call(&Calls::waiting(12));
