@@ -102,7 +102,8 @@ async fn fill(url: &str) {
         let (prefix, _, write) = FORMATS[service % FORMATS.len()];
         for instance in 0..INSTANCES {
             let number = service * INSTANCES + instance;
-            let addr = format!("127.{}.{}.1:50051", 1 + number / 250, number % 250);
+            let (high, middle, low) = (number / 62_500, number / 250 % 250, number % 250 + 1);
+            let addr = format!("127.{high}.{middle}.{low}:50051");
             let (key, value) = write(service, instance, &addr);
             puts.push(TxnOp::put(format!("{prefix}{key}"), value, None));
         }
