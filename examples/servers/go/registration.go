@@ -52,7 +52,7 @@ func (r registration) holdOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer r.revoke(lease.ID)
+	defer r.leave(ctx, lease.ID)
 	deleted := r.client.Watch(ctx, r.key, clientv3.WithFilterPut())
 	if err := r.put(asking, lease.ID); err != nil {
 		return err
@@ -78,11 +78,19 @@ func (r registration) holdOnce(ctx context.Context) error {
 	}
 }
 
-// revoke removes the lease, and the key with it, whatever else has ended.
-func (r registration) revoke(lease clientv3.LeaseID) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+// leave removes the key, whatever else has ended. A server that stops deletes
+// it: that is a word, where a lease that is gone could be an accident. Its lease
+// then ends by itself.
+func (r registration) leave(ctx context.Context, lease clientv3.LeaseID) {
+	asking, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if _, err := r.client.Revoke(ctx, lease); err != nil {
+	var err error
+	if ctx.Err() != nil {
+		_, err = r.client.Delete(asking, r.key)
+	} else {
+		_, err = r.client.Revoke(asking, lease)
+	}
+	if err != nil {
 		log.Printf("not removed, it goes with its lease: %v", err)
 	}
 }

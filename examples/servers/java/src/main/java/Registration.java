@@ -77,7 +77,7 @@ final class Registration implements AutoCloseable {
     try {
       if (lease != 0) {
         soon(etcd.getKVClient().delete(key));
-        soon(etcd.getLeaseClient().revoke(lease));
+        // Its lease ends by itself: one that is revoked looks like an accident.
         System.out.println("deregistered " + key);
       }
     } catch (ExecutionException | TimeoutException error) {
