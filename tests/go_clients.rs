@@ -21,7 +21,7 @@ use lookaside::model::Weight;
 use support::backend::Backend;
 use support::etcd::Etcd;
 use support::eventually;
-use support::go::{Calls, Channel, Driver, GRPCLB, RELEASES, Report};
+use support::go::{Calls, Channel, Driver, GRPCLB, RELEASES};
 use support::lookaside::Balancer;
 
 /// Tries a case with each release, side by side.
@@ -56,29 +56,7 @@ fn registry(balancer: &Balancer) -> String {
 /// What a metric of the balancer's has come to; 0 while it is not there.
 #[track_caller]
 fn metric(balancer: &Balancer, name: &str) -> u64 {
-    let (_, metrics) = balancer.get("/metrics");
-    let mut lines = metrics.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    lines.next().map_or(0, |count| count.parse::<f64>().expect("a count is a number") as u64)
-}
-
-/// That a hundred calls for each backend are shared to within one call per
-/// hundred, once the client has connected to all and to no others.
-#[track_caller]
-fn shares(channel: &Channel<'_>, ids: &[&str]) {
-    let (few, many) = (ids.len() as u64 * 4, ids.len() as u64 * 100);
-    let all_answer = |report: &Report| {
-        report.failed() == 0
-            && ids.iter().all(|id| report.from(id) == 4)
-            && report.succeeded() == few
-    };
-    eventually("calls go to all of these alike, and to no others", || {
-        all_answer(&channel.call(&Calls::waiting(few))).then_some(())
-    });
-    let report = channel.call(&Calls::new(many));
-    for id in ids {
-        assert!(report.from(id).abs_diff(100) <= ids.len() as u64, "{id}: {report:?}");
-    }
-    assert_eq!(report.succeeded(), many, "{report:?}");
+    balancer.metric(name).unwrap_or(0.0) as u64
 }
 
 /// The six steps in which such a system has always been tried by hand.
@@ -92,7 +70,7 @@ fn six_steps(driver: &Driver, config: Option<&str>) {
     let (s1, s2, s3) =
         (start("s1", &etcd.url()), start("s2", &etcd.url()), start("s3", &etcd.url()));
     let client = open();
-    shares(&client, &["s1", "s2", "s3"]);
+    client.shares(&["s1", "s2", "s3"]);
 
     // 2. One stops, and no call is lost on the way.
     client.start(&Calls::new(1).every(Duration::from_millis(5)));
@@ -103,27 +81,27 @@ fn six_steps(driver: &Driver, config: Option<&str>) {
     });
     let meanwhile = client.stop();
     assert_eq!(meanwhile.failed(), 0, "{meanwhile:?}");
-    shares(&client, &["s2", "s3"]);
+    client.shares(&["s2", "s3"]);
 
     // 3. It returns and shares again.
     let mut s1 = Backend::start_at("s1", addr);
     s1.register(&etcd.url(), "hello_service");
-    shares(&client, &["s1", "s2", "s3"]);
+    client.shares(&["s1", "s2", "s3"]);
 
     // 4. etcd stops: calls go on, for new clients too.
     etcd.kill();
     eventually("the balancer notices", || {
         (metric(&balancer, "lookaside_registry_stale") == 1).then_some(())
     });
-    shares(&client, &["s1", "s2", "s3"]);
-    shares(&open(), &["s1", "s2", "s3"]);
+    client.shares(&["s1", "s2", "s3"]);
+    open().shares(&["s1", "s2", "s3"]);
 
     // 5. etcd returns: servers come and go again.
     etcd.restart();
     let s4 = start("s4", &etcd.url());
-    shares(&client, &["s1", "s2", "s3", "s4"]);
+    client.shares(&["s1", "s2", "s3", "s4"]);
     s4.stop();
-    shares(&client, &["s1", "s2", "s3"]);
+    client.shares(&["s1", "s2", "s3"]);
 
     // 6. All stop: calls that wait do so, and go through when one returns.
     s1.stop();
@@ -164,9 +142,9 @@ fn a_client_that_came_first_is_served_when_servers_come() {
         let one = Backend::registered("1", &etcd.url(), "dev/game");
         assert_eq!(waiting.wait().from("1"), 1);
         let two = Backend::registered("2", &etcd.url(), "dev/game");
-        shares(&client, &["1", "2"]);
+        client.shares(&["1", "2"]);
         // One instance by its name.
-        shares(&driver.open(balancer.target("id--2.game.dev"), None), &["2"]);
+        driver.open(balancer.target("id--2.game.dev"), None).shares(&["2"]);
         drop(one);
         two.stop();
     });
@@ -229,7 +207,7 @@ fn a_name_may_be_written_in_every_way() {
             "HELLO.LOOKASIDE.INTERNAL.:50051",
         ] {
             let client = driver.open(format!("{authority}/{name}"), None);
-            shares(&client, &["one"]);
+            client.shares(&["one"]);
             let (_, clients) = balancer.get("/api/v1/clients");
             assert!(clients.contains(&format!("\"{name}\"")), "{name}: {clients}");
         }

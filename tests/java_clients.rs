@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use lookaside::model::Weight;
 use support::backend::Backend;
-use support::client::{Calls, Report};
+use support::client::Calls;
 use support::etcd::Etcd;
 use support::eventually;
 use support::java::{Channel, Driver, Options, isolated};
@@ -48,27 +48,6 @@ fn metric(balancer: &Balancer, name: &str) -> u64 {
     lines.filter_map(|rest| rest.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>() as u64
 }
 
-/// That a hundred calls for each backend are shared to within one call per
-/// backend, once the client has connected to all and to no others.
-#[track_caller]
-fn shares(channel: &Channel<'_>, ids: &[&str]) {
-    let (few, many) = (ids.len() as u64 * 4, ids.len() as u64 * 100);
-    let waiting = Calls::waiting(few).timeout(Duration::from_secs(2));
-    let all_answer = |report: &Report| {
-        report.failed() == 0
-            && ids.iter().all(|id| report.from(id) == 4)
-            && report.succeeded() == few
-    };
-    eventually("calls go to all of these alike, and to no others", || {
-        all_answer(&channel.call(&waiting)).then_some(())
-    });
-    let report = channel.call(&Calls::new(many));
-    for id in ids {
-        assert!(report.from(id).abs_diff(100) <= ids.len() as u64, "{id}: {report:?}");
-    }
-    assert_eq!(report.succeeded(), many, "{report:?}");
-}
-
 /// That calls which do not wait fail now, as they do where nothing is ready.
 #[track_caller]
 fn fails_fast(channel: &Channel<'_>) {
@@ -91,7 +70,7 @@ fn six_steps(options: &Options) {
     let (s1, s2, s3) =
         (start("s1", &etcd.url()), start("s2", &etcd.url()), start("s3", &etcd.url()));
     let client = driver.open(options);
-    shares(&client, &["s1", "s2", "s3"]);
+    client.shares(&["s1", "s2", "s3"]);
 
     // 2. One stops, and no call is lost on the way.
     client.start(&Calls::new(1).every(Duration::from_millis(5)));
@@ -102,27 +81,27 @@ fn six_steps(options: &Options) {
     });
     let meanwhile = client.stop();
     assert_eq!(meanwhile.failed(), 0, "{meanwhile:?}");
-    shares(&client, &["s2", "s3"]);
+    client.shares(&["s2", "s3"]);
 
     // 3. It returns and shares again.
     let mut s1 = Backend::start_at("s1", addr);
     s1.register(&etcd.url(), "hello-service");
-    shares(&client, &["s1", "s2", "s3"]);
+    client.shares(&["s1", "s2", "s3"]);
 
     // 4. etcd stops: calls go on, for new clients too.
     etcd.kill();
     eventually("the balancer notices", || {
         (metric(&balancer, "lookaside_registry_stale") == 1).then_some(())
     });
-    shares(&client, &["s1", "s2", "s3"]);
-    shares(&driver.open(options), &["s1", "s2", "s3"]);
+    client.shares(&["s1", "s2", "s3"]);
+    driver.open(options).shares(&["s1", "s2", "s3"]);
 
     // 5. etcd returns: servers come and go again.
     etcd.restart();
     let s4 = start("s4", &etcd.url());
-    shares(&client, &["s1", "s2", "s3", "s4"]);
+    client.shares(&["s1", "s2", "s3", "s4"]);
     s4.stop();
-    shares(&client, &["s1", "s2", "s3"]);
+    client.shares(&["s1", "s2", "s3"]);
 
     // 6. All stop: calls that wait do so, and go through when one returns.
     s1.stop();
@@ -160,10 +139,10 @@ fn a_client_that_came_first_is_served_when_servers_come() {
         let _one = Backend::registered("1", &etcd.url(), "dev/game");
         assert_eq!(waiting.wait().from("1"), 1);
         let two = Backend::registered("2", &etcd.url(), "dev/game");
-        shares(&client, &["1", "2"]);
+        client.shares(&["1", "2"]);
         // One instance by its name.
         let only_two = driver.open(&Options::grpclb(target("id--2.game.dev")));
-        shares(&only_two, &["2"]);
+        only_two.shares(&["2"]);
         assert_eq!(metric(&balancer, "lookaside_streams_opened_total"), 2);
         two.stop();
     });
@@ -253,7 +232,7 @@ fn a_service_whose_name_java_refuses_is_named_by_its_config() {
         let _one = Backend::registered("one", &etcd.url(), "hello_service");
         let config = r#"{"loadBalancingConfig":[{"grpclb":{"serviceName":"hello_service"}}]}"#;
         let client = driver.open(&Options::config(target("hello-service"), config));
-        shares(&client, &["one"]);
+        client.shares(&["one"]);
     });
 }
 
@@ -286,7 +265,7 @@ fn a_balancer_that_returns_finds_its_clients_again_and_no_call_fails() {
         let _one = Backend::registered("one", &etcd.url(), "hello");
         let two = Backend::registered("two", &etcd.url(), "hello");
         let client = driver.open(&Options::grpclb(target("hello")));
-        shares(&client, &["one", "two"]);
+        client.shares(&["one", "two"]);
         client.start(&Calls::new(1).every(Duration::from_millis(5)));
         let grpclb = first.grpclb().to_string();
         first.kill();
@@ -297,7 +276,7 @@ fn a_balancer_that_returns_finds_its_clients_again_and_no_call_fails() {
         let meanwhile = client.stop();
         assert_eq!(meanwhile.failed(), 0, "{meanwhile:?}");
         two.stop();
-        shares(&client, &["one"]);
+        client.shares(&["one"]);
         // Its reports count on the new stream.
         let counted = metric(&again, "lookaside_client_calls_finished_total");
         client.call(&Calls::new(20));

@@ -85,9 +85,7 @@ fn wait_listed(balancer: &Balancer, count: usize) {
 }
 
 fn metric(balancer: &Balancer, name: &str) -> f64 {
-    let (_, text) = balancer.get("/metrics");
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name}: {text}")).parse().unwrap()
+    balancer.metric(name).unwrap_or_else(|| panic!("no {name}"))
 }
 
 /// QSF: the interval of registering is the lease's time, so that the key is

@@ -25,9 +25,7 @@ fn lookaside(args: &[&str]) -> Output {
 }
 
 fn metric(balancer: &Balancer, name: &str) -> f64 {
-    let (_, metrics) = balancer.get("/metrics");
-    let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
-    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name}:\n{metrics}"))
+    balancer.metric(name).unwrap_or_else(|| panic!("no {name}"))
 }
 
 // ---- starting

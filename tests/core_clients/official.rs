@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lookaside::model::Weight;
 
-use crate::scene::{World, answered_by, fails_with, metric, shares};
+use crate::scene::{World, answered_by, fails_with, metric};
 use crate::support::backend::Backend;
 use crate::support::core::{Calls, Driver, Open};
 use crate::support::eventually;
@@ -54,11 +54,11 @@ fn a_server_that_is_listed_again_is_still_connected() {
     // Ten seconds without this.
     let open = open.option("grpc.internal.grpclb_subchannel_cache_interval_ms", 600_000);
     let client = scene.driver.open(&open);
-    shares(&client, &["one", "other"]);
+    client.shares(&["one", "other"]);
     scene.world.unlist("hello", "one");
     answered_by(&client, "other");
     scene.world.list("hello", "one", addr);
-    shares(&client, &["one", "other"]);
+    client.shares(&["one", "other"]);
     assert_eq!(way.passed(), 1, "connections");
 }
 
@@ -126,14 +126,14 @@ fn servers_restart_and_are_found_again_on_the_same_stream() {
     let scene = Scene::start(&[]);
     let backends = ["a", "b"].map(|id| scene.listed(id));
     let client = scene.driver.open(&Open::grpclb(scene.target()));
-    shares(&client, &["a", "b"]);
+    client.shares(&["a", "b"]);
     let addrs = backends.map(|backend| backend.addr());
     fails_with(&client, "UNAVAILABLE");
     let waiting = client.begin(&Calls::waiting(1).timeout(Duration::from_secs(60)));
     let _a = Backend::start_at("a", addrs[0]);
     let _b = Backend::start_at("b", addrs[1]);
     assert_eq!(waiting.wait().succeeded(), 1);
-    shares(&client, &["a", "b"]);
+    client.shares(&["a", "b"]);
     assert_eq!(metric(&scene.world.balancer, "lookaside_streams_opened_total"), 1);
 }
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::scene::{World, answered_by, metric, shares};
+use crate::scene::{World, answered_by, metric};
 use crate::support::backend::Backend;
 use crate::support::core::{Calls, Driver, Open};
 use crate::support::etcd::Etcd;
@@ -123,14 +123,14 @@ fn odd_registrations_do_not_reach_clients() {
     for language in LANGUAGES {
         let driver = Driver::start(language);
         let client = driver.open(&Open::grpclb(world.target("hello", 443)));
-        shares(&client, &["one"]);
+        client.shares(&["one"]);
         // Lists change while there are such keys.
         put(&world.etcd, [(&b"/etcd3_naming/hello/\xff"[..], &b"\xff"[..])]);
         let two = Backend::start("two");
         world.list("hello", "two", two.addr());
-        shares(&client, &["one", "two"]);
+        client.shares(&["one", "two"]);
         world.unlist("hello", "two");
-        shares(&client, &["one"]);
+        client.shares(&["one"]);
         driver.is_alive();
     }
     let tokens = one.tokens();
@@ -154,7 +154,7 @@ fn tokens_arrive_however_long_the_names_are() {
         world.etcd.ctl(&["put", &format!("/etcd3_naming/{service}/{id}"), &one.addr().to_string()]);
         let driver = Driver::start(language);
         let client = driver.open(&Open::grpclb(world.target(&name, 443)));
-        shares(&client, &["one"]);
+        client.shares(&["one"]);
         let tokens = one.tokens();
         let whole = |token: &Option<String>| {
             token.as_ref().is_some_and(|token| !token.is_empty() && token.len() < 50)

@@ -4,7 +4,7 @@
 use std::net::{SocketAddr, TcpListener};
 
 use crate::support::backend::Backend;
-use crate::support::core::{Calls, Channel, Report};
+use crate::support::core::{Calls, Channel};
 use crate::support::etcd::Etcd;
 use crate::support::eventually;
 use crate::support::lookaside::Balancer;
@@ -120,10 +120,7 @@ fn listed(balancer: &Balancer, service: &str, id: &str) -> bool {
 /// A metric's value; 0 while it is not there.
 #[track_caller]
 pub fn metric(balancer: &Balancer, name: &str) -> u64 {
-    let (_, text) = balancer.get("/metrics");
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    // Some are written as "1.0".
-    value.and_then(|value| value.parse::<f64>().ok()).unwrap_or(0.0) as u64
+    balancer.metric(name).unwrap_or(0.0) as u64
 }
 
 /// Waits until the client's calls are answered by this server alone.
@@ -141,23 +138,6 @@ pub fn fails_with(channel: &Channel<'_>, error: &str) {
         let report = channel.call(&Calls::new(1));
         report.errors.keys().any(|text| text.starts_with(error)).then_some(())
     });
-}
-
-/// That a hundred calls for each backend are shared to within one call per
-/// hundred, once the client has connected to all and to no others.
-#[track_caller]
-pub fn shares(channel: &Channel<'_>, ids: &[&str]) {
-    let (few, many) = (ids.len() as u64 * 4, ids.len() as u64 * 100);
-    let all_answer =
-        |report: &Report| report.succeeded() == few && ids.iter().all(|id| report.from(id) == 4);
-    eventually("calls go to all of these alike, and to no others", || {
-        all_answer(&channel.call(&Calls::new(few))).then_some(())
-    });
-    let report = channel.call(&Calls::new(many));
-    for id in ids {
-        assert!(report.from(id).abs_diff(100) <= ids.len() as u64, "{id}: {report:?}");
-    }
-    assert_eq!(report.succeeded(), many, "{report:?}");
 }
 
 fn texts(flags: &[String]) -> Vec<&str> {

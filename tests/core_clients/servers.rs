@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
-use crate::scene::{knows, shares};
+use crate::scene::knows;
 use crate::support::core::{Driver, Open};
 use crate::support::etcd::Etcd;
 use crate::support::lookaside::Balancer;
@@ -86,7 +86,7 @@ fn the_python_server_registers_in_etcd_and_comes_back_when_etcd_does() {
     let (one, two) = (Server::start("one", &port), Server::start("two", &port));
     let driver = Driver::start("python");
     let client = driver.open(&Open::grpclb(balancer.target("hello")));
-    shares(&client, &["one", "two"]);
+    client.shares(&["one", "two"]);
     // Its key is deleted by hand, then everything is lost.
     etcd.ctl(&["del", "/etcd3_naming/hello/one"]);
     one.has_registered();
@@ -94,10 +94,10 @@ fn the_python_server_registers_in_etcd_and_comes_back_when_etcd_does() {
     one.has_registered();
     two.has_registered();
     knows(&balancer, "hello", "one");
-    shares(&client, &["one", "two"]);
+    client.shares(&["one", "two"]);
     // In order: unlisted at once. As a crash: with its lease.
     two.terminate();
-    shares(&client, &["one"]);
+    client.shares(&["one"]);
     drop(one);
     eventually("the crashed server is unlisted", || {
         (balancer.get("/api/v1/services/hello").0 == 404).then_some(())
@@ -112,7 +112,7 @@ fn the_python_server_registers_in_the_embedded_registry() {
     let (one, _two) = (Server::start("one", &registry), Server::start("two", &registry));
     let driver = Driver::start("python");
     let client = driver.open(&Open::grpclb(balancer.target("hello")));
-    shares(&client, &["one", "two"]);
+    client.shares(&["one", "two"]);
     one.terminate();
-    shares(&client, &["two"]);
+    client.shares(&["two"]);
 }

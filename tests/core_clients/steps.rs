@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lookaside::model::Weight;
 
-use crate::scene::{World, metric, shares};
+use crate::scene::{World, metric};
 use crate::support::backend::Backend;
 use crate::support::core::{Calls, Driver, Open};
 use crate::support::etcd::Etcd;
@@ -38,7 +38,7 @@ fn six_steps(language: &'static str, config_from_dns: bool) {
     etcd.ctl(&["put", key, &s1.addr().to_string()]);
     let (s2, s3) = (start("s2", &etcd.url()), start("s3", &etcd.url()));
     let client = driver.open(&options());
-    shares(&client, &["s1", "s2", "s3"]);
+    client.shares(&["s1", "s2", "s3"]);
 
     // 2. One stops, as it should: when nobody calls it any more. No call is
     //    lost on the way.
@@ -53,27 +53,27 @@ fn six_steps(language: &'static str, config_from_dns: bool) {
     drop(s1);
     let meanwhile = client.stop();
     assert_eq!(meanwhile.failed(), 0, "{meanwhile:?}");
-    shares(&client, &["s2", "s3"]);
+    client.shares(&["s2", "s3"]);
 
     // 3. It returns and shares again.
     let mut s1 = Backend::start_at("s1", addr);
     s1.register(&etcd.url(), "hello_service");
-    shares(&client, &["s1", "s2", "s3"]);
+    client.shares(&["s1", "s2", "s3"]);
 
     // 4. etcd stops: calls go on, for new clients too.
     etcd.kill();
     eventually("the balancer notices", || {
         (metric(&balancer, "lookaside_registry_stale") == 1).then_some(())
     });
-    shares(&client, &["s1", "s2", "s3"]);
-    shares(&driver.open(&options()), &["s1", "s2", "s3"]);
+    client.shares(&["s1", "s2", "s3"]);
+    driver.open(&options()).shares(&["s1", "s2", "s3"]);
 
     // 5. etcd returns: servers come and go again.
     etcd.restart();
     let s4 = start("s4", &etcd.url());
-    shares(&client, &["s1", "s2", "s3", "s4"]);
+    client.shares(&["s1", "s2", "s3", "s4"]);
     s4.stop();
-    shares(&client, &["s1", "s2", "s3"]);
+    client.shares(&["s1", "s2", "s3"]);
 
     // 6. All stop: calls that wait do so, and go through when one returns.
     for server in [s1, s2, s3] {
@@ -92,7 +92,7 @@ fn six_steps(language: &'static str, config_from_dns: bool) {
     for call in waiting {
         assert_eq!(call.wait().from("s5"), 1);
     }
-    shares(&client, &["s5"]);
+    client.shares(&["s5"]);
     s5.stop();
 }
 
@@ -131,9 +131,9 @@ fn clients_that_came_first_are_served_when_servers_come() {
         let _one = Backend::registered("1", &etcd.url(), service);
         assert_eq!(waiting.wait().from("1"), 1);
         let _two = Backend::registered("2", &etcd.url(), service);
-        shares(&client, &["1", "2"]);
+        client.shares(&["1", "2"]);
         let only_two = driver.open(&Open::grpclb(balancer.target(&format!("id--2.{name}"))));
-        shares(&only_two, &["2"]);
+        only_two.shares(&["2"]);
     }
 }
 
@@ -194,7 +194,7 @@ fn a_balancer_restarted_costs_no_call() {
         .map(|driver| driver.open(&Open::grpclb(world.target("hello", 443))))
         .collect();
     for client in &clients {
-        shares(client, &["one", "two"]);
+        client.shares(&["one", "two"]);
         client.start(&Calls::new(1).every(Duration::from_millis(5)));
     }
     world.restart_balancer();
@@ -208,6 +208,6 @@ fn a_balancer_restarted_costs_no_call() {
     }
     world.unlist("hello", "two");
     for client in &clients {
-        shares(client, &["one"]);
+        client.shares(&["one"]);
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use crate::scene::{backend_on, forgets, knows, port_on, shares};
+use crate::scene::{backend_on, forgets, knows, port_on};
 use crate::support::backend::Backend;
 use crate::support::core::{Driver, Open};
 use crate::support::etcd::Etcd;
@@ -57,12 +57,12 @@ fn node_sees_all_instances_and_looks_again_when_one_leaves() {
     let target = format!("{}:{}", scene.balancer.target("hello"), scene.port);
     let open = Open::with(target, Some(ROUND_ROBIN));
     let client = driver.open(&open.ask_dns_every(std::time::Duration::from_millis(100)));
-    shares(&client, &IPS[..3]);
+    client.shares(&IPS[..3]);
     scene.stop(a);
-    shares(&client, &IPS[1..3]);
+    client.shares(&IPS[1..3]);
     let _d = scene.backend(IPS[3]);
     scene.stop(c);
-    shares(&client, &[IPS[1], IPS[3]]);
+    client.shares(&[IPS[1], IPS[3]]);
 }
 
 /// The example asks again whenever an answer has lived its five seconds.

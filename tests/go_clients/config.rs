@@ -35,6 +35,6 @@ fn a_service_name_in_the_config_wins_over_the_targets() {
     // It came with grpc-go 1.39; before, the field has no meaning.
     for (release, expected) in [("go", "other"), ("go-old", "hello")] {
         let driver = Driver::start(release);
-        shares(&driver.open(balancer.target("hello"), Some(OTHER_NAME)), &[expected]);
+        driver.open(balancer.target("hello"), Some(OTHER_NAME)).shares(&[expected]);
     }
 }

@@ -54,7 +54,7 @@ fn comes_and_goes(driver: &Driver, mode: &str, child: &str, config: &str) {
     let waiting = client.begin(&Calls::waiting(1));
     let two = Backend::registered("two", &registry, "hello");
     assert_eq!(waiting.wait().from("two"), 1, "{}", case("fourth"));
-    shares(&client, &["two"]);
+    client.shares(&["two"]);
     two.stop();
 }
 

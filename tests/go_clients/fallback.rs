@@ -40,15 +40,15 @@ fn the_balancers_word_sends_clients_to_fallback_and_lists_bring_them_back() {
             let zone = Zone::advertising(&balancer.grpclb().to_string());
             // As the first word of a stream.
             let client = zone.open(driver, Some(config));
-            shares(&client, &["fallback"]);
+            client.shares(&["fallback"]);
             assert!(zone.fallback.tokens().iter().all(Option::is_none), "no list, no token");
             let one = Backend::registered("one", &registry(&balancer), "hello");
-            shares(&client, &["one"]);
+            client.shares(&["one"]);
             // And as a later one.
             one.stop();
-            shares(&client, &["fallback"]);
+            client.shares(&["fallback"]);
             let two = Backend::registered("two", &registry(&balancer), "hello");
-            shares(&client, &["two"]);
+            client.shares(&["two"]);
             two.stop();
         }
     });
@@ -61,17 +61,17 @@ fn a_client_that_finds_no_balancer_falls_back_and_returns_when_there_is_one() {
         let address = nowhere();
         let zone = Zone::advertising(&address);
         let client = zone.open(driver, None);
-        shares(&client, &["fallback"]);
+        client.shares(&["fallback"]);
         let balancer = lone_balancer(&["--listen", &address]);
         let _one = Backend::registered("one", &registry(&balancer), "hello");
-        shares(&client, &["one"]);
+        client.shares(&["one"]);
     });
 }
 
 #[test]
 fn a_client_that_finds_no_address_of_the_balancer_falls_back() {
     let zone = Zone::advertising("balancer.invalid:12000");
-    each_release(|driver| shares(&zone.open(driver, None), &["fallback"]));
+    each_release(|driver| zone.open(driver, None).shares(&["fallback"]));
 }
 
 #[test]
@@ -83,20 +83,20 @@ fn a_client_that_loses_balancer_and_backends_falls_back_and_returns() {
             let mut balancer = lone_balancer(&["--listen", &address]);
             let one = Backend::registered("one", &registry(&balancer), "hello");
             let client = zone.open(driver, None);
-            shares(&client, &["one"]);
+            client.shares(&["one"]);
             if balancer_first {
                 // Its backends are enough.
                 balancer.kill();
-                shares(&client, &["one"]);
+                client.shares(&["one"]);
                 drop(one);
             } else {
                 drop(one);
                 balancer.kill();
             }
-            shares(&client, &["fallback"]);
+            client.shares(&["fallback"]);
             let balancer = lone_balancer(&["--listen", &address]);
             let _two = Backend::registered("two", &registry(&balancer), "hello");
-            shares(&client, &["two"]);
+            client.shares(&["two"]);
         }
     });
 }

@@ -27,7 +27,7 @@ fn a_balancer_that_returns_finds_its_clients_again_and_no_call_fails() {
         let _one = Backend::registered("one", &etcd.url(), "hello");
         let two = Backend::registered("two", &etcd.url(), "hello");
         let client = driver.open(first.target("hello"), None);
-        shares(&client, &["one", "two"]);
+        client.shares(&["one", "two"]);
         client.start(&Calls::new(1).every(Duration::from_millis(5)));
         first.kill();
         let second = again(&etcd, &first);
@@ -38,7 +38,7 @@ fn a_balancer_that_returns_finds_its_clients_again_and_no_call_fails() {
         let meanwhile = client.stop();
         assert_eq!(meanwhile.failed(), 0, "{meanwhile:?}");
         two.stop();
-        shares(&client, &["one"]);
+        client.shares(&["one"]);
         client.call(&Calls::new(20));
         let finished = "lookaside_client_calls_finished_total{service=\"hello\"}";
         eventually("calls are reported again", || (metric(&second, finished) >= 20).then_some(()));
@@ -64,7 +64,7 @@ fn of_two_balancers_one_may_go_and_no_call_fails() {
             eventually("each knows both", || (known_balancers(balancer) == 2).then_some(()));
         }
         let client = driver.open(balancers[0].target("hello"), None);
-        shares(&client, &["one", "two"]);
+        client.shares(&["one", "two"]);
         client.start(&Calls::new(1).every(Duration::from_millis(5)));
         let holds = |balancer: &Balancer| balancer.get("/api/v1/clients").1.contains("grpc-go");
         let (holder, other) = if holds(&balancers[0]) { (0, 1) } else { (1, 0) };
@@ -73,7 +73,7 @@ fn of_two_balancers_one_may_go_and_no_call_fails() {
         let meanwhile = client.stop();
         assert_eq!(meanwhile.failed(), 0, "{meanwhile:?}");
         one.stop();
-        shares(&client, &["two"]);
+        client.shares(&["two"]);
     });
 }
 
@@ -88,7 +88,7 @@ fn all_backends_may_bounce_while_the_balancer_has_read_nothing() {
         let start = |id| Backend::registered(id, &etcd.url(), "hello");
         let (one, two) = (start("one"), start("two"));
         let client = driver.open(first.target("hello"), None);
-        shares(&client, &["one", "two"]);
+        client.shares(&["one", "two"]);
 
         etcd.freeze();
         first.kill();
@@ -116,7 +116,7 @@ fn all_backends_may_bounce_while_the_balancer_has_read_nothing() {
         drop(returned);
         etcd.restart_empty();
         let three = Backend::registered("three", &etcd.url(), "hello");
-        shares(&client, &["three"]);
+        client.shares(&["three"]);
         three.stop();
     });
 }
@@ -147,7 +147,7 @@ fn a_refused_client_comes_back_later_and_later() {
         etcd.thaw();
         balancer.wait_ready();
         let one = Backend::registered("one", &etcd.url(), "hello");
-        shares(&client, &["one"]);
+        client.shares(&["one"]);
         one.stop();
     });
 }
@@ -178,7 +178,7 @@ fn calls_to_a_backend_that_is_gone_fail_at_once() {
         let balancer = lone_balancer(&[]);
         let one = Backend::registered("one", &registry(&balancer), "hello");
         let client = driver.open(balancer.target("hello"), None);
-        shares(&client, &["one"]);
+        client.shares(&["one"]);
         drop(one);
         eventually("calls fail at once", || {
             let report = client.call(&Calls::new(1));

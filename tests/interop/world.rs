@@ -175,10 +175,7 @@ impl World {
 /// A metric's value, 0 while it is not there.
 #[track_caller]
 pub fn metric(balancer: &Balancer, series: &str) -> u64 {
-    let (_, metrics) = balancer.get("/metrics");
-    let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse::<f64>().ok();
-    // Counts, or flags written as 1.0.
-    metrics.lines().find_map(value).unwrap_or(0.0) as u64
+    balancer.metric(series).unwrap_or(0.0) as u64
 }
 
 /// What clients reported of the service's calls: `started`, `dropped`, ….

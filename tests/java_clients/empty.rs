@@ -9,7 +9,7 @@ use crate::support::etcd::Etcd;
 use crate::support::java::{Channel, Driver, Options, isolated};
 use crate::support::lookaside::Balancer;
 use crate::support::namespace::add_host;
-use crate::{balancer, fails_fast, metric, shares, target};
+use crate::{balancer, fails_fast, metric, target};
 
 /// That a call which waits is still waiting, or fails, when its time is over.
 #[track_caller]
@@ -31,14 +31,14 @@ fn comes_and_goes(mode: &str, code: &str) {
 
     let one = Backend::registered("one", &etcd.url(), "hello");
     // A call that waits goes through in both modes, sooner or later.
-    shares(&client, &["one"]);
+    client.shares(&["one"]);
 
     one.stop();
     fails_fast(&client);
     waiting_call_ends(&client, code);
 
     let _two = Backend::registered("two", &etcd.url(), "hello");
-    shares(&client, &["two"]);
+    client.shares(&["two"]);
     assert_eq!(metric(&balancer, "lookaside_streams_opened_total"), 1);
 }
 
@@ -64,13 +64,13 @@ fn told_to_fall_back_clients_use_what_dns_says_and_return() {
         let client = driver.open(&Options::grpclb(target));
         // As the first word on a stream, and as a later one.
         for id in ["one", "two"] {
-            shares(&client, &["fallback"]);
+            client.shares(&["fallback"]);
             let backend = Backend::registered(id, &etcd.url(), "hello");
-            shares(&client, &[id]);
+            client.shares(&[id]);
             assert!(backend.tokens().iter().all(Option::is_some));
             backend.stop();
         }
-        shares(&client, &["fallback"]);
+        client.shares(&["fallback"]);
         assert!(fallback.tokens().iter().all(Option::is_none), "{:?}", fallback.tokens());
         assert_eq!(metric(&balancer, "lookaside_streams_opened_total"), 1);
     });
@@ -85,7 +85,7 @@ fn told_to_fall_back_without_addresses_clients_fail_and_return() {
         let client = driver.open(&Options::grpclb(target("hello")));
         fails_fast(&client);
         let _one = Backend::registered("one", &etcd.url(), "hello");
-        shares(&client, &["one"]);
+        client.shares(&["one"]);
     });
 }
 
@@ -100,7 +100,7 @@ fn clients_fall_back_when_the_balancer_cannot_be_reached() {
         let fallback = Backend::start("fallback");
         let target = format!("{}:{}", target("hello"), fallback.addr().port());
         let options = Options::grpclb(target).fallback_timeout(Duration::from_secs(1));
-        shares(&driver.open(&options), &["fallback"]);
+        driver.open(&options).shares(&["fallback"]);
     });
 }
 
@@ -122,14 +122,14 @@ fn clients_fall_back_when_balancer_and_backends_are_lost_and_return() {
         add_host("hello.lookaside.internal", "127.0.0.1");
         let target = format!("{}:{}", target("hello"), fallback.addr().port());
         let client = driver.open(&Options::grpclb(target));
-        shares(&client, &["one"]);
+        client.shares(&["one"]);
         first.kill();
-        shares(&client, &["one"]);
+        client.shares(&["one"]);
         one.stop();
-        shares(&client, &["fallback"]);
+        client.shares(&["fallback"]);
         let _again = only();
         let _two = Backend::registered("two", &etcd.url(), "hello");
-        shares(&client, &["two"]);
+        client.shares(&["two"]);
     });
 }
 
@@ -147,14 +147,14 @@ fn clients_that_fell_back_without_dns_return_when_they_ask_it_again() {
         add_host("hello.lookaside.internal", "127.0.0.1");
         let target = format!("{}:{}", target("hello"), fallback.addr().port());
         let client = driver.open(&Options::grpclb(target));
-        shares(&client, &["one"]);
+        client.shares(&["one"]);
         let grpclb = first.grpclb().to_string();
         first.kill();
         one.stop();
-        shares(&client, &["fallback"]);
+        client.shares(&["fallback"]);
         let _again = balancer(&etcd, &["--listen", &grpclb]);
         let _two = Backend::registered("two", &etcd.url(), "hello");
         fallback.stop();
-        shares(&client, &["two"]);
+        client.shares(&["two"]);
     });
 }

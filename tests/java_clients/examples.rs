@@ -9,7 +9,7 @@ use crate::support::backend::Backend;
 use crate::support::etcd::Etcd;
 use crate::support::java::{Driver, Options, example, isolated};
 use crate::support::lookaside::Balancer;
-use crate::{balancer, eventually, shares, target, unready_balancer};
+use crate::{balancer, eventually, target, unready_balancer};
 
 /// A greeter that registers itself; killed with its value.
 struct Server {
@@ -78,7 +78,7 @@ fn holds_its_registration(balancer: &Balancer, registry: &str, ctl: impl Fn(&[&s
     let client = driver.open(&Options::grpclb(target("hello")));
     let server = Server::start(registry, "java-1");
     server.says("registered");
-    shares(&client, &["java-1"]);
+    client.shares(&["java-1"]);
 
     ctl(&["del", key]);
     server.says("lost");
@@ -87,7 +87,7 @@ fn holds_its_registration(balancer: &Balancer, registry: &str, ctl: impl Fn(&[&s
         ctl(&["lease", "revoke", lease]);
     }
     server.says("registered");
-    shares(&client, &["java-1"]);
+    client.shares(&["java-1"]);
 
     server.terminate();
     server.says("deregistered");
@@ -95,7 +95,7 @@ fn holds_its_registration(balancer: &Balancer, registry: &str, ctl: impl Fn(&[&s
 
     let mut server = Server::start(registry, "java-1");
     server.says("registered");
-    shares(&client, &["java-1"]);
+    client.shares(&["java-1"]);
     server.child.kill().expect("it runs");
     eventually("its lease ends", || {
         let (status, _) = balancer.get("/api/v1/services/hello");

@@ -7,7 +7,7 @@ use crate::support::backend::Backend;
 use crate::support::client::Calls;
 use crate::support::etcd::Etcd;
 use crate::support::java::{Driver, Options, isolated};
-use crate::{balancer, eventually, metric, shares, target, unready_balancer};
+use crate::{balancer, eventually, metric, target, unready_balancer};
 
 /// A port over 65535 or below 0 makes Java's channel panic: every call fails
 /// INTERNAL, for ever. Port 0 is accepted and never connects.
@@ -19,7 +19,7 @@ fn ports_that_make_a_channel_panic_never_reach_it() {
         let driver = Driver::start();
         let _one = Backend::registered("one", &etcd.url(), "hello");
         let client = driver.open(&Options::grpclb(target("hello")));
-        shares(&client, &["one"]);
+        client.shares(&["one"]);
         client.start(&Calls::new(1).every(Duration::from_millis(5)));
         let ports = ["0", "65536", "500053", "-1", "2147483648", "99999999999999999999"];
         for port in ports {
@@ -40,10 +40,10 @@ fn ports_that_make_a_channel_panic_never_reach_it() {
         }
         // What comes after them arrives, so they would have.
         let _two = Backend::registered("two", &etcd.url(), "hello");
-        shares(&driver.open(&Options::grpclb(target("hello"))), &["one", "two"]);
+        driver.open(&Options::grpclb(target("hello"))).shares(&["one", "two"]);
         let meanwhile = client.stop();
         assert_eq!(meanwhile.failed(), 0, "{meanwhile:?}");
-        shares(&client, &["one", "two"]);
+        client.shares(&["one", "two"]);
         let rejected = metric(&balancer, "lookaside_registry_rejected_keys");
         assert_eq!(rejected, ports.len() as u64 * 5);
     });
@@ -59,7 +59,7 @@ fn addresses_of_both_families_are_used_and_no_others_reach_a_client() {
         let mut v6 = Backend::start_at("v6", "[::1]:0".parse().unwrap());
         v6.register(&etcd.url(), "hello");
         let client = driver.open(&Options::grpclb(target("hello")));
-        shares(&client, &["v6"]);
+        client.shares(&["v6"]);
         client.start(&Calls::new(1).every(Duration::from_millis(5)));
         let addresses = ["256.0.0.1:80", "127.0.0.1.1:80", "[::1::]:80", "[fe80::1%lo]:80", ":80"];
         for (number, address) in addresses.iter().enumerate() {
@@ -68,7 +68,7 @@ fn addresses_of_both_families_are_used_and_no_others_reach_a_client() {
         let mapped = Backend::start("mapped");
         let value = format!("[::ffff:127.0.0.1]:{}", mapped.addr().port());
         etcd.ctl(&["put", "/etcd3_naming/hello/mapped", &value]);
-        shares(&driver.open(&Options::grpclb(target("hello"))), &["v6", "mapped"]);
+        driver.open(&Options::grpclb(target("hello"))).shares(&["v6", "mapped"]);
         let meanwhile = client.stop();
         assert_eq!(meanwhile.failed(), 0, "{meanwhile:?}");
         let rejected = metric(&balancer, "lookaside_registry_rejected_keys");
@@ -104,7 +104,7 @@ fn a_refused_client_asks_again_later_and_is_served() {
         assert_eq!(metric(&balancer, "lookaside_streams_opened_total"), 0);
         etcd.restart();
         let _one = Backend::registered("one", &etcd.url(), "hello");
-        shares(&client, &["one"]);
+        client.shares(&["one"]);
     });
 }
 
@@ -120,9 +120,9 @@ fn changes_and_a_balancer_that_ends_open_no_further_streams() {
         let client = driver.open(&Options::grpclb(target("hello")));
         for _ in 0..5 {
             let two = Backend::registered("two", &etcd.url(), "hello");
-            shares(&client, &["one", "two"]);
+            client.shares(&["one", "two"]);
             two.stop();
-            shares(&client, &["one"]);
+            client.shares(&["one"]);
         }
         assert_eq!(metric(&first, "lookaside_streams_opened_total"), 1);
         client.start(&Calls::new(1).every(Duration::from_millis(5)));

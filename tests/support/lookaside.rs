@@ -123,6 +123,15 @@ impl Balancer {
         self.try_get(path).unwrap_or_else(|| panic!("no answer to {path}:\n{}", self.log()))
     }
 
+    /// A metric's value, its labels written as the page has them; `None` while
+    /// it is not there.
+    #[track_caller]
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        let (_, page) = self.get("/metrics");
+        let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+        Some(value.parse().expect("a metric is a number"))
+    }
+
     /// Waits until it has read the registry.
     #[track_caller]
     pub fn wait_ready(&self) {
