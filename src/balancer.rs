@@ -17,10 +17,10 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
 use http_body::Body;
 use prost::Message;
-use tokio::sync::Notify;
 use tonic::{Code, Status};
 
 use crate::catalog::{Catalog, Known};
+use crate::http2::{Incoming, Leave};
 use crate::load::Ledger;
 use crate::model::{ClientKind, Target, Zone};
 use crate::telemetry::{Counters, ListClients};
@@ -34,7 +34,6 @@ mod token;
 mod views;
 
 use clients::{Clients, Peer};
-pub(crate) use encode::Frame;
 use message::Messages;
 use session::Session;
 pub(crate) use stream::BalanceStream;
@@ -130,15 +129,12 @@ impl Balancer {
     /// Answers one request: waits for the client's name, then refuses it with
     /// a status alone, or answers with a stream. `leave` is told when the
     /// connection must end.
-    pub(crate) async fn balance_load<B>(
+    pub(crate) async fn balance_load(
         &self,
-        request: Request<B>,
+        request: Request<Incoming>,
         peer: SocketAddr,
-        leave: Arc<Notify>,
-    ) -> Response<Option<BalanceStream<B>>>
-    where
-        B: Body<Data = Bytes> + Unpin,
-    {
+        leave: Arc<Leave>,
+    ) -> Response<Option<BalanceStream>> {
         let opened = tokio::time::Instant::now().into_std();
         let (parts, mut body) = request.into_parts();
         let mut messages = Messages::default();
@@ -180,7 +176,7 @@ impl Balancer {
         name: &str,
         headers: &HeaderMap,
         peer: SocketAddr,
-        leave: Arc<Notify>,
+        leave: Arc<Leave>,
         opened: Instant,
     ) -> Result<(Session, clients::Registered, Arc<views::View>), Status> {
         let target = Target::parse(name, &self.0.settings.zone)
@@ -203,10 +199,7 @@ impl Balancer {
     }
 }
 
-async fn first_message<B>(body: &mut B, messages: &mut Messages) -> Result<Bytes, Status>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
+async fn first_message(body: &mut Incoming, messages: &mut Messages) -> Result<Bytes, Status> {
     loop {
         if let Some(message) = messages.next()? {
             return Ok(message);

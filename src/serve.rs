@@ -5,33 +5,30 @@
 //! for what a stock one lacks: a backlog that holds a herd, a deadline for the
 //! silent, and no spinning when descriptors run out.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http2;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use crate::balancer::{Balancer, PATH};
+use crate::http2::{Answer, Connection, Incoming, Leave};
 use crate::telemetry::Counters;
 
 mod body;
+mod connections;
 mod inbound;
 mod limits;
 
 use body::ServeBody;
+use connections::Connections;
 use inbound::Inbound;
 pub use limits::raise_open_files;
 
@@ -65,26 +62,11 @@ pub struct Server {
 /// (`somaxconn`): when a balancer returns, all of its clients do so at once,
 /// and a SYN that is dropped costs its client a second or more.
 const BACKLOG: u32 = 4096;
-/// A connection that has not spoken HTTP/2 after this long never will.
-const SPEAK_WITHIN: Duration = Duration::from_secs(5);
+/// A handshake that is not done after this long never will be.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
 /// How long to wait when no connection can be accepted: descriptors are freed
 /// by others, not by trying again at once.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
-/// A peer that is gone without a word is found out after both together.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A client channel has one stream; only proxies have many. RFC 9113 advises
-/// against less than 100.
-const STREAMS_MAX: u32 = 100;
-/// Together with the window of a stream this bounds what a connection can make
-/// us hold: its largest message fits, and no more.
-const CONNECTION_WINDOW: u32 = 256 * 1024;
-const STREAM_WINDOW: u32 = 68 * 1024;
-/// After a connection is told to go, until it is closed: long enough for the
-/// telling to arrive.
-const LAST_WORDS: Duration = Duration::from_millis(200);
-/// Requests have a handful of short headers.
-const HEADERS_MAX: u32 = 8 * 1024;
 
 /// Binds the port, to be shared with nobody.
 ///
@@ -99,33 +81,34 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Server {
-    /// Accepts until told to drain; then the port is closed, but connections
-    /// go on to their end in `tasks`.
+    /// Accepts until told to drain; then closes the port, and sends the
+    /// connections away, which come to their end in `tasks`.
     pub async fn run(self, listener: TcpListener) {
         let server = Arc::new(self);
+        let connections = Connections::new(server.connections_max, server.counters.clone());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = server.drain.cancelled() => return,
+                () = server.drain.cancelled() => break,
             };
             match accepted {
-                // Refused where a client backs off: before it has a stream.
-                Ok(_) if server.counters.connections_open.now() >= server.connections_max => {
-                    server.counters.connections_refused.increment();
-                }
-                Ok((stream, peer)) => {
-                    server.counters.connections.increment();
-                    let open = Open::new(server.counters.clone());
-                    let server = server.clone();
-                    let tasks = server.tasks.clone();
-                    tasks.spawn(async move {
-                        server.connection(stream, peer).await;
-                        drop(open);
-                    });
-                }
+                Ok((stream, peer)) => match connections.admit() {
+                    Some(admitted) => {
+                        server.counters.connections.increment();
+                        let (server, tasks) = (server.clone(), server.tasks.clone());
+                        tasks.spawn(async move {
+                            server.connection(stream, peer, admitted.leave.clone()).await;
+                            drop(admitted);
+                        });
+                    }
+                    // Refused where a client backs off: before it has a stream.
+                    None => server.counters.connections_refused.increment(),
+                },
                 Err(error) => server.cannot_accept(&error).await,
             }
         }
+        drop(listener);
+        connections.send_away().await;
     }
 
     async fn cannot_accept(&self, error: &io::Error) {
@@ -141,13 +124,13 @@ impl Server {
         tokio::time::sleep(ACCEPT_AGAIN).await;
     }
 
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr) {
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, leave: Arc<Leave>) {
         // Lists are written whole; waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
         let spoke = match &self.tls {
-            None => self.http2(stream, peer).await,
-            Some(tls) => match tokio::time::timeout(SPEAK_WITHIN, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.http2(stream, peer).await,
+            None => self.speak(stream, peer, leave).await,
+            Some(tls) => match tokio::time::timeout(HANDSHAKE_WITHIN, tls.accept(stream)).await {
+                Ok(Ok(stream)) => self.speak(stream, peer, leave).await,
                 Ok(Err(error)) => {
                     tracing::debug!(%peer, %error, "tls handshake failed");
                     false
@@ -163,108 +146,40 @@ impl Server {
     /// Serves a connection to its end. False when it never spoke HTTP/2.
     pub async fn http2<S>(&self, stream: S, peer: SocketAddr) -> bool
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (stream, spoke) = Inbound::new(stream);
-        let services = self.services.clone();
-        let leave = Arc::new(Notify::new());
-        let told_to_leave = leave.clone();
-        let service = hyper::service::service_fn(move |request| {
-            let (services, leave) = (services.clone(), leave.clone());
-            async move { services.call(request, peer, leave).await }
-        });
-        let connection = http2::Builder::new(Spawner(self.tasks.clone()))
-            .timer(TokioTimer::new())
-            .keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .max_concurrent_streams(STREAMS_MAX)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .max_header_list_size(HEADERS_MAX)
-            .auto_date_header(false)
-            .serve_connection(TokioIo::new(stream), service);
-        let mut connection = pin!(connection);
-        let mut patience = pin!(tokio::time::sleep(SPEAK_WITHIN));
-        let mut waiting = true;
-        let turn = loop {
-            tokio::select! {
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%peer, %error, "connection ended");
-                    }
-                    return spoke.get();
-                }
-                () = patience.as_mut(), if waiting => {
-                    waiting = false;
-                    if !spoke.get() {
-                        return false;
-                    }
-                }
-                () = self.drain.cancelled() => {
-                    // Another balancer takes it in; not all at once.
-                    let open = self.counters.connections_open.now();
-                    break limits::spread(open).mul_f64(fraction());
-                }
-                () = told_to_leave.notified() => break Duration::ZERO,
-            }
+        self.speak(stream, peer, Arc::default()).await
+    }
+
+    async fn speak<S>(&self, stream: S, peer: SocketAddr, leave: Arc<Leave>) -> bool
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (services, told) = (self.services.clone(), leave.clone());
+        let handler = move |request| -> Answer<ServeBody> {
+            let (services, leave) = (services.clone(), told.clone());
+            Box::pin(services.call(request, peer, leave))
         };
-        if tokio::time::timeout(turn, connection.as_mut()).await.is_err() {
-            connection.as_mut().graceful_shutdown();
-            let _ = tokio::time::timeout(LAST_WORDS, connection).await;
-        }
-        spoke.get()
+        Connection::new(Inbound::new(stream), leave, handler).await
     }
-}
-
-/// A connection, counted from its acceptance to the end of its task.
-struct Open(Arc<Counters>);
-
-impl Open {
-    fn new(counters: Arc<Counters>) -> Self {
-        counters.connections_open.increment();
-        Self(counters)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.connections_open.decrement();
-    }
-}
-
-/// Somewhere from 0 to 1, by the standard library's own seeds.
-fn fraction() -> f64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    let random = RandomState::new().build_hasher().finish() as u32;
-    f64::from(random) / f64::from(u32::MAX)
 }
 
 impl Services {
     async fn call(
-        &self,
+        self,
         request: Request<Incoming>,
         peer: SocketAddr,
-        leave: Arc<Notify>,
-    ) -> Result<hyper::Response<ServeBody>, Infallible> {
+        leave: Arc<Leave>,
+    ) -> Response<ServeBody> {
         if request.uri().path() == PATH && body::is_grpc(&request) {
             let response = self.balancer.balance_load(request, peer, leave).await;
-            return Ok(response.map(ServeBody::from));
+            return response.map(ServeBody::from);
         }
+        let mut others = self.others;
         let request = request.map(tonic::body::Body::new);
-        let mut others = self.others.clone();
-        Ok(tower::Service::call(&mut others, request).await?.map(ServeBody::Other))
-    }
-}
-
-/// Puts a connection's streams beside it under the same tracker.
-#[derive(Clone)]
-struct Spawner(TaskTracker);
-
-impl<F> hyper::rt::Executor<F> for Spawner
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, stream: F) {
-        self.0.spawn(stream);
+        match tower::Service::call(&mut others, request).await {
+            Ok(response) => response.map(ServeBody::Other),
+            Err(never) => match never {},
+        }
     }
 }

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use tokio::sync::Notify;
 
+use crate::http2::Leave;
 use crate::load::Calls;
 use crate::model::{ClientKind, ServiceName};
 use crate::telemetry::ClientView;
@@ -45,7 +45,7 @@ struct Row {
     opened: Instant,
     view: Arc<View>,
     /// Told when the client's connection must end.
-    leave: Arc<Notify>,
+    leave: Arc<Leave>,
     now: Mutex<Now>,
 }
 
@@ -72,7 +72,7 @@ impl Clients {
         self: &Arc<Self>,
         peer: Peer,
         view: Arc<View>,
-        leave: Arc<Notify>,
+        leave: Arc<Leave>,
         opened: Instant,
     ) -> Registered {
         let now = Now {
@@ -164,7 +164,7 @@ impl Row {
         let since = *now.behind_since.get_or_insert(at);
         let stalled = at.saturating_duration_since(since) >= STALLED_MAX;
         if stalled {
-            self.leave.notify_one();
+            self.leave.ask();
         }
         stalled
     }

@@ -1,15 +1,14 @@
 //! Server lists as bytes: encoded once, sent to many.
 //!
-//! In: a snapshot and an assignment. Out: an [`EncodedList`], and from it one
-//! [`Frame`] for each stream: the same shared bytes, begun at another entry.
+//! In: a snapshot and an assignment. Out: an [`EncodedList`], and from it [`Pieces`]
+//! for each stream: the same shared bytes, begun at another entry.
 //! Pure. It never makes a message that a client's 4 MiB limit would refuse.
 
-use std::io::IoSlice;
-
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
 use crate::catalog::ServiceSnapshot;
+use crate::http2::Pieces;
 use crate::policy::Assignment;
 
 use super::{pb, token};
@@ -26,10 +25,6 @@ pub(super) struct EncodedList {
     /// How many entries there was no room for.
     pub(super) cut: usize,
 }
-
-/// What is handed to a connection: up to three pieces, sent as one.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Frame([Bytes; 3]);
 
 /// gRPC's own limit for a received message is 4 MiB; over it a stream fails
 /// after its initial response, and every client retries at once, for ever.
@@ -77,14 +72,14 @@ impl EncodedList {
     }
 
     /// The list, begun at an entry that the seed chooses.
-    pub(super) fn frame(&self, seed: u64) -> Frame {
+    pub(super) fn frame(&self, seed: u64) -> Pieces {
         let at = self.offset(self.turn(seed));
-        Frame([self.head.clone(), self.entries.slice(at..), self.entries.slice(..at)])
+        Pieces::from([self.head.clone(), self.entries.slice(at..), self.entries.slice(..at)])
     }
 
     /// The same, unlike any list the client may have had before: the first
     /// entry's token carries a nonce. `before` is sent in front of it.
-    pub(super) fn unique_frame(&self, seed: u64, nonce: u32, before: &[u8]) -> Frame {
+    pub(super) fn unique_frame(&self, seed: u64, nonce: u32, before: &[u8]) -> Pieces {
         let turn = self.turn(seed);
         let (at, end) = (self.offset(turn), self.offset(turn + 1));
         let mut list = pb::ServerList::decode(self.entries.slice(at..end)).unwrap_or_default();
@@ -97,7 +92,7 @@ impl EncodedList {
         head.put_slice(before);
         put_head(&mut head, first.len() + rest);
         head.put_slice(&first);
-        Frame([head.freeze(), self.entries.slice(end..), self.entries.slice(..at)])
+        Pieces::from([head.freeze(), self.entries.slice(end..), self.entries.slice(..at)])
     }
 
     fn encode(servers: impl IntoIterator<Item = pb::Server>) -> Self {
@@ -153,36 +148,6 @@ fn put_head(head: &mut BytesMut, entries: usize) {
 fn put_prefix(bytes: &mut BytesMut, length: usize) {
     bytes.put_u8(0);
     bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-}
-
-impl From<[Bytes; 3]> for Frame {
-    fn from(pieces: [Bytes; 3]) -> Self {
-        Self(pieces)
-    }
-}
-
-impl Buf for Frame {
-    fn remaining(&self) -> usize {
-        self.0.iter().map(Bytes::len).sum()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.0.iter().find(|piece| !piece.is_empty()).map_or(&[], |piece| piece)
-    }
-
-    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let pieces = self.0.iter().filter(|piece| !piece.is_empty());
-        slices.iter_mut().zip(pieces).map(|(slice, piece)| *slice = IoSlice::new(piece)).count()
-    }
-
-    fn advance(&mut self, mut count: usize) {
-        for piece in &mut self.0 {
-            let here = count.min(piece.len());
-            piece.advance(here);
-            count -= here;
-        }
-        assert!(count == 0, "advanced beyond the end of a frame");
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! One stream's conversation: what to tell its client next.
 //!
 //! In: what is known of the service, encoded for this client's view. Out: a
-//! [`Frame`], or nothing where the client knows already. Pure: seed and nonce
+//! [`Pieces`], or nothing where the client knows already. Pure: seed and nonce
 //! are arguments. It never leaves a stream without a list, and never sends a
 //! list that a client could take for one it had before the stream began:
 //! C-core would then stay in fallback, or report nothing.
@@ -12,9 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::catalog::Known;
+use crate::http2::Pieces;
 use crate::model::{ClientKind, ServiceName};
 
-use super::encode::{EncodedList, Frame, response};
+use super::encode::{EncodedList, response};
 use super::{WhenEmpty, pb};
 
 use pb::load_balance_response::LoadBalanceResponseType as Kind;
@@ -45,9 +46,9 @@ pub(super) struct Session {
     told: Option<Directive>,
 }
 
-/// A frame, and what it tells.
+/// What to send, and what it tells.
 pub(super) struct Told {
-    pub(super) frame: Frame,
+    pub(super) frame: Pieces,
     /// As shown to people.
     pub(super) what: &'static str,
     pub(super) entries: usize,
@@ -110,7 +111,7 @@ impl Session {
         Some(Told { frame, what, entries })
     }
 
-    fn frame(&mut self, directive: &Directive) -> Frame {
+    fn frame(&mut self, directive: &Directive) -> Pieces {
         let opening = match self.told {
             None => initial_response(jittered(self.report_interval, self.seed)),
             Some(_) => Bytes::new(),
@@ -122,7 +123,7 @@ impl Session {
             Directive::Drop => &EncodedList::drop_all(),
             Directive::Fallback => {
                 let fallback = response(Kind::FallbackResponse(pb::FallbackResponse {}));
-                return Frame::from([opening, fallback, Bytes::new()]);
+                return Pieces::from([opening, fallback, Bytes::new()]);
             }
         };
         match &self.told {

@@ -1,27 +1,26 @@
 //! A BalanceLoad stream as a response body: polled, it reads what the client
 //! sent and yields what is new for it.
 //!
-//! In: the request's body, a view. Out: frames, then at the end a status. No
+//! In: the request's body, a view. Out: messages, then at the end a status. No
 //! task, no queue, no timer: a client that does not read is not polled, and
 //! the newest snapshot waits for it in the catalog, shared.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http_body::{Body, Frame as BodyFrame};
+use http_body::Body;
 use prost::Message;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 use tonic::Status;
 
 use crate::catalog::Known;
+use crate::http2::{Incoming, Outgoing, Part, Pieces};
 
 use super::clients::Registered;
-use super::encode::Frame;
 use super::message::{self, Messages};
 use super::session::{self, Session};
 use super::views::{Version, View};
@@ -31,8 +30,8 @@ use pb::load_balance_request::LoadBalanceRequestType as Kind;
 
 /// A stream whose client has said its name. Dropping it is all the cleaning up
 /// there is.
-pub(crate) struct BalanceStream<B> {
-    requests: B,
+pub(crate) struct BalanceStream {
+    requests: Incoming,
     messages: Messages,
     session: Session,
     client: Registered,
@@ -46,9 +45,9 @@ pub(crate) struct BalanceStream<B> {
 /// So many messages are read before others get their turn.
 const MESSAGES_AT_ONCE: usize = 32;
 
-impl<B: Body<Data = Bytes> + Unpin> BalanceStream<B> {
+impl BalanceStream {
     pub(super) fn new(
-        requests: B,
+        requests: Incoming,
         messages: Messages,
         session: Session,
         client: Registered,
@@ -104,7 +103,7 @@ impl<B: Body<Data = Bytes> + Unpin> BalanceStream<B> {
     }
 
     /// What is new for the client. Ready with nothing when the catalog closed.
-    fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+    fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<Option<Pieces>> {
         let counters = &self.shared.counters;
         loop {
             let Some(known) = ready!(Pin::new(&mut self.known).poll_next(cx)) else {
@@ -134,37 +133,34 @@ impl<B: Body<Data = Bytes> + Unpin> BalanceStream<B> {
         }
     }
 
-    fn end(&mut self, status: &Status) -> Poll<Option<Result<BodyFrame<Frame>, Infallible>>> {
+    fn end(&mut self, status: &Status) -> Poll<Option<Part>> {
         self.ended = true;
         let mut trailers = http::HeaderMap::new();
         // Only a message that is no header value can fail, and ours are.
         let _ = status.add_header(&mut trailers);
-        Poll::Ready(Some(Ok(BodyFrame::trailers(trailers))))
+        Poll::Ready(Some(Part::Trailers(trailers)))
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for BalanceStream<B> {
-    type Data = Frame;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<BodyFrame<Frame>, Infallible>>> {
-        let this = self.get_mut();
-        if this.ended {
+impl Outgoing for BalanceStream {
+    fn poll_part(&mut self, cx: &mut Context<'_>, room: bool) -> Poll<Option<Part>> {
+        if self.ended {
             return Poll::Ready(None);
         }
-        if let Poll::Ready(status) = this.poll_requests(cx) {
-            return this.end(&status);
+        if let Poll::Ready(status) = self.poll_requests(cx) {
+            return self.end(&status);
         }
-        match ready!(this.poll_news(cx)) {
-            Some(frame) => Poll::Ready(Some(Ok(BodyFrame::data(frame)))),
-            None => this.end(&Status::unavailable("the balancer is shutting down")),
+        if !room {
+            // The newest there is then will be said.
+            return Poll::Pending;
+        }
+        match ready!(self.poll_news(cx)) {
+            Some(news) => Poll::Ready(Some(Part::Data(news))),
+            None => self.end(&Status::unavailable("the balancer is shutting down")),
         }
     }
 
-    fn is_end_stream(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.ended
     }
 }

@@ -1,25 +1,24 @@
 //! One body type for everything that the port serves.
 //!
-//! In: the balancer's streams, and what other services answer. Out: frames
-//! that hyper can write without copying.
+//! In: the balancer's streams, and what other services answer. Out: parts that
+//! a connection can write without copying.
 
-use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{Method, Request, header};
-use http_body::{Body, Frame as BodyFrame};
-use hyper::body::Incoming;
+use http_body::Body;
 
-use crate::balancer::{BalanceStream, Frame};
+use crate::balancer::BalanceStream;
+use crate::http2::{Outgoing, Part, Pieces};
 
 /// What a response holds.
 pub(super) enum ServeBody {
     /// A refusal: headers alone.
     Nothing,
     /// A stream of lists.
-    Lists(Box<BalanceStream<Incoming>>),
+    Lists(Box<BalanceStream>),
     /// Another service's answer.
     Other(tonic::body::Body),
 }
@@ -31,41 +30,31 @@ pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
         && content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-impl From<Option<BalanceStream<Incoming>>> for ServeBody {
-    fn from(stream: Option<BalanceStream<Incoming>>) -> Self {
+impl From<Option<BalanceStream>> for ServeBody {
+    fn from(stream: Option<BalanceStream>) -> Self {
         stream.map_or(Self::Nothing, |stream| Self::Lists(Box::new(stream)))
     }
 }
 
-impl Body for ServeBody {
-    type Data = Frame;
-    type Error = Box<dyn Error + Send + Sync>;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<BodyFrame<Frame>, Self::Error>>> {
-        match self.get_mut() {
-            Self::Nothing => Poll::Ready(None),
-            Self::Lists(stream) => {
-                let frame = ready!(Pin::new(stream.as_mut()).poll_frame(cx));
-                Poll::Ready(frame.map(|frame| frame.map_err(|never| match never {})))
-            }
-            Self::Other(body) => {
-                let frame = ready!(Pin::new(body).poll_frame(cx));
-                let whole = |data| Frame::from([data, Bytes::new(), Bytes::new()]);
-                Poll::Ready(frame.map(|frame| match frame {
-                    Ok(frame) => Ok(frame.map_data(whole)),
-                    Err(status) => Err(Box::new(status).into()),
-                }))
-            }
-        }
+impl Outgoing for ServeBody {
+    fn poll_part(&mut self, cx: &mut Context<'_>, room: bool) -> Poll<Option<Part>> {
+        let body = match self {
+            Self::Nothing => return Poll::Ready(None),
+            Self::Lists(stream) => return stream.poll_part(cx, room),
+            Self::Other(body) => body,
+        };
+        let Some(frame) = ready!(Pin::new(body).poll_frame(cx)) else { return Poll::Ready(None) };
+        Poll::Ready(Some(match frame.map(|frame| frame.into_data()) {
+            Ok(Ok(data)) => Part::Data(Pieces::from([data, Bytes::new(), Bytes::new()])),
+            Ok(Err(frame)) => frame.into_trailers().map_or(Part::Broken, Part::Trailers),
+            Err(_) => Part::Broken,
+        }))
     }
 
-    fn is_end_stream(&self) -> bool {
+    fn is_empty(&self) -> bool {
         match self {
             Self::Nothing => true,
-            Self::Lists(stream) => stream.is_end_stream(),
+            Self::Lists(_) => false,
             Self::Other(body) => body.is_end_stream(),
         }
     }

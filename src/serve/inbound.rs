@@ -1,13 +1,10 @@
-//! Listens to what a peer sends: whether it has begun to speak HTTP/2, and how
-//! much it says.
+//! Listens to how much a peer says.
 //!
 //! In: a connection's bytes. Out: the same bytes, but never more of them than
 //! a client can mean. What they say is HTTP/2's to judge.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,8 +14,6 @@ use tokio::time::{Instant, Sleep, sleep};
 /// A connection that is listened to.
 pub(super) struct Inbound<S> {
     inner: S,
-    heard: u64,
-    spoke: Arc<AtomicBool>,
     /// Bytes that may be read now; below zero, read in advance.
     budget: i64,
     filled: Instant,
@@ -26,11 +21,6 @@ pub(super) struct Inbound<S> {
     pause: Option<Pin<Box<Sleep>>>,
 }
 
-/// Whether the peer has spoken.
-pub(super) struct Spoke(Arc<AtomicBool>);
-
-/// `PRI * HTTP/2.0`, two blank lines and `SM` between (RFC 9113, 3.4).
-const PREFACE: u64 = 24;
 /// A client sends a report of some 50 bytes every few seconds, and 60 bytes of
 /// window updates and pings for each list it gets. This is a hundred times
 /// that; of the smallest frames there are, it costs some hundredths of a core.
@@ -39,16 +29,16 @@ const BYTES_PER_SECOND: i64 = 64 * 1024;
 const BURST: i64 = 256 * 1024;
 
 impl<S> Inbound<S> {
-    pub(super) fn new(inner: S) -> (Self, Spoke) {
-        let spoke = Arc::new(AtomicBool::new(false));
-        let (budget, filled) = (BURST, Instant::now());
-        let inbound = Self { inner, heard: 0, spoke: spoke.clone(), budget, filled, pause: None };
-        (inbound, Spoke(spoke))
+    pub(super) fn new(inner: S) -> Self {
+        Self { inner, budget: BURST, filled: Instant::now(), pause: None }
     }
 
     /// Ready when something may be read.
     fn poll_budget(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
+            if self.budget > 0 {
+                return Poll::Ready(());
+            }
             if let Some(pause) = &mut self.pause {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
@@ -67,26 +57,12 @@ impl<S> Inbound<S> {
             self.pause = Some(Box::pin(sleep(Duration::from_millis(missing * 1000 / rate + 1))));
         }
     }
-
-    fn hear(&mut self, bytes: usize) {
-        self.budget -= i64::try_from(bytes).unwrap_or(BURST);
-        if self.heard < PREFACE {
-            self.heard += u64::try_from(bytes).unwrap_or(PREFACE);
-            self.spoke.store(self.heard >= PREFACE, Ordering::Relaxed);
-        }
-    }
 }
 
 /// What a time is worth, in bytes.
 fn refill(time: Duration) -> i64 {
     let millis = i64::try_from(time.as_millis()).unwrap_or(i64::MAX / BYTES_PER_SECOND);
     millis.saturating_mul(BYTES_PER_SECOND) / 1000
-}
-
-impl Spoke {
-    pub(super) fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Inbound<S> {
@@ -99,7 +75,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Inbound<S> {
         ready!(this.poll_budget(cx));
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
-        this.hear(buffer.filled().len() - before);
+        let read = buffer.filled().len() - before;
+        this.budget -= i64::try_from(read).unwrap_or(BURST);
         Poll::Ready(Ok(()))
     }
 }
@@ -143,7 +120,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_flood_is_read_no_faster_than_the_budget_lets_it() {
         let (mut peer, ours) = tokio::io::duplex(64 * 1024);
-        let (mut inbound, spoke) = Inbound::new(ours);
+        let mut inbound = Inbound::new(ours);
         let flood = tokio::spawn(async move {
             let junk = vec![0; 1024 * 1024];
             let _ = peer.write_all(&junk).await;
@@ -152,7 +129,6 @@ mod tests {
         let mut read = vec![0; 1024 * 1024];
         inbound.read_exact(&mut read).await.unwrap();
         flood.await.unwrap();
-        assert!(spoke.get());
         // A quarter of it is free; the rest takes its twelve seconds.
         assert!(began.elapsed() >= Duration::from_secs(10), "{:?}", began.elapsed());
         assert!(began.elapsed() <= Duration::from_secs(14), "{:?}", began.elapsed());
@@ -161,24 +137,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_a_client_says_is_never_delayed() {
         let (mut peer, ours) = tokio::io::duplex(64 * 1024);
-        let (mut inbound, _) = Inbound::new(ours);
+        let mut inbound = Inbound::new(ours);
         let began = Instant::now();
         for _ in 0..1_000 {
             peer.write_all(&[0; 60]).await.unwrap();
             inbound.read_exact(&mut [0; 60]).await.unwrap();
         }
         assert!(began.elapsed() < Duration::from_millis(5), "{:?}", began.elapsed());
-    }
-
-    #[tokio::test]
-    async fn a_preface_in_pieces_is_noticed_at_its_end() {
-        let (mut peer, ours) = tokio::io::duplex(64);
-        let (mut inbound, spoke) = Inbound::new(ours);
-        for sent in 1..=24 {
-            assert!(!spoke.get(), "after {} bytes", sent - 1);
-            peer.write_all(b"x").await.unwrap();
-            inbound.read_exact(&mut [0]).await.unwrap();
-        }
-        assert!(spoke.get());
     }
 }

@@ -1,4 +1,4 @@
-//! How many connections there may be, and how they are sent away.
+//! How many connections there may be, and over how long they are sent away.
 //!
 //! In: the limit of open files, the number of connections. Out: numbers. The
 //! system is asked once, at start.
@@ -14,7 +14,7 @@ const RESERVED: u64 = 256;
 const CONNECTIONS_MAX: u64 = 1_000_000;
 /// So fast are clients sent away: slower than others can take them in (13,000
 /// a second and core, measured), so that no herd arises.
-const AWAY_PER_MILLISECOND: u64 = 2;
+const AWAY_PER_MILLISECOND: usize = 2;
 /// Whoever stops a balancer does not wait for longer.
 const SPREAD_MAX: Duration = Duration::from_secs(10);
 
@@ -40,8 +40,9 @@ fn connections(open_files: Option<u64>) -> u64 {
 }
 
 /// Over how long so many connections are sent away.
-pub(super) fn spread(connections: u64) -> Duration {
-    Duration::from_millis(connections / AWAY_PER_MILLISECOND).min(SPREAD_MAX)
+pub(super) fn spread(connections: usize) -> Duration {
+    let millis = u64::try_from(connections / AWAY_PER_MILLISECOND).unwrap_or(u64::MAX);
+    Duration::from_millis(millis).min(SPREAD_MAX)
 }
 
 #[cfg(test)]

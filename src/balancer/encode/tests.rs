@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Buf;
 use pb::load_balance_response::LoadBalanceResponseType as Kind;
-use proptest::prelude::*;
 
 use super::*;
 use crate::model::{BackendAddr, Endpoint, ServiceName, Weight};
@@ -30,8 +30,8 @@ fn list(entries: usize) -> EncodedList {
 }
 
 /// Reads the messages that a frame holds, in whatever pieces it comes.
-fn messages(mut frame: Frame) -> Vec<Kind> {
-    let mut bytes = frame.copy_to_bytes(frame.remaining());
+fn messages(frame: Pieces) -> Vec<Kind> {
+    let mut bytes = frame.to_bytes();
     let mut messages = Vec::new();
     while bytes.has_remaining() {
         assert_eq!(bytes.get_u8(), 0);
@@ -43,7 +43,7 @@ fn messages(mut frame: Frame) -> Vec<Kind> {
     messages
 }
 
-fn servers(frame: Frame) -> Vec<pb::Server> {
+fn servers(frame: Pieces) -> Vec<pb::Server> {
     match messages(frame).as_slice() {
         [Kind::ServerList(list)] => list.servers.clone(),
         other => panic!("{other:?}"),
@@ -101,25 +101,4 @@ fn a_list_over_the_limit_is_cut_not_sent() {
     assert_eq!(list.len() + list.cut, 150_000);
     assert_eq!(servers(list.frame(1)).len(), list.len());
     assert_eq!(servers(list.unique_frame(1, u32::MAX, b"")).len(), list.len());
-}
-
-proptest! {
-    #[test]
-    fn a_frame_may_be_taken_in_any_pieces(seed in 0..9_u64, steps in proptest::collection::vec(1..40_usize, 0..60)) {
-        let list = list(4);
-        let mut frame = list.frame(seed);
-        let whole = frame.clone().copy_to_bytes(frame.remaining());
-        let mut taken = Vec::new();
-        for step in steps {
-            let mut slices = [IoSlice::new(&[]); 4];
-            let filled = frame.chunks_vectored(&mut slices);
-            let ahead: Vec<u8> = slices[..filled].iter().flat_map(|s| s.to_vec()).collect();
-            prop_assert_eq!(&ahead[..], &whole[taken.len()..]);
-            let step = step.min(frame.remaining());
-            taken.extend_from_slice(&ahead[..step]);
-            frame.advance(step);
-        }
-        prop_assert_eq!(frame.remaining(), whole.len() - taken.len());
-        prop_assert!(frame.has_remaining() || frame.chunk().is_empty());
-    }
 }

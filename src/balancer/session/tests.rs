@@ -6,8 +6,8 @@ use prost::Message;
 use super::*;
 
 fn messages(told: Option<Told>) -> Vec<String> {
-    let Some(mut told) = told else { return vec!["nothing".to_owned()] };
-    let mut bytes = told.frame.copy_to_bytes(told.frame.remaining());
+    let Some(told) = told else { return vec!["nothing".to_owned()] };
+    let mut bytes = told.frame.to_bytes();
     let mut messages = Vec::new();
     while bytes.has_remaining() {
         bytes.advance(1);

@@ -1,0 +1,171 @@
+//! Writes what is due in as few system calls as there can be.
+//!
+//! In: a connection's answers, and bodies that wait. Out: the same as frames,
+//! from where they lie. Only a frame that the system took in part is kept.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::AsyncWrite;
+
+use super::frame::{Head, kind};
+use super::protocol::Protocol;
+use super::{Connection, Exchange, Pieces};
+
+/// A frame that is written in part.
+#[derive(Debug)]
+pub(super) struct Leftover {
+    head: [u8; Head::SIZE],
+    /// How much of the head is written.
+    begun: usize,
+    data: Pieces,
+}
+
+/// A frame that may be written now.
+#[derive(Debug, Clone, Copy, Default)]
+struct Planned {
+    /// The place of its stream.
+    at: usize,
+    head: [u8; Head::SIZE],
+    /// Where in what is pending it begins, and how long it is.
+    from: usize,
+    length: usize,
+}
+
+/// The frames of one system call. A long list has three.
+#[derive(Debug, Default)]
+struct Plan {
+    frames: [Planned; 8],
+    count: usize,
+}
+
+/// The answers, and of each frame its head and its pieces.
+const SLICES: usize = 1 + 9 * 4;
+
+impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
+    /// Writes all that may be written; true when something was.
+    pub(super) fn poll_tell(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        // What comes first is said together.
+        if !self.preface.is_empty() {
+            return Ok(false);
+        }
+        let mut any = false;
+        loop {
+            let plan = Plan::new(&self.protocol);
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let mut count = 0;
+            let mut add = |bytes| {
+                slices[count] = IoSlice::new(bytes);
+                count += 1;
+            };
+            if let Some(left) = &self.leftover {
+                add(&left.head[left.begun..]);
+                left.data.slices(0, left.data.len()).for_each(&mut add);
+            }
+            let answers = &self.protocol.out[self.written..];
+            if !answers.is_empty() {
+                add(answers);
+            }
+            for frame in &plan.frames[..plan.count] {
+                add(&frame.head);
+                let pending = &self.protocol.streams[frame.at].of.pending;
+                pending.slices(frame.from, frame.length).for_each(&mut add);
+            }
+            if count == 0 {
+                break;
+            }
+            match Pin::new(&mut self.io).poll_write_vectored(cx, &slices[..count]) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(written)) => self.commit(&plan, written),
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => {
+                    self.blocked = true;
+                    return Ok(any);
+                }
+            }
+            (self.blocked, self.flushed, any) = (false, false, true);
+        }
+        if !self.flushed {
+            self.flushed = match Pin::new(&mut self.io).poll_flush(cx) {
+                Poll::Ready(flushed) => flushed.map(|()| true)?,
+                Poll::Pending => false,
+            };
+        }
+        Ok(any)
+    }
+
+    /// Whether nothing waits to be written.
+    pub(super) fn is_written(&self) -> bool {
+        self.protocol.out.is_empty() && self.leftover.is_none() && self.flushed
+    }
+
+    /// So many bytes of what was planned are written.
+    fn commit(&mut self, plan: &Plan, mut written: usize) {
+        let mut take = |there: usize| {
+            let taken = written.min(there);
+            written -= taken;
+            taken
+        };
+        if let Some(left) = &mut self.leftover {
+            left.begun += take(Head::SIZE - left.begun);
+            let data = take(left.data.len());
+            left.data.advance(data);
+            if left.begun == Head::SIZE && left.data.is_empty() {
+                self.leftover = None;
+            }
+        }
+        self.written += take(self.protocol.out.len() - self.written);
+        if self.written == self.protocol.out.len() {
+            // No memory is held while there is nothing to say.
+            (self.protocol.out, self.written) = (Vec::new(), 0);
+        }
+        for frame in &plan.frames[..plan.count] {
+            let begun = take(Head::SIZE);
+            if begun == 0 {
+                break;
+            }
+            let said = take(frame.length);
+            let stream = &mut self.protocol.streams[frame.at];
+            let length = i64::try_from(frame.length).unwrap_or(i64::MAX);
+            stream.send_window -= length;
+            self.protocol.send_window -= length;
+            let pending = &mut stream.of.pending;
+            if begun + said < Head::SIZE + frame.length {
+                let data = pending.part(said, frame.length - said);
+                self.leftover = Some(Box::new(Leftover { head: frame.head, begun, data }));
+            }
+            pending.advance(frame.length);
+            if pending.is_empty() {
+                // Empty pieces would still hold the list.
+                *pending = Pieces::default();
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// What the peer's windows allow.
+    fn new<B>(protocol: &Protocol<Exchange<B>>) -> Self {
+        let mut plan = Self::default();
+        let mut room = window(protocol.send_window);
+        for (at, stream) in protocol.streams.iter().enumerate() {
+            let pending = stream.of.pending.len();
+            let mut allowed = pending.min(window(stream.send_window));
+            let mut from = 0;
+            while allowed > 0 && room > 0 && plan.count < plan.frames.len() {
+                let length = allowed.min(room).min(protocol.frame_max);
+                let head = Head::bytes(length, kind::DATA, 0, stream.id);
+                plan.frames[plan.count] = Planned { at, head, from, length };
+                plan.count += 1;
+                (from, allowed, room) = (from + length, allowed - length, room - length);
+            }
+        }
+        plan
+    }
+}
+
+/// A window below zero has no room (RFC 9113, 6.9.2).
+fn window(size: i64) -> usize {
+    usize::try_from(size).unwrap_or(0)
+}
