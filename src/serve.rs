@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use crate::balancer::{Balancer, PATH};
+use crate::seed;
 use crate::telemetry::Counters;
 
 mod body;
@@ -203,7 +204,7 @@ impl Server {
                 () = self.drain.cancelled() => {
                     // Another balancer takes it in; not all at once.
                     let open = self.counters.connections_open.now();
-                    break limits::spread(open).mul_f64(fraction());
+                    break limits::spread(open).mul_f64(seed::fraction());
                 }
                 () = told_to_leave.notified() => break Duration::ZERO,
             }
@@ -230,13 +231,6 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.0.connections_open.decrement();
     }
-}
-
-/// Somewhere from 0 to 1, by the standard library's own seeds.
-fn fraction() -> f64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    let random = RandomState::new().build_hasher().finish() as u32;
-    f64::from(random) / f64::from(u32::MAX)
 }
 
 impl Services {
