@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -183,7 +183,12 @@ impl App {
             tasks.spawn("registry events", relay(events_rx, inputs_tx.clone()));
         }
         let probe_unleased = self.config.rules.probe_unleased;
-        let probes = health::run(catalog.watch_doubts(), probe_unleased, inputs_tx.clone());
+        let probes = health::run(
+            catalog.watch_doubts(),
+            probe_unleased,
+            inputs_tx.clone(),
+            TcpStream::connect::<SocketAddr>,
+        );
         tasks.spawn("probes", probes);
         tasks.spawn("host names", hosts::run(catalog.watch_host_names(), inputs_tx.clone()));
         tasks.spawn("catalog", catalog::drive(inputs_rx, catalog.clone()));

@@ -5,9 +5,7 @@
 //! gets that and a list at once; in between lies every hot loop and hang that
 //! clients have.
 
-use std::collections::hash_map::RandomState;
 use std::future::poll_fn;
-use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,6 +21,7 @@ use crate::catalog::{Catalog, Known};
 use crate::http2::{Incoming, Leave};
 use crate::load::Ledger;
 use crate::model::{ClientKind, Target, Zone};
+use crate::seed;
 use crate::telemetry::{Counters, ListClients};
 
 mod clients;
@@ -195,7 +194,7 @@ impl Balancer {
         let kind = ClientKind::from_user_agent(&user_agent);
         let peer = Peer { addr: peer, user_agent, kind, name: name.to_owned() };
         let client = self.0.clients.register(peer, view.clone(), leave, opened);
-        Ok((Session::new(self.0.settings.report_interval, random()), client, view))
+        Ok((Session::new(self.0.settings.report_interval, seed::random()), client, view))
     }
 }
 
@@ -231,9 +230,4 @@ fn response(status: Option<&Status>) -> Response<()> {
         let _ = bare.add_header(headers);
     }
     response
-}
-
-/// The standard library's own seeds; good enough to tell streams apart.
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
 }

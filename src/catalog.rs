@@ -14,6 +14,7 @@ use dashmap::DashMap;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 
+use crate::clock;
 use crate::model::{BackendAddr, Endpoint, ServiceName, Target};
 use crate::registry::{Event, Key, Rejected};
 
@@ -102,11 +103,11 @@ pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog) {
                 Some(input) => Some(input),
                 None => return,
             },
-            () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => None,
+            () = sleep_until(due.unwrap_or_else(clock::now).into()), if due.is_some() => None,
         };
         let before = catalog.status();
         let mut status = before.clone();
-        let now = Instant::now();
+        let now = clock::now();
         if let Some(input) = input {
             take_in(&mut index, &mut status, &mut touched, input, now);
         }
@@ -141,7 +142,7 @@ fn take_in(
     match &event {
         Event::Reset { revision, .. } | Event::Apply { revision, .. } => {
             if let Some((since, _)) = status.stale.take() {
-                tracing::info!(revision, silent_for = ?since.elapsed(), "registry is heard again");
+                tracing::info!(revision, silent_for = ?now.duration_since(since), "registry is heard again");
             }
             if matches!(event, Event::Reset { .. }) {
                 status.synced = true;

@@ -1,22 +1,23 @@
 //! Probes backends by connecting to them.
 //!
 //! In: who is in doubt, and who is registered without a lease. Out: an
-//! [`Input::Probed`] for each answer. It says nothing but hello by TCP, at a
-//! bounded rate, decides nothing, and takes no trouble of our own (descriptors,
+//! [`Input::Probed`] for each answer. It only opens connections, at a bounded
+//! rate, decides nothing, and takes no trouble of our own (descriptors,
 //! ports) for a backend's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep_until, timeout};
 
 use crate::catalog::{Answer, Doubts, Input};
+use crate::clock;
 use crate::model::BackendAddr;
 
 /// Who is to be probed when. Pure.
@@ -42,48 +43,53 @@ const PROBES_MAX: usize = 256;
 /// Probes of all together, each second, so that many are probed less often.
 const RATE_MAX: u32 = 500;
 
-/// Probes until nobody says whom, or nobody listens. Those without a lease are
-/// probed as often as `unleased` says.
-pub async fn run(
+/// Probes with `connect` until nobody says whom, or nobody listens. Those
+/// without a lease are probed as often as `unleased` says.
+pub async fn run<S>(
     mut doubts: watch::Receiver<Arc<Doubts>>,
     unleased: Duration,
     inputs: mpsc::Sender<Input>,
+    connect: impl AsyncFn(SocketAddr) -> io::Result<S>,
 ) {
     let mut schedule = Schedule::default();
     let mut probes = FuturesUnordered::new();
     doubts.mark_changed();
     loop {
         while probes.len() < PROBES_MAX
-            && let Some(addr) = schedule.next(Instant::now())
+            && let Some(addr) = schedule.next(clock::now())
         {
-            probes.push(probe(addr));
+            probes.push(probe(addr, &connect));
         }
         let wake = schedule.due();
         tokio::select! {
+            biased;
             changed = doubts.changed() => {
                 if changed.is_err() {
                     return;
                 }
                 let wanted = doubts.borrow_and_update().clone();
-                schedule.want(&wanted, unleased, Instant::now());
+                schedule.want(&wanted, unleased, clock::now());
             }
             Some((addr, answer)) = probes.next() => {
-                schedule.done(addr, unleased, Instant::now());
+                schedule.done(addr, unleased, clock::now());
                 if let Some(answer) = answer
                     && inputs.send(Input::Probed(addr, answer)).await.is_err()
                 {
                     return;
                 }
             }
-            () = sleep_until(wake.unwrap_or_else(Instant::now).into()),
+            () = sleep_until(wake.unwrap_or_else(clock::now).into()),
                 if wake.is_some() && probes.len() < PROBES_MAX => {}
             () = inputs.closed() => return,
         }
     }
 }
 
-async fn probe(addr: BackendAddr) -> (BackendAddr, Option<Answer>) {
-    let answer = match timeout(TIMEOUT, TcpStream::connect(addr.socket_addr())).await {
+async fn probe<S>(
+    addr: BackendAddr,
+    connect: &impl AsyncFn(SocketAddr) -> io::Result<S>,
+) -> (BackendAddr, Option<Answer>) {
+    let answer = match timeout(TIMEOUT, connect(addr.socket_addr())).await {
         Ok(Ok(_)) => Some(Answer::Takes),
         Ok(Err(error)) => meaning(&error),
         Err(_) => Some(Answer::Silent),

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// Modules from the lowest to the highest. A file names modules of earlier
 /// rows and its own; those of one row do not know each other.
-const ORDER: [&[&str]; 12] = [
+const ORDER: [&[&str]; 13] = [
+    &["clock", "seed"],
     &["model", "http2"],
     &["load"],
     &["telemetry"],

@@ -12,7 +12,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, tim
 use tracing::{debug, info, warn};
 
 use super::{Options, RegisterError, Status, written};
-use crate::registry::etcd::{CALL_TIMEOUT, Connect, Trouble, backoff, bounded, seed};
+use crate::registry::etcd::{CALL_TIMEOUT, Connect, Trouble, backoff, bounded};
+use crate::seed;
 
 /// One registration and what etcd has of it, as far as is known.
 pub(super) struct Keeper {
@@ -50,7 +51,7 @@ impl Keeper {
     pub(super) fn new(options: Options) -> Result<Self, RegisterError> {
         let (key, value) = written(&options)?;
         let Options { connect, ttl, .. } = options;
-        let attempt = (seed() % 1024) as usize;
+        let attempt = (seed::random() % 1024) as usize;
         Ok(Self { connect, key, value, ttl, lease: None, written_under: None, attempt, writes: 0 })
     }
 
@@ -93,7 +94,7 @@ impl Keeper {
             }
             self.attempt += 1;
             // Back before the lease ends, if etcd is.
-            sleep(backoff(failures, seed()).min(self.beat())).await;
+            sleep(backoff(failures, seed::random()).min(self.beat())).await;
         }
     }
 
@@ -131,7 +132,7 @@ impl Keeper {
                     // overwrite each other as fast as etcd allows.
                     self.writes += 1;
                     warn!(key = self.key, "the key was removed or overwritten, and is back");
-                    sleep(backoff(self.writes, seed())).await;
+                    sleep(backoff(self.writes, seed::random())).await;
                 }
                 Round::Unchanged if !by_hand => self.writes = 0,
                 _ => {}
@@ -193,7 +194,7 @@ impl Keeper {
             };
             self.attempt += 1;
             failures += 1;
-            sleep_until((Instant::now() + backoff(failures, seed())).min(deadline)).await;
+            sleep_until((Instant::now() + backoff(failures, seed::random())).min(deadline)).await;
             if Instant::now() >= deadline {
                 let ttl = self.ttl;
                 warn!(key = self.key, reason, ?ttl, "not withdrawn: its lease will end by itself");

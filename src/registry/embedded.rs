@@ -3,10 +3,12 @@
 //!
 //! In: a bound listener, and when to stop. Out: what any etcd client expects
 //! (KV, Lease, Watch, and of Cluster and Maintenance what one member can say).
-//! It names nothing else of this crate, keeps nothing on disk, and must never
-//! grow without bound, whatever its clients do or leave undone.
+//! Of this crate it names only the clock and the source of chance, it keeps
+//! nothing on disk, and must never grow without bound, whatever its clients do
+//! or leave undone.
 
 mod connection;
+mod data;
 mod kv;
 mod lease;
 mod member;
@@ -18,13 +20,18 @@ mod watch;
 mod watchers;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use etcd_client::proto as pb;
+use futures_util::stream::Stream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use tonic::transport::server::Connected;
 
+pub use data::Data;
 use node::Node;
 
 /// etcd's own limit for a request (`--max-request-bytes`).
@@ -65,9 +72,28 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
+    let address = listener.local_addr()?;
+    serve_data(&Data::new(), address, connection::accept(listener), shutdown).await
+}
+
+/// The same for any data, to whoever comes in. `address` is where clients find
+/// this server.
+///
+/// # Errors
+/// When the transport fails.
+pub async fn serve_data<S>(
+    data: &Data,
+    address: SocketAddr,
+    incoming: impl Stream<Item = S>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError>
+where
+    S: AsyncRead + AsyncWrite + Connected + Send + Unpin + 'static,
+    S::ConnectInfo: Clone + Send + Sync + 'static,
+{
     let stop = CancellationToken::new();
     let cut = CancellationToken::new();
-    let node = Node::new(listener.local_addr()?, stop.clone());
+    let node = Node::new(data.clone(), address, stop.clone());
     let server = Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(PING_EVERY))
@@ -77,7 +103,7 @@ pub async fn serve(
         .add_service(pb::PbWatchServer::new(node.clone()).max_decoding_message_size(MESSAGE_MAX))
         .add_service(pb::PbClusterServer::new(node.clone()))
         .add_service(pb::PbMaintenanceServer::new(node.clone()));
-    let incoming = connection::accept(listener, cut.clone());
+    let incoming = connection::bound(incoming, cut.clone());
     let serving = server.serve_with_incoming_shutdown(incoming, stop.cancelled());
     let stopping = async {
         shutdown.await;
@@ -87,6 +113,7 @@ pub async fn serve(
         std::future::pending::<()>().await;
     };
     tokio::select! {
+        biased;
         ended = serving => Ok(ended?),
         () = stopping => Ok(()),
         () = node.expire_leases() => Ok(()),

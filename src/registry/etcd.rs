@@ -12,7 +12,6 @@ mod follow;
 mod list;
 mod prefixes;
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
@@ -20,13 +19,16 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 pub use backoff::backoff;
-pub use connect::{CALL_TIMEOUT, Connect, ConnectError, Tls, Trouble, bounded};
+pub use connect::{
+    CALL_TIMEOUT, Connect, ConnectError, Dial, Dialed, Duplex, Tls, Trouble, bounded,
+};
 
 use self::follow::{Ended, Follow};
 use self::list::{Listing, list};
 use self::prefixes::{Prefixes, Range};
 use super::Event;
 use super::record::Prefix;
+use crate::{clock, seed};
 
 /// What to read, and where.
 #[derive(Debug, Clone)]
@@ -73,7 +75,7 @@ pub async fn run(options: Options, events: mpsc::Sender<Event>) {
         ranges: prefixes.ranges(),
         prefixes,
         events,
-        outage: Some(Outage { since: Instant::now(), reasons: Vec::new() }),
+        outage: Some(Outage { since: clock::now(), reasons: Vec::new() }),
         seen: None,
     };
     let unheard = source.events.clone();
@@ -108,19 +110,13 @@ pub async fn read_once(options: Options) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Trou
     }
 }
 
-/// A number nobody can foresee, to spread load with.
-#[must_use]
-pub fn seed() -> u64 {
-    RandomState::new().hash_one(0)
-}
-
 impl Source {
     async fn run(mut self) {
         // Anywhere: all balancers of a site start alike.
-        let mut attempt = (seed() % 1024) as usize;
+        let mut attempt = (seed::random() % 1024) as usize;
         let mut failures = 0;
         loop {
-            let started = Instant::now();
+            let started = clock::now();
             let (heard, trouble) = match self.session(attempt).await {
                 Ended::Unheard => return,
                 Ended::Lost { heard, trouble } => (heard, trouble),
@@ -131,13 +127,13 @@ impl Source {
                 return;
             }
             attempt += 1;
-            sleep(backoff(failures, seed())).await;
+            sleep(backoff(failures, seed::random())).await;
         }
     }
 
     /// Lists and follows at one endpoint until that fails.
     async fn session(&mut self, attempt: usize) -> Ended {
-        let begun = Instant::now();
+        let begun = clock::now();
         let listing = async {
             let client = self.connect.client(attempt).await?;
             let entry =

@@ -1,7 +1,7 @@
 //! Accepts connections, and ends those that must end.
 //!
-//! In: the listener, and when to cut every connection. Out: connections for
-//! tonic: not too many, none that never says a word, none that outlives the
+//! In: a listener or whatever else brings connections, and when to cut every one
+//! of them. Out: connections for tonic: not too many, none that never says a word, none that outlives the
 //! server.
 
 use std::io;
@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 /// Who develops on one machine has tens; the next one waits until one ends.
 const CONNECTIONS_MAX: usize = 4_096;
@@ -26,44 +26,52 @@ const FIRST_WORD_WITHIN: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Connections as they come, for ever.
-pub(super) fn accept(
-    listener: TcpListener,
-    cut: CancellationToken,
-) -> impl Stream<Item = io::Result<Connection>> {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    stream::unfold((listener, permits, cut), |(listener, permits, cut)| async move {
-        let permit = permits.clone().acquire_owned().await.ok()?;
-        let io = loop {
+pub(super) fn accept(listener: TcpListener) -> impl Stream<Item = TcpStream> {
+    stream::unfold(listener, |listener| async move {
+        loop {
             match listener.accept().await {
-                Ok((io, _)) => break io,
+                Ok((io, _)) => {
+                    // Without it small answers wait for the client's delayed acknowledgement.
+                    let _ = io.set_nodelay(true);
+                    return Some((io, listener));
+                }
                 Err(error) => {
                     tracing::debug!(%error, "embedded registry cannot accept a connection");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
-        };
-        // Without it small answers wait for the client's delayed acknowledgement.
-        let _ = io.set_nodelay(true);
+        }
+    })
+}
+
+/// The same, not too many at a time, each until it must end.
+pub(super) fn bound<S>(
+    incoming: impl Stream<Item = S>,
+    cut: CancellationToken,
+) -> impl Stream<Item = io::Result<Connection<S>>> {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    stream::unfold((Box::pin(incoming), permits, cut), |(mut incoming, permits, cut)| async move {
+        let permit = permits.clone().acquire_owned().await.ok()?;
         let connection = Connection {
-            io,
+            io: incoming.next().await?,
             cut: Box::pin(cut.clone().cancelled_owned()),
             silence: Some(Box::pin(tokio::time::sleep(FIRST_WORD_WITHIN))),
             _permit: permit,
         };
-        Some((Ok(connection), (listener, permits, cut)))
+        Some((Ok(connection), (incoming, permits, cut)))
     })
 }
 
-/// A TCP connection that fails once it is cut.
-pub(super) struct Connection {
-    io: TcpStream,
+/// A connection that fails once it is cut.
+pub(super) struct Connection<S> {
+    io: S,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Until the first byte came.
     silence: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Connection {
+impl<S> Connection<S> {
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if self.cut.as_mut().poll(cx).is_ready() {
             return Err(io::ErrorKind::ConnectionAborted.into());
@@ -77,7 +85,7 @@ impl Connection {
     }
 }
 
-impl AsyncRead for Connection {
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -93,7 +101,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -126,10 +134,10 @@ impl AsyncWrite for Connection {
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+impl<S: Connected> Connected for Connection<S> {
+    type ConnectInfo = S::ConnectInfo;
 
-    fn connect_info(&self) -> TcpConnectInfo {
+    fn connect_info(&self) -> S::ConnectInfo {
         self.io.connect_info()
     }
 }

@@ -41,6 +41,7 @@ impl pb::PbLeaseService for Node {
         let answers = stream::unfold(start, |going| async {
             let (node, mut inbound) = going?;
             let request = tokio::select! {
+                biased;
                 request = inbound.next() => request?,
                 stopped = node.stopped() => Err(stopped),
             };

@@ -1,13 +1,10 @@
-//! The one member: the store behind one lock, and word of what changes in it.
+//! The one member: the store, and word of what changes in it.
 //!
 //! In: calls of the services. Out: the store for the length of one call, headers
-//! with the server's identity, wake-ups for watchers. The lock is never held
-//! across an await and never leaves this file.
+//! with the server's identity, wake-ups for watchers.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 use etcd_client::proto as pb;
@@ -16,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use super::REQUEST_MAX;
+use super::data::Data;
 use super::store::{Store, StoreError};
+use crate::clock;
 
 /// There was one election, and this member won it.
 pub(super) const RAFT_TERM: u64 = 1;
@@ -26,31 +25,22 @@ pub(super) const RAFT_TERM: u64 = 1;
 pub(super) struct Node(Arc<Shared>);
 
 struct Shared {
-    store: Mutex<Store>,
+    data: Data,
     /// The newest revision.
     newest_tx: watch::Sender<i64>,
     /// When the next lease ends.
     deadline_tx: watch::Sender<Option<Instant>>,
-    cluster_id: u64,
-    member_id: u64,
     address: SocketAddr,
     stop: CancellationToken,
 }
 
 impl Node {
-    /// A new, empty store. Each has an identity of its own, so that clients can
-    /// tell a restarted server, whose revisions begin anew, from the one before.
-    pub(super) fn new(address: SocketAddr, stop: CancellationToken) -> Self {
-        let store = Store::new(random());
-        Self(Arc::new(Shared {
-            newest_tx: watch::Sender::new(store.revision()),
-            deadline_tx: watch::Sender::new(None),
-            store: Mutex::new(store),
-            cluster_id: random(),
-            member_id: random(),
-            address,
-            stop,
-        }))
+    /// The server of that data from here on.
+    pub(super) fn new(data: Data, address: SocketAddr, stop: CancellationToken) -> Self {
+        data.resume();
+        let (newest, deadline) = data.with(|store| (store.revision(), store.next_deadline()));
+        let (newest_tx, deadline_tx) = (watch::Sender::new(newest), watch::Sender::new(deadline));
+        Self(Arc::new(Shared { data, newest_tx, deadline_tx, address, stop }))
     }
 
     /// Lends the store as it is now: leases whose time is over have ended. What
@@ -59,13 +49,14 @@ impl Node {
     /// # Panics
     /// When an earlier call did: the store may be half changed.
     pub(super) fn with<T>(&self, call: impl FnOnce(&mut Store, Instant) -> T) -> T {
-        let mut store = self.0.store.lock().expect("no call to the store panics");
-        let now = Instant::now();
-        store.expire(now);
-        let answer = call(&mut store, now);
-        replace(&self.0.newest_tx, store.revision());
-        replace(&self.0.deadline_tx, store.next_deadline());
-        answer
+        self.0.data.with(|store| {
+            let now = clock::now();
+            store.expire(now);
+            let answer = call(store, now);
+            replace(&self.0.newest_tx, store.revision());
+            replace(&self.0.deadline_tx, store.next_deadline());
+            answer
+        })
     }
 
     /// Ends leases when their time is over, whether anybody calls or not.
@@ -97,14 +88,14 @@ impl Node {
     }
 
     pub(super) fn member_id(&self) -> u64 {
-        self.0.member_id
+        self.0.data.member_id()
     }
 
     /// Completes a header that knows its revision.
     pub(super) fn sign(&self, header: &mut Option<pb::PbResponseHeader>) {
         let header = header.get_or_insert_default();
-        header.cluster_id = self.0.cluster_id;
-        header.member_id = self.0.member_id;
+        header.cluster_id = self.0.data.cluster_id();
+        header.member_id = self.0.data.member_id();
         header.raft_term = RAFT_TERM;
     }
 }
@@ -148,9 +139,4 @@ async fn until(deadline: Option<Instant>) {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// The standard library's random keys: 64 bits that differ from start to start.
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
 }

@@ -30,6 +30,7 @@ pub(super) use span::Span;
 pub(super) const QUOTA: usize = 256 * 1024 * 1024;
 
 /// A store of keys, in memory, with its recent past.
+#[derive(Clone)]
 pub(super) struct Store {
     history: History,
     leases: Leases,
@@ -191,6 +192,14 @@ impl Store {
     ) -> pb::PbLeaseKeepAliveResponse {
         let ttl = self.leases.renew(request.id, now).unwrap_or(0);
         pb::PbLeaseKeepAliveResponse { header: header(self.revision()), id: request.id, ttl }
+    }
+
+    /// Renews every lease.
+    pub(super) fn renew_all(&mut self, now: Instant) {
+        let ids: Vec<_> = self.leases.ids().collect();
+        for id in ids {
+            self.leases.renew(id, now);
+        }
     }
 
     /// How a lease stands; a TTL of -1 says that there is none.

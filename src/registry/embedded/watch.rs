@@ -83,6 +83,7 @@ impl WatchStream {
                 Turn::Idle => {}
             }
             tokio::select! {
+                biased;
                 heard = hear(&mut self.inbound) => {
                     if let Some(response) = self.handle(heard)? {
                         return Ok(response);

@@ -1,17 +1,24 @@
 //! How etcd is reached: endpoints, user and certificates, checked once.
 //!
 //! In: what the operator gave. Out: clients of one endpoint each, so that whoever
-//! calls decides when to go to the next one: etcd-client's own balancing keeps
-//! picking endpoints that accept connections and then say nothing. Never waits
+//! calls decides when to go to the next one: etcd-client's own balancing, which
+//! is therefore left out, keeps picking endpoints that accept connections and
+//! then say nothing. Never waits
 //! without a bound, never shows a password.
 
 use std::error::Error as _;
 use std::fmt;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
+use etcd_client::{Certificate, Channel, Client, ConnectOptions, Identity, TlsOptions};
+use futures_util::future::BoxFuture;
 use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
+use tonic::transport::Endpoint;
 
 /// Where etcd is and how it lets us in. Right by construction.
 #[derive(Clone)]
@@ -19,7 +26,17 @@ pub struct Connect {
     endpoints: Vec<String>,
     user: Option<(String, String)>,
     tls: Option<TlsOptions>,
+    dial: Option<Dial>,
 }
+
+/// Makes connections to etcd in another way than by TCP from here.
+pub type Dial = Arc<dyn Fn(Uri) -> BoxFuture<'static, io::Result<Dialed>> + Send + Sync>;
+/// A connection, however it was made.
+pub type Dialed = Box<dyn Duplex>;
+
+/// What bytes can be read from and written to.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// Certificates in PEM.
 #[derive(Clone, Default)]
@@ -57,6 +74,8 @@ pub struct Trouble(pub String);
 /// How long a connection may take. A member on another continent answers in a
 /// fraction of it; a dead one must not hold up the way to the next.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Of the kernel's own probes, for connections on which nobody asks anything.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long one small request may take. etcd elects a leader in about a second.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// etcd's own limit for a request is 1.5 MiB, but it answers with pages of them.
@@ -93,7 +112,14 @@ impl Connect {
             errors.push(error);
             None
         });
-        if errors.is_empty() { Ok(Self { endpoints: urls, user, tls }) } else { Err(errors) }
+        let connect = Self { endpoints: urls, user, tls, dial: None };
+        if errors.is_empty() { Ok(connect) } else { Err(errors) }
+    }
+
+    /// The same, with connections made by `dial`.
+    #[must_use]
+    pub fn by(self, dial: Dial) -> Self {
+        Self { dial: Some(dial), ..self }
     }
 
     /// How many endpoints there are; one at least.
@@ -114,16 +140,12 @@ impl Connect {
     /// # Errors
     /// When the endpoint does not answer, or refuses the user.
     pub async fn client(&self, attempt: usize) -> Result<Client, Trouble> {
-        let mut options = ConnectOptions::new()
-            .with_connect_timeout(CONNECT_TIMEOUT)
-            .with_tcp_keepalive(Duration::from_secs(30))
-            // A member cut off from its leader shall say so instead of waiting for it.
-            .with_require_leader(true);
-        if let Some(tls) = &self.tls {
-            options = options.with_tls(tls.clone());
-        }
+        // A member cut off from its leader shall say so instead of waiting for it.
+        let options = ConnectOptions::new().with_require_leader(true);
+        let channel = self.channel(attempt).map_err(etcd_client::Error::from)?;
         let connect = |options| {
-            bounded(CALL_TIMEOUT, Client::connect([self.endpoint(attempt)], Some(options)))
+            let channel = Channel::Tonic(channel.clone());
+            bounded(CALL_TIMEOUT, Client::from_channel(channel, Some(options)))
         };
         let Some((user, password)) = &self.user else { return connect(options).await };
         let with_user = options.clone().with_user(user, password).with_auto_token_refresh(true);
@@ -132,6 +154,25 @@ impl Connect {
             Err(Trouble(reason)) if reason.contains(AUTH_OFF) => connect(options).await,
             answer => answer,
         }
+    }
+
+    /// Connects when it is first used.
+    fn channel(
+        &self,
+        attempt: usize,
+    ) -> Result<tonic::transport::Channel, tonic::transport::Error> {
+        let mut endpoint = Endpoint::from_shared(self.endpoint(attempt).to_owned())?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_keepalive(Some(KEEPALIVE));
+        if let Some(tls) = &self.tls {
+            endpoint = endpoint.tls_config(tls.clone())?;
+        }
+        let Some(dial) = self.dial.clone() else { return Ok(endpoint.connect_lazy()) };
+        let dial = tower::service_fn(move |uri| {
+            let dialing = dial(uri);
+            async { dialing.await.map(TokioIo::new) }
+        });
+        Ok(endpoint.connect_with_connector_lazy(dial))
     }
 }
 
@@ -222,7 +263,7 @@ fn options(tls: &Tls) -> Result<TlsOptions, ConnectError> {
         options = options.identity(Identity::from_pem(certificate, key));
     }
     // Reads the certificates now, so that a bad one is an error at the start.
-    tonic::transport::Endpoint::from_static("https://etcd:2379")
+    Endpoint::from_static("https://etcd:2379")
         .tls_config(options.clone())
         .map_err(|error| ConnectError::Tls(Trouble::from(etcd_client::Error::from(error)).0))?;
     Ok(options)

@@ -16,6 +16,7 @@ use super::batch::{Batch, Batches, Leases};
 use super::connect::{CALL_TIMEOUT, MESSAGE_MAX, Trouble, bounded};
 use super::doubt::Doubts;
 use super::prefixes::{Prefixes, Range};
+use crate::clock;
 use crate::registry::Event;
 
 /// How often etcd is asked for a sign of life.
@@ -42,7 +43,7 @@ pub(super) struct Follow<'a> {
 
 impl Follow<'_> {
     pub(super) async fn run(&self, client: &Client, listed: i64, leases: Leases) -> Ended {
-        let mut heard = Instant::now();
+        let mut heard = clock::now();
         let mut stream = match self.open(client, listed).await {
             Ok(stream) => stream,
             Err(trouble) => return Ended::Lost { heard, trouble },
@@ -56,7 +57,7 @@ impl Follow<'_> {
         // for a slow listener nothing is asked, so nothing can be answered.
         let mut asked: Option<Instant> = None;
         loop {
-            let silent_at = asked.unwrap_or_else(Instant::now) + SILENCE_MAX;
+            let silent_at = asked.unwrap_or_else(clock::now) + SILENCE_MAX;
             let lost = |trouble| Ended::Lost { heard, trouble };
             let response = tokio::select! {
                 biased;
@@ -76,7 +77,7 @@ impl Follow<'_> {
                     if let Err(trouble) = bounded(CALL_TIMEOUT, stream.request_progress()).await {
                         return lost(trouble);
                     }
-                    asked.get_or_insert_with(Instant::now);
+                    asked.get_or_insert_with(clock::now);
                     continue;
                 }
                 () = sleep_until(silent_at.into()), if asked.is_some() => {
@@ -86,7 +87,7 @@ impl Follow<'_> {
             if response.canceled {
                 return lost(canceled(&response.cancel_reason, response.compact_revision));
             }
-            heard = Instant::now();
+            heard = clock::now();
             asked = None;
             let idle = response.events.is_empty() && !response.fragment;
             for batch in batches.take(response, self.prefixes) {

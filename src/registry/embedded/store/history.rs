@@ -22,6 +22,7 @@ pub(in crate::registry::embedded) const KEPT_BYTES: usize = 64 * 1024 * 1024;
 const OVERHEAD: usize = 200;
 
 /// What the store holds, now and lately.
+#[derive(Clone)]
 pub(super) struct History {
     keys: BTreeMap<Arc<[u8]>, Vec<Version>>,
     /// The last one is revision `revision`, the others lead up to it.
@@ -56,6 +57,7 @@ struct Live {
     lease: i64,
 }
 
+#[derive(Clone)]
 struct Logged {
     changes: Vec<Change>,
     bytes: usize,

@@ -19,6 +19,7 @@ const TTL_MAX: i64 = 9_000_000_000;
 const LEASES_MAX: usize = 500_000;
 
 /// All leases that live.
+#[derive(Clone)]
 pub(super) struct Leases {
     by_id: HashMap<i64, Lease>,
     by_deadline: BTreeSet<(Instant, i64)>,
@@ -26,6 +27,7 @@ pub(super) struct Leases {
     seed: u64,
 }
 
+#[derive(Clone)]
 struct Lease {
     /// Seconds.
     granted: i64,

@@ -1,0 +1,66 @@
+//! What a server serves: the store, and whose it is.
+//!
+//! In: nothing, or another's data. Out: a handle that outlives servers, so that
+//! one can be started again with what it had, or with an older copy. The lock
+//! never leaves this file.
+
+use std::sync::{Arc, Mutex};
+
+use super::store::Store;
+use crate::{clock, seed};
+
+/// A store with its identity; a clone is the same store.
+#[derive(Clone)]
+pub struct Data(Arc<Shared>);
+
+struct Shared {
+    store: Mutex<Store>,
+    cluster_id: u64,
+    member_id: u64,
+}
+
+impl Data {
+    /// An empty store. Each has an identity of its own, so that clients can tell
+    /// it, whose revisions begin anew, from any before.
+    #[must_use]
+    pub fn new() -> Self {
+        let store = Mutex::new(Store::new(seed::random()));
+        Self(Arc::new(Shared { store, cluster_id: seed::random(), member_id: seed::random() }))
+    }
+
+    /// What it is now, to go back to: a store of its own under the same identity.
+    #[must_use]
+    pub fn backup(&self) -> Self {
+        let Shared { cluster_id, member_id, .. } = *self.0;
+        let store = Mutex::new(self.with(|store| store.clone()));
+        Self(Arc::new(Shared { store, cluster_id, member_id }))
+    }
+
+    /// For a server that starts: leases have all of their time before them, as
+    /// with an etcd that starts, for while nobody served none could be renewed.
+    pub(super) fn resume(&self) {
+        self.with(|store| store.renew_all(clock::now()));
+    }
+
+    /// Lends the store.
+    ///
+    /// # Panics
+    /// When an earlier call did: the store may be half changed.
+    pub(super) fn with<T>(&self, call: impl FnOnce(&mut Store) -> T) -> T {
+        call(&mut self.0.store.lock().expect("no call to the store panics"))
+    }
+
+    pub(super) fn cluster_id(&self) -> u64 {
+        self.0.cluster_id
+    }
+
+    pub(super) fn member_id(&self) -> u64 {
+        self.0.member_id
+    }
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self::new()
+    }
+}
