@@ -185,7 +185,7 @@ impl Balancer {
         if view.has_closed() {
             return Err(closing());
         }
-        if *view.known().borrow() == Known::Syncing {
+        if view.known() == Known::Syncing {
             return Err(Status::unavailable("the registry has not been read yet"));
         }
         let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());

@@ -8,27 +8,30 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dashmap::DashMap;
-use tokio::sync::{mpsc, watch};
-use tokio::time::sleep_until;
+use tokio::sync::watch;
 
-use crate::clock;
 use crate::model::{BackendAddr, Endpoint, ServiceName, Target};
 use crate::registry::{Event, Key, Rejected};
 
 mod doubts;
+mod drive;
 mod group;
 mod guard;
 mod index;
 mod snapshot;
+mod topic;
 mod unleased;
 
 pub use doubts::{Answer, Doubt, Doubts, Held, Rules};
+pub use drive::drive;
 use group::Group;
 use index::{Index, Touched};
 pub use snapshot::{Known, ServiceSnapshot, Status};
+use topic::Rounds;
+pub use topic::{Listener, Topic};
 
 /// Everything that can change the world.
 #[derive(Debug)]
@@ -72,8 +75,8 @@ pub struct Catalog(Arc<Shared>);
 
 /// What one typed name means, now and later. Ends when the catalog closes.
 pub struct Subscription {
-    /// The newest.
-    pub known: watch::Receiver<Known>,
+    /// The newest, and who listens.
+    pub topic: Arc<Topic>,
     catalog: Catalog,
     target: Target,
 }
@@ -89,76 +92,6 @@ struct Shared {
     changes: watch::Sender<u64>,
     rules: Rules,
     closed: AtomicBool,
-}
-
-/// Applies inputs until all senders are gone. Inputs that wait are applied
-/// together, so that a burst costs each service one publication.
-pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog) {
-    let mut index = Index::new(catalog.0.rules);
-    let mut touched = Touched::default();
-    loop {
-        let due = index.due();
-        let input = tokio::select! {
-            input = inputs.recv() => match input {
-                Some(input) => Some(input),
-                None => return,
-            },
-            () = sleep_until(due.unwrap_or_else(clock::now).into()), if due.is_some() => None,
-        };
-        let before = catalog.status();
-        let mut status = before.clone();
-        let now = clock::now();
-        if let Some(input) = input {
-            take_in(&mut index, &mut status, &mut touched, input, now);
-        }
-        while let Ok(input) = inputs.try_recv() {
-            take_in(&mut index, &mut status, &mut touched, input, now);
-        }
-        index.pass(now, &mut touched);
-        status.keys = index.keys();
-        catalog.publish(&mut index, touched.take(), &before, status);
-    }
-}
-
-fn take_in(
-    index: &mut Index,
-    status: &mut Status,
-    touched: &mut Touched,
-    input: Input,
-    now: Instant,
-) {
-    let event = match input {
-        Input::Hosts(resolved) => return index.resolved(resolved, touched),
-        Input::Probed(addr, answer) => return index.probed(addr, answer, touched),
-        Input::Release(service) => return index.release(service, touched),
-        Input::Restored(restored) if !status.synced => {
-            status.synced = true;
-            status.restored = Some(restored.saved.clone());
-            return index.restore(restored, now, touched);
-        }
-        Input::Restored(_) => return,
-        Input::Registry(event) => event,
-    };
-    match &event {
-        Event::Reset { revision, .. } | Event::Apply { revision, .. } => {
-            if let Some((since, _)) = status.stale.take() {
-                tracing::info!(revision, silent_for = ?now.duration_since(since), "registry is heard again");
-            }
-            if matches!(event, Event::Reset { .. }) {
-                status.synced = true;
-                status.restored = None;
-            }
-            status.revision = *revision;
-            status.heard = Some(now);
-        }
-        Event::Stale { since, reason } => {
-            if status.stale.is_none() {
-                tracing::warn!(reason, "registry is not heard: serving what was last read");
-            }
-            status.stale = Some((*since, reason.clone()));
-        }
-    }
-    index.apply(event, now, touched);
 }
 
 impl Catalog {
@@ -212,26 +145,17 @@ impl Catalog {
         if self.0.closed.load(Ordering::SeqCst) {
             return None;
         }
-        let known = match group.subscribers.get(&target.name) {
-            Some(sender) => sender.subscribe(),
-            None => {
-                // Asked under the group's lock too: the first announcement takes
-                // each lock after it has said that all is read.
-                let synced = self.0.status.borrow().synced;
-                let now = if synced { group.known(&target.name) } else { Known::Syncing };
-                let (sender, receiver) = watch::channel(now);
-                group.subscribers.insert(target.name.clone(), sender);
-                receiver
-            }
-        };
+        // Asked under the group's lock too: the first announcement takes each
+        // lock after it has said that all is read.
+        let topic = group.subscribe(&target.name, self.0.status.borrow().synced);
         drop(group);
-        Some(Subscription { known, catalog: self.clone(), target: target.clone() })
+        Some(Subscription { topic, catalog: self.clone(), target: target.clone() })
     }
 
     /// Ends every subscription, and refuses new ones.
     pub fn close(&self) {
         self.0.closed.store(true, Ordering::SeqCst);
-        self.0.groups.iter_mut().for_each(|mut group| group.subscribers.clear());
+        self.0.groups.iter_mut().for_each(|mut group| group.close());
     }
 
     /// Every service that has a backend, sorted by name.
@@ -300,11 +224,19 @@ impl Catalog {
         self.0.changes.subscribe()
     }
 
-    fn publish(&self, index: &mut Index, touched: Touched, before: &Status, status: Status) {
+    fn publish(
+        &self,
+        index: &mut Index,
+        touched: Touched,
+        before: &Status,
+        status: Status,
+        rounds: &mut Rounds,
+    ) {
         let first = status.synced && !before.synced;
         let revision = status.revision;
         for service in &touched.services {
-            self.publish_service(service, index.snapshot(service, revision).map(Arc::new));
+            let snapshot = index.snapshot(service, revision).map(Arc::new);
+            self.publish_service(service, snapshot, rounds);
         }
         if !touched.services.is_empty() {
             self.0.changes.send_modify(|changes| *changes += 1);
@@ -333,7 +265,7 @@ impl Catalog {
                 }
                 None => tracing::info!(revision, services, keys = index.keys(), "registry is read"),
             }
-            self.0.groups.iter_mut().for_each(|group| group.announce());
+            self.0.groups.iter_mut().for_each(|group| group.announce(rounds));
         }
     }
 
@@ -354,12 +286,21 @@ impl Catalog {
         }
     }
 
-    fn publish_service(&self, service: &ServiceName, snapshot: Option<Arc<ServiceSnapshot>>) {
+    fn publish_service(
+        &self,
+        service: &ServiceName,
+        snapshot: Option<Arc<ServiceSnapshot>>,
+        rounds: &mut Rounds,
+    ) {
         let canonical = service.canonical();
+        // Before, nothing may be concluded from absence.
+        let synced = self.0.status.borrow().synced;
         let Some(snapshot) = snapshot else {
             if let Some(mut group) = self.0.groups.get_mut(&canonical) {
                 group.services.remove(service);
-                group.announce_if(self.0.status.borrow().synced);
+                if synced {
+                    group.announce(rounds);
+                }
             }
             self.0.groups.remove_if(&canonical, |_, group| group.is_unused());
             return;
@@ -371,17 +312,15 @@ impl Catalog {
         }
         tracing::debug!(%service, endpoints = snapshot.endpoints.len(), "service changed");
         group.services.insert(service.clone(), snapshot);
-        group.announce_if(self.0.status.borrow().synced);
+        if synced {
+            group.announce(rounds);
+        }
     }
 
     fn release(&self, target: &Target) {
         let canonical = target.canonical();
         if let Some(mut group) = self.0.groups.get_mut(&canonical) {
-            // One receiver is the one that is going.
-            let unused = |sender: &watch::Sender<Known>| sender.receiver_count() <= 1;
-            if group.subscribers.get(&target.name).is_some_and(unused) {
-                group.subscribers.remove(&target.name);
-            }
+            group.unsubscribe(&target.name);
         }
         self.0.groups.remove_if(&canonical, |_, group| group.is_unused());
     }

@@ -16,7 +16,8 @@ use crate::load::Calls;
 use crate::model::{ClientKind, ServiceName};
 use crate::telemetry::ClientView;
 
-use super::views::{Version, View};
+use super::session::Told;
+use super::views::View;
 
 /// All rows.
 #[derive(Default)]
@@ -60,8 +61,8 @@ struct Now {
     revision: i64,
     told_at: Instant,
     calls: Calls,
-    /// What of its view it has seen; nothing at first.
-    seen: Option<Version>,
+    /// The newest of its view that it has seen; none at first.
+    seen: u64,
     /// Since when there has been something newer.
     behind_since: Option<Instant>,
 }
@@ -82,7 +83,7 @@ impl Clients {
             revision: 0,
             told_at: opened,
             calls: Calls::default(),
-            seen: None,
+            seen: 0,
             behind_since: None,
         };
         let row = Arc::new(Row { peer, opened, view, leave, now: Mutex::new(now) });
@@ -111,23 +112,25 @@ impl Registered {
     }
 
     /// The stream has been asked for what is new, and knows this.
-    pub(super) fn saw(&self, version: Version) {
+    pub(super) fn saw(&self, version: u64) {
         let mut now = self.row.now.lock().unwrap_or_else(PoisonError::into_inner);
-        now.seen = Some(version);
+        now.seen = version;
         now.behind_since = None;
     }
 
-    /// The stream was handed something new.
+    /// The same, and it was handed something new.
     pub(super) fn told(
         &self,
-        what: &'static str,
-        entries: usize,
+        version: u64,
+        told: &Told,
         meaning: Option<(&ServiceName, i64)>,
         at: Instant,
     ) {
         let mut now = self.row.now.lock().unwrap_or_else(PoisonError::into_inner);
-        now.told = what;
-        now.entries = entries;
+        now.seen = version;
+        now.behind_since = None;
+        now.told = told.what;
+        now.entries = told.entries;
         now.told_at = at;
         match meaning {
             Some((service, revision)) => {
@@ -157,7 +160,7 @@ impl Drop for Registered {
 impl Row {
     fn let_go_if_stalled(&self, at: Instant) -> bool {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.seen == Some(self.view.version()) {
+        if now.seen == self.view.version() {
             now.behind_since = None;
             return false;
         }

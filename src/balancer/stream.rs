@@ -8,22 +8,20 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::Body;
 use prost::Message;
-use tokio_stream::Stream;
-use tokio_stream::wrappers::WatchStream;
 use tonic::Status;
 
-use crate::catalog::Known;
+use crate::catalog::{Known, Listener};
+use crate::clock;
 use crate::http2::{Incoming, Outgoing, Part, Pieces};
 
 use super::clients::Registered;
 use super::message::{self, Messages};
 use super::session::{self, Session};
-use super::views::{Version, View};
+use super::views::View;
 use super::{Shared, pb};
 
 use pb::load_balance_request::LoadBalanceRequestType as Kind;
@@ -36,8 +34,7 @@ pub(crate) struct BalanceStream {
     session: Session,
     client: Registered,
     shared: Arc<Shared>,
-    /// Before `view`, for a view ends when its last receiver has.
-    known: WatchStream<Known>,
+    listener: Listener,
     view: Arc<View>,
     ended: bool,
 }
@@ -54,8 +51,8 @@ impl BalanceStream {
         shared: Arc<Shared>,
         view: Arc<View>,
     ) -> Self {
-        let known = WatchStream::new(view.known());
-        Self { requests, messages, session, client, shared, known, view, ended: false }
+        let listener = view.listen();
+        Self { requests, messages, session, client, shared, listener, view, ended: false }
     }
 
     /// Reads what the client sent. Ready when there will be no more, with the
@@ -106,19 +103,20 @@ impl BalanceStream {
     fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<Option<Pieces>> {
         let counters = &self.shared.counters;
         loop {
-            let Some(known) = ready!(Pin::new(&mut self.known).poll_next(cx)) else {
+            let Some((version, known)) = ready!(self.listener.poll_known(cx)) else {
                 return Poll::Ready(None);
             };
-            self.client.saw(Version::of(&known));
             // A name whose service was there and is not: never to be taken
             // from a registry that has not been read.
             if known == Known::Syncing {
+                self.client.saw(version);
                 continue;
             }
             let list = self.view.list(&known);
             let directive =
                 session::directive(list, self.shared.settings.when_empty, self.client.kind());
             let Some(told) = self.session.tell(directive) else {
+                self.client.saw(version);
                 counters.lists_suppressed.increment();
                 continue;
             };
@@ -127,8 +125,7 @@ impl BalanceStream {
                 _ => &counters.lists_sent,
             };
             sent.increment();
-            let meaning = session::meaning(&known);
-            self.client.told(told.what, told.entries, meaning, Instant::now());
+            self.client.told(version, &told, session::meaning(&known), clock::now());
             return Poll::Ready(Some(told.frame));
         }
     }

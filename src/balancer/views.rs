@@ -7,9 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use tokio::sync::watch;
-
-use crate::catalog::{Catalog, Known, ServiceSnapshot, Subscription};
+use crate::catalog::{Catalog, Known, Listener, ServiceSnapshot, Subscription};
 use crate::model::Target;
 use crate::policy;
 use crate::telemetry::Counters;
@@ -30,10 +28,6 @@ pub(super) struct View {
     latest: Mutex<Option<Latest>>,
     owner: Arc<Views>,
 }
-
-/// Tells one state of a view from another, for as long as either is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Version(usize);
 
 struct Latest {
     of: Arc<ServiceSnapshot>,
@@ -66,18 +60,23 @@ impl Views {
 
 impl View {
     /// What is known of the target's service, now and later.
-    pub(super) fn known(&self) -> watch::Receiver<Known> {
-        self.subscription.known.clone()
+    pub(super) fn listen(&self) -> Listener {
+        Listener::new(self.subscription.topic.clone())
     }
 
-    /// The newest state there is.
-    pub(super) fn version(&self) -> Version {
-        Version::of(&self.subscription.known.borrow())
+    /// What is known now.
+    pub(super) fn known(&self) -> Known {
+        self.subscription.topic.known()
+    }
+
+    /// Which is the newest there is to know.
+    pub(super) fn version(&self) -> u64 {
+        self.subscription.topic.version()
     }
 
     /// Whether the catalog has closed since: then nothing more will be known.
     pub(super) fn has_closed(&self) -> bool {
-        self.subscription.known.has_changed().is_err()
+        self.subscription.topic.has_closed()
     }
 
     /// The list to send, the very same to every stream; `None` when there is
@@ -112,16 +111,6 @@ impl View {
             tracing::warn!(%service, cut, "list is over the size clients take: its end is cut off");
         }
         Some(list)
-    }
-}
-
-impl Version {
-    pub(super) fn of(known: &Known) -> Self {
-        Self(match known {
-            Known::Syncing => 0,
-            Known::Absent => 1,
-            Known::Present(snapshot) => Arc::as_ptr(snapshot) as usize,
-        })
     }
 }
 

@@ -6,10 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
 use crate::model::{ServiceName, name};
 
+use super::topic::{Rounds, Topic};
 use super::{Known, ServiceSnapshot};
 
 /// The services that share a canonical name (nearly always one), and who asked
@@ -17,7 +16,13 @@ use super::{Known, ServiceSnapshot};
 #[derive(Default)]
 pub(super) struct Group {
     pub(super) services: BTreeMap<ServiceName, Arc<ServiceSnapshot>>,
-    pub(super) subscribers: BTreeMap<Arc<str>, watch::Sender<Known>>,
+    topics: BTreeMap<Arc<str>, Asked>,
+}
+
+/// A spelling, and how many subscriptions it has.
+struct Asked {
+    topic: Arc<Topic>,
+    times: usize,
 }
 
 impl Group {
@@ -32,24 +37,40 @@ impl Group {
         }
     }
 
-    pub(super) fn announce_if(&self, synced: bool) {
-        if synced {
-            self.announce();
+    /// What a spelling means, from now on.
+    pub(super) fn subscribe(&mut self, typed: &Arc<str>, synced: bool) -> Arc<Topic> {
+        if !self.topics.contains_key(typed) {
+            let now = if synced { self.known(typed) } else { Known::Syncing };
+            self.topics.insert(typed.clone(), Asked { topic: Topic::new(now), times: 0 });
+        }
+        let asked = self.topics.get_mut(typed).expect("it is there or was put there");
+        asked.times += 1;
+        asked.topic.clone()
+    }
+
+    /// One subscription less.
+    pub(super) fn unsubscribe(&mut self, typed: &Arc<str>) {
+        if let Some(asked) = self.topics.get_mut(typed) {
+            asked.times -= 1;
+            if asked.times == 0 {
+                self.topics.remove(typed);
+            }
         }
     }
 
-    pub(super) fn announce(&self) {
-        for (typed, sender) in &self.subscribers {
-            let new = self.known(typed);
-            sender.send_if_modified(|current| {
-                let differs = *current != new;
-                *current = new;
-                differs
-            });
+    /// Tells each spelling what it means now.
+    pub(super) fn announce(&self, rounds: &mut Rounds) {
+        for (typed, asked) in &self.topics {
+            asked.topic.publish(self.known(typed), rounds);
         }
+    }
+
+    /// Ends every subscription.
+    pub(super) fn close(&mut self) {
+        std::mem::take(&mut self.topics).values().for_each(|asked| asked.topic.close());
     }
 
     pub(super) fn is_unused(&self) -> bool {
-        self.services.is_empty() && self.subscribers.is_empty()
+        self.services.is_empty() && self.topics.is_empty()
     }
 }

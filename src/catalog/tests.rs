@@ -1,5 +1,10 @@
 //! Inputs in, subscriptions out.
 
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::drive::take_in;
 use super::*;
 use crate::model::{HostPort, Weight, Zone};
 use crate::registry::{Cause, Change, Entry, Registration};
@@ -61,7 +66,8 @@ impl World {
         let mut touched = Touched::default();
         take_in(&mut self.index, &mut status, &mut touched, input, self.now);
         self.index.pass(self.now, &mut touched);
-        self.catalog.publish(&mut self.index, touched, &before, status);
+        let rounds = &mut Rounds::default();
+        self.catalog.publish(&mut self.index, touched, &before, status, rounds);
     }
 }
 
@@ -79,13 +85,13 @@ fn show(known: &Known) -> String {
 #[test]
 fn nothing_is_concluded_before_the_first_reading() {
     let mut world = World::new();
-    let mut waiting = world.catalog.subscribe(&target("hello")).unwrap();
-    assert_eq!(show(&waiting.known.borrow_and_update()), "syncing");
+    let waiting = world.catalog.subscribe(&target("hello")).unwrap();
+    assert_eq!(show(&waiting.topic.known()), "syncing");
     world.say(put(entry("hello", "10.0.0.1:80")));
-    assert!(!waiting.known.has_changed().unwrap());
+    assert_eq!(show(&waiting.topic.known()), "syncing");
     assert_eq!(show(&world.catalog.lookup(&target("hello"))), "syncing");
     world.say(reset(vec![entry("other", "10.0.0.1:80")]));
-    assert_eq!(show(&waiting.known.borrow_and_update()), "absent");
+    assert_eq!(show(&waiting.topic.known()), "absent");
     assert_eq!(show(&world.catalog.lookup(&target("other"))), "other 10.0.0.1:80");
 }
 
@@ -93,44 +99,44 @@ fn nothing_is_concluded_before_the_first_reading() {
 fn a_client_that_came_first_hears_of_the_first_server() {
     let mut world = World::new();
     world.say(reset(Vec::new()));
-    let mut early = world.catalog.subscribe(&target("game.dev.zone:443")).unwrap();
-    assert_eq!(show(&early.known.borrow_and_update()), "absent");
+    let early = world.catalog.subscribe(&target("game.dev.zone:443")).unwrap();
+    assert_eq!(show(&early.topic.known()), "absent");
     world.say(put(entry("dev/game", "10.0.0.1:80")));
-    assert_eq!(show(&early.known.borrow_and_update()), "dev/game 10.0.0.1:80");
+    assert_eq!(show(&early.topic.known()), "dev/game 10.0.0.1:80");
     world.say(delete(entry("dev/game", "10.0.0.1:80")));
-    assert_eq!(show(&early.known.borrow_and_update()), "absent");
+    assert_eq!(show(&early.topic.known()), "absent");
 }
 
 #[test]
 fn an_exact_match_wins_and_case_folds_only_without_one() {
     let mut world = World::new();
     world.say(reset(vec![entry("Hello", "10.0.0.1:80")]));
-    let mut lower = world.catalog.subscribe(&target("hello")).unwrap();
-    assert_eq!(show(&lower.known.borrow_and_update()), "Hello 10.0.0.1:80");
+    let lower = world.catalog.subscribe(&target("hello")).unwrap();
+    assert_eq!(show(&lower.topic.known()), "Hello 10.0.0.1:80");
     world.say(put(entry("hello", "10.0.0.2:80")));
-    assert_eq!(show(&lower.known.borrow_and_update()), "hello 10.0.0.2:80");
+    assert_eq!(show(&lower.topic.known()), "hello 10.0.0.2:80");
     assert_eq!(show(&world.catalog.lookup(&target("Hello"))), "Hello 10.0.0.1:80");
     assert_eq!(show(&world.catalog.lookup(&target("HELLO"))), "Hello 10.0.0.1:80");
     world.say(delete(entry("hello", "10.0.0.2:80")));
-    assert_eq!(show(&lower.known.borrow_and_update()), "Hello 10.0.0.1:80");
+    assert_eq!(show(&lower.topic.known()), "Hello 10.0.0.1:80");
 }
 
 #[test]
 fn only_what_differs_wakes_anyone() {
     let mut world = World::new();
     world.say(reset(vec![entry("hello", "10.0.0.1:80")]));
-    let mut hello = world.catalog.subscribe(&target("hello")).unwrap();
-    hello.known.mark_unchanged();
+    let hello = world.catalog.subscribe(&target("hello")).unwrap();
+    let version = hello.topic.version();
     world.say(put(entry("hello", "10.0.0.1:80")));
     world.say(put(entry("world", "10.0.0.1:80")));
     world.say(reset(vec![entry("hello", "10.0.0.1:80")]));
     let since = Instant::now();
     world.say(Input::Registry(Event::Stale { since, reason: "gone".into() }));
-    assert!(!hello.known.has_changed().unwrap());
+    assert_eq!(hello.topic.version(), version);
     assert!(world.catalog.status().stale.is_some());
     world.say(Input::Registry(Event::Apply { revision: 9, changes: Vec::new() }));
     assert_eq!((world.catalog.status().stale, world.catalog.status().revision), (None, 9));
-    assert!(!hello.known.has_changed().unwrap());
+    assert_eq!(hello.topic.version(), version);
 }
 
 #[test]
@@ -155,7 +161,7 @@ fn closing_ends_every_subscription() {
     let catalog = Catalog::new();
     let subscription = catalog.subscribe(&target("hello")).unwrap();
     catalog.close();
-    assert!(subscription.known.has_changed().is_err());
+    assert!(subscription.topic.has_closed());
     assert!(catalog.subscribe(&target("hello")).is_none());
 }
 
@@ -183,9 +189,9 @@ async fn the_driver_applies_a_burst_and_ends_with_its_sources() {
         inputs_tx.send(put(entry("hello", &format!("10.0.0.{i}:80")))).await.unwrap();
     }
     drop(inputs_tx);
-    let mut hello = catalog.subscribe(&target("hello")).unwrap();
+    let hello = catalog.subscribe(&target("hello")).unwrap();
     drive(inputs_rx, catalog.clone()).await;
-    let Known::Present(snapshot) = hello.known.borrow_and_update().clone() else { panic!() };
+    let Known::Present(snapshot) = hello.topic.known() else { panic!() };
     assert_eq!(snapshot.endpoints.len(), 5);
     assert_eq!(catalog.status().keys, 5);
 }
@@ -220,15 +226,15 @@ impl World {
 fn a_key_that_flaps_is_no_change() {
     let mut world = World::with(RULES);
     world.say(reset(many(1..=2)));
-    let mut hello = world.catalog.subscribe(&target("hello")).unwrap();
-    hello.known.mark_unchanged();
+    let hello = world.catalog.subscribe(&target("hello")).unwrap();
+    let version = hello.topic.version();
     for _ in 0..3 {
         world.say(gone(many(1..=1), Cause::InDoubt));
         assert_eq!(world.catalog.doubts().held_len(), 1);
         world.say(put(many(1..=1).remove(0)));
         assert_eq!(*world.catalog.doubts(), Doubts::default());
     }
-    assert!(!hello.known.has_changed().unwrap());
+    assert_eq!(hello.topic.version(), version);
 }
 
 #[test]
@@ -319,10 +325,10 @@ fn a_saved_state_serves_until_the_registry_is_read_and_then_is_in_doubt() {
     world.say(Input::Restored(Restored { saved: "then".into(), age, services }));
     assert_eq!(world.catalog.status().restored.as_deref(), Some("then"));
     assert_eq!((world.hello(), world.catalog.doubts().held_len()), (4, 0));
-    let mut hello = world.catalog.subscribe(&target("hello")).unwrap();
-    hello.known.mark_unchanged();
+    let hello = world.catalog.subscribe(&target("hello")).unwrap();
+    let version = hello.topic.version();
     world.say(reset(many(1..=3)));
-    assert!(!hello.known.has_changed().unwrap(), "the same list");
+    assert_eq!(hello.topic.version(), version, "the same list");
     assert_eq!(world.catalog.status().restored, None);
     assert_eq!((world.hello(), world.catalog.doubts().held_len()), (4, 1));
     world.now += RULES.keep - age;

@@ -1,0 +1,88 @@
+//! The catalog's one task.
+//!
+//! In: inputs, and the time. Out: what they change, published, and those woken
+//! who listen. It waits for nobody: a reader finds the newest when it comes.
+
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tokio::time::sleep_until;
+
+use crate::clock;
+use crate::registry::Event;
+
+use super::index::{Index, Touched};
+use super::topic::Rounds;
+use super::{Catalog, Input, Status};
+
+/// Applies inputs until all senders are gone. Inputs that wait are applied
+/// together, so that a burst costs each service one publication.
+pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog) {
+    let mut index = Index::new(catalog.0.rules);
+    let mut touched = Touched::default();
+    let mut rounds = Rounds::default();
+    loop {
+        let due = index.due();
+        let input = tokio::select! {
+            input = inputs.recv() => match input {
+                Some(input) => Some(input),
+                None => return,
+            },
+            () = sleep_until(due.unwrap_or_else(clock::now).into()), if due.is_some() => None,
+            () = rounds.slice() => continue,
+        };
+        let before = catalog.status();
+        let mut status = before.clone();
+        let now = clock::now();
+        if let Some(input) = input {
+            take_in(&mut index, &mut status, &mut touched, input, now);
+        }
+        while let Ok(input) = inputs.try_recv() {
+            take_in(&mut index, &mut status, &mut touched, input, now);
+        }
+        index.pass(now, &mut touched);
+        status.keys = index.keys();
+        catalog.publish(&mut index, touched.take(), &before, status, &mut rounds);
+    }
+}
+
+pub(super) fn take_in(
+    index: &mut Index,
+    status: &mut Status,
+    touched: &mut Touched,
+    input: Input,
+    now: Instant,
+) {
+    let event = match input {
+        Input::Hosts(resolved) => return index.resolved(resolved, touched),
+        Input::Probed(addr, answer) => return index.probed(addr, answer, touched),
+        Input::Release(service) => return index.release(service, touched),
+        Input::Restored(restored) if !status.synced => {
+            status.synced = true;
+            status.restored = Some(restored.saved.clone());
+            return index.restore(restored, now, touched);
+        }
+        Input::Restored(_) => return,
+        Input::Registry(event) => event,
+    };
+    match &event {
+        Event::Reset { revision, .. } | Event::Apply { revision, .. } => {
+            if let Some((since, _)) = status.stale.take() {
+                tracing::info!(revision, silent_for = ?now.duration_since(since), "registry is heard again");
+            }
+            if matches!(event, Event::Reset { .. }) {
+                status.synced = true;
+                status.restored = None;
+            }
+            status.revision = *revision;
+            status.heard = Some(now);
+        }
+        Event::Stale { since, reason } => {
+            if status.stale.is_none() {
+                tracing::warn!(reason, "registry is not heard: serving what was last read");
+            }
+            status.stale = Some((*since, reason.clone()));
+        }
+    }
+    index.apply(event, now, touched);
+}

@@ -1,0 +1,178 @@
+//! Who is woken when, counted.
+
+use std::sync::atomic::AtomicUsize;
+use std::task::Wake;
+
+use super::*;
+use crate::catalog::ServiceSnapshot;
+use crate::model::{BackendAddr, Endpoint, ServiceName, Weight};
+
+/// How often one listener was woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Listeners that wait, and what wakes them.
+struct Crowd {
+    topic: Arc<Topic>,
+    listeners: Vec<(Listener, Arc<Woken>)>,
+}
+
+impl Crowd {
+    fn new(count: usize) -> Self {
+        let topic = Topic::new(Known::Absent);
+        let listener = |_| (Listener::new(topic.clone()), Arc::<Woken>::default());
+        let mut crowd = Self { listeners: (0..count).map(listener).collect(), topic };
+        assert_eq!(crowd.poll(), count);
+        assert_eq!(crowd.poll(), 0);
+        crowd
+    }
+
+    /// Polls all, and says how many had something new.
+    fn poll(&mut self) -> usize {
+        let poll = |(listener, woken): &mut (Listener, Arc<Woken>)| {
+            let waker = Waker::from(woken.clone());
+            listener.poll_known(&mut Context::from_waker(&waker)).is_ready()
+        };
+        self.listeners.iter_mut().map(poll).filter(|&ready| ready).count()
+    }
+
+    /// How many were woken so often.
+    fn woken(&self, times: usize) -> usize {
+        let times = |(_, woken): &&(_, Arc<Woken>)| woken.0.load(Ordering::Relaxed) == times;
+        self.listeners.iter().filter(times).count()
+    }
+}
+
+fn present(ports: &[u16]) -> Known {
+    let endpoint = |&port: &u16| Endpoint {
+        id: format!("{port:05}").into(),
+        addr: BackendAddr::new([10, 0, 0, 1].into(), port).unwrap(),
+        weight: Weight::DEFAULT,
+        meta: Arc::default(),
+    };
+    let endpoints = ports.iter().map(endpoint).collect();
+    let name = ServiceName::new("hello").unwrap();
+    Known::Present(Arc::new(ServiceSnapshot { name, revision: 1, endpoints }))
+}
+
+/// Runs rounds until nothing is left to wake, now or later.
+async fn run(rounds: &mut Rounds) -> usize {
+    let mut slices = 0;
+    while !(rounds.running.is_empty() && rounds.due.is_empty()) {
+        rounds.slice().await;
+        slices += 1;
+    }
+    slices
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_are_woken_once_in_slices() {
+    let mut crowd = Crowd::new(1_000);
+    let mut rounds = Rounds::default();
+    crowd.topic.publish(present(&[1]), &mut rounds);
+    assert_eq!(crowd.woken(0), 1_000);
+    rounds.slice().await;
+    assert_eq!(crowd.woken(1), SLICE);
+    let slices = run(&mut rounds).await + 1;
+    assert_eq!((crowd.woken(1), crowd.poll()), (1_000, 1_000));
+    assert!(slices >= 1_000 / SLICE, "{slices}");
+    // The same again is nothing new.
+    crowd.topic.publish(present(&[1]), &mut rounds);
+    assert!(rounds.running.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_name_waits_for_one_slice_of_a_large_one() {
+    let (large, small) = (Crowd::new(10_000), Crowd::new(1));
+    let mut rounds = Rounds::default();
+    large.topic.publish(present(&[1]), &mut rounds);
+    rounds.slice().await;
+    small.topic.publish(present(&[1]), &mut rounds);
+    rounds.slice().await;
+    rounds.slice().await;
+    assert_eq!(small.woken(1), 1);
+    assert!(large.woken(1) <= 2 * SLICE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_during_a_round_reaches_those_that_were_woken_before() {
+    let mut crowd = Crowd::new(1_000);
+    let mut rounds = Rounds::default();
+    crowd.topic.publish(present(&[1]), &mut rounds);
+    for _ in 0..4 {
+        rounds.slice().await;
+    }
+    let before = crowd.woken(1);
+    assert_eq!(crowd.poll(), 1_000);
+    crowd.topic.publish(present(&[2]), &mut rounds);
+    run(&mut rounds).await;
+    assert_eq!((crowd.woken(2), crowd.woken(1)), (before, 1_000 - before));
+    assert_eq!(crowd.poll(), 1_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_fan_out_gathers_what_is_added_and_not_what_is_taken_away() {
+    let crowd = Crowd::new(LARGE + 1);
+    let mut rounds = Rounds::default();
+    crowd.topic.publish(present(&[1]), &mut rounds);
+    run(&mut rounds).await;
+    // Two additions wait, and are told together.
+    crowd.topic.publish(present(&[1, 2]), &mut rounds);
+    crowd.topic.publish(present(&[1, 2, 3]), &mut rounds);
+    assert!(rounds.running.is_empty());
+    let began = clock::now();
+    run(&mut rounds).await;
+    assert!(clock::now() - began >= GAP, "{:?}", clock::now() - began);
+    assert_eq!(crowd.woken(2), LARGE + 1);
+    // A removal does not wait, also for an addition that does.
+    crowd.topic.publish(present(&[1, 2, 3, 4]), &mut rounds);
+    assert!(rounds.running.is_empty());
+    crowd.topic.publish(present(&[1, 2, 3]), &mut rounds);
+    let began = clock::now();
+    run(&mut rounds).await;
+    assert_eq!((crowd.woken(3), clock::now()), (LARGE + 1, began));
+    assert!(rounds.due.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_addition_during_a_large_round_has_a_round_of_its_own_later() {
+    let crowd = Crowd::new(LARGE + 1);
+    let mut rounds = Rounds::default();
+    crowd.topic.publish(present(&[1]), &mut rounds);
+    rounds.slice().await;
+    crowd.topic.publish(present(&[1, 2]), &mut rounds);
+    while !rounds.running.is_empty() {
+        rounds.slice().await;
+    }
+    assert_eq!((crowd.woken(1), rounds.due.len()), (LARGE + 1, 1));
+    run(&mut rounds).await;
+    assert_eq!(crowd.woken(2), LARGE + 1);
+}
+
+#[test]
+fn a_backend_that_is_gone_or_moved_is_taken_away() {
+    let check = |old: Known, new: Known, expected| assert_eq!(takes_away(&old, &new), expected);
+    check(present(&[1, 2]), present(&[1, 2, 3]), false);
+    check(present(&[2]), present(&[1, 2, 3]), false);
+    check(present(&[1, 2, 3]), present(&[1, 3]), true);
+    check(present(&[3]), present(&[1, 2]), true);
+    check(present(&[1]), Known::Absent, true);
+    check(Known::Absent, present(&[1]), false);
+    check(Known::Syncing, Known::Absent, false);
+}
+
+#[test]
+fn closing_wakes_all_at_once_and_leaving_leaves_nothing_behind() {
+    let mut crowd = Crowd::new(300);
+    crowd.topic.close();
+    assert_eq!((crowd.woken(1), crowd.poll()), (300, 300));
+    let topic = crowd.topic.clone();
+    drop(crowd);
+    assert_eq!(topic.lock().listeners.capacity(), 0);
+}
