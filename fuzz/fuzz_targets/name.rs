@@ -1,16 +1,10 @@
-//! Any name a client may send: a target or an error, never a panic.
+//! Drives the check of the same name with what libFuzzer makes up.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use lookaside::model::{ServiceName, Target, Zone, name};
 
-fuzz_target!(|text: &str| {
-    let Ok(zone) = Zone::new("lookaside.internal") else { return };
-    let Ok(target) = Target::parse(text, &zone) else { return };
-    assert!(!target.name.is_empty() && target.name.len() <= 255);
-    // What a client asks for can be registered, and is then found.
-    let Ok(service) = ServiceName::new(&target.name) else { return };
-    assert!(name::matches(&target.name, &service).is_some());
-    assert_eq!(target.canonical(), service.canonical());
-});
+#[path = "../checks/name.rs"]
+mod name;
+
+fuzz_target!(|data: &[u8]| name::check(data));

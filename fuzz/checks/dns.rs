@@ -1,0 +1,25 @@
+//! Any bytes as a DNS query: an answer of bounded size, or silence, never a
+//! panic.
+
+use lookaside::catalog::Known;
+use lookaside::dns::answer::{Carrier, Reply, UDP_MAX, World, answer};
+use lookaside::model::{HostPort, Zone};
+
+/// Panics at what must not be.
+pub fn check(query: &[u8]) {
+    let (Ok(zone), Ok(own)) = (Zone::new("lookaside.internal"), HostPort::parse("10.0.0.1:12000"))
+    else {
+        return;
+    };
+    let own = [own];
+    let lookup = |_: &_| Known::Absent;
+    let world = World { zone: &zone, balancers: Some(&own), lookup: &lookup, seed: query.len() };
+    for carrier in [Carrier::Udp, Carrier::Tcp] {
+        match answer(query, carrier, &world) {
+            Reply::Answer(bytes) | Reply::Rejection(bytes) => {
+                assert!(carrier == Carrier::Tcp || bytes.len() <= usize::from(UDP_MAX));
+            }
+            Reply::Silence => {}
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Any name a client may send: a target or an error, never a panic.
+
+use lookaside::model::{ServiceName, Target, Zone, name};
+
+/// Panics at what must not be.
+pub fn check(text: &[u8]) {
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    let Ok(zone) = Zone::new("lookaside.internal") else { return };
+    let Ok(target) = Target::parse(text, &zone) else { return };
+    assert!(!target.name.is_empty() && target.name.len() <= 255);
+    // What a client asks for can be registered, and is then found.
+    let Ok(service) = ServiceName::new(&target.name) else { return };
+    assert!(name::matches(&target.name, &service).is_some());
+    assert_eq!(target.canonical(), service.canonical());
+}

@@ -1,0 +1,10 @@
+//! Drives the check of the same name with what libFuzzer makes up.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../checks/state.rs"]
+mod state;
+
+fuzz_target!(|data: &[u8]| state::check(data));

@@ -1,0 +1,62 @@
+//! What fuzzing starts from and has found, through the same checks that it
+//! uses (`make fuzz`), and much of it a little broken.
+#![allow(missing_docs, unreachable_pub)]
+
+use std::path::Path;
+
+#[path = "../fuzz/checks/dns.rs"]
+mod dns;
+#[path = "../fuzz/checks/http2.rs"]
+mod http2;
+#[path = "../fuzz/checks/name.rs"]
+mod name;
+#[path = "../fuzz/checks/record.rs"]
+mod record;
+#[path = "../fuzz/checks/state.rs"]
+mod state;
+
+/// Every file of a corpus as it is, cut short, and with a byte turned over.
+fn check(corpus: &str, check: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(corpus);
+    let mut files = 0;
+    for file in std::fs::read_dir(&folder).expect("the corpus is committed") {
+        let data = std::fs::read(file.expect("it can be listed").path()).expect("it can be read");
+        files += 1;
+        check(&data);
+        for turn in 0..32 {
+            let at = data.len() * turn / 32;
+            check(&data[..at]);
+            let mut broken = data.clone();
+            if let Some(byte) = broken.get_mut(at) {
+                *byte ^= 1 << (turn % 8);
+            }
+            check(&broken);
+        }
+    }
+    assert!(files >= 3, "{} holds {files} files", folder.display());
+}
+
+#[test]
+fn keys_and_values() {
+    check("record", record::check);
+}
+
+#[test]
+fn names() {
+    check("name", name::check);
+}
+
+#[test]
+fn dns_queries() {
+    check("dns", dns::check);
+}
+
+#[test]
+fn state_files() {
+    check("state", state::check);
+}
+
+#[test]
+fn connections() {
+    check("http2", http2::check);
+}
