@@ -1,13 +1,13 @@
 //! Reads every key of some ranges as they were at one revision.
 //!
 //! In: a client, ranges, and what to make of a key, its value and its lease (0:
-//! none). Out: what was made of them, the revision, and whose store it is. Pages are pinned to the revision of the first answer, so that 100,000
-//! keys are one consistent whole; a page too big to be read is asked for in
-//! halves. Never serves a member's own, possibly old, idea of the store.
+//! none). Out: what was made of them, the revision, and whose store it is.
+//! Pages are pinned to the revision of the first answer, so that 100,000 keys
+//! are one consistent whole; a page too big to be read is asked for in halves. Never serves a member's own, possibly old, idea of the store.
 
 use std::time::Duration;
 
-use etcd_client::{Client, GetOptions, KvClient};
+use etcd_client::{Client, GetOptions, GetResponse, KvClient};
 
 use super::connect::{CALL_TIMEOUT, MESSAGE_MAX, Trouble, bounded};
 use super::prefixes::Range;
@@ -55,12 +55,37 @@ async fn list_range<T>(
     read: &impl Fn(&[u8], &[u8], i64) -> T,
     all: &mut Vec<T>,
 ) -> Result<(), Trouble> {
-    let mut from = range.start.clone();
     let mut limit = PAGE;
+    let mut page = get_page(kv, range.start.clone(), range, revision, &mut limit).await?;
+    loop {
+        let last = page.kvs().last().filter(|_| page.more());
+        // The first key after the last one.
+        let next = last.map(|last| [last.key(), &[0]].concat());
+        let read = async {
+            all.extend(page.kvs().iter().map(|kv| read(kv.key(), kv.value(), kv.lease())));
+        };
+        let Some(next) = next else {
+            read.await;
+            return Ok(());
+        };
+        // etcd looks for the next page while this one is read.
+        let (next, ()) = tokio::join!(get_page(kv, next, range, revision, &mut limit), read);
+        page = next?;
+    }
+}
+
+/// A page from that key on, of as many keys as are not too long together.
+async fn get_page(
+    kv: &mut KvClient,
+    from: Vec<u8>,
+    range: &Range,
+    revision: i64,
+    limit: &mut i64,
+) -> Result<GetResponse, Trouble> {
     loop {
         let options = GetOptions::new()
             .with_range(range.end.clone())
-            .with_limit(limit)
+            .with_limit(*limit)
             .with_revision(revision);
         let call = async {
             match kv.get(from.clone(), Some(options)).await {
@@ -68,18 +93,13 @@ async fn list_range<T>(
                 answer => answer.map(Some),
             }
         };
-        let Some(page) = bounded(PAGE_TIMEOUT, call).await? else {
-            if limit == 1 {
+        match bounded(PAGE_TIMEOUT, call).await? {
+            Some(page) => return Ok(page),
+            None if *limit == 1 => {
                 return Err(Trouble(format!("a single value is longer than {MESSAGE_MAX} bytes")));
             }
-            limit /= 2;
-            continue;
-        };
-        all.extend(page.kvs().iter().map(|kv| read(kv.key(), kv.value(), kv.lease())));
-        let Some(last) = page.kvs().last().filter(|_| page.more()) else { return Ok(()) };
-        from = last.key().to_vec();
-        // The first key after the last one.
-        from.push(0);
+            None => *limit /= 2,
+        }
     }
 }
 
