@@ -129,17 +129,28 @@ impl Server {
         let _ = stream.set_nodelay(true);
         let spoke = match &self.tls {
             None => self.speak(stream, peer, leave).await,
-            Some(tls) => match tokio::time::timeout(HANDSHAKE_WITHIN, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.speak(stream, peer, leave).await,
-                Ok(Err(error)) => {
-                    tracing::debug!(%peer, %error, "tls handshake failed");
-                    false
-                }
-                Err(_) => false,
-            },
+            // Apart, so that who speaks without TLS has no room kept for it.
+            Some(tls) => Box::pin(self.handshake(tls, stream, peer, leave)).await,
         };
         if !spoke {
             self.counters.connections_failed.increment();
+        }
+    }
+
+    async fn handshake(
+        &self,
+        tls: &TlsAcceptor,
+        stream: TcpStream,
+        peer: SocketAddr,
+        leave: Arc<Leave>,
+    ) -> bool {
+        match tokio::time::timeout(HANDSHAKE_WITHIN, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.speak(stream, peer, leave).await,
+            Ok(Err(error)) => {
+                tracing::debug!(%peer, %error, "tls handshake failed");
+                false
+            }
+            Err(_) => false,
         }
     }
 
@@ -151,7 +162,12 @@ impl Server {
         self.speak(stream, peer, Arc::default()).await
     }
 
-    async fn speak<S>(&self, stream: S, peer: SocketAddr, leave: Arc<Leave>) -> bool
+    fn speak<S>(
+        &self,
+        stream: S,
+        peer: SocketAddr,
+        leave: Arc<Leave>,
+    ) -> impl Future<Output = bool> + use<S>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -160,7 +176,7 @@ impl Server {
             let (services, leave) = (services.clone(), told.clone());
             Box::pin(services.call(request, peer, leave))
         };
-        Connection::new(Inbound::new(stream), leave, handler).await
+        Connection::new(Inbound::new(stream), leave, handler)
     }
 }
 
