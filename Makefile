@@ -4,7 +4,7 @@
 # The demo and the documentation say target/release/lookaside.
 export CARGO_TARGET_DIR := target
 
-.PHONY: help build demo test interop bench fuzz lint clean
+.PHONY: help build demo test interop bench bench-short profile fuzz lint clean
 
 help:
 	@echo "make build  the program, as target/release/lookaside"
@@ -12,7 +12,9 @@ help:
 	@echo "make test   every test, with real etcd and real clients"
 	@echo "make interop  real clients of every language through every case, as a table"
 	@echo "make lint   formatting, clippy and documentation, without a warning"
-	@echo "make bench  how soon a large registry is served, beside reading it alone"
+	@echo "make bench  every figure of docs/performance.md, beside the limit and others; 15 minutes"
+	@echo "make bench-short  the same in small: only whether it works"
+	@echo "make profile  where the processor goes while it pushes, as a flame graph"
 	@echo "make fuzz   what strangers write, at random; FUZZ_SECONDS=60 for each target"
 	@echo "make clean  removes everything that was built"
 
@@ -34,8 +36,14 @@ lint:
 	@scripts/lint
 
 bench:
+	@scripts/bench
+
+bench-short:
 	@scripts/need rust protoc etcd
-	cargo bench --locked --bench start
+	cargo test --locked --bench fanout
+
+profile:
+	@scripts/profile
 
 fuzz:
 	@scripts/fuzz

@@ -2,7 +2,8 @@
 //! services, in twelve formats, read from a real etcd.
 //!
 //! Printed beside the time that reading the same keys takes, and nothing else,
-//! in the same run: `cargo bench --bench start`, or `make bench`.
+//! in the same run: `cargo bench --bench start`. `make bench` runs it too, as
+//! its scene `start`.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -12,10 +13,10 @@ use etcd_client::{Client, GetOptions, Txn, TxnOp};
 
 #[allow(dead_code, unreachable_pub)]
 #[path = "../tests/support/etcd.rs"]
-mod etcd;
+pub(crate) mod etcd;
 
 /// What `tests/support/etcd.rs` wants of the module above it.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
@@ -78,27 +79,53 @@ const ROUNDS: usize = 5;
 const AT_ONCE: usize = 128;
 const PAGE: i64 = 10_000;
 
+/// A registry that is filled, ready to be read again and again.
+pub(crate) struct Start {
+    runtime: tokio::runtime::Runtime,
+    etcd: etcd::Etcd,
+    services: usize,
+}
+
+/// What one start took.
+pub(crate) struct Round {
+    /// Reading the keys, and nothing else.
+    pub(crate) alone: Duration,
+    pub(crate) ready: Duration,
+    /// Memory of the program when it was ready, in MB.
+    pub(crate) resident: u64,
+}
+
 fn main() {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let etcd = etcd::Etcd::start();
-    runtime.block_on(fill(&etcd.url()));
-    let prefixes: Vec<String> =
-        FORMATS.iter().map(|(prefix, format, _)| format!("{prefix}={format}")).collect();
+    let start = Start::new(SERVICES);
     println!("{} keys of {SERVICES} services in {} formats", SERVICES * INSTANCES, FORMATS.len());
     println!("round   read alone   start to ready   ratio   resident");
     for round in 1..=ROUNDS {
-        let alone = runtime.block_on(read(&etcd.url()));
-        let (ready, resident) = start(&etcd.url(), &prefixes);
+        let Round { alone, ready, resident } = start.round();
         let ratio = ready.as_secs_f64() / alone.as_secs_f64();
         let (alone, ready) = (alone.as_millis(), ready.as_millis());
         println!("{round:5} {alone:9} ms {ready:13} ms {ratio:7.2} {resident:7} MB");
     }
 }
 
-async fn fill(url: &str) {
+impl Start {
+    pub(crate) fn new(services: usize) -> Self {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let etcd = etcd::Etcd::start();
+        runtime.block_on(fill(&etcd.url(), services));
+        Self { runtime, etcd, services }
+    }
+
+    pub(crate) fn round(&self) -> Round {
+        let alone = self.runtime.block_on(read(&self.etcd.url(), self.services));
+        let (ready, resident) = start(&self.etcd.url(), self.services);
+        Round { alone, ready, resident }
+    }
+}
+
+async fn fill(url: &str, services: usize) {
     let mut client = Client::connect([url], None).await.expect("etcd answers");
     let mut puts = Vec::with_capacity(AT_ONCE);
-    for service in 0..SERVICES {
+    for service in 0..services {
         let (prefix, _, write) = FORMATS[service % FORMATS.len()];
         for instance in 0..INSTANCES {
             let number = service * INSTANCES + instance;
@@ -107,7 +134,7 @@ async fn fill(url: &str) {
             let (key, value) = write(service, instance, &addr);
             puts.push(TxnOp::put(format!("{prefix}{key}"), value, None));
         }
-        if puts.len() + INSTANCES > AT_ONCE || service + 1 == SERVICES {
+        if puts.len() + INSTANCES > AT_ONCE || service + 1 == services {
             let txn = Txn::new().and_then(std::mem::take(&mut puts));
             client.txn(txn).await.expect("etcd takes it");
         }
@@ -115,7 +142,7 @@ async fn fill(url: &str) {
 }
 
 /// Reads every key in pages, and makes nothing of it.
-async fn read(url: &str) -> Duration {
+async fn read(url: &str, services: usize) -> Duration {
     let mut client = Client::connect([url], None).await.expect("etcd answers");
     let began = Instant::now();
     let mut count = 0;
@@ -129,17 +156,17 @@ async fn read(url: &str) -> Duration {
             _ => break,
         }
     }
-    assert_eq!(count, SERVICES * INSTANCES);
+    assert_eq!(count, services * INSTANCES);
     began.elapsed()
 }
 
 /// Starts the program and asks until it is ready.
-fn start(url: &str, prefixes: &[String]) -> (Duration, u64) {
+fn start(url: &str, services: usize) -> (Duration, u64) {
     let began = Instant::now();
     let mut command = Command::new(env!("CARGO_BIN_EXE_lookaside"));
     command.args(["serve", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--etcd", url]);
-    for prefix in prefixes {
-        command.args(["--prefix", prefix]);
+    for (prefix, format, _) in FORMATS {
+        command.arg("--prefix").arg(format!("{prefix}={format}"));
     }
     let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
     let mut child = Killed(child);
@@ -160,7 +187,7 @@ fn start(url: &str, prefixes: &[String]) -> (Duration, u64) {
         let found = metrics.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
         assert_eq!(found, Some(format!("{value}.0").as_str()), "{name}");
     };
-    says("lookaside_services", SERVICES);
+    says("lookaside_services", services);
     says("lookaside_registry_rejected_keys", 0);
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.0.id()));
     let status = status.unwrap_or_default();

@@ -14,9 +14,11 @@ pub mod language;
 pub mod lookaside;
 pub mod namespace;
 pub mod proxy;
+mod skip;
 
-use std::io::Write;
 use std::time::{Duration, Instant};
+
+pub use skip::skip;
 
 /// How long anything that must happen may take before a test gives up: clients
 /// that have backed off for a while take half a minute on a busy machine.
@@ -45,20 +47,4 @@ pub fn try_eventually<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
 pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     listener.local_addr().expect("a bound socket has an address").port()
-}
-
-/// For a test that cannot run here, which must then return: says so loudly,
-/// and fails where everything must run (`CI=true`).
-#[track_caller]
-pub fn skip(name: &str, reason: &str) {
-    let line = format!("SKIPPED: {name}: {reason}");
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "{line}");
-    eprintln!("{line}");
-    // Shown and counted at the end of scripts/test: cargo hides what passing
-    // tests print, and counts them as passed.
-    if let Some(path) = std::env::var_os("LOOKASIDE_SKIPS") {
-        let mut skips =
-            std::fs::OpenOptions::new().append(true).open(path).expect("scripts/test made it");
-        skips.write_all(format!("{line}\n").as_bytes()).expect("a line can be written");
-    }
 }

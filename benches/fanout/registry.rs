@@ -1,0 +1,196 @@
+//! A real etcd with registrations, and word of when it delivers.
+//!
+//! In: services and backends. Out: puts that run beside the load, and the
+//! moment at which etcd's own watch had each revision.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use etcd_client::{Client, DeleteOptions, Txn, TxnOp, WatchOptions};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::PORT;
+use super::start::PATIENCE;
+use super::start::etcd::Etcd;
+use super::wire;
+
+/// An etcd of its own; gone with its value.
+pub(crate) struct Registry {
+    etcd: Etcd,
+    runtime: Runtime,
+    client: Client,
+    delivered: mpsc::Receiver<(i64, Instant)>,
+    moments: HashMap<i64, Instant>,
+    /// How often each service was changed.
+    versions: HashMap<String, u16>,
+    /// What there is: services, and backends of each.
+    filled: (Vec<String>, usize),
+}
+
+/// A put that is on its way.
+pub(crate) struct Put {
+    pub(crate) begun: Instant,
+    answer: JoinHandle<(i64, Instant)>,
+}
+
+/// A put that etcd has acknowledged.
+pub(crate) struct Acknowledged {
+    pub(crate) revision: i64,
+    pub(crate) at: Instant,
+}
+
+const PREFIX: &str = "/etcd3_naming/";
+/// etcd takes at most 128 operations in a transaction.
+const AT_ONCE: usize = 100;
+
+impl Registry {
+    pub(crate) fn start() -> Self {
+        let etcd = Etcd::start_with(&["--quota-backend-bytes", "4294967296"]);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let client = runtime.block_on(Client::connect([etcd.url()], None)).expect("etcd serves");
+        let (moments_tx, delivered) = mpsc::channel(100_000);
+        let mut watcher = client.watch_client();
+        runtime.spawn(async move {
+            let options = WatchOptions::new().with_prefix();
+            let mut stream = watcher.watch(PREFIX, Some(options)).await.expect("etcd serves");
+            while let Ok(Some(response)) = stream.message().await {
+                let revision = response.header().map_or(0, |header| header.revision());
+                if !response.events().is_empty() {
+                    // What nobody asks for may be lost.
+                    let _ = moments_tx.try_send((revision, Instant::now()));
+                }
+            }
+        });
+        let (moments, versions, filled) = Default::default();
+        Self { etcd, runtime, client, delivered, moments, versions, filled }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.etcd.url()
+    }
+
+    /// These services with so many backends each, and nothing else.
+    pub(crate) fn fill(&mut self, services: &[String], backends: usize) {
+        let wanted = (services.to_vec(), backends);
+        if self.filled == wanted {
+            return;
+        }
+        self.filled = wanted;
+        self.versions.clear();
+        let all = services.iter().flat_map(|service| {
+            (0..backends).map(move |index| (key(service, index), value(index, PORT)))
+        });
+        let all: Vec<_> = all.collect();
+        let client = self.client.clone();
+        self.runtime.block_on(async {
+            let everything = Some(DeleteOptions::new().with_prefix());
+            client.kv_client().delete(PREFIX, everything).await.expect("etcd serves");
+            for some in all.chunks(AT_ONCE) {
+                client.kv_client().txn(puts(some)).await.expect("etcd serves");
+            }
+        });
+    }
+
+    /// Gives one backend of a service another port, so that its list has other
+    /// content of the same length.
+    pub(crate) fn change(&mut self, service: &str) -> Put {
+        self.change_after(service, Duration::ZERO)
+    }
+
+    /// The same, after a while.
+    pub(crate) fn change_after(&mut self, service: &str, after: Duration) -> Put {
+        let version = self.versions.entry(service.to_owned()).or_default();
+        *version += 1;
+        let port = PORT + *version % 2;
+        self.put(key(service, 0), value(0, port), after)
+    }
+
+    /// Adds a backend, after a while.
+    pub(crate) fn add(&mut self, service: &str, index: usize, after: Duration) -> Put {
+        self.filled = Default::default();
+        self.put(key(service, index), value(index, PORT), after)
+    }
+
+    /// Changes a backend of each of these services in one transaction after
+    /// the other, at a rate; ends with how many there were.
+    pub(crate) fn churn(
+        &mut self,
+        services: Vec<String>,
+        per_second: u32,
+        time: Duration,
+    ) -> JoinHandle<u32> {
+        self.filled = Default::default();
+        let kv = self.client.kv_client();
+        self.runtime.spawn(async move {
+            let until = Instant::now() + time;
+            let pause = Duration::from_secs(AT_ONCE as u64) / per_second;
+            let mut tick = tokio::time::interval(pause);
+            let (mut done, mut port) = (0, PORT);
+            loop {
+                port = if port == PORT { PORT + 1 } else { PORT };
+                for some in services.chunks(AT_ONCE) {
+                    tick.tick().await;
+                    if Instant::now() > until {
+                        return done;
+                    }
+                    let some: Vec<_> =
+                        some.iter().map(|service| (key(service, 0), value(0, port))).collect();
+                    kv.clone().txn(puts(&some)).await.expect("etcd serves");
+                    done += some.len() as u32;
+                }
+            }
+        })
+    }
+
+    pub(crate) fn wait<T>(&self, task: JoinHandle<T>) -> T {
+        self.runtime.block_on(task).expect("it does not panic")
+    }
+
+    /// When etcd had acknowledged.
+    pub(crate) fn acknowledged(&self, put: Put) -> Acknowledged {
+        let (revision, at) = self.wait(put.answer);
+        Acknowledged { revision, at }
+    }
+
+    /// When etcd's watch delivered a revision.
+    pub(crate) fn delivered(&mut self, revision: i64) -> Instant {
+        let Self { runtime, delivered, moments, .. } = self;
+        while !moments.contains_key(&revision) {
+            let next = async { tokio::time::timeout(PATIENCE, delivered.recv()).await };
+            let (revision, at) = runtime.block_on(next).ok().flatten().expect("etcd delivers");
+            moments.insert(revision, at);
+        }
+        moments[&revision]
+    }
+
+    fn put(&self, key: String, value: String, after: Duration) -> Put {
+        let mut kv = self.client.kv_client();
+        let begun = Instant::now() + after;
+        let answer = self.runtime.spawn(async move {
+            tokio::time::sleep_until(begun.into()).await;
+            let answer = kv.put(key, value, None).await.expect("etcd serves");
+            (answer.header().expect("answers have one").revision(), Instant::now())
+        });
+        Put { begun, answer }
+    }
+}
+
+fn key(service: &str, index: usize) -> String {
+    format!("{PREFIX}{service}/{index:05}")
+}
+
+fn value(index: usize, port: u16) -> String {
+    let [a, b, c, d] = wire::address(index);
+    format!("{a}.{b}.{c}.{d}:{port}")
+}
+
+fn puts(some: &[(String, String)]) -> Txn {
+    let put = |(key, value): &(String, String)| TxnOp::put(key.as_str(), value.as_str(), None);
+    Txn::new().and_then(some.iter().map(put).collect::<Vec<_>>())
+}

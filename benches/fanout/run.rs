@@ -1,0 +1,230 @@
+//! One run: which scenes, how large, how often.
+//!
+//! In: flags. Out: a report, written down. A scene that fails names itself and
+//! fails the run, at its end.
+
+mod client;
+mod goals;
+mod limit;
+mod naive;
+mod plot;
+mod registry;
+mod report;
+mod scenes;
+mod server;
+#[path = "../../tests/support/skip.rs"]
+#[allow(unreachable_pub, missing_docs)]
+mod skip;
+#[path = "../start.rs"]
+#[allow(dead_code, reason = "it is a program of its own, too")]
+mod start;
+mod wire;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use client::Manner::{Grpc, Plain};
+use registry::Registry;
+use report::Report;
+use scenes::{Bench, Outcome, change, memory, push, scale};
+use server::Kind;
+
+/// What cargo calls this program.
+const NAME: &str = "fanout";
+/// The port of every backend, and of every other version of the first.
+const PORT: u16 = 50_051;
+
+/// Measures lookaside beside the limit and beside what others build.
+#[derive(Parser)]
+#[command(args_override_self = true)]
+struct Options {
+    /// Small, to see that it works: what cargo test does.
+    #[arg(long)]
+    short: bool,
+    /// How often; servers take turns within each.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// These scenes only.
+    #[arg(long, value_delimiter = ',', value_parser = SCENES)]
+    only: Vec<String>,
+    /// These servers only: limit, lookaside, tonic, grpc-go, go-xds.
+    #[arg(long, value_delimiter = ',')]
+    servers: Vec<String>,
+    /// How many clients "many" are.
+    #[arg(long)]
+    clients: Option<usize>,
+    /// Lists of this length only, in the scene push.
+    #[arg(long)]
+    entries: Option<usize>,
+    /// Pushes of a measurement.
+    #[arg(long)]
+    pushes: Option<usize>,
+    /// Write plots and tables into docs/ too.
+    #[arg(long)]
+    docs: bool,
+    /// What cargo bench says.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+type Step = fn(&mut Bench) -> Outcome;
+
+const SCENES: [&str; 9] =
+    ["push", "memory", "storm", "burst", "put", "growth", "fairness", "updates", "start"];
+/// What belongs to which scenes, besides the pushes.
+const STEPS: [(&[&str], Step); 10] = [
+    (&["storm", "memory"], memory::storm),
+    (&["memory"], memory::stalled),
+    (&["memory"], memory::idle),
+    (&["burst"], change::burst),
+    (&["put"], change::put_to_last),
+    (&["put"], change::put_to_one),
+    (&["fairness"], change::fairness),
+    (&["growth"], scale::growth),
+    (&["updates"], scale::updates),
+    (&["start"], scale::start),
+];
+/// Where docs/performance.md takes tables.
+const MARKS: [&str; 2] = ["<!-- written by scripts/bench --docs -->\n", "<!-- until here -->"];
+/// Descriptors for everything but the clients.
+const SPARE: usize = 500;
+
+pub(crate) fn main() {
+    let files = raise_open_files();
+    let role = |name| std::env::args().skip_while(|argument| argument != name).nth(1);
+    let count = |text: String| text.parse().expect("the length of the list");
+    if let Some(text) = role("role-limit") {
+        return limit::run(count(text)).expect("the limit runs");
+    }
+    if let Some(text) = role("role-tonic") {
+        return naive::run(count(text)).expect("the tonic server runs");
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--bench") {
+        return run(&Options::parse(), files);
+    }
+    // cargo test hands all its programs the same words: names of tests, and
+    // flags that mean nothing here. We are one test.
+    let is_name = |text: &&String| !text.starts_with('-') && text.parse::<u32>().is_err();
+    let mut names = arguments.iter().filter(is_name).peekable();
+    if names.peek().is_some() && !names.any(|name| NAME.contains(name.as_str())) {
+        return println!("test result: ok. 0 passed; 0 failed; 0 ignored; 1 filtered out");
+    }
+    if arguments.iter().any(|argument| argument == "--list") {
+        return println!("{NAME}: test");
+    }
+    run(&Options::parse_from([NAME, "--short"]), files);
+}
+
+fn run(options: &Options, files: usize) {
+    let short = options.short;
+    let wanted = options.clients.unwrap_or(if short { 200 } else { 10_000 });
+    let many = wanted.min(files.saturating_sub(SPARE));
+    if many < wanted {
+        println!("{files} descriptors: {many} clients rather than {wanted}");
+    }
+    let mut bench = Bench {
+        registry: Registry::start(),
+        report: Report::default(),
+        kinds: Kind::these(&options.servers),
+        many,
+        pushes: options.pushes.unwrap_or(if short { 1 } else { 5 }),
+        services: if short { 100 } else { 10_000 },
+        rate: if short { 500 } else { 10_000 },
+        streams: if short { 200 } else { 40_000 },
+        time: Duration::from_secs(if short { 1 } else { 10 }),
+    };
+    let mut failures = Vec::new();
+    for round in 1..=options.rounds.unwrap_or(if short { 1 } else { 3 }) {
+        println!("round {round}");
+        failures.extend(self::round(&mut bench, options));
+    }
+    // The test looks at no time, so it leaves the figures of a real run alone.
+    if !short {
+        write(&bench, options.docs);
+    }
+    assert!(failures.is_empty(), "{}", failures.join("; "));
+    // As the test harness would say it, for scripts/test counts such lines.
+    println!("\ntest result: ok. 1 passed; 0 failed; 0 ignored");
+}
+
+/// What failed.
+fn round(bench: &mut Bench, options: &Options) -> Vec<String> {
+    let wanted = |scene| options.only.is_empty() || options.only.iter().any(|only| only == scene);
+    let many = bench.many;
+    let mut pushes = BTreeSet::from([(many, 100, Plain), (many, 100, Grpc)]);
+    if !options.short {
+        pushes.extend([(many, 10, Plain), (many, 1_000, Plain)]);
+        pushes.extend([(1_000, 10, Plain), (1_000, 100, Plain), (1_000, 1_000, Plain)]);
+        pushes.insert((3_000, 100, Plain));
+    }
+    let mut outcomes = Vec::new();
+    for (clients, entries, manner) in pushes {
+        // Memory of a stream against the length of the list is a part of it.
+        let memory = wanted("memory") && clients == many && manner == Plain;
+        let asked = clients <= many && options.entries.is_none_or(|only| only == entries);
+        if asked && (wanted("push") || memory) {
+            outcomes.push(("push", push::push(bench, clients, entries, manner)));
+        }
+    }
+    for (scenes, step) in STEPS {
+        if scenes.iter().any(|scene| wanted(scene)) {
+            outcomes.push((scenes[0], step(bench)));
+        }
+    }
+    let failed = |(scene, outcome): (&str, Outcome)| {
+        outcome.err().map(|failure| format!("{scene}: {failure}"))
+    };
+    let failures: Vec<_> = outcomes.into_iter().filter_map(failed).collect();
+    failures.iter().for_each(|failure| eprintln!("{failure}"));
+    failures
+}
+
+fn write(bench: &Bench, docs: bool) {
+    let report = &bench.report;
+    let goals = goals::judge(bench);
+    let text = format!("{}{}", goals::table(&goals), report.tables());
+    println!("\n{text}");
+    let write = |path: &Path, text: &str| {
+        std::fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    };
+    let out = out_dir();
+    write(&out.join("fanout.json"), &format!("{:#}\n", report.json(&goals)));
+    let plots = plot::plots(report, bench.many);
+    plots.iter().for_each(|(name, svg)| write(&out.join(format!("{name}.svg")), svg));
+    if !docs {
+        return;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    std::fs::create_dir_all(root.join("performance")).expect("docs/ can be written");
+    let mut block = text;
+    for (name, svg) in &plots {
+        write(&root.join(format!("performance/{name}.svg")), svg);
+        block += &format!("\n![{name}](performance/{name}.svg)");
+    }
+    let page = root.join("performance.md");
+    let old = std::fs::read_to_string(&page).expect("docs/performance.md is there");
+    let parts = old
+        .split_once(MARKS[0])
+        .and_then(|(before, rest)| rest.split_once(MARKS[1]).map(|(_, after)| (before, after)));
+    let (before, after) = parts.expect("docs/performance.md has the two marks");
+    write(&page, &format!("{before}{}{block}\n\n{}{after}", MARKS[0], MARKS[1]));
+}
+
+/// Where results go.
+fn out_dir() -> PathBuf {
+    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
+    std::fs::create_dir_all(&out).expect("target/ can be written");
+    out
+}
+
+/// As many descriptors as may be, for us and the servers we start.
+fn raise_open_files() -> usize {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |count| count as usize)
+}

@@ -1,0 +1,130 @@
+//! What is measured: one function a scene, one round a call.
+//!
+//! In: a [`Bench`]. Out: numbers in its report. Within a round every server
+//! has its turn, one after the other, with the same clients.
+
+pub(crate) mod change;
+pub(crate) mod memory;
+pub(crate) mod push;
+pub(crate) mod scale;
+
+use std::time::{Duration, Instant};
+
+use super::client::{Load, Manner, Plan};
+use super::registry::Registry;
+use super::report::{Cell, Report};
+use super::server::{Kind, Server, on_core};
+use super::start::PATIENCE;
+
+/// The means of a run.
+pub(crate) struct Bench {
+    pub(crate) registry: Registry,
+    pub(crate) report: Report,
+    pub(crate) kinds: Vec<Kind>,
+    /// Many clients, as many as descriptors allow.
+    pub(crate) many: usize,
+    /// Pushes of a measurement.
+    pub(crate) pushes: usize,
+    /// Services of a large registry.
+    pub(crate) services: usize,
+    /// Changes in a second that must be sustained.
+    pub(crate) rate: u32,
+    /// Streams over all services while they are.
+    pub(crate) streams: usize,
+    /// How long scenes about time last.
+    pub(crate) time: Duration,
+}
+
+pub(crate) type Outcome = Result<(), String>;
+
+/// The service that most clients ask for.
+const SERVICE: &str = "bench";
+/// Between two pushes: longer than anything may wait to gather changes, and
+/// long enough for what clients answer to be counted.
+const PAUSE: Duration = Duration::from_millis(120);
+/// Connections that are on their way at once, where connecting is not measured.
+const AT_ONCE: usize = 100;
+
+impl Bench {
+    fn note(&mut self, cell: &Cell, metric: &'static str, value: f64) {
+        self.report.add(Cell { metric, ..cell.clone() }, value);
+    }
+
+    /// The builds of lookaside, and the limit if wanted.
+    fn ours(&self, limit: bool) -> Vec<Kind> {
+        let wanted = |kind: &Kind| kind.is_lookaside() || limit && *kind == Kind::Limit;
+        self.kinds.iter().copied().filter(wanted).collect()
+    }
+
+    /// A service with so many backends, and nothing else in the registry.
+    fn fill(&mut self, entries: usize) {
+        self.registry.fill(&[SERVICE.to_owned()], entries);
+    }
+
+    fn start(&self, kind: Kind, entries: usize, pinned: bool) -> Server {
+        Server::start(kind, entries, &self.registry.url(), pinned)
+    }
+
+    /// A changed list, to every client's hands: how long it takes. Lookaside
+    /// is told by etcd, which is a part of its time.
+    fn push(
+        &mut self,
+        kind: Kind,
+        server: &mut Server,
+        load: &mut Load,
+    ) -> Result<Duration, String> {
+        load.expect_one();
+        let begun = Instant::now();
+        let put = kind.is_lookaside().then(|| self.registry.change(SERVICE));
+        if put.is_none() {
+            server.publish();
+        }
+        let end = on_core(1, || load.until_caught_up(PATIENCE))?;
+        if let Some(put) = put {
+            self.registry.acknowledged(put);
+        }
+        load.run_for(PAUSE);
+        Ok(end - begun)
+    }
+}
+
+/// What a number is of, yet without its name.
+fn cell(scene: &'static str, clients: usize, entries: usize, manner: Manner, server: Kind) -> Cell {
+    Cell { scene, clients, entries, manner, server, metric: "" }
+}
+
+/// Clients of the one service, each with a connection of its own.
+fn connect(
+    server: &Server,
+    kind: Kind,
+    connections: usize,
+    manner: Manner,
+    at_once: usize,
+) -> Result<Load, String> {
+    let names = vec![SERVICE.to_owned()];
+    let plan = Plan { connections, streams: 1, manner, protocol: kind.protocol(), names, at_once };
+    on_core(1, || Load::connect(server.addr, &plan, PATIENCE))
+        .map_err(|error| format!("{kind}: {error}"))
+}
+
+/// Until the server does nothing for a while.
+fn wait_until_idle(server: &Server) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut before = server.cpu();
+    loop {
+        std::thread::sleep(Duration::from_millis(200));
+        let now = server.cpu();
+        if now - before < Duration::from_millis(10) || Instant::now() > deadline {
+            return;
+        }
+        before = now;
+    }
+}
+
+fn service(index: usize) -> String {
+    format!("s{index:05}")
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

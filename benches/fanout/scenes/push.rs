@@ -1,0 +1,41 @@
+//! What a push costs: processor, time to the last client, memory of a stream.
+//!
+//! In: how many clients of which manner, and how long their list is. Out: one
+//! cell for each server, which has one core, and the clients the other.
+
+use std::time::{Duration, Instant};
+
+use super::{AT_ONCE, Bench, Outcome, cell, connect, ms};
+use crate::run::client::Manner;
+use crate::run::report::percentile;
+
+/// Slow servers get fewer pushes than others once they have taken this long.
+const ENOUGH: Duration = Duration::from_secs(3);
+
+pub(crate) fn push(bench: &mut Bench, clients: usize, entries: usize, manner: Manner) -> Outcome {
+    bench.fill(entries);
+    for kind in bench.kinds.clone() {
+        let cell = cell("push", clients, entries, manner, kind);
+        let mut server = bench.start(kind, entries, true);
+        let empty = server.rss();
+        let mut load = connect(&server, kind, clients, manner, AT_ONCE)?;
+        let full = server.rss();
+        // The first push makes buffers that later ones use again.
+        bench.push(kind, &mut server, &mut load)?;
+        let (before, begun) = (server.cpu(), Instant::now());
+        let mut times = Vec::new();
+        while times.len() < bench.pushes && (times.is_empty() || begun.elapsed() < ENOUGH) {
+            times.push(ms(bench.push(kind, &mut server, &mut load)?));
+        }
+        let cpu = (server.cpu() - before).as_secs_f64() * 1e6 / times.len() as f64;
+        let per = |value: f64| value / clients as f64;
+        let kb = |rss: u64| per(rss.saturating_sub(empty) as f64 / 1000.0);
+        bench.note(&cell, "cpu us/push", per(cpu));
+        bench.note(&cell, "to last ms", percentile(&mut times, 50));
+        bench.note(&cell, "kB/stream", kb(full));
+        bench.note(&cell, "kB/stream pushed", kb(server.rss()));
+        bench.note(&cell, "list bytes", load.length() as f64);
+        load.kill();
+    }
+    Ok(())
+}

@@ -1,0 +1,221 @@
+//! The servers under test, as processes of their own.
+//!
+//! In: which, and how long its list is to be. Out: its address, a way to make
+//! it publish, and what it costs by /proc.
+
+use std::fmt;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use super::client::Protocols;
+use super::skip::skip;
+use super::start::PATIENCE;
+
+/// What is measured, and against what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// A bare epoll loop that writes the same bytes.
+    Limit,
+    Lookaside,
+    /// Another build of it, named by `LOOKASIDE_BENCH_OTHER`.
+    Other,
+    /// Plain tonic.
+    Tonic,
+    /// A BalanceLoad server on grpc-go.
+    GrpcGo,
+    /// An EDS server on go-control-plane.
+    Xds,
+}
+
+/// A running server; killed with its value.
+pub(crate) struct Server {
+    child: Child,
+    input: ChildStdin,
+    pub(crate) addr: SocketAddr,
+    admin: Option<SocketAddr>,
+}
+
+impl Kind {
+    const ALL: [Self; 6] =
+        [Self::Limit, Self::Lookaside, Self::Other, Self::Tonic, Self::GrpcGo, Self::Xds];
+
+    pub(crate) fn is_lookaside(self) -> bool {
+        matches!(self, Self::Lookaside | Self::Other)
+    }
+
+    pub(crate) fn protocol(self) -> Protocols {
+        if self == Self::Xds { Protocols::Eds } else { Protocols::Grpclb }
+    }
+
+    /// Those of these names that can run here; without names, all.
+    pub(crate) fn these(names: &[String]) -> Vec<Self> {
+        let mut kinds = Self::ALL.to_vec();
+        kinds.retain(|kind| match kind {
+            Self::Other => other().is_some(),
+            _ => names.is_empty() || names.contains(&kind.to_string()),
+        });
+        kinds.retain(|kind| !matches!(kind, Self::GrpcGo | Self::Xds) || go_servers().is_some());
+        kinds
+    }
+
+    fn command(self, count: usize, etcd: &str) -> Command {
+        let own = || Command::new(std::env::current_exe().expect("a program knows itself"));
+        let mut command = match self {
+            Self::Limit | Self::Tonic => own(),
+            Self::Lookaside => Command::new(env!("CARGO_BIN_EXE_lookaside")),
+            Self::Other => Command::new(other().expect("asked before")),
+            Self::GrpcGo => {
+                Command::new(go_servers().expect("asked before").join("go-balanceload"))
+            }
+            Self::Xds => Command::new(go_servers().expect("asked before").join("go-xds")),
+        };
+        match self {
+            Self::Lookaside | Self::Other => {
+                for (name, _) in std::env::vars_os() {
+                    if name.to_string_lossy().starts_with("LOOKASIDE_") {
+                        command.env_remove(name);
+                    }
+                }
+                let loopback = "127.0.0.1:0";
+                command.args(["serve", "--listen", loopback, "--admin-listen", loopback]);
+                command.args(["--etcd", etcd, "--log", "error"])
+            }
+            Self::Limit => command.args(["role-limit", &count.to_string()]),
+            Self::Tonic => command.args(["role-tonic", &count.to_string()]),
+            Self::GrpcGo | Self::Xds => command.arg(count.to_string()),
+        };
+        command
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Limit => "limit",
+            Self::Lookaside => "lookaside",
+            Self::Other => "other",
+            Self::Tonic => "tonic",
+            Self::GrpcGo => "grpc-go",
+            Self::Xds => "go-xds",
+        })
+    }
+}
+
+impl Server {
+    /// Runs one, on the first core alone if `pinned`, with a list of so many
+    /// entries; lookaside reads its own from etcd.
+    pub(crate) fn start(kind: Kind, count: usize, etcd: &str, pinned: bool) -> Self {
+        let mut command = kind.command(count, etcd);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        // A child begins with its parent's cores, and counts its own by them.
+        let child = if pinned { on_core(0, || command.spawn()) } else { command.spawn() };
+        let mut child = child.unwrap_or_else(|error| panic!("{kind} does not start: {error}"));
+        let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("it says where it listens");
+        let addr = |name: &str| {
+            let mut words = line.split_whitespace().skip(1);
+            words.find_map(|word| word.strip_prefix(name)?.parse().ok())
+        };
+        let found = addr("grpclb=").or_else(|| addr(""));
+        let found = found.unwrap_or_else(|| panic!("{kind} says {line:?}, not where it listens"));
+        let input = child.stdin.take().expect("it is piped");
+        let server = Self { child, input, addr: found, admin: addr("admin=") };
+        server.wait_ready();
+        server
+    }
+
+    /// Pushes a changed list to every client. Lookaside is told by etcd.
+    pub(crate) fn publish(&mut self) {
+        self.input.write_all(b"publish\n").expect("it listens");
+    }
+
+    /// Processor time so far, of all its threads.
+    pub(crate) fn cpu(&self) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
+        let spent = |task: fs::DirEntry| {
+            let stat = fs::read_to_string(task.path().join("schedstat")).ok()?;
+            stat.split(' ').next()?.parse::<u64>().ok()
+        };
+        Duration::from_nanos(tasks.flatten().filter_map(spent).sum())
+    }
+
+    /// Memory it has, in bytes.
+    pub(crate) fn rss(&self) -> u64 {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has some");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1024
+    }
+
+    /// Waits until `/readyz` says so, where there is one.
+    fn wait_ready(&self) {
+        let Some(admin) = self.admin else { return };
+        let deadline = Instant::now() + PATIENCE;
+        while ureq::get(format!("http://{admin}/readyz")).call().is_err() {
+            assert!(Instant::now() < deadline, "lookaside does not become ready");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs `work` with this thread bound to one core, then lets it go again.
+pub(crate) fn on_core<T>(core: usize, work: impl FnOnce() -> T) -> T {
+    let before = sched_getaffinity(None).expect("it has one");
+    let mut one = CpuSet::new();
+    one.set(core);
+    // With a single core, or another set than this, all share what there is.
+    let bound = before.is_set(core) && sched_setaffinity(None, &one).is_ok();
+    let result = work();
+    if bound {
+        let _ = sched_setaffinity(None, &before);
+    }
+    result
+}
+
+fn other() -> Option<PathBuf> {
+    std::env::var_os("LOOKASIDE_BENCH_OTHER").map(PathBuf::from)
+}
+
+/// Where the servers in Go are, built once in a run; `None` without Go.
+fn go_servers() -> Option<&'static Path> {
+    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    BUILT.get_or_init(build_go_servers).as_deref()
+}
+
+fn build_go_servers() -> Option<PathBuf> {
+    let benches = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches");
+    let out = super::out_dir();
+    // Where Go's own installer puts it, which is not in every PATH.
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/local/go/bin";
+    for name in ["go-balanceload", "go-xds"] {
+        let mut go = Command::new("env");
+        // The toolchain that go.mod asks for.
+        go.arg(format!("PATH={path}")).args(["GOTOOLCHAIN=auto", "go", "build"]);
+        go.args(["-buildvcs=false", "-o"]).arg(out.join(name)).arg(".");
+        let status = go.current_dir(benches.join(name)).status().expect("env runs");
+        // env says so of a command that is not there.
+        if status.code() == Some(127) {
+            skip("bench: grpc-go and go-xds", "there is no go");
+            return None;
+        }
+        assert!(status.success(), "benches/{name} does not build");
+    }
+    Some(out)
+}
