@@ -40,37 +40,31 @@ pub(super) async fn list<T>(
     let header = first.header().ok_or_else(|| Trouble("an answer without a header".into()))?;
     let (revision, cluster) = (header.revision(), header.cluster_id());
     let mut all = Vec::new();
-    for range in ranges {
-        list_range(&mut kv, range, revision, &read, &mut all).await.map_err(|trouble| {
+    let mut rest = ranges.iter();
+    let mut limit = PAGE;
+    let mut wanted = rest.next().map(|range| (range, range.start.clone()));
+    let mut page: Option<GetResponse> = None;
+    loop {
+        let read = async {
+            for kv in page.iter().flat_map(GetResponse::kvs) {
+                all.push(read(kv.key(), kv.value(), kv.lease()));
+            }
+        };
+        let Some((range, from)) = wanted else {
+            read.await;
+            return Ok(Listing { revision, cluster, all });
+        };
+        // etcd looks for a page while the one before it is read.
+        let (got, ()) = tokio::join!(get_page(&mut kv, from, range, revision, &mut limit), read);
+        let got = got.map_err(|trouble| {
             Trouble(format!("{}: {trouble}", String::from_utf8_lossy(&range.start)))
         })?;
-    }
-    Ok(Listing { revision, cluster, all })
-}
-
-async fn list_range<T>(
-    kv: &mut KvClient,
-    range: &Range,
-    revision: i64,
-    read: &impl Fn(&[u8], &[u8], i64) -> T,
-    all: &mut Vec<T>,
-) -> Result<(), Trouble> {
-    let mut limit = PAGE;
-    let mut page = get_page(kv, range.start.clone(), range, revision, &mut limit).await?;
-    loop {
-        let last = page.kvs().last().filter(|_| page.more());
-        // The first key after the last one.
-        let next = last.map(|last| [last.key(), &[0]].concat());
-        let read = async {
-            all.extend(page.kvs().iter().map(|kv| read(kv.key(), kv.value(), kv.lease())));
+        wanted = match got.kvs().last().filter(|_| got.more()) {
+            // The first key after the last one.
+            Some(last) => Some((range, [last.key(), &[0]].concat())),
+            None => rest.next().map(|range| (range, range.start.clone())),
         };
-        let Some(next) = next else {
-            read.await;
-            return Ok(());
-        };
-        // etcd looks for the next page while this one is read.
-        let (next, ()) = tokio::join!(get_page(kv, next, range, revision, &mut limit), read);
-        page = next?;
+        page = Some(got);
     }
 }
 
