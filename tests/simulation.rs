@@ -29,16 +29,20 @@ mod trouble;
 mod world;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Once;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, Once};
+use std::time::{Duration, Instant};
 
 use history::Record;
 use plan::Plan;
 
 /// As many as a minute of CI bears.
-const USUAL: Range<u64> = 0..100;
+const USUAL: Range<u64> = 0..150;
+/// A seed takes about a second.
+const ENDLESS: Duration = Duration::from_secs(120);
 /// Failing seeds after which no more are run.
 const FAILURES_MAX: usize = 5;
 
@@ -57,13 +61,16 @@ fn whatever_fails_every_seed_keeps_the_invariants() {
         Err(_) => USUAL,
     };
     let (next, failures) = (AtomicU64::new(seeds.start), AtomicUsize::new(0));
+    let running = Mutex::new(BTreeMap::new());
     let work = || {
         while failures.load(Ordering::Relaxed) < FAILURES_MAX {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if !seeds.contains(&seed) {
                 return;
             }
+            running.lock().expect("nobody panics").insert(seed, Instant::now());
             let (plan, breaches, _) = run(seed);
+            running.lock().expect("nobody panics").remove(&seed);
             if !breaches.is_empty() {
                 failures.fetch_add(1, Ordering::Relaxed);
                 let all = breaches.join("\n  ");
@@ -73,7 +80,17 @@ fn whatever_fails_every_seed_keeps_the_invariants() {
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        (0..threads).for_each(|_| drop(scope.spawn(work)));
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        while workers.iter().any(|worker| !worker.is_finished()) {
+            // Time stands still in a simulation where a task never rests.
+            for (seed, began) in &*running.lock().expect("nobody panics") {
+                if began.elapsed() > ENDLESS {
+                    eprintln!("seed {seed} does not end: a task spins");
+                    std::process::abort();
+                }
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     });
     let failures = failures.into_inner();
     assert_eq!(failures, 0, "so many seeds of {seeds:?} fail; see above");

@@ -4,10 +4,15 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{Client, Error, PutOptions};
+use lookaside::model::{HostPort, ServiceName, Weight};
+use lookaside::register::{self, Held};
+use lookaside::registry::Registration;
 use lookaside::registry::etcd::{CALL_TIMEOUT, Trouble, bounded};
+use lookaside::registry::record::Format;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{sleep, timeout};
@@ -34,9 +39,16 @@ struct Process {
     client: Client,
     history: History,
     listens: Option<Listens>,
-    /// The task that holds the registration, and its lease.
-    holds: Option<AbortHandle>,
+    holds: Option<Holds>,
     lease: Rc<Cell<i64>>,
+}
+
+/// What holds a registration.
+enum Holds {
+    /// A task in the manner of other registrants; its lease is known.
+    Task(AbortHandle),
+    /// Our own.
+    Keeper(Held),
 }
 
 struct Listens {
@@ -78,17 +90,20 @@ impl Process {
                     self.stop();
                     self.listen(port).await;
                 }
-                if !renews {
-                    self.holds.take().iter().for_each(AbortHandle::abort);
-                } else if self.holds.is_none() {
-                    self.hold(port);
+                match (renews, &self.holds) {
+                    (false, Some(Holds::Task(_))) => self.let_go(),
+                    (true, None) => self.hold(port).await,
+                    _ => {}
                 }
             }
             Want::Leaves(by) => {
-                self.holds.take().iter().for_each(AbortHandle::abort);
-                if self.listens.is_some() {
-                    let _ = timeout(LEAVE_WITHIN, self.leave(by)).await;
-                    sleep(LAST_CALLS).await;
+                match self.holds.take() {
+                    Some(Holds::Keeper(held)) => self.withdraw(held).await,
+                    _ if self.listens.is_none() => {}
+                    held => {
+                        let _ = timeout(LEAVE_WITHIN, self.leave(by, held)).await;
+                        sleep(LAST_CALLS).await;
+                    }
                 }
                 self.stop();
             }
@@ -113,14 +128,45 @@ impl Process {
     }
 
     fn stop(&mut self) {
-        self.holds.take().iter().for_each(AbortHandle::abort);
+        self.let_go();
         if let Some(Listens { port, task }) = self.listens.take() {
             task.abort();
             self.history.note(What::Deaf(self.addr(port)));
         }
     }
 
-    fn hold(&mut self, port: u16) {
+    /// As if its process were gone, as far as that can be.
+    fn let_go(&mut self) {
+        match self.holds.take() {
+            Some(Holds::Task(task)) => task.abort(),
+            // Which deletes the key.
+            Some(Holds::Keeper(held)) => {
+                self.asks();
+                drop(held);
+            }
+            None => {}
+        }
+    }
+
+    async fn hold(&mut self, port: u16) {
+        if self.plan.keeper {
+            let registration = Registration {
+                service: ServiceName::new(&format!("s{}", self.plan.service)).expect("a name"),
+                id: self.plan.id.as_str().into(),
+                address: HostPort::parse(&self.addr(port).to_string()).expect("an address"),
+                weight: Weight::DEFAULT,
+                meta: Arc::default(),
+            };
+            let held = register::hold(register::Options {
+                connect: etcd::connect(),
+                prefix: etcd::PREFIX.to_owned(),
+                registration,
+                ttl: Duration::from_secs(self.ttl.unsigned_abs()),
+                format: Format::Plain,
+            });
+            self.holds = Some(Holds::Keeper(held.await.expect("it can be registered")));
+            return;
+        }
         let (client, key, value) = (self.client.clone(), self.key(), self.addr(port).to_string());
         let (ttl, leased, lease) = (self.ttl, self.plan.leased, self.lease.clone());
         let again = AGAIN + APART * u32::from(self.plan.ports[0] % 1_000);
@@ -133,16 +179,36 @@ impl Process {
                 sleep(again).await;
             }
         });
-        self.holds = Some(task.abort_handle());
+        self.holds = Some(Holds::Task(task.abort_handle()));
     }
 
-    async fn leave(&mut self, by: By) {
+    /// In the way of `register`, which says whether it went well.
+    async fn withdraw(&mut self, held: Held) {
+        let registered = *held.status().borrow() == register::Status::Registered;
+        self.asks();
+        let withdrawn = held.withdraw().await.is_ok();
+        if let Some(Listens { port, .. }) = self.listens
+            && registered
+            && withdrawn
+        {
+            let (service, addr) = (self.plan.service, self.addr(port));
+            self.history.note(What::Deregistered { service, addr });
+        }
+        sleep(LAST_CALLS).await;
+    }
+
+    /// In the way of other registrants. What was not `held` up to now may have a
+    /// lease that ends just when the key is deleted, and nobody can tell the one
+    /// from the other.
+    async fn leave(&mut self, by: By, held: Option<Holds>) {
         let Some(Listens { port, .. }) = self.listens else { return };
         let (service, addr) = (self.plan.service, self.addr(port));
-        match by {
-            By::Delete => self.history.note(What::Asked { service, addr }),
-            // Which looks like an accident.
-            By::Revoke => {}
+        if let Some(Holds::Task(task)) = &held {
+            task.abort();
+        }
+        // To revoke the lease looks like an accident.
+        if by == By::Delete {
+            self.asks();
         }
         loop {
             let removed = match (by, self.lease.get()) {
@@ -156,10 +222,19 @@ impl Process {
                 }
             };
             match removed {
-                Ok(1..) => return self.history.note(What::Deregistered { service, addr }),
+                Ok(1..) if held.is_some() => {
+                    return self.history.note(What::Deregistered { service, addr });
+                }
                 Ok(_) => return,
                 Err(_) => sleep(AGAIN).await,
             }
+        }
+    }
+
+    fn asks(&self) {
+        if let Some(Listens { port, .. }) = self.listens {
+            let (service, addr) = (self.plan.service, self.addr(port));
+            self.history.note(What::Asked { service, addr });
         }
     }
 

@@ -26,7 +26,7 @@ use crate::plan::SERVICES;
 
 pub const PORT: u16 = 12_000;
 pub const ZONE: &str = "lookaside.internal";
-pub const REPORT_EVERY: Duration = Duration::from_secs(2);
+pub const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 /// What those outside may do with a balancer and know of it.
 #[derive(Clone, Default)]

@@ -37,6 +37,8 @@ const ROUND_TRIPS: u64 = 1_500;
 const FRESH: u64 = 2_000;
 /// HTTP/2's keepalive gives up after this long at the earliest.
 const PATIENCE: u64 = 9_000;
+/// For so long a backend tries to take itself back.
+const LEAVING: u64 = 6_000;
 /// How long one that went counts as missing (the guard's own).
 const MOMENTS: u64 = 60_000;
 
@@ -359,7 +361,8 @@ impl Check<'_> {
             let asked = self.records.iter().any(|record| {
                 let asked = What::Asked { service: stream.service, addr: *addr };
                 let released = record.what == What::Released;
-                (record.what == asked && record.at >= begun || released) && record.at <= after.at
+                (record.what == asked && record.at + LEAVING >= begun || released)
+                    && record.at <= after.at
             });
             let over = after.at >= lost + self.keep;
             if !asked && !over && !self.unreachable(stream, *addr, lost, after.at) {

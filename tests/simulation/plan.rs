@@ -23,7 +23,7 @@ pub const BALANCERS: usize = 2;
 pub const MACHINES: usize = 3;
 pub const DESKS: usize = 2;
 /// Milliseconds. From here on nothing fails any more.
-pub const HEAL: u64 = 42_000;
+pub const HEAL: u64 = 32_000;
 /// After which everyone has found everyone again: backoffs of five seconds,
 /// timeouts of two, a lease's time, and the same once more for what depends on it.
 pub const SETTLE: u64 = 18_000;
@@ -48,6 +48,9 @@ pub struct Backend {
     /// It moves from one to the other.
     pub ports: [u16; 2],
     pub leased: bool,
+    /// It is held by our own `register`, which cannot be stopped without
+    /// withdrawing.
+    pub keeper: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -145,7 +148,7 @@ impl Plan {
         }
         steps.sort_by_key(|(at, _)| *at);
         let keep_ms = if keep > 60 { 0 } else { keep * 1000 };
-        let (ttl, end) = (dice.between(4, 7) as i64, HEAL + SETTLE + keep_ms);
+        let (ttl, end) = (dice.between(5, 9) as i64, HEAL + SETTLE + keep_ms);
         Self { seed, rules, ttl, backends, clients, steps, end }
     }
 
@@ -159,7 +162,7 @@ impl Plan {
 fn backends(dice: &mut Dice) -> Vec<Backend> {
     let mut backends = Vec::new();
     for service in 0..SERVICES {
-        let size = dice.pick(&[1, 3, 6, 8, 10]);
+        let size = dice.pick(&[1, 2, 4, 6, 8]);
         for _ in 0..size {
             let index = backends.len();
             backends.push(Backend {
@@ -168,6 +171,7 @@ fn backends(dice: &mut Dice) -> Vec<Backend> {
                 id: format!("i{index}"),
                 ports: [1_000 + index as u16, 2_000 + index as u16],
                 leased: dice.percent(90),
+                keeper: dice.percent(20),
             });
         }
     }
@@ -288,10 +292,14 @@ impl fmt::Display for Plan {
             "seed {seed}: keep {:?}, guard {} %, leases of {ttl} s, until {end} ms",
             rules.keep, rules.share
         )?;
-        for (index, Backend { service, machine, id, leased, .. }) in
+        for (index, Backend { service, machine, id, leased, keeper, .. }) in
             self.backends.iter().enumerate()
         {
-            let lease = if *leased { "" } else { ", without a lease" };
+            let lease = match (*keeper, *leased) {
+                (true, _) => ", by register",
+                (false, true) => "",
+                (false, false) => ", without a lease",
+            };
             writeln!(f, "  backend {index} ({id}) of s{service} on machine{machine}{lease}")?;
         }
         for (index, client) in self.clients.iter().enumerate() {

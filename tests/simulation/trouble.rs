@@ -27,7 +27,7 @@ pub struct Troubles(Vec<Trouble>);
 /// to be given up after three, and the reading.
 const RECOVERY: u64 = 10_000;
 /// What a message takes at most where nothing is slow.
-const USUAL: u64 = 100;
+const USUAL: u64 = 120;
 /// What it takes where something is: the slowest link, and one tick.
 const SLOWEST: u64 = 1_600;
 

@@ -19,7 +19,7 @@ use crate::history::{History, Record, What};
 use crate::plan::{self, BALANCERS, DESKS, HEAL, Host, MACHINES, Plan, Step, Want};
 
 /// The finest time that network and hosts share.
-const TICK: u64 = 10;
+const TICK: u64 = 20;
 /// How often links become faster or slower.
 const WEATHER: u64 = 1_000;
 /// For those who hang up to be gone.
