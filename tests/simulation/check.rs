@@ -19,7 +19,8 @@
 //!   the guard's share stays if nobody took themselves back. So an empty list
 //!   needs as much.
 //! - **I5** Nothing panics, and when all clients are gone nothing is left open.
-//! - **I6** A stream has a list as soon as it is greeted, ends only with its
+//! - **I6** A stream is greeted or refused at once, has a list as soon as it is
+//!   greeted, ends only with its
 //!   connection, which ends only with its balancer or a long cut; and is refused
 //!   only as long as its balancer has read nothing.
 
@@ -33,6 +34,8 @@ use crate::world::Outcome;
 
 /// So long a deregistration may take, and anything else that needs one question.
 const ROUND_TRIPS: u64 = 1_500;
+/// How long a client waits for the word that its stream is open, or is not.
+const AT_ONCE: u64 = 1_000;
 /// No list is older than that.
 const FRESH: u64 = 2_000;
 /// HTTP/2's keepalive gives up after this long at the earliest.
@@ -188,6 +191,17 @@ impl Check<'_> {
     /// I6.
     fn conduct(&mut self, stream: &Stream) {
         let balancer = Host::Balancer(stream.balancer);
+        let answers = [
+            stream.greeted,
+            stream.refused.as_ref().map(|(at, _)| *at),
+            stream.ended.as_ref().map(|(at, _)| *at),
+        ];
+        let answered = answers.into_iter().flatten().min().unwrap_or(self.plan.end);
+        if answered > stream.opened + AT_ONCE
+            && !self.troubles.apart(balancer, stream.desk, stream.opened, answered)
+        {
+            self.breach(stream.opened, stream, "I6 neither greeted nor refused at once");
+        }
         if let Some(greeted) = stream.greeted
             && stream.told.first().is_none_or(|told| told.at > greeted + 20)
         {
@@ -435,7 +449,7 @@ impl Check<'_> {
                 continue;
             };
             let nobody = Set::new();
-            let told = stream.told.iter().filter(|told| told.at <= self.plan.end).last();
+            let told = stream.told.iter().rfind(|told| told.at <= self.plan.end);
             let list = told.map(|told| &told.list);
             let held = self.truth.service(stream.service).last();
             let held = held.map_or(&nobody, |held| &held.set);
