@@ -41,7 +41,7 @@ use history::Record;
 use plan::Plan;
 
 /// As many as a minute of CI bears.
-const USUAL: Range<u64> = 0..100;
+const USUAL: Range<u64> = 0..150;
 /// A seed takes about a second.
 const ENDLESS: Duration = Duration::from_secs(120);
 /// Failing seeds after which no more are run.
