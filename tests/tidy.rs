@@ -120,6 +120,11 @@ const NAMES: &[Names] = &[
         remedy: "tasks start in app.rs, so that every death is noticed; return a future",
     },
     Names {
+        files: Files::NotIn(&["src/seed.rs"]),
+        words: &["RandomState", "rand::", "getrandom"],
+        remedy: "chance comes from seed, which a simulation can fix",
+    },
+    Names {
         files: Files::In(&["src/"]),
         words: &["unbounded_channel", "std::sync::mpsc::channel", "mpsc::unbounded"],
         remedy: "every queue has a bound",

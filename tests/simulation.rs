@@ -1,0 +1,162 @@
+//! The whole of it in a simulated world: etcd, two balancers, backends and
+//! clients. What is tested is the real code; network, time, chance and faults
+//! follow from a seed.
+//!
+//! `LOOKASIDE_SEEDS` (`1000` or `5000..9000`) says which seeds are run instead of
+//! the usual ones; `LOOKASIDE_SEED=7` runs one and prints all that happened.
+
+#![allow(missing_docs, unreachable_pub, reason = "tests document themselves")]
+
+#[path = "simulation/backend.rs"]
+mod backend;
+#[path = "simulation/balancer.rs"]
+mod balancer;
+#[path = "simulation/check.rs"]
+mod check;
+#[path = "simulation/client.rs"]
+mod client;
+#[path = "simulation/dice.rs"]
+mod dice;
+#[path = "simulation/etcd.rs"]
+mod etcd;
+#[path = "simulation/history.rs"]
+mod history;
+#[path = "simulation/plan.rs"]
+mod plan;
+#[path = "simulation/trouble.rs"]
+mod trouble;
+#[path = "simulation/world.rs"]
+mod world;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+use std::ops::Range;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, Once};
+use std::time::{Duration, Instant};
+
+use history::Record;
+use plan::Plan;
+
+/// As many as a minute of CI bears.
+const USUAL: Range<u64> = 0..150;
+/// A seed takes about a second.
+const ENDLESS: Duration = Duration::from_secs(120);
+/// Failing seeds after which no more are run.
+const FAILURES_MAX: usize = 5;
+
+thread_local! {
+    /// Tasks' panics go no further than their runtime.
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+#[test]
+fn whatever_fails_every_seed_keeps_the_invariants() {
+    if let Ok(seed) = std::env::var("LOOKASIDE_SEED") {
+        return show(seed.parse().expect("LOOKASIDE_SEED is a number"));
+    }
+    let seeds = match std::env::var("LOOKASIDE_SEEDS") {
+        Ok(text) => range(&text).expect("LOOKASIDE_SEEDS is COUNT or FROM..TO"),
+        Err(_) => USUAL,
+    };
+    let (next, failures) = (AtomicU64::new(seeds.start), AtomicUsize::new(0));
+    let running = Mutex::new(BTreeMap::new());
+    let work = || {
+        while failures.load(Ordering::Relaxed) < FAILURES_MAX {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if !seeds.contains(&seed) {
+                return;
+            }
+            running.lock().expect("nobody panics").insert(seed, Instant::now());
+            let (plan, breaches, _) = run(seed);
+            running.lock().expect("nobody panics").remove(&seed);
+            if !breaches.is_empty() {
+                failures.fetch_add(1, Ordering::Relaxed);
+                let all = breaches.join("\n  ");
+                say(&format!("seed {seed} fails:\n  {all}\n{plan}see all: LOOKASIDE_SEED={seed}"));
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        while workers.iter().any(|worker| !worker.is_finished()) {
+            // Time stands still in a simulation where a task never rests.
+            for (seed, began) in &*running.lock().expect("nobody panics") {
+                if began.elapsed() > ENDLESS {
+                    say(&format!("seed {seed} does not end: a task spins"));
+                    std::process::abort();
+                }
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let failures = failures.into_inner();
+    assert_eq!(failures, 0, "so many seeds of {seeds:?} fail; see above");
+}
+
+#[test]
+fn a_seed_is_one_history() {
+    for seed in 0..6 {
+        let (mut first, mut second) = (run(seed).2, run(seed).2);
+        // Tokio wakes those who wait for one value in an order of its own.
+        first.sort();
+        second.sort();
+        let differ = first.iter().zip(&second).find(|(one, other)| one != other);
+        assert_eq!(differ, None, "seed {seed}");
+        assert_eq!(first.len(), second.len(), "seed {seed}");
+    }
+}
+
+/// Runs a seed: what was to happen, what was wrong, what happened.
+fn run(seed: u64) -> (Plan, Vec<String>, Vec<Record>) {
+    catch_panics();
+    let plan = Plan::new(seed);
+    PANICS.take();
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| world::run(&plan)));
+    let mut breaches: Vec<_> =
+        PANICS.take().into_iter().map(|panic| format!("I5 panic: {panic}")).collect();
+    let records = match outcome {
+        Ok(outcome) => {
+            breaches.extend(check::check(&plan, &outcome));
+            outcome.records
+        }
+        Err(_) => Vec::new(),
+    };
+    (plan, breaches, records)
+}
+
+fn show(seed: u64) {
+    let (plan, breaches, records) = run(seed);
+    println!("{plan}");
+    for Record { at, what } in &records {
+        println!("  {at:>6} {what:?}");
+    }
+    assert!(breaches.is_empty(), "seed {seed} fails:\n  {}", breaches.join("\n  "));
+}
+
+/// At once, not when the test is over: thousands of seeds take long.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}\n");
+}
+
+/// Takes note of every panic, in tasks too.
+fn catch_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            PANICS.with_borrow_mut(|panics| panics.push(info.to_string()));
+            usual(info);
+        }));
+    });
+}
+
+fn range(text: &str) -> Option<Range<u64>> {
+    match text.split_once("..") {
+        Some((from, to)) => Some(from.parse().ok()?..to.parse().ok()?),
+        None => Some(0..text.parse().ok()?),
+    }
+}

@@ -1,0 +1,283 @@
+//! A machine with backends on it: each listens, and holds its registration in
+//! one of the ways in which services do.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{Client, Error, PutOptions};
+use lookaside::model::{HostPort, ServiceName, Weight};
+use lookaside::register::{self, Held};
+use lookaside::registry::Registration;
+use lookaside::registry::etcd::{CALL_TIMEOUT, Trouble, bounded};
+use lookaside::registry::record::Format;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, spawn_local};
+use tokio::time::{sleep, timeout};
+use turmoil::net::TcpListener;
+
+use crate::etcd;
+use crate::history::{History, What};
+use crate::plan::{Backend, By, Want};
+
+/// After a failure, as registrants do.
+const AGAIN: Duration = Duration::from_millis(500);
+/// More for each backend: who fails together must not come back together, for
+/// the order of that depends on more than the seed (tokio numbers its tasks
+/// throughout the process, and drops them by number).
+const APART: Duration = Duration::from_millis(7);
+/// How long after taking itself back a server still serves.
+const LAST_CALLS: Duration = Duration::from_millis(300);
+const LEAVE_WITHIN: Duration = Duration::from_secs(5);
+
+/// A backend's process.
+struct Process {
+    plan: Backend,
+    ttl: i64,
+    client: Client,
+    history: History,
+    listens: Option<Listens>,
+    holds: Option<Holds>,
+    lease: Rc<Cell<i64>>,
+}
+
+/// What holds a registration.
+enum Holds {
+    /// A task in the manner of other registrants; its lease is known.
+    Task(AbortHandle),
+    /// Our own.
+    Keeper(Held),
+}
+
+struct Listens {
+    port: u16,
+    task: AbortHandle,
+}
+
+pub async fn machine(
+    backends: Vec<(Backend, watch::Receiver<Want>)>,
+    ttl: i64,
+    history: History,
+) -> turmoil::Result {
+    for (plan, want) in backends {
+        let client = etcd::connect().client(0).await.map_err(|trouble| trouble.to_string())?;
+        let (history, lease) = (history.clone(), Rc::default());
+        let process = Process { plan, ttl, client, history, listens: None, holds: None, lease };
+        spawn_local(process.run(want));
+    }
+    std::future::pending().await
+}
+
+impl Process {
+    async fn run(mut self, mut want: watch::Receiver<Want>) {
+        loop {
+            let now = *want.borrow_and_update();
+            self.do_it(now).await;
+            if want.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn do_it(&mut self, want: Want) {
+        match want {
+            Want::Up { port, renews } => {
+                let port = self.plan.ports[port];
+                let moved = self.listens.as_ref().is_none_or(|listens| listens.port != port);
+                if moved {
+                    self.stop();
+                    self.listen(port).await;
+                }
+                match (renews, &self.holds) {
+                    (false, Some(Holds::Task(_))) => self.let_go(),
+                    (true, None) => self.hold(port).await,
+                    _ => {}
+                }
+            }
+            Want::Leaves(by) => {
+                match self.holds.take() {
+                    Some(Holds::Keeper(held)) => self.withdraw(held).await,
+                    _ if self.listens.is_none() => {}
+                    held => {
+                        let _ = timeout(LEAVE_WITHIN, self.leave(by, held)).await;
+                        sleep(LAST_CALLS).await;
+                    }
+                }
+                self.stop();
+            }
+            Want::Dead => self.stop(),
+        }
+    }
+
+    async fn listen(&mut self, port: u16) {
+        let listener = loop {
+            match TcpListener::bind(("0.0.0.0", port)).await {
+                Ok(listener) => break listener,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        let task = spawn_local(async move {
+            loop {
+                let _ = listener.accept().await;
+            }
+        });
+        self.listens = Some(Listens { port, task: task.abort_handle() });
+        self.history.note(What::Listens(self.addr(port)));
+    }
+
+    fn stop(&mut self) {
+        self.let_go();
+        if let Some(Listens { port, task }) = self.listens.take() {
+            task.abort();
+            self.history.note(What::Deaf(self.addr(port)));
+        }
+    }
+
+    /// As if its process were gone, as far as that can be.
+    fn let_go(&mut self) {
+        match self.holds.take() {
+            Some(Holds::Task(task)) => task.abort(),
+            // Which deletes the key.
+            Some(Holds::Keeper(held)) => {
+                self.asks();
+                drop(held);
+            }
+            None => {}
+        }
+    }
+
+    async fn hold(&mut self, port: u16) {
+        if self.plan.keeper {
+            let registration = Registration {
+                service: ServiceName::new(&format!("s{}", self.plan.service)).expect("a name"),
+                id: self.plan.id.as_str().into(),
+                address: HostPort::parse(&self.addr(port).to_string()).expect("an address"),
+                weight: Weight::DEFAULT,
+                meta: Arc::default(),
+            };
+            let held = register::hold(register::Options {
+                connect: etcd::connect(),
+                prefix: etcd::PREFIX.to_owned(),
+                registration,
+                ttl: Duration::from_secs(self.ttl.unsigned_abs()),
+                format: Format::Plain,
+            });
+            self.holds = Some(Holds::Keeper(held.await.expect("it can be registered")));
+            return;
+        }
+        let (client, key, value) = (self.client.clone(), self.key(), self.addr(port).to_string());
+        let (ttl, leased, lease) = (self.ttl, self.plan.leased, self.lease.clone());
+        let again = AGAIN + APART * u32::from(self.plan.ports[0] % 1_000);
+        let task = spawn_local(async move {
+            loop {
+                let held = hold(client.clone(), &key, &value, leased.then_some(ttl), &lease).await;
+                if held.is_ok() {
+                    return;
+                }
+                sleep(again).await;
+            }
+        });
+        self.holds = Some(Holds::Task(task.abort_handle()));
+    }
+
+    /// In the way of `register`, which says whether it went well.
+    async fn withdraw(&mut self, held: Held) {
+        let registered = *held.status().borrow() == register::Status::Registered;
+        self.asks();
+        let withdrawn = held.withdraw().await.is_ok();
+        if let Some(Listens { port, .. }) = self.listens
+            && registered
+            && withdrawn
+        {
+            let (service, addr) = (self.plan.service, self.addr(port));
+            self.history.note(What::Deregistered { service, addr });
+        }
+        sleep(LAST_CALLS).await;
+    }
+
+    /// In the way of other registrants. What was not `held` up to now may have a
+    /// lease that ends just when the key is deleted, and nobody can tell the one
+    /// from the other.
+    async fn leave(&mut self, by: By, held: Option<Holds>) {
+        let Some(Listens { port, .. }) = self.listens else { return };
+        let (service, addr) = (self.plan.service, self.addr(port));
+        if let Some(Holds::Task(task)) = &held {
+            task.abort();
+        }
+        // To revoke the lease looks like an accident.
+        if by == By::Delete {
+            self.asks();
+        }
+        loop {
+            let removed = match (by, self.lease.get()) {
+                (By::Revoke, lease @ 1..) => {
+                    bounded(CALL_TIMEOUT, self.client.lease_revoke(lease)).await.map(|_| 0)
+                }
+                (By::Revoke, _) => return,
+                (By::Delete, _) => {
+                    let call = self.client.delete(self.key(), None);
+                    bounded(CALL_TIMEOUT, call).await.map(|answer| answer.deleted())
+                }
+            };
+            match removed {
+                Ok(1..) if held.is_some() => {
+                    return self.history.note(What::Deregistered { service, addr });
+                }
+                Ok(_) => return,
+                Err(_) => sleep(AGAIN).await,
+            }
+        }
+    }
+
+    fn asks(&self) {
+        if let Some(Listens { port, .. }) = self.listens {
+            let (service, addr) = (self.plan.service, self.addr(port));
+            self.history.note(What::Asked { service, addr });
+        }
+    }
+
+    fn key(&self) -> String {
+        let Backend { service, id, .. } = &self.plan;
+        format!("{}s{service}/{id}", etcd::PREFIX)
+    }
+
+    fn addr(&self, port: u16) -> std::net::SocketAddr {
+        let machine = crate::plan::Host::Machine(self.plan.machine);
+        (turmoil::lookup(machine.to_string()), port).into()
+    }
+}
+
+/// Registers, and holds it for as long as that goes well; without a lease, that
+/// is done at once.
+async fn hold(
+    mut client: Client,
+    key: &str,
+    value: &str,
+    ttl: Option<i64>,
+    lease: &Cell<i64>,
+) -> Result<(), Trouble> {
+    let Some(ttl) = ttl else {
+        call(client.put(key, value, None)).await?;
+        return Ok(());
+    };
+    let granted = call(client.lease_grant(ttl, None)).await?;
+    lease.set(granted.id());
+    let options = PutOptions::new().with_lease(granted.id());
+    call(client.put(key, value, Some(options))).await?;
+    let (mut keeper, mut answers) = call(client.lease_keep_alive(granted.id())).await?;
+    let beat = Duration::from_secs(ttl.unsigned_abs()) / 3;
+    loop {
+        sleep(beat).await;
+        call(keeper.keep_alive()).await?;
+        let answer = call(answers.message()).await?;
+        if answer.is_none_or(|answer| answer.ttl() == 0) {
+            return Err(Trouble("the lease is gone".into()));
+        }
+    }
+}
+
+async fn call<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, Trouble> {
+    bounded(CALL_TIMEOUT, call).await
+}

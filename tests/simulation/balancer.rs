@@ -1,0 +1,106 @@
+//! A balancer: the product's parts, put together as `app` does, on the simulated
+//! network.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lookaside::balancer::{Balancer, Settings, WhenEmpty};
+use lookaside::catalog::{self, Catalog, Input, Rules};
+use lookaside::health;
+use lookaside::model::{ServiceName, Zone};
+use lookaside::registry::Event;
+use lookaside::registry::etcd;
+use lookaside::registry::record::{Format, Prefix};
+use lookaside::serve::{Server, Services};
+use lookaside::telemetry::Counters;
+use tokio::sync::mpsc;
+use tokio::task::spawn_local;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+use turmoil::net::{TcpListener, TcpStream};
+
+use crate::plan::SERVICES;
+
+pub const PORT: u16 = 12_000;
+pub const ZONE: &str = "lookaside.internal";
+pub const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+/// What those outside may do with a balancer and know of it.
+#[derive(Clone, Default)]
+pub struct Handle(Rc<RefCell<Option<Inside>>>);
+
+struct Inside {
+    inputs: mpsc::Sender<Input>,
+    balancer: Balancer,
+    tasks: TaskTracker,
+}
+
+impl Handle {
+    /// The operator's word for all services.
+    pub fn release(&self) {
+        let inside = self.0.borrow();
+        let inside = inside.as_ref().expect("it runs");
+        for service in 0..SERVICES {
+            let service = ServiceName::new(&format!("s{service}")).expect("a name");
+            inside.inputs.try_send(Input::Release(service)).expect("there is room");
+        }
+    }
+
+    /// What is open: tasks of connections and streams, rows in the table.
+    pub fn open(&self) -> (usize, usize) {
+        let inside = self.0.borrow();
+        let inside = inside.as_ref().expect("it runs");
+        (inside.tasks.len(), inside.balancer.clients()().len())
+    }
+}
+
+pub async fn run(rules: Rules, handle: Handle) -> turmoil::Result {
+    let catalog = Catalog::with(rules);
+    let (inputs, inputs_rx) = mpsc::channel(64);
+    let (events, events_rx) = mpsc::channel(64);
+    let prefix = Prefix { path: crate::etcd::PREFIX.to_owned(), format: Format::Plain };
+    let options = etcd::Options { connect: crate::etcd::connect(), prefixes: vec![prefix] };
+    spawn_local(etcd::run(options, events));
+    spawn_local(relay(events_rx, inputs.clone()));
+    spawn_local(health::run(
+        catalog.watch_doubts(),
+        rules.probe_unleased,
+        inputs.clone(),
+        TcpStream::connect::<std::net::SocketAddr>,
+    ));
+    spawn_local(catalog::drive(inputs_rx, catalog.clone()));
+
+    let zone = Zone::new(ZONE).expect("a zone");
+    let settings = Settings { zone, when_empty: WhenEmpty::Wait, report_interval: REPORT_EVERY };
+    let counters: Arc<Counters> = Arc::default();
+    let balancer = Balancer::new(settings, catalog, Arc::default(), counters.clone());
+    spawn_local(balancer.clone().sweep());
+    let tasks = TaskTracker::new();
+    let services = Services { balancer: balancer.clone(), others: Routes::default() };
+    let server = Arc::new(Server {
+        services,
+        tls: None,
+        counters,
+        tasks: tasks.clone(),
+        drain: CancellationToken::new(),
+        connections_max: 1_000,
+    });
+    handle.0.replace(Some(Inside { inputs, balancer, tasks: tasks.clone() }));
+    let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
+    loop {
+        let (stream, peer) = listener.accept().await?;
+        let server = server.clone();
+        tasks.spawn_local(async move { server.http2(stream, peer).await });
+    }
+}
+
+async fn relay(mut events: mpsc::Receiver<Event>, inputs: mpsc::Sender<Input>) {
+    while let Some(event) = events.recv().await {
+        if inputs.send(Input::Registry(event)).await.is_err() {
+            return;
+        }
+    }
+}

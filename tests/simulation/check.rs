@@ -1,0 +1,475 @@
+//! What must hold of every run. Pure: a plan and what happened → every breach.
+//!
+//! With *held* for a backend that is listed without being registered, because
+//! its registration went in doubt:
+//!
+//! - **I1** Every list is what etcd held at some moment, and beyond that only
+//!   backends that were registered while this balancer ran and whose time
+//!   (`keep`, from when the balancer could know of the loss) is not over. With
+//!   `keep` 0 it is exactly what etcd held. One that took itself back while
+//!   balancer and etcd heard each other is in no list that is sent a second
+//!   and a half later. While all hear each other, no list is older than two
+//!   seconds.
+//! - **I2** On a stream these moments never go back, and nobody who was gone
+//!   returns unless etcd held them again in between.
+//! - **I3** When all is well again, every client has a stream and the same list
+//!   as etcd: both balancers agree.
+//! - **I4** Nobody leaves a list while registered; of those in doubt nobody does
+//!   whom the balancer could reach all the time; and of what a balancer listed,
+//!   the guard's share stays if nobody took themselves back. So an empty list
+//!   needs as much.
+//! - **I5** Nothing panics, and when all clients are gone nothing is left open.
+//! - **I6** A stream is greeted or refused at once, has a list as soon as it is
+//!   greeted, ends only with its
+//!   connection, which ends only with its balancer or a long cut; and is refused
+//!   only as long as its balancer has read nothing.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use crate::history::{Held, Record, Set, Truth, What};
+use crate::plan::{Host, Plan};
+use crate::trouble::Troubles;
+use crate::world::Outcome;
+
+/// So long a deregistration may take, and anything else that needs one question.
+const ROUND_TRIPS: u64 = 1_500;
+/// How long a client waits for the word that its stream is open, or is not.
+const AT_ONCE: u64 = 1_000;
+/// No list is older than that.
+const FRESH: u64 = 2_000;
+/// HTTP/2's keepalive gives up after this long at the earliest.
+const PATIENCE: u64 = 9_000;
+/// For so long a backend tries to take itself back.
+const LEAVING: u64 = 6_000;
+/// How long one that went counts as missing (the guard's own).
+const MOMENTS: u64 = 60_000;
+
+/// A stream, from its beginning to its end.
+struct Stream {
+    id: usize,
+    client: usize,
+    service: usize,
+    balancer: usize,
+    /// Since when that balancer runs.
+    since: u64,
+    desk: Host,
+    opened: u64,
+    greeted: Option<u64>,
+    told: Vec<Told>,
+    refused: Option<(u64, String)>,
+    ended: Option<(u64, Option<String>)>,
+}
+
+struct Told {
+    at: u64,
+    /// At the earliest.
+    sent: u64,
+    list: Set,
+}
+
+struct Check<'a> {
+    plan: &'a Plan,
+    records: &'a [Record],
+    keep: u64,
+    truth: Truth,
+    troubles: Troubles,
+    streams: Vec<Stream>,
+    machines: BTreeMap<std::net::IpAddr, Host>,
+    breaches: Vec<String>,
+}
+
+/// Every breach; none in a good run.
+pub fn check(plan: &Plan, outcome: &Outcome) -> Vec<String> {
+    let troubles = Troubles::of(plan);
+    let records = &outcome.records;
+    let mut check = Check {
+        plan,
+        records,
+        keep: plan.rules.keep.as_millis() as u64,
+        truth: Truth::of(records),
+        streams: streams(plan, records, &troubles),
+        troubles,
+        machines: outcome.addresses.iter().map(|(host, ip)| (*ip, *host)).collect(),
+        breaches: Vec::new(),
+    };
+    let streams = std::mem::take(&mut check.streams);
+    streams.iter().for_each(|stream| check.stream(stream));
+    check.lists(&streams);
+    check.end(&streams);
+    for (balancer, left) in outcome.left.iter().enumerate() {
+        if *left != (0, 0) {
+            let (tasks, clients) = left;
+            let text = format!("I5 balancer {balancer}: {tasks} tasks, {clients} clients are left");
+            check.breaches.push(text);
+        }
+    }
+    check.breaches
+}
+
+fn streams(plan: &Plan, records: &[Record], troubles: &Troubles) -> Vec<Stream> {
+    let mut streams: BTreeMap<usize, Stream> = BTreeMap::new();
+    const OPENED: &str = "a stream begins by being opened";
+    let mut since = BTreeMap::new();
+    for Record { at, what } in records {
+        let at = *at;
+        match what {
+            What::Started(host) => drop(since.insert(*host, at)),
+            What::Opened { stream: id, client, balancer } => {
+                let plan = &plan.clients[*client];
+                let stream = Stream {
+                    id: *id,
+                    client: *client,
+                    service: plan.service,
+                    balancer: *balancer,
+                    since: since.get(&Host::Balancer(*balancer)).copied().unwrap_or(0),
+                    desk: Host::Desk(plan.desk),
+                    opened: at,
+                    greeted: None,
+                    told: Vec::new(),
+                    refused: None,
+                    ended: None,
+                };
+                streams.insert(*id, stream);
+            }
+            What::Greeted { stream } => {
+                streams.get_mut(stream).expect(OPENED).greeted = Some(at);
+            }
+            What::Told { stream, list } => {
+                let stream = streams.get_mut(stream).expect(OPENED);
+                let balancer = Host::Balancer(stream.balancer);
+                let sent = troubles.sent(balancer, stream.desk, at).max(stream.opened);
+                stream.told.push(Told { at, sent, list: list.clone() });
+            }
+            What::Refused { stream, code } => {
+                streams.get_mut(stream).expect(OPENED).refused = Some((at, code.clone()));
+            }
+            What::Ended { stream, status } => {
+                streams.get_mut(stream).expect(OPENED).ended = Some((at, status.clone()));
+            }
+            _ => {}
+        }
+    }
+    streams.into_values().collect()
+}
+
+impl Check<'_> {
+    fn breach(&mut self, at: u64, stream: &Stream, text: &str) {
+        let Stream { id, client, balancer, service, .. } = stream;
+        self.breaches.push(format!(
+            "{at} stream {id} (client {client}, balancer {balancer}, s{service}): {text}"
+        ));
+    }
+
+    /// What holds of one stream alone: I1, I2, I6.
+    fn stream(&mut self, stream: &Stream) {
+        self.conduct(stream);
+        let (mut moment, mut gone) = (0, BTreeMap::new());
+        let mut before: &Set = &Set::new();
+        for (index, told) in stream.told.iter().enumerate() {
+            let Some(found) = self.moment(stream, told, moment) else {
+                let why = self.closest(stream, told);
+                self.breach(told.at, stream, &format!("I1 etcd never held this: {why}"));
+                return;
+            };
+            moment = found;
+            for addr in &told.list {
+                if let Some(left) = gone.remove(addr)
+                    && !self.held_since(stream.service, *addr, left, told.at)
+                {
+                    self.breach(told.at, stream, &format!("I2 {addr} was gone and is back"));
+                }
+            }
+            gone.extend(before.difference(&told.list).map(|addr| (*addr, moment)));
+            before = &told.list;
+            let next = stream.told.get(index + 1).map(|next| next.at);
+            let ended = stream.ended.as_ref().map(|(at, _)| *at);
+            self.freshness(stream, told, next.or(ended).unwrap_or(self.plan.end));
+        }
+    }
+
+    /// I6.
+    fn conduct(&mut self, stream: &Stream) {
+        let balancer = Host::Balancer(stream.balancer);
+        let answers = [
+            stream.greeted,
+            stream.refused.as_ref().map(|(at, _)| *at),
+            stream.ended.as_ref().map(|(at, _)| *at),
+        ];
+        let answered = answers.into_iter().flatten().min().unwrap_or(self.plan.end);
+        if answered > stream.opened + AT_ONCE
+            && !self.troubles.apart(balancer, stream.desk, stream.opened, answered)
+        {
+            self.breach(stream.opened, stream, "I6 neither greeted nor refused at once");
+        }
+        if let Some(greeted) = stream.greeted
+            && stream.told.first().is_none_or(|told| told.at > greeted + 20)
+        {
+            self.breach(greeted, stream, "I6 greeted, and no list with it");
+        }
+        if let Some((at, code)) = &stream.refused
+            && code != "14"
+        {
+            self.breach(*at, stream, &format!("I6 refused with {code}"));
+        }
+        let Some((at, status)) = &stream.ended else { return };
+        match status.as_deref() {
+            Some("hung up") => {}
+            Some(code) => {
+                self.breach(*at, stream, &format!("I6 ended by the balancer with {code}"))
+            }
+            None => {
+                let from = stream.opened.saturating_sub(3_000);
+                let crashed = self.records.iter().any(|record| {
+                    record.what == What::Crashed(balancer) && (from..=*at).contains(&record.at)
+                });
+                let cut = self.troubles.cut_for(balancer, stream.desk, PATIENCE, from, *at);
+                if !crashed && !cut {
+                    self.breach(*at, stream, "I6 the connection broke without a cause");
+                }
+            }
+        }
+    }
+
+    /// The first moment from `least` on in which a list can have been right.
+    fn moment(&self, stream: &Stream, told: &Told, least: usize) -> Option<usize> {
+        let held = self.truth.service(stream.service);
+        let before = held.iter().take_while(|held| held.at <= told.at).count();
+        (least..=before).find(|&moment| self.is_right(stream, told, moment))
+    }
+
+    fn is_right(&self, stream: &Stream, told: &Told, moment: usize) -> bool {
+        let held = self.truth.service(stream.service);
+        let nobody = Set::new();
+        let now = moment.checked_sub(1).map_or(&nobody, |last| &held[last].set);
+        now.is_subset(&told.list)
+            && told.list.difference(now).all(|addr| {
+                let lost = lost(&held[..moment], *addr);
+                let balancer = Host::Balancer(stream.balancer);
+                lost.is_some_and(|lost| {
+                    let known = self.troubles.known(balancer, lost);
+                    self.keep > 0 && lost >= stream.since && told.sent <= known + self.keep
+                })
+            })
+    }
+
+    /// For people: by what a list differs from what etcd held last.
+    fn closest(&self, stream: &Stream, told: &Told) -> String {
+        let held = self.truth.service(stream.service);
+        let nobody = Held { at: 0, set: Set::new() };
+        let now = held.iter().take_while(|held| held.at <= told.at).last().unwrap_or(&nobody);
+        let too_much: Vec<_> = told.list.difference(&now.set).collect();
+        let missing: Vec<_> = now.set.difference(&told.list).collect();
+        format!(
+            "sent since {}, since {} too much {too_much:?}, missing {missing:?}",
+            told.sent, now.at
+        )
+    }
+
+    /// A list that is still a client's newest must not be old.
+    fn freshness(&mut self, stream: &Stream, told: &Told, until: u64) {
+        let balancer = Host::Balancer(stream.balancer);
+        let at = until.saturating_sub(FRESH);
+        if at <= told.at
+            || !self.troubles.calm(balancer, at, until)
+            || self.troubles.apart(balancer, stream.desk, at, until)
+        {
+            return;
+        }
+        let held = self.truth.service(stream.service);
+        let least = held.iter().take_while(|held| held.at <= at).count();
+        let most = held.iter().take_while(|held| held.at <= until).count();
+        // As if it were sent anew.
+        let now = Told { at: until, sent: at, list: told.list.clone() };
+        if !(least..=most).any(|moment| self.is_right(stream, &now, moment)) {
+            let why = self.closest(stream, &now);
+            self.breach(until, stream, &format!("I1 the newest list is too old: {why}"));
+        }
+    }
+
+    /// Whether etcd held a backend at any moment after one, up to a time.
+    fn held_since(&self, service: usize, addr: SocketAddr, moment: usize, until: u64) -> bool {
+        let later = self.truth.service(service).iter().skip(moment);
+        later.take_while(|held| held.at <= until).any(|held| held.set.contains(&addr))
+    }
+
+    /// What holds of the lists of one balancer together: I4 and the rest of I1, I6.
+    fn lists(&mut self, streams: &[Stream]) {
+        let removals: Vec<_> = self.deregistered();
+        for stream in streams {
+            let same =
+                |other: &&Stream| other.balancer == stream.balancer && other.since == stream.since;
+            let peers: Vec<_> = streams.iter().filter(same).collect();
+            if let Some((at, _)) = &stream.refused {
+                let first = peers.iter().flat_map(|peer| &peer.told).map(|told| told.at).min();
+                if first.is_some_and(|first| first < stream.opened) {
+                    self.breach(
+                        *at,
+                        stream,
+                        "I6 refused by a balancer that others have lists from",
+                    );
+                }
+            }
+            let peers: Vec<_> =
+                peers.into_iter().filter(|peer| peer.service == stream.service).collect();
+            for told in &stream.told {
+                for (asked, at, service, addr) in &removals {
+                    let (service, addr) = (*service, *addr);
+                    let since = at + ROUND_TRIPS;
+                    if service == stream.service
+                        && told.list.contains(&addr)
+                        && told.sent > since
+                        && self.troubles.calm(Host::Balancer(stream.balancer), *asked, since)
+                        && !self.came_back(service, addr, *at, told.at)
+                    {
+                        let text = format!("I1 {addr} took itself back at {at} and is listed");
+                        self.breach(told.at, stream, &text);
+                    }
+                }
+                let earlier = peers.iter().flat_map(|peer| &peer.told);
+                let earlier: Vec<_> = earlier.filter(|one| one.at < told.sent).collect();
+                if let Some(last) = earlier.iter().max_by_key(|one| one.at) {
+                    self.losses(stream, last, told);
+                }
+                self.floor(stream, &earlier, told);
+            }
+        }
+    }
+
+    /// Who took themselves back with success: when they asked, when etcd agreed.
+    fn deregistered(&self) -> Vec<(u64, u64, usize, SocketAddr)> {
+        let mut asked = BTreeMap::new();
+        let mut all = Vec::new();
+        for Record { at, what } in self.records {
+            match what {
+                What::Asked { service, addr } => drop(asked.insert((*service, *addr), *at)),
+                What::Deregistered { service, addr } => {
+                    // A lease may be over after a long wait, and the cause unclear.
+                    let begun = asked.get(&(*service, *addr)).copied().unwrap_or(*at);
+                    if at - begun <= 1_000 {
+                        all.push((begun, *at, *service, *addr));
+                    }
+                }
+                _ => {}
+            }
+        }
+        all
+    }
+
+    fn came_back(&self, service: usize, addr: SocketAddr, from: u64, until: u64) -> bool {
+        let held = self.truth.service(service);
+        held.iter().any(|held| (from..=until).contains(&held.at) && held.set.contains(&addr))
+    }
+
+    /// I4: who left between two lists of one balancer had a reason.
+    fn losses(&mut self, stream: &Stream, before: &Told, after: &Told) {
+        if self.keep == 0 {
+            return;
+        }
+        for addr in before.list.difference(&after.list) {
+            let held = self.truth.service(stream.service);
+            let until = held.iter().take_while(|held| held.at <= after.at).count();
+            let last = last_time(&held[..until], *addr);
+            // It is back, and the balancer may not know yet.
+            let Some((begun, lost)) = last.filter(|(_, lost)| *lost != u64::MAX) else { continue };
+            let asked = self.records.iter().any(|record| {
+                let asked = What::Asked { service: stream.service, addr: *addr };
+                let released = record.what == What::Released;
+                (record.what == asked && record.at + LEAVING >= begun || released)
+                    && record.at <= after.at
+            });
+            let over = after.at >= lost + self.keep;
+            if !asked && !over && !self.unreachable(stream, *addr, lost, after.at) {
+                let text = format!("I4 {addr}, lost at {lost}, lives and is listed no more");
+                self.breach(after.at, stream, &text);
+            }
+        }
+    }
+
+    /// Whether a balancer could fail to reach a backend at some time.
+    fn unreachable(&self, stream: &Stream, addr: SocketAddr, from: u64, until: u64) -> bool {
+        let machine = self.machines[&addr.ip()];
+        let mut listens = false;
+        let mut deaf = false;
+        for Record { at, what } in self.records {
+            match what {
+                What::Listens(one) if *one == addr => listens = true,
+                What::Deaf(one) if *one == addr => listens = false,
+                What::Crashed(host) if *host == machine => listens = false,
+                _ => {}
+            }
+            deaf |= *at <= until && *at + 50 >= from && !listens;
+        }
+        deaf || self.troubles.apart(Host::Balancer(stream.balancer), machine, from, until)
+    }
+
+    /// I4: how many stay, whatever probes say.
+    fn floor(&mut self, stream: &Stream, earlier: &[&Told], told: &Told) {
+        let share = u64::from(self.plan.rules.share);
+        if self.keep == 0 || share == 0 {
+            return;
+        }
+        let from = told.at.saturating_sub(self.keep.min(MOMENTS));
+        let held = self.truth.service(stream.service);
+        let until = held.iter().take_while(|held| held.at <= told.at).count();
+        let held = &held[..until];
+        // From before anything was lost that is missing now.
+        let whole = |one: &&&Told| {
+            let mut missing = one.list.difference(&told.list);
+            one.sent > from
+                && missing.all(|addr| last_time(held, *addr).is_some_and(|(_, lost)| lost > one.at))
+        };
+        let recent = earlier.iter().filter(whole);
+        let Some(longest) = recent.max_by_key(|one| one.list.len()) else { return };
+        let on_purpose = self.records.iter().any(|record| match record.what {
+            What::Asked { service, .. } => service == stream.service,
+            What::Released => true,
+            _ => false,
+        } && record.at <= told.at && record.at + 20_000 > from);
+        let over = longest.list.difference(&told.list).any(|addr| {
+            let lost = last_time(held, *addr).map_or(0, |(_, lost)| lost);
+            lost.saturating_add(self.keep) <= told.at
+        });
+        let least = (longest.list.len() as u64 * share).div_ceil(100);
+        if longest.list.len() > 1 && !on_purpose && !over && (told.list.len() as u64) < least {
+            let (now, was, at) = (told.list.len(), longest.list.len(), longest.at);
+            let text = format!("I4 {now} are listed, {was} were at {at}: {least} must stay");
+            self.breach(told.at, stream, &text);
+        }
+    }
+
+    /// I3.
+    fn end(&mut self, streams: &[Stream]) {
+        for client in 0..self.plan.clients.len() {
+            let open = |stream: &&Stream| {
+                stream.client == client && stream.ended.is_none() && stream.refused.is_none()
+            };
+            let Some(stream) = streams.iter().rev().find(open) else {
+                self.breaches.push(format!("I3 client {client} has no stream at the end"));
+                continue;
+            };
+            let nobody = Set::new();
+            let told = stream.told.iter().rfind(|told| told.at <= self.plan.end);
+            let list = told.map(|told| &told.list);
+            let held = self.truth.service(stream.service).last();
+            let held = held.map_or(&nobody, |held| &held.set);
+            if list != Some(held) {
+                let text = format!("I3 at the end it has {list:?}, and etcd {held:?}");
+                self.breach(self.plan.end, stream, &text);
+            }
+        }
+    }
+}
+
+/// When a backend was registered for the last time, and when that ended.
+fn last_time(held: &[Held], addr: SocketAddr) -> Option<(u64, u64)> {
+    let last = held.iter().rposition(|held| held.set.contains(&addr))?;
+    let ended = held.get(last + 1).map_or(u64::MAX, |held| held.at);
+    let begun = held[..=last].iter().rposition(|held| !held.set.contains(&addr));
+    Some((held[begun.map_or(0, |before| before + 1)].at, ended))
+}
+
+/// When a backend that is not registered any more was for the last time.
+fn lost(held: &[Held], addr: SocketAddr) -> Option<u64> {
+    last_time(held, addr).map(|(_, ended)| ended).filter(|ended| *ended != u64::MAX)
+}

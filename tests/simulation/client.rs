@@ -1,0 +1,246 @@
+//! A grpclb client: connects as gRPC does, writes down all that it is told.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use h2::{RecvStream, SendStream, client};
+use http::{HeaderMap, Request};
+use lookaside::balancer::{PATH, token};
+use lookaside::model::{BackendAddr, ServiceName};
+use prost::Message;
+use tokio::sync::watch;
+use tokio::task::spawn_local;
+use tokio::time::{interval, sleep, sleep_until, timeout};
+use turmoil::net::TcpStream;
+
+use crate::balancer::{PORT, REPORT_EVERY, ZONE};
+use crate::dice::Dice;
+use crate::history::{History, Set, What};
+use crate::plan::{BALANCERS, Client, Host};
+
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
+mod pb {
+    tonic::include_proto!("grpc.lb.v1");
+}
+
+use pb::load_balance_request::LoadBalanceRequestType as Ask;
+use pb::load_balance_response::LoadBalanceResponseType as Kind;
+
+/// As gRPC: a second, times 1.6, give or take a fifth.
+const BACKOFF: Duration = Duration::from_secs(1);
+/// gRPC's is two minutes; runs are shorter than that.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// gRPC's is 20 seconds.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// How a stream came to its end.
+enum End {
+    /// There was none.
+    NotConnected,
+    /// It never had its initial response.
+    Refused,
+    /// It had been greeted.
+    Lost,
+    /// The client's own decision.
+    HungUp,
+}
+
+/// What all clients of a run share.
+#[derive(Clone)]
+pub struct Shared {
+    pub history: History,
+    /// Set at the end: all hang up, for good.
+    pub closing: watch::Receiver<bool>,
+}
+
+pub async fn run(index: usize, plan: Client, seed: u64, shared: Shared) {
+    let dice = &mut Dice::new(seed ^ index as u64);
+    let mut balancer = plan.first;
+    let mut backoff = BACKOFF;
+    let mut closing = shared.closing.clone();
+    let mut hangups = plan.hangups.clone();
+    hangups.sort_unstable();
+    for id in index * 1_000.. {
+        let now = turmoil::sim_elapsed().unwrap_or_default();
+        hangups.retain(|at| u128::from(*at) > now.as_millis());
+        let until = hangups.first().map(|at| Duration::from_millis(*at) - now);
+        let end = tokio::select! {
+            biased;
+            _ = closing.wait_for(|closing| *closing) => return,
+            end = stream(index, id, &plan, balancer, until, &shared) => end,
+        };
+        match end {
+            // The stream is begun anew at once, on a new connection if need be.
+            End::Lost | End::HungUp => {
+                backoff = BACKOFF;
+                continue;
+            }
+            // Another address is tried, as by pick_first.
+            End::NotConnected => balancer = (balancer + 1) % BALANCERS,
+            End::Refused => {}
+        }
+        let pause = backoff.mul_f64(0.8 + dice.below(400) as f64 / 1_000.0);
+        backoff = backoff.mul_f64(1.6).min(BACKOFF_MAX);
+        tokio::select! {
+            biased;
+            _ = closing.wait_for(|closing| *closing) => return,
+            () = sleep(pause) => {}
+        }
+    }
+}
+
+async fn stream(
+    index: usize,
+    id: usize,
+    plan: &Client,
+    balancer: usize,
+    until: Option<Duration>,
+    shared: &Shared,
+) -> End {
+    let address = (Host::Balancer(balancer).to_string(), PORT);
+    let connected = timeout(CONNECT_WITHIN, async {
+        let stream = TcpStream::connect(address).await.ok()?;
+        client::handshake(stream).await.ok()
+    });
+    let Ok(Some((mut requests, connection))) = connected.await else { return End::NotConnected };
+    // Ends with the client's side of it.
+    let connection = Owned(spawn_local(async { drop(connection.await) }));
+    let request = Request::post(format!("http://balancer{PATH}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("user-agent", plan.user_agent)
+        .body(())
+        .expect("a request");
+    let Ok((response, mut requests)) = requests.send_request(request, false) else {
+        return End::NotConnected;
+    };
+    let name = format!("s{}.{ZONE}:443", plan.service);
+    send(&mut requests, Ask::InitialRequest(pb::InitialLoadBalanceRequest { name }));
+    let history = &shared.history;
+    history.note(What::Opened { stream: id, client: index, balancer });
+    let mut greeted = false;
+    let reading = read(id, plan.service, response, &mut greeted, history);
+    let reporting = async {
+        let mut every = interval(REPORT_EVERY);
+        loop {
+            every.tick().await;
+            send(&mut requests, Ask::ClientStats(pb::ClientStats::default()));
+        }
+    };
+    let hangup = tokio::time::Instant::now() + until.unwrap_or_default();
+    let status = tokio::select! {
+        biased;
+        status = reading => status,
+        () = reporting => None,
+        () = sleep_until(hangup), if until.is_some() => {
+            history.note(What::Ended { stream: id, status: Some("hung up".to_owned()) });
+            return End::HungUp;
+        }
+    };
+    drop(connection);
+    match (greeted, status) {
+        (false, Some(code)) => {
+            history.note(What::Refused { stream: id, code });
+            End::Refused
+        }
+        (false, None) => {
+            history.note(What::Ended { stream: id, status: None });
+            End::NotConnected
+        }
+        (true, status) => {
+            history.note(What::Ended { stream: id, status });
+            End::Lost
+        }
+    }
+}
+
+/// Reads to the end of the stream, and says its status if it has one.
+async fn read(
+    id: usize,
+    service: usize,
+    response: client::ResponseFuture,
+    greeted: &mut bool,
+    history: &History,
+) -> Option<String> {
+    let (head, mut body) = response.await.ok()?.into_parts();
+    assert_eq!(head.status, 200, "stream {id}");
+    if let Some(code) = code(&head.headers) {
+        return Some(code);
+    }
+    let mut waiting = BytesMut::new();
+    while let Some(kind) = next(&mut body, &mut waiting).await? {
+        match kind {
+            Kind::InitialResponse(_) => {
+                assert!(!*greeted, "stream {id}: a second initial response");
+                *greeted = true;
+                history.note(What::Greeted { stream: id });
+            }
+            Kind::ServerList(list) => {
+                assert!(*greeted, "stream {id}: a list before the initial response");
+                history.note(What::Told { stream: id, list: set(service, &list.servers) });
+            }
+            Kind::FallbackResponse(_) => panic!("stream {id}: a fallback that nobody asked for"),
+        }
+    }
+    code(&body.trailers().await.ok()??)
+}
+
+/// The next message; nothing at the regular end.
+async fn next(body: &mut RecvStream, waiting: &mut BytesMut) -> Option<Option<Kind>> {
+    loop {
+        if let Some(length) = waiting.get(1..5) {
+            let length = u32::from_be_bytes(length.try_into().expect("four bytes")) as usize;
+            if waiting.len() >= 5 + length {
+                waiting.advance(5);
+                let message = pb::LoadBalanceResponse::decode(waiting.split_to(length));
+                return Some(message.expect("a message").load_balance_response_type);
+            }
+        }
+        match body.data().await {
+            None => return Some(None),
+            Some(Err(_)) => return None,
+            Some(Ok(data)) => {
+                let _ = body.flow_control().release_capacity(data.len());
+                waiting.extend_from_slice(&data);
+            }
+        }
+    }
+}
+
+/// Its backends, each with its token. The address that nobody can reach means
+/// nobody.
+fn set(service: usize, servers: &[pb::Server]) -> Set {
+    let service = ServiceName::new(&format!("s{service}")).expect("a name");
+    let mut set = Set::new();
+    for server in servers.iter().filter(|server| server.port != 0) {
+        let ip: [u8; 4] = server.ip_address[..].try_into().expect("IPv4 here");
+        let port = u16::try_from(server.port).expect("a port");
+        let addr = BackendAddr::new(ip.into(), port).expect("an address");
+        let told = server.load_balance_token.split('~').next();
+        assert_eq!(told, Some(token(&service, addr).as_str()), "another's token");
+        assert!(set.insert(SocketAddr::new(ip.into(), port)), "{addr} is there twice");
+    }
+    set
+}
+
+fn code(headers: &HeaderMap) -> Option<String> {
+    headers.get("grpc-status").map(|code| code.to_str().expect("a number").to_owned())
+}
+
+fn send(requests: &mut SendStream<Bytes>, kind: Ask) {
+    let request = pb::LoadBalanceRequest { load_balance_request_type: Some(kind) };
+    let message = request.encode_to_vec();
+    let length = u32::try_from(message.len()).expect("it is short").to_be_bytes();
+    // A stream that has ended is noticed by reading.
+    let _ = requests.send_data([&[0], length.as_slice(), &message].concat().into(), false);
+}
+
+/// A task that ends when this does.
+struct Owned(tokio::task::JoinHandle<()>);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

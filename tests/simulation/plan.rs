@@ -1,0 +1,313 @@
+//! Seed → everything that will happen. Pure; printed when a run fails.
+
+use std::fmt;
+use std::time::Duration;
+
+use lookaside::catalog::Rules;
+
+use crate::dice::Dice;
+
+/// A host of the simulated network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Host {
+    Etcd,
+    Balancer(usize),
+    /// Backends run on it.
+    Machine(usize),
+    /// Clients run on it.
+    Desk(usize),
+}
+
+pub const SERVICES: usize = 4;
+pub const BALANCERS: usize = 2;
+pub const MACHINES: usize = 3;
+pub const DESKS: usize = 2;
+/// Milliseconds. From here on nothing fails any more.
+pub const HEAL: u64 = 32_000;
+/// After which everyone has found everyone again: backoffs of five seconds,
+/// timeouts of two, a lease's time, and the same once more for what depends on it.
+pub const SETTLE: u64 = 18_000;
+
+pub struct Plan {
+    pub seed: u64,
+    pub rules: Rules,
+    /// Seconds.
+    pub ttl: i64,
+    pub backends: Vec<Backend>,
+    pub clients: Vec<Client>,
+    pub steps: Vec<(u64, Step)>,
+    /// When all must have converged.
+    pub end: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct Backend {
+    pub service: usize,
+    pub machine: usize,
+    pub id: String,
+    /// It moves from one to the other.
+    pub ports: [u16; 2],
+    pub leased: bool,
+    /// It is held by our own `register`, which cannot be stopped without
+    /// withdrawing.
+    pub keeper: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub service: usize,
+    pub desk: usize,
+    /// The balancer it tries first.
+    pub first: usize,
+    pub user_agent: &'static str,
+    /// When it drops its connection and begins anew.
+    pub hangups: Vec<u64>,
+}
+
+/// What a backend is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// It serves at one of its ports. Whether it holds its registration.
+    Up { port: usize, renews: bool },
+    /// It takes its registration back, then stops.
+    Leaves(By),
+    /// It is killed.
+    Dead,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    Delete,
+    Revoke,
+}
+
+/// What etcd finds when it starts again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    Same,
+    Empty,
+    Copy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing gets through until it is mended; TCP then sends it again.
+    Cut(Host, Host),
+    Mend(Host, Host),
+    /// Milliseconds one way; 0: as usual.
+    Slow(Host, Host, u64),
+    Crash(Host),
+    Start(Host),
+    /// For the next start of etcd.
+    Disk(Disk),
+    /// The copy that etcd may be restored from is made.
+    Backup,
+    Compact,
+    /// Someone deletes all of a service's keys.
+    Sweep(usize),
+    Want(usize, Want),
+}
+
+const USER_AGENTS: [&str; 3] =
+    ["grpc-go/1.85.0", "grpc-java-netty/1.85.0", "grpc-c/58.0.0 (linux; chttp2)"];
+
+impl Plan {
+    pub fn new(seed: u64) -> Self {
+        let dice = &mut Dice::new(seed);
+        let keep = dice.pick(&[0, 5, 15, 600, 600, 600]);
+        let share = dice.pick(&[0, 50, 50, 50, 80]);
+        let rules =
+            Rules { keep: Duration::from_secs(keep), share, probe_unleased: Duration::ZERO };
+        let backends = backends(dice);
+        let clients = clients(dice);
+        let mut steps = Vec::new();
+        for index in 0..backends.len() {
+            if dice.percent(90) {
+                let up = Want::Up { port: 0, renews: true };
+                steps.push((dice.between(0, 2_000), Step::Want(index, up)));
+            }
+        }
+        for _ in 0..dice.between(2, 8) {
+            fault(dice, &mut steps);
+        }
+        for _ in 0..dice.between(5, 25) {
+            life(dice, backends.len(), &mut steps);
+        }
+        if dice.percent(40) {
+            registrars_die(dice, &backends, &mut steps);
+        }
+        // Those whose registrar died are restarted at last, but for some.
+        for index in 0..backends.len() {
+            let want = match dice.below(10) {
+                0 => Want::Dead,
+                1 => Want::Leaves(By::Delete),
+                2 => continue,
+                _ => Want::Up { port: dice.below(2), renews: true },
+            };
+            steps.push((HEAL, Step::Want(index, want)));
+        }
+        steps.sort_by_key(|(at, _)| *at);
+        let keep_ms = if keep > 60 { 0 } else { keep * 1000 };
+        let (ttl, end) = (dice.between(5, 9) as i64, HEAL + SETTLE + keep_ms);
+        Self { seed, rules, ttl, backends, clients, steps, end }
+    }
+
+    /// Whether what is in doubt is released before the end, for it would stay
+    /// for longer than a run lasts.
+    pub fn releases(&self) -> bool {
+        self.rules.keep > Duration::from_secs(60)
+    }
+}
+
+fn backends(dice: &mut Dice) -> Vec<Backend> {
+    let mut backends = Vec::new();
+    for service in 0..SERVICES {
+        let size = dice.pick(&[1, 2, 4, 6, 8]);
+        for _ in 0..size {
+            let index = backends.len();
+            backends.push(Backend {
+                service,
+                machine: dice.below(MACHINES),
+                id: format!("i{index}"),
+                ports: [1_000 + index as u16, 2_000 + index as u16],
+                leased: dice.percent(90),
+                keeper: dice.percent(20),
+            });
+        }
+    }
+    backends
+}
+
+fn clients(dice: &mut Dice) -> Vec<Client> {
+    let client = |index: usize| Client {
+        service: index % SERVICES,
+        desk: index % DESKS,
+        first: dice.below(BALANCERS),
+        user_agent: dice.pick(&USER_AGENTS),
+        hangups: (0..dice.below(4)).map(|_| dice.between(3_000, HEAL)).collect(),
+    };
+    (0..10).map(client).collect()
+}
+
+/// Something breaks, and is mended before the time to heal.
+fn fault(dice: &mut Dice, steps: &mut Vec<(u64, Step)>) {
+    let at = dice.between(3_000, HEAL - 3_000);
+    let mut until = |longest: u64| (at + dice.between(300, longest)).min(HEAL);
+    let (short, long) = (until(8_000), until(20_000));
+    let balancer = Host::Balancer(dice.below(BALANCERS));
+    let machine = Host::Machine(dice.below(MACHINES));
+    let desk = Host::Desk(dice.below(DESKS));
+    let mut cut = |a, b, until| {
+        steps.push((at, Step::Cut(a, b)));
+        steps.push((until, Step::Mend(a, b)));
+    };
+    match dice.below(14) {
+        0 | 1 => cut(Host::Etcd, balancer, long),
+        2 => cut(balancer, desk, short),
+        3 => cut(balancer, machine, long),
+        4 => cut(Host::Etcd, machine, long),
+        // It is stopped: everyone is connected to it, and nobody is answered.
+        5 | 6 => everyone().for_each(|other| cut(Host::Etcd, other, long)),
+        7 | 8 => {
+            let disk = dice.pick(&[Disk::Same, Disk::Same, Disk::Empty, Disk::Copy]);
+            steps.push((at, Step::Crash(Host::Etcd)));
+            steps.push((short, Step::Disk(disk)));
+            steps.push((short, Step::Start(Host::Etcd)));
+            steps.push((dice.between(1_000, at), Step::Backup));
+        }
+        9 => {
+            steps.push((at, Step::Crash(balancer)));
+            steps.push((short, Step::Start(balancer)));
+        }
+        10 => {
+            steps.push((at, Step::Crash(machine)));
+            steps.push((long, Step::Start(machine)));
+        }
+        11 => {
+            let (a, b) =
+                dice.pick(&[(Host::Etcd, balancer), (balancer, desk), (Host::Etcd, machine)]);
+            steps.push((at, Step::Slow(a, b, dice.between(100, 1_500))));
+            steps.push((long, Step::Slow(a, b, 0)));
+        }
+        12 => steps.push((at, Step::Sweep(dice.below(SERVICES)))),
+        _ => steps.push((at, Step::Compact)),
+    }
+}
+
+fn everyone() -> impl Iterator<Item = Host> {
+    (0..BALANCERS).map(Host::Balancer).chain((0..MACHINES).map(Host::Machine))
+}
+
+/// A backend does something else from now on.
+fn life(dice: &mut Dice, backends: usize, steps: &mut Vec<(u64, Step)>) {
+    let index = dice.below(backends);
+    let at = dice.between(3_000, HEAL - 1_000);
+    let want = match dice.below(8) {
+        0 | 1 => Want::Leaves(By::Delete),
+        2 => Want::Leaves(By::Revoke),
+        3 => Want::Dead,
+        4 => Want::Up { port: 0, renews: false },
+        _ => Want::Up { port: dice.below(2), renews: true },
+    };
+    steps.push((at, Step::Want(index, want)));
+}
+
+/// All of a service live on, but do not renew their leases.
+fn registrars_die(dice: &mut Dice, backends: &[Backend], steps: &mut Vec<(u64, Step)>) {
+    let service = dice.below(SERVICES);
+    let (at, die) = (dice.between(5_000, HEAL - 15_000), dice.percent(30));
+    for (index, backend) in backends.iter().enumerate() {
+        if backend.service == service {
+            let want = match die {
+                true => Want::Dead,
+                false => Want::Up { port: 0, renews: false },
+            };
+            steps.push((at + dice.between(0, 2_000), Step::Want(index, want)));
+        }
+    }
+}
+
+impl Host {
+    pub fn all() -> impl Iterator<Item = Self> {
+        std::iter::once(Self::Etcd).chain(everyone()).chain((0..DESKS).map(Self::Desk))
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Etcd => f.write_str("etcd"),
+            Self::Balancer(index) => write!(f, "balancer{index}"),
+            Self::Machine(index) => write!(f, "machine{index}"),
+            Self::Desk(index) => write!(f, "desk{index}"),
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, rules, ttl, end, .. } = self;
+        writeln!(
+            f,
+            "seed {seed}: keep {:?}, guard {} %, leases of {ttl} s, until {end} ms",
+            rules.keep, rules.share
+        )?;
+        for (index, Backend { service, machine, id, leased, keeper, .. }) in
+            self.backends.iter().enumerate()
+        {
+            let lease = match (*keeper, *leased) {
+                (true, _) => ", by register",
+                (false, true) => "",
+                (false, false) => ", without a lease",
+            };
+            writeln!(f, "  backend {index} ({id}) of s{service} on machine{machine}{lease}")?;
+        }
+        for (index, client) in self.clients.iter().enumerate() {
+            writeln!(f, "  client {index}: {client:?}")?;
+        }
+        for (at, step) in &self.steps {
+            writeln!(f, "  {at:>6} {step:?}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,125 @@
+//! When what was broken: intervals of a plan's faults, in milliseconds. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::plan::{Host, Plan, Step};
+
+/// From, until; what.
+#[derive(Debug, Clone, Copy)]
+struct Trouble {
+    from: u64,
+    until: u64,
+    what: What,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    Cut(Host, Host),
+    Slow(Host, Host),
+    Down(Host),
+}
+
+/// All of a plan's.
+pub struct Troubles(Vec<Trouble>);
+
+/// Within this time after the end of a trouble everyone concerned is connected
+/// again and has read what is new: a backoff of five seconds, a call that has
+/// to be given up after three, and the reading.
+const RECOVERY: u64 = 10_000;
+/// What a message takes at most where nothing is slow.
+const USUAL: u64 = 120;
+/// What it takes where something is: the slowest link, and one tick.
+const SLOWEST: u64 = 1_600;
+
+impl Troubles {
+    pub fn of(plan: &Plan) -> Self {
+        let mut open: BTreeMap<What, (u64, usize)> = BTreeMap::new();
+        let mut all = Vec::new();
+        for (at, step) in &plan.steps {
+            let (what, begins) = match *step {
+                Step::Cut(a, b) => (What::Cut(a, b), true),
+                Step::Mend(a, b) => (What::Cut(a, b), false),
+                Step::Slow(a, b, delay) => (What::Slow(a, b), delay > 0),
+                Step::Crash(host) => (What::Down(host), true),
+                Step::Start(host) => (What::Down(host), false),
+                _ => continue,
+            };
+            if begins {
+                open.entry(what).or_insert((*at, 0)).1 += 1;
+            } else if let Some((from, count)) = open.get_mut(&what) {
+                *count -= 1;
+                if *count == 0 {
+                    all.push(Trouble { from: *from, until: *at, what });
+                    open.remove(&what);
+                }
+            }
+        }
+        assert!(open.is_empty(), "what breaks is mended: {open:?}");
+        Self(all)
+    }
+
+    /// Whether a balancer and etcd had heard each other well for so long that
+    /// all is known to it that etcd holds.
+    pub fn calm(&self, balancer: Host, from: u64, until: u64) -> bool {
+        !self.0.iter().any(|trouble| {
+            trouble.between(Host::Etcd, balancer)
+                && trouble.from <= until
+                && from <= trouble.until + RECOVERY
+        })
+    }
+
+    /// When a balancer knows at the latest what was true at a time.
+    pub fn known(&self, balancer: Host, at: u64) -> u64 {
+        let mut known = at + 1_000;
+        while let Some(trouble) = self.0.iter().find(|trouble| {
+            trouble.between(Host::Etcd, balancer)
+                && trouble.from <= known
+                && known < trouble.until + RECOVERY
+        }) {
+            known = trouble.until + RECOVERY;
+        }
+        known
+    }
+
+    /// When a message that arrives now was sent at the earliest.
+    pub fn sent(&self, a: Host, b: Host, at: u64) -> u64 {
+        let mut sent = at.saturating_sub(USUAL);
+        let links = || self.0.iter().filter(|trouble| trouble.between(a, b));
+        while let Some(before) = links()
+            .filter(|trouble| trouble.from <= sent + USUAL && sent <= trouble.until + SLOWEST)
+            .map(|trouble| trouble.from.saturating_sub(USUAL))
+            .find(|before| before < &sent)
+        {
+            sent = before;
+        }
+        sent
+    }
+
+    /// Whether two hosts could not hear each other, or hardly, or one of them
+    /// was down.
+    pub fn apart(&self, a: Host, b: Host, from: u64, until: u64) -> bool {
+        let mut apart = self.0.iter().filter(|trouble| trouble.between(a, b));
+        apart.any(|trouble| trouble.from <= until && from <= trouble.until + SLOWEST)
+    }
+
+    /// Whether two hosts were cut off from each other for at least so long.
+    pub fn cut_for(&self, a: Host, b: Host, least: u64, from: u64, until: u64) -> bool {
+        self.0.iter().any(|trouble| {
+            let Trouble { from: begun, until: ended, .. } = *trouble;
+            matches!(trouble.what, What::Cut(..) | What::Slow(..))
+                && trouble.between(a, b)
+                && ended - begun >= least
+                && begun <= until
+                && from <= ended + SLOWEST
+        })
+    }
+}
+
+impl Trouble {
+    fn between(&self, a: Host, b: Host) -> bool {
+        match self.what {
+            What::Cut(c, d) | What::Slow(c, d) => (a, b) == (c, d) || (b, a) == (c, d),
+            What::Down(host) => host == a || host == b,
+        }
+    }
+}

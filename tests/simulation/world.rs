@@ -1,0 +1,238 @@
+//! Runs a plan: hosts, faults in their turn, and at the end a look at what is left.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use lookaside::seed;
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::spawn_local;
+use turmoil::{Builder, Sim};
+
+use crate::backend;
+use crate::balancer::{self, Handle};
+use crate::client;
+use crate::dice::Dice;
+use crate::etcd::{self, Disk, Order};
+use crate::history::{History, Record, What};
+use crate::plan::{self, BALANCERS, DESKS, HEAL, Host, MACHINES, Plan, Step, Want};
+
+/// The finest time that network and hosts share.
+const TICK: u64 = 20;
+/// How often links become faster or slower.
+const WEATHER: u64 = 1_000;
+/// For those who hang up to be gone.
+const GOODBYE: u64 = 2_000;
+
+/// What a run leaves behind.
+pub struct Outcome {
+    pub records: Vec<Record>,
+    /// Of each balancer: tasks and clients that are left after all hung up.
+    pub left: Vec<(usize, usize)>,
+    pub addresses: BTreeMap<Host, IpAddr>,
+}
+
+struct World<'a> {
+    sim: Sim<'a>,
+    history: History,
+    disk: Disk,
+    orders: mpsc::Sender<Order>,
+    wants: Vec<watch::Sender<Want>>,
+    balancers: Vec<Handle>,
+    /// How often each link is cut, and each host down, at present.
+    cuts: BTreeMap<(Host, Host), usize>,
+    downs: BTreeMap<Host, usize>,
+    /// Links that are slow, and how slow.
+    slow: BTreeMap<(Host, Host), u64>,
+    weather: Dice,
+}
+
+/// # Panics
+/// When the product or the simulation does.
+pub fn run(plan: &Plan) -> Outcome {
+    seed::fix(plan.seed);
+    let sim = Builder::new()
+        .rng_seed(plan.seed)
+        .tick_duration(Duration::from_millis(TICK))
+        .simulation_duration(Duration::from_secs(3_600))
+        .tcp_capacity(4_096)
+        .build();
+    let history = History::default();
+    let (orders, orders_rx) = mpsc::channel(64);
+    let (wants, wants_rx): (Vec<_>, Vec<_>) =
+        plan.backends.iter().map(|_| watch::channel(Want::Dead)).unzip();
+    let mut world = World {
+        sim,
+        history: history.clone(),
+        disk: Disk::new(),
+        orders,
+        wants,
+        balancers: vec![Handle::default(); BALANCERS],
+        cuts: BTreeMap::new(),
+        downs: BTreeMap::new(),
+        slow: BTreeMap::new(),
+        weather: Dice::new(plan.seed ^ 0x5eed),
+    };
+    world.balancers = (0..BALANCERS).map(|_| Handle::default()).collect();
+    let (closing, closing_rx) = watch::channel(false);
+    world.start_etcd(orders_rx);
+    world.start_balancers(plan);
+    world.start_machines(plan, &wants_rx);
+    world.start_desks(plan, closing_rx);
+
+    let mut steps = plan.steps.iter().peekable();
+    world.until(plan.end, |world, now| {
+        while let Some((_, step)) = steps.next_if(|(at, _)| *at <= now) {
+            world.step(*step);
+        }
+        if now == HEAL + plan::SETTLE - 3_000 && plan.releases() {
+            world.balancers.iter().for_each(Handle::release);
+            world.history.note_at(now, What::Released);
+        }
+    });
+    closing.send_replace(true);
+    world.until(plan.end + GOODBYE, |_, _| {});
+    let left = world.balancers.iter().map(Handle::open).collect();
+    let addresses = Host::all().map(|host| (host, world.sim.lookup(host.to_string()))).collect();
+    Outcome { records: history.all(), left, addresses }
+}
+
+impl World<'_> {
+    fn start_etcd(&mut self, orders: mpsc::Receiver<Order>) {
+        let orders = Rc::new(Mutex::new(orders));
+        let (disk, history) = (self.disk.clone(), self.history.clone());
+        self.sim.host(Host::Etcd.to_string(), move || {
+            etcd::run(disk.clone(), orders.clone(), history.clone())
+        });
+    }
+
+    fn start_balancers(&mut self, plan: &Plan) {
+        for (index, handle) in self.balancers.iter().enumerate() {
+            let (rules, handle) = (plan.rules, handle.clone());
+            self.sim.host(Host::Balancer(index).to_string(), move || {
+                balancer::run(rules, handle.clone())
+            });
+        }
+    }
+
+    fn start_machines(&mut self, plan: &Plan, wants: &[watch::Receiver<Want>]) {
+        for machine in 0..MACHINES {
+            let all = plan.backends.iter().cloned().zip(wants.iter().cloned());
+            let own: Vec<_> = all.filter(|(backend, _)| backend.machine == machine).collect();
+            let (ttl, history) = (plan.ttl, self.history.clone());
+            self.sim.host(Host::Machine(machine).to_string(), move || {
+                backend::machine(own.clone(), ttl, history.clone())
+            });
+        }
+    }
+
+    fn start_desks(&mut self, plan: &Plan, closing: watch::Receiver<bool>) {
+        let shared = client::Shared { history: self.history.clone(), closing };
+        for desk in 0..DESKS {
+            let all = plan.clients.iter().cloned().enumerate();
+            let own: Vec<_> = all.filter(|(_, client)| client.desk == desk).collect();
+            let (seed, shared) = (plan.seed, shared.clone());
+            self.sim.host(Host::Desk(desk).to_string(), move || {
+                let (own, shared) = (own.clone(), shared.clone());
+                async move {
+                    for (index, plan) in own {
+                        spawn_local(client::run(index, plan, seed, shared.clone()));
+                    }
+                    std::future::pending().await
+                }
+            });
+        }
+    }
+
+    /// Lets time pass. `before` is called before each tick.
+    fn until(&mut self, end: u64, mut before: impl FnMut(&mut Self, u64)) {
+        loop {
+            let now = self.sim.elapsed().as_millis() as u64;
+            if now >= end {
+                return;
+            }
+            if now.is_multiple_of(WEATHER) {
+                self.blow();
+            }
+            before(self, now);
+            self.sim.step().expect("no host ends by itself");
+        }
+    }
+
+    /// Every link gets another delay. One at a time, not for each message: those
+    /// of one host are not always sent in the same order, for tokio wakes those
+    /// who wait for one value in an order of its own.
+    fn blow(&mut self) {
+        let hosts: Vec<_> = Host::all().collect();
+        for (index, a) in hosts.iter().enumerate() {
+            for b in &hosts[index + 1..] {
+                let usual = self.weather.pick(&[1, 2, 5, 10, 20, 50]);
+                let delay = self.slow.get(&(*a, *b)).copied().unwrap_or(usual);
+                self.delay(*a, *b, delay);
+            }
+        }
+    }
+
+    fn delay(&self, a: Host, b: Host, delay: u64) {
+        self.sim.set_link_latency(a.to_string(), b.to_string(), Duration::from_millis(delay));
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Cut(a, b) => {
+                let cuts = self.cuts.entry((a, b)).or_default();
+                *cuts += 1;
+                if *cuts == 1 {
+                    self.sim.hold(a.to_string(), b.to_string());
+                }
+            }
+            Step::Mend(a, b) => {
+                let cuts = self.cuts.entry((a, b)).or_default();
+                *cuts -= 1;
+                if *cuts == 0 {
+                    self.sim.release(a.to_string(), b.to_string());
+                }
+            }
+            Step::Slow(a, b, 0) => drop(self.slow.remove(&(a, b))),
+            Step::Slow(a, b, delay) => {
+                self.slow.insert((a, b), delay);
+                self.delay(a, b, delay);
+            }
+            Step::Crash(host) => {
+                let downs = self.downs.entry(host).or_default();
+                *downs += 1;
+                if *downs == 1 {
+                    self.sim.crash(host.to_string());
+                    self.note(What::Crashed(host));
+                }
+            }
+            Step::Start(host) => {
+                let downs = self.downs.entry(host).or_default();
+                *downs -= 1;
+                if *downs == 0 {
+                    self.note(What::Started(host));
+                    self.sim.bounce(host.to_string());
+                }
+            }
+            Step::Disk(plan::Disk::Same) => {}
+            Step::Disk(plan::Disk::Empty) => self.disk.wipe(),
+            Step::Disk(plan::Disk::Copy) => self.disk.restore(),
+            Step::Backup => self.disk.back_up(),
+            // Nobody can, while etcd is down.
+            Step::Compact | Step::Sweep(_) if !self.sim.is_host_running(Host::Etcd.to_string()) => {
+            }
+            Step::Compact => self.order(Order::Compact),
+            Step::Sweep(service) => self.order(Order::Sweep(service)),
+            Step::Want(backend, want) => drop(self.wants[backend].send_replace(want)),
+        }
+    }
+
+    fn order(&self, order: Order) {
+        self.orders.try_send(order).expect("there is room");
+    }
+
+    fn note(&self, what: What) {
+        self.history.note_at(self.sim.elapsed().as_millis() as u64, what);
+    }
+}
