@@ -7,6 +7,7 @@ pub mod backend;
 pub mod client;
 pub mod cluster;
 pub mod core;
+pub mod crowd;
 pub mod etcd;
 pub mod go;
 pub mod java;
@@ -14,6 +15,7 @@ pub mod language;
 pub mod lookaside;
 pub mod namespace;
 pub mod proxy;
+pub mod wire;
 
 use std::io::Write;
 use std::time::{Duration, Instant};

@@ -1,0 +1,26 @@
+//! The fault matrix: each fault on the real program and a real etcd, under a
+//! crowd of clients whose every list is recorded and checked.
+//!
+//! A test is a row of the table in docs/reliability.md. `cargo test` runs it
+//! short; `make soak` runs it long and writes the table.
+#![allow(missing_docs, unreachable_pub)]
+
+mod support;
+
+#[path = "faults/check.rs"]
+mod check;
+#[path = "faults/model.rs"]
+mod model;
+#[path = "faults/row.rs"]
+mod row;
+#[path = "faults/scale.rs"]
+mod scale;
+#[path = "faults/world.rs"]
+mod world;
+#[path = "faults/writer.rs"]
+mod writer;
+
+#[path = "faults/rows/registry.rs"]
+mod registry;
+#[path = "faults/rows/restart.rs"]
+mod restart;
