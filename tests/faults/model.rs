@@ -24,11 +24,15 @@ pub struct Step {
 
 impl Model {
     pub fn put(&mut self, service: &str, server: SocketAddr, at: Instant) {
-        self.change(service, at, |set| drop(set.insert(server)));
+        self.change(service, at, |set| {
+            set.insert(server);
+        });
     }
 
     pub fn delete(&mut self, service: &str, server: SocketAddr, at: Instant) {
-        self.change(service, at, |set| drop(set.remove(&server)));
+        self.change(service, at, |set| {
+            set.remove(&server);
+        });
     }
 
     /// From now on anything between these is right.

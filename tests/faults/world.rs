@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::check::{self, Settled, Vitals};
-use super::row::{Row, short};
+use super::row::Row;
 use super::scale::Scale;
 use super::writer::{DEAD_PORT, Writer, server};
 use crate::support::crowd::{Crowd, History, Manner, Plan};
@@ -61,21 +61,24 @@ pub fn service(n: usize) -> String {
 }
 
 impl World {
+    /// All that, and every client has its list.
     pub fn new(size: Size, flags: &[&str]) -> Self {
-        let etcd = Etcd::start();
-        Self::of(etcd, size, flags, &[])
+        Self::with(Etcd::start(), size, flags, &[])
     }
 
-    /// All that, and every client has its list.
-    pub fn of(etcd: Etcd, size: Size, flags: &[&str], environment: &[(&str, &str)]) -> Self {
+    /// With this etcd; `--etcd` among the flags is another way to it.
+    pub fn with(etcd: Etcd, size: Size, flags: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut writer = Writer::new(&[etcd.url()]);
         for n in 0..size.services {
             writer.put_all(&service(n), (0..size.servers).map(|i| server(n, i, size.port)));
         }
         let listen = format!("127.0.0.1:{}", free_port());
         let url = etcd.url();
-        let own = ["--etcd", &url, "--listen", &listen];
-        let args: Vec<_> = own.iter().chain(flags).map(|&flag| flag.to_owned()).collect();
+        let mut args = vec!["--listen".to_owned(), listen];
+        if !flags.contains(&"--etcd") {
+            args.extend(["--etcd".to_owned(), url]);
+        }
+        args.extend(flags.iter().map(|&flag| flag.to_owned()));
         let balancer = start(&args, environment);
         balancer.wait_ready();
         let before = vitals(&balancer);
@@ -189,12 +192,6 @@ pub fn overflows() -> u64 {
     let mut both = names.split(' ').zip(values.split(' '));
     let value = both.find(|(name, _)| *name == "ListenOverflows").expect("Linux counts it").1;
     value.parse().expect("a number")
-}
-
-/// `stale after 2.1 s`.
-pub fn stale_after(world: &World, since: Instant) -> String {
-    world.wait_metric("lookaside_registry_stale", |stale| stale == 1.0);
-    format!("stale after {}", short(since.elapsed()))
 }
 
 fn start(args: &[String], environment: &[(&str, &str)]) -> Balancer {
