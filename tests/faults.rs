@@ -20,6 +20,10 @@ mod world;
 #[path = "faults/writer.rs"]
 mod writer;
 
+#[path = "faults/rows/cluster.rs"]
+mod cluster;
+#[path = "faults/rows/leases.rs"]
+mod leases;
 #[path = "faults/rows/registry.rs"]
 mod registry;
 #[path = "faults/rows/restart.rs"]

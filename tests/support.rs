@@ -14,6 +14,7 @@ pub mod java;
 pub mod language;
 pub mod lookaside;
 pub mod namespace;
+pub mod network;
 pub mod proxy;
 pub mod wire;
 

@@ -184,8 +184,11 @@ mod tests {
     impl World {
         /// At 1 s `a` registers, at 2 s `b`, at 3 s `a` leaves.
         fn new() -> Self {
-            let mut world =
-                Self { began: Instant::now(), history: History::default(), model: Model::default() };
+            let mut world = Self {
+                began: Instant::now(),
+                history: History::default(),
+                model: Model::default(),
+            };
             let [a, b] = [server(1), server(2)];
             let at = |second| world.began + Duration::from_secs(second);
             world.model.put("s", a, at(1));
@@ -201,10 +204,8 @@ mod tests {
         }
 
         fn breaches(&self, live: bool) -> Vec<String> {
-            let settled = Settled {
-                at: self.began + Duration::from_secs(4),
-                within: Duration::from_secs(2),
-            };
+            let settled =
+                Settled { at: self.began + Duration::from_secs(4), within: Duration::from_secs(2) };
             let mut all =
                 lists(&self.history, &self.model, &[("s".to_owned(), live)], Some(settled));
             all.iter_mut().for_each(|breach| breach.truncate(2));
@@ -234,12 +235,9 @@ mod tests {
 
     #[test]
     fn each_breach_is_found() {
-        for (second, servers, breach) in [
-            (2, [7].as_slice(), "I1"),
-            (5, &[1, 2, 3], "I1"),
-            (1, &[1, 2], "I1"),
-            (3, &[], "I4"),
-        ] {
+        for (second, servers, breach) in
+            [(2, [7].as_slice(), "I1"), (5, &[1, 2, 3], "I1"), (1, &[1, 2], "I1"), (3, &[], "I4")]
+        {
             let mut world = World::new();
             world.told(second, 1, servers);
             assert_eq!(world.breaches(false), [breach], "{servers:?}");

@@ -99,7 +99,8 @@ impl Row {
             cell(&seen)
         );
         let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
-        file.and_then(|mut file| file.write_all(line.as_bytes())).expect("the table can be written");
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .expect("the table can be written");
     }
 }
 

@@ -15,8 +15,8 @@ use crate::support::lookaside::Balancer;
 use crate::support::{eventually, free_port};
 
 /// Its parts may be used, stopped and replaced by a row.
-pub struct World {
-    pub etcd: Etcd,
+pub struct World<E = Etcd> {
+    pub etcd: E,
     pub writer: Writer,
     pub balancer: Balancer,
     pub crowd: Crowd,
@@ -63,20 +63,33 @@ pub fn service(n: usize) -> String {
 impl World {
     /// All that, and every client has its list.
     pub fn new(size: Size, flags: &[&str]) -> Self {
-        Self::with(Etcd::start(), size, flags, &[])
+        Self::with_environment(size, flags, &[])
     }
 
+    pub fn with_environment(size: Size, flags: &[&str], environment: &[(&str, &str)]) -> Self {
+        let etcd = Etcd::start();
+        let urls = [etcd.url()];
+        Self::with(etcd, &urls, size, flags, environment)
+    }
+}
+
+impl<E> World<E> {
     /// With this etcd; `--etcd` among the flags is another way to it.
-    pub fn with(etcd: Etcd, size: Size, flags: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut writer = Writer::new(&[etcd.url()]);
+    pub fn with(
+        etcd: E,
+        urls: &[String],
+        size: Size,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let mut writer = Writer::new(urls);
         for n in 0..size.services {
             writer.put_all(&service(n), (0..size.servers).map(|i| server(n, i, size.port)));
         }
         let listen = format!("127.0.0.1:{}", free_port());
-        let url = etcd.url();
         let mut args = vec!["--listen".to_owned(), listen];
         if !flags.contains(&"--etcd") {
-            args.extend(["--etcd".to_owned(), url]);
+            args.extend(["--etcd".to_owned(), urls.join(",")]);
         }
         args.extend(flags.iter().map(|&flag| flag.to_owned()));
         let balancer = start(&args, environment);
@@ -152,13 +165,25 @@ impl World {
         row.equal("lists sent", told, 0);
     }
 
+    /// That since so many lists clients of no other service were told anything.
+    pub fn told_only(&self, row: &mut Row, before: usize, service: &str) {
+        let names = self.crowd.names();
+        let others = self.crowd.history(|history| {
+            let new = &history.told[before..];
+            new.iter().filter(|told| names[told.client as usize].0 != service).count()
+        });
+        row.equal("lists sent to clients of unchanged services", others, 0);
+    }
+
     /// How long a new client waits for its first list.
     #[track_caller]
     pub fn newcomer(&self, name: &str) -> Duration {
-        let (count, began) = (self.crowd.len(), Instant::now());
+        let client = self.crowd.len();
         self.crowd.add([name.to_owned()], Manner::Usual);
-        self.wait_listed(count + 1);
-        self.crowd.history(|h| h.waits_since(began).last().copied()).expect("it waited")
+        let waited = |history: &History| {
+            history.waits.iter().rev().find(|w| w.client as usize == client).map(|w| w.took)
+        };
+        eventually("a newcomer has its list", || self.crowd.history(waited))
     }
 }
 
@@ -179,7 +204,8 @@ pub fn vitals(balancer: &Balancer) -> Vitals {
 pub fn cpu(balancer: &Balancer) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", balancer.id())).expect("it runs");
     let (_, fields) = stat.rsplit_once(") ").expect("its name is in parentheses");
-    let ticks: u64 = fields.split(' ').skip(11).take(2).map(|n| n.parse::<u64>().expect("a number")).sum();
+    let ticks: u64 =
+        fields.split(' ').skip(11).take(2).map(|n| n.parse::<u64>().expect("a number")).sum();
     // USER_HZ is 100 wherever Linux runs.
     Duration::from_millis(ticks * 10)
 }

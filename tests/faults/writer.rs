@@ -80,13 +80,18 @@ impl Writer {
     pub fn delete(&mut self, service: &str, server: SocketAddr) -> Instant {
         let at = Instant::now();
         self.model.delete(service, server, at);
+        self.erase(service, server);
+        at
+    }
+
+    /// Without a word to the model.
+    pub fn erase(&mut self, service: &str, server: SocketAddr) {
         let (client, key) = (&self.client, key(service, server));
         again(&self.runtime, || {
             let mut kv = client.kv_client();
             let key = key.clone();
             async move { kv.delete(key, None).await.map(drop) }
         });
-        at
     }
 
     /// Registers many before anybody looks: one state, not many.
@@ -109,11 +114,6 @@ impl Writer {
     pub fn lease(&mut self, seconds: i64) -> i64 {
         let mut leases = self.client.lease_client();
         self.runtime.block_on(leases.grant(seconds, None)).expect("etcd grants leases").id()
-    }
-
-    pub fn revoke(&mut self, lease: i64) {
-        let mut leases = self.client.lease_client();
-        self.runtime.block_on(leases.revoke(lease)).expect("the lease is there");
     }
 }
 
@@ -143,13 +143,16 @@ fn again<F, T>(runtime: &Runtime, mut act: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, etcd_client::Error>>,
 {
-    const TIMEOUT: Duration = Duration::from_secs(3);
+    // A member that dies takes its calls along.
+    const TIMEOUT: Duration = Duration::from_millis(500);
     let deadline = Instant::now() + PATIENCE;
     loop {
         let acted = act();
         match runtime.block_on(async { tokio::time::timeout(TIMEOUT, acted).await }) {
             Ok(Ok(done)) => return done,
-            other if Instant::now() > deadline => panic!("etcd does not take it: {:?}", other.err()),
+            other if Instant::now() > deadline => {
+                panic!("etcd does not take it: {:?}", other.err())
+            }
             _ => std::thread::sleep(Duration::from_millis(20)),
         }
     }

@@ -23,7 +23,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::wire::{self, Said};
 use client::{Came, Client};
-pub use history::{History, Lost, Set, Told, What};
+pub use history::{History, Lost, Set, Told, Wait, What};
 
 /// The clients, until they are dropped.
 pub struct Crowd {
@@ -285,6 +285,7 @@ impl State {
 
     fn message(&mut self, index: usize, message: &[u8]) {
         let client = &mut self.clients[index];
+        let number = u32::try_from(index).expect("a crowd is small");
         let at = Instant::now();
         let what = match wire::said(message) {
             Said::Initial => {
@@ -298,10 +299,10 @@ impl State {
         };
         if !std::mem::replace(&mut client.has_list, true) {
             client.failures = 0;
-            self.history.waits.push((at, at - client.since));
+            self.history.waits.push(Wait { client: number, ended: at, took: at - client.since });
         }
         client.told = Some(what);
-        let (client, stream) = (u32::try_from(index).expect("a crowd is small"), client.stream);
+        let (client, stream) = (number, client.stream);
         self.history.told.push(Told { client, stream, at, what });
     }
 

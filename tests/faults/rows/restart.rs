@@ -80,7 +80,11 @@ fn the_balancer_starts_while_etcd_is_down_and_has_no_state() {
         row.within("ready after etcd's return:", up.elapsed(), CONVERGED);
         row.clients(scale.streams);
         eventually("all have lists", || (crowd.listed() == scale.streams).then_some(()));
-        row.saw(format!("refused {} times; all had lists after {}", refused(), short(up.elapsed())));
+        row.saw(format!(
+            "refused {} times; all had lists after {}",
+            refused(),
+            short(up.elapsed())
+        ));
         let names = crowd.names();
         let settled = Settled { at: up, within: PATIENCE };
         row.breaches(check::lists(&crowd.finish(), &writer.model, &names, Some(settled)));
@@ -145,7 +149,7 @@ pub fn wait_saved(directory: &Path, size: Size) {
 /// The figures of a herd that came back.
 fn herd(row: &mut Row, world: &World, began: Instant, up: Instant, overflowed: u64) {
     let (waits, last) = world.crowd.history(|history| {
-        (history.waits_since(began), history.waits.last().expect("all waited").0)
+        (history.waits_since(began), history.waits.last().expect("all waited").ended)
     });
     row.within("all have lists after the restart:", last - up, HERD);
     row.saw(format!("without a list: {}", spread(&waits)));

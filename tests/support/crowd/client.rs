@@ -75,7 +75,8 @@ impl Client {
     /// Begins anew on another socket.
     pub(super) fn begin(&mut self, socket: OwnedFd) {
         self.socket = Some(socket);
-        (self.connected, self.initial, self.has_list, self.measuring) = (false, false, false, false);
+        (self.connected, self.initial, self.has_list, self.measuring) =
+            (false, false, false, false);
         (self.unread, self.unread_connection) = (0, 0);
         (self.out, self.input, self.body) = (Vec::new(), Vec::new(), Vec::new());
         wire::put_opening(&mut self.out);
@@ -156,7 +157,8 @@ impl Client {
             return;
         }
         let count = u32::try_from(count).expect("frames are short");
-        (self.unread, self.unread_connection) = (self.unread + count, self.unread_connection + count);
+        (self.unread, self.unread_connection) =
+            (self.unread + count, self.unread_connection + count);
         if self.unread >= QUARTER {
             wire::put_window_update(&mut self.out, STREAM, std::mem::take(&mut self.unread));
         }

@@ -17,7 +17,7 @@ pub struct History {
     pub told: Vec<Told>,
     pub lost: Vec<Lost>,
     /// How long those who had no list waited for one, first lists included.
-    pub waits: Vec<(Instant, Duration)>,
+    pub waits: Vec<Wait>,
     /// Every different list.
     pub sets: Vec<Set>,
     known: HashMap<u64, u32>,
@@ -55,6 +55,14 @@ pub struct Lost {
     pub at: Instant,
 }
 
+/// A client that had no list got one.
+#[derive(Debug, Clone, Copy)]
+pub struct Wait {
+    pub client: u32,
+    pub ended: Instant,
+    pub took: Duration,
+}
+
 impl History {
     /// Finds a list among those known, or adds it.
     pub fn what<I: Iterator<Item = SocketAddr>>(&mut self, servers: impl Fn() -> I) -> What {
@@ -88,7 +96,7 @@ impl History {
     /// The waits that ended after that moment, shortest first.
     pub fn waits_since(&self, at: Instant) -> Vec<Duration> {
         let mut waits: Vec<_> =
-            self.waits.iter().filter(|(ended, _)| *ended > at).map(|(_, wait)| *wait).collect();
+            self.waits.iter().filter(|wait| wait.ended > at).map(|wait| wait.took).collect();
         waits.sort_unstable();
         waits
     }
