@@ -11,6 +11,8 @@ mod support;
 mod check;
 #[path = "faults/model.rs"]
 mod model;
+#[path = "faults/raw.rs"]
+mod raw;
 #[path = "faults/row.rs"]
 mod row;
 #[path = "faults/scale.rs"]
@@ -20,11 +22,17 @@ mod world;
 #[path = "faults/writer.rs"]
 mod writer;
 
+#[path = "faults/rows/attacks.rs"]
+mod attacks;
 #[path = "faults/rows/cluster.rs"]
 mod cluster;
+#[path = "faults/rows/floods.rs"]
+mod floods;
 #[path = "faults/rows/leases.rs"]
 mod leases;
 #[path = "faults/rows/registry.rs"]
 mod registry;
 #[path = "faults/rows/restart.rs"]
 mod restart;
+#[path = "faults/rows/stalled.rs"]
+mod stalled;

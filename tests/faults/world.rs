@@ -220,6 +220,18 @@ pub fn overflows() -> u64 {
     value.parse().expect("a number")
 }
 
+/// Asks again and again for so long.
+pub fn until<T>(patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let answer = ask();
+        if answer.is_some() || Instant::now() > deadline {
+            return answer;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn start(args: &[String], environment: &[(&str, &str)]) -> Balancer {
     let args: Vec<_> = args.iter().map(String::as_str).collect();
     // What a process leaves on a port may keep the next from it for a moment.
