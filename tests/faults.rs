@@ -30,9 +30,15 @@ mod cluster;
 mod floods;
 #[path = "faults/rows/leases.rs"]
 mod leases;
+#[path = "faults/rows/load.rs"]
+mod load;
+#[path = "faults/rows/names.rs"]
+mod names;
 #[path = "faults/rows/registry.rs"]
 mod registry;
 #[path = "faults/rows/restart.rs"]
 mod restart;
 #[path = "faults/rows/stalled.rs"]
 mod stalled;
+#[path = "faults/rows/state.rs"]
+mod state;

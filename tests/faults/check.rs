@@ -11,8 +11,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::model::{Model, Step};
-use crate::support::crowd::{History, Set, What};
+use super::model::Model;
+use crate::support::crowd::{History, Set, Told, What};
 
 /// After the faults.
 #[derive(Debug, Clone, Copy)]
@@ -41,46 +41,24 @@ pub fn lists(
     settled: Option<Settled>,
 ) -> Vec<String> {
     let mut breaches = Vec::new();
-    let mut places: HashMap<(u32, u32), usize> = HashMap::new();
-    let mut fitting: HashMap<(&str, u32), Vec<usize>> = HashMap::new();
+    let mut places = Places::new(history, model);
     let mut last: HashMap<u32, (usize, Instant)> = HashMap::new();
-    let nothing = Set::new();
     for told in &history.told {
         let (name, _) = &names[told.client as usize];
-        let steps = model.steps(name);
         let who = || format!("client {} of {name}, stream {}", told.client, told.stream);
-        let set = match told.what {
-            What::Servers(index) => &history.sets[index as usize],
-            What::Nothing | What::Fallback => &nothing,
-        };
-        // The key of a list without servers is no index of a set.
-        let key = match told.what {
-            What::Servers(index) => index,
-            What::Nothing | What::Fallback => u32::MAX,
-        };
-        let fit = fitting.entry((name, key)).or_insert_with(|| {
-            (0..steps.len()).filter(|&index| allows(&steps[index], set)).collect()
-        });
-        let written = |index: &&usize| steps[**index].at <= told.at;
-        let before_all = steps.is_empty() || told.at < steps[0].at;
-        if set.is_empty() && !before_all && fit.iter().filter(written).count() == 0 {
-            breaches.push(format!("I4: {} was told of no server: {:?}", who(), told.what));
-            continue;
-        }
-        if set.is_empty() && before_all {
-            continue;
-        }
-        let place = places.entry((told.client, told.stream)).or_default();
-        let next = fit.partition_point(|index| index < place);
-        match fit[next..].iter().find(written) {
-            Some(&index) => {
-                *place = index;
-                last.insert(told.client, (*fit.last().expect("one was found"), told.at));
-            }
-            None if fit.iter().filter(written).count() > 0 => {
-                breaches.push(format!("I2: {} went back", who()));
-            }
-            None => breaches.push(format!("I1: {} got a list that never was: {set:?}", who())),
+        match places.find(told, name) {
+            Place::BeforeAll => {}
+            Place::Step { newest, .. } => drop(last.insert(told.client, (newest, told.at))),
+            Place::Older => breaches.push(format!("I2: {} went back", who())),
+            Place::None => breaches.push(match told.what {
+                What::Servers(index) => {
+                    let set = &history.sets[index as usize];
+                    format!("I1: {} got a list that never was: {set:?}", who())
+                }
+                What::Nothing | What::Fallback => {
+                    format!("I4: {} was told of no server: {:?}", who(), told.what)
+                }
+            }),
         }
         if breaches.len() >= BREACHES_MAX {
             return breaches;
@@ -90,6 +68,102 @@ pub fn lists(
         breaches.extend(late(model, names, settled, &last));
     }
     breaches
+}
+
+/// For every list, how long its client had waited for the oldest change in it.
+/// Shortest first.
+pub fn lags(history: &History, model: &Model, names: &[(String, bool)]) -> Vec<Duration> {
+    let mut places = Places::new(history, model);
+    let mut lags = Vec::new();
+    for told in &history.told {
+        let name = &names[told.client as usize].0;
+        let before = places.of(told);
+        if let (Place::Step { first, .. }, Some(before)) = (places.find(told, name), before)
+            && first > before
+        {
+            lags.push(told.at.saturating_duration_since(model.steps(name)[before + 1].at));
+        }
+    }
+    lags.sort_unstable();
+    lags
+}
+
+/// Where each stream stands among the steps of its service.
+struct Places<'a> {
+    history: &'a History,
+    model: &'a Model,
+    now: HashMap<(u32, u32), usize>,
+    /// The steps of a service that a list is right for.
+    fitting: HashMap<(&'a str, What), Vec<usize>>,
+    /// The steps of a service by the one list that is right; the others.
+    exact: HashMap<&'a str, (HashMap<&'a Set, Vec<usize>>, Vec<usize>)>,
+}
+
+/// What a list is.
+enum Place {
+    /// Empty, before anything was registered.
+    BeforeAll,
+    /// Right since `first`, and still at `newest`.
+    Step {
+        first: usize,
+        newest: usize,
+    },
+    /// Right once, but not since what the stream had before.
+    Older,
+    None,
+}
+
+impl<'a> Places<'a> {
+    fn new(history: &'a History, model: &'a Model) -> Self {
+        let (now, fitting, exact) = Default::default();
+        Self { history, model, now, fitting, exact }
+    }
+
+    /// Where a list's stream stood before it, if anywhere.
+    fn of(&self, told: &Told) -> Option<usize> {
+        self.now.get(&(told.client, told.stream)).copied()
+    }
+
+    fn find(&mut self, told: &Told, name: &'a str) -> Place {
+        let steps = self.model.steps(name);
+        let place = self.of(told).unwrap_or(0);
+        let fitting = self.fitting(name, told.what);
+        let written = |index: &usize| steps[*index].at <= told.at;
+        let next = fitting.partition_point(|&index| index < place);
+        let found = fitting[next..].iter().copied().find(written);
+        let (newest, once) = (fitting.last().copied(), fitting.iter().any(written));
+        let empty = !matches!(told.what, What::Servers(_));
+        match (found, newest) {
+            (Some(first), Some(newest)) => {
+                self.now.insert((told.client, told.stream), first);
+                Place::Step { first, newest }
+            }
+            _ if empty && steps.first().is_none_or(|first| told.at < first.at) => Place::BeforeAll,
+            _ if once => Place::Older,
+            _ => Place::None,
+        }
+    }
+
+    fn fitting(&mut self, name: &'a str, what: What) -> &[usize] {
+        static NOTHING: Set = Set::new();
+        let set = match what {
+            What::Servers(index) => &self.history.sets[index as usize],
+            What::Nothing | What::Fallback => &NOTHING,
+        };
+        let steps = self.model.steps(name);
+        let (exact, others) = self.exact.entry(name).or_insert_with(|| {
+            let mut exact: HashMap<&Set, Vec<usize>> = HashMap::new();
+            let (one, more): (Vec<_>, _) = (0..steps.len()).partition(|&n| steps[n].is_exact());
+            one.into_iter().for_each(|n| exact.entry(&steps[n].may).or_default().push(n));
+            (exact, more)
+        });
+        self.fitting.entry((name, what)).or_insert_with(|| {
+            let mut all = exact.get(set).cloned().unwrap_or_default();
+            all.extend(others.iter().filter(|&&n| steps[n].allows(set)));
+            all.sort_unstable();
+            all
+        })
+    }
 }
 
 /// I3. A list that is right for several steps counts for the last of them.
@@ -140,40 +214,12 @@ pub fn memory(now: Vitals, bound: u64) -> Vec<String> {
     over.then(|| format!("I6: {} KiB of memory, at most {bound}", now.memory)).into_iter().collect()
 }
 
-/// How soon each client got something that holds from the step at `at` on, for
-/// the services that have such a step. Shortest first.
-pub fn freshness(
-    history: &History,
-    model: &Model,
-    names: &[(String, bool)],
-    at: Instant,
-) -> Vec<Duration> {
-    let mut fresh: HashMap<u32, Duration> = HashMap::new();
-    for told in &history.told[history.told.partition_point(|told| told.at < at)..] {
-        let steps = model.steps(&names[told.client as usize].0);
-        let since = steps.partition_point(|step| step.at < at);
-        let What::Servers(index) = told.what else { continue };
-        let set = &history.sets[index as usize];
-        if !fresh.contains_key(&told.client) && steps[since..].iter().any(|s| allows(s, set)) {
-            fresh.insert(told.client, told.at - at);
-        }
-    }
-    let mut all: Vec<_> = fresh.into_values().collect();
-    all.sort_unstable();
-    all
-}
-
 /// Enough to see what is wrong.
 const BREACHES_MAX: usize = 5;
-
-fn allows(step: &Step, set: &Set) -> bool {
-    step.allows(set)
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::support::crowd::Told;
 
     struct World {
         began: Instant,
@@ -284,13 +330,12 @@ mod tests {
     }
 
     #[test]
-    fn freshness_is_counted_from_the_change() {
+    fn a_list_is_as_late_as_the_oldest_change_in_it() {
         let mut world = World::new();
-        let at = world.began + Duration::from_secs(3);
-        world.told(3, 1, &[1, 2]);
+        world.told(1, 1, &[1]);
         world.told(7, 1, &[2]);
         let names = [("s".to_owned(), true)];
-        let fresh = freshness(&world.history, &world.model, &names, at);
-        assert_eq!(fresh, [Duration::from_secs(4)]);
+        let lags = lags(&world.history, &world.model, &names);
+        assert_eq!(lags, [Duration::from_secs(5)]);
     }
 }

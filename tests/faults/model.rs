@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::support::crowd::Set;
@@ -18,8 +19,8 @@ pub struct Model(BTreeMap<String, Vec<Step>>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     pub at: Instant,
-    pub must: Set,
-    pub may: Set,
+    pub must: Arc<Set>,
+    pub may: Arc<Set>,
 }
 
 impl Model {
@@ -37,12 +38,13 @@ impl Model {
 
     /// From now on anything between these is right.
     pub fn between(&mut self, service: &str, must: Set, may: Set, at: Instant) {
-        self.0.entry(service.to_owned()).or_default().push(Step { at, must, may });
+        self.push(service, Step { at, must: must.into(), may: may.into() });
     }
 
     /// From now on this is right and nothing else.
     pub fn exactly(&mut self, service: &str, set: Set, at: Instant) {
-        self.between(service, set.clone(), set, at);
+        let set = Arc::new(set);
+        self.push(service, Step { at, must: set.clone(), may: set });
     }
 
     pub fn steps(&self, service: &str) -> &[Step] {
@@ -51,21 +53,35 @@ impl Model {
 
     /// What is registered now.
     pub fn now(&self, service: &str) -> Set {
-        self.steps(service).last().map(|step| step.may.clone()).unwrap_or_default()
+        self.steps(service).last().map(|step| Set::clone(&step.may)).unwrap_or_default()
     }
 
     fn change(&mut self, service: &str, at: Instant, change: impl Fn(&mut Set)) {
         let (mut must, mut may) = match self.steps(service).last() {
             Some(step) => (step.must.clone(), step.may.clone()),
-            None => (Set::new(), Set::new()),
+            None => Default::default(),
         };
-        change(&mut must);
-        change(&mut may);
-        self.between(service, must, may, at);
+        let exact = Arc::ptr_eq(&must, &may) || must == may;
+        change(Arc::make_mut(&mut may));
+        if exact {
+            must = may.clone();
+        } else {
+            change(Arc::make_mut(&mut must));
+        }
+        self.push(service, Step { at, must, may });
+    }
+
+    fn push(&mut self, service: &str, step: Step) {
+        self.0.entry(service.to_owned()).or_default().push(step);
     }
 }
 
 impl Step {
+    /// Whether only one list is right.
+    pub fn is_exact(&self) -> bool {
+        Arc::ptr_eq(&self.must, &self.may) || self.must == self.may
+    }
+
     /// Whether a list is right from this step on.
     pub fn allows(&self, list: &Set) -> bool {
         let (least, most) = (self.must.len(), self.may.len());

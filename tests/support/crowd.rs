@@ -71,6 +71,7 @@ struct State {
     later: BinaryHeap<Reverse<(Instant, usize)>>,
     random: u64,
     reported: Instant,
+    renewed: usize,
 }
 
 /// gRPC's connection backoff: the first delay, its growth, its jitter.
@@ -101,6 +102,7 @@ impl Crowd {
             later: BinaryHeap::new(),
             random: 0x5eed,
             reported: Instant::now(),
+            renewed: 0,
         };
         let (ended, wanted) = (AtomicBool::new(false), AtomicUsize::new(0));
         let shared = Arc::new(Shared { epoll, ended, wanted, state: Mutex::new(state) });
@@ -116,6 +118,23 @@ impl Crowd {
             for (turn, name) in (0_u32..).zip(names) {
                 state.later.push(Reverse((Instant::now() + pause * turn, state.clients.len())));
                 state.clients.push(Client::new(name, manner));
+            }
+        });
+    }
+
+    /// So many clients close their connections and begin anew: each time the
+    /// next of them.
+    pub fn renew(&self, count: usize) {
+        self.with(|state| {
+            for _ in 0..count.min(state.clients.len()) {
+                let index = state.renewed % state.clients.len();
+                state.renewed += 1;
+                let client = &mut state.clients[index];
+                if std::mem::take(&mut client.has_list) {
+                    client.socket = None;
+                    client.since = Instant::now();
+                    state.later.push(Reverse((client.since, index)));
+                }
             }
         });
     }

@@ -1,0 +1,106 @@
+//! Rows: DNS, where strangers can send anything.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use crate::row::{Row, short};
+use crate::support::PATIENCE;
+use crate::world::{Size, World, cpu, vitals};
+
+/// What goes over any path in one piece.
+const UDP_MAX: usize = 1232;
+
+#[test]
+fn dns_gets_garbage_and_is_to_amplify() {
+    let must = "no panic, questions are answered as ever; no datagram is longer than 1,232 bytes; \
+                zones of others and transfers are refused with no more bytes than came";
+    Row::run(230, "garbage at the DNS port; questions that ask for much", must, |row, scale| {
+        let size = Size { servers: 200, clients: scale.streams / 10, ..Size::of(scale) };
+        let world = World::new(size, &[]);
+        let port = world.balancer.dns();
+        let before = vitals(&world.balancer).memory;
+        let count = scale.pick(20_000, 2_000_000);
+        let (began, used) = (Instant::now(), cpu(&world.balancer));
+        garbage(port, count);
+        row.saw(format!(
+            "{count} datagrams of garbage in {}, {} of processor time",
+            short(began.elapsed()),
+            short(cpu(&world.balancer) - used)
+        ));
+        for (what, name, kind, most) in [
+            ("SRV", "_grpclb._tcp.s0.lookaside.internal", 33, UDP_MAX),
+            ("A of 200", "s0.lookaside.internal", 1, UDP_MAX),
+            ("ANY", "s0.lookaside.internal", 255, UDP_MAX),
+            ("TXT", "_grpc_config.s0.lookaside.internal", 16, UDP_MAX),
+            ("zone transfer", "lookaside.internal", 252, 60),
+            ("another's zone", "example.com", 255, 60),
+        ] {
+            let query = query(name, kind);
+            let answer = ask(port, &query).expect("an answer");
+            row.saw(format!("{what}: {} bytes for {}", answer, query.len()));
+            row.must(answer <= most, format!("{what}: {answer} bytes, at most {most}"));
+        }
+        let grown = vitals(&world.balancer).memory.saturating_sub(before) as f64 / 1024.0;
+        row.at_most("memory grown", grown, 8.0, " MB");
+        world.finish(row, None);
+    });
+}
+
+/// So many datagrams: random ones, and questions with random bytes in them.
+fn garbage(port: SocketAddr, count: usize) {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    socket.connect(port).expect("loopback");
+    let good = query("s0.lookaside.internal", 1);
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    };
+    let mut bytes = [0_u8; 600];
+    for n in 0..count {
+        let length = (next() % 600) as usize;
+        if n % 2 == 0 {
+            bytes.chunks_mut(8).for_each(|c| c.copy_from_slice(&next().to_le_bytes()[..c.len()]));
+        } else {
+            bytes[..good.len()].copy_from_slice(&good);
+            let at = (next() as usize) % good.len();
+            bytes[at] = next() as u8;
+        }
+        let length = if n % 2 == 0 { length } else { good.len() };
+        // Refused while the port's room is full.
+        let _ = socket.send(&bytes[..length]);
+    }
+}
+
+/// The length of the answer to a question.
+fn ask(port: SocketAddr, query: &[u8]) -> Option<usize> {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    socket.connect(port).expect("loopback");
+    socket.set_read_timeout(Some(Duration::from_millis(500))).expect("not zero");
+    let deadline = Instant::now() + PATIENCE;
+    let mut buffer = [0; 65_536];
+    while Instant::now() < deadline {
+        let _ = socket.send(query);
+        if let Ok(length) = socket.recv(&mut buffer) {
+            return Some(length);
+        }
+    }
+    None
+}
+
+/// A question with EDNS and the largest room there is.
+fn query(name: &str, kind: u16) -> Vec<u8> {
+    let mut out = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+    for label in name.split('.') {
+        out.push(u8::try_from(label.len()).expect("labels are short"));
+        out.extend_from_slice(label.as_bytes());
+    }
+    out.push(0);
+    out.extend_from_slice(&kind.to_be_bytes());
+    out.extend_from_slice(&[0, 1]);
+    // OPT, 65535 bytes.
+    out.extend_from_slice(&[0, 0, 41, 0xff, 0xff, 0, 0, 0, 0, 0, 0]);
+    out
+}
