@@ -22,6 +22,8 @@ mod world;
 #[path = "faults/writer.rs"]
 mod writer;
 
+#[path = "faults/rows/absent.rs"]
+mod absent;
 #[path = "faults/rows/attacks.rs"]
 mod attacks;
 #[path = "faults/rows/cluster.rs"]
@@ -38,7 +40,5 @@ mod names;
 mod registry;
 #[path = "faults/rows/restart.rs"]
 mod restart;
-#[path = "faults/rows/stalled.rs"]
-mod stalled;
 #[path = "faults/rows/state.rs"]
 mod state;

@@ -95,8 +95,15 @@ struct Places<'a> {
     now: HashMap<(u32, u32), usize>,
     /// The steps of a service that a list is right for.
     fitting: HashMap<(&'a str, What), Vec<usize>>,
-    /// The steps of a service by the one list that is right; the others.
-    exact: HashMap<&'a str, (HashMap<&'a Set, Vec<usize>>, Vec<usize>)>,
+    steps: HashMap<&'a str, Steps<'a>>,
+}
+
+/// The steps of a service, to be found by their lists.
+#[derive(Default)]
+struct Steps<'a> {
+    /// Those for which one list is right.
+    exact: HashMap<&'a Set, Vec<usize>>,
+    others: Vec<usize>,
 }
 
 /// What a list is.
@@ -115,8 +122,8 @@ enum Place {
 
 impl<'a> Places<'a> {
     fn new(history: &'a History, model: &'a Model) -> Self {
-        let (now, fitting, exact) = Default::default();
-        Self { history, model, now, fitting, exact }
+        let (now, fitting, steps) = Default::default();
+        Self { history, model, now, fitting, steps }
     }
 
     /// Where a list's stream stood before it, if anywhere.
@@ -151,15 +158,19 @@ impl<'a> Places<'a> {
             What::Nothing | What::Fallback => &NOTHING,
         };
         let steps = self.model.steps(name);
-        let (exact, others) = self.exact.entry(name).or_insert_with(|| {
-            let mut exact: HashMap<&Set, Vec<usize>> = HashMap::new();
-            let (one, more): (Vec<_>, _) = (0..steps.len()).partition(|&n| steps[n].is_exact());
-            one.into_iter().for_each(|n| exact.entry(&steps[n].may).or_default().push(n));
-            (exact, more)
+        let found = self.steps.entry(name).or_insert_with(|| {
+            let mut found = Steps::default();
+            for (n, step) in steps.iter().enumerate() {
+                match step.is_exact() {
+                    true => found.exact.entry(&step.may).or_default().push(n),
+                    false => found.others.push(n),
+                }
+            }
+            found
         });
         self.fitting.entry((name, what)).or_insert_with(|| {
-            let mut all = exact.get(set).cloned().unwrap_or_default();
-            all.extend(others.iter().filter(|&&n| steps[n].allows(set)));
+            let mut all = found.exact.get(set).cloned().unwrap_or_default();
+            all.extend(found.others.iter().filter(|&&n| steps[n].allows(set)));
             all.sort_unstable();
             all
         })

@@ -20,7 +20,6 @@ pub struct Raw {
 pub struct Frame {
     pub kind: u8,
     pub flags: u8,
-    pub stream: u32,
 }
 
 /// A write that takes longer says that the other side does not read now.
@@ -77,7 +76,7 @@ impl Raw {
         while let Some((head, after)) = rest.split_first_chunk() {
             let head = Head::read(head);
             let Some((_, after)) = after.split_at_checked(head.length) else { break };
-            frames.push(Frame { kind: head.kind, flags: head.flags, stream: head.stream });
+            frames.push(Frame { kind: head.kind, flags: head.flags });
             rest = after;
         }
         self.input = rest.to_vec();

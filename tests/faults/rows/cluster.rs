@@ -21,7 +21,7 @@ fn the_leader_changes_and_members_die() {
     let must = "no stream is lost; what is written next arrives < 3 s after the fault, the \
                 election included; nobody is told twice";
     let fault = "etcd's leader moves; each of three members is killed in turn, and returns";
-    Row::run(8, fault, must, |row, scale| {
+    Row::run(7, fault, must, |row, scale| {
         let size = Size::of(scale);
         let cluster = Cluster::start(3);
         let urls = cluster.urls();
@@ -48,7 +48,7 @@ fn a_member_is_partitioned() {
                 arrives < 10 s after the cut; no stream is lost";
     isolated(|| {
         let fault = "each of etcd's members in turn is cut off from the others, and not from us";
-        Row::run(81, fault, must, |row, scale| {
+        Row::run(8, fault, must, |row, scale| {
             let size = Size::of(scale);
             let networks: Vec<_> = (0..3).map(Network::new).collect();
             let places: Vec<_> = networks.iter().map(|n| (n.theirs(), Some(n.name()))).collect();

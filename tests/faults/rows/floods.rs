@@ -18,7 +18,7 @@ fn messages_are_huge() {
     let must = "refused beyond 64 KiB, before an initial response; ≤ 8 MB for all of a \
                 connection's";
     let fault = "messages of 4 MiB on 100 streams of one connection, names of 64 KiB";
-    Row::run(170, fault, must, |row, scale| {
+    Row::run(17, fault, must, |row, scale| {
         let size = Size { clients: scale.streams / 10, ..Size::of(scale) };
         let world = World::new(size, &[]);
         let before = vitals(&world.balancer).memory;
@@ -56,12 +56,12 @@ fn messages_are_huge() {
 #[test]
 fn unknown_names_come_by_the_million() {
     let must = "every one answered, nothing kept of them: memory is back to within 10 MB";
-    Row::run(171, "streams for names that nobody has, each another", must, |row, scale| {
+    Row::run(18, "streams for names that nobody has, each another", must, |row, scale| {
         let size = Size { clients: scale.streams / 10, ..Size::of(scale) };
         let mut world = World::new(size, &[]);
         let (warm, many) = scale.pick((2_000, 20_000), (50_000, 1_000_000));
         let addr = world.balancer.grpclb();
-        let mut ask = |from: usize, count: usize| {
+        let ask = |from: usize, count: usize| {
             let mut names = (from..from + count).map(|n| format!("nobody-has-{n}"));
             ask_for_all(addr, 50, &mut names, Instant::now() + PATIENCE * 5)
         };
@@ -89,7 +89,7 @@ fn unknown_names_come_by_the_million() {
 fn descriptors_run_out() {
     let must = "≤ 5 % of a core while none is left; who has a stream is told as ever; newcomers \
                 are served < 1 s after descriptors are free";
-    Row::run(172, "no descriptor is left", must, |row, scale| {
+    Row::run(19, "no descriptor is left", must, |row, scale| {
         let size = Size { clients: scale.streams / 2, ..Size::of(scale) };
         let mut world = World::new(size, &[]);
         let id = i32::try_from(world.balancer.id()).expect("a process's number");
@@ -126,7 +126,7 @@ fn descriptors_run_out() {
 #[test]
 fn clients_report_all_the_time() {
     let must = "no connection is ended for it, no update lost, memory flat";
-    Row::run(173, "reports every 10 ms from 100 clients", must, |row, scale| {
+    Row::run(20, "reports every 10 ms from 100 clients", must, |row, scale| {
         let size = Size { clients: scale.streams / 10, ..Size::of(scale) };
         let mut world = World::new(size, &[]);
         let report = Some(Duration::from_millis(10));

@@ -20,7 +20,7 @@ const LEFT: usize = 10;
 fn most_of_a_service_expires() {
     let must = "at least half of the last good list stays in every list; the alarm < 1 s; the \
                 operator's word lets go of the rest";
-    Row::run(5, "90 % of a service's leases expire together", must, |row, scale| {
+    Row::run(4, "90 % of a service's leases expire together", must, |row, scale| {
         let mut world = World::new(Size::of(scale), &[]);
         let all = register(&mut world, DEAD_PORT, 10);
         let crowd = add_clients(&world, scale.streams / 10);
@@ -51,7 +51,7 @@ fn most_of_a_service_expires() {
 #[test]
 fn the_living_stay_though_their_leases_are_gone() {
     let must = "nobody is told anything: all answer, so all stay";
-    Row::run(6, "90 % of a service's leases are lost, and all still serve", must, |row, scale| {
+    Row::run(5, "90 % of a service's leases are lost, and all still serve", must, |row, scale| {
         let living = Living::start();
         let mut world = World::new(Size::of(scale), &[]);
         register(&mut world, living.port(), 4);
@@ -72,7 +72,7 @@ fn the_living_stay_though_their_leases_are_gone() {
 #[test]
 fn deregistration_is_obeyed() {
     let must = "obeyed at once, though they still serve: no guard hides a real shutdown";
-    Row::run(7, "90 % of a service deregisters", must, |row, scale| {
+    Row::run(6, "90 % of a service deregisters", must, |row, scale| {
         let living = Living::start();
         let mut world = World::new(Size::of(scale), &[]);
         let all = register(&mut world, living.port(), 600);

@@ -12,7 +12,7 @@ use crate::writer::{DEAD_PORT, server};
 fn registrations_come_as_a_flood() {
     let must = "coalesced; half of all lists come within a second of what they tell of; etcd is \
                 never more than a second ahead";
-    Row::run(23, "1,000 registrations a second in one service", must, |row, scale| {
+    Row::run(27, "1,000 registrations a second in one service", must, |row, scale| {
         let size = Size { services: 1, servers: 20, ..Size::of(scale) };
         let mut world = World::new(size, &[]);
         let time = scale.pick(Duration::from_secs(4), Duration::from_secs(60));
@@ -47,7 +47,7 @@ fn all_of_it_changes_for_a_long_time() {
     let must = "every list is right; memory is flat: less than 5 % more at the end than after a \
                 quarter of the time";
     let fault = "1 % of 5,000 servers and of all clients is replaced each second";
-    Row::run(24, fault, must, |row, scale| {
+    Row::run(28, fault, must, |row, scale| {
         let clients = scale.pick(500, 2_000);
         let size = Size { services: 50, servers: 100, clients, port: DEAD_PORT };
         let mut world = World::new(size, &[]);

@@ -55,7 +55,7 @@ fn etcd_is_stopped_and_goes_on() {
 fn etcd_is_compacted_while_the_balancer_is_cut_off() {
     let must = "what was deleted meanwhile is not missed; all converge < 2 s after the cut is \
                 mended; unchanged services are not told";
-    Row::run(4, "etcd is compacted while the balancer is cut off", must, |row, scale| {
+    Row::run(3, "etcd is compacted while the balancer is cut off", must, |row, scale| {
         let size = Size::of(scale);
         let etcd = Etcd::start();
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");

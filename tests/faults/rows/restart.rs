@@ -19,7 +19,7 @@ const HERD: Duration = Duration::from_secs(3);
 fn the_balancer_is_killed_and_restarted() {
     let must = "every client has its list again ≤ 3 s after the restart, its backoff included; \
                 none waits 10 s; nothing overflows";
-    Row::run(18, "the balancer is killed and restarted (SIGKILL)", must, |row, scale| {
+    Row::run(21, "the balancer is killed and restarted (SIGKILL)", must, |row, scale| {
         let size = Size::of(scale);
         let mut world = World::new(size, &[]);
         let overflowed = overflows();
@@ -36,7 +36,7 @@ fn the_balancer_is_killed_and_restarted_without_etcd() {
     let must = "the same from the saved state: every client has the list it had before; marked \
                 as restored; etcd's return changes nothing";
     let fault = "the balancer is killed and restarted while etcd is down, with `--state-dir`";
-    Row::run(19, fault, must, |row, scale| {
+    Row::run(22, fault, must, |row, scale| {
         let size = Size::of(scale);
         let directory = tempfile::tempdir().expect("a temporary directory");
         let state_dir = directory.path().to_str().expect("its name is text");
@@ -62,7 +62,7 @@ fn the_balancer_starts_while_etcd_is_down_and_has_no_state() {
     let must = "streams are refused before their initial response, so that clients back off; no \
                 list is sent; ready < 1 s after etcd";
     let fault = "the balancer starts while etcd is down, without a saved state";
-    Row::run(3, fault, must, |row, scale| {
+    Row::run(2, fault, must, |row, scale| {
         let mut etcd = Etcd::start();
         let mut writer = Writer::new(&[etcd.url()]);
         writer.put_all("s0", (0..20).map(|n| server(0, n, DEAD_PORT)));
@@ -95,7 +95,7 @@ fn the_balancer_starts_while_etcd_is_down_and_has_no_state() {
 fn the_balancer_is_stopped_and_another_takes_over() {
     let must = "clients are sent away one after the other, over half a second for a thousand; \
                 all get the same lists from the other balancer, none waits long";
-    Row::run(20, "graceful stop beside another balancer (SIGTERM)", must, |row, scale| {
+    Row::run(23, "graceful stop beside another balancer (SIGTERM)", must, |row, scale| {
         let size = Size::of(scale);
         let etcd = Etcd::start();
         let mut writer = Writer::new(&[etcd.url()]);
