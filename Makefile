@@ -4,7 +4,7 @@
 # The demo and the documentation say target/release/lookaside.
 export CARGO_TARGET_DIR := target
 
-.PHONY: help build demo test interop bench fuzz lint clean
+.PHONY: help build demo test interop bench soak fuzz lint clean
 
 help:
 	@echo "make build  the program, as target/release/lookaside"
@@ -13,6 +13,7 @@ help:
 	@echo "make interop  real clients of every language through every case, as a table"
 	@echo "make lint   formatting, clippy and documentation, without a warning"
 	@echo "make bench  how soon a large registry is served, beside reading it alone"
+	@echo "make soak   every fault at full scale, into docs/reliability.md; SOAK_MINUTES=20"
 	@echo "make fuzz   what strangers write, at random; FUZZ_SECONDS=60 for each target"
 	@echo "make clean  removes everything that was built"
 
@@ -36,6 +37,9 @@ lint:
 bench:
 	@scripts/need rust protoc etcd
 	cargo bench --locked --bench start
+
+soak:
+	@scripts/soak
 
 fuzz:
 	@scripts/fuzz

@@ -91,9 +91,12 @@ impl Row {
         }
         let clients = self.clients.map_or("—".to_owned(), |clients| clients.to_string());
         let verdict = if self.missed.is_empty() { "yes" } else { "**no**" };
+        // Tests are named after the thread they run in.
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or_default();
         let cell = |text: &str| text.replace('|', "/").replace('\n', " ");
         let line = format!(
-            "{number:02}\t| {} | {} | {} | {clients} | {verdict} |\n",
+            "{number:02}\t| {} | {} | {} | {clients} | {verdict} | `{test}` |\n",
             cell(fault),
             cell(must),
             cell(&seen)
