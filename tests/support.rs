@@ -7,6 +7,7 @@ pub mod backend;
 pub mod client;
 pub mod cluster;
 pub mod core;
+#[cfg(target_os = "linux")]
 pub mod crowd;
 pub mod etcd;
 pub mod go;

@@ -3,6 +3,7 @@
 //! In: how many of each. Out: moments and figures, and at the end what the
 //! checker says of the whole run.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::check::{self, Settled, Vitals};
@@ -145,6 +146,7 @@ impl<E> World<E> {
         let names = self.crowd.names();
         let held = vitals(&self.balancer);
         let bound = MEMORY_BASE + MEMORY_PER_CLIENT * names.len() as u64;
+        row.saw(format!("memory {} MB", held.memory / 1024));
         row.breaches(check::memory(held, bound));
         let history = self.crowd.finish();
         row.breaches(check::lists(&history, &self.writer.model, &names, settled));
@@ -210,14 +212,16 @@ pub fn cpu(balancer: &Balancer) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// How often a SYN or a connection was dropped for want of room.
-pub fn overflows() -> u64 {
-    let text = std::fs::read_to_string("/proc/net/netstat").expect("Linux has it");
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
-    let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
-    let mut both = names.split(' ').zip(values.split(' '));
-    let value = both.find(|(name, _)| *name == "ListenOverflows").expect("Linux counts it").1;
-    value.parse().expect("a number")
+/// How many connections the balancer's socket dropped for want of room since it
+/// listens.
+pub fn overflows(balancer: &Balancer) -> u64 {
+    let port = format!(":{}", balancer.grpclb().port());
+    let output = Command::new("ss").args(["-lntmH", "sport", "=", &port]).output();
+    let text = String::from_utf8(output.expect("ss runs: Debian package iproute2").stdout);
+    let text = text.expect("it is text");
+    // skmem:(r0,…,d0): the last is what was dropped.
+    let (_, dropped) = text.rsplit_once(",d").expect("it listens");
+    dropped.trim().trim_end_matches(')').parse().expect("a number")
 }
 
 /// Asks again and again for so long.
