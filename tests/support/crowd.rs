@@ -156,9 +156,8 @@ impl Crowd {
         })
     }
 
-    /// Whether what each client was told last, of those that have a stream and
-    /// its list, is right. Clients of one service that were told the same are
-    /// asked for once.
+    /// Whether every client has a stream and its list, and what it was told last
+    /// is right. Of those of one service that were told the same one is asked for.
     pub fn all_told(&self, right: impl Fn(&str, &Set) -> bool) -> bool {
         let nothing = Set::new();
         self.with(|state| {
