@@ -72,6 +72,14 @@ impl Row {
         self.must(took <= bound, format!("{what}: {took:?}, at most {bound:?}"));
     }
 
+    /// The same of what may not have happened at all.
+    pub fn happens_within(&mut self, what: &str, took: Option<Duration>, bound: Duration) {
+        match took {
+            Some(took) => self.within(what, took, bound),
+            None => self.must(false, format!("{what}: never, at most {bound:?}")),
+        }
+    }
+
     /// What must not be more, as a measure that noise does not touch.
     pub fn at_most(&mut self, what: &str, seen: f64, bound: f64, unit: &str) {
         self.saw(format!("{what} {seen:.1}{unit}"));

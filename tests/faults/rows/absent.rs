@@ -100,8 +100,8 @@ fn peers_vanish_without_a_word() {
             // Something to tell them, too.
             writer.put("s0", server(0, 20, DEAD_PORT));
             let gone = || (vitals(&balancer).streams == half as u64).then(|| cut.elapsed());
-            let gone = until(REAPED * 2, gone).unwrap_or(REAPED * 2);
-            row.within("gone after", gone, REAPED + Duration::from_secs(2));
+            let gone = until(REAPED * 2, gone);
+            row.happens_within("gone after", gone, REAPED + Duration::from_secs(2));
             row.equal("streams of others closed", here.history(|h| h.lost.len()), 0);
             row.clients(2 * half);
             drop(there);

@@ -37,7 +37,7 @@ fn connections_say_nothing_or_say_it_slowly() {
         row.within("a newcomer waits", world.newcomer("s0"), Duration::from_millis(100));
         let after = vitals(&world.balancer).memory + vitals(&secure).memory;
         let each = after.saturating_sub(before) as f64 / silent.len() as f64;
-        row.at_most("memory of each", each, 20.0, " kB");
+        row.at_most("memory of each", each, scale.pick(40.0, 20.0), " kB");
         let mut closed = Vec::new();
         let all_closed = until(SPEAK_WITHIN * 4, || {
             if began.elapsed() > Duration::from_millis(400) * (said + 1) && said < 10 {
@@ -90,7 +90,7 @@ fn connections_flood_and_break_the_protocol() {
             row.at_most(
                 &format!("{what}: closed {closings} times, of a core"),
                 share * 100.0,
-                scale.pick(80.0, CORE),
+                scale.pick(40.0, CORE),
                 " %",
             );
             row.at_most("memory", grown, ATTACKER_MEMORY, " MB");
