@@ -58,8 +58,7 @@ fn some_clients_never_read() {
                 (lost >= stalled / 2 && open <= (scale.streams - deaf) as u64)
                     .then(|| began.elapsed())
             };
-            let gone = until(LET_GO * 2, gone).unwrap_or(LET_GO * 2);
-            row.within("all of them let go after", gone, LET_GO);
+            row.happens_within("all of them let go after", until(LET_GO * 2, gone), LET_GO);
             // What the stalled have is old, and may be.
             let (names, settled) = (world.crowd.names(), Instant::now());
             let live =
