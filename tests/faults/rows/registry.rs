@@ -155,7 +155,7 @@ fn replaced(row: &mut Row, scale: Scale, replace: impl FnOnce(&mut Etcd, &std::p
     let back = Instant::now();
     world.wait_metric("lookaside_endpoints_held", |held| held >= size.services as f64);
     row.saw(format!("read again {} after its return", crate::row::short(back.elapsed())));
-    std::thread::sleep(scale.pick(Duration::from_secs(2), Duration::from_secs(60)));
+    std::thread::sleep(scale.pick(Duration::from_secs(2), Duration::from_secs(20)));
     world.nobody_is_touched(row, replaced);
     let model = world.writer.model.clone();
     world.writer = Writer::with_model(&[world.etcd.url()], model);
