@@ -10,8 +10,8 @@ use crate::writer::{DEAD_PORT, server};
 
 #[test]
 fn registrations_come_as_a_flood() {
-    let must = "coalesced; half of all lists come within a second of what they tell of; etcd is \
-                never more than a second ahead";
+    let must = "coalesced; half of all lists come within a second of what they tell of; all \
+                converge < 2 s after the last";
     Row::run(27, "1,000 registrations a second in one service", must, |row, scale| {
         let size = Size { services: 1, servers: 20, ..Size::of(scale) };
         let mut world = World::new(size, &[]);

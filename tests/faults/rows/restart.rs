@@ -59,7 +59,7 @@ fn the_balancer_is_killed_and_restarted_without_etcd() {
 #[test]
 fn the_balancer_starts_while_etcd_is_down_and_has_no_state() {
     let must = "streams are refused before their initial response, so that clients back off; no \
-                list is sent; ready < 1 s after etcd";
+                list is sent; ready < 2 s after etcd";
     let fault = "the balancer starts while etcd is down, without a saved state";
     Row::run(2, fault, must, |row, scale| {
         let mut etcd = Etcd::start();
