@@ -4,7 +4,7 @@
 # The demo and the documentation say target/release/lookaside.
 export CARGO_TARGET_DIR := target
 
-.PHONY: help build demo test interop bench bench-short profile fuzz lint clean
+.PHONY: help build demo test interop bench bench-short profile soak fuzz lint clean
 
 help:
 	@echo "make build  the program, as target/release/lookaside"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench  every figure of docs/performance.md, beside the limit and others; 15 minutes"
 	@echo "make bench-short  the same in small: only whether it works"
 	@echo "make profile  where the processor goes while it pushes, as a flame graph"
+	@echo "make soak   every fault at full scale, into docs/reliability.md; SOAK_MINUTES=20"
 	@echo "make fuzz   what strangers write, at random; FUZZ_SECONDS=60 for each target"
 	@echo "make clean  removes everything that was built"
 
@@ -44,6 +45,9 @@ bench-short:
 
 profile:
 	@scripts/profile
+
+soak:
+	@scripts/soak
 
 fuzz:
 	@scripts/fuzz

@@ -19,6 +19,7 @@ use crate::catalog::Catalog;
 use crate::model::{Host, HostPort, Zone};
 use crate::telemetry::Counters;
 
+mod allowance;
 pub mod answer;
 mod tcp;
 mod udp;

@@ -378,42 +378,6 @@ fn addresses_are_what_was_asked_for() {
 }
 
 #[test]
-fn a_balancer_that_stops_sends_its_clients_away_in_turn() {
-    let mut balancer = Balancer::start(&[]);
-    balancer.wait_ready();
-    const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    let connect = |_| {
-        let mut stream = TcpStream::connect(balancer.grpclb()).unwrap();
-        stream.write_all(HELLO).unwrap();
-        stream.set_nonblocking(true).unwrap();
-        stream
-    };
-    let mut clients: Vec<TcpStream> = (0..400).map(connect).collect();
-    eventually("all are served", || {
-        (metric(&balancer, "lookaside_connections_total") == 400.0).then_some(())
-    });
-    balancer.signal("-TERM");
-    // How many were open still, each time one or more had been closed.
-    let mut left = vec![clients.len()];
-    while !clients.is_empty() {
-        let gone = |stream: &mut TcpStream| loop {
-            match stream.read(&mut [0; 1024]) {
-                Ok(0) => return true,
-                Ok(_) => {}
-                Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
-            }
-        };
-        clients.retain_mut(|stream| !gone(stream));
-        if left.last() != Some(&clients.len()) {
-            left.push(clients.len());
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    assert!(left.len() > 3, "{left:?}");
-    assert_eq!(balancer.wait().code(), Some(0));
-}
-
-#[test]
 fn clients_never_take_the_last_descriptor() {
     let program = env!("CARGO_BIN_EXE_lookaside");
     let run = format!(

@@ -7,14 +7,18 @@ pub mod backend;
 pub mod client;
 pub mod cluster;
 pub mod core;
+#[cfg(target_os = "linux")]
+pub mod crowd;
 pub mod etcd;
 pub mod go;
 pub mod java;
 pub mod language;
 pub mod lookaside;
 pub mod namespace;
+pub mod network;
 pub mod proxy;
 mod skip;
+pub mod wire;
 
 use std::time::{Duration, Instant};
 

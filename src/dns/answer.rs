@@ -132,6 +132,17 @@ pub fn answer(query: &[u8], carrier: Carrier, world: &World<'_>) -> Reply {
     encode(reply, usize::from(limit)).map_or(Reply::Silence, Reply::Answer)
 }
 
+/// An answer of ours without its records: to be asked for by TCP.
+#[must_use]
+pub fn truncated(answer: &[u8]) -> Option<Vec<u8>> {
+    let mut message = Message::from_vec(answer).ok()?;
+    message.metadata.truncation = true;
+    message.answers.clear();
+    message.authorities.clear();
+    message.additionals.clear();
+    message.to_vec().ok()
+}
+
 /// A reply to this query without any content.
 fn response(query: &Metadata, edns: Option<&Edns>, code: Code) -> Message {
     let mut reply = Message::response(query.id, query.op_code);

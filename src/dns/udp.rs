@@ -4,7 +4,10 @@
 //! questions came, for askers drop what comes from elsewhere. It never waits
 //! for anything but questions.
 
-use super::{Answers, Carrier, Infallible, IpAddr, PAUSE, UdpSocket, io};
+use super::allowance::Allowance;
+use super::{Answers, Carrier, Infallible, IpAddr, PAUSE, UdpSocket, answer, io};
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::io::IoSliceMut;
 
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
@@ -34,14 +37,20 @@ impl Port {
         let mut memory = vec![0; BATCH * ROOM];
         let mut rooms: Vec<_> = memory.chunks_exact_mut(ROOM).map(IoSliceMut::new).collect();
         let mut metas = [RecvMeta::default(); BATCH];
+        let now = || tokio::time::Instant::now().into_std();
+        let mut allowance = Allowance::new(RandomState::new().hash_one(0), now());
         loop {
             let receive = || self.state.recv((&self.socket).into(), &mut rooms, &mut metas);
             match self.socket.async_io(Interest::READABLE, receive).await {
                 Ok(count) => {
+                    let now = now();
                     for (room, meta) in rooms.iter().zip(&metas).take(count) {
                         let datagrams = room.get(..meta.len).unwrap_or_default();
                         for datagram in datagrams.chunks(meta.stride.max(1)) {
-                            self.answer(datagram, meta, answers);
+                            let mut may_send = |reply: usize| {
+                                allowance.take(meta.addr, datagram.len(), reply, now)
+                            };
+                            self.answer(datagram, meta, answers, &mut may_send);
                         }
                     }
                     // A flood here must not keep those who come by TCP waiting.
@@ -56,10 +65,21 @@ impl Port {
     }
 
     /// Sends at once or not at all: who gets no answer asks again.
-    fn answer(&self, query: &[u8], meta: &RecvMeta, answers: &Answers) {
-        let Some(reply) = answers.reply(query, Carrier::Udp, meta.dst_ip.or(self.bound)) else {
+    fn answer(
+        &self,
+        query: &[u8],
+        meta: &RecvMeta,
+        answers: &Answers,
+        may_send: &mut dyn FnMut(usize) -> bool,
+    ) {
+        let Some(mut reply) = answers.reply(query, Carrier::Udp, meta.dst_ip.or(self.bound)) else {
             return;
         };
+        // Who is what it says it is comes back by TCP.
+        if !may_send(reply.len()) {
+            let Some(short) = answer::truncated(&reply) else { return };
+            reply = short;
+        }
         let transmit = Transmit {
             destination: meta.addr,
             ecn: None,

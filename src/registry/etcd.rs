@@ -65,6 +65,9 @@ struct Source {
 
 /// How many reasons of one outage are told.
 const REASONS_MAX: usize = 8;
+/// From then on the pauses grow no longer: to 1.6 s. Balancers are few, unlike
+/// registrants, and whoever mends etcd waits for them.
+const FAILURES_MAX: u32 = 6;
 
 /// Sends what etcd holds, and then what changes, for as long as somebody
 /// receives; ends when nobody does. Cancelled by dropping it.
@@ -127,7 +130,7 @@ impl Source {
                 return;
             }
             attempt += 1;
-            sleep(backoff(failures, seed::random())).await;
+            sleep(backoff(failures.min(FAILURES_MAX), seed::random())).await;
         }
     }
 

@@ -1,7 +1,6 @@
 //! `--state-dir`: what a balancer serves that starts while etcd is away.
 
 use std::path::Path;
-use std::process::Command;
 
 use tempfile::TempDir;
 
@@ -9,9 +8,9 @@ use super::{balancer, hello, listed, metric, probes, wait_listed};
 use crate::support::backend::Backend;
 use crate::support::client::{Calls, Driver, Options};
 use crate::support::etcd::Etcd;
+use crate::support::eventually;
 use crate::support::language::PYTHON;
 use crate::support::lookaside::Balancer;
-use crate::support::{eventually, skip};
 
 /// Waits until the newest file holds these.
 fn wait_saved(dir: &Path, ids: &[&str]) {
@@ -114,46 +113,4 @@ fn a_place_that_cannot_be_written_is_an_alarm_and_no_more() {
     });
     assert!(balancer.log().contains("state cannot be saved"));
     assert_eq!(balancer.get("/readyz").0, 200);
-}
-
-/// A file system of a few pages; unmounted with its value.
-struct Tiny(TempDir);
-
-impl Tiny {
-    fn mount() -> Option<Self> {
-        let dir = TempDir::new().unwrap();
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"])
-            .arg(dir.path())
-            .status();
-        mount.is_ok_and(|status| status.success()).then(|| Self(dir))
-    }
-}
-
-impl Drop for Tiny {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0.path()).status();
-    }
-}
-
-#[test]
-fn a_full_disk_is_an_alarm_and_keeps_what_was_saved() {
-    let Some(disk) = Tiny::mount() else {
-        return skip("a_full_disk_is_an_alarm", "no file system can be mounted here");
-    };
-    let etcd = Etcd::start();
-    let balancer = balancer(&etcd, &["--state-dir", disk.0.path().to_str().unwrap()]);
-    etcd.ctl(&["put", "/etcd3_naming/hello/x", "127.0.0.1:9"]);
-    wait_listed(&balancer, 1);
-    wait_saved(disk.0.path(), &["x"]);
-    let ballast = disk.0.path().join("ballast");
-    let _ = std::fs::write(&ballast, vec![0; 1 << 20]);
-    etcd.ctl(&["put", "/etcd3_naming/hello/y", "127.0.0.1:10"]);
-    wait_listed(&balancer, 2);
-    eventually("the alarm", || {
-        (metric(&balancer, "lookaside_states_failed_total") >= 1.0).then_some(())
-    });
-    wait_saved(disk.0.path(), &["x"]);
-    std::fs::remove_file(&ballast).unwrap();
-    wait_saved(disk.0.path(), &["x", "y"]);
 }

@@ -16,6 +16,9 @@ pub struct Cluster {
 }
 
 struct Member {
+    /// Its address, and the network it lives in if not ours.
+    host: String,
+    network: Option<String>,
     client_port: u16,
     peer_port: u16,
     child: Option<Child>,
@@ -32,21 +35,32 @@ pub struct Certificates {
 
 impl Cluster {
     pub fn start(size: usize) -> Self {
-        Self::start_inner(size, false)
+        Self::start_inner(&here(size), false)
+    }
+
+    /// Each member in a network of its own: its address there, and its name.
+    pub fn start_in(networks: &[(String, Option<String>)]) -> Self {
+        Self::start_inner(networks, false)
     }
 
     /// Which lets in nobody without a certificate.
     pub fn start_with_tls() -> Self {
-        Self::start_inner(1, true)
+        Self::start_inner(&here(1), true)
     }
 
-    fn start_inner(size: usize, tls: bool) -> Self {
+    fn start_inner(networks: &[(String, Option<String>)], tls: bool) -> Self {
+        let size = networks.len();
         for _ in 0..10 {
             let data = TempDir::new().expect("a temporary directory");
             let certificates = tls.then(|| Certificates::new(&data));
-            let member =
-                || Member { client_port: free_port(), peer_port: free_port(), child: None };
-            let members = (0..size).map(|_| member()).collect();
+            let member = |(host, network): &(String, Option<String>)| Member {
+                host: host.clone(),
+                network: network.clone(),
+                client_port: free_port(),
+                peer_port: free_port(),
+                child: None,
+            };
+            let members = networks.iter().map(member).collect();
             let mut cluster = Self { data, members, certificates };
             (0..size).for_each(|index| cluster.run(index));
             if cluster.wait_until_serving() {
@@ -66,7 +80,8 @@ impl Cluster {
 
     pub fn url(&self, index: usize) -> String {
         let scheme = if self.certificates.is_some() { "https" } else { "http" };
-        format!("{scheme}://127.0.0.1:{}", self.members[index].client_port)
+        let Member { host, client_port, .. } = &self.members[index];
+        format!("{scheme}://{host}:{client_port}")
     }
 
     pub fn kill(&mut self, index: usize) {
@@ -90,24 +105,58 @@ impl Cluster {
         self.signal(index, "-CONT");
     }
 
+    /// Who leads.
+    pub fn leader(&self) -> Option<usize> {
+        (0..self.members.len()).find(|&index| {
+            let text = self.ask(index, &["endpoint", "status", "-w", "json"]);
+            let status: Option<serde_json::Value> =
+                text.and_then(|text| serde_json::from_str(&text).ok());
+            status.is_some_and(|all| {
+                all[0]["Status"]["header"]["member_id"] == all[0]["Status"]["leader"]
+            })
+        })
+    }
+
+    /// Lets another member lead.
+    pub fn move_leader(&self) {
+        let leader = self.leader().expect("somebody leads");
+        let members = self.ask(leader, &["member", "list"]).expect("the leader answers");
+        let name = format!("m{}", (leader + 1) % self.members.len());
+        let other = members.lines().find(|line| line.contains(&format!(" {name},")));
+        let (id, _) = other.expect("it is a member").split_once(',').expect("fields");
+        assert!(self.ctl(leader, &["move-leader", id]), "the leader does not move");
+    }
+
     /// Runs `etcdctl` against one member; false when it failed.
     pub fn ctl(&self, index: usize, args: &[&str]) -> bool {
+        self.ask(index, args).is_some()
+    }
+
+    fn ask(&self, index: usize, args: &[&str]) -> Option<String> {
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "3").arg(format!("--endpoints={}", self.url(index)));
         command.args(["--command-timeout=2s", "--dial-timeout=2s"]);
         if let Some(Certificates { ca, cert, key }) = &self.certificates {
             command.arg("--cacert").arg(ca).arg("--cert").arg(cert).arg("--key").arg(key);
         }
-        let status = command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        status.expect("etcdctl runs: Debian package etcd-client").success()
+        let output = command.args(args).stdin(Stdio::null()).output();
+        let output = output.expect("etcdctl runs: Debian package etcd-client");
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     fn run(&mut self, index: usize) {
-        let peer = |member: &Member| format!("http://127.0.0.1:{}", member.peer_port);
+        let peer = |member: &Member| format!("http://{}:{}", member.host, member.peer_port);
         let all = self.members.iter().enumerate();
         let all: Vec<_> = all.map(|(i, member)| format!("m{i}={}", peer(member))).collect();
         let (client, own_peer) = (self.url(index), peer(&self.members[index]));
-        let mut command = Command::new("etcd");
+        let mut command = match &self.members[index].network {
+            None => Command::new("etcd"),
+            Some(name) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", name, "etcd"]);
+                command
+            }
+        };
         command
             .args(["--name", &format!("m{index}"), "--log-level", "error", "--logger", "zap"])
             .arg("--data-dir")
@@ -145,6 +194,11 @@ impl Cluster {
         let status = Command::new("kill").args([signal, &id]).status().expect("kill runs");
         assert!(status.success());
     }
+}
+
+/// All on loopback.
+fn here(size: usize) -> Vec<(String, Option<String>)> {
+    vec![("127.0.0.1".to_owned(), None); size]
 }
 
 impl Drop for Cluster {

@@ -1,6 +1,7 @@
 //! A real etcd of one member on loopback, started, killed, frozen and thawed.
 
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -75,6 +76,26 @@ impl Etcd {
         self.restart();
     }
 
+    /// The same with the data of a snapshot that `etcdctl snapshot save` made.
+    pub fn restart_from(&mut self, snapshot: &Path) {
+        self.kill();
+        let data = TempDir::new().expect("a temporary directory");
+        let peer = format!("http://127.0.0.1:{}", self.peer_port);
+        let output = Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .args(["snapshot", "restore", "--name", "test"])
+            .args(["--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("test={peer}")])
+            .arg("--data-dir")
+            .arg(data.path().join("restored"))
+            .arg(snapshot)
+            .output()
+            .expect("etcdctl runs: Debian package etcd-client");
+        assert!(output.status.success(), "{output:?}");
+        self.data = data;
+        self.restart();
+    }
+
     /// Freezes it: connections stay open, nothing answers (SIGSTOP).
     pub fn freeze(&self) {
         self.signal("-STOP");
@@ -104,7 +125,7 @@ impl Etcd {
         let child = Command::new("etcd")
             .args(["--name", "test", "--log-level", "error", "--logger", "zap"])
             .arg("--data-dir")
-            .arg(self.data.path())
+            .arg(self.data_dir())
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &format!("test={peer}")])
@@ -115,6 +136,11 @@ impl Etcd {
             .spawn()
             .expect("etcd runs: Debian package etcd-server");
         self.child = Some(child);
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        let restored = self.data.path().join("restored");
+        if restored.exists() { restored } else { self.data.path().to_owned() }
     }
 
     /// False when it ended, as it does when another took its port.

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
@@ -36,7 +37,12 @@ impl Balancer {
     /// The same where it may fail, as it does when another took its port. The
     /// error is its log.
     pub fn try_start(args: &[&str]) -> Result<Self, String> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lookaside"));
+        Self::try_start_with(args, &[])
+    }
+
+    /// With more in its environment.
+    pub fn try_start_with(args: &[&str], environment: &[(&str, &str)]) -> Result<Self, String> {
+        let mut command = Command::new(program());
         // Settings of whoever runs the tests are not the test's.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("LOOKASIDE_") {
@@ -47,6 +53,7 @@ impl Balancer {
             .arg("serve")
             .args(args)
             .args(defaults(args))
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -70,6 +77,11 @@ impl Balancer {
         // Its log is complete when it has ended.
         balancer.kill();
         Err(balancer.log())
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Where clients find the balancer.
@@ -185,6 +197,13 @@ impl Drop for Balancer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// What runs: the program as built for the test, or the one that
+/// `LOOKASIDE_BIN` names.
+pub fn program() -> PathBuf {
+    let other = std::env::var_os("LOOKASIDE_BIN");
+    other.map_or_else(|| env!("CARGO_BIN_EXE_lookaside").into(), PathBuf::from)
 }
 
 /// The default flags that `args` leaves open.

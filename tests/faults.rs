@@ -1,0 +1,46 @@
+//! The fault matrix: each fault on the real program and a real etcd, under a
+//! crowd of clients whose every list is recorded and checked.
+//!
+//! A test is a row of the table in docs/reliability.md. `cargo test` runs it
+//! short; `make soak` runs it long and writes the table. On Linux alone, for
+//! its clients are epoll's and what it measures stands in `/proc`.
+#![cfg(target_os = "linux")]
+#![allow(missing_docs, unreachable_pub)]
+
+mod support;
+
+#[path = "faults/check.rs"]
+mod check;
+#[path = "faults/model.rs"]
+mod model;
+#[path = "faults/raw.rs"]
+mod raw;
+#[path = "faults/row.rs"]
+mod row;
+#[path = "faults/scale.rs"]
+mod scale;
+#[path = "faults/world.rs"]
+mod world;
+#[path = "faults/writer.rs"]
+mod writer;
+
+#[path = "faults/rows/absent.rs"]
+mod absent;
+#[path = "faults/rows/attacks.rs"]
+mod attacks;
+#[path = "faults/rows/cluster.rs"]
+mod cluster;
+#[path = "faults/rows/floods.rs"]
+mod floods;
+#[path = "faults/rows/leases.rs"]
+mod leases;
+#[path = "faults/rows/load.rs"]
+mod load;
+#[path = "faults/rows/names.rs"]
+mod names;
+#[path = "faults/rows/registry.rs"]
+mod registry;
+#[path = "faults/rows/restart.rs"]
+mod restart;
+#[path = "faults/rows/state.rs"]
+mod state;

@@ -1,0 +1,100 @@
+//! Rows: an etcd of three members that loses its leader, a member, or the way
+//! between them.
+
+use std::time::{Duration, Instant};
+
+use crate::check::Settled;
+use crate::row::Row;
+use crate::support::PATIENCE;
+use crate::support::cluster::Cluster;
+use crate::support::namespace::isolated;
+use crate::support::network::Network;
+use crate::world::{Size, World};
+use crate::writer::{DEAD_PORT, Writer, server};
+
+/// Two elections of etcd's default length.
+const ELECTIONS: Duration = Duration::from_secs(3);
+const FAIL_OVER: Duration = Duration::from_secs(10);
+
+#[test]
+fn the_leader_changes_and_members_die() {
+    let must = "no stream is lost; what is written next arrives < 3 s after the fault, the \
+                election included; nobody is told twice";
+    let fault = "etcd's leader moves; each of three members is killed in turn, and returns";
+    Row::run(7, fault, must, |row, scale| {
+        let size = Size::of(scale);
+        let cluster = Cluster::start(3);
+        let urls = cluster.urls();
+        let mut world = World::with(cluster, &urls, size, &[], &[]);
+        let began = Instant::now();
+        let mut next = size.servers;
+        world.etcd.move_leader();
+        row.within("after the leader moved:", put(&mut world, &mut next, began), ELECTIONS);
+        let mut longest = Duration::ZERO;
+        for member in 0..3 {
+            let killed = Instant::now();
+            world.etcd.kill(member);
+            longest = longest.max(put(&mut world, &mut next, killed));
+            world.etcd.restart(member);
+        }
+        row.within("after a member died, at most", longest, ELECTIONS);
+        ended(world, row, began);
+    });
+}
+
+#[test]
+fn a_member_is_partitioned() {
+    let must = "a member without a leader is left for another; what is written to the others \
+                arrives < 10 s after the cut; no stream is lost";
+    isolated(|| {
+        let fault = "each of etcd's members in turn is cut off from the others, and not from us";
+        Row::run(8, fault, must, |row, scale| {
+            let size = Size::of(scale);
+            let networks: Vec<_> = (0..3).map(Network::new).collect();
+            let places: Vec<_> = networks.iter().map(|n| (n.theirs(), Some(n.name()))).collect();
+            let cluster = Cluster::start_in(&places);
+            let urls = cluster.urls();
+            let mut world = World::with(cluster, &urls, size, &[], &[]);
+            let began = Instant::now();
+            let mut next = size.servers;
+            let mut longest = Duration::ZERO;
+            for (number, network) in networks.iter().enumerate() {
+                let others = || networks.iter().filter(|other| other.name() != network.name());
+                others().for_each(|other| network.cut_from(other));
+                let cut = Instant::now();
+                let mut majority = urls.clone();
+                majority.remove(number);
+                let model = world.writer.model.clone();
+                world.writer = Writer::with_model(&majority, model);
+                longest = longest.max(put(&mut world, &mut next, cut));
+                others().for_each(|other| network.mend_to(other));
+                let healed = || world.etcd.ctl(number, &["endpoint", "health"]).then_some(());
+                crate::support::eventually("the member is back", healed);
+            }
+            row.within("after a cut, at most", longest, FAIL_OVER);
+            ended(world, row, began);
+        });
+    });
+}
+
+/// Registers one more; when all have been told, counted from `since`.
+fn put(world: &mut World<Cluster>, next: &mut usize, since: Instant) -> Duration {
+    world.writer.put("s0", server(0, *next, DEAD_PORT));
+    *next += 1;
+    world.converge(since)
+}
+
+fn ended(world: World<Cluster>, row: &mut Row, began: Instant) {
+    let lost = world.crowd.history(|history| history.lost_since(began));
+    row.equal("streams closed", lost, 0);
+    let told = world.crowd.history(|history| {
+        let since = history.told.partition_point(|told| told.at <= began);
+        history.told.len() - since
+    });
+    // Clients of one service of ten, and each put is told once at most.
+    let puts = world.writer.model.steps("s0").len() - 1;
+    let of_service = world.crowd.names().iter().filter(|(name, _)| name == "s0").count();
+    row.saw(format!("lists sent: {told} for {puts} registrations"));
+    row.must(told <= puts * of_service, "nobody is told twice");
+    world.finish(row, Some(Settled { at: Instant::now(), within: PATIENCE }));
+}

@@ -1,0 +1,140 @@
+//! Rows: DNS, where strangers can send anything.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use crate::row::{Row, short};
+use crate::support::PATIENCE;
+use crate::world::{Size, World, cpu, vitals};
+
+/// What goes over any path in one piece.
+const UDP_MAX: usize = 1232;
+
+#[test]
+fn dns_gets_garbage_and_is_to_amplify() {
+    let must = "no panic, questions are answered as ever; no datagram is longer than 1,232 bytes; \
+                zones of others and transfers are refused with no more bytes than came";
+    Row::run(26, "garbage at the DNS port; questions that ask for much", must, |row, scale| {
+        let size = Size { servers: 200, clients: scale.streams / 10, ..Size::of(scale) };
+        let world = World::new(size, &[]);
+        let port = world.balancer.dns();
+        let before = vitals(&world.balancer).memory;
+        for (what, name, kind, most) in [
+            ("SRV", "_grpclb._tcp.s0.lookaside.internal", 33, UDP_MAX),
+            ("A of 200", "s0.lookaside.internal", 1, UDP_MAX),
+            ("ANY", "s0.lookaside.internal", 255, UDP_MAX),
+            ("TXT", "_grpc_config.s0.lookaside.internal", 16, UDP_MAX),
+            ("zone transfer", "lookaside.internal", 252, 60),
+            ("another's zone", "example.com", 255, 60),
+        ] {
+            let query = query(name, kind);
+            let answer = ask(port, &query).expect("an answer");
+            row.saw(format!("{what}: {} bytes for {}", answer, query.len()));
+            row.must(answer <= most, format!("{what}: {answer} bytes, at most {most}"));
+        }
+        let count = scale.pick(20_000, 2_000_000);
+        let (began, used) = (Instant::now(), cpu(&world.balancer));
+        garbage(port, count);
+        row.saw(format!(
+            "{count} datagrams of garbage in {}, {} of processor time",
+            short(began.elapsed()),
+            short(cpu(&world.balancer) - used)
+        ));
+        row.must(ask(port, &query("s0.lookaside.internal", 1)).is_some(), "questions are answered");
+        // Far more than a network may have: most come short.
+        let long = query("s0.lookaside.internal", 1);
+        let (answers, bytes) = insist(port, &long, 20_000);
+        let factor = bytes as f64 / (answers * long.len()) as f64;
+        row.saw(format!("20,000 questions in a row: {answers} answers"));
+        row.at_most("longer than their questions by a factor of", factor, 3.0, "");
+        let grown = vitals(&world.balancer).memory.saturating_sub(before) as f64 / 1024.0;
+        row.at_most("memory grown", grown, 8.0, " MB");
+        world.finish(row, None);
+    });
+}
+
+/// So many datagrams: random ones, and questions with random bytes in them.
+fn garbage(port: SocketAddr, count: usize) {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    socket.connect(port).expect("loopback");
+    let good = query("s0.lookaside.internal", 1);
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    };
+    let mut bytes = [0_u8; 600];
+    for n in 0..count {
+        let length = (next() % 600) as usize;
+        if n % 2 == 0 {
+            bytes.chunks_mut(8).for_each(|c| c.copy_from_slice(&next().to_le_bytes()[..c.len()]));
+        } else {
+            bytes[..good.len()].copy_from_slice(&good);
+            let at = (next() as usize) % good.len();
+            bytes[at] = next() as u8;
+        }
+        let length = if n % 2 == 0 { length } else { good.len() };
+        // Refused while the port's room is full.
+        let _ = socket.send(&bytes[..length]);
+    }
+}
+
+/// Asks so often without waiting; how many answers came and how long they were
+/// together.
+fn insist(port: SocketAddr, query: &[u8], count: usize) -> (usize, usize) {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    socket.connect(port).expect("loopback");
+    let mut buffer = [0; 65_536];
+    let (mut answers, mut bytes) = (0, 0);
+    let mut take = || {
+        while let Ok(length) = socket.recv(&mut buffer) {
+            (answers, bytes) = (answers + 1, bytes + length);
+        }
+    };
+    socket.set_nonblocking(true).expect("a socket");
+    for n in 0..count {
+        let _ = socket.send(query);
+        take();
+        // No faster than it reads.
+        if n % 20 == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    socket.set_nonblocking(false).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_millis(200))).expect("not zero");
+    take();
+    (answers, bytes)
+}
+
+/// The length of the answer to a question.
+fn ask(port: SocketAddr, query: &[u8]) -> Option<usize> {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    socket.connect(port).expect("loopback");
+    socket.set_read_timeout(Some(Duration::from_millis(500))).expect("not zero");
+    let deadline = Instant::now() + PATIENCE;
+    let mut buffer = [0; 65_536];
+    while Instant::now() < deadline {
+        let _ = socket.send(query);
+        if let Ok(length) = socket.recv(&mut buffer) {
+            return Some(length);
+        }
+    }
+    None
+}
+
+/// A question with EDNS and the largest room there is.
+fn query(name: &str, kind: u16) -> Vec<u8> {
+    let mut out = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+    for label in name.split('.') {
+        out.push(u8::try_from(label.len()).expect("labels are short"));
+        out.extend_from_slice(label.as_bytes());
+    }
+    out.push(0);
+    out.extend_from_slice(&kind.to_be_bytes());
+    out.extend_from_slice(&[0, 1]);
+    // OPT, 65535 bytes.
+    out.extend_from_slice(&[0, 0, 41, 0xff, 0xff, 0, 0, 0, 0, 0, 0]);
+    out
+}

@@ -1,0 +1,249 @@
+//! What most rows need: an etcd, whoever registers, the balancer, and a crowd.
+//!
+//! In: how many of each. Out: moments and figures, and at the end what the
+//! checker says of the whole run.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::check::{self, Settled, Vitals};
+use super::row::Row;
+use super::scale::Scale;
+use super::writer::{DEAD_PORT, Writer, server};
+use crate::support::crowd::{Crowd, History, Manner, Plan};
+use crate::support::etcd::Etcd;
+use crate::support::lookaside::Balancer;
+use crate::support::{eventually, free_port};
+
+/// Its parts may be used, stopped and replaced by a row.
+pub struct World<E = Etcd> {
+    pub etcd: E,
+    pub writer: Writer,
+    pub balancer: Balancer,
+    pub crowd: Crowd,
+    /// Before the first client.
+    pub before: Vitals,
+    /// Flags the balancer was started with, to start it again.
+    args: Vec<String>,
+}
+
+/// How large a world is.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    pub services: usize,
+    /// Servers of each.
+    pub servers: usize,
+    pub clients: usize,
+    /// Where these are: nobody listens at the usual one.
+    pub port: u16,
+}
+
+/// All clients have the newest list so soon, once there is no fault.
+pub const CONVERGED: Duration = Duration::from_secs(2);
+/// What a balancer takes without clients, and what each adds, at most: a task,
+/// its buffers, HTTP/2's state.
+const MEMORY_BASE: u64 = 100 * 1024;
+const MEMORY_PER_CLIENT: u64 = 64;
+
+impl Size {
+    pub fn of(scale: Scale) -> Self {
+        Self { services: 10, servers: 20, clients: scale.streams, port: DEAD_PORT }
+    }
+
+    /// The service of a client.
+    pub fn service_of(self, client: usize) -> String {
+        service(client % self.services)
+    }
+}
+
+/// The name of the nth service.
+pub fn service(n: usize) -> String {
+    format!("s{n}")
+}
+
+impl World {
+    /// All that, and every client has its list.
+    pub fn new(size: Size, flags: &[&str]) -> Self {
+        Self::with_environment(size, flags, &[])
+    }
+
+    pub fn with_environment(size: Size, flags: &[&str], environment: &[(&str, &str)]) -> Self {
+        let etcd = Etcd::start();
+        let urls = [etcd.url()];
+        Self::with(etcd, &urls, size, flags, environment)
+    }
+}
+
+impl<E> World<E> {
+    /// With this etcd; `--etcd` among the flags is another way to it.
+    pub fn with(
+        etcd: E,
+        urls: &[String],
+        size: Size,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let mut writer = Writer::new(urls);
+        for n in 0..size.services {
+            writer.put_all(&service(n), (0..size.servers).map(|i| server(n, i, size.port)));
+        }
+        let listen = format!("127.0.0.1:{}", free_port());
+        let mut args = vec!["--listen".to_owned(), listen];
+        if !flags.contains(&"--etcd") {
+            args.extend(["--etcd".to_owned(), urls.join(",")]);
+        }
+        args.extend(flags.iter().map(|&flag| flag.to_owned()));
+        let balancer = start(&args, environment);
+        balancer.wait_ready();
+        let before = vitals(&balancer);
+        let crowd = Crowd::new(Plan::to(balancer.grpclb()));
+        crowd.add((0..size.clients).map(|client| size.service_of(client)), Manner::Usual);
+        let world = Self { etcd, writer, balancer, crowd, before, args };
+        world.wait_listed(size.clients);
+        world
+    }
+
+    #[track_caller]
+    pub fn wait_listed(&self, count: usize) {
+        eventually("every client has a list", || (self.crowd.listed() == count).then_some(()));
+    }
+
+    /// Ends the balancer as a crash does, and starts it again at once, at the
+    /// same address. The moment is that of its listening.
+    pub fn crash(&mut self) -> Instant {
+        self.balancer.kill();
+        self.start_again()
+    }
+
+    pub fn start_again(&mut self) -> Instant {
+        self.balancer = start(&self.args, &[]);
+        Instant::now()
+    }
+
+    /// Waits until all have the newest list; how long after `since` the last
+    /// of them got it.
+    #[track_caller]
+    pub fn converge(&self, since: Instant) -> Duration {
+        let newest = |name: &str, set: &_| {
+            self.writer.model.steps(name).last().is_some_and(|step| step.allows(set))
+        };
+        eventually("all have the newest list", || self.crowd.all_told(newest).then_some(()));
+        let last = self.crowd.history(|history| history.told.last().map(|told| told.at));
+        last.map_or(Duration::ZERO, |last| last.saturating_duration_since(since))
+    }
+
+    /// Waits for a metric to be so.
+    #[track_caller]
+    pub fn wait_metric(&self, name: &str, right: impl Fn(f64) -> bool) {
+        let what = format!("{name} is as it must be");
+        eventually(&what, || self.balancer.metric(name).filter(|&value| right(value)).map(drop));
+    }
+
+    /// The end of every run: the history is held against the model, the clients
+    /// go, and nothing of them is left.
+    pub fn finish(self, row: &mut Row, settled: Option<Settled>) -> History {
+        row.clients(self.crowd.len());
+        let names = self.crowd.names();
+        let held = vitals(&self.balancer);
+        let bound = MEMORY_BASE + MEMORY_PER_CLIENT * names.len() as u64;
+        row.saw(format!("memory {} MB", held.memory / 1024));
+        row.breaches(check::memory(held, bound));
+        let history = self.crowd.finish();
+        row.breaches(check::lists(&history, &self.writer.model, &names, settled));
+        let mut after = held;
+        // What it says at the end counts: closing takes a while.
+        let _ = crate::support::try_eventually(|| {
+            after = vitals(&self.balancer);
+            check::leaks("", self.before, after).is_empty().then_some(())
+        });
+        row.breaches(check::leaks(&self.balancer.log(), self.before, after));
+        history
+    }
+
+    /// For rows in which no stream may be lost: the figures of the crowd.
+    pub fn nobody_is_touched(&self, row: &mut Row, since: Instant) {
+        let (lost, told) = self.crowd.history(|h| (h.lost_since(since), h.told_since(since)));
+        row.equal("streams closed", lost, 0);
+        row.equal("lists sent", told, 0);
+    }
+
+    /// That since so many lists clients of no other service were told anything.
+    pub fn told_only(&self, row: &mut Row, before: usize, service: &str) {
+        let names = self.crowd.names();
+        let others = self.crowd.history(|history| {
+            let new = &history.told[before..];
+            new.iter().filter(|told| names[told.client as usize].0 != service).count()
+        });
+        row.equal("lists sent to clients of unchanged services", others, 0);
+    }
+
+    /// How long a new client waits for its first list.
+    #[track_caller]
+    pub fn newcomer(&self, name: &str) -> Duration {
+        let client = self.crowd.len();
+        self.crowd.add([name.to_owned()], Manner::Usual);
+        let waited = |history: &History| {
+            history.waits.iter().rev().find(|w| w.client as usize == client).map(|w| w.took)
+        };
+        eventually("a newcomer has its list", || self.crowd.history(waited))
+    }
+}
+
+/// What the balancer holds just now. Where it does not answer, no streams are
+/// counted.
+pub fn vitals(balancer: &Balancer) -> Vitals {
+    let proc = format!("/proc/{}", balancer.id());
+    let files = std::fs::read_dir(format!("{proc}/fd")).map_or(0, |files| files.count() as u64);
+    let status = std::fs::read_to_string(format!("{proc}/status")).unwrap_or_default();
+    let streams = balancer.try_get("/metrics").map_or(0.0, |(_, page)| {
+        let lines = page.lines().filter(|line| line.starts_with("lookaside_streams_open{"));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    });
+    Vitals { files, streams: streams as u64, memory: field(&status, "VmRSS:") }
+}
+
+/// The processor time that a process has used.
+pub fn cpu(balancer: &Balancer) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", balancer.id())).expect("it runs");
+    let (_, fields) = stat.rsplit_once(") ").expect("its name is in parentheses");
+    let ticks: u64 =
+        fields.split(' ').skip(11).take(2).map(|n| n.parse::<u64>().expect("a number")).sum();
+    // USER_HZ is 100 wherever Linux runs.
+    Duration::from_millis(ticks * 10)
+}
+
+/// How many connections the balancer's socket dropped for want of room since it
+/// listens.
+pub fn overflows(balancer: &Balancer) -> u64 {
+    let port = format!(":{}", balancer.grpclb().port());
+    let output = Command::new("ss").args(["-lntmH", "sport", "=", &port]).output();
+    let text = String::from_utf8(output.expect("ss runs: Debian package iproute2").stdout);
+    let text = text.expect("it is text");
+    // skmem:(r0,…,d0): the last is what was dropped.
+    let (_, dropped) = text.rsplit_once(",d").expect("it listens");
+    dropped.trim().trim_end_matches(')').parse().expect("a number")
+}
+
+/// Asks again and again for so long.
+pub fn until<T>(patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let answer = ask();
+        if answer.is_some() || Instant::now() > deadline {
+            return answer;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn start(args: &[String], environment: &[(&str, &str)]) -> Balancer {
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    // What a process leaves on a port may keep the next from it for a moment.
+    eventually("the balancer starts", || Balancer::try_start_with(&args, environment).ok())
+}
+
+/// A value of `/proc/…/status`, in KiB.
+fn field(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0 kB");
+    line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
+}

@@ -1,0 +1,388 @@
+//! A crowd: thousands of grpclb clients in one thread, each with a connection
+//! and a stream of its own, that come back as gRPC's clients do.
+//!
+//! In: where balancers are, and whom the clients ask for. Out: the [`History`]
+//! of all that they were told. They keep no list from each other and decode
+//! every one.
+
+mod client;
+mod history;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{Timespec, epoll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+use super::wire::{self, Said};
+use client::{Came, Client};
+pub use history::{History, Lost, Set, Told, Wait, What};
+
+/// The clients, until they are dropped.
+pub struct Crowd {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How a client treats what it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// As grpc-go.
+    Usual,
+    /// Never opens its windows; answers everything else.
+    Shut,
+    /// Reads nothing any more once it has a list.
+    Deaf,
+}
+
+/// Who they are.
+#[derive(Clone)]
+pub struct Plan {
+    /// Where balancers are, in the order in which clients try them.
+    pub balancers: Vec<SocketAddr>,
+    /// Clients that begin in one second; they are not to disturb each other.
+    pub pace: usize,
+    /// How often each reports.
+    pub report: Option<Duration>,
+    /// The network that they live in, if not the test's: its file in `/run/netns`.
+    pub network: Option<String>,
+}
+
+struct Shared {
+    epoll: OwnedFd,
+    ended: AtomicBool,
+    /// Who wants the lock; the clients' thread makes way.
+    wanted: AtomicUsize,
+    state: Mutex<State>,
+}
+
+struct State {
+    plan: Plan,
+    clients: Vec<Client>,
+    history: History,
+    /// When which client tries again.
+    later: BinaryHeap<Reverse<(Instant, usize)>>,
+    random: u64,
+    reported: Instant,
+    renewed: usize,
+}
+
+/// gRPC's connection backoff: the first delay, its growth, its jitter.
+const BACKOFF: Duration = Duration::from_secs(1);
+const GROWTH: f64 = 1.6;
+const JITTER: f64 = 0.2;
+const BACKOFF_MAX: Duration = Duration::from_secs(120);
+/// Who has had no list for so long uses the addresses that DNS gave.
+pub const FALLBACK: Duration = Duration::from_secs(10);
+/// A client that does not read has room for no more than this.
+const DEAF_ROOM: usize = 4096;
+const TURN: Duration = Duration::from_millis(20);
+
+impl Plan {
+    pub fn to(balancer: SocketAddr) -> Self {
+        Self { balancers: vec![balancer], pace: 5_000, report: None, network: None }
+    }
+}
+
+impl Crowd {
+    pub fn new(plan: Plan) -> Self {
+        raise_open_files();
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("epoll");
+        let state = State {
+            plan,
+            clients: Vec::new(),
+            history: History::default(),
+            later: BinaryHeap::new(),
+            random: 0x5eed,
+            reported: Instant::now(),
+            renewed: 0,
+        };
+        let (ended, wanted) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let shared = Arc::new(Shared { epoll, ended, wanted, state: Mutex::new(state) });
+        let own = shared.clone();
+        let thread = Some(std::thread::spawn(move || run(&own)));
+        Self { shared, thread }
+    }
+
+    /// More clients, one for each name. They begin one after the other.
+    pub fn add(&self, names: impl IntoIterator<Item = String>, manner: Manner) {
+        self.with(|state| {
+            let pause = Duration::from_secs(1) / u32::try_from(state.plan.pace).expect("a pace");
+            for (turn, name) in (0_u32..).zip(names) {
+                state.later.push(Reverse((Instant::now() + pause * turn, state.clients.len())));
+                state.clients.push(Client::new(name, manner));
+            }
+        });
+    }
+
+    /// So many clients close their connections and begin anew: each time the
+    /// next of them.
+    pub fn renew(&self, count: usize) {
+        self.with(|state| {
+            for _ in 0..count.min(state.clients.len()) {
+                let index = state.renewed % state.clients.len();
+                state.renewed += 1;
+                let client = &mut state.clients[index];
+                if std::mem::take(&mut client.has_list) {
+                    client.socket = None;
+                    client.since = Instant::now();
+                    state.later.push(Reverse((client.since, index)));
+                }
+            }
+        });
+    }
+
+    /// Looks at what came so far.
+    pub fn history<T>(&self, look: impl FnOnce(&History) -> T) -> T {
+        self.with(|state| look(&state.history))
+    }
+
+    /// How many have a stream and its list.
+    pub fn listed(&self) -> usize {
+        self.with(|state| state.clients.iter().filter(|client| client.has_list).count())
+    }
+
+    /// Whom each client asked for; and whether it has a stream and its list.
+    pub fn names(&self) -> Vec<(String, bool)> {
+        self.with(|state| {
+            state.clients.iter().map(|client| (client.name.clone(), client.has_list)).collect()
+        })
+    }
+
+    /// Whether every client has a stream and its list, and what it was told last
+    /// is right. Of those of one service that were told the same one is asked for.
+    pub fn all_told(&self, right: impl Fn(&str, &Set) -> bool) -> bool {
+        let nothing = Set::new();
+        self.with(|state| {
+            let mut known = std::collections::HashMap::new();
+            state.clients.iter().all(|client| {
+                let (Some(what), true) = (client.told, client.has_list) else { return false };
+                let set = match what {
+                    What::Servers(index) => &state.history.sets[index as usize],
+                    What::Nothing | What::Fallback => &nothing,
+                };
+                *known.entry((&client.name, what)).or_insert_with(|| right(&client.name, set))
+            })
+        })
+    }
+
+    pub fn len(&self) -> usize {
+        self.with(|state| state.clients.len())
+    }
+
+    /// Ends them all and returns what they were told.
+    pub fn finish(mut self) -> History {
+        self.stop();
+        self.with(|state| std::mem::take(&mut state.history))
+    }
+
+    fn stop(&mut self) {
+        self.shared.ended.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking(), "the clients' thread panicked");
+        }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        self.shared.wanted.fetch_add(1, Ordering::SeqCst);
+        let mut state = self.shared.state.lock().expect("no holder panics");
+        self.shared.wanted.fetch_sub(1, Ordering::SeqCst);
+        act(&mut state)
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn run(shared: &Shared) {
+    let network = shared.state.lock().expect("no holder panics").plan.network.clone();
+    if let Some(network) = network {
+        enter(&network);
+    }
+    let mut buffer = vec![0; 256 * 1024];
+    let mut came = Vec::new();
+    while !shared.ended.load(Ordering::SeqCst) {
+        let mut events = [const { std::mem::MaybeUninit::uninit() }; 256];
+        let wait = Timespec::try_from(TURN).ok();
+        let Ok((events, _)) = epoll::wait(&shared.epoll, &mut events, wait.as_ref()) else {
+            continue;
+        };
+        while shared.wanted.load(Ordering::SeqCst) > 0 {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        let mut state = shared.state.lock().expect("no holder panics");
+        for event in events.iter() {
+            let index = usize::try_from(event.data.u64()).expect("it was a usize");
+            state.read(index, &mut buffer, &mut came, &shared.epoll);
+        }
+        state.begin_those_due(&shared.epoll);
+        state.report();
+    }
+    let mut state = shared.state.lock().expect("no holder panics");
+    state.clients.iter_mut().for_each(|client| client.socket = None);
+}
+
+impl State {
+    fn begin_those_due(&mut self, epoll: &OwnedFd) {
+        while let Some(&Reverse((at, index))) = self.later.peek() {
+            if at > Instant::now() {
+                return;
+            }
+            self.later.pop();
+            let client = &mut self.clients[index];
+            if client.stream == 0 && client.failures == 0 && client.address == 0 {
+                client.since = Instant::now();
+            }
+            self.begin(index, epoll);
+        }
+    }
+
+    fn begin(&mut self, index: usize, epoll: &OwnedFd) {
+        let client = &mut self.clients[index];
+        let addr = self.plan.balancers[client.address];
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)
+            .expect("a socket: is the limit of open files too low?");
+        sockopt::set_tcp_nodelay(&socket, true).expect("an option of every socket");
+        if client.manner == Manner::Deaf {
+            sockopt::set_socket_recv_buffer_size(&socket, DEAF_ROOM).expect("an option");
+        }
+        let connecting = rustix::net::connect(&socket, &addr);
+        if !matches!(connecting, Ok(()) | Err(rustix::io::Errno::INPROGRESS)) {
+            return self.failed(index, epoll);
+        }
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
+        epoll::add(epoll, &socket, epoll::EventData::new_u64(index as u64), flags)
+            .expect("a new socket can be watched");
+        client.begin(socket);
+    }
+
+    fn read(&mut self, index: usize, buffer: &mut [u8], came: &mut Vec<Came>, epoll: &OwnedFd) {
+        loop {
+            let client = &mut self.clients[index];
+            client.flush();
+            let Some(socket) = &client.socket else { return };
+            let flags = rustix::net::RecvFlags::empty();
+            let count = match rustix::net::recv(socket, &mut *buffer, flags) {
+                Ok((count @ 1.., _)) => count,
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return,
+                Ok(_) | Err(_) => return self.over(index, epoll),
+            };
+            client.take(&buffer[..count], came);
+            for came in came.drain(..) {
+                match came {
+                    Came::Message(message) => self.message(index, &message),
+                    Came::End => return self.over(index, epoll),
+                }
+            }
+            let client = &mut self.clients[index];
+            client.flush();
+            if client.manner == Manner::Deaf && client.has_list {
+                let socket = client.socket.as_ref().expect("it was read from");
+                epoll::delete(epoll, socket).expect("it was watched");
+                return;
+            }
+            // Edge triggered: a short read has emptied the socket.
+            if count < buffer.len() {
+                return;
+            }
+        }
+    }
+
+    fn message(&mut self, index: usize, message: &[u8]) {
+        let client = &mut self.clients[index];
+        let number = u32::try_from(index).expect("a crowd is small");
+        let at = Instant::now();
+        let what = match wire::said(message) {
+            Said::Initial => {
+                client.initial = true;
+                client.stream += 1;
+                return;
+            }
+            Said::List(list) => self.history.what(|| wire::servers(list)),
+            Said::Fallback => What::Fallback,
+            Said::Nonsense => What::Nothing,
+        };
+        if !std::mem::replace(&mut client.has_list, true) {
+            client.failures = 0;
+            self.history.waits.push(Wait { client: number, ended: at, took: at - client.since });
+        }
+        client.told = Some(what);
+        let (client, stream) = (number, client.stream);
+        self.history.told.push(Told { client, stream, at, what });
+    }
+
+    /// A connection or a stream is over.
+    fn over(&mut self, index: usize, epoll: &OwnedFd) {
+        let client = &mut self.clients[index];
+        client.socket = None;
+        if !client.initial {
+            return self.failed(index, epoll);
+        }
+        client.address = 0;
+        if std::mem::take(&mut client.has_list) {
+            client.since = Instant::now();
+            let client = u32::try_from(index).expect("a crowd is small");
+            self.history.lost.push(Lost { client, at: Instant::now() });
+        }
+        // It had an initial response: again, at once.
+        self.begin(index, epoll);
+    }
+
+    /// An attempt failed before the initial response: the next address, or all
+    /// of them again after a while.
+    fn failed(&mut self, index: usize, epoll: &OwnedFd) {
+        let client = &mut self.clients[index];
+        if client.connected {
+            self.history.refused += 1;
+        } else {
+            self.history.unconnected += 1;
+            if client.address + 1 < self.plan.balancers.len() {
+                client.address += 1;
+                return self.begin(index, epoll);
+            }
+        }
+        client.address = 0;
+        let grown = BACKOFF.mul_f64(GROWTH.powi(client.failures.min(20) as i32)).min(BACKOFF_MAX);
+        client.failures += 1;
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let random = (self.random >> 33) as f64 / f64::from(u32::MAX >> 1);
+        let pause = grown.mul_f64(1.0 - JITTER + 2.0 * JITTER * random);
+        self.later.push(Reverse((Instant::now() + pause, index)));
+    }
+
+    fn report(&mut self) {
+        let Some(interval) = self.plan.report else { return };
+        while self.reported.elapsed() >= interval {
+            self.reported += interval;
+            self.clients.iter_mut().filter(|client| client.has_list).for_each(Client::report);
+        }
+    }
+}
+
+/// Lets this thread live in another network.
+pub fn enter(network: &str) {
+    let file = File::open(network).expect("the network is there");
+    let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+    rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), kind)
+        .expect("root may enter a network");
+}
+
+/// As many as this process may have at all: each client takes one.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
