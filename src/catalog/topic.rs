@@ -78,7 +78,7 @@ const SLICE: usize = 128;
 const LARGE: usize = 1_000;
 /// What only adds to a large fan-out waits so long after the round before, and
 /// what comes meanwhile is told with it. What takes something away never waits.
-const GAP: Duration = Duration::from_millis(100);
+const GAP: Duration = Duration::from_millis(60);
 
 impl Topic {
     pub(super) fn new(known: Known) -> Arc<Self> {
