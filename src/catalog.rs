@@ -258,7 +258,7 @@ impl Catalog {
         });
         // Only now may anyone conclude from absence.
         if first {
-            let services = self.services().len();
+            let services: usize = self.0.groups.iter().map(|group| group.services.len()).sum();
             match &self.status().restored {
                 Some(saved) => {
                     tracing::warn!(saved, services, "serving what was saved: registry is unread")

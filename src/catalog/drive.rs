@@ -42,7 +42,7 @@ pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog) {
         }
         index.pass(now, &mut touched);
         status.keys = index.keys();
-        catalog.publish(&mut index, touched.take(), &before, status, &mut rounds);
+        catalog.publish(&mut index, std::mem::take(&mut touched), &before, status, &mut rounds);
     }
 }
 

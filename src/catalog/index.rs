@@ -223,10 +223,14 @@ impl Index {
 
     /// A difference, not a new beginning: what stays the same is not touched.
     fn reset(&mut self, all: Vec<Entry>, now: Instant, touched: &mut Touched) {
-        let kept: HashSet<Key> = all.iter().map(|entry| entry.key.clone()).collect();
-        let gone: Vec<Key> =
-            self.entries.keys().filter(|key| !kept.contains(*key)).cloned().collect();
-        gone.iter().for_each(|key| self.lose(key, Doubt::Missing, now, touched));
+        // At the start there is nothing that could be missing.
+        if !self.entries.is_empty() {
+            let kept: HashSet<&Key> = all.iter().map(|entry| &entry.key).collect();
+            let gone = self.entries.keys().filter(|key| !kept.contains(key));
+            let gone: Vec<Key> = gone.cloned().collect();
+            gone.iter().for_each(|key| self.lose(key, Doubt::Missing, now, touched));
+        }
+        self.entries.reserve(all.len().saturating_sub(self.entries.len()));
         all.into_iter().for_each(|entry| self.put(entry, touched));
         self.doubted = true;
         touched.services.extend(self.guard.begin());
@@ -386,13 +390,6 @@ impl Index {
                 addresses.iter().filter_map(usable).map(endpoint).collect()
             }
         }
-    }
-}
-
-impl Touched {
-    /// What was touched so far; nothing is, from here on.
-    pub(super) fn take(&mut self) -> Self {
-        mem::take(self)
     }
 }
 

@@ -64,22 +64,36 @@ fn query(text: &str, form: bool) -> Value {
     Value::Object(pairs.map(pair).collect::<Map<_, _>>())
 }
 
-/// What a pointer finds; null is nothing.
+/// What a pointer finds; null is nothing. Where a string on the way holds JSON,
+/// it goes on in there.
 pub(super) fn find<'a>(tree: &'a Value, pointer: &str) -> Option<Cow<'a, Value>> {
-    let found = match tree.pointer(pointer) {
-        Some(found) => Cow::Borrowed(found),
-        None => through_text(tree, pointer)?,
-    };
-    (!found.is_null()).then_some(found)
+    let (mut value, mut rest) = (tree, pointer);
+    while let Some(below) = rest.strip_prefix('/') {
+        let token = below.split('/').next().unwrap_or_default();
+        let Some(next) = step(value, token) else {
+            let inner = held(value)?;
+            return find(&inner, rest).map(|found| Cow::Owned(found.into_owned()));
+        };
+        (value, rest) = (next, &below[token.len()..]);
+    }
+    (rest.is_empty() && !value.is_null()).then_some(Cow::Borrowed(value))
 }
 
-/// The same where a string on the way holds JSON.
-fn through_text<'a>(tree: &Value, pointer: &str) -> Option<Cow<'a, Value>> {
-    let mut slashes = pointer.match_indices('/').map(|(at, _)| at);
-    slashes.find_map(|at| {
-        let inner = held(tree.pointer(&pointer[..at])?)?;
-        find(&inner, &pointer[at..]).map(|found| Cow::Owned(found.into_owned()))
-    })
+/// One token further, as RFC 6901 has it. `Value::pointer` does the same, but
+/// copies every token twice.
+fn step<'a>(value: &'a Value, token: &str) -> Option<&'a Value> {
+    match value {
+        Value::Object(map) if token.contains('~') => {
+            map.get(&token.replace("~1", "/").replace("~0", "~"))
+        }
+        Value::Object(map) => map.get(token),
+        Value::Array(list) => {
+            let number = token.bytes().all(|byte| byte.is_ascii_digit());
+            let plain = number && (token == "0" || !token.starts_with('0'));
+            list.get(plain.then(|| token.parse::<usize>().ok())??)
+        }
+        _ => None,
+    }
 }
 
 /// The JSON object or list that a text holds.
@@ -122,5 +136,12 @@ mod tests {
         assert_eq!(found("/m/n"), None);
         assert_eq!(found("/m/e/9"), None);
         assert_eq!(found("/x"), None);
+        assert_eq!(found("m"), None);
+        let list = json!(["a", "b"]);
+        let found = |pointer: &str| find(&list, pointer).map(|value| text(&value));
+        assert_eq!(found("/1").as_deref(), Some("b"));
+        for none in ["/01", "/+1", "/-", "/", "/2", "/1/0"] {
+            assert_eq!(found(none), None, "{none}");
+        }
     }
 }
