@@ -4,10 +4,10 @@
 //! questions came, for askers drop what comes from elsewhere. It never waits
 //! for anything but questions.
 
+use crate::{clock, seed};
+
 use super::allowance::Allowance;
 use super::{Answers, Carrier, Infallible, IpAddr, PAUSE, UdpSocket, answer, io};
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::io::IoSliceMut;
 
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
@@ -37,13 +37,12 @@ impl Port {
         let mut memory = vec![0; BATCH * ROOM];
         let mut rooms: Vec<_> = memory.chunks_exact_mut(ROOM).map(IoSliceMut::new).collect();
         let mut metas = [RecvMeta::default(); BATCH];
-        let now = || tokio::time::Instant::now().into_std();
-        let mut allowance = Allowance::new(RandomState::new().hash_one(0), now());
+        let mut allowance = Allowance::new(seed::random(), clock::now());
         loop {
             let receive = || self.state.recv((&self.socket).into(), &mut rooms, &mut metas);
             match self.socket.async_io(Interest::READABLE, receive).await {
                 Ok(count) => {
-                    let now = now();
+                    let now = clock::now();
                     for (room, meta) in rooms.iter().zip(&metas).take(count) {
                         let datagrams = room.get(..meta.len).unwrap_or_default();
                         for datagram in datagrams.chunks(meta.stride.max(1)) {
