@@ -25,12 +25,6 @@ pub fn random() -> u64 {
     })
 }
 
-/// From 0 to 1, all equally likely.
-#[must_use]
-pub fn fraction() -> f64 {
-    f64::from((random() >> 32) as u32) / f64::from(u32::MAX)
-}
-
 /// For simulations: from here on all numbers of this thread follow from `seed`.
 pub fn fix(seed: u64) {
     SEQUENCE.set(Some(seed));
@@ -58,6 +52,5 @@ mod tests {
         assert!(first != second && second != third);
         assert_eq!(sequence(7), [first, second, third]);
         assert_ne!(sequence(8)[0], first);
-        assert!((0.0..=1.0).contains(&fraction()));
     }
 }

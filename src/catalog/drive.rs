@@ -22,7 +22,7 @@ pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog) {
     let mut touched = Touched::default();
     let mut rounds = Rounds::default();
     loop {
-        let due = index.due();
+        let due = index.due(catalog.status().stale.is_none());
         let input = tokio::select! {
             input = inputs.recv() => match input {
                 Some(input) => Some(input),
@@ -40,7 +40,7 @@ pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog) {
         while let Ok(input) = inputs.try_recv() {
             take_in(&mut index, &mut status, &mut touched, input, now);
         }
-        index.pass(now, &mut touched);
+        index.pass(now, status.stale.is_none(), &mut touched);
         status.keys = index.keys();
         catalog.publish(&mut index, std::mem::take(&mut touched), &before, status, &mut rounds);
     }

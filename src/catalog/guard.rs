@@ -147,6 +147,23 @@ impl Guard {
         concerned
     }
 
+    /// The registry is read anew: whoever is in doubt may have registered and
+    /// been lost again since it was last heard, so their time begins now.
+    pub(super) fn renew(&mut self, now: Instant) {
+        if self.restored.is_some() {
+            return;
+        }
+        self.ends.clear();
+        for (service, all) in &mut self.services {
+            for (addr, suspect) in all {
+                if !suspect.gone {
+                    suspect.loss.since = now;
+                }
+                self.ends.insert((suspect.end(self.rules.keep), service.clone(), *addr));
+            }
+        }
+    }
+
     /// When the next one's time is over.
     pub(super) fn due(&self) -> Option<Instant> {
         self.ends.first().map(|(end, ..)| *end)
@@ -236,12 +253,11 @@ impl Guard {
 
     fn forget(&mut self, service: &ServiceName, addr: BackendAddr) {
         let Some(all) = self.services.get_mut(service) else { return };
-        let Some(Suspect { loss, gone, .. }) = all.remove(&addr) else { return };
+        let Some(suspect) = all.remove(&addr) else { return };
+        let (end, loss) = (suspect.end(self.rules.keep), suspect.loss);
         if all.is_empty() {
             self.services.remove(service);
         }
-        let keep = self.rules.keep;
-        let end = loss.since + if gone { keep.min(MOMENTS) } else { keep };
         self.ends.remove(&(end, service.clone(), addr));
         if let Some(users) = self.addresses.get_mut(&addr) {
             users.remove(service);
@@ -261,6 +277,11 @@ impl Guard {
 }
 
 impl Suspect {
+    /// When its time is over.
+    fn end(&self, keep: Duration) -> Instant {
+        self.loss.since + if self.gone { keep.min(MOMENTS) } else { keep }
+    }
+
     fn is_dead(&self) -> bool {
         match self.answer {
             None | Some(Answer::Takes) => false,

@@ -126,9 +126,10 @@ impl Index {
         }
     }
 
-    /// Does what is due by now.
-    pub(super) fn pass(&mut self, now: Instant, touched: &mut Touched) {
-        let over = self.guard.pass(now);
+    /// Does what is due by now. While the registry is not heard nobody's time is
+    /// over: who is in doubt may have registered again long ago.
+    pub(super) fn pass(&mut self, now: Instant, heard: bool, touched: &mut Touched) {
+        let over = if heard { self.guard.pass(now) } else { Vec::new() };
         self.doubted |= !over.is_empty();
         touched.services.extend(over);
         let every = self.rules.probe_unleased;
@@ -144,8 +145,9 @@ impl Index {
     }
 
     /// When something will be due.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.guard.due().into_iter().chain(self.unleased.due()).min()
+    pub(super) fn due(&self, heard: bool) -> Option<Instant> {
+        let guard = self.guard.due().filter(|_| heard);
+        guard.into_iter().chain(self.unleased.due()).min()
     }
 
     /// Takes in what a host name resolves to.
@@ -223,7 +225,7 @@ impl Index {
 
     /// A difference, not a new beginning: what stays the same is not touched.
     fn reset(&mut self, all: Vec<Entry>, now: Instant, touched: &mut Touched) {
-        // At the start there is nothing that could be missing.
+        self.guard.renew(now);
         if !self.entries.is_empty() {
             let kept: HashSet<&Key> = all.iter().map(|entry| &entry.key).collect();
             let gone = self.entries.keys().filter(|key| !kept.contains(key));

@@ -65,7 +65,7 @@ impl World {
         let mut status = before.clone();
         let mut touched = Touched::default();
         take_in(&mut self.index, &mut status, &mut touched, input, self.now);
-        self.index.pass(self.now, &mut touched);
+        self.index.pass(self.now, status.stale.is_none(), &mut touched);
         let rounds = &mut Rounds::default();
         self.catalog.publish(&mut self.index, touched, &before, status, rounds);
     }
@@ -235,6 +235,28 @@ fn a_key_that_flaps_is_no_change() {
         assert_eq!(*world.catalog.doubts(), Doubts::default());
     }
     assert_eq!(hello.topic.version(), version);
+}
+
+#[test]
+fn nobodys_time_is_over_while_the_registry_is_not_heard() {
+    let mut world = World::with(RULES);
+    world.say(reset(many(1..=4)));
+    // It came back empty, and was cut off before anyone had registered again.
+    world.say(reset(Vec::new()));
+    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (4, 4));
+    let stale = |since| Input::Registry(Event::Stale { since, reason: "gone".into() });
+    world.say(stale(world.now));
+    world.now += RULES.keep * 2;
+    world.say(stale(world.now));
+    assert_eq!(world.hello(), 4);
+    assert_eq!(world.index.due(false), None, "nothing to wake up for");
+    // Who is there when it is heard again stays; the others' time begins anew,
+    // for they may have been there meanwhile.
+    world.say(reset(many(1..=3)));
+    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (4, 1));
+    world.now += RULES.keep;
+    world.say(Input::Registry(Event::Apply { revision: 9, changes: Vec::new() }));
+    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (3, 0));
 }
 
 #[test]

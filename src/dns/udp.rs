@@ -4,14 +4,15 @@
 //! questions came, for askers drop what comes from elsewhere. It never waits
 //! for anything but questions.
 
-use crate::{clock, seed};
-
-use super::allowance::Allowance;
-use super::{Answers, Carrier, Infallible, IpAddr, PAUSE, UdpSocket, answer, io};
 use std::io::IoSliceMut;
 
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use tokio::io::Interest;
+
+use crate::{clock, seed};
+
+use super::allowance::Allowance;
+use super::{Answers, Carrier, Infallible, IpAddr, PAUSE, UdpSocket, answer, io};
 
 /// A socket that knows at which address each datagram came.
 pub(super) struct Port {
