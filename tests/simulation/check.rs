@@ -5,7 +5,8 @@
 //!
 //! - **I1** Every list is what etcd held at some moment, and beyond that only
 //!   backends that were registered while this balancer ran and whose time
-//!   (`keep`, from when the balancer could know of the loss) is not over. With
+//!   (`keep`, from when the balancer could know of the loss or had to read
+//!   everything anew) is not over. With
 //!   `keep` 0 it is exactly what etcd held. One that took itself back while
 //!   balancer and etcd heard each other is in no list that is sent a second
 //!   and a half later. While all hear each other, no list is older than two
@@ -248,6 +249,7 @@ impl Check<'_> {
                 let balancer = Host::Balancer(stream.balancer);
                 lost.is_some_and(|lost| {
                     let known = self.troubles.known(balancer, lost);
+                    let known = known.max(self.troubles.read(balancer, told.sent));
                     self.keep > 0 && lost >= stream.since && told.sent <= known + self.keep
                 })
             })

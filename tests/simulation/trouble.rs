@@ -81,6 +81,14 @@ impl Troubles {
         known
     }
 
+    /// When a balancer may last have had to read everything anew, up to a time:
+    /// from then on the time of those in doubt counts.
+    pub fn read(&self, balancer: Host, by: u64) -> u64 {
+        let between = self.0.iter().filter(|trouble| trouble.between(Host::Etcd, balancer));
+        let before = between.filter(|trouble| trouble.from <= by);
+        before.map(|trouble| by.min(trouble.until + RECOVERY)).max().unwrap_or(0)
+    }
+
     /// When a message that arrives now was sent at the earliest.
     pub fn sent(&self, a: Host, b: Host, at: u64) -> u64 {
         let mut sent = at.saturating_sub(USUAL);
