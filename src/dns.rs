@@ -128,14 +128,9 @@ impl Answers {
 
     /// Clients ask several questions in a fixed order, so a plain count would
     /// meet each kind of question with every second or fourth number only, and
-    /// leave some rotations out for ever. So the count is scrambled (the
-    /// finalising step of MurmurHash3, which is public domain).
+    /// leave some rotations out for ever. So the count is scrambled.
     fn seed(&self) -> usize {
-        let mut seed = self.asked.fetch_add(1, Ordering::Relaxed) as u64;
-        for factor in [0xFF51_AFD7_ED55_8CCD_u64, 0xC4CE_B9FE_1A85_EC53] {
-            seed = (seed ^ (seed >> 33)).wrapping_mul(factor);
-        }
-        (seed >> 33) as usize
+        scramble(self.asked.fetch_add(1, Ordering::Relaxed) as u64)
     }
 
     fn balancers(&self, arrival: Option<IpAddr>) -> Option<Arc<[HostPort]>> {
@@ -152,6 +147,14 @@ impl Answers {
             }
         }
     }
+}
+
+/// The finalising step of MurmurHash3, which is public domain.
+fn scramble(mut number: u64) -> usize {
+    for factor in [0xFF51_AFD7_ED55_8CCD_u64, 0xC4CE_B9FE_1A85_EC53] {
+        number = (number ^ (number >> 33)).wrapping_mul(factor);
+    }
+    (number >> 33) as usize
 }
 
 #[cfg(test)]

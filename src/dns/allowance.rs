@@ -68,11 +68,7 @@ fn network(ip: IpAddr) -> u64 {
 
 /// Nobody without the seed knows who shares an account with whom.
 fn place(network: u64, seed: u64) -> usize {
-    let mut hash = network ^ seed;
-    for factor in [0xFF51_AFD7_ED55_8CCD_u64, 0xC4CE_B9FE_1A85_EC53] {
-        hash = (hash ^ (hash >> 33)).wrapping_mul(factor);
-    }
-    (hash >> 33) as usize % ACCOUNTS
+    super::scramble(network ^ seed) % ACCOUNTS
 }
 
 #[cfg(test)]
