@@ -23,15 +23,17 @@ mod guard;
 mod index;
 mod snapshot;
 mod topic;
+mod touched;
 mod unleased;
 
 pub use doubts::{Answer, Doubt, Doubts, Held, Rules};
 pub use drive::drive;
 use group::Group;
-use index::{Index, Touched};
+use index::Index;
 pub use snapshot::{Known, ServiceSnapshot, Status};
 use topic::Rounds;
 pub use topic::{Listener, Topic};
+use touched::Touched;
 
 /// Everything that can change the world.
 #[derive(Debug)]

@@ -75,7 +75,10 @@ pub(crate) struct Connection<S, H, B> {
     flushed: bool,
     stage: Stage,
     timer: Pin<Box<Sleep>>,
-    heard: Instant,
+    /// Whence whole seconds are counted.
+    origin: Instant,
+    /// The second in which the peer was heard last.
+    heard: u32,
     /// Asked for a sign of life, and has not given one.
     pinged: bool,
 }
@@ -135,7 +138,8 @@ where
     B: Outgoing,
 {
     /// Serves what comes by `handler`, until the peer goes or `leave` is asked.
-    pub(crate) fn new(io: S, leave: Arc<Leave>, handler: H) -> Self {
+    /// Connections with the same `origin` look after their peers together.
+    pub(crate) fn new(io: S, origin: Instant, leave: Arc<Leave>, handler: H) -> Self {
         Self {
             io,
             handler,
@@ -149,19 +153,20 @@ where
             flushed: true,
             stage: Stage::Open,
             timer: Box::pin(sleep(SPEAK_WITHIN)),
-            heard: Instant::now(),
+            origin,
+            heard: second(origin),
             pinged: false,
         }
     }
 
     /// Reads, answers and writes until nothing more can be done now.
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
+        if self.stage == Stage::Open && self.leave.is_asked(cx) {
+            self.protocol.go_away(Reason::NoError);
+            self.stage = Stage::Leaving;
+            self.timer.as_mut().reset(Instant::now() + LAST_WORDS);
+        }
         for _ in 0..TURNS {
-            if self.stage == Stage::Open && self.leave.is_asked(cx) {
-                self.protocol.go_away(Reason::NoError);
-                self.stage = Stage::Leaving;
-                self.timer.as_mut().reset(Instant::now() + LAST_WORDS);
-            }
             let Ok(heard) = self.poll_hear(cx) else { return Poll::Ready(Over) };
             let answered = self.poll_streams(cx);
             let Ok(told) = self.poll_tell(cx) else { return Poll::Ready(Over) };
@@ -194,7 +199,7 @@ where
             Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
             Poll::Ready(_) => return Err(Over),
         }
-        (self.heard, self.pinged) = (Instant::now(), false);
+        (self.heard, self.pinged) = (second(self.origin), false);
         if let Err(reason) = self.take_in(buffer.filled(), cx) {
             if !self.preface.is_empty() {
                 return Err(Over);
@@ -212,6 +217,10 @@ where
             let (said, rest) = bytes.split_at(bytes.len().min(self.preface.len()));
             self.preface = self.preface.strip_prefix(said).ok_or(Reason::Protocol)?;
             bytes = rest;
+            if self.preface.is_empty() && self.stage == Stage::Open {
+                let due = self.silent_at();
+                self.timer.as_mut().reset(due);
+            }
         }
         let mut rest = std::mem::take(&mut self.rest);
         if rest.is_empty() {
@@ -327,7 +336,7 @@ where
         if self.stage != Stage::Open || !self.preface.is_empty() || self.pinged {
             return Poll::Ready(Err(Over));
         }
-        let (now, mut due) = (Instant::now(), self.heard + KEEPALIVE_INTERVAL);
+        let (now, mut due) = (Instant::now(), self.silent_at());
         if due <= now {
             self.protocol.ping();
             self.pinged = true;
@@ -337,9 +346,21 @@ where
         Poll::Ready(Ok(()))
     }
 
+    /// When a peer that says nothing more is to be asked for a sign of life: at
+    /// a whole second, together with others. One by one, ten thousand idle
+    /// connections would wake the process hundreds of times a second.
+    fn silent_at(&self) -> Instant {
+        self.origin + Duration::from_secs(u64::from(self.heard) + 1) + KEEPALIVE_INTERVAL
+    }
+
     fn exchange(&mut self, at: usize) -> &mut Exchange<B> {
         &mut self.protocol.streams[at].of
     }
+}
+
+/// How many whole seconds have passed.
+fn second(origin: Instant) -> u32 {
+    u32::try_from(origin.elapsed().as_secs()).unwrap_or(u32::MAX)
 }
 
 impl<S, H, B> Future for Connection<S, H, B>

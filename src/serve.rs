@@ -10,9 +10,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::Either;
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -86,6 +89,7 @@ impl Server {
     pub async fn run(self, listener: TcpListener) {
         let server = Arc::new(self);
         let connections = Connections::new(server.connections_max, server.counters.clone());
+        let origin = Instant::now();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -95,11 +99,14 @@ impl Server {
                 Ok((stream, peer)) => match connections.admit() {
                     Some(admitted) => {
                         server.counters.connections.increment();
-                        let (server, tasks) = (server.clone(), server.tasks.clone());
-                        tasks.spawn(async move {
-                            server.connection(stream, peer, admitted.leave.clone()).await;
+                        let served = server.clone();
+                        let talk = server.connection(stream, peer, origin, &admitted.leave);
+                        server.tasks.spawn(talk.map(move |spoke| {
+                            if !spoke {
+                                served.counters.connections_failed.increment();
+                            }
                             drop(admitted);
-                        });
+                        }));
                     }
                     // Refused where a client backs off: before it has a stream.
                     None => server.counters.connections_refused.increment(),
@@ -124,28 +131,36 @@ impl Server {
         tokio::time::sleep(ACCEPT_AGAIN).await;
     }
 
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr, leave: Arc<Leave>) {
+    /// A connection to its end. As small as can be: there are many, and what a
+    /// future is made of stays within it.
+    fn connection(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        origin: Instant,
+        leave: &Arc<Leave>,
+    ) -> impl Future<Output = bool> + use<> {
         // Lists are written whole; waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
-        let spoke = match &self.tls {
-            None => self.speak(stream, peer, leave).await,
-            // Apart, so that who speaks without TLS has no room kept for it.
-            Some(tls) => Box::pin(self.handshake(tls, stream, peer, leave)).await,
-        };
-        if !spoke {
-            self.counters.connections_failed.increment();
+        match &self.tls {
+            None => Either::Left(self.speak(stream, peer, origin, leave)),
+            Some(tls) => {
+                let (server, leave, accept) = (self.clone(), leave.clone(), tls.accept(stream));
+                let handshake = async move { server.handshake(accept, peer, origin, &leave).await };
+                Either::Right(Box::pin(handshake))
+            }
         }
     }
 
     async fn handshake(
         &self,
-        tls: &TlsAcceptor,
-        stream: TcpStream,
+        accept: tokio_rustls::Accept<TcpStream>,
         peer: SocketAddr,
-        leave: Arc<Leave>,
+        origin: Instant,
+        leave: &Arc<Leave>,
     ) -> bool {
-        match tokio::time::timeout(HANDSHAKE_WITHIN, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.speak(stream, peer, leave).await,
+        match tokio::time::timeout(HANDSHAKE_WITHIN, accept).await {
+            Ok(Ok(stream)) => self.speak(stream, peer, origin, leave).await,
             Ok(Err(error)) => {
                 tracing::debug!(%peer, %error, "tls handshake failed");
                 false
@@ -159,14 +174,15 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        self.speak(stream, peer, Arc::default()).await
+        self.speak(stream, peer, Instant::now(), &Arc::default()).await
     }
 
     fn speak<S>(
         &self,
         stream: S,
         peer: SocketAddr,
-        leave: Arc<Leave>,
+        origin: Instant,
+        leave: &Arc<Leave>,
     ) -> impl Future<Output = bool> + use<S>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -176,7 +192,7 @@ impl Server {
             let (services, leave) = (services.clone(), told.clone());
             Box::pin(services.call(request, peer, leave))
         };
-        Connection::new(Inbound::new(stream), leave, handler)
+        Connection::new(Inbound::new(stream), origin, leave.clone(), handler)
     }
 }
 

@@ -79,11 +79,14 @@ impl Bench {
         if put.is_none() {
             server.publish();
         }
-        let end = on_core(1, || load.until_caught_up(PATIENCE))?;
+        let end = on_core(1, || {
+            let end = load.until_caught_up(PATIENCE);
+            load.run_for(PAUSE);
+            end
+        })?;
         if let Some(put) = put {
             self.registry.acknowledged(put);
         }
-        load.run_for(PAUSE);
         Ok(end - begun)
     }
 }

@@ -11,8 +11,9 @@ use tokio::time::sleep_until;
 use crate::clock;
 use crate::registry::Event;
 
-use super::index::{Index, Touched};
+use super::index::Index;
 use super::topic::Rounds;
+use super::touched::Touched;
 use super::{Catalog, Input, Status};
 
 /// Applies inputs until all senders are gone. Inputs that wait are applied

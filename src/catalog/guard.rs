@@ -93,6 +93,10 @@ impl Guard {
     /// The key is back, or it was deleted on purpose: nothing it registered is
     /// in doubt any more. Says which services that concerns.
     pub(super) fn settle_key(&mut self, key: &Key) -> Vec<(ServiceName, BackendAddr)> {
+        // Nearly always; and to look for one of 100,000 keys takes its time.
+        if self.keys.is_empty() {
+            return Vec::new();
+        }
         let all = self.keys.remove(key).unwrap_or_default();
         all.iter().for_each(|(service, addr)| self.forget(service, *addr));
         all

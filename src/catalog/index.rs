@@ -5,16 +5,20 @@
 //! equal touches nothing, so a registrant that writes the same again every
 //! second costs nobody a push. What goes in doubt goes to the guard.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::mem;
 use std::net::IpAddr;
 use std::time::Instant;
+
+// With a hash that is quicker than std's: a large registry is all look-ups.
+use hashbrown::HashMap;
 
 use crate::model::{BackendAddr, Endpoint, Host, ServiceName};
 use crate::registry::{Cause, Change, Entry, Event, Key, Registration, Rejected};
 
 use super::doubts::{Answer, Doubt, Doubts, Rules};
 use super::guard::{Guard, Loss, least};
+use super::touched::Touched;
 use super::unleased::Unleased;
 use super::{Resolved, Restored, ServiceSnapshot};
 
@@ -32,16 +36,6 @@ pub(super) struct Index {
     listed: HashMap<ServiceName, usize>,
     /// Whether doubts may differ from those shown last.
     doubted: bool,
-}
-
-/// What a change touched.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Touched {
-    pub(super) services: BTreeSet<ServiceName>,
-    /// Keys whose rejection is new, different or over.
-    pub(super) rejections: BTreeSet<Key>,
-    /// Whether the set of host names changed.
-    pub(super) hosts: bool,
 }
 
 /// What a key registers, and why its newest value could not be read.
@@ -336,8 +330,8 @@ impl Index {
 
     fn link(&mut self, key: &Key, registration: &Registration, touched: &mut Touched) {
         let service = &registration.service;
-        self.services.entry(service.clone()).or_default().insert(key.clone());
-        touched.services.insert(service.clone());
+        self.services.entry_ref(service).or_default().insert(key.clone());
+        touched.service(service);
     }
 
     /// Counts the use of a host name, where the address is one.
@@ -360,7 +354,7 @@ impl Index {
                 self.services.remove(service);
             }
         }
-        touched.services.insert(service.clone());
+        touched.service(service);
         let Host::Name(name) = &registration.address.host else { return };
         let Some(host) = self.hosts.get_mut(name) else { return };
         if let Some(uses) = host.users.get_mut(service) {

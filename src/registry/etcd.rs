@@ -12,6 +12,7 @@ mod follow;
 mod list;
 mod prefixes;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
@@ -56,7 +57,7 @@ struct Seen {
 
 struct Source {
     connect: Connect,
-    prefixes: Prefixes,
+    prefixes: Arc<Prefixes>,
     ranges: Vec<Range>,
     events: mpsc::Sender<Event>,
     outage: Option<Outage>,
@@ -76,7 +77,7 @@ pub async fn run(options: Options, events: mpsc::Sender<Event>) {
     let source = Source {
         connect: options.connect,
         ranges: prefixes.ranges(),
-        prefixes,
+        prefixes: Arc::new(prefixes),
         events,
         outage: Some(Outage { since: clock::now(), reasons: Vec::new() }),
         seen: None,
@@ -139,8 +140,9 @@ impl Source {
         let begun = clock::now();
         let listing = async {
             let client = self.connect.client(attempt).await?;
+            let prefixes = self.prefixes.clone();
             let entry =
-                |key: &[u8], value: &[u8], lease| (self.prefixes.entry(key, value, lease), lease);
+                move |key: &[u8], value: &[u8], lease| (prefixes.entry(key, value, lease), lease);
             let listing = list(&client, &self.ranges, entry).await?;
             Ok((client, listing))
         };

@@ -3,11 +3,15 @@
 //! In: a client, ranges, and what to make of a key, its value and its lease (0:
 //! none). Out: what was made of them, the revision, and whose store it is.
 //! Pages are pinned to the revision of the first answer, so that 100,000 keys
-//! are one consistent whole; a page too big to be read is asked for in halves. Never serves a member's own, possibly old, idea of the store.
+//! are one consistent whole; a page too big to be read is asked for in halves.
+//! etcd looks for pages while those before them are made something of. Never
+//! serves a member's own, possibly old, idea of the store.
 
 use std::time::Duration;
 
 use etcd_client::{Client, GetOptions, GetResponse, KvClient};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::connect::{CALL_TIMEOUT, MESSAGE_MAX, Trouble, bounded};
 use super::prefixes::Range;
@@ -26,11 +30,18 @@ pub(super) struct Listing<T> {
 const PAGE: i64 = 5_000;
 /// One page may be [`MESSAGE_MAX`] long.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(15);
+/// So many ranges are read at a time: while one's page is on its way, etcd has
+/// another to look for.
+const LANES: usize = 2;
+/// So many keys are read before others get their turn.
+const AT_ONCE: usize = 500;
+/// What is expected of whatever makes something of a value.
+const NO_PANIC: &str = "no value makes its reader panic";
 
-pub(super) async fn list<T>(
+pub(super) async fn list<T: Send + 'static>(
     client: &Client,
     ranges: &[Range],
-    read: impl Fn(&[u8], &[u8], i64) -> T,
+    read: impl Fn(&[u8], &[u8], i64) -> T + Clone + Send + Sync + 'static,
 ) -> Result<Listing<T>, Trouble> {
     let mut kv = client.kv_client().max_decoding_message_size(MESSAGE_MAX);
     // One key, present or not: the cheapest question that only a member with a
@@ -39,33 +50,54 @@ pub(super) async fn list<T>(
     let first = bounded(CALL_TIMEOUT, kv.get(key, None)).await?;
     let header = first.header().ok_or_else(|| Trouble("an answer without a header".into()))?;
     let (revision, cluster) = (header.revision(), header.cluster_id());
+    let lane = |range: &Range| lane(kv.clone(), range.clone(), revision, read.clone());
+    let lanes: Vec<_> = ranges.iter().map(lane).collect();
+    let all: Vec<Vec<T>> = stream::iter(lanes).buffered(LANES).try_collect().await?;
+    Ok(Listing { revision, cluster, all: all.into_iter().flatten().collect() })
+}
+
+/// All of a range.
+async fn lane<T: Send + 'static>(
+    mut kv: KvClient,
+    range: Range,
+    revision: i64,
+    read: impl Fn(&[u8], &[u8], i64) -> T + Clone + Send + Sync + 'static,
+) -> Result<Vec<T>, Trouble> {
     let mut all = Vec::new();
-    let mut rest = ranges.iter();
     let mut limit = PAGE;
-    let mut wanted = rest.next().map(|range| (range, range.start.clone()));
-    let mut page: Option<GetResponse> = None;
+    let mut from = range.start.clone();
+    let mut reading = None;
     loop {
-        let read = async {
-            for kv in page.iter().flat_map(GetResponse::kvs) {
-                all.push(read(kv.key(), kv.value(), kv.lease()));
-            }
-        };
-        let Some((range, from)) = wanted else {
-            read.await;
-            return Ok(Listing { revision, cluster, all });
-        };
-        // etcd looks for a page while the one before it is read.
-        let (got, ()) = tokio::join!(get_page(&mut kv, from, range, revision, &mut limit), read);
-        let got = got.map_err(|trouble| {
+        let got = get_page(&mut kv, from, &range, revision, &mut limit).await;
+        let page = got.map_err(|trouble| {
             Trouble(format!("{}: {trouble}", String::from_utf8_lossy(&range.start)))
         })?;
-        wanted = match got.kvs().last().filter(|_| got.more()) {
-            // The first key after the last one.
-            Some(last) => Some((range, [last.key(), &[0]].concat())),
-            None => rest.next().map(|range| (range, range.start.clone())),
-        };
-        page = Some(got);
+        // The first key after the last one.
+        let last = page.kvs().last().filter(|_| page.more());
+        let next = last.map(|last| [last.key(), &[0]].concat());
+        let page = AbortOnDropHandle::new(tokio::spawn(read_page(page, read.clone())));
+        if let Some(before) = reading.replace(page) {
+            all.extend(before.await.expect(NO_PANIC));
+        }
+        match next {
+            Some(next) => from = next,
+            None => break,
+        }
     }
+    if let Some(last) = reading {
+        all.extend(last.await.expect(NO_PANIC));
+    }
+    Ok(all)
+}
+
+/// What is made of a page's keys.
+async fn read_page<T>(page: GetResponse, read: impl Fn(&[u8], &[u8], i64) -> T) -> Vec<T> {
+    let mut all = Vec::with_capacity(page.kvs().len());
+    for some in page.kvs().chunks(AT_ONCE) {
+        all.extend(some.iter().map(|kv| read(kv.key(), kv.value(), kv.lease())));
+        tokio::task::yield_now().await;
+    }
+    all
 }
 
 /// A page from that key on, of as many keys as are not too long together.

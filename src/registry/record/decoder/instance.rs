@@ -161,9 +161,16 @@ impl Decoder {
 
     /// Whether something else is made of a field.
     fn consumed(&self, object: &str, key: &str) -> bool {
-        let escaped = key.replace('~', "~0").replace('/', "~1");
+        let escaped: Cow<'_, str> = match key.contains(['~', '/']) {
+            true => key.replace('~', "~0").replace('/', "~1").into(),
+            false => key.into(),
+        };
+        // The length tells most of them apart, and costs nothing.
+        let length = object.len() + 1 + escaped.len();
         let is = |path: &String| {
-            path.strip_prefix(object).and_then(|rest| rest.strip_prefix('/')) == Some(&escaped)
+            path.len() == length
+                && path.strip_prefix(object).and_then(|rest| rest.strip_prefix('/'))
+                    == Some(&*escaped)
         };
         let all = [
             &self.service,

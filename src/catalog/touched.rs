@@ -1,0 +1,29 @@
+//! What a change touched, so that only that is looked at again.
+//!
+//! In: services, keys and host names, as they change. Out: the same, each once.
+
+use std::collections::BTreeSet;
+
+use crate::model::ServiceName;
+use crate::registry::Key;
+
+/// What a change touched.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Touched {
+    pub(super) services: BTreeSet<ServiceName>,
+    /// The newest of them: the keys of a service come one after the other.
+    newest: Option<ServiceName>,
+    /// Keys whose rejection is new, different or over.
+    pub(super) rejections: BTreeSet<Key>,
+    /// Whether the set of host names changed.
+    pub(super) hosts: bool,
+}
+
+impl Touched {
+    pub(super) fn service(&mut self, service: &ServiceName) {
+        if self.newest.as_ref() != Some(service) {
+            self.services.insert(service.clone());
+            self.newest = Some(service.clone());
+        }
+    }
+}
