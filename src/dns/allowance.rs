@@ -48,8 +48,11 @@ impl Allowance {
         let account = &mut self.accounts[place(network(asker.ip()), self.seed)];
         let since = now.saturating_duration_since(account.filled).min(Duration::from_secs(1));
         let due = (f64::from(BYTES_PER_SECOND) * since.as_secs_f64()) as u32;
-        account.bytes = account.bytes.saturating_add(due).min(BYTES_PER_SECOND);
-        account.filled = now;
+        // Asked more often than a byte becomes due, it would never fill.
+        if due > 0 {
+            account.bytes = account.bytes.saturating_add(due).min(BYTES_PER_SECOND);
+            account.filled = now;
+        }
         let left = u32::try_from(answer).ok().and_then(|cost| account.bytes.checked_sub(cost));
         if let Some(left) = left {
             account.bytes = left;
@@ -96,6 +99,17 @@ mod tests {
         let later = began + Duration::from_millis(500);
         let taken = (0..1_000).filter(|_| allowance.take(asker(1), 40, 1200, later)).count();
         assert!((26..=28).contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn however_often_it_is_asked_it_fills() {
+        let began = Instant::now();
+        let mut allowance = Allowance::new(7, began);
+        while allowance.take(asker(1), 40, 1200, began) {}
+        let at = |micros| began + Duration::from_micros(micros);
+        let ask = |micros: &u64| allowance.take(asker(1), 40, 1200, at(*micros));
+        let taken = (0..1_000_000).filter(ask).count();
+        assert!((50..=54).contains(&taken), "{taken}");
     }
 
     #[test]
