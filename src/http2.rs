@@ -347,10 +347,11 @@ where
     }
 
     /// When a peer that says nothing more is to be asked for a sign of life: at
-    /// a whole second, together with others. One by one, ten thousand idle
-    /// connections would wake the process hundreds of times a second.
+    /// a whole second before its time is over, together with others. One by one,
+    /// ten thousand idle connections would wake the process hundreds of times a
+    /// second.
     fn silent_at(&self) -> Instant {
-        self.origin + Duration::from_secs(u64::from(self.heard) + 1) + KEEPALIVE_INTERVAL
+        self.origin + Duration::from_secs(self.heard.into()) + KEEPALIVE_INTERVAL
     }
 
     fn exchange(&mut self, at: usize) -> &mut Exchange<B> {
