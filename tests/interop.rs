@@ -99,7 +99,10 @@ fn every_client_passes_every_case() {
                     let outcome = run(&cell, &etcd);
                     let (name, language) = (CASES[cell.row].name, cell.language.name);
                     let seconds = begun.elapsed().as_secs_f32();
-                    eprintln!("{language}/{name}: {outcome:?} ({seconds:.1} s)");
+                    // Among two hundred that passed nobody would find it.
+                    if !matches!(outcome, Outcome::Passed) {
+                        eprintln!("{language}/{name}: {outcome:?} ({seconds:.1} s)");
+                    }
                     filled.lock().expect("no holder panics").fill(cell.row, cell.column, outcome);
                 }
             });

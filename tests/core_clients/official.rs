@@ -173,7 +173,7 @@ fn dropped_calls_are_reported_as_such() {
     // Registered, so that there is a service to count for, but with no traffic.
     let mut none = Backend::start("none");
     none.register_with(&scene.world.etcd.url(), "hello", Weight(0));
-    crate::scene::knows(&scene.world.balancer, "hello", "none");
+    scene.world.balancer.wait_listed("hello", "none");
     let client = scene.driver.open(&Open::grpclb(scene.target()));
     assert_eq!(client.call(&Calls::new(7)).failed(), 7);
     eventually("the drops are reported", || {

@@ -59,26 +59,26 @@ impl World {
     #[track_caller]
     pub fn list(&self, service: &str, id: &str, addr: SocketAddr) {
         put(&self.etcd, "/etcd3_naming/", service, id, addr);
-        knows(&self.balancer, service, id);
+        self.balancer.wait_listed(service, id);
     }
 
     #[track_caller]
     pub fn unlist(&self, service: &str, id: &str) {
         self.etcd.ctl(&["del", &format!("/etcd3_naming/{service}/{id}")]);
-        forgets(&self.balancer, service, id);
+        self.balancer.wait_unlisted(service, id);
     }
 
     /// Makes DNS give an address for the service's name.
     #[track_caller]
     pub fn fallback_to(&self, service: &str, id: &str, addr: SocketAddr) {
         put(&self.etcd, "/fallback/", service, id, addr);
-        knows(&self.dns, service, id);
+        self.dns.wait_listed(service, id);
     }
 
     #[track_caller]
     pub fn no_fallback_to(&self, service: &str, id: &str) {
         self.etcd.ctl(&["del", &format!("/fallback/{service}/{id}")]);
-        forgets(&self.dns, service, id);
+        self.dns.wait_unlisted(service, id);
     }
 }
 
@@ -100,21 +100,6 @@ pub fn backend_on(id: &str, ip: &str, port: u16) -> Backend {
 
 fn put(etcd: &Etcd, prefix: &str, service: &str, id: &str, addr: SocketAddr) {
     etcd.ctl(&["put", &format!("{prefix}{service}/{id}"), &addr.to_string()]);
-}
-
-#[track_caller]
-pub fn knows(balancer: &Balancer, service: &str, id: &str) {
-    eventually("the registration is read", || listed(balancer, service, id).then_some(()));
-}
-
-#[track_caller]
-pub fn forgets(balancer: &Balancer, service: &str, id: &str) {
-    eventually("the removal is read", || (!listed(balancer, service, id)).then_some(()));
-}
-
-fn listed(balancer: &Balancer, service: &str, id: &str) -> bool {
-    let (_, text) = balancer.get(&format!("/api/v1/services/{service}"));
-    text.contains(&format!("\"id\":\"{id}\""))
 }
 
 /// A metric's value; 0 while it is not there.

@@ -6,7 +6,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
-use crate::scene::knows;
 use crate::support::core::{Driver, Open};
 use crate::support::etcd::Etcd;
 use crate::support::lookaside::Balancer;
@@ -93,7 +92,7 @@ fn the_python_server_registers_in_etcd_and_comes_back_when_etcd_does() {
     etcd.restart_empty();
     one.has_registered();
     two.has_registered();
-    knows(&balancer, "hello", "one");
+    balancer.wait_listed("hello", "one");
     client.shares(&["one", "two"]);
     // In order: unlisted at once. As a crash: with its lease.
     two.terminate();

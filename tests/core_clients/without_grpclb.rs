@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use crate::scene::{backend_on, forgets, knows, port_on};
+use crate::scene::{backend_on, port_on};
 use crate::support::backend::Backend;
 use crate::support::core::{Driver, Open};
 use crate::support::etcd::Etcd;
@@ -36,14 +36,14 @@ impl Scene {
     fn backend(&self, ip: &str) -> Backend {
         let mut backend = backend_on(ip, ip, self.port);
         backend.register(&self.etcd.url(), "hello");
-        knows(&self.balancer, "hello", ip);
+        self.balancer.wait_listed("hello", ip);
         backend
     }
 
     fn stop(&self, backend: Backend) {
         let ip = backend.addr().ip().to_string();
         backend.stop();
-        forgets(&self.balancer, "hello", &ip);
+        self.balancer.wait_unlisted("hello", &ip);
     }
 }
 

@@ -18,6 +18,7 @@ impl Zone {
     fn advertising(balancer: &str) -> Self {
         let dns = lone_balancer(&["--advertise", balancer]);
         let fallback = Backend::registered("fallback", &registry(&dns), "hello");
+        dns.wait_listed("hello", "fallback");
         Self { dns, fallback }
     }
 

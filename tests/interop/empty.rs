@@ -66,7 +66,7 @@ pub fn drop(world: &World, driver: &Driver) {
 pub fn fallback(world: &World, driver: &Driver) {
     let balancer = world.announced_balancer(&["--when-empty", "fallback"]);
     let dns = world.dns(balancer.grpclb());
-    let other = world.in_dns("other");
+    let other = world.in_dns(&dns, "other");
     let target = format!("{}:{}", world.target(&dns), other.addr().port());
     let client = driver.open(&Options::grpclb(target));
     for id in ["first", "second"] {

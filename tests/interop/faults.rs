@@ -13,7 +13,7 @@ use crate::world::{World, metric, reported, streams};
 pub fn fallback_before_start(world: &World, driver: &Driver) {
     let address = format!("127.0.0.1:{}", free_port());
     let dns = world.dns(address.parse().expect("an address"));
-    let other = world.in_dns("other");
+    let other = world.in_dns(&dns, "other");
     let target = format!("{}:{}", world.target(&dns), other.addr().port());
     let client = driver.open(&Options::grpclb(target));
     client.until("DNS's address is used", &Calls::waiting(4), |r| r.from("other") == 4);
@@ -29,7 +29,7 @@ pub fn fallback_before_start(world: &World, driver: &Driver) {
 pub fn fallback_after_loss(world: &World, driver: &Driver) {
     let mut balancer = world.announced_balancer(&[]);
     let dns = world.dns(balancer.grpclb());
-    let other = world.in_dns("other");
+    let other = world.in_dns(&dns, "other");
     let one = world.backend("one");
     let target = format!("{}:{}", world.target(&dns), other.addr().port());
     let client = driver.open(&Options::grpclb(target));

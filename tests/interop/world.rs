@@ -141,12 +141,14 @@ impl World {
     }
 
     /// A backend that no balancer lists, but whose address is the service's
-    /// name's in [`Self::dns`]: clients in fallback reach it, if their target
-    /// has its port.
-    pub fn in_dns(&self, id: &str) -> Backend {
+    /// name's in this DNS, got from [`Self::dns`]: clients in fallback reach it,
+    /// if their target has its port.
+    #[track_caller]
+    pub fn in_dns(&self, dns: &Balancer, id: &str) -> Backend {
         let mut backend = Backend::start(id);
         let prefix = self.dns_prefix();
         backend.register_below(&prefix, &self.etcd.url(), SERVICE, Weight::DEFAULT);
+        dns.wait_listed(SERVICE, id);
         backend
     }
 

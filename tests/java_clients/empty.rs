@@ -94,9 +94,10 @@ fn clients_fall_back_when_the_balancer_cannot_be_reached() {
     isolated(|| {
         let etcd = Etcd::start();
         // Nobody listens where DNS says that the balancer is.
-        let _balancer = balancer(&etcd, &["--advertise", "127.0.0.1:1"]);
+        let balancer = balancer(&etcd, &["--advertise", "127.0.0.1:1"]);
         let driver = Driver::start();
         let _one = Backend::registered("one", &etcd.url(), "hello");
+        balancer.wait_listed("hello", "one");
         let fallback = Backend::start("fallback");
         let target = format!("{}:{}", target("hello"), fallback.addr().port());
         let options = Options::grpclb(target).fallback_timeout(Duration::from_secs(1));

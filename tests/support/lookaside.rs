@@ -152,6 +152,24 @@ impl Balancer {
         });
     }
 
+    /// Waits until it lists the service's endpoint. Clients ask DNS once and
+    /// then only when something fails: what DNS is to say must be known first.
+    #[track_caller]
+    pub fn wait_listed(&self, service: &str, id: &str) {
+        eventually("the registration is read", || self.lists(service, id).then_some(()));
+    }
+
+    /// Waits until it does not.
+    #[track_caller]
+    pub fn wait_unlisted(&self, service: &str, id: &str) {
+        eventually("the removal is read", || (!self.lists(service, id)).then_some(()));
+    }
+
+    fn lists(&self, service: &str, id: &str) -> bool {
+        let (_, text) = self.get(&format!("/api/v1/services/{service}"));
+        text.contains(&format!("\"id\":\"{id}\""))
+    }
+
     /// Ends it as a crash would.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
