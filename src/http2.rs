@@ -37,6 +37,10 @@ pub(crate) type Answer<B> = Pin<Box<dyn Future<Output = Response<B>> + Send>>;
 
 /// The body of a response.
 pub(crate) trait Outgoing: Unpin {
+    /// More of the request has come, or its end. What reads it anyway need not
+    /// be told.
+    fn hear(&mut self);
+
     /// The next part; `None` is the end. Without `room` nothing could be
     /// written, so that it is better not to decide yet what to say.
     fn poll_part(&mut self, cx: &mut Context<'_>, room: bool) -> Poll<Option<Part>>;
@@ -259,8 +263,8 @@ where
                     let pending = Pieces::default();
                     self.protocol.open(opening, Exchange { requests, reply, pending });
                 }
-                Event::Data(at, data) => self.exchange(at).requests.push(data, false, cx),
-                Event::End(at, data) => self.exchange(at).requests.push(data, true, cx),
+                Event::Data(at, data) => self.exchange(at).hear(data, false, cx),
+                Event::End(at, data) => self.exchange(at).hear(data, true, cx),
             }
         }
         Ok(used)
@@ -285,8 +289,8 @@ where
                     continue;
                 }
             }
-            let released = self.exchange(at).requests.released();
-            if released > 0 {
+            if self.protocol.streams[at].has_unread() {
+                let released = self.exchange(at).requests.released();
                 self.protocol.release(at, released);
             }
             at += 1;
@@ -356,6 +360,15 @@ where
 
     fn exchange(&mut self, at: usize) -> &mut Exchange<B> {
         &mut self.protocol.streams[at].of
+    }
+}
+
+impl<B: Outgoing> Exchange<B> {
+    fn hear(&mut self, data: &[u8], end: bool, cx: &mut Context<'_>) {
+        self.requests.push(data, end, cx);
+        if let Reply::Body(body) = &mut self.reply {
+            body.hear();
+        }
     }
 }
 

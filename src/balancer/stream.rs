@@ -30,6 +30,9 @@ use pb::load_balance_request::LoadBalanceRequestType as Kind;
 /// there is.
 pub(crate) struct BalanceStream {
     requests: Incoming,
+    /// There may be something to read. A push must not look: what is read lies
+    /// elsewhere in memory.
+    unread: bool,
     messages: Messages,
     session: Session,
     client: Registered,
@@ -52,7 +55,17 @@ impl BalanceStream {
         view: Arc<View>,
     ) -> Self {
         let listener = view.listen();
-        Self { requests, messages, session, client, shared, listener, view, ended: false }
+        Self {
+            requests,
+            unread: true,
+            messages,
+            session,
+            client,
+            shared,
+            listener,
+            view,
+            ended: false,
+        }
     }
 
     /// Reads what the client sent. Ready when there will be no more, with the
@@ -68,7 +81,11 @@ impl BalanceStream {
                 Ok(None) => {}
                 Err(status) => return Poll::Ready(status),
             }
-            match ready!(Pin::new(&mut self.requests).poll_frame(cx)) {
+            let Poll::Ready(frame) = Pin::new(&mut self.requests).poll_frame(cx) else {
+                self.unread = false;
+                return Poll::Pending;
+            };
+            match frame {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         self.messages.push(&data);
@@ -140,11 +157,17 @@ impl BalanceStream {
 }
 
 impl Outgoing for BalanceStream {
+    fn hear(&mut self) {
+        self.unread = true;
+    }
+
     fn poll_part(&mut self, cx: &mut Context<'_>, room: bool) -> Poll<Option<Part>> {
         if self.ended {
             return Poll::Ready(None);
         }
-        if let Poll::Ready(status) = self.poll_requests(cx) {
+        if self.unread
+            && let Poll::Ready(status) = self.poll_requests(cx)
+        {
             return self.end(&status);
         }
         if !room {

@@ -33,6 +33,8 @@ struct State {
     closed: bool,
     listeners: Slab<Waker>,
     round: Round,
+    /// When it got its newest meaning.
+    changed: Instant,
     /// When the last round began.
     rung: Option<Instant>,
 }
@@ -76,14 +78,23 @@ const SLICE: usize = 128;
 /// More listeners than this are a large fan-out: a round takes tens of
 /// milliseconds of the processor.
 const LARGE: usize = 1_000;
-/// What only adds to a large fan-out waits so long after the round before, and
-/// what comes meanwhile is told with it. What takes something away never waits.
-const GAP: Duration = Duration::from_millis(60);
+/// What only adds to a large fan-out waits, this long after the round before,
+/// for what else may come, and is told with it. What takes something away
+/// never waits.
+const GAP: Duration = Duration::from_millis(100);
+/// It waits no longer once nothing has come for this long.
+const QUIET: Duration = Duration::from_millis(10);
 
 impl Topic {
     pub(super) fn new(known: Known) -> Arc<Self> {
-        let state =
-            State { known, closed: false, listeners: Slab::new(), round: Round::Over, rung: None };
+        let state = State {
+            known,
+            closed: false,
+            listeners: Slab::new(),
+            round: Round::Over,
+            changed: clock::now(),
+            rung: None,
+        };
         Arc::new(Self { version: AtomicU64::new(1), state: Mutex::new(state) })
     }
 
@@ -113,6 +124,7 @@ impl Topic {
         }
         let urgent = takes_away(&state.known, &new);
         state.known = new;
+        state.changed = clock::now();
         self.version.fetch_add(1, Ordering::Release);
         rounds.begin(self, &mut state, urgent);
     }
@@ -186,7 +198,7 @@ impl Rounds {
     fn begin(&mut self, topic: &Arc<Topic>, state: &mut State, urgent: bool) {
         let places = state.listeners.capacity();
         let now = clock::now();
-        let soonest = state.rung.map(|rung| rung + GAP);
+        let soonest = state.rung.map(|rung| (rung + GAP).min(state.changed + QUIET));
         let large = state.listeners.len() > LARGE;
         let may_wait = large && !urgent && soonest.is_some_and(|soonest| now < soonest);
         match (&mut state.round, may_wait) {
@@ -221,7 +233,8 @@ impl Rounds {
             let (_, topic) = self.due.swap_remove(at);
             let mut state = topic.lock();
             state.round = Round::Over;
-            self.begin(&topic, &mut state, true);
+            // Not yet, if more has come.
+            self.begin(&topic, &mut state, false);
         }
         if let Some(topic) = self.running.pop_front() {
             self.wake(topic);

@@ -72,10 +72,7 @@ impl Sender {
 
     /// How much has been read since this was asked last.
     pub(super) fn released(&self) -> u32 {
-        match self.0.released.load(Ordering::Relaxed) {
-            0 => 0,
-            _ => self.0.released.swap(0, Ordering::Relaxed),
-        }
+        self.0.released.swap(0, Ordering::Relaxed)
     }
 }
 

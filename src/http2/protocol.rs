@@ -103,6 +103,13 @@ const STREAM_WINDOW: u32 = 68 * 1024;
 const CONNECTION_CREDIT: u32 = 64 * 1024;
 const STREAM_CREDIT: u32 = 16 * 1024;
 
+impl<T> Stream<T> {
+    /// Whether DATA has come that is not released.
+    pub(super) fn has_unread(&self) -> bool {
+        self.unread > 0
+    }
+}
+
 impl<T> Protocol<T> {
     pub(super) fn new() -> Self {
         let mut out = Vec::new();

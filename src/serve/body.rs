@@ -37,6 +37,12 @@ impl From<Option<BalanceStream>> for ServeBody {
 }
 
 impl Outgoing for ServeBody {
+    fn hear(&mut self) {
+        if let Self::Lists(stream) = self {
+            stream.hear();
+        }
+    }
+
     fn poll_part(&mut self, cx: &mut Context<'_>, room: bool) -> Poll<Option<Part>> {
         let body = match self {
             Self::Nothing => return Poll::Ready(None),

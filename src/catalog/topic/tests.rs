@@ -128,7 +128,8 @@ async fn a_large_fan_out_gathers_what_is_added_and_not_what_is_taken_away() {
     assert!(rounds.running.is_empty());
     let began = clock::now();
     run(&mut rounds).await;
-    assert!(clock::now() - began >= GAP, "{:?}", clock::now() - began);
+    let waited = clock::now() - began;
+    assert!(waited >= QUIET && waited < GAP, "{waited:?}");
     assert_eq!(crowd.woken(2), LARGE + 1);
     // A removal does not wait, also for an addition that does.
     crowd.topic.publish(present(&[1, 2, 3, 4]), &mut rounds);
@@ -138,6 +139,30 @@ async fn a_large_fan_out_gathers_what_is_added_and_not_what_is_taken_away() {
     run(&mut rounds).await;
     assert_eq!((crowd.woken(3), clock::now()), (LARGE + 1, began));
     assert!(rounds.due.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn additions_that_do_not_end_are_told_once_a_gap_and_the_last_when_it_is_quiet() {
+    let crowd = Crowd::new(LARGE + 1);
+    let mut rounds = Rounds::default();
+    let mut ports = Vec::new();
+    let began = clock::now();
+    while clock::now() - began < GAP * 5 / 2 {
+        ports.push(1 + ports.len() as u16);
+        crowd.topic.publish(present(&ports), &mut rounds);
+        let slices = async {
+            loop {
+                rounds.slice().await;
+            }
+        };
+        let _ = tokio::time::timeout(QUIET / 5, slices).await;
+    }
+    // At once, after a gap, and after two.
+    assert_eq!(crowd.woken(3), LARGE + 1);
+    run(&mut rounds).await;
+    let waited = clock::now() - began - GAP * 5 / 2;
+    assert!(waited <= QUIET * 3 / 2, "{waited:?}");
+    assert_eq!(crowd.woken(4), LARGE + 1);
 }
 
 #[tokio::test(start_paused = true)]
