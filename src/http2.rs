@@ -64,7 +64,7 @@ pub(crate) enum Part {
 pub(crate) struct Connection<S, H, B> {
     io: S,
     handler: H,
-    leave: Arc<Leave>,
+    leave: leave::Listener,
     protocol: Protocol<Exchange<B>>,
     /// What of the preface has not come.
     preface: &'static [u8],
@@ -147,7 +147,7 @@ where
         Self {
             io,
             handler,
-            leave,
+            leave: leave::Listener::new(leave),
             protocol: Protocol::new(),
             preface: PREFACE,
             rest: Vec::new(),

@@ -3,8 +3,9 @@
 //! In: word from anywhere. Out: a flag that the connection's task looks at,
 //! and is woken for.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Context;
+use std::task::{Context, Waker};
 
 use futures_util::task::AtomicWaker;
 
@@ -15,16 +16,64 @@ pub(crate) struct Leave {
     waker: AtomicWaker,
 }
 
+/// The connection's end.
+#[derive(Debug)]
+pub(super) struct Listener {
+    leave: Arc<Leave>,
+    /// Who is woken: not told again at each poll, for that is what writes to
+    /// memory which otherwise is hardly touched.
+    waker: Waker,
+}
+
 impl Leave {
     /// Asks; again is no more than once.
     pub(crate) fn ask(&self) {
         self.asked.store(true, Ordering::Release);
         self.waker.wake();
     }
+}
+
+impl Listener {
+    pub(super) fn new(leave: Arc<Leave>) -> Self {
+        Self { leave, waker: Waker::noop().clone() }
+    }
 
     /// Whether somebody has asked; if not, the task is woken when one does.
-    pub(crate) fn is_asked(&self, cx: &Context<'_>) -> bool {
-        self.waker.register(cx.waker());
-        self.asked.load(Ordering::Acquire)
+    pub(super) fn is_asked(&mut self, cx: &Context<'_>) -> bool {
+        if !self.waker.will_wake(cx.waker()) {
+            self.waker.clone_from(cx.waker());
+            self.leave.waker.register(cx.waker());
+        }
+        self.leave.asked.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::task::{ArcWake, waker};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl ArcWake for Woken {
+        fn wake_by_ref(this: &Arc<Self>) {
+            this.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn whoever_polled_last_is_woken() {
+        let leave = Arc::<Leave>::default();
+        let mut listener = Listener::new(leave.clone());
+        let woken = [Arc::<Woken>::default(), Arc::default()];
+        let mut is_asked =
+            |by: usize| listener.is_asked(&Context::from_waker(&waker(woken[by].clone())));
+        assert_eq!([0, 0, 1, 1].map(&mut is_asked), [false; 4]);
+        leave.ask();
+        assert!(is_asked(1) && is_asked(0));
+        let woken = woken.map(|woken| woken.0.load(Ordering::Relaxed));
+        assert_eq!(woken, [false, true]);
     }
 }
