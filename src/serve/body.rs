@@ -18,7 +18,7 @@ pub(super) enum ServeBody {
     /// A refusal: headers alone.
     Nothing,
     /// A stream of lists.
-    Lists(Box<BalanceStream>),
+    Lists(BalanceStream),
     /// Another service's answer.
     Other(tonic::body::Body),
 }
@@ -32,7 +32,7 @@ pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
 
 impl From<Option<BalanceStream>> for ServeBody {
     fn from(stream: Option<BalanceStream>) -> Self {
-        stream.map_or(Self::Nothing, |stream| Self::Lists(Box::new(stream)))
+        stream.map_or(Self::Nothing, Self::Lists)
     }
 }
 
