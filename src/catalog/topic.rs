@@ -78,11 +78,11 @@ const SLICE: usize = 128;
 /// More listeners than this are a large fan-out: a round takes tens of
 /// milliseconds of the processor.
 const LARGE: usize = 1_000;
-/// What only adds to a large fan-out waits, this long after the round before,
-/// for what else may come, and is told with it. What takes something away
-/// never waits.
+/// What only adds to a large fan-out waits for what else may come, until this
+/// long after the last round began, and is told with it. What takes something
+/// away never waits.
 const GAP: Duration = Duration::from_millis(100);
-/// It waits no longer once nothing has come for this long.
+/// It waits no longer once nothing has come for so long.
 const QUIET: Duration = Duration::from_millis(10);
 
 impl Topic {
