@@ -34,6 +34,7 @@ const PURE: &[&str] = &[
     "src/registry/embedded/store.rs",
     "src/catalog/guard.rs",
     "src/catalog/index.rs",
+    "src/catalog/touched.rs",
     "src/catalog/unleased.rs",
     "src/policy.rs",
     "src/policy/",
@@ -46,6 +47,7 @@ const PURE: &[&str] = &[
     "src/balancer/session.rs",
     "src/balancer/encode.rs",
     "src/balancer/token.rs",
+    "src/dns/allowance.rs",
     "src/dns/answer.rs",
 ];
 

@@ -79,9 +79,7 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
             if count == 0 {
                 break;
             }
-            let slices = &slices[..count];
-            let length = slices.iter().map(|slice| slice.len()).sum();
-            match poll_write(Pin::new(&mut self.io), cx, slices, length) {
+            match poll_write(Pin::new(&mut self.io), cx, &slices[..count]) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(written)) => self.commit(&plan, written),
                 Poll::Ready(Err(error)) => return Err(error),
@@ -171,23 +169,22 @@ impl Plan {
     }
 }
 
-/// Writes slices of so many bytes together.
+/// Writes slices by one system call.
 fn poll_write<S: AsyncWrite>(
     io: Pin<&mut S>,
     cx: &mut Context<'_>,
     slices: &[IoSlice<'_>],
-    length: usize,
 ) -> Poll<io::Result<usize>> {
-    match slices {
-        [one] => io.poll_write(cx, one),
-        _ if length > JOINED_MAX => io.poll_write_vectored(cx, slices),
-        _ => {
-            let mut space = [const { MaybeUninit::uninit() }; JOINED_MAX];
-            let mut joined = ReadBuf::uninit(&mut space);
-            slices.iter().for_each(|slice| joined.put_slice(slice));
-            io.poll_write(cx, joined.filled())
-        }
+    if let [one] = slices {
+        return io.poll_write(cx, one);
     }
+    if slices.iter().map(|slice| slice.len()).sum::<usize>() > JOINED_MAX {
+        return io.poll_write_vectored(cx, slices);
+    }
+    let mut space = [const { MaybeUninit::uninit() }; JOINED_MAX];
+    let mut joined = ReadBuf::uninit(&mut space);
+    slices.iter().for_each(|slice| joined.put_slice(slice));
+    io.poll_write(cx, joined.filled())
 }
 
 /// A window below zero has no room (RFC 9113, 6.9.2).
