@@ -492,8 +492,16 @@ async fn a_flood_of_reports_is_read_to_its_end() {
     balanced.put("hello a 10.0.0.1:1").await;
     let mut stream = balanced.open(PYTHON, "hello").await;
     stream.first_servers().await;
+    // Longer than all windows: what is read must be given back, or days of
+    // reports would end a client's.
+    let token = pb::ClientStatsPerToken { load_balance_token: "x".repeat(50), num_calls: 1 };
     for _ in 0..5_000 {
-        stream.report(pb::ClientStats { num_calls_started: 1, ..Default::default() });
+        let calls_finished_with_drop = vec![token.clone()];
+        stream.report(pb::ClientStats {
+            num_calls_started: 1,
+            calls_finished_with_drop,
+            ..Default::default()
+        });
         tokio::task::yield_now().await;
     }
     assert_eq!(balanced.reported("hello", 5_000).await.started, 5_000);

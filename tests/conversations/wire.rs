@@ -34,6 +34,9 @@ pub const GO: &str = "grpc-go/1.85.0";
 pub const JAVA: &str = "grpc-java-netty/1.85.0";
 pub const PYTHON: &str = "grpc-python/1.85.1 grpc-c/58.0.0 (linux; chttp2)";
 
+/// So long a test waits before it has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A balancer without sockets.
 pub struct Balanced {
     pub catalog: Catalog,
@@ -166,9 +169,12 @@ impl Balanced {
 
     /// The calls reported for a service, once there are as many reports.
     pub async fn reported(&self, service: &str, reports: u64) -> Calls {
-        while self.counters.reports.total() < reports {
-            tokio::task::yield_now().await;
-        }
+        let counted = async {
+            while self.counters.reports.total() < reports {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, counted).await.expect("all reports are counted");
         let service = ServiceName::new(service).unwrap();
         let totals = self.ledger.totals();
         totals
