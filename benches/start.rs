@@ -14,6 +14,9 @@ use etcd_client::{Client, GetOptions, Txn, TxnOp};
 #[allow(dead_code, unreachable_pub)]
 #[path = "../tests/support/etcd.rs"]
 pub(crate) mod etcd;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../tests/support/signal.rs"]
+mod signal;
 
 /// What `tests/support/etcd.rs` wants of the module above it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

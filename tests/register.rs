@@ -15,6 +15,7 @@ use lookaside::registry::record::Format;
 use lookaside::replica;
 use support::etcd::Etcd;
 use support::proxy::Proxy;
+use support::signal::{self, Signal};
 use support::{PATIENCE, eventually};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
@@ -349,11 +350,6 @@ fn lookaside(args: &[&str]) -> Command {
     command
 }
 
-fn signal(child: &Child, signal: &str) {
-    let status = Command::new("kill").args([signal, &child.id().to_string()]).status();
-    assert!(status.expect("kill runs").success());
-}
-
 fn start(etcd: &Etcd, args: &[&str]) -> Child {
     let url = etcd.url();
     let all = ["--etcd", &url, "--service", "hello", "--addr", "10.0.0.1:1", "--prefix", "/s/"];
@@ -369,15 +365,15 @@ fn end(child: Child) -> (Option<i32>, String) {
 #[test]
 fn the_program_says_when_it_is_registered_and_withdraws_on_every_signal() {
     let etcd = Etcd::start();
-    for name in ["-INT", "-TERM", "-HUP", "-QUIT"] {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT] {
         let child = start(&etcd, &[]);
         until_there(&etcd, KEY);
-        signal(&child, name);
+        signal::send(child.id(), signal);
         let line = format!("registered service=hello address=10.0.0.1:1 key={KEY}\n");
         let (code, output) = end(child);
         // It may not have come to say so.
         assert!(output.is_empty() || output == line, "{output:?}");
-        assert_eq!((code, value(&etcd, KEY)), (Some(0), None), "{name}");
+        assert_eq!((code, value(&etcd, KEY)), (Some(0), None), "{signal:?}");
     }
 }
 
@@ -412,7 +408,7 @@ fn the_key_is_gone_before_the_command_gets_the_signal() {
     until_there(&etcd, KEY);
     // While etcd does not answer the key is not gone.
     etcd.freeze();
-    signal(&child, "-TERM");
+    signal::send(child.id(), Signal::TERM);
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(1) {
         assert!(!file.exists(), "the command got the signal first");
@@ -422,7 +418,7 @@ fn the_key_is_gone_before_the_command_gets_the_signal() {
 
     let child = start(&etcd, &["--", "sleep", "1000"]);
     until_there(&etcd, KEY);
-    signal(&child, "-INT");
+    signal::send(child.id(), Signal::INT);
     assert_eq!(end(child).0, Some(130));
 }
 
@@ -478,7 +474,7 @@ fn flags_come_from_the_environment_too() {
     let child = command.spawn().expect("the program starts");
     let value = eventually("the key", || value(&etcd, "/s/hello/one"));
     assert!(value.contains(r#""color":"red""#) && value.contains(r#""version":"2""#), "{value}");
-    signal(&child, "-TERM");
+    signal::send(child.id(), Signal::TERM);
     assert_eq!(end(child).0, Some(0));
 }
 
@@ -508,7 +504,7 @@ async fn registers_only_while_the_backend_is_serving() {
     until_there(&etcd, &key);
     backend.shutdown_background();
     until_gone(&etcd, &key);
-    signal(&child, "-TERM");
+    signal::send(child.id(), Signal::TERM);
     let (code, output) = end(child);
     assert_eq!((code, output.lines().count()), (Some(0), 3), "{output}");
 }

@@ -13,6 +13,7 @@ use support::client::{Calls, Driver, Options};
 use support::etcd::Etcd;
 use support::language::PYTHON;
 use support::lookaside::Balancer;
+use support::signal::Signal;
 use support::{PATIENCE, eventually, free_port};
 
 fn lookaside(args: &[&str]) -> Output {
@@ -152,9 +153,9 @@ fn a_second_signal_aborts() {
     eventually("it is served", || {
         (metric(&balancer, "lookaside_connections_total") == 1.0).then_some(())
     });
-    balancer.signal("-INT");
+    balancer.signal(Signal::INT);
     eventually("it drains", || balancer.log().contains("draining").then_some(()));
-    balancer.signal("-INT");
+    balancer.signal(Signal::INT);
     let code = balancer.wait().code();
     assert!(matches!(code, Some(0 | 1)), "{code:?}");
 }

@@ -17,6 +17,7 @@ pub mod lookaside;
 pub mod namespace;
 pub mod network;
 pub mod proxy;
+pub mod signal;
 mod skip;
 pub mod wire;
 

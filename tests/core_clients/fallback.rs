@@ -9,6 +9,7 @@ use crate::support::backend::Backend;
 use crate::support::core::{Calls, Channel, Driver, Open};
 use crate::support::etcd::Etcd;
 use crate::support::lookaside::Balancer;
+use crate::support::signal::Signal;
 use crate::support::{eventually, free_port};
 
 const SOON: Duration = Duration::from_millis(500);
@@ -46,11 +47,11 @@ fn a_silent_balancer_makes_clients_fall_back_until_it_speaks() {
     let scene = Scene::start(&[]);
     scene.world.list("hello", "one", scene.one.addr());
     // It accepts connections, as the kernel does for it, and says nothing.
-    scene.world.balancer.signal("-STOP");
+    scene.world.balancer.signal(Signal::STOP);
     let client = scene.open(SOON);
     answered_by(&client, "fallback");
     assert!(scene.fallback.tokens().iter().all(Option::is_none), "no token in fallback");
-    scene.world.balancer.signal("-CONT");
+    scene.world.balancer.signal(Signal::CONT);
     answered_by(&client, "one");
 }
 
@@ -131,7 +132,7 @@ fn a_balancer_dies_and_clients_go_to_one_that_announced_itself_later() {
     let second = announced(&scene.world.etcd);
     client.start(&Calls::new(1).every(Duration::from_millis(5)));
     let asked = metric(&scene.world.dns, "lookaside_dns_answers_total");
-    scene.world.balancer.signal("-KILL");
+    scene.world.balancer.signal(Signal::KILL);
     eventually("the client has found the second", || {
         (metric(&second, "lookaside_streams_opened_total") == 1).then_some(())
     });

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::support::core::{Driver, Open};
 use crate::support::etcd::Etcd;
 use crate::support::lookaside::Balancer;
+use crate::support::signal::{self, Signal};
 use crate::support::{PATIENCE, eventually};
 
 /// A process of the Python example's; killed with its value.
@@ -59,9 +60,7 @@ impl Server {
     /// As an operator would.
     #[track_caller]
     fn terminate(mut self) {
-        let id = self.child.id().to_string();
-        let status = Command::new("kill").args(["-TERM", &id]).status();
-        assert!(status.is_ok_and(|status| status.success()));
+        signal::send(self.child.id(), Signal::TERM);
         eventually("the server ends in order", || {
             let ended = self.child.try_wait().expect("a child can be asked")?;
             ended.success().then_some(())

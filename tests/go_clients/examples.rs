@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use super::*;
+use crate::support::signal::{self, Signal};
 
 /// The example server; killed with its value.
 struct Server(Child);
@@ -28,8 +29,7 @@ impl Server {
 
     /// Ends it in order, and waits until it has.
     fn terminate(mut self) {
-        let id = self.0.id().to_string();
-        Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
+        signal::send(self.0.id(), Signal::TERM);
         eventually("it ends", || self.0.try_wait().expect("a child can be asked"));
     }
 }

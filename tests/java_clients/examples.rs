@@ -9,6 +9,7 @@ use crate::support::backend::Backend;
 use crate::support::etcd::Etcd;
 use crate::support::java::{Driver, Options, example, isolated};
 use crate::support::lookaside::Balancer;
+use crate::support::signal::{self, Signal};
 use crate::{balancer, eventually, target, unready_balancer};
 
 /// A greeter that registers itself; killed with its value.
@@ -43,8 +44,7 @@ impl Server {
     }
 
     fn terminate(&self) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").arg(id).status().expect("kill runs").success());
+        signal::send(self.child.id(), Signal::TERM);
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::scene::Scene;
+use crate::support::signal::{self, Signal};
 
 impl Scene {
     fn etcdctl(&self, args: &[&str]) -> Command {
@@ -89,12 +90,10 @@ async fn lock(s: &mut Scene) -> Result<()> {
     let mut second: Child = s.etcdctl(&["lock", &name]).spawn()?;
     let mut waiting = BufReader::new(second.stdout.take().context("a pipe")?).lines();
     // The first lets go (its lease is revoked) and the second gets it.
-    let pid = first.id().context("it runs")?.to_string();
-    Command::new("kill").args(["-INT", &pid]).status().await?;
+    signal::send(first.id().context("it runs")?, Signal::INT);
     ensure!(waiting.next_line().await?.context("the lock is passed on")?.starts_with(&name));
     s.note("the lock was passed on");
-    let pid = second.id().context("it runs")?.to_string();
-    Command::new("kill").args(["-INT", &pid]).status().await?;
+    signal::send(second.id().context("it runs")?, Signal::INT);
     second.wait().await?;
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
+use super::signal::{self, Signal};
 use super::{PATIENCE, free_port};
 
 /// Ends with its value; its data with it.
@@ -98,11 +99,11 @@ impl Cluster {
     }
 
     pub fn freeze(&self, index: usize) {
-        self.signal(index, "-STOP");
+        self.signal(index, Signal::STOP);
     }
 
     pub fn thaw(&self, index: usize) {
-        self.signal(index, "-CONT");
+        self.signal(index, Signal::CONT);
     }
 
     /// Who leads.
@@ -189,10 +190,8 @@ impl Cluster {
         })
     }
 
-    fn signal(&self, index: usize, signal: &str) {
-        let id = self.members[index].child.as_ref().expect("it runs").id().to_string();
-        let status = Command::new("kill").args([signal, &id]).status().expect("kill runs");
-        assert!(status.success());
+    fn signal(&self, index: usize, signal: Signal) {
+        signal::send(self.members[index].child.as_ref().expect("it runs").id(), signal);
     }
 }
 

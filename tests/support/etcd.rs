@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::signal::{self, Signal};
 use super::{PATIENCE, free_port};
 
 /// Ends with its value; its data with it.
@@ -98,11 +99,11 @@ impl Etcd {
 
     /// Freezes it: connections stay open, nothing answers (SIGSTOP).
     pub fn freeze(&self) {
-        self.signal("-STOP");
+        self.signal(Signal::STOP);
     }
 
     pub fn thaw(&self) {
-        self.signal("-CONT");
+        self.signal(Signal::CONT);
     }
 
     /// Runs `etcdctl` against it and returns what it prints.
@@ -175,10 +176,8 @@ impl Etcd {
         })
     }
 
-    fn signal(&self, signal: &str) {
-        let id = self.child.as_ref().expect("it runs").id().to_string();
-        let status = Command::new("kill").args([signal, &id]).status().expect("kill runs");
-        assert!(status.success());
+    fn signal(&self, signal: Signal) {
+        signal::send(self.child.as_ref().expect("it runs").id(), signal);
     }
 }
 

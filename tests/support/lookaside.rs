@@ -8,6 +8,7 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::signal::{self, Signal};
 use super::{PATIENCE, eventually};
 
 /// What is passed unless the test passes the same flag.
@@ -179,16 +180,14 @@ impl Balancer {
     /// Asks it to end (SIGTERM), and waits until it has.
     #[track_caller]
     pub fn terminate(&mut self) -> ExitStatus {
-        self.signal("-TERM");
+        self.signal(Signal::TERM);
         self.wait()
     }
 
-    /// Sends a signal, such as `-HUP`, `-STOP` or `-CONT`.
+    /// Sends a signal.
     #[track_caller]
-    pub fn signal(&self, signal: &str) {
-        let id = self.child.id().to_string();
-        let status = Command::new("kill").args([signal, &id]).status().expect("kill runs");
-        assert!(status.success(), "it has ended:\n{}", self.log());
+    pub fn signal(&self, signal: Signal) {
+        signal::send(self.child.id(), signal);
     }
 
     /// Waits until it ends by itself.

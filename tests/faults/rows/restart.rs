@@ -8,6 +8,7 @@ use crate::row::{Row, short, spread};
 use crate::support::crowd::{Crowd, FALLBACK, Manner, Plan};
 use crate::support::etcd::Etcd;
 use crate::support::lookaside::Balancer;
+use crate::support::signal::Signal;
 use crate::support::{PATIENCE, eventually};
 use crate::world::{CONVERGED, Size, World, overflows, service};
 use crate::writer::{DEAD_PORT, Writer, server};
@@ -111,7 +112,7 @@ fn the_balancer_is_stopped_and_another_takes_over() {
         let listed = || (crowd.listed() == size.clients).then_some(());
         eventually("every client has a list", listed);
         let began = Instant::now();
-        one.signal("-TERM");
+        one.signal(Signal::TERM);
         let moved = || (crowd.history(|h| h.lost_since(began)) == size.clients).then_some(());
         eventually("all are sent away", moved);
         eventually("every client has a list", listed);
