@@ -6,18 +6,20 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use tokio::sync::watch;
 
+use crate::clock;
 use crate::model::{BackendAddr, Endpoint, ServiceName, Target};
 use crate::registry::{Event, Key, Rejected};
 
 mod doubts;
 mod drive;
+mod empty;
 mod group;
 mod guard;
 mod index;
@@ -28,6 +30,8 @@ mod unleased;
 
 pub use doubts::{Answer, Doubt, Doubts, Held, Rules};
 pub use drive::drive;
+use empty::Emptied;
+pub use empty::EmptyService;
 use group::Group;
 use index::Index;
 pub use snapshot::{Known, ServiceSnapshot, Status};
@@ -92,9 +96,14 @@ struct Shared {
     doubts: watch::Sender<Arc<Doubts>>,
     /// Counts the times that a service changed.
     changes: watch::Sender<u64>,
+    emptied: Mutex<Emptied>,
     rules: Rules,
     closed: AtomicBool,
 }
+
+/// Empty services that are looked at with one publication: more than become
+/// empty with most.
+const FORGOTTEN_AT_ONCE: usize = 64;
 
 impl Catalog {
     /// One that has not read anything yet, and keeps nothing that is in doubt.
@@ -122,6 +131,7 @@ impl Catalog {
             host_names: watch::Sender::new(Arc::default()),
             doubts: watch::Sender::new(Arc::default()),
             changes: watch::Sender::new(0),
+            emptied: Mutex::default(),
             rules,
             closed: AtomicBool::new(false),
         }))
@@ -149,7 +159,7 @@ impl Catalog {
         }
         // Asked under the group's lock too: the first announcement takes each
         // lock after it has said that all is read.
-        let topic = group.subscribe(&target.name, self.0.status.borrow().synced);
+        let topic = group.subscribe(&target.name, self.0.status.borrow().synced, clock::now());
         drop(group);
         Some(Subscription { topic, catalog: self.clone(), target: target.clone() })
     }
@@ -170,6 +180,21 @@ impl Catalog {
             .flat_map(|group| group.services.values().cloned().collect::<Vec<_>>())
             .collect();
         all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// Every name that has no backend and that streams ask for, and the services
+    /// that lost their last backend a short time ago; sorted.
+    #[must_use]
+    pub fn empty_services(&self) -> Vec<EmptyService> {
+        if !self.0.status.borrow().synced {
+            return Vec::new();
+        }
+        let now = clock::now();
+        let groups = self.0.groups.iter();
+        let mut all: Vec<_> =
+            groups.filter_map(|group| group.shown_empty(group.key(), now)).collect();
+        all.sort_unstable_by(|a, b| a.canonical.cmp(&b.canonical));
         all
     }
 
@@ -235,14 +260,14 @@ impl Catalog {
         rounds: &mut Rounds,
     ) {
         let first = status.synced && !before.synced;
-        let revision = status.revision;
+        let read = first || (before.restored.is_some() && status.restored.is_none());
+        let (revision, now) = (status.revision, clock::now());
+        let mut changed = false;
         for service in &touched.services {
             let snapshot = index.snapshot(service, revision).map(Arc::new);
-            self.publish_service(service, snapshot, rounds);
+            changed |= self.publish_service(service, snapshot, now, rounds);
         }
-        if !touched.services.is_empty() {
-            self.0.changes.send_modify(|changes| *changes += 1);
-        }
+        self.forget_empty(now);
         if let Some(doubts) = index.doubts() {
             let before = self.0.doubts.send_replace(Arc::new(doubts));
             doubts::tell(&before, &self.doubts());
@@ -269,6 +294,10 @@ impl Catalog {
             }
             self.0.groups.iter_mut().for_each(|group| group.announce(rounds));
         }
+        // Last: whoever is woken finds all of it, the status too.
+        if changed || read {
+            self.0.changes.send_modify(|changes| *changes += 1);
+        }
     }
 
     fn publish_rejections(&self, index: &Index, keys: &BTreeSet<Key>) {
@@ -288,43 +317,62 @@ impl Catalog {
         }
     }
 
+    /// Returns whether it is a change.
     fn publish_service(
         &self,
         service: &ServiceName,
         snapshot: Option<Arc<ServiceSnapshot>>,
+        now: Instant,
         rounds: &mut Rounds,
-    ) {
+    ) -> bool {
         let canonical = service.canonical();
-        // Before, nothing may be concluded from absence.
-        let synced = self.0.status.borrow().synced;
-        let Some(snapshot) = snapshot else {
-            if let Some(mut group) = self.0.groups.get_mut(&canonical) {
-                group.services.remove(service);
-                if synced {
-                    group.announce(rounds);
-                }
-            }
-            self.0.groups.remove_if(&canonical, |_, group| group.is_unused());
-            return;
+        let endpoints = snapshot.as_ref().map_or(0, |snapshot| snapshot.endpoints.len());
+        let mut group = match endpoints {
+            0 => match self.0.groups.get_mut(&canonical) {
+                Some(group) => group,
+                None => return false,
+            },
+            _ => self.0.groups.entry(canonical.clone()).or_default(),
         };
-        let mut group = self.0.groups.entry(canonical).or_default();
-        let same = group.services.get(service).map(|old| &old.endpoints);
-        if same == Some(&snapshot.endpoints) {
-            return;
+        let changed = group.put(service, snapshot, now);
+        if changed {
+            tracing::debug!(%service, endpoints, "service changed");
+            // Before, nothing may be concluded from absence.
+            if self.0.status.borrow().synced {
+                group.announce(rounds);
+            }
+            if group.services.is_empty() {
+                drop(group);
+                self.emptied().push(now, canonical);
+            }
         }
-        tracing::debug!(%service, endpoints = snapshot.endpoints.len(), "service changed");
-        group.services.insert(service.clone(), snapshot);
-        if synced {
-            group.announce(rounds);
+        changed
+    }
+
+    /// Forgets empty services that nobody asks for any more.
+    fn forget_empty(&self, now: Instant) {
+        let mut emptied = self.emptied();
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            let full = emptied.is_full();
+            let Some(canonical) = emptied.next(now) else { return };
+            let is_over = |group: &Group| group.is_unused(now) || (full && group.is_bare());
+            self.0.groups.remove_if(&canonical, |_, group| is_over(group));
+            if self.0.groups.get(&canonical).is_some_and(|group| group.services.is_empty()) {
+                emptied.push(now, canonical);
+            }
         }
     }
 
+    fn emptied(&self) -> MutexGuard<'_, Emptied> {
+        self.0.emptied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn release(&self, target: &Target) {
-        let canonical = target.canonical();
+        let (canonical, now) = (target.canonical(), clock::now());
         if let Some(mut group) = self.0.groups.get_mut(&canonical) {
-            group.unsubscribe(&target.name);
+            group.unsubscribe(&target.name, now);
         }
-        self.0.groups.remove_if(&canonical, |_, group| group.is_unused());
+        self.0.groups.remove_if(&canonical, |_, group| group.is_unused(now));
     }
 }
 

@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::model::{ServiceName, name};
 
+use super::empty::{Empty, EmptyService};
 use super::topic::{Rounds, Topic};
 use super::{Known, ServiceSnapshot};
 
@@ -17,6 +19,8 @@ use super::{Known, ServiceSnapshot};
 pub(super) struct Group {
     pub(super) services: BTreeMap<ServiceName, Arc<ServiceSnapshot>>,
     topics: BTreeMap<Arc<str>, Asked>,
+    /// Set while there is no service.
+    empty: Option<Empty>,
 }
 
 /// A spelling, and how many subscriptions it has.
@@ -38,7 +42,11 @@ impl Group {
     }
 
     /// What a spelling means, from now on.
-    pub(super) fn subscribe(&mut self, typed: &Arc<str>, synced: bool) -> Arc<Topic> {
+    pub(super) fn subscribe(&mut self, typed: &Arc<str>, synced: bool, now: Instant) -> Arc<Topic> {
+        if self.services.is_empty() {
+            let streams = self.streams() + 1;
+            self.empty.get_or_insert_with(|| Empty::unknown(now)).warn(streams);
+        }
         if !self.topics.contains_key(typed) {
             let now = if synced { self.known(typed) } else { Known::Syncing };
             self.topics.insert(typed.clone(), Asked { topic: Topic::new(now), times: 0 });
@@ -49,13 +57,69 @@ impl Group {
     }
 
     /// One subscription less.
-    pub(super) fn unsubscribe(&mut self, typed: &Arc<str>) {
+    pub(super) fn unsubscribe(&mut self, typed: &Arc<str>, now: Instant) {
         if let Some(asked) = self.topics.get_mut(typed) {
             asked.times -= 1;
             if asked.times == 0 {
                 self.topics.remove(typed);
             }
         }
+        if let Some(empty) = &mut self.empty {
+            empty.asked = now;
+        }
+    }
+
+    /// Takes the newest of a service's snapshots in; with none, the service is
+    /// gone. Returns whether that is a change.
+    pub(super) fn put(
+        &mut self,
+        service: &ServiceName,
+        snapshot: Option<Arc<ServiceSnapshot>>,
+        now: Instant,
+    ) -> bool {
+        let Some(snapshot) = snapshot else {
+            let changed = self.services.remove(service).is_some();
+            if changed && self.services.is_empty() {
+                self.empty = Some(Empty::left(service.clone(), now));
+                self.warn();
+            }
+            return changed;
+        };
+        let same = self.services.get(service).map(|old| &old.endpoints);
+        if same == Some(&snapshot.endpoints) {
+            return false;
+        }
+        self.services.insert(service.clone(), snapshot);
+        if let Some(empty) = self.empty.take() {
+            empty.end(now);
+        }
+        true
+    }
+
+    /// Logs, once, that there is no service and that streams ask for it.
+    fn warn(&mut self) {
+        let streams = self.streams();
+        if let Some(empty) = self.empty.as_mut().filter(|_| !self.topics.is_empty()) {
+            empty.warn(streams);
+        }
+    }
+
+    /// The name, if no service has a backend.
+    pub(super) fn shown_empty(&self, canonical: &str, now: Instant) -> Option<EmptyService> {
+        let empty = self.empty.as_ref()?;
+        if self.topics.is_empty() && empty.is_over(now) {
+            return None;
+        }
+        Some(EmptyService {
+            canonical: canonical.to_owned(),
+            name: empty.name.clone(),
+            since: empty.since,
+            streams: self.streams(),
+        })
+    }
+
+    fn streams(&self) -> usize {
+        self.topics.values().map(|asked| asked.topic.streams()).sum()
     }
 
     /// Tells each spelling what it means now.
@@ -70,7 +134,13 @@ impl Group {
         std::mem::take(&mut self.topics).values().for_each(|asked| asked.topic.close());
     }
 
-    pub(super) fn is_unused(&self) -> bool {
+    /// Whether nothing is lost with it.
+    pub(super) fn is_unused(&self, now: Instant) -> bool {
+        self.is_bare() && self.empty.as_ref().is_none_or(|empty| empty.is_over(now))
+    }
+
+    /// Whether there is no service, and nobody asks.
+    pub(super) fn is_bare(&self) -> bool {
         self.services.is_empty() && self.topics.is_empty()
     }
 }

@@ -156,6 +156,98 @@ fn names_nobody_waits_for_leave_nothing_behind() {
     assert_eq!(world.catalog.services().len(), 1);
 }
 
+/// As text: `canonical registered streams`.
+fn empty(world: &World) -> Vec<String> {
+    let all = world.catalog.empty_services();
+    let text = |EmptyService { canonical, name, streams, .. }: EmptyService| {
+        format!("{canonical} {} {streams}", name.as_ref().map_or("-", ServiceName::as_str))
+    };
+    all.into_iter().map(text).collect()
+}
+
+/// Listens as a stream does.
+fn listen(subscription: &Subscription) -> Listener {
+    let mut listener = Listener::new(subscription.topic.clone());
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let _ = listener.poll_known(&mut cx);
+    listener
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_lost_all_is_shown_while_it_is_asked_for_and_some_minutes_after() {
+    let mut world = World::new();
+    assert_eq!(empty(&world), [""; 0], "nothing is read");
+    world.say(reset(vec![entry("dev/Game", "10.0.0.1:80"), entry("hello", "10.0.0.2:80")]));
+    let asked = world.catalog.subscribe(&target("game.dev")).unwrap();
+    let stream = listen(&asked);
+    assert_eq!(empty(&world), [""; 0]);
+    world.say(delete(entry("dev/Game", "10.0.0.1:80")));
+    assert_eq!(empty(&world), ["game.dev dev/Game 1"]);
+    world.say(put(entry("dev/Game", "10.0.0.1:80")));
+    assert_eq!(empty(&world), [""; 0]);
+    world.say(delete(entry("dev/Game", "10.0.0.1:80")));
+    tokio::time::advance(empty::SHOWN * 2).await;
+    world.say(delete(entry("hello", "10.0.0.2:80")));
+    assert_eq!(empty(&world), ["game.dev dev/Game 1", "hello hello 0"]);
+    drop((stream, asked));
+    assert_eq!(empty(&world), ["game.dev dev/Game 0", "hello hello 0"]);
+    tokio::time::advance(empty::SHOWN).await;
+    world.say(put(entry("other", "10.0.0.3:80")));
+    assert_eq!(empty(&world), [""; 0]);
+    assert_eq!(world.catalog.0.groups.len(), 1, "and nothing is left of them");
+}
+
+#[test]
+fn a_name_that_never_had_a_backend_is_shown_while_it_is_asked_for() {
+    let mut world = World::new();
+    let early = world.catalog.subscribe(&target("Typo")).unwrap();
+    world.say(reset(Vec::new()));
+    let stream = listen(&early);
+    assert_eq!(empty(&world), ["typo - 1"]);
+    drop((stream, early));
+    assert_eq!(empty(&world), [""; 0]);
+    assert_eq!(world.catalog.0.groups.len(), 0);
+}
+
+#[test]
+fn services_without_end_leave_a_bounded_memory() {
+    let mut world = World::new();
+    world.say(reset(Vec::new()));
+    let asked = world.catalog.subscribe(&target("s0")).unwrap();
+    for n in 0..3_000 {
+        let one = entry(&format!("s{n}"), "10.0.0.1:80");
+        world.say(put(one.clone()));
+        world.say(delete(one));
+    }
+    assert!(empty(&world).len() <= 1_001, "{}", empty(&world).len());
+    assert!(empty(&world).contains(&"s0 s0 0".to_owned()), "asked for");
+    drop(asked);
+}
+
+/// Notes what is known at the moment of waking.
+struct Witness(Catalog, std::sync::Mutex<Vec<bool>>);
+
+impl std::task::Wake for Witness {
+    fn wake(self: Arc<Self>) {
+        self.1.lock().unwrap().push(self.0.status().synced);
+    }
+}
+
+#[test]
+fn whoever_is_woken_by_a_change_finds_the_status_that_belongs_to_it() {
+    for entries in [Vec::new(), vec![entry("hello", "10.0.0.1:80")]] {
+        let mut world = World::new();
+        let witness = Arc::new(Witness(world.catalog.clone(), std::sync::Mutex::default()));
+        let mut changes = world.catalog.watch_changes();
+        let mut changed = std::pin::pin!(changes.changed());
+        let waker = std::task::Waker::from(witness.clone());
+        let mut cx = std::task::Context::from_waker(&waker);
+        assert!(changed.as_mut().poll(&mut cx).is_pending());
+        world.say(reset(entries));
+        assert_eq!(*witness.1.lock().unwrap(), [true], "also when nothing was read");
+    }
+}
+
 #[test]
 fn closing_ends_every_subscription() {
     let catalog = Catalog::new();

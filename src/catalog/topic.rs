@@ -110,6 +110,11 @@ impl Topic {
         self.lock().known.clone()
     }
 
+    /// How many listen.
+    pub(super) fn streams(&self) -> usize {
+        self.lock().listeners.len()
+    }
+
     /// Whether nothing more will be known.
     #[must_use]
     pub fn has_closed(&self) -> bool {
