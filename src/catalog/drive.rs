@@ -1,7 +1,8 @@
 //! The catalog's one task.
 //!
-//! In: inputs, and the time. Out: what they change, published, and those woken
-//! who listen. It waits for nobody: a reader finds the newest when it comes.
+//! In: inputs, and the time. Out: what they change, published, and wake-ups for
+//! the listeners. It never waits for a listener. Inputs that never end delay no
+//! wake-up: each turn of the loop takes in what waits, and wakes one slice.
 
 use std::time::Instant;
 
@@ -16,21 +17,24 @@ use super::topic::Rounds;
 use super::touched::Touched;
 use super::{Catalog, Input, Status};
 
-/// Applies inputs until all senders are gone. Inputs that wait are applied
+/// Applies inputs until all senders are gone. Waiting inputs are applied
 /// together, so that a burst costs each service one publication.
 pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog) {
     let mut index = Index::new(catalog.0.rules);
     let mut touched = Touched::default();
     let mut rounds = Rounds::default();
     loop {
+        rounds.turn().await;
         let due = index.due(catalog.status().stale.is_none());
         let input = tokio::select! {
+            // None of these can hold up another: each turn does all that is due.
+            biased;
             input = inputs.recv() => match input {
                 Some(input) => Some(input),
                 None => return,
             },
             () = sleep_until(due.unwrap_or_else(clock::now).into()), if due.is_some() => None,
-            () = rounds.slice() => continue,
+            () = rounds.ready() => continue,
         };
         let before = catalog.status();
         let mut status = before.clone();
@@ -38,7 +42,9 @@ pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog) {
         if let Some(input) = input {
             take_in(&mut index, &mut status, &mut touched, input, now);
         }
-        while let Ok(input) = inputs.try_recv() {
+        // No more than wait now: senders may be faster than this.
+        for _ in 0..inputs.len() {
+            let Ok(input) = inputs.try_recv() else { break };
             take_in(&mut index, &mut status, &mut touched, input, now);
         }
         index.pass(now, status.stale.is_none(), &mut touched);
@@ -87,3 +93,6 @@ pub(super) fn take_in(
     }
     index.apply(event, now, touched);
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,12 @@
 //! Who is woken when, counted.
 
+mod every_order;
+mod threads;
+
 use std::sync::atomic::AtomicUsize;
 use std::task::Wake;
 
+use super::rounds::{GAP, LARGE, QUIET, SLICE};
 use super::*;
 use crate::catalog::ServiceSnapshot;
 use crate::model::{BackendAddr, Endpoint, ServiceName, Weight};
@@ -25,21 +29,25 @@ struct Crowd {
 
 impl Crowd {
     fn new(count: usize) -> Self {
-        let topic = Topic::new(Known::Absent);
-        let listener = |_| (Listener::new(topic.clone()), Arc::<Woken>::default());
-        let mut crowd = Self { listeners: (0..count).map(listener).collect(), topic };
-        assert_eq!(crowd.poll(), count);
+        let mut crowd = Self { topic: Topic::new(Known::Absent), listeners: Vec::new() };
+        crowd.join(count);
         assert_eq!(crowd.poll(), 0);
         crowd
     }
 
+    /// More listeners, each of which reads the newest value at once.
+    fn join(&mut self, count: usize) {
+        for _ in 0..count {
+            let (mut listener, woken) = (Listener::new(self.topic.clone()), Arc::default());
+            assert!(poll(&mut listener, &woken));
+            self.listeners.push((listener, woken));
+        }
+    }
+
     /// Polls all, and says how many had something new.
     fn poll(&mut self) -> usize {
-        let poll = |(listener, woken): &mut (Listener, Arc<Woken>)| {
-            let waker = Waker::from(woken.clone());
-            listener.poll_known(&mut Context::from_waker(&waker)).is_ready()
-        };
-        self.listeners.iter_mut().map(poll).filter(|&ready| ready).count()
+        let polled = self.listeners.iter_mut().map(|(listener, woken)| poll(listener, woken));
+        polled.filter(|&ready| ready).count()
     }
 
     /// How many were woken so often.
@@ -47,6 +55,12 @@ impl Crowd {
         let times = |(_, woken): &&(_, Arc<Woken>)| woken.0.load(Ordering::Relaxed) == times;
         self.listeners.iter().filter(times).count()
     }
+}
+
+/// Whether there was something new.
+fn poll<W: Wake + Send + Sync + 'static>(listener: &mut Listener, woken: &Arc<W>) -> bool {
+    let waker = Waker::from(woken.clone());
+    listener.poll_known(&mut Context::from_waker(&waker)).is_ready()
 }
 
 fn present(ports: &[u16]) -> Known {
@@ -65,10 +79,16 @@ fn present(ports: &[u16]) -> Known {
 async fn run(rounds: &mut Rounds) -> usize {
     let mut slices = 0;
     while !(rounds.running.is_empty() && rounds.due.is_empty()) {
-        rounds.slice().await;
+        slice(rounds).await;
         slices += 1;
     }
     slices
+}
+
+/// Waits until there is a slice to wake, and wakes it.
+async fn slice(rounds: &mut Rounds) {
+    rounds.ready().await;
+    rounds.wake_slice();
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,11 +97,11 @@ async fn all_are_woken_once_in_slices() {
     let mut rounds = Rounds::default();
     crowd.topic.publish(present(&[1]), &mut rounds);
     assert_eq!(crowd.woken(0), 1_000);
-    rounds.slice().await;
+    slice(&mut rounds).await;
     assert_eq!(crowd.woken(1), SLICE);
-    let slices = run(&mut rounds).await + 1;
+    let slices = 1 + run(&mut rounds).await;
     assert_eq!((crowd.woken(1), crowd.poll()), (1_000, 1_000));
-    assert!(slices >= 1_000 / SLICE, "{slices}");
+    assert_eq!(slices, 1_024 / SLICE);
     // The same again is nothing new.
     crowd.topic.publish(present(&[1]), &mut rounds);
     assert!(rounds.running.is_empty());
@@ -92,10 +112,10 @@ async fn a_small_name_waits_for_one_slice_of_a_large_one() {
     let (large, small) = (Crowd::new(10_000), Crowd::new(1));
     let mut rounds = Rounds::default();
     large.topic.publish(present(&[1]), &mut rounds);
-    rounds.slice().await;
+    slice(&mut rounds).await;
     small.topic.publish(present(&[1]), &mut rounds);
-    rounds.slice().await;
-    rounds.slice().await;
+    slice(&mut rounds).await;
+    slice(&mut rounds).await;
     assert_eq!(small.woken(1), 1);
     assert!(large.woken(1) <= 2 * SLICE);
 }
@@ -106,7 +126,7 @@ async fn what_comes_during_a_round_reaches_those_that_were_woken_before() {
     let mut rounds = Rounds::default();
     crowd.topic.publish(present(&[1]), &mut rounds);
     for _ in 0..4 {
-        rounds.slice().await;
+        slice(&mut rounds).await;
     }
     let before = crowd.woken(1);
     assert_eq!(crowd.poll(), 1_000);
@@ -114,6 +134,50 @@ async fn what_comes_during_a_round_reaches_those_that_were_woken_before() {
     run(&mut rounds).await;
     assert_eq!((crowd.woken(2), crowd.woken(1)), (before, 1_000 - before));
     assert_eq!(crowd.poll(), 1_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_joins_during_a_round_costs_nobody_a_wake_up() {
+    let mut crowd = Crowd::new(1_000);
+    let mut rounds = Rounds::default();
+    crowd.topic.publish(present(&[1]), &mut rounds);
+    for _ in 0..4 {
+        slice(&mut rounds).await;
+    }
+    assert_eq!(crowd.poll(), 1_000);
+    crowd.topic.publish(present(&[2]), &mut rounds);
+    assert_eq!(crowd.woken(1), 512);
+    // The slab takes twice the places for them.
+    crowd.join(30);
+    run(&mut rounds).await;
+    assert_eq!((crowd.woken(2), crowd.poll()), (512, 1_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn values_that_never_end_reach_the_last_place_as_often_as_the_first() {
+    let mut crowd = Crowd::new(1_000);
+    let mut rounds = Rounds::default();
+    for port in 1..=80 {
+        crowd.topic.publish(present(&[port]), &mut rounds);
+        slice(&mut rounds).await;
+        crowd.poll();
+    }
+    // Eight slices are once round.
+    assert_eq!(crowd.woken(10), 1_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_that_leaves_during_a_round_ends_it() {
+    let mut crowd = Crowd::new(1_000);
+    let mut rounds = Rounds::default();
+    crowd.topic.publish(present(&[1]), &mut rounds);
+    slice(&mut rounds).await;
+    crowd.listeners.clear();
+    crowd.join(3);
+    assert_eq!(run(&mut rounds).await, 1);
+    crowd.topic.publish(present(&[2]), &mut rounds);
+    run(&mut rounds).await;
+    assert_eq!((crowd.woken(1), crowd.poll()), (3, 3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,7 +216,7 @@ async fn additions_that_do_not_end_are_told_once_a_gap_and_the_last_when_it_is_q
         crowd.topic.publish(present(&ports), &mut rounds);
         let slices = async {
             loop {
-                rounds.slice().await;
+                slice(&mut rounds).await;
             }
         };
         let _ = tokio::time::timeout(QUIET / 5, slices).await;
@@ -170,10 +234,10 @@ async fn an_addition_during_a_large_round_has_a_round_of_its_own_later() {
     let crowd = Crowd::new(LARGE + 1);
     let mut rounds = Rounds::default();
     crowd.topic.publish(present(&[1]), &mut rounds);
-    rounds.slice().await;
+    slice(&mut rounds).await;
     crowd.topic.publish(present(&[1, 2]), &mut rounds);
     while !rounds.running.is_empty() {
-        rounds.slice().await;
+        slice(&mut rounds).await;
     }
     assert_eq!((crowd.woken(1), rounds.due.len()), (LARGE + 1, 1));
     run(&mut rounds).await;

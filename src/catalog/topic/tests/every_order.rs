@@ -1,0 +1,191 @@
+//! Everything that can happen to a small topic, in every order.
+//!
+//! Each sequence of steps up to a length is carried out anew on a topic of a few
+//! listeners, with slices of one or two places; then the rounds run to their end
+//! and everyone who was woken is polled. Nobody may be left with an old value.
+//!
+//! Threads add no further orders: all but one read happen under the topic's
+//! lock, and a poll that ends with that read is a step by itself. What they
+//! could add is memory order, which is `threads.rs`' matter.
+
+use std::sync::atomic::AtomicBool;
+
+use super::*;
+
+/// Whether a task has to be polled.
+#[derive(Default)]
+struct Task(AtomicBool);
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// A value that only adds.
+    Add,
+    /// A value that takes something away.
+    TakeAway,
+    Slice,
+    /// Time passes, until a round is due.
+    Wait,
+    /// All tasks run that were woken.
+    Poll,
+    /// All tasks run, and from now on as others.
+    Move,
+    Join,
+    FirstLeaves,
+    LastLeaves,
+    AllLeave,
+    Close,
+}
+
+use Step::{
+    Add, AllLeave, Close, FirstLeaves, Join, LastLeaves, Move, Poll, Slice, TakeAway, Wait,
+};
+
+const ALL: &[Step] =
+    &[Add, TakeAway, Slice, Wait, Poll, Move, Join, FirstLeaves, LastLeaves, AllLeave, Close];
+const FEW: &[Step] = &[TakeAway, Slice, Poll, Join, FirstLeaves, AllLeave];
+
+/// How a topic begins.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    listeners: usize,
+    slice: usize,
+    /// More listeners than this gather what is added.
+    large: usize,
+}
+
+struct Small {
+    topic: Arc<Topic>,
+    rounds: Rounds,
+    listeners: Vec<(Listener, Arc<Task>)>,
+    ports: Vec<u16>,
+}
+
+impl Small {
+    fn new(start: Start) -> Self {
+        let rounds = Rounds { slice: start.slice, large: start.large, ..Rounds::default() };
+        let (listeners, ports) = (Vec::new(), vec![1]);
+        let mut small = Self { topic: Topic::new(present(&ports)), rounds, listeners, ports };
+        (0..start.listeners).for_each(|_| small.join());
+        small
+    }
+
+    fn join(&mut self) {
+        let (mut listener, task) = (Listener::new(self.topic.clone()), Arc::default());
+        poll(&mut listener, &task);
+        self.listeners.push((listener, task));
+    }
+
+    /// Returns whether it changed anything.
+    async fn step(&mut self, step: Step) -> bool {
+        let some = !self.listeners.is_empty();
+        match step {
+            Add | TakeAway => {
+                let next = self.ports.last().map_or(1, |last| last + 1);
+                if step == TakeAway {
+                    self.ports.clear();
+                }
+                self.ports.push(next);
+                self.topic.publish(present(&self.ports), &mut self.rounds);
+                true
+            }
+            Slice => self.rounds.wake_slice(),
+            Wait => {
+                let waits = self.rounds.running.is_empty() && !self.rounds.due.is_empty();
+                if waits {
+                    self.rounds.ready().await;
+                }
+                waits
+            }
+            Poll => self.poll_woken(),
+            Move => {
+                for (listener, task) in &mut self.listeners {
+                    *task = Arc::default();
+                    poll(listener, task);
+                }
+                some
+            }
+            Join => {
+                self.join();
+                true
+            }
+            FirstLeaves => some.then(|| self.listeners.remove(0)).is_some(),
+            LastLeaves => self.listeners.pop().is_some(),
+            AllLeave => {
+                self.listeners.clear();
+                some
+            }
+            Close => {
+                self.topic.close();
+                true
+            }
+        }
+    }
+
+    fn poll_woken(&mut self) -> bool {
+        let mut any = false;
+        for (listener, task) in &mut self.listeners {
+            if task.0.swap(false, Ordering::Relaxed) {
+                any = true;
+                poll(listener, task);
+            }
+        }
+        any
+    }
+
+    /// Runs to the end. Returns how many have not read the newest value, and
+    /// have not been woken since either.
+    async fn missed(&mut self) -> usize {
+        while !(self.rounds.running.is_empty() && self.rounds.due.is_empty()) {
+            self.rounds.ready().await;
+            self.rounds.wake_slice();
+        }
+        let old = |(listener, task): &&(Listener, Arc<Task>)| {
+            listener.seen != self.topic.version() && !task.0.load(Ordering::Relaxed)
+        };
+        self.listeners.iter().filter(old).count()
+    }
+}
+
+/// Tries the sequence that `steps` is so far, and all longer ones made of
+/// `choice`. Returns how many these are.
+async fn explore(start: Start, choice: &[Step], depth: usize, steps: &mut Vec<Step>) -> usize {
+    let mut small = Small::new(start);
+    for (index, step) in steps.iter().enumerate() {
+        let changed = small.step(*step).await;
+        // Then a shorter sequence is the same.
+        if !changed && index + 1 == steps.len() {
+            return 0;
+        }
+    }
+    assert_eq!(small.missed().await, 0, "{start:?}: {steps:?}");
+    let mut count = 1;
+    if steps.len() < depth && steps.last() != Some(&Close) {
+        for step in choice {
+            steps.push(*step);
+            count += Box::pin(explore(start, choice, depth, steps)).await;
+            steps.pop();
+        }
+    }
+    count
+}
+
+/// The slab has four places for up to four listeners, and eight for the fifth.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_missed() {
+    for (listeners, slice, large, choice, depth) in [
+        (4, 1, usize::MAX, FEW, 6),
+        (4, 2, usize::MAX, FEW, 6),
+        (7, 3, usize::MAX, FEW, 6),
+        (4, 1, 3, ALL, 5),
+    ] {
+        let start = Start { listeners, slice, large };
+        let count = explore(start, choice, depth, &mut Vec::new()).await;
+        assert!(count > 5_000, "{start:?}: {count}");
+    }
+}
