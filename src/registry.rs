@@ -24,6 +24,9 @@ pub enum Event {
         revision: i64,
         /// Every key below the prefixes.
         all: Vec<Entry>,
+        /// Whether the store is older than it was, or another one: a restored
+        /// copy, an emptied or a foreign etcd. What it holds may be out of date.
+        went_back: bool,
     },
     /// What happened at one revision; with no changes, that nothing did.
     Apply {

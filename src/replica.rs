@@ -150,13 +150,13 @@ mod tests {
         check(None, &["10.0.0.2:1"]);
         let all = vec![entry("10.0.0.3:1"), entry("10.0.0.1:1"), entry("nonsense")];
         let three = ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"];
-        check(Some(Event::Reset { revision: 1, all }), &three);
+        check(Some(Event::Reset { revision: 1, all, went_back: false }), &three);
         check(Some(Event::Stale { since: Instant::now(), reason: String::new() }), &three);
         let changes = vec![
             Change::Delete(entry("10.0.0.3:1").key, Cause::InDoubt),
             Change::Put(entry("10.0.0.2:1")),
         ];
         check(Some(Event::Apply { revision: 2, changes }), &three[..2]);
-        check(Some(Event::Reset { revision: 3, all: vec![] }), &["10.0.0.2:1"]);
+        check(Some(Event::Reset { revision: 3, all: vec![], went_back: false }), &["10.0.0.2:1"]);
     }
 }

@@ -80,7 +80,7 @@ impl Server {
     /// The registry's whole content.
     async fn reset(&self, all: Vec<Entry>) {
         let expected = all.len();
-        let event = Event::Reset { revision: 1, all };
+        let event = Event::Reset { revision: 1, all, went_back: false };
         self.inputs.send(Input::Registry(event)).await.unwrap();
         let mut status = self.catalog.watch_status();
         let read = status.wait_for(|status| status.synced && status.keys == expected);

@@ -26,6 +26,8 @@ struct Mirror {
     revision: i64,
     resets: usize,
     stale: Vec<String>,
+    /// What each `Reset` said of that.
+    went_back: Vec<bool>,
     /// Since the last `Reset`.
     fresh: usize,
     /// Revision and changes, for every `Apply` with any.
@@ -45,6 +47,7 @@ impl Mirror {
             revision: 0,
             resets: 0,
             stale: Vec::new(),
+            went_back: Vec::new(),
             fresh: 0,
             applied: Vec::new(),
         }
@@ -78,8 +81,9 @@ impl Mirror {
 
     fn apply(&mut self, event: Event) {
         match event {
-            Event::Reset { revision, all } => {
+            Event::Reset { revision, all, went_back } => {
                 self.resets += 1;
+                self.went_back.push(went_back);
                 self.fresh = 0;
                 self.revision = revision;
                 let count = all.len();
@@ -253,6 +257,25 @@ async fn a_killed_etcd_is_stale_until_it_is_back_and_an_empty_one_is_empty() {
     mirror.until_has(&[]).await;
     etcd.ctl(&["put", "/s/hello/3", "10.0.0.3:1"]);
     mirror.until_has(&[("/s/hello/3", "10.0.0.3:1")]).await;
+}
+
+/// The newest revision was followed, not listed: it counts all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_copy_of_the_store_is_known_as_such() {
+    let mut etcd = Etcd::start();
+    etcd.ctl(&["put", "/s/hello/1", "10.0.0.1:1"]);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let snapshot = directory.path().join("snapshot");
+    let mut mirror = mirror(&etcd, &["/s/"]);
+    mirror.until_has(&[("/s/hello/1", "10.0.0.1:1")]).await;
+    etcd.ctl(&["snapshot", "save", snapshot.to_str().expect("a path is text")]);
+    etcd.restart();
+    mirror.until("a second reading", |mirror| mirror.resets == 2).await;
+    etcd.ctl(&["put", "/s/hello/1", "10.0.0.1:2"]);
+    mirror.until_has(&[("/s/hello/1", "10.0.0.1:2")]).await;
+    etcd.restart_from(&snapshot);
+    mirror.until_has(&[("/s/hello/1", "10.0.0.1:1")]).await;
+    assert_eq!(mirror.went_back, [false, false, true]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,7 +29,7 @@ fn entry(service: &str, address: &str) -> Entry {
 }
 
 fn reset(entries: Vec<Entry>) -> Input {
-    Input::Registry(Event::Reset { revision: 1, all: entries })
+    Input::Registry(Event::Reset { revision: 1, all: entries, went_back: false })
 }
 
 fn put(entry: Entry) -> Input {

@@ -154,29 +154,36 @@ impl Source {
         let leased = all.iter().filter(|(entry, _)| entry.leased);
         let leases = leased.map(|(entry, lease)| (entry.key.clone(), *lease)).collect();
         let all: Vec<_> = all.into_iter().map(|(entry, _)| entry).collect();
-        self.note(attempt, all.len(), &Seen { cluster, revision });
+        let went_back = self.note(attempt, all.len(), &Seen { cluster, revision });
         self.seen = Some(Seen { cluster, revision });
-        if self.events.send(Event::Reset { revision, all }).await.is_err() {
+        if self.events.send(Event::Reset { revision, all, went_back }).await.is_err() {
             return Ended::Unheard;
         }
         let follow =
             Follow { ranges: &self.ranges, prefixes: &self.prefixes, events: &self.events };
-        follow.run(&client, revision, leases).await
+        let mut newest = revision;
+        let ended = follow.run(&client, &mut newest, leases).await;
+        self.seen = Some(Seen { cluster, revision: newest });
+        ended
     }
 
-    /// Ends the outage, and says what is unusual.
-    fn note(&mut self, attempt: usize, keys: usize, now: &Seen) {
+    /// Ends the outage, and says whether the store is an older one than before.
+    fn note(&mut self, attempt: usize, keys: usize, now: &Seen) -> bool {
         let endpoint = self.connect.endpoint(attempt);
+        let mut went_back = false;
         if let Some(before) = &self.seen {
             if before.cluster != now.cluster {
                 warn!(endpoint, "etcd is another cluster than before");
+                went_back = true;
             } else if now.revision < before.revision {
                 let (before, now) = (before.revision, now.revision);
                 warn!(endpoint, before, now, "etcd went back to an older state");
+                went_back = true;
             }
         }
         self.outage = None;
         info!(endpoint, revision = now.revision, keys, "following etcd");
+        went_back
     }
 
     /// Tells of trouble, each reason once per outage.

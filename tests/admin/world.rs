@@ -89,7 +89,7 @@ impl World {
     /// One that has read these.
     pub async fn with(all: Vec<Entry>) -> Self {
         let world = Self::start().await;
-        world.say(Event::Reset { revision: 7, all }).await;
+        world.say(Event::Reset { revision: 7, all, went_back: false }).await;
         // The condition is met by a task that watches the catalog.
         world.until(|answer| answer.status == 200, "/readyz").await;
         world

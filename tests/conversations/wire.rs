@@ -80,7 +80,7 @@ impl Balanced {
     pub async fn reset(&mut self, all: &[&str]) {
         let all = all.iter().map(|text| entry(text)).collect();
         let revision = self.next_revision();
-        self.say(Event::Reset { revision, all }).await;
+        self.say(Event::Reset { revision, all, went_back: false }).await;
     }
 
     pub async fn put(&mut self, text: &str) {

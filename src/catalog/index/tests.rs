@@ -49,7 +49,7 @@ fn delete(index: &mut Index, at: &str) -> Touched {
 
 fn reset(index: &mut Index, all: Vec<Entry>) -> Touched {
     let mut touched = Touched::default();
-    index.apply(Event::Reset { revision: 1, all }, Instant::now(), &mut touched);
+    index.apply(Event::Reset { revision: 1, all, went_back: false }, Instant::now(), &mut touched);
     touched
 }
 

@@ -42,7 +42,9 @@ pub(super) struct Follow<'a> {
 }
 
 impl Follow<'_> {
-    pub(super) async fn run(&self, client: &Client, listed: i64, leases: Leases) -> Ended {
+    /// Follows from the revision `applied` on, which it moves on.
+    pub(super) async fn run(&self, client: &Client, applied: &mut i64, leases: Leases) -> Ended {
+        let listed = *applied;
         let mut heard = clock::now();
         let mut stream = match self.open(client, listed).await {
             Ok(stream) => stream,
@@ -50,7 +52,6 @@ impl Follow<'_> {
         };
         let mut batches = Batches::after(listed, leases);
         let mut doubts = Doubts::new(client.lease_client());
-        let mut applied = listed;
         let mut ask = interval(ASK_EVERY);
         ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Counted from a question, not from the last answer: while events wait
@@ -67,7 +68,7 @@ impl Follow<'_> {
                     Err(error) => return lost(error.into()),
                 },
                 changes = doubts.certain() => {
-                    let certain = Event::Apply { revision: applied, changes };
+                    let certain = Event::Apply { revision: *applied, changes };
                     if self.events.send(certain).await.is_err() {
                         return Ended::Unheard;
                     }
@@ -93,15 +94,17 @@ impl Follow<'_> {
             for batch in batches.take(response, self.prefixes) {
                 doubts.note(&batch);
                 let Batch { revision, changes, .. } = batch;
-                applied = applied.max(revision);
-                if self.events.send(Event::Apply { revision, changes }).await.is_err() {
+                // One watcher can be behind another; what is shown never goes back.
+                *applied = revision.max(*applied);
+                let event = Event::Apply { revision: *applied, changes };
+                if self.events.send(event).await.is_err() {
                     return Ended::Unheard;
                 }
             }
             // Its revision is not the answer's own: that may be ahead of events
             // still on their way (see `Batches`).
-            let fresh = || Event::Apply { revision: applied, changes: Vec::new() };
-            if idle && self.events.send(fresh()).await.is_err() {
+            let fresh = Event::Apply { revision: *applied, changes: Vec::new() };
+            if idle && self.events.send(fresh).await.is_err() {
                 return Ended::Unheard;
             }
         }
