@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -56,6 +56,17 @@ pub struct Addresses {
     pub registry: Option<SocketAddr>,
 }
 
+/// The steps of an orderly end.
+#[derive(Default)]
+struct Stages {
+    /// Cancelled: name this balancer to nobody.
+    withdraw: CancellationToken,
+    /// Cancelled: send clients away.
+    drain: CancellationToken,
+    /// Cancelled: everything ends.
+    end: CancellationToken,
+}
+
 /// What could not be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {addr} for {what}: {error}")]
@@ -65,6 +76,10 @@ pub struct BindError {
     error: io::Error,
 }
 
+/// How long clients are kept while the announcement of this balancer is taken
+/// back. With etcd there that is under half a second; without it nobody who asks
+/// for balancers could be told anyway.
+const WITHDRAW_WITHIN: Duration = Duration::from_secs(2);
 /// Clients are sent away over ten seconds at most; this is a little more.
 const DRAIN_WITHIN: Duration = Duration::from_secs(12);
 /// Registry events and resolved names that wait to be taken in: the catalog is
@@ -106,21 +121,27 @@ impl App {
         self.addresses
     }
 
-    /// Runs until `stop`, then drains: first no new clients come, then those
-    /// that are there are sent away, then everything else ends.
+    /// Runs until `stop`, then drains: first nobody is told of this balancer any
+    /// more, then those clients that are there are sent away, then everything
+    /// else ends. Whenever `hurry` is notified, all files are read anew.
     ///
     /// # Errors
     /// When a part died.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Died> {
+    pub async fn run(self, stop: impl Future<Output = ()>, hurry: Arc<Notify>) -> Result<(), Died> {
         let mut tasks = Tasks::default();
-        let (drain, end) = (CancellationToken::new(), CancellationToken::new());
+        let stages = Stages::default();
+        let Stages { withdraw, drain, end } = &stages;
         let connections = TaskTracker::new();
         let catalog = Catalog::with(self.config.rules);
         let readiness = Readiness::new();
         let draining = readiness.condition("shutdown");
-        let announced = self.start(&mut tasks, &catalog, &readiness, &drain, &end, &connections);
+        let announced = self.start(&mut tasks, &catalog, &readiness, &stages, &connections, hurry);
         let stopped = tasks.run_until(stop).await;
         draining.missing("draining");
+        withdraw.cancel();
+        if let Some(withdrawn) = &announced {
+            let _ = tokio::time::timeout(WITHDRAW_WITHIN, withdrawn.cancelled()).await;
+        }
         drain.cancel();
         connections.close();
         if tokio::time::timeout(DRAIN_WITHIN, connections.wait()).await.is_err() {
@@ -142,15 +163,16 @@ impl App {
         tasks: &mut Tasks,
         catalog: &Catalog,
         readiness: &Readiness,
-        drain: &CancellationToken,
-        end: &CancellationToken,
+        Stages { withdraw, drain, end }: &Stages,
         connections: &TaskTracker,
+        hurry: Arc<Notify>,
     ) -> Option<CancellationToken> {
         let started = Instant::now();
         let counters: Arc<Counters> = Arc::default();
         let ledger = Arc::default();
         let (inputs_tx, inputs_rx) = mpsc::channel(INPUTS);
         let zone = self.config.balancer.zone.clone();
+        tasks.spawn("files", self.config.reloadables().run(hurry, counters.clone()));
 
         if let Some(dir) = &self.config.state_dir {
             let prefixes = self.config.prefixes.iter().map(|prefix| prefix.path.clone());
@@ -237,10 +259,10 @@ impl App {
             Some((connect, own)) => {
                 let (balancers_tx, balancers_rx) = watch::channel(Arc::from([own.clone()]));
                 let options = replica::Options { connect, zone: zone.clone(), own };
-                let (drain, withdrawn) = (drain.clone(), CancellationToken::new());
+                let (withdraw, withdrawn) = (withdraw.clone(), CancellationToken::new());
                 let done = withdrawn.clone();
                 tasks.spawn("replica", async move {
-                    replica::run(options, balancers_tx, drain.cancelled()).await;
+                    replica::run(options, balancers_tx, withdraw.cancelled()).await;
                     done.cancel();
                 });
                 (dns::Advertised::Known(balancers_rx), Some(withdrawn))

@@ -6,13 +6,15 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balancer::{Settings, WhenEmpty};
 use crate::catalog::Rules;
 use crate::model::{Host, HostPort, Zone};
-use crate::registry::etcd::Connect;
+use crate::registry::etcd::{Connect, Credentials};
 use crate::registry::record::Prefix;
+use crate::reload::{Reloadables, Reloading};
 use etcd_args::EtcdArgs;
 use fault_args::FaultArgs;
 
@@ -122,7 +124,7 @@ pub struct Config {
     /// Where the last good lists are kept for the next start.
     pub state_dir: Option<PathBuf>,
     /// How gRPC clients are met.
-    pub tls: Option<tokio_rustls::TlsAcceptor>,
+    pub tls: Option<Reloading<Arc<tokio_rustls::rustls::ServerConfig>>>,
 }
 
 /// Where the registrations are.
@@ -161,7 +163,7 @@ impl ServeArgs {
         let when_empty = self.when_empty(all);
         let report_interval = self.report_interval(all);
         let rules = self.faults.validate(all);
-        let tls = tls::acceptor(
+        let tls = tls::server(
             self.tls_cert.as_deref(),
             self.tls_key.as_deref(),
             self.tls_client_ca.as_deref(),
@@ -247,6 +249,27 @@ impl ServeArgs {
         }
         problems.push(format!("--report-interval: {text:?} is neither 0s nor from 1s to 1day"));
         None
+    }
+}
+
+impl Config {
+    /// What is read anew while the balancer runs.
+    #[must_use]
+    pub fn reloadables(&self) -> Reloadables {
+        let mut all = Reloadables::default();
+        if let Some(tls) = &self.tls {
+            all.add(tls);
+        }
+        if let Registry::Etcd(connect) = &self.registry {
+            let Credentials { user, tls } = connect.credentials();
+            if let Some((_, password)) = user {
+                all.add(password);
+            }
+            if let Some(tls) = tls {
+                all.add(tls);
+            }
+        }
+        all
     }
 }
 

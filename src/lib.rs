@@ -18,6 +18,7 @@ pub mod policy;
 pub mod readiness;
 pub mod register;
 pub mod registry;
+pub mod reload;
 pub mod replica;
 pub mod seed;
 pub mod serve;

@@ -17,12 +17,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use crate::balancer::{Balancer, PATH};
 use crate::http2::{Answer, Connection, Incoming, Leave};
+use crate::reload::Reloading;
 use crate::telemetry::Counters;
 
 mod body;
@@ -48,8 +50,8 @@ pub struct Services {
 pub struct Server {
     /// What is served.
     pub services: Services,
-    /// With TLS, or without.
-    pub tls: Option<TlsAcceptor>,
+    /// With TLS, or without. A handshake is made with the newest certificate.
+    pub tls: Option<Reloading<Arc<ServerConfig>>>,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// Owns the tasks of connections and streams.
@@ -145,7 +147,8 @@ impl Server {
         match &self.tls {
             None => Either::Left(self.speak(stream, peer, origin, leave)),
             Some(tls) => {
-                let (server, leave, accept) = (self.clone(), leave.clone(), tls.accept(stream));
+                let accept = TlsAcceptor::from(tls.value()).accept(stream);
+                let (server, leave) = (self.clone(), leave.clone());
                 let handshake = async move { server.handshake(accept, peer, origin, &leave).await };
                 Either::Right(Box::pin(handshake))
             }

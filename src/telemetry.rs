@@ -5,8 +5,8 @@
 //! need not know each other.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::load::Calls;
@@ -57,6 +57,27 @@ pub struct Counters {
     pub states_saved: Counter,
     /// Times the state could not be saved.
     pub states_failed: Counter,
+    /// Certificates, keys and passwords that are read from files.
+    pub credentials: Credentials,
+}
+
+/// The credentials as they are now.
+#[derive(Debug, Default)]
+pub struct Credentials(Mutex<Vec<Credential>>);
+
+/// What is read from files of one use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// What it is used for, in one word.
+    pub used_for: &'static str,
+    /// When the certificates in it end, in seconds since 1970, each with its use.
+    pub expiries: Vec<(&'static str, i64)>,
+    /// Whether the files as they are now cannot be used, so that former ones are.
+    pub broken: bool,
+    /// How often it was read anew because the files changed.
+    pub reloads: u64,
+    /// How often changed files could not be used.
+    pub failures: u64,
 }
 
 /// One BalanceLoad stream as shown to people.
@@ -88,6 +109,19 @@ pub struct ClientView {
 
 /// Every BalanceLoad stream that is open, for those who show them.
 pub type ListClients = Arc<dyn Fn() -> Vec<ClientView> + Send + Sync>;
+
+impl Credentials {
+    /// All of them.
+    pub fn set(&self, all: Vec<Credential>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = all;
+    }
+
+    /// As last set.
+    #[must_use]
+    pub fn all(&self) -> Vec<Credential> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
 
 impl Counter {
     /// One more.

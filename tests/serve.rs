@@ -1,6 +1,10 @@
 //! `lookaside serve` as an operator meets it: starting, stopping, saying what
 //! is wrong, and what real etcds' good and bad keys become.
 
+#[path = "serve/credentials.rs"]
+mod credentials;
+#[path = "serve/ending.rs"]
+mod ending;
 mod support;
 
 use std::io::{Read, Write};

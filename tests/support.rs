@@ -11,6 +11,7 @@ pub mod core;
 pub mod crowd;
 pub mod etcd;
 pub mod go;
+pub mod grpc_proxy;
 pub mod java;
 pub mod language;
 pub mod lookaside;

@@ -20,7 +20,7 @@ use super::State;
 use super::api::Problem;
 use crate::load::Calls;
 use crate::model::ClientKind;
-use crate::telemetry::Counters;
+use crate::telemetry::{Counters, Credential};
 
 /// What `prometheus_client` writes: its text ends with `# EOF`.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -109,7 +109,8 @@ impl Collector for Scrape {
             let mut family = page.family(name, help, MetricType::Counter)?;
             counter(&mut family, total(&self.0.counters))?;
         }
-        self.calls(&mut page)
+        self.calls(&mut page)?;
+        credentials(&self.0.counters.credentials.all(), &mut page)
     }
 }
 
@@ -209,6 +210,31 @@ impl fmt::Debug for Scrape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Scrape")
     }
+}
+
+/// Certificates, keys and passwords that are read from files.
+fn credentials(all: &[Credential], page: &mut Page<'_>) -> fmt::Result {
+    let help = "When a certificate ends, as seconds since 1970: the first of its file";
+    let mut family = page.family("certificate_expiry_seconds", help, MetricType::Gauge)?;
+    for (used_for, end) in all.iter().flat_map(|one| &one.expiries) {
+        family.encode_family(&[("use", *used_for)])?.encode_gauge(end)?;
+    }
+    let help = "Whether changed files cannot be used, so that the former are: the log says why";
+    let mut family = page.family("credentials_broken", help, MetricType::Gauge)?;
+    for one in all {
+        family.encode_family(&[("use", one.used_for)])?.encode_gauge(&flag(one.broken))?;
+    }
+    let help = "Times that files were read anew because they changed";
+    let mut family = page.family("credential_reloads", help, MetricType::Counter)?;
+    for one in all {
+        counter(&mut family.encode_family(&[("use", one.used_for)])?, one.reloads)?;
+    }
+    let help = "Times that changed files could not be used";
+    let mut family = page.family("credential_failures", help, MetricType::Counter)?;
+    for one in all {
+        counter(&mut family.encode_family(&[("use", one.used_for)])?, one.failures)?;
+    }
+    Ok(())
 }
 
 fn counter(encoder: &mut MetricEncoder<'_>, total: u64) -> fmt::Result {

@@ -78,7 +78,7 @@ async fn demo(args: &DemoArgs) -> Result<(), AnyError> {
     let addresses = app.addresses();
     println!("{addresses}");
     let (stop_tx, stop_rx) = oneshot::channel::<()>();
-    let running = tokio::spawn(app.run(async { drop(stop_rx.await) }));
+    let running = tokio::spawn(app.run(async { drop(stop_rx.await) }, Arc::default()));
     introduce(&addresses);
     let connect = connect(&addresses)?;
     let story = tell(&connect, args.seconds);

@@ -1,13 +1,17 @@
 //! `lookaside serve`: runs the balancer until it is told to stop.
 //!
 //! In: settings, signals. Out: one line that names the bound addresses, and an
-//! exit code. The first signal drains, the second aborts.
+//! exit code. The first signal to stop drains, the second aborts; SIGHUP has all
+//! files read anew that flags name.
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
 
 use super::bad;
-use super::signals::StopSignals;
+use super::signals::{self, StopSignals};
 use crate::app::App;
 use crate::config::ServeArgs;
 
@@ -18,9 +22,9 @@ pub async fn run(args: &ServeArgs) -> ExitCode {
         Err(problems) => return bad(&problems),
     };
     // Before anything runs, so that no signal is missed.
-    let mut stop = match StopSignals::new() {
-        Ok(stop) => stop,
-        Err(error) => return fail(&error),
+    let (mut stop, mut hangup) = match (StopSignals::new(), signals::hangup()) {
+        (Ok(stop), Ok(hangup)) => (stop, hangup),
+        (Err(error), _) | (_, Err(error)) => return fail(&error),
     };
     let app = match App::bind(config).await {
         Ok(app) => app,
@@ -28,18 +32,27 @@ pub async fn run(args: &ServeArgs) -> ExitCode {
     };
     let _ = writeln!(std::io::stdout(), "{}", app.addresses());
     let (drain_tx, drain_rx) = tokio::sync::oneshot::channel();
-    let signals = async {
+    let hurry = Arc::new(Notify::new());
+    let hangups = async {
+        loop {
+            hangup.recv().await;
+            hurry.notify_one();
+        }
+    };
+    let stops = async {
         stop.next().await;
         tracing::info!("told to stop: draining");
         let _ = drain_tx.send(());
         stop.next().await;
     };
     tokio::select! {
-        ended = app.run(async { let _ = drain_rx.await; }) => match ended {
+        () = hangups => ExitCode::FAILURE,
+        () = signals::reap_orphans() => ExitCode::FAILURE,
+        ended = app.run(async { let _ = drain_rx.await; }, hurry.clone()) => match ended {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         },
-        () = signals => {
+        () = stops => {
             tracing::warn!("told to stop again: aborting");
             ExitCode::FAILURE
         }

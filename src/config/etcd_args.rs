@@ -3,15 +3,17 @@
 //! In: text from flags and environment, files they name. Out: a [`Connect`], or
 //! every problem there is. Reads files, connects to nothing, shows no password.
 
-use std::fs;
+use std::fmt;
 
-use crate::registry::etcd::{Connect, Tls};
+use crate::registry::etcd::{Connect, Credentials, Tls};
+use crate::reload::{File, Made, Reloading, expiry};
 
-/// How etcd is reached.
-#[derive(Debug, Clone, Default, clap::Args)]
+/// How etcd is reached. The files are read again whenever they change.
+#[derive(Clone, Default, clap::Args)]
 pub struct EtcdArgs {
     /// etcd's endpoints, separated by commas
-    #[arg(long, value_name = "URL[,URL…]", env = "LOOKASIDE_ETCD")]
+    // Whoever writes a password into it shall not find it in the help.
+    #[arg(long, value_name = "URL[,URL…]", env = "LOOKASIDE_ETCD", hide_env_values = true)]
     pub etcd: Option<String>,
     /// The user to log in as
     #[arg(long, value_name = "USER", env = "LOOKASIDE_ETCD_USER")]
@@ -19,7 +21,7 @@ pub struct EtcdArgs {
     /// A file whose first line is the user's password
     #[arg(long, value_name = "FILE", env = "LOOKASIDE_ETCD_PASSWORD_FILE")]
     pub etcd_password_file: Option<String>,
-    /// The certificate authority that signed etcd's certificate, in PEM
+    /// The certificate authority that signed etcd's certificate, in PEM [default: the system's]
     #[arg(long, value_name = "FILE", env = "LOOKASIDE_ETCD_CA")]
     pub etcd_ca: Option<String>,
     /// Our certificate, where etcd wants one, in PEM
@@ -46,7 +48,12 @@ impl EtcdArgs {
             return None;
         };
         let endpoints: Vec<&str> = etcd.split(',').collect();
-        match Connect::new(&endpoints, user, tls.as_ref()) {
+        let connect = Connect::with(&endpoints, Credentials { user, tls });
+        let connect = connect.and_then(|connect| match connect.check_roots() {
+            Ok(()) => Ok(connect),
+            Err(error) => Err(vec![error]),
+        });
+        match connect {
             Ok(connect) => (problems.len() == before).then_some(connect),
             Err(errors) => {
                 problems.extend(errors.iter().map(|error| format!("--etcd: {error}")));
@@ -55,20 +62,26 @@ impl EtcdArgs {
         }
     }
 
-    fn user(&self, problems: &mut Vec<String>) -> Option<(String, String)> {
+    fn user(&self, problems: &mut Vec<String>) -> Option<(String, Reloading<String>)> {
+        const FLAG: &str = "--etcd-password-file";
         match (&self.etcd_user, &self.etcd_password_file) {
-            (Some(user), Some(file)) => {
+            (Some(user), Some(path)) => {
                 if user.is_empty() {
                     problems.push("--etcd-user is empty".into());
                 }
-                let text = read("--etcd-password-file", file, problems)?;
-                let text = String::from_utf8_lossy(&text);
-                let password = text.lines().next().unwrap_or_default();
-                if password.is_empty() {
-                    problems
-                        .push(format!("--etcd-password-file: {file:?} begins with no password"));
-                }
-                Some((user.clone(), password.to_owned()))
+                let files = vec![File { flag: FLAG, path: path.into() }];
+                let path = path.clone();
+                let password = Reloading::open("etcd_password", files, move |contents| {
+                    let text = String::from_utf8_lossy(&contents[0]);
+                    match text.lines().next() {
+                        None | Some("") => {
+                            Err(vec![format!("{FLAG}: {path:?} begins with no password")])
+                        }
+                        Some(line) => Ok(Made { value: line.to_owned(), expiries: Vec::new() }),
+                    }
+                });
+                let password = password.map_err(|found| problems.extend(found)).ok()?;
+                Some((user.clone(), password))
             }
             (Some(_), None) => {
                 problems.push("--etcd-user needs --etcd-password-file".into());
@@ -82,40 +95,51 @@ impl EtcdArgs {
         }
     }
 
-    fn tls(&self, problems: &mut Vec<String>) -> Option<Tls> {
-        let mut read = |flag, file: &Option<String>| {
-            file.as_ref().map(|file| read(flag, file, problems).unwrap_or_default())
-        };
-        let ca = read("--etcd-ca", &self.etcd_ca);
-        let certificate = read("--etcd-cert", &self.etcd_cert);
-        let key = read("--etcd-key", &self.etcd_key);
-        if certificate.is_some() != key.is_some() {
+    fn tls(&self, problems: &mut Vec<String>) -> Option<Reloading<Tls>> {
+        if self.etcd_cert.is_some() != self.etcd_key.is_some() {
             problems.push("--etcd-cert and --etcd-key need each other".into());
         }
-        let identity = certificate.zip(key);
-        match (ca, identity) {
-            // A file that cannot be read is a problem of its own.
-            (Some(ca), _) if ca.is_empty() => None,
-            (Some(ca), identity) => Some(Tls { ca, identity }),
-            (None, Some(_)) => {
-                problems.push("--etcd-cert needs --etcd-ca".into());
-                None
-            }
-            (None, None) => None,
+        let named = [
+            ("--etcd-ca", &self.etcd_ca),
+            ("--etcd-cert", &self.etcd_cert),
+            ("--etcd-key", &self.etcd_key),
+        ];
+        let file = |(flag, path): (&'static str, &Option<String>)| {
+            path.as_ref().map(|path| File { flag, path: path.into() })
+        };
+        let files: Vec<File> = named.into_iter().filter_map(file).collect();
+        if files.is_empty() {
+            return None;
         }
+        let (ca, identity) = (self.etcd_ca.is_some(), self.etcd_cert.is_some());
+        let flags = files.iter().map(|file| file.flag).collect::<Vec<_>>().join(", ");
+        let tls = Reloading::open("etcd", files, move |contents| {
+            let mut contents = contents.iter().cloned();
+            let ca = if ca { contents.next().unwrap_or_default() } else { Vec::new() };
+            let identity = if identity { contents.next().zip(contents.next()) } else { None };
+            let value = Tls { ca, identity };
+            value.check().map_err(|error| vec![format!("{flags}: {error}")])?;
+            let ends = [
+                ("etcd_ca", expiry(&value.ca)),
+                ("etcd", value.identity.as_ref().and_then(|(cert, _)| expiry(cert))),
+            ];
+            let ends = ends.into_iter().filter_map(|(used_for, end)| Some((used_for, end?)));
+            Ok(Made { expiries: ends.collect(), value })
+        });
+        tls.map_err(|found| problems.extend(found)).ok()
     }
 }
 
-fn read(flag: &str, file: &str, problems: &mut Vec<String>) -> Option<Vec<u8>> {
-    match fs::read(file) {
-        Ok(bytes) if bytes.is_empty() => {
-            problems.push(format!("{flag}: {file:?} is empty"));
-            None
-        }
-        Ok(bytes) => Some(bytes),
-        Err(error) => {
-            problems.push(format!("{flag}: cannot read {file:?}: {error}"));
-            None
-        }
+impl fmt::Debug for EtcdArgs {
+    /// Without the endpoints, in which somebody may have written a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { etcd: _, etcd_user, etcd_password_file, etcd_ca, etcd_cert, etcd_key } = self;
+        f.debug_struct("EtcdArgs")
+            .field("etcd_user", etcd_user)
+            .field("etcd_password_file", etcd_password_file)
+            .field("etcd_ca", etcd_ca)
+            .field("etcd_cert", etcd_cert)
+            .field("etcd_key", etcd_key)
+            .finish_non_exhaustive()
     }
 }

@@ -1,22 +1,24 @@
 //! How gRPC clients are met: TLS from PEM files.
 //!
-//! In: the files that settings name. Out: an acceptor, or every problem.
+//! In: the files that settings name. Out: what is shown to clients, made anew when
+//! the files change, or every problem.
 
 use std::sync::Arc;
 
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto::ring};
 
+use crate::reload::{File, Made, Reloading, expiry};
+
 /// `None` without certificate and key, or where there are problems.
-pub(super) fn acceptor(
+pub(super) fn server(
     cert: Option<&str>,
     key: Option<&str>,
     client_ca: Option<&str>,
     problems: &mut Vec<String>,
-) -> Option<TlsAcceptor> {
+) -> Option<Reloading<Arc<ServerConfig>>> {
     let (cert, key) = match (cert, key) {
         (Some(cert), Some(key)) => (cert, key),
         (None, None) => {
@@ -30,43 +32,62 @@ pub(super) fn acceptor(
             return None;
         }
     };
-    let chain = certificates("--tls-cert", cert, problems);
-    let key = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| problems.push(format!("--tls-key: cannot read {key:?}: {error}")))
+    let named = [
+        Some(("--tls-cert", cert)),
+        Some(("--tls-key", key)),
+        client_ca.map(|file| ("--tls-client-ca", file)),
+    ];
+    let file = |(flag, path): (&'static str, &str)| File { flag, path: path.into() };
+    let files: Vec<File> = named.into_iter().flatten().map(file).collect();
+    let known = files.clone();
+    let server = Reloading::open("serve", files, move |contents| make(&known, contents));
+    server.map_err(|found| problems.extend(found)).ok()
+}
+
+/// From certificate, key and perhaps the clients' authority, in this order.
+fn make(files: &[File], contents: &[Vec<u8>]) -> Result<Made<Arc<ServerConfig>>, Vec<String>> {
+    let mut problems = Vec::new();
+    let chain = certificates(&files[0], &contents[0], &mut problems);
+    let key = PrivateKeyDer::from_pem_slice(&contents[1])
+        .map_err(|error| problems.push(cannot_read(&files[1], &error)))
         .ok();
-    let clients = client_ca.map(|file| certificates("--tls-client-ca", file, problems));
-    let (chain, key) = (chain?, key?);
-    let clients = match clients {
-        None => None,
-        Some(certificates) => Some(certificates?),
+    let clients = contents.get(2).map(|pem| certificates(&files[2], pem, &mut problems));
+    let (Some(chain), Some(key), true) = (chain, key, problems.is_empty()) else {
+        return Err(problems);
     };
-    match config(chain, key, clients) {
-        Ok(config) => Some(TlsAcceptor::from(Arc::new(config))),
+    let value = config(chain, key, clients.flatten()).map_err(|error| {
+        let flags: Vec<_> = files.iter().map(|file| file.flag).collect();
+        vec![format!("{}: {error}", flags.join(", "))]
+    })?;
+    let ends = [
+        ("serve", expiry(&contents[0])),
+        ("client_ca", contents.get(2).and_then(|pem| expiry(pem))),
+    ];
+    let ends = ends.into_iter().filter_map(|(used_for, end)| Some((used_for, end?)));
+    Ok(Made { value: Arc::new(value), expiries: ends.collect() })
+}
+
+fn certificates(
+    file: &File,
+    pem: &[u8],
+    problems: &mut Vec<String>,
+) -> Option<Vec<CertificateDer<'static>>> {
+    match CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>() {
+        Ok(all) if all.is_empty() => {
+            let File { flag, path } = file;
+            problems.push(format!("{flag}: {path:?} holds no certificate in PEM"));
+            None
+        }
+        Ok(all) => Some(all),
         Err(error) => {
-            problems.push(format!("--tls-cert, --tls-key, --tls-client-ca: {error}"));
+            problems.push(cannot_read(file, &error));
             None
         }
     }
 }
 
-fn certificates(
-    flag: &str,
-    file: &str,
-    problems: &mut Vec<String>,
-) -> Option<Vec<CertificateDer<'static>>> {
-    let read =
-        CertificateDer::pem_file_iter(file).and_then(|all| all.collect::<Result<Vec<_>, _>>());
-    match read {
-        Ok(all) if all.is_empty() => {
-            problems.push(format!("{flag}: {file:?} holds no certificate in PEM"));
-            None
-        }
-        Ok(all) => Some(all),
-        Err(error) => {
-            problems.push(format!("{flag}: cannot read {file:?}: {error}"));
-            None
-        }
-    }
+fn cannot_read(File { flag, path }: &File, error: &dyn std::fmt::Display) -> String {
+    format!("{flag}: cannot read {path:?}: {error}")
 }
 
 fn config(

@@ -8,9 +8,13 @@ mod backoff;
 mod batch;
 mod connect;
 mod doubt;
+mod endpoint;
 mod follow;
 mod list;
 mod prefixes;
+mod tls;
+mod told;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,12 +25,14 @@ use tracing::{info, warn};
 
 pub use backoff::backoff;
 pub use connect::{
-    CALL_TIMEOUT, Connect, ConnectError, Dial, Dialed, Duplex, Tls, Trouble, bounded,
+    CALL_TIMEOUT, Connect, ConnectError, Credentials, Dial, Dialed, Duplex, Trouble, bounded,
 };
+pub use tls::Tls;
 
-use self::follow::{Ended, Follow};
+use self::follow::{Ended, Follow, Loss};
 use self::list::{Listing, list};
 use self::prefixes::{Prefixes, Range};
+use self::told::Told;
 use super::Event;
 use super::record::Prefix;
 use crate::{clock, seed};
@@ -41,15 +47,15 @@ pub struct Options {
     pub prefixes: Vec<Prefix>,
 }
 
-/// A time in which etcd was not heard, as far as it was told to others.
+/// A time in which etcd was not heard.
 struct Outage {
     since: Instant,
-    /// Each is told once: members of a cluster can fail for different reasons,
+    /// Each is sent once: members of a cluster can fail for different reasons,
     /// in turn, for hours.
     reasons: Vec<String>,
 }
 
-/// The store as last read.
+/// The store as last read and followed.
 struct Seen {
     cluster: u64,
     revision: i64,
@@ -62,9 +68,10 @@ struct Source {
     events: mpsc::Sender<Event>,
     outage: Option<Outage>,
     seen: Option<Seen>,
+    told: Told,
 }
 
-/// How many reasons of one outage are told.
+/// How many reasons of one outage are sent.
 const REASONS_MAX: usize = 8;
 /// From then on the pauses grow no longer: to 1.6 s. Balancers are few, unlike
 /// registrants, and whoever mends etcd waits for them.
@@ -81,6 +88,7 @@ pub async fn run(options: Options, events: mpsc::Sender<Event>) {
         events,
         outage: Some(Outage { since: clock::now(), reasons: Vec::new() }),
         seen: None,
+        told: Told::default(),
     };
     let unheard = source.events.clone();
     tokio::select! {
@@ -121,13 +129,13 @@ impl Source {
         let mut failures = 0;
         loop {
             let started = clock::now();
-            let (heard, trouble) = match self.session(attempt).await {
-                Ended::Unheard => return,
-                Ended::Lost { heard, trouble } => (heard, trouble),
+            let (loss, listed) = match self.session(attempt).await {
+                (Ended::Unheard, _) => return,
+                (Ended::Lost(loss), listed) => (loss, listed),
             };
             // A watch that lasted was a success, one that broke at once was not.
-            failures = if heard - started > backoff::LONGEST { 1 } else { failures + 1 };
-            if self.tell(attempt, heard, trouble).await.is_err() {
+            failures = if loss.heard - started > backoff::LONGEST { 1 } else { failures + 1 };
+            if self.tell(attempt, loss, listed).await.is_err() {
                 return;
             }
             attempt += 1;
@@ -135,20 +143,23 @@ impl Source {
         }
     }
 
-    /// Lists and follows at one endpoint until that fails.
-    async fn session(&mut self, attempt: usize) -> Ended {
+    /// Lists and follows at one endpoint until that fails. Whether it came to
+    /// follow, too.
+    async fn session(&mut self, attempt: usize) -> (Ended, bool) {
         let begun = clock::now();
         let listing = async {
-            let client = self.connect.client(attempt).await?;
+            let (client, credentials) = self.connect.client_and_credentials(attempt).await?;
             let prefixes = self.prefixes.clone();
             let entry =
                 move |key: &[u8], value: &[u8], lease| (prefixes.entry(key, value, lease), lease);
             let listing = list(&client, &self.ranges, entry).await?;
-            Ok((client, listing))
+            Ok((client, credentials, listing))
         };
-        let (client, listing) = match listing.await {
+        let (client, credentials, listing) = match listing.await {
             Ok(found) => found,
-            Err(trouble) => return Ended::Lost { heard: begun, trouble },
+            Err(trouble) => {
+                return (Ended::Lost(Loss { heard: begun, silent: false, trouble }), false);
+            }
         };
         let Listing { revision, cluster, all } = listing;
         let leased = all.iter().filter(|(entry, _)| entry.leased);
@@ -157,45 +168,60 @@ impl Source {
         let went_back = self.note(attempt, all.len(), &Seen { cluster, revision });
         self.seen = Some(Seen { cluster, revision });
         if self.events.send(Event::Reset { revision, all, went_back }).await.is_err() {
-            return Ended::Unheard;
+            return (Ended::Unheard, true);
         }
-        let follow =
-            Follow { ranges: &self.ranges, prefixes: &self.prefixes, events: &self.events };
+        let follow = Follow {
+            connect: &self.connect,
+            ranges: &self.ranges,
+            prefixes: &self.prefixes,
+            events: &self.events,
+            cluster,
+            credentials,
+        };
         let mut newest = revision;
         let ended = follow.run(&client, &mut newest, leases).await;
         self.seen = Some(Seen { cluster, revision: newest });
-        ended
+        (ended, true)
     }
 
     /// Ends the outage, and says whether the store is an older one than before.
     fn note(&mut self, attempt: usize, keys: usize, now: &Seen) -> bool {
         let endpoint = self.connect.endpoint(attempt);
-        let mut went_back = false;
-        if let Some(before) = &self.seen {
-            if before.cluster != now.cluster {
-                warn!(endpoint, "etcd is another cluster than before");
-                went_back = true;
-            } else if now.revision < before.revision {
-                let (before, now) = (before.revision, now.revision);
-                warn!(endpoint, before, now, "etcd went back to an older state");
-                went_back = true;
-            }
+        let told = self.outage.take().filter(|outage| !outage.reasons.is_empty());
+        let long = told.is_some_and(|outage| clock::now() - outage.since > backoff::LONGEST);
+        let due = self.told.due("following", clock::now());
+        if let Some(times) = due.or(long.then_some(1)) {
+            info!(endpoint, revision = now.revision, keys, times, "following etcd");
         }
-        self.outage = None;
-        info!(endpoint, revision = now.revision, keys, "following etcd");
-        went_back
+        let Some(before) = &self.seen else { return false };
+        let foreign = before.cluster != now.cluster;
+        let older = now.revision < before.revision;
+        let (before, now) = (before.revision, now.revision);
+        if foreign && let Some(times) = self.told.due("foreign", clock::now()) {
+            warn!(endpoint, times, "etcd is another cluster than before");
+        } else if older && let Some(times) = self.told.due("older", clock::now()) {
+            warn!(endpoint, before, now, times, "etcd went back to an older state");
+        }
+        foreign || older
     }
 
-    /// Tells of trouble, each reason once per outage.
-    async fn tell(&mut self, attempt: usize, heard: Instant, trouble: Trouble) -> Result<(), ()> {
+    /// Tells of trouble. Whoever was listed a moment ago and said that something
+    /// is wrong, instead of falling silent, is stale only if it cannot be listed
+    /// again: else every compaction, and every server that takes its watches
+    /// back, would be an outage.
+    async fn tell(&mut self, attempt: usize, loss: Loss, listed: bool) -> Result<(), ()> {
+        let Loss { heard, silent, trouble: Trouble(reason) } = loss;
+        if let Some(times) = self.told.due(&reason, clock::now()) {
+            let endpoint = self.connect.endpoint(attempt);
+            warn!(endpoint, reason, times, "etcd is not heard");
+        }
         let new = || Outage { since: heard, reasons: Vec::new() };
         let outage = self.outage.get_or_insert_with(new);
-        let Trouble(reason) = trouble;
-        if outage.reasons.len() >= REASONS_MAX || outage.reasons.contains(&reason) {
+        let known = outage.reasons.len() >= REASONS_MAX || outage.reasons.contains(&reason);
+        if known || (listed && !silent) {
             return Ok(());
         }
         outage.reasons.push(reason.clone());
-        warn!(endpoint = self.connect.endpoint(attempt), reason, "etcd is not heard");
         let stale = Event::Stale { since: outage.since, reason };
         self.events.send(stale).await.map_err(|_| ())
     }

@@ -1,6 +1,6 @@
 //! Real etcds that form one cluster on loopback, with TLS if wanted.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -53,7 +53,7 @@ impl Cluster {
         let size = networks.len();
         for _ in 0..10 {
             let data = TempDir::new().expect("a temporary directory");
-            let certificates = tls.then(|| Certificates::new(&data));
+            let certificates = tls.then(|| Certificates::new(data.path()));
             let member = |(host, network): &(String, Option<String>)| Member {
                 host: host.clone(),
                 network: network.clone(),
@@ -207,7 +207,15 @@ impl Drop for Cluster {
 }
 
 impl Certificates {
-    fn new(directory: &TempDir) -> Self {
+    pub fn new(directory: &Path) -> Self {
+        let path = |name| directory.join(name);
+        let files = Self { ca: path("ca.pem"), cert: path("cert.pem"), key: path("key.pem") };
+        files.renew();
+        files
+    }
+
+    /// All of them anew, in the same files.
+    pub fn renew(&self) {
         use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
         let authority_key = KeyPair::generate().expect("a key");
         let mut authority = CertificateParams::new(vec![]).expect("parameters");
@@ -217,15 +225,9 @@ impl Certificates {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
         let cert_pem = params.signed_by(&key, &issuer).expect("a certificate").pem();
-        let write = |name: &str, text: &str| {
-            let path = directory.path().join(name);
-            std::fs::write(&path, text).expect("a temporary file");
-            path
-        };
-        Self {
-            ca: write("ca.pem", &ca_pem),
-            cert: write("cert.pem", &cert_pem),
-            key: write("key.pem", &key.serialize_pem()),
-        }
+        let write = |path: &Path, text: &str| std::fs::write(path, text).expect("a file");
+        write(&self.ca, &ca_pem);
+        write(&self.cert, &cert_pem);
+        write(&self.key, &key.serialize_pem());
     }
 }

@@ -1,4 +1,5 @@
-//! A way to a server that can be cut and mended.
+//! A way to a server that can be cut and mended, and that can forget
+//! connections as balancers and firewalls do.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,8 +12,26 @@ use tokio::sync::watch;
 /// Passes connections on as long as it is whole.
 pub struct Proxy {
     address: SocketAddr,
-    whole_tx: watch::Sender<bool>,
+    way_tx: watch::Sender<Way>,
     passed: Arc<AtomicUsize>,
+}
+
+#[derive(Clone, Copy)]
+struct Way {
+    whole: bool,
+    /// Connections from before are no longer passed on.
+    forgot: Forgot,
+    /// How often that happened.
+    times: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Forgot {
+    Nothing,
+    /// They stay open, and nothing comes through.
+    Silently,
+    /// They end with a reset.
+    ByReset,
 }
 
 impl Proxy {
@@ -20,27 +39,19 @@ impl Proxy {
     pub async fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
-        let (whole_tx, whole_rx) = watch::channel(true);
+        let (way_tx, way_rx) =
+            watch::channel(Way { whole: true, forgot: Forgot::Nothing, times: 0 });
         let passed = Arc::new(AtomicUsize::new(0));
         let counter = passed.clone();
         tokio::spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
-                if !*whole_rx.borrow() {
-                    continue;
+            while let Ok((near, _)) = listener.accept().await {
+                let way = *way_rx.borrow();
+                if way.whole {
+                    tokio::spawn(pass(near, port, way.times, way_rx.clone(), counter.clone()));
                 }
-                let mut whole_rx = whole_rx.clone();
-                let counter = counter.clone();
-                tokio::spawn(async move {
-                    let Ok(mut far) = TcpStream::connect(("127.0.0.1", port)).await else { return };
-                    counter.fetch_add(1, Ordering::SeqCst);
-                    tokio::select! {
-                        _ = copy_bidirectional(&mut near, &mut far) => {}
-                        _ = whole_rx.wait_for(|whole| !whole) => {}
-                    }
-                });
             }
         });
-        Self { address, whole_tx, passed }
+        Self { address, way_tx, passed }
     }
 
     pub fn url(&self) -> String {
@@ -49,15 +60,54 @@ impl Proxy {
 
     /// Ends every connection, and every new one at once.
     pub fn cut(&self) {
-        self.whole_tx.send_replace(false);
+        self.way_tx.send_modify(|way| way.whole = false);
     }
 
     pub fn mend(&self) {
-        self.whole_tx.send_replace(true);
+        self.way_tx.send_modify(|way| way.whole = true);
+    }
+
+    /// Lets nothing more through on the connections there are, and says nothing.
+    pub fn forget_silently(&self) {
+        self.forget(Forgot::Silently);
+    }
+
+    /// Resets the connections there are.
+    pub fn forget_by_reset(&self) {
+        self.forget(Forgot::ByReset);
+    }
+
+    fn forget(&self, forgot: Forgot) {
+        self.way_tx.send_modify(|way| {
+            way.forgot = forgot;
+            way.times += 1;
+        });
     }
 
     /// How many connections it has passed on so far.
     pub fn passed(&self) -> usize {
         self.passed.load(Ordering::SeqCst)
+    }
+}
+
+async fn pass(
+    mut near: TcpStream,
+    port: u16,
+    times: usize,
+    mut way_rx: watch::Receiver<Way>,
+    counter: Arc<AtomicUsize>,
+) {
+    let Ok(mut far) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+    counter.fetch_add(1, Ordering::SeqCst);
+    let way = tokio::select! {
+        _ = copy_bidirectional(&mut near, &mut far) => return,
+        way = way_rx.wait_for(|way| !way.whole || way.times > times) => way.map(|way| *way),
+    };
+    match way {
+        Ok(Way { whole: true, forgot: Forgot::Silently, .. }) => std::future::pending().await,
+        Ok(Way { whole: true, forgot: Forgot::ByReset, .. }) => {
+            let _ = socket2::SockRef::from(&near).set_linger(Some(std::time::Duration::ZERO));
+        }
+        _ => {}
     }
 }

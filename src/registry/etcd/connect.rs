@@ -1,10 +1,11 @@
-//! How etcd is reached: endpoints, user and certificates, checked once.
+//! How etcd is reached: endpoints, user and certificates.
 //!
 //! In: what the operator gave. Out: clients of one endpoint each, so that whoever
 //! calls decides when to go to the next one: etcd-client's own balancing, which
 //! is therefore left out, keeps picking endpoints that accept connections and
-//! then say nothing. Never waits
-//! without a bound, never shows a password.
+//! then say nothing. Each client is made with the password and the certificates
+//! as their files are at that moment. Never waits without a bound, never shows a
+//! password.
 
 use std::error::Error as _;
 use std::fmt;
@@ -12,7 +13,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Certificate, Channel, Client, ConnectOptions, Identity, TlsOptions};
+use etcd_client::{Channel, Client, ConnectOptions};
 use futures_util::future::BoxFuture;
 use http::Uri;
 use hyper_util::rt::TokioIo;
@@ -20,13 +21,25 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tonic::transport::Endpoint;
 
+use super::endpoint::{masked, url};
+use super::tls::Tls;
+use crate::reload::Reloading;
+
 /// Where etcd is and how it lets us in. Right by construction.
 #[derive(Clone)]
 pub struct Connect {
     endpoints: Vec<String>,
-    user: Option<(String, String)>,
-    tls: Option<TlsOptions>,
+    credentials: Credentials,
     dial: Option<Dial>,
+}
+
+/// Who we are to etcd, and whom we believe to be etcd.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// Name and password.
+    pub user: Option<(String, Reloading<String>)>,
+    /// Certificates; without them, those that the system trusts.
+    pub tls: Option<Reloading<Tls>>,
 }
 
 /// Makes connections to etcd in another way than by TCP from here.
@@ -37,15 +50,6 @@ pub type Dialed = Box<dyn Duplex>;
 /// What bytes can be read from and written to.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
-
-/// Certificates in PEM.
-#[derive(Clone, Default)]
-pub struct Tls {
-    /// Those that may have signed etcd's.
-    pub ca: Vec<u8>,
-    /// Ours and its key, where etcd asks for one.
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
-}
 
 /// Why etcd cannot be reached that way, whatever its state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +68,12 @@ pub enum ConnectError {
     /// Certificates that cannot be read.
     #[error("the certificates for etcd cannot be used: {0}")]
     Tls(String),
+    /// `https` without a certificate authority.
+    #[error(
+        "https needs certificate authorities, and this system has none ({0}): install the \
+         package ca-certificates, or name the authority's file with --etcd-ca"
+    )]
+    NoRoots(String),
 }
 
 /// Why etcd did not do as asked, in one line for people.
@@ -74,7 +84,9 @@ pub struct Trouble(pub String);
 /// How long a connection may take. A member on another continent answers in a
 /// fraction of it; a dead one must not hold up the way to the next.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Of the kernel's own probes, for connections on which nobody asks anything.
+/// How often a connection on which nobody asks anything is tried, by the kernel
+/// and by HTTP/2: balancers on the way forget silent connections. etcd and its
+/// proxies refuse to be asked more often than every five seconds.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long one small request may take. etcd elects a leader in about a second.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -85,8 +97,8 @@ pub(super) const MESSAGE_MAX: usize = 64 << 20;
 const AUTH_OFF: &str = "authentication is not enabled";
 
 impl Connect {
-    /// With endpoints as the operator wrote them. Where TLS is given, a bare
-    /// `host:port` means `https`.
+    /// With endpoints as the operator wrote them, and credentials that never
+    /// change. Where certificates are given, a bare `host:port` means `https`.
     ///
     /// # Errors
     /// All that is wrong, not only the first.
@@ -95,25 +107,61 @@ impl Connect {
         user: Option<(String, String)>,
         tls: Option<&Tls>,
     ) -> Result<Self, Vec<ConnectError>> {
+        let user = user.map(|(name, password)| (name, Reloading::fixed(password)));
+        let wrong = tls.and_then(|tls| tls.check().err());
+        let tls = tls.map(|tls| Reloading::fixed(tls.clone()));
+        let connect = Self::with(endpoints, Credentials { user, tls });
+        match (connect, wrong) {
+            (Err(mut errors), Some(wrong)) => {
+                errors.push(wrong);
+                Err(errors)
+            }
+            (Ok(_), Some(wrong)) => Err(vec![wrong]),
+            (connect, None) => connect,
+        }
+    }
+
+    /// The same with credentials that were checked, and may change.
+    ///
+    /// # Errors
+    /// All that is wrong, not only the first.
+    pub fn with(endpoints: &[&str], credentials: Credentials) -> Result<Self, Vec<ConnectError>> {
         let mut errors = Vec::new();
         let mut urls = Vec::new();
+        // A password may hold a comma, and then is in two pieces.
+        let secret = endpoints.iter().any(|text| text.contains('@'));
+        let tls = credentials.tls.is_some();
         for text in endpoints.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
-            match url(text, tls.is_some()) {
-                Ok(url) => urls.push(url),
+            match url(text, tls) {
+                Ok(url) if !secret => urls.push(url),
+                Ok(_) => {}
                 Err(reason) => {
-                    errors.push(ConnectError::Endpoint { endpoint: text.to_owned(), reason });
+                    let endpoint = if secret { masked(text) } else { text.to_owned() };
+                    errors.push(ConnectError::Endpoint { endpoint, reason });
                 }
             }
         }
         if urls.is_empty() && errors.is_empty() {
             errors.push(ConnectError::NoEndpoint);
         }
-        let tls = tls.map(options).transpose().unwrap_or_else(|error| {
-            errors.push(error);
-            None
-        });
-        let connect = Self { endpoints: urls, user, tls, dial: None };
+        let connect = Self { endpoints: urls, credentials, dial: None };
         if errors.is_empty() { Ok(connect) } else { Err(errors) }
+    }
+
+    /// Whether there is anybody to believe where etcd shows a certificate.
+    ///
+    /// # Errors
+    /// When neither a file nor the system names an authority.
+    pub fn check_roots(&self) -> Result<(), ConnectError> {
+        let https = |endpoint: &String| endpoint.starts_with("https://");
+        let tls = self.tls();
+        if !tls.ca.is_empty() || !self.endpoints.iter().any(https) {
+            return Ok(());
+        }
+        tls.check().map_err(|error| match error {
+            ConnectError::Tls(reason) => ConnectError::NoRoots(reason),
+            other => other,
+        })
     }
 
     /// The same, with connections made by `dial`.
@@ -140,15 +188,26 @@ impl Connect {
     /// # Errors
     /// When the endpoint does not answer, or refuses the user.
     pub async fn client(&self, attempt: usize) -> Result<Client, Trouble> {
+        Ok(self.client_and_credentials(attempt).await?.0)
+    }
+
+    /// The same, and how new the credentials are that it was made with.
+    pub(super) async fn client_and_credentials(
+        &self,
+        attempt: usize,
+    ) -> Result<(Client, u64), Trouble> {
+        let newest = self.newest_credentials().await;
         // A member cut off from its leader shall say so instead of waiting for it.
         let options = ConnectOptions::new().with_require_leader(true);
         let channel = self.channel(attempt).map_err(etcd_client::Error::from)?;
-        let connect = |options| {
+        let connect = async |options| {
             let channel = Channel::Tonic(channel.clone());
-            bounded(CALL_TIMEOUT, Client::from_channel(channel, Some(options)))
+            let client = bounded(CALL_TIMEOUT, Client::from_channel(channel, Some(options)));
+            Ok((client.await?, newest))
         };
-        let Some((user, password)) = &self.user else { return connect(options).await };
-        let with_user = options.clone().with_user(user, password).with_auto_token_refresh(true);
+        let Some((user, password)) = &self.credentials.user else { return connect(options).await };
+        let with_user =
+            options.clone().with_user(user, password.value()).with_auto_token_refresh(true);
         match connect(with_user).await {
             // Credentials are rolled out before they are switched on.
             Err(Trouble(reason)) if reason.contains(AUTH_OFF) => connect(options).await,
@@ -156,16 +215,43 @@ impl Connect {
         }
     }
 
+    /// Looks at the files once more. Returns how often they have changed.
+    pub(super) async fn newest_credentials(&self) -> u64 {
+        let Credentials { user, tls } = &self.credentials;
+        let mut version = 0;
+        if let Some((_, password)) = user {
+            password.refresh().await;
+            version += password.version();
+        }
+        if let Some(tls) = tls {
+            tls.refresh().await;
+            version += tls.version();
+        }
+        version
+    }
+
+    /// What is read from files.
+    #[must_use]
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    fn tls(&self) -> Tls {
+        self.credentials.tls.as_ref().map(Reloading::value).unwrap_or_default()
+    }
+
     /// Connects when it is first used.
     fn channel(
         &self,
         attempt: usize,
     ) -> Result<tonic::transport::Channel, tonic::transport::Error> {
-        let mut endpoint = Endpoint::from_shared(self.endpoint(attempt).to_owned())?
+        let url = self.endpoint(attempt);
+        let mut endpoint = Endpoint::from_shared(url.to_owned())?
             .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEPALIVE)
             .tcp_keepalive(Some(KEEPALIVE));
-        if let Some(tls) = &self.tls {
-            endpoint = endpoint.tls_config(tls.clone())?;
+        if url.starts_with("https://") {
+            endpoint = endpoint.tls_config(self.tls().options())?;
         }
         let Some(dial) = self.dial.clone() else { return Ok(endpoint.connect_lazy()) };
         let dial = tower::service_fn(move |uri| {
@@ -180,8 +266,8 @@ impl fmt::Debug for Connect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connect")
             .field("endpoints", &self.endpoints)
-            .field("user", &self.user.as_ref().map(|(user, _)| user))
-            .field("tls", &self.tls.is_some())
+            .field("user", &self.credentials.user.as_ref().map(|(user, _)| user))
+            .field("tls", &self.credentials.tls.is_some())
             .finish()
     }
 }
@@ -223,52 +309,6 @@ impl From<etcd_client::Error> for Trouble {
     }
 }
 
-fn url(text: &str, tls: bool) -> Result<String, &'static str> {
-    let whole = match text.contains("://") {
-        true => text.to_owned(),
-        false if tls => format!("https://{text}"),
-        false => format!("http://{text}"),
-    };
-    let uri: Uri = whole.parse().map_err(|_| "expected http://host:port or https://host:port")?;
-    match (uri.scheme_str(), tls) {
-        (Some("http"), false) | (Some("https"), true) => {}
-        (Some("http"), true) => return Err("certificates are given, so it must be https"),
-        (Some("https"), false) => return Err("https needs the certificate authority's file"),
-        _ => return Err("expected http://host:port or https://host:port"),
-    }
-    let authority = uri.authority().ok_or("it names no host")?;
-    if authority.as_str().contains('@') {
-        return Err("user and password are options of their own");
-    }
-    if authority.host().is_empty() {
-        return Err("it names no host");
-    }
-    // 80 and 443 would be the defaults of http: nobody's etcd is there.
-    if authority.port_u16().is_none_or(|port| port == 0) {
-        return Err("it has no port from 1 to 65535; etcd's is 2379");
-    }
-    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-        return Err("nothing may follow the port");
-    }
-    Ok(whole.trim_end_matches('/').to_owned())
-}
-
-fn options(tls: &Tls) -> Result<TlsOptions, ConnectError> {
-    let has = |pem: &[u8], label: &str| String::from_utf8_lossy(pem).contains(label);
-    if !has(&tls.ca, "BEGIN CERTIFICATE") {
-        return Err(ConnectError::Tls("the authority's file holds no certificate in PEM".into()));
-    }
-    let mut options = TlsOptions::new().ca_certificate(Certificate::from_pem(&tls.ca));
-    if let Some((certificate, key)) = &tls.identity {
-        options = options.identity(Identity::from_pem(certificate, key));
-    }
-    // Reads the certificates now, so that a bad one is an error at the start.
-    Endpoint::from_static("https://etcd:2379")
-        .tls_config(options.clone())
-        .map_err(|error| ConnectError::Tls(Trouble::from(etcd_client::Error::from(error)).0))?;
-    Ok(options)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,9 +336,8 @@ mod tests {
         check("ftp://etcd:1", Err("expected http://host:port or https://host:port"));
         check("http://a b:1", Err("expected http://host:port or https://host:port"));
         check("http://:1", Err("it names no host"));
-        check("http://root:secret@etcd:1", Err("user and password are options of their own"));
         check("http://etcd:1/v3", Err("nothing may follow the port"));
-        check("https://etcd:1", Err("https needs the certificate authority's file"));
+        check("https://etcd:1", Ok("https://etcd:1"));
     }
 
     #[test]
@@ -307,6 +346,24 @@ mod tests {
         let errors = Connect::new(&["http://etcd:1", "etcd"], None, Some(&tls)).unwrap_err();
         assert_eq!(errors.len(), 3, "{errors:?}");
         assert_eq!(Connect::new(&[" "], None, None).unwrap_err(), [ConnectError::NoEndpoint]);
+    }
+
+    #[test]
+    fn a_password_within_an_endpoint_is_not_shown() {
+        for (text, shown) in [
+            ("http://root:secret@etcd:1", r#""http://***@etcd:1""#),
+            ("root:secret@etcd:1", r#""***@etcd:1""#),
+            ("http://root:se@cret@etcd", r#""http://***@etcd""#),
+            ("http://root:secret,secret@etcd:1", r#""http://***""#),
+            ("ftp://root:secret@etcd:1/secret", ""),
+        ] {
+            let endpoints: Vec<&str> = text.split(',').collect();
+            let errors = Connect::new(&endpoints, None, None).unwrap_err();
+            let all: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            assert!(!all.join("").replace("etcd:1/secret", "").contains("cret"), "{all:?}");
+            assert!(all[0].starts_with(shown), "{all:?}");
+            assert!(!format!("{errors:?}").contains("root"), "{errors:?}");
+        }
     }
 
     #[test]

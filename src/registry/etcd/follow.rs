@@ -1,143 +1,315 @@
 //! Watches some ranges from a revision on, until something goes wrong.
 //!
-//! In: a client, ranges and the revision that was listed. Out: `Apply` events,
-//! and at the end the reason for it. One stream carries a watcher for each
-//! range. It asks etcd every second whether it is still there, so silence is
-//! noticed; it never resumes: whoever called lists again, for that alone is right
-//! after a compaction, a restore and a bug in the watch.
+//! In: a client, ranges and what was listed. Out: `Apply` events, and at the end
+//! the reason for it. One stream carries a watcher for each range. Every second
+//! it asks for a sign of life on that stream, so silence is noticed; it never
+//! resumes: whoever called lists again, for that alone is right after a
+//! compaction, a restore and a bug in the watch.
 
 use std::time::{Duration, Instant};
 
-use etcd_client::{Client, WatchOptions, WatchStream};
+use etcd_client::{Client, WatchFilterType, WatchOptions, WatchStream};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::batch::{Batch, Batches, Leases};
-use super::connect::{CALL_TIMEOUT, MESSAGE_MAX, Trouble, bounded};
+use super::connect::{CALL_TIMEOUT, Connect, MESSAGE_MAX, Trouble, bounded};
 use super::doubt::Doubts;
 use super::prefixes::{Prefixes, Range};
-use crate::clock;
+use super::watch::{Ask, Said, Watch};
 use crate::registry::Event;
+use crate::{clock, seed};
 
 /// How often etcd is asked for a sign of life.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// How long it may leave a question unanswered. With [`ASK_EVERY`] a frozen
 /// etcd is known as such within four seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// How long a revision waits for what other watchers may have of it. etcd sends
+/// the shares of one transaction in one go. With several prefixes only.
+const SHARES_WITHIN: Duration = Duration::from_millis(2);
+/// The same where keys are gone: whether that was one server or a sweep depends
+/// on all shares, and an answer to that is worth more than speed. Counted from a
+/// sign of life that was asked for after the first share.
+const LOSSES_WITHIN: Duration = Duration::from_millis(20);
+/// For so long at most such a sign is waited for.
+const LOSSES_MAX: Duration = Duration::from_secs(1);
 
 /// Why following ended.
 #[derive(Debug)]
 pub(super) enum Ended {
     /// Nobody listens to the events any more.
     Unheard,
-    /// The store was heard until then, and why it no longer is.
-    Lost { heard: Instant, trouble: Trouble },
+    /// The store is followed no longer.
+    Lost(Loss),
 }
 
-/// Where events go, and how far they have come.
+/// Why a store is followed no longer.
+#[derive(Debug)]
+pub(super) struct Loss {
+    /// It was heard until then.
+    pub(super) heard: Instant,
+    /// Whether it fell silent, instead of saying that something is wrong.
+    pub(super) silent: bool,
+    pub(super) trouble: Trouble,
+}
+
+/// What is followed, and where events go.
 pub(super) struct Follow<'a> {
+    pub(super) connect: &'a Connect,
     pub(super) ranges: &'a [Range],
     pub(super) prefixes: &'a Prefixes,
     pub(super) events: &'a mpsc::Sender<Event>,
+    /// The etcd cluster that was listed.
+    pub(super) cluster: u64,
+    /// How new the credentials are that the client was made with.
+    pub(super) credentials: u64,
+}
+
+/// One watch stream and what came of it.
+struct Following<'a> {
+    follow: &'a Follow<'a>,
+    stream: WatchStream,
+    watch: Watch,
+    batches: Batches,
+    doubts: Doubts,
+    /// The newest revision that was told.
+    applied: i64,
+    heard: Instant,
+    /// Counted from a question, not from the last answer: while events wait for a
+    /// slow listener nothing is asked, so nothing can be answered.
+    asked: Option<Instant>,
+    /// Until then what waits for more of its revision does.
+    quiet_at: Option<Instant>,
+    /// Since then keys that are gone wait for more of their revision.
+    losses_since: Option<Instant>,
+    told_denied: bool,
+}
+
+/// What to do next.
+enum Next {
+    Response(etcd_client::proto::PbWatchResponse),
+    Certain(Vec<crate::registry::Change>),
+    Ask,
+    Waited,
 }
 
 impl Follow<'_> {
-    /// Follows from the revision `applied` on, which it moves on.
-    pub(super) async fn run(&self, client: &Client, applied: &mut i64, leases: Leases) -> Ended {
-        let listed = *applied;
-        let mut heard = clock::now();
-        let mut stream = match self.open(client, listed).await {
-            Ok(stream) => stream,
-            Err(trouble) => return Ended::Lost { heard, trouble },
+    /// Follows from the revision `newest` on, which it moves on to the greatest
+    /// one that the store is known to have had.
+    pub(super) async fn run(&self, client: &Client, newest: &mut i64, leases: Leases) -> Ended {
+        let mut watch = Watch::new(self.cluster, *newest, self.ranges);
+        let heard = clock::now();
+        let lost = |trouble| Ended::Lost(Loss { heard, silent: true, trouble });
+        let mut watches = client.watch_client().max_decoding_message_size(MESSAGE_MAX);
+        let Some(Ask::Range(first)) = watch.ask() else {
+            return lost(Trouble("there is no prefix to watch".into()));
         };
-        let mut batches = Batches::after(listed, leases);
-        let mut doubts = Doubts::new(client.lease_client());
-        let mut ask = interval(ASK_EVERY);
-        ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Counted from a question, not from the last answer: while events wait
-        // for a slow listener nothing is asked, so nothing can be answered.
-        let mut asked: Option<Instant> = None;
-        loop {
-            let silent_at = asked.unwrap_or_else(clock::now) + SILENCE_MAX;
-            let lost = |trouble| Ended::Lost { heard, trouble };
-            let response = tokio::select! {
-                biased;
-                message = stream.message() => match message {
-                    Ok(Some(response)) => response.0,
-                    Ok(None) => return lost(Trouble("etcd ended the watch".into())),
-                    Err(error) => return lost(error.into()),
-                },
-                changes = doubts.certain() => {
-                    let certain = Event::Apply { revision: *applied, changes };
-                    if self.events.send(certain).await.is_err() {
-                        return Ended::Unheard;
-                    }
-                    continue;
-                }
-                _ = ask.tick() => {
-                    if let Err(trouble) = bounded(CALL_TIMEOUT, stream.request_progress()).await {
-                        return lost(trouble);
-                    }
-                    asked.get_or_insert_with(clock::now);
-                    continue;
-                }
-                () = sleep_until(silent_at.into()), if asked.is_some() => {
-                    return lost(Trouble(format!("etcd said nothing for {SILENCE_MAX:?}")));
-                }
-            };
-            if response.canceled {
-                return lost(canceled(&response.cancel_reason, response.compact_revision));
-            }
-            heard = clock::now();
-            asked = None;
-            let idle = response.events.is_empty() && !response.fragment;
-            for batch in batches.take(response, self.prefixes) {
-                doubts.note(&batch);
-                let Batch { revision, changes, .. } = batch;
-                // One watcher can be behind another; what is shown never goes back.
-                *applied = revision.max(*applied);
-                let event = Event::Apply { revision: *applied, changes };
-                if self.events.send(event).await.is_err() {
-                    return Ended::Unheard;
-                }
-            }
-            // Its revision is not the answer's own: that may be ahead of events
-            // still on their way (see `Batches`).
-            let fresh = Event::Apply { revision: *applied, changes: Vec::new() };
-            if idle && self.events.send(fresh).await.is_err() {
-                return Ended::Unheard;
-            }
-        }
+        let (start, options) = self.range(first, *newest);
+        let stream = match bounded(CALL_TIMEOUT, watches.watch(start, Some(options))).await {
+            Ok(stream) => stream,
+            Err(trouble) => return lost(trouble),
+        };
+        let mut following = Following {
+            follow: self,
+            stream,
+            watch,
+            batches: Batches::after(*newest, self.ranges.len(), leases),
+            doubts: Doubts::new(client.lease_client()),
+            applied: *newest,
+            heard,
+            asked: Some(heard),
+            quiet_at: None,
+            losses_since: None,
+            told_denied: false,
+        };
+        let ended = following.run(*newest).await;
+        *newest = following.watch.newest();
+        ended
     }
 
-    async fn open(&self, client: &Client, listed: i64) -> Result<WatchStream, Trouble> {
-        let mut client = client.watch_client().max_decoding_message_size(MESSAGE_MAX);
-        let mut stream: Option<WatchStream> = None;
-        for range in self.ranges {
-            let options = WatchOptions::new()
-                .with_range(range.end.clone())
-                .with_start_revision(listed + 1)
-                .with_progress_notify()
-                .with_fragment();
-            let start = range.start.clone();
-            match &mut stream {
-                None => {
-                    let call = client.watch(start, Some(options));
-                    stream = Some(bounded(CALL_TIMEOUT, call).await?);
-                }
-                Some(stream) => bounded(CALL_TIMEOUT, stream.watch(start, Some(options))).await?,
-            }
-        }
-        stream.ok_or_else(|| Trouble("there is no prefix to watch".into()))
+    fn range(&self, index: usize, listed: i64) -> (Vec<u8>, WatchOptions) {
+        let range = &self.ranges[index];
+        let options = WatchOptions::new()
+            .with_range(range.end.clone())
+            .with_start_revision(listed + 1)
+            .with_progress_notify()
+            .with_fragment();
+        (range.start.clone(), options)
+    }
+
+    /// A key that whoever may read the prefix may watch, and that is nobody
+    /// else's: proxies answer for themselves where two watch the same.
+    fn nobodys_key(&self) -> (Vec<u8>, WatchOptions) {
+        let start = self.ranges.first().map_or(&[][..], |range| &range.start);
+        let key = [start, format!("\0lookaside-{:016x}", seed::random()).as_bytes()].concat();
+        let filters = [WatchFilterType::NoPut, WatchFilterType::NoDelete];
+        (key, WatchOptions::new().with_filters(filters))
     }
 }
 
-/// A watcher that etcd took back. One at a compacted revision is created,
-/// canceled, and then silent for ever.
-fn canceled(reason: &str, compacted: i64) -> Trouble {
-    match (reason, compacted) {
-        ("", 0) => Trouble("etcd canceled the watch".into()),
-        ("", revision) => Trouble(format!("etcd canceled the watch: compacted at {revision}")),
-        (reason, _) => Trouble(format!("etcd canceled the watch: {reason}")),
+impl Following<'_> {
+    async fn run(&mut self, listed: i64) -> Ended {
+        let mut ask = interval(ASK_EVERY);
+        ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ask.reset();
+        loop {
+            let next = match self.next(&mut ask).await {
+                Ok(next) => next,
+                Err((silent, trouble)) => return self.lost(silent, trouble),
+            };
+            let done = match next {
+                Next::Response(response) => self.take(response).await,
+                Next::Ask => self.ask().await,
+                Next::Certain(changes) => Ok(self.send(self.applied, changes).await),
+                Next::Waited if self.awaits_sign() => {
+                    self.quiet_at = Some(clock::now() + LOSSES_WITHIN);
+                    Ok(true)
+                }
+                Next::Waited => Ok(self.hand_out(true).await),
+            };
+            let done = match done {
+                Ok(true) if self.watch.opening() => self.open(listed).await.map(|()| true),
+                done => done,
+            };
+            match done {
+                Ok(true) => {}
+                Ok(false) => return Ended::Unheard,
+                Err(trouble) => return self.lost(false, trouble),
+            }
+        }
+    }
+
+    async fn next(&mut self, ask: &mut tokio::time::Interval) -> Result<Next, (bool, Trouble)> {
+        let silent_at = self.asked.unwrap_or_else(clock::now) + SILENCE_MAX;
+        let quiet_at = self.quiet_at.unwrap_or_else(clock::now);
+        tokio::select! {
+            biased;
+            message = self.stream.message() => match message {
+                Ok(Some(response)) => Ok(Next::Response(response.0)),
+                Ok(None) => Err((false, Trouble("etcd ended the watch".into()))),
+                Err(error) => Err((false, error.into())),
+            },
+            () = sleep_until(quiet_at.into()), if self.quiet_at.is_some() => Ok(Next::Waited),
+            changes = self.doubts.certain() => Ok(Next::Certain(changes)),
+            _ = ask.tick() => Ok(Next::Ask),
+            () = sleep_until(silent_at.into()), if self.asked.is_some() => {
+                Err((true, Trouble(format!("etcd said nothing for {SILENCE_MAX:?}"))))
+            }
+        }
+    }
+
+    /// Takes in what etcd said. False when nobody listens.
+    async fn take(
+        &mut self,
+        response: etcd_client::proto::PbWatchResponse,
+    ) -> Result<bool, Trouble> {
+        let said = self.watch.take(&response)?;
+        self.heard = clock::now();
+        self.asked = None;
+        match said {
+            Said::Nothing | Said::Opened => Ok(true),
+            Said::Life(watcher) => {
+                bounded(CALL_TIMEOUT, self.stream.cancel(watcher)).await?;
+                self.lives().await
+            }
+            Said::Denied => {
+                self.denied().await?;
+                self.lives().await
+            }
+            Said::Events(range) => {
+                self.batches.take(range, response)?;
+                let heard = self.hand_out(false).await;
+                if self.losses_since.is_some() {
+                    self.ask().await?;
+                }
+                Ok(heard)
+            }
+        }
+    }
+
+    /// Says that nothing happened. Its revision is the last one that was told:
+    /// the store's own may be ahead of events still on their way.
+    async fn lives(&mut self) -> Result<bool, Trouble> {
+        self.batches.sign()?;
+        if self.losses_since.is_some() {
+            self.quiet_at = Some(clock::now() + LOSSES_WITHIN);
+        }
+        Ok(self.send(self.applied, Vec::new()).await)
+    }
+
+    /// The watch goes on, but this login could not begin it again: its password
+    /// was changed, or its token is over. With newer credentials there is a way.
+    async fn denied(&mut self) -> Result<(), Trouble> {
+        if self.follow.connect.newest_credentials().await != self.follow.credentials {
+            return Err(Trouble("etcd no longer takes the login, and there is a newer one".into()));
+        }
+        if !std::mem::replace(&mut self.told_denied, true) {
+            tracing::info!("etcd grants this login no further watches: the open one goes on");
+        }
+        Ok(())
+    }
+
+    /// Asks for a sign of life, unless one is owed already.
+    async fn ask(&mut self) -> Result<bool, Trouble> {
+        self.asked.get_or_insert_with(clock::now);
+        if self.watch.ask().is_some() {
+            let (key, options) = self.follow.nobodys_key();
+            bounded(CALL_TIMEOUT, self.stream.watch(key, Some(options))).await?;
+        }
+        Ok(true)
+    }
+
+    /// Asks for the next range's watcher.
+    async fn open(&mut self, listed: i64) -> Result<(), Trouble> {
+        if let Some(Ask::Range(index)) = self.watch.ask() {
+            self.asked.get_or_insert_with(clock::now);
+            let (start, options) = self.follow.range(index, listed);
+            bounded(CALL_TIMEOUT, self.stream.watch(start, Some(options))).await?;
+        }
+        Ok(())
+    }
+
+    /// Hands out every revision that is whole, or, after waiting for more in
+    /// vain, every one that may be. False when nobody listens.
+    async fn hand_out(&mut self, waited: bool) -> bool {
+        let prefixes = self.follow.prefixes;
+        loop {
+            let batch = match waited {
+                true => self.batches.next_held(prefixes),
+                false => self.batches.next(prefixes),
+            };
+            let Some(batch) = batch else { break };
+            self.doubts.note(&batch);
+            let Batch { revision, changes, .. } = batch;
+            // A watcher can be behind another; what is shown never goes back.
+            self.applied = self.applied.max(revision);
+            if !self.send(self.applied, changes).await {
+                return false;
+            }
+        }
+        // After waiting, only what is unfinished is left: its end will wake us.
+        let waiting = self.batches.waiting().filter(|_| !waited);
+        self.losses_since = match waiting {
+            Some(true) => self.losses_since.or_else(|| Some(clock::now())),
+            _ => None,
+        };
+        let within = |losses| if losses { LOSSES_WITHIN } else { SHARES_WITHIN };
+        self.quiet_at = waiting.map(|losses| clock::now() + within(losses));
+        true
+    }
+
+    /// Whether keys that are gone wait for a sign of life that is owed.
+    fn awaits_sign(&self) -> bool {
+        let waits = |since| clock::now().duration_since(since) < LOSSES_MAX;
+        self.watch.owed() && self.losses_since.is_some_and(waits)
+    }
+
+    async fn send(&mut self, revision: i64, changes: Vec<crate::registry::Change>) -> bool {
+        self.follow.events.send(Event::Apply { revision, changes }).await.is_ok()
+    }
+
+    fn lost(&self, silent: bool, trouble: Trouble) -> Ended {
+        Ended::Lost(Loss { heard: self.heard, silent, trouble })
     }
 }

@@ -5,7 +5,9 @@
 //! Pages are pinned to the revision of the first answer, so that 100,000 keys
 //! are one consistent whole; a page too big to be read is asked for in halves.
 //! etcd looks for pages while those before them are made something of. Never
-//! serves a member's own, possibly old, idea of the store.
+//! serves a member's own, possibly old, idea of the store, and believes no page
+//! that cannot be of that reading: of another cluster, of an older or a later
+//! state, with keys that do not rise, or without end.
 
 use std::time::Duration;
 
@@ -30,6 +32,10 @@ pub(super) struct Listing<T> {
 const PAGE: i64 = 5_000;
 /// One page may be [`MESSAGE_MAX`] long.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(15);
+/// So many keys of a range are read, and so many bytes of them: more than any
+/// etcd holds by default (2 GiB), and an end where a broken one has none.
+const KEYS_MAX: usize = 2_000_000;
+const BYTES_MAX: usize = 2 << 30;
 /// So many ranges are read at a time: while one's page is on its way, etcd has
 /// another to look for.
 const LANES: usize = 2;
@@ -50,28 +56,44 @@ pub(super) async fn list<T: Send + 'static>(
     let first = bounded(CALL_TIMEOUT, kv.get(key, None)).await?;
     let header = first.header().ok_or_else(|| Trouble("an answer without a header".into()))?;
     let (revision, cluster) = (header.revision(), header.cluster_id());
-    let lane = |range: &Range| lane(kv.clone(), range.clone(), revision, read.clone());
+    let pin = Pin { revision, cluster };
+    let lane = |range: &Range| lane(kv.clone(), range.clone(), pin, read.clone());
     let lanes: Vec<_> = ranges.iter().map(lane).collect();
     let all: Vec<Vec<T>> = stream::iter(lanes).buffered(LANES).try_collect().await?;
     Ok(Listing { revision, cluster, all: all.into_iter().flatten().collect() })
+}
+
+/// What all pages of one reading have in common.
+#[derive(Clone, Copy)]
+struct Pin {
+    revision: i64,
+    cluster: u64,
 }
 
 /// All of a range.
 async fn lane<T: Send + 'static>(
     mut kv: KvClient,
     range: Range,
-    revision: i64,
+    pin: Pin,
     read: impl Fn(&[u8], &[u8], i64) -> T + Clone + Send + Sync + 'static,
 ) -> Result<Vec<T>, Trouble> {
     let mut all = Vec::new();
     let mut limit = PAGE;
     let mut from = range.start.clone();
     let mut reading = None;
+    let (mut keys, mut bytes) = (0, 0);
     loop {
-        let got = get_page(&mut kv, from, &range, revision, &mut limit).await;
-        let page = got.map_err(|trouble| {
-            Trouble(format!("{}: {trouble}", String::from_utf8_lossy(&range.start)))
-        })?;
+        let named = |trouble| {
+            Trouble(format!("{}: {trouble}", String::from_utf8_lossy(&range.start).escape_debug()))
+        };
+        let got = get_page(&mut kv, from.clone(), &range, pin.revision, &mut limit).await;
+        let page = got.map_err(named)?;
+        check(&page, &from, &range, pin).map_err(named)?;
+        keys += page.kvs().len();
+        bytes += page.kvs().iter().map(|kv| kv.key().len() + kv.value().len()).sum::<usize>();
+        if keys > KEYS_MAX || bytes > BYTES_MAX {
+            return Err(named(Trouble(format!("over {KEYS_MAX} keys or {BYTES_MAX} bytes"))));
+        }
         // The first key after the last one.
         let last = page.kvs().last().filter(|_| page.more());
         let next = last.map(|last| [last.key(), &[0]].concat());
@@ -88,6 +110,38 @@ async fn lane<T: Send + 'static>(
         all.extend(last.await.expect(NO_PANIC));
     }
     Ok(all)
+}
+
+/// Whether a page can be a part of the reading.
+fn check(page: &GetResponse, from: &[u8], range: &Range, pin: Pin) -> Result<(), Trouble> {
+    let header = page.header().ok_or_else(|| Trouble("an answer without a header".into()))?;
+    if header.cluster_id() != pin.cluster {
+        return Err(Trouble("another etcd cluster answered within a reading".into()));
+    }
+    if header.revision() < pin.revision {
+        let (now, pin) = (header.revision(), pin.revision);
+        return Err(Trouble(format!(
+            "etcd went back from revision {pin} to {now} while it was read"
+        )));
+    }
+    if page.more() && page.kvs().is_empty() {
+        return Err(Trouble("a page without keys, and more to come".into()));
+    }
+    let mut least = from;
+    for (index, kv) in page.kvs().iter().enumerate() {
+        let key = kv.key();
+        if key < least || (index > 0 && key == least) {
+            return Err(Trouble("keys do not rise".into()));
+        }
+        if !range.contains(key) {
+            return Err(Trouble("a key that was not asked for".into()));
+        }
+        if kv.mod_revision() > pin.revision {
+            return Err(Trouble(format!("a key of the future, of revision {}", kv.mod_revision())));
+        }
+        least = key;
+    }
+    Ok(())
 }
 
 /// What is made of a page's keys.

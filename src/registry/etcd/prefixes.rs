@@ -24,7 +24,8 @@ impl Prefixes {
         Self(prefixes)
     }
 
-    /// One range for each prefix that lies in no other one.
+    /// One range for each prefix that lies in no other one; those that follow on
+    /// each other are one.
     pub(super) fn ranges(&self) -> Vec<Range> {
         let mut roots: Vec<&str> = Vec::new();
         for path in self.0.iter().rev().map(|prefix| prefix.path.as_str()) {
@@ -32,7 +33,15 @@ impl Prefixes {
                 roots.push(path);
             }
         }
-        roots.into_iter().map(range).collect()
+        roots.sort_unstable();
+        let mut ranges: Vec<Range> = Vec::new();
+        for next in roots.into_iter().map(range) {
+            match ranges.last_mut() {
+                Some(last) if last.end == next.start => last.end = next.end,
+                _ => ranges.push(next),
+            }
+        }
+        ranges
     }
 
     /// What a key means: the longest prefix that makes anything of it decides.
@@ -46,6 +55,13 @@ impl Prefixes {
             Some((_, Err(rejected))) => Err(rejected),
             Some((_, Ok(Reading::Nothing(_)))) | None => Ok(Vec::new()),
         }
+    }
+}
+
+impl Range {
+    /// Whether a key lies in it.
+    pub(super) fn contains(&self, key: &[u8]) -> bool {
+        key >= self.start.as_slice() && (self.end == [0] || key < self.end.as_slice())
     }
 }
 
@@ -76,8 +92,7 @@ mod tests {
         let found = prefixes(paths).ranges();
         let range =
             |(start, end): &(&str, &str)| Range { start: (*start).into(), end: (*end).into() };
-        let mut expected: Vec<Range> = expected.iter().map(range).collect();
-        expected.sort_by_key(|range| range.start.len());
+        let expected: Vec<Range> = expected.iter().map(range).collect();
         assert_eq!(found, expected, "{paths:?}");
     }
 
@@ -88,6 +103,17 @@ mod tests {
         check_ranges(&["/a/", "/a/"], &[("/a/", "/a0")]);
         check_ranges(&["/a", "bc/"], &[("/a", "/b"), ("bc/", "bc0")]);
         check_ranges(&["", "/a"], &[("\0", "\0")]);
+        check_ranges(&["/a0", "/b/", "/a/"], &[("/a/", "/a1"), ("/b/", "/b0")]);
+    }
+
+    #[test]
+    fn a_range_holds_the_keys_below_its_prefix() {
+        let all = prefixes(&[""]).ranges();
+        assert!(all[0].contains(b"\xff") && all[0].contains(b"a"));
+        let some = prefixes(&["/a/"]).ranges();
+        for (key, inside) in [("/a/", true), ("/a/x", true), ("/a0", false), ("/a", false)] {
+            assert_eq!(some[0].contains(key.as_bytes()), inside, "{key}");
+        }
     }
 
     #[test]

@@ -1,0 +1,86 @@
+//! What is said once and then ever more rarely. Pure: the time is an argument.
+//!
+//! In: causes, as they occur. Out: whether to say so now, and how often it
+//! occurred since it was last said. Keeps a few causes, the newest.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// What was said lately.
+#[derive(Debug, Default)]
+pub(super) struct Told(VecDeque<Cause>);
+
+#[derive(Debug)]
+struct Cause {
+    text: String,
+    said: Instant,
+    last: Instant,
+    /// Occurrences since then.
+    times: u64,
+    pause: Duration,
+}
+
+/// Enough for what several endpoints can say in turn.
+const CAUSES_MAX: usize = 16;
+/// Whoever looks into the log again sees that it goes on.
+const PAUSE: Duration = Duration::from_secs(60);
+const PAUSE_MAX: Duration = Duration::from_secs(3600);
+/// A cause that did not occur for so long is news when it does.
+const FORGET: Duration = Duration::from_secs(30);
+
+impl Told {
+    /// Takes note of a cause. Returns how often it occurred since it was last
+    /// said, this time included, where it is to be said now.
+    pub(super) fn due(&mut self, text: &str, now: Instant) -> Option<u64> {
+        self.0.retain(|cause| now.duration_since(cause.last) < FORGET);
+        let Some(cause) = self.0.iter_mut().find(|cause| cause.text == text) else {
+            if self.0.len() == CAUSES_MAX {
+                self.0.pop_front();
+            }
+            let text = text.to_owned();
+            self.0.push_back(Cause { text, said: now, last: now, times: 0, pause: PAUSE });
+            return Some(1);
+        };
+        cause.last = now;
+        cause.times += 1;
+        if now.duration_since(cause.said) < cause.pause {
+            return None;
+        }
+        cause.said = now;
+        cause.pause = (cause.pause * 4).min(PAUSE_MAX);
+        Some(std::mem::take(&mut cause.times))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The seconds at which something that occurs each second is said.
+    fn said(seconds: u64) -> Vec<(u64, u64)> {
+        let start = Instant::now();
+        let mut told = Told::default();
+        let at = |second| start + Duration::from_secs(second);
+        (0..seconds).filter_map(|s| told.due("x", at(s)).map(|times| (s, times))).collect()
+    }
+
+    #[test]
+    fn a_cause_is_said_at_once_and_then_ever_more_rarely() {
+        assert_eq!(said(5000), [(0, 1), (60, 60), (300, 240), (1260, 960), (4860, 3600)]);
+    }
+
+    #[test]
+    fn another_cause_and_one_that_was_away_are_news() {
+        let now = Instant::now();
+        let mut told = Told::default();
+        assert_eq!(
+            (told.due("a", now), told.due("b", now), told.due("a", now)),
+            (Some(1), Some(1), None)
+        );
+        assert_eq!(told.due("a", now + FORGET), Some(1));
+        for n in 0..100 {
+            assert_eq!(told.due(&n.to_string(), now + FORGET), Some(1));
+        }
+        assert_eq!(told.0.len(), CAUSES_MAX);
+    }
+}

@@ -1,0 +1,307 @@
+//! What a watch stream may say, and what it means. Pure.
+//!
+//! In: the responses of one stream in order. Out: for each, what it is: a watcher
+//! that was opened, a sign of life, events of one range, or a breach that ends
+//! the stream. A peer that answers for another cluster, goes back to an older
+//! state, or sends what nobody asked for is not believed.
+//!
+//! A sign of life is the answer to a watcher that is created on the same stream
+//! and canceled at once. Every peer answers that: etcd's gRPC proxies answer no
+//! progress request, and some panic on one.
+
+use std::collections::HashMap;
+
+use etcd_client::proto::{PbEvent, PbWatchResponse};
+
+use super::connect::Trouble;
+use super::prefixes::Range;
+
+/// One watch stream. At most one watcher is asked for at a time: proxies number
+/// watchers as they like, so only the order says whose answer one is.
+#[derive(Debug)]
+pub(super) struct Watch {
+    cluster: u64,
+    /// The greatest revision that the store is known to have had.
+    newest: i64,
+    ranges: Vec<Range>,
+    /// Which range each watcher is of.
+    ids: HashMap<i64, usize>,
+    asked: Option<Ask>,
+    /// So many signs of life in a row were of an older revision.
+    behind: u32,
+}
+
+/// A watcher that is to be created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// Of this range.
+    Range(usize),
+    /// Of no key that is ever written: its answer is a sign of life.
+    Life,
+}
+
+/// What a response means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Said {
+    /// Nothing that matters.
+    Nothing,
+    /// A range is watched from now on.
+    Opened,
+    /// The stream lives. This watcher has served its purpose.
+    Life(i64),
+    /// The stream lives, but no more watchers are granted.
+    Denied,
+    /// Events of this range.
+    Events(usize),
+}
+
+/// A follower behind a proxy may lag by as many seconds as there are questions;
+/// a store that stays behind has been replaced by an older one.
+const BEHIND_MAX: u32 = 3;
+
+impl Watch {
+    /// A stream for these ranges, which were listed at this revision.
+    pub(super) fn new(cluster: u64, listed: i64, ranges: &[Range]) -> Self {
+        Self {
+            cluster,
+            newest: listed,
+            ranges: ranges.to_vec(),
+            ids: HashMap::new(),
+            asked: None,
+            behind: 0,
+        }
+    }
+
+    /// The watcher to ask for now. None while an answer is owed.
+    pub(super) fn ask(&mut self) -> Option<Ask> {
+        if self.asked.is_some() {
+            return None;
+        }
+        let opened = self.ids.len();
+        self.asked = Some(if opened < self.ranges.len() { Ask::Range(opened) } else { Ask::Life });
+        self.asked
+    }
+
+    /// Whether an answer is owed.
+    pub(super) fn owed(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// Whether a range is not watched yet and may be asked for.
+    pub(super) fn opening(&self) -> bool {
+        self.asked.is_none() && self.ids.len() < self.ranges.len()
+    }
+
+    /// The greatest revision that the store is known to have had.
+    pub(super) fn newest(&self) -> i64 {
+        self.newest
+    }
+
+    /// What a response means.
+    ///
+    /// # Errors
+    /// When it must not be believed, or when the peer gave up a range.
+    pub(super) fn take(&mut self, response: &PbWatchResponse) -> Result<Said, Trouble> {
+        // Proxies that answer for themselves leave the cluster out; what else they
+        // say in the header is a guess.
+        let header = response.header.as_ref().filter(|header| header.cluster_id != 0);
+        let revision = header.map(|header| header.revision);
+        if let Some(header) = header
+            && self.cluster != 0
+            && header.cluster_id != self.cluster
+        {
+            return Err(Trouble("another etcd cluster answered within a watch".into()));
+        }
+        if response.created {
+            return self.created(response, revision);
+        }
+        let range = self.ids.get(&response.watch_id).copied();
+        if response.canceled {
+            return match range {
+                Some(_) => Err(canceled(response)),
+                // One of those that were asked for to see a sign of life.
+                None => Ok(Said::Nothing),
+            };
+        }
+        if response.events.is_empty() && !response.fragment {
+            return Ok(Said::Nothing);
+        }
+        let range = range.ok_or_else(|| Trouble("events of a watcher nobody asked for".into()))?;
+        for event in &response.events {
+            self.check(event, range, revision)?;
+        }
+        Ok(Said::Events(range))
+    }
+
+    fn created(&mut self, response: &PbWatchResponse, at: Option<i64>) -> Result<Said, Trouble> {
+        match self.asked.take() {
+            None => Err(Trouble("a watcher nobody asked for".into())),
+            Some(Ask::Range(_)) if response.canceled => Err(canceled(response)),
+            Some(Ask::Range(range)) => match self.ids.insert(response.watch_id, range) {
+                None => Ok(Said::Opened),
+                Some(_) => Err(Trouble("two watchers of the same number".into())),
+            },
+            Some(Ask::Life) => {
+                self.look_back(at)?;
+                let denied = response.canceled;
+                Ok(if denied { Said::Denied } else { Said::Life(response.watch_id) })
+            }
+        }
+    }
+
+    /// Whether the store is still as new as it was.
+    fn look_back(&mut self, at: Option<i64>) -> Result<(), Trouble> {
+        let Some(at) = at else { return Ok(()) };
+        self.behind = if at < self.newest { self.behind + 1 } else { 0 };
+        if self.behind >= BEHIND_MAX {
+            let newest = self.newest;
+            return Err(Trouble(format!("etcd went back from revision {newest} to {at}")));
+        }
+        self.newest = self.newest.max(at);
+        Ok(())
+    }
+
+    fn check(&mut self, event: &PbEvent, range: usize, at: Option<i64>) -> Result<(), Trouble> {
+        let Some(kv) = &event.kv else { return Ok(()) };
+        if !self.ranges[range].contains(&kv.key) {
+            return Err(Trouble("an event of a key that is not watched".into()));
+        }
+        let revision = kv.mod_revision;
+        if at.is_some_and(|at| revision > at) {
+            return Err(Trouble(format!("an event of the future, of revision {revision}")));
+        }
+        self.newest = self.newest.max(revision);
+        Ok(())
+    }
+}
+
+/// A watcher that etcd took back. One at a compacted revision is created,
+/// canceled, and then silent for ever.
+fn canceled(response: &PbWatchResponse) -> Trouble {
+    match (response.cancel_reason.as_str(), response.compact_revision) {
+        ("", 0) => Trouble("etcd canceled the watch".into()),
+        ("", revision) => Trouble(format!("etcd canceled the watch: compacted at {revision}")),
+        (reason, _) => Trouble(format!("etcd canceled the watch: {reason}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use etcd_client::proto::{PbKeyValue, PbResponseHeader};
+
+    fn range(start: &str, end: &str) -> Range {
+        Range { start: start.into(), end: end.into() }
+    }
+
+    fn response(cluster_id: u64, revision: i64, watch_id: i64) -> PbWatchResponse {
+        let header = Some(PbResponseHeader { cluster_id, revision, ..Default::default() });
+        PbWatchResponse { header, watch_id, ..Default::default() }
+    }
+
+    fn created(cluster_id: u64, revision: i64, watch_id: i64) -> PbWatchResponse {
+        PbWatchResponse { created: true, ..response(cluster_id, revision, watch_id) }
+    }
+
+    fn event(watch_id: i64, revision: i64, key: &str, mod_revision: i64) -> PbWatchResponse {
+        let kv = PbKeyValue { key: key.into(), mod_revision, ..Default::default() };
+        let event = PbEvent { kv: Some(kv), ..Default::default() };
+        PbWatchResponse { events: vec![event], ..response(7, revision, watch_id) }
+    }
+
+    /// Of cluster 7, listed at 10, with both ranges watched by 0 and 1.
+    fn open() -> Watch {
+        let mut watch = Watch::new(7, 10, &[range("/a/", "/a0"), range("/b/", "/b0")]);
+        for n in 0..2_usize {
+            assert!(watch.opening());
+            assert_eq!(watch.ask(), Some(Ask::Range(n)));
+            assert_eq!(watch.ask(), None, "one at a time");
+            let id = i64::try_from(n).unwrap();
+            assert_eq!(watch.take(&created(7, 10, id)).unwrap(), Said::Opened);
+        }
+        assert!(!watch.opening());
+        watch
+    }
+
+    #[track_caller]
+    fn check(watch: &mut Watch, response: &PbWatchResponse, expected: Result<Said, &str>) {
+        let found = watch.take(response).map_err(|trouble| trouble.to_string());
+        assert_eq!(found, expected.map_err(str::to_owned));
+    }
+
+    #[test]
+    fn ranges_are_opened_one_after_the_other_and_then_life_is_asked_for() {
+        let mut watch = open();
+        check(&mut watch, &event(1, 12, "/b/x", 11), Ok(Said::Events(1)));
+        check(&mut watch, &response(7, 12, -1), Ok(Said::Nothing));
+        assert_eq!(watch.ask(), Some(Ask::Life));
+        check(&mut watch, &event(0, 12, "/a/x", 12), Ok(Said::Events(0)));
+        check(&mut watch, &created(7, 15, 2), Ok(Said::Life(2)));
+        assert_eq!(watch.newest(), 15);
+        let gone = PbWatchResponse { canceled: true, ..response(7, 12, 2) };
+        check(&mut watch, &gone, Ok(Said::Nothing));
+        assert_eq!(watch.ask(), Some(Ask::Life));
+        let denied = PbWatchResponse { canceled: true, ..created(7, 15, -1) };
+        check(&mut watch, &denied, Ok(Said::Denied));
+    }
+
+    #[test]
+    fn what_must_not_be_believed_ends_the_stream() {
+        let foreign = Err("another etcd cluster answered within a watch");
+        check(&mut open(), &event(0, 12, "/a/x", 12), Ok(Said::Events(0)));
+        check(&mut open(), &response(8, 12, 0), foreign.clone());
+        check(&mut open(), &event(5, 12, "/a/x", 12), Err("events of a watcher nobody asked for"));
+        check(&mut open(), &event(0, 12, "/b/x", 12), Err("an event of a key that is not watched"));
+        let future = "an event of the future, of revision 9223372036854775807";
+        check(&mut open(), &event(0, 12, "/a/x", i64::MAX), Err(future));
+        check(&mut open(), &created(7, 12, 3), Err("a watcher nobody asked for"));
+        let mut watch = Watch::new(7, 10, &[range("/a/", "/a0"), range("/b/", "/b0")]);
+        watch.ask();
+        check(&mut watch, &created(7, 10, 0), Ok(Said::Opened));
+        watch.ask();
+        check(&mut watch, &created(7, 10, 0), Err("two watchers of the same number"));
+        let canceled = PbWatchResponse { canceled: true, ..response(7, 12, 0) };
+        check(&mut open(), &canceled, Err("etcd canceled the watch"));
+        let compacted = PbWatchResponse { compact_revision: 9, ..canceled };
+        check(&mut open(), &compacted, Err("etcd canceled the watch: compacted at 9"));
+    }
+
+    #[test]
+    fn a_store_that_stays_behind_is_an_older_one() {
+        let mut watch = open();
+        let mut life = |at: i64, expected| {
+            assert_eq!(watch.ask(), Some(Ask::Life));
+            check(&mut watch, &created(7, at, 2), expected);
+        };
+        life(20, Ok(Said::Life(2)));
+        life(19, Ok(Said::Life(2)));
+        life(19, Ok(Said::Life(2)));
+        life(20, Ok(Said::Life(2)));
+        life(5, Ok(Said::Life(2)));
+        life(6, Ok(Said::Life(2)));
+        life(7, Err("etcd went back from revision 20 to 7"));
+    }
+
+    /// One event at the greatest number would make all later ones look old.
+    #[test]
+    fn a_revision_that_cannot_be_is_found_out() {
+        let mut watch = open();
+        check(&mut watch, &event(0, i64::MAX, "/a/x", i64::MAX), Ok(Said::Events(0)));
+        for _ in 0..2 {
+            watch.ask();
+            check(&mut watch, &created(7, 12, 2), Ok(Said::Life(2)));
+        }
+        watch.ask();
+        assert!(watch.take(&created(7, 12, 2)).is_err());
+    }
+
+    #[test]
+    fn the_guesses_of_a_proxy_are_not_taken_for_revisions() {
+        let mut watch = open();
+        for _ in 0..5 {
+            watch.ask();
+            check(&mut watch, &created(0, 1, 2), Ok(Said::Life(2)));
+        }
+        assert_eq!(watch.newest(), 10);
+    }
+}

@@ -1,0 +1,321 @@
+//! Values made of files, made anew when the files change.
+//!
+//! In: the files that flags name, and how a value is made of them. Out: the
+//! newest value that could be made. A file that cannot be used keeps the value
+//! from before and is told once. Files are looked at every two seconds and not
+//! watched: Kubernetes replaces a whole directory by swapping a symbolic link,
+//! which a watch of the file does not see.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::{info, warn};
+
+pub use expiry::expiry;
+
+use crate::clock;
+use crate::telemetry::{Counters, Credential};
+
+mod expiry;
+
+/// A value made of files, or of none. Clones share it.
+pub struct Reloading<T>(Arc<Inner<T>>);
+
+struct Inner<T> {
+    /// What it is used for, in one word: `serve`, `etcd`.
+    used_for: &'static str,
+    files: Vec<File>,
+    make: Make<T>,
+    state: Mutex<State<T>>,
+}
+
+/// A file and the flag that names it.
+#[derive(Debug, Clone)]
+pub struct File {
+    /// The flag, with its dashes.
+    pub flag: &'static str,
+    /// Where the file is.
+    pub path: PathBuf,
+}
+
+/// What was made of files.
+pub struct Made<T> {
+    /// The value.
+    pub value: T,
+    /// When the certificates in it end, in seconds since 1970, and what each is
+    /// used for.
+    pub expiries: Vec<(&'static str, i64)>,
+}
+
+/// Makes a value of the files' contents, in the order of the files.
+type Make<T> = Box<dyn Fn(&[Vec<u8>]) -> Result<Made<T>, Vec<String>> + Send + Sync>;
+
+struct State<T> {
+    made: Made<T>,
+    contents: Vec<Vec<u8>>,
+    /// How often it was made anew.
+    version: u64,
+    fault: Option<Fault>,
+    /// How many faults were told.
+    failures: u64,
+}
+
+/// Why the files as they are now cannot be used.
+struct Fault {
+    text: String,
+    since: Instant,
+    told: bool,
+}
+
+/// How often the files are looked at: a certificate that was replaced is shown
+/// within seconds, and a look costs microseconds.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// For how long a fault may be a replacement under way: a certificate and its key
+/// are two files.
+const SETTLES_WITHIN: Duration = Duration::from_secs(5);
+/// A file system that does not answer, as a remote one may not.
+const READ_WITHIN: Duration = Duration::from_secs(2);
+/// The longest chain of certificates is a fraction of it.
+const FILE_MAX: u64 = 1 << 20;
+/// Renewal is due in most set-ups when a third of a quarter of a year is left.
+const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// A certificate that ends soon is told of once a day.
+const WARN_EVERY: Duration = Duration::from_secs(24 * 3600);
+
+impl<T: Clone> Reloading<T> {
+    /// A value that no file changes.
+    pub fn fixed(value: T) -> Self {
+        let made = Made { value, expiries: Vec::new() };
+        let state = State { made, contents: Vec::new(), version: 0, fault: None, failures: 0 };
+        let make: Make<T> = Box::new(|_| Err(Vec::new()));
+        Self(Arc::new(Inner { used_for: "", files: Vec::new(), make, state: Mutex::new(state) }))
+    }
+
+    /// Reads the files for the first time.
+    ///
+    /// # Errors
+    /// Every problem there is, each beginning with its flag.
+    pub fn open(
+        used_for: &'static str,
+        files: Vec<File>,
+        make: impl Fn(&[Vec<u8>]) -> Result<Made<T>, Vec<String>> + Send + Sync + 'static,
+    ) -> Result<Self, Vec<String>> {
+        let mut problems = Vec::new();
+        let read = |file: &File| {
+            let path = &file.path;
+            let contents = std::fs::read(path);
+            let problem = match &contents {
+                Ok(bytes) if bytes.is_empty() => format!("{}: {path:?} is empty", file.flag),
+                Ok(_) => return contents.ok(),
+                Err(error) => format!("{}: cannot read {path:?}: {error}", file.flag),
+            };
+            problems.push(problem);
+            None
+        };
+        let contents: Vec<Vec<u8>> = files.iter().filter_map(read).collect();
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let made = make(&contents)?;
+        let state = Mutex::new(State { made, contents, version: 0, fault: None, failures: 0 });
+        Ok(Self(Arc::new(Inner { used_for, files, make: Box::new(make), state })))
+    }
+
+    /// The newest value that could be made.
+    #[must_use]
+    pub fn value(&self) -> T {
+        self.state().made.value.clone()
+    }
+
+    /// How often it was made anew.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.state().version
+    }
+
+    /// Looks at the files once more, so that what follows is as new as they are.
+    pub async fn refresh(&self) {
+        self.look(false).await;
+    }
+
+    async fn look(&self, now: bool) {
+        if self.0.files.is_empty() {
+            return;
+        }
+        let mut contents = Vec::new();
+        for file in &self.0.files {
+            match read(file).await {
+                Ok(Some(bytes)) => contents.push(bytes),
+                // A pipe, which was read at the start.
+                Ok(None) => return,
+                Err(fault) => return self.broken(fault, now),
+            }
+        }
+        self.take(contents, now);
+    }
+
+    fn take(&self, contents: Vec<Vec<u8>>, now: bool) {
+        let mut state = self.state();
+        if contents == state.contents {
+            state.fault = None;
+            return;
+        }
+        match (self.0.make)(&contents) {
+            Ok(made) => {
+                let (version, failures) = (state.version + 1, state.failures);
+                *state = State { made, contents, version, fault: None, failures };
+                drop(state);
+                info!(used_for = self.0.used_for, "files changed and are used from now on");
+            }
+            Err(problems) => {
+                drop(state);
+                self.broken(problems.join(", "), now);
+            }
+        }
+    }
+
+    /// Takes note of a fault; tells of it once it has lasted, or at once.
+    fn broken(&self, text: String, now: bool) {
+        let mut state = self.state();
+        let fault = match state.fault.take() {
+            Some(fault) if fault.text == text => fault,
+            _ => Fault { text, since: clock::now(), told: false },
+        };
+        let fault = state.fault.insert(fault);
+        let due = now || clock::now().duration_since(fault.since) >= SETTLES_WITHIN;
+        if fault.told || !due {
+            return;
+        }
+        fault.told = true;
+        let (used_for, fault) = (self.0.used_for, fault.text.clone());
+        state.failures += 1;
+        drop(state);
+        let remedy = "mend the file: it is looked at again and again";
+        warn!(used_for, fault, remedy, "changed files cannot be used: the former are kept");
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Clone for Reloading<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> fmt::Debug for Reloading<T> {
+    /// Shows nothing of the value: it may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Reloading").field(&self.0.files).finish()
+    }
+}
+
+/// The file's content; `None` if it is none that can be read again.
+async fn read(file: &File) -> Result<Option<Vec<u8>>, String> {
+    let File { flag, path } = file;
+    let reading = async {
+        let about = tokio::fs::metadata(path).await?;
+        if !about.is_file() {
+            return Ok(None);
+        }
+        if about.len() > FILE_MAX {
+            return Err(std::io::Error::other(format!("it is longer than {FILE_MAX} bytes")));
+        }
+        tokio::fs::read(path).await.map(Some)
+    };
+    match timeout(READ_WITHIN, reading).await {
+        Ok(Ok(Some(bytes))) if bytes.is_empty() => Err(format!("{flag}: {path:?} is empty")),
+        Ok(Ok(read)) => Ok(read),
+        Ok(Err(error)) => Err(format!("{flag}: cannot read {path:?}: {error}")),
+        Err(_) => Err(format!("{flag}: cannot read {path:?}: no answer in {READ_WITHIN:?}")),
+    }
+}
+
+/// Everything that is read anew while a program runs.
+#[derive(Default)]
+pub struct Reloadables(Vec<Box<dyn Reload>>);
+
+trait Reload: Send + Sync {
+    fn look(&self, now: bool) -> BoxFuture<'_, ()>;
+    fn credential(&self) -> Credential;
+}
+
+impl<T: Clone + Send + Sync + 'static> Reload for Reloading<T> {
+    fn look(&self, now: bool) -> BoxFuture<'_, ()> {
+        Box::pin(Reloading::look(self, now))
+    }
+
+    fn credential(&self) -> Credential {
+        let state = self.state();
+        Credential {
+            used_for: self.0.used_for,
+            expiries: state.made.expiries.clone(),
+            broken: state.fault.as_ref().is_some_and(|fault| fault.told),
+            reloads: state.version,
+            failures: state.failures,
+        }
+    }
+}
+
+impl Reloadables {
+    /// One more, unless it is made of no file.
+    pub fn add<T: Clone + Send + Sync + 'static>(&mut self, one: &Reloading<T>) {
+        if !one.0.files.is_empty() {
+            self.0.push(Box::new(one.clone()));
+        }
+    }
+
+    /// Looks at all files, for ever: every two seconds, and whenever `hurry`
+    /// is notified. What cannot be used is then told at once.
+    pub async fn run(self, hurry: Arc<Notify>, counters: Arc<Counters>) {
+        let mut tick = interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut warned = BTreeMap::new();
+        loop {
+            let now = tokio::select! {
+                _ = tick.tick() => false,
+                () = hurry.notified() => true,
+            };
+            for one in &self.0 {
+                one.look(now).await;
+            }
+            let all: Vec<_> = self.0.iter().map(|one| one.credential()).collect();
+            warn_of_ends(&all, &mut warned);
+            counters.credentials.set(all);
+            if now {
+                info!("looked at all files: what changed is used from now on");
+            }
+        }
+    }
+}
+
+/// Tells of certificates that end soon or have ended, each once a day.
+fn warn_of_ends(all: &[Credential], warned: &mut BTreeMap<&'static str, Instant>) {
+    let Ok(today) = SystemTime::now().duration_since(UNIX_EPOCH) else { return };
+    let today = i64::try_from(today.as_secs()).unwrap_or(i64::MAX);
+    let before = i64::try_from(WARN_BEFORE.as_secs()).unwrap_or(i64::MAX);
+    for &(used_for, end) in all.iter().flat_map(|one| &one.expiries) {
+        let left = end.saturating_sub(today);
+        let said = warned.get(used_for).is_some_and(|at| at.elapsed() < WARN_EVERY);
+        if left >= before || said {
+            continue;
+        }
+        warned.insert(used_for, Instant::now());
+        let days = left.div_euclid(24 * 3600);
+        match days {
+            0.. => warn!(used_for, days, "a certificate ends soon: renew it"),
+            _ => warn!(used_for, days, "a certificate has ended: renew it"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

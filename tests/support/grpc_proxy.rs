@@ -1,0 +1,57 @@
+//! `etcd grpc-proxy`, which stands between clients and a real etcd.
+
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::{eventually, free_port};
+
+/// Ends with its value.
+pub struct GrpcProxy {
+    port: u16,
+    child: Child,
+}
+
+impl GrpcProxy {
+    /// In front of the etcd at this address.
+    pub fn to(endpoint: &str) -> Self {
+        for _ in 0..10 {
+            let port = free_port();
+            let child = Command::new("etcd")
+                .args(["grpc-proxy", "start", "--endpoints", endpoint])
+                .args(["--listen-addr", &format!("127.0.0.1:{port}")])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("etcd runs: Debian package etcd-server");
+            let mut proxy = Self { port, child };
+            let up = eventually("the proxy's port", || {
+                let ended = proxy.child.try_wait().expect("a child can be asked").is_some();
+                let address = ([127, 0, 0, 1], port).into();
+                let there = TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok();
+                (ended || there).then_some(there)
+            });
+            if up {
+                return proxy;
+            }
+        }
+        panic!("etcd grpc-proxy does not start");
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be asked").is_none()
+    }
+}
+
+impl Drop for GrpcProxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
