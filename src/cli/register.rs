@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use self::command::{Command, Signals};
+use self::command::{Command, Signals, pass_on};
 use self::health::Health;
 use crate::config::{etcd_args::EtcdArgs, take};
 use crate::model::{HostPort, Meta, ServiceName, Weight};
@@ -27,7 +27,9 @@ use crate::registry::record::Format;
 ///
 /// With a command, starts it first and ends with it, passing on its exit code.
 /// On SIGINT, SIGTERM, SIGHUP and SIGQUIT the key is removed first; then the
-/// signal goes to the command and what it started.
+/// signal goes to the command and what it started. SIGUSR1, SIGUSR2, SIGWINCH and
+/// the like go to the command at once. On Linux the command gets SIGTERM when
+/// this program is killed.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct RegisterArgs {
     /// How etcd is reached
@@ -102,16 +104,17 @@ pub async fn run(args: RegisterArgs) -> ExitCode {
     let health = plan.when_serving.then(|| Health::of(&plan.options.registration.address));
     let (stop_tx, stop_rx) = oneshot::channel();
     let presence = tokio::spawn(stay(plan.options, health, stop_rx));
+    let id = command.id();
     let (signal, ended) = tokio::select! {
-        signal = signals.next() => (Some(signal), None),
+        signal = signals.stop(id) => (Some(signal), None),
         code = command.ended() => (None, Some(code)),
     };
     drop(stop_tx);
     let withdrawn = matches!(presence.await, Ok(Ok(())));
     match (signal, ended) {
         (_, Some(code)) => ExitCode::from(code),
-        (Some(signal), _) if command.runs() => {
-            command.forward(signal);
+        (Some(signal), _) if id.is_some() => {
+            pass_on(id, signal);
             ExitCode::from(command.end_with(&mut signals).await)
         }
         _ => ExitCode::from(u8::from(!withdrawn)),
