@@ -135,7 +135,10 @@ impl Answers {
 
     fn balancers(&self, arrival: Option<IpAddr>) -> Option<Arc<[HostPort]>> {
         match &self.advertised {
-            Advertised::Known(balancers) => Some(balancers.borrow().clone()),
+            // Nobody is known while this one goes and has not heard of others.
+            Advertised::Known(balancers) => {
+                Some(balancers.borrow().clone()).filter(|known| !known.is_empty())
+            }
             Advertised::Arrival { listen } => {
                 let ip = arrival?.to_canonical();
                 // 0.0.0.0 does not take what comes by IPv6.

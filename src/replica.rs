@@ -1,8 +1,8 @@
 //! The balancers of one zone: announces this one, and knows the others.
 //!
 //! In: where etcd is and what address this balancer is reached at. Out: the
-//! addresses of all live ones, sorted, always with our own. Losing etcd takes
-//! nobody out; not being allowed to write leaves us alone, and is no failure.
+//! addresses of all live ones, sorted, with our own until we stop. Losing etcd
+//! takes nobody out; not being allowed to write leaves us alone, and is no failure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,7 +33,8 @@ pub const PREFIX: &str = "/lookaside/balancers/";
 const QUEUE: usize = 16;
 
 /// Announces and follows until `stop` is ready, then takes the announcement
-/// back, which may take some seconds. Sends what differs only.
+/// back: from `balancers_tx` at once, from etcd within some seconds. Ends when
+/// both are done; what is sent last stays. Sends what differs only.
 pub async fn run(
     options: Options,
     balancers_tx: watch::Sender<Arc<[HostPort]>>,
@@ -43,7 +44,7 @@ pub async fn run(
     let path = format!("{PREFIX}{}/", options.zone);
     let prefixes = vec![Prefix { path, format: Format::Plain }];
     let source = etcd::run(etcd::Options { connect: options.connect.clone(), prefixes }, events_tx);
-    let mut known = Known { own: options.own.clone(), keys: BTreeMap::new() };
+    let mut known = Known { own: options.own.clone(), going: false, keys: None };
     known.publish(&balancers_tx);
     let held = announce(options).await;
     let follow = async {
@@ -56,6 +57,8 @@ pub async fn run(
         () = stop => {}
         () = async { tokio::join!(source, follow); } => {}
     }
+    known.going = true;
+    known.publish(&balancers_tx);
     // What could not be removed was logged, and ends with its lease.
     if let Some(held) = held {
         let _ = held.withdraw().await;
@@ -81,23 +84,27 @@ async fn announce(options: Options) -> Option<Held> {
     held.await.inspect_err(|error| warn!(%error, "this balancer does not announce itself")).ok()
 }
 
-/// Which balancers announced themselves, by key.
+/// Which balancers announced themselves.
 struct Known {
     own: HostPort,
-    keys: BTreeMap<Key, Vec<HostPort>>,
+    /// Whether this one is about to end.
+    going: bool,
+    /// By key; none before the first reading.
+    keys: Option<BTreeMap<Key, Vec<HostPort>>>,
 }
 
 impl Known {
     fn apply(&mut self, event: Event) {
         match event {
             Event::Reset { all, .. } => {
-                self.keys = all.into_iter().map(addresses).collect();
+                self.keys = Some(all.into_iter().map(addresses).collect());
             }
             Event::Apply { changes, .. } => {
+                let keys = self.keys.get_or_insert_default();
                 for change in changes {
                     match change {
-                        Change::Put(entry) => self.keys.extend([addresses(entry)]),
-                        Change::Delete(key, _) => drop(self.keys.remove(&key)),
+                        Change::Put(entry) => keys.extend([addresses(entry)]),
+                        Change::Delete(key, _) => drop(keys.remove(&key)),
                     }
                 }
             }
@@ -105,8 +112,16 @@ impl Known {
         }
     }
 
+    /// One that goes names the others. If there are none it still names itself:
+    /// clients that find no balancer leave grpclb, and come back late to the one
+    /// that is started in its place. If it never heard of any it names nobody, so
+    /// that resolvers ask another balancer.
     fn publish(&self, balancers_tx: &watch::Sender<Arc<[HostPort]>>) {
-        let all: BTreeSet<&HostPort> = self.keys.values().flatten().chain([&self.own]).collect();
+        let keys = self.keys.iter().flat_map(BTreeMap::values).flatten();
+        let mut all: BTreeSet<&HostPort> = keys.chain([&self.own]).collect();
+        if self.going && (all.len() > 1 || self.keys.is_none()) {
+            all.remove(&self.own);
+        }
         let all: Arc<[HostPort]> = all.into_iter().cloned().collect();
         balancers_tx.send_if_modified(|now| {
             *now != all && {
@@ -140,7 +155,7 @@ mod tests {
     fn own_is_always_there_and_trouble_takes_nobody_out() {
         let (tx, rx) = watch::channel(Arc::from([]));
         let own = HostPort::parse("10.0.0.2:1").unwrap();
-        let mut known = Known { own, keys: BTreeMap::new() };
+        let mut known = Known { own, going: false, keys: None };
         let mut check = |event: Option<Event>, expected: &[&str]| {
             event.into_iter().for_each(|event| known.apply(event));
             known.publish(&tx);
@@ -158,5 +173,27 @@ mod tests {
         ];
         check(Some(Event::Apply { revision: 2, changes }), &three[..2]);
         check(Some(Event::Reset { revision: 3, all: vec![], went_back: false }), &["10.0.0.2:1"]);
+    }
+
+    #[test]
+    fn one_that_goes_names_the_others() {
+        let (tx, rx) = watch::channel(Arc::from([]));
+        let check = |event: Option<Event>, expected: &[&str]| {
+            let own = HostPort::parse("10.0.0.2:1").unwrap();
+            let mut known = Known { own, going: false, keys: None };
+            event.into_iter().for_each(|event| known.apply(event));
+            known.going = true;
+            known.publish(&tx);
+            let found: Vec<_> = rx.borrow().iter().map(ToString::to_string).collect();
+            assert_eq!(found, expected);
+        };
+        let reset = |addresses: &[&str]| {
+            let all = addresses.iter().map(|address| entry(address)).collect();
+            Some(Event::Reset { revision: 1, all, went_back: false })
+        };
+        check(reset(&["10.0.0.1:1", "10.0.0.2:1"]), &["10.0.0.1:1"]);
+        check(reset(&["10.0.0.2:1"]), &["10.0.0.2:1"]);
+        check(reset(&[]), &["10.0.0.2:1"]);
+        check(None, &[]);
     }
 }
