@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 mod frame;
 mod head;
-mod hpack;
+pub(crate) mod hpack;
 mod incoming;
 mod leave;
 mod pieces;

@@ -10,22 +10,32 @@ mod support;
 
 #[path = "registry_behaviour/abuse.rs"]
 mod abuse;
+#[path = "registry_behaviour/auth.rs"]
+mod auth;
 #[path = "registry_behaviour/clients.rs"]
 mod clients;
 #[path = "registry_behaviour/ctl.rs"]
 mod ctl;
+#[path = "registry_behaviour/docs.rs"]
+mod docs;
 #[path = "registry_behaviour/embedded.rs"]
 mod embedded;
 #[path = "registry_behaviour/kv.rs"]
 mod kv;
 #[path = "registry_behaviour/lease.rs"]
 mod lease;
+#[path = "registry_behaviour/locks.rs"]
+mod locks;
+#[path = "registry_behaviour/memory.rs"]
+mod memory;
 #[path = "registry_behaviour/scene.rs"]
 mod scene;
 #[path = "registry_behaviour/txn.rs"]
 mod txn;
 #[path = "registry_behaviour/watch.rs"]
 mod watch;
+#[path = "registry_behaviour/wire.rs"]
+mod wire;
 
 use std::panic::AssertUnwindSafe;
 
@@ -71,6 +81,12 @@ const CASES: &[(&str, Case)] = &[
     ("watch fragments", |s| watch::fragments(s).boxed()),
     ("watch of everything", |s| watch::everything(s).boxed()),
     ("etcdctl", |s| ctl::commands(s).boxed()),
+    ("etcdctl with a password", |s| ctl::users(s).boxed()),
+    ("users", |s| auth::users(s).boxed()),
+    ("locks", |s| locks::locks(s).boxed()),
+    ("elections", |s| locks::elections(s).boxed()),
+    ("heads of requests", |s| wire::heads(s).boxed()),
+    ("HTTP/1", |s| wire::http1(s).boxed()),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -32,6 +32,7 @@ const PURE: &[&str] = &[
     "src/registry.rs",
     "src/registry/record.rs",
     "src/registry/record/",
+    "src/registry/embedded/heads.rs",
     "src/registry/embedded/store.rs",
     "src/registry/etcd/batch.rs",
     "src/registry/etcd/endpoint.rs",

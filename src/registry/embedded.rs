@@ -2,19 +2,31 @@
 //! one machine: the registry when there is no etcd.
 //!
 //! In: a bound listener, and when to stop. Out: what any etcd client expects
-//! (KV, Lease, Watch, and of Cluster and Maintenance what one member can say).
-//! Of this crate it names only the clock and the source of chance, it keeps
-//! nothing on disk, and must never grow without bound, whatever its clients do
-//! or leave undone.
+//! (KV, Lease, Watch, Lock, Election, Auth that is off, and of Cluster and
+//! Maintenance what one member can say; health and version by HTTP/1). Of this
+//! crate it names only the clock, the source of chance and HTTP/2's header
+//! blocks; it keeps nothing on disk, and must never grow without bound, whatever
+//! its clients do or leave undone.
 
+mod auth;
 mod connection;
 mod data;
+mod election;
+mod flight;
+mod frames;
+mod front;
+mod heads;
+mod http1;
+mod incoming;
 mod kv;
 mod lease;
+mod lock;
 mod member;
 #[cfg(test)]
 mod naive;
 mod node;
+mod outgoing;
+mod queue;
 mod store;
 mod watch;
 mod watchers;
@@ -28,10 +40,15 @@ use futures_util::stream::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
+use auth::AuthServer;
 pub use data::Data;
+use election::ElectionServer;
+use front::Front;
+use lock::LockServer;
 use node::Node;
 
 /// etcd's own limit for a request (`--max-request-bytes`).
@@ -39,6 +56,14 @@ const REQUEST_MAX: usize = 1_572_864;
 /// A message larger than this is not even read: the limit and, as in etcd, half
 /// a megabyte for what is around a request.
 const MESSAGE_MAX: usize = REQUEST_MAX + 512 * 1024;
+/// What the services would take; a longer one does not come to them.
+const READ_MAX: usize = MESSAGE_MAX + 1;
+/// Told to clients, of which some send no longer head than they are told. Most
+/// of it is dropped before anybody else sees it.
+const HEAD_MAX: u32 = 1024 * 1024;
+/// What a connection's requests take before anybody has leave to read them.
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+const STREAM_WINDOW: u32 = 128 * 1024;
 /// A client may watch from thousands of streams on one connection, as with
 /// etcd. hyper's own default of 200 lets the next one wait for ever.
 const STREAMS_PER_CONNECTION: u32 = 10_000;
@@ -94,17 +119,25 @@ where
     let stop = CancellationToken::new();
     let cut = CancellationToken::new();
     let node = Node::new(data.clone(), address, stop.clone());
-    let server = Server::builder()
-        .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        .http2_keepalive_interval(Some(PING_EVERY))
-        .http2_keepalive_timeout(Some(PONG_WITHIN))
-        .add_service(pb::PbKvServer::new(node.clone()).max_decoding_message_size(MESSAGE_MAX))
-        .add_service(pb::PbLeaseServer::new(node.clone()).max_decoding_message_size(MESSAGE_MAX))
-        .add_service(pb::PbWatchServer::new(node.clone()).max_decoding_message_size(MESSAGE_MAX))
+    let routes = Routes::new(pb::PbKvServer::new(node.clone()).max_decoding_message_size(READ_MAX))
+        .add_service(pb::PbLeaseServer::new(node.clone()).max_decoding_message_size(READ_MAX))
+        .add_service(pb::PbWatchServer::new(node.clone()).max_decoding_message_size(READ_MAX))
         .add_service(pb::PbClusterServer::new(node.clone()))
-        .add_service(pb::PbMaintenanceServer::new(node.clone()));
+        .add_service(pb::PbMaintenanceServer::new(node.clone()))
+        .add_service(AuthServer::new(node.clone()).max_decoding_message_size(READ_MAX))
+        .add_service(LockServer::new(node.clone()).max_decoding_message_size(READ_MAX))
+        .add_service(ElectionServer::new(node.clone()).max_decoding_message_size(READ_MAX));
+    let server = Server::builder()
+        .accept_http1(true)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .http2_max_header_list_size(HEAD_MAX)
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PONG_WITHIN));
     let incoming = connection::bound(incoming, cut.clone());
-    let serving = server.serve_with_incoming_shutdown(incoming, stop.cancelled());
+    let serving =
+        server.serve_with_incoming_shutdown(Front::new(routes), incoming, stop.cancelled());
     let stopping = async {
         shutdown.await;
         stop.cancel();

@@ -51,7 +51,7 @@ async fn a_huge_message_is_not_even_read() {
     let mut client = client(&server).await;
     let refused = client.put("a", vec![0; 50_000_000], None).await.expect_err("it is huge");
     let Error::GRpcStatus(status) = refused else { panic!("a status was expected: {refused}") };
-    assert_eq!(status.code(), tonic::Code::OutOfRange);
+    assert_eq!(status.code(), tonic::Code::ResourceExhausted);
     client.put("a", "1", None).await.expect("the same client is served");
 }
 

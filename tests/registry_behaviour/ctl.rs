@@ -81,6 +81,24 @@ pub async fn commands(s: &mut Scene) -> Result<()> {
     lock(s).await
 }
 
+/// A client that comes with a name and a password is served without.
+pub async fn users(s: &mut Scene) -> Result<()> {
+    let a = s.key("a");
+    s.see(&["--user", "root:root", "put", &a, "1"], "").await?;
+    s.see(&["--user", "root:root", "get", &a], "").await?;
+    s.see(&["user", "add", "joe:secret"], "").await?;
+    s.see(&["role", "add", "reader"], "").await?;
+    s.see(&["user", "grant-role", "joe", "reader"], "").await?;
+    s.see(&["--user", "joe:secret", "user", "get", "joe"], "").await?;
+    s.see(&["user", "list"], "").await?;
+    s.see(&["role", "list"], "").await?;
+    s.see(&["role", "delete", "reader"], "").await?;
+    s.see(&["user", "delete", "joe"], "").await?;
+    let enabled = s.ctl(&["auth", "enable"], "").await;
+    s.note(enabled.is_err_and(|e| e.to_string().contains("root user does not exist")).to_string());
+    Ok(())
+}
+
 /// etcdctl's lock is made of transactions, a session's lease and watches.
 async fn lock(s: &mut Scene) -> Result<()> {
     let name = s.key("lock");

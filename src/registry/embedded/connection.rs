@@ -1,10 +1,13 @@
 //! Accepts connections, and ends those that must end.
 //!
 //! In: a listener or whatever else brings connections, and when to cut every one
-//! of them. Out: connections for tonic: not too many, none that never says a word, none that outlives the
-//! server.
+//! of them. Out: connections for tonic: not too many, none that never says a
+//! word, none that outlives the server; each with its share of what may be on
+//! its way.
 
+use std::any::Any;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,11 +19,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::Connected;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use super::flight::Share;
+use super::frames::{Blocks, Frames};
 
 /// Who develops on one machine has tens; the next one waits until one ends.
 const CONNECTIONS_MAX: usize = 4_096;
-/// An HTTP/2 client speaks first and at once.
+/// An HTTP/2 client speaks first and at once, and what is asked by HTTP/1 is
+/// answered at once and that was all.
 const FIRST_WORD_WITHIN: Duration = Duration::from_secs(10);
 /// Out of file descriptors, say: trying again at once would only burn a core.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -50,23 +57,30 @@ pub(super) fn bound<S>(
     cut: CancellationToken,
 ) -> impl Stream<Item = io::Result<Connection<S>>> {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    stream::unfold((Box::pin(incoming), permits, cut), |(mut incoming, permits, cut)| async move {
-        let permit = permits.clone().acquire_owned().await.ok()?;
-        let connection = Connection {
-            io: incoming.next().await?,
-            cut: Box::pin(cut.clone().cancelled_owned()),
-            silence: Some(Box::pin(tokio::time::sleep(FIRST_WORD_WITHIN))),
-            _permit: permit,
-        };
-        Some((Ok(connection), (incoming, permits, cut)))
-    })
+    let blocks = Blocks::default();
+    let incoming = Box::pin(incoming);
+    stream::unfold(
+        (incoming, permits, blocks, cut),
+        |(mut incoming, permits, blocks, cut)| async move {
+            let permit = permits.clone().acquire_owned().await.ok()?;
+            let connection = Connection {
+                io: Frames::new(incoming.next().await?, blocks.clone()),
+                shares: Shares::default(),
+                cut: Box::pin(cut.clone().cancelled_owned()),
+                silence: Some(Box::pin(tokio::time::sleep(FIRST_WORD_WITHIN))),
+                _permit: permit,
+            };
+            Some((Ok(connection), (incoming, permits, blocks, cut)))
+        },
+    )
 }
 
 /// A connection that fails once it is cut.
 pub(super) struct Connection<S> {
-    io: S,
+    io: Frames<S>,
+    shares: Shares,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Until the first byte came.
+    /// Until it has said that it speaks HTTP/2.
     silence: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
 }
@@ -92,9 +106,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.check(cx)?;
-        let before = buf.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
-        if buf.filled().len() > before {
+        if self.silence.is_some() && self.io.is_http2() {
             self.silence = None;
         }
         read
@@ -134,10 +147,30 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     }
 }
 
-impl<S: Connected> Connected for Connection<S> {
-    type ConnectInfo = S::ConnectInfo;
+impl<S: Connected> Connected for Connection<S>
+where
+    S::ConnectInfo: 'static,
+{
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> S::ConnectInfo {
-        self.io.connect_info()
+    fn connect_info(&self) -> Peer {
+        let info = self.io.get_ref().connect_info();
+        let tcp = (&info as &dyn Any).downcast_ref::<TcpConnectInfo>();
+        Peer { local: tcp.and_then(TcpConnectInfo::local_addr), share: self.shares.clone() }
     }
+}
+
+/// What the services know of the connection that a request came by.
+#[derive(Clone, Default)]
+pub(super) struct Peer {
+    /// The address that its client reached.
+    pub(super) local: Option<SocketAddr>,
+    pub(super) share: Shares,
+}
+
+/// A connection's part of what may be on its way.
+#[derive(Clone, Default)]
+pub(super) struct Shares {
+    pub(super) requests: Share,
+    pub(super) answers: Share,
 }

@@ -1,13 +1,14 @@
 //! etcd's KV service.
 //!
-//! In: requests. Out: the store's answers under this server's name. It decides
-//! nothing but what is too large.
+//! In: requests. Out: the store's answers under this server's name, when there
+//! is room for them. It decides nothing but what is too large.
 
 use etcd_client::proto as pb;
 use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
 use super::node::{Node, check_size};
+use super::store::Store;
 
 #[tonic::async_trait]
 impl pb::PbKvService for Node {
@@ -17,9 +18,11 @@ impl pb::PbKvService for Node {
         &self,
         request: Request<pb::PbRangeRequest>,
     ) -> Result<Response<pb::PbRangeResponse>, Status> {
-        let mut response = self.with(|store, _| store.range(request.get_ref()))?;
-        self.sign(&mut response.header);
-        Ok(Response::new(response))
+        let mut response = self
+            .answer(request, Store::cost_of_range, |request, store, _| store.range(&request))
+            .await?;
+        self.sign(&mut response.get_mut().header);
+        Ok(response)
     }
 
     async fn range_stream(
@@ -34,9 +37,11 @@ impl pb::PbKvService for Node {
         request: Request<pb::PbPutRequest>,
     ) -> Result<Response<pb::PbPutResponse>, Status> {
         check_size(request.get_ref())?;
-        let mut response = self.with(|store, _| store.put(request.into_inner()))?;
-        self.sign(&mut response.header);
-        Ok(Response::new(response))
+        let mut response = self
+            .answer(request, Store::cost_of_put, |request, store, _| store.put(request))
+            .await?;
+        self.sign(&mut response.get_mut().header);
+        Ok(response)
     }
 
     async fn delete_range(
@@ -44,9 +49,11 @@ impl pb::PbKvService for Node {
         request: Request<pb::PbDeleteRequest>,
     ) -> Result<Response<pb::PbDeleteResponse>, Status> {
         check_size(request.get_ref())?;
-        let mut response = self.with(|store, _| store.delete(request.get_ref()))?;
-        self.sign(&mut response.header);
-        Ok(Response::new(response))
+        let mut response = self
+            .answer(request, Store::cost_of_delete, |request, store, _| store.delete(&request))
+            .await?;
+        self.sign(&mut response.get_mut().header);
+        Ok(response)
     }
 
     async fn txn(
@@ -54,9 +61,11 @@ impl pb::PbKvService for Node {
         request: Request<pb::PbTxnRequest>,
     ) -> Result<Response<pb::PbTxnResponse>, Status> {
         check_size(request.get_ref())?;
-        let mut response = self.with(|store, _| store.txn(request.into_inner()))?;
-        self.sign(&mut response.header);
-        Ok(Response::new(response))
+        let mut response = self
+            .answer(request, Store::cost_of_txn, |request, store, _| store.txn(request))
+            .await?;
+        self.sign(&mut response.get_mut().header);
+        Ok(response)
     }
 
     async fn compact(

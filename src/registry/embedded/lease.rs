@@ -9,6 +9,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::node::{Node, check_size};
+use super::store::Store;
 
 #[tonic::async_trait]
 impl pb::PbLeaseService for Node {
@@ -61,17 +62,21 @@ impl pb::PbLeaseService for Node {
         &self,
         request: Request<pb::PbLeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::PbLeaseTimeToLiveResponse>, Status> {
-        let mut response = self.with(|store, now| store.time_to_live(request.get_ref(), now));
-        self.sign(&mut response.header);
-        Ok(Response::new(response))
+        let run = |request: pb::PbLeaseTimeToLiveRequest, store: &mut Store, now| {
+            Ok(store.time_to_live(&request, now))
+        };
+        let mut response = self.answer(request, Store::cost_of_lease, run).await?;
+        self.sign(&mut response.get_mut().header);
+        Ok(response)
     }
 
     async fn lease_leases(
         &self,
-        _: Request<pb::PbLeaseLeasesRequest>,
+        request: Request<pb::PbLeaseLeasesRequest>,
     ) -> Result<Response<pb::PbLeaseLeasesResponse>, Status> {
-        let mut response = self.with(|store, _| store.leases());
-        self.sign(&mut response.header);
-        Ok(Response::new(response))
+        let run = |_, store: &mut Store, _| Ok(store.leases());
+        let mut response = self.answer(request, Store::cost_of_leases, run).await?;
+        self.sign(&mut response.get_mut().header);
+        Ok(response)
     }
 }

@@ -8,11 +8,12 @@ use etcd_client::proto as pb;
 use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
+use super::connection::Peer;
 use super::node::{Node, RAFT_TERM};
 
 /// The release whose API this is; clients ask what they may expect, and Go's
 /// newest can be told to refuse what is older than its last but one.
-const API_VERSION: &str = "3.6.0";
+pub(super) const API_VERSION: &str = "3.6.0";
 
 #[tonic::async_trait]
 impl pb::PbClusterService for Node {
@@ -22,7 +23,8 @@ impl pb::PbClusterService for Node {
     ) -> Result<Response<pb::PbMemberListResponse>, Status> {
         // The address by which this client came works for it; the one that was
         // bound may be a wildcard.
-        let address = request.local_addr().unwrap_or_else(|| self.address());
+        let peer = request.extensions().get::<Peer>();
+        let address = peer.and_then(|peer| peer.local).unwrap_or_else(|| self.address());
         let member = pb::PbMember {
             id: self.member_id(),
             name: "embedded".to_owned(),
@@ -101,21 +103,32 @@ impl pb::PbMaintenanceService for Node {
         &self,
         _: Request<pb::PbDefragmentRequest>,
     ) -> Result<Response<pb::PbDefragmentResponse>, Status> {
-        Err(in_memory())
+        // Nothing is kept in pieces, so it is done.
+        let header = self.header(self.with(|store, _| store.revision()));
+        Ok(Response::new(pb::PbDefragmentResponse { header }))
     }
 
     async fn hash(
         &self,
         _: Request<pb::PbHashRequest>,
     ) -> Result<Response<pb::PbHashResponse>, Status> {
-        Err(in_memory())
+        let (revision, hash) =
+            self.with(|store, _| store.hash(0).map(|h| (store.revision(), h)))?;
+        Ok(Response::new(pb::PbHashResponse { header: self.header(revision), hash }))
     }
 
     async fn hash_kv(
         &self,
-        _: Request<pb::PbHashKvRequest>,
+        request: Request<pb::PbHashKvRequest>,
     ) -> Result<Response<pb::PbHashKvResponse>, Status> {
-        Err(in_memory())
+        let asked = request.get_ref().revision;
+        let (revision, compact_revision, hash) = self.with(|store, _| {
+            store.hash(asked).map(|hash| (store.revision(), store.compacted(), hash))
+        })?;
+        let hash_revision = if asked > 0 { asked } else { revision };
+        let header = self.header(revision);
+        let response = pb::PbHashKvResponse { header, hash, compact_revision, hash_revision };
+        Ok(Response::new(response))
     }
 
     async fn snapshot(

@@ -2,10 +2,12 @@
 //! every revision, and of its bounds.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use etcd_client::proto as pb;
 use proptest::prelude::*;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::store::{KEPT_BYTES, KEPT_REVISIONS, QUOTA, Span, Store, StoreError};
 use super::watchers::{Turn, Watchers};
@@ -203,7 +205,7 @@ fn told(model: &Model, from: i64) -> Vec<(i64, String, bool)> {
 fn watched(watchers: &mut Watchers, store: &Store) -> Vec<(i64, String, bool)> {
     let mut seen = Vec::new();
     loop {
-        match watchers.turn(store) {
+        match watchers.turn(store, usize::MAX) {
             Turn::Send(response) => {
                 assert!(!response.canceled, "{response:?}");
                 for event in response.events {
@@ -213,6 +215,7 @@ fn watched(watchers: &mut Watchers, store: &Store) -> Vec<(i64, String, bool)> {
                 }
             }
             Turn::Behind => {}
+            Turn::Needs(bytes) => panic!("{bytes} bytes are too many"),
             Turn::Idle => break,
         }
     }
@@ -220,12 +223,17 @@ fn watched(watchers: &mut Watchers, store: &Store) -> Vec<(i64, String, bool)> {
     seen
 }
 
+/// Leave for a watcher.
+fn leave() -> Option<OwnedSemaphorePermit> {
+    Arc::new(Semaphore::new(1)).try_acquire_owned().ok()
+}
+
 fn watch_all(from: i64, store: &Store) -> Watchers {
     let mut watchers = Watchers::default();
     // The client's options are the only way to a create request's type.
     let options = etcd_client::WatchOptions::new().with_all_keys().with_start_revision(from);
     let request = pb::PbWatchRequest::from(options);
-    let response = watchers.handle(request, store).expect("an answer at once");
+    let response = watchers.handle(request, leave(), store).expect("an answer at once");
     assert!(response.created && !response.canceled);
     watchers
 }

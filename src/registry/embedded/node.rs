@@ -1,24 +1,36 @@
 //! The one member: the store, and word of what changes in it.
 //!
-//! In: calls of the services. Out: the store for the length of one call, headers
-//! with the server's identity, wake-ups for watchers.
+//! In: calls of the services. Out: the store for the length of one call, answers
+//! within what may be on its way, headers with the server's identity, wake-ups
+//! for watchers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use etcd_client::proto as pb;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::REQUEST_MAX;
+use super::connection::Peer;
 use super::data::Data;
+use super::flight::{Charge, Flight, Share};
+use super::outgoing::Account;
 use super::store::{Store, StoreError};
 use crate::clock;
 
 /// There was one election, and this member won it.
 pub(super) const RAFT_TERM: u64 = 1;
+/// Bytes of what is watched or waited for, over all connections: a hundred
+/// thousand watchers with keys of a usual length.
+const WAITING_MAX: usize = 32 * 1024 * 1024;
+/// What a watcher costs beside its keys.
+const WAITING: usize = 256;
+/// An answer up to this long is made without asking: what is around it costs
+/// more.
+const FREE: usize = 1024;
 
 /// What all services of one server share.
 #[derive(Clone)]
@@ -32,6 +44,10 @@ struct Shared {
     deadline_tx: watch::Sender<Option<Instant>>,
     address: SocketAddr,
     stop: CancellationToken,
+    /// Answers on their way out.
+    answers: Flight,
+    /// Bytes of what is watched or waited for.
+    waiting: Arc<Semaphore>,
 }
 
 impl Node {
@@ -40,7 +56,9 @@ impl Node {
         data.resume();
         let (newest, deadline) = data.with(|store| (store.revision(), store.next_deadline()));
         let (newest_tx, deadline_tx) = (watch::Sender::new(newest), watch::Sender::new(deadline));
-        Self(Arc::new(Shared { data, newest_tx, deadline_tx, address, stop }))
+        let (answers, waiting) = (Flight::default(), Arc::new(Semaphore::new(WAITING_MAX)));
+        let shared = Shared { data, newest_tx, deadline_tx, address, stop, answers, waiting };
+        Self(Arc::new(shared))
     }
 
     /// Lends the store as it is now: leases whose time is over have ended. What
@@ -57,6 +75,59 @@ impl Node {
             replace(&self.0.deadline_tx, store.next_deadline());
             answer
         })
+    }
+
+    /// Answers a request when there is room for what it costs at most.
+    pub(super) async fn answer<R, T>(
+        &self,
+        request: Request<R>,
+        cost: impl Fn(&R, &Store) -> usize,
+        run: impl FnOnce(R, &mut Store, Instant) -> Result<T, StoreError>,
+    ) -> Result<Response<T>, Status> {
+        let share = share(&request);
+        let mut asked = Some((request.into_inner(), run));
+        let mut charge: Option<Charge> = None;
+        loop {
+            let room = charge.as_ref().map_or(FREE, Charge::bytes);
+            // The store may have grown while it waited.
+            let outcome = self.with(|store, now| {
+                let (request, run) = asked.take()?;
+                let needed = cost(&request, store);
+                if needed <= room {
+                    return Some(Ok(run(request, store, now)));
+                }
+                asked = Some((request, run));
+                Some(Err(needed))
+            });
+            match outcome {
+                Some(Ok(answer)) => {
+                    let account = Account::default();
+                    charge.into_iter().for_each(|charge| account.add(charge));
+                    let mut response = Response::new(answer?);
+                    response.extensions_mut().insert(account);
+                    return Ok(response);
+                }
+                Some(Err(needed)) => {
+                    drop(charge.take());
+                    charge = Some(self.reserve(needed, &share).await?);
+                }
+                None => return Err(Status::internal("answered twice")),
+            }
+        }
+    }
+
+    /// Leave for an answer's bytes, when there is room.
+    pub(super) async fn reserve(&self, bytes: usize, share: &Share) -> Result<Charge, Status> {
+        tokio::select! {
+            charge = self.0.answers.reserve(bytes, share) => charge,
+            stopped = self.stopped() => Err(stopped),
+        }
+    }
+
+    /// Leave to watch or wait for something of so many bytes.
+    pub(super) fn wait_for(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(bytes + WAITING).ok()?;
+        self.0.waiting.clone().try_acquire_many_owned(bytes).ok()
     }
 
     /// Ends leases when their time is over, whether anybody calls or not.
@@ -91,6 +162,13 @@ impl Node {
         self.0.data.member_id()
     }
 
+    /// The header of a response.
+    pub(super) fn header(&self, revision: i64) -> Option<pb::PbResponseHeader> {
+        let mut header = Some(pb::PbResponseHeader { revision, ..Default::default() });
+        self.sign(&mut header);
+        header
+    }
+
     /// Completes a header that knows its revision.
     pub(super) fn sign(&self, header: &mut Option<pb::PbResponseHeader>) {
         let header = header.get_or_insert_default();
@@ -98,6 +176,11 @@ impl Node {
         header.member_id = self.0.data.member_id();
         header.raft_term = RAFT_TERM;
     }
+}
+
+/// The share of the connection that a request came by.
+pub(super) fn share<R>(request: &Request<R>) -> Share {
+    request.extensions().get::<Peer>().map(|peer| peer.share.answers.clone()).unwrap_or_default()
 }
 
 /// Refuses what etcd would not take into its log.
@@ -117,10 +200,12 @@ impl From<StoreError> for Status {
                 Code::InvalidArgument
             }
             E::TooManyOps | E::DuplicateKey => Code::InvalidArgument,
+            E::UserEmpty | E::RoleEmpty | E::PermissionNotGiven => Code::InvalidArgument,
             E::Compacted | E::FutureRevision | E::LeaseTtlTooLarge => Code::OutOfRange,
             E::NoSpace => Code::ResourceExhausted,
             E::LeaseNotFound => Code::NotFound,
-            E::LeaseExists => Code::FailedPrecondition,
+            // A lease that exists, and all about users.
+            _ => Code::FailedPrecondition,
         };
         Self::new(code, error.to_string())
     }

@@ -5,11 +5,14 @@
 //! [`StoreError`]. Pure: it waits for nothing, asks no clock and draws no lots.
 //! It must never grow without bound.
 
+mod cost;
+mod error;
 mod history;
 mod leases;
 mod range;
 mod span;
 mod txn;
+mod users;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,10 +23,12 @@ use history::History;
 use leases::Leases;
 use txn::Plan;
 
+pub(super) use error::StoreError;
 pub(super) use history::Change;
 #[cfg(test)]
 pub(super) use history::{KEPT_BYTES, KEPT_REVISIONS};
 pub(super) use span::Span;
+pub(super) use users::Users;
 
 /// Bytes of present keys and values after which nothing may be added. A hundred
 /// thousand registrations of 1 KiB take 120 MiB; who has more has a cluster.
@@ -34,41 +39,13 @@ pub(super) const QUOTA: usize = 256 * 1024 * 1024;
 pub(super) struct Store {
     history: History,
     leases: Leases,
-}
-
-/// Why a request is refused, in etcd's own words: clients compare them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum StoreError {
-    #[error("etcdserver: key is not provided")]
-    EmptyKey,
-    #[error("etcdserver: key not found")]
-    KeyNotFound,
-    #[error("etcdserver: value is provided")]
-    ValueProvided,
-    #[error("etcdserver: lease is provided")]
-    LeaseProvided,
-    #[error("etcdserver: too many operations in txn request")]
-    TooManyOps,
-    #[error("etcdserver: duplicate key given in txn request")]
-    DuplicateKey,
-    #[error("etcdserver: mvcc: required revision has been compacted")]
-    Compacted,
-    #[error("etcdserver: mvcc: required revision is a future revision")]
-    FutureRevision,
-    #[error("etcdserver: mvcc: database space exceeded")]
-    NoSpace,
-    #[error("etcdserver: requested lease not found")]
-    LeaseNotFound,
-    #[error("etcdserver: lease already exists")]
-    LeaseExists,
-    #[error("etcdserver: too large lease TTL")]
-    LeaseTtlTooLarge,
+    users: Users,
 }
 
 impl Store {
     /// Empty, at revision 1. The seed decides which lease ids it will choose.
     pub(super) fn new(seed: u64) -> Self {
-        Self { history: History::new(), leases: Leases::new(seed) }
+        Self { history: History::new(), leases: Leases::new(seed), users: Users::default() }
     }
 
     /// The newest revision.
@@ -87,6 +64,35 @@ impl Store {
         (live + self.history.log_bytes(), live)
     }
 
+    /// A key's length at a revision, with what is around it in an event; 0 if it
+    /// was not.
+    pub(super) fn length_at(&self, key: &[u8], revision: i64) -> usize {
+        if range::check_revision(revision, &self.history).is_err() {
+            return 0;
+        }
+        let record = self.history.at(key, revision);
+        record.map_or(0, |record| record.key.len() + record.value().len() + 64)
+    }
+
+    /// A sum of all keys as they were at a revision; it is not etcd's, which is of
+    /// how etcd stores them.
+    pub(super) fn hash(&self, revision: i64) -> Result<u32, StoreError> {
+        range::check_revision(revision, &self.history)?;
+        let at = if revision > 0 { revision } else { self.revision() };
+        let mut hash = crc32fast::Hasher::new();
+        for record in self.history.scan(&Span::new(&[0], &[0]), at) {
+            hash.update(record.key);
+            hash.update(record.value());
+            hash.update(&record.modified.to_be_bytes());
+        }
+        Ok(hash.finalize())
+    }
+
+    /// Users and roles.
+    pub(super) fn users(&mut self) -> &mut Users {
+        &mut self.users
+    }
+
     /// What happened at a revision; none before compaction and in the future.
     pub(super) fn changes(&self, revision: i64) -> Option<&[Change]> {
         self.history.changes(revision)
@@ -96,6 +102,26 @@ impl Store {
     pub(super) fn at(&self, key: &[u8], revision: i64) -> Option<pb::PbKeyValue> {
         range::check_revision(revision, &self.history).ok()?;
         self.history.at(key, revision).map(history::Record::to_pb)
+    }
+
+    /// A key as it is now.
+    pub(super) fn now(&self, key: &[u8]) -> Option<pb::PbKeyValue> {
+        self.history.at(key, self.revision()).map(history::Record::to_pb)
+    }
+
+    /// The oldest key inside a span.
+    pub(super) fn first_created(&self, span: &Span) -> Option<pb::PbKeyValue> {
+        let keys = self.history.scan(span, self.revision());
+        keys.min_by_key(history::Record::created).map(history::Record::to_pb)
+    }
+
+    /// The newest key inside a span that was created at that revision or before,
+    /// and when it was.
+    pub(super) fn last_created(&self, span: &Span, until: i64) -> Option<(Vec<u8>, i64)> {
+        let keys = self.history.scan(span, self.revision());
+        let keys = keys.filter(|record| record.created() <= until);
+        keys.max_by_key(history::Record::created)
+            .map(|record| (record.key.to_vec(), record.created()))
     }
 
     /// Reads keys.

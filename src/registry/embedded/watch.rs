@@ -1,8 +1,9 @@
 //! etcd's Watch service.
 //!
 //! In: a client's requests and word of new revisions. Out: responses, made one
-//! at a time when the client has room for the next: a client that does not read
-//! costs its watchers' places in the history and nothing more.
+//! at a time when the client has room for the next and the server for its bytes:
+//! a client that does not read costs its watchers' places in the history and
+//! nothing more.
 
 use std::time::Duration;
 
@@ -13,7 +14,9 @@ use tokio::sync::watch;
 use tokio::time::Interval;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::node::Node;
+use super::flight::{Charge, Share};
+use super::node::{Node, share};
+use super::outgoing::Account;
 use super::watchers::{Turn, Watchers};
 
 /// As etcd: a watcher that wants signs of life gets one in ten minutes.
@@ -27,6 +30,11 @@ struct WatchStream {
     inbound: Option<Streaming<pb::PbWatchRequest>>,
     newest_rx: watch::Receiver<i64>,
     progress: Interval,
+    share: Share,
+    /// Leave for the next response.
+    charge: Option<Charge>,
+    /// Those that are made, until they are read.
+    account: Account,
 }
 
 /// What the client said.
@@ -40,6 +48,7 @@ impl pb::PbWatchService for Node {
         &self,
         request: Request<Streaming<pb::PbWatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        let (share, account) = (share(&request), Account::default());
         let mut progress = tokio::time::interval(PROGRESS_EVERY);
         progress.reset();
         let stream = WatchStream {
@@ -48,6 +57,9 @@ impl pb::PbWatchService for Node {
             inbound: Some(request.into_inner()),
             newest_rx: self.newest(),
             progress,
+            share,
+            charge: None,
+            account: account.clone(),
         };
         let responses = stream::unfold(Some(stream), |going| async {
             let mut stream = going?;
@@ -59,7 +71,9 @@ impl pb::PbWatchService for Node {
                 Err(status) => Some((Err(status), None)),
             }
         });
-        Ok(Response::new(responses.boxed()))
+        let mut response = Response::new(responses.boxed());
+        response.extensions_mut().insert(account);
+        Ok(response)
     }
 }
 
@@ -74,8 +88,17 @@ impl WatchStream {
                 return Ok(response);
             }
             self.newest_rx.borrow_and_update();
-            match self.node.with(|store, _| self.watchers.turn(store)) {
-                Turn::Send(response) => return Ok(response),
+            let room = self.charge.as_ref().map_or(0, Charge::bytes);
+            match self.node.with(|store, _| self.watchers.turn(store, room)) {
+                Turn::Send(response) => {
+                    self.charge.take().into_iter().for_each(|charge| self.account.add(charge));
+                    return Ok(response);
+                }
+                Turn::Needs(bytes) => {
+                    drop(self.charge.take());
+                    self.charge = Some(self.reserve(bytes).await?);
+                    continue;
+                }
                 Turn::Behind => {
                     tokio::task::yield_now().await;
                     continue;
@@ -98,12 +121,24 @@ impl WatchStream {
         }
     }
 
+    /// Others that read make room some time: until then its place in the
+    /// history is all that it needs.
+    async fn reserve(&self, bytes: usize) -> Result<Charge, Status> {
+        self.node.reserve(bytes, &self.share).await
+    }
+
     fn handle(&mut self, heard: Heard) -> Result<Option<pb::PbWatchResponse>, Status> {
         let Some(request) = heard.transpose()? else {
             self.inbound = None;
             return Ok(None);
         };
-        Ok(self.node.with(|store, _| self.watchers.handle(request, store)))
+        let leave = match &request.request_union {
+            Some(pb::PbWatchRequestUnion::CreateRequest(create)) => {
+                self.node.wait_for(create.key.len() + create.range_end.len())
+            }
+            _ => None,
+        };
+        Ok(self.node.with(|store, _| self.watchers.handle(request, leave, store)))
     }
 }
 

@@ -1,13 +1,16 @@
 //! The watchers of one stream, each with its own place in the store's history.
 //!
 //! In: the client's requests, the store. Out: one response at a time, when
-//! asked for it. Nothing is queued: a watcher that falls behind reads the
-//! history later, or is told that it was compacted. Pure.
+//! asked for it, and only within the bytes that there is leave for. Nothing is
+//! queued: a watcher that falls behind reads the history later, or is told that
+//! it was compacted.
 
 use std::collections::BTreeMap;
 
 use etcd_client::proto as pb;
 use pb::PbWatchRequestUnion as Request;
+
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::store::{Change, Span, Store};
 
@@ -49,12 +52,16 @@ struct Watcher {
     /// Wants a sign of life when nothing happens, and is due to get one.
     wants_progress: bool,
     progress_due: bool,
+    /// Leave for the bytes of its keys.
+    _leave: Option<OwnedSemaphorePermit>,
 }
 
 /// What a stream has to do.
 pub(super) enum Turn {
     /// Send this, and ask again.
     Send(pb::PbWatchResponse),
+    /// Ask again with leave for so many bytes.
+    Needs(usize),
     /// Ask again soon: there is more to look at.
     Behind,
     /// Wait: everyone has seen the newest revision.
@@ -62,10 +69,12 @@ pub(super) enum Turn {
 }
 
 impl Watchers {
-    /// Does what the client asks, with the answer if there is one at once.
+    /// Does what the client asks, with the answer if there is one at once. A new
+    /// watcher takes over the leave for its keys; without any it is refused.
     pub(super) fn handle(
         &mut self,
         request: pb::PbWatchRequest,
+        leave: Option<OwnedSemaphorePermit>,
         store: &Store,
     ) -> Option<pb::PbWatchResponse> {
         match request.request_union? {
@@ -84,6 +93,7 @@ impl Watchers {
                     fragments: request.fragment,
                     wants_progress: request.progress_notify,
                     progress_due: false,
+                    _leave: leave,
                 };
                 let added = self.add(request.watch_id, watcher);
                 Some(pb::PbWatchResponse {
@@ -121,13 +131,14 @@ impl Watchers {
         }
     }
 
-    /// The next response, if there is one.
-    pub(super) fn turn(&mut self, store: &Store) -> Turn {
+    /// The next response, if there is one and its events take `room` bytes at
+    /// most.
+    pub(super) fn turn(&mut self, store: &Store, room: usize) -> Turn {
         let later = self.by_id.range_mut(self.turn..).map(|(&id, watcher)| (id, watcher));
         let mut budget = REVISIONS_PER_TURN;
         let mut step = None;
         for (id, watcher) in later {
-            match watcher.step(store, &mut budget) {
+            match watcher.step(store, room, &mut budget) {
                 Step::Nothing => {}
                 other => {
                     step = Some((id, other));
@@ -149,6 +160,10 @@ impl Watchers {
                     compact_revision: store.compacted(),
                     ..response(0)
                 })
+            }
+            Some((id, Step::Needs(bytes))) => {
+                self.turn = id;
+                Turn::Needs(bytes)
             }
             Some((id, _)) => {
                 self.turn = id;
@@ -173,8 +188,8 @@ impl Watchers {
         if watcher.span.is_empty() {
             return Err("mvcc: watcher range is empty");
         }
-        if self.by_id.len() >= WATCHERS_MAX {
-            return Err("too many watchers on this stream");
+        if self.by_id.len() >= WATCHERS_MAX || watcher._leave.is_none() {
+            return Err("etcdserver: too many watchers");
         }
         let mut id = wanted;
         if id == 0 {
@@ -193,6 +208,8 @@ impl Watchers {
 
 enum Step {
     Response(pb::PbWatchResponse),
+    /// There is more to send than there is room for.
+    Needs(usize),
     Compacted,
     /// The budget is used up.
     Behind,
@@ -200,7 +217,7 @@ enum Step {
 }
 
 impl Watcher {
-    fn step(&mut self, store: &Store, budget: &mut usize) -> Step {
+    fn step(&mut self, store: &Store, room: usize, budget: &mut usize) -> Step {
         if self.revision < store.compacted() {
             return Step::Compacted;
         }
@@ -210,7 +227,11 @@ impl Watcher {
             }
             *budget -= 1;
             let changes = store.changes(self.revision).unwrap_or_default();
-            let (events, next) = self.events(changes, store);
+            let (bytes, next) = self.measure(changes, store);
+            if bytes > room {
+                return Step::Needs(bytes);
+            }
+            let events = self.events(&changes[..next.unwrap_or(changes.len())], store);
             let at = self.revision;
             match next {
                 Some(next) => self.done = next,
@@ -228,33 +249,46 @@ impl Watcher {
         Step::Nothing
     }
 
-    /// What of one revision's changes this watcher is to see, from where it
-    /// stands; and where it goes on if that was cut into fragments.
-    fn events(&self, changes: &[Change], store: &Store) -> (Vec<pb::PbEvent>, Option<usize>) {
-        let mut events = Vec::new();
+    /// How long the events of one revision's changes are, from where this
+    /// watcher stands; and where it goes on if that is cut into fragments.
+    fn measure(&self, changes: &[Change], store: &Store) -> (usize, Option<usize>) {
         let mut bytes = 0;
         for (index, change) in changes.iter().enumerate().skip(self.done) {
-            let wanted = if change.is_put() { self.puts } else { self.deletions };
-            if !wanted || !self.span.contains(&change.key) {
+            if !self.wants(change) {
                 continue;
             }
-            let kv = change.to_pb();
-            let previous = self.previous && !change.is_creation();
-            let prev_kv = previous.then(|| store.at(&change.key, kv.mod_revision - 1)).flatten();
-            bytes += size(&kv) + prev_kv.as_ref().map_or(0, size);
-            if self.fragments && bytes > FRAGMENT && !events.is_empty() {
-                return (events, Some(index));
+            let mut length = change.length();
+            if self.shows_previous(change) {
+                length += store.length_at(&change.key, change.revision() - 1);
             }
-            let r#type = i32::from(!change.is_put());
-            events.push(pb::PbEvent { r#type, kv: Some(kv), prev_kv });
+            if self.fragments && bytes + length > FRAGMENT && bytes > 0 {
+                return (bytes, Some(index));
+            }
+            bytes += length;
         }
-        (events, None)
+        (bytes, None)
     }
-}
 
-/// Of one event's part: key, value, and the numbers and tags around them.
-fn size(kv: &pb::PbKeyValue) -> usize {
-    kv.key.len() + kv.value.len() + 64
+    /// What of those changes this watcher is to see, from where it stands.
+    fn events(&self, changes: &[Change], store: &Store) -> Vec<pb::PbEvent> {
+        let wanted = changes.iter().skip(self.done).filter(|change| self.wants(change));
+        let event = |change: &Change| {
+            let previous = self.shows_previous(change);
+            let prev_kv = previous.then(|| store.at(&change.key, change.revision() - 1)).flatten();
+            let r#type = i32::from(!change.is_put());
+            pb::PbEvent { r#type, kv: Some(change.to_pb()), prev_kv }
+        };
+        wanted.map(event).collect()
+    }
+
+    fn wants(&self, change: &Change) -> bool {
+        let wanted = if change.is_put() { self.puts } else { self.deletions };
+        wanted && self.span.contains(&change.key)
+    }
+
+    fn shows_previous(&self, change: &Change) -> bool {
+        self.previous && !change.is_creation()
+    }
 }
 
 fn response(revision: i64) -> pb::PbWatchResponse {

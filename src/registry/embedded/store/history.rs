@@ -212,6 +212,16 @@ impl Change {
         self.version.live.as_ref().is_some_and(|live| live.version == 1)
     }
 
+    /// Its length in an event, with what is around it.
+    pub(in crate::registry::embedded) fn length(&self) -> usize {
+        self.key.len() + self.version.live.as_ref().map_or(0, |live| live.value.len()) + 64
+    }
+
+    /// The revision that it is part of.
+    pub(in crate::registry::embedded) fn revision(&self) -> i64 {
+        self.version.modified
+    }
+
     /// As an event shows it: a deletion has its key and revision only.
     pub(in crate::registry::embedded) fn to_pb(&self) -> pb::PbKeyValue {
         let modified = self.version.modified;

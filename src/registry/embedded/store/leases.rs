@@ -103,6 +103,11 @@ impl Leases {
         Some(Standing { ttl, granted: lease.granted, keys: &lease.keys })
     }
 
+    /// What hangs on a lease.
+    pub(super) fn keys(&self, id: i64) -> impl Iterator<Item = &Arc<[u8]>> {
+        self.by_id.get(&id).into_iter().flat_map(|lease| &lease.keys)
+    }
+
     /// All ids, those that end first before the others.
     pub(super) fn ids(&self) -> impl Iterator<Item = i64> {
         self.by_deadline.iter().map(|&(_, id)| id)

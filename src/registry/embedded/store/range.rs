@@ -75,7 +75,7 @@ pub(super) fn range(
 
 /// Whether to sort, and if so whether the greatest comes first. Keys come in
 /// ascending order anyway; another target without an order means ascending.
-fn order(request: &pb::PbRangeRequest) -> Option<bool> {
+pub(super) fn order(request: &pb::PbRangeRequest) -> Option<bool> {
     match (request.sort_order, request.sort_target) {
         (DESCEND, _) => Some(true),
         (_, BY_KEY) => None,
@@ -83,7 +83,7 @@ fn order(request: &pb::PbRangeRequest) -> Option<bool> {
     }
 }
 
-fn passes(request: &pb::PbRangeRequest, record: &Record<'_>) -> bool {
+pub(super) fn passes(request: &pb::PbRangeRequest, record: &Record<'_>) -> bool {
     let within =
         |least: i64, most: i64, is: i64| (least == 0 || is >= least) && (most == 0 || is <= most);
     within(request.min_mod_revision, request.max_mod_revision, record.modified)

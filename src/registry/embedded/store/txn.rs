@@ -52,10 +52,15 @@ pub(super) fn may_write(request: &pb::PbTxnRequest) -> bool {
     })
 }
 
+/// Whether all compares hold.
+pub(super) fn succeeds(request: &pb::PbTxnRequest, store: &Store) -> bool {
+    request.compare.iter().all(|compare| holds(compare, store))
+}
+
 impl Plan {
     /// Compares, and chooses.
     pub(super) fn new(request: pb::PbTxnRequest, store: &Store) -> Self {
-        let succeeded = request.compare.iter().all(|compare| holds(compare, store));
+        let succeeded = succeeds(&request, store);
         let ops = if succeeded { request.success } else { request.failure };
         let steps = ops.into_iter().filter_map(|op| op.request);
         let steps = steps.map(|op| match op {

@@ -1,0 +1,217 @@
+//! etcd's Election service.
+//!
+//! In: names, leases and what candidates have to say. Out: who leads, as it
+//! changes. A candidate that goes away while it waits leaves the queue.
+
+use etcd_client::proto as pb;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use super::flight::Share;
+use super::node::{Node, check_size, share};
+use super::outgoing::Account;
+use super::queue::{below, failed, prefix, put};
+use super::store::{Span, Store};
+
+/// The messages; the rest of etcd's API is etcd-client's.
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated; documented in proto/")]
+mod proto {
+    tonic::include_proto!("v3electionpb");
+}
+
+pub(super) use proto::election_server::ElectionServer;
+
+/// Revisions that an observer looks at in one go, so that no other caller waits
+/// for the store meanwhile.
+const REVISIONS_PER_TURN: usize = 1_000;
+
+#[tonic::async_trait]
+impl proto::election_server::Election for Node {
+    type ObserveStream = BoxStream<'static, Result<proto::LeaderResponse, Status>>;
+
+    async fn campaign(
+        &self,
+        request: Request<proto::CampaignRequest>,
+    ) -> Result<Response<proto::CampaignResponse>, Status> {
+        check_size(request.get_ref())?;
+        let proto::CampaignRequest { name, lease, value } = request.into_inner();
+        let place = self.queue(&name, lease, value)?;
+        place.first().await?;
+        let place = place.keep();
+        let (key, rev, lease) = (place.key.clone(), place.created, place.lease);
+        let leader = Some(proto::LeaderKey { name, key, rev, lease });
+        let header = self.header(place.revision);
+        Ok(Response::new(proto::CampaignResponse { header, leader }))
+    }
+
+    async fn proclaim(
+        &self,
+        request: Request<proto::ProclaimRequest>,
+    ) -> Result<Response<proto::ProclaimResponse>, Status> {
+        check_size(request.get_ref())?;
+        let proto::ProclaimRequest { leader, value } = request.into_inner();
+        let leader = leader.ok_or_else(no_leader_key)?;
+        let lease = self.session(leader.lease)?;
+        let revision = self.with(|store, _| {
+            if !leads(store, &leader) {
+                return Err(failed("election: not leader"));
+            }
+            put(store, &leader.key, value, lease).map_err(failed)?;
+            Ok(store.revision())
+        })?;
+        Ok(Response::new(proto::ProclaimResponse { header: self.header(revision) }))
+    }
+
+    async fn leader(
+        &self,
+        request: Request<proto::LeaderRequest>,
+    ) -> Result<Response<proto::LeaderResponse>, Status> {
+        let span = below(&prefix(&request.get_ref().name));
+        let (revision, kv) = self.with(|store, _| (store.revision(), store.first_created(&span)));
+        let kv = Some(kv.ok_or_else(|| failed("election: no leader"))?);
+        Ok(Response::new(proto::LeaderResponse { header: self.header(revision), kv }))
+    }
+
+    async fn observe(
+        &self,
+        request: Request<proto::LeaderRequest>,
+    ) -> Result<Response<Self::ObserveStream>, Status> {
+        let span = below(&prefix(&request.get_ref().name));
+        let (share, account) = (share(&request), Account::default());
+        let (node, newest_rx) = (self.clone(), self.newest());
+        let told = account.clone();
+        let observer = Observer { node, span, newest_rx, at: At::Unknown, share, account };
+        let leaders = stream::unfold(Some(observer), |going| async {
+            let mut observer = going?;
+            match observer.next().await {
+                Ok(leader) => Some((Ok(leader), Some(observer))),
+                Err(status) => Some((Err(status), None)),
+            }
+        });
+        let mut response = Response::new(leaders.boxed());
+        response.extensions_mut().insert(told);
+        Ok(response)
+    }
+
+    async fn resign(
+        &self,
+        request: Request<proto::ResignRequest>,
+    ) -> Result<Response<proto::ResignResponse>, Status> {
+        check_size(request.get_ref())?;
+        let leader = request.into_inner().leader.ok_or_else(no_leader_key)?;
+        let revision = self.with(|store, _| {
+            // Who does not lead any more has nothing to resign.
+            if leads(store, &leader) {
+                let key = leader.key;
+                store.delete(&pb::PbDeleteRequest { key, ..Default::default() }).map_err(failed)?;
+            }
+            Ok::<_, Status>(store.revision())
+        })?;
+        Ok(Response::new(proto::ResignResponse { header: self.header(revision) }))
+    }
+}
+
+/// Follows one election.
+struct Observer {
+    node: Node,
+    span: Span,
+    newest_rx: watch::Receiver<i64>,
+    at: At,
+    share: Share,
+    account: Account,
+}
+
+/// How far an observer is.
+enum At {
+    /// It does not know whether anybody leads.
+    Unknown,
+    /// Nobody leads; the first key that is put from that revision on will.
+    Vacant(i64),
+    /// That key leads; what happens to it from that revision on is news.
+    Led(Vec<u8>, i64),
+}
+
+impl Observer {
+    async fn next(&mut self) -> Result<proto::LeaderResponse, Status> {
+        loop {
+            self.newest_rx.borrow_and_update();
+            let node = self.node.clone();
+            let (found, behind) = node.with(|store, _| {
+                let found = self.look(store);
+                (found, self.from() <= store.revision())
+            });
+            if let Some((revision, kv)) = found {
+                let length = kv.key.len() + kv.value.len();
+                self.account.add(self.node.reserve(length, &self.share).await?);
+                let header = self.node.header(revision);
+                return Ok(proto::LeaderResponse { header, kv: Some(kv) });
+            }
+            if behind {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            tokio::select! {
+                changed = self.newest_rx.changed() => changed.map_err(|_| failed("server stopped"))?,
+                stopped = self.node.stopped() => return Err(stopped),
+            }
+        }
+    }
+
+    /// The next revision to look at.
+    fn from(&self) -> i64 {
+        match self.at {
+            At::Unknown => 0,
+            At::Vacant(from) | At::Led(_, from) => from,
+        }
+    }
+
+    /// Goes on through the history: the next leader, or what it says now, and
+    /// at which revision.
+    fn look(&mut self, store: &Store) -> Option<(i64, pb::PbKeyValue)> {
+        for _ in 0..REVISIONS_PER_TURN {
+            // What is forgotten cannot be told: begin with who leads now.
+            if matches!(self.at, At::Unknown) || self.from() < store.compacted() {
+                let newest = store.revision();
+                let Some(kv) = store.first_created(&self.span) else {
+                    self.at = At::Vacant(newest + 1);
+                    return None;
+                };
+                self.at = At::Led(kv.key.clone(), newest + 1);
+                return Some((newest, kv));
+            }
+            let revision = self.from();
+            let changes = store.changes(revision)?;
+            match &mut self.at {
+                At::Unknown => {}
+                At::Vacant(from) => {
+                    *from += 1;
+                    let put = changes.iter().find(|c| c.is_put() && self.span.contains(&c.key));
+                    if let Some(put) = put {
+                        self.at = At::Led(put.key.to_vec(), revision + 1);
+                        return Some((revision, put.to_pb()));
+                    }
+                }
+                At::Led(key, from) => {
+                    *from += 1;
+                    match changes.iter().find(|change| *change.key == **key) {
+                        Some(change) if change.is_put() => {
+                            return Some((revision, change.to_pb()));
+                        }
+                        Some(_) => self.at = At::Unknown,
+                        None => {}
+                    }
+                }
+            }
+        }
+        None
+    }
+}
+
+fn leads(store: &Store, leader: &proto::LeaderKey) -> bool {
+    store.now(&leader.key).map_or(0, |kv| kv.create_revision) == leader.rev
+}
+
+fn no_leader_key() -> Status {
+    failed("\"leader\" field must be provided")
+}

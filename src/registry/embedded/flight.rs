@@ -1,0 +1,309 @@
+//! How many bytes of answers and requests may be on their way, over all
+//! connections.
+//!
+//! In: how long a message is, before it is made. Out: leave to make it, at once
+//! or when others are gone; or a refusal. Answers that their clients do not read
+//! make room for those of others. The lock never leaves this file.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tonic::Status;
+
+/// A message up to this long counts among the small ones, which never wait for
+/// the large.
+pub(super) const SMALL: usize = 64 * 1024;
+/// Small messages together: a thousand of the longest.
+const SMALL_MAX: usize = 64 * 1024 * 1024;
+/// Large messages together, or one that is longer by itself.
+const LARGE_MAX: usize = 64 * 1024 * 1024;
+/// A connection's large ones together, or one that is longer by itself.
+const SHARE_MAX: usize = 16 * 1024 * 1024;
+/// The longest answer: a hundred thousand keys of 1 KiB. etcd has no limit, but
+/// most clients take 4 MiB.
+const ANSWER_MAX: usize = 128 * 1024 * 1024;
+/// So long one waits for room. etcd's own deadline for a request is longer, but
+/// clients give up after some seconds.
+const WAIT: Duration = Duration::from_secs(10);
+/// An answer is not ended for being slow before this time is over, and a second
+/// more for each MiB that its client has read.
+const PATIENCE: Duration = Duration::from_secs(1);
+const BYTES_PER_SECOND: usize = 1024 * 1024;
+
+/// All that is on its way.
+#[derive(Clone, Default)]
+pub(super) struct Flight(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    table: Mutex<Table>,
+    /// Something has gone.
+    gone: Notify,
+}
+
+#[derive(Default)]
+struct Table {
+    next: u64,
+    /// The oldest first.
+    all: BTreeMap<u64, Entry>,
+    small: usize,
+    large: usize,
+}
+
+struct Entry {
+    bytes: usize,
+    share: Share,
+    began: Instant,
+    /// How much the client has read.
+    read: usize,
+    /// What to end if others need the room.
+    held: Option<Weak<dyn Held>>,
+}
+
+/// What holds an answer's bytes.
+pub(super) trait Held: Send + Sync {
+    /// Lets go of them; the client is told that its answer ends here.
+    fn cut(&self);
+}
+
+/// One connection's part of what is on its way.
+#[derive(Clone, Default)]
+pub(super) struct Share(Arc<Mutex<usize>>);
+
+/// Leave for so many bytes; dropped, they are others'.
+pub(super) struct Charge {
+    flight: Flight,
+    id: u64,
+    bytes: usize,
+}
+
+impl Flight {
+    /// Leave for `bytes`, at once or within some seconds.
+    ///
+    /// # Errors
+    /// When there is no room for so long, or for so much.
+    pub(super) async fn reserve(&self, bytes: usize, share: &Share) -> Result<Charge, Status> {
+        if bytes > ANSWER_MAX {
+            return Err(Status::resource_exhausted(format!(
+                "etcdserver: response is too large: {bytes} bytes, where {ANSWER_MAX} are allowed; \
+                 read in pages"
+            )));
+        }
+        let deadline = Instant::now() + WAIT;
+        loop {
+            let gone = self.0.gone.notified();
+            tokio::pin!(gone);
+            gone.as_mut().enable();
+            if let Some(charge) = self.try_reserve(bytes, share) {
+                return Ok(charge);
+            }
+            let mut again = deadline;
+            match self.slowest(bytes, share) {
+                Slowest::Overdue(held) => {
+                    held.cut();
+                    continue;
+                }
+                Slowest::Due(due) => again = again.min(due),
+                Slowest::None => {}
+            }
+            tokio::select! {
+                () = gone => {}
+                () = tokio::time::sleep_until(again) => {}
+            }
+            if Instant::now() >= deadline {
+                return Err(Status::resource_exhausted("etcdserver: too many requests"));
+            }
+        }
+    }
+
+    fn try_reserve(&self, bytes: usize, share: &Share) -> Option<Charge> {
+        let mut table = lock(&self.0.table);
+        let mut mine = lock(&share.0);
+        let fits = |is: usize, most: usize| is == 0 || is + bytes <= most;
+        if bytes <= SMALL {
+            fits(table.small, SMALL_MAX).then(|| table.small += bytes)?;
+        } else {
+            (fits(table.large, LARGE_MAX) && fits(*mine, SHARE_MAX))
+                .then(|| table.large += bytes)?;
+            *mine += bytes;
+        }
+        drop(mine);
+        let id = table.next;
+        table.next += 1;
+        let began = Instant::now();
+        table.all.insert(id, Entry { bytes, share: share.clone(), began, read: 0, held: None });
+        Some(Charge { flight: self.clone(), id, bytes })
+    }
+
+    /// The answer that stands in the way and is the most overdue, or when the
+    /// first one will be.
+    fn slowest(&self, bytes: usize, share: &Share) -> Slowest {
+        let table = lock(&self.0.table);
+        let mine = *lock(&share.0);
+        let own = bytes > SMALL && mine > 0 && mine + bytes > SHARE_MAX;
+        let in_the_way = table.all.values().filter(|entry| {
+            (entry.bytes > SMALL) == (bytes > SMALL)
+                && (!own || Arc::ptr_eq(&entry.share.0, &share.0))
+        });
+        let due = |entry: &Entry| {
+            let earned = entry.read as f64 / BYTES_PER_SECOND as f64;
+            entry.began + PATIENCE + Duration::from_secs_f64(earned)
+        };
+        let held = in_the_way.filter_map(|entry| Some((due(entry), entry.held.as_ref()?)));
+        let held = held.filter(|(_, held)| held.strong_count() > 0);
+        let Some((due, held)) = held.min_by_key(|(due, _)| *due) else { return Slowest::None };
+        let held = held.clone();
+        // The last of its owners may be gone when it is upgraded, and its bytes
+        // with it: not under the lock.
+        drop(table);
+        match held.upgrade() {
+            Some(held) if due <= Instant::now() => Slowest::Overdue(held),
+            Some(_) => Slowest::Due(due),
+            None => Slowest::None,
+        }
+    }
+
+    fn release(&self, id: u64) {
+        let mut table = lock(&self.0.table);
+        if let Some(entry) = table.all.remove(&id) {
+            if entry.bytes <= SMALL {
+                table.small -= entry.bytes;
+            } else {
+                table.large -= entry.bytes;
+                *lock(&entry.share.0) -= entry.bytes;
+            }
+        }
+        drop(table);
+        self.0.gone.notify_waiters();
+    }
+
+    /// Bytes on their way, small and large.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> (usize, usize) {
+        let table = lock(&self.0.table);
+        (table.small, table.large)
+    }
+}
+
+enum Slowest {
+    Overdue(Arc<dyn Held>),
+    Due(Instant),
+    None,
+}
+
+impl Charge {
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Says who holds the bytes, and that so many more have been read.
+    pub(super) fn progress(&self, held: Weak<dyn Held>, read: usize) {
+        if let Some(entry) = lock(&self.flight.0.table).all.get_mut(&self.id) {
+            entry.held = Some(held);
+            entry.read += read;
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.flight.release(self.id);
+    }
+}
+
+fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Reader {
+        cut: AtomicBool,
+        charge: Mutex<Option<Charge>>,
+    }
+
+    impl Held for Reader {
+        fn cut(&self) {
+            self.cut.store(true, Ordering::Relaxed);
+            drop(lock(&self.charge).take());
+        }
+    }
+
+    impl Reader {
+        fn new(charge: Charge) -> Arc<Self> {
+            let reader = Arc::new(Self::default());
+            let held: Arc<dyn Held> = reader.clone();
+            charge.progress(Arc::downgrade(&held), 0);
+            *lock(&reader.charge) = Some(charge);
+            reader
+        }
+
+        fn is_cut(&self) -> bool {
+            self.cut.load(Ordering::Relaxed)
+        }
+    }
+
+    const LARGE: usize = 10 * 1024 * 1024;
+
+    #[tokio::test(start_paused = true)]
+    async fn small_ones_do_not_wait_for_large_ones() {
+        let flight = Flight::default();
+        let mut all = Vec::new();
+        for _ in 0..LARGE_MAX / LARGE {
+            all.push(flight.reserve(LARGE, &Share::default()).await.expect("there is room"));
+        }
+        let _small = flight.reserve(SMALL, &Share::default()).await.expect("there is room");
+        let refused = flight.reserve(LARGE, &Share::default()).await;
+        assert_eq!(refused.err().expect("no room").code(), tonic::Code::ResourceExhausted);
+        all.pop();
+        flight.reserve(LARGE, &Share::default()).await.expect("there is room again");
+        assert_eq!(flight.bytes(), (SMALL, all.len() * LARGE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_makes_room() {
+        let flight = Flight::default();
+        let mut readers = Vec::new();
+        for _ in 0..LARGE_MAX / LARGE {
+            let charge = flight.reserve(LARGE, &Share::default()).await.expect("there is room");
+            readers.push(Reader::new(charge));
+        }
+        // The first one has read, so that the second one is the slowest.
+        let held: Arc<dyn Held> = readers[0].clone();
+        let charge = lock(&readers[0].charge);
+        charge.as_ref().expect("it is there").progress(Arc::downgrade(&held), LARGE / 2);
+        drop(charge);
+        flight.reserve(LARGE, &Share::default()).await.expect("room is made");
+        let cut: Vec<_> = readers.iter().map(|reader| reader.is_cut()).collect();
+        assert_eq!(cut.iter().filter(|&&cut| cut).count(), 1, "{cut:?}");
+        assert!(!cut[0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_takes_its_share() {
+        let flight = Flight::default();
+        let greedy = Share::default();
+        let first = Reader::new(flight.reserve(LARGE, &greedy).await.expect("there is room"));
+        let other = Reader::new(flight.reserve(LARGE, &Share::default()).await.expect("room"));
+        let _second = flight.reserve(LARGE, &greedy).await.expect("its own first one goes");
+        assert!(first.is_cut() && !other.is_cut());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_longer_than_all_goes_alone_and_one_too_long_not_at_all() {
+        let flight = Flight::default();
+        let alone = flight.reserve(LARGE_MAX + 1, &Share::default()).await.expect("alone");
+        assert!(flight.reserve(LARGE, &Share::default()).await.is_err());
+        drop(alone);
+        assert!(flight.reserve(ANSWER_MAX + 1, &Share::default()).await.is_err());
+        assert_eq!(flight.bytes(), (0, 0));
+    }
+}

@@ -1,0 +1,172 @@
+//! The body of a request, message by message.
+//!
+//! In: a body as it comes. Out: the same, but a message is passed on only when
+//! there is room for it, must be whole soon after it began, and is refused by
+//! its length alone where etcd would.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http_body::{Body, Frame};
+use tokio::time::{Sleep, sleep};
+use tonic::Status;
+
+use super::MESSAGE_MAX;
+use super::flight::{Charge, Flight, Share};
+
+/// Long enough for the largest message over a slow network.
+const WHOLE_WITHIN: Duration = Duration::from_secs(10);
+/// A flag and a length stand in front of a message.
+const PREFIX: usize = 5;
+
+/// Leave for the message that was taken in last.
+pub(super) type Taken = Arc<Mutex<Option<Charge>>>;
+
+/// A request's body.
+pub(super) struct Incoming {
+    body: tonic::body::Body,
+    flight: Flight,
+    share: Share,
+    /// What came and is not passed on.
+    came: BytesMut,
+    stage: Stage,
+    taken: Taken,
+    /// A message has begun.
+    begun: bool,
+    /// When it must be whole; none between the messages of a stream.
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// Whether there may be any time between messages.
+    stream: bool,
+}
+
+enum Stage {
+    Prefix,
+    Waiting(usize, Pin<Box<dyn Future<Output = Result<Charge, Status>> + Send>>),
+    /// So much of the message has not come.
+    Message(usize),
+    Over,
+}
+
+impl Incoming {
+    pub(super) fn new(
+        body: tonic::body::Body,
+        flight: Flight,
+        share: Share,
+        taken: Taken,
+        stream: bool,
+    ) -> Self {
+        let (came, stage, begun) = (BytesMut::new(), Stage::Prefix, false);
+        let deadline = (!stream).then(|| Box::pin(sleep(WHOLE_WITHIN)));
+        Self { body, flight, share, came, stage, taken, begun, deadline, stream }
+    }
+
+    fn take(&self, charge: Option<Charge>) {
+        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = charge;
+    }
+
+    fn begin(&mut self) -> Result<(), Status> {
+        let mut prefix = &self.came[..PREFIX];
+        let (flag, length) = (prefix.get_u8(), prefix.get_u32() as usize);
+        match flag {
+            0 => {}
+            1 => {
+                let text = "grpc: compressed flag set with identity or empty encoding";
+                return Err(Status::internal(text));
+            }
+            flag => {
+                let text = format!("grpc: received unexpected payload format {flag}");
+                return Err(Status::internal(text));
+            }
+        }
+        if length > MESSAGE_MAX {
+            return Err(Status::resource_exhausted(format!(
+                "grpc: received message larger than max ({length} vs. {MESSAGE_MAX})"
+            )));
+        }
+        let (flight, share) = (self.flight.clone(), self.share.clone());
+        let room = Box::pin(async move { flight.reserve(length + PREFIX, &share).await });
+        self.stage = Stage::Waiting(length + PREFIX, room);
+        self.deadline.get_or_insert_with(|| Box::pin(sleep(WHOLE_WITHIN)));
+        Ok(())
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
+        loop {
+            match &mut self.stage {
+                Stage::Over => return Poll::Ready(None),
+                Stage::Prefix if self.came.len() >= PREFIX => {
+                    // The one before has been read.
+                    self.take(None);
+                    if let Err(status) = self.begin() {
+                        return Poll::Ready(Some(Err(status)));
+                    }
+                    continue;
+                }
+                Stage::Waiting(length, room) => {
+                    let (length, charge) = (*length, ready!(room.as_mut().poll(cx))?);
+                    self.take(Some(charge));
+                    (self.stage, self.begun) = (Stage::Message(length), true);
+                    continue;
+                }
+                Stage::Message(left) if !self.came.is_empty() => {
+                    let part = self.came.split_to(self.came.len().min(*left)).freeze();
+                    *left -= part.len();
+                    if *left == 0 {
+                        self.stage = Stage::Prefix;
+                        self.deadline = None;
+                    }
+                    return Poll::Ready(Some(Ok(part)));
+                }
+                Stage::Prefix | Stage::Message(_) => {}
+            }
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(frame) => match frame?.into_data() {
+                    Ok(data) => self.came.extend_from_slice(&data),
+                    Err(_trailers) => {}
+                },
+                None => {
+                    // In etcd's words.
+                    let missing = match self.stage {
+                        Stage::Prefix if self.came.is_empty() && (self.begun || self.stream) => {
+                            None
+                        }
+                        Stage::Prefix if self.came.is_empty() => Some("EOF"),
+                        _ => Some("unexpected EOF"),
+                    };
+                    (self.stage, self.deadline) = (Stage::Over, None);
+                    return Poll::Ready(missing.map(|text| Err(Status::unknown(text))));
+                }
+            }
+        }
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        let data = match this.poll_data(cx) {
+            Poll::Ready(data) => data,
+            Poll::Pending => {
+                if let Some(deadline) = &mut this.deadline
+                    && deadline.as_mut().poll(cx).is_ready()
+                {
+                    this.stage = Stage::Over;
+                    let text = "the request was not whole within 10 seconds";
+                    return Poll::Ready(Some(Err(Status::deadline_exceeded(text))));
+                }
+                return Poll::Pending;
+            }
+        };
+        Poll::Ready(data.map(|data| data.map(Frame::data)))
+    }
+}

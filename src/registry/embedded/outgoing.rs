@@ -1,0 +1,154 @@
+//! The body of an answer, in pieces as its client reads them.
+//!
+//! In: a body, and leave for its bytes. Out: pieces short enough that HTTP/2's
+//! windows, not our memory, hold a slow client back. An answer can be ended from
+//! outside, and then its bytes are free at once.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use http_body::{Body, Frame};
+use tokio::sync::OwnedSemaphorePermit;
+use tonic::{Code, Status};
+
+use super::flight::{Charge, Held};
+
+/// What goes to the HTTP/2 library at a time; so much it may hold for a stream.
+const PIECE: usize = 16 * 1024;
+
+/// Leave for what an answer's maker has made, until it is read.
+#[derive(Clone, Default)]
+pub(super) struct Account(Arc<Mutex<Vec<Charge>>>);
+
+impl Account {
+    /// Takes over the leave for what is being made.
+    pub(super) fn add(&self, charge: Charge) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(charge);
+    }
+
+    /// All that was made has been read.
+    fn settle(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn progress(&self, held: &Weak<dyn Held>, read: usize) {
+        for charge in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            charge.progress(held.clone(), read);
+        }
+    }
+}
+
+/// An answer's body.
+pub(super) struct Outgoing {
+    parcel: Arc<Parcel>,
+    held: Weak<dyn Held>,
+    account: Account,
+    over: bool,
+    /// Whether its client may begin again.
+    stream: bool,
+    /// One of the requests that may be served at a time.
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What can be let go of.
+struct Parcel(Mutex<Option<Content>>);
+
+struct Content {
+    body: tonic::body::Body,
+    /// What of a piece is left.
+    rest: Bytes,
+    /// Something of it was handed over.
+    told: bool,
+    account: Account,
+}
+
+impl Outgoing {
+    pub(super) fn new(
+        body: tonic::body::Body,
+        account: Account,
+        stream: bool,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        let content = Content { body, rest: Bytes::new(), told: false, account: account.clone() };
+        let parcel = Arc::new(Parcel(Mutex::new(Some(content))));
+        let whole: Arc<dyn Held> = parcel.clone();
+        let held = Arc::downgrade(&whole);
+        account.progress(&held, 0);
+        Self { parcel, held, account, over: false, stream, _permit: permit }
+    }
+}
+
+impl Held for Parcel {
+    fn cut(&self) {
+        let content = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(content) = content {
+            content.account.settle();
+        }
+    }
+}
+
+impl Content {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.rest.is_empty() {
+            // A call's leave is there before its answer is made.
+            if std::mem::take(&mut self.told) {
+                self.account.settle();
+            }
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(other) => return Poll::Ready(Some(Ok(other))),
+                },
+                other => return Poll::Ready(other),
+            }
+            self.told = true;
+        }
+        // A slice would keep all of it alive for as long as the library has it.
+        let piece = Bytes::copy_from_slice(&self.rest[..self.rest.len().min(PIECE)]);
+        self.rest.advance(piece.len());
+        if self.rest.is_empty() {
+            self.rest = Bytes::new();
+        }
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        let mut content = this.parcel.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(there) = &mut *content else {
+            drop(content);
+            if std::mem::replace(&mut this.over, true) {
+                return Poll::Ready(None);
+            }
+            let mut trailers = HeaderMap::new();
+            let code = if this.stream { Code::Unavailable } else { Code::ResourceExhausted };
+            let status = Status::new(code, "etcdserver: the answer was not read in time");
+            let _ = status.add_header(&mut trailers);
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        };
+        let frame = ready!(there.poll(cx));
+        drop(content);
+        let read = match &frame {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
+            _ => 0,
+        };
+        this.account.progress(&this.held, read);
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let content = self.parcel.0.lock().unwrap_or_else(PoisonError::into_inner);
+        content.as_ref().is_some_and(|c| c.rest.is_empty() && c.body.is_end_stream())
+    }
+}

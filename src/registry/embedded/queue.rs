@@ -1,0 +1,154 @@
+//! The queue that etcd's locks and elections are: keys below a prefix, each
+//! kept by a lease, and whoever made the oldest one is first.
+//!
+//! In: a prefix, a lease, a value. Out: a place in the queue, and when it is the
+//! first. A place that is given up before its turn leaves no key behind.
+
+use etcd_client::proto as pb;
+use tokio::sync::OwnedSemaphorePermit;
+use tonic::{Code, Status};
+
+use super::node::Node;
+use super::store::{Span, Store, StoreError};
+
+/// As etcd's sessions: a lease for those who bring none.
+const SESSION_TTL: i64 = 60;
+
+/// A place in a queue. Dropped, it is given up, unless [`Place::keep`] was called.
+pub(super) struct Place {
+    node: Node,
+    /// All who queue.
+    prefix: Vec<u8>,
+    pub(super) key: Vec<u8>,
+    pub(super) lease: i64,
+    /// The revision that made the key.
+    pub(super) created: i64,
+    /// The revision of the store when it was taken.
+    pub(super) revision: i64,
+    kept: bool,
+    /// Leave to wait.
+    _leave: OwnedSemaphorePermit,
+}
+
+/// What etcd's library for locks says. It is a client of etcd, and its errors
+/// have no code, not even those that have one in the API.
+pub(super) fn failed(error: impl std::fmt::Display) -> Status {
+    Status::new(Code::Unknown, error.to_string())
+}
+
+/// The prefix of a queue, of its name.
+pub(super) fn prefix(name: &[u8]) -> Vec<u8> {
+    [name, b"/"].concat()
+}
+
+/// All keys below a prefix; `\0` follows every key when nothing else does.
+pub(super) fn below(prefix: &[u8]) -> Span {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return Span::new(prefix, &end);
+        }
+    }
+    Span::new(prefix, &[0])
+}
+
+impl Node {
+    /// A session: its lease, renewed as etcd does when one begins, or a new one.
+    pub(super) fn session(&self, lease: i64) -> Result<i64, Status> {
+        self.with(|store, now| {
+            if lease == 0 {
+                let request = pb::PbLeaseGrantRequest { id: 0, ttl: SESSION_TTL };
+                return Ok(store.grant(&request, now).map_err(failed)?.id);
+            }
+            store.keep_alive(&pb::PbLeaseKeepAliveRequest { id: lease }, now);
+            Ok(lease)
+        })
+    }
+
+    /// Takes a place, or finds the one that this lease has already.
+    pub(super) fn queue(&self, name: &[u8], lease: i64, value: Vec<u8>) -> Result<Place, Status> {
+        // The prefix, the key, and the key of the one before.
+        let leave = self.wait_for(name.len() * 3 + value.len());
+        let leave =
+            leave.ok_or_else(|| Status::resource_exhausted("etcdserver: too many requests"))?;
+        let lease = self.session(lease)?;
+        let prefix = prefix(name);
+        let sign = if lease < 0 { "-" } else { "" };
+        let key = [&prefix, format!("{sign}{:x}", lease.unsigned_abs()).as_bytes()].concat();
+        let taken = self.with(|store, _| match store.now(&key) {
+            Some(mine) => {
+                let revision = store.revision();
+                if mine.value != value {
+                    put(store, &key, value, lease)?;
+                }
+                Ok((mine.create_revision, revision))
+            }
+            None => {
+                put(store, &key, value, lease)?;
+                Ok::<_, StoreError>((store.revision(), store.revision()))
+            }
+        });
+        let (created, revision) = taken.map_err(failed)?;
+        let (node, kept) = (self.clone(), false);
+        Ok(Place { node, prefix, key, lease, created, revision, kept, _leave: leave })
+    }
+}
+
+impl Place {
+    /// Waits until nobody who came before is there any more.
+    pub(super) async fn first(&self) -> Result<(), Status> {
+        let span = below(&self.prefix);
+        let mut newest_rx = self.node.newest();
+        // Only one of those before is looked at when something happens.
+        let mut before: Option<(Vec<u8>, i64)> = None;
+        loop {
+            newest_rx.borrow_and_update();
+            let waits = self.node.with(|store, _| {
+                let there = before.take().filter(|(key, created)| {
+                    store.now(key).is_some_and(|kv| kv.create_revision == *created)
+                });
+                before = there.or_else(|| store.last_created(&span, self.created - 1));
+                before.is_some()
+            });
+            if !waits {
+                return Ok(());
+            }
+            tokio::select! {
+                changed = newest_rx.changed() => changed.map_err(|_| failed("server stopped"))?,
+                stopped = self.node.stopped() => return Err(stopped),
+            }
+        }
+    }
+
+    /// It is not given up any more: its lease holds it.
+    pub(super) fn keep(mut self) -> Self {
+        self.kept = true;
+        self
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        self.node.with(|store, _| {
+            if store.now(&self.key).is_some_and(|kv| kv.create_revision == self.created) {
+                let key = self.key.clone();
+                let _ = store.delete(&pb::PbDeleteRequest { key, ..Default::default() });
+            }
+        });
+    }
+}
+
+/// Writes a key under a lease.
+pub(super) fn put(
+    store: &mut Store,
+    key: &[u8],
+    value: Vec<u8>,
+    lease: i64,
+) -> Result<(), StoreError> {
+    let key = key.to_vec();
+    store.put(pb::PbPutRequest { key, value, lease, ..Default::default() }).map(drop)
+}
