@@ -1,16 +1,17 @@
 # What people type. Each target installs what it needs (scripts/need) and is
 # quick when it is there.
 
-# The demo and the documentation say target/release/lookaside.
+# The documentation says target/release/lookaside.
 export CARGO_TARGET_DIR := target
 
-.PHONY: help build demo test interop bench bench-short profile soak fuzz lint clean
+.PHONY: help build demo test bare interop bench bench-short profile soak fuzz lint clean
 
 help:
 	@echo "make build  the program, as target/release/lookaside"
 	@echo "make demo   the whole job on this machine; DEMO_SECONDS=20, 0 = until Ctrl-C"
 	@echo "make test   every test, with real etcd and real clients"
 	@echo "make interop  real clients of every language through every case, as a table"
+	@echo "make bare   make demo and make test on a bare Debian in a folder (Linux, root); half an hour"
 	@echo "make lint   formatting, clippy and documentation, without a warning"
 	@echo "make bench  every figure of docs/performance.md, beside the limit and others; 15 minutes"
 	@echo "make bench-short  the same in small: only whether it works"
@@ -23,8 +24,7 @@ build:
 	@scripts/need rust protoc
 	cargo build --release --locked
 
-demo: build
-	@scripts/need python
+demo:
 	@scripts/demo
 
 test:
@@ -32,6 +32,9 @@ test:
 
 interop:
 	@scripts/interop
+
+bare:
+	@scripts/bare
 
 lint:
 	@scripts/lint

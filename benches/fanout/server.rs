@@ -200,22 +200,17 @@ fn go_servers() -> Option<&'static Path> {
 }
 
 fn build_go_servers() -> Option<PathBuf> {
-    let benches = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if !Command::new(root.join("scripts/need")).arg("go").status().is_ok_and(|it| it.success()) {
+        skip("bench: grpc-go and go-xds", "there is no Go: see above");
+        return None;
+    }
     let out = super::out_dir();
-    // Where Go's own installer puts it, which is not in every PATH.
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/local/go/bin";
     for name in ["go-balanceload", "go-xds"] {
-        let mut go = Command::new("env");
-        // The toolchain that go.mod asks for.
-        go.arg(format!("PATH={path}")).args(["GOTOOLCHAIN=auto", "go", "build"]);
-        go.args(["-buildvcs=false", "-o"]).arg(out.join(name)).arg(".");
-        let status = go.current_dir(benches.join(name)).status().expect("env runs");
-        // env says so of a command that is not there.
-        if status.code() == Some(127) {
-            skip("bench: grpc-go and go-xds", "there is no go");
-            return None;
-        }
-        assert!(status.success(), "benches/{name} does not build");
+        let mut go = Command::new(root.join("scripts/go"));
+        go.args(["build", "-buildvcs=false", "-o"]).arg(out.join(name)).arg(".");
+        let status = go.current_dir(root.join("benches").join(name)).status();
+        assert!(status.is_ok_and(|it| it.success()), "benches/{name} does not build");
     }
     Some(out)
 }

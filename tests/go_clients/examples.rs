@@ -99,12 +99,8 @@ fn the_go_examples_work_with_the_embedded_registry() {
 fn build(kind: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let program = root.join("target/clients/examples-go").join(kind);
-    let path = format!("{}:/usr/local/go/bin", std::env::var("PATH").unwrap_or_default());
-    let need = Command::new(root.join("scripts/need")).arg("go").status();
-    assert!(need.is_ok_and(|status| status.success()), "scripts/need go: see above");
-    let built = Command::new("env")
-        .arg(format!("PATH={path}"))
-        .args(["GOTOOLCHAIN=auto", "go", "build", "-buildvcs=false", "-o"])
+    let built = Command::new(root.join("scripts/go"))
+        .args(["build", "-buildvcs=false", "-o"])
         .args([program.as_path(), Path::new(".")])
         .current_dir(root.join("examples").join(kind).join("go"))
         .status();
