@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod core;
 #[cfg(target_os = "linux")]
 pub mod crowd;
+pub mod dns;
 pub mod etcd;
 pub mod go;
 pub mod grpc_proxy;

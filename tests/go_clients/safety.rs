@@ -2,6 +2,7 @@
 //! fares with this balancer. Each holds only by a rule that the balancer keeps.
 
 use super::*;
+use crate::support::dns;
 use std::time::Instant;
 
 /// What is passed to a balancer that is to come back where it was.
@@ -193,10 +194,5 @@ fn calls_to_a_backend_that_is_gone_fail_at_once() {
 
 /// How many balancers a balancer's DNS names.
 fn known_balancers(balancer: &Balancer) -> usize {
-    let port = balancer.dns().port().to_string();
-    let output = std::process::Command::new("dig")
-        .args(["@127.0.0.1", "-p", &port, "+short", "SRV", "_grpclb._tcp.hello.lookaside.internal"])
-        .output()
-        .expect("dig runs");
-    String::from_utf8_lossy(&output.stdout).lines().count()
+    dns::srv_records(balancer.dns(), "_grpclb._tcp.hello.lookaside.internal").unwrap_or(0)
 }

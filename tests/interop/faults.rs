@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::backend::Backend;
 use crate::support::client::{Calls, Driver, Options};
+use crate::support::dns;
 use crate::support::etcd::Etcd;
 use crate::support::lookaside::Balancer;
 use crate::support::{eventually, free_port};
@@ -129,12 +130,7 @@ fn again(world: &World, mut balancer: Balancer) -> Balancer {
 }
 
 /// How many balancers DNS gives.
-fn records(dns: &Balancer, world: &World) -> usize {
-    let output = std::process::Command::new("dig")
-        .args(["+short", "+norecurse", &format!("@{}", dns.dns().ip())])
-        .args(["-p", &dns.dns().port().to_string(), "SRV"])
-        .arg(format!("_grpclb._tcp.hello.{}", world.zone()))
-        .output()
-        .expect("dig runs: Debian package bind9-dnsutils");
-    String::from_utf8_lossy(&output.stdout).lines().count()
+fn records(balancer: &Balancer, world: &World) -> usize {
+    let name = format!("_grpclb._tcp.hello.{}", world.zone());
+    dns::srv_records(balancer.dns(), &name).unwrap_or(0)
 }

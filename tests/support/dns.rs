@@ -1,0 +1,23 @@
+//! Asks a name server, without a DNS client of the machine's.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use hickory_proto::op::{Message, Query};
+use hickory_proto::rr::{Name, RData, RecordType};
+
+/// How many SRV records a server gives for `name`, such as
+/// `_grpclb._tcp.hello.lookaside.internal`; `None` while it does not answer.
+pub fn srv_records(server: SocketAddr, name: &str) -> Option<usize> {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback has a free port");
+    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket takes a timeout");
+    let mut question = Message::query();
+    let name = Name::from_ascii(name).expect("a DNS name");
+    question.add_query(Query::query(name, RecordType::SRV));
+    socket.send_to(&question.to_vec().expect("a message is written"), server).ok()?;
+    let mut answer = [0; 4096];
+    let length = socket.recv(&mut answer).ok()?;
+    let answer = Message::from_vec(&answer[..length]).expect("a message is read");
+    let records = answer.answers.iter();
+    Some(records.filter(|record| matches!(record.data, RData::SRV(_))).count())
+}
