@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
@@ -298,8 +298,9 @@ impl Reloadables {
 }
 
 /// Tells of certificates that end soon or have ended, each once a day.
+#[expect(clippy::disallowed_types, reason = "a certificate ends on a date")]
 fn warn_of_ends(all: &[Credential], warned: &mut BTreeMap<&'static str, Instant>) {
-    let Ok(today) = SystemTime::now().duration_since(UNIX_EPOCH) else { return };
+    let Ok(today) = std::time::SystemTime::now().duration_since(UNIX_EPOCH) else { return };
     let today = i64::try_from(today.as_secs()).unwrap_or(i64::MAX);
     let before = i64::try_from(WARN_BEFORE.as_secs()).unwrap_or(i64::MAX);
     for &(used_for, end) in all.iter().flat_map(|one| &one.expiries) {

@@ -48,7 +48,7 @@ async fn speak(said: &[u8], pieces: usize) -> Vec<u8> {
     let catalog = Catalog::new();
     let (inputs, inputs_rx) = mpsc::channel(1);
     let driver = tokio::spawn(catalog::drive(inputs_rx, catalog.clone()));
-    let read = Input::Registry(Event::Reset { revision: 1, all: Vec::new() });
+    let read = Input::Registry(Event::Reset { revision: 1, all: Vec::new(), went_back: false });
     inputs.send(read).await.expect("the catalog listens");
     let zone = Zone::new("lookaside.internal").expect("a zone");
     let report_interval = Duration::from_secs(10);

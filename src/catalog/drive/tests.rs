@@ -100,7 +100,7 @@ async fn a_slice_is_woken_in_each_turn_though_inputs_never_end() {
     let waker = Waker::from(woken.clone());
     let _listeners: Vec<_> = (0..LISTENERS).map(|_| listen(&subscription, &waker)).collect();
     let (sender, inputs) = mpsc::channel(CAPACITY);
-    let read = Event::Reset { revision: 1, all: vec![entry()] };
+    let read = Event::Reset { revision: 1, all: vec![entry()], went_back: false };
     sender.try_send(Input::Registry(read)).unwrap();
     Spring::start(sender, woken.sent.clone());
     let driver = tokio::spawn(drive(inputs, catalog.clone()));

@@ -278,9 +278,8 @@ mod tests {
         }
         // The first one has read, so that the second one is the slowest.
         let held: Arc<dyn Held> = readers[0].clone();
-        let charge = lock(&readers[0].charge);
-        charge.as_ref().expect("it is there").progress(Arc::downgrade(&held), LARGE / 2);
-        drop(charge);
+        let progress = |charge: &Charge| charge.progress(Arc::downgrade(&held), LARGE / 2);
+        lock(&readers[0].charge).as_ref().map(progress).expect("it is there");
         flight.reserve(LARGE, &Share::default()).await.expect("room is made");
         let cut: Vec<_> = readers.iter().map(|reader| reader.is_cut()).collect();
         assert_eq!(cut.iter().filter(|&&cut| cut).count(), 1, "{cut:?}");

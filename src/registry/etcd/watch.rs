@@ -249,7 +249,7 @@ mod tests {
     fn what_must_not_be_believed_ends_the_stream() {
         let foreign = Err("another etcd cluster answered within a watch");
         check(&mut open(), &event(0, 12, "/a/x", 12), Ok(Said::Events(0)));
-        check(&mut open(), &response(8, 12, 0), foreign.clone());
+        check(&mut open(), &response(8, 12, 0), foreign);
         check(&mut open(), &event(5, 12, "/a/x", 12), Err("events of a watcher nobody asked for"));
         check(&mut open(), &event(0, 12, "/b/x", 12), Err("an event of a key that is not watched"));
         let future = "an event of the future, of revision 9223372036854775807";
