@@ -5,17 +5,16 @@
 //! losing the registry never changes what it says of a service.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use dashmap::DashMap;
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::model::{BackendAddr, Endpoint, ServiceName, Target};
-use crate::registry::{Event, Key, Rejected};
+use crate::model::{ServiceName, Target};
+use crate::registry::{Key, Rejected, Remark};
 
 mod doubts;
 mod drive;
@@ -23,6 +22,7 @@ mod empty;
 mod group;
 mod guard;
 mod index;
+mod input;
 mod snapshot;
 mod topic;
 mod touched;
@@ -34,46 +34,11 @@ use empty::Emptied;
 pub use empty::EmptyService;
 use group::Group;
 use index::Index;
+pub use input::{Input, Resolved, Restored};
 pub use snapshot::{Known, ServiceSnapshot, Status};
 use topic::Rounds;
 pub use topic::{Listener, Topic};
 use touched::Touched;
-
-/// Everything that can change the world.
-#[derive(Debug)]
-pub enum Input {
-    /// A registry said something.
-    Registry(Event),
-    /// A registered host name has these addresses now.
-    Hosts(Resolved),
-    /// A probe of a backend came to this.
-    Probed(BackendAddr, Answer),
-    /// What a service lists without registration is to go: the operator's word.
-    Release(ServiceName),
-    /// What was served before the start. Without meaning once the registry has
-    /// been read.
-    Restored(Restored),
-}
-
-/// What was served when it was saved.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Restored {
-    /// When that was, for people.
-    pub saved: String,
-    /// How long ago that was.
-    pub age: Duration,
-    /// Each service's endpoints.
-    pub services: Vec<(ServiceName, Vec<Endpoint>)>,
-}
-
-/// What a host name resolves to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resolved {
-    /// As registered, lower case.
-    pub host: String,
-    /// All of its addresses.
-    pub addresses: Vec<IpAddr>,
-}
 
 /// A handle for readers; cheap to clone.
 #[derive(Clone)]
@@ -91,6 +56,7 @@ struct Shared {
     /// By canonical name: one group for each set of names that fold together.
     groups: DashMap<String, Group>,
     rejected: DashMap<Key, Rejected>,
+    remarks: DashMap<Key, Vec<Remark>>,
     status: watch::Sender<Status>,
     host_names: watch::Sender<Arc<BTreeSet<String>>>,
     doubts: watch::Sender<Arc<Doubts>>,
@@ -127,6 +93,7 @@ impl Catalog {
         Self(Arc::new(Shared {
             groups: DashMap::new(),
             rejected: DashMap::new(),
+            remarks: DashMap::new(),
             status: watch::Sender::new(unread),
             host_names: watch::Sender::new(Arc::default()),
             doubts: watch::Sender::new(Arc::default()),
@@ -213,6 +180,24 @@ impl Catalog {
     #[must_use]
     pub fn rejected_len(&self) -> usize {
         self.0.rejected.len()
+    }
+
+    /// The keys that are read although something about them is odd, sorted, and
+    /// what that is.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<(Key, Vec<Remark>)> {
+        let pair = |entry: dashmap::mapref::multiple::RefMulti<'_, Key, Vec<Remark>>| {
+            (entry.key().clone(), entry.value().clone())
+        };
+        let mut all: Vec<_> = self.0.remarks.iter().map(pair).collect();
+        all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+
+    /// How many keys are read although something about them is odd.
+    #[must_use]
+    pub fn remarks_len(&self) -> usize {
+        self.0.remarks.len()
     }
 
     /// How far and how fresh the registry has been read.
@@ -309,6 +294,13 @@ impl Catalog {
                     self.0.rejected.insert(key.clone(), rejected.clone());
                 }
                 None => drop(self.0.rejected.remove(key)),
+            }
+            match index.remarks(key) {
+                [] => drop(self.0.remarks.remove(key)),
+                remarks => {
+                    tracing::debug!(%key, remark = %remarks[0], "key is odd");
+                    self.0.remarks.insert(key.clone(), remarks.to_vec());
+                }
             }
         }
         let rejected = self.0.rejected.len();

@@ -1,7 +1,7 @@
 //! What a registry tells: registrations, and how fresh the telling is.
 //!
 //! In: nothing. Out: the types that every registry source produces and the
-//! catalog consumes. Text of keys and values has become [`Registration`] or
+//! catalog consumes. Text of keys and values has become a [`Reading`] or
 //! [`Rejected`] before it gets here; nobody behind this door reads text again.
 
 use std::fmt;
@@ -71,12 +71,27 @@ pub enum Cause {
 pub struct Entry {
     /// The key in the store.
     pub key: Key,
-    /// One registration or several; none for a key that is no registration by
-    /// design (a directory marker). Or why it could not be read.
-    pub meaning: Result<Vec<Registration>, Rejected>,
+    /// What it says, or why it could not be read.
+    pub meaning: Result<Reading, Rejected>,
     /// Whether the store takes the key away when its registrant falls silent.
     pub leased: bool,
 }
+
+/// What a readable key says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reading {
+    /// One backend or several; none for a key that is no registration by design
+    /// (a directory marker).
+    pub registrations: Vec<Registration>,
+    /// What is odd about it.
+    pub remarks: Vec<Remark>,
+}
+
+/// Something odd in a key that is read all the same: a weight that is no
+/// number, one bad address among several. Names the value and what counts
+/// instead.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Remark(pub Arc<str>);
 
 /// A key in the store: bytes, mostly text. Identity of a registration, for a
 /// deletion brings nothing else.
@@ -105,6 +120,18 @@ pub struct Rejected {
     pub reason: String,
     /// The beginning of the value, for people.
     pub value: String,
+}
+
+impl From<Vec<Registration>> for Reading {
+    fn from(registrations: Vec<Registration>) -> Self {
+        Self { registrations, remarks: Vec::new() }
+    }
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 impl Key {

@@ -134,7 +134,7 @@ impl Known {
 
 /// A key nobody can read is no balancer.
 fn addresses(entry: Entry) -> (Key, Vec<HostPort>) {
-    let registrations = entry.meaning.unwrap_or_default();
+    let registrations = entry.meaning.unwrap_or_default().registrations;
     (entry.key, registrations.into_iter().map(|found| found.address).collect())
 }
 

@@ -121,7 +121,9 @@ impl Mirror {
 
 fn text(entry: Entry) -> (String, String) {
     let meaning = match entry.meaning {
-        Ok(found) => found.first().map(|found| found.address.to_string()).unwrap_or_default(),
+        Ok(found) => {
+            found.registrations.first().map(|found| found.address.to_string()).unwrap_or_default()
+        }
         Err(rejected) => {
             assert!(rejected.value.len() < 1000, "a rejected value is shown in part");
             "rejected".to_owned()

@@ -11,8 +11,8 @@ pub fn check(data: &[u8]) {
     let (key, value) = rest.split_at(rest.len().min(usize::from(*length)));
     let prefix = Prefix { path: "/p/".to_owned(), format };
     let key = [b"/p/", key].concat();
-    let Ok(registrations) = prefix.decode(&key, value) else { return };
-    for registration in registrations {
+    let Ok(reading) = prefix.decode(&key, value) else { return };
+    for registration in reading.registrations {
         assert_ne!(registration.address.port(), 0);
         if let Host::Ip(ip) = registration.address.host {
             assert!(!ip.is_unspecified() && !ip.is_multicast());

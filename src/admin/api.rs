@@ -165,9 +165,14 @@ pub(super) async fn rejected(
     let Query(Part { limit }) = part?;
     read(&state)?;
     let all = state.catalog.rejected();
-    let shown = all.iter().take(limit.unwrap_or(REJECTED_DEFAULT));
-    let rejected = shown.map(json::Rejected::from).collect();
-    Ok(Json(json::RejectedKeys { total: all.len(), rejected }))
+    let odd = state.catalog.remarks();
+    let limit = limit.unwrap_or(REJECTED_DEFAULT);
+    Ok(Json(json::RejectedKeys {
+        total: all.len(),
+        rejected: all.iter().take(limit).map(json::Rejected::from).collect(),
+        remarks_total: odd.len(),
+        remarks: odd.iter().take(limit).map(json::Remarked::from).collect(),
+    }))
 }
 
 /// The name in a path below [`SERVICES`].

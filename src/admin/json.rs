@@ -229,6 +229,21 @@ pub struct RejectedKeys {
     pub total: usize,
     /// Sorted by key.
     pub rejected: Vec<Rejected>,
+    /// How many keys are read although something about them is odd.
+    #[serde(default)]
+    pub remarks_total: usize,
+    /// Those, sorted by key.
+    #[serde(default)]
+    pub remarks: Vec<Remarked>,
+}
+
+/// A key that is read although something about it is odd.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Remarked {
+    /// As stored; bytes that are no text are replaced.
+    pub key: String,
+    /// What is odd, and what counts instead.
+    pub remarks: Vec<String>,
 }
 
 /// A key that could not be read.
@@ -310,13 +325,23 @@ impl From<load::Calls> for Calls {
 impl From<&(registry::Key, registry::Rejected)> for Rejected {
     fn from((key, rejected): &(registry::Key, registry::Rejected)) -> Self {
         let registry::Rejected { reason, value } = rejected.clone();
-        let whole = key.to_string();
-        let mut key: String = whole.chars().take(KEY_SHOWN_MAX).collect();
-        if key.len() < whole.len() {
-            key.push('…');
-        }
-        Self { key, value, reason }
+        Self { key: shown(key), value, reason }
     }
+}
+
+impl From<&(registry::Key, Vec<registry::Remark>)> for Remarked {
+    fn from((key, remarks): &(registry::Key, Vec<registry::Remark>)) -> Self {
+        Self { key: shown(key), remarks: remarks.iter().map(ToString::to_string).collect() }
+    }
+}
+
+fn shown(key: &registry::Key) -> String {
+    let whole = key.to_string();
+    let mut key: String = whole.chars().take(KEY_SHOWN_MAX).collect();
+    if key.len() < whole.len() {
+        key.push('…');
+    }
+    key
 }
 
 /// With three decimals.

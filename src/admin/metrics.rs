@@ -152,7 +152,9 @@ impl Scrape {
         let help = "Keys in the registry, rejected ones included";
         page.gauge("registry_keys", help, float(status.keys))?;
         let help = "Keys that cannot be read: /api/v1/rejected says why";
-        page.gauge("registry_rejected_keys", help, float(catalog.rejected_len()))
+        page.gauge("registry_rejected_keys", help, float(catalog.rejected_len()))?;
+        let help = "Keys that are read although something is odd: /api/v1/rejected says what";
+        page.gauge("registry_remarked_keys", help, float(catalog.remarks_len()))
     }
 
     fn services(&self, page: &mut Page<'_>) -> fmt::Result {

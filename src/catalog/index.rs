@@ -14,7 +14,7 @@ use std::time::Instant;
 use hashbrown::HashMap;
 
 use crate::model::{BackendAddr, Endpoint, Host, ServiceName};
-use crate::registry::{Cause, Change, Entry, Event, Key, Registration, Rejected};
+use crate::registry::{Cause, Change, Entry, Event, Key, Reading, Registration, Rejected, Remark};
 
 use super::doubts::{Answer, Doubt, Doubts, Rules};
 use super::guard::{Guard, Loss, least};
@@ -43,6 +43,7 @@ pub(super) struct Index {
 struct Meaning {
     registrations: Vec<Registration>,
     rejected: Option<Rejected>,
+    remarks: Vec<Remark>,
     leased: bool,
 }
 
@@ -194,6 +195,10 @@ impl Index {
         self.entries.get(key)?.rejected.as_ref()
     }
 
+    pub(super) fn remarks(&self, key: &Key) -> &[Remark] {
+        self.entries.get(key).map_or(&[], |meaning| &meaning.remarks)
+    }
+
     pub(super) fn host_names(&self) -> BTreeSet<String> {
         self.hosts.keys().cloned().collect()
     }
@@ -238,10 +243,12 @@ impl Index {
         self.settle(&key, touched);
         let old = self.entries.remove(&key).unwrap_or_default();
         let new = match meaning {
-            Ok(registrations) => Meaning { registrations, rejected: None, leased },
+            Ok(Reading { registrations, remarks }) => {
+                Meaning { registrations, remarks, rejected: None, leased }
+            }
             Err(rejected) => {
-                let registrations = old.registrations.clone();
-                Meaning { registrations, rejected: Some(rejected), leased }
+                let (registrations, rejected) = (old.registrations.clone(), Some(rejected));
+                Meaning { registrations, remarks: Vec::new(), rejected, leased }
             }
         };
         if old.registrations != new.registrations {
@@ -251,7 +258,7 @@ impl Index {
             old.registrations.iter().for_each(|gone| self.unlink(&key, gone, touched));
             new.registrations.iter().for_each(|come| self.link(&key, come, touched));
         }
-        if old.rejected != new.rejected {
+        if old.rejected != new.rejected || old.remarks != new.remarks {
             touched.rejections.insert(key.clone());
         }
         self.entries.insert(key, new);
@@ -323,7 +330,7 @@ impl Index {
     fn remove(&mut self, key: &Key, touched: &mut Touched) {
         let Some(old) = self.entries.remove(key) else { return };
         old.registrations.iter().for_each(|gone| self.unlink(key, gone, touched));
-        if old.rejected.is_some() {
+        if old.rejected.is_some() || !old.remarks.is_empty() {
             touched.rejections.insert(key.clone());
         }
     }

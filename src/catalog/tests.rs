@@ -1,13 +1,13 @@
 //! Inputs in, subscriptions out.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use super::drive::take_in;
 use super::*;
 use crate::model::{HostPort, Weight, Zone};
-use crate::registry::{Cause, Change, Entry, Registration};
+use crate::registry::{Cause, Change, Entry, Event, Registration};
 
 fn target(text: &str) -> Target {
     Target::parse(text, &Zone::new("zone").unwrap()).unwrap()
@@ -23,7 +23,7 @@ fn entry(service: &str, address: &str) -> Entry {
     };
     Entry {
         key: Key::new(format!("{service}/{address}").as_bytes()),
-        meaning: Ok(vec![registration]),
+        meaning: Ok(vec![registration].into()),
         leased: true,
     }
 }

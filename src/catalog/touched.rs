@@ -13,7 +13,7 @@ pub(super) struct Touched {
     pub(super) services: BTreeSet<ServiceName>,
     /// The newest of them: the keys of a service come one after the other.
     newest: Option<ServiceName>,
-    /// Keys whose rejection is new, different or over.
+    /// Keys whose rejection or remarks are new, different or over.
     pub(super) rejections: BTreeSet<Key>,
     /// Whether the set of host names changed.
     pub(super) hosts: bool,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::model::{HostPort, Meta, ServiceName, Weight};
 
-use super::{Registration, Rejected};
+use super::{Reading, Registration, Rejected};
 
 mod auto;
 mod custom;
@@ -44,9 +44,9 @@ pub struct Prefix {
 
 /// What a key that could be read means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reading {
+pub enum Decoded {
     /// At least one backend.
-    Registers(Vec<Registration>),
+    Registers(Reading),
     /// No backend, by design, and why: a directory, another protocol.
     Nothing(String),
 }
@@ -113,10 +113,10 @@ impl Prefix {
     ///
     /// # Errors
     /// When the key or its value cannot be read.
-    pub fn decode(&self, key: &[u8], value: &[u8]) -> Result<Vec<Registration>, Rejected> {
+    pub fn decode(&self, key: &[u8], value: &[u8]) -> Result<Reading, Rejected> {
         match self.read(key, value)? {
-            Reading::Registers(registrations) => Ok(registrations),
-            Reading::Nothing(_) => Ok(Vec::new()),
+            Decoded::Registers(reading) => Ok(reading),
+            Decoded::Nothing(_) => Ok(Reading::default()),
         }
     }
 
@@ -124,12 +124,12 @@ impl Prefix {
     ///
     /// # Errors
     /// When the key or its value cannot be read.
-    pub fn read(&self, key: &[u8], value: &[u8]) -> Result<Reading, Rejected> {
-        self.reading(key, value).map_err(|reason| Rejected { reason, value: shown(value) })
+    pub fn read(&self, key: &[u8], value: &[u8]) -> Result<Decoded, Rejected> {
+        self.decoded(key, value).map_err(|reason| Rejected { reason, value: shown(value) })
     }
 
-    fn reading(&self, key: &[u8], value: &[u8]) -> Result<Reading, String> {
-        let nothing = |why: &str| Ok(Reading::Nothing(why.to_owned()));
+    fn decoded(&self, key: &[u8], value: &[u8]) -> Result<Decoded, String> {
+        let nothing = |why: &str| Ok(Decoded::Nothing(why.to_owned()));
         let Some(below) = key.strip_prefix(self.path.as_bytes()) else {
             return nothing("it is not below the prefix");
         };
@@ -167,7 +167,8 @@ impl Prefix {
         let Some(said) = said else { return nothing("it says that it is deleted") };
         let id = said.id.map_or_else(|| Arc::from(instance), Arc::from);
         let (address, weight, meta) = (said.address, said.weight, Arc::new(said.meta));
-        Ok(Reading::Registers(vec![Registration { service, id, address, weight, meta }]))
+        let registration = Registration { service, id, address, weight, meta };
+        Ok(Decoded::Registers(vec![registration].into()))
     }
 
     /// Splits what stands behind the prefix into service and instance. Where
@@ -195,12 +196,12 @@ pub fn decide<'a>(
     prefixes: &'a [Prefix],
     key: &[u8],
     value: &[u8],
-) -> Option<(&'a Prefix, Result<Reading, Rejected>)> {
+) -> Option<(&'a Prefix, Result<Decoded, Rejected>)> {
     let mut nothing = None;
     for prefix in prefixes.iter().filter(|prefix| key.starts_with(prefix.path.as_bytes())) {
         match prefix.read(key, value) {
-            Ok(Reading::Nothing(why)) => {
-                nothing = nothing.or(Some((prefix, Ok(Reading::Nothing(why)))));
+            Ok(Decoded::Nothing(why)) => {
+                nothing = nothing.or(Some((prefix, Ok(Decoded::Nothing(why)))));
             }
             meaning => return Some((prefix, meaning)),
         }

@@ -211,7 +211,7 @@ pub fn entry(service: &str, id: &str, address: &str, weight: u32, meta: &[(&str,
     };
     Entry {
         key: Key::new(format!("/{service}/{id}").as_bytes()),
-        meaning: Ok(vec![registration]),
+        meaning: Ok(vec![registration].into()),
         leased: true,
     }
 }

@@ -310,5 +310,5 @@ pub fn entry(text: &str) -> Entry {
         weight,
         meta: Arc::new(meta),
     };
-    Entry { key, meaning: Ok(vec![registration]), leased: true }
+    Entry { key, meaning: Ok(vec![registration].into()), leased: true }
 }

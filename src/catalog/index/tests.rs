@@ -24,7 +24,7 @@ fn entry(at: &str, service: &str, id: &str, address: &str) -> Entry {
         weight: Weight::DEFAULT,
         meta: Arc::default(),
     };
-    Entry { key: key(at), meaning: Ok(vec![registration]), leased: true }
+    Entry { key: key(at), meaning: Ok(vec![registration].into()), leased: true }
 }
 
 fn bad(at: &str) -> Entry {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::registry::record::{self, Format, NAMED, Prefix, Reading};
+use crate::registry::record::{self, Decoded, Format, NAMED, Prefix};
 use crate::registry::{Registration, Rejected};
 
 /// All that is known after a dry run.
@@ -99,11 +99,13 @@ impl Report {
             found.keys += 1;
             let key_text = String::from_utf8_lossy(key).into_owned();
             match reading {
-                Ok(Reading::Registers(all)) => {
+                Ok(Decoded::Registers(all)) => {
                     found.understood += 1;
-                    all.iter().for_each(|one| register(&mut services, one, &key_text));
+                    all.registrations
+                        .iter()
+                        .for_each(|one| register(&mut services, one, &key_text));
                 }
-                Ok(Reading::Nothing(reason)) => {
+                Ok(Decoded::Nothing(reason)) => {
                     for name in read_by(prefix, key, value) {
                         *missed.entry(prefix.path.clone()).or_default().entry(name).or_default() +=
                             1;
@@ -162,7 +164,7 @@ fn register(services: &mut BTreeMap<String, Service>, one: &Registration, key: &
 fn read_by(prefix: &Prefix, key: &[u8], value: &[u8]) -> Vec<&'static str> {
     let reads = |format: &Format| {
         let prefix = Prefix { path: prefix.path.clone(), format: format.clone() };
-        matches!(prefix.read(key, value), Ok(Reading::Registers(_)))
+        matches!(prefix.read(key, value), Ok(Decoded::Registers(_)))
     };
     let others = NAMED.iter().filter(|(_, format)| *format != Format::Auto);
     others.filter(|(_, format)| reads(format)).map(|(name, _)| *name).collect()

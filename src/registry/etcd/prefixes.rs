@@ -4,8 +4,8 @@
 //! prefixes without overlap, and a key's meaning. Prefixes may lie within one
 //! another; a key must still be listed, watched and applied only once.
 
-use crate::registry::record::{self, Prefix, Reading};
-use crate::registry::{Entry, Key, Registration, Rejected};
+use crate::registry::record::{self, Decoded, Prefix};
+use crate::registry::{Entry, Key, Reading, Rejected};
 
 /// The prefixes, longest first.
 #[derive(Debug, Clone)]
@@ -49,11 +49,11 @@ impl Prefixes {
         Entry { key: Key::new(key), meaning: self.meaning(key, value), leased: lease != 0 }
     }
 
-    fn meaning(&self, key: &[u8], value: &[u8]) -> Result<Vec<Registration>, Rejected> {
+    fn meaning(&self, key: &[u8], value: &[u8]) -> Result<Reading, Rejected> {
         match record::decide(&self.0, key, value) {
-            Some((_, Ok(Reading::Registers(registrations)))) => Ok(registrations),
+            Some((_, Ok(Decoded::Registers(reading)))) => Ok(reading),
             Some((_, Err(rejected))) => Err(rejected),
-            Some((_, Ok(Reading::Nothing(_)))) | None => Ok(Vec::new()),
+            Some((_, Ok(Decoded::Nothing(_)))) | None => Ok(Reading::default()),
         }
     }
 }
@@ -121,7 +121,7 @@ mod tests {
         let prefixes = prefixes(&["/a/", "/a/b/"]);
         let service = |key: &str| {
             let meaning = prefixes.entry(key.as_bytes(), b"10.0.0.1:1", 0).meaning.unwrap();
-            meaning.first().map(|found| found.service.to_string())
+            meaning.registrations.first().map(|found| found.service.to_string())
         };
         assert_eq!(service("/a/b/x/1").as_deref(), Some("x"));
         assert_eq!(service("/a/bc/1").as_deref(), Some("bc"));

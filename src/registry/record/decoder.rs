@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::Reading;
+use super::Decoded;
 use super::pattern::{Captures, Pattern};
 use super::tree::{self, Syntax, find, held, text};
 use crate::model::{HostPort, ServiceName};
@@ -98,21 +98,21 @@ enum Endpoint {
 }
 
 impl Decoder {
-    pub(super) fn read(&self, prefix: &str, key: &str, value: &str) -> Result<Reading, String> {
+    pub(super) fn read(&self, prefix: &str, key: &str, value: &str) -> Result<Decoded, String> {
         let below = key.strip_prefix(prefix).unwrap_or(key);
         let place = if self.whole_key { key.strip_prefix('/').unwrap_or(key) } else { below };
         let Some(captures) = self.keys.iter().find_map(|pattern| pattern.captures(place)) else {
             return self.no_capture(place);
         };
         if self.empty.iter().any(|empty| empty == value) {
-            return Ok(Reading::Nothing(format!("the value {value:?} marks a directory")));
+            return Ok(Decoded::Nothing(format!("the value {value:?} marks a directory")));
         }
         let root = match capture(&captures, "url") {
             Some(encoded) => encoded_url(encoded)?,
             None => tree::parse(self.syntax, value)?,
         };
         if let Some(path) = self.needs.iter().find(|path| find(&root, path).is_none()) {
-            return Ok(Reading::Nothing(format!("it has no {path:?}: it is no server's")));
+            return Ok(Decoded::Nothing(format!("it has no {path:?}: it is no server's")));
         }
         let document = Document { root: &root, captures: &captures };
         let service = self.service(prefix, &document)?;
@@ -131,14 +131,14 @@ impl Decoder {
         }
         if registrations.is_empty() {
             let spoken = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
-            return Ok(Reading::Nothing(format!("it has no gRPC endpoint: {spoken}")));
+            return Ok(Decoded::Nothing(format!("it has no gRPC endpoint: {spoken}")));
         }
-        Ok(Reading::Registers(registrations))
+        Ok(Decoded::Registers(registrations.into()))
     }
 
-    fn no_capture(&self, place: &str) -> Result<Reading, String> {
+    fn no_capture(&self, place: &str) -> Result<Decoded, String> {
         if self.skip.iter().any(|pattern| pattern.captures(place).is_some()) {
-            return Ok(Reading::Nothing("a key of another kind".to_owned()));
+            return Ok(Decoded::Nothing("a key of another kind".to_owned()));
         }
         let shapes: Vec<_> = self.keys.iter().map(ToString::to_string).collect();
         let (shapes, below) =

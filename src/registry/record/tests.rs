@@ -8,8 +8,8 @@ use super::*;
 pub(super) fn read(prefix: &str, key: &str, value: &[u8]) -> String {
     let prefix = Prefix::parse(prefix).unwrap();
     match prefix.decode(key.as_bytes(), value) {
-        Ok(registrations) if registrations.is_empty() => "nothing".to_owned(),
-        Ok(registrations) => registrations.iter().map(show).collect::<Vec<_>>().join(" | "),
+        Ok(found) if found.registrations.is_empty() => "nothing".to_owned(),
+        Ok(found) => found.registrations.iter().map(show).collect::<Vec<_>>().join(" | "),
         Err(rejected) => format!("rejected: {}", rejected.reason),
     }
 }

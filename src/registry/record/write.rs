@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode
 use serde_json::{Map, Value, json};
 
 use super::format::Format;
-use super::{EncodeError, Prefix, Reading, json};
+use super::{Decoded, EncodeError, Prefix, json};
 use crate::model::{Host, Meta};
 use crate::registry::Registration;
 
@@ -42,14 +42,13 @@ pub fn write(
         _ => format!("{path}{below}"),
     };
     let read = Prefix { path, format: format.clone() }.read(key.as_bytes(), value.as_bytes());
-    let same =
-        matches!(&read, Ok(Reading::Registers(all)) if all.as_slice() == [registration.clone()]);
+    let same = matches!(&read, Ok(Decoded::Registers(all)) if all.registrations.as_slice() == [registration.clone()]);
     if same {
         return Ok((key, value));
     }
     let lost = match &read {
-        Ok(Reading::Registers(all)) => lost(registration, all.first()),
-        Ok(Reading::Nothing(why)) => why.clone(),
+        Ok(Decoded::Registers(all)) => lost(registration, all.registrations.first()),
+        Ok(Decoded::Nothing(why)) => why.clone(),
         Err(rejected) => rejected.reason.clone(),
     };
     Err(EncodeError::NoRoom(format.clone(), lost))

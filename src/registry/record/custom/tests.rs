@@ -23,7 +23,7 @@ fn check(format: &str, key: &str, value: &str, expected: &str) {
             let show = |r: &crate::registry::Registration| {
                 format!("{} {} {} {} {:?}", r.service, r.id, r.address, r.weight.0, r.meta)
             };
-            all.iter().map(show).collect::<Vec<_>>().join(" | ")
+            all.registrations.iter().map(show).collect::<Vec<_>>().join(" | ")
         }
     };
     assert_eq!(found, expected, "{format}");

@@ -405,7 +405,7 @@ proptest! {
         let (key, value) = (mutated(key, &key_edits), mutated(value, &value_edits));
         for (_, format) in NAMED {
             let prefix = Prefix { path: path.clone(), format };
-            for found in prefix.decode(&key, &value).unwrap_or_default() {
+            for found in prefix.decode(&key, &value).unwrap_or_default().registrations {
                 let again = crate::model::HostPort::parse(&found.address.to_string());
                 prop_assert_eq!(again.as_ref(), Ok(&found.address));
                 prop_assert!(found.weight.0 <= super::super::decoder::WEIGHT_MAX);

@@ -159,7 +159,7 @@ proptest! {
             let Ok((key, value)) = write(&format, prefix, &r) else { continue };
             let read = Prefix::parse(&format!("{prefix}={name}")).unwrap();
             let read = read.decode(key.as_bytes(), value.as_bytes()).unwrap();
-            prop_assert_eq!(&read, &vec![r.clone()]);
+            prop_assert_eq!(&read, &vec![r.clone()].into());
         }
         // The least that any registrant needs.
         r.meta = Arc::default();
@@ -178,7 +178,7 @@ proptest! {
         for format in [Format::Plain, Format::Qsf, Format::EtcdNaming, Format::Auto] {
             let Ok((key, value)) = write(&format, "/p", &r) else { continue };
             let read = Prefix::parse("/p").unwrap().decode(key.as_bytes(), value.as_bytes());
-            prop_assert_eq!(read, Ok(vec![r.clone()]));
+            prop_assert_eq!(read, Ok(vec![r.clone()].into()));
         }
     }
 }
