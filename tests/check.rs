@@ -153,12 +153,35 @@ fn an_empty_prefix_is_told_where_the_keys_are() {
     etcd.ctl(&["put", "etcd3_naming/hello/1", "10.0.0.1:1"]);
     let live = format!("--etcd={}", etcd.url());
     let found = check(&[&live, "--live", "--prefix=/etcd3_naming/"]);
-    assert_eq!(found.status.code(), Some(0));
+    assert_eq!(found.status.code(), Some(1));
     let text = out(&found);
     assert!(
         text.contains(r#"below "etcd3_naming/" are keys (1): is that what is meant?"#),
         "{text}"
     );
+    let found = check(&[&live, "--live", "--prefix=/etcd3_naming/", "--prefix=etcd3_naming/"]);
+    assert_eq!(found.status.code(), Some(1), "one of two prefixes holds nothing");
+    // A longer prefix may decide all that lies below a shorter one.
+    let found = check(&[&live, "--live", "--prefix=etcd3_naming/", "--prefix=etcd3_naming/hello"]);
+    assert_eq!(found.status.code(), Some(0), "{}", out(&found));
+}
+
+#[test]
+fn what_is_odd_is_told_and_costs_nothing() {
+    let etcd = Etcd::start();
+    let value = r#"{"id":"1","name":"hello","endpoints":["grpc://10.0.0.1:500053","grpc://10.0.0.2:1"],"metadata":{"weight":"high"}}"#;
+    etcd.ctl(&["put", "/microservices/hello/1", value]);
+    let live = format!("--etcd={}", etcd.url());
+    let args = [&live, "--live", "--prefix=/microservices=kratos"];
+    let report = json(&check(&[&args[..], &["--json"]].concat()));
+    assert_eq!(report["services"][0]["endpoints"][0]["address"], "10.0.0.2:1");
+    assert_eq!(report["remarks"][0]["key"], "/microservices/hello/1");
+    assert_eq!(report["remarks"][0]["remarks"].as_array().unwrap().len(), 2, "{report:#}");
+    let found = check(&args);
+    assert_eq!(found.status.code(), Some(0));
+    let text = out(&found);
+    assert!(text.contains("1 key is odd, and read all the same"), "{text}");
+    assert!(text.contains("500053"), "{text}");
 }
 
 #[test]

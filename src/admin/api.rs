@@ -149,8 +149,11 @@ pub(super) async fn clients(
     let mut all = (state.clients)();
     if let Some(service) = service {
         let wanted = Target::parse(&service, &state.zone)
-            .map_err(|error| Problem(StatusCode::BAD_REQUEST, error.to_string()))?
-            .canonical();
+            .map_err(|error| Problem(StatusCode::BAD_REQUEST, error.to_string()))?;
+        let wanted = match state.catalog.lookup(&wanted) {
+            Known::Present(snapshot) => snapshot.name.canonical(),
+            _ => wanted.canonical(),
+        };
         all.retain(|view| canonical(&state, view).as_ref() == Some(&wanted));
     }
     all.sort_unstable_by(|a, b| (&a.name, a.peer).cmp(&(&b.name, b.peer)));
@@ -191,11 +194,14 @@ fn find(state: &State, typed: &str) -> Result<(Arc<ServiceSnapshot>, Vec<Selecto
     if let Ok(target) = &target {
         match state.catalog.lookup(target) {
             Known::Syncing => return Err(unread()),
-            Known::Present(snapshot) => return Ok((snapshot, target.selectors.clone())),
+            Known::Present(snapshot) => {
+                let selectors = target.selectors_for(&snapshot.name).to_vec();
+                return Ok((snapshot, selectors));
+            }
             Known::Absent => {}
         }
     }
-    let as_it_stands = Target { name: typed.into(), selectors: Vec::new() };
+    let as_it_stands = Target::exactly(typed);
     match (state.catalog.lookup(&as_it_stands), target) {
         (Known::Present(snapshot), _) if snapshot.name.as_str() == typed => {
             Ok((snapshot, Vec::new()))

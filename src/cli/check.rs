@@ -3,7 +3,8 @@
 //!
 //! In: the settings of `serve`, and with `--live` every key below the prefixes.
 //! Out: a report, and an exit code: 0 all is well, 1 some keys were not
-//! understood or etcd cannot be read, 64 bad settings. Changes nothing anywhere.
+//! understood, a prefix holds none or etcd cannot be read, 64 bad settings.
+//! Changes nothing anywhere.
 
 mod report;
 mod show;
@@ -21,8 +22,8 @@ use self::report::Report;
 /// now
 ///
 /// Takes the flags, the environment and the file of settings that serve takes.
-/// Exit codes: 0 all is well; 1 some keys could not be understood, or etcd could
-/// not be read; 64 the settings are wrong.
+/// Exit codes: 0 all is well; 1 some keys could not be understood, a prefix holds
+/// no key, or etcd could not be read; 64 the settings are wrong.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct CheckArgs {
     /// The settings.
@@ -56,7 +57,7 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
     match read(connect, &prefixes).await {
         Ok(report) => {
             let shown = if args.json { show::json(&report) } else { show::live(&report) };
-            print(&shown, report.not_understood == 0)
+            print(&shown, report.is_well())
         }
         Err(trouble) => {
             eprintln!("error: cannot read etcd: {trouble}");
@@ -71,7 +72,7 @@ async fn read(connect: Connect, prefixes: &[Prefix]) -> Result<Report, Trouble> 
     let options = |prefixes: Vec<Prefix>| etcd::Options { connect: connect.clone(), prefixes };
     let keys = etcd::read_once(options(prefixes.to_vec())).await?;
     let mut report = Report::new(prefixes, &keys);
-    for found in report.prefixes.iter_mut().filter(|found| found.keys == 0) {
+    for found in report.prefixes.iter_mut().filter(|found| found.keys_below == 0) {
         let path = match found.prefix.strip_prefix('/') {
             Some(rest) => rest.to_owned(),
             None => format!("/{}", found.prefix),

@@ -155,6 +155,20 @@ impl HostPort {
         Self::new(host, port)
     }
 
+    /// Reads the same, and an IPv6 address without brackets: what follows the
+    /// last colon is the port. For registrants that glue host and port together.
+    ///
+    /// # Errors
+    /// When the text is none of these; the error says which part is wrong.
+    pub fn parse_last_colon(text: &str) -> Result<Self, AddressError> {
+        let glued = text.trim().rsplit_once(':');
+        let glued = glued.filter(|(host, _)| host.parse::<std::net::Ipv6Addr>().is_ok());
+        match glued {
+            Some((host, port)) => Self::parse(&format!("[{host}]:{port}")),
+            None => Self::parse(text),
+        }
+    }
+
     /// The port, never 0.
     #[must_use]
     pub fn port(&self) -> u16 {
@@ -295,6 +309,25 @@ mod tests {
             "[ff02::1]:80",
             "error: ff02::1 is a multicast or broadcast address: register the address at which clients reach the server",
         );
+    }
+
+    #[test]
+    fn the_last_colon_can_part_host_and_port() {
+        let check = |text: &str, expected: &str| {
+            let found = HostPort::parse_last_colon(text);
+            let found = found.map_or_else(|error| error.to_string(), |read| read.to_string());
+            assert_eq!(found, expected, "{text}");
+        };
+        check("2001:db8:0:0:0:0:0:1:50051", "[2001:db8::1]:50051");
+        check("2001:db8::1:50051", "[2001:db8::1]:50051");
+        check("[2001:db8::1]:50051", "[2001:db8::1]:50051");
+        check("10.0.0.1:80", "10.0.0.1:80");
+        check("host:80", "host:80");
+        let port = r#""[2001:db8::1]:0" has the port "0": expected a number from 1 to 65535"#;
+        check("2001:db8::1:0", port);
+        let none =
+            r#""2001:db8:0:0:0:0:0:1" is an IPv6 address without brackets: write [address]:port"#;
+        check("2001:db8:0:0:0:0:0:1", none);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //! found by the other.
 //!
 //! The rules for users: drop the port, a trailing dot and %-encoding; drop the
-//! zone; leading labels `key--value` select among the instances; what is left
-//! is the service as registered, or its labels reversed are the service's
-//! path. An exact match wins; letter case is folded only where there is none.
+//! zone; what is left is the service as registered, or its labels reversed are
+//! the service's path. Leading labels `key--value` belong to the service's name
+//! where a service has that name, and otherwise select among the instances. An
+//! exact match wins; letter case is folded only where there is none.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,12 +15,28 @@ use std::sync::Arc;
 pub struct ServiceName(Arc<str>);
 
 /// What a client asks for.
+///
+/// A name with leading labels `key--value` can be read in several ways, for a
+/// service's name may begin with such a label too. The reading with the fewest
+/// selectors that some service answers to is what the client means.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Target {
-    /// What is left to be matched against services.
+    /// The service's name if every label that can select does.
     pub name: Arc<str>,
-    /// Which of the service's instances are meant; all of these must match.
-    /// Sorted, so that equal wishes are equal.
+    /// Which of the service's instances are meant then; all of these must
+    /// match. Sorted, so that equal wishes are equal.
+    pub selectors: Vec<Selector>,
+    /// The other ways to read it, the one with the fewest selectors first;
+    /// none for most names.
+    longer: Vec<Reading>,
+}
+
+/// One way to read a typed name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Reading {
+    /// What is compared with services' names.
+    pub name: Arc<str>,
+    /// What the labels before it select. Sorted.
     pub selectors: Vec<Selector>,
 }
 
@@ -50,6 +67,11 @@ pub enum NameError {
         "the name {0:?} has a character that no name may have: use letters, digits, '.', '-', '_' and '/'"
     )]
     Character(String),
+    /// A service's name that no typed name could mean.
+    #[error(
+        "the service {0:?} has an empty label, so no client can ask for it: give every part a name"
+    )]
+    Label(String),
     /// No zone at all.
     #[error("{0:?} is no DNS zone: expected labels such as lookaside.internal")]
     Zone(String),
@@ -61,6 +83,9 @@ pub const NAME_MAX: usize = 255;
 const CORE_CUTS_AT: usize = 128;
 /// Separates key and value within a selecting label.
 const SELECTS: &str = "--";
+/// More leading labels than this do not select: each is one more way to read
+/// the name.
+const SELECTORS_MAX: usize = 8;
 /// Labels of internationalised names begin so (RFC 5890); they select nothing.
 const PUNYCODE: &str = "xn";
 
@@ -72,6 +97,9 @@ impl ServiceName {
             return Err(NameError::Empty(text.to_owned()));
         }
         check_text(text)?;
+        if text.split(['.', '/']).any(str::is_empty) {
+            return Err(NameError::Label(text.to_owned()));
+        }
         Ok(Self(text.into()))
     }
 
@@ -119,13 +147,46 @@ impl Target {
             None => name,
             Some(inner) => inner,
         };
-        let (name, mut selectors) = take_selectors(name);
         if name.is_empty() || name.split('.').any(str::is_empty) {
             return Err(NameError::Empty(raw.to_owned()));
         }
-        selectors.sort();
-        selectors.dedup();
-        Ok(Self { name: name.into(), selectors })
+        let mut longer = readings(name);
+        let Reading { name, selectors } = longer.pop().unwrap_or_else(|| Reading::whole(name));
+        Ok(Self { name, selectors, longer })
+    }
+
+    /// The service of exactly this name, whatever characters it has.
+    #[must_use]
+    pub fn exactly(service: &str) -> Self {
+        let Reading { name, selectors } = Reading::whole(service);
+        Self { name, selectors, longer: Vec::new() }
+    }
+
+    /// The ways to read the name that have fewer selectors than
+    /// [`Target::selectors`]; the fewest first.
+    #[must_use]
+    pub fn longer(&self) -> &[Reading] {
+        &self.longer
+    }
+
+    /// What the name selects among the instances of a service that it means.
+    #[must_use]
+    pub fn selectors_for(&self, service: &ServiceName) -> &[Selector] {
+        let meant = self.longer.iter().find(|one| matches(&one.name, service).is_some());
+        meant.map_or(&self.selectors, |one| &one.selectors)
+    }
+
+    /// The key under which the service is found that this name means if every
+    /// label that can select does.
+    #[must_use]
+    pub fn canonical(&self) -> String {
+        canonical(&self.name)
+    }
+}
+
+impl Reading {
+    fn whole(name: &str) -> Self {
+        Self { name: name.into(), selectors: Vec::new() }
     }
 
     /// The key under which the service is found that this name means.
@@ -157,6 +218,12 @@ pub fn matches(typed: &str, service: &ServiceName) -> Option<Match> {
         return Some(Match::Path);
     }
     (canonical(typed) == service.canonical()).then_some(Match::Folded)
+}
+
+/// Whether a name can be read as selecting among the instances of another.
+#[must_use]
+pub fn selects(typed: &str) -> bool {
+    selecting(typed).is_some()
 }
 
 impl Zone {
@@ -235,19 +302,30 @@ fn without_port(name: &str) -> &str {
     }
 }
 
-/// Splits leading `key--value` labels off; the last label never is one.
-fn take_selectors(name: &str) -> (&str, Vec<Selector>) {
-    let mut rest = name;
+/// Every way to read a name, the one with the fewest selectors first: leading
+/// labels `key--value` can select, the last label never does.
+fn readings(name: &str) -> Vec<Reading> {
     let mut selectors = Vec::new();
-    while let Some((label, behind)) = rest.split_once('.') {
-        let Some((key, value)) = label.split_once(SELECTS) else { break };
-        if key.is_empty() || value.is_empty() || key.eq_ignore_ascii_case(PUNYCODE) {
-            break;
-        }
+    let mut all = vec![Reading::whole(name)];
+    let mut rest = name;
+    while all.len() <= SELECTORS_MAX
+        && let Some((key, value, behind)) = selecting(rest)
+    {
         selectors.push(Selector { key: key.to_lowercase(), value: value.to_lowercase() });
+        selectors.sort();
+        selectors.dedup();
         rest = behind;
+        all.push(Reading { name: rest.into(), selectors: selectors.clone() });
     }
-    (rest, selectors)
+    all
+}
+
+/// What the first label selects, if it can, and what stands behind it.
+fn selecting(name: &str) -> Option<(&str, &str, &str)> {
+    let (label, behind) = name.split_once('.')?;
+    let (key, value) = label.split_once(SELECTS)?;
+    let selects = !key.is_empty() && !value.is_empty() && !key.eq_ignore_ascii_case(PUNYCODE);
+    selects.then_some((key, value, behind))
 }
 
 fn percent_decode(text: &str) -> Option<String> {
@@ -266,94 +344,4 @@ fn percent_decode(text: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(raw: &str, name: &str, selectors: &[(&str, &str)]) {
-        let zone = Zone::new("lookaside.internal").unwrap();
-        let target = Target::parse(raw, &zone).unwrap();
-        let found: Vec<_> =
-            target.selectors.iter().map(|s| (s.key.as_str(), s.value.as_str())).collect();
-        assert_eq!((&*target.name, found.as_slice()), (name, selectors), "{raw:?}");
-    }
-
-    #[track_caller]
-    fn refused(raw: &str) -> NameError {
-        let zone = Zone::new("lookaside.internal").unwrap();
-        Target::parse(raw, &zone).unwrap_err()
-    }
-
-    #[test]
-    fn port_dot_encoding_and_zone_are_dropped() {
-        check("hello", "hello", &[]);
-        check("hello:443", "hello", &[]);
-        check("hello.lookaside.internal", "hello", &[]);
-        check("Hello.LookAside.Internal.:50051", "Hello", &[]);
-        check("greet.rpc.lookaside.internal:1", "greet.rpc", &[]);
-        check("hello.example.com", "hello.example.com", &[]);
-        check("hello%5fservice", "hello_service", &[]);
-        check("dev%2Fgame", "dev/game", &[]);
-        check("notlookaside.internal", "notlookaside.internal", &[]);
-        check("grpc:server.test:v1:dev", "grpc:server.test:v1:dev", &[]);
-    }
-
-    #[test]
-    fn leading_labels_select() {
-        check("id--7.game.dev", "game.dev", &[("id", "7")]);
-        check("Zone--A.id--7.game.lookaside.internal", "game", &[("id", "7"), ("zone", "a")]);
-        check("my--svc", "my--svc", &[]);
-        check("xn--p1ai.example", "xn--p1ai.example", &[]);
-        check("--x.y", "--x.y", &[]);
-    }
-
-    #[test]
-    fn a_name_cut_within_the_zone_is_still_found() {
-        let service = "s".repeat(115);
-        let whole = format!("{service}.lookaside.internal");
-        check(&whole[..128], &service, &[]);
-        check(&format!("{}.l", "s".repeat(20)), &format!("{}.l", "s".repeat(20)), &[]);
-    }
-
-    #[test]
-    fn what_means_no_service_is_refused() {
-        assert_eq!(refused(""), NameError::Empty(String::new()));
-        for raw in [".", ":443", "lookaside.internal", "id--7.lookaside.internal.", "a..b", ".a"] {
-            // A lone selecting label is a name; with the zone behind it too.
-            if raw.starts_with("id") {
-                check(raw, "id--7", &[]);
-            } else {
-                assert_eq!(refused(raw), NameError::Empty(raw.to_owned()));
-            }
-        }
-        assert_eq!(refused(&"a".repeat(10_240)), NameError::TooLong(10_240));
-        assert_eq!(refused("a b"), NameError::Character("a b".to_owned()));
-        assert_eq!(refused("a\u{0}b"), NameError::Character("a\u{0}b".to_owned()));
-        assert_eq!(refused("a%zz"), NameError::Character("a%zz".to_owned()));
-        assert_eq!(refused("a%ff"), NameError::Character("a%ff".to_owned()));
-    }
-
-    #[test]
-    fn services_are_found_exactly_by_path_and_by_folding() {
-        let check = |typed: &str, service: &str, expected| {
-            let service = ServiceName::new(service).unwrap();
-            assert_eq!(matches(typed, &service), expected, "{typed} {service}");
-        };
-        check("hello", "hello", Some(Match::Exact));
-        check("greet.rpc", "greet.rpc", Some(Match::Exact));
-        check("game.dev", "dev/game", Some(Match::Path));
-        check("Game.Dev", "dev/game", Some(Match::Folded));
-        check("hello", "Hello", Some(Match::Folded));
-        check("dev/game", "dev/game", Some(Match::Exact));
-        check("game.dev", "game/dev", None);
-        check("hello", "hello2", None);
-    }
-
-    #[test]
-    fn zones() {
-        assert_eq!(Zone::new("Example.").unwrap().as_str(), "example");
-        for bad in ["", ".", "a..b", "a b", &"a".repeat(64)] {
-            assert_eq!(Zone::new(bad), Err(NameError::Zone(bad.to_owned())));
-        }
-    }
-}
+mod tests;

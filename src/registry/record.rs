@@ -11,6 +11,8 @@ use crate::model::{HostPort, Meta, ServiceName, Weight};
 
 use super::{Reading, Registration, Rejected};
 
+use self::remarks::Remarks;
+
 mod auto;
 mod custom;
 mod decoder;
@@ -18,7 +20,10 @@ mod format;
 mod json;
 mod pattern;
 mod presets;
+mod remarks;
+mod shape;
 mod tree;
+mod weights;
 mod write;
 
 pub use custom::describe;
@@ -26,9 +31,10 @@ pub use decoder::Decoder;
 pub use format::{Customs, Format, NAMED};
 pub use write::write;
 
-/// A value larger than this is no registration; the largest seen in the wild
-/// (a URL with all of its parameters) is under 4 kB.
-const VALUE_MAX: usize = 64 * 1024;
+/// As much as etcd takes in one request unless told otherwise: go-micro writes
+/// its whole API into each value. Only the fields that something is made of
+/// are kept of it.
+const VALUE_MAX: usize = 3 * 512 * 1024;
 /// How much of a value that could not be read is kept for people, in bytes.
 const SHOWN_MAX: usize = 120;
 
@@ -145,8 +151,27 @@ impl Prefix {
                 value.len()
             ));
         }
-        let text =
-            std::str::from_utf8(value).map_err(|_| "the value is not UTF-8 text".to_owned())?;
+        // As Go reads JSON: what is no UTF-8 is replaced.
+        let text = String::from_utf8_lossy(value);
+        let remarks = Remarks::default();
+        let decoded = self.decoded_text(key, below, &text, &remarks);
+        if matches!(text, std::borrow::Cow::Owned(_)) {
+            remarks.add("the value is not UTF-8 text: what is none is replaced");
+            return match decoded {
+                Err(_) => Err("the value is not UTF-8 text".to_owned()),
+                decoded => with(decoded, remarks),
+            };
+        }
+        with(decoded, remarks)
+    }
+
+    fn decoded_text(
+        &self,
+        key: &str,
+        below: &str,
+        text: &str,
+        remarks: &Remarks,
+    ) -> Result<Decoded, String> {
         let told;
         let format = match &self.format {
             Format::Auto => {
@@ -156,15 +181,17 @@ impl Prefix {
             named => named,
         };
         if let Some(decoder) = format.decoder() {
-            return decoder.read(&self.path, key, text);
+            return decoder.read(&self.path, key, text, remarks);
         }
         let (service, instance) = self.place(below)?;
         let said = match format {
-            Format::Qsf => Some(json::read_qsf(text)?),
-            Format::EtcdNaming => json::read_etcd_naming(text)?,
+            Format::Qsf => Some(json::read_qsf(text, remarks)?),
+            Format::EtcdNaming => json::read_etcd_naming(text, remarks)?,
             _ => Some(plain(text)?),
         };
-        let Some(said) = said else { return nothing("it says that it is deleted") };
+        let Some(said) = said else {
+            return Ok(Decoded::Nothing("it says that it is deleted".to_owned()));
+        };
         let id = said.id.map_or_else(|| Arc::from(instance), Arc::from);
         let (address, weight, meta) = (said.address, said.weight, Arc::new(said.meta));
         let registration = Registration { service, id, address, weight, meta };
@@ -176,8 +203,8 @@ impl Prefix {
     fn place<'a>(&self, below: &'a str) -> Result<(ServiceName, &'a str), String> {
         let own = || self.path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
         let (service, instance) = below.rsplit_once('/').unwrap_or_else(|| (own(), below));
-        if instance.is_empty() || service.split('/').any(str::is_empty) {
-            return Err("the key has an empty segment: expected SERVICE/INSTANCE".to_owned());
+        if decoder::has_blank_segment(below) {
+            return Err(decoder::BLANK.to_owned());
         }
         let service = ServiceName::new(service).map_err(|error| error.to_string())?;
         Ok((service, instance))
@@ -207,6 +234,16 @@ pub fn decide<'a>(
         }
     }
     nothing
+}
+
+/// Adds what is odd about a key to what it registers.
+fn with(decoded: Result<Decoded, String>, remarks: Remarks) -> Result<Decoded, String> {
+    match decoded {
+        Ok(Decoded::Registers(Reading { registrations, .. })) => {
+            Ok(Decoded::Registers(Reading { registrations, remarks: remarks.into_vec() }))
+        }
+        decoded => decoded,
+    }
 }
 
 /// What a value says of its instance.

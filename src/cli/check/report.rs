@@ -22,6 +22,8 @@ pub(super) struct Report {
     pub(super) not_understood: usize,
     /// Sorted by key.
     pub(super) rejected: Vec<RejectedKey>,
+    /// Keys that are understood although something is odd, sorted.
+    pub(super) remarks: Vec<RemarkedKey>,
 }
 
 /// What became of the keys below one prefix.
@@ -31,6 +33,8 @@ pub(super) struct PrefixReport {
     pub(super) format: String,
     /// All that this prefix decides.
     pub(super) keys: usize,
+    /// All that lie below it, those that a longer prefix decides too.
+    pub(super) keys_below: usize,
     /// Those that register at least one backend.
     pub(super) understood: usize,
     /// Those that register none by design, by reason.
@@ -78,7 +82,20 @@ pub(super) struct RejectedKey {
     pub(super) formats: Vec<&'static str>,
 }
 
+/// A key that is understood although something about it is odd.
+#[derive(Debug, Serialize)]
+pub(super) struct RemarkedKey {
+    pub(super) key: String,
+    pub(super) remarks: Vec<String>,
+}
+
 impl Report {
+    /// Whether there is nothing to mend: each prefix holds keys, and all of them
+    /// are understood.
+    pub(super) fn is_well(&self) -> bool {
+        self.not_understood == 0 && self.prefixes.iter().all(|found| found.keys_below > 0)
+    }
+
     pub(super) fn new(prefixes: &[Prefix], keys: &[(Vec<u8>, Vec<u8>)]) -> Self {
         let counted = |prefix: &Prefix| PrefixReport {
             prefix: prefix.path.clone(),
@@ -93,6 +110,9 @@ impl Report {
         // Formats that would make a backend of what now is none, by prefix.
         let mut missed: BTreeMap<String, BTreeMap<&'static str, usize>> = BTreeMap::new();
         for (key, value) in keys {
+            for found in &mut report.prefixes {
+                found.keys_below += usize::from(key.starts_with(found.prefix.as_bytes()));
+            }
             let Some((prefix, reading)) = record::decide(&sorted, key, value) else { continue };
             let found = report.prefixes.iter_mut().find(|found| found.prefix == prefix.path);
             let Some(found) = found else { continue };
@@ -101,6 +121,10 @@ impl Report {
             match reading {
                 Ok(Decoded::Registers(all)) => {
                     found.understood += 1;
+                    if !all.remarks.is_empty() {
+                        let remarks = all.remarks.iter().map(ToString::to_string).collect();
+                        report.remarks.push(RemarkedKey { key: key_text.clone(), remarks });
+                    }
                     all.registrations
                         .iter()
                         .for_each(|one| register(&mut services, one, &key_text));
@@ -138,6 +162,7 @@ impl Report {
             });
         }
         report.rejected.sort_by(|a, b| a.key.cmp(&b.key));
+        report.remarks.sort_by(|a, b| a.key.cmp(&b.key));
         report.services = services.into_values().collect();
         report.services.iter_mut().for_each(|service| service.endpoints.sort_unstable());
         report
@@ -160,13 +185,16 @@ fn register(services: &mut BTreeMap<String, Service>, one: &Registration, key: &
     });
 }
 
-/// The formats that would find a backend here; the more telling first.
+/// The formats that would find a backend here and whose registrants write such
+/// keys; the more telling first.
 fn read_by(prefix: &Prefix, key: &[u8], value: &[u8]) -> Vec<&'static str> {
+    let shape = String::from_utf8_lossy(key);
     let reads = |format: &Format| {
         let prefix = Prefix { path: prefix.path.clone(), format: format.clone() };
         matches!(prefix.read(key, value), Ok(Decoded::Registers(_)))
     };
     let others = NAMED.iter().filter(|(_, format)| *format != Format::Auto);
+    let others = others.filter(|(_, format)| format.writes_keys_like(&shape));
     others.filter(|(_, format)| reads(format)).map(|(name, _)| *name).collect()
 }
 
@@ -209,6 +237,38 @@ mod tests {
             report.rejected.iter().map(|found| (found.key.as_str(), &*found.formats)).collect();
         let none: &[&str] = &[];
         assert_eq!(by, [("/a/Arith/tcp@10.0.0.9:1", &["rpcx"][..]), ("/a/x/1", none)]);
+    }
+
+    #[test]
+    fn only_formats_that_write_such_keys_are_suggested() {
+        let by = |key: &str, value: &str| {
+            let report = report(&["/skydns=kratos"], &[(key, value)]);
+            report.rejected[0].formats.clone()
+        };
+        let record = r#"{"host":"10.0.0.1","port":80,"weight":-1}"#;
+        assert_eq!(by("/skydns/local/skydns/a/x1", record), ["skydns"]);
+        let addr = r#"{"Addr":"10.0.0.1:1"}"#;
+        assert_eq!(by("/skydns/local/skydns/a/x1", addr), ["etcd-naming"]);
+        let plain = by("/skydns/a/i-1", "10.0.0.1:1");
+        assert_eq!(plain, ["plain", "go-kit"]);
+    }
+
+    #[test]
+    fn a_prefix_without_keys_is_not_well() {
+        let key = ("/a/b/hello/1", "10.0.0.1:1");
+        assert!(report(&["/a", "/a/b"], &[key]).is_well());
+        assert!(!report(&["/a", "a"], &[key]).is_well());
+        assert!(!report(&["/a"], &[]).is_well());
+        assert!(!report(&["/a"], &[key, ("/a/x/1", "?")]).is_well());
+    }
+
+    #[test]
+    fn what_is_odd_is_told() {
+        let value = r#"{"addr":"10.0.0.1:1","metadata":{"weight":"high"}}"#;
+        let report = report(&["/a"], &[("/a/s/1", value)]);
+        assert!(report.is_well());
+        assert_eq!(report.remarks[0].key, "/a/s/1");
+        assert_eq!(report.remarks[0].remarks, ["the weight \"high\" is no number: 1 counts"]);
     }
 
     #[test]

@@ -30,6 +30,13 @@ pub(super) fn live(report: &Report) -> String {
     if report.prefixes.iter().any(|found| !found.nothing.is_empty()) {
         parts.push(format!("These mean no backend, by design:\n{}", nothing(report)));
     }
+    match report.remarks.len() {
+        0 => {}
+        1 => parts.push(format!("1 key is odd, and read all the same:\n{}", remarks(report))),
+        odd => {
+            parts.push(format!("{odd} keys are odd, and read all the same:\n{}", remarks(report)))
+        }
+    }
     parts.push(match report.not_understood {
         0 => "every key was understood".to_owned(),
         1 => format!("1 key was not understood:\n{}", rejected(report)),
@@ -52,7 +59,7 @@ fn prefixes(report: &Report) -> String {
 
 fn hint(found: &PrefixReport) -> Option<String> {
     let hint = found.hint.as_deref();
-    let hint = hint.or((found.keys == 0).then_some("no key lies below it"))?;
+    let hint = hint.or((found.keys_below == 0).then_some("no key lies below it"))?;
     Some(format!("{}: {}", clean(&found.prefix), clean(hint)))
 }
 
@@ -78,6 +85,13 @@ fn nothing(report: &Report) -> String {
         })
     });
     cut(&["PREFIX", "KEYS", "REASON", "SUCH AS"], rows.collect())
+}
+
+fn remarks(report: &Report) -> String {
+    let rows = report.remarks.iter().flat_map(|found| {
+        found.remarks.iter().map(|remark| vec![found.key.clone(), remark.clone()])
+    });
+    cut(&["KEY", "REMARK"], rows.collect())
 }
 
 fn rejected(report: &Report) -> String {

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::format::Format;
 use super::presets::GRPC;
+use super::remarks::Remarks;
 use crate::model::HostPort;
 
 /// Where Dubbo keeps what is no provider.
@@ -23,7 +24,7 @@ pub(super) fn tell(key: &str, below: &str, value: &str) -> Result<Format, String
         _ => (below, ""),
     };
     if text.starts_with('{') {
-        let object = super::json::object(value)?;
+        let object = super::json::object(value, None, &Remarks::default())?;
         let untold = "the JSON tells no format: name it with --prefix PREFIX=FORMAT";
         return told_by_fields(&object)
             .or_else(|| told_by_both(key, &segments, &object))

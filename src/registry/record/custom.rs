@@ -6,10 +6,11 @@
 
 use serde_json::{Map, Value};
 
-use super::decoder::{Decoder, Paths, WEIGHT_MAX};
+use super::decoder::{Decoder, Paths};
 use super::pattern::Pattern;
 use super::presets::GRPC;
 use super::tree::Syntax;
+use super::weights::WEIGHT_MAX;
 
 /// Every setting of a table; all are optional but `key`.
 const SETTINGS: [&str; 27] = [

@@ -3,17 +3,29 @@
 //!
 //! In: a [`Decoder`], a prefix, a key and its value. Out: what the key
 //! registers, that it registers nothing, or in words why it cannot be read.
+//! Whatever leaves an address is read; what is odd about it becomes a remark.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::Decoded;
 use super::pattern::{Captures, Pattern};
-use super::tree::{self, Syntax, find, held, text};
-use crate::model::{HostPort, ServiceName};
+use super::remarks::{Remarks, shown};
+use super::tree::{self, Syntax, find};
+use super::weights::Low;
+use crate::model::{HostPort, Meta, ServiceName};
+use crate::registry::{Reading, Registration};
 
 mod instance;
+mod metadata;
+mod service;
 
-pub(super) use instance::{WEIGHT_MAX, weight};
+pub(super) use instance::ID_MAX;
+pub(super) use metadata::Kept;
+pub(super) use service::{BLANK, has_blank_segment};
 
 /// How a format's keys and values are read. Fields named after what they find
 /// hold JSON pointers into the value: the first that finds something counts.
@@ -30,10 +42,19 @@ pub struct Decoder {
     pub(super) whole_key: bool,
     /// Values that mean nothing.
     pub(super) empty: Vec<String>,
-    /// A value without one of these registers nothing.
+    /// A value without one of these registers nothing; a number must be above 0.
     pub(super) needs: Paths,
     pub(super) syntax: Syntax,
+    /// The service's name, if the key is not to say it. Where the key says it
+    /// too, both must say the same.
     pub(super) service: Paths,
+    /// A better name than the key's for the service, if it can be one.
+    pub(super) title: Paths,
+    /// What the value says of the service that the key names: not to be taken,
+    /// and not to be contradicted.
+    pub(super) claims: Paths,
+    /// Whether the captured service is percent-encoded.
+    pub(super) encoded: bool,
     /// Whether the captured service is a reversed DNS name.
     pub(super) reversed: bool,
     /// A list of endpoints, or an object of weights by address.
@@ -43,11 +64,13 @@ pub struct Decoder {
     pub(super) port: Paths,
     /// Whether gRPC's scheme says the port where nothing else does.
     pub(super) default_ports: bool,
+    /// Whether the last colon parts host and port, even in IPv6 addresses.
+    pub(super) last_colon: bool,
     pub(super) id: Paths,
     pub(super) weight: Paths,
     pub(super) default_weight: u32,
-    /// Whether the weight 0 says nothing, as where it cannot be left out.
-    pub(super) zero_is_default: bool,
+    /// What the weight 0 means, and anything below.
+    pub(super) low: Low,
     /// What is spoken; any of what is found may be in `schemes`.
     pub(super) protocol: Paths,
     /// What is spoken where nothing is found; `None`: gRPC.
@@ -71,24 +94,32 @@ pub struct Decoder {
 /// JSON pointers, in the order in which they are tried.
 pub(super) type Paths = Vec<String>;
 
-/// More endpoints than this in one key are a mistake.
+/// More endpoints than this in one key are a mistake, and left out.
 const ENDPOINTS_MAX: usize = 10_000;
-/// What a scope is called that is left out of the service's name.
-const USUAL_SCOPE: &str = "default";
 
 /// One endpoint of a value, before anything of it is checked.
+#[derive(Clone, Copy, Default)]
 struct Item<'a> {
     /// Where its own fields are.
     own: Option<&'a Value>,
     address: Option<&'a str>,
-    weight: Option<String>,
+    weight: Option<&'a Value>,
 }
 
 /// A value and what its key says.
 struct Document<'a> {
     root: &'a Value,
     captures: &'a Captures<'a>,
+    remarks: &'a Remarks,
+    /// How much more metadata may be kept of this key, in bytes.
+    room: Cell<usize>,
+    /// Metadata of endpoints that have no fields of their own, by what else
+    /// decides it.
+    shared: RefCell<Vec<Shared>>,
 }
+
+/// Metadata of endpoints that speak TLS or do not, and have this status.
+type Shared = (bool, Option<String>, Arc<Meta>);
 
 /// What an endpoint is, if it counts.
 enum Endpoint {
@@ -97,43 +128,117 @@ enum Endpoint {
     Other(String),
 }
 
+/// What became of a value's endpoints.
+#[derive(Default)]
+struct Found {
+    registrations: Vec<Registration>,
+    by_address: HashMap<HostPort, usize>,
+    others: Vec<String>,
+    failures: Vec<String>,
+}
+
 impl Decoder {
-    pub(super) fn read(&self, prefix: &str, key: &str, value: &str) -> Result<Decoded, String> {
+    pub(super) fn read(
+        &self,
+        prefix: &str,
+        key: &str,
+        value: &str,
+        remarks: &Remarks,
+    ) -> Result<Decoded, String> {
         let below = key.strip_prefix(prefix).unwrap_or(key);
         let place = if self.whole_key { key.strip_prefix('/').unwrap_or(key) } else { below };
+        let marker = self.empty.iter().any(|empty| empty == value);
+        let marks = || Ok(Decoded::Nothing(format!("the value {value:?} marks a directory")));
+        if marker && (place.is_empty() || place.ends_with('/')) {
+            return marks();
+        }
+        if has_blank_segment(place) {
+            return Err(BLANK.to_owned());
+        }
         let Some(captures) = self.keys.iter().find_map(|pattern| pattern.captures(place)) else {
             return self.no_capture(place);
         };
-        if self.empty.iter().any(|empty| empty == value) {
-            return Ok(Decoded::Nothing(format!("the value {value:?} marks a directory")));
+        if marker {
+            return marks();
         }
-        let root = match capture(&captures, "url") {
-            Some(encoded) => encoded_url(encoded)?,
-            None => tree::parse(self.syntax, value)?,
-        };
-        if let Some(path) = self.needs.iter().find(|path| find(&root, path).is_none()) {
+        let root = self.tree(&captures, value, remarks)?;
+        let zero = |found: &Value| found.as_f64().is_some_and(|number| number <= 0.0);
+        let there = |path: &String| find(&root, path).is_some_and(|found| !zero(found));
+        if let Some(path) = self.needs.iter().find(|path| !there(path)) {
             return Ok(Decoded::Nothing(format!("it has no {path:?}: it is no server's")));
         }
-        let document = Document { root: &root, captures: &captures };
+        let (room, shared) = (Cell::new(metadata::KEY_MAX), RefCell::default());
+        let document = Document { root: &root, captures: &captures, remarks, room, shared };
         let service = self.service(prefix, &document)?;
-        let list = self.list(&root)?;
-        let mut registrations = Vec::new();
-        let mut others: Vec<String> = Vec::new();
-        for item in self.items(&document, list.as_deref())? {
-            match self.endpoint(&item, &document)? {
-                Endpoint::Grpc(address, tls) => {
-                    let found = self.registration(&service, address, tls, &item, &document)?;
-                    registrations.push(found);
-                }
-                Endpoint::Other(protocol) if !others.contains(&protocol) => others.push(protocol),
-                Endpoint::Other(_) => {}
+        let mut found = Found::default();
+        for item in self.items(&document)? {
+            let one = item.and_then(|item| self.one(&service, &item, &document));
+            found.add(one, remarks);
+        }
+        found.decoded(remarks)
+    }
+
+    /// The value, or what stands in the key for it, with all that paths lead
+    /// through as trees.
+    fn tree(
+        &self,
+        captures: &Captures<'_>,
+        value: &str,
+        remarks: &Remarks,
+    ) -> Result<Value, String> {
+        let (mut root, mut cut) = match capture(captures, "url") {
+            Some(encoded) => (encoded_url(encoded)?, false),
+            None => tree::parse(self.syntax, value, self.wanted().as_deref())?,
+        };
+        for path in self.paths() {
+            cut |= tree::expand(&mut root, path, false);
+        }
+        for path in self.endpoints.iter().chain(&self.meta) {
+            cut |= tree::expand(&mut root, path, true);
+        }
+        if let Some(Value::Array(all)) = self.list_mut(&mut root) {
+            for one in all.iter_mut().take(ENDPOINTS_MAX) {
+                self.paths().for_each(|path| cut |= tree::expand(one, path, false));
+                self.meta.iter().for_each(|path| cut |= tree::expand(one, path, true));
             }
         }
-        if registrations.is_empty() {
-            let spoken = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
-            return Ok(Decoded::Nothing(format!("it has no gRPC endpoint: {spoken}")));
+        if cut {
+            let most = tree::DEPTH_MAX;
+            remarks.add(format!("what is nested more than {most} deep is left out"));
         }
-        Ok(Decoded::Registers(registrations.into()))
+        Ok(root)
+    }
+
+    /// Every path that finds a text or a number.
+    fn paths(&self) -> impl Iterator<Item = &String> {
+        let named = self.labels.iter().flat_map(|(_, paths)| paths);
+        let all = [
+            &self.needs,
+            &self.service,
+            &self.title,
+            &self.claims,
+            &self.address,
+            &self.host,
+            &self.port,
+            &self.id,
+            &self.weight,
+            &self.protocol,
+            &self.enabled,
+            &self.healthy,
+            &self.status,
+        ];
+        all.into_iter().flatten().chain(named)
+    }
+
+    /// The fields of a value that anything is made of; `None`: all.
+    fn wanted(&self) -> Option<Vec<&str>> {
+        let paths = self.paths().chain(&self.endpoints).chain(&self.meta);
+        paths
+            .map(|path| {
+                let first = path.strip_prefix('/')?.split('/').next()?;
+                (!first.contains('~')).then_some(first)
+            })
+            .collect()
     }
 
     fn no_capture(&self, place: &str) -> Result<Decoded, String> {
@@ -146,74 +251,116 @@ impl Decoder {
         Err(format!("the key has another shape: expected {shapes}{below}"))
     }
 
-    /// Named by the value, by the key, or by the prefix's own last segment.
-    fn service(&self, prefix: &str, document: &Document<'_>) -> Result<ServiceName, String> {
-        let captured = capture(document.captures, "service").filter(|text| !text.is_empty());
-        let own = || prefix.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-        let mut name = match self.look(None, document.root, &self.service) {
-            Some(name) => name,
-            None if self.reversed => {
-                let labels = captured.unwrap_or_default();
-                labels.rsplit('/').collect::<Vec<_>>().join(".")
-            }
-            None => captured.unwrap_or_else(own).to_owned(),
-        };
-        let scope = capture(document.captures, "scope").unwrap_or_default();
-        if scope.split('/').any(|part| !part.is_empty() && part != USUAL_SCOPE) {
-            name = format!("{scope}/{name}");
-        }
-        ServiceName::new(&name).map_err(|error| error.to_string())
+    fn list_mut<'a>(&self, root: &'a mut Value) -> Option<&'a mut Value> {
+        let path = self.endpoints.iter().find(|path| find(root, path).is_some())?;
+        root.pointer_mut(path)
     }
 
-    fn list<'a>(&self, root: &'a Value) -> Result<Option<std::borrow::Cow<'a, Value>>, String> {
-        let Some(found) = self.endpoints.iter().find_map(|path| find(root, path)) else {
-            let elsewhere = self.endpoints.is_empty() || !self.host.is_empty();
+    /// The list of endpoints, if the value has one.
+    fn list<'a>(&self, document: &Document<'a>) -> Result<Option<&'a Value>, String> {
+        let elsewhere = self.endpoints.is_empty() || !self.host.is_empty();
+        let Some(found) = self.endpoints.iter().find_map(|path| find(document.root, path)) else {
             return if elsewhere { Ok(None) } else { Err(missing(&self.endpoints, "a list")) };
         };
-        let found = match held(&found) {
-            Some(inner) => std::borrow::Cow::Owned(inner),
-            None => found,
-        };
-        let length = match found.as_ref() {
-            Value::Array(all) => all.len(),
-            Value::Object(all) => all.len(),
-            _ => return Err(format!("{:?} is no list of endpoints", self.endpoints[0])),
-        };
-        if length > ENDPOINTS_MAX {
-            return Err(format!(
-                "{length} endpoints in one value: at most {ENDPOINTS_MAX} are read"
-            ));
+        // Where host and port stand for the whole too, they count instead.
+        let whole = || self.look(None, document.root, &self.port).is_some();
+        match found {
+            Value::Array(all) if all.is_empty() && elsewhere && whole() => Ok(None),
+            Value::Array(_) | Value::Object(_) => Ok(Some(found)),
+            _ if elsewhere && whole() => {
+                let path = &self.endpoints[0];
+                document.remarks.add(format!("{path:?} is {}, no list: ignored", shown(found)));
+                Ok(None)
+            }
+            _ => Err(format!("{:?} is no list of endpoints", self.endpoints[0])),
         }
-        Ok(Some(found))
     }
 
-    fn items<'a>(
-        &self,
-        document: &Document<'a>,
-        list: Option<&'a Value>,
-    ) -> Result<Vec<Item<'a>>, String> {
-        let at = |address| Item { own: None, address, weight: None };
-        match list {
+    fn items<'a>(&self, document: &Document<'a>) -> Result<Vec<Result<Item<'a>, String>>, String> {
+        let at = |address| Item { address, ..Item::default() };
+        let (all, length): (Box<dyn Iterator<Item = _>>, _) = match self.list(document)? {
             Some(Value::Array(all)) => {
                 let item = |value: &'a Value| match value {
                     Value::String(text) => Ok(at(Some(text.as_str()))),
-                    Value::Object(_) => Ok(Item { own: Some(value), ..at(None) }),
-                    other => Err(format!("the endpoint {other} is neither text nor an object")),
+                    Value::Object(_) => Ok(Item { own: Some(value), ..Item::default() }),
+                    other => {
+                        Err(format!("the endpoint {} is neither text nor an object", shown(other)))
+                    }
                 };
-                all.iter().map(item).collect()
+                (Box::new(all.iter().map(item)), all.len())
             }
             Some(Value::Object(all)) => {
-                let item = |(address, weight): (&'a String, &Value)| Item {
-                    weight: Some(text(weight)),
-                    ..at(Some(address))
+                let item = |(address, weight): (&'a String, &'a Value)| {
+                    Ok(Item { weight: Some(weight), ..at(Some(address.as_str())) })
                 };
-                Ok(all.iter().map(item).collect())
+                (Box::new(all.iter().map(item)), all.len())
             }
-            _ => Ok(match capture(document.captures, "addresses") {
-                Some(addresses) => addresses.split(',').map(|one| at(Some(one))).collect(),
-                None => vec![at(capture(document.captures, "address"))],
-            }),
+            _ => match capture(document.captures, "addresses") {
+                Some(all) => {
+                    let length = all.split(',').count();
+                    (Box::new(all.split(',').map(|one| Ok(at(Some(one))))), length)
+                }
+                None => return Ok(vec![Ok(at(capture(document.captures, "address")))]),
+            },
+        };
+        if length > ENDPOINTS_MAX {
+            let most = ENDPOINTS_MAX;
+            document.remarks.add(format!("of {length} endpoints the first {most} are read"));
         }
+        Ok(all.take(ENDPOINTS_MAX).collect())
+    }
+
+    /// What one endpoint registers, or what it speaks instead.
+    fn one(
+        &self,
+        service: &ServiceName,
+        item: &Item<'_>,
+        document: &Document<'_>,
+    ) -> Result<Result<Registration, String>, String> {
+        Ok(match self.endpoint(item, document)? {
+            Endpoint::Grpc(address, tls) => {
+                Ok(self.registration(service, address, tls, item, document))
+            }
+            Endpoint::Other(protocol) => Err(protocol),
+        })
+    }
+}
+
+impl Found {
+    fn add(&mut self, one: Result<Result<Registration, String>, String>, remarks: &Remarks) {
+        match one {
+            Ok(Ok(registration)) => match self.by_address.get(&registration.address) {
+                Some(&at) => {
+                    let address = &registration.address;
+                    remarks.add(format!("the address {address} stands there more than once"));
+                    // As where frameworks put them into a table: the last counts.
+                    self.registrations[at] = registration;
+                }
+                None => {
+                    let at = self.registrations.len();
+                    self.by_address.insert(registration.address.clone(), at);
+                    self.registrations.push(registration);
+                }
+            },
+            Ok(Err(protocol)) if self.others.contains(&protocol) => {}
+            Ok(Err(protocol)) if self.others.len() < 8 => self.others.push(protocol),
+            Ok(Err(_)) => {}
+            Err(reason) => self.failures.push(reason),
+        }
+    }
+
+    /// A bad endpoint costs only itself; where nothing else is left, the key.
+    fn decoded(self, remarks: &Remarks) -> Result<Decoded, String> {
+        let Self { registrations, others, failures, .. } = self;
+        if !registrations.is_empty() {
+            failures.iter().for_each(|reason| remarks.add(format!("left out: {reason}")));
+            return Ok(Decoded::Registers(Reading::from(registrations)));
+        }
+        if let Some(first) = failures.into_iter().next() {
+            return Err(first);
+        }
+        let spoken = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
+        Ok(Decoded::Nothing(format!("it has no gRPC endpoint: {spoken}")))
     }
 }
 

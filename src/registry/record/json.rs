@@ -1,24 +1,55 @@
 //! The two JSON formats: QSF's and etcd's own naming.
 //!
-//! In: a value's text. Out: what it says, or in words why it cannot be read.
+//! In: a value's text. Out: what it says, or in words why it has no address.
 
 use serde_json::{Map, Value, json};
 
 use crate::model::{Meta, Weight};
 use crate::registry::Registration;
 
-use super::decoder::weight;
+use super::decoder::{ID_MAX, Kept};
+use super::remarks::{Remarks, shown};
+use super::tree;
+use super::weights::{Low, weight};
 use super::{Said, address};
 
 /// `Op` of a value that the old naming API wrote to say "deleted".
 const OP_DELETE: u64 = 1;
 
-pub(super) fn read_qsf(text: &str) -> Result<Said, String> {
-    qsf_from(&object(text)?)
+pub(super) fn read_qsf(text: &str, remarks: &Remarks) -> Result<Said, String> {
+    let object = object(text, Some(&["addr", "metadata"]), remarks)?;
+    let address = address(text_field(&object, "addr")?)?;
+    let (id, meta) = match object.get("metadata") {
+        None | Some(Value::Null) => (None, None),
+        Some(said) => match as_object(said) {
+            Some(metadata) => (None, Some(metadata)),
+            None => {
+                let odd = shown(said);
+                remarks.add(format!("\"metadata\" is {odd}, no object: ignored"));
+                (None, None)
+            }
+        },
+    };
+    Ok(said(address, id, meta, remarks))
 }
 
-pub(super) fn read_etcd_naming(text: &str) -> Result<Option<Said>, String> {
-    etcd_naming_from(&object(text)?)
+/// `Metadata` may be any JSON. An object is metadata, and so is text that
+/// holds one; any other text or number is the instance's own id.
+pub(super) fn read_etcd_naming(text: &str, remarks: &Remarks) -> Result<Option<Said>, String> {
+    let object = object(text, Some(&["Op", "Addr", "Metadata"]), remarks)?;
+    if object.get("Op").and_then(Value::as_u64) == Some(OP_DELETE) {
+        return Ok(None);
+    }
+    let address = address(text_field(&object, "Addr")?)?;
+    let (id, meta) = match object.get("Metadata") {
+        None | Some(Value::Null | Value::Bool(_) | Value::Array(_)) => (None, None),
+        Some(Value::Number(id)) => (Some(id.to_string()), None),
+        Some(metadata) => match as_object(metadata) {
+            Some(metadata) => (None, Some(metadata)),
+            None => (metadata.as_str().map(str::to_owned), None),
+        },
+    };
+    Ok(Some(said(address, id, meta, remarks)))
 }
 
 pub(super) fn qsf(registration: &Registration) -> String {
@@ -40,69 +71,69 @@ fn metadata(registration: &Registration) -> Value {
     if metadata.is_empty() { Value::Null } else { Value::Object(metadata) }
 }
 
-pub(super) fn object(text: &str) -> Result<Map<String, Value>, String> {
-    match serde_json::from_str(text) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err("the value is JSON but no object".to_owned()),
-        Err(error) => Err(format!("the value is no JSON: {error}")),
+/// An object, of which only the wanted fields are read, if there are any.
+pub(super) fn object(
+    text: &str,
+    wanted: Option<&[&str]>,
+    remarks: &Remarks,
+) -> Result<Map<String, Value>, String> {
+    let (tree, cut) = tree::json_object(text, wanted)?;
+    if cut {
+        let most = tree::DEPTH_MAX;
+        remarks.add(format!("what is nested more than {most} deep is left out"));
+    }
+    match tree {
+        Value::Object(object) => Ok(object),
+        _ => Ok(Map::new()),
     }
 }
 
-fn qsf_from(object: &Map<String, Value>) -> Result<Said, String> {
-    let address = address(text_field(object, "addr")?)?;
-    match object.get("metadata") {
-        None | Some(Value::Null) => said(address, None, Meta::new()),
-        Some(Value::Object(metadata)) => said(address, None, meta(metadata)),
-        Some(_) => Err("\"metadata\" is no JSON object".to_owned()),
-    }
-}
-
-/// `Metadata` may be any JSON. An object is metadata, and so is text that
-/// holds one; any other text or number is the instance's own id.
-fn etcd_naming_from(object: &Map<String, Value>) -> Result<Option<Said>, String> {
-    if object.get("Op").and_then(Value::as_u64) == Some(OP_DELETE) {
-        return Ok(None);
-    }
-    let address = address(text_field(object, "Addr")?)?;
-    let said = match object.get("Metadata") {
-        None | Some(Value::Null | Value::Bool(_) | Value::Array(_)) => {
-            said(address, None, Meta::new())
-        }
-        Some(Value::Object(metadata)) => said(address, None, meta(metadata)),
-        Some(Value::Number(id)) => said(address, Some(id.to_string()), Meta::new()),
-        Some(Value::String(text)) => match serde_json::from_str(text) {
-            Ok(Value::Object(metadata)) => said(address, None, meta(&metadata)),
-            _ if text.is_empty() => said(address, None, Meta::new()),
-            _ => said(address, Some(text.clone()), Meta::new()),
+/// The object that a value is, or holds as text.
+fn as_object(value: &Value) -> Option<Map<String, Value>> {
+    match value {
+        Value::Object(object) => Some(object.clone()),
+        text => match tree::held(text)?.0 {
+            Value::Object(object) => Some(object),
+            _ => None,
         },
-    };
-    said.map(Some)
+    }
 }
 
 /// `id` and `weight` are metadata with a meaning of their own.
 fn said(
     address: crate::model::HostPort,
     id: Option<String>,
-    mut meta: Meta,
-) -> Result<Said, String> {
-    let id = id.or_else(|| meta.remove("id"));
-    let weight = match meta.remove("weight") {
-        None => Weight::DEFAULT,
-        Some(text) => weight(&text)?,
-    };
-    Ok(Said { id, address, weight, meta })
+    metadata: Option<Map<String, Value>>,
+    remarks: &Remarks,
+) -> Said {
+    let mut metadata = metadata.unwrap_or_default();
+    let weight =
+        weight(metadata.remove("weight").as_ref(), Weight::DEFAULT.0, Low::ZeroIsNone, remarks);
+    let own = metadata.remove("id").filter(|id| !id.is_null());
+    let id = id.or_else(|| match own? {
+        Value::String(text) => Some(text),
+        Value::Number(number) => Some(number.to_string()),
+        odd => {
+            remarks.add(format!("the id {} is no text: ignored", shown(&odd)));
+            None
+        }
+    });
+    let id = id.filter(|id| {
+        let usable = id.len() <= ID_MAX;
+        if !usable {
+            remarks.add(format!("the id has {} bytes: the key's counts", id.len()));
+        }
+        usable && !id.trim().is_empty()
+    });
+    Said { id, address, weight, meta: meta(&metadata, remarks) }
 }
 
-fn meta(object: &Map<String, Value>) -> Meta {
-    let text = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    object
-        .iter()
-        .filter(|(_, value)| !value.is_null())
-        .map(|(key, value)| (key.clone(), text(value)))
-        .collect()
+fn meta(object: &Map<String, Value>, remarks: &Remarks) -> Meta {
+    let mut kept = Kept::new(usize::MAX);
+    for (key, value) in object.iter().filter(|(_, value)| !value.is_null()) {
+        kept.add(key, tree::text(value).into());
+    }
+    kept.finish(remarks)
 }
 
 fn text_field<'a>(object: &'a Map<String, Value>, name: &str) -> Result<&'a str, String> {

@@ -152,6 +152,8 @@ fn take_all_but<'a>(rest: &mut Option<&'a str>, keep: usize) -> Option<&'a str> 
     }
     let mut slashes = text.rmatch_indices('/').map(|(at, _)| at);
     match slashes.nth(keep - 1) {
+        // One segment without a name is not the same as no segment.
+        Some(0) => None,
         Some(at) => {
             *rest = Some(&text[at + 1..]);
             Some(&text[..at])
@@ -198,6 +200,7 @@ mod tests {
         check("{service...}/{id}", "1", Some(&[("service", ""), ("id", "1")]));
         check("{service...}/{id}", "a/", None);
         check("{service...}/{id}", "a//1", None);
+        check("{service...}/{id}", "/1", None);
         check("{service...}/{id}", "", None);
         check("{s}/x/{id}", "a/x/1", Some(&[("s", "a"), ("id", "1")]));
         check("{s}/x/{id}", "a/y/1", None);

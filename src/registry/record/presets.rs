@@ -9,6 +9,7 @@ use super::decoder::{Decoder, Paths};
 use super::format::Format;
 use super::pattern::Pattern;
 use super::tree::Syntax;
+use super::weights::Low;
 
 /// What gRPC is called where addresses are URLs.
 pub(super) const GRPC: [&str; 2] = ["grpc", "grpcs"];
@@ -39,10 +40,12 @@ static PRESETS: LazyLock<[(Format, Decoder); 14]> = LazyLock::new(|| {
     ]
 });
 
-/// contrib/registry/etcd/registry.go, selector/default_node.go (v2, v3): an
-/// instance that names no weight has 100.
+/// contrib/registry/etcd/registry.go and watcher.go, selector/default_node.go
+/// (v2, v3): an instance that names no weight, or none that is a number, has
+/// 100; one whose name is not that of its key is skipped.
 fn kratos() -> Decoder {
     Decoder {
+        claims: paths(&["/name"]),
         endpoints: paths(&["/endpoints"]),
         id: paths(&["/id"]),
         weight: paths(&["/metadata/weight"]),
@@ -53,16 +56,19 @@ fn kratos() -> Decoder {
     }
 }
 
-/// pkg/naming/etcd/etcd.go and naming.go of v1: status 1 is up; a weight that
-/// is not said counts as 10 (warden's balancers).
+/// pkg/naming/etcd/etcd.go and naming.go of v1: status 1 is up, 2 waits, and 0
+/// is what is written where nobody sets it. A weight that is not above 0 counts
+/// as 10 (pkg/net/rpc/warden/resolver/resolver.go).
 fn kratos_v1() -> Decoder {
     Decoder {
+        claims: paths(&["/appid"]),
         endpoints: paths(&["/addrs"]),
         id: paths(&["/metadata/id"]),
         weight: paths(&["/metadata/weight"]),
         default_weight: 10,
+        low: Low::NotSet,
         status: paths(&["/status"]),
-        up: owned(&["1"]),
+        up: owned(&["1", "0"]),
         meta: paths(&["/metadata"]),
         labels: labels(&[
             ("region", &["/region"]),
@@ -79,6 +85,7 @@ fn kratos_v1() -> Decoder {
 /// the protocol, other servers say theirs or nothing.
 fn go_micro() -> Decoder {
     Decoder {
+        claims: paths(&["/name"]),
         endpoints: paths(&["/nodes"]),
         address: paths(&["/address"]),
         id: paths(&["/id"]),
@@ -109,16 +116,21 @@ fn rpcx() -> Decoder {
 }
 
 /// registry/base_registry.go of dubbo-go, `AbstractServiceConfig` of Dubbo Java:
-/// the URL is in the key; `ext.protocol` is spoken on the same port.
+/// the URL is in the key; `ext.protocol` is spoken on the same port. `URL.valueOf`
+/// parts host and port at the last colon; weights below 0 are raised to 0
+/// (`AbstractLoadBalance.getWeight`).
 fn dubbo() -> Decoder {
     Decoder {
         skip: patterns(&["{*...}"]),
         syntax: Syntax::Nothing,
-        service: paths(&["/query/interface"]),
+        claims: paths(&["/query/interface"]),
+        encoded: true,
         address: paths(&["/address"]),
+        last_colon: true,
         id: paths(&["/query/id"]),
         weight: paths(&["/query/weight"]),
         default_weight: 100,
+        low: Low::AllAreNone,
         protocol: paths(&["/scheme", "/query/ext.protocol"]),
         schemes: owned(&DUBBO),
         enabled: paths(&["/query/enabled"]),
@@ -129,9 +141,12 @@ fn dubbo() -> Decoder {
 }
 
 /// registry/etcdv3/service_discovery.go and service_instance.go: Go's own field
-/// names; Java's begin in lower case. A weight of 0 was never set.
+/// names; Java's begin in lower case. A weight that is not above 0 is 100.
+/// Without a list of endpoints, or with one that cannot be read, the instance's
+/// own port counts.
 fn dubbo_app() -> Decoder {
     Decoder {
+        claims: paths(&["/ServiceName", "/serviceName"]),
         endpoints: paths(&["/Metadata/dubbo.endpoints", "/metadata/dubbo.endpoints"]),
         host: paths(&["/Host", "/host"]),
         port: paths(&["/port", "/Port"]),
@@ -140,7 +155,7 @@ fn dubbo_app() -> Decoder {
         id: paths(&["/ID", "/id"]),
         weight: paths(&["/Weight"]),
         default_weight: 100,
-        zero_is_default: true,
+        low: Low::NotSet,
         enabled: paths(&["/Enable", "/enabled"]),
         healthy: paths(&["/Healthy", "/healthy"]),
         meta: paths(&["/Metadata", "/metadata"]),
@@ -150,8 +165,8 @@ fn dubbo_app() -> Decoder {
     }
 }
 
-/// etcd_registry.go and common.go, Kitex's and Hertz's alike; Kitex writes its
-/// default weight.
+/// etcd_resolver.go of Kitex, etcd/resolver.go of Hertz, alike: a weight that is
+/// not above 0 is 10.
 fn kitex() -> Decoder {
     Decoder {
         address: paths(&["/address"]),
@@ -160,6 +175,7 @@ fn kitex() -> Decoder {
         id: paths(&["/tags/id"]),
         weight: paths(&["/weight"]),
         default_weight: 10,
+        low: Low::NotSet,
         meta: paths(&["/tags"]),
         ..json(&["{service...}/{id}"])
     }
@@ -177,7 +193,7 @@ fn skydns() -> Decoder {
         port: paths(&["/port"]),
         weight: paths(&["/weight"]),
         default_weight: 100,
-        zero_is_default: true,
+        low: Low::NotSet,
         labels: labels(&[
             ("group", &["/group"]),
             ("priority", &["/priority"]),
@@ -188,12 +204,14 @@ fn skydns() -> Decoder {
 }
 
 /// apisix/schema_def.lua and upstream.lua: nodes as a list or by address; the
-/// scheme says the port where a node does not.
+/// scheme says the port where a node does not. The key says the id; the name is
+/// the operator's, and need not be one that clients can type.
 fn apisix() -> Decoder {
     Decoder {
         skip: patterns(&["{*...}"]),
         empty: owned(&["init_dir"]),
-        service: paths(&["/name"]),
+        title: paths(&["/name"]),
+        claims: paths(&["/id"]),
         needs: paths(&["/nodes"]),
         endpoints: paths(&["/nodes"]),
         host: paths(&["/host"]),
@@ -214,6 +232,9 @@ fn jupiter() -> Decoder {
     Decoder {
         whole_key: true,
         skip: patterns(&["{*...}"]),
+        // "Deleted", in the old naming API.
+        status: paths(&["/Op"]),
+        down: owned(&["1"]),
         ..jupiter_info("/MetadataX", "{protocol}:{service}:v1:{scope}/{address}")
     }
 }
@@ -231,6 +252,7 @@ fn jupiter_info(at: &str, key: &str) -> Decoder {
     let label = |name: &str| (name.to_owned(), field(name));
     let said = ["region", "zone", "version", "group", "deployment", "mode", "hostname"];
     Decoder {
+        claims: field("name"),
         id: field("metadata/id"),
         weight: field("weight"),
         default_weight: 100,
@@ -287,5 +309,7 @@ fn labels(all: &[(&str, &[&str])]) -> Vec<(String, Paths)> {
     all.iter().map(|(name, found)| ((*name).to_owned(), paths(found))).collect()
 }
 
+#[cfg(test)]
+mod resolvers;
 #[cfg(test)]
 pub(super) mod tests;

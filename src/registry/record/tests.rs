@@ -4,12 +4,16 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// `SERVICE ID ADDRESS [weight=N] [key=value…]`, or why not.
+/// `SERVICE ID ADDRESS [weight=N] [key=value…]`, with `!REMARK` for each remark,
+/// or why not.
 pub(super) fn read(prefix: &str, key: &str, value: &[u8]) -> String {
     let prefix = Prefix::parse(prefix).unwrap();
     match prefix.decode(key.as_bytes(), value) {
         Ok(found) if found.registrations.is_empty() => "nothing".to_owned(),
-        Ok(found) => found.registrations.iter().map(show).collect::<Vec<_>>().join(" | "),
+        Ok(found) => {
+            let shown = found.registrations.iter().map(show).collect::<Vec<_>>().join(" | ");
+            found.remarks.iter().fold(shown, |shown, remark| format!("{shown} !{remark}"))
+        }
         Err(rejected) => format!("rejected: {}", rejected.reason),
     }
 }
@@ -104,7 +108,7 @@ fn what_cannot_be_read_says_why() {
         P,
         key,
         r#"{"Addr":"a:1","Metadata":{"weight":"-1"}}"#,
-        "rejected: the weight \"-1\" is no whole number from 0 to 1000000",
+        "hello a a:1 !the weight \"-1\" is below 0: 1 counts",
     );
     check(
         P,
@@ -129,10 +133,135 @@ fn what_cannot_be_read_says_why() {
     assert_eq!(reason(key.as_bytes(), b"\xff"), "the value is not UTF-8 text");
     let bad_key = b"/etcd3_naming/\xff/a";
     assert_eq!(reason(bad_key, b"a:1"), "the key is not UTF-8 text: expected SERVICE/INSTANCE");
-    let megabyte = vec![b'x'; 1 << 20];
-    let rejected = prefix.decode(key.as_bytes(), &megabyte).unwrap_err();
-    assert_eq!(rejected.reason, "the value has 1048576 bytes: at most 65536 are read");
+    let megabytes = vec![b'x'; 2 << 20];
+    let rejected = prefix.decode(key.as_bytes(), &megabytes).unwrap_err();
+    assert_eq!(rejected.reason, "the value has 2097152 bytes: at most 1572864 are read");
     assert!(rejected.value.len() < 200);
+}
+
+#[test]
+fn keys_without_a_name_for_everything_are_rejected_in_every_format() {
+    for (name, format) in NAMED {
+        // Its prefix ends in no slash.
+        if format == Format::Jupiter {
+            continue;
+        }
+        let path = "/p/";
+        let prefix = Prefix { path: path.to_owned(), format };
+        for below in ["/a", "a//b", "a/", "a/ /b", "//", "a/b/", " ", "a//providers/b/c"] {
+            let key = format!("{path}{below}");
+            for value in ["10.0.0.1:1", r#"{"Addr":"10.0.0.1:1","addr":"10.0.0.1:1"}"#] {
+                let reason = prefix.decode(key.as_bytes(), value.as_bytes()).unwrap_err().reason;
+                assert_eq!(reason, decoder::BLANK, "{name} {key}");
+            }
+        }
+    }
+    check(
+        P,
+        "/etcd3_naming/../a",
+        "a:1",
+        "rejected: the service \"..\" has an empty label, so no client can ask for it: give every part a name",
+    );
+}
+
+#[test]
+fn odd_fields_of_the_json_formats_cost_nothing() {
+    let key = "/p/s/1";
+    let qsf = |metadata: &str| format!(r#"{{"addr":"10.0.0.1:1","metadata":{metadata}}}"#);
+    check("/p=qsf", key, &qsf("[1]"), "s 1 10.0.0.1:1 !\"metadata\" is [1], no object: ignored");
+    check("/p=qsf", key, &qsf(r#""{\"zone\":\"a\"}""#), "s 1 10.0.0.1:1 zone=a");
+    let odd = qsf(r#"{"id":{},"weight":"high","zone":7}"#);
+    let remarks = "!the weight \"high\" is no number: 1 counts !the id {} is no text: ignored";
+    check("/p=qsf", key, &odd, &format!("s 1 10.0.0.1:1 zone=7 {remarks}"));
+    let naming =
+        |metadata: &str| format!(r#"{{"Op":"x","Addr":"10.0.0.1:1","Metadata":{metadata}}}"#);
+    for silent in ["true", "[1]", "null", "\"\"", "\" \""] {
+        check("/p", key, &naming(silent), "s 1 10.0.0.1:1");
+    }
+    let long = format!("\"{}\"", "x".repeat(5_000));
+    check("/p", key, &naming(&long), "s 1 10.0.0.1:1 !the id has 5000 bytes: the key's counts");
+    let half = "s 1 10.0.0.1:1 weight=3 !the weight 2.5 is no whole number: 3 counts";
+    check("/p", key, &naming(r#"{"weight":2.5}"#), half);
+}
+
+#[test]
+fn what_is_no_utf8_is_replaced_where_it_does_no_harm() {
+    let value = b"{\"Addr\":\"10.0.0.1:1\",\"Metadata\":{\"team\":\"\xff\"}}";
+    let expected =
+        "s 1 10.0.0.1:1 team=\u{fffd} !the value is not UTF-8 text: what is none is replaced";
+    assert_eq!(read("/p", "/p/s/1", value), expected);
+}
+
+/// What is kept of a large value is bounded; the backend is listed.
+#[test]
+fn large_values_cost_only_what_is_too_much_of_them() {
+    let metadata = |size: usize| {
+        format!(r#"{{"addr":"10.0.0.1:1","metadata":{{"big":"{}","zone":"a"}}}}"#, "x".repeat(size))
+    };
+    let kept = read("/p", "/p/s/1", metadata(60_000).as_bytes());
+    assert!(kept.len() > 60_000 && kept.ends_with(" zone=a"));
+    let over = "s 1 10.0.0.1:1 zone=a !metadata is kept up to 65536 bytes: \"big\" left out";
+    for size in [66_000, 1_500_000] {
+        check("/p", "/p/s/1", &metadata(size), over);
+        let naming = metadata(size).replace("addr", "Addr").replace("metadata", "Metadata");
+        check("/p", "/p/s/1", &naming, over);
+    }
+    // The API of a service with 40 methods of 20 fields, as go-micro writes it.
+    let fields: Vec<_> = (0..20)
+        .map(|f| format!(r#"{{"name":"field_{f}","type":"string","values":null}}"#))
+        .collect();
+    let message =
+        format!(r#"{{"name":"Request","type":"Request","values":[{}]}}"#, fields.join(","));
+    let method = format!(
+        r#"{{"name":"Api.Call","request":{message},"response":{message},"metadata":{{}}}}"#
+    );
+    let methods = vec![method; 40].join(",");
+    let value = format!(
+        r#"{{"name":"s","version":"v1","metadata":null,"endpoints":[{methods}],"nodes":[{{"id":"s-1","address":"10.0.0.1:1","metadata":{{"protocol":"grpc"}}}}]}}"#
+    );
+    assert!(value.len() > 80_000, "{}", value.len());
+    for prefix in ["/micro/registry=go-micro", "/micro/registry"] {
+        check(prefix, "/micro/registry/s/s-1", &value, "s s-1 10.0.0.1:1 version=v1");
+    }
+}
+
+/// Endpoints share what is said of all of them, and what is said of each is
+/// bounded together: the cost of a value is a matter of its size.
+#[test]
+fn many_endpoints_do_not_multiply_metadata() {
+    let big = "x".repeat(60_000);
+    let urls: Vec<_> =
+        (0..2_000).map(|i| format!(r#""grpc://10.0.{}.{}:1""#, i / 250, i % 250)).collect();
+    let value = format!(r#"{{"endpoints":[{}],"metadata":{{"big":"{big}"}}}}"#, urls.join(","));
+    let kratos = Prefix::parse("/p=kratos").unwrap().decode(b"/p/s/1", value.as_bytes()).unwrap();
+    assert_eq!(kratos.registrations.len(), 2_000);
+    let first = &kratos.registrations[0].meta;
+    assert!(kratos.registrations.iter().all(|one| std::sync::Arc::ptr_eq(&one.meta, first)));
+
+    let node = |i: usize| {
+        format!(
+            r#"{{"id":"{i}","address":"10.0.{}.{}:1","metadata":{{"protocol":"grpc"}}}}"#,
+            i / 250,
+            i % 250
+        )
+    };
+    let nodes: Vec<_> = (0..2_000).map(node).collect();
+    let value = format!(r#"{{"metadata":{{"big":"{big}"}},"nodes":[{}]}}"#, nodes.join(","));
+    let micro = Prefix::parse("/p=go-micro").unwrap().decode(b"/p/s/1", value.as_bytes()).unwrap();
+    let bytes: usize =
+        micro.registrations.iter().flat_map(|one| one.meta.values()).map(String::len).sum();
+    assert!(bytes <= 1 << 20, "{bytes}");
+    assert_eq!((micro.registrations.len(), micro.remarks.len()), (2_000, 1));
+
+    let nodes =
+        vec![r#"{"address":"10.0.0.1:1","metadata":{"protocol":"grpc"}}"#; 20_000].join(",");
+    let value = format!(r#"{{"nodes":[{nodes}]}}"#);
+    check(
+        "/p=go-micro",
+        "/p/s/1",
+        &value,
+        "s 1 10.0.0.1:1 !of 20000 endpoints the first 10000 are read !the address 10.0.0.1:1 stands there more than once",
+    );
 }
 
 #[test]

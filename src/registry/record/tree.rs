@@ -1,13 +1,16 @@
 //! The text of a value as a tree that paths point into, whatever its syntax.
 //!
 //! In: a value's text. Out: JSON-like trees and what a JSON pointer (RFC 6901)
-//! finds in them. Text that holds JSON is walked through: some registrants put
-//! JSON into strings.
+//! finds in them. Some registrants put JSON into strings: [`expand`] makes trees
+//! of those that paths lead through, once.
 
 use std::borrow::Cow;
+use std::cell::Cell;
+use std::fmt;
 
 use percent_encoding::percent_decode_str;
-use serde_json::{Map, Value, json};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value, json};
 
 /// How a value is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,18 +28,128 @@ pub(super) enum Syntax {
     Nothing,
 }
 
-/// The tree of a value.
-pub(super) fn parse(syntax: Syntax, text: &str) -> Result<Value, String> {
+/// What is nested deeper is left out: no registration means anything by it,
+/// and the stack is not to depend on a value.
+pub(super) const DEPTH_MAX: usize = 32;
+
+/// The tree of a value, and whether something was nested too deep for it. Of a
+/// JSON object only the `wanted` fields are read, if there are any.
+pub(super) fn parse(
+    syntax: Syntax,
+    text: &str,
+    wanted: Option<&[&str]>,
+) -> Result<(Value, bool), String> {
+    let whole = |tree| Ok((tree, false));
     match syntax {
-        Syntax::Text => Ok(Value::String(text.trim().to_owned())),
-        Syntax::Url => url(text.trim()).ok_or_else(|| "the value is no URL".to_owned()),
-        Syntax::Query => Ok(query(text.trim(), true)),
-        Syntax::Json => match serde_json::from_str(text) {
-            Ok(tree @ Value::Object(_)) => Ok(tree),
-            Ok(_) => Err("the value is JSON but no object".to_owned()),
-            Err(error) => Err(format!("the value is no JSON: {error}")),
+        Syntax::Text => whole(Value::String(text.trim().to_owned())),
+        Syntax::Url => match url(text.trim()) {
+            Some(tree) => whole(tree),
+            None => Err("the value is no URL".to_owned()),
         },
-        Syntax::Nothing => Ok(Value::Null),
+        Syntax::Query => whole(query(text.trim(), true)),
+        Syntax::Json => json_object(text, wanted),
+        Syntax::Nothing => whole(Value::Null),
+    }
+}
+
+/// A JSON object, or in words why the text is none.
+pub(super) fn json_object(text: &str, wanted: Option<&[&str]>) -> Result<(Value, bool), String> {
+    match read(text, wanted) {
+        Ok((tree @ Value::Object(_), cut)) => Ok((tree, cut)),
+        Ok(_) => Err("the value is JSON but no object".to_owned()),
+        Err(error) => Err(format!("the value is no JSON: {error}")),
+    }
+}
+
+fn read(text: &str, wanted: Option<&[&str]>) -> serde_json::Result<(Value, bool)> {
+    let cut = Cell::new(false);
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let tree = Branch { left: DEPTH_MAX, wanted, cut: &cut }.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok((tree, cut.get()))
+}
+
+/// Reads what lies at most `left` deeper.
+struct Branch<'a> {
+    left: usize,
+    wanted: Option<&'a [&'a str]>,
+    cut: &'a Cell<bool>,
+}
+
+impl Branch<'_> {
+    /// What lies in this one, if it is not too deep.
+    fn below(&self) -> Option<Branch<'_>> {
+        let left = self.left.checked_sub(1);
+        self.cut.set(self.cut.get() || left.is_none());
+        Some(Branch { left: left?, wanted: None, cut: self.cut })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Branch<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Branch<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(below) = self.below() {
+            match all.next_element_seed(below)? {
+                Some(one) => list.push(one),
+                None => return Ok(Value::Array(list)),
+            }
+        }
+        while all.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Value::Null)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut all: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(name) = all.next_key::<String>()? {
+            let wanted = self.wanted.is_none_or(|wanted| wanted.contains(&name.as_str()));
+            match self.below().filter(|_| wanted) {
+                Some(below) => drop(object.insert(name, all.next_value_seed(below)?)),
+                None => drop(all.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(if self.left == 0 { Value::Null } else { Value::Object(object) })
     }
 }
 
@@ -56,51 +169,76 @@ fn query(text: &str, form: bool) -> Value {
         let text = if form { text.replace('+', " ") } else { text.to_owned() };
         percent_decode_str(&text).decode_utf8_lossy().into_owned()
     };
-    let pairs = text.split('&').filter(|pair| !pair.is_empty());
-    let pair = |pair: &str| {
+    let mut object = Map::new();
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode(key), Value::String(decode(value)))
-    };
-    Value::Object(pairs.map(pair).collect::<Map<_, _>>())
+        // Of several the first counts, as for Go's `url.Values`.
+        object.entry(decode(key)).or_insert_with(|| Value::String(decode(value)));
+    }
+    Value::Object(object)
 }
 
-/// What a pointer finds; null is nothing. Where a string on the way holds JSON,
-/// it goes on in there.
-pub(super) fn find<'a>(tree: &'a Value, pointer: &str) -> Option<Cow<'a, Value>> {
+/// What a pointer finds; null is nothing.
+pub(super) fn find<'a>(tree: &'a Value, pointer: &str) -> Option<&'a Value> {
     let (mut value, mut rest) = (tree, pointer);
     while let Some(below) = rest.strip_prefix('/') {
         let token = below.split('/').next().unwrap_or_default();
-        let Some(next) = step(value, token) else {
-            let inner = held(value)?;
-            return find(&inner, rest).map(|found| Cow::Owned(found.into_owned()));
+        (value, rest) = (step(value, token)?, &below[token.len()..]);
+    }
+    (rest.is_empty() && !value.is_null()).then_some(value)
+}
+
+/// Makes trees of the texts that hold JSON and that a pointer leads through, or
+/// to, if it leads to a `whole` object or list. Says whether something was
+/// nested too deep.
+pub(super) fn expand(tree: &mut Value, pointer: &str, whole: bool) -> bool {
+    let (mut value, mut rest, mut cut) = (tree, pointer, false);
+    loop {
+        if (whole || !rest.is_empty())
+            && let Some((inner, deep)) = held(value)
+        {
+            (*value, cut) = (inner, cut || deep);
+        }
+        let Some(below) = rest.strip_prefix('/') else { return cut };
+        let token = below.split('/').next().unwrap_or_default();
+        let next = match value {
+            Value::Object(map) => map.get_mut(&*unescaped(token)),
+            Value::Array(list) => place(token).and_then(|at| list.get_mut(at)),
+            _ => None,
         };
+        let Some(next) = next else { return cut };
         (value, rest) = (next, &below[token.len()..]);
     }
-    (rest.is_empty() && !value.is_null()).then_some(Cow::Borrowed(value))
 }
 
 /// One token further, as RFC 6901 has it. `Value::pointer` does the same, but
 /// copies every token twice.
 fn step<'a>(value: &'a Value, token: &str) -> Option<&'a Value> {
     match value {
-        Value::Object(map) if token.contains('~') => {
-            map.get(&token.replace("~1", "/").replace("~0", "~"))
-        }
-        Value::Object(map) => map.get(token),
-        Value::Array(list) => {
-            let number = token.bytes().all(|byte| byte.is_ascii_digit());
-            let plain = number && (token == "0" || !token.starts_with('0'));
-            list.get(plain.then(|| token.parse::<usize>().ok())??)
-        }
+        Value::Object(map) => map.get(&*unescaped(token)),
+        Value::Array(list) => list.get(place(token)?),
         _ => None,
     }
 }
 
+fn unescaped(token: &str) -> Cow<'_, str> {
+    match token.contains('~') {
+        true => token.replace("~1", "/").replace("~0", "~").into(),
+        false => token.into(),
+    }
+}
+
+fn place(token: &str) -> Option<usize> {
+    let number = token.bytes().all(|byte| byte.is_ascii_digit());
+    let plain = number && (token == "0" || !token.starts_with('0'));
+    plain.then(|| token.parse().ok())?
+}
+
 /// The JSON object or list that a text holds.
-pub(super) fn held(value: &Value) -> Option<Value> {
+pub(super) fn held(value: &Value) -> Option<(Value, bool)> {
     let text = value.as_str()?.trim_start();
-    let inner = text.starts_with(['{', '[']).then(|| serde_json::from_str(text).ok()).flatten()?;
-    matches!(inner, Value::Object(_) | Value::Array(_)).then_some(inner)
+    let found = text.starts_with(['{', '[']).then(|| read(text, None).ok()).flatten()?;
+    matches!(found.0, Value::Object(_) | Value::Array(_)).then_some(found)
 }
 
 /// A value as metadata holds it.
@@ -124,24 +262,48 @@ mod tests {
         });
         assert_eq!(tree, expected);
         assert_eq!(url("10.0.0.1:1"), None);
-        assert_eq!(parse(Syntax::Query, "w=7&s=a+b%"), Ok(json!({ "w": "7", "s": "a b%" })));
+        let query = parse(Syntax::Query, "w=7&s=a+b%&w=8", None).unwrap().0;
+        assert_eq!(query, json!({ "w": "7", "s": "a b%" }));
     }
 
     #[test]
     fn pointers_walk_through_text() {
-        let tree = json!({ "m": { "e": "[{\"port\":7}]", "n": null }, "a/b": 1 });
-        let found = |pointer: &str| find(&tree, pointer).map(|value| text(&value));
-        assert_eq!(found("/m/e/0/port").as_deref(), Some("7"));
-        assert_eq!(found("/a~1b").as_deref(), Some("1"));
-        assert_eq!(found("/m/n"), None);
-        assert_eq!(found("/m/e/9"), None);
-        assert_eq!(found("/x"), None);
-        assert_eq!(found("m"), None);
-        let list = json!(["a", "b"]);
-        let found = |pointer: &str| find(&list, pointer).map(|value| text(&value));
-        assert_eq!(found("/1").as_deref(), Some("b"));
-        for none in ["/01", "/+1", "/-", "/", "/2", "/1/0"] {
-            assert_eq!(found(none), None, "{none}");
+        let mut tree = json!({ "m": { "e": "[{\"port\":7}]", "n": null }, "a/b": 1, "t": "[2]" });
+        assert_eq!(find(&tree, "/m/e/0/port"), None);
+        for pointer in ["/m/e/0/port", "/x/y", "/t", "/a~1b/z"] {
+            assert!(!expand(&mut tree, pointer, false));
         }
+        let found = |tree: &Value, pointer: &str| find(tree, pointer).map(text);
+        assert_eq!(found(&tree, "/m/e/0/port").as_deref(), Some("7"));
+        assert_eq!(found(&tree, "/a~1b").as_deref(), Some("1"));
+        assert_eq!(found(&tree, "/t/0"), None);
+        for none in ["/m/n", "/m/e/9", "/x", "m"] {
+            assert_eq!(found(&tree, none), None, "{none}");
+        }
+        expand(&mut tree, "/t", true);
+        assert_eq!(found(&tree, "/t/0").as_deref(), Some("2"));
+        let list = json!(["a", "b"]);
+        assert_eq!(found(&list, "/1").as_deref(), Some("b"));
+        for none in ["/01", "/+1", "/-", "/", "/2", "/1/0"] {
+            assert_eq!(found(&list, none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded_and_what_nobody_wants_is_not_kept() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let object = |depth| format!(r#"{{"a":{},"b":7}}"#, nested(depth));
+        let (tree, cut) = json_object(&object(DEPTH_MAX - 1), None).unwrap();
+        assert!(!cut && find(&tree, "/a/0").is_some());
+        // More than the stack would bear, if it were used.
+        for depth in [DEPTH_MAX + 1, 500_000] {
+            let (tree, cut) = json_object(&object(depth), None).unwrap();
+            assert!(cut);
+            assert_eq!(tree["b"], 7);
+            let (tree, cut) = json_object(&object(depth), Some(&["b"])).unwrap();
+            assert_eq!((tree, cut), (json!({ "b": 7 }), false));
+        }
+        assert!(json_object("[1]", None).unwrap_err().contains("no object"));
+        assert!(json_object("{} x", None).unwrap_err().contains("trailing characters"));
     }
 }

@@ -1,25 +1,19 @@
 //! One endpoint of a value: whether it counts, and all that is said of it.
 //!
 //! In: a description, the endpoint, the document it stands in. Out: its address
-//! and its [`Registration`], or in words why it cannot be read.
-
-use std::borrow::Cow;
-use std::sync::Arc;
+//! and its [`Registration`], or in words why it has no address.
 
 use serde_json::Value;
 
 use super::{Decoder, Document, Endpoint, Item, Paths, capture, missing};
-use crate::model::{Host, HostPort, Meta, ServiceName, Weight};
+use crate::model::{Host, HostPort, ServiceName, Weight};
 use crate::registry::Registration;
-use crate::registry::record::tree::{self, find, held, text};
+use crate::registry::record::remarks::shown;
+use crate::registry::record::tree::{self, find, text};
+use crate::registry::record::weights::weight;
 
-/// A larger weight is a mistake; lists could not express it anyway.
-pub(in crate::registry::record) const WEIGHT_MAX: u32 = 1_000_000;
-/// Names in patterns that are no metadata.
-const SPECIAL: [&str; 8] =
-    ["service", "id", "scope", "address", "addresses", "url", "protocol", "*"];
-/// What stands in a key for want of a version.
-const NO_VERSION: &str = "latest";
+/// A longer id than this is a mistake: the key's own counts.
+pub(in crate::registry::record) const ID_MAX: usize = 1024;
 
 impl Decoder {
     /// Where it listens, and whether it does so with TLS.
@@ -53,9 +47,13 @@ impl Decoder {
         let scheme = counted.map_or("grpc", String::as_str);
         tls |= scheme == "grpcs";
         let port = if tls { 443 } else { 80 };
-        let portless = self.default_ports && Host::parse(address).is_some();
-        let whole = if portless { format!("{address}:{port}") } else { address.to_owned() };
-        let address = HostPort::parse(&whole).map_err(|error| error.to_string())?;
+        let whole = match Host::parse(address).filter(|_| self.default_ports) {
+            Some(Host::Ip(ip)) => std::net::SocketAddr::new(ip, port).to_string(),
+            Some(Host::Name(name)) => format!("{name}:{port}"),
+            None => address.to_owned(),
+        };
+        let parse = if self.last_colon { HostPort::parse_last_colon } else { HostPort::parse };
+        let address = parse(&whole).map_err(|error| error.to_string())?;
         Ok(Endpoint::Grpc(address, tls))
     }
 
@@ -70,7 +68,8 @@ impl Decoder {
                 host
             };
             return match self.look(item.own, document.root, &self.port) {
-                Some(port) => Ok(format!("{host}:{port}")),
+                // Some write all numbers with a fraction.
+                Some(port) => Ok(format!("{host}:{}", port.strip_suffix(".0").unwrap_or(&port))),
                 None if self.default_ports => Ok(host),
                 None => Err(missing(&self.port, "a port")),
             };
@@ -87,127 +86,76 @@ impl Decoder {
         tls: bool,
         item: &Item<'_>,
         document: &Document<'_>,
-    ) -> Result<Registration, String> {
-        let id = self.look(item.own, document.root, &self.id);
-        let id = id.or_else(|| capture(document.captures, "id").map(str::to_owned));
-        let id = id.unwrap_or_else(|| address.to_string());
-        let mut weight = self.weight(item, document)?;
-        let mut meta = self.metadata(item, document);
-        if tls {
-            meta.insert("tls".to_owned(), "true".to_owned());
-        }
-        if let Some(status) = self.out_of_service(item, document) {
+    ) -> Registration {
+        let id = self.id(item, document).unwrap_or_else(|| address.to_string());
+        let said = item.weight.or_else(|| found(item.own, document.root, &self.weight));
+        let mut weight = weight(said, self.default_weight, self.low, document.remarks);
+        let status = self.out_of_service(item, document);
+        if status.is_some() {
             weight = Weight(0);
-            meta.insert("status".to_owned(), status);
         }
-        let (service, meta) = (service.clone(), Arc::new(meta));
-        Ok(Registration { service, id: id.into(), address, weight, meta })
+        let meta = self.metadata(tls, status, item, document);
+        Registration { service: service.clone(), id: id.into(), address, weight, meta }
     }
 
-    fn weight(&self, item: &Item<'_>, document: &Document<'_>) -> Result<Weight, String> {
-        let said = item.weight.clone();
-        let said = said.or_else(|| self.look(item.own, document.root, &self.weight));
-        match said.as_deref().map(weight).transpose()? {
-            None => Ok(Weight(self.default_weight)),
-            Some(Weight(0)) if self.zero_is_default => Ok(Weight(self.default_weight)),
-            Some(weight) => Ok(weight),
+    /// As the value says, or else the key.
+    fn id(&self, item: &Item<'_>, document: &Document<'_>) -> Option<String> {
+        let captured = capture(document.captures, "id").map(str::to_owned);
+        let found = found(item.own, document.root, &self.id);
+        let usable = |found: &&Value| match found {
+            Value::String(text) => text.len() <= ID_MAX,
+            found => found.is_number(),
+        };
+        if let Some(odd) = found.filter(|found| !usable(found)) {
+            document.remarks.add(format!("the id {} is no short text: ignored", shown(odd)));
+            return captured;
         }
+        found.map(text).or(captured)
     }
 
     /// Why it gets no calls though it is registered.
     fn out_of_service(&self, item: &Item<'_>, document: &Document<'_>) -> Option<String> {
-        let said = |paths| self.look(item.own, document.root, paths);
-        let no = |text: String| matches!(text.to_ascii_lowercase().as_str(), "false" | "0" | "no");
-        if said(&self.enabled).is_some_and(no) {
-            return Some("disabled".to_owned());
+        let said = |paths| found(item.own, document.root, paths);
+        let no = |paths, what: &str| {
+            let found = said(paths)?;
+            match text(found).to_ascii_lowercase().as_str() {
+                "false" | "0" | "no" | "off" => Some(what.to_owned()),
+                "true" | "1" | "yes" | "on" => None,
+                _ => {
+                    let found = shown(found);
+                    document.remarks.add(format!("{found} says nothing of being {what}: ignored"));
+                    None
+                }
+            }
+        };
+        if let Some(status) =
+            no(&self.enabled, "disabled").or_else(|| no(&self.healthy, "unhealthy"))
+        {
+            return Some(status);
         }
-        if said(&self.healthy).is_some_and(no) {
-            return Some("unhealthy".to_owned());
+        let found = said(&self.status)?;
+        if !found.is_string() && !found.is_number() {
+            document.remarks.add(format!("the status {} is no text: ignored", shown(found)));
+            return None;
         }
-        let status = said(&self.status)?;
+        let status = text(found);
         let up = self.up.is_empty() || self.up.contains(&status);
         (!up || self.down.contains(&status)).then_some(status)
     }
 
-    /// What the value says as a whole, then what the endpoint says, then what
-    /// has a name of its own.
-    fn metadata(&self, item: &Item<'_>, document: &Document<'_>) -> Meta {
-        let mut meta = Meta::new();
-        for path in &self.meta {
-            for tree in [Some(document.root), item.own].into_iter().flatten() {
-                let Some(found) = find(tree, path) else { continue };
-                let inner = held(&found);
-                let Some(object) = inner.as_ref().unwrap_or(&found).as_object() else { continue };
-                for (key, value) in object.iter().filter(|(_, value)| !value.is_null()) {
-                    if !self.consumed(path, key) {
-                        meta.insert(key.clone(), text(value));
-                    }
-                }
-            }
-        }
-        for (name, captured) in document.captures {
-            let no_version = *name == "version" && *captured == NO_VERSION;
-            if !SPECIAL.contains(name) && !no_version {
-                meta.insert((*name).to_owned(), (*captured).to_owned());
-            }
-        }
-        for (name, paths) in &self.labels {
-            if let Some(text) = self.look(item.own, document.root, paths) {
-                meta.insert(name.clone(), text);
-            }
-        }
-        meta
-    }
-
-    /// Whether something else is made of a field.
-    fn consumed(&self, object: &str, key: &str) -> bool {
-        let escaped: Cow<'_, str> = match key.contains(['~', '/']) {
-            true => key.replace('~', "~0").replace('/', "~1").into(),
-            false => key.into(),
-        };
-        // The length tells most of them apart, and costs nothing.
-        let length = object.len() + 1 + escaped.len();
-        let is = |path: &String| {
-            path.len() == length
-                && path.strip_prefix(object).and_then(|rest| rest.strip_prefix('/'))
-                    == Some(&*escaped)
-        };
-        let all = [
-            &self.service,
-            &self.endpoints,
-            &self.address,
-            &self.host,
-            &self.port,
-            &self.id,
-            &self.weight,
-            &self.protocol,
-            &self.enabled,
-            &self.healthy,
-            &self.status,
-            &self.ignore,
-            &self.meta,
-        ];
-        all.into_iter().flatten().any(is) || self.labels.iter().flat_map(|(_, paths)| paths).any(is)
-    }
-
     /// The first text that is found; empty text says nothing.
     pub(super) fn look(&self, own: Option<&Value>, root: &Value, paths: &Paths) -> Option<String> {
-        let said =
-            |value: Cow<'_, Value>| Some(text(&value)).filter(|text| !text.trim().is_empty());
-        paths.iter().find_map(|path| {
-            let own = own.and_then(|own| find(own, path)).and_then(said);
-            own.or_else(|| find(root, path).and_then(said))
-        })
+        found(own, root, paths).map(text)
     }
 }
 
-/// A whole number; frameworks that count in floats write `100` or `100.0`.
-pub(in crate::registry::record) fn weight(text: &str) -> Result<Weight, String> {
-    let whole = text.trim().strip_suffix(".0").unwrap_or(text.trim());
-    match whole.parse::<u32>() {
-        Ok(weight) if weight <= WEIGHT_MAX => Ok(Weight(weight)),
-        _ => Err(format!("the weight {text:?} is no whole number from 0 to {WEIGHT_MAX}")),
-    }
+/// The first value that is found; empty text says nothing.
+fn found<'a>(own: Option<&'a Value>, root: &'a Value, paths: &Paths) -> Option<&'a Value> {
+    let says = |value: &&Value| value.as_str().is_none_or(|text| !text.trim().is_empty());
+    paths.iter().find_map(|path| {
+        let own = own.and_then(|own| find(own, path)).filter(says);
+        own.or_else(|| find(root, path).filter(says))
+    })
 }
 
 /// `tri,` and `tri,rest` are lists.

@@ -121,7 +121,7 @@ fn kratos() {
     check(p, key, &value("null", "null"), no_list);
     let port = r#"rejected: "10.0.0.1" has no port: expected host:port"#;
     check(p, key, &value(r#"["grpc://10.0.0.1"]"#, "null"), port);
-    let weight = r#"rejected: the weight "heavy" is no whole number from 0 to 1000000"#;
+    let weight = r#"a i a:1 weight=100 !the weight "heavy" is no number: 100 counts"#;
     check(p, key, &value(r#"["grpc://a:1"]"#, r#"{"weight":"heavy"}"#), weight);
     check(p, key, &value("[7]", "{}"), "rejected: the endpoint 7 is neither text nor an object");
     check(
@@ -247,10 +247,10 @@ fn kitex_and_hertz() {
                 r#"{{"network":"{network}","address":"10.0.0.1:8888","weight":{weight},"tags":{{"id":"7"}}}}"#
             )
         };
-        check(p, key, &value("tcp", "0"), "echo 7 10.0.0.1:8888 weight=0");
+        check(p, key, &value("tcp", "0"), "echo 7 10.0.0.1:8888 weight=10");
         check(p, key, &value("unix", "1"), "nothing");
-        let bad = r#"rejected: the weight "-1" is no whole number from 0 to 1000000"#;
-        check(p, key, &value("tcp", "-1"), bad);
+        let below = "echo 7 10.0.0.1:8888 weight=10 !the weight -1 is below 0: 10 counts";
+        check(p, key, &value("tcp", "-1"), below);
     }
 }
 
@@ -333,8 +333,9 @@ fn jupiter() {
     check(p, key, off, "dev/server.test 10.0.0.1:1 10.0.0.1:1 weight=0 status=disabled");
     check(p, "grpc:else", "7", "nothing");
     let half = r#"{"Addr":"10.0.0.1:1","MetadataX":{"weight":0.5}}"#;
-    let bad = r#"rejected: the weight "0.5" is no whole number from 0 to 1000000"#;
-    check(p, key, half, bad);
+    let rounded =
+        "dev/server.test 10.0.0.1:1 10.0.0.1:1 !the weight 0.5 is no whole number: 1 counts";
+    check(p, key, half, rounded);
 }
 
 #[test]
@@ -360,7 +361,7 @@ fn goframe() {
     for silent in ["{}", "null", ""] {
         check(p, key, silent, "nothing");
     }
-    let one_bad = r#"rejected: "x" has no port: expected host:port"#;
+    let one_bad = r#"hello 10.0.0.1:1 10.0.0.1:1 !left out: "x" has no port: expected host:port"#;
     check(p, "/service/default/default/hello/latest/10.0.0.1:1,x", grpc, one_bad);
     let shape = "rejected: the key has another shape: expected {scope...}/{service}/{version}/{addresses} below the prefix";
     check(p, "/service/10.0.0.1:1", grpc, shape);
@@ -408,7 +409,7 @@ proptest! {
             for found in prefix.decode(&key, &value).unwrap_or_default().registrations {
                 let again = crate::model::HostPort::parse(&found.address.to_string());
                 prop_assert_eq!(again.as_ref(), Ok(&found.address));
-                prop_assert!(found.weight.0 <= super::super::decoder::WEIGHT_MAX);
+                prop_assert!(found.weight.0 <= super::super::weights::WEIGHT_MAX);
             }
         }
     }

@@ -1,0 +1,142 @@
+//! Everything else that a registration says, as metadata.
+//!
+//! In: a description, an endpoint, the document it stands in. Out: metadata,
+//! bounded: what is over is left out with a remark and costs nobody a backend.
+
+use std::borrow::Cow;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use super::{Decoder, Document, Item};
+use crate::model::Meta;
+use crate::registry::record::remarks::{Remarks, cut, shown};
+use crate::registry::record::tree::{find, text};
+
+/// At most so much metadata of one endpoint is kept, in bytes.
+pub(in crate::registry::record) const ENDPOINT_MAX: usize = 64 * 1024;
+/// At most so much of all endpoints of a key together, in bytes: endpoints
+/// repeat what is said of all of them.
+pub(super) const KEY_MAX: usize = 1024 * 1024;
+/// Names in patterns that are no metadata.
+const SPECIAL: [&str; 8] =
+    ["service", "id", "scope", "address", "addresses", "url", "protocol", "*"];
+/// What stands in a key for want of a version.
+const NO_VERSION: &str = "latest";
+
+/// Metadata as far as there is room for it. What has come first stays.
+pub(in crate::registry::record) struct Kept {
+    pub(in crate::registry::record) meta: Meta,
+    room: usize,
+    /// The first that found no room, and how many.
+    over: Option<(String, usize)>,
+}
+
+impl Kept {
+    pub(in crate::registry::record) fn new(room: usize) -> Self {
+        Self { meta: Meta::new(), room: room.min(ENDPOINT_MAX), over: None }
+    }
+
+    pub(in crate::registry::record) fn add(&mut self, name: &str, value: Cow<'_, str>) {
+        let size = name.len() + value.len();
+        let fits = size <= self.room;
+        if !fits {
+            let over = self.over.get_or_insert_with(|| (cut(name.to_owned(), 80), 0));
+            over.1 += 1;
+            return;
+        }
+        if let Entry::Vacant(place) = self.meta.entry(name.to_owned()) {
+            place.insert(value.into_owned());
+            self.room -= size;
+        }
+    }
+
+    pub(in crate::registry::record) fn finish(self, remarks: &Remarks) -> Meta {
+        if let Some((name, count)) = self.over {
+            let most = ENDPOINT_MAX;
+            let others = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+            remarks.add(format!("metadata is kept up to {most} bytes: {name:?}{others} left out"));
+        }
+        self.meta
+    }
+}
+
+impl Decoder {
+    /// What has a name of its own, then what the endpoint says, then what the
+    /// value says as a whole.
+    pub(super) fn metadata(
+        &self,
+        tls: bool,
+        status: Option<String>,
+        item: &Item<'_>,
+        document: &Document<'_>,
+    ) -> Arc<Meta> {
+        let own = item.own.is_some();
+        if !own {
+            let shared = document.shared.borrow();
+            let known = shared.iter().find(|(one, other, _)| *one == tls && *other == status);
+            if let Some((.., meta)) = known {
+                return meta.clone();
+            }
+        }
+        let mut kept = Kept::new(document.room.get());
+        if tls {
+            kept.add("tls", "true".into());
+        }
+        if let Some(status) = &status {
+            kept.add("status", status.as_str().into());
+        }
+        for (name, paths) in &self.labels {
+            if let Some(text) = self.look(item.own, document.root, paths) {
+                kept.add(name, text.into());
+            }
+        }
+        for (name, captured) in document.captures {
+            let no_version = *name == "version" && *captured == NO_VERSION;
+            if !SPECIAL.contains(name) && !no_version {
+                kept.add(name, (*captured).into());
+            }
+        }
+        for path in self.meta.iter().rev() {
+            for tree in [item.own, Some(document.root)].into_iter().flatten() {
+                let Some(found) = find(tree, path) else { continue };
+                let Some(object) = found.as_object() else {
+                    let said = found.as_str() != Some("");
+                    if said {
+                        let found = shown(found);
+                        document.remarks.add(format!("{path:?} is {found}, no object: ignored"));
+                    }
+                    continue;
+                };
+                for (key, value) in object.iter().filter(|(_, value)| !value.is_null()) {
+                    if !self.consumed(path, key) {
+                        kept.add(key, text(value).into());
+                    }
+                }
+            }
+        }
+        let meta = Arc::new(kept.finish(document.remarks));
+        let used: usize = meta.iter().map(|(name, value)| name.len() + value.len()).sum();
+        document.room.set(document.room.get().saturating_sub(used));
+        if !own {
+            document.shared.borrow_mut().push((tls, status, meta.clone()));
+        }
+        meta
+    }
+
+    /// Whether something else is made of a field.
+    fn consumed(&self, object: &str, key: &str) -> bool {
+        let escaped: Cow<'_, str> = match key.contains(['~', '/']) {
+            true => key.replace('~', "~0").replace('/', "~1").into(),
+            false => key.into(),
+        };
+        // The length tells most of them apart, and costs nothing.
+        let length = object.len() + 1 + escaped.len();
+        let is = |path: &String| {
+            path.len() == length
+                && path.strip_prefix(object).and_then(|rest| rest.strip_prefix('/'))
+                    == Some(&*escaped)
+        };
+        let more = [&self.endpoints, &self.ignore, &self.meta];
+        self.paths().chain(more.into_iter().flatten()).any(is)
+    }
+}

@@ -1,0 +1,113 @@
+//! Weights as registrants write them: numbers, texts, fractions, nonsense.
+//!
+//! In: a JSON value, and what a format makes of the weights 0 and below. Out: a
+//! weight that counts, always, and a remark where it is not what stands there.
+
+use serde_json::Value;
+
+use super::remarks::{Remarks, shown};
+use crate::model::Weight;
+
+/// A larger weight is a mistake; lists could not express it anyway.
+pub(super) const WEIGHT_MAX: u32 = 1_000_000;
+
+/// What a format's own resolver makes of weights that are not above 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Low {
+    /// 0 is no traffic. Below 0 is no weight: the default counts.
+    #[default]
+    ZeroIsNone,
+    /// 0 and below are no traffic.
+    AllAreNone,
+    /// 0 was never set: the default counts, as for anything below.
+    NotSet,
+}
+
+/// The weight that counts.
+pub(super) fn weight(said: Option<&Value>, default: u32, low: Low, remarks: &Remarks) -> Weight {
+    let Some(value) = said.filter(|value| !value.is_null()) else { return Weight(default) };
+    let counts = |weight: u32, why: &str| {
+        remarks.add(format!("the weight {} {why}: {weight} counts", shown(value)));
+        Weight(weight)
+    };
+    let Some(number) = number(value) else {
+        let says_nothing = value.as_str().is_some_and(|text| text.trim().is_empty());
+        return if says_nothing { Weight(default) } else { counts(default, "is no number") };
+    };
+    if number < 0.0 {
+        let instead = if low == Low::AllAreNone { 0 } else { default };
+        return counts(instead, "is below 0");
+    }
+    if number == 0.0 {
+        return Weight(if low == Low::NotSet { default } else { 0 });
+    }
+    if number > f64::from(WEIGHT_MAX) {
+        return counts(WEIGHT_MAX, &format!("is over {WEIGHT_MAX}"));
+    }
+    // Whoever has a share, however small, is not to lose it by rounding.
+    let whole = number.round().max(1.0) as u32;
+    if number.fract() == 0.0 { Weight(whole) } else { counts(whole, "is no whole number") }
+}
+
+fn number(value: &Value) -> Option<f64> {
+    let number = match value {
+        Value::Number(number) => number.as_f64()?,
+        Value::String(text) => text.trim().parse().ok()?,
+        _ => return None,
+    };
+    number.is_finite().then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[track_caller]
+    fn check(said: &Value, low: Low, weight: u32, remark: &str) {
+        let remarks = Remarks::default();
+        let found = super::weight(Some(said), 100, low, &remarks);
+        let said_of_it = remarks.into_vec().first().map_or(String::new(), ToString::to_string);
+        assert_eq!((found.0, said_of_it.as_str()), (weight, remark), "{said}");
+    }
+
+    #[test]
+    fn whatever_is_said_something_counts() {
+        let low = Low::ZeroIsNone;
+        for (said, weight) in [
+            (json!(7), 7),
+            (json!("7"), 7),
+            (json!(" 7 "), 7),
+            (json!(7.0), 7),
+            (json!("7.0"), 7),
+            (json!(1_000_000), 1_000_000),
+            (json!(null), 100),
+            (json!(""), 100),
+            (json!(0), 0),
+            (json!("0"), 0),
+            (json!(-0.0), 0),
+        ] {
+            check(&said, low, weight, "");
+        }
+        check(&json!("high"), low, 100, r#"the weight "high" is no number: 100 counts"#);
+        check(&json!("NaN"), low, 100, r#"the weight "NaN" is no number: 100 counts"#);
+        check(&json!(true), low, 100, "the weight true is no number: 100 counts");
+        check(&json!([7]), low, 100, "the weight [7] is no number: 100 counts");
+        check(&json!(-1), low, 100, "the weight -1 is below 0: 100 counts");
+        check(&json!("-1"), low, 100, r#"the weight "-1" is below 0: 100 counts"#);
+        check(&json!(0.001), low, 1, "the weight 0.001 is no whole number: 1 counts");
+        check(&json!("2.5"), low, 3, r#"the weight "2.5" is no whole number: 3 counts"#);
+        let huge = "the weight 18446744073709551615 is over 1000000: 1000000 counts";
+        check(&json!(u64::MAX), low, 1_000_000, huge);
+        let text = r#"the weight "1e300" is over 1000000: 1000000 counts"#;
+        check(&json!("1e300"), low, 1_000_000, text);
+    }
+
+    #[test]
+    fn formats_differ_in_what_0_and_less_mean() {
+        check(&json!(0), Low::NotSet, 100, "");
+        check(&json!(-1), Low::NotSet, 100, "the weight -1 is below 0: 100 counts");
+        check(&json!(0), Low::AllAreNone, 0, "");
+        check(&json!(-1), Low::AllAreNone, 0, "the weight -1 is below 0: 0 counts");
+    }
+}
