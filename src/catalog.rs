@@ -5,7 +5,7 @@
 //! losing the registry never changes what it says of a service.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -21,12 +21,16 @@ mod drive;
 mod empty;
 mod group;
 mod guard;
+mod host_names;
 mod index;
 mod input;
+mod oddities;
 mod snapshot;
+mod subscription;
 mod topic;
 mod touched;
 mod unleased;
+mod unresolved;
 
 pub use doubts::{Answer, Doubt, Doubts, Held, Rules};
 pub use drive::drive;
@@ -36,21 +40,15 @@ use group::Group;
 use index::Index;
 pub use input::{Input, Resolved, Restored};
 pub use snapshot::{Known, ServiceSnapshot, Status};
+pub use subscription::{Subscriber, Subscription};
 use topic::Rounds;
 pub use topic::{Listener, Topic};
 use touched::Touched;
+pub use unresolved::Unresolved;
 
 /// A handle for readers; cheap to clone.
 #[derive(Clone)]
 pub struct Catalog(Arc<Shared>);
-
-/// What one typed name means, now and later. Ends when the catalog closes.
-pub struct Subscription {
-    /// The newest, and who listens.
-    pub topic: Arc<Topic>,
-    catalog: Catalog,
-    target: Target,
-}
 
 struct Shared {
     /// By canonical name: one group for each set of names that fold together.
@@ -59,6 +57,9 @@ struct Shared {
     remarks: DashMap<Key, Vec<Remark>>,
     status: watch::Sender<Status>,
     host_names: watch::Sender<Arc<BTreeSet<String>>>,
+    unresolved: watch::Sender<Arc<[Unresolved]>>,
+    /// How many backends were unresolved when that was logged last.
+    unresolved_logged: AtomicUsize,
     doubts: watch::Sender<Arc<Doubts>>,
     /// Counts the times that a service changed.
     changes: watch::Sender<u64>,
@@ -96,6 +97,8 @@ impl Catalog {
             remarks: DashMap::new(),
             status: watch::Sender::new(unread),
             host_names: watch::Sender::new(Arc::default()),
+            unresolved: watch::Sender::new(Arc::default()),
+            unresolved_logged: AtomicUsize::new(0),
             doubts: watch::Sender::new(Arc::default()),
             changes: watch::Sender::new(0),
             emptied: Mutex::default(),
@@ -110,25 +113,31 @@ impl Catalog {
         if !self.0.status.borrow().synced {
             return Known::Syncing;
         }
-        match self.0.groups.get(&target.canonical()) {
-            Some(group) => group.known(&target.name),
-            None => Known::Absent,
+        for (canonical, typed) in ways(target) {
+            let known = self.0.groups.get(&canonical).map(|group| group.known(typed));
+            if let Some(known @ Known::Present(_)) = known {
+                return known;
+            }
         }
+        Known::Absent
     }
 
     /// What a name means, from now on. `None` when the catalog has closed.
     #[must_use]
     pub fn subscribe(&self, target: &Target) -> Option<Subscription> {
-        let mut group = self.0.groups.entry(target.canonical()).or_default();
-        // Asked under the group's lock: closing takes each lock after setting it.
-        if self.0.closed.load(Ordering::SeqCst) {
-            return None;
+        let mut topics = Vec::new();
+        for (canonical, typed) in ways(target) {
+            let mut group = self.0.groups.entry(canonical).or_default();
+            // Asked under the group's lock: closing takes each lock after setting it.
+            if self.0.closed.load(Ordering::SeqCst) {
+                return None;
+            }
+            // Asked under the group's lock too: the first announcement takes each
+            // lock after it has said that all is read.
+            topics.push(group.subscribe(typed, self.0.status.borrow().synced, clock::now()));
         }
-        // Asked under the group's lock too: the first announcement takes each
-        // lock after it has said that all is read.
-        let topic = group.subscribe(&target.name, self.0.status.borrow().synced, clock::now());
-        drop(group);
-        Some(Subscription { topic, catalog: self.clone(), target: target.clone() })
+        let first = topics.remove(0);
+        Some(Subscription::new(first, topics, self.clone(), target.clone()))
     }
 
     /// Ends every subscription, and refuses new ones.
@@ -163,41 +172,6 @@ impl Catalog {
             groups.filter_map(|group| group.shown_empty(group.key(), now)).collect();
         all.sort_unstable_by(|a, b| a.canonical.cmp(&b.canonical));
         all
-    }
-
-    /// The keys that could not be read, sorted, and why.
-    #[must_use]
-    pub fn rejected(&self) -> Vec<(Key, Rejected)> {
-        let pair = |entry: dashmap::mapref::multiple::RefMulti<'_, Key, Rejected>| {
-            (entry.key().clone(), entry.value().clone())
-        };
-        let mut all: Vec<_> = self.0.rejected.iter().map(pair).collect();
-        all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        all
-    }
-
-    /// How many keys could not be read.
-    #[must_use]
-    pub fn rejected_len(&self) -> usize {
-        self.0.rejected.len()
-    }
-
-    /// The keys that are read although something about them is odd, sorted, and
-    /// what that is.
-    #[must_use]
-    pub fn remarks(&self) -> Vec<(Key, Vec<Remark>)> {
-        let pair = |entry: dashmap::mapref::multiple::RefMulti<'_, Key, Vec<Remark>>| {
-            (entry.key().clone(), entry.value().clone())
-        };
-        let mut all: Vec<_> = self.0.remarks.iter().map(pair).collect();
-        all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        all
-    }
-
-    /// How many keys are read although something about them is odd.
-    #[must_use]
-    pub fn remarks_len(&self) -> usize {
-        self.0.remarks.len()
     }
 
     /// How far and how fresh the registry has been read.
@@ -257,7 +231,7 @@ impl Catalog {
             let before = self.0.doubts.send_replace(Arc::new(doubts));
             doubts::tell(&before, &self.doubts());
         }
-        self.publish_rejections(index, &touched.rejections);
+        self.publish_oddities(index, &touched);
         if touched.hosts {
             self.0.host_names.send_replace(Arc::new(index.host_names()));
         }
@@ -282,30 +256,6 @@ impl Catalog {
         // Last: whoever is woken finds all of it, the status too.
         if changed || read {
             self.0.changes.send_modify(|changes| *changes += 1);
-        }
-    }
-
-    fn publish_rejections(&self, index: &Index, keys: &BTreeSet<Key>) {
-        let before = self.0.rejected.len();
-        for key in keys {
-            match index.rejection(key) {
-                Some(rejected) => {
-                    tracing::debug!(%key, reason = rejected.reason, "key cannot be read");
-                    self.0.rejected.insert(key.clone(), rejected.clone());
-                }
-                None => drop(self.0.rejected.remove(key)),
-            }
-            match index.remarks(key) {
-                [] => drop(self.0.remarks.remove(key)),
-                remarks => {
-                    tracing::debug!(%key, remark = %remarks[0], "key is odd");
-                    self.0.remarks.insert(key.clone(), remarks.to_vec());
-                }
-            }
-        }
-        let rejected = self.0.rejected.len();
-        if rejected > before {
-            tracing::warn!(rejected, "keys cannot be read: see /api/v1/rejected for the reasons");
         }
     }
 
@@ -360,18 +310,21 @@ impl Catalog {
     }
 
     fn release(&self, target: &Target) {
-        let (canonical, now) = (target.canonical(), clock::now());
-        if let Some(mut group) = self.0.groups.get_mut(&canonical) {
-            group.unsubscribe(&target.name, now);
+        let now = clock::now();
+        for (canonical, typed) in ways(target) {
+            if let Some(mut group) = self.0.groups.get_mut(&canonical) {
+                group.unsubscribe(typed, now);
+            }
+            self.0.groups.remove_if(&canonical, |_, group| group.is_unused(now));
         }
-        self.0.groups.remove_if(&canonical, |_, group| group.is_unused(now));
     }
 }
 
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        self.catalog.release(&self.target);
-    }
+/// The ways to read a name: where to look, and what for. Whichever needs the
+/// fewest selectors comes first.
+fn ways(target: &Target) -> impl Iterator<Item = (String, &Arc<str>)> {
+    let longer = target.longer().iter().map(|one| (one.canonical(), &one.name));
+    longer.chain(std::iter::once_with(|| (target.canonical(), &target.name)))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Host names registered as addresses → IP addresses, again and again.
 //!
 //! In: the names that are wanted. Out: [`Input::Hosts`] for each answer of the
-//! system's resolver. A name that cannot be resolved now keeps the addresses it
-//! had: this never takes any away.
+//! system's resolver, and when a name stops resolving. A name that cannot be
+//! resolved now keeps the addresses it had: this never takes any away.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -33,6 +33,8 @@ struct State {
     addresses: Vec<IpAddr>,
     /// Failures since then.
     failures: u32,
+    /// How the last lookup failed, if it did.
+    trouble: Option<String>,
 }
 
 /// A name that keeps its address is asked for this often: as often as grpc
@@ -105,7 +107,8 @@ impl Schedule {
                 self.due.insert((now, name.clone()));
             }
         }
-        let known = self.names.iter().filter(|(_, state)| !state.addresses.is_empty());
+        let tells = |state: &State| !state.addresses.is_empty() || state.trouble.is_some();
+        let known = self.names.iter().filter(|(_, state)| tells(state));
         known.map(|(name, state)| resolved(name, state)).collect()
     }
 
@@ -136,21 +139,19 @@ impl Schedule {
         let state = self.names.get_mut(name)?;
         let told = match result {
             Ok(addresses) if !addresses.is_empty() => {
-                if state.failures > 0 {
-                    tracing::info!(name, "host name resolves again");
-                }
                 state.failures = 0;
+                state.trouble = None;
                 state.addresses = addresses;
                 Some(resolved(name, state))
             }
             failure => {
-                if state.failures == 0 {
-                    let error = failure.err().map_or("no addresses".into(), |e| e.to_string());
-                    let kept = state.addresses.len();
-                    tracing::warn!(name, error, kept, "host name does not resolve");
-                }
                 state.failures = state.failures.saturating_add(1);
-                None
+                let trouble = failure.err().map_or("no addresses".into(), |e| e.to_string());
+                tracing::debug!(name, trouble, "host name does not resolve");
+                // The catalog knows whom that concerns, and says so.
+                let new = state.trouble.as_ref() != Some(&trouble);
+                state.trouble = Some(trouble);
+                new.then(|| resolved(name, state))
             }
         };
         let pause = match state.failures {
@@ -182,7 +183,8 @@ fn spread(name: &str, pause: Duration) -> Duration {
 }
 
 fn resolved(name: &str, state: &State) -> Resolved {
-    Resolved { host: name.to_owned(), addresses: state.addresses.clone() }
+    let (addresses, trouble) = (state.addresses.clone(), state.trouble.clone());
+    Resolved { host: name.to_owned(), addresses, trouble }
 }
 
 #[cfg(test)]
@@ -234,17 +236,25 @@ mod tests {
         for failure in 1..60 {
             now = schedule.due().unwrap();
             assert_eq!(schedule.next(now).as_deref(), Some("a"));
-            let result = if failure % 2 == 0 { bad() } else { Ok(Vec::new()) };
-            assert_eq!(schedule.take_in("a", result, now), None);
+            let result = if failure < 30 { bad() } else { Ok(Vec::new()) };
+            let told = schedule.take_in("a", result, now);
+            // Told once for each way to fail, with what is kept.
+            assert_eq!(told.is_some(), failure == 1 || failure == 30, "{failure}");
+            if let Some(told) = told {
+                let why = if failure < 30 { "no such host" } else { "no addresses" };
+                assert_eq!(told.trouble.as_deref(), Some(why));
+                assert_eq!(told.addresses, [IpAddr::from([10, 0, 0, 1])]);
+            }
             assert!(rest(&schedule, now) >= last && rest(&schedule, now) <= 38, "{failure}");
             last = rest(&schedule, now);
         }
         assert!(last >= 22);
         let kept = schedule.want(&names(&["a", "b"]), now);
         assert_eq!(kept[0].addresses, [IpAddr::from([10, 0, 0, 1])]);
+        assert_eq!(kept[0].trouble.as_deref(), Some("no addresses"));
         assert_eq!(schedule.next(now).as_deref(), Some("b"));
         assert_eq!(schedule.next(now + 2 * EVERY).as_deref(), Some("a"));
-        assert!(schedule.take_in("a", good(2), now).is_some());
+        assert_eq!(schedule.take_in("a", good(2), now).unwrap().trouble, None);
         assert!(rest(&schedule, now) >= 22, "back to the long pause");
     }
 

@@ -193,6 +193,22 @@ async fn clients_are_shown_by_what_they_mean() {
 }
 
 #[tokio::test]
+async fn a_service_called_like_a_selector_is_found() {
+    let zone = [("zone", "b")];
+    let both =
+        ["album", "zone--b.album"].map(|name| entry(name, "1", "10.0.0.1:80", 1, &zone)).to_vec();
+    let world = World::with(both).await;
+    let ask = async |name: &str| {
+        let (status, body) = world.json(&format!("/api/v1/services/{name}")).await;
+        assert_eq!(status, 200);
+        (body["name"].clone(), body["selectors"].as_array().unwrap().len())
+    };
+    assert_eq!(ask("zone--b.album").await, (json!("zone--b.album"), 0));
+    assert_eq!(ask("zone--b.zone--B.Album").await, (json!("zone--b.album"), 1));
+    assert_eq!(ask("zone--c.album").await, (json!("album"), 1));
+}
+
+#[tokio::test]
 async fn rejected_keys_are_shown_with_a_limit() {
     let mut all: Vec<_> =
         (0..1_200).map(|i| bad(format!("/x/{i:04}").as_bytes(), "no port", "v")).collect();

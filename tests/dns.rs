@@ -123,6 +123,17 @@ fn has(output: &str, parts: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_service_called_like_a_selector_is_found() {
+    let server = Server::start("127.0.0.1:0").await;
+    let name = "album-api--first-revision.env1";
+    server.reset(vec![entry(name, "10.0.0.1:80"), entry("env1", "10.0.0.9:80")]).await;
+    let answer = server.dig(&format!("+answer {name}.lookaside.internal A")).await;
+    has(&answer, &["10.0.0.1"]);
+    assert!(!answer.contains("10.0.0.9"), "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_question_by_udp_and_by_tcp() {
     let server = Server::start("127.0.0.1:0").await;
     server.reset(vec![entry("hello", "10.0.0.1:80"), entry("hello", "[2001:db8::1]:80")]).await;

@@ -40,6 +40,7 @@ const PURE: &[&str] = &[
     "src/registry/etcd/told.rs",
     "src/registry/etcd/watch.rs",
     "src/catalog/guard.rs",
+    "src/catalog/host_names.rs",
     "src/catalog/index.rs",
     "src/catalog/touched.rs",
     "src/catalog/unleased.rs",

@@ -154,7 +154,9 @@ impl Scrape {
         let help = "Keys that cannot be read: /api/v1/rejected says why";
         page.gauge("registry_rejected_keys", help, float(catalog.rejected_len()))?;
         let help = "Keys that are read although something is odd: /api/v1/rejected says what";
-        page.gauge("registry_remarked_keys", help, float(catalog.remarks_len()))
+        page.gauge("registry_remarked_keys", help, float(catalog.remarks_len()))?;
+        let help = "Backends whose host names do not resolve: /api/v1/rejected names them";
+        page.gauge("registry_unresolved_backends", help, float(catalog.unresolved().len()))
     }
 
     fn services(&self, page: &mut Page<'_>) -> fmt::Result {

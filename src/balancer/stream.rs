@@ -14,7 +14,7 @@ use http_body::Body;
 use prost::Message;
 use tonic::Status;
 
-use crate::catalog::{Known, Listener};
+use crate::catalog::{Known, Subscriber};
 use crate::clock;
 use crate::http2::{Incoming, Outgoing, Part, Pieces};
 
@@ -37,7 +37,7 @@ pub(crate) struct BalanceStream {
     session: Session,
     client: Registered,
     shared: Arc<Shared>,
-    listener: Listener,
+    listener: Subscriber,
     view: Arc<View>,
     ended: bool,
 }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crate::catalog::{Catalog, Known, Listener, ServiceSnapshot, Subscription};
+use crate::catalog::{Catalog, Known, ServiceSnapshot, Subscriber, Subscription};
 use crate::model::Target;
 use crate::policy;
 use crate::telemetry::Counters;
@@ -60,23 +60,23 @@ impl Views {
 
 impl View {
     /// What is known of the target's service, now and later.
-    pub(super) fn listen(&self) -> Listener {
-        Listener::new(self.subscription.topic.clone())
+    pub(super) fn listen(&self) -> Subscriber {
+        self.subscription.listen()
     }
 
     /// What is known now.
     pub(super) fn known(&self) -> Known {
-        self.subscription.topic.known()
+        self.subscription.known()
     }
 
     /// Which is the newest there is to know.
     pub(super) fn version(&self) -> u64 {
-        self.subscription.topic.version()
+        self.subscription.version()
     }
 
     /// Whether the catalog has closed since: then nothing more will be known.
     pub(super) fn has_closed(&self) -> bool {
-        self.subscription.topic.has_closed()
+        self.subscription.has_closed()
     }
 
     /// The list to send, the very same to every stream; `None` when there is
@@ -100,7 +100,7 @@ impl View {
     }
 
     fn encode(&self, snapshot: &ServiceSnapshot) -> Option<EncodedList> {
-        let assignment = policy::assign(snapshot, &self.target.selectors);
+        let assignment = policy::assign(snapshot, self.target.selectors_for(&snapshot.name));
         if assignment.0.is_empty() {
             return None;
         }

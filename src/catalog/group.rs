@@ -43,9 +43,14 @@ impl Group {
 
     /// What a spelling means, from now on.
     pub(super) fn subscribe(&mut self, typed: &Arc<str>, synced: bool, now: Instant) -> Arc<Topic> {
-        if self.services.is_empty() {
-            let streams = self.streams() + 1;
-            self.empty.get_or_insert_with(|| Empty::unknown(now)).warn(streams);
+        let streams = self.streams() + 1;
+        match &mut self.empty {
+            Some(empty) => empty.warn(streams),
+            // A name that selects is hardly ever a service's: nobody misses one.
+            None if self.services.is_empty() && !name::selects(typed) => {
+                self.empty = Some(Empty::unknown(now));
+            }
+            None => {}
         }
         if !self.topics.contains_key(typed) {
             let now = if synced { self.known(typed) } else { Known::Syncing };

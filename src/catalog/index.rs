@@ -18,8 +18,10 @@ use crate::registry::{Cause, Change, Entry, Event, Key, Reading, Registration, R
 
 use super::doubts::{Answer, Doubt, Doubts, Rules};
 use super::guard::{Guard, Loss, least};
+use super::host_names::HostNames;
 use super::touched::Touched;
 use super::unleased::Unleased;
+use super::unresolved::{self, Unresolved};
 use super::{Resolved, Restored, ServiceSnapshot};
 
 /// The content of the registry, by key and by service.
@@ -29,7 +31,7 @@ pub(super) struct Index {
     entries: HashMap<Key, Meaning>,
     services: HashMap<ServiceName, BTreeSet<Key>>,
     /// Host names in use: what they resolved to, and which services use them.
-    hosts: BTreeMap<String, HostUse>,
+    hosts: HostNames,
     guard: Guard,
     unleased: Unleased,
     /// How long each service's newest snapshot is.
@@ -47,20 +49,13 @@ struct Meaning {
     leased: bool,
 }
 
-#[derive(Debug, Default)]
-struct HostUse {
-    addresses: Vec<IpAddr>,
-    /// How often each service uses it.
-    users: BTreeMap<ServiceName, usize>,
-}
-
 impl Index {
     pub(super) fn new(rules: Rules) -> Self {
         Self {
             rules,
             entries: HashMap::new(),
             services: HashMap::new(),
-            hosts: BTreeMap::new(),
+            hosts: HostNames::default(),
             guard: Guard::new(rules),
             unleased: Unleased::default(),
             listed: HashMap::new(),
@@ -147,14 +142,7 @@ impl Index {
 
     /// Takes in what a host name resolves to.
     pub(super) fn resolved(&mut self, resolved: Resolved, touched: &mut Touched) {
-        let Some(host) = self.hosts.get_mut(&resolved.host) else { return };
-        let mut addresses = resolved.addresses;
-        addresses.sort_unstable();
-        addresses.dedup();
-        if host.addresses != addresses {
-            host.addresses = addresses;
-            touched.services.extend(host.users.keys().cloned());
-        }
+        self.hosts.resolved(resolved, touched);
     }
 
     /// The service as it is now; `None` when it has no backend that can be
@@ -200,7 +188,28 @@ impl Index {
     }
 
     pub(super) fn host_names(&self) -> BTreeSet<String> {
-        self.hosts.keys().cloned().collect()
+        self.hosts.names()
+    }
+
+    /// The backends whose host names do not resolve, sorted; not more than can
+    /// be shown.
+    pub(super) fn unresolved(&self) -> Vec<Unresolved> {
+        let mut all = Vec::new();
+        for odd in self.hosts.odd() {
+            for (service, key) in odd.users() {
+                let registered = self.entries.get(key).map(|meaning| &meaning.registrations);
+                let named =
+                    |one: &&Registration| one.address.host == Host::Name(odd.host.to_owned());
+                let one = registered.into_iter().flatten().find(named);
+                all.extend(one.map(|one| Unresolved::new(service, key, one, &odd)));
+            }
+            if all.len() >= unresolved::SHOWN_MAX {
+                break;
+            }
+        }
+        all.truncate(unresolved::SHOWN_MAX);
+        all.sort_unstable();
+        all
     }
 
     pub(super) fn keys(&self) -> usize {
@@ -254,7 +263,7 @@ impl Index {
         if old.registrations != new.registrations {
             // Held before the old ones are let go, so that a host name that both
             // use keeps its addresses.
-            new.registrations.iter().for_each(|come| self.hold(come, touched));
+            new.registrations.iter().for_each(|come| self.hosts.hold(&key, come, touched));
             old.registrations.iter().for_each(|gone| self.unlink(&key, gone, touched));
             new.registrations.iter().for_each(|come| self.link(&key, come, touched));
         }
@@ -341,18 +350,6 @@ impl Index {
         touched.service(service);
     }
 
-    /// Counts the use of a host name, where the address is one.
-    fn hold(&mut self, registration: &Registration, touched: &mut Touched) {
-        let service = &registration.service;
-        if let Host::Name(name) = &registration.address.host {
-            let host = self.hosts.entry(name.clone()).or_insert_with(|| {
-                touched.hosts = true;
-                HostUse::default()
-            });
-            *host.users.entry(service.clone()).or_default() += 1;
-        }
-    }
-
     fn unlink(&mut self, key: &Key, registration: &Registration, touched: &mut Touched) {
         let service = &registration.service;
         if let Some(keys) = self.services.get_mut(service) {
@@ -362,18 +359,7 @@ impl Index {
             }
         }
         touched.service(service);
-        let Host::Name(name) = &registration.address.host else { return };
-        let Some(host) = self.hosts.get_mut(name) else { return };
-        if let Some(uses) = host.users.get_mut(service) {
-            *uses -= 1;
-            if *uses == 0 {
-                host.users.remove(service);
-            }
-        }
-        if host.users.is_empty() {
-            self.hosts.remove(name);
-            touched.hosts = true;
-        }
+        self.hosts.let_go(key, registration, touched);
     }
 
     /// One for an address; one for each address that a host name has.
@@ -388,7 +374,7 @@ impl Index {
         match &registration.address.host {
             Host::Ip(_) => registration.address.addr().map(endpoint).into_iter().collect(),
             Host::Name(name) => {
-                let addresses = self.hosts.get(name).map_or(&[][..], |host| &host.addresses);
+                let addresses = self.hosts.addresses(name);
                 let usable = |&ip: &IpAddr| BackendAddr::new(ip, port).ok();
                 addresses.iter().filter_map(usable).map(endpoint).collect()
             }

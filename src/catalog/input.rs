@@ -15,7 +15,7 @@ use super::doubts::Answer;
 pub enum Input {
     /// A registry said something.
     Registry(Event),
-    /// A registered host name has these addresses now.
+    /// A registered host name has these addresses now, or does not resolve.
     Hosts(Resolved),
     /// A probe of a backend came to this.
     Probed(BackendAddr, Answer),
@@ -42,6 +42,8 @@ pub struct Restored {
 pub struct Resolved {
     /// As registered, lower case.
     pub host: String,
-    /// All of its addresses.
+    /// All of its addresses, as it resolved last.
     pub addresses: Vec<IpAddr>,
+    /// Why it does not resolve any more, or never did.
+    pub trouble: Option<String>,
 }

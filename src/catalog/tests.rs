@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::drive::take_in;
 use super::*;
-use crate::model::{HostPort, Weight, Zone};
+use crate::model::{BackendAddr, HostPort, Weight, Zone};
 use crate::registry::{Cause, Change, Entry, Event, Registration};
 
 fn target(text: &str) -> Target {
@@ -86,12 +86,12 @@ fn show(known: &Known) -> String {
 fn nothing_is_concluded_before_the_first_reading() {
     let mut world = World::new();
     let waiting = world.catalog.subscribe(&target("hello")).unwrap();
-    assert_eq!(show(&waiting.topic.known()), "syncing");
+    assert_eq!(show(&waiting.known()), "syncing");
     world.say(put(entry("hello", "10.0.0.1:80")));
-    assert_eq!(show(&waiting.topic.known()), "syncing");
+    assert_eq!(show(&waiting.known()), "syncing");
     assert_eq!(show(&world.catalog.lookup(&target("hello"))), "syncing");
     world.say(reset(vec![entry("other", "10.0.0.1:80")]));
-    assert_eq!(show(&waiting.topic.known()), "absent");
+    assert_eq!(show(&waiting.known()), "absent");
     assert_eq!(show(&world.catalog.lookup(&target("other"))), "other 10.0.0.1:80");
 }
 
@@ -100,11 +100,11 @@ fn a_client_that_came_first_hears_of_the_first_server() {
     let mut world = World::new();
     world.say(reset(Vec::new()));
     let early = world.catalog.subscribe(&target("game.dev.zone:443")).unwrap();
-    assert_eq!(show(&early.topic.known()), "absent");
+    assert_eq!(show(&early.known()), "absent");
     world.say(put(entry("dev/game", "10.0.0.1:80")));
-    assert_eq!(show(&early.topic.known()), "dev/game 10.0.0.1:80");
+    assert_eq!(show(&early.known()), "dev/game 10.0.0.1:80");
     world.say(delete(entry("dev/game", "10.0.0.1:80")));
-    assert_eq!(show(&early.topic.known()), "absent");
+    assert_eq!(show(&early.known()), "absent");
 }
 
 #[test]
@@ -112,13 +112,49 @@ fn an_exact_match_wins_and_case_folds_only_without_one() {
     let mut world = World::new();
     world.say(reset(vec![entry("Hello", "10.0.0.1:80")]));
     let lower = world.catalog.subscribe(&target("hello")).unwrap();
-    assert_eq!(show(&lower.topic.known()), "Hello 10.0.0.1:80");
+    assert_eq!(show(&lower.known()), "Hello 10.0.0.1:80");
     world.say(put(entry("hello", "10.0.0.2:80")));
-    assert_eq!(show(&lower.topic.known()), "hello 10.0.0.2:80");
+    assert_eq!(show(&lower.known()), "hello 10.0.0.2:80");
     assert_eq!(show(&world.catalog.lookup(&target("Hello"))), "Hello 10.0.0.1:80");
     assert_eq!(show(&world.catalog.lookup(&target("HELLO"))), "Hello 10.0.0.1:80");
     world.say(delete(entry("hello", "10.0.0.2:80")));
-    assert_eq!(show(&lower.topic.known()), "Hello 10.0.0.1:80");
+    assert_eq!(show(&lower.known()), "Hello 10.0.0.1:80");
+}
+
+#[test]
+fn a_service_may_be_called_like_a_selector() {
+    let mut world = World::new();
+    let name = "album-api--first-revision.env1.zone:443";
+    let early = world.catalog.subscribe(&target(name)).unwrap();
+    let seventh = world.catalog.subscribe(&target(&format!("id--7.{name}"))).unwrap();
+    assert_eq!(show(&early.known()), "syncing");
+    world.say(reset(Vec::new()));
+    let mut version = early.version();
+    let mut check = |world: &World, expected: &str, selectors: usize| {
+        assert_eq!(show(&early.known()), expected);
+        assert_eq!(show(&seventh.known()), expected);
+        assert_eq!(show(&world.catalog.lookup(&target(name))), expected);
+        assert!(early.version() > version || expected == "absent");
+        version = early.version();
+        if let Known::Present(snapshot) = early.known() {
+            assert_eq!(target(name).selectors_for(&snapshot.name).len(), selectors);
+        }
+    };
+    check(&world, "absent", 0);
+    // Nothing is called so yet, and another service takes it for a selector.
+    world.say(put(entry("env1", "10.0.0.9:80")));
+    check(&world, "env1 10.0.0.9:80", 1);
+    world.say(put(entry("album-api--first-revision.env1", "10.0.0.1:80")));
+    check(&world, "album-api--first-revision.env1 10.0.0.1:80", 0);
+    world.say(delete(entry("album-api--first-revision.env1", "10.0.0.1:80")));
+    check(&world, "env1 10.0.0.9:80", 1);
+    // By its path too, whatever the letter case.
+    world.say(put(entry("Env1/Album-API--First-Revision", "10.0.0.2:80")));
+    check(&world, "Env1/Album-API--First-Revision 10.0.0.2:80", 0);
+    world.say(delete(entry("env1", "10.0.0.9:80")));
+    drop((early, seventh));
+    // Two services are or were there; of the names that were typed nothing stays.
+    assert_eq!(world.catalog.0.groups.len(), 2);
 }
 
 #[test]
@@ -126,17 +162,17 @@ fn only_what_differs_wakes_anyone() {
     let mut world = World::new();
     world.say(reset(vec![entry("hello", "10.0.0.1:80")]));
     let hello = world.catalog.subscribe(&target("hello")).unwrap();
-    let version = hello.topic.version();
+    let version = hello.version();
     world.say(put(entry("hello", "10.0.0.1:80")));
     world.say(put(entry("world", "10.0.0.1:80")));
     world.say(reset(vec![entry("hello", "10.0.0.1:80")]));
     let since = Instant::now();
     world.say(Input::Registry(Event::Stale { since, reason: "gone".into() }));
-    assert_eq!(hello.topic.version(), version);
+    assert_eq!(hello.version(), version);
     assert!(world.catalog.status().stale.is_some());
     world.say(Input::Registry(Event::Apply { revision: 9, changes: Vec::new() }));
     assert_eq!((world.catalog.status().stale, world.catalog.status().revision), (None, 9));
-    assert_eq!(hello.topic.version(), version);
+    assert_eq!(hello.version(), version);
 }
 
 #[test]
@@ -166,8 +202,8 @@ fn empty(world: &World) -> Vec<String> {
 }
 
 /// Listens as a stream does.
-fn listen(subscription: &Subscription) -> Listener {
-    let mut listener = Listener::new(subscription.topic.clone());
+fn listen(subscription: &Subscription) -> Subscriber {
+    let mut listener = subscription.listen();
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     let _ = listener.poll_known(&mut cx);
     listener
@@ -253,7 +289,7 @@ fn closing_ends_every_subscription() {
     let catalog = Catalog::new();
     let subscription = catalog.subscribe(&target("hello")).unwrap();
     catalog.close();
-    assert!(subscription.topic.has_closed());
+    assert!(subscription.has_closed());
     assert!(catalog.subscribe(&target("hello")).is_none());
 }
 
@@ -283,7 +319,7 @@ async fn the_driver_applies_a_burst_and_ends_with_its_sources() {
     drop(inputs_tx);
     let hello = catalog.subscribe(&target("hello")).unwrap();
     drive(inputs_rx, catalog.clone()).await;
-    let Known::Present(snapshot) = hello.topic.known() else { panic!() };
+    let Known::Present(snapshot) = hello.known() else { panic!() };
     assert_eq!(snapshot.endpoints.len(), 5);
     assert_eq!(catalog.status().keys, 5);
 }
@@ -319,14 +355,14 @@ fn a_key_that_flaps_is_no_change() {
     let mut world = World::with(RULES);
     world.say(reset(many(1..=2)));
     let hello = world.catalog.subscribe(&target("hello")).unwrap();
-    let version = hello.topic.version();
+    let version = hello.version();
     for _ in 0..3 {
         world.say(gone(many(1..=1), Cause::InDoubt));
         assert_eq!(world.catalog.doubts().held_len(), 1);
         world.say(put(many(1..=1).remove(0)));
         assert_eq!(*world.catalog.doubts(), Doubts::default());
     }
-    assert_eq!(hello.topic.version(), version);
+    assert_eq!(hello.version(), version);
 }
 
 #[test]
@@ -440,9 +476,9 @@ fn a_saved_state_serves_until_the_registry_is_read_and_then_is_in_doubt() {
     assert_eq!(world.catalog.status().restored.as_deref(), Some("then"));
     assert_eq!((world.hello(), world.catalog.doubts().held_len()), (4, 0));
     let hello = world.catalog.subscribe(&target("hello")).unwrap();
-    let version = hello.topic.version();
+    let version = hello.version();
     world.say(reset(many(1..=3)));
-    assert_eq!(hello.topic.version(), version, "the same list");
+    assert_eq!(hello.version(), version, "the same list");
     assert_eq!(world.catalog.status().restored, None);
     assert_eq!((world.hello(), world.catalog.doubts().held_len()), (4, 1));
     world.now += RULES.keep - age;

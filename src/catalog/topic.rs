@@ -130,6 +130,11 @@ impl Listener {
         Self { topic, seen: 0, place: None }
     }
 
+    /// What it listens to.
+    pub(super) fn topic(&self) -> &Arc<Topic> {
+        &self.topic
+    }
+
     /// Returns the newest value and its version, if it has not been returned
     /// yet; `None` once the catalog has closed.
     pub fn poll_known(&mut self, cx: &mut Context<'_>) -> Poll<Option<(u64, Known)>> {

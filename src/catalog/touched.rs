@@ -17,6 +17,8 @@ pub(super) struct Touched {
     pub(super) rejections: BTreeSet<Key>,
     /// Whether the set of host names changed.
     pub(super) hosts: bool,
+    /// Whether other backends than before have names that do not resolve.
+    pub(super) unresolved: bool,
 }
 
 impl Touched {

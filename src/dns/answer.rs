@@ -227,7 +227,7 @@ fn find(question: &Query, inner: &[&[u8]], world: &World<'_>) -> Finding {
                 Known::Syncing => Finding::Error(Code::ServFail),
                 Known::Absent => Finding::NoData,
                 Known::Present(snapshot) => {
-                    let all = policy::eligible(&snapshot, &target.selectors);
+                    let all = policy::eligible(&snapshot, target.selectors_for(&snapshot.name));
                     let all = all.map(|(_, endpoint)| endpoint.addr.ip()).collect();
                     records(addresses(all, kind, world.seed))
                 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::task::{unconstrained, yield_now};
 
 use super::*;
-use crate::catalog::{Listener, Subscription};
+use crate::catalog::{Subscriber, Subscription};
 use crate::model::{HostPort, ServiceName, Target, Weight, Zone};
 use crate::registry::{Entry, Key, Registration};
 
@@ -73,8 +73,8 @@ impl Wake for Woken {
     }
 }
 
-fn listen(subscription: &Subscription, waker: &Waker) -> Listener {
-    let mut listener = Listener::new(subscription.topic.clone());
+fn listen(subscription: &Subscription, waker: &Waker) -> Subscriber {
+    let mut listener = subscription.listen();
     assert!(listener.poll_known(&mut Context::from_waker(waker)).is_ready());
     listener
 }

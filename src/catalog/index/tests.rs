@@ -56,7 +56,7 @@ fn reset(index: &mut Index, all: Vec<Entry>) -> Touched {
 fn resolve(index: &mut Index, host: &str, addresses: &[&str]) -> Touched {
     let mut touched = Touched::default();
     let addresses = addresses.iter().map(|ip| ip.parse::<IpAddr>().unwrap()).collect();
-    index.resolved(Resolved { host: host.into(), addresses }, &mut touched);
+    index.resolved(Resolved { host: host.into(), addresses, trouble: None }, &mut touched);
     touched
 }
 
@@ -160,6 +160,45 @@ fn host_names_count_once_resolved() {
     assert_eq!(resolve(&mut index, "unknown.local", &["10.0.0.1"]), Touched::default());
     assert!(delete(&mut index, "k").hosts);
     assert!(index.host_names().is_empty());
+}
+
+#[test]
+fn host_names_that_do_not_resolve_are_named_with_key_and_service() {
+    let mut index = Index::new(Rules::OFF);
+    put(&mut index, entry("k1", "hello", "a", "gone.local:80"));
+    put(&mut index, entry("k2", "hello", "b", "there.local:80"));
+    resolve(&mut index, "there.local", &["10.0.0.1"]);
+    assert_eq!(index.unresolved(), []);
+    let fail = |index: &mut Index, host: &str, kept: &[&str]| {
+        let addresses = kept.iter().map(|ip| ip.parse().unwrap()).collect();
+        let trouble = Some("no such host".to_owned());
+        let mut touched = Touched::default();
+        index.resolved(Resolved { host: host.to_owned(), addresses, trouble }, &mut touched);
+        touched
+    };
+    let touched = fail(&mut index, "gone.local", &[]);
+    assert!(touched.unresolved && touched.services.is_empty());
+    let show = |index: &Index| {
+        let one =
+            |one: &Unresolved| format!("{} {} {} {}", one.service, one.key, one.host, one.kept);
+        index.unresolved().iter().map(one).collect::<Vec<_>>()
+    };
+    assert_eq!(show(&index), ["hello k1 gone.local 0"]);
+    check(&mut index, "hello", &["b 10.0.0.1:80"]);
+    // A name that resolved once keeps its addresses.
+    assert!(fail(&mut index, "there.local", &["10.0.0.1"]).unresolved);
+    assert_eq!(show(&index), ["hello k1 gone.local 0", "hello k2 there.local 1"]);
+    check(&mut index, "hello", &["b 10.0.0.1:80"]);
+    // Another key of a name that is known not to resolve.
+    assert!(put(&mut index, entry("k3", "other", "c", "gone.local:81")).unresolved);
+    assert_eq!(show(&index).len(), 3);
+    assert!(delete(&mut index, "k1").unresolved);
+    assert!(resolve(&mut index, "there.local", &["10.0.0.1"]).unresolved);
+    assert_eq!(show(&index), ["other k3 gone.local 0"]);
+    // An address that nobody could use is as good as none.
+    assert!(resolve(&mut index, "gone.local", &["0.0.0.0"]).unresolved);
+    assert!(index.unresolved()[0].error.contains("0.0.0.0 is the unspecified address"));
+    check(&mut index, "other", &[]);
 }
 
 #[test]

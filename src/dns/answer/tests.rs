@@ -79,7 +79,10 @@ fn crowd(fixture: &mut Fixture, size: u8) {
 
 impl Fixture {
     fn known(&self, target: &Target) -> Known {
-        let named = |s: &&Arc<ServiceSnapshot>| name::matches(&target.name, &s.name).is_some();
+        let named = |s: &&Arc<ServiceSnapshot>| {
+            let longer = target.longer().iter().map(|one| &one.name);
+            longer.chain([&target.name]).any(|typed| name::matches(typed, &s.name).is_some())
+        };
         match self.services.iter().find(named) {
             _ if !self.synced => Known::Syncing,
             Some(service) => Known::Present(service.clone()),

@@ -1,0 +1,147 @@
+//! Host names that are registered as addresses: what they resolved to, and who
+//! uses them. Pure.
+//!
+//! In: registrations as they come and go, what names resolve to. Out: their
+//! addresses, the services that a change touches, and the backends whose names
+//! do not resolve.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::model::{BackendAddr, Host, ServiceName};
+use crate::registry::{Key, Registration};
+
+use super::Resolved;
+use super::touched::Touched;
+
+/// The host names in use.
+#[derive(Debug, Default)]
+pub(super) struct HostNames(BTreeMap<String, Use>);
+
+#[derive(Debug, Default)]
+struct Use {
+    addresses: Vec<IpAddr>,
+    /// Why it does not resolve any more, or never did.
+    trouble: Option<String>,
+    /// How often each key of each service uses it.
+    users: BTreeMap<(ServiceName, Key), usize>,
+}
+
+/// A name that does not resolve, or to nothing that a client could use.
+#[derive(Debug)]
+pub(super) struct Odd<'a> {
+    pub(super) host: &'a str,
+    pub(super) error: String,
+    /// How many addresses of it are listed still.
+    pub(super) kept: usize,
+    users: &'a BTreeMap<(ServiceName, Key), usize>,
+}
+
+impl HostNames {
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        self.0.keys().cloned().collect()
+    }
+
+    /// What a name resolved to last.
+    pub(super) fn addresses(&self, name: &str) -> &[IpAddr] {
+        self.0.get(name).map_or(&[], |host| &host.addresses)
+    }
+
+    /// Takes in what a name resolves to.
+    pub(super) fn resolved(&mut self, resolved: Resolved, touched: &mut Touched) {
+        let Some(host) = self.0.get_mut(&resolved.host) else { return };
+        let mut addresses = resolved.addresses;
+        addresses.sort_unstable();
+        addresses.dedup();
+        let before = host.oddity();
+        if host.addresses != addresses {
+            host.addresses = addresses;
+            host.users.keys().for_each(|(service, _)| touched.service(service));
+        }
+        host.trouble = resolved.trouble;
+        touched.unresolved |= before != host.oddity();
+    }
+
+    /// Counts the use of a host name, where the address is one.
+    pub(super) fn hold(&mut self, key: &Key, one: &Registration, touched: &mut Touched) {
+        let Host::Name(name) = &one.address.host else { return };
+        let host = self.0.entry(name.clone()).or_insert_with(|| {
+            touched.hosts = true;
+            Use::default()
+        });
+        touched.unresolved |= host.oddity().is_some();
+        *host.users.entry((one.service.clone(), key.clone())).or_default() += 1;
+    }
+
+    /// Takes back what [`Self::hold`] counted.
+    pub(super) fn let_go(&mut self, key: &Key, one: &Registration, touched: &mut Touched) {
+        let Host::Name(name) = &one.address.host else { return };
+        let Some(host) = self.0.get_mut(name) else { return };
+        touched.unresolved |= host.oddity().is_some();
+        let user = (one.service.clone(), key.clone());
+        if let Some(uses) = host.users.get_mut(&user) {
+            *uses -= 1;
+            if *uses == 0 {
+                host.users.remove(&user);
+            }
+        }
+        if host.users.is_empty() {
+            self.0.remove(name);
+            touched.hosts = true;
+        }
+    }
+
+    /// The names that do not resolve.
+    pub(super) fn odd(&self) -> impl Iterator<Item = Odd<'_>> {
+        self.0.iter().filter_map(|(name, host)| {
+            let (error, kept) = host.oddity()?;
+            Some(Odd { host: name, error, kept, users: &host.users })
+        })
+    }
+}
+
+impl Odd<'_> {
+    /// The services and keys that use it.
+    pub(super) fn users(&self) -> impl Iterator<Item = (&ServiceName, &Key)> {
+        self.users.keys().map(|(service, key)| (service, key))
+    }
+}
+
+impl Use {
+    /// Why its backends are missing, or may be at other addresses; and how many
+    /// of its addresses can be used. Nothing before the first answer.
+    fn oddity(&self) -> Option<(String, usize)> {
+        let usable = |ip: &&IpAddr| BackendAddr::new(**ip, 1).is_ok();
+        let kept = self.addresses.iter().filter(usable).count();
+        if let Some(trouble) = &self.trouble {
+            return Some((trouble.clone(), kept));
+        }
+        let first = self.addresses.first().filter(|_| kept == 0)?;
+        BackendAddr::new(*first, 1).err().map(|why| (why.to_string(), 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_no_client_could_use_are_as_good_as_none() {
+        let check = |addresses: &[&str], trouble: Option<&str>, expected: Option<(&str, usize)>| {
+            let addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
+            let host = Use { addresses, trouble: trouble.map(str::to_owned), ..Use::default() };
+            let found = host.oddity();
+            assert_eq!(found.as_ref().map(|(why, kept)| (why.as_str(), *kept)), expected);
+        };
+        check(&["10.0.0.1"], None, None);
+        check(&["127.0.0.1"], None, None);
+        check(&["10.0.0.1", "0.0.0.0"], None, None);
+        check(&["10.0.0.1"], Some("gone"), Some(("gone", 1)));
+        check(&[], Some("gone"), Some(("gone", 0)));
+        check(&[], None, None);
+        let zero = "0.0.0.0 is the unspecified address: register the address at which clients reach the server";
+        check(&["0.0.0.0"], None, Some((zero, 0)));
+        let cast = "ff02::1 is a multicast or broadcast address: register the address at which clients reach the server";
+        check(&["ff02::1"], None, Some((cast, 0)));
+    }
+}

@@ -1,0 +1,92 @@
+//! Keys that cannot be read, keys that are read although something about them is
+//! odd, and host names that do not resolve: published and shown.
+//!
+//! In: the index, and what was touched. Out: sorted lists for those who show
+//! them, and lines in the log when there is more of it than before.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::registry::{Key, Rejected, Remark};
+
+use super::Catalog;
+use super::index::Index;
+use super::touched::Touched;
+use super::unresolved::{self, Unresolved};
+
+impl Catalog {
+    /// The keys that could not be read, sorted, and why.
+    #[must_use]
+    pub fn rejected(&self) -> Vec<(Key, Rejected)> {
+        let all = self.0.rejected.iter();
+        let mut all: Vec<_> =
+            all.map(|entry| (entry.key().clone(), entry.value().clone())).collect();
+        all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+
+    /// How many keys could not be read.
+    #[must_use]
+    pub fn rejected_len(&self) -> usize {
+        self.0.rejected.len()
+    }
+
+    /// The keys that are read although something about them is odd, sorted, and
+    /// what that is.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<(Key, Vec<Remark>)> {
+        let all = self.0.remarks.iter();
+        let mut all: BTreeMap<_, _> =
+            all.map(|entry| (entry.key().clone(), entry.value().clone())).collect();
+        for one in self.unresolved().iter() {
+            all.entry(one.key.clone()).or_default().push(one.remark());
+        }
+        all.into_iter().collect()
+    }
+
+    /// The backends whose host names do not resolve, sorted by service and key;
+    /// at most 10,000.
+    #[must_use]
+    pub fn unresolved(&self) -> Arc<[Unresolved]> {
+        self.0.unresolved.borrow().clone()
+    }
+
+    /// How many keys are read although something about them is odd.
+    #[must_use]
+    pub fn remarks_len(&self) -> usize {
+        self.0.remarks.len()
+    }
+
+    /// Takes in what is odd now about what was touched.
+    pub(super) fn publish_oddities(&self, index: &Index, touched: &Touched) {
+        let before = self.0.rejected.len();
+        for key in &touched.rejections {
+            match index.rejection(key) {
+                Some(rejected) => {
+                    tracing::debug!(%key, reason = rejected.reason, "key cannot be read");
+                    self.0.rejected.insert(key.clone(), rejected.clone());
+                }
+                None => drop(self.0.rejected.remove(key)),
+            }
+            match index.remarks(key) {
+                [] => drop(self.0.remarks.remove(key)),
+                remarks => {
+                    tracing::debug!(%key, remark = %remarks[0], "key is odd");
+                    self.0.remarks.insert(key.clone(), remarks.to_vec());
+                }
+            }
+        }
+        let rejected = self.0.rejected.len();
+        if rejected > before {
+            tracing::warn!(rejected, "keys cannot be read: see /api/v1/rejected for the reasons");
+        }
+        if touched.unresolved {
+            let now: Arc<[Unresolved]> = index.unresolved().into();
+            let before = self.0.unresolved.send_replace(now.clone());
+            let mut logged = self.0.unresolved_logged.load(Ordering::Relaxed);
+            unresolved::log(&before, &now, &mut logged);
+            self.0.unresolved_logged.store(logged, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What one typed name means, from now on.
+//!
+//! In: the topics of all ways to read the name, the one with the fewest
+//! selectors first. Out: the meaning of the first that some service answers to,
+//! now and whenever it changes. Most names can be read in one way only.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::model::Target;
+
+use super::topic::{Listener, Topic};
+use super::{Catalog, Known};
+
+/// What one typed name means, now and later. Ends when the catalog closes.
+pub struct Subscription {
+    first: Arc<Topic>,
+    others: Vec<Arc<Topic>>,
+    catalog: Catalog,
+    target: Target,
+}
+
+/// One stream's ear on a subscription.
+#[derive(Debug)]
+pub struct Subscriber {
+    first: Listener,
+    /// None for most names: a stream is to cost no more for them.
+    others: Box<[Listener]>,
+}
+
+impl Subscription {
+    pub(super) fn new(
+        first: Arc<Topic>,
+        others: Vec<Arc<Topic>>,
+        catalog: Catalog,
+        target: Target,
+    ) -> Self {
+        Self { first, others, catalog, target }
+    }
+
+    /// What the name means now.
+    #[must_use]
+    pub fn known(&self) -> Known {
+        known(self.topics())
+    }
+
+    /// Which meaning is the newest: a number that grows with each.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        version(self.topics())
+    }
+
+    /// Whether nothing more will be known.
+    #[must_use]
+    pub fn has_closed(&self) -> bool {
+        self.topics().any(|topic| topic.has_closed())
+    }
+
+    /// Another ear.
+    #[must_use]
+    pub fn listen(&self) -> Subscriber {
+        let others = self.others.iter().cloned().map(Listener::new).collect();
+        Subscriber { first: Listener::new(self.first.clone()), others }
+    }
+
+    fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.catalog.release(&self.target);
+    }
+}
+
+impl Subscriber {
+    /// The newest meaning and its version, once it is newer than the one that
+    /// was returned last. Nothing when the catalog has closed.
+    pub fn poll_known(&mut self, cx: &mut Context<'_>) -> Poll<Option<(u64, Known)>> {
+        if self.others.is_empty() {
+            return self.first.poll_known(cx);
+        }
+        let mut news = false;
+        for listener in std::iter::once(&mut self.first).chain(&mut self.others) {
+            match listener.poll_known(cx) {
+                Poll::Ready(Some(_)) => news = true,
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => {}
+            }
+        }
+        let topics = || std::iter::once(&self.first).chain(&self.others).map(Listener::topic);
+        match news {
+            true => Poll::Ready(Some((version(topics()), known(topics())))),
+            false => Poll::Pending,
+        }
+    }
+}
+
+/// A topic that is not known yet could turn out to be the one that counts.
+fn known<'a>(topics: impl Iterator<Item = &'a Arc<Topic>>) -> Known {
+    topics.map(|topic| topic.known()).find(|known| *known != Known::Absent).unwrap_or(Known::Absent)
+}
+
+fn version<'a>(topics: impl Iterator<Item = &'a Arc<Topic>>) -> u64 {
+    topics.map(|topic| topic.version()).sum()
+}

@@ -1,0 +1,109 @@
+//! Host names that backends registered and that do not resolve.
+//!
+//! In: host names, how they resolve and which keys registered them. Out: one
+//! [`Unresolved`] for each backend that is not listed, or listed with addresses
+//! that may be old, and why.
+
+use std::sync::Arc;
+
+use crate::model::ServiceName;
+use crate::registry::{Key, Registration, Remark};
+
+use super::host_names::Odd;
+
+/// A backend whose host name does not resolve.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unresolved {
+    /// The service that it registered for.
+    pub service: ServiceName,
+    /// The key that registers it.
+    pub key: Key,
+    /// The backend's own name.
+    pub id: Arc<str>,
+    /// As registered, lower case.
+    pub host: String,
+    /// What is wrong.
+    pub error: String,
+    /// How many addresses of the last good answer are listed still; with none,
+    /// the backend is not listed.
+    pub kept: usize,
+}
+
+/// No more than this are shown: people read the first.
+pub(super) const SHOWN_MAX: usize = 10_000;
+
+impl Unresolved {
+    pub(super) fn new(service: &ServiceName, key: &Key, one: &Registration, odd: &Odd<'_>) -> Self {
+        Self {
+            service: service.clone(),
+            key: key.clone(),
+            id: one.id.clone(),
+            host: odd.host.to_owned(),
+            error: odd.error.clone(),
+            kept: odd.kept,
+        }
+    }
+
+    /// The same as a remark on the key.
+    #[must_use]
+    pub fn remark(&self) -> Remark {
+        let Self { host, error, .. } = self;
+        let instead = match self.kept {
+            0 => "it is not listed".to_owned(),
+            kept => format!("its last addresses ({kept}) are listed"),
+        };
+        Remark(format!("the host name {host} does not resolve ({error}): {instead}").into())
+    }
+}
+
+/// Logs names that have stopped resolving, and that resolve again: one line
+/// when the first does and each time that their number has doubled, so that a
+/// DNS outage is not a line for each name.
+pub(super) fn log(before: &[Unresolved], now: &[Unresolved], logged: &mut usize) {
+    if now.is_empty() {
+        if !before.is_empty() {
+            tracing::info!("all host names resolve again");
+        }
+        *logged = 0;
+        return;
+    }
+    if now.len() < (*logged * 2).max(1) {
+        return;
+    }
+    *logged = now.len();
+    let new = now.iter().find(|one| before.binary_search(one).is_err());
+    let Some(Unresolved { service, key, host, error, kept, .. }) = new.or(now.first()) else {
+        return;
+    };
+    let unresolved = now.len();
+    tracing::warn!(%service, %key, host, error, kept, unresolved, "host name does not resolve");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_no_line_for_each_name() {
+        let one = |number: usize| Unresolved {
+            service: ServiceName::new("s").unwrap(),
+            key: Key::new(format!("/s/{number:04}").as_bytes()),
+            id: "i".into(),
+            host: format!("h{number}"),
+            error: "no such host".to_owned(),
+            kept: 0,
+        };
+        let all: Vec<_> = (0..1_000).map(one).collect();
+        let (mut logged, mut lines) = (0, 0);
+        for count in 1..=all.len() {
+            let before = logged;
+            log(&all[..count - 1], &all[..count], &mut logged);
+            lines += usize::from(logged != before);
+        }
+        assert!(lines <= 11, "{lines}");
+        log(&all, &[], &mut logged);
+        assert_eq!(logged, 0);
+        let said = all[0].remark().to_string();
+        assert_eq!(said, "the host name h0 does not resolve (no such host): it is not listed");
+    }
+}
