@@ -15,6 +15,8 @@ mod balancer;
 mod check;
 #[path = "simulation/client.rs"]
 mod client;
+#[path = "simulation/crowd.rs"]
+mod crowd;
 #[path = "simulation/dice.rs"]
 mod dice;
 #[path = "simulation/etcd.rs"]
@@ -41,8 +43,8 @@ use history::Record;
 use plan::Plan;
 
 /// As many as a minute of CI bears.
-const USUAL: Range<u64> = 0..150;
-/// A seed takes about a second.
+const USUAL: Range<u64> = 0..120;
+/// A seed takes about two seconds.
 const ENDLESS: Duration = Duration::from_secs(120);
 /// Failing seeds after which no more are run.
 const FAILURES_MAX: usize = 5;

@@ -2,8 +2,10 @@
 //! network.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use lookaside::balancer::{Balancer, Settings, WhenEmpty};
@@ -17,12 +19,16 @@ use lookaside::serve::{Server, Services};
 use lookaside::telemetry::Counters;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use turmoil::net::{TcpListener, TcpStream};
 
-use crate::plan::SERVICES;
+use crate::crowd;
+use crate::dice::Dice;
+use crate::history::History;
+use crate::plan::{Crowd, SERVICES};
 
 pub const PORT: u16 = 12_000;
 pub const ZONE: &str = "lookaside.internal";
@@ -57,14 +63,21 @@ impl Handle {
     }
 }
 
-pub async fn run(rules: Rules, handle: Handle) -> turmoil::Result {
+pub async fn run(
+    index: usize,
+    rules: Rules,
+    crowd: Option<Crowd>,
+    handle: Handle,
+    history: History,
+) -> turmoil::Result {
     let catalog = Catalog::with(rules);
     let (inputs, inputs_rx) = mpsc::channel(64);
     let (events, events_rx) = mpsc::channel(64);
     let prefix = Prefix { path: crate::etcd::PREFIX.to_owned(), format: Format::Plain };
     let options = etcd::Options { connect: crate::etcd::connect(), prefixes: vec![prefix] };
     spawn_local(etcd::run(options, events));
-    spawn_local(relay(events_rx, inputs.clone()));
+    let pace = crowd.map(|crowd| Dice::new(crowd.seed ^ index as u64));
+    spawn_local(relay(events_rx, inputs.clone(), pace));
     spawn_local(health::run(
         catalog.watch_doubts(),
         rules.probe_unleased,
@@ -72,6 +85,10 @@ pub async fn run(rules: Rules, handle: Handle) -> turmoil::Result {
         TcpStream::connect::<std::net::SocketAddr>,
     ));
     spawn_local(catalog::drive(inputs_rx, catalog.clone()));
+
+    if let Some(crowd) = crowd {
+        spawn_local(crowd::run(index, crowd, catalog.clone(), history));
+    }
 
     let zone = Zone::new(ZONE).expect("a zone");
     let settings = Settings { zone, when_empty: WhenEmpty::Wait, report_interval: REPORT_EVERY };
@@ -97,10 +114,38 @@ pub async fn run(rules: Rules, handle: Handle) -> turmoil::Result {
     }
 }
 
-async fn relay(mut events: mpsc::Receiver<Event>, inputs: mpsc::Sender<Input>) {
+/// Where there is a crowd, events that come at one time go on one after the
+/// other, while others have their turn: so some come in the midst of a round.
+async fn relay(
+    mut events: mpsc::Receiver<Event>,
+    inputs: mpsc::Sender<Input>,
+    mut pace: Option<Dice>,
+) {
     while let Some(event) = events.recv().await {
+        if let Some(dice) = &mut pace {
+            if dice.percent(20) {
+                // More come meanwhile.
+                sleep(Duration::from_millis(dice.between(20, 150))).await;
+            }
+            for _ in 0..dice.below(6) {
+                others_first().await;
+            }
+        }
         if inputs.send(Input::Registry(event)).await.is_err() {
             return;
         }
     }
+}
+
+/// Lets every task that is ready run before this one goes on.
+async fn others_first() {
+    let mut waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }

@@ -14,7 +14,8 @@
 //! - **I2** On a stream these moments never go back, and nobody who was gone
 //!   returns unless etcd held them again in between.
 //! - **I3** When all is well again, every client has a stream and the same list
-//!   as etcd: both balancers agree.
+//!   as etcd: both balancers agree. And of a crowd, all have read a value soon
+//!   after it came.
 //! - **I4** Nobody leaves a list while registered; of those in doubt nobody does
 //!   whom the balancer could reach all the time; and of what a balancer listed,
 //!   the guard's share stays if nobody took themselves back. So an empty list
@@ -98,6 +99,7 @@ pub fn check(plan: &Plan, outcome: &Outcome) -> Vec<String> {
     streams.iter().for_each(|stream| check.stream(stream));
     check.lists(&streams);
     check.end(&streams);
+    check.crowds();
     for (balancer, left) in outcome.left.iter().enumerate() {
         if *left != (0, 0) {
             let (tasks, clients) = left;
@@ -437,6 +439,18 @@ impl Check<'_> {
             let (now, was, at) = (told.list.len(), longest.list.len(), longest.at);
             let text = format!("I4 {now} are listed, {was} were at {at}: {least} must stay");
             self.breach(told.at, stream, &text);
+        }
+    }
+
+    /// I3, of the crowds inside balancers.
+    fn crowds(&mut self) {
+        for Record { at, what } in self.records {
+            if let What::Missed { balancer, service, missed, of } = what {
+                self.breaches.push(format!(
+                    "I3 {at} balancer {balancer}: {missed} of {of} listeners of s{service} \
+                     miss a value"
+                ));
+            }
         }
     }
 

@@ -66,6 +66,13 @@ pub enum What {
         stream: usize,
         status: Option<String>,
     },
+    /// So many of a balancer's crowd have not read a value long after it came.
+    Missed {
+        balancer: usize,
+        service: usize,
+        missed: usize,
+        of: usize,
+    },
     /// The operator has all go that is in doubt.
     Released,
 }

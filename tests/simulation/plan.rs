@@ -35,6 +35,7 @@ pub struct Plan {
     pub ttl: i64,
     pub backends: Vec<Backend>,
     pub clients: Vec<Client>,
+    pub crowd: Option<Crowd>,
     pub steps: Vec<(u64, Step)>,
     /// When all must have converged.
     pub end: u64,
@@ -62,6 +63,15 @@ pub struct Client {
     pub user_agent: &'static str,
     /// When it drops its connection and begins anew.
     pub hangups: Vec<u64>,
+}
+
+/// Listeners of a service, inside each balancer.
+#[derive(Debug, Clone, Copy)]
+pub struct Crowd {
+    pub service: usize,
+    /// It begins with a little less than that.
+    pub places: u64,
+    pub seed: u64,
 }
 
 /// What a backend is to do.
@@ -120,6 +130,7 @@ impl Plan {
             Rules { keep: Duration::from_secs(keep), share, probe_unleased: Duration::ZERO };
         let backends = backends(dice);
         let clients = clients(dice);
+        let crowd = crowd(seed);
         let mut steps = Vec::new();
         for index in 0..backends.len() {
             if dice.percent(90) {
@@ -149,7 +160,7 @@ impl Plan {
         steps.sort_by_key(|(at, _)| *at);
         let keep_ms = if keep > 60 { 0 } else { keep * 1000 };
         let (ttl, end) = (dice.between(5, 9) as i64, HEAL + SETTLE + keep_ms);
-        Self { seed, rules, ttl, backends, clients, steps, end }
+        Self { seed, rules, ttl, backends, clients, crowd, steps, end }
     }
 
     /// Whether what is in doubt is released before the end, for it would stay
@@ -187,6 +198,15 @@ fn clients(dice: &mut Dice) -> Vec<Client> {
         hangups: (0..dice.below(4)).map(|_| dice.between(3_000, HEAL)).collect(),
     };
     (0..10).map(client).collect()
+}
+
+/// Of its own chance, so that what else happens is as without it. A slab grows
+/// to these sizes, and a slice is 128 listeners.
+fn crowd(seed: u64) -> Option<Crowd> {
+    let dice = &mut Dice::new(seed ^ 0xc0bd);
+    let service = dice.below(SERVICES);
+    let places = dice.pick(&[0, 0, 256, 256, 512, 1_024]);
+    (places > 0).then(|| Crowd { service, places, seed: dice.next() })
 }
 
 /// Something breaks, and is mended before the time to heal.
@@ -304,6 +324,9 @@ impl fmt::Display for Plan {
         }
         for (index, client) in self.clients.iter().enumerate() {
             writeln!(f, "  client {index}: {client:?}")?;
+        }
+        if let Some(Crowd { service, places, .. }) = self.crowd {
+            writeln!(f, "  a crowd of about {places} at each balancer for s{service}")?;
         }
         for (at, step) in &self.steps {
             writeln!(f, "  {at:>6} {step:?}")?;

@@ -109,9 +109,10 @@ impl World<'_> {
 
     fn start_balancers(&mut self, plan: &Plan) {
         for (index, handle) in self.balancers.iter().enumerate() {
-            let (rules, handle) = (plan.rules, handle.clone());
+            let (rules, crowd) = (plan.rules, plan.crowd);
+            let (handle, history) = (handle.clone(), self.history.clone());
             self.sim.host(Host::Balancer(index).to_string(), move || {
-                balancer::run(rules, handle.clone())
+                balancer::run(index, rules, crowd, handle.clone(), history.clone())
             });
         }
     }
