@@ -32,6 +32,8 @@ mod attacks;
 mod cluster;
 #[path = "faults/rows/floods.rs"]
 mod floods;
+#[path = "faults/rows/herds.rs"]
+mod herds;
 #[path = "faults/rows/leases.rs"]
 mod leases;
 #[path = "faults/rows/load.rs"]

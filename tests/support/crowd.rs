@@ -139,6 +139,16 @@ impl Crowd {
         });
     }
 
+    /// All clients that there are close their connections, for good.
+    pub fn leave(&self) {
+        self.with(|state| {
+            for client in &mut state.clients {
+                (client.gone, client.has_list, client.socket) = (true, false, None);
+            }
+            state.later.clear();
+        });
+    }
+
     /// Looks at what came so far.
     pub fn history<T>(&self, look: impl FnOnce(&History) -> T) -> T {
         self.with(|state| look(&state.history))
@@ -156,13 +166,14 @@ impl Crowd {
         })
     }
 
-    /// Whether every client has a stream and its list, and what it was told last
-    /// is right. Of those of one service that were told the same one is asked for.
+    /// Whether every client that has not gone has a stream and its list, and what
+    /// it was told last is right. Of those of one service that were told the same
+    /// one is asked for.
     pub fn all_told(&self, right: impl Fn(&str, &Set) -> bool) -> bool {
         let nothing = Set::new();
         self.with(|state| {
             let mut known = std::collections::HashMap::new();
-            state.clients.iter().all(|client| {
+            state.clients.iter().filter(|client| !client.gone).all(|client| {
                 let (Some(what), true) = (client.told, client.has_list) else { return false };
                 let set = match what {
                     What::Servers(index) => &state.history.sets[index as usize],

@@ -13,6 +13,8 @@ use crate::support::wire::{self, Head};
 pub(super) struct Client {
     pub(super) name: String,
     pub(super) manner: Manner,
+    /// It has gone, and does not come back.
+    pub(super) gone: bool,
     /// The addresses it knows of balancers, tried in turn from the first.
     pub(super) address: usize,
     pub(super) socket: Option<OwnedFd>,
@@ -54,6 +56,7 @@ impl Client {
         Self {
             name,
             manner,
+            gone: false,
             address: 0,
             socket: None,
             connected: false,
