@@ -68,13 +68,17 @@ pub(super) fn calls(stats: &pb::ClientStats) -> Option<Calls> {
         0..=CALLS_MAX => u64::try_from(number).ok(),
         _ => None,
     };
-    let dropped = stats.calls_finished_with_drop.iter();
+    // One report's, however many tokens it names.
+    let dropped = stats.calls_finished_with_drop.iter().try_fold(0_i64, |sum, token| {
+        count(token.num_calls)?;
+        sum.checked_add(token.num_calls)
+    });
     Some(Calls {
         started: count(stats.num_calls_started)?,
         finished: count(stats.num_calls_finished)?,
         failed_to_send: count(stats.num_calls_finished_with_client_failed_to_send)?,
         known_received: count(stats.num_calls_finished_known_received)?,
-        dropped: dropped.map(|token| count(token.num_calls)).sum::<Option<u64>>()?,
+        dropped: count(dropped?)?,
     })
 }
 
@@ -151,6 +155,16 @@ mod tests {
             Calls { started: 5, finished: 9, failed_to_send: 1, known_received: 3, dropped: 5 };
         assert_eq!(calls(&sane), Some(expected));
         assert_eq!(calls(&pb::ClientStats::default()), Some(Calls::default()));
+        let dropped = |each: &[i64]| {
+            let stats =
+                pb::ClientStats { calls_finished_with_drop: drops(each), ..Default::default() };
+            calls(&stats).map(|calls| calls.dropped)
+        };
+        // Together no more than one of them might be.
+        assert_eq!(dropped(&[CALLS_MAX / 2; 2]), Some(1_000_000_000));
+        assert_eq!(dropped(&[CALLS_MAX / 2, CALLS_MAX / 2, 1]), None);
+        assert_eq!(dropped(&[CALLS_MAX; 5_000]), None);
+        assert_eq!(dropped(&[CALLS_MAX, -1]), None);
         for bad in [-1, i64::MIN, i64::MAX, CALLS_MAX + 1] {
             let with = |change: fn(&mut pb::ClientStats, i64)| {
                 let mut stats = sane.clone();
