@@ -185,6 +185,8 @@ impl<T> Protocol<T> {
             return self.out.extend_from_slice(&end);
         };
         let mut block = Vec::new();
+        // Due before the next block, whichever that is (RFC 7541, 4.2).
+        self.announce_table(&mut block);
         head::put_trailers(&mut block, trailers);
         frame::put_headers(&mut self.out, id, &block, true, self.frame_max);
     }

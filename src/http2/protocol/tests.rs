@@ -110,6 +110,32 @@ fn a_request_goes_from_head_to_end() {
 }
 
 #[test]
+fn a_smaller_table_is_told_of_before_the_next_block_whichever_it_is() {
+    const UPDATE: &str = "20";
+    let headers = http::HeaderMap::from_iter([(http::header::AGE, "1".parse().unwrap())]);
+    let smaller = [0, setting::HEADER_TABLE_SIZE as u8, 0, 0, 0, 0];
+    // Between a response's head and its trailers.
+    let mut scene = Scene::with_streams(&[1, 3]);
+    scene.protocol.respond(0, 200, &headers, false);
+    assert_eq!(scene.answers(), ["headers 1 88"]);
+    assert_eq!(scene.say(kind::SETTINGS, 0, 0, &smaller), "settings ack");
+    scene.protocol.trail(0, Some(&headers));
+    // Once is enough.
+    scene.protocol.trail(1, Some(&headers));
+    let [first, second] = &scene.answers()[..] else { panic!() };
+    assert_eq!(first, &format!("headers 1 {UPDATE}"));
+    assert_ne!(second, &format!("headers 3 {UPDATE}"));
+    // Before a head, and before the refusal of one that is too large.
+    assert_eq!(scene.say(kind::SETTINGS, 0, 0, &smaller), "settings ack");
+    scene.protocol.respond(0, 200, &headers, false);
+    assert_eq!(scene.answers(), [format!("headers 1 {UPDATE}")]);
+    assert_eq!(scene.say(kind::SETTINGS, 0, 0, &smaller), "settings ack");
+    let large = request_with("x", &"y".repeat(head::SIZE_MAX));
+    let refused = scene.say(kind::HEADERS, WHOLE, 5, &large);
+    assert_eq!(refused, format!("headers 5 {UPDATE}"));
+}
+
+#[test]
 fn settings_come_first() {
     for (kind, flags, payload) in
         [(kind::PING, 0, &[0; 8][..]), (kind::SETTINGS, flag::ACK, &[]), (20, 0, &[])]
