@@ -222,7 +222,8 @@ impl App {
         let balancer =
             Balancer::new(settings, catalog.clone(), Arc::clone(&ledger), counters.clone());
         tasks.spawn("stalled clients", balancer.clone().sweep());
-        let (others, report_health) = grpc_health::routes(readiness.watch());
+        let (others, report_health) =
+            grpc_health::routes(readiness.watch(), self.config.reflection);
         tasks.spawn("health", report_health);
         let server = Server {
             services: Services { balancer: balancer.clone(), others },
@@ -231,6 +232,7 @@ impl App {
             tasks: connections.clone(),
             drain: drain.clone(),
             connections_max: serve::raise_open_files(),
+            connections_per_peer: self.config.connections_per_peer,
         };
         tasks.spawn("grpclb", server.run(self.grpclb));
 

@@ -120,6 +120,7 @@ impl Balancer {
             tokio::time::sleep(SWEEP_EVERY).await;
             let stalled = self.0.clients.sweep(tokio::time::Instant::now().into_std());
             if stalled > 0 {
+                self.0.counters.streams_stalled.add(stalled);
                 tracing::info!(stalled, "clients do not read and are let go");
             }
         }
@@ -203,7 +204,12 @@ async fn first_message(body: &mut Incoming, messages: &mut Messages) -> Result<B
         if let Some(message) = messages.next()? {
             return Ok(message);
         }
-        match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+        let held = messages.len();
+        let frame = poll_fn(|cx| {
+            body.hold(held, cx);
+            Pin::new(&mut *body).poll_frame(cx)
+        });
+        match frame.await {
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
                     messages.push(&data);

@@ -85,6 +85,18 @@ pub struct ServeArgs {
     /// What clients of a service without usable backends see: wait, drop or fallback
     #[arg(long, value_name = "MODE", default_value = "wait", env = "LOOKASIDE_WHEN_EMPTY")]
     pub when_empty: String,
+    /// Whether tools can ask what the gRPC port serves: on or off
+    #[arg(long, value_name = "on|off", default_value = "on", env = "LOOKASIDE_REFLECTION")]
+    pub reflection: String,
+    /// How many connections to the gRPC port one address may have (of IPv6, one /64); 0: any
+    /// number, for many clients may stand behind one address
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value = "0",
+        env = "LOOKASIDE_CONNECTIONS_PER_PEER"
+    )]
+    pub connections_per_peer: String,
     /// How often clients report their calls; 0s: never
     #[arg(long, value_name = "DURATION", default_value = "10s", env = "LOOKASIDE_REPORT_INTERVAL")]
     pub report_interval: String,
@@ -123,6 +135,10 @@ pub struct Config {
     pub rules: Rules,
     /// Where the last good lists are kept for the next start.
     pub state_dir: Option<PathBuf>,
+    /// Whether there is server reflection.
+    pub reflection: bool,
+    /// How many connections one network may have; zero: any number.
+    pub connections_per_peer: u64,
     /// How gRPC clients are met.
     pub tls: Option<Reloading<Arc<tokio_rustls::rustls::ServerConfig>>>,
 }
@@ -162,6 +178,8 @@ impl ServeArgs {
         let advertise = self.advertise(zone.as_ref(), all);
         let when_empty = self.when_empty(all);
         let report_interval = self.report_interval(all);
+        let reflection = self.reflection(all);
+        let connections_per_peer = self.connections_per_peer(all);
         let rules = self.faults.validate(all);
         let tls = tls::server(
             self.tls_cert.as_deref(),
@@ -194,6 +212,8 @@ impl ServeArgs {
                 admin_listen,
                 balancer,
                 rules,
+                reflection: reflection.unwrap_or_default(),
+                connections_per_peer: connections_per_peer.unwrap_or_default(),
                 state_dir: self.faults.state_dir.as_ref().map(PathBuf::from),
                 tls,
             }),
@@ -239,6 +259,28 @@ impl ServeArgs {
                 None
             }
         }
+    }
+
+    fn reflection(&self, problems: &mut Vec<String>) -> Option<bool> {
+        match self.reflection.as_str() {
+            "on" => Some(true),
+            "off" => Some(false),
+            other => {
+                problems.push(format!("--reflection: {other:?} is neither on nor off"));
+                None
+            }
+        }
+    }
+
+    fn connections_per_peer(&self, problems: &mut Vec<String>) -> Option<u64> {
+        let text = &self.connections_per_peer;
+        let number = text.parse().ok();
+        if number.is_none() {
+            problems.push(format!(
+                "--connections-per-peer: {text:?} is no number, such as 1000, or 0 for any"
+            ));
+        }
+        number
     }
 
     fn report_interval(&self, problems: &mut Vec<String>) -> Option<Duration> {

@@ -15,27 +15,31 @@ use futures_util::future::Either;
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use crate::balancer::{Balancer, PATH};
-use crate::http2::{Answer, Connection, Incoming, Leave};
+use crate::http2::{Answer, Common, Connection, Incoming, Leave, Metered};
 use crate::reload::Reloading;
 use crate::telemetry::Counters;
 
 mod body;
 mod connections;
+mod handshakes;
 mod inbound;
 mod limits;
+mod others;
+mod peers;
 
 use body::ServeBody;
 use connections::Connections;
+use handshakes::Computing;
 use inbound::Inbound;
 pub use limits::raise_open_files;
+pub use others::MESSAGE_MAX;
+use peers::{Network, Peer};
 
 /// What a connection may ask for.
 #[derive(Clone)]
@@ -47,6 +51,7 @@ pub struct Services {
 }
 
 /// The gRPC port, ready to serve.
+#[derive(Clone)]
 pub struct Server {
     /// What is served.
     pub services: Services,
@@ -61,6 +66,23 @@ pub struct Server {
     pub drain: CancellationToken,
     /// How many connections there may be at a time.
     pub connections_max: u64,
+    /// How many of them one network may have; zero: as many as there is room
+    /// for.
+    pub connections_per_peer: u64,
+}
+
+/// A port, once it is served.
+struct Serving {
+    server: Server,
+    common: Arc<Common>,
+    computing: Computing,
+}
+
+/// Who is at the other end.
+struct Caller {
+    addr: SocketAddr,
+    peer: Arc<Peer>,
+    leave: Arc<Leave>,
 }
 
 /// As many connections may wait to be accepted as the kernel allows by default
@@ -89,31 +111,33 @@ impl Server {
     /// Accepts until told to drain; then closes the port, and sends the
     /// connections away, which come to their end in `tasks`.
     pub async fn run(self, listener: TcpListener) {
-        let server = Arc::new(self);
-        let connections = Connections::new(server.connections_max, server.counters.clone());
-        let origin = Instant::now();
+        let (max, per_peer) = (self.connections_max, self.connections_per_peer);
+        let connections = Connections::new(max, per_peer, self.counters.clone());
+        let serving = Arc::new(Serving::new(self));
+        let counters = &serving.server.counters;
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = server.drain.cancelled() => break,
+                () = serving.server.drain.cancelled() => break,
             };
             match accepted {
-                Ok((stream, peer)) => match connections.admit() {
+                Ok((stream, addr)) => match connections.admit(addr.ip()) {
                     Some(admitted) => {
-                        server.counters.connections.increment();
-                        let served = server.clone();
-                        let talk = server.connection(stream, peer, origin, &admitted.leave);
-                        server.tasks.spawn(talk.map(move |spoke| {
+                        counters.connections.increment();
+                        let (peer, leave) = (admitted.peer.clone(), admitted.leave.clone());
+                        let talk = serving.connection(stream, Caller { addr, peer, leave });
+                        let served = serving.clone();
+                        serving.server.tasks.spawn(talk.map(move |spoke| {
                             if !spoke {
-                                served.counters.connections_failed.increment();
+                                served.server.counters.connections_failed.increment();
                             }
                             drop(admitted);
                         }));
                     }
                     // Refused where a client backs off: before it has a stream.
-                    None => server.counters.connections_refused.increment(),
+                    None => counters.connections_refused.increment(),
                 },
-                Err(error) => server.cannot_accept(&error).await,
+                Err(error) => serving.server.cannot_accept(&error).await,
             }
         }
         drop(listener);
@@ -133,88 +157,91 @@ impl Server {
         tokio::time::sleep(ACCEPT_AGAIN).await;
     }
 
+    /// Serves a connection to its end, as if it were the only one. False when
+    /// it never spoke HTTP/2.
+    pub async fn http2<S>(&self, stream: S, addr: SocketAddr) -> bool
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (peer, leave) = (Peer::new(Network::from(addr.ip())), Arc::default());
+        let stream = Inbound::new(stream, peer.clone());
+        let serving = Serving::new(self.clone());
+        serving.speak(stream, Caller { addr, peer, leave }).await
+    }
+}
+
+impl Serving {
+    fn new(server: Server) -> Self {
+        Self { server, common: Common::new(), computing: Computing::default() }
+    }
+
     /// A connection to its end. As small as can be: there are many, and what a
     /// future is made of stays within it.
     fn connection(
         self: &Arc<Self>,
         stream: TcpStream,
-        peer: SocketAddr,
-        origin: Instant,
-        leave: &Arc<Leave>,
+        caller: Caller,
     ) -> impl Future<Output = bool> + use<> {
         // Lists are written whole; waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
-        match &self.tls {
-            None => Either::Left(self.speak(stream, peer, origin, leave)),
+        match &self.server.tls {
+            None => {
+                let stream = Inbound::new(stream, caller.peer.clone());
+                Either::Left(self.speak(stream, caller))
+            }
             Some(tls) => {
-                let accept = TlsAcceptor::from(tls.value()).accept(stream);
-                let (server, leave) = (self.clone(), leave.clone());
-                let handshake = async move { server.handshake(accept, peer, origin, &leave).await };
-                Either::Right(Box::pin(handshake))
+                let (serving, config) = (self.clone(), tls.value());
+                let talk = async move { serving.secure(stream, config, caller).await };
+                Either::Right(Box::pin(talk))
             }
         }
     }
 
-    async fn handshake(
-        &self,
-        accept: tokio_rustls::Accept<TcpStream>,
-        peer: SocketAddr,
-        origin: Instant,
-        leave: &Arc<Leave>,
-    ) -> bool {
-        match tokio::time::timeout(HANDSHAKE_WITHIN, accept).await {
-            Ok(Ok(stream)) => self.speak(stream, peer, origin, leave).await,
-            Ok(Err(error)) => {
-                tracing::debug!(%peer, %error, "tls handshake failed");
-                false
-            }
-            Err(_) => false,
-        }
-    }
-
-    /// Serves a connection to its end. False when it never spoke HTTP/2.
-    pub async fn http2<S>(&self, stream: S, peer: SocketAddr) -> bool
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        self.speak(stream, peer, Instant::now(), &Arc::default()).await
-    }
-
-    fn speak<S>(
-        &self,
-        stream: S,
-        peer: SocketAddr,
-        origin: Instant,
-        leave: &Arc<Leave>,
-    ) -> impl Future<Output = bool> + use<S>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        let (services, told) = (self.services.clone(), leave.clone());
-        let handler = move |request| -> Answer<ServeBody> {
-            let (services, leave) = (services.clone(), told.clone());
-            Box::pin(services.call(request, peer, leave))
+    async fn secure(&self, stream: TcpStream, config: Arc<ServerConfig>, caller: Caller) -> bool {
+        let peer = caller.peer.clone();
+        let stream = Inbound::with_hello(stream, peer.clone());
+        let shake = peer.handshakes().shake(stream, config, &self.computing);
+        let leave = caller.leave.clone();
+        let shaken = tokio::select! {
+            shaken = tokio::time::timeout(HANDSHAKE_WITHIN, shake) => shaken,
+            () = std::future::poll_fn(|cx| leave.poll_asked(cx)) => return false,
         };
-        Connection::new(Inbound::new(stream), origin, leave.clone(), handler)
+        let mut stream = match shaken {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::debug!(peer = %caller.addr, %error, "tls handshake failed");
+                return false;
+            }
+            Err(_) => return false,
+        };
+        stream.get_mut().0.greeted();
+        let spoke = self.speak(stream, caller).await;
+        if !spoke {
+            peer.handshakes().failed();
+        }
+        spoke
+    }
+
+    fn speak<S>(&self, stream: S, caller: Caller) -> impl Future<Output = bool> + use<S>
+    where
+        S: AsyncRead + AsyncWrite + Metered + Unpin,
+    {
+        let (services, leave) = (self.server.services.clone(), caller.leave.clone());
+        let caller = Arc::new(caller);
+        let handler = move |request| -> Answer<ServeBody> {
+            Box::pin(services.clone().call(request, caller.clone()))
+        };
+        Connection::new(stream, self.common.clone(), leave, handler)
     }
 }
 
 impl Services {
-    async fn call(
-        self,
-        request: Request<Incoming>,
-        peer: SocketAddr,
-        leave: Arc<Leave>,
-    ) -> Response<ServeBody> {
+    async fn call(self, request: Request<Incoming>, caller: Arc<Caller>) -> Response<ServeBody> {
         if request.uri().path() == PATH && body::is_grpc(&request) {
-            let response = self.balancer.balance_load(request, peer, leave).await;
+            let leave = caller.leave.clone();
+            let response = self.balancer.balance_load(request, caller.addr, leave).await;
             return response.map(ServeBody::from);
         }
-        let mut others = self.others;
-        let request = request.map(tonic::body::Body::new);
-        match tower::Service::call(&mut others, request).await {
-            Ok(response) => response.map(ServeBody::Other),
-            Err(never) => match never {},
-        }
+        others::call(self.others, request, &caller.peer).await
     }
 }

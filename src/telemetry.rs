@@ -31,12 +31,16 @@ pub struct Counters {
     pub connections_failed: Counter,
     /// Connections closed at once because there are as many as there may be.
     pub connections_refused: Counter,
+    /// Connections told to go because others wanted their place.
+    pub connections_replaced: Counter,
     /// Times when no connection could be taken (descriptors exhausted).
     pub accept_errors: Counter,
     /// BalanceLoad streams that got their first list.
     pub streams: Counter,
     /// BalanceLoad streams refused before their first list.
     pub streams_refused: Counter,
+    /// BalanceLoad streams let go because their clients do not read.
+    pub streams_stalled: Counter,
     /// Lists sent, first ones included.
     pub lists_sent: Counter,
     /// Lists not sent because the client holds an equal one.
@@ -127,6 +131,11 @@ impl Counter {
     /// One more.
     pub fn increment(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many more.
+    pub fn add(&self, more: usize) {
+        self.0.fetch_add(u64::try_from(more).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// So many until now.

@@ -8,6 +8,9 @@
 #[path = "conversations/wire.rs"]
 mod wire;
 
+#[path = "conversations/unfinished.rs"]
+mod unfinished;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -571,16 +574,6 @@ async fn a_client_that_takes_nothing_for_a_minute_is_let_go() {
     tokio::time::sleep(Duration::from_secs(3_600)).await;
     balanced.put("hello c 10.0.0.3:3").await;
     assert_eq!(reading.servers().await.len(), 3);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_peer_that_never_speaks_is_let_go() {
-    let balanced = Balanced::start(WhenEmpty::Wait).await;
-    let (mut peer, serving) = balanced.connect_raw();
-    peer.write_all(b"PRI * HTTP/2.0").await.unwrap();
-    let began = tokio::time::Instant::now();
-    assert!(!serving.await.unwrap());
-    assert!(began.elapsed() <= Duration::from_secs(6));
 }
 
 #[tokio::test]

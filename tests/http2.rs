@@ -49,6 +49,7 @@ fn start(runtime: &tokio::runtime::Runtime) -> SocketAddr {
         tasks: TaskTracker::new(),
         drain: CancellationToken::new(),
         connections_max: 1_000,
+        connections_per_peer: 0,
     };
     runtime.spawn(server.run(listener));
     addr

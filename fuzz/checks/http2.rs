@@ -62,6 +62,7 @@ async fn speak(said: &[u8], pieces: usize) -> Vec<u8> {
         tasks: TaskTracker::new(),
         drain: CancellationToken::new(),
         connections_max: 1,
+        connections_per_peer: 0,
     };
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let (mut from, mut to) = tokio::io::split(ours);

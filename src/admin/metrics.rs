@@ -30,7 +30,7 @@ const KINDS: [ClientKind; 4] =
 /// How one of the totals is shown: name (without `_total`), help, which.
 type Total<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const TOTALS: [Total<Counters>; 16] = [
+const TOTALS: [Total<Counters>; 18] = [
     ("connections", "TCP connections taken on the gRPC port", |c| c.connections.total()),
     (
         "connections_failed",
@@ -42,10 +42,18 @@ const TOTALS: [Total<Counters>; 16] = [
         "Connections closed at once because there are as many as there may be",
         |c| c.connections_refused.total(),
     ),
+    (
+        "connections_replaced",
+        "Connections told to go because others wanted their place and there was no more room",
+        |c| c.connections_replaced.total(),
+    ),
     ("accept_errors", "Times when no connection could be taken", |c| c.accept_errors.total()),
     ("streams_opened", "BalanceLoad streams that got their first list", |c| c.streams.total()),
     ("streams_refused", "BalanceLoad streams refused before their first list", |c| {
         c.streams_refused.total()
+    }),
+    ("streams_stalled", "BalanceLoad streams let go because their clients do not read", |c| {
+        c.streams_stalled.total()
     }),
     ("lists_sent", "Server lists sent, first ones included", |c| c.lists_sent.total()),
     ("lists_suppressed", "Server lists not sent because the client holds an equal one", |c| {

@@ -1,6 +1,7 @@
 //! What the gRPC port serves besides lists: health and reflection.
 //!
-//! In: readiness. Out: routes, and the task that keeps health in step.
+//! In: readiness, whether there is reflection. Out: routes, and the task that
+//! keeps health in step.
 
 use std::future::Future;
 
@@ -9,22 +10,30 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 
 use crate::balancer;
+use crate::serve::MESSAGE_MAX;
 
 /// The routes, and what must run for as long as they are served.
 pub(super) fn routes(
     mut ready: watch::Receiver<bool>,
+    reflection: bool,
 ) -> (Routes, impl Future<Output = ()> + Send + 'static) {
     let (reporter, health) = tonic_health::server::health_reporter();
-    let mut routes = Routes::new(health);
-    let reflection = || {
+    let mut routes = Routes::new(health.max_decoding_message_size(MESSAGE_MAX));
+    let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(balancer::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    // Only descriptors that are not ours could fail; then there is none.
-    match (reflection().build_v1(), reflection().build_v1alpha()) {
-        (Ok(v1), Ok(v1alpha)) => routes = routes.add_service(v1).add_service(v1alpha),
-        (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "no server reflection"),
+    if reflection {
+        // Only descriptors that are not ours could fail; then there is none.
+        match (descriptors().build_v1(), descriptors().build_v1alpha()) {
+            (Ok(v1), Ok(v1alpha)) => {
+                routes = routes
+                    .add_service(v1.max_decoding_message_size(MESSAGE_MAX))
+                    .add_service(v1alpha.max_decoding_message_size(MESSAGE_MAX));
+            }
+            (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "no server reflection"),
+        }
     }
     let follow = async move {
         loop {

@@ -33,6 +33,11 @@ impl Messages {
         self.waiting.extend_from_slice(bytes);
     }
 
+    /// How much of it waits for the rest of a message.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// The next whole message, without its prefix.
     ///
     /// # Errors

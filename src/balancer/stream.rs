@@ -81,6 +81,8 @@ impl BalanceStream {
                 Ok(None) => {}
                 Err(status) => return Poll::Ready(status),
             }
+            // What waits for its rest counts against the windows.
+            self.requests.hold(self.messages.len(), cx);
             let Poll::Ready(frame) = Pin::new(&mut self.requests).poll_frame(cx) else {
                 self.unread = false;
                 return Poll::Pending;

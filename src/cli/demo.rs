@@ -199,6 +199,8 @@ fn config() -> Result<Config, AnyError> {
         balancer,
         rules: Rules::OFF,
         state_dir: None,
+        reflection: true,
+        connections_per_peer: 0,
         tls: None,
     })
 }

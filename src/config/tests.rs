@@ -37,6 +37,7 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(config.balancer.report_interval, Duration::from_secs(10));
     assert_eq!((config.dns_listen, config.advertise), (None, None));
     assert!(config.tls.is_none());
+    assert_eq!((config.reflection, config.connections_per_peer), (true, 0));
     assert_eq!(config.state_dir, None);
     let (keep, share, probe_unleased) = (Duration::from_secs(600), 50, Duration::ZERO);
     assert_eq!(config.rules, Rules { keep, share, probe_unleased });
@@ -110,6 +111,18 @@ fn each_problem_names_the_value_and_the_remedy() {
          mean services: give an IP address, which DNS then knows as grpclb.lookaside.internal",
     );
     check(&["--tls-key=x"], "--tls-cert and --tls-key need each other");
+}
+
+#[test]
+fn reflection_and_a_share_are_for_the_operator_to_decide() {
+    let config = validate(&["--reflection=off", "--connections-per-peer=100"]).unwrap();
+    assert_eq!((config.reflection, config.connections_per_peer), (false, 100));
+    let found = problems(&["--reflection=no", "--connections-per-peer=-1"]);
+    let expected = [
+        r#"--reflection: "no" is neither on nor off"#,
+        r#"--connections-per-peer: "-1" is no number, such as 1000, or 0 for any"#,
+    ];
+    assert_eq!(found, expected);
 }
 
 #[test]

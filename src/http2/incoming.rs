@@ -1,8 +1,8 @@
 //! A request's body, on its way from the connection to who reads it.
 //!
 //! In: DATA, as it comes. Out: the same as a [`Body`]. It holds what is not
-//! read yet, and that is bounded by the stream's window: reading is what lets
-//! the peer send more.
+//! read yet. That, and what its reader holds, is bounded by the windows: only
+//! when the reader is done with it may the peer send more.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,7 +14,11 @@ use http_body::{Body, Frame};
 
 /// The reader's end.
 #[derive(Debug)]
-pub(crate) struct Incoming(Arc<Inbox>);
+pub(crate) struct Incoming {
+    inbox: Arc<Inbox>,
+    /// What the reader has been given, and not let go.
+    held: usize,
+}
 
 /// The connection's end. Dropped before the end came, it breaks the body.
 #[derive(Debug)]
@@ -27,7 +31,7 @@ pub(crate) struct Broken;
 
 #[derive(Debug, Default)]
 struct Inbox {
-    /// Bytes read, and not yet told to the connection.
+    /// Bytes that nobody holds any more, and not yet told to the connection.
     released: AtomicU32,
     inner: Mutex<Inner>,
 }
@@ -45,7 +49,7 @@ struct Inner {
 /// A body whose data comes through the sender.
 pub(super) fn channel() -> (Sender, Incoming) {
     let inbox = Arc::new(Inbox::default());
-    (Sender(inbox.clone()), Incoming(inbox))
+    (Sender(inbox.clone()), Incoming { inbox, held: 0 })
 }
 
 impl Sender {
@@ -70,7 +74,7 @@ impl Sender {
         }
     }
 
-    /// How much has been read since this was asked last.
+    /// How much has been let go since this was asked last.
     pub(super) fn released(&self) -> u32 {
         self.0.released.swap(0, Ordering::Relaxed)
     }
@@ -87,6 +91,24 @@ impl Drop for Sender {
     }
 }
 
+impl Incoming {
+    /// The reader holds so much yet of what it was given: the rest lets the
+    /// peer send more.
+    pub(crate) fn hold(&mut self, bytes: usize, cx: &Context<'_>) {
+        let done = self.held.saturating_sub(bytes);
+        if done == 0 {
+            return;
+        }
+        self.held -= done;
+        self.inbox.release(done);
+        let mut inner = self.inbox.lock();
+        // The connection's own task looks anyway.
+        let connection = inner.connection.take_if(|connection| !connection.will_wake(cx.waker()));
+        drop(inner);
+        connection.into_iter().for_each(Waker::wake);
+    }
+}
+
 impl Body for Incoming {
     type Data = Bytes;
     type Error = Broken;
@@ -95,14 +117,11 @@ impl Body for Incoming {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let mut inner = self.0.lock();
+        let Self { inbox, held } = self.get_mut();
+        let mut inner = inbox.lock();
         if !inner.data.is_empty() {
             let data = std::mem::take(&mut inner.data).freeze();
-            let connection =
-                inner.connection.take_if(|connection| !connection.will_wake(cx.waker()));
-            drop(inner);
-            self.0.release(data.len());
-            connection.into_iter().for_each(Waker::wake);
+            *held += data.len();
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         match inner.end {
@@ -121,18 +140,22 @@ impl Body for Incoming {
     }
 
     fn is_end_stream(&self) -> bool {
-        let inner = self.0.lock();
+        let inner = self.inbox.lock();
         inner.data.is_empty() && matches!(inner.end, Some(Ok(())))
     }
 }
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inbox.lock();
         inner.unread = true;
         inner.reader = None;
-        let data = std::mem::take(&mut inner.data);
-        self.0.release(data.len());
+        let released = self.held + std::mem::take(&mut inner.data).len();
+        self.inbox.release(released);
+        // The peer may be waiting for a window that this opens.
+        let connection = inner.connection.take_if(|_| released > 0);
+        drop(inner);
+        connection.into_iter().for_each(Waker::wake);
     }
 }
 

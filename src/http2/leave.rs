@@ -1,11 +1,11 @@
 //! Asks a connection to end.
 //!
 //! In: word from anywhere. Out: a flag that the connection's task looks at,
-//! and is woken for.
+//! and is woken for; and whether it has a stream, for those who choose.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use futures_util::task::AtomicWaker;
 
@@ -13,6 +13,8 @@ use futures_util::task::AtomicWaker;
 #[derive(Debug, Default)]
 pub(crate) struct Leave {
     asked: AtomicBool,
+    /// The connection has a stream.
+    busy: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -31,6 +33,28 @@ impl Leave {
         self.asked.store(true, Ordering::Release);
         self.waker.wake();
     }
+
+    /// Whether it is on its way.
+    pub(crate) fn has_been_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the connection has a stream.
+    pub(crate) fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::Relaxed);
+    }
+
+    /// Whether the connection has no stream now.
+    pub(crate) fn is_alone(&self) -> bool {
+        !self.busy.load(Ordering::Relaxed)
+    }
+
+    /// Waits until somebody asks, for those who have no connection yet. Only
+    /// one may wait.
+    pub(crate) fn poll_asked(&self, cx: &Context<'_>) -> Poll<()> {
+        self.waker.register(cx.waker());
+        if self.asked.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+    }
 }
 
 impl Listener {
@@ -45,6 +69,11 @@ impl Listener {
             self.leave.waker.register(cx.waker());
         }
         self.leave.asked.load(Ordering::Acquire)
+    }
+
+    /// Tells those who choose whom to ask.
+    pub(super) fn set_alone(&self, alone: bool) {
+        self.leave.set_busy(!alone);
     }
 }
 

@@ -27,8 +27,12 @@ impl Pieces {
         debug_assert_eq!(count, 0, "advanced beyond the end");
     }
 
-    /// All of them, for tests.
-    #[cfg(test)]
+    /// The same bytes in one piece, shared with nobody.
+    pub(super) fn to_owned_pieces(&self) -> Self {
+        self.to_bytes().into()
+    }
+
+    /// All of them in one.
     pub(crate) fn to_bytes(&self) -> Bytes {
         self.slices(0, self.len()).collect::<Vec<_>>().concat().into()
     }
@@ -61,6 +65,12 @@ impl Pieces {
 impl From<[Bytes; 3]> for Pieces {
     fn from(pieces: [Bytes; 3]) -> Self {
         Self(pieces)
+    }
+}
+
+impl From<Bytes> for Pieces {
+    fn from(piece: Bytes) -> Self {
+        Self([piece, Bytes::new(), Bytes::new()])
     }
 }
 

@@ -111,6 +111,11 @@ impl<T> Stream<T> {
     pub(super) fn has_unread(&self) -> bool {
         self.unread > 0
     }
+
+    /// How much of it.
+    pub(super) fn unread(&self) -> usize {
+        self.unread as usize
+    }
 }
 
 impl<T> Protocol<T> {
@@ -208,6 +213,11 @@ impl<T> Protocol<T> {
         if !std::mem::replace(&mut self.leaving, true) || reason != Reason::NoError {
             frame::put_goaway(&mut self.out, self.last, reason);
         }
+    }
+
+    /// How much has come of a header block that goes on.
+    pub(super) fn block_len(&self) -> usize {
+        self.block.as_ref().map_or(0, |block| block.bytes.capacity())
     }
 
     pub(super) fn ping(&mut self) {

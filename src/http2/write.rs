@@ -12,6 +12,7 @@ use tokio::io::{AsyncWrite, ReadBuf};
 
 use super::frame::{Head, kind};
 use super::protocol::Protocol;
+use super::timer::Second;
 use super::{Connection, Exchange, Pieces};
 
 /// A frame that is written in part.
@@ -21,6 +22,8 @@ pub(super) struct Leftover {
     /// How much of the head is written.
     begun: usize,
     data: Pieces,
+    /// Its stream has ended, so that it holds no list, only its own bytes.
+    alone: bool,
 }
 
 /// A frame that may be written now.
@@ -55,6 +58,7 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
             return Ok(false);
         }
         let mut any = false;
+        self.detach_leftover();
         loop {
             let plan = Plan::new(&self.protocol);
             let mut slices = [IoSlice::new(&[]); SLICES];
@@ -77,6 +81,9 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
                 pending.slices(frame.from, frame.length).for_each(&mut add);
             }
             if count == 0 {
+                // What waited may have gone with its stream or its window: then
+                // the others, which waited for it, are to be asked again.
+                any |= std::mem::replace(&mut self.blocked, Second::NEVER) != Second::NEVER;
                 break;
             }
             match poll_write(Pin::new(&mut self.io), cx, &slices[..count]) {
@@ -84,11 +91,12 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
                 Poll::Ready(Ok(written)) => self.commit(&plan, written),
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => {
-                    self.blocked = true;
+                    let now = self.share.now();
+                    self.blocked.note(true, || now);
                     return Ok(any);
                 }
             }
-            (self.blocked, self.flushed, any) = (false, false, true);
+            (self.blocked, self.flushed, any) = (Second::NEVER, false, true);
         }
         if !self.flushed {
             self.flushed = match Pin::new(&mut self.io).poll_flush(cx) {
@@ -102,6 +110,16 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
     /// Whether nothing waits to be written.
     pub(super) fn is_written(&self) -> bool {
         self.protocol.out.is_empty() && self.leftover.is_none() && self.flushed
+    }
+
+    /// Copies the rest of a frame whose stream is gone: nobody else knows that
+    /// it holds a list, and it may lie here for long.
+    fn detach_leftover(&mut self) {
+        let Some(left) = &mut self.leftover else { return };
+        let id = Head::read(&left.head).map_or(0, |head| head.stream);
+        if !left.alone && !self.protocol.streams.iter().any(|stream| stream.id == id) {
+            (left.data, left.alone) = (left.data.to_owned_pieces(), true);
+        }
     }
 
     /// So many bytes of what was planned are written.
@@ -137,7 +155,8 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
             let pending = &mut stream.of.pending;
             if begun + said < Head::SIZE + frame.length {
                 let data = pending.part(said, frame.length - said);
-                self.leftover = Some(Box::new(Leftover { head: frame.head, begun, data }));
+                self.leftover =
+                    Some(Box::new(Leftover { head: frame.head, begun, data, alone: false }));
             }
             pending.advance(frame.length);
             if pending.is_empty() {

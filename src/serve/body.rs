@@ -7,11 +7,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Method, Request, header};
+use http::{HeaderMap, Method, Request, header};
 use http_body::Body;
 
 use crate::balancer::BalanceStream;
-use crate::http2::{Outgoing, Part, Pieces};
+use crate::http2::{Outgoing, Part};
+
+use super::peers::LongCall;
 
 /// What a response holds.
 pub(super) enum ServeBody {
@@ -19,8 +21,10 @@ pub(super) enum ServeBody {
     Nothing,
     /// A stream of lists.
     Lists(BalanceStream),
-    /// Another service's answer.
-    Other(tonic::body::Body),
+    /// Another service's answer: all of it, and what is said behind it.
+    Whole(Bytes, Option<HeaderMap>),
+    /// Another service's answer that goes on.
+    Other(tonic::body::Body, #[expect(dead_code, reason = "counted until it is dropped")] LongCall),
 }
 
 /// Whether a request can be a gRPC call at all.
@@ -47,11 +51,19 @@ impl Outgoing for ServeBody {
         let body = match self {
             Self::Nothing => return Poll::Ready(None),
             Self::Lists(stream) => return stream.poll_part(cx, room),
-            Self::Other(body) => body,
+            Self::Whole(data, trailers) if data.is_empty() => {
+                return Poll::Ready(trailers.take().map(Part::Trailers));
+            }
+            _ if !room => return Poll::Pending,
+            Self::Whole(data, _) => {
+                let data = std::mem::take(data);
+                return Poll::Ready(Some(Part::Data(data.into())));
+            }
+            Self::Other(body, _) => body,
         };
         let Some(frame) = ready!(Pin::new(body).poll_frame(cx)) else { return Poll::Ready(None) };
         Poll::Ready(Some(match frame.map(|frame| frame.into_data()) {
-            Ok(Ok(data)) => Part::Data(Pieces::from([data, Bytes::new(), Bytes::new()])),
+            Ok(Ok(data)) => Part::Data(data.into()),
             Ok(Err(frame)) => frame.into_trailers().map_or(Part::Broken, Part::Trailers),
             Err(_) => Part::Broken,
         }))
@@ -61,7 +73,8 @@ impl Outgoing for ServeBody {
         match self {
             Self::Nothing => true,
             Self::Lists(_) => false,
-            Self::Other(body) => body.is_end_stream(),
+            Self::Whole(data, trailers) => data.is_empty() && trailers.is_none(),
+            Self::Other(body, _) => body.is_end_stream(),
         }
     }
 }

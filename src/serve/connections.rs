@@ -5,28 +5,47 @@
 //! one after the other. Nobody waits for anybody here but the one who sends
 //! them away.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use smallvec::SmallVec;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::http2::Leave;
 use crate::telemetry::Counters;
 
 use super::limits;
+use super::peers::{Network, Peer};
 
 /// All that are open.
 pub(super) struct Connections {
-    max: u64,
+    max: usize,
+    /// How many a network may have; zero: as many as there is room for.
+    per_peer: usize,
     counters: Arc<Counters>,
     inner: Mutex<Inner>,
 }
 
 #[derive(Default)]
 struct Inner {
-    open: HashMap<u64, Arc<Leave>>,
+    /// The oldest first.
+    open: BTreeMap<u64, Arc<Leave>>,
     next: u64,
+    /// Where the search for one without a stream goes on.
+    at: u64,
+    peers: HashMap<Network, Has>,
+    /// At so many, those that have nothing are forgotten.
+    forget_at: usize,
+    /// The network with the most, and until when it is taken for that.
+    most: Option<(Network, Instant)>,
+}
+
+/// What a network has.
+struct Has {
+    peer: Arc<Peer>,
+    open: SmallVec<[u64; 1]>,
 }
 
 /// One of them, from its acceptance to the end of its task.
@@ -34,28 +53,53 @@ pub(super) struct Admitted {
     all: Arc<Connections>,
     id: u64,
     pub(super) leave: Arc<Leave>,
+    pub(super) peer: Arc<Peer>,
 }
 
 /// So often some are sent away.
 const TICK: Duration = Duration::from_millis(10);
+/// One in so many may be on its way out while another has taken its place, and
+/// no more than this: they use descriptors that are reserved.
+const LEAVING_SHARE: usize = 16;
+const LEAVING_MAX: usize = 64;
+/// So many are looked at for one that has no stream.
+const LOOKED_AT: usize = 256;
+/// So long a network counts as the one with the most.
+const MOST_FOR: Duration = Duration::from_millis(100);
+/// Fewer networks than this are not worth the search for those to forget.
+const FORGET_AT: usize = 1_024;
 
 impl Connections {
-    pub(super) fn new(max: u64, counters: Arc<Counters>) -> Arc<Self> {
-        Arc::new(Self { max, counters, inner: Mutex::default() })
+    pub(super) fn new(max: u64, per_peer: u64, counters: Arc<Counters>) -> Arc<Self> {
+        let bound = |number| usize::try_from(number).unwrap_or(usize::MAX);
+        let (max, per_peer) = (bound(max), bound(per_peer));
+        Arc::new(Self { max, per_peer, counters, inner: Mutex::default() })
     }
 
-    /// Takes one more in, if there is room.
-    pub(super) fn admit(self: &Arc<Self>) -> Option<Admitted> {
-        if self.counters.connections_open.now() >= self.max {
+    /// Takes one more in, if there is room, or if there is one to take the
+    /// place of.
+    pub(super) fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Admitted> {
+        let network = Network::from(ip);
+        let mut inner = self.lock();
+        let own = inner.peers.get(&network).map_or(0, |has| has.open.len());
+        if self.per_peer > 0 && own >= self.per_peer {
             return None;
+        }
+        if inner.open.len() >= self.max {
+            if inner.open.len() >= self.max.saturating_add(self.leaving_max()) {
+                return None;
+            }
+            let leaves = inner.alone().or_else(|| inner.of_the_most(own))?;
+            leaves.ask();
+            self.counters.connections_replaced.increment();
         }
         self.counters.connections_open.increment();
         let leave = Arc::new(Leave::default());
-        let mut inner = self.lock();
         let id = inner.next;
         inner.next += 1;
         inner.open.insert(id, leave.clone());
-        Some(Admitted { all: self.clone(), id, leave })
+        let peer = inner.enter(network, id);
+        Some(Admitted { all: self.clone(), id, leave, peer })
     }
 
     /// Tells all to go, spread over some time: others must take them in.
@@ -71,14 +115,145 @@ impl Connections {
         }
     }
 
+    fn leaving_max(&self) -> usize {
+        (self.max / LEAVING_SHARE).clamp(1, LEAVING_MAX)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl Inner {
+    /// One that has no stream, the oldest first. A client that has just come
+    /// opens its stream long before all others have been looked at.
+    fn alone(&mut self) -> Option<Arc<Leave>> {
+        let from = self.at;
+        let all = self.open.range(from..).chain(self.open.range(..from));
+        for (id, leave) in all.take(LOOKED_AT) {
+            self.at = id + 1;
+            if leave.is_alone() && !leave.has_been_asked() {
+                return Some(leave.clone());
+            }
+        }
+        None
+    }
+
+    /// The newest of the network that has the most, if it has more than the one
+    /// that wants its place, and would have then.
+    fn of_the_most(&mut self, own: usize) -> Option<Arc<Leave>> {
+        let now = Instant::now();
+        let known = self.most.filter(|(_, until)| now < *until).map(|(network, _)| network);
+        let most = known.or_else(|| {
+            let most = self.peers.iter().max_by_key(|(_, has)| has.open.len());
+            most.map(|(network, _)| *network)
+        })?;
+        if known.is_none() {
+            self.most = Some((most, now + MOST_FOR));
+        }
+        let has = self.peers.get(&most)?;
+        if has.open.len() <= own + 1 {
+            return None;
+        }
+        let leaves = has.open.iter().rev().filter_map(|id| self.open.get(id));
+        leaves.take(LEAVING_MAX + 1).find(|leave| !leave.has_been_asked()).cloned()
+    }
+
+    fn enter(&mut self, network: Network, id: u64) -> Arc<Peer> {
+        if self.peers.len() >= self.forget_at.max(FORGET_AT) {
+            self.peers.retain(|_, has| !has.open.is_empty() || !has.peer.is_fresh());
+            self.forget_at = self.peers.len() * 2;
+        }
+        let new = || Has { peer: Peer::new(network), open: SmallVec::new() };
+        let has = self.peers.entry(network).or_insert_with(new);
+        has.open.push(id);
+        has.peer.clone()
+    }
+
+    fn leave(&mut self, network: Network, id: u64) {
+        self.open.remove(&id);
+        let Some(has) = self.peers.get_mut(&network) else { return };
+        has.open.retain(|open| *open != id);
+        if has.open.is_empty() && has.peer.is_fresh() {
+            self.peers.remove(&network);
+        }
+    }
+}
+
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.all.lock().open.remove(&self.id);
+        self.all.lock().leave(self.peer.network, self.id);
         self.all.counters.connections_open.decrement();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(last: u8) -> IpAddr {
+        [127, 0, 0, last].into()
+    }
+
+    /// Those of an address that were told to go.
+    fn asked(all: &[Admitted]) -> Vec<usize> {
+        let asked = |(at, one): (usize, &Admitted)| one.leave.has_been_asked().then_some(at);
+        all.iter().enumerate().filter_map(asked).collect()
+    }
+
+    fn full(peers: &[u8], with_streams: bool) -> (Arc<Connections>, Vec<Admitted>) {
+        let connections = Connections::new(peers.len() as u64, 0, Arc::default());
+        let open: Vec<_> = peers.iter().map(|n| connections.admit(ip(*n)).unwrap()).collect();
+        open.iter().for_each(|one| one.leave.set_busy(with_streams));
+        (connections, open)
+    }
+
+    #[tokio::test]
+    async fn those_without_a_stream_go_first_and_the_oldest_before_all() {
+        let (connections, open) = full(&[1; 48], false);
+        open[0].leave.set_busy(true);
+        let newcomers: Vec<_> = (0..3).map(|_| connections.admit(ip(1)).unwrap()).collect();
+        assert_eq!(asked(&open), [1, 2, 3]);
+        assert!(asked(&newcomers).is_empty());
+        assert_eq!(connections.counters.connections_replaced.total(), 3);
+    }
+
+    #[tokio::test]
+    async fn where_all_have_streams_the_network_with_the_most_makes_room() {
+        let (connections, open) = full(&[1, 1, 1, 1, 2], true);
+        let newcomer = connections.admit(ip(3)).unwrap();
+        newcomer.leave.set_busy(true);
+        assert_eq!(asked(&open), [3]);
+        // Not for its own, and only so many at a time.
+        assert!(connections.admit(ip(1)).is_none() && connections.admit(ip(4)).is_none());
+        drop((open, newcomer));
+        assert!(connections.lock().peers.is_empty());
+        assert_eq!(connections.counters.connections_open.now(), 0);
+    }
+
+    #[tokio::test]
+    async fn equals_do_not_take_each_others_place() {
+        let (connections, open) = full(&[1, 1, 2, 2], true);
+        assert!(connections.admit(ip(1)).is_none());
+        // Two and none is more than one and one.
+        assert!(connections.admit(ip(3)).is_some());
+        assert_eq!(asked(&open).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn only_so_many_are_on_their_way_out_at_a_time() {
+        let (connections, _open) = full(&[1; 160], false);
+        let newcomers: Vec<_> = (0..100).filter_map(|_| connections.admit(ip(2))).collect();
+        assert_eq!(newcomers.len(), 10);
+    }
+
+    #[tokio::test]
+    async fn a_share_bounds_each_network_alone() {
+        let connections = Connections::new(100, 2, Arc::default());
+        let open: Vec<_> = (0..4).filter_map(|_| connections.admit(ip(1))).collect();
+        assert_eq!(open.len(), 2);
+        assert!(connections.admit(ip(2)).is_some());
+        drop(open);
+        assert!(connections.admit(ip(1)).is_some());
     }
 }

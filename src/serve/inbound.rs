@@ -1,42 +1,70 @@
 //! Listens to how much a peer says.
 //!
-//! In: a connection's bytes. Out: the same bytes, but never more of them than
-//! a client can mean. What they say is HTTP/2's to judge.
+//! In: a connection's bytes, and what they cost. Out: the same bytes, but never
+//! more of them than a client can mean. What they say is HTTP/2's to judge.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
+use tokio_rustls::server::TlsStream;
+
+use crate::http2::Metered;
+
+use super::peers::{Peer, worth};
 
 /// A connection that is listened to.
 pub(super) struct Inbound<S> {
     inner: S,
-    /// Bytes that may be read now; below zero, read in advance.
-    budget: i64,
+    peer: Arc<Peer>,
+    /// What may be read now, in bytes; below zero, read in advance.
+    own: i64,
     filled: Instant,
-    /// While the budget is spent.
+    /// While that is spent.
     pause: Option<Pin<Box<Sleep>>>,
 }
 
-/// A client sends a report of some 50 bytes every few seconds, and 60 bytes of
-/// window updates and pings for each list it gets. This is a hundred times
-/// that; of the smallest frames there are, it costs some hundredths of a core.
-const BYTES_PER_SECOND: i64 = 64 * 1024;
-/// What may come at once: the largest message there is, four times.
-const BURST: i64 = 256 * 1024;
+/// A client sends a report of some 50 bytes every few seconds, and for each
+/// list it gets three frames or some more. What a connection says beyond this
+/// is taken from what its network has for all of its connections.
+const OWN_PER_SECOND: i64 = 16 * 1024;
+/// What may come at once.
+const OWN_BURST: i64 = 16 * 1024;
+/// The same of a connection that is new: a client's first words, four times.
+const OWN_FRESH: i64 = 4 * 1024;
+/// The same before a TLS handshake is done: certificates are long.
+const OWN_HELLO: i64 = 16 * 1024;
+/// What a read costs beyond its bytes: a peer that sends each in a packet of
+/// its own makes as many reads.
+const READ_COST: i64 = 64;
+/// So much is taken of what is shared.
+const SIP: i64 = 2 * 1024;
+/// A pause is no shorter: what has come meanwhile is read at once.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
 
 impl<S> Inbound<S> {
-    pub(super) fn new(inner: S) -> Self {
-        Self { inner, budget: BURST, filled: Instant::now(), pause: None }
+    pub(super) fn new(inner: S, peer: Arc<Peer>) -> Self {
+        Self { inner, peer, own: OWN_FRESH, filled: Instant::now(), pause: None }
+    }
+
+    /// One that begins with a TLS handshake.
+    pub(super) fn with_hello(inner: S, peer: Arc<Peer>) -> Self {
+        Self { own: OWN_HELLO, ..Self::new(inner, peer) }
+    }
+
+    /// Its handshake is done.
+    pub(super) fn greeted(&mut self) {
+        self.own = self.own.min(OWN_FRESH);
     }
 
     /// Ready when something may be read.
-    fn poll_budget(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_own(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if self.budget > 0 {
+            if self.own > 0 {
                 return Poll::Ready(());
             }
             if let Some(pause) = &mut self.pause {
@@ -44,25 +72,33 @@ impl<S> Inbound<S> {
                 self.pause = None;
             }
             let now = Instant::now();
-            let due = refill(now.duration_since(self.filled));
+            let due = worth(now.duration_since(self.filled), OWN_PER_SECOND);
             if due > 0 {
-                self.budget = (self.budget + due).min(BURST);
+                self.own = self.own.saturating_add(due).min(OWN_BURST);
                 self.filled = now;
             }
-            if self.budget > 0 {
-                return Poll::Ready(());
+            if self.own <= 0 {
+                self.own += self.peer.take(SIP - self.own);
             }
-            let missing = u64::try_from(1 - self.budget).unwrap_or(1);
-            let rate = u64::try_from(BYTES_PER_SECOND).unwrap_or(1);
-            self.pause = Some(Box::pin(sleep(Duration::from_millis(missing * 1000 / rate + 1))));
+            if self.own <= 0 {
+                let millis = u64::try_from((1 - self.own) * 1000 / OWN_PER_SECOND + 1);
+                let pause = Duration::from_millis(millis.unwrap_or(1)).max(PAUSE_MIN);
+                self.pause = Some(Box::pin(sleep(pause)));
+            }
         }
     }
 }
 
-/// What a time is worth, in bytes.
-fn refill(time: Duration) -> i64 {
-    let millis = i64::try_from(time.as_millis()).unwrap_or(i64::MAX / BYTES_PER_SECOND);
-    millis.saturating_mul(BYTES_PER_SECOND) / 1000
+impl<S> Metered for Inbound<S> {
+    fn charge(&mut self, cost: usize) {
+        self.own -= i64::try_from(cost).unwrap_or(i64::MAX);
+    }
+}
+
+impl<S> Metered for TlsStream<Inbound<S>> {
+    fn charge(&mut self, cost: usize) {
+        self.get_mut().0.charge(cost);
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Inbound<S> {
@@ -72,11 +108,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Inbound<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(this.poll_budget(cx));
+        ready!(this.poll_own(cx));
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
-        let read = buffer.filled().len() - before;
-        this.budget -= i64::try_from(read).unwrap_or(BURST);
+        let read = i64::try_from(buffer.filled().len() - before);
+        this.own -= read.unwrap_or(OWN_BURST) + READ_COST;
         Poll::Ready(Ok(()))
     }
 }
@@ -113,36 +149,132 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Inbound<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_flood_is_read_no_faster_than_the_budget_lets_it() {
-        let (mut peer, ours) = tokio::io::duplex(64 * 1024);
-        let mut inbound = Inbound::new(ours);
-        let flood = tokio::spawn(async move {
-            let junk = vec![0; 1024 * 1024];
-            let _ = peer.write_all(&junk).await;
-        });
+    /// A peer that always has something to say, so much at a time.
+    struct Endless {
+        piece: usize,
+        reads: u64,
+    }
+
+    impl AsyncRead for Endless {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            self.reads += 1;
+            buffer.put_slice(&vec![0; self.piece.min(buffer.remaining())]);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn peer(last: u8) -> Arc<Peer> {
+        Peer::new(IpAddr::from([127, 0, 0, last]).into())
+    }
+
+    /// How often connections of one peer are read within that time, if each
+    /// has always something to say, and it costs that much more.
+    async fn reads(peer: &Arc<Peer>, connections: usize, piece: usize, secs: u64) -> u64 {
         let began = Instant::now();
-        let mut read = vec![0; 1024 * 1024];
-        inbound.read_exact(&mut read).await.unwrap();
-        flood.await.unwrap();
-        // A quarter of it is free; the rest takes its twelve seconds.
-        assert!(began.elapsed() >= Duration::from_secs(10), "{:?}", began.elapsed());
-        assert!(began.elapsed() <= Duration::from_secs(14), "{:?}", began.elapsed());
+        let mut all: Vec<_> = (0..connections)
+            .map(|_| Inbound::new(Endless { piece, reads: 0 }, peer.clone()))
+            .collect();
+        let mut buffer = [0; 4096];
+        while began.elapsed() < Duration::from_secs(secs) {
+            std::future::poll_fn(|cx| {
+                for inbound in &mut all {
+                    let mut buffer = ReadBuf::new(&mut buffer);
+                    while Pin::new(&mut *inbound).poll_read(cx, &mut buffer).is_ready() {
+                        buffer.clear();
+                    }
+                }
+                Poll::Ready(())
+            })
+            .await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        all.iter().map(|inbound| inbound.inner.reads).sum()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_is_read_no_faster_than_its_peer_may_say_it() {
+        // In large pieces: what is there at first, and then 80 KiB a second.
+        let large = reads(&peer(1), 1, 4096, 10).await * 4096 / 1024;
+        assert!((900..=1_150).contains(&large), "{large} KiB in 10 s");
+        // Byte by byte it is no more work, so that it is far less that is read.
+        let bytes = reads(&peer(1), 1, 1, 10).await;
+        assert!((10_000..=18_000).contains(&bytes), "{bytes} reads in 10 s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_connections_of_a_peer_have_a_little_each_and_the_rest_together() {
+        let one = reads(&peer(1), 1, 1, 10).await;
+        let hundred = reads(&peer(1), 100, 1, 10).await;
+        // A hundred times its own, and once the rest.
+        let own = 10 * u64::try_from(OWN_PER_SECOND / READ_COST).unwrap();
+        assert!(hundred < one + 102 * own, "{one} {hundred}");
+        // Others have as much as ever.
+        assert_eq!(reads(&peer(2), 1, 1, 10).await, one);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_connect_again_and_again_have_no_more_than_who_stays() {
+        let peer = peer(1);
+        peer.take(i64::MAX);
+        let mut buffer = [0; 4096];
+        let mut read = 0;
+        for _ in 0..100 {
+            let mut inbound = Inbound::new(Endless { piece: 100, reads: 0 }, peer.clone());
+            std::future::poll_fn(|cx| {
+                let mut buffer = ReadBuf::new(&mut buffer);
+                while Pin::new(&mut inbound).poll_read(cx, &mut buffer).is_ready() {
+                    read += buffer.filled().len();
+                    buffer.clear();
+                }
+                Poll::Ready(())
+            })
+            .await;
+        }
+        // Enough for a client's first words, four times.
+        assert!((200_000..=410_000).contains(&read), "{read} bytes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_it_costs_to_answer_counts_like_bytes() {
+        let peer = peer(1);
+        peer.take(i64::MAX);
+        let (mut theirs, ours) = tokio::io::duplex(64 * 1024);
+        let mut inbound = Inbound::new(ours, peer);
+        theirs.write_all(&[0; 8]).await.unwrap();
+        inbound.read_exact(&mut [0; 1]).await.unwrap();
+        inbound.charge(usize::try_from(OWN_PER_SECOND).unwrap());
+        let began = Instant::now();
+        inbound.read_exact(&mut [0; 1]).await.unwrap();
+        let waited = began.elapsed();
+        assert!((Duration::from_millis(700)..Duration::from_millis(1_100)).contains(&waited));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_a_client_says_is_never_delayed() {
-        let (mut peer, ours) = tokio::io::duplex(64 * 1024);
-        let mut inbound = Inbound::new(ours);
-        let began = Instant::now();
+        let peer = peer(1);
+        // Whatever others behind its address say.
+        peer.take(i64::MAX);
+        let (mut theirs, ours) = tokio::io::duplex(64 * 1024);
+        let mut inbound = Inbound::new(ours, peer);
         for _ in 0..1_000 {
-            peer.write_all(&[0; 60]).await.unwrap();
+            let began = Instant::now();
+            theirs.write_all(&[0; 60]).await.unwrap();
             inbound.read_exact(&mut [0; 60]).await.unwrap();
+            // A window update, a ping and its answer.
+            inbound.charge(3 * 32);
+            assert!(began.elapsed() < Duration::from_millis(5), "{:?}", began.elapsed());
+            // As often as lists change for a service that is never at rest.
+            tokio::time::advance(Duration::from_millis(50)).await;
         }
-        assert!(began.elapsed() < Duration::from_millis(5), "{:?}", began.elapsed());
     }
 }

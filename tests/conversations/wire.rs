@@ -128,11 +128,22 @@ impl Balanced {
     }
 
     async fn connect_with_window(&self, window: u32, user_agent: &str) -> Stream {
+        let mut client = self.caller(window).await;
+        Self::call(&mut client, PATH, user_agent)
+    }
+
+    /// A connection for any calls.
+    pub async fn caller(&self, window: u32) -> client::SendRequest<Bytes> {
         let (ours, _serving) = self.connect_raw();
-        let (mut client, connection) =
+        let (client, connection) =
             client::Builder::new().initial_window_size(window).handshake(ours).await.unwrap();
         tokio::spawn(connection);
-        let request = Request::post(format!("http://balancer{PATH}"))
+        client
+    }
+
+    /// Begins a call on a connection.
+    pub fn call(client: &mut client::SendRequest<Bytes>, path: &str, user_agent: &str) -> Stream {
+        let request = Request::post(format!("http://balancer{path}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .header("user-agent", user_agent)
@@ -147,7 +158,8 @@ impl Balanced {
     /// tells at its end whether HTTP/2 was spoken.
     pub fn connect_raw(&self) -> (DuplexStream, JoinHandle<bool>) {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
-        let services = Services { balancer: self.balancer.clone(), others: Routes::default() };
+        let (_, health) = tonic_health::server::health_reporter();
+        let services = Services { balancer: self.balancer.clone(), others: Routes::new(health) };
         let server = Server {
             services,
             tls: None,
@@ -155,6 +167,7 @@ impl Balanced {
             tasks: TaskTracker::new(),
             drain: CancellationToken::new(),
             connections_max: 1_000,
+            connections_per_peer: 0,
         };
         let peer: SocketAddr = "192.0.2.1:1234".parse().unwrap();
         (ours, tokio::spawn(async move { server.http2(theirs, peer).await }))
@@ -265,13 +278,34 @@ impl Stream {
         (code, text("grpc-message").unwrap_or_default().replace("%20", " ").replace("%22", "\""))
     }
 
-    async fn maybe_next(&mut self) -> Option<Kind> {
+    /// That the server resets it; why.
+    pub async fn reset(&mut self) -> Option<h2::Reason> {
+        let body = self.body.as_mut().expect("there was an answer");
+        loop {
+            match body.data().await? {
+                Ok(data) => drop(body.flow_control().release_capacity(data.len())),
+                Err(error) => return error.reason(),
+            }
+        }
+    }
+
+    /// Its answer's length, which goes on.
+    pub async fn answer(&mut self) -> usize {
+        self.begin().await;
+        self.body.as_mut().unwrap().data().await.unwrap().unwrap().len()
+    }
+
+    async fn begin(&mut self) {
         if let Some(response) = self.response.take() {
             let (head, body) = response.await.unwrap().into_parts();
             assert_eq!(head.status, 200);
             self.head = head.headers;
             self.body = Some(body);
         }
+    }
+
+    async fn maybe_next(&mut self) -> Option<Kind> {
+        self.begin().await;
         loop {
             if let Some(message) = self.whole() {
                 return Some(message);

@@ -104,6 +104,7 @@ pub async fn run(
         tasks: tasks.clone(),
         drain: CancellationToken::new(),
         connections_max: 1_000,
+        connections_per_peer: 0,
     });
     handle.0.replace(Some(Inside { inputs, balancer, tasks: tasks.clone() }));
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;

@@ -1,0 +1,139 @@
+//! Reads what the peer says, a little at a time.
+//!
+//! In: a connection's bytes. Out: requests for the handler, DATA for its
+//! reader, and what each of them costs. It takes in so little in one turn that
+//! no other connection waits for it.
+
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::Request;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::frame::{FRAME_MAX, Head, Reason};
+use super::protocol::Event;
+use super::timer::Second;
+use super::{Answer, Connection, Exchange, Incoming, Metered, Outgoing, Over, Pieces, Reply};
+use super::{Stage, incoming};
+
+/// So much is read at a time. What clients say is far less.
+const READ: usize = 4 * 1024;
+/// So many requests are begun at a time: each costs as much as a hundred other
+/// frames.
+const REQUESTS: usize = 8;
+/// A peer that lets so many answers wait is not listened to until it reads.
+const OUT_MAX: usize = 16 * 1024;
+/// What a frame costs beyond its bytes: to understand and to answer it.
+const FRAME_COST: usize = 32;
+/// The same of a request.
+const REQUEST_COST: usize = 256;
+
+impl<S, H, B> Connection<S, H, B>
+where
+    S: AsyncRead + AsyncWrite + Metered + Unpin,
+    H: Fn(Request<Incoming>) -> Answer<B> + Unpin,
+    B: Outgoing,
+{
+    /// Reads what there is; true when there was something.
+    pub(super) fn poll_hear(&mut self, cx: &mut Context<'_>) -> Result<bool, Over> {
+        let waiting = self.protocol.out.len() - self.written;
+        if self.stage == Stage::Closing || waiting >= OUT_MAX {
+            return Ok(false);
+        }
+        let mut space = [const { MaybeUninit::uninit() }; READ];
+        let mut buffer = ReadBuf::uninit(&mut space);
+        if !self.more {
+            match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return Err(Over),
+            }
+            (self.heard, self.pinged) = (self.share.now(), Second::NEVER);
+        }
+        if let Err(reason) = self.take_in(buffer.filled(), cx) {
+            if !self.preface.is_empty() {
+                return Err(Over);
+            }
+            self.close(reason);
+        }
+        Ok(true)
+    }
+
+    fn take_in(&mut self, mut bytes: &[u8], cx: &mut Context<'_>) -> Result<(), Reason> {
+        if !self.preface.is_empty() {
+            let (said, rest) = bytes.split_at(bytes.len().min(self.preface.len()));
+            self.preface = self.preface.strip_prefix(said).ok_or(Reason::Protocol)?;
+            bytes = rest;
+            if self.preface.is_empty() && self.stage == Stage::Open {
+                let due = self.due();
+                self.timer.as_mut().reset(due);
+            }
+        }
+        let mut rest = std::mem::take(&mut self.rest);
+        if rest.is_empty() {
+            let used = self.frames(bytes, cx)?;
+            rest.extend_from_slice(&bytes[used..]);
+        } else {
+            rest.extend_from_slice(bytes);
+            let used = self.frames(&rest, cx)?;
+            rest.drain(..used);
+        }
+        // No memory is held while there is nothing, as in an idle connection.
+        if !rest.is_empty() {
+            self.rest = rest;
+        }
+        Ok(())
+    }
+
+    /// Takes in the whole frames at the beginning, until it is the turn of
+    /// others, and says how long they are.
+    fn frames(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<usize, Reason> {
+        let (mut used, mut requests, mut cost) = (0, 0, 0);
+        self.more = false;
+        while let Some(head) = Head::read(&bytes[used..]) {
+            if head.length > FRAME_MAX {
+                return Err(Reason::FrameSize);
+            }
+            let start = used + Head::SIZE;
+            let Some(payload) = bytes.get(start..start + head.length) else { break };
+            if requests == REQUESTS {
+                self.more = true;
+                break;
+            }
+            used = start + head.length;
+            cost += FRAME_COST;
+            self.torn = Second::NEVER;
+            match self.protocol.receive(head, payload)? {
+                Event::Nothing | Event::Pong => {}
+                Event::Request(request, opening) => {
+                    let (sender, incoming) = incoming::channel();
+                    if opening.end {
+                        sender.push(&[], true, cx);
+                    }
+                    let reply = Reply::Awaited((self.handler)(request.map(|()| incoming)));
+                    self.protocol.open(opening, Exchange::new(sender, reply));
+                    (requests, cost) = (requests + 1, cost + REQUEST_COST);
+                }
+                Event::Data(at, data) => self.exchange(at).hear(data, false, cx),
+                Event::End(at, data) => self.exchange(at).hear(data, true, cx),
+            }
+        }
+        self.io.charge(cost);
+        Ok(used)
+    }
+}
+
+impl<B: Outgoing> Exchange<B> {
+    fn new(requests: incoming::Sender, reply: Reply<B>) -> Self {
+        let (pending, begun, torn) = (Pieces::default(), false, Second::NEVER);
+        Self { requests, reply, pending, begun, torn }
+    }
+
+    fn hear(&mut self, data: &[u8], end: bool, cx: &mut Context<'_>) {
+        self.requests.push(data, end, cx);
+        if let Reply::Body(body) = &mut self.reply {
+            body.hear();
+        }
+    }
+}

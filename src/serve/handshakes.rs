@@ -1,0 +1,190 @@
+//! How many TLS handshakes run at a time, and whose.
+//!
+//! In: peers that have said hello. Out: their turn. A handshake costs as much
+//! as some hundred pushes and the peer almost nothing, so that those of one
+//! network which come to nothing leave room for its next only after a time.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::poll;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::server::Acceptor;
+use tokio_rustls::server::TlsStream;
+
+/// Those of one network.
+#[derive(Debug)]
+pub(super) struct Handshakes {
+    slots: Semaphore,
+    /// When those that failed give their slots back.
+    failed: Mutex<VecDeque<Instant>>,
+}
+
+/// One that runs. Dropped before it is done, it has failed.
+struct Running<'a> {
+    of: &'a Handshakes,
+    slot: Option<SemaphorePermit<'a>>,
+}
+
+/// So many of one network run at a time. Where the way to the clients takes
+/// 50 ms, that makes 2,500 a second.
+const SLOTS: usize = 128;
+/// A slot whose handshake came to nothing stays taken for this long: a network
+/// has 64 such a second, a hundredth of a core.
+const PENALTY: Duration = Duration::from_secs(2);
+/// Who waits looks for slots that come back.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// So many of all networks compute at a time: the others do not stand between
+/// the runtime and its streams.
+const COMPUTING: usize = 4;
+
+/// Whose turn it is to compute, of all networks.
+#[derive(Debug)]
+pub(super) struct Computing(Semaphore);
+
+impl Default for Computing {
+    fn default() -> Self {
+        Self(Semaphore::new(COMPUTING))
+    }
+}
+
+impl Default for Handshakes {
+    fn default() -> Self {
+        Self { slots: Semaphore::new(SLOTS), failed: Mutex::default() }
+    }
+}
+
+impl Handshakes {
+    /// Shakes hands once the hello has come and it is its turn.
+    pub(super) async fn shake<S>(
+        &self,
+        stream: S,
+        config: Arc<ServerConfig>,
+        computing: &Computing,
+    ) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let running = self.enter().await;
+        let mut accept = Box::pin(hello.into_stream(config));
+        let turn = computing.0.acquire().await;
+        let begun = poll!(&mut accept);
+        drop(turn);
+        let stream = match begun {
+            Poll::Ready(stream) => stream,
+            Poll::Pending => accept.await,
+        }?;
+        running.done();
+        Ok(stream)
+    }
+
+    /// One that was done came to nothing all the same.
+    pub(super) fn failed(&self) {
+        self.slots.forget_permits(1);
+        self.lock().push_back(Instant::now() + PENALTY);
+    }
+
+    /// Whether none runs or has failed of late.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.give_back();
+        self.slots.available_permits() >= SLOTS
+    }
+
+    async fn enter(&self) -> Running<'_> {
+        loop {
+            self.give_back();
+            if let Ok(Ok(slot)) = timeout(LOOK_EVERY, self.slots.acquire()).await {
+                return Running { of: self, slot: Some(slot) };
+            }
+        }
+    }
+
+    fn give_back(&self) {
+        let now = Instant::now();
+        let mut failed = self.lock();
+        while failed.front().is_some_and(|due| *due <= now) {
+            failed.pop_front();
+            self.slots.add_permits(1);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Instant>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Running<'_> {
+    fn done(mut self) {
+        self.slot = None;
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            slot.forget();
+            self.of.lock().push_back(Instant::now() + PENALTY);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio_rustls::rustls::server::ResolvesServerCertUsingSni;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn handshakes_that_come_to_nothing_leave_room_only_after_a_time() {
+        let handshakes = Handshakes::default();
+        let began = Instant::now();
+        for _ in 0..1_000 {
+            drop(handshakes.enter().await);
+        }
+        // A hundred and twenty-eight at once, and as many every two seconds.
+        let took = began.elapsed();
+        assert!((14..=16).contains(&took.as_secs()), "{took:?}");
+        assert!(!handshakes.is_fresh());
+        tokio::time::advance(PENALTY).await;
+        assert!(handshakes.is_fresh());
+        // One that was done, and said nothing then.
+        handshakes.failed();
+        assert!(!handshakes.is_fresh());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn handshakes_that_are_done_cost_no_time() {
+        let handshakes = Handshakes::default();
+        let began = Instant::now();
+        for _ in 0..10_000 {
+            handshakes.enter().await.done();
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    /// Whoever says nothing takes nobody's place.
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_is_taken_only_once_the_hello_is_there() {
+        let (mut theirs, ours) = tokio::io::duplex(1_024);
+        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
+        let (handshakes, computing) = (Handshakes::default(), Computing::default());
+        let shake = handshakes.shake(ours, Arc::new(config), &computing);
+        theirs.write_all(&[0x16, 3, 1, 2, 0, 1]).await.unwrap();
+        assert!(timeout(Duration::from_secs(4), shake).await.is_err());
+        assert!(handshakes.is_fresh());
+    }
+}

@@ -1,0 +1,152 @@
+//! What the connections of one network share, however many they are.
+//!
+//! In: where a connection comes from, what it takes beyond its own. Out:
+//! whether there is any left. A connection's own is enough for any client, so
+//! that clients behind one address do not feel each other.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::handshakes::Handshakes;
+
+/// An IPv4 address, or what one customer has of IPv6: a /64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Network(IpAddr);
+
+/// One network, for as long as it has connections or a debt.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) network: Network,
+    pool: Mutex<Pool>,
+    handshakes: OnceLock<Handshakes>,
+    /// Calls of other services that go on and on.
+    calls: AtomicU32,
+}
+
+#[derive(Debug)]
+struct Pool {
+    left: i64,
+    filled: Instant,
+}
+
+/// A call that goes on and on; counted until it is dropped.
+#[derive(Debug)]
+pub(super) struct LongCall(Arc<Peer>);
+
+/// What all connections of a network may say together beyond what is each
+/// one's own, in bytes: of the smallest frames it costs some hundredths of a
+/// core.
+const POOL_PER_SECOND: i64 = 64 * 1024;
+/// What may come at once: four of the largest messages, or the calls of a proxy
+/// with some hundred streams.
+const POOL_BURST: i64 = 256 * 1024;
+/// So many health watches and reflections. A tool has one.
+const CALLS_MAX: u32 = 32;
+
+impl From<IpAddr> for Network {
+    fn from(ip: IpAddr) -> Self {
+        Self(match ip.to_canonical() {
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+            ip => ip,
+        })
+    }
+}
+
+impl Peer {
+    pub(super) fn new(network: Network) -> Arc<Self> {
+        let pool = Mutex::new(Pool { left: POOL_BURST, filled: Instant::now() });
+        let (handshakes, calls) = (OnceLock::new(), AtomicU32::new(0));
+        Arc::new(Self { network, pool, handshakes, calls })
+    }
+
+    /// Takes so much of what is shared, or what is left of it.
+    pub(super) fn take(&self, bytes: i64) -> i64 {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.fill();
+        let taken = pool.left.min(bytes);
+        pool.left -= taken;
+        taken
+    }
+
+    /// Its TLS handshakes.
+    pub(super) fn handshakes(&self) -> &Handshakes {
+        self.handshakes.get_or_init(Handshakes::default)
+    }
+
+    /// Counts one more long call, if there may be one.
+    pub(super) fn long_call(self: &Arc<Self>) -> Option<LongCall> {
+        let before = self.calls.fetch_add(1, Ordering::Relaxed);
+        let call = LongCall(self.clone());
+        (before < CALLS_MAX).then_some(call)
+    }
+
+    /// Whether it is as good as new: nothing is lost if it is forgotten.
+    pub(super) fn is_fresh(&self) -> bool {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.fill();
+        pool.left == POOL_BURST && self.handshakes.get().is_none_or(Handshakes::is_fresh)
+    }
+}
+
+impl Pool {
+    fn fill(&mut self) {
+        let now = Instant::now();
+        let due = worth(now.duration_since(self.filled), POOL_PER_SECOND);
+        if due > 0 {
+            self.left = self.left.saturating_add(due).min(POOL_BURST);
+            self.filled = now;
+        }
+    }
+}
+
+impl Drop for LongCall {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a time is worth, in bytes.
+pub(super) fn worth(time: Duration, per_second: i64) -> i64 {
+    let micros = i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+    micros.saturating_mul(per_second) / 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_customer_is_an_address_or_a_64() {
+        let network = |text: &str| Network::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:1"));
+        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
+        assert_ne!(network("10.0.0.1"), network("10.0.0.2"));
+        assert_eq!(network("::ffff:10.0.0.1"), network("10.0.0.1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_shared_comes_back_with_time() {
+        let peer = Peer::new(IpAddr::from([10, 0, 0, 1]).into());
+        assert_eq!(peer.take(POOL_BURST - 1), POOL_BURST - 1);
+        assert_eq!((peer.take(1_000), peer.take(1_000)), (1, 0));
+        assert!(!peer.is_fresh());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(peer.take(POOL_BURST), POOL_PER_SECOND);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!(peer.is_fresh());
+    }
+
+    #[test]
+    fn long_calls_are_counted_until_they_are_over() {
+        let _runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let peer = Peer::new(IpAddr::from([10, 0, 0, 1]).into());
+        let mut calls: Vec<_> = (0..CALLS_MAX).map(|_| peer.long_call().unwrap()).collect();
+        assert!(peer.long_call().is_none() && peer.long_call().is_none());
+        calls.pop();
+        assert!(peer.long_call().is_some());
+    }
+}
