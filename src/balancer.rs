@@ -24,12 +24,15 @@ use crate::model::{ClientKind, Target, Zone};
 use crate::seed;
 use crate::telemetry::{Counters, ListClients};
 
+mod admission;
 mod clients;
 mod encode;
+mod lists;
 mod message;
 mod session;
 mod stream;
 mod token;
+mod turn;
 mod views;
 
 use clients::{Clients, Peer};
@@ -37,7 +40,7 @@ use message::Messages;
 use session::Session;
 pub(crate) use stream::BalanceStream;
 pub use token::token;
-use views::Views;
+use views::{Holding, Views};
 
 /// The protocol's messages.
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated; documented in proto/")]
@@ -145,7 +148,7 @@ impl Balancer {
             .unwrap_or_else(|_| Err(late()))
             .and_then(|message| self.name(message))
             .and_then(|name| self.open(&name, &parts.headers, peer, leave, opened));
-        let (session, client, view) = match opened {
+        let (session, client, holding) = match opened {
             Ok(opened) => opened,
             Err(status) => {
                 self.0.counters.streams_refused.increment();
@@ -154,7 +157,7 @@ impl Balancer {
             }
         };
         self.0.counters.streams.increment();
-        let stream = BalanceStream::new(body, messages, session, client, self.0.clone(), view);
+        let stream = BalanceStream::new(body, messages, session, client, self.0.clone(), holding);
         response(None).map(|()| Some(stream))
     }
 
@@ -178,7 +181,7 @@ impl Balancer {
         peer: SocketAddr,
         leave: Arc<Leave>,
         opened: Instant,
-    ) -> Result<(Session, clients::Registered, Arc<views::View>), Status> {
+    ) -> Result<(Session, clients::Registered, Holding), Status> {
         let target = Target::parse(name, &self.0.settings.zone)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let closing = || Status::unavailable("the balancer is shutting down");
@@ -186,16 +189,24 @@ impl Balancer {
         if view.has_closed() {
             return Err(closing());
         }
-        if view.known() == Known::Syncing {
+        let known = view.known();
+        if known == Known::Syncing {
             return Err(Status::unavailable("the registry has not been read yet"));
         }
+        let holding = view.admit(peer, &known).ok_or_else(|| {
+            Status::resource_exhausted(
+                "too many different selections of instances are listed at once: \
+                 ask for the whole service, or for fewer on one connection",
+            )
+        })?;
         let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
         let user_agent: String =
             user_agent.unwrap_or_default().chars().take(USER_AGENT_MAX).collect();
         let kind = ClientKind::from_user_agent(&user_agent);
         let peer = Peer { addr: peer, user_agent, kind, name: name.to_owned() };
         let client = self.0.clients.register(peer, view.clone(), leave, opened);
-        Ok((Session::new(self.0.settings.report_interval, seed::random()), client, view))
+        let session = Session::new(self.0.settings.report_interval, seed::random());
+        Ok((session, client, holding))
     }
 }
 

@@ -5,7 +5,7 @@
 //! losing the registry never changes what it says of a service.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -24,6 +24,7 @@ mod guard;
 mod host_names;
 mod index;
 mod input;
+mod lookup;
 mod oddities;
 mod snapshot;
 mod subscription;
@@ -39,6 +40,7 @@ pub use empty::EmptyService;
 use group::Group;
 use index::Index;
 pub use input::{Input, Resolved, Restored};
+pub use lookup::{Addresses, is_chosen};
 pub use snapshot::{Known, ServiceSnapshot, Status};
 pub use subscription::{Subscriber, Subscription};
 use topic::Rounds;
@@ -63,6 +65,8 @@ struct Shared {
     doubts: watch::Sender<Arc<Doubts>>,
     /// Counts the times that a service changed.
     changes: watch::Sender<u64>,
+    /// Counts the snapshots.
+    versions: AtomicU64,
     emptied: Mutex<Emptied>,
     rules: Rules,
     closed: AtomicBool,
@@ -101,6 +105,7 @@ impl Catalog {
             unresolved_logged: AtomicUsize::new(0),
             doubts: watch::Sender::new(Arc::default()),
             changes: watch::Sender::new(0),
+            versions: AtomicU64::new(0),
             emptied: Mutex::default(),
             rules,
             closed: AtomicBool::new(false),
@@ -223,7 +228,7 @@ impl Catalog {
         let (revision, now) = (status.revision, clock::now());
         let mut changed = false;
         for service in &touched.services {
-            let snapshot = index.snapshot(service, revision).map(Arc::new);
+            let snapshot = index.snapshot(service, revision).map(|snapshot| self.number(snapshot));
             changed |= self.publish_service(service, snapshot, now, rounds);
         }
         self.forget_empty(now);
@@ -257,6 +262,10 @@ impl Catalog {
         if changed || read {
             self.0.changes.send_modify(|changes| *changes += 1);
         }
+    }
+
+    fn number(&self, snapshot: ServiceSnapshot) -> Arc<ServiceSnapshot> {
+        Arc::new(snapshot.published(self.0.versions.fetch_add(1, Ordering::Relaxed) + 1))
     }
 
     /// Returns whether it is a change.

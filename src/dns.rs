@@ -21,6 +21,7 @@ use crate::telemetry::Counters;
 
 mod allowance;
 pub mod answer;
+mod effort;
 mod tcp;
 mod udp;
 pub mod zone;
@@ -101,16 +102,28 @@ impl Answers {
     }
 
     /// Answers one message that arrived at this address of ours, where that is
-    /// known. `None` when nothing is to be sent.
-    fn reply(&self, query: &[u8], carrier: Carrier, arrival: Option<IpAddr>) -> Option<Vec<u8>> {
+    /// known. `afford` decides about the endpoints that must be looked at.
+    fn answer(
+        &self,
+        query: &[u8],
+        carrier: Carrier,
+        arrival: Option<IpAddr>,
+        afford: &dyn Fn(usize) -> bool,
+    ) -> Reply {
         let balancers = self.balancers(arrival);
         let world = World {
             zone: &self.zone,
             balancers: balancers.as_deref(),
             lookup: &|target| self.catalog.lookup(target),
+            afford,
             seed: self.seed(),
         };
-        match answer::answer(query, carrier, &world) {
+        answer::answer(query, carrier, &world)
+    }
+
+    /// Counts a reply, and returns what is to be sent, if anything is.
+    fn count(&self, reply: Reply) -> Option<Vec<u8>> {
+        match reply {
             Reply::Answer(bytes) => {
                 self.counters.dns_answers.increment();
                 Some(bytes)

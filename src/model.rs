@@ -4,11 +4,13 @@
 //! that cannot be wrong. Standard library only; no clock, no randomness, no I/O.
 
 pub mod address;
+pub mod class;
 pub mod client;
 pub mod endpoint;
 pub mod name;
 
 pub use address::{BackendAddr, Host, HostPort};
+pub use class::Class;
 pub use client::{ClientKind, ClientProfile};
 pub use endpoint::{Endpoint, Meta, Weight};
 pub use name::{Selector, ServiceName, Target, Zone};

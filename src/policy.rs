@@ -1,11 +1,15 @@
 //! Who gets which backends, in which order, how often.
 //!
-//! In: a service's snapshot and what a client asked for. Out: an
-//! [`Assignment`]. Pure and deterministic: every replica says the same. The
-//! passes are plain calls in one written order.
+//! In: a service's snapshot and a client's class. Out: the endpoints that serve
+//! the class, and their [`Assignment`] or their addresses. Pure and
+//! deterministic: every replica says the same. The passes are plain calls in
+//! one written order. Its work is bounded by what is chosen, not by the service.
 
-use crate::catalog::ServiceSnapshot;
-use crate::model::{Endpoint, Selector, Weight};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::catalog::{Addresses, ServiceSnapshot, is_chosen};
+use crate::model::{Class, Endpoint, Selector};
 
 mod weight;
 
@@ -14,100 +18,108 @@ mod weight;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment(pub Vec<usize>);
 
-/// Decides for one client.
+/// Which of a snapshot's endpoints serve a class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Chosen {
+    /// All that take calls.
+    All,
+    /// Those at these places, which ascend and take calls.
+    These(Box<[u32]>),
+}
+
+/// Chooses for clients of a class.
 #[must_use]
-pub fn assign(snapshot: &ServiceSnapshot, selectors: &[Selector]) -> Assignment {
-    let chosen: Vec<usize> = eligible(snapshot, selectors).map(|(index, _)| index).collect();
-    let weights: Vec<u32> =
-        chosen.iter().map(|&index| snapshot.endpoints[index].weight.0).collect();
-    Assignment(weight::interleave(&weights).into_iter().map(|turn| chosen[turn]).collect())
-}
-
-/// The endpoints that may serve a client at all, in the snapshot's order, with
-/// their indices.
-pub fn eligible<'a>(
-    snapshot: &'a ServiceSnapshot,
-    selectors: &'a [Selector],
-) -> impl Iterator<Item = (usize, &'a Endpoint)> {
-    let serves = move |endpoint: &Endpoint| {
-        // Weight 0 means no traffic, never a little.
-        endpoint.weight != Weight(0) && selectors.iter().all(|selector| matches(selector, endpoint))
+pub fn choose(snapshot: &ServiceSnapshot, class: &Class) -> Chosen {
+    let Some(rarest) = rarest(snapshot, class) else { return Chosen::All };
+    let all_match = |endpoint: &Endpoint| {
+        let mut others = class.selectors().iter().filter(|&selector| selector != rarest);
+        others.all(|selector| is_chosen(endpoint, selector))
     };
-    snapshot.endpoints.iter().enumerate().filter(move |(_, endpoint)| serves(endpoint))
+    let places = snapshot.chosen(rarest).filter(|&place| all_match(&snapshot.endpoints[place]));
+    Chosen::These(places.map(|place| u32::try_from(place).unwrap_or(u32::MAX)).collect())
 }
 
-/// Letter case does not matter: selectors come in DNS names.
-fn matches(selector: &Selector, endpoint: &Endpoint) -> bool {
-    let same = |text: &str| text.to_lowercase() == selector.value;
-    if selector.key == "id" {
-        return same(&endpoint.id);
+/// Orders and repeats what was chosen, by weight.
+#[must_use]
+pub fn assign(snapshot: &ServiceSnapshot, chosen: &Chosen) -> Assignment {
+    let (places, weights): (Vec<usize>, Vec<u32>) =
+        chosen.endpoints(snapshot).map(|(place, endpoint)| (place, endpoint.weight.0)).unzip();
+    Assignment(weight::interleave(&weights).into_iter().map(|turn| places[turn]).collect())
+}
+
+/// The addresses of the endpoints that serve a class. Those of large classes are
+/// kept with the snapshot.
+#[must_use]
+pub fn addresses(snapshot: &ServiceSnapshot, class: &Class) -> Arc<Addresses> {
+    /// What is smaller is found again as quickly.
+    const KEPT_FROM: usize = 64;
+    if let Some(kept) = snapshot.kept_addresses(class) {
+        return kept;
     }
-    endpoint.meta.iter().any(|(key, value)| key.to_lowercase() == selector.key && same(value))
+    let chosen = choose(snapshot, class);
+    let mut all = Addresses::default();
+    for (_, endpoint) in chosen.endpoints(snapshot) {
+        match endpoint.addr.ip() {
+            IpAddr::V4(ip) => all.v4.push(ip),
+            IpAddr::V6(ip) => all.v6.push(ip),
+        }
+    }
+    let addresses = all.v4.len() + all.v6.len();
+    let all = Arc::new(all.sorted());
+    if class.is_whole() || addresses >= KEPT_FROM {
+        snapshot.keep_addresses(class, &all);
+    }
+    all
+}
+
+/// How many endpoints [`choose`] looks at for a class.
+#[must_use]
+pub fn work(snapshot: &ServiceSnapshot, class: &Class) -> usize {
+    // Only what is indexed can be counted without indexing it.
+    let unindexed = class.selectors().iter().map(|one| snapshot.unindexed(one)).max();
+    match unindexed {
+        None => snapshot.endpoints.len(),
+        Some(0) => most(snapshot, class),
+        Some(unindexed) => unindexed,
+    }
+}
+
+/// How many endpoints serve a class at most.
+#[must_use]
+pub fn most(snapshot: &ServiceSnapshot, class: &Class) -> usize {
+    let visits = class.selectors().iter().map(|selector| snapshot.visits(selector));
+    visits.min().unwrap_or(snapshot.endpoints.len())
+}
+
+/// How many endpoints [`addresses`] looks at for a class: none where they are
+/// kept.
+#[must_use]
+pub fn address_work(snapshot: &ServiceSnapshot, class: &Class) -> usize {
+    if snapshot.kept_addresses(class).is_some() { 0 } else { work(snapshot, class) }
+}
+
+/// The selector that chooses the fewest.
+fn rarest<'a>(snapshot: &ServiceSnapshot, class: &'a Class) -> Option<&'a Selector> {
+    class.selectors().iter().min_by_key(|selector| snapshot.visits(selector))
+}
+
+impl Chosen {
+    /// The endpoints and their places, in the snapshot's order.
+    pub fn endpoints<'a>(
+        &'a self,
+        snapshot: &'a ServiceSnapshot,
+    ) -> impl Iterator<Item = (usize, &'a Endpoint)> {
+        let these = match self {
+            Self::All => None,
+            Self::These(places) => Some(places),
+        };
+        let count = these.map_or(snapshot.endpoints.len(), |places| places.len());
+        let place = move |at: usize| these.map_or(at, |places| places[at] as usize);
+        (0..count)
+            .map(move |at| (place(at), &snapshot.endpoints[place(at)]))
+            .filter(|(_, endpoint)| endpoint.takes_calls())
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::model::{BackendAddr, Meta, ServiceName};
-
-    /// Each endpoint is `ID WEIGHT [key=value…]`.
-    fn snapshot(endpoints: &[&str]) -> ServiceSnapshot {
-        let endpoint = |(port, text): (usize, &&str)| {
-            let mut words = text.split(' ');
-            let id = words.next().unwrap().into();
-            let weight = Weight(words.next().unwrap().parse().unwrap());
-            let pair = |word: &str| {
-                let (key, value) = word.split_once('=').unwrap();
-                (key.to_owned(), value.to_owned())
-            };
-            let meta: Meta = words.map(pair).collect();
-            let port = u16::try_from(port).unwrap() + 1;
-            let addr = BackendAddr::new([10, 0, 0, 1].into(), port).unwrap();
-            Endpoint { id, addr, weight, meta: Arc::new(meta) }
-        };
-        let endpoints = endpoints.iter().enumerate().map(endpoint).collect();
-        ServiceSnapshot { name: ServiceName::new("s").unwrap(), revision: 1, endpoints }
-    }
-
-    #[track_caller]
-    fn check(endpoints: &[&str], selectors: &[(&str, &str)], expected: &str) {
-        let snapshot = snapshot(endpoints);
-        let selector =
-            |&(key, value): &(&str, &str)| Selector { key: key.into(), value: value.into() };
-        let selectors: Vec<_> = selectors.iter().map(selector).collect();
-        let Assignment(turns) = assign(&snapshot, &selectors);
-        let found: String = turns.iter().map(|&turn| &*snapshot.endpoints[turn].id).collect();
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn all_equal_is_the_order_of_ids() {
-        check(&["a 1", "b 1", "c 1"], &[], "abc");
-        check(&["a 100", "b 100"], &[], "ab");
-    }
-
-    #[test]
-    fn weights_are_interleaved_repeats() {
-        check(&["a 3", "b 1"], &[], "aaba");
-        check(&["a 2", "b 4"], &[], "bab");
-        check(&["a 5", "b 1", "c 1"], &[], "abaaaca");
-    }
-
-    #[test]
-    fn weight_zero_is_no_traffic() {
-        check(&["a 0", "b 1"], &[], "b");
-        check(&["a 0"], &[], "");
-    }
-
-    #[test]
-    fn selectors_choose_among_instances() {
-        let all = ["7 1 zone=A version=v2", "8 1 zone=B version=v2", "9 1 Zone=a"];
-        check(&all, &[("id", "7")], "7");
-        check(&all, &[("zone", "a")], "79");
-        check(&all, &[("zone", "a"), ("version", "v2")], "7");
-        check(&all, &[("version", "v3")], "");
-        check(&all, &[("colour", "red")], "");
-    }
-}
+mod tests;

@@ -47,6 +47,8 @@ pub struct Counters {
     pub lists_suppressed: Counter,
     /// Lists encoded: once for all the streams that share one.
     pub lists_encoded: Counter,
+    /// Lists that are kept: one for each service and class of its clients.
+    pub list_classes: Gauge,
     /// Fallback responses sent.
     pub fallbacks_sent: Counter,
     /// Load reports read.

@@ -8,6 +8,8 @@
 #[path = "conversations/wire.rs"]
 mod wire;
 
+#[path = "conversations/sharing.rs"]
+mod sharing;
 #[path = "conversations/unfinished.rs"]
 mod unfinished;
 
@@ -337,24 +339,6 @@ async fn what_changes_nothing_for_clients_is_not_sent() {
     assert!(stream.silent().await);
     assert_eq!(balanced.counters.lists_sent.total(), 1);
     assert!(balanced.counters.lists_suppressed.total() > 0);
-}
-
-#[tokio::test]
-async fn a_list_is_encoded_once_for_all_of_its_streams() {
-    let mut balanced = Balanced::start(WhenEmpty::Wait).await;
-    balanced.put("hello a 10.0.0.1:1").await;
-    let mut streams = Vec::new();
-    for client in ALL.iter().cycle().take(30) {
-        let mut stream = balanced.open(client, "hello").await;
-        stream.first_servers().await;
-        streams.push(stream);
-    }
-    balanced.put("hello b 10.0.0.2:2").await;
-    for stream in &mut streams {
-        assert_eq!(stream.servers().await.len(), 2);
-    }
-    assert_eq!(balanced.counters.lists_encoded.total(), 2);
-    assert_eq!(balanced.counters.lists_sent.total(), 60);
 }
 
 #[tokio::test]

@@ -19,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 mod support;
 
+#[path = "dns/shares.rs"]
+mod shares;
+
 const HELLO: &str = "hello.lookaside.internal";
 const LOCATOR: &str = "_grpclb._tcp.hello.lookaside.internal";
 /// A question for [`HELLO`]'s A records, as bytes.

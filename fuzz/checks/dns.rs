@@ -13,7 +13,13 @@ pub fn check(query: &[u8]) {
     };
     let own = [own];
     let lookup = |_: &_| Known::Absent;
-    let world = World { zone: &zone, balancers: Some(&own), lookup: &lookup, seed: query.len() };
+    let world = World {
+        zone: &zone,
+        balancers: Some(&own),
+        lookup: &lookup,
+        afford: &|work| work <= query.len(),
+        seed: query.len(),
+    };
     for carrier in [Carrier::Udp, Carrier::Tcp] {
         match answer(query, carrier, &world) {
             Reply::Answer(bytes) | Reply::Rejection(bytes) => {

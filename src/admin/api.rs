@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use super::{State, json};
 use crate::catalog::{Input, Known, ServiceSnapshot};
-use crate::model::{Endpoint, Selector, ServiceName, Target};
+use crate::model::{Class, Endpoint, Selector, ServiceName, Target};
 use crate::policy;
 use crate::telemetry::ClientView;
 
@@ -224,7 +224,8 @@ fn endpoints(
     selectors: &[Selector],
 ) -> Vec<json::Endpoint> {
     let mut turns = vec![0; snapshot.endpoints.len()];
-    for index in policy::assign(snapshot, selectors).0 {
+    let chosen = policy::choose(snapshot, &Class::new(selectors));
+    for index in policy::assign(snapshot, &chosen).0 {
         turns[index] += 1;
     }
     let doubts = state.catalog.doubts();

@@ -133,6 +133,9 @@ impl Scrape {
         page.gauge("uptime_seconds", "Since the process started", uptime)?;
         page.gauge("ready", "Whether /readyz answers 200", flag(state.readiness.ready()))?;
         let help = "Open BalanceLoad streams, by the gRPC implementation of the client";
+        let classes = "Server lists that are kept: one for each service and selection of instances";
+        let kept = usize::try_from(state.counters.list_classes.now()).unwrap_or(usize::MAX);
+        page.gauge("list_classes", classes, float(kept))?;
         let mut family = page.family("streams_open", help, MetricType::Gauge)?;
         let clients = (state.clients)();
         for kind in KINDS {

@@ -4,6 +4,8 @@
 //! for each stream: the same shared bytes, begun at another entry.
 //! Pure. It never makes a message that a client's 4 MiB limit would refuse.
 
+use std::net::IpAddr;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
@@ -11,7 +13,8 @@ use crate::catalog::ServiceSnapshot;
 use crate::http2::Pieces;
 use crate::policy::Assignment;
 
-use super::{pb, token};
+use super::pb;
+use super::token::{self, Tokens};
 
 /// A server list, ready to be sent to any number of streams.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,38 +36,39 @@ const MESSAGE_MAX: usize = 4 * 1024 * 1024;
 const HEAD_ROOM: usize = 64;
 
 impl EncodedList {
-    /// The assigned endpoints in their order.
+    /// The assigned endpoints in their order. Costs what is assigned, whatever
+    /// else the snapshot has.
     pub(super) fn new(snapshot: &ServiceSnapshot, assignment: &Assignment) -> Self {
-        let tokens: Vec<String> =
-            snapshot.endpoints.iter().map(|e| token::token(&snapshot.name, e.addr)).collect();
-        let servers = assignment.0.iter().map(|&turn| {
-            let addr = snapshot.endpoints[turn].addr;
-            let ip_address = match addr.ip() {
-                std::net::IpAddr::V4(ip) => ip.octets().to_vec(),
-                std::net::IpAddr::V6(ip) => ip.octets().to_vec(),
-            };
-            let (port, load_balance_token) = (addr.port().into(), tokens[turn].clone());
-            pb::Server { ip_address, port, load_balance_token, drop: false }
-        });
-        Self::encode(servers)
+        let tokens = Tokens::new(&snapshot.name);
+        let fill = |entry: &mut pb::Server, &place: &usize| {
+            let addr = snapshot.endpoints[place].addr;
+            entry.ip_address.clear();
+            match addr.ip() {
+                IpAddr::V4(ip) => entry.ip_address.extend(ip.octets()),
+                IpAddr::V6(ip) => entry.ip_address.extend(ip.octets()),
+            }
+            entry.port = addr.port().into();
+            tokens.write(addr, &mut entry.load_balance_token);
+        };
+        Self::encode(&assignment.0, fill)
     }
 
     /// One entry that makes every call fail at once.
     pub(super) fn drop_all() -> Self {
         let load_balance_token = token::DROP.to_owned();
-        Self::encode([pb::Server { load_balance_token, drop: true, ..Default::default() }])
+        Self::one(pb::Server { load_balance_token, drop: true, ..Default::default() })
     }
 
     /// One entry that refuses every connection at once: no server can have
     /// port 0. No token, for nobody will read it.
     pub(super) fn unreachable() -> Self {
         let ip_address = std::net::Ipv4Addr::LOCALHOST.octets().to_vec();
-        Self::encode([pb::Server { ip_address, ..Default::default() }])
+        Self::one(pb::Server { ip_address, ..Default::default() })
     }
 
     /// No entries.
     pub(super) fn empty() -> Self {
-        Self::encode([])
+        Self::encode(&[], |_, ()| {})
     }
 
     pub(super) fn len(&self) -> usize {
@@ -95,23 +99,35 @@ impl EncodedList {
         Pieces::from([head.freeze(), self.entries.slice(end..), self.entries.slice(..at)])
     }
 
-    fn encode(servers: impl IntoIterator<Item = pb::Server>) -> Self {
-        let mut entries = BytesMut::new();
-        let mut offsets = Vec::new();
+    fn one(server: pb::Server) -> Self {
+        Self::encode(&[server], pb::Server::clone_from)
+    }
+
+    /// One entry each, which `fill` makes of what was there for the one before.
+    fn encode<T>(of: &[T], fill: impl Fn(&mut pb::Server, &T)) -> Self {
+        let mut entries = Vec::new();
+        let mut offsets = Vec::with_capacity(of.len());
         let mut cut = 0;
-        for server in servers {
-            let entry = pb::ServerList { servers: vec![server] };
-            if entries.len() + entry.encoded_len() + HEAD_ROOM > MESSAGE_MAX {
+        let mut entry = pb::ServerList { servers: vec![pb::Server::default()] };
+        for one in of {
+            entry.servers.iter_mut().for_each(|server| fill(server, one));
+            let length = entry.encoded_len();
+            if entries.len() + length + HEAD_ROOM > MESSAGE_MAX {
                 cut += 1;
                 continue;
             }
+            if offsets.is_empty() {
+                // They are about equally long.
+                entries.reserve((length * of.len()).min(MESSAGE_MAX));
+            }
             offsets.push(u32::try_from(entries.len()).unwrap_or(u32::MAX));
-            entries.reserve(entry.encoded_len());
             let _ = entry.encode(&mut entries);
         }
         let mut head = BytesMut::with_capacity(HEAD_ROOM);
         put_head(&mut head, entries.len());
-        Self { head: head.freeze(), entries: entries.freeze(), offsets, cut }
+        entries.shrink_to_fit();
+        offsets.shrink_to_fit();
+        Self { head: head.freeze(), entries: Bytes::from(entries), offsets, cut }
     }
 
     fn turn(&self, seed: u64) -> usize {

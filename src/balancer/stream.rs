@@ -19,10 +19,11 @@ use crate::clock;
 use crate::http2::{Incoming, Outgoing, Part, Pieces};
 
 use super::clients::Registered;
+use super::lists::Made;
 use super::message::{self, Messages};
 use super::session::{self, Session};
-use super::views::View;
-use super::{Shared, pb};
+use super::views::Holding;
+use super::{Shared, pb, turn};
 
 use pb::load_balance_request::LoadBalanceRequestType as Kind;
 
@@ -38,7 +39,7 @@ pub(crate) struct BalanceStream {
     client: Registered,
     shared: Arc<Shared>,
     listener: Subscriber,
-    view: Arc<View>,
+    holding: Holding,
     ended: bool,
 }
 
@@ -52,9 +53,9 @@ impl BalanceStream {
         session: Session,
         client: Registered,
         shared: Arc<Shared>,
-        view: Arc<View>,
+        holding: Holding,
     ) -> Self {
-        let listener = view.listen();
+        let listener = holding.listen();
         Self {
             requests,
             unread: true,
@@ -63,7 +64,7 @@ impl BalanceStream {
             client,
             shared,
             listener,
-            view,
+            holding,
             ended: false,
         }
     }
@@ -122,6 +123,8 @@ impl BalanceStream {
     fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<Option<Pieces>> {
         let counters = &self.shared.counters;
         loop {
+            // What was made for this connection's other streams counts.
+            ready!(turn::poll_room(cx));
             let Some((version, known)) = ready!(self.listener.poll_known(cx)) else {
                 return Poll::Ready(None);
             };
@@ -131,7 +134,8 @@ impl BalanceStream {
                 self.client.saw(version);
                 continue;
             }
-            let list = self.view.list(&known);
+            let Made { list, work } = self.holding.list(&known);
+            turn::spend(cx, work);
             let directive =
                 session::directive(list, self.shared.settings.when_empty, self.client.kind());
             let Some(told) = self.session.tell(directive) else {

@@ -6,6 +6,8 @@
 //! Printable and under 50 bytes, for C-core drops longer ones and grpc-go
 //! fails every call on what cannot be printed. Pure.
 
+use std::fmt::{self, Write};
+
 use crate::model::{BackendAddr, ServiceName};
 
 /// The token of the entry that tells clients to drop a call.
@@ -18,8 +20,32 @@ const NONCE: char = '~';
 /// changes would be wrong at half of the clients.
 #[must_use]
 pub fn token(service: &ServiceName, addr: BackendAddr) -> String {
-    let text = format!("{service}\0{addr}");
-    format!("{:016x}", fnv1a(text.as_bytes()))
+    let mut text = String::new();
+    Tokens::new(service).write(addr, &mut text);
+    text
+}
+
+/// The tokens of one service's backends.
+pub(super) struct Tokens(Hash);
+
+/// FNV-1a, 64 bits: unlike the standard library's hashes it stays the same
+/// from release to release.
+#[derive(Clone, Copy)]
+struct Hash(u64);
+
+impl Tokens {
+    pub(super) fn new(service: &ServiceName) -> Self {
+        Self(Hash::BASIS.with(service.as_str().as_bytes()).with(b"\0"))
+    }
+
+    /// Writes the token of one in the place of what was there.
+    pub(super) fn write(&self, addr: BackendAddr, text: &mut String) {
+        let mut hash = self.0;
+        // Neither a hash nor a string refuses text.
+        let _ = write!(hash, "{addr}");
+        text.clear();
+        let _ = write!(text, "{:016x}", hash.0);
+    }
 }
 
 /// The same, unlike any token before it.
@@ -27,11 +53,20 @@ pub(super) fn unique(token: &str, nonce: u32) -> String {
     format!("{token}{NONCE}{nonce:08x}")
 }
 
-/// FNV-1a, 64 bits: unlike the standard library's hashes it stays the same
-/// from release to release.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    let step = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+impl Hash {
+    const BASIS: Self = Self(0xcbf2_9ce4_8422_2325);
+
+    fn with(self, bytes: &[u8]) -> Self {
+        let step = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        Self(bytes.iter().fold(self.0, step))
+    }
+}
+
+impl fmt::Write for Hash {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        *self = self.with(text.as_bytes());
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -50,6 +85,7 @@ mod tests {
 
     #[test]
     fn the_hash_is_the_published_one() {
+        let fnv1a = |bytes| Hash::BASIS.with(bytes).0;
         assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
         assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
         assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);

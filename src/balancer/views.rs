@@ -1,23 +1,26 @@
-//! Lists that streams share: one for all that asked for the same.
+//! What the streams of one target see.
 //!
-//! In: targets, snapshots. Out: the same [`EncodedList`] for every stream of a
-//! target, encoded by whichever asks first. It holds nothing for targets that
-//! no stream asks for.
+//! In: targets, snapshots. Out: for each target one subscription, and the lists
+//! of its class, which streams of other targets may share. It holds nothing for
+//! targets that no stream asks for.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::catalog::{Catalog, Known, ServiceSnapshot, Subscriber, Subscription};
-use crate::model::Target;
+use crate::model::{Class, Target};
 use crate::policy;
 use crate::telemetry::Counters;
 
-use super::encode::EncodedList;
+use super::admission::{Admission, Admitted};
+use super::lists::{Lists, Made, SharedList};
 
 /// The views in use.
 pub(super) struct Views {
     catalog: Catalog,
-    counters: Arc<Counters>,
+    lists: Arc<Lists>,
+    admission: Arc<Admission>,
     in_use: Mutex<HashMap<Target, Weak<View>>>,
 }
 
@@ -25,19 +28,25 @@ pub(super) struct Views {
 pub(super) struct View {
     target: Target,
     subscription: Subscription,
-    latest: Mutex<Option<Latest>>,
     owner: Arc<Views>,
 }
 
-struct Latest {
-    of: Arc<ServiceSnapshot>,
-    /// `None`: nobody in it can serve this target.
-    list: Option<Arc<EncodedList>>,
+/// What one stream holds of what it shares with others.
+pub(super) struct Holding {
+    view: Arc<View>,
+    list: Option<Arc<SharedList>>,
+    /// Given back with the stream.
+    admitted: Option<Box<Admitted>>,
 }
 
 impl Views {
     pub(super) fn new(catalog: Catalog, counters: Arc<Counters>) -> Arc<Self> {
-        Arc::new(Self { catalog, counters, in_use: Mutex::default() })
+        Arc::new(Self {
+            catalog,
+            lists: Lists::new(counters),
+            admission: Arc::default(),
+            in_use: Mutex::default(),
+        })
     }
 
     /// The view of a target; `None` when the catalog has closed.
@@ -47,23 +56,13 @@ impl Views {
             return Some(view);
         }
         let subscription = self.catalog.subscribe(target)?;
-        let view = Arc::new(View {
-            target: target.clone(),
-            subscription,
-            latest: Mutex::default(),
-            owner: self.clone(),
-        });
+        let view = Arc::new(View { target: target.clone(), subscription, owner: self.clone() });
         in_use.insert(target.clone(), Arc::downgrade(&view));
         Some(view)
     }
 }
 
 impl View {
-    /// What is known of the target's service, now and later.
-    pub(super) fn listen(&self) -> Subscriber {
-        self.subscription.listen()
-    }
-
     /// What is known now.
     pub(super) fn known(&self) -> Known {
         self.subscription.known()
@@ -79,38 +78,53 @@ impl View {
         self.subscription.has_closed()
     }
 
-    /// The list to send, the very same to every stream; `None` when there is
-    /// nobody to list.
-    pub(super) fn list(&self, known: &Known) -> Option<Arc<EncodedList>> {
-        let Known::Present(snapshot) = known else { return None };
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(latest) = latest.as_ref()
-            && Arc::ptr_eq(&latest.of, snapshot)
-        {
-            return latest.list.clone();
+    /// Admits one more stream of a connection. `None` when the lists of those who
+    /// select are as large as they may be.
+    pub(super) fn admit(self: &Arc<Self>, peer: SocketAddr, known: &Known) -> Option<Holding> {
+        let mut holding = Holding { view: self.clone(), list: None, admitted: None };
+        let admission = &self.owner.admission;
+        if let Known::Present(snapshot) = known {
+            let class = self.class(snapshot);
+            let list = self.owner.lists.of(&snapshot.name, &class);
+            if !class.is_whole() {
+                let most = policy::most(snapshot, &class);
+                holding.admitted = Some(Box::new(admission.admit(peer, most, list.others())?));
+                list.reserve(most);
+            }
+            holding.list = Some(list);
+        } else if !self.target.selectors.is_empty() {
+            // There is no list yet, and what it will have is unknown.
+            holding.admitted = Some(Box::new(admission.admit(peer, 0, 0)?));
         }
-        let list = self.encode(snapshot);
-        // What only looks new (metadata changed, say) is not sent again.
-        let list = match latest.take().and_then(|latest| latest.list) {
-            Some(old) if list.as_ref() == Some(&*old) => Some(old),
-            _ => list.map(Arc::new),
-        };
-        *latest = Some(Latest { of: snapshot.clone(), list: list.clone() });
-        list
+        Some(holding)
     }
 
-    fn encode(&self, snapshot: &ServiceSnapshot) -> Option<EncodedList> {
-        let assignment = policy::assign(snapshot, self.target.selectors_for(&snapshot.name));
-        if assignment.0.is_empty() {
-            return None;
+    /// What the target selects depends on the service that it turns out to mean.
+    fn class(&self, snapshot: &ServiceSnapshot) -> Class {
+        Class::new(self.target.selectors_for(&snapshot.name))
+    }
+}
+
+impl Holding {
+    /// What is known of the target's service, now and later.
+    pub(super) fn listen(&self) -> Subscriber {
+        self.view.subscription.listen()
+    }
+
+    /// The list to send, the very same to every stream of the class; none when
+    /// there is nobody to list.
+    pub(super) fn list(&mut self, known: &Known) -> Made {
+        let Known::Present(snapshot) = known else {
+            self.list = None;
+            return Made { list: None, work: 0 };
+        };
+        match &self.list {
+            Some(list) if list.is_of(&snapshot.name) => list.get(snapshot),
+            _ => {
+                let list = self.view.owner.lists.of(&snapshot.name, &self.view.class(snapshot));
+                self.list.insert(list).get(snapshot)
+            }
         }
-        let list = EncodedList::new(snapshot, &assignment);
-        self.owner.counters.lists_encoded.increment();
-        if list.cut > 0 {
-            let (service, cut) = (&snapshot.name, list.cut);
-            tracing::warn!(%service, cut, "list is over the size clients take: its end is cut off");
-        }
-        Some(list)
     }
 }
 

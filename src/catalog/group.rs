@@ -33,6 +33,10 @@ impl Group {
     /// The service that a spelling means: the best match, and among equals the
     /// first by name, so that every replica says the same.
     pub(super) fn known(&self, typed: &str) -> Known {
+        // Each spelling here means the only service there is.
+        if let (1, Some(only)) = (self.services.len(), self.services.values().next()) {
+            return Known::Present(only.clone());
+        }
         let rank = |service: &&ServiceName| name::matches(typed, service);
         let best = self.services.keys().filter(|service| rank(service).is_some()).min_by_key(rank);
         match best.and_then(|service| self.services.get(service)) {

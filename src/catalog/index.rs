@@ -165,7 +165,7 @@ impl Index {
             return None;
         }
         self.listed.insert(name.clone(), endpoints.len());
-        Some(ServiceSnapshot { name: name.clone(), revision, endpoints })
+        Some(ServiceSnapshot::new(name.clone(), revision, endpoints))
     }
 
     /// What is in doubt, if that may have changed since it was asked for last.

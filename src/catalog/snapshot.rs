@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::model::{Endpoint, ServiceName};
+use crate::model::{Class, Endpoint, Selector, ServiceName};
+
+use super::lookup::{Addresses, Lookup};
 
 /// What is known of the service that a name means.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,8 +26,59 @@ pub struct ServiceSnapshot {
     pub name: ServiceName,
     /// The store's revision that brought this content.
     pub revision: i64,
+    /// A greater one than that of the service's snapshot before; 0 until it is
+    /// published. Before the endpoints, so that comparing looks at it first.
+    pub version: u64,
     /// In the order of every list, on every replica.
     pub endpoints: Vec<Endpoint>,
+    lookup: Lookup,
+}
+
+impl ServiceSnapshot {
+    /// A service's backends, which must be sorted. It is not published yet.
+    #[must_use]
+    pub fn new(name: ServiceName, revision: i64, endpoints: Vec<Endpoint>) -> Self {
+        Self { name, revision, endpoints, version: 0, lookup: Lookup::default() }
+    }
+
+    /// The same, published with this version.
+    #[must_use]
+    pub fn published(self, version: u64) -> Self {
+        Self { version, ..self }
+    }
+
+    /// The places of the endpoints that take calls and that a selector chooses,
+    /// ascending. Looks at no other endpoint, once the first question has
+    /// indexed them all.
+    pub fn chosen<'a>(&'a self, selector: &'a Selector) -> impl Iterator<Item = usize> + 'a {
+        self.lookup.chosen(&self.endpoints, selector)
+    }
+
+    /// At most so many endpoints are looked at by [`Self::chosen`], besides the
+    /// work of [`Self::unindexed`].
+    #[must_use]
+    pub fn visits(&self, selector: &Selector) -> usize {
+        self.lookup.visits(&self.endpoints, selector)
+    }
+
+    /// How many endpoints must be indexed before a selector can be asked for:
+    /// none from then on.
+    #[must_use]
+    pub fn unindexed(&self, selector: &Selector) -> usize {
+        if self.lookup.is_indexed(selector) { 0 } else { self.endpoints.len() }
+    }
+
+    /// The addresses of a class, if they are kept.
+    #[must_use]
+    pub fn kept_addresses(&self, class: &Class) -> Option<Arc<Addresses>> {
+        self.lookup.kept_addresses(class)
+    }
+
+    /// Keeps the addresses of a class for as long as the snapshot lives, or
+    /// until others have taken their place.
+    pub fn keep_addresses(&self, class: &Class, addresses: &Arc<Addresses>) {
+        self.lookup.keep_addresses(class, addresses);
+    }
 }
 
 /// How far and how fresh the registry has been read.

@@ -26,7 +26,7 @@ const FACTOR: usize = 3;
 /// What a network gets beyond that in a second: 50 of the longest answers. A
 /// client asks once in half a minute or less.
 const BYTES_PER_SECOND: u32 = 64 * 1024;
-const ACCOUNTS: usize = 4096;
+pub(super) const ACCOUNTS: usize = 4096;
 
 impl Allowance {
     pub(super) fn new(seed: u64, now: Instant) -> Self {
@@ -62,7 +62,7 @@ impl Allowance {
 }
 
 /// Who shares an account: a /24 of IPv4, a /56 of IPv6.
-fn network(ip: IpAddr) -> u64 {
+pub(super) fn network(ip: IpAddr) -> u64 {
     match ip.to_canonical() {
         IpAddr::V4(ip) => u64::from(ip.to_bits() >> 8),
         IpAddr::V6(ip) => (ip.to_bits() >> 72) as u64 | 1 << 63,
@@ -70,7 +70,7 @@ fn network(ip: IpAddr) -> u64 {
 }
 
 /// Nobody without the seed knows who shares an account with whom.
-fn place(network: u64, seed: u64) -> usize {
+pub(super) fn place(network: u64, seed: u64) -> usize {
     super::scramble(network ^ seed) % ACCOUNTS
 }
 

@@ -14,8 +14,8 @@ use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
 use super::zone::{self, LOCATOR, SETTINGS, SrvTarget, TTL};
-use crate::catalog::Known;
-use crate::model::{HostPort, Target, Zone};
+use crate::catalog::{Addresses, Known};
+use crate::model::{Class, HostPort, Target, Zone};
 use crate::policy;
 
 /// What an answer is made of.
@@ -26,6 +26,9 @@ pub struct World<'a> {
     pub balancers: Option<&'a [HostPort]>,
     /// What a name means now.
     pub lookup: &'a dyn Fn(&Target) -> Known,
+    /// Whether so many endpoints may be looked at for this answer. Without, the
+    /// asker is told to come by TCP.
+    pub afford: &'a dyn Fn(usize) -> bool,
     /// Any number, another one for each question: where rotation begins.
     pub seed: usize,
 }
@@ -62,6 +65,8 @@ pub const QUERY_MAX: usize = 4096;
 /// At most so many addresses in an answer. Beyond it clients see a window that
 /// moves with each question; 128 still travel in one TCP segment or three.
 const ADDRESSES_MAX: usize = 128;
+/// The least that an address takes in an answer, in bytes: one of IPv4.
+const RECORD_MIN: usize = 16;
 
 /// What a name in the zone is.
 enum Asked {
@@ -89,6 +94,8 @@ enum Finding {
     },
     /// The name exists (or something below it), but nothing of that type.
     NoData,
+    /// More than may be found out for this asker now: it is to come by TCP.
+    Elsewhere,
     Error(Code),
 }
 
@@ -123,13 +130,14 @@ pub fn answer(query: &[u8], carrier: Carrier, world: &World<'_>) -> Reply {
         reply.metadata.response_code = Code::Refused;
         return reject(reply);
     };
-    fill(&mut reply, question, &inner, world);
     let limit = match (carrier, &message.edns) {
         (Carrier::Tcp, _) => u16::MAX,
         (Carrier::Udp, None) => UDP_PLAIN,
         (Carrier::Udp, Some(edns)) => edns.max_payload().clamp(UDP_PLAIN, UDP_MAX),
     };
-    encode(reply, usize::from(limit)).map_or(Reply::Silence, Reply::Answer)
+    let limit = usize::from(limit);
+    fill(&mut reply, question, &inner, world, limit);
+    encode(reply, limit).map_or(Reply::Silence, Reply::Answer)
 }
 
 /// An answer of ours without its records: to be asked for by TCP.
@@ -170,18 +178,21 @@ fn labels_before<'a>(name: &'a Name, zone: &Zone) -> Option<Vec<&'a [u8]>> {
     Some(labels)
 }
 
-fn fill(reply: &mut Message, question: &Query, inner: &[&[u8]], world: &World<'_>) {
+fn fill(reply: &mut Message, question: &Query, inner: &[&[u8]], world: &World<'_>, limit: usize) {
     reply.metadata.authoritative = true;
     // As typed: some resolvers take only an echo of their own spelling.
     let depth = question.name.iter().len() - inner.len();
     let apex = question.name.trim_to(depth);
-    let negative = match find(question, inner, world) {
+    // One more than fits, so that the answer says there are more.
+    let most = (limit / RECORD_MIN + 1).min(ADDRESSES_MAX);
+    let negative = match find(question, inner, world, most) {
         Finding::Records { answers, additionals } => {
             reply.answers = answers;
             reply.additionals = additionals;
             return;
         }
         Finding::NoData => Code::NoError,
+        Finding::Elsewhere => return reply.metadata.truncation = true,
         Finding::Error(Code::NXDomain) => Code::NXDomain,
         Finding::Error(code) => {
             reply.metadata.authoritative = false;
@@ -193,7 +204,7 @@ fn fill(reply: &mut Message, question: &Query, inner: &[&[u8]], world: &World<'_
     reply.authorities.extend(soa(world).map(|soa| Record::from_rdata(apex, TTL, soa)));
 }
 
-fn find(question: &Query, inner: &[&[u8]], world: &World<'_>) -> Finding {
+fn find(question: &Query, inner: &[&[u8]], world: &World<'_>, most: usize) -> Finding {
     let targets = world.balancers.map(|balancers| zone::srv_targets(balancers, world.zone));
     let asked = asked(inner, targets.as_deref(), world.zone);
     let records = |data: Vec<RData>| records(&question.name, data);
@@ -219,7 +230,7 @@ fn find(question: &Query, inner: &[&[u8]], world: &World<'_>) -> Finding {
             Finding::Error(Code::ServFail)
         }
         (Asked::Balancers(all), kind @ (RecordType::A | RecordType::AAAA)) => {
-            records(addresses(all, kind, world.seed))
+            records(addresses(&all, kind, world.seed))
         }
         (Asked::Service(target), kind @ (RecordType::A | RecordType::AAAA)) => {
             match (world.lookup)(&target) {
@@ -227,9 +238,12 @@ fn find(question: &Query, inner: &[&[u8]], world: &World<'_>) -> Finding {
                 Known::Syncing => Finding::Error(Code::ServFail),
                 Known::Absent => Finding::NoData,
                 Known::Present(snapshot) => {
-                    let all = policy::eligible(&snapshot, target.selectors_for(&snapshot.name));
-                    let all = all.map(|(_, endpoint)| endpoint.addr.ip()).collect();
-                    records(addresses(all, kind, world.seed))
+                    let class = Class::new(target.selectors_for(&snapshot.name));
+                    if !(world.afford)(policy::address_work(&snapshot, &class)) {
+                        return Finding::Elsewhere;
+                    }
+                    let all = policy::addresses(&snapshot, &class);
+                    records(window(&all, kind, world.seed, most))
                 }
             }
         }
@@ -301,7 +315,7 @@ fn locate(name: &Name, targets: &[SrvTarget], seed: usize) -> Finding {
     for target in targets {
         let Some(name) = to_name(&target.name) else { continue };
         for kind in [RecordType::A, RecordType::AAAA] {
-            let data = addresses(target.addresses.clone(), kind, seed);
+            let data = addresses(&target.addresses, kind, seed);
             additionals.extend(data.into_iter().map(|d| Record::from_rdata(name.clone(), TTL, d)));
         }
     }
@@ -311,20 +325,30 @@ fn locate(name: &Name, targets: &[SrvTarget], seed: usize) -> Finding {
     }
 }
 
-/// Those of one family, each once, rotated.
-fn addresses(mut all: Vec<IpAddr>, kind: RecordType, seed: usize) -> Vec<RData> {
-    all.retain(|ip| ip.is_ipv4() == (kind == RecordType::A));
-    all.sort_unstable();
-    all.dedup();
-    if !all.is_empty() {
-        let start = seed % all.len();
-        all.rotate_left(start);
+/// The same of a few addresses, which need not be sorted.
+fn addresses(all: &[IpAddr], kind: RecordType, seed: usize) -> Vec<RData> {
+    let mut sets = Addresses::default();
+    for ip in all {
+        match ip {
+            IpAddr::V4(ip) => sets.v4.push(*ip),
+            IpAddr::V6(ip) => sets.v6.push(*ip),
+        }
     }
-    let data = |ip| match ip {
-        IpAddr::V4(v4) => RData::A(v4.into()),
-        IpAddr::V6(v6) => RData::AAAA(v6.into()),
-    };
-    all.into_iter().take(ADDRESSES_MAX).map(data).collect()
+    window(&sets.sorted(), kind, seed, ADDRESSES_MAX)
+}
+
+/// Those of one family, rotated, at most so many.
+fn window(all: &Addresses, kind: RecordType, seed: usize, most: usize) -> Vec<RData> {
+    if kind == RecordType::A {
+        rotated(&all.v4, seed).take(most).map(|&ip| RData::A(ip.into())).collect()
+    } else {
+        rotated(&all.v6, seed).take(most).map(|&ip| RData::AAAA(ip.into())).collect()
+    }
+}
+
+fn rotated<T>(all: &[T], seed: usize) -> impl Iterator<Item = &T> {
+    let (front, back) = all.split_at(seed % all.len().max(1));
+    back.iter().chain(front)
 }
 
 fn records(name: &Name, data: Vec<RData>) -> Finding {

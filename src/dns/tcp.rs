@@ -2,9 +2,12 @@
 //!
 //! In: a listener. Out: answers, in the order of their questions (RFC 7766).
 //! It never holds more than a bounded number of connections, nor any that is
-//! silent for long.
+//! silent for long, and does little for one of them before the others and those
+//! who ask by UDP have their turn.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{AbortHandle, abortable};
@@ -13,7 +16,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use super::{Answers, Carrier, Infallible, PAUSE, answer::QUERY_MAX, io};
+use crate::{clock, seed};
+
+use super::answer::QUERY_MAX;
+use super::effort::{self, Effort};
+use super::{Answers, Carrier, Infallible, IpAddr, PAUSE, io};
 
 /// Connections at a time. When one more comes, the oldest goes: so whoever
 /// opens many and says nothing costs the others nothing.
@@ -21,20 +28,23 @@ const CONNECTIONS_MAX: usize = 256;
 /// How long a question may be on its way, or an answer, or nothing at all. RFC
 /// 7766 (6.2.3) wants seconds; nobody asks often enough to gain from more.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// What any answer costs besides its bytes: reading, parsing, system calls.
+const STEPS_MIN: usize = 256;
 
 pub(super) async fn answer_all(listener: &TcpListener, answers: &Answers) -> Infallible {
+    let effort = Mutex::new(Effort::new(effort::TCP, seed::random(), clock::now()));
     let mut open = FuturesUnordered::new();
     let mut handles: BTreeMap<u64, AbortHandle> = BTreeMap::new();
     let mut number = 0_u64;
     loop {
         tokio::select! {
-            stream = accept(listener) => {
+            (stream, asker) = accept(listener) => {
                 if handles.len() >= CONNECTIONS_MAX
                     && let Some((_, oldest)) = handles.pop_first()
                 {
                     oldest.abort();
                 }
-                let (talk, handle) = abortable(talk(stream, answers));
+                let (talk, handle) = abortable(talk(stream, asker, answers, &effort));
                 let this = number;
                 handles.insert(this, handle);
                 open.push(async move {
@@ -52,10 +62,10 @@ pub(super) async fn answer_all(listener: &TcpListener, answers: &Answers) -> Inf
     }
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok((stream, asker)) => return (stream, asker.ip()),
             Err(error) => {
                 tracing::debug!(%error, "no connection can be taken");
                 tokio::time::sleep(PAUSE).await;
@@ -65,20 +75,49 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 }
 
 /// One connection, to its end.
-async fn talk(mut stream: TcpStream, answers: &Answers) -> io::Result<()> {
+async fn talk(
+    mut stream: TcpStream,
+    asker: IpAddr,
+    answers: &Answers,
+    effort: &Mutex<Effort>,
+) -> io::Result<()> {
     let arrival = stream.local_addr()?.ip();
     stream.set_nodelay(true)?;
     let mut query = Vec::new();
     loop {
         timeout(SILENCE_MAX, read(&mut stream, &mut query)).await??;
-        let Some(reply) = answers.reply(&query, Carrier::Tcp, Some(arrival)) else {
-            return Ok(());
-        };
+        let (reply, steps) = answer(&query, arrival, answers);
+        let Some(reply) = reply else { return Ok(()) };
         let Ok(length) = u16::try_from(reply.len()) else { return Ok(()) };
         // In one piece: some askers take the first segment for all there is.
         let framed = [&length.to_be_bytes(), reply.as_slice()].concat();
         timeout(SILENCE_MAX, stream.write_all(&framed)).await??;
+        match charge(effort, asker, steps) {
+            // Those who ask by UDP are answered by this task too.
+            Duration::ZERO => tokio::task::yield_now().await,
+            wait => tokio::time::sleep(wait).await,
+        }
     }
+}
+
+/// What is to be sent, and what it cost.
+fn answer(query: &[u8], arrival: IpAddr, answers: &Answers) -> (Option<Vec<u8>>, usize) {
+    let work = Cell::new(0);
+    let afford = |endpoints| {
+        work.set(endpoints);
+        true
+    };
+    let reply = answers.count(answers.answer(query, Carrier::Tcp, Some(arrival), &afford));
+    let bytes = reply.as_ref().map_or(0, Vec::len);
+    (reply, STEPS_MIN + bytes + work.get())
+}
+
+/// Counts an answer; says how long its asker's next one has to wait.
+fn charge(effort: &Mutex<Effort>, asker: IpAddr, steps: usize) -> Duration {
+    let now = clock::now();
+    let mut effort = effort.lock().unwrap_or_else(PoisonError::into_inner);
+    effort.charge(asker, steps, now);
+    effort.wait(asker, now)
 }
 
 async fn read(stream: &mut TcpStream, query: &mut Vec<u8>) -> io::Result<()> {

@@ -4,7 +4,9 @@
 //! questions came, for askers drop what comes from elsewhere. It never waits
 //! for anything but questions.
 
+use std::cell::Cell;
 use std::io::IoSliceMut;
+use std::time::Instant;
 
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use tokio::io::Interest;
@@ -12,6 +14,7 @@ use tokio::io::Interest;
 use crate::{clock, seed};
 
 use super::allowance::Allowance;
+use super::effort::{self, Effort};
 use super::{Answers, Carrier, Infallible, IpAddr, PAUSE, UdpSocket, answer, io};
 
 /// A socket that knows at which address each datagram came.
@@ -22,6 +25,14 @@ pub(super) struct Port {
     bound: Option<IpAddr>,
 }
 
+/// What askers get who may be somebody else.
+struct Limits {
+    bytes: Allowance,
+    effort: Effort,
+}
+
+/// Endpoints looked at for an answer that costs no more than any other.
+const CHEAP: usize = 256;
 /// Datagrams taken at a time.
 const BATCH: usize = 8;
 /// Room for each: the kernel may hand over several of one asker's as one.
@@ -38,21 +49,20 @@ impl Port {
         let mut memory = vec![0; BATCH * ROOM];
         let mut rooms: Vec<_> = memory.chunks_exact_mut(ROOM).map(IoSliceMut::new).collect();
         let mut metas = [RecvMeta::default(); BATCH];
-        let mut allowance = Allowance::new(seed::random(), clock::now());
+        let mut limits = Limits {
+            bytes: Allowance::new(seed::random(), clock::now()),
+            effort: Effort::new(effort::UDP, seed::random(), clock::now()),
+        };
         loop {
             let receive = || self.state.recv((&self.socket).into(), &mut rooms, &mut metas);
             match self.socket.async_io(Interest::READABLE, receive).await {
                 Ok(count) => {
-                    let now = clock::now();
-                    for (room, meta) in rooms.iter().zip(&metas).take(count) {
+                    let batch = rooms.iter().zip(&metas).take(count);
+                    let datagrams = batch.flat_map(|(room, meta)| {
                         let datagrams = room.get(..meta.len).unwrap_or_default();
-                        for datagram in datagrams.chunks(meta.stride.max(1)) {
-                            let mut may_send = |reply: usize| {
-                                allowance.take(meta.addr, datagram.len(), reply, now)
-                            };
-                            self.answer(datagram, meta, answers, &mut may_send);
-                        }
-                    }
+                        datagrams.chunks(meta.stride.max(1)).map(move |one| (one, meta))
+                    });
+                    self.answer_batch(datagrams, answers, &mut limits);
                     // A flood here must not keep those who come by TCP waiting.
                     tokio::task::yield_now().await;
                 }
@@ -64,19 +74,59 @@ impl Port {
         }
     }
 
+    /// Answers what costs little first, so that none of it waits for what costs
+    /// more.
+    fn answer_batch<'a>(
+        &self,
+        datagrams: impl Iterator<Item = (&'a [u8], &'a RecvMeta)>,
+        answers: &Answers,
+        limits: &mut Limits,
+    ) {
+        let now = clock::now();
+        let mut costly = Vec::new();
+        for (query, meta) in datagrams {
+            let postponed = Cell::new(false);
+            let afford = |work| {
+                postponed.set(work > CHEAP);
+                work <= CHEAP
+            };
+            let reply = answers.answer(query, Carrier::Udp, self.arrival(meta), &afford);
+            if postponed.get() {
+                costly.push((query, meta));
+            } else {
+                self.send(query, meta, answers.count(reply), &mut limits.bytes, now);
+            }
+        }
+        for (query, meta) in costly {
+            let asker = meta.addr.ip();
+            let done = Cell::new(0);
+            let may = limits.effort.wait(asker, now).is_zero();
+            let afford = |work| {
+                done.set(if may { work } else { 0 });
+                may
+            };
+            let reply = answers.answer(query, Carrier::Udp, self.arrival(meta), &afford);
+            limits.effort.charge(asker, done.get(), now);
+            self.send(query, meta, answers.count(reply), &mut limits.bytes, now);
+        }
+    }
+
+    fn arrival(&self, meta: &RecvMeta) -> Option<IpAddr> {
+        meta.dst_ip.or(self.bound)
+    }
+
     /// Sends at once or not at all: who gets no answer asks again.
-    fn answer(
+    fn send(
         &self,
         query: &[u8],
         meta: &RecvMeta,
-        answers: &Answers,
-        may_send: &mut dyn FnMut(usize) -> bool,
+        reply: Option<Vec<u8>>,
+        allowance: &mut Allowance,
+        now: Instant,
     ) {
-        let Some(mut reply) = answers.reply(query, Carrier::Udp, meta.dst_ip.or(self.bound)) else {
-            return;
-        };
+        let Some(mut reply) = reply else { return };
         // Who is what it says it is comes back by TCP.
-        if !may_send(reply.len()) {
+        if !allowance.take(meta.addr, query.len(), reply.len(), now) {
             let Some(short) = answer::truncated(&reply) else { return };
             reply = short;
         }

@@ -24,6 +24,15 @@ pub struct Endpoint {
     pub meta: Arc<Meta>,
 }
 
+impl Endpoint {
+    /// Whether it may be listed at all. Weight 0 means no traffic, never a
+    /// little.
+    #[must_use]
+    pub fn takes_calls(&self) -> bool {
+        self.weight != Weight(0)
+    }
+}
+
 /// A backend's share of the calls, relative to its neighbours'. 0 means no
 /// traffic at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -14,7 +14,7 @@ fn snapshot(name: &str, ids: &[&str]) -> Arc<ServiceSnapshot> {
         meta: Arc::new([("zone".to_owned(), "ä\n\"".to_owned())].into()),
     };
     let endpoints = (1..).zip(ids).map(endpoint).collect();
-    Arc::new(ServiceSnapshot { name: ServiceName::new(name).unwrap(), revision: 1, endpoints })
+    Arc::new(ServiceSnapshot::new(ServiceName::new(name).unwrap(), 1, endpoints))
 }
 
 fn store(dir: &tempfile::TempDir) -> Store {

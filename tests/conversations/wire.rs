@@ -304,7 +304,7 @@ impl Stream {
         }
     }
 
-    async fn maybe_next(&mut self) -> Option<Kind> {
+    pub async fn maybe_next(&mut self) -> Option<Kind> {
         self.begin().await;
         loop {
             if let Some(message) = self.whole() {

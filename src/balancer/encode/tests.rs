@@ -22,7 +22,7 @@ fn snapshot(endpoints: usize) -> ServiceSnapshot {
         Endpoint { id, addr, weight: Weight::DEFAULT, meta: Arc::default() }
     };
     let endpoints = (0..endpoints).map(endpoint).collect();
-    ServiceSnapshot { name: ServiceName::new("hello").unwrap(), revision: 1, endpoints }
+    ServiceSnapshot::new(ServiceName::new("hello").unwrap(), 1, endpoints)
 }
 
 fn list(entries: usize) -> EncodedList {

@@ -72,7 +72,7 @@ fn present(ports: &[u16]) -> Known {
     };
     let endpoints = ports.iter().map(endpoint).collect();
     let name = ServiceName::new("hello").unwrap();
-    Known::Present(Arc::new(ServiceSnapshot { name, revision: 1, endpoints }))
+    Known::Present(Arc::new(ServiceSnapshot::new(name, 1, endpoints)))
 }
 
 /// Runs rounds until nothing is left to wake, now or later.

@@ -59,7 +59,7 @@ fn fixture(balancers: Option<&[&str]>) -> Fixture {
 
 fn snapshot(service: &str, endpoints: Vec<Endpoint>) -> Arc<ServiceSnapshot> {
     let name = ServiceName::new(service).unwrap();
-    Arc::new(ServiceSnapshot { name, revision: 1, endpoints })
+    Arc::new(ServiceSnapshot::new(name, 1, endpoints))
 }
 
 /// A service called `big` on so many addresses of each family.
@@ -95,6 +95,7 @@ impl Fixture {
             zone: &self.zone,
             balancers: self.balancers.as_deref(),
             lookup: &|target| self.known(target),
+            afford: &|_| true,
             seed: self.seed,
         };
         answer(query, carrier, &world)

@@ -1,0 +1,242 @@
+//! What is looked up in a snapshot again and again, kept with it: which
+//! endpoints a selector chooses, and the addresses of a class.
+//!
+//! In: a snapshot's endpoints. Out: places in them. Each index is made by the
+//! first question that needs it, once for all who ask; it allocates nothing per
+//! endpoint. It decides nothing: weights and classes are policy.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use hashbrown::HashMap;
+
+use crate::model::{Class, Endpoint, Selector};
+
+/// Derived from endpoints, so it makes no difference between snapshots.
+#[derive(Default)]
+pub(super) struct Lookup {
+    ids: OnceLock<Postings>,
+    meta: OnceLock<Postings>,
+    whole: OnceLock<Arc<Addresses>>,
+    selected: Mutex<Kept>,
+}
+
+/// The addresses of a few classes, the oldest of which gives way.
+#[derive(Default)]
+struct Kept {
+    oldest: usize,
+    all: Vec<(Class, Arc<Addresses>)>,
+}
+
+/// The addresses of some endpoints: sorted, each once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// Of IPv4.
+    pub v4: Vec<Ipv4Addr>,
+    /// Of IPv6.
+    pub v6: Vec<Ipv6Addr>,
+}
+
+/// Which endpoints have a text: for each text, by its hash, the first and the
+/// last of a chain of postings.
+#[derive(Debug)]
+struct Postings {
+    chains: HashMap<u64, Chain>,
+    /// A place in the endpoints, and the next posting of its chain.
+    postings: Vec<(u32, u32)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Chain {
+    first: u32,
+    last: u32,
+    length: u32,
+}
+
+/// The key of selectors that mean the instance's own name.
+const ID: &str = "id";
+/// Classes of a snapshot whose addresses are kept: more than people name in
+/// DNS, and at most some hundred kilobytes.
+const KEPT_MAX: usize = 16;
+const END: u32 = u32::MAX;
+
+impl Lookup {
+    pub(super) fn chosen<'a>(
+        &'a self,
+        endpoints: &'a [Endpoint],
+        selector: &'a Selector,
+    ) -> impl Iterator<Item = usize> + 'a {
+        let postings = self.postings(endpoints, selector);
+        let chain = postings.chains.get(&wanted(selector));
+        let next = move |at: &u32| postings.postings.get(*at as usize).map(|&(_, next)| next);
+        let chain = std::iter::successors(chain.map(|chain| chain.first), next);
+        // Two texts may have one hash.
+        let places = chain.map_while(|at| postings.postings.get(at as usize));
+        places.map(|&(place, _)| place as usize).filter(|&at| is_chosen(&endpoints[at], selector))
+    }
+
+    pub(super) fn visits(&self, endpoints: &[Endpoint], selector: &Selector) -> usize {
+        let postings = self.postings(endpoints, selector);
+        postings.chains.get(&wanted(selector)).map_or(0, |chain| chain.length as usize)
+    }
+
+    pub(super) fn is_indexed(&self, selector: &Selector) -> bool {
+        if selector.key == ID { self.ids.get().is_some() } else { self.meta.get().is_some() }
+    }
+
+    pub(super) fn kept_addresses(&self, class: &Class) -> Option<Arc<Addresses>> {
+        if class.is_whole() {
+            return self.whole.get().cloned();
+        }
+        let kept = self.selected.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.all.iter().find(|(of, _)| of == class).map(|(_, addresses)| addresses.clone())
+    }
+
+    pub(super) fn keep_addresses(&self, class: &Class, addresses: &Arc<Addresses>) {
+        if class.is_whole() {
+            let _ = self.whole.set(addresses.clone());
+            return;
+        }
+        let mut kept = self.selected.lock().unwrap_or_else(PoisonError::into_inner);
+        let Kept { oldest, all } = &mut *kept;
+        let new = (class.clone(), addresses.clone());
+        if all.len() < KEPT_MAX {
+            all.push(new);
+        } else {
+            all[*oldest] = new;
+            *oldest = (*oldest + 1) % KEPT_MAX;
+        }
+    }
+
+    fn postings(&self, endpoints: &[Endpoint], selector: &Selector) -> &Postings {
+        if selector.key == ID {
+            return self.ids.get_or_init(|| {
+                Postings::new(endpoints, |endpoint, add| add(hash([ID, &endpoint.id])))
+            });
+        }
+        self.meta.get_or_init(|| {
+            Postings::new(endpoints, |endpoint, add| {
+                endpoint.meta.iter().for_each(|(key, value)| add(hash([key, value])));
+            })
+        })
+    }
+}
+
+impl Addresses {
+    /// The same, sorted, each once.
+    #[must_use]
+    pub fn sorted(mut self) -> Self {
+        self.v4.sort_unstable();
+        self.v4.dedup();
+        self.v6.sort_unstable();
+        self.v6.dedup();
+        self
+    }
+}
+
+impl Postings {
+    /// `hashes` says the hashes of an endpoint's texts.
+    fn new(endpoints: &[Endpoint], hashes: impl Fn(&Endpoint, &mut dyn FnMut(u64))) -> Self {
+        let mut new = Self { chains: HashMap::new(), postings: Vec::new() };
+        for (place, endpoint) in endpoints.iter().enumerate() {
+            if endpoint.takes_calls() {
+                let place = u32::try_from(place).unwrap_or(END);
+                hashes(endpoint, &mut |hash| new.add(hash, place));
+            }
+        }
+        new.postings.shrink_to_fit();
+        new
+    }
+
+    fn add(&mut self, hash: u64, place: u32) {
+        let at = u32::try_from(self.postings.len()).unwrap_or(END);
+        let only = Chain { first: at, last: at, length: 0 };
+        let chain = self.chains.entry(hash).or_insert(only);
+        let last = chain.last;
+        // Keys that differ in letter case only may say one thing twice.
+        if chain.length > 0 && self.postings[last as usize].0 == place {
+            return;
+        }
+        chain.length += 1;
+        chain.last = at;
+        if last != at {
+            self.postings[last as usize].1 = at;
+        }
+        self.postings.push((place, END));
+    }
+}
+
+/// Whether a selector means an endpoint. Letter case does not
+/// matter: selectors come in DNS names.
+#[must_use]
+pub fn is_chosen(endpoint: &Endpoint, selector: &Selector) -> bool {
+    if selector.key == ID {
+        return same(&endpoint.id, &selector.value);
+    }
+    let pair =
+        |(key, value): (&String, &String)| same(key, &selector.key) && same(value, &selector.value);
+    endpoint.meta.iter().any(pair)
+}
+
+/// Whether a text in lower case is this one.
+fn same(text: &str, lower: &str) -> bool {
+    if text.is_ascii() { text.eq_ignore_ascii_case(lower) } else { text.to_lowercase() == lower }
+}
+
+fn wanted(selector: &Selector) -> u64 {
+    hash([&selector.key, &selector.value])
+}
+
+/// Of the texts in lower case, by FNV-1a.
+fn hash(texts: [&str; 2]) -> u64 {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let text = |hash, text: &str| {
+        let hash = if text.is_ascii() {
+            text.bytes().fold(hash, |hash, byte| step(hash, byte.to_ascii_lowercase()))
+        } else {
+            text.to_lowercase().bytes().fold(hash, step)
+        };
+        step(hash, 0)
+    };
+    texts.into_iter().fold(0xcbf2_9ce4_8422_2325, text)
+}
+
+impl std::fmt::Debug for Lookup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lookup")
+    }
+}
+
+/// A copy indexes anew.
+impl Clone for Lookup {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Lookup {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Lookup {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_kept_for_a_few_classes() {
+        let lookup = Lookup::default();
+        let class = |n: u8| Class::new(&[Selector { key: "zone".into(), value: n.to_string() }]);
+        let addresses = |n: u8| Addresses { v4: vec![[10, 0, 0, n].into()], v6: Vec::new() };
+        for n in 0..100 {
+            lookup.keep_addresses(&class(n), &Arc::new(addresses(n)));
+            assert_eq!(lookup.kept_addresses(&class(n)).as_deref(), Some(&addresses(n)));
+        }
+        let kept = (0..100).filter(|&n| lookup.kept_addresses(&class(n)).is_some());
+        assert_eq!(kept.collect::<Vec<_>>(), (84..100).collect::<Vec<_>>());
+        assert_eq!(lookup.kept_addresses(&Class::default()), None);
+    }
+}

@@ -1,0 +1,134 @@
+//! Limits the work that questions cause, by network of askers and in all.
+//!
+//! In: who asked, what it cost, the time. Out: how long that network's next
+//! question has to wait. A datagram's sender may be forged, so whoever would
+//! have to wait by UDP is sent to TCP instead, where each waits for its turn.
+//! Pure; what it remembers has one size.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::allowance::{ACCOUNTS, network, place};
+
+/// When what each network has asked for is worked off.
+pub(super) struct Effort {
+    rates: Rates,
+    /// Networks share one by chance: then they get less.
+    networks: Box<[Instant]>,
+    all: Instant,
+    seed: u64,
+}
+
+/// Steps a second. A step is an endpoint looked at, or a byte of an answer: about
+/// 20 ns.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rates {
+    /// For one network.
+    network: u32,
+    /// For all together.
+    all: u32,
+}
+
+/// By UDP: a hundredth of a processor for a network, a tenth for all. Only what
+/// is not kept costs anything: a large service's addresses once after each
+/// change, those of a selection the first time.
+pub(super) const UDP: Rates = Rates { network: 500_000, all: 5_000_000 };
+/// By TCP everything costs: 800 of the largest answers a second for a network,
+/// and five times as many for all.
+pub(super) const TCP: Rates = Rates { network: 2_000_000, all: 10_000_000 };
+/// Work saved up by those who have not asked for a while. No longer, or others
+/// would wait for it.
+const BURST: Duration = Duration::from_millis(10);
+
+impl Effort {
+    pub(super) fn new(rates: Rates, seed: u64, now: Instant) -> Self {
+        Self { rates, networks: vec![now; ACCOUNTS].into(), all: now, seed }
+    }
+
+    /// How long until the network's turn: zero if that is now.
+    pub(super) fn wait(&self, asker: IpAddr, now: Instant) -> Duration {
+        let free = self.networks[place(network(asker), self.seed)].max(self.all);
+        free.saturating_duration_since(now)
+    }
+
+    /// Counts work that was done. Work too large for what is left is done all
+    /// the same, and owed.
+    pub(super) fn charge(&mut self, asker: IpAddr, steps: usize, now: Instant) {
+        let network = &mut self.networks[place(network(asker), self.seed)];
+        let saved = now.checked_sub(BURST).unwrap_or(now);
+        for (free, rate) in [(network, self.rates.network), (&mut self.all, self.rates.all)] {
+            let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+            *free = (*free).max(saved) + Duration::from_secs(1) / rate * steps;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RATES: Rates = Rates { network: 100_000, all: 1_000_000 };
+
+    fn ip(net: u8, last: u8) -> IpAddr {
+        [192, 0, net, last].into()
+    }
+
+    /// Questions of this cost that a network gets answered in a second, when it
+    /// asks every millisecond.
+    fn answered(effort: &mut Effort, net: u8, cost: usize, from: Instant) -> usize {
+        let ask = |milli: &u64| {
+            let now = from + Duration::from_millis(*milli);
+            let may = effort.wait(ip(net, 1), now).is_zero();
+            if may {
+                effort.charge(ip(net, 1), cost, now);
+            }
+            may
+        };
+        (0..1_000).filter(ask).count()
+    }
+
+    #[test]
+    fn a_network_gets_its_rate_and_others_theirs() {
+        let began = Instant::now();
+        let mut effort = Effort::new(RATES, 7, began);
+        // 100,000 a second, and what was saved up.
+        assert!((20..=22).contains(&answered(&mut effort, 1, 5_000, began)));
+        let end = began + Duration::from_secs(1);
+        effort.charge(ip(1, 1), 5_000, end);
+        assert!(!effort.wait(ip(1, 200), end).is_zero(), "neighbours share");
+        assert!(effort.wait(ip(2, 1), end).is_zero());
+        // What is larger than the burst is answered too, and worked off.
+        effort.charge(ip(2, 1), 50_000, end);
+        assert_eq!(effort.wait(ip(2, 1), end).as_millis(), 490);
+    }
+
+    #[test]
+    fn all_networks_together_get_so_much() {
+        let began = Instant::now();
+        let mut effort = Effort::new(RATES, 7, began);
+        let mut taken = 0;
+        for milli in 0..1_000 {
+            let now = began + Duration::from_millis(milli);
+            for net in 0..=255 {
+                if effort.wait(ip(net, 1), now).is_zero() {
+                    effort.charge(ip(net, 1), 500, now);
+                    taken += 1;
+                }
+            }
+        }
+        assert!((1_990..=2_030).contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn each_waits_for_its_own_turn() {
+        let now = Instant::now();
+        let mut effort = Effort::new(RATES, 7, now);
+        let waits: Vec<_> = (0..4)
+            .map(|_| {
+                effort.charge(ip(1, 1), 1_000, now);
+                effort.wait(ip(1, 1), now).as_millis()
+            })
+            .collect();
+        assert_eq!(waits, [10, 20, 30, 40]);
+    }
+}

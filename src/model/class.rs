@@ -1,0 +1,54 @@
+//! What decides a list besides the service: clients of one class share one
+//! list.
+//!
+//! In: what was read of a client's name. Out: a [`Class`], canonical, so that
+//! equal wishes are equal values.
+
+use std::sync::Arc;
+
+use super::Selector;
+
+/// Everything about a client that may change its list. Cheap to clone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Class {
+    /// Sorted, each once.
+    selectors: Arc<[Selector]>,
+}
+
+impl Class {
+    /// The class of clients that ask for these instances of a service.
+    #[must_use]
+    pub fn new(selectors: &[Selector]) -> Self {
+        let mut selectors = selectors.to_vec();
+        selectors.sort_unstable();
+        selectors.dedup();
+        Self { selectors: selectors.into() }
+    }
+
+    /// What all of the instances must match; nothing: every instance is meant.
+    #[must_use]
+    pub fn selectors(&self) -> &[Selector] {
+        &self.selectors
+    }
+
+    /// Whether this is the class of all clients that select nothing.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.selectors.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_wishes_are_equal_however_they_are_written() {
+        let select = |key: &str, value: &str| Selector { key: key.into(), value: value.into() };
+        let (a, b) = (select("zone", "a"), select("id", "7"));
+        let one = Class::new(&[a.clone(), b.clone()]);
+        assert_eq!(one, Class::new(&[b.clone(), a.clone(), b.clone()]));
+        assert_ne!(one, Class::new(&[b]));
+        assert!(Class::new(&[]).is_whole() && !one.is_whole());
+    }
+}

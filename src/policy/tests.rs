@@ -1,0 +1,134 @@
+//! Snapshots of a few endpoints as text, and what classes get of them.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{BackendAddr, Meta, ServiceName, Weight};
+
+/// Each endpoint is `ID WEIGHT [key=value…]`.
+fn snapshot(endpoints: &[&str]) -> ServiceSnapshot {
+    let endpoint = |(port, text): (usize, &&str)| {
+        let mut words = text.split(' ');
+        let id = words.next().unwrap().into();
+        let weight = Weight(words.next().unwrap().parse().unwrap());
+        let pair = |word: &str| {
+            let (key, value) = word.split_once('=').unwrap();
+            (key.to_owned(), value.to_owned())
+        };
+        let meta: Meta = words.map(pair).collect();
+        let port = u16::try_from(port).unwrap() + 1;
+        let addr = BackendAddr::new([10, 0, 0, 1].into(), port).unwrap();
+        Endpoint { id, addr, weight, meta: Arc::new(meta) }
+    };
+    let endpoints = endpoints.iter().enumerate().map(endpoint).collect();
+    ServiceSnapshot::new(ServiceName::new("s").unwrap(), 1, endpoints)
+}
+
+#[track_caller]
+fn check(endpoints: &[&str], selectors: &[(&str, &str)], expected: &str) {
+    let snapshot = snapshot(endpoints);
+    let selector = |&(key, value): &(&str, &str)| Selector { key: key.into(), value: value.into() };
+    let selectors: Vec<_> = selectors.iter().map(selector).collect();
+    let chosen = choose(&snapshot, &Class::new(&selectors));
+    let Assignment(turns) = assign(&snapshot, &chosen);
+    let found: String = turns.iter().map(|&turn| &*snapshot.endpoints[turn].id).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn all_equal_is_the_order_of_ids() {
+    check(&["a 1", "b 1", "c 1"], &[], "abc");
+    check(&["a 100", "b 100"], &[], "ab");
+}
+
+#[test]
+fn weights_are_interleaved_repeats() {
+    check(&["a 3", "b 1"], &[], "aaba");
+    check(&["a 2", "b 4"], &[], "bab");
+    check(&["a 5", "b 1", "c 1"], &[], "abaaaca");
+}
+
+#[test]
+fn weight_zero_is_no_traffic() {
+    check(&["a 0", "b 1"], &[], "b");
+    check(&["a 0"], &[], "");
+}
+
+#[test]
+fn a_selector_looks_at_what_it_chooses_and_at_all_once() {
+    let all: Vec<_> = (0..1_000).map(|i| format!("{i} 1 zone={}", i % 4)).collect();
+    let snapshot = snapshot(&all.iter().map(String::as_str).collect::<Vec<_>>());
+    let class = |all: &[(&str, &str)]| {
+        let one = |&(key, value): &(&str, &str)| Selector { key: key.into(), value: value.into() };
+        Class::new(&all.iter().map(one).collect::<Vec<_>>())
+    };
+    let (seven, zone) = (class(&[("id", "7")]), class(&[("zone", "3")]));
+    let both = class(&[("zone", "3"), ("id", "7")]);
+    assert_eq!((work(&snapshot, &seven), work(&snapshot, &zone)), (1_000, 1_000));
+    assert_eq!(choose(&snapshot, &seven), Chosen::These([7].into()));
+    assert_eq!((work(&snapshot, &seven), work(&snapshot, &zone)), (1, 1_000));
+    assert_eq!(choose(&snapshot, &zone).endpoints(&snapshot).count(), 250);
+    assert_eq!((work(&snapshot, &zone), work(&snapshot, &both)), (250, 1));
+    assert_eq!(work(&snapshot, &class(&[("id", "x")])), 0);
+    // Addresses of large classes are found once for all who ask.
+    for (class, first, later) in [(&zone, 250, 0), (&seven, 1, 1), (&class(&[]), 1_000, 0)] {
+        assert_eq!(address_work(&snapshot, class), first);
+        let found = addresses(&snapshot, class);
+        assert_eq!(address_work(&snapshot, class), later);
+        assert_eq!(addresses(&snapshot, class), found);
+    }
+}
+
+#[test]
+fn selectors_choose_among_instances() {
+    let all = ["7 1 zone=A version=v2", "8 1 zone=B version=v2", "9 1 Zone=a"];
+    check(&all, &[("id", "7")], "7");
+    check(&all, &[("zone", "a")], "79");
+    check(&all, &[("zone", "a"), ("version", "v2")], "7");
+    check(&all, &[("version", "v3")], "");
+    check(&all, &[("colour", "red")], "");
+}
+
+fn text() -> impl Strategy<Value = String> {
+    // Few, so that they meet; with letters that fold in their own ways.
+    "[aAbBkK\u{212A}\u{130}\u{DF}]{1,2}"
+}
+
+proptest! {
+    /// The index says what a look at every endpoint says.
+    #[test]
+    fn the_index_chooses_what_a_scan_chooses(
+        endpoints in prop::collection::vec(
+            (text(), 0..3_u32, prop::collection::btree_map(text(), text(), 0..4)), 0..30),
+        selectors in prop::collection::vec((prop::option::of(text()), text()), 0..3),
+    ) {
+        let endpoint = |(port, (id, weight, meta)): (u16, (String, u32, Meta))| Endpoint {
+            id: id.into(),
+            addr: BackendAddr::new([10, 0, 0, 1].into(), port).unwrap(),
+            weight: Weight(weight),
+            meta: Arc::new(meta),
+        };
+        let endpoints = (1..).zip(endpoints).map(endpoint).collect();
+        let snapshot = ServiceSnapshot::new(ServiceName::new("s").unwrap(), 1, endpoints);
+        let selector = |(key, value): (Option<String>, String)| Selector {
+            key: key.map_or("id".to_owned(), |key| key.to_lowercase()),
+            value: value.to_lowercase(),
+        };
+        let class = Class::new(&selectors.into_iter().map(selector).collect::<Vec<_>>());
+        let scan = |endpoint: &Endpoint| {
+            let same = |text: &str, lower: &str| text.to_lowercase() == lower;
+            endpoint.weight != Weight(0) && class.selectors().iter().all(|s| match &*s.key {
+                "id" => same(&endpoint.id, &s.value),
+                key => endpoint.meta.iter().any(|(k, v)| same(k, key) && same(v, &s.value)),
+            })
+        };
+        let all = snapshot.endpoints.iter().enumerate();
+        let expected: Vec<_> = all.filter(|(_, one)| scan(one)).map(|(at, _)| at).collect();
+        let chosen = choose(&snapshot, &class);
+        let found: Vec<_> = chosen.endpoints(&snapshot).map(|(place, _)| place).collect();
+        prop_assert_eq!(&found, &expected);
+        prop_assert!(found.len() <= most(&snapshot, &class));
+    }
+}
