@@ -32,6 +32,11 @@ const SHARES_WITHIN: Duration = Duration::from_millis(2);
 /// on all shares, and an answer to that is worth more than speed. Counted from a
 /// sign of life that was asked for after the first share.
 const LOSSES_WITHIN: Duration = Duration::from_millis(20);
+/// How long watchers may take to catch up with what happened since the listing:
+/// etcd sees to those that are behind ten times a second.
+const SETTLES_WITHIN: Duration = Duration::from_millis(500);
+/// How long a revision waits for shares until then.
+const SETTLING: Duration = Duration::from_millis(150);
 /// For so long at most such a sign is waited for.
 const LOSSES_MAX: Duration = Duration::from_secs(1);
 
@@ -83,6 +88,8 @@ struct Following<'a> {
     quiet_at: Option<Instant>,
     /// Since then keys that are gone wait for more of their revision.
     losses_since: Option<Instant>,
+    /// When the last range was opened.
+    opened: Option<Instant>,
     told_denied: bool,
 }
 
@@ -121,6 +128,7 @@ impl Follow<'_> {
             asked: Some(heard),
             quiet_at: None,
             losses_since: None,
+            opened: None,
             told_denied: false,
         };
         let ended = following.run(*newest).await;
@@ -208,7 +216,11 @@ impl Following<'_> {
         self.heard = clock::now();
         self.asked = None;
         match said {
-            Said::Nothing | Said::Opened => Ok(true),
+            Said::Nothing => Ok(true),
+            Said::Opened => {
+                self.opened = Some(self.heard);
+                Ok(true)
+            }
             Said::Life(watcher) => {
                 bounded(CALL_TIMEOUT, self.stream.cancel(watcher)).await?;
                 self.lives().await
@@ -274,6 +286,7 @@ impl Following<'_> {
     /// vain, every one that may be. False when nobody listens.
     async fn hand_out(&mut self, waited: bool) -> bool {
         let prefixes = self.follow.prefixes;
+        self.settled();
         loop {
             let batch = match waited {
                 true => self.batches.next_held(prefixes),
@@ -294,9 +307,24 @@ impl Following<'_> {
             Some(true) => self.losses_since.or_else(|| Some(clock::now())),
             _ => None,
         };
-        let within = |losses| if losses { LOSSES_WITHIN } else { SHARES_WITHIN };
+        let settled = self.settled();
+        let within = |losses| match (settled, losses) {
+            (false, _) => SETTLING,
+            (true, true) => LOSSES_WITHIN,
+            (true, false) => SHARES_WITHIN,
+        };
         self.quiet_at = waiting.map(|losses| clock::now() + within(losses));
         true
+    }
+
+    /// Whether all watchers have caught up with what happened since the listing.
+    fn settled(&mut self) -> bool {
+        let long = |opened| clock::now().duration_since(opened) >= SETTLES_WITHIN;
+        let settled = self.watch.open() && self.opened.is_some_and(long);
+        if settled {
+            self.batches.settle();
+        }
+        settled
     }
 
     /// Whether keys that are gone wait for a sign of life that is owed.

@@ -82,6 +82,11 @@ impl Watch {
         self.asked
     }
 
+    /// Whether all ranges are watched.
+    pub(super) fn open(&self) -> bool {
+        self.ids.len() == self.ranges.len()
+    }
+
     /// Whether an answer is owed.
     pub(super) fn owed(&self) -> bool {
         self.asked.is_some()

@@ -1,0 +1,184 @@
+//! Responses in, batches out, as text.
+
+use super::*;
+use crate::registry::record::{Format, Prefix};
+use etcd_client::proto::PbKeyValue;
+
+fn event(r#type: i32, key: &str, mod_revision: i64) -> PbEvent {
+    let value = if r#type == DELETE { vec![] } else { b"10.0.0.1:1".to_vec() };
+    let kv = PbKeyValue { key: key.into(), value, mod_revision, ..PbKeyValue::default() };
+    PbEvent { r#type, kv: Some(kv), prev_kv: None }
+}
+
+fn response(watch_id: i64, fragment: bool, events: Vec<PbEvent>) -> PbWatchResponse {
+    PbWatchResponse { watch_id, fragment, events, ..PbWatchResponse::default() }
+}
+
+/// As text: `revision:+put-deregistered~swept?in-doubt key=lease Otherwise`.
+fn take(batches: &mut Batches, response: PbWatchResponse) -> Vec<String> {
+    let prefix = Prefix { path: "/".to_owned(), format: Format::Plain };
+    let prefixes = Prefixes::new(vec![prefix]);
+    let watcher = usize::try_from(response.watch_id).unwrap();
+    batches.take(watcher, response).unwrap();
+    let found: Vec<Batch> = std::iter::from_fn(|| batches.next(&prefixes)).collect();
+    show(&found)
+}
+
+fn show(found: &[Batch]) -> Vec<String> {
+    let text = |change: &Change| match change {
+        Change::Put(entry) => format!("+{}", entry.key),
+        Change::Delete(key, Cause::Deregistered) => format!("-{key}"),
+        Change::Delete(key, Cause::Swept) => format!("~{key}"),
+        Change::Delete(key, Cause::InDoubt) => format!("?{key}"),
+    };
+    found
+        .iter()
+        .map(|Batch { revision, changes, leases, otherwise }| {
+            let changes: String = changes.iter().map(text).collect();
+            let asked = leases.iter().map(|(key, lease)| format!(" {key}={lease}"));
+            let asked: String = asked.collect();
+            let else_ = if asked.is_empty() { String::new() } else { format!(" {otherwise:?}") };
+            format!("{revision}:{changes}{asked}{else_}")
+        })
+        .collect()
+}
+
+#[test]
+fn changes_of_a_revision_stay_together_and_in_order() {
+    let mut batches = Batches::after(10, 1, Leases::new());
+    let events = vec![event(0, "/a/1", 11), event(DELETE, "/a/2", 11), event(0, "/a/2", 12)];
+    let found = take(&mut batches, response(0, false, events));
+    assert_eq!(found, ["11:+/a/1-/a/2", "12:+/a/2"]);
+    assert!(take(&mut batches, response(0, false, vec![])).is_empty());
+}
+
+#[test]
+fn fragments_are_joined_each_watcher_for_itself() {
+    let mut batches = Batches::after(1, 2, Leases::new());
+    assert!(take(&mut batches, response(0, true, vec![event(0, "/a/1", 2)])).is_empty());
+    let other = take(&mut batches, response(1, false, vec![event(0, "/b/1", 2)]));
+    assert!(other.is_empty(), "it is of one revision with what is unfinished");
+    assert!(take(&mut batches, response(0, true, vec![event(0, "/a/2", 2)])).is_empty());
+    let whole = take(&mut batches, response(0, false, vec![event(0, "/a/3", 2)]));
+    assert_eq!(whole, ["2:+/b/1+/a/1+/a/2+/a/3"]);
+}
+
+#[test]
+fn what_is_whole_does_not_wait_for_the_last_fragment() {
+    let mut batches = Batches::after(1, 1, Leases::new());
+    let events = vec![event(0, "/a/1", 2), event(0, "/a/2", 3)];
+    assert_eq!(take(&mut batches, response(0, true, events)), ["2:+/a/1"]);
+    assert_eq!(take(&mut batches, response(0, false, vec![])), ["3:+/a/2"]);
+}
+
+#[test]
+fn a_revision_without_end_ends_the_stream() {
+    let mut batches = Batches::after(1, 1, Leases::new());
+    let mut taken = 0;
+    let refused = loop {
+        let mut large = event(0, "/a/1", 2);
+        large.kv.as_mut().unwrap().value = vec![0; 1 << 20];
+        match batches.take(0, response(0, true, vec![large])) {
+            Ok(()) => taken += 1,
+            Err(trouble) => break trouble.to_string(),
+        }
+    };
+    assert_eq!((taken, refused.as_str()), (63, "one revision is longer than 67108864 bytes"));
+
+    let mut batches = Batches::after(1, 1, Leases::new());
+    batches.take(0, response(0, true, vec![event(0, "/a/1", 2)])).unwrap();
+    assert_eq!((batches.sign(), batches.sign()), (Ok(()), Ok(())));
+    assert!(batches.sign().is_err());
+}
+
+#[test]
+fn revisions_that_go_back_end_the_stream() {
+    let mut batches = Batches::after(10, 1, Leases::new());
+    let events = vec![event(0, "/a/1", 12), event(0, "/a/1", 11)];
+    let refused = batches.take(0, response(0, false, events)).unwrap_err();
+    assert_eq!(refused.to_string(), "revisions go back from 12 to 11");
+}
+
+#[test]
+fn a_transaction_is_one_batch_whichever_watchers_it_comes_through() {
+    let leases = || [(Key::new(b"/a/1"), 7), (Key::new(b"/b/1"), 8)].into();
+    let gone =
+        |watcher, key, revision| response(watcher, false, vec![event(DELETE, key, revision)]);
+    let mut batches = Batches::after(1, 2, leases());
+    batches.settle();
+    assert!(take(&mut batches, gone(0, "/a/1", 2)).is_empty());
+    assert_eq!(batches.waiting(), Some(true));
+    let whole = take(&mut batches, gone(1, "/b/1", 2));
+    assert_eq!(whole, ["2:?/a/1?/b/1 /a/1=7 /b/1=8 Swept"]);
+    assert_eq!(batches.waiting(), None);
+
+    // The next revision says that the last is over, whoever brings it.
+    let put = |watcher, revision| response(watcher, false, vec![event(0, "/a/2", revision)]);
+    assert!(take(&mut batches, put(0, 3)).is_empty());
+    assert_eq!(batches.waiting(), Some(false));
+    assert_eq!(take(&mut batches, put(0, 4)), ["3:+/a/2"]);
+    assert_eq!(take(&mut batches, put(1, 5)), ["4:+/a/2"]);
+    let prefixes = Prefixes::new(vec![Prefix { path: "/".into(), format: Format::Plain }]);
+    let waited = batches.next_held(&prefixes).into_iter().collect::<Vec<_>>();
+    assert_eq!(show(&waited), ["5:+/a/2"]);
+
+    // Those that catch up do so one after the other, of several revisions each.
+    let mut batches = Batches::after(1, 2, leases());
+    let several = vec![event(DELETE, "/a/1", 2), event(0, "/a/1", 4)];
+    assert!(take(&mut batches, response(0, false, several)).is_empty());
+    let several = vec![event(DELETE, "/b/1", 2), event(0, "/b/1", 3)];
+    let found = take(&mut batches, response(1, false, several));
+    assert_eq!(found, ["2:?/a/1?/b/1 /a/1=7 /b/1=8 Swept", "3:+/b/1"]);
+    assert_eq!(show(&batches.next_held(&prefixes).into_iter().collect::<Vec<_>>()), ["4:+/a/1"]);
+}
+
+#[test]
+fn what_was_handed_out_is_not_handed_out_again() {
+    let mut batches = Batches::after(10, 1, Leases::new());
+    let events = || vec![event(0, "/a/1", 10), event(0, "/a/1", 11)];
+    assert_eq!(take(&mut batches, response(0, false, events())), ["11:+/a/1"]);
+    assert!(take(&mut batches, response(0, false, events())).is_empty());
+}
+
+#[test]
+fn the_lease_says_what_can_be_told_of_a_deletion() {
+    #[track_caller]
+    fn check(gone: &[(&str, i64)], expected: &str) {
+        let leased = gone.iter().filter(|(_, lease)| *lease != 0);
+        let leases = leased.map(|(key, lease)| (Key::new(key.as_bytes()), *lease)).collect();
+        let events = gone.iter().map(|(key, _)| event(DELETE, key, 2)).collect();
+        let found = take(&mut Batches::after(1, 1, leases), response(0, false, events));
+        assert_eq!(found, [expected]);
+    }
+    check(&[("/a/1", 0)], "2:-/a/1");
+    check(&[("/a/1", 7)], "2:?/a/1 /a/1=7 Deregistered");
+    check(&[("/a/1", 0), ("/a/2", 0)], "2:~/a/1~/a/2");
+    check(&[("/a/1", 7), ("/b/1", 7)], "2:?/a/1?/b/1 /a/1=7 /b/1=7 Deregistered");
+    check(&[("/a/1", 7), ("/a/2", 8), ("/a/3", 0)], "2:?/a/1?/a/2~/a/3 /a/1=7 /a/2=8 Swept");
+}
+
+#[test]
+fn the_newest_put_says_which_lease_a_key_hangs_on() {
+    let put = |key: &str, mod_revision, lease| {
+        let mut event = event(0, key, mod_revision);
+        event.kv.as_mut().unwrap().lease = lease;
+        event
+    };
+    let key = |text: &str| Key::new(text.as_bytes());
+    let leases = [(key("/a/1"), 1), (key("/a/2"), 1)].into();
+    let mut batches = Batches::after(1, 1, leases);
+    let puts = vec![put("/a/1", 2, 9), put("/a/2", 3, 0), put("/a/3", 4, 8)];
+    take(&mut batches, response(0, false, puts));
+    let gone = (1..=3).map(|n| event(DELETE, &format!("/a/{n}"), 4 + n)).collect();
+    let found = take(&mut batches, response(0, false, gone));
+    let expected = ["5:?/a/1 /a/1=9 Deregistered", "6:-/a/2", "7:?/a/3 /a/3=8 Deregistered"];
+    assert_eq!(found, expected);
+    assert!(batches.leases.is_empty(), "nothing is kept of what is gone");
+}
+
+#[test]
+fn an_event_without_a_key_costs_nothing() {
+    let mut batches = Batches::after(0, 1, Leases::new());
+    let events = vec![PbEvent::default(), event(0, "/a/1", 1)];
+    assert_eq!(take(&mut batches, response(0, false, events)), ["1:+/a/1"]);
+}
