@@ -5,6 +5,7 @@
 //! losing the registry never changes what it says of a service.
 
 use std::collections::BTreeSet;
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -16,6 +17,7 @@ use crate::clock;
 use crate::model::{ServiceName, Target};
 use crate::registry::{Key, Rejected, Remark};
 
+mod departures;
 mod doubts;
 mod drive;
 mod empty;
@@ -26,8 +28,10 @@ mod index;
 mod input;
 mod lookup;
 mod oddities;
+mod pace;
 mod snapshot;
 mod subscription;
+mod teller;
 mod topic;
 mod touched;
 mod unleased;
@@ -41,8 +45,10 @@ use group::Group;
 use index::Index;
 pub use input::{Input, Resolved, Restored};
 pub use lookup::{Addresses, is_chosen};
+use pace::Pace;
 pub use snapshot::{Known, ServiceSnapshot, Status};
 pub use subscription::{Subscriber, Subscription};
+use teller::Teller;
 use topic::Rounds;
 pub use topic::{Listener, Topic};
 use touched::Touched;
@@ -70,6 +76,14 @@ struct Shared {
     emptied: Mutex<Emptied>,
     rules: Rules,
     closed: AtomicBool,
+}
+
+/// What the one writer remembers of what it published.
+#[derive(Default)]
+struct Publisher {
+    pace: Pace,
+    teller: Teller,
+    rounds: Rounds,
 }
 
 /// Empty services that are looked at with one publication: more than become
@@ -218,24 +232,29 @@ impl Catalog {
     fn publish(
         &self,
         index: &mut Index,
-        touched: Touched,
+        mut touched: Touched,
         before: &Status,
         status: Status,
-        rounds: &mut Rounds,
+        publisher: &mut Publisher,
     ) {
+        let Publisher { pace, teller, rounds } = publisher;
         let first = status.synced && !before.synced;
         let read = first || (before.restored.is_some() && status.restored.is_none());
         let (revision, now) = (status.revision, clock::now());
         let mut changed = false;
-        for service in &touched.services {
+        for service in &pace.ready(mem::take(&mut touched.services), now) {
             let snapshot = index.snapshot(service, revision).map(|snapshot| self.number(snapshot));
+            let endpoints = snapshot.as_ref().map_or(0, |snapshot| snapshot.endpoints.len());
+            pace.published(service, endpoints, now);
             changed |= self.publish_service(service, snapshot, now, rounds);
         }
         self.forget_empty(now);
-        if let Some(doubts) = index.doubts() {
-            let before = self.0.doubts.send_replace(Arc::new(doubts));
-            doubts::tell(&before, &self.doubts());
-        }
+        let doubted = index.doubts().map(|(doubts, services)| {
+            self.0.doubts.send_replace(Arc::new(doubts));
+            services
+        });
+        let departures = index.departures.take();
+        teller.tell(doubted.unwrap_or_default(), departures, index, now);
         self.publish_oddities(index, &touched);
         if touched.hosts {
             self.0.host_names.send_replace(Arc::new(index.host_names()));
@@ -326,6 +345,13 @@ impl Catalog {
             }
             self.0.groups.remove_if(&canonical, |_, group| group.is_unused(now));
         }
+    }
+}
+
+impl Publisher {
+    /// When there is something to publish or to log without an input.
+    fn due(&self) -> Option<Instant> {
+        self.pace.due().into_iter().chain(self.teller.due()).min()
     }
 }
 

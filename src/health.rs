@@ -8,11 +8,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, ErrorKind};
+use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use imbl::OrdSet;
+use imbl::ordset::DiffItem;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep_until, timeout};
 
@@ -27,8 +30,9 @@ struct Schedule {
     backends: BTreeMap<BackendAddr, Option<Instant>>,
     /// The same, by time; without those being probed just now.
     due: BTreeSet<(Instant, BackendAddr)>,
-    /// How many are in doubt: the others are only registered without a lease.
-    suspects: BTreeSet<BackendAddr>,
+    /// Those in doubt: the others are only registered without a lease.
+    suspects: OrdSet<BackendAddr>,
+    unleased: OrdSet<BackendAddr>,
 }
 
 /// Before the first probe of one in doubt. Most deregister, and are out of
@@ -112,23 +116,41 @@ fn meaning(error: &io::Error) -> Option<Answer> {
 }
 
 impl Schedule {
-    /// Takes those that are wanted from now on; others are forgotten.
-    fn want(&mut self, doubts: &Doubts, unleased: Duration, now: Instant) {
-        let wanted =
-            |addr: &BackendAddr| doubts.suspects.contains(addr) || doubts.unleased.contains(addr);
-        self.backends.retain(|addr, _| wanted(addr));
-        self.due.retain(|(_, addr)| wanted(addr));
-        let new = doubts.suspects.difference(&self.suspects).copied().collect::<Vec<_>>();
-        self.suspects.clone_from(&doubts.suspects);
-        for addr in new {
-            self.plan(addr, now + spread(addr, FIRST));
+    /// Takes those that are wanted from now on; others are forgotten. Costs what
+    /// differs from before, and returns how much that was.
+    fn want(&mut self, doubts: &Doubts, unleased: Duration, now: Instant) -> usize {
+        let mut differences = 0;
+        let before = mem::replace(&mut self.suspects, doubts.suspects.clone());
+        let unleased_before = mem::replace(&mut self.unleased, doubts.unleased.clone());
+        for change in before.diff(&doubts.suspects) {
+            match change {
+                DiffItem::Add(addr) => self.plan(*addr, now + spread(*addr, FIRST)),
+                DiffItem::Remove(addr) => self.unwant(*addr),
+            }
+            differences += 1;
         }
         let interval = self.interval(unleased);
-        for addr in doubts.unleased.iter() {
-            if !self.backends.contains_key(addr) {
+        for change in unleased_before.diff(&doubts.unleased) {
+            match change {
                 // Anywhere in the first round: all of them come at once.
-                self.plan(*addr, now + interval * permille(*addr) / 1000);
+                DiffItem::Add(addr) if !self.backends.contains_key(addr) => {
+                    self.plan(*addr, now + interval * permille(*addr) / 1000);
+                }
+                DiffItem::Remove(addr) => self.unwant(*addr),
+                DiffItem::Add(_) => {}
             }
+            differences += 1;
+        }
+        differences
+    }
+
+    /// Forgets one, unless it is wanted for the other reason.
+    fn unwant(&mut self, addr: BackendAddr) {
+        if self.suspects.contains(&addr) || self.unleased.contains(&addr) {
+            return;
+        }
+        if let Some(Some(due)) = self.backends.remove(&addr) {
+            self.due.remove(&(due, addr));
         }
     }
 
@@ -189,7 +211,7 @@ mod tests {
         let addr = |port: &u16| BackendAddr::new([127, 0, 0, 1].into(), *port).unwrap();
         Doubts {
             suspects: suspects.iter().map(addr).collect(),
-            unleased: Arc::new(unleased.iter().map(addr).collect()),
+            unleased: unleased.iter().map(addr).collect(),
             ..Doubts::default()
         }
     }
@@ -224,6 +246,22 @@ mod tests {
         let soon = schedule.due.iter().filter(|(due, _)| *due <= start + FIRST * 5 / 4);
         assert!(soon.count() >= 1);
         assert_eq!(schedule.due.len(), 3, "each is due once");
+    }
+
+    #[test]
+    fn what_differs_is_looked_at_and_nothing_else() {
+        let (mut schedule, start) = (Schedule::default(), Instant::now());
+        let many: Vec<u16> = (1..=20_000).collect();
+        let mut doubts = doubts(&many, &many);
+        assert_eq!(schedule.want(&doubts, SLOW, start), 40_000);
+        let one = *doubts.suspects.get_min().unwrap();
+        doubts.suspects.remove(&one);
+        assert_eq!(schedule.want(&doubts, SLOW, start), 1);
+        assert!(schedule.backends.contains_key(&one), "it has no lease either");
+        doubts.unleased.remove(&one);
+        assert_eq!(schedule.want(&doubts, SLOW, start), 1);
+        assert_eq!((schedule.backends.len(), schedule.due.len()), (19_999, 19_999));
+        assert_eq!(schedule.want(&doubts, SLOW, start), 0, "answers of probes change nothing");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! about it. Nothing is concluded before the registry has been read.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,7 +87,7 @@ pub(super) async fn services(
         name: snapshot.name.to_string(),
         dns_name: dns_name(&state, &snapshot.name),
         endpoints: snapshot.endpoints.len(),
-        held: doubts.held.get(&snapshot.name).map_or(0, BTreeMap::len),
+        held: doubts.held_in(&snapshot.name),
         guarded: doubts.guarded.contains(&snapshot.name),
         revision: snapshot.revision,
         clients: clients.get(&snapshot.name).copied().unwrap_or(0),
@@ -134,7 +134,7 @@ pub(super) async fn release(
     let path = uri.path().strip_suffix(RELEASE).unwrap_or_default();
     let (snapshot, _) = find(&state, &typed(path)?)?;
     let name = &snapshot.name;
-    let released = state.catalog.doubts().held.get(name).map_or(0, BTreeMap::len);
+    let released = state.catalog.doubts().held_in(name);
     let said = state.inputs.send_timeout(Input::Release(name.clone()), INPUT_TIMEOUT).await;
     said.map_err(|_| Problem(StatusCode::SERVICE_UNAVAILABLE, "try again".to_owned()))?;
     tracing::info!(service = %name, released, "operator releases what is held");

@@ -2,9 +2,9 @@
 //!
 //! Values for those who probe and those who show; `guard` and `index` decide.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use imbl::{OrdMap, OrdSet};
 
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 
@@ -30,6 +30,9 @@ pub enum Doubt {
     Swept,
     /// It was not there when the registry was read again.
     Missing,
+    /// Its key had another address when a registry was read that had gone back
+    /// to an older state, or was another one.
+    WentBack,
 }
 
 /// What a probe of a backend came to.
@@ -54,20 +57,22 @@ pub struct Held {
     pub answer: Option<Answer>,
 }
 
-/// All of it.
+/// All of it. A copy costs next to nothing, and two that follow each other share
+/// what is equal in them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Doubts {
     /// Listed though the registration is gone.
-    pub held: BTreeMap<ServiceName, BTreeMap<BackendAddr, Held>>,
+    pub held: OrdMap<ServiceName, OrdMap<BackendAddr, Held>>,
     /// Services that keep backends which do not answer, for too few would be
     /// left.
-    pub guarded: BTreeSet<ServiceName>,
+    pub guarded: OrdSet<ServiceName>,
     /// Registered without a lease and not listed: they refuse connections.
-    pub down: BTreeMap<ServiceName, Vec<Endpoint>>,
+    pub down: OrdMap<ServiceName, Vec<Endpoint>>,
     /// Registered without a lease.
-    pub unleased: Arc<BTreeSet<BackendAddr>>,
+    pub unleased: OrdSet<BackendAddr>,
     /// To be probed now and again, closely: those that are held.
-    pub suspects: BTreeSet<BackendAddr>,
+    pub suspects: OrdSet<BackendAddr>,
+    pub(crate) held_len: usize,
 }
 
 impl Rules {
@@ -79,48 +84,19 @@ impl Doubts {
     /// How many backends are held.
     #[must_use]
     pub fn held_len(&self) -> usize {
-        self.held.values().map(BTreeMap::len).sum()
+        self.held_len
+    }
+
+    /// How many backends of a service are held.
+    #[must_use]
+    pub fn held_in(&self, service: &ServiceName) -> usize {
+        self.held.get(service).map_or(0, OrdMap::len)
     }
 
     /// Why one is held, if it is.
     #[must_use]
     pub fn held(&self, service: &ServiceName, addr: BackendAddr) -> Option<&Held> {
         self.held.get(service)?.get(&addr)
-    }
-}
-
-/// Logs what matters of a difference, service by service: what is decided about
-/// a thousand backends at once is one matter.
-pub(super) fn tell(before: &Doubts, after: &Doubts) {
-    for service in after.guarded.difference(&before.guarded) {
-        let kept = after.held.get(service).map_or(0, BTreeMap::len);
-        tracing::warn!(%service, kept, "too much of a service is lost: keeping backends that do not answer");
-    }
-    for service in before.guarded.difference(&after.guarded) {
-        tracing::info!(%service, "no backend is kept any more that does not answer");
-    }
-    // Not before one has answered: most are about to deregister, or to return.
-    let kept = |doubts: &Doubts, service| {
-        let held = doubts.held.get(service).into_iter().flat_map(BTreeMap::values);
-        held.filter(|held| held.answer == Some(Answer::Takes)).count()
-    };
-    for service in before.held.keys().chain(after.held.keys()).collect::<BTreeSet<_>>() {
-        match (kept(before, service), kept(after, service)) {
-            (0, now @ 1..) => {
-                tracing::warn!(%service, kept = now, "registrations are lost: keeping backends that answer")
-            }
-            (1.., 0) => {
-                tracing::info!(%service, "no backend is kept any more without registration")
-            }
-            _ => {}
-        }
-    }
-    let down = |doubts: &Doubts, service| doubts.down.get(service).map_or(0, Vec::len);
-    for service in before.down.keys().chain(after.down.keys()).collect::<BTreeSet<_>>() {
-        let (was, down) = (down(before, service), down(after, service));
-        if was != down {
-            tracing::info!(%service, down, "backends without a lease refuse connections");
-        }
     }
 }
 
@@ -132,6 +108,7 @@ impl Doubt {
             Self::LeaseLost => "its lease is gone: expired or revoked",
             Self::Swept => "its key was deleted in one stroke with most of its service",
             Self::Missing => "its key was missing when the registry was read again",
+            Self::WentBack => "its key had an older value when the registry had gone back",
         }
     }
 }

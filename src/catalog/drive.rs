@@ -13,19 +13,19 @@ use crate::clock;
 use crate::registry::Event;
 
 use super::index::Index;
-use super::topic::Rounds;
 use super::touched::Touched;
-use super::{Catalog, Input, Status};
+use super::{Catalog, Input, Publisher, Status};
 
 /// Applies inputs until all senders are gone. Waiting inputs are applied
 /// together, so that a burst costs each service one publication.
 pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog) {
     let mut index = Index::new(catalog.0.rules);
     let mut touched = Touched::default();
-    let mut rounds = Rounds::default();
+    let mut publisher = Publisher::default();
     loop {
-        rounds.turn().await;
+        publisher.rounds.turn().await;
         let due = index.due(catalog.status().stale.is_none());
+        let due = due.into_iter().chain(publisher.due()).min();
         let input = tokio::select! {
             // None of these can hold up another: each turn does all that is due.
             biased;
@@ -34,7 +34,7 @@ pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog) {
                 None => return,
             },
             () = sleep_until(due.unwrap_or_else(clock::now).into()), if due.is_some() => None,
-            () = rounds.ready() => continue,
+            () = publisher.rounds.ready() => continue,
         };
         let before = catalog.status();
         let mut status = before.clone();
@@ -49,7 +49,7 @@ pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog) {
         }
         index.pass(now, status.stale.is_none(), &mut touched);
         status.keys = index.keys();
-        catalog.publish(&mut index, std::mem::take(&mut touched), &before, status, &mut rounds);
+        catalog.publish(&mut index, std::mem::take(&mut touched), &before, status, &mut publisher);
     }
 }
 

@@ -6,28 +6,37 @@
 //! the last good list is left: it may be us who are cut off. What went by a
 //! probe does not come back by one: another may have its address by then.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use imbl::{OrdMap, OrdSet};
 
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::registry::Key;
 
 use super::doubts::{Answer, Doubt, Doubts, Held, Rules};
 
+mod lost;
+
+pub(super) use lost::Lost;
+
 /// All that is in doubt.
 #[derive(Debug)]
 pub(super) struct Guard {
     rules: Rules,
-    services: BTreeMap<ServiceName, BTreeMap<BackendAddr, Suspect>>,
+    services: BTreeMap<ServiceName, Lost>,
     /// Which backends a key registered when it went.
-    keys: HashMap<Key, Vec<(ServiceName, BackendAddr)>>,
+    keys: HashMap<Key, BTreeSet<(ServiceName, BackendAddr)>>,
     /// Whom the answer of an address concerns.
-    addresses: BTreeMap<BackendAddr, BTreeSet<ServiceName>>,
+    addresses: HashMap<BackendAddr, Concerned>,
     /// Whose time is over when.
     ends: BTreeSet<(Instant, ServiceName, BackendAddr)>,
     /// Set while all here comes from a saved state and the registry is unread:
     /// when the state was true. Nothing goes until then.
     restored: Option<Instant>,
+    shown: Shown,
 }
 
 /// What was lost.
@@ -42,14 +51,24 @@ pub(super) struct Loss {
     pub(super) of: (usize, Instant),
 }
 
-#[derive(Debug)]
-struct Suspect {
-    loss: Loss,
-    answer: Option<Answer>,
-    /// Probes in a row that nothing came back to.
-    silent: u32,
-    /// No longer listed; remembered for [`MOMENTS`] as a part of what was lost.
-    gone: bool,
+/// The services that lost an address.
+#[derive(Debug, Default)]
+struct Concerned {
+    services: BTreeSet<ServiceName>,
+    /// How many of them list it still.
+    listed: usize,
+}
+
+/// The same for others, kept up to date: to gather it anew would cost as much
+/// as all that is in doubt, with each answer of a probe.
+#[derive(Debug, Clone, Default)]
+struct Shown {
+    held: OrdMap<ServiceName, OrdMap<BackendAddr, Held>>,
+    guarded: OrdSet<ServiceName>,
+    suspects: OrdSet<BackendAddr>,
+    held_len: usize,
+    /// The services in which any of this changed since it was asked for last.
+    changed: BTreeSet<ServiceName>,
 }
 
 /// A packet may be lost, and with it an attempt to connect; three in a row are
@@ -65,41 +84,57 @@ impl Guard {
             rules,
             services: BTreeMap::new(),
             keys: HashMap::new(),
-            addresses: BTreeMap::new(),
+            addresses: HashMap::new(),
             ends: BTreeSet::new(),
             restored: None,
+            shown: Shown::default(),
         }
     }
 
-    /// Takes over a backend whose registration is gone, in doubt.
-    pub(super) fn lose(&mut self, loss: Loss, service: &ServiceName, now: Instant) {
+    /// Takes over a backend whose registration is gone, in doubt. Returns
+    /// whether it stays listed.
+    pub(super) fn lose(&mut self, loss: Loss, service: &ServiceName, now: Instant) -> bool {
         let end = loss.since + self.rules.keep;
         if end <= now && self.restored.is_none() {
-            return;
+            return false;
         }
         let addr = loss.endpoint.addr;
         self.forget(service, addr);
         if let Some(key) = &loss.key {
-            self.keys.entry(key.clone()).or_default().push((service.clone(), addr));
+            self.keys.entry_ref(key).or_default().insert((service.clone(), addr));
         }
-        self.addresses.entry(addr).or_default().insert(service.clone());
+        let concerned = self.addresses.entry(addr).or_default();
+        concerned.services.insert(service.clone());
+        concerned.listed += 1;
         if self.restored.is_none() {
             self.ends.insert((end, service.clone(), addr));
+            let Loss { since, why, .. } = loss;
+            self.shown.show(service, addr, Held { since, why, answer: None });
         }
-        let suspect = Suspect { loss, answer: None, silent: 0, gone: false };
-        self.services.entry(service.clone()).or_default().insert(addr, suspect);
+        self.services.entry(service.clone()).or_default().insert(addr, loss);
+        true
     }
 
     /// The key is back, or it was deleted on purpose: nothing it registered is
-    /// in doubt any more. Says which services that concerns.
-    pub(super) fn settle_key(&mut self, key: &Key) -> Vec<(ServiceName, BackendAddr)> {
+    /// in doubt any more. Returns the services that concerns, and who was listed.
+    pub(super) fn settle_key(&mut self, key: &Key) -> Vec<(ServiceName, Option<Endpoint>)> {
         // Nearly always; and to look for one of 100,000 keys takes its time.
         if self.keys.is_empty() {
             return Vec::new();
         }
-        let all = self.keys.remove(key).unwrap_or_default();
-        all.iter().for_each(|(service, addr)| self.forget(service, *addr));
-        all
+        let all = self.keys.remove(key).into_iter().flatten();
+        all.map(|(service, addr)| {
+            let endpoint = self.forget(&service, addr);
+            (service, endpoint)
+        })
+        .collect()
+    }
+
+    /// The address is registered for the service, under whatever key.
+    pub(super) fn settle_address(&mut self, service: &ServiceName, addr: BackendAddr) {
+        if !self.addresses.is_empty() && self.addresses.contains_key(&addr) {
+            self.forget(service, addr);
+        }
     }
 
     /// The services of backends that a key registered when it went.
@@ -111,44 +146,60 @@ impl Guard {
     /// that was; nothing, if nothing was. What goes on for too long is no
     /// incident, but how things are.
     pub(super) fn of(&self, service: &ServiceName, now: Instant) -> Option<(usize, Instant)> {
-        let all = self.services.get(service)?.values().map(|suspect| suspect.loss.of);
-        all.filter(|(_, begun)| *begun + self.rules.keep > now).max()
+        self.services.get(service)?.of(self.rules.keep, now)
     }
 
     /// A backend left its service on purpose: it is not missed.
     pub(super) fn left(&mut self, service: &ServiceName) {
-        for suspect in self.services.get_mut(service).into_iter().flat_map(BTreeMap::values_mut) {
-            suspect.loss.of.0 = suspect.loss.of.0.saturating_sub(1);
+        if let Some(lost) = self.services.get_mut(service) {
+            lost.left();
         }
     }
 
-    /// Takes in what a probe came to. Says which services that concerns.
+    /// Takes in what a probe came to. Returns the services that know something
+    /// new of the address.
     pub(super) fn probed(&mut self, addr: BackendAddr, answer: Answer) -> Vec<ServiceName> {
         if self.restored.is_some() {
             return Vec::new();
         }
         let mut concerned = Vec::new();
-        for service in self.addresses.get(&addr).into_iter().flatten() {
-            let suspect = self.services.get_mut(service).and_then(|all| all.get_mut(&addr));
-            let Some(suspect) = suspect.filter(|suspect| !suspect.gone) else { continue };
-            suspect.silent = if answer == Answer::Silent { suspect.silent + 1 } else { 0 };
-            suspect.answer = Some(answer);
-            concerned.push(service.clone());
+        for service in self.addresses.get(&addr).into_iter().flat_map(|known| &known.services) {
+            let lost = self.services.get_mut(service);
+            if let Some(held) = lost.and_then(|lost| lost.probed(addr, answer)) {
+                self.shown.update(service, addr, held);
+                concerned.push(service.clone());
+            }
         }
         concerned
     }
 
-    /// Lets those go whose time is over. Says which services that concerns.
-    pub(super) fn pass(&mut self, now: Instant) -> Vec<ServiceName> {
-        let mut concerned = Vec::new();
+    /// Lets those go that do not answer, as far as they may, while so many of
+    /// the service are registered. Returns who went.
+    pub(super) fn evict(&mut self, service: &ServiceName, registered: usize) -> Vec<Endpoint> {
+        let keep = self.rules.keep;
+        let Some(lost) = self.services.get_mut(service) else { return Vec::new() };
+        let mut went = Vec::new();
+        while let Some((addr, loss)) = lost.evict(registered, self.rules.share) {
+            went.push(loss.endpoint.clone());
+            self.ends.remove(&(loss.since + keep, service.clone(), addr));
+            self.ends.insert((loss.since + keep.min(MOMENTS), service.clone(), addr));
+            self.shown.hide(service, addr, self.addresses.get_mut(&addr));
+        }
+        self.shown.guard(service, lost.dead().len() > 0);
+        went
+    }
+
+    /// Ends the doubts whose time is over. Returns who was listed, and the
+    /// services in which others may be missed less now.
+    pub(super) fn pass(&mut self, now: Instant) -> Vec<(ServiceName, Option<Endpoint>)> {
+        let mut over = Vec::new();
         while let Some((end, ..)) = self.ends.first()
             && *end <= now
             && let Some((_, service, addr)) = self.ends.pop_first()
         {
-            self.forget(&service, addr);
-            concerned.push(service);
+            over.push((service.clone(), self.forget(&service, addr)));
         }
-        concerned
+        over
     }
 
     /// The registry is read anew: whoever is in doubt may have registered and
@@ -158,14 +209,8 @@ impl Guard {
             return;
         }
         self.ends.clear();
-        for (service, all) in &mut self.services {
-            for (addr, suspect) in all {
-                if !suspect.gone {
-                    suspect.loss.since = now;
-                }
-                self.ends.insert((suspect.end(self.rules.keep), service.clone(), *addr));
-            }
-        }
+        self.services.values_mut().for_each(|lost| lost.renew(now));
+        self.begin_anew();
     }
 
     /// When the next one's time is over.
@@ -173,12 +218,11 @@ impl Guard {
         self.ends.first().map(|(end, ..)| *end)
     }
 
-    /// The operator knows better: all of a service goes.
-    pub(super) fn release(&mut self, service: &ServiceName) -> bool {
-        let all: Vec<_> =
-            self.services.get(service).into_iter().flat_map(BTreeMap::keys).copied().collect();
-        all.iter().for_each(|addr| self.forget(service, *addr));
-        !all.is_empty()
+    /// The operator knows better: all of a service goes. Returns who was listed.
+    pub(super) fn release(&mut self, service: &ServiceName) -> Vec<Endpoint> {
+        let lost = self.services.get(service);
+        let all: Vec<_> = lost.into_iter().flat_map(Lost::all).map(|(addr, _)| addr).collect();
+        all.into_iter().filter_map(|addr| self.forget(service, addr)).collect()
     }
 
     /// From here on what is lost comes from a saved state that was true then.
@@ -192,105 +236,127 @@ impl Guard {
         if self.restored.take().is_none() {
             return Vec::new();
         }
-        for (service, all) in &self.services {
-            let ends = all.iter().map(|(addr, suspect)| {
-                (suspect.loss.since + self.rules.keep, service.clone(), *addr)
-            });
-            self.ends.extend(ends);
-        }
+        self.begin_anew();
         self.services.keys().cloned().collect()
     }
 
-    /// What a service lists beyond what is registered for it, which ends the
-    /// doubt of those that are.
-    pub(super) fn list(
-        &mut self,
-        service: &ServiceName,
-        registered: &HashSet<BackendAddr>,
-    ) -> Vec<Endpoint> {
-        let Some(all) = self.services.get(service) else { return Vec::new() };
-        let back: Vec<_> = all.keys().filter(|addr| registered.contains(addr)).copied().collect();
-        back.into_iter().for_each(|addr| self.forget(service, addr));
-        let Some(all) = self.services.get(service) else { return Vec::new() };
-        let least = least(all.values().map(|suspect| suspect.loss.of.0).max(), self.rules.share);
-        let keep = self.rules.keep;
-        let Some(all) = self.services.get_mut(service) else { return Vec::new() };
-        let mut listed = registered.len() + all.values().filter(|suspect| !suspect.gone).count();
-        // A refusal is more certain than silence, so it goes first.
-        for answer in [Answer::Refuses, Answer::Silent] {
-            let listed_still = all.iter_mut().filter(|(_, suspect)| !suspect.gone);
-            for (addr, suspect) in listed_still {
-                if listed > least && suspect.answer == Some(answer) && suspect.is_dead() {
-                    suspect.gone = true;
-                    listed -= 1;
-                    let since = suspect.loss.since;
-                    self.ends.remove(&(since + keep, service.clone(), *addr));
-                    self.ends.insert((since + keep.min(MOMENTS), service.clone(), *addr));
+    /// What a service lists beyond what is registered for it.
+    pub(super) fn list(&self, service: &ServiceName) -> impl Iterator<Item = &Endpoint> {
+        self.services.get(service).into_iter().flat_map(Lost::listed)
+    }
+
+    /// What a service lost.
+    pub(super) fn lost(&self, service: &ServiceName) -> Option<&Lost> {
+        self.services.get(service).filter(|_| self.restored.is_none())
+    }
+
+    /// The services in which something that is shown has changed since this was
+    /// asked for last.
+    pub(super) fn changed(&mut self) -> BTreeSet<ServiceName> {
+        mem::take(&mut self.shown.changed)
+    }
+
+    /// Sets what is to be shown and probed. Costs little, however much it is.
+    pub(super) fn show(&self, doubts: &mut Doubts) {
+        doubts.held = self.shown.held.clone();
+        doubts.guarded = self.shown.guarded.clone();
+        doubts.suspects = self.shown.suspects.clone();
+        doubts.held_len = self.shown.held_len;
+    }
+
+    /// Gathers whose time is over when, and what is shown.
+    fn begin_anew(&mut self) {
+        let Shown { guarded, changed, .. } = mem::take(&mut self.shown);
+        self.shown = Shown { guarded, changed, ..Shown::default() };
+        for (service, lost) in &self.services {
+            for (addr, suspect) in lost.all() {
+                self.ends.insert((suspect.end(self.rules.keep), service.clone(), addr));
+                if !suspect.gone {
+                    self.shown.show(service, addr, suspect.held());
                 }
             }
         }
-        let listed = all.values().filter(|suspect| !suspect.gone);
-        listed.map(|suspect| suspect.loss.endpoint.clone()).collect()
     }
 
-    /// Adds what is to be shown and probed.
-    pub(super) fn show(&self, doubts: &mut Doubts) {
-        if self.restored.is_some() {
-            return;
-        }
-        for (service, all) in &self.services {
-            let listed = || all.iter().filter(|(_, suspect)| !suspect.gone);
-            let held = |(addr, suspect): (&BackendAddr, &Suspect)| {
-                let Loss { since, why, .. } = suspect.loss;
-                (*addr, Held { since, why, answer: suspect.answer })
-            };
-            if listed().any(|(_, suspect)| suspect.is_dead()) {
-                doubts.guarded.insert(service.clone());
-            }
-            doubts.suspects.extend(listed().map(|(addr, _)| *addr));
-            let held: BTreeMap<_, _> = listed().map(held).collect();
-            if !held.is_empty() {
-                doubts.held.insert(service.clone(), held);
-            }
-        }
-    }
-
-    fn forget(&mut self, service: &ServiceName, addr: BackendAddr) {
-        let Some(all) = self.services.get_mut(service) else { return };
-        let Some(suspect) = all.remove(&addr) else { return };
-        let (end, loss) = (suspect.end(self.rules.keep), suspect.loss);
-        if all.is_empty() {
+    /// Returns it, if it was listed.
+    fn forget(&mut self, service: &ServiceName, addr: BackendAddr) -> Option<Endpoint> {
+        let lost = self.services.get_mut(service)?;
+        let suspect = lost.remove(addr)?;
+        self.shown.guard(service, lost.dead().len() > 0);
+        if lost.is_empty() {
             self.services.remove(service);
         }
-        self.ends.remove(&(end, service.clone(), addr));
-        if let Some(users) = self.addresses.get_mut(&addr) {
-            users.remove(service);
-            if users.is_empty() {
+        self.ends.remove(&(suspect.end(self.rules.keep), service.clone(), addr));
+        if !suspect.gone {
+            self.shown.hide(service, addr, self.addresses.get_mut(&addr));
+        }
+        if let Some(concerned) = self.addresses.get_mut(&addr) {
+            concerned.services.remove(service);
+            if concerned.services.is_empty() {
                 self.addresses.remove(&addr);
             }
         }
-        if let Some(key) = loss.key
-            && let Some(mut registered) = self.keys.remove(&key)
+        if let Some(key) = suspect.loss.key
+            && let Some(registered) = self.keys.get_mut(&key)
         {
-            registered.retain(|(other, at)| (other, *at) != (service, addr));
-            if !registered.is_empty() {
-                self.keys.insert(key, registered);
+            registered.remove(&(service.clone(), addr));
+            if registered.is_empty() {
+                self.keys.remove(&key);
             }
         }
+        (!suspect.gone).then_some(suspect.loss.endpoint)
     }
 }
 
-impl Suspect {
-    /// When its time is over.
-    fn end(&self, keep: Duration) -> Instant {
-        self.loss.since + if self.gone { keep.min(MOMENTS) } else { keep }
+impl Shown {
+    fn show(&mut self, service: &ServiceName, addr: BackendAddr, held: Held) {
+        self.suspects.insert(addr);
+        self.update(service, addr, held);
+        self.held_len += 1;
     }
 
-    fn is_dead(&self) -> bool {
-        match self.answer {
-            None | Some(Answer::Takes) => false,
-            Some(Answer::Refuses) => true,
-            Some(Answer::Silent) => self.silent >= SILENT_MAX,
+    fn update(&mut self, service: &ServiceName, addr: BackendAddr, held: Held) {
+        match self.held.get_mut(service) {
+            Some(all) => drop(all.insert(addr, held)),
+            None => drop(self.held.insert(service.clone(), OrdMap::unit(addr, held))),
+        }
+        self.note(service);
+    }
+
+    /// It is not listed any more; and how many services list its address.
+    fn hide(
+        &mut self,
+        service: &ServiceName,
+        addr: BackendAddr,
+        concerned: Option<&mut Concerned>,
+    ) {
+        if let Some(concerned) = concerned {
+            concerned.listed -= 1;
+            if concerned.listed == 0 {
+                self.suspects.remove(&addr);
+            }
+        }
+        let Some(all) = self.held.get_mut(service) else { return };
+        self.held_len -= usize::from(all.remove(&addr).is_some());
+        if all.is_empty() {
+            self.held.remove(service);
+        }
+        self.note(service);
+    }
+
+    fn guard(&mut self, service: &ServiceName, is: bool) {
+        if is != self.guarded.contains(service) {
+            match is {
+                true => drop(self.guarded.insert(service.clone())),
+                false => drop(self.guarded.remove(service)),
+            }
+            self.note(service);
+        }
+    }
+
+    fn note(&mut self, service: &ServiceName) {
+        if !self.changed.contains(service) {
+            self.changed.insert(service.clone());
         }
     }
 }

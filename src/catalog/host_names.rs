@@ -6,6 +6,7 @@
 //! do not resolve.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::net::IpAddr;
 
 use crate::model::{BackendAddr, Host, ServiceName};
@@ -25,6 +26,14 @@ struct Use {
     trouble: Option<String>,
     /// How often each key of each service uses it.
     users: BTreeMap<(ServiceName, Key), usize>,
+}
+
+/// A name that resolves to other addresses than before.
+#[derive(Debug)]
+pub(super) struct Moved {
+    /// The addresses that it had.
+    pub(super) old: Vec<IpAddr>,
+    pub(super) users: Vec<(ServiceName, Key)>,
 }
 
 /// A name that does not resolve, or to nothing that a client could use.
@@ -47,19 +56,21 @@ impl HostNames {
         self.0.get(name).map_or(&[], |host| &host.addresses)
     }
 
-    /// Takes in what a name resolves to.
-    pub(super) fn resolved(&mut self, resolved: Resolved, touched: &mut Touched) {
-        let Some(host) = self.0.get_mut(&resolved.host) else { return };
+    /// Takes in what a name resolves to. Returns the addresses that it had and
+    /// who uses it, if it has others now.
+    pub(super) fn resolved(&mut self, resolved: Resolved, touched: &mut Touched) -> Option<Moved> {
+        let host = self.0.get_mut(&resolved.host)?;
         let mut addresses = resolved.addresses;
         addresses.sort_unstable();
         addresses.dedup();
         let before = host.oddity();
-        if host.addresses != addresses {
-            host.addresses = addresses;
+        let old = (host.addresses != addresses).then(|| {
             host.users.keys().for_each(|(service, _)| touched.service(service));
-        }
+            mem::replace(&mut host.addresses, addresses)
+        });
         host.trouble = resolved.trouble;
         touched.unresolved |= before != host.oddity();
+        old.map(|old| Moved { old, users: host.users.keys().cloned().collect() })
     }
 
     /// Counts the use of a host name, where the address is one.

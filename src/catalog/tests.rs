@@ -47,6 +47,7 @@ fn delete(entry: Entry) -> Input {
 struct World {
     catalog: Catalog,
     index: Index,
+    publisher: Publisher,
     now: Instant,
 }
 
@@ -57,7 +58,8 @@ impl World {
 
     fn with(rules: Rules) -> Self {
         let catalog = Catalog::with(rules);
-        Self { catalog, index: Index::new(rules), now: Instant::now() }
+        let (index, publisher) = (Index::new(rules), Publisher::default());
+        Self { catalog, index, publisher, now: Instant::now() }
     }
 
     fn say(&mut self, input: Input) {
@@ -66,8 +68,7 @@ impl World {
         let mut touched = Touched::default();
         take_in(&mut self.index, &mut status, &mut touched, input, self.now);
         self.index.pass(self.now, status.stale.is_none(), &mut touched);
-        let rounds = &mut Rounds::default();
-        self.catalog.publish(&mut self.index, touched, &before, status, rounds);
+        self.catalog.publish(&mut self.index, touched, &before, status, &mut self.publisher);
     }
 }
 
@@ -324,6 +325,9 @@ async fn the_driver_applies_a_burst_and_ends_with_its_sources() {
     assert_eq!(catalog.status().keys, 5);
 }
 
+mod cost;
+mod loss;
+
 const RULES: Rules =
     Rules { keep: Duration::from_secs(600), share: 50, probe_unleased: Duration::ZERO };
 
@@ -348,140 +352,4 @@ impl World {
             _ => 0,
         }
     }
-}
-
-#[test]
-fn a_key_that_flaps_is_no_change() {
-    let mut world = World::with(RULES);
-    world.say(reset(many(1..=2)));
-    let hello = world.catalog.subscribe(&target("hello")).unwrap();
-    let version = hello.version();
-    for _ in 0..3 {
-        world.say(gone(many(1..=1), Cause::InDoubt));
-        assert_eq!(world.catalog.doubts().held_len(), 1);
-        world.say(put(many(1..=1).remove(0)));
-        assert_eq!(*world.catalog.doubts(), Doubts::default());
-    }
-    assert_eq!(hello.version(), version);
-}
-
-#[test]
-fn nobodys_time_is_over_while_the_registry_is_not_heard() {
-    let mut world = World::with(RULES);
-    world.say(reset(many(1..=4)));
-    // It came back empty, and was cut off before anyone had registered again.
-    world.say(reset(Vec::new()));
-    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (4, 4));
-    let stale = |since| Input::Registry(Event::Stale { since, reason: "gone".into() });
-    world.say(stale(world.now));
-    world.now += RULES.keep * 2;
-    world.say(stale(world.now));
-    assert_eq!(world.hello(), 4);
-    assert_eq!(world.index.due(false), None, "nothing to wake up for");
-    // Who is there when it is heard again stays; the others' time begins anew,
-    // for they may have been there meanwhile.
-    world.say(reset(many(1..=3)));
-    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (4, 1));
-    world.now += RULES.keep;
-    world.say(Input::Registry(Event::Apply { revision: 9, changes: Vec::new() }));
-    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (3, 0));
-}
-
-#[test]
-fn a_deregistration_is_obeyed_at_once_also_when_it_is_known_late() {
-    let mut world = World::with(RULES);
-    world.say(reset(many(1..=10)));
-    world.say(gone(many(1..=1), Cause::Deregistered));
-    assert_eq!(world.hello(), 9);
-    world.say(gone(many(2..=9), Cause::InDoubt));
-    assert_eq!(world.hello(), 9);
-    world.say(gone(many(2..=9), Cause::Deregistered));
-    assert_eq!(world.hello(), 1);
-    assert_eq!(*world.catalog.doubts(), Doubts::default());
-}
-
-#[test]
-fn a_sweep_is_obeyed_unless_it_takes_most_of_a_service() {
-    let mut world = World::with(RULES);
-    world.say(reset(many(1..=10)));
-    world.say(gone(many(1..=3), Cause::Swept));
-    assert_eq!(world.hello(), 7);
-    world.say(gone(many(4..=10), Cause::Swept));
-    assert_eq!(world.hello(), 7, "an accident, or so it seems");
-    (4..=10).for_each(|port| world.say(Input::Probed(addr(port), Answer::Refuses)));
-    assert_eq!(world.hello(), 4);
-    world.say(Input::Release(ServiceName::new("hello").unwrap()));
-    assert_eq!(world.hello(), 0);
-    // Known late, with the leases: the same.
-    let mut world = World::with(RULES);
-    world.say(reset(many(1..=10)));
-    world.say(gone(many(1..=3), Cause::InDoubt));
-    world.say(gone(many(1..=3), Cause::Swept));
-    assert_eq!(world.hello(), 7);
-    world.say(gone(many(4..=10), Cause::InDoubt));
-    world.say(gone(many(4..=10), Cause::Swept));
-    assert_eq!(world.hello(), 7);
-}
-
-#[test]
-fn a_sweep_over_keys_with_and_without_leases_is_one() {
-    let mut world = World::with(RULES);
-    world.say(reset(many(1..=10)));
-    let delete = |ports: std::ops::RangeInclusive<u16>, cause| {
-        many(ports).into_iter().map(move |entry| Change::Delete(entry.key, cause)).collect()
-    };
-    let mut changes: Vec<Change> = delete(1..=5, Cause::InDoubt);
-    changes.extend::<Vec<_>>(delete(6..=10, Cause::Swept));
-    world.say(Input::Registry(Event::Apply { revision: 3, changes }));
-    assert_eq!(world.hello(), 10);
-    world.say(gone(many(1..=5), Cause::Swept));
-    assert_eq!(world.hello(), 10);
-}
-
-#[test]
-fn losses_in_a_row_are_measured_by_what_was_before_the_first() {
-    let mut world = World::with(RULES);
-    world.say(reset(many(1..=10)));
-    for port in 1..=10 {
-        world.say(gone(many(port..=port), Cause::InDoubt));
-        world.say(Input::Probed(addr(port), Answer::Refuses));
-        world.now += Duration::from_secs(20);
-    }
-    assert_eq!(world.hello(), 5);
-}
-
-#[test]
-fn what_is_missing_at_a_new_reading_is_in_doubt_for_its_time() {
-    let mut world = World::with(RULES);
-    world.say(reset(many(1..=4)));
-    world.say(reset(Vec::new()));
-    assert_eq!((world.hello(), world.catalog.doubts().suspects.len()), (4, 4));
-    world.now += RULES.keep;
-    world.say(Input::Registry(Event::Apply { revision: 9, changes: Vec::new() }));
-    assert_eq!((world.hello(), world.catalog.doubts().suspects.len()), (0, 0));
-}
-
-#[test]
-fn a_saved_state_serves_until_the_registry_is_read_and_then_is_in_doubt() {
-    let mut world = World::with(RULES);
-    let endpoint = |n| crate::model::Endpoint {
-        id: format!("127.0.0.1:{n}").as_str().into(),
-        addr: addr(n),
-        weight: Weight::DEFAULT,
-        meta: Arc::default(),
-    };
-    let services = vec![(ServiceName::new("hello").unwrap(), (1..=4).map(endpoint).collect())];
-    let age = Duration::from_secs(60);
-    world.say(Input::Restored(Restored { saved: "then".into(), age, services }));
-    assert_eq!(world.catalog.status().restored.as_deref(), Some("then"));
-    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (4, 0));
-    let hello = world.catalog.subscribe(&target("hello")).unwrap();
-    let version = hello.version();
-    world.say(reset(many(1..=3)));
-    assert_eq!(hello.version(), version, "the same list");
-    assert_eq!(world.catalog.status().restored, None);
-    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (4, 1));
-    world.now += RULES.keep - age;
-    world.say(Input::Registry(Event::Apply { revision: 9, changes: Vec::new() }));
-    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (3, 0));
 }

@@ -1,14 +1,16 @@
-//! Registrations without a lease: who does not live though nothing says so.
+//! Detects dead backends that registered without a lease.
 //!
-//! In: their addresses, answers of probes. Out: which of a service's endpoints
-//! are set aside until they take connections again. Pure. Never sets so many
-//! aside that less than half of a service that may have calls is left: then
-//! our view is in doubt, not they.
+//! In: which addresses are registered by keys without leases only, answers of
+//! probes. Out: which of a service's endpoints are set aside until they take
+//! connections again. Pure. It never sets so many aside that less than half of
+//! a service that may have calls is left: then our view is in doubt, not they.
+//! Whoever registers with a lease, or anew, begins without refusals.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::mem;
-use std::sync::Arc;
-use std::time::Instant;
+
+use hashbrown::HashMap;
+use imbl::{OrdMap, OrdSet};
 
 use crate::model::{BackendAddr, Endpoint, ServiceName, Weight};
 
@@ -18,12 +20,17 @@ use super::doubts::{Answer, Doubts};
 #[derive(Debug, Default)]
 pub(super) struct Unleased {
     services: HashMap<BackendAddr, BTreeSet<ServiceName>>,
-    addresses: Arc<BTreeSet<BackendAddr>>,
+    /// The keys of `services`, for others.
+    addresses: OrdSet<BackendAddr>,
     /// Refusals in a row.
     refusals: HashMap<BackendAddr, u32>,
-    down: BTreeMap<ServiceName, Vec<Endpoint>>,
-    /// When the addresses are to be gathered again.
-    due: Option<Instant>,
+    /// How many refused too often.
+    refusing: usize,
+    down: OrdMap<ServiceName, Vec<Endpoint>>,
+    /// The services whose `down` changed since it was asked for last.
+    changed: BTreeSet<ServiceName>,
+    /// Whether `addresses` changed since then.
+    others: bool,
 }
 
 /// A server that restarts refuses for some seconds. Probes are half a minute
@@ -31,54 +38,64 @@ pub(super) struct Unleased {
 const REFUSALS_MAX: u32 = 3;
 
 impl Unleased {
-    pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.due.is_none_or(|due| due <= now)
-    }
-
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.due
-    }
-
-    /// Takes the addresses as they are now, for as long as that. Says whether
-    /// they are others.
-    pub(super) fn renew(&mut self, all: Vec<(BackendAddr, ServiceName)>, due: Instant) -> bool {
-        self.due = Some(due);
-        self.services.clear();
-        for (addr, service) in all {
-            self.services.entry(addr).or_default().insert(service);
+    /// An address is registered for a service, by keys without leases only.
+    pub(super) fn add(&mut self, service: &ServiceName, addr: BackendAddr) {
+        let services = self.services.entry(addr).or_default();
+        if services.is_empty() {
+            self.addresses.insert(addr);
+            self.others = true;
         }
-        self.refusals.retain(|addr, _| self.services.contains_key(addr));
-        let addresses: BTreeSet<_> = self.services.keys().copied().collect();
-        let differ = addresses != *self.addresses;
-        if differ {
-            self.addresses = Arc::new(addresses);
-        }
-        differ
+        services.insert(service.clone());
     }
 
-    /// Takes in what a probe came to. Says which services that concerns. Only
-    /// refusals count: silence may be the network's.
+    /// It is not any more.
+    pub(super) fn remove(&mut self, service: &ServiceName, addr: BackendAddr) {
+        let Some(services) = self.services.get_mut(&addr) else { return };
+        services.remove(service);
+        if services.is_empty() {
+            self.services.remove(&addr);
+            self.addresses.remove(&addr);
+            self.others = true;
+            self.forget(addr);
+        }
+    }
+
+    /// Somebody holds a lease for an address: its refusals are old. Returns the
+    /// services that this changes.
+    pub(super) fn vouch(&mut self, addr: BackendAddr) -> Vec<ServiceName> {
+        if self.forget(addr) { self.services(addr).cloned().collect() } else { Vec::new() }
+    }
+
+    /// Takes in what a probe came to. Returns the services that this changes.
+    /// Only refusals count: silence may be the network's.
     pub(super) fn probed(&mut self, addr: BackendAddr, answer: Answer) -> Vec<ServiceName> {
-        let Some(services) = self.services.get(&addr) else { return Vec::new() };
-        let refusals = self.refusals.entry(addr).or_default();
-        let before = *refusals;
-        *refusals = if answer == Answer::Refuses { before.saturating_add(1) } else { 0 };
-        if (before >= REFUSALS_MAX) == (*refusals >= REFUSALS_MAX) {
+        if !self.services.contains_key(&addr) {
             return Vec::new();
         }
-        services.iter().cloned().collect()
+        if answer != Answer::Refuses {
+            return self.vouch(addr);
+        }
+        let refusals = self.refusals.entry(addr).or_default();
+        *refusals = refusals.saturating_add(1);
+        if *refusals != REFUSALS_MAX {
+            return Vec::new();
+        }
+        self.refusing += 1;
+        self.services(addr).cloned().collect()
     }
 
-    /// Takes those of a service that are down out of its endpoints. Says
-    /// whether they are others than before.
-    pub(super) fn set_aside(
-        &mut self,
-        service: &ServiceName,
-        endpoints: &mut Vec<Endpoint>,
-    ) -> bool {
+    /// Whether any backend refuses, of whatever service.
+    pub(super) fn any_refuses(&self) -> bool {
+        self.refusing > 0
+    }
+
+    /// Takes those of a service that are down out of its endpoints.
+    pub(super) fn set_aside(&mut self, service: &ServiceName, endpoints: &mut Vec<Endpoint>) {
+        if !self.any_refuses() && self.down.is_empty() {
+            return;
+        }
         let is_down = |endpoint: &Endpoint| {
-            let refused = self.refusals.get(&endpoint.addr);
-            refused.is_some_and(|refusals| *refusals >= REFUSALS_MAX)
+            self.is_refusing(endpoint.addr) && self.services(endpoint.addr).any(|s| s == service)
         };
         let serving = |endpoint: &&Endpoint| endpoint.weight != Weight(0);
         let all = endpoints.iter().filter(serving).count();
@@ -87,21 +104,48 @@ impl Unleased {
             true => endpoints.extract_if(.., |endpoint| is_down(endpoint)).collect(),
             false => Vec::new(),
         };
-        let before = match down.is_empty() {
-            true => self.down.remove(service).unwrap_or_default(),
-            false => mem::take(self.down.entry(service.clone()).or_default()),
-        };
-        let differ = before != down;
-        if !down.is_empty() {
-            self.down.insert(service.clone(), down);
+        if self.down.get(service).map_or(&[][..], Vec::as_slice) == down {
+            return;
         }
-        differ
+        self.changed.insert(service.clone());
+        match down.is_empty() {
+            true => drop(self.down.remove(service)),
+            false => drop(self.down.insert(service.clone(), down)),
+        }
     }
 
-    /// Adds what is to be shown and probed.
+    /// Those of a service that are set aside.
+    pub(super) fn down(&self, service: &ServiceName) -> &[Endpoint] {
+        self.down.get(service).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether anything that is shown has changed since this was asked for
+    /// last, and in which services.
+    pub(super) fn changed(&mut self) -> (bool, BTreeSet<ServiceName>) {
+        let others = mem::take(&mut self.others);
+        let changed = mem::take(&mut self.changed);
+        (others || !changed.is_empty(), changed)
+    }
+
+    /// Sets what is to be shown and probed.
     pub(super) fn show(&self, doubts: &mut Doubts) {
         doubts.unleased = self.addresses.clone();
         doubts.down = self.down.clone();
+    }
+
+    fn services(&self, addr: BackendAddr) -> impl Iterator<Item = &ServiceName> {
+        self.services.get(&addr).into_iter().flatten()
+    }
+
+    fn is_refusing(&self, addr: BackendAddr) -> bool {
+        self.refusals.get(&addr).is_some_and(|refusals| *refusals >= REFUSALS_MAX)
+    }
+
+    /// Returns whether it refused too often.
+    fn forget(&mut self, addr: BackendAddr) -> bool {
+        let refused = self.refusals.remove(&addr).is_some_and(|count| count >= REFUSALS_MAX);
+        self.refusing -= usize::from(refused);
+        refused
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use std::collections::HashSet;
+
 use super::*;
 use crate::model::Weight;
 
@@ -43,8 +45,14 @@ fn lost(gone: std::ops::Range<usize>, of: usize, now: Instant) -> Guard {
 
 /// The numbers of those kept, while these are registered.
 fn kept(guard: &mut Guard, registered: std::ops::Range<usize>) -> Vec<String> {
-    let registered = registered.map(addr).collect();
-    guard.list(&name(), &registered).iter().map(|endpoint| endpoint.id.to_string()).collect()
+    registered.clone().for_each(|n| guard.settle_address(&name(), addr(n)));
+    guard.evict(&name(), registered.len());
+    guard.list(&name()).map(|endpoint| endpoint.id.to_string()).collect()
+}
+
+/// The services that something is over in.
+fn pass(guard: &mut Guard, now: Instant) -> Vec<ServiceName> {
+    guard.pass(now).into_iter().map(|(service, _)| service).collect()
 }
 
 #[test]
@@ -55,8 +63,8 @@ fn what_answers_stays_until_its_time_is_over() {
     guard.probed(addr(0), Answer::Takes);
     assert_eq!(kept(&mut guard, 1..4), ["0"]);
     assert_eq!(guard.due(), Some(now + KEEP));
-    assert!(guard.pass(now + KEEP - Duration::from_millis(1)).is_empty());
-    assert_eq!(guard.pass(now + KEEP), [name()]);
+    assert!(pass(&mut guard, now + KEEP - Duration::from_millis(1)).is_empty());
+    assert_eq!(pass(&mut guard, now + KEEP), [name()]);
     assert!(kept(&mut guard, 1..4).is_empty());
     assert_eq!(guard.due(), None);
 }
@@ -83,7 +91,8 @@ fn who_registers_again_is_in_doubt_no_more() {
     let now = Instant::now();
     let mut guard = lost(0..2, 2, now);
     // By its key, wherever it is now.
-    assert_eq!(guard.settle_key(&key(0)), [(name(), addr(0))]);
+    let settled = guard.settle_key(&key(0));
+    assert_eq!(settled, [(name(), Some(loss(0, 2, now).endpoint))]);
     assert_eq!(kept(&mut guard, 0..0), ["1"]);
     // By its address, under any key.
     assert!(kept(&mut guard, 1..2).is_empty());
@@ -105,9 +114,9 @@ fn half_stays_even_if_nothing_answers_and_the_dead_go_before_the_living() {
     assert!(doubts.guarded.contains(&name()));
     // Those that return make the dead superfluous.
     assert_eq!(kept(&mut guard, 20..24), ["8"], "four and one are half");
-    assert!(guard.release(&name()));
+    assert_eq!(guard.release(&name()).len(), 1);
     assert!(kept(&mut guard, 20..24).is_empty());
-    assert!(!guard.release(&name()));
+    assert!(guard.release(&name()).is_empty());
 }
 
 #[test]
@@ -128,7 +137,7 @@ fn one_that_went_is_missed_for_moments_and_one_that_is_kept_for_its_time() {
     (0..2).for_each(|n| drop(guard.probed(addr(n), Answer::Refuses)));
     assert_eq!(kept(&mut guard, 0..0), ["1"]);
     assert_eq!(guard.due(), Some(now + MOMENTS));
-    assert_eq!(guard.pass(now + MOMENTS), [name()]);
+    assert_eq!(pass(&mut guard, now + MOMENTS), [name()]);
     assert_eq!(kept(&mut guard, 0..0), ["1"]);
     assert_eq!(guard.due(), Some(now + KEEP));
     // Long after, the loss of another is another matter.
@@ -168,9 +177,9 @@ fn what_was_restored_stays_whole_until_the_registry_is_read() {
     let now = Instant::now();
     let mut guard = lost(0..0, 0, now);
     guard.restore(now);
-    (0..4).for_each(|n| guard.lose(loss(n, 4, now), &name(), now));
+    (0..4).for_each(|n| assert!(guard.lose(loss(n, 4, now), &name(), now)));
     assert!(guard.probed(addr(0), Answer::Refuses).is_empty());
-    assert!(guard.pass(now + KEEP * 2).is_empty());
+    assert!(pass(&mut guard, now + KEEP * 2).is_empty());
     assert_eq!(kept(&mut guard, 0..0).len(), 4);
     let mut doubts = Doubts::default();
     guard.show(&mut doubts);
@@ -194,6 +203,7 @@ proptest! {
         for (n, answer) in answers {
             let answer = [Answer::Takes, Answer::Refuses, Answer::Silent][usize::from(answer)];
             guard.probed(addr(n % lost_n), answer);
+            prop_assert!(guard.is_consistent());
             if answer != Answer::Takes { dead.insert(n % lost_n); }
             let kept = kept(&mut guard, lost_n..of);
             prop_assert!((kept.len() + of - lost_n) * 2 >= of);
@@ -204,5 +214,31 @@ proptest! {
         guard.pass(now + KEEP);
         prop_assert!(guard.services.is_empty() && guard.keys.is_empty());
         prop_assert!(guard.addresses.is_empty() && guard.ends.is_empty());
+    }
+}
+
+impl Guard {
+    /// Whether what is kept up to date is what would be gathered anew.
+    fn is_consistent(&self) -> bool {
+        let held = |lost: &Lost| {
+            let listed = lost.all().filter(|(_, suspect)| !suspect.gone);
+            listed.map(|(addr, suspect)| (addr, suspect.held())).collect::<OrdMap<_, _>>()
+        };
+        let services = self.services.iter().filter(|(_, lost)| lost.held() > 0);
+        let held: OrdMap<_, OrdMap<_, _>> =
+            services.map(|(name, lost)| (name.clone(), held(lost))).collect();
+        let suspects: OrdSet<_> = held.values().flat_map(|held| held.keys().copied()).collect();
+        let count = held.values().map(OrdMap::len).sum::<usize>();
+        let takes = |lost: &Lost| {
+            lost.takes()
+                == lost
+                    .all()
+                    .filter(|(_, one)| !one.gone && one.held().answer == Some(Answer::Takes))
+                    .count()
+        };
+        self.shown.held == held
+            && self.shown.suspects == suspects
+            && self.shown.held_len == count
+            && self.services.values().all(takes)
     }
 }

@@ -1,10 +1,13 @@
 //! Events in, snapshots out; one line per endpoint.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::super::Resolved;
+use super::super::unresolved::Unresolved;
 use super::*;
 use crate::model::{HostPort, Weight};
 

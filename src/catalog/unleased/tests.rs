@@ -1,5 +1,7 @@
 //! Who is set aside, and who never is.
 
+use std::sync::Arc;
+
 use super::*;
 
 fn addr(n: u16) -> BackendAddr {
@@ -17,8 +19,7 @@ fn endpoint(n: u16) -> Endpoint {
 /// Knows these ports, and that those refuse.
 fn unleased(all: std::ops::Range<u16>, refuse: &[u16]) -> Unleased {
     let mut unleased = Unleased::default();
-    let all = all.map(|n| (addr(n), name())).collect();
-    assert!(unleased.renew(all, Instant::now()));
+    all.for_each(|n| unleased.add(&name(), addr(n)));
     for _ in 0..REFUSALS_MAX {
         refuse.iter().for_each(|n| drop(unleased.probed(addr(*n), Answer::Refuses)));
     }
@@ -39,7 +40,7 @@ fn one_that_keeps_refusing_is_set_aside_until_it_takes_connections() {
     assert_eq!(listed(&mut unleased, 1..4), [1, 2, 3]);
     assert_eq!(unleased.probed(addr(2), Answer::Refuses), [name()]);
     assert_eq!(listed(&mut unleased, 1..4), [1, 3]);
-    assert_eq!(unleased.down[&name()].len(), 1);
+    assert_eq!(unleased.down(&name()).len(), 1);
     assert_eq!(unleased.probed(addr(2), Answer::Takes), [name()]);
     assert_eq!(listed(&mut unleased, 1..4), [1, 2, 3]);
     assert!(unleased.down.is_empty());
@@ -70,7 +71,22 @@ fn at_least_half_is_left_or_all() {
 #[test]
 fn what_is_registered_no_more_is_forgotten() {
     let mut unleased = unleased(1..5, &[1]);
-    assert!(unleased.renew(vec![(addr(2), name())], Instant::now()));
-    assert!(unleased.refusals.is_empty());
-    assert!(!unleased.renew(vec![(addr(2), name())], Instant::now()));
+    assert!(unleased.any_refuses());
+    assert!(unleased.changed().0 && !unleased.changed().0);
+    unleased.remove(&name(), addr(1));
+    assert!(unleased.refusals.is_empty() && !unleased.any_refuses());
+    assert!(unleased.changed().0);
+    unleased.add(&name(), addr(1));
+    assert_eq!(listed(&mut unleased, 1..5), [1, 2, 3, 4], "registered anew");
+}
+
+#[test]
+fn a_lease_for_an_address_clears_its_refusals_wherever_it_is_registered() {
+    let other = ServiceName::new("other").unwrap();
+    let mut unleased = unleased(1..5, &[1]);
+    assert_eq!(listed(&mut unleased, 1..5), [2, 3, 4]);
+    unleased.add(&other, addr(1));
+    assert_eq!(unleased.vouch(addr(1)), [name(), other]);
+    assert_eq!(listed(&mut unleased, 1..5), [1, 2, 3, 4]);
+    assert!(unleased.vouch(addr(2)).is_empty());
 }

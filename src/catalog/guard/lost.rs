@@ -1,0 +1,186 @@
+//! What one service lost: its suspects, and how many of them must stay listed.
+//!
+//! In: losses, answers of probes, returns. Out: who is listed still, and who
+//! goes. Pure. Each change costs the logarithm of what is lost, however much
+//! that is: counts and orders are kept, not counted and sorted again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::catalog::doubts::{Answer, Held};
+use crate::model::{BackendAddr, Endpoint};
+
+use super::{Loss, MOMENTS, SILENT_MAX, least};
+
+/// The lost backends of a service.
+#[derive(Debug, Default)]
+pub(in crate::catalog) struct Lost {
+    suspects: BTreeMap<BackendAddr, Suspect>,
+    /// How many are listed still.
+    listed: usize,
+    /// How many of those took a connection at the newest probe.
+    takes: usize,
+    /// Listed, and do not answer; in the order in which they go.
+    dead: BTreeSet<(Certainty, BackendAddr)>,
+    /// How long the list was before each loss and when that was, and how many
+    /// losses say so. Lengths have [`Self::left`] added, as it was then.
+    bars: BTreeMap<(usize, Instant), usize>,
+    /// How many left on purpose since the first loss.
+    left: usize,
+}
+
+/// How certainly a backend is dead; the most certain first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Certainty {
+    Refuses,
+    Silent,
+}
+
+#[derive(Debug)]
+pub(super) struct Suspect {
+    pub(super) loss: Loss,
+    bar: (usize, Instant),
+    answer: Option<Answer>,
+    /// Probes in a row that nothing came back to.
+    silent: u32,
+    /// No longer listed; remembered for [`MOMENTS`] as a part of what was lost.
+    pub(super) gone: bool,
+}
+
+impl Lost {
+    /// Adds one that is not in here.
+    pub(super) fn insert(&mut self, addr: BackendAddr, loss: Loss) {
+        let bar = (loss.of.0 + self.left, loss.of.1);
+        *self.bars.entry(bar).or_default() += 1;
+        self.listed += 1;
+        let suspect = Suspect { loss, bar, answer: None, silent: 0, gone: false };
+        self.suspects.insert(addr, suspect);
+    }
+
+    pub(super) fn remove(&mut self, addr: BackendAddr) -> Option<Suspect> {
+        let suspect = self.suspects.remove(&addr)?;
+        if let Some(losses) = self.bars.get_mut(&suspect.bar) {
+            *losses -= 1;
+            if *losses == 0 {
+                self.bars.remove(&suspect.bar);
+            }
+        }
+        if !suspect.gone {
+            self.unlist(addr, &suspect);
+        }
+        Some(suspect)
+    }
+
+    /// Takes in the answer of one that is listed. Returns what is known of it
+    /// now, if that is news.
+    pub(super) fn probed(&mut self, addr: BackendAddr, answer: Answer) -> Option<Held> {
+        let suspect = self.suspects.get_mut(&addr).filter(|suspect| !suspect.gone)?;
+        let before = (suspect.answer, suspect.certainty());
+        suspect.silent = if answer == Answer::Silent { suspect.silent + 1 } else { 0 };
+        suspect.answer = Some(answer);
+        let after = (suspect.answer, suspect.certainty());
+        if before == after {
+            return None;
+        }
+        self.takes -= usize::from(before.0 == Some(Answer::Takes));
+        self.takes += usize::from(answer == Answer::Takes);
+        before.1.map(|certainty| self.dead.remove(&(certainty, addr)));
+        after.1.map(|certainty| self.dead.insert((certainty, addr)));
+        Some(suspect.held())
+    }
+
+    /// The next that goes, for more are listed than must be: a refusal is more
+    /// certain than silence.
+    pub(super) fn evict(&mut self, registered: usize, share: u32) -> Option<(BackendAddr, &Loss)> {
+        let (_, addr) = self.dead.first().copied()?;
+        if registered + self.listed <= least(self.bar(), share) {
+            return None;
+        }
+        let mut suspect = self.suspects.remove(&addr)?;
+        self.unlist(addr, &suspect);
+        suspect.gone = true;
+        let suspect = self.suspects.entry(addr).or_insert(suspect);
+        Some((addr, &suspect.loss))
+    }
+
+    /// How long the list was before anything was lost, and when that was;
+    /// nothing, if that is too long ago to be one matter with a loss now.
+    pub(super) fn of(&self, keep: Duration, now: Instant) -> Option<(usize, Instant)> {
+        let recent = |(_, begun): &&(usize, Instant)| *begun + keep > now;
+        let (length, begun) = self.bars.keys().rev().find(recent)?;
+        Some((length.saturating_sub(self.left), *begun))
+    }
+
+    /// One left on purpose: it is not missed.
+    pub(super) fn left(&mut self) {
+        self.left += 1;
+    }
+
+    /// The time of those listed begins now.
+    pub(super) fn renew(&mut self, now: Instant) {
+        for suspect in self.suspects.values_mut().filter(|suspect| !suspect.gone) {
+            suspect.loss.since = now;
+        }
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = (BackendAddr, &Suspect)> {
+        self.suspects.iter().map(|(addr, suspect)| (*addr, suspect))
+    }
+
+    /// Those that are listed still.
+    pub(in crate::catalog) fn listed(&self) -> impl Iterator<Item = &Endpoint> {
+        let listed = self.suspects.values().filter(|suspect| !suspect.gone);
+        listed.map(|suspect| &suspect.loss.endpoint)
+    }
+
+    pub(in crate::catalog) fn endpoint(&self, addr: BackendAddr) -> Option<&Endpoint> {
+        self.suspects.get(&addr).map(|suspect| &suspect.loss.endpoint)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.suspects.is_empty()
+    }
+
+    pub(in crate::catalog) fn held(&self) -> usize {
+        self.listed
+    }
+
+    /// How many answer.
+    pub(in crate::catalog) fn takes(&self) -> usize {
+        self.takes
+    }
+
+    /// Those that are listed and do not answer.
+    pub(in crate::catalog) fn dead(&self) -> impl ExactSizeIterator<Item = BackendAddr> {
+        self.dead.iter().map(|(_, addr)| *addr)
+    }
+
+    fn bar(&self) -> Option<usize> {
+        self.bars.last_key_value().map(|((length, _), _)| length.saturating_sub(self.left))
+    }
+
+    fn unlist(&mut self, addr: BackendAddr, suspect: &Suspect) {
+        self.listed -= 1;
+        self.takes -= usize::from(suspect.answer == Some(Answer::Takes));
+        suspect.certainty().map(|certainty| self.dead.remove(&(certainty, addr)));
+    }
+}
+
+impl Suspect {
+    /// When its time is over.
+    pub(super) fn end(&self, keep: Duration) -> Instant {
+        self.loss.since + if self.gone { keep.min(MOMENTS) } else { keep }
+    }
+
+    pub(super) fn held(&self) -> Held {
+        Held { since: self.loss.since, why: self.loss.why, answer: self.answer }
+    }
+
+    fn certainty(&self) -> Option<Certainty> {
+        match self.answer {
+            None | Some(Answer::Takes) => None,
+            Some(Answer::Refuses) => Some(Certainty::Refuses),
+            Some(Answer::Silent) => (self.silent >= SILENT_MAX).then_some(Certainty::Silent),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Host names registered as addresses, counted for the services that use them.
+//!
+//! In: registrations that come and go, answers of the resolver. Out: the
+//! addresses of each registration, counted for its service; the backends whose
+//! host names do not resolve. Pure.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::model::{BackendAddr, Endpoint, Host};
+use crate::registry::{Key, Registration};
+
+use super::super::Resolved;
+use super::super::host_names::Moved;
+use super::super::touched::Touched;
+use super::super::unresolved::{self, Unresolved};
+use super::Index;
+
+impl Index {
+    /// Takes in what a host name resolves to.
+    pub(in crate::catalog) fn resolved(&mut self, resolved: Resolved, touched: &mut Touched) {
+        let host = Host::Name(resolved.host.clone());
+        let Some(Moved { old, users }) = self.hosts.resolved(resolved, touched) else { return };
+        for (service, key) in users {
+            let Some(meaning) = self.entries.get(&key) else { continue };
+            let leased = meaning.leased;
+            let used = |one: &&Registration| one.service == service && one.address.host == host;
+            let used = meaning.registrations.iter().filter(used);
+            let ports: Vec<u16> = used.map(|one| one.address.port()).collect();
+            let Host::Name(name) = &host else { continue };
+            let new = self.hosts.addresses(name).to_vec();
+            let come = new.iter().filter(|ip| !old.contains(ip)).map(|ip| (*ip, (1, 0)));
+            let gone = old.iter().filter(|ip| !new.contains(ip)).map(|ip| (*ip, (0, 1)));
+            let changes: Vec<_> = come.chain(gone).collect();
+            for port in ports {
+                for (ip, change) in &changes {
+                    let Ok(addr) = BackendAddr::new(*ip, port) else { continue };
+                    self.count(&service, addr, leased, *change, touched);
+                    if change.1 > 0 && !self.is_registered(&service, addr) {
+                        self.guard.left(&service);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(in crate::catalog) fn host_names(&self) -> BTreeSet<String> {
+        self.hosts.names()
+    }
+
+    /// The backends whose host names do not resolve, sorted; not more than can
+    /// be shown.
+    pub(in crate::catalog) fn unresolved(&self) -> Vec<Unresolved> {
+        let mut all = Vec::new();
+        for odd in self.hosts.odd() {
+            for (service, key) in odd.users() {
+                let registered = self.entries.get(key).map(|meaning| &meaning.registrations);
+                let named =
+                    |one: &&Registration| one.address.host == Host::Name(odd.host.to_owned());
+                let one = registered.into_iter().flatten().find(named);
+                all.extend(one.map(|one| Unresolved::new(service, key, one, &odd)));
+            }
+            if all.len() >= unresolved::SHOWN_MAX {
+                break;
+            }
+        }
+        all.truncate(unresolved::SHOWN_MAX);
+        all.sort_unstable();
+        all
+    }
+
+    /// Counts a registration that comes; its service has the key already.
+    pub(super) fn hold(
+        &mut self,
+        key: &Key,
+        come: &Registration,
+        leased: bool,
+        touched: &mut Touched,
+    ) {
+        self.hosts.hold(key, come, touched);
+        self.each_address(come, |index, addr| {
+            index.count(&come.service, addr, leased, (1, 0), touched);
+        });
+    }
+
+    /// Counts a registration that goes.
+    pub(super) fn let_go(
+        &mut self,
+        key: &Key,
+        gone: &Registration,
+        leased: bool,
+        touched: &mut Touched,
+    ) {
+        self.each_address(gone, |index, addr| {
+            index.count(&gone.service, addr, leased, (0, 1), touched);
+        });
+        self.hosts.let_go(key, gone, touched);
+    }
+
+    /// One for an address; one for each address that a host name has.
+    pub(super) fn each_endpoint(
+        &self,
+        registration: &Registration,
+        mut found: impl FnMut(Endpoint),
+    ) {
+        let endpoint = |addr| Endpoint {
+            id: registration.id.clone(),
+            addr,
+            weight: registration.weight,
+            meta: registration.meta.clone(),
+        };
+        match &registration.address.host {
+            Host::Ip(_) => registration.address.addr().map(endpoint).into_iter().for_each(found),
+            Host::Name(name) => {
+                let port = registration.address.port();
+                let usable = |&ip: &IpAddr| BackendAddr::new(ip, port).ok();
+                let addresses = self.hosts.addresses(name).iter().filter_map(usable);
+                addresses.map(endpoint).for_each(&mut found);
+            }
+        }
+    }
+
+    fn each_address(
+        &mut self,
+        registration: &Registration,
+        mut found: impl FnMut(&mut Self, BackendAddr),
+    ) {
+        match &registration.address.host {
+            Host::Ip(_) => {
+                if let Some(addr) = registration.address.addr() {
+                    found(self, addr);
+                }
+            }
+            Host::Name(name) => {
+                let port = registration.address.port();
+                for ip in self.hosts.addresses(name).to_vec() {
+                    if let Ok(addr) = BackendAddr::new(ip, port) {
+                        found(self, addr);
+                    }
+                }
+            }
+        }
+    }
+}

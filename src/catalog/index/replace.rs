@@ -1,0 +1,87 @@
+//! What a key registers, counted for its services.
+//!
+//! In: what a key registered, and what it registers now. Out: each service's
+//! members, and what that means to those in doubt and to those without a
+//! lease. Pure.
+
+use crate::model::{BackendAddr, Endpoint, ServiceName};
+use crate::registry::{Key, Registration};
+
+use super::super::touched::Touched;
+use super::{Index, Meaning};
+
+impl Index {
+    /// Counts what a key registers now, and no longer what it registered. In
+    /// this order, so that what it registers still is never without: neither a
+    /// host name that keeps its addresses, nor an address that is refused.
+    pub(super) fn replace(
+        &mut self,
+        key: &Key,
+        old: &Meaning,
+        new: &Meaning,
+        touched: &mut Touched,
+    ) {
+        for come in &new.registrations {
+            let members = self.services.entry_ref(&come.service).or_default();
+            members.keys.insert(key.clone());
+            self.hold(key, come, new.leased, touched);
+        }
+        old.registrations.iter().for_each(|gone| self.let_go(key, gone, old.leased, touched));
+        for Registration { service, .. } in &old.registrations {
+            if new.registrations.iter().any(|come| come.service == *service) {
+                continue;
+            }
+            if let Some(members) = self.services.get_mut(service) {
+                members.keys.remove(key);
+                if members.keys.is_empty() {
+                    self.services.remove(service);
+                }
+            }
+        }
+    }
+
+    /// Counts registrations of an address, that come or go.
+    pub(super) fn count(
+        &mut self,
+        service: &ServiceName,
+        addr: BackendAddr,
+        leased: bool,
+        (come, go): (usize, usize),
+        touched: &mut Touched,
+    ) {
+        let Some(members) = self.services.get_mut(service) else { return };
+        let (before, _) = members.add(addr, leased, come);
+        let (_, after) = members.remove(addr, leased, go);
+        if before.all == 0 {
+            self.guard.settle_address(service, addr);
+        }
+        if self.rules.probe_unleased.is_zero() {
+            return;
+        }
+        if before.leased == 0 && after.leased > 0 {
+            touched.services.extend(self.unleased.vouch(addr));
+        }
+        match (before.unleased(), after.unleased()) {
+            (false, true) => self.unleased.add(service, addr),
+            (true, false) => self.unleased.remove(service, addr),
+            _ => {}
+        }
+    }
+
+    pub(super) fn is_registered(&self, service: &ServiceName, addr: BackendAddr) -> bool {
+        self.services.get(service).is_some_and(|members| members.uses(addr).all > 0)
+    }
+
+    /// Every backend that a key registers.
+    pub(super) fn endpoints_of(&self, key: &Key) -> Vec<(ServiceName, Endpoint)> {
+        let registrations = self.entries.get(key).map_or(&[][..], |all| &all.registrations);
+        let mut endpoints = Vec::with_capacity(registrations.len());
+        for registration in registrations {
+            let service = &registration.service;
+            self.each_endpoint(registration, |endpoint| {
+                endpoints.push((service.clone(), endpoint))
+            });
+        }
+        endpoints
+    }
+}

@@ -1,0 +1,188 @@
+//! Losses in, lines out.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use crate::catalog::doubts::{Answer, Rules};
+use crate::catalog::touched::Touched;
+use crate::model::{BackendAddr, HostPort, Weight};
+use crate::registry::{Cause, Change, Entry, Event, Key, Registration};
+
+use super::*;
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Page(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Page {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct World {
+    index: Index,
+    teller: Teller,
+    now: Instant,
+    lines: Vec<String>,
+}
+
+fn addr(port: u16) -> BackendAddr {
+    BackendAddr::new([127, 0, 0, 1].into(), port).unwrap()
+}
+
+fn entry(port: u16) -> Entry {
+    let registration = Registration {
+        service: ServiceName::new("hello").unwrap(),
+        id: format!("b{port:03}").as_str().into(),
+        address: HostPort::parse(&format!("127.0.0.1:{port}")).unwrap(),
+        weight: Weight::DEFAULT,
+        meta: Arc::default(),
+    };
+    let key = Key::new(port.to_string().as_bytes());
+    Entry { key, meaning: Ok(vec![registration].into()), leased: true }
+}
+
+impl World {
+    fn new(keep: Duration) -> Self {
+        let rules = Rules { keep, share: 50, probe_unleased: Duration::ZERO };
+        let (index, teller) = (Index::new(rules), Teller::default());
+        let mut world = Self { index, teller, now: Instant::now(), lines: Vec::new() };
+        let all = (1..=20).map(entry).collect();
+        world.apply(Event::Reset { revision: 1, all, went_back: false });
+        world
+    }
+
+    fn apply(&mut self, event: Event) {
+        let mut touched = Touched::default();
+        self.index.apply(event, self.now, &mut touched);
+        self.publish(touched);
+    }
+
+    fn gone(&mut self, ports: impl IntoIterator<Item = u16>, cause: Cause) {
+        let changes = ports.into_iter().map(|port| Change::Delete(entry(port).key, cause));
+        self.apply(Event::Apply { revision: 2, changes: changes.collect() });
+    }
+
+    fn put(&mut self, ports: impl IntoIterator<Item = u16>) {
+        let changes = ports.into_iter().map(|port| Change::Put(entry(port)));
+        self.apply(Event::Apply { revision: 2, changes: changes.collect() });
+    }
+
+    fn probed(&mut self, port: u16, answer: Answer) {
+        let mut touched = Touched::default();
+        self.index.probed(addr(port), answer, &mut touched);
+        self.publish(touched);
+    }
+
+    /// As the catalog does.
+    fn publish(&mut self, mut touched: Touched) {
+        self.index.pass(self.now, true, &mut touched);
+        for service in &touched.services {
+            self.index.snapshot(service, 1);
+        }
+        let changed = self.index.doubts().map(|(_, services)| services).unwrap_or_default();
+        let departures = self.index.departures.take();
+        let page = Page::default();
+        let writer = page.clone();
+        let log = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .without_time()
+            .with_target(false)
+            .finish();
+        tracing::subscriber::with_default(log, || {
+            self.teller.tell(changed, departures, &self.index, self.now);
+        });
+        let bytes = page.0.lock().unwrap().clone();
+        let text = String::from_utf8(bytes).unwrap();
+        self.lines.extend(text.lines().map(|line| line.trim().to_owned()));
+    }
+
+    /// Lets time pass, and returns what was logged until then.
+    fn after(&mut self, time: Duration) -> Vec<String> {
+        let end = self.now + time;
+        while let Some(due) = self.teller.due().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.publish(Touched::default());
+        }
+        self.now = end;
+        self.publish(Touched::default());
+        std::mem::take(&mut self.lines)
+    }
+}
+
+const KEEP: Duration = Duration::from_secs(600);
+
+#[test]
+fn a_mass_loss_is_a_line_with_the_true_count_and_three_names() {
+    let mut world = World::new(KEEP);
+    world.gone(1..=20, Cause::InDoubt);
+    assert_eq!(world.after(GATHER), [""; 0], "nobody knows yet");
+    (1..=20).for_each(|port| world.probed(port, Answer::Takes));
+    let first = r#"WARN registrations are lost: keeping backends that answer service=hello held=20 answering=1 names=["b001", "b002", "b003"]"#;
+    assert_eq!(world.after(PAUSE * 3), [first]);
+    // The same answers, for minutes.
+    for _ in 0..100 {
+        (1..=20).for_each(|port| world.probed(port, Answer::Takes));
+    }
+    assert_eq!(world.after(PAUSE), [""; 0]);
+    world.put(1..=5);
+    let less = r#"WARN registrations are lost: keeping backends that answer service=hello held=15 answering=15 names=["b006", "b007", "b008"]"#;
+    assert_eq!(world.after(PAUSE), [less]);
+    world.put(6..=20);
+    let over = "INFO no backend is kept any more without registration service=hello";
+    assert_eq!(world.after(PAUSE), [over]);
+    world.after(PAUSE * 2);
+    assert!(world.teller.lines.is_empty() && world.teller.due.is_empty());
+}
+
+#[test]
+fn those_that_probes_find_dead_are_one_line_and_those_that_must_stay_another() {
+    let mut world = World::new(KEEP);
+    world.gone(1..=20, Cause::InDoubt);
+    (1..=20).for_each(|port| world.probed(port, Answer::Refuses));
+    let lines = world.after(PAUSE * 2);
+    assert_eq!(
+        lines,
+        [
+            r#"WARN too much of a service is lost: keeping backends that do not answer service=hello held=10 dead=1 names=["b011"]"#,
+            r#"INFO registrations are lost, and probes find nobody: backends are gone service=hello backends=10 listed=10 names=["b001", "b002", "b003"]"#,
+            r#"WARN too much of a service is lost: keeping backends that do not answer service=hello held=10 dead=10 names=["b011", "b012", "b013"]"#,
+        ]
+    );
+    let lines = world.after(KEEP * 2);
+    let over = "INFO no backend is kept any more that does not answer service=hello";
+    assert_eq!(lines.last().map(String::as_str), Some(over), "{lines:?}");
+}
+
+#[test]
+fn a_flapping_backend_is_a_line_in_a_while() {
+    let mut world = World::new(KEEP);
+    let mut lines = Vec::new();
+    for _ in 0..100 {
+        world.gone([1], Cause::InDoubt);
+        world.probed(1, Answer::Takes);
+        world.put([1]);
+        lines.extend(world.after(Duration::from_secs(1)));
+    }
+    assert!(lines.len() <= 11, "{} lines in 100 s", lines.len());
+}
+
+#[test]
+fn what_goes_at_once_is_counted_and_what_goes_on_purpose_too_when_it_is_much() {
+    let mut world = World::new(Duration::ZERO);
+    world.gone([1], Cause::Deregistered);
+    assert_eq!(world.after(PAUSE * 2), [""; 0], "one of twenty");
+    world.gone(2..=10, Cause::Deregistered);
+    world.gone([11], Cause::Deregistered);
+    let many = r#"INFO a large part of a service deregistered service=hello backends=10 listed=9 names=["b002", "b003", "b004"]"#;
+    assert_eq!(world.after(PAUSE * 2), [many]);
+    world.gone(12..=20, Cause::InDoubt);
+    let lost = r#"WARN registrations are lost, and their backends with them service=hello backends=9 listed=0 names=["b012", "b013", "b014"]"#;
+    assert_eq!(world.after(PAUSE * 2), [lost]);
+}

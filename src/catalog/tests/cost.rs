@@ -1,0 +1,105 @@
+//! What inputs cost: counted, not timed.
+
+use super::*;
+
+/// A service of so many, all of which are held.
+fn held(count: u16) -> World {
+    let mut world = World::with(RULES);
+    world.say(reset(many(1..=count)));
+    world.say(gone(many(1..=count), Cause::InDoubt));
+    assert_eq!(world.catalog.doubts().held_len(), usize::from(count));
+    world
+}
+
+#[test]
+fn an_answer_of_a_probe_makes_no_snapshot_unless_somebody_goes() {
+    let mut world = held(400);
+    let before = world.index.snapshots;
+    for port in 1..=400 {
+        world.say(Input::Probed(addr(port), Answer::Takes));
+    }
+    assert_eq!(world.index.snapshots, before);
+    let held = world.catalog.doubts().held.values().next().unwrap().clone();
+    assert!(held.values().all(|held| held.answer == Some(Answer::Takes)));
+    // Half must stay, dead or not.
+    for port in 1..=400 {
+        world.say(Input::Probed(addr(port), Answer::Refuses));
+    }
+    assert_eq!(world.hello(), 200);
+    assert_eq!(world.index.snapshots, before + 200);
+    // Those that went are forgotten later, and nobody is told of that.
+    world.now += Duration::from_secs(60);
+    world.say(Input::Registry(Event::Apply { revision: 9, changes: Vec::new() }));
+    assert_eq!(world.index.snapshots, before + 200);
+}
+
+#[test]
+fn an_answer_that_says_the_same_again_changes_nothing_that_is_shown() {
+    let mut world = held(100);
+    world.say(Input::Probed(addr(1), Answer::Takes));
+    let mut doubts = world.catalog.watch_doubts();
+    doubts.mark_unchanged();
+    world.say(Input::Probed(addr(1), Answer::Takes));
+    assert!(!doubts.has_changed().unwrap());
+    world.say(Input::Probed(addr(2), Answer::Takes));
+    assert!(doubts.has_changed().unwrap());
+}
+
+#[test]
+fn a_loss_that_changes_no_list_makes_no_snapshot() {
+    let mut world = World::with(RULES);
+    world.say(reset(many(1..=100)));
+    let before = world.index.snapshots;
+    for port in 1..=100 {
+        world.say(gone(many(port..=port), Cause::InDoubt));
+    }
+    assert_eq!((world.index.snapshots, world.hello()), (before, 100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_of_changes_of_a_large_service_costs_a_few_snapshots() {
+    let mut world = World::with(RULES);
+    world.say(reset(many(1..=2_000)));
+    let before = world.index.snapshots;
+    for port in 2_001..=2_100_u16 {
+        world.say(put(entry("hello", &format!("127.0.0.1:{port}"))));
+        world.say(put(entry("small", &format!("127.0.0.1:{port}"))));
+        let Known::Present(small) = world.catalog.lookup(&target("small")) else { panic!() };
+        assert_eq!(small.endpoints.len(), usize::from(port - 2_000), "it waits for nothing");
+        tokio::time::advance(Duration::from_micros(100)).await;
+    }
+    let large = world.index.snapshots - before - 100;
+    assert!(large <= 3, "{large} snapshots of the large service in 10 ms");
+    let due = world.publisher.due().unwrap();
+    tokio::time::advance(due - clock::now()).await;
+    world.say(Input::Registry(Event::Apply { revision: 9, changes: Vec::new() }));
+    assert_eq!((world.hello(), world.publisher.due()), (2_100, None));
+}
+
+/// However large, twice as many cost twice as much. A lost remedy costs
+/// twenty times here.
+#[test]
+fn the_loss_of_one_large_service_costs_what_that_of_many_small_ones_does() {
+    const COUNT: u16 = 4_000;
+    let all = |services: u16| -> Vec<Entry> {
+        let one = |n| entry(&format!("s{:03}", n % services), &format!("127.0.0.1:{n}"));
+        (1..=COUNT).map(one).collect()
+    };
+    let time = |services, cause| {
+        let mut world = World::with(RULES);
+        world.say(reset(all(services)));
+        // Deregistered after it was in doubt, as by a deletion of the prefix.
+        if cause == Cause::Deregistered {
+            world.say(gone(all(services), Cause::InDoubt));
+        }
+        let input = gone(all(services), cause);
+        let begun = Instant::now();
+        world.say(input);
+        begun.elapsed()
+    };
+    for cause in [Cause::InDoubt, Cause::Deregistered, Cause::Swept] {
+        let least = |services| (0..2).map(|_| time(services, cause)).min().unwrap();
+        let (large, small) = (least(1), least(40));
+        assert!(large < small * 5, "{cause:?}: {large:?}, and {small:?} over 40 services");
+    }
+}

@@ -1,0 +1,322 @@
+//! What happens to those whose registrations are lost, and to those without a
+//! lease that refuse.
+
+use std::net::IpAddr;
+
+use super::*;
+use crate::model::Endpoint;
+
+#[test]
+fn a_key_that_flaps_is_no_change() {
+    let mut world = World::with(RULES);
+    world.say(reset(many(1..=2)));
+    let hello = world.catalog.subscribe(&target("hello")).unwrap();
+    let version = hello.version();
+    for _ in 0..3 {
+        world.say(gone(many(1..=1), Cause::InDoubt));
+        assert_eq!(world.catalog.doubts().held_len(), 1);
+        world.say(put(many(1..=1).remove(0)));
+        assert_eq!(*world.catalog.doubts(), Doubts::default());
+    }
+    assert_eq!(hello.version(), version);
+}
+
+#[test]
+fn nobodys_time_is_over_while_the_registry_is_not_heard() {
+    let mut world = World::with(RULES);
+    world.say(reset(many(1..=4)));
+    // It came back empty, and was cut off before anyone had registered again.
+    world.say(reset(Vec::new()));
+    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (4, 4));
+    let stale = |since| Input::Registry(Event::Stale { since, reason: "gone".into() });
+    world.say(stale(world.now));
+    world.now += RULES.keep * 2;
+    world.say(stale(world.now));
+    assert_eq!(world.hello(), 4);
+    assert_eq!(world.index.due(false), None, "nothing to wake up for");
+    // Who is there when it is heard again stays; the others' time begins anew,
+    // for they may have been there meanwhile.
+    world.say(reset(many(1..=3)));
+    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (4, 1));
+    world.now += RULES.keep;
+    world.say(Input::Registry(Event::Apply { revision: 9, changes: Vec::new() }));
+    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (3, 0));
+}
+
+#[test]
+fn a_deregistration_is_obeyed_at_once_also_when_it_is_known_late() {
+    let mut world = World::with(RULES);
+    world.say(reset(many(1..=10)));
+    world.say(gone(many(1..=1), Cause::Deregistered));
+    assert_eq!(world.hello(), 9);
+    world.say(gone(many(2..=9), Cause::InDoubt));
+    assert_eq!(world.hello(), 9);
+    world.say(gone(many(2..=9), Cause::Deregistered));
+    assert_eq!(world.hello(), 1);
+    assert_eq!(*world.catalog.doubts(), Doubts::default());
+}
+
+#[test]
+fn a_sweep_is_obeyed_unless_it_takes_most_of_a_service() {
+    let mut world = World::with(RULES);
+    world.say(reset(many(1..=10)));
+    world.say(gone(many(1..=3), Cause::Swept));
+    assert_eq!(world.hello(), 7);
+    world.say(gone(many(4..=10), Cause::Swept));
+    assert_eq!(world.hello(), 7, "an accident, or so it seems");
+    (4..=10).for_each(|port| world.say(Input::Probed(addr(port), Answer::Refuses)));
+    assert_eq!(world.hello(), 4);
+    world.say(Input::Release(ServiceName::new("hello").unwrap()));
+    assert_eq!(world.hello(), 0);
+    // Known late, with the leases: the same.
+    let mut world = World::with(RULES);
+    world.say(reset(many(1..=10)));
+    world.say(gone(many(1..=3), Cause::InDoubt));
+    world.say(gone(many(1..=3), Cause::Swept));
+    assert_eq!(world.hello(), 7);
+    world.say(gone(many(4..=10), Cause::InDoubt));
+    world.say(gone(many(4..=10), Cause::Swept));
+    assert_eq!(world.hello(), 7);
+}
+
+#[test]
+fn a_sweep_over_keys_with_and_without_leases_is_one() {
+    let mut world = World::with(RULES);
+    world.say(reset(many(1..=10)));
+    let delete = |ports: std::ops::RangeInclusive<u16>, cause| {
+        many(ports).into_iter().map(move |entry| Change::Delete(entry.key, cause)).collect()
+    };
+    let mut changes: Vec<Change> = delete(1..=5, Cause::InDoubt);
+    changes.extend::<Vec<_>>(delete(6..=10, Cause::Swept));
+    world.say(Input::Registry(Event::Apply { revision: 3, changes }));
+    assert_eq!(world.hello(), 10);
+    world.say(gone(many(1..=5), Cause::Swept));
+    assert_eq!(world.hello(), 10);
+}
+
+#[test]
+fn losses_in_a_row_are_measured_by_what_was_before_the_first() {
+    let mut world = World::with(RULES);
+    world.say(reset(many(1..=10)));
+    for port in 1..=10 {
+        world.say(gone(many(port..=port), Cause::InDoubt));
+        world.say(Input::Probed(addr(port), Answer::Refuses));
+        world.now += Duration::from_secs(20);
+    }
+    assert_eq!(world.hello(), 5);
+}
+
+#[test]
+fn what_is_missing_at_a_new_reading_is_in_doubt_for_its_time() {
+    let mut world = World::with(RULES);
+    world.say(reset(many(1..=4)));
+    world.say(reset(Vec::new()));
+    assert_eq!((world.hello(), world.catalog.doubts().suspects.len()), (4, 4));
+    world.now += RULES.keep;
+    world.say(Input::Registry(Event::Apply { revision: 9, changes: Vec::new() }));
+    assert_eq!((world.hello(), world.catalog.doubts().suspects.len()), (0, 0));
+}
+
+#[test]
+fn a_saved_state_serves_until_the_registry_is_read_and_then_is_in_doubt() {
+    let mut world = World::with(RULES);
+    let endpoint = |n| crate::model::Endpoint {
+        id: format!("127.0.0.1:{n}").as_str().into(),
+        addr: addr(n),
+        weight: Weight::DEFAULT,
+        meta: Arc::default(),
+    };
+    let services = vec![(ServiceName::new("hello").unwrap(), (1..=4).map(endpoint).collect())];
+    let age = Duration::from_secs(60);
+    world.say(Input::Restored(Restored { saved: "then".into(), age, services }));
+    assert_eq!(world.catalog.status().restored.as_deref(), Some("then"));
+    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (4, 0));
+    let hello = world.catalog.subscribe(&target("hello")).unwrap();
+    let version = hello.version();
+    world.say(reset(many(1..=3)));
+    assert_eq!(hello.version(), version, "the same list");
+    assert_eq!(world.catalog.status().restored, None);
+    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (4, 1));
+    world.now += RULES.keep - age;
+    world.say(Input::Registry(Event::Apply { revision: 9, changes: Vec::new() }));
+    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (3, 0));
+}
+
+/// As text, by port: `+` listed and registered, `?` held.
+fn ports(world: &World) -> String {
+    let doubts = world.catalog.doubts();
+    let Known::Present(snapshot) = world.catalog.lookup(&target("hello")) else {
+        return String::new();
+    };
+    let text = |endpoint: &Endpoint| match doubts.held(&snapshot.name, endpoint.addr) {
+        Some(_) => format!("?{}", endpoint.addr.port()),
+        None => format!("+{}", endpoint.addr.port()),
+    };
+    let mut all: Vec<_> = snapshot.endpoints.iter().map(text).collect();
+    all.sort_by(|a, b| a[1..].cmp(&b[1..]));
+    all.join(" ")
+}
+
+/// A key with an address, which it may have changed.
+fn at(key: &str, port: u16) -> Entry {
+    let entry = entry("hello", &format!("127.0.0.1:{port}"));
+    Entry { key: Key::new(key.as_bytes()), ..entry }
+}
+
+fn read_again(entries: Vec<Entry>, went_back: bool) -> Input {
+    Input::Registry(Event::Reset { revision: 1, all: entries, went_back })
+}
+
+#[test]
+fn an_older_address_in_a_restored_store_takes_the_living_one_out_of_no_list() {
+    for (went_back, expected) in [(true, "+1 ?2 +3"), (false, "+1 +3")] {
+        let mut world = World::with(RULES);
+        world.say(reset(vec![at("a", 2), at("b", 3)]));
+        world.say(read_again(vec![at("a", 1), at("b", 3)], went_back));
+        assert_eq!(ports(&world), expected);
+        let doubts = world.catalog.doubts();
+        assert_eq!(doubts.suspects.contains(&addr(2)), went_back, "it is probed");
+    }
+    let mut world = World::with(RULES);
+    world.say(reset(vec![at("a", 2), at("b", 3)]));
+    world.say(read_again(vec![at("a", 1), at("b", 3)], true));
+    // Read once more it says nothing new, nor does a word of another key.
+    world.say(read_again(vec![at("a", 1), at("b", 3)], false));
+    world.say(put(at("b", 4)));
+    assert_eq!(ports(&world), "+1 ?2 +4");
+    world.say(Input::Probed(addr(2), Answer::Takes));
+    // Its owner writes again.
+    world.say(put(at("a", 2)));
+    assert_eq!(ports(&world), "+2 +4");
+    // The one that is dead goes, by one probe.
+    world.say(read_again(vec![at("a", 1), at("b", 4)], true));
+    world.say(Input::Probed(addr(2), Answer::Refuses));
+    assert_eq!(ports(&world), "+1 +4");
+    // A key that is no registration any more, and one that cannot be read.
+    let nothing = Entry { meaning: Ok(Vec::new().into()), ..at("a", 1) };
+    let rejected = Rejected { reason: "bad".into(), value: "?".into() };
+    let bad = Entry { meaning: Err(rejected), ..at("b", 4) };
+    world.say(read_again(vec![nothing, bad], true));
+    assert_eq!(ports(&world), "?1 +4");
+}
+
+const PROBING: Rules = Rules { probe_unleased: Duration::from_secs(30), ..RULES };
+
+fn unleased(entry: Entry) -> Entry {
+    Entry { leased: false, ..entry }
+}
+
+/// One of three without a lease, that is left out.
+fn with_one_down() -> World {
+    let mut world = World::with(PROBING);
+    world.say(reset((1..=3).map(|n| unleased(at(&n.to_string(), n))).collect()));
+    assert_eq!(world.catalog.doubts().unleased.len(), 3);
+    (0..3).for_each(|_| world.say(Input::Probed(addr(1), Answer::Refuses)));
+    assert_eq!(ports(&world), "+2 +3");
+    assert_eq!(world.catalog.doubts().down.values().map(Vec::len).sum::<usize>(), 1);
+    world
+}
+
+#[test]
+fn who_gains_a_lease_or_registers_anew_is_listed_at_once() {
+    let all = "+1 +2 +3";
+    // The same key, with a lease.
+    let mut world = with_one_down();
+    world.say(put(at("1", 1)));
+    assert_eq!(ports(&world), all);
+    let doubts = world.catalog.doubts();
+    assert_eq!((doubts.down.len(), doubts.unleased.contains(&addr(1))), (0, false));
+    (0..9).for_each(|_| world.say(Input::Probed(addr(1), Answer::Refuses)));
+    assert_eq!(ports(&world), all, "no probe takes one with a lease away");
+    // Its lease is given up again: it is probed from then on.
+    world.say(put(unleased(at("1", 1))));
+    assert!(world.catalog.doubts().unleased.contains(&addr(1)));
+    assert_eq!(ports(&world), all);
+    // Another key with a lease has the address.
+    let mut world = with_one_down();
+    world.say(put(at("other", 1)));
+    assert_eq!(ports(&world), all);
+    // Also one of another service, for somebody lives there.
+    let mut world = with_one_down();
+    world.say(put(entry("world", "127.0.0.1:1")));
+    assert_eq!(ports(&world), all);
+    // It was read again with a lease.
+    let mut world = with_one_down();
+    world.say(reset(vec![at("1", 1), unleased(at("2", 2)), unleased(at("3", 3))]));
+    assert_eq!(ports(&world), all);
+    // It deregistered, and is new.
+    let mut world = with_one_down();
+    world.say(delete(at("1", 1)));
+    world.say(put(unleased(at("1", 1))));
+    assert_eq!(ports(&world), all);
+    // But a registrator that writes the same again knows nothing.
+    let mut world = with_one_down();
+    world.say(put(unleased(at("1", 1))));
+    assert_eq!(ports(&world), "+2 +3");
+    let heavier = |mut entry: Entry| {
+        entry.meaning.as_mut().unwrap().registrations[0].weight = Weight(7);
+        entry
+    };
+    world.say(put(unleased(heavier(at("1", 1)))));
+    assert_eq!(ports(&world), "+2 +3");
+}
+
+/// Keys of host names, each of five addresses.
+fn with_host_names() -> World {
+    let mut world = World::with(RULES);
+    let key = |n: u8| Entry {
+        key: Key::new(format!("k{n}").as_bytes()),
+        ..entry("hello", &format!("h{n}.local:80"))
+    };
+    world.say(reset((1..=3).map(key).collect()));
+    for n in 1..=3_u8 {
+        let addresses = (1..=5).map(|m| IpAddr::from([10, 0, n, m])).collect();
+        world.say(Input::Hosts(Resolved { host: format!("h{n}.local"), addresses, trouble: None }));
+    }
+    assert_eq!(world.hello(), 15);
+    world
+}
+
+fn sweep(keys: &[&str]) -> Input {
+    let gone = |key: &&str| Change::Delete(Key::new(key.as_bytes()), Cause::Swept);
+    Input::Registry(Event::Apply { revision: 3, changes: keys.iter().map(gone).collect() })
+}
+
+#[test]
+fn a_sweep_counts_backends_on_both_sides() {
+    let mut world = with_host_names();
+    world.say(sweep(&["k1", "none"]));
+    assert_eq!(world.hello(), 10, "ten of fifteen are enough");
+    world.say(sweep(&["k2", "k3"]));
+    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (10, 10));
+    // Five that took themselves back are not missed: all five.
+    let mut world = with_host_names();
+    world.say(gone(vec![Entry { key: Key::new(b"k1"), ..at("k1", 1) }], Cause::InDoubt));
+    world.say(gone(vec![Entry { key: Key::new(b"k2"), ..at("k2", 1) }], Cause::Deregistered));
+    for m in 1..=5 {
+        let addr = BackendAddr::new(IpAddr::from([10, 0, 1, m]), 80).unwrap();
+        world.say(Input::Probed(addr, Answer::Refuses));
+    }
+    assert_eq!(world.hello(), 5, "half of ten");
+    // Two keys of one address: with one of them nobody goes.
+    let mut world = World::with(RULES);
+    world.say(reset(vec![at("a", 1), at("b", 1), at("c", 2)]));
+    world.say(sweep(&["a", "c"]));
+    assert_eq!(ports(&world), "+1");
+}
+
+#[test]
+fn what_a_host_name_no_longer_means_is_not_missed() {
+    let mut world = with_host_names();
+    world.say(gone(vec![Entry { key: Key::new(b"k1"), ..at("k1", 1) }], Cause::InDoubt));
+    for n in 2..=3_u8 {
+        let addresses = vec![IpAddr::from([10, 0, n, 1])];
+        world.say(Input::Hosts(Resolved { host: format!("h{n}.local"), addresses, trouble: None }));
+    }
+    assert_eq!(world.hello(), 7);
+    for m in 1..=5 {
+        let addr = BackendAddr::new(IpAddr::from([10, 0, 1, m]), 80).unwrap();
+        world.say(Input::Probed(addr, Answer::Refuses));
+    }
+    assert_eq!(world.hello(), 4, "half of the seven that are left");
+}
