@@ -1,12 +1,12 @@
 //! HTTP for those who run the balancer: live, ready, metrics, JSON, dashboard.
 //!
 //! In: a bound listener and what the parts know. Out: answers to GET, and the
-//! operator's word to the catalog. It decides nothing. Nothing a client does here (silence, garbage, a slow reader, a
-//! handler's panic) reaches beyond that client's connection, and no client can
-//! hold the end up for longer than `GRACE`.
+//! operator's word to the catalog. It decides nothing. Nothing that a client does
+//! here (silence, garbage, a slow reader, a handler's panic) reaches beyond that
+//! client's connection. No client keeps others out, and none can hold the end up
+//! for longer than `GRACE`.
 
 use std::io;
-use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -26,11 +26,17 @@ use crate::load::Ledger;
 use crate::model::{BackendAddr, ServiceName, Zone};
 use crate::readiness::Readiness;
 use crate::telemetry::{Counters, ListClients};
+use seats::{Seated, Seats};
 
+mod answers;
 mod api;
+mod host;
 pub mod json;
 mod metrics;
 mod pages;
+mod query;
+mod seats;
+mod services;
 
 /// What is shown, and where it comes from.
 #[derive(Clone)]
@@ -55,13 +61,18 @@ pub struct State {
     pub version: &'static str,
     /// Where the operator's word goes.
     pub inputs: mpsc::Sender<Input>,
+    /// Names of this server, beside its IP addresses and `localhost`.
+    pub hosts: Arc<[String]>,
 }
 
-/// More connections wait to be accepted: a scraper, some dashboards and a few
-/// commands need a handful.
+/// A scraper, some dashboards and a few commands need a handful. One more takes
+/// the place of the one on which nothing has moved for longest.
 const CONNECTIONS_MAX: usize = 256;
 /// For a request's head to arrive, an idle connection's next one included.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection on which nothing moves for so long ends: an answer that is not
+/// read takes room from others. Longer than a reader in a terminal pauses.
+const STILL_MAX: Duration = Duration::from_secs(15);
 /// A connection ends after the request at hand once it is this old, so that
 /// those who only hold one cannot keep the others out.
 const LIFETIME: Duration = Duration::from_secs(60);
@@ -85,27 +96,37 @@ pub async fn serve(
     state: State,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let service = TowerToHyperService::new(pages::router(Arc::new(state)));
+    let seats = Seats::default();
+    let service = TowerToHyperService::new(pages::router(Arc::new(state), seats.clone()));
     let mut connections = FuturesUnordered::new();
     let mut failing = false;
     loop {
+        // Those that must go are still there until their turn comes.
+        let room = connections.len() < 2 * CONNECTIONS_MAX;
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
             Some(()) = connections.next() => continue,
-            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => accepted,
+            accepted = listener.accept(), if room => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
+            Ok((stream, _)) => {
                 failing = false;
-                connections.push(converse(stream, peer, service.clone(), shutdown.clone()));
+                let stream = Seated::new(stream, seats.take(CONNECTIONS_MAX));
+                connections.push(converse(stream, service.clone(), shutdown.clone()));
             }
             Err(error) if is_peers_fault(&error) => {}
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(%error, "admin connections cannot be accepted");
                 }
+                // The open ones are served meanwhile, and may make room.
                 let pause = tokio::time::sleep(ACCEPT_PAUSE);
-                let _ = shutdown.run_until_cancelled(pause).await;
+                let serve = async { while connections.next().await.is_some() {} };
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    () = pause => {}
+                    () = serve => {}
+                }
             }
         }
     }
@@ -116,11 +137,11 @@ pub async fn serve(
 
 /// One connection, from its first request to its end.
 async fn converse(
-    stream: TcpStream,
-    peer: SocketAddr,
+    stream: Seated<TcpStream>,
     service: TowerToHyperService<axum::Router>,
     shutdown: CancellationToken,
 ) {
+    let (gone, still) = (stream.seat.gone.clone(), stream.seat.still(STILL_MAX));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -130,16 +151,22 @@ async fn converse(
         let mut served = pin!(served);
         tokio::select! {
             ended = &mut served => return ended,
+            () = gone.cancelled() => return Ok(()),
+            () = still => return Ok(()),
             () = shutdown.cancelled() => {}
             () = tokio::time::sleep(LIFETIME) => {}
         }
         served.as_mut().graceful_shutdown();
-        tokio::time::timeout(GRACE, served).await.unwrap_or(Ok(()))
+        tokio::select! {
+            ended = served => ended,
+            () = gone.cancelled() => Ok(()),
+            () = tokio::time::sleep(GRACE) => Ok(()),
+        }
     };
     match AssertUnwindSafe(conversation).catch_unwind().await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%peer, %error, "admin connection failed"),
-        Err(_) => tracing::error!(%peer, "an admin request panicked: this is a bug in lookaside"),
+        Ok(Err(error)) => tracing::debug!(%error, "admin connection failed"),
+        Err(_) => tracing::error!("an admin request panicked: this is a bug in lookaside"),
     }
 }
 

@@ -41,6 +41,7 @@ pub struct App {
     admin: TcpListener,
     dns: Option<(UdpSocket, TcpListener)>,
     registry: Option<TcpListener>,
+    state: Option<persist::Store>,
 }
 
 /// The addresses that are bound.
@@ -67,13 +68,22 @@ struct Stages {
     end: CancellationToken,
 }
 
-/// What could not be bound.
+/// What could not be had.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {addr} for {what}: {error}")]
-pub struct BindError {
-    what: &'static str,
-    addr: SocketAddr,
-    error: io::Error,
+pub enum BindError {
+    /// A socket.
+    #[error("cannot listen on {addr} for {what}: {error}")]
+    Socket {
+        /// The part that needs it.
+        what: &'static str,
+        /// Where it was to listen.
+        addr: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The directory of the state.
+    #[error(transparent)]
+    State(#[from] persist::OpenError),
 }
 
 /// How long clients are kept while the announcement of this balancer is taken
@@ -87,10 +97,10 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(12);
 const INPUTS: usize = 64;
 
 impl App {
-    /// Binds every socket.
+    /// Binds every socket, and claims the directory of the state.
     ///
     /// # Errors
-    /// When one cannot be had.
+    /// When one of them cannot be had.
     pub async fn bind(config: Config) -> Result<Self, BindError> {
         let grpclb = bind("grpclb", config.listen, serve::bind(config.listen))?;
         let addr = config.admin_listen;
@@ -112,7 +122,14 @@ impl App {
             dns: dns.as_ref().and_then(|(_, listener)| listener.local_addr().ok()),
             registry: registry.as_ref().and_then(|listener| listener.local_addr().ok()),
         };
-        Ok(Self { config, addresses, grpclb, admin, dns, registry })
+        let state = match &config.state_dir {
+            Some(dir) => {
+                let prefixes = config.prefixes.iter().map(|prefix| prefix.path.clone());
+                Some(persist::Store::open(dir, prefixes).await?)
+            }
+            None => None,
+        };
+        Ok(Self { config, addresses, grpclb, admin, dns, registry, state })
     }
 
     /// The bound addresses.
@@ -174,9 +191,7 @@ impl App {
         let zone = self.config.balancer.zone.clone();
         tasks.spawn("files", self.config.reloadables().run(hurry, counters.clone()));
 
-        if let Some(dir) = &self.config.state_dir {
-            let prefixes = self.config.prefixes.iter().map(|prefix| prefix.path.clone());
-            let store = persist::Store::new(dir, prefixes);
+        if let Some(store) = self.state {
             // Before anything is read: there is room, and it comes first.
             let restored = store.load().map(Input::Restored);
             restored.into_iter().for_each(|input| drop(inputs_tx.try_send(input)));
@@ -247,6 +262,7 @@ impl App {
             tokens: balancer::token,
             version: env!("CARGO_PKG_VERSION"),
             inputs: inputs_tx,
+            hosts: self.config.admin_hosts.clone().into(),
         };
         let admin_end = end.clone();
         let admin = self.admin;
@@ -322,7 +338,7 @@ async fn relay(mut events: mpsc::Receiver<Event>, inputs: mpsc::Sender<Input>) {
 }
 
 fn bind<T>(what: &'static str, addr: SocketAddr, bound: io::Result<T>) -> Result<T, BindError> {
-    bound.map_err(|error| BindError { what, addr, error })
+    bound.map_err(|error| BindError::Socket { what, addr, error })
 }
 
 /// Where a wildcard can be reached from this very machine.

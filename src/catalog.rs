@@ -29,6 +29,7 @@ mod input;
 mod lookup;
 mod oddities;
 mod pace;
+mod reminder;
 mod snapshot;
 mod subscription;
 mod teller;
@@ -46,6 +47,7 @@ use index::Index;
 pub use input::{Input, Resolved, Restored};
 pub use lookup::{Addresses, is_chosen};
 use pace::Pace;
+use reminder::Reminder;
 pub use snapshot::{Known, ServiceSnapshot, Status};
 pub use subscription::{Subscriber, Subscription};
 use teller::Teller;
@@ -74,6 +76,7 @@ struct Shared {
     /// Counts the snapshots.
     versions: AtomicU64,
     emptied: Mutex<Emptied>,
+    rejections_told: Mutex<Reminder>,
     rules: Rules,
     closed: AtomicBool,
 }
@@ -121,6 +124,7 @@ impl Catalog {
             changes: watch::Sender::new(0),
             versions: AtomicU64::new(0),
             emptied: Mutex::default(),
+            rejections_told: Mutex::default(),
             rules,
             closed: AtomicBool::new(false),
         }))

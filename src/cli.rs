@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{self, ServeArgs};
+use crate::model::text;
 
 pub mod admin_client;
 pub mod check;
@@ -57,7 +58,7 @@ pub const BAD_FLAGS: u8 = 64;
 /// Runs the program to its end.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let cli = match parse(arguments) {
+    let mut cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(code) => return code,
     };
@@ -65,7 +66,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let quiet = matches!(cli.command, Command::Demo(_) | Command::Check(_));
     let usual = if quiet { "warn" } else { "info" };
     if let Err(problem) = cli.log.start(usual) {
-        return bad(&[problem]);
+        match &mut cli.command {
+            // They have more to say of their settings.
+            Command::Serve(args) => args.file.problems.push(args.file.located(problem)),
+            Command::Check(args) => args.serve.file.problems.push(args.serve.file.located(problem)),
+            _ => return bad(&[problem]),
+        }
     }
     match cli.command {
         Command::Services(args) => return asked(services::run(&args)),
@@ -99,7 +105,7 @@ fn asked(result: Result<(), admin_client::AdminError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", text::shown(&error.to_string()));
             ExitCode::from(error.exit_code())
         }
     }
@@ -108,7 +114,7 @@ fn asked(result: Result<(), admin_client::AdminError>) -> ExitCode {
 /// Says every problem, one a line.
 pub(crate) fn bad(problems: &[String]) -> ExitCode {
     for problem in problems {
-        eprintln!("error: {problem}");
+        eprintln!("error: {}", text::shown(problem));
     }
     ExitCode::from(BAD_FLAGS)
 }
@@ -116,19 +122,44 @@ pub(crate) fn bad(problems: &[String]) -> ExitCode {
 /// Reads the arguments; where they name a file of settings, once more with
 /// what the file says.
 fn parse(mut arguments: Vec<OsString>) -> Result<Cli, ExitCode> {
-    let matches = Cli::command().try_get_matches_from(&arguments).map_err(|error| show(&error))?;
+    let whole = command();
+    let matches = whole.clone().try_get_matches_from(&arguments).map_err(|error| show(&error))?;
     let named = |name: &&str| matches.subcommand_matches(name).is_some();
     let name = CONFIGURED.into_iter().find(named).unwrap_or_default();
     let said = matches.subcommand_matches(name);
-    let file = said.and_then(|said| said.get_one::<String>("config"));
-    let (Some(said), Some(file)) = (said, file) else {
+    let path = said.and_then(|said| said.get_one::<String>("config"));
+    let (Some(said), Some(path)) = (said, path) else {
         return Cli::from_arg_matches(&matches).map_err(|error| show(&error));
     };
-    let command = Cli::command();
-    let command = command.find_subcommand(name).expect("it was found a moment ago");
-    let more = config::file::arguments(file.as_ref(), command, said).map_err(|all| bad(&all))?;
-    arguments.extend(more.into_iter().map(OsString::from));
-    Cli::try_parse_from(arguments).map_err(|error| show(&error))
+    let command = whole.find_subcommand(name).expect("it was found a moment ago");
+    let file = config::file::read(path.as_ref(), &whole, command, said);
+    arguments.extend(file.arguments.iter().map(OsString::from));
+    let matches = whole.try_get_matches_from(arguments).map_err(|error| show(&error))?;
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|error| show(&error))?;
+    match &mut cli.command {
+        Command::Serve(args) => args.file = file,
+        Command::Check(args) => args.serve.file = file,
+        _ => {}
+    }
+    Ok(cli)
+}
+
+/// The definition of the command line. Usage lines are fixed: clap's own list
+/// what the environment sets as if it had to be given.
+fn command() -> clap::Command {
+    let mut built = Cli::command();
+    built.build();
+    let mut command = Cli::command();
+    for sub in built.get_subcommands_mut() {
+        let usage = sub.render_usage().to_string();
+        let usage = usage.trim_start_matches("Usage:").trim().to_owned();
+        let name = sub.get_name().to_owned();
+        // `help` comes with the building.
+        if command.find_subcommand(&name).is_some() {
+            command = command.mut_subcommand(name, |sub| sub.override_usage(usage));
+        }
+    }
+    command
 }
 
 fn show(error: &clap::Error) -> ExitCode {

@@ -17,6 +17,7 @@ use crate::registry::record::Prefix;
 use crate::reload::{Reloadables, Reloading};
 use etcd_args::EtcdArgs;
 use fault_args::FaultArgs;
+use file::FileSettings;
 
 pub mod etcd_args;
 pub mod fault_args;
@@ -32,6 +33,9 @@ pub struct ServeArgs {
     /// Settings in TOML, named like these flags; a flag wins over the file
     #[arg(long, value_name = "FILE", env = "LOOKASIDE_CONFIG")]
     pub config: Option<String>,
+    /// What the file says beside its settings.
+    #[arg(skip)]
+    pub file: FileSettings,
     /// Where gRPC clients ask for servers
     #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:12000", env = "LOOKASIDE_LISTEN")]
     pub listen: String,
@@ -82,6 +86,11 @@ pub struct ServeArgs {
         env = "LOOKASIDE_ADMIN_LISTEN"
     )]
     pub admin_listen: String,
+    /// A name by which browsers and scrapers may ask the admin address, beside its IP addresses
+    /// and localhost; repeatable
+    // Without it a page of another site could read everything there (DNS rebinding).
+    #[arg(long, value_name = "NAME", value_delimiter = ',', env = "LOOKASIDE_ADMIN_HOST")]
+    pub admin_host: Vec<String>,
     /// What clients of a service without usable backends see: wait, drop or fallback
     #[arg(long, value_name = "MODE", default_value = "wait", env = "LOOKASIDE_WHEN_EMPTY")]
     pub when_empty: String,
@@ -129,6 +138,8 @@ pub struct Config {
     pub advertise: Option<HostPort>,
     /// Where HTTP is answered.
     pub admin_listen: SocketAddr,
+    /// By which names, beside IP addresses and localhost.
+    pub admin_hosts: Vec<String>,
     /// What the balancer needs to know.
     pub balancer: Settings,
     /// What is in doubt, and for how long.
@@ -174,6 +185,7 @@ impl ServeArgs {
             (Some(_), connect) => connect.map(Registry::Etcd),
         };
         let prefixes = self.prefixes(all);
+        let admin_hosts = self.admin_hosts(all);
         let zone = take("--domain", Zone::new(&self.domain), all);
         let advertise = self.advertise(zone.as_ref(), all);
         let when_empty = self.when_empty(all);
@@ -203,13 +215,14 @@ impl ServeArgs {
                 Some(admin_listen),
                 Some(balancer),
                 Some(dns_listen),
-            ) if problems.is_empty() => Ok(Config {
+            ) if problems.is_empty() && self.file.problems.is_empty() => Ok(Config {
                 listen,
                 registry,
                 prefixes,
                 dns_listen,
                 advertise,
                 admin_listen,
+                admin_hosts,
                 balancer,
                 rules,
                 reflection: reflection.unwrap_or_default(),
@@ -217,7 +230,10 @@ impl ServeArgs {
                 state_dir: self.faults.state_dir.as_ref().map(PathBuf::from),
                 tls,
             }),
-            _ => Err(problems),
+            _ => {
+                let located = problems.into_iter().map(|problem| self.file.located(problem));
+                Err(self.file.problems.iter().cloned().chain(located).collect())
+            }
         }
     }
 
@@ -233,6 +249,22 @@ impl ServeArgs {
             prefixes.push(prefix);
         }
         prefixes
+    }
+
+    fn admin_hosts(&self, problems: &mut Vec<String>) -> Vec<String> {
+        let mut hosts = Vec::new();
+        for text in &self.admin_host {
+            match Host::parse(text) {
+                Some(Host::Name(name)) => hosts.push(name),
+                // Addresses are answered anyway.
+                Some(Host::Ip(_)) => {}
+                None => problems.push(format!(
+                    "--admin-host: {text:?} is no host name: give it without scheme and port, \
+                     such as lb.example.com"
+                )),
+            }
+        }
+        hosts
     }
 
     fn advertise(&self, zone: Option<&Zone>, problems: &mut Vec<String>) -> Option<HostPort> {
@@ -318,9 +350,29 @@ impl Config {
 fn listen(flag: &str, text: &str, problems: &mut Vec<String>) -> Option<SocketAddr> {
     let addr = text.parse().ok();
     if addr.is_none() {
-        problems.push(format!("{flag}: {text:?} is no IP:PORT, such as 127.0.0.1:12000"));
+        problems.push(format!("{flag}: {text:?} is no IP:PORT, {}", suggestion(flag, text)));
     }
     addr
+}
+
+/// What was probably meant: a port alone is one on all interfaces.
+fn suggestion(flag: &str, text: &str) -> String {
+    let usual = match flag {
+        "--listen" => SocketAddr::from(([0, 0, 0, 0], 12000)),
+        "--dns-listen" => SocketAddr::from(([0, 0, 0, 0], 53)),
+        "--registry-listen" => SocketAddr::from(([127, 0, 0, 1], 2379)),
+        _ => SocketAddr::from(([127, 0, 0, 1], 12001)),
+    };
+    if let Ok(ip) = text.parse() {
+        return format!("such as {}", SocketAddr::new(ip, usual.port()));
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    match (port.parse::<u16>(), host) {
+        (Ok(port), "" | "*") => format!("such as 0.0.0.0:{port} or 127.0.0.1:{port}"),
+        (Ok(port), "localhost") => format!("such as 127.0.0.1:{port}"),
+        (Ok(_), _) => "and names are not looked up: give an IP address".to_owned(),
+        (Err(_), _) => format!("such as {usual}"),
+    }
 }
 
 /// The value, or a problem more.

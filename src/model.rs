@@ -8,6 +8,7 @@ pub mod class;
 pub mod client;
 pub mod endpoint;
 pub mod name;
+pub mod text;
 
 pub use address::{BackendAddr, Host, HostPort};
 pub use class::Class;

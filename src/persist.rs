@@ -3,8 +3,9 @@
 //! In: a directory, and the catalog as it changes. Out: one file, always whole:
 //! written beside, synced, renamed; its predecessor stays as `state.bak`. Read
 //! once, at the start. A file that is torn, corrupt or not ours is told of and
-//! never served. Nothing here can hold up serving or bring it down: a full or
-//! broken disk is an alarm.
+//! never served. A directory that cannot be used at the start is an error. After
+//! that nothing here can hold up serving or bring it down: a full or broken disk
+//! is an alarm. Writing takes a bounded share of the time and of the disk.
 #![expect(clippy::disallowed_types, reason = "only the wall clock outlives a process")]
 
 use std::collections::BTreeMap;
@@ -17,19 +18,25 @@ use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
 use tokio::fs::{self, File};
 use tokio::io::{AsyncWriteExt, BufWriter};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::catalog::{Catalog, Restored, ServiceSnapshot};
 use crate::model::{BackendAddr, Endpoint, ServiceName, Weight};
 use crate::telemetry::Counters;
 
+mod directory;
+
+pub use directory::OpenError;
+
 /// Where the state is kept.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
     /// Where the registrations lie that it was made of: another balancer's
     /// state is none of ours.
     prefixes: Vec<String>,
+    /// Nobody else uses the directory while this is open.
+    lock: std::fs::File,
 }
 
 /// Why a file is not served.
@@ -38,6 +45,12 @@ pub enum StateError {
     /// It cannot be read at all.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// It is a pipe, a device, a link or a directory.
+    #[error("it is no regular file")]
+    NotAFile,
+    /// It is longer than any of ours.
+    #[error("it has {0} bytes, at most {STATE_MAX} are read")]
+    TooLong(u64),
     /// It does not begin as ours do.
     #[error("it is no state of lookaside's")]
     Foreign,
@@ -99,7 +112,17 @@ const FORMAT: &str = "lookaside state";
 const VERSION: u32 = 1;
 /// What changes in between is written together: a disk is not for every
 /// change, and after a crash etcd knows better than the last second.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// A writing is followed by a pause so many times as long: 5 % of the time is
+/// for writing, however slow the disk is.
+const PAUSE_TIMES: u32 = 19;
+/// Over time so many bytes are written in a second at most: 22 GB a day, which
+/// disks that wear out bear for years. A thousand backends are 100 kB.
+const BYTES_PER_SECOND: u64 = 256 << 10;
+/// A large state is that old at most, if the disk is quick.
+const PAUSE_FOR_SIZE_MAX: Duration = Duration::from_secs(60);
+/// The longest file that is read: a state of ten million backends.
+const STATE_MAX: u64 = 1 << 30;
 /// How often a file that is still true is marked as such.
 const MARK_EVERY: Duration = Duration::from_secs(30);
 /// After a failure. Disks fill and empty in minutes.
@@ -110,54 +133,58 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 const CHUNK: usize = 32;
 
 /// Keeps the state until the catalog is gone.
-pub async fn run(store: Store, catalog: Catalog, counters: Arc<Counters>) {
+pub async fn run(mut store: Store, catalog: Catalog, counters: Arc<Counters>) {
     let mut changes = catalog.watch_changes();
-    let (mut failed, mut kept) = (false, false);
+    let mut status = catalog.watch_status();
+    // What is unread is not to be kept; what was restored is kept already.
+    if status.wait_for(|status| status.synced && status.restored.is_none()).await.is_err() {
+        return;
+    }
+    changes.mark_unchanged();
+    let (mut write, mut failed) = (true, false);
     loop {
-        let changed = match timeout(MARK_EVERY, changes.changed()).await {
-            Ok(Ok(())) => true,
-            Ok(Err(_)) => return,
-            Err(_) => false,
-        };
-        // What is unread is not to be kept; what was restored is kept already.
-        let status = catalog.status();
-        if !status.synced || status.restored.is_some() {
-            continue;
-        }
-        let saved = match changed || failed || !kept {
+        let began = Instant::now();
+        let saved = match write {
             true => timeout(WRITE_TIMEOUT, store.save(&catalog.services())).await,
             false => timeout(WRITE_TIMEOUT, store.mark()).await,
         };
         let dir = store.dir.display();
         match saved.unwrap_or_else(|elapsed| Err(elapsed.into())) {
-            Ok(()) => {
+            Ok(bytes) => {
                 if failed {
                     tracing::info!(%dir, "state is saved again");
                 }
                 counters.states_saved.increment();
-                (failed, kept) = (false, true);
-                sleep(PAUSE).await;
+                failed = false;
+                sleep(pause(began.elapsed(), bytes)).await;
+                write = match timeout(MARK_EVERY, changes.changed()).await {
+                    Ok(Ok(())) => true,
+                    Ok(Err(_)) => return,
+                    Err(_) => false,
+                };
             }
             Err(error) => {
                 if !failed {
                     tracing::error!(%dir, %error, "state cannot be saved: a restart while the registry is away would serve nothing, or old lists");
                 }
                 counters.states_failed.increment();
-                failed = true;
-                changes.mark_changed();
-                sleep(RETRY).await;
+                (failed, write) = (true, true);
+                sleep(RETRY.max(pause(began.elapsed(), 0))).await;
+                if changes.has_changed().is_err() {
+                    return;
+                }
             }
         }
     }
 }
 
-impl Store {
-    /// In a directory, which need not be there yet.
-    #[must_use]
-    pub fn new(dir: &Path, prefixes: impl IntoIterator<Item = String>) -> Self {
-        Self { dir: dir.to_owned(), prefixes: prefixes.into_iter().collect() }
-    }
+/// How long nothing is written after so many bytes that took so long.
+fn pause(took: Duration, bytes: u64) -> Duration {
+    let for_size = Duration::from_millis(bytes.saturating_mul(1_000) / BYTES_PER_SECOND);
+    PAUSE_MIN.max(took.saturating_mul(PAUSE_TIMES)).max(for_size.min(PAUSE_FOR_SIZE_MAX))
+}
 
+impl Store {
     /// What was saved last, or before that. What cannot be served is told of.
     #[must_use]
     pub fn load(&self) -> Option<Restored> {
@@ -173,54 +200,67 @@ impl Store {
     }
 
     fn read(&self, file: &Path) -> Result<Restored, StateError> {
-        let bytes = std::fs::read(file)?;
+        let mut file = directory::open_to_read(file)?;
+        let metadata = file.metadata()?;
+        if metadata.len() > STATE_MAX {
+            return Err(StateError::TooLong(metadata.len()));
+        }
+        let mut bytes = Vec::new();
+        io::Read::read_to_end(&mut file, &mut bytes)?;
         let services = parse(&bytes, &self.prefixes)?;
-        let saved = std::fs::metadata(file)?.modified()?;
+        let saved = metadata.modified()?;
         // A clock that was set back makes it new, never old.
         let age = SystemTime::now().duration_since(saved).unwrap_or_default();
         let saved = humantime::format_rfc3339_seconds(saved).to_string();
         Ok(Restored { saved, age, services })
     }
 
-    /// Still true.
-    async fn mark(&self) -> io::Result<()> {
-        let file = File::options().write(true).open(self.file()).await?.into_std().await;
-        file.set_modified(SystemTime::now())
+    /// Still true. Nothing is written.
+    async fn mark(&self) -> io::Result<u64> {
+        let file = directory::open_to_mark(&self.file()).await?;
+        file.set_modified(SystemTime::now()).map(|()| 0)
     }
 
-    async fn save(&self, services: &[Arc<ServiceSnapshot>]) -> io::Result<()> {
-        fs::create_dir_all(&self.dir).await?;
-        let new = self.dir.join(format!("state.new.{}", std::process::id()));
-        if let Err(error) = self.write(&new, services).await {
-            let _ = fs::remove_file(&new).await;
-            return Err(error);
+    /// Writes the state; the number of its bytes.
+    async fn save(&mut self, services: &[Arc<ServiceSnapshot>]) -> io::Result<u64> {
+        if !fs::try_exists(&self.dir).await? {
+            self.lock = directory::claim(&self.dir).await?;
         }
+        let new = self.dir.join(directory::NEW);
+        let written = self.write(&new, services).await;
+        if written.is_err() {
+            let _ = fs::remove_file(&new).await;
+        }
+        let bytes = written?;
         match fs::rename(self.file(), self.backup()).await {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         fs::rename(&new, self.file()).await?;
-        File::open(&self.dir).await?.sync_all().await
+        File::open(&self.dir).await?.sync_all().await?;
+        Ok(bytes)
     }
 
-    async fn write(&self, new: &Path, services: &[Arc<ServiceSnapshot>]) -> io::Result<()> {
-        let mut file = BufWriter::with_capacity(1 << 16, File::create(new).await?);
-        let mut hasher = Hasher::new();
+    async fn write(&self, new: &Path, services: &[Arc<ServiceSnapshot>]) -> io::Result<u64> {
+        let mut file = BufWriter::with_capacity(1 << 16, directory::create(new).await?);
+        let (mut hasher, mut bytes) = (Hasher::new(), 0);
         let mut chunk = line(&self.head())?;
-        for services in services.chunks(CHUNK) {
+        let mut chunks = services.chunks(CHUNK);
+        loop {
+            hasher.update(&chunk);
+            bytes += chunk.len() as u64;
+            file.write_all(&chunk).await?;
+            chunk.clear();
+            let Some(services) = chunks.next() else { break };
             for service in services {
                 chunk.extend(line(&Service::from(&**service))?);
             }
-            hasher.update(&chunk);
-            file.write_all(&chunk).await?;
-            chunk.clear();
             tokio::task::yield_now().await;
         }
-        hasher.update(&chunk);
-        file.write_all(&chunk).await?;
         file.write_all(&line(&Tail { crc32: hasher.finalize() })?).await?;
         file.flush().await?;
-        file.into_inner().sync_all().await
+        file.into_inner().sync_all().await?;
+        Ok(bytes)
     }
 
     fn head(&self) -> Head {

@@ -10,9 +10,10 @@ mod world;
 use std::time::Duration;
 
 use lookaside::admin;
+use lookaside::catalog::Rules;
 use lookaside::cli::admin_client::{self, AdminClient, AdminError};
 use lookaside::load::Calls;
-use lookaside::model::{ClientKind, ServiceName};
+use lookaside::model::{ClientKind, ServiceName, Target, Zone};
 use lookaside::registry::{Cause, Change, Event, Key};
 use serde_json::{Value, json};
 use support::PATIENCE;
@@ -88,7 +89,8 @@ async fn services_are_listed_and_shown() {
     assert_eq!(
         body["services"][0],
         json!({"name": "dev/game", "dns_name": "game.dev.lookaside.internal", "endpoints": 3,
-            "held": 0, "guarded": false, "revision": 7, "clients": 2, "calls": calls})
+            "held": 0, "guarded": false, "down": 0, "unresolved": 0, "state": "ok", "since_seconds": null,
+            "revision": 7, "clients": 2, "calls": calls})
     );
     assert_eq!(body["services"][1]["name"], "hello");
     let (_, body) = world.json("/api/v1/services?limit=1").await;
@@ -140,21 +142,37 @@ async fn wrong_questions_get_answers_that_help() {
     check("/api/v1/services/a..b", 400, "holds no service").await;
     check(&format!("/api/v1/services/{}", "a".repeat(256)), 400, "has 256 bytes").await;
     check("/api/v1/services/", 404, "/api/v1/services/{name}").await;
-    check("/api/v1/services?limit=x", 400, "invalid").await;
-    check("/api/v1/services?limt=1", 400, "unknown field `limt`").await;
+    check("/api/v1/services?limit=x", 400, r#"limit="x": expected a whole number"#).await;
+    check("/api/v1/services?limt=1", 400, r#""limt" is unknown: this path takes limit"#).await;
+    check("/api/v1/rejected?service=a", 400, r#""service" is unknown: this path takes limit"#)
+        .await;
+    check("/api/v1/clients?limit=1&limit=2", 400, r#""limit" is given twice"#).await;
     check("/api/v1/clients?service=a%20b", 400, "has a character").await;
     check("/nowhere", 404, "/api/v1/rejected").await;
     check("/favicon.ico", 404, "there is nothing at").await;
-    for path in ["/", "/livez", "/api/v1/services", "/api/v1/services/a"] {
+    // What a wrong turn is told is true of the path at hand.
+    let release = "/api/v1/services/{name}/release";
+    check("/nowhere", 404, &format!("POST answers {release}")).await;
+    for (method, path, allow, says) in [
+        ("POST", "/", "get,head", "read with GET or HEAD"),
+        ("POST", "/livez", "get,head", "read with GET or HEAD"),
+        ("DELETE", "/api/v1/services", "get,head", "read with GET or HEAD"),
+        ("POST", "/api/v1/services/a", "get,head", "read with GET or HEAD"),
+        ("PUT", "/api/v1/services/a/release", "get,head,post", "changed with POST"),
+    ] {
         let request = format!(
-            "POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
         );
         let answer = world.send(&request).await;
         assert_eq!(answer.status, 405, "{path}");
-        assert!(answer.head.contains("allow: get,head"), "{}", answer.head);
-        assert!(answer.body.starts_with(r#"{"error":"POST is not understood"#), "{}", answer.body);
+        assert!(answer.head.contains(&format!("allow: {allow}\r\n")), "{}", answer.head);
+        let error: Value = serde_json::from_str(&answer.body).unwrap();
+        let error = error["error"].as_str().unwrap();
+        assert!(error.starts_with(&format!("{method} does nothing at {path:?}: ")), "{error}");
+        assert!(error.contains(says) && error.contains(release), "{error}");
     }
-    let head = world.send("HEAD /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    let head =
+        world.send("HEAD /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
     assert_eq!((head.status, head.body.as_str()), (200, ""));
 }
 
@@ -295,6 +313,153 @@ async fn metrics_follow_what_happens() {
     after.check(r#"streams_open{client_kind="go"}"#, 2.0);
     after.check(r#"service_endpoints{service="hello"}"#, 1.0);
     after.check("registry_revision", 8.0);
+}
+
+/// Its clients' calls fail: it must not look as if there were nothing.
+#[tokio::test]
+async fn a_service_that_lost_all_its_backends_stays_in_sight() {
+    let world = World::with(vec![
+        entry("hello", "a", "10.0.0.1:80", 1, &[]),
+        entry("idle", "a", "10.0.0.2:80", 0, &[]),
+        entry("well", "a", "10.0.0.3:80", 1, &[]),
+    ])
+    .await;
+    let zone = Zone::new("lookaside.internal").unwrap();
+    let ask = |name: &str| {
+        let target = Target::parse(name, &zone).unwrap();
+        let subscription = world.catalog.subscribe(&target).unwrap();
+        let mut listener = subscription.listen();
+        // As a stream does from its first list on.
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(listener.poll_known(&mut context).is_ready());
+        (subscription, listener)
+    };
+    let _streams = [ask("hello"), ask("HELLO.lookaside.internal"), ask("nobody")];
+    let change = Change::Delete(Key::new(b"/hello/a"), Cause::Deregistered);
+    world.say(Event::Apply { revision: 8, changes: vec![change] }).await;
+
+    let (_, services) = world.json("/api/v1/services?limit=1").await;
+    assert_eq!((&services["total"], &services["problems_total"]), (&json!(3), &json!(2)));
+    let hello = &services["services"][0];
+    assert_eq!(*hello, services["problems"][0], "those whose clients suffer come first");
+    assert_eq!(
+        (&hello["name"], &hello["state"], &hello["endpoints"], &hello["clients"]),
+        (&json!("hello"), &json!("empty"), &json!(0), &json!(2))
+    );
+    assert!(hello["since_seconds"].as_f64().unwrap() < 60.0);
+    let idle = &services["problems"][1];
+    assert_eq!((&idle["name"], &idle["state"]), (&json!("idle"), &json!("unusable")));
+    assert_eq!(services["unknown"][0]["name"], "nobody");
+    assert_eq!(
+        (&services["unknown_total"], &services["unknown"][0]["clients"]),
+        (&json!(1), &json!(1))
+    );
+
+    let (status, gone) = world.json("/api/v1/services/hello").await;
+    let error = gone["error"].as_str().unwrap();
+    assert_eq!(status, 404);
+    assert!(error.contains("is registered any more") && error.contains("2 streams ask"), "{error}");
+    let (_, registry) = world.json("/api/v1/registry").await;
+    assert_eq!((&registry["services_empty"], &registry["streams_waiting"]), (&json!(1), &json!(3)));
+    let metrics = world.metrics().await;
+    metrics.check(r#"service_endpoints{service="hello"}"#, 0.0);
+    metrics.check(r#"service_endpoints{service="well"}"#, 1.0);
+    metrics.check("services_empty", 1.0);
+    metrics.check("streams_waiting", 3.0);
+    assert!(!metrics.has(r#"service_endpoints{service="nobody"}"#), "clients make names up");
+}
+
+#[tokio::test]
+async fn what_is_held_is_counted_and_said() {
+    let keep = Duration::from_secs(600);
+    let world = World::ruled(Rules { keep, share: 50, probe_unleased: Duration::ZERO }).await;
+    let ids = ["a", "b", "c"];
+    let address = |id: &str| format!("10.0.0.{}:80", id.as_bytes()[0]);
+    world.read(ids.iter().map(|id| entry("hello", id, &address(id), 1, &[])).collect()).await;
+    let lost =
+        |id: &&str| Change::Delete(Key::new(format!("/hello/{id}").as_bytes()), Cause::InDoubt);
+    world.say(Event::Apply { revision: 8, changes: ids.iter().map(lost).collect() }).await;
+    let (_, services) = world.json("/api/v1/services").await;
+    let hello = &services["problems"][0];
+    assert_eq!((&hello["state"], &hello["held"]), (&json!("held"), &json!(3)));
+    assert!(hello["since_seconds"].as_f64().is_some());
+    let (_, status) = world.json("/api/v1/status").await;
+    assert_eq!(status["registry"]["endpoints_held"], 3);
+    let admin::json::Services { problems, .. } = serde_json::from_value(services).unwrap();
+    assert!(!problems[0].suffers(), "they are still served");
+    let registry: admin::json::Registry =
+        serde_json::from_value(status["registry"].clone()).unwrap();
+    assert_eq!(
+        registry.notices(),
+        ["3 backends are listed though their registrations are gone (held)"]
+    );
+}
+
+#[tokio::test]
+async fn metrics_come_in_the_format_that_is_asked_for() {
+    let world = World::with(vec![entry("hello", "a", "10.0.0.1:80", 1, &[])]).await;
+    let open = "accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
+    for (headers, kind, ends) in [
+        ("", "text/plain; version=0.0.4; charset=utf-8", false),
+        ("accept: text/html, */*;q=0.8\r\n", "text/plain; version=0.0.4; charset=utf-8", false),
+        (open, "application/openmetrics-text; version=1.0.0; charset=utf-8", true),
+    ] {
+        let answer = world.get_with("/metrics", headers).await;
+        assert!(answer.head.contains(&format!("content-type: {kind}\r\n")), "{}", answer.head);
+        assert_eq!(answer.body.ends_with("# EOF\n"), ends);
+        assert!(answer.body.contains("\nlookaside_service_endpoints{service=\"hello\"} 1"));
+    }
+    // By the rules that promtool checks: each sample's family has a help and a
+    // type, and a counter's name says that it is one.
+    let plain = world.get("/metrics").await.body;
+    let (mut helped, mut typed) = (String::new(), (String::new(), String::new()));
+    for line in plain.lines() {
+        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|l| l.split_once(' ')) {
+            assert!(!help.is_empty(), "{line}");
+            helped = name.to_owned();
+        } else if let Some((name, kind)) =
+            line.strip_prefix("# TYPE ").and_then(|l| l.split_once(' '))
+        {
+            assert_eq!(name, helped);
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+            typed = (name.to_owned(), kind.to_owned());
+        } else {
+            let name = line.split(['{', ' ']).next().unwrap();
+            assert_eq!(name, typed.0, "{line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_was_never_read_is_not_said_to_be_served() {
+    let world = World::start().await;
+    world.say(stale()).await;
+    let ready = world.get("/readyz").await;
+    assert_eq!(ready.status, 503);
+    assert!(ready.body.ends_with("nothing has been read yet, so nothing is served"), "{ready:?}");
+}
+
+#[tokio::test]
+async fn text_from_outside_steers_no_terminal() {
+    let odd = "a\u{9b}31m\u{7f}\u{200b}\u{202e}\u{2028}\u{e0041}z";
+    let world = World::with(vec![
+        entry("hello", odd, "10.0.0.1:80", 1, &[("note", odd)]),
+        bad(format!("/x/{odd}").as_bytes(), odd, odd),
+    ])
+    .await;
+    for path in ["/api/v1/services/hello", "/api/v1/rejected"] {
+        let answer = world.get(path).await;
+        assert!(!answer.body.chars().any(|c| odd.contains(c) && !c.is_ascii_graphic()), "{path}");
+        let value: Value = serde_json::from_str(&answer.body).unwrap();
+        let found = value["endpoints"][0]["id"].as_str().or(value["rejected"][0]["value"].as_str());
+        assert_eq!(found, Some(odd), "the meaning is the same");
+    }
+    world
+        .say(Event::Stale { since: std::time::Instant::now(), reason: format!("x\nok {odd}") })
+        .await;
+    let ready = world.get("/readyz").await.body;
+    assert_eq!(ready.lines().count(), 2, "{ready}");
+    assert!(ready.contains("x\\u{a}ok a\\u{9b}31m\\u{7f}\\u{200b}"), "{ready}");
 }
 
 #[tokio::test]

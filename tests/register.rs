@@ -1,6 +1,8 @@
 //! Registering against a real etcd: the library, the balancers' announcement,
 //! and the program with its signals and exit codes.
 
+#[path = "register/flags.rs"]
+mod flags;
 mod support;
 
 use std::process::{Child, Command, Output, Stdio};

@@ -112,6 +112,11 @@ fn until_the_registry_is_read_nobody_is_told_anything() {
     let (status, missing) = balancer.get("/readyz");
     assert_eq!((status, missing.contains("registry")), (503, true), "{missing}");
     assert_eq!(balancer.get("/livez").0, 200);
+    eventually("what is served is said", || {
+        let log = balancer.log();
+        assert!(!log.contains("serving what was last read"), "nothing was: {log}");
+        log.contains("nothing has been read yet").then_some(())
+    });
     let driver = Driver::start(&PYTHON);
     let client = driver.open(&Options::grpclb(balancer.target("hello")));
     let waiting = client.begin(&Calls::waiting(1).timeout(PATIENCE));
@@ -123,6 +128,82 @@ fn until_the_registry_is_read_nobody_is_told_anything() {
     balancer.wait_ready();
     assert_eq!(waiting.wait().from("one"), 1);
     one.stop();
+}
+
+#[test]
+fn a_problem_of_the_file_hides_no_other() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = dir.path().join("lookaside.toml");
+    std::fs::write(&file, "lisen = 'x'\nlog = 'nonsense='\nguard = 101\nprefix = 7.5\n").unwrap();
+    let path = file.to_str().unwrap();
+    let output = lookaside(&["serve", "--config", path, "--dns-listen=:53", "--log-format=text"]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{errors}");
+    for problem in [
+        format!("error: {path}:1:1: \"lisen\" is no setting"),
+        format!("error: {path}:2:1: --log: \"nonsense=\""),
+        format!("error: {path}:3:1: --guard: \"101\""),
+        format!("error: {path}:4:1: prefix is float"),
+        "error: --dns-listen: \":53\" is no IP:PORT, such as 0.0.0.0:53".to_owned(),
+    ] {
+        assert!(errors.contains(&problem), "{problem}\n{errors}");
+    }
+    assert_eq!(errors.lines().count(), 5, "{errors}");
+    for filter in ["nonsense=", "inof"] {
+        let output = lookaside(&["services", "--log", filter]);
+        assert_eq!(output.status.code(), Some(64), "{filter}");
+    }
+}
+
+#[test]
+fn what_is_no_data_goes_to_standard_error() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = dir.path().join("lookaside.toml");
+    std::fs::write(&file, "log = 'debug'\n").unwrap();
+    let balancer = Balancer::start(&["--config", file.to_str().unwrap()]);
+    balancer.wait_ready();
+    eventually("the file's log level", || balancer.log().contains("DEBUG").then_some(()));
+    let admin = format!("http://{}", balancer.admin());
+    for (command, says) in
+        [("clients", "no client is connected"), ("services", "no service has a backend yet")]
+    {
+        let output = lookaside(&[command, "--admin", &admin]);
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b""[..]));
+        assert!(String::from_utf8_lossy(&output.stderr).contains(says));
+        let json = lookaside(&[command, "--admin", &admin, "--json"]);
+        assert!(serde_json::from_slice::<serde_json::Value>(&json.stdout).is_ok());
+    }
+    // What the environment sets need not be given.
+    let usage = Command::new(env!("CARGO_BIN_EXE_lookaside"))
+        .args(["services", "--no-such-flag"])
+        .env("LOOKASIDE_ADMIN", &admin)
+        .output()
+        .unwrap();
+    let usage = String::from_utf8_lossy(&usage.stderr).into_owned();
+    assert!(usage.contains("Usage: lookaside services [OPTIONS]\n"), "{usage}");
+    let help = lookaside(&["serve", "--help"]);
+    let help =
+        String::from_utf8_lossy(&help.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(help.contains("0s: it leaves the lists at once [env"), "{help}");
+}
+
+#[test]
+fn keys_forge_no_line_of_the_log_and_do_not_flood_it() {
+    let etcd = Etcd::start();
+    let balancer = Balancer::start(&["--etcd", &etcd.url(), "--log", "debug"]);
+    balancer.wait_ready();
+    let forged = "2026-11-26T00:00:00Z ERROR lookaside: all is lost";
+    etcd.ctl(&["put", "--", &format!("/etcd3_naming/hello/x\n{forged}\u{9b}31m"), "no address"]);
+    for number in 0..30 {
+        etcd.ctl(&["put", "--", &format!("/etcd3_naming/hello/bad-{number}"), "no address"]);
+    }
+    eventually("all are read", || {
+        (metric(&balancer, "lookaside_registry_rejected_keys") == 31.0).then_some(())
+    });
+    let log = balancer.log();
+    assert!(log.contains(&format!("x\\u{{a}}{forged}\\u{{9b}}31m")), "{log}");
+    assert!(!log.lines().any(|line| line.starts_with(forged)), "{log}");
+    assert_eq!(log.matches("keys cannot be read").count(), 1, "{log}");
 }
 
 // ---- stopping

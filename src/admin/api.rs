@@ -4,45 +4,30 @@
 //! about it. Nothing is concluded before the registry has been read.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State as Shared};
+use axum::extract::State as Shared;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
-use serde::Deserialize;
+use serde::Serialize;
 
-use super::{State, json};
+use super::query::{self, Part};
+use super::{State, json, services};
 use crate::catalog::{Input, Known, ServiceSnapshot};
-use crate::model::{Class, Endpoint, Selector, ServiceName, Target};
-use crate::policy;
+use crate::model::{Selector, Target, text};
 use crate::telemetry::ClientView;
 
 /// An answer that is no success: always JSON.
 #[derive(Debug)]
 pub(super) struct Problem(pub(super) StatusCode, pub(super) String);
 
-/// Which part of a list is wanted.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Part {
-    limit: Option<usize>,
-}
+/// JSON that steers no terminal.
+pub(super) struct Json<T>(pub(super) T);
 
-/// Which clients are wanted.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ClientsPart {
-    service: Option<String>,
-    limit: Option<usize>,
-}
-
-type Answer<T> = Result<Json<T>, Problem>;
-type Asked<T> = Result<Query<T>, QueryRejection>;
+pub(super) type Answer<T> = Result<Json<T>, Problem>;
 
 /// Where services are asked for by name.
 pub(super) const SERVICES: &str = "/api/v1/services/";
@@ -72,53 +57,6 @@ pub(super) async fn registry(Shared(state): Shared<Arc<State>>) -> Json<json::Re
     Json(registry_of(&state))
 }
 
-pub(super) async fn services(
-    Shared(state): Shared<Arc<State>>,
-    part: Asked<Part>,
-) -> Answer<json::Services> {
-    let Query(Part { limit }) = part?;
-    read(&state)?;
-    let all = state.catalog.services();
-    let doubts = state.catalog.doubts();
-    let clients = (state.clients)();
-    let clients = clients_by_service(&clients);
-    let calls: HashMap<_, _> = state.ledger.totals().into_iter().collect();
-    let service = |snapshot: &Arc<ServiceSnapshot>| json::Service {
-        name: snapshot.name.to_string(),
-        dns_name: dns_name(&state, &snapshot.name),
-        endpoints: snapshot.endpoints.len(),
-        held: doubts.held_in(&snapshot.name),
-        guarded: doubts.guarded.contains(&snapshot.name),
-        revision: snapshot.revision,
-        clients: clients.get(&snapshot.name).copied().unwrap_or(0),
-        calls: calls.get(&snapshot.name).copied().unwrap_or_default().into(),
-    };
-    let services = all.iter().take(limit.unwrap_or(usize::MAX)).map(service).collect();
-    Ok(Json(json::Services { total: all.len(), services }))
-}
-
-pub(super) async fn service(
-    Shared(state): Shared<Arc<State>>,
-    uri: Uri,
-) -> Answer<json::ServiceDetail> {
-    let (snapshot, selectors) = find(&state, &typed(uri.path())?)?;
-    let name = &snapshot.name;
-    let calls = state.ledger.totals().into_iter().find(|(service, _)| service == name);
-    Ok(Json(json::ServiceDetail {
-        name: name.to_string(),
-        dns_name: dns_name(&state, name),
-        revision: snapshot.revision,
-        clients: clients_by_service(&(state.clients)()).get(name).copied().unwrap_or(0),
-        calls: calls.map(|(_, calls)| calls).unwrap_or_default().into(),
-        guarded: state.catalog.doubts().guarded.contains(name),
-        endpoints: endpoints(&state, &snapshot, &selectors),
-        selectors: selectors
-            .into_iter()
-            .map(|Selector { key, value }| json::Selector { key, value })
-            .collect(),
-    }))
-}
-
 /// Lets go what a service lists without registration.
 pub(super) async fn release(
     Shared(state): Shared<Arc<State>>,
@@ -141,11 +79,8 @@ pub(super) async fn release(
     Ok(Json(json::Released { service: name.to_string(), released }))
 }
 
-pub(super) async fn clients(
-    Shared(state): Shared<Arc<State>>,
-    part: Asked<ClientsPart>,
-) -> Answer<json::Clients> {
-    let Query(ClientsPart { service, limit }) = part?;
+pub(super) async fn clients(Shared(state): Shared<Arc<State>>, uri: Uri) -> Answer<json::Clients> {
+    let Part { limit, service } = query::parse(uri.query(), &["limit", "service"])?;
     let mut all = (state.clients)();
     if let Some(service) = service {
         let wanted = Target::parse(&service, &state.zone)
@@ -163,9 +98,9 @@ pub(super) async fn clients(
 
 pub(super) async fn rejected(
     Shared(state): Shared<Arc<State>>,
-    part: Asked<Part>,
+    uri: Uri,
 ) -> Answer<json::RejectedKeys> {
-    let Query(Part { limit }) = part?;
+    let Part { limit, .. } = query::parse(uri.query(), &["limit"])?;
     read(&state)?;
     let all = state.catalog.rejected();
     let odd = state.catalog.remarks();
@@ -179,7 +114,7 @@ pub(super) async fn rejected(
 }
 
 /// The name in a path below [`SERVICES`].
-fn typed(path: &str) -> Result<Cow<'_, str>, Problem> {
+pub(super) fn typed(path: &str) -> Result<Cow<'_, str>, Problem> {
     let raw = path.strip_prefix(SERVICES).unwrap_or_default();
     percent_decode_str(raw).decode_utf8().map_err(|_| {
         Problem(StatusCode::BAD_REQUEST, format!("the name {raw:?} is no UTF-8: encode it as such"))
@@ -189,11 +124,14 @@ fn typed(path: &str) -> Result<Cow<'_, str>, Problem> {
 /// The service that a name means to a client that types it. Registered names
 /// that no client can type (a client's port, say, is dropped) are found as
 /// they stand, so that whatever is listed can be looked at.
-fn find(state: &State, typed: &str) -> Result<(Arc<ServiceSnapshot>, Vec<Selector>), Problem> {
+pub(super) fn find(
+    state: &State,
+    typed: &str,
+) -> Result<(Arc<ServiceSnapshot>, Vec<Selector>), Problem> {
     let target = Target::parse(typed, &state.zone);
     if let Ok(target) = &target {
         match state.catalog.lookup(target) {
-            Known::Syncing => return Err(unread()),
+            Known::Syncing => return Err(unread(state)),
             Known::Present(snapshot) => {
                 let selectors = target.selectors_for(&snapshot.name).to_vec();
                 return Ok((snapshot, selectors));
@@ -207,59 +145,26 @@ fn find(state: &State, typed: &str) -> Result<(Arc<ServiceSnapshot>, Vec<Selecto
             Ok((snapshot, Vec::new()))
         }
         (_, Err(error)) => Err(Problem(StatusCode::BAD_REQUEST, error.to_string())),
-        (_, Ok(target)) => {
-            let name = target.name;
-            let error = format!(
-                "no backend of {name:?} is registered: /api/v1/services lists what is, and \
-                 /api/v1/rejected the keys that could not be read"
-            );
-            Err(Problem(StatusCode::NOT_FOUND, error))
-        }
+        (_, Ok(target)) => Err(services::absent(state, &target.canonical(), &target.name)),
     }
-}
-
-fn endpoints(
-    state: &State,
-    snapshot: &ServiceSnapshot,
-    selectors: &[Selector],
-) -> Vec<json::Endpoint> {
-    let mut turns = vec![0; snapshot.endpoints.len()];
-    let chosen = policy::choose(snapshot, &Class::new(selectors));
-    for index in policy::assign(snapshot, &chosen).0 {
-        turns[index] += 1;
-    }
-    let doubts = state.catalog.doubts();
-    let down = doubts.down.get(&snapshot.name).map_or(&[][..], Vec::as_slice);
-    let endpoint = |endpoint: &Endpoint, turns, down| json::Endpoint {
-        id: endpoint.id.to_string(),
-        address: endpoint.addr.to_string(),
-        weight: endpoint.weight.0,
-        turns,
-        token: (state.tokens)(&snapshot.name, endpoint.addr),
-        meta: (*endpoint.meta).clone(),
-        held: doubts.held(&snapshot.name, endpoint.addr).map(json::Held::from),
-        down,
-    };
-    let listed = snapshot.endpoints.iter().zip(turns);
-    let listed = listed.map(|(one, turns)| endpoint(one, turns, false));
-    listed.chain(down.iter().map(|one| endpoint(one, 0, true))).collect()
 }
 
 fn registry_of(state: &State) -> json::Registry {
-    let (services, rejected) = (state.catalog.services().len(), state.catalog.rejected_len());
-    json::Registry::new(&state.catalog.status(), services, rejected)
-}
-
-fn dns_name(state: &State, service: &ServiceName) -> String {
-    format!("{}.{}", service.dns_name(), state.zone)
-}
-
-fn clients_by_service(clients: &[ClientView]) -> HashMap<&ServiceName, usize> {
-    let mut counts = HashMap::new();
-    for service in clients.iter().filter_map(|view| view.service.as_ref()) {
-        *counts.entry(service).or_default() += 1;
-    }
-    counts
+    let catalog = &state.catalog;
+    let (empty, doubts) = (catalog.empty_services(), catalog.doubts());
+    let named = empty.iter().filter(|empty| empty.name.is_some());
+    let counts = json::Counts {
+        services: catalog.services().len(),
+        rejected: catalog.rejected_len(),
+        empty: named.count(),
+        waiting: empty.iter().map(|empty| empty.streams).sum(),
+        held: doubts.held_len(),
+        guarded: doubts.guarded.len(),
+        down: doubts.down.values().map(Vec::len).sum(),
+        unresolved: catalog.unresolved().len(),
+        remarks: catalog.remarks_len(),
+    };
+    json::Registry::new(&catalog.status(), counts)
 }
 
 /// What a client's name means, be it registered or waited for.
@@ -270,17 +175,23 @@ fn canonical(state: &State, view: &ClientView) -> Option<String> {
     }
 }
 
-fn read(state: &State) -> Result<(), Problem> {
-    if state.catalog.status().synced { Ok(()) } else { Err(unread()) }
+pub(super) fn read(state: &State) -> Result<(), Problem> {
+    if state.catalog.status().synced { Ok(()) } else { Err(unread(state)) }
 }
 
-fn unread() -> Problem {
-    Problem(StatusCode::SERVICE_UNAVAILABLE, UNREAD.to_owned())
+fn unread(state: &State) -> Problem {
+    let why = state.catalog.status().stale.map(|(since, reason)| {
+        format!(": it has not been heard for {} s ({reason})", since.elapsed().as_secs())
+    });
+    let error = format!("{UNREAD}{}", why.unwrap_or_default());
+    Problem(StatusCode::SERVICE_UNAVAILABLE, error)
 }
 
-impl From<QueryRejection> for Problem {
-    fn from(rejection: QueryRejection) -> Self {
-        Self(StatusCode::BAD_REQUEST, rejection.body_text())
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        // Our own types: text and numbers can always be written.
+        let json = serde_json::to_string(&self.0).unwrap_or_default();
+        ([(CONTENT_TYPE, "application/json")], text::shown_json(&json)).into_response()
     }
 }
 

@@ -5,24 +5,68 @@
 
 const EVERY_MS = 1000;
 const PATIENCE_MS = 5000;
-const SHOWN = { services: 100, clients: 100, rejected: 50 };
+// An answer that takes longer is worth a word.
+const SILENT_MS = 2500;
+const SHOWN = { services: 100, clients: 100, rejected: 50, remarks: 50 };
 // Endpoints are shown without being asked for while there are so few services.
 const OPEN_UNASKED = 5;
+// What steers, turns the direction of reading, or cannot be seen.
+const UNFIT = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
 
 const toggled = new Map(); // service name → whether its endpoints are wanted
+let asked = null; // since when an answer is waited for
 
 const at = (id) => document.getElementById(id);
+const clean = (text) => text.replace(UNFIT, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
 
 function el(tag, attributes, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children.map((child) => (child instanceof Node ? child : String(child))));
+  node.append(...children.map((child) => (child instanceof Node ? child : clean(String(child)))));
   return node;
 }
 
 const td = (...children) => el("td", {}, ...children);
 const number = (value) => el("td", { class: "n" }, value.toLocaleString("en"));
 const code = (text) => el("code", {}, text);
+const warn = (text) => el("span", { class: "warn" }, text);
+const bad = (text) => el("span", { class: "bad" }, text);
+
+// Makes the children of a node equal to these, touching only what differs: what
+// somebody has selected or focused stays so while it is there.
+function fill(parent, nodes) {
+  const key = (node) => node.dataset?.key;
+  const wanted = new Set(nodes.map(key));
+  let old = parent.firstChild;
+  for (const node of nodes) {
+    while (old !== null && key(old) !== undefined && !wanted.has(key(old))) {
+      const gone = old;
+      old = old.nextSibling;
+      gone.remove();
+    }
+    if (old !== null && old.nodeName === node.nodeName && key(old) === key(node)) {
+      patch(old, node);
+      old = old.nextSibling;
+    } else {
+      parent.insertBefore(node, old);
+    }
+  }
+  while (old !== null) {
+    const gone = old;
+    old = old.nextSibling;
+    gone.remove();
+  }
+}
+
+function patch(old, node) {
+  if (old.nodeType === Node.TEXT_NODE) {
+    if (old.data !== node.data) old.data = node.data;
+    return;
+  }
+  for (const { name } of [...old.attributes]) if (!node.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name, value } of node.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  fill(old, [...node.childNodes]);
+}
 
 function age(seconds) {
   if (seconds === null) return "never";
@@ -42,8 +86,8 @@ async function ask(path) {
 
 function rows(id, total, nodes, none) {
   const columns = at(id).parentElement.tHead.rows[0].cells.length;
-  const empty = el("tr", {}, el("td", { class: "none", colspan: columns }, none));
-  at(id).replaceChildren(...(nodes.length ? nodes : [empty]));
+  const empty = el("tr", { "data-key": "none" }, el("td", { class: "none", colspan: columns }, none));
+  fill(at(id), nodes.length ? nodes : [empty]);
   return total > SHOWN[id] ? `${total} (the first ${SHOWN[id]} are shown)` : String(total);
 }
 
@@ -54,29 +98,82 @@ function show(id, answer, node, none) {
   at(id + "-count").textContent = failed ? "" : count;
 }
 
-function showStatus(status, streams) {
+function pills(all) {
+  fill(at("state"), all.map(([kind, text]) => el("span", { class: "pill " + kind }, text)));
+}
+
+// Red is what clients suffer from; amber what an operator should look at.
+const suffers = ({ state, endpoints, clients }) => (endpoints === 0 || state === "unusable") && clients > 0;
+
+function showStatus(status, services, streams) {
   const { registry, missing } = status;
-  let [kind, text] = ["good", "ready"];
-  if (!status.ready) {
-    [kind, text] = ["bad", "not ready: " + missing.join("; ")];
-  } else if (registry.stale) {
+  const all = [["good", "ready"]];
+  if (!status.ready) all[0] = ["bad", "not ready: " + missing.join("; ")];
+  if (registry.stale) {
     const { seconds, reason } = registry.stale;
-    [kind, text] = ["warn", `registry not heard for ${age(seconds)} (${reason}): serving what was last read`];
+    all.push([registry.synced ? "warn" : "bad", `registry not heard for ${age(seconds)} (${reason}): ${registry.served}`]);
   }
-  at("state").replaceChildren(el("span", { class: "pill " + kind }, text));
+  if (registry.restored) all.push(["warn", `registry not read yet: serving the state saved at ${registry.restored}`]);
+  const hurt = (services.problems ?? []).filter(suffers);
+  const waiting = registry.streams_waiting;
+  if (hurt.length) all.push(["bad", `without usable backends, and asked for: ${hurt.map(({ name }) => name).join(", ")}`]);
+  if (waiting) all.push(["warn", `${waiting} clients wait for backends`]);
+  const counts = [
+    [registry.services_guarded, "services guarded: they keep backends that do not answer"],
+    [registry.endpoints_held, "backends held: listed though their registrations are gone"],
+    [registry.endpoints_unresolved, "backends unresolved: their host names have no address"],
+    [registry.endpoints_down, "backends down: they refuse connections and are left out"],
+  ];
+  for (const [count, text] of counts) if (count) all.push(["warn", `${count} ${text}`]);
+  // "Ready" is about this process; it is green only where nothing else is wrong.
+  if (status.ready && all.length > 1) all[0] = ["", "ready, but:"];
+  pills(all);
+  document.title = all.some(([kind]) => kind === "bad") ? "lookaside: trouble" : "lookaside";
   at("version").textContent = `${status.version} · zone ${status.zone}`;
   const fact = (name, value, kind = "") => el("li", {}, name, el("b", { class: kind }, value));
-  at("facts").replaceChildren(
-    fact("registry", registry.synced ? (registry.stale ? "stale" : "in sync") : "not read yet",
-      registry.synced ? (registry.stale ? "warn" : "good") : "bad"),
+  const concern = (name, value) => fact(name, value, value ? "warn" : "");
+  const [known, kind] = !registry.synced ? ["not read yet", "bad"]
+    : registry.restored ? ["saved state", "warn"] : registry.stale ? ["stale", "warn"] : ["in sync", "good"];
+  fill(at("facts"), [
+    fact("registry", known, kind),
     fact("last heard", registry.silent_seconds === null ? "never" : age(registry.silent_seconds) + " ago"),
     fact("revision", registry.revision),
     fact("keys", registry.keys),
-    fact("unreadable", registry.rejected, registry.rejected ? "warn" : ""),
+    concern("rejected keys", registry.rejected),
+    concern("odd keys", registry.remarks),
     fact("services", registry.services),
+    concern("without backends", registry.services_empty),
+    concern("held", registry.endpoints_held),
+    concern("guarded", registry.services_guarded),
+    concern("down", registry.endpoints_down),
+    concern("unresolved", registry.endpoints_unresolved),
     fact("clients", streams),
     fact("up for", age(status.uptime_seconds)),
-  );
+  ]);
+}
+
+function stateOf(service) {
+  const { state, endpoints, held, down, unresolved, clients, since_seconds } = service;
+  const since = since_seconds === null ? "" : ` for ${age(since_seconds)}`;
+  if (state === "ok") return "ok";
+  const parts = [];
+  if (state === "empty") parts.push(`no backend${since}`);
+  if (state === "unusable") parts.push("all backends have the weight 0");
+  if (state === "guarded") parts.push("guarded: keeps backends that do not answer");
+  if (held) parts.push(`${held} of ${endpoints} held${since}`);
+  if (down) parts.push(`${down} down`);
+  if (unresolved) parts.push(`${unresolved} unresolved`);
+  if (suffers(service)) parts.push(`${clients} clients ask`);
+  return (suffers(service) ? bad : warn)(parts.join(", "));
+}
+
+function showProblems(services) {
+  const known = (services.problems ?? []).map((service) =>
+    el("tr", { "data-key": service.name }, td(service.name), td(stateOf(service)), number(service.clients)));
+  const unknown = (services.unknown ?? []).map(({ name, clients, since_seconds }) =>
+    el("tr", { "data-key": "?" + name }, td(name), td(warn(`never registered, asked for since ${age(since_seconds)}`)), number(clients)));
+  fill(at("problems"), [...known, ...unknown]);
+  at("attention").hidden = known.length + unknown.length === 0;
 }
 
 const isOpen = (name, total) => toggled.get(name) ?? total <= OPEN_UNASKED;
@@ -85,64 +182,77 @@ function serviceRows(service, total, details) {
   const { name, calls } = service;
   const open = isOpen(name, total);
   const button = el("button", { type: "button", "aria-expanded": open, "data-service": name }, name);
-  button.onclick = () => { toggled.set(name, !open); refresh(); };
-  const row = el("tr", {}, td(button), number(service.endpoints), number(service.clients),
+  const row = el("tr", { "data-key": name }, td(button), td(stateOf(service)), number(service.endpoints), number(service.clients),
     number(calls.finished), number(calls.failed_to_send), number(calls.dropped),
     el("td", { class: "n" }, service.revision), td(code(service.dns_name)));
   const detail = details.get(name);
   if (!open || detail === undefined) return [row];
-  return [row, el("tr", {}, el("td", { class: "inner", colspan: 8 }, endpoints(detail)))];
+  return [row, el("tr", { "data-key": name + "/" }, el("td", { class: "inner", colspan: 9 }, endpoints(detail)))];
+}
+
+function endpointState({ held, down, turns, weight }) {
+  if (down) return bad("down: refuses connections");
+  if (held) return warn(`held for ${age(held.seconds)}: ${held.why}; ${held.probe ?? "not probed yet"}`);
+  return turns ? "ok" : warn(weight ? "not selected" : "weight 0: no traffic");
 }
 
 function endpoints(detail) {
-  if (detail.error !== undefined) return el("span", { class: "warn" }, detail.error);
+  if (detail.error !== undefined) return warn(detail.error);
   const heading = (name) => el("th", {}, name);
-  const row = (endpoint) => el("tr", {}, td(code(endpoint.address)), td(endpoint.id),
-    td(endpoint.weight, ...(endpoint.turns ? [] : [el("span", { class: "warn" }, " no traffic")])),
-    td(endpoint.turns), td(code(endpoint.token)),
+  const row = (endpoint) => el("tr", { "data-key": endpoint.address + " " + endpoint.id }, td(code(endpoint.address)), td(endpoint.id),
+    td(endpointState(endpoint)), td(endpoint.weight), td(endpoint.turns), td(code(endpoint.token)),
     td(...Object.entries(endpoint.meta).map(([key, value]) => el("span", { class: "tag" }, `${key}=${value}`))));
   return el("table", {},
-    el("thead", {}, el("tr", {}, ...["Endpoint", "Id", "Weight", "Turns in the list", "lb-token", "Metadata"].map(heading))),
+    el("thead", {}, el("tr", {}, ...["Endpoint", "Id", "State", "Weight", "Turns in the list", "lb-token", "Metadata"].map(heading))),
     el("tbody", {}, ...detail.endpoints.map(row)));
 }
 
 function clientRow(client) {
   const told = client.told === "list" ? `list\u00a0of\u00a0${client.entries}` : client.told;
-  return el("tr", {}, td(code(client.peer)), td(client.name),
-    td(client.service ?? el("span", { class: "warn" }, "waits")),
-    td(client.told === "list" ? told : el("span", { class: "warn" }, told)),
+  return el("tr", { "data-key": `${client.peer} ${client.name}` }, td(code(client.peer)), td(client.name),
+    td(client.service ?? warn("waits")),
+    td(client.told === "list" ? told : warn(told)),
     el("td", { class: "n" }, age(client.list_age_seconds)), el("td", { class: "n" }, age(client.open_seconds)),
     el("td", { class: "n" }, client.revision), number(client.calls.finished), td(client.user_agent));
 }
 
-const rejectedRow = ({ key, reason, value }) => el("tr", {}, td(code(key)), td(reason), td(code(value)));
+const remarkRow = ({ key, remarks }) => el("tr", { "data-key": key }, td(code(key)), td(remarks.join("; ")));
+const rejectedRow = ({ key, reason, value }) => el("tr", { "data-key": key }, td(code(key)), td(reason), td(code(value)));
 
 async function refresh() {
+  asked ??= Date.now();
   let answers;
   try {
     const part = (list) => ask(`${list}?limit=${SHOWN[list]}`);
     const [status, services, clients, rejected] =
       await Promise.all([ask("status"), part("services"), part("clients"), part("rejected")]);
-    const names = (services.services ?? []).map(({ name }) => name).filter((name) => isOpen(name, services.total));
+    const names = (services.services ?? []).filter(({ endpoints }) => endpoints > 0)
+      .map(({ name }) => name).filter((name) => isOpen(name, services.total));
     const detail = async (name) => [name, await ask("services/" + encodeURIComponent(name))];
     answers = { status, services, clients, rejected, details: new Map(await Promise.all(names.map(detail))) };
   } catch {
-    const text = "the balancer does not answer: what is shown may be old";
-    at("state").replaceChildren(el("span", { class: "pill bad" }, text));
+    showSilence();
     return;
   }
-  // Whoever is copying something should not lose it.
-  if (document.getSelection().type === "Range") return;
-  const focused = document.activeElement?.dataset?.service;
+  asked = null;
+  document.body.classList.remove("old");
   const { status, services, clients, rejected, details } = answers;
-  showStatus(status, clients.total);
+  showStatus(status, services, clients.total);
+  showProblems(services);
   show("services", services, (service) => serviceRows(service, services.total, details),
     "No service has a backend yet: lookaside register holds a registration for one.");
   show("clients", clients, clientRow, "No client is connected.");
   show("rejected", rejected, rejectedRow, "None: every key below the prefixes was understood.");
-  if (focused !== undefined) {
-    [...document.querySelectorAll("button")].find((button) => button.dataset.service === focused)?.focus();
-  }
+  const odd = { total: rejected.remarks_total, remarks: rejected.remarks, error: rejected.error };
+  show("remarks", odd, remarkRow, "None.");
+}
+
+// Says that nothing below is known to be true any more.
+function showSilence() {
+  if (asked === null) return;
+  document.body.classList.add("old");
+  document.title = "lookaside: no answer";
+  pills([["bad loud", `no answer for ${Math.round((Date.now() - asked) / 1000)} s: what is shown is old`]]);
 }
 
 async function keepFresh() {
@@ -150,5 +260,17 @@ async function keepFresh() {
   setTimeout(keepFresh, EVERY_MS);
 }
 
-document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+at("services").addEventListener("click", (event) => {
+  const name = event.target.dataset?.service;
+  if (name === undefined) return;
+  toggled.set(name, event.target.getAttribute("aria-expanded") !== "true");
+  refresh();
+});
+document.addEventListener("visibilitychange", () => {
+  // Nobody asked meanwhile.
+  asked = null;
+  if (!document.hidden) refresh();
+});
+// An answer that hangs says nothing by itself.
+setInterval(() => { if (asked !== null && Date.now() - asked > SILENT_MS) showSilence(); }, EVERY_MS);
 keepFresh();

@@ -10,8 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog;
 use crate::load;
-use crate::registry;
+use crate::registry as source;
 use crate::telemetry::ClientView;
+
+mod registry;
+mod services;
+
+pub(super) use registry::Counts;
+pub use registry::{Registry, Stale};
+pub use services::{Service, Services, State, Unknown};
 
 /// `/api/v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,71 +35,6 @@ pub struct Status {
     pub missing: Vec<String>,
     /// As `/api/v1/registry`.
     pub registry: Registry,
-}
-
-/// `/api/v1/registry`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Registry {
-    /// Whether it has been read completely, at least once.
-    pub synced: bool,
-    /// The newest revision heard of.
-    pub revision: i64,
-    /// Keys read, rejected ones included.
-    pub keys: usize,
-    /// Keys that could not be read.
-    pub rejected: usize,
-    /// Services that have a backend.
-    pub services: usize,
-    /// Since the registry was last heard; null when it never was.
-    pub silent_seconds: Option<f64>,
-    /// Set while the registry cannot be heard.
-    pub stale: Option<Stale>,
-    /// Set while the registry is unread and what was saved before the start is
-    /// served: when that was.
-    #[serde(default)]
-    pub restored: Option<String>,
-}
-
-/// Why what is known may be old.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Stale {
-    /// For how long.
-    pub seconds: f64,
-    /// What went wrong.
-    pub reason: String,
-}
-
-/// `/api/v1/services`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Services {
-    /// How many there are, whatever `limit` says.
-    pub total: usize,
-    /// Sorted by name.
-    pub services: Vec<Service>,
-}
-
-/// One service in a list.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Service {
-    /// As registered.
-    pub name: String,
-    /// What clients dial: `dns:///` and this.
-    pub dns_name: String,
-    /// How many backends it has.
-    pub endpoints: usize,
-    /// How many of them are listed though their registrations are gone.
-    #[serde(default)]
-    pub held: usize,
-    /// Whether some of those do not answer, and are kept for too few would be
-    /// left.
-    #[serde(default)]
-    pub guarded: bool,
-    /// The store's revision that brought them.
-    pub revision: i64,
-    /// Open streams of its clients.
-    pub clients: usize,
-    /// The sums of its clients' reports.
-    pub calls: Calls,
 }
 
 /// `/api/v1/services/{name}`.
@@ -267,26 +209,6 @@ pub struct Failure {
 /// How much of a key is repeated, in characters: etcd takes keys of a megabyte.
 const KEY_SHOWN_MAX: usize = 1024;
 
-impl Registry {
-    /// `services` and `rejected` are counts.
-    #[must_use]
-    pub fn new(status: &catalog::Status, services: usize, rejected: usize) -> Self {
-        Self {
-            synced: status.synced,
-            revision: status.revision,
-            keys: status.keys,
-            rejected,
-            services,
-            silent_seconds: status.heard.map(|heard| seconds(heard.elapsed())),
-            stale: status.stale.as_ref().map(|(since, reason)| Stale {
-                seconds: seconds(since.elapsed()),
-                reason: reason.clone(),
-            }),
-            restored: status.restored.clone(),
-        }
-    }
-}
-
 impl From<&catalog::Held> for Held {
     fn from(held: &catalog::Held) -> Self {
         Self {
@@ -322,20 +244,20 @@ impl From<load::Calls> for Calls {
     }
 }
 
-impl From<&(registry::Key, registry::Rejected)> for Rejected {
-    fn from((key, rejected): &(registry::Key, registry::Rejected)) -> Self {
-        let registry::Rejected { reason, value } = rejected.clone();
+impl From<&(source::Key, source::Rejected)> for Rejected {
+    fn from((key, rejected): &(source::Key, source::Rejected)) -> Self {
+        let source::Rejected { reason, value } = rejected.clone();
         Self { key: shown(key), value, reason }
     }
 }
 
-impl From<&(registry::Key, Vec<registry::Remark>)> for Remarked {
-    fn from((key, remarks): &(registry::Key, Vec<registry::Remark>)) -> Self {
+impl From<&(source::Key, Vec<source::Remark>)> for Remarked {
+    fn from((key, remarks): &(source::Key, Vec<source::Remark>)) -> Self {
         Self { key: shown(key), remarks: remarks.iter().map(ToString::to_string).collect() }
     }
 }
 
-fn shown(key: &registry::Key) -> String {
+fn shown(key: &source::Key) -> String {
     let whole = key.to_string();
     let mut key: String = whole.chars().take(KEY_SHOWN_MAX).collect();
     if key.len() < whole.len() {

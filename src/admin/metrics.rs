@@ -1,4 +1,4 @@
-//! `/metrics`: OpenMetrics text, which Prometheus reads.
+//! `/metrics`: text for Prometheus.
 //!
 //! In: the state at the moment of the scrape. Out: names that begin with
 //! `lookaside_`, each with its help. Nothing is kept between scrapes.
@@ -6,9 +6,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State as Shared;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -16,16 +17,18 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use self::text::Format;
 use super::State;
+use super::answers::Answers;
 use super::api::Problem;
 use crate::load::Calls;
 use crate::model::ClientKind;
 use crate::telemetry::{Counters, Credential};
 
-/// What `prometheus_client` writes: its text ends with `# EOF`.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const KINDS: [ClientKind; 4] =
     [ClientKind::Go, ClientKind::Java, ClientKind::Core, ClientKind::Other];
+
+mod text;
 
 /// How one of the totals is shown: name (without `_total`), help, which.
 type Total<T> = (&'static str, &'static str, fn(&T) -> u64);
@@ -92,17 +95,26 @@ const CALLS: [Total<Calls>; 5] = [
 ];
 
 /// One scrape.
-struct Scrape(Arc<State>);
+struct Scrape(Arc<State>, Answers);
 
 /// Writes one family of metrics after the other.
 struct Page<'a>(DescriptorEncoder<'a>);
 
-pub(super) async fn scrape(Shared(state): Shared<Arc<State>>) -> Response {
+pub(super) async fn scrape(
+    Shared(state): Shared<Arc<State>>,
+    Extension(answers): Extension<Answers>,
+    headers: HeaderMap,
+) -> Response {
+    let accept = headers.get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+    let format = Format::wanted(&accept.collect::<Vec<_>>().join(","));
     let mut registry = Registry::with_prefix("lookaside");
-    registry.register_collector(Box::new(Scrape(state)));
+    registry.register_collector(Box::new(Scrape(state, answers)));
     let mut text = String::new();
     match encode(&mut text, &registry) {
-        Ok(()) => ([(CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        Ok(()) => {
+            let headers = [(CONTENT_TYPE, format.content_type()), (VARY, "accept")];
+            (headers, format.write(text)).into_response()
+        }
         Err(error) => Problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
@@ -132,6 +144,8 @@ impl Scrape {
         let uptime = state.started.elapsed().as_secs_f64();
         page.gauge("uptime_seconds", "Since the process started", uptime)?;
         page.gauge("ready", "Whether /readyz answers 200", flag(state.readiness.ready()))?;
+        let help = "Bytes of long answers of the admin address that are on their way";
+        page.gauge("admin_answer_bytes", help, float(self.1.charged()))?;
         let help = "Open BalanceLoad streams, by the gRPC implementation of the client";
         let classes = "Server lists that are kept: one for each service and selection of instances";
         let kept = usize::try_from(state.counters.list_classes.now()).unwrap_or(usize::MAX);
@@ -156,7 +170,8 @@ impl Scrape {
         let help = "Since the registry was last heard, or since the start when it never was";
         let heard = status.heard.unwrap_or(self.0.started);
         page.gauge("registry_silent_seconds", help, heard.elapsed().as_secs_f64())?;
-        let help = "Whether the registry cannot be heard: what was last read is served";
+        let help =
+            "Whether the registry cannot be heard: what was read last is served, if anything was";
         page.gauge("registry_stale", help, flag(status.stale.is_some()))?;
         let help = "Whether the registry is unread and what was saved before the start is served";
         page.gauge("registry_restored", help, flag(status.restored.is_some()))?;
@@ -183,12 +198,19 @@ impl Scrape {
         let help = "Backends registered without a lease that refuse connections and are not listed";
         let down = doubts.down.values().map(Vec::len).sum();
         page.gauge("endpoints_down", help, float(down))?;
-        let mut family =
-            page.family("service_endpoints", "Backends of each service", MetricType::Gauge)?;
-        for service in &all {
-            family
-                .encode_family(&[("service", service.name.as_str())])?
-                .encode_gauge(&float(service.endpoints.len()))?;
+        let empty = self.0.catalog.empty_services();
+        let named = empty.iter().filter_map(|empty| empty.name.as_ref());
+        let help = "Services that lost all their backends a short time ago, or are still asked for";
+        page.gauge("services_empty", help, float(named.clone().count()))?;
+        let help = "Open BalanceLoad streams that ask for a name without any backend";
+        let waiting = empty.iter().map(|empty| empty.streams).sum();
+        page.gauge("streams_waiting", help, float(waiting))?;
+        let help = "Backends of each service; 0 while one that lost them all is remembered";
+        let mut family = page.family("service_endpoints", help, MetricType::Gauge)?;
+        let present = all.iter().map(|service| (&service.name, service.endpoints.len()));
+        for (service, endpoints) in present.chain(named.map(|name| (name, 0))) {
+            let labels = [("service", service.as_str())];
+            family.encode_family(&labels)?.encode_gauge(&float(endpoints))?;
         }
         Ok(())
     }

@@ -5,48 +5,59 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State as Shared;
 use axum::http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
     REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
-use axum::middleware::map_response;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 
+use super::answers::{self, Answers};
 use super::api::{self, Problem};
-use super::{State, json, metrics};
+use super::seats::Seats;
+use super::{State, host, json, metrics, services};
+use crate::model::text;
 
 /// Scripts and styles from here alone, nothing inline: registered names are
 /// anybody's text.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
-const ENDPOINTS: &str = "/, /livez, /readyz, /metrics, /api/v1/status, /api/v1/registry, \
+const READ: &str = "/, /livez, /readyz, /metrics, /api/v1/status, /api/v1/registry, \
     /api/v1/services, /api/v1/services/{name}, /api/v1/clients, /api/v1/rejected";
+const CHANGED: &str = "/api/v1/services/{name}/release";
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 
-pub(super) fn router(state: Arc<State>) -> Router {
+pub(super) fn router(state: Arc<State>, seats: Seats) -> Router {
+    let answers = Answers::new(seats);
+    let long = Router::new()
+        .route("/metrics", get(metrics::scrape))
+        .route("/api/v1/status", get(api::status))
+        .route("/api/v1/registry", get(api::registry))
+        .route("/api/v1/services", get(services::services))
+        .route("/api/v1/services/{*name}", get(services::service).post(change))
+        .route("/api/v1/clients", get(api::clients))
+        .route("/api/v1/rejected", get(api::rejected))
+        .layer(from_fn_with_state(answers.clone(), answers::bounded));
+    let hosts = state.hosts.clone();
     Router::new()
         .route("/", get(|| file(HTML, include_str!("dashboard.html"))))
         .route("/dashboard.js", get(|| file(SCRIPT, include_str!("dashboard.js"))))
         .route("/dashboard.css", get(|| file(STYLE, include_str!("dashboard.css"))))
         .route("/livez", get(async || "ok"))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics::scrape))
-        .route("/api/v1/status", get(api::status))
-        .route("/api/v1/registry", get(api::registry))
-        .route("/api/v1/services", get(api::services))
-        .route("/api/v1/services/{*name}", get(api::service).post(change))
-        .route("/api/v1/clients", get(api::clients))
-        .route("/api/v1/rejected", get(api::rejected))
+        .merge(long)
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
+        .layer(from_fn_with_state(hosts, host::checked))
         .layer(map_response(with_headers))
+        .layer(Extension(answers))
         .with_state(state)
 }
 
@@ -57,14 +68,14 @@ async fn readyz(Shared(state): Shared<Arc<State>>) -> (StatusCode, String) {
         lines.push("ok".to_owned());
     }
     let status = state.catalog.status();
-    if let Some(saved) = status.restored {
+    if let Some(saved) = &status.restored {
         lines.push(format!("registry: not read yet: serving from the state of {saved}"));
     }
-    if let Some((since, reason)) = status.stale {
+    if let Some((since, reason)) = &status.stale {
         let silent = json::seconds(since.elapsed());
-        lines.push(format!(
-            "registry: not heard for {silent} s ({reason}): serving what was last read"
-        ));
+        let served = status.served();
+        let reason = text::shown(reason);
+        lines.push(format!("registry: not heard for {silent} s ({reason}): {served}"));
     }
     let status = if missing.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, lines.join("\n"))
@@ -79,16 +90,22 @@ async fn change(state: Shared<Arc<State>>, uri: Uri, headers: HeaderMap) -> Resp
     if uri.path().ends_with(api::RELEASE) {
         return api::release(state, uri, headers).await.into_response();
     }
-    ([(ALLOW, "GET,HEAD")], not_allowed(Method::POST).await).into_response()
+    ([(ALLOW, "GET,HEAD")], not_allowed(Method::POST, uri).await).into_response()
 }
 
 async fn not_found(uri: Uri) -> Problem {
     let path = uri.path();
-    Problem(StatusCode::NOT_FOUND, format!("there is nothing at {path:?}: ask for {ENDPOINTS}"))
+    let error = format!("there is nothing at {path:?}: GET answers {READ}; POST answers {CHANGED}");
+    Problem(StatusCode::NOT_FOUND, error)
 }
 
-async fn not_allowed(method: Method) -> Problem {
-    let error = format!("{method} is not understood here: everything here is read with GET");
+async fn not_allowed(method: Method, uri: Uri) -> Problem {
+    let path = uri.path();
+    let known = match path.starts_with(api::SERVICES) && path.ends_with(api::RELEASE) {
+        true => "it is changed with POST",
+        false => "it is read with GET or HEAD",
+    };
+    let error = format!("{method} does nothing at {path:?}: {known}; POST answers {CHANGED} only");
     Problem(StatusCode::METHOD_NOT_ALLOWED, error)
 }
 

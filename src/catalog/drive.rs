@@ -86,7 +86,7 @@ pub(super) fn take_in(
         }
         Event::Stale { since, reason } => {
             if status.stale.is_none() {
-                tracing::warn!(reason, "registry is not heard: serving what was last read");
+                tracing::warn!(reason, served = status.served(), "registry is not heard");
             }
             status.stale = Some((*since, reason.clone()));
         }

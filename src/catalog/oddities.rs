@@ -5,9 +5,10 @@
 //! them, and lines in the log when there is more of it than before.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
+use crate::clock;
 use crate::registry::{Key, Rejected, Remark};
 
 use super::Catalog;
@@ -78,8 +79,13 @@ impl Catalog {
             }
         }
         let rejected = self.0.rejected.len();
-        if rejected > before {
-            tracing::warn!(rejected, "keys cannot be read: see /api/v1/rejected for the reasons");
+        let mut told = self.0.rejections_told.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(new) = told.count(rejected.saturating_sub(before), clock::now()) {
+            tracing::warn!(
+                rejected,
+                new,
+                "keys cannot be read: see /api/v1/rejected for the reasons"
+            );
         }
         if touched.unresolved {
             let now: Arc<[Unresolved]> = index.unresolved().into();

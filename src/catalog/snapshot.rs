@@ -97,3 +97,15 @@ pub struct Status {
     /// Set while what is served was saved before the start, and when.
     pub restored: Option<String>,
 }
+
+impl Status {
+    /// What clients are served while the registry cannot be heard, for people.
+    #[must_use]
+    pub fn served(&self) -> &'static str {
+        match (self.synced, &self.restored) {
+            (false, _) => "nothing has been read yet, so nothing is served",
+            (true, Some(_)) => "serving the saved state",
+            (true, None) => "serving what was last read",
+        }
+    }
+}

@@ -12,6 +12,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
 use crate::admin::json;
+use crate::model::text;
 
 /// Flags of every subcommand that asks a running balancer. (Named unlike the
 /// subcommands' `Args`: clap wants the names of flattened structs to differ.)
@@ -29,6 +30,8 @@ pub struct AdminArgs {
 pub struct AdminClient {
     agent: ureq::Agent,
     base: String,
+    /// The same without a password.
+    shown: String,
 }
 
 /// What was answered: as it came, and as it is meant.
@@ -97,12 +100,12 @@ impl AdminClient {
     pub fn new(args: &AdminArgs) -> Result<Self, AdminError> {
         let text = args.admin.trim_end_matches('/');
         if text.starts_with("https://") {
-            return Err(AdminError::Tls(args.admin.clone()));
+            return Err(AdminError::Tls(text::without_password(&args.admin)));
         }
         let host = text.strip_prefix("http://").unwrap_or(text);
         let authority = host.parse::<http::uri::Authority>();
         if !authority.is_ok_and(|authority| authority.port_u16().is_some()) {
-            return Err(AdminError::Address(args.admin.clone()));
+            return Err(AdminError::Address(text::without_password(&args.admin)));
         }
         let agent = ureq::Agent::config_builder()
             .timeout_connect(Some(CONNECT_TIMEOUT))
@@ -113,7 +116,8 @@ impl AdminClient {
             .proxy(None)
             .build()
             .new_agent();
-        Ok(Self { agent, base: format!("http://{host}") })
+        let base = format!("http://{host}");
+        Ok(Self { agent, shown: text::without_password(&base), base })
     }
 
     /// Asks for a path, which begins with `/`.
@@ -137,18 +141,18 @@ impl AdminClient {
         response: Result<http::Response<ureq::Body>, ureq::Error>,
     ) -> Result<Answer<T>, AdminError> {
         let unreachable = |error: ureq::Error| AdminError::Unreachable {
-            base: self.base.clone(),
+            base: self.shown.clone(),
             cause: match error {
                 ureq::Error::Io(error) if error.kind() == ErrorKind::ConnectionRefused => {
                     "connection refused".to_owned()
                 }
-                error => error.to_string(),
+                error => clean(&error.to_string()),
             },
         };
         let response = response.map_err(unreachable)?;
         let status = response.status().as_u16();
         let body = response.into_body().into_with_config().limit(ANSWER_MAX).read_to_string();
-        let foreign = || AdminError::Foreign { base: self.base.clone(), status };
+        let foreign = || AdminError::Foreign { base: self.shown.clone(), status };
         let text = match body {
             Ok(text) => text,
             Err(ureq::Error::Io(error)) if error.kind() == ErrorKind::InvalidData => {
@@ -211,16 +215,24 @@ pub fn table(headings: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Stri
     lines.join("\n")
 }
 
-/// Without what steers a terminal or turns the direction of reading.
+/// Without what steers a terminal or cannot be seen.
 #[must_use]
 pub fn clean(text: &str) -> String {
-    let steers =
-        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let mut cleaned = String::with_capacity(text.len());
-    for c in text.chars() {
-        if steers(c) { cleaned.extend(c.escape_unicode()) } else { cleaned.push(c) }
-    }
-    cleaned
+    text::shown(text)
+}
+
+/// Writes JSON, a value a line, without what steers a terminal.
+///
+/// # Errors
+/// When the text cannot be written.
+pub fn print_json(json: &str) -> Result<bool, AdminError> {
+    let lines: Vec<_> = json.lines().map(text::shown_json).collect();
+    print(&lines.join("\n"))
+}
+
+/// Says what is no data, on standard error.
+pub fn say(what: &str) {
+    let _ = writeln!(io::stderr(), "{}", clean(what));
 }
 
 /// `0.4s`, `12s`, `3m 5s`, `2h 7m`, `4d 1h`.
@@ -259,6 +271,8 @@ mod tests {
             assert!(matches!(error, AdminError::Address(_)), "{bad}: {error}");
             assert_eq!(error.exit_code(), 64);
         }
+        let secret = error("http://me:secret@127.0.0.1").to_string();
+        assert!(secret.contains("http://***@127.0.0.1"), "{secret}");
         let error = error("https://127.0.0.1:12001");
         assert_eq!(error.exit_code(), 64);
         assert_eq!(
@@ -306,7 +320,7 @@ mod tests {
     #[test]
     fn what_steers_a_terminal_is_shown_instead() {
         assert_eq!(clean("a\u{1b}]0;x\u{7}b"), "a\\u{1b}]0;x\\u{7}b");
-        assert_eq!(clean("\u{202e}gnp"), "\\u{202e}gnp");
+        assert_eq!(clean("\u{202e}gnp\u{200b}"), "\\u{202e}gnp\\u{200b}");
         assert_eq!(clean("grüße <script>"), "grüße <script>");
     }
 

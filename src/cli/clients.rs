@@ -23,13 +23,18 @@ pub fn run(args: &Args) -> Result<(), AdminError> {
         None => "/api/v1/clients".to_owned(),
     };
     let answer = client.ask::<json::Clients>(&path)?;
-    admin_client::print(&if args.admin.json { answer.text } else { shown(&answer.value) })?;
+    match (args.admin.json, shown(&answer.value)) {
+        (true, _) => drop(admin_client::print_json(&answer.text)?),
+        (false, Some(table)) => drop(admin_client::print(&table)?),
+        (false, None) => admin_client::say("no client is connected"),
+    }
     Ok(())
 }
 
-fn shown(clients: &json::Clients) -> String {
+/// A line a stream; none where there is nothing to show.
+fn shown(clients: &json::Clients) -> Option<String> {
     if clients.clients.is_empty() {
-        return "no client is connected".to_owned();
+        return None;
     }
     let row = |client: &json::Client| {
         let told = match client.told.as_str() {
@@ -50,7 +55,7 @@ fn shown(clients: &json::Clients) -> String {
     };
     let headings =
         ["PEER", "NAME", "SERVICE", "TOLD", "AGO", "OPEN", "REVISION", "CALLS", "USER AGENT"];
-    admin_client::table(&headings, clients.clients.iter().map(row))
+    Some(admin_client::table(&headings, clients.clients.iter().map(row)))
 }
 
 #[cfg(test)]
@@ -73,7 +78,7 @@ mod tests {
             calls: json::Calls { finished: 7, ..json::Calls::default() },
         };
         let waits = json::Client { service: None, told: "empty".to_owned(), ..holds.clone() };
-        let shown = shown(&json::Clients { total: 2, clients: vec![holds, waits] });
+        let shown = shown(&json::Clients { total: 2, clients: vec![holds, waits] }).unwrap();
         let lines: Vec<Vec<_>> =
             shown.lines().map(|line| line.split("  ").map(str::trim).collect()).collect();
         let cells = |line: usize| {
@@ -89,8 +94,8 @@ mod tests {
     }
 
     #[test]
-    fn nobody_connected_is_said() {
+    fn nobody_connected_is_no_data() {
         let none = json::Clients { total: 0, clients: Vec::new() };
-        assert_eq!(shown(&none), "no client is connected");
+        assert_eq!(shown(&none), None);
     }
 }

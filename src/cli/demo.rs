@@ -196,6 +196,7 @@ fn config() -> Result<Config, AnyError> {
         dns_listen: Some(any),
         advertise: None,
         admin_listen: any,
+        admin_hosts: Vec::new(),
         balancer,
         rules: Rules::OFF,
         state_dir: None,

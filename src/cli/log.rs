@@ -1,16 +1,22 @@
 //! Where logs go, and which.
 //!
 //! In: a filter and a format. Out: lines on standard error; standard output is
-//! for what was asked for.
+//! for what was asked for. A line of the log is one line, and does not steer the
+//! terminal, whatever the values of its fields are.
 
-use std::io::IsTerminal;
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
+
+use crate::model::text;
 
 /// What is logged, and how.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct LogArgs {
-    /// Which log lines: error, warn, info, debug, trace, or per module (lookaside::dns=debug)
+    /// Which log lines: error, warn, info, debug, trace, off, or per module (lookaside::dns=debug)
     /// [default: info; for the demo warn]
     #[arg(long, global = true, value_name = "FILTER", env = "LOOKASIDE_LOG")]
     log: Option<String>,
@@ -25,24 +31,134 @@ pub(super) struct LogArgs {
     log_format: String,
 }
 
+/// Standard error for lines of JSON.
+struct JsonLines(io::Stderr);
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
 impl LogArgs {
     /// Begins to log; `usual` is what is logged if nobody says.
     ///
     /// # Errors
     /// In words, when filter or format make no sense.
     pub(super) fn start(&self, usual: &str) -> Result<(), String> {
-        let text = self.log.as_deref().unwrap_or(usual);
-        let filter = EnvFilter::try_new(text)
-            .map_err(|error| format!("--log: {text:?} is no filter: {error}"))?;
+        let text = self.log.as_deref().filter(|text| !text.trim().is_empty()).unwrap_or(usual);
+        let filter = filter(text)?;
         let lines = tracing_subscriber::fmt()
             .with_env_filter(filter)
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_writer(std::io::stderr);
+            .with_ansi(colours(io::stderr().is_terminal(), |name| std::env::var_os(name)))
+            .with_writer(io::stderr)
+            // It would write to standard error, and panic where that is closed.
+            .log_internal_errors(false);
         match self.log_format.as_str() {
-            "text" => lines.init(),
-            "json" => lines.json().init(),
+            "text" => lines.fmt_fields(debug_fn(field).delimited(" ")).init(),
+            "json" => lines.json().with_writer(|| JsonLines(io::stderr())).init(),
             other => return Err(format!("--log-format: {other:?} is neither text nor json")),
         }
         Ok(())
+    }
+}
+
+/// A filter; unlike `EnvFilter` it takes no word for a module that is none.
+fn filter(text: &str) -> Result<EnvFilter, String> {
+    let wrong = |what: &str| {
+        format!(
+            "--log: {text:?}: {what}: expected a level ({}) or MODULE=LEVEL, separated by commas, \
+             as in info,lookaside::dns=debug",
+            LEVELS.join(", ")
+        )
+    };
+    let level = |level: &str| LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level));
+    // What stands in brackets is a span's, and has commas of its own.
+    let directives = if text.contains('[') { Vec::new() } else { text.split(',').collect() };
+    for directive in directives {
+        let directive = directive.trim();
+        match directive.rsplit_once('=') {
+            None if level(directive) => {}
+            None if directive == "lookaside" || directive.contains("::") => {}
+            None => return Err(wrong(&format!("{directive:?} is no level"))),
+            Some(("", _)) => {
+                return Err(wrong(&format!("{directive:?} names no module")));
+            }
+            Some((_, said)) if !level(said) => {
+                return Err(wrong(&format!("{said:?} is no level")));
+            }
+            Some(_) => {}
+        }
+    }
+    let text = if text.contains('[') { text.to_owned() } else { text.replace(' ', "") };
+    EnvFilter::try_new(&text).map_err(|error| wrong(&error.to_string()))
+}
+
+/// Whether lines have colours: a terminal that knows them, and nobody who said
+/// no (<https://no-color.org>).
+fn colours(terminal: bool, env: impl Fn(&str) -> Option<std::ffi::OsString>) -> bool {
+    let unwanted = env("NO_COLOR").is_some_and(|value| !value.is_empty());
+    terminal && !unwanted && env("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Writes one field as `tracing_subscriber` does, but fit to be shown.
+fn field(
+    writer: &mut Writer<'_>,
+    field: &tracing::field::Field,
+    value: &dyn fmt::Debug,
+) -> fmt::Result {
+    let value = text::shown(&format!("{value:?}"));
+    match field.name().trim_start_matches("r#") {
+        // What the `log` crate's lines say of their origin is said already.
+        name if name.starts_with("log.") => Ok(()),
+        "message" => writer.write_str(&value),
+        name if writer.has_ansi_escapes() => {
+            write!(writer, "\u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m{value}")
+        }
+        name => write!(writer, "{name}={value}"),
+    }
+}
+
+impl Write for JsonLines {
+    /// Takes whole lines, as the subscriber writes them.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let (json, end) = text.strip_suffix('\n').map_or((&*text, ""), |json| (json, "\n"));
+        self.0.write_all(format!("{}{end}", text::shown_json(json)).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_that_filter_nothing_are_refused() {
+        for good in ["info", "WARN", "off", "lookaside::dns=debug", "info,lookaside::dns=debug"] {
+            assert!(filter(good).is_ok(), "{good}: {:?}", filter(good));
+        }
+        for good in ["lookaside", "lookaside::dns", "warn, hyper=info", "lookaside[span]=warn"] {
+            assert!(filter(good).is_ok(), "{good}: {:?}", filter(good));
+        }
+        for bad in ["nonsense=", "inof", "=debug", "info,", "lookaside=loud", "a=b=c", ","] {
+            let problem = filter(bad).expect_err(bad);
+            assert!(problem.starts_with(&format!("--log: {bad:?}: ")), "{problem}");
+        }
+    }
+
+    #[test]
+    fn colours_are_for_terminals_whose_owners_want_them() {
+        let env = |set: &'static [(&str, &str)]| {
+            move |name: &str| {
+                let found = set.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| std::ffi::OsString::from(value))
+            }
+        };
+        assert!(colours(true, env(&[])));
+        assert!(colours(true, env(&[("NO_COLOR", ""), ("TERM", "xterm")])));
+        assert!(!colours(false, env(&[])));
+        assert!(!colours(true, env(&[("NO_COLOR", "1")])));
+        assert!(!colours(true, env(&[("TERM", "dumb")])));
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use self::command::{Command, Signals, pass_on};
-use self::health::Health;
+use self::health::{Health, HealthArgs};
 use crate::config::{etcd_args::EtcdArgs, take};
 use crate::model::{HostPort, Meta, ServiceName, Weight};
 use crate::register::{self, Held, Options, RegisterError, Status};
@@ -53,9 +53,13 @@ pub struct RegisterArgs {
     /// The zone it is in: short for --meta zone=ZONE
     #[arg(long, env = "LOOKASIDE_ZONE")]
     pub zone: Option<String>,
-    /// Anything else it says of itself; repeatable, or separated by commas
-    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', env = "LOOKASIDE_META")]
+    /// Anything else it says of itself; repeatable [env: LOOKASIDE_META, a pair a line, or pairs
+    /// separated by commas]
+    #[arg(long, value_name = "KEY=VALUE")]
     pub meta: Vec<String>,
+    /// The pairs of the variable, which a flag replaces
+    #[arg(long, hide = true, env = "LOOKASIDE_META")]
+    pub meta_pairs: Option<String>,
     /// How key and value are written, so that other readers of the same keys
     /// understand them: auto, plain, etcd-naming, kratos… (see docs/formats.md)
     #[arg(long, default_value = "auto", env = "LOOKASIDE_FORMAT")]
@@ -66,6 +70,9 @@ pub struct RegisterArgs {
     /// Register only while the backend's grpc.health.v1 says SERVING
     #[arg(long, env = "LOOKASIDE_WHEN_SERVING")]
     pub when_serving: bool,
+    /// How its health is asked for
+    #[command(flatten)]
+    pub health: HealthArgs,
     /// The backend, if this program is to run it
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
@@ -74,7 +81,7 @@ pub struct RegisterArgs {
 /// What is to be done, checked.
 struct Plan {
     options: Options,
-    when_serving: bool,
+    health: Option<Health>,
     command: Vec<OsString>,
 }
 
@@ -101,9 +108,8 @@ pub async fn run(args: RegisterArgs) -> ExitCode {
         Ok(command) => command,
         Err((error, code)) => return fail(&error, code),
     };
-    let health = plan.when_serving.then(|| Health::of(&plan.options.registration.address));
     let (stop_tx, stop_rx) = oneshot::channel();
-    let presence = tokio::spawn(stay(plan.options, health, stop_rx));
+    let presence = tokio::spawn(stay(plan.options, plan.health, stop_rx));
     let id = command.id();
     let (signal, ended) = tokio::select! {
         signal = signals.stop(id) => (Some(signal), None),
@@ -191,6 +197,15 @@ impl RegisterArgs {
             let fits = register::check_format(format, &self.prefix, registration);
             take("--format", fits, &mut problems);
         }
+        let health = match &registration {
+            Some(Registration { address, .. }) if self.when_serving => {
+                self.health.validate(address, &mut problems)
+            }
+            _ => {
+                self.health.without_use(self.when_serving, &mut problems);
+                None
+            }
+        };
         let prefix = self.prefix;
         let Some(((connect, registration), (ttl, format))) =
             connect.zip(registration).zip(ttl.zip(format)).filter(|_| problems.is_empty())
@@ -198,7 +213,7 @@ impl RegisterArgs {
             return Err(problems);
         };
         let options = Options { connect, prefix, registration, ttl, format };
-        Ok(Plan { options, when_serving: self.when_serving, command: self.command })
+        Ok(Plan { options, health, command: self.command })
     }
 
     fn ttl(&self, problems: &mut Vec<String>) -> Option<Duration> {
@@ -240,7 +255,11 @@ impl RegisterArgs {
 
     fn meta(&self, problems: &mut Vec<String>) -> Meta {
         let mut meta = Meta::new();
-        for text in &self.meta {
+        let pairs = match (self.meta.as_slice(), self.meta_pairs.as_deref()) {
+            ([], Some(variable)) => pairs(variable),
+            (flags, _) => flags.iter().map(String::as_str).collect(),
+        };
+        for text in pairs {
             let Some((key, value)) = text.split_once('=').filter(|(key, _)| !key.is_empty()) else {
                 problems.push(format!("--meta: {text:?} is not KEY=VALUE"));
                 continue;
@@ -264,9 +283,44 @@ impl RegisterArgs {
     }
 }
 
+/// The pairs in a variable. A value may hold commas: only one that is followed by
+/// `KEY=` begins another pair, and none does where each pair has a line.
+fn pairs(variable: &str) -> Vec<&str> {
+    let lines = variable.lines().map(str::trim).filter(|line| !line.is_empty());
+    if variable.contains('\n') {
+        return lines.collect();
+    }
+    let is_key = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
+    let begins = |part: &str| {
+        part.split_once('=').is_some_and(|(key, _)| !key.is_empty() && key.chars().all(is_key))
+    };
+    let Some(line) = lines.last() else { return Vec::new() };
+    let commas = line.match_indices(',').map(|(at, _)| at);
+    let ends = commas.filter(|at| begins(&line[at + 1..])).chain([line.len()]);
+    let mut start = 0;
+    ends.map(|end| &line[std::mem::replace(&mut start, end + 1)..end]).collect()
+}
+
 fn required<'a>(flag: &str, text: Option<&'a str>, problems: &mut Vec<String>) -> Option<&'a str> {
     if text.is_none() {
         problems.push(format!("{flag} is missing"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_in_the_variable_may_hold_commas() {
+        let check = |variable, expected: &[&str]| assert_eq!(pairs(variable), expected);
+        check("", &[]);
+        check("version=2,color=red", &["version=2", "color=red"]);
+        check("tags=a,b", &["tags=a,b"]);
+        check("tags=a,b,zone=x", &["tags=a,b", "zone=x"]);
+        check("tags=a,b=c\n", &["tags=a,b=c"]);
+        check("a=1,2\n b=3,c=4 \n", &["a=1,2", "b=3,c=4"]);
+        check("nothing", &["nothing"]);
+    }
 }

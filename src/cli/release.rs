@@ -1,7 +1,7 @@
 //! `lookaside release`: lets go the backends that a service lists without
 //! registration.
 
-use super::admin_client::{self, AdminClient, AdminError};
+use super::admin_client::{self, AdminClient, AdminError, clean};
 use crate::admin::json;
 
 /// Lets go what a service still lists though its registrations are gone.
@@ -21,7 +21,10 @@ pub fn run(args: &Args) -> Result<(), AdminError> {
     let path = format!("/api/v1/services/{}/release", admin_client::encode(&args.service));
     let answer = client.tell::<json::Released>(&path)?;
     let json::Released { service, released } = answer.value;
-    let shown = format!("{service}: {released} released");
-    admin_client::print(&if args.admin.json { answer.text } else { shown })?;
+    let shown = clean(&format!("{service}: {released} released"));
+    match args.admin.json {
+        true => admin_client::print_json(&answer.text)?,
+        false => admin_client::print(&shown)?,
+    };
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `lookaside services`: what is registered, as the balancer sees it.
 
-use super::admin_client::{self, AdminClient, AdminError};
+use super::admin_client::{self, AdminClient, AdminError, age};
 use crate::admin::json;
 
 /// Lists the services that have a backend.
@@ -16,26 +16,61 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), AdminError> {
     let client = AdminClient::new(&args.admin)?;
     let answer = client.ask::<json::Services>("/api/v1/services")?;
-    admin_client::print(&if args.admin.json { answer.text } else { shown(&answer.value) })?;
+    if args.admin.json {
+        admin_client::print_json(&answer.text)?;
+        return Ok(());
+    }
+    match shown(&answer.value) {
+        Some(table) => drop(admin_client::print(&table)?),
+        None => admin_client::say("no service has a backend yet"),
+    }
+    // The table alone looks well while the registry is lost.
+    let registry = client.ask::<json::Registry>("/api/v1/registry")?.value;
+    registry.notices().iter().for_each(|notice| admin_client::say(notice));
+    for json::Unknown { name, clients, since_seconds } in answer.value.unknown {
+        let since = age(since_seconds);
+        admin_client::say(&format!("{clients} streams ask for {name:?}, unknown for {since}"));
+    }
     Ok(())
 }
 
-fn shown(services: &json::Services) -> String {
+/// A line a service; none where there is nothing to show.
+fn shown(services: &json::Services) -> Option<String> {
     if services.services.is_empty() {
-        return "no service has a backend yet".to_owned();
+        return None;
     }
     let row = |service: &json::Service| {
-        let json::Service { name, dns_name, endpoints, held, revision, clients, calls, .. } =
-            service;
-        let (mut endpoints, clients) = (endpoints.to_string(), clients.to_string());
-        if *held > 0 {
-            endpoints.push_str(&format!(" ({held} held)"));
-        }
-        let calls = calls.finished.to_string();
-        vec![name.clone(), endpoints, clients, calls, revision.to_string(), dns_name.clone()]
+        let json::Service { name, dns_name, endpoints, revision, clients, calls, .. } = service;
+        let (endpoints, clients) = (endpoints.to_string(), clients.to_string());
+        let (calls, state) = (calls.finished.to_string(), state(service));
+        vec![name.clone(), endpoints, clients, calls, revision.to_string(), dns_name.clone(), state]
     };
-    let headings = ["SERVICE", "ENDPOINTS", "CLIENTS", "CALLS", "REVISION", "DNS NAME"];
-    admin_client::table(&headings, services.services.iter().map(row))
+    let headings = ["SERVICE", "ENDPOINTS", "CLIENTS", "CALLS", "REVISION", "DNS NAME", "STATE"];
+    Some(admin_client::table(&headings, services.services.iter().map(row)))
+}
+
+/// The state with what it is about.
+fn state(service: &json::Service) -> String {
+    let json::Service { endpoints, held, down, unresolved, state, since_seconds, .. } = service;
+    let mut text = state.as_str().to_owned();
+    if let (json::State::Empty, Some(seconds)) = (state, since_seconds) {
+        text.push_str(&format!(" for {}", age(*seconds)));
+    }
+    let mut parts = Vec::new();
+    if *held > 0 {
+        let since = since_seconds.map(|seconds| format!(" for {}", age(seconds)));
+        parts.push(format!("{held} of {endpoints} held{}", since.unwrap_or_default()));
+    }
+    if *down > 0 {
+        parts.push(format!("{down} down"));
+    }
+    if *unresolved > 0 {
+        parts.push(format!("{unresolved} unresolved"));
+    }
+    if !parts.is_empty() {
+        text.push_str(&format!(" ({})", parts.join(", ")));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -43,28 +78,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_a_service() {
-        let service = json::Service {
+    fn one_line_a_service_with_its_state() {
+        let held = json::Service {
             name: "dev/game".to_owned(),
             dns_name: "game.dev.lookaside.internal".to_owned(),
             endpoints: 3,
             held: 1,
             guarded: false,
+            down: 2,
+            unresolved: 0,
+            state: json::State::Held,
+            since_seconds: Some(61.0),
             revision: 42,
             clients: 2,
             calls: json::Calls { finished: 1_000, ..json::Calls::default() },
         };
-        let shown = shown(&json::Services { total: 1, services: vec![service] });
+        let empty = json::Service {
+            endpoints: 0,
+            held: 0,
+            down: 0,
+            revision: 0,
+            state: json::State::Empty,
+            ..held.clone()
+        };
+        let well = json::Service { state: json::State::Ok, since_seconds: None, ..empty.clone() };
+        let services = vec![held, empty, well];
+        let services =
+            json::Services { total: 3, services, ..serde_json::from_str(NOTHING).unwrap() };
+        let states: Vec<_> = services.services.iter().map(state).collect();
+        assert_eq!(states, ["held (1 of 3 held for 1m 1s, 2 down)", "empty for 1m 1s", "ok"]);
+        let shown = shown(&services).unwrap();
         assert_eq!(
-            shown,
-            " SERVICE   ENDPOINTS   CLIENTS  CALLS  REVISION  DNS NAME\n \
-             dev/game  3 (1 held)  2        1000   42        game.dev.lookaside.internal"
+            shown.lines().nth(1).unwrap(),
+            " dev/game  3          2        1000   42        game.dev.lookaside.internal  \
+             held (1 of 3 held for 1m 1s, 2 down)"
         );
     }
 
+    const NOTHING: &str = r#"{"total": 0, "services": []}"#;
+
     #[test]
-    fn nothing_registered_is_said() {
-        let none = json::Services { total: 0, services: Vec::new() };
-        assert_eq!(shown(&none), "no service has a backend yet");
+    fn nothing_registered_is_no_data() {
+        assert_eq!(shown(&serde_json::from_str(NOTHING).unwrap()), None);
     }
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::admin_client::{self, AdminClient, AdminError, clean};
 use crate::admin::json::{Endpoint, ServiceDetail};
+use crate::model::text;
 
 /// Prints each change of a service's backends until Ctrl-C.
 #[derive(Debug, Clone, clap::Args)]
@@ -93,7 +94,7 @@ fn same(other: Option<&Endpoint>, one: &Endpoint) -> bool {
 
 fn line(change: &Change<'_>, json: bool) -> String {
     if json {
-        return serde_json::to_string(change).unwrap_or_default();
+        return text::shown_json(&serde_json::to_string(change).unwrap_or_default());
     }
     let Change { change, endpoint } = change;
     let Endpoint { id, address, weight, meta, .. } = endpoint;
@@ -107,7 +108,7 @@ fn say(trouble: &mut Option<String>, now: Option<String>) {
         return;
     }
     match &now {
-        Some(now) => eprintln!("{now}"),
+        Some(now) => eprintln!("{}", clean(now)),
         None => eprintln!("answered again"),
     }
     *trouble = now;
@@ -124,7 +125,7 @@ mod tests {
             weight,
             turns: 1,
             token: "t".to_owned(),
-            meta: BTreeMap::from([("zone".to_owned(), "a\u{7}".to_owned())]),
+            meta: BTreeMap::from([("zone".to_owned(), "a\u{7}\u{9b}".to_owned())]),
             held: None,
             down: false,
         };
@@ -138,8 +139,8 @@ mod tests {
         assert_eq!(
             differences(&old, &new, false),
             [
-                "- 10.0.0.1:80 id=1 weight=1 zone=a\\u{7}",
-                "+ 10.0.0.3:80 id=3 weight=5 zone=a\\u{7}"
+                "- 10.0.0.1:80 id=1 weight=1 zone=a\\u{7}\\u{9b}",
+                "+ 10.0.0.3:80 id=3 weight=5 zone=a\\u{7}\\u{9b}"
             ]
         );
         assert_eq!(differences(&new, &new, false), Vec::<String>::new());
@@ -159,5 +160,6 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
         assert_eq!(value["change"], "+");
         assert_eq!(value["address"], "10.0.0.1:80");
+        assert!(lines[0].contains("a\\u0007\\u009b"), "{}", lines[0]);
     }
 }

@@ -14,7 +14,8 @@ pub struct FaultArgs {
     /// Where the last good lists are kept, for a start while etcd is down [default: nowhere]
     #[arg(long, value_name = "DIR", env = "LOOKASIDE_STATE_DIR")]
     pub state_dir: Option<String>,
-    /// How long a backend whose registration was lost stays listed while it answers; 0s: it goes
+    /// How long a backend whose registration was lost stays listed while it answers; 0s: it leaves
+    /// the lists at once
     // Longer than any election, restart or repair of etcd that someone attends to; shorter than
     // it takes for an address to go to another service unnoticed.
     #[arg(long, value_name = "DURATION", default_value = "10m", env = "LOOKASIDE_KEEP_LOST")]

@@ -1,72 +1,144 @@
 //! A file of settings, as further arguments.
 //!
 //! In: TOML whose keys are named like the flags. Out: the arguments that say
-//! the same, except for what flags or environment say already, or every
-//! problem. One definition of each setting serves flags, environment and file.
+//! the same, except for what flags or environment say already, every problem
+//! with its line and column, and where each setting stands. A problem hides no
+//! other. One definition of each setting serves flags, environment and file.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
-use toml::{Table, Value};
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+/// What a file says.
+#[derive(Debug, Clone, Default)]
+pub struct FileSettings {
+    /// Further arguments.
+    pub arguments: Vec<String>,
+    /// What is wrong in the file.
+    pub problems: Vec<String>,
+    /// Where each setting stands (`FILE:LINE:COLUMN`), by its flag, or by
+    /// `[format.NAME]`.
+    places: BTreeMap<String, String>,
+}
 
 /// The tables of operators' own formats; see `config::formats`.
 const FORMATS: &str = "format";
 
-/// The arguments that a file stands for, given the command that knows the
-/// settings and what was said on its command line.
-///
-/// # Errors
-/// All problems of the file.
-pub fn arguments(
-    file: &Path,
-    command: &Command,
-    said: &ArgMatches,
-) -> Result<Vec<String>, Vec<String>> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| vec![format!("--config: cannot read {file:?}: {error}")])?;
-    let table: Table = text.parse().map_err(|error: toml::de::Error| {
-        vec![format!("--config: {file:?} is no TOML: {error}")]
-    })?;
-    let mut problems = Vec::new();
-    let mut arguments = Vec::new();
-    for (key, value) in &table {
-        if let (FORMATS, Value::Table(formats)) = (key.as_str(), value) {
-            arguments.extend(formats.iter().map(|(name, table)| format(name, table)));
-            continue;
-        }
-        let known = |arg: &&clap::Arg| arg.get_long() == Some(key) && key != "config";
-        let Some(arg) = command.get_arguments().find(known) else {
-            problems.push(format!("--config: {file:?} has the setting {key:?}, which is unknown"));
-            continue;
-        };
-        let source = said.value_source(arg.get_id().as_str());
-        if matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
-            continue;
-        }
-        match values(value) {
-            Some(values) => {
-                arguments.extend(values.iter().map(|value| format!("--{key}={value}")));
-            }
-            None => problems.push(format!(
-                "--config: {file:?} has {key:?} as {}: expected text, a number or a list of text",
-                value.type_str()
-            )),
+/// What a file says, given the whole command line's definition, the subcommand
+/// that knows the settings, and what was said on its command line.
+#[must_use]
+pub fn read(file: &Path, whole: &Command, command: &Command, said: &ArgMatches) -> FileSettings {
+    let mut settings = FileSettings::default();
+    match std::fs::read_to_string(file) {
+        Ok(text) => settings.take_in(&text, file, whole, command, said),
+        Err(error) => {
+            settings.problems.push(format!("--config: cannot read {file:?}: {error}"));
         }
     }
-    if problems.is_empty() { Ok(arguments) } else { Err(problems) }
+    settings
 }
 
-/// `[format.NAME]` as an argument like the others.
-fn format(name: &str, table: &Value) -> String {
-    format!("--{FORMATS}={name}={}", serde_json::to_string(table).unwrap_or_default())
+impl FileSettings {
+    /// The problem with the place in the file that it comes from, if it does.
+    #[must_use]
+    pub fn located(&self, problem: String) -> String {
+        let end = match problem.starts_with('[') {
+            true => problem.find(']').map(|at| at + 1),
+            false => problem.find([':', ' ']),
+        };
+        match end.and_then(|end| self.places.get(&problem[..end])) {
+            Some(place) => format!("{place}: {problem}"),
+            None => problem,
+        }
+    }
+
+    fn take_in(
+        &mut self,
+        text: &str,
+        file: &Path,
+        whole: &Command,
+        command: &Command,
+        said: &ArgMatches,
+    ) {
+        let place = |span: Range<usize>| place(file, text, span);
+        let (table, errors) = DeTable::parse_recoverable(text);
+        for error in errors {
+            let place = place(error.span().unwrap_or_default());
+            self.problems.push(format!("{place}: this is no TOML: {}", error.message()));
+        }
+        for (key, value) in table.into_inner() {
+            let place = place(key.span());
+            let key = key.into_inner();
+            if key == FORMATS && value.get_ref().is_table() {
+                self.formats(value.into_inner(), file, text);
+                continue;
+            }
+            let known = |name: &str| {
+                let named = |arg: &&clap::Arg| arg.get_long() == Some(name) && name != FORMATS;
+                whole.get_arguments().chain(command.get_arguments()).find(named)
+            };
+            let Some(arg) = known(&key).filter(|_| key != "config") else {
+                let dashed = key.replace('_', "-");
+                let remedy = match known(&dashed) {
+                    Some(_) if key == "config" => "a file cannot name another".to_owned(),
+                    Some(_) => format!("write {dashed}"),
+                    None => format!("settings are named like the flags of {}", command.get_name()),
+                };
+                self.problems.push(format!("{place}: {key:?} is no setting: {remedy}"));
+                continue;
+            };
+            let source = said.value_source(arg.get_id().as_str());
+            if matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
+                continue;
+            }
+            match values(value.get_ref()) {
+                Some(values) => {
+                    self.places.insert(format!("--{key}"), place);
+                    let arguments = values.iter().map(|value| format!("--{key}={value}"));
+                    self.arguments.extend(arguments);
+                }
+                None => self.problems.push(format!(
+                    "{place}: {key} is {}: expected text, a whole number or a list of text",
+                    value.get_ref().type_str()
+                )),
+            }
+        }
+    }
+
+    /// `[format.NAME]`, each as an argument like the others.
+    fn formats(&mut self, formats: DeValue<'_>, file: &Path, text: &str) {
+        let DeValue::Table(formats) = formats else { return };
+        for (name, table) in formats {
+            let place = place(file, text, name.span());
+            let name = name.into_inner();
+            let json = serde_json::Value::deserialize(ValueDeserializer::from(table));
+            let json = json.unwrap_or_default();
+            self.places.insert(format!("[{FORMATS}.{name}]"), place);
+            self.arguments.push(format!("--{FORMATS}={name}={json}"));
+        }
+    }
 }
 
-fn values(value: &Value) -> Option<Vec<String>> {
+/// `FILE:LINE:COLUMN`, counted from one.
+fn place(file: &Path, text: &str, span: Range<usize>) -> String {
+    let before = text.get(..span.start).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("{}:{line}:{column}", file.display())
+}
+
+fn values(value: &DeValue<'_>) -> Option<Vec<String>> {
     match value {
-        Value::String(text) => Some(vec![text.clone()]),
-        Value::Integer(number) => Some(vec![number.to_string()]),
-        Value::Array(all) => all.iter().map(|one| one.as_str().map(str::to_owned)).collect(),
+        DeValue::String(text) => Some(vec![text.to_string()]),
+        DeValue::Integer(number) if number.radix() == 10 => Some(vec![number.as_str().to_owned()]),
+        DeValue::Array(all) => {
+            all.iter().map(|one| one.get_ref().as_str().map(str::to_owned)).collect()
+        }
         _ => None,
     }
 }

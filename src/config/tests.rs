@@ -99,7 +99,32 @@ fn everything_wrong_is_told_at_once() {
 #[test]
 fn each_problem_names_the_value_and_the_remedy() {
     let check = |args: &[&str], expected: &str| assert_eq!(problems(args), [expected]);
-    check(&["--listen=12000"], r#"--listen: "12000" is no IP:PORT, such as 127.0.0.1:12000"#);
+    check(
+        &["--listen=12000"],
+        r#"--listen: "12000" is no IP:PORT, such as 0.0.0.0:12000 or 127.0.0.1:12000"#,
+    );
+    check(
+        &["--dns-listen=:53"],
+        r#"--dns-listen: ":53" is no IP:PORT, such as 0.0.0.0:53 or 127.0.0.1:53"#,
+    );
+    check(
+        &["--admin-listen=localhost:80"],
+        r#"--admin-listen: "localhost:80" is no IP:PORT, such as 127.0.0.1:80"#,
+    );
+    check(
+        &["--dns-listen=dns.test:53"],
+        r#"--dns-listen: "dns.test:53" is no IP:PORT, and names are not looked up: give an IP address"#,
+    );
+    check(&["--dns-listen=::1"], r#"--dns-listen: "::1" is no IP:PORT, such as [::1]:53"#);
+    check(
+        &["--dns-listen=1.2.3.4"],
+        r#"--dns-listen: "1.2.3.4" is no IP:PORT, such as 1.2.3.4:53"#,
+    );
+    check(&["--dns-listen=x"], r#"--dns-listen: "x" is no IP:PORT, such as 0.0.0.0:53"#);
+    check(
+        &["--admin-host=http://a:1"],
+        r#"--admin-host: "http://a:1" is no host name: give it without scheme and port, such as lb.example.com"#,
+    );
     check(&["--when-empty=x"], r#"--when-empty: "x" is none of wait, drop and fallback"#);
     check(
         &["--report-interval=10ms"],
@@ -140,27 +165,48 @@ fn a_file_says_what_flags_could_and_flags_win() {
         std::fs::write(&file, text).unwrap();
         let args = [&["serve"], flags].concat();
         let said = Only::command().get_matches_from(args);
-        file::arguments(&file, &Only::command(), &said)
+        file::read(&file, &clap::Command::new("whole"), &Only::command(), &said)
     };
     let text = "listen = '1.2.3.4:5'\nprefix = ['/a', '/b=plain']\ndomain = 'x.y'\n";
     let expected = ["--domain=x.y", "--listen=1.2.3.4:5", "--prefix=/a", "--prefix=/b=plain"];
-    assert_eq!(read(text, &[]).unwrap(), expected);
-    assert_eq!(read(text, &["--domain=z", "--prefix=/c"]).unwrap(), ["--listen=1.2.3.4:5"]);
+    assert_eq!(read(text, &[]).arguments, expected);
+    assert_eq!(read(text, &["--domain=z", "--prefix=/c"]).arguments, ["--listen=1.2.3.4:5"]);
     let text = "[format.mine]\nkey = '{service}/{id}'\naddress = '/a'\n";
     let expected = r#"--format=mine={"address":"/a","key":"{service}/{id}"}"#;
-    assert_eq!(read(text, &[]).unwrap(), [expected]);
-    let problems = read("lisen = 'x'\nwhen-empty = true\nconfig = 'x'\n", &[]).unwrap_err();
-    assert_eq!(problems.len(), 3, "{problems:?}");
-    assert!(read("x =", &[]).unwrap_err()[0].contains("is no TOML"));
-    assert!(
-        file::arguments(
-            "/nowhere".as_ref(),
-            &Only::command(),
-            &Only::command().get_matches_from(["x"])
-        )
-        .unwrap_err()[0]
-            .contains("cannot read")
-    );
+    assert_eq!(read(text, &[]).arguments, [expected]);
+
+    // A problem hides no other, and each says where it is.
+    let text = "lisen = 'x'\n  when-empty = true\nconfig = 'x'\ndns_listen = 'x'\n\
+                listen = 'there'\nguard = 40\ndomain = 'x.y'\nbroken\n";
+    let found = read(text, &[]);
+    let place = |line_column: &str| format!("{}:{line_column}: ", file.display());
+    let problems = found.problems.join("\n");
+    for (at, problem) in [
+        ("1:1", "\"lisen\" is no setting: settings are named like the flags of"),
+        ("2:3", "when-empty is boolean: expected text, a whole number or a list of text"),
+        ("3:1", "\"config\" is no setting: a file cannot name another"),
+        ("4:1", "\"dns_listen\" is no setting: write dns-listen"),
+        ("8:7", "this is no TOML: "),
+    ] {
+        assert!(
+            problems.contains(&format!("{}{problem}", place(at))),
+            "{at} {problem}: {problems}"
+        );
+    }
+    for argument in ["--domain=x.y", "--guard=40", "--listen=there"] {
+        assert!(found.arguments.contains(&argument.to_owned()), "{:?}", found.arguments);
+    }
+    let args = ["serve".to_owned()].into_iter().chain(found.arguments.clone());
+    let mut serve = Only::try_parse_from(args).unwrap().serve;
+    serve.file = found;
+    let all = serve.validate().err().unwrap();
+    assert_eq!(all.len(), 6, "{all:#?}");
+    assert!(all[5].starts_with(&format!("{}--listen: \"there\"", place("5:1"))), "{all:#?}");
+
+    std::fs::remove_file(&file).unwrap();
+    let said = Only::command().get_matches_from(["x"]);
+    let none = file::read(&file, &clap::Command::new("whole"), &Only::command(), &said);
+    assert!(none.problems[0].contains("cannot read"));
 }
 
 #[test]

@@ -17,8 +17,12 @@ fn snapshot(name: &str, ids: &[&str]) -> Arc<ServiceSnapshot> {
     Arc::new(ServiceSnapshot::new(ServiceName::new(name).unwrap(), 1, endpoints))
 }
 
-fn store(dir: &tempfile::TempDir) -> Store {
-    Store::new(dir.path(), [PREFIX.to_owned()])
+async fn store(dir: &tempfile::TempDir) -> Store {
+    open(dir.path()).await.unwrap()
+}
+
+async fn open(dir: &Path) -> Result<Store, OpenError> {
+    Store::open(dir, [PREFIX.to_owned()]).await
 }
 
 fn content(services: &[Arc<ServiceSnapshot>]) -> Vec<(ServiceName, Vec<Endpoint>)> {
@@ -32,29 +36,33 @@ fn names(restored: Option<Restored>) -> Vec<String> {
 
 async fn saved(dir: &tempfile::TempDir) -> Vec<u8> {
     let services = [snapshot("dev/game", &["7", "8"]), snapshot("hello", &["a"])];
-    store(dir).save(&services).await.unwrap();
-    std::fs::read(store(dir).file()).unwrap()
+    let mut store = store(dir).await;
+    store.save(&services).await.unwrap();
+    std::fs::read(store.file()).unwrap()
 }
 
 #[tokio::test]
 async fn what_is_saved_is_loaded_whole() {
     let dir = tempfile::TempDir::new().unwrap();
-    assert_eq!(store(&dir).load(), None, "nothing is there yet");
+    assert_eq!(store(&dir).await.load(), None, "nothing is there yet");
     let services: Vec<_> = (0..100).map(|n| snapshot(&format!("s{n:03}"), &["a", "b"])).collect();
-    let below = Store::new(&dir.path().join("made"), [PREFIX.to_owned()]);
+    let mut below = open(&dir.path().join("made")).await.unwrap();
     below.save(&services).await.unwrap();
     let restored = below.load().unwrap();
     assert_eq!(restored.services, content(&services));
     assert!(restored.age < Duration::from_secs(60));
     below.save(&[]).await.unwrap();
     assert_eq!(below.load().unwrap().services, [], "an empty registry is a state too");
-    assert_eq!(std::fs::read_dir(below.dir).unwrap().count(), 2, "no temporary file is left");
+    let mut left: Vec<_> =
+        std::fs::read_dir(&below.dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["lock", "state", "state.bak"], "no temporary file is left");
 }
 
 #[tokio::test]
 async fn the_one_before_serves_when_the_newest_cannot() {
     let dir = tempfile::TempDir::new().unwrap();
-    let store = store(&dir);
+    let mut store = store(&dir).await;
     store.save(&[snapshot("old", &["a"])]).await.unwrap();
     store.save(&[snapshot("new", &["a"])]).await.unwrap();
     assert_eq!(names(store.load()), ["new"]);
@@ -95,13 +103,137 @@ async fn what_is_not_ours_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_place_that_cannot_be_written_is_an_error_and_leaves_what_is_there() {
+async fn a_place_that_cannot_be_used_is_an_error_with_its_remedy() {
     let dir = tempfile::TempDir::new().unwrap();
-    let file = dir.path().join("file");
-    std::fs::write(&file, "x").unwrap();
-    let store = Store::new(&file, [PREFIX.to_owned()]);
-    assert!(store.save(&[]).await.is_err());
-    assert_eq!(std::fs::read(&file).unwrap(), b"x");
+    let at = |name: &str| dir.path().join(name);
+    let check = async |dir: &Path, expected: &str| {
+        let error = open(dir).await.unwrap_err().to_string();
+        let begin = format!("--state-dir {dir:?} cannot be used: ");
+        assert!(error.starts_with(&begin) && error.contains(expected), "{error}");
+    };
+    std::fs::write(at("file"), "x").unwrap();
+    check(&at("file"), "give a directory that this process may write to").await;
+    check(&at("file/below"), "give a directory that this process may write to").await;
+    assert_eq!(std::fs::read(at("file")).unwrap(), b"x");
+    std::fs::create_dir_all(at("blocked/state")).unwrap();
+    check(&at("blocked"), "state\" is a directory: move it away").await;
+
+    let first = open(&at("used")).await.unwrap();
+    check(&at("used"), "another process uses it: give each balancer a directory of its own").await;
+    drop(first);
+    assert!(open(&at("used")).await.is_ok(), "the lock went with its holder");
+}
+
+#[tokio::test]
+async fn what_crashes_have_left_is_tidied_away() {
+    let dir = tempfile::TempDir::new().unwrap();
+    for litter in ["state.new", "state.new.17", "state.new.18"] {
+        std::fs::write(dir.path().join(litter), "x").unwrap();
+    }
+    std::fs::write(dir.path().join("other"), "x").unwrap();
+    drop(store(&dir).await);
+    let mut left: Vec<_> =
+        std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["lock", "other"]);
+}
+
+/// Whoever can write to the directory decides nothing by it.
+#[tokio::test]
+async fn links_and_pipes_are_neither_followed_nor_waited_for() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::TempDir::new().unwrap();
+    let elsewhere = dir.path().join("elsewhere");
+    let mut store = open(&dir.path().join("dir")).await.unwrap();
+    store.save(&[snapshot("hello", &["a"])]).await.unwrap();
+    let mode = std::fs::metadata(store.file()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    std::fs::rename(store.file(), &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, store.file()).unwrap();
+    assert_eq!(store.load(), None, "a link");
+    assert!(store.mark().await.is_err());
+    let before = std::fs::read(&elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, store.dir.join("state.new")).unwrap();
+    store.save(&[snapshot("other", &["a"])]).await.unwrap();
+    assert_eq!(std::fs::read(&elsewhere).unwrap(), before, "nothing is written through a link");
+    assert_eq!(names(store.load()), ["other"]);
+
+    for file in [store.file(), store.backup()] {
+        let _ = std::fs::remove_file(&file);
+        let mode = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    }
+    assert_eq!(store.load(), None, "a pipe");
+    assert!(store.mark().await.is_err());
+}
+
+#[test]
+fn a_pause_grows_with_what_a_writing_cost() {
+    let check = |millis, bytes, seconds| {
+        assert_eq!(pause(Duration::from_millis(millis), bytes), Duration::from_secs(seconds));
+    };
+    check(0, 0, 1);
+    check(10, 100_000, 1);
+    check(2_000, 0, 38);
+    check(10, 10 << 20, 40);
+    check(10, 1 << 40, 60);
+    check(60_000, u64::MAX, 19 * 60);
+}
+
+/// A large registry that never rests, for two minutes (of a clock that waits
+/// for nothing but the disk).
+#[tokio::test(start_paused = true)]
+async fn churn_is_written_at_a_bounded_rate_and_the_first_state_at_once() {
+    use crate::catalog::{Input, drive};
+    use crate::model::HostPort;
+    use crate::registry::{Change, Entry, Event, Key, Registration};
+    let dir = tempfile::TempDir::new().unwrap();
+    let store = store(&dir).await;
+    let file = store.file();
+    let (inputs, inputs_rx) = tokio::sync::mpsc::channel(16);
+    let (catalog, counters) = (Catalog::new(), Arc::<Counters>::default());
+    let world = async {
+        tokio::join!(
+            drive(inputs_rx, catalog.clone()),
+            run(store, catalog.clone(), counters.clone())
+        )
+    };
+    let entry = |id: u32, weight| Entry {
+        key: Key::new(format!("/{id}").as_bytes()),
+        meaning: Ok(vec![Registration {
+            service: ServiceName::new(&format!("s{}", id % 100)).unwrap(),
+            id: id.to_string().into(),
+            address: HostPort::parse(&format!("10.0.0.1:{}", id + 1)).unwrap(),
+            weight: Weight(weight),
+            meta: Arc::new([("note".to_owned(), "x".repeat(1_000))].into()),
+        }]
+        .into()),
+        leased: true,
+    };
+    let story = async {
+        let all = (0..2_000).map(|id| entry(id, 1)).collect();
+        inputs
+            .send(Input::Registry(Event::Reset { revision: 1, all, went_back: false }))
+            .await
+            .unwrap();
+        sleep(Duration::from_millis(500)).await;
+        assert_eq!(counters.states_saved.total(), 1, "the first state, at once");
+        assert!(std::fs::metadata(&file).unwrap().len() > 2_000_000);
+        for revision in 2..1_200 {
+            let changes = vec![Change::Put(entry(7, u32::try_from(revision).unwrap()))];
+            let event = Event::Apply { revision, changes };
+            inputs.send(Input::Registry(event)).await.unwrap();
+            sleep(Duration::from_millis(100)).await;
+        }
+        counters.states_saved.total()
+    };
+    let saved = tokio::select! {
+        saved = story => saved,
+        _ = world => panic!("the world ends"),
+    };
+    // 2 MB at 256 KiB a second: every eight seconds.
+    assert!((10..=20).contains(&saved), "{saved} times in two minutes");
 }
 
 proptest! {

@@ -1,5 +1,7 @@
 //! What clients cannot do to the admin address.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -14,7 +16,7 @@ async fn garbage_costs_only_its_connection() {
         "\r\n\r\n\r\nnonsense\r\n\r\n".to_owned(),
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
         "\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}\u{0}".to_owned(),
-        format!("GET /{long} HTTP/1.1\r\nhost: a\r\n\r\n"),
+        format!("GET /{long} HTTP/1.1\r\nhost: localhost\r\n\r\n"),
         format!("GET / HTTP/1.1\r\nx: {long}\r\n\r\n"),
         "GET / HTTP/1.1\r\ncontent-length: -1\r\n\r\n".to_owned(),
     ];
@@ -41,7 +43,7 @@ async fn a_panic_costs_only_its_connection() {
     });
     assert!(poisoning.join().is_err());
     let mut stream = TcpStream::connect(world.addr).await.unwrap();
-    stream.write_all(b"GET /api/v1/clients HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    stream.write_all(b"GET /api/v1/clients HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let read = tokio::time::timeout(PATIENCE, stream.read(&mut [0; 8])).await.unwrap();
     assert_eq!(read.unwrap_or(0), 0, "no answer");
     assert_eq!(world.get("/livez").await.status, 200);
@@ -53,14 +55,14 @@ async fn the_silent_and_the_slow_hold_nobody_up() {
         (0..1_000).map(|i| bad(format!("/x/{i}").as_bytes(), &"r".repeat(10_000), "v")).collect();
     let world = World::with(many).await;
     let mut held = Vec::new();
-    for request in ["", "GET /livez HT", "GET /livez HTTP/1.1\r\nhost: a\r\n"] {
+    for request in ["", "GET /livez HT", "GET /livez HTTP/1.1\r\nhost: localhost\r\n"] {
         let mut stream = TcpStream::connect(world.addr).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         held.push(stream);
     }
     // Asks for 10 MB and reads nothing but the first byte.
     let mut slow = TcpStream::connect(world.addr).await.unwrap();
-    slow.write_all(b"GET /api/v1/rejected HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    slow.write_all(b"GET /api/v1/rejected HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     slow.read_exact(&mut [0]).await.unwrap();
     assert_eq!(world.get("/livez").await.status, 200);
     world.shutdown.cancel();
@@ -74,7 +76,7 @@ async fn connections_are_kept_alive_and_closed_at_the_end() {
     let world = World::with(Vec::new()).await;
     let mut stream = TcpStream::connect(world.addr).await.unwrap();
     for _ in 0..2 {
-        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n\r\nok") {
             answer.push(tokio::time::timeout(PATIENCE, stream.read_u8()).await.unwrap().unwrap());
@@ -84,4 +86,84 @@ async fn connections_are_kept_alive_and_closed_at_the_end() {
     let read = tokio::time::timeout(PATIENCE, stream.read(&mut [0; 8])).await.unwrap();
     assert_eq!(read.unwrap(), 0, "an idle connection is closed");
     tokio::time::timeout(PATIENCE, world.served).await.unwrap().unwrap().unwrap();
+}
+
+/// More connections than there is room for, all silent, and more answers that
+/// nobody reads than memory is meant for.
+#[tokio::test]
+async fn crowds_that_say_nothing_or_read_nothing_keep_nobody_out() {
+    let many: Vec<_> =
+        (0..1_000).map(|i| bad(format!("/x/{i}").as_bytes(), &"r".repeat(10_000), "v")).collect();
+    let world = World::with(many).await;
+    let mut silent = Vec::new();
+    for _ in 0..400 {
+        silent.push(TcpStream::connect(world.addr).await.unwrap());
+    }
+    // Sooner than a silent connection's time is over.
+    let probed = tokio::time::timeout(Duration::from_secs(4), world.get("/livez")).await;
+    assert_eq!(probed.expect("a probe is answered").status, 200);
+    let newest = silent.last_mut().unwrap();
+    let open = tokio::time::timeout(Duration::from_millis(1), newest.read(&mut [0])).await;
+    assert!(open.is_err(), "the newest is still welcome");
+    let ended = tokio::time::timeout(PATIENCE, silent[0].read(&mut [0])).await.unwrap();
+    assert!(matches!(ended, Ok(0) | Err(_)), "the oldest made room");
+
+    let mut unread = Vec::new();
+    for _ in 0..8 {
+        let mut slow = TcpStream::connect(world.addr).await.unwrap();
+        slow.write_all(b"GET /api/v1/rejected HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        let mut status = [0; 12];
+        tokio::time::timeout(PATIENCE, slow.read_exact(&mut status)).await.unwrap().unwrap();
+        assert!(matches!(&status, b"HTTP/1.1 200" | b"HTTP/1.1 503"));
+        unread.push(slow);
+    }
+    for path in ["/livez", "/readyz", "/api/v1/status"] {
+        assert_eq!(world.get(path).await.status, 200, "{path}");
+    }
+    let bytes = world.metrics().await.value("admin_answer_bytes");
+    assert!((9e6..=48.0 * 1024.0 * 1024.0).contains(&bytes), "{bytes} bytes are on their way");
+    // Who reads gets its turn: those that do not give way.
+    let read = async {
+        while world.get("/api/v1/rejected").await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, read).await.expect("a reader is answered");
+}
+
+/// A page of another site whose name leads here.
+#[tokio::test]
+async fn names_that_another_site_could_have_are_not_answered() {
+    let world = World::with(Vec::new()).await;
+    let ask = async |line: &str, host: &str| {
+        world.send(&format!("{line} HTTP/1.1\r\n{host}connection: close\r\n\r\n")).await
+    };
+    for path in [
+        "/",
+        "/dashboard.js",
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/api/v1/services",
+        "/api/v1/clients",
+        "/nowhere",
+    ] {
+        let answer = ask(&format!("GET {path}"), "host: evil.example:12001\r\n").await;
+        assert_eq!(answer.status, 421, "{path}");
+        assert!(answer.body.contains("evil.example:12001") && answer.body.contains("--admin-host"));
+    }
+    for (line, host) in [
+        ("POST /api/v1/services/hello/release", "host: evil.example\r\n"),
+        ("GET http://evil.example/livez", "host: localhost\r\n"),
+        ("GET /livez", "host: localhost\r\nhost: evil.example\r\n"),
+        ("GET /livez", "host: \r\n"),
+    ] {
+        let status = ask(line, host).await.status;
+        assert!(matches!(status, 400 | 421), "{line} {host} {status}");
+    }
+    for host in ["127.0.0.1", "[::1]:80", "LOCALHOST:12001", "balancer.test", "Balancer.Test.:1"] {
+        assert_eq!(ask("GET /livez", &format!("host: {host}\r\n")).await.status, 200, "{host}");
+    }
+    let old = world.send("GET /livez HTTP/1.0\r\n\r\n").await;
+    assert_eq!(old.status, 200, "no browser asks without a name");
 }

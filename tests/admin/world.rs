@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use lookaside::admin;
-use lookaside::catalog::{self, Catalog, Input};
+use lookaside::catalog::{self, Catalog, Input, Rules};
 use lookaside::load::{Calls, Ledger};
 use lookaside::model::{BackendAddr, ClientKind, HostPort, Meta, ServiceName, Weight, Zone};
 use lookaside::readiness::{Condition, Readiness};
@@ -46,8 +46,13 @@ pub struct Answer {
 
 impl World {
     pub async fn start() -> Self {
+        Self::ruled(Rules::OFF).await
+    }
+
+    /// One that keeps what is in doubt by these rules.
+    pub async fn ruled(rules: Rules) -> Self {
         let (inputs, inputs_rx) = mpsc::channel(16);
-        let catalog = Catalog::new();
+        let catalog = Catalog::with(rules);
         tokio::spawn(catalog::drive(inputs_rx, catalog.clone()));
         let readiness = Readiness::new();
         let registry = readiness.condition("registry");
@@ -67,6 +72,7 @@ impl World {
             tokens: |service: &ServiceName, backend: BackendAddr| format!("{service}@{backend}"),
             version: "1.2.3",
             inputs: inputs.clone(),
+            hosts: Arc::from(["balancer.test".to_owned()]),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -89,10 +95,15 @@ impl World {
     /// One that has read these.
     pub async fn with(all: Vec<Entry>) -> Self {
         let world = Self::start().await;
-        world.say(Event::Reset { revision: 7, all, went_back: false }).await;
-        // The condition is met by a task that watches the catalog.
-        world.until(|answer| answer.status == 200, "/readyz").await;
+        world.read(all).await;
         world
+    }
+
+    /// Reads these as the whole registry.
+    pub async fn read(&self, all: Vec<Entry>) {
+        self.say(Event::Reset { revision: 7, all, went_back: false }).await;
+        // The condition is met by a task that watches the catalog.
+        self.until(|answer| answer.status == 200, "/readyz").await;
     }
 
     /// Waits until it is taken in.
@@ -111,7 +122,13 @@ impl World {
     }
 
     pub async fn get(&self, path: &str) -> Answer {
-        self.send(&format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")).await
+        self.get_with(path, "").await
+    }
+
+    /// With further header lines, each with its end.
+    pub async fn get_with(&self, path: &str, headers: &str) -> Answer {
+        let host = "host: localhost\r\nconnection: close\r\n";
+        self.send(&format!("GET {path} HTTP/1.1\r\n{host}{headers}\r\n")).await
     }
 
     pub async fn json(&self, path: &str) -> (u16, Value) {
@@ -145,7 +162,7 @@ impl World {
     }
 
     pub async fn metrics(&self) -> Metrics {
-        let answer = self.get("/metrics").await;
+        let answer = self.get_with("/metrics", "accept: application/openmetrics-text\r\n").await;
         assert_eq!(answer.status, 200);
         assert!(
             answer.head.contains("content-type: application/openmetrics-text; version=1.0.0"),
@@ -191,6 +208,16 @@ impl Metrics {
             assert_eq!(twice, None, "{line}");
         }
         Self(samples)
+    }
+
+    pub fn has(&self, sample: &str) -> bool {
+        self.0.contains_key(&format!("lookaside_{sample}"))
+    }
+
+    #[track_caller]
+    pub fn value(&self, sample: &str) -> f64 {
+        let sample = format!("lookaside_{sample}");
+        *self.0.get(&sample).unwrap_or_else(|| panic!("no {sample} in {:?}", self.0))
     }
 
     #[track_caller]

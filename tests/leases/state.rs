@@ -102,15 +102,33 @@ fn a_file_that_is_no_state_is_told_of_and_never_served() {
 }
 
 #[test]
-fn a_place_that_cannot_be_written_is_an_alarm_and_no_more() {
+fn a_place_that_cannot_be_written_any_more_is_an_alarm_and_no_more() {
     let etcd = Etcd::start();
+    let dir = TempDir::new().unwrap();
+    let balancer = balancer(&etcd, &["--state-dir", dir.path().to_str().unwrap()]);
+    eventually("the first state", || {
+        (metric(&balancer, "lookaside_states_saved_total") >= 1.0).then_some(())
+    });
+    // Nothing can be put in its place.
+    std::fs::create_dir(dir.path().join("state.new")).unwrap();
     etcd.ctl(&["put", "/etcd3_naming/hello/x", "127.0.0.1:9"]);
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let balancer = balancer(&etcd, &["--state-dir", file.path().to_str().unwrap()]);
     wait_listed(&balancer, 1);
     eventually("the alarm", || {
         (metric(&balancer, "lookaside_states_failed_total") >= 1.0).then_some(())
     });
     assert!(balancer.log().contains("state cannot be saved"));
     assert_eq!(balancer.get("/readyz").0, 200);
+}
+
+#[test]
+fn a_place_that_cannot_be_used_is_told_at_the_start() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let error = Balancer::try_start(&["--state-dir", path]).err().unwrap();
+    assert!(error.contains(&format!("error: --state-dir {path:?} cannot be used: ")), "{error}");
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let _first = Balancer::start(&["--state-dir", path]);
+    let error = Balancer::try_start(&["--state-dir", path]).err().unwrap();
+    assert!(error.contains("another process uses it"), "{error}");
 }

@@ -1,33 +1,57 @@
 //! Asks a backend by grpc.health.v1 whether it is serving.
 //!
-//! In: its address. Out: the moment it starts or stops. Plain text only. One
-//! lost answer is no reason to take a backend away from its clients.
+//! In: its address, and how to ask. Out: the moment it starts or stops. One lost
+//! answer is no reason to take a backend away from its clients. What is waited
+//! for is said, for a backend that is never registered is otherwise a riddle.
 
 use std::time::Duration;
 
-use tokio::time::sleep;
-use tonic::Code;
-use tonic::transport::{Channel, Endpoint};
+use tokio::time::{Instant, sleep};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tracing::{info, warn};
 
-use crate::model::HostPort;
+use crate::model::{Host, HostPort};
+
+/// How a backend's health is asked for.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct HealthArgs {
+    /// The service whose health counts [default: the whole server's]
+    #[arg(long, value_name = "NAME", env = "LOOKASIDE_HEALTH_SERVICE")]
+    pub health_service: Option<String>,
+    /// Ask by TLS; the authority that signed the backend's certificate, in PEM
+    #[arg(long, value_name = "FILE", env = "LOOKASIDE_HEALTH_CA")]
+    pub health_ca: Option<String>,
+    /// The name in the backend's certificate [default: the host in --addr]
+    #[arg(long, value_name = "NAME", env = "LOOKASIDE_HEALTH_TLS_NAME")]
+    pub health_tls_name: Option<String>,
+    /// Our certificate, where the backend wants one, in PEM
+    #[arg(long, value_name = "FILE", env = "LOOKASIDE_HEALTH_CERT")]
+    pub health_cert: Option<String>,
+    /// The certificate's key, in PEM
+    #[arg(long, value_name = "FILE", env = "LOOKASIDE_HEALTH_KEY")]
+    pub health_key: Option<String>,
+}
 
 /// A backend to be asked.
 pub(super) struct Health {
-    client: Option<HealthClient<Channel>>,
+    client: HealthClient<Channel>,
+    address: HostPort,
+    service: String,
     told_unimplemented: bool,
 }
 
 /// What one question brought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Answer {
     Serving,
-    NotServing,
+    /// It answers, and why it is not registered.
+    NotServing(String),
     /// Nobody there, or too busy.
-    None,
+    None(String),
 }
 
 /// A backend is one among many: half a second of calls is what a late answer
@@ -36,18 +60,107 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// So many questions in a row without an answer mean that it is gone.
 const SILENT_MAX: u32 = 3;
+/// Servers that take longer to start are worth a word.
+const TELL_AFTER: Duration = Duration::from_secs(5);
+/// And then another one now and again.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
-impl Health {
-    pub(super) fn of(address: &HostPort) -> Self {
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).ok();
-        let channel = endpoint.map(|endpoint| {
-            endpoint.connect_timeout(ANSWER_WITHIN).timeout(ANSWER_WITHIN).connect_lazy()
+impl HealthArgs {
+    /// What is asked; adds its problems.
+    pub(super) fn validate(
+        &self,
+        address: &HostPort,
+        problems: &mut Vec<String>,
+    ) -> Option<Health> {
+        let before = problems.len();
+        let tls = self.tls(address, problems);
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"));
+        let endpoint = endpoint.and_then(|endpoint| match tls {
+            Some(tls) => endpoint.tls_config(tls),
+            None => Ok(endpoint),
         });
-        Self { client: channel.map(HealthClient::new), told_unimplemented: false }
+        match endpoint {
+            _ if problems.len() > before => None,
+            Ok(endpoint) => {
+                let endpoint = endpoint.connect_timeout(ANSWER_WITHIN).timeout(ANSWER_WITHIN);
+                Some(Health {
+                    client: HealthClient::new(endpoint.connect_lazy()),
+                    address: address.clone(),
+                    service: self.health_service.clone().unwrap_or_default(),
+                    told_unimplemented: false,
+                })
+            }
+            Err(error) => {
+                problems.push(format!("--when-serving: cannot ask {address}: {error}"));
+                None
+            }
+        }
     }
 
+    /// Adds a problem where these are given and nothing is asked.
+    pub(super) fn without_use(&self, asked: bool, problems: &mut Vec<String>) {
+        let given = [
+            ("--health-service", &self.health_service),
+            ("--health-ca", &self.health_ca),
+            ("--health-tls-name", &self.health_tls_name),
+            ("--health-cert", &self.health_cert),
+            ("--health-key", &self.health_key),
+        ];
+        for (flag, _) in given.into_iter().filter(|(_, value)| !asked && value.is_some()) {
+            problems.push(format!("{flag} needs --when-serving"));
+        }
+    }
+
+    fn tls(&self, address: &HostPort, problems: &mut Vec<String>) -> Option<ClientTlsConfig> {
+        let mut read = |flag: &str, file: &Option<String>| {
+            let file = file.as_ref()?;
+            let text = std::fs::read(file);
+            text.map_err(|error| problems.push(format!("{flag}: cannot read {file:?}: {error}")))
+                .ok()
+        };
+        let ca = read("--health-ca", &self.health_ca);
+        let identity =
+            read("--health-cert", &self.health_cert).zip(read("--health-key", &self.health_key));
+        if self.health_cert.is_some() != self.health_key.is_some() {
+            problems.push("--health-cert and --health-key need each other".into());
+        }
+        for (flag, given) in
+            [("--health-tls-name", &self.health_tls_name), ("--health-cert", &self.health_cert)]
+        {
+            if given.is_some() && self.health_ca.is_none() {
+                problems.push(format!("{flag} needs --health-ca"));
+            }
+        }
+        let host = match &address.host {
+            Host::Ip(ip) => ip.to_string(),
+            Host::Name(name) => name.clone(),
+        };
+        let name = self.health_tls_name.clone().unwrap_or(host);
+        let tls =
+            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca?)).domain_name(name);
+        Some(match identity {
+            Some((cert, key)) => tls.identity(Identity::from_pem(cert, key)),
+            None => tls,
+        })
+    }
+}
+
+impl Health {
     pub(super) async fn until_serving(&mut self) {
-        while self.ask().await != Answer::Serving {
+        let began = Instant::now();
+        let mut tell = began + TELL_AFTER;
+        loop {
+            let why = match self.ask().await {
+                Answer::Serving => break,
+                Answer::NotServing(why) | Answer::None(why) => why,
+            };
+            if Instant::now() >= tell {
+                tell = Instant::now() + TELL_EVERY;
+                let (address, service) = (&self.address, &self.service);
+                let waited = began.elapsed().as_secs();
+                warn!(%address, service, why, waited, "not registered yet: waiting for the backend's grpc.health.v1 to say SERVING");
+            }
             sleep(ASK_EVERY).await;
         }
         info!("the backend is serving");
@@ -55,31 +168,53 @@ impl Health {
 
     pub(super) async fn until_not_serving(&mut self) {
         let mut silent = 0;
+        let mut last = String::new();
         while silent < SILENT_MAX {
             match self.ask().await {
                 Answer::Serving => silent = 0,
-                Answer::NotServing => break,
-                Answer::None => silent += 1,
+                Answer::NotServing(why) => {
+                    last = why;
+                    break;
+                }
+                Answer::None(why) => {
+                    last = why;
+                    silent += 1;
+                }
             }
             sleep(ASK_EVERY).await;
         }
-        info!(silent, "the backend is not serving");
+        info!(silent, why = last, "the backend is not serving");
     }
 
     async fn ask(&mut self) -> Answer {
-        let Some(client) = &mut self.client else { return Answer::None };
-        // The empty name means the whole server (health.proto).
-        match client.check(HealthCheckRequest { service: String::new() }).await {
-            Ok(answer) if answer.get_ref().status() == ServingStatus::Serving => Answer::Serving,
-            Ok(_) => Answer::NotServing,
+        let request = HealthCheckRequest { service: self.service.clone() };
+        match self.client.check(request).await {
+            Ok(answer) => match answer.get_ref().status() {
+                ServingStatus::Serving => Answer::Serving,
+                status => Answer::NotServing(format!("it says {}", status.as_str_name())),
+            },
             Err(status) if status.code() == Code::Unimplemented => {
                 if !std::mem::replace(&mut self.told_unimplemented, true) {
                     warn!("the backend has no grpc.health.v1, so it is never registered");
                 }
-                Answer::NotServing
+                Answer::NotServing("it has no grpc.health.v1".to_owned())
             }
-            Err(status) if status.code() == Code::NotFound => Answer::NotServing,
-            Err(_) => Answer::None,
+            Err(status) if status.code() == Code::NotFound => {
+                Answer::NotServing("it knows no health of this service".to_owned())
+            }
+            Err(status) => Answer::None(cause(&status)),
         }
+    }
+}
+
+/// The innermost words: the outer ones are about the transport.
+fn cause(status: &Status) -> String {
+    let mut error: &dyn std::error::Error = status;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    match std::error::Error::source(status) {
+        Some(_) => error.to_string(),
+        None => status.message().to_owned(),
     }
 }

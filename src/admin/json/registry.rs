@@ -1,0 +1,135 @@
+//! The JSON of the registry: how far and how fresh it has been read, and what an
+//! operator should know of it.
+//!
+//! Written by the balancer, read by its command line, like all of `json`.
+
+use serde::{Deserialize, Serialize};
+
+use super::seconds;
+use crate::catalog;
+
+/// `/api/v1/registry`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Registry {
+    /// Whether it has been read completely, at least once.
+    pub synced: bool,
+    /// The newest revision heard of.
+    pub revision: i64,
+    /// Keys read, rejected ones included.
+    pub keys: usize,
+    /// Keys that could not be read.
+    pub rejected: usize,
+    /// Services that have a backend.
+    pub services: usize,
+    /// Since the registry was last heard; null when it never was.
+    pub silent_seconds: Option<f64>,
+    /// Set while the registry cannot be heard.
+    pub stale: Option<Stale>,
+    /// Set while the registry is unread and what was saved before the start is
+    /// served: when that was.
+    #[serde(default)]
+    pub restored: Option<String>,
+    /// What clients are served while the registry cannot be heard, in words.
+    #[serde(default)]
+    pub served: Option<String>,
+    /// Services that lost all their backends, and are remembered.
+    #[serde(default)]
+    pub services_empty: usize,
+    /// Streams that ask for names without any backend.
+    #[serde(default)]
+    pub streams_waiting: usize,
+    /// Backends listed though their registrations are gone.
+    #[serde(default)]
+    pub endpoints_held: usize,
+    /// Services that keep backends which do not answer.
+    #[serde(default)]
+    pub services_guarded: usize,
+    /// Backends that are registered and left out, for they refuse connections.
+    #[serde(default)]
+    pub endpoints_down: usize,
+    /// Backends whose host names do not resolve.
+    #[serde(default)]
+    pub endpoints_unresolved: usize,
+    /// Keys that are read although something about them is odd.
+    #[serde(default)]
+    pub remarks: usize,
+}
+
+/// What is counted for [`Registry`].
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::admin) struct Counts {
+    pub(in crate::admin) services: usize,
+    pub(in crate::admin) rejected: usize,
+    pub(in crate::admin) empty: usize,
+    pub(in crate::admin) waiting: usize,
+    pub(in crate::admin) held: usize,
+    pub(in crate::admin) guarded: usize,
+    pub(in crate::admin) down: usize,
+    pub(in crate::admin) unresolved: usize,
+    pub(in crate::admin) remarks: usize,
+}
+
+/// Why what is known may be old.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stale {
+    /// For how long.
+    pub seconds: f64,
+    /// What went wrong.
+    pub reason: String,
+}
+
+impl Registry {
+    pub(in crate::admin) fn new(status: &catalog::Status, counts: Counts) -> Self {
+        Self {
+            synced: status.synced,
+            revision: status.revision,
+            keys: status.keys,
+            rejected: counts.rejected,
+            services: counts.services,
+            silent_seconds: status.heard.map(|heard| seconds(heard.elapsed())),
+            stale: status.stale.as_ref().map(|(since, reason)| Stale {
+                seconds: seconds(since.elapsed()),
+                reason: reason.clone(),
+            }),
+            restored: status.restored.clone(),
+            served: status.stale.as_ref().map(|_| status.served().to_owned()),
+            services_empty: counts.empty,
+            streams_waiting: counts.waiting,
+            endpoints_held: counts.held,
+            services_guarded: counts.guarded,
+            endpoints_down: counts.down,
+            endpoints_unresolved: counts.unresolved,
+            remarks: counts.remarks,
+        }
+    }
+
+    /// What an operator should know, a line each; the worst first.
+    #[must_use]
+    pub fn notices(&self) -> Vec<String> {
+        let mut notices = Vec::new();
+        if let Some(Stale { seconds, reason }) = &self.stale {
+            let served = self.served.as_deref().unwrap_or_default();
+            notices.push(format!("registry not heard for {seconds:.0} s ({reason}): {served}"));
+        }
+        if let Some(saved) = &self.restored {
+            notices.push(format!("registry not read yet: serving the state saved at {saved}"));
+        }
+        let mut count = |count: usize, text: &str| {
+            if count > 0 {
+                notices.push(format!("{count} {text}"));
+            }
+        };
+        count(self.streams_waiting, "streams of clients ask for services without backends");
+        count(self.services_guarded, "services keep backends that do not answer (guarded)");
+        count(
+            self.endpoints_held,
+            "backends are listed though their registrations are gone (held)",
+        );
+        count(self.endpoints_down, "backends refuse connections and are left out (down)");
+        count(
+            self.endpoints_unresolved,
+            "backends have host names that do not resolve (unresolved)",
+        );
+        notices
+    }
+}

@@ -1,0 +1,240 @@
+//! `/api/v1/services`: every service, its state, and what is wrong.
+//!
+//! In: requests. Out: the types of `json`. A service that lost all its backends
+//! stays a row for as long as somebody may miss it. Nothing is concluded before
+//! the registry has been read.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use axum::extract::State as Shared;
+use axum::http::{StatusCode, Uri};
+
+use super::api::{self, Answer, Json, Problem};
+use super::query::{self, Part};
+use super::{State, json};
+use crate::catalog::{Doubts, EmptyService, ServiceSnapshot};
+use crate::load::Calls;
+use crate::model::{Class, Endpoint, Selector, ServiceName};
+use crate::policy;
+use crate::telemetry::ClientView;
+
+/// What the rows are made of.
+struct Rows<'a> {
+    state: &'a State,
+    doubts: Arc<Doubts>,
+    /// Backends that are not listed, for their host names do not resolve.
+    unresolved: BTreeMap<ServiceName, usize>,
+    clients: HashMap<ServiceName, usize>,
+    calls: HashMap<ServiceName, Calls>,
+}
+
+/// Rows that are shown as problems, and names that nothing has registered: more
+/// are not read by anybody.
+const PROBLEMS_MAX: usize = 100;
+
+pub(super) async fn services(
+    Shared(state): Shared<Arc<State>>,
+    uri: Uri,
+) -> Answer<json::Services> {
+    let Part { limit, .. } = query::parse(uri.query(), &["limit"])?;
+    api::read(&state)?;
+    let (empty, unknown): (Vec<_>, Vec<_>) =
+        state.catalog.empty_services().into_iter().partition(|empty| empty.name.is_some());
+    let rows = Rows {
+        state: &state,
+        doubts: state.catalog.doubts(),
+        unresolved: unresolved(&state),
+        clients: clients_by_service(&(state.clients)()),
+        calls: state.ledger.totals().into_iter().collect(),
+    };
+    let present = state.catalog.services();
+    let present = present.iter().map(|snapshot| rows.present(snapshot));
+    let empty = empty.iter().filter_map(|empty| rows.empty(empty));
+    let mut services: Vec<_> = present.chain(empty).collect();
+    let listed: HashSet<_> = services.iter().map(|service| service.name.clone()).collect();
+    let unlisted = rows.unresolved.keys().filter(|name| !listed.contains(name.as_str()));
+    services.extend(unlisted.map(|name| rows.without_backends(name)));
+    services.sort_by(|a, b| a.name.cmp(&b.name));
+    // Theirs is the row of their service.
+    let known: HashSet<_> = rows.unresolved.keys().map(ServiceName::canonical).collect();
+    let mut unknown = unknown;
+    unknown.retain(|empty| {
+        let row = services.iter_mut().find(|service| {
+            known.contains(&empty.canonical) && canonical(&service.name) == empty.canonical
+        });
+        row.map(|row| row.clients = empty.streams).is_none()
+    });
+    let total = services.len();
+    let mut problems: Vec<_> =
+        services.iter().filter(|service| service.state != json::State::Ok).cloned().collect();
+    // Those whose clients suffer come first.
+    problems.sort_by_key(|service| (!service.suffers(), service.state));
+    let problems_total = problems.len();
+    problems.truncate(PROBLEMS_MAX);
+    services.truncate(limit.unwrap_or(usize::MAX));
+    let unknown_total = unknown.len();
+    let unknown = unknown.into_iter().take(PROBLEMS_MAX).map(|empty| json::Unknown {
+        name: empty.canonical,
+        clients: empty.streams,
+        since_seconds: json::seconds(empty.since.elapsed()),
+    });
+    Ok(Json(json::Services {
+        total,
+        services,
+        problems_total,
+        problems,
+        unknown_total,
+        unknown: unknown.collect(),
+    }))
+}
+
+pub(super) async fn service(
+    Shared(state): Shared<Arc<State>>,
+    uri: Uri,
+) -> Answer<json::ServiceDetail> {
+    let (snapshot, selectors) = api::find(&state, &api::typed(uri.path())?)?;
+    let name = &snapshot.name;
+    let calls = state.ledger.totals().into_iter().find(|(service, _)| service == name);
+    Ok(Json(json::ServiceDetail {
+        name: name.to_string(),
+        dns_name: dns_name(&state, name),
+        revision: snapshot.revision,
+        clients: clients_by_service(&(state.clients)()).get(name).copied().unwrap_or(0),
+        calls: calls.map(|(_, calls)| calls).unwrap_or_default().into(),
+        guarded: state.catalog.doubts().guarded.contains(name),
+        endpoints: endpoints(&state, &snapshot, &selectors),
+        selectors: selectors
+            .into_iter()
+            .map(|Selector { key, value }| json::Selector { key, value })
+            .collect(),
+    }))
+}
+
+/// Why there is nothing of a name, for those who ask for it.
+pub(super) fn absent(state: &State, canonical: &str, name: &str) -> Problem {
+    let empty = state.catalog.empty_services();
+    let empty = empty.into_iter().find(|empty| empty.canonical == canonical);
+    let error = match empty {
+        Some(EmptyService { name: Some(name), since, streams, .. }) => format!(
+            "no backend of {:?} is registered any more: the last one went {:.0} s ago, and \
+             {streams} streams ask for it",
+            name.as_str(),
+            since.elapsed().as_secs_f64()
+        ),
+        _ => format!(
+            "no backend of {name:?} is registered: /api/v1/services lists what is, and \
+             /api/v1/rejected the keys that could not be read"
+        ),
+    };
+    Problem(StatusCode::NOT_FOUND, error)
+}
+
+impl Rows<'_> {
+    fn present(&self, snapshot: &ServiceSnapshot) -> json::Service {
+        let ServiceSnapshot { name, revision, endpoints, .. } = snapshot;
+        let held = self.doubts.held.get(name);
+        let guarded = self.doubts.guarded.contains(name);
+        let down = self.doubts.down.get(name).map_or(0, Vec::len);
+        let unresolved = self.unresolved.get(name).copied().unwrap_or(0);
+        let state = match (guarded, held.is_some_and(|held| !held.is_empty())) {
+            _ if !endpoints.iter().any(|endpoint| endpoint.weight.0 > 0) => json::State::Unusable,
+            (true, _) => json::State::Guarded,
+            (_, true) => json::State::Held,
+            _ if down > 0 => json::State::Down,
+            _ if unresolved > 0 => json::State::Unresolved,
+            _ => json::State::Ok,
+        };
+        let since = held.and_then(|held| held.values().map(|held| held.since).min());
+        json::Service {
+            name: name.to_string(),
+            dns_name: dns_name(self.state, name),
+            endpoints: endpoints.len(),
+            held: self.doubts.held_in(name),
+            guarded,
+            down,
+            unresolved,
+            state,
+            since_seconds: since.map(|since| json::seconds(since.elapsed())),
+            revision: *revision,
+            clients: self.clients.get(name).copied().unwrap_or(0),
+            calls: self.calls.get(name).copied().unwrap_or_default().into(),
+        }
+    }
+
+    fn empty(&self, empty: &EmptyService) -> Option<json::Service> {
+        let row = self.without_backends(empty.name.as_ref()?);
+        let since_seconds = Some(json::seconds(empty.since.elapsed()));
+        Some(json::Service { since_seconds, clients: empty.streams, ..row })
+    }
+
+    fn without_backends(&self, name: &ServiceName) -> json::Service {
+        let unresolved = self.unresolved.get(name).copied().unwrap_or(0);
+        json::Service {
+            name: name.to_string(),
+            dns_name: dns_name(self.state, name),
+            endpoints: 0,
+            held: 0,
+            guarded: false,
+            down: self.doubts.down.get(name).map_or(0, Vec::len),
+            unresolved,
+            state: if unresolved > 0 { json::State::Unresolved } else { json::State::Empty },
+            since_seconds: None,
+            revision: 0,
+            clients: 0,
+            calls: self.calls.get(name).copied().unwrap_or_default().into(),
+        }
+    }
+}
+
+fn endpoints(
+    state: &State,
+    snapshot: &ServiceSnapshot,
+    selectors: &[Selector],
+) -> Vec<json::Endpoint> {
+    let mut turns = vec![0; snapshot.endpoints.len()];
+    let chosen = policy::choose(snapshot, &Class::new(selectors));
+    for index in policy::assign(snapshot, &chosen).0 {
+        turns[index] += 1;
+    }
+    let doubts = state.catalog.doubts();
+    let down = doubts.down.get(&snapshot.name).map_or(&[][..], Vec::as_slice);
+    let endpoint = |endpoint: &Endpoint, turns, down| json::Endpoint {
+        id: endpoint.id.to_string(),
+        address: endpoint.addr.to_string(),
+        weight: endpoint.weight.0,
+        turns,
+        token: (state.tokens)(&snapshot.name, endpoint.addr),
+        meta: (*endpoint.meta).clone(),
+        held: doubts.held(&snapshot.name, endpoint.addr).map(json::Held::from),
+        down,
+    };
+    let listed = snapshot.endpoints.iter().zip(turns);
+    let listed = listed.map(|(one, turns)| endpoint(one, turns, false));
+    listed.chain(down.iter().map(|one| endpoint(one, 0, true))).collect()
+}
+
+/// By service, the backends that are not listed for want of an address.
+fn unresolved(state: &State) -> BTreeMap<ServiceName, usize> {
+    let mut counts = BTreeMap::new();
+    for one in state.catalog.unresolved().iter().filter(|one| one.kept == 0) {
+        *counts.entry(one.service.clone()).or_default() += 1;
+    }
+    counts
+}
+
+fn canonical(name: &str) -> String {
+    ServiceName::new(name).map(|name| name.canonical()).unwrap_or_default()
+}
+
+fn dns_name(state: &State, service: &ServiceName) -> String {
+    format!("{}.{}", service.dns_name(), state.zone)
+}
+
+fn clients_by_service(clients: &[ClientView]) -> HashMap<ServiceName, usize> {
+    let mut counts = HashMap::new();
+    for service in clients.iter().filter_map(|view| view.service.as_ref()) {
+        *counts.entry(service.clone()).or_default() += 1;
+    }
+    counts
+}

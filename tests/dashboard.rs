@@ -1,0 +1,107 @@
+//! The dashboard in a real browser, driven by WebDriver: what it goes on saying
+//! while somebody has text selected, and when the balancer is gone.
+
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+use support::lookaside::Balancer;
+use support::{eventually, free_port, skip};
+
+mod support;
+
+/// A browser with one page.
+struct Browser {
+    driver: Child,
+    session: String,
+}
+
+impl Browser {
+    /// `None` where there is none.
+    fn start() -> Option<Self> {
+        let port = free_port();
+        let driver = Command::new("chromedriver")
+            .arg(format!("--port={port}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        let base = format!("http://127.0.0.1:{port}");
+        let args = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"];
+        let capabilities =
+            json!({"capabilities": {"alwaysMatch": {"goog:chromeOptions": {"args": args}}}});
+        let mut browser = Self { driver, session: String::new() };
+        let started =
+            eventually("the browser starts", || post(&format!("{base}/session"), &capabilities));
+        let id = started["sessionId"].as_str().expect("a session has an id");
+        browser.session = format!("{base}/session/{id}");
+        Some(browser)
+    }
+
+    fn open(&self, url: &str) {
+        post(&format!("{}/url", self.session), &json!({"url": url})).expect("the page opens");
+    }
+
+    fn run(&self, script: &str) -> Value {
+        let script = json!({"script": script, "args": []});
+        post(&format!("{}/execute/sync", self.session), &script).expect("the script runs")
+    }
+
+    /// The text of an element.
+    fn text(&self, id: &str) -> String {
+        let script = format!("return document.getElementById({id:?}).textContent");
+        self.run(&script).as_str().expect("text").to_owned()
+    }
+
+    #[track_caller]
+    fn until(&self, id: &str, says: &str) {
+        eventually(says, || self.text(id).contains(says).then_some(()));
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = ureq::delete(&self.session).call();
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}
+
+fn post(url: &str, body: &Value) -> Option<Value> {
+    let request = ureq::post(url).config().proxy(None).build();
+    let request = request.header("content-type", "application/json");
+    let text = request.send(body.to_string()).ok()?.body_mut().read_to_string().ok()?;
+    Some(serde_json::from_str::<Value>(&text).ok()?["value"].clone())
+}
+
+#[test]
+fn selected_text_freezes_nothing_and_a_lost_balancer_is_said() {
+    let Some(browser) = Browser::start() else {
+        return skip(
+            "selected_text_freezes_nothing",
+            "chromedriver is missing: scripts/need chromium",
+        );
+    };
+    let mut balancer = Balancer::start(&[]);
+    balancer.wait_ready();
+    browser.open(&format!("http://{}/", balancer.admin()));
+    browser.until("state", "ready");
+    let put = |id: &str| {
+        let registry = balancer.registry().to_string();
+        let (key, value) = (format!("/etcd3_naming/hello/{id}"), format!("10.0.0.1:{id}"));
+        let args = ["--endpoints", &registry, "put", &key, &value];
+        let put = Command::new("etcdctl").env("ETCDCTL_API", "3").args(args).output();
+        assert!(put.expect("etcdctl runs").status.success());
+    };
+    put("1");
+    browser.until("services", "10.0.0.1:1");
+    browser.run("getSelection().selectAllChildren(document.getElementById('services'))");
+    put("2");
+    browser.until("services", "10.0.0.1:2");
+    let selected = browser.run("return getSelection().toString()");
+    assert!(selected.as_str().expect("text").contains("hello.lookaside.internal"), "{selected}");
+    balancer.kill();
+    browser.until("state", "no answer for");
+    assert!(!browser.text("state").contains("ready"));
+    assert!(browser.run("return document.title").as_str().expect("text").contains("no answer"));
+}
