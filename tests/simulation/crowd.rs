@@ -11,7 +11,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
 
-use lookaside::catalog::{Catalog, Listener};
+use lookaside::catalog::Catalog;
 use lookaside::model::{Target, Zone};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::sleep;
@@ -86,7 +86,7 @@ impl Crowd {
     /// The number of the newest value.
     fn version(&self) -> u64 {
         let subscription = self.0.catalog.subscribe(&self.0.target);
-        subscription.map_or(0, |subscription| subscription.topic.version())
+        subscription.map_or(0, |subscription| subscription.version())
     }
 
     /// Notes those who have not read the newest value.
@@ -116,7 +116,7 @@ impl Crowd {
 
 async fn listen(crowd: Crowd, id: u64, seen: Rc<Cell<u64>>) {
     let Some(subscription) = crowd.0.catalog.subscribe(&crowd.0.target) else { return };
-    let mut listener = Listener::new(subscription.topic.clone());
+    let mut listener = subscription.listen();
     loop {
         let Some((version, _)) = poll_fn(|cx| listener.poll_known(cx)).await else { return };
         let first = seen.replace(version) == 0;
