@@ -18,6 +18,7 @@ use prost::Message;
 use tonic::{Code, Status};
 
 use crate::catalog::{Catalog, Known};
+use crate::clock;
 use crate::http2::{Incoming, Leave};
 use crate::load::Ledger;
 use crate::model::{ClientKind, Target, Zone};
@@ -29,6 +30,7 @@ mod clients;
 mod encode;
 mod lists;
 mod message;
+mod pin;
 mod session;
 mod stream;
 mod token;
@@ -94,6 +96,11 @@ struct Shared {
 const NAME_WITHIN: Duration = Duration::from_secs(5);
 /// Often enough for clients that are let go after a minute.
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
+/// So often it is seen whether there are more lists than there should be.
+const RELIEVE_EVERY: Duration = Duration::from_millis(500);
+/// So much of lists that are no longer the newest may be held by clients that
+/// do not read: a hundred and fifty lists of 10,000 backends.
+const SUPERSEDED_MAX: usize = 64 * 1024 * 1024;
 /// A longer user agent is cut: it is only shown.
 const USER_AGENT_MAX: usize = 256;
 
@@ -117,14 +124,38 @@ impl Balancer {
         Arc::new(move || clients.view())
     }
 
-    /// Lets clients go that do not take what is new for them, for ever.
+    /// Lets clients go that do not take what is new for them, for ever: after a
+    /// minute, or when they hold too much that is no longer the newest.
     pub async fn sweep(self) {
+        let Shared { clients, counters, .. } = &*self.0;
+        let mut swept = clock::now();
+        let mut relieving = false;
         loop {
-            tokio::time::sleep(SWEEP_EVERY).await;
-            let stalled = self.0.clients.sweep(tokio::time::Instant::now().into_std());
-            if stalled > 0 {
-                self.0.counters.streams_stalled.add(stalled);
-                tracing::info!(stalled, "clients do not read and are let go");
+            tokio::time::sleep(RELIEVE_EVERY).await;
+            let now = clock::now();
+            if now.saturating_duration_since(swept) >= SWEEP_EVERY {
+                swept = now;
+                let stalled = clients.sweep(now);
+                counters.streams_stalled.add(stalled);
+                if stalled > 0 {
+                    tracing::info!(stalled, "clients do not read and are let go");
+                }
+            }
+            let all = usize::try_from(counters.list_bytes.now()).unwrap_or(usize::MAX);
+            if all <= SUPERSEDED_MAX {
+                relieving = false;
+                continue;
+            }
+            let stalled = clients.relieve(now, SUPERSEDED_MAX);
+            counters.streams_stalled.add(stalled);
+            if stalled > 0 && !std::mem::replace(&mut relieving, true) {
+                let bytes = all;
+                tracing::warn!(
+                    stalled,
+                    bytes,
+                    "clients that do not read hold too many old lists: \
+                     those that have waited longest are let go, as often as needed"
+                );
             }
         }
     }

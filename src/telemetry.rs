@@ -49,6 +49,8 @@ pub struct Counters {
     pub lists_encoded: Counter,
     /// Lists that are kept: one for each service and class of its clients.
     pub list_classes: Gauge,
+    /// Bytes of all encoded lists that anything holds.
+    pub list_bytes: Gauge,
     /// Fallback responses sent.
     pub fallbacks_sent: Counter,
     /// Load reports read.
@@ -151,6 +153,16 @@ impl Gauge {
     /// One more.
     pub fn increment(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many more.
+    pub fn add(&self, more: usize) {
+        self.0.fetch_add(u64::try_from(more).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// So many less.
+    pub fn take(&self, less: usize) {
+        self.0.fetch_sub(u64::try_from(less).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// One less.

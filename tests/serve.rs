@@ -395,6 +395,24 @@ fn health_and_reflection_are_served_beside_the_balancer() {
 }
 
 #[test]
+fn reflection_can_be_turned_off() {
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    let balancer = Balancer::start(&["--reflection=off"]);
+    balancer.wait_ready();
+    let url = format!("http://{}", balancer.grpclb());
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let channel = tonic::transport::Channel::from_shared(url).unwrap().connect().await.unwrap();
+        let mut health = tonic_health::pb::health_client::HealthClient::new(channel.clone());
+        health.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap();
+        let mut reflection = ServerReflectionClient::new(channel);
+        let stream = tokio_stream::once(ServerReflectionRequest::default());
+        let refused = reflection.server_reflection_info(stream).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::Unimplemented);
+    });
+}
+
+#[test]
 fn tls_is_spoken_and_clients_are_asked_for_theirs() {
     let dir = tempfile::TempDir::new().unwrap();
     let key = rcgen::KeyPair::generate().unwrap();

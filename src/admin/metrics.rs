@@ -146,6 +146,9 @@ impl Scrape {
         page.gauge("ready", "Whether /readyz answers 200", flag(state.readiness.ready()))?;
         let help = "Bytes of long answers of the admin address that are on their way";
         page.gauge("admin_answer_bytes", help, float(self.1.charged()))?;
+        let help = "Bytes of all encoded lists, old ones that clients have not taken included";
+        let bytes = usize::try_from(state.counters.list_bytes.now()).unwrap_or(usize::MAX);
+        page.gauge("list_bytes", help, float(bytes))?;
         let help = "Open BalanceLoad streams, by the gRPC implementation of the client";
         let classes = "Server lists that are kept: one for each service and selection of instances";
         let kept = usize::try_from(state.counters.list_classes.now()).unwrap_or(usize::MAX);

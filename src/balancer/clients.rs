@@ -4,6 +4,7 @@
 //! Out: [`ClientView`]s for those who show them. A push touches its own row
 //! only, never the table.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +17,7 @@ use crate::load::Calls;
 use crate::model::{ClientKind, ServiceName};
 use crate::telemetry::ClientView;
 
+use super::pin::{Held, Pin};
 use super::session::Told;
 use super::views::View;
 
@@ -41,6 +43,14 @@ pub(super) struct Registered {
     row: Arc<Row>,
 }
 
+/// A stream that holds a list though there is a newer one.
+struct Behind {
+    since: Instant,
+    told_at: Instant,
+    pin: Arc<Pin>,
+    row: Arc<Row>,
+}
+
 struct Row {
     peer: Peer,
     opened: Instant,
@@ -53,6 +63,9 @@ struct Row {
 /// A client that has not taken what is new for it after this long never will,
 /// though its connection lives: it is let go, and begins anew.
 const STALLED_MAX: Duration = Duration::from_secs(60);
+/// It holds its list for so long before it can be let go to make room: whoever
+/// reads has long taken the next.
+const BEHIND_MIN: Duration = Duration::from_secs(1);
 
 struct Now {
     service: Option<ServiceName>,
@@ -65,6 +78,10 @@ struct Now {
     seen: u64,
     /// Since when there has been something newer.
     behind_since: Option<Instant>,
+    /// The list that it was given.
+    held: Held,
+    /// It has been let go.
+    goes: bool,
 }
 
 impl Clients {
@@ -85,6 +102,8 @@ impl Clients {
             calls: Calls::default(),
             seen: 0,
             behind_since: None,
+            held: Held::default(),
+            goes: false,
         };
         let row = Arc::new(Row { peer, opened, view, leave, now: Mutex::new(now) });
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -95,6 +114,35 @@ impl Clients {
     /// Lets those go that take nothing, and says how many these are.
     pub(super) fn sweep(&self, now: Instant) -> usize {
         self.rows.iter().filter(|row| row.let_go_if_stalled(now)).count()
+    }
+
+    /// Lets those go that have been behind for longest, until what the others
+    /// hold is no more than `max`, and says how many that are. Lists that are
+    /// the newest do not count.
+    pub(super) fn relieve(&self, now: Instant, max: usize) -> usize {
+        let mut behind: Vec<_> = self.rows.iter().filter_map(|row| row.behind(now)).collect();
+        // Those that came behind together: first who was told longest ago.
+        behind.sort_unstable_by_key(|behind| (behind.since, behind.told_at));
+        let mut holders: HashMap<*const Pin, usize> = HashMap::new();
+        let mut held = 0;
+        for Behind { pin, .. } in &behind {
+            let holders = holders.entry(Arc::as_ptr(pin)).or_default();
+            held += if *holders == 0 { pin.bytes } else { 0 };
+            *holders += 1;
+        }
+        let mut gone = 0;
+        for Behind { pin, since, row, .. } in behind {
+            if held <= max || now.saturating_duration_since(since) < BEHIND_MIN {
+                break;
+            }
+            row.let_go();
+            gone += 1;
+            if let Some(holders) = holders.get_mut(&Arc::as_ptr(&pin)) {
+                *holders -= 1;
+                held -= if *holders == 0 { pin.bytes } else { 0 };
+            }
+        }
+        gone
     }
 
     /// Every open stream, oldest first.
@@ -132,6 +180,7 @@ impl Registered {
         now.told = told.what;
         now.entries = told.entries;
         now.told_at = at;
+        now.held = told.held.clone();
         match meaning {
             Some((service, revision)) => {
                 now.revision = revision;
@@ -166,10 +215,27 @@ impl Row {
         }
         let since = *now.behind_since.get_or_insert(at);
         let stalled = at.saturating_duration_since(since) >= STALLED_MAX;
-        if stalled {
+        if stalled && !std::mem::replace(&mut now.goes, true) {
             self.leave.ask();
+            return true;
         }
-        stalled
+        false
+    }
+
+    fn behind(self: &Arc<Self>, at: Instant) -> Option<Behind> {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.seen == self.view.version() {
+            now.behind_since = None;
+            return None;
+        }
+        let since = *now.behind_since.get_or_insert(at);
+        let pin = now.held.pin()?;
+        (!now.goes).then(|| Behind { since, told_at: now.told_at, pin, row: self.clone() })
+    }
+
+    fn let_go(&self) {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).goes = true;
+        self.leave.ask();
     }
 
     fn view(&self) -> ClientView {
@@ -187,5 +253,57 @@ impl Row {
             told_at: now.told_at,
             calls: now.calls,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pin::pin;
+    use super::super::views::Views;
+    use super::*;
+    use crate::catalog::Catalog;
+    use crate::http2::Pieces;
+    use crate::model::{Target, Zone};
+    use crate::telemetry::Counters;
+
+    #[test]
+    fn those_who_have_held_old_lists_for_longest_are_let_go_first() {
+        let counters: Arc<Counters> = Arc::default();
+        let views = Views::new(Catalog::new(), counters.clone());
+        let target = Target::parse("hello", &Zone::new("zone").unwrap()).unwrap();
+        let view = views.view(&target).unwrap();
+        let clients: Arc<Clients> = Arc::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let open = |version, held: &Held| {
+            let addr = "192.0.2.1:1".parse().unwrap();
+            let kind = ClientKind::Go;
+            let peer = Peer { addr, user_agent: String::new(), kind, name: String::new() };
+            let leave: Arc<Leave> = Arc::default();
+            let client = clients.register(peer, view.clone(), leave.clone(), start);
+            let (frame, held) = (Pieces::default(), held.clone());
+            client.told(version, &Told { frame, what: "list", entries: 1, held }, None, start);
+            (client, leave)
+        };
+        let list = |_| pin(vec![7; 1_000].into(), &counters);
+        let lists: Vec<_> = (0..4).map(list).collect();
+        // Two each hold three old ones, and come behind one after the other.
+        let mut old = Vec::new();
+        for n in 0..6 {
+            old.push(open(view.version() + 1, &lists[n / 2].1));
+            assert_eq!(clients.relieve(at(n as u64), 3_000), 0);
+        }
+        let newest = open(view.version(), &lists[3].1);
+        // No more than make room, and not who has only just come behind.
+        assert_eq!(clients.relieve(at(5), 1_500), 4);
+        assert_eq!(clients.relieve(at(5), 0), 1);
+        assert_eq!(clients.relieve(at(10), 1_000), 0);
+        assert_eq!(clients.relieve(at(10), 999), 1);
+        let asked = |all: &[(Registered, Arc<Leave>)]| {
+            all.iter().map(|(_, leave)| leave.has_been_asked()).collect::<Vec<_>>()
+        };
+        assert_eq!((asked(&old), asked(&[newest])), (vec![true; 6], vec![false]));
+        drop(lists);
+        assert_eq!(counters.list_bytes.now(), 0);
     }
 }

@@ -5,6 +5,7 @@
 //! Pure. It never makes a message that a client's 4 MiB limit would refuse.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
@@ -12,8 +13,10 @@ use prost::Message;
 use crate::catalog::ServiceSnapshot;
 use crate::http2::Pieces;
 use crate::policy::Assignment;
+use crate::telemetry::Counters;
 
 use super::pb;
+use super::pin::{Held, pin};
 use super::token::{self, Tokens};
 
 /// A server list, ready to be sent to any number of streams.
@@ -27,6 +30,8 @@ pub(super) struct EncodedList {
     offsets: Vec<u32>,
     /// How many entries there was no room for.
     pub(super) cut: usize,
+    /// Whether the entries are held by anything.
+    pub(super) held: Held,
 }
 
 /// gRPC's own limit for a received message is 4 MiB; over it a stream fails
@@ -69,6 +74,12 @@ impl EncodedList {
     /// No entries.
     pub(super) fn empty() -> Self {
         Self::encode(&[], |_, ()| {})
+    }
+
+    /// The same list, counted for as long as anything holds its entries.
+    pub(super) fn counted(self, counters: &Arc<Counters>) -> Self {
+        let (entries, held) = pin(self.entries, counters);
+        Self { entries, held, ..self }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -127,7 +138,8 @@ impl EncodedList {
         put_head(&mut head, entries.len());
         entries.shrink_to_fit();
         offsets.shrink_to_fit();
-        Self { head: head.freeze(), entries: Bytes::from(entries), offsets, cut }
+        let (head, entries, held) = (head.freeze(), Bytes::from(entries), Held::default());
+        Self { head, entries, offsets, cut, held }
     }
 
     fn turn(&self, seed: u64) -> usize {

@@ -133,7 +133,7 @@ impl SharedList {
         if assignment.0.is_empty() {
             return None;
         }
-        let list = EncodedList::new(snapshot, &assignment);
+        let list = EncodedList::new(snapshot, &assignment).counted(&self.owner.counters);
         self.owner.counters.lists_encoded.increment();
         if list.cut > 0 {
             let (service, cut) = (&snapshot.name, list.cut);

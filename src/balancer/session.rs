@@ -6,7 +6,8 @@
 //! list that a client could take for one it had before the stream began:
 //! C-core would then stay in fallback, or report nothing.
 
-use std::sync::Arc;
+use std::mem::discriminant;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use crate::http2::Pieces;
 use crate::model::{ClientKind, ServiceName};
 
 use super::encode::{EncodedList, response};
+use super::pin::Held;
 use super::{WhenEmpty, pb};
 
 use pb::load_balance_response::LoadBalanceResponseType as Kind;
@@ -43,7 +45,15 @@ pub(super) struct Session {
     seed: u64,
     /// Makes its first list unlike any other.
     nonce: u32,
-    told: Option<Directive>,
+    told: Option<Said>,
+}
+
+/// What a client was told. It holds no list: a client that takes nothing more
+/// must not keep one from being freed.
+#[derive(Debug)]
+enum Said {
+    List(Weak<EncodedList>),
+    Other(Directive),
 }
 
 /// What to send, and what it tells.
@@ -52,6 +62,8 @@ pub(super) struct Told {
     /// As shown to people.
     pub(super) what: &'static str,
     pub(super) entries: usize,
+    /// Whether the list's bytes are still held.
+    pub(super) held: Held,
 }
 
 /// What a client of this kind is to do, given what is known and the list made
@@ -96,7 +108,7 @@ impl Session {
 
     /// What to send; `None` where the client holds an equal list.
     pub(super) fn tell(&mut self, directive: Directive) -> Option<Told> {
-        if self.told.as_ref().is_some_and(|told| told.is_same(&directive)) {
+        if self.told.as_ref().is_some_and(|said| said.is(&directive)) {
             return None;
         }
         let frame = self.frame(&directive);
@@ -107,8 +119,15 @@ impl Session {
             Directive::Drop => ("drop", 1),
             Directive::Fallback => ("fallback", 0),
         };
-        self.told = Some(directive);
-        Some(Told { frame, what, entries })
+        let held = match &directive {
+            Directive::List(list) => list.held.clone(),
+            _ => Held::default(),
+        };
+        self.told = Some(match directive {
+            Directive::List(list) => Said::List(Arc::downgrade(&list)),
+            other => Said::Other(other),
+        });
+        Some(Told { frame, what, entries, held })
     }
 
     fn frame(&mut self, directive: &Directive) -> Pieces {
@@ -128,7 +147,7 @@ impl Session {
         };
         match &self.told {
             // The first list of a stream, and the first after a fallback.
-            None | Some(Directive::Fallback) => {
+            None | Some(Said::Other(Directive::Fallback)) => {
                 self.nonce = self.nonce.wrapping_add(1);
                 list.unique_frame(self.seed, self.nonce, &opening)
             }
@@ -137,17 +156,14 @@ impl Session {
     }
 }
 
-impl Directive {
-    /// One list is the same as another only if it is the very same: views give
-    /// equal lists out as one.
-    fn is_same(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::List(a), Self::List(b)) => Arc::ptr_eq(a, b),
-            (Self::Empty, Self::Empty)
-            | (Self::Unreachable, Self::Unreachable)
-            | (Self::Drop, Self::Drop)
-            | (Self::Fallback, Self::Fallback) => true,
-            _ => false,
+impl Said {
+    /// One list is the same as another only if it is the very same: lists that
+    /// are equal are given out as one.
+    fn is(&self, directive: &Directive) -> bool {
+        match (self, directive) {
+            (Self::List(said), Directive::List(list)) => Arc::as_ptr(list) == said.as_ptr(),
+            (Self::List(_), _) => false,
+            (Self::Other(said), other) => discriminant(said) == discriminant(other),
         }
     }
 }

@@ -89,6 +89,17 @@ impl Raw {
         self.closed
     }
 
+    /// Waits until anything came, and no longer than this.
+    pub fn wait(&mut self, wait: Duration) {
+        self.fill(wait);
+    }
+
+    /// Ends it in the rudest way.
+    pub fn reset(self) {
+        rustix::net::sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO))
+            .expect("an option of every socket");
+    }
+
     fn fill(&mut self, wait: Duration) {
         let mut buffer = [0; 64 * 1024];
         self.socket.set_nonblocking(wait.is_zero()).expect("a socket");

@@ -70,6 +70,17 @@ fn nothing_is_told_twice() {
 }
 
 #[test]
+fn a_list_that_was_told_is_held_by_its_frame_alone() {
+    let mut session = session();
+    let Directive::List(list) = list() else { panic!() };
+    let held = Arc::downgrade(&list);
+    let told = session.tell(Directive::List(list.clone())).unwrap();
+    assert_eq!(messages(session.tell(Directive::List(list))), ["nothing"]);
+    assert!(held.upgrade().is_none());
+    assert_eq!(messages(Some(told)).len(), 2);
+}
+
+#[test]
 fn the_list_after_a_fallback_is_unlike_the_one_before_it() {
     let mut session = session();
     let list = list();

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio_rustls::rustls;
+
 use crate::check::Settled;
 use crate::raw::{Raw, ask_once};
 use crate::row::{Row, short, spread};
@@ -74,10 +76,11 @@ fn connections_flood_and_break_the_protocol() {
         let calm = fresh(&mut world, &mut next);
         row.saw(format!("an update without an attack: {}", short(calm)));
         let addr = world.balancer.grpclb();
-        for Attack { what, opening, repeated, broken } in attacks() {
+        for Attack { what, opening, repeated, broken, at_a_time } in attacks() {
             let (memory, processor) = (vitals(&world.balancer).memory, cpu(&world.balancer));
             let began = Instant::now();
-            let attack = std::thread::spawn(move || attack(addr, &opening, &repeated, time));
+            let attack =
+                std::thread::spawn(move || attack(addr, &opening, &repeated, at_a_time, time));
             let mut slowest = Duration::ZERO;
             while began.elapsed() < time {
                 slowest = slowest.max(fresh(&mut world, &mut next));
@@ -97,6 +100,17 @@ fn connections_flood_and_break_the_protocol() {
             row.within("slowest update", slowest, scale.pick(CALM, CALM.max(calm * 3 / 2)));
             row.must(!broken || closings > 0, format!("{what}: it is not closed"));
         }
+        let files = Certificate::new();
+        let secure = Balancer::start(&["--tls-cert", &files.cert, "--tls-key", &files.key]);
+        let (began, processor) = (Instant::now(), cpu(&secure));
+        let hellos = greet_and_reset(secure.grpclb(), time.max(Duration::from_secs(3)));
+        let share = (cpu(&secure) - processor).as_secs_f64() / began.elapsed().as_secs_f64();
+        row.at_most(
+            &format!("TLS hellos, {hellos} of them, each then reset: of a core"),
+            share * 100.0,
+            scale.pick(40.0, CORE),
+            " %",
+        );
         world.finish(row, Some(Settled { at: Instant::now(), within: PATIENCE }));
     });
 }
@@ -112,13 +126,28 @@ struct Attack {
     repeated: fn(u32) -> Vec<u8>,
     /// Whether it is against the protocol, so that the connection must end.
     broken: bool,
+    /// How many bytes are sent in one packet.
+    at_a_time: usize,
 }
 
 fn attacks() -> Vec<Attack> {
-    let flood = |what, repeated| Attack { what, opening: Vec::new(), repeated, broken: false };
-    let broken = |what, repeated| Attack { what, opening: Vec::new(), repeated, broken: true };
+    let new = |what, repeated, broken| Attack {
+        what,
+        opening: Vec::new(),
+        repeated,
+        broken,
+        at_a_time: usize::MAX,
+    };
+    let flood = |what, repeated| new(what, repeated, false);
+    let broken = |what, repeated| new(what, repeated, true);
     vec![
         flood("PINGs", |_| frames(wire::PING, 0, 0, &[7; 8])),
+        Attack {
+            at_a_time: 1,
+            ..flood("PINGs, each byte in a packet of its own", |_| {
+                frames(wire::PING, 0, 0, &[7; 8])
+            })
+        },
         flood("SETTINGS", |_| frames(wire::SETTINGS, 0, 0, &[0, 4, 0, 0, 0xff, 0xff])),
         flood("streams opened and reset at once", |stream| {
             let mut out = ask_once(stream, "s0");
@@ -131,6 +160,7 @@ fn attacks() -> Vec<Attack> {
             opening: frame(wire::HEADERS, 0, 1, &wire::call_headers(wire::BALANCE_LOAD)),
             repeated: |_| frames(wire::CONTINUATION, 0, 1, &[0, 1, b'x', 1, b'y']),
             broken: true,
+            at_a_time: usize::MAX,
         },
         Attack {
             what: "a header repeated by its index (HPACK bomb)",
@@ -144,6 +174,7 @@ fn attacks() -> Vec<Attack> {
                 frame(wire::HEADERS, wire::END_HEADERS, stream, &block)
             },
             broken: false,
+            at_a_time: usize::MAX,
         },
         broken("frames of no kind, too long", |_| frames(0x2a, 0xff, 0, &[0x55; 20_000])),
         broken("DATA of streams that never were", |stream| frame(wire::DATA, 0, stream + 99, b"x")),
@@ -162,6 +193,7 @@ fn attack(
     addr: std::net::SocketAddr,
     opening: &[u8],
     repeated: &dyn Fn(u32) -> Vec<u8>,
+    at_a_time: usize,
     time: Duration,
 ) -> usize {
     let deadline = Instant::now() + time;
@@ -171,7 +203,9 @@ fn attack(
         raw.send(opening);
         let mut stream = 1;
         while Instant::now() < deadline && !raw.closed {
-            raw.send_all(&repeated(stream), deadline);
+            for packet in repeated(stream).chunks(at_a_time) {
+                raw.send_all(packet, deadline);
+            }
             raw.frames(Duration::ZERO);
             stream += 2;
         }
@@ -182,6 +216,30 @@ fn attack(
         }
     }
     closings
+}
+
+/// Says hello, waits for the answer and resets, for so long; how often.
+fn greet_and_reset(addr: std::net::SocketAddr, time: Duration) -> usize {
+    let provider = rustls::crypto::ring::default_provider();
+    let config = rustls::ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .expect("ring has them")
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = "balancer.test".try_into().expect("a name");
+    let mut client = rustls::ClientConnection::new(config.into(), name).expect("a client");
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).expect("a vector takes all");
+    let deadline = Instant::now() + time;
+    let mut hellos = 0;
+    while Instant::now() < deadline {
+        let mut raw = Raw::silent(addr);
+        raw.send(&hello);
+        raw.wait(Duration::from_millis(20));
+        raw.reset();
+        hellos += 1;
+    }
+    hellos
 }
 
 /// How long the last client waits for an update.

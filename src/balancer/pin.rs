@@ -1,0 +1,83 @@
+//! What holds the bytes of a list.
+//!
+//! In: a list's bytes. Out: the same bytes, counted for as long as anything
+//! holds a part of them, and a handle that tells whether anything does. The
+//! handle itself holds nothing.
+
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+
+use crate::telemetry::Counters;
+
+/// A list's bytes; alive for as long as anything holds a part of them.
+#[derive(Debug)]
+pub(super) struct Pin {
+    pub(super) bytes: usize,
+    counters: Arc<Counters>,
+}
+
+/// Tells whether a list's bytes are held.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Held(Weak<Pin>);
+
+struct Owner {
+    bytes: Bytes,
+    _pin: Arc<Pin>,
+}
+
+/// Counts the bytes from now on.
+pub(super) fn pin(bytes: Bytes, counters: &Arc<Counters>) -> (Bytes, Held) {
+    counters.list_bytes.add(bytes.len());
+    let pin = Arc::new(Pin { bytes: bytes.len(), counters: counters.clone() });
+    let held = Held(Arc::downgrade(&pin));
+    (Bytes::from_owner(Owner { bytes, _pin: pin }), held)
+}
+
+impl Held {
+    /// The bytes, if anything holds them.
+    pub(super) fn pin(&self) -> Option<Arc<Pin>> {
+        self.0.upgrade()
+    }
+}
+
+/// Of equal lists each may be held by others.
+impl PartialEq for Held {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Held {}
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.counters.list_bytes.take(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_counted_until_the_last_part_of_it_is_gone() {
+        let counters: Arc<Counters> = Arc::default();
+        let (bytes, held) = pin(Bytes::from(vec![7; 1_000]), &counters);
+        let part = bytes.slice(10..20);
+        drop(bytes);
+        assert_eq!(
+            (held.pin().map(|pin| pin.bytes), counters.list_bytes.now()),
+            (Some(1_000), 1_000)
+        );
+        assert_eq!(part[..], [7; 10]);
+        drop(part);
+        assert_eq!((held.pin().is_none(), counters.list_bytes.now()), (true, 0));
+    }
+}
