@@ -482,7 +482,7 @@ async fn the_dashboard_comes_with_a_strict_policy_and_nothing_from_outside() {
 
 #[tokio::test]
 async fn names_that_no_client_can_type_are_still_shown() {
-    let names = ["100%", "<script>alert(1)</script>", "a:80", "x--y.hello", "a//b", "..", "grüße"];
+    let names = ["100%", "<script>alert(1)</script>", "a:80", "x--y.hello", "grüße"];
     let all = names.iter().map(|name| entry(name, "i", "10.0.0.1:80", 1, &[])).collect();
     let world = World::with(all).await;
     for name in names {

@@ -159,6 +159,7 @@ fn an_empty_prefix_is_told_where_the_keys_are() {
         text.contains(r#"below "etcd3_naming/" are keys (1): is that what is meant?"#),
         "{text}"
     );
+    assert!(text.ends_with("there is no key\n"), "{text}");
     let found = check(&[&live, "--live", "--prefix=/etcd3_naming/", "--prefix=etcd3_naming/"]);
     assert_eq!(found.status.code(), Some(1), "one of two prefixes holds nothing");
     // A longer prefix may decide all that lies below a shorter one.

@@ -340,6 +340,21 @@ fn host_names_are_resolved() {
         let (_, service) = balancer.get("/api/v1/services/hello");
         service.contains("127.0.0.1:50051").then_some(())
     });
+    // One that does not resolve is told, with its key, and costs nobody.
+    let key = "/etcd3_naming/hello/two";
+    etcd.ctl(&["put", key, "nonexistent-host.invalid:8080"]);
+    eventually("the other is told", || {
+        let (_, rejected) = balancer.get("/api/v1/rejected");
+        let told = rejected.contains(key)
+            && rejected.contains("the host name nonexistent-host.invalid does not resolve");
+        told.then_some(())
+    });
+    assert_eq!(metric(&balancer, "lookaside_registry_unresolved_backends"), 1.0);
+    assert!(balancer.get("/api/v1/services/hello").1.contains("127.0.0.1:50051"));
+    etcd.ctl(&["del", key]);
+    eventually("and no more once it is gone", || {
+        (metric(&balancer, "lookaside_registry_unresolved_backends") == 0.0).then_some(())
+    });
 }
 
 // ---- the port

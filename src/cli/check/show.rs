@@ -37,7 +37,9 @@ pub(super) fn live(report: &Report) -> String {
             parts.push(format!("{odd} keys are odd, and read all the same:\n{}", remarks(report)))
         }
     }
+    let without = report.prefixes.iter().filter(|found| found.keys_below == 0).count();
     parts.push(match report.not_understood {
+        0 if without == report.prefixes.len() => "there is no key".to_owned(),
         0 => "every key was understood".to_owned(),
         1 => format!("1 key was not understood:\n{}", rejected(report)),
         count => format!("{count} keys were not understood:\n{}", rejected(report)),
