@@ -62,6 +62,11 @@ impl Empty {
         self.name.is_none() || now >= self.asked + SHOWN
     }
 
+    /// Whether there is something to log that has not been logged.
+    pub(super) fn is_untold(&self) -> bool {
+        self.name.is_some() && !self.told
+    }
+
     /// Logs, once, that clients miss the service.
     pub(super) fn warn(&mut self, streams: usize) {
         if let Some(service) = self.name.as_ref().filter(|_| !self.told) {

@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::model::{ServiceName, name};
 
 use super::empty::{Empty, EmptyService};
-use super::topic::{Rounds, Topic};
+use super::topic::{Family, Rounds, Topic};
 use super::{Known, ServiceSnapshot};
 
 /// The services that share a canonical name (nearly always one), and who asked
@@ -19,6 +19,8 @@ use super::{Known, ServiceSnapshot};
 pub(super) struct Group {
     pub(super) services: BTreeMap<ServiceName, Arc<ServiceSnapshot>>,
     topics: BTreeMap<Arc<str>, Asked>,
+    /// Of all these topics.
+    family: Arc<Family>,
     /// Set while there is no service.
     empty: Option<Empty>,
 }
@@ -47,7 +49,9 @@ impl Group {
 
     /// What a spelling means, from now on.
     pub(super) fn subscribe(&mut self, typed: &Arc<str>, synced: bool, now: Instant) -> Arc<Topic> {
-        let streams = self.streams() + 1;
+        // Nobody counts the streams of all spellings for each that comes.
+        let untold = self.empty.as_ref().is_some_and(Empty::is_untold);
+        let streams = if untold { self.streams() + 1 } else { 0 };
         match &mut self.empty {
             Some(empty) => empty.warn(streams),
             // A name that selects is hardly ever a service's: nobody misses one.
@@ -58,7 +62,10 @@ impl Group {
         }
         if !self.topics.contains_key(typed) {
             let now = if synced { self.known(typed) } else { Known::Syncing };
-            self.topics.insert(typed.clone(), Asked { topic: Topic::new(now), times: 0 });
+            self.topics.insert(
+                typed.clone(),
+                Asked { topic: Topic::new(self.family.clone(), now), times: 0 },
+            );
         }
         let asked = self.topics.get_mut(typed).expect("it is there or was put there");
         asked.times += 1;

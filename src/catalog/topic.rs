@@ -28,11 +28,13 @@ use super::Known;
 mod rounds;
 
 use rounds::Round;
-pub(super) use rounds::Rounds;
+pub(super) use rounds::{Family, Rounds};
 
 /// One requested name.
 #[derive(Debug)]
 pub struct Topic {
+    /// The other spellings of the name.
+    family: Arc<Family>,
     /// Counts the values; read without the lock to learn that nothing is new.
     version: AtomicU64,
     state: Mutex<State>,
@@ -62,7 +64,7 @@ pub struct Listener {
 }
 
 impl Topic {
-    pub(super) fn new(known: Known) -> Arc<Self> {
+    pub(super) fn new(family: Arc<Family>, known: Known) -> Arc<Self> {
         let state = State {
             known,
             closed: false,
@@ -71,7 +73,7 @@ impl Topic {
             changed: clock::now(),
             last_round: None,
         };
-        Arc::new(Self { version: AtomicU64::new(1), state: Mutex::new(state) })
+        Arc::new(Self { family, version: AtomicU64::new(1), state: Mutex::new(state) })
     }
 
     /// The number of the newest value. It grows with each.
@@ -103,7 +105,7 @@ impl Topic {
         if state.known == new {
             return;
         }
-        let urgent = takes_away(&state.known, &new);
+        let urgent = rounds.takes_away(&state.known, &new);
         state.known = new;
         state.changed = clock::now();
         self.version.fetch_add(1, Ordering::Release);

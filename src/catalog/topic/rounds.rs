@@ -1,8 +1,8 @@
 //! Wakes the listeners of every topic that has a new value, one slice at a time.
 //!
 //! In: topics that were published, and the time. Out: wake-ups. However many
-//! listen to one name, the listeners of another wait for one slice of them and
-//! no longer. It never blocks and never reads a value.
+//! listen to one name, in however many spellings, the listeners of another wait
+//! for one slice of them and no longer. It never blocks and never reads a value.
 //!
 //! # Why a round reaches every listener
 //! A listener keeps its place in the slab of its topic from its first poll to
@@ -17,7 +17,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -25,17 +25,34 @@ use tokio::time::sleep_until;
 
 use crate::clock;
 
-use super::{State, Topic};
+use super::super::Known;
+use super::{State, Topic, takes_away};
 
 /// The rounds of all topics that are not over.
 #[derive(Debug)]
 pub(in crate::catalog) struct Rounds {
-    pub(super) running: VecDeque<Arc<Topic>>,
+    pub(super) running: VecDeque<Arc<Family>>,
     pub(super) due: Vec<(Instant, Arc<Topic>)>,
     /// How many places one slice visits.
     pub(super) slice: usize,
     /// A topic with more listeners than this is a large fan-out.
     pub(super) large: usize,
+    /// Of which versions of a snapshot it was found out last whether the second
+    /// takes something away: all spellings of a name ask the same.
+    pub(super) compared: Option<(u64, u64, bool)>,
+}
+
+/// The topics of one name's spellings. They share one turn, so that nobody gets
+/// more turns by asking for a name in many spellings.
+#[derive(Debug, Default)]
+pub(in crate::catalog) struct Family(Mutex<Waiting>);
+
+/// Those of a family whose rounds are running.
+#[derive(Debug, Default)]
+struct Waiting {
+    topics: VecDeque<Arc<Topic>>,
+    /// The family is in [`Rounds::running`], or has its turn.
+    queued: bool,
 }
 
 /// The state of one topic's round.
@@ -75,7 +92,13 @@ pub(super) const QUIET: Duration = Duration::from_millis(10);
 
 impl Default for Rounds {
     fn default() -> Self {
-        Self { running: VecDeque::new(), due: Vec::new(), slice: SLICE, large: LARGE }
+        Self {
+            running: VecDeque::new(),
+            due: Vec::new(),
+            slice: SLICE,
+            large: LARGE,
+            compared: None,
+        }
     }
 }
 
@@ -104,7 +127,9 @@ impl Rounds {
                 }
                 state.round = Round::Runs { left: Left::ALL, again: false };
                 state.last_round = Some(now);
-                self.running.push_back(topic.clone());
+                if topic.family.push(topic.clone()) {
+                    self.running.push_back(topic.family.clone());
+                }
             }
         }
     }
@@ -129,23 +154,51 @@ impl Rounds {
         }
     }
 
-    /// Wakes one slice of the topic whose turn it is. Returns false when no
+    /// Wakes one slice of the family whose turn it is. Returns false when no
     /// round is running.
     pub(super) fn wake_slice(&mut self) -> bool {
         self.begin_those_due();
-        let Some(topic) = self.running.pop_front() else { return false };
-        let mut state = topic.lock();
-        if state.wake_some(self.slice) {
-            drop(state);
-            self.running.push_back(topic);
-            return true;
+        let Some(family) = self.running.pop_front() else { return false };
+        let mut room = self.slice;
+        while room > 0
+            && let Some(topic) = family.pop()
+        {
+            let mut state = topic.lock();
+            let (visited, more) = state.wake_some(room);
+            // A topic without listeners takes its moment too.
+            room = room.saturating_sub(visited.max(1));
+            if more {
+                drop(state);
+                family.push(topic);
+                continue;
+            }
+            let again = matches!(state.round, Round::Runs { again: true, .. });
+            state.round = Round::Over;
+            if again {
+                self.begin(&topic, &mut state, false);
+            }
         }
-        let again = matches!(state.round, Round::Runs { again: true, .. });
-        state.round = Round::Over;
-        if again {
-            self.begin(&topic, &mut state, false);
+        if family.ends_turn() {
+            self.running.push_back(family);
         }
         true
+    }
+
+    /// The same as [`takes_away`], once for all spellings of a name: large
+    /// services take long.
+    pub(super) fn takes_away(&mut self, old: &Known, new: &Known) -> bool {
+        let (Known::Present(before), Known::Present(after)) = (old, new) else {
+            return takes_away(old, new);
+        };
+        let versions = (before.version, after.version);
+        match self.compared {
+            Some((old, new, answer)) if (old, new) == versions && new > 0 => answer,
+            _ => {
+                let answer = takes_away(old, new);
+                self.compared = Some((versions.0, versions.1, answer));
+                answer
+            }
+        }
     }
 
     fn begin_those_due(&mut self) {
@@ -161,18 +214,42 @@ impl Rounds {
 }
 
 impl State {
-    /// Visits so many places and wakes who is there. Returns whether any are
-    /// left.
-    fn wake_some(&mut self, count: usize) -> bool {
+    /// Visits up to so many places and wakes who is there. Returns how many it
+    /// visited, and whether any are left.
+    fn wake_some(&mut self, count: usize) -> (usize, bool) {
         let places = self.listeners.capacity();
-        let Round::Runs { left, .. } = &mut self.round else { return false };
-        for _ in 0..count {
-            let Some(place) = left.next(places) else { return false };
+        let Round::Runs { left, .. } = &mut self.round else { return (0, false) };
+        for visited in 0..count {
+            let Some(place) = left.next(places) else { return (visited, false) };
             if let Some(waker) = self.listeners.get(place) {
                 waker.wake_by_ref();
             }
         }
-        !left.is_over(places)
+        (count, !left.is_over(places))
+    }
+}
+
+impl Family {
+    /// Adds a topic. Returns whether the family has to be queued for a turn.
+    fn push(&self, topic: Arc<Topic>) -> bool {
+        let mut waiting = self.lock();
+        waiting.topics.push_back(topic);
+        !std::mem::replace(&mut waiting.queued, true)
+    }
+
+    fn pop(&self) -> Option<Arc<Topic>> {
+        self.lock().topics.pop_front()
+    }
+
+    /// Returns whether it needs another turn.
+    fn ends_turn(&self) -> bool {
+        let mut waiting = self.lock();
+        waiting.queued = !waiting.topics.is_empty();
+        waiting.queued
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -29,7 +29,8 @@ struct Crowd {
 
 impl Crowd {
     fn new(count: usize) -> Self {
-        let mut crowd = Self { topic: Topic::new(Known::Absent), listeners: Vec::new() };
+        let mut crowd =
+            Self { topic: Topic::new(Arc::default(), Known::Absent), listeners: Vec::new() };
         crowd.join(count);
         assert_eq!(crowd.poll(), 0);
         crowd
@@ -89,6 +90,36 @@ async fn run(rounds: &mut Rounds) -> usize {
 async fn slice(rounds: &mut Rounds) {
     rounds.ready().await;
     rounds.wake_slice();
+}
+
+#[tokio::test(start_paused = true)]
+async fn spellings_of_a_name_get_one_turn_together() {
+    let family = Arc::<Family>::default();
+    let spelling = || {
+        let topic = Topic::new(family.clone(), Known::Absent);
+        let mut crowd = Crowd { topic, listeners: Vec::new() };
+        crowd.join(1);
+        crowd
+    };
+    let mut many: Vec<_> = (0..1_000).map(|_| spelling()).collect();
+    let other = Crowd::new(1);
+    let mut rounds = Rounds::default();
+    for crowd in &many {
+        crowd.topic.publish(present(&[1]), &mut rounds);
+    }
+    other.topic.publish(present(&[1]), &mut rounds);
+    slice(&mut rounds).await;
+    let woken = many.iter().map(|crowd| crowd.woken(1)).sum::<usize>();
+    assert!((1..=SLICE).contains(&woken), "{woken}");
+    slice(&mut rounds).await;
+    assert_eq!(other.woken(1), 1);
+    // All are, in the end, and again with the next value.
+    run(&mut rounds).await;
+    assert!(many.iter().all(|crowd| crowd.woken(1) == 1));
+    many[500].topic.publish(present(&[2]), &mut rounds);
+    assert_eq!(run(&mut rounds).await, 1);
+    assert_eq!(many[500].woken(2), 1);
+    assert!(many.iter_mut().all(|crowd| crowd.poll() == 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -70,7 +70,8 @@ impl Small {
     fn new(start: Start) -> Self {
         let rounds = Rounds { slice: start.slice, large: start.large, ..Rounds::default() };
         let (listeners, ports) = (Vec::new(), vec![1]);
-        let mut small = Self { topic: Topic::new(present(&ports)), rounds, listeners, ports };
+        let mut small =
+            Self { topic: Topic::new(Arc::default(), present(&ports)), rounds, listeners, ports };
         (0..start.listeners).for_each(|_| small.join());
         small
     }
