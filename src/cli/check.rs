@@ -60,7 +60,7 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
             print(&shown, report.is_well())
         }
         Err(trouble) => {
-            eprintln!("error: cannot read etcd: {trouble}");
+            eprintln!("error: cannot read etcd: {}", admin_client::clean(&trouble.to_string()));
             ExitCode::FAILURE
         }
     }

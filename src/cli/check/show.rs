@@ -5,12 +5,15 @@
 
 use super::report::{Endpoint, PrefixReport, Report, Service};
 use crate::cli::admin_client::{clean, table};
+use crate::model::text;
 
 /// Rows of a table for people.
 const ROWS_MAX: usize = 100;
 
 pub(super) fn json(report: &Report) -> String {
-    serde_json::to_string_pretty(report).unwrap_or_default()
+    let json = serde_json::to_string_pretty(report).unwrap_or_default();
+    let lines: Vec<_> = json.lines().map(text::shown_json).collect();
+    lines.join("\n")
 }
 
 /// Without a look at etcd.
