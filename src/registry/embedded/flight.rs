@@ -24,7 +24,7 @@ const LARGE_MAX: usize = 64 * 1024 * 1024;
 const SHARE_MAX: usize = 16 * 1024 * 1024;
 /// The longest answer: a hundred thousand keys of 1 KiB. etcd has no limit, but
 /// most clients take 4 MiB.
-const ANSWER_MAX: usize = 128 * 1024 * 1024;
+pub(super) const ANSWER_MAX: usize = 128 * 1024 * 1024;
 /// So long one waits for room. etcd's own deadline for a request is longer, but
 /// clients give up after some seconds.
 const WAIT: Duration = Duration::from_secs(10);

@@ -12,9 +12,9 @@ use futures_util::FutureExt;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::watch;
 use tokio::time::Interval;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::flight::{Charge, Share};
+use super::flight::{ANSWER_MAX, Charge, Share};
 use super::node::{Node, share};
 use super::outgoing::Account;
 use super::watchers::{Turn, Watchers};
@@ -121,10 +121,16 @@ impl WatchStream {
         }
     }
 
-    /// Others that read make room some time: until then its place in the
-    /// history is all that it needs.
+    /// Waits for as long as it takes: its place in the history is all that it
+    /// needs meanwhile. Only what is never allowed is refused.
     async fn reserve(&self, bytes: usize) -> Result<Charge, Status> {
-        self.node.reserve(bytes, &self.share).await
+        loop {
+            match self.node.reserve(bytes, &self.share).await {
+                Err(refused)
+                    if refused.code() == Code::ResourceExhausted && bytes <= ANSWER_MAX => {}
+                decided => return decided,
+            }
+        }
     }
 
     fn handle(&mut self, heard: Heard) -> Result<Option<pb::PbWatchResponse>, Status> {
