@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::time::Duration;
 
+use etcd_client::{Client, Txn, TxnOp};
 use serde_json::Value;
 use support::backend::Backend;
 use support::client::{Calls, Driver, Options};
@@ -47,6 +48,15 @@ impl Server {
 fn lease(etcd: &Etcd, seconds: u32) -> String {
     let granted = etcd.ctl(&["lease", "grant", &seconds.to_string()]);
     granted.split(' ').nth(1).unwrap().to_owned()
+}
+
+fn delete_at_once(etcd: &Etcd, keys: &[String]) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut client = Client::connect([etcd.url()], None).await.unwrap();
+        let all: Vec<_> = keys.iter().map(|key| TxnOp::delete(key.as_str(), None)).collect();
+        client.txn(Txn::new().and_then(all)).await.unwrap();
+    });
 }
 
 fn balancer(etcd: &Etcd, more: &[&str]) -> Balancer {
@@ -306,6 +316,68 @@ fn a_wiped_prefix_or_store_takes_no_living_backend_away() {
     eventually("none is held", || probes(&balancer).is_empty().then_some(()));
     etcd.restart_empty();
     all_held(&balancer);
+}
+
+/// The copy holds an address that its backend has left since.
+#[test]
+fn a_store_restored_to_an_older_copy_takes_no_living_backend_away() {
+    let mut etcd = Etcd::start();
+    let servers = Server::many(2);
+    let long = lease(&etcd, 600);
+    let put = |etcd: &Etcd, server: &Server| {
+        let value = server.addr().to_string();
+        etcd.ctl(&["put", "--lease", &long, "/etcd3_naming/hello/moves", &value]);
+    };
+    let listed_now = |balancer: &Balancer| -> Vec<String> {
+        let addresses = endpoints(balancer);
+        addresses.iter().map(|one| one["address"].as_str().unwrap().to_owned()).collect()
+    };
+    put(&etcd, &servers[0]);
+    let directory = tempfile::tempdir().unwrap();
+    let copy = directory.path().join("copy");
+    etcd.ctl(&["snapshot", "save", copy.to_str().unwrap()]);
+    put(&etcd, &servers[1]);
+    let balancer = balancer(&etcd, &[]);
+    let living = servers[1].addr().to_string();
+    assert_eq!(listed_now(&balancer), [living.clone()]);
+    etcd.restart_from(&copy);
+    eventually("the living one is held", || {
+        assert!(listed_now(&balancer).contains(&living));
+        (probes(&balancer) == ["takes connections"]).then_some(())
+    });
+    assert_eq!(listed(&balancer), 2, "and the one that the copy names is registered");
+    put(&etcd, &servers[1]);
+    eventually("its owner has written again", || {
+        assert!(listed_now(&balancer).contains(&living));
+        (listed_now(&balancer) == [living.clone()]).then_some(())
+    });
+    assert!(probes(&balancer).is_empty());
+}
+
+/// Each half of it alone is no mass loss.
+#[test]
+fn a_transaction_over_two_prefixes_is_judged_as_a_whole() {
+    let etcd = Etcd::start();
+    let servers = Server::many(10);
+    let keys: Vec<_> = (0..10).map(|n| format!("/{}/hello/{n}", ["a", "b"][n % 2])).collect();
+    for (key, server) in keys.iter().zip(&servers) {
+        etcd.ctl(&["put", key, &server.addr().to_string()]);
+    }
+    let balancer = balancer(&etcd, &["--prefix", "/a/", "--prefix", "/b/"]);
+    wait_listed(&balancer, 10);
+    delete_at_once(&etcd, &keys);
+    eventually("all are held", || {
+        assert_eq!(listed(&balancer), 10);
+        (probes(&balancer).iter().filter(|probe| *probe == "takes connections").count() == 10)
+            .then_some(())
+    });
+    // Deregistrations of as many, one by one, are obeyed.
+    for (key, server) in keys.iter().zip(&servers) {
+        etcd.ctl(&["put", key, &server.addr().to_string()]);
+    }
+    eventually("none is held", || probes(&balancer).is_empty().then_some(()));
+    keys[..8].iter().for_each(|key| drop(etcd.ctl(&["del", key])));
+    wait_listed(&balancer, 2);
 }
 
 #[test]
