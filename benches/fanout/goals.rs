@@ -92,6 +92,19 @@ fn ratios(bench: &Bench) -> Vec<(&'static str, Must, Cell, Cell)> {
         clients,
         ..cpu(10, Plain, Lookaside)
     };
+    let loss = |services| Cell {
+        scene: "loss",
+        metric: "to last ms",
+        clients: services,
+        entries: bench.lost / services,
+        ..cpu(10, Plain, Lookaside)
+    };
+    let probes = |clients| Cell {
+        scene: "probes",
+        metric: "cpu us/probe",
+        clients,
+        ..cpu(1, Plain, Lookaside)
+    };
     let memory = |entries| push("kB/stream pushed", entries, Plain, Lookaside);
     vec![
         cpu_limit("CPU per push / limit, 100 entries", 2.0, 100, Plain),
@@ -116,6 +129,13 @@ fn ratios(bench: &Bench) -> Vec<(&'static str, Must, Cell, Cell)> {
             growth(10),
         ),
         ("memory per stream, 1,000 / 10 entries", AtMost(1.1), memory(1_000), memory(10)),
+        (
+            "loss of all of one service / of the same over 200 services, to the last client",
+            AtMost(2.0),
+            loss(1),
+            loss(200),
+        ),
+        ("CPU per probe, 100,000 / 100 in doubt", AtMost(1.5), probes(bench.suspects), probes(100)),
     ]
 }
 
@@ -161,6 +181,16 @@ fn values(bench: &Bench) -> Vec<(&'static str, Must, Cell)> {
         ),
         ("idle clients, % of a core", AtMost(1.5), many("idle", "% of a core")),
         // The last tick of the clock may fall out.
+        (
+            "another service's change beside the loss of a large one, later than etcd, ms",
+            AtMost(100.0),
+            of("loss", "beside later ms", 1, bench.lost),
+        ),
+        (
+            "the same, while all that is lost is held",
+            AtMost(100.0),
+            of("loss", "beside held later ms", 1, bench.lost),
+        ),
         ("changes a second, with 40,000 streams", AtLeast(0.99 * rate), updates("changes/s")),
         ("the same: behind at the end, ms", AtMost(500.0), updates("behind at the end ms")),
         (

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use etcd_client::{Client, DeleteOptions, Txn, TxnOp, WatchOptions};
+use etcd_client::{Client, DeleteOptions, PutOptions, Txn, TxnOp, WatchOptions};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -27,6 +27,8 @@ pub(crate) struct Registry {
     versions: HashMap<String, u16>,
     /// What there is: services, and backends of each.
     filled: (Vec<String>, usize),
+    /// Leases that there were.
+    leased: u8,
 }
 
 /// A put that is on its way.
@@ -68,7 +70,7 @@ impl Registry {
             }
         });
         let (moments, versions, filled) = Default::default();
-        Self { etcd, runtime, client, delivered, moments, versions, filled }
+        Self { etcd, runtime, client, delivered, moments, versions, filled, leased: 0 }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -95,6 +97,46 @@ impl Registry {
                 client.kv_client().txn(puts(some)).await.expect("etcd serves");
             }
         });
+    }
+
+    /// Adds so many backends of each service under one lease, at addresses of this
+    /// machine where nobody listens.
+    pub(crate) fn add_leased(&mut self, services: &[String], backends: usize) -> i64 {
+        self.filled = Default::default();
+        self.leased = self.leased.wrapping_add(1);
+        let leased = self.leased;
+        let all = services.iter().flat_map(|service| {
+            (0..backends).map(move |index| {
+                let [a, b] = u16::try_from(index).expect("there are not so many").to_be_bytes();
+                let value = format!("127.{leased}.{a}.{b}:{PORT}");
+                (format!("{PREFIX}{service}/{leased:03}-{index:05}"), value)
+            })
+        });
+        let all: Vec<_> = all.collect();
+        let mut client = self.client.clone();
+        self.runtime.block_on(async {
+            let lease = client.lease_grant(3_600, None).await.expect("etcd serves").id();
+            for some in all.chunks(AT_ONCE) {
+                let options = || Some(PutOptions::new().with_lease(lease));
+                let put = |(key, value): &(String, String)| {
+                    TxnOp::put(key.as_str(), value.as_str(), options())
+                };
+                let txn = Txn::new().and_then(some.iter().map(put).collect::<Vec<_>>());
+                client.txn(txn).await.expect("etcd serves");
+            }
+            lease
+        })
+    }
+
+    /// Takes a lease away, and all keys with it, at one revision.
+    pub(crate) fn revoke(&mut self, lease: i64) -> Put {
+        let mut client = self.client.clone();
+        let begun = Instant::now();
+        let answer = self.runtime.spawn(async move {
+            let answer = client.lease_revoke(lease).await.expect("etcd serves");
+            (answer.header().expect("answers have one").revision(), Instant::now())
+        });
+        Put { begun, answer }
     }
 
     /// Gives one backend of a service another port, so that its list has other

@@ -94,7 +94,11 @@ impl Report {
         let servers: BTreeSet<_> = cells().map(|cell| cell.server).collect();
         let rows: BTreeSet<_> =
             cells().map(|cell| Cell { server: Kind::Limit, ..cell.clone() }).collect();
-        let unit = if matches!(scene, "growth" | "start") { "services" } else { "clients" };
+        let unit = match scene {
+            "growth" | "start" | "loss" => "services",
+            "probes" => "in doubt",
+            _ => "clients",
+        };
         let mut text = format!("\n### {scene}\n\n| | {unit} × entries |");
         servers.iter().for_each(|server| text += &format!(" {server} |"));
         text += &format!("\n|---|---|{}\n", "---|".repeat(servers.len()));

@@ -30,7 +30,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use client::Manner::{Grpc, Plain};
 use registry::Registry;
 use report::Report;
-use scenes::{Bench, Outcome, change, memory, push, scale};
+use scenes::{Bench, Outcome, change, loss, memory, push, scale};
 use server::Kind;
 
 /// What cargo calls this program.
@@ -73,10 +73,12 @@ struct Options {
 
 type Step = fn(&mut Bench) -> Outcome;
 
-const SCENES: [&str; 9] =
-    ["push", "memory", "storm", "burst", "put", "growth", "fairness", "updates", "start"];
+const SCENES: [&str; 11] = [
+    "push", "memory", "storm", "burst", "put", "growth", "fairness", "updates", "start", "loss",
+    "probes",
+];
 /// What belongs to which scenes, besides the pushes.
-const STEPS: [(&[&str], Step); 10] = [
+const STEPS: [(&[&str], Step); 13] = [
     (&["storm", "memory"], memory::storm),
     (&["memory"], memory::stalled),
     (&["memory"], memory::idle),
@@ -87,6 +89,9 @@ const STEPS: [(&[&str], Step); 10] = [
     (&["growth"], scale::growth),
     (&["updates"], scale::updates),
     (&["start"], scale::start),
+    (&["loss"], loss::lists),
+    (&["loss"], loss::held),
+    (&["probes"], loss::probes),
 ];
 /// Where docs/performance.md takes tables.
 const MARKS: [&str; 2] = ["<!-- written by scripts/bench --docs -->\n", "<!-- until here -->"];
@@ -136,6 +141,8 @@ fn run(options: &Options, files: usize) {
         services: if short { 100 } else { 10_000 },
         rate: if short { 500 } else { 10_000 },
         streams: if short { 200 } else { 40_000 },
+        lost: if short { 400 } else { 20_000 },
+        suspects: if short { 200 } else { 100_000 },
         time: Duration::from_secs(if short { 1 } else { 10 }),
     };
     let mut failures = Vec::new();

@@ -4,6 +4,7 @@
 //! has its turn, one after the other, with the same clients.
 
 pub(crate) mod change;
+pub(crate) mod loss;
 pub(crate) mod memory;
 pub(crate) mod push;
 pub(crate) mod scale;
@@ -31,6 +32,10 @@ pub(crate) struct Bench {
     pub(crate) rate: u32,
     /// Streams over all services while they are.
     pub(crate) streams: usize,
+    /// Backends that are lost at once.
+    pub(crate) lost: usize,
+    /// Backends in doubt that are probed.
+    pub(crate) suspects: usize,
     /// How long scenes about time last.
     pub(crate) time: Duration,
 }

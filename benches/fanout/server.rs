@@ -112,7 +112,19 @@ impl Server {
     /// Runs one, on the first core alone if `pinned`, with a list of so many
     /// entries; lookaside reads its own from etcd.
     pub(crate) fn start(kind: Kind, count: usize, etcd: &str, pinned: bool) -> Self {
+        Self::start_with(kind, count, etcd, pinned, &[])
+    }
+
+    /// The same, with more arguments.
+    pub(crate) fn start_with(
+        kind: Kind,
+        count: usize,
+        etcd: &str,
+        pinned: bool,
+        more: &[&str],
+    ) -> Self {
         let mut command = kind.command(count, etcd);
+        command.args(more);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         // A child begins with its parent's cores, and counts its own by them.
         let child = if pinned { on_core(0, || command.spawn()) } else { command.spawn() };

@@ -1,0 +1,128 @@
+//! What it costs when many backends are lost at once: all of one service, or of
+//! many; what a change of another service waits for; what a probe of one in
+//! doubt costs among many.
+//!
+//! In: how many are lost. Out: times and processor of lookaside.
+
+use std::time::{Duration, Instant};
+
+use super::scale::plan;
+use super::{Bench, Outcome, cell, ms, service};
+use crate::run::client::{Load, Manner};
+use crate::run::report::percentile;
+use crate::run::server::Server;
+use crate::run::start::PATIENCE;
+
+/// Over so many services, or over one.
+const SERVICES: usize = 200;
+/// A service beside them, that loses nothing.
+const BESIDE: &str = "s99999";
+/// As many changes of it are made, one after the other.
+const CHANGES: usize = 20;
+const CHANGE_EVERY: Duration = Duration::from_millis(10);
+/// Few and many in doubt; the rate of probes is reached with 500.
+const FEW: usize = 100;
+/// Nobody's time is over, and nobody goes.
+const HELD: [&str; 4] = ["--keep-lost", "1h", "--guard", "100"];
+const LET_GO: [&str; 4] = ["--keep-lost", "0s", "--guard", "0"];
+
+/// One lease of all backends but one of each service is revoked: until clients
+/// are told, where lost backends go at once.
+pub(crate) fn lists(bench: &mut Bench) -> Outcome {
+    for services in [1, SERVICES] {
+        let names: Vec<_> = (0..services).map(service).collect();
+        for kind in bench.ours(false) {
+            let lost = bench.lost / services;
+            let mut all = names.clone();
+            all.push(BESIDE.to_owned());
+            bench.registry.fill(&all, 1);
+            let lease = bench.registry.add_leased(&names, lost);
+            let cell = cell("loss", services, lost, Manner::Plain, kind);
+            let server = Server::start_with(kind, lost, &bench.registry.url(), false, &LET_GO);
+            let mut load = Load::connect(server.addr, &plan(services, 1, services), PATIENCE)?;
+            let mut beside = plan(1, 1, 1);
+            beside.names = vec![BESIDE.to_owned()];
+            let mut beside = Load::connect(server.addr, &beside, PATIENCE)?;
+            load.expect_one();
+            let revoke = bench.registry.revoke(lease);
+            let begun = revoke.begun;
+            let waiting = std::thread::scope(|scope| {
+                let told = scope.spawn(|| load.until_caught_up(PATIENCE));
+                let later = beside_later(bench, &mut beside);
+                told.join().expect("it does not panic").map(|told| (told, later))
+            });
+            let (told, later) = waiting?;
+            bench.registry.acknowledged(revoke);
+            bench.note(&cell, "to last ms", ms(told.saturating_duration_since(begun)));
+            bench.note(&cell, "beside later ms", later?);
+            load.kill();
+            beside.kill();
+        }
+    }
+    Ok(())
+}
+
+/// The same where lost backends are held, and probed: how much later than etcd
+/// delivers them changes of another service are told.
+pub(crate) fn held(bench: &mut Bench) -> Outcome {
+    for kind in bench.ours(false) {
+        bench.registry.fill(&[service(0), BESIDE.to_owned()], 1);
+        let lease = bench.registry.add_leased(&[service(0)], bench.lost);
+        let cell = cell("loss", 1, bench.lost, Manner::Plain, kind);
+        let server = Server::start_with(kind, 1, &bench.registry.url(), false, &HELD);
+        let mut beside = plan(1, 1, 1);
+        beside.names = vec![BESIDE.to_owned()];
+        let mut beside = Load::connect(server.addr, &beside, PATIENCE)?;
+        let revoke = bench.registry.revoke(lease);
+        let later = beside_later(bench, &mut beside)?;
+        bench.registry.acknowledged(revoke);
+        bench.note(&cell, "beside held later ms", later);
+        beside.kill();
+    }
+    Ok(())
+}
+
+/// Processor for each probe, with few in doubt and with many.
+pub(crate) fn probes(bench: &mut Bench) -> Outcome {
+    for count in [FEW, bench.suspects] {
+        for kind in bench.ours(false) {
+            bench.registry.fill(&[service(0)], 1);
+            let some = count.div_ceil(5_000);
+            let leases: Vec<_> =
+                (0..some).map(|_| bench.registry.add_leased(&[service(0)], count / some)).collect();
+            let cell = cell("probes", count, 1, Manner::Plain, kind);
+            let server = Server::start_with(kind, 1, &bench.registry.url(), true, &HELD);
+            for lease in leases {
+                let revoke = bench.registry.revoke(lease);
+                bench.registry.acknowledged(revoke);
+            }
+            // The first round finds out that nobody answers.
+            std::thread::sleep(bench.time / 2);
+            let (cpu, begun) = (server.cpu(), Instant::now());
+            std::thread::sleep(bench.time);
+            let took = begun.elapsed().as_secs_f64();
+            let cpu = (server.cpu() - cpu).as_secs_f64() * 1e6;
+            let rate = count.min(500) as f64;
+            bench.note(&cell, "cpu us/probe", cpu / (rate * took));
+            bench.note(&cell, "memory MB", server.rss() as f64 / 1e6);
+            drop(server);
+        }
+    }
+    Ok(())
+}
+
+/// How much later than etcd delivers them a client is told of the slowest of
+/// some changes.
+fn beside_later(bench: &mut Bench, load: &mut Load) -> Result<f64, String> {
+    let mut later = Vec::new();
+    for _ in 0..CHANGES {
+        load.expect_one();
+        let put = bench.registry.change(BESIDE);
+        let here = load.until_caught_up(PATIENCE)?;
+        let revision = bench.registry.acknowledged(put).revision;
+        let delivered = bench.registry.delivered(revision);
+        later.push(ms(here.saturating_duration_since(delivered)));
+        std::thread::sleep(CHANGE_EVERY);
+    }
+    Ok(percentile(&mut later, 100))
+}
