@@ -286,7 +286,7 @@ impl RegisterArgs {
 /// The pairs in a variable. A value may hold commas: only one that is followed by
 /// `KEY=` begins another pair, and none does where each pair has a line.
 fn pairs(variable: &str) -> Vec<&str> {
-    let lines = variable.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut lines = variable.lines().map(str::trim).filter(|line| !line.is_empty());
     if variable.contains('\n') {
         return lines.collect();
     }
@@ -294,7 +294,7 @@ fn pairs(variable: &str) -> Vec<&str> {
     let begins = |part: &str| {
         part.split_once('=').is_some_and(|(key, _)| !key.is_empty() && key.chars().all(is_key))
     };
-    let Some(line) = lines.last() else { return Vec::new() };
+    let Some(line) = lines.next_back() else { return Vec::new() };
     let commas = line.match_indices(',').map(|(at, _)| at);
     let ends = commas.filter(|at| begins(&line[at + 1..])).chain([line.len()]);
     let mut start = 0;

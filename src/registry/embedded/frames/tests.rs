@@ -1,3 +1,5 @@
+//! Heads that etcd takes and HTTP/2 libraries refuse, in whatever pieces they come.
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
