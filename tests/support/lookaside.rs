@@ -75,8 +75,12 @@ impl Balancer {
         if balancer.listening.starts_with("listening ") {
             return Ok(balancer);
         }
-        // Its log is complete when it has ended.
         balancer.kill();
+        // What it said last may still be on its way through the pipe.
+        let end = Instant::now() + Duration::from_secs(2);
+        while balancer.log().is_empty() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         Err(balancer.log())
     }
 
