@@ -17,15 +17,20 @@ use crate::support::skip;
 /// waits more tightly.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// The Go that `scripts/need` provides: a bare machine's own is missing or too old.
+fn run_go() -> Command {
+    Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/go"))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_go_client_works() {
-    let mut download = Command::new("go");
+    let mut download = run_go();
     download.current_dir(source("go-etcd")).args(["mod", "download"]);
     if let Err(why) = run(download).await {
         return skip("the Go client of etcd", &why);
     }
     let program = scratch().join("go-etcd");
-    let mut build = Command::new("go");
+    let mut build = run_go();
     build.current_dir(source("go-etcd")).args(["build", "-o"]).arg(&program).arg(".");
     run(build).await.expect("the Go client builds");
     let server = Embedded::start().await;
@@ -174,7 +179,7 @@ async fn sees_the_same(client: impl Fn(&str, u16) -> Command) {
 /// paths where its library was elsewhere.
 async fn go(generation: &str, paths: &[(&str, &str)]) -> Result<PathBuf, String> {
     let program = scratch().join(format!("go-etcd-usual-{generation}"));
-    let mut build = Command::new("go");
+    let mut build = run_go();
     if generation.is_empty() {
         build.current_dir(source("go-etcd")).args(["build", "-o"]).arg(&program).arg("./usual");
     } else {
