@@ -41,7 +41,7 @@ const FORMATS: [(&str, &str, Write); 12] = [
     ("zero/", "go-zero", |s, i, a| (format!("s{s}.rpc/75878748137{i:08}"), a.into())),
     ("/microservices/", "kratos", |s, i, a| {
         let value = format!(
-            r#"{{"id":"i-{i}","name":"s{s}","version":"v1","metadata":{{}},"endpoints":["http://{a}","grpc://{a}?isSecure=false"]}}"#
+            r#"{{"id":"i-{i}","name":"k{s}","version":"v1","metadata":{{}},"endpoints":["http://{a}","grpc://{a}?isSecure=false"]}}"#
         );
         (format!("k{s}/i-{i}"), value)
     }),
