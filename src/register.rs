@@ -13,7 +13,6 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use self::keeper::Keeper;
-use crate::model::ServiceName;
 use crate::registry::Registration;
 use crate::registry::etcd::Connect;
 use crate::registry::record::{self, Format};
@@ -67,9 +66,6 @@ pub enum RegisterError {
     /// Empty, or with something in it that would change the key's meaning.
     #[error("the id {0:?} cannot be used: it must not be empty nor hold '/', spaces or controls")]
     Id(String),
-    /// Empty segments make keys that no prefix is found in.
-    #[error("the service {0:?} begins or ends with '/' or holds \"//\"")]
-    Service(String),
     /// The format has no place for something.
     #[error("{0}")]
     Format(String),
@@ -149,13 +145,6 @@ pub fn check_id(id: &str) -> Result<(), RegisterError> {
 }
 
 /// # Errors
-/// When the name has a segment without text.
-pub fn check_service(service: &ServiceName) -> Result<(), RegisterError> {
-    let empty = service.as_str().split('/').any(str::is_empty);
-    if empty { Err(RegisterError::Service(service.to_string())) } else { Ok(()) }
-}
-
-/// # Errors
 /// When the format has no place for something the registration says.
 pub fn check_format(
     format: &Format,
@@ -170,7 +159,6 @@ fn written(options: &Options) -> Result<(String, String), RegisterError> {
     let Options { registration, prefix, .. } = options;
     check_ttl(options.ttl)?;
     check_id(&registration.id)?;
-    check_service(&registration.service)?;
     key_and_value(&options.format, prefix, registration)
 }
 

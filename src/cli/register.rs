@@ -230,9 +230,6 @@ impl RegisterArgs {
     ) -> Option<Registration> {
         let service = required("--service", self.service.as_deref(), problems)
             .and_then(|text| take("--service", ServiceName::new(text), problems));
-        if let Some(service) = &service {
-            take("--service", register::check_service(service), problems);
-        }
         let address = required("--addr", self.addr.as_deref(), problems)
             .and_then(|text| take("--addr", HostPort::parse(text), problems));
         let id = self.id.clone().or_else(|| address.as_ref().map(HostPort::to_string));
