@@ -108,6 +108,8 @@ pub(crate) struct Connection<S, H, B> {
     /// A stream was not asked because of that; the first that was not.
     starved: bool,
     turn: usize,
+    /// The place of the stream whose DATA is written next.
+    next: usize,
     /// A stream has been given a part.
     served: bool,
     /// Something was heard, and not looked after yet.
@@ -191,6 +193,7 @@ where
             outflow: None,
             starved: false,
             turn: 0,
+            next: 0,
             served: false,
             look: false,
         }

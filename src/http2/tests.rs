@@ -47,6 +47,27 @@ fn what_is_left_of_a_stream_that_is_gone_holds_no_list() {
     );
 }
 
+/// The window of the connection is one for all streams.
+#[test]
+fn a_stream_with_much_to_say_leaves_room_for_the_others() {
+    let mut world = World::new(3);
+    world.take(usize::MAX / 2);
+    world.windows(1 << 28);
+    (0..3).for_each(|at| world.open(at * 2 + 1, &format!("/{at}")));
+    world.publish(0, 1_000_000);
+    world.publish(1, 100);
+    world.publish(2, 100);
+    world.grow(0, 10_000);
+    assert_eq!(world.given().get(&3), Some(&vec![1]));
+    assert_eq!(world.given().get(&5), Some(&vec![1]));
+    world.publish(1, 100);
+    world.grow(0, 10_000);
+    world.grow(0, 10_000);
+    assert_eq!(world.given().get(&3), Some(&vec![1, 2]));
+    world.grow(0, 1_000_000);
+    assert_eq!(world.given().get(&1), Some(&vec![1]), "and says all in the end");
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Publish(usize, usize),

@@ -60,7 +60,7 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
         let mut any = false;
         self.detach_leftover();
         loop {
-            let plan = Plan::new(&self.protocol);
+            let plan = Plan::new(&self.protocol, self.next);
             let mut slices = [IoSlice::new(&[]); SLICES];
             let mut count = 0;
             let mut add = |bytes| {
@@ -148,6 +148,7 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
                 break;
             }
             let said = take(frame.length);
+            self.next = frame.at + 1;
             let stream = &mut self.protocol.streams[frame.at];
             let length = i64::try_from(frame.length).unwrap_or(i64::MAX);
             stream.send_window -= length;
@@ -168,11 +169,14 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
 }
 
 impl Plan {
-    /// What the peer's windows allow.
-    fn new<B>(protocol: &Protocol<Exchange<B>>) -> Self {
+    /// What the peer's windows allow, from the stream at place `first` on: the
+    /// streams take turns with the connection's window.
+    fn new<B>(protocol: &Protocol<Exchange<B>>, first: usize) -> Self {
         let mut plan = Self::default();
         let mut room = window(protocol.send_window);
-        for (at, stream) in protocol.streams.iter().enumerate() {
+        let (before, after) = protocol.streams.split_at(first.min(protocol.streams.len()));
+        let (from_first, from_start) = ((first..).zip(after), (0..).zip(before));
+        for (at, stream) in from_first.chain(from_start) {
             let pending = stream.of.pending.len();
             let mut allowed = pending.min(window(stream.send_window));
             let mut from = 0;
