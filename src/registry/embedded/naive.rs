@@ -230,12 +230,19 @@ fn leave() -> Option<OwnedSemaphorePermit> {
 
 fn watch_all(from: i64, store: &Store) -> Watchers {
     let mut watchers = Watchers::default();
+    watch(&mut watchers, 0, from, store);
+    watchers
+}
+
+/// Has every key watched, and tells by which number.
+fn watch(watchers: &mut Watchers, id: i64, from: i64, store: &Store) -> i64 {
     // The client's options are the only way to a create request's type.
-    let options = etcd_client::WatchOptions::new().with_all_keys().with_start_revision(from);
+    let options = etcd_client::WatchOptions::new().with_all_keys();
+    let options = options.with_watch_id(id).with_start_revision(from);
     let request = pb::PbWatchRequest::from(options);
     let response = watchers.handle(request, leave(), store).expect("an answer at once");
     assert!(response.created && !response.canceled);
-    watchers
+    response.watch_id
 }
 
 proptest! {
@@ -325,6 +332,24 @@ fn a_seed_decides_the_ids_of_leases() {
     };
     assert_eq!(ids(1), ids(1));
     assert!(ids(1).is_disjoint(&ids(1_000_000)));
+}
+
+#[test]
+fn a_busy_watcher_lets_the_others_have_their_turn_whatever_its_number() {
+    let (mut store, mut watchers) = (Store::new(1), Watchers::default());
+    // 0 is for the next number from 0 on, whatever clients have chosen.
+    let asked = [i64::MAX, 0, i64::MIN, 1, 0];
+    let numbers = asked.map(|id| watch(&mut watchers, id, 2, &store));
+    assert_eq!(numbers, [i64::MAX, 0, i64::MIN, 1, 2]);
+    for _ in 0..3 {
+        store.put(put("a", b"1")).expect("there is room");
+    }
+    let turns = std::iter::from_fn(|| match watchers.turn(&store, usize::MAX) {
+        Turn::Send(response) => Some(response.watch_id),
+        _ => None,
+    });
+    let round = [0, 1, 2, i64::MAX, i64::MIN];
+    assert_eq!(turns.collect::<Vec<_>>(), [round; 3].concat());
 }
 
 fn put(key: &str, value: &[u8]) -> pb::PbPutRequest {

@@ -148,12 +148,12 @@ impl Watchers {
         }
         match step {
             Some((id, Step::Response(response))) => {
-                self.turn = id.saturating_add(1);
+                self.turn = after(id);
                 Turn::Send(pb::PbWatchResponse { watch_id: id, ..response })
             }
             Some((id, Step::Compacted)) => {
                 self.by_id.remove(&id);
-                self.turn = id.saturating_add(1);
+                self.turn = after(id);
                 Turn::Send(pb::PbWatchResponse {
                     watch_id: id,
                     canceled: true,
@@ -289,6 +289,12 @@ impl Watcher {
     fn shows_previous(&self, change: &Change) -> bool {
         self.previous && !change.is_creation()
     }
+}
+
+/// The number whose turn is next: clients choose numbers too, and behind the
+/// greatest one comes the smallest.
+fn after(id: i64) -> i64 {
+    id.checked_add(1).unwrap_or(i64::MIN)
 }
 
 fn response(revision: i64) -> pb::PbWatchResponse {
