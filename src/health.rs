@@ -66,14 +66,8 @@ pub async fn run<S>(
         }
         let wake = schedule.due();
         tokio::select! {
+            // Doubts may change without end. Answers come at a bounded rate.
             biased;
-            changed = doubts.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                let wanted = doubts.borrow_and_update().clone();
-                schedule.want(&wanted, unleased, clock::now());
-            }
             Some((addr, answer)) = probes.next() => {
                 schedule.done(addr, unleased, clock::now());
                 if let Some(answer) = answer
@@ -81,6 +75,13 @@ pub async fn run<S>(
                 {
                     return;
                 }
+            }
+            changed = doubts.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let wanted = doubts.borrow_and_update().clone();
+                schedule.want(&wanted, unleased, clock::now());
             }
             () = sleep_until(wake.unwrap_or_else(clock::now).into()),
                 if wake.is_some() && probes.len() < PROBES_MAX => {}

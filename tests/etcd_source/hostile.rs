@@ -3,13 +3,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::{Mirror, connect};
-use crate::support::eventually;
 use crate::support::lookaside::Balancer;
+use crate::support::{PATIENCE, eventually};
 use etcd_client::proto as pb;
 use futures_util::stream::{BoxStream, StreamExt};
+use lookaside::registry::{Cause, Change, Event};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status};
 
@@ -27,6 +30,7 @@ enum Ill {
     RevisionsGoBack,
     SilentWatch,
     CancelsForEver,
+    EventsForEver,
 }
 
 #[derive(Clone)]
@@ -40,6 +44,10 @@ struct Fake {
 
 const REVISION: i64 = 5;
 const KEY: &str = "/s/hello/1";
+/// Registered under a lease, and deregistered with so manieth event.
+const LEASED: &str = "/s/leased/1";
+const LEASE: i64 = 9;
+const GONE: i64 = 300;
 
 fn header(cluster_id: u64, revision: i64) -> Option<pb::PbResponseHeader> {
     Some(pb::PbResponseHeader { cluster_id, revision, ..Default::default() })
@@ -66,6 +74,7 @@ impl Fake {
         let fake = Self { ill, url, pages, watches, bytes };
         let server = tonic::transport::Server::builder()
             .add_service(pb::PbKvServer::new(fake.clone()))
+            .add_service(pb::PbLeaseServer::new(fake.clone()))
             .add_service(pb::PbWatchServer::new(fake.clone()));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         fake
@@ -86,6 +95,21 @@ impl Fake {
                 }
                 self.bytes.fetch_add(1 << 20, Ordering::SeqCst);
             },
+            Ill::EventsForEver => {
+                for revision in REVISION + 1.. {
+                    let mut event = match revision - REVISION {
+                        1 | GONE => event(LEASED, revision),
+                        _ => event(KEY, revision),
+                    };
+                    event.r#type = i32::from(revision - REVISION == GONE);
+                    event.kv.as_mut().expect("it has one").lease = LEASE;
+                    let header = header(7, revision);
+                    let one = pb::PbWatchResponse { header, ..events(vec![event]) };
+                    if tx.send(Ok(one)).await.is_err() {
+                        return;
+                    }
+                }
+            }
             Ill::FragmentsThatStop => {
                 let part = events(vec![event(KEY, REVISION)]);
                 let mut part = pb::PbWatchResponse { fragment: true, ..part };
@@ -175,6 +199,49 @@ impl pb::PbKvService for Fake {
 }
 
 #[tonic::async_trait]
+impl pb::PbLeaseService for Fake {
+    type LeaseKeepAliveStream = BoxStream<'static, Result<pb::PbLeaseKeepAliveResponse, Status>>;
+
+    async fn lease_grant(
+        &self,
+        _: Request<pb::PbLeaseGrantRequest>,
+    ) -> Result<Response<pb::PbLeaseGrantResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn lease_revoke(
+        &self,
+        _: Request<pb::PbLeaseRevokeRequest>,
+    ) -> Result<Response<pb::PbLeaseRevokeResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn lease_keep_alive(
+        &self,
+        _: Request<tonic::Streaming<pb::PbLeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    /// It lives.
+    async fn lease_time_to_live(
+        &self,
+        request: Request<pb::PbLeaseTimeToLiveRequest>,
+    ) -> Result<Response<pb::PbLeaseTimeToLiveResponse>, Status> {
+        let (id, header) = (request.into_inner().id, header(7, REVISION));
+        let answer = pb::PbLeaseTimeToLiveResponse { header, id, ttl: 10, ..Default::default() };
+        Ok(Response::new(answer))
+    }
+
+    async fn lease_leases(
+        &self,
+        _: Request<pb::PbLeaseLeasesRequest>,
+    ) -> Result<Response<pb::PbLeaseLeasesResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+#[tonic::async_trait]
 impl pb::PbWatchService for Fake {
     type WatchStream = BoxStream<'static, Result<pb::PbWatchResponse, Status>>;
 
@@ -252,6 +319,26 @@ async fn what_a_broken_watch_says_is_read_anew() {
         Ill::SilentWatch,
     ];
     futures_util::future::join_all(all.map(check)).await;
+}
+
+/// A deletion is told at once, and once more when its lease is known to live.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_of_leases_are_heard_though_events_never_end() {
+    let fake = Fake::start(Ill::EventsForEver).await;
+    let mut mirror = Mirror::of(connect(&[&fake.url]), &["/s/"], 1);
+    let (mut causes, mut later) = (Vec::new(), 0);
+    while causes.len() < 2 && later < 5_000 {
+        // Slower than events come, so that the next has always come.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let event = timeout(PATIENCE, mirror.events_rx.recv()).await.expect("events without end");
+        let Some(Event::Apply { changes, .. }) = event else { continue };
+        later += usize::from(!causes.is_empty());
+        causes.extend(changes.iter().filter_map(|change| match change {
+            Change::Delete(_, cause) => Some(*cause),
+            Change::Put(_) => None,
+        }));
+    }
+    assert_eq!(causes, [Cause::InDoubt, Cause::Deregistered], "{later} events later");
 }
 
 #[tokio::test(flavor = "multi_thread")]

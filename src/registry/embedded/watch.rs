@@ -112,10 +112,11 @@ impl WatchStream {
                         return Ok(response);
                     }
                 }
-                _ = self.newest_rx.changed() => {}
+                // Before what may come without end.
                 _ = self.progress.tick(), if self.watchers.want_progress() => {
                     self.watchers.progress_is_due();
                 }
+                _ = self.newest_rx.changed() => {}
                 stopped = self.node.stopped() => return Err(stopped),
             }
         }

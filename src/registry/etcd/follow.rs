@@ -192,15 +192,17 @@ impl Following<'_> {
         let silent_at = self.asked.unwrap_or_else(clock::now) + SILENCE_MAX;
         let quiet_at = self.quiet_at.unwrap_or_else(clock::now);
         tokio::select! {
+            // Events may never end. What comes before them is rare; what comes
+            // after them is for want of them.
             biased;
+            changes = self.doubts.certain() => Ok(Next::Certain(changes)),
+            _ = ask.tick() => Ok(Next::Ask),
             message = self.stream.message() => match message {
                 Ok(Some(response)) => Ok(Next::Response(response.0)),
                 Ok(None) => Err((false, Trouble("etcd ended the watch".into()))),
                 Err(error) => Err((false, error.into())),
             },
             () = sleep_until(quiet_at.into()), if self.quiet_at.is_some() => Ok(Next::Waited),
-            changes = self.doubts.certain() => Ok(Next::Certain(changes)),
-            _ = ask.tick() => Ok(Next::Ask),
             () = sleep_until(silent_at.into()), if self.asked.is_some() => {
                 Err((true, Trouble(format!("etcd said nothing for {SILENCE_MAX:?}"))))
             }
