@@ -286,6 +286,41 @@ async fn an_older_copy_of_the_store_is_known_as_such() {
     assert_eq!(mirror.went_back, [false, false, true]);
 }
 
+/// It was written to before it was read again, so its revision tells nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_copy_of_the_store_is_known_by_its_keys() {
+    let mut etcd = Etcd::start();
+    let proxy = Proxy::to(etcd.port()).await;
+    etcd.ctl(&["put", "/s/hello/1", "10.0.0.1:1"]);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let snapshot = directory.path().join("snapshot");
+    etcd.ctl(&["snapshot", "save", snapshot.to_str().expect("a path is text")]);
+    let mut mirror = Mirror::of(connect(&[&proxy.url()]), &["/s/"], 64);
+    mirror.until_has(&[("/s/hello/1", "10.0.0.1:1")]).await;
+    etcd.ctl(&["put", "/s/hello/1", "10.0.0.1:2"]);
+    mirror.until_has(&[("/s/hello/1", "10.0.0.1:2")]).await;
+    proxy.cut();
+    etcd.restart_from(&snapshot);
+    for n in 2..=9 {
+        etcd.ctl(&["put", &format!("/s/hello/{n}"), "10.0.0.1:9"]);
+    }
+    proxy.mend();
+    mirror.until("another reading", |mirror| mirror.resets == 2).await;
+    assert_eq!((mirror.keys["/s/hello/1"].as_str(), mirror.keys.len()), ("10.0.0.1:1", 9));
+    assert_eq!(mirror.went_back, [false, true]);
+
+    // That a key is written, goes, and comes again makes no store an older one.
+    proxy.cut();
+    for value in ["10.0.0.1:3", "10.0.0.1:4"] {
+        etcd.ctl(&["del", "/s/hello/2"]);
+        etcd.ctl(&["put", "/s/hello/1", value]);
+        etcd.ctl(&["put", "/s/hello/2", value]);
+    }
+    proxy.mend();
+    mirror.until("a third reading", |mirror| mirror.resets == 3).await;
+    assert_eq!(mirror.went_back, [false, true, false]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_etcd_is_noticed_and_heard_again_when_it_thaws() {
     let etcd = Etcd::start();

@@ -19,6 +19,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::Instant;
 
+use etcd_client::KeyValue;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -29,6 +30,7 @@ pub use connect::{
 };
 pub use tls::Tls;
 
+use self::batch::{Keys, Written};
 use self::follow::{Ended, Follow, Loss};
 use self::list::{Listing, list};
 use self::prefixes::{Prefixes, Range};
@@ -58,7 +60,9 @@ struct Outage {
 /// The store as last read and followed.
 struct Seen {
     cluster: u64,
+    /// The greatest that it is known to have had.
     revision: i64,
+    keys: Keys,
 }
 
 struct Source {
@@ -109,7 +113,7 @@ pub async fn read_once(options: Options) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Trou
     loop {
         let reading = async {
             let client = connect.client(attempt).await?;
-            list(&client, &ranges, |key, value, _| (key.to_vec(), value.to_vec())).await
+            list(&client, &ranges, |kv| (kv.key().to_vec(), kv.value().to_vec())).await
         };
         match reading.await {
             Ok(listing) => return Ok(listing.all),
@@ -119,6 +123,19 @@ pub async fn read_once(options: Options) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Trou
             }
             Err(_) => attempt += 1,
         }
+    }
+}
+
+impl Seen {
+    /// Whether it is an older state than that one. A store that was restored may
+    /// have been written to since, so that its revision is greater: then a key
+    /// tells, for while it is there it is never of a smaller revision than before.
+    fn is_older_than(&self, before: &Self) -> bool {
+        let known = |key| before.keys.get(key);
+        let older = |(key, now): (_, &Written)| {
+            known(key).is_some_and(|known| now.revision < known.revision)
+        };
+        self.revision < before.revision || self.keys.iter().any(older)
     }
 }
 
@@ -150,8 +167,10 @@ impl Source {
         let listing = async {
             let (client, credentials) = self.connect.client_and_credentials(attempt).await?;
             let prefixes = self.prefixes.clone();
-            let entry =
-                move |key: &[u8], value: &[u8], lease| (prefixes.entry(key, value, lease), lease);
+            let entry = move |kv: &KeyValue| {
+                let written = Written { lease: kv.lease(), revision: kv.mod_revision() };
+                (prefixes.entry(kv.key(), kv.value(), kv.lease()), written)
+            };
             let listing = list(&client, &self.ranges, entry).await?;
             Ok((client, credentials, listing))
         };
@@ -162,11 +181,10 @@ impl Source {
             }
         };
         let Listing { revision, cluster, all } = listing;
-        let leased = all.iter().filter(|(entry, _)| entry.leased);
-        let leases = leased.map(|(entry, lease)| (entry.key.clone(), *lease)).collect();
+        let keys = all.iter().map(|(entry, written)| (entry.key.clone(), *written)).collect();
         let all: Vec<_> = all.into_iter().map(|(entry, _)| entry).collect();
-        let went_back = self.note(attempt, all.len(), &Seen { cluster, revision });
-        self.seen = Some(Seen { cluster, revision });
+        let mut seen = Seen { cluster, revision, keys };
+        let went_back = self.note(attempt, &seen);
         if self.events.send(Event::Reset { revision, all, went_back }).await.is_err() {
             return (Ended::Unheard, true);
         }
@@ -175,27 +193,26 @@ impl Source {
             ranges: &self.ranges,
             prefixes: &self.prefixes,
             events: &self.events,
-            cluster,
             credentials,
         };
-        let mut newest = revision;
-        let ended = follow.run(&client, &mut newest, leases).await;
-        self.seen = Some(Seen { cluster, revision: newest });
+        let ended = follow.run(&client, &mut seen).await;
+        self.seen = Some(seen);
         (ended, true)
     }
 
     /// Ends the outage, and says whether the store is an older one than before.
-    fn note(&mut self, attempt: usize, keys: usize, now: &Seen) -> bool {
+    fn note(&mut self, attempt: usize, now: &Seen) -> bool {
         let endpoint = self.connect.endpoint(attempt);
         let told = self.outage.take().filter(|outage| !outage.reasons.is_empty());
         let long = told.is_some_and(|outage| clock::now() - outage.since > backoff::LONGEST);
         let due = self.told.due("following", clock::now());
         if let Some(times) = due.or(long.then_some(1)) {
-            info!(endpoint, revision = now.revision, keys, times, "following etcd");
+            let (revision, keys) = (now.revision, now.keys.len());
+            info!(endpoint, revision, keys, times, "following etcd");
         }
         let Some(before) = &self.seen else { return false };
         let foreign = before.cluster != now.cluster;
-        let older = now.revision < before.revision;
+        let older = now.is_older_than(before);
         let (before, now) = (before.revision, now.revision);
         if foreign && let Some(times) = self.told.due("foreign", clock::now()) {
             warn!(endpoint, times, "etcd is another cluster than before");

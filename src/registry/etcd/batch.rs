@@ -24,14 +24,24 @@ pub(super) struct Batch {
     pub(super) otherwise: Cause,
 }
 
-/// The lease of each key that has one. A deletion does not say it, and to
-/// have etcd look it up for each would make it slow when many go at once.
-pub(super) type Leases = HashMap<Key, i64>;
+/// What is known of each key that is there.
+pub(super) type Keys = HashMap<Key, Written>;
+
+/// How a key was written last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Written {
+    /// Its lease; 0 for none. A deletion does not say it, and to have etcd look
+    /// it up for each would make it slow when many go at once.
+    pub(super) lease: i64,
+    /// At which revision that was.
+    pub(super) revision: i64,
+}
 
 /// What one watch stream has said so far.
 #[derive(Debug)]
 pub(super) struct Batches {
-    leases: Leases,
+    /// As far as revisions are handed out.
+    keys: Keys,
     /// One of each range.
     watchers: Vec<Watcher>,
     /// What is not handed out yet, by revision.
@@ -69,12 +79,12 @@ const EVENT: usize = 128;
 const SIGNS_MAX: u32 = 2;
 
 impl Batches {
-    /// For so many watchers that start right after this revision, at which these
-    /// keys had leases.
-    pub(super) fn after(listed: i64, watchers: usize, leases: Leases) -> Self {
+    /// For so many watchers that start right after this revision, at which there
+    /// were these keys.
+    pub(super) fn after(listed: i64, watchers: usize, keys: Keys) -> Self {
         let watcher = || Watcher { last: listed, parts: Vec::new(), bytes: 0, signs: 0 };
         let watchers = std::iter::repeat_with(watcher).take(watchers).collect();
-        Self { leases, watchers, held: BTreeMap::new(), passed: listed, settled: false }
+        Self { keys, watchers, held: BTreeMap::new(), passed: listed, settled: false }
     }
 
     /// Takes in what one watcher said.
@@ -113,6 +123,11 @@ impl Batches {
             *passed = (*passed).max(first - 1);
         }
         Ok(())
+    }
+
+    /// The keys that there are after all that was handed out.
+    pub(super) fn into_keys(self) -> Keys {
+        self.keys
     }
 
     /// All watchers have caught up.
@@ -155,7 +170,7 @@ impl Batches {
             return None;
         }
         let events = self.held.remove(&revision)?;
-        Some(batch(revision, &events, prefixes, &mut self.leases))
+        Some(batch(revision, &events, prefixes, &mut self.keys))
     }
 
     /// Whether anything waits for more of its revision, and if so, whether keys
@@ -180,22 +195,19 @@ fn revision_of(event: &PbEvent) -> i64 {
     event.kv.as_ref().map_or(0, |kv| kv.mod_revision)
 }
 
-fn batch(revision: i64, events: &[PbEvent], prefixes: &Prefixes, leases: &mut Leases) -> Batch {
+fn batch(revision: i64, events: &[PbEvent], prefixes: &Prefixes, keys: &mut Keys) -> Batch {
     let mut changes = Vec::new();
     let mut gone = Vec::new();
     for event in events {
         let Some(kv) = &event.kv else { continue };
         let key = Key::new(&kv.key);
         if event.r#type == DELETE {
-            gone.push(leases.remove(&key).unwrap_or(0));
+            gone.push(keys.remove(&key).map_or(0, |written| written.lease));
             changes.push(Change::Delete(key, Cause::InDoubt));
             continue;
         }
         let entry = prefixes.entry(&kv.key, &kv.value, kv.lease);
-        match kv.lease {
-            0 => leases.remove(&key),
-            lease => leases.insert(key, lease),
-        };
+        keys.insert(key, Written { lease: kv.lease, revision: kv.mod_revision });
         changes.push(Change::Put(entry));
     }
     // A process takes back its own key, or all that hang on its lease.

@@ -6,13 +6,15 @@
 //! resumes: whoever called lists again, for that alone is right after a
 //! compaction, a restore and a bug in the watch.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use etcd_client::{Client, WatchFilterType, WatchOptions, WatchStream};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-use super::batch::{Batch, Batches, Leases};
+use super::Seen;
+use super::batch::{Batch, Batches};
 use super::connect::{CALL_TIMEOUT, Connect, MESSAGE_MAX, Trouble, bounded};
 use super::doubt::Doubts;
 use super::prefixes::{Prefixes, Range};
@@ -65,8 +67,6 @@ pub(super) struct Follow<'a> {
     pub(super) ranges: &'a [Range],
     pub(super) prefixes: &'a Prefixes,
     pub(super) events: &'a mpsc::Sender<Event>,
-    /// The etcd cluster that was listed.
-    pub(super) cluster: u64,
     /// How new the credentials are that the client was made with.
     pub(super) credentials: u64,
 }
@@ -102,17 +102,18 @@ enum Next {
 }
 
 impl Follow<'_> {
-    /// Follows from the revision `newest` on, which it moves on to the greatest
-    /// one that the store is known to have had.
-    pub(super) async fn run(&self, client: &Client, newest: &mut i64, leases: Leases) -> Ended {
-        let mut watch = Watch::new(self.cluster, *newest, self.ranges);
+    /// Follows the store from where it was listed on, and keeps `seen` as new as
+    /// what it hears.
+    pub(super) async fn run(&self, client: &Client, seen: &mut Seen) -> Ended {
+        let listed = seen.revision;
+        let mut watch = Watch::new(seen.cluster, listed, self.ranges);
         let heard = clock::now();
         let lost = |trouble| Ended::Lost(Loss { heard, silent: true, trouble });
         let mut watches = client.watch_client().max_decoding_message_size(MESSAGE_MAX);
         let Some(Ask::Range(first)) = watch.ask() else {
             return lost(Trouble("there is no prefix to watch".into()));
         };
-        let (start, options) = self.range(first, *newest);
+        let (start, options) = self.range(first, listed);
         let stream = match bounded(CALL_TIMEOUT, watches.watch(start, Some(options))).await {
             Ok(stream) => stream,
             Err(trouble) => return lost(trouble),
@@ -121,9 +122,9 @@ impl Follow<'_> {
             follow: self,
             stream,
             watch,
-            batches: Batches::after(*newest, self.ranges.len(), leases),
+            batches: Batches::after(listed, self.ranges.len(), mem::take(&mut seen.keys)),
             doubts: Doubts::new(client.lease_client()),
-            applied: *newest,
+            applied: listed,
             heard,
             asked: Some(heard),
             quiet_at: None,
@@ -131,8 +132,9 @@ impl Follow<'_> {
             opened: None,
             told_denied: false,
         };
-        let ended = following.run(*newest).await;
-        *newest = following.watch.newest();
+        let ended = following.run(listed).await;
+        seen.revision = following.watch.newest();
+        seen.keys = following.batches.into_keys();
         ended
     }
 

@@ -1,7 +1,7 @@
 //! Reads every key of some ranges as they were at one revision.
 //!
-//! In: a client, ranges, and what to make of a key, its value and its lease (0:
-//! none). Out: what was made of them, the revision, and whose store it is.
+//! In: a client, ranges, and what to make of a key. Out: what was made of them,
+//! the revision, and whose store it is.
 //! Pages are pinned to the revision of the first answer, so that 100,000 keys
 //! are one consistent whole; a page too big to be read is asked for in halves.
 //! etcd looks for pages while those before them are made something of. Never
@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use etcd_client::{Client, GetOptions, GetResponse, KvClient};
+use etcd_client::{Client, GetOptions, GetResponse, KeyValue, KvClient};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -47,7 +47,7 @@ const NO_PANIC: &str = "no value makes its reader panic";
 pub(super) async fn list<T: Send + 'static>(
     client: &Client,
     ranges: &[Range],
-    read: impl Fn(&[u8], &[u8], i64) -> T + Clone + Send + Sync + 'static,
+    read: impl Fn(&KeyValue) -> T + Clone + Send + Sync + 'static,
 ) -> Result<Listing<T>, Trouble> {
     let mut kv = client.kv_client().max_decoding_message_size(MESSAGE_MAX);
     // One key, present or not: the cheapest question that only a member with a
@@ -75,7 +75,7 @@ async fn lane<T: Send + 'static>(
     mut kv: KvClient,
     range: Range,
     pin: Pin,
-    read: impl Fn(&[u8], &[u8], i64) -> T + Clone + Send + Sync + 'static,
+    read: impl Fn(&KeyValue) -> T + Clone + Send + Sync + 'static,
 ) -> Result<Vec<T>, Trouble> {
     let mut all = Vec::new();
     let mut limit = PAGE;
@@ -145,10 +145,10 @@ fn check(page: &GetResponse, from: &[u8], range: &Range, pin: Pin) -> Result<(),
 }
 
 /// What is made of a page's keys.
-async fn read_page<T>(page: GetResponse, read: impl Fn(&[u8], &[u8], i64) -> T) -> Vec<T> {
+async fn read_page<T>(page: GetResponse, read: impl Fn(&KeyValue) -> T) -> Vec<T> {
     let mut all = Vec::with_capacity(page.kvs().len());
     for some in page.kvs().chunks(AT_ONCE) {
-        all.extend(some.iter().map(|kv| read(kv.key(), kv.value(), kv.lease())));
+        all.extend(some.iter().map(&read));
         tokio::task::yield_now().await;
     }
     all

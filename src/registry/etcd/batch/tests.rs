@@ -10,6 +10,11 @@ fn event(r#type: i32, key: &str, mod_revision: i64) -> PbEvent {
     PbEvent { r#type, kv: Some(kv), prev_kv: None }
 }
 
+/// A key that was written at revision 1.
+fn key(name: &str, lease: i64) -> (Key, Written) {
+    (Key::new(name.as_bytes()), Written { lease, revision: 1 })
+}
+
 fn response(watch_id: i64, fragment: bool, events: Vec<PbEvent>) -> PbWatchResponse {
     PbWatchResponse { watch_id, fragment, events, ..PbWatchResponse::default() }
 }
@@ -45,7 +50,7 @@ fn show(found: &[Batch]) -> Vec<String> {
 
 #[test]
 fn changes_of_a_revision_stay_together_and_in_order() {
-    let mut batches = Batches::after(10, 1, Leases::new());
+    let mut batches = Batches::after(10, 1, Keys::new());
     let events = vec![event(0, "/a/1", 11), event(DELETE, "/a/2", 11), event(0, "/a/2", 12)];
     let found = take(&mut batches, response(0, false, events));
     assert_eq!(found, ["11:+/a/1-/a/2", "12:+/a/2"]);
@@ -54,7 +59,7 @@ fn changes_of_a_revision_stay_together_and_in_order() {
 
 #[test]
 fn fragments_are_joined_each_watcher_for_itself() {
-    let mut batches = Batches::after(1, 2, Leases::new());
+    let mut batches = Batches::after(1, 2, Keys::new());
     assert!(take(&mut batches, response(0, true, vec![event(0, "/a/1", 2)])).is_empty());
     let other = take(&mut batches, response(1, false, vec![event(0, "/b/1", 2)]));
     assert!(other.is_empty(), "it is of one revision with what is unfinished");
@@ -65,7 +70,7 @@ fn fragments_are_joined_each_watcher_for_itself() {
 
 #[test]
 fn what_is_whole_does_not_wait_for_the_last_fragment() {
-    let mut batches = Batches::after(1, 1, Leases::new());
+    let mut batches = Batches::after(1, 1, Keys::new());
     let events = vec![event(0, "/a/1", 2), event(0, "/a/2", 3)];
     assert_eq!(take(&mut batches, response(0, true, events)), ["2:+/a/1"]);
     assert_eq!(take(&mut batches, response(0, false, vec![])), ["3:+/a/2"]);
@@ -73,7 +78,7 @@ fn what_is_whole_does_not_wait_for_the_last_fragment() {
 
 #[test]
 fn a_revision_without_end_ends_the_stream() {
-    let mut batches = Batches::after(1, 1, Leases::new());
+    let mut batches = Batches::after(1, 1, Keys::new());
     let mut taken = 0;
     let refused = loop {
         let mut large = event(0, "/a/1", 2);
@@ -85,7 +90,7 @@ fn a_revision_without_end_ends_the_stream() {
     };
     assert_eq!((taken, refused.as_str()), (63, "one revision is longer than 67108864 bytes"));
 
-    let mut batches = Batches::after(1, 1, Leases::new());
+    let mut batches = Batches::after(1, 1, Keys::new());
     batches.take(0, response(0, true, vec![event(0, "/a/1", 2)])).unwrap();
     assert_eq!((batches.sign(), batches.sign()), (Ok(()), Ok(())));
     assert!(batches.sign().is_err());
@@ -93,7 +98,7 @@ fn a_revision_without_end_ends_the_stream() {
 
 #[test]
 fn revisions_that_go_back_end_the_stream() {
-    let mut batches = Batches::after(10, 1, Leases::new());
+    let mut batches = Batches::after(10, 1, Keys::new());
     let events = vec![event(0, "/a/1", 12), event(0, "/a/1", 11)];
     let refused = batches.take(0, response(0, false, events)).unwrap_err();
     assert_eq!(refused.to_string(), "revisions go back from 12 to 11");
@@ -101,7 +106,7 @@ fn revisions_that_go_back_end_the_stream() {
 
 #[test]
 fn a_transaction_is_one_batch_whichever_watchers_it_comes_through() {
-    let leases = || [(Key::new(b"/a/1"), 7), (Key::new(b"/b/1"), 8)].into();
+    let leases = || [key("/a/1", 7), key("/b/1", 8)].into();
     let gone =
         |watcher, key, revision| response(watcher, false, vec![event(DELETE, key, revision)]);
     let mut batches = Batches::after(1, 2, leases());
@@ -134,7 +139,7 @@ fn a_transaction_is_one_batch_whichever_watchers_it_comes_through() {
 
 #[test]
 fn what_was_handed_out_is_not_handed_out_again() {
-    let mut batches = Batches::after(10, 1, Leases::new());
+    let mut batches = Batches::after(10, 1, Keys::new());
     let events = || vec![event(0, "/a/1", 10), event(0, "/a/1", 11)];
     assert_eq!(take(&mut batches, response(0, false, events())), ["11:+/a/1"]);
     assert!(take(&mut batches, response(0, false, events())).is_empty());
@@ -144,10 +149,9 @@ fn what_was_handed_out_is_not_handed_out_again() {
 fn the_lease_says_what_can_be_told_of_a_deletion() {
     #[track_caller]
     fn check(gone: &[(&str, i64)], expected: &str) {
-        let leased = gone.iter().filter(|(_, lease)| *lease != 0);
-        let leases = leased.map(|(key, lease)| (Key::new(key.as_bytes()), *lease)).collect();
+        let keys = gone.iter().map(|(name, lease)| key(name, *lease)).collect();
         let events = gone.iter().map(|(key, _)| event(DELETE, key, 2)).collect();
-        let found = take(&mut Batches::after(1, 1, leases), response(0, false, events));
+        let found = take(&mut Batches::after(1, 1, keys), response(0, false, events));
         assert_eq!(found, [expected]);
     }
     check(&[("/a/1", 0)], "2:-/a/1");
@@ -164,21 +168,19 @@ fn the_newest_put_says_which_lease_a_key_hangs_on() {
         event.kv.as_mut().unwrap().lease = lease;
         event
     };
-    let key = |text: &str| Key::new(text.as_bytes());
-    let leases = [(key("/a/1"), 1), (key("/a/2"), 1)].into();
-    let mut batches = Batches::after(1, 1, leases);
+    let mut batches = Batches::after(1, 1, [key("/a/1", 1), key("/a/2", 1)].into());
     let puts = vec![put("/a/1", 2, 9), put("/a/2", 3, 0), put("/a/3", 4, 8)];
     take(&mut batches, response(0, false, puts));
     let gone = (1..=3).map(|n| event(DELETE, &format!("/a/{n}"), 4 + n)).collect();
     let found = take(&mut batches, response(0, false, gone));
     let expected = ["5:?/a/1 /a/1=9 Deregistered", "6:-/a/2", "7:?/a/3 /a/3=8 Deregistered"];
     assert_eq!(found, expected);
-    assert!(batches.leases.is_empty(), "nothing is kept of what is gone");
+    assert!(batches.keys.is_empty(), "nothing is kept of what is gone");
 }
 
 #[test]
 fn an_event_without_a_key_costs_nothing() {
-    let mut batches = Batches::after(0, 1, Leases::new());
+    let mut batches = Batches::after(0, 1, Keys::new());
     let events = vec![PbEvent::default(), event(0, "/a/1", 1)];
     assert_eq!(take(&mut batches, response(0, false, events)), ["1:+/a/1"]);
 }
