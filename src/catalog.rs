@@ -157,7 +157,9 @@ impl Catalog {
             }
             // Asked under the group's lock too: the first announcement takes each
             // lock after it has said that all is read.
-            topics.push(group.subscribe(typed, self.0.status.borrow().synced, clock::now()));
+            let synced = self.0.status.borrow().synced;
+            let served = topics.iter().any(|topic: &Arc<Topic>| topic.is_present());
+            topics.push(group.subscribe(typed, served, synced, clock::now()));
         }
         let first = topics.remove(0);
         Some(Subscription::new(first, topics, self.clone(), target.clone()))

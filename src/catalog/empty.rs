@@ -20,7 +20,8 @@ pub struct EmptyService {
     pub name: Option<ServiceName>,
     /// When its last backend went, or when it was first asked for.
     pub since: Instant,
-    /// Streams that ask for it now.
+    /// Streams that ask for it now, and have no service by another reading of
+    /// their name.
     pub streams: usize,
 }
 
@@ -67,9 +68,9 @@ impl Empty {
         self.name.is_some() && !self.told
     }
 
-    /// Logs, once, that clients miss the service.
+    /// Logs, once, that clients miss the service, if any do.
     pub(super) fn warn(&mut self, streams: usize) {
-        if let Some(service) = self.name.as_ref().filter(|_| !self.told) {
+        if let Some(service) = self.name.as_ref().filter(|_| !self.told && streams > 0) {
             self.told = true;
             tracing::warn!(%service, streams, "service has no backend left, and clients ask for it");
         }

@@ -47,11 +47,18 @@ impl Group {
         }
     }
 
-    /// What a spelling means, from now on.
-    pub(super) fn subscribe(&mut self, typed: &Arc<str>, synced: bool, now: Instant) -> Arc<Topic> {
+    /// What a spelling means, from now on. Whoever is `served` has a service by
+    /// another reading of the name.
+    pub(super) fn subscribe(
+        &mut self,
+        typed: &Arc<str>,
+        served: bool,
+        synced: bool,
+        now: Instant,
+    ) -> Arc<Topic> {
         // Nobody counts the streams of all spellings for each that comes.
         let untold = self.empty.as_ref().is_some_and(Empty::is_untold);
-        let streams = if untold { self.streams() + 1 } else { 0 };
+        let streams = if untold { self.streams() + usize::from(!served) } else { 0 };
         match &mut self.empty {
             Some(empty) => empty.warn(streams),
             // A name that selects is hardly ever a service's: nobody misses one.
@@ -115,22 +122,22 @@ impl Group {
     /// Logs, once, that there is no service and that streams ask for it.
     fn warn(&mut self) {
         let streams = self.streams();
-        if let Some(empty) = self.empty.as_mut().filter(|_| !self.topics.is_empty()) {
+        if let Some(empty) = &mut self.empty {
             empty.warn(streams);
         }
     }
 
     /// The name, if no service has a backend.
     pub(super) fn shown_empty(&self, canonical: &str, now: Instant) -> Option<EmptyService> {
-        let empty = self.empty.as_ref()?;
-        if self.topics.is_empty() && empty.is_over(now) {
+        let (empty, streams) = (self.empty.as_ref()?, self.streams());
+        if streams == 0 && empty.is_over(now) {
             return None;
         }
         Some(EmptyService {
             canonical: canonical.to_owned(),
             name: empty.name.clone(),
             since: empty.since,
-            streams: self.streams(),
+            streams,
         })
     }
 

@@ -25,7 +25,15 @@ pub struct Subscription {
 pub struct Subscriber {
     first: Listener,
     /// None for most names: a stream is to cost no more for them.
-    others: Box<[Listener]>,
+    others: Box<[Other]>,
+}
+
+/// The ear on a reading that is not the first.
+#[derive(Debug)]
+struct Other {
+    listener: Listener,
+    /// Whether a service answers to a reading before it, and it is counted so.
+    served: bool,
 }
 
 impl Subscription {
@@ -59,7 +67,8 @@ impl Subscription {
     /// Another ear.
     #[must_use]
     pub fn listen(&self) -> Subscriber {
-        let others = self.others.iter().cloned().map(Listener::new).collect();
+        let other = |topic| Other { listener: Listener::new(topic), served: false };
+        let others = self.others.iter().cloned().map(other).collect();
         Subscriber { first: Listener::new(self.first.clone()), others }
     }
 
@@ -82,18 +91,39 @@ impl Subscriber {
             return self.first.poll_known(cx);
         }
         let mut news = false;
-        for listener in std::iter::once(&mut self.first).chain(&mut self.others) {
+        let others = self.others.iter_mut().map(|other| &mut other.listener);
+        for listener in std::iter::once(&mut self.first).chain(others) {
             match listener.poll_known(cx) {
                 Poll::Ready(Some(_)) => news = true,
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => {}
             }
         }
-        let topics = || std::iter::once(&self.first).chain(&self.others).map(Listener::topic);
-        match news {
-            true => Poll::Ready(Some((version(topics()), known(topics())))),
-            false => Poll::Pending,
+        if !news {
+            return Poll::Pending;
         }
+        let mut served = self.first.topic().is_present();
+        for other in &mut self.others {
+            other.note(served);
+            served |= other.listener.topic().is_present();
+        }
+        let others = self.others.iter().map(|other| &other.listener);
+        let topics = std::iter::once(&self.first).chain(others).map(Listener::topic);
+        Poll::Ready(Some((version(topics.clone()), known(topics))))
+    }
+}
+
+impl Other {
+    fn note(&mut self, served: bool) {
+        if std::mem::replace(&mut self.served, served) != served {
+            self.listener.topic().count_served(served);
+        }
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        self.note(false);
     }
 }
 

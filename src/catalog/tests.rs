@@ -247,6 +247,36 @@ fn a_name_that_never_had_a_backend_is_shown_while_it_is_asked_for() {
 }
 
 #[test]
+fn who_has_a_service_by_another_reading_of_its_name_misses_none() {
+    let mut world = World::new();
+    let early = world.catalog.subscribe(&target("id--7.x--y.env1")).unwrap();
+    world.say(reset(Vec::new()));
+    let mut stream = listen(&early);
+    let poll = |stream: &mut Subscriber| {
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(stream.poll_known(&mut cx).is_ready());
+    };
+    assert_eq!(empty(&world), ["env1 - 1"]);
+    world.say(put(entry("x--y.env1", "10.0.0.1:80")));
+    poll(&mut stream);
+    assert_eq!(empty(&world), [""; 0]);
+    // A service by the shorter name came and went, and nobody misses it.
+    world.say(put(entry("env1", "10.0.0.9:80")));
+    world.say(delete(entry("env1", "10.0.0.9:80")));
+    let late = world.catalog.subscribe(&target("x--y.env1")).unwrap();
+    let second = listen(&late);
+    assert_eq!(empty(&world), ["env1 env1 0"]);
+    let asked = world.catalog.subscribe(&target("env1")).unwrap();
+    let third = listen(&asked);
+    assert_eq!(empty(&world), ["env1 env1 1"]);
+    drop((third, asked, second, late));
+    assert_eq!(empty(&world), ["env1 env1 0"]);
+    world.say(delete(entry("x--y.env1", "10.0.0.1:80")));
+    poll(&mut stream);
+    assert_eq!(empty(&world), ["env1 env1 1", "x--y.env1 x--y.env1 1"]);
+}
+
+#[test]
 fn services_without_end_leave_a_bounded_memory() {
     let mut world = World::new();
     world.say(reset(Vec::new()));

@@ -14,7 +14,7 @@
 //!   reads the old one is woken after the new one was stored, and an executor
 //!   polls a task again that is woken while it is polled.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -37,6 +37,8 @@ pub struct Topic {
     family: Arc<Family>,
     /// Counts the values; read without the lock to learn that nothing is new.
     version: AtomicU64,
+    /// Listeners that a service answers to by a reading that comes before.
+    served: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -73,7 +75,12 @@ impl Topic {
             changed: clock::now(),
             last_round: None,
         };
-        Arc::new(Self { family, version: AtomicU64::new(1), state: Mutex::new(state) })
+        Arc::new(Self {
+            family,
+            version: AtomicU64::new(1),
+            served: AtomicUsize::new(0),
+            state: Mutex::new(state),
+        })
     }
 
     /// The number of the newest value. It grows with each.
@@ -88,9 +95,22 @@ impl Topic {
         self.lock().known.clone()
     }
 
-    /// How many listeners there are.
+    /// Whether some service answers to the name.
+    pub(super) fn is_present(&self) -> bool {
+        matches!(self.lock().known, Known::Present(_))
+    }
+
+    /// How many listeners want to know, for no service answers them otherwise.
     pub(super) fn streams(&self) -> usize {
-        self.lock().listeners.len()
+        self.lock().listeners.len().saturating_sub(self.served.load(Ordering::Relaxed))
+    }
+
+    /// One more listener is served otherwise, or one less.
+    pub(super) fn count_served(&self, more: bool) {
+        match more {
+            true => self.served.fetch_add(1, Ordering::Relaxed),
+            false => self.served.fetch_sub(1, Ordering::Relaxed),
+        };
     }
 
     /// Whether there will be no further value.
