@@ -2,8 +2,9 @@
 //!
 //! In: TOML whose keys are named like the flags. Out: the arguments that say
 //! the same, except for what flags or environment say already, every problem
-//! with its line and column, and where each setting stands. A problem hides no
-//! other. One definition of each setting serves flags, environment and file.
+//! with its line and column, and where each setting stands. No problem hides
+//! another or shows what may be a secret. One definition of each setting serves
+//! flags, environment and file.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -67,11 +68,15 @@ impl FileSettings {
     ) {
         let place = |span: Range<usize>| place(file, text, span);
         let (table, errors) = DeTable::parse_recoverable(text);
+        let mut broken = Vec::new();
         for error in errors {
-            let place = place(error.span().unwrap_or_default());
+            let span = error.span().unwrap_or_default();
+            broken.push(line(text, span.start));
+            let place = place(span);
             self.problems.push(format!("{place}: this is no TOML: {}", error.message()));
         }
         for (key, value) in table.into_inner() {
+            let line = line(text, key.span().start);
             let place = place(key.span());
             let key = key.into_inner();
             if key == FORMATS && value.get_ref().is_table() {
@@ -83,6 +88,11 @@ impl FileSettings {
                 whole.get_arguments().chain(command.get_arguments()).find(named)
             };
             let Some(arg) = known(&key).filter(|_| key != "config") else {
+                if broken.contains(&line) {
+                    // Told already, and perhaps the rest of a secret that was
+                    // meant to be a value.
+                    continue;
+                }
                 let dashed = key.replace('_', "-");
                 let remedy = match known(&dashed) {
                     Some(_) if key == "config" => "a file cannot name another".to_owned(),
@@ -127,9 +137,14 @@ impl FileSettings {
 /// `FILE:LINE:COLUMN`, counted from one.
 fn place(file: &Path, text: &str, span: Range<usize>) -> String {
     let before = text.get(..span.start).unwrap_or(text);
-    let line = before.matches('\n').count() + 1;
+    let line = line(text, span.start);
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
     format!("{}:{line}:{column}", file.display())
+}
+
+/// Counted from one.
+fn line(text: &str, at: usize) -> usize {
+    text.get(..at).unwrap_or(text).matches('\n').count() + 1
 }
 
 fn values(value: &DeValue<'_>) -> Option<Vec<String>> {

@@ -203,6 +203,26 @@ fn a_file_says_what_flags_could_and_flags_win() {
     assert_eq!(all.len(), 6, "{all:#?}");
     assert!(all[5].starts_with(&format!("{}--listen: \"there\"", place("5:1"))), "{all:#?}");
 
+    // A secret that is written wrongly, or in a place where none belongs.
+    for text in [
+        "etcd-password = 'hunter2'\n",
+        "etcd-password = hunter2\n",
+        "etcd-password = hunter2 = 'x'\n",
+        "etcd-password = 'x' hunter2 = 1\n",
+        "etcd-password = \"hunter2\nlisten = 'x'\n",
+        "etcd-password = ['x',\n'hunter2'\n",
+        "etcd-password = \"\nhunter2=\"\n",
+        "etcd-password =\n  hunter2=\n",
+        "etcd-password: hunter2\n",
+        "etcd-password hunter2\n",
+        "hunter2\n",
+        "[hunter2\n",
+    ] {
+        let problems = read(text, &[]).problems.join("\n");
+        assert!(problems.starts_with(&format!("{}:", file.display())), "{problems}");
+        assert!(!problems.contains("hunter2"), "{text}: {problems}");
+    }
+
     std::fs::remove_file(&file).unwrap();
     let said = Only::command().get_matches_from(["x"]);
     let none = file::read(&file, &clap::Command::new("whole"), &Only::command(), &said);
