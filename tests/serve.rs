@@ -153,6 +153,12 @@ fn a_problem_of_the_file_hides_no_other() {
         let output = lookaside(&["services", "--log", filter]);
         assert_eq!(output.status.code(), Some(64), "{filter}");
     }
+    // A name that lines could be of, but none is; which hides no other line.
+    for filter in ["nonsense=debug", "error,lookaside::dsn=debug"] {
+        let output = lookaside(&["services", "--admin", "127.0.0.1:1", "--log", filter]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("--log names a module that writes no line"), "{filter}: {said}");
+    }
 }
 
 #[test]

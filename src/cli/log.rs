@@ -43,7 +43,7 @@ impl LogArgs {
     /// In words, when filter or format make no sense.
     pub(super) fn start(&self, usual: &str) -> Result<(), String> {
         let text = self.log.as_deref().filter(|text| !text.trim().is_empty()).unwrap_or(usual);
-        let filter = filter(text)?;
+        let (filter, unknown) = filter(text)?;
         let lines = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_ansi(colours(io::stderr().is_terminal(), |name| std::env::var_os(name)))
@@ -55,12 +55,17 @@ impl LogArgs {
             "json" => lines.json().with_writer(|| JsonLines(io::stderr())).init(),
             other => return Err(format!("--log-format: {other:?} is neither text nor json")),
         }
+        for module in unknown {
+            let remedy = "name a module of lookaside or a library, as in info,lookaside::dns=debug";
+            tracing::warn!(module, remedy, "--log names a module that writes no line");
+        }
         Ok(())
     }
 }
 
-/// A filter; unlike `EnvFilter` it takes no word for a module that is none.
-fn filter(text: &str) -> Result<EnvFilter, String> {
+/// A filter, and the modules in it that there are not; unlike `EnvFilter` it
+/// takes no word for a module that is none.
+fn filter(text: &str) -> Result<(EnvFilter, Vec<String>), String> {
     let wrong = |what: &str| {
         format!(
             "--log: {text:?}: {what}: expected a level ({}) or MODULE=LEVEL, separated by commas, \
@@ -71,11 +76,12 @@ fn filter(text: &str) -> Result<EnvFilter, String> {
     let level = |level: &str| LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level));
     // What stands in brackets is a span's, and has commas of its own.
     let directives = if text.contains('[') { Vec::new() } else { text.split(',').collect() };
+    let mut unknown = Vec::new();
     for directive in directives {
         let directive = directive.trim();
-        match directive.rsplit_once('=') {
-            None if level(directive) => {}
-            None if directive == "lookaside" || directive.contains("::") => {}
+        let module = match directive.rsplit_once('=') {
+            None if level(directive) => continue,
+            None if directive == "lookaside" || directive.contains("::") => directive,
             None => return Err(wrong(&format!("{directive:?} is no level"))),
             Some(("", _)) => {
                 return Err(wrong(&format!("{directive:?} names no module")));
@@ -83,11 +89,32 @@ fn filter(text: &str) -> Result<EnvFilter, String> {
             Some((_, said)) if !level(said) => {
                 return Err(wrong(&format!("{said:?} is no level")));
             }
-            Some(_) => {}
+            Some((module, _)) => module,
+        };
+        if !is_known(module) {
+            unknown.push(module.to_owned());
         }
     }
-    let text = if text.contains('[') { text.to_owned() } else { text.replace(' ', "") };
-    EnvFilter::try_new(&text).map_err(|error| wrong(&error.to_string()))
+    let mut rules = if text.contains('[') { text.to_owned() } else { text.replace(' ', "") };
+    if !unknown.is_empty() {
+        // Else a filter of nothing but such names would hide that, too.
+        rules.push_str(concat!(",", module_path!(), "=warn"));
+    }
+    let filter = EnvFilter::try_new(&rules).map_err(|error| wrong(&error.to_string()))?;
+    Ok((filter, unknown))
+}
+
+/// Whether a line of the log can be of this module. As in `EnvFilter`, the
+/// beginning of a name suffices.
+fn is_known(module: &str) -> bool {
+    let crates = include_str!("../../Cargo.lock").lines();
+    let crates = crates.filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
+    let libraries = crates.filter(|name| *name != "lookaside").map(|name| name.replace('-', "_"));
+    let own = include_str!("../lib.rs").lines();
+    let own = own.filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod "));
+    let own = own.map(|name| format!("lookaside::{}", name.trim_end_matches(';')));
+    let holds = |name: &str| module.strip_prefix(name).is_some_and(|rest| rest.starts_with("::"));
+    libraries.chain(own).any(|name| name.starts_with(module) || holds(&name))
 }
 
 /// Whether lines have colours: a terminal that knows them, and nobody who said
@@ -145,6 +172,23 @@ mod tests {
             let problem = filter(bad).expect_err(bad);
             assert!(problem.starts_with(&format!("--log: {bad:?}: ")), "{problem}");
         }
+    }
+
+    #[test]
+    fn a_module_that_there_is_not_is_noticed() {
+        let unknown = |text: &str| filter(text).map(|(_, unknown)| unknown.join(" "));
+        for good in ["info", "lookaside", "look=debug", "lookaside::dns=debug", "lookaside::http2"]
+        {
+            assert_eq!(unknown(good).as_deref(), Ok(""), "{good}");
+        }
+        for good in
+            ["h2=info,hyper=warn,hyper_util::client=off", "tower=off, tonic=info, rustls::x"]
+        {
+            assert_eq!(unknown(good).as_deref(), Ok(""), "{good}");
+        }
+        assert_eq!(unknown("nonsense=debug").as_deref(), Ok("nonsense"));
+        let several = "info, lookaside::dsn=debug,h2=off,hyper-util=off, lookasides=warn";
+        assert_eq!(unknown(several).as_deref(), Ok("lookaside::dsn hyper-util lookasides"));
     }
 
     #[test]
