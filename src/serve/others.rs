@@ -7,13 +7,13 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tonic::Status;
 use tonic::service::Routes;
 
@@ -26,7 +26,13 @@ use super::peers::Peer;
 struct Begun {
     first: Bytes,
     /// None where a request has one message, whatever is said behind it.
-    rest: Option<Incoming>,
+    rest: Option<Rest>,
+}
+
+/// What a client says behind its first message, until it falls silent.
+struct Rest {
+    incoming: Incoming,
+    silent: Pin<Box<Sleep>>,
 }
 
 /// Longer messages than this are none that these services have.
@@ -35,6 +41,9 @@ pub const MESSAGE_MAX: usize = 4 * 1024;
 const FIRST_WITHIN: Duration = Duration::from_secs(5);
 /// These services wait for nobody.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// A tool asks one question after the other. As long as a connection without a
+/// stream has.
+const SILENT_MAX: Duration = Duration::from_secs(60);
 /// Flag and length.
 const PREFIX: usize = 5;
 
@@ -54,7 +63,8 @@ pub(super) async fn call(
         None => tonic::body::Body::empty(),
         Some(many) => match timeout(FIRST_WITHIN, first_message(&mut incoming)).await {
             Ok(Ok(first)) => {
-                let rest = many.then_some(incoming);
+                let silent = Box::pin(sleep(SILENT_MAX));
+                let rest = many.then_some(Rest { incoming, silent });
                 tonic::body::Body::new(Begun { first, rest })
             }
             Ok(Err(status)) => return refuse(&status),
@@ -148,12 +158,18 @@ impl Body for Begun {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if !self.first.is_empty() {
             let first = std::mem::take(&mut self.first);
+            // It is read: what stays unread is taken for one without an end.
+            self.rest.iter_mut().for_each(|rest| rest.incoming.hold(0, cx));
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
-        let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(&mut *rest).poll_frame(cx));
+        let Some(Rest { incoming, silent }) = &mut self.rest else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(cx) else {
+            // As if it had said that this was all.
+            return silent.as_mut().poll(cx).map(|()| None);
+        };
+        silent.as_mut().reset(Instant::now() + SILENT_MAX);
         // The service holds a message, and no more than one.
-        rest.hold(0, cx);
+        incoming.hold(0, cx);
         Poll::Ready(frame.map(|frame| frame.map_err(|_| Status::cancelled("the client is gone"))))
     }
 }

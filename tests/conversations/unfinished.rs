@@ -71,6 +71,27 @@ async fn other_services_hold_one_short_message_and_not_for_long() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_reflection_ends_when_its_client_falls_silent_and_a_watch_does_not() {
+    const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    let minute = Duration::from_secs(60);
+    let balanced = Balanced::start(WhenEmpty::Wait).await;
+    let mut client = balanced.caller(1 << 20).await;
+    let mut watch = Balanced::call(&mut client, "/grpc.health.v1.Health/Watch", GO);
+    watch.bytes(&[0, 0, 0, 0, 0]);
+    assert_eq!(watch.answer().await, 7);
+    let mut reflection = Balanced::call(&mut client, REFLECTION, GO);
+    for _ in 0..3 {
+        // What services there are.
+        reflection.message(&[0x3a, 0]);
+        assert!(reflection.answer().await > 20);
+        tokio::time::sleep(minute - Duration::from_secs(5)).await;
+    }
+    let end = tokio::time::timeout(Duration::from_secs(6), reflection.status()).await;
+    assert_eq!(end.expect("it ends").0, 0);
+    assert!(tokio::time::timeout(10 * minute, watch.answer()).await.is_err());
+}
+
 #[tokio::test]
 async fn watches_of_one_address_are_counted_and_checks_are_not() {
     let balanced = Balanced::start(WhenEmpty::Wait).await;

@@ -159,7 +159,10 @@ impl Balanced {
     pub fn connect_raw(&self) -> (DuplexStream, JoinHandle<bool>) {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let (_, health) = tonic_health::server::health_reporter();
-        let services = Services { balancer: self.balancer.clone(), others: Routes::new(health) };
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+        let others = Routes::new(health).add_service(reflection.build_v1().unwrap());
+        let services = Services { balancer: self.balancer.clone(), others };
         let server = Server {
             services,
             tls: None,
