@@ -5,9 +5,10 @@
 //! never leaves this file.
 
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use super::store::Store;
-use crate::{clock, seed};
+use crate::seed;
 
 /// A store with its identity; a clone is the same store.
 #[derive(Clone)]
@@ -24,8 +25,16 @@ impl Data {
     /// it, whose revisions begin anew, from any before.
     #[must_use]
     pub fn new() -> Self {
-        let store = Mutex::new(Store::new(seed::random()));
-        Self(Arc::new(Shared { store, cluster_id: seed::random(), member_id: seed::random() }))
+        Self::with_random(seed::random)
+    }
+
+    /// An empty store whose identity and lease ids follow from the numbers that
+    /// `random` returns, for simulations that must repeat themselves. It is called
+    /// three times.
+    #[must_use]
+    pub fn with_random(mut random: impl FnMut() -> u64) -> Self {
+        let store = Mutex::new(Store::new(random()));
+        Self(Arc::new(Shared { store, cluster_id: random(), member_id: random() }))
     }
 
     /// What it is now, to go back to: a store of its own under the same identity.
@@ -38,8 +47,8 @@ impl Data {
 
     /// For a server that starts: leases have all of their time before them, as
     /// with an etcd that starts, for while nobody served none could be renewed.
-    pub(super) fn resume(&self) {
-        self.with(|store| store.renew_all(clock::now()));
+    pub(super) fn resume(&self, now: Instant) {
+        self.with(|store| store.renew_all(now));
     }
 
     /// Lends the store.

@@ -19,7 +19,6 @@ use super::data::Data;
 use super::flight::{Charge, Flight, Share};
 use super::outgoing::Account;
 use super::store::{Store, StoreError};
-use crate::clock;
 
 /// There was one election, and this member won it.
 pub(super) const RAFT_TERM: u64 = 1;
@@ -53,7 +52,7 @@ struct Shared {
 impl Node {
     /// The server of that data from here on.
     pub(super) fn new(data: Data, address: SocketAddr, stop: CancellationToken) -> Self {
-        data.resume();
+        data.resume(now());
         let (newest, deadline) = data.with(|store| (store.revision(), store.next_deadline()));
         let (newest_tx, deadline_tx) = (watch::Sender::new(newest), watch::Sender::new(deadline));
         let (answers, waiting) = (Flight::default(), Arc::new(Semaphore::new(WAITING_MAX)));
@@ -68,7 +67,7 @@ impl Node {
     /// When an earlier call did: the store may be half changed.
     pub(super) fn with<T>(&self, call: impl FnOnce(&mut Store, Instant) -> T) -> T {
         self.0.data.with(|store| {
-            let now = clock::now();
+            let now = now();
             store.expire(now);
             let answer = call(store, now);
             replace(&self.0.newest_tx, store.revision());
@@ -217,6 +216,11 @@ fn replace<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
         *old = value;
         differs
     });
+}
+
+/// The time that timers run by: whoever bends tokio's time bends this with it.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 async fn until(deadline: Option<Instant>) {
