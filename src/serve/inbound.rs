@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
-use tokio_rustls::server::TlsStream;
 
 use crate::http2::Metered;
 
@@ -92,12 +91,6 @@ impl<S> Inbound<S> {
 impl<S> Metered for Inbound<S> {
     fn charge(&mut self, cost: usize) {
         self.own -= i64::try_from(cost).unwrap_or(i64::MAX);
-    }
-}
-
-impl<S> Metered for TlsStream<Inbound<S>> {
-    fn charge(&mut self, cost: usize) {
-        self.get_mut().0.charge(cost);
     }
 }
 
