@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::Either;
 use http::{Request, Response};
+use lookaside_http2::{Answer, Common, Connection, Incoming, Leave, Metered, WithMeter};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::rustls::ServerConfig;
@@ -21,7 +22,6 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use crate::balancer::{Balancer, PATH};
-use crate::http2::{Answer, Common, Connection, Incoming, Leave, Metered, WithMeter};
 use crate::reload::Reloading;
 use crate::telemetry::Counters;
 

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
+use lookaside_http2::hpack::{Decoder, put};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::heads::Fields;
-use crate::http2::hpack::{Decoder, put};
 
 /// What an HTTP/2 client sends before anything else (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

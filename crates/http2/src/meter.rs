@@ -12,13 +12,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::Metered;
 
 /// A transport whose peer is charged by a function.
-pub(crate) struct WithMeter<S, M> {
+pub struct WithMeter<S, M> {
     io: S,
     meter: M,
 }
 
 impl<S, M: FnMut(&mut S, usize)> WithMeter<S, M> {
-    pub(crate) fn new(io: S, meter: M) -> Self {
+    /// Makes a transport of `io`. `meter` is given `io` and what to charge its
+    /// peer, in bytes.
+    pub fn new(io: S, meter: M) -> Self {
         Self { io, meter }
     }
 }

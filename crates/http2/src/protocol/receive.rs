@@ -4,10 +4,10 @@
 //! connection must end. Pure. A mistake about a stream costs that stream; one
 //! about the connection, or about what all streams share, costs all.
 
-use super::super::frame::{FRAME_MAX, Head, Reason, WINDOW_MAX, flag, kind, setting};
-use super::super::head::{self, Fields, NoHead};
-use super::super::{frame, hpack};
 use super::{Block, Event, Opening, Protocol, STREAMS_MAX};
+use crate::frame::{FRAME_MAX, Head, Reason, WINDOW_MAX, flag, kind, setting};
+use crate::head::{self, Fields, NoHead};
+use crate::{frame, hpack};
 
 /// A header block is no longer, nor in more pieces, whatever it stands for.
 const BLOCK_MAX: usize = 16 * 1024;
@@ -19,7 +19,7 @@ impl<T> Protocol<T> {
     /// # Errors
     /// When the peer must not go on: the connection is to end with
     /// [`Protocol::go_away`].
-    pub(in super::super) fn receive<'a>(
+    pub(crate) fn receive<'a>(
         &mut self,
         head: Head,
         payload: &'a [u8],

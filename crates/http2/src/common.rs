@@ -13,7 +13,7 @@ use super::timer::Second;
 
 /// One for all connections of a port.
 #[derive(Debug)]
-pub(crate) struct Common {
+pub struct Common {
     /// Whence whole seconds are counted.
     origin: Instant,
     /// Bytes of unfinished frames and messages, and of what nobody has read.
@@ -35,7 +35,9 @@ const HELD_MAX: usize = 32 * 1024 * 1024;
 const SMALL: usize = 512;
 
 impl Common {
-    pub(crate) fn new() -> Arc<Self> {
+    /// One for the connections of a port.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
         Arc::new(Self { origin: Instant::now(), held: AtomicUsize::new(0) })
     }
 

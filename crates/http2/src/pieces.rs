@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes};
 
 /// A part of a response's body.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Pieces([Bytes; 3]);
+pub struct Pieces([Bytes; 3]);
 
 impl Pieces {
     pub(super) fn len(&self) -> usize {
@@ -33,7 +33,7 @@ impl Pieces {
     }
 
     /// All of them in one.
-    pub(crate) fn to_bytes(&self) -> Bytes {
+    pub fn to_bytes(&self) -> Bytes {
         self.slices(0, self.len()).collect::<Vec<_>>().concat().into()
     }
 

@@ -11,7 +11,7 @@ use futures_util::task::AtomicWaker;
 
 /// One connection's; shared by who asks and who obeys.
 #[derive(Debug, Default)]
-pub(crate) struct Leave {
+pub struct Leave {
     asked: AtomicBool,
     /// The connection has a stream.
     busy: AtomicBool,
@@ -29,29 +29,29 @@ pub(super) struct Listener {
 
 impl Leave {
     /// Asks; again is no more than once.
-    pub(crate) fn ask(&self) {
+    pub fn ask(&self) {
         self.asked.store(true, Ordering::Release);
         self.waker.wake();
     }
 
     /// Whether it is on its way.
-    pub(crate) fn has_been_asked(&self) -> bool {
+    pub fn has_been_asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
     }
 
     /// Notes whether the connection has a stream.
-    pub(crate) fn set_busy(&self, busy: bool) {
+    pub fn set_busy(&self, busy: bool) {
         self.busy.store(busy, Ordering::Relaxed);
     }
 
     /// Whether the connection has no stream now.
-    pub(crate) fn is_alone(&self) -> bool {
+    pub fn is_alone(&self) -> bool {
         !self.busy.load(Ordering::Relaxed)
     }
 
     /// Waits until somebody asks, for those who have no connection yet. Only
     /// one may wait.
-    pub(crate) fn poll_asked(&self, cx: &Context<'_>) -> Poll<()> {
+    pub fn poll_asked(&self, cx: &Context<'_>) -> Poll<()> {
         self.waker.register(cx.waker());
         if self.asked.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }

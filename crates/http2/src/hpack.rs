@@ -13,7 +13,7 @@ use table::STATIC;
 
 /// Reads the blocks of one connection.
 #[derive(Debug)]
-pub(crate) struct Decoder {
+pub struct Decoder {
     /// The newest first.
     dynamic: VecDeque<Entry>,
     size: usize,
@@ -28,7 +28,7 @@ struct Entry {
 
 /// That a block cannot be read; those after it cannot either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Unreadable;
+pub struct Unreadable;
 
 /// The size of the dynamic table that a peer may use: HTTP/2's default, which
 /// none has to be told.
@@ -47,7 +47,7 @@ impl Decoder {
     ///
     /// # Errors
     /// When the block is not well formed.
-    pub(crate) fn decode(
+    pub fn decode(
         &mut self,
         block: &[u8],
         mut take: impl FnMut(&[u8], &[u8]),
@@ -129,7 +129,7 @@ impl Decoder {
 }
 
 /// Appends a field that the peer is not to remember.
-pub(crate) fn put(block: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub fn put(block: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     block.push(0);
     put_string(block, name);
     put_string(block, value);

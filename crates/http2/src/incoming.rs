@@ -14,7 +14,7 @@ use http_body::{Body, Frame};
 
 /// The reader's end.
 #[derive(Debug)]
-pub(crate) struct Incoming {
+pub struct Incoming {
     inbox: Arc<Inbox>,
     /// What the reader has been given, and not let go.
     held: usize,
@@ -27,7 +27,7 @@ pub(super) struct Sender(Arc<Inbox>);
 /// That the peer will not say the rest.
 #[derive(Debug, thiserror::Error)]
 #[error("the stream was broken off")]
-pub(crate) struct Broken;
+pub struct Broken;
 
 #[derive(Debug, Default)]
 struct Inbox {
@@ -94,7 +94,7 @@ impl Drop for Sender {
 impl Incoming {
     /// The reader holds so much yet of what it was given: the rest lets the
     /// peer send more.
-    pub(crate) fn hold(&mut self, bytes: usize, cx: &Context<'_>) {
+    pub fn hold(&mut self, bytes: usize, cx: &Context<'_>) {
         let done = self.held.saturating_sub(bytes);
         if done == 0 {
             return;

@@ -10,8 +10,8 @@ use futures_util::task::{ArcWake, waker};
 use tokio::io::ReadBuf;
 use tokio::runtime::{Builder, Runtime};
 
-use super::super::frame::{Head, flag, kind, setting};
-use super::super::*;
+use crate::frame::{Head, flag, kind, setting};
+use crate::*;
 
 /// The peer's side of a connection.
 #[derive(Clone, Default)]

@@ -19,7 +19,7 @@ mod common;
 mod frame;
 mod head;
 mod hear;
-pub(crate) mod hpack;
+pub mod hpack;
 mod incoming;
 mod leave;
 mod meter;
@@ -29,23 +29,23 @@ mod protocol;
 mod timer;
 mod write;
 
-pub(crate) use common::Common;
+pub use common::Common;
 use common::Share;
 use frame::{PREFACE, Reason};
-pub(crate) use incoming::Incoming;
-pub(crate) use leave::Leave;
-pub(crate) use meter::WithMeter;
+pub use incoming::{Broken, Incoming};
+pub use leave::Leave;
+pub use meter::WithMeter;
 use outflow::Outflow;
-pub(crate) use pieces::Pieces;
+pub use pieces::Pieces;
 use protocol::Protocol;
 use timer::Second;
 use write::Leftover;
 
 /// A response that is being made.
-pub(crate) type Answer<B> = Pin<Box<dyn Future<Output = Response<B>> + Send>>;
+pub type Answer<B> = Pin<Box<dyn Future<Output = Response<B>> + Send>>;
 
 /// The body of a response.
-pub(crate) trait Outgoing: Unpin {
+pub trait Outgoing: Unpin {
     /// More of the request has come, or its end. What reads it anyway need not
     /// be told.
     fn hear(&mut self);
@@ -59,7 +59,7 @@ pub(crate) trait Outgoing: Unpin {
 }
 
 /// A part of a body.
-pub(crate) enum Part {
+pub enum Part {
     /// Bytes.
     Data(Pieces),
     /// Its end, and what is to be said of it.
@@ -69,14 +69,14 @@ pub(crate) enum Part {
 }
 
 /// A transport that pays for what is read, and for the work that it causes.
-pub(crate) trait Metered {
+pub trait Metered {
     /// Takes so much off what the peer may say, in bytes.
     fn charge(&mut self, cost: usize);
 }
 
 /// One connection: a future that ends with it, and says whether the peer has
 /// spoken HTTP/2 at all.
-pub(crate) struct Connection<S, H, B> {
+pub struct Connection<S, H, B> {
     io: S,
     handler: H,
     leave: leave::Listener,
@@ -169,7 +169,7 @@ where
     B: Outgoing,
 {
     /// Serves what comes by `handler`, until the peer goes or `leave` is asked.
-    pub(crate) fn new(io: S, common: Arc<Common>, leave: Arc<Leave>, handler: H) -> Self {
+    pub fn new(io: S, common: Arc<Common>, leave: Arc<Leave>, handler: H) -> Self {
         let now = common.now();
         Self {
             io,
