@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use embedded_etcd::Data;
 use etcd_client::{Client, DeleteOptions, EventType, GetOptions, WatchOptions};
 use futures_util::stream::{self, StreamExt};
-use lookaside::registry::embedded::{self, Data};
 use lookaside::registry::etcd::{Connect, Dial, Dialed};
 use lookaside::seed;
 use tokio::sync::{Mutex, mpsc};
@@ -131,7 +131,7 @@ pub async fn run(
         let (noted, ()) = tokio::join!(noting, obeying);
         noted.expect("the inside connection does not break");
     });
-    embedded::serve_data(&data, address, incoming, std::future::pending()).await?;
+    embedded_etcd::serve_data(&data, address, incoming, std::future::pending()).await?;
     Ok(())
 }
 

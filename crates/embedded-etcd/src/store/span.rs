@@ -9,7 +9,7 @@ use std::ops::Bound;
 /// rpc.proto): no end means one key, an end of one zero byte means all that
 /// follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::registry::embedded) struct Span {
+pub(crate) struct Span {
     start: Vec<u8>,
     end: End,
 }
@@ -25,7 +25,7 @@ enum End {
 pub(super) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
 impl Span {
-    pub(in crate::registry::embedded) fn new(key: &[u8], range_end: &[u8]) -> Self {
+    pub(crate) fn new(key: &[u8], range_end: &[u8]) -> Self {
         let end = match range_end {
             [] => End::Single,
             [0] => End::Unbounded,
@@ -34,7 +34,7 @@ impl Span {
         Self { start: key.to_vec(), end }
     }
 
-    pub(in crate::registry::embedded) fn contains(&self, key: &[u8]) -> bool {
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
         match &self.end {
             End::Single => key == self.start,
             End::Before(end) => key >= self.start.as_slice() && key < end.as_slice(),
@@ -43,7 +43,7 @@ impl Span {
     }
 
     /// No key can be inside.
-    pub(in crate::registry::embedded) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         matches!(&self.end, End::Before(end) if *end <= self.start)
     }
 

@@ -5,7 +5,7 @@
 
 /// Why a request is refused, in etcd's own words: clients compare them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(in crate::registry::embedded) enum StoreError {
+pub(crate) enum StoreError {
     #[error("etcdserver: key is not provided")]
     EmptyKey,
     #[error("etcdserver: key not found")]

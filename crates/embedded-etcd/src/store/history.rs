@@ -14,10 +14,10 @@ use super::Span;
 
 /// Revisions kept. A reader of pages pinned to one revision, or a watcher that
 /// was away, has as many changes' time to come back: 25 s at 2,000 a second.
-pub(in crate::registry::embedded) const KEPT_REVISIONS: usize = 50_000;
+pub(crate) const KEPT_REVISIONS: usize = 50_000;
 /// Bytes of changes kept, so that large values cannot turn those revisions
 /// into gigabytes.
-pub(in crate::registry::embedded) const KEPT_BYTES: usize = 64 * 1024 * 1024;
+pub(crate) const KEPT_BYTES: usize = 64 * 1024 * 1024;
 /// What a change costs beside its key and value: map and log entries.
 const OVERHEAD: usize = 200;
 
@@ -37,8 +37,8 @@ pub(super) struct History {
 
 /// One key's change at one revision.
 #[derive(Debug, Clone)]
-pub(in crate::registry::embedded) struct Change {
-    pub(in crate::registry::embedded) key: Arc<[u8]>,
+pub(crate) struct Change {
+    pub(crate) key: Arc<[u8]>,
     version: Version,
 }
 
@@ -203,27 +203,27 @@ impl History {
 }
 
 impl Change {
-    pub(in crate::registry::embedded) fn is_put(&self) -> bool {
+    pub(crate) fn is_put(&self) -> bool {
         self.version.live.is_some()
     }
 
     /// Whether this made a key that was not there.
-    pub(in crate::registry::embedded) fn is_creation(&self) -> bool {
+    pub(crate) fn is_creation(&self) -> bool {
         self.version.live.as_ref().is_some_and(|live| live.version == 1)
     }
 
     /// Its length in an event, with what is around it.
-    pub(in crate::registry::embedded) fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         self.key.len() + self.version.live.as_ref().map_or(0, |live| live.value.len()) + 64
     }
 
     /// The revision that it is part of.
-    pub(in crate::registry::embedded) fn revision(&self) -> i64 {
+    pub(crate) fn revision(&self) -> i64 {
         self.version.modified
     }
 
     /// As an event shows it: a deletion has its key and revision only.
-    pub(in crate::registry::embedded) fn to_pb(&self) -> pb::PbKeyValue {
+    pub(crate) fn to_pb(&self) -> pb::PbKeyValue {
         let modified = self.version.modified;
         match &self.version.live {
             Some(live) => Record { key: &self.key, modified, live }.to_pb(),

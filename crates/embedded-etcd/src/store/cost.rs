@@ -16,51 +16,33 @@ const AROUND: usize = 64;
 
 impl Store {
     /// Bytes that the answer to a Range does not exceed.
-    pub(in crate::registry::embedded) fn cost_of_range(
-        request: &pb::PbRangeRequest,
-        store: &Self,
-    ) -> usize {
+    pub(crate) fn cost_of_range(request: &pb::PbRangeRequest, store: &Self) -> usize {
         of_range(request, &store.history)
     }
 
     /// The same of a Put.
-    pub(in crate::registry::embedded) fn cost_of_put(
-        request: &pb::PbPutRequest,
-        store: &Self,
-    ) -> usize {
+    pub(crate) fn cost_of_put(request: &pb::PbPutRequest, store: &Self) -> usize {
         of_put(request, &store.history)
     }
 
     /// The same of a DeleteRange.
-    pub(in crate::registry::embedded) fn cost_of_delete(
-        request: &pb::PbDeleteRequest,
-        store: &Self,
-    ) -> usize {
+    pub(crate) fn cost_of_delete(request: &pb::PbDeleteRequest, store: &Self) -> usize {
         of_delete(request, &store.history)
     }
 
     /// The same of a Txn.
-    pub(in crate::registry::embedded) fn cost_of_txn(
-        request: &pb::PbTxnRequest,
-        store: &Self,
-    ) -> usize {
+    pub(crate) fn cost_of_txn(request: &pb::PbTxnRequest, store: &Self) -> usize {
         of_txn(request, store)
     }
 
     /// The same of a LeaseTimeToLive.
-    pub(in crate::registry::embedded) fn cost_of_lease(
-        request: &pb::PbLeaseTimeToLiveRequest,
-        store: &Self,
-    ) -> usize {
+    pub(crate) fn cost_of_lease(request: &pb::PbLeaseTimeToLiveRequest, store: &Self) -> usize {
         let keys = request.keys.then(|| store.leases.keys(request.id)).into_iter().flatten();
         keys.map(|key| key.len() + 8).sum()
     }
 
     /// The same of a LeaseLeases.
-    pub(in crate::registry::embedded) fn cost_of_leases(
-        _: &pb::PbLeaseLeasesRequest,
-        store: &Self,
-    ) -> usize {
+    pub(crate) fn cost_of_leases(_: &pb::PbLeaseLeasesRequest, store: &Self) -> usize {
         store.leases.ids().count() * 12
     }
 }

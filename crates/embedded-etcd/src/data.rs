@@ -4,11 +4,11 @@
 //! one can be started again with what it had, or with an older copy. The lock
 //! never leaves this file.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::store::Store;
-use crate::seed;
 
 /// A store with its identity; a clone is the same store.
 #[derive(Clone)]
@@ -25,7 +25,8 @@ impl Data {
     /// it, whose revisions begin anew, from any before.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_random(seed::random)
+        // The standard library seeds each differently, from the system's chance.
+        Self::with_random(|| RandomState::new().hash_one(0))
     }
 
     /// An empty store whose identity and lease ids follow from the numbers that

@@ -3,8 +3,7 @@
 //!
 //! In: a bound listener, and when to stop. Out: what any etcd client expects
 //! (KV, Lease, Watch, Lock, Election, Auth that is off, and of Cluster and
-//! Maintenance what one member can say; health and version by HTTP/1). Of this
-//! crate it names only the source of chance and HTTP/2's header blocks; it keeps
+//! Maintenance what one member can say; health and version by HTTP/1). It keeps
 //! nothing on disk, and must never grow without bound, whatever its clients do or
 //! leave undone.
 

@@ -17,7 +17,7 @@ const ROOT: &str = "root";
 
 /// Who could be given which rights, were authentication on.
 #[derive(Debug, Clone, Default)]
-pub(in crate::registry::embedded) struct Users {
+pub(crate) struct Users {
     users: BTreeMap<String, BTreeSet<String>>,
     roles: BTreeMap<String, Permissions>,
     /// How many changes there have been.
@@ -26,44 +26,38 @@ pub(in crate::registry::embedded) struct Users {
 }
 
 /// What kind, from which key, to which end.
-pub(in crate::registry::embedded) type Permission = (i32, Vec<u8>, Vec<u8>);
+pub(crate) type Permission = (i32, Vec<u8>, Vec<u8>);
 
 /// What a role allows, by key and range end.
 type Permissions = BTreeMap<(Vec<u8>, Vec<u8>), i32>;
 
 impl Users {
     /// etcd's `authRevision`: 1, and one more for each change.
-    pub(in crate::registry::embedded) fn revision(&self) -> u64 {
+    pub(crate) fn revision(&self) -> u64 {
         self.changes + 1
     }
 
-    pub(in crate::registry::embedded) fn users(&self) -> Vec<String> {
+    pub(crate) fn users(&self) -> Vec<String> {
         self.users.keys().cloned().collect()
     }
 
-    pub(in crate::registry::embedded) fn roles(&self) -> Vec<String> {
+    pub(crate) fn roles(&self) -> Vec<String> {
         self.roles.keys().cloned().collect()
     }
 
     /// The roles of a user.
-    pub(in crate::registry::embedded) fn user(
-        &self,
-        name: &str,
-    ) -> Result<Vec<String>, StoreError> {
+    pub(crate) fn user(&self, name: &str) -> Result<Vec<String>, StoreError> {
         let roles = self.users.get(name).ok_or(StoreError::UserNotFound)?;
         Ok(roles.iter().cloned().collect())
     }
 
     /// A role's permissions.
-    pub(in crate::registry::embedded) fn role(
-        &self,
-        name: &str,
-    ) -> Result<Vec<Permission>, StoreError> {
+    pub(crate) fn role(&self, name: &str) -> Result<Vec<Permission>, StoreError> {
         let permissions = self.roles.get(name).ok_or(StoreError::RoleNotFound)?;
         Ok(permissions.iter().map(|((key, end), &kind)| (kind, key.clone(), end.clone())).collect())
     }
 
-    pub(in crate::registry::embedded) fn add_user(&mut self, name: &str) -> Result<(), StoreError> {
+    pub(crate) fn add_user(&mut self, name: &str) -> Result<(), StoreError> {
         if name.is_empty() {
             return Err(StoreError::UserEmpty);
         }
@@ -76,19 +70,13 @@ impl Users {
     }
 
     /// Nothing is kept of a password, but the user must be there.
-    pub(in crate::registry::embedded) fn change_password(
-        &mut self,
-        name: &str,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn change_password(&mut self, name: &str) -> Result<(), StoreError> {
         self.user(name)?;
         self.changes += 1;
         Ok(())
     }
 
-    pub(in crate::registry::embedded) fn delete_user(
-        &mut self,
-        name: &str,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn delete_user(&mut self, name: &str) -> Result<(), StoreError> {
         let roles = self.users.remove(name).ok_or(StoreError::UserNotFound)?;
         self.refund(name.len());
         roles.iter().for_each(|role| self.refund(role.len()));
@@ -96,11 +84,7 @@ impl Users {
         Ok(())
     }
 
-    pub(in crate::registry::embedded) fn grant_role(
-        &mut self,
-        user: &str,
-        role: &str,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn grant_role(&mut self, user: &str, role: &str) -> Result<(), StoreError> {
         let has = self.users.get(user).ok_or(StoreError::UserNotFound)?;
         if role != ROOT && !self.roles.contains_key(role) {
             return Err(StoreError::RoleNotFound);
@@ -113,11 +97,7 @@ impl Users {
         Ok(())
     }
 
-    pub(in crate::registry::embedded) fn revoke_role(
-        &mut self,
-        user: &str,
-        role: &str,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn revoke_role(&mut self, user: &str, role: &str) -> Result<(), StoreError> {
         let has = self.users.get_mut(user).ok_or(StoreError::UserNotFound)?;
         if !has.remove(role) {
             return Err(StoreError::RoleNotGranted);
@@ -127,7 +107,7 @@ impl Users {
         Ok(())
     }
 
-    pub(in crate::registry::embedded) fn add_role(&mut self, name: &str) -> Result<(), StoreError> {
+    pub(crate) fn add_role(&mut self, name: &str) -> Result<(), StoreError> {
         if name.is_empty() {
             return Err(StoreError::RoleEmpty);
         }
@@ -140,10 +120,7 @@ impl Users {
     }
 
     /// Takes it from its users too.
-    pub(in crate::registry::embedded) fn delete_role(
-        &mut self,
-        name: &str,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn delete_role(&mut self, name: &str) -> Result<(), StoreError> {
         let permissions = self.roles.remove(name).ok_or(StoreError::RoleNotFound)?;
         self.refund(name.len());
         permissions.keys().for_each(|(key, end)| self.refund(key.len() + end.len()));
@@ -154,7 +131,7 @@ impl Users {
         Ok(())
     }
 
-    pub(in crate::registry::embedded) fn grant(
+    pub(crate) fn grant(
         &mut self,
         role: &str,
         kind: i32,
@@ -172,12 +149,7 @@ impl Users {
         Ok(())
     }
 
-    pub(in crate::registry::embedded) fn revoke(
-        &mut self,
-        role: &str,
-        key: &[u8],
-        end: &[u8],
-    ) -> Result<(), StoreError> {
+    pub(crate) fn revoke(&mut self, role: &str, key: &[u8], end: &[u8]) -> Result<(), StoreError> {
         let permissions = self.roles.get_mut(role).ok_or(StoreError::RoleNotFound)?;
         if permissions.remove(&(key.to_vec(), end.to_vec())).is_none() {
             return Err(StoreError::PermissionNotGranted);
@@ -188,7 +160,7 @@ impl Users {
     }
 
     /// What stands in the way of authentication: etcd wants a root user first.
-    pub(in crate::registry::embedded) fn enable(&self) -> Result<(), StoreError> {
+    pub(crate) fn enable(&self) -> Result<(), StoreError> {
         let root = self.users.get(ROOT).ok_or(StoreError::RootUserMissing)?;
         if root.contains(ROOT) { Ok(()) } else { Err(StoreError::RootRoleMissing) }
     }
