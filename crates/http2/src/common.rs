@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use super::timer::Second;
 
-/// One for all connections of a port.
+/// What all connections of a port share: a bound on the memory that they hold
+/// together, and the origin of their time.
 #[derive(Debug)]
 pub struct Common {
     /// Whence whole seconds are counted.
@@ -35,7 +36,7 @@ const HELD_MAX: usize = 32 * 1024 * 1024;
 const SMALL: usize = 512;
 
 impl Common {
-    /// One for the connections of a port.
+    /// Makes one for the connections of a port.
     #[must_use]
     pub fn new() -> Arc<Self> {
         Arc::new(Self { origin: Instant::now(), held: AtomicUsize::new(0) })

@@ -2,7 +2,7 @@
 //!
 //! In: header blocks of one connection, in their order. Out: names and values.
 //! And back, without any memory of what was sent before: our headers are few.
-//! Pure. What a peer can make it hold is bounded.
+//! Pure. What a peer can make it hold is bounded: 4 KiB.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ mod table;
 
 use table::STATIC;
 
-/// Reads the blocks of one connection.
+/// Reads the header blocks of one connection, in their order.
 #[derive(Debug)]
 pub struct Decoder {
     /// The newest first.
@@ -26,7 +26,8 @@ struct Entry {
     value: Box<[u8]>,
 }
 
-/// That a block cannot be read; those after it cannot either.
+/// The error of a block that is not well formed. Blocks after it cannot be read
+/// either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unreadable;
 
@@ -43,7 +44,7 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Hands each field to `take`.
+    /// Hands each field of a block to `take`, as name and value.
     ///
     /// # Errors
     /// When the block is not well formed.
@@ -128,7 +129,7 @@ impl Decoder {
     }
 }
 
-/// Appends a field that the peer is not to remember.
+/// Appends a field to a block, as one that the peer does not put into its table.
 pub fn put(block: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     block.push(0);
     put_string(block, name);

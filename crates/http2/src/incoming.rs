@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 
-/// The reader's end.
+/// The body of a request, as an [`http_body::Body`].
 #[derive(Debug)]
 pub struct Incoming {
     inbox: Arc<Inbox>,
@@ -24,7 +24,8 @@ pub struct Incoming {
 #[derive(Debug)]
 pub(super) struct Sender(Arc<Inbox>);
 
-/// That the peer will not say the rest.
+/// The error of a body whose end did not come: the peer reset the stream, or
+/// the connection is gone.
 #[derive(Debug, thiserror::Error)]
 #[error("the stream was broken off")]
 pub struct Broken;
@@ -92,8 +93,8 @@ impl Drop for Sender {
 }
 
 impl Incoming {
-    /// The reader holds so much yet of what it was given: the rest lets the
-    /// peer send more.
+    /// Notes that the reader still holds `bytes` of what it was given. It is done
+    /// with the rest, and the peer may send as much again.
     pub fn hold(&mut self, bytes: usize, cx: &Context<'_>) {
         let done = self.held.saturating_sub(bytes);
         if done == 0 {

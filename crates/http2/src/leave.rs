@@ -9,7 +9,9 @@ use std::task::{Context, Poll, Waker};
 
 use futures_util::task::AtomicWaker;
 
-/// One connection's; shared by who asks and who obeys.
+/// Asks one connection to leave: its peer gets a GOAWAY, and it is closed when
+/// its streams have ended, at the latest 200 ms later. Shared by the connection
+/// and whoever may ask.
 #[derive(Debug, Default)]
 pub struct Leave {
     asked: AtomicBool,
@@ -28,18 +30,19 @@ pub(super) struct Listener {
 }
 
 impl Leave {
-    /// Asks; again is no more than once.
+    /// Asks the connection to leave. To ask again changes nothing.
     pub fn ask(&self) {
         self.asked.store(true, Ordering::Release);
         self.waker.wake();
     }
 
-    /// Whether it is on its way.
+    /// Whether the connection has been asked.
     pub fn has_been_asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// Notes whether the connection has a stream.
+    /// Notes whether the connection has a stream. A [`Connection`](crate::Connection)
+    /// does so by itself.
     pub fn set_busy(&self, busy: bool) {
         self.busy.store(busy, Ordering::Relaxed);
     }
@@ -49,8 +52,8 @@ impl Leave {
         !self.busy.load(Ordering::Relaxed)
     }
 
-    /// Waits until somebody asks, for those who have no connection yet. Only
-    /// one may wait.
+    /// Waits until somebody asks, for whoever has no connection yet. Only one
+    /// task may wait.
     pub fn poll_asked(&self, cx: &Context<'_>) -> Poll<()> {
         self.waker.register(cx.waker());
         if self.asked.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }

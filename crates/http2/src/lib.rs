@@ -1,10 +1,12 @@
-//! HTTP/2 from the server's side, for many connections that say little.
+//! Serves HTTP/2 connections.
 //!
-//! In: a connection's bytes, what answers requests. Out: the answers. One task
-//! a connection, and no buffer that outlives what is in it: a list is written
-//! from where it is shared, and only the part that the system did not take is
-//! held. A response's body is asked for more only when more can be written, so
-//! a peer that does not read costs what is on its way and nothing else.
+//! In: a connection's bytes, and a handler that answers requests. Out: the
+//! answers. A [`Connection`] is one future, and keeps no buffer that outlives
+//! what is in it: a body's part is written from where it is shared, and only what
+//! the system did not take is kept. A body is asked for its next part only when
+//! that can be written, so a peer that does not read costs what is on its way and
+//! nothing else. The crate must never know what the bodies mean.
+#![doc = include_str!("../README.md")]
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -41,20 +43,22 @@ use protocol::Protocol;
 use timer::Second;
 use write::Leftover;
 
-/// A response that is being made.
+/// What a handler returns: a response that is being made.
 pub type Answer<B> = Pin<Box<dyn Future<Output = Response<B>> + Send>>;
 
 /// The body of a response.
 pub trait Outgoing: Unpin {
-    /// More of the request has come, or its end. What reads it anyway need not
-    /// be told.
+    /// Called when more of the request has come, or its end. A body that polls
+    /// its request's [`Incoming`] anyway has nothing to do here.
     fn hear(&mut self);
 
-    /// The next part; `None` is the end. Without `room` nothing could be
-    /// written, so that it is better not to decide yet what to say.
+    /// Returns the next part, or `None` at the end. Without `room` a part could
+    /// not be written: a body that sends the newest value returns `Pending` then,
+    /// and is asked again when there is room.
     fn poll_part(&mut self, cx: &mut Context<'_>, room: bool) -> Poll<Option<Part>>;
 
-    /// Whether nothing will come.
+    /// Whether the body has no part at all, so that the response ends with its
+    /// head. Asked once, when the response is made.
     fn is_empty(&self) -> bool;
 }
 
@@ -62,20 +66,23 @@ pub trait Outgoing: Unpin {
 pub enum Part {
     /// Bytes.
     Data(Pieces),
-    /// Its end, and what is to be said of it.
+    /// The end of the body, with trailers.
     Trailers(HeaderMap),
-    /// Its end before its time.
+    /// The body broke off: the stream is reset.
     Broken,
 }
 
-/// A transport that pays for what is read, and for the work that it causes.
+/// A transport with a budget for what its peer says. [`WithMeter`] makes one of
+/// any transport.
 pub trait Metered {
-    /// Takes so much off what the peer may say, in bytes.
+    /// Charges the peer for the work that what it said has caused: `cost` is
+    /// counted in bytes, and comes on top of the bytes that were read. A transport
+    /// whose budget is used up returns `Pending` from its next read.
     fn charge(&mut self, cost: usize);
 }
 
-/// One connection: a future that ends with it, and says whether the peer has
-/// spoken HTTP/2 at all.
+/// One connection: a future that ends when the connection does. It returns
+/// whether the peer has spoken HTTP/2 at all.
 pub struct Connection<S, H, B> {
     io: S,
     handler: H,
@@ -168,7 +175,10 @@ where
     H: Fn(Request<Incoming>) -> Answer<B> + Unpin,
     B: Outgoing,
 {
-    /// Serves what comes by `handler`, until the peer goes or `leave` is asked.
+    /// Serves requests by `handler` until the peer goes or `leave` asks it to.
+    /// `common` is shared by all connections of a port.
+    ///
+    /// It must be called and polled within a tokio runtime that has a timer.
     pub fn new(io: S, common: Arc<Common>, leave: Arc<Leave>, handler: H) -> Self {
         let now = common.now();
         Self {

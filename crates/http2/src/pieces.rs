@@ -4,7 +4,8 @@
 
 use bytes::{Buf, Bytes};
 
-/// A part of a response's body.
+/// Bytes of a response's body, in up to three pieces: what all streams share
+/// need not be copied to stand behind what is a stream's own.
 #[derive(Debug, Default, Clone)]
 pub struct Pieces([Bytes; 3]);
 
@@ -32,7 +33,8 @@ impl Pieces {
         self.to_bytes().into()
     }
 
-    /// All of them in one.
+    /// Copies all of them into one.
+    #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         self.slices(0, self.len()).collect::<Vec<_>>().concat().into()
     }
