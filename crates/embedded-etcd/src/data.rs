@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use super::store::Store;
 
-/// A store with its identity; a clone is the same store.
+/// A store with its identity, to be served by [`serve_data`](crate::serve_data).
+/// A clone is the same store.
 #[derive(Clone)]
 pub struct Data(Arc<Shared>);
 
@@ -38,7 +39,8 @@ impl Data {
         Self(Arc::new(Shared { store, cluster_id: random(), member_id: random() }))
     }
 
-    /// What it is now, to go back to: a store of its own under the same identity.
+    /// Copies the store as it is now, to go back to it later. The copy is a store
+    /// of its own under the same identity, as when etcd is restored from a backup.
     #[must_use]
     pub fn backup(&self) -> Self {
         let Shared { cluster_id, member_id, .. } = *self.0;

@@ -1,11 +1,11 @@
-//! A server of etcd's v3 API over a store in memory, for development, tests and
-//! one machine: the registry when there is no etcd.
+//! Serves etcd's v3 API over a store in memory.
 //!
 //! In: a bound listener, and when to stop. Out: what any etcd client expects
 //! (KV, Lease, Watch, Lock, Election, Auth that is off, and of Cluster and
 //! Maintenance what one member can say; health and version by HTTP/1). It keeps
 //! nothing on disk, and must never grow without bound, whatever its clients do or
 //! leave undone.
+#![doc = include_str!("../README.md")]
 
 mod auth;
 mod connection;
@@ -75,7 +75,7 @@ const PONG_WITHIN: Duration = Duration::from_secs(20);
 /// are told at once, so this is for those that do not listen.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Why the server ended by itself.
+/// Why a server ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The listener does not know its own address.
@@ -86,9 +86,9 @@ pub enum ServeError {
     Transport(#[from] tonic::transport::Error),
 }
 
-/// Serves an empty store on `listener` until `shutdown` resolves; what was
-/// stored is gone then. Open streams are ended at once with the status
-/// `UNAVAILABLE`, connections half a second later, and nothing is left running.
+/// Serves an empty store on `listener` until `shutdown` resolves. What was stored
+/// is gone then. Open streams are ended at once with the status `UNAVAILABLE`,
+/// connections half a second later, and nothing is left running.
 ///
 /// # Errors
 /// When the listener or the transport fails; no client can bring this about.
@@ -100,8 +100,9 @@ pub async fn serve(
     serve_data(&Data::new(), address, connection::accept(listener), shutdown).await
 }
 
-/// The same for any data, to whoever comes in. `address` is where clients find
-/// this server.
+/// Serves `data` to the connections of `incoming` until `shutdown` resolves, as
+/// [`serve`] does. `address` is where clients find this server: it is told to
+/// those that ask for the list of members. Leases begin their time anew.
 ///
 /// # Errors
 /// When the transport fails.
