@@ -21,7 +21,7 @@ pub(super) use proto::auth_server::AuthServer;
 
 /// Why authentication cannot be switched on.
 const NO_AUTHENTICATION: &str =
-    "the embedded registry has no authentication: use an etcd cluster for it";
+    "the embedded etcd has no authentication: use an etcd cluster for it";
 
 impl Node {
     /// One call about users: their answer, and the header for it.

@@ -43,7 +43,7 @@ pub(super) fn accept(listener: TcpListener) -> impl Stream<Item = TcpStream> {
                     return Some((io, listener));
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "embedded registry cannot accept a connection");
+                    tracing::debug!(%error, "embedded etcd cannot accept a connection");
                     tokio::time::sleep(PAUSE).await;
                 }
             }

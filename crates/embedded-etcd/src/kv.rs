@@ -29,7 +29,7 @@ impl pb::PbKvService for Node {
         &self,
         _: Request<pb::PbRangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        Err(Status::unimplemented("the embedded registry has no RangeStream: use Range"))
+        Err(Status::unimplemented("the embedded etcd has no RangeStream: use Range"))
     }
 
     async fn put(

@@ -79,10 +79,10 @@ const GRACE: Duration = Duration::from_millis(500);
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The listener does not know its own address.
-    #[error("the embedded registry's socket has no address: {0}")]
+    #[error("the embedded etcd's socket has no address: {0}")]
     Address(#[from] std::io::Error),
     /// The transport gave up.
-    #[error("the embedded registry's transport failed: {0}")]
+    #[error("the embedded etcd's transport failed: {0}")]
     Transport(#[from] tonic::transport::Error),
 }
 

@@ -154,9 +154,9 @@ impl pb::PbMaintenanceService for Node {
 }
 
 fn one_member() -> Status {
-    Status::unimplemented("the embedded registry has one member: use an etcd cluster")
+    Status::unimplemented("the embedded etcd has one member: use an etcd cluster")
 }
 
 fn in_memory() -> Status {
-    Status::unimplemented("the embedded registry keeps everything in memory: use an etcd cluster")
+    Status::unimplemented("the embedded etcd keeps everything in memory: use an etcd cluster")
 }
