@@ -15,15 +15,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .file_descriptor_set_path(out.join(descriptors))
             .compile_protos(&[proto], &["proto"])?;
     }
-    // The services of the embedded registry that etcd-client has no server for.
-    tonic_prost_build::configure()
-        .build_client(false)
-        .extern_path(".etcdserverpb.ResponseHeader", "::etcd_client::proto::PbResponseHeader")
-        .extern_path(".mvccpb.KeyValue", "::etcd_client::proto::PbKeyValue")
-        .compile_protos(
-            &["proto/etcd/auth.proto", "proto/etcd/lock.proto", "proto/etcd/election.proto"],
-            &["proto"],
-        )?;
     println!("cargo:rerun-if-changed=proto");
     Ok(())
 }

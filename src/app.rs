@@ -21,8 +21,8 @@ use crate::catalog::{self, Catalog, Input};
 use crate::config::{Config, Registry};
 use crate::model::{Host, HostPort};
 use crate::readiness::Readiness;
+use crate::registry::Event;
 use crate::registry::etcd::{self, Connect};
-use crate::registry::{Event, embedded};
 use crate::serve::{self, Server, Services};
 use crate::telemetry::Counters;
 use crate::{admin, dns, health, hosts, persist, replica};
@@ -203,7 +203,7 @@ impl App {
             (Registry::Embedded(_), Some(listener), Some(addr)) => {
                 let end = end.clone();
                 tasks.spawn("embedded registry", async move {
-                    let served = embedded::serve(listener, end.cancelled()).await;
+                    let served = embedded_etcd::serve(listener, end.cancelled()).await;
                     served
                         .inspect_err(|error| tracing::error!(%error, "embedded registry failed"))
                         .ok();

@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
 use http_body::Body;
+use lookaside_http2::{Incoming, Leave};
 use prost::Message;
 use tonic::{Code, Status};
 
 use crate::catalog::{Catalog, Known};
 use crate::clock;
-use crate::http2::{Incoming, Leave};
 use crate::load::Ledger;
 use crate::model::{ClientKind, Target, Zone};
 use crate::seed;

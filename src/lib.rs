@@ -10,7 +10,6 @@ pub mod config;
 pub mod dns;
 pub mod health;
 pub mod hosts;
-mod http2;
 pub mod load;
 pub mod model;
 pub mod persist;

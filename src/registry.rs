@@ -10,7 +10,6 @@ use std::time::Instant;
 
 use crate::model::{HostPort, Meta, ServiceName, Weight};
 
-pub mod embedded;
 pub mod etcd;
 pub mod record;
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::Either;
 use http::{Request, Response};
+use lookaside_http2::{Answer, Common, Connection, Incoming, Leave, Metered, WithMeter};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::rustls::ServerConfig;
@@ -21,7 +22,6 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use crate::balancer::{Balancer, PATH};
-use crate::http2::{Answer, Common, Connection, Incoming, Leave, Metered};
 use crate::reload::Reloading;
 use crate::telemetry::Counters;
 
@@ -215,6 +215,7 @@ impl Serving {
             Err(_) => return false,
         };
         stream.get_mut().0.greeted();
+        let stream = WithMeter::new(stream, |stream, cost| stream.get_mut().0.charge(cost));
         let spoke = self.speak(stream, caller).await;
         if !spoke {
             peer.handshakes().failed();

@@ -4,8 +4,12 @@
 
 use std::path::Path;
 
+#[path = "../fuzz/checks/client.rs"]
+mod client;
 #[path = "../fuzz/checks/dns.rs"]
 mod dns;
+#[path = "../fuzz/checks/grpc.rs"]
+mod grpc;
 #[path = "../fuzz/checks/http2.rs"]
 mod http2;
 #[path = "../fuzz/checks/name.rs"]
@@ -59,4 +63,9 @@ fn state_files() {
 #[test]
 fn connections() {
     check("http2", http2::check);
+}
+
+#[test]
+fn clients() {
+    check("grpc", grpc::check);
 }

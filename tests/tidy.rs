@@ -6,11 +6,12 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Modules from the lowest to the highest. A file names modules of earlier
-/// rows and its own; those of one row do not know each other.
+/// Modules of the program from the lowest to the highest. A file names modules
+/// of earlier rows and its own; those of one row do not know each other. What is
+/// below `crates/` knows none of them: the compiler sees to that.
 const ORDER: [&[&str]; 14] = [
     &["clock", "seed"],
-    &["model", "http2"],
+    &["model"],
     &["load"],
     &["telemetry"],
     &["reload"],
@@ -27,13 +28,20 @@ const ORDER: [&[&str]; 14] = [
 
 /// No tokio, transport, clock, randomness, lock, environment, log.
 const PURE: &[&str] = &[
+    "crates/embedded-etcd/src/heads.rs",
+    "crates/embedded-etcd/src/store.rs",
+    "crates/embedded-etcd/src/store/",
+    "crates/http2/src/frame.rs",
+    "crates/http2/src/head.rs",
+    "crates/http2/src/hpack.rs",
+    "crates/http2/src/hpack/",
+    "crates/http2/src/protocol.rs",
+    "crates/http2/src/protocol/",
     "src/model.rs",
     "src/model/",
     "src/registry.rs",
     "src/registry/record.rs",
     "src/registry/record/",
-    "src/registry/embedded/heads.rs",
-    "src/registry/embedded/store.rs",
     "src/registry/etcd/batch.rs",
     "src/registry/etcd/endpoint.rs",
     "src/registry/etcd/prefixes.rs",
@@ -51,12 +59,6 @@ const PURE: &[&str] = &[
     "src/catalog/unleased.rs",
     "src/policy.rs",
     "src/policy/",
-    "src/http2/frame.rs",
-    "src/http2/head.rs",
-    "src/http2/hpack.rs",
-    "src/http2/hpack/",
-    "src/http2/protocol.rs",
-    "src/http2/protocol/",
     "src/balancer/session.rs",
     "src/balancer/encode.rs",
     "src/balancer/token.rs",
@@ -110,13 +112,13 @@ const NAMES: &[Names] = &[
     Names {
         files: Files::NotIn(&[
             "src/registry/etcd",
-            "src/registry/embedded",
+            "crates/embedded-etcd/",
             "src/register.rs",
             "src/register/",
             "src/replica.rs",
         ]),
         words: &["etcd_client", "etcdserverpb", "mvccpb"],
-        remedy: "etcd's types end in registry/etcd, registry/embedded, register and replica",
+        remedy: "etcd's types end in registry/etcd, register and replica",
     },
     Names {
         files: Files::NotIn(&["src/catalog.rs", "src/balancer/clients.rs"]),
@@ -138,12 +140,12 @@ const NAMES: &[Names] = &[
         remedy: "tasks start in app.rs, so that every death is noticed; return a future",
     },
     Names {
-        files: Files::NotIn(&["src/seed.rs"]),
+        files: Files::NotIn(&["src/seed.rs", "crates/embedded-etcd/src/data.rs"]),
         words: &["RandomState", "rand::", "getrandom"],
         remedy: "chance comes from seed, which a simulation can fix",
     },
     Names {
-        files: Files::In(&["src/"]),
+        files: Files::NotIn(&[]),
         words: &["unbounded_channel", "std::sync::mpsc::channel", "mpsc::unbounded"],
         remedy: "every queue has a bound",
     },
@@ -180,7 +182,7 @@ struct Names {
 /// Files by the beginning of their path.
 enum Files {
     In(&'static [&'static str]),
-    /// All under `src/` but these.
+    /// All sources of the program and of the crates but these.
     NotIn(&'static [&'static str]),
 }
 
@@ -276,17 +278,25 @@ fn check(path: &str, text: &str) -> Vec<String> {
             breaches.push(format!("{word}: {remedy}"));
         }
     }
-    if path.starts_with("src/") && !is_test {
+    if is_shipped(path) && !is_test {
         let code = code(text);
         for Names { files, words, remedy } in NAMES.iter().filter(|rule| rule.files.hold(path)) {
             for word in words.iter().filter(|word| has_word(&code, word)) {
                 breaches.push(format!("{word}: {remedy} ({files})"));
             }
         }
-        breaches.extend(check_order(path, &code));
+        if path.starts_with("src/") {
+            breaches.extend(check_order(path, &code));
+        }
         breaches.extend(texts(&code).into_iter().filter_map(check_text));
     }
     breaches
+}
+
+/// Whether a file is part of the program or of one of its crates.
+fn is_shipped(path: &str) -> bool {
+    let in_crate = path.strip_prefix("crates/").and_then(|path| path.split_once('/'));
+    in_crate.map_or(path, |(_, path)| path).starts_with("src/")
 }
 
 /// A lower layer never names a higher one.
@@ -383,14 +393,15 @@ fn check_text(Text { words, logged }: Text<'_>) -> Option<String> {
 
 /// Every path in the map exists, and every source has its row.
 fn check_map(text: &str, sources: &[String]) -> Vec<String> {
-    let sources: Vec<_> = sources.iter().filter(|path| path.starts_with("src/")).collect();
+    let sources: Vec<_> = sources.iter().filter(|path| is_shipped(path)).collect();
     let mut breaches = Vec::new();
     let mut mapped = Vec::new();
-    for row in text.lines().filter(|line| line.starts_with("| `src/")) {
+    let is_row = |line: &&str| line.starts_with("| `src/") || line.starts_with("| `crates/");
+    for row in text.lines().filter(is_row) {
         let cell = row.split('|').nth(1).expect("a row has cells");
         let paths: Vec<_> = cell.split('`').skip(1).step_by(2).collect();
         // Further paths of a row lie beside its first.
-        let (parent, _) = paths[0].rsplit_once('/').expect("it begins with src/");
+        let (parent, _) = paths[0].rsplit_once('/').expect("it begins with src/ or crates/");
         for (index, path) in paths.iter().enumerate() {
             let path = if index == 0 { (*path).to_owned() } else { format!("{parent}/{path}") };
             if !sources.iter().any(|source| covers(&path, source)) {
@@ -462,8 +473,10 @@ fn root() -> &'static Path {
 
 /// Our Rust files, relative to the root.
 fn sources() -> Vec<String> {
-    let mut folders: Vec<PathBuf> =
-        ["src", "tests", "examples", "benches"].iter().map(|name| root().join(name)).collect();
+    let mut folders: Vec<PathBuf> = ["src", "tests", "examples", "benches", "crates"]
+        .iter()
+        .map(|name| root().join(name))
+        .collect();
     let mut sources = Vec::new();
     while let Some(folder) = folders.pop() {
         // Not every folder is there yet.
@@ -499,6 +512,8 @@ fn pure_files_name_nothing_impure() {
     assert_eq!(at("src/policy.rs", "#[cfg(test)]\nmod tests {\n    use tokio::test;\n}"), 0);
     assert_eq!(at("src/policy/tests.rs", "use tokio::test;"), 0);
     assert_eq!(at("src/registry/etcd.rs", "use tokio::time;"), 0);
+    assert_eq!(at("crates/http2/src/frame.rs", "use tokio::time;"), 1);
+    assert_eq!(at("crates/http2/src/timer.rs", "use tokio::time;"), 0);
 }
 
 #[test]
@@ -539,7 +554,10 @@ fn files_have_a_head_a_size_and_no_leftovers() {
     {
         assert_eq!(breaches("tests/a.rs", leftover).len(), 1, "{leftover}");
     }
-    assert_eq!(breaches("src/app.rs", "let (a, b) = mpsc::unbounded_channel();").len(), 1);
+    let unbounded = "let (a, b) = mpsc::unbounded_channel();";
+    assert_eq!(breaches("src/app.rs", unbounded).len(), 1);
+    assert_eq!(breaches("crates/http2/src/lib.rs", unbounded).len(), 1);
+    assert_eq!(breaches("crates/http2/tests/a.rs", unbounded).len(), 0);
 }
 
 #[test]
@@ -560,11 +578,20 @@ fn texts_are_lower_case_without_a_full_stop() {
 
 #[test]
 fn the_map_and_the_sources_agree() {
-    let map = "| `src/main.rs`, `lib.rs` | x |\n| `src/dns/a.rs`, `b/*` | x |\n";
+    let map = "| `src/main.rs`, `lib.rs` | x |\n| `src/dns/a.rs`, `b/*` | x |\n\
+               | `crates/a/src/*` | x |\n";
     let sources = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>();
-    let all = ["src/main.rs", "src/lib.rs", "src/dns/a.rs", "src/dns/b/c.rs", "tests/x.rs"];
+    let all = [
+        "src/main.rs",
+        "src/lib.rs",
+        "src/dns/a.rs",
+        "src/dns/b/c.rs",
+        "crates/a/src/lib.rs",
+        "crates/a/tests/x.rs",
+    ];
     assert_eq!(check_map(map, &sources(&all)), Vec::<String>::new());
     assert_eq!(check_map(map, &sources(&all[1..])).len(), 1);
     assert_eq!(check_map(map, &sources(&[&all[..], &["src/new.rs"]].concat())).len(), 1);
-    assert_eq!(check_map(map, &sources(&all[..3])).len(), 1);
+    assert_eq!(check_map(map, &sources(&[&all[..3], &all[4..]].concat())).len(), 1);
+    assert_eq!(check_map(map, &sources(&all[..4])).len(), 1);
 }

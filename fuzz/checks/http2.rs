@@ -1,109 +1,47 @@
-//! Any bytes from a client: an answer that is HTTP/2, no larger than a few
-//! times what was said, and an end; never a panic, never a hang.
+//! Any bytes from a client to the HTTP/2 layer alone, which sends every
+//! request's body back.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
-use lookaside::balancer::{Balancer, PATH, Settings, WhenEmpty};
-use lookaside::catalog::{self, Catalog, Input};
-use lookaside::model::Zone;
-use lookaside::registry::Event;
-use lookaside::serve::{Server, Services};
-use lookaside::telemetry::Counters;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tonic::service::Routes;
+use http::{Request, Response};
+use http_body::Body;
+use lookaside_http2::{Answer, Common, Connection, Incoming, Leave, Outgoing, Part, WithMeter};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-/// Longer than any wait that a connection may have.
-const PATIENCE: Duration = Duration::from_secs(600);
+use crate::client;
 
-/// The first byte says what the rest is: bytes from the first on, frames after
-/// the preface, or the messages of an open stream; and in which pieces it comes.
+/// A request's body, as the response's.
+struct Echo(Incoming);
+
+/// What `data` says is what [`client::check`] makes of it.
 pub fn check(data: &[u8]) {
-    let [mode, rest @ ..] = data else { return };
-    let said = match mode % 3 {
-        0 => rest.to_vec(),
-        1 => [PREFACE, rest].concat(),
-        _ => [PREFACE, &request(), &frame(0, 0, rest)].concat(),
-    };
-    let pieces = [1, 7, 64, usize::MAX][usize::from(mode / 3) % 4];
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_time().start_paused(true).build().expect("a runtime");
-    let answer = runtime.block_on(speak(&said, pieces));
-    // A request is answered by some headers, and a frame by one like it.
-    assert!(answer.len() <= 4_096 + 16 * said.len(), "{} for {}", answer.len(), said.len());
-    let mut rest = &answer[..];
-    while let [l0, l1, l2, kind, _, _, _, _, _, after @ ..] = rest {
-        let length = u32::from_be_bytes([0, *l0, *l1, *l2]) as usize;
-        assert!(*kind <= 9 && length <= 16_384, "kind {kind}, length {length}");
-        // The last may be cut off with its connection.
-        rest = after.get(length..).unwrap_or_default();
-    }
+    client::check(data, "/echo", |stream| {
+        let stream = WithMeter::new(stream, |_, _| ());
+        Connection::new(stream, Common::new(), Arc::new(Leave::default()), answer)
+    });
 }
 
-async fn speak(said: &[u8], pieces: usize) -> Vec<u8> {
-    let catalog = Catalog::new();
-    let (inputs, inputs_rx) = mpsc::channel(1);
-    let driver = tokio::spawn(catalog::drive(inputs_rx, catalog.clone()));
-    let read = Input::Registry(Event::Reset { revision: 1, all: Vec::new(), went_back: false });
-    inputs.send(read).await.expect("the catalog listens");
-    let zone = Zone::new("lookaside.internal").expect("a zone");
-    let report_interval = Duration::from_secs(10);
-    let settings = Settings { zone, when_empty: WhenEmpty::Wait, report_interval };
-    let counters: Arc<Counters> = Arc::default();
-    let balancer = Balancer::new(settings, catalog, Arc::default(), counters.clone());
-    let server = Server {
-        services: Services { balancer, others: Routes::default() },
-        tls: None,
-        counters,
-        tasks: TaskTracker::new(),
-        drain: CancellationToken::new(),
-        connections_max: 1,
-        connections_per_peer: 0,
-    };
-    let (ours, theirs) = tokio::io::duplex(64 * 1024);
-    let (mut from, mut to) = tokio::io::split(ours);
-    let peer = "192.0.2.1:1".parse().expect("an address");
-    let talk = async {
-        for piece in said.chunks(pieces) {
-            // Closed from the other side: it has heard enough.
-            if to.write_all(piece).await.is_err() {
-                break;
-            }
-            tokio::task::yield_now().await;
+fn answer(request: Request<Incoming>) -> Answer<Echo> {
+    Box::pin(async { Response::new(Echo(request.into_body())) })
+}
+
+impl Outgoing for Echo {
+    fn hear(&mut self) {}
+
+    fn poll_part(&mut self, cx: &mut Context<'_>, room: bool) -> Poll<Option<Part>> {
+        if !room {
+            return Poll::Pending;
         }
-        let _ = to.shutdown().await;
-    };
-    let mut answer = Vec::new();
-    let heard = async { drop(from.read_to_end(&mut answer).await) };
-    let served = async {
-        let served = tokio::time::timeout(PATIENCE, server.http2(theirs, peer));
-        served.await.expect("every connection ends");
-    };
-    tokio::join!(talk, heard, served);
-    driver.abort();
-    answer
-}
-
-/// A request for lists, without its messages.
-fn request() -> Vec<u8> {
-    // POST and http from the static table.
-    let mut block = vec![0x83, 0x86];
-    for (name, value) in [(":path", PATH), ("content-type", "application/grpc")] {
-        block.push(0);
-        for text in [name, value] {
-            block.push(u8::try_from(text.len()).expect("a short text"));
-            block.extend_from_slice(text.as_bytes());
-        }
+        self.0.hold(0, cx);
+        let frame = ready!(Pin::new(&mut self.0).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| match frame.map(|frame| frame.into_data()) {
+            Ok(Ok(data)) => Part::Data(data.into()),
+            Ok(Err(_)) | Err(_) => Part::Broken,
+        }))
     }
-    frame(1, 4, &block)
-}
 
-/// Of stream 1.
-fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
-    [&length[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
+    fn is_empty(&self) -> bool {
+        self.0.is_end_stream()
+    }
 }

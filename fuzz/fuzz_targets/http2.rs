@@ -4,6 +4,8 @@
 
 use libfuzzer_sys::fuzz_target;
 
+#[path = "../checks/client.rs"]
+mod client;
 #[path = "../checks/http2.rs"]
 mod http2;
 

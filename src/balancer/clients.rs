@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
+use lookaside_http2::Leave;
 
-use crate::http2::Leave;
 use crate::load::Calls;
 use crate::model::{ClientKind, ServiceName};
 use crate::telemetry::ClientView;
@@ -258,11 +258,12 @@ impl Row {
 
 #[cfg(test)]
 mod tests {
+    use lookaside_http2::Pieces;
+
     use super::super::pin::pin;
     use super::super::views::Views;
     use super::*;
     use crate::catalog::Catalog;
-    use crate::http2::Pieces;
     use crate::model::{Target, Zone};
     use crate::telemetry::Counters;
 

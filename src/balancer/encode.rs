@@ -8,10 +8,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use lookaside_http2::Pieces;
 use prost::Message;
 
 use crate::catalog::ServiceSnapshot;
-use crate::http2::Pieces;
 use crate::policy::Assignment;
 use crate::telemetry::Counters;
 

@@ -11,9 +11,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use lookaside_http2::Pieces;
 
 use crate::catalog::Known;
-use crate::http2::Pieces;
 use crate::model::{ClientKind, ServiceName};
 
 use super::encode::{EncodedList, response};

@@ -11,12 +11,12 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::Body;
+use lookaside_http2::{Incoming, Outgoing, Part, Pieces};
 use prost::Message;
 use tonic::Status;
 
 use crate::catalog::{Known, Subscriber};
 use crate::clock;
-use crate::http2::{Incoming, Outgoing, Part, Pieces};
 
 use super::clients::Registered;
 use super::lists::Made;

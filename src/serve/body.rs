@@ -9,9 +9,9 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, header};
 use http_body::Body;
+use lookaside_http2::{Outgoing, Part};
 
 use crate::balancer::BalanceStream;
-use crate::http2::{Outgoing, Part};
 
 use super::peers::LongCall;
 

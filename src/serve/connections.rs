@@ -10,10 +10,10 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use lookaside_http2::Leave;
 use smallvec::SmallVec;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::http2::Leave;
 use crate::telemetry::Counters;
 
 use super::limits;

@@ -9,11 +9,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use lookaside_http2::Metered;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
-use tokio_rustls::server::TlsStream;
-
-use crate::http2::Metered;
 
 use super::peers::{Peer, worth};
 
@@ -92,12 +90,6 @@ impl<S> Inbound<S> {
 impl<S> Metered for Inbound<S> {
     fn charge(&mut self, cost: usize) {
         self.own -= i64::try_from(cost).unwrap_or(i64::MAX);
-    }
-}
-
-impl<S> Metered for TlsStream<Inbound<S>> {
-    fn charge(&mut self, cost: usize) {
-        self.get_mut().0.charge(cost);
     }
 }
 

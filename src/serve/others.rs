@@ -13,11 +13,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
+use lookaside_http2::Incoming;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tonic::Status;
 use tonic::service::Routes;
-
-use crate::http2::Incoming;
 
 use super::body::{ServeBody, is_grpc};
 use super::peers::Peer;

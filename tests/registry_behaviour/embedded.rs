@@ -1,6 +1,6 @@
 //! An embedded registry on a free port of loopback; ends with its value.
 
-use lookaside::registry::embedded::{ServeError, serve};
+use embedded_etcd::{ServeError, serve};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;

@@ -7,10 +7,11 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use embedded_etcd::Data;
 use etcd_client::{Client, DeleteOptions, EventType, GetOptions, WatchOptions};
 use futures_util::stream::{self, StreamExt};
-use lookaside::registry::embedded::{self, Data};
 use lookaside::registry::etcd::{Connect, Dial, Dialed};
+use lookaside::seed;
 use tokio::sync::{Mutex, mpsc};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use turmoil::net::{TcpListener, TcpStream};
@@ -50,7 +51,7 @@ pub enum Order {
 
 impl Disk {
     pub fn new() -> Self {
-        let (data, backup) = (Data::new(), Data::new());
+        let (data, backup) = (empty(), empty());
         Self(Rc::new(RefCell::new(Content { data, next: None, backup, seen: Seen::default() })))
     }
 
@@ -60,7 +61,7 @@ impl Disk {
     }
 
     pub fn wipe(&self) {
-        self.0.borrow_mut().next = Some(Data::new());
+        self.0.borrow_mut().next = Some(empty());
     }
 
     pub fn restore(&self) {
@@ -77,6 +78,11 @@ impl Disk {
         }
         content.data.clone()
     }
+}
+
+/// A store whose identity and lease ids follow from the simulation's seed.
+fn empty() -> Data {
+    Data::with_random(seed::random)
 }
 
 /// How everyone in the simulation reaches etcd.
@@ -125,7 +131,7 @@ pub async fn run(
         let (noted, ()) = tokio::join!(noting, obeying);
         noted.expect("the inside connection does not break");
     });
-    embedded::serve_data(&data, address, incoming, std::future::pending()).await?;
+    embedded_etcd::serve_data(&data, address, incoming, std::future::pending()).await?;
     Ok(())
 }
 

@@ -1,0 +1,15 @@
+//! Compiles the services that etcd-client has no server for. Needs `protoc`
+//! (Debian: `protobuf-compiler`).
+
+fn main() -> std::io::Result<()> {
+    tonic_prost_build::configure()
+        .build_client(false)
+        .extern_path(".etcdserverpb.ResponseHeader", "::etcd_client::proto::PbResponseHeader")
+        .extern_path(".mvccpb.KeyValue", "::etcd_client::proto::PbKeyValue")
+        .compile_protos(
+            &["proto/etcd/auth.proto", "proto/etcd/lock.proto", "proto/etcd/election.proto"],
+            &["proto"],
+        )?;
+    println!("cargo:rerun-if-changed=proto");
+    Ok(())
+}

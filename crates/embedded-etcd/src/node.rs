@@ -1,0 +1,231 @@
+//! The one member: the store, and word of what changes in it.
+//!
+//! In: calls of the services. Out: the store for the length of one call, answers
+//! within what may be on its way, headers with the server's identity, wake-ups
+//! for watchers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use etcd_client::proto as pb;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Response, Status};
+
+use super::REQUEST_MAX;
+use super::connection::Peer;
+use super::data::Data;
+use super::flight::{Charge, Flight, Share};
+use super::outgoing::Account;
+use super::store::{Store, StoreError};
+
+/// There was one election, and this member won it.
+pub(super) const RAFT_TERM: u64 = 1;
+/// Bytes of what is watched or waited for, over all connections: a hundred
+/// thousand watchers with keys of a usual length.
+const WAITING_MAX: usize = 32 * 1024 * 1024;
+/// What a watcher costs beside its keys.
+const WAITING: usize = 256;
+/// An answer up to this long is made without asking: what is around it costs
+/// more.
+const FREE: usize = 1024;
+
+/// What all services of one server share.
+#[derive(Clone)]
+pub(super) struct Node(Arc<Shared>);
+
+struct Shared {
+    data: Data,
+    /// The newest revision.
+    newest_tx: watch::Sender<i64>,
+    /// When the next lease ends.
+    deadline_tx: watch::Sender<Option<Instant>>,
+    address: SocketAddr,
+    stop: CancellationToken,
+    /// Answers on their way out.
+    answers: Flight,
+    /// Bytes of what is watched or waited for.
+    waiting: Arc<Semaphore>,
+}
+
+impl Node {
+    /// The server of that data from here on.
+    pub(super) fn new(data: Data, address: SocketAddr, stop: CancellationToken) -> Self {
+        data.resume(now());
+        let (newest, deadline) = data.with(|store| (store.revision(), store.next_deadline()));
+        let (newest_tx, deadline_tx) = (watch::Sender::new(newest), watch::Sender::new(deadline));
+        let (answers, waiting) = (Flight::default(), Arc::new(Semaphore::new(WAITING_MAX)));
+        let shared = Shared { data, newest_tx, deadline_tx, address, stop, answers, waiting };
+        Self(Arc::new(shared))
+    }
+
+    /// Lends the store as it is now: leases whose time is over have ended. What
+    /// the call changed is known to watchers when it returns.
+    ///
+    /// # Panics
+    /// When an earlier call did: the store may be half changed.
+    pub(super) fn with<T>(&self, call: impl FnOnce(&mut Store, Instant) -> T) -> T {
+        self.0.data.with(|store| {
+            let now = now();
+            store.expire(now);
+            let answer = call(store, now);
+            replace(&self.0.newest_tx, store.revision());
+            replace(&self.0.deadline_tx, store.next_deadline());
+            answer
+        })
+    }
+
+    /// Answers a request when there is room for what it costs at most.
+    pub(super) async fn answer<R, T>(
+        &self,
+        request: Request<R>,
+        cost: impl Fn(&R, &Store) -> usize,
+        run: impl FnOnce(R, &mut Store, Instant) -> Result<T, StoreError>,
+    ) -> Result<Response<T>, Status> {
+        let share = share(&request);
+        let mut asked = Some((request.into_inner(), run));
+        let mut charge: Option<Charge> = None;
+        loop {
+            let room = charge.as_ref().map_or(FREE, Charge::bytes);
+            // The store may have grown while it waited.
+            let outcome = self.with(|store, now| {
+                let (request, run) = asked.take()?;
+                let needed = cost(&request, store);
+                if needed <= room {
+                    return Some(Ok(run(request, store, now)));
+                }
+                asked = Some((request, run));
+                Some(Err(needed))
+            });
+            match outcome {
+                Some(Ok(answer)) => {
+                    let account = Account::default();
+                    charge.into_iter().for_each(|charge| account.add(charge));
+                    let mut response = Response::new(answer?);
+                    response.extensions_mut().insert(account);
+                    return Ok(response);
+                }
+                Some(Err(needed)) => {
+                    drop(charge.take());
+                    charge = Some(self.reserve(needed, &share).await?);
+                }
+                None => return Err(Status::internal("answered twice")),
+            }
+        }
+    }
+
+    /// Leave for an answer's bytes, when there is room.
+    pub(super) async fn reserve(&self, bytes: usize, share: &Share) -> Result<Charge, Status> {
+        tokio::select! {
+            charge = self.0.answers.reserve(bytes, share) => charge,
+            stopped = self.stopped() => Err(stopped),
+        }
+    }
+
+    /// Leave to watch or wait for something of so many bytes.
+    pub(super) fn wait_for(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(bytes + WAITING).ok()?;
+        self.0.waiting.clone().try_acquire_many_owned(bytes).ok()
+    }
+
+    /// Ends leases when their time is over, whether anybody calls or not.
+    pub(super) async fn expire_leases(&self) {
+        let mut deadline_rx = self.0.deadline_tx.subscribe();
+        loop {
+            let deadline = *deadline_rx.borrow_and_update();
+            tokio::select! {
+                _ = deadline_rx.changed() => {}
+                () = until(deadline) => self.with(|_, _| ()),
+            }
+        }
+    }
+
+    /// Tells of every newer revision.
+    pub(super) fn newest(&self) -> watch::Receiver<i64> {
+        self.0.newest_tx.subscribe()
+    }
+
+    /// Resolves when the server is to stop.
+    pub(super) async fn stopped(&self) -> Status {
+        self.0.stop.cancelled().await;
+        Status::unavailable("etcdserver: server stopped")
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    pub(super) fn member_id(&self) -> u64 {
+        self.0.data.member_id()
+    }
+
+    /// The header of a response.
+    pub(super) fn header(&self, revision: i64) -> Option<pb::PbResponseHeader> {
+        let mut header = Some(pb::PbResponseHeader { revision, ..Default::default() });
+        self.sign(&mut header);
+        header
+    }
+
+    /// Completes a header that knows its revision.
+    pub(super) fn sign(&self, header: &mut Option<pb::PbResponseHeader>) {
+        let header = header.get_or_insert_default();
+        header.cluster_id = self.0.data.cluster_id();
+        header.member_id = self.0.data.member_id();
+        header.raft_term = RAFT_TERM;
+    }
+}
+
+/// The share of the connection that a request came by.
+pub(super) fn share<R>(request: &Request<R>) -> Share {
+    request.extensions().get::<Peer>().map(|peer| peer.share.answers.clone()).unwrap_or_default()
+}
+
+/// Refuses what etcd would not take into its log.
+pub(super) fn check_size(request: &impl prost::Message) -> Result<(), Status> {
+    if request.encoded_len() > REQUEST_MAX {
+        return Err(Status::invalid_argument("etcdserver: request is too large"));
+    }
+    Ok(())
+}
+
+impl From<StoreError> for Status {
+    /// The codes are etcd's own (api/v3rpc/rpctypes/error.go).
+    fn from(error: StoreError) -> Self {
+        use StoreError as E;
+        let code = match error {
+            E::EmptyKey | E::KeyNotFound | E::ValueProvided | E::LeaseProvided => {
+                Code::InvalidArgument
+            }
+            E::TooManyOps | E::DuplicateKey => Code::InvalidArgument,
+            E::UserEmpty | E::RoleEmpty | E::PermissionNotGiven => Code::InvalidArgument,
+            E::Compacted | E::FutureRevision | E::LeaseTtlTooLarge => Code::OutOfRange,
+            E::NoSpace => Code::ResourceExhausted,
+            E::LeaseNotFound => Code::NotFound,
+            // A lease that exists, and all about users.
+            _ => Code::FailedPrecondition,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+fn replace<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
+    sender.send_if_modified(|old| {
+        let differs = *old != value;
+        *old = value;
+        differs
+    });
+}
+
+/// The time that timers run by: whoever bends tokio's time bends this with it.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

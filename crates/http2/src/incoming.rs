@@ -1,0 +1,171 @@
+//! A request's body, on its way from the connection to who reads it.
+//!
+//! In: DATA, as it comes. Out: the same as a [`Body`]. It holds what is not
+//! read yet. That, and what its reader holds, is bounded by the windows: only
+//! when the reader is done with it may the peer send more.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame};
+
+/// The body of a request, as an [`http_body::Body`].
+#[derive(Debug)]
+pub struct Incoming {
+    inbox: Arc<Inbox>,
+    /// What the reader has been given, and not let go.
+    held: usize,
+}
+
+/// The connection's end. Dropped before the end came, it breaks the body.
+#[derive(Debug)]
+pub(super) struct Sender(Arc<Inbox>);
+
+/// The error of a body whose end did not come: the peer reset the stream, or
+/// the connection is gone.
+#[derive(Debug, thiserror::Error)]
+#[error("the stream was broken off")]
+pub struct Broken;
+
+#[derive(Debug, Default)]
+struct Inbox {
+    /// Bytes that nobody holds any more, and not yet told to the connection.
+    released: AtomicU32,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    data: BytesMut,
+    end: Option<Result<(), Broken>>,
+    /// Nobody reads any more.
+    unread: bool,
+    reader: Option<Waker>,
+    connection: Option<Waker>,
+}
+
+/// A body whose data comes through the sender.
+pub(super) fn channel() -> (Sender, Incoming) {
+    let inbox = Arc::new(Inbox::default());
+    (Sender(inbox.clone()), Incoming { inbox, held: 0 })
+}
+
+impl Sender {
+    /// Hands over what came.
+    pub(super) fn push(&self, data: &[u8], end: bool, cx: &mut Context<'_>) {
+        let mut inner = self.0.lock();
+        if inner.unread {
+            self.0.release(data.len());
+        } else {
+            inner.data.extend_from_slice(data);
+        }
+        if end {
+            inner.end.get_or_insert(Ok(()));
+        }
+        if !inner.connection.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            inner.connection = Some(cx.waker().clone());
+        }
+        // A reader in the connection's own task is polled next anyway.
+        if let Some(reader) = inner.reader.take_if(|reader| !reader.will_wake(cx.waker())) {
+            drop(inner);
+            reader.wake();
+        }
+    }
+
+    /// How much has been let go since this was asked last.
+    pub(super) fn released(&self) -> u32 {
+        self.0.released.swap(0, Ordering::Relaxed)
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        let mut inner = self.0.lock();
+        inner.end.get_or_insert(Err(Broken));
+        if let Some(reader) = inner.reader.take() {
+            drop(inner);
+            reader.wake();
+        }
+    }
+}
+
+impl Incoming {
+    /// Notes that the reader still holds `bytes` of what it was given. It is done
+    /// with the rest, and the peer may send as much again.
+    pub fn hold(&mut self, bytes: usize, cx: &Context<'_>) {
+        let done = self.held.saturating_sub(bytes);
+        if done == 0 {
+            return;
+        }
+        self.held -= done;
+        self.inbox.release(done);
+        let mut inner = self.inbox.lock();
+        // The connection's own task looks anyway.
+        let connection = inner.connection.take_if(|connection| !connection.will_wake(cx.waker()));
+        drop(inner);
+        connection.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let Self { inbox, held } = self.get_mut();
+        let mut inner = inbox.lock();
+        if !inner.data.is_empty() {
+            let data = std::mem::take(&mut inner.data).freeze();
+            *held += data.len();
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        match inner.end {
+            Some(Ok(())) => return Poll::Ready(None),
+            Some(Err(_)) => {
+                // Said once.
+                inner.end = Some(Ok(()));
+                return Poll::Ready(Some(Err(Broken)));
+            }
+            None => {}
+        }
+        if !inner.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
+            inner.reader = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let inner = self.inbox.lock();
+        inner.data.is_empty() && matches!(inner.end, Some(Ok(())))
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        let mut inner = self.inbox.lock();
+        inner.unread = true;
+        inner.reader = None;
+        let released = self.held + std::mem::take(&mut inner.data).len();
+        self.inbox.release(released);
+        // The peer may be waiting for a window that this opens.
+        let connection = inner.connection.take_if(|_| released > 0);
+        drop(inner);
+        connection.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn release(&self, bytes: usize) {
+        self.released.fetch_add(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+}

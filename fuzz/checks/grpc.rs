@@ -1,0 +1,48 @@
+//! Any bytes from a client to the gRPC port.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lookaside::balancer::{Balancer, PATH, Settings, WhenEmpty};
+use lookaside::catalog::{self, Catalog, Input};
+use lookaside::model::Zone;
+use lookaside::registry::Event;
+use lookaside::serve::{Server, Services};
+use lookaside::telemetry::Counters;
+use tokio::io::DuplexStream;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+
+use crate::client;
+
+/// What `data` says is what [`client::check`] makes of it.
+pub fn check(data: &[u8]) {
+    client::check(data, PATH, serve);
+}
+
+async fn serve(stream: DuplexStream) {
+    let catalog = Catalog::new();
+    let (inputs, inputs_rx) = mpsc::channel(1);
+    let driver = tokio::spawn(catalog::drive(inputs_rx, catalog.clone()));
+    let read = Input::Registry(Event::Reset { revision: 1, all: Vec::new(), went_back: false });
+    inputs.send(read).await.expect("the catalog listens");
+    let zone = Zone::new("lookaside.internal").expect("a zone");
+    let report_interval = Duration::from_secs(10);
+    let settings = Settings { zone, when_empty: WhenEmpty::Wait, report_interval };
+    let counters: Arc<Counters> = Arc::default();
+    let balancer = Balancer::new(settings, catalog, Arc::default(), counters.clone());
+    let server = Server {
+        services: Services { balancer, others: Routes::default() },
+        tls: None,
+        counters,
+        tasks: TaskTracker::new(),
+        drain: CancellationToken::new(),
+        connections_max: 1,
+        connections_per_peer: 0,
+    };
+    let peer = "192.0.2.1:1".parse().expect("an address");
+    server.http2(stream, peer).await;
+    driver.abort();
+}
