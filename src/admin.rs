@@ -24,12 +24,14 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::{Catalog, Input};
 use crate::load::Ledger;
 use crate::model::{BackendAddr, ServiceName, Zone};
+use crate::policy::Decision;
 use crate::readiness::Readiness;
-use crate::telemetry::{Counters, ListClients};
+use crate::telemetry::{Counters, ListClients, TellExcess};
 use seats::{Seated, Seats};
 
 mod answers;
 mod api;
+mod explain;
 mod host;
 pub mod json;
 mod metrics;
@@ -37,6 +39,7 @@ mod pages;
 mod query;
 mod seats;
 mod services;
+mod shares;
 
 /// What is shown, and where it comes from.
 #[derive(Clone)]
@@ -57,6 +60,10 @@ pub struct State {
     pub started: Instant,
     /// The `lb-token` that a call to a service's backend carries.
     pub tokens: fn(&ServiceName, BackendAddr) -> String,
+    /// How far over its share the most favoured backend of any list is.
+    pub excess: TellExcess,
+    /// How often each pick of a decision stands in one cycle of the list.
+    pub turns: fn(&Decision) -> Vec<u32>,
     /// The program's version.
     pub version: &'static str,
     /// Where the operator's word goes.

@@ -260,6 +260,8 @@ impl App {
             readiness: readiness.clone(),
             started,
             tokens: balancer::token,
+            turns: balancer::turns,
+            excess: balancer.excess(),
             version: env!("CARGO_PKG_VERSION"),
             inputs: inputs_tx,
             hosts: self.config.admin_hosts.clone().into(),

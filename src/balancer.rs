@@ -23,10 +23,11 @@ use crate::clock;
 use crate::load::Ledger;
 use crate::model::{ClientKind, Target, Zone};
 use crate::seed;
-use crate::telemetry::{Counters, ListClients};
+use crate::telemetry::{Counters, ListClients, TellExcess};
 
 mod admission;
 mod clients;
+mod cycle;
 mod encode;
 mod lists;
 mod message;
@@ -38,6 +39,7 @@ mod turn;
 mod views;
 
 use clients::{Clients, Peer};
+pub use cycle::turns;
 use message::Messages;
 use session::Session;
 pub(crate) use stream::BalanceStream;
@@ -122,6 +124,13 @@ impl Balancer {
     pub fn clients(&self) -> ListClients {
         let clients = self.0.clients.clone();
         Arc::new(move || clients.view())
+    }
+
+    /// Tells how far over its share the most favoured backend of any list in use is.
+    #[must_use]
+    pub fn excess(&self) -> TellExcess {
+        let views = self.0.views.clone();
+        Arc::new(move || views.excess())
     }
 
     /// Lets clients go that do not take what is new for them, for ever: after a

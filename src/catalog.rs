@@ -17,6 +17,7 @@ use crate::clock;
 use crate::model::{ServiceName, Target};
 use crate::registry::{Key, Rejected, Remark};
 
+mod addresses;
 mod departures;
 mod doubts;
 mod drive;
@@ -30,6 +31,7 @@ mod lookup;
 mod oddities;
 mod pace;
 mod reminder;
+mod service;
 mod snapshot;
 mod subscription;
 mod teller;
@@ -38,16 +40,18 @@ mod touched;
 mod unleased;
 mod unresolved;
 
+pub use addresses::Addresses;
 pub use doubts::{Answer, Doubt, Doubts, Held, Rules};
 pub use drive::drive;
 use empty::Emptied;
 pub use empty::EmptyService;
 use group::Group;
 use index::Index;
-pub use input::{Input, Resolved, Restored};
-pub use lookup::{Addresses, is_chosen};
+pub use input::{AskOrigins, Input, Origin, Resolved, Restored};
+pub use lookup::is_chosen;
 use pace::Pace;
 use reminder::Reminder;
+pub use service::Service;
 pub use snapshot::{Known, ServiceSnapshot, Status};
 pub use subscription::{Subscriber, Subscription};
 use teller::Teller;
@@ -73,7 +77,7 @@ struct Shared {
     doubts: watch::Sender<Arc<Doubts>>,
     /// Counts the times that a service changed.
     changes: watch::Sender<u64>,
-    /// Counts the snapshots.
+    /// Counts the values of services.
     versions: AtomicU64,
     emptied: Mutex<Emptied>,
     rejections_told: Mutex<Reminder>,
@@ -173,7 +177,7 @@ impl Catalog {
 
     /// Every service that has a backend, sorted by name.
     #[must_use]
-    pub fn services(&self) -> Vec<Arc<ServiceSnapshot>> {
+    pub fn services(&self) -> Vec<Arc<Service>> {
         let mut all: Vec<_> = self
             .0
             .groups
@@ -249,10 +253,10 @@ impl Catalog {
         let (revision, now) = (status.revision, clock::now());
         let mut changed = false;
         for service in &pace.ready(mem::take(&mut touched.services), now) {
-            let snapshot = index.snapshot(service, revision).map(|snapshot| self.number(snapshot));
-            let endpoints = snapshot.as_ref().map_or(0, |snapshot| snapshot.endpoints.len());
+            let new = index.snapshot(service, revision).map(|snapshot| self.number(snapshot));
+            let endpoints = new.as_ref().map_or(0, |new| new.endpoints.len());
             pace.published(service, endpoints, now);
-            changed |= self.publish_service(service, snapshot, now, rounds);
+            changed |= self.publish_service(service, new, now, rounds);
         }
         self.forget_empty(now);
         let doubted = index.doubts().map(|(doubts, services)| {
@@ -289,20 +293,21 @@ impl Catalog {
         }
     }
 
-    fn number(&self, snapshot: ServiceSnapshot) -> Arc<ServiceSnapshot> {
-        Arc::new(snapshot.published(self.0.versions.fetch_add(1, Ordering::Relaxed) + 1))
+    /// The next version of a service.
+    fn number(&self, snapshot: ServiceSnapshot) -> Arc<Service> {
+        Arc::new(Service::new(self.0.versions.fetch_add(1, Ordering::Relaxed) + 1, snapshot))
     }
 
     /// Returns whether it is a change.
     fn publish_service(
         &self,
         service: &ServiceName,
-        snapshot: Option<Arc<ServiceSnapshot>>,
+        new: Option<Arc<Service>>,
         now: Instant,
         rounds: &mut Rounds,
     ) -> bool {
         let canonical = service.canonical();
-        let endpoints = snapshot.as_ref().map_or(0, |snapshot| snapshot.endpoints.len());
+        let endpoints = new.as_ref().map_or(0, |new| new.endpoints.len());
         let mut group = match endpoints {
             0 => match self.0.groups.get_mut(&canonical) {
                 Some(group) => group,
@@ -310,7 +315,7 @@ impl Catalog {
             },
             _ => self.0.groups.entry(canonical.clone()).or_default(),
         };
-        let changed = group.put(service, snapshot, now);
+        let changed = group.put(service, new, now);
         if changed {
             tracing::debug!(%service, endpoints, "service changed");
             // Before, nothing may be concluded from absence.

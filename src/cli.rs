@@ -1,7 +1,8 @@
 //! The command line: one subcommand a file.
 //!
 //! In: arguments and environment. Out: an exit code: 0 done in order, 64 bad
-//! flags or configuration, 1 could not start or a vital part died.
+//! flags or configuration, 1 could not start or a vital part died, 3 what was
+//! asked about is not in the list.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ pub mod check;
 pub mod clients;
 pub mod demo;
 pub mod dns_records;
+pub mod explain;
 mod log;
 pub mod register;
 pub mod release;
@@ -44,6 +46,7 @@ enum Command {
     Services(services::Args),
     Clients(clients::Args),
     Watch(watch::Args),
+    Explain(explain::Args),
     Release(release::Args),
     DnsRecords(dns_records::DnsRecordsArgs),
     Check(Box<check::CheckArgs>),
@@ -77,6 +80,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Services(args) => return asked(services::run(&args)),
         Command::Clients(args) => return asked(clients::run(&args)),
         Command::Watch(args) => return asked(watch::run(&args)),
+        Command::Explain(args) => {
+            return match explain::run(&args) {
+                Ok(false) => ExitCode::from(explain::NOT_LISTED),
+                result => asked(result.map(drop)),
+            };
+        }
         Command::Release(args) => return asked(release::run(&args)),
         Command::DnsRecords(args) => return dns_records::run(&args),
         Command::Serve(_) | Command::Demo(_) | Command::Register(_) | Command::Check(_) => {}

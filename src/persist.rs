@@ -20,7 +20,7 @@ use tokio::fs::{self, File};
 use tokio::io::{AsyncWriteExt, BufWriter};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::catalog::{Catalog, Restored, ServiceSnapshot};
+use crate::catalog::{self, Catalog, Restored, ServiceSnapshot};
 use crate::model::{BackendAddr, Endpoint, ServiceName, Weight};
 use crate::telemetry::Counters;
 
@@ -222,7 +222,7 @@ impl Store {
     }
 
     /// Writes the state; the number of its bytes.
-    async fn save(&mut self, services: &[Arc<ServiceSnapshot>]) -> io::Result<u64> {
+    async fn save(&mut self, services: &[Arc<catalog::Service>]) -> io::Result<u64> {
         if !fs::try_exists(&self.dir).await? {
             self.lock = directory::claim(&self.dir).await?;
         }
@@ -241,7 +241,7 @@ impl Store {
         Ok(bytes)
     }
 
-    async fn write(&self, new: &Path, services: &[Arc<ServiceSnapshot>]) -> io::Result<u64> {
+    async fn write(&self, new: &Path, services: &[Arc<catalog::Service>]) -> io::Result<u64> {
         let mut file = BufWriter::with_capacity(1 << 16, directory::create(new).await?);
         let (mut hasher, mut bytes) = (Hasher::new(), 0);
         let mut chunk = line(&self.head())?;
@@ -253,7 +253,7 @@ impl Store {
             chunk.clear();
             let Some(services) = chunks.next() else { break };
             for service in services {
-                chunk.extend(line(&Service::from(&**service))?);
+                chunk.extend(line(&Service::from(&*service.snapshot))?);
             }
             tokio::task::yield_now().await;
         }

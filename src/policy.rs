@@ -1,65 +1,71 @@
-//! Who gets which backends, in which order, how often.
+//! Who gets which backends, with which weights.
 //!
-//! In: a service's snapshot and a client's class. Out: the endpoints that serve
-//! the class, and their [`Assignment`] or their addresses. Pure and
-//! deterministic: every replica says the same. The passes are plain calls in
-//! one written order. Its work is bounded by what is chosen, not by the service.
+//! In: a service and a client's class. Out: a [`Decision`], which
+//! grpclb, DNS and the admin port each put in their own words; none of them leaves
+//! anybody out. Pure and deterministic: every replica decides the same. The passes
+//! stand in one written order (`passes.rs`), and [`explain`] runs the same ones.
+//! Its work is bounded by what is chosen, not by the service.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::catalog::{Addresses, ServiceSnapshot, is_chosen};
-use crate::model::{Class, Endpoint, Selector};
+use crate::catalog::{Addresses, Service};
+use crate::model::{Class, Selector, Weight};
 
-mod weight;
+mod passes;
 
-/// The backends a client is to use, as indices into the snapshot's endpoints,
-/// heavier ones more often, evenly interleaved. Empty: nobody can serve it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assignment(pub Vec<usize>);
+pub use passes::{Finding, Pass, explain};
 
-/// Which of a snapshot's endpoints serve a class.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Chosen {
-    /// All that take calls.
-    All,
-    /// Those at these places, which ascend and take calls.
-    These(Box<[u32]>),
+/// The backends that serve a class of clients. Empty: nobody can.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Decision {
+    picks: Box<[Pick]>,
 }
 
-/// Chooses for clients of a class.
+/// A backend that serves a class, and its share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pick {
+    /// Its place in the snapshot's endpoints.
+    pub endpoint: u32,
+    /// Relative to the other picks; never 0.
+    pub weight: Weight,
+}
+
+impl Decision {
+    /// In the snapshot's order.
+    #[must_use]
+    pub fn picks(&self) -> &[Pick] {
+        &self.picks
+    }
+}
+
+/// Decides for clients of a class.
 #[must_use]
-pub fn choose(snapshot: &ServiceSnapshot, class: &Class) -> Chosen {
-    let Some(rarest) = rarest(snapshot, class) else { return Chosen::All };
-    let all_match = |endpoint: &Endpoint| {
-        let mut others = class.selectors().iter().filter(|&selector| selector != rarest);
-        others.all(|selector| is_chosen(endpoint, selector))
+pub fn decide(service: &Service, class: &Class) -> Decision {
+    let pick = |place: usize| {
+        let endpoint = &service.endpoints[place];
+        let place = u32::try_from(place).unwrap_or(u32::MAX);
+        passes::keep(endpoint, class).then_some(Pick { endpoint: place, weight: endpoint.weight })
     };
-    let places = snapshot.chosen(rarest).filter(|&place| all_match(&snapshot.endpoints[place]));
-    Chosen::These(places.map(|place| u32::try_from(place).unwrap_or(u32::MAX)).collect())
-}
-
-/// Orders and repeats what was chosen, by weight.
-#[must_use]
-pub fn assign(snapshot: &ServiceSnapshot, chosen: &Chosen) -> Assignment {
-    let (places, weights): (Vec<usize>, Vec<u32>) =
-        chosen.endpoints(snapshot).map(|(place, endpoint)| (place, endpoint.weight.0)).unzip();
-    Assignment(weight::interleave(&weights).into_iter().map(|turn| places[turn]).collect())
+    let picks = match rarest(service, class) {
+        None => (0..service.endpoints.len()).filter_map(pick).collect(),
+        Some(rarest) => service.chosen(rarest).filter_map(pick).collect(),
+    };
+    Decision { picks }
 }
 
 /// The addresses of the endpoints that serve a class. Those of large classes are
-/// kept with the snapshot.
+/// kept with the service.
 #[must_use]
-pub fn addresses(snapshot: &ServiceSnapshot, class: &Class) -> Arc<Addresses> {
+pub fn addresses(service: &Service, class: &Class) -> Arc<Addresses> {
     /// What is smaller is found again as quickly.
     const KEPT_FROM: usize = 64;
-    if let Some(kept) = snapshot.kept_addresses(class) {
+    if let Some(kept) = service.kept_addresses(class) {
         return kept;
     }
-    let chosen = choose(snapshot, class);
     let mut all = Addresses::default();
-    for (_, endpoint) in chosen.endpoints(snapshot) {
-        match endpoint.addr.ip() {
+    for pick in decide(service, class).picks() {
+        match service.endpoints[pick.endpoint as usize].addr.ip() {
             IpAddr::V4(ip) => all.v4.push(ip),
             IpAddr::V6(ip) => all.v6.push(ip),
         }
@@ -67,58 +73,40 @@ pub fn addresses(snapshot: &ServiceSnapshot, class: &Class) -> Arc<Addresses> {
     let addresses = all.v4.len() + all.v6.len();
     let all = Arc::new(all.sorted());
     if class.is_whole() || addresses >= KEPT_FROM {
-        snapshot.keep_addresses(class, &all);
+        service.keep_addresses(class, &all);
     }
     all
 }
 
-/// How many endpoints [`choose`] looks at for a class.
+/// How many endpoints [`decide`] looks at for a class.
 #[must_use]
-pub fn work(snapshot: &ServiceSnapshot, class: &Class) -> usize {
+pub fn work(service: &Service, class: &Class) -> usize {
     // Only what is indexed can be counted without indexing it.
-    let unindexed = class.selectors().iter().map(|one| snapshot.unindexed(one)).max();
+    let unindexed = class.selectors().iter().map(|one| service.unindexed(one)).max();
     match unindexed {
-        None => snapshot.endpoints.len(),
-        Some(0) => most(snapshot, class),
+        None => service.endpoints.len(),
+        Some(0) => most(service, class),
         Some(unindexed) => unindexed,
     }
 }
 
 /// How many endpoints serve a class at most.
 #[must_use]
-pub fn most(snapshot: &ServiceSnapshot, class: &Class) -> usize {
-    let visits = class.selectors().iter().map(|selector| snapshot.visits(selector));
-    visits.min().unwrap_or(snapshot.endpoints.len())
+pub fn most(service: &Service, class: &Class) -> usize {
+    let visits = class.selectors().iter().map(|selector| service.visits(selector));
+    visits.min().unwrap_or(service.endpoints.len())
 }
 
 /// How many endpoints [`addresses`] looks at for a class: none where they are
 /// kept.
 #[must_use]
-pub fn address_work(snapshot: &ServiceSnapshot, class: &Class) -> usize {
-    if snapshot.kept_addresses(class).is_some() { 0 } else { work(snapshot, class) }
+pub fn address_work(service: &Service, class: &Class) -> usize {
+    if service.kept_addresses(class).is_some() { 0 } else { work(service, class) }
 }
 
 /// The selector that chooses the fewest.
-fn rarest<'a>(snapshot: &ServiceSnapshot, class: &'a Class) -> Option<&'a Selector> {
-    class.selectors().iter().min_by_key(|selector| snapshot.visits(selector))
-}
-
-impl Chosen {
-    /// The endpoints and their places, in the snapshot's order.
-    pub fn endpoints<'a>(
-        &'a self,
-        snapshot: &'a ServiceSnapshot,
-    ) -> impl Iterator<Item = (usize, &'a Endpoint)> {
-        let these = match self {
-            Self::All => None,
-            Self::These(places) => Some(places),
-        };
-        let count = these.map_or(snapshot.endpoints.len(), |places| places.len());
-        let place = move |at: usize| these.map_or(at, |places| places[at] as usize);
-        (0..count)
-            .map(move |at| (place(at), &snapshot.endpoints[place(at)]))
-            .filter(|(_, endpoint)| endpoint.takes_calls())
-    }
+fn rarest<'a>(service: &Service, class: &'a Class) -> Option<&'a Selector> {
+    class.selectors().iter().min_by_key(|selector| service.visits(selector))
 }
 
 #[cfg(test)]

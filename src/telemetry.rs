@@ -118,6 +118,10 @@ pub struct ClientView {
 /// Every BalanceLoad stream that is open, for those who show them.
 pub type ListClients = Arc<dyn Fn() -> Vec<ClientView> + Send + Sync>;
 
+/// How far over its share the most favoured backend of any list in use is, for
+/// those who show it: 0.05 is 5 % over.
+pub type TellExcess = Arc<dyn Fn() -> f32 + Send + Sync>;
+
 impl Credentials {
     /// All of them.
     pub fn set(&self, all: Vec<Credential>) {

@@ -1,6 +1,8 @@
 //! The admin address over real sockets: what it answers before the registry is
 //! read, after, and while it is lost; and what clients cannot do to it.
 
+#[path = "admin/explain.rs"]
+mod explain;
 #[path = "admin/hostile.rs"]
 mod hostile;
 mod support;
@@ -115,8 +117,8 @@ async fn services_are_listed_and_shown() {
     assert_eq!(
         body["endpoints"][1],
         json!({"id": "8", "address": "10.0.0.8:80", "weight": 1, "turns": 1,
-            "token": "dev/game@10.0.0.8:80", "meta": {"zone": "b"}, "held": null,
-            "down": false})
+            "due": 1.0, "share": 1.0, "token": "dev/game@10.0.0.8:80", "meta": {"zone": "b"},
+            "held": null, "down": false})
     );
     assert_eq!(body["endpoints"][0]["turns"], 0);
     assert_eq!((&body["clients"], &body["calls"]), (&json!(2), &calls));
@@ -362,6 +364,7 @@ async fn a_service_that_lost_all_its_backends_stays_in_sight() {
     let (_, registry) = world.json("/api/v1/registry").await;
     assert_eq!((&registry["services_empty"], &registry["streams_waiting"]), (&json!(1), &json!(3)));
     let metrics = world.metrics().await;
+    metrics.check("list_share_excess_ratio", 0.25);
     metrics.check(r#"service_endpoints{service="hello"}"#, 0.0);
     metrics.check(r#"service_endpoints{service="well"}"#, 1.0);
     metrics.check("services_empty", 1.0);

@@ -281,7 +281,7 @@ async fn the_first_list_of_a_stream_is_unlike_any_other() {
 }
 
 #[tokio::test]
-async fn each_stream_begins_elsewhere_and_stays_there() {
+async fn each_stream_begins_elsewhere_and_elsewhere_in_each_list() {
     let mut balanced = Balanced::start(WhenEmpty::Wait).await;
     balanced.reset(&["s a 10.0.0.1:1", "s b 10.0.0.1:2", "s c 10.0.0.1:3", "s d 10.0.0.1:4"]).await;
     let mut begun = BTreeSet::new();
@@ -299,13 +299,16 @@ async fn each_stream_begins_elsewhere_and_stays_there() {
     assert_eq!(begun.len(), 4);
     balanced.put("s a 10.0.0.1:1 weight=0").await;
     balanced.put("s a 10.0.0.1:1").await;
+    let mut moved = 0;
     for (stream, begun) in &mut streams {
         let mut last = ports(&stream.servers().await);
         while last.len() != 4 {
             last = ports(&stream.servers().await);
         }
-        assert_eq!(last[0], *begun);
+        moved += usize::from(last[0] != *begun);
     }
+    // grpc-java begins each list at its first entry.
+    assert!(moved > streams.len() / 2, "{moved} of {}", streams.len());
 }
 
 #[tokio::test]

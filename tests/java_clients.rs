@@ -201,6 +201,41 @@ fn weights_are_exact_shares() {
     });
 }
 
+/// grpc-java begins each new list at its first entry. So where lists come more
+/// often than calls, a list that always began at the same place would have all
+/// calls go to one backend.
+#[test]
+fn a_client_that_gets_lists_more_often_than_it_calls_spreads_its_calls() {
+    const CALLS: u64 = 120;
+    isolated(|| {
+        let etcd = Etcd::start();
+        let balancer = balancer(&etcd, &[]);
+        let driver = Driver::start();
+        let backend = |n: usize| Backend::registered(&format!("b{n}"), &etcd.url(), "hello");
+        let _backends: Vec<_> = (0..20).map(backend).collect();
+        // One more that moves to and fro: each list is as long as the one before.
+        let places = ["here", "there"].map(Backend::start);
+        let client = driver.open(&Options::grpclb(target("hello")));
+        client.call(&Calls::waiting(1));
+        let mut answers = std::collections::BTreeMap::new();
+        for _ in 0..CALLS {
+            for place in &places {
+                let sent = metric(&balancer, "lookaside_lists_sent_total");
+                etcd.ctl(&["put", "/etcd3_naming/hello/mover", &place.addr().to_string()]);
+                eventually("the list is sent", || {
+                    (metric(&balancer, "lookaside_lists_sent_total") > sent).then_some(())
+                });
+            }
+            for (id, count) in client.call(&Calls::waiting(1)).answers {
+                *answers.entry(id).or_insert(0) += count;
+            }
+        }
+        // Evenly they would be 5 or 6 each.
+        let most = answers.values().max().copied().unwrap_or(0);
+        assert!(most <= CALLS / 8 && answers.len() >= 15, "{answers:?}");
+    });
+}
+
 #[test]
 fn a_name_means_the_same_with_port_or_dot_and_in_any_case() {
     isolated(|| {

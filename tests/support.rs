@@ -49,6 +49,19 @@ pub fn try_eventually<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     }
 }
 
+/// The processor time that a process and its children have used so far.
+pub fn cpu(process: u32) -> Duration {
+    let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
+    let children = children.unwrap_or_default();
+    let children = children.split_whitespace().filter_map(|child| child.parse().ok()).map(cpu);
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
+    let (_, fields) = stat.rsplit_once(") ").expect("its name is in parentheses");
+    let ticks: u64 =
+        fields.split(' ').skip(11).take(2).map(|n| n.parse::<u64>().expect("a number")).sum();
+    // USER_HZ is 100 wherever Linux runs.
+    Duration::from_millis(ticks * 10) + children.sum::<Duration>()
+}
+
 /// A port nobody listens on just now. Whoever takes it must be ready to lose
 /// the race and ask again.
 pub fn free_port() -> u16 {

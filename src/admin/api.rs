@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::query::{self, Part};
 use super::{State, json, services};
-use crate::catalog::{Input, Known, ServiceSnapshot};
+use crate::catalog::{Input, Known, Service};
 use crate::model::{Selector, Target, text};
 use crate::telemetry::ClientView;
 
@@ -39,7 +39,7 @@ pub(super) const RELEASE: &str = "/release";
 /// Headers that only browsers send.
 const BROWSERS: [&str; 2] = ["origin", "sec-fetch-site"];
 /// The catalog takes inputs in within microseconds.
-const INPUT_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const INPUT_TIMEOUT: Duration = Duration::from_secs(1);
 const UNREAD: &str = "the registry has not been read yet: ask again when /readyz answers 200";
 
 pub(super) async fn status(Shared(state): Shared<Arc<State>>) -> Json<json::Status> {
@@ -80,13 +80,13 @@ pub(super) async fn release(
 }
 
 pub(super) async fn clients(Shared(state): Shared<Arc<State>>, uri: Uri) -> Answer<json::Clients> {
-    let Part { limit, service } = query::parse(uri.query(), &["limit", "service"])?;
+    let Part { limit, service, .. } = query::parse(uri.query(), &["limit", "service"])?;
     let mut all = (state.clients)();
     if let Some(service) = service {
         let wanted = Target::parse(&service, &state.zone)
             .map_err(|error| Problem(StatusCode::BAD_REQUEST, error.to_string()))?;
         let wanted = match state.catalog.lookup(&wanted) {
-            Known::Present(snapshot) => snapshot.name.canonical(),
+            Known::Present(service) => service.name.canonical(),
             _ => wanted.canonical(),
         };
         all.retain(|view| canonical(&state, view).as_ref() == Some(&wanted));
@@ -124,10 +124,7 @@ pub(super) fn typed(path: &str) -> Result<Cow<'_, str>, Problem> {
 /// The service that a name means to a client that types it. Registered names
 /// that no client can type (a client's port, say, is dropped) are found as
 /// they stand, so that whatever is listed can be looked at.
-pub(super) fn find(
-    state: &State,
-    typed: &str,
-) -> Result<(Arc<ServiceSnapshot>, Vec<Selector>), Problem> {
+pub(super) fn find(state: &State, typed: &str) -> Result<(Arc<Service>, Vec<Selector>), Problem> {
     let target = Target::parse(typed, &state.zone);
     if let Ok(target) = &target {
         match state.catalog.lookup(target) {

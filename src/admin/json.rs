@@ -13,9 +13,11 @@ use crate::load;
 use crate::registry as source;
 use crate::telemetry::ClientView;
 
+mod explain;
 mod registry;
 mod services;
 
+pub use explain::{Explained, Explanation, Pass};
 pub(super) use registry::Counts;
 pub use registry::{Registry, Stale};
 pub use services::{Service, Services, State, Unknown};
@@ -77,8 +79,15 @@ pub struct Endpoint {
     pub address: String,
     /// As registered.
     pub weight: u32,
-    /// How often it stands in the list for the name asked for; 0: not at all.
+    /// How often it stands in one cycle of the list for the name asked for; 0: not
+    /// at all. Where a cycle is longer than a list, each client is sent a part.
     pub turns: usize,
+    /// The share of the calls that its weight asks for, from 0 to 1.
+    #[serde(default)]
+    pub due: f64,
+    /// The share that it has, over all clients: turns are whole numbers.
+    #[serde(default)]
+    pub share: f64,
     /// The `lb-token` of calls to it.
     pub token: String,
     /// Everything else it registered.

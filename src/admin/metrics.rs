@@ -153,6 +153,9 @@ impl Scrape {
         let classes = "Server lists that are kept: one for each service and selection of instances";
         let kept = usize::try_from(state.counters.list_classes.now()).unwrap_or(usize::MAX);
         page.gauge("list_classes", classes, float(kept))?;
+        let excess = "How far over its share the most favoured backend of any list is: turns are \
+                      whole numbers; 0.05 is 5 % over";
+        page.gauge("list_share_excess_ratio", excess, f64::from((state.excess)()))?;
         let mut family = page.family("streams_open", help, MetricType::Gauge)?;
         let clients = (state.clients)();
         for kind in KINDS {

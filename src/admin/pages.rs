@@ -19,7 +19,7 @@ use axum::{Extension, Router};
 use super::answers::{self, Answers};
 use super::api::{self, Problem};
 use super::seats::Seats;
-use super::{State, host, json, metrics, services};
+use super::{State, explain, host, json, metrics, services};
 use crate::model::text;
 
 /// Scripts and styles from here alone, nothing inline: registered names are
@@ -28,7 +28,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 const READ: &str = "/, /livez, /readyz, /metrics, /api/v1/status, /api/v1/registry, \
-    /api/v1/services, /api/v1/services/{name}, /api/v1/clients, /api/v1/rejected";
+    /api/v1/services, /api/v1/services/{name}, /api/v1/clients, /api/v1/rejected, \
+    /api/v1/explain";
 const CHANGED: &str = "/api/v1/services/{name}/release";
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -44,6 +45,7 @@ pub(super) fn router(state: Arc<State>, seats: Seats) -> Router {
         .route("/api/v1/services/{*name}", get(services::service).post(change))
         .route("/api/v1/clients", get(api::clients))
         .route("/api/v1/rejected", get(api::rejected))
+        .route("/api/v1/explain", get(explain::explain))
         .layer(from_fn_with_state(answers.clone(), answers::bounded));
     let hosts = state.hosts.clone();
     Router::new()

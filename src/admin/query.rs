@@ -10,13 +10,17 @@ use percent_encoding::percent_decode_str;
 
 use super::api::Problem;
 
-/// Which part of a list is wanted.
+/// What is wanted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Part {
     /// How many at most.
     pub(super) limit: Option<usize>,
     /// Of which service, as typed.
     pub(super) service: Option<String>,
+    /// Of which client: its address, with or without port.
+    pub(super) client: Option<String>,
+    /// Of which backend: its name or address, with or without port.
+    pub(super) backend: Option<String>,
 }
 
 /// Reads a query; `known` are the parameters that its path takes.
@@ -26,11 +30,18 @@ pub(super) fn parse(query: Option<&str>, known: &[&str]) -> Result<Part, Problem
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (name, value) = (decode(name)?, decode(value)?);
         if !known.contains(&&*name) {
-            let known = known.join(" and ");
+            let known = match known {
+                [others @ .., last] if !others.is_empty() => {
+                    format!("{} and {last}", others.join(", "))
+                }
+                _ => known.concat(),
+            };
             return Err(bad(format!("the parameter {name:?} is unknown: this path takes {known}")));
         }
         let twice = match &*name {
             "service" => part.service.replace(value.into_owned()).is_some(),
+            "client" => part.client.replace(value.into_owned()).is_some(),
+            "backend" => part.backend.replace(value.into_owned()).is_some(),
             _ => part.limit.replace(limit(&value)?).is_some(),
         };
         if twice {
@@ -72,7 +83,8 @@ mod tests {
     #[test]
     fn parameters_are_read() {
         let check = |query, limit, service: Option<&str>| {
-            let expected = Part { limit, service: service.map(str::to_owned) };
+            let service = service.map(str::to_owned);
+            let expected = Part { limit, service, ..Part::default() };
             assert_eq!(parse(Some(query), &BOTH).unwrap(), expected, "{query}");
         };
         check("", None, None);

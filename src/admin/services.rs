@@ -12,11 +12,11 @@ use axum::http::{StatusCode, Uri};
 
 use super::api::{self, Answer, Json, Problem};
 use super::query::{self, Part};
+use super::shares::{self, Share};
 use super::{State, json};
-use crate::catalog::{Doubts, EmptyService, ServiceSnapshot};
+use crate::catalog::{Doubts, EmptyService, Service, ServiceSnapshot};
 use crate::load::Calls;
 use crate::model::{Class, Endpoint, Selector, ServiceName};
-use crate::policy;
 use crate::telemetry::ClientView;
 
 /// What the rows are made of.
@@ -131,8 +131,9 @@ pub(super) fn absent(state: &State, canonical: &str, name: &str) -> Problem {
 }
 
 impl Rows<'_> {
-    fn present(&self, snapshot: &ServiceSnapshot) -> json::Service {
-        let ServiceSnapshot { name, revision, endpoints, .. } = snapshot;
+    fn present(&self, service: &Service) -> json::Service {
+        let Service { snapshot, .. } = service;
+        let ServiceSnapshot { name, revision, endpoints, .. } = &**snapshot;
         let held = self.doubts.held.get(name);
         let guarded = self.doubts.guarded.contains(name);
         let down = self.doubts.down.get(name).map_or(0, Vec::len);
@@ -187,31 +188,25 @@ impl Rows<'_> {
     }
 }
 
-fn endpoints(
-    state: &State,
-    snapshot: &ServiceSnapshot,
-    selectors: &[Selector],
-) -> Vec<json::Endpoint> {
-    let mut turns = vec![0; snapshot.endpoints.len()];
-    let chosen = policy::choose(snapshot, &Class::new(selectors));
-    for index in policy::assign(snapshot, &chosen).0 {
-        turns[index] += 1;
-    }
+fn endpoints(state: &State, snapshot: &Service, selectors: &[Selector]) -> Vec<json::Endpoint> {
+    let shares = shares::of(state, snapshot, &Class::new(selectors));
     let doubts = state.catalog.doubts();
     let down = doubts.down.get(&snapshot.name).map_or(&[][..], Vec::as_slice);
-    let endpoint = |endpoint: &Endpoint, turns, down| json::Endpoint {
+    let endpoint = |endpoint: &Endpoint, Share { turns, due, share, .. }, down| json::Endpoint {
         id: endpoint.id.to_string(),
         address: endpoint.addr.to_string(),
         weight: endpoint.weight.0,
         turns,
+        due,
+        share,
         token: (state.tokens)(&snapshot.name, endpoint.addr),
         meta: (*endpoint.meta).clone(),
         held: doubts.held(&snapshot.name, endpoint.addr).map(json::Held::from),
         down,
     };
-    let listed = snapshot.endpoints.iter().zip(turns);
-    let listed = listed.map(|(one, turns)| endpoint(one, turns, false));
-    listed.chain(down.iter().map(|one| endpoint(one, 0, true))).collect()
+    let listed = snapshot.endpoints.iter().zip(shares);
+    let listed = listed.map(|(one, share)| endpoint(one, share, false));
+    listed.chain(down.iter().map(|one| endpoint(one, Share::default(), true))).collect()
 }
 
 /// By service, the backends that are not listed for want of an address.

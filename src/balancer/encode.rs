@@ -1,7 +1,7 @@
 //! Server lists as bytes: encoded once, sent to many.
 //!
-//! In: a snapshot and an assignment. Out: an [`EncodedList`], and from it [`Pieces`]
-//! for each stream: the same shared bytes, begun at another entry.
+//! In: a service and a decision. Out: an [`EncodedList`], and from it [`Pieces`]
+//! for each stream: the same shared bytes, of which each stream is sent its window.
 //! Pure. It never makes a message that a client's 4 MiB limit would refuse.
 
 use std::net::IpAddr;
@@ -11,25 +11,31 @@ use bytes::{BufMut, Bytes, BytesMut};
 use lookaside_http2::Pieces;
 use prost::Message;
 
-use crate::catalog::ServiceSnapshot;
-use crate::policy::Assignment;
+use crate::catalog::Service;
+use crate::policy::Decision;
 use crate::telemetry::Counters;
 
+use super::cycle::{self, Place, Window};
 use super::pb;
 use super::pin::{Held, pin};
 use super::token::{self, Tokens};
 
-/// A server list, ready to be sent to any number of streams.
-#[derive(Debug, PartialEq, Eq)]
+/// One cycle of turns as entries, of which any number of streams is sent a window.
+#[derive(Debug, PartialEq)]
 pub(super) struct EncodedList {
-    /// gRPC's prefix, and the tag and length of the list.
+    /// gRPC's prefix, and the tag and length of the list, where that is the whole
+    /// cycle.
     head: Bytes,
     /// The entries, one after the other.
     entries: Bytes,
     /// Where each entry begins.
     offsets: Vec<u32>,
-    /// How many entries there was no room for.
-    pub(super) cut: usize,
+    /// How many backends there are in it.
+    backends: usize,
+    /// How many lists the class had before.
+    number: u64,
+    /// How far over its share the most favoured backend is: 0.05 is 5 % over.
+    pub(super) excess: f32,
     /// Whether the entries are held by anything.
     pub(super) held: Held,
 }
@@ -41,12 +47,14 @@ const MESSAGE_MAX: usize = 4 * 1024 * 1024;
 const HEAD_ROOM: usize = 64;
 
 impl EncodedList {
-    /// The assigned endpoints in their order. Costs what is assigned, whatever
-    /// else the snapshot has.
-    pub(super) fn new(snapshot: &ServiceSnapshot, assignment: &Assignment) -> Self {
-        let tokens = Tokens::new(&snapshot.name);
-        let fill = |entry: &mut pb::Server, &place: &usize| {
-            let addr = snapshot.endpoints[place].addr;
+    /// The picks of a decision, each as often as its weight says: the `number`th
+    /// list of its class. Costs what is picked, whatever else the service has.
+    pub(super) fn new(service: &Service, decision: &Decision, number: u64) -> Self {
+        let tokens = Tokens::new(&service.name);
+        let picks = decision.picks();
+        let weights: Vec<u32> = picks.iter().map(|pick| pick.weight.0).collect();
+        let fill = |entry: &mut pb::Server, &turn: &u32| {
+            let addr = service.endpoints[picks[turn as usize].endpoint as usize].addr;
             entry.ip_address.clear();
             match addr.ip() {
                 IpAddr::V4(ip) => entry.ip_address.extend(ip.octets()),
@@ -55,7 +63,9 @@ impl EncodedList {
             entry.port = addr.port().into();
             tokens.write(addr, &mut entry.load_balance_token);
         };
-        Self::encode(&assignment.0, fill)
+        let counts = cycle::counts(&weights);
+        let list = Self::encode(&cycle::order(&counts), fill);
+        Self { backends: picks.len(), number, excess: cycle::excess(&weights, &counts), ..list }
     }
 
     /// One entry that makes every call fail at once.
@@ -82,32 +92,82 @@ impl EncodedList {
         Self { entries, held, ..self }
     }
 
+    /// How many entries the whole cycle has.
     pub(super) fn len(&self) -> usize {
         self.offsets.len()
     }
 
-    /// The list, begun at an entry that the seed chooses.
-    pub(super) fn frame(&self, seed: u64) -> Pieces {
-        let at = self.offset(self.turn(seed));
-        Pieces::from([self.head.clone(), self.entries.slice(at..), self.entries.slice(..at)])
+    /// How many entries a stream is sent.
+    pub(super) fn len_for(&self, place: Place) -> usize {
+        self.window(place).length
+    }
+
+    /// By how many entries the longest message falls short of what a stream should
+    /// be sent.
+    pub(super) fn cut(&self) -> usize {
+        let place = Place::default();
+        Window::new(self.len(), self.backends, self.number, place).length - self.len_for(place)
+    }
+
+    /// The list for a stream.
+    pub(super) fn frame(&self, place: Place) -> Pieces {
+        let window = self.window(place);
+        let [first, second] = self.slices(window);
+        if window.length == self.len() {
+            return Pieces::from([self.head.clone(), first, second]);
+        }
+        let mut head = BytesMut::with_capacity(HEAD_ROOM);
+        put_head(&mut head, first.len() + second.len());
+        Pieces::from([head.freeze(), first, second])
     }
 
     /// The same, unlike any list the client may have had before: the first
     /// entry's token carries a nonce. `before` is sent in front of it.
-    pub(super) fn unique_frame(&self, seed: u64, nonce: u32, before: &[u8]) -> Pieces {
-        let turn = self.turn(seed);
-        let (at, end) = (self.offset(turn), self.offset(turn + 1));
-        let mut list = pb::ServerList::decode(self.entries.slice(at..end)).unwrap_or_default();
+    pub(super) fn unique_frame(&self, place: Place, nonce: u32, before: &[u8]) -> Pieces {
+        let Window { start, length } = self.window(place);
+        let [entry, _] = self.slices(Window { start, length: length.min(1) });
+        let mut list = pb::ServerList::decode(entry).unwrap_or_default();
         for server in &mut list.servers {
             server.load_balance_token = token::unique(&server.load_balance_token, nonce);
         }
         let first = list.encode_to_vec();
-        let rest = self.entries.len() - (end - at);
+        let rest = Window { start: start + 1, length: length.saturating_sub(1) };
+        let [second, third] = self.slices(rest);
         let mut head = BytesMut::with_capacity(before.len() + HEAD_ROOM + first.len());
         head.put_slice(before);
-        put_head(&mut head, first.len() + rest);
+        put_head(&mut head, first.len() + second.len() + third.len());
         head.put_slice(&first);
-        Pieces::from([head.freeze(), self.entries.slice(end..), self.entries.slice(..at)])
+        Pieces::from([head.freeze(), second, third])
+    }
+
+    /// A stream's window, as far as one message has room.
+    fn window(&self, place: Place) -> Window {
+        let Window { start, length } = Window::new(self.len(), self.backends, self.number, place);
+        let fits = |length: usize| self.bytes(Window { start, length }) <= MESSAGE_MAX - HEAD_ROOM;
+        if self.entries.len() <= MESSAGE_MAX - HEAD_ROOM || fits(length) {
+            return Window { start, length };
+        }
+        let (mut some, mut many) = (0, length);
+        while many - some > 1 {
+            let middle = some.midpoint(many);
+            if fits(middle) { some = middle } else { many = middle }
+        }
+        Window { start, length: some }
+    }
+
+    /// How many bytes a window's entries have.
+    fn bytes(&self, Window { start, length }: Window) -> usize {
+        let end = start + length;
+        let around = self.offset(end.saturating_sub(self.len()));
+        self.offset(end.min(self.len())) - self.offset(start) + around
+    }
+
+    /// The entries of a window: to the cycle's end, and from its beginning.
+    fn slices(&self, Window { start, length }: Window) -> [Bytes; 2] {
+        let (start, end) = (start.min(self.len()), start + length);
+        let around = self.offset(end.saturating_sub(self.len()));
+        let first = self.offset(start)..self.offset(end.min(self.len()));
+        [self.entries.slice(first), self.entries.slice(..around)]
     }
 
     fn one(server: pb::Server) -> Self {
@@ -118,18 +178,12 @@ impl EncodedList {
     fn encode<T>(of: &[T], fill: impl Fn(&mut pb::Server, &T)) -> Self {
         let mut entries = Vec::new();
         let mut offsets = Vec::with_capacity(of.len());
-        let mut cut = 0;
         let mut entry = pb::ServerList { servers: vec![pb::Server::default()] };
         for one in of {
             entry.servers.iter_mut().for_each(|server| fill(server, one));
-            let length = entry.encoded_len();
-            if entries.len() + length + HEAD_ROOM > MESSAGE_MAX {
-                cut += 1;
-                continue;
-            }
             if offsets.is_empty() {
                 // They are about equally long.
-                entries.reserve((length * of.len()).min(MESSAGE_MAX));
+                entries.reserve(entry.encoded_len() * of.len());
             }
             offsets.push(u32::try_from(entries.len()).unwrap_or(u32::MAX));
             let _ = entry.encode(&mut entries);
@@ -137,14 +191,15 @@ impl EncodedList {
         let mut head = BytesMut::with_capacity(HEAD_ROOM);
         put_head(&mut head, entries.len());
         entries.shrink_to_fit();
-        offsets.shrink_to_fit();
-        let (head, entries, held) = (head.freeze(), Bytes::from(entries), Held::default());
-        Self { head, entries, offsets, cut, held }
-    }
-
-    fn turn(&self, seed: u64) -> usize {
-        let turns = u64::try_from(self.len().max(1)).unwrap_or(1);
-        usize::try_from(seed % turns).unwrap_or(0)
+        Self {
+            head: head.freeze(),
+            entries: Bytes::from(entries),
+            offsets,
+            backends: of.len(),
+            number: 0,
+            excess: 0.0,
+            held: Held::default(),
+        }
     }
 
     fn offset(&self, turn: usize) -> usize {

@@ -1,21 +1,23 @@
 //! Encoded lists that streams share: one for each service and class, however
 //! its name is written.
 //!
-//! In: snapshots, classes. Out: the same [`EncodedList`] for every stream of a
+//! In: services, classes. Out: the same [`EncodedList`] for every stream of a
 //! class, encoded by the first stream that asks. A list whose endpoints are the
 //! same as before is neither encoded nor sent again. Holds nothing that no
 //! stream uses.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::catalog::ServiceSnapshot;
-use crate::model::{Class, ServiceName};
-use crate::policy::{self, Chosen};
+use crate::catalog::Service;
+use crate::model::{BackendAddr, Class, ServiceName, Weight};
+use crate::policy::{self, Decision, Pick};
+use crate::seed;
 use crate::telemetry::Counters;
 
 use super::admission::COST_MIN;
+use super::cycle::Place;
 use super::encode::EncodedList;
 
 /// The lists in use.
@@ -32,7 +34,16 @@ pub(super) struct SharedList {
     latest: Mutex<Option<Latest>>,
     /// What it costs, where its class selects.
     cost: AtomicUsize,
+    /// The number of the next stream. The first is left to chance: the streams of
+    /// another replica should not begin at the same places.
+    next: AtomicU64,
     owner: Arc<Lists>,
+}
+
+/// What a stream holds of a list.
+pub(super) struct Seat {
+    list: Arc<SharedList>,
+    number: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -42,15 +53,20 @@ struct Key {
 }
 
 struct Latest {
-    of: Arc<ServiceSnapshot>,
-    chosen: Chosen,
+    of: Arc<Service>,
+    decision: Decision,
+    /// How many lists the class had before.
+    number: u64,
     /// `None`: nobody in it can serve this class.
     list: Option<Arc<EncodedList>>,
 }
 
 /// A list, and the work of making it.
+#[derive(Default)]
 pub(super) struct Made {
     pub(super) list: Option<Arc<EncodedList>>,
+    /// Which part of it is the stream's.
+    pub(super) place: Place,
     /// How many endpoints were looked at and entries encoded: 0 for a list that
     /// was there.
     pub(super) work: usize,
@@ -61,8 +77,14 @@ impl Lists {
         Arc::new(Self { counters, in_use: Mutex::default(), selected: AtomicUsize::new(0) })
     }
 
-    /// The list of a class of a service's clients.
-    pub(super) fn of(self: &Arc<Self>, service: &ServiceName, class: &Class) -> Arc<SharedList> {
+    /// One more stream's hold of the list of a class of a service's clients.
+    pub(super) fn join(self: &Arc<Self>, service: &ServiceName, class: &Class) -> Seat {
+        let list = self.of(service, class);
+        let number = list.next.fetch_add(1, Ordering::Relaxed);
+        Seat { list, number }
+    }
+
+    fn of(self: &Arc<Self>, service: &ServiceName, class: &Class) -> Arc<SharedList> {
         let key = Key { service: service.clone(), class: class.clone() };
         let mut in_use = self.lock();
         if let Some(list) = in_use.get(&key).and_then(Weak::upgrade) {
@@ -72,6 +94,7 @@ impl Lists {
             key: key.clone(),
             latest: Mutex::default(),
             cost: AtomicUsize::new(0),
+            next: AtomicU64::new(seed::random()),
             owner: self.clone(),
         });
         in_use.insert(key, Arc::downgrade(&list));
@@ -79,67 +102,97 @@ impl Lists {
         list
     }
 
+    /// How far over its share the most favoured backend of any list is.
+    pub(super) fn excess(&self) -> f32 {
+        let lists: Vec<_> = self.lock().values().filter_map(Weak::upgrade).collect();
+        lists.iter().map(|list| list.excess()).fold(0.0, f32::max)
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Weak<SharedList>>> {
         self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl SharedList {
-    /// Whether it is that of this service.
+impl Seat {
+    /// Whether it is at the list of this service.
     pub(super) fn is_of(&self, service: &ServiceName) -> bool {
-        self.key.service == *service
+        self.list.key.service == *service
     }
 
     /// What all other lists of those who select cost, in entries.
     pub(super) fn others(&self) -> usize {
-        self.owner.selected.load(Ordering::Relaxed).saturating_sub(self.cost())
+        self.list.owner.selected.load(Ordering::Relaxed).saturating_sub(self.list.cost())
     }
 
-    /// Counts what it is going to cost, until it is made.
+    /// Counts what the list is going to cost, until it is made.
     pub(super) fn reserve(&self, entries: usize) {
-        if self.cost() == 0 {
-            self.set_cost(entries.max(COST_MIN));
+        if self.list.cost() == 0 {
+            self.list.set_cost(entries.max(COST_MIN));
         }
     }
 
     /// The list to send, the very same to every stream; none when there is
-    /// nobody to list. Who asks with a snapshot that is no longer the newest
+    /// nobody to list. Who asks with a value that is no longer the newest
     /// gets the newest list.
-    pub(super) fn get(&self, snapshot: &Arc<ServiceSnapshot>) -> Made {
+    pub(super) fn get(&self, service: &Arc<Service>) -> Made {
+        let (list, work) = self.list.get(service);
+        let place = Place { stream: self.number, streams: Arc::strong_count(&self.list) };
+        Made { list, place, work }
+    }
+}
+
+impl SharedList {
+    fn get(&self, service: &Arc<Service>) -> (Option<Arc<EncodedList>>, usize) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(latest) = latest.as_ref()
-            && (Arc::ptr_eq(&latest.of, snapshot) || latest.of.version > snapshot.version)
+            && (Arc::ptr_eq(&latest.of, service) || latest.of.version > service.version)
         {
-            return Made { list: latest.list.clone(), work: 0 };
+            return (latest.list.clone(), 0);
         }
-        let mut work = policy::work(snapshot, &self.key.class);
-        let chosen = policy::choose(snapshot, &self.key.class);
-        let list = match latest.take() {
+        let mut work = policy::work(service, &self.key.class);
+        let decision = policy::decide(service, &self.key.class);
+        let (number, list) = match latest.take() {
             // What only looks new (metadata changed, or another part of the
             // service) is not sent again.
-            Some(old) if is_same((&old.of, &old.chosen), (snapshot, &chosen)) => old.list,
-            _ => self.encode(snapshot, &chosen),
+            Some(old) if is_same((&old.of, &old.decision), (service, &decision)) => {
+                (old.number, old.list)
+            }
+            old => {
+                let number = old.map_or(0, |old| old.number + 1);
+                (number, self.encode(service, &decision, number))
+            }
         };
         work += list.as_ref().map_or(0, |list| list.len());
-        if let Chosen::These(places) = &chosen {
-            self.set_cost(places.len().max(COST_MIN));
+        if !self.key.class.is_whole() {
+            self.set_cost(decision.picks().len().max(COST_MIN));
         }
-        *latest = Some(Latest { of: snapshot.clone(), chosen, list: list.clone() });
-        Made { list, work }
+        *latest = Some(Latest { of: service.clone(), decision, number, list: list.clone() });
+        (list, work)
     }
 
-    fn encode(&self, snapshot: &ServiceSnapshot, chosen: &Chosen) -> Option<Arc<EncodedList>> {
-        let assignment = policy::assign(snapshot, chosen);
-        if assignment.0.is_empty() {
+    fn encode(
+        &self,
+        service: &Service,
+        decision: &Decision,
+        number: u64,
+    ) -> Option<Arc<EncodedList>> {
+        if decision.picks().is_empty() {
             return None;
         }
-        let list = EncodedList::new(snapshot, &assignment).counted(&self.owner.counters);
+        let list = EncodedList::new(service, decision, number).counted(&self.owner.counters);
         self.owner.counters.lists_encoded.increment();
-        if list.cut > 0 {
-            let (service, cut) = (&snapshot.name, list.cut);
-            tracing::warn!(%service, cut, "list is over the size clients take: its end is cut off");
+        let cut = list.cut();
+        if cut > 0 {
+            let service = &service.name;
+            tracing::warn!(%service, cut, "list is over the size clients take: each gets a part");
         }
         Some(Arc::new(list))
+    }
+
+    fn excess(&self) -> f32 {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let list = latest.as_ref().and_then(|latest| latest.list.as_ref());
+        list.map_or(0.0, |list| list.excess)
     }
 
     fn cost(&self) -> usize {
@@ -155,16 +208,14 @@ impl SharedList {
 
 /// Whether clients would be told the same: a list is made of addresses, in
 /// their order and by weight, and of nothing else.
-fn is_same(old: (&ServiceSnapshot, &Chosen), new: (&ServiceSnapshot, &Chosen)) -> bool {
-    let mut old = old.1.endpoints(old.0).map(|(_, endpoint)| (endpoint.addr, endpoint.weight));
-    let mut new = new.1.endpoints(new.0).map(|(_, endpoint)| (endpoint.addr, endpoint.weight));
-    loop {
-        match (old.next(), new.next()) {
-            (None, None) => return true,
-            (old, new) if old != new => return false,
-            _ => {}
-        }
+fn is_same(old: (&Service, &Decision), new: (&Service, &Decision)) -> bool {
+    fn told<'a>(
+        (service, decision): (&'a Service, &'a Decision),
+    ) -> impl Iterator<Item = (BackendAddr, Weight)> + 'a {
+        let told = |pick: &Pick| (service.endpoints[pick.endpoint as usize].addr, pick.weight);
+        decision.picks().iter().map(told)
     }
+    told(old).eq(told(new))
 }
 
 impl Drop for SharedList {

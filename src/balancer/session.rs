@@ -16,6 +16,7 @@ use lookaside_http2::Pieces;
 use crate::catalog::Known;
 use crate::model::{ClientKind, ServiceName};
 
+use super::cycle::Place;
 use super::encode::{EncodedList, response};
 use super::pin::Held;
 use super::{WhenEmpty, pb};
@@ -41,7 +42,7 @@ pub(super) enum Directive {
 #[derive(Debug)]
 pub(super) struct Session {
     report_interval: Duration,
-    /// Chooses where this stream's lists begin.
+    /// Spreads the reports of clients that came together.
     seed: u64,
     /// Makes its first list unlike any other.
     nonce: u32,
@@ -93,7 +94,7 @@ pub(super) fn directive(
 /// The service that a name means, and the revision that brought its content.
 pub(super) fn meaning(known: &Known) -> Option<(&ServiceName, i64)> {
     match known {
-        Known::Present(snapshot) => Some((&snapshot.name, snapshot.revision)),
+        Known::Present(service) => Some((&service.name, service.revision)),
         Known::Absent | Known::Syncing => None,
     }
 }
@@ -101,19 +102,20 @@ pub(super) fn meaning(known: &Known) -> Option<(&ServiceName, i64)> {
 impl Session {
     /// Of a stream whose client is to report so often (zero: never).
     pub(super) fn new(report_interval: Duration, seed: u64) -> Self {
-        // The seed's upper half: the lower decides the rotation.
+        // The seed's upper half: the lower spreads the reports.
         let nonce = u32::try_from(seed >> 32).unwrap_or_default();
         Self { report_interval, seed, nonce, told: None }
     }
 
-    /// What to send; `None` where the client holds an equal list.
-    pub(super) fn tell(&mut self, directive: Directive) -> Option<Told> {
+    /// What to send; `None` where the client holds an equal list. `place` says
+    /// which part of a list is the stream's.
+    pub(super) fn tell(&mut self, directive: Directive, place: Place) -> Option<Told> {
         if self.told.as_ref().is_some_and(|said| said.is(&directive)) {
             return None;
         }
-        let frame = self.frame(&directive);
+        let frame = self.frame(&directive, place);
         let (what, entries) = match &directive {
-            Directive::List(list) => ("list", list.len()),
+            Directive::List(list) => ("list", list.len_for(place)),
             Directive::Empty => ("empty", 0),
             Directive::Unreachable => ("unreachable", 1),
             Directive::Drop => ("drop", 1),
@@ -130,7 +132,7 @@ impl Session {
         Some(Told { frame, what, entries, held })
     }
 
-    fn frame(&mut self, directive: &Directive) -> Pieces {
+    fn frame(&mut self, directive: &Directive, place: Place) -> Pieces {
         let opening = match self.told {
             None => initial_response(jittered(self.report_interval, self.seed)),
             Some(_) => Bytes::new(),
@@ -149,9 +151,9 @@ impl Session {
             // The first list of a stream, and the first after a fallback.
             None | Some(Said::Other(Directive::Fallback)) => {
                 self.nonce = self.nonce.wrapping_add(1);
-                list.unique_frame(self.seed, self.nonce, &opening)
+                list.unique_frame(place, self.nonce, &opening)
             }
-            Some(_) => list.frame(self.seed),
+            Some(_) => list.frame(place),
         }
     }
 }

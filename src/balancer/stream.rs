@@ -134,11 +134,11 @@ impl BalanceStream {
                 self.client.saw(version);
                 continue;
             }
-            let Made { list, work } = self.holding.list(&known);
+            let Made { list, place, work } = self.holding.list(&known);
             turn::spend(cx, work);
             let directive =
                 session::directive(list, self.shared.settings.when_empty, self.client.kind());
-            let Some(told) = self.session.tell(directive) else {
+            let Some(told) = self.session.tell(directive, place) else {
                 self.client.saw(version);
                 counters.lists_suppressed.increment();
                 continue;

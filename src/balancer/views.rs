@@ -8,13 +8,13 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crate::catalog::{Catalog, Known, ServiceSnapshot, Subscriber, Subscription};
+use crate::catalog::{Catalog, Known, Service, Subscriber, Subscription};
 use crate::model::{Class, Target};
 use crate::policy;
 use crate::telemetry::Counters;
 
 use super::admission::{Admission, Admitted};
-use super::lists::{Lists, Made, SharedList};
+use super::lists::{Lists, Made, Seat};
 
 /// The views in use.
 pub(super) struct Views {
@@ -34,7 +34,7 @@ pub(super) struct View {
 /// What one stream holds of what it shares with others.
 pub(super) struct Holding {
     view: Arc<View>,
-    list: Option<Arc<SharedList>>,
+    list: Option<Seat>,
     /// Given back with the stream.
     admitted: Option<Box<Admitted>>,
 }
@@ -47,6 +47,11 @@ impl Views {
             admission: Arc::default(),
             in_use: Mutex::default(),
         })
+    }
+
+    /// How far over its share the most favoured backend of any list is.
+    pub(super) fn excess(&self) -> f32 {
+        self.lists.excess()
     }
 
     /// The view of a target; `None` when the catalog has closed.
@@ -83,11 +88,11 @@ impl View {
     pub(super) fn admit(self: &Arc<Self>, peer: SocketAddr, known: &Known) -> Option<Holding> {
         let mut holding = Holding { view: self.clone(), list: None, admitted: None };
         let admission = &self.owner.admission;
-        if let Known::Present(snapshot) = known {
-            let class = self.class(snapshot);
-            let list = self.owner.lists.of(&snapshot.name, &class);
+        if let Known::Present(service) = known {
+            let class = self.class(service);
+            let list = self.owner.lists.join(&service.name, &class);
             if !class.is_whole() {
-                let most = policy::most(snapshot, &class);
+                let most = policy::most(service, &class);
                 holding.admitted = Some(Box::new(admission.admit(peer, most, list.others())?));
                 list.reserve(most);
             }
@@ -100,8 +105,8 @@ impl View {
     }
 
     /// What the target selects depends on the service that it turns out to mean.
-    fn class(&self, snapshot: &ServiceSnapshot) -> Class {
-        Class::new(self.target.selectors_for(&snapshot.name))
+    fn class(&self, service: &Service) -> Class {
+        Class::new(self.target.selectors_for(&service.name))
     }
 }
 
@@ -114,15 +119,15 @@ impl Holding {
     /// The list to send, the very same to every stream of the class; none when
     /// there is nobody to list.
     pub(super) fn list(&mut self, known: &Known) -> Made {
-        let Known::Present(snapshot) = known else {
+        let Known::Present(service) = known else {
             self.list = None;
-            return Made { list: None, work: 0 };
+            return Made::default();
         };
         match &self.list {
-            Some(list) if list.is_of(&snapshot.name) => list.get(snapshot),
+            Some(list) if list.is_of(&service.name) => list.get(service),
             _ => {
-                let list = self.view.owner.lists.of(&snapshot.name, &self.view.class(snapshot));
-                self.list.insert(list).get(snapshot)
+                let list = self.view.owner.lists.join(&service.name, &self.view.class(service));
+                self.list.insert(list).get(service)
             }
         }
     }

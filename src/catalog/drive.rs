@@ -64,6 +64,11 @@ pub(super) fn take_in(
         Input::Hosts(resolved) => return index.resolved(resolved, touched),
         Input::Probed(addr, answer) => return index.probed(addr, answer, touched),
         Input::Release(service) => return index.release(service, touched),
+        Input::Origins(asked) => {
+            // Whoever asked may have gone.
+            let _ = asked.answer.send(index.origins(&asked.service, asked.addr));
+            return;
+        }
         Input::Restored(restored) if !status.synced => {
             status.synced = true;
             status.restored = Some(restored.saved.clone());

@@ -1,6 +1,6 @@
 //! The services whose names fold together, and who asked for them.
 //!
-//! In: snapshots, as the driver has them. Out: what each spelling means, to
+//! In: services, as the driver has them. Out: what each spelling means, to
 //! those who asked for it. It decides what a spelling means and nothing else.
 
 use std::collections::BTreeMap;
@@ -11,13 +11,13 @@ use crate::model::{ServiceName, name};
 
 use super::empty::{Empty, EmptyService};
 use super::topic::{Family, Rounds, Topic};
-use super::{Known, ServiceSnapshot};
+use super::{Known, Service};
 
 /// The services that share a canonical name (nearly always one), and who asked
 /// for it in which spelling.
 #[derive(Default)]
 pub(super) struct Group {
-    pub(super) services: BTreeMap<ServiceName, Arc<ServiceSnapshot>>,
+    pub(super) services: BTreeMap<ServiceName, Arc<Service>>,
     topics: BTreeMap<Arc<str>, Asked>,
     /// Of all these topics.
     family: Arc<Family>,
@@ -42,7 +42,7 @@ impl Group {
         let rank = |service: &&ServiceName| name::matches(typed, service);
         let best = self.services.keys().filter(|service| rank(service).is_some()).min_by_key(rank);
         match best.and_then(|service| self.services.get(service)) {
-            Some(snapshot) => Known::Present(snapshot.clone()),
+            Some(service) => Known::Present(service.clone()),
             None => Known::Absent,
         }
     }
@@ -92,15 +92,15 @@ impl Group {
         }
     }
 
-    /// Takes the newest of a service's snapshots in; with none, the service is
-    /// gone. Returns whether that is a change.
+    /// Takes a service's newest value in; with none, the service is gone. Returns
+    /// whether that is a change.
     pub(super) fn put(
         &mut self,
         service: &ServiceName,
-        snapshot: Option<Arc<ServiceSnapshot>>,
+        new: Option<Arc<Service>>,
         now: Instant,
     ) -> bool {
-        let Some(snapshot) = snapshot else {
+        let Some(new) = new else {
             let changed = self.services.remove(service).is_some();
             if changed && self.services.is_empty() {
                 self.empty = Some(Empty::left(service.clone(), now));
@@ -108,11 +108,10 @@ impl Group {
             }
             return changed;
         };
-        let same = self.services.get(service).map(|old| &old.endpoints);
-        if same == Some(&snapshot.endpoints) {
+        if self.services.get(service).is_some_and(|old| old.endpoints == new.endpoints) {
             return false;
         }
-        self.services.insert(service.clone(), snapshot);
+        self.services.insert(service.clone(), new);
         if let Some(empty) = self.empty.take() {
             empty.end(now);
         }

@@ -24,6 +24,7 @@ use super::{Restored, ServiceSnapshot};
 
 mod hosts;
 mod members;
+mod origins;
 mod replace;
 mod sweep;
 

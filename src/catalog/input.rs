@@ -5,8 +5,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use crate::model::{BackendAddr, Endpoint, ServiceName};
-use crate::registry::Event;
+use crate::registry::{Event, Key, Rejected, Remark};
 
 use super::doubts::Answer;
 
@@ -21,9 +23,38 @@ pub enum Input {
     Probed(BackendAddr, Answer),
     /// What a service lists without registration is to go: the operator's word.
     Release(ServiceName),
+    /// Somebody asks what registers a backend. Changes nothing; only the one writer
+    /// knows.
+    Origins(AskOrigins),
     /// What was served before the start. Without meaning once the registry has
     /// been read.
     Restored(Restored),
+}
+
+/// A question for what registers a backend of a service, and where the answer goes.
+#[derive(Debug)]
+pub struct AskOrigins {
+    /// The service.
+    pub service: ServiceName,
+    /// The backend.
+    pub addr: BackendAddr,
+    /// Who asks.
+    pub answer: oneshot::Sender<Vec<Origin>>,
+}
+
+/// A key that registers a backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The key.
+    pub key: Key,
+    /// Whether it has a lease.
+    pub leased: bool,
+    /// The host name that it registers as the address, if it does.
+    pub host: Option<String>,
+    /// Why its newest value is not what counts, if so.
+    pub rejected: Option<Rejected>,
+    /// What is odd about it.
+    pub remarks: Vec<Remark>,
 }
 
 /// What was served when it was saved.

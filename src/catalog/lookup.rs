@@ -1,40 +1,21 @@
 //! What is looked up in a snapshot again and again, kept with it: which
-//! endpoints a selector chooses, and the addresses of a class.
+//! endpoints a selector chooses.
 //!
 //! In: a snapshot's endpoints. Out: places in them. Each index is made by the
 //! first question that needs it, once for all who ask; it allocates nothing per
 //! endpoint. It decides nothing: weights and classes are policy.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use hashbrown::HashMap;
 
-use crate::model::{Class, Endpoint, Selector};
+use crate::model::{Endpoint, Selector};
 
 /// Derived from endpoints, so it makes no difference between snapshots.
 #[derive(Default)]
 pub(super) struct Lookup {
     ids: OnceLock<Postings>,
     meta: OnceLock<Postings>,
-    whole: OnceLock<Arc<Addresses>>,
-    selected: Mutex<Kept>,
-}
-
-/// The addresses of a few classes, the oldest of which gives way.
-#[derive(Default)]
-struct Kept {
-    oldest: usize,
-    all: Vec<(Class, Arc<Addresses>)>,
-}
-
-/// The addresses of some endpoints: sorted, each once.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Addresses {
-    /// Of IPv4.
-    pub v4: Vec<Ipv4Addr>,
-    /// Of IPv6.
-    pub v6: Vec<Ipv6Addr>,
 }
 
 /// Which endpoints have a text: for each text, by its hash, the first and the
@@ -55,9 +36,6 @@ struct Chain {
 
 /// The key of selectors that mean the instance's own name.
 const ID: &str = "id";
-/// Classes of a snapshot whose addresses are kept: more than people name in
-/// DNS, and at most some hundred kilobytes.
-const KEPT_MAX: usize = 16;
 const END: u32 = u32::MAX;
 
 impl Lookup {
@@ -84,30 +62,6 @@ impl Lookup {
         if selector.key == ID { self.ids.get().is_some() } else { self.meta.get().is_some() }
     }
 
-    pub(super) fn kept_addresses(&self, class: &Class) -> Option<Arc<Addresses>> {
-        if class.is_whole() {
-            return self.whole.get().cloned();
-        }
-        let kept = self.selected.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.all.iter().find(|(of, _)| of == class).map(|(_, addresses)| addresses.clone())
-    }
-
-    pub(super) fn keep_addresses(&self, class: &Class, addresses: &Arc<Addresses>) {
-        if class.is_whole() {
-            let _ = self.whole.set(addresses.clone());
-            return;
-        }
-        let mut kept = self.selected.lock().unwrap_or_else(PoisonError::into_inner);
-        let Kept { oldest, all } = &mut *kept;
-        let new = (class.clone(), addresses.clone());
-        if all.len() < KEPT_MAX {
-            all.push(new);
-        } else {
-            all[*oldest] = new;
-            *oldest = (*oldest + 1) % KEPT_MAX;
-        }
-    }
-
     fn postings(&self, endpoints: &[Endpoint], selector: &Selector) -> &Postings {
         if selector.key == ID {
             return self.ids.get_or_init(|| {
@@ -119,18 +73,6 @@ impl Lookup {
                 endpoint.meta.iter().for_each(|(key, value)| add(hash([key, value])));
             })
         })
-    }
-}
-
-impl Addresses {
-    /// The same, sorted, each once.
-    #[must_use]
-    pub fn sorted(mut self) -> Self {
-        self.v4.sort_unstable();
-        self.v4.dedup();
-        self.v6.sort_unstable();
-        self.v6.dedup();
-        self
     }
 }
 
@@ -221,22 +163,3 @@ impl PartialEq for Lookup {
 }
 
 impl Eq for Lookup {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_kept_for_a_few_classes() {
-        let lookup = Lookup::default();
-        let class = |n: u8| Class::new(&[Selector { key: "zone".into(), value: n.to_string() }]);
-        let addresses = |n: u8| Addresses { v4: vec![[10, 0, 0, n].into()], v6: Vec::new() };
-        for n in 0..100 {
-            lookup.keep_addresses(&class(n), &Arc::new(addresses(n)));
-            assert_eq!(lookup.kept_addresses(&class(n)).as_deref(), Some(&addresses(n)));
-        }
-        let kept = (0..100).filter(|&n| lookup.kept_addresses(&class(n)).is_some());
-        assert_eq!(kept.collect::<Vec<_>>(), (84..100).collect::<Vec<_>>());
-        assert_eq!(lookup.kept_addresses(&Class::default()), None);
-    }
-}

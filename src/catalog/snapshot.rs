@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::model::{Class, Endpoint, Selector, ServiceName};
+use crate::model::{Endpoint, Selector, ServiceName};
 
-use super::lookup::{Addresses, Lookup};
+use super::Service;
+use super::lookup::Lookup;
 
 /// What is known of the service that a name means.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,7 +16,7 @@ pub enum Known {
     /// No backend is registered.
     Absent,
     /// These backends are.
-    Present(Arc<ServiceSnapshot>),
+    Present(Arc<Service>),
 }
 
 /// A service's backends at one revision: never empty, sorted by id, each
@@ -26,25 +27,16 @@ pub struct ServiceSnapshot {
     pub name: ServiceName,
     /// The store's revision that brought this content.
     pub revision: i64,
-    /// A greater one than that of the service's snapshot before; 0 until it is
-    /// published. Before the endpoints, so that comparing looks at it first.
-    pub version: u64,
     /// In the order of every list, on every replica.
     pub endpoints: Vec<Endpoint>,
     lookup: Lookup,
 }
 
 impl ServiceSnapshot {
-    /// A service's backends, which must be sorted. It is not published yet.
+    /// A service's backends, which must be sorted.
     #[must_use]
     pub fn new(name: ServiceName, revision: i64, endpoints: Vec<Endpoint>) -> Self {
-        Self { name, revision, endpoints, version: 0, lookup: Lookup::default() }
-    }
-
-    /// The same, published with this version.
-    #[must_use]
-    pub fn published(self, version: u64) -> Self {
-        Self { version, ..self }
+        Self { name, revision, endpoints, lookup: Lookup::default() }
     }
 
     /// The places of the endpoints that take calls and that a selector chooses,
@@ -66,18 +58,6 @@ impl ServiceSnapshot {
     #[must_use]
     pub fn unindexed(&self, selector: &Selector) -> usize {
         if self.lookup.is_indexed(selector) { 0 } else { self.endpoints.len() }
-    }
-
-    /// The addresses of a class, if they are kept.
-    #[must_use]
-    pub fn kept_addresses(&self, class: &Class) -> Option<Arc<Addresses>> {
-        self.lookup.kept_addresses(class)
-    }
-
-    /// Keeps the addresses of a class for as long as the snapshot lives, or
-    /// until others have taken their place.
-    pub fn keep_addresses(&self, class: &Class, addresses: &Arc<Addresses>) {
-        self.lookup.keep_addresses(class, addresses);
     }
 }
 

@@ -202,17 +202,19 @@ impl Drop for Listener {
     }
 }
 
-/// Whether a backend is gone, or its address gives way to another: calls fail
-/// until clients have the new value.
+/// Whether somebody gets no more calls: a backend is gone, its address gives way
+/// to another, or its weight falls to 0. Calls go wrong until clients have the new
+/// value.
 fn takes_away(old: &Known, new: &Known) -> bool {
     let (Known::Present(old), Known::Present(new)) = (old, new) else {
         return matches!(old, Known::Present(_));
     };
     let mut rest = new.endpoints.iter();
+    let mut listed = old.endpoints.iter().filter(|endpoint| endpoint.takes_calls());
     // Both are sorted by id.
-    !old.endpoints.iter().all(|old| {
+    !listed.all(|old| {
         let same = rest.find(|new| new.id >= old.id);
-        same.is_some_and(|new| new.id == old.id && new.addr == old.addr)
+        same.is_some_and(|new| new.id == old.id && new.addr == old.addr && new.takes_calls())
     })
 }
 

@@ -124,6 +124,8 @@ mod tests {
             address: format!("10.0.0.{id}:80"),
             weight,
             turns: 1,
+            due: 0.5,
+            share: 0.5,
             token: "t".to_owned(),
             meta: BTreeMap::from([("zone".to_owned(), "a\u{7}\u{9b}".to_owned())]),
             held: None,
@@ -149,7 +151,7 @@ mod tests {
     #[test]
     fn a_new_weight_is_a_change_and_new_turns_are_none() {
         let mut turned = backends(&[("1", 1)]);
-        turned.values_mut().for_each(|endpoint| endpoint.turns = 9);
+        turned.values_mut().for_each(|endpoint| (endpoint.turns, endpoint.share) = (9, 0.9));
         assert_eq!(differences(&backends(&[("1", 1)]), &turned, false), Vec::<String>::new());
         assert_eq!(differences(&backends(&[("1", 2)]), &turned, false).len(), 2);
     }

@@ -237,12 +237,12 @@ fn find(question: &Query, inner: &[&[u8]], world: &World<'_>, most: usize) -> Fi
                 // Never a word from ignorance: a resolver would remember it.
                 Known::Syncing => Finding::Error(Code::ServFail),
                 Known::Absent => Finding::NoData,
-                Known::Present(snapshot) => {
-                    let class = Class::new(target.selectors_for(&snapshot.name));
-                    if !(world.afford)(policy::address_work(&snapshot, &class)) {
+                Known::Present(service) => {
+                    let class = Class::new(target.selectors_for(&service.name));
+                    if !(world.afford)(policy::address_work(&service, &class)) {
                         return Finding::Elsewhere;
                     }
-                    let all = policy::addresses(&snapshot, &class);
+                    let all = policy::addresses(&service, &class);
                     records(window(&all, kind, world.seed, most))
                 }
             }

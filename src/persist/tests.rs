@@ -6,7 +6,7 @@ use super::*;
 
 const PREFIX: &str = "/etcd3_naming/";
 
-fn snapshot(name: &str, ids: &[&str]) -> Arc<ServiceSnapshot> {
+fn snapshot(name: &str, ids: &[&str]) -> Arc<catalog::Service> {
     let endpoint = |(port, id): (u16, &&str)| Endpoint {
         id: (*id).into(),
         addr: BackendAddr::new([127, 0, 0, 1].into(), port).unwrap(),
@@ -14,7 +14,8 @@ fn snapshot(name: &str, ids: &[&str]) -> Arc<ServiceSnapshot> {
         meta: Arc::new([("zone".to_owned(), "ä\n\"".to_owned())].into()),
     };
     let endpoints = (1..).zip(ids).map(endpoint).collect();
-    Arc::new(ServiceSnapshot::new(ServiceName::new(name).unwrap(), 1, endpoints))
+    let snapshot = ServiceSnapshot::new(ServiceName::new(name).unwrap(), 1, endpoints);
+    Arc::new(catalog::Service::new(1, snapshot))
 }
 
 async fn store(dir: &tempfile::TempDir) -> Store {
@@ -25,7 +26,7 @@ async fn open(dir: &Path) -> Result<Store, OpenError> {
     Store::open(dir, [PREFIX.to_owned()]).await
 }
 
-fn content(services: &[Arc<ServiceSnapshot>]) -> Vec<(ServiceName, Vec<Endpoint>)> {
+fn content(services: &[Arc<catalog::Service>]) -> Vec<(ServiceName, Vec<Endpoint>)> {
     services.iter().map(|service| (service.name.clone(), service.endpoints.clone())).collect()
 }
 

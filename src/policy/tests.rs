@@ -1,14 +1,15 @@
-//! Snapshots of a few endpoints as text, and what classes get of them.
+//! Services of a few endpoints as text, and what classes get of them.
 
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{BackendAddr, Meta, ServiceName, Weight};
+use crate::catalog::ServiceSnapshot;
+use crate::model::{BackendAddr, Endpoint, Meta, ServiceName, Weight};
 
 /// Each endpoint is `ID WEIGHT [key=value…]`.
-fn snapshot(endpoints: &[&str]) -> ServiceSnapshot {
+fn service(endpoints: &[&str]) -> Service {
     let endpoint = |(port, text): (usize, &&str)| {
         let mut words = text.split(' ');
         let id = words.next().unwrap().into();
@@ -23,31 +24,49 @@ fn snapshot(endpoints: &[&str]) -> ServiceSnapshot {
         Endpoint { id, addr, weight, meta: Arc::new(meta) }
     };
     let endpoints = endpoints.iter().enumerate().map(endpoint).collect();
-    ServiceSnapshot::new(ServiceName::new("s").unwrap(), 1, endpoints)
+    Service::new(1, ServiceSnapshot::new(ServiceName::new("s").unwrap(), 1, endpoints))
 }
 
 #[track_caller]
 fn check(endpoints: &[&str], selectors: &[(&str, &str)], expected: &str) {
-    let snapshot = snapshot(endpoints);
+    let service = service(endpoints);
     let selector = |&(key, value): &(&str, &str)| Selector { key: key.into(), value: value.into() };
     let selectors: Vec<_> = selectors.iter().map(selector).collect();
-    let chosen = choose(&snapshot, &Class::new(&selectors));
-    let Assignment(turns) = assign(&snapshot, &chosen);
-    let found: String = turns.iter().map(|&turn| &*snapshot.endpoints[turn].id).collect();
+    let class = Class::new(&selectors);
+    let decision = decide(&service, &class);
+    let endpoint = |pick: &Pick| &service.endpoints[pick.endpoint as usize];
+    let found: String = decision.picks().iter().map(|pick| &*endpoint(pick).id).collect();
     assert_eq!(found, expected);
+    assert!(decision.picks().iter().all(|pick| endpoint(pick).weight == pick.weight));
+    // The same passes say why.
+    for (place, endpoint) in service.endpoints.iter().enumerate() {
+        let picked = decision.picks().iter().any(|pick| pick.endpoint as usize == place);
+        let findings = explain(endpoint, &class);
+        assert_eq!(findings.iter().all(|finding| finding.kept), picked, "{findings:?}");
+    }
 }
 
 #[test]
 fn all_equal_is_the_order_of_ids() {
     check(&["a 1", "b 1", "c 1"], &[], "abc");
-    check(&["a 100", "b 100"], &[], "ab");
+    check(&["a 100", "b 7"], &[], "ab");
 }
 
 #[test]
-fn weights_are_interleaved_repeats() {
-    check(&["a 3", "b 1"], &[], "aaba");
-    check(&["a 2", "b 4"], &[], "bab");
-    check(&["a 5", "b 1", "c 1"], &[], "abaaaca");
+fn each_pass_says_why() {
+    let service = service(&["a 0 zone=b"]);
+    let selector = |key: &str, value: &str| Selector { key: key.into(), value: value.into() };
+    let why = |selectors: &[Selector]| -> Vec<String> {
+        let class = Class::new(selectors);
+        let findings = explain(&service.endpoints[0], &class);
+        findings.iter().map(|one| format!("{} {} {one}", one.pass, one.kept)).collect()
+    };
+    let weight = "weight false it is registered with weight 0: no traffic";
+    assert_eq!(why(&[]), [weight, "selected true the name selects nothing"]);
+    let has = "selected true it has what the name selects: id=a zone=b";
+    assert_eq!(why(&[selector("zone", "b"), selector("id", "a")]), [weight, has]);
+    let lacks = "selected false the name selects zone=c, and it has no such metadata";
+    assert_eq!(why(&[selector("zone", "c")]), [weight, lacks]);
 }
 
 #[test]
@@ -59,25 +78,26 @@ fn weight_zero_is_no_traffic() {
 #[test]
 fn a_selector_looks_at_what_it_chooses_and_at_all_once() {
     let all: Vec<_> = (0..1_000).map(|i| format!("{i} 1 zone={}", i % 4)).collect();
-    let snapshot = snapshot(&all.iter().map(String::as_str).collect::<Vec<_>>());
+    let service = service(&all.iter().map(String::as_str).collect::<Vec<_>>());
     let class = |all: &[(&str, &str)]| {
         let one = |&(key, value): &(&str, &str)| Selector { key: key.into(), value: value.into() };
         Class::new(&all.iter().map(one).collect::<Vec<_>>())
     };
     let (seven, zone) = (class(&[("id", "7")]), class(&[("zone", "3")]));
     let both = class(&[("zone", "3"), ("id", "7")]);
-    assert_eq!((work(&snapshot, &seven), work(&snapshot, &zone)), (1_000, 1_000));
-    assert_eq!(choose(&snapshot, &seven), Chosen::These([7].into()));
-    assert_eq!((work(&snapshot, &seven), work(&snapshot, &zone)), (1, 1_000));
-    assert_eq!(choose(&snapshot, &zone).endpoints(&snapshot).count(), 250);
-    assert_eq!((work(&snapshot, &zone), work(&snapshot, &both)), (250, 1));
-    assert_eq!(work(&snapshot, &class(&[("id", "x")])), 0);
+    assert_eq!((work(&service, &seven), work(&service, &zone)), (1_000, 1_000));
+    let picked = |class| decide(&service, class).picks().len();
+    assert_eq!(picked(&seven), 1);
+    assert_eq!((work(&service, &seven), work(&service, &zone)), (1, 1_000));
+    assert_eq!(picked(&zone), 250);
+    assert_eq!((work(&service, &zone), work(&service, &both)), (250, 1));
+    assert_eq!(work(&service, &class(&[("id", "x")])), 0);
     // Addresses of large classes are found once for all who ask.
     for (class, first, later) in [(&zone, 250, 0), (&seven, 1, 1), (&class(&[]), 1_000, 0)] {
-        assert_eq!(address_work(&snapshot, class), first);
-        let found = addresses(&snapshot, class);
-        assert_eq!(address_work(&snapshot, class), later);
-        assert_eq!(addresses(&snapshot, class), found);
+        assert_eq!(address_work(&service, class), first);
+        let found = addresses(&service, class);
+        assert_eq!(address_work(&service, class), later);
+        assert_eq!(addresses(&service, class), found);
     }
 }
 
@@ -112,6 +132,7 @@ proptest! {
         };
         let endpoints = (1..).zip(endpoints).map(endpoint).collect();
         let snapshot = ServiceSnapshot::new(ServiceName::new("s").unwrap(), 1, endpoints);
+        let service = Service::new(1, snapshot);
         let selector = |(key, value): (Option<String>, String)| Selector {
             key: key.map_or("id".to_owned(), |key| key.to_lowercase()),
             value: value.to_lowercase(),
@@ -124,11 +145,11 @@ proptest! {
                 key => endpoint.meta.iter().any(|(k, v)| same(k, key) && same(v, &s.value)),
             })
         };
-        let all = snapshot.endpoints.iter().enumerate();
+        let all = service.endpoints.iter().enumerate();
         let expected: Vec<_> = all.filter(|(_, one)| scan(one)).map(|(at, _)| at).collect();
-        let chosen = choose(&snapshot, &class);
-        let found: Vec<_> = chosen.endpoints(&snapshot).map(|(place, _)| place).collect();
+        let decision = decide(&service, &class);
+        let found: Vec<_> = decision.picks().iter().map(|pick| pick.endpoint as usize).collect();
         prop_assert_eq!(&found, &expected);
-        prop_assert!(found.len() <= most(&snapshot, &class));
+        prop_assert!(found.len() <= most(&service, &class));
     }
 }

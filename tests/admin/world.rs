@@ -70,6 +70,8 @@ impl World {
             readiness: readiness.clone(),
             started: Instant::now(),
             tokens: |service: &ServiceName, backend: BackendAddr| format!("{service}@{backend}"),
+            turns: lookaside::balancer::turns,
+            excess: Arc::new(|| 0.25),
             version: "1.2.3",
             inputs: inputs.clone(),
             hosts: Arc::from(["balancer.test".to_owned()]),

@@ -202,14 +202,9 @@ pub fn vitals(balancer: &Balancer) -> Vitals {
     Vitals { files, streams: streams as u64, memory: field(&status, "VmRSS:") }
 }
 
-/// The processor time that a process has used.
+/// The processor time that a balancer has used.
 pub fn cpu(balancer: &Balancer) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", balancer.id())).expect("it runs");
-    let (_, fields) = stat.rsplit_once(") ").expect("its name is in parentheses");
-    let ticks: u64 =
-        fields.split(' ').skip(11).take(2).map(|n| n.parse::<u64>().expect("a number")).sum();
-    // USER_HZ is 100 wherever Linux runs.
-    Duration::from_millis(ticks * 10)
+    crate::support::cpu(balancer.id())
 }
 
 /// How many connections the balancer's socket dropped for want of room since it

@@ -157,7 +157,8 @@ impl World {
         format!("{}{SERVICE}/{id}", self.prefix())
     }
 
-    fn prefix(&self) -> String {
+    /// Where its services register.
+    pub fn prefix(&self) -> String {
         format!("/world{}/", self.number)
     }
 

@@ -136,6 +136,11 @@ impl Driver {
         self.language
     }
 
+    /// The processor time that it has used so far.
+    pub fn cpu(&self) -> Duration {
+        super::cpu(self.child.id())
+    }
+
     /// Name and version of the library under test.
     #[track_caller]
     pub fn version(&self) -> String {

@@ -6,9 +6,15 @@ use bytes::Buf;
 use pb::load_balance_response::LoadBalanceResponseType as Kind;
 
 use super::*;
-use crate::model::{BackendAddr, Endpoint, ServiceName, Weight};
+use crate::catalog::ServiceSnapshot;
+use crate::model::{BackendAddr, Class, Endpoint, ServiceName, Weight};
+use crate::policy;
 
-fn snapshot(endpoints: usize) -> ServiceSnapshot {
+fn service(endpoints: usize) -> Service {
+    weighing(endpoints, |_| Weight::DEFAULT)
+}
+
+fn weighing(endpoints: usize, weight: impl Fn(usize) -> Weight) -> Service {
     let endpoint = |i: usize| {
         let port = u16::try_from(i % 60_000).unwrap() + 1;
         let host = u8::try_from(i / 60_000).unwrap() + 1;
@@ -19,14 +25,20 @@ fn snapshot(endpoints: usize) -> ServiceSnapshot {
         };
         let addr = BackendAddr::new(ip, port).unwrap();
         let id = Arc::from(format!("{i:06}"));
-        Endpoint { id, addr, weight: Weight::DEFAULT, meta: Arc::default() }
+        Endpoint { id, addr, weight: weight(i), meta: Arc::default() }
     };
     let endpoints = (0..endpoints).map(endpoint).collect();
-    ServiceSnapshot::new(ServiceName::new("hello").unwrap(), 1, endpoints)
+    let name = ServiceName::new("hello").unwrap();
+    Service::new(1, ServiceSnapshot::new(name, 1, endpoints))
 }
 
 fn list(entries: usize) -> EncodedList {
-    EncodedList::new(&snapshot(entries), &Assignment((0..entries).collect()))
+    let service = service(entries);
+    EncodedList::new(&service, &policy::decide(&service, &Class::default()), 0)
+}
+
+fn place(stream: u64) -> Place {
+    Place { stream, streams: 1_000 }
 }
 
 /// Reads the messages that a frame holds, in whatever pieces it comes.
@@ -52,7 +64,7 @@ fn servers(frame: Pieces) -> Vec<pb::Server> {
 
 #[test]
 fn entries_are_addresses_in_network_order_with_tokens() {
-    let servers = servers(list(2).frame(0));
+    let servers = servers(list(2).frame(place(0)));
     assert_eq!(servers[0].ip_address, [10, 0, 0, 1]);
     assert_eq!((servers[0].port, servers[0].drop), (1, false));
     assert_eq!(servers[1].ip_address.len(), 16);
@@ -61,25 +73,64 @@ fn entries_are_addresses_in_network_order_with_tokens() {
 }
 
 #[test]
-fn a_rotation_is_the_same_list_begun_elsewhere() {
+fn a_short_list_is_sent_whole_begun_elsewhere() {
     let list = list(5);
-    let plain = servers(list.frame(0));
-    for seed in 0..12 {
+    let plain = servers(list.frame(place(0)));
+    let mut firsts = std::collections::BTreeSet::new();
+    for stream in 0..12 {
+        let found = servers(list.frame(place(stream)));
+        let first = plain.iter().position(|one| *one == found[0]).unwrap();
+        firsts.insert(first);
         let mut expected = plain.clone();
-        expected.rotate_left(seed % 5);
-        assert_eq!(servers(list.frame(seed as u64)), expected);
+        expected.rotate_left(first);
+        assert_eq!(found, expected);
     }
+    assert_eq!(firsts.len(), 5);
+}
+
+#[test]
+fn a_list_begins_elsewhere_than_the_one_before() {
+    let service = service(100);
+    let decision = policy::decide(&service, &Class::default());
+    let first = |number| {
+        let list = EncodedList::new(&service, &decision, number);
+        servers(list.frame(place(7)))[0].load_balance_token.clone()
+    };
+    let firsts: std::collections::BTreeSet<_> = (0..100).map(first).collect();
+    assert!(firsts.len() > 60, "{}", firsts.len());
+}
+
+#[test]
+fn a_long_cycle_is_sent_in_windows() {
+    let service = weighing(1_500, |i| Weight(50 + i as u32 % 49));
+    let list = EncodedList::new(&service, &policy::decide(&service, &Class::default()), 3);
+    assert!(list.len() > 12_000 && list.cut() == 0, "{}", list.len());
+    let whole: Vec<_> = {
+        let pb = pb::ServerList::decode(list.entries.clone()).unwrap();
+        pb.servers.iter().cycle().take(list.len() + 3_000).cloned().collect()
+    };
+    for stream in 0..40 {
+        let found = servers(list.frame(place(stream)));
+        assert_eq!(found.len(), 3_000);
+        let start = list.window(place(stream)).start;
+        assert!(found == whole[start..start + 3_000]);
+        let mut unique = servers(list.unique_frame(place(stream), 1, b""));
+        unique[0].load_balance_token.truncate(found[0].load_balance_token.len());
+        assert!(unique == found);
+    }
+    // Few clients get longer ones.
+    assert_eq!(servers(list.frame(Place { stream: 9, streams: 9 })).len(), 4_096);
 }
 
 #[test]
 fn a_unique_list_differs_in_one_token_only() {
     let list = list(3);
     let before = response(Kind::FallbackResponse(pb::FallbackResponse {}));
-    let found = messages(list.unique_frame(4, 7, &before));
+    let found = messages(list.unique_frame(place(4), 7, &before));
     let [Kind::FallbackResponse(_), Kind::ServerList(unique)] = found.as_slice() else {
         panic!("{found:?}")
     };
-    let mut expected = servers(list.frame(4));
+    let mut expected = servers(list.frame(place(4)));
     expected[0].load_balance_token.push_str("~00000007");
     assert_eq!(unique.servers, expected);
 }
@@ -87,18 +138,23 @@ fn a_unique_list_differs_in_one_token_only() {
 #[test]
 fn empty_and_drop_lists() {
     // An empty list is still a list: the oneof is there.
-    assert_eq!(servers(EncodedList::empty().frame(9)), []);
-    assert_eq!(servers(EncodedList::empty().unique_frame(9, 1, b"")), []);
-    let dropped = servers(EncodedList::drop_all().unique_frame(9, 1, b""));
+    assert_eq!(servers(EncodedList::empty().frame(place(9))), []);
+    assert_eq!(servers(EncodedList::empty().unique_frame(place(9), 1, b"")), []);
+    let dropped = servers(EncodedList::drop_all().unique_frame(place(9), 1, b""));
     assert_eq!(dropped.len(), 1);
     assert!(dropped[0].drop && dropped[0].load_balance_token == "drop~00000001");
 }
 
 #[test]
-fn a_list_over_the_limit_is_cut_not_sent() {
+fn of_a_list_over_the_limit_each_stream_gets_what_one_message_holds() {
     let list = list(150_000);
-    assert!(list.cut > 0 && list.len() > 60_000);
-    assert_eq!(list.len() + list.cut, 150_000);
-    assert_eq!(servers(list.frame(1)).len(), list.len());
-    assert_eq!(servers(list.unique_frame(1, u32::MAX, b"")).len(), list.len());
+    assert!(list.cut() > 0);
+    let mut seen = std::collections::HashSet::new();
+    for stream in 0..40 {
+        let found = servers(list.frame(place(stream)));
+        assert!(found.len() > 60_000 && found.len() == list.len_for(place(stream)));
+        assert_eq!(servers(list.unique_frame(place(stream), u32::MAX, b"")).len(), found.len());
+        seen.extend(found.into_iter().map(|server| (server.ip_address, server.port)));
+    }
+    assert_eq!(seen.len(), 150_000);
 }

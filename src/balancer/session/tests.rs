@@ -39,33 +39,45 @@ fn list() -> Directive {
 
 #[test]
 fn the_first_answer_is_the_initial_response_and_a_unique_list() {
-    assert_eq!(messages(session().tell(list())), ["initial", "list drop~00000001"]);
-    assert_eq!(messages(session().tell(Directive::Empty)), ["initial", "list "]);
-    assert_eq!(messages(session().tell(Directive::Drop)), ["initial", "list drop~00000001"]);
-    assert_eq!(messages(session().tell(Directive::Fallback)), ["initial", "fallback"]);
+    assert_eq!(
+        messages(session().tell(list(), Place::default())),
+        ["initial", "list drop~00000001"]
+    );
+    assert_eq!(messages(session().tell(Directive::Empty, Place::default())), ["initial", "list "]);
+    assert_eq!(
+        messages(session().tell(Directive::Drop, Place::default())),
+        ["initial", "list drop~00000001"]
+    );
+    assert_eq!(
+        messages(session().tell(Directive::Fallback, Place::default())),
+        ["initial", "fallback"]
+    );
     let mut other = Session::new(Duration::from_secs(7), 0xabcd_0000_0000);
-    assert_eq!(messages(other.tell(list())), ["initial 7s", "list drop~0000abce"]);
+    assert_eq!(
+        messages(other.tell(list(), Place::default())),
+        ["initial 7s", "list drop~0000abce"]
+    );
 }
 
 #[test]
 fn later_lists_come_alone_and_plain() {
     let mut session = session();
-    session.tell(Directive::Empty);
-    assert_eq!(messages(session.tell(list())), ["list drop"]);
-    assert_eq!(messages(session.tell(Directive::Drop)), ["list drop"]);
-    assert_eq!(messages(session.tell(Directive::Empty)), ["list "]);
+    session.tell(Directive::Empty, Place::default());
+    assert_eq!(messages(session.tell(list(), Place::default())), ["list drop"]);
+    assert_eq!(messages(session.tell(Directive::Drop, Place::default())), ["list drop"]);
+    assert_eq!(messages(session.tell(Directive::Empty, Place::default())), ["list "]);
 }
 
 #[test]
 fn nothing_is_told_twice() {
     let mut session = session();
     let first = list();
-    session.tell(first.clone());
-    assert_eq!(messages(session.tell(first)), ["nothing"]);
+    session.tell(first.clone(), Place::default());
+    assert_eq!(messages(session.tell(first, Place::default())), ["nothing"]);
     use Directive::{Drop, Empty, Fallback, Unreachable};
     for directive in [Empty, Unreachable, Drop, Fallback] {
-        session.tell(directive.clone());
-        assert_eq!(messages(session.tell(directive)), ["nothing"]);
+        session.tell(directive.clone(), Place::default());
+        assert_eq!(messages(session.tell(directive, Place::default())), ["nothing"]);
     }
 }
 
@@ -74,8 +86,8 @@ fn a_list_that_was_told_is_held_by_its_frame_alone() {
     let mut session = session();
     let Directive::List(list) = list() else { panic!() };
     let held = Arc::downgrade(&list);
-    let told = session.tell(Directive::List(list.clone())).unwrap();
-    assert_eq!(messages(session.tell(Directive::List(list))), ["nothing"]);
+    let told = session.tell(Directive::List(list.clone()), Place::default()).unwrap();
+    assert_eq!(messages(session.tell(Directive::List(list), Place::default())), ["nothing"]);
     assert!(held.upgrade().is_none());
     assert_eq!(messages(Some(told)).len(), 2);
 }
@@ -84,18 +96,18 @@ fn a_list_that_was_told_is_held_by_its_frame_alone() {
 fn the_list_after_a_fallback_is_unlike_the_one_before_it() {
     let mut session = session();
     let list = list();
-    session.tell(list.clone());
-    assert_eq!(messages(session.tell(Directive::Fallback)), ["fallback"]);
-    assert_eq!(messages(session.tell(list.clone())), ["list drop~00000002"]);
-    session.tell(Directive::Fallback);
-    assert_eq!(messages(session.tell(list)), ["list drop~00000003"]);
+    session.tell(list.clone(), Place::default());
+    assert_eq!(messages(session.tell(Directive::Fallback, Place::default())), ["fallback"]);
+    assert_eq!(messages(session.tell(list.clone(), Place::default())), ["list drop~00000002"]);
+    session.tell(Directive::Fallback, Place::default());
+    assert_eq!(messages(session.tell(list, Place::default())), ["list drop~00000003"]);
 }
 
 #[test]
 fn without_backends_each_kind_of_client_gets_what_it_understands() {
     use ClientKind::{Core, Go, Java, Other};
     let check = |when_empty, kind, expected: &str| {
-        let told = session().tell(directive(None, when_empty, kind)).unwrap();
+        let told = session().tell(directive(None, when_empty, kind), Place::default()).unwrap();
         assert_eq!(told.what, expected, "{when_empty:?} {kind:?}");
     };
     check(WhenEmpty::Wait, Go, "unreachable");

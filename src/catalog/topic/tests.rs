@@ -8,7 +8,7 @@ use std::task::Wake;
 
 use super::rounds::{GAP, LARGE, QUIET, SLICE};
 use super::*;
-use crate::catalog::ServiceSnapshot;
+use crate::catalog::{Service, ServiceSnapshot};
 use crate::model::{BackendAddr, Endpoint, ServiceName, Weight};
 
 /// How often one listener was woken.
@@ -65,15 +65,20 @@ fn poll<W: Wake + Send + Sync + 'static>(listener: &mut Listener, woken: &Arc<W>
 }
 
 fn present(ports: &[u16]) -> Known {
-    let endpoint = |&port: &u16| Endpoint {
+    weighing(&ports.iter().map(|&port| (port, Weight::DEFAULT.0)).collect::<Vec<_>>())
+}
+
+/// Ports and weights.
+fn weighing(all: &[(u16, u32)]) -> Known {
+    let endpoint = |&(port, weight): &(u16, u32)| Endpoint {
         id: format!("{port:05}").into(),
         addr: BackendAddr::new([10, 0, 0, 1].into(), port).unwrap(),
-        weight: Weight::DEFAULT,
+        weight: Weight(weight),
         meta: Arc::default(),
     };
-    let endpoints = ports.iter().map(endpoint).collect();
+    let endpoints = all.iter().map(endpoint).collect();
     let name = ServiceName::new("hello").unwrap();
-    Known::Present(Arc::new(ServiceSnapshot::new(name, 1, endpoints)))
+    Known::Present(Arc::new(Service::new(0, ServiceSnapshot::new(name, 1, endpoints))))
 }
 
 /// Runs rounds until nothing is left to wake, now or later.
@@ -285,6 +290,11 @@ fn a_backend_that_is_gone_or_moved_is_taken_away() {
     check(present(&[1]), Known::Absent, true);
     check(Known::Absent, present(&[1]), false);
     check(Known::Syncing, Known::Absent, false);
+    // Weight 0 is no traffic at all; any other is only more or less of it.
+    check(weighing(&[(1, 5), (2, 5)]), weighing(&[(1, 5), (2, 0)]), true);
+    check(weighing(&[(1, 5), (2, 5)]), weighing(&[(1, 5), (2, 1)]), false);
+    check(weighing(&[(1, 5), (2, 0)]), weighing(&[(1, 5), (2, 5)]), false);
+    check(weighing(&[(1, 5), (2, 0)]), weighing(&[(1, 5)]), false);
 }
 
 #[test]

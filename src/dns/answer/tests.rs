@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::catalog::ServiceSnapshot;
+use crate::catalog::{Service, ServiceSnapshot};
 use crate::model::{BackendAddr, Endpoint, Meta, ServiceName, Weight, name};
 
 mod messages;
@@ -31,7 +31,7 @@ struct Fixture {
     balancers: Option<Vec<HostPort>>,
     synced: bool,
     seed: usize,
-    services: Vec<Arc<ServiceSnapshot>>,
+    services: Vec<Arc<Service>>,
 }
 
 fn fixture(balancers: Option<&[&str]>) -> Fixture {
@@ -57,9 +57,9 @@ fn fixture(balancers: Option<&[&str]>) -> Fixture {
     }
 }
 
-fn snapshot(service: &str, endpoints: Vec<Endpoint>) -> Arc<ServiceSnapshot> {
+fn snapshot(service: &str, endpoints: Vec<Endpoint>) -> Arc<Service> {
     let name = ServiceName::new(service).unwrap();
-    Arc::new(ServiceSnapshot::new(name, 1, endpoints))
+    Arc::new(Service::new(1, ServiceSnapshot::new(name, 1, endpoints)))
 }
 
 /// A service called `big` on so many addresses of each family.
@@ -79,7 +79,7 @@ fn crowd(fixture: &mut Fixture, size: u8) {
 
 impl Fixture {
     fn known(&self, target: &Target) -> Known {
-        let named = |s: &&Arc<ServiceSnapshot>| {
+        let named = |s: &&Arc<Service>| {
             let longer = target.longer().iter().map(|one| &one.name);
             longer.chain([&target.name]).any(|typed| name::matches(typed, &s.name).is_some())
         };

@@ -1,0 +1,291 @@
+//! `/api/v1/explain`: why a backend is in a client's list, or is not.
+//!
+//! In: a name, a client, a backend. Out: what each pass found, from the key that
+//! registers the backend to the entry in the list. What policy decides it says
+//! itself: here stand only the passes before it, of what the catalog knows.
+
+use std::sync::Arc;
+
+use axum::extract::State as Shared;
+use axum::http::{StatusCode, Uri};
+use tokio::sync::oneshot;
+
+use super::api::{self, Answer, Json, Problem};
+use super::query::{self, Part};
+use super::shares::{self, Share};
+use super::{State, json};
+use crate::catalog::{AskOrigins, Input, Origin, Service};
+use crate::model::{BackendAddr, Class, Endpoint, Selector, ServiceName, Target};
+use crate::policy;
+use crate::telemetry::ClientView;
+
+/// Backends and streams in one answer: more are not read by anybody.
+const SHOWN_MAX: usize = 1_000;
+
+pub(super) async fn explain(
+    Shared(state): Shared<Arc<State>>,
+    uri: Uri,
+) -> Answer<json::Explanation> {
+    let Part { service, client, backend, .. } =
+        query::parse(uri.query(), &["service", "client", "backend"])?;
+    let Some(typed) = service else {
+        let error = "which service? Ask as in ?service=NAME&client=IP:PORT&backend=IP:PORT; \
+                     client and backend may be left out";
+        return Err(Problem(StatusCode::BAD_REQUEST, error.to_owned()));
+    };
+    api::read(&state)?;
+    let found = match api::find(&state, &typed) {
+        Ok((snapshot, _)) => Ok(snapshot),
+        Err(Problem(StatusCode::NOT_FOUND, why)) => Err(why),
+        Err(problem) => return Err(problem),
+    };
+    let clients = clients(&state, &typed, found.as_deref().ok(), client.as_deref());
+    // The client's own name counts: it may select other backends.
+    let name = clients.first().map_or_else(|| typed.clone(), |client| client.name.clone());
+    let no_client = client.filter(|_| clients.is_empty()).map(|client| {
+        format!(
+            "no stream of {client} that asks for {typed:?} is open here: it may be at another \
+             replica, or not connected; what any client gets is explained"
+        )
+    });
+    let status = state.catalog.status();
+    let mut explanation = json::Explanation {
+        name: name.clone(),
+        service: None,
+        absent: None,
+        selectors: Vec::new(),
+        revision: status.revision,
+        silent_seconds: status.heard.map(|heard| json::seconds(heard.elapsed())),
+        clients: clients.iter().take(SHOWN_MAX).map(json::Client::from).collect(),
+        no_client,
+        listed: false,
+        backends: Vec::new(),
+    };
+    match found {
+        Ok(snapshot) => {
+            let target = Target::parse(&name, &state.zone);
+            let selectors = target
+                .map_or_else(|_| Vec::new(), |all| all.selectors_for(&snapshot.name).to_vec());
+            explanation.revision = snapshot.revision;
+            explanation.service = Some(snapshot.name.to_string());
+            explanation.backends =
+                backends(&state, &snapshot, &Class::new(&selectors), backend.as_deref()).await;
+            let selector = |Selector { key, value }| json::Selector { key, value };
+            explanation.selectors = selectors.into_iter().map(selector).collect();
+        }
+        Err(why) => {
+            explanation.absent = Some(why);
+            let canonical = Target::parse(&typed, &state.zone).ok().map(|name| name.canonical());
+            let of = |service: &ServiceName| Some(service.canonical()) == canonical;
+            explanation.backends = unlisted(&state, of, backend.as_deref());
+        }
+    }
+    let all = &explanation.backends;
+    explanation.listed = !all.is_empty() && all.iter().all(|backend| backend.listed);
+    Ok(Json(explanation))
+}
+
+/// The open streams of a client that ask for the service, the newest first.
+fn clients(
+    state: &State,
+    typed: &str,
+    service: Option<&Service>,
+    client: Option<&str>,
+) -> Vec<ClientView> {
+    let Some(client) = client else { return Vec::new() };
+    let mut all = (state.clients)();
+    all.retain(|view| {
+        let asks = match service {
+            Some(snapshot) => view.service.as_ref() == Some(&snapshot.name),
+            None => view.name == typed,
+        };
+        asks && (view.peer.to_string() == client || view.peer.ip().to_string() == client)
+    });
+    all.sort_unstable_by_key(|view| std::cmp::Reverse(view.opened));
+    all
+}
+
+async fn backends(
+    state: &State,
+    snapshot: &Service,
+    class: &Class,
+    backend: Option<&str>,
+) -> Vec<json::Explained> {
+    let shares = shares::of(state, snapshot, class);
+    let mut explained = Vec::new();
+    for (endpoint, share) in snapshot.endpoints.iter().zip(shares) {
+        if !is_meant(endpoint, backend) || explained.len() == SHOWN_MAX {
+            continue;
+        }
+        // To ask for each would be to ask for all of the service each time.
+        let origins = match backend {
+            Some(_) => origins(state, &snapshot.name, endpoint.addr).await,
+            None => Vec::new(),
+        };
+        explained.push(listed(state, &snapshot.name, endpoint, class, share, &origins));
+    }
+    // A held backend may stand beside a key of the same name that is not listed.
+    if explained.is_empty() || backend.is_none() {
+        let of = |service: &ServiceName| *service == snapshot.name;
+        explained.extend(unlisted(state, of, backend));
+    }
+    explained
+}
+
+/// A backend of the snapshot: registered or held, and all that policy finds.
+fn listed(
+    state: &State,
+    service: &ServiceName,
+    endpoint: &Endpoint,
+    class: &Class,
+    Share { turns, cycle, due, share }: Share,
+    origins: &[Origin],
+) -> json::Explained {
+    let doubts = state.catalog.doubts();
+    let held = doubts.held(service, endpoint.addr);
+    let registered = match held {
+        Some(held) => format!("its registration is gone, and it is kept: {}", held.why.as_str()),
+        None if origins.is_empty() => "it is registered".to_owned(),
+        None => origins.iter().map(origin).collect::<Vec<_>>().join("; "),
+    };
+    let mut passes = vec![pass("registered", true, registered)];
+    if let Some(host) = origins.iter().find_map(|origin| origin.host.as_deref()) {
+        passes.push(pass(
+            "resolved",
+            true,
+            format!("{host} has the address {}", endpoint.addr.ip()),
+        ));
+    }
+    if let Some(answer) = held.and_then(|held| held.answer) {
+        passes.push(pass("answers", true, format!("it {}", answer.as_str())));
+    }
+    let findings = policy::explain(endpoint, class);
+    passes.extend(
+        findings
+            .iter()
+            .map(|finding| pass(&finding.pass.to_string(), finding.kept, finding.to_string())),
+    );
+    json::Explained {
+        id: endpoint.id.to_string(),
+        address: Some(endpoint.addr.to_string()),
+        listed: passes.iter().all(|pass| pass.kept),
+        passes,
+        held: held.map(json::Held::from),
+        turns,
+        cycle,
+        due,
+        share,
+    }
+}
+
+/// What is known of backends that are in no list of the service.
+fn unlisted(
+    state: &State,
+    of: impl Fn(&ServiceName) -> bool,
+    backend: Option<&str>,
+) -> Vec<json::Explained> {
+    let mut explained = Vec::new();
+    let doubts = state.catalog.doubts();
+    for endpoint in doubts.down.iter().filter(|(service, _)| of(service)).flat_map(|(_, all)| all) {
+        if is_meant(endpoint, backend) {
+            let registered = pass("registered", true, "by a key without a lease".to_owned());
+            let why =
+                "it refuses connections, and without a lease nothing else tells whether it lives";
+            let passes = vec![registered, pass("answers", false, why.to_owned())];
+            explained.push(without_share(&endpoint.id, Some(endpoint.addr), passes));
+        }
+    }
+    for one in state.catalog.unresolved().iter().filter(|one| of(&one.service) && one.kept == 0) {
+        if backend.is_none_or(|backend| *one.id == *backend || one.host == backend) {
+            let registered = pass("registered", true, format!("by {}", one.key));
+            let why = format!("the host name {} does not resolve: {}", one.host, one.error);
+            explained.push(without_share(
+                &one.id,
+                None,
+                vec![registered, pass("resolved", false, why)],
+            ));
+        }
+    }
+    if let (Some(backend), true) = (backend, explained.is_empty()) {
+        let passes = vec![pass("registered", false, unregistered(state, backend))];
+        explained.push(without_share(backend, None, passes));
+    }
+    explained.truncate(SHOWN_MAX);
+    explained
+}
+
+/// Why no key registers a backend, as far as anything is known of it.
+fn unregistered(state: &State, backend: &str) -> String {
+    let rejected = state.catalog.rejected();
+    let speaks_of = |key: &str, value: &str| key.contains(backend) || value.contains(backend);
+    if let Some((key, rejected)) =
+        rejected.iter().find(|(key, rejected)| speaks_of(&key.to_string(), &rejected.value))
+    {
+        return format!("the key {key} cannot be read: {}", rejected.reason);
+    }
+    let services = state.catalog.services();
+    let elsewhere = services
+        .iter()
+        .filter(|snapshot| snapshot.endpoints.iter().any(|one| is_meant(one, Some(backend))))
+        .map(|snapshot| snapshot.name.as_str())
+        .take(3)
+        .collect::<Vec<_>>();
+    match elsewhere.as_slice() {
+        [] => "no key registers it, for this service or any other: is it running, does it \
+               register, and below one of the prefixes that are followed?"
+            .to_owned(),
+        some => format!("it is registered for another service: {}", some.join(", ")),
+    }
+}
+
+fn without_share(id: &str, addr: Option<BackendAddr>, passes: Vec<json::Pass>) -> json::Explained {
+    json::Explained {
+        id: id.to_owned(),
+        address: addr.map(|addr| addr.to_string()),
+        listed: false,
+        passes,
+        held: None,
+        turns: 0,
+        cycle: 0,
+        due: 0.0,
+        share: 0.0,
+    }
+}
+
+fn pass(name: &str, kept: bool, why: String) -> json::Pass {
+    json::Pass { pass: name.to_owned(), kept, why }
+}
+
+/// Whether an endpoint is the one asked for; all are, where none was.
+fn is_meant(endpoint: &Endpoint, backend: Option<&str>) -> bool {
+    backend.is_none_or(|backend| {
+        *endpoint.id == *backend
+            || endpoint.addr.to_string() == backend
+            || endpoint.addr.ip().to_string() == backend
+    })
+}
+
+fn origin(Origin { key, leased, rejected, remarks, .. }: &Origin) -> String {
+    let lease = if *leased { "with a lease" } else { "without a lease" };
+    let mut text = format!("by {key}, {lease}");
+    if let Some(rejected) = rejected {
+        text += &format!(
+            "; its newest value cannot be read, so the one before counts: {}",
+            rejected.reason
+        );
+    }
+    for remark in remarks {
+        text += &format!("; {remark}");
+    }
+    text
+}
+
+/// Only the catalog's one writer knows which keys register what.
+async fn origins(state: &State, service: &ServiceName, addr: BackendAddr) -> Vec<Origin> {
+    let (answer, answered) = oneshot::channel();
+    let ask = AskOrigins { service: service.clone(), addr, answer };
+    match state.inputs.send_timeout(Input::Origins(ask), api::INPUT_TIMEOUT).await {
+        Ok(()) => answered.await.unwrap_or_default(),
+        Err(_) => Vec::new(),
+    }
+}

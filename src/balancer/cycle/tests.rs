@@ -1,0 +1,144 @@
+//! Shares and evenness of cycles, and of the windows that streams get of them.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn count(cycle: &[u32], of: usize) -> usize {
+    cycle.iter().filter(|&&turn| turn as usize == of).count()
+}
+
+#[track_caller]
+fn check(weights: &[u32], expected: &str) {
+    let letters = ["a", "b", "c", "d"];
+    let found: String = cycle(weights).into_iter().map(|turn| letters[turn as usize]).collect();
+    assert_eq!(found, expected, "{weights:?}");
+}
+
+#[test]
+fn heavier_ones_come_more_often_spread_evenly() {
+    check(&[], "");
+    check(&[7], "a");
+    check(&[1, 1, 1], "abc");
+    check(&[100, 100], "ab");
+    check(&[3, 1], "abaa");
+    check(&[2, 4], "bab");
+    check(&[5, 1, 1], "abaaaca");
+}
+
+#[test]
+fn long_cycles_are_shortened_and_leave_nobody_out() {
+    let turns = cycle(&[1_000_000, 1]);
+    assert_eq!((count(&turns, 0), count(&turns, 1)), (31, 1));
+    assert_eq!(cycle(&[7; 5_000]), (0..5_000).collect::<Vec<_>>());
+    // Alike once they are rounded.
+    let alike: Vec<u32> = (0..5_000).map(|at| 1_000_000 + at % 2).collect();
+    assert_eq!(cycle(&alike).len(), 5_000);
+    assert_eq!(counts(&[u32::MAX, u32::MAX - 1, 1]), [24, 23, 1]);
+}
+
+#[test]
+fn a_large_service_keeps_its_shares() {
+    for backends in [300, 600, 1_000, 5_000] {
+        let weights: Vec<u32> = (0..backends).map(|at| if at % 2 == 0 { 3 } else { 1 }).collect();
+        let counts = counts(&weights);
+        assert_eq!(counts[..4], [3, 1, 3, 1], "{backends}");
+    }
+    // Every tenth starts at a tenth.
+    let weights: Vec<u32> = (0..1_000).map(|at| if at % 10 == 0 { 100 } else { 1_000 }).collect();
+    assert_eq!(counts(&weights)[..2], [1, 10]);
+}
+
+/// How far over its share the most favoured backend is. Whoever's share is less
+/// than one turn of the cycle has one all the same, and does not count.
+fn over(weights: &[u32], got: &[u64], cycle: usize) -> f64 {
+    let weight: u64 = weights.iter().map(|&weight| u64::from(weight)).sum();
+    let turns: u64 = got.iter().sum();
+    let due = |weighs: u32| f64::from(weighs) / weight as f64;
+    let counts = weights.iter().zip(got).filter(|&(&weighs, _)| due(weighs) * cycle as f64 >= 1.0);
+    let over = |(&weighs, &got): (&u32, &u64)| got as f64 / turns as f64 / due(weighs) - 1.0;
+    counts.map(over).fold(0.0, f64::max)
+}
+
+/// How far over, when so many streams have had so many lists, each walked once.
+fn over_of_windows(weights: &[u32], streams: u64, lists: u64) -> f64 {
+    let cycle = cycle(weights);
+    let mut got = vec![0; weights.len()];
+    for list in 0..lists {
+        for stream in 0..streams {
+            let place = Place { stream, streams: streams as usize };
+            let Window { start, length } = Window::new(cycle.len(), weights.len(), list, place);
+            let turns = cycle.iter().cycle().skip(start).take(length);
+            // Each client makes equally many calls, however long its list is.
+            turns.for_each(|&turn| got[turn as usize] += 1);
+        }
+    }
+    over(weights, &got, cycle.len())
+}
+
+/// Weights from a half to one and a half, and such that differ by magnitudes.
+fn weights() -> impl Strategy<Value = Vec<u32>> {
+    let even = proptest::collection::vec(500..1_500_u32, 1..1_100);
+    let classes =
+        proptest::collection::vec(prop_oneof![Just(100_u32), Just(250), Just(1_000)], 1..5_000);
+    let steep = proptest::collection::vec(0.0..4.0_f64, 1..1_100)
+        .prop_map(|powers| powers.into_iter().map(|power| (50.0 * power.exp()) as u32).collect());
+    prop_oneof![even, classes, steep]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn shares_are_exact_while_the_cycle_is_short(weights in proptest::collection::vec(1..20_u32, 1..12)) {
+        let turns = cycle(&weights);
+        let length = u64::try_from(turns.len()).unwrap();
+        let total: u64 = weights.iter().map(|&weight| u64::from(weight)).sum();
+        prop_assume!(total <= 16 * weights.len() as u64);
+        for (index, &weight) in weights.iter().enumerate() {
+            let count = u64::try_from(count(&turns, index)).unwrap();
+            prop_assert_eq!(count * total, u64::from(weight) * length);
+        }
+    }
+
+    /// At no point of the cycle is a backend ahead of, or behind, its due
+    /// by as much as it would be if its turns came in a row.
+    #[test]
+    fn turns_are_spread(weights in proptest::collection::vec(1..10_u32, 2..6)) {
+        let turns = cycle(&weights);
+        let total = f64::from(weights.iter().sum::<u32>());
+        for (index, &weight) in weights.iter().enumerate() {
+            let mut taken = 0.0;
+            for (at, &turn) in turns.iter().enumerate() {
+                if turn as usize == index { taken += 1.0; }
+                let due = f64::from(u32::try_from(at).unwrap() + 1) * f64::from(weight) / total;
+                prop_assert!((taken - due).abs() < 2.0 + 1e-9, "{:?} {:?}", weights, turns);
+            }
+        }
+    }
+
+    #[test]
+    fn no_backend_is_far_over_its_share_and_none_is_left_out(weights in weights()) {
+        let counts = counts(&weights);
+        prop_assert!(counts.iter().all(|&count| count > 0));
+        let most = if weights.len() <= 1_024 { 0.05 } else { 0.10 };
+        let got: Vec<u64> = counts.iter().map(|&count| count.into()).collect();
+        let cycle = got.iter().sum::<u64>() as usize;
+        let over = over(&weights, &got, cycle);
+        prop_assert!(over <= most, "{:.3} over", over);
+    }
+
+    /// So that nobody gets more than 7 % over its share (10 % in large services), if
+    /// 30 clients or more have had ten lists.
+    #[test]
+    fn windows_make_up_for_each_other(weights in weights(), many in any::<bool>()) {
+        let over = over_of_windows(&weights, if many { 300 } else { 30 }, 10);
+        let most = if weights.len() <= 1_024 { 0.07 } else { 0.10 };
+        prop_assert!(over <= most, "{:.3} over", over);
+    }
+
+    #[test]
+    fn cycles_are_bounded(weights in proptest::collection::vec(1..1_000_000_u32, 1..40)) {
+        prop_assert!(cycle(&weights).len() <= 16 * weights.len());
+    }
+}

@@ -1,0 +1,115 @@
+//! The addresses of a class of clients, found once for all who ask DNS.
+//!
+//! In: addresses that policy found. Out: the same, while they are kept: those of
+//! all clients that select nothing, and of a few classes.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crate::model::Class;
+
+/// The addresses of some endpoints: sorted, each once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// Of IPv4.
+    pub v4: Vec<Ipv4Addr>,
+    /// Of IPv6.
+    pub v6: Vec<Ipv6Addr>,
+}
+
+/// What is kept. Derived from a service, so it makes no difference between two.
+#[derive(Default)]
+pub(super) struct Kept {
+    whole: OnceLock<Arc<Addresses>>,
+    selected: Mutex<Selected>,
+}
+
+/// The addresses of a few classes, the oldest of which gives way.
+#[derive(Default)]
+struct Selected {
+    oldest: usize,
+    all: Vec<(Class, Arc<Addresses>)>,
+}
+
+/// Classes whose addresses are kept: more than people name in DNS, and at most
+/// some hundred kilobytes.
+const KEPT_MAX: usize = 16;
+
+impl Addresses {
+    /// The same, sorted, each once.
+    #[must_use]
+    pub fn sorted(mut self) -> Self {
+        self.v4.sort_unstable();
+        self.v4.dedup();
+        self.v6.sort_unstable();
+        self.v6.dedup();
+        self
+    }
+}
+
+impl Kept {
+    pub(super) fn get(&self, class: &Class) -> Option<Arc<Addresses>> {
+        if class.is_whole() {
+            return self.whole.get().cloned();
+        }
+        let kept = self.selected.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.all.iter().find(|(of, _)| of == class).map(|(_, addresses)| addresses.clone())
+    }
+
+    pub(super) fn put(&self, class: &Class, addresses: &Arc<Addresses>) {
+        if class.is_whole() {
+            let _ = self.whole.set(addresses.clone());
+            return;
+        }
+        let mut kept = self.selected.lock().unwrap_or_else(PoisonError::into_inner);
+        let Selected { oldest, all } = &mut *kept;
+        let new = (class.clone(), addresses.clone());
+        if all.len() < KEPT_MAX {
+            all.push(new);
+        } else {
+            all[*oldest] = new;
+            *oldest = (*oldest + 1) % KEPT_MAX;
+        }
+    }
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Kept")
+    }
+}
+
+/// A copy finds them anew.
+impl Clone for Kept {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Kept {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Kept {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Selector;
+
+    #[test]
+    fn addresses_are_kept_for_a_few_classes() {
+        let kept = Kept::default();
+        let class = |n: u8| Class::new(&[Selector { key: "zone".into(), value: n.to_string() }]);
+        let addresses = |n: u8| Addresses { v4: vec![[10, 0, 0, n].into()], v6: Vec::new() };
+        for n in 0..100 {
+            kept.put(&class(n), &Arc::new(addresses(n)));
+            assert_eq!(kept.get(&class(n)).as_deref(), Some(&addresses(n)));
+        }
+        let are = (0..100).filter(|&n| kept.get(&class(n)).is_some());
+        assert_eq!(are.collect::<Vec<_>>(), (84..100).collect::<Vec<_>>());
+        assert_eq!(kept.get(&Class::default()), None);
+    }
+}

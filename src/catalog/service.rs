@@ -1,0 +1,51 @@
+//! Everything that decides the lists of a service's clients.
+//!
+//! In: nothing. Out: immutable values. A new version is published whenever any part
+//! of one changes, so that whoever keeps what was made of it keeps it by version.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::model::Class;
+
+use super::ServiceSnapshot;
+use super::addresses::{Addresses, Kept};
+
+/// A service as it is now. Reads like its snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// A greater one than that of the service's value before. Before the other
+    /// parts, so that comparing looks at it first.
+    pub version: u64,
+    /// Who is registered.
+    pub snapshot: Arc<ServiceSnapshot>,
+    kept: Kept,
+}
+
+impl Service {
+    /// One whose parts are these.
+    #[must_use]
+    pub fn new(version: u64, snapshot: ServiceSnapshot) -> Self {
+        Self { version, snapshot: Arc::new(snapshot), kept: Kept::default() }
+    }
+
+    /// The addresses of a class, if they are kept.
+    #[must_use]
+    pub fn kept_addresses(&self, class: &Class) -> Option<Arc<Addresses>> {
+        self.kept.get(class)
+    }
+
+    /// Keeps the addresses of a class for as long as this value lives, or until
+    /// others have taken their place.
+    pub fn keep_addresses(&self, class: &Class, addresses: &Arc<Addresses>) {
+        self.kept.put(class, addresses);
+    }
+}
+
+impl Deref for Service {
+    type Target = ServiceSnapshot;
+
+    fn deref(&self) -> &ServiceSnapshot {
+        &self.snapshot
+    }
+}

@@ -1,0 +1,102 @@
+//! What a backend must pass to be listed, one pass after the other.
+//!
+//! In: a backend as registered, a class of clients. Out: whether it is kept, and
+//! for those who ask, what each pass found. Pure.
+
+use std::fmt;
+
+use crate::catalog::is_chosen;
+use crate::model::{Class, Endpoint, Selector, Weight};
+
+/// A pass, in the order in which they stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// Weight 0 means no traffic, never a little.
+    Weight,
+    /// What the client selects by its name.
+    Selected,
+}
+
+/// What a pass found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding<'a> {
+    /// Which pass.
+    pub pass: Pass,
+    /// Whether it keeps the backend.
+    pub kept: bool,
+    reason: Reason<'a>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Reason<'a> {
+    Weight(Weight),
+    NothingSelected,
+    Has(&'a [Selector]),
+    Lacks(&'a Selector),
+}
+
+type PassFn = for<'a> fn(&Endpoint, &'a Class) -> Finding<'a>;
+
+/// In their order.
+const PASSES: [PassFn; 2] = [weight, selected];
+
+/// Whether every pass keeps a backend.
+pub(super) fn keep(endpoint: &Endpoint, class: &Class) -> bool {
+    PASSES.iter().all(|pass| pass(endpoint, class).kept)
+}
+
+/// What each pass finds of a backend.
+#[must_use]
+pub fn explain<'a>(endpoint: &Endpoint, class: &'a Class) -> Vec<Finding<'a>> {
+    PASSES.iter().map(|pass| pass(endpoint, class)).collect()
+}
+
+fn weight<'a>(endpoint: &Endpoint, _: &'a Class) -> Finding<'a> {
+    let reason = Reason::Weight(endpoint.weight);
+    Finding { pass: Pass::Weight, kept: endpoint.takes_calls(), reason }
+}
+
+fn selected<'a>(endpoint: &Endpoint, class: &'a Class) -> Finding<'a> {
+    let selectors = class.selectors();
+    let lacks = selectors.iter().find(|selector| !is_chosen(endpoint, selector));
+    let reason = match lacks {
+        Some(lacks) => Reason::Lacks(lacks),
+        None if class.is_whole() => Reason::NothingSelected,
+        None => Reason::Has(selectors),
+    };
+    Finding { pass: Pass::Selected, kept: lacks.is_none(), reason }
+}
+
+impl fmt::Display for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Weight => "weight",
+            Self::Selected => "selected",
+        })
+    }
+}
+
+/// The reason.
+impl fmt::Display for Finding<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pair =
+            |f: &mut fmt::Formatter<'_>, one: &Selector| write!(f, "{}={}", one.key, one.value);
+        match self.reason {
+            Reason::Weight(Weight(0)) => f.write_str("it is registered with weight 0: no traffic"),
+            Reason::Weight(Weight(weight)) => write!(f, "weight {weight}"),
+            Reason::NothingSelected => f.write_str("the name selects nothing"),
+            Reason::Has(selectors) => {
+                f.write_str("it has what the name selects:")?;
+                selectors.iter().try_for_each(|one| {
+                    f.write_str(" ")?;
+                    pair(f, one)
+                })
+            }
+            Reason::Lacks(selector) => {
+                f.write_str("the name selects ")?;
+                pair(f, selector)?;
+                f.write_str(", and it has no such metadata")
+            }
+        }
+    }
+}
