@@ -70,7 +70,8 @@ fn measure(
     let port = backends.addr().port();
     let put = |instance: usize, host: String| {
         let weight = if instance % 2 == 0 { 3 } else { 1 };
-        let value = format!(r#"{{"Op":0,"Addr":"{host}:{port}","Metadata":{{"weight":{weight}}}}}"#);
+        let value =
+            format!(r#"{{"Op":0,"Addr":"{host}:{port}","Metadata":{{"weight":{weight}}}}}"#);
         TxnOp::put(format!("{}{SERVICE}/{instance:05}", world.prefix()), value, None)
     };
     let write = |puts: Vec<TxnOp>| {
