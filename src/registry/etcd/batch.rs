@@ -9,14 +9,14 @@ use std::collections::{BTreeMap, HashMap};
 use etcd_client::proto::{PbEvent, PbWatchResponse};
 
 use super::connect::Trouble;
-use super::prefixes::Prefixes;
+use super::prefixes::{Decode, Stored, entry};
 use crate::registry::{Cause, Change, Key};
 
 /// All that happened at one revision.
 #[derive(Debug, PartialEq)]
-pub(super) struct Batch {
+pub(super) struct Batch<T> {
     pub(super) revision: i64,
-    pub(super) changes: Vec<Change>,
+    pub(super) changes: Vec<Change<T>>,
     /// Keys that went, each with the lease it hung on: whether that lives
     /// on tells a deregistration from an expiry.
     pub(super) leases: Vec<(Key, i64)>,
@@ -135,18 +135,18 @@ impl Batches {
     }
 
     /// The next revision of which all is there.
-    pub(super) fn next(&mut self, prefixes: &Prefixes) -> Option<Batch> {
+    pub(super) fn next<T>(&mut self, decode: &Decode<T>) -> Option<Batch<T>> {
         let (&revision, _) = self.held.first_key_value()?;
         let heard = |watcher: &Watcher| watcher.last >= revision;
         let passed = self.settled && revision <= self.passed;
         if !passed && !self.watchers.iter().all(heard) {
             return None;
         }
-        self.next_held(prefixes)
+        self.next_held(decode)
     }
 
     /// The next revision, for those who have waited for more of it in vain.
-    pub(super) fn next_held(&mut self, prefixes: &Prefixes) -> Option<Batch> {
+    pub(super) fn next_held<T>(&mut self, decode: &Decode<T>) -> Option<Batch<T>> {
         let (&revision, _) = self.held.first_key_value()?;
         let unfinished = |watcher: &Watcher| {
             watcher.parts.first().is_some_and(|event| revision_of(event) <= revision)
@@ -155,7 +155,7 @@ impl Batches {
             return None;
         }
         let events = self.held.remove(&revision)?;
-        Some(batch(revision, &events, prefixes, &mut self.leases))
+        Some(batch(revision, &events, decode, &mut self.leases))
     }
 
     /// Whether anything waits for more of its revision, and if so, whether keys
@@ -180,7 +180,12 @@ fn revision_of(event: &PbEvent) -> i64 {
     event.kv.as_ref().map_or(0, |kv| kv.mod_revision)
 }
 
-fn batch(revision: i64, events: &[PbEvent], prefixes: &Prefixes, leases: &mut Leases) -> Batch {
+fn batch<T>(
+    revision: i64,
+    events: &[PbEvent],
+    decode: &Decode<T>,
+    leases: &mut Leases,
+) -> Batch<T> {
     let mut changes = Vec::new();
     let mut gone = Vec::new();
     for event in events {
@@ -191,7 +196,8 @@ fn batch(revision: i64, events: &[PbEvent], prefixes: &Prefixes, leases: &mut Le
             changes.push(Change::Delete(key, Cause::InDoubt));
             continue;
         }
-        let entry = prefixes.entry(&kv.key, &kv.value, kv.lease);
+        let (key_bytes, value, lease, revision) = (&kv.key, &kv.value, kv.lease, kv.mod_revision);
+        let entry = entry(Stored { key: key_bytes, value, lease, revision }, decode);
         match kv.lease {
             0 => leases.remove(&key),
             lease => leases.insert(key, lease),

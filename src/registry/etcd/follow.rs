@@ -15,9 +15,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use super::batch::{Batch, Batches, Leases};
 use super::connect::{CALL_TIMEOUT, Connect, MESSAGE_MAX, Trouble, bounded};
 use super::doubt::Doubts;
-use super::prefixes::{Prefixes, Range};
+use super::prefixes::{Decode, Range};
 use super::watch::{Ask, Said, Watch};
-use crate::registry::Event;
+use crate::registry::{Cause, Change, Event, Key};
 use crate::{clock, seed};
 
 /// How often etcd is asked for a sign of life.
@@ -60,11 +60,11 @@ pub(super) struct Loss {
 }
 
 /// What is followed, and where events go.
-pub(super) struct Follow<'a> {
+pub(super) struct Follow<'a, T> {
     pub(super) connect: &'a Connect,
     pub(super) ranges: &'a [Range],
-    pub(super) prefixes: &'a Prefixes,
-    pub(super) events: &'a mpsc::Sender<Event>,
+    pub(super) decode: &'a Decode<T>,
+    pub(super) events: &'a mpsc::Sender<Event<T>>,
     /// The etcd cluster that was listed.
     pub(super) cluster: u64,
     /// How new the credentials are that the client was made with.
@@ -72,8 +72,8 @@ pub(super) struct Follow<'a> {
 }
 
 /// One watch stream and what came of it.
-struct Following<'a> {
-    follow: &'a Follow<'a>,
+struct Following<'a, T> {
+    follow: &'a Follow<'a, T>,
     stream: WatchStream,
     watch: Watch,
     batches: Batches,
@@ -96,12 +96,12 @@ struct Following<'a> {
 /// What to do next.
 enum Next {
     Response(etcd_client::proto::PbWatchResponse),
-    Certain(Vec<crate::registry::Change>),
+    Certain(Vec<(Key, Cause)>),
     Ask,
     Waited,
 }
 
-impl Follow<'_> {
+impl<T> Follow<'_, T> {
     /// Follows from the revision `newest` on, which it moves on to the greatest
     /// one that the store is known to have had.
     pub(super) async fn run(&self, client: &Client, newest: &mut i64, leases: Leases) -> Ended {
@@ -156,7 +156,7 @@ impl Follow<'_> {
     }
 }
 
-impl Following<'_> {
+impl<T> Following<'_, T> {
     async fn run(&mut self, listed: i64) -> Ended {
         let mut ask = interval(ASK_EVERY);
         ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -169,7 +169,11 @@ impl Following<'_> {
             let done = match next {
                 Next::Response(response) => self.take(response).await,
                 Next::Ask => self.ask().await,
-                Next::Certain(changes) => Ok(self.send(self.applied, changes).await),
+                Next::Certain(gone) => {
+                    let delete = |(key, cause)| Change::Delete(key, cause);
+                    let changes = gone.into_iter().map(delete).collect();
+                    Ok(self.send(self.applied, changes).await)
+                }
                 Next::Waited if self.awaits_sign() => {
                     self.quiet_at = Some(clock::now() + LOSSES_WITHIN);
                     Ok(true)
@@ -285,12 +289,12 @@ impl Following<'_> {
     /// Hands out every revision that is whole, or, after waiting for more in
     /// vain, every one that may be. False when nobody listens.
     async fn hand_out(&mut self, waited: bool) -> bool {
-        let prefixes = self.follow.prefixes;
+        let decode = self.follow.decode;
         self.settled();
         loop {
             let batch = match waited {
-                true => self.batches.next_held(prefixes),
-                false => self.batches.next(prefixes),
+                true => self.batches.next_held(decode),
+                false => self.batches.next(decode),
             };
             let Some(batch) = batch else { break };
             self.doubts.note(&batch);
@@ -333,7 +337,7 @@ impl Following<'_> {
         self.watch.owed() && self.losses_since.is_some_and(waits)
     }
 
-    async fn send(&mut self, revision: i64, changes: Vec<crate::registry::Change>) -> bool {
+    async fn send(&mut self, revision: i64, changes: Vec<Change<T>>) -> bool {
         self.follow.events.send(Event::Apply { revision, changes }).await.is_ok()
     }
 
