@@ -149,7 +149,7 @@ impl App {
         let stages = Stages::default();
         let Stages { withdraw, drain, end } = &stages;
         let connections = TaskTracker::new();
-        let catalog = Catalog::with(self.config.rules);
+        let catalog = Catalog::with(self.config.defaults);
         let readiness = Readiness::new();
         let draining = readiness.condition("shutdown");
         let announced = self.start(&mut tasks, &catalog, &readiness, &stages, &connections, hurry);
@@ -188,7 +188,7 @@ impl App {
         let counters: Arc<Counters> = Arc::default();
         let ledger = Arc::default();
         let (inputs_tx, inputs_rx) = mpsc::channel(INPUTS);
-        let zone = self.config.balancer.zone.clone();
+        let zone = self.config.zone.clone();
         tasks.spawn("files", self.config.reloadables().run(hurry, counters.clone()));
 
         if let Some(store) = self.state {
@@ -219,10 +219,8 @@ impl App {
             tasks.spawn("registry", etcd::run(options, events_tx));
             tasks.spawn("registry events", relay(events_rx, inputs_tx.clone()));
         }
-        let probe_unleased = self.config.rules.probe_unleased;
         let probes = health::run(
             catalog.watch_doubts(),
-            probe_unleased,
             inputs_tx.clone(),
             TcpStream::connect::<SocketAddr>,
         );
@@ -233,9 +231,8 @@ impl App {
         registry.missing("not read yet");
         tasks.spawn_brief(registry.met_when_read(catalog.watch_status()));
 
-        let settings = self.config.balancer.clone();
         let balancer =
-            Balancer::new(settings, catalog.clone(), Arc::clone(&ledger), counters.clone());
+            Balancer::new(zone.clone(), catalog.clone(), Arc::clone(&ledger), counters.clone());
         tasks.spawn("stalled clients", balancer.clone().sweep());
         let (others, report_health) =
             grpc_health::routes(readiness.watch(), self.config.reflection);

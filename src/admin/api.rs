@@ -133,7 +133,7 @@ pub(super) fn find(state: &State, typed: &str) -> Result<(Arc<Service>, Vec<Sele
                 let selectors = target.selectors_for(&snapshot.name).to_vec();
                 return Ok((snapshot, selectors));
             }
-            Known::Absent => {}
+            Known::Absent(_) => {}
         }
     }
     let as_it_stands = Target::exactly(typed);
