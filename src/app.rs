@@ -28,6 +28,7 @@ use crate::telemetry::Counters;
 use crate::{admin, dns, health, hosts, persist, replica};
 
 mod grpc_health;
+mod settings;
 mod tasks;
 
 pub use tasks::Died;
@@ -149,7 +150,7 @@ impl App {
         let stages = Stages::default();
         let Stages { withdraw, drain, end } = &stages;
         let connections = TaskTracker::new();
-        let catalog = Catalog::with(self.config.defaults);
+        let catalog = Catalog::with(Arc::new(self.config.settings()));
         let readiness = Readiness::new();
         let draining = readiness.condition("shutdown");
         let announced = self.start(&mut tasks, &catalog, &readiness, &stages, &connections, hurry);
@@ -219,6 +220,8 @@ impl App {
             tasks.spawn("registry", etcd::run(options, events_tx));
             tasks.spawn("registry events", relay(events_rx, inputs_tx.clone()));
         }
+        let (follow, report) = settings::follow(&self.config, connect, inputs_tx.clone());
+        tasks.spawn("settings", follow);
         let probes = health::run(
             catalog.watch_doubts(),
             inputs_tx.clone(),
@@ -261,6 +264,7 @@ impl App {
             excess: balancer.excess(),
             version: env!("CARGO_PKG_VERSION"),
             inputs: inputs_tx,
+            sources: report,
             hosts: self.config.admin_hosts.clone().into(),
         };
         let admin_end = end.clone();

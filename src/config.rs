@@ -11,8 +11,9 @@ use std::sync::Arc;
 use crate::model::{Host, HostPort, Zone};
 use crate::registry::etcd::{Connect, Credentials};
 use crate::registry::record::Prefix;
-use crate::reload::{Reloadables, Reloading};
-use crate::settings::{Key, ServiceSettings, Setting};
+use crate::reload::{File, Reloadables, Reloading};
+use crate::settings::source::FileSource;
+use crate::settings::{Key, ServiceSettings, Setting, Settings};
 use etcd_args::EtcdArgs;
 use fault_args::FaultArgs;
 use file::FileSettings;
@@ -142,6 +143,8 @@ pub struct Config {
     pub zone: Zone,
     /// What holds for every service that no table says otherwise of.
     pub defaults: ServiceSettings,
+    /// The file with tables of services.
+    pub services: Option<FileSource>,
     /// Where the last good lists are kept for the next start.
     pub state_dir: Option<PathBuf>,
     /// Whether there is server reflection.
@@ -205,6 +208,7 @@ impl ServeArgs {
                     admin_hosts,
                     zone,
                     defaults,
+                    services: self.services(),
                     reflection: reflection.unwrap_or_default(),
                     connections_per_peer: connections_per_peer.unwrap_or_default(),
                     state_dir: self.faults.state_dir.as_ref().map(PathBuf::from),
@@ -280,6 +284,20 @@ impl ServeArgs {
         defaults
     }
 
+    fn services(&self) -> Option<FileSource> {
+        let path = PathBuf::from(self.config.as_ref()?);
+        let (text, document) = self.file.services.clone()?;
+        let file = File { flag: "--config", path: path.clone() };
+        let made_of = path.clone();
+        let make = move |contents: &[u8]| {
+            let text = std::str::from_utf8(contents)
+                .map_err(|_| vec![format!("--config: {made_of:?} is no UTF-8 text")])?;
+            file::services(&made_of, text)
+        };
+        let document = Reloading::begun("settings", file, text.into_bytes(), document, make);
+        Some(FileSource { path, document })
+    }
+
     fn reflection(&self, problems: &mut Vec<String>) -> Option<bool> {
         match self.reflection.as_str() {
             "on" => Some(true),
@@ -304,12 +322,22 @@ impl ServeArgs {
 }
 
 impl Config {
+    /// The per-service settings at the start.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        let file = self.services.as_ref().map(|services| services.document.value());
+        Settings::new(self.defaults).with(file, None)
+    }
+
     /// What is read anew while the balancer runs.
     #[must_use]
     pub fn reloadables(&self) -> Reloadables {
         let mut all = Reloadables::default();
         if let Some(tls) = &self.tls {
             all.add(tls);
+        }
+        if let Some(services) = &self.services {
+            all.add(&services.document);
         }
         if let Registry::Etcd(connect) = &self.registry {
             let Credentials { user, tls } = connect.credentials();

@@ -2,7 +2,8 @@
 //!
 //! In: the flags of `serve` as defaults, and [`Document`]s of `[service."PATTERN"]`
 //! tables from a file and from etcd. Out: the [`ServiceSettings`] of a service by its
-//! canonical name, and from which layer and pattern each of them comes. Pure.
+//! canonical name, and from which layer and pattern each of them comes. Pure: the
+//! sources (`source.rs`) read files and follow etcd.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use crate::model::ServiceName;
 
 mod document;
 mod pattern;
+pub mod source;
 mod value;
 
 pub use document::{DOCUMENT_MAX, Document, Problem, Table};

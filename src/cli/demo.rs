@@ -200,6 +200,7 @@ fn config() -> Result<Config, AnyError> {
         admin_hosts: Vec::new(),
         zone: Zone::new("lookaside.internal")?,
         defaults,
+        services: None,
         state_dir: None,
         reflection: true,
         connections_per_peer: 0,
