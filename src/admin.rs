@@ -18,7 +18,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Catalog, Input};
@@ -26,6 +26,7 @@ use crate::load::Ledger;
 use crate::model::{BackendAddr, ServiceName, Zone};
 use crate::policy::Decision;
 use crate::readiness::Readiness;
+use crate::settings::source::Report;
 use crate::telemetry::{Counters, ListClients, TellExcess};
 use seats::{Seated, Seats};
 
@@ -39,6 +40,7 @@ mod pages;
 mod query;
 mod seats;
 mod services;
+mod settings;
 mod shares;
 
 /// What is shown, and where it comes from.
@@ -68,6 +70,8 @@ pub struct State {
     pub version: &'static str,
     /// Where the operator's word goes.
     pub inputs: mpsc::Sender<Input>,
+    /// How the sources of per-service settings are.
+    pub sources: watch::Receiver<Report>,
     /// Names of this server, beside its IP addresses and `localhost`.
     pub hosts: Arc<[String]>,
 }

@@ -28,6 +28,7 @@ use crate::telemetry::Counters;
 use crate::{admin, dns, health, hosts, persist, replica};
 
 mod grpc_health;
+mod settings;
 mod tasks;
 
 pub use tasks::Died;
@@ -149,7 +150,7 @@ impl App {
         let stages = Stages::default();
         let Stages { withdraw, drain, end } = &stages;
         let connections = TaskTracker::new();
-        let catalog = Catalog::with(self.config.rules);
+        let catalog = Catalog::with(Arc::new(self.config.settings()));
         let readiness = Readiness::new();
         let draining = readiness.condition("shutdown");
         let announced = self.start(&mut tasks, &catalog, &readiness, &stages, &connections, hurry);
@@ -188,7 +189,7 @@ impl App {
         let counters: Arc<Counters> = Arc::default();
         let ledger = Arc::default();
         let (inputs_tx, inputs_rx) = mpsc::channel(INPUTS);
-        let zone = self.config.balancer.zone.clone();
+        let zone = self.config.zone.clone();
         tasks.spawn("files", self.config.reloadables().run(hurry, counters.clone()));
 
         if let Some(store) = self.state {
@@ -219,10 +220,10 @@ impl App {
             tasks.spawn("registry", etcd::run(options, events_tx));
             tasks.spawn("registry events", relay(events_rx, inputs_tx.clone()));
         }
-        let probe_unleased = self.config.rules.probe_unleased;
+        let (follow, report) = settings::follow(&self.config, connect, inputs_tx.clone());
+        tasks.spawn("settings", follow);
         let probes = health::run(
             catalog.watch_doubts(),
-            probe_unleased,
             inputs_tx.clone(),
             TcpStream::connect::<SocketAddr>,
         );
@@ -233,9 +234,8 @@ impl App {
         registry.missing("not read yet");
         tasks.spawn_brief(registry.met_when_read(catalog.watch_status()));
 
-        let settings = self.config.balancer.clone();
         let balancer =
-            Balancer::new(settings, catalog.clone(), Arc::clone(&ledger), counters.clone());
+            Balancer::new(zone.clone(), catalog.clone(), Arc::clone(&ledger), counters.clone());
         tasks.spawn("stalled clients", balancer.clone().sweep());
         let (others, report_health) =
             grpc_health::routes(readiness.watch(), self.config.reflection);
@@ -264,6 +264,7 @@ impl App {
             excess: balancer.excess(),
             version: env!("CARGO_PKG_VERSION"),
             inputs: inputs_tx,
+            sources: report,
             hosts: self.config.admin_hosts.clone().into(),
         };
         let admin_end = end.clone();

@@ -18,7 +18,7 @@ use lookaside_http2::{Incoming, Leave};
 use prost::Message;
 use tonic::{Code, Status};
 
-use crate::catalog::{Catalog, Known};
+use crate::catalog::Catalog;
 use crate::clock;
 use crate::load::Ledger;
 use crate::model::{ClientKind, Target, Zone};
@@ -60,34 +60,12 @@ pub const PATH: &str = "/grpc.lb.v1.LoadBalancer/BalanceLoad";
 /// The protocol's descriptors, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/load_balancer.bin"));
 
-/// What clients of a service without usable backends see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WhenEmpty {
-    /// Calls that will not wait fail, the others wait.
-    Wait,
-    /// Every call fails.
-    Drop,
-    /// Clients use the addresses that DNS gave them.
-    Fallback,
-}
-
-/// What the operator decides.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The zone whose names mean services.
-    pub zone: Zone,
-    /// What to say of a service without usable backends.
-    pub when_empty: WhenEmpty,
-    /// How often clients report their calls; zero: never.
-    pub report_interval: Duration,
-}
-
 /// The service; cheap to clone.
 #[derive(Clone)]
 pub struct Balancer(Arc<Shared>);
 
 struct Shared {
-    settings: Settings,
+    zone: Zone,
     views: Arc<Views>,
     clients: Arc<Clients>,
     ledger: Arc<Ledger>,
@@ -107,16 +85,11 @@ const SUPERSEDED_MAX: usize = 64 * 1024 * 1024;
 const USER_AGENT_MAX: usize = 256;
 
 impl Balancer {
-    /// Serves what the catalog knows.
+    /// Serves what the catalog knows; names in `zone` mean services.
     #[must_use]
-    pub fn new(
-        settings: Settings,
-        catalog: Catalog,
-        ledger: Arc<Ledger>,
-        counters: Arc<Counters>,
-    ) -> Self {
+    pub fn new(zone: Zone, catalog: Catalog, ledger: Arc<Ledger>, counters: Arc<Counters>) -> Self {
         let views = Views::new(catalog, counters.clone());
-        Self(Arc::new(Shared { settings, views, clients: Arc::default(), ledger, counters }))
+        Self(Arc::new(Shared { zone, views, clients: Arc::default(), ledger, counters }))
     }
 
     /// Lists the open streams.
@@ -222,7 +195,7 @@ impl Balancer {
         leave: Arc<Leave>,
         opened: Instant,
     ) -> Result<(Session, clients::Registered, Holding), Status> {
-        let target = Target::parse(name, &self.0.settings.zone)
+        let target = Target::parse(name, &self.0.zone)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let closing = || Status::unavailable("the balancer is shutting down");
         let view = self.0.views.view(&target).ok_or_else(closing)?;
@@ -230,9 +203,9 @@ impl Balancer {
             return Err(closing());
         }
         let known = view.known();
-        if known == Known::Syncing {
+        let Some(settings) = known.settings() else {
             return Err(Status::unavailable("the registry has not been read yet"));
-        }
+        };
         let holding = view.admit(peer, &known).ok_or_else(|| {
             Status::resource_exhausted(
                 "too many different selections of instances are listed at once: \
@@ -245,7 +218,7 @@ impl Balancer {
         let kind = ClientKind::from_user_agent(&user_agent);
         let peer = Peer { addr: peer, user_agent, kind, name: name.to_owned() };
         let client = self.0.clients.register(peer, view.clone(), leave, opened);
-        let session = Session::new(self.0.settings.report_interval, seed::random());
+        let session = Session::new(settings.report_interval, seed::random());
         Ok((session, client, holding))
     }
 }

@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 use tokio::sync::watch;
 
 use crate::clock;
 use crate::model::{ServiceName, Target};
 use crate::registry::{Key, Rejected, Remark};
+use crate::settings::Settings;
 
 mod addresses;
 mod departures;
@@ -32,6 +33,7 @@ mod oddities;
 mod pace;
 mod reminder;
 mod service;
+mod settings;
 mod snapshot;
 mod subscription;
 mod teller;
@@ -81,7 +83,7 @@ struct Shared {
     versions: AtomicU64,
     emptied: Mutex<Emptied>,
     rejections_told: Mutex<Reminder>,
-    rules: Rules,
+    settings: watch::Sender<Arc<Settings>>,
     closed: AtomicBool,
 }
 
@@ -105,9 +107,10 @@ impl Catalog {
         Self::with(Rules::OFF)
     }
 
-    /// One that treats what is in doubt by these rules.
+    /// One with these settings: [`Settings`], or the same `ServiceSettings` or [`Rules`]
+    /// for every service.
     #[must_use]
-    pub fn with(rules: Rules) -> Self {
+    pub fn with(settings: impl Into<Arc<Settings>>) -> Self {
         let unread = Status {
             synced: false,
             revision: 0,
@@ -129,7 +132,7 @@ impl Catalog {
             versions: AtomicU64::new(0),
             emptied: Mutex::default(),
             rejections_told: Mutex::default(),
-            rules,
+            settings: watch::Sender::new(settings.into()),
             closed: AtomicBool::new(false),
         }))
     }
@@ -146,7 +149,7 @@ impl Catalog {
                 return known;
             }
         }
-        Known::Absent
+        Known::Absent(self.settings().of(&target.canonical()))
     }
 
     /// What a name means, from now on. `None` when the catalog has closed.
@@ -154,7 +157,15 @@ impl Catalog {
     pub fn subscribe(&self, target: &Target) -> Option<Subscription> {
         let mut topics = Vec::new();
         for (canonical, typed) in ways(target) {
-            let mut group = self.0.groups.entry(canonical).or_default();
+            let mut group = match self.0.groups.entry(canonical) {
+                Entry::Occupied(group) => group.into_ref(),
+                Entry::Vacant(place) => {
+                    // Read under the group's lock: new settings are set before each lock
+                    // is taken.
+                    let group = Group::new(self.settings().of(place.key()));
+                    place.insert(group)
+                }
+            };
             // Asked under the group's lock: closing takes each lock after setting it.
             if self.0.closed.load(Ordering::SeqCst) {
                 return None;
@@ -252,6 +263,9 @@ impl Catalog {
         let read = first || (before.restored.is_some() && status.restored.is_none());
         let (revision, now) = (status.revision, clock::now());
         let mut changed = false;
+        if let Some(settings) = touched.settings.take() {
+            changed |= self.publish_settings(settings, rounds);
+        }
         for service in &pace.ready(mem::take(&mut touched.services), now) {
             let new = index.snapshot(service, revision).map(|snapshot| self.number(snapshot));
             let endpoints = new.as_ref().map_or(0, |new| new.endpoints.len());
@@ -295,7 +309,12 @@ impl Catalog {
 
     /// The next version of a service.
     fn number(&self, snapshot: ServiceSnapshot) -> Arc<Service> {
-        Arc::new(Service::new(self.0.versions.fetch_add(1, Ordering::Relaxed) + 1, snapshot))
+        let settings = self.settings().of_service(&snapshot.name);
+        Arc::new(Service::new(self.next_version(), snapshot, settings))
+    }
+
+    fn next_version(&self) -> u64 {
+        self.0.versions.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Returns whether it is a change.
@@ -308,12 +327,15 @@ impl Catalog {
     ) -> bool {
         let canonical = service.canonical();
         let endpoints = new.as_ref().map_or(0, |new| new.endpoints.len());
-        let mut group = match endpoints {
-            0 => match self.0.groups.get_mut(&canonical) {
+        let mut group = match &new {
+            None => match self.0.groups.get_mut(&canonical) {
                 Some(group) => group,
                 None => return false,
             },
-            _ => self.0.groups.entry(canonical.clone()).or_default(),
+            Some(new) => {
+                let group = || Group::new(new.settings.clone());
+                self.0.groups.entry(canonical.clone()).or_insert_with(group)
+            }
         };
         let changed = group.put(service, new, now);
         if changed {

@@ -23,6 +23,7 @@ pub mod register;
 pub mod release;
 pub mod serve;
 pub mod services;
+pub mod settings;
 mod signals;
 pub mod watch;
 
@@ -48,6 +49,7 @@ enum Command {
     Watch(watch::Args),
     Explain(explain::Args),
     Release(release::Args),
+    Settings(Box<settings::Args>),
     DnsRecords(dns_records::DnsRecordsArgs),
     Check(Box<check::CheckArgs>),
 }
@@ -66,7 +68,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(code) => return code,
     };
     // Their own lines are what people want to see.
-    let quiet = matches!(cli.command, Command::Demo(_) | Command::Check(_));
+    let quiet = matches!(cli.command, Command::Demo(_) | Command::Check(_) | Command::Settings(_));
     let usual = if quiet { "warn" } else { "info" };
     if let Err(problem) = cli.log.start(usual) {
         match &mut cli.command {
@@ -87,6 +89,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
         Command::Release(args) => return asked(release::run(&args)),
+        Command::Settings(args) => return settings::run(&args),
         Command::DnsRecords(args) => return dns_records::run(&args),
         Command::Serve(_) | Command::Demo(_) | Command::Register(_) | Command::Check(_) => {}
     }

@@ -7,14 +7,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::balancer::{Settings, WhenEmpty};
-use crate::catalog::Rules;
 use crate::model::{Host, HostPort, Zone};
 use crate::registry::etcd::{Connect, Credentials};
 use crate::registry::record::Prefix;
-use crate::reload::{Reloadables, Reloading};
+use crate::reload::{File, Reloadables, Reloading};
+use crate::settings::source::FileSource;
+use crate::settings::{Key, ServiceSettings, Setting, Settings};
 use etcd_args::EtcdArgs;
 use fault_args::FaultArgs;
 use file::FileSettings;
@@ -140,10 +139,12 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// By which names, beside IP addresses and localhost.
     pub admin_hosts: Vec<String>,
-    /// What the balancer needs to know.
-    pub balancer: Settings,
-    /// What is in doubt, and for how long.
-    pub rules: Rules,
+    /// The zone whose names mean services.
+    pub zone: Zone,
+    /// What holds for every service that no table says otherwise of.
+    pub defaults: ServiceSettings,
+    /// The file with tables of services.
+    pub services: Option<FileSource>,
     /// Where the last good lists are kept for the next start.
     pub state_dir: Option<PathBuf>,
     /// Whether there is server reflection.
@@ -162,11 +163,6 @@ pub enum Registry {
     /// In this process, with etcd's API at this address.
     Embedded(SocketAddr),
 }
-
-/// C-core takes anything shorter for a second, others take it at its word.
-const REPORT_INTERVAL_MIN: Duration = Duration::from_secs(1);
-/// Beyond a day a report says nothing any more; it is surely a slip.
-const REPORT_INTERVAL_MAX: Duration = Duration::from_secs(24 * 3600);
 
 impl ServeArgs {
     /// # Errors
@@ -188,48 +184,37 @@ impl ServeArgs {
         let admin_hosts = self.admin_hosts(all);
         let zone = take("--domain", Zone::new(&self.domain), all);
         let advertise = self.advertise(zone.as_ref(), all);
-        let when_empty = self.when_empty(all);
-        let report_interval = self.report_interval(all);
+        let defaults = self.service_defaults(all);
         let reflection = self.reflection(all);
         let connections_per_peer = self.connections_per_peer(all);
-        let rules = self.faults.validate(all);
         let tls = tls::server(
             self.tls_cert.as_deref(),
             self.tls_key.as_deref(),
             self.tls_client_ca.as_deref(),
             all,
         );
-        let balancer = zone.zip(when_empty).zip(report_interval).map(
-            |((zone, when_empty), report_interval)| Settings { zone, when_empty, report_interval },
-        );
-        match (
-            listen,
-            registry,
-            admin_listen,
-            balancer,
-            dns_listen.map_or(Some(None), |l| l.map(Some)),
-        ) {
-            (
-                Some(listen),
-                Some(registry),
-                Some(admin_listen),
-                Some(balancer),
-                Some(dns_listen),
-            ) if problems.is_empty() && self.file.problems.is_empty() => Ok(Config {
-                listen,
-                registry,
-                prefixes,
-                dns_listen,
-                advertise,
-                admin_listen,
-                admin_hosts,
-                balancer,
-                rules,
-                reflection: reflection.unwrap_or_default(),
-                connections_per_peer: connections_per_peer.unwrap_or_default(),
-                state_dir: self.faults.state_dir.as_ref().map(PathBuf::from),
-                tls,
-            }),
+        match (listen, registry, admin_listen, zone, dns_listen.map_or(Some(None), |l| l.map(Some)))
+        {
+            (Some(listen), Some(registry), Some(admin_listen), Some(zone), Some(dns_listen))
+                if problems.is_empty() && self.file.problems.is_empty() =>
+            {
+                Ok(Config {
+                    listen,
+                    registry,
+                    prefixes,
+                    dns_listen,
+                    advertise,
+                    admin_listen,
+                    admin_hosts,
+                    zone,
+                    defaults,
+                    services: self.services(),
+                    reflection: reflection.unwrap_or_default(),
+                    connections_per_peer: connections_per_peer.unwrap_or_default(),
+                    state_dir: self.faults.state_dir.as_ref().map(PathBuf::from),
+                    tls,
+                })
+            }
             _ => {
                 let located = problems.into_iter().map(|problem| self.file.located(problem));
                 Err(self.file.problems.iter().cloned().chain(located).collect())
@@ -280,17 +265,37 @@ impl ServeArgs {
         Some(advertise)
     }
 
-    fn when_empty(&self, problems: &mut Vec<String>) -> Option<WhenEmpty> {
-        match self.when_empty.as_str() {
-            "wait" => Some(WhenEmpty::Wait),
-            "drop" => Some(WhenEmpty::Drop),
-            "fallback" => Some(WhenEmpty::Fallback),
-            other => {
-                problems
-                    .push(format!("--when-empty: {other:?} is none of wait, drop and fallback"));
-                None
+    /// What holds for every service that no table says otherwise of.
+    fn service_defaults(&self, problems: &mut Vec<String>) -> ServiceSettings {
+        let mut defaults = ServiceSettings::DEFAULT;
+        let faults = &self.faults;
+        for (key, text) in [
+            (Key::WhenEmpty, &self.when_empty),
+            (Key::ReportInterval, &self.report_interval),
+            (Key::Guard, &faults.guard),
+            (Key::KeepLost, &faults.keep_lost),
+            (Key::ProbeUnleased, &faults.probe_unleased),
+        ] {
+            let setting = Setting::parse(key, text);
+            if let Some(setting) = take(&format!("--{}", key.as_str()), setting, problems) {
+                defaults.set(setting);
             }
         }
+        defaults
+    }
+
+    fn services(&self) -> Option<FileSource> {
+        let path = PathBuf::from(self.config.as_ref()?);
+        let (text, document) = self.file.services.clone()?;
+        let file = File { flag: "--config", path: path.clone() };
+        let made_of = path.clone();
+        let make = move |contents: &[u8]| {
+            let text = std::str::from_utf8(contents)
+                .map_err(|_| vec![format!("--config: {made_of:?} is no UTF-8 text")])?;
+            file::services(&made_of, text)
+        };
+        let document = Reloading::begun("settings", file, text.into_bytes(), document, make);
+        Some(FileSource { path, document })
     }
 
     fn reflection(&self, problems: &mut Vec<String>) -> Option<bool> {
@@ -314,25 +319,25 @@ impl ServeArgs {
         }
         number
     }
-
-    fn report_interval(&self, problems: &mut Vec<String>) -> Option<Duration> {
-        let text = &self.report_interval;
-        let interval = take("--report-interval", humantime::parse_duration(text), problems)?;
-        if interval.is_zero() || (REPORT_INTERVAL_MIN..=REPORT_INTERVAL_MAX).contains(&interval) {
-            return Some(interval);
-        }
-        problems.push(format!("--report-interval: {text:?} is neither 0s nor from 1s to 1day"));
-        None
-    }
 }
 
 impl Config {
+    /// The per-service settings at the start.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        let file = self.services.as_ref().map(|services| services.document.value());
+        Settings::new(self.defaults).with(file, None)
+    }
+
     /// What is read anew while the balancer runs.
     #[must_use]
     pub fn reloadables(&self) -> Reloadables {
         let mut all = Reloadables::default();
         if let Some(tls) = &self.tls {
             all.add(tls);
+        }
+        if let Some(services) = &self.services {
+            all.add(&services.document);
         }
         if let Registry::Etcd(connect) = &self.registry {
             let Credentials { user, tls } = connect.credentials();

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use imbl::OrdSet;
+use imbl::ordmap::DiffItem as IntervalDiff;
 use imbl::ordset::DiffItem;
+use imbl::{OrdMap, OrdSet};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep_until, timeout};
 
@@ -32,7 +33,8 @@ struct Schedule {
     due: BTreeSet<(Instant, BackendAddr)>,
     /// Those in doubt: the others are only registered without a lease.
     suspects: OrdSet<BackendAddr>,
-    unleased: OrdSet<BackendAddr>,
+    /// How often each of those is probed.
+    unleased: OrdMap<BackendAddr, Duration>,
 }
 
 /// Before the first probe of one in doubt. Most deregister, and are out of
@@ -47,11 +49,9 @@ const PROBES_MAX: usize = 256;
 /// Probes of all together, each second, so that many are probed less often.
 const RATE_MAX: u32 = 500;
 
-/// Probes with `connect` until nobody says whom, or nobody listens. Those
-/// without a lease are probed as often as `unleased` says.
+/// Probes with `connect` until nobody says whom, or nobody listens.
 pub async fn run<S>(
     mut doubts: watch::Receiver<Arc<Doubts>>,
-    unleased: Duration,
     inputs: mpsc::Sender<Input>,
     connect: impl AsyncFn(SocketAddr) -> io::Result<S>,
 ) {
@@ -69,7 +69,7 @@ pub async fn run<S>(
             // Doubts may change without end. Answers come at a bounded rate.
             biased;
             Some((addr, answer)) = probes.next() => {
-                schedule.done(addr, unleased, clock::now());
+                schedule.done(addr, clock::now());
                 if let Some(answer) = answer
                     && inputs.send(Input::Probed(addr, answer)).await.is_err()
                 {
@@ -81,7 +81,7 @@ pub async fn run<S>(
                     return;
                 }
                 let wanted = doubts.borrow_and_update().clone();
-                schedule.want(&wanted, unleased, clock::now());
+                schedule.want(&wanted, clock::now());
             }
             () = sleep_until(wake.unwrap_or_else(clock::now).into()),
                 if wake.is_some() && probes.len() < PROBES_MAX => {}
@@ -119,7 +119,7 @@ fn meaning(error: &io::Error) -> Option<Answer> {
 impl Schedule {
     /// Takes those that are wanted from now on; others are forgotten. Costs what
     /// differs from before, and returns how much that was.
-    fn want(&mut self, doubts: &Doubts, unleased: Duration, now: Instant) -> usize {
+    fn want(&mut self, doubts: &Doubts, now: Instant) -> usize {
         let mut differences = 0;
         let before = mem::replace(&mut self.suspects, doubts.suspects.clone());
         let unleased_before = mem::replace(&mut self.unleased, doubts.unleased.clone());
@@ -130,24 +130,29 @@ impl Schedule {
             }
             differences += 1;
         }
-        let interval = self.interval(unleased);
         for change in unleased_before.diff(&doubts.unleased) {
             match change {
-                // Anywhere in the first round: all of them come at once.
-                DiffItem::Add(addr) if !self.backends.contains_key(addr) => {
-                    self.plan(*addr, now + interval * permille(*addr) / 1000);
-                }
-                DiffItem::Remove(addr) => self.unwant(*addr),
-                DiffItem::Add(_) => {}
+                IntervalDiff::Remove(addr, _) => self.unwant(*addr),
+                IntervalDiff::Add(addr, every)
+                | IntervalDiff::Update { new: (addr, every), .. } => self.begin(*addr, *every, now),
             }
             differences += 1;
         }
         differences
     }
 
+    /// Plans one without a lease, unless it is probed for another reason: anywhere in
+    /// the first round, for many come at once.
+    fn begin(&mut self, addr: BackendAddr, every: Duration, now: Instant) {
+        let probed = matches!(self.backends.get(&addr), Some(None));
+        if !probed && !self.suspects.contains(&addr) {
+            self.plan(addr, now + self.interval(every) * permille(addr) / 1000);
+        }
+    }
+
     /// Forgets one, unless it is wanted for the other reason.
     fn unwant(&mut self, addr: BackendAddr) {
-        if self.suspects.contains(&addr) || self.unleased.contains(&addr) {
+        if self.suspects.contains(&addr) || self.unleased.contains_key(&addr) {
             return;
         }
         if let Some(Some(due)) = self.backends.remove(&addr) {
@@ -169,11 +174,13 @@ impl Schedule {
     }
 
     /// One has been probed.
-    fn done(&mut self, addr: BackendAddr, unleased: Duration, now: Instant) {
+    fn done(&mut self, addr: BackendAddr, now: Instant) {
         if !self.backends.contains_key(&addr) {
             return;
         }
-        let every = if self.suspects.contains(&addr) { EVERY } else { unleased };
+        let suspect = self.suspects.contains(&addr);
+        let unleased = self.unleased.get(&addr).copied().filter(|_| !suspect);
+        let every = unleased.unwrap_or(EVERY);
         self.plan(addr, now + spread(addr, self.interval(every)));
     }
 
@@ -212,7 +219,7 @@ mod tests {
         let addr = |port: &u16| BackendAddr::new([127, 0, 0, 1].into(), *port).unwrap();
         Doubts {
             suspects: suspects.iter().map(addr).collect(),
-            unleased: unleased.iter().map(addr).collect(),
+            unleased: unleased.iter().map(|port| (addr(port), SLOW)).collect(),
             ..Doubts::default()
         }
     }
@@ -222,28 +229,28 @@ mod tests {
     #[test]
     fn those_in_doubt_are_probed_soon_and_then_every_second() {
         let (mut schedule, start) = (Schedule::default(), Instant::now());
-        schedule.want(&doubts(&[1], &[]), SLOW, start);
+        schedule.want(&doubts(&[1], &[]), start);
         assert_eq!(schedule.next(start), None);
         let first = schedule.due().unwrap();
         assert!(first <= start + FIRST * 5 / 4);
         let addr = schedule.next(first).unwrap();
         assert_eq!(schedule.due(), None, "one probe at a time");
-        schedule.done(addr, SLOW, first);
+        schedule.done(addr, first);
         let second = schedule.due().unwrap() - first;
         assert!((EVERY * 3 / 4..=EVERY * 5 / 4).contains(&second), "{second:?}");
-        schedule.want(&doubts(&[], &[]), SLOW, first);
+        schedule.want(&doubts(&[], &[]), first);
         assert_eq!(schedule.due(), None);
-        schedule.done(addr, SLOW, first);
+        schedule.done(addr, first);
         assert_eq!(schedule.due(), None, "nobody wants it any more");
     }
 
     #[test]
     fn one_without_a_lease_that_comes_in_doubt_is_probed_at_once() {
         let (mut schedule, start) = (Schedule::default(), Instant::now());
-        schedule.want(&doubts(&[], &[1, 2, 3]), SLOW, start);
+        schedule.want(&doubts(&[], &[1, 2, 3]), start);
         assert_eq!(schedule.due.len(), 3);
         assert!(schedule.due.iter().all(|(due, _)| *due < start + SLOW));
-        schedule.want(&doubts(&[2], &[1, 2, 3]), SLOW, start);
+        schedule.want(&doubts(&[2], &[1, 2, 3]), start);
         let soon = schedule.due.iter().filter(|(due, _)| *due <= start + FIRST * 5 / 4);
         assert!(soon.count() >= 1);
         assert_eq!(schedule.due.len(), 3, "each is due once");
@@ -254,25 +261,25 @@ mod tests {
         let (mut schedule, start) = (Schedule::default(), Instant::now());
         let many: Vec<u16> = (1..=20_000).collect();
         let mut doubts = doubts(&many, &many);
-        assert_eq!(schedule.want(&doubts, SLOW, start), 40_000);
+        assert_eq!(schedule.want(&doubts, start), 40_000);
         let one = *doubts.suspects.get_min().unwrap();
         doubts.suspects.remove(&one);
-        assert_eq!(schedule.want(&doubts, SLOW, start), 1);
+        assert_eq!(schedule.want(&doubts, start), 1);
         assert!(schedule.backends.contains_key(&one), "it has no lease either");
         doubts.unleased.remove(&one);
-        assert_eq!(schedule.want(&doubts, SLOW, start), 1);
+        assert_eq!(schedule.want(&doubts, start), 1);
         assert_eq!((schedule.backends.len(), schedule.due.len()), (19_999, 19_999));
-        assert_eq!(schedule.want(&doubts, SLOW, start), 0, "answers of probes change nothing");
+        assert_eq!(schedule.want(&doubts, start), 0, "answers of probes change nothing");
     }
 
     #[test]
     fn many_are_probed_at_a_bounded_rate() {
         let (mut schedule, start) = (Schedule::default(), Instant::now());
         let many: Vec<u16> = (1..=20_000).collect();
-        schedule.want(&doubts(&many, &[]), SLOW, start);
+        schedule.want(&doubts(&many, &[]), start);
         let end = start + FIRST * 2;
         while let Some(addr) = schedule.next(end) {
-            schedule.done(addr, SLOW, end);
+            schedule.done(addr, end);
         }
         let mut seconds: Vec<_> =
             schedule.due.iter().map(|(due, _)| (*due - end).as_secs()).collect();

@@ -21,4 +21,5 @@ pub mod reload;
 pub mod replica;
 pub mod seed;
 pub mod serve;
+pub mod settings;
 pub mod telemetry;

@@ -14,4 +14,4 @@ pub use address::{BackendAddr, Host, HostPort};
 pub use class::Class;
 pub use client::{ClientKind, ClientProfile};
 pub use endpoint::{Endpoint, Meta, Weight};
-pub use name::{Selector, ServiceName, Target, Zone};
+pub use name::{NameError, Selector, ServiceName, Target, Zone};

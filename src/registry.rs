@@ -13,16 +13,16 @@ use crate::model::{HostPort, Meta, ServiceName, Weight};
 pub mod etcd;
 pub mod record;
 
-/// What a registry source says. A source never ends and never fails: retrying
-/// is its own business.
+/// What a registry source says, where `T` is what it makes of a key's value. A source
+/// never ends and never fails: retrying is its own business.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Event {
+pub enum Event<T = Result<Reading, Rejected>> {
     /// The whole content at one revision. Whatever is not in here is gone.
     Reset {
         /// The store's revision.
         revision: i64,
         /// Every key below the prefixes.
-        all: Vec<Entry>,
+        all: Vec<Entry<T>>,
         /// Whether the store is older than it was, or another one: a restored
         /// copy, an emptied or a foreign etcd. What it holds may be out of date.
         went_back: bool,
@@ -32,7 +32,7 @@ pub enum Event {
         /// The store's revision.
         revision: i64,
         /// In the order in which they happened.
-        changes: Vec<Change>,
+        changes: Vec<Change<T>>,
     },
     /// The store cannot be heard. Data stays as it is.
     Stale {
@@ -45,9 +45,9 @@ pub enum Event {
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Change {
+pub enum Change<T = Result<Reading, Rejected>> {
     /// A key was written.
-    Put(Entry),
+    Put(Entry<T>),
     /// A key is gone, and as far as can be told, why. Said once more when more
     /// can be told.
     Delete(Key, Cause),
@@ -67,11 +67,11 @@ pub enum Cause {
 
 /// One key and what it means.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
+pub struct Entry<T = Result<Reading, Rejected>> {
     /// The key in the store.
     pub key: Key,
     /// What it says, or why it could not be read.
-    pub meaning: Result<Reading, Rejected>,
+    pub meaning: T,
     /// Whether the store takes the key away when its registrant falls silent.
     pub leased: bool,
 }

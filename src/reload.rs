@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
@@ -33,6 +33,10 @@ struct Inner<T> {
     files: Vec<File>,
     make: Make<T>,
     state: Mutex<State<T>>,
+    /// Whether it is secret, or proves who somebody is.
+    credential: bool,
+    /// Wakes when the value or what is wrong with the files is another.
+    changes: watch::Sender<()>,
 }
 
 /// A file and the flag that names it.
@@ -94,7 +98,31 @@ impl<T: Clone> Reloading<T> {
         let made = Made { value, expiries: Vec::new() };
         let state = State { made, contents: Vec::new(), version: 0, fault: None, failures: 0 };
         let make: Make<T> = Box::new(|_| Err(Vec::new()));
-        Self(Arc::new(Inner { used_for: "", files: Vec::new(), make, state: Mutex::new(state) }))
+        Self::with("", Vec::new(), state, make)
+    }
+
+    /// A value that is no credential, made of a file that was read a moment ago.
+    pub fn begun(
+        used_for: &'static str,
+        file: File,
+        contents: Vec<u8>,
+        value: T,
+        make: impl Fn(&[u8]) -> Result<T, Vec<String>> + Send + Sync + 'static,
+    ) -> Self {
+        let made = |value| Made { value, expiries: Vec::new() };
+        let contents = vec![contents];
+        let state = State { made: made(value), contents, version: 0, fault: None, failures: 0 };
+        let make = Box::new(move |contents: &[Vec<u8>]| make(&contents[0]).map(made));
+        let mut inner = Self::with(used_for, vec![file], state, make);
+        if let Some(inner) = Arc::get_mut(&mut inner.0) {
+            inner.credential = false;
+        }
+        inner
+    }
+
+    fn with(used_for: &'static str, files: Vec<File>, state: State<T>, make: Make<T>) -> Self {
+        let (state, changes) = (Mutex::new(state), watch::Sender::new(()));
+        Self(Arc::new(Inner { used_for, files, make, state, credential: true, changes }))
     }
 
     /// Reads the files for the first time.
@@ -123,8 +151,8 @@ impl<T: Clone> Reloading<T> {
             return Err(problems);
         }
         let made = make(&contents)?;
-        let state = Mutex::new(State { made, contents, version: 0, fault: None, failures: 0 });
-        Ok(Self(Arc::new(Inner { used_for, files, make: Box::new(make), state })))
+        let state = State { made, contents, version: 0, fault: None, failures: 0 };
+        Ok(Self::with(used_for, files, state, Box::new(make)))
     }
 
     /// The newest value that could be made.
@@ -137,6 +165,18 @@ impl<T: Clone> Reloading<T> {
     #[must_use]
     pub fn version(&self) -> u64 {
         self.state().version
+    }
+
+    /// Why the files as they are now cannot be used, once that has lasted.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        self.state().fault.as_ref().filter(|fault| fault.told).map(|fault| fault.text.clone())
+    }
+
+    /// Wakes when the value or the fault is another.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.0.changes.subscribe()
     }
 
     /// Looks at the files once more, so that what follows is as new as they are.
@@ -163,7 +203,9 @@ impl<T: Clone> Reloading<T> {
     fn take(&self, contents: Vec<Vec<u8>>, now: bool) {
         let mut state = self.state();
         if contents == state.contents {
-            state.fault = None;
+            if state.fault.take().is_some() {
+                self.0.changes.send_replace(());
+            }
             return;
         }
         match (self.0.make)(&contents) {
@@ -171,6 +213,7 @@ impl<T: Clone> Reloading<T> {
                 let (version, failures) = (state.version + 1, state.failures);
                 *state = State { made, contents, version, fault: None, failures };
                 drop(state);
+                self.0.changes.send_replace(());
                 info!(used_for = self.0.used_for, "files changed and are used from now on");
             }
             Err(problems) => {
@@ -196,6 +239,7 @@ impl<T: Clone> Reloading<T> {
         let (used_for, fault) = (self.0.used_for, fault.text.clone());
         state.failures += 1;
         drop(state);
+        self.0.changes.send_replace(());
         let remedy = "mend the file: it is looked at again and again";
         warn!(used_for, fault, remedy, "changed files cannot be used: the former are kept");
     }
@@ -245,7 +289,7 @@ pub struct Reloadables(Vec<Box<dyn Reload>>);
 
 trait Reload: Send + Sync {
     fn look(&self, now: bool) -> BoxFuture<'_, ()>;
-    fn credential(&self) -> Credential;
+    fn credential(&self) -> Option<Credential>;
 }
 
 impl<T: Clone + Send + Sync + 'static> Reload for Reloading<T> {
@@ -253,15 +297,15 @@ impl<T: Clone + Send + Sync + 'static> Reload for Reloading<T> {
         Box::pin(Reloading::look(self, now))
     }
 
-    fn credential(&self) -> Credential {
+    fn credential(&self) -> Option<Credential> {
         let state = self.state();
-        Credential {
+        self.0.credential.then(|| Credential {
             used_for: self.0.used_for,
             expiries: state.made.expiries.clone(),
             broken: state.fault.as_ref().is_some_and(|fault| fault.told),
             reloads: state.version,
             failures: state.failures,
-        }
+        })
     }
 }
 
@@ -287,7 +331,7 @@ impl Reloadables {
             for one in &self.0 {
                 one.look(now).await;
             }
-            let all: Vec<_> = self.0.iter().map(|one| one.credential()).collect();
+            let all: Vec<_> = self.0.iter().filter_map(|one| one.credential()).collect();
             warn_of_ends(&all, &mut warned);
             counters.credentials.set(all);
             if now {

@@ -12,8 +12,8 @@ use tracing::warn;
 
 use crate::model::{HostPort, Meta, ServiceName, Weight, Zone};
 use crate::register::{self, Held};
-use crate::registry::etcd::{self, Connect};
-use crate::registry::record::{Format, Prefix};
+use crate::registry::etcd::{self, Connect, Following, Range};
+use crate::registry::record::Format;
 use crate::registry::{Change, Entry, Event, Key, Registration};
 
 /// Who announces itself, and where.
@@ -41,9 +41,15 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) {
     let (events_tx, mut events_rx) = mpsc::channel(QUEUE);
-    let path = format!("{PREFIX}{}/", options.zone);
-    let prefixes = vec![Prefix { path, format: Format::Plain }];
-    let source = etcd::run(etcd::Options { connect: options.connect.clone(), prefixes }, events_tx);
+    let source = etcd::follow(
+        Following {
+            connect: options.connect.clone(),
+            what: "balancers",
+            ranges: vec![Range::below(&format!("{PREFIX}{}/", options.zone))],
+            decode: Arc::new(|stored| balancer(stored.value)),
+        },
+        events_tx,
+    );
     let mut known = Known { own: options.own.clone(), going: false, keys: None };
     known.publish(&balancers_tx);
     let held = announce(options).await;
@@ -84,26 +90,29 @@ async fn announce(options: Options) -> Option<Held> {
     held.await.inspect_err(|error| warn!(%error, "this balancer does not announce itself")).ok()
 }
 
+/// Where a balancer is reached, as a key says.
+type Balancer = Option<HostPort>;
+
 /// Which balancers announced themselves.
 struct Known {
     own: HostPort,
     /// Whether this one is about to end.
     going: bool,
     /// By key; none before the first reading.
-    keys: Option<BTreeMap<Key, Vec<HostPort>>>,
+    keys: Option<BTreeMap<Key, Balancer>>,
 }
 
 impl Known {
-    fn apply(&mut self, event: Event) {
+    fn apply(&mut self, event: Event<Balancer>) {
         match event {
             Event::Reset { all, .. } => {
-                self.keys = Some(all.into_iter().map(addresses).collect());
+                self.keys = Some(all.into_iter().map(keyed).collect());
             }
             Event::Apply { changes, .. } => {
                 let keys = self.keys.get_or_insert_default();
                 for change in changes {
                     match change {
-                        Change::Put(entry) => keys.extend([addresses(entry)]),
+                        Change::Put(entry) => keys.extend([keyed(entry)]),
                         Change::Delete(key, _) => drop(keys.remove(&key)),
                     }
                 }
@@ -132,10 +141,13 @@ impl Known {
     }
 }
 
-/// A key nobody can read is no balancer.
-fn addresses(entry: Entry) -> (Key, Vec<HostPort>) {
-    let registrations = entry.meaning.unwrap_or_default().registrations;
-    (entry.key, registrations.into_iter().map(|found| found.address).collect())
+/// A value that is no address is no balancer.
+fn balancer(value: &[u8]) -> Balancer {
+    HostPort::parse(std::str::from_utf8(value).ok()?.trim()).ok()
+}
+
+fn keyed(entry: Entry<Balancer>) -> (Key, Balancer) {
+    (entry.key, entry.meaning)
 }
 
 #[cfg(test)]
@@ -144,10 +156,9 @@ mod tests {
     use crate::registry::Cause;
     use std::time::Instant;
 
-    fn entry(address: &str) -> Entry {
-        let prefix = Prefix { path: format!("{PREFIX}zone/"), format: Format::Plain };
+    fn entry(address: &str) -> Entry<Balancer> {
         let key = format!("{PREFIX}zone/{address}");
-        let meaning = prefix.decode(key.as_bytes(), address.as_bytes());
+        let meaning = balancer(address.as_bytes());
         Entry { key: Key::new(key.as_bytes()), meaning, leased: true }
     }
 
@@ -156,7 +167,7 @@ mod tests {
         let (tx, rx) = watch::channel(Arc::from([]));
         let own = HostPort::parse("10.0.0.2:1").unwrap();
         let mut known = Known { own, going: false, keys: None };
-        let mut check = |event: Option<Event>, expected: &[&str]| {
+        let mut check = |event: Option<Event<Balancer>>, expected: &[&str]| {
             event.into_iter().for_each(|event| known.apply(event));
             known.publish(&tx);
             let found: Vec<_> = rx.borrow().iter().map(ToString::to_string).collect();
@@ -178,7 +189,7 @@ mod tests {
     #[test]
     fn one_that_goes_names_the_others() {
         let (tx, rx) = watch::channel(Arc::from([]));
-        let check = |event: Option<Event>, expected: &[&str]| {
+        let check = |event: Option<Event<Balancer>>, expected: &[&str]| {
             let own = HostPort::parse("10.0.0.2:1").unwrap();
             let mut known = Known { own, going: false, keys: None };
             event.into_iter().for_each(|event| known.apply(event));

@@ -5,6 +5,8 @@
 mod explain;
 #[path = "admin/hostile.rs"]
 mod hostile;
+#[path = "admin/settings.rs"]
+mod settings;
 mod support;
 #[path = "admin/world.rs"]
 mod world;

@@ -8,6 +8,8 @@
 #[path = "conversations/wire.rs"]
 mod wire;
 
+#[path = "conversations/settings.rs"]
+mod settings;
 #[path = "conversations/sharing.rs"]
 mod sharing;
 #[path = "conversations/unfinished.rs"]
@@ -16,10 +18,9 @@ mod unfinished;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use lookaside::balancer::WhenEmpty;
 use lookaside::load::Calls;
 use lookaside::registry::Event;
-
+use lookaside::settings::WhenEmpty;
 use tokio::io::AsyncWriteExt;
 use wire::{Balanced, GO, JAVA, Kind, PYTHON, pb};
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use lookaside::balancer::{Balancer, Settings, WhenEmpty};
+use lookaside::balancer::Balancer;
 use lookaside::catalog::Catalog;
 use lookaside::model::Zone;
 use lookaside::serve::{self, Server, Services};
@@ -34,13 +34,9 @@ fn start(runtime: &tokio::runtime::Runtime) -> SocketAddr {
         tokio::time::sleep(TAKES).await;
         "a page of some length"
     };
-    let settings = Settings {
-        zone: Zone::new("lookaside.internal").expect("a zone"),
-        when_empty: WhenEmpty::Wait,
-        report_interval: Duration::from_secs(10),
-    };
+    let zone = Zone::new("lookaside.internal").expect("a zone");
     let counters: Arc<Counters> = Arc::default();
-    let balancer = Balancer::new(settings, Catalog::new(), Arc::default(), counters.clone());
+    let balancer = Balancer::new(zone, Catalog::new(), Arc::default(), counters.clone());
     let others = Routes::from(Router::new().fallback(page));
     let server = Server {
         services: Services { balancer, others },

@@ -1,9 +1,12 @@
 //! Any bytes as a DNS query: an answer of bounded size, or silence, never a
 //! panic.
 
+use std::sync::Arc;
+
 use lookaside::catalog::Known;
 use lookaside::dns::answer::{Carrier, Reply, UDP_MAX, World, answer};
 use lookaside::model::{HostPort, Zone};
+use lookaside::settings::ServiceSettings;
 
 /// Panics at what must not be.
 pub fn check(query: &[u8]) {
@@ -12,7 +15,8 @@ pub fn check(query: &[u8]) {
         return;
     };
     let own = [own];
-    let lookup = |_: &_| Known::Absent;
+    let absent = Known::Absent(Arc::new(ServiceSettings::DEFAULT));
+    let lookup = |_: &_| absent.clone();
     let world = World {
         zone: &zone,
         balancers: Some(&own),

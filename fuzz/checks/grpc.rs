@@ -1,9 +1,8 @@
 //! Any bytes from a client to the gRPC port.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use lookaside::balancer::{Balancer, PATH, Settings, WhenEmpty};
+use lookaside::balancer::{Balancer, PATH};
 use lookaside::catalog::{self, Catalog, Input};
 use lookaside::model::Zone;
 use lookaside::registry::Event;
@@ -29,10 +28,8 @@ async fn serve(stream: DuplexStream) {
     let read = Input::Registry(Event::Reset { revision: 1, all: Vec::new(), went_back: false });
     inputs.send(read).await.expect("the catalog listens");
     let zone = Zone::new("lookaside.internal").expect("a zone");
-    let report_interval = Duration::from_secs(10);
-    let settings = Settings { zone, when_empty: WhenEmpty::Wait, report_interval };
     let counters: Arc<Counters> = Arc::default();
-    let balancer = Balancer::new(settings, catalog, Arc::default(), counters.clone());
+    let balancer = Balancer::new(zone, catalog, Arc::default(), counters.clone());
     let server = Server {
         services: Services { balancer, others: Routes::default() },
         tls: None,

@@ -63,12 +63,7 @@ pub(super) async fn release(
     uri: Uri,
     headers: HeaderMap,
 ) -> Answer<json::Released> {
-    // A browser says where its request comes from whenever it changes
-    // something, and no page has any business with this.
-    if BROWSERS.iter().any(|name| headers.contains_key(*name)) {
-        let error = "this is not for browsers: use `lookaside release`, or curl".to_owned();
-        return Err(Problem(StatusCode::FORBIDDEN, error));
-    }
+    no_browser(&headers, "lookaside release")?;
     let path = uri.path().strip_suffix(RELEASE).unwrap_or_default();
     let (snapshot, _) = find(&state, &typed(path)?)?;
     let name = &snapshot.name;
@@ -133,7 +128,7 @@ pub(super) fn find(state: &State, typed: &str) -> Result<(Arc<Service>, Vec<Sele
                 let selectors = target.selectors_for(&snapshot.name).to_vec();
                 return Ok((snapshot, selectors));
             }
-            Known::Absent => {}
+            Known::Absent(_) => {}
         }
     }
     let as_it_stands = Target::exactly(typed);
@@ -144,6 +139,16 @@ pub(super) fn find(state: &State, typed: &str) -> Result<(Arc<Service>, Vec<Sele
         (_, Err(error)) => Err(Problem(StatusCode::BAD_REQUEST, error.to_string())),
         (_, Ok(target)) => Err(services::absent(state, &target.canonical(), &target.name)),
     }
+}
+
+/// A browser says where its request comes from whenever it is no plain reading, and no
+/// page has any business with that.
+pub(super) fn no_browser(headers: &HeaderMap, command: &str) -> Result<(), Problem> {
+    if BROWSERS.iter().any(|name| headers.contains_key(*name)) {
+        let error = format!("this is not for browsers: use `{command}`, or curl");
+        return Err(Problem(StatusCode::FORBIDDEN, error));
+    }
+    Ok(())
 }
 
 fn registry_of(state: &State) -> json::Registry {

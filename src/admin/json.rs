@@ -16,11 +16,13 @@ use crate::telemetry::ClientView;
 mod explain;
 mod registry;
 mod services;
+mod settings;
 
 pub use explain::{Explained, Explanation, Pass};
 pub(super) use registry::Counts;
 pub use registry::{Registry, Stale};
 pub use services::{Service, Services, State, Unknown};
+pub use settings::{Changed, Diff, InForce, ServiceSettings, Settings, Source, Unmatched};
 
 /// `/api/v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

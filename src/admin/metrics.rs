@@ -130,6 +130,7 @@ impl Collector for Scrape {
             counter(&mut family, total(&self.0.counters))?;
         }
         self.calls(&mut page)?;
+        self.settings(&mut page)?;
         credentials(&self.0.counters.credentials.all(), &mut page)
     }
 }
@@ -217,6 +218,19 @@ impl Scrape {
         for (service, endpoints) in present.chain(named.map(|name| (name, 0))) {
             let labels = [("service", service.as_str())];
             family.encode_family(&labels)?.encode_gauge(&float(endpoints))?;
+        }
+        Ok(())
+    }
+
+    fn settings(&self, page: &mut Page<'_>) -> fmt::Result {
+        let report = self.0.sources.borrow().clone();
+        let help = "Whether the newest per-service settings are refused, so that the former are \
+                    in force: /api/v1/settings says why";
+        let mut family = page.family("settings_refused", help, MetricType::Gauge)?;
+        let file = report.file.iter().map(|file| ("file", file));
+        for (source, of) in file.chain([("etcd", &report.store)]) {
+            let refused = flag(of.refused.is_some());
+            family.encode_family(&[("source", source)])?.encode_gauge(&refused)?;
         }
         Ok(())
     }

@@ -13,13 +13,13 @@ use axum::http::header::{
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Extension, Router};
 
 use super::answers::{self, Answers};
 use super::api::{self, Problem};
 use super::seats::Seats;
-use super::{State, explain, host, json, metrics, services};
+use super::{State, explain, host, json, metrics, services, settings};
 use crate::model::text;
 
 /// Scripts and styles from here alone, nothing inline: registered names are
@@ -29,8 +29,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     frame-ancestors 'none'";
 const READ: &str = "/, /livez, /readyz, /metrics, /api/v1/status, /api/v1/registry, \
     /api/v1/services, /api/v1/services/{name}, /api/v1/clients, /api/v1/rejected, \
-    /api/v1/explain";
-const CHANGED: &str = "/api/v1/services/{name}/release";
+    /api/v1/explain, /api/v1/settings";
+const CHANGED: &str = "/api/v1/services/{name}/release, /api/v1/settings/diff";
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
@@ -46,6 +46,7 @@ pub(super) fn router(state: Arc<State>, seats: Seats) -> Router {
         .route("/api/v1/clients", get(api::clients))
         .route("/api/v1/rejected", get(api::rejected))
         .route("/api/v1/explain", get(explain::explain))
+        .route("/api/v1/settings", get(settings::in_force))
         .layer(from_fn_with_state(answers.clone(), answers::bounded));
     let hosts = state.hosts.clone();
     Router::new()
@@ -54,6 +55,7 @@ pub(super) fn router(state: Arc<State>, seats: Seats) -> Router {
         .route("/dashboard.css", get(|| file(STYLE, include_str!("dashboard.css"))))
         .route("/livez", get(async || "ok"))
         .route("/readyz", get(readyz))
+        .route(settings::DIFF, post(settings::diff))
         .merge(long)
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
@@ -103,9 +105,11 @@ async fn not_found(uri: Uri) -> Problem {
 
 async fn not_allowed(method: Method, uri: Uri) -> Problem {
     let path = uri.path();
-    let known = match path.starts_with(api::SERVICES) && path.ends_with(api::RELEASE) {
-        true => "it is changed with POST",
-        false => "it is read with GET or HEAD",
+    let release = path.starts_with(api::SERVICES) && path.ends_with(api::RELEASE);
+    let known = match path {
+        settings::DIFF => "it is asked with POST",
+        _ if release => "it is changed with POST",
+        _ => "it is read with GET or HEAD",
     };
     let error = format!("{method} does nothing at {path:?}: {known}; POST answers {CHANGED} only");
     Problem(StatusCode::METHOD_NOT_ALLOWED, error)

@@ -18,8 +18,9 @@ use crate::model::{ClientKind, ServiceName};
 
 use super::cycle::Place;
 use super::encode::{EncodedList, response};
+use super::pb;
 use super::pin::Held;
-use super::{WhenEmpty, pb};
+use crate::settings::WhenEmpty;
 
 use pb::load_balance_response::LoadBalanceResponseType as Kind;
 
@@ -95,7 +96,7 @@ pub(super) fn directive(
 pub(super) fn meaning(known: &Known) -> Option<(&ServiceName, i64)> {
     match known {
         Known::Present(service) => Some((&service.name, service.revision)),
-        Known::Absent | Known::Syncing => None,
+        Known::Absent(_) | Known::Syncing => None,
     }
 }
 

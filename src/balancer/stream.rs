@@ -15,7 +15,7 @@ use lookaside_http2::{Incoming, Outgoing, Part, Pieces};
 use prost::Message;
 use tonic::Status;
 
-use crate::catalog::{Known, Subscriber};
+use crate::catalog::Subscriber;
 use crate::clock;
 
 use super::clients::Registered;
@@ -130,14 +130,13 @@ impl BalanceStream {
             };
             // A name whose service was there and is not: never to be taken
             // from a registry that has not been read.
-            if known == Known::Syncing {
+            let Some(settings) = known.settings() else {
                 self.client.saw(version);
                 continue;
-            }
+            };
             let Made { list, place, work } = self.holding.list(&known);
             turn::spend(cx, work);
-            let directive =
-                session::directive(list, self.shared.settings.when_empty, self.client.kind());
+            let directive = session::directive(list, settings.when_empty, self.client.kind());
             let Some(told) = self.session.tell(directive, place) else {
                 self.client.saw(version);
                 counters.lists_suppressed.increment();

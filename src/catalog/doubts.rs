@@ -2,13 +2,15 @@
 //!
 //! Values for those who probe and those who show; `guard` and `index` decide.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use imbl::{OrdMap, OrdSet};
 
 use crate::model::{BackendAddr, Endpoint, ServiceName};
+use crate::settings::{ServiceSettings, Settings};
 
-/// What the operator decides.
+/// What the operator decides about doubt, for one service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
     /// How long a backend whose registration went in doubt stays listed at
@@ -68,8 +70,8 @@ pub struct Doubts {
     pub guarded: OrdSet<ServiceName>,
     /// Registered without a lease and not listed: they refuse connections.
     pub down: OrdMap<ServiceName, Vec<Endpoint>>,
-    /// Registered without a lease.
-    pub unleased: OrdSet<BackendAddr>,
+    /// Registered without a lease and to be probed, and how often.
+    pub unleased: OrdMap<BackendAddr, Duration>,
     /// To be probed now and again, closely: those that are held.
     pub suspects: OrdSet<BackendAddr>,
     pub(crate) held_len: usize,
@@ -78,6 +80,21 @@ pub struct Doubts {
 impl Rules {
     /// What is in doubt goes, and nothing is probed.
     pub const OFF: Self = Self { keep: Duration::ZERO, share: 0, probe_unleased: Duration::ZERO };
+}
+
+impl From<&ServiceSettings> for Rules {
+    fn from(settings: &ServiceSettings) -> Self {
+        let ServiceSettings { keep_lost: keep, guard: share, probe_unleased, .. } = *settings;
+        Self { keep, share, probe_unleased }
+    }
+}
+
+/// The same rules for every service, and the defaults of everything else.
+impl From<Rules> for Arc<Settings> {
+    fn from(Rules { keep, share, probe_unleased }: Rules) -> Self {
+        let (keep_lost, guard) = (keep, share);
+        ServiceSettings { keep_lost, guard, probe_unleased, ..ServiceSettings::DEFAULT }.into()
+    }
 }
 
 impl Doubts {

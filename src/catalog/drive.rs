@@ -19,7 +19,7 @@ use super::{Catalog, Input, Publisher, Status};
 /// Applies inputs until all senders are gone. Waiting inputs are applied
 /// together, so that a burst costs each service one publication.
 pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog) {
-    let mut index = Index::new(catalog.0.rules);
+    let mut index = Index::new(catalog.settings());
     let mut touched = Touched::default();
     let mut publisher = Publisher::default();
     loop {
@@ -64,6 +64,10 @@ pub(super) fn take_in(
         Input::Hosts(resolved) => return index.resolved(resolved, touched),
         Input::Probed(addr, answer) => return index.probed(addr, answer, touched),
         Input::Release(service) => return index.release(service, touched),
+        Input::Settings(settings) => {
+            touched.settings = Some(settings.clone());
+            return index.set_settings(settings, touched);
+        }
         Input::Origins(asked) => {
             // Whoever asked may have gone.
             let _ = asked.answer.send(index.origins(&asked.service, asked.addr));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::model::{ServiceName, name};
+use crate::settings::ServiceSettings;
 
 use super::empty::{Empty, EmptyService};
 use super::topic::{Family, Rounds, Topic};
@@ -15,8 +16,9 @@ use super::{Known, Service};
 
 /// The services that share a canonical name (nearly always one), and who asked
 /// for it in which spelling.
-#[derive(Default)]
 pub(super) struct Group {
+    /// Of every service in it: their names are one to a pattern.
+    settings: Arc<ServiceSettings>,
     pub(super) services: BTreeMap<ServiceName, Arc<Service>>,
     topics: BTreeMap<Arc<str>, Asked>,
     /// Of all these topics.
@@ -32,6 +34,34 @@ struct Asked {
 }
 
 impl Group {
+    pub(super) fn new(settings: Arc<ServiceSettings>) -> Self {
+        Self {
+            settings,
+            services: BTreeMap::new(),
+            topics: BTreeMap::new(),
+            family: Arc::default(),
+            empty: None,
+        }
+    }
+
+    /// From now on these settings hold. Returns whether that is a change; then each
+    /// service has a new value, numbered by `version`.
+    pub(super) fn settle(
+        &mut self,
+        settings: Arc<ServiceSettings>,
+        mut version: impl FnMut() -> u64,
+    ) -> bool {
+        if self.settings == settings {
+            return false;
+        }
+        for service in self.services.values_mut() {
+            *service =
+                Arc::new(Service::new(version(), service.snapshot.clone(), settings.clone()));
+        }
+        self.settings = settings;
+        true
+    }
+
     /// The service that a spelling means: the best match, and among equals the
     /// first by name, so that every replica says the same.
     pub(super) fn known(&self, typed: &str) -> Known {
@@ -43,7 +73,7 @@ impl Group {
         let best = self.services.keys().filter(|service| rank(service).is_some()).min_by_key(rank);
         match best.and_then(|service| self.services.get(service)) {
             Some(service) => Known::Present(service.clone()),
-            None => Known::Absent,
+            None => Known::Absent(self.settings.clone()),
         }
     }
 
@@ -108,7 +138,9 @@ impl Group {
             }
             return changed;
         };
-        if self.services.get(service).is_some_and(|old| old.endpoints == new.endpoints) {
+        let same =
+            |old: &Arc<Service>| old.endpoints == new.endpoints && old.settings == new.settings;
+        if self.services.get(service).is_some_and(same) {
             return false;
         }
         self.services.insert(service.clone(), new);

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
@@ -15,17 +16,19 @@ use imbl::{OrdMap, OrdSet};
 
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::registry::Key;
+use crate::settings::Settings;
 
 use super::doubts::{Answer, Doubt, Doubts, Held, Rules};
 
 mod lost;
+mod rules;
 
 pub(super) use lost::Lost;
 
 /// All that is in doubt.
 #[derive(Debug)]
 pub(super) struct Guard {
-    rules: Rules,
+    settings: Arc<Settings>,
     services: BTreeMap<ServiceName, Lost>,
     /// Which backends a key registered when it went.
     keys: HashMap<Key, BTreeSet<(ServiceName, BackendAddr)>>,
@@ -79,9 +82,9 @@ const SILENT_MAX: u32 = 3;
 const MOMENTS: Duration = Duration::from_secs(60);
 
 impl Guard {
-    pub(super) fn new(rules: Rules) -> Self {
+    pub(super) fn new(settings: Arc<Settings>) -> Self {
         Self {
-            rules,
+            settings,
             services: BTreeMap::new(),
             keys: HashMap::new(),
             addresses: HashMap::new(),
@@ -94,7 +97,9 @@ impl Guard {
     /// Takes over a backend whose registration is gone, in doubt. Returns
     /// whether it stays listed.
     pub(super) fn lose(&mut self, loss: Loss, service: &ServiceName, now: Instant) -> bool {
-        let end = loss.since + self.rules.keep;
+        let known = self.services.get(service).map(Lost::rules);
+        let rules = known.unwrap_or_else(|| self.rules(service));
+        let end = loss.since + rules.keep;
         if end <= now && self.restored.is_none() {
             return false;
         }
@@ -111,7 +116,8 @@ impl Guard {
             let Loss { since, why, .. } = loss;
             self.shown.show(service, addr, Held { since, why, answer: None });
         }
-        self.services.entry(service.clone()).or_default().insert(addr, loss);
+        let lost = self.services.entry(service.clone());
+        lost.or_insert_with(|| Lost::new(rules)).insert(addr, loss);
         true
     }
 
@@ -146,7 +152,7 @@ impl Guard {
     /// that was; nothing, if nothing was. What goes on for too long is no
     /// incident, but how things are.
     pub(super) fn of(&self, service: &ServiceName, now: Instant) -> Option<(usize, Instant)> {
-        self.services.get(service)?.of(self.rules.keep, now)
+        self.services.get(service)?.of(now)
     }
 
     /// A backend left its service on purpose: it is not missed.
@@ -176,10 +182,10 @@ impl Guard {
     /// Lets those go that do not answer, as far as they may, while so many of
     /// the service are registered. Returns who went.
     pub(super) fn evict(&mut self, service: &ServiceName, registered: usize) -> Vec<Endpoint> {
-        let keep = self.rules.keep;
         let Some(lost) = self.services.get_mut(service) else { return Vec::new() };
+        let keep = lost.rules().keep;
         let mut went = Vec::new();
-        while let Some((addr, loss)) = lost.evict(registered, self.rules.share) {
+        while let Some((addr, loss)) = lost.evict(registered) {
             went.push(loss.endpoint.clone());
             self.ends.remove(&(loss.since + keep, service.clone(), addr));
             self.ends.insert((loss.since + keep.min(MOMENTS), service.clone(), addr));
@@ -270,7 +276,7 @@ impl Guard {
         self.shown = Shown { guarded, changed, ..Shown::default() };
         for (service, lost) in &self.services {
             for (addr, suspect) in lost.all() {
-                self.ends.insert((suspect.end(self.rules.keep), service.clone(), addr));
+                self.ends.insert((suspect.end(lost.rules().keep), service.clone(), addr));
                 if !suspect.gone {
                     self.shown.show(service, addr, suspect.held());
                 }
@@ -282,11 +288,12 @@ impl Guard {
     fn forget(&mut self, service: &ServiceName, addr: BackendAddr) -> Option<Endpoint> {
         let lost = self.services.get_mut(service)?;
         let suspect = lost.remove(addr)?;
+        let end = suspect.end(lost.rules().keep);
         self.shown.guard(service, lost.dead().len() > 0);
         if lost.is_empty() {
             self.services.remove(service);
         }
-        self.ends.remove(&(suspect.end(self.rules.keep), service.clone(), addr));
+        self.ends.remove(&(end, service.clone(), addr));
         if !suspect.gone {
             self.shown.hide(service, addr, self.addresses.get_mut(&addr));
         }

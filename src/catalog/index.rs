@@ -6,6 +6,7 @@
 //! second costs nobody a push. What goes in doubt goes to the guard.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 // With a hash that is quicker than std's: a large registry is all look-ups.
@@ -13,6 +14,7 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::registry::{Cause, Change, Entry, Event, Key, Reading, Registration, Rejected, Remark};
+use crate::settings::Settings;
 
 use super::departures::{Departure, Departures};
 use super::doubts::{Answer, Doubt, Doubts, Rules};
@@ -26,6 +28,7 @@ mod hosts;
 mod members;
 mod origins;
 mod replace;
+mod settings;
 mod sweep;
 
 use members::Members;
@@ -33,7 +36,7 @@ use members::Members;
 /// The content of the registry, by key and by service.
 #[derive(Debug)]
 pub(super) struct Index {
-    rules: Rules,
+    settings: Arc<Settings>,
     entries: HashMap<Key, Meaning>,
     services: HashMap<ServiceName, Members>,
     /// Host names in use: what they resolved to, and which services use them.
@@ -57,13 +60,14 @@ struct Meaning {
 }
 
 impl Index {
-    pub(super) fn new(rules: Rules) -> Self {
+    pub(super) fn new(settings: impl Into<Arc<Settings>>) -> Self {
+        let settings = settings.into();
         Self {
-            rules,
+            settings: settings.clone(),
             entries: HashMap::new(),
             services: HashMap::new(),
             hosts: HostNames::default(),
-            guard: Guard::new(rules),
+            guard: Guard::new(settings),
             unleased: Unleased::default(),
             listed: HashMap::new(),
             departures: Departures::default(),

@@ -3,12 +3,14 @@
 //! In: nothing. Out: the values that its one writer is sent.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::registry::{Event, Key, Rejected, Remark};
+use crate::settings::Settings;
 
 use super::doubts::Answer;
 
@@ -23,6 +25,8 @@ pub enum Input {
     Probed(BackendAddr, Answer),
     /// What a service lists without registration is to go: the operator's word.
     Release(ServiceName),
+    /// These settings hold from now on.
+    Settings(Arc<Settings>),
     /// Somebody asks what registers a backend. Changes nothing; only the one writer
     /// knows.
     Origins(AskOrigins),

@@ -7,6 +7,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::model::Class;
+use crate::settings::ServiceSettings;
 
 use super::ServiceSnapshot;
 use super::addresses::{Addresses, Kept};
@@ -19,14 +20,21 @@ pub struct Service {
     pub version: u64,
     /// Who is registered.
     pub snapshot: Arc<ServiceSnapshot>,
+    /// What the operator wants.
+    pub settings: Arc<ServiceSettings>,
     kept: Kept,
 }
 
 impl Service {
     /// One whose parts are these.
     #[must_use]
-    pub fn new(version: u64, snapshot: ServiceSnapshot) -> Self {
-        Self { version, snapshot: Arc::new(snapshot), kept: Kept::default() }
+    pub fn new(
+        version: u64,
+        snapshot: impl Into<Arc<ServiceSnapshot>>,
+        settings: impl Into<Arc<ServiceSettings>>,
+    ) -> Self {
+        let (snapshot, settings) = (snapshot.into(), settings.into());
+        Self { version, snapshot, settings, kept: Kept::default() }
     }
 
     /// The addresses of a class, if they are kept.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::model::{Endpoint, Selector, ServiceName};
+use crate::settings::ServiceSettings;
 
 use super::Service;
 use super::lookup::Lookup;
@@ -13,8 +14,8 @@ use super::lookup::Lookup;
 pub enum Known {
     /// The registry has not been read yet: nothing may be concluded.
     Syncing,
-    /// No backend is registered.
-    Absent,
+    /// No backend is registered; the settings of such a service are these.
+    Absent(Arc<ServiceSettings>),
     /// These backends are.
     Present(Arc<Service>),
 }
@@ -30,6 +31,19 @@ pub struct ServiceSnapshot {
     /// In the order of every list, on every replica.
     pub endpoints: Vec<Endpoint>,
     lookup: Lookup,
+}
+
+impl Known {
+    /// The settings of the service, or of the one that would have the name; none before
+    /// the registry has been read.
+    #[must_use]
+    pub fn settings(&self) -> Option<&Arc<ServiceSettings>> {
+        match self {
+            Self::Syncing => None,
+            Self::Absent(settings) => Some(settings),
+            Self::Present(service) => Some(&service.settings),
+        }
+    }
 }
 
 impl ServiceSnapshot {

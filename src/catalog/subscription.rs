@@ -129,7 +129,15 @@ impl Drop for Other {
 
 /// A topic that is not known yet could turn out to be the one that counts.
 fn known<'a>(topics: impl Iterator<Item = &'a Arc<Topic>>) -> Known {
-    topics.map(|topic| topic.known()).find(|known| *known != Known::Absent).unwrap_or(Known::Absent)
+    let mut last = Known::Syncing;
+    for topic in topics {
+        last = topic.known();
+        if !matches!(last, Known::Absent(_)) {
+            break;
+        }
+    }
+    // Of no service: the last reading says which one would be meant.
+    last
 }
 
 fn version<'a>(topics: impl Iterator<Item = &'a Arc<Topic>>) -> u64 {

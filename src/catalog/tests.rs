@@ -75,7 +75,7 @@ impl World {
 fn show(known: &Known) -> String {
     match known {
         Known::Syncing => "syncing".to_owned(),
-        Known::Absent => "absent".to_owned(),
+        Known::Absent(_) => "absent".to_owned(),
         Known::Present(snapshot) => {
             let all: Vec<_> = snapshot.endpoints.iter().map(|e| e.addr.to_string()).collect();
             format!("{} {}", snapshot.name, all.join(" "))
@@ -357,6 +357,7 @@ async fn the_driver_applies_a_burst_and_ends_with_its_sources() {
 
 mod cost;
 mod loss;
+mod settings;
 
 const RULES: Rules =
     Rules { keep: Duration::from_secs(600), share: 50, probe_unleased: Duration::ZERO };

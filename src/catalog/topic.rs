@@ -202,10 +202,15 @@ impl Drop for Listener {
     }
 }
 
-/// Whether somebody gets no more calls: a backend is gone, its address gives way
-/// to another, or its weight falls to 0. Calls go wrong until clients have the new
-/// value.
+/// Whether clients must hear of it at once: a backend is gone, its address gives way
+/// to another, or its weight falls to 0, so that calls go wrong until clients have the
+/// new value; or the operator wants something else.
 fn takes_away(old: &Known, new: &Known) -> bool {
+    if let (Some(old), Some(new)) = (old.settings(), new.settings())
+        && old != new
+    {
+        return true;
+    }
     let (Known::Present(old), Known::Present(new)) = (old, new) else {
         return matches!(old, Known::Present(_));
     };

@@ -1,11 +1,13 @@
 //! What a change touched, so that only that is looked at again.
 //!
-//! In: services, keys and host names, as they change. Out: the same, each once.
+//! In: services, keys, settings and host names, as they change. Out: the same, each once.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::model::ServiceName;
 use crate::registry::Key;
+use crate::settings::Settings;
 
 /// What a change touched.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub(super) struct Touched {
     newest: Option<ServiceName>,
     /// Keys whose rejection or remarks are new, different or over.
     pub(super) rejections: BTreeSet<Key>,
+    /// Settings that are to be published.
+    pub(super) settings: Option<Arc<Settings>>,
     /// Whether the set of host names changed.
     pub(super) hosts: bool,
     /// Whether other backends than before have names that do not resolve.

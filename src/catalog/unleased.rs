@@ -6,11 +6,12 @@
 //! a service that may have calls is left: then our view is in doubt, not they.
 //! Whoever registers with a lease, or anew, begins without refusals.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
+use std::time::Duration;
 
 use hashbrown::HashMap;
-use imbl::{OrdMap, OrdSet};
+use imbl::OrdMap;
 
 use crate::model::{BackendAddr, Endpoint, ServiceName, Weight};
 
@@ -19,9 +20,10 @@ use super::doubts::{Answer, Doubts};
 /// What is known of them.
 #[derive(Debug, Default)]
 pub(super) struct Unleased {
-    services: HashMap<BackendAddr, BTreeSet<ServiceName>>,
-    /// The keys of `services`, for others.
-    addresses: OrdSet<BackendAddr>,
+    /// The services that an address is registered for, and how often each wants it probed.
+    services: HashMap<BackendAddr, BTreeMap<ServiceName, Duration>>,
+    /// The keys of `services` with the shortest interval, for others.
+    addresses: OrdMap<BackendAddr, Duration>,
     /// Refusals in a row.
     refusals: HashMap<BackendAddr, u32>,
     /// How many refused too often.
@@ -38,14 +40,11 @@ pub(super) struct Unleased {
 const REFUSALS_MAX: u32 = 3;
 
 impl Unleased {
-    /// An address is registered for a service, by keys without leases only.
-    pub(super) fn add(&mut self, service: &ServiceName, addr: BackendAddr) {
-        let services = self.services.entry(addr).or_default();
-        if services.is_empty() {
-            self.addresses.insert(addr);
-            self.others = true;
-        }
-        services.insert(service.clone());
+    /// An address is registered for a service, by keys without leases only, and is to
+    /// be probed that often.
+    pub(super) fn add(&mut self, service: &ServiceName, addr: BackendAddr, every: Duration) {
+        self.services.entry(addr).or_default().insert(service.clone(), every);
+        self.show_interval(addr);
     }
 
     /// It is not any more.
@@ -54,10 +53,14 @@ impl Unleased {
         services.remove(service);
         if services.is_empty() {
             self.services.remove(&addr);
-            self.addresses.remove(&addr);
-            self.others = true;
             self.forget(addr);
         }
+        self.show_interval(addr);
+    }
+
+    /// Whether nothing is probed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.services.is_empty()
     }
 
     /// Somebody holds a lease for an address: its refusals are old. Returns the
@@ -134,7 +137,19 @@ impl Unleased {
     }
 
     fn services(&self, addr: BackendAddr) -> impl Iterator<Item = &ServiceName> {
-        self.services.get(&addr).into_iter().flatten()
+        self.services.get(&addr).into_iter().flat_map(BTreeMap::keys)
+    }
+
+    fn show_interval(&mut self, addr: BackendAddr) {
+        let shortest = self.services.get(&addr).and_then(|all| all.values().min()).copied();
+        if self.addresses.get(&addr).copied() == shortest {
+            return;
+        }
+        self.others = true;
+        match shortest {
+            Some(every) => drop(self.addresses.insert(addr, every)),
+            None => drop(self.addresses.remove(&addr)),
+        }
     }
 
     fn is_refusing(&self, addr: BackendAddr) -> bool {

@@ -136,6 +136,18 @@ impl AdminClient {
         self.read(self.agent.post(format!("{}{path}", self.base)).send_empty())
     }
 
+    /// The same with a text to look at.
+    ///
+    /// # Errors
+    /// When there is no answer, or it is a refusal.
+    pub fn tell_with<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        text: &str,
+    ) -> Result<Answer<T>, AdminError> {
+        self.read(self.agent.post(format!("{}{path}", self.base)).send(text))
+    }
+
     fn read<T: DeserializeOwned>(
         &self,
         response: Result<http::Response<ureq::Body>, ureq::Error>,

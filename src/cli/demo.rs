@@ -17,14 +17,13 @@ use tonic::{Request, Response, Status};
 
 use super::signals::StopSignals;
 use crate::app::{Addresses, App};
-use crate::balancer::{Settings, WhenEmpty};
-use crate::catalog::Rules;
 use crate::config::{Config, Registry};
 use crate::model::{Host, HostPort, Meta, ServiceName, Weight, Zone};
 use crate::register::{self, Held};
 use crate::registry::Registration;
 use crate::registry::etcd::Connect;
 use crate::registry::record::{Format, Prefix};
+use crate::settings::ServiceSettings;
 
 use pb::greeter_server::{Greeter, GreeterServer};
 
@@ -184,10 +183,12 @@ impl Greeter for Greetings {
 
 fn config() -> Result<Config, AnyError> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let balancer = Settings {
-        zone: Zone::new("lookaside.internal")?,
-        when_empty: WhenEmpty::Wait,
+    // The demo shows what happens, and nothing that follows a fault.
+    let defaults = ServiceSettings {
         report_interval: Duration::from_secs(2),
+        keep_lost: Duration::ZERO,
+        guard: 0,
+        ..ServiceSettings::DEFAULT
     };
     Ok(Config {
         listen: any,
@@ -197,8 +198,9 @@ fn config() -> Result<Config, AnyError> {
         advertise: None,
         admin_listen: any,
         admin_hosts: Vec::new(),
-        balancer,
-        rules: Rules::OFF,
+        zone: Zone::new("lookaside.internal")?,
+        defaults,
+        services: None,
         state_dir: None,
         reflection: true,
         connections_per_peer: 0,

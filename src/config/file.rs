@@ -9,11 +9,14 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use crate::settings::{Document, Problem};
 
 /// What a file says.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +25,8 @@ pub struct FileSettings {
     pub arguments: Vec<String>,
     /// What is wrong in the file.
     pub problems: Vec<String>,
+    /// All of it, and its tables of services.
+    pub services: Option<(String, Arc<Document>)>,
     /// Where each setting stands (`FILE:LINE:COLUMN`), by its flag, or by
     /// `[format.NAME]`.
     places: BTreeMap<String, String>,
@@ -69,6 +74,12 @@ impl FileSettings {
         let place = |span: Range<usize>| place(file, text, span);
         let (table, errors) = DeTable::parse_recoverable(text);
         let mut broken = Vec::new();
+        if errors.is_empty() {
+            match services(file, text) {
+                Ok(document) => self.services = Some((text.to_owned(), document)),
+                Err(problems) => self.problems.extend(problems),
+            }
+        }
         for error in errors {
             let span = error.span().unwrap_or_default();
             broken.push(line(text, span.start));
@@ -79,6 +90,10 @@ impl FileSettings {
             let line = line(text, key.span().start);
             let place = place(key.span());
             let key = key.into_inner();
+            // Read below, with all that belongs to it.
+            if Document::has_key(&key) {
+                continue;
+            }
             if key == FORMATS && value.get_ref().is_table() {
                 self.formats(value.into_inner(), file, text);
                 continue;
@@ -132,6 +147,16 @@ impl FileSettings {
             self.arguments.push(format!("--{FORMATS}={name}={json}"));
         }
     }
+}
+
+/// The tables of services in a file's text.
+///
+/// # Errors
+/// Every problem of theirs, with its place.
+pub(super) fn services(file: &Path, text: &str) -> Result<Arc<Document>, Vec<String>> {
+    let located = |problem: Problem| format!("{}:{problem}", file.display());
+    let document = Document::parse_within(text).map(Arc::new);
+    document.map_err(|problems| problems.into_iter().map(located).collect())
 }
 
 /// `FILE:LINE:COLUMN`, counted from one.

@@ -1,5 +1,7 @@
 //! From flags to a configuration, or to every problem there is.
 
+use std::time::Duration;
+
 use clap::Parser;
 
 use super::*;
@@ -32,15 +34,12 @@ fn the_defaults_are_the_documented_ones() {
         matches!(config.registry, Registry::Embedded(addr) if addr.to_string() == "127.0.0.1:2379")
     );
     assert_eq!(config.prefixes, [Prefix::parse("/etcd3_naming/").unwrap()]);
-    assert_eq!(config.balancer.zone.as_str(), "lookaside.internal");
-    assert_eq!(config.balancer.when_empty, WhenEmpty::Wait);
-    assert_eq!(config.balancer.report_interval, Duration::from_secs(10));
+    assert_eq!(config.zone.as_str(), "lookaside.internal");
     assert_eq!((config.dns_listen, config.advertise), (None, None));
     assert!(config.tls.is_none());
     assert_eq!((config.reflection, config.connections_per_peer), (true, 0));
     assert_eq!(config.state_dir, None);
-    let (keep, share, probe_unleased) = (Duration::from_secs(600), 50, Duration::ZERO);
-    assert_eq!(config.rules, Rules { keep, share, probe_unleased });
+    assert_eq!(config.defaults, ServiceSettings::DEFAULT);
 }
 
 #[test]
@@ -54,7 +53,7 @@ fn what_happens_in_faults_is_checked() {
         r#"--probe-unleased: "10ms" is neither 0s nor from 1s to 1day"#,
     );
     let config = validate(&["--keep-lost=0s", "--guard=0", "--state-dir=x"]).unwrap();
-    assert_eq!(config.rules, Rules::OFF);
+    assert_eq!((config.defaults.keep_lost, config.defaults.guard), (Duration::ZERO, 0));
 }
 
 #[test]
@@ -153,7 +152,7 @@ fn reflection_and_a_share_are_for_the_operator_to_decide() {
 #[test]
 fn zero_turns_reports_off() {
     let config = validate(&["--report-interval=0s"]).unwrap();
-    assert_eq!(config.balancer.report_interval, Duration::ZERO);
+    assert_eq!(config.defaults.report_interval, Duration::ZERO);
 }
 
 #[test]

@@ -236,7 +236,7 @@ fn find(question: &Query, inner: &[&[u8]], world: &World<'_>, most: usize) -> Fi
             match (world.lookup)(&target) {
                 // Never a word from ignorance: a resolver would remember it.
                 Known::Syncing => Finding::Error(Code::ServFail),
-                Known::Absent => Finding::NoData,
+                Known::Absent(_) => Finding::NoData,
                 Known::Present(service) => {
                     let class = Class::new(target.selectors_for(&service.name));
                     if !(world.afford)(policy::address_work(&service, &class)) {

@@ -279,7 +279,9 @@ impl fmt::Display for Zone {
     }
 }
 
-fn canonical(name: &str) -> String {
+/// The form in which names are compared: labels in DNS order, lower case.
+#[must_use]
+pub fn canonical(name: &str) -> String {
     name.rsplit('/').collect::<Vec<_>>().join(".").to_lowercase()
 }
 

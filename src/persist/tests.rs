@@ -15,7 +15,7 @@ fn snapshot(name: &str, ids: &[&str]) -> Arc<catalog::Service> {
     };
     let endpoints = (1..).zip(ids).map(endpoint).collect();
     let snapshot = ServiceSnapshot::new(ServiceName::new(name).unwrap(), 1, endpoints);
-    Arc::new(catalog::Service::new(1, snapshot))
+    Arc::new(catalog::Service::new(1, snapshot, crate::settings::ServiceSettings::DEFAULT))
 }
 
 async fn store(dir: &tempfile::TempDir) -> Store {

@@ -24,7 +24,11 @@ fn service(endpoints: &[&str]) -> Service {
         Endpoint { id, addr, weight, meta: Arc::new(meta) }
     };
     let endpoints = endpoints.iter().enumerate().map(endpoint).collect();
-    Service::new(1, ServiceSnapshot::new(ServiceName::new("s").unwrap(), 1, endpoints))
+    Service::new(
+        1,
+        ServiceSnapshot::new(ServiceName::new("s").unwrap(), 1, endpoints),
+        crate::settings::ServiceSettings::DEFAULT,
+    )
 }
 
 #[track_caller]
@@ -132,7 +136,7 @@ proptest! {
         };
         let endpoints = (1..).zip(endpoints).map(endpoint).collect();
         let snapshot = ServiceSnapshot::new(ServiceName::new("s").unwrap(), 1, endpoints);
-        let service = Service::new(1, snapshot);
+        let service = Service::new(1, snapshot, crate::settings::ServiceSettings::DEFAULT);
         let selector = |(key, value): (Option<String>, String)| Selector {
             key: key.map_or("id".to_owned(), |key| key.to_lowercase()),
             value: value.to_lowercase(),

@@ -12,14 +12,13 @@ mod endpoint;
 mod follow;
 mod list;
 mod prefixes;
+mod swap;
 mod tls;
 mod told;
 mod watch;
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use etcd_client::KeyValue;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -28,12 +27,14 @@ pub use backoff::backoff;
 pub use connect::{
     CALL_TIMEOUT, Connect, ConnectError, Credentials, Dial, Dialed, Duplex, Trouble, bounded,
 };
+pub use swap::{Found, get, swap};
 pub use tls::Tls;
 
 use self::batch::{Keys, Written};
-use self::follow::{Ended, Follow, Loss};
+use self::follow::{Ended, Loss};
 use self::list::{Listing, list};
-use self::prefixes::{Prefixes, Range};
+use self::prefixes::Prefixes;
+pub use self::prefixes::{Decode, Range, Stored};
 use self::told::Told;
 use super::Event;
 use super::record::Prefix;
@@ -47,6 +48,18 @@ pub struct Options {
     /// Where the registrations are; one at least. They may lie within one another:
     /// the longest that knows a key decides how it is read.
     pub prefixes: Vec<Prefix>,
+}
+
+/// What to follow, where, and what to make of it.
+pub struct Following<T> {
+    /// How etcd is reached.
+    pub connect: Connect,
+    /// What it is, in one word: `registrations`, `settings`.
+    pub what: &'static str,
+    /// Which keys; one range at least, without overlap.
+    pub ranges: Vec<Range>,
+    /// What is made of each.
+    pub decode: Decode<T>,
 }
 
 /// A time in which etcd was not heard.
@@ -65,11 +78,12 @@ struct Seen {
     keys: Keys,
 }
 
-struct Source {
+struct Source<T> {
     connect: Connect,
-    prefixes: Arc<Prefixes>,
+    what: &'static str,
+    decode: Decode<T>,
     ranges: Vec<Range>,
-    events: mpsc::Sender<Event>,
+    events: mpsc::Sender<Event<T>>,
     outage: Option<Outage>,
     seen: Option<Seen>,
     told: Told,
@@ -81,14 +95,24 @@ const REASONS_MAX: usize = 8;
 /// registrants, and whoever mends etcd waits for them.
 const FAILURES_MAX: u32 = 6;
 
-/// Sends what etcd holds, and then what changes, for as long as somebody
-/// receives; ends when nobody does. Cancelled by dropping it.
+/// Sends the registrations that etcd holds, and then what changes, for as long as
+/// somebody receives; ends when nobody does. Cancelled by dropping it.
 pub async fn run(options: Options, events: mpsc::Sender<Event>) {
-    let prefixes = Prefixes::new(options.prefixes);
+    let Options { connect, prefixes } = options;
+    let prefixes = Prefixes::new(prefixes);
+    let (ranges, decode) = (prefixes.ranges(), prefixes.decode());
+    follow(Following { connect, what: "registrations", ranges, decode }, events).await;
+}
+
+/// Sends what etcd holds, and then what changes, for as long as somebody receives; ends
+/// when nobody does. Cancelled by dropping it.
+pub async fn follow<T: Send + 'static>(what: Following<T>, events: mpsc::Sender<Event<T>>) {
+    let Following { connect, what, ranges, decode } = what;
     let source = Source {
-        connect: options.connect,
-        ranges: prefixes.ranges(),
-        prefixes: Arc::new(prefixes),
+        connect,
+        what,
+        ranges,
+        decode,
         events,
         outage: Some(Outage { since: clock::now(), reasons: Vec::new() }),
         seen: None,
@@ -113,7 +137,7 @@ pub async fn read_once(options: Options) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Trou
     loop {
         let reading = async {
             let client = connect.client(attempt).await?;
-            list(&client, &ranges, |kv| (kv.key().to_vec(), kv.value().to_vec())).await
+            list(&client, &ranges, |stored| (stored.key.to_vec(), stored.value.to_vec())).await
         };
         match reading.await {
             Ok(listing) => return Ok(listing.all),
@@ -139,7 +163,7 @@ impl Seen {
     }
 }
 
-impl Source {
+impl<T: Send + 'static> Source<T> {
     async fn run(mut self) {
         // Anywhere: all balancers of a site start alike.
         let mut attempt = (seed::random() % 1024) as usize;
@@ -166,10 +190,10 @@ impl Source {
         let begun = clock::now();
         let listing = async {
             let (client, credentials) = self.connect.client_and_credentials(attempt).await?;
-            let prefixes = self.prefixes.clone();
-            let entry = move |kv: &KeyValue| {
-                let written = Written { lease: kv.lease(), revision: kv.mod_revision() };
-                (prefixes.entry(kv.key(), kv.value(), kv.lease()), written)
+            let decode = self.decode.clone();
+            let entry = move |stored: Stored<'_>| {
+                let written = Written { lease: stored.lease, revision: stored.revision };
+                (prefixes::entry(stored, &decode), written)
             };
             let listing = list(&client, &self.ranges, entry).await?;
             Ok((client, credentials, listing))
@@ -188,10 +212,10 @@ impl Source {
         if self.events.send(Event::Reset { revision, all, went_back }).await.is_err() {
             return (Ended::Unheard, true);
         }
-        let follow = Follow {
+        let follow = follow::Follow {
             connect: &self.connect,
             ranges: &self.ranges,
-            prefixes: &self.prefixes,
+            decode: &self.decode,
             events: &self.events,
             credentials,
         };
@@ -207,17 +231,19 @@ impl Source {
         let long = told.is_some_and(|outage| clock::now() - outage.since > backoff::LONGEST);
         let due = self.told.due("following", clock::now());
         if let Some(times) = due.or(long.then_some(1)) {
-            let (revision, keys) = (now.revision, now.keys.len());
-            info!(endpoint, revision, keys, times, "following etcd");
+            let (what, revision, keys) = (self.what, now.revision, now.keys.len());
+            info!(what, endpoint, revision, keys, times, "following etcd");
         }
         let Some(before) = &self.seen else { return false };
         let foreign = before.cluster != now.cluster;
         let older = now.is_older_than(before);
         let (before, now) = (before.revision, now.revision);
         if foreign && let Some(times) = self.told.due("foreign", clock::now()) {
-            warn!(endpoint, times, "etcd is another cluster than before");
+            let what = self.what;
+            warn!(what, endpoint, times, "etcd is another cluster than before");
         } else if older && let Some(times) = self.told.due("older", clock::now()) {
-            warn!(endpoint, before, now, times, "etcd went back to an older state");
+            let what = self.what;
+            warn!(what, endpoint, before, now, times, "etcd went back to an older state");
         }
         foreign || older
     }
@@ -229,8 +255,8 @@ impl Source {
     async fn tell(&mut self, attempt: usize, loss: Loss, listed: bool) -> Result<(), ()> {
         let Loss { heard, silent, trouble: Trouble(reason) } = loss;
         if let Some(times) = self.told.due(&reason, clock::now()) {
-            let endpoint = self.connect.endpoint(attempt);
-            warn!(endpoint, reason, times, "etcd is not heard");
+            let (what, endpoint) = (self.what, self.connect.endpoint(attempt));
+            warn!(what, endpoint, reason, times, "etcd is not heard");
         }
         let new = || Outage { since: heard, reasons: Vec::new() };
         let outage = self.outage.get_or_insert_with(new);

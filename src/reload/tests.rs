@@ -31,7 +31,7 @@ async fn what_is_replaced_file_by_file_is_used_once_it_matches() {
     write("b", "2");
     value.refresh().await;
     assert_eq!((value.version(), value.value().as_str()), (1, "2"));
-    assert_eq!(value.credential().expiries, [("test", 7)]);
+    assert_eq!(value.credential().unwrap().expiries, [("test", 7)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -47,22 +47,26 @@ async fn a_fault_that_lasts_is_told_once_and_the_former_value_is_kept() {
             "empty" => write("b", ""),
             _ => std::fs::remove_file(directory.path().join("b")).unwrap(),
         }
-        let before = value.credential().failures;
+        let before = value.credential().unwrap().failures;
         value.refresh().await;
-        assert_eq!(value.credential().failures, before, "{fault} may be a change under way");
+        assert_eq!(
+            value.credential().unwrap().failures,
+            before,
+            "{fault} may be a change under way"
+        );
         tokio::time::advance(SETTLES_WITHIN).await;
         value.refresh().await;
         value.refresh().await;
-        let now = value.credential();
+        let now = value.credential().unwrap();
         assert_eq!((now.failures, now.broken), (before + 1, true), "{fault} is told once");
         assert_eq!(value.value(), "1");
     }
     write("b", "1");
     value.refresh().await;
-    assert!(!value.credential().broken);
+    assert!(!value.credential().unwrap().broken);
     write("b", "9");
     value.look(true).await;
-    assert_eq!(value.credential().failures, 4, "whoever asks is told at once");
+    assert_eq!(value.credential().unwrap().failures, 4, "whoever asks is told at once");
 }
 
 #[tokio::test]

@@ -13,11 +13,12 @@ use lookaside::load::{Calls, Ledger};
 use lookaside::model::{BackendAddr, ClientKind, HostPort, Meta, ServiceName, Weight, Zone};
 use lookaside::readiness::{Condition, Readiness};
 use lookaside::registry::{Entry, Event, Key, Registration, Rejected};
+use lookaside::settings::source::Report;
 use lookaside::telemetry::{ClientView, Counters};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -74,6 +75,7 @@ impl World {
             excess: Arc::new(|| 0.25),
             version: "1.2.3",
             inputs: inputs.clone(),
+            sources: watch::Sender::new(Report::default()).subscribe(),
             hosts: Arc::from(["balancer.test".to_owned()]),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

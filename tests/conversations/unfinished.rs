@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use lookaside::balancer::{PATH, WhenEmpty};
+use lookaside::balancer::PATH;
+use lookaside::settings::WhenEmpty;
 use prost::Message;
 use tokio::io::AsyncWriteExt;
 

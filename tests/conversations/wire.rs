@@ -8,12 +8,13 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use h2::{RecvStream, SendStream, client};
 use http::{HeaderMap, Request};
-use lookaside::balancer::{Balancer, PATH, Settings, WhenEmpty};
+use lookaside::balancer::{Balancer, PATH};
 use lookaside::catalog::{self, Catalog, Input};
 use lookaside::load::{Calls, Ledger};
 use lookaside::model::{HostPort, Meta, ServiceName, Weight, Zone};
 use lookaside::registry::{Cause, Change, Entry, Event, Key, Registration};
 use lookaside::serve::{Server, Services};
+use lookaside::settings::{Document, ServiceSettings, WhenEmpty};
 use lookaside::telemetry::{ClientView, Counters};
 use prost::Message;
 use tokio::io::DuplexStream;
@@ -66,13 +67,20 @@ impl Balanced {
 
     /// The registry has not been read.
     pub fn unread(when_empty: WhenEmpty, report_interval: Duration) -> Self {
-        let (catalog, ledger, counters) = (Catalog::new(), Arc::default(), Arc::default());
+        let defaults = ServiceSettings {
+            when_empty,
+            report_interval,
+            keep_lost: Duration::ZERO,
+            guard: 0,
+            ..ServiceSettings::DEFAULT
+        };
+        let (ledger, counters) = (Arc::default(), Arc::default());
+        let catalog = Catalog::with(defaults);
         let (inputs, inputs_rx) = mpsc::channel(64);
         tokio::spawn(catalog::drive(inputs_rx, catalog.clone()));
         let zone = Zone::new("lookaside.internal").unwrap();
-        let settings = Settings { zone, when_empty, report_interval };
         let balancer =
-            Balancer::new(settings, catalog.clone(), Arc::clone(&ledger), Arc::clone(&counters));
+            Balancer::new(zone, catalog.clone(), Arc::clone(&ledger), Arc::clone(&counters));
         Self { catalog, balancer, ledger, counters, inputs, revision: 1 }
     }
 
@@ -93,6 +101,16 @@ impl Balanced {
         let changes = vec![Change::Delete(entry(text).key, Cause::Deregistered)];
         let revision = self.next_revision();
         self.say(Event::Apply { revision, changes }).await;
+    }
+
+    /// The settings of services that this document makes, in force before it returns.
+    pub async fn settle(&mut self, document: &str) {
+        let document = Document::parse(document).expect("a document");
+        let settings = self.catalog.settings().with(None, Some(Arc::new(document)));
+        self.inputs.send(Input::Settings(Arc::new(settings.clone()))).await.unwrap();
+        while *self.catalog.settings() != settings {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Says it and waits until it is taken in.

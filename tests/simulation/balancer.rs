@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use lookaside::balancer::{Balancer, Settings, WhenEmpty};
+use lookaside::balancer::Balancer;
 use lookaside::catalog::{self, Catalog, Input, Rules};
 use lookaside::health;
 use lookaside::model::{ServiceName, Zone};
@@ -16,6 +16,7 @@ use lookaside::registry::Event;
 use lookaside::registry::etcd;
 use lookaside::registry::record::{Format, Prefix};
 use lookaside::serve::{Server, Services};
+use lookaside::settings::{ServiceSettings, WhenEmpty};
 use lookaside::telemetry::Counters;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
@@ -70,7 +71,16 @@ pub async fn run(
     handle: Handle,
     history: History,
 ) -> turmoil::Result {
-    let catalog = Catalog::with(rules);
+    let Rules { keep: keep_lost, share: guard, probe_unleased } = rules;
+    let report_interval = REPORT_EVERY;
+    let when_empty = WhenEmpty::Wait;
+    let catalog = Catalog::with(ServiceSettings {
+        when_empty,
+        report_interval,
+        guard,
+        keep_lost,
+        probe_unleased,
+    });
     let (inputs, inputs_rx) = mpsc::channel(64);
     let (events, events_rx) = mpsc::channel(64);
     let prefix = Prefix { path: crate::etcd::PREFIX.to_owned(), format: Format::Plain };
@@ -80,7 +90,6 @@ pub async fn run(
     spawn_local(relay(events_rx, inputs.clone(), pace));
     spawn_local(health::run(
         catalog.watch_doubts(),
-        rules.probe_unleased,
         inputs.clone(),
         TcpStream::connect::<std::net::SocketAddr>,
     ));
@@ -91,9 +100,8 @@ pub async fn run(
     }
 
     let zone = Zone::new(ZONE).expect("a zone");
-    let settings = Settings { zone, when_empty: WhenEmpty::Wait, report_interval: REPORT_EVERY };
     let counters: Arc<Counters> = Arc::default();
-    let balancer = Balancer::new(settings, catalog, Arc::default(), counters.clone());
+    let balancer = Balancer::new(zone, catalog, Arc::default(), counters.clone());
     spawn_local(balancer.clone().sweep());
     let tasks = TaskTracker::new();
     let services = Services { balancer: balancer.clone(), others: Routes::default() };

@@ -29,7 +29,11 @@ fn weighing(endpoints: usize, weight: impl Fn(usize) -> Weight) -> Service {
     };
     let endpoints = (0..endpoints).map(endpoint).collect();
     let name = ServiceName::new("hello").unwrap();
-    Service::new(1, ServiceSnapshot::new(name, 1, endpoints))
+    Service::new(
+        1,
+        ServiceSnapshot::new(name, 1, endpoints),
+        crate::settings::ServiceSettings::DEFAULT,
+    )
 }
 
 fn list(entries: usize) -> EncodedList {

@@ -7,14 +7,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::catalog::doubts::{Answer, Held};
+use crate::catalog::doubts::{Answer, Held, Rules};
 use crate::model::{BackendAddr, Endpoint};
 
 use super::{Loss, MOMENTS, SILENT_MAX, least};
 
 /// The lost backends of a service.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::catalog) struct Lost {
+    rules: Rules,
     suspects: BTreeMap<BackendAddr, Suspect>,
     /// How many are listed still.
     listed: usize,
@@ -48,6 +49,34 @@ pub(super) struct Suspect {
 }
 
 impl Lost {
+    /// Nothing is lost of a service with these rules.
+    pub(super) fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            suspects: BTreeMap::new(),
+            listed: 0,
+            takes: 0,
+            dead: BTreeSet::new(),
+            bars: BTreeMap::new(),
+            left: 0,
+        }
+    }
+
+    /// The rules of its service.
+    pub(super) fn rules(&self) -> Rules {
+        self.rules
+    }
+
+    /// From now on the service has these rules. Returns when the time of each suspect
+    /// was over, and when it is now.
+    pub(super) fn set_rules(&mut self, rules: Rules) -> Vec<(BackendAddr, Instant, Instant)> {
+        let before = std::mem::replace(&mut self.rules, rules);
+        let ends = |(addr, suspect): (&BackendAddr, &Suspect)| {
+            (*addr, suspect.end(before.keep), suspect.end(rules.keep))
+        };
+        self.suspects.iter().map(ends).collect()
+    }
+
     /// Adds one that is not in here.
     pub(super) fn insert(&mut self, addr: BackendAddr, loss: Loss) {
         let bar = (loss.of.0 + self.left, loss.of.1);
@@ -91,9 +120,9 @@ impl Lost {
 
     /// The next that goes, for more are listed than must be: a refusal is more
     /// certain than silence.
-    pub(super) fn evict(&mut self, registered: usize, share: u32) -> Option<(BackendAddr, &Loss)> {
+    pub(super) fn evict(&mut self, registered: usize) -> Option<(BackendAddr, &Loss)> {
         let (_, addr) = self.dead.first().copied()?;
-        if registered + self.listed <= least(self.bar(), share) {
+        if registered + self.listed <= least(self.bar(), self.rules.share) {
             return None;
         }
         let mut suspect = self.suspects.remove(&addr)?;
@@ -105,8 +134,8 @@ impl Lost {
 
     /// How long the list was before anything was lost, and when that was;
     /// nothing, if that is too long ago to be one matter with a loss now.
-    pub(super) fn of(&self, keep: Duration, now: Instant) -> Option<(usize, Instant)> {
-        let recent = |(_, begun): &&(usize, Instant)| *begun + keep > now;
+    pub(super) fn of(&self, now: Instant) -> Option<(usize, Instant)> {
+        let recent = |(_, begun): &&(usize, Instant)| *begun + self.rules.keep > now;
         let (length, begun) = self.bars.keys().rev().find(recent)?;
         Some((length.saturating_sub(self.left), *begun))
     }

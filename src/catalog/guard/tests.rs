@@ -36,7 +36,8 @@ fn loss(n: usize, of: usize, since: Instant) -> Loss {
 
 /// A guard that lost those `gone` of a service of so many.
 fn lost(gone: std::ops::Range<usize>, of: usize, now: Instant) -> Guard {
-    let mut guard = Guard::new(Rules { keep: KEEP, share: 50, probe_unleased: Duration::ZERO });
+    let mut guard =
+        Guard::new(Rules { keep: KEEP, share: 50, probe_unleased: Duration::ZERO }.into());
     for n in gone {
         guard.lose(loss(n, of, now), &name(), now);
     }
@@ -167,7 +168,7 @@ fn who_left_on_purpose_is_not_missed() {
 #[test]
 fn with_no_time_nothing_is_kept() {
     let now = Instant::now();
-    let mut guard = Guard::new(Rules::OFF);
+    let mut guard = Guard::new(Rules::OFF.into());
     guard.lose(loss(0, 10, now), &name(), now);
     assert!(kept(&mut guard, 0..0).is_empty());
 }

@@ -41,6 +41,11 @@ impl Members {
         self.addresses.get(&addr).copied().unwrap_or_default()
     }
 
+    /// Those that are registered by no key with a lease.
+    pub(super) fn unleased(&self) -> impl Iterator<Item = BackendAddr> {
+        self.addresses.iter().filter(|(_, uses)| uses.unleased()).map(|(addr, _)| *addr)
+    }
+
     /// Counts registrations of an address that come. Returns what it was.
     pub(super) fn add(&mut self, addr: BackendAddr, leased: bool, times: usize) -> (Uses, Uses) {
         let uses = self.addresses.entry(addr).or_default();

@@ -55,14 +55,15 @@ impl Index {
         if before.all == 0 {
             self.guard.settle_address(service, addr);
         }
-        if self.rules.probe_unleased.is_zero() {
+        let every = self.rules(service).probe_unleased;
+        if every.is_zero() && self.unleased.is_empty() {
             return;
         }
         if before.leased == 0 && after.leased > 0 {
             touched.services.extend(self.unleased.vouch(addr));
         }
         match (before.unleased(), after.unleased()) {
-            (false, true) => self.unleased.add(service, addr),
+            (false, true) if !every.is_zero() => self.unleased.add(service, addr, every),
             (true, false) => self.unleased.remove(service, addr),
             _ => {}
         }

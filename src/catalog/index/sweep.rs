@@ -48,8 +48,8 @@ impl Index {
                 }
             }
         }
-        let share = self.rules.share;
         let too_few = |(service, sweep): &(ServiceName, Sweep<'_>)| {
+            let share = self.rules(service).share;
             let members = self.services.get(service);
             let all_uses = |addr| members.map_or(0, |members| members.uses(addr).all);
             let leaving = sweep.uses.iter().filter(|(addr, uses)| all_uses(**addr) <= **uses);

@@ -225,12 +225,12 @@ fn who_gains_a_lease_or_registers_anew_is_listed_at_once() {
     world.say(put(at("1", 1)));
     assert_eq!(ports(&world), all);
     let doubts = world.catalog.doubts();
-    assert_eq!((doubts.down.len(), doubts.unleased.contains(&addr(1))), (0, false));
+    assert_eq!((doubts.down.len(), doubts.unleased.contains_key(&addr(1))), (0, false));
     (0..9).for_each(|_| world.say(Input::Probed(addr(1), Answer::Refuses)));
     assert_eq!(ports(&world), all, "no probe takes one with a lease away");
     // Its lease is given up again: it is probed from then on.
     world.say(put(unleased(at("1", 1))));
-    assert!(world.catalog.doubts().unleased.contains(&addr(1)));
+    assert!(world.catalog.doubts().unleased.contains_key(&addr(1)));
     assert_eq!(ports(&world), all);
     // Another key with a lease has the address.
     let mut world = with_one_down();

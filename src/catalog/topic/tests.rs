@@ -29,8 +29,13 @@ struct Crowd {
 
 impl Crowd {
     fn new(count: usize) -> Self {
-        let mut crowd =
-            Self { topic: Topic::new(Arc::default(), Known::Absent), listeners: Vec::new() };
+        let mut crowd = Self {
+            topic: Topic::new(
+                Arc::default(),
+                Known::Absent(Arc::new(crate::settings::ServiceSettings::DEFAULT)),
+            ),
+            listeners: Vec::new(),
+        };
         crowd.join(count);
         assert_eq!(crowd.poll(), 0);
         crowd
@@ -78,7 +83,11 @@ fn weighing(all: &[(u16, u32)]) -> Known {
     };
     let endpoints = all.iter().map(endpoint).collect();
     let name = ServiceName::new("hello").unwrap();
-    Known::Present(Arc::new(Service::new(0, ServiceSnapshot::new(name, 1, endpoints))))
+    Known::Present(Arc::new(Service::new(
+        0,
+        ServiceSnapshot::new(name, 1, endpoints),
+        crate::settings::ServiceSettings::DEFAULT,
+    )))
 }
 
 /// Runs rounds until nothing is left to wake, now or later.
@@ -101,7 +110,10 @@ async fn slice(rounds: &mut Rounds) {
 async fn spellings_of_a_name_get_one_turn_together() {
     let family = Arc::<Family>::default();
     let spelling = || {
-        let topic = Topic::new(family.clone(), Known::Absent);
+        let topic = Topic::new(
+            family.clone(),
+            Known::Absent(Arc::new(crate::settings::ServiceSettings::DEFAULT)),
+        );
         let mut crowd = Crowd { topic, listeners: Vec::new() };
         crowd.join(1);
         crowd
@@ -287,9 +299,13 @@ fn a_backend_that_is_gone_or_moved_is_taken_away() {
     check(present(&[2]), present(&[1, 2, 3]), false);
     check(present(&[1, 2, 3]), present(&[1, 3]), true);
     check(present(&[3]), present(&[1, 2]), true);
-    check(present(&[1]), Known::Absent, true);
-    check(Known::Absent, present(&[1]), false);
-    check(Known::Syncing, Known::Absent, false);
+    check(present(&[1]), Known::Absent(Arc::new(crate::settings::ServiceSettings::DEFAULT)), true);
+    check(Known::Absent(Arc::new(crate::settings::ServiceSettings::DEFAULT)), present(&[1]), false);
+    check(
+        Known::Syncing,
+        Known::Absent(Arc::new(crate::settings::ServiceSettings::DEFAULT)),
+        false,
+    );
     // Weight 0 is no traffic at all; any other is only more or less of it.
     check(weighing(&[(1, 5), (2, 5)]), weighing(&[(1, 5), (2, 0)]), true);
     check(weighing(&[(1, 5), (2, 5)]), weighing(&[(1, 5), (2, 1)]), false);

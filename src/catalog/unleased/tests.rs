@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use super::*;
 
+const EVERY: Duration = Duration::from_secs(30);
+
 fn addr(n: u16) -> BackendAddr {
     BackendAddr::new([127, 0, 0, 1].into(), n).unwrap()
 }
@@ -19,7 +21,7 @@ fn endpoint(n: u16) -> Endpoint {
 /// Knows these ports, and that those refuse.
 fn unleased(all: std::ops::Range<u16>, refuse: &[u16]) -> Unleased {
     let mut unleased = Unleased::default();
-    all.for_each(|n| unleased.add(&name(), addr(n)));
+    all.for_each(|n| unleased.add(&name(), addr(n), EVERY));
     for _ in 0..REFUSALS_MAX {
         refuse.iter().for_each(|n| drop(unleased.probed(addr(*n), Answer::Refuses)));
     }
@@ -76,7 +78,7 @@ fn what_is_registered_no_more_is_forgotten() {
     unleased.remove(&name(), addr(1));
     assert!(unleased.refusals.is_empty() && !unleased.any_refuses());
     assert!(unleased.changed().0);
-    unleased.add(&name(), addr(1));
+    unleased.add(&name(), addr(1), EVERY);
     assert_eq!(listed(&mut unleased, 1..5), [1, 2, 3, 4], "registered anew");
 }
 
@@ -85,7 +87,7 @@ fn a_lease_for_an_address_clears_its_refusals_wherever_it_is_registered() {
     let other = ServiceName::new("other").unwrap();
     let mut unleased = unleased(1..5, &[1]);
     assert_eq!(listed(&mut unleased, 1..5), [2, 3, 4]);
-    unleased.add(&other, addr(1));
+    unleased.add(&other, addr(1), EVERY);
     assert_eq!(unleased.vouch(addr(1)), [name(), other]);
     assert_eq!(listed(&mut unleased, 1..5), [1, 2, 3, 4]);
     assert!(unleased.vouch(addr(2)).is_empty());

@@ -59,7 +59,11 @@ fn fixture(balancers: Option<&[&str]>) -> Fixture {
 
 fn snapshot(service: &str, endpoints: Vec<Endpoint>) -> Arc<Service> {
     let name = ServiceName::new(service).unwrap();
-    Arc::new(Service::new(1, ServiceSnapshot::new(name, 1, endpoints)))
+    Arc::new(Service::new(
+        1,
+        ServiceSnapshot::new(name, 1, endpoints),
+        crate::settings::ServiceSettings::DEFAULT,
+    ))
 }
 
 /// A service called `big` on so many addresses of each family.
@@ -86,7 +90,7 @@ impl Fixture {
         match self.services.iter().find(named) {
             _ if !self.synced => Known::Syncing,
             Some(service) => Known::Present(service.clone()),
-            None => Known::Absent,
+            None => Known::Absent(Arc::new(crate::settings::ServiceSettings::DEFAULT)),
         }
     }
 

@@ -9,14 +9,14 @@ use std::collections::{BTreeMap, HashMap};
 use etcd_client::proto::{PbEvent, PbWatchResponse};
 
 use super::connect::Trouble;
-use super::prefixes::Prefixes;
+use super::prefixes::{Decode, Stored, entry};
 use crate::registry::{Cause, Change, Key};
 
 /// All that happened at one revision.
 #[derive(Debug, PartialEq)]
-pub(super) struct Batch {
+pub(super) struct Batch<T> {
     pub(super) revision: i64,
-    pub(super) changes: Vec<Change>,
+    pub(super) changes: Vec<Change<T>>,
     /// Keys that went, each with the lease it hung on: whether that lives
     /// on tells a deregistration from an expiry.
     pub(super) leases: Vec<(Key, i64)>,
@@ -150,18 +150,18 @@ impl Batches {
     }
 
     /// The next revision of which all is there.
-    pub(super) fn next(&mut self, prefixes: &Prefixes) -> Option<Batch> {
+    pub(super) fn next<T>(&mut self, decode: &Decode<T>) -> Option<Batch<T>> {
         let (&revision, _) = self.held.first_key_value()?;
         let heard = |watcher: &Watcher| watcher.last >= revision;
         let passed = self.settled && revision <= self.passed;
         if !passed && !self.watchers.iter().all(heard) {
             return None;
         }
-        self.next_held(prefixes)
+        self.next_held(decode)
     }
 
     /// The next revision, for those who have waited for more of it in vain.
-    pub(super) fn next_held(&mut self, prefixes: &Prefixes) -> Option<Batch> {
+    pub(super) fn next_held<T>(&mut self, decode: &Decode<T>) -> Option<Batch<T>> {
         let (&revision, _) = self.held.first_key_value()?;
         let unfinished = |watcher: &Watcher| {
             watcher.parts.first().is_some_and(|event| revision_of(event) <= revision)
@@ -170,7 +170,7 @@ impl Batches {
             return None;
         }
         let events = self.held.remove(&revision)?;
-        Some(batch(revision, &events, prefixes, &mut self.keys))
+        Some(batch(revision, &events, decode, &mut self.keys))
     }
 
     /// Whether anything waits for more of its revision, and if so, whether keys
@@ -195,7 +195,7 @@ fn revision_of(event: &PbEvent) -> i64 {
     event.kv.as_ref().map_or(0, |kv| kv.mod_revision)
 }
 
-fn batch(revision: i64, events: &[PbEvent], prefixes: &Prefixes, keys: &mut Keys) -> Batch {
+fn batch<T>(revision: i64, events: &[PbEvent], decode: &Decode<T>, keys: &mut Keys) -> Batch<T> {
     let mut changes = Vec::new();
     let mut gone = Vec::new();
     for event in events {
@@ -206,8 +206,9 @@ fn batch(revision: i64, events: &[PbEvent], prefixes: &Prefixes, keys: &mut Keys
             changes.push(Change::Delete(key, Cause::InDoubt));
             continue;
         }
-        let entry = prefixes.entry(&kv.key, &kv.value, kv.lease);
-        keys.insert(key, Written { lease: kv.lease, revision: kv.mod_revision });
+        let (key_bytes, value, lease, revision) = (&kv.key, &kv.value, kv.lease, kv.mod_revision);
+        let entry = entry(Stored { key: key_bytes, value, lease, revision }, decode);
+        keys.insert(key, Written { lease, revision });
         changes.push(Change::Put(entry));
     }
     // A process takes back its own key, or all that hang on its lease.

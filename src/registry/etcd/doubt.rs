@@ -44,7 +44,7 @@ impl Doubts {
     }
 
     /// Takes note of a batch that is told now.
-    pub(super) fn note(&mut self, batch: &Batch) {
+    pub(super) fn note<T>(&mut self, batch: &Batch<T>) {
         for change in &batch.changes {
             if let Change::Put(entry) = change {
                 // It is back: why it went is no matter any more.
@@ -68,8 +68,9 @@ impl Doubts {
         }));
     }
 
-    /// What has become certain. Waits for ever while nothing is asked.
-    pub(super) async fn certain(&mut self) -> Vec<Change> {
+    /// What has become certain: which keys went, and by what. Waits for ever while
+    /// nothing is asked.
+    pub(super) async fn certain(&mut self) -> Vec<(Key, Cause)> {
         loop {
             let Some(Answer { revision, asked, certain, cause }) = self.asked.next().await else {
                 return std::future::pending().await;
@@ -82,7 +83,7 @@ impl Doubts {
             let certain: Vec<_> = asked
                 .into_iter()
                 .filter(|key| certain.contains(key))
-                .map(|key| Change::Delete(key, cause))
+                .map(|key| (key, cause))
                 .collect();
             if !certain.is_empty() {
                 return certain;

@@ -17,9 +17,9 @@ use super::Seen;
 use super::batch::{Batch, Batches};
 use super::connect::{CALL_TIMEOUT, Connect, MESSAGE_MAX, Trouble, bounded};
 use super::doubt::Doubts;
-use super::prefixes::{Prefixes, Range};
+use super::prefixes::{Decode, Range};
 use super::watch::{Ask, Said, Watch};
-use crate::registry::Event;
+use crate::registry::{Cause, Change, Event, Key};
 use crate::{clock, seed};
 
 /// How often etcd is asked for a sign of life.
@@ -62,18 +62,18 @@ pub(super) struct Loss {
 }
 
 /// What is followed, and where events go.
-pub(super) struct Follow<'a> {
+pub(super) struct Follow<'a, T> {
     pub(super) connect: &'a Connect,
     pub(super) ranges: &'a [Range],
-    pub(super) prefixes: &'a Prefixes,
-    pub(super) events: &'a mpsc::Sender<Event>,
+    pub(super) decode: &'a Decode<T>,
+    pub(super) events: &'a mpsc::Sender<Event<T>>,
     /// How new the credentials are that the client was made with.
     pub(super) credentials: u64,
 }
 
 /// One watch stream and what came of it.
-struct Following<'a> {
-    follow: &'a Follow<'a>,
+struct Following<'a, T> {
+    follow: &'a Follow<'a, T>,
     stream: WatchStream,
     watch: Watch,
     batches: Batches,
@@ -96,12 +96,12 @@ struct Following<'a> {
 /// What to do next.
 enum Next {
     Response(etcd_client::proto::PbWatchResponse),
-    Certain(Vec<crate::registry::Change>),
+    Certain(Vec<(Key, Cause)>),
     Ask,
     Waited,
 }
 
-impl Follow<'_> {
+impl<T> Follow<'_, T> {
     /// Follows the store from where it was listed on, and keeps `seen` as new as
     /// what it hears.
     pub(super) async fn run(&self, client: &Client, seen: &mut Seen) -> Ended {
@@ -158,7 +158,7 @@ impl Follow<'_> {
     }
 }
 
-impl Following<'_> {
+impl<T> Following<'_, T> {
     async fn run(&mut self, listed: i64) -> Ended {
         let mut ask = interval(ASK_EVERY);
         ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -171,7 +171,11 @@ impl Following<'_> {
             let done = match next {
                 Next::Response(response) => self.take(response).await,
                 Next::Ask => self.ask().await,
-                Next::Certain(changes) => Ok(self.send(self.applied, changes).await),
+                Next::Certain(gone) => {
+                    let delete = |(key, cause)| Change::Delete(key, cause);
+                    let changes = gone.into_iter().map(delete).collect();
+                    Ok(self.send(self.applied, changes).await)
+                }
                 Next::Waited if self.awaits_sign() => {
                     self.quiet_at = Some(clock::now() + LOSSES_WITHIN);
                     Ok(true)
@@ -289,12 +293,12 @@ impl Following<'_> {
     /// Hands out every revision that is whole, or, after waiting for more in
     /// vain, every one that may be. False when nobody listens.
     async fn hand_out(&mut self, waited: bool) -> bool {
-        let prefixes = self.follow.prefixes;
+        let decode = self.follow.decode;
         self.settled();
         loop {
             let batch = match waited {
-                true => self.batches.next_held(prefixes),
-                false => self.batches.next(prefixes),
+                true => self.batches.next_held(decode),
+                false => self.batches.next(decode),
             };
             let Some(batch) = batch else { break };
             self.doubts.note(&batch);
@@ -337,7 +341,7 @@ impl Following<'_> {
         self.watch.owed() && self.losses_since.is_some_and(waits)
     }
 
-    async fn send(&mut self, revision: i64, changes: Vec<crate::registry::Change>) -> bool {
+    async fn send(&mut self, revision: i64, changes: Vec<Change<T>>) -> bool {
         self.follow.events.send(Event::Apply { revision, changes }).await.is_ok()
     }
 

@@ -11,12 +11,12 @@
 
 use std::time::Duration;
 
-use etcd_client::{Client, GetOptions, GetResponse, KeyValue, KvClient};
+use etcd_client::{Client, GetOptions, GetResponse, KvClient};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connect::{CALL_TIMEOUT, MESSAGE_MAX, Trouble, bounded};
-use super::prefixes::Range;
+use super::prefixes::{Range, Stored};
 
 /// A consistent reading.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ const NO_PANIC: &str = "no value makes its reader panic";
 pub(super) async fn list<T: Send + 'static>(
     client: &Client,
     ranges: &[Range],
-    read: impl Fn(&KeyValue) -> T + Clone + Send + Sync + 'static,
+    read: impl Fn(Stored<'_>) -> T + Clone + Send + Sync + 'static,
 ) -> Result<Listing<T>, Trouble> {
     let mut kv = client.kv_client().max_decoding_message_size(MESSAGE_MAX);
     // One key, present or not: the cheapest question that only a member with a
@@ -75,7 +75,7 @@ async fn lane<T: Send + 'static>(
     mut kv: KvClient,
     range: Range,
     pin: Pin,
-    read: impl Fn(&KeyValue) -> T + Clone + Send + Sync + 'static,
+    read: impl Fn(Stored<'_>) -> T + Clone + Send + Sync + 'static,
 ) -> Result<Vec<T>, Trouble> {
     let mut all = Vec::new();
     let mut limit = PAGE;
@@ -145,10 +145,13 @@ fn check(page: &GetResponse, from: &[u8], range: &Range, pin: Pin) -> Result<(),
 }
 
 /// What is made of a page's keys.
-async fn read_page<T>(page: GetResponse, read: impl Fn(&KeyValue) -> T) -> Vec<T> {
+async fn read_page<T>(page: GetResponse, read: impl Fn(Stored<'_>) -> T) -> Vec<T> {
     let mut all = Vec::with_capacity(page.kvs().len());
     for some in page.kvs().chunks(AT_ONCE) {
-        all.extend(some.iter().map(&read));
+        all.extend(some.iter().map(|kv| {
+            let (lease, revision) = (kv.lease(), kv.mod_revision());
+            read(Stored { key: kv.key(), value: kv.value(), lease, revision })
+        }));
         tokio::task::yield_now().await;
     }
     all

@@ -1,11 +1,29 @@
-//! Which keys are read, and which prefix says how. Pure.
+//! Which keys are read, and what is made of them. Pure.
 //!
 //! In: the operator's prefixes, a key and its value. Out: ranges that cover the
 //! prefixes without overlap, and a key's meaning. Prefixes may lie within one
 //! another; a key must still be listed, watched and applied only once.
 
+use std::sync::Arc;
+
 use crate::registry::record::{self, Decoded, Prefix};
 use crate::registry::{Entry, Key, Reading, Rejected};
+
+/// A key and its value, as etcd has them.
+#[derive(Debug, Clone, Copy)]
+pub struct Stored<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// Its value.
+    pub value: &'a [u8],
+    /// The lease that it hangs on; 0: none.
+    pub lease: i64,
+    /// The revision that wrote it.
+    pub revision: i64,
+}
+
+/// What is made of a key's value.
+pub type Decode<T> = Arc<dyn Fn(Stored<'_>) -> T + Send + Sync>;
 
 /// The prefixes, longest first.
 #[derive(Debug, Clone)]
@@ -13,7 +31,7 @@ pub(super) struct Prefixes(Vec<Prefix>);
 
 /// Keys from `start` up to, but without, `end`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Range {
+pub struct Range {
     pub(super) start: Vec<u8>,
     pub(super) end: Vec<u8>,
 }
@@ -44,9 +62,9 @@ impl Prefixes {
         ranges
     }
 
-    /// What a key means: the longest prefix that makes anything of it decides.
-    pub(super) fn entry(&self, key: &[u8], value: &[u8], lease: i64) -> Entry {
-        Entry { key: Key::new(key), meaning: self.meaning(key, value), leased: lease != 0 }
+    /// Reads registrations: the longest prefix that makes anything of a key decides.
+    pub(super) fn decode(self) -> Decode<Result<Reading, Rejected>> {
+        Arc::new(move |stored| self.meaning(stored.key, stored.value))
     }
 
     fn meaning(&self, key: &[u8], value: &[u8]) -> Result<Reading, Rejected> {
@@ -58,7 +76,25 @@ impl Prefixes {
     }
 }
 
+/// A key, and what is made of its value.
+pub(super) fn entry<T>(stored: Stored<'_>, decode: &Decode<T>) -> Entry<T> {
+    let (key, leased) = (Key::new(stored.key), stored.lease != 0);
+    Entry { key, meaning: decode(stored), leased }
+}
+
 impl Range {
+    /// Every key that begins like this.
+    #[must_use]
+    pub fn below(prefix: &str) -> Self {
+        range(prefix)
+    }
+
+    /// One key alone.
+    #[must_use]
+    pub fn key(key: &str) -> Self {
+        Self { start: key.into(), end: [key.as_bytes(), &[0]].concat() }
+    }
+
     /// Whether a key lies in it.
     pub(super) fn contains(&self, key: &[u8]) -> bool {
         key >= self.start.as_slice() && (self.end == [0] || key < self.end.as_slice())
@@ -110,6 +146,8 @@ mod tests {
     fn a_range_holds_the_keys_below_its_prefix() {
         let all = prefixes(&[""]).ranges();
         assert!(all[0].contains(b"\xff") && all[0].contains(b"a"));
+        let one = Range::key("/a");
+        assert!(one.contains(b"/a") && !one.contains(b"/a/b") && !one.contains(b"/aa"));
         let some = prefixes(&["/a/"]).ranges();
         for (key, inside) in [("/a/", true), ("/a/x", true), ("/a0", false), ("/a", false)] {
             assert_eq!(some[0].contains(key.as_bytes()), inside, "{key}");
@@ -120,7 +158,7 @@ mod tests {
     fn the_longest_prefix_decides_unless_it_makes_nothing_of_the_key() {
         let prefixes = prefixes(&["/a/", "/a/b/"]);
         let service = |key: &str| {
-            let meaning = prefixes.entry(key.as_bytes(), b"10.0.0.1:1", 0).meaning.unwrap();
+            let meaning = prefixes.meaning(key.as_bytes(), b"10.0.0.1:1").unwrap();
             meaning.registrations.first().map(|found| found.service.to_string())
         };
         assert_eq!(service("/a/b/x/1").as_deref(), Some("x"));

@@ -25,7 +25,10 @@ async fn listen(topic: Arc<Topic>, number: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn everyone_gets_the_last_value() {
-    let topic = Topic::new(Arc::default(), Known::Absent);
+    let topic = Topic::new(
+        Arc::default(),
+        Known::Absent(Arc::new(crate::settings::ServiceSettings::DEFAULT)),
+    );
     let spawn = |number| tokio::spawn(listen(topic.clone(), number));
     let mut tasks: Vec<_> = (0..LISTENERS).map(spawn).collect();
     let mut rounds = Rounds { slice: 16, ..Rounds::default() };

@@ -1,7 +1,11 @@
 //! Responses in, batches out, as text.
 
+use super::super::prefixes::Prefixes;
 use super::*;
 use crate::registry::record::{Format, Prefix};
+use crate::registry::{Reading, Rejected};
+
+type Found = Batch<Result<Reading, Rejected>>;
 use etcd_client::proto::PbKeyValue;
 
 fn event(r#type: i32, key: &str, mod_revision: i64) -> PbEvent {
@@ -22,14 +26,14 @@ fn response(watch_id: i64, fragment: bool, events: Vec<PbEvent>) -> PbWatchRespo
 /// As text: `revision:+put-deregistered~swept?in-doubt key=lease Otherwise`.
 fn take(batches: &mut Batches, response: PbWatchResponse) -> Vec<String> {
     let prefix = Prefix { path: "/".to_owned(), format: Format::Plain };
-    let prefixes = Prefixes::new(vec![prefix]);
+    let decode = Prefixes::new(vec![prefix]).decode();
     let watcher = usize::try_from(response.watch_id).unwrap();
     batches.take(watcher, response).unwrap();
-    let found: Vec<Batch> = std::iter::from_fn(|| batches.next(&prefixes)).collect();
+    let found: Vec<Found> = std::iter::from_fn(|| batches.next(&decode)).collect();
     show(&found)
 }
 
-fn show(found: &[Batch]) -> Vec<String> {
+fn show(found: &[Found]) -> Vec<String> {
     let text = |change: &Change| match change {
         Change::Put(entry) => format!("+{}", entry.key),
         Change::Delete(key, Cause::Deregistered) => format!("-{key}"),
@@ -123,8 +127,8 @@ fn a_transaction_is_one_batch_whichever_watchers_it_comes_through() {
     assert_eq!(batches.waiting(), Some(false));
     assert_eq!(take(&mut batches, put(0, 4)), ["3:+/a/2"]);
     assert_eq!(take(&mut batches, put(1, 5)), ["4:+/a/2"]);
-    let prefixes = Prefixes::new(vec![Prefix { path: "/".into(), format: Format::Plain }]);
-    let waited = batches.next_held(&prefixes).into_iter().collect::<Vec<_>>();
+    let decode = Prefixes::new(vec![Prefix { path: "/".into(), format: Format::Plain }]).decode();
+    let waited = batches.next_held(&decode).into_iter().collect::<Vec<_>>();
     assert_eq!(show(&waited), ["5:+/a/2"]);
 
     // Those that catch up do so one after the other, of several revisions each.
@@ -134,7 +138,7 @@ fn a_transaction_is_one_batch_whichever_watchers_it_comes_through() {
     let several = vec![event(DELETE, "/b/1", 2), event(0, "/b/1", 3)];
     let found = take(&mut batches, response(1, false, several));
     assert_eq!(found, ["2:?/a/1?/b/1 /a/1=7 /b/1=8 Swept", "3:+/b/1"]);
-    assert_eq!(show(&batches.next_held(&prefixes).into_iter().collect::<Vec<_>>()), ["4:+/a/1"]);
+    assert_eq!(show(&batches.next_held(&decode).into_iter().collect::<Vec<_>>()), ["4:+/a/1"]);
 }
 
 #[test]

@@ -1,0 +1,54 @@
+//! Connects the sources of per-service settings with the catalog.
+//!
+//! In: the configuration, and how etcd is reached. Out: a future that follows the file
+//! and etcd and sends [`Input::Settings`], and how the sources are.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use super::INPUTS;
+use crate::catalog::Input;
+use crate::config::Config;
+use crate::registry::etcd::{self, Connect, Decode, Following, Range, Stored};
+use crate::settings::source::{self, Read, Report};
+
+/// What follows the sources for as long as it is polled, and how they are.
+pub(super) fn follow(
+    config: &Config,
+    connect: Option<Connect>,
+    inputs: mpsc::Sender<Input>,
+) -> (impl Future<Output = ()> + use<>, watch::Receiver<Report>) {
+    let key = source::key(&config.zone);
+    let ranges = vec![Range::key(&key)];
+    let decode: Decode<Read> = Arc::new(|stored: Stored<'_>| source::decode(stored));
+    let (events_tx, events_rx) = mpsc::channel(INPUTS);
+    let etcd = async move {
+        if let Some(connect) = connect {
+            let following = Following { connect, what: "settings", ranges, decode };
+            etcd::follow(following, events_tx).await;
+        } else {
+            events_tx.closed().await;
+        }
+    };
+    // The newest alone counts: the catalog takes it in within microseconds.
+    let (settings_tx, mut settings_rx) = mpsc::channel(1);
+    let (report_tx, report_rx) = watch::channel(Report::default());
+    let (current, file) = (config.settings(), config.services.clone());
+    let sources = source::run(current, file, key, events_rx, settings_tx, report_tx);
+    let relay = async move {
+        while let Some(settings) = settings_rx.recv().await {
+            if inputs.send(Input::Settings(settings)).await.is_err() {
+                return;
+            }
+        }
+    };
+    let all = async {
+        tokio::select! {
+            () = etcd => {}
+            () = sources => {}
+            () = relay => {}
+        }
+    };
+    (all, report_rx)
+}

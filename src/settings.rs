@@ -1,0 +1,203 @@
+//! Per-service settings: what an operator decides for each service.
+//!
+//! In: the flags of `serve` as defaults, and [`Document`]s of `[service."PATTERN"]`
+//! tables from a file and from etcd. Out: the [`ServiceSettings`] of a service by its
+//! canonical name, and from which layer and pattern each of them comes. Pure: the
+//! sources (`source.rs`) read files and follow etcd.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::ServiceName;
+
+mod document;
+mod pattern;
+pub mod source;
+mod value;
+
+pub use document::{DOCUMENT_MAX, Document, Problem, Table};
+pub use pattern::{Pattern, PatternError};
+pub use value::{Key, Setting, WhenEmpty};
+
+/// What is in force for one service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ServiceSettings {
+    /// What clients see while no backend can serve them.
+    pub when_empty: WhenEmpty,
+    /// How often clients report their calls; zero: never. A stream keeps the interval
+    /// it began with.
+    pub report_interval: Duration,
+    /// The part of the last good list that stays whatever probes say, in percent.
+    pub guard: u32,
+    /// How long a backend whose registration was lost stays listed at most; zero: it
+    /// leaves at once.
+    pub keep_lost: Duration,
+    /// How often a registration without a lease is probed; zero: never.
+    pub probe_unleased: Duration,
+}
+
+/// The settings of all services: the layers they are made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    defaults: Arc<ServiceSettings>,
+    file: Option<Arc<Document>>,
+    store: Option<Arc<Document>>,
+}
+
+/// Where a setting comes from; a later layer wins, key by key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Layer {
+    /// A flag of `serve`, its variable or key in the file, or the built-in default.
+    Flags,
+    /// A `[service."PATTERN"]` table of the `--config` file.
+    File,
+    /// The document in etcd, which all replicas share.
+    Store,
+}
+
+/// A setting in force, and where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The setting.
+    pub setting: Setting,
+    /// The layer that sets it.
+    pub layer: Layer,
+    /// The pattern that sets it; none for the flags.
+    pub pattern: Option<String>,
+}
+
+impl ServiceSettings {
+    /// What holds when no flag, file or document says otherwise; only tests and the
+    /// demo start from it.
+    pub const DEFAULT: Self = Self {
+        when_empty: WhenEmpty::Wait,
+        report_interval: Duration::from_secs(10),
+        guard: 50,
+        keep_lost: Duration::from_secs(600),
+        probe_unleased: Duration::ZERO,
+    };
+
+    /// The setting of a key.
+    #[must_use]
+    pub fn get(&self, key: Key) -> Setting {
+        match key {
+            Key::WhenEmpty => Setting::WhenEmpty(self.when_empty),
+            Key::ReportInterval => Setting::ReportInterval(self.report_interval),
+            Key::Guard => Setting::Guard(self.guard),
+            Key::KeepLost => Setting::KeepLost(self.keep_lost),
+            Key::ProbeUnleased => Setting::ProbeUnleased(self.probe_unleased),
+        }
+    }
+
+    /// Replaces one setting.
+    pub fn set(&mut self, setting: Setting) {
+        match setting {
+            Setting::WhenEmpty(when_empty) => self.when_empty = when_empty,
+            Setting::ReportInterval(interval) => self.report_interval = interval,
+            Setting::Guard(percent) => self.guard = percent,
+            Setting::KeepLost(keep) => self.keep_lost = keep,
+            Setting::ProbeUnleased(every) => self.probe_unleased = every,
+        }
+    }
+}
+
+impl Settings {
+    /// The same settings for every service.
+    #[must_use]
+    pub fn new(defaults: ServiceSettings) -> Self {
+        Self { defaults: Arc::new(defaults), file: None, store: None }
+    }
+
+    /// The same defaults with these documents.
+    #[must_use]
+    pub fn with(&self, file: Option<Arc<Document>>, store: Option<Arc<Document>>) -> Self {
+        let some = |document: &Arc<Document>| !document.is_empty();
+        Self { defaults: self.defaults.clone(), file: file.filter(some), store: store.filter(some) }
+    }
+
+    /// The document of a layer, if that sets anything.
+    #[must_use]
+    pub fn document(&self, layer: Layer) -> Option<&Arc<Document>> {
+        match layer {
+            Layer::Flags => None,
+            Layer::File => self.file.as_ref(),
+            Layer::Store => self.store.as_ref(),
+        }
+    }
+
+    /// What is in force for a service.
+    #[must_use]
+    pub fn of_service(&self, service: &ServiceName) -> Arc<ServiceSettings> {
+        // Asked for each key that is read.
+        match (&self.file, &self.store) {
+            (None, None) => self.defaults.clone(),
+            _ => self.of(&service.canonical()),
+        }
+    }
+
+    /// What is in force for a service, by its canonical name. Services for which no
+    /// pattern matches share one value.
+    #[must_use]
+    pub fn of(&self, canonical: &str) -> Arc<ServiceSettings> {
+        let mut settings: Option<ServiceSettings> = None;
+        // Weakest first, so that the last word is the strongest.
+        for document in [&self.file, &self.store].into_iter().flatten() {
+            let tables: Vec<&Table> = document.matching(canonical).collect();
+            for setting in tables.into_iter().rev().flat_map(Table::settings) {
+                settings.get_or_insert(*self.defaults).set(*setting);
+            }
+        }
+        settings.map_or_else(|| self.defaults.clone(), Arc::new)
+    }
+
+    /// What is in force for a service, and why, in the order of the keys.
+    #[must_use]
+    pub fn explain(&self, canonical: &str) -> Vec<Origin> {
+        let origin = |key: Key| {
+            for layer in [Layer::Store, Layer::File] {
+                let Some(document) = self.document(layer) else { continue };
+                for table in document.matching(canonical) {
+                    if let Some(setting) = table.setting(key) {
+                        let pattern = Some(table.pattern().to_string());
+                        return Origin { setting, layer, pattern };
+                    }
+                }
+            }
+            Origin { setting: self.defaults.get(key), layer: Layer::Flags, pattern: None }
+        };
+        Key::ALL.into_iter().map(origin).collect()
+    }
+
+    /// The patterns that match none of these canonical names. The default `*` counts
+    /// as matching.
+    #[must_use]
+    pub fn unmatched(&self, canonical: &[String]) -> Vec<(Layer, String)> {
+        let mut found = Vec::new();
+        for layer in [Layer::Store, Layer::File] {
+            let Some(document) = self.document(layer) else { continue };
+            found.extend(document.unmatched(canonical).into_iter().map(|text| (layer, text)));
+        }
+        found
+    }
+}
+
+impl Layer {
+    /// For people and programs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Flags => "flags",
+            Self::File => "file",
+            Self::Store => "etcd",
+        }
+    }
+}
+
+impl From<ServiceSettings> for Arc<Settings> {
+    fn from(defaults: ServiceSettings) -> Self {
+        Self::new(Settings::new(defaults))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,397 @@
+//! A document of per-service settings: TOML with `[service."PATTERN"]` tables. Pure.
+//!
+//! In: text. Out: a [`Document`], or every problem there is, each with its line and
+//! column. A document is taken whole or not at all. The `--config` file has the same
+//! tables beside the settings of the process; then only they are read here.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{Key, Pattern, Setting};
+use crate::model::name::NAME_MAX;
+
+/// The tables of a document.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Document {
+    /// Those without a star, by the name they are for.
+    exact: HashMap<String, Vec<Table>>,
+    /// Those with one, the most specific first.
+    starred: Vec<Table>,
+}
+
+/// A pattern, and what it sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    pattern: Pattern,
+    /// In the order of the keys.
+    settings: Vec<Setting>,
+}
+
+/// What is wrong in a document, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Counted from one.
+    pub line: usize,
+    /// In characters, counted from one.
+    pub column: usize,
+    /// The thing, the value and the remedy.
+    pub text: String,
+}
+
+/// A table with the places of its settings.
+struct Placed {
+    table: Table,
+    places: BTreeMap<Key, Range<usize>>,
+}
+
+/// The longest document, in bytes: thousands of tables, and a quarter of the longest
+/// value that etcd takes.
+pub const DOCUMENT_MAX: usize = 256 * 1024;
+/// Tables whose patterns have a star: each is tried with the name of each service.
+const STARRED_MAX: usize = 256;
+/// Longer than any value that is right, in bytes.
+const VALUE_MAX: usize = 64;
+/// More problems than anybody mends at once.
+const PROBLEMS_MAX: usize = 100;
+/// The form of document that this program reads.
+const VERSION: &str = "1";
+const TABLES: &str = "service";
+const VERSION_KEY: &str = "version";
+
+impl Document {
+    /// Reads a document that holds nothing but tables of services.
+    ///
+    /// # Errors
+    /// Every problem there is, up to a hundred.
+    pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
+        Reader::new(text).whole(false)
+    }
+
+    /// Reads the tables of services in a file that holds other settings too, and leaves
+    /// those to others.
+    ///
+    /// # Errors
+    /// Every problem of the tables, up to a hundred.
+    pub fn parse_within(text: &str) -> Result<Self, Vec<Problem>> {
+        Reader::new(text).whole(true)
+    }
+
+    /// Whether a top-level key belongs to a document.
+    #[must_use]
+    pub fn has_key(key: &str) -> bool {
+        key == TABLES || key == VERSION_KEY
+    }
+
+    /// How many tables it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.tables().count()
+    }
+
+    /// Whether it sets nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The tables for a canonical name, the most specific first.
+    pub fn matching<'a>(&'a self, canonical: &'a str) -> impl Iterator<Item = &'a Table> {
+        let exact = self.exact.get(canonical).into_iter().flatten();
+        exact.chain(self.starred.iter().filter(|table| table.pattern.matches(canonical)))
+    }
+
+    /// The patterns that match none of these canonical names, sorted; `*` matches.
+    #[must_use]
+    pub fn unmatched(&self, canonical: &[String]) -> Vec<String> {
+        let matches = |pattern: &Pattern| {
+            pattern.is_default() || canonical.iter().any(|name| pattern.matches(name))
+        };
+        let patterns = self.tables().map(|table| &table.pattern);
+        let missed = patterns.filter(|pattern| !matches(pattern));
+        let mut missed: Vec<_> = missed.map(ToString::to_string).collect();
+        missed.sort_unstable();
+        missed
+    }
+
+    fn tables(&self) -> impl Iterator<Item = &Table> {
+        self.exact.values().flatten().chain(&self.starred)
+    }
+}
+
+impl Table {
+    /// The names that it is for.
+    #[must_use]
+    pub fn pattern(&self) -> &Pattern {
+        &self.pattern
+    }
+
+    /// What it sets.
+    #[must_use]
+    pub fn settings(&self) -> &[Setting] {
+        &self.settings
+    }
+
+    /// What it sets for a key.
+    #[must_use]
+    pub fn setting(&self, key: Key) -> Option<Setting> {
+        self.settings.iter().copied().find(|setting| setting.key() == key)
+    }
+}
+
+/// Reads one text.
+struct Reader<'a> {
+    text: &'a str,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(text: &'a str) -> Self {
+        Self { text, problems: Vec::new() }
+    }
+
+    fn whole(mut self, among_others: bool) -> Result<Document, Vec<Problem>> {
+        let bytes = self.text.len();
+        if bytes > DOCUMENT_MAX && !among_others {
+            let text = format!(
+                "the document has {bytes} bytes: at most {DOCUMENT_MAX} are allowed, \
+                 so use patterns with * instead of a table for each service"
+            );
+            return Err(vec![Problem { line: 1, column: 1, text }]);
+        }
+        let (root, errors) = DeTable::parse_recoverable(self.text);
+        for error in errors {
+            let text = format!("this is no TOML: {}", error.message());
+            self.problem(error.span().unwrap_or_default(), text);
+        }
+        let mut tables = Vec::new();
+        for (key, value) in root.into_inner() {
+            match &**key.get_ref() {
+                TABLES => tables = self.services(&value),
+                VERSION_KEY => self.version(&value),
+                _ if among_others => {}
+                other => self.problem(
+                    key.span(),
+                    format!(
+                        "{other:?} is no part of a settings document: expected version and \
+                         [service.\"PATTERN\"] tables (settings of the process stay flags)"
+                    ),
+                ),
+            }
+        }
+        self.contradictions(&tables);
+        self.problems.sort_by_key(|problem| (problem.line, problem.column));
+        if !self.problems.is_empty() {
+            return Err(self.problems);
+        }
+        let mut document = Document::default();
+        for Placed { table, .. } in tables {
+            match table.pattern.is_starred() {
+                true => document.starred.push(table),
+                false => {
+                    let name = table.pattern.canonical().to_owned();
+                    document.exact.entry(name).or_default().push(table);
+                }
+            }
+        }
+        document.starred.sort_by(|a, b| a.pattern.by_specificity(&b.pattern));
+        Ok(document)
+    }
+
+    fn version(&mut self, value: &Spanned<DeValue<'_>>) {
+        let found = match value.get_ref() {
+            DeValue::Integer(number) if number.as_str() == VERSION => return,
+            DeValue::Integer(number) => number.as_str().to_owned(),
+            DeValue::String(text) => format!("{:?}", short(text)),
+            other => other.type_str().to_owned(),
+        };
+        self.problem(
+            value.span(),
+            format!(
+                "version is {found}: this lookaside reads version = {VERSION}; write that, or \
+                 use the lookaside that wrote the document"
+            ),
+        );
+    }
+
+    fn services(&mut self, value: &Spanned<DeValue<'_>>) -> Vec<Placed> {
+        let DeValue::Table(services) = value.get_ref() else {
+            let found = value.get_ref().type_str();
+            self.problem(
+                value.span(),
+                format!("service is {found}: expected [service.\"PATTERN\"] tables"),
+            );
+            return Vec::new();
+        };
+        let mut tables = Vec::new();
+        let mut starred = 0;
+        for (name, value) in services {
+            let text: &str = name.get_ref();
+            if text.len() > NAME_MAX {
+                let bytes = text.len();
+                let told = format!(
+                    "the pattern {:?} has {bytes} bytes: at most {NAME_MAX} are allowed",
+                    short(text)
+                );
+                self.problem(name.span(), told);
+                continue;
+            }
+            let pattern = match Pattern::parse(text) {
+                Ok(pattern) => pattern,
+                Err(error) => {
+                    self.problem(name.span(), error.to_string());
+                    continue;
+                }
+            };
+            starred += usize::from(pattern.is_starred());
+            if starred == STARRED_MAX + 1 {
+                self.problem(
+                    name.span(),
+                    format!(
+                        "the pattern {text:?} is one with a star too many: at most {STARRED_MAX} \
+                         are allowed"
+                    ),
+                );
+            }
+            let DeValue::Table(settings) = value.get_ref() else {
+                let found = value.get_ref().type_str();
+                let remedy = format!("write [service.{text:?}] and its settings below it");
+                self.problem(name.span(), format!("service.{text:?} is {found}: {remedy}"));
+                continue;
+            };
+            tables.push(self.table(pattern, settings));
+        }
+        if starred > STARRED_MAX { Vec::new() } else { tables }
+    }
+
+    fn table(&mut self, pattern: Pattern, settings: &DeTable<'_>) -> Placed {
+        let mut places = BTreeMap::new();
+        let mut found = Vec::new();
+        for (name, value) in settings {
+            let text: &str = name.get_ref();
+            let Some(key) = Key::parse(text) else {
+                let remedy = match Key::parse(&text.replace('_', "-")) {
+                    _ if value.get_ref().is_table() => {
+                        "a pattern with a dot stands in quotes, as in [service.\"greet.rpc\"]"
+                            .to_owned()
+                    }
+                    Some(key) => format!("write {}", key.as_str()),
+                    None => {
+                        let known: Vec<_> = Key::ALL.iter().map(|key| key.as_str()).collect();
+                        format!("expected one of {}", known.join(", "))
+                    }
+                };
+                let told =
+                    format!("[service.\"{pattern}\"]: {:?} is no setting: {remedy}", short(text));
+                self.problem(name.span(), told);
+                continue;
+            };
+            let setting = match value.get_ref() {
+                DeValue::String(text) => parse(key, text),
+                DeValue::Integer(number) if number.radix() == 10 => parse(key, number.as_str()),
+                other => Err(format!(
+                    "it is {}: write text, or a whole number where one is meant",
+                    other.type_str()
+                )),
+            };
+            match setting {
+                Ok(setting) => {
+                    places.insert(key, name.span());
+                    found.push(setting);
+                }
+                Err(error) => {
+                    let told = format!("[service.\"{pattern}\"] {}: {error}", key.as_str());
+                    self.problem(value.span(), told);
+                }
+            }
+        }
+        found.sort_by_key(|setting| setting.key());
+        Placed { table: Table { pattern, settings: found }, places }
+    }
+
+    /// Names patterns of which neither is more specific, that can match one service and
+    /// want different things for it.
+    fn contradictions(&mut self, tables: &[Placed]) {
+        let mut sorted: Vec<&Placed> = tables.iter().collect();
+        sorted.sort_by(|a, b| {
+            let (a, b) = (&a.table.pattern, &b.table.pattern);
+            // Equal names without a star lie together.
+            let exact = || (!a.is_starred()).then(|| a.canonical().cmp(b.canonical()));
+            a.by_specificity(b).then_with(|| exact().unwrap_or(std::cmp::Ordering::Equal))
+        });
+        for (index, one) in sorted.iter().enumerate() {
+            let pattern = &one.table.pattern;
+            for other in &sorted[index + 1..] {
+                let against = &other.table.pattern;
+                let differs = pattern.by_specificity(against).is_ne()
+                    || (!pattern.is_starred() && pattern.canonical() != against.canonical());
+                if differs {
+                    break;
+                }
+                let conflict = |setting: &Setting| {
+                    let theirs = other.table.setting(setting.key())?;
+                    (theirs != *setting).then_some((*setting, theirs))
+                };
+                let conflicts: Vec<_> = one.table.settings.iter().filter_map(conflict).collect();
+                if conflicts.is_empty() || !pattern.meets(against) {
+                    continue;
+                }
+                for (ours, theirs) in conflicts {
+                    let key = ours.key();
+                    let place = other.places.get(&key).cloned().unwrap_or_default();
+                    let told = format!(
+                        "{}: \"{against}\" says {theirs} and \"{pattern}\" says {ours}, both can \
+                         match one service and neither is more specific: give both one value, or \
+                         make one pattern longer",
+                        key.as_str()
+                    );
+                    self.problem(place, told);
+                }
+                if self.problems.len() >= PROBLEMS_MAX {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn problem(&mut self, span: Range<usize>, text: String) {
+        if self.problems.len() >= PROBLEMS_MAX {
+            return;
+        }
+        let before = self.text.get(..span.start).unwrap_or(self.text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        self.problems.push(Problem { line, column, text });
+    }
+}
+
+/// The setting, unless its text is longer than any that is right.
+fn parse(key: Key, text: &str) -> Result<Setting, String> {
+    if text.len() > VALUE_MAX {
+        let bytes = text.len();
+        return Err(format!(
+            "{:?} has {bytes} bytes: at most {VALUE_MAX} are allowed",
+            short(text)
+        ));
+    }
+    Setting::parse(key, text)
+}
+
+/// The beginning of a text that may be long, for people.
+fn short(text: &str) -> String {
+    match text.char_indices().nth(VALUE_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// `LINE:COLUMN: text`.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { line, column, text } = self;
+        write!(f, "{line}:{column}: {text}")
+    }
+}

@@ -1,0 +1,272 @@
+//! Where per-service settings come from while the balancer runs.
+//!
+//! In: the defaults, the `--config` file as it changes, and the document in etcd. Out:
+//! the newest [`Settings`], and a [`Report`] of what is refused. A document is taken
+//! whole or not at all: a wrong one leaves the former in force. Losing etcd changes
+//! nothing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use super::{Document, Settings};
+use crate::model::Zone;
+use crate::registry::etcd::Stored;
+use crate::registry::{Change, Entry, Event, Key};
+use crate::reload::Reloading;
+
+/// The file with the tables, looked at again and again.
+#[derive(Debug, Clone)]
+pub struct FileSource {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its newest tables that could be read.
+    pub document: Reloading<Arc<Document>>,
+}
+
+/// What a value in etcd says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Read {
+    document: Result<Arc<Document>, String>,
+    revision: i64,
+}
+
+/// How the sources are, for those who show it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// The `--config` file, if there is one.
+    pub file: Option<SourceReport>,
+    /// The document in etcd.
+    pub store: SourceReport,
+}
+
+/// How one source is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SourceReport {
+    /// The file's path, or the key in etcd.
+    pub place: String,
+    /// How many tables of it are in force.
+    pub tables: usize,
+    /// The revision of the document in etcd that is in force.
+    pub revision: Option<i64>,
+    /// Why the newest document is not in force.
+    pub refused: Option<String>,
+    /// Why nothing can be heard of the source now.
+    pub unheard: Option<String>,
+}
+
+/// The document in etcd, as far as it is known.
+#[derive(Debug, Default)]
+struct Store {
+    key: String,
+    document: Option<(Arc<Document>, i64)>,
+    refused: Option<String>,
+    unheard: Option<String>,
+}
+
+/// Problems of a document that are repeated in log lines: `check` lists all.
+const TOLD_MAX: usize = 10;
+/// Every key that holds the settings of a zone's balancers begins like this.
+const PREFIX: &str = "/lookaside/settings/";
+
+/// The key in etcd that all balancers of a zone read.
+#[must_use]
+pub fn key(zone: &Zone) -> String {
+    format!("{PREFIX}{zone}")
+}
+
+/// Reads a value in etcd.
+#[must_use]
+pub fn decode(stored: Stored<'_>) -> Read {
+    let text = std::str::from_utf8(stored.value).map_err(|_| "it is no UTF-8 text".to_owned());
+    let document = text.and_then(|text| {
+        Document::parse(text).map(Arc::new).map_err(|problems| {
+            let told: Vec<_> = problems.iter().take(TOLD_MAX).map(ToString::to_string).collect();
+            match problems.len().saturating_sub(TOLD_MAX) {
+                0 => told.join("; "),
+                more => format!("{}; and {more} more", told.join("; ")),
+            }
+        })
+    });
+    Read { document, revision: stored.revision }
+}
+
+/// Sends the settings whenever they change, for as long as somebody receives. `current`
+/// are those in force at the start.
+pub async fn run(
+    mut current: Settings,
+    file: Option<FileSource>,
+    key: String,
+    mut events: mpsc::Receiver<Event<Read>>,
+    settings_tx: mpsc::Sender<Arc<Settings>>,
+    report_tx: watch::Sender<Report>,
+) {
+    let mut store = Store { key, ..Store::default() };
+    let mut changes = file.as_ref().map(|file| file.document.changes());
+    loop {
+        let document = file.as_ref().map(|file| file.document.value());
+        let settings = current.with(document, store.document.as_ref().map(|one| one.0.clone()));
+        if settings != current {
+            current = settings;
+            if settings_tx.send(Arc::new(current.clone())).await.is_err() {
+                return;
+            }
+        }
+        report_tx.send_replace(Report {
+            file: file.as_ref().map(FileSource::report),
+            store: store.report(),
+        });
+        let changed = async {
+            match &mut changes {
+                Some(changes) => changes.changed().await.is_ok(),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => store.take(event),
+                None => return,
+            },
+            lives = changed => if !lives { changes = None },
+            () = settings_tx.closed() => return,
+        }
+    }
+}
+
+impl FileSource {
+    fn report(&self) -> SourceReport {
+        SourceReport {
+            place: self.path.display().to_string(),
+            tables: self.document.value().len(),
+            revision: None,
+            refused: self.document.fault(),
+            unheard: None,
+        }
+    }
+}
+
+impl Store {
+    fn take(&mut self, event: Event<Read>) {
+        self.unheard = None;
+        match event {
+            Event::Reset { all, went_back, .. } => {
+                let own = all.into_iter().find(|entry| self.is_own(&entry.key));
+                match own {
+                    Some(entry) => self.put(entry),
+                    // Emptied, or another one: who lost the document did not delete it.
+                    None if went_back && self.document.is_some() => self.refuse(
+                        "etcd went back to a state without settings".to_owned(),
+                        "apply them again, or put and delete the key",
+                    ),
+                    None => self.delete(),
+                }
+            }
+            Event::Apply { changes, .. } => {
+                for change in changes {
+                    match change {
+                        Change::Put(entry) if self.is_own(&entry.key) => self.put(entry),
+                        Change::Delete(key, _) if self.is_own(&key) => self.delete(),
+                        _ => {}
+                    }
+                }
+            }
+            Event::Stale { reason, .. } => self.unheard = Some(reason),
+        }
+    }
+
+    fn put(&mut self, entry: Entry<Read>) {
+        let Read { document, revision } = entry.meaning;
+        match document {
+            Ok(document) => {
+                if self.document.as_ref().is_none_or(|(_, known)| *known != revision) {
+                    let tables = document.len();
+                    info!(key = self.key, revision, tables, "settings in etcd are in force");
+                }
+                self.document = Some((document, revision));
+                self.refused = None;
+            }
+            Err(reason) => {
+                let reason = format!("revision {revision}: {reason}");
+                self.refuse(reason, "mend the document and apply it again");
+            }
+        }
+    }
+
+    fn refuse(&mut self, reason: String, remedy: &str) {
+        if self.refused.as_ref() != Some(&reason) {
+            warn!(key = self.key, reason, remedy, "settings refused: the former stay in force");
+        }
+        self.refused = Some(reason);
+    }
+
+    fn delete(&mut self) {
+        if self.document.take().is_some() {
+            info!(key = self.key, "settings in etcd are gone: file and flags are in force");
+        }
+        self.refused = None;
+    }
+
+    fn is_own(&self, key: &Key) -> bool {
+        *key.0 == *self.key.as_bytes()
+    }
+
+    fn report(&self) -> SourceReport {
+        SourceReport {
+            place: self.key.clone(),
+            tables: self.document.as_ref().map_or(0, |(document, _)| document.len()),
+            revision: self.document.as_ref().map(|(_, revision)| *revision),
+            refused: self.refused.clone(),
+            unheard: self.unheard.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "/lookaside/settings/zone";
+
+    fn entry(key: &str, value: &str, revision: i64) -> Entry<Read> {
+        let stored = Stored { key: key.as_bytes(), value: value.as_bytes(), lease: 0, revision };
+        Entry { key: Key::new(key.as_bytes()), meaning: decode(stored), leased: false }
+    }
+
+    fn reset(all: Vec<Entry<Read>>, went_back: bool) -> Event<Read> {
+        Event::Reset { revision: 9, all, went_back }
+    }
+
+    #[test]
+    fn a_wrong_document_leaves_the_former_in_force() {
+        let mut store = Store { key: KEY.to_owned(), ..Store::default() };
+        let put = |value, revision| Event::Apply {
+            revision,
+            changes: vec![Change::Put(entry(KEY, value, revision))],
+        };
+        let mut check = |event, revision: Option<i64>, refused: Option<&str>| {
+            store.take(event);
+            let report = store.report();
+            assert_eq!(report.revision, revision);
+            let found = report.refused.unwrap_or_default();
+            assert!(found.contains(refused.unwrap_or_default()), "{found}");
+            assert_eq!(found.is_empty(), refused.is_none(), "{found}");
+        };
+        check(reset(vec![entry("/lookaside/settings/zone2", "guard", 1)], false), None, None);
+        check(put("version = 2", 2), None, Some("version is 2"));
+        check(put("[service.a]\nguard = 1", 3), Some(3), None);
+        check(put("[service.a]\nguard = 101", 4), Some(3), Some("revision 4: 2:9: "));
+        check(put("[service.a]\nguard = 100", 5), Some(5), None);
+        let stale = Event::Stale { since: crate::clock::now(), reason: String::new() };
+        check(stale, Some(5), None);
+        // An older copy counts; one without settings does not.
+        check(reset(vec![entry(KEY, "[service.a]\nguard = 1", 3)], true), Some(3), None);
+        check(reset(Vec::new(), true), Some(3), Some("went back"));
+        check(reset(vec![entry(KEY, "", 4)], false), Some(4), None);
+        check(reset(Vec::new(), false), None, None);
+        check(put("", 5), Some(5), None);
+        let changes = vec![Change::Delete(Key::new(KEY.as_bytes()), crate::registry::Cause::Swept)];
+        check(Event::Apply { revision: 6, changes }, None, None);
+    }
+}

@@ -1,0 +1,235 @@
+//! Documents, right and wrong, and what is in force for a service.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn document(text: &str) -> Arc<Document> {
+    Arc::new(Document::parse(text).unwrap_or_else(|problems| panic!("{problems:?}")))
+}
+
+fn settings(file: &str, store: &str) -> Settings {
+    let (file, store) = (Some(document(file)), Some(document(store)));
+    Settings::new(ServiceSettings::DEFAULT).with(file, store)
+}
+
+fn of(settings: &Settings, service: &str) -> ServiceSettings {
+    *settings.of_service(&ServiceName::new(service).unwrap())
+}
+
+#[track_caller]
+fn problems(text: &str) -> Vec<String> {
+    let problems = Document::parse(text).expect_err("a problem");
+    problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn the_most_specific_pattern_wins_key_by_key() {
+    let document = "
+        version = 1
+        [service.'*']
+        guard = 10
+        when-empty = 'drop'
+        keep-lost = '1m'
+        [service.'dev/*']
+        guard = 20
+        when-empty = 'fallback'
+        [service.'dev/game*']
+        guard = '30'
+        [service.'dev/game']
+        report-interval = '0s'
+        probe-unleased = '30s'
+    ";
+    let settings = settings("", document);
+    let game = of(&settings, "dev/game");
+    let expected = ServiceSettings {
+        when_empty: WhenEmpty::Fallback,
+        report_interval: Duration::ZERO,
+        guard: 30,
+        keep_lost: Duration::from_secs(60),
+        probe_unleased: Duration::from_secs(30),
+    };
+    assert_eq!(game, expected);
+    // The dotted name is the same service, and so is another letter case.
+    assert_eq!((of(&settings, "game.dev"), of(&settings, "Dev/GAME")), (game, game));
+    assert_eq!((of(&settings, "dev/games").guard, of(&settings, "dev/x").guard), (30, 20));
+    assert_eq!((of(&settings, "game").guard, of(&settings, "development").guard), (10, 10));
+    let why = settings.explain("game.dev");
+    let why: Vec<_> = why.iter().map(|one| (one.layer, one.pattern.as_deref())).collect();
+    let from = |pattern| (Layer::Store, Some(pattern));
+    let expected = ["dev/*", "dev/game", "dev/game*", "*", "dev/game"].map(from);
+    assert_eq!(why, expected);
+}
+
+#[test]
+fn etcd_wins_over_the_file_and_the_file_over_the_flags() {
+    let file = "[service.hello]\nguard = 1\nkeep-lost = '1m'\n";
+    let store = "[service.'*']\nguard = 2\n";
+    let settings = settings(file, store);
+    let hello = of(&settings, "hello");
+    assert_eq!((hello.guard, hello.keep_lost), (2, Duration::from_secs(60)));
+    assert_eq!(hello.when_empty, ServiceSettings::DEFAULT.when_empty);
+    let layers: Vec<_> = settings.explain("hello").iter().map(|one| one.layer).collect();
+    use Layer::{File, Flags, Store};
+    assert_eq!(layers, [Flags, Flags, Store, File, Flags]);
+    let defaults = Settings::new(ServiceSettings::DEFAULT);
+    assert!(Arc::ptr_eq(&defaults.of("a"), &defaults.of("b")), "one value for all");
+}
+
+#[test]
+fn every_problem_is_told_with_its_place() {
+    let text = "version = 2\nlisten = ':1'\n[service.hello]\nguard = 101\n  keep_lost = '1s'\n\
+                colour = 'red'\nwhen-empty = true\nreport-interval = '10ms'\n\
+                [service.'a b']\n[service.'x..y']\n[service]\nz = 3\n";
+    let found = problems(text);
+    let expected = [
+        "1:11: version is 2: this lookaside reads version = 1",
+        "2:1: \"listen\" is no part of a settings document",
+        "4:9: [service.\"hello\"] guard: \"101\" is no number from 0 to 100",
+        "5:3: [service.\"hello\"]: \"keep_lost\" is no setting: write keep-lost",
+        "6:1: [service.\"hello\"]: \"colour\" is no setting: expected one of when-empty, report",
+        "7:14: [service.\"hello\"] when-empty: it is boolean: write text",
+        "8:19: [service.\"hello\"] report-interval: \"10ms\" is neither 0s nor from 1s to 1day",
+        "9:10: the pattern \"a b\" can match no service",
+        "10:10: the pattern \"x..y\" can match no service",
+        "12:1: service.\"z\" is integer: write [service.\"z\"]",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found}\n{expected}");
+    }
+    assert!(problems("version = \n").iter().any(|one| one.contains("this is no TOML")));
+    assert!(problems("service = 1")[0].contains("expected [service.\"PATTERN\"] tables"));
+}
+
+#[test]
+fn patterns_that_contradict_each_other_are_named() {
+    let contradicts = |a: &str, b: &str| {
+        let text = format!("[service.'{a}']\nguard = 1\n[service.'{b}']\nguard = 2\n");
+        match Document::parse(&text) {
+            Ok(_) => false,
+            Err(problems) => {
+                let problem = problems[0].to_string();
+                assert!(problem.contains(&format!("\"{a}\"")), "{problem}");
+                assert!(problem.contains(&format!("\"{b}\"")), "{problem}");
+                true
+            }
+        }
+    };
+    assert!(contradicts("a*", "*a"));
+    assert!(contradicts("dev/*", "*.dev"), "one pattern in two spellings");
+    assert!(contradicts("dev/game", "Game.Dev"));
+    assert!(contradicts("a*c", "*bc"));
+    assert!(!contradicts("a*", "b*"), "no name matches both");
+    assert!(!contradicts("a*c", "a*d") && !contradicts("a*b*c", "aab*d"));
+    let both = "[service.'a*']\nguard = 1\nkeep-lost = '1s'\n\
+                [service.'*a']\nguard = 2\nkeep-lost = '2s'\n";
+    assert_eq!(problems(both).len(), 2, "no problem hides another");
+    assert!(!contradicts("ab*", "*a"), "one is more specific");
+    assert!(!contradicts("a", "*"));
+    let same = "[service.'a*']\nguard = 1\n[service.'*a']\nguard = 1\nkeep-lost = '1s'\n";
+    assert_eq!(of(&settings("", same), "aa").keep_lost, Duration::from_secs(1));
+}
+
+#[test]
+fn what_is_too_much_is_refused() {
+    let long = format!("# {}\n", "x".repeat(DOCUMENT_MAX));
+    assert!(problems(&long)[0].starts_with("1:1: the document has 262147 bytes: at most 262144"));
+    // The file may hold more: it is bounded where it is read.
+    assert!(Document::parse_within(&long).unwrap().is_empty());
+    let many: String = (0..300).map(|n| format!("[service.'a{n}*']\nguard = 1\n")).collect();
+    assert!(problems(&many)[0].contains("one with a star too many: at most 256"));
+    let pattern = format!("[service.'{}*']\n", "a".repeat(200));
+    assert!(problems(&pattern)[0].contains("with a star, at most 128"));
+    let pattern = format!("[service.'{}']\n", "a".repeat(300));
+    assert!(problems(&pattern)[0].contains("at most 255"));
+    let value = format!("[service.a]\nwhen-empty = '{}'\n", "é".repeat(1000));
+    assert!(problems(&value)[0].contains("has 2000 bytes: at most 64"));
+    let key = format!("[service.a]\n{} = 1\n", "k".repeat(1000));
+    assert!(problems(&key)[0].len() < 300, "{}", problems(&key)[0]);
+    assert!(problems("[service.greet.rpc]\nguard = 1\n")[0].contains("stands in quotes"));
+    let wrong: String = (0..300).map(|n| format!("x{n} = 1\n")).collect();
+    assert_eq!(problems(&wrong).len(), 100);
+    // All that a document may hold is read in no time.
+    let most: String = (0..8000).map(|n| format!("[service.a{n}]\nguard = 1\n")).collect();
+    assert_eq!(document(&most).len(), 8000);
+}
+
+#[test]
+fn tables_stand_in_a_file_beside_settings_of_the_process() {
+    let text = "listen = ':1'\n[service.hello]\nguard = 3\n[format.mine]\nkey = 'x'\n";
+    let document = Document::parse_within(text).unwrap();
+    assert_eq!(document.len(), 1);
+    let wrong = Document::parse_within("[service.hello]\nguard = 300\n").unwrap_err();
+    assert_eq!((wrong[0].line, wrong[0].column), (2, 9));
+}
+
+#[test]
+fn patterns_that_match_nothing_are_found() {
+    let settings = settings("[service.nobody]\n[service.'*']\n", "[service.'dev/*']\n");
+    let names = |all: &[&str]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let missed = settings.unmatched(&names(&["hello", "game.dev"]));
+    assert_eq!(missed, [(Layer::File, "nobody".to_owned())]);
+    let missed = settings.unmatched(&names(&["nobody"]));
+    assert_eq!(missed, [(Layer::Store, "dev/*".to_owned())]);
+}
+
+#[test]
+fn what_is_shown_is_read_again() {
+    let mut settings = ServiceSettings::DEFAULT;
+    settings.set(Setting::ReportInterval(Duration::from_secs(90)));
+    for key in Key::ALL {
+        let setting = settings.get(key);
+        assert_eq!(Setting::parse(key, &setting.to_string()), Ok(setting));
+        assert_eq!(Key::parse(key.as_str()), Some(key));
+    }
+}
+
+/// By trying every way.
+fn matches_naively(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern.split_first(), name.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), _) => {
+            (0..=name.len()).any(|taken| matches_naively(rest, &name[taken..]))
+        }
+        (Some((one, pattern)), Some((other, name))) => {
+            one == other && matches_naively(pattern, name)
+        }
+        _ => false,
+    }
+}
+
+proptest! {
+    #[test]
+    fn matching_and_meeting_are_what_trying_every_way_finds(
+        a in "[ab*]{1,6}", b in "[ab*]{1,6}", names in prop::collection::vec("[ab]{1,8}", 1..20),
+    ) {
+        let (one, other) = (Pattern::parse(&a).unwrap(), Pattern::parse(&b).unwrap());
+        let mut both = false;
+        for name in &names {
+            let found = matches_naively(a.as_bytes(), name.as_bytes());
+            prop_assert_eq!(one.matches(name), found);
+            both |= found && other.matches(name);
+        }
+        prop_assert_eq!(one.meets(&other), other.meets(&one));
+        prop_assert!(!both || one.meets(&other));
+        // Names of up to eight letters are enough for two patterns of six.
+        if one.meets(&other) {
+            let all = (1..=10_u32).flat_map(|length| {
+                (0..1_u32 << length).map(move |bits| {
+                    (0..length).map(|at| if bits >> at & 1 == 0 { 'a' } else { 'b' }).collect()
+                })
+            });
+            let mut all = all.map(|name: String| name);
+            prop_assert!(all.any(|name| one.matches(&name) && other.matches(&name)));
+        }
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "(\\[service\\.|'|\"|\\*|a|=|1|\n|\\]|guard|é|version){0,30}") {
+        let _ = Document::parse(&text);
+        let _ = Document::parse_within(&text);
+    }
+}
