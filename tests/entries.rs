@@ -69,7 +69,7 @@ fn measure(
     let backends = Backend::everywhere();
     let port = backends.addr().port();
     let put = |instance: usize, host: String| {
-        let weight = if instance % 2 == 0 { 3 } else { 1 };
+        let weight = if instance.is_multiple_of(2) { 3 } else { 1 };
         let value =
             format!(r#"{{"Op":0,"Addr":"{host}:{port}","Metadata":{{"weight":{weight}}}}}"#);
         TxnOp::put(format!("{}{SERVICE}/{instance:05}", world.prefix()), value, None)
