@@ -177,7 +177,9 @@ mod tests {
     #[test]
     fn a_module_that_there_is_not_is_noticed() {
         let unknown = |text: &str| filter(text).map(|(_, unknown)| unknown.join(" "));
-        for good in ["info", "lookaside", "look=debug", "lookaside::dns=debug", "lookaside_http2"] {
+        for good in
+            ["info", "lookaside", "look=debug", "lookaside::dns=debug", "lookaside_http2=debug"]
+        {
             assert_eq!(unknown(good).as_deref(), Ok(""), "{good}");
         }
         for good in
