@@ -30,14 +30,11 @@ const ORDER: [&[&str]; 15] = [
 /// No tokio, transport, clock, randomness, lock, environment, log.
 const PURE: &[&str] = &[
     "crates/embedded-etcd/src/heads.rs",
-    "crates/embedded-etcd/src/store.rs",
-    "crates/embedded-etcd/src/store/",
+    "crates/embedded-etcd/src/store",
     "crates/http2/src/frame.rs",
     "crates/http2/src/head.rs",
-    "crates/http2/src/hpack.rs",
-    "crates/http2/src/hpack/",
-    "crates/http2/src/protocol.rs",
-    "crates/http2/src/protocol/",
+    "crates/http2/src/hpack",
+    "crates/http2/src/protocol",
     "src/model.rs",
     "src/model/",
     "src/registry.rs",
