@@ -10,16 +10,15 @@
 
 use crate::policy::Decision;
 
-/// A cycle that need not be cut short is never longer than this many turns a
-/// backend: then no backend gets more than 5 % over its share.
-const TURNS_PER_BACKEND: usize = 16;
+/// A cycle has at most this many turns a backend. Turns are rounded down, so each
+/// backend loses less than one of 20, and nobody gets more than a nineteenth over its
+/// share; mostly it is half of that.
+const TURNS_PER_BACKEND: usize = 20;
 /// Large services get fewer turns a backend, for a cycle is memory and time:
 /// this many turns in all, ...
-const TURNS: usize = 16_384;
-/// ... and never fewer than this many a backend: then no backend gets more than
-/// 10 % over its share.
-const TURNS_PER_BACKEND_MIN: usize = 8;
-
+const TURNS: usize = 20_480;
+/// ... and never fewer than this many a backend: a ninth over at most.
+const TURNS_PER_BACKEND_MIN: usize = 10;
 /// A cycle of so many turns is sent as it is.
 const LIST: usize = 1_024;
 /// A longer one is sent in windows of this many turns a backend: C-core builds a
