@@ -4,6 +4,7 @@
 //! service has, whether one is registered still, and whether by a lease. Pure.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use hashbrown::HashMap;
 
@@ -11,9 +12,12 @@ use crate::model::BackendAddr;
 use crate::registry::Key;
 
 /// The registrations of one service.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Members {
     pub(super) keys: BTreeSet<Key>,
+    /// How often those without a lease are probed; zero: never. Kept here, for it is
+    /// asked for with each key, and settings are found by comparing patterns.
+    pub(super) probe_unleased: Duration,
     addresses: HashMap<BackendAddr, Uses>,
 }
 
@@ -32,6 +36,11 @@ impl Uses {
 }
 
 impl Members {
+    /// A service that nothing registers yet.
+    pub(super) fn new(probe_unleased: Duration) -> Self {
+        Self { keys: BTreeSet::new(), probe_unleased, addresses: HashMap::new() }
+    }
+
     /// How many backends are registered: addresses, not keys.
     pub(super) fn len(&self) -> usize {
         self.addresses.len()

@@ -8,7 +8,7 @@ use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::registry::{Key, Registration};
 
 use super::super::touched::Touched;
-use super::{Index, Meaning};
+use super::{Index, Meaning, Members};
 
 impl Index {
     /// Counts what a key registers now, and no longer what it registered. In
@@ -22,7 +22,9 @@ impl Index {
         touched: &mut Touched,
     ) {
         for come in &new.registrations {
-            let members = self.services.entry_ref(&come.service).or_default();
+            let settings = &self.settings;
+            let new_members = || Members::new(settings.of_service(&come.service).probe_unleased);
+            let members = self.services.entry_ref(&come.service).or_insert_with(new_members);
             members.keys.insert(key.clone());
             self.hold(key, come, new.leased, touched);
         }
@@ -52,10 +54,10 @@ impl Index {
         let Some(members) = self.services.get_mut(service) else { return };
         let (before, _) = members.add(addr, leased, come);
         let (_, after) = members.remove(addr, leased, go);
+        let every = members.probe_unleased;
         if before.all == 0 {
             self.guard.settle_address(service, addr);
         }
-        let every = self.rules(service).probe_unleased;
         if every.is_zero() && self.unleased.is_empty() {
             return;
         }
