@@ -4,6 +4,8 @@
 //! registers the backend to the entry in the list. What policy decides it says
 //! itself: here stand only the passes before it, of what the catalog knows.
 
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::State as Shared;
@@ -18,6 +20,17 @@ use crate::catalog::{AskOrigins, Input, Origin, Service};
 use crate::model::{BackendAddr, Class, Endpoint, Selector, ServiceName, Target};
 use crate::policy;
 use crate::telemetry::ClientView;
+
+/// Which backends are asked for.
+enum Wanted {
+    All,
+    /// By name, by IP address, or by address and port.
+    One {
+        text: String,
+        ip: Option<IpAddr>,
+        addr: Option<SocketAddr>,
+    },
+}
 
 /// Backends and streams in one answer: more are not read by anybody.
 const SHOWN_MAX: usize = 1_000;
@@ -48,6 +61,7 @@ pub(super) async fn explain(
              replica, or not connected; what any client gets is explained"
         )
     });
+    let wanted = Wanted::new(backend);
     let status = state.catalog.status();
     let mut explanation = json::Explanation {
         name: name.clone(),
@@ -69,7 +83,7 @@ pub(super) async fn explain(
             explanation.revision = snapshot.revision;
             explanation.service = Some(snapshot.name.to_string());
             explanation.backends =
-                backends(&state, &snapshot, &Class::new(&selectors), backend.as_deref()).await;
+                backends(&state, &snapshot, &Class::new(&selectors), &wanted).await;
             let selector = |Selector { key, value }| json::Selector { key, value };
             explanation.selectors = selectors.into_iter().map(selector).collect();
         }
@@ -77,7 +91,7 @@ pub(super) async fn explain(
             explanation.absent = Some(why);
             let canonical = Target::parse(&typed, &state.zone).ok().map(|name| name.canonical());
             let of = |service: &ServiceName| Some(service.canonical()) == canonical;
-            explanation.backends = unlisted(&state, of, backend.as_deref());
+            explanation.backends = unlisted(&state, of, &wanted);
         }
     }
     let all = &explanation.backends;
@@ -109,25 +123,31 @@ async fn backends(
     state: &State,
     snapshot: &Service,
     class: &Class,
-    backend: Option<&str>,
+    wanted: &Wanted,
 ) -> Vec<json::Explained> {
     let shares = shares::of(state, snapshot, class);
-    let mut explained = Vec::new();
-    for (endpoint, share) in snapshot.endpoints.iter().zip(shares) {
-        if !is_meant(endpoint, backend) || explained.len() == SHOWN_MAX {
-            continue;
+    let meant = snapshot.endpoints.iter().zip(shares);
+    let meant = meant.filter(|(endpoint, _)| wanted.means(endpoint)).take(SHOWN_MAX);
+    let meant: Vec<_> = meant.collect();
+    // Of all backends nobody reads the keys.
+    let origins = match wanted {
+        Wanted::All => HashMap::new(),
+        Wanted::One { .. } => {
+            let backends = meant.iter().map(|(endpoint, _)| endpoint.addr).collect();
+            origins(state, &snapshot.name, backends).await
         }
-        // To ask for each would be to ask for all of the service each time.
-        let origins = match backend {
-            Some(_) => origins(state, &snapshot.name, endpoint.addr).await,
-            None => Vec::new(),
-        };
-        explained.push(listed(state, &snapshot.name, endpoint, class, share, &origins));
-    }
+    };
+    let mut explained: Vec<_> = meant
+        .into_iter()
+        .map(|(endpoint, share)| {
+            let origins = origins.get(&endpoint.addr).map_or(&[][..], Vec::as_slice);
+            listed(state, &snapshot.name, endpoint, class, share, origins)
+        })
+        .collect();
     // A held backend may stand beside a key of the same name that is not listed.
-    if explained.is_empty() || backend.is_none() {
+    if explained.is_empty() || matches!(wanted, Wanted::All) {
         let of = |service: &ServiceName| *service == snapshot.name;
-        explained.extend(unlisted(state, of, backend));
+        explained.extend(unlisted(state, of, wanted));
     }
     explained
 }
@@ -182,12 +202,12 @@ fn listed(
 fn unlisted(
     state: &State,
     of: impl Fn(&ServiceName) -> bool,
-    backend: Option<&str>,
+    wanted: &Wanted,
 ) -> Vec<json::Explained> {
     let mut explained = Vec::new();
     let doubts = state.catalog.doubts();
     for endpoint in doubts.down.iter().filter(|(service, _)| of(service)).flat_map(|(_, all)| all) {
-        if is_meant(endpoint, backend) {
+        if wanted.means(endpoint) {
             let registered = pass("registered", true, "by a key without a lease".to_owned());
             let why =
                 "it refuses connections, and without a lease nothing else tells whether it lives";
@@ -196,7 +216,7 @@ fn unlisted(
         }
     }
     for one in state.catalog.unresolved().iter().filter(|one| of(&one.service) && one.kept == 0) {
-        if backend.is_none_or(|backend| *one.id == *backend || one.host == backend) {
+        if wanted.is_called(&one.id) || wanted.is_called(&one.host) {
             let registered = pass("registered", true, format!("by {}", one.key));
             let why = format!("the host name {} does not resolve: {}", one.host, one.error);
             explained.push(without_share(
@@ -206,18 +226,18 @@ fn unlisted(
             ));
         }
     }
-    if let (Some(backend), true) = (backend, explained.is_empty()) {
-        let passes = vec![pass("registered", false, unregistered(state, backend))];
-        explained.push(without_share(backend, None, passes));
+    if let (Wanted::One { text, .. }, true) = (wanted, explained.is_empty()) {
+        let passes = vec![pass("registered", false, unregistered(state, wanted, text))];
+        explained.push(without_share(text, None, passes));
     }
     explained.truncate(SHOWN_MAX);
     explained
 }
 
 /// Why no key registers a backend, as far as anything is known of it.
-fn unregistered(state: &State, backend: &str) -> String {
+fn unregistered(state: &State, wanted: &Wanted, text: &str) -> String {
     let rejected = state.catalog.rejected();
-    let speaks_of = |key: &str, value: &str| key.contains(backend) || value.contains(backend);
+    let speaks_of = |key: &str, value: &str| key.contains(text) || value.contains(text);
     if let Some((key, rejected)) =
         rejected.iter().find(|(key, rejected)| speaks_of(&key.to_string(), &rejected.value))
     {
@@ -226,7 +246,7 @@ fn unregistered(state: &State, backend: &str) -> String {
     let services = state.catalog.services();
     let elsewhere = services
         .iter()
-        .filter(|snapshot| snapshot.endpoints.iter().any(|one| is_meant(one, Some(backend))))
+        .filter(|snapshot| snapshot.endpoints.iter().any(|one| wanted.means(one)))
         .map(|snapshot| snapshot.name.as_str())
         .take(3)
         .collect::<Vec<_>>();
@@ -256,15 +276,6 @@ fn pass(name: &str, kept: bool, why: String) -> json::Pass {
     json::Pass { pass: name.to_owned(), kept, why }
 }
 
-/// Whether an endpoint is the one asked for; all are, where none was.
-fn is_meant(endpoint: &Endpoint, backend: Option<&str>) -> bool {
-    backend.is_none_or(|backend| {
-        *endpoint.id == *backend
-            || endpoint.addr.to_string() == backend
-            || endpoint.addr.ip().to_string() == backend
-    })
-}
-
 fn origin(Origin { key, leased, rejected, remarks, .. }: &Origin) -> String {
     let lease = if *leased { "with a lease" } else { "without a lease" };
     let mut text = format!("by {key}, {lease}");
@@ -281,11 +292,50 @@ fn origin(Origin { key, leased, rejected, remarks, .. }: &Origin) -> String {
 }
 
 /// Only the catalog's one writer knows which keys register what.
-async fn origins(state: &State, service: &ServiceName, addr: BackendAddr) -> Vec<Origin> {
+async fn origins(
+    state: &State,
+    service: &ServiceName,
+    backends: HashSet<BackendAddr>,
+) -> HashMap<BackendAddr, Vec<Origin>> {
     let (answer, answered) = oneshot::channel();
-    let ask = AskOrigins { service: service.clone(), addr, answer };
-    match state.inputs.send_timeout(Input::Origins(ask), api::INPUT_TIMEOUT).await {
-        Ok(()) => answered.await.unwrap_or_default(),
-        Err(_) => Vec::new(),
+    let ask = AskOrigins { service: service.clone(), backends, answer };
+    let mut origins: HashMap<_, Vec<_>> = HashMap::new();
+    if state.inputs.send_timeout(Input::Origins(ask), api::INPUT_TIMEOUT).await.is_ok() {
+        for (addr, origin) in answered.await.unwrap_or_default() {
+            let all = origins.entry(addr).or_default();
+            // A key may name an address twice.
+            if !all.contains(&origin) {
+                all.push(origin);
+            }
+        }
+    }
+    origins
+}
+
+impl Wanted {
+    fn new(backend: Option<String>) -> Self {
+        match backend {
+            None => Self::All,
+            Some(text) => Self::One { ip: text.parse().ok(), addr: text.parse().ok(), text },
+        }
+    }
+
+    /// Whether an endpoint is asked for.
+    fn means(&self, endpoint: &Endpoint) -> bool {
+        let at = endpoint.addr.socket_addr();
+        match self {
+            Self::All => true,
+            Self::One { ip, addr, .. } => {
+                self.is_called(&endpoint.id) || *ip == Some(at.ip()) || *addr == Some(at)
+            }
+        }
+    }
+
+    /// Whether a backend of this name is asked for.
+    fn is_called(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::One { text, .. } => text == name,
+        }
     }
 }

@@ -70,7 +70,7 @@ pub(super) fn take_in(
         }
         Input::Origins(asked) => {
             // Whoever asked may have gone.
-            let _ = asked.answer.send(index.origins(&asked.service, asked.addr));
+            let _ = asked.answer.send(index.origins(&asked.service, &asked.backends));
             return;
         }
         Input::Restored(restored) if !status.synced => {

@@ -2,6 +2,7 @@
 //!
 //! In: nothing. Out: the values that its one writer is sent.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ pub enum Input {
     Release(ServiceName),
     /// These settings hold from now on.
     Settings(Arc<Settings>),
-    /// Somebody asks what registers a backend. Changes nothing; only the one writer
+    /// Somebody asks what registers some backends. Changes nothing; only the one writer
     /// knows.
     Origins(AskOrigins),
     /// What was served before the start. Without meaning once the registry has
@@ -35,15 +36,16 @@ pub enum Input {
     Restored(Restored),
 }
 
-/// A question for what registers a backend of a service, and where the answer goes.
+/// A question for what registers some backends of a service, and where the answer
+/// goes: each key that registers one, with the address.
 #[derive(Debug)]
 pub struct AskOrigins {
     /// The service.
     pub service: ServiceName,
-    /// The backend.
-    pub addr: BackendAddr,
+    /// The backends.
+    pub backends: HashSet<BackendAddr>,
     /// Who asks.
-    pub answer: oneshot::Sender<Vec<Origin>>,
+    pub answer: oneshot::Sender<Vec<(BackendAddr, Origin)>>,
 }
 
 /// A key that registers a backend.

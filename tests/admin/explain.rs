@@ -72,6 +72,27 @@ async fn what_is_listed_is_followed_from_its_key_to_its_share() {
 }
 
 #[tokio::test]
+async fn all_backends_of_an_address_are_explained_each_by_its_own_key() {
+    let world = World::with(vec![
+        entry("hello", "a", "10.0.0.1:80", 1, &[]),
+        entry("hello", "b", "10.0.0.1:81", 1, &[]),
+        entry("hello", "c", "10.0.0.2:80", 1, &[]),
+    ])
+    .await;
+    let (_, body) = world.json("/api/v1/explain?service=hello&backend=10.0.0.1").await;
+    let whys: Vec<_> = body["backends"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|backend| backend["passes"][0]["why"].as_str().unwrap())
+        .collect();
+    assert_eq!(whys, ["by /hello/a, with a lease", "by /hello/b, with a lease"]);
+    // Nobody asks for a backend: nobody reads the keys of thousands.
+    let (_, body) = world.json("/api/v1/explain?service=hello").await;
+    assert_eq!(body["backends"][2]["passes"][0]["why"], "it is registered");
+}
+
+#[tokio::test]
 async fn a_client_is_explained_by_the_name_that_it_asked_for() {
     let world = World::with(vec![entry("hello", "a", "10.0.0.1:80", 1, &[("zone", "a")])]).await;
     *world.clients.lock().unwrap() = vec![

@@ -1,38 +1,48 @@
 //! Which keys register a backend, for those who ask why it is listed.
 //!
-//! In: a service and an address. Out: the keys, each with what is odd about it. Pure.
+//! In: a service and some of its addresses. Out: the keys that register them, each with
+//! what is odd about it. Pure.
+
+use std::collections::HashSet;
 
 use crate::catalog::Origin;
 use crate::model::{BackendAddr, Host, ServiceName};
-use crate::registry::{Key, Registration};
+use crate::registry::Key;
 
 use super::{Index, Meaning};
 
 impl Index {
-    /// What registers a backend of a service: one key, nearly always. Looks at all
-    /// of the service.
+    /// What registers backends of a service: one key each, nearly always. Looks once at
+    /// all of the service, however many are asked for.
     pub(in crate::catalog) fn origins(
         &self,
         service: &ServiceName,
-        addr: BackendAddr,
-    ) -> Vec<Origin> {
-        let Some(members) = self.services.get(service) else { return Vec::new() };
-        let origin = |key: &Key| {
-            let meaning = self.entries.get(key)?;
-            let is_it = |one: &&Registration| {
-                let mut found = false;
-                self.each_endpoint(one, |endpoint| found |= endpoint.addr == addr);
-                found && one.service == *service
-            };
-            let registration = meaning.registrations.iter().find(is_it)?;
-            let host = match &registration.address.host {
-                Host::Name(name) => Some(name.to_string()),
-                Host::Ip(_) => None,
-            };
-            let Meaning { leased, rejected, remarks, .. } = meaning;
-            let (leased, rejected, remarks) = (*leased, rejected.clone(), remarks.clone());
-            Some(Origin { key: key.clone(), leased, host, rejected, remarks })
-        };
-        members.keys.iter().filter_map(origin).collect()
+        backends: &HashSet<BackendAddr>,
+    ) -> Vec<(BackendAddr, Origin)> {
+        let mut origins = Vec::new();
+        let Some(members) = self.services.get(service) else { return origins };
+        let meaning = |key: &Key| Some((key.clone(), self.entries.get(key)?));
+        for (key, meaning) in members.keys.iter().filter_map(meaning) {
+            let Meaning { registrations, leased, rejected, remarks } = meaning;
+            for registration in registrations.iter().filter(|one| one.service == *service) {
+                let host = match &registration.address.host {
+                    Host::Name(name) => Some(name.to_string()),
+                    Host::Ip(_) => None,
+                };
+                self.each_endpoint(registration, |endpoint| {
+                    if backends.contains(&endpoint.addr) {
+                        let origin = Origin {
+                            key: key.clone(),
+                            leased: *leased,
+                            host: host.clone(),
+                            rejected: rejected.clone(),
+                            remarks: remarks.clone(),
+                        };
+                        origins.push((endpoint.addr, origin));
+                    }
+                });
+            }
+        }
+        origins
     }
 }
