@@ -153,17 +153,22 @@ impl Settings {
     /// What is in force for a service, and why, in the order of the keys.
     #[must_use]
     pub fn explain(&self, canonical: &str) -> Vec<Origin> {
+        // The strongest first; found once for all keys.
+        let mut tables = Vec::new();
+        for layer in [Layer::Store, Layer::File] {
+            let matching = self.document(layer).into_iter();
+            let matching = matching.flat_map(|document| document.matching(canonical));
+            tables.extend(matching.map(|table| (layer, table)));
+        }
         let origin = |key: Key| {
-            for layer in [Layer::Store, Layer::File] {
-                let Some(document) = self.document(layer) else { continue };
-                for table in document.matching(canonical) {
-                    if let Some(setting) = table.setting(key) {
-                        let pattern = Some(table.pattern().to_string());
-                        return Origin { setting, layer, pattern };
-                    }
-                }
-            }
-            Origin { setting: self.defaults.get(key), layer: Layer::Flags, pattern: None }
+            let set = |&(layer, table): &(Layer, &Table)| {
+                let pattern = Some(table.pattern().to_string());
+                table.setting(key).map(|setting| Origin { setting, layer, pattern })
+            };
+            tables.iter().find_map(set).unwrap_or_else(|| {
+                let setting = self.defaults.get(key);
+                Origin { setting, layer: Layer::Flags, pattern: None }
+            })
         };
         Key::ALL.into_iter().map(origin).collect()
     }

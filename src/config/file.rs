@@ -16,6 +16,7 @@ use clap::{ArgMatches, Command};
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
+use crate::model::text::position;
 use crate::settings::{Document, Problem};
 
 /// What a file says.
@@ -82,12 +83,12 @@ impl FileSettings {
         }
         for error in errors {
             let span = error.span().unwrap_or_default();
-            broken.push(line(text, span.start));
+            broken.push(position(text, span.start).0);
             let place = place(span);
             self.problems.push(format!("{place}: this is no TOML: {}", error.message()));
         }
         for (key, value) in table.into_inner() {
-            let line = line(text, key.span().start);
+            let (line, _) = position(text, key.span().start);
             let place = place(key.span());
             let key = key.into_inner();
             // Read below, with all that belongs to it.
@@ -161,15 +162,8 @@ pub(super) fn services(file: &Path, text: &str) -> Result<Arc<Document>, Vec<Str
 
 /// `FILE:LINE:COLUMN`, counted from one.
 fn place(file: &Path, text: &str, span: Range<usize>) -> String {
-    let before = text.get(..span.start).unwrap_or(text);
-    let line = line(text, span.start);
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    let (line, column) = position(text, span.start);
     format!("{}:{line}:{column}", file.display())
-}
-
-/// Counted from one.
-fn line(text: &str, at: usize) -> usize {
-    text.get(..at).unwrap_or(text).matches('\n').count() + 1
 }
 
 fn values(value: &DeValue<'_>) -> Option<Vec<String>> {

@@ -4,7 +4,7 @@
 //! column. A document is taken whole or not at all. The `--config` file has the same
 //! tables beside the settings of the process; then only they are read here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 
@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{Key, Pattern, Setting};
 use crate::model::name::NAME_MAX;
+use crate::model::text;
 
 /// The tables of a document.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -107,8 +108,10 @@ impl Document {
     /// The patterns that match none of these canonical names, sorted; `*` matches.
     #[must_use]
     pub fn unmatched(&self, canonical: &[String]) -> Vec<String> {
-        let matches = |pattern: &Pattern| {
-            pattern.is_default() || canonical.iter().any(|name| pattern.matches(name))
+        let names: HashSet<&str> = canonical.iter().map(String::as_str).collect();
+        let matches = |pattern: &Pattern| match pattern.is_starred() {
+            false => names.contains(pattern.canonical()),
+            true => pattern.is_default() || canonical.iter().any(|name| pattern.matches(name)),
         };
         let patterns = self.tables().map(|table| &table.pattern);
         let missed = patterns.filter(|pattern| !matches(pattern));
@@ -361,9 +364,7 @@ impl<'a> Reader<'a> {
         if self.problems.len() >= PROBLEMS_MAX {
             return;
         }
-        let before = self.text.get(..span.start).unwrap_or(self.text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let (line, column) = text::position(self.text, span.start);
         self.problems.push(Problem { line, column, text });
     }
 }
