@@ -20,6 +20,7 @@ use crate::settings::Settings;
 
 mod addresses;
 mod departures;
+mod derived;
 mod doubts;
 mod drive;
 mod empty;

@@ -37,6 +37,12 @@ impl Decision {
     pub fn picks(&self) -> &[Pick] {
         &self.picks
     }
+
+    /// The weights of the picks, in the same order.
+    #[must_use]
+    pub fn weights(&self) -> Vec<u32> {
+        self.picks.iter().map(|pick| pick.weight.0).collect()
+    }
 }
 
 /// Decides for clients of a class.

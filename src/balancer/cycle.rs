@@ -74,7 +74,7 @@ impl Window {
 /// How often each pick of a decision stands in one cycle of the list.
 #[must_use]
 pub fn turns(decision: &Decision) -> Vec<u32> {
-    counts(&decision.picks().iter().map(|pick| pick.weight.0).collect::<Vec<_>>())
+    counts(&decision.weights())
 }
 
 /// How far over its share the most favoured backend is, given its weight and its

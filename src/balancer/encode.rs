@@ -52,7 +52,7 @@ impl EncodedList {
     pub(super) fn new(service: &Service, decision: &Decision, number: u64) -> Self {
         let tokens = Tokens::new(&service.name);
         let picks = decision.picks();
-        let weights: Vec<u32> = picks.iter().map(|pick| pick.weight.0).collect();
+        let weights = decision.weights();
         let fill = |entry: &mut pb::Server, &turn: &u32| {
             let addr = service.endpoints[picks[turn as usize].endpoint as usize].addr;
             entry.ip_address.clear();

@@ -17,7 +17,7 @@ pub struct Addresses {
     pub v6: Vec<Ipv6Addr>,
 }
 
-/// What is kept. Derived from a service, so it makes no difference between two.
+/// What is kept.
 #[derive(Default)]
 pub(super) struct Kept {
     whole: OnceLock<Arc<Addresses>>,
@@ -72,27 +72,6 @@ impl Kept {
         }
     }
 }
-
-impl std::fmt::Debug for Kept {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Kept")
-    }
-}
-
-/// A copy finds them anew.
-impl Clone for Kept {
-    fn clone(&self) -> Self {
-        Self::default()
-    }
-}
-
-impl PartialEq for Kept {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Kept {}
 
 #[cfg(test)]
 mod tests {

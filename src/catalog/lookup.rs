@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 
 use crate::model::{Endpoint, Selector};
 
-/// Derived from endpoints, so it makes no difference between snapshots.
+/// The indexes that were asked for.
 #[derive(Default)]
 pub(super) struct Lookup {
     ids: OnceLock<Postings>,
@@ -142,24 +142,3 @@ fn hash(texts: [&str; 2]) -> u64 {
     };
     texts.into_iter().fold(0xcbf2_9ce4_8422_2325, text)
 }
-
-impl std::fmt::Debug for Lookup {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Lookup")
-    }
-}
-
-/// A copy indexes anew.
-impl Clone for Lookup {
-    fn clone(&self) -> Self {
-        Self::default()
-    }
-}
-
-impl PartialEq for Lookup {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Lookup {}

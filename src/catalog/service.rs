@@ -11,6 +11,7 @@ use crate::settings::ServiceSettings;
 
 use super::ServiceSnapshot;
 use super::addresses::{Addresses, Kept};
+use super::derived::Derived;
 
 /// A service as it is now. Reads like its snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub struct Service {
     pub snapshot: Arc<ServiceSnapshot>,
     /// What the operator wants.
     pub settings: Arc<ServiceSettings>,
-    kept: Kept,
+    kept: Derived<Kept>,
 }
 
 impl Service {
@@ -34,7 +35,7 @@ impl Service {
         settings: impl Into<Arc<ServiceSettings>>,
     ) -> Self {
         let (snapshot, settings) = (snapshot.into(), settings.into());
-        Self { version, snapshot, settings, kept: Kept::default() }
+        Self { version, snapshot, settings, kept: Derived::default() }
     }
 
     /// The addresses of a class, if they are kept.

@@ -7,6 +7,7 @@ use crate::model::{Endpoint, Selector, ServiceName};
 use crate::settings::ServiceSettings;
 
 use super::Service;
+use super::derived::Derived;
 use super::lookup::Lookup;
 
 /// What is known of the service that a name means.
@@ -30,7 +31,7 @@ pub struct ServiceSnapshot {
     pub revision: i64,
     /// In the order of every list, on every replica.
     pub endpoints: Vec<Endpoint>,
-    lookup: Lookup,
+    lookup: Derived<Lookup>,
 }
 
 impl Known {
@@ -50,7 +51,7 @@ impl ServiceSnapshot {
     /// A service's backends, which must be sorted.
     #[must_use]
     pub fn new(name: ServiceName, revision: i64, endpoints: Vec<Endpoint>) -> Self {
-        Self { name, revision, endpoints, lookup: Lookup::default() }
+        Self { name, revision, endpoints, lookup: Derived::default() }
     }
 
     /// The places of the endpoints that take calls and that a selector chooses,

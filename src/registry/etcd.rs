@@ -133,21 +133,9 @@ pub async fn follow<T: Send + 'static>(what: Following<T>, events: mpsc::Sender<
 pub async fn read_once(options: Options) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Trouble> {
     let Options { connect, prefixes } = options;
     let ranges = Prefixes::new(prefixes).ranges();
-    let mut attempt = 0;
-    loop {
-        let reading = async {
-            let client = connect.client(attempt).await?;
-            list(&client, &ranges, |stored| (stored.key.to_vec(), stored.value.to_vec())).await
-        };
-        match reading.await {
-            Ok(listing) => return Ok(listing.all),
-            Err(Trouble(reason)) if attempt + 1 >= connect.endpoints() => {
-                let endpoint = connect.endpoint(attempt);
-                return Err(Trouble(format!("{endpoint}: {reason}")));
-            }
-            Err(_) => attempt += 1,
-        }
-    }
+    let read = |stored: Stored<'_>| (stored.key.to_vec(), stored.value.to_vec());
+    let listing = connect.first_answer(async |client| list(&client, &ranges, read).await);
+    Ok(listing.await?.all)
 }
 
 impl Seen {

@@ -191,7 +191,29 @@ impl Connect {
         Ok(self.client_and_credentials(attempt).await?.0)
     }
 
-    /// The same, and how new the credentials are that it was made with.
+    /// What the first endpoint says that answers; each is asked once.
+    ///
+    /// # Errors
+    /// When none answers: which was the last one, and what it said.
+    pub(super) async fn first_answer<T>(
+        &self,
+        ask: impl AsyncFn(Client) -> Result<T, Trouble>,
+    ) -> Result<T, Trouble> {
+        let mut attempt = 0;
+        loop {
+            let answer = async { ask(self.client(attempt).await?).await };
+            match answer.await {
+                Err(Trouble(reason)) if attempt + 1 >= self.endpoints() => {
+                    let endpoint = self.endpoint(attempt);
+                    return Err(Trouble(format!("{endpoint}: {reason}")));
+                }
+                Err(_) => attempt += 1,
+                answer => return answer,
+            }
+        }
+    }
+
+    /// A client, and how new the credentials are that it was made with.
     pub(super) async fn client_and_credentials(
         &self,
         attempt: usize,

@@ -3,7 +3,7 @@
 //! In: a key, a value, and the revision at which the key was read. Out: whether it was
 //! written. Tries each endpoint once.
 
-use etcd_client::{Compare, CompareOp, GetOptions, Txn, TxnOp};
+use etcd_client::{Client, Compare, CompareOp, GetOptions, Txn, TxnOp};
 
 use super::connect::{CALL_TIMEOUT, Connect, Trouble, bounded};
 
@@ -21,24 +21,13 @@ pub struct Found {
 /// # Errors
 /// When no endpoint answers: what the last one said.
 pub async fn get(connect: &Connect, key: &str) -> Result<Option<Found>, Trouble> {
-    let mut attempt = 0;
-    loop {
-        let read = async {
-            let mut client = connect.client(attempt).await?;
-            let options = GetOptions::new().with_limit(1);
-            let found = bounded(CALL_TIMEOUT, client.get(key, Some(options))).await?;
-            let found = found.kvs().first();
-            Ok(found.map(|kv| Found { value: kv.value().to_vec(), revision: kv.mod_revision() }))
-        };
-        match read.await {
-            Err(Trouble(reason)) if attempt + 1 >= connect.endpoints() => {
-                let endpoint = connect.endpoint(attempt);
-                return Err(Trouble(format!("{endpoint}: {reason}")));
-            }
-            Err(_) => attempt += 1,
-            found => return found,
-        }
-    }
+    let read = async |mut client: Client| {
+        let options = GetOptions::new().with_limit(1);
+        let found = bounded(CALL_TIMEOUT, client.get(key, Some(options))).await?;
+        let found = found.kvs().first();
+        Ok(found.map(|kv| Found { value: kv.value().to_vec(), revision: kv.mod_revision() }))
+    };
+    connect.first_answer(read).await
 }
 
 /// Writes the key if it is still of that revision (0: if there is none). Returns the
