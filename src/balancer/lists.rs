@@ -162,9 +162,10 @@ impl SharedList {
                 (number, self.encode(service, &decision, number))
             }
         };
-        work += list.as_ref().map_or(0, |list| list.len());
+        let entries = list.as_ref().map_or(0, |list| list.len());
+        work += entries;
         if !self.key.class.is_whole() {
-            self.set_cost(decision.picks().len().max(COST_MIN));
+            self.set_cost(entries.max(COST_MIN));
         }
         *latest = Some(Latest { of: service.clone(), decision, number, list: list.clone() });
         (list, work)
@@ -227,5 +228,39 @@ impl Drop for SharedList {
         if in_use.get(&self.key).is_some_and(|list| list.strong_count() == 0) {
             in_use.remove(&self.key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::ServiceSnapshot;
+    use crate::model::{Endpoint, Meta, Selector};
+    use crate::settings::ServiceSettings;
+
+    /// Different weights take more turns than there are backends, and each turn is
+    /// memory.
+    #[test]
+    fn a_selection_costs_as_many_entries_as_its_list_has() {
+        let meta: Arc<Meta> = Arc::new([("zone".to_owned(), "a".to_owned())].into());
+        let endpoint = |port: u16| Endpoint {
+            id: port.to_string().into(),
+            addr: BackendAddr::new([10, 0, 0, 1].into(), port).unwrap(),
+            weight: Weight(1_000 + u32::from(port)),
+            meta: meta.clone(),
+        };
+        let name = ServiceName::new("s").unwrap();
+        let snapshot = ServiceSnapshot::new(name.clone(), 1, (1..=100).map(endpoint).collect());
+        let service = Arc::new(Service::new(1, snapshot, Arc::new(ServiceSettings::DEFAULT)));
+        let class = Class::new(&[Selector { key: "zone".into(), value: "a".into() }]);
+        let lists = Lists::new(Arc::default());
+        let seat = lists.join(&name, &class);
+        seat.reserve(100);
+        assert_eq!(lists.selected.load(Ordering::Relaxed), 100);
+        let entries = seat.get(&service).list.unwrap().len();
+        assert!(entries > 1_000, "{entries}");
+        assert_eq!(lists.selected.load(Ordering::Relaxed), entries);
+        drop(seat);
+        assert_eq!(lists.selected.load(Ordering::Relaxed), 0);
     }
 }
