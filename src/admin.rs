@@ -1,7 +1,7 @@
 //! HTTP for those who run the balancer: live, ready, metrics, JSON, dashboard.
 //!
 //! In: a bound listener and what the parts know. Out: answers to GET, and the
-//! operator's word to the catalog. It decides nothing. Nothing that a client does
+//! operator's word, as marks in etcd. It decides nothing. Nothing that a client does
 //! here (silence, garbage, a slow reader, a handler's panic) reaches beyond that
 //! client's connection. No client keeps others out, and none can hold the end up
 //! for longer than `GRACE`.
@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Catalog, Input};
 use crate::load::Ledger;
+use crate::marks::source::Report as MarksReport;
+use crate::marks::{Desk, Moment};
 use crate::model::{BackendAddr, ServiceName, Zone};
 use crate::policy::Decision;
 use crate::readiness::Readiness;
@@ -35,6 +37,7 @@ mod api;
 mod explain;
 mod host;
 pub mod json;
+mod marks;
 mod metrics;
 mod pages;
 mod query;
@@ -72,8 +75,21 @@ pub struct State {
     pub inputs: mpsc::Sender<Input>,
     /// How the sources of per-service settings are.
     pub sources: watch::Receiver<Report>,
+    /// The marks, and where new ones are written.
+    pub marks: Marks,
     /// Names of this server, beside its IP addresses and `localhost`.
     pub hosts: Arc<[String]>,
+}
+
+/// The marks, as far as they are known here.
+#[derive(Clone)]
+pub struct Marks {
+    /// Where they are written; none without etcd.
+    pub desk: Option<Desk>,
+    /// Every mark.
+    pub report: watch::Receiver<MarksReport>,
+    /// The wall clock.
+    pub now: fn() -> Moment,
 }
 
 /// A scraper, some dashboards and a few commands need a handful. One more takes

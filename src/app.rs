@@ -19,15 +19,17 @@ use tokio_util::task::TaskTracker;
 use crate::balancer::{self, Balancer};
 use crate::catalog::{self, Catalog, Input};
 use crate::config::{Config, Registry};
+use crate::marks::Desk;
 use crate::model::{Host, HostPort};
 use crate::readiness::Readiness;
-use crate::registry::Event;
 use crate::registry::etcd::{self, Connect};
 use crate::serve::{self, Server, Services};
 use crate::telemetry::Counters;
 use crate::{admin, dns, health, hosts, persist, replica};
 
 mod grpc_health;
+mod marks;
+mod relay;
 mod settings;
 mod tasks;
 
@@ -213,15 +215,22 @@ impl App {
             }
             _ => None,
         };
-        if let Some(connect) = connect.clone() {
+        // Settings and marks first: no list is sent that they forbid.
+        let heard = [CancellationToken::new(), CancellationToken::new()];
+        let inputs = || inputs_tx.clone();
+        let (follow, sources) =
+            settings::follow(&self.config, connect.clone(), inputs(), heard[0].clone());
+        tasks.spawn("settings", follow);
+        let (follow, marks) = marks::follow(&zone, connect.clone(), inputs(), heard[1].clone());
+        tasks.spawn("marks", follow);
+        let desk = connect.clone().map(|connect| Desk::new(connect, &zone));
+        if let Some(connect) = connect {
             let prefixes = self.config.prefixes.clone();
             let (events_tx, events_rx) = mpsc::channel(INPUTS);
             let options = etcd::Options { connect, prefixes };
             tasks.spawn("registry", etcd::run(options, events_tx));
-            tasks.spawn("registry events", relay(events_rx, inputs_tx.clone()));
+            tasks.spawn("registry events", relay::run(heard, events_rx, inputs()));
         }
-        let (follow, report) = settings::follow(&self.config, connect, inputs_tx.clone());
-        tasks.spawn("settings", follow);
         let probes = health::run(
             catalog.watch_doubts(),
             inputs_tx.clone(),
@@ -264,7 +273,8 @@ impl App {
             excess: balancer.excess(),
             version: env!("CARGO_PKG_VERSION"),
             inputs: inputs_tx,
-            sources: report,
+            sources,
+            marks: admin::Marks { desk, report: marks, now: marks::now },
             hosts: self.config.admin_hosts.clone().into(),
         };
         let admin_end = end.clone();
@@ -329,14 +339,6 @@ impl fmt::Display for Addresses {
             write!(f, " registry={registry}")?;
         }
         Ok(())
-    }
-}
-
-async fn relay(mut events: mpsc::Receiver<Event>, inputs: mpsc::Sender<Input>) {
-    while let Some(event) = events.recv().await {
-        if inputs.send(Input::Registry(event)).await.is_err() {
-            return;
-        }
     }
 }
 

@@ -7,13 +7,14 @@
 use std::collections::BTreeSet;
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use dashmap::{DashMap, Entry};
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::marks::Marks;
 use crate::model::{ServiceName, Target};
 use crate::registry::{Key, Rejected, Remark};
 use crate::settings::Settings;
@@ -30,6 +31,7 @@ mod host_names;
 mod index;
 mod input;
 mod lookup;
+mod marks;
 mod oddities;
 mod pace;
 mod reminder;
@@ -85,6 +87,7 @@ struct Shared {
     emptied: Mutex<Emptied>,
     rejections_told: Mutex<Reminder>,
     settings: watch::Sender<Arc<Settings>>,
+    marks: watch::Sender<Arc<Marks>>,
     closed: AtomicBool,
 }
 
@@ -95,10 +98,6 @@ struct Publisher {
     teller: Teller,
     rounds: Rounds,
 }
-
-/// Empty services that are looked at with one publication: more than become
-/// empty with most.
-const FORGOTTEN_AT_ONCE: usize = 64;
 
 impl Catalog {
     /// One that has not read anything yet, and keeps nothing that is in doubt.
@@ -134,6 +133,7 @@ impl Catalog {
             emptied: Mutex::default(),
             rejections_told: Mutex::default(),
             settings: watch::Sender::new(settings.into()),
+            marks: watch::Sender::new(Arc::default()),
             closed: AtomicBool::new(false),
         }))
     }
@@ -161,9 +161,11 @@ impl Catalog {
             let mut group = match self.0.groups.entry(canonical) {
                 Entry::Occupied(group) => group.into_ref(),
                 Entry::Vacant(place) => {
-                    // Read under the group's lock: new settings are set before each lock
-                    // is taken.
-                    let group = Group::new(self.settings().of(place.key()));
+                    // Read under the group's lock: new settings and marks are set before
+                    // each lock is taken.
+                    let canonical = place.key();
+                    let settings = self.settings().of(canonical);
+                    let group = Group::new(settings, self.marks().of(canonical));
                     place.insert(group)
                 }
             };
@@ -267,6 +269,9 @@ impl Catalog {
         if let Some(settings) = touched.settings.take() {
             changed |= self.publish_settings(settings, rounds);
         }
+        if let Some(marks) = touched.marks.take() {
+            changed |= self.publish_marks(marks, rounds);
+        }
         for service in &pace.ready(mem::take(&mut touched.services), now) {
             let new = index.snapshot(service, revision).map(|snapshot| self.number(snapshot));
             let endpoints = new.as_ref().map_or(0, |new| new.endpoints.len());
@@ -311,7 +316,8 @@ impl Catalog {
     /// The next version of a service.
     fn number(&self, snapshot: ServiceSnapshot) -> Arc<Service> {
         let settings = self.settings().of_service(&snapshot.name);
-        Arc::new(Service::new(self.next_version(), snapshot, settings))
+        let drained = self.marks().of_service(&snapshot.name);
+        Arc::new(Service::new(self.next_version(), snapshot, settings).with_drained(drained))
     }
 
     fn next_version(&self) -> u64 {
@@ -334,7 +340,7 @@ impl Catalog {
                 None => return false,
             },
             Some(new) => {
-                let group = || Group::new(new.settings.clone());
+                let group = || Group::new(new.settings.clone(), new.drained.clone());
                 self.0.groups.entry(canonical.clone()).or_insert_with(group)
             }
         };
@@ -351,24 +357,6 @@ impl Catalog {
             }
         }
         changed
-    }
-
-    /// Forgets empty services that nobody asks for any more.
-    fn forget_empty(&self, now: Instant) {
-        let mut emptied = self.emptied();
-        for _ in 0..FORGOTTEN_AT_ONCE {
-            let full = emptied.is_full();
-            let Some(canonical) = emptied.next(now) else { return };
-            let is_over = |group: &Group| group.is_unused(now) || (full && group.is_bare());
-            self.0.groups.remove_if(&canonical, |_, group| is_over(group));
-            if self.0.groups.get(&canonical).is_some_and(|group| group.services.is_empty()) {
-                emptied.push(now, canonical);
-            }
-        }
-    }
-
-    fn emptied(&self) -> MutexGuard<'_, Emptied> {
-        self.0.emptied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn release(&self, target: &Target) {

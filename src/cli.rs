@@ -17,8 +17,10 @@ pub mod check;
 pub mod clients;
 pub mod demo;
 pub mod dns_records;
+pub mod drain;
 pub mod explain;
 mod log;
+pub mod marks;
 pub mod register;
 pub mod release;
 pub mod serve;
@@ -48,7 +50,10 @@ enum Command {
     Clients(clients::Args),
     Watch(watch::Args),
     Explain(explain::Args),
+    Drain(drain::DrainArgs),
+    Undrain(drain::UndrainArgs),
     Release(release::Args),
+    Marks(marks::Args),
     Settings(Box<settings::Args>),
     DnsRecords(dns_records::DnsRecordsArgs),
     Check(Box<check::CheckArgs>),
@@ -88,7 +93,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 result => asked(result.map(drop)),
             };
         }
+        Command::Drain(args) => return asked(drain::drain(&args)),
+        Command::Undrain(args) => return asked(drain::undrain(&args)),
         Command::Release(args) => return asked(release::run(&args)),
+        Command::Marks(args) => return asked(marks::run(&args)),
         Command::Settings(args) => return settings::run(&args),
         Command::DnsRecords(args) => return dns_records::run(&args),
         Command::Serve(_) | Command::Demo(_) | Command::Register(_) | Command::Check(_) => {}

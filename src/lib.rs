@@ -11,6 +11,7 @@ pub mod dns;
 pub mod health;
 pub mod hosts;
 pub mod load;
+pub mod marks;
 pub mod model;
 pub mod persist;
 pub mod policy;

@@ -51,13 +51,21 @@ pub fn decide(service: &Service, class: &Class) -> Decision {
     let pick = |place: usize| {
         let endpoint = &service.endpoints[place];
         let place = u32::try_from(place).unwrap_or(u32::MAX);
-        passes::keep(endpoint, class).then_some(Pick { endpoint: place, weight: endpoint.weight })
+        passes::keep(service, endpoint, class)
+            .then_some(Pick { endpoint: place, weight: endpoint.weight })
     };
     let picks = match rarest(service, class) {
         None => (0..service.endpoints.len()).filter_map(pick).collect(),
         Some(rarest) => service.chosen(rarest).filter_map(pick).collect(),
     };
     Decision { picks }
+}
+
+/// Whether anybody serves the clients that select nothing.
+#[must_use]
+pub fn has_picks(service: &Service) -> bool {
+    let whole = Class::default();
+    service.endpoints.iter().any(|endpoint| passes::keep(service, endpoint, &whole))
 }
 
 /// The addresses of the endpoints that serve a class. Those of large classes are

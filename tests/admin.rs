@@ -5,6 +5,8 @@
 mod explain;
 #[path = "admin/hostile.rs"]
 mod hostile;
+#[path = "admin/marks.rs"]
+mod marks;
 #[path = "admin/settings.rs"]
 mod settings;
 mod support;
@@ -93,7 +95,7 @@ async fn services_are_listed_and_shown() {
     assert_eq!(
         body["services"][0],
         json!({"name": "dev/game", "dns_name": "game.dev.lookaside.internal", "endpoints": 3,
-            "held": 0, "guarded": false, "down": 0, "unresolved": 0, "state": "ok", "since_seconds": null,
+            "held": 0, "guarded": false, "down": 0, "unresolved": 0, "drained": 0, "state": "ok", "since_seconds": null,
             "revision": 7, "clients": 2, "calls": calls})
     );
     assert_eq!(body["services"][1]["name"], "hello");
@@ -156,7 +158,7 @@ async fn wrong_questions_get_answers_that_help() {
     check("/favicon.ico", 404, "there is nothing at").await;
     // What a wrong turn is told is true of the path at hand.
     let release = "/api/v1/services/{name}/release";
-    check("/nowhere", 404, &format!("POST answers {release}")).await;
+    check("/nowhere", 404, "POST answers /api/v1/services/{name}/drain").await;
     for (method, path, allow, says) in [
         ("POST", "/", "get,head", "read with GET or HEAD"),
         ("POST", "/livez", "get,head", "read with GET or HEAD"),

@@ -8,6 +8,8 @@
 #[path = "conversations/wire.rs"]
 mod wire;
 
+#[path = "conversations/marks.rs"]
+mod marks;
 #[path = "conversations/settings.rs"]
 mod settings;
 #[path = "conversations/sharing.rs"]

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::query::{self, Part};
 use super::{State, json, services};
-use crate::catalog::{Input, Known, Service};
+use crate::catalog::{Known, Service};
 use crate::model::{Selector, Target, text};
 use crate::telemetry::ClientView;
 
@@ -34,8 +34,6 @@ pub(super) const SERVICES: &str = "/api/v1/services/";
 /// Rejected keys in an answer that is not asked for more: whole prefixes of
 /// another program's keys can be unreadable.
 const REJECTED_DEFAULT: usize = 1_000;
-/// What follows a service's name to let go what it holds.
-pub(super) const RELEASE: &str = "/release";
 /// Headers that only browsers send.
 const BROWSERS: [&str; 2] = ["origin", "sec-fetch-site"];
 /// The catalog takes inputs in within microseconds.
@@ -55,23 +53,6 @@ pub(super) async fn status(Shared(state): Shared<Arc<State>>) -> Json<json::Stat
 
 pub(super) async fn registry(Shared(state): Shared<Arc<State>>) -> Json<json::Registry> {
     Json(registry_of(&state))
-}
-
-/// Lets go what a service lists without registration.
-pub(super) async fn release(
-    Shared(state): Shared<Arc<State>>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Answer<json::Released> {
-    no_browser(&headers, "lookaside release")?;
-    let path = uri.path().strip_suffix(RELEASE).unwrap_or_default();
-    let (snapshot, _) = find(&state, &typed(path)?)?;
-    let name = &snapshot.name;
-    let released = state.catalog.doubts().held_in(name);
-    let said = state.inputs.send_timeout(Input::Release(name.clone()), INPUT_TIMEOUT).await;
-    said.map_err(|_| Problem(StatusCode::SERVICE_UNAVAILABLE, "try again".to_owned()))?;
-    tracing::info!(service = %name, released, "operator releases what is held");
-    Ok(Json(json::Released { service: name.to_string(), released }))
 }
 
 pub(super) async fn clients(Shared(state): Shared<Arc<State>>, uri: Uri) -> Answer<json::Clients> {

@@ -153,16 +153,17 @@ function showStatus(status, services, streams) {
 }
 
 function stateOf(service) {
-  const { state, endpoints, held, down, unresolved, clients, since_seconds } = service;
+  const { state, endpoints, held, down, unresolved, drained, clients, since_seconds } = service;
   const since = since_seconds === null ? "" : ` for ${age(since_seconds)}`;
   if (state === "ok") return "ok";
   const parts = [];
   if (state === "empty") parts.push(`no backend${since}`);
-  if (state === "unusable") parts.push("all backends have the weight 0");
+  if (state === "unusable") parts.push("no backend takes calls: weight 0 or drained");
   if (state === "guarded") parts.push("guarded: keeps backends that do not answer");
   if (held) parts.push(`${held} of ${endpoints} held${since}`);
   if (down) parts.push(`${down} down`);
   if (unresolved) parts.push(`${unresolved} unresolved`);
+  if (drained) parts.push(`${drained} of ${endpoints} drained`);
   if (suffers(service)) parts.push(`${clients} clients ask`);
   return (suffers(service) ? bad : warn)(parts.join(", "));
 }
@@ -190,7 +191,12 @@ function serviceRows(service, total, details) {
   return [row, el("tr", { "data-key": name + "/" }, el("td", { class: "inner", colspan: 9 }, endpoints(detail)))];
 }
 
-function endpointState({ held, down, turns, weight }) {
+function drainedBy({ by, until, why }) {
+  return `drained${by && ` by ${by}`}${until ? ` until ${until}` : ""}${why && `: ${why}`}`;
+}
+
+function endpointState({ held, down, drained, turns, weight }) {
+  if (drained) return warn(drainedBy(drained));
   if (down) return bad("down: refuses connections");
   if (held) return warn(`held for ${age(held.seconds)}: ${held.why}; ${held.probe ?? "not probed yet"}`);
   return turns ? "ok" : warn(weight ? "not selected" : "weight 0: no traffic");

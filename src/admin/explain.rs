@@ -141,7 +141,7 @@ async fn backends(
         .into_iter()
         .map(|(endpoint, share)| {
             let origins = origins.get(&endpoint.addr).map_or(&[][..], Vec::as_slice);
-            listed(state, &snapshot.name, endpoint, class, share, origins)
+            listed(state, snapshot, endpoint, class, share, origins)
         })
         .collect();
     // A held backend may stand beside a key of the same name that is not listed.
@@ -155,14 +155,14 @@ async fn backends(
 /// A backend of the snapshot: registered or held, and all that policy finds.
 fn listed(
     state: &State,
-    service: &ServiceName,
+    service: &Service,
     endpoint: &Endpoint,
     class: &Class,
     Share { turns, cycle, due, share }: Share,
     origins: &[Origin],
 ) -> json::Explained {
     let doubts = state.catalog.doubts();
-    let held = doubts.held(service, endpoint.addr);
+    let held = doubts.held(&service.name, endpoint.addr);
     let registered = match held {
         Some(held) => format!("its registration is gone, and it is kept: {}", held.why.as_str()),
         None if origins.is_empty() => "it is registered".to_owned(),
@@ -179,7 +179,7 @@ fn listed(
     if let Some(answer) = held.and_then(|held| held.answer) {
         passes.push(pass("answers", true, format!("it {}", answer.as_str())));
     }
-    let findings = policy::explain(endpoint, class);
+    let findings = policy::explain(service, endpoint, class);
     passes.extend(
         findings
             .iter()

@@ -14,11 +14,13 @@ use crate::registry as source;
 use crate::telemetry::ClientView;
 
 mod explain;
+mod marks;
 mod registry;
 mod services;
 mod settings;
 
 pub use explain::{Explained, Explanation, Pass};
+pub use marks::{DrainAnswer, Mark, Marks, Order, RefusedMark, Released, UndrainAnswer};
 pub(super) use registry::Counts;
 pub use registry::{Registry, Stale};
 pub use services::{Service, Services, State, Unknown};
@@ -101,6 +103,9 @@ pub struct Endpoint {
     /// therefore not listed.
     #[serde(default)]
     pub down: bool,
+    /// The mark that keeps it out of the lists.
+    #[serde(default)]
+    pub drained: Option<Mark>,
 }
 
 /// Why a backend is listed without a registration.
@@ -113,15 +118,6 @@ pub struct Held {
     /// What the newest probe came to: `takes connections`, `refuses
     /// connections`, `does not answer`; null before the first.
     pub probe: Option<String>,
-}
-
-/// The answer to `/api/v1/services/{name}/release`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Released {
-    /// The service.
-    pub service: String,
-    /// How many backends were held.
-    pub released: usize,
 }
 
 /// `/api/v1/clients`.

@@ -18,9 +18,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use self::text::Format;
-use super::State;
 use super::answers::Answers;
 use super::api::Problem;
+use super::{State, marks};
 use crate::load::Calls;
 use crate::model::ClientKind;
 use crate::telemetry::{Counters, Credential};
@@ -131,6 +131,7 @@ impl Collector for Scrape {
         }
         self.calls(&mut page)?;
         self.settings(&mut page)?;
+        self.marks(&mut page)?;
         credentials(&self.0.counters.credentials.all(), &mut page)
     }
 }
@@ -233,6 +234,20 @@ impl Scrape {
             family.encode_family(&[("source", source)])?.encode_gauge(&refused)?;
         }
         Ok(())
+    }
+
+    fn marks(&self, page: &mut Page<'_>) -> fmt::Result {
+        let help = "Operators' marks that are in force, by kind: /api/v1/marks lists them";
+        let mut family = page.family("marks", help, MetricType::Gauge)?;
+        for (kind, count) in marks::counts(&self.0) {
+            family.encode_family(&[("kind", kind.as_str())])?.encode_gauge(&float(count))?;
+        }
+        let refused = self.0.marks.report.borrow().refused.len();
+        let help = "Keys of marks whose newest value cannot be read: /api/v1/marks says why";
+        page.gauge("marks_refused", help, float(refused))?;
+        let help = "Backends that marks keep out of the lists";
+        let drained = self.0.catalog.services().iter().map(|one| marks::drained(one)).sum();
+        page.gauge("endpoints_drained", help, float(drained))
     }
 
     fn calls(&self, page: &mut Page<'_>) -> fmt::Result {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::State as Shared;
 use axum::http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
@@ -18,6 +19,7 @@ use axum::{Extension, Router};
 
 use super::answers::{self, Answers};
 use super::api::{self, Problem};
+use super::marks::{self, Request};
 use super::seats::Seats;
 use super::{State, explain, host, json, metrics, services, settings};
 use crate::model::text;
@@ -29,8 +31,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     frame-ancestors 'none'";
 const READ: &str = "/, /livez, /readyz, /metrics, /api/v1/status, /api/v1/registry, \
     /api/v1/services, /api/v1/services/{name}, /api/v1/clients, /api/v1/rejected, \
-    /api/v1/explain, /api/v1/settings";
-const CHANGED: &str = "/api/v1/services/{name}/release, /api/v1/settings/diff";
+    /api/v1/explain, /api/v1/settings, /api/v1/marks";
+const CHANGED: &str = "/api/v1/services/{name}/drain, /api/v1/services/{name}/undrain, \
+    /api/v1/services/{name}/release, /api/v1/settings/diff";
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
@@ -47,6 +50,7 @@ pub(super) fn router(state: Arc<State>, seats: Seats) -> Router {
         .route("/api/v1/rejected", get(api::rejected))
         .route("/api/v1/explain", get(explain::explain))
         .route("/api/v1/settings", get(settings::in_force))
+        .route("/api/v1/marks", get(marks::marks))
         .layer(from_fn_with_state(answers.clone(), answers::bounded));
     let hosts = state.hosts.clone();
     Router::new()
@@ -89,12 +93,30 @@ async fn file(content_type: &'static str, text: &'static str) -> impl IntoRespon
     ([(CONTENT_TYPE, content_type), (CONTENT_SECURITY_POLICY, POLICY)], text)
 }
 
-/// The one thing that can be changed here.
-async fn change(state: Shared<Arc<State>>, uri: Uri, headers: HeaderMap) -> Response {
-    if uri.path().ends_with(api::RELEASE) {
-        return api::release(state, uri, headers).await.into_response();
+/// What can be changed here.
+async fn change(
+    Shared(state): Shared<Arc<State>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let path = uri.path().to_owned();
+    let request = Request { uri, headers, body };
+    match changes(&path) {
+        Some(marks::DRAIN) => marks::drain(&state, request).await.into_response(),
+        Some(marks::UNDRAIN) => marks::undrain(&state, request).await.into_response(),
+        Some(_) => marks::release(&state, request).await.into_response(),
+        None => {
+            let refused = not_allowed(Method::POST, request.uri).await;
+            ([(ALLOW, "GET,HEAD")], refused).into_response()
+        }
     }
-    ([(ALLOW, "GET,HEAD")], not_allowed(Method::POST, uri).await).into_response()
+}
+
+/// How a path ends that changes something of a service.
+fn changes(path: &str) -> Option<&'static str> {
+    let ends = [marks::DRAIN, marks::UNDRAIN, marks::RELEASE];
+    ends.into_iter().find(|end| path.starts_with(api::SERVICES) && path.ends_with(end))
 }
 
 async fn not_found(uri: Uri) -> Problem {
@@ -105,10 +127,9 @@ async fn not_found(uri: Uri) -> Problem {
 
 async fn not_allowed(method: Method, uri: Uri) -> Problem {
     let path = uri.path();
-    let release = path.starts_with(api::SERVICES) && path.ends_with(api::RELEASE);
     let known = match path {
         settings::DIFF => "it is asked with POST",
-        _ if release => "it is changed with POST",
+        _ if changes(path).is_some() => "it is changed with POST",
         _ => "it is read with GET or HEAD",
     };
     let error = format!("{method} does nothing at {path:?}: {known}; POST answers {CHANGED} only");

@@ -13,10 +13,11 @@ use axum::http::{StatusCode, Uri};
 use super::api::{self, Answer, Json, Problem};
 use super::query::{self, Part};
 use super::shares::{self, Share};
-use super::{State, json};
+use super::{State, json, marks};
 use crate::catalog::{Doubts, EmptyService, Service, ServiceSnapshot};
 use crate::load::Calls;
 use crate::model::{Class, Endpoint, Selector, ServiceName};
+use crate::policy;
 use crate::telemetry::ClientView;
 
 /// What the rows are made of.
@@ -138,12 +139,14 @@ impl Rows<'_> {
         let guarded = self.doubts.guarded.contains(name);
         let down = self.doubts.down.get(name).map_or(0, Vec::len);
         let unresolved = self.unresolved.get(name).copied().unwrap_or(0);
+        let drained = marks::drained(service);
         let state = match (guarded, held.is_some_and(|held| !held.is_empty())) {
-            _ if !endpoints.iter().any(|endpoint| endpoint.weight.0 > 0) => json::State::Unusable,
+            _ if !policy::has_picks(service) => json::State::Unusable,
             (true, _) => json::State::Guarded,
             (_, true) => json::State::Held,
             _ if down > 0 => json::State::Down,
             _ if unresolved > 0 => json::State::Unresolved,
+            _ if drained > 0 => json::State::Drained,
             _ => json::State::Ok,
         };
         let since = held.and_then(|held| held.values().map(|held| held.since).min());
@@ -155,6 +158,7 @@ impl Rows<'_> {
             guarded,
             down,
             unresolved,
+            drained,
             state,
             since_seconds: since.map(|since| json::seconds(since.elapsed())),
             revision: *revision,
@@ -179,6 +183,7 @@ impl Rows<'_> {
             guarded: false,
             down: self.doubts.down.get(name).map_or(0, Vec::len),
             unresolved,
+            drained: 0,
             state: if unresolved > 0 { json::State::Unresolved } else { json::State::Empty },
             since_seconds: None,
             revision: 0,
@@ -203,6 +208,7 @@ fn endpoints(state: &State, snapshot: &Service, selectors: &[Selector]) -> Vec<j
         meta: (*endpoint.meta).clone(),
         held: doubts.held(&snapshot.name, endpoint.addr).map(json::Held::from),
         down,
+        drained: snapshot.drained.mark(endpoint).map(|mark| json::Mark::new(mark, "in force", 1)),
     };
     let listed = snapshot.endpoints.iter().zip(shares);
     let listed = listed.map(|(one, share)| endpoint(one, share, false));

@@ -6,18 +6,21 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::INPUTS;
 use crate::catalog::Input;
 use crate::config::Config;
 use crate::registry::etcd::{self, Connect, Decode, Following, Range, Stored};
-use crate::settings::source::{self, Read, Report};
+use crate::settings::source::{self, News, Read, Report};
 
-/// What follows the sources for as long as it is polled, and how they are.
+/// What follows the sources for as long as it is polled, and how they are. `heard` is
+/// cancelled once etcd has been heard, or cannot be.
 pub(super) fn follow(
     config: &Config,
     connect: Option<Connect>,
     inputs: mpsc::Sender<Input>,
+    heard: CancellationToken,
 ) -> (impl Future<Output = ()> + use<>, watch::Receiver<Report>) {
     let key = source::key(&config.zone);
     let ranges = vec![Range::key(&key)];
@@ -32,12 +35,16 @@ pub(super) fn follow(
         }
     };
     // The newest alone counts: the catalog takes it in within microseconds.
-    let (settings_tx, mut settings_rx) = mpsc::channel(1);
+    let (news_tx, mut news_rx) = mpsc::channel(1);
     let (report_tx, report_rx) = watch::channel(Report::default());
     let (current, file) = (config.settings(), config.services.clone());
-    let sources = source::run(current, file, key, events_rx, settings_tx, report_tx);
+    let sources = source::run(current, file, key, events_rx, news_tx, report_tx);
     let relay = async move {
-        while let Some(settings) = settings_rx.recv().await {
+        while let Some(news) = news_rx.recv().await {
+            let News::Settings(settings) = news else {
+                heard.cancel();
+                continue;
+            };
             if inputs.send(Input::Settings(settings)).await.is_err() {
                 return;
             }

@@ -63,10 +63,17 @@ pub(super) fn take_in(
     let event = match input {
         Input::Hosts(resolved) => return index.resolved(resolved, touched),
         Input::Probed(addr, answer) => return index.probed(addr, answer, touched),
-        Input::Release(service) => return index.release(service, touched),
+        Input::Release(canonical, age) => {
+            let before = now.checked_sub(age).unwrap_or(now);
+            return index.release(&canonical, before, touched);
+        }
         Input::Settings(settings) => {
             touched.settings = Some(settings.clone());
             return index.set_settings(settings, touched);
+        }
+        Input::Marks(marks) => {
+            touched.marks = Some(marks);
+            return;
         }
         Input::Origins(asked) => {
             // Whoever asked may have gone.

@@ -6,8 +6,10 @@
 //! remembers more than [`UNASKED_MAX`] services that nobody asks for.
 
 use std::collections::VecDeque;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::{Catalog, Group};
 use crate::model::ServiceName;
 
 /// A name that has no backend.
@@ -46,6 +48,29 @@ pub(super) const SHOWN: Duration = Duration::from_secs(600);
 /// More than these are forgotten earlier, the oldest first: whoever may write
 /// keys can make up names without end.
 const UNASKED_MAX: usize = 1_000;
+/// Empty services that are looked at with one publication: more than become
+/// empty with most.
+const FORGOTTEN_AT_ONCE: usize = 64;
+
+impl Catalog {
+    /// Forgets empty services that nobody asks for any more.
+    pub(super) fn forget_empty(&self, now: Instant) {
+        let mut emptied = self.emptied();
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            let full = emptied.is_full();
+            let Some(canonical) = emptied.next(now) else { return };
+            let is_over = |group: &Group| group.is_unused(now) || (full && group.is_bare());
+            self.0.groups.remove_if(&canonical, |_, group| is_over(group));
+            if self.0.groups.get(&canonical).is_some_and(|group| group.services.is_empty()) {
+                emptied.push(now, canonical);
+            }
+        }
+    }
+
+    pub(super) fn emptied(&self) -> MutexGuard<'_, Emptied> {
+        self.0.emptied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Empty {
     /// For a name that is asked for and was never registered.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::marks::Drained;
 use crate::model::{ServiceName, name};
 use crate::settings::ServiceSettings;
 
@@ -19,6 +20,8 @@ use super::{Known, Service};
 pub(super) struct Group {
     /// Of every service in it: their names are one to a pattern.
     settings: Arc<ServiceSettings>,
+    /// The same of all of them, too.
+    drained: Drained,
     pub(super) services: BTreeMap<ServiceName, Arc<Service>>,
     topics: BTreeMap<Arc<str>, Asked>,
     /// Of all these topics.
@@ -34,9 +37,10 @@ struct Asked {
 }
 
 impl Group {
-    pub(super) fn new(settings: Arc<ServiceSettings>) -> Self {
+    pub(super) fn new(settings: Arc<ServiceSettings>, drained: Drained) -> Self {
         Self {
             settings,
+            drained,
             services: BTreeMap::new(),
             topics: BTreeMap::new(),
             family: Arc::default(),
@@ -46,20 +50,36 @@ impl Group {
 
     /// From now on these settings hold. Returns whether that is a change; then each
     /// service has a new value, numbered by `version`.
-    pub(super) fn settle(
+    pub(super) fn set_settings(
         &mut self,
         settings: Arc<ServiceSettings>,
-        mut version: impl FnMut() -> u64,
+        version: impl FnMut() -> u64,
     ) -> bool {
-        if self.settings == settings {
-            return false;
+        let changed = self.settings != settings;
+        if changed {
+            self.settings = settings;
+            self.renew(version);
         }
+        changed
+    }
+
+    /// The same with what marks say.
+    pub(super) fn set_drained(&mut self, drained: Drained, version: impl FnMut() -> u64) -> bool {
+        let changed = self.drained != drained;
+        if changed {
+            self.drained = drained;
+            self.renew(version);
+        }
+        changed
+    }
+
+    fn renew(&mut self, mut version: impl FnMut() -> u64) {
         for service in self.services.values_mut() {
-            *service =
-                Arc::new(Service::new(version(), service.snapshot.clone(), settings.clone()));
+            let (settings, drained) = (self.settings.clone(), self.drained.clone());
+            let snapshot = service.snapshot.clone();
+            let new = Service::new(version(), snapshot, settings);
+            *service = Arc::new(new.with_drained(drained));
         }
-        self.settings = settings;
-        true
     }
 
     /// The service that a spelling means: the best match, and among equals the
@@ -138,8 +158,10 @@ impl Group {
             }
             return changed;
         };
-        let same =
-            |old: &Arc<Service>| old.endpoints == new.endpoints && old.settings == new.settings;
+        let same = |old: &Arc<Service>| {
+            let same = old.settings == new.settings && old.drained == new.drained;
+            same && old.endpoints == new.endpoints
+        };
         if self.services.get(service).is_some_and(same) {
             return false;
         }

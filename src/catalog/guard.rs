@@ -224,10 +224,19 @@ impl Guard {
         self.ends.first().map(|(end, ..)| *end)
     }
 
-    /// The operator knows better: all of a service goes. Returns who was listed.
-    pub(super) fn release(&mut self, service: &ServiceName) -> Vec<Endpoint> {
-        let lost = self.services.get(service);
-        let all: Vec<_> = lost.into_iter().flat_map(Lost::all).map(|(addr, _)| addr).collect();
+    /// The services of a canonical name that lost something.
+    pub(super) fn services(&self, canonical: &str) -> Vec<ServiceName> {
+        let all = self.services.keys();
+        all.filter(|service| service.canonical() == canonical).cloned().collect()
+    }
+
+    /// The operator knows better: what a service lost goes, as far as the loss began
+    /// before. Returns who was listed.
+    pub(super) fn release(&mut self, service: &ServiceName, before: Instant) -> Vec<Endpoint> {
+        let lost = self.services.get(service).into_iter().flat_map(Lost::all);
+        let begun = |suspect: &lost::Suspect| suspect.loss.of.1 <= before;
+        let all: Vec<_> =
+            lost.filter(|(_, suspect)| begun(suspect)).map(|(addr, _)| addr).collect();
         all.into_iter().filter_map(|addr| self.forget(service, addr)).collect()
     }
 

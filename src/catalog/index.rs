@@ -121,10 +121,13 @@ impl Index {
         touched.services.extend(self.unleased.probed(addr, answer));
     }
 
-    /// The operator's word that what a service holds is to go.
-    pub(super) fn release(&mut self, service: ServiceName, touched: &mut Touched) {
-        if !self.guard.release(&service).is_empty() {
-            touched.services.insert(service);
+    /// The operator's word that what the services of a canonical name held before is to
+    /// go.
+    pub(super) fn release(&mut self, canonical: &str, before: Instant, touched: &mut Touched) {
+        for service in self.guard.services(canonical) {
+            if !self.guard.release(&service, before).is_empty() {
+                touched.services.insert(service);
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::marks::Marks;
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::registry::{Event, Key, Rejected, Remark};
 use crate::settings::Settings;
@@ -24,10 +25,13 @@ pub enum Input {
     Hosts(Resolved),
     /// A probe of a backend came to this.
     Probed(BackendAddr, Answer),
-    /// What a service lists without registration is to go: the operator's word.
-    Release(ServiceName),
+    /// What services of a canonical name held, that long ago, is to go: the operator's
+    /// word.
+    Release(String, Duration),
     /// These settings hold from now on.
     Settings(Arc<Settings>),
+    /// These marks are in force from now on.
+    Marks(Arc<Marks>),
     /// Somebody asks what registers some backends. Changes nothing; only the one writer
     /// knows.
     Origins(AskOrigins),

@@ -6,6 +6,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use crate::marks::Drained;
 use crate::model::Class;
 use crate::settings::ServiceSettings;
 
@@ -23,6 +24,8 @@ pub struct Service {
     pub snapshot: Arc<ServiceSnapshot>,
     /// What the operator wants.
     pub settings: Arc<ServiceSettings>,
+    /// Which backends marks keep out of the lists.
+    pub drained: Drained,
     kept: Derived<Kept>,
 }
 
@@ -35,7 +38,14 @@ impl Service {
         settings: impl Into<Arc<ServiceSettings>>,
     ) -> Self {
         let (snapshot, settings) = (snapshot.into(), settings.into());
-        Self { version, snapshot, settings, kept: Derived::default() }
+        let drained = Drained::default();
+        Self { version, snapshot, settings, drained, kept: Derived::default() }
+    }
+
+    /// The same service with these marks.
+    #[must_use]
+    pub fn with_drained(self, drained: Drained) -> Self {
+        Self { drained, kept: Derived::default(), ..self }
     }
 
     /// The addresses of a class, if they are kept.

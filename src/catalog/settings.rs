@@ -24,7 +24,7 @@ impl Catalog {
         let mut changed = false;
         for mut group in self.0.groups.iter_mut() {
             let new = settings.of(group.key());
-            if !group.settle(new, || self.next_version()) {
+            if !group.set_settings(new, || self.next_version()) {
                 continue;
             }
             changed |= !group.services.is_empty();

@@ -214,6 +214,9 @@ fn takes_away(old: &Known, new: &Known) -> bool {
     let (Known::Present(old), Known::Present(new)) = (old, new) else {
         return matches!(old, Known::Present(_));
     };
+    if old.drained != new.drained {
+        return true;
+    }
     let mut rest = new.endpoints.iter();
     let mut listed = old.endpoints.iter().filter(|endpoint| endpoint.takes_calls());
     // Both are sorted by id.

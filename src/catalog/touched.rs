@@ -1,10 +1,11 @@
 //! What a change touched, so that only that is looked at again.
 //!
-//! In: services, keys, settings and host names, as they change. Out: the same, each once.
+//! In: services, keys, settings, marks and host names, as they change. Out: the same, each once.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::marks::Marks;
 use crate::model::ServiceName;
 use crate::registry::Key;
 use crate::settings::Settings;
@@ -19,6 +20,8 @@ pub(super) struct Touched {
     pub(super) rejections: BTreeSet<Key>,
     /// Settings that are to be published.
     pub(super) settings: Option<Arc<Settings>>,
+    /// Marks that are to be published.
+    pub(super) marks: Option<Arc<Marks>>,
     /// Whether the set of host names changed.
     pub(super) hosts: bool,
     /// Whether other backends than before have names that do not resolve.

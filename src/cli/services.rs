@@ -51,7 +51,8 @@ fn shown(services: &json::Services) -> Option<String> {
 
 /// The state with what it is about.
 fn state(service: &json::Service) -> String {
-    let json::Service { endpoints, held, down, unresolved, state, since_seconds, .. } = service;
+    let json::Service { endpoints, held, down, unresolved, drained, state, since_seconds, .. } =
+        service;
     let mut text = state.as_str().to_owned();
     if let (json::State::Empty, Some(seconds)) = (state, since_seconds) {
         text.push_str(&format!(" for {}", age(*seconds)));
@@ -63,6 +64,9 @@ fn state(service: &json::Service) -> String {
     }
     if *down > 0 {
         parts.push(format!("{down} down"));
+    }
+    if *drained > 0 {
+        parts.push(format!("{drained} of {endpoints} drained"));
     }
     if *unresolved > 0 {
         parts.push(format!("{unresolved} unresolved"));
@@ -87,6 +91,7 @@ mod tests {
             guarded: false,
             down: 2,
             unresolved: 0,
+            drained: 0,
             state: json::State::Held,
             since_seconds: Some(61.0),
             revision: 42,

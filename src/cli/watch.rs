@@ -127,6 +127,7 @@ mod tests {
             due: 0.5,
             share: 0.5,
             token: "t".to_owned(),
+            drained: None,
             meta: BTreeMap::from([("zone".to_owned(), "a\u{7}\u{9b}".to_owned())]),
             held: None,
             down: false,

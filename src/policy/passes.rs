@@ -5,7 +5,8 @@
 
 use std::fmt;
 
-use crate::catalog::is_chosen;
+use crate::catalog::{Service, is_chosen};
+use crate::marks::Mark;
 use crate::model::{Class, Endpoint, Selector, Weight};
 
 /// A pass, in the order in which they stand.
@@ -13,6 +14,8 @@ use crate::model::{Class, Endpoint, Selector, Weight};
 pub enum Pass {
     /// Weight 0 means no traffic, never a little.
     Weight,
+    /// No mark of an operator keeps it out of the lists.
+    Undrained,
     /// What the client selects by its name.
     Selected,
 }
@@ -30,33 +33,45 @@ pub struct Finding<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Reason<'a> {
     Weight(Weight),
+    NotDrained,
+    Drained(&'a Mark),
     NothingSelected,
     Has(&'a [Selector]),
     Lacks(&'a Selector),
 }
 
-type PassFn = for<'a> fn(&Endpoint, &'a Class) -> Finding<'a>;
+type PassFn = for<'a> fn(&'a Service, &Endpoint, &'a Class) -> Finding<'a>;
 
 /// In their order.
-const PASSES: [PassFn; 2] = [weight, selected];
+const PASSES: [PassFn; 3] = [weight, undrained, selected];
 
 /// Whether every pass keeps a backend.
-pub(super) fn keep(endpoint: &Endpoint, class: &Class) -> bool {
-    PASSES.iter().all(|pass| pass(endpoint, class).kept)
+pub(super) fn keep(service: &Service, endpoint: &Endpoint, class: &Class) -> bool {
+    PASSES.iter().all(|pass| pass(service, endpoint, class).kept)
 }
 
-/// What each pass finds of a backend.
+/// What each pass finds of a service's backend.
 #[must_use]
-pub fn explain<'a>(endpoint: &Endpoint, class: &'a Class) -> Vec<Finding<'a>> {
-    PASSES.iter().map(|pass| pass(endpoint, class)).collect()
+pub fn explain<'a>(
+    service: &'a Service,
+    endpoint: &Endpoint,
+    class: &'a Class,
+) -> Vec<Finding<'a>> {
+    PASSES.iter().map(|pass| pass(service, endpoint, class)).collect()
 }
 
-fn weight<'a>(endpoint: &Endpoint, _: &'a Class) -> Finding<'a> {
+fn weight<'a>(_: &'a Service, endpoint: &Endpoint, _: &'a Class) -> Finding<'a> {
     let reason = Reason::Weight(endpoint.weight);
     Finding { pass: Pass::Weight, kept: endpoint.takes_calls(), reason }
 }
 
-fn selected<'a>(endpoint: &Endpoint, class: &'a Class) -> Finding<'a> {
+fn undrained<'a>(service: &'a Service, endpoint: &Endpoint, _: &'a Class) -> Finding<'a> {
+    let mark = service.drained.mark(endpoint);
+    let reason = mark.map_or(Reason::NotDrained, |mark| Reason::Drained(mark));
+    Finding { pass: Pass::Undrained, kept: mark.is_none(), reason }
+}
+
+fn selected<'a>(_: &'a Service, endpoint: &Endpoint, class: &'a Class) -> Finding<'a> {
     let selectors = class.selectors();
     let lacks = selectors.iter().find(|selector| !is_chosen(endpoint, selector));
     let reason = match lacks {
@@ -71,6 +86,7 @@ impl fmt::Display for Pass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Weight => "weight",
+            Self::Undrained => "undrained",
             Self::Selected => "selected",
         })
     }
@@ -84,6 +100,8 @@ impl fmt::Display for Finding<'_> {
         match self.reason {
             Reason::Weight(Weight(0)) => f.write_str("it is registered with weight 0: no traffic"),
             Reason::Weight(Weight(weight)) => write!(f, "weight {weight}"),
+            Reason::NotDrained => f.write_str("no operator drains it"),
+            Reason::Drained(mark) => write!(f, "{mark}"),
             Reason::NothingSelected => f.write_str("the name selects nothing"),
             Reason::Has(selectors) => {
                 f.write_str("it has what the name selects:")?;

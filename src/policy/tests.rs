@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::catalog::ServiceSnapshot;
+use crate::marks::{Mark, MarkKey, Marks, Value};
 use crate::model::{BackendAddr, Endpoint, Meta, ServiceName, Weight};
 
 /// Each endpoint is `ID WEIGHT [key=value…]`.
@@ -45,7 +46,7 @@ fn check(endpoints: &[&str], selectors: &[(&str, &str)], expected: &str) {
     // The same passes say why.
     for (place, endpoint) in service.endpoints.iter().enumerate() {
         let picked = decision.picks().iter().any(|pick| pick.endpoint as usize == place);
-        let findings = explain(endpoint, &class);
+        let findings = explain(&service, endpoint, &class);
         assert_eq!(findings.iter().all(|finding| finding.kept), picked, "{findings:?}");
     }
 }
@@ -62,15 +63,27 @@ fn each_pass_says_why() {
     let selector = |key: &str, value: &str| Selector { key: key.into(), value: value.into() };
     let why = |selectors: &[Selector]| -> Vec<String> {
         let class = Class::new(selectors);
-        let findings = explain(&service.endpoints[0], &class);
+        let findings = explain(&service, &service.endpoints[0], &class);
         findings.iter().map(|one| format!("{} {} {one}", one.pass, one.kept)).collect()
     };
     let weight = "weight false it is registered with weight 0: no traffic";
-    assert_eq!(why(&[]), [weight, "selected true the name selects nothing"]);
+    let undrained = "undrained true no operator drains it";
+    assert_eq!(why(&[]), [weight, undrained, "selected true the name selects nothing"]);
     let has = "selected true it has what the name selects: id=a zone=b";
-    assert_eq!(why(&[selector("zone", "b"), selector("id", "a")]), [weight, has]);
+    assert_eq!(why(&[selector("zone", "b"), selector("id", "a")]), [weight, undrained, has]);
     let lacks = "selected false the name selects zone=c, and it has no such metadata";
-    assert_eq!(why(&[selector("zone", "c")]), [weight, lacks]);
+    assert_eq!(why(&[selector("zone", "c")]), [weight, undrained, lacks]);
+    // Whoever selects it, a drained backend is in no list.
+    let key = MarkKey::parse("drain/hello/a").unwrap();
+    let value = Value { by: "me".into(), why: "disk".into(), ..Value::default() };
+    let marks = Marks::new([Arc::new(Mark { key, value })]);
+    let all = self::service(&["a 1 zone=b", "b 1"]);
+    let all = all.with_drained(marks.of("hello"));
+    let class = Class::new(&[selector("zone", "b")]);
+    assert!(decide(&all, &class).picks().is_empty() && has_picks(&all));
+    assert_eq!(decide(&all, &Class::default()).picks().len(), 1);
+    let why = explain(&all, &all.endpoints[0], &class)[1].to_string();
+    assert_eq!(why, "drain/hello/a, by me: disk");
 }
 
 #[test]

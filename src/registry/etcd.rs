@@ -10,9 +10,9 @@ mod connect;
 mod doubt;
 mod endpoint;
 mod follow;
+mod keys;
 mod list;
 mod prefixes;
-mod swap;
 mod tls;
 mod told;
 mod watch;
@@ -27,7 +27,7 @@ pub use backoff::backoff;
 pub use connect::{
     CALL_TIMEOUT, Connect, ConnectError, Credentials, Dial, Dialed, Duplex, Trouble, bounded,
 };
-pub use swap::{Found, get, swap};
+pub use keys::{Found, delete, get, put, swap};
 pub use tls::Tls;
 
 use self::batch::{Keys, Written};

@@ -57,6 +57,16 @@ pub struct SourceReport {
     pub unheard: Option<String>,
 }
 
+/// What changes for the balancer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// These settings hold from now on.
+    Settings(Arc<Settings>),
+    /// etcd has been heard for the first time, or cannot be: nothing need wait for it any
+    /// more.
+    Heard,
+}
+
 /// The document in etcd, as far as it is known.
 #[derive(Debug, Default)]
 struct Store {
@@ -100,19 +110,24 @@ pub async fn run(
     file: Option<FileSource>,
     key: String,
     mut events: mpsc::Receiver<Event<Read>>,
-    settings_tx: mpsc::Sender<Arc<Settings>>,
+    news_tx: mpsc::Sender<News>,
     report_tx: watch::Sender<Report>,
 ) {
     let mut store = Store { key, ..Store::default() };
     let mut changes = file.as_ref().map(|file| file.document.changes());
+    let (mut heard, mut first) = (false, false);
     loop {
         let document = file.as_ref().map(|file| file.document.value());
         let settings = current.with(document, store.document.as_ref().map(|one| one.0.clone()));
         if settings != current {
             current = settings;
-            if settings_tx.send(Arc::new(current.clone())).await.is_err() {
+            let news = News::Settings(Arc::new(current.clone()));
+            if news_tx.send(news).await.is_err() {
                 return;
             }
+        }
+        if std::mem::take(&mut first) && news_tx.send(News::Heard).await.is_err() {
+            return;
         }
         report_tx.send_replace(Report {
             file: file.as_ref().map(FileSource::report),
@@ -126,11 +141,14 @@ pub async fn run(
         };
         tokio::select! {
             event = events.recv() => match event {
-                Some(event) => store.take(event),
+                Some(event) => {
+                    store.take(event);
+                    first = !std::mem::replace(&mut heard, true);
+                }
                 None => return,
             },
             lives = changed => if !lives { changes = None },
-            () = settings_tx.closed() => return,
+            () = news_tx.closed() => return,
         }
     }
 }

@@ -10,6 +10,8 @@ use std::time::Instant;
 use lookaside::admin;
 use lookaside::catalog::{self, Catalog, Input, Rules};
 use lookaside::load::{Calls, Ledger};
+use lookaside::marks::Moment;
+use lookaside::marks::source::Report as MarksReport;
 use lookaside::model::{BackendAddr, ClientKind, HostPort, Meta, ServiceName, Weight, Zone};
 use lookaside::readiness::{Condition, Readiness};
 use lookaside::registry::{Entry, Event, Key, Registration, Rejected};
@@ -32,6 +34,7 @@ pub struct World {
     pub counters: Arc<Counters>,
     pub ledger: Arc<Ledger>,
     pub clients: Arc<Mutex<Vec<ClientView>>>,
+    pub marks: watch::Sender<MarksReport>,
     pub shutdown_condition: Condition,
     pub shutdown: CancellationToken,
     pub served: JoinHandle<std::io::Result<()>>,
@@ -62,6 +65,7 @@ impl World {
         let clients = Arc::new(Mutex::new(Vec::new()));
         let (counters, ledger) = (Arc::<Counters>::default(), Arc::<Ledger>::default());
         let shown = clients.clone();
+        let marks = watch::Sender::new(MarksReport::default());
         let state = admin::State {
             catalog: catalog.clone(),
             zone: Zone::new("lookaside.internal").unwrap(),
@@ -76,6 +80,11 @@ impl World {
             version: "1.2.3",
             inputs: inputs.clone(),
             sources: watch::Sender::new(Report::default()).subscribe(),
+            marks: admin::Marks {
+                desk: None,
+                report: marks.subscribe(),
+                now: || Moment(1_000_000_000),
+            },
             hosts: Arc::from(["balancer.test".to_owned()]),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -90,6 +99,7 @@ impl World {
             counters,
             ledger,
             clients,
+            marks,
             shutdown_condition,
             shutdown,
             served,

@@ -44,7 +44,7 @@ pub struct Balanced {
     pub balancer: Balancer,
     pub ledger: Arc<Ledger>,
     pub counters: Arc<Counters>,
-    inputs: mpsc::Sender<Input>,
+    pub inputs: mpsc::Sender<Input>,
     revision: i64,
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use lookaside::balancer::Balancer;
 use lookaside::catalog::{self, Catalog, Input, Rules};
 use lookaside::health;
-use lookaside::model::{ServiceName, Zone};
+use lookaside::model::Zone;
 use lookaside::registry::Event;
 use lookaside::registry::etcd;
 use lookaside::registry::record::{Format, Prefix};
@@ -51,8 +51,8 @@ impl Handle {
         let inside = self.0.borrow();
         let inside = inside.as_ref().expect("it runs");
         for service in 0..SERVICES {
-            let service = ServiceName::new(&format!("s{service}")).expect("a name");
-            inside.inputs.try_send(Input::Release(service)).expect("there is room");
+            let release = Input::Release(format!("s{service}"), Duration::ZERO);
+            inside.inputs.try_send(release).expect("there is room");
         }
     }
 

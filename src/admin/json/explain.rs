@@ -55,7 +55,7 @@ pub struct Explained {
 /// What one pass found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pass {
-    /// `registered`, `resolved`, `answers`, `weight` or `selected`.
+    /// `registered`, `resolved`, `answers`, `weight`, `undrained` or `selected`.
     pub pass: String,
     /// Whether it keeps the backend.
     pub kept: bool,

@@ -45,7 +45,7 @@ pub struct Unknown {
 pub enum State {
     /// It has no backend any more.
     Empty,
-    /// All its backends have the weight 0.
+    /// None of its backends takes calls: all have the weight 0 or are drained.
     Unusable,
     /// It keeps backends that do not answer, for too few would be left.
     Guarded,
@@ -56,6 +56,8 @@ pub enum State {
     /// Some of its backends, or all, are registered by host names that do not
     /// resolve, and left out.
     Unresolved,
+    /// Some of its backends are kept out of the lists by an operator's mark.
+    Drained,
     /// Nothing.
     #[default]
     Ok,
@@ -84,7 +86,10 @@ pub struct Service {
     /// resolve.
     #[serde(default)]
     pub unresolved: usize,
-    /// `empty`, `unusable`, `guarded`, `held`, `down`, `unresolved` or `ok`.
+    /// How many are kept out of the lists by an operator's mark.
+    #[serde(default)]
+    pub drained: usize,
+    /// `empty`, `unusable`, `guarded`, `held`, `down`, `unresolved`, `drained` or `ok`.
     #[serde(default)]
     pub state: State,
     /// Since it is `empty`, or since the first that is held lost its
@@ -118,6 +123,7 @@ impl State {
             Self::Held => "held",
             Self::Down => "down",
             Self::Unresolved => "unresolved",
+            Self::Drained => "drained",
             Self::Ok => "ok",
         }
     }
@@ -126,8 +132,15 @@ impl State {
 impl From<String> for State {
     /// What later versions add is not known to be bad.
     fn from(text: String) -> Self {
-        let known =
-            [Self::Empty, Self::Unusable, Self::Guarded, Self::Held, Self::Down, Self::Unresolved];
+        let known = [
+            Self::Empty,
+            Self::Unusable,
+            Self::Guarded,
+            Self::Held,
+            Self::Down,
+            Self::Unresolved,
+            Self::Drained,
+        ];
         known.into_iter().find(|state| state.as_str() == text).unwrap_or_default()
     }
 }

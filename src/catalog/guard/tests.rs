@@ -115,9 +115,9 @@ fn half_stays_even_if_nothing_answers_and_the_dead_go_before_the_living() {
     assert!(doubts.guarded.contains(&name()));
     // Those that return make the dead superfluous.
     assert_eq!(kept(&mut guard, 20..24), ["8"], "four and one are half");
-    assert_eq!(guard.release(&name()).len(), 1);
+    assert_eq!(guard.release(&name(), now).len(), 1);
     assert!(kept(&mut guard, 20..24).is_empty());
-    assert!(guard.release(&name()).is_empty());
+    assert!(guard.release(&name(), now).is_empty());
 }
 
 #[test]

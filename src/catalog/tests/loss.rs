@@ -66,7 +66,7 @@ fn a_sweep_is_obeyed_unless_it_takes_most_of_a_service() {
     assert_eq!(world.hello(), 7, "an accident, or so it seems");
     (4..=10).for_each(|port| world.say(Input::Probed(addr(port), Answer::Refuses)));
     assert_eq!(world.hello(), 4);
-    world.say(Input::Release(ServiceName::new("hello").unwrap()));
+    world.say(Input::Release("hello".to_owned(), Duration::ZERO));
     assert_eq!(world.hello(), 0);
     // Known late, with the leases: the same.
     let mut world = World::with(RULES);

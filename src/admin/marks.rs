@@ -1,0 +1,305 @@
+//! Marks: shown, set and ended.
+//!
+//! In: requests. Out: the types of `json`, and keys in etcd, which every balancer of the
+//! zone follows. An order that would do nothing, or leave a service without a backend, is
+//! refused unless it says that it is meant.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::State as Shared;
+use axum::http::{HeaderMap, StatusCode, Uri};
+
+use super::api::{self, Answer, Json, Problem};
+use super::query::{self, Part};
+use super::{State, json};
+use crate::catalog::{Input, Service};
+use crate::marks::source::Shown;
+use crate::marks::{Backends, Kind, LONGEST, Mark, MarkKey, Scope, TEXT_MAX, Value};
+use crate::model::{Class, Target};
+use crate::policy;
+use crate::registry::etcd::Trouble;
+
+/// What follows a service's name in the paths that set and end marks.
+pub(super) const DRAIN: &str = "/drain";
+pub(super) const UNDRAIN: &str = "/undrain";
+pub(super) const RELEASE: &str = "/release";
+/// The longest order, in bytes: its texts are bounded.
+const ORDER_MAX: usize = 16 * 1024;
+/// How long an answer waits until this balancer has heard of a mark from etcd.
+const OBEYED_WITHIN: Duration = Duration::from_secs(2);
+/// A release is for what is held now, and nothing is held for longer than a day.
+const RELEASE_LASTS: Duration = Duration::from_secs(24 * 3600);
+
+/// A request that changes something.
+pub(super) struct Request {
+    pub(super) uri: Uri,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Body,
+}
+
+/// Whom an order is about.
+struct Meant {
+    scope: Scope,
+    services: Vec<Arc<Service>>,
+}
+
+pub(super) async fn marks(Shared(state): Shared<Arc<State>>, uri: Uri) -> Answer<json::Marks> {
+    let Part { limit, service, .. } = query::parse(uri.query(), &["limit", "service"])?;
+    let report = state.marks.report.borrow().clone();
+    let mut shown = report.marks;
+    if let Some(service) = service {
+        let wanted = Target::parse(&service, &state.zone)
+            .map_err(|error| Problem(StatusCode::BAD_REQUEST, error.to_string()))?;
+        let wanted = wanted.canonical();
+        shown.retain(|shown| ["*", &wanted].contains(&shown.mark.key.service()));
+    }
+    let kept_out = kept_out(&state);
+    let limit = limit.unwrap_or(usize::MAX);
+    let one = |shown: &Shown| {
+        let keeps_out = kept_out.get(&shown.mark.key).copied().unwrap_or(0);
+        json::Mark::new(&shown.mark, shown.state.as_str(), keeps_out)
+    };
+    let refused = report.refused.iter().take(limit).map(|(key, reason)| {
+        let (key, reason) = (key.to_string(), reason.clone());
+        json::RefusedMark { key, reason }
+    });
+    Ok(Json(json::Marks {
+        total: shown.len(),
+        marks: shown.iter().take(limit).map(one).collect(),
+        refused_total: report.refused.len(),
+        refused: refused.collect(),
+        unheard: report.unheard,
+    }))
+}
+
+/// Keeps backends out of the lists.
+pub(super) async fn drain(state: &State, request: Request) -> Answer<json::DrainAnswer> {
+    let (typed, order) = request.read("lookaside drain", DRAIN).await?;
+    let anyway = order.anyway;
+    let Some(text) = &order.backends else {
+        return Err(bad("which backends? Say so, as in {\"backends\":\"10.0.0.9:50051\"}"));
+    };
+    let backends = Backends::parse(text).map_err(|error| bad(&error.to_string()))?;
+    let Meant { scope, services } = meant(state, &typed, anyway)?;
+    let mark = state.mark(MarkKey::Drain(scope, backends.clone()), order)?;
+    let concerned: Vec<_> = services
+        .iter()
+        .map(|service| (service, service.endpoints.iter().filter(|one| backends.hold(one)).count()))
+        .filter(|(_, matched)| *matched > 0)
+        .collect();
+    let matched = concerned.iter().map(|(_, matched)| matched).sum();
+    if matched == 0 && !anyway {
+        let error = format!(
+            "no backend of {typed:?} is {backends}: `lookaside services` and explain show what is \
+             there; --anyway drains what may come"
+        );
+        return Err(Problem(StatusCode::NOT_FOUND, error));
+    }
+    let mut left = 0;
+    for (service, _) in concerned {
+        let whole = Class::default();
+        let decision = policy::decide(service, &whole);
+        let stays =
+            |pick: &&policy::Pick| !backends.hold(&service.endpoints[pick.endpoint as usize]);
+        let stay = decision.picks().iter().filter(stays).count();
+        if stay == 0 && !decision.picks().is_empty() && !anyway {
+            let error = format!(
+                "this would leave {:?} without a backend: --anyway does it, and clients see what \
+                 when-empty says",
+                service.name.as_str()
+            );
+            return Err(Problem(StatusCode::CONFLICT, error));
+        }
+        left += stay;
+    }
+    state.set(&mark).await?;
+    let obeyed = state.obeys(|all| all.iter().any(|shown| *shown.mark == mark)).await;
+    let mark = json::Mark::new(&mark, "in force", matched);
+    Ok(Json(json::DrainAnswer { mark, matched, left, obeyed }))
+}
+
+/// Lets drained backends back into the lists.
+pub(super) async fn undrain(state: &State, request: Request) -> Answer<json::UndrainAnswer> {
+    let (typed, order) = request.read("lookaside undrain", UNDRAIN).await?;
+    let Meant { scope, .. } = meant(state, &typed, true)?;
+    let wanted = order.backends.as_deref().map(Backends::parse).transpose();
+    let wanted = wanted.map_err(|error| bad(&error.to_string()))?;
+    let all = state.marks.report.borrow().marks.clone();
+    let is_meant = |shown: &&Shown| match &shown.mark.key {
+        MarkKey::Drain(of, backends) => {
+            *of == scope && wanted.as_ref().is_none_or(|wanted| wanted == backends)
+        }
+        MarkKey::Release(_) => false,
+    };
+    let meant: Vec<_> = all.iter().filter(is_meant).map(|shown| shown.mark.clone()).collect();
+    if meant.is_empty() {
+        let error = match &wanted {
+            Some(backends) => {
+                format!("no mark drains {backends} of {typed:?}: lookaside marks lists all")
+            }
+            None => format!("no mark drains backends of {typed:?}: lookaside marks lists all"),
+        };
+        return Err(Problem(StatusCode::NOT_FOUND, error));
+    }
+    let desk = state.desk()?;
+    for mark in &meant {
+        desk.end(&mark.key).await.map_err(|trouble| not_taken(&trouble))?;
+        tracing::info!(mark = %mark.key, by = order.by, why = order.why, "operator ends a mark");
+    }
+    let there = |all: &[Shown]| all.iter().any(|shown| meant.contains(&shown.mark));
+    let obeyed = state.obeys(|all| !there(all)).await;
+    let ended = meant.iter().map(|mark| json::Mark::new(mark, "over", 0)).collect();
+    Ok(Json(json::UndrainAnswer { ended, obeyed }))
+}
+
+/// Lets go what a service lists without registration, here and at every replica.
+pub(super) async fn release(state: &State, request: Request) -> Answer<json::Released> {
+    let (typed, mut order) = request.read("lookaside release", RELEASE).await?;
+    let (snapshot, _) = api::find(state, &typed)?;
+    let name = &snapshot.name;
+    let released = state.catalog.doubts().held_in(name);
+    order.lasts = Some(humantime::format_duration(RELEASE_LASTS).to_string());
+    let mark = state.mark(MarkKey::Release(name.canonical()), order)?;
+    let told = match &state.marks.desk {
+        Some(desk) => desk.set(&mark).await.map_err(|Trouble(reason)| reason),
+        None => Err("there is no etcd".to_owned()),
+    };
+    let untold = match told {
+        Ok(()) => None,
+        Err(reason) => {
+            // What is held is held for want of etcd, as often as not.
+            let input = Input::Release(name.canonical(), Duration::ZERO);
+            let said = state.inputs.send_timeout(input, api::INPUT_TIMEOUT).await;
+            said.map_err(|_| Problem(StatusCode::SERVICE_UNAVAILABLE, "try again".to_owned()))?;
+            Some(reason)
+        }
+    };
+    let Value { by, why, .. } = &mark.value;
+    tracing::info!(service = %name, released, by, why, untold, "operator releases what is held");
+    Ok(Json(json::Released { service: name.to_string(), released, untold }))
+}
+
+/// How many backends each mark keeps out.
+pub(super) fn kept_out(state: &State) -> BTreeMap<MarkKey, usize> {
+    let mut counts = BTreeMap::new();
+    for service in state.catalog.services().iter().filter(|one| !one.drained.is_empty()) {
+        for mark in service.endpoints.iter().filter_map(|one| service.drained.mark(one)) {
+            *counts.entry(mark.key.clone()).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// How many backends of a service marks keep out.
+pub(super) fn drained(service: &Service) -> usize {
+    if service.drained.is_empty() {
+        return 0;
+    }
+    service.endpoints.iter().filter(|one| service.drained.mark(one).is_some()).count()
+}
+
+/// The service of a name, or all. With `anyway`, none need be registered.
+fn meant(state: &State, typed: &str, anyway: bool) -> Result<Meant, Problem> {
+    api::read(state)?;
+    if typed == "*" {
+        return Ok(Meant { scope: Scope::Everywhere, services: state.catalog.services() });
+    }
+    match api::find(state, typed) {
+        Ok((service, _)) => {
+            let scope = Scope::Service(service.name.canonical());
+            Ok(Meant { scope, services: vec![service] })
+        }
+        Err(Problem(StatusCode::NOT_FOUND, error)) => match Target::parse(typed, &state.zone) {
+            Ok(target) if anyway => {
+                let scope = Scope::Service(target.canonical());
+                Ok(Meant { scope, services: Vec::new() })
+            }
+            _ => Err(Problem(StatusCode::NOT_FOUND, error)),
+        },
+        Err(problem) => Err(problem),
+    }
+}
+
+impl Request {
+    /// The service's name, and the order.
+    async fn read(self, command: &str, end: &str) -> Result<(String, json::Order), Problem> {
+        api::no_browser(&self.headers, command)?;
+        let path = self.uri.path().strip_suffix(end).unwrap_or_default();
+        let typed = api::typed(path)?.into_owned();
+        let body = to_bytes(self.body, ORDER_MAX).await.map_err(|_| {
+            let error = format!("the order is longer than {ORDER_MAX} bytes, or broke off");
+            Problem(StatusCode::PAYLOAD_TOO_LARGE, error)
+        })?;
+        if body.trim_ascii().is_empty() {
+            return Ok((typed, json::Order::default()));
+        }
+        let order = serde_json::from_slice(&body);
+        Ok((typed, order.map_err(|error| bad(&format!("the order is no JSON of one: {error}")))?))
+    }
+}
+
+impl State {
+    /// A mark as an order wants it.
+    fn mark(&self, key: MarkKey, order: json::Order) -> Result<Mark, Problem> {
+        let json::Order { lasts, by, why, .. } = order;
+        for (name, text) in [("by", &by), ("why", &why)] {
+            if text.len() > TEXT_MAX {
+                let length = text.len();
+                return Err(bad(&format!(
+                    "{name} has {length} bytes: at most {TEXT_MAX} are kept"
+                )));
+            }
+        }
+        let now = (self.marks.now)();
+        let until = match lasts {
+            None => None,
+            Some(text) => {
+                let lasts = humantime::parse_duration(&text).ok();
+                let lasts =
+                    lasts.filter(|lasts| (1..=LONGEST.as_secs()).contains(&lasts.as_secs()));
+                let lasts = lasts.ok_or_else(|| {
+                    bad(&format!("for is {text:?}: expected 1s to 366days, as in 30m or 2h"))
+                })?;
+                Some(now.after(lasts))
+            }
+        };
+        Ok(Mark { key, value: Value { by, why, set: Some(now), until } })
+    }
+
+    fn desk(&self) -> Result<&crate::marks::Desk, Problem> {
+        let none = || Problem(StatusCode::SERVICE_UNAVAILABLE, "there is no etcd".to_owned());
+        self.marks.desk.as_ref().ok_or_else(none)
+    }
+
+    async fn set(&self, mark: &Mark) -> Result<(), Problem> {
+        self.desk()?.set(mark).await.map_err(|trouble| not_taken(&trouble))
+    }
+
+    /// Waits a moment until this balancer has heard of it.
+    async fn obeys(&self, is: impl Fn(&[Shown]) -> bool) -> bool {
+        let mut report = self.marks.report.clone();
+        let heard = report.wait_for(|report| is(&report.marks));
+        tokio::time::timeout(OBEYED_WITHIN, heard).await.is_ok_and(|heard| heard.is_ok())
+    }
+}
+
+/// How many marks of each kind are in force, for the metrics.
+pub(super) fn counts(state: &State) -> [(Kind, usize); 2] {
+    let report = state.marks.report.borrow();
+    Kind::ALL.map(|kind| {
+        let of_kind = |shown: &&Shown| shown.mark.key.kind() == kind && shown.is_in_force();
+        (kind, report.marks.iter().filter(of_kind).count())
+    })
+}
+
+fn not_taken(Trouble(reason): &Trouble) -> Problem {
+    let error = format!("nothing is changed: etcd does not take the mark: {reason}");
+    Problem(StatusCode::SERVICE_UNAVAILABLE, error)
+}
+
+fn bad(error: &str) -> Problem {
+    Problem(StatusCode::BAD_REQUEST, error.to_owned())
+}

@@ -1,0 +1,69 @@
+//! Connects the marks in etcd with the catalog.
+//!
+//! In: the zone, and how etcd is reached. Out: a future that follows etcd and sends
+//! [`Input::Marks`] and [`Input::Release`], and every mark, for those who show them.
+#![expect(clippy::disallowed_types, reason = "only the wall clock is the same on every replica")]
+
+use std::time::SystemTime;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::INPUTS;
+use crate::catalog::Input;
+use crate::marks::source::{self, News, Report};
+use crate::marks::{Moment, prefix};
+use crate::model::Zone;
+use crate::registry::etcd::{self, Connect, Following, Range};
+
+/// What follows the marks for as long as it is polled, and how they are. `heard` is
+/// cancelled once etcd has been heard, or cannot be.
+pub(super) fn follow(
+    zone: &Zone,
+    connect: Option<Connect>,
+    inputs: mpsc::Sender<Input>,
+    heard: CancellationToken,
+) -> (impl Future<Output = ()> + use<>, watch::Receiver<Report>) {
+    let (ranges, decode) = (vec![Range::below(&prefix(zone))], source::decode(zone));
+    let (events_tx, events_rx) = mpsc::channel(INPUTS);
+    let etcd = async move {
+        if let Some(connect) = connect {
+            let following = Following { connect, what: "marks", ranges, decode };
+            etcd::follow(following, events_tx).await;
+        } else {
+            events_tx.closed().await;
+        }
+    };
+    let (news_tx, mut news_rx) = mpsc::channel(INPUTS);
+    let (report_tx, report_rx) = watch::channel(Report::default());
+    let source = source::run(now, events_rx, news_tx, report_tx);
+    let relay = async move {
+        while let Some(news) = news_rx.recv().await {
+            let input = match news {
+                News::Heard => {
+                    heard.cancel();
+                    continue;
+                }
+                News::InForce(marks) => Input::Marks(marks),
+                News::Release { service, age } => Input::Release(service, age),
+            };
+            if inputs.send(input).await.is_err() {
+                return;
+            }
+        }
+    };
+    let all = async {
+        tokio::select! {
+            () = etcd => {}
+            () = source => {}
+            () = relay => {}
+        }
+    };
+    (all, report_rx)
+}
+
+/// The wall clock.
+pub(super) fn now() -> Moment {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Moment(since.map_or(0, |since| since.as_secs()))
+}

@@ -1,0 +1,69 @@
+//! Hands the registry's events to the catalog.
+//!
+//! In: events, and whether settings and marks have been heard. Out: inputs, in the same
+//! order. The first event waits for settings and marks, so that no list is sent that they
+//! forbid; it does not wait for long.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::Input;
+use crate::registry::Event;
+
+/// How long the registry's first reading waits for settings and marks: they come from the
+/// same etcd, and who cannot read them gets an answer too.
+const HEARD_WITHIN: Duration = Duration::from_secs(5);
+
+/// Passes the registry's events on, once all else has been heard or has had its time.
+pub(super) async fn run(
+    heard: [CancellationToken; 2],
+    mut events: mpsc::Receiver<Event>,
+    inputs: mpsc::Sender<Input>,
+) {
+    let [settings, marks] = &heard;
+    let all = async { tokio::join!(settings.cancelled(), marks.cancelled()) };
+    if tokio::time::timeout(HEARD_WITHIN, all).await.is_err() {
+        tracing::warn!("settings or marks in etcd are not heard: serving without them");
+    }
+    while let Some(event) = events.recv().await {
+        if inputs.send(Input::Registry(event)).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reset() -> Event {
+        Event::Reset { revision: 1, all: Vec::new(), went_back: false }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_event_waits_for_settings_and_marks_and_not_for_ever() {
+        for told in 0..=2 {
+            let heard = [CancellationToken::new(), CancellationToken::new()];
+            heard.iter().take(told).for_each(CancellationToken::cancel);
+            let (events_tx, events_rx) = mpsc::channel(4);
+            let (inputs_tx, mut inputs) = mpsc::channel(4);
+            let began = tokio::time::Instant::now();
+            let relay = run(heard, events_rx, inputs_tx);
+            let test = async {
+                events_tx.send(reset()).await.unwrap();
+                events_tx.send(reset()).await.unwrap();
+                drop(events_tx);
+                inputs.recv().await.unwrap();
+                let waited = began.elapsed();
+                inputs.recv().await.unwrap();
+                (waited, began.elapsed())
+            };
+            let ((), (first, second)) = tokio::join!(relay, test);
+            let expected = if told < 2 { HEARD_WITHIN } else { Duration::ZERO };
+            assert!((expected..expected + Duration::from_millis(100)).contains(&first), "{told}");
+            assert_eq!(first, second, "the second waits no more");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What marks say of each service's backends, published.
+//!
+//! In: new marks, from the one writer. Out: a new value of each service that they are
+//! about, and of no other: a mark costs what it changes.
+
+use std::sync::Arc;
+
+use super::Catalog;
+use super::topic::Rounds;
+use crate::marks::{Differing, Marks};
+
+impl Catalog {
+    /// The marks in force.
+    #[must_use]
+    pub fn marks(&self) -> Arc<Marks> {
+        self.0.marks.borrow().clone()
+    }
+
+    /// Tells those whom the marks concern, at once. Returns whether that is any service's.
+    pub(super) fn publish_marks(&self, marks: Arc<Marks>, rounds: &mut Rounds) -> bool {
+        let before = self.0.marks.send_replace(marks.clone());
+        let synced = self.0.status.borrow().synced;
+        let mut publish = |canonical: &str, group: &mut super::Group| {
+            if !group.set_drained(marks.of(canonical), || self.next_version()) {
+                return false;
+            }
+            if synced {
+                group.announce(rounds);
+            }
+            !group.services.is_empty()
+        };
+        let mut changed = false;
+        match before.differing(&marks) {
+            Differing::All => {
+                for mut group in self.0.groups.iter_mut() {
+                    let (canonical, group) = group.pair_mut();
+                    changed |= publish(canonical, group);
+                }
+            }
+            Differing::Some(services) => {
+                for canonical in services {
+                    let group = self.0.groups.get_mut(&canonical);
+                    changed |= group.is_some_and(|mut group| publish(&canonical, &mut group));
+                }
+            }
+        }
+        changed
+    }
+}

@@ -1,0 +1,60 @@
+//! Writes marks into etcd.
+//!
+//! In: marks, and how etcd is reached. Out: keys that every balancer of the zone follows.
+//! It decides nothing: whether a mark is sensible is asked before.
+
+use std::time::Duration;
+
+use super::{Mark, MarkKey, Value, prefix};
+use crate::model::Zone;
+use crate::registry::etcd::{self, Connect, Trouble};
+
+/// Where marks are written.
+#[derive(Clone)]
+pub struct Desk {
+    connect: Connect,
+    prefix: String,
+}
+
+/// etcd deletes a mark that long after its end. The end itself is told by the wall clock,
+/// for that goes on while etcd is away.
+const TIDY_AFTER: Duration = Duration::from_secs(600);
+
+impl Desk {
+    /// Marks for the balancers of a zone.
+    #[must_use]
+    pub fn new(connect: Connect, zone: &Zone) -> Self {
+        Self { connect, prefix: prefix(zone) }
+    }
+
+    /// Sets a mark, and replaces the former of its key.
+    ///
+    /// # Errors
+    /// When etcd does not take it.
+    pub async fn set(&self, Mark { key, value }: &Mark) -> Result<(), Trouble> {
+        let Value { set, until, .. } = value;
+        let lasts = until.map(|until| set.map_or(until.since(until), |set| until.since(set)));
+        let ttl = lasts.map(|lasts| lasts + TIDY_AFTER);
+        etcd::put(&self.connect, &self.key(key), &value.to_json(), ttl).await
+    }
+
+    /// Ends a mark. Balancers that keep one which etcd has lost hear of the end only if the
+    /// key is there again for a moment.
+    ///
+    /// # Errors
+    /// When etcd does not take it.
+    pub async fn end(&self, key: &MarkKey) -> Result<(), Trouble> {
+        let key = self.key(key);
+        if !etcd::delete(&self.connect, &key).await? {
+            etcd::put(&self.connect, &key, &Value::default().to_json(), None).await?;
+            etcd::delete(&self.connect, &key).await?;
+        }
+        Ok(())
+    }
+
+    /// The key in etcd.
+    #[must_use]
+    pub fn key(&self, key: &MarkKey) -> String {
+        format!("{}{key}", self.prefix)
+    }
+}

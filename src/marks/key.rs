@@ -1,0 +1,214 @@
+//! The key of a mark in etcd: what it decides, and about whom. Pure.
+//!
+//! In: a key below `/lookaside/marks/ZONE/`, or what an operator typed. Out: a
+//! [`MarkKey`], or what is wrong and the remedy. The key alone identifies a mark, so
+//! that a second drain of a backend replaces the first.
+//!
+//! | key | decides |
+//! |---|---|
+//! | `…/drain/SERVICE/BACKENDS` | these backends of the service are in no list |
+//! | `…/drain/*/BACKENDS` | these backends are in no list of any service |
+//! | `…/release/SERVICE` | what the service held at that moment is held no longer |
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::model::{BackendAddr, Endpoint, ServiceName, Zone};
+
+/// What a mark decides about whom.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MarkKey {
+    /// Backends are in no list, though they are registered.
+    Drain(Scope, Backends),
+    /// What a service, by canonical name, held at that moment is held no longer.
+    Release(String),
+}
+
+/// The kinds of marks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// See [`MarkKey::Drain`].
+    Drain,
+    /// See [`MarkKey::Release`].
+    Release,
+}
+
+/// The services that a drain is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// All of them: `*`.
+    Everywhere,
+    /// One, by its canonical name.
+    Service(String),
+}
+
+/// The backends that a drain is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Backends {
+    /// The one at an address: `10.0.0.9:50051`.
+    Address(BackendAddr),
+    /// All at an IP address: `10.0.0.9`.
+    Host(IpAddr),
+    /// All that have a value in their metadata: `zone=a`.
+    Metadata(String, String),
+    /// The one of this name.
+    Id(String),
+}
+
+/// Why a text names no backends.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0:?} names no backends: expected IP:PORT, an IP address, KEY=VALUE of their metadata, or \
+     the name of one, of at most {BACKENDS_MAX} bytes"
+)]
+pub struct BackendsError(String);
+
+/// The longest text that names backends, in bytes.
+const BACKENDS_MAX: usize = 1024;
+const ROOT: &str = "/lookaside/marks/";
+
+/// Every mark for a zone's balancers lies below this.
+#[must_use]
+pub fn prefix(zone: &Zone) -> String {
+    format!("{ROOT}{zone}/")
+}
+
+impl MarkKey {
+    /// Reads what stands below the zone's prefix.
+    ///
+    /// # Errors
+    /// Says what is wrong, and the remedy.
+    pub fn parse(below: &str) -> Result<Self, String> {
+        let (kind, rest) = below.split_once('/').unwrap_or((below, ""));
+        match kind {
+            "drain" => {
+                let (service, backends) = rest.split_once('/').unwrap_or((rest, ""));
+                let scope = Scope::parse(service)?;
+                let backends = Backends::parse(backends).map_err(|error| error.to_string())?;
+                Ok(Self::Drain(scope, backends))
+            }
+            "release" => match Scope::parse(rest)? {
+                Scope::Service(canonical) => Ok(Self::Release(canonical)),
+                Scope::Everywhere => Err("release needs the name of one service".to_owned()),
+            },
+            other => Err(format!(
+                "{other:?} is no mark that this lookaside knows: expected drain or release"
+            )),
+        }
+    }
+
+    /// What it decides.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Drain(..) => Kind::Drain,
+            Self::Release(_) => Kind::Release,
+        }
+    }
+
+    /// The service it is about; `*` for all.
+    #[must_use]
+    pub fn service(&self) -> &str {
+        match self {
+            Self::Drain(Scope::Everywhere, _) => "*",
+            Self::Drain(Scope::Service(canonical), _) | Self::Release(canonical) => canonical,
+        }
+    }
+
+    /// The backends it is about, where it is about some.
+    #[must_use]
+    pub fn backends(&self) -> Option<&Backends> {
+        match self {
+            Self::Drain(_, backends) => Some(backends),
+            Self::Release(_) => None,
+        }
+    }
+}
+
+/// As [`MarkKey::parse`] reads it.
+impl fmt::Display for MarkKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind().as_str(), self.service())?;
+        self.backends().map_or(Ok(()), |backends| write!(f, "/{backends}"))
+    }
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::Drain, Self::Release];
+
+    /// As keys, commands and metrics have it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Drain => "drain",
+            Self::Release => "release",
+        }
+    }
+}
+
+impl Scope {
+    /// `*`, or a service in any spelling that has no slash.
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "*" {
+            return Ok(Self::Everywhere);
+        }
+        match ServiceName::new(text) {
+            Ok(_) if text.contains('/') => Err(format!(
+                "{text:?} holds a slash: write the service as clients name it, as in game.dev for \
+                 dev/game"
+            )),
+            Ok(service) => Ok(Self::Service(service.canonical())),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+impl Backends {
+    /// Reads what an operator typed.
+    ///
+    /// # Errors
+    /// When it is empty, too long, or holds characters that steer a terminal.
+    pub fn parse(text: &str) -> Result<Self, BackendsError> {
+        let wrong = || BackendsError(text.chars().take(100).collect());
+        if text.is_empty() || text.len() > BACKENDS_MAX || text.chars().any(char::is_control) {
+            return Err(wrong());
+        }
+        if let Ok(addr) = text.parse::<SocketAddr>() {
+            let addr = BackendAddr::new(addr.ip(), addr.port()).map_err(|_| wrong())?;
+            return Ok(Self::Address(addr));
+        }
+        if let Ok(ip) = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+            return Ok(Self::Host(ip.to_canonical()));
+        }
+        match text.split_once('=') {
+            Some(("", _) | (_, "")) => Err(wrong()),
+            Some((key, value)) => Ok(Self::Metadata(key.to_owned(), value.to_owned())),
+            None => Ok(Self::Id(text.to_owned())),
+        }
+    }
+
+    /// Whether a backend is among them.
+    #[must_use]
+    pub fn hold(&self, endpoint: &Endpoint) -> bool {
+        let Endpoint { id, addr, meta, .. } = endpoint;
+        match self {
+            Self::Address(address) => address == addr,
+            Self::Host(ip) => *ip == addr.ip(),
+            Self::Metadata(key, value) => meta.get(key) == Some(value),
+            Self::Id(name) => **name == **id,
+        }
+    }
+}
+
+/// As [`Backends::parse`] reads it.
+impl fmt::Display for Backends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(addr) => write!(f, "{addr}"),
+            Self::Host(ip) => write!(f, "{ip}"),
+            Self::Metadata(key, value) => write!(f, "{key}={value}"),
+            Self::Id(id) => f.write_str(id),
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Follows the marks in etcd while the balancer runs.
+//!
+//! In: what etcd holds below the zone's prefix, and the wall clock. Out: the newest
+//! [`Marks`] in force, each release once, and a [`Report`] of every mark. A mark that
+//! cannot be read leaves the former one of its key in force. Losing etcd ends no mark
+//! before its time; an etcd that went back to a state without a mark did not delete it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::{Mark, MarkKey, Marks, Moment, Value};
+use crate::model::Zone;
+use crate::registry::etcd::{Decode, Stored};
+use crate::registry::{Change, Entry, Event, Key};
+
+/// What a key in etcd says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    mark: Result<Arc<Mark>, String>,
+    revision: i64,
+}
+
+/// What changes for the balancer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// These marks are in force from now on.
+    InForce(Arc<Marks>),
+    /// An operator released, that long ago, what a service held.
+    Release {
+        /// The service's canonical name.
+        service: String,
+        /// Zero for a release that was just made.
+        age: Duration,
+    },
+    /// etcd has been heard for the first time, or cannot be: nothing need wait for it any
+    /// more.
+    Heard,
+}
+
+/// Every mark, for those who show them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// Those that can be read, sorted by key.
+    pub marks: Vec<Shown>,
+    /// Keys whose newest value cannot be read, and why; sorted.
+    pub refused: Vec<(Key, String)>,
+    /// Why nothing can be heard of etcd now.
+    pub unheard: Option<String>,
+}
+
+/// A mark, and whether it is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// The mark.
+    pub mark: Arc<Mark>,
+    /// Whether it is in force.
+    pub state: State,
+}
+
+/// Whether a mark is in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It is in etcd and in force.
+    InForce,
+    /// Its time is over.
+    Over,
+    /// It is in force; etcd went back to a state without it.
+    Kept,
+}
+
+/// What is known of the keys.
+struct Known {
+    wall: fn() -> Moment,
+    keys: BTreeMap<Key, Latest>,
+    unheard: Option<String>,
+}
+
+/// One key.
+#[derive(Default)]
+struct Latest {
+    mark: Option<Arc<Mark>>,
+    refused: Option<String>,
+    revision: i64,
+    /// etcd went back to a state without it.
+    kept: bool,
+}
+
+/// More keys than these are refused: an operator marks backends, not a program.
+const KEYS_MAX: usize = 10_000;
+/// The wall clock is looked at as often at least while a mark has an end: it may be set.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// Makes marks of keys below a zone's prefix.
+#[must_use]
+pub fn decode(zone: &Zone) -> Decode<Read> {
+    let prefix = super::prefix(zone);
+    Arc::new(move |stored: Stored<'_>| {
+        let mark = parse(&prefix, stored.key, stored.value).map(Arc::new);
+        Read { mark, revision: stored.revision }
+    })
+}
+
+/// Sends what changes, for as long as somebody receives.
+pub async fn run(
+    wall: fn() -> Moment,
+    mut events: mpsc::Receiver<Event<Read>>,
+    news_tx: mpsc::Sender<News>,
+    report_tx: watch::Sender<Report>,
+) {
+    let mut known = Known { wall, keys: BTreeMap::new(), unheard: None };
+    let mut current = Arc::new(Marks::default());
+    let (mut heard, mut first) = (false, false);
+    loop {
+        let in_force = known.in_force();
+        if in_force != *current {
+            current = Arc::new(in_force);
+            if news_tx.send(News::InForce(current.clone())).await.is_err() {
+                return;
+            }
+        }
+        if std::mem::take(&mut first) && news_tx.send(News::Heard).await.is_err() {
+            return;
+        }
+        report_tx.send_replace(known.report());
+        let next = known.next_end();
+        tokio::select! {
+            event = events.recv() => {
+                let Some(event) = event else { return };
+                first = !std::mem::replace(&mut heard, true);
+                for news in known.take(event) {
+                    if news_tx.send(news).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            () = sleep(next.unwrap_or_default()), if next.is_some() => {}
+            () = news_tx.closed() => return,
+        }
+    }
+}
+
+fn parse(prefix: &str, key: &[u8], value: &[u8]) -> Result<Mark, String> {
+    let text = std::str::from_utf8(key).map_err(|_| "the key is no UTF-8 text".to_owned())?;
+    let below = text.strip_prefix(prefix).unwrap_or_default();
+    Ok(Mark { key: MarkKey::parse(below)?, value: Value::parse(value)? })
+}
+
+impl Known {
+    fn take(&mut self, event: Event<Read>) -> Vec<News> {
+        let mut news = Vec::new();
+        match event {
+            Event::Reset { all, went_back, .. } => {
+                self.unheard = None;
+                let mut missing = std::mem::take(&mut self.keys);
+                for entry in all {
+                    let former = missing.remove(&entry.key);
+                    news.extend(self.put(entry, former, true));
+                }
+                for (key, former) in missing {
+                    if (went_back || former.kept) && former.mark.is_some() {
+                        self.keep(key, former);
+                    } else {
+                        gone(&key, &former);
+                    }
+                }
+            }
+            Event::Apply { changes, .. } => {
+                self.unheard = None;
+                for change in changes {
+                    match change {
+                        Change::Put(entry) => {
+                            let former = self.keys.remove(&entry.key);
+                            news.extend(self.put(entry, former, false));
+                        }
+                        Change::Delete(key, _) => {
+                            self.keys.remove(&key).inspect(|former| gone(&key, former));
+                        }
+                    }
+                }
+            }
+            Event::Stale { reason, .. } => self.unheard = Some(reason),
+        }
+        news
+    }
+
+    /// Takes a key in. Returns the release that it is, if it is a new one.
+    fn put(&mut self, entry: Entry<Read>, former: Option<Latest>, listed: bool) -> Option<News> {
+        let Entry { key, meaning: Read { mark, revision }, .. } = entry;
+        let is_new = former.as_ref().is_none_or(|former| former.revision != revision);
+        let former = former.unwrap_or_default();
+        let full = self.keys.len() >= KEYS_MAX;
+        let mark = mark.and_then(|mark| match full {
+            false => Ok(mark),
+            true => Err(format!("there are more than {KEYS_MAX} marks: remove some")),
+        });
+        match mark {
+            Ok(mark) => {
+                if is_new {
+                    let Value { by, why, until, .. } = &mark.value;
+                    let until = until.map(|until| until.to_string());
+                    info!(key = %mark.key, by, why, until, "mark is set");
+                }
+                let release = match &mark.key {
+                    MarkKey::Release(service) if is_new => {
+                        // A listed one may be old, and what was lost since is not meant.
+                        let set = mark.value.set.filter(|_| listed);
+                        let age = set.map(|set| (self.wall)().since(set)).unwrap_or_default();
+                        Some(News::Release { service: service.clone(), age })
+                    }
+                    _ => None,
+                };
+                let latest = Latest { mark: Some(mark), refused: None, revision, kept: false };
+                self.keys.insert(key, latest);
+                release
+            }
+            Err(reason) => {
+                if former.refused.as_ref() != Some(&reason) {
+                    let remedy = "put it again with lookaside drain, or delete the key";
+                    warn!(%key, reason, remedy, "mark refused: the key's former one stays");
+                }
+                // Beyond the bound nothing is remembered but what was there.
+                if !full || former.mark.is_some() {
+                    let latest = Latest { refused: Some(reason), revision, ..former };
+                    self.keys.insert(key, latest);
+                }
+                None
+            }
+        }
+    }
+
+    fn keep(&mut self, key: Key, former: Latest) {
+        if !former.kept {
+            let remedy = "lookaside undrain ends it";
+            warn!(%key, remedy, "etcd went back to a state without this mark: it stays in force");
+        }
+        self.keys.insert(key, Latest { kept: true, ..former });
+    }
+
+    fn in_force(&self) -> Marks {
+        let now = (self.wall)();
+        let marks = self.keys.values().filter_map(|latest| latest.mark.as_ref());
+        Marks::new(marks.filter(|mark| !mark.is_over(now)).cloned())
+    }
+
+    /// How long until the marks in force are to be looked at again.
+    fn next_end(&self) -> Option<Duration> {
+        let now = (self.wall)();
+        let marks = self.keys.values().filter_map(|latest| latest.mark.as_ref());
+        let ends = marks.filter_map(|mark| mark.value.until).filter(|until| *until > now);
+        ends.min().map(|end| end.since(now).min(LOOK_EVERY))
+    }
+
+    fn report(&self) -> Report {
+        let now = (self.wall)();
+        let shown = |latest: &Latest| {
+            let mark = latest.mark.clone()?;
+            let state = match (mark.is_over(now), latest.kept) {
+                (true, _) => State::Over,
+                (false, true) => State::Kept,
+                (false, false) => State::InForce,
+            };
+            Some(Shown { mark, state })
+        };
+        let refused = |(key, latest): (&Key, &Latest)| Some((key.clone(), latest.refused.clone()?));
+        Report {
+            marks: self.keys.values().filter_map(shown).collect(),
+            refused: self.keys.iter().filter_map(refused).collect(),
+            unheard: self.unheard.clone(),
+        }
+    }
+}
+
+impl Mark {
+    /// Whether its time is over.
+    #[must_use]
+    pub fn is_over(&self, now: Moment) -> bool {
+        self.value.until.is_some_and(|until| until <= now)
+    }
+}
+
+impl Shown {
+    /// Whether it is in force.
+    #[must_use]
+    pub fn is_in_force(&self) -> bool {
+        self.state != State::Over
+    }
+}
+
+impl State {
+    /// For people and programs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InForce => "in force",
+            Self::Over => "over",
+            Self::Kept => "kept",
+        }
+    }
+}
+
+fn gone(key: &Key, former: &Latest) {
+    if former.mark.is_some() {
+        info!(%key, "mark is gone");
+    }
+}
+
+#[cfg(test)]
+mod tests;

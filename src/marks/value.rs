@@ -1,0 +1,99 @@
+//! The value of a mark in etcd: who made it, why, and how long it is in force. Pure.
+//!
+//! In: JSON. Out: a [`Value`], or what is wrong and the remedy. Every field may be left
+//! out, and an empty value says nothing: so `etcdctl put` suffices in an emergency.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use super::Moment;
+
+/// Who made a mark, why, and how long it is in force.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Value {
+    /// Who made it; empty if nobody said.
+    pub by: String,
+    /// Why; empty if nobody said.
+    pub why: String,
+    /// When it was made.
+    pub set: Option<Moment>,
+    /// When it is over; none: never by itself.
+    pub until: Option<Moment>,
+}
+
+/// As it stands in etcd.
+#[derive(Debug, Serialize, Deserialize)]
+struct Written {
+    #[serde(default = "current")]
+    version: u32,
+    #[serde(default)]
+    by: String,
+    #[serde(default)]
+    why: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    set: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+}
+
+/// The longest text that says who or why, in bytes.
+pub const TEXT_MAX: usize = 1024;
+/// The longest value, in bytes; more than two such texts with every character escaped.
+const VALUE_MAX: usize = 32 * 1024;
+const VERSION: u32 = 1;
+
+impl Value {
+    /// Reads a value in etcd.
+    ///
+    /// # Errors
+    /// Says what is wrong, and the remedy.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.len() > VALUE_MAX {
+            return Err(format!(
+                "the value has {} bytes: at most {VALUE_MAX} are read",
+                bytes.len()
+            ));
+        }
+        if bytes.trim_ascii().is_empty() {
+            return Ok(Self::default());
+        }
+        // An object alone: a list would be read as one, field by field.
+        let object = serde_json::from_slice::<serde_json::Map<_, _>>(bytes);
+        let written = object.and_then(|object| Written::deserialize(Json::Object(object)));
+        let written = written.map_err(|error| {
+            format!("the value is no JSON object of a mark: {error}; an empty value will do")
+        })?;
+        let Written { version, by, why, set, until } = written;
+        if version != VERSION {
+            return Err(format!("version is {version}: this lookaside reads version {VERSION}"));
+        }
+        for (name, text) in [("by", &by), ("why", &why)] {
+            if text.len() > TEXT_MAX {
+                let length = text.len();
+                return Err(format!("{name} has {length} bytes: at most {TEXT_MAX} are allowed"));
+            }
+        }
+        Ok(Self { by, why, set: moment("set", set)?, until: moment("until", until)? })
+    }
+
+    /// As it is put into etcd.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let text = |moment: Option<Moment>| moment.map(|moment| moment.to_string());
+        let Self { by, why, set, until } = self.clone();
+        let written = Written { version: VERSION, by, why, set: text(set), until: text(until) };
+        serde_json::to_string(&written).unwrap_or_default()
+    }
+}
+
+fn current() -> u32 {
+    VERSION
+}
+
+fn moment(name: &str, text: Option<String>) -> Result<Option<Moment>, String> {
+    let Some(text) = text else { return Ok(None) };
+    let moment = Moment::parse(&text);
+    moment.map(Some).ok_or_else(|| {
+        format!("{name} is {text:?}: expected a moment in UTC, as in 2030-01-31T12:00:00Z")
+    })
+}

@@ -1,0 +1,282 @@
+//! Marks as an operator meets them: set by command, followed by every replica, kept
+//! through restarts, outages and restored copies of etcd, and over when they should be.
+
+mod support;
+
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use support::etcd::Etcd;
+use support::eventually;
+use support::lookaside::{Balancer, program};
+
+const PREFIX: &str = "/lookaside/marks/lookaside.internal/";
+
+fn lookaside(args: &[&str]) -> Output {
+    let mut command = Command::new(program());
+    // Settings of whoever runs the tests are not the test's.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("LOOKASIDE_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(args).stdin(Stdio::null()).output().expect("lookaside runs")
+}
+
+/// Runs a command at a balancer. Returns what it said, errors included.
+#[track_caller]
+fn command(balancer: &Balancer, args: &[&str], code: i32) -> String {
+    let admin = format!("http://{}", balancer.admin());
+    let output = lookaside(&[args, &["--admin", &admin]].concat());
+    let [out, error] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    let said = format!("{out}{error}");
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+    said
+}
+
+fn json(balancer: &Balancer, path: &str) -> Value {
+    let (status, text) = balancer.get(path);
+    assert_eq!(status, 200, "{text}");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// The ids of the backends that are in a service's list.
+fn listed(balancer: &Balancer, service: &str) -> Vec<String> {
+    let detail = json(balancer, &format!("/api/v1/services/{service}"));
+    let endpoints = detail["endpoints"].as_array().expect("endpoints").clone();
+    let turns = |one: &Value| one["turns"].as_u64().unwrap_or(0) > 0;
+    let ids = endpoints.iter().filter(|one| turns(one)).map(|one| one["id"].as_str().unwrap());
+    ids.map(str::to_owned).collect()
+}
+
+#[track_caller]
+fn wait_listed(balancer: &Balancer, service: &str, expected: &[&str]) {
+    eventually("the list is as it should be", || {
+        (listed(balancer, service) == expected).then_some(())
+    });
+}
+
+fn register(etcd: &Etcd, service: &str, backends: &[u8]) {
+    for backend in backends {
+        let key = format!("/etcd3_naming/{service}/{backend}");
+        etcd.ctl(&["put", &key, &format!("10.0.0.{backend}:50051")]);
+    }
+}
+
+fn balancer(etcd: &Etcd) -> Balancer {
+    let balancer = Balancer::start(&["--etcd", &etcd.url()]);
+    balancer.wait_ready();
+    balancer
+}
+
+#[test]
+fn every_replica_obeys_a_drain_and_so_does_one_that_starts() {
+    let etcd = Etcd::start();
+    register(&etcd, "hello", &[1, 2, 3]);
+    let (one, other) = (balancer(&etcd), balancer(&etcd));
+    let said = command(&one, &["drain", "hello", "10.0.0.2:50051", "--why", "new disk"], 0);
+    assert_eq!(said, "10.0.0.2:50051 of hello: 1 drained until undrain, 2 left\n");
+    // Who gave the order is obeyed before the command ends.
+    assert_eq!(listed(&one, "hello"), ["1", "3"]);
+    wait_listed(&other, "hello", &["1", "3"]);
+    let third = balancer(&etcd);
+    wait_listed(&third, "hello", &["1", "3"]);
+    let shown = command(&other, &["marks"], 0);
+    assert!(shown.contains("new disk") && shown.contains("in force"), "{shown}");
+    let explained = command(&third, &["explain", "hello", "--backend", "2"], 3);
+    assert!(explained.contains("undrained") && explained.contains("new disk"), "{explained}");
+    // The last two only if that is meant.
+    let refused = command(&other, &["drain", "HELLO.lookaside.internal", "3"], 0);
+    assert!(refused.contains("1 left"), "{refused}");
+    let refused = command(&other, &["drain", "hello", "10.0.0.1"], 1);
+    assert!(refused.contains("would leave \"hello\" without a backend"), "{refused}");
+    command(&other, &["drain", "hello", "10.0.0.1", "--anyway"], 0);
+    for balancer in [&one, &other, &third] {
+        wait_listed(balancer, "hello", &[]);
+        assert_eq!(json(balancer, "/api/v1/services")["services"][0]["state"], "unusable");
+    }
+    let said = command(&third, &["undrain", "hello", "3"], 0);
+    assert_eq!(said, "3 of hello: no longer drained\n");
+    wait_listed(&one, "hello", &["3"]);
+    command(&one, &["undrain", "hello"], 0);
+    for balancer in [&one, &other, &third] {
+        wait_listed(balancer, "hello", &["1", "2", "3"]);
+    }
+    let nothing = command(&one, &["undrain", "hello"], 1);
+    assert!(nothing.contains("no mark drains backends of \"hello\""), "{nothing}");
+    assert!(command(&one, &["marks"], 0).contains("no mark is set"));
+}
+
+#[test]
+fn a_host_and_a_zone_are_drained_in_all_services() {
+    let etcd = Etcd::start();
+    register(&etcd, "hello", &[1, 2]);
+    register(&etcd, "other", &[2, 3]);
+    let metadata = r#"{"Op":0,"Addr":"10.0.0.4:50051","Metadata":{"zone":"b"}}"#;
+    etcd.ctl(&["put", "/etcd3_naming/other/4", metadata]);
+    let balancer = balancer(&etcd);
+    let said = command(&balancer, &["drain", "*", "10.0.0.2"], 0);
+    assert_eq!(said, "10.0.0.2 of *: 2 drained until undrain, 3 left\n");
+    let said = command(&balancer, &["drain", "*", "zone=b", "--for", "1h"], 0);
+    assert!(said.starts_with("zone=b of *: 1 drained until 2"), "{said}");
+    assert_eq!(listed(&balancer, "hello"), ["1"]);
+    assert_eq!(listed(&balancer, "other"), ["3"]);
+    assert_eq!(balancer.metric("lookaside_endpoints_drained"), Some(3.0));
+    assert_eq!(balancer.metric(r#"lookaside_marks{kind="drain"}"#), Some(2.0));
+    // A service that comes later has no backend there either.
+    register(&etcd, "late", &[2, 5]);
+    wait_listed(&balancer, "late", &["5"]);
+    command(&balancer, &["undrain", "*"], 0);
+    assert_eq!(listed(&balancer, "other"), ["2", "3", "4"]);
+}
+
+#[test]
+fn a_drain_that_has_an_end_ends_with_and_without_etcd() {
+    let mut etcd = Etcd::start();
+    register(&etcd, "hello", &[1, 2, 3]);
+    let running = balancer(&etcd);
+    command(&running, &["drain", "hello", "1", "--for", "2s"], 0);
+    command(&running, &["drain", "hello", "2", "--for", "1h"], 0);
+    let drained = format!("{PREFIX}drain/hello/");
+    assert!(etcd.ctl(&["get", "--prefix", &drained]).contains("\"until\""));
+    // Both marks have leases, so that etcd is tidy in the end.
+    assert_eq!(etcd.ctl(&["lease", "list"]).lines().count(), 3);
+    etcd.kill();
+    wait_listed(&running, "hello", &["1", "3"]);
+    // It was over while etcd was away, and still lies there.
+    etcd.restart();
+    let started = balancer(&etcd);
+    wait_listed(&started, "hello", &["1", "3"]);
+    let marks = json(&started, "/api/v1/marks");
+    let states: Vec<_> =
+        marks["marks"].as_array().unwrap().iter().map(|one| &one["state"]).collect();
+    assert_eq!(states, ["over", "in force"]);
+    eventually("the marks are heard again", || {
+        json(&running, "/api/v1/marks")["unheard"].is_null().then_some(())
+    });
+    assert_eq!(listed(&running, "hello"), ["1", "3"]);
+}
+
+#[test]
+fn without_etcd_marks_stay_and_none_is_set() {
+    let mut etcd = Etcd::start();
+    register(&etcd, "hello", &[1, 2, 3]);
+    let balancer = balancer(&etcd);
+    command(&balancer, &["drain", "hello", "1"], 0);
+    etcd.kill();
+    eventually("etcd is missed", || {
+        balancer.metric("lookaside_registry_stale").filter(|is| *is == 1.0)
+    });
+    let refused = command(&balancer, &["drain", "hello", "2"], 1);
+    assert!(refused.contains("nothing is changed: etcd does not take the mark"), "{refused}");
+    assert_eq!(listed(&balancer, "hello"), ["2", "3"]);
+    assert!(command(&balancer, &["marks"], 0).contains("etcd is not heard"));
+    etcd.restart();
+    eventually("it is taken", || {
+        let admin = format!("http://{}", balancer.admin());
+        let done = lookaside(&["drain", "hello", "2", "--admin", &admin]);
+        done.status.success().then_some(())
+    });
+    wait_listed(&balancer, "hello", &["3"]);
+}
+
+#[test]
+fn an_older_copy_of_etcd_ends_no_drain() {
+    let mut etcd = Etcd::start();
+    register(&etcd, "hello", &[1, 2]);
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("copy.db");
+    etcd.ctl(&["snapshot", "save", copy.to_str().unwrap()]);
+    let balancer = balancer(&etcd);
+    command(&balancer, &["drain", "hello", "1"], 0);
+    etcd.restart_from(&copy);
+    eventually("the mark is kept", || {
+        (json(&balancer, "/api/v1/marks")["marks"][0]["state"] == "kept").then_some(())
+    });
+    assert_eq!(listed(&balancer, "hello"), ["2"]);
+    assert!(balancer.log().contains("etcd went back to a state without this mark"));
+    command(&balancer, &["undrain", "hello", "1"], 0);
+    wait_listed(&balancer, "hello", &["1", "2"]);
+    assert!(!etcd.ctl(&["get", "--prefix", PREFIX]).contains("drain"));
+}
+
+#[test]
+fn what_others_write_there_is_obeyed_or_refused_and_shown() {
+    let etcd = Etcd::start();
+    register(&etcd, "hello", &[1, 2]);
+    let balancer = balancer(&etcd);
+    // In an emergency an empty value will do.
+    etcd.ctl(&["put", &format!("{PREFIX}drain/hello/10.0.0.1"), ""]);
+    wait_listed(&balancer, "hello", &["2"]);
+    // A value that cannot be read leaves the former in force.
+    etcd.ctl(&["put", &format!("{PREFIX}drain/hello/10.0.0.1"), "soon"]);
+    etcd.ctl(&["put", &format!("{PREFIX}freeze/hello"), ""]);
+    etcd.ctl(&["put", &format!("{PREFIX}drain/nobody/10.9.9.9"), ""]);
+    eventually("two are refused", || {
+        balancer.metric("lookaside_marks_refused").filter(|refused| *refused == 2.0)
+    });
+    assert_eq!(listed(&balancer, "hello"), ["2"]);
+    let shown = command(&balancer, &["marks"], 0);
+    assert!(shown.contains("freeze/hello is refused: \"freeze\" is no mark"), "{shown}");
+    let marks = json(&balancer, "/api/v1/marks");
+    assert_eq!((&marks["total"], &marks["refused_total"]), (&2.into(), &2.into()), "{marks}");
+    assert!(balancer.log().contains("mark refused"), "{}", balancer.log());
+    // Another zone's are not this one's.
+    etcd.ctl(&["put", "/lookaside/marks/other.internal/drain/hello/10.0.0.2", ""]);
+    etcd.ctl(&["del", &format!("{PREFIX}drain/hello/10.0.0.1")]);
+    wait_listed(&balancer, "hello", &["1", "2"]);
+}
+
+#[test]
+fn a_release_is_heard_by_every_replica_and_is_about_its_time() {
+    let etcd = Etcd::start();
+    let lease = etcd.ctl(&["lease", "grant", "600"]);
+    let lease = lease.split(' ').nth(1).expect("a lease").to_owned();
+    for backend in [1, 2] {
+        let key = format!("/etcd3_naming/hello/{backend}");
+        let value = format!("10.0.0.{backend}:50051");
+        etcd.ctl(&["put", &key, &value, &format!("--lease={lease}")]);
+    }
+    // Nobody answers there, and the guard keeps them.
+    let args = ["--etcd", &etcd.url(), "--guard", "100"];
+    let (one, other) = (Balancer::start(&args), Balancer::start(&args));
+    for balancer in [&one, &other] {
+        balancer.wait_ready();
+        wait_listed(balancer, "hello", &["1", "2"]);
+    }
+    etcd.ctl(&["lease", "revoke", &lease]);
+    for balancer in [&one, &other] {
+        eventually("both are held", || {
+            balancer.metric("lookaside_endpoints_held").filter(|held| *held == 2.0)
+        });
+    }
+    assert_eq!(command(&one, &["release", "hello"], 0), "hello: 2 released\n");
+    for balancer in [&one, &other] {
+        eventually("nothing is held", || {
+            balancer.metric("lookaside_endpoints_held").filter(|held| *held == 0.0)
+        });
+    }
+    let shown = command(&other, &["marks", "hello"], 0);
+    assert!(shown.contains("release"), "{shown}");
+}
+
+#[test]
+fn the_embedded_registry_takes_marks() {
+    let balancer = Balancer::start(&[]);
+    balancer.wait_ready();
+    let registry = balancer.registry().to_string();
+    for backend in 1..=2 {
+        let key = format!("/etcd3_naming/hello/{backend}");
+        let put = Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .arg(format!("--endpoints={registry}"))
+            .args(["put", &key, &format!("10.0.0.{backend}:50051")])
+            .output();
+        assert!(put.expect("etcdctl runs").status.success());
+    }
+    wait_listed(&balancer, "hello", &["1", "2"]);
+    command(&balancer, &["drain", "hello", "1", "--for", "10m"], 0);
+    assert_eq!(listed(&balancer, "hello"), ["2"]);
+    command(&balancer, &["undrain", "hello", "1"], 0);
+    assert_eq!(listed(&balancer, "hello"), ["1", "2"]);
+}
