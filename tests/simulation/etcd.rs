@@ -42,6 +42,15 @@ struct Seen {
     keys: BTreeMap<String, SocketAddr>,
 }
 
+/// Why keys are others than before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writer {
+    /// They were written.
+    Owner,
+    /// The store is another one, or an older copy.
+    Restorer,
+}
+
 /// What somebody with access to etcd does.
 #[derive(Debug)]
 pub enum Order {
@@ -149,7 +158,7 @@ async fn note_all(
             let revision = all.header().map_or(0, |header| header.revision());
             let pair = |kv: &etcd_client::KeyValue| (text(kv.key()), addr(kv.value()));
             let keys = all.kvs().iter().map(pair).collect();
-            note(disk, history, revision, keys);
+            note(disk, history, revision, keys, Writer::Restorer);
             revision
         }
     };
@@ -167,18 +176,25 @@ async fn note_all(
                     EventType::Delete => keys.remove(&text(kv.key())),
                 };
             }
-            note(disk, history, revision(&events[0]), keys);
+            note(disk, history, revision(&events[0]), keys, Writer::Owner);
         }
     }
     Ok(())
 }
 
 /// Writes down which services are others than before.
-fn note(disk: &Disk, history: &History, revision: i64, keys: BTreeMap<String, SocketAddr>) {
+fn note(
+    disk: &Disk,
+    history: &History,
+    revision: i64,
+    keys: BTreeMap<String, SocketAddr>,
+    writer: Writer,
+) {
     let seen = &mut disk.0.borrow_mut().seen;
     for (key, old) in &seen.keys {
-        // Its owner says that it moved, or a restored copy that it never did.
-        if keys.get(key).is_some_and(|new| new != old) {
+        // Its owner says that it moved. A restored copy that says it never did
+        // takes nobody away.
+        if writer == Writer::Owner && keys.get(key).is_some_and(|new| new != old) {
             history.note(What::Asked { service: service(key), addr: *old });
         }
     }
