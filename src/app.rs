@@ -28,9 +28,9 @@ use crate::telemetry::Counters;
 use crate::{admin, dns, health, hosts, persist, replica};
 
 mod grpc_health;
-mod marks;
-mod relay;
-mod settings;
+pub mod marks;
+pub mod relay;
+pub mod settings;
 mod tasks;
 
 pub use tasks::Died;
@@ -218,10 +218,15 @@ impl App {
         // Settings and marks first: no list is sent that they forbid.
         let heard = [CancellationToken::new(), CancellationToken::new()];
         let inputs = || inputs_tx.clone();
+        let begin = settings::Begin {
+            settings: self.config.settings(),
+            file: self.config.services.clone(),
+        };
         let (follow, sources) =
-            settings::follow(&self.config, connect.clone(), inputs(), heard[0].clone());
+            settings::follow(begin, &zone, connect.clone(), inputs(), heard[0].clone());
         tasks.spawn("settings", follow);
-        let (follow, marks) = marks::follow(&zone, connect.clone(), inputs(), heard[1].clone());
+        let (follow, marks) =
+            marks::follow(&zone, marks::now, connect.clone(), inputs(), heard[1].clone());
         tasks.spawn("marks", follow);
         let desk = connect.clone().map(|connect| Desk::new(connect, &zone));
         if let Some(connect) = connect {

@@ -27,6 +27,8 @@ mod history;
 mod plan;
 #[path = "simulation/trouble.rs"]
 mod trouble;
+#[path = "simulation/words.rs"]
+mod words;
 #[path = "simulation/world.rs"]
 mod world;
 

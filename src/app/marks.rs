@@ -1,6 +1,6 @@
 //! Connects the marks in etcd with the catalog.
 //!
-//! In: the zone, and how etcd is reached. Out: a future that follows etcd and sends
+//! In: the zone, the wall clock, and how etcd is reached. Out: a future that follows etcd and sends
 //! [`Input::Marks`] and [`Input::Release`], and every mark, for those who show them.
 #![expect(clippy::disallowed_types, reason = "only the wall clock is the same on every replica")]
 
@@ -18,8 +18,9 @@ use crate::registry::etcd::{self, Connect, Following, Range};
 
 /// What follows the marks for as long as it is polled, and how they are. `heard` is
 /// cancelled once etcd has been heard, or cannot be.
-pub(super) fn follow(
+pub fn follow(
     zone: &Zone,
+    wall: fn() -> Moment,
     connect: Option<Connect>,
     inputs: mpsc::Sender<Input>,
     heard: CancellationToken,
@@ -36,7 +37,7 @@ pub(super) fn follow(
     };
     let (news_tx, mut news_rx) = mpsc::channel(INPUTS);
     let (report_tx, report_rx) = watch::channel(Report::default());
-    let source = source::run(now, events_rx, news_tx, report_tx);
+    let source = source::run(wall, events_rx, news_tx, report_tx);
     let relay = async move {
         while let Some(news) = news_rx.recv().await {
             let input = match news {
@@ -63,7 +64,8 @@ pub(super) fn follow(
 }
 
 /// The wall clock.
-pub(super) fn now() -> Moment {
+#[must_use]
+pub fn now() -> Moment {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     Moment(since.map_or(0, |since| since.as_secs()))
 }

@@ -17,7 +17,7 @@ use crate::registry::Event;
 const HEARD_WITHIN: Duration = Duration::from_secs(5);
 
 /// Passes the registry's events on, once all else has been heard or has had its time.
-pub(super) async fn run(
+pub async fn run(
     heard: [CancellationToken; 2],
     mut events: mpsc::Receiver<Event>,
     inputs: mpsc::Sender<Input>,

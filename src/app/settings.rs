@@ -1,6 +1,6 @@
 //! Connects the sources of per-service settings with the catalog.
 //!
-//! In: the configuration, and how etcd is reached. Out: a future that follows the file
+//! In: the settings at the start, and how etcd is reached. Out: a future that follows the file
 //! and etcd and sends [`Input::Settings`], and how the sources are.
 
 use std::sync::Arc;
@@ -10,19 +10,29 @@ use tokio_util::sync::CancellationToken;
 
 use super::INPUTS;
 use crate::catalog::Input;
-use crate::config::Config;
+use crate::model::Zone;
 use crate::registry::etcd::{self, Connect, Decode, Following, Range, Stored};
-use crate::settings::source::{self, News, Read, Report};
+use crate::settings::Settings;
+use crate::settings::source::{self, FileSource, News, Read, Report};
+
+/// What there is at the start.
+pub struct Begin {
+    /// The settings in force.
+    pub settings: Settings,
+    /// The file with tables.
+    pub file: Option<FileSource>,
+}
 
 /// What follows the sources for as long as it is polled, and how they are. `heard` is
 /// cancelled once etcd has been heard, or cannot be.
-pub(super) fn follow(
-    config: &Config,
+pub fn follow(
+    begin: Begin,
+    zone: &Zone,
     connect: Option<Connect>,
     inputs: mpsc::Sender<Input>,
     heard: CancellationToken,
 ) -> (impl Future<Output = ()> + use<>, watch::Receiver<Report>) {
-    let key = source::key(&config.zone);
+    let key = source::key(zone);
     let ranges = vec![Range::key(&key)];
     let decode: Decode<Read> = Arc::new(|stored: Stored<'_>| source::decode(stored));
     let (events_tx, events_rx) = mpsc::channel(INPUTS);
@@ -37,8 +47,8 @@ pub(super) fn follow(
     // The newest alone counts: the catalog takes it in within microseconds.
     let (news_tx, mut news_rx) = mpsc::channel(1);
     let (report_tx, report_rx) = watch::channel(Report::default());
-    let (current, file) = (config.settings(), config.services.clone());
-    let sources = source::run(current, file, key, events_rx, news_tx, report_tx);
+    let Begin { settings, file } = begin;
+    let sources = source::run(settings, file, key, events_rx, news_tx, report_tx);
     let relay = async move {
         while let Some(news) = news_rx.recv().await {
             let News::Settings(settings) = news else {

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use lookaside::app::{marks, relay, settings};
 use lookaside::balancer::Balancer;
 use lookaside::catalog::{self, Catalog, Input, Rules};
 use lookaside::health;
+use lookaside::marks::Moment;
 use lookaside::model::Zone;
 use lookaside::registry::Event;
 use lookaside::registry::etcd;
@@ -33,6 +35,8 @@ use crate::plan::{Crowd, SERVICES};
 
 pub const PORT: u16 = 12_000;
 pub const ZONE: &str = "lookaside.internal";
+/// The wall clock when a run begins.
+pub const BEGAN: Moment = Moment(1_000_000_000);
 pub const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 /// What those outside may do with a balancer and know of it.
@@ -87,7 +91,17 @@ pub async fn run(
     let options = etcd::Options { connect: crate::etcd::connect(), prefixes: vec![prefix] };
     spawn_local(etcd::run(options, events));
     let pace = crowd.map(|crowd| Dice::new(crowd.seed ^ index as u64));
-    spawn_local(relay(events_rx, inputs.clone(), pace));
+    let (paced, paced_rx) = mpsc::channel(1);
+    spawn_local(delay(events_rx, paced, pace));
+    let heard = [CancellationToken::new(), CancellationToken::new()];
+    let (tokens, connect) = (heard.clone(), crate::etcd::connect());
+    spawn_local(relay::run(heard, paced_rx, inputs.clone()));
+    let zone = Zone::new(ZONE).expect("a zone");
+    let [settings, marks] = tokens;
+    let begin = settings::Begin { settings: (*catalog.settings()).clone(), file: None };
+    let connect = || Some(connect.clone());
+    spawn_local(settings::follow(begin, &zone, connect(), inputs.clone(), settings).0);
+    spawn_local(marks::follow(&zone, wall, connect(), inputs.clone(), marks).0);
     spawn_local(health::run(
         catalog.watch_doubts(),
         inputs.clone(),
@@ -99,7 +113,6 @@ pub async fn run(
         spawn_local(crowd::run(index, crowd, catalog.clone(), history));
     }
 
-    let zone = Zone::new(ZONE).expect("a zone");
     let counters: Arc<Counters> = Arc::default();
     let balancer = Balancer::new(zone, catalog, Arc::default(), counters.clone());
     spawn_local(balancer.clone().sweep());
@@ -123,11 +136,17 @@ pub async fn run(
     }
 }
 
+/// The wall clock of the simulated world.
+fn wall() -> Moment {
+    let elapsed = turmoil::sim_elapsed().unwrap_or_default();
+    BEGAN.after(elapsed)
+}
+
 /// Where there is a crowd, events that come at one time go on one after the
 /// other, while others have their turn: so some come in the midst of a round.
-async fn relay(
+async fn delay(
     mut events: mpsc::Receiver<Event>,
-    inputs: mpsc::Sender<Input>,
+    paced: mpsc::Sender<Event>,
     mut pace: Option<Dice>,
 ) {
     while let Some(event) = events.recv().await {
@@ -140,7 +159,7 @@ async fn relay(
                 others_first().await;
             }
         }
-        if inputs.send(Input::Registry(event)).await.is_err() {
+        if paced.send(event).await.is_err() {
             return;
         }
     }

@@ -32,6 +32,7 @@ use std::net::SocketAddr;
 use crate::history::{Held, Record, Set, Truth, What};
 use crate::plan::{Host, Plan};
 use crate::trouble::Troubles;
+use crate::words::Words;
 use crate::world::Outcome;
 
 /// So long a deregistration may take, and anything else that needs one question.
@@ -42,6 +43,9 @@ const AT_ONCE: u64 = 1_000;
 const FRESH: u64 = 2_000;
 /// HTTP/2's keepalive gives up after this long at the earliest.
 const PATIENCE: u64 = 9_000;
+/// A connection must have said something within five seconds, and its first packets may
+/// be slow.
+const NEWCOMER: u64 = 2_500;
 /// For so long a backend tries to take itself back.
 const LEAVING: u64 = 6_000;
 /// How long one that went counts as missing (the guard's own).
@@ -68,6 +72,7 @@ struct Told {
     /// At the earliest.
     sent: u64,
     list: Set,
+    drops: bool,
 }
 
 struct Check<'a> {
@@ -76,6 +81,7 @@ struct Check<'a> {
     keep: u64,
     truth: Truth,
     troubles: Troubles,
+    words: Words,
     streams: Vec<Stream>,
     machines: BTreeMap<std::net::IpAddr, Host>,
     breaches: Vec<String>,
@@ -92,6 +98,7 @@ pub fn check(plan: &Plan, outcome: &Outcome) -> Vec<String> {
         truth: Truth::of(records),
         streams: streams(plan, records, &troubles),
         troubles,
+        words: Words::of(plan, outcome),
         machines: outcome.addresses.iter().map(|(host, ip)| (*ip, *host)).collect(),
         breaches: Vec::new(),
     };
@@ -138,11 +145,12 @@ fn streams(plan: &Plan, records: &[Record], troubles: &Troubles) -> Vec<Stream> 
             What::Greeted { stream } => {
                 streams.get_mut(stream).expect(OPENED).greeted = Some(at);
             }
-            What::Told { stream, list } => {
+            What::Told { stream, list, drops } => {
                 let stream = streams.get_mut(stream).expect(OPENED);
                 let balancer = Host::Balancer(stream.balancer);
                 let sent = troubles.sent(balancer, stream.desk, at).max(stream.opened);
-                stream.told.push(Told { at, sent, list: list.clone() });
+                let (list, drops) = (list.clone(), *drops);
+                stream.told.push(Told { at, sent, list, drops });
             }
             What::Refused { stream, code } => {
                 streams.get_mut(stream).expect(OPENED).refused = Some((at, code.clone()));
@@ -178,6 +186,7 @@ impl Check<'_> {
             moment = found;
             for addr in &told.list {
                 if let Some(left) = gone.remove(addr)
+                    && !self.words.ever(*addr, told.at)
                     && !self.held_since(stream.service, *addr, left, told.at)
                 {
                     self.breach(told.at, stream, &format!("I2 {addr} was gone and is back"));
@@ -226,7 +235,11 @@ impl Check<'_> {
                 let crashed = self.records.iter().any(|record| {
                     record.what == What::Crashed(balancer) && (from..=*at).contains(&record.at)
                 });
-                let cut = self.troubles.cut_for(balancer, stream.desk, PATIENCE, from, *at);
+                let cut = match stream.greeted {
+                    Some(_) => self.troubles.cut_for(balancer, stream.desk, PATIENCE, from, *at),
+                    // A newcomer that is not heard for five seconds is let go.
+                    None => self.troubles.cut_for(balancer, stream.desk, NEWCOMER, from, *at),
+                };
                 if !crashed && !cut {
                     self.breach(*at, stream, "I6 the connection broke without a cause");
                 }
@@ -245,7 +258,11 @@ impl Check<'_> {
         let held = self.truth.service(stream.service);
         let nobody = Set::new();
         let now = moment.checked_sub(1).map_or(&nobody, |last| &held[last].set);
-        now.is_subset(&told.list)
+        let nobody_drained = |drained: &Set| {
+            let missing = now.difference(&told.list).all(|addr| drained.contains(addr));
+            missing && told.list.is_disjoint(drained)
+        };
+        self.drained(stream, told).iter().any(nobody_drained)
             && told.list.difference(now).all(|addr| {
                 let lost = lost(&held[..moment], *addr);
                 let balancer = Host::Balancer(stream.balancer);
@@ -255,6 +272,15 @@ impl Check<'_> {
                     self.keep > 0 && lost >= stream.since && told.sent <= known + self.keep
                 })
             })
+    }
+
+    /// Who may have been drained, as far as a balancer could know: what was said in the
+    /// last moments, where nothing was in its way.
+    fn drained(&self, stream: &Stream, told: &Told) -> Vec<Set> {
+        let recent = told.sent.saturating_sub(FRESH);
+        let calm = self.troubles.calm(Host::Balancer(stream.balancer), recent, told.sent);
+        let from = if calm && self.words.are_sure(recent) { recent } else { 0 };
+        self.words.between(from, told.at)
     }
 
     /// For people: by what a list differs from what etcd held last.
@@ -284,7 +310,7 @@ impl Check<'_> {
         let least = held.iter().take_while(|held| held.at <= at).count();
         let most = held.iter().take_while(|held| held.at <= until).count();
         // As if it were sent anew.
-        let now = Told { at: until, sent: at, list: told.list.clone() };
+        let now = Told { at: until, sent: at, list: told.list.clone(), drops: told.drops };
         if !(least..=most).any(|moment| self.is_right(stream, &now, moment)) {
             let why = self.closest(stream, &now);
             self.breach(until, stream, &format!("I1 the newest list is too old: {why}"));
@@ -371,6 +397,9 @@ impl Check<'_> {
             return;
         }
         for addr in before.list.difference(&after.list) {
+            if self.words.ever(*addr, after.at) {
+                continue;
+            }
             let held = self.truth.service(stream.service);
             let until = held.iter().take_while(|held| held.at <= after.at).count();
             let last = last_time(&held[..until], *addr);
@@ -429,7 +458,8 @@ impl Check<'_> {
             What::Asked { service, .. } => service == stream.service,
             What::Released => true,
             _ => false,
-        } && record.at <= told.at && record.at + 20_000 > from);
+        } && record.at <= told.at && record.at + 20_000 > from)
+            || self.words.any(stream.service, told.at);
         let over = longest.list.difference(&told.list).any(|addr| {
             let lost = last_time(held, *addr).map_or(0, |(_, lost)| lost);
             lost.saturating_add(self.keep) <= told.at
@@ -468,8 +498,16 @@ impl Check<'_> {
             let told = stream.told.iter().rfind(|told| told.at <= self.plan.end);
             let list = told.map(|told| &told.list);
             let held = self.truth.service(stream.service).last();
-            let held = held.map_or(&nobody, |held| &held.set);
-            if list != Some(held) {
+            let mut held = held.map_or(nobody, |held| held.set.clone());
+            held.retain(|addr| !self.words.at(self.plan.end).contains(addr));
+            let drops = told.is_some_and(|told| told.drops);
+            // grpc-go is told of an address that refuses, whichever is wanted.
+            let is_go = self.plan.clients[client].user_agent.starts_with("grpc-go");
+            if held.is_empty() && !is_go && drops != self.words.drops {
+                let text = format!("I3 at the end calls of an empty service are dropped: {drops}");
+                self.breach(self.plan.end, stream, &text);
+            }
+            if list != Some(&held) {
                 let text = format!("I3 at the end it has {list:?}, and etcd {held:?}");
                 self.breach(self.plan.end, stream, &text);
             }

@@ -178,7 +178,9 @@ async fn read(
             }
             Kind::ServerList(list) => {
                 assert!(*greeted, "stream {id}: a list before the initial response");
-                history.note(What::Told { stream: id, list: set(service, &list.servers) });
+                let drops = !list.servers.is_empty() && list.servers.iter().all(|one| one.drop);
+                let list = set(service, &list.servers);
+                history.note(What::Told { stream: id, list, drops });
             }
             Kind::FallbackResponse(_) => panic!("stream {id}: a fallback that nobody asked for"),
         }

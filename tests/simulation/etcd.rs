@@ -56,6 +56,8 @@ enum Writer {
 pub enum Order {
     Sweep(usize),
     Compact,
+    Put(String, String),
+    Delete(String),
 }
 
 impl Disk {
@@ -231,6 +233,14 @@ async fn obey(
             let revision = disk.0.borrow().seen.revision.unwrap_or(0);
             // Compacted already, if nothing has happened since.
             let _ = client.compact(revision, None).await;
+        }
+        Order::Put(key, value) => drop(client.put(key, value, None).await?),
+        // As the product's own desk does: who keeps what etcd lost hears of it too.
+        Order::Delete(key) => {
+            if client.delete(key.as_str(), None).await?.deleted() == 0 {
+                client.put(key.as_str(), "", None).await?;
+                client.delete(key, None).await?;
+            }
         }
     }
     Ok(())

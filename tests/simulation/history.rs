@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use crate::plan::Host;
+use crate::plan::{Host, Step};
 
 /// Backends by address.
 pub type Set = BTreeSet<SocketAddr>;
@@ -55,6 +55,8 @@ pub enum What {
     Told {
         stream: usize,
         list: Set,
+        /// Whether every call is to fail.
+        drops: bool,
     },
     /// A status, and nothing else.
     Refused {
@@ -75,6 +77,8 @@ pub enum What {
     },
     /// The operator has all go that is in doubt.
     Released,
+    /// An operator's word is written into etcd.
+    Said(Step),
 }
 
 /// Shared by all that runs in one simulation.

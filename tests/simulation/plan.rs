@@ -75,7 +75,7 @@ pub struct Crowd {
 }
 
 /// What a backend is to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Want {
     /// It serves at one of its ports. Whether it holds its registration.
     Up { port: usize, renews: bool },
@@ -85,21 +85,21 @@ pub enum Want {
     Dead,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum By {
     Delete,
     Revoke,
 }
 
 /// What etcd finds when it starts again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Disk {
     Same,
     Empty,
     Copy,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
     /// Nothing gets through until it is mended; TCP then sends it again.
     Cut(Host, Host),
@@ -116,6 +116,11 @@ pub enum Step {
     /// Someone deletes all of a service's keys.
     Sweep(usize),
     Want(usize, Want),
+    /// An operator drains a backend: for ever, or up to that second of the run.
+    Drain(usize, Option<u64>),
+    Undrain(usize),
+    /// An operator has calls of services without backends fail, or wait.
+    Drops(bool),
 }
 
 const USER_AGENTS: [&str; 3] =
@@ -157,6 +162,7 @@ impl Plan {
             };
             steps.push((HEAL, Step::Want(index, want)));
         }
+        words(seed, backends.len(), &mut steps);
         steps.sort_by_key(|(at, _)| *at);
         let keep_ms = if keep > 60 { 0 } else { keep * 1000 };
         let (ttl, end) = (dice.between(5, 9) as i64, HEAL + SETTLE + keep_ms);
@@ -207,6 +213,37 @@ fn crowd(seed: u64) -> Option<Crowd> {
     let service = dice.below(SERVICES);
     let places = dice.pick(&[0, 0, 256, 256, 512, 1_024]);
     (places > 0).then(|| Crowd { service, places, seed: dice.next() })
+}
+
+/// What operators say meanwhile, in keys of etcd: of its own chance too. At last they
+/// say once more what they want, for an etcd that lost its data has lost theirs.
+fn words(seed: u64, backends: usize, steps: &mut Vec<(u64, Step)>) {
+    let dice = &mut Dice::new(seed ^ 0x3a2c);
+    let mut drained = Vec::new();
+    for _ in 0..dice.pick(&[0, 0, 1, 2, 4]) {
+        let (backend, at) = (dice.below(backends), dice.between(2_000, HEAL - 1_000));
+        let lasts = dice.pick(&[0, 0, 2, 5, 15]);
+        let until = (lasts > 0).then_some(at / 1_000 + lasts);
+        steps.push((at, Step::Drain(backend, until)));
+        if dice.percent(40) {
+            steps.push((dice.between(at + 100, HEAL), Step::Undrain(backend)));
+        }
+        if !drained.contains(&backend) {
+            drained.push(backend);
+        }
+    }
+    for backend in drained {
+        let last =
+            if dice.percent(50) { Step::Drain(backend, None) } else { Step::Undrain(backend) };
+        steps.push((HEAL + 500, last));
+    }
+    let drops = dice.pick(&[0, 0, 1, 3]);
+    for _ in 0..drops {
+        steps.push((dice.between(1_000, HEAL), Step::Drops(dice.percent(60))));
+    }
+    if drops > 0 {
+        steps.push((HEAL + 500, Step::Drops(dice.percent(50))));
+    }
 }
 
 /// Something breaks, and is mended before the time to heal.

@@ -5,13 +5,16 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use lookaside::marks::{self, Moment, Value};
+use lookaside::model::Zone;
 use lookaside::seed;
+use lookaside::settings::source;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::spawn_local;
 use turmoil::{Builder, Sim};
 
 use crate::backend;
-use crate::balancer::{self, Handle};
+use crate::balancer::{self, Handle, ZONE};
 use crate::client;
 use crate::dice::Dice;
 use crate::etcd::{self, Disk, Order};
@@ -40,6 +43,8 @@ struct World<'a> {
     orders: mpsc::Sender<Order>,
     wants: Vec<watch::Sender<Want>>,
     balancers: Vec<Handle>,
+    /// Of each backend.
+    services: Vec<usize>,
     /// How often each link is cut, and each host down, at present.
     cuts: BTreeMap<(Host, Host), usize>,
     downs: BTreeMap<Host, usize>,
@@ -69,6 +74,7 @@ pub fn run(plan: &Plan) -> Outcome {
         orders,
         wants,
         balancers: vec![Handle::default(); BALANCERS],
+        services: plan.backends.iter().map(|backend| backend.service).collect(),
         cuts: BTreeMap::new(),
         downs: BTreeMap::new(),
         slow: BTreeMap::new(),
@@ -221,12 +227,40 @@ impl World<'_> {
             Step::Disk(plan::Disk::Copy) => self.disk.restore(),
             Step::Backup => self.disk.back_up(),
             // Nobody can, while etcd is down.
-            Step::Compact | Step::Sweep(_) if !self.sim.is_host_running(Host::Etcd.to_string()) => {
-            }
+            Step::Compact
+            | Step::Sweep(_)
+            | Step::Drain(..)
+            | Step::Undrain(_)
+            | Step::Drops(_)
+                if !self.sim.is_host_running(Host::Etcd.to_string()) => {}
             Step::Compact => self.order(Order::Compact),
             Step::Sweep(service) => self.order(Order::Sweep(service)),
+            Step::Drain(..) | Step::Undrain(_) | Step::Drops(_) => self.say(step),
             Step::Want(backend, want) => drop(self.wants[backend].send_replace(want)),
         }
+    }
+
+    /// Writes an operator's word into etcd.
+    fn say(&self, step: Step) {
+        let zone = Zone::new(ZONE).expect("a zone");
+        let key = |backend: usize| {
+            format!("{}drain/s{}/i{backend}", marks::prefix(&zone), self.services[backend])
+        };
+        self.note(What::Said(step));
+        self.order(match step {
+            Step::Drain(backend, until) => {
+                let until = until.map(|until| Moment(balancer::BEGAN.0 + until));
+                let value = Value { until, ..Value::default() };
+                Order::Put(key(backend), value.to_json())
+            }
+            Step::Undrain(backend) => Order::Delete(key(backend)),
+            Step::Drops(drops) => {
+                let when_empty = if drops { "drop" } else { "wait" };
+                let document = format!("[service.'*']\nwhen-empty = '{when_empty}'\n");
+                Order::Put(source::key(&zone), document)
+            }
+            _ => return,
+        });
     }
 
     fn order(&self, order: Order) {
