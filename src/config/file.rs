@@ -17,7 +17,8 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::model::text::position;
-use crate::settings::{Document, Problem};
+use crate::settings::Document;
+use crate::tables::{self, Problem};
 
 /// What a file says.
 #[derive(Debug, Clone, Default)]
@@ -156,8 +157,8 @@ impl FileSettings {
 /// Every problem of theirs, with its place.
 pub(super) fn services(file: &Path, text: &str) -> Result<Arc<Document>, Vec<String>> {
     let located = |problem: Problem| format!("{}:{problem}", file.display());
-    let document = Document::parse_within(text).map(Arc::new);
-    document.map_err(|problems| problems.into_iter().map(located).collect())
+    let (document, problems) = tables::parse(text, Document::within);
+    document.map(Arc::new).ok_or_else(|| problems.into_iter().map(located).collect())
 }
 
 /// `FILE:LINE:COLUMN`, counted from one.
