@@ -92,6 +92,12 @@ impl<'a> Toml<'a> {
         !self.errors.is_empty()
     }
 
+    /// Line and column of a byte, both counted from one.
+    #[must_use]
+    pub fn position(&self, at: usize) -> (usize, usize) {
+        self.text.position(at)
+    }
+
     fn problems(&self) -> Problems<'_> {
         let found = self.errors.len();
         let broken = self.errors.iter().map(|error| self.text.line(start(error))).collect();
@@ -109,7 +115,6 @@ impl<'a> Text<'a> {
         Self { text, lines: std::iter::once(0).chain(ends).collect() }
     }
 
-    /// Line and column of a byte, both counted from one.
     fn position(&self, at: usize) -> (usize, usize) {
         let line = self.line(at);
         let before = self.text.get(self.lines[line - 1]..at).unwrap_or_default();
