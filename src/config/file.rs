@@ -12,6 +12,8 @@ use std::sync::Arc;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use serde::Deserialize;
+use toml::de::ValueDeserializer;
+use tracing::warn;
 
 use super::{ServeArgs, formats};
 use crate::registry::record::Customs;
@@ -78,6 +80,7 @@ pub struct File {
     pub services: Option<Arc<Document>>,
     /// Line and column of each key of the process.
     places: BTreeMap<String, (usize, usize)>,
+    values: Values,
 }
 
 /// Where the settings of a process come from.
@@ -102,7 +105,13 @@ pub(super) struct Running {
     pub(super) path: PathBuf,
     pub(super) text: String,
     pub(super) services: Arc<Document>,
+    values: Values,
+    /// Keys that flags or variables have decided.
+    decided: BTreeSet<String>,
 }
+
+/// The keys of the process and what they say.
+type Values = BTreeMap<String, Option<toml::Value>>;
 
 impl File {
     /// Reads a file's text, but for those keys that are `decided` elsewhere.
@@ -112,7 +121,7 @@ impl File {
     }
 
     fn read(toml: &Toml<'_>, decided: &BTreeSet<String>, problems: &mut Problems<'_>) -> Self {
-        let mut file = Self::default();
+        let mut file = Self { values: values(toml, decided), ..Self::default() };
         let left = of_process(toml, decided);
         let (formats, process): (Vec<_>, Vec<_>) =
             left.partition(|(key, _)| key.get_ref() == formats::KEY);
@@ -166,6 +175,14 @@ fn of_process<'a, 'b>(
         .filter(|(key, _)| !Document::has_key(key.get_ref()) && !decided.contains(&**key.get_ref()))
 }
 
+fn values(toml: &Toml<'_>, decided: &BTreeSet<String>) -> Values {
+    let value = |value: &tables::Value<'_>| {
+        toml::Value::deserialize(ValueDeserializer::from(value.clone())).ok()
+    };
+    let entries = of_process(toml, decided);
+    entries.map(|(key, said)| (key.get_ref().to_string(), value(said))).collect()
+}
+
 impl ServeArgs {
     /// Notes where each setting comes from, and takes from the file, if one is named,
     /// what neither a flag nor a variable says. `said` are the matches that these
@@ -203,7 +220,9 @@ impl ServeArgs {
             self.sources.places.insert(format!("--{key}"), place);
         }
         self.sources.customs = file.customs;
-        self.sources.file = file.services.map(|services| Running { path, text, services });
+        let values = file.values;
+        self.sources.file =
+            file.services.map(|services| Running { path, text, services, values, decided });
         self.fill(file.process);
     }
 
@@ -262,16 +281,31 @@ impl Sources {
 }
 
 impl Running {
-    /// The tables of services in the file's text as it is now.
+    /// The tables of services in the file's text as it is now. Settings of the process
+    /// that changed in it are told: they are in force after a restart.
     ///
     /// # Errors
     /// Every problem of the tables, with its place.
     pub(super) fn again(&self, text: &str) -> Result<Arc<Document>, Vec<String>> {
-        let (services, problems) = tables::parse(text, Document::within);
+        let ((services, now), problems) = tables::parse(text, |toml, problems| {
+            (Document::within(toml, problems), values(toml, &self.decided))
+        });
         let Some(services) = services else {
             return Err(problems.iter().map(|problem| located(&self.path, problem)).collect());
         };
+        let changed = self.changed(&now).join(", ");
+        if !changed.is_empty() {
+            let (file, remedy) = (self.path.display(), "restart lookaside, or undo the change");
+            warn!(%file, changed, remedy, "settings that need a restart changed in the file");
+        }
         Ok(Arc::new(services))
+    }
+
+    /// The keys that say something else than at the start.
+    fn changed<'a>(&'a self, now: &'a Values) -> Vec<&'a str> {
+        let keys: BTreeSet<_> = self.values.keys().chain(now.keys()).collect();
+        let differs = |key: &&String| self.values.get(*key) != now.get(*key);
+        keys.into_iter().filter(differs).map(String::as_str).collect()
     }
 }
 
