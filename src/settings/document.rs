@@ -126,7 +126,8 @@ impl Document {
         missed
     }
 
-    fn tables(&self) -> impl Iterator<Item = &Table> {
+    /// All of them.
+    pub fn tables(&self) -> impl Iterator<Item = &Table> {
         self.exact.values().flatten().chain(&self.starred)
     }
 }
