@@ -147,7 +147,9 @@ impl Problems<'_> {
     /// One more, unless it follows from a broken line or is one too many to be told.
     pub fn add(&mut self, span: Range<usize>, text: String) {
         self.found += 1;
-        let follows = self.broken.contains(&self.text.line(span.start));
+        // Values that the parser makes up are nowhere.
+        let made_up = !self.broken.is_empty() && span == (0..0);
+        let follows = made_up || self.broken.contains(&self.text.line(span.start));
         if !follows && !self.is_full() {
             self.tell(span.start, text);
         }
@@ -282,6 +284,8 @@ mod tests {
         assert!(told[2].starts_with("4:7: this is no TOML: "), "{told:?}");
         assert_eq!(told[3..], ["5:2: more unknown"]);
         assert_eq!(fields::<Both>(), ["one-word", "number"]);
+        let (_, told) = read("\nnumber = = 1\n");
+        assert!(!told.is_empty() && told.iter().all(|told| told.starts_with("2:")), "{told:?}");
         let (_, told) = read(&"= 1\n".repeat(200));
         assert_eq!(told.len(), PROBLEMS_MAX);
     }
