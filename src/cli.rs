@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{self, ServeArgs};
+use crate::config::ServeArgs;
 use crate::model::text;
 
 pub mod admin_client;
@@ -59,8 +59,16 @@ enum Command {
     Check(Box<check::CheckArgs>),
 }
 
-/// Subcommands that read a file of settings.
-const CONFIGURED: [&str; 2] = ["serve", "check"];
+impl Command {
+    /// The settings of `serve`, in those subcommands that have them.
+    fn serve_args(&mut self) -> Option<&mut ServeArgs> {
+        match self {
+            Self::Serve(args) => Some(args),
+            Self::Check(args) => Some(&mut args.serve),
+            _ => None,
+        }
+    }
+}
 
 /// Bad flags or configuration (`EX_USAGE` of sysexits.h).
 pub const BAD_FLAGS: u8 = 64;
@@ -76,12 +84,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let quiet = matches!(cli.command, Command::Demo(_) | Command::Check(_) | Command::Settings(_));
     let usual = if quiet { "warn" } else { "info" };
     if let Err(problem) = cli.log.start(usual) {
-        match &mut cli.command {
-            // They have more to say of their settings.
-            Command::Serve(args) => args.file.problems.push(args.file.located(problem)),
-            Command::Check(args) => args.serve.file.problems.push(args.serve.file.located(problem)),
-            _ => return bad(&[problem]),
-        }
+        let Some(args) = cli.command.serve_args() else { return bad(&[problem]) };
+        // There is more to say of its settings.
+        args.sources.problems.push(args.sources.located(problem));
     }
     match cli.command {
         Command::Services(args) => return asked(services::run(&args)),
@@ -139,27 +144,13 @@ pub(crate) fn bad(problems: &[String]) -> ExitCode {
     ExitCode::from(BAD_FLAGS)
 }
 
-/// Reads the arguments; where they name a file of settings, once more with
-/// what the file says.
-fn parse(mut arguments: Vec<OsString>) -> Result<Cli, ExitCode> {
-    let whole = command();
-    let matches = whole.clone().try_get_matches_from(&arguments).map_err(|error| show(&error))?;
-    let named = |name: &&str| matches.subcommand_matches(name).is_some();
-    let name = CONFIGURED.into_iter().find(named).unwrap_or_default();
-    let said = matches.subcommand_matches(name);
-    let path = said.and_then(|said| said.get_one::<String>("config"));
-    let (Some(said), Some(path)) = (said, path) else {
-        return Cli::from_arg_matches(&matches).map_err(|error| show(&error));
-    };
-    let command = whole.find_subcommand(name).expect("it was found a moment ago");
-    let file = config::file::read(path.as_ref(), &whole, command, said);
-    arguments.extend(file.arguments.iter().map(OsString::from));
-    let matches = whole.try_get_matches_from(arguments).map_err(|error| show(&error))?;
+/// Reads the arguments, and the file of settings that they name.
+fn parse(arguments: Vec<OsString>) -> Result<Cli, ExitCode> {
+    let matches = command().try_get_matches_from(arguments).map_err(|error| show(&error))?;
     let mut cli = Cli::from_arg_matches(&matches).map_err(|error| show(&error))?;
-    match &mut cli.command {
-        Command::Serve(args) => args.file = file,
-        Command::Check(args) => args.serve.file = file,
-        _ => {}
+    if let (Some(args), Some((_, said))) = (cli.command.serve_args(), matches.subcommand()) {
+        args.complete(said);
+        cli.log.complete(&args.sources);
     }
     Ok(cli)
 }
@@ -187,3 +178,6 @@ fn show(error: &clap::Error) -> ExitCode {
     // Help and version were asked for.
     if error.use_stderr() { ExitCode::from(BAD_FLAGS) } else { ExitCode::SUCCESS }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! What the operator decides, checked.
 //!
-//! In: flags and environment (merged with a file by `config::file`). Out: a
+//! In: flags, environment and a file (`config::file` merges them). Out: a
 //! [`Config`], or every problem there is, each naming the setting, the value
 //! and the remedy. Reads the files that settings name; connects to nothing.
 
@@ -16,7 +16,7 @@ use crate::settings::source::FileSource;
 use crate::settings::{Key, ServiceSettings, Setting, Settings};
 use etcd_args::EtcdArgs;
 use fault_args::FaultArgs;
-use file::FileSettings;
+use file::Sources;
 
 pub mod etcd_args;
 pub mod fault_args;
@@ -32,9 +32,9 @@ pub struct ServeArgs {
     /// Settings in TOML, named like these flags; a flag wins over the file
     #[arg(long, value_name = "FILE", env = "LOOKASIDE_CONFIG")]
     pub config: Option<String>,
-    /// What the file says beside its settings.
+    /// Where all of these come from.
     #[arg(skip)]
-    pub file: FileSettings,
+    pub sources: Sources,
     /// Where gRPC clients ask for servers
     #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:12000", env = "LOOKASIDE_LISTEN")]
     pub listen: String,
@@ -59,9 +59,6 @@ pub struct ServeArgs {
         env = "LOOKASIDE_PREFIX"
     )]
     pub prefix: Vec<String>,
-    /// What the file's [format.NAME] say, as NAME=JSON
-    #[arg(long, hide = true, value_name = "NAME=JSON")]
-    pub format: Vec<String>,
     /// The DNS zone whose names mean services
     #[arg(
         long,
@@ -196,7 +193,7 @@ impl ServeArgs {
         match (listen, registry, admin_listen, zone, dns_listen.map_or(Some(None), |l| l.map(Some)))
         {
             (Some(listen), Some(registry), Some(admin_listen), Some(zone), Some(dns_listen))
-                if problems.is_empty() && self.file.problems.is_empty() =>
+                if problems.is_empty() && self.sources.problems.is_empty() =>
             {
                 Ok(Config {
                     listen,
@@ -216,17 +213,19 @@ impl ServeArgs {
                 })
             }
             _ => {
-                let located = problems.into_iter().map(|problem| self.file.located(problem));
-                Err(self.file.problems.iter().cloned().chain(located).collect())
+                let located = problems.into_iter().map(|problem| self.sources.located(problem));
+                Err(self.sources.problems.iter().cloned().chain(located).collect())
             }
         }
     }
 
     fn prefixes(&self, problems: &mut Vec<String>) -> Vec<Prefix> {
-        let customs = formats::customs(&self.format, problems);
+        if self.prefix.is_empty() {
+            problems.push("--prefix: the list is empty: give one at least".to_owned());
+        }
         let mut prefixes: Vec<Prefix> = Vec::new();
         for text in &self.prefix {
-            let prefix = Prefix::parse_with(text, &customs);
+            let prefix = Prefix::parse_with(text, &self.sources.customs);
             let Some(prefix) = take("--prefix", prefix, problems) else { continue };
             if prefixes.iter().any(|known| known.path == prefix.path) {
                 problems.push(format!("--prefix: {:?} is given twice", prefix.path));
@@ -285,14 +284,14 @@ impl ServeArgs {
     }
 
     fn services(&self) -> Option<FileSource> {
-        let path = PathBuf::from(self.config.as_ref()?);
-        let (text, document) = self.file.services.clone()?;
+        let running = self.sources.file.clone()?;
+        let path = running.path.clone();
         let file = File { flag: "--config", path: path.clone() };
-        let made_of = path.clone();
+        let (text, document) = (running.text.clone(), running.services.clone());
         let make = move |contents: &[u8]| {
             let text = std::str::from_utf8(contents)
-                .map_err(|_| vec![format!("--config: {made_of:?} is no UTF-8 text")])?;
-            file::services(&made_of, text)
+                .map_err(|_| vec![format!("--config: {:?} is no UTF-8 text", running.path)])?;
+            running.again(text)
         };
         let document = Reloading::begun("settings", file, text.into_bytes(), document, make);
         Some(FileSource { path, document })

@@ -23,4 +23,5 @@ pub mod replica;
 pub mod seed;
 pub mod serve;
 pub mod settings;
+pub mod tables;
 pub mod telemetry;

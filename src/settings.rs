@@ -15,7 +15,7 @@ mod pattern;
 pub mod source;
 mod value;
 
-pub use document::{DOCUMENT_MAX, Document, Problem, Table};
+pub use document::{DOCUMENT_MAX, Document, Table};
 pub use pattern::{Pattern, PatternError};
 pub use value::{Key, Setting, WhenEmpty};
 

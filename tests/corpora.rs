@@ -16,6 +16,8 @@ mod http2;
 mod name;
 #[path = "../fuzz/checks/record.rs"]
 mod record;
+#[path = "../fuzz/checks/settings.rs"]
+mod settings;
 #[path = "../fuzz/checks/state.rs"]
 mod state;
 
@@ -53,6 +55,11 @@ fn names() {
 #[test]
 fn dns_queries() {
     check("dns", dns::check);
+}
+
+#[test]
+fn settings_documents_and_files() {
+    check("settings", settings::check);
 }
 
 #[test]

@@ -149,6 +149,24 @@ fn a_problem_of_the_file_hides_no_other() {
         assert!(errors.contains(&problem), "{problem}\n{errors}");
     }
     assert_eq!(errors.lines().count(), 5, "{errors}");
+    // A variable wins over the file, and is named where its value is wrong.
+    let output = Command::new(env!("CARGO_BIN_EXE_lookaside"))
+        .args(["check", "--config", path, "--domain=x", "--log=off"])
+        .env("LOOKASIDE_GUARD", "102")
+        .env("LOOKASIDE_PREFIX", "/x,/")
+        .env("LOOKASIDE_DOMAIN", "..")
+        .env_remove("LOOKASIDE_ETCD")
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    for problem in [
+        format!("error: {path}:1:1: \"lisen\" is no setting"),
+        "error: LOOKASIDE_GUARD: --guard: \"102\"".to_owned(),
+        "error: LOOKASIDE_PREFIX: --prefix: ".to_owned(),
+    ] {
+        assert!(errors.contains(&problem), "{problem}\n{errors}");
+    }
+    assert_eq!((output.status.code(), errors.lines().count()), (Some(64), 3), "{errors}");
     for filter in ["nonsense=", "inof"] {
         let output = lookaside(&["services", "--log", filter]);
         assert_eq!(output.status.code(), Some(64), "{filter}");

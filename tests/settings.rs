@@ -114,6 +114,18 @@ fn the_file_is_read_again_when_it_changes() {
     wait_for(&balancer, "hello", "guard", "100", "file");
     wait_for(&balancer, "hello", "when-empty", "wait", "flags");
     eventually("no refusal", || balancer.metric(refused).filter(|is| *is == 0.0));
+    // What needs a restart is named, and does not change; a flag decides listen.
+    let text = "guard = 31\nlisten = ':1'\nreflection = 'off'\n[service.hello]\nguard = 99\n";
+    write(&file, text);
+    balancer.signal(Signal::HUP);
+    wait_for(&balancer, "hello", "guard", "99", "file");
+    wait_for(&balancer, "other", "guard", "30", "flags");
+    eventually("a warning", || {
+        let log = balancer.log();
+        let told = log.lines().find(|line| line.contains(r#"changed="guard, reflection""#))?;
+        assert!(told.contains("WARN") && told.contains("need a restart"), "{told}");
+        told.contains("lookaside.toml").then_some(())
+    });
     // It is no certificate.
     assert_eq!(balancer.metric(r#"lookaside_credentials_broken{use="settings"}"#), None);
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const ORDER: [&[&str]; 15] = [
     &["clock", "seed"],
     &["model"],
-    &["load"],
+    &["load", "tables"],
     &["telemetry"],
     &["reload"],
     &["registry"],
@@ -59,6 +59,7 @@ const PURE: &[&str] = &[
     "src/settings/document.rs",
     "src/settings/pattern.rs",
     "src/settings/value.rs",
+    "src/tables.rs",
     "src/policy",
     "src/balancer/session.rs",
     "src/balancer/cycle.rs",

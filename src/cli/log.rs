@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
+use crate::config::file::Sources;
 use crate::model::text;
 
 /// What is logged, and how.
@@ -37,6 +38,13 @@ struct JsonLines(io::Stderr);
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 impl LogArgs {
+    /// Takes what the file of settings says.
+    pub(super) fn complete(&mut self, sources: &Sources) {
+        let (log, format) = sources.log.clone();
+        self.log = log.or(self.log.take());
+        self.log_format = format.unwrap_or_else(|| std::mem::take(&mut self.log_format));
+    }
+
     /// Begins to log; `usual` is what is logged if nobody says.
     ///
     /// # Errors

@@ -1,178 +1,347 @@
-//! A file of settings, as further arguments.
+//! The file of settings.
 //!
-//! In: TOML whose keys are named like the flags. Out: the arguments that say
-//! the same, except for what flags or environment say already, every problem
-//! with its line and column, and where each setting stands. No problem hides
-//! another or shows what may be a secret. One definition of each setting serves
-//! flags, environment and file.
+//! In: TOML whose keys are named like the flags of `serve`, with `[format.NAME]` and
+//! `[service."PATTERN"]` tables. Out: what it says where neither a flag nor a variable
+//! does, where each setting comes from, and every problem with its place. No problem
+//! hides another or shows what may be a secret.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use clap::ArgMatches;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command};
 use serde::Deserialize;
-use toml::de::{DeTable, DeValue, ValueDeserializer};
+use toml::de::ValueDeserializer;
+use tracing::warn;
 
-use crate::model::text::position;
-use crate::settings::{Document, Problem};
+use super::{ServeArgs, formats};
+use crate::registry::record::Customs;
+use crate::settings::Document;
+use crate::tables::{self, Problem, Problems, Toml};
 
-/// What a file says.
+/// The settings of the process. Each key is named like its flag, and each flag has one.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct ProcessSettings {
+    log: Option<Text>,
+    log_format: Option<Text>,
+    listen: Option<Text>,
+    etcd: Option<Texts>,
+    etcd_user: Option<Text>,
+    etcd_password_file: Option<Text>,
+    etcd_ca: Option<Text>,
+    etcd_cert: Option<Text>,
+    etcd_key: Option<Text>,
+    registry_listen: Option<Text>,
+    prefix: Option<Texts>,
+    domain: Option<Text>,
+    dns_listen: Option<Text>,
+    advertise: Option<Text>,
+    admin_listen: Option<Text>,
+    admin_host: Option<Texts>,
+    when_empty: Option<Text>,
+    reflection: Option<Text>,
+    connections_per_peer: Option<Text>,
+    report_interval: Option<Text>,
+    state_dir: Option<Text>,
+    keep_lost: Option<Text>,
+    guard: Option<Text>,
+    probe_unleased: Option<Text>,
+    tls_cert: Option<Text>,
+    tls_key: Option<Text>,
+    tls_client_ca: Option<Text>,
+}
+
+/// One text; a number says the same as its digits.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "expected text or a whole number")]
+enum Text {
+    Text(String),
+    Number(i64),
+}
+
+/// One text, or several.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "expected text, a whole number or a list of text")]
+enum Texts {
+    One(Text),
+    List(Vec<String>),
+}
+
+/// What a file's text says.
 #[derive(Debug, Clone, Default)]
-pub struct FileSettings {
-    /// Further arguments.
-    pub arguments: Vec<String>,
+pub struct File {
+    /// Settings of the process, as far as they are right.
+    pub process: ProcessSettings,
+    /// The formats that it describes.
+    pub customs: Customs,
+    /// Its tables of services, unless something is wrong with them.
+    pub services: Option<Arc<Document>>,
+    /// Line and column of each key of the process.
+    places: BTreeMap<String, (usize, usize)>,
+    values: Values,
+}
+
+/// Where the settings of a process come from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
     /// What is wrong in the file.
     pub problems: Vec<String>,
-    /// All of it, and its tables of services.
-    pub services: Option<(String, Arc<Document>)>,
-    /// Where each setting stands (`FILE:LINE:COLUMN`), by its flag, or by
-    /// `[format.NAME]`.
+    /// The file's word on what is logged, and how.
+    pub log: (Option<String>, Option<String>),
+    /// The formats that the file describes.
+    pub(super) customs: Customs,
+    /// The file, if it can be used.
+    pub(super) file: Option<Running>,
+    /// The place in the file (`FILE:LINE:COLUMN`) or the variable that each flag's value
+    /// comes from.
     places: BTreeMap<String, String>,
 }
 
-/// The tables of operators' own formats; see `config::formats`.
-const FORMATS: &str = "format";
-
-/// What a file says, given the whole command line's definition, the subcommand
-/// that knows the settings, and what was said on its command line.
-#[must_use]
-pub fn read(file: &Path, whole: &Command, command: &Command, said: &ArgMatches) -> FileSettings {
-    let mut settings = FileSettings::default();
-    match std::fs::read_to_string(file) {
-        Ok(text) => settings.take_in(&text, file, whole, command, said),
-        Err(error) => {
-            settings.problems.push(format!("--config: cannot read {file:?}: {error}"));
-        }
-    }
-    settings
+/// A file in use, which may change.
+#[derive(Debug, Clone)]
+pub(super) struct Running {
+    pub(super) path: PathBuf,
+    pub(super) text: String,
+    pub(super) services: Arc<Document>,
+    values: Values,
+    /// Keys that flags or variables have decided.
+    decided: BTreeSet<String>,
 }
 
-impl FileSettings {
-    /// The problem with the place in the file that it comes from, if it does.
+/// The keys of the process and what they say.
+type Values = BTreeMap<String, Option<toml::Value>>;
+
+impl File {
+    /// Reads a file's text, but for those keys that are `decided` elsewhere.
+    #[must_use]
+    pub fn parse(text: &str, decided: &BTreeSet<String>) -> (Self, Vec<Problem>) {
+        tables::parse(text, |toml, problems| Self::read(toml, decided, problems))
+    }
+
+    fn read(toml: &Toml<'_>, decided: &BTreeSet<String>, problems: &mut Problems<'_>) -> Self {
+        let mut file = Self { values: values(toml, decided), ..Self::default() };
+        let left = of_process(toml, decided);
+        let (formats, process): (Vec<_>, Vec<_>) =
+            left.partition(|(key, _)| key.get_ref() == formats::KEY);
+        for (key, _) in &process {
+            let place = toml.position(key.span().start);
+            file.places.insert(key.get_ref().to_string(), place);
+        }
+        file.process = tables::typed(process, |key, value, why| {
+            let name = key.get_ref();
+            problems.add(
+                key.span(),
+                match why {
+                    Some(expected) => {
+                        format!("{name} is {}: {expected}", value.get_ref().type_str())
+                    }
+                    None => format!("{name:?} is no setting: {}", meant(name)),
+                },
+            );
+        });
+        for (key, value) in formats {
+            file.customs = formats::customs(key, value, problems);
+        }
+        file.services = Document::within(toml, problems).map(Arc::new);
+        file
+    }
+}
+
+/// What to write instead of a key that is no setting.
+fn meant(key: &str) -> String {
+    let dashed = key.replace('_', "-");
+    match key {
+        "config" => "a file cannot name another".to_owned(),
+        _ if keys().contains(&&*dashed) => format!("write {dashed}"),
+        _ => "settings are named like the flags of serve".to_owned(),
+    }
+}
+
+/// The keys of the process, which are named like the flags.
+#[must_use]
+pub fn keys() -> &'static [&'static str] {
+    tables::fields::<ProcessSettings>()
+}
+
+/// The entries that are about the process, and not `decided` elsewhere.
+fn of_process<'a, 'b>(
+    toml: &'b Toml<'a>,
+    decided: &'b BTreeSet<String>,
+) -> impl Iterator<Item = (&'b tables::Name<'a>, &'b tables::Value<'a>)> {
+    toml.root()
+        .iter()
+        .filter(|(key, _)| !Document::has_key(key.get_ref()) && !decided.contains(&**key.get_ref()))
+}
+
+fn values(toml: &Toml<'_>, decided: &BTreeSet<String>) -> Values {
+    let value = |value: &tables::Value<'_>| {
+        toml::Value::deserialize(ValueDeserializer::from(value.clone())).ok()
+    };
+    let entries = of_process(toml, decided);
+    entries.map(|(key, said)| (key.get_ref().to_string(), value(said))).collect()
+}
+
+impl ServeArgs {
+    /// Notes where each setting comes from, and takes from the file, if one is named,
+    /// what neither a flag nor a variable says. `said` are the matches that these
+    /// arguments come from.
+    pub fn complete(&mut self, said: &ArgMatches) {
+        let mut decided = BTreeSet::new();
+        for key in keys().iter().copied().chain(["config"]) {
+            let id = key.replace('-', "_");
+            let known = said.try_contains_id(&id).is_ok();
+            match known.then(|| said.value_source(&id)).flatten() {
+                Some(ValueSource::CommandLine) => {}
+                Some(ValueSource::EnvVariable) => {
+                    let variable = format!("LOOKASIDE_{}", id.to_uppercase());
+                    self.sources.places.insert(format!("--{key}"), variable);
+                }
+                _ => continue,
+            }
+            decided.insert(key.to_owned());
+        }
+        // A file must not name another, whoever named it.
+        decided.remove("config");
+        let Some(path) = self.config.clone().map(PathBuf::from) else { return };
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) => {
+                let problem = format!("--config: cannot read {path:?}: {error}");
+                self.sources.problems.push(self.sources.located(problem));
+                return;
+            }
+        };
+        let (file, problems) = File::parse(&text, &decided);
+        self.sources.problems.extend(problems.iter().map(|problem| located(&path, problem)));
+        for (key, (line, column)) in file.places {
+            let place = format!("{}:{line}:{column}", path.display());
+            self.sources.places.insert(format!("--{key}"), place);
+        }
+        self.sources.customs = file.customs;
+        let values = file.values;
+        self.sources.file =
+            file.services.map(|services| Running { path, text, services, values, decided });
+        self.fill(file.process);
+    }
+
+    /// Takes what the file says.
+    fn fill(&mut self, file: ProcessSettings) {
+        macro_rules! fill {
+            ($($key:ident => $setting:expr,)*) => {
+                // Names every field, so that none can be forgotten.
+                let ProcessSettings { $($key),* } = file;
+                $(if let Some(said) = $key { $setting = said.into(); })*
+            };
+        }
+        fill! {
+            log => self.sources.log.0,
+            log_format => self.sources.log.1,
+            listen => self.listen,
+            etcd => self.etcd.etcd,
+            etcd_user => self.etcd.etcd_user,
+            etcd_password_file => self.etcd.etcd_password_file,
+            etcd_ca => self.etcd.etcd_ca,
+            etcd_cert => self.etcd.etcd_cert,
+            etcd_key => self.etcd.etcd_key,
+            registry_listen => self.registry_listen,
+            prefix => self.prefix,
+            domain => self.domain,
+            dns_listen => self.dns_listen,
+            advertise => self.advertise,
+            admin_listen => self.admin_listen,
+            admin_host => self.admin_host,
+            when_empty => self.when_empty,
+            reflection => self.reflection,
+            connections_per_peer => self.connections_per_peer,
+            report_interval => self.report_interval,
+            state_dir => self.faults.state_dir,
+            keep_lost => self.faults.keep_lost,
+            guard => self.faults.guard,
+            probe_unleased => self.faults.probe_unleased,
+            tls_cert => self.tls_cert,
+            tls_key => self.tls_key,
+            tls_client_ca => self.tls_client_ca,
+        }
+    }
+}
+
+impl Sources {
+    /// The problem of a flag, with the place in the file or the variable that its value
+    /// comes from, if it does.
     #[must_use]
     pub fn located(&self, problem: String) -> String {
-        let end = match problem.starts_with('[') {
-            true => problem.find(']').map(|at| at + 1),
-            false => problem.find([':', ' ']),
-        };
-        match end.and_then(|end| self.places.get(&problem[..end])) {
+        let flag = problem.find([':', ' ']).map(|end| &problem[..end]);
+        match flag.and_then(|flag| self.places.get(flag)) {
             Some(place) => format!("{place}: {problem}"),
             None => problem,
         }
     }
+}
 
-    fn take_in(
-        &mut self,
-        text: &str,
-        file: &Path,
-        whole: &Command,
-        command: &Command,
-        said: &ArgMatches,
-    ) {
-        let place = |span: Range<usize>| place(file, text, span);
-        let (table, errors) = DeTable::parse_recoverable(text);
-        let mut broken = Vec::new();
-        if errors.is_empty() {
-            match services(file, text) {
-                Ok(document) => self.services = Some((text.to_owned(), document)),
-                Err(problems) => self.problems.extend(problems),
-            }
+impl Running {
+    /// The tables of services in the file's text as it is now. Settings of the process
+    /// that changed in it are told: they are in force after a restart.
+    ///
+    /// # Errors
+    /// Every problem of the tables, with its place.
+    pub(super) fn again(&self, text: &str) -> Result<Arc<Document>, Vec<String>> {
+        let ((services, now), problems) = tables::parse(text, |toml, problems| {
+            (Document::within(toml, problems), values(toml, &self.decided))
+        });
+        let Some(services) = services else {
+            return Err(problems.iter().map(|problem| located(&self.path, problem)).collect());
+        };
+        let changed = self.changed(&now).join(", ");
+        if !changed.is_empty() {
+            let (file, remedy) = (self.path.display(), "restart lookaside, or undo the change");
+            warn!(%file, changed, remedy, "settings that need a restart changed in the file");
         }
-        for error in errors {
-            let span = error.span().unwrap_or_default();
-            broken.push(position(text, span.start).0);
-            let place = place(span);
-            self.problems.push(format!("{place}: this is no TOML: {}", error.message()));
-        }
-        for (key, value) in table.into_inner() {
-            let (line, _) = position(text, key.span().start);
-            let place = place(key.span());
-            let key = key.into_inner();
-            // Read below, with all that belongs to it.
-            if Document::has_key(&key) {
-                continue;
-            }
-            if key == FORMATS && value.get_ref().is_table() {
-                self.formats(value.into_inner(), file, text);
-                continue;
-            }
-            let known = |name: &str| {
-                let named = |arg: &&clap::Arg| arg.get_long() == Some(name) && name != FORMATS;
-                whole.get_arguments().chain(command.get_arguments()).find(named)
-            };
-            let Some(arg) = known(&key).filter(|_| key != "config") else {
-                if broken.contains(&line) {
-                    // Told already, and perhaps the rest of a secret that was
-                    // meant to be a value.
-                    continue;
-                }
-                let dashed = key.replace('_', "-");
-                let remedy = match known(&dashed) {
-                    Some(_) if key == "config" => "a file cannot name another".to_owned(),
-                    Some(_) => format!("write {dashed}"),
-                    None => format!("settings are named like the flags of {}", command.get_name()),
-                };
-                self.problems.push(format!("{place}: {key:?} is no setting: {remedy}"));
-                continue;
-            };
-            let source = said.value_source(arg.get_id().as_str());
-            if matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
-                continue;
-            }
-            match values(value.get_ref()) {
-                Some(values) => {
-                    self.places.insert(format!("--{key}"), place);
-                    let arguments = values.iter().map(|value| format!("--{key}={value}"));
-                    self.arguments.extend(arguments);
-                }
-                None => self.problems.push(format!(
-                    "{place}: {key} is {}: expected text, a whole number or a list of text",
-                    value.get_ref().type_str()
-                )),
-            }
-        }
+        Ok(Arc::new(services))
     }
 
-    /// `[format.NAME]`, each as an argument like the others.
-    fn formats(&mut self, formats: DeValue<'_>, file: &Path, text: &str) {
-        let DeValue::Table(formats) = formats else { return };
-        for (name, table) in formats {
-            let place = place(file, text, name.span());
-            let name = name.into_inner();
-            let json = serde_json::Value::deserialize(ValueDeserializer::from(table));
-            let json = json.unwrap_or_default();
-            self.places.insert(format!("[{FORMATS}.{name}]"), place);
-            self.arguments.push(format!("--{FORMATS}={name}={json}"));
+    /// The keys that say something else than at the start.
+    fn changed<'a>(&'a self, now: &'a Values) -> Vec<&'a str> {
+        let keys: BTreeSet<_> = self.values.keys().chain(now.keys()).collect();
+        let differs = |key: &&String| self.values.get(*key) != now.get(*key);
+        keys.into_iter().filter(differs).map(String::as_str).collect()
+    }
+}
+
+/// `FILE:LINE:COLUMN: text`.
+fn located(path: &Path, problem: &Problem) -> String {
+    format!("{}:{problem}", path.display())
+}
+
+impl From<Text> for String {
+    fn from(text: Text) -> Self {
+        match text {
+            Text::Text(text) => text,
+            Text::Number(number) => number.to_string(),
         }
     }
 }
 
-/// The tables of services in a file's text.
-///
-/// # Errors
-/// Every problem of theirs, with its place.
-pub(super) fn services(file: &Path, text: &str) -> Result<Arc<Document>, Vec<String>> {
-    let located = |problem: Problem| format!("{}:{problem}", file.display());
-    let document = Document::parse_within(text).map(Arc::new);
-    document.map_err(|problems| problems.into_iter().map(located).collect())
+impl From<Text> for Option<String> {
+    fn from(text: Text) -> Self {
+        Some(text.into())
+    }
 }
 
-/// `FILE:LINE:COLUMN`, counted from one.
-fn place(file: &Path, text: &str, span: Range<usize>) -> String {
-    let (line, column) = position(text, span.start);
-    format!("{}:{line}:{column}", file.display())
+/// Commas separate, as they do in a flag.
+impl From<Texts> for Vec<String> {
+    fn from(texts: Texts) -> Self {
+        let all = match texts {
+            Texts::One(text) => vec![text.into()],
+            Texts::List(all) => all,
+        };
+        all.iter().flat_map(|text| text.split(',')).map(str::to_owned).collect()
+    }
 }
 
-fn values(value: &DeValue<'_>) -> Option<Vec<String>> {
-    match value {
-        DeValue::String(text) => Some(vec![text.to_string()]),
-        DeValue::Integer(number) if number.radix() == 10 => Some(vec![number.as_str().to_owned()]),
-        DeValue::Array(all) => {
-            all.iter().map(|one| one.get_ref().as_str().map(str::to_owned)).collect()
-        }
-        _ => None,
+impl From<Texts> for Option<String> {
+    fn from(texts: Texts) -> Self {
+        Some(Vec::from(texts).join(","))
     }
 }

@@ -1,30 +1,40 @@
 //! Formats that the operator describes: `[format.NAME]` of the file.
 //!
-//! In: `NAME={table as JSON}`, as `config::file` passes them on. Out: decoders by
-//! name, and every problem there is.
+//! In: the table of them. Out: decoders by name, and every problem there is, with
+//! its place.
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use toml::de::DeValue;
 
 use crate::registry::record::{Customs, describe};
+use crate::tables::{Name, Problems, Value};
 
-pub(super) fn customs(texts: &[String], problems: &mut Vec<String>) -> Customs {
+/// The key of the file that holds them.
+pub(super) const KEY: &str = "format";
+
+pub(super) fn customs(key: &Name<'_>, value: &Value<'_>, problems: &mut Problems<'_>) -> Customs {
     let mut customs = Customs::new();
-    for text in texts {
-        let (name, table) = text.split_once('=').unwrap_or((text, ""));
+    let DeValue::Table(formats) = value.get_ref() else {
+        let found = value.get_ref().type_str();
+        problems.add(key.span(), format!("format is {found}: expected [format.NAME] tables"));
+        return customs;
+    };
+    for (key, value) in formats {
+        let name = key.get_ref();
         let named = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if name.is_empty() || !name.chars().all(named) {
-            problems.push(format!("[format.{name}]: use letters, digits, '-' and '_' in its name"));
+            let remedy = "use letters, digits, '-' and '_' in its name";
+            problems.add(key.span(), format!("[format.{name}]: {remedy}"));
             continue;
         }
-        let Ok(Value::Object(table)) = serde_json::from_str(table) else {
-            problems.push(format!("[format.{name}] is no table: see docs/formats.md"));
+        let DeValue::Table(table) = value.get_ref() else {
+            let remedy = "is no table: see docs/formats.md";
+            problems.add(key.span(), format!("[format.{name}] {remedy}"));
             continue;
         };
-        match describe(name, &table) {
-            Ok(decoder) => drop(customs.insert(name.to_owned(), Arc::new(decoder))),
-            Err(all) => problems.extend(all),
+        if let Some(decoder) = describe(key, table, problems) {
+            customs.insert(name.to_string(), Arc::new(decoder));
         }
     }
     customs

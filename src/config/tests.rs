@@ -1,8 +1,9 @@
 //! From flags to a configuration, or to every problem there is.
 
+use std::path::Path;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 
 use super::*;
 
@@ -155,54 +156,74 @@ fn zero_turns_reports_off() {
     assert_eq!(config.defaults.report_interval, Duration::ZERO);
 }
 
+/// What `serve` has of a file, beside these flags.
+fn with_file(file: &Path, text: &str, flags: &[&str]) -> ServeArgs {
+    std::fs::write(file, text).unwrap();
+    named(file, flags)
+}
+
+fn named(file: &Path, flags: &[&str]) -> ServeArgs {
+    let config = format!("--config={}", file.display());
+    let args = [&["serve", &config], flags].concat();
+    let said = Only::command().get_matches_from(args);
+    let mut serve = Only::from_arg_matches(&said).unwrap().serve;
+    serve.complete(&said);
+    serve
+}
+
 #[test]
 fn a_file_says_what_flags_could_and_flags_win() {
-    use clap::CommandFactory;
     let dir = tempfile::TempDir::new().unwrap();
     let file = dir.path().join("lookaside.toml");
-    let read = |text: &str, flags: &[&str]| {
-        std::fs::write(&file, text).unwrap();
-        let args = [&["serve"], flags].concat();
-        let said = Only::command().get_matches_from(args);
-        file::read(&file, &clap::Command::new("whole"), &Only::command(), &said)
-    };
-    let text = "listen = '1.2.3.4:5'\nprefix = ['/a', '/b=plain']\ndomain = 'x.y'\n";
-    let expected = ["--domain=x.y", "--listen=1.2.3.4:5", "--prefix=/a", "--prefix=/b=plain"];
-    assert_eq!(read(text, &[]).arguments, expected);
-    assert_eq!(read(text, &["--domain=z", "--prefix=/c"]).arguments, ["--listen=1.2.3.4:5"]);
-    let text = "[format.mine]\nkey = '{service}/{id}'\naddress = '/a'\n";
-    let expected = r#"--format=mine={"address":"/a","key":"{service}/{id}"}"#;
-    assert_eq!(read(text, &[]).arguments, [expected]);
-
-    // A problem hides no other, and each says where it is.
-    let text = "lisen = 'x'\n  when-empty = true\nconfig = 'x'\ndns_listen = 'x'\n\
-                listen = 'there'\nguard = 40\ndomain = 'x.y'\nbroken\n";
+    let read = |text: &str, flags: &[&str]| with_file(&file, text, flags);
+    let text = "listen = '1.2.3.4:5'\nprefix = ['/a', '/b=plain,/c']\ndomain = 'x.y'\nguard = 7\n\
+                etcd = ['http://a', 'http://b']\n";
     let found = read(text, &[]);
-    let place = |line_column: &str| format!("{}:{line_column}: ", file.display());
-    let problems = found.problems.join("\n");
-    for (at, problem) in [
-        ("1:1", "\"lisen\" is no setting: settings are named like the flags of"),
-        ("2:3", "when-empty is boolean: expected text, a whole number or a list of text"),
-        ("3:1", "\"config\" is no setting: a file cannot name another"),
-        ("4:1", "\"dns_listen\" is no setting: write dns-listen"),
-        ("8:7", "this is no TOML: "),
-    ] {
-        assert!(
-            problems.contains(&format!("{}{problem}", place(at))),
-            "{at} {problem}: {problems}"
-        );
-    }
-    for argument in ["--domain=x.y", "--guard=40", "--listen=there"] {
-        assert!(found.arguments.contains(&argument.to_owned()), "{:?}", found.arguments);
-    }
-    let args = ["serve".to_owned()].into_iter().chain(found.arguments.clone());
-    let mut serve = Only::try_parse_from(args).unwrap().serve;
-    serve.file = found;
-    let all = serve.validate().err().unwrap();
-    assert_eq!(all.len(), 6, "{all:#?}");
-    assert!(all[5].starts_with(&format!("{}--listen: \"there\"", place("5:1"))), "{all:#?}");
+    assert_eq!((&*found.listen, &*found.domain, &*found.faults.guard), ("1.2.3.4:5", "x.y", "7"));
+    assert_eq!(found.prefix, ["/a", "/b=plain", "/c"]);
+    assert_eq!(found.etcd.etcd.as_deref(), Some("http://a,http://b"));
+    let found = read(text, &["--domain=z", "--prefix=/c"]);
+    assert_eq!((&*found.listen, &*found.domain), ("1.2.3.4:5", "z"));
+    assert_eq!(found.prefix, ["/c"]);
+    let empty = read("\nprefix = []\n", &[]).validate().err().unwrap();
+    assert!(empty[0].contains(":2:1: --prefix: the list is empty"), "{empty:?}");
+}
 
-    // A secret that is written wrongly, or in a place where none belongs.
+#[test]
+fn a_problem_of_the_file_hides_no_other_and_says_where_it_is() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = dir.path().join("lookaside.toml");
+    let text = "lisen = 'x'\n  when-empty = true\nconfig = 'x'\ndns_listen = 'x'\n\
+                listen = 'there'\nguard = 40\ndomain = ['x.y']\nbroken\n\
+                [service.hello]\nguard = 101\n";
+    let found = with_file(&file, text, &[]);
+    assert_eq!((&*found.listen, &*found.faults.guard), ("there", "40"));
+    let problems = found.validate().err().unwrap();
+    let expected = [
+        "1:1: \"lisen\" is no setting: settings are named like the flags of serve",
+        "2:3: when-empty is boolean: expected text or a whole number",
+        "3:1: \"config\" is no setting: a file cannot name another",
+        "4:1: \"dns_listen\" is no setting: write dns-listen",
+        "7:1: domain is array: expected text or a whole number",
+        "8:7: this is no TOML: ",
+        "10:9: [service.\"hello\"] guard: \"101\" is no number",
+        "5:1: --listen: \"there\" is no IP:PORT",
+    ];
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+    for (problem, expected) in problems.iter().zip(expected) {
+        let expected = format!("{}:{expected}", file.display());
+        assert!(problem.starts_with(&expected), "{problem}\n{expected}");
+    }
+    std::fs::remove_file(&file).unwrap();
+    let none = named(&file, &[]).sources.problems;
+    assert!(none[0].starts_with("--config: cannot read"), "{none:?}");
+}
+
+#[test]
+fn no_problem_shows_what_may_be_a_secret() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = dir.path().join("lookaside.toml");
+    // Written wrongly, or in a place where none belongs.
     for text in [
         "etcd-password = 'hunter2'\n",
         "etcd-password = hunter2\n",
@@ -214,34 +235,39 @@ fn a_file_says_what_flags_could_and_flags_win() {
         "etcd-password =\n  hunter2=\n",
         "etcd-password: hunter2\n",
         "etcd-password hunter2\n",
+        "etcd-password '''x\nhunter2 = 1\n'''\n",
         "hunter2\n",
         "[hunter2\n",
     ] {
-        let problems = read(text, &[]).problems.join("\n");
+        let problems = with_file(&file, text, &[]).sources.problems.join("\n");
         assert!(problems.starts_with(&format!("{}:", file.display())), "{problems}");
         assert!(!problems.contains("hunter2"), "{text}: {problems}");
     }
-
-    std::fs::remove_file(&file).unwrap();
-    let said = Only::command().get_matches_from(["x"]);
-    let none = file::read(&file, &clap::Command::new("whole"), &Only::command(), &said);
-    assert!(none.problems[0].contains("cannot read"));
 }
 
 #[test]
 fn formats_of_the_operators_own_are_described_in_the_file() {
-    let described = r#"--format=mine={"key":"{service}/{id}","address":"/a"}"#;
-    let config = validate(&[described, "--prefix=/x=custom:mine"]).unwrap();
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = dir.path().join("lookaside.toml");
+    let text = "prefix = '/x=custom:mine'\n[format.mine]\nkey = '{service}/{id}'\naddress = '/a'\n";
+    let config = with_file(&file, text, &[]).validate().unwrap();
     assert_eq!(config.prefixes[0].format.to_string(), "custom:mine");
-    let found = problems(&[
-        r#"--format=mine={"key":"{a","color":1}"#,
-        "--format=a b={}",
-        "--format=text=x",
-        "--prefix=/x=custom:other",
-    ]);
-    let begins: Vec<_> = found.iter().map(|problem| &problem[..16]).collect();
-    let mine = "[format.mine]: c";
-    assert_eq!(begins.iter().filter(|begin| **begin == mine).count(), 1, "{found:#?}");
-    assert_eq!(found.len(), 6, "{found:#?}");
-    assert!(found.iter().any(|problem| problem.contains("custom:other is not described")));
+    let text = "prefix = '/x=custom:other'\nformat.text = 'x'\n[format.mine]\nkey = '{a'\n\
+                color = 1\n[format.'a b']\n";
+    let found = with_file(&file, text, &[]).validate().err().unwrap();
+    let expected = [
+        "2:8: [format.text] is no table: see docs/formats.md",
+        "3:9: [format.mine]: address say nothing of where servers listen",
+        "4:1: [format.mine]: key cannot be used: the pattern \"{a\" has a { without its }",
+        "5:1: [format.mine]: color is no setting of a format",
+        "6:9: [format.a b]: use letters, digits, '-' and '_' in its name",
+        "1:1: --prefix: the format custom:other is not described",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        let expected = format!("{}:{expected}", file.display());
+        assert!(found.starts_with(&expected), "{found}\n{expected}");
+    }
+    let found = with_file(&file, "format = 7\n", &[]).validate().err().unwrap();
+    assert!(found[0].ends_with(":1:1: format is integer: expected [format.NAME] tables"));
 }

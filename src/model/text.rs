@@ -3,8 +3,7 @@
 //! In: keys, values, names and errors, which anybody may have written. Out: the
 //! same text, in which every character that steers a terminal, turns the
 //! direction of reading or cannot be seen is written as an escape. Logs, tables,
-//! plain answers and JSON all use it. It never shortens a text. And where in a text
-//! something stands, for whoever wrote it.
+//! plain answers and JSON all use it. It never shortens a text.
 
 use std::fmt::Write as _;
 
@@ -71,16 +70,6 @@ fn is_unfit(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
             | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
             | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
-}
-
-/// Line and column of a byte of a text, both counted from one; the column in
-/// characters.
-#[must_use]
-pub fn position(text: &str, at: usize) -> (usize, usize) {
-    let before = text.get(..at).unwrap_or(text);
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    (line, column)
 }
 
 #[cfg(test)]

@@ -5,15 +5,13 @@
 //! tables beside the settings of the process; then only they are read here.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt;
 use std::ops::Range;
 
-use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{Key, Pattern, Setting};
 use crate::model::name::NAME_MAX;
-use crate::model::text;
+use crate::tables::{self, Problem, Problems, Toml, Value};
 
 /// The tables of a document.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,17 +30,6 @@ pub struct Table {
     settings: Vec<Setting>,
 }
 
-/// What is wrong in a document, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Counted from one.
-    pub line: usize,
-    /// In characters, counted from one.
-    pub column: usize,
-    /// The thing, the value and the remedy.
-    pub text: String,
-}
-
 /// A table with the places of its settings.
 struct Placed {
     table: Table,
@@ -56,8 +43,6 @@ pub const DOCUMENT_MAX: usize = 256 * 1024;
 const STARRED_MAX: usize = 256;
 /// Longer than any value that is right, in bytes.
 const VALUE_MAX: usize = 64;
-/// More problems than anybody mends at once.
-const PROBLEMS_MAX: usize = 100;
 /// The form of document that this program reads.
 const VERSION: &str = "1";
 const TABLES: &str = "service";
@@ -69,16 +54,37 @@ impl Document {
     /// # Errors
     /// Every problem there is, up to a hundred.
     pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
-        Reader::new(text).whole(false)
+        let bytes = text.len();
+        if bytes > DOCUMENT_MAX {
+            let text = format!(
+                "the document has {bytes} bytes: at most {DOCUMENT_MAX} are allowed, \
+                 so use patterns with * instead of a table for each service"
+            );
+            return Err(vec![Problem { line: 1, column: 1, text }]);
+        }
+        let (document, problems) = tables::parse(text, |toml, problems| {
+            for name in toml.root().keys().filter(|name| !Self::has_key(name.get_ref())) {
+                let other = name.get_ref();
+                problems.add(
+                    name.span(),
+                    format!(
+                        "{other:?} is no part of a settings document: expected version and \
+                         [service.\"PATTERN\"] tables (settings of the process stay flags)"
+                    ),
+                );
+            }
+            Self::within(toml, problems)
+        });
+        document.filter(|_| problems.is_empty()).ok_or(problems)
     }
 
     /// Reads the tables of services in a file that holds other settings too, and leaves
-    /// those to others.
-    ///
-    /// # Errors
-    /// Every problem of the tables, up to a hundred.
-    pub fn parse_within(text: &str) -> Result<Self, Vec<Problem>> {
-        Reader::new(text).whole(true)
+    /// those to others. `None` where something is wrong with the tables, or with the
+    /// text as a whole.
+    pub fn within(toml: &Toml<'_>, problems: &mut Problems<'_>) -> Option<Self> {
+        let before = problems.found();
+        let document = Reader { problems }.document(toml.root());
+        (problems.found() == before && !toml.is_broken()).then_some(document)
     }
 
     /// Whether a top-level key belongs to a document.
@@ -120,7 +126,8 @@ impl Document {
         missed
     }
 
-    fn tables(&self) -> impl Iterator<Item = &Table> {
+    /// All of them.
+    pub fn tables(&self) -> impl Iterator<Item = &Table> {
         self.exact.values().flatten().chain(&self.starred)
     }
 }
@@ -145,51 +152,22 @@ impl Table {
     }
 }
 
-/// Reads one text.
-struct Reader<'a> {
-    text: &'a str,
-    problems: Vec<Problem>,
+/// Reads one document.
+struct Reader<'a, 'b> {
+    problems: &'a mut Problems<'b>,
 }
 
-impl<'a> Reader<'a> {
-    fn new(text: &'a str) -> Self {
-        Self { text, problems: Vec::new() }
-    }
-
-    fn whole(mut self, among_others: bool) -> Result<Document, Vec<Problem>> {
-        let bytes = self.text.len();
-        if bytes > DOCUMENT_MAX && !among_others {
-            let text = format!(
-                "the document has {bytes} bytes: at most {DOCUMENT_MAX} are allowed, \
-                 so use patterns with * instead of a table for each service"
-            );
-            return Err(vec![Problem { line: 1, column: 1, text }]);
-        }
-        let (root, errors) = DeTable::parse_recoverable(self.text);
-        for error in errors {
-            let text = format!("this is no TOML: {}", error.message());
-            self.problem(error.span().unwrap_or_default(), text);
-        }
+impl Reader<'_, '_> {
+    fn document(&mut self, root: &DeTable<'_>) -> Document {
         let mut tables = Vec::new();
-        for (key, value) in root.into_inner() {
+        for (key, value) in root {
             match &**key.get_ref() {
-                TABLES => tables = self.services(&value),
-                VERSION_KEY => self.version(&value),
-                _ if among_others => {}
-                other => self.problem(
-                    key.span(),
-                    format!(
-                        "{other:?} is no part of a settings document: expected version and \
-                         [service.\"PATTERN\"] tables (settings of the process stay flags)"
-                    ),
-                ),
+                TABLES => tables = self.services(value),
+                VERSION_KEY => self.version(value),
+                _ => {}
             }
         }
         self.contradictions(&tables);
-        self.problems.sort_by_key(|problem| (problem.line, problem.column));
-        if !self.problems.is_empty() {
-            return Err(self.problems);
-        }
         let mut document = Document::default();
         for Placed { table, .. } in tables {
             match table.pattern.is_starred() {
@@ -201,17 +179,17 @@ impl<'a> Reader<'a> {
             }
         }
         document.starred.sort_by(|a, b| a.pattern.by_specificity(&b.pattern));
-        Ok(document)
+        document
     }
 
-    fn version(&mut self, value: &Spanned<DeValue<'_>>) {
+    fn version(&mut self, value: &Value<'_>) {
         let found = match value.get_ref() {
             DeValue::Integer(number) if number.as_str() == VERSION => return,
             DeValue::Integer(number) => number.as_str().to_owned(),
             DeValue::String(text) => format!("{:?}", short(text)),
             other => other.type_str().to_owned(),
         };
-        self.problem(
+        self.problems.add(
             value.span(),
             format!(
                 "version is {found}: this lookaside reads version = {VERSION}; write that, or \
@@ -220,10 +198,10 @@ impl<'a> Reader<'a> {
         );
     }
 
-    fn services(&mut self, value: &Spanned<DeValue<'_>>) -> Vec<Placed> {
+    fn services(&mut self, value: &Value<'_>) -> Vec<Placed> {
         let DeValue::Table(services) = value.get_ref() else {
             let found = value.get_ref().type_str();
-            self.problem(
+            self.problems.add(
                 value.span(),
                 format!("service is {found}: expected [service.\"PATTERN\"] tables"),
             );
@@ -239,19 +217,19 @@ impl<'a> Reader<'a> {
                     "the pattern {:?} has {bytes} bytes: at most {NAME_MAX} are allowed",
                     short(text)
                 );
-                self.problem(name.span(), told);
+                self.problems.add(name.span(), told);
                 continue;
             }
             let pattern = match Pattern::parse(text) {
                 Ok(pattern) => pattern,
                 Err(error) => {
-                    self.problem(name.span(), error.to_string());
+                    self.problems.add(name.span(), error.to_string());
                     continue;
                 }
             };
             starred += usize::from(pattern.is_starred());
             if starred == STARRED_MAX + 1 {
-                self.problem(
+                self.problems.add(
                     name.span(),
                     format!(
                         "the pattern {text:?} is one with a star too many: at most {STARRED_MAX} \
@@ -262,7 +240,7 @@ impl<'a> Reader<'a> {
             let DeValue::Table(settings) = value.get_ref() else {
                 let found = value.get_ref().type_str();
                 let remedy = format!("write [service.{text:?}] and its settings below it");
-                self.problem(name.span(), format!("service.{text:?} is {found}: {remedy}"));
+                self.problems.add(name.span(), format!("service.{text:?} is {found}: {remedy}"));
                 continue;
             };
             tables.push(self.table(pattern, settings));
@@ -289,7 +267,7 @@ impl<'a> Reader<'a> {
                 };
                 let told =
                     format!("[service.\"{pattern}\"]: {:?} is no setting: {remedy}", short(text));
-                self.problem(name.span(), told);
+                self.problems.add(name.span(), told);
                 continue;
             };
             let setting = match value.get_ref() {
@@ -307,7 +285,7 @@ impl<'a> Reader<'a> {
                 }
                 Err(error) => {
                     let told = format!("[service.\"{pattern}\"] {}: {error}", key.as_str());
-                    self.problem(value.span(), told);
+                    self.problems.add(value.span(), told);
                 }
             }
         }
@@ -351,21 +329,13 @@ impl<'a> Reader<'a> {
                          make one pattern longer",
                         key.as_str()
                     );
-                    self.problem(place, told);
+                    self.problems.add(place, told);
                 }
-                if self.problems.len() >= PROBLEMS_MAX {
+                if self.problems.is_full() {
                     return;
                 }
             }
         }
-    }
-
-    fn problem(&mut self, span: Range<usize>, text: String) {
-        if self.problems.len() >= PROBLEMS_MAX {
-            return;
-        }
-        let (line, column) = text::position(self.text, span.start);
-        self.problems.push(Problem { line, column, text });
     }
 }
 
@@ -386,13 +356,5 @@ fn short(text: &str) -> String {
     match text.char_indices().nth(VALUE_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
-    }
-}
-
-/// `LINE:COLUMN: text`.
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { line, column, text } = self;
-        write!(f, "{line}:{column}: {text}")
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::tables::{self, Problem};
 
 fn document(text: &str) -> Arc<Document> {
     Arc::new(Document::parse(text).unwrap_or_else(|problems| panic!("{problems:?}")))
@@ -23,6 +24,11 @@ fn of(settings: &Settings, service: &str) -> ServiceSettings {
 fn problems(text: &str) -> Vec<String> {
     let problems = Document::parse(text).expect_err("a problem");
     problems.iter().map(ToString::to_string).collect()
+}
+
+fn within(text: &str) -> Result<Document, Vec<Problem>> {
+    let (document, problems) = tables::parse(text, Document::within);
+    document.ok_or(problems)
 }
 
 #[test]
@@ -138,7 +144,7 @@ fn what_is_too_much_is_refused() {
     let long = format!("# {}\n", "x".repeat(DOCUMENT_MAX));
     assert!(problems(&long)[0].starts_with("1:1: the document has 262147 bytes: at most 262144"));
     // The file may hold more: it is bounded where it is read.
-    assert!(Document::parse_within(&long).unwrap().is_empty());
+    assert!(within(&long).unwrap().is_empty());
     let many: String = (0..300).map(|n| format!("[service.'a{n}*']\nguard = 1\n")).collect();
     assert!(problems(&many)[0].contains("one with a star too many: at most 256"));
     let pattern = format!("[service.'{}*']\n", "a".repeat(200));
@@ -160,9 +166,9 @@ fn what_is_too_much_is_refused() {
 #[test]
 fn tables_stand_in_a_file_beside_settings_of_the_process() {
     let text = "listen = ':1'\n[service.hello]\nguard = 3\n[format.mine]\nkey = 'x'\n";
-    let document = Document::parse_within(text).unwrap();
+    let document = within(text).unwrap();
     assert_eq!(document.len(), 1);
-    let wrong = Document::parse_within("[service.hello]\nguard = 300\n").unwrap_err();
+    let wrong = within("[service.hello]\nguard = 300\n").unwrap_err();
     assert_eq!((wrong[0].line, wrong[0].column), (2, 9));
 }
 
@@ -230,6 +236,6 @@ proptest! {
     #[test]
     fn no_text_makes_the_reader_panic(text in "(\\[service\\.|'|\"|\\*|a|=|1|\n|\\]|guard|é|version){0,30}") {
         let _ = Document::parse(&text);
-        let _ = Document::parse_within(&text);
+        let _ = within(&text);
     }
 }

@@ -2,249 +2,290 @@
 //! [`Decoder`].
 //!
 //! In: a name and a table. Out: what it describes, or every problem at once,
-//! each with its setting.
+//! each with its setting and its place.
 
-use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Deserializer, de::Error};
+use toml::de::DeTable;
 
 use super::decoder::{Decoder, Paths};
 use super::pattern::Pattern;
 use super::presets::GRPC;
 use super::tree::Syntax;
 use super::weights::WEIGHT_MAX;
+use crate::tables::{self, Name, Problems};
 
-/// Every setting of a table; all are optional but `key`.
-const SETTINGS: [&str; 27] = [
-    "key",
-    "skip",
-    "value",
-    "service",
-    "endpoints",
-    "address",
-    "host",
-    "port",
-    "id",
-    "weight",
-    "default-weight",
-    "protocol",
-    "default-protocol",
-    "schemes",
-    "enabled",
-    "healthy",
-    "status",
-    "up",
-    "down",
-    "meta",
-    "ignore",
-    "zone",
-    "region",
-    "version",
-    "group",
-    "cluster",
-    "labels",
-];
-/// Settings that are metadata of the same name.
-const LABELS: [&str; 5] = ["zone", "region", "version", "group", "cluster"];
+/// A table as it is written; all settings are optional but `key`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+struct Described {
+    key: Patterns,
+    skip: Patterns,
+    #[serde(deserialize_with = "syntax")]
+    value: Option<Syntax>,
+    service: Pointers,
+    endpoints: Pointers,
+    address: Pointers,
+    host: Pointers,
+    port: Pointers,
+    id: Pointers,
+    weight: Pointers,
+    #[serde(deserialize_with = "weight")]
+    default_weight: Option<u32>,
+    protocol: Pointers,
+    #[serde(deserialize_with = "text")]
+    default_protocol: Option<String>,
+    schemes: Texts,
+    enabled: Pointers,
+    healthy: Pointers,
+    status: Pointers,
+    up: Texts,
+    down: Texts,
+    meta: Pointers,
+    ignore: Pointers,
+    zone: Pointers,
+    region: Pointers,
+    version: Pointers,
+    group: Pointers,
+    cluster: Pointers,
+    labels: Labels,
+}
+
+/// One text, or a list of texts.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "is neither text nor a list of texts")]
+enum Texts {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// JSON pointers: the whole value, or something in it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(try_from = "Texts")]
+struct Pointers(Paths);
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(try_from = "Texts")]
+struct Patterns(Vec<Pattern>);
+
+/// `labels = { rack = "/location/rack" }`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(try_from = "TextsByName")]
+struct Labels(Vec<(String, Paths)>);
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "is no table of JSON pointers")]
+enum TextsByName {
+    Table(BTreeMap<String, Texts>),
+}
+
 /// Where a URL's parts are.
 const URL_FIELDS: [&str; 3] = ["/address", "/scheme", "/query"];
 
-/// A table and the problems found in it so far.
-struct Table<'a> {
-    name: &'a str,
-    table: &'a Map<String, Value>,
-    problems: Vec<String>,
+/// Reads the table of the format `custom:NAME`. `None` where something is wrong
+/// with it.
+pub fn describe(
+    name: &Name<'_>,
+    table: &DeTable<'_>,
+    problems: &mut Problems<'_>,
+) -> Option<Decoder> {
+    let before = problems.found();
+    let format = name.get_ref();
+    let mut wrong = BTreeSet::new();
+    let described: Described = tables::typed(table, |setting, _, why| {
+        let what = why.unwrap_or("is no setting of a format");
+        problems.add(setting.span(), format!("[format.{format}]: {} {what}", setting.get_ref()));
+        wrong.insert(setting.get_ref().to_string());
+    });
+    let mut decoder = described.decoder(format);
+    for (setting, what) in complete(&mut decoder, table, &wrong) {
+        let place = table.keys().find(|key| key.get_ref() == setting).unwrap_or(name);
+        problems.add(place.span(), format!("[format.{format}]: {setting} {what}"));
+    }
+    (problems.found() == before).then_some(decoder)
 }
 
-/// Reads the table of the format `custom:NAME`.
-///
-/// # Errors
-/// All that is wrong with it.
-pub fn describe(name: &str, table: &Map<String, Value>) -> Result<Decoder, Vec<String>> {
-    let mut table = Table { name, table, problems: Vec::new() };
-    let decoder = table.decoder();
-    if table.problems.is_empty() { Ok(decoder) } else { Err(table.problems) }
-}
-
-impl Table<'_> {
-    fn decoder(&mut self) -> Decoder {
-        let unknown: Vec<_> =
-            self.table.keys().filter(|key| !SETTINGS.contains(&key.as_str())).cloned().collect();
-        for key in unknown {
-            self.problem(&key, "is no setting of a format");
+impl Described {
+    /// As far as each setting goes by itself.
+    fn decoder(self, name: &str) -> Decoder {
+        let labels = [
+            ("zone", self.zone),
+            ("region", self.region),
+            ("version", self.version),
+            ("group", self.group),
+            ("cluster", self.cluster),
+        ];
+        let labels = labels.into_iter().map(|(label, paths)| (label.to_owned(), paths.0));
+        let mut schemes: Vec<String> = self.schemes.into();
+        if schemes.is_empty() {
+            schemes = GRPC.map(str::to_owned).to_vec();
         }
-        let mut labels: Vec<(String, Paths)> = Vec::new();
-        for name in LABELS {
-            let paths = self.paths(name);
-            if !paths.is_empty() {
-                labels.push((name.to_owned(), paths));
-            }
-        }
-        labels.extend(self.labels());
-        let mut decoder = Decoder {
-            name: self.name.to_owned(),
-            keys: self.patterns("key"),
-            skip: self.patterns("skip"),
-            syntax: self.syntax(),
-            service: self.paths("service"),
-            endpoints: self.paths("endpoints"),
-            address: self.paths("address"),
-            host: self.paths("host"),
-            port: self.paths("port"),
-            id: self.paths("id"),
-            weight: self.paths("weight"),
-            default_weight: self.default_weight(),
-            protocol: self.paths("protocol"),
-            default_protocol: self.texts("default-protocol").into_iter().next(),
-            schemes: self.texts("schemes"),
-            enabled: self.paths("enabled"),
-            healthy: self.paths("healthy"),
-            status: self.paths("status"),
-            up: self.texts("up"),
-            down: self.texts("down"),
-            meta: self.paths("meta"),
-            labels,
-            ignore: self.paths("ignore"),
+        let labels = labels.filter(|(_, paths)| !paths.is_empty()).chain(self.labels.0);
+        Decoder {
+            name: name.to_owned(),
+            keys: self.key.0,
+            skip: self.skip.0,
+            syntax: self.value.unwrap_or(Syntax::Json),
+            service: self.service.0,
+            endpoints: self.endpoints.0,
+            address: self.address.0,
+            host: self.host.0,
+            port: self.port.0,
+            id: self.id.0,
+            weight: self.weight.0,
+            default_weight: self.default_weight.unwrap_or(1),
+            protocol: self.protocol.0,
+            default_protocol: self.default_protocol,
+            schemes,
+            enabled: self.enabled.0,
+            healthy: self.healthy.0,
+            status: self.status.0,
+            up: self.up.into(),
+            down: self.down.into(),
+            meta: self.meta.0,
+            labels: labels.collect(),
+            ignore: self.ignore.0,
             ..Decoder::default()
-        };
-        if decoder.schemes.is_empty() {
-            decoder.schemes = GRPC.map(str::to_owned).to_vec();
         }
-        self.complete(&mut decoder);
-        decoder
     }
+}
 
-    /// What the settings mean together.
-    fn complete(&mut self, decoder: &mut Decoder) {
-        let captured = |name: &str| {
-            !decoder.keys.is_empty() && decoder.keys.iter().all(|pattern| pattern.names(name))
-        };
-        let (url_in_key, address_in_key) =
-            (captured("url"), captured("address") || captured("addresses"));
-        if decoder.keys.is_empty() && !self.table.contains_key("key") {
-            self.problem("key", "is missing: expected a pattern such as {service...}/{id}");
-        }
+/// What the settings mean together, and which are missing: setting, and what is the
+/// matter. Nothing is said of those that are `wrong`.
+fn complete(
+    decoder: &mut Decoder,
+    table: &DeTable<'_>,
+    wrong: &BTreeSet<String>,
+) -> Vec<(&'static str, &'static str)> {
+    let captured = |name: &str| {
+        !decoder.keys.is_empty() && decoder.keys.iter().all(|pattern| pattern.names(name))
+    };
+    let (url_in_key, address_in_key) =
+        (captured("url"), captured("address") || captured("addresses"));
+    let given = |setting: &str, paths: &Paths| !paths.is_empty() || wrong.contains(setting);
+    let mut missing = Vec::new();
+    if decoder.keys.is_empty() && !wrong.contains("key") {
+        missing.push(("key", "is missing: expected a pattern such as {service...}/{id}"));
+    }
+    let (host, port) = (given("host", &decoder.host), given("port", &decoder.port));
+    let mut listens = host
+        || given("endpoints", &decoder.endpoints)
+        || given("address", &decoder.address)
+        || address_in_key;
+    if decoder.syntax == Syntax::Url || url_in_key {
+        let [address, scheme, query] = URL_FIELDS.map(|path| vec![path.to_owned()]);
         let places = [&decoder.endpoints, &decoder.address, &decoder.host];
-        let mut said = places.iter().filter(|paths| !paths.is_empty()).count();
-        if decoder.syntax == Syntax::Url || url_in_key {
-            let [address, scheme, query] = URL_FIELDS.map(|path| vec![path.to_owned()]);
-            if said == 0 {
-                decoder.address = address;
-            }
-            if decoder.protocol.is_empty() {
-                decoder.protocol = scheme;
-            }
-            if decoder.meta.is_empty() && !self.table.contains_key("meta") {
-                decoder.meta = query;
-            }
-            said = said.max(1);
+        if places.iter().all(|paths| paths.is_empty()) {
+            decoder.address = address;
         }
-        if decoder.syntax == Syntax::Text && said == 0 && !address_in_key {
-            decoder.address = vec![String::new()];
-            said = 1;
+        if decoder.protocol.is_empty() {
+            decoder.protocol = scheme;
         }
-        if said == 0 && !address_in_key {
-            let remedy = "say nothing of where servers listen: give endpoints, address, or host \
-                          and port, or {address} in the key";
-            self.problem("address", remedy);
+        if !table.contains_key("meta") {
+            decoder.meta = query;
         }
-        if !decoder.host.is_empty() && decoder.port.is_empty() {
-            self.problem("port", "is missing: host needs it");
-        }
-        if !decoder.port.is_empty() && decoder.host.is_empty() {
-            self.problem("host", "is missing: port needs it");
-        }
-        let statuses = !decoder.up.is_empty() || !decoder.down.is_empty();
-        if decoder.status.is_empty() && statuses {
-            self.problem("status", "is missing: up and down are about it");
-        }
-        if !decoder.status.is_empty() && !statuses {
-            self.problem("status", "needs up or down: which statuses are in service, or out of it");
+        listens = true;
+    }
+    if decoder.syntax == Syntax::Text && !listens {
+        decoder.address = vec![String::new()];
+        listens = true;
+    }
+    if !listens {
+        let remedy = "say nothing of where servers listen: give endpoints, address, or host and \
+                      port, or {address} in the key";
+        missing.push(("address", remedy));
+    }
+    if host && !port {
+        missing.push(("port", "is missing: host needs it"));
+    }
+    if port && !host {
+        missing.push(("host", "is missing: port needs it"));
+    }
+    let status = given("status", &decoder.status);
+    let statuses = given("up", &decoder.up) || given("down", &decoder.down);
+    if statuses && !status {
+        missing.push(("status", "is missing: up and down are about it"));
+    }
+    if status && !statuses {
+        let remedy = "needs up or down: which statuses are in service, or out of it";
+        missing.push(("status", remedy));
+    }
+    missing
+}
+
+impl Default for Texts {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+impl From<Texts> for Vec<String> {
+    fn from(texts: Texts) -> Self {
+        match texts {
+            Texts::One(text) => vec![text],
+            Texts::Many(texts) => texts,
         }
     }
+}
 
-    fn problem(&mut self, setting: &str, what: &str) {
-        self.problems.push(format!("[format.{}]: {setting} {what}", self.name));
+impl TryFrom<Texts> for Pointers {
+    type Error = String;
+
+    fn try_from(texts: Texts) -> Result<Self, String> {
+        let paths: Paths = texts.into();
+        let wrong = paths.iter().filter(|path| !path.is_empty() && !path.starts_with('/'));
+        let wrong = wrong
+            .map(|path| format!("is {path:?}, which is no JSON pointer: write \"/{path}\""))
+            .collect::<Vec<_>>();
+        if wrong.is_empty() { Ok(Self(paths)) } else { Err(wrong.join("; ")) }
     }
+}
 
-    /// One text, or a list of texts.
-    fn texts(&mut self, setting: &str) -> Vec<String> {
-        let found = match self.table.get(setting) {
-            None => Some(Vec::new()),
-            Some(Value::String(text)) => Some(vec![text.clone()]),
-            Some(Value::Array(all)) => {
-                all.iter().map(|one| one.as_str().map(str::to_owned)).collect()
-            }
-            Some(_) => None,
+impl TryFrom<Texts> for Patterns {
+    type Error = String;
+
+    fn try_from(texts: Texts) -> Result<Self, String> {
+        let texts: Vec<String> = texts.into();
+        let patterns: Result<_, _> = texts.iter().map(|text| Pattern::parse(text)).collect();
+        patterns.map(Self).map_err(|error| format!("cannot be used: {error}"))
+    }
+}
+
+impl TryFrom<TextsByName> for Labels {
+    type Error = String;
+
+    fn try_from(TextsByName::Table(table): TextsByName) -> Result<Self, String> {
+        let label = |(name, texts): (String, Texts)| match Pointers::try_from(texts) {
+            Ok(paths) => Ok((name, paths.0)),
+            Err(error) => Err(format!("cannot be used: {name} {error}")),
         };
-        found.unwrap_or_else(|| {
-            self.problem(setting, "is neither text nor a list of texts");
-            Vec::new()
-        })
+        table.into_iter().map(label).collect::<Result<_, _>>().map(Self)
     }
+}
 
-    /// JSON pointers: the whole value, or something in it.
-    fn paths(&mut self, setting: &str) -> Paths {
-        let paths = self.texts(setting);
-        for path in paths.iter().filter(|path| !path.is_empty() && !path.starts_with('/')) {
-            let remedy = format!("is {path:?}, which is no JSON pointer: write \"/{path}\"");
-            self.problem(setting, &remedy);
-        }
-        paths
-    }
-
-    fn patterns(&mut self, setting: &str) -> Vec<Pattern> {
-        let mut patterns = Vec::new();
-        for text in self.texts(setting) {
-            match Pattern::parse(&text) {
-                Ok(pattern) => patterns.push(pattern),
-                Err(error) => self.problem(setting, &format!("cannot be used: {error}")),
-            }
-        }
-        patterns
-    }
-
-    fn syntax(&mut self) -> Syntax {
-        let said = self.texts("value");
-        match said.first().map_or("json", String::as_str) {
-            "json" => Syntax::Json,
-            "text" => Syntax::Text,
-            "url" => Syntax::Url,
-            "query" => Syntax::Query,
-            "none" => Syntax::Nothing,
-            other => {
-                let remedy = format!("is {other:?}: expected json, text, url, query or none");
-                self.problem("value", &remedy);
-                Syntax::Json
-            }
+fn syntax<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Syntax>, D::Error> {
+    let said = text(value)?.unwrap_or_default();
+    match said.as_str() {
+        "json" => Ok(Some(Syntax::Json)),
+        "text" => Ok(Some(Syntax::Text)),
+        "url" => Ok(Some(Syntax::Url)),
+        "query" => Ok(Some(Syntax::Query)),
+        "none" => Ok(Some(Syntax::Nothing)),
+        other => {
+            Err(D::Error::custom(format!("is {other:?}: expected json, text, url, query or none")))
         }
     }
+}
 
-    fn default_weight(&mut self) -> u32 {
-        let weight = match self.table.get("default-weight") {
-            None => Some(1),
-            Some(said) => said.as_u64().and_then(|weight| u32::try_from(weight).ok()),
-        };
-        weight.filter(|&weight| weight <= WEIGHT_MAX).unwrap_or_else(|| {
-            let remedy = format!("is no whole number from 0 to {WEIGHT_MAX}");
-            self.problem("default-weight", &remedy);
-            1
-        })
-    }
+fn weight<'de, D: Deserializer<'de>>(value: D) -> Result<Option<u32>, D::Error> {
+    let weight = u32::deserialize(value).ok().filter(|&weight| weight <= WEIGHT_MAX);
+    let wrong = || D::Error::custom(format!("is no whole number from 0 to {WEIGHT_MAX}"));
+    weight.map(Some).ok_or_else(wrong)
+}
 
-    /// `labels = { rack = "/location/rack" }`.
-    fn labels(&mut self) -> Vec<(String, Paths)> {
-        let object = match self.table.get("labels") {
-            None => return Vec::new(),
-            Some(Value::Object(object)) => object,
-            Some(_) => {
-                self.problem("labels", "is no table of JSON pointers");
-                return Vec::new();
-            }
-        };
-        let mut inner = Table { name: self.name, table: object, problems: Vec::new() };
-        let labels = object.keys().map(|name| (name.clone(), inner.paths(name))).collect();
-        self.problems.append(&mut inner.problems);
-        labels
-    }
+fn text<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(value).map(Some).map_err(|_| D::Error::custom("is no text"))
 }
 
 #[cfg(test)]

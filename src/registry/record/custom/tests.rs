@@ -5,10 +5,12 @@ use std::sync::Arc;
 use super::*;
 use crate::registry::record::{Customs, Prefix};
 
+/// Where the table begins is place 1:1.
 fn describe_text(text: &str) -> Result<Decoder, Vec<String>> {
-    let table: toml::Table = text.parse().unwrap();
-    let Ok(Value::Object(table)) = serde_json::to_value(table) else { panic!("no table") };
-    describe("mine", &table)
+    let (decoder, problems) = tables::parse(text, |toml, problems| {
+        describe(&Name::new(0..0, "mine".into()), toml.root(), problems)
+    });
+    decoder.ok_or_else(|| problems.iter().map(ToString::to_string).collect())
 }
 
 /// Addresses and metadata, or why not.
@@ -109,19 +111,28 @@ fn everything_wrong_is_told_at_once() {
     )
     .unwrap_err();
     let expected = [
-        "[format.mine]: colour is no setting of a format",
-        "[format.mine]: labels is no table of JSON pointers",
-        "[format.mine]: key cannot be used: the pattern \"{a\" has a { without its }",
-        "[format.mine]: skip cannot be used: the pattern \"{b}{c}\" has two names without text between them",
-        "[format.mine]: value is \"xml\": expected json, text, url, query or none",
-        "[format.mine]: host is \"ip\", which is no JSON pointer: write \"/ip\"",
-        "[format.mine]: weight is neither text nor a list of texts",
-        "[format.mine]: default-weight is no whole number from 0 to 1000000",
-        "[format.mine]: port is missing: host needs it",
-        "[format.mine]: status is missing: up and down are about it",
+        "1:1: [format.mine]: key cannot be used: the pattern \"{a\" has a { without its }",
+        "1:1: [format.mine]: port is missing: host needs it",
+        "1:1: [format.mine]: status is missing: up and down are about it",
+        "2:1: [format.mine]: value is \"xml\": expected json, text, url, query or none",
+        "3:1: [format.mine]: host is \"ip\", which is no JSON pointer: write \"/ip\"",
+        "4:1: [format.mine]: weight is neither text nor a list of texts",
+        "5:1: [format.mine]: default-weight is no whole number from 0 to 1000000",
+        "7:1: [format.mine]: colour is no setting of a format",
+        "8:1: [format.mine]: labels is no table of JSON pointers",
+        "9:1: [format.mine]: skip cannot be used: the pattern \"{b}{c}\" has two names without text between them",
     ];
     assert_eq!(problems, expected);
     assert_eq!(describe_text("").unwrap_err().len(), 2);
     let status = describe_text("key = '{id}'\naddress = '/a'\nstatus = '/s'").unwrap_err();
-    assert!(status[0].contains("status needs up or down"), "{status:?}");
+    assert!(status[0].starts_with("3:1: [format.mine]: status needs up or down"), "{status:?}");
+    let odd =
+        "key = '{id}'\naddress = ['/a', 'b', 'c']\nlabels = { rack = 'x' }\ndefault-protocol = 7\n";
+    let expected = [
+        "2:1: [format.mine]: address is \"b\", which is no JSON pointer: write \"/b\"; is \"c\", \
+         which is no JSON pointer: write \"/c\"",
+        "3:1: [format.mine]: labels cannot be used: rack is \"x\", which is no JSON pointer: write \"/x\"",
+        "4:1: [format.mine]: default-protocol is no text",
+    ];
+    assert_eq!(describe_text(odd).unwrap_err(), expected);
 }

@@ -1,0 +1,311 @@
+//! TOML as tables whose entries have places. Pure.
+//!
+//! In: a text, parsed once. Out: its root table (also of a text that is broken in
+//! places), typed values of the entries that are right, and each problem with its line
+//! and column. A problem hides no other, and what stands on a broken line is not shown:
+//! it may be the rest of a secret.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::ops::Range;
+
+use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor, value};
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue, Error, ValueDeserializer};
+
+/// The name of an entry, and where it stands.
+pub type Name<'a> = Spanned<DeString<'a>>;
+/// The value of an entry, and where it stands.
+pub type Value<'a> = Spanned<DeValue<'a>>;
+
+/// A text, parsed as TOML.
+#[derive(Debug)]
+pub struct Toml<'a> {
+    root: DeTable<'a>,
+    text: Text<'a>,
+    errors: Vec<Error>,
+}
+
+/// A text by its lines.
+#[derive(Debug)]
+struct Text<'a> {
+    text: &'a str,
+    /// Where each line begins.
+    lines: Vec<usize>,
+}
+
+/// What is wrong in a text, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Counted from one.
+    pub line: usize,
+    /// In characters, counted from one.
+    pub column: usize,
+    /// The thing, the value and the remedy.
+    pub text: String,
+}
+
+/// The problems that were found in a text so far.
+#[derive(Debug)]
+pub struct Problems<'a> {
+    text: &'a Text<'a>,
+    /// The lines that are no TOML.
+    broken: HashSet<usize>,
+    told: Vec<Problem>,
+    found: usize,
+}
+
+/// More problems than anybody mends at once.
+const PROBLEMS_MAX: usize = 100;
+/// Errors of keys without a value: the parser's recovery leaves out all that follows.
+const VALUELESS: [&str; 2] = ["key with no value", "missing value for key"];
+
+/// Parses all of a text that can be, and has it read. Returns what `read` does, and all
+/// problems, sorted by their places: those of the text, and those that `read` adds.
+pub fn parse<R>(
+    text: &str,
+    read: impl FnOnce(&Toml<'_>, &mut Problems<'_>) -> R,
+) -> (R, Vec<Problem>) {
+    let (mut root, errors) = DeTable::parse_recoverable(text);
+    let lines = Text::new(text);
+    let without = lines.without(errors.iter().filter(|error| is_valueless(error)).map(start));
+    if let Some(text) = &without {
+        (root, _) = DeTable::parse_recoverable(text);
+    }
+    let toml = Toml { root: root.into_inner(), text: lines, errors };
+    let mut problems = toml.problems();
+    let result = read(&toml, &mut problems);
+    problems.told.sort_by_key(|problem| (problem.line, problem.column));
+    (result, problems.told)
+}
+
+impl<'a> Toml<'a> {
+    /// The table of its top level.
+    #[must_use]
+    pub fn root(&self) -> &DeTable<'a> {
+        &self.root
+    }
+
+    /// Whether some of the text is no TOML.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        !self.errors.is_empty()
+    }
+
+    /// Line and column of a byte, both counted from one.
+    #[must_use]
+    pub fn position(&self, at: usize) -> (usize, usize) {
+        self.text.position(at)
+    }
+
+    fn problems(&self) -> Problems<'_> {
+        let found = self.errors.len();
+        let broken = self.errors.iter().map(|error| self.text.line(start(error))).collect();
+        let mut problems = Problems { text: &self.text, broken, told: Vec::new(), found };
+        for error in self.errors.iter().take(PROBLEMS_MAX) {
+            problems.tell(start(error), format!("this is no TOML: {}", error.message()));
+        }
+        problems
+    }
+}
+
+impl<'a> Text<'a> {
+    fn new(text: &'a str) -> Self {
+        let ends = text.match_indices('\n').map(|(at, _)| at + 1);
+        Self { text, lines: std::iter::once(0).chain(ends).collect() }
+    }
+
+    fn position(&self, at: usize) -> (usize, usize) {
+        let line = self.line(at);
+        let before = self.text.get(self.lines[line - 1]..at).unwrap_or_default();
+        (line, before.chars().count() + 1)
+    }
+
+    fn line(&self, at: usize) -> usize {
+        self.lines.partition_point(|begin| *begin <= at)
+    }
+
+    /// The text with blanks instead of the lines of these bytes. A line stays in which a
+    /// text of several lines may begin, whose rest would be taken for something else.
+    fn without(&self, bytes: impl Iterator<Item = usize>) -> Option<String> {
+        let mut left: Option<Vec<u8>> = None;
+        for at in bytes {
+            let line = self.line(at);
+            let end = self.lines.get(line).map_or(self.text.len(), |next| next - 1);
+            let range = self.lines[line - 1]..end;
+            let stays =
+                ["\"\"\"", "'''"].iter().any(|quotes| self.text[range.clone()].contains(quotes));
+            if !stays {
+                left.get_or_insert_with(|| self.text.into())[range].fill(b' ');
+            }
+        }
+        String::from_utf8(left?).ok()
+    }
+}
+
+impl Problems<'_> {
+    /// One more, unless it follows from a broken line or is one too many to be told.
+    pub fn add(&mut self, span: Range<usize>, text: String) {
+        self.found += 1;
+        // Values that the parser makes up are nowhere.
+        let made_up = !self.broken.is_empty() && span == (0..0);
+        let follows = made_up || self.broken.contains(&self.text.line(span.start));
+        if !follows && !self.is_full() {
+            self.tell(span.start, text);
+        }
+    }
+
+    /// How many were found.
+    #[must_use]
+    pub fn found(&self) -> usize {
+        self.found
+    }
+
+    /// Whether no more are told.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.told.len() >= PROBLEMS_MAX
+    }
+
+    fn tell(&mut self, at: usize, text: String) {
+        let (line, column) = self.text.position(at);
+        self.told.push(Problem { line, column, text });
+    }
+}
+
+/// `LINE:COLUMN: text`.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { line, column, text } = self;
+        write!(f, "{line}:{column}: {text}")
+    }
+}
+
+/// A struct of those entries that are right, whose fields all have defaults. The others
+/// are given to `wrong`: without a text the struct has no such field, else it says why
+/// the value is none for it.
+pub fn typed<'a: 'b, 'b, T: DeserializeOwned + Default>(
+    entries: impl IntoIterator<Item = (&'b Name<'a>, &'b Value<'a>)>,
+    mut wrong: impl FnMut(&Name<'a>, &Value<'a>, Option<&str>),
+) -> T {
+    let known = fields::<T>();
+    let mut right = DeTable::new();
+    for (name, value) in entries {
+        if !known.contains(&&**name.get_ref()) {
+            wrong(name, value, None);
+            continue;
+        }
+        // Alone, so that its error ends nobody else's reading.
+        let entry = (name.clone(), value.clone());
+        match of_table::<T>(DeTable::from_iter([entry.clone()])) {
+            Ok(_) => right.extend([entry]),
+            Err(error) => wrong(name, value, Some(error.message())),
+        }
+    }
+    of_table(right).unwrap_or_default()
+}
+
+/// The names of a struct's fields, as they are deserialised.
+#[must_use]
+pub fn fields<T: DeserializeOwned>() -> &'static [&'static str] {
+    let mut fields: &'static [&'static str] = &[];
+    let _ = T::deserialize(Fields(&mut fields));
+    fields
+}
+
+/// Has no value, and learns for which fields it is asked.
+struct Fields<'a>(&'a mut &'static [&'static str]);
+
+impl<'de> Deserializer<'de> for Fields<'_> {
+    type Error = value::Error;
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        *self.0 = fields;
+        self.deserialize_any(visitor)
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+        Err(value::Error::custom("there is no value"))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        unit unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+fn of_table<T: DeserializeOwned>(table: DeTable<'_>) -> Result<T, Error> {
+    T::deserialize(ValueDeserializer::from(Spanned::new(0..0, DeValue::Table(table))))
+}
+
+fn is_valueless(error: &Error) -> bool {
+    VALUELESS.iter().any(|begin| error.message().starts_with(begin))
+}
+
+fn start(error: &Error) -> usize {
+    error.span().unwrap_or_default().start
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(default, rename_all = "kebab-case")]
+    struct Both {
+        one_word: String,
+        number: Option<u8>,
+    }
+
+    /// The value, and all problems.
+    fn read(text: &str) -> (Both, Vec<String>) {
+        let (both, problems) = parse(text, |toml, problems| {
+            typed(toml.root(), |name, _, why| {
+                let text = format!("{} {}", name.get_ref(), why.unwrap_or("unknown"));
+                problems.add(name.span(), text);
+            })
+        });
+        (both, problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn what_is_right_is_taken_and_the_rest_is_told() {
+        let (both, told) = read("one-word = 'x'\n  number = 300\n'é' = 1\nbroken\n[more]\n");
+        assert_eq!(both, Both { one_word: "x".to_owned(), number: None });
+        assert!(told[0].starts_with("2:3: number invalid value"), "{told:?}");
+        assert_eq!(told[1], "3:1: é unknown");
+        assert!(told[2].starts_with("4:7: this is no TOML: "), "{told:?}");
+        assert_eq!(told[3..], ["5:2: more unknown"]);
+        assert_eq!(fields::<Both>(), ["one-word", "number"]);
+        let (_, told) = read("\nnumber = = 1\n");
+        assert!(!told.is_empty() && told.iter().all(|told| told.starts_with("2:")), "{told:?}");
+        let (_, told) = read(&"= 1\n".repeat(200));
+        assert_eq!(told.len(), PROBLEMS_MAX);
+    }
+
+    #[test]
+    fn a_key_without_a_value_hides_nothing_that_follows() {
+        for line in ["key", "key: 7", "a.", ".", "a b = 1", "\"key = 1", "a = ", "= 1"] {
+            let (both, told) = read(&format!("{line}\nnumber = 7\nmore = 1\n"));
+            assert_eq!(both.number, Some(7), "{line}: {told:?}");
+            assert_eq!(told.last().map(String::as_str), Some("3:1: more unknown"), "{told:?}");
+        }
+        // What may be the rest of a text is no key.
+        let (_, told) = read("key '''\nsecret = 1\n'''\n");
+        assert!(!told.iter().any(|told| told.contains("secret")), "{told:?}");
+    }
+
+    #[test]
+    fn places_are_counted_in_lines_and_characters() {
+        let text = Text::new("a\né!\n");
+        let found: Vec<_> = [0, 1, 2, 4, 5, 6, 99].iter().map(|at| text.position(*at)).collect();
+        assert_eq!(found, [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3), (3, 1), (3, 1)]);
+    }
+}
