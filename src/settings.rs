@@ -12,6 +12,7 @@ use crate::model::ServiceName;
 
 mod document;
 mod pattern;
+mod sieve;
 pub mod source;
 mod value;
 

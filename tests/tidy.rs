@@ -58,6 +58,7 @@ const PURE: &[&str] = &[
     "src/settings.rs",
     "src/settings/document.rs",
     "src/settings/pattern.rs",
+    "src/settings/sieve.rs",
     "src/settings/value.rs",
     "src/tables.rs",
     "src/policy",
@@ -65,8 +66,7 @@ const PURE: &[&str] = &[
     "src/balancer/cycle.rs",
     "src/balancer/encode.rs",
     "src/balancer/token.rs",
-    "src/dns/allowance.rs",
-    "src/dns/answer.rs",
+    "src/dns/a",
     "src/dns/effort.rs",
 ];
 

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
-use imbl::{OrdMap, OrdSet};
 
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::registry::Key;
@@ -20,10 +19,16 @@ use crate::settings::Settings;
 
 use super::doubts::{Answer, Doubt, Doubts, Held, Rules};
 
+mod ends;
+mod few;
 mod lost;
 mod rules;
+mod shown;
 
+use ends::Ends;
+use few::Few;
 pub(super) use lost::Lost;
+use shown::Shown;
 
 /// All that is in doubt.
 #[derive(Debug)]
@@ -31,47 +36,39 @@ pub(super) struct Guard {
     settings: Arc<Settings>,
     services: BTreeMap<ServiceName, Lost>,
     /// Which backends a key registered when it went.
-    keys: HashMap<Key, BTreeSet<(ServiceName, BackendAddr)>>,
+    keys: HashMap<Key, Few<(ServiceName, BackendAddr)>>,
     /// Whom the answer of an address concerns.
     addresses: HashMap<BackendAddr, Concerned>,
-    /// Whose time is over when.
-    ends: BTreeSet<(Instant, ServiceName, BackendAddr)>,
+    ends: Ends,
     /// Set while all here comes from a saved state and the registry is unread:
     /// when the state was true. Nothing goes until then.
     restored: Option<Instant>,
     shown: Shown,
 }
 
-/// What was lost.
+/// Backends that a service lost together.
+#[derive(Debug)]
+pub(super) struct Losses {
+    pub(super) since: Instant,
+    /// How long the service's list was before anything was lost, and when that was.
+    pub(super) of: (usize, Instant),
+    pub(super) all: Vec<Loss>,
+}
+
+/// A backend that was lost.
 #[derive(Debug, Clone)]
 pub(super) struct Loss {
     pub(super) key: Option<Key>,
     pub(super) endpoint: Endpoint,
-    pub(super) since: Instant,
     pub(super) why: Doubt,
-    /// How long its service's list was before anything was lost, and when
-    /// that was.
-    pub(super) of: (usize, Instant),
 }
 
 /// The services that lost an address.
 #[derive(Debug, Default)]
 struct Concerned {
-    services: BTreeSet<ServiceName>,
+    services: Few<ServiceName>,
     /// How many of them list it still.
     listed: usize,
-}
-
-/// The same for others, kept up to date: to gather it anew would cost as much
-/// as all that is in doubt, with each answer of a probe.
-#[derive(Debug, Clone, Default)]
-struct Shown {
-    held: OrdMap<ServiceName, OrdMap<BackendAddr, Held>>,
-    guarded: OrdSet<ServiceName>,
-    suspects: OrdSet<BackendAddr>,
-    held_len: usize,
-    /// The services in which any of this changed since it was asked for last.
-    changed: BTreeSet<ServiceName>,
 }
 
 /// A packet may be lost, and with it an attempt to connect; three in a row are
@@ -88,37 +85,59 @@ impl Guard {
             services: BTreeMap::new(),
             keys: HashMap::new(),
             addresses: HashMap::new(),
-            ends: BTreeSet::new(),
+            ends: Ends::default(),
             restored: None,
             shown: Shown::default(),
         }
     }
 
-    /// Takes over a backend whose registration is gone, in doubt. Returns
-    /// whether it stays listed.
-    pub(super) fn lose(&mut self, loss: Loss, service: &ServiceName, now: Instant) -> bool {
+    /// Takes over backends of a service whose registrations are gone, in doubt.
+    ///
+    /// # Errors
+    /// Returns the backends if they do not stay listed.
+    pub(super) fn lose(
+        &mut self,
+        losses: Losses,
+        service: &ServiceName,
+        now: Instant,
+    ) -> Result<(), Losses> {
         let known = self.services.get(service).map(Lost::rules);
         let rules = known.unwrap_or_else(|| self.rules(service));
-        let end = loss.since + rules.keep;
+        let end = losses.since + rules.keep;
         if end <= now && self.restored.is_none() {
-            return false;
+            return Err(losses);
         }
-        let addr = loss.endpoint.addr;
-        self.forget(service, addr);
-        if let Some(key) = &loss.key {
-            self.keys.entry_ref(key).or_default().insert((service.clone(), addr));
+        let Losses { since, of, mut all } = losses;
+        // In the order in which all of this is kept, neighbours find each other in the
+        // cache. Of two with one address the later counts.
+        all.sort_by_key(|loss| loss.endpoint.addr);
+        all.dedup_by(|later, earlier| {
+            let same = later.endpoint.addr == earlier.endpoint.addr;
+            if same {
+                mem::swap(later, earlier);
+            }
+            same
+        });
+        for Loss { key, endpoint: Endpoint { addr, .. }, .. } in &all {
+            if known.is_some() {
+                self.forget(service, *addr);
+            }
+            if let Some(key) = key {
+                self.keys.entry_ref(key).or_default().insert((service.clone(), *addr));
+            }
+            let concerned = self.addresses.entry(*addr).or_default();
+            concerned.services.insert(service.clone());
+            concerned.listed += 1;
         }
-        let concerned = self.addresses.entry(addr).or_default();
-        concerned.services.insert(service.clone());
-        concerned.listed += 1;
         if self.restored.is_none() {
-            self.ends.insert((end, service.clone(), addr));
-            let Loss { since, why, .. } = loss;
-            self.shown.show(service, addr, Held { since, why, answer: None });
+            self.ends.extend(end, service, all.iter().map(|loss| loss.endpoint.addr));
+            let held =
+                |loss: &Loss| (loss.endpoint.addr, Held { since, why: loss.why, answer: None });
+            self.shown.extend(service, all.iter().map(held));
         }
-        let lost = self.services.entry(service.clone());
-        lost.or_insert_with(|| Lost::new(rules)).insert(addr, loss);
-        true
+        let lost = self.services.entry(service.clone()).or_insert_with(|| Lost::new(rules));
+        all.into_iter().for_each(|loss| lost.insert(loss, since, of));
+        Ok(())
     }
 
     /// The key is back, or it was deleted on purpose: nothing it registered is
@@ -128,12 +147,8 @@ impl Guard {
         if self.keys.is_empty() {
             return Vec::new();
         }
-        let all = self.keys.remove(key).into_iter().flatten();
-        all.map(|(service, addr)| {
-            let endpoint = self.forget(&service, addr);
-            (service, endpoint)
-        })
-        .collect()
+        let Some(all) = self.keys.remove(key) else { return Vec::new() };
+        all.iter().map(|(service, addr)| (service.clone(), self.forget(service, *addr))).collect()
     }
 
     /// The address is registered for the service, under whatever key.
@@ -145,7 +160,7 @@ impl Guard {
 
     /// The services of backends that a key registered when it went.
     pub(super) fn services_of(&self, key: &Key) -> impl Iterator<Item = &ServiceName> {
-        self.keys.get(key).into_iter().flatten().map(|(service, _)| service)
+        self.keys.get(key).into_iter().flat_map(Few::iter).map(|(service, _)| service)
     }
 
     /// How long the list was before anything of a service was lost, and when
@@ -169,7 +184,7 @@ impl Guard {
             return Vec::new();
         }
         let mut concerned = Vec::new();
-        for service in self.addresses.get(&addr).into_iter().flat_map(|known| &known.services) {
+        for service in self.addresses.get(&addr).into_iter().flat_map(|all| all.services.iter()) {
             let lost = self.services.get_mut(service);
             if let Some(held) = lost.and_then(|lost| lost.probed(addr, answer)) {
                 self.shown.update(service, addr, held);
@@ -185,11 +200,12 @@ impl Guard {
         let Some(lost) = self.services.get_mut(service) else { return Vec::new() };
         let keep = lost.rules().keep;
         let mut went = Vec::new();
-        while let Some((addr, loss)) = lost.evict(registered) {
-            went.push(loss.endpoint.clone());
-            self.ends.remove(&(loss.since + keep, service.clone(), addr));
-            self.ends.insert((loss.since + keep.min(MOMENTS), service.clone(), addr));
-            self.shown.hide(service, addr, self.addresses.get_mut(&addr));
+        while let Some(suspect) = lost.evict(registered) {
+            let addr = suspect.endpoint.addr;
+            self.ends.replace((suspect.listed_end(keep), suspect.end(keep)), service, addr);
+            let elsewhere = self.addresses.get_mut(&addr).is_some_and(Concerned::unlist);
+            self.shown.hide(service, addr, elsewhere);
+            went.push(suspect.endpoint.clone());
         }
         self.shown.guard(service, lost.dead().len() > 0);
         went
@@ -199,11 +215,9 @@ impl Guard {
     /// services in which others may be missed less now.
     pub(super) fn pass(&mut self, now: Instant) -> Vec<(ServiceName, Option<Endpoint>)> {
         let mut over = Vec::new();
-        while let Some((end, ..)) = self.ends.first()
-            && *end <= now
-            && let Some((_, service, addr)) = self.ends.pop_first()
-        {
-            over.push((service.clone(), self.forget(&service, addr)));
+        while let Some((service, addr)) = self.ends.pop(now) {
+            let listed = self.forget(&service, addr);
+            over.push((service, listed));
         }
         over
     }
@@ -221,7 +235,7 @@ impl Guard {
 
     /// When the next one's time is over.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.ends.first().map(|(end, ..)| *end)
+        self.ends.first()
     }
 
     /// The services of a canonical name that lost something.
@@ -234,9 +248,8 @@ impl Guard {
     /// before. Returns who was listed.
     pub(super) fn release(&mut self, service: &ServiceName, before: Instant) -> Vec<Endpoint> {
         let lost = self.services.get(service).into_iter().flat_map(Lost::all);
-        let begun = |suspect: &lost::Suspect| suspect.loss.of.1 <= before;
         let all: Vec<_> =
-            lost.filter(|(_, suspect)| begun(suspect)).map(|(addr, _)| addr).collect();
+            lost.filter(|(_, suspect)| suspect.begun() <= before).map(|(addr, _)| addr).collect();
         all.into_iter().filter_map(|addr| self.forget(service, addr)).collect()
     }
 
@@ -268,27 +281,24 @@ impl Guard {
     /// The services in which something that is shown has changed since this was
     /// asked for last.
     pub(super) fn changed(&mut self) -> BTreeSet<ServiceName> {
-        mem::take(&mut self.shown.changed)
+        self.shown.changed()
     }
 
     /// Sets what is to be shown and probed. Costs little, however much it is.
     pub(super) fn show(&self, doubts: &mut Doubts) {
-        doubts.held = self.shown.held.clone();
-        doubts.guarded = self.shown.guarded.clone();
-        doubts.suspects = self.shown.suspects.clone();
-        doubts.held_len = self.shown.held_len;
+        self.shown.show(doubts);
     }
 
     /// Gathers whose time is over when, and what is shown.
     fn begin_anew(&mut self) {
-        let Shown { guarded, changed, .. } = mem::take(&mut self.shown);
-        self.shown = Shown { guarded, changed, ..Shown::default() };
+        self.shown.clear();
         for (service, lost) in &self.services {
             for (addr, suspect) in lost.all() {
-                self.ends.insert((suspect.end(lost.rules().keep), service.clone(), addr));
-                if !suspect.gone {
-                    self.shown.show(service, addr, suspect.held());
-                }
+                self.ends.extend(suspect.end(lost.rules().keep), service, [addr]);
+            }
+            if lost.held() > 0 {
+                let listed = lost.all().filter(|(_, suspect)| !suspect.gone);
+                self.shown.extend(service, listed.map(|(addr, suspect)| (addr, suspect.held())));
             }
         }
     }
@@ -302,17 +312,17 @@ impl Guard {
         if lost.is_empty() {
             self.services.remove(service);
         }
-        self.ends.remove(&(end, service.clone(), addr));
-        if !suspect.gone {
-            self.shown.hide(service, addr, self.addresses.get_mut(&addr));
-        }
+        self.ends.remove(end, service, addr);
         if let Some(concerned) = self.addresses.get_mut(&addr) {
+            if !suspect.gone {
+                self.shown.hide(service, addr, concerned.unlist());
+            }
             concerned.services.remove(service);
             if concerned.services.is_empty() {
                 self.addresses.remove(&addr);
             }
         }
-        if let Some(key) = suspect.loss.key
+        if let Some(key) = suspect.key
             && let Some(registered) = self.keys.get_mut(&key)
         {
             registered.remove(&(service.clone(), addr));
@@ -320,60 +330,15 @@ impl Guard {
                 self.keys.remove(&key);
             }
         }
-        (!suspect.gone).then_some(suspect.loss.endpoint)
+        (!suspect.gone).then_some(suspect.endpoint)
     }
 }
 
-impl Shown {
-    fn show(&mut self, service: &ServiceName, addr: BackendAddr, held: Held) {
-        self.suspects.insert(addr);
-        self.update(service, addr, held);
-        self.held_len += 1;
-    }
-
-    fn update(&mut self, service: &ServiceName, addr: BackendAddr, held: Held) {
-        match self.held.get_mut(service) {
-            Some(all) => drop(all.insert(addr, held)),
-            None => drop(self.held.insert(service.clone(), OrdMap::unit(addr, held))),
-        }
-        self.note(service);
-    }
-
-    /// It is not listed any more; and how many services list its address.
-    fn hide(
-        &mut self,
-        service: &ServiceName,
-        addr: BackendAddr,
-        concerned: Option<&mut Concerned>,
-    ) {
-        if let Some(concerned) = concerned {
-            concerned.listed -= 1;
-            if concerned.listed == 0 {
-                self.suspects.remove(&addr);
-            }
-        }
-        let Some(all) = self.held.get_mut(service) else { return };
-        self.held_len -= usize::from(all.remove(&addr).is_some());
-        if all.is_empty() {
-            self.held.remove(service);
-        }
-        self.note(service);
-    }
-
-    fn guard(&mut self, service: &ServiceName, is: bool) {
-        if is != self.guarded.contains(service) {
-            match is {
-                true => drop(self.guarded.insert(service.clone())),
-                false => drop(self.guarded.remove(service)),
-            }
-            self.note(service);
-        }
-    }
-
-    fn note(&mut self, service: &ServiceName) {
-        if !self.changed.contains(service) {
-            self.changed.insert(service.clone());
-        }
+impl Concerned {
+    /// One service lists the address no more. Returns whether another still does.
+    fn unlist(&mut self) -> bool {
+        self.listed -= 1;
+        self.listed > 0
     }
 }
 

@@ -18,19 +18,21 @@ use crate::settings::Settings;
 
 use super::departures::{Departure, Departures};
 use super::doubts::{Answer, Doubt, Doubts, Rules};
-use super::guard::{Guard, Loss, Lost};
+use super::guard::{Guard, Loss, Losses, Lost};
 use super::host_names::HostNames;
 use super::touched::Touched;
 use super::unleased::Unleased;
 use super::{Restored, ServiceSnapshot};
 
 mod hosts;
+mod loss;
 mod members;
 mod origins;
 mod replace;
 mod settings;
 mod sweep;
 
+use loss::LossBatch;
 use members::Members;
 
 /// The content of the registry, by key and by service.
@@ -81,18 +83,26 @@ impl Index {
             Event::Reset { all, went_back, .. } => self.reset(all, went_back, now, touched),
             Event::Apply { changes, .. } => {
                 let swept = self.swept(&changes);
+                let mut batch = LossBatch::new(now);
                 for change in changes {
                     match change {
-                        Change::Put(entry) => self.put(entry, touched),
                         Change::Delete(key, Cause::InDoubt) => {
-                            self.lose(&key, Doubt::LeaseLost, now, touched);
+                            self.lose(&key, Doubt::LeaseLost, &mut batch, touched);
                         }
                         Change::Delete(key, Cause::Swept) if swept.contains(&key) => {
-                            self.lose(&key, Doubt::Swept, now, touched);
+                            self.lose(&key, Doubt::Swept, &mut batch, touched);
                         }
-                        Change::Delete(key, _) => self.take_back(&key, touched),
+                        Change::Delete(key, _) => {
+                            self.hand_over(&mut batch, touched);
+                            self.take_back(&key, touched);
+                        }
+                        Change::Put(entry) => {
+                            self.hand_over(&mut batch, touched);
+                            self.put(entry, touched);
+                        }
                     }
                 }
+                self.hand_over(&mut batch, touched);
             }
             Event::Stale { .. } => {}
         }
@@ -104,10 +114,10 @@ impl Index {
         self.guard.restore(since);
         for (service, endpoints) in restored.services {
             let of = (endpoints.len(), since);
-            for endpoint in endpoints {
-                let loss = Loss { key: None, endpoint, since, why: Doubt::Missing, of };
-                self.guard.lose(loss, &service, now);
-            }
+            let loss = |endpoint| Loss { key: None, endpoint, why: Doubt::Missing };
+            let all = endpoints.into_iter().map(loss).collect();
+            // All are held: nothing ends before the registry is read.
+            let _ = self.guard.lose(Losses { since, of, all }, &service, now);
             touched.services.insert(service);
         }
     }
@@ -243,7 +253,9 @@ impl Index {
             let gone = self.entries.keys().filter(|key| !kept.contains(key));
             let mut gone: Vec<Key> = gone.cloned().collect();
             gone.sort_unstable();
-            gone.iter().for_each(|key| self.lose(key, Doubt::Missing, now, touched));
+            let mut batch = LossBatch::new(now);
+            gone.iter().for_each(|key| self.lose(key, Doubt::Missing, &mut batch, touched));
+            self.hand_over(&mut batch, touched);
         }
         self.entries.reserve(all.len().saturating_sub(self.entries.len()));
         for entry in all {
@@ -255,7 +267,9 @@ impl Index {
             let former = if went_back { self.endpoints_of(&entry.key) } else { Vec::new() };
             let key = entry.key.clone();
             self.put(entry, touched);
-            self.doubt(&key, former, Doubt::WentBack, now);
+            let mut batch = LossBatch::new(now);
+            self.doubt(&key, former, Doubt::WentBack, &mut batch);
+            self.hand_over(&mut batch, touched);
         }
         touched.services.extend(self.guard.begin());
     }
@@ -307,52 +321,6 @@ impl Index {
                 self.departures.add(&service, Departure::Deregistered, &endpoint.id);
             }
         }
-    }
-
-    /// The key is gone and nobody knows why.
-    fn lose(&mut self, key: &Key, why: Doubt, now: Instant, touched: &mut Touched) {
-        let endpoints = self.endpoints_of(key);
-        let alone = |(service, endpoint): &(ServiceName, Endpoint)| {
-            self.services.get(service).is_some_and(|all| all.uses(endpoint.addr).all == 1)
-        };
-        // Held as it was listed, it changes no list.
-        let quiet = endpoints.iter().all(alone) && !self.unleased.any_refuses();
-        let services: Vec<_> = match quiet {
-            true => Vec::new(),
-            false => endpoints.iter().map(|(service, _)| service.clone()).collect(),
-        };
-        self.remove(key, touched);
-        services.iter().for_each(|service| touched.service(service));
-        for service in self.doubt(key, endpoints, why, now) {
-            touched.service(&service);
-        }
-    }
-
-    /// Hands endpoints that a key registers no more to the guard, as far as no
-    /// other key does. Returns the services of those that are not held.
-    fn doubt(
-        &mut self,
-        key: &Key,
-        endpoints: Vec<(ServiceName, Endpoint)>,
-        why: Doubt,
-        now: Instant,
-    ) -> Vec<ServiceName> {
-        let mut gone = Vec::new();
-        for (service, endpoint) in endpoints {
-            if self.is_registered(&service, endpoint.addr) {
-                continue;
-            }
-            let members = || self.services.get(&service).map_or(0, Members::len);
-            let listed = self.listed.get(&service).copied().unwrap_or_else(members);
-            let of = (listed, now).max(self.guard.of(&service, now).unwrap_or((0, now)));
-            let id = endpoint.id.clone();
-            let loss = Loss { key: Some(key.clone()), endpoint, since: now, why, of };
-            if !self.guard.lose(loss, &service, now) {
-                self.departures.add(&service, Departure::Lost, &id);
-                gone.push(service);
-            }
-        }
-        gone
     }
 
     /// Lets those of a service go that do not answer, as far as they may.

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
+use super::sieve::Sieve;
 use super::{Key, Pattern, Setting};
 use crate::model::name::NAME_MAX;
 use crate::tables::{self, Problem, Problems, Toml, Value};
@@ -20,6 +21,7 @@ pub struct Document {
     exact: HashMap<String, Vec<Table>>,
     /// Those with one, the most specific first.
     starred: Vec<Table>,
+    sieve: Sieve,
 }
 
 /// A pattern, and what it sets.
@@ -39,7 +41,7 @@ struct Placed {
 /// The longest document, in bytes: thousands of tables, and a quarter of the longest
 /// value that etcd takes.
 pub const DOCUMENT_MAX: usize = 256 * 1024;
-/// Tables whose patterns have a star: each is tried with the name of each service.
+/// Tables whose patterns have a star: each may be tried with the name of each service.
 const STARRED_MAX: usize = 256;
 /// Longer than any value that is right, in bytes.
 const VALUE_MAX: usize = 64;
@@ -108,7 +110,8 @@ impl Document {
     /// The tables for a canonical name, the most specific first.
     pub fn matching<'a>(&'a self, canonical: &'a str) -> impl Iterator<Item = &'a Table> {
         let exact = self.exact.get(canonical).into_iter().flatten();
-        exact.chain(self.starred.iter().filter(|table| table.pattern.matches(canonical)))
+        let starred = self.sieve.candidates(canonical).into_iter().map(|at| &self.starred[at]);
+        exact.chain(starred.filter(|table| table.pattern.matches(canonical)))
     }
 
     /// The patterns that match none of these canonical names, sorted; `*` matches.
@@ -179,6 +182,7 @@ impl Reader<'_, '_> {
             }
         }
         document.starred.sort_by(|a, b| a.pattern.by_specificity(&b.pattern));
+        document.sieve = Sieve::new(document.starred.iter().map(|table| &table.pattern));
         document
     }
 
@@ -342,11 +346,8 @@ impl Reader<'_, '_> {
 /// The setting, unless its text is longer than any that is right.
 fn parse(key: Key, text: &str) -> Result<Setting, String> {
     if text.len() > VALUE_MAX {
-        let bytes = text.len();
-        return Err(format!(
-            "{:?} has {bytes} bytes: at most {VALUE_MAX} are allowed",
-            short(text)
-        ));
+        let (short, bytes) = (short(text), text.len());
+        return Err(format!("{short:?} has {bytes} bytes: at most {VALUE_MAX} are allowed"));
     }
     Setting::parse(key, text)
 }

@@ -4,10 +4,10 @@
 //!
 //! In: how many are lost. Out: times and processor of lookaside.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::scale::plan;
-use super::{Bench, Outcome, cell, ms, service};
+use super::{Bench, Outcome, cell, ms, service, wait_until_idle};
 use crate::run::client::{Load, Manner};
 use crate::run::report::percentile;
 use crate::run::server::Server;
@@ -20,8 +20,14 @@ const BESIDE: &str = "s99999";
 /// As many changes of it are made, one after the other.
 const CHANGES: usize = 20;
 const CHANGE_EVERY: Duration = Duration::from_millis(10);
-/// Few and many in doubt; the rate of probes is reached with 500.
+/// Few that are held, and as many as are probed at the greatest rate that many are.
 const FEW: usize = 100;
+const FULL: usize = 500;
+/// Backends of one lease, where many are held. Those that were lost earlier are probed
+/// for the second time while the last are lost: without the pause none would be for
+/// minutes after the first round.
+const OF_A_LEASE: usize = 5_000;
+const LEASE_EVERY: Duration = Duration::from_secs(1);
 /// Nobody's time is over, and nobody goes.
 const HELD: [&str; 4] = ["--keep-lost", "1h", "--guard", "100"];
 const LET_GO: [&str; 4] = ["--keep-lost", "0s", "--guard", "0"];
@@ -82,33 +88,53 @@ pub(crate) fn held(bench: &mut Bench) -> Outcome {
     Ok(())
 }
 
-/// Processor for each probe, with few in doubt and with many.
+/// Processor for each probe, with few held and with many: what the server needs beyond
+/// what it needs while it probes nobody.
 pub(crate) fn probes(bench: &mut Bench) -> Outcome {
-    for count in [FEW, bench.suspects] {
+    for count in [FEW, FULL, bench.suspects] {
         for kind in bench.ours(false) {
             bench.registry.fill(&[service(0)], 1);
-            let some = count.div_ceil(5_000);
+            let some = count.div_ceil(OF_A_LEASE);
             let leases: Vec<_> =
                 (0..some).map(|_| bench.registry.add_leased(&[service(0)], count / some)).collect();
             let cell = cell("probes", count, 1, Manner::Plain, kind);
             let server = Server::start_with(kind, 1, &bench.registry.url(), true, &HELD);
+            wait_until_idle(&server);
+            let (idle, _) = spent(&server, bench.time);
             for lease in leases {
                 let revoke = bench.registry.revoke(lease);
                 bench.registry.acknowledged(revoke);
+                std::thread::sleep(LEASE_EVERY);
             }
             // The first round finds out that nobody answers.
             std::thread::sleep(bench.time / 2);
-            let (cpu, begun) = (server.cpu(), Instant::now());
-            std::thread::sleep(bench.time);
-            let took = begun.elapsed().as_secs_f64();
-            let cpu = (server.cpu() - cpu).as_secs_f64() * 1e6;
-            let rate = count.min(500) as f64;
-            bench.note(&cell, "cpu us/probe", cpu / (rate * took));
+            let (cpu, probes) = spent(&server, bench.time);
+            let cpu = cpu.saturating_sub(idle).as_secs_f64() * 1e6;
+            bench.note(&cell, "cpu us/probe", cpu / probes.max(1) as f64);
+            bench.note(&cell, "probes/s", probes as f64 / bench.time.as_secs_f64());
             bench.note(&cell, "memory MB", server.rss() as f64 / 1e6);
             drop(server);
         }
     }
     Ok(())
+}
+
+/// Processor that a server needs in this time, and how many connections were refused to
+/// whoever tried: its probes, and hardly anything else.
+fn spent(server: &Server, time: Duration) -> (Duration, u64) {
+    let (cpu, refused) = (server.cpu(), refusals());
+    std::thread::sleep(time);
+    (server.cpu() - cpu, refusals() - refused)
+}
+
+/// Attempts to connect that failed, of the whole machine.
+fn refusals() -> u64 {
+    let counters = std::fs::read_to_string("/proc/net/snmp").unwrap_or_default();
+    let mut tcp = counters.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let (names, values) = (tcp.next().unwrap_or_default(), tcp.next().unwrap_or_default());
+    let mut both = names.split(' ').zip(values.split(' '));
+    let found = both.find(|(name, _)| *name == "AttemptFails");
+    found.and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
 }
 
 /// How much later than etcd delivers them a client is told of the slowest of

@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::catalog::doubts::{Answer, Held, Rules};
+use crate::catalog::doubts::{Answer, Doubt, Held, Rules};
 use crate::model::{BackendAddr, Endpoint};
+use crate::registry::Key;
 
 use super::{Loss, MOMENTS, SILENT_MAX, least};
 
@@ -39,7 +40,10 @@ enum Certainty {
 
 #[derive(Debug)]
 pub(super) struct Suspect {
-    pub(super) loss: Loss,
+    pub(super) key: Option<Key>,
+    pub(super) endpoint: Endpoint,
+    why: Doubt,
+    since: Instant,
     bar: (usize, Instant),
     answer: Option<Answer>,
     /// Probes in a row that nothing came back to.
@@ -77,12 +81,16 @@ impl Lost {
         self.suspects.iter().map(ends).collect()
     }
 
-    /// Adds one that is not in here.
-    pub(super) fn insert(&mut self, addr: BackendAddr, loss: Loss) {
-        let bar = (loss.of.0 + self.left, loss.of.1);
+    /// Adds a backend that is not in here, lost at `since` from a list that was as long
+    /// as `of` says.
+    pub(super) fn insert(&mut self, loss: Loss, since: Instant, of: (usize, Instant)) {
+        let Loss { key, endpoint, why } = loss;
+        let bar = (of.0 + self.left, of.1);
         *self.bars.entry(bar).or_default() += 1;
         self.listed += 1;
-        let suspect = Suspect { loss, bar, answer: None, silent: 0, gone: false };
+        let addr = endpoint.addr;
+        let (answer, silent, gone) = (None, 0, false);
+        let suspect = Suspect { key, endpoint, why, since, bar, answer, silent, gone };
         self.suspects.insert(addr, suspect);
     }
 
@@ -120,7 +128,7 @@ impl Lost {
 
     /// The next that goes, for more are listed than must be: a refusal is more
     /// certain than silence.
-    pub(super) fn evict(&mut self, registered: usize) -> Option<(BackendAddr, &Loss)> {
+    pub(super) fn evict(&mut self, registered: usize) -> Option<&Suspect> {
         let (_, addr) = self.dead.first().copied()?;
         if registered + self.listed <= least(self.bar(), self.rules.share) {
             return None;
@@ -128,8 +136,7 @@ impl Lost {
         let mut suspect = self.suspects.remove(&addr)?;
         self.unlist(addr, &suspect);
         suspect.gone = true;
-        let suspect = self.suspects.entry(addr).or_insert(suspect);
-        Some((addr, &suspect.loss))
+        Some(self.suspects.entry(addr).or_insert(suspect))
     }
 
     /// How long the list was before anything was lost, and when that was;
@@ -148,7 +155,7 @@ impl Lost {
     /// The time of those listed begins now.
     pub(super) fn renew(&mut self, now: Instant) {
         for suspect in self.suspects.values_mut().filter(|suspect| !suspect.gone) {
-            suspect.loss.since = now;
+            suspect.since = now;
         }
     }
 
@@ -159,11 +166,11 @@ impl Lost {
     /// Those that are listed still.
     pub(in crate::catalog) fn listed(&self) -> impl Iterator<Item = &Endpoint> {
         let listed = self.suspects.values().filter(|suspect| !suspect.gone);
-        listed.map(|suspect| &suspect.loss.endpoint)
+        listed.map(|suspect| &suspect.endpoint)
     }
 
     pub(in crate::catalog) fn endpoint(&self, addr: BackendAddr) -> Option<&Endpoint> {
-        self.suspects.get(&addr).map(|suspect| &suspect.loss.endpoint)
+        self.suspects.get(&addr).map(|suspect| &suspect.endpoint)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -198,11 +205,21 @@ impl Lost {
 impl Suspect {
     /// When its time is over.
     pub(super) fn end(&self, keep: Duration) -> Instant {
-        self.loss.since + if self.gone { keep.min(MOMENTS) } else { keep }
+        self.since + if self.gone { keep.min(MOMENTS) } else { keep }
+    }
+
+    /// When its time was over while it was listed.
+    pub(super) fn listed_end(&self, keep: Duration) -> Instant {
+        self.since + keep
+    }
+
+    /// When its service began to lose what it lost with it.
+    pub(super) fn begun(&self) -> Instant {
+        self.bar.1
     }
 
     pub(super) fn held(&self) -> Held {
-        Held { since: self.loss.since, why: self.loss.why, answer: self.answer }
+        Held { since: self.since, why: self.why, answer: self.answer }
     }
 
     fn certainty(&self) -> Option<Certainty> {

@@ -23,8 +23,7 @@ impl Guard {
             for (addr, before, now) in lost.set_rules(rules) {
                 // While nothing is certain nothing has an end.
                 if self.restored.is_none() {
-                    self.ends.remove(&(before, service.clone(), addr));
-                    self.ends.insert((now, service.clone(), addr));
+                    self.ends.replace((before, now), service, addr);
                 }
             }
         }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use proptest::prelude::*;
-
 use std::collections::HashSet;
+
+use imbl::OrdMap;
+use proptest::prelude::*;
 
 use super::*;
 use crate::model::Weight;
@@ -24,14 +25,14 @@ fn key(n: usize) -> Key {
     Key::new(n.to_string().as_bytes())
 }
 
-fn loss(n: usize, of: usize, since: Instant) -> Loss {
-    let endpoint = Endpoint {
-        id: n.to_string().into(),
-        addr: addr(n),
-        weight: Weight(1),
-        meta: Arc::default(),
-    };
-    Loss { key: Some(key(n)), endpoint, since, why: Doubt::LeaseLost, of: (of, since) }
+fn endpoint(n: usize) -> Endpoint {
+    Endpoint { id: n.to_string().into(), addr: addr(n), weight: Weight(1), meta: Arc::default() }
+}
+
+/// Of a service of so many, all of which go at once.
+fn losses(gone: std::ops::Range<usize>, of: usize, since: Instant) -> Losses {
+    let loss = |n| Loss { key: Some(key(n)), endpoint: endpoint(n), why: Doubt::LeaseLost };
+    Losses { since, of: (of, since), all: gone.map(loss).collect() }
 }
 
 /// A guard that lost those `gone` of a service of so many.
@@ -39,7 +40,7 @@ fn lost(gone: std::ops::Range<usize>, of: usize, now: Instant) -> Guard {
     let mut guard =
         Guard::new(Rules { keep: KEEP, share: 50, probe_unleased: Duration::ZERO }.into());
     for n in gone {
-        guard.lose(loss(n, of, now), &name(), now);
+        guard.lose(losses(n..n + 1, of, now), &name(), now).unwrap();
     }
     guard
 }
@@ -93,7 +94,7 @@ fn who_registers_again_is_in_doubt_no_more() {
     let mut guard = lost(0..2, 2, now);
     // By its key, wherever it is now.
     let settled = guard.settle_key(&key(0));
-    assert_eq!(settled, [(name(), Some(loss(0, 2, now).endpoint))]);
+    assert_eq!(settled, [(name(), Some(endpoint(0)))]);
     assert_eq!(kept(&mut guard, 0..0), ["1"]);
     // By its address, under any key.
     assert!(kept(&mut guard, 1..2).is_empty());
@@ -169,7 +170,8 @@ fn who_left_on_purpose_is_not_missed() {
 fn with_no_time_nothing_is_kept() {
     let now = Instant::now();
     let mut guard = Guard::new(Rules::OFF.into());
-    guard.lose(loss(0, 10, now), &name(), now);
+    let refused = guard.lose(losses(0..2, 10, now), &name(), now).unwrap_err();
+    assert_eq!(refused.all.len(), 2);
     assert!(kept(&mut guard, 0..0).is_empty());
 }
 
@@ -178,7 +180,7 @@ fn what_was_restored_stays_whole_until_the_registry_is_read() {
     let now = Instant::now();
     let mut guard = lost(0..0, 0, now);
     guard.restore(now);
-    (0..4).for_each(|n| assert!(guard.lose(loss(n, 4, now), &name(), now)));
+    guard.lose(losses(0..4, 4, now), &name(), now).unwrap();
     assert!(guard.probed(addr(0), Answer::Refuses).is_empty());
     assert!(pass(&mut guard, now + KEEP * 2).is_empty());
     assert_eq!(kept(&mut guard, 0..0).len(), 4);
@@ -214,8 +216,31 @@ proptest! {
         }
         guard.pass(now + KEEP);
         prop_assert!(guard.services.is_empty() && guard.keys.is_empty());
-        prop_assert!(guard.addresses.is_empty() && guard.ends.is_empty());
+        prop_assert!(guard.addresses.is_empty() && guard.due().is_none());
     }
+}
+
+/// What goes together is held as what goes one after the other.
+#[test]
+fn backends_that_go_together_are_held_like_single_ones() {
+    let now = Instant::now();
+    let mut guard =
+        Guard::new(Rules { keep: KEEP, share: 50, probe_unleased: Duration::ZERO }.into());
+    let mut all = losses(0..6, 6, now);
+    // Neither sorted, nor each address once: the later key counts.
+    all.all.reverse();
+    let again = Loss { key: Some(key(9)), endpoint: endpoint(3), why: Doubt::Swept };
+    all.all.push(again);
+    guard.lose(all, &name(), now).unwrap();
+    assert!(guard.is_consistent());
+    assert_eq!(kept(&mut guard, 0..0), ["0", "1", "2", "3", "4", "5"]);
+    assert!(guard.settle_key(&key(3)).is_empty());
+    assert_eq!(guard.settle_key(&key(9)), [(name(), Some(endpoint(3)))]);
+    (0..6).for_each(|n| drop(guard.probed(addr(n), Answer::Refuses)));
+    assert_eq!(kept(&mut guard, 0..0), ["2", "4", "5"], "half of what there was");
+    assert!(guard.is_consistent());
+    assert_eq!(pass(&mut guard, now + KEEP).len(), 5);
+    assert!(guard.is_consistent() && guard.due().is_none());
 }
 
 impl Guard {
@@ -228,8 +253,11 @@ impl Guard {
         let services = self.services.iter().filter(|(_, lost)| lost.held() > 0);
         let held: OrdMap<_, OrdMap<_, _>> =
             services.map(|(name, lost)| (name.clone(), held(lost))).collect();
-        let suspects: OrdSet<_> = held.values().flat_map(|held| held.keys().copied()).collect();
-        let count = held.values().map(OrdMap::len).sum::<usize>();
+        let mut shown = Doubts::default();
+        self.show(&mut shown);
+        let suspects = held.values().flat_map(|held| held.keys().copied()).collect();
+        let held_len = held.values().map(OrdMap::len).sum::<usize>();
+        let expected = Doubts { held, suspects, held_len, ..shown.clone() };
         let takes = |lost: &Lost| {
             lost.takes()
                 == lost
@@ -237,9 +265,6 @@ impl Guard {
                     .filter(|(_, one)| !one.gone && one.held().answer == Some(Answer::Takes))
                     .count()
         };
-        self.shown.held == held
-            && self.shown.suspects == suspects
-            && self.shown.held_len == count
-            && self.services.values().all(takes)
+        shown == expected && self.services.values().all(takes)
     }
 }

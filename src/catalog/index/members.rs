@@ -3,10 +3,10 @@
 //! In: registrations that come and go. Out: how many distinct addresses a
 //! service has, whether one is registered still, and whether by a lease. Pure.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+use hashbrown::{HashMap, HashSet};
 
 use crate::model::BackendAddr;
 use crate::registry::Key;
@@ -14,7 +14,7 @@ use crate::registry::Key;
 /// The registrations of one service.
 #[derive(Debug)]
 pub(super) struct Members {
-    pub(super) keys: BTreeSet<Key>,
+    pub(super) keys: HashSet<Key>,
     /// How often those without a lease are probed; zero: never. Kept here, for it is
     /// asked for with each key, and settings are found by comparing patterns.
     pub(super) probe_unleased: Duration,
@@ -38,7 +38,7 @@ impl Uses {
 impl Members {
     /// A service that nothing registers yet.
     pub(super) fn new(probe_unleased: Duration) -> Self {
-        Self { keys: BTreeSet::new(), probe_unleased, addresses: HashMap::new() }
+        Self { keys: HashSet::new(), probe_unleased, addresses: HashMap::new() }
     }
 
     /// How many backends are registered: addresses, not keys.
@@ -55,24 +55,26 @@ impl Members {
         self.addresses.iter().filter(|(_, uses)| uses.unleased()).map(|(addr, _)| *addr)
     }
 
-    /// Counts registrations of an address that come. Returns what it was.
-    pub(super) fn add(&mut self, addr: BackendAddr, leased: bool, times: usize) -> (Uses, Uses) {
-        let uses = self.addresses.entry(addr).or_default();
-        let before = *uses;
-        uses.all += times;
-        uses.leased += if leased { times } else { 0 };
-        (before, *uses)
-    }
-
-    /// Counts registrations of an address that go.
-    pub(super) fn remove(&mut self, addr: BackendAddr, leased: bool, times: usize) -> (Uses, Uses) {
-        let Some(uses) = self.addresses.get_mut(&addr) else { return Default::default() };
-        let before = *uses;
-        uses.all = uses.all.saturating_sub(times);
-        uses.leased = uses.leased.saturating_sub(if leased { times } else { 0 });
-        let after = *uses;
-        if after.all == 0 {
-            self.addresses.remove(&addr);
+    /// Counts registrations of an address that come and that go. Returns what was
+    /// counted before, and what is now.
+    pub(super) fn count(
+        &mut self,
+        addr: BackendAddr,
+        leased: bool,
+        (come, go): (usize, usize),
+    ) -> (Uses, Uses) {
+        let entry = self.addresses.entry(addr);
+        let before = match &entry {
+            Entry::Occupied(uses) => *uses.get(),
+            Entry::Vacant(_) => Uses::default(),
+        };
+        let after = |count: usize| (count + come).saturating_sub(go);
+        let leased = if leased { after(before.leased) } else { before.leased };
+        let after = Uses { all: after(before.all), leased };
+        match entry {
+            Entry::Occupied(uses) if after.all == 0 => drop(uses.remove()),
+            Entry::Vacant(_) if after.all == 0 => {}
+            entry => drop(entry.insert(after)),
         }
         (before, after)
     }

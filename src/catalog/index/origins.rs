@@ -43,6 +43,8 @@ impl Index {
                 });
             }
         }
+        // The keys of a service have no order.
+        origins.sort_by(|(_, one), (_, other)| one.key.cmp(&other.key));
         origins
     }
 }

@@ -48,12 +48,11 @@ impl Index {
         service: &ServiceName,
         addr: BackendAddr,
         leased: bool,
-        (come, go): (usize, usize),
+        times: (usize, usize),
         touched: &mut Touched,
     ) {
         let Some(members) = self.services.get_mut(service) else { return };
-        let (before, _) = members.add(addr, leased, come);
-        let (_, after) = members.remove(addr, leased, go);
+        let (before, after) = members.count(addr, leased, times);
         let every = members.probe_unleased;
         if before.all == 0 {
             self.guard.settle_address(service, addr);

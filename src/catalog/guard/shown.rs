@@ -1,0 +1,98 @@
+//! The held backends as probes and the admin port see them. Pure.
+//!
+//! In: backends that become held, change or leave. Out: persistent maps for
+//! [`Doubts`], kept up to date: to gather them anew would cost as much as all that is
+//! held, with each answer of a probe.
+
+use std::collections::BTreeSet;
+use std::mem;
+
+use imbl::{OrdMap, OrdSet};
+
+use crate::catalog::doubts::{Doubts, Held};
+use crate::model::{BackendAddr, ServiceName};
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shown {
+    held: OrdMap<ServiceName, OrdMap<BackendAddr, Held>>,
+    guarded: OrdSet<ServiceName>,
+    suspects: OrdSet<BackendAddr>,
+    held_len: usize,
+    /// The services in which any of this changed since it was asked for last.
+    changed: BTreeSet<ServiceName>,
+}
+
+impl Shown {
+    /// Adds backends of a service that were not shown.
+    pub(super) fn extend(
+        &mut self,
+        service: &ServiceName,
+        backends: impl IntoIterator<Item = (BackendAddr, Held)>,
+    ) {
+        let all = self.held.entry(service.clone()).or_default();
+        for (addr, held) in backends {
+            all.insert(addr, held);
+            self.suspects.insert(addr);
+            self.held_len += 1;
+        }
+        self.note(service);
+    }
+
+    /// Replaces what is shown of a backend.
+    pub(super) fn update(&mut self, service: &ServiceName, addr: BackendAddr, held: Held) {
+        if let Some(all) = self.held.get_mut(service) {
+            all.insert(addr, held);
+        }
+        self.note(service);
+    }
+
+    /// Removes a backend of a service; `elsewhere` tells whether another service still
+    /// lists its address.
+    pub(super) fn hide(&mut self, service: &ServiceName, addr: BackendAddr, elsewhere: bool) {
+        if !elsewhere {
+            self.suspects.remove(&addr);
+        }
+        let Some(all) = self.held.get_mut(service) else { return };
+        self.held_len -= usize::from(all.remove(&addr).is_some());
+        if all.is_empty() {
+            self.held.remove(service);
+        }
+        self.note(service);
+    }
+
+    /// Sets whether a service keeps backends that do not answer.
+    pub(super) fn guard(&mut self, service: &ServiceName, is: bool) {
+        if is != self.guarded.contains(service) {
+            match is {
+                true => drop(self.guarded.insert(service.clone())),
+                false => drop(self.guarded.remove(service)),
+            }
+            self.note(service);
+        }
+    }
+
+    /// Forgets all held backends. The services that are guarded, and the changes, stay.
+    pub(super) fn clear(&mut self) {
+        let Self { guarded, changed, .. } = mem::take(self);
+        *self = Self { guarded, changed, ..Self::default() };
+    }
+
+    /// Returns the services in which something changed since the last call.
+    pub(super) fn changed(&mut self) -> BTreeSet<ServiceName> {
+        mem::take(&mut self.changed)
+    }
+
+    /// Writes the maps into `doubts`. Costs little, however long they are.
+    pub(super) fn show(&self, doubts: &mut Doubts) {
+        doubts.held = self.held.clone();
+        doubts.guarded = self.guarded.clone();
+        doubts.suspects = self.suspects.clone();
+        doubts.held_len = self.held_len;
+    }
+
+    fn note(&mut self, service: &ServiceName) {
+        if !self.changed.contains(service) {
+            self.changed.insert(service.clone());
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Registrations that are gone though nobody took them back, handed to the guard. Pure.
+//!
+//! In: keys that went in doubt. Out: their backends, for the guard by service; the
+//! services whose lists change by it. Backends that go together are handed over
+//! together, so that a mass loss costs each service one pass.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::time::Instant;
+
+use crate::model::{Endpoint, ServiceName};
+use crate::registry::Key;
+
+use super::super::departures::Departure;
+use super::super::doubts::Doubt;
+use super::super::guard::{Loss, Losses};
+use super::super::touched::Touched;
+use super::{Index, Members};
+
+/// Backends that went in doubt at one moment, and are not handed over yet.
+#[derive(Debug)]
+pub(super) struct LossBatch {
+    now: Instant,
+    services: BTreeMap<ServiceName, Losses>,
+}
+
+impl LossBatch {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { now, services: BTreeMap::new() }
+    }
+}
+
+impl Index {
+    /// The key is gone and nobody knows why.
+    pub(super) fn lose(
+        &mut self,
+        key: &Key,
+        why: Doubt,
+        batch: &mut LossBatch,
+        touched: &mut Touched,
+    ) {
+        let endpoints = self.endpoints_of(key);
+        let alone = |(service, endpoint): &(ServiceName, Endpoint)| {
+            self.services.get(service).is_some_and(|all| all.uses(endpoint.addr).all == 1)
+        };
+        // Held as it was listed, it changes no list.
+        let quiet = endpoints.iter().all(alone) && !self.unleased.any_refuses();
+        if !quiet {
+            endpoints.iter().for_each(|(service, _)| touched.service(service));
+        }
+        self.remove(key, touched);
+        self.doubt(key, endpoints, why, batch);
+    }
+
+    /// Adds the endpoints that a key registers no more to those that are lost, as far
+    /// as no other key registers them.
+    pub(super) fn doubt(
+        &self,
+        key: &Key,
+        endpoints: Vec<(ServiceName, Endpoint)>,
+        why: Doubt,
+        batch: &mut LossBatch,
+    ) {
+        let LossBatch { now, services } = batch;
+        for (service, endpoint) in endpoints {
+            if self.is_registered(&service, endpoint.addr) {
+                continue;
+            }
+            let losses = match services.entry(service) {
+                Entry::Occupied(losses) => losses.into_mut(),
+                Entry::Vacant(place) => {
+                    let of = self.length_before(place.key(), *now);
+                    place.insert(Losses { since: *now, of, all: Vec::new() })
+                }
+            };
+            losses.all.push(Loss { key: Some(key.clone()), endpoint, why });
+        }
+    }
+
+    /// Hands the lost backends to the guard. Touches the services that do not hold it.
+    pub(super) fn hand_over(&mut self, batch: &mut LossBatch, touched: &mut Touched) {
+        let LossBatch { now, services } = batch;
+        while let Some((service, losses)) = services.pop_first() {
+            if let Err(refused) = self.guard.lose(losses, &service, *now) {
+                for loss in refused.all {
+                    self.departures.add(&service, Departure::Lost, &loss.endpoint.id);
+                }
+                touched.service(&service);
+            }
+        }
+    }
+
+    /// How long a service's list was before it lost anything, and when that was.
+    fn length_before(&self, service: &ServiceName, now: Instant) -> (usize, Instant) {
+        let members = || self.services.get(service).map_or(0, Members::len);
+        let listed = self.listed.get(service).copied().unwrap_or_else(members);
+        (listed, now).max(self.guard.of(service, now).unwrap_or((0, now)))
+    }
+}
