@@ -19,8 +19,9 @@ use tokio_util::task::TaskTracker;
 use crate::balancer::{self, Balancer};
 use crate::catalog::{self, Catalog, Input};
 use crate::config::{Config, Registry};
-use crate::marks::Desk;
+use crate::marks::{Desk, Marks};
 use crate::model::{Host, HostPort};
+use crate::persist::Decided;
 use crate::readiness::Readiness;
 use crate::registry::etcd::{self, Connect};
 use crate::serve::{self, Server, Services};
@@ -194,10 +195,21 @@ impl App {
         let zone = self.config.zone.clone();
         tasks.spawn("files", self.config.reloadables().run(hurry, counters.clone()));
 
+        let services = self.config.services.clone();
+        let file = || services.as_ref().map(|file| file.document.value());
+        let (mut current, mut decided) = (self.config.settings(), Decided::default());
         if let Some(store) = self.state {
             // Before anything is read: there is room, and it comes first.
-            let restored = store.load().map(Input::Restored);
-            restored.into_iter().for_each(|input| drop(inputs_tx.try_send(input)));
+            if let Some((restored, saved)) = store.load() {
+                let marks = saved.marks.iter().filter(|mark| !mark.is_over(marks::now()));
+                let marks = Arc::new(Marks::new(marks.cloned()));
+                current = current.with(file(), saved.settings.clone());
+                decided = saved;
+                let settings = Arc::new(current.clone());
+                let all =
+                    [Input::Settings(settings), Input::Marks(marks), Input::Restored(restored)];
+                all.into_iter().for_each(|input| drop(inputs_tx.try_send(input)));
+            }
             tasks.spawn("state", persist::run(store, catalog.clone(), counters.clone()));
         }
 
@@ -218,15 +230,18 @@ impl App {
         // Settings and marks first: no list is sent that they forbid.
         let heard = [CancellationToken::new(), CancellationToken::new()];
         let inputs = || inputs_tx.clone();
-        let begin = settings::Begin {
-            settings: self.config.settings(),
-            file: self.config.services.clone(),
-        };
+        let begin = settings::Begin { settings: current, file: services };
         let (follow, sources) =
             settings::follow(begin, &zone, connect.clone(), inputs(), heard[0].clone());
         tasks.spawn("settings", follow);
-        let (follow, marks) =
-            marks::follow(&zone, marks::now, connect.clone(), inputs(), heard[1].clone());
+        let (follow, marks) = marks::follow(
+            &zone,
+            marks::now,
+            decided.marks,
+            connect.clone(),
+            inputs(),
+            heard[1].clone(),
+        );
         tasks.spawn("marks", follow);
         let desk = connect.clone().map(|connect| Desk::new(connect, &zone));
         if let Some(connect) = connect {

@@ -105,6 +105,11 @@ impl Marks {
         }
     }
 
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Mark>> {
+        self.everywhere.iter().chain(self.services.values()).flat_map(|drains| drains.all())
+    }
+
     /// The marks about a service's backends, by the service's canonical name.
     #[must_use]
     pub fn of(&self, canonical: &str) -> Drained {
@@ -164,6 +169,12 @@ impl Drains {
                 self.metadata.entry(key).or_default().insert(value, mark);
             }
         }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Mark>> {
+        let metadata = self.metadata.values().flat_map(BTreeMap::values);
+        let ids = self.ids.values().chain(metadata);
+        self.addresses.values().chain(self.hosts.values()).chain(ids)
     }
 
     fn is_empty(&self) -> bool {

@@ -24,8 +24,11 @@ use crate::catalog::{self, Catalog, Restored, ServiceSnapshot};
 use crate::model::{BackendAddr, Endpoint, ServiceName, Weight};
 use crate::telemetry::Counters;
 
+mod decided;
 mod directory;
 
+pub use decided::Decided;
+use decided::Written;
 pub use directory::OpenError;
 
 /// Where the state is kept.
@@ -37,6 +40,15 @@ pub struct Store {
     prefixes: Vec<String>,
     /// Nobody else uses the directory while this is open.
     lock: std::fs::File,
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Content {
+    /// Each service's endpoints.
+    pub services: Vec<(ServiceName, Vec<Endpoint>)>,
+    /// What operators decided.
+    pub decided: Decided,
 }
 
 /// Why a file is not served.
@@ -82,6 +94,8 @@ struct Head {
     format: String,
     version: u32,
     prefixes: Vec<String>,
+    #[serde(flatten)]
+    decided: Written,
 }
 
 /// Each line between.
@@ -145,7 +159,10 @@ pub async fn run(mut store: Store, catalog: Catalog, counters: Arc<Counters>) {
     loop {
         let began = Instant::now();
         let saved = match write {
-            true => timeout(WRITE_TIMEOUT, store.save(&catalog.services())).await,
+            true => {
+                let decided = Decided::of(&catalog);
+                timeout(WRITE_TIMEOUT, store.save(&catalog.services(), &decided)).await
+            }
             false => timeout(WRITE_TIMEOUT, store.mark()).await,
         };
         let dir = store.dir.display();
@@ -187,9 +204,9 @@ fn pause(took: Duration, bytes: u64) -> Duration {
 impl Store {
     /// What was saved last, or before that. What cannot be served is told of.
     #[must_use]
-    pub fn load(&self) -> Option<Restored> {
+    pub fn load(&self) -> Option<(Restored, Decided)> {
         [self.file(), self.backup()].iter().find_map(|file| match self.read(file) {
-            Ok(restored) => Some(restored),
+            Ok(found) => Some(found),
             Err(StateError::Io(error)) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => {
                 let file = file.display();
@@ -199,7 +216,7 @@ impl Store {
         })
     }
 
-    fn read(&self, file: &Path) -> Result<Restored, StateError> {
+    fn read(&self, file: &Path) -> Result<(Restored, Decided), StateError> {
         let mut file = directory::open_to_read(file)?;
         let metadata = file.metadata()?;
         if metadata.len() > STATE_MAX {
@@ -207,12 +224,12 @@ impl Store {
         }
         let mut bytes = Vec::new();
         io::Read::read_to_end(&mut file, &mut bytes)?;
-        let services = parse(&bytes, &self.prefixes)?;
+        let Content { services, decided } = parse(&bytes, &self.prefixes)?;
         let saved = metadata.modified()?;
         // A clock that was set back makes it new, never old.
         let age = SystemTime::now().duration_since(saved).unwrap_or_default();
         let saved = humantime::format_rfc3339_seconds(saved).to_string();
-        Ok(Restored { saved, age, services })
+        Ok((Restored { saved, age, services }, decided))
     }
 
     /// Still true. Nothing is written.
@@ -222,12 +239,16 @@ impl Store {
     }
 
     /// Writes the state; the number of its bytes.
-    async fn save(&mut self, services: &[Arc<catalog::Service>]) -> io::Result<u64> {
+    async fn save(
+        &mut self,
+        services: &[Arc<catalog::Service>],
+        decided: &Decided,
+    ) -> io::Result<u64> {
         if !fs::try_exists(&self.dir).await? {
             self.lock = directory::claim(&self.dir).await?;
         }
         let new = self.dir.join(directory::NEW);
-        let written = self.write(&new, services).await;
+        let written = self.write(&new, services, decided).await;
         if written.is_err() {
             let _ = fs::remove_file(&new).await;
         }
@@ -241,10 +262,15 @@ impl Store {
         Ok(bytes)
     }
 
-    async fn write(&self, new: &Path, services: &[Arc<catalog::Service>]) -> io::Result<u64> {
+    async fn write(
+        &self,
+        new: &Path,
+        services: &[Arc<catalog::Service>],
+        decided: &Decided,
+    ) -> io::Result<u64> {
         let mut file = BufWriter::with_capacity(1 << 16, directory::create(new).await?);
         let (mut hasher, mut bytes) = (Hasher::new(), 0);
-        let mut chunk = line(&self.head())?;
+        let mut chunk = line(&self.head(decided))?;
         let mut chunks = services.chunks(CHUNK);
         loop {
             hasher.update(&chunk);
@@ -263,8 +289,13 @@ impl Store {
         Ok(bytes)
     }
 
-    fn head(&self) -> Head {
-        Head { format: FORMAT.to_owned(), version: VERSION, prefixes: self.prefixes.clone() }
+    fn head(&self, decided: &Decided) -> Head {
+        Head {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            prefixes: self.prefixes.clone(),
+            decided: decided.into(),
+        }
     }
 
     fn file(&self) -> PathBuf {
@@ -276,23 +307,21 @@ impl Store {
     }
 }
 
-/// The services that a file holds: all of them, or why none.
+/// All that a file holds, or why nothing.
 ///
 /// # Errors
 /// When it is not wholly what [`run`] wrote for these prefixes.
-pub fn parse(
-    bytes: &[u8],
-    prefixes: &[String],
-) -> Result<Vec<(ServiceName, Vec<Endpoint>)>, StateError> {
+pub fn parse(bytes: &[u8], prefixes: &[String]) -> Result<Content, StateError> {
     let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let head: Head = serde_json::from_slice(first).map_err(|_| StateError::Foreign)?;
-    match head {
-        Head { format, .. } if format != FORMAT => return Err(StateError::Foreign),
-        Head { version, .. } if version != VERSION => return Err(StateError::Version(version)),
-        Head { prefixes: other, .. } if other != prefixes => {
-            return Err(StateError::Prefixes(other));
-        }
-        _ => {}
+    if head.format != FORMAT {
+        return Err(StateError::Foreign);
+    }
+    if head.version != VERSION {
+        return Err(StateError::Version(head.version));
+    }
+    if head.prefixes != prefixes {
+        return Err(StateError::Prefixes(head.prefixes));
     }
     let whole = bytes.strip_suffix(b"\n").ok_or(StateError::Torn)?;
     let end = whole.iter().rposition(|byte| *byte == b'\n').ok_or(StateError::Torn)? + 1;
@@ -305,7 +334,8 @@ pub fn parse(
     let service = |(index, line)| {
         service(line).map_err(|reason| StateError::Content { line: index + 1, reason })
     };
-    lines.map(service).collect()
+    let decided = head.decided.read().map_err(|reason| StateError::Content { line: 1, reason })?;
+    Ok(Content { services: lines.map(service).collect::<Result<_, _>>()?, decided })
 }
 
 fn service(line: &[u8]) -> Result<(ServiceName, Vec<Endpoint>), String> {

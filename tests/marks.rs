@@ -280,3 +280,36 @@ fn the_embedded_registry_takes_marks() {
     command(&balancer, &["undrain", "hello", "1"], 0);
     assert_eq!(listed(&balancer, "hello"), ["1", "2"]);
 }
+
+#[test]
+fn a_start_without_etcd_serves_no_drained_backend() {
+    let mut etcd = Etcd::start();
+    register(&etcd, "hello", &[1, 2, 3]);
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["--etcd", &etcd.url(), "--state-dir", dir.path().to_str().unwrap()];
+    let first = Balancer::start(&args);
+    first.wait_ready();
+    etcd.ctl(&["put", "/lookaside/settings/lookaside.internal", "[service.hello]\nguard = 7\n"]);
+    command(&first, &["drain", "hello", "1"], 0);
+    command(&first, &["drain", "hello", "2", "--for", "2s"], 0);
+    let saved = || std::fs::read_to_string(dir.path().join("state")).unwrap_or_default();
+    eventually("both are saved", || {
+        (saved().contains("drain/hello/2") && saved().contains("guard")).then_some(())
+    });
+    drop(first);
+    etcd.kill();
+    let second = Balancer::start(&args);
+    // The one has no end; the other's is told by the clock.
+    wait_listed(&second, "hello", &["2", "3"]);
+    let settings = json(&second, "/api/v1/settings?service=hello");
+    assert_eq!(settings["services"][0]["settings"]["guard"]["value"], "7");
+    // What etcd says counts, once it is read.
+    etcd.restart();
+    second.wait_ready();
+    eventually("etcd is read", || {
+        second.metric("lookaside_registry_restored").filter(|restored| *restored == 0.0)
+    });
+    wait_listed(&second, "hello", &["2", "3"]);
+    etcd.ctl(&["del", "--prefix", PREFIX]);
+    wait_listed(&second, "hello", &["1", "2", "3"]);
+}

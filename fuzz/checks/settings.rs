@@ -2,7 +2,6 @@
 //! problems with their places, never a panic.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
 use lookaside::config::file::File;
 use lookaside::settings::Document;
@@ -20,7 +19,7 @@ pub fn check(text: &[u8]) {
     };
     if let Some(document) = &document {
         // What it says can be written down, and is then the same.
-        assert_eq!(Document::parse(&printed(document)).as_ref(), Ok(document));
+        assert_eq!(Document::parse(&document.to_string()).as_ref(), Ok(document));
     }
     let decided = BTreeSet::from(["listen".to_owned()]);
     let (file, problems) = File::parse(text, &decided);
@@ -53,20 +52,4 @@ fn check_places(problems: &[Problem], text: &str) {
         assert!((1..=length + 1).contains(column), "{line}:{column}: {text}");
         assert!(!text.is_empty());
     }
-}
-
-/// As TOML.
-fn printed(document: &Document) -> String {
-    let mut text = String::new();
-    for table in document.tables() {
-        text.push_str("[service.\"");
-        for c in table.pattern().as_str().chars() {
-            let _ = write!(text, "\\U{:08x}", u32::from(c));
-        }
-        text.push_str("\"]\n");
-        for setting in table.settings() {
-            let _ = writeln!(text, "{} = '{setting}'", setting.key().as_str());
-        }
-    }
-    text
 }

@@ -19,11 +19,11 @@ pub fn check(data: &[u8]) {
     }
     let sum = crc32fast::hash(&file);
     file.extend_from_slice(format!("{{\"crc32\":{sum}}}\n").as_bytes());
-    let Ok(services) = parse(&file, &prefixes) else { return };
+    let Ok(content) = parse(&file, &prefixes) else { return };
     // Torn anywhere, it is refused.
     let torn = file.len() * usize::from(*mode) / 256;
     assert!(parse(&file[..torn], &prefixes).is_err());
-    for (_, endpoints) in services {
+    for (_, endpoints) in content.services {
         assert!(endpoints.iter().all(|endpoint| !endpoint.addr.ip().is_unspecified()));
     }
 }

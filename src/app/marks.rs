@@ -1,9 +1,10 @@
 //! Connects the marks in etcd with the catalog.
 //!
-//! In: the zone, the wall clock, and how etcd is reached. Out: a future that follows etcd and sends
+//! In: the zone, the wall clock, the saved marks, and how etcd is reached. Out: a future that follows etcd and sends
 //! [`Input::Marks`] and [`Input::Release`], and every mark, for those who show them.
 #![expect(clippy::disallowed_types, reason = "only the wall clock is the same on every replica")]
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::{mpsc, watch};
@@ -12,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::INPUTS;
 use crate::catalog::Input;
 use crate::marks::source::{self, News, Report};
-use crate::marks::{Moment, prefix};
+use crate::marks::{Mark, Moment, prefix};
 use crate::model::Zone;
+use crate::registry::Key;
 use crate::registry::etcd::{self, Connect, Following, Range};
 
 /// What follows the marks for as long as it is polled, and how they are. `heard` is
@@ -21,10 +23,14 @@ use crate::registry::etcd::{self, Connect, Following, Range};
 pub fn follow(
     zone: &Zone,
     wall: fn() -> Moment,
+    saved: Vec<Arc<Mark>>,
     connect: Option<Connect>,
     inputs: mpsc::Sender<Input>,
     heard: CancellationToken,
 ) -> (impl Future<Output = ()> + use<>, watch::Receiver<Report>) {
+    let key =
+        |mark: Arc<Mark>| (Key::new(format!("{}{}", prefix(zone), mark.key).as_bytes()), mark);
+    let saved = saved.into_iter().map(key).collect();
     let (ranges, decode) = (vec![Range::below(&prefix(zone))], source::decode(zone));
     let (events_tx, events_rx) = mpsc::channel(INPUTS);
     let etcd = async move {
@@ -37,7 +43,7 @@ pub fn follow(
     };
     let (news_tx, mut news_rx) = mpsc::channel(INPUTS);
     let (report_tx, report_rx) = watch::channel(Report::default());
-    let source = source::run(wall, events_rx, news_tx, report_tx);
+    let source = source::run(wall, saved, events_rx, news_tx, report_tx);
     let relay = async move {
         while let Some(news) = news_rx.recv().await {
             let input = match news {

@@ -105,14 +105,19 @@ pub fn decode(zone: &Zone) -> Decode<Read> {
     })
 }
 
-/// Sends what changes, for as long as somebody receives.
+/// Sends what changes, for as long as somebody receives. What was `saved` before the
+/// start is in force until etcd has been read.
 pub async fn run(
     wall: fn() -> Moment,
+    saved: Vec<(Key, Arc<Mark>)>,
     mut events: mpsc::Receiver<Event<Read>>,
     news_tx: mpsc::Sender<News>,
     report_tx: watch::Sender<Report>,
 ) {
-    let mut known = Known { wall, keys: BTreeMap::new(), unheard: None };
+    let saved = saved
+        .into_iter()
+        .map(|(key, mark)| (key, Latest { mark: Some(mark), ..Latest::default() }));
+    let mut known = Known { wall, keys: saved.collect(), unheard: None };
     let mut current = Arc::new(Marks::default());
     let (mut heard, mut first) = (false, false);
     loop {

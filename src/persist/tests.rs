@@ -30,15 +30,15 @@ fn content(services: &[Arc<catalog::Service>]) -> Vec<(ServiceName, Vec<Endpoint
     services.iter().map(|service| (service.name.clone(), service.endpoints.clone())).collect()
 }
 
-fn names(restored: Option<Restored>) -> Vec<String> {
-    let services = restored.map(|restored| restored.services).unwrap_or_default();
+fn names(loaded: Option<(Restored, Decided)>) -> Vec<String> {
+    let services = loaded.map(|(restored, _)| restored.services).unwrap_or_default();
     services.iter().map(|(name, _)| name.to_string()).collect()
 }
 
 async fn saved(dir: &tempfile::TempDir) -> Vec<u8> {
     let services = [snapshot("dev/game", &["7", "8"]), snapshot("hello", &["a"])];
     let mut store = store(dir).await;
-    store.save(&services).await.unwrap();
+    store.save(&services, &Decided::default()).await.unwrap();
     std::fs::read(store.file()).unwrap()
 }
 
@@ -48,12 +48,13 @@ async fn what_is_saved_is_loaded_whole() {
     assert_eq!(store(&dir).await.load(), None, "nothing is there yet");
     let services: Vec<_> = (0..100).map(|n| snapshot(&format!("s{n:03}"), &["a", "b"])).collect();
     let mut below = open(&dir.path().join("made")).await.unwrap();
-    below.save(&services).await.unwrap();
-    let restored = below.load().unwrap();
+    below.save(&services, &Decided::default()).await.unwrap();
+    let (restored, decided) = below.load().unwrap();
+    assert_eq!(decided, Decided::default());
     assert_eq!(restored.services, content(&services));
     assert!(restored.age < Duration::from_secs(60));
-    below.save(&[]).await.unwrap();
-    assert_eq!(below.load().unwrap().services, [], "an empty registry is a state too");
+    below.save(&[], &Decided::default()).await.unwrap();
+    assert_eq!(below.load().unwrap().0.services, [], "an empty registry is a state too");
     let mut left: Vec<_> =
         std::fs::read_dir(&below.dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
@@ -64,8 +65,8 @@ async fn what_is_saved_is_loaded_whole() {
 async fn the_one_before_serves_when_the_newest_cannot() {
     let dir = tempfile::TempDir::new().unwrap();
     let mut store = store(&dir).await;
-    store.save(&[snapshot("old", &["a"])]).await.unwrap();
-    store.save(&[snapshot("new", &["a"])]).await.unwrap();
+    store.save(&[snapshot("old", &["a"])], &Decided::default()).await.unwrap();
+    store.save(&[snapshot("new", &["a"])], &Decided::default()).await.unwrap();
     assert_eq!(names(store.load()), ["new"]);
     let whole = std::fs::read(store.file()).unwrap();
     std::fs::write(store.file(), &whole[..whole.len() / 2]).unwrap();
@@ -146,7 +147,7 @@ async fn links_and_pipes_are_neither_followed_nor_waited_for() {
     let dir = tempfile::TempDir::new().unwrap();
     let elsewhere = dir.path().join("elsewhere");
     let mut store = open(&dir.path().join("dir")).await.unwrap();
-    store.save(&[snapshot("hello", &["a"])]).await.unwrap();
+    store.save(&[snapshot("hello", &["a"])], &Decided::default()).await.unwrap();
     let mode = std::fs::metadata(store.file()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 
@@ -156,7 +157,7 @@ async fn links_and_pipes_are_neither_followed_nor_waited_for() {
     assert!(store.mark().await.is_err());
     let before = std::fs::read(&elsewhere).unwrap();
     std::os::unix::fs::symlink(&elsewhere, store.dir.join("state.new")).unwrap();
-    store.save(&[snapshot("other", &["a"])]).await.unwrap();
+    store.save(&[snapshot("other", &["a"])], &Decided::default()).await.unwrap();
     assert_eq!(std::fs::read(&elsewhere).unwrap(), before, "nothing is written through a link");
     assert_eq!(names(store.load()), ["other"]);
 
@@ -259,4 +260,40 @@ proptest! {
     fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = parse(&bytes, &[PREFIX.to_owned()]);
     }
+}
+
+#[tokio::test]
+async fn what_operators_decided_is_saved_too() {
+    use crate::marks::{Mark, MarkKey, Moment, Value};
+    use crate::settings::Document;
+    let dir = tempfile::TempDir::new().unwrap();
+    let value =
+        Value { why: "a \"disk\"\n".to_owned(), until: Some(Moment(9)), ..Value::default() };
+    let key = MarkKey::parse("drain/game.dev/zone=a").unwrap();
+    let text =
+        "[service.'*']\nguard = 7\nkeep-lost = '90s'\n[service.'a\"\\b']\nwhen-empty = 'drop'\n";
+    let decided = Decided {
+        marks: vec![Arc::new(Mark { key, value })],
+        settings: Some(Arc::new(Document::parse(text).unwrap())),
+    };
+    let mut store = store(&dir).await;
+    store.save(&[snapshot("hello", &["a"])], &decided).await.unwrap();
+    assert_eq!(store.load().unwrap().1, decided);
+    // One that cannot be read makes the file none of ours: the one before is served.
+    let head = Head {
+        format: FORMAT.to_owned(),
+        version: VERSION,
+        prefixes: vec![PREFIX.to_owned()],
+        decided: (&decided).into(),
+    };
+    let whole = String::from_utf8(line(&head).unwrap()).unwrap();
+    let parse = |head: String| {
+        let tail = line(&Tail { crc32: crc32fast::hash(head.as_bytes()) }).unwrap();
+        parse(&[head.into_bytes(), tail].concat(), &[PREFIX.to_owned()])
+    };
+    assert_eq!(parse(whole.clone()).unwrap().decided, decided);
+    let wrong = parse(whole.replace("drain/", "freeze/")).unwrap_err().to_string();
+    assert!(wrong.contains("line 1: \"freeze\" is no mark"), "{wrong}");
+    let wrong = parse(whole.replace("guard = ", "guart = ")).unwrap_err().to_string();
+    assert!(wrong.contains("guart"), "{wrong}");
 }

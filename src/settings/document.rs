@@ -5,6 +5,7 @@
 //! tables beside the settings of the process; then only they are read here.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
@@ -132,6 +133,27 @@ impl Document {
     /// All of them.
     pub fn tables(&self) -> impl Iterator<Item = &Table> {
         self.exact.values().flatten().chain(&self.starred)
+    }
+}
+
+/// As TOML that [`Document::parse`] reads.
+impl fmt::Display for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for table in self.tables() {
+            f.write_str("[service.\"")?;
+            for character in table.pattern.as_str().chars() {
+                match character {
+                    '"' | '\\' => write!(f, "\\{character}")?,
+                    control if control.is_control() => write!(f, "\\U{:08x}", u32::from(control))?,
+                    other => write!(f, "{other}")?,
+                }
+            }
+            f.write_str("\"]\n")?;
+            for setting in &table.settings {
+                writeln!(f, "{} = \"{setting}\"", setting.key().as_str())?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use super::{Document, Settings};
+use super::{Document, Layer, Settings};
 use crate::model::Zone;
 use crate::registry::etcd::Stored;
 use crate::registry::{Change, Entry, Event, Key};
@@ -113,7 +113,10 @@ pub async fn run(
     news_tx: mpsc::Sender<News>,
     report_tx: watch::Sender<Report>,
 ) {
-    let mut store = Store { key, ..Store::default() };
+    // What was saved before the start is in force until etcd has been read.
+    let saved = current.document(Layer::Store).cloned();
+    let document = saved.map(|document| (document, 0));
+    let mut store = Store { key, document, ..Store::default() };
     let mut changes = file.as_ref().map(|file| file.document.changes());
     let (mut heard, mut first) = (false, false);
     loop {
