@@ -18,7 +18,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Catalog, Input};
@@ -90,6 +90,8 @@ pub struct Marks {
     pub report: watch::Receiver<MarksReport>,
     /// The wall clock.
     pub now: fn() -> Moment,
+    /// Drains are checked and set one after the other.
+    pub turn: Arc<Semaphore>,
 }
 
 /// A scraper, some dashboards and a few commands need a handful. One more takes

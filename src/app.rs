@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -198,13 +198,14 @@ impl App {
         let services = self.config.services.clone();
         let file = || services.as_ref().map(|file| file.document.value());
         let (mut current, mut decided) = (self.config.settings(), Decided::default());
+        let mut age = Duration::ZERO;
         if let Some(store) = self.state {
             // Before anything is read: there is room, and it comes first.
             if let Some((restored, saved)) = store.load() {
                 let marks = saved.marks.iter().filter(|mark| !mark.is_over(marks::now()));
                 let marks = Arc::new(Marks::new(marks.cloned()));
                 current = current.with(file(), saved.settings.clone());
-                decided = saved;
+                (decided, age) = (saved, restored.age);
                 let settings = Arc::new(current.clone());
                 let all =
                     [Input::Settings(settings), Input::Marks(marks), Input::Restored(restored)];
@@ -237,7 +238,7 @@ impl App {
         let (follow, marks) = marks::follow(
             &zone,
             marks::now,
-            decided.marks,
+            (decided.marks, age),
             connect.clone(),
             inputs(),
             heard[1].clone(),
@@ -294,7 +295,12 @@ impl App {
             version: env!("CARGO_PKG_VERSION"),
             inputs: inputs_tx,
             sources,
-            marks: admin::Marks { desk, report: marks, now: marks::now },
+            marks: admin::Marks {
+                desk,
+                report: marks,
+                now: marks::now,
+                turn: Arc::new(Semaphore::new(1)),
+            },
             hosts: self.config.admin_hosts.clone().into(),
         };
         let admin_end = end.clone();

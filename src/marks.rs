@@ -17,7 +17,7 @@ mod moment;
 pub mod source;
 mod value;
 
-pub use desk::Desk;
+pub use desk::{Desk, ENDED_FOR};
 pub use key::{Backends, BackendsError, Kind, MarkKey, Scope, prefix};
 pub use moment::{LONGEST, Moment};
 pub use value::{TEXT_MAX, Value};

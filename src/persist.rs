@@ -334,7 +334,7 @@ pub fn parse(bytes: &[u8], prefixes: &[String]) -> Result<Content, StateError> {
     let service = |(index, line)| {
         service(line).map_err(|reason| StateError::Content { line: index + 1, reason })
     };
-    let decided = head.decided.read().map_err(|reason| StateError::Content { line: 1, reason })?;
+    let decided = head.decided.read();
     Ok(Content { services: lines.map(service).collect::<Result<_, _>>()?, decided })
 }
 

@@ -92,6 +92,14 @@ impl<'a> Toml<'a> {
         !self.errors.is_empty()
     }
 
+    /// Whether what stands at a byte belongs to a line that is no TOML, so that it may be
+    /// anything.
+    #[must_use]
+    pub fn breaks_at(&self, at: usize) -> bool {
+        let line = self.text.line(at);
+        self.errors.iter().any(|error| self.text.line(start(error)) == line)
+    }
+
     /// Line and column of a byte, both counted from one.
     #[must_use]
     pub fn position(&self, at: usize) -> (usize, usize) {

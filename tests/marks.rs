@@ -102,6 +102,8 @@ fn every_replica_obeys_a_drain_and_so_does_one_that_starts() {
     for balancer in [&one, &other, &third] {
         wait_listed(balancer, "hello", &["1", "2", "3"]);
     }
+    // Word of the end stays for a while, for those who are away.
+    assert!(command(&one, &["marks", "--all"], 0).contains("over"));
     let nothing = command(&one, &["undrain", "hello"], 1);
     assert!(nothing.contains("no mark drains backends of \"hello\""), "{nothing}");
     assert!(command(&one, &["marks"], 0).contains("no mark is set"));
@@ -126,6 +128,10 @@ fn a_host_and_a_zone_are_drained_in_all_services() {
     // A service that comes later has no backend there either.
     register(&etcd, "late", &[2, 5]);
     wait_listed(&balancer, "late", &["5"]);
+    // Two marks about one backend: the other one is named.
+    command(&balancer, &["drain", "other", "10.0.0.2"], 0);
+    let said = command(&balancer, &["undrain", "other", "10.0.0.2"], 0);
+    assert!(said.contains("warning: 1 of them stay drained, by 10.0.0.2 of *"), "{said}");
     command(&balancer, &["undrain", "*"], 0);
     assert_eq!(listed(&balancer, "other"), ["2", "3", "4"]);
 }
@@ -168,7 +174,7 @@ fn without_etcd_marks_stay_and_none_is_set() {
         balancer.metric("lookaside_registry_stale").filter(|is| *is == 1.0)
     });
     let refused = command(&balancer, &["drain", "hello", "2"], 1);
-    assert!(refused.contains("nothing is changed: etcd does not take the mark"), "{refused}");
+    assert!(refused.contains("etcd does not confirm the mark"), "{refused}");
     assert_eq!(listed(&balancer, "hello"), ["2", "3"]);
     assert!(command(&balancer, &["marks"], 0).contains("etcd is not heard"));
     etcd.restart();
@@ -194,10 +200,11 @@ fn an_older_copy_of_etcd_ends_no_drain() {
         (json(&balancer, "/api/v1/marks")["marks"][0]["state"] == "kept").then_some(())
     });
     assert_eq!(listed(&balancer, "hello"), ["2"]);
-    assert!(balancer.log().contains("etcd went back to a state without this mark"));
+    assert!(balancer.log().contains("etcd has lost this mark"));
+    assert_eq!(balancer.metric("lookaside_marks_kept"), Some(1.0));
     command(&balancer, &["undrain", "hello", "1"], 0);
     wait_listed(&balancer, "hello", &["1", "2"]);
-    assert!(!etcd.ctl(&["get", "--prefix", PREFIX]).contains("drain"));
+    assert!(etcd.ctl(&["get", "--prefix", PREFIX]).contains("until"));
 }
 
 #[test]
@@ -310,6 +317,19 @@ fn a_start_without_etcd_serves_no_drained_backend() {
         second.metric("lookaside_registry_restored").filter(|restored| *restored == 0.0)
     });
     wait_listed(&second, "hello", &["2", "3"]);
-    etcd.ctl(&["del", "--prefix", PREFIX]);
+    command(&second, &["undrain", "hello"], 0);
     wait_listed(&second, "hello", &["1", "2", "3"]);
+    // An etcd that lost all ends nothing, though the balancer restarts too.
+    command(&second, &["drain", "hello", "3"], 0);
+    eventually("it is saved", || saved().contains("drain/hello/3").then_some(()));
+    drop(second);
+    etcd.restart_empty();
+    register(&etcd, "hello", &[1, 2, 3]);
+    let third = Balancer::start(&args);
+    third.wait_ready();
+    eventually("etcd is read", || {
+        third.metric("lookaside_registry_restored").filter(|restored| *restored == 0.0)
+    });
+    wait_listed(&third, "hello", &["1", "2"]);
+    assert_eq!(third.metric("lookaside_marks_kept"), Some(1.0));
 }

@@ -11,14 +11,15 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use axum::extract::State as Shared;
 use axum::http::{HeaderMap, StatusCode, Uri};
+use serde::Deserialize;
 
 use super::api::{self, Answer, Json, Problem};
 use super::query::{self, Part};
 use super::{State, json};
-use crate::catalog::{Input, Service};
-use crate::marks::source::Shown;
-use crate::marks::{Backends, Kind, LONGEST, Mark, MarkKey, Scope, TEXT_MAX, Value};
-use crate::model::{Class, Target};
+use crate::catalog::{self, Input, Service};
+use crate::marks::source::{KEYS_MAX, Shown};
+use crate::marks::{Backends, Kind, LONGEST, Mark, MarkKey, Marks, Scope, TEXT_MAX, Value};
+use crate::model::{Class, Endpoint, Selector, Target};
 use crate::policy;
 use crate::registry::etcd::Trouble;
 
@@ -69,7 +70,7 @@ pub(super) async fn marks(Shared(state): Shared<Arc<State>>, uri: Uri) -> Answer
     Ok(Json(json::Marks {
         total: shown.len(),
         marks: shown.iter().take(limit).map(one).collect(),
-        refused_total: report.refused.len(),
+        refused_total: report.refused.len() + report.beyond,
         refused: refused.collect(),
         unheard: report.unheard,
     }))
@@ -78,6 +79,8 @@ pub(super) async fn marks(Shared(state): Shared<Arc<State>>, uri: Uri) -> Answer
 /// Keeps backends out of the lists.
 pub(super) async fn drain(state: &State, request: Request) -> Answer<json::DrainAnswer> {
     let (typed, order) = request.read("lookaside drain", DRAIN).await?;
+    // One after the other: each must see what the one before leaves.
+    let _turn = state.marks.turn.acquire().await;
     let anyway = order.anyway;
     let Some(text) = &order.backends else {
         return Err(bad("which backends? Say so, as in {\"backends\":\"10.0.0.9:50051\"}"));
@@ -85,6 +88,13 @@ pub(super) async fn drain(state: &State, request: Request) -> Answer<json::Drain
     let backends = Backends::parse(text).map_err(|error| bad(&error.to_string()))?;
     let Meant { scope, services } = meant(state, &typed, anyway)?;
     let mark = state.mark(MarkKey::Drain(scope, backends.clone()), order)?;
+    if MarkKey::parse(&mark.key.to_string()).as_ref() != Ok(&mark.key) {
+        return Err(bad(&format!("{typed:?} can be no part of a mark's key")));
+    }
+    if state.marks.report.borrow().marks.len() >= KEYS_MAX {
+        let error = format!("there are {KEYS_MAX} marks: delete keys below /lookaside/marks/");
+        return Err(Problem(StatusCode::CONFLICT, error));
+    }
     let concerned: Vec<_> = services
         .iter()
         .map(|service| (service, service.endpoints.iter().filter(|one| backends.hold(one)).count()))
@@ -98,12 +108,19 @@ pub(super) async fn drain(state: &State, request: Request) -> Answer<json::Drain
         );
         return Err(Problem(StatusCode::NOT_FOUND, error));
     }
+    let doubts = state.catalog.doubts();
     let mut left = 0;
     for (service, _) in concerned {
         let whole = Class::default();
         let decision = policy::decide(service, &whole);
-        let stays =
-            |pick: &&policy::Pick| !backends.hold(&service.endpoints[pick.endpoint as usize]);
+        let answers = |endpoint: &Endpoint| {
+            let held = doubts.held(&service.name, endpoint.addr);
+            held.and_then(|held| held.answer).is_none_or(|answer| answer == catalog::Answer::Takes)
+        };
+        let stays = |pick: &&policy::Pick| {
+            let endpoint = &service.endpoints[pick.endpoint as usize];
+            !backends.hold(endpoint) && answers(endpoint)
+        };
         let stay = decision.picks().iter().filter(stays).count();
         if stay == 0 && !decision.picks().is_empty() && !anyway {
             let error = format!(
@@ -116,7 +133,7 @@ pub(super) async fn drain(state: &State, request: Request) -> Answer<json::Drain
         left += stay;
     }
     state.set(&mark).await?;
-    let obeyed = state.obeys(|all| all.iter().any(|shown| *shown.mark == mark)).await;
+    let obeyed = state.obeys(|all| all.all().any(|one| **one == mark)).await;
     let mark = json::Mark::new(&mark, "in force", matched);
     Ok(Json(json::DrainAnswer { mark, matched, left, obeyed }))
 }
@@ -129,6 +146,7 @@ pub(super) async fn undrain(state: &State, request: Request) -> Answer<json::Und
     let wanted = wanted.map_err(|error| bad(&error.to_string()))?;
     let all = state.marks.report.borrow().marks.clone();
     let is_meant = |shown: &&Shown| match &shown.mark.key {
+        _ if !shown.is_in_force() => false,
         MarkKey::Drain(of, backends) => {
             *of == scope && wanted.as_ref().is_none_or(|wanted| wanted == backends)
         }
@@ -138,21 +156,46 @@ pub(super) async fn undrain(state: &State, request: Request) -> Answer<json::Und
     if meant.is_empty() {
         let error = match &wanted {
             Some(backends) => {
-                format!("no mark drains {backends} of {typed:?}: lookaside marks lists all")
+                format!("no mark of {typed:?} itself drains {backends}: lookaside marks lists all")
             }
             None => format!("no mark drains backends of {typed:?}: lookaside marks lists all"),
         };
         return Err(Problem(StatusCode::NOT_FOUND, error));
     }
     let desk = state.desk()?;
+    let mut done = Vec::new();
     for mark in &meant {
-        desk.end(&mark.key).await.map_err(|trouble| not_taken(&trouble))?;
+        let word = state.mark(mark.key.clone(), order.clone())?;
+        if let Err(trouble) = desk.end(&mark.key, word.value).await {
+            return Err(unconfirmed(&trouble, &done));
+        }
         tracing::info!(mark = %mark.key, by = order.by, why = order.why, "operator ends a mark");
+        done.push(mark.key.to_string());
     }
-    let there = |all: &[Shown]| all.iter().any(|shown| meant.contains(&shown.mark));
-    let obeyed = state.obeys(|all| !there(all)).await;
+    let obeyed = state.obeys(|all| !all.all().any(|one| meant.contains(one))).await;
     let ended = meant.iter().map(|mark| json::Mark::new(mark, "over", 0)).collect();
-    Ok(Json(json::UndrainAnswer { ended, obeyed }))
+    Ok(Json(json::UndrainAnswer { ended, obeyed, still: still_drained(state, &scope, &meant) }))
+}
+
+/// Other marks that keep out backends which these no longer do.
+fn still_drained(state: &State, scope: &Scope, ended: &[Arc<Mark>]) -> Vec<json::Mark> {
+    let concerns = |service: &Service| match scope {
+        Scope::Everywhere => true,
+        Scope::Service(canonical) => service.name.canonical() == *canonical,
+    };
+    let was = |one: &Endpoint| {
+        ended.iter().any(|mark| mark.key.backends().is_some_and(|backends| backends.hold(one)))
+    };
+    let mut others = BTreeMap::new();
+    for service in state.catalog.services().iter().filter(|service| concerns(service)) {
+        for endpoint in service.endpoints.iter().filter(|one| was(one)) {
+            if let Some(mark) = service.drained.mark(endpoint) {
+                others.entry(mark.key.clone()).or_insert((mark.clone(), 0)).1 += 1;
+            }
+        }
+    }
+    let others = others.into_values();
+    others.map(|(mark, kept_out)| json::Mark::new(&mark, "in force", kept_out)).collect()
 }
 
 /// Lets go what a service lists without registration, here and at every replica.
@@ -208,6 +251,13 @@ fn meant(state: &State, typed: &str, anyway: bool) -> Result<Meant, Problem> {
         return Ok(Meant { scope: Scope::Everywhere, services: state.catalog.services() });
     }
     match api::find(state, typed) {
+        Ok((_, selectors)) if !selectors.is_empty() => {
+            let Selector { key, value } = &selectors[0];
+            let error = format!(
+                "{typed:?} selects backends: name the service alone, and the backends as {key}={value}"
+            );
+            Err(bad(&error))
+        }
         Ok((service, _)) => {
             let scope = Scope::Service(service.name.canonical());
             Ok(Meant { scope, services: vec![service] })
@@ -236,7 +286,10 @@ impl Request {
         if body.trim_ascii().is_empty() {
             return Ok((typed, json::Order::default()));
         }
-        let order = serde_json::from_slice(&body);
+        // An object alone: a list would be read as one, field by field.
+        let order = serde_json::from_slice::<serde_json::Map<_, _>>(&body);
+        let order =
+            order.and_then(|order| json::Order::deserialize(serde_json::Value::Object(order)));
         Ok((typed, order.map_err(|error| bad(&format!("the order is no JSON of one: {error}")))?))
     }
 }
@@ -275,13 +328,13 @@ impl State {
     }
 
     async fn set(&self, mark: &Mark) -> Result<(), Problem> {
-        self.desk()?.set(mark).await.map_err(|trouble| not_taken(&trouble))
+        self.desk()?.set(mark).await.map_err(|trouble| unconfirmed(&trouble, &[]))
     }
 
     /// Waits a moment until this balancer has heard of it.
-    async fn obeys(&self, is: impl Fn(&[Shown]) -> bool) -> bool {
-        let mut report = self.marks.report.clone();
-        let heard = report.wait_for(|report| is(&report.marks));
+    async fn obeys(&self, is: impl Fn(&Marks) -> bool) -> bool {
+        let mut marks = self.catalog.watch_marks();
+        let heard = marks.wait_for(|marks| is(marks));
         tokio::time::timeout(OBEYED_WITHIN, heard).await.is_ok_and(|heard| heard.is_ok())
     }
 }
@@ -295,8 +348,16 @@ pub(super) fn counts(state: &State) -> [(Kind, usize); 2] {
     })
 }
 
-fn not_taken(Trouble(reason): &Trouble) -> Problem {
-    let error = format!("nothing is changed: etcd does not take the mark: {reason}");
+/// After a call that failed nobody knows whether it was done.
+fn unconfirmed(Trouble(reason): &Trouble, done: &[String]) -> Problem {
+    let done = match done {
+        [] => String::new(),
+        done => format!("; ended: {}", done.join(", ")),
+    };
+    let error = format!(
+        "etcd does not confirm the mark, so it may be set or not: look at `lookaside marks`, and \
+         try again: {reason}{done}"
+    );
     Problem(StatusCode::SERVICE_UNAVAILABLE, error)
 }
 

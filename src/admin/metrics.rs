@@ -22,6 +22,7 @@ use super::answers::Answers;
 use super::api::Problem;
 use super::{State, marks};
 use crate::load::Calls;
+use crate::marks::source;
 use crate::model::ClientKind;
 use crate::telemetry::{Counters, Credential};
 
@@ -242,9 +243,15 @@ impl Scrape {
         for (kind, count) in marks::counts(&self.0) {
             family.encode_family(&[("kind", kind.as_str())])?.encode_gauge(&float(count))?;
         }
-        let refused = self.0.marks.report.borrow().refused.len();
-        let help = "Keys of marks whose newest value cannot be read: /api/v1/marks says why";
-        page.gauge("marks_refused", help, float(refused))?;
+        let report = self.0.marks.report.borrow().clone();
+        let help = "Keys of marks whose newest value cannot be read, or that are too many: \
+                    /api/v1/marks says why";
+        page.gauge("marks_refused", help, float(report.refused.len() + report.beyond))?;
+        let help = "Marks in force that etcd has lost: set or end them anew";
+        let kept = report.marks.iter().filter(|shown| shown.state == source::State::Kept).count();
+        page.gauge("marks_kept", help, float(kept))?;
+        let help = "Whether marks in etcd cannot be heard: those known stay in force";
+        page.gauge("marks_stale", help, flag(report.unheard.is_some()))?;
         let help = "Backends that marks keep out of the lists";
         let drained = self.0.catalog.services().iter().map(|one| marks::drained(one)).sum();
         page.gauge("endpoints_drained", help, float(drained))

@@ -5,7 +5,7 @@
 #![expect(clippy::disallowed_types, reason = "only the wall clock is the same on every replica")]
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -19,11 +19,11 @@ use crate::registry::Key;
 use crate::registry::etcd::{self, Connect, Following, Range};
 
 /// What follows the marks for as long as it is polled, and how they are. `heard` is
-/// cancelled once etcd has been heard, or cannot be.
+/// cancelled once etcd has been read, or may not be.
 pub fn follow(
     zone: &Zone,
     wall: fn() -> Moment,
-    saved: Vec<Arc<Mark>>,
+    (saved, age): (Vec<Arc<Mark>>, Duration),
     connect: Option<Connect>,
     inputs: mpsc::Sender<Input>,
     heard: CancellationToken,
@@ -43,7 +43,7 @@ pub fn follow(
     };
     let (news_tx, mut news_rx) = mpsc::channel(INPUTS);
     let (report_tx, report_rx) = watch::channel(Report::default());
-    let source = source::run(wall, saved, events_rx, news_tx, report_tx);
+    let source = source::run(wall, (saved, age), events_rx, news_tx, report_tx);
     let relay = async move {
         while let Some(news) = news_rx.recv().await {
             let input = match news {

@@ -1,8 +1,8 @@
 //! Hands the registry's events to the catalog.
 //!
 //! In: events, and whether settings and marks have been heard. Out: inputs, in the same
-//! order. The first event waits for settings and marks, so that no list is sent that they
-//! forbid; it does not wait for long.
+//! order. The first reading waits for settings and marks, so that no list is sent that
+//! they forbid; it does not wait for long.
 
 use std::time::Duration;
 
@@ -16,18 +16,22 @@ use crate::registry::Event;
 /// same etcd, and who cannot read them gets an answer too.
 const HEARD_WITHIN: Duration = Duration::from_secs(5);
 
-/// Passes the registry's events on, once all else has been heard or has had its time.
+/// Passes the registry's events on; its first reading once settings and marks have been
+/// read too, or have had their time.
 pub async fn run(
     heard: [CancellationToken; 2],
     mut events: mpsc::Receiver<Event>,
     inputs: mpsc::Sender<Input>,
 ) {
-    let [settings, marks] = &heard;
-    let all = async { tokio::join!(settings.cancelled(), marks.cancelled()) };
-    if tokio::time::timeout(HEARD_WITHIN, all).await.is_err() {
-        tracing::warn!("settings or marks in etcd are not heard: serving without them");
-    }
+    let mut first = true;
     while let Some(event) = events.recv().await {
+        if matches!(event, Event::Reset { .. }) && std::mem::replace(&mut first, false) {
+            let [settings, marks] = &heard;
+            let all = async { tokio::join!(settings.cancelled(), marks.cancelled()) };
+            if tokio::time::timeout(HEARD_WITHIN, all).await.is_err() {
+                tracing::warn!("settings or marks in etcd are not heard: serving without them");
+            }
+        }
         if inputs.send(Input::Registry(event)).await.is_err() {
             return;
         }
@@ -43,7 +47,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_event_waits_for_settings_and_marks_and_not_for_ever() {
+    async fn the_first_reading_waits_for_settings_and_marks_and_not_for_ever() {
         for told in 0..=2 {
             let heard = [CancellationToken::new(), CancellationToken::new()];
             heard.iter().take(told).for_each(CancellationToken::cancel);
@@ -52,6 +56,11 @@ mod tests {
             let began = tokio::time::Instant::now();
             let relay = run(heard, events_rx, inputs_tx);
             let test = async {
+                let since = crate::clock::now();
+                let stale = Event::Stale { since, reason: String::new() };
+                events_tx.send(stale).await.unwrap();
+                inputs.recv().await.unwrap();
+                assert_eq!(began.elapsed(), Duration::ZERO, "trouble is told at once");
                 events_tx.send(reset()).await.unwrap();
                 events_tx.send(reset()).await.unwrap();
                 drop(events_tx);

@@ -24,7 +24,7 @@ pub struct Begin {
 }
 
 /// What follows the sources for as long as it is polled, and how they are. `heard` is
-/// cancelled once etcd has been heard, or cannot be.
+/// cancelled once etcd has been read, or may not be.
 pub fn follow(
     begin: Begin,
     zone: &Zone,

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::Catalog;
 use super::topic::Rounds;
 use crate::marks::{Differing, Marks};
@@ -14,6 +16,12 @@ impl Catalog {
     #[must_use]
     pub fn marks(&self) -> Arc<Marks> {
         self.0.marks.borrow().clone()
+    }
+
+    /// The same, as they change.
+    #[must_use]
+    pub fn watch_marks(&self) -> watch::Receiver<Arc<Marks>> {
+        self.0.marks.subscribe()
     }
 
     /// Tells those whom the marks concern, at once. Returns whether that is any service's.

@@ -72,11 +72,16 @@ pub fn undrain(args: &UndrainArgs) -> Result<(), AdminError> {
         admin_client::print_json(&answer.text)?;
         return Ok(());
     }
-    let json::UndrainAnswer { ended, obeyed } = answer.value;
+    let json::UndrainAnswer { ended, obeyed, still } = answer.value;
     for mark in ended {
         let backends = mark.backends.unwrap_or_default();
         let line = format!("{backends} of {}: no longer drained", mark.service);
         admin_client::print(&admin_client::clean(&line))?;
+    }
+    for mark in still {
+        let (service, backends) = (mark.service, mark.backends.unwrap_or_default());
+        let count = mark.keeps_out;
+        say(&format!("warning: {count} of them stay drained, by {backends} of {service}"));
     }
     unless(obeyed);
     Ok(())

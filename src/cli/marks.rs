@@ -12,6 +12,9 @@ use crate::admin::json;
 pub struct Args {
     /// Only those about this service, as registered or as its clients name it
     pub service: Option<String>,
+    /// Also those that are over
+    #[arg(long)]
+    pub all: bool,
     /// Whom to ask.
     #[command(flatten)]
     pub admin: admin_client::AdminArgs,
@@ -40,10 +43,15 @@ pub fn run(args: &Args) -> Result<(), AdminError> {
         admin_client::print_json(&answer.text)?;
         return Ok(());
     }
-    let json::Marks { marks, refused, unheard, .. } = answer.value;
+    let json::Marks { mut marks, refused, refused_total, unheard, .. } = answer.value;
+    marks.retain(|mark| args.all || mark.state != "over");
     match marks.is_empty() {
         true => say("no mark is set"),
         false => drop(admin_client::print(&table(&marks))?),
+    }
+    if refused_total > refused.len() {
+        let more = refused_total - refused.len();
+        say(&format!("warning: {more} keys are too many and not read: delete some"));
     }
     for json::RefusedMark { key, reason } in refused {
         say(&format!("warning: {key} is refused: {reason}"));

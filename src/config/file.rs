@@ -173,6 +173,7 @@ fn of_process<'a, 'b>(
     toml.root()
         .iter()
         .filter(|(key, _)| !Document::has_key(key.get_ref()) && !decided.contains(&**key.get_ref()))
+        .filter(|(key, _)| !toml.breaks_at(key.span().start))
 }
 
 fn values(toml: &Toml<'_>, decided: &BTreeSet<String>) -> Values {

@@ -226,6 +226,8 @@ fn no_problem_shows_what_may_be_a_secret() {
     // Written wrongly, or in a place where none belongs.
     for text in [
         "etcd-password = 'hunter2'\n",
+        "guard = hunter2\n",
+        "listen = hunter2\n",
         "etcd-password = hunter2\n",
         "etcd-password = hunter2 = 'x'\n",
         "etcd-password = 'x' hunter2 = 1\n",
@@ -239,7 +241,7 @@ fn no_problem_shows_what_may_be_a_secret() {
         "hunter2\n",
         "[hunter2\n",
     ] {
-        let problems = with_file(&file, text, &[]).sources.problems.join("\n");
+        let problems = with_file(&file, text, &[]).validate().err().unwrap().join("\n");
         assert!(problems.starts_with(&format!("{}:", file.display())), "{problems}");
         assert!(!problems.contains("hunter2"), "{text}: {problems}");
     }

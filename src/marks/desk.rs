@@ -19,6 +19,9 @@ pub struct Desk {
 /// etcd deletes a mark that long after its end. The end itself is told by the wall clock,
 /// for that goes on while etcd is away.
 const TIDY_AFTER: Duration = Duration::from_secs(600);
+/// How long etcd remembers that a mark was ended: longer than a balancer is away whose
+/// marks are still believed.
+pub const ENDED_FOR: Duration = Duration::from_secs(3600);
 
 impl Desk {
     /// Marks for the balancers of a zone.
@@ -38,18 +41,14 @@ impl Desk {
         etcd::put(&self.connect, &self.key(key), &value.to_json(), ttl).await
     }
 
-    /// Ends a mark. Balancers that keep one which etcd has lost hear of the end only if the
-    /// key is there again for a moment.
+    /// Ends a mark: for [`ENDED_FOR`] its key says that it is over, and by whom. A balancer
+    /// that was away meanwhile, or keeps the mark because etcd has lost it, hears of it so.
     ///
     /// # Errors
     /// When etcd does not take it.
-    pub async fn end(&self, key: &MarkKey) -> Result<(), Trouble> {
-        let key = self.key(key);
-        if !etcd::delete(&self.connect, &key).await? {
-            etcd::put(&self.connect, &key, &Value::default().to_json(), None).await?;
-            etcd::delete(&self.connect, &key).await?;
-        }
-        Ok(())
+    pub async fn end(&self, key: &MarkKey, value: Value) -> Result<(), Trouble> {
+        let over = Value { until: value.set, ..value };
+        etcd::put(&self.connect, &self.key(key), &over.to_json(), Some(ENDED_FOR)).await
     }
 
     /// The key in etcd.

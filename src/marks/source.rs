@@ -3,19 +3,22 @@
 //! In: what etcd holds below the zone's prefix, and the wall clock. Out: the newest
 //! [`Marks`] in force, each release once, and a [`Report`] of every mark. A mark that
 //! cannot be read leaves the former one of its key in force. Losing etcd ends no mark
-//! before its time; an etcd that went back to a state without a mark did not delete it.
+//! before its time. A mark that is missing after an outage stays in force: whoever ends
+//! one leaves word of that in etcd for [`ENDED_FOR`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::sleep_until;
 use tracing::{info, warn};
 
+use super::desk::ENDED_FOR;
 use super::{Mark, MarkKey, Marks, Moment, Value};
+use crate::clock;
 use crate::model::Zone;
-use crate::registry::etcd::{Decode, Stored};
+use crate::registry::etcd::{DENIED, Decode, Stored};
 use crate::registry::{Change, Entry, Event, Key};
 
 /// What a key in etcd says.
@@ -37,7 +40,7 @@ pub enum News {
         /// Zero for a release that was just made.
         age: Duration,
     },
-    /// etcd has been heard for the first time, or cannot be: nothing need wait for it any
+    /// etcd has been read for the first time, or may not be: nothing need wait for it any
     /// more.
     Heard,
 }
@@ -49,6 +52,8 @@ pub struct Report {
     pub marks: Vec<Shown>,
     /// Keys whose newest value cannot be read, and why; sorted.
     pub refused: Vec<(Key, String)>,
+    /// How many keys are refused because there are too many.
+    pub beyond: usize,
     /// Why nothing can be heard of etcd now.
     pub unheard: Option<String>,
 }
@@ -69,7 +74,7 @@ pub enum State {
     InForce,
     /// Its time is over.
     Over,
-    /// It is in force; etcd went back to a state without it.
+    /// It is in force; etcd has lost it.
     Kept,
 }
 
@@ -77,6 +82,11 @@ pub enum State {
 struct Known {
     wall: fn() -> Moment,
     keys: BTreeMap<Key, Latest>,
+    beyond: usize,
+    /// Whether etcd has been read since the start.
+    is_read: bool,
+    /// When etcd was heard last, or what was saved was true.
+    heard: Instant,
     unheard: Option<String>,
 }
 
@@ -86,12 +96,16 @@ struct Latest {
     mark: Option<Arc<Mark>>,
     refused: Option<String>,
     revision: i64,
-    /// etcd went back to a state without it.
+    /// etcd has lost it.
     kept: bool,
 }
 
 /// More keys than these are refused: an operator marks backends, not a program.
-const KEYS_MAX: usize = 10_000;
+pub const KEYS_MAX: usize = 10_000;
+/// Events that are taken in together.
+const EVENTS_AT_ONCE: usize = 64;
+/// How long a refused key is shown at most, in characters.
+const KEY_SHOWN_MAX: usize = 200;
 /// The wall clock is looked at as often at least while a mark has an end: it may be set.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
@@ -106,10 +120,10 @@ pub fn decode(zone: &Zone) -> Decode<Read> {
 }
 
 /// Sends what changes, for as long as somebody receives. What was `saved` before the
-/// start is in force until etcd has been read.
+/// start, and was true for so long before it, is in force until etcd says otherwise.
 pub async fn run(
     wall: fn() -> Moment,
-    saved: Vec<(Key, Arc<Mark>)>,
+    (saved, age): (Vec<(Key, Arc<Mark>)>, Duration),
     mut events: mpsc::Receiver<Event<Read>>,
     news_tx: mpsc::Sender<News>,
     report_tx: watch::Sender<Report>,
@@ -117,9 +131,11 @@ pub async fn run(
     let saved = saved
         .into_iter()
         .map(|(key, mark)| (key, Latest { mark: Some(mark), ..Latest::default() }));
-    let mut known = Known { wall, keys: saved.collect(), unheard: None };
+    let heard = clock::now().checked_sub(age).unwrap_or_else(clock::now);
+    let mut known =
+        Known { wall, keys: saved.collect(), beyond: 0, is_read: false, heard, unheard: None };
     let mut current = Arc::new(Marks::default());
-    let (mut heard, mut first) = (false, false);
+    let (mut waiting, mut told) = (Vec::new(), false);
     loop {
         let in_force = known.in_force();
         if in_force != *current {
@@ -128,46 +144,82 @@ pub async fn run(
                 return;
             }
         }
-        if std::mem::take(&mut first) && news_tx.send(News::Heard).await.is_err() {
+        let sure = known.is_sure() && !std::mem::replace(&mut told, true);
+        if sure && news_tx.send(News::Heard).await.is_err() {
             return;
         }
         report_tx.send_replace(known.report());
-        let next = known.next_end();
-        tokio::select! {
-            event = events.recv() => {
-                let Some(event) = event else { return };
-                first = !std::mem::replace(&mut heard, true);
-                for news in known.take(event) {
-                    if news_tx.send(news).await.is_err() {
+        // Most events are signs of life, and cost nothing more.
+        let next = known.next_end().map(|next| clock::now() + next);
+        let mut changed = false;
+        while !changed {
+            tokio::select! {
+                received = events.recv_many(&mut waiting, EVENTS_AT_ONCE) => {
+                    if received == 0 {
                         return;
                     }
+                    for event in waiting.drain(..) {
+                        changed |= !is_sign_of_life(&event) || known.unheard.is_some();
+                        for news in known.take(event) {
+                            if news_tx.send(news).await.is_err() {
+                                return;
+                            }
+                        }
+                    }
                 }
+                () = sleep_until(next.unwrap_or_else(clock::now).into()), if next.is_some() => {
+                    changed = true;
+                }
+                () = news_tx.closed() => return,
             }
-            () = sleep(next.unwrap_or_default()), if next.is_some() => {}
-            () = news_tx.closed() => return,
         }
     }
+}
+
+fn is_sign_of_life(event: &Event<Read>) -> bool {
+    matches!(event, Event::Apply { changes, .. } if changes.is_empty())
 }
 
 fn parse(prefix: &str, key: &[u8], value: &[u8]) -> Result<Mark, String> {
     let text = std::str::from_utf8(key).map_err(|_| "the key is no UTF-8 text".to_owned())?;
     let below = text.strip_prefix(prefix).unwrap_or_default();
-    Ok(Mark { key: MarkKey::parse(below)?, value: Value::parse(value)? })
+    let key = MarkKey::parse(below)?;
+    // Each mark has one key, by which it is found again.
+    if key.to_string() != below {
+        return Err(format!("the key means {key}: put {prefix}{key} instead"));
+    }
+    Ok(Mark { key, value: Value::parse(value)? })
 }
 
 impl Known {
+    /// Whether nothing need wait for it: it has been read, or may not be read.
+    fn is_sure(&self) -> bool {
+        let refused = |reason: &String| reason.contains(DENIED);
+        self.is_read || self.unheard.as_ref().is_some_and(refused)
+    }
+
+    fn hear(&mut self) {
+        self.heard = clock::now();
+        self.unheard = None;
+    }
+
     fn take(&mut self, event: Event<Read>) -> Vec<News> {
         let mut news = Vec::new();
         match event {
             Event::Reset { all, went_back, .. } => {
-                self.unheard = None;
+                let keeps = went_back || clock::now().duration_since(self.heard) < ENDED_FOR;
+                self.hear();
+                self.beyond = 0;
+                self.is_read = true;
                 let mut missing = std::mem::take(&mut self.keys);
                 for entry in all {
                     let former = missing.remove(&entry.key);
                     news.extend(self.put(entry, former, true));
                 }
                 for (key, former) in missing {
-                    if (went_back || former.kept) && former.mark.is_some() {
+                    let is_over = |mark: &Arc<Mark>| mark.is_over((self.wall)());
+                    let stands = former.mark.as_ref().is_some_and(|mark| !is_over(mark));
+                    if (keeps || former.kept) && stands {
                         self.keep(key, former);
                     } else {
                         gone(&key, &former);
@@ -175,7 +227,7 @@ impl Known {
                 }
             }
             Event::Apply { changes, .. } => {
-                self.unheard = None;
+                self.hear();
                 for change in changes {
                     match change {
                         Change::Put(entry) => {
@@ -213,9 +265,12 @@ impl Known {
                 let release = match &mark.key {
                     MarkKey::Release(service) if is_new => {
                         // A listed one may be old, and what was lost since is not meant.
-                        let set = mark.value.set.filter(|_| listed);
-                        let age = set.map(|set| (self.wall)().since(set)).unwrap_or_default();
-                        Some(News::Release { service: service.clone(), age })
+                        // If nobody said when it was made, it is too old for all.
+                        let age = match (listed, mark.value.set) {
+                            (false, _) => Some(Duration::ZERO),
+                            (true, set) => set.map(|set| (self.wall)().since(set)),
+                        };
+                        age.map(|age| News::Release { service: service.clone(), age })
                     }
                     _ => None,
                 };
@@ -226,9 +281,11 @@ impl Known {
             Err(reason) => {
                 if former.refused.as_ref() != Some(&reason) {
                     let remedy = "put it again with lookaside drain, or delete the key";
-                    warn!(%key, reason, remedy, "mark refused: the key's former one stays");
+                    let key = shown(&key);
+                    warn!(key, reason, remedy, "mark refused: the key's former one stays");
                 }
                 // Beyond the bound nothing is remembered but what was there.
+                self.beyond += usize::from(full && former.mark.is_none());
                 if !full || former.mark.is_some() {
                     let latest = Latest { refused: Some(reason), revision, ..former };
                     self.keys.insert(key, latest);
@@ -241,7 +298,7 @@ impl Known {
     fn keep(&mut self, key: Key, former: Latest) {
         if !former.kept {
             let remedy = "lookaside undrain ends it";
-            warn!(%key, remedy, "etcd went back to a state without this mark: it stays in force");
+            warn!(%key, remedy, "etcd has lost this mark, and nobody ended it: it stays in force");
         }
         self.keys.insert(key, Latest { kept: true, ..former });
     }
@@ -275,6 +332,7 @@ impl Known {
         Report {
             marks: self.keys.values().filter_map(shown).collect(),
             refused: self.keys.iter().filter_map(refused).collect(),
+            beyond: self.beyond,
             unheard: self.unheard.clone(),
         }
     }
@@ -306,6 +364,10 @@ impl State {
             Self::Kept => "kept",
         }
     }
+}
+
+fn shown(key: &Key) -> String {
+    key.to_string().chars().take(KEY_SHOWN_MAX).collect()
 }
 
 fn gone(key: &Key, former: &Latest) {

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::Catalog;
 use crate::marks::{Mark, MarkKey, Value};
 use crate::settings::{Document, Layer};
-use crate::tables::Problem;
 
 /// What operators decided, as far as it stood in etcd.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -51,20 +50,24 @@ impl From<&Decided> for Written {
 }
 
 impl Written {
-    pub(super) fn read(&self) -> Result<Decided, String> {
+    /// What can be read of it: a later version may have written the rest.
+    pub(super) fn read(&self) -> Decided {
         let mark = |[key, value]: &[String; 2]| {
-            let (key, value) = (MarkKey::parse(key)?, Value::parse(value.as_bytes())?);
-            Ok(Arc::new(Mark { key, value }))
+            let read = MarkKey::parse(key)
+                .and_then(|key| Ok(Mark { key, value: Value::parse(value.as_bytes())? }));
+            read.map(Arc::new).inspect_err(|reason| skipped(reason)).ok()
         };
-        let marks = self.marks.iter().map(mark).collect::<Result<_, String>>()?;
-        let settings = match self.settings.as_str() {
-            "" => None,
-            text => {
-                let first = |problems: Vec<Problem>| problems.first().map(ToString::to_string);
-                let document = Document::parse(text);
-                Some(Arc::new(document.map_err(|problems| first(problems).unwrap_or_default())?))
+        let settings = match Document::parse(&self.settings) {
+            Ok(document) => Some(Arc::new(document)).filter(|document| !document.is_empty()),
+            Err(problems) => {
+                problems.iter().for_each(|problem| skipped(&problem.to_string()));
+                None
             }
         };
-        Ok(Decided { marks, settings })
+        Decided { marks: self.marks.iter().filter_map(mark).collect(), settings }
     }
+}
+
+fn skipped(reason: &str) {
+    tracing::warn!(reason, "a mark or setting in the saved state is left out");
 }

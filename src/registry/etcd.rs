@@ -27,7 +27,7 @@ pub use backoff::backoff;
 pub use connect::{
     CALL_TIMEOUT, Connect, ConnectError, Credentials, Dial, Dialed, Duplex, Trouble, bounded,
 };
-pub use keys::{Found, delete, get, put, swap};
+pub use keys::{DENIED, Found, get, put, swap};
 pub use tls::Tls;
 
 use self::batch::{Keys, Written};

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::{Document, Layer, Settings};
 use crate::model::Zone;
-use crate::registry::etcd::Stored;
+use crate::registry::etcd::{DENIED, Stored};
 use crate::registry::{Change, Entry, Event, Key};
 use crate::reload::Reloading;
 
@@ -62,7 +62,7 @@ pub struct SourceReport {
 pub enum News {
     /// These settings hold from now on.
     Settings(Arc<Settings>),
-    /// etcd has been heard for the first time, or cannot be: nothing need wait for it any
+    /// etcd has been read for the first time, or may not be: nothing need wait for it any
     /// more.
     Heard,
 }
@@ -145,8 +145,12 @@ pub async fn run(
         tokio::select! {
             event = events.recv() => match event {
                 Some(event) => {
+                    let sure = match &event {
+                        Event::Stale { reason, .. } => reason.contains(DENIED),
+                        _ => true,
+                    };
                     store.take(event);
-                    first = !std::mem::replace(&mut heard, true);
+                    first = sure && !std::mem::replace(&mut heard, true);
                 }
                 None => return,
             },

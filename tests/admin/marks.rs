@@ -47,6 +47,7 @@ async fn marks_are_shown_with_who_why_and_how_many() {
             Shown { mark: over, state: State::Over },
         ],
         refused: vec![(Key::new(b"/lookaside/marks/z/x"), "no such mark".to_owned())],
+        beyond: 0,
         unheard: Some("connection refused".to_owned()),
     });
     let (status, shown) = world.json("/api/v1/marks").await;
@@ -93,9 +94,11 @@ async fn orders_that_make_no_sense_are_refused_with_the_remedy() {
     };
     check("hello/drain", "", 400, "which backends?").await;
     check("hello/drain", "{", 400, "no JSON").await;
+    check("hello/drain", r#"["10.0.0.1","1h","x","y",true]"#, 400, "no JSON").await;
     check("hello/drain", r#"{"backend":"1"}"#, 400, "unknown field").await;
     check("hello/drain", r#"{"backends":""}"#, 400, "names no backends").await;
     check("nobody/drain", drain, 404, "no backend of").await;
+    check("zone--a.game.dev/drain", drain, 400, "the backends as zone=a").await;
     check("hello/drain", drain, 404, "--anyway").await;
     check("hello/drain", r#"{"backends":"10.0.0.3:1"}"#, 409, "without a backend").await;
     check("*/drain", r#"{"backends":"10.0.0.3"}"#, 409, "without a backend").await;
@@ -107,7 +110,7 @@ async fn orders_that_make_no_sense_are_refused_with_the_remedy() {
     check("dev%2Fgame/drain", &long, 400, "why has 1025 bytes").await;
     check("hello/drain", &" ".repeat(17 * 1024), 413, "longer than 16384 bytes").await;
     check("hello/undrain", "", 404, "no mark drains backends").await;
-    check("hello/undrain", drain, 404, "no mark drains 10.0.0.1:1").await;
+    check("hello/undrain", drain, 404, "no mark of \\\"hello\\\" itself drains 10.0.0.1:1").await;
     // What makes sense needs etcd.
     check("dev%2Fgame/drain", r#"{"backends":"zone=a"}"#, 503, "there is no etcd").await;
     check("hello/drain", r#"{"backends":"x","anyway":true}"#, 503, "there is no etcd").await;

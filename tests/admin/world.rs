@@ -84,6 +84,7 @@ impl World {
                 desk: None,
                 report: marks.subscribe(),
                 now: || Moment(1_000_000_000),
+                turn: Arc::new(tokio::sync::Semaphore::new(1)),
             },
             hosts: Arc::from(["balancer.test".to_owned()]),
         };

@@ -101,7 +101,10 @@ pub async fn run(
     let begin = settings::Begin { settings: (*catalog.settings()).clone(), file: None };
     let connect = || Some(connect.clone());
     spawn_local(settings::follow(begin, &zone, connect(), inputs.clone(), settings).0);
-    spawn_local(marks::follow(&zone, wall, Vec::new(), connect(), inputs.clone(), marks).0);
+    spawn_local(
+        marks::follow(&zone, wall, (Vec::new(), Duration::ZERO), connect(), inputs.clone(), marks)
+            .0,
+    );
     spawn_local(health::run(
         catalog.watch_doubts(),
         inputs.clone(),

@@ -183,6 +183,9 @@ impl Check<'_> {
                 self.breach(told.at, stream, &format!("I1 etcd never held this: {why}"));
                 return;
             };
+            if let Some(addr) = self.disobeyed(stream, told) {
+                self.breach(told.at, stream, &format!("I1 {addr} is drained and listed"));
+            }
             moment = found;
             for addr in &told.list {
                 if let Some(left) = gone.remove(addr)
@@ -281,6 +284,18 @@ impl Check<'_> {
         let calm = self.troubles.calm(Host::Balancer(stream.balancer), recent, told.sent);
         let from = if calm && self.words.are_sure(recent) { recent } else { 0 };
         self.words.between(from, told.at)
+    }
+
+    /// A backend that is listed although this balancer had heard of its drain: whatever
+    /// happens to etcd after that.
+    fn disobeyed(&self, stream: &Stream, told: &Told) -> Option<SocketAddr> {
+        let heard = |begun: u64| {
+            let balancer = Host::Balancer(stream.balancer);
+            stream.since <= begun && self.troubles.calm(balancer, begun, begun + FRESH)
+        };
+        let drained = self.words.drained(told.at);
+        let mut obeyed = drained.filter(|(begun, _)| told.sent > begun + FRESH && heard(*begun));
+        obeyed.find_map(|(_, all)| all.into_iter().find(|addr| told.list.contains(addr)))
     }
 
     /// For people: by what a list differs from what etcd held last.

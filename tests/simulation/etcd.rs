@@ -57,7 +57,6 @@ pub enum Order {
     Sweep(usize),
     Compact,
     Put(String, String),
-    Delete(String),
 }
 
 impl Disk {
@@ -235,13 +234,6 @@ async fn obey(
             let _ = client.compact(revision, None).await;
         }
         Order::Put(key, value) => drop(client.put(key, value, None).await?),
-        // As the product's own desk does: who keeps what etcd lost hears of it too.
-        Order::Delete(key) => {
-            if client.delete(key.as_str(), None).await?.deleted() == 0 {
-                client.put(key.as_str(), "", None).await?;
-                client.delete(key, None).await?;
-            }
-        }
     }
     Ok(())
 }

@@ -78,6 +78,13 @@ impl Words {
         drained.flat_map(|(backend, ..)| self.addresses[*backend]).collect()
     }
 
+    /// The drains at a moment: since when, and whom.
+    pub fn drained(&self, at: u64) -> impl Iterator<Item = (u64, [SocketAddr; 2])> {
+        let drains =
+            self.drains.iter().filter(move |(_, begun, ended)| *begun <= at && at < *ended);
+        drains.map(|(backend, begun, _)| (*begun, self.addresses[*backend]))
+    }
+
     /// Whether a backend had been drained by then.
     pub fn ever(&self, addr: SocketAddr, by: u64) -> bool {
         let mut all = self.drains.iter().filter(|(_, begun, _)| *begun <= by);

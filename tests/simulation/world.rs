@@ -253,7 +253,11 @@ impl World<'_> {
                 let value = Value { until, ..Value::default() };
                 Order::Put(key(backend), value.to_json())
             }
-            Step::Undrain(backend) => Order::Delete(key(backend)),
+            // As the product's own desk does.
+            Step::Undrain(backend) => {
+                let value = Value { until: Some(balancer::BEGAN), ..Value::default() };
+                Order::Put(key(backend), value.to_json())
+            }
             Step::Drops(drops) => {
                 let when_empty = if drops { "drop" } else { "wait" };
                 let document = format!("[service.'*']\nwhen-empty = '{when_empty}'\n");

@@ -11,7 +11,7 @@ pub struct Marks {
     pub total: usize,
     /// Those that can be read, by kind and service.
     pub marks: Vec<Mark>,
-    /// How many keys have a newest value that cannot be read.
+    /// How many keys have a newest value that cannot be read, or are too many.
     pub refused_total: usize,
     /// Those; the key's former mark stays in force.
     pub refused: Vec<RefusedMark>,
@@ -37,8 +37,7 @@ pub struct Mark {
     pub set: Option<String>,
     /// When it is over; null: when somebody ends it.
     pub until: Option<String>,
-    /// `in force`, `over`, or `kept`: in force although etcd went back to a state without
-    /// it.
+    /// `in force`, `over`, or `kept`: in force although etcd has lost it.
     #[serde(default)]
     pub state: String,
     /// How many backends it keeps out of lists now.
@@ -97,6 +96,9 @@ pub struct UndrainAnswer {
     pub ended: Vec<Mark>,
     /// Whether this balancer obeys already.
     pub obeyed: bool,
+    /// Other marks that keep out backends which these no longer do.
+    #[serde(default)]
+    pub still: Vec<Mark>,
 }
 
 /// The answer to `/api/v1/services/{name}/release`.

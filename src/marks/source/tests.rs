@@ -12,7 +12,8 @@ fn wall() -> Moment {
 }
 
 fn known() -> Known {
-    Known { wall, keys: BTreeMap::new(), unheard: None }
+    let (heard, unheard) = (clock::now(), None);
+    Known { wall, keys: BTreeMap::new(), beyond: 0, is_read: false, heard, unheard }
 }
 
 fn key(below: &str) -> Key {
@@ -84,26 +85,41 @@ fn a_value_that_cannot_be_read_leaves_the_former_in_force() {
     assert_eq!(states(&known), [(DRAIN.to_owned(), "in force")]);
     known.take(put(DRAIN, "", 6));
     assert_eq!(known.report().refused.len(), 2);
+    // Each mark has one key.
+    known.take(put("drain/Hello/10.0.0.1:1", "", 7));
+    let reason = known.report().refused.last().unwrap().1.clone();
+    assert!(known.report().refused.iter().any(|(_, one)| one.contains(DRAIN)), "{reason}");
 }
 
 #[test]
-fn losing_etcd_ends_no_mark_and_going_back_neither() {
+fn losing_etcd_ends_no_mark_and_an_etcd_that_lost_it_neither() {
     let mut known = known();
     known.take(put(DRAIN, "{}", 2));
-    let since = crate::clock::now();
+    let since = clock::now();
     known.take(Event::Stale { since, reason: "refused".to_owned() });
     assert!(in_force(&known) && known.report().unheard.is_some());
-    known.take(reset(Vec::new(), true));
-    assert_eq!(states(&known), [(DRAIN.to_owned(), "kept")]);
+    // Missing, and nobody ended it: whether etcd looks like an older one or not.
+    for went_back in [true, false] {
+        known.take(reset(Vec::new(), went_back));
+        assert_eq!(states(&known), [(DRAIN.to_owned(), "kept")]);
+    }
     assert!(known.report().unheard.is_none());
-    // Listed again, by the same etcd.
-    known.take(reset(Vec::new(), false));
-    assert!(in_force(&known));
-    // Put and deleted, it is gone.
     known.take(put(DRAIN, "", 7));
     assert_eq!(states(&known), [(DRAIN.to_owned(), "in force")]);
+    // Ended while this balancer was away.
+    known.take(reset(vec![entry(DRAIN, r#"{"until":"2001-09-09T01:46:40Z"}"#, 8)], false));
+    assert_eq!(states(&known), [(DRAIN.to_owned(), "over")]);
     known.take(reset(Vec::new(), false));
-    assert!(!in_force(&known));
+    assert!(known.keys.is_empty(), "what is over is not kept");
+    // Word of the end may have gone meanwhile.
+    known.take(put(DRAIN, "", 9));
+    known.heard = clock::now().checked_sub(ENDED_FOR * 2).expect("the machine has run for long");
+    known.take(reset(Vec::new(), false));
+    assert!(known.keys.is_empty());
+    known.take(put(DRAIN, "", 10));
+    known.heard = clock::now().checked_sub(ENDED_FOR * 2).expect("the machine has run for long");
+    known.take(reset(Vec::new(), true));
+    assert_eq!(states(&known), [(DRAIN.to_owned(), "kept")]);
 }
 
 #[test]
@@ -118,6 +134,10 @@ fn a_release_is_told_once_and_with_its_age() {
     assert_eq!(known.take(listed()), release(40));
     assert_eq!(known.take(listed()), Vec::new());
     assert_eq!(known.take(put("release/hello", value, 3)), release(0));
+    // Nobody said when it was made: it may be older than all that is held.
+    assert_eq!(known.take(put("release/hello", "", 4)), release(0));
+    known.keys.clear();
+    assert_eq!(known.take(reset(vec![entry("release/hello", "", 4)], false)), Vec::new());
     assert!(!in_force(&known));
 }
 
@@ -127,5 +147,43 @@ fn more_marks_than_anybody_needs_are_refused() {
     let below = |n: usize| format!("drain/hello/id{n}");
     let all = (0..=KEYS_MAX).map(|n| entry(&below(n), "", 1)).collect();
     known.take(reset(all, false));
-    assert_eq!(known.keys.len(), KEYS_MAX);
+    assert_eq!((known.keys.len(), known.report().beyond), (KEYS_MAX, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_comes_although_signs_of_life_never_do_end() {
+    // The wall clock goes with tokio's.
+    static BEGAN: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    fn wall() -> Moment {
+        let began = *BEGAN.get_or_init(clock::now);
+        Moment(1_000_000_000).after(clock::now() - began)
+    }
+    let (events_tx, events_rx) = mpsc::channel(4);
+    let (news_tx, mut news) = mpsc::channel(4);
+    let (report_tx, _) = watch::channel(Report::default());
+    let source = run(wall, (Vec::new(), Duration::ZERO), events_rx, news_tx, report_tx);
+    let test = async {
+        events_tx.send(put(DRAIN, r#"{"until":"2001-09-09T01:46:45Z"}"#, 2)).await.unwrap();
+        let Some(News::InForce(marks)) = news.recv().await else { panic!("it is in force") };
+        assert_eq!(marks.all().count(), 1);
+        // More often than the end is far.
+        let alive = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                events_tx.send(Event::Apply { revision: 2, changes: Vec::new() }).await.unwrap();
+            }
+        };
+        let next = tokio::time::timeout(Duration::from_secs(7), news.recv());
+        tokio::select! {
+            () = alive => unreachable!("it has no end"),
+            next = next => {
+                let Ok(Some(News::InForce(marks))) = next else { panic!("{next:?}") };
+                assert_eq!(marks.all().count(), 0);
+            }
+        }
+    };
+    tokio::select! {
+        () = source => panic!("it goes on"),
+        () = test => {}
+    }
 }

@@ -9,6 +9,9 @@ use etcd_client::{Client, Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp
 
 use super::connect::{CALL_TIMEOUT, Connect, Trouble, bounded};
 
+/// How etcd says that a user may not do something.
+pub const DENIED: &str = "permission denied";
+
 /// A key as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -79,21 +82,6 @@ pub async fn put(
     }
 }
 
-/// Deletes the key. Returns whether there was one.
-///
-/// # Errors
-/// When no endpoint does it: what the last one said.
-pub async fn delete(connect: &Connect, key: &str) -> Result<bool, Trouble> {
-    let mut attempt = 0;
-    loop {
-        let done = delete_at(connect, attempt, key).await;
-        if done.is_ok() || attempt + 1 >= connect.endpoints() {
-            return done;
-        }
-        attempt += 1;
-    }
-}
-
 async fn put_at(
     connect: &Connect,
     attempt: usize,
@@ -103,17 +91,19 @@ async fn put_at(
 ) -> Result<(), Trouble> {
     let mut client = connect.client(attempt).await?;
     let mut options = PutOptions::new();
+    let mut lease = None;
     if let Some(ttl) = ttl {
         let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
-        let lease = bounded(CALL_TIMEOUT, client.lease_grant(seconds, None)).await?;
-        options = options.with_lease(lease.id());
+        let granted = bounded(CALL_TIMEOUT, client.lease_grant(seconds, None)).await?;
+        lease = Some(granted.id());
+        options = options.with_lease(granted.id());
     }
-    bounded(CALL_TIMEOUT, client.put(key, value, Some(options))).await?;
-    Ok(())
-}
-
-async fn delete_at(connect: &Connect, attempt: usize, key: &str) -> Result<bool, Trouble> {
-    let mut client = connect.client(attempt).await?;
-    let deleted = bounded(CALL_TIMEOUT, client.delete(key, None)).await?;
-    Ok(deleted.deleted() > 0)
+    let put = bounded(CALL_TIMEOUT, client.put(key, value, Some(options))).await;
+    if let (Err(Trouble(reason)), Some(lease)) = (&put, lease)
+        && reason.contains(DENIED)
+    {
+        // Nothing hangs on it. After any other failure something may.
+        let _ = bounded(CALL_TIMEOUT, client.lease_revoke(lease)).await;
+    }
+    put.map(drop)
 }
