@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Mark, MarkKey, Value, prefix};
+use super::{Mark, MarkKey, Moment, Value, prefix};
 use crate::model::Zone;
 use crate::registry::etcd::{self, Connect, Trouble};
 
@@ -47,7 +47,8 @@ impl Desk {
     /// # Errors
     /// When etcd does not take it.
     pub async fn end(&self, key: &MarkKey, value: Value) -> Result<(), Trouble> {
-        let over = Value { until: value.set, ..value };
+        // Long ago, for clocks differ.
+        let over = Value { until: Some(Moment(0)), ..value };
         etcd::put(&self.connect, &self.key(key), &over.to_json(), Some(ENDED_FOR)).await
     }
 

@@ -217,8 +217,11 @@ impl Known {
                     news.extend(self.put(entry, former, true));
                 }
                 for (key, former) in missing {
-                    let is_over = |mark: &Arc<Mark>| mark.is_over((self.wall)());
-                    let stands = former.mark.as_ref().is_some_and(|mark| !is_over(mark));
+                    // A release has acted, and what is over is over.
+                    let stands = |mark: &Arc<Mark>| {
+                        matches!(mark.key, MarkKey::Drain(..)) && !mark.is_over((self.wall)())
+                    };
+                    let stands = former.mark.as_ref().is_some_and(stands);
                     if (keeps || former.kept) && stands {
                         self.keep(key, former);
                     } else {

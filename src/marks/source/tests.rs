@@ -139,6 +139,9 @@ fn a_release_is_told_once_and_with_its_age() {
     known.keys.clear();
     assert_eq!(known.take(reset(vec![entry("release/hello", "", 4)], false)), Vec::new());
     assert!(!in_force(&known));
+    known.take(put("release/hello", value, 5));
+    known.take(reset(Vec::new(), true));
+    assert!(known.keys.is_empty(), "it has acted, and is not missed");
 }
 
 #[test]
