@@ -282,7 +282,7 @@ impl Check<'_> {
     fn drained(&self, stream: &Stream, told: &Told) -> Vec<Set> {
         let recent = told.sent.saturating_sub(FRESH);
         let calm = self.troubles.calm(Host::Balancer(stream.balancer), recent, told.sent);
-        let from = if calm && self.words.are_sure(recent) { recent } else { 0 };
+        let from = if calm && self.words.are_sure(recent, told.at) { recent } else { 0 };
         self.words.between(from, told.at)
     }
 

@@ -61,9 +61,9 @@ impl Words {
         words
     }
 
-    /// Whether etcd holds, from then on and at last, what was said.
-    pub fn are_sure(&self, from: u64) -> bool {
-        from < self.lost || from > plan::HEAL + 1_000
+    /// Whether etcd held all that time what was said.
+    pub fn are_sure(&self, from: u64, until: u64) -> bool {
+        until < self.lost || from > plan::HEAL + 1_000
     }
 
     /// Who was drained, at each moment between two.
