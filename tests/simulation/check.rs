@@ -261,11 +261,15 @@ impl Check<'_> {
         let held = self.truth.service(stream.service);
         let nobody = Set::new();
         let now = moment.checked_sub(1).map_or(&nobody, |last| &held[last].set);
-        let nobody_drained = |drained: &Set| {
-            let missing = now.difference(&told.list).all(|addr| drained.contains(addr));
-            missing && told.list.is_disjoint(drained)
+        let mut missing = now.difference(&told.list);
+        let drained_are_missing = match self.drained(stream, told) {
+            Some(states) => states.iter().any(|drained| {
+                let all = missing.clone().all(|addr| drained.contains(addr));
+                all && told.list.is_disjoint(drained)
+            }),
+            None => missing.all(|addr| self.words.ever(*addr, told.at)),
         };
-        self.drained(stream, told).iter().any(nobody_drained)
+        drained_are_missing
             && told.list.difference(now).all(|addr| {
                 let lost = lost(&held[..moment], *addr);
                 let balancer = Host::Balancer(stream.balancer);
@@ -277,13 +281,12 @@ impl Check<'_> {
             })
     }
 
-    /// Who may have been drained, as far as a balancer could know: what was said in the
-    /// last moments, where nothing was in its way.
-    fn drained(&self, stream: &Stream, told: &Told) -> Vec<Set> {
+    /// Who was drained in the last moments; nothing where a balancer could not know.
+    fn drained(&self, stream: &Stream, told: &Told) -> Option<Vec<Set>> {
         let recent = told.sent.saturating_sub(FRESH);
         let calm = self.troubles.calm(Host::Balancer(stream.balancer), recent, told.sent);
-        let from = if calm && self.words.are_sure(recent, told.at) { recent } else { 0 };
-        self.words.between(from, told.at)
+        let sure = calm && self.words.are_sure(recent, told.at);
+        sure.then(|| self.words.between(recent, told.at))
     }
 
     /// A backend that is listed although this balancer had heard of its drain: whatever
