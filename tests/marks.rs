@@ -306,6 +306,7 @@ fn a_start_without_etcd_serves_no_drained_backend() {
     drop(first);
     etcd.kill();
     let second = Balancer::start(&args);
+    second.wait_ready();
     // The one has no end; the other's is told by the clock.
     wait_listed(&second, "hello", &["2", "3"]);
     let settings = json(&second, "/api/v1/settings?service=hello");
