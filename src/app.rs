@@ -32,6 +32,7 @@ mod grpc_health;
 pub mod marks;
 pub mod relay;
 pub mod settings;
+mod sourced;
 mod tasks;
 
 pub use tasks::Died;
@@ -244,7 +245,7 @@ impl App {
             heard[1].clone(),
         );
         tasks.spawn("marks", follow);
-        let desk = connect.clone().map(|connect| Desk::new(connect, &zone));
+        let desk = connect.clone().map(|connect| Desk::new(connect, zone.clone()));
         if let Some(connect) = connect {
             let prefixes = self.config.prefixes.clone();
             let (events_tx, events_rx) = mpsc::channel(INPUTS);

@@ -320,6 +320,14 @@ impl Catalog {
         Arc::new(Service::new(self.next_version(), snapshot, settings).with_drained(drained))
     }
 
+    /// Tells each spelling of a group's name what it means now. Before the registry has
+    /// been read, nothing may be concluded from absence.
+    fn announce(&self, group: &Group, rounds: &mut Rounds) {
+        if self.0.status.borrow().synced {
+            group.announce(rounds);
+        }
+    }
+
     fn next_version(&self) -> u64 {
         self.0.versions.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -347,10 +355,7 @@ impl Catalog {
         let changed = group.put(service, new, now);
         if changed {
             tracing::debug!(%service, endpoints, "service changed");
-            // Before, nothing may be concluded from absence.
-            if self.0.status.borrow().synced {
-                group.announce(rounds);
-            }
+            self.announce(&group, rounds);
             if group.services.is_empty() {
                 drop(group);
                 self.emptied().push(now, canonical);

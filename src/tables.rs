@@ -24,6 +24,8 @@ pub struct Toml<'a> {
     root: DeTable<'a>,
     text: Text<'a>,
     errors: Vec<Error>,
+    /// The lines that are no TOML.
+    broken: HashSet<usize>,
 }
 
 /// A text by its lines.
@@ -50,7 +52,7 @@ pub struct Problem {
 pub struct Problems<'a> {
     text: &'a Text<'a>,
     /// The lines that are no TOML.
-    broken: HashSet<usize>,
+    broken: &'a HashSet<usize>,
     told: Vec<Problem>,
     found: usize,
 }
@@ -72,7 +74,8 @@ pub fn parse<R>(
     if let Some(text) = &without {
         (root, _) = DeTable::parse_recoverable(text);
     }
-    let toml = Toml { root: root.into_inner(), text: lines, errors };
+    let broken = errors.iter().map(|error| lines.line(start(error))).collect();
+    let toml = Toml { root: root.into_inner(), text: lines, errors, broken };
     let mut problems = toml.problems();
     let result = read(&toml, &mut problems);
     problems.told.sort_by_key(|problem| (problem.line, problem.column));
@@ -96,8 +99,7 @@ impl<'a> Toml<'a> {
     /// anything.
     #[must_use]
     pub fn breaks_at(&self, at: usize) -> bool {
-        let line = self.text.line(at);
-        self.errors.iter().any(|error| self.text.line(start(error)) == line)
+        self.broken.contains(&self.text.line(at))
     }
 
     /// Line and column of a byte, both counted from one.
@@ -108,8 +110,8 @@ impl<'a> Toml<'a> {
 
     fn problems(&self) -> Problems<'_> {
         let found = self.errors.len();
-        let broken = self.errors.iter().map(|error| self.text.line(start(error))).collect();
-        let mut problems = Problems { text: &self.text, broken, told: Vec::new(), found };
+        let (text, broken) = (&self.text, &self.broken);
+        let mut problems = Problems { text, broken, told: Vec::new(), found };
         for error in self.errors.iter().take(PROBLEMS_MAX) {
             problems.tell(start(error), format!("this is no TOML: {}", error.message()));
         }

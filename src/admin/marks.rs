@@ -17,8 +17,8 @@ use super::api::{self, Answer, Json, Problem};
 use super::query::{self, Part};
 use super::{State, json};
 use crate::catalog::{self, Input, Service};
-use crate::marks::source::{KEYS_MAX, Shown};
-use crate::marks::{Backends, Kind, LONGEST, Mark, MarkKey, Marks, Scope, TEXT_MAX, Value};
+use crate::marks::source::{KEYS_MAX, Report, Shown};
+use crate::marks::{Backends, Desk, Kind, LONGEST, Mark, MarkKey, Marks, Scope, TEXT_MAX, Value};
 use crate::model::{Class, Endpoint, Selector, Target};
 use crate::policy;
 use crate::registry::etcd::Trouble;
@@ -132,7 +132,7 @@ pub(super) async fn drain(state: &State, request: Request) -> Answer<json::Drain
         }
         left += stay;
     }
-    state.set(&mark).await?;
+    state.desk()?.set(&mark).await.map_err(|trouble| unconfirmed(&trouble, &[]))?;
     let obeyed = state.obeys(|all| all.all().any(|one| **one == mark)).await;
     let mark = json::Mark::new(&mark, "in force", matched);
     Ok(Json(json::DrainAnswer { mark, matched, left, obeyed }))
@@ -172,23 +172,20 @@ pub(super) async fn undrain(state: &State, request: Request) -> Answer<json::Und
         tracing::info!(mark = %mark.key, by = order.by, why = order.why, "operator ends a mark");
         done.push(mark.key.to_string());
     }
-    let obeyed = state.obeys(|all| !all.all().any(|one| meant.contains(one))).await;
+    let by_key: BTreeMap<_, _> = meant.iter().map(|mark| (&mark.key, mark)).collect();
+    let is_over = |one: &Arc<Mark>| by_key.get(&one.key).is_none_or(|mark| *mark != one);
+    let obeyed = state.obeys(|all| all.all().all(is_over)).await;
     let ended = meant.iter().map(|mark| json::Mark::new(mark, "over", 0)).collect();
-    Ok(Json(json::UndrainAnswer { ended, obeyed, still: still_drained(state, &scope, &meant) }))
+    Ok(Json(json::UndrainAnswer { ended, obeyed, still: still_drained(state, &meant) }))
 }
 
 /// Other marks that keep out backends which these no longer do.
-fn still_drained(state: &State, scope: &Scope, ended: &[Arc<Mark>]) -> Vec<json::Mark> {
-    let concerns = |service: &Service| match scope {
-        Scope::Everywhere => true,
-        Scope::Service(canonical) => service.name.canonical() == *canonical,
-    };
-    let was = |one: &Endpoint| {
-        ended.iter().any(|mark| mark.key.backends().is_some_and(|backends| backends.hold(one)))
-    };
+fn still_drained(state: &State, ended: &[Arc<Mark>]) -> Vec<json::Mark> {
+    let ended = Marks::new(ended.iter().cloned());
     let mut others = BTreeMap::new();
-    for service in state.catalog.services().iter().filter(|service| concerns(service)) {
-        for endpoint in service.endpoints.iter().filter(|one| was(one)) {
+    for service in state.catalog.services() {
+        let ended = ended.of_service(&service.name);
+        for endpoint in service.endpoints.iter().filter(|one| ended.mark(one).is_some()) {
             if let Some(mark) = service.drained.mark(endpoint) {
                 others.entry(mark.key.clone()).or_insert((mark.clone(), 0)).1 += 1;
             }
@@ -200,12 +197,13 @@ fn still_drained(state: &State, scope: &Scope, ended: &[Arc<Mark>]) -> Vec<json:
 
 /// Lets go what a service lists without registration, here and at every replica.
 pub(super) async fn release(state: &State, request: Request) -> Answer<json::Released> {
-    let (typed, mut order) = request.read("lookaside release", RELEASE).await?;
+    let (typed, order) = request.read("lookaside release", RELEASE).await?;
     let (snapshot, _) = api::find(state, &typed)?;
     let name = &snapshot.name;
     let released = state.catalog.doubts().held_in(name);
-    order.lasts = Some(humantime::format_duration(RELEASE_LASTS).to_string());
-    let mark = state.mark(MarkKey::Release(name.canonical()), order)?;
+    let order = json::Order { lasts: None, ..order };
+    let mut mark = state.mark(MarkKey::Release(name.canonical()), order)?;
+    mark.value.until = mark.value.set.map(|set| set.after(RELEASE_LASTS));
     let told = match &state.marks.desk {
         Some(desk) => desk.set(&mark).await.map_err(|Trouble(reason)| reason),
         None => Err("there is no etcd".to_owned()),
@@ -322,13 +320,9 @@ impl State {
         Ok(Mark { key, value: Value { by, why, set: Some(now), until } })
     }
 
-    fn desk(&self) -> Result<&crate::marks::Desk, Problem> {
+    fn desk(&self) -> Result<&Desk, Problem> {
         let none = || Problem(StatusCode::SERVICE_UNAVAILABLE, "there is no etcd".to_owned());
         self.marks.desk.as_ref().ok_or_else(none)
-    }
-
-    async fn set(&self, mark: &Mark) -> Result<(), Problem> {
-        self.desk()?.set(mark).await.map_err(|trouble| unconfirmed(&trouble, &[]))
     }
 
     /// Waits a moment until this balancer has heard of it.
@@ -340,8 +334,7 @@ impl State {
 }
 
 /// How many marks of each kind are in force, for the metrics.
-pub(super) fn counts(state: &State) -> [(Kind, usize); 2] {
-    let report = state.marks.report.borrow();
+pub(super) fn counts(report: &Report) -> [(Kind, usize); 2] {
     Kind::ALL.map(|kind| {
         let of_kind = |shown: &&Shown| shown.mark.key.kind() == kind && shown.is_in_force();
         (kind, report.marks.iter().filter(of_kind).count())

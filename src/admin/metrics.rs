@@ -199,6 +199,9 @@ impl Scrape {
         let endpoints = all.iter().map(|service| service.endpoints.len()).sum();
         page.gauge("services", "Services that have a backend", float(all.len()))?;
         page.gauge("endpoints", "Backends of all services", float(endpoints))?;
+        let help = "Backends that marks keep out of the lists";
+        let drained = all.iter().map(|service| marks::drained(service)).sum();
+        page.gauge("endpoints_drained", help, float(drained))?;
         let doubts = self.0.catalog.doubts();
         let help = "Backends listed though their registrations are gone";
         page.gauge("endpoints_held", help, float(doubts.held_len()))?;
@@ -240,10 +243,10 @@ impl Scrape {
     fn marks(&self, page: &mut Page<'_>) -> fmt::Result {
         let help = "Operators' marks that are in force, by kind: /api/v1/marks lists them";
         let mut family = page.family("marks", help, MetricType::Gauge)?;
-        for (kind, count) in marks::counts(&self.0) {
+        let report = self.0.marks.report.borrow();
+        for (kind, count) in marks::counts(&report) {
             family.encode_family(&[("kind", kind.as_str())])?.encode_gauge(&float(count))?;
         }
-        let report = self.0.marks.report.borrow().clone();
         let help = "Keys of marks whose newest value cannot be read, or that are too many: \
                     /api/v1/marks says why";
         page.gauge("marks_refused", help, float(report.refused.len() + report.beyond))?;
@@ -251,10 +254,7 @@ impl Scrape {
         let kept = report.marks.iter().filter(|shown| shown.state == source::State::Kept).count();
         page.gauge("marks_kept", help, float(kept))?;
         let help = "Whether marks in etcd cannot be heard: those known stay in force";
-        page.gauge("marks_stale", help, flag(report.unheard.is_some()))?;
-        let help = "Backends that marks keep out of the lists";
-        let drained = self.0.catalog.services().iter().map(|one| marks::drained(one)).sum();
-        page.gauge("endpoints_drained", help, float(drained))
+        page.gauge("marks_stale", help, flag(report.unheard.is_some()))
     }
 
     fn calls(&self, page: &mut Page<'_>) -> fmt::Result {

@@ -1,7 +1,8 @@
 //! Connects the marks in etcd with the catalog.
 //!
-//! In: the zone, the wall clock, the saved marks, and how etcd is reached. Out: a future that follows etcd and sends
-//! [`Input::Marks`] and [`Input::Release`], and every mark, for those who show them.
+//! In: the zone, the wall clock, the saved marks, and how etcd is reached. Out: a future
+//! that follows etcd and sends [`Input::Marks`] and [`Input::Release`], and every mark,
+//! for those who show them.
 #![expect(clippy::disallowed_types, reason = "only the wall clock is the same on every replica")]
 
 use std::sync::Arc;
@@ -11,12 +12,13 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::INPUTS;
+use super::sourced::{self, Hearer, Keys};
 use crate::catalog::Input;
 use crate::marks::source::{self, News, Report};
 use crate::marks::{Mark, Moment, prefix};
 use crate::model::Zone;
 use crate::registry::Key;
-use crate::registry::etcd::{self, Connect, Following, Range};
+use crate::registry::etcd::{Connect, Range};
 
 /// What follows the marks for as long as it is polled, and how they are. `heard` is
 /// cancelled once etcd has been read, or may not be.
@@ -28,45 +30,21 @@ pub fn follow(
     inputs: mpsc::Sender<Input>,
     heard: CancellationToken,
 ) -> (impl Future<Output = ()> + use<>, watch::Receiver<Report>) {
-    let key =
-        |mark: Arc<Mark>| (Key::new(format!("{}{}", prefix(zone), mark.key).as_bytes()), mark);
+    let key = |mark: Arc<Mark>| (Key::new(mark.key.in_etcd(zone).as_bytes()), mark);
     let saved = saved.into_iter().map(key).collect();
     let (ranges, decode) = (vec![Range::below(&prefix(zone))], source::decode(zone));
+    let keys = Keys { connect, what: "marks", ranges, decode };
     let (events_tx, events_rx) = mpsc::channel(INPUTS);
-    let etcd = async move {
-        if let Some(connect) = connect {
-            let following = Following { connect, what: "marks", ranges, decode };
-            etcd::follow(following, events_tx).await;
-        } else {
-            events_tx.closed().await;
-        }
-    };
-    let (news_tx, mut news_rx) = mpsc::channel(INPUTS);
+    let (news_tx, news_rx) = mpsc::channel(INPUTS);
     let (report_tx, report_rx) = watch::channel(Report::default());
     let source = source::run(wall, (saved, age), events_rx, news_tx, report_tx);
-    let relay = async move {
-        while let Some(news) = news_rx.recv().await {
-            let input = match news {
-                News::Heard => {
-                    heard.cancel();
-                    continue;
-                }
-                News::InForce(marks) => Input::Marks(marks),
-                News::Release { service, age } => Input::Release(service, age),
-            };
-            if inputs.send(input).await.is_err() {
-                return;
-            }
-        }
+    let input = |news| match news {
+        News::Heard => None,
+        News::InForce(marks) => Some(Input::Marks(marks)),
+        News::Release { service, age } => Some(Input::Release(service, age)),
     };
-    let all = async {
-        tokio::select! {
-            () = etcd => {}
-            () = source => {}
-            () = relay => {}
-        }
-    };
-    (all, report_rx)
+    let hearer = Hearer { inputs, heard };
+    (sourced::run(keys, events_tx, source, news_rx, hearer, input), report_rx)
 }
 
 /// The wall clock.

@@ -27,14 +27,11 @@ impl Catalog {
     /// Tells those whom the marks concern, at once. Returns whether that is any service's.
     pub(super) fn publish_marks(&self, marks: Arc<Marks>, rounds: &mut Rounds) -> bool {
         let before = self.0.marks.send_replace(marks.clone());
-        let synced = self.0.status.borrow().synced;
         let mut publish = |canonical: &str, group: &mut super::Group| {
             if !group.set_drained(marks.of(canonical), || self.next_version()) {
                 return false;
             }
-            if synced {
-                group.announce(rounds);
-            }
+            self.announce(group, rounds);
             !group.services.is_empty()
         };
         let mut changed = false;

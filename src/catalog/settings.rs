@@ -20,7 +20,6 @@ impl Catalog {
     /// its snapshot is the same. Returns whether that is any service's.
     pub(super) fn publish_settings(&self, settings: Arc<Settings>, rounds: &mut Rounds) -> bool {
         self.0.settings.send_replace(settings.clone());
-        let synced = self.0.status.borrow().synced;
         let mut changed = false;
         for mut group in self.0.groups.iter_mut() {
             let new = settings.of(group.key());
@@ -28,9 +27,7 @@ impl Catalog {
                 continue;
             }
             changed |= !group.services.is_empty();
-            if synced {
-                group.announce(rounds);
-            }
+            self.announce(&group, rounds);
         }
         changed
     }

@@ -189,6 +189,16 @@ fn a_file_says_what_flags_could_and_flags_win() {
     assert!(empty[0].contains(":2:1: --prefix: the list is empty"), "{empty:?}");
 }
 
+/// Each problem begins with its place in the file and these words.
+#[track_caller]
+fn check_places(problems: &[String], file: &Path, expected: &[&str]) {
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+    for (problem, expected) in problems.iter().zip(expected) {
+        let expected = format!("{}:{expected}", file.display());
+        assert!(problem.starts_with(&expected), "{problem}\n{expected}");
+    }
+}
+
 #[test]
 fn a_problem_of_the_file_hides_no_other_and_says_where_it_is() {
     let dir = tempfile::TempDir::new().unwrap();
@@ -209,11 +219,7 @@ fn a_problem_of_the_file_hides_no_other_and_says_where_it_is() {
         "10:9: [service.\"hello\"] guard: \"101\" is no number",
         "5:1: --listen: \"there\" is no IP:PORT",
     ];
-    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
-    for (problem, expected) in problems.iter().zip(expected) {
-        let expected = format!("{}:{expected}", file.display());
-        assert!(problem.starts_with(&expected), "{problem}\n{expected}");
-    }
+    check_places(&problems, &file, &expected);
     std::fs::remove_file(&file).unwrap();
     let none = named(&file, &[]).sources.problems;
     assert!(none[0].starts_with("--config: cannot read"), "{none:?}");
@@ -265,11 +271,7 @@ fn formats_of_the_operators_own_are_described_in_the_file() {
         "6:9: [format.a b]: use letters, digits, '-' and '_' in its name",
         "1:1: --prefix: the format custom:other is not described",
     ];
-    assert_eq!(found.len(), expected.len(), "{found:#?}");
-    for (found, expected) in found.iter().zip(expected) {
-        let expected = format!("{}:{expected}", file.display());
-        assert!(found.starts_with(&expected), "{found}\n{expected}");
-    }
+    check_places(&found, &file, &expected);
     let found = with_file(&file, "format = 7\n", &[]).validate().err().unwrap();
     assert!(found[0].ends_with(":1:1: format is integer: expected [format.NAME] tables"));
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Mark, MarkKey, Moment, Value, prefix};
+use super::{Mark, MarkKey, Moment, Value};
 use crate::model::Zone;
 use crate::registry::etcd::{self, Connect, Trouble};
 
@@ -13,7 +13,7 @@ use crate::registry::etcd::{self, Connect, Trouble};
 #[derive(Clone)]
 pub struct Desk {
     connect: Connect,
-    prefix: String,
+    zone: Zone,
 }
 
 /// etcd deletes a mark that long after its end. The end itself is told by the wall clock,
@@ -26,8 +26,8 @@ pub const ENDED_FOR: Duration = Duration::from_secs(3600);
 impl Desk {
     /// Marks for the balancers of a zone.
     #[must_use]
-    pub fn new(connect: Connect, zone: &Zone) -> Self {
-        Self { connect, prefix: prefix(zone) }
+    pub fn new(connect: Connect, zone: Zone) -> Self {
+        Self { connect, zone }
     }
 
     /// Sets a mark, and replaces the former of its key.
@@ -36,9 +36,8 @@ impl Desk {
     /// When etcd does not take it.
     pub async fn set(&self, Mark { key, value }: &Mark) -> Result<(), Trouble> {
         let Value { set, until, .. } = value;
-        let lasts = until.map(|until| set.map_or(until.since(until), |set| until.since(set)));
-        let ttl = lasts.map(|lasts| lasts + TIDY_AFTER);
-        etcd::put(&self.connect, &self.key(key), &value.to_json(), ttl).await
+        let ttl = until.map(|until| until.since(set.unwrap_or(until)) + TIDY_AFTER);
+        etcd::put(&self.connect, &key.in_etcd(&self.zone), &value.to_json(), ttl).await
     }
 
     /// Ends a mark: for [`ENDED_FOR`] its key says that it is over, and by whom. A balancer
@@ -49,12 +48,6 @@ impl Desk {
     pub async fn end(&self, key: &MarkKey, value: Value) -> Result<(), Trouble> {
         // Long ago, for clocks differ.
         let over = Value { until: Some(Moment(0)), ..value };
-        etcd::put(&self.connect, &self.key(key), &over.to_json(), Some(ENDED_FOR)).await
-    }
-
-    /// The key in etcd.
-    #[must_use]
-    pub fn key(&self, key: &MarkKey) -> String {
-        format!("{}{key}", self.prefix)
+        etcd::put(&self.connect, &key.in_etcd(&self.zone), &over.to_json(), Some(ENDED_FOR)).await
     }
 }

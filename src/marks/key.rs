@@ -97,6 +97,12 @@ impl MarkKey {
         }
     }
 
+    /// The whole key in etcd, for the balancers of a zone.
+    #[must_use]
+    pub fn in_etcd(&self, zone: &Zone) -> String {
+        format!("{}{self}", prefix(zone))
+    }
+
     /// What it decides.
     #[must_use]
     pub fn kind(&self) -> Kind {

@@ -18,7 +18,7 @@ use super::desk::ENDED_FOR;
 use super::{Mark, MarkKey, Marks, Moment, Value};
 use crate::clock;
 use crate::model::Zone;
-use crate::registry::etcd::{DENIED, Decode, Stored};
+use crate::registry::etcd::{Decode, Stored, is_denial};
 use crate::registry::{Change, Entry, Event, Key};
 
 /// What a key in etcd says.
@@ -144,8 +144,8 @@ pub async fn run(
                 return;
             }
         }
-        let sure = known.is_sure() && !std::mem::replace(&mut told, true);
-        if sure && news_tx.send(News::Heard).await.is_err() {
+        let first = known.is_sure() && !std::mem::replace(&mut told, true);
+        if first && news_tx.send(News::Heard).await.is_err() {
             return;
         }
         report_tx.send_replace(known.report());
@@ -194,8 +194,7 @@ fn parse(prefix: &str, key: &[u8], value: &[u8]) -> Result<Mark, String> {
 impl Known {
     /// Whether nothing need wait for it: it has been read, or may not be read.
     fn is_sure(&self) -> bool {
-        let refused = |reason: &String| reason.contains(DENIED);
-        self.is_read || self.unheard.as_ref().is_some_and(refused)
+        self.is_read || self.unheard.as_deref().is_some_and(is_denial)
     }
 
     fn hear(&mut self) {

@@ -94,6 +94,12 @@ fn marks_find_the_backends_they_name() {
         let drained = Marks::new([mark(below, "")]).of(service);
         let found = (drained.mark(&one).is_some(), drained.mark(&other).is_some());
         assert_eq!(found, expected, "{below}");
+        // One by one, as by all marks together.
+        if let MarkKey::Drain(Scope::Service(of), backends) = MarkKey::parse(below).unwrap()
+            && of == service
+        {
+            assert_eq!((backends.hold(&one), backends.hold(&other)), expected, "{below}");
+        }
     };
     check("drain/hello/10.0.0.1:1", "hello", (true, false));
     check("drain/hello/10.0.0.1:2", "hello", (false, false));

@@ -27,7 +27,7 @@ pub use backoff::backoff;
 pub use connect::{
     CALL_TIMEOUT, Connect, ConnectError, Credentials, Dial, Dialed, Duplex, Trouble, bounded,
 };
-pub use keys::{DENIED, Found, get, put, swap};
+pub use keys::{Found, get, is_denial, put, swap};
 pub use tls::Tls;
 
 use self::batch::{Keys, Written};
@@ -134,7 +134,10 @@ pub async fn read_once(options: Options) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Trou
     let Options { connect, prefixes } = options;
     let ranges = Prefixes::new(prefixes).ranges();
     let read = |stored: Stored<'_>| (stored.key.to_vec(), stored.value.to_vec());
-    let listing = connect.first_answer(async |client| list(&client, &ranges, read).await);
+    let listing = connect.first_answer(|client| {
+        let ranges = &ranges;
+        async move { list(&client, ranges, read).await }
+    });
     Ok(listing.await?.all)
 }
 

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::{Document, Layer, Settings};
 use crate::model::Zone;
-use crate::registry::etcd::{DENIED, Stored};
+use crate::registry::etcd::{Stored, is_denial};
 use crate::registry::{Change, Entry, Event, Key};
 use crate::reload::Reloading;
 
@@ -118,7 +118,7 @@ pub async fn run(
     let document = saved.map(|document| (document, 0));
     let mut store = Store { key, document, ..Store::default() };
     let mut changes = file.as_ref().map(|file| file.document.changes());
-    let (mut heard, mut first) = (false, false);
+    let (mut sure, mut told) = (false, false);
     loop {
         let document = file.as_ref().map(|file| file.document.value());
         let settings = current.with(document, store.document.as_ref().map(|one| one.0.clone()));
@@ -129,7 +129,8 @@ pub async fn run(
                 return;
             }
         }
-        if std::mem::take(&mut first) && news_tx.send(News::Heard).await.is_err() {
+        let first = sure && !std::mem::replace(&mut told, true);
+        if first && news_tx.send(News::Heard).await.is_err() {
             return;
         }
         report_tx.send_replace(Report {
@@ -145,12 +146,11 @@ pub async fn run(
         tokio::select! {
             event = events.recv() => match event {
                 Some(event) => {
-                    let sure = match &event {
-                        Event::Stale { reason, .. } => reason.contains(DENIED),
-                        _ => true,
+                    sure |= match &event {
+                        Event::Stale { reason, .. } => is_denial(reason),
+                        Event::Reset { .. } | Event::Apply { .. } => true,
                     };
                     store.take(event);
-                    first = sure && !std::mem::replace(&mut heard, true);
                 }
                 None => return,
             },

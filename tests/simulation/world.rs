@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use lookaside::marks::{self, Moment, Value};
+use lookaside::marks::{MarkKey, Moment, Value};
 use lookaside::model::Zone;
 use lookaside::seed;
 use lookaside::settings::source;
@@ -244,7 +244,8 @@ impl World<'_> {
     fn say(&self, step: Step) {
         let zone = Zone::new(ZONE).expect("a zone");
         let key = |backend: usize| {
-            format!("{}drain/s{}/i{backend}", marks::prefix(&zone), self.services[backend])
+            let key = format!("drain/s{}/i{backend}", self.services[backend]);
+            MarkKey::parse(&key).expect("a mark").in_etcd(&zone)
         };
         self.note(What::Said(step));
         self.order(match step {

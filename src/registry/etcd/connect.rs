@@ -195,9 +195,9 @@ impl Connect {
     ///
     /// # Errors
     /// When none answers: which was the last one, and what it said.
-    pub(super) async fn first_answer<T>(
+    pub(super) async fn first_answer<T, F: Future<Output = Result<T, Trouble>>>(
         &self,
-        ask: impl AsyncFn(Client) -> Result<T, Trouble>,
+        ask: impl Fn(Client) -> F,
     ) -> Result<T, Trouble> {
         let mut attempt = 0;
         loop {

@@ -9,8 +9,8 @@ use etcd_client::{Client, Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp
 
 use super::connect::{CALL_TIMEOUT, Connect, Trouble, bounded};
 
-/// How etcd says that a user may not do something.
-pub const DENIED: &str = "permission denied";
+/// What etcd says to a user who may not do something.
+const DENIED: &str = "permission denied";
 
 /// A key as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Found {
 /// # Errors
 /// When no endpoint answers: what the last one said.
 pub async fn get(connect: &Connect, key: &str) -> Result<Option<Found>, Trouble> {
-    let read = async |mut client: Client| {
+    let read = |mut client: Client| async move {
         let options = GetOptions::new().with_limit(1);
         let found = bounded(CALL_TIMEOUT, client.get(key, Some(options))).await?;
         let found = found.kvs().first();
@@ -72,38 +72,29 @@ pub async fn put(
     value: &str,
     ttl: Option<Duration>,
 ) -> Result<(), Trouble> {
-    let mut attempt = 0;
-    loop {
-        let done = put_at(connect, attempt, key, value, ttl).await;
-        if done.is_ok() || attempt + 1 >= connect.endpoints() {
-            return done;
+    let write = |mut client: Client| async move {
+        let mut options = PutOptions::new();
+        let mut lease = None;
+        if let Some(ttl) = ttl {
+            let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
+            let granted = bounded(CALL_TIMEOUT, client.lease_grant(seconds, None)).await?;
+            lease = Some(granted.id());
+            options = options.with_lease(granted.id());
         }
-        attempt += 1;
-    }
+        let put = bounded(CALL_TIMEOUT, client.put(key, value, Some(options))).await;
+        if let (Err(Trouble(reason)), Some(lease)) = (&put, lease)
+            && is_denial(reason)
+        {
+            // Nothing hangs on it. After any other failure something may.
+            let _ = bounded(CALL_TIMEOUT, client.lease_revoke(lease)).await;
+        }
+        put.map(drop)
+    };
+    connect.first_answer(write).await
 }
 
-async fn put_at(
-    connect: &Connect,
-    attempt: usize,
-    key: &str,
-    value: &str,
-    ttl: Option<Duration>,
-) -> Result<(), Trouble> {
-    let mut client = connect.client(attempt).await?;
-    let mut options = PutOptions::new();
-    let mut lease = None;
-    if let Some(ttl) = ttl {
-        let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
-        let granted = bounded(CALL_TIMEOUT, client.lease_grant(seconds, None)).await?;
-        lease = Some(granted.id());
-        options = options.with_lease(granted.id());
-    }
-    let put = bounded(CALL_TIMEOUT, client.put(key, value, Some(options))).await;
-    if let (Err(Trouble(reason)), Some(lease)) = (&put, lease)
-        && reason.contains(DENIED)
-    {
-        // Nothing hangs on it. After any other failure something may.
-        let _ = bounded(CALL_TIMEOUT, client.lease_revoke(lease)).await;
-    }
-    put.map(drop)
+/// Whether etcd refuses because the user may not do it: asking again does not help.
+#[must_use]
+pub fn is_denial(reason: &str) -> bool {
+    reason.contains(DENIED)
 }
