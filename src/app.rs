@@ -28,11 +28,11 @@ use crate::serve::{self, Server, Services};
 use crate::telemetry::Counters;
 use crate::{admin, dns, health, hosts, persist, replica};
 
+mod feed;
 mod grpc_health;
 pub mod marks;
 pub mod relay;
 pub mod settings;
-mod sourced;
 mod tasks;
 
 pub use tasks::Died;

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::INPUTS;
-use super::sourced::{self, Hearer, Keys};
+use super::feed::{self, Keys, Sink};
 use crate::catalog::Input;
 use crate::marks::source::{self, News, Report};
 use crate::marks::{Mark, Moment, prefix};
@@ -43,8 +43,8 @@ pub fn follow(
         News::InForce(marks) => Some(Input::Marks(marks)),
         News::Release { service, age } => Some(Input::Release(service, age)),
     };
-    let hearer = Hearer { inputs, heard };
-    (sourced::run(keys, events_tx, source, news_rx, hearer, input), report_rx)
+    let sink = Sink { inputs, heard };
+    (feed::run(keys, events_tx, source, news_rx, sink, input), report_rx)
 }
 
 /// The wall clock.

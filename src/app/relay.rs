@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::Input;
 use crate::registry::Event;
 
-/// How long the registry's first reading waits for settings and marks: they come from the
-/// same etcd, and who cannot read them gets an answer too.
+/// How long the registry's first reading waits for settings and marks. They come from the
+/// same etcd, so this is longer than a second try takes.
 const HEARD_WITHIN: Duration = Duration::from_secs(5);
 
 /// Passes the registry's events on; its first reading once settings and marks have been

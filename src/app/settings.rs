@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::INPUTS;
-use super::sourced::{self, Hearer, Keys};
+use super::feed::{self, Keys, Sink};
 use crate::catalog::Input;
 use crate::model::Zone;
 use crate::registry::etcd::{Connect, Decode, Range, Stored};
@@ -46,6 +46,6 @@ pub fn follow(
         News::Heard => None,
         News::Settings(settings) => Some(Input::Settings(settings)),
     };
-    let hearer = Hearer { inputs, heard };
-    (sourced::run(keys, events_tx, source, news_rx, hearer, input), report_rx)
+    let sink = Sink { inputs, heard };
+    (feed::run(keys, events_tx, source, news_rx, sink, input), report_rx)
 }

@@ -106,7 +106,7 @@ pub const KEYS_MAX: usize = 10_000;
 const EVENTS_AT_ONCE: usize = 64;
 /// How long a refused key is shown at most, in characters.
 const KEY_SHOWN_MAX: usize = 200;
-/// The wall clock is looked at as often at least while a mark has an end: it may be set.
+/// While a mark has an end, the wall clock is read at least this often: it may be set.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// Makes marks of keys below a zone's prefix.

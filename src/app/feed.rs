@@ -1,7 +1,7 @@
-//! What the sources in etcd beside the registrations share: settings and marks.
+//! Feeds the catalog from a source that follows keys in etcd: settings, marks.
 //!
-//! In: what to follow, and what a source makes of it. Out: a future that follows etcd, if
-//! there is one, and hands the source's news to the catalog.
+//! In: the keys, and the source that makes news of their events. Out: a future that
+//! follows etcd, if there is one, runs the source, and sends its news as inputs.
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -20,21 +20,22 @@ pub(super) struct Keys<T> {
     pub(super) decode: Decode<T>,
 }
 
-/// Where a source's news go: to the catalog, but for the word that the source has been
-/// heard, which cancels `heard`.
-pub(super) struct Hearer {
+/// Where news go.
+pub(super) struct Sink {
+    /// To the catalog.
     pub(super) inputs: mpsc::Sender<Input>,
+    /// Cancelled by the news that etcd has been read, or may not be.
     pub(super) heard: CancellationToken,
 }
 
-/// Follows the keys, and runs the source, for as long as somebody receives. `input` says
-/// what its news mean to the catalog; none: that it has been heard.
+/// Runs until the receiver of the inputs is gone. `input` translates news for the catalog;
+/// it returns nothing for the news that cancels `heard`.
 pub(super) async fn run<T: Send + 'static, N>(
     keys: Keys<T>,
     events: mpsc::Sender<Event<T>>,
     source: impl Future<Output = ()>,
     mut news: mpsc::Receiver<N>,
-    hearer: Hearer,
+    sink: Sink,
     input: impl Fn(N) -> Option<Input>,
 ) {
     let Keys { connect, what, ranges, decode } = keys;
@@ -46,7 +47,7 @@ pub(super) async fn run<T: Send + 'static, N>(
             None => events.closed().await,
         }
     };
-    let Hearer { inputs, heard } = hearer;
+    let Sink { inputs, heard } = sink;
     let relay = async move {
         while let Some(news) = news.recv().await {
             match input(news) {
