@@ -334,3 +334,36 @@ fn a_start_without_etcd_serves_no_drained_backend() {
     wait_listed(&third, "hello", &["1", "2"]);
     assert_eq!(third.metric("lookaside_marks_kept"), Some(1.0));
 }
+
+#[test]
+fn a_user_without_rights_serves_and_is_told_what_it_lacks() {
+    let etcd = Etcd::start();
+    register(&etcd, "hello", &[1, 2]);
+    for args in [
+        &["user", "add", "root:secret"][..],
+        &["role", "add", "reader"],
+        &["role", "grant-permission", "--prefix=true", "reader", "read", "/etcd3_naming/"],
+        &["user", "add", "reader:secret"],
+        &["user", "grant-role", "reader", "reader"],
+        &["user", "grant-role", "root", "root"],
+        &["auth", "enable"],
+    ] {
+        etcd.ctl(args);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let password = dir.path().join("password");
+    std::fs::write(&password, "secret\n").unwrap();
+    let password = password.to_str().unwrap();
+    let url = etcd.url();
+    let args = ["--etcd", &url, "--etcd-user", "reader", "--etcd-password-file", password];
+    let balancer = Balancer::start(&args);
+    balancer.wait_ready();
+    assert_eq!(listed(&balancer, "hello"), ["1", "2"]);
+    eventually("what is denied is shown", || {
+        balancer.metric("lookaside_marks_stale").filter(|stale| *stale == 1.0)
+    });
+    let refused = command(&balancer, &["drain", "hello", "1", "--for", "1h"], 1);
+    assert!(refused.contains("needs the right to write below /lookaside/marks/"), "{refused}");
+    let left = etcd.ctl(&["--user", "root:secret", "lease", "list"]);
+    assert!(left.contains("found 0 leases"), "nothing is left behind: {left}");
+}

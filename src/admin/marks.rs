@@ -21,7 +21,7 @@ use crate::marks::source::{KEYS_MAX, Report, Shown};
 use crate::marks::{Backends, Desk, Kind, LONGEST, Mark, MarkKey, Marks, Scope, TEXT_MAX, Value};
 use crate::model::{Class, Endpoint, Selector, Target};
 use crate::policy;
-use crate::registry::etcd::Trouble;
+use crate::registry::etcd::{Trouble, is_denial};
 
 /// What follows a service's name in the paths that set and end marks.
 pub(super) const DRAIN: &str = "/drain";
@@ -341,16 +341,22 @@ pub(super) fn counts(report: &Report) -> [(Kind, usize); 2] {
     })
 }
 
-/// After a call that failed nobody knows whether it was done.
+/// After a call that failed nobody knows whether it was done, unless etcd denies it.
 fn unconfirmed(Trouble(reason): &Trouble, done: &[String]) -> Problem {
     let done = match done {
         [] => String::new(),
         done => format!("; ended: {}", done.join(", ")),
     };
-    let error = format!(
-        "etcd does not confirm the mark, so it may be set or not: look at `lookaside marks`, and \
-         try again: {reason}{done}"
-    );
+    let error = match is_denial(reason) {
+        true => format!(
+            "nothing more is changed: the user that lookaside logs in to etcd with needs the \
+             right to write below /lookaside/marks/: {reason}{done}"
+        ),
+        false => format!(
+            "etcd does not confirm the mark, so it may be set or not: look at `lookaside marks`, \
+             and try again: {reason}{done}"
+        ),
+    };
     Problem(StatusCode::SERVICE_UNAVAILABLE, error)
 }
 
