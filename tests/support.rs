@@ -18,6 +18,7 @@ pub mod language;
 pub mod lookaside;
 pub mod namespace;
 pub mod network;
+mod port;
 pub mod proxy;
 pub mod signal;
 mod skip;
@@ -25,6 +26,7 @@ pub mod wire;
 
 use std::time::{Duration, Instant};
 
+pub use port::free_port;
 pub use skip::skip;
 
 /// How long anything that must happen may take before a test gives up: clients
@@ -60,11 +62,4 @@ pub fn cpu(process: u32) -> Duration {
         fields.split(' ').skip(11).take(2).map(|n| n.parse::<u64>().expect("a number")).sum();
     // USER_HZ is 100 wherever Linux runs.
     Duration::from_millis(ticks * 10) + children.sum::<Duration>()
-}
-
-/// A port nobody listens on just now. Whoever takes it must be ready to lose
-/// the race and ask again.
-pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::scene::{World, answered_by, backend_on, fails_with, metric, port_on};
+use crate::scene::{World, answered_by, backend_on, fails_with, metric};
 use crate::support::backend::Backend;
 use crate::support::core::{Calls, Channel, Driver, Open};
 use crate::support::etcd::Etcd;
@@ -97,7 +97,7 @@ fn the_balancer_sends_clients_into_fallback_and_back() {
 fn in_fallback_a_dead_address_makes_clients_ask_dns_again() {
     let world = World::start_with(&["--when-empty", "fallback"]);
     let ips = ["127.0.0.2", "127.0.0.3"];
-    let port = port_on(&ips);
+    let port = free_port();
     let [first, second] = ips.map(|ip| backend_on(ip, ip, port));
     world.fallback_to("hello", "first", first.addr());
     let driver = Driver::start("python");

@@ -1,13 +1,13 @@
 //! What the cases share: a balancer that can be lost while DNS stays, static
 //! registrations, and a way to count.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
 use crate::support::backend::Backend;
 use crate::support::core::{Calls, Channel};
 use crate::support::etcd::Etcd;
-use crate::support::eventually;
 use crate::support::lookaside::Balancer;
+use crate::support::{eventually, free_port};
 
 /// A balancer found by a DNS of its own: one process answers DNS, the other
 /// balances, so that each can be lost alone.
@@ -33,8 +33,8 @@ impl World {
             flags.extend(["--etcd".to_owned(), etcd.url()]);
         }
         flags.extend(["--report-interval".to_owned(), "1s".to_owned()]);
+        flags.extend(["--listen".to_owned(), format!("127.0.0.1:{}", free_port())]);
         let balancer = Balancer::start(&texts(&flags));
-        flags.extend(["--listen".to_owned(), balancer.grpclb().to_string()]);
         let advertise = balancer.grpclb().to_string();
         let dns = ["--etcd", &etcd.url(), "--prefix", "/fallback/", "--advertise", &advertise];
         let dns = Balancer::start(&dns);
@@ -80,18 +80,6 @@ impl World {
         self.etcd.ctl(&["del", &format!("/fallback/{service}/{id}")]);
         self.dns.wait_unlisted(service, id);
     }
-}
-
-/// A port that is free on both of these addresses of loopback.
-pub fn port_on(ips: &[&str]) -> u16 {
-    for _ in 0..100 {
-        let first = TcpListener::bind((ips[0], 0)).expect("loopback has a free port");
-        let port = first.local_addr().expect("a bound socket has an address").port();
-        if ips[1..].iter().all(|ip| TcpListener::bind((*ip, port)).is_ok()) {
-            return port;
-        }
-    }
-    panic!("no port is free on all of {ips:?}");
 }
 
 pub fn backend_on(id: &str, ip: &str, port: u16) -> Backend {

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use crate::scene::{backend_on, port_on};
+use crate::scene::backend_on;
 use crate::support::backend::Backend;
 use crate::support::core::{Driver, Open};
 use crate::support::etcd::Etcd;
-use crate::support::eventually;
 use crate::support::lookaside::Balancer;
+use crate::support::{eventually, free_port};
 
 const ROUND_ROBIN: &str = r#"{"loadBalancingConfig":[{"round_robin":{}}]}"#;
 const IPS: [&str; 4] = ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"];
@@ -29,7 +29,7 @@ impl Scene {
         let etcd = Etcd::start();
         let balancer = Balancer::start(&["--etcd", &etcd.url()]);
         balancer.wait_ready();
-        Self { etcd, balancer, port: port_on(&IPS) }
+        Self { etcd, balancer, port: free_port() }
     }
 
     /// A backend whose id is its address.

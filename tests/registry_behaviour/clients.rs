@@ -202,6 +202,7 @@ async fn python(requirements: &str) -> Result<PathBuf, String> {
     let venv = scratch().join(format!("python-{}", requirements.trim_end_matches(".txt")));
     let program = venv.join("bin/python");
     once(&venv, &read(&wanted), async {
+        need("python").await?;
         let mut create = Command::new("python3");
         create.args(["-m", "venv"]).arg(&venv);
         run(create).await?;
@@ -218,6 +219,7 @@ async fn node() -> Result<PathBuf, String> {
     let home = scratch().join("node-etcd");
     let wanted = read(&source("node-etcd/package-lock.json"));
     once(&home, &wanted, async {
+        need("node").await?;
         for name in ["package.json", "package-lock.json"] {
             write(&home.join(name), &read(&source("node-etcd").join(name)));
         }
@@ -238,10 +240,11 @@ async fn java(generation: &str) -> Result<String, String> {
     let path = format!("{}:{}/*", classes.display(), libraries.display());
     let wanted = read(&project.join("pom.xml")) + &read(&main);
     once(&home, &wanted, async {
+        need("java").await?;
         let mut install = Command::new("mvn");
         install.current_dir(&project).args(["-q", "-B"]);
         install.arg(format!("-Djetcd.version={generation}"));
-        install.arg("dependency:copy-dependencies");
+        install.arg("org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies");
         install.arg(format!("-DoutputDirectory={}", libraries.display()));
         run(install).await?;
         let mut compile = Command::new("javac");
@@ -251,6 +254,13 @@ async fn java(generation: &str) -> Result<String, String> {
     })
     .await?;
     Ok(path)
+}
+
+/// Installs a language where it is missing.
+async fn need(language: &str) -> Result<String, String> {
+    let mut need = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/need"));
+    need.arg(language);
+    run(need).await
 }
 
 /// Prepares a folder, unless it was prepared for the same before.

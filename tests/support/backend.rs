@@ -18,7 +18,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::transport::{Identity, ServerTlsConfig};
 
-use super::PATIENCE;
+use super::{PATIENCE, free_port};
 
 mod pb {
     tonic::include_proto!("helloworld");
@@ -76,12 +76,16 @@ impl Backend {
         Self::serve("", "0.0.0.0:0".parse().unwrap(), None)
     }
 
-    fn serve(id: &str, addr: SocketAddr, identity: Option<Identity>) -> Self {
+    fn serve(id: &str, mut addr: SocketAddr, identity: Option<Identity>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
+        if addr.port() == 0 {
+            // It may come back there.
+            addr.set_port(free_port());
+        }
         let listener = runtime.block_on(tokio::net::TcpListener::bind(addr)).unwrap();
         let addr = listener.local_addr().unwrap();
         let seen = Arc::new(Seen {

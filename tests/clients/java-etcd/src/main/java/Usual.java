@@ -170,9 +170,15 @@ public final class Usual {
             @Override
             public void onCompleted() {}
         });
-        see("observed", () -> told.poll(20, TimeUnit.SECONDS));
+        // On a busy machine jetcd may lose the first word, for it sets its handler
+        // after the call has begun. So that one is waited for and not compared.
+        String first = told.poll(3, TimeUnit.SECONDS);
         see("proclaim", () -> get(election.proclaim(leader, bytes("still me"))).getHeader().getRevision());
-        see("observed", () -> told.poll(20, TimeUnit.SECONDS));
+        see("observed", () -> {
+            String word = told.poll(20, TimeUnit.SECONDS);
+            boolean late = first == null && word != null && word.contains("=me ");
+            return late ? told.poll(20, TimeUnit.SECONDS) : word;
+        });
         see("resign", () -> get(election.resign(leader)).getHeader().getRevision());
         see("proclaim late", () -> get(election.proclaim(leader, bytes("late"))));
         get(client.getLeaseClient().revoke(id));

@@ -1,0 +1,24 @@
+//! Ports of loopback that stay a test's own while its servers come and go.
+
+use std::sync::Mutex;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Sockets that hold the ports given out, until this process ends.
+static RESERVED: Mutex<Vec<Socket>> = Mutex::new(Vec::new());
+
+/// Reserves a TCP port that no process gets by asking for port 0 or by
+/// connecting, and at which nobody listens.
+///
+/// The reserving socket is bound and never listens. Linux lets another socket
+/// listen at its port where both have `SO_REUSEADDR`, which servers in Rust, Go
+/// and C++ set. So a server that is killed finds its port free again.
+pub fn free_port() -> u16 {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
+    socket.set_reuse_address(true).expect("the option is known");
+    let anywhere = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
+    socket.bind(&anywhere.into()).expect("a port is free");
+    let bound = socket.local_addr().ok().and_then(|address| address.as_socket_ipv4());
+    RESERVED.lock().expect("no holder panics").push(socket);
+    bound.expect("a bound socket has an address").port()
+}
