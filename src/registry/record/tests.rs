@@ -1,11 +1,11 @@
-//! From literal keys and values to what they register.
+//! Tests of literal keys and values, and what they register.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// `SERVICE ID ADDRESS [weight=N] [key=value…]`, with `!REMARK` for each remark,
-/// or why not.
+/// Decodes a key and shows it as `SERVICE ID ADDRESS [weight=N] [key=value…]`, with
+/// `!REMARK` for each remark, or shows why it was rejected.
 pub(super) fn read(prefix: &str, key: &str, value: &[u8]) -> String {
     let prefix = Prefix::parse(prefix).unwrap();
     match prefix.decode(key.as_bytes(), value) {
@@ -142,7 +142,7 @@ fn what_cannot_be_read_says_why() {
 #[test]
 fn keys_without_a_name_for_everything_are_rejected_in_every_format() {
     for (name, format) in NAMED {
-        // Its prefix ends in no slash.
+        // Its prefix does not end in a slash.
         if format == Format::Jupiter {
             continue;
         }
@@ -192,7 +192,7 @@ fn what_is_no_utf8_is_replaced_where_it_does_no_harm() {
     assert_eq!(read("/p", "/p/s/1", value), expected);
 }
 
-/// What is kept of a large value is bounded; the backend is listed.
+/// The kept part of a large value is bounded; the backend is listed.
 #[test]
 fn large_values_cost_only_what_is_too_much_of_them() {
     let metadata = |size: usize| {
@@ -225,8 +225,8 @@ fn large_values_cost_only_what_is_too_much_of_them() {
     }
 }
 
-/// Endpoints share what is said of all of them, and what is said of each is
-/// bounded together: the cost of a value is a matter of its size.
+/// Endpoints share the metadata of the whole value, and their own metadata is bounded
+/// together: the cost of a value depends on its size only.
 #[test]
 fn many_endpoints_do_not_multiply_metadata() {
     let big = "x".repeat(60_000);

@@ -1,11 +1,12 @@
-//! Tables of operators' own → what they read, or what is wrong with them.
+//! Tests of formats that operators describe: what they decode, and which problems are
+//! reported.
 
 use std::sync::Arc;
 
 use super::*;
 use crate::registry::record::{Customs, Prefix};
 
-/// Where the table begins is place 1:1.
+/// Parses a table. Its beginning is place 1:1.
 fn describe_text(text: &str) -> Result<Decoder, Vec<String>> {
     let (decoder, problems) = tables::parse(text, |toml, problems| {
         describe(&Name::new(0..0, "mine".into()), toml.root(), problems)
@@ -13,7 +14,7 @@ fn describe_text(text: &str) -> Result<Decoder, Vec<String>> {
     decoder.ok_or_else(|| problems.iter().map(ToString::to_string).collect())
 }
 
-/// Addresses and metadata, or why not.
+/// Compares the addresses and metadata, or the reason for a rejection.
 #[track_caller]
 fn check(format: &str, key: &str, value: &str, expected: &str) {
     let decoder = describe_text(format).unwrap_or_else(|problems| panic!("{problems:#?}"));
@@ -89,8 +90,8 @@ fn keys_that_say_it_all() {
     check(query, "/p/s/i", "at=h:1&x=y", r#"s i h:1 1 {"x": "y"}"#);
 }
 
-/// What `docs/formats.md` gives to those whose `SkyDNS` records have no label
-/// of their own, and for upstreams within APISIX's routes.
+/// The examples of `docs/formats.md`: for `SkyDNS` records without a label of their
+/// own, and for upstreams within APISIX's routes.
 #[test]
 fn the_documented_examples() {
     let skydns = "key = '{service...}'\nhost = '/host'\nport = '/port'\n";
