@@ -156,7 +156,7 @@ impl Prefix {
         let remarks = Remarks::default();
         let decoded = self.decoded_text(key, below, &text, &remarks);
         if matches!(text, std::borrow::Cow::Owned(_)) {
-            remarks.add("the value is not UTF-8 text: what is none is replaced");
+            remarks.add("the value is not UTF-8 text: invalid bytes are replaced");
             return match decoded {
                 Err(_) => Err("the value is not UTF-8 text".to_owned()),
                 decoded => with(decoded, remarks),

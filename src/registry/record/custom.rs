@@ -205,7 +205,7 @@ fn complete(
     let status = given("status", &decoder.status);
     let statuses = given("up", &decoder.up) || given("down", &decoder.down);
     if statuses && !status {
-        missing.push(("status", "is missing: up and down are about it"));
+        missing.push(("status", "is missing: up and down need it"));
     }
     if status && !statuses {
         let remedy = "needs up or down: which statuses are in service, or out of it";

@@ -163,7 +163,7 @@ impl Decoder {
         let zero = |found: &Value| found.as_f64().is_some_and(|number| number <= 0.0);
         let there = |path: &String| find(&root, path).is_some_and(|found| !zero(found));
         if let Some(path) = self.needs.iter().find(|path| !there(path)) {
-            return Ok(Decoded::Nothing(format!("it has no {path:?}: it is no server's")));
+            return Ok(Decoded::Nothing(format!("it has no {path:?}, so it is no backend")));
         }
         let (room, shared) = (Cell::new(metadata::KEY_MAX), RefCell::default());
         let document = Document { root: &root, captures: &captures, remarks, room, shared };
@@ -202,7 +202,7 @@ impl Decoder {
         }
         if cut {
             let most = tree::DEPTH_MAX;
-            remarks.add(format!("what is nested more than {most} deep is left out"));
+            remarks.add(format!("parts nested more than {most} levels deep are left out"));
         }
         Ok(root)
     }
@@ -330,7 +330,7 @@ impl Found {
             Ok(Ok(registration)) => match self.by_address.get(&registration.address) {
                 Some(&at) => {
                     let address = &registration.address;
-                    remarks.add(format!("the address {address} stands there more than once"));
+                    remarks.add(format!("the address {address} occurs more than once"));
                     // The last one is used, as by frameworks that put endpoints into a
                     // map.
                     self.registrations[at] = registration;

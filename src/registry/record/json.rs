@@ -82,7 +82,7 @@ pub(super) fn object(
     let (tree, cut) = tree::json_object(text, wanted)?;
     if cut {
         let most = tree::DEPTH_MAX;
-        remarks.add(format!("what is nested more than {most} deep is left out"));
+        remarks.add(format!("parts nested more than {most} levels deep are left out"));
     }
     match tree {
         Value::Object(object) => Ok(object),
@@ -124,7 +124,7 @@ fn said(
     let id = id.filter(|id| {
         let usable = id.len() <= ID_MAX;
         if !usable {
-            remarks.add(format!("the id has {} bytes: the key's counts", id.len()));
+            remarks.add(format!("the id has {} bytes: the key's id is used", id.len()));
         }
         usable && !id.trim().is_empty()
     });

@@ -179,7 +179,7 @@ fn odd_fields_of_the_json_formats_cost_nothing() {
         check("/p", key, &naming(silent), "s 1 10.0.0.1:1");
     }
     let long = format!("\"{}\"", "x".repeat(5_000));
-    check("/p", key, &naming(&long), "s 1 10.0.0.1:1 !the id has 5000 bytes: the key's counts");
+    check("/p", key, &naming(&long), "s 1 10.0.0.1:1 !the id has 5000 bytes: the key's id is used");
     let half = "s 1 10.0.0.1:1 weight=3 !the weight 2.5 is no whole number: 3 counts";
     check("/p", key, &naming(r#"{"weight":2.5}"#), half);
 }
@@ -188,7 +188,7 @@ fn odd_fields_of_the_json_formats_cost_nothing() {
 fn what_is_no_utf8_is_replaced_where_it_does_no_harm() {
     let value = b"{\"Addr\":\"10.0.0.1:1\",\"Metadata\":{\"team\":\"\xff\"}}";
     let expected =
-        "s 1 10.0.0.1:1 team=\u{fffd} !the value is not UTF-8 text: what is none is replaced";
+        "s 1 10.0.0.1:1 team=\u{fffd} !the value is not UTF-8 text: invalid bytes are replaced";
     assert_eq!(read("/p", "/p/s/1", value), expected);
 }
 
@@ -260,7 +260,7 @@ fn many_endpoints_do_not_multiply_metadata() {
         "/p=go-micro",
         "/p/s/1",
         &value,
-        "s 1 10.0.0.1:1 !of 20000 endpoints the first 10000 are read !the address 10.0.0.1:1 stands there more than once",
+        "s 1 10.0.0.1:1 !of 20000 endpoints the first 10000 are read !the address 10.0.0.1:1 occurs more than once",
     );
 }
 

@@ -114,7 +114,7 @@ fn everything_wrong_is_told_at_once() {
     let expected = [
         "1:1: [format.mine]: key cannot be used: the pattern \"{a\" has a { without its }",
         "1:1: [format.mine]: port is missing: host needs it",
-        "1:1: [format.mine]: status is missing: up and down are about it",
+        "1:1: [format.mine]: status is missing: up and down need it",
         "2:1: [format.mine]: value is \"xml\": expected json, text, url, query or none",
         "3:1: [format.mine]: host is \"ip\", which is no JSON pointer: write \"/ip\"",
         "4:1: [format.mine]: weight is neither text nor a list of texts",

@@ -48,7 +48,7 @@ fn kratos_skips_what_is_not_its_own_and_replaces_the_weight() {
             ),
             (
                 r#"{"name":"a","endpoints":["grpc://h:1","grpc://h:1"]}"#,
-                "a i h:1 weight=100 !the address h:1 stands there more than once",
+                "a i h:1 weight=100 !the address h:1 occurs more than once",
             ),
             (
                 r#"{"name":"pay","endpoints":["grpc://h:1"]}"#,
