@@ -121,8 +121,8 @@ impl Marks {
     /// Returns the marks about a service's backends.
     #[must_use]
     pub fn of_service(&self, service: &ServiceName) -> Drained {
-        // This is called for each service that changes, so it avoids the
-        // canonical name.
+        // This is called for each service that changes, so it computes the
+        // canonical name only if it is needed.
         match self.services.is_empty() {
             true => Drained { own: None, everywhere: self.everywhere.clone() },
             false => self.of(&service.canonical()),

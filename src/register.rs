@@ -86,8 +86,8 @@ pub const TTL_DEFAULT: Duration = Duration::from_secs(15);
 /// The shortest time to live: etcd grants no shorter lease, because an election must
 /// fit into it.
 pub const TTL_MIN: Duration = Duration::from_secs(2);
-/// The longest time to live. A dead backend is listed for this long, so a longer time
-/// is a mistake.
+/// The longest time to live. The key of a dead backend stays this long, so a longer
+/// time is a mistake.
 pub const TTL_MAX: Duration = Duration::from_secs(3600);
 
 /// Starts to hold a registration, until the result is dropped or withdrawn. Returns at

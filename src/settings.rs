@@ -130,8 +130,8 @@ impl Settings {
     /// Returns the settings in force for a service.
     #[must_use]
     pub fn of_service(&self, service: &ServiceName) -> Arc<ServiceSettings> {
-        // This is called for each key that is read, so it avoids the
-        // canonical name.
+        // This is called for each key that is read, so it computes the
+        // canonical name only if it is needed.
         match (&self.file, &self.store) {
             (None, None) => self.defaults.clone(),
             _ => self.of(&service.canonical()),

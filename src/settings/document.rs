@@ -82,7 +82,8 @@ impl Document {
     }
 
     /// Reads the tables of services in a file that also holds other settings, which it
-    /// ignores. Returns `None` if the tables have a problem, or if the text is no TOML.
+    /// ignores. Returns `None` if the tables have a problem, or if any part of the text is
+    /// no TOML.
     pub fn within(toml: &Toml<'_>, problems: &mut Problems<'_>) -> Option<Self> {
         let before = problems.found();
         let document = Reader { problems }.document(toml.root());

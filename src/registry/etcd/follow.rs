@@ -40,7 +40,7 @@ const LOSSES_WITHIN: Duration = Duration::from_millis(20);
 const SETTLES_WITHIN: Duration = Duration::from_millis(500);
 /// How long a revision waits for other watchers while they are catching up.
 const SETTLING: Duration = Duration::from_millis(150);
-/// The longest wait for such a sign of life.
+/// The longest time that deleted keys wait for a sign of life.
 const LOSSES_MAX: Duration = Duration::from_secs(1);
 
 /// Why following ended.
