@@ -1,8 +1,8 @@
-//! Host names registered as addresses → IP addresses, again and again.
+//! Resolves the host names that backends registered as addresses, again and again.
 //!
-//! In: the names that are wanted. Out: [`Input::Hosts`] for each answer of the
-//! system's resolver, and when a name stops resolving. A name that cannot be
-//! resolved now keeps the addresses it had: this never takes any away.
+//! In: the names to resolve. Out: [`Input::Hosts`] for each answer of the system's
+//! resolver, and when a name stops resolving. A name that cannot be resolved keeps its
+//! last addresses: this module never takes any away.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -17,40 +17,39 @@ use tokio::time::timeout;
 
 use crate::catalog::{Input, Resolved};
 
-/// Which name is to be resolved when. Pure.
+/// Decides which name is resolved when. Pure.
 #[derive(Debug, Default)]
 struct Schedule {
     names: HashMap<String, State>,
-    /// The same, by time; without those being resolved just now.
+    /// The names by time, without those that are being resolved.
     due: BTreeSet<(Instant, String)>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// `None` while it is being resolved.
+    /// When it is due; `None` while it is being resolved.
     due: Option<Instant>,
-    /// The last good ones.
+    /// The last addresses that were found.
     addresses: Vec<IpAddr>,
     /// Failures since then.
     failures: u32,
-    /// How the last lookup failed, if it did.
+    /// The error of the last lookup, if it failed.
     trouble: Option<String>,
 }
 
-/// A name that keeps its address is asked for this often: as often as grpc
-/// clients ask DNS themselves.
+/// How often a name is resolved: as often as gRPC clients ask DNS themselves.
 const EVERY: Duration = Duration::from_secs(30);
-/// But all names together no more often than this, each second.
+/// The most lookups per second, over all names.
 const RATE_MAX: u32 = 50;
 /// The first pause after a failure; each further one is twice as long.
 const RETRY: Duration = Duration::from_secs(1);
-/// Lookups at a time. Each holds a thread of a pool that others need too.
+/// Lookups at a time. Each holds a thread of a pool that other tasks need too.
 const LOOKUPS_MAX: usize = 16;
-/// The system's resolver gives up by itself long before (5 s, twice, for each
-/// server); a lookup given up here still holds its thread.
+/// How long a lookup may take. The system's resolver gives up long before (5 s, twice,
+/// for each server). A lookup that is given up here still holds its thread.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Resolves until nobody wants names, or nobody listens.
+/// Resolves names until the sender of `wanted` or the receiver of `inputs` is dropped.
 pub async fn run(mut wanted: watch::Receiver<Arc<BTreeSet<String>>>, inputs: mpsc::Sender<Input>) {
     let mut schedule = Schedule::default();
     let mut lookups = FuturesUnordered::new();
@@ -94,10 +93,9 @@ async fn lookup(name: String) -> (String, io::Result<Vec<IpAddr>>) {
 }
 
 impl Schedule {
-    /// Takes the names that are wanted from now on: new ones are due at once,
-    /// others are forgotten. Says again what is known of those that stay, for
-    /// a name may have gone and come back between two looks, and whoever wants
-    /// it then knows nothing of it any more.
+    /// Takes the set of wanted names: new ones are due at once, others are forgotten.
+    /// Returns the known answers for those that stay: a name may have left the set and
+    /// returned between two calls, and then the catalog has forgotten its addresses.
     fn want(&mut self, wanted: &BTreeSet<String>, now: Instant) -> Vec<Resolved> {
         self.names.retain(|name, _| wanted.contains(name));
         self.due.retain(|(_, name)| wanted.contains(name));
@@ -112,8 +110,8 @@ impl Schedule {
         known.map(|(name, state)| resolved(name, state)).collect()
     }
 
-    /// A name that is due now, the longest overdue first; it is being resolved
-    /// from here on.
+    /// Returns a name that is due, the longest overdue first, and marks it as being
+    /// resolved.
     fn next(&mut self, now: Instant) -> Option<String> {
         self.due().filter(|due| *due <= now)?;
         let (_, name) = self.due.pop_first()?;
@@ -123,12 +121,12 @@ impl Schedule {
         Some(name)
     }
 
-    /// When the next name is due.
+    /// Returns when the next name is due.
     fn due(&self) -> Option<Instant> {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// Takes in what became of a name, and says what is to be told of it.
+    /// Takes the result of a lookup. Returns the answer to send, if there is one.
     fn take_in(
         &mut self,
         name: &str,
@@ -148,7 +146,7 @@ impl Schedule {
                 state.failures = state.failures.saturating_add(1);
                 let trouble = failure.err().map_or("no addresses".into(), |e| e.to_string());
                 tracing::debug!(name, trouble, "host name does not resolve");
-                // The catalog knows whom that concerns, and says so.
+                // The catalog knows which backends this concerns, and logs it.
                 let new = state.trouble.as_ref() != Some(&trouble);
                 state.trouble = Some(trouble);
                 new.then(|| resolved(name, state))
@@ -158,7 +156,7 @@ impl Schedule {
             0 => every,
             n => RETRY.saturating_mul(1 << (n - 1).min(16)).min(every),
         };
-        // It may be on its way twice, if it was unwanted for a moment.
+        // The name may be in two lookups at once, if it was unwanted for a moment.
         if let Some(old) = state.due.replace(now + spread(name, pause)) {
             self.due.remove(&(old, name.to_owned()));
         }
@@ -166,15 +164,16 @@ impl Schedule {
         told
     }
 
-    /// How often each name is resolved, so that all together are not too many.
+    /// Returns how often each name is resolved, so that the rate of all lookups stays
+    /// bounded.
     fn interval(&self) -> Duration {
         let names = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
         EVERY.max(Duration::from_secs(1) * (names / RATE_MAX))
     }
 }
 
-/// Between 3/4 and 5/4 of a pause, always the same for a name, so that names
-/// that came together do not come together for ever.
+/// Returns 3/4 to 5/4 of a pause, always the same part for a name, so that names that
+/// were added together are not always resolved together.
 fn spread(name: &str, pause: Duration) -> Duration {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
@@ -203,7 +202,7 @@ mod tests {
         Err(io::Error::other("no such host"))
     }
 
-    /// Until when the schedule rests, in whole seconds.
+    /// Returns the time until the next name is due, in whole seconds.
     fn rest(schedule: &Schedule, now: Instant) -> u64 {
         (schedule.due().unwrap() - now).as_secs()
     }
@@ -238,7 +237,7 @@ mod tests {
             assert_eq!(schedule.next(now).as_deref(), Some("a"));
             let result = if failure < 30 { bad() } else { Ok(Vec::new()) };
             let told = schedule.take_in("a", result, now);
-            // Told once for each way to fail, with what is kept.
+            // Sent once for each kind of failure, with the addresses that are kept.
             assert_eq!(told.is_some(), failure == 1 || failure == 30, "{failure}");
             if let Some(told) = told {
                 let why = if failure < 30 { "no such host" } else { "no addresses" };

@@ -1,8 +1,9 @@
-//! Marks: what an operator decides about single backends, kept in etcd.
+//! Marks: an operator's decisions about single backends, kept in etcd.
 //!
-//! In: [`Mark`]s, each with the service and the backends it is about. Out: the [`Drains`]
-//! of a service, by its canonical name, and the mark that drains a backend. Pure: the
-//! source (`source.rs`) follows etcd and knows which marks are over.
+//! In: [`Mark`]s, each for a service and backends. Out: the mark that drains a backend
+//! of a service (by the service's canonical name), and the services that a changed mark
+//! affects. Pure: the source (`source.rs`) follows etcd and knows which marks are in
+//! force.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,12 +23,12 @@ pub use key::{Backends, BackendsError, Kind, MarkKey, Scope, prefix};
 pub use moment::{LONGEST, Moment};
 pub use value::{TEXT_MAX, Value};
 
-/// An operator's decision, and who made it.
+/// An operator's decision, with its author.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
-    /// What it decides about whom.
+    /// The decision, and the service and backends that it is about.
     pub key: MarkKey,
-    /// Who, why, and until when.
+    /// The author, the reason, and the end.
     pub value: Value,
 }
 
@@ -38,34 +39,34 @@ pub struct Marks {
     services: BTreeMap<String, Arc<Drains>>,
 }
 
-/// What marks say of one service's backends. Cheap to clone.
+/// The marks about one service's backends. Cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Drained {
     own: Option<Arc<Drains>>,
     everywhere: Option<Arc<Drains>>,
 }
 
-/// Drain marks, by what they name. Finding the mark of a backend costs the same however
-/// many there are.
+/// Drain marks, indexed by what they name. The cost of finding a backend's mark does
+/// not depend on their number, except for the number of metadata keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Drains {
     addresses: BTreeMap<BackendAddr, Arc<Mark>>,
     hosts: BTreeMap<IpAddr, Arc<Mark>>,
     ids: BTreeMap<String, Arc<Mark>>,
-    /// By key of the backends' metadata, then by value.
+    /// By the key of the backends' metadata, then by its value.
     metadata: BTreeMap<String, BTreeMap<String, Arc<Mark>>>,
 }
 
-/// The services whose backends two sets of marks differ about.
+/// The services for which two sets of marks differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Differing {
-    /// Any service may be among them.
+    /// Any service may be affected.
     All,
-    /// These, by canonical name.
+    /// These services, by canonical name.
     Some(Vec<String>),
 }
 
-/// The decision with who made it, why and until when, for people.
+/// The decision with its author, reason, beginning and end, for people.
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Value { by, why, set, until } = &self.value;
@@ -84,7 +85,7 @@ impl fmt::Display for Mark {
 }
 
 impl Marks {
-    /// The drain marks among these.
+    /// Indexes the drain marks among `marks`.
     #[must_use]
     pub fn new(marks: impl IntoIterator<Item = Arc<Mark>>) -> Self {
         let mut everywhere = Drains::default();
@@ -105,29 +106,30 @@ impl Marks {
         }
     }
 
-    /// All of them.
+    /// Returns all marks.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Mark>> {
         self.everywhere.iter().chain(self.services.values()).flat_map(|drains| drains.all())
     }
 
-    /// The marks about a service's backends, by the service's canonical name.
+    /// Returns the marks about a service's backends, by the service's canonical name.
     #[must_use]
     pub fn of(&self, canonical: &str) -> Drained {
         let own = self.services.get(canonical).cloned();
         Drained { own, everywhere: self.everywhere.clone() }
     }
 
-    /// The marks about a service's backends.
+    /// Returns the marks about a service's backends.
     #[must_use]
     pub fn of_service(&self, service: &ServiceName) -> Drained {
-        // Asked for each service that changes.
+        // This is called for each service that changes, so it computes the
+        // canonical name only if it is needed.
         match self.services.is_empty() {
             true => Drained { own: None, everywhere: self.everywhere.clone() },
             false => self.of(&service.canonical()),
         }
     }
 
-    /// The services about whose backends the other marks differ.
+    /// Returns the services for which `other` differs from these marks.
     #[must_use]
     pub fn differing(&self, other: &Self) -> Differing {
         if self.everywhere != other.everywhere {
@@ -143,15 +145,15 @@ impl Marks {
 }
 
 impl Drained {
-    /// The mark that drains a backend. One of the service's own marks comes before one of
-    /// all services.
+    /// Returns the mark that drains a backend. A mark of the service itself takes
+    /// precedence over a mark of all services.
     #[must_use]
     pub fn mark(&self, endpoint: &Endpoint) -> Option<&Arc<Mark>> {
         let all = [&self.own, &self.everywhere];
         all.into_iter().flatten().find_map(|drains| drains.mark(endpoint))
     }
 
-    /// Whether there is no mark.
+    /// Returns whether there is no mark.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.own.is_none() && self.everywhere.is_none()
@@ -182,7 +184,7 @@ impl Drains {
         addresses.is_empty() && hosts.is_empty() && ids.is_empty() && metadata.is_empty()
     }
 
-    /// The most specific mark about a backend.
+    /// Returns the most specific mark about a backend.
     fn mark(&self, endpoint: &Endpoint) -> Option<&Arc<Mark>> {
         let Endpoint { id, addr, meta, .. } = endpoint;
         let by_address = self.addresses.get(addr).or_else(|| self.ids.get(&**id));

@@ -1,9 +1,9 @@
-//! Holds one registration in etcd: a key under a lease, for as long as wanted.
+//! Holds one registration in etcd: a key with a lease, for as long as needed.
 //!
-//! In: what to register, and where etcd is. Out: the key, there again whenever
-//! it was lost, and gone when the holder lets go. Nothing that happens to etcd
-//! ends it. What it does is always the same: compare what etcd has with what it
-//! should have, and mend the difference; a watch only makes it look earlier.
+//! In: the registration, and how to reach etcd. Out: the key, written again whenever it
+//! was lost, and removed when the holder lets go. No failure of etcd ends it. It always
+//! does the same: it compares the key in etcd with the wanted one and repairs the
+//! difference. A watch only makes it compare earlier.
 
 mod keeper;
 
@@ -17,81 +17,84 @@ use crate::registry::Registration;
 use crate::registry::etcd::Connect;
 use crate::registry::record::{self, Format};
 
-/// What is to be registered.
+/// The registration to hold, and how.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How etcd is reached.
+    /// How to reach etcd.
     pub connect: Connect,
-    /// What stands before the service in the key.
+    /// The prefix of the key, before the service.
     pub prefix: String,
-    /// The backend.
+    /// The registration of the backend.
     pub registration: Registration,
     /// How long the key outlives a holder that vanished; see [`TTL_DEFAULT`].
     pub ttl: Duration,
-    /// How key and value are written; `Auto` is the simplest that can carry it.
+    /// The format of key and value. `Auto` is the simplest that can carry the
+    /// registration.
     pub format: Format,
 }
 
-/// How a registration is doing.
+/// The state of a registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
-    /// The key is there.
+    /// The key exists in etcd.
     Registered,
-    /// It may not be there; this is being mended.
+    /// The key may not exist; the task is repairing it.
     Trying {
-        /// What went wrong last; empty before the first answer.
+        /// The last error; empty before the first answer.
         reason: String,
     },
 }
 
-/// A registration. Dropping it removes the key too, but in the background and
-/// without a word: [`Held::withdraw`] waits.
+/// A registration that is being held. Dropping it removes the key too, but in the
+/// background and without reporting an error; [`Held::withdraw`] waits.
 #[derive(Debug)]
 #[must_use = "dropping it removes the registration"]
 pub struct Held {
     key: String,
     ttl: Duration,
     status_rx: watch::Receiver<Status>,
-    /// Its end is the signal to withdraw.
+    /// Dropping it is the signal to withdraw.
     stop_tx: oneshot::Sender<()>,
     task: JoinHandle<Result<(), RegisterError>>,
 }
 
-/// Why something cannot be registered, or its key could not be removed.
+/// Why a registration cannot be held, or its key could not be removed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegisterError {
-    /// Outside of [`TTL_MIN`] and [`TTL_MAX`].
+    /// The time to live is not within [`TTL_MIN`] and [`TTL_MAX`].
     #[error("the time to live is {0:?}: expected 2s to 1h")]
     Ttl(Duration),
-    /// Empty, or with something in it that would change the key's meaning.
+    /// The id is empty, or contains characters that would change the key's meaning.
     #[error("the id {0:?} cannot be used: it must not be empty nor hold '/', spaces or controls")]
     Id(String),
-    /// The format has no place for something.
+    /// The format cannot carry a part of the registration.
     #[error("{0}")]
     Format(String),
-    /// The key is still there.
-    #[error("the key could not be removed: {reason}; it goes by itself within {ttl:?}")]
+    /// The key still exists in etcd.
+    #[error("the key could not be removed: {reason}; it expires within {ttl:?}")]
     NotWithdrawn {
-        /// What went wrong.
+        /// The error.
         reason: String,
         /// The lease's time to live.
         ttl: Duration,
     },
 }
 
-/// Three keepalives may be lost, and a backend that died without a word is
-/// listed for a quarter of a minute.
+/// The default time to live. Two keepalives may be lost. The key of a backend that died
+/// stays in etcd for at most 15 s.
 pub const TTL_DEFAULT: Duration = Duration::from_secs(15);
-/// etcd grants no shorter lease: an election must fit into it.
+/// The shortest time to live: etcd grants no shorter lease, because an election must
+/// fit into it.
 pub const TTL_MIN: Duration = Duration::from_secs(2);
-/// A backend that died is listed for this long: more cannot be meant.
+/// The longest time to live. The key of a dead backend stays this long, so a longer
+/// time is a mistake.
 pub const TTL_MAX: Duration = Duration::from_secs(3600);
 
-/// Registers, and keeps it registered until the answer is dropped or withdrawn.
-/// Returns at once; [`Held::status`] tells when the key is there.
+/// Starts to hold a registration, until the result is dropped or withdrawn. Returns at
+/// once; [`Held::status`] tells when the key exists.
 ///
 /// # Errors
-/// When the options are wrong. That etcd is away is no error.
+/// If the options are invalid. An outage of etcd is no error.
 pub async fn hold(options: Options) -> Result<Held, RegisterError> {
     let ttl = options.ttl;
     let keeper = Keeper::new(options)?;
@@ -103,22 +106,22 @@ pub async fn hold(options: Options) -> Result<Held, RegisterError> {
 }
 
 impl Held {
-    /// The key in etcd.
+    /// Returns the key in etcd.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// How it is doing, now and later.
+    /// Returns the state of the registration, now and later.
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status_rx.clone()
     }
 
-    /// Removes the key and waits until it is gone, for a few seconds at most.
+    /// Removes the key and waits until it is gone, for at most a few seconds.
     ///
     /// # Errors
-    /// When etcd did not answer in time; then the lease's end removes the key.
+    /// If etcd did not answer in time; then the end of the lease removes the key.
     pub async fn withdraw(self) -> Result<(), RegisterError> {
         drop(self.stop_tx);
         match self.task.await {
@@ -131,21 +134,27 @@ impl Held {
     }
 }
 
+/// Checks a time to live.
+///
 /// # Errors
-/// When no lease should live that long, or could live that briefly.
+/// If it is not within [`TTL_MIN`] and [`TTL_MAX`].
 pub fn check_ttl(ttl: Duration) -> Result<(), RegisterError> {
     if (TTL_MIN..=TTL_MAX).contains(&ttl) { Ok(()) } else { Err(RegisterError::Ttl(ttl)) }
 }
 
+/// Checks an id.
+///
 /// # Errors
-/// When the text cannot be a key's last segment.
+/// If it cannot be the last segment of a key.
 pub fn check_id(id: &str) -> Result<(), RegisterError> {
     let bad = |c: char| c == '/' || c.is_whitespace() || c.is_control();
     if id.is_empty() || id.contains(bad) { Err(RegisterError::Id(id.to_owned())) } else { Ok(()) }
 }
 
+/// Checks that a format can carry a registration.
+///
 /// # Errors
-/// When the format has no place for something the registration says.
+/// If it cannot: the part that it cannot carry.
 pub fn check_format(
     format: &Format,
     prefix: &str,
@@ -154,7 +163,7 @@ pub fn check_format(
     key_and_value(format, prefix, registration).map(drop)
 }
 
-/// The key and the value.
+/// Checks the options, and returns the key and the value.
 fn written(options: &Options) -> Result<(String, String), RegisterError> {
     let Options { registration, prefix, .. } = options;
     check_ttl(options.ttl)?;

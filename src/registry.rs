@@ -1,8 +1,8 @@
-//! What a registry tells: registrations, and how fresh the telling is.
+//! The types that every registry source produces and the catalog consumes.
 //!
-//! In: nothing. Out: the types that every registry source produces and the
-//! catalog consumes. Text of keys and values has become a [`Reading`] or
-//! [`Rejected`] before it gets here; nobody behind this door reads text again.
+//! In: nothing. Out: events with registrations, and the age of the data. A source turns
+//! the text of keys and values into a [`Reading`] or a [`Rejected`]; no code after it
+//! parses that text again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,111 +13,113 @@ use crate::model::{HostPort, Meta, ServiceName, Weight};
 pub mod etcd;
 pub mod record;
 
-/// What a registry source says, where `T` is what it makes of a key's value. A source
-/// never ends and never fails: retrying is its own business.
+/// An event of a registry source. `T` is the decoded value of a key. A source never
+/// ends and never fails: it retries by itself.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event<T = Result<Reading, Rejected>> {
-    /// The whole content at one revision. Whatever is not in here is gone.
+    /// All keys at one revision. A key that is not in here no longer exists.
     Reset {
         /// The store's revision.
         revision: i64,
         /// Every key below the prefixes.
         all: Vec<Entry<T>>,
-        /// Whether the store is older than it was, or another one: a restored
-        /// copy, an emptied or a foreign etcd. What it holds may be out of date.
+        /// Whether the store is older than it was, or is another store: a restored
+        /// copy, an emptied etcd or a foreign one. Its content may be out of date.
         went_back: bool,
     },
-    /// What happened at one revision; with no changes, that nothing did.
+    /// The changes of one revision. Without changes it is a sign of life: nothing
+    /// happened.
     Apply {
         /// The store's revision.
         revision: i64,
-        /// In the order in which they happened.
+        /// The changes, in the order in which they happened.
         changes: Vec<Change<T>>,
     },
-    /// The store cannot be heard. Data stays as it is.
+    /// The store does not answer. The data stays as it is.
     Stale {
-        /// When it was last heard.
+        /// When the store last answered.
         since: Instant,
-        /// What went wrong, for people.
+        /// The cause, as text for people.
         reason: String,
     },
 }
 
-/// One difference.
+/// One change of one key.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change<T = Result<Reading, Rejected>> {
     /// A key was written.
     Put(Entry<T>),
-    /// A key is gone, and as far as can be told, why. Said once more when more
-    /// can be told.
+    /// A key was deleted, with the cause as far as it is known. The source sends the
+    /// deletion again when it learns more about the cause.
     Delete(Key, Cause),
 }
 
-/// Why a key is gone. The store says that it is, never why.
+/// Why a key was deleted. etcd reports the deletion but not its cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// Someone deleted this very key: it had no lease, or its lease lives on.
+    /// This very key was deleted: it had no lease, or its lease is still alive.
     Deregistered,
-    /// Someone deleted it together with keys of other leases, in one stroke:
-    /// tidying up, or an accident.
+    /// It was deleted together with keys of other leases, in one revision: a clean-up
+    /// or an accident.
     Swept,
-    /// Its lease is gone too, expired or revoked, or nobody could tell.
+    /// Its lease is gone too (expired or revoked), or the source could not find out.
     InDoubt,
 }
 
-/// One key and what it means.
+/// One key and its decoded value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry<T = Result<Reading, Rejected>> {
     /// The key in the store.
     pub key: Key,
-    /// What it says, or why it could not be read.
+    /// The decoded value, or the reason why it could not be decoded.
     pub meaning: T,
-    /// Whether the store takes the key away when its registrant falls silent.
+    /// Whether the key has a lease, so that etcd deletes it when its registrant stops
+    /// renewing.
     pub leased: bool,
 }
 
-/// What a readable key says.
+/// The decoded content of one key.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reading {
-    /// One backend or several; none for a key that is no registration by design
-    /// (a directory marker).
+    /// One backend or several. Empty for a key that is no registration by design, such
+    /// as a directory marker.
     pub registrations: Vec<Registration>,
-    /// What is odd about it.
+    /// Oddities of the key and its value.
     pub remarks: Vec<Remark>,
 }
 
-/// Something odd in a key that is read all the same: a weight that is no
-/// number, one bad address among several. Names the value and what counts
-/// instead.
+/// A note about an oddity of a key that is read all the same, such as a weight that is
+/// no number or one bad address among several. It names the value and the value that is
+/// used instead.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Remark(pub Arc<str>);
 
-/// A key in the store: bytes, mostly text. Identity of a registration, for a
-/// deletion brings nothing else.
+/// A key in the store: bytes, mostly text. It identifies a registration, because a
+/// deletion carries nothing but the key.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub Arc<[u8]>);
 
-/// One backend of one service as one key registers it.
+/// One backend of one service, as one key registers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
     /// The service.
     pub service: ServiceName,
-    /// The instance's own name.
+    /// The backend's own name.
     pub id: Arc<str>,
-    /// Where it listens; a host name is resolved later.
+    /// The address where the backend listens. A host name is resolved later.
     pub address: HostPort,
-    /// Its share of the calls.
+    /// The backend's share of the calls.
     pub weight: Weight,
-    /// Everything else it said.
+    /// All other fields of the registration.
     pub meta: Arc<Meta>,
 }
 
-/// A key that could not be read, and why.
+/// A key that could not be decoded, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
-    /// Names the value and the remedy.
+    /// The reason, with the value and the remedy.
     pub reason: String,
-    /// The beginning of the value, for people.
+    /// The beginning of the value, shown to people.
     pub value: String,
 }
 
@@ -134,7 +136,7 @@ impl fmt::Display for Remark {
 }
 
 impl Key {
-    /// From the store's bytes.
+    /// Makes a key of the store's bytes.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Self {
         Self(bytes.into())

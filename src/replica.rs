@@ -1,8 +1,8 @@
-//! The balancers of one zone: announces this one, and knows the others.
+//! The balancers of one zone: announces this one, and lists the others.
 //!
-//! In: where etcd is and what address this balancer is reached at. Out: the
-//! addresses of all live ones, sorted, with our own until we stop. Losing etcd
-//! takes nobody out; not being allowed to write leaves us alone, and is no failure.
+//! In: how to reach etcd, and the address of this balancer. Out: the sorted addresses
+//! of all live balancers, including this one until it stops. An outage of etcd removes
+//! none. A balancer that may not write its key runs on without being announced.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,25 +16,25 @@ use crate::registry::etcd::{self, Connect, Following, Range};
 use crate::registry::record::Format;
 use crate::registry::{Change, Entry, Event, Key, Registration};
 
-/// Who announces itself, and where.
+/// The balancer to announce.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How etcd is reached.
+    /// How to reach etcd.
     pub connect: Connect,
-    /// Balancers of the same zone answer for each other.
+    /// The zone. Balancers of one zone answer for each other.
     pub zone: Zone,
     /// The address at which clients reach this balancer.
     pub own: HostPort,
 }
 
-/// Every key below this is a balancer: `{PREFIX}{zone}/{host:port}`.
+/// The prefix of the balancers' keys: `{PREFIX}{zone}/{host:port}`.
 pub const PREFIX: &str = "/lookaside/balancers/";
-/// Balancers come and go one at a time.
+/// The length of the queue of events: balancers start and stop one at a time.
 const QUEUE: usize = 16;
 
-/// Announces and follows until `stop` is ready, then takes the announcement
-/// back: from `balancers_tx` at once, from etcd within some seconds. Ends when
-/// both are done; what is sent last stays. Sends what differs only.
+/// Announces this balancer and follows the others until `stop` is ready. Then removes
+/// its address: from `balancers_tx` at once, from etcd within some seconds. Returns
+/// when both are done; the last value sent stays. Sends only changes.
 pub async fn run(
     options: Options,
     balancers_tx: watch::Sender<Arc<[HostPort]>>,
@@ -65,7 +65,7 @@ pub async fn run(
     }
     known.going = true;
     known.publish(&balancers_tx);
-    // What could not be removed was logged, and ends with its lease.
+    // A failed removal was logged, and the key ends with its lease.
     if let Some(held) = held {
         let _ = held.withdraw().await;
     }
@@ -90,15 +90,15 @@ async fn announce(options: Options) -> Option<Held> {
     held.await.inspect_err(|error| warn!(%error, "this balancer does not announce itself")).ok()
 }
 
-/// Where a balancer is reached, as a key says.
+/// The address of a balancer, decoded from a value.
 type Balancer = Option<HostPort>;
 
-/// Which balancers announced themselves.
+/// The balancers that announced themselves.
 struct Known {
     own: HostPort,
-    /// Whether this one is about to end.
+    /// Whether this balancer is stopping.
     going: bool,
-    /// By key; none before the first reading.
+    /// The balancers by key; `None` before etcd was read.
     keys: Option<BTreeMap<Key, Balancer>>,
 }
 
@@ -121,10 +121,10 @@ impl Known {
         }
     }
 
-    /// One that goes names the others. If there are none it still names itself:
-    /// clients that find no balancer leave grpclb, and come back late to the one
-    /// that is started in its place. If it never heard of any it names nobody, so
-    /// that resolvers ask another balancer.
+    /// Sends the addresses. A balancer that is stopping names only the others. If there
+    /// are none, it still names itself: clients that find no balancer leave grpclb, and
+    /// return late to the next one. If it never read etcd, it names none, so that
+    /// resolvers ask another balancer.
     fn publish(&self, balancers_tx: &watch::Sender<Arc<[HostPort]>>) {
         let keys = self.keys.iter().flat_map(BTreeMap::values).flatten();
         let mut all: BTreeSet<&HostPort> = keys.chain([&self.own]).collect();
@@ -141,7 +141,7 @@ impl Known {
     }
 }
 
-/// A value that is no address is no balancer.
+/// Returns the address, or `None` if the value is no address.
 fn balancer(value: &[u8]) -> Balancer {
     HostPort::parse(std::str::from_utf8(value).ok()?.trim()).ok()
 }

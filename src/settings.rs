@@ -1,9 +1,9 @@
-//! Per-service settings: what an operator decides for each service.
+//! Per-service settings, and the layers that they come from.
 //!
 //! In: the flags of `serve` as defaults, and [`Document`]s of `[service."PATTERN"]`
 //! tables from a file and from etcd. Out: the [`ServiceSettings`] of a service by its
-//! canonical name, and from which layer and pattern each of them comes. Pure: the
-//! sources (`source.rs`) read files and follow etcd.
+//! canonical name, and the layer and pattern of each setting. Pure: the sources
+//! (`source.rs`) read files and follow etcd.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,24 +20,25 @@ pub use document::{DOCUMENT_MAX, Document, Table};
 pub use pattern::{Pattern, PatternError};
 pub use value::{Key, Setting, WhenEmpty};
 
-/// What is in force for one service.
+/// The settings in force for one service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ServiceSettings {
-    /// What clients see while no backend can serve them.
+    /// What clients see while the service has no usable backend.
     pub when_empty: WhenEmpty,
     /// How often clients report their calls; zero: never. A stream keeps the interval
     /// it began with.
     pub report_interval: Duration,
-    /// The part of the last good list that stays whatever probes say, in percent.
+    /// The part of the last good list that stays listed even if probes find it dead, in
+    /// percent.
     pub guard: u32,
-    /// How long a backend whose registration was lost stays listed at most; zero: it
-    /// leaves at once.
+    /// The longest time that a backend stays listed after its registration was lost;
+    /// zero: it leaves at once.
     pub keep_lost: Duration,
     /// How often a registration without a lease is probed; zero: never.
     pub probe_unleased: Duration,
 }
 
-/// The settings of all services: the layers they are made of.
+/// The settings of all services, as layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     defaults: Arc<ServiceSettings>,
@@ -45,10 +46,11 @@ pub struct Settings {
     store: Option<Arc<Document>>,
 }
 
-/// Where a setting comes from; a later layer wins, key by key.
+/// The origin of a setting. A later layer wins, key by key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Layer {
-    /// A flag of `serve`, its variable or key in the file, or the built-in default.
+    /// A flag of `serve`, its environment variable, its key in the file, or the
+    /// built-in default.
     Flags,
     /// A `[service."PATTERN"]` table of the `--config` file.
     File,
@@ -56,20 +58,19 @@ pub enum Layer {
     Store,
 }
 
-/// A setting in force, and where it comes from.
+/// A setting in force, and its origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The setting.
     pub setting: Setting,
     /// The layer that sets it.
     pub layer: Layer,
-    /// The pattern that sets it; none for the flags.
+    /// The pattern that sets it; `None` for the flags.
     pub pattern: Option<String>,
 }
 
 impl ServiceSettings {
-    /// What holds when no flag, file or document says otherwise; only tests and the
-    /// demo start from it.
+    /// The built-in defaults, for tests and the demo; `serve` starts from its flags.
     pub const DEFAULT: Self = Self {
         when_empty: WhenEmpty::Wait,
         report_interval: Duration::from_secs(10),
@@ -78,7 +79,7 @@ impl ServiceSettings {
         probe_unleased: Duration::ZERO,
     };
 
-    /// The setting of a key.
+    /// Returns the setting of a key.
     #[must_use]
     pub fn get(&self, key: Key) -> Setting {
         match key {
@@ -103,20 +104,20 @@ impl ServiceSettings {
 }
 
 impl Settings {
-    /// The same settings for every service.
+    /// Makes settings that are the same for every service.
     #[must_use]
     pub fn new(defaults: ServiceSettings) -> Self {
         Self { defaults: Arc::new(defaults), file: None, store: None }
     }
 
-    /// The same defaults with these documents.
+    /// Returns settings with the same defaults and with these documents.
     #[must_use]
     pub fn with(&self, file: Option<Arc<Document>>, store: Option<Arc<Document>>) -> Self {
         let some = |document: &Arc<Document>| !document.is_empty();
         Self { defaults: self.defaults.clone(), file: file.filter(some), store: store.filter(some) }
     }
 
-    /// The document of a layer, if that sets anything.
+    /// Returns the document of a layer, if it has tables.
     #[must_use]
     pub fn document(&self, layer: Layer) -> Option<&Arc<Document>> {
         match layer {
@@ -126,22 +127,23 @@ impl Settings {
         }
     }
 
-    /// What is in force for a service.
+    /// Returns the settings in force for a service.
     #[must_use]
     pub fn of_service(&self, service: &ServiceName) -> Arc<ServiceSettings> {
-        // Asked for each key that is read.
+        // This is called for each key that is read, so it computes the
+        // canonical name only if it is needed.
         match (&self.file, &self.store) {
             (None, None) => self.defaults.clone(),
             _ => self.of(&service.canonical()),
         }
     }
 
-    /// What is in force for a service, by its canonical name. Services for which no
-    /// pattern matches share one value.
+    /// Returns the settings in force for a service, by its canonical name. Services
+    /// that no pattern matches share one value.
     #[must_use]
     pub fn of(&self, canonical: &str) -> Arc<ServiceSettings> {
         let mut settings: Option<ServiceSettings> = None;
-        // Weakest first, so that the last word is the strongest.
+        // The weakest first, so that the strongest is set last.
         for document in [&self.file, &self.store].into_iter().flatten() {
             let tables: Vec<&Table> = document.matching(canonical).collect();
             for setting in tables.into_iter().rev().flat_map(Table::settings) {
@@ -151,10 +153,11 @@ impl Settings {
         settings.map_or_else(|| self.defaults.clone(), Arc::new)
     }
 
-    /// What is in force for a service, and why, in the order of the keys.
+    /// Returns the settings in force for a service with their origins, in the order of
+    /// the keys.
     #[must_use]
     pub fn explain(&self, canonical: &str) -> Vec<Origin> {
-        // The strongest first; found once for all keys.
+        // The strongest first; computed once for all keys.
         let mut tables = Vec::new();
         for layer in [Layer::Store, Layer::File] {
             let matching = self.document(layer).into_iter();
@@ -174,8 +177,8 @@ impl Settings {
         Key::ALL.into_iter().map(origin).collect()
     }
 
-    /// The patterns that match none of these canonical names. The default `*` counts
-    /// as matching.
+    /// Returns the patterns that match none of these canonical names. The default `*`
+    /// counts as matching.
     #[must_use]
     pub fn unmatched(&self, canonical: &[String]) -> Vec<(Layer, String)> {
         let mut found = Vec::new();
@@ -188,7 +191,7 @@ impl Settings {
 }
 
 impl Layer {
-    /// For people and programs.
+    /// Returns the name for people and programs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

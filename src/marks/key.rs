@@ -1,26 +1,27 @@
-//! The key of a mark in etcd: what it decides, and about whom. Pure.
+//! The key of a mark in etcd: a decision, a service and its backends. Pure.
 //!
-//! In: a key below `/lookaside/marks/ZONE/`, or what an operator typed. Out: a
-//! [`MarkKey`], or what is wrong and the remedy. The key alone identifies a mark, so
-//! that a second drain of a backend replaces the first.
+//! In: a key below `/lookaside/marks/ZONE/`, or the text that an operator typed. Out: a
+//! [`MarkKey`], or the problem and the remedy. The key alone identifies a mark, so a
+//! second drain of a backend replaces the first.
 //!
-//! | key | decides |
+//! | key | decision |
 //! |---|---|
 //! | `…/drain/SERVICE/BACKENDS` | these backends of the service are in no list |
 //! | `…/drain/*/BACKENDS` | these backends are in no list of any service |
-//! | `…/release/SERVICE` | what the service held at that moment is held no longer |
+//! | `…/release/SERVICE` | the backends that the service held at that moment leave the lists |
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::model::{BackendAddr, Endpoint, ServiceName, Zone};
 
-/// What a mark decides about whom.
+/// The decision of a mark, and the service and backends that it is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MarkKey {
-    /// Backends are in no list, though they are registered.
+    /// The backends are in no list, although they are registered.
     Drain(Scope, Backends),
-    /// What a service, by canonical name, held at that moment is held no longer.
+    /// The backends that a service (by canonical name) held at that moment leave the
+    /// lists.
     Release(String),
 }
 
@@ -36,22 +37,22 @@ pub enum Kind {
 /// The services that a drain is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
-    /// All of them: `*`.
+    /// All services: `*`.
     Everywhere,
-    /// One, by its canonical name.
+    /// One service, by its canonical name.
     Service(String),
 }
 
 /// The backends that a drain is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Backends {
-    /// The one at an address: `10.0.0.9:50051`.
+    /// The backend at an address: `10.0.0.9:50051`.
     Address(BackendAddr),
-    /// All at an IP address: `10.0.0.9`.
+    /// All backends at an IP address: `10.0.0.9`.
     Host(IpAddr),
-    /// All that have a value in their metadata: `zone=a`.
+    /// All backends that have a value in their metadata: `zone=a`.
     Metadata(String, String),
-    /// The one of this name.
+    /// The backend with this name.
     Id(String),
 }
 
@@ -67,17 +68,17 @@ pub struct BackendsError(String);
 const BACKENDS_MAX: usize = 1024;
 const ROOT: &str = "/lookaside/marks/";
 
-/// Every mark for a zone's balancers lies below this.
+/// Returns the prefix of every mark for a zone's balancers.
 #[must_use]
 pub fn prefix(zone: &Zone) -> String {
     format!("{ROOT}{zone}/")
 }
 
 impl MarkKey {
-    /// Reads what stands below the zone's prefix.
+    /// Parses the part of a key below the zone's prefix.
     ///
     /// # Errors
-    /// Says what is wrong, and the remedy.
+    /// The problem and the remedy.
     pub fn parse(below: &str) -> Result<Self, String> {
         let (kind, rest) = below.split_once('/').unwrap_or((below, ""));
         match kind {
@@ -97,13 +98,13 @@ impl MarkKey {
         }
     }
 
-    /// The whole key in etcd, for the balancers of a zone.
+    /// Returns the whole key in etcd, for the balancers of a zone.
     #[must_use]
     pub fn in_etcd(&self, zone: &Zone) -> String {
         format!("{}{self}", prefix(zone))
     }
 
-    /// What it decides.
+    /// Returns the kind of the mark.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
@@ -112,7 +113,7 @@ impl MarkKey {
         }
     }
 
-    /// The service it is about; `*` for all.
+    /// Returns the service that the mark is about; `*` for all.
     #[must_use]
     pub fn service(&self) -> &str {
         match self {
@@ -121,7 +122,7 @@ impl MarkKey {
         }
     }
 
-    /// The backends it is about, where it is about some.
+    /// Returns the backends that the mark is about, if it names any.
     #[must_use]
     pub fn backends(&self) -> Option<&Backends> {
         match self {
@@ -131,7 +132,7 @@ impl MarkKey {
     }
 }
 
-/// As [`MarkKey::parse`] reads it.
+/// The text that [`MarkKey::parse`] reads.
 impl fmt::Display for MarkKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.kind().as_str(), self.service())?;
@@ -143,7 +144,7 @@ impl Kind {
     /// Every kind.
     pub const ALL: [Self; 2] = [Self::Drain, Self::Release];
 
-    /// As keys, commands and metrics have it.
+    /// Returns the name used in keys, commands and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -154,7 +155,7 @@ impl Kind {
 }
 
 impl Scope {
-    /// `*`, or a service in any spelling that has no slash.
+    /// Parses `*`, or a service in any spelling without a slash.
     fn parse(text: &str) -> Result<Self, String> {
         if text == "*" {
             return Ok(Self::Everywhere);
@@ -171,10 +172,11 @@ impl Scope {
 }
 
 impl Backends {
-    /// Reads what an operator typed.
+    /// Parses the text that an operator typed.
     ///
     /// # Errors
-    /// When it is empty, too long, or holds characters that steer a terminal.
+    /// If it is empty or too long, contains control characters, is an unusable address, or
+    /// has an empty KEY or VALUE.
     pub fn parse(text: &str) -> Result<Self, BackendsError> {
         let wrong = || BackendsError(text.chars().take(100).collect());
         if text.is_empty() || text.len() > BACKENDS_MAX || text.chars().any(char::is_control) {
@@ -194,7 +196,7 @@ impl Backends {
         }
     }
 
-    /// Whether a backend is among them.
+    /// Returns whether a backend is one of these.
     #[must_use]
     pub fn hold(&self, endpoint: &Endpoint) -> bool {
         let Endpoint { id, addr, meta, .. } = endpoint;
@@ -207,7 +209,7 @@ impl Backends {
     }
 }
 
-/// As [`Backends::parse`] reads it.
+/// The text that [`Backends::parse`] reads.
 impl fmt::Display for Backends {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,8 +1,7 @@
 //! A moment of the wall clock, in whole seconds. Pure.
 //!
-//! In: seconds since 1970, or text as RFC 3339 writes it. Out: the same, for keys that
-//! people read. Only the wall clock means the same to every replica and outlives a
-//! process.
+//! In: seconds since 1970, or text in the form of RFC 3339. Out: the same. Marks use
+//! the wall clock, because it is the same for every replica and outlives a process.
 
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
@@ -11,35 +10,37 @@ use std::time::{Duration, UNIX_EPOCH};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(pub u64);
 
-/// The longest time that a mark may be in force, unless it has no end: what is meant for
-/// longer is meant for ever.
+/// The longest time that a mark with an end may be in force. A mark that is meant for
+/// longer needs no end.
 pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 impl Moment {
-    /// Reads RFC 3339 in UTC, as in `2030-01-31T12:00:00Z`; parts of a second do not count.
+    /// Parses RFC 3339 in UTC, as in `2030-01-31T12:00:00Z`. Fractions of a second are
+    /// dropped.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let time = humantime::parse_rfc3339(text).ok()?;
         time.duration_since(UNIX_EPOCH).ok().map(|since| Self(since.as_secs()))
     }
 
-    /// The moment that much later.
+    /// Returns the moment that is `time` later.
     #[must_use]
     pub fn after(self, time: Duration) -> Self {
         Self(self.0.saturating_add(time.as_secs()))
     }
 
-    /// The time from an earlier moment to this one; zero if that one is not earlier.
+    /// Returns the time from an earlier moment to this one; zero if that one is not
+    /// earlier.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_secs(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// As [`Moment::parse`] reads it.
+/// The text that [`Moment::parse`] reads.
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// 9999-12-31 23:59:59: later moments cannot be written.
+        /// 9999-12-31 23:59:59: RFC 3339 cannot express a later moment.
         const LAST: u64 = 253_402_300_799;
         let time = UNIX_EPOCH + Duration::from_secs(self.0.min(LAST));
         write!(f, "{}", humantime::format_rfc3339_seconds(time))

@@ -1,10 +1,11 @@
 //! Follows the marks in etcd while the balancer runs.
 //!
-//! In: what etcd holds below the zone's prefix, and the wall clock. Out: the newest
-//! [`Marks`] in force, each release once, and a [`Report`] of every mark. A mark that
-//! cannot be read leaves the former one of its key in force. Losing etcd ends no mark
-//! before its time. A mark that is missing after an outage stays in force: whoever ends
-//! one leaves word of that in etcd for [`ENDED_FOR`].
+//! In: the keys below the zone's prefix, and the wall clock. Out: the newest [`Marks`]
+//! in force, each release once, and a [`Report`] of every mark.
+//!
+//! If a new value cannot be decoded, the previous mark of its key stays in force. An
+//! outage of etcd ends no mark before its time. A mark that is missing after an outage
+//! stays in force: a command that ends a mark leaves a note in etcd for [`ENDED_FOR`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,40 +22,40 @@ use crate::model::Zone;
 use crate::registry::etcd::{Decode, Stored, is_denial};
 use crate::registry::{Change, Entry, Event, Key};
 
-/// What a key in etcd says.
+/// The decoded value of a key in etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Read {
     mark: Result<Arc<Mark>, String>,
     revision: i64,
 }
 
-/// What changes for the balancer.
+/// A change for the balancer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
     /// These marks are in force from now on.
     InForce(Arc<Marks>),
-    /// An operator released, that long ago, what a service held.
+    /// An operator released the backends that a service held at that time.
     Release {
         /// The service's canonical name.
         service: String,
-        /// Zero for a release that was just made.
+        /// How long ago; zero for a release that was just made.
         age: Duration,
     },
-    /// etcd has been read for the first time, or may not be: nothing need wait for it any
-    /// more.
+    /// etcd has been read for the first time, or refuses to be read: nothing needs to
+    /// wait for it any longer.
     Heard,
 }
 
-/// Every mark, for those who show them.
+/// Every mark, for display.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
-    /// Those that can be read, sorted by key.
+    /// The decoded marks, sorted by key.
     pub marks: Vec<Shown>,
-    /// Keys whose newest value cannot be read, and why; sorted.
+    /// Keys whose newest value cannot be used, with the reason; sorted.
     pub refused: Vec<(Key, String)>,
     /// How many keys are refused because there are too many.
     pub beyond: usize,
-    /// Why nothing can be heard of etcd now.
+    /// Why etcd does not answer now; `None` if it does.
     pub unheard: Option<String>,
 }
 
@@ -72,44 +73,46 @@ pub struct Shown {
 pub enum State {
     /// It is in etcd and in force.
     InForce,
-    /// Its time is over.
+    /// Its end has passed.
     Over,
-    /// It is in force; etcd has lost it.
+    /// It is in force, although etcd has lost it.
     Kept,
 }
 
-/// What is known of the keys.
+/// The state of all keys.
 struct Known {
     wall: fn() -> Moment,
     keys: BTreeMap<Key, Latest>,
     beyond: usize,
     /// Whether etcd has been read since the start.
     is_read: bool,
-    /// When etcd was heard last, or what was saved was true.
+    /// When etcd last answered. Before the first answer: when the saved marks were in
+    /// force.
     heard: Instant,
     unheard: Option<String>,
 }
 
-/// One key.
+/// The state of one key.
 #[derive(Default)]
 struct Latest {
     mark: Option<Arc<Mark>>,
     refused: Option<String>,
     revision: i64,
-    /// etcd has lost it.
+    /// Whether etcd has lost it.
     kept: bool,
 }
 
-/// More keys than these are refused: an operator marks backends, not a program.
+/// The most keys that are accepted. Operators make marks, not programs.
 pub const KEYS_MAX: usize = 10_000;
-/// Events that are taken in together.
+/// How many events are handled together.
 const EVENTS_AT_ONCE: usize = 64;
-/// How long a refused key is shown at most, in characters.
+/// How many characters of a refused key are logged.
 const KEY_SHOWN_MAX: usize = 200;
-/// While a mark has an end, the wall clock is read at least this often: it may be set.
+/// While a mark has an end, the wall clock is read at least this often, because it may
+/// be set.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
-/// Makes marks of keys below a zone's prefix.
+/// Returns a decoder of the keys below a zone's prefix.
 #[must_use]
 pub fn decode(zone: &Zone) -> Decode<Read> {
     let prefix = super::prefix(zone);
@@ -119,8 +122,8 @@ pub fn decode(zone: &Zone) -> Decode<Read> {
     })
 }
 
-/// Sends what changes, for as long as somebody receives. What was `saved` before the
-/// start, and was true for so long before it, is in force until etcd says otherwise.
+/// Sends every change, until a receiver is dropped. The `saved` marks, which were in
+/// force for the given time before the start, stay in force until etcd has been read.
 pub async fn run(
     wall: fn() -> Moment,
     (saved, age): (Vec<(Key, Arc<Mark>)>, Duration),
@@ -149,7 +152,7 @@ pub async fn run(
             return;
         }
         report_tx.send_replace(known.report());
-        // Most events are signs of life, and cost nothing more.
+        // Most events are signs of life and need no further work.
         let next = known.next_end().map(|next| clock::now() + next);
         let mut changed = false;
         while !changed {
@@ -184,7 +187,7 @@ fn parse(prefix: &str, key: &[u8], value: &[u8]) -> Result<Mark, String> {
     let text = std::str::from_utf8(key).map_err(|_| "the key is no UTF-8 text".to_owned())?;
     let below = text.strip_prefix(prefix).unwrap_or_default();
     let key = MarkKey::parse(below)?;
-    // Each mark has one key, by which it is found again.
+    // Each mark has exactly one key, by which it is found again.
     if key.to_string() != below {
         return Err(format!("the key means {key}: put {prefix}{key} instead"));
     }
@@ -192,7 +195,8 @@ fn parse(prefix: &str, key: &[u8], value: &[u8]) -> Result<Mark, String> {
 }
 
 impl Known {
-    /// Whether nothing need wait for it: it has been read, or may not be read.
+    /// Returns whether nothing needs to wait for etcd: it has been read, or refuses to
+    /// be read.
     fn is_sure(&self) -> bool {
         self.is_read || self.unheard.as_deref().is_some_and(is_denial)
     }
@@ -216,7 +220,8 @@ impl Known {
                     news.extend(self.put(entry, former, true));
                 }
                 for (key, former) in missing {
-                    // A release has acted, and what is over is over.
+                    // A release has acted already, and a mark that has ended is not
+                    // needed.
                     let stands = |mark: &Arc<Mark>| {
                         matches!(mark.key, MarkKey::Drain(..)) && !mark.is_over((self.wall)())
                     };
@@ -247,7 +252,7 @@ impl Known {
         news
     }
 
-    /// Takes a key in. Returns the release that it is, if it is a new one.
+    /// Stores the new value of a key. Returns the release, if it is a new one.
     fn put(&mut self, entry: Entry<Read>, former: Option<Latest>, listed: bool) -> Option<News> {
         let Entry { key, meaning: Read { mark, revision }, .. } = entry;
         let is_new = former.as_ref().is_none_or(|former| former.revision != revision);
@@ -266,8 +271,9 @@ impl Known {
                 }
                 let release = match &mark.key {
                     MarkKey::Release(service) if is_new => {
-                        // A listed one may be old, and what was lost since is not meant.
-                        // If nobody said when it was made, it is too old for all.
+                        // A listed release may be old, and backends lost since then are
+                        // not meant. Without a time it may be older than all held
+                        // backends, so it is ignored.
                         let age = match (listed, mark.value.set) {
                             (false, _) => Some(Duration::ZERO),
                             (true, set) => set.map(|set| (self.wall)().since(set)),
@@ -284,9 +290,12 @@ impl Known {
                 if former.refused.as_ref() != Some(&reason) {
                     let remedy = "put it again with lookaside drain, or delete the key";
                     let key = shown(&key);
-                    warn!(key, reason, remedy, "mark refused: the key's former one stays");
+                    warn!(
+                        key,
+                        reason, remedy, "mark refused: the key's previous one stays in force"
+                    );
                 }
-                // Beyond the bound nothing is remembered but what was there.
+                // Beyond the bound, only keys that were known before are kept.
                 self.beyond += usize::from(full && former.mark.is_none());
                 if !full || former.mark.is_some() {
                     let latest = Latest { refused: Some(reason), revision, ..former };
@@ -300,7 +309,7 @@ impl Known {
     fn keep(&mut self, key: Key, former: Latest) {
         if !former.kept {
             let remedy = "lookaside undrain ends it";
-            warn!(%key, remedy, "etcd has lost this mark, and nobody ended it: it stays in force");
+            warn!(%key, remedy, "etcd has lost this mark, which was not ended: it stays in force");
         }
         self.keys.insert(key, Latest { kept: true, ..former });
     }
@@ -311,7 +320,7 @@ impl Known {
         Marks::new(marks.filter(|mark| !mark.is_over(now)).cloned())
     }
 
-    /// How long until the marks in force are to be looked at again.
+    /// Returns the time until the marks in force must be computed again.
     fn next_end(&self) -> Option<Duration> {
         let now = (self.wall)();
         let marks = self.keys.values().filter_map(|latest| latest.mark.as_ref());
@@ -341,7 +350,7 @@ impl Known {
 }
 
 impl Mark {
-    /// Whether its time is over.
+    /// Returns whether its end has passed.
     #[must_use]
     pub fn is_over(&self, now: Moment) -> bool {
         self.value.until.is_some_and(|until| until <= now)
@@ -349,7 +358,7 @@ impl Mark {
 }
 
 impl Shown {
-    /// Whether it is in force.
+    /// Returns whether it is in force.
     #[must_use]
     pub fn is_in_force(&self) -> bool {
         self.state != State::Over
@@ -357,7 +366,7 @@ impl Shown {
 }
 
 impl State {
-    /// For people and programs.
+    /// Returns the name for people and programs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -374,7 +383,7 @@ fn shown(key: &Key) -> String {
 
 fn gone(key: &Key, former: &Latest) {
     if former.mark.is_some() {
-        info!(%key, "mark is gone");
+        info!(%key, "mark is removed");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Keys and values of marks, and which backends they are about.
+//! Tests of the keys and values of marks, and of the backends that they are about.
 
 use std::sync::Arc;
 
@@ -70,7 +70,7 @@ fn values_are_written_as_they_are_read() {
     assert_eq!(Value::parse(full.to_json().as_bytes()), Ok(full));
     assert_eq!(Value::parse(b" \n"), Ok(Value::default()));
     assert_eq!(Value::parse(Value::default().to_json().as_bytes()), Ok(Value::default()));
-    // What later versions add says nothing to this one.
+    // Fields that later versions add are ignored.
     assert_eq!(Value::parse(br#"{"ticket":7}"#), Ok(Value::default()));
     for (wrong, expected) in [
         (r"[]", "no JSON object"),
@@ -94,7 +94,7 @@ fn marks_find_the_backends_they_name() {
         let drained = Marks::new([mark(below, "")]).of(service);
         let found = (drained.mark(&one).is_some(), drained.mark(&other).is_some());
         assert_eq!(found, expected, "{below}");
-        // One by one, as by all marks together.
+        // Each mark alone must agree with all marks together.
         if let MarkKey::Drain(Scope::Service(of), backends) = MarkKey::parse(below).unwrap()
             && of == service
         {

@@ -1,27 +1,27 @@
-//! The value of a mark in etcd: who made it, why, and how long it is in force. Pure.
+//! The value of a mark in etcd: its author, reason and end. Pure.
 //!
-//! In: JSON. Out: a [`Value`], or what is wrong and the remedy. Every field may be left
-//! out, and an empty value says nothing: so `etcdctl put` suffices in an emergency.
+//! In: JSON. Out: a [`Value`], or the problem and the remedy. Every field may be left
+//! out, and the value may be empty, so that `etcdctl put` suffices in an emergency.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::Moment;
 
-/// Who made a mark, why, and how long it is in force.
+/// The author of a mark, its reason, and its end.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Value {
-    /// Who made it; empty if nobody said.
+    /// The author; empty if unknown.
     pub by: String,
-    /// Why; empty if nobody said.
+    /// The reason; empty if unknown.
     pub why: String,
-    /// When it was made.
+    /// When the mark was made.
     pub set: Option<Moment>,
-    /// When it is over; none: never by itself.
+    /// When the mark ends; `None`: never by itself.
     pub until: Option<Moment>,
 }
 
-/// As it stands in etcd.
+/// The JSON in etcd.
 #[derive(Debug, Serialize, Deserialize)]
 struct Written {
     #[serde(default = "current")]
@@ -36,17 +36,18 @@ struct Written {
     until: Option<String>,
 }
 
-/// The longest text that says who or why, in bytes.
+/// The longest author or reason, in bytes.
 pub const TEXT_MAX: usize = 1024;
-/// The longest value, in bytes; more than two such texts with every character escaped.
+/// The longest value, in bytes: more than two such texts need with every character
+/// escaped.
 const VALUE_MAX: usize = 32 * 1024;
 const VERSION: u32 = 1;
 
 impl Value {
-    /// Reads a value in etcd.
+    /// Parses a value in etcd.
     ///
     /// # Errors
-    /// Says what is wrong, and the remedy.
+    /// The problem and the remedy.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() > VALUE_MAX {
             return Err(format!(
@@ -57,7 +58,7 @@ impl Value {
         if bytes.trim_ascii().is_empty() {
             return Ok(Self::default());
         }
-        // An object alone: a list would be read as one, field by field.
+        // Only an object is accepted: serde would read a list as one, field by field.
         let object = serde_json::from_slice::<serde_json::Map<_, _>>(bytes);
         let written = object.and_then(|object| Written::deserialize(Json::Object(object)));
         let written = written.map_err(|error| {
@@ -76,7 +77,7 @@ impl Value {
         Ok(Self { by, why, set: moment("set", set)?, until: moment("until", until)? })
     }
 
-    /// As it is put into etcd.
+    /// Returns the JSON for etcd.
     #[must_use]
     pub fn to_json(&self) -> String {
         let text = |moment: Option<Moment>| moment.map(|moment| moment.to_string());

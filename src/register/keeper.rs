@@ -1,8 +1,8 @@
-//! The task behind one registration.
+//! The task that holds one registration.
 //!
-//! In: a key, its value and a time to live. Out: both in etcd until told to
-//! stop, then neither. Every round is the same: the lease lives or is granted
-//! anew, the key is as it should be or is written. Monotonic time only.
+//! In: a key, its value and a time to live. Out: both in etcd until the task is told to
+//! stop, then neither. Each round does the same: it renews the lease or gets a new one,
+//! and writes the key if it is not as it should be. It uses monotonic time only.
 
 use std::time::Duration;
 
@@ -15,34 +15,35 @@ use super::{Options, RegisterError, Status, written};
 use crate::registry::etcd::{CALL_TIMEOUT, Connect, Trouble, backoff, bounded};
 use crate::seed;
 
-/// One registration and what etcd has of it, as far as is known.
+/// One registration, and its known state in etcd.
 pub(super) struct Keeper {
     connect: Connect,
     key: String,
     value: String,
     ttl: Duration,
-    /// Ours, granted and not known to be dead.
+    /// The lease that was granted and is not known to have ended.
     lease: Option<i64>,
-    /// The lease under which the key was last written.
+    /// The lease with which the key was last written.
     written_under: Option<i64>,
-    /// Which endpoint is next.
+    /// The number of attempts, which selects the endpoint.
     attempt: usize,
-    /// How often the key had to be written since it last stayed.
+    /// How often the key had to be written since it last stayed unchanged.
     writes: u32,
 }
 
-/// What a round found.
+/// The result of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Round {
-    /// All was as it should be.
+    /// Lease and key were as they should be.
     Unchanged,
     /// The key had to be written.
     Written,
 }
 
-/// How many reasons of one outage are told.
+/// The most reasons of one outage that are logged.
 const REASONS_MAX: usize = 8;
-/// How long the lease outlives its key: for watchers that ask whether it does.
+/// How long the lease outlives its key, for balancers that ask whether it is still
+/// alive.
 const LINGER: Duration = Duration::from_millis(300);
 /// How long a removal may take: a rolling restart waits for it.
 const WITHDRAW_MAX: Duration = Duration::from_secs(5);
@@ -59,7 +60,7 @@ impl Keeper {
         &self.key
     }
 
-    /// Runs until `stop_rx`'s other end is dropped, then removes the key.
+    /// Runs until the other end of `stop_rx` is dropped, then removes the key.
     pub(super) async fn run(
         mut self,
         status_tx: watch::Sender<Status>,
@@ -73,11 +74,11 @@ impl Keeper {
         self.withdraw().await
     }
 
-    /// For ever: a session at one endpoint after another.
+    /// Holds sessions for ever, at one endpoint after another.
     async fn keep(&mut self, status_tx: &watch::Sender<Status>) {
         let mut failures = 0;
-        // Since it was last registered; each is told once, for members of a
-        // cluster can fail for different reasons, in turn, for hours.
+        // The reasons since the key was last registered. Each is logged once, because
+        // the members of a cluster can fail in turn for different reasons for hours.
         let mut told: Vec<String> = Vec::new();
         loop {
             let began = Instant::now();
@@ -89,17 +90,17 @@ impl Keeper {
             status_tx.send_replace(Status::Trying { reason: reason.clone() });
             if told.len() < REASONS_MAX && !told.contains(&reason) {
                 let endpoint = self.connect.endpoint(self.attempt);
-                warn!(key = self.key, endpoint, reason, "not sure to be registered");
+                warn!(key = self.key, endpoint, reason, "the key may be missing from etcd");
                 told.push(reason);
             }
             self.attempt += 1;
-            // Back before the lease ends, if etcd is.
+            // The next attempt comes before the lease ends.
             sleep(backoff(failures, seed::random()).min(self.beat())).await;
         }
     }
 
-    /// One connection: a round, then one at each beat and whenever somebody
-    /// touches the key. Returns why it ended.
+    /// Holds one connection: a round at once, one at each beat, and one whenever the
+    /// key is written or removed. Returns why it ended.
     async fn session(&mut self, status_tx: &watch::Sender<Status>) -> Trouble {
         match self.try_session(status_tx).await {
             Ok(never) => match never {},
@@ -128,10 +129,10 @@ impl Keeper {
             }
             match round {
                 Round::Written if by_hand => {
-                    // Two who want different values under one key must not
+                    // Two holders that want different values for one key must not
                     // overwrite each other as fast as etcd allows.
                     self.writes += 1;
-                    warn!(key = self.key, "the key was removed or overwritten, and is back");
+                    warn!(key = self.key, "the key was removed or overwritten: written again");
                     sleep(backoff(self.writes, seed::random())).await;
                 }
                 Round::Unchanged if !by_hand => self.writes = 0,
@@ -140,7 +141,7 @@ impl Keeper {
         }
     }
 
-    /// Makes etcd have what it should have.
+    /// Renews the lease and repairs the key in etcd.
     async fn round(&mut self, client: &mut Client) -> Result<Round, Trouble> {
         let limit = CALL_TIMEOUT.min(self.beat());
         let lease = match self.lease {
@@ -156,9 +157,9 @@ impl Keeper {
         };
         let found = bounded(limit, client.get(self.key.as_str(), None)).await?;
         if let Some(kv) = found.kvs().first() {
-            // Once written, it may pass under somebody else's lease: a successor's
-            // that registers the same while we are still here. Taking it back
-            // would never end. Under no lease it would outlive us both.
+            // After it was written, the key may be taken over with another lease: that
+            // of a successor that registers the same while this task still runs. Taking
+            // the key back would never end. A key without a lease would outlive both.
             let passed_on = kv.lease() != 0 && self.written_under == Some(lease);
             if kv.value() == self.value.as_bytes() && (kv.lease() == lease || passed_on) {
                 return Ok(Round::Unchanged);
@@ -171,13 +172,14 @@ impl Keeper {
         Ok(Round::Written)
     }
 
-    /// A third of the time to live: two beats may be lost.
+    /// Returns a third of the time to live: two beats may be lost.
     fn beat(&self) -> Duration {
         self.ttl / 3
     }
 
-    /// Removes the key if it is ours, then the lease: a watcher that looks at
-    /// the lease right after the deletion sees that it was no expiry.
+    /// Removes the key if it still has our lease, then the lease. A balancer that asks
+    /// for the lease right after the deletion finds it alive, so the key did not
+    /// expire.
     async fn withdraw(mut self) -> Result<(), RegisterError> {
         let Some(lease) = self.lease else { return Ok(()) };
         let deadline = Instant::now() + WITHDRAW_MAX;
@@ -197,14 +199,19 @@ impl Keeper {
             sleep_until((Instant::now() + backoff(failures, seed::random())).min(deadline)).await;
             if Instant::now() >= deadline {
                 let ttl = self.ttl;
-                warn!(key = self.key, reason, ?ttl, "not withdrawn: its lease will end by itself");
+                warn!(
+                    key = self.key,
+                    reason,
+                    ?ttl,
+                    "the key could not be removed: it expires with its lease"
+                );
                 return Err(RegisterError::NotWithdrawn { reason, ttl });
             }
         }
     }
 
     async fn remove(&self, lease: i64) -> Result<(), Trouble> {
-        // At least two endpoints get their chance.
+        // At least two endpoints can be tried.
         let limit = WITHDRAW_MAX / 3;
         let mut client = self.connect.client(self.attempt).await?;
         let key = self.key.as_str();
@@ -214,7 +221,7 @@ impl Keeper {
         bounded(limit, client.txn(ours)).await?;
         sleep(LINGER).await;
         match bounded(limit, client.lease_revoke(lease)).await {
-            // It has ended already, and what it held with it.
+            // The lease has ended already, and its keys with it.
             Err(Trouble(reason)) if reason.contains("lease not found") => Ok(()),
             other => other.map(|_| ()),
         }
@@ -227,17 +234,20 @@ fn register(now: &mut Status) -> bool {
     news
 }
 
-/// One keepalive. A lease that is gone is an answer, not an error.
+/// Sends one keepalive. An ended lease is an answer, not an error.
 async fn alive(client: &mut Client, lease: i64) -> Result<bool, etcd_client::Error> {
     match client.lease_keep_alive(lease).await {
         Ok(_) => Ok(true),
-        // What the library makes of the answer "time to live: 0".
+        // The library's error for the answer "time to live: 0".
         Err(etcd_client::Error::LeaseKeepAliveError(_)) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// Returns when somebody wrote or removed the key; fails when the watch did.
+/// Returns when the key was written or removed.
+///
+/// # Errors
+/// If the watch failed.
 async fn wait_for_touch(touched: &mut WatchStream) -> Result<(), Trouble> {
     loop {
         let response = touched.message().await.map_err(Trouble::from)?;

@@ -1,8 +1,9 @@
-//! etcd as a registry: reads all, follows what changes, starts over when it must.
+//! Follows ranges of keys in etcd: lists them, watches them, and lists again after a
+//! failure.
 //!
-//! In: where etcd is and which prefixes are read. Out: [`Event`]s, for ever. No
-//! trouble with etcd ends it or takes anything away: trouble is a `Stale`, and
-//! the next `Reset` is a whole and consistent reading.
+//! In: how to reach etcd, and which keys to read. Out: [`Event`]s, without end. A
+//! failure of etcd removes no data: it is reported as `Stale`, and the next `Reset` is
+//! a complete and consistent listing.
 
 mod backoff;
 mod batch;
@@ -40,40 +41,40 @@ use super::Event;
 use super::record::Prefix;
 use crate::{clock, seed};
 
-/// What to read, and where.
+/// Which registrations to read, and from which etcd.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How etcd is reached.
+    /// How to reach etcd.
     pub connect: Connect,
-    /// Where the registrations are; one at least. They may lie within one another:
-    /// the longest that knows a key decides how it is read.
+    /// The prefixes of the registrations; at least one. Prefixes may lie within one
+    /// another: the longest prefix that can decode a key decides.
     pub prefixes: Vec<Prefix>,
 }
 
-/// What to follow, where, and what to make of it.
+/// Which keys to follow, in which etcd, and how to decode them.
 pub struct Following<T> {
-    /// How etcd is reached.
+    /// How to reach etcd.
     pub connect: Connect,
-    /// What it is, in one word: `registrations`, `settings`.
+    /// The kind of keys, in one word for logs: `registrations`, `settings`.
     pub what: &'static str,
-    /// Which keys; one range at least, without overlap.
+    /// The ranges of keys; at least one, without overlap.
     pub ranges: Vec<Range>,
-    /// What is made of each.
+    /// Decodes one key and its value.
     pub decode: Decode<T>,
 }
 
-/// A time in which etcd was not heard.
+/// A period in which etcd did not answer.
 struct Outage {
     since: Instant,
-    /// Each is sent once: members of a cluster can fail for different reasons,
-    /// in turn, for hours.
+    /// The reasons that were sent. Each is sent once, because the members of a cluster
+    /// can fail in turn for different reasons for hours.
     reasons: Vec<String>,
 }
 
-/// The store as last read and followed.
+/// The state of the store as it was last listed and watched.
 struct Seen {
     cluster: u64,
-    /// The greatest that it is known to have had.
+    /// The greatest revision that the store is known to have had.
     revision: i64,
     keys: Keys,
 }
@@ -89,14 +90,14 @@ struct Source<T> {
     told: Told,
 }
 
-/// How many reasons of one outage are sent.
+/// The most reasons of one outage that are sent.
 const REASONS_MAX: usize = 8;
-/// From then on the pauses grow no longer: to 1.6 s. Balancers are few, unlike
-/// registrants, and whoever mends etcd waits for them.
+/// The pauses stop growing after this many failures, at 1.6 s. Unlike registrants,
+/// balancers are few, and an operator who repairs etcd waits for them.
 const FAILURES_MAX: u32 = 6;
 
-/// Sends the registrations that etcd holds, and then what changes, for as long as
-/// somebody receives; ends when nobody does. Cancelled by dropping it.
+/// Lists the registrations in etcd and then sends every change. Ends when the receiver
+/// of `events` is dropped. Dropping the future cancels it.
 pub async fn run(options: Options, events: mpsc::Sender<Event>) {
     let Options { connect, prefixes } = options;
     let prefixes = Prefixes::new(prefixes);
@@ -104,8 +105,8 @@ pub async fn run(options: Options, events: mpsc::Sender<Event>) {
     follow(Following { connect, what: "registrations", ranges, decode }, events).await;
 }
 
-/// Sends what etcd holds, and then what changes, for as long as somebody receives; ends
-/// when nobody does. Cancelled by dropping it.
+/// Lists the keys in etcd and then sends every change. Ends when the receiver of
+/// `events` is dropped. Dropping the future cancels it.
 pub async fn follow<T: Send + 'static>(what: Following<T>, events: mpsc::Sender<Event<T>>) {
     let Following { connect, what, ranges, decode } = what;
     let source = Source {
@@ -125,11 +126,11 @@ pub async fn follow<T: Send + 'static>(what: Following<T>, events: mpsc::Sender<
     }
 }
 
-/// Every key below the prefixes and its value, as they are at one revision,
-/// from the first endpoint that answers.
+/// Returns every key below the prefixes with its value, all at one revision, from the
+/// first endpoint that answers.
 ///
 /// # Errors
-/// When none does: what the last one said.
+/// If no endpoint answers: the error of the last one.
 pub async fn read_once(options: Options) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Trouble> {
     let Options { connect, prefixes } = options;
     let ranges = Prefixes::new(prefixes).ranges();
@@ -142,9 +143,9 @@ pub async fn read_once(options: Options) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Trou
 }
 
 impl Seen {
-    /// Whether it is an older state than that one. A store that was restored may
-    /// have been written to since, so that its revision is greater: then a key
-    /// tells, for while it is there it is never of a smaller revision than before.
+    /// Returns whether this state of the store is older than `before`. A restored store
+    /// may have been written to since, and then its revision can be the greater one. In
+    /// that case a key shows it: as long as a key exists, its revision never falls.
     fn is_older_than(&self, before: &Self) -> bool {
         let known = |key| before.keys.get(key);
         let older = |(key, now): (_, &Written)| {
@@ -156,7 +157,8 @@ impl Seen {
 
 impl<T: Send + 'static> Source<T> {
     async fn run(mut self) {
-        // Anywhere: all balancers of a site start alike.
+        // A random first endpoint, because all balancers of a site start in the same
+        // way.
         let mut attempt = (seed::random() % 1024) as usize;
         let mut failures = 0;
         loop {
@@ -165,7 +167,7 @@ impl<T: Send + 'static> Source<T> {
                 (Ended::Unheard, _) => return,
                 (Ended::Lost(loss), listed) => (loss, listed),
             };
-            // A watch that lasted was a success, one that broke at once was not.
+            // A watch that lasted counts as a success; one that broke at once does not.
             failures = if loss.heard - started > backoff::LONGEST { 1 } else { failures + 1 };
             if self.tell(attempt, loss, listed).await.is_err() {
                 return;
@@ -175,8 +177,8 @@ impl<T: Send + 'static> Source<T> {
         }
     }
 
-    /// Lists and follows at one endpoint until that fails. Whether it came to
-    /// follow, too.
+    /// Lists and watches at one endpoint until that fails. The flag returned is true if
+    /// the listing succeeded.
     async fn session(&mut self, attempt: usize) -> (Ended, bool) {
         let begun = clock::now();
         let listing = async {
@@ -215,7 +217,7 @@ impl<T: Send + 'static> Source<T> {
         (ended, true)
     }
 
-    /// Ends the outage, and says whether the store is an older one than before.
+    /// Ends the outage. Returns whether the store is older than before, or another one.
     fn note(&mut self, attempt: usize, now: &Seen) -> bool {
         let endpoint = self.connect.endpoint(attempt);
         let told = self.outage.take().filter(|outage| !outage.reasons.is_empty());
@@ -239,15 +241,15 @@ impl<T: Send + 'static> Source<T> {
         foreign || older
     }
 
-    /// Tells of trouble. Whoever was listed a moment ago and said that something
-    /// is wrong, instead of falling silent, is stale only if it cannot be listed
-    /// again: else every compaction, and every server that takes its watches
-    /// back, would be an outage.
+    /// Reports a failure. `Stale` is not sent for an endpoint that was just listed and
+    /// then reported an error instead of falling silent: it is sent only if listing
+    /// fails too. Otherwise every compaction, and every server that cancels its
+    /// watches, would count as an outage.
     async fn tell(&mut self, attempt: usize, loss: Loss, listed: bool) -> Result<(), ()> {
         let Loss { heard, silent, trouble: Trouble(reason) } = loss;
         if let Some(times) = self.told.due(&reason, clock::now()) {
             let (what, endpoint) = (self.what, self.connect.endpoint(attempt));
-            warn!(what, endpoint, reason, times, "etcd is not heard");
+            warn!(what, endpoint, reason, times, "cannot follow etcd");
         }
         let new = || Outage { since: heard, reasons: Vec::new() };
         let outage = self.outage.get_or_insert_with(new);

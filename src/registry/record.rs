@@ -1,9 +1,8 @@
-//! Key and value text of every registration format → [`Registration`]s, and
-//! back.
+//! Decodes the keys and values of every registration format, and encodes them.
 //!
-//! In: a prefix with its format, a key below it, a value. Out: what the key
-//! registers, or a [`Rejected`] that names the value and the remedy. Pure; no
-//! input panics, and none yields an address that is not one.
+//! In: a prefix with its format, a key below it, and a value. Out: the
+//! [`Registration`]s of the key, or a [`Rejected`] that names the value and the remedy.
+//! Pure. No input makes it panic, and no input becomes an invalid address.
 
 use std::sync::Arc;
 
@@ -31,58 +30,58 @@ pub use decoder::Decoder;
 pub use format::{Customs, Format, NAMED};
 pub use write::write;
 
-/// As much as etcd takes in one request unless told otherwise: go-micro writes
-/// its whole API into each value. Only the fields that something is made of
-/// are kept of it.
+/// The longest value that is read, in bytes. etcd accepts this much in one request by
+/// default, and go-micro writes its whole API into each value. Only the fields that are
+/// used are kept.
 const VALUE_MAX: usize = 3 * 512 * 1024;
-/// How much of a value that could not be read is kept for people, in bytes.
+/// How much of a value that could not be decoded is kept for people, in bytes.
 const SHOWN_MAX: usize = 120;
 
-/// A place in the store where services register. Ends at a segment, so that
-/// `foo` never sees the keys of `foo2`.
+/// A place in the store where services register. Its path ends with a whole segment, so
+/// that `foo` never matches the keys of `foo2`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prefix {
-    /// What all of its keys begin with.
+    /// The beginning of all its keys.
     pub path: String,
-    /// How they are read.
+    /// The format of the keys and values.
     pub format: Format,
 }
 
-/// What a key that could be read means.
+/// The result of decoding a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decoded {
     /// At least one backend.
     Registers(Reading),
-    /// No backend, by design, and why: a directory, another protocol.
+    /// No backend, by design, with the reason: a directory, another protocol.
     Nothing(String),
 }
 
-/// Why something cannot be written as a registration.
+/// Why a registration cannot be encoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
-    /// The format has no room for it.
+    /// The format has no field for it.
     #[error("the format {0} cannot carry {1}: etcd-naming carries everything")]
     NoRoom(Format, String),
-    /// Its keys lie elsewhere.
+    /// The format's key does not lie below the prefix.
     #[error("the format {0} cannot be written here: {1}")]
     Key(Format, String),
-    /// It can be read only.
+    /// The format can only be decoded.
     #[error("the format {0} can be read but not written: {1}")]
     ReadOnly(Format, &'static str),
 }
 
-/// Why a text is no `PREFIX[=FORMAT]`.
+/// Why a text is no valid `PREFIX[=FORMAT]`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PrefixError {
-    /// Nothing but a slash.
+    /// The prefix is empty or only slashes.
     #[error(
         "the prefix {0:?} is the whole store: name where services register, such as /etcd3_naming/"
     )]
     Empty(String),
-    /// Nobody knows the format.
+    /// The format is unknown.
     #[error("the format {0:?} is unknown: expected {names} or custom:NAME", names = names())]
     Format(String),
-    /// The configuration does not describe it.
+    /// The configuration does not describe this format.
     #[error(
         "the format custom:{0} is not described: add [format.{0}] to the file that serve and check \
          read with --config; nothing can be written in it"
@@ -91,18 +90,19 @@ pub enum PrefixError {
 }
 
 impl Prefix {
-    /// Reads `PREFIX` or `PREFIX=FORMAT`, without formats of operators' own.
+    /// Parses `PREFIX` or `PREFIX=FORMAT`. Formats that operators describe are unknown
+    /// to it.
     ///
     /// # Errors
-    /// When the prefix is empty or the format unknown.
+    /// If the prefix is empty or the format is unknown.
     pub fn parse(text: &str) -> Result<Self, PrefixError> {
         Self::parse_with(text, &Customs::new())
     }
 
-    /// Reads `PREFIX` or `PREFIX=FORMAT`.
+    /// Parses `PREFIX` or `PREFIX=FORMAT`, where the format may be one of `customs`.
     ///
     /// # Errors
-    /// When the prefix is empty or the format unknown.
+    /// If the prefix is empty or the format is unknown.
     pub fn parse_with(text: &str, customs: &Customs) -> Result<Self, PrefixError> {
         let (path, format) = match text.rsplit_once('=') {
             Some((path, format)) => (path, Format::parse(format, customs)?),
@@ -114,11 +114,11 @@ impl Prefix {
         Ok(Self { path: format.bounded(path), format })
     }
 
-    /// What a key registers: nothing if it is not below this prefix, or is no
+    /// Decodes a key. The result is empty if the key is not below this prefix, or is no
     /// registration by design.
     ///
     /// # Errors
-    /// When the key or its value cannot be read.
+    /// If the key or its value cannot be decoded.
     pub fn decode(&self, key: &[u8], value: &[u8]) -> Result<Reading, Rejected> {
         match self.read(key, value)? {
             Decoded::Registers(reading) => Ok(reading),
@@ -126,10 +126,10 @@ impl Prefix {
         }
     }
 
-    /// What a key means, and where it means nothing, why.
+    /// Decodes a key. If it registers nothing, the result holds the reason.
     ///
     /// # Errors
-    /// When the key or its value cannot be read.
+    /// If the key or its value cannot be decoded.
     pub fn read(&self, key: &[u8], value: &[u8]) -> Result<Decoded, Rejected> {
         self.decoded(key, value).map_err(|reason| Rejected { reason, value: shown(value) })
     }
@@ -151,12 +151,12 @@ impl Prefix {
                 value.len()
             ));
         }
-        // As Go reads JSON: what is no UTF-8 is replaced.
+        // Go's JSON decoder does the same: it replaces invalid UTF-8.
         let text = String::from_utf8_lossy(value);
         let remarks = Remarks::default();
         let decoded = self.decoded_text(key, below, &text, &remarks);
         if matches!(text, std::borrow::Cow::Owned(_)) {
-            remarks.add("the value is not UTF-8 text: what is none is replaced");
+            remarks.add("the value is not UTF-8 text: invalid bytes are replaced");
             return match decoded {
                 Err(_) => Err("the value is not UTF-8 text".to_owned()),
                 decoded => with(decoded, remarks),
@@ -198,8 +198,8 @@ impl Prefix {
         Ok(Decoded::Registers(vec![registration].into()))
     }
 
-    /// Splits what stands behind the prefix into service and instance. Where
-    /// nothing stands between, the service is the prefix's own last segment.
+    /// Splits the key below the prefix into service and id. If it has only one segment,
+    /// the service is the prefix's own last segment.
     fn place<'a>(&self, below: &'a str) -> Result<(ServiceName, &'a str), String> {
         let own = || self.path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
         let (service, instance) = below.rsplit_once('/').unwrap_or_else(|| (own(), below));
@@ -211,13 +211,14 @@ impl Prefix {
     }
 }
 
-/// Puts prefixes into the order in which they decide: the longest first.
+/// Sorts prefixes into the order in which they decide: the longest first.
 pub fn sort(prefixes: &mut [Prefix]) {
     prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.path.len()));
 }
 
-/// What a key means, and the prefix that says so: of those that know it, the
-/// first that makes anything of it. The prefixes are sorted.
+/// Decodes a key by the prefixes that it lies below, which must be sorted. The first
+/// prefix under which the key registers something or is rejected decides. Returns that
+/// prefix with the result, or `None` if the key lies below none.
 #[must_use]
 pub fn decide<'a>(
     prefixes: &'a [Prefix],
@@ -236,7 +237,7 @@ pub fn decide<'a>(
     nothing
 }
 
-/// Adds what is odd about a key to what it registers.
+/// Adds the remarks on a key to its registrations.
 fn with(decoded: Result<Decoded, String>, remarks: Remarks) -> Result<Decoded, String> {
     match decoded {
         Ok(Decoded::Registers(Reading { registrations, .. })) => {
@@ -246,7 +247,7 @@ fn with(decoded: Result<Decoded, String>, remarks: Remarks) -> Result<Decoded, S
     }
 }
 
-/// What a value says of its instance.
+/// The fields of a value.
 #[derive(Debug)]
 struct Said {
     id: Option<String>,
@@ -264,7 +265,7 @@ fn address(text: &str) -> Result<HostPort, String> {
     HostPort::parse(text).map_err(|error| error.to_string())
 }
 
-/// All formats that have names, as a sentence has them.
+/// Returns the names of all named formats, separated by commas.
 fn names() -> String {
     NAMED.map(|(name, _)| name).join(", ")
 }

@@ -1,8 +1,8 @@
 //! A document of per-service settings: TOML with `[service."PATTERN"]` tables. Pure.
 //!
-//! In: text. Out: a [`Document`], or every problem there is, each with its line and
-//! column. A document is taken whole or not at all. The `--config` file has the same
-//! tables beside the settings of the process; then only they are read here.
+//! In: text. Out: a [`Document`], or all problems, each with its line and column. A
+//! document is taken whole or not at all. The `--config` file has the same tables
+//! beside the settings of the process; of that file, only these tables are read here.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -18,14 +18,14 @@ use crate::tables::{self, Problem, Problems, Toml, Value};
 /// The tables of a document.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Document {
-    /// Those without a star, by the name they are for.
+    /// The tables without a star, by canonical name.
     exact: HashMap<String, Vec<Table>>,
-    /// Those with one, the most specific first.
+    /// The tables with a star, the most specific first.
     starred: Vec<Table>,
     sieve: Sieve,
 }
 
-/// A pattern, and what it sets.
+/// A pattern and its settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
     pattern: Pattern,
@@ -39,23 +39,23 @@ struct Placed {
     places: BTreeMap<Key, Range<usize>>,
 }
 
-/// The longest document, in bytes: thousands of tables, and a quarter of the longest
-/// value that etcd takes.
+/// The longest document, in bytes: room for thousands of tables, and a quarter of the
+/// longest value that etcd accepts.
 pub const DOCUMENT_MAX: usize = 256 * 1024;
-/// Tables whose patterns have a star: each may be tried with the name of each service.
+/// The most tables with a star. Each may be compared with the name of each service.
 const STARRED_MAX: usize = 256;
-/// Longer than any value that is right, in bytes.
+/// The longest text of a value, in bytes. No valid value is longer.
 const VALUE_MAX: usize = 64;
-/// The form of document that this program reads.
+/// The version of documents that this program reads.
 const VERSION: &str = "1";
 const TABLES: &str = "service";
 const VERSION_KEY: &str = "version";
 
 impl Document {
-    /// Reads a document that holds nothing but tables of services.
+    /// Parses a document that holds only tables of services.
     ///
     /// # Errors
-    /// Every problem there is, up to a hundred.
+    /// All problems, up to a hundred.
     pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
         let bytes = text.len();
         if bytes > DOCUMENT_MAX {
@@ -81,41 +81,42 @@ impl Document {
         document.filter(|_| problems.is_empty()).ok_or(problems)
     }
 
-    /// Reads the tables of services in a file that holds other settings too, and leaves
-    /// those to others. `None` where something is wrong with the tables, or with the
-    /// text as a whole.
+    /// Reads the tables of services in a file that also holds other settings, which it
+    /// ignores. Returns `None` if the tables have a problem, or if any part of the text is
+    /// no TOML.
     pub fn within(toml: &Toml<'_>, problems: &mut Problems<'_>) -> Option<Self> {
         let before = problems.found();
         let document = Reader { problems }.document(toml.root());
         (problems.found() == before && !toml.is_broken()).then_some(document)
     }
 
-    /// Whether a top-level key belongs to a document.
+    /// Returns whether a top-level key belongs to a document.
     #[must_use]
     pub fn has_key(key: &str) -> bool {
         key == TABLES || key == VERSION_KEY
     }
 
-    /// How many tables it has.
+    /// Returns the number of tables.
     #[must_use]
     pub fn len(&self) -> usize {
         self.tables().count()
     }
 
-    /// Whether it sets nothing.
+    /// Returns whether there are no tables.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The tables for a canonical name, the most specific first.
+    /// Returns the tables that match a canonical name, the most specific first.
     pub fn matching<'a>(&'a self, canonical: &'a str) -> impl Iterator<Item = &'a Table> {
         let exact = self.exact.get(canonical).into_iter().flatten();
         let starred = self.sieve.candidates(canonical).into_iter().map(|at| &self.starred[at]);
         exact.chain(starred.filter(|table| table.pattern.matches(canonical)))
     }
 
-    /// The patterns that match none of these canonical names, sorted; `*` matches.
+    /// Returns the patterns that match none of these canonical names, sorted. `*`
+    /// counts as matching.
     #[must_use]
     pub fn unmatched(&self, canonical: &[String]) -> Vec<String> {
         let names: HashSet<&str> = canonical.iter().map(String::as_str).collect();
@@ -130,13 +131,13 @@ impl Document {
         missed
     }
 
-    /// All of them.
+    /// Returns all tables.
     pub fn tables(&self) -> impl Iterator<Item = &Table> {
         self.exact.values().flatten().chain(&self.starred)
     }
 }
 
-/// As TOML that [`Document::parse`] reads.
+/// The TOML that [`Document::parse`] reads.
 impl fmt::Display for Document {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for table in self.tables() {
@@ -158,19 +159,19 @@ impl fmt::Display for Document {
 }
 
 impl Table {
-    /// The names that it is for.
+    /// Returns the pattern.
     #[must_use]
     pub fn pattern(&self) -> &Pattern {
         &self.pattern
     }
 
-    /// What it sets.
+    /// Returns the settings, in the order of the keys.
     #[must_use]
     pub fn settings(&self) -> &[Setting] {
         &self.settings
     }
 
-    /// What it sets for a key.
+    /// Returns the setting of a key, if the table sets it.
     #[must_use]
     pub fn setting(&self, key: Key) -> Option<Setting> {
         self.settings.iter().copied().find(|setting| setting.key() == key)
@@ -319,13 +320,13 @@ impl Reader<'_, '_> {
         Placed { table: Table { pattern, settings: found }, places }
     }
 
-    /// Names patterns of which neither is more specific, that can match one service and
-    /// want different things for it.
+    /// Reports pairs of patterns that can match one service, set one key differently,
+    /// and are equally specific.
     fn contradictions(&mut self, tables: &[Placed]) {
         let mut sorted: Vec<&Placed> = tables.iter().collect();
         sorted.sort_by(|a, b| {
             let (a, b) = (&a.table.pattern, &b.table.pattern);
-            // Equal names without a star lie together.
+            // Sorts equal names without a star next to each other.
             let exact = || (!a.is_starred()).then(|| a.canonical().cmp(b.canonical()));
             a.by_specificity(b).then_with(|| exact().unwrap_or(std::cmp::Ordering::Equal))
         });
@@ -365,7 +366,7 @@ impl Reader<'_, '_> {
     }
 }
 
-/// The setting, unless its text is longer than any that is right.
+/// Parses a setting, unless its text is longer than any valid one.
 fn parse(key: Key, text: &str) -> Result<Setting, String> {
     if text.len() > VALUE_MAX {
         let (short, bytes) = (short(text), text.len());
@@ -374,7 +375,7 @@ fn parse(key: Key, text: &str) -> Result<Setting, String> {
     Setting::parse(key, text)
 }
 
-/// The beginning of a text that may be long, for people.
+/// Returns the beginning of a text, for people.
 fn short(text: &str) -> String {
     match text.char_indices().nth(VALUE_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -1,9 +1,9 @@
 //! Patterns over service names: `hello`, `dev/*`, `*`. Pure.
 //!
-//! In: a pattern as written, canonical names. Out: whether it matches, how specific it
-//! is, and whether two patterns can match one name. A pattern is read like a name: the
-//! path `dev/game*` is the dotted `game*.dev`, and letter case does not matter. A star
-//! stands for any characters, none and dots included.
+//! In: the text of a pattern, and canonical names. Out: whether the pattern matches,
+//! how specific it is, and whether two patterns can match one name. A pattern is read
+//! like a name: the path `dev/game*` is the dotted `game*.dev`, and letter case does
+//! not matter. A star matches any characters, including dots and none.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -13,18 +13,18 @@ use crate::model::{NameError, ServiceName, name};
 /// A pattern over service names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
-    /// As written.
+    /// The text as written.
     text: String,
-    /// In the form in which names are compared, stars included.
+    /// The canonical form, in which names are compared, with the stars.
     canonical: String,
-    /// How many characters are no star.
+    /// The number of characters that are no star.
     literals: usize,
 }
 
-/// Why a text is no pattern. Its text names the pattern and the remedy.
+/// Why a text is no pattern, with the pattern and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// With other text in place of its stars, it is no name.
+    /// It is no valid name, even with other text in place of its stars.
     #[error("the pattern {0:?} can match no service: {1}")]
     Name(String, NameError),
     /// It has stars and is too long.
@@ -32,14 +32,16 @@ pub enum PatternError {
     TooLong(String, usize),
 }
 
-/// Patterns with a star are compared with each other, which costs the product of their
-/// lengths.
+/// The longest pattern with a star, in bytes. Comparing two of them costs the product
+/// of their lengths.
 const STARRED_MAX: usize = 128;
 const STAR: u8 = b'*';
 
 impl Pattern {
+    /// Parses a pattern.
+    ///
     /// # Errors
-    /// When no name that a service can have matches.
+    /// If no valid service name can match, or if it has a star and is too long.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let named = ServiceName::new(&text.replace('*', "x"));
         named.map_err(|error| PatternError::Name(text.to_owned(), error))?;
@@ -54,36 +56,36 @@ impl Pattern {
         Ok(Self { text: text.to_owned(), canonical, literals })
     }
 
-    /// As written.
+    /// Returns the text as written.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// In the form in which names are compared.
+    /// Returns the canonical form, in which names are compared.
     #[must_use]
     pub fn canonical(&self) -> &str {
         &self.canonical
     }
 
-    /// Whether it has a star.
+    /// Returns whether it has a star.
     #[must_use]
     pub fn is_starred(&self) -> bool {
         self.canonical.contains('*')
     }
 
-    /// Whether it is `*`, which every name matches.
+    /// Returns whether it is `*`, which matches every name.
     #[must_use]
     pub fn is_default(&self) -> bool {
         self.canonical == "*"
     }
 
-    /// Whether a canonical name matches.
+    /// Returns whether a canonical name matches.
     #[must_use]
     pub fn matches(&self, canonical: &str) -> bool {
         let (pattern, name) = (self.canonical.as_bytes(), canonical.as_bytes());
         let (mut at, mut read) = (0, 0);
-        // The last star, and up to where it has taken the name.
+        // The place of the last star, and the end of the text that it matches.
         let mut star: Option<(usize, usize)> = None;
         while read < name.len() {
             match pattern.get(at) {
@@ -105,18 +107,19 @@ impl Pattern {
         pattern[at..].iter().all(|byte| *byte == STAR)
     }
 
-    /// The more specific one first: without a star, then with more characters.
+    /// Orders the more specific pattern first: first patterns without a star, then
+    /// those with more characters.
     #[must_use]
     pub fn by_specificity(&self, other: &Self) -> Ordering {
         let rank = |one: &Self| (one.is_starred(), std::cmp::Reverse(one.literals));
         rank(self).cmp(&rank(other))
     }
 
-    /// Whether some name matches both.
+    /// Returns whether some name matches both patterns.
     #[must_use]
     pub fn meets(&self, other: &Self) -> bool {
         let (a, b) = (self.canonical.as_bytes(), other.canonical.as_bytes());
-        // Nearly all pairs differ before the first star or behind the last.
+        // Nearly all pairs differ before the first star or after the last one.
         let literal = |(x, y): &(&u8, &u8)| **x != STAR && **y != STAR;
         let same = |(x, y): (&u8, &u8)| x == y;
         if !a.iter().zip(b).take_while(literal).all(same)
@@ -124,7 +127,7 @@ impl Pattern {
         {
             return false;
         }
-        // Whether `a[i..]` meets `b[j..]`, for all j, from the end on.
+        // Whether `a[i..]` meets `b[j..]`, for all j, from the end to the beginning.
         let mut below = vec![false; b.len() + 1];
         for i in (0..=a.len()).rev() {
             let mut row = vec![false; b.len() + 1];

@@ -1,22 +1,22 @@
-//! Finds the starred patterns that may match a name, without trying all. Pure.
+//! Finds the patterns with a star that may match a name, without trying all. Pure.
 //!
-//! In: patterns, names. Out: the places of a few patterns, those that match among them.
-//! Ten thousand services times some hundred patterns are millions of comparisons; but
-//! nearly all differ in any three bytes of the pattern.
+//! In: patterns, and names. Out: the indexes of a few patterns, which include all that
+//! match. Ten thousand services times some hundred patterns would be millions of
+//! comparisons, but nearly all pairs differ in any three bytes of the pattern.
 
 use hashbrown::HashMap;
 
 use super::Pattern;
 
-/// Bytes that stand without a star between them in a pattern, and so in each name that
-/// it matches.
+/// Three bytes of a pattern without a star between them. Every name that matches the
+/// pattern contains them.
 type Piece = [u8; 3];
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Sieve {
-    /// The places of the patterns, each under one of its pieces.
+    /// The indexes of the patterns, each under one of its pieces.
     pieces: HashMap<Piece, Vec<usize>>,
-    /// The places of those that have no piece.
+    /// The indexes of the patterns without a piece.
     others: Vec<usize>,
 }
 
@@ -28,7 +28,7 @@ impl Sieve {
         }
         let mut sieve = Self::default();
         for (place, pattern) in patterns.enumerate() {
-            // The piece that tells it best from the others.
+            // The piece that the fewest patterns share.
             match pieces(pattern).min_by_key(|piece| (times[piece], *piece)) {
                 Some(piece) => sieve.pieces.entry(piece).or_default().push(place),
                 None => sieve.others.push(place),
@@ -37,7 +37,7 @@ impl Sieve {
         sieve
     }
 
-    /// The places of the patterns that may match a canonical name, ascending.
+    /// Returns the indexes of the patterns that may match a canonical name, ascending.
     pub(super) fn candidates(&self, canonical: &str) -> Vec<usize> {
         let mut found = self.others.clone();
         if !self.pieces.is_empty() {

@@ -1,9 +1,9 @@
-//! Where per-service settings come from while the balancer runs.
+//! Follows the sources of per-service settings while the balancer runs.
 //!
-//! In: the defaults, the `--config` file as it changes, and the document in etcd. Out:
-//! the newest [`Settings`], and a [`Report`] of what is refused. A document is taken
-//! whole or not at all: a wrong one leaves the former in force. Losing etcd changes
-//! nothing.
+//! In: the defaults, the `--config` file whenever it changes, and the document in etcd.
+//! Out: the newest [`Settings`], and a [`Report`] of refused documents. A document is
+//! taken whole or not at all: after an invalid one, the previous one stays in force. An
+//! outage of etcd changes nothing.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,23 +17,23 @@ use crate::registry::etcd::{Stored, is_denial};
 use crate::registry::{Change, Entry, Event, Key};
 use crate::reload::Reloading;
 
-/// The file with the tables, looked at again and again.
+/// The file with the tables, which is read again when it changes.
 #[derive(Debug, Clone)]
 pub struct FileSource {
-    /// Where it is.
+    /// The path of the file.
     pub path: PathBuf,
-    /// Its newest tables that could be read.
+    /// The newest valid tables of the file.
     pub document: Reloading<Arc<Document>>,
 }
 
-/// What a value in etcd says.
+/// The decoded value of a key in etcd.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Read {
     document: Result<Arc<Document>, String>,
     revision: i64,
 }
 
-/// How the sources are, for those who show it.
+/// The state of the sources, for display.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
     /// The `--config` file, if there is one.
@@ -42,32 +42,32 @@ pub struct Report {
     pub store: SourceReport,
 }
 
-/// How one source is.
+/// The state of one source.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SourceReport {
     /// The file's path, or the key in etcd.
     pub place: String,
-    /// How many tables of it are in force.
+    /// How many of its tables are in force.
     pub tables: usize,
-    /// The revision of the document in etcd that is in force.
+    /// The revision in etcd of the document in force.
     pub revision: Option<i64>,
-    /// Why the newest document is not in force.
+    /// Why the newest document is not in force; `None` if it is.
     pub refused: Option<String>,
-    /// Why nothing can be heard of the source now.
+    /// Why the source does not answer now; `None` if it does.
     pub unheard: Option<String>,
 }
 
-/// What changes for the balancer.
+/// A change for the balancer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
-    /// These settings hold from now on.
+    /// These settings are in force from now on.
     Settings(Arc<Settings>),
-    /// etcd has been read for the first time, or may not be: nothing need wait for it any
-    /// more.
+    /// etcd has been read for the first time, or refuses to be read: nothing needs to
+    /// wait for it any longer.
     Heard,
 }
 
-/// The document in etcd, as far as it is known.
+/// The state of the document in etcd.
 #[derive(Debug, Default)]
 struct Store {
     key: String,
@@ -76,18 +76,18 @@ struct Store {
     unheard: Option<String>,
 }
 
-/// Problems of a document that are repeated in log lines: `check` lists all.
+/// How many problems of a document a log line lists; `check` lists all.
 const TOLD_MAX: usize = 10;
-/// Every key that holds the settings of a zone's balancers begins like this.
+/// The beginning of the keys that hold the settings of a zone's balancers.
 const PREFIX: &str = "/lookaside/settings/";
 
-/// The key in etcd that all balancers of a zone read.
+/// Returns the key in etcd that all balancers of a zone read.
 #[must_use]
 pub fn key(zone: &Zone) -> String {
     format!("{PREFIX}{zone}")
 }
 
-/// Reads a value in etcd.
+/// Decodes a value in etcd.
 #[must_use]
 pub fn decode(stored: Stored<'_>) -> Read {
     let text = std::str::from_utf8(stored.value).map_err(|_| "it is no UTF-8 text".to_owned());
@@ -103,8 +103,8 @@ pub fn decode(stored: Stored<'_>) -> Read {
     Read { document, revision: stored.revision }
 }
 
-/// Sends the settings whenever they change, for as long as somebody receives. `current`
-/// are those in force at the start.
+/// Sends the settings whenever they change, until a receiver is dropped. `current`
+/// holds the settings in force at the start.
 pub async fn run(
     mut current: Settings,
     file: Option<FileSource>,
@@ -113,7 +113,7 @@ pub async fn run(
     news_tx: mpsc::Sender<News>,
     report_tx: watch::Sender<Report>,
 ) {
-    // What was saved before the start is in force until etcd has been read.
+    // The saved document is in force until etcd has been read.
     let saved = current.document(Layer::Store).cloned();
     let document = saved.map(|document| (document, 0));
     let mut store = Store { key, document, ..Store::default() };
@@ -180,7 +180,8 @@ impl Store {
                 let own = all.into_iter().find(|entry| self.is_own(&entry.key));
                 match own {
                     Some(entry) => self.put(entry),
-                    // Emptied, or another one: who lost the document did not delete it.
+                    // etcd was emptied or replaced, so the document was lost and not
+                    // deleted.
                     None if went_back && self.document.is_some() => self.refuse(
                         "etcd went back to a state without settings".to_owned(),
                         "apply them again, or put and delete the key",
@@ -214,21 +215,24 @@ impl Store {
             }
             Err(reason) => {
                 let reason = format!("revision {revision}: {reason}");
-                self.refuse(reason, "mend the document and apply it again");
+                self.refuse(reason, "correct the document and apply it again");
             }
         }
     }
 
     fn refuse(&mut self, reason: String, remedy: &str) {
         if self.refused.as_ref() != Some(&reason) {
-            warn!(key = self.key, reason, remedy, "settings refused: the former stay in force");
+            warn!(
+                key = self.key,
+                reason, remedy, "settings refused: the previous ones stay in force"
+            );
         }
         self.refused = Some(reason);
     }
 
     fn delete(&mut self) {
         if self.document.take().is_some() {
-            info!(key = self.key, "settings in etcd are gone: file and flags are in force");
+            info!(key = self.key, "settings in etcd were deleted: file and flags are in force");
         }
         self.refused = None;
     }
@@ -285,7 +289,7 @@ mod tests {
         check(put("[service.a]\nguard = 100", 5), Some(5), None);
         let stale = Event::Stale { since: crate::clock::now(), reason: String::new() };
         check(stale, Some(5), None);
-        // An older copy counts; one without settings does not.
+        // A document of an older state is used; an older state without one is not.
         check(reset(vec![entry(KEY, "[service.a]\nguard = 1", 3)], true), Some(3), None);
         check(reset(Vec::new(), true), Some(3), Some("went back"));
         check(reset(vec![entry(KEY, "", 4)], false), Some(4), None);

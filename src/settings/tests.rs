@@ -1,4 +1,4 @@
-//! Documents, right and wrong, and what is in force for a service.
+//! Tests of valid and invalid documents, and of the settings in force for a service.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ fn the_most_specific_pattern_wins_key_by_key() {
         probe_unleased: Duration::from_secs(30),
     };
     assert_eq!(game, expected);
-    // The dotted name is the same service, and so is another letter case.
+    // The dotted name and another letter case name the same service.
     assert_eq!((of(&settings, "game.dev"), of(&settings, "Dev/GAME")), (game, game));
     assert_eq!((of(&settings, "dev/games").guard, of(&settings, "dev/x").guard), (30, 20));
     assert_eq!((of(&settings, "game").guard, of(&settings, "development").guard), (10, 10));
@@ -143,7 +143,7 @@ fn patterns_that_contradict_each_other_are_named() {
 fn what_is_too_much_is_refused() {
     let long = format!("# {}\n", "x".repeat(DOCUMENT_MAX));
     assert!(problems(&long)[0].starts_with("1:1: the document has 262147 bytes: at most 262144"));
-    // The file may hold more: it is bounded where it is read.
+    // The file may be longer: its size is bounded where it is read.
     assert!(within(&long).unwrap().is_empty());
     let many: String = (0..300).map(|n| format!("[service.'a{n}*']\nguard = 1\n")).collect();
     assert!(problems(&many)[0].contains("one with a star too many: at most 256"));
@@ -158,7 +158,7 @@ fn what_is_too_much_is_refused() {
     assert!(problems("[service.greet.rpc]\nguard = 1\n")[0].contains("stands in quotes"));
     let wrong: String = (0..300).map(|n| format!("x{n} = 1\n")).collect();
     assert_eq!(problems(&wrong).len(), 100);
-    // All that a document may hold is read in no time.
+    // The longest document is parsed quickly.
     let most: String = (0..8000).map(|n| format!("[service.a{n}]\nguard = 1\n")).collect();
     assert_eq!(document(&most).len(), 8000);
 }
@@ -193,7 +193,7 @@ fn what_is_shown_is_read_again() {
     }
 }
 
-/// By trying every way.
+/// Matches by trying every way.
 fn matches_naively(pattern: &[u8], name: &[u8]) -> bool {
     match (pattern.split_first(), name.split_first()) {
         (None, None) => true,

@@ -1,23 +1,23 @@
-//! The settings that a service can have, each with its range. Pure.
+//! The settings of a service, each with its range. Pure.
 //!
-//! In: the text of a value, from a flag or from a table. Out: a [`Setting`], or what
-//! is wrong with the value and the remedy. The one definition of each range.
+//! In: the text of a value, from a flag or a table. Out: a [`Setting`], or the problem
+//! with the value and the remedy. Each range is defined only here.
 
 use std::fmt;
 use std::time::Duration;
 
-/// What clients of a service without usable backends see.
+/// What clients see while a service has no usable backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WhenEmpty {
-    /// Calls that will not wait fail, the others wait.
+    /// Calls with wait-for-ready wait; the others fail.
     Wait,
     /// Every call fails.
     Drop,
-    /// Clients use the addresses that DNS gave them.
+    /// Clients use the addresses that they got from DNS.
     Fallback,
 }
 
-/// The name of a setting; a flag of `serve` has the same.
+/// The name of a setting, which is also the name of a flag of `serve`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
     /// `when-empty`
@@ -32,26 +32,27 @@ pub enum Key {
     ProbeUnleased,
 }
 
-/// A key and its value, which lies within the key's range.
+/// A key and its value, which is within the key's range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setting {
     /// See [`WhenEmpty`].
     WhenEmpty(WhenEmpty),
     /// How often clients report their calls.
     ReportInterval(Duration),
-    /// The part of a service that stays listed, in percent.
+    /// The part of a service that stays listed even if probes find it dead, in percent.
     Guard(u32),
-    /// How long a lost backend stays listed.
+    /// How long a backend stays listed after its registration was lost.
     KeepLost(Duration),
     /// How often registrations without a lease are probed.
     ProbeUnleased(Duration),
 }
 
-/// For [`Setting::ReportInterval`]: C-core takes anything shorter for a second, others
-/// take it at its word. For [`Setting::ProbeUnleased`]: more often, and probes are load.
+/// The shortest interval. For [`Setting::ReportInterval`]: C-core treats anything
+/// shorter as one second; other clients use it as it is. For
+/// [`Setting::ProbeUnleased`]: more frequent probes are a burden for backends.
 const SECOND: Duration = Duration::from_secs(1);
-/// Beyond a day a report says nothing any more, and an address has long been somebody
-/// else's.
+/// The longest time. After a day a report is useless, and an address has long been
+/// given to another host.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 impl Key {
@@ -59,7 +60,7 @@ impl Key {
     pub const ALL: [Self; 5] =
         [Self::WhenEmpty, Self::ReportInterval, Self::Guard, Self::KeepLost, Self::ProbeUnleased];
 
-    /// As written in tables, and after `--`.
+    /// Returns the name as written in tables, and after `--`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -71,7 +72,7 @@ impl Key {
         }
     }
 
-    /// The key of that name.
+    /// Returns the key with this name.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|key| key.as_str() == text)
@@ -79,8 +80,10 @@ impl Key {
 }
 
 impl Setting {
+    /// Parses the value of a key.
+    ///
     /// # Errors
-    /// When the value lies outside the key's range: names the value and the range.
+    /// If the value is outside the key's range: the value and the range.
     pub fn parse(key: Key, text: &str) -> Result<Self, String> {
         match key {
             Key::WhenEmpty => when_empty(text).map(Self::WhenEmpty),
@@ -91,7 +94,7 @@ impl Setting {
         }
     }
 
-    /// Its key.
+    /// Returns its key.
     #[must_use]
     pub fn key(self) -> Key {
         match self {
@@ -104,7 +107,7 @@ impl Setting {
     }
 }
 
-/// The value, as [`Setting::parse`] reads it.
+/// The value in the form that [`Setting::parse`] reads.
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -118,7 +121,7 @@ impl fmt::Display for Setting {
 }
 
 impl WhenEmpty {
-    /// As written in flags and tables.
+    /// Returns the name as written in flags and tables.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -140,7 +143,7 @@ fn percent(text: &str) -> Result<u32, String> {
     percent.ok_or_else(|| format!("{text:?} is no number from 0 to 100"))
 }
 
-/// Zero, or from `least` to a day.
+/// Parses a duration, which must be zero or from `least` to one day.
 fn duration(text: &str, least: Duration) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| {
         format!("{text:?} is no duration ({error}): write a number and a unit, such as 10s or 5m")

@@ -1,4 +1,4 @@
-//! Marks that come, go, end, and cannot be read.
+//! Tests of marks that are set, removed, end, or cannot be decoded.
 
 use super::*;
 use crate::registry::Cause;
@@ -98,7 +98,7 @@ fn losing_etcd_ends_no_mark_and_an_etcd_that_lost_it_neither() {
     let since = clock::now();
     known.take(Event::Stale { since, reason: "refused".to_owned() });
     assert!(in_force(&known) && known.report().unheard.is_some());
-    // Missing, and nobody ended it: whether etcd looks like an older one or not.
+    // The mark is missing and was not ended: it stays, whether etcd looks older or not.
     for went_back in [true, false] {
         known.take(reset(Vec::new(), went_back));
         assert_eq!(states(&known), [(DRAIN.to_owned(), "kept")]);
@@ -106,12 +106,12 @@ fn losing_etcd_ends_no_mark_and_an_etcd_that_lost_it_neither() {
     assert!(known.report().unheard.is_none());
     known.take(put(DRAIN, "", 7));
     assert_eq!(states(&known), [(DRAIN.to_owned(), "in force")]);
-    // Ended while this balancer was away.
+    // The mark was ended while this balancer was away.
     known.take(reset(vec![entry(DRAIN, r#"{"until":"2001-09-09T01:46:40Z"}"#, 8)], false));
     assert_eq!(states(&known), [(DRAIN.to_owned(), "over")]);
     known.take(reset(Vec::new(), false));
     assert!(known.keys.is_empty(), "what is over is not kept");
-    // Word of the end may have gone meanwhile.
+    // The note of the end may have expired meanwhile.
     known.take(put(DRAIN, "", 9));
     known.heard = clock::now().checked_sub(ENDED_FOR * 2).expect("the machine has run for long");
     known.take(reset(Vec::new(), false));
@@ -134,7 +134,7 @@ fn a_release_is_told_once_and_with_its_age() {
     assert_eq!(known.take(listed()), release(40));
     assert_eq!(known.take(listed()), Vec::new());
     assert_eq!(known.take(put("release/hello", value, 3)), release(0));
-    // Nobody said when it was made: it may be older than all that is held.
+    // A release without a time may be older than all held backends.
     assert_eq!(known.take(put("release/hello", "", 4)), release(0));
     known.keys.clear();
     assert_eq!(known.take(reset(vec![entry("release/hello", "", 4)], false)), Vec::new());
@@ -155,7 +155,7 @@ fn more_marks_than_anybody_needs_are_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn an_end_comes_although_signs_of_life_never_do_end() {
-    // The wall clock goes with tokio's.
+    // The wall clock follows tokio's clock.
     static BEGAN: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
     fn wall() -> Moment {
         let began = *BEGAN.get_or_init(clock::now);
@@ -169,7 +169,7 @@ async fn an_end_comes_although_signs_of_life_never_do_end() {
         events_tx.send(put(DRAIN, r#"{"until":"2001-09-09T01:46:45Z"}"#, 2)).await.unwrap();
         let Some(News::InForce(marks)) = news.recv().await else { panic!("it is in force") };
         assert_eq!(marks.all().count(), 1);
-        // More often than the end is far.
+        // Events arrive more often than the end of the mark is away.
         let alive = async {
             loop {
                 tokio::time::sleep(Duration::from_millis(300)).await;

@@ -1,15 +1,19 @@
-//! How long to wait before trying again. Pure: the seed is an argument.
+//! Computes the pause before the next attempt. Pure: the seed is an argument.
+//!
+//! In: the number of failures, and a random number. Out: a pause of 25 ms to 5 s.
 
 use std::time::Duration;
 
-/// After the first failure: long enough for a restarting server not to be hammered,
-/// too short for anybody to notice.
+/// The longest pause after the first failure: enough to spare a restarting server, too
+/// short to be noticed.
 const FIRST: Duration = Duration::from_millis(50);
-/// However often it failed: who mends etcd shall see its clients come back at once.
+/// The longest pause after any number of failures: when etcd works again, its clients
+/// must return soon.
 pub(super) const LONGEST: Duration = Duration::from_secs(5);
 
-/// The pause after so many failures in a row: doubling, then between half and
-/// the whole of it, so that those who failed together do not return together.
+/// Returns the pause after `failures` failures in a row. It doubles with each failure.
+/// It is chosen between half and all of that time, so that processes that fail together
+/// do not return together.
 #[must_use]
 pub fn backoff(failures: u32, seed: u64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);

@@ -1,98 +1,101 @@
-//! Watch responses → changes by revision. Pure.
+//! Groups watch responses into changes by revision. Pure.
 //!
-//! In: the responses of one watch stream in order. Out: all changes of each
-//! revision together, once, whichever watchers they came through. Never hands
-//! out a part of a revision that etcd cut into fragments.
+//! In: the responses of one watch stream, in order. Out: all changes of each revision
+//! together and once, whichever watchers delivered them. It never returns a part of a
+//! revision that etcd split into fragments.
 
 use std::collections::BTreeMap;
 
 use etcd_client::proto::{PbEvent, PbWatchResponse};
-// With a hash that is quicker than std's: each key of a large registry is looked up.
+// hashbrown's default hash is faster than std's: each key of a large registry is looked
+// up.
 use hashbrown::HashMap;
 
 use super::connect::Trouble;
 use super::prefixes::{Decode, Stored, entry};
 use crate::registry::{Cause, Change, Key};
 
-/// All that happened at one revision.
+/// All changes of one revision.
 #[derive(Debug, PartialEq)]
 pub(super) struct Batch<T> {
     pub(super) revision: i64,
     pub(super) changes: Vec<Change<T>>,
-    /// Keys that went, each with the lease it hung on: whether that lives
-    /// on tells a deregistration from an expiry.
+    /// The deleted keys that had a lease, each with its lease. If the lease is still
+    /// alive, the key was deregistered or swept; otherwise it may have expired.
     pub(super) leases: Vec<(Key, i64)>,
-    /// What those whose lease lives on went by.
+    /// The cause of deletion for the keys whose lease is still alive.
     pub(super) otherwise: Cause,
 }
 
-/// What is known of each key that is there.
+/// The last write of each existing key.
 pub(super) type Keys = HashMap<Key, Written>;
 
-/// How a key was written last.
+/// The last write of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Written {
-    /// Its lease; 0 for none. A deletion does not say it, and to have etcd look
-    /// it up for each would make it slow when many go at once.
+    /// The lease of the key; 0 for none. A deletion event does not carry it. Asking
+    /// etcd for the previous value (`prev_kv`) would be slow when many keys are deleted
+    /// at once.
     pub(super) lease: i64,
-    /// At which revision that was.
+    /// The revision of that write.
     pub(super) revision: i64,
 }
 
-/// What one watch stream has said so far.
+/// The state of one watch stream.
 #[derive(Debug)]
 pub(super) struct Batches {
-    /// As far as revisions are handed out.
+    /// The keys after all revisions that were returned.
     keys: Keys,
-    /// One of each range.
+    /// One watcher for each range.
     watchers: Vec<Watcher>,
-    /// What is not handed out yet, by revision.
+    /// Events that are not returned yet, by revision.
     held: BTreeMap<i64, Vec<PbEvent>>,
-    /// Of revisions up to here nothing more is expected: etcd tells all watchers
-    /// of one revision before it tells any of the next.
+    /// No more events are expected of revisions up to this one: etcd sends one revision
+    /// to all watchers before it sends the next.
     passed: i64,
-    /// Whether that is so yet: a watcher that begins in the past catches up by
-    /// itself.
+    /// Whether `passed` may be used already: a watcher that starts at an older revision
+    /// catches up on its own.
     settled: bool,
 }
 
 #[derive(Debug)]
 struct Watcher {
-    /// The last revision that came whole. Only events count: up to 3.5.7 and
-    /// 3.4.24 etcd's progress answers can run ahead of events still to come.
+    /// The last revision that arrived completely. Only events advance it: up to 3.5.7
+    /// and 3.4.24, etcd's progress responses can be ahead of events still to come.
     last: i64,
-    /// The beginning of a revision whose end has not arrived.
+    /// The events of a revision whose end has not arrived.
     parts: Vec<PbEvent>,
-    /// How long they are.
+    /// The size of `parts`, in bytes.
     bytes: usize,
-    /// Signs of life since they came.
+    /// Signs of life since the last of `parts` arrived.
     signs: u32,
 }
 
 /// etcd's `mvccpb.Event.EventType.DELETE`.
 const DELETE: i32 = 1;
-/// What is kept of one revision before its end has arrived. etcd takes requests
-/// of 1.5 MiB, and 300,000 keys that go in one stroke are not longer than this.
+/// The most bytes that are kept of one revision whose end has not arrived. etcd accepts
+/// requests of 1.5 MiB, and the deletion of 300,000 keys at once fits too.
 const PARTS_MAX: usize = 64 << 20;
-/// What an event costs besides its key and value.
+/// The bytes that one event counts for besides its key and value.
 const EVENT: usize = 128;
-/// etcd sends the parts of an answer in one go. So many signs of life between
-/// two of them mean that the rest never comes.
+/// etcd sends the fragments of a response in one go. After more signs of life than this
+/// between two of them, the rest never comes.
 const SIGNS_MAX: u32 = 2;
 
 impl Batches {
-    /// For so many watchers that start right after this revision, at which there
-    /// were these keys.
+    /// Starts with `watchers` watchers that begin right after the revision `listed`, at
+    /// which the store had `keys`.
     pub(super) fn after(listed: i64, watchers: usize, keys: Keys) -> Self {
         let watcher = || Watcher { last: listed, parts: Vec::new(), bytes: 0, signs: 0 };
         let watchers = std::iter::repeat_with(watcher).take(watchers).collect();
         Self { keys, watchers, held: BTreeMap::new(), passed: listed, settled: false }
     }
 
-    /// Takes in what one watcher said.
+    /// Takes the events of one response of one watcher.
     ///
     /// # Errors
-    /// When its revisions do not rise, or one of them never ends.
+    /// If the watcher's revisions do not rise, or one revision is longer than
+    /// [`PARTS_MAX`].
     pub(super) fn take(&mut self, watcher: usize, said: PbWatchResponse) -> Result<(), Trouble> {
         let Self { watchers, held, passed, .. } = self;
         let watcher = &mut watchers[watcher];
@@ -100,7 +103,7 @@ impl Batches {
         for event in said.events {
             let Some(kv) = &event.kv else { continue };
             let revision = kv.mod_revision;
-            // It was told already.
+            // The event was delivered already.
             if revision <= watcher.last {
                 continue;
             }
@@ -127,20 +130,21 @@ impl Batches {
         Ok(())
     }
 
-    /// The keys that there are after all that was handed out.
+    /// Returns the keys that exist after all returned revisions.
     pub(super) fn into_keys(self) -> Keys {
         self.keys
     }
 
-    /// All watchers have caught up.
+    /// Notes that all watchers have caught up.
     pub(super) fn settle(&mut self) {
         self.settled = true;
     }
 
-    /// Takes note of a sign of life.
+    /// Counts a sign of life.
     ///
     /// # Errors
-    /// When a watcher has left a revision unfinished for too long.
+    /// If a watcher has left a revision unfinished for more than [`SIGNS_MAX`] signs of
+    /// life.
     pub(super) fn sign(&mut self) -> Result<(), Trouble> {
         for watcher in self.watchers.iter_mut().filter(|watcher| !watcher.parts.is_empty()) {
             watcher.signs += 1;
@@ -151,7 +155,7 @@ impl Batches {
         Ok(())
     }
 
-    /// The next revision of which all is there.
+    /// Returns the next revision that is complete.
     pub(super) fn next<T>(&mut self, decode: &Decode<T>) -> Option<Batch<T>> {
         let (&revision, _) = self.held.first_key_value()?;
         let heard = |watcher: &Watcher| watcher.last >= revision;
@@ -162,7 +166,8 @@ impl Batches {
         self.next_held(decode)
     }
 
-    /// The next revision, for those who have waited for more of it in vain.
+    /// Returns the next revision even if other watchers may have more of it: the caller
+    /// has waited long enough. Returns `None` if a fragment of it is still missing.
     pub(super) fn next_held<T>(&mut self, decode: &Decode<T>) -> Option<Batch<T>> {
         let (&revision, _) = self.held.first_key_value()?;
         let unfinished = |watcher: &Watcher| {
@@ -175,8 +180,8 @@ impl Batches {
         Some(batch(revision, &events, decode, &mut self.keys))
     }
 
-    /// Whether anything waits for more of its revision, and if so, whether keys
-    /// are gone by it.
+    /// Returns `None` if no revision waits to be completed; otherwise whether the next
+    /// one deletes keys.
     pub(super) fn waiting(&self) -> Option<bool> {
         let (_, events) = self.held.first_key_value()?;
         Some(events.iter().any(|event| event.r#type == DELETE))
@@ -184,7 +189,7 @@ impl Batches {
 }
 
 impl Watcher {
-    /// The revision that was open is whole.
+    /// Marks the open revision as complete.
     fn close(&mut self, held: &mut BTreeMap<i64, Vec<PbEvent>>) {
         let Some(revision) = self.parts.first().map(revision_of) else { return };
         let parts = std::mem::take(&mut self.parts);
@@ -213,7 +218,7 @@ fn batch<T>(revision: i64, events: &[PbEvent], decode: &Decode<T>, keys: &mut Ke
         keys.insert(key, Written { lease, revision });
         changes.push(Change::Put(entry));
     }
-    // A process takes back its own key, or all that hang on its lease.
+    // A registrant deletes its own key, or all keys of its lease.
     let own = gone.len() == 1 || gone.iter().all(|lease| *lease != 0 && *lease == gone[0]);
     let otherwise = if own { Cause::Deregistered } else { Cause::Swept };
     let mut batch = Batch { revision, changes, leases: Vec::new(), otherwise };

@@ -1,11 +1,10 @@
-//! How etcd is reached: endpoints, user and certificates.
+//! Connects to etcd: endpoints, user and certificates.
 //!
-//! In: what the operator gave. Out: clients of one endpoint each, so that whoever
-//! calls decides when to go to the next one: etcd-client's own balancing, which
-//! is therefore left out, keeps picking endpoints that accept connections and
-//! then say nothing. Each client is made with the password and the certificates
-//! as their files are at that moment. Never waits without a bound, never shows a
-//! password.
+//! In: the operator's configuration. Out: clients of one endpoint each, so that the
+//! caller decides when to try the next one. etcd-client's own balancing is not used,
+//! because it keeps choosing endpoints that accept connections and then do not answer.
+//! Each client uses the password and the certificates that the files hold at that
+//! moment. Every wait has a bound, and no password is ever shown.
 
 use std::error::Error as _;
 use std::fmt;
@@ -25,7 +24,7 @@ use super::endpoint::{masked, url};
 use super::tls::Tls;
 use crate::reload::Reloading;
 
-/// Where etcd is and how it lets us in. Right by construction.
+/// Where etcd is and how to log in. Valid by construction.
 #[derive(Clone)]
 pub struct Connect {
     endpoints: Vec<String>,
@@ -33,39 +32,39 @@ pub struct Connect {
     dial: Option<Dial>,
 }
 
-/// Who we are to etcd, and whom we believe to be etcd.
+/// How lookaside identifies itself to etcd, and which certificates of etcd it trusts.
 #[derive(Clone, Default)]
 pub struct Credentials {
-    /// Name and password.
+    /// User name and password.
     pub user: Option<(String, Reloading<String>)>,
-    /// Certificates; without them, those that the system trusts.
+    /// Certificates. `None`: the system's certificate authorities are trusted.
     pub tls: Option<Reloading<Tls>>,
 }
 
-/// Makes connections to etcd in another way than by TCP from here.
+/// Makes connections to etcd in another way than by TCP, such as in a simulation.
 pub type Dial = Arc<dyn Fn(Uri) -> BoxFuture<'static, io::Result<Dialed>> + Send + Sync>;
-/// A connection, however it was made.
+/// A connection made by a [`Dial`].
 pub type Dialed = Box<dyn Duplex>;
 
-/// What bytes can be read from and written to.
+/// A stream of bytes in both directions.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// Why etcd cannot be reached that way, whatever its state.
+/// Why etcd cannot be reached with this configuration, whatever its state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
-    /// None at all.
+    /// No endpoint is given.
     #[error("no etcd endpoint is given: expected URL[,URL…]")]
     NoEndpoint,
-    /// Not `http://host:port`, `https://host:port` or `host:port`.
+    /// The text is not `http://host:port`, `https://host:port` or `host:port`.
     #[error("{endpoint:?} is no etcd endpoint: {reason}")]
     Endpoint {
-        /// As given.
+        /// The endpoint, as given.
         endpoint: String,
-        /// What is wrong, and the remedy.
+        /// The problem and the remedy.
         reason: &'static str,
     },
-    /// Certificates that cannot be read.
+    /// Certificates that cannot be used.
     #[error("the certificates for etcd cannot be used: {0}")]
     Tls(String),
     /// `https` without a certificate authority.
@@ -76,32 +75,33 @@ pub enum ConnectError {
     NoRoots(String),
 }
 
-/// Why etcd did not do as asked, in one line for people.
+/// Why a request to etcd failed, in one line for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Trouble(pub String);
 
-/// How long a connection may take. A member on another continent answers in a
-/// fraction of it; a dead one must not hold up the way to the next.
+/// How long connecting may take. A member on another continent answers in a fraction of
+/// it; a dead member must not delay the next attempt for long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often a connection on which nobody asks anything is tried, by the kernel
-/// and by HTTP/2: balancers on the way forget silent connections. etcd and its
-/// proxies refuse to be asked more often than every five seconds.
+/// How often the kernel and HTTP/2 check a silent connection: load balancers on the way
+/// drop silent connections. etcd and its proxies refuse checks more often than every
+/// five seconds.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long one small request may take. etcd elects a leader in about a second.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(3);
-/// etcd's own limit for a request is 1.5 MiB, but it answers with pages of them.
+/// The longest answer that is accepted. etcd's own limit for a request is 1.5 MiB, but
+/// a page of an answer holds many values.
 pub(super) const MESSAGE_MAX: usize = 64 << 20;
 
-/// What etcd says to credentials when it asks nobody for any.
+/// etcd's error for credentials while its authentication is off.
 const AUTH_OFF: &str = "authentication is not enabled";
 
 impl Connect {
-    /// With endpoints as the operator wrote them, and credentials that never
-    /// change. Where certificates are given, a bare `host:port` means `https`.
+    /// Takes endpoints as the operator wrote them, and credentials that never change.
+    /// If certificates are given, a bare `host:port` means `https`.
     ///
     /// # Errors
-    /// All that is wrong, not only the first.
+    /// All problems, not only the first.
     pub fn new(
         endpoints: &[&str],
         user: Option<(String, String)>,
@@ -121,14 +121,16 @@ impl Connect {
         }
     }
 
-    /// The same with credentials that were checked, and may change.
+    /// Takes endpoints as the operator wrote them, and credentials that were checked
+    /// before and may change. If certificates are given, a bare `host:port` means
+    /// `https`.
     ///
     /// # Errors
-    /// All that is wrong, not only the first.
+    /// All problems, not only the first.
     pub fn with(endpoints: &[&str], credentials: Credentials) -> Result<Self, Vec<ConnectError>> {
         let mut errors = Vec::new();
         let mut urls = Vec::new();
-        // A password may hold a comma, and then is in two pieces.
+        // A password may contain a comma, and is then split into two pieces.
         let secret = endpoints.iter().any(|text| text.contains('@'));
         let tls = credentials.tls.is_some();
         for text in endpoints.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
@@ -148,10 +150,10 @@ impl Connect {
         if errors.is_empty() { Ok(connect) } else { Err(errors) }
     }
 
-    /// Whether there is anybody to believe where etcd shows a certificate.
+    /// Checks that there is a certificate authority if an endpoint uses `https`.
     ///
     /// # Errors
-    /// When neither a file nor the system names an authority.
+    /// If neither a file nor the system names an authority.
     pub fn check_roots(&self) -> Result<(), ConnectError> {
         let https = |endpoint: &String| endpoint.starts_with("https://");
         let tls = self.tls();
@@ -164,37 +166,37 @@ impl Connect {
         })
     }
 
-    /// The same, with connections made by `dial`.
+    /// Returns this configuration with connections made by `dial`.
     #[must_use]
     pub fn by(self, dial: Dial) -> Self {
         Self { dial: Some(dial), ..self }
     }
 
-    /// How many endpoints there are; one at least.
+    /// Returns the number of endpoints, which is at least 1.
     #[must_use]
     pub fn endpoints(&self) -> usize {
         self.endpoints.len()
     }
 
-    /// The endpoint that an attempt goes to: each in turn.
+    /// Returns the endpoint for an attempt. Attempts take the endpoints in turn.
     #[must_use]
     pub fn endpoint(&self, attempt: usize) -> &str {
         &self.endpoints[attempt % self.endpoints.len()]
     }
 
-    /// A client of that endpoint alone, logged in where a user is given. With no
-    /// user it need not have connected yet.
+    /// Returns a client of one endpoint, logged in if a user is given. Without a user,
+    /// it may not have connected yet.
     ///
     /// # Errors
-    /// When the endpoint does not answer, or refuses the user.
+    /// If the endpoint does not answer, or refuses the user.
     pub async fn client(&self, attempt: usize) -> Result<Client, Trouble> {
         Ok(self.client_and_credentials(attempt).await?.0)
     }
 
-    /// What the first endpoint says that answers; each is asked once.
+    /// Returns the answer of the first endpoint that answers. Each is asked once.
     ///
     /// # Errors
-    /// When none answers: which was the last one, and what it said.
+    /// If none answers: the last endpoint and its error.
     pub(super) async fn first_answer<T, F: Future<Output = Result<T, Trouble>>>(
         &self,
         ask: impl Fn(Client) -> F,
@@ -213,13 +215,13 @@ impl Connect {
         }
     }
 
-    /// A client, and how new the credentials are that it was made with.
+    /// Returns a client, and the version of the credentials that it was made with.
     pub(super) async fn client_and_credentials(
         &self,
         attempt: usize,
     ) -> Result<(Client, u64), Trouble> {
         let newest = self.newest_credentials().await;
-        // A member cut off from its leader shall say so instead of waiting for it.
+        // A member without a leader must fail at once instead of waiting for one.
         let options = ConnectOptions::new().with_require_leader(true);
         let channel = self.channel(attempt).map_err(etcd_client::Error::from)?;
         let connect = async |options| {
@@ -231,13 +233,13 @@ impl Connect {
         let with_user =
             options.clone().with_user(user, password.value()).with_auto_token_refresh(true);
         match connect(with_user).await {
-            // Credentials are rolled out before they are switched on.
+            // Operators roll credentials out before they switch authentication on.
             Err(Trouble(reason)) if reason.contains(AUTH_OFF) => connect(options).await,
             answer => answer,
         }
     }
 
-    /// Looks at the files once more. Returns how often they have changed.
+    /// Reads the files of the credentials again. Returns how often they have changed.
     pub(super) async fn newest_credentials(&self) -> u64 {
         let Credentials { user, tls } = &self.credentials;
         let mut version = 0;
@@ -252,7 +254,7 @@ impl Connect {
         version
     }
 
-    /// What is read from files.
+    /// Returns the credentials, which may be read from files.
     #[must_use]
     pub fn credentials(&self) -> &Credentials {
         &self.credentials
@@ -262,7 +264,7 @@ impl Connect {
         self.credentials.tls.as_ref().map(Reloading::value).unwrap_or_default()
     }
 
-    /// Connects when it is first used.
+    /// Returns a channel that connects when it is first used.
     fn channel(
         &self,
         attempt: usize,
@@ -294,10 +296,10 @@ impl fmt::Debug for Connect {
     }
 }
 
-/// Asks etcd for something and waits no longer than that.
+/// Makes a call to etcd and waits for it no longer than `limit`.
 ///
 /// # Errors
-/// What etcd or the way there says, or that there was no answer in time.
+/// The error of etcd or of the connection, or that there was no answer in time.
 pub async fn bounded<T>(
     limit: Duration,
     call: impl Future<Output = Result<T, etcd_client::Error>>,
@@ -310,8 +312,8 @@ pub async fn bounded<T>(
 }
 
 impl From<etcd_client::Error> for Trouble {
-    /// The transport hides what really happened behind its sources: "transport
-    /// error" helps nobody, "connection refused" does.
+    /// Adds the sources of a transport error, which hold the real cause: "transport
+    /// error" does not help, "connection refused" does.
     fn from(error: etcd_client::Error) -> Self {
         let (mut text, mut source) = match &error {
             etcd_client::Error::GRpcStatus(status) => {

@@ -1,36 +1,36 @@
-//! Asks whether the leases of keys that went live on.
+//! Asks etcd whether the leases of deleted keys are still alive.
 //!
-//! In: batches, as they are told. Out: changes that say again, and for certain,
-//! what was told in doubt. It holds nothing up: a key is in doubt until there is
-//! an answer, and remains so when there is none, or when too many went at once
-//! for each to be asked for.
+//! In: batches, when they are sent. Out: deletions that were sent in doubt, again and
+//! with a certain cause. It delays no event: a key is in doubt until etcd answers. It
+//! stays in doubt if etcd does not answer, or if too many keys were deleted at once to
+//! ask about each.
 
 use etcd_client::LeaseClient;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-// With a hash that is quicker than std's: a mass loss is all look-ups.
+// hashbrown's default hash is faster than std's: a mass loss means many look-ups.
 use hashbrown::{HashMap, HashSet};
 
 use super::batch::Batch;
 use super::connect::{CALL_TIMEOUT, bounded};
 use crate::registry::{Cause, Change, Key};
 
-/// Batches that are asked for at a time. A deployment that takes 50 servers
-/// down together is answered in milliseconds; leases that run out by the
-/// thousand are an outage, and etcd has better things to do than to be asked.
+/// The most batches that are asked about at a time. A deployment that stops 50 backends
+/// at once is answered in milliseconds. Thousands of expired leases mean an outage, in
+/// which etcd should not be asked so much.
 const BATCHES_MAX: usize = 64;
-/// Leases of one batch that are asked for, for the same reason.
+/// The most leases of one batch that are asked about, for the same reason.
 const LEASES_MAX: usize = 64;
 
-/// What is being asked.
+/// The questions that are open.
 pub(super) struct Doubts {
     client: LeaseClient,
-    /// Keys that are gone, each with the revision at which it went.
+    /// Deleted keys that etcd is asked about, each with the revision of its deletion.
     gone: HashMap<Key, i64>,
     asked: FuturesUnordered<BoxFuture<'static, Answer>>,
 }
 
-/// The keys of one batch whose leases live on.
+/// The answer about one batch: which of its keys have a lease that is still alive.
 struct Answer {
     revision: i64,
     asked: Vec<Key>,
@@ -43,11 +43,11 @@ impl Doubts {
         Self { client, gone: HashMap::new(), asked: FuturesUnordered::new() }
     }
 
-    /// Takes note of a batch that is told now.
+    /// Takes a batch that is being sent, and asks about its leases.
     pub(super) fn note<T>(&mut self, batch: &Batch<T>) {
         for change in &batch.changes {
             if let Change::Put(entry) = change {
-                // It is back: why it went is no matter any more.
+                // The key exists again, so the cause of its deletion no longer matters.
                 self.gone.remove(&entry.key);
             }
         }
@@ -68,8 +68,8 @@ impl Doubts {
         }));
     }
 
-    /// What has become certain: which keys went, and by what. Waits for ever while
-    /// nothing is asked.
+    /// Waits for keys whose cause of deletion has become certain, and returns them.
+    /// Waits for ever while no question is open.
     pub(super) async fn certain(&mut self) -> Vec<(Key, Cause)> {
         loop {
             let Some(Answer { revision, asked, certain, cause }) = self.asked.next().await else {
@@ -92,12 +92,12 @@ impl Doubts {
     }
 }
 
-/// The lease, if it has time left.
+/// Returns the lease if it has time left.
 async fn lives(mut client: LeaseClient, lease: i64) -> Option<i64> {
     match bounded(CALL_TIMEOUT, client.time_to_live(lease, None)).await {
         Ok(answer) => (answer.ttl() > 0).then_some(lease),
         Err(trouble) => {
-            tracing::debug!(lease, %trouble, "etcd does not say whether a lease lives");
+            tracing::debug!(lease, %trouble, "etcd does not say whether a lease is alive");
             None
         }
     }

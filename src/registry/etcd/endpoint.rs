@@ -1,11 +1,14 @@
-//! etcd's endpoints as operators write them. Pure.
+//! Parses etcd endpoints as operators write them. Pure.
 //!
-//! In: text. Out: a URL, or what is wrong with it; never a password.
+//! In: text. Out: a URL, or the problem with the text. Neither ever shows a password.
 
 use http::Uri;
 
-/// A URL with scheme, host and port, of what an operator wrote. With `tls`, a bare
-/// `host:port` means `https`.
+/// Returns a URL with scheme, host and port. With `tls`, a bare `host:port` means
+/// `https`.
+///
+/// # Errors
+/// The problem, if the text is no endpoint.
 pub(super) fn url(text: &str, tls: bool) -> Result<String, &'static str> {
     let whole = match text.contains("://") {
         true => text.to_owned(),
@@ -26,7 +29,8 @@ pub(super) fn url(text: &str, tls: bool) -> Result<String, &'static str> {
     if authority.host().is_empty() {
         return Err("it names no host");
     }
-    // 80 and 443 would be the defaults of http: nobody's etcd is there.
+    // 80 and 443, http's defaults, are never etcd's port: an operator who gives none
+    // forgot it.
     if authority.port_u16().is_none_or(|port| port == 0) {
         return Err("it has no port from 1 to 65535; etcd's is 2379");
     }
@@ -36,7 +40,7 @@ pub(super) fn url(text: &str, tls: bool) -> Result<String, &'static str> {
     Ok(whole.trim_end_matches('/').to_owned())
 }
 
-/// Without what stands before the host, as a user and a password do.
+/// Replaces the text before the host, such as a user and a password, by `***`.
 pub(super) fn masked(text: &str) -> String {
     let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
     let scheme = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };

@@ -1,10 +1,10 @@
-//! Watches some ranges from a revision on, until something goes wrong.
+//! Watches ranges of keys from a revision on, until something fails.
 //!
-//! In: a client, ranges and what was listed. Out: `Apply` events, and at the end
-//! the reason for it. One stream carries a watcher for each range. Every second
-//! it asks for a sign of life on that stream, so silence is noticed; it never
-//! resumes: whoever called lists again, for that alone is right after a
-//! compaction, a restore and a bug in the watch.
+//! In: a client, ranges, and the listing. Out: `Apply` events, and at the end the
+//! reason for the end. One stream carries one watcher for each range. Every second a
+//! question on that stream asks for a sign of life, so that silence is noticed. It
+//! never resumes a watch: its caller lists again, because only a new listing is right
+//! after a compaction, a restore or a bug in the watch.
 
 use std::mem;
 use std::time::{Duration, Instant};
@@ -24,69 +24,71 @@ use crate::{clock, seed};
 
 /// How often etcd is asked for a sign of life.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// How long it may leave a question unanswered. With [`ASK_EVERY`] a frozen
-/// etcd is known as such within four seconds.
+/// How long etcd may leave a question unanswered. Together with [`ASK_EVERY`] a frozen
+/// etcd is noticed within four seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
-/// How long a revision waits for what other watchers may have of it. etcd sends
-/// the shares of one transaction in one go. With several prefixes only.
+/// How long a revision waits for events of other watchers. etcd sends the events of one
+/// transaction in one go. Only with several ranges.
 const SHARES_WITHIN: Duration = Duration::from_millis(2);
-/// The same where keys are gone: whether that was one server or a sweep depends
-/// on all shares, and an answer to that is worth more than speed. Counted from a
-/// sign of life that was asked for after the first share.
+/// How long a revision that deletes keys waits for events of other watchers. Only all
+/// events together tell the shutdown of one backend from a sweep, so being right
+/// matters more than speed. The time counts from a sign of life that was asked for
+/// after the first event.
 const LOSSES_WITHIN: Duration = Duration::from_millis(20);
-/// How long watchers may take to catch up with what happened since the listing:
-/// etcd sees to those that are behind ten times a second.
+/// How long watchers may take to catch up with the changes since the listing: etcd
+/// serves watchers that are behind ten times a second.
 const SETTLES_WITHIN: Duration = Duration::from_millis(500);
-/// How long a revision waits for shares until then.
+/// How long a revision waits for other watchers while they are catching up.
 const SETTLING: Duration = Duration::from_millis(150);
-/// For so long at most such a sign is waited for.
+/// The longest time that deleted keys wait for a sign of life.
 const LOSSES_MAX: Duration = Duration::from_secs(1);
 
 /// Why following ended.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// Nobody listens to the events any more.
+    /// The receiver of the events is dropped.
     Unheard,
-    /// The store is followed no longer.
+    /// The store can no longer be followed.
     Lost(Loss),
 }
 
-/// Why a store is followed no longer.
+/// Why a store can no longer be followed.
 #[derive(Debug)]
 pub(super) struct Loss {
-    /// It was heard until then.
+    /// When the store last answered.
     pub(super) heard: Instant,
-    /// Whether it fell silent, instead of saying that something is wrong.
+    /// True if the store fell silent; false if it reported an error.
     pub(super) silent: bool,
     pub(super) trouble: Trouble,
 }
 
-/// What is followed, and where events go.
+/// Which ranges to follow, and where to send events.
 pub(super) struct Follow<'a, T> {
     pub(super) connect: &'a Connect,
     pub(super) ranges: &'a [Range],
     pub(super) decode: &'a Decode<T>,
     pub(super) events: &'a mpsc::Sender<Event<T>>,
-    /// How new the credentials are that the client was made with.
+    /// The version of the credentials that the client was made with.
     pub(super) credentials: u64,
 }
 
-/// One watch stream and what came of it.
+/// One watch stream and its state.
 struct Following<'a, T> {
     follow: &'a Follow<'a, T>,
     stream: WatchStream,
     watch: Watch,
     batches: Batches,
     doubts: Doubts,
-    /// The newest revision that was told.
+    /// The newest revision that was sent as an event.
     applied: i64,
     heard: Instant,
-    /// Counted from a question, not from the last answer: while events wait for a
-    /// slow listener nothing is asked, so nothing can be answered.
+    /// When the question was asked that is still unanswered. The silence counts from
+    /// the question, not from the last answer: while events wait for a slow receiver,
+    /// nothing is asked and nothing can be answered.
     asked: Option<Instant>,
-    /// Until then what waits for more of its revision does.
+    /// When revisions stop waiting for events of other watchers.
     quiet_at: Option<Instant>,
-    /// Since then keys that are gone wait for more of their revision.
+    /// Since when deleted keys wait for events of other watchers.
     losses_since: Option<Instant>,
     /// When the last range was opened.
     opened: Option<Instant>,
@@ -102,8 +104,8 @@ enum Next {
 }
 
 impl<T> Follow<'_, T> {
-    /// Follows the store from where it was listed on, and keeps `seen` as new as
-    /// what it hears.
+    /// Follows the store from the listed revision on. At the end it stores the newest
+    /// revision and keys in `seen`.
     pub(super) async fn run(&self, client: &Client, seen: &mut Seen) -> Ended {
         let listed = seen.revision;
         let mut watch = Watch::new(seen.cluster, listed, self.ranges);
@@ -148,8 +150,8 @@ impl<T> Follow<'_, T> {
         (range.start.clone(), options)
     }
 
-    /// A key that whoever may read the prefix may watch, and that is nobody
-    /// else's: proxies answer for themselves where two watch the same.
+    /// A key that a user who may read the prefix may also watch, and that no other
+    /// process uses: proxies answer by themselves if two clients watch one key.
     fn nobodys_key(&self) -> (Vec<u8>, WatchOptions) {
         let start = self.ranges.first().map_or(&[][..], |range| &range.start);
         let key = [start, format!("\0lookaside-{:016x}", seed::random()).as_bytes()].concat();
@@ -198,8 +200,8 @@ impl<T> Following<'_, T> {
         let silent_at = self.asked.unwrap_or_else(clock::now) + SILENCE_MAX;
         let quiet_at = self.quiet_at.unwrap_or_else(clock::now);
         tokio::select! {
-            // Events may never end. What comes before them is rare; what comes
-            // after them is for want of them.
+            // Events may never end, so they come last but for the timers. The cases
+            // before them are rare; the timers matter only while no events come.
             biased;
             changes = self.doubts.certain() => Ok(Next::Certain(changes)),
             _ = ask.tick() => Ok(Next::Ask),
@@ -210,12 +212,13 @@ impl<T> Following<'_, T> {
             },
             () = sleep_until(quiet_at.into()), if self.quiet_at.is_some() => Ok(Next::Waited),
             () = sleep_until(silent_at.into()), if self.asked.is_some() => {
-                Err((true, Trouble(format!("etcd said nothing for {SILENCE_MAX:?}"))))
+                Err((true, Trouble(format!("etcd did not answer for {SILENCE_MAX:?}"))))
             }
         }
     }
 
-    /// Takes in what etcd said. False when nobody listens.
+    /// Handles one response of etcd. Returns false if the receiver of the events is
+    /// dropped.
     async fn take(
         &mut self,
         response: etcd_client::proto::PbWatchResponse,
@@ -248,8 +251,8 @@ impl<T> Following<'_, T> {
         }
     }
 
-    /// Says that nothing happened. Its revision is the last one that was told:
-    /// the store's own may be ahead of events still on their way.
+    /// Sends an `Apply` without changes. It carries the last revision that was sent,
+    /// because the store's own may be ahead of events still on their way.
     async fn lives(&mut self) -> Result<bool, Trouble> {
         self.batches.sign()?;
         if self.losses_since.is_some() {
@@ -258,19 +261,22 @@ impl<T> Following<'_, T> {
         Ok(self.send(self.applied, Vec::new()).await)
     }
 
-    /// The watch goes on, but this login could not begin it again: its password
-    /// was changed, or its token is over. With newer credentials there is a way.
+    /// The open watch goes on, but etcd refuses a new one with this login: the password
+    /// was changed, or the token has expired. Fails if there are newer credentials, so
+    /// that the caller connects again with them.
     async fn denied(&mut self) -> Result<(), Trouble> {
         if self.follow.connect.newest_credentials().await != self.follow.credentials {
-            return Err(Trouble("etcd no longer takes the login, and there is a newer one".into()));
+            return Err(Trouble(
+                "etcd no longer accepts the login, and there is a newer one".into(),
+            ));
         }
         if !std::mem::replace(&mut self.told_denied, true) {
-            tracing::info!("etcd grants this login no further watches: the open one goes on");
+            tracing::info!("etcd refuses this login new watches: the open one goes on");
         }
         Ok(())
     }
 
-    /// Asks for a sign of life, unless one is owed already.
+    /// Asks for a sign of life, unless an answer is due already.
     async fn ask(&mut self) -> Result<bool, Trouble> {
         self.asked.get_or_insert_with(clock::now);
         if self.watch.ask().is_some() {
@@ -280,7 +286,7 @@ impl<T> Following<'_, T> {
         Ok(true)
     }
 
-    /// Asks for the next range's watcher.
+    /// Asks for the watcher of the next range.
     async fn open(&mut self, listed: i64) -> Result<(), Trouble> {
         if let Some(Ask::Range(index)) = self.watch.ask() {
             self.asked.get_or_insert_with(clock::now);
@@ -290,8 +296,9 @@ impl<T> Following<'_, T> {
         Ok(())
     }
 
-    /// Hands out every revision that is whole, or, after waiting for more in
-    /// vain, every one that may be. False when nobody listens.
+    /// Sends every complete revision. With `waited`, also sends revisions that other
+    /// watchers may have more of. Returns false if the receiver of the events is
+    /// dropped.
     async fn hand_out(&mut self, waited: bool) -> bool {
         let decode = self.follow.decode;
         self.settled();
@@ -303,13 +310,15 @@ impl<T> Following<'_, T> {
             let Some(batch) = batch else { break };
             self.doubts.note(&batch);
             let Batch { revision, changes, .. } = batch;
-            // A watcher can be behind another; what is shown never goes back.
+            // One watcher can be behind another, but the revision shown must never
+            // fall.
             self.applied = self.applied.max(revision);
             if !self.send(self.applied, changes).await {
                 return false;
             }
         }
-        // After waiting, only what is unfinished is left: its end will wake us.
+        // After waiting, only unfinished revisions are left: their end arrives as a
+        // response.
         let waiting = self.batches.waiting().filter(|_| !waited);
         self.losses_since = match waiting {
             Some(true) => self.losses_since.or_else(|| Some(clock::now())),
@@ -325,7 +334,7 @@ impl<T> Following<'_, T> {
         true
     }
 
-    /// Whether all watchers have caught up with what happened since the listing.
+    /// Returns whether all watchers have caught up with the changes since the listing.
     fn settled(&mut self) -> bool {
         let long = |opened| clock::now().duration_since(opened) >= SETTLES_WITHIN;
         let settled = self.watch.open() && self.opened.is_some_and(long);
@@ -335,7 +344,7 @@ impl<T> Following<'_, T> {
         settled
     }
 
-    /// Whether keys that are gone wait for a sign of life that is owed.
+    /// Returns whether deleted keys wait for a sign of life that is due.
     fn awaits_sign(&self) -> bool {
         let waits = |since| clock::now().duration_since(since) < LOSSES_MAX;
         self.watch.owed() && self.losses_since.is_some_and(waits)

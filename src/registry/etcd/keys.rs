@@ -1,7 +1,7 @@
 //! Reads and writes single keys in etcd.
 //!
-//! In: a key, a value, and where it matters the revision at which the key was read. Out:
-//! what etcd says. Tries each endpoint once.
+//! In: a key, a value, and for `swap` the revision at which the key was read. Out:
+//! etcd's answer, or the error of the last endpoint.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use etcd_client::{Client, Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp
 
 use super::connect::{CALL_TIMEOUT, Connect, Trouble, bounded};
 
-/// What etcd says to a user who may not do something.
+/// etcd's error for a user without the right.
 const DENIED: &str = "permission denied";
 
-/// A key as it was read.
+/// A key's value, as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// Its value.
@@ -21,10 +21,10 @@ pub struct Found {
     pub revision: i64,
 }
 
-/// The key, if there is one.
+/// Reads the key; `None` if it does not exist. Each endpoint is tried once.
 ///
 /// # Errors
-/// When no endpoint answers: what the last one said.
+/// If no endpoint answers: the error of the last one.
 pub async fn get(connect: &Connect, key: &str) -> Result<Option<Found>, Trouble> {
     let read = |mut client: Client| async move {
         let options = GetOptions::new().with_limit(1);
@@ -35,12 +35,13 @@ pub async fn get(connect: &Connect, key: &str) -> Result<Option<Found>, Trouble>
     connect.first_answer(read).await
 }
 
-/// Writes the key if it is still of that revision (0: if there is none). Returns the
-/// revision that wrote it; `None` if somebody else was first. Asks one endpoint only:
-/// after a call that failed nobody knows whether it was done.
+/// Writes the key if its revision is still `revision` (0: if it does not exist).
+/// Returns the revision of the write, or `None` if another process wrote the key first.
+/// Writes at one endpoint only: after a failed call it is unknown whether the write
+/// happened.
 ///
 /// # Errors
-/// When the endpoint does not answer.
+/// If the endpoint does not answer.
 pub async fn swap(
     connect: &Connect,
     key: &str,
@@ -61,11 +62,11 @@ pub async fn swap(
     Ok(answer.succeeded().then_some(written))
 }
 
-/// Writes the key, whoever wrote it before. With a time to live etcd deletes it when that
-/// is over. To do it twice does no harm, so each endpoint is asked in turn.
+/// Writes the key, whoever wrote it before. With a `ttl`, etcd deletes it after that
+/// time. Writing twice does no harm, so each endpoint is tried in turn.
 ///
 /// # Errors
-/// When no endpoint does it: what the last one said.
+/// If no endpoint writes it: the error of the last one.
 pub async fn put(
     connect: &Connect,
     key: &str,
@@ -85,7 +86,7 @@ pub async fn put(
         if let (Err(Trouble(reason)), Some(lease)) = (&put, lease)
             && is_denial(reason)
         {
-            // Nothing hangs on it. After any other failure something may.
+            // No key uses this lease. After any other failure one may.
             let _ = bounded(CALL_TIMEOUT, client.lease_revoke(lease)).await;
         }
         put.map(drop)
@@ -93,7 +94,8 @@ pub async fn put(
     connect.first_answer(write).await
 }
 
-/// Whether etcd refuses because the user may not do it: asking again does not help.
+/// Returns whether etcd refused because the user lacks the right: a retry does not
+/// help.
 #[must_use]
 pub fn is_denial(reason: &str) -> bool {
     reason.contains(DENIED)

@@ -1,13 +1,13 @@
-//! Reads every key of some ranges as they were at one revision.
+//! Lists every key of some ranges at one revision.
 //!
-//! In: a client, ranges, and what to make of a key. Out: what was made of them,
-//! the revision, and whose store it is.
-//! Pages are pinned to the revision of the first answer, so that 100,000 keys
-//! are one consistent whole; a page too big to be read is asked for in halves.
-//! etcd looks for pages while those before them are made something of. Never
-//! serves a member's own, possibly old, idea of the store, and believes no page
-//! that cannot be of that reading: of another cluster, of an older or a later
-//! state, with keys that do not rise, or without end.
+//! In: a client, ranges, and a function that decodes a key. Out: the decoded keys, the
+//! revision, and the cluster's id. All pages are read at the revision of the first
+//! answer, so 100,000 keys are one consistent listing. A page that is too big is asked
+//! for again in halves. One page is decoded while etcd prepares the next.
+//!
+//! It never returns a member's own, possibly old, view of the store. It rejects a page
+//! of another cluster or of an older or later state, with keys that do not rise, or
+//! without end.
 
 use std::time::Duration;
 
@@ -18,31 +18,31 @@ use tokio_util::task::AbortOnDropHandle;
 use super::connect::{CALL_TIMEOUT, MESSAGE_MAX, Trouble, bounded};
 use super::prefixes::{Range, Stored};
 
-/// A consistent reading.
+/// A complete listing of some ranges.
 #[derive(Debug)]
 pub(super) struct Listing<T> {
     pub(super) revision: i64,
-    /// Which etcd cluster it came from.
+    /// The id of the etcd cluster.
     pub(super) cluster: u64,
     pub(super) all: Vec<T>,
 }
 
-/// Keys per page. etcd 3.4 visits all remaining keys for each page to count
-/// them, so small pages make a long list quadratic.
+/// Keys per page. etcd 3.4 visits all remaining keys for each page to count them, so
+/// with small pages a long listing takes quadratic time.
 const PAGE: i64 = 5_000;
-/// One page may be [`MESSAGE_MAX`] long.
+/// How long a page may take. It may be [`MESSAGE_MAX`] bytes long.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(15);
-/// So many keys of a range are read, and so many bytes of them: more than any
-/// etcd holds by default (2 GiB), and an end where a broken one has none.
+/// The most keys and bytes that are read of one range: more than any etcd holds by
+/// default (2 GiB). They end the listing of a broken etcd that never ends it.
 const KEYS_MAX: usize = 2_000_000;
 const BYTES_MAX: usize = 2 << 30;
-/// So many ranges are read at a time: while one's page is on its way, etcd has
-/// another to look for.
+/// How many ranges are read at a time: while a page of one is on its way, etcd can
+/// prepare a page of the other.
 const LANES: usize = 2;
-/// So many keys are read before others get their turn.
+/// How many keys are decoded before other tasks get their turn.
 const AT_ONCE: usize = 500;
-/// What is expected of whatever makes something of a value.
-const NO_PANIC: &str = "no value makes its reader panic";
+/// Panic message for a decoder that panics, which none may do.
+const NO_PANIC: &str = "no value makes its decoder panic";
 
 pub(super) async fn list<T: Send + 'static>(
     client: &Client,
@@ -50,8 +50,9 @@ pub(super) async fn list<T: Send + 'static>(
     read: impl Fn(Stored<'_>) -> T + Clone + Send + Sync + 'static,
 ) -> Result<Listing<T>, Trouble> {
     let mut kv = client.kv_client().max_decoding_message_size(MESSAGE_MAX);
-    // One key, present or not: the cheapest question that only a member with a
-    // leader can answer, and one that whoever may read the prefix may ask.
+    // A read of one key, whether it exists or not. It is the cheapest request that only
+    // a member with a leader can answer and that a user who may read the prefix may
+    // make.
     let key = ranges.first().map_or(vec![0], |range| range.start.clone());
     let first = bounded(CALL_TIMEOUT, kv.get(key, None)).await?;
     let header = first.header().ok_or_else(|| Trouble("an answer without a header".into()))?;
@@ -63,14 +64,14 @@ pub(super) async fn list<T: Send + 'static>(
     Ok(Listing { revision, cluster, all: all.into_iter().flatten().collect() })
 }
 
-/// What all pages of one reading have in common.
+/// The revision and cluster that all pages of one listing share.
 #[derive(Clone, Copy)]
 struct Pin {
     revision: i64,
     cluster: u64,
 }
 
-/// All of a range.
+/// Lists and decodes all keys of one range.
 async fn lane<T: Send + 'static>(
     mut kv: KvClient,
     range: Range,
@@ -94,7 +95,7 @@ async fn lane<T: Send + 'static>(
         if keys > KEYS_MAX || bytes > BYTES_MAX {
             return Err(named(Trouble(format!("over {KEYS_MAX} keys or {BYTES_MAX} bytes"))));
         }
-        // The first key after the last one.
+        // The first possible key after the last one.
         let last = page.kvs().last().filter(|_| page.more());
         let next = last.map(|last| [last.key(), &[0]].concat());
         let page = AbortOnDropHandle::new(tokio::spawn(read_page(page, read.clone())));
@@ -112,7 +113,7 @@ async fn lane<T: Send + 'static>(
     Ok(all)
 }
 
-/// Whether a page can be a part of the reading.
+/// Checks that a page can belong to this listing.
 fn check(page: &GetResponse, from: &[u8], range: &Range, pin: Pin) -> Result<(), Trouble> {
     let header = page.header().ok_or_else(|| Trouble("an answer without a header".into()))?;
     if header.cluster_id() != pin.cluster {
@@ -144,7 +145,7 @@ fn check(page: &GetResponse, from: &[u8], range: &Range, pin: Pin) -> Result<(),
     Ok(())
 }
 
-/// What is made of a page's keys.
+/// Decodes the keys of a page.
 async fn read_page<T>(page: GetResponse, read: impl Fn(Stored<'_>) -> T) -> Vec<T> {
     let mut all = Vec::with_capacity(page.kvs().len());
     for some in page.kvs().chunks(AT_ONCE) {
@@ -157,7 +158,8 @@ async fn read_page<T>(page: GetResponse, read: impl Fn(Stored<'_>) -> T) -> Vec<
     all
 }
 
-/// A page from that key on, of as many keys as are not too long together.
+/// Reads the page that begins at the key `from`. Halves `limit` while the page is too
+/// long.
 async fn get_page(
     kv: &mut KvClient,
     from: Vec<u8>,
@@ -186,7 +188,7 @@ async fn get_page(
     }
 }
 
-/// tonic's own refusal; etcd uses the same code for a compacted revision.
+/// This is tonic's own error; etcd uses the same code for a compacted revision.
 fn too_long(error: &etcd_client::Error) -> bool {
     matches!(error, etcd_client::Error::GRpcStatus(status)
         if status.code() == tonic::Code::OutOfRange && status.message().contains("too large"))

@@ -1,35 +1,35 @@
-//! Which keys are read, and what is made of them. Pure.
+//! Decides which keys are read, and decodes them. Pure.
 //!
 //! In: the operator's prefixes, a key and its value. Out: ranges that cover the
-//! prefixes without overlap, and a key's meaning. Prefixes may lie within one
-//! another; a key must still be listed, watched and applied only once.
+//! prefixes without overlap, and the decoded value. Prefixes may lie within one
+//! another; each key is still listed, watched and applied only once.
 
 use std::sync::Arc;
 
 use crate::registry::record::{self, Decoded, Prefix};
 use crate::registry::{Entry, Key, Reading, Rejected};
 
-/// A key and its value, as etcd has them.
+/// A key and its value, as etcd stores them.
 #[derive(Debug, Clone, Copy)]
 pub struct Stored<'a> {
     /// The key.
     pub key: &'a [u8],
     /// Its value.
     pub value: &'a [u8],
-    /// The lease that it hangs on; 0: none.
+    /// The lease of the key; 0: none.
     pub lease: i64,
     /// The revision that wrote it.
     pub revision: i64,
 }
 
-/// What is made of a key's value.
+/// Decodes a key and its value.
 pub type Decode<T> = Arc<dyn Fn(Stored<'_>) -> T + Send + Sync>;
 
 /// The prefixes, longest first.
 #[derive(Debug, Clone)]
 pub(super) struct Prefixes(Vec<Prefix>);
 
-/// Keys from `start` up to, but without, `end`.
+/// The keys from `start` up to, but not including, `end`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Range {
     pub(super) start: Vec<u8>,
@@ -42,8 +42,8 @@ impl Prefixes {
         Self(prefixes)
     }
 
-    /// One range for each prefix that lies in no other one; those that follow on
-    /// each other are one.
+    /// Returns one range for each prefix that lies in no other prefix. Adjacent ranges
+    /// are joined.
     pub(super) fn ranges(&self) -> Vec<Range> {
         let mut roots: Vec<&str> = Vec::new();
         for path in self.0.iter().rev().map(|prefix| prefix.path.as_str()) {
@@ -62,7 +62,8 @@ impl Prefixes {
         ranges
     }
 
-    /// Reads registrations: the longest prefix that makes anything of a key decides.
+    /// Returns a decoder of registrations: the longest prefix that can decode a key
+    /// decides.
     pub(super) fn decode(self) -> Decode<Result<Reading, Rejected>> {
         Arc::new(move |stored| self.meaning(stored.key, stored.value))
     }
@@ -76,37 +77,38 @@ impl Prefixes {
     }
 }
 
-/// A key, and what is made of its value.
+/// Makes an entry of a key, with its decoded value.
 pub(super) fn entry<T>(stored: Stored<'_>, decode: &Decode<T>) -> Entry<T> {
     let (key, leased) = (Key::new(stored.key), stored.lease != 0);
     Entry { key, meaning: decode(stored), leased }
 }
 
 impl Range {
-    /// Every key that begins like this.
+    /// Returns the range of every key that begins with `prefix`.
     #[must_use]
     pub fn below(prefix: &str) -> Self {
         range(prefix)
     }
 
-    /// One key alone.
+    /// Returns the range of one single key.
     #[must_use]
     pub fn key(key: &str) -> Self {
         Self { start: key.into(), end: [key.as_bytes(), &[0]].concat() }
     }
 
-    /// Whether a key lies in it.
+    /// Returns whether the range contains the key.
     pub(super) fn contains(&self, key: &[u8]) -> bool {
         key >= self.start.as_slice() && (self.end == [0] || key < self.end.as_slice())
     }
 }
 
-/// etcd writes "to the very end" as the end 0, and has no empty key.
+/// etcd writes an open end of a range as the end 0, and has no empty key.
 fn range(path: &str) -> Range {
     let start = path.as_bytes().to_vec();
     let mut end = start.clone();
     match end.last_mut() {
-        // Text never holds the byte 255, so there is always a next one.
+        // UTF-8 text never contains the byte 255, so the last byte can always be
+        // raised.
         Some(last) => *last += 1,
         None => return Range { start: vec![0], end: vec![0] },
     }

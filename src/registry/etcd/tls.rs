@@ -1,6 +1,7 @@
-//! Whom we believe to be etcd, and what we show it: certificates in PEM.
+//! TLS with etcd: which certificates to trust, and which one to present, in PEM.
 //!
-//! In: what files hold. Out: settings for a connection, or why there can be none.
+//! In: the content of the files. Out: the settings of a connection, or why there can be
+//! none.
 
 use etcd_client::{Certificate, Identity, TlsOptions};
 use tonic::transport::Endpoint;
@@ -10,17 +11,19 @@ use super::connect::{ConnectError, Trouble};
 /// Certificates in PEM.
 #[derive(Clone, Default)]
 pub struct Tls {
-    /// Those that may have signed etcd's. Empty: those that the system trusts.
+    /// The authorities that may have signed etcd's certificate. Empty: those that the
+    /// system trusts.
     pub ca: Vec<u8>,
-    /// Ours and its key, where etcd asks for one.
+    /// The client certificate and its key, if etcd asks for one.
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Tls {
-    /// Whether certificates and key can be used.
+    /// Checks that the certificates and the key can be used.
     ///
     /// # Errors
-    /// When not, or when the system is to be trusted and trusts nobody.
+    /// If they cannot, or if the system's authorities are to be used and there are
+    /// none.
     pub fn check(&self) -> Result<(), ConnectError> {
         let has = |pem: &[u8], label: &str| String::from_utf8_lossy(pem).contains(label);
         if !self.ca.is_empty() && !has(&self.ca, "BEGIN CERTIFICATE") {

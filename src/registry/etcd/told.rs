@@ -1,12 +1,13 @@
-//! What is said once and then ever more rarely. Pure: the time is an argument.
+//! Limits repeated log messages: a cause is logged at once and then ever more rarely.
+//! Pure: the time is an argument.
 //!
-//! In: causes, as they occur. Out: whether to say so now, and how often it
-//! occurred since it was last said. Keeps a few causes, the newest.
+//! In: causes, as they occur. Out: whether to log one now, and how often it occurred
+//! since it was last logged. Keeps only the newest causes.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// What was said lately.
+/// The causes that occurred recently.
 #[derive(Debug, Default)]
 pub(super) struct Told(VecDeque<Cause>);
 
@@ -15,22 +16,23 @@ struct Cause {
     text: String,
     said: Instant,
     last: Instant,
-    /// Occurrences since then.
+    /// Occurrences since `said`.
     times: u64,
     pause: Duration,
 }
 
-/// Enough for what several endpoints can say in turn.
+/// Enough for the causes that several endpoints can report in turn.
 const CAUSES_MAX: usize = 16;
-/// Whoever looks into the log again sees that it goes on.
+/// The first pause between two messages about one cause, and the longest. An operator
+/// who looks into the log again must see that the cause persists.
 const PAUSE: Duration = Duration::from_secs(60);
 const PAUSE_MAX: Duration = Duration::from_secs(3600);
-/// A cause that did not occur for so long is news when it does.
+/// A cause that did not occur for this long is logged at once when it returns.
 const FORGET: Duration = Duration::from_secs(30);
 
 impl Told {
-    /// Takes note of a cause. Returns how often it occurred since it was last
-    /// said, this time included, where it is to be said now.
+    /// Counts one occurrence of a cause. Returns how often it occurred since it was
+    /// last logged, this time included, if it is to be logged now.
     pub(super) fn due(&mut self, text: &str, now: Instant) -> Option<u64> {
         self.0.retain(|cause| now.duration_since(cause.last) < FORGET);
         let Some(cause) = self.0.iter_mut().find(|cause| cause.text == text) else {
@@ -56,7 +58,8 @@ impl Told {
 mod tests {
     use super::*;
 
-    /// The seconds at which something that occurs each second is said.
+    /// Returns at which seconds something that occurs each second is logged, with the
+    /// counts.
     fn said(seconds: u64) -> Vec<(u64, u64)> {
         let start = Instant::now();
         let mut told = Told::default();

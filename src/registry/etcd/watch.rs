@@ -1,13 +1,13 @@
-//! What a watch stream may say, and what it means. Pure.
+//! Checks and interprets the responses of one watch stream. Pure.
 //!
-//! In: the responses of one stream in order. Out: for each, what it is: a watcher
-//! that was opened, a sign of life, events of one range, or a breach that ends
-//! the stream. A peer that answers for another cluster, goes back to an older
-//! state, or sends what nobody asked for is not believed.
+//! In: the responses of one stream, in order. Out: for each one, its meaning: a watcher
+//! was opened, a sign of life, events of one range, or a violation that ends the
+//! stream. It rejects a peer that answers for another cluster, goes back to an older
+//! state, or sends what was not asked for.
 //!
-//! A sign of life is the answer to a watcher that is created on the same stream
-//! and canceled at once. Every peer answers that: etcd's gRPC proxies answer no
-//! progress request, and some panic on one.
+//! A sign of life is the answer to a watcher that is created on the same stream and
+//! canceled at once. Every peer answers that; etcd's gRPC proxies answer no progress
+//! request, and some panic on one.
 
 use std::collections::HashMap;
 
@@ -16,51 +16,53 @@ use etcd_client::proto::{PbEvent, PbWatchResponse};
 use super::connect::Trouble;
 use super::prefixes::Range;
 
-/// One watch stream. At most one watcher is asked for at a time: proxies number
-/// watchers as they like, so only the order says whose answer one is.
+/// One watch stream. At most one new watcher is asked for at a time: proxies choose the
+/// ids of watchers as they like, so only the order shows which request an answer
+/// belongs to.
 #[derive(Debug)]
 pub(super) struct Watch {
     cluster: u64,
     /// The greatest revision that the store is known to have had.
     newest: i64,
     ranges: Vec<Range>,
-    /// Which range each watcher is of.
+    /// The index of the range that each watcher watches, by the watcher's id.
     ids: HashMap<i64, usize>,
     asked: Option<Ask>,
-    /// So many signs of life in a row were of an older revision.
+    /// How many signs of life in a row had an older revision.
     behind: u32,
 }
 
-/// A watcher that is to be created.
+/// A watcher to create.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
-    /// Of this range.
+    /// A watcher of the range with this index.
     Range(usize),
-    /// Of no key that is ever written: its answer is a sign of life.
+    /// A watcher of a key that is never written: its answer is a sign of life.
     Life,
 }
 
-/// What a response means.
+/// The meaning of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Said {
-    /// Nothing that matters.
+    /// No meaning; the response is ignored.
     Nothing,
     /// A range is watched from now on.
     Opened,
-    /// The stream lives. This watcher has served its purpose.
+    /// A sign of life. The watcher with this id is no longer needed.
     Life(i64),
-    /// The stream lives, but no more watchers are granted.
+    /// A sign of life, but etcd refuses new watchers.
     Denied,
-    /// Events of this range.
+    /// Events of the range with this index.
     Events(usize),
 }
 
-/// A follower behind a proxy may lag by as many seconds as there are questions;
-/// a store that stays behind has been replaced by an older one.
+/// How many signs of life in a row may have an older revision. A follower behind a
+/// proxy may lag by one second for each. A store that stays behind has been replaced by
+/// an older one.
 const BEHIND_MAX: u32 = 3;
 
 impl Watch {
-    /// A stream for these ranges, which were listed at this revision.
+    /// Starts a stream for these ranges, which were listed at the revision `listed`.
     pub(super) fn new(cluster: u64, listed: i64, ranges: &[Range]) -> Self {
         Self {
             cluster,
@@ -72,7 +74,7 @@ impl Watch {
         }
     }
 
-    /// The watcher to ask for now. None while an answer is owed.
+    /// Returns the watcher to ask for now, or `None` while an answer is due.
     pub(super) fn ask(&mut self) -> Option<Ask> {
         if self.asked.is_some() {
             return None;
@@ -82,33 +84,33 @@ impl Watch {
         self.asked
     }
 
-    /// Whether all ranges are watched.
+    /// Returns whether all ranges are watched.
     pub(super) fn open(&self) -> bool {
         self.ids.len() == self.ranges.len()
     }
 
-    /// Whether an answer is owed.
+    /// Returns whether an answer is due.
     pub(super) fn owed(&self) -> bool {
         self.asked.is_some()
     }
 
-    /// Whether a range is not watched yet and may be asked for.
+    /// Returns whether a range is not watched yet and may be asked for.
     pub(super) fn opening(&self) -> bool {
         self.asked.is_none() && self.ids.len() < self.ranges.len()
     }
 
-    /// The greatest revision that the store is known to have had.
+    /// Returns the greatest revision that the store is known to have had.
     pub(super) fn newest(&self) -> i64 {
         self.newest
     }
 
-    /// What a response means.
+    /// Returns the meaning of a response.
     ///
     /// # Errors
-    /// When it must not be believed, or when the peer gave up a range.
+    /// If the response must be rejected, or if etcd canceled the watcher of a range.
     pub(super) fn take(&mut self, response: &PbWatchResponse) -> Result<Said, Trouble> {
-        // Proxies that answer for themselves leave the cluster out; what else they
-        // say in the header is a guess.
+        // Proxies that answer by themselves leave out the cluster. The rest of such a
+        // header is a guess.
         let header = response.header.as_ref().filter(|header| header.cluster_id != 0);
         let revision = header.map(|header| header.revision);
         if let Some(header) = header
@@ -124,14 +126,14 @@ impl Watch {
         if response.canceled {
             return match range {
                 Some(_) => Err(canceled(response)),
-                // One of those that were asked for to see a sign of life.
+                // The watcher was created for a sign of life.
                 None => Ok(Said::Nothing),
             };
         }
         if response.events.is_empty() && !response.fragment {
             return Ok(Said::Nothing);
         }
-        let range = range.ok_or_else(|| Trouble("events of a watcher nobody asked for".into()))?;
+        let range = range.ok_or_else(|| Trouble("events of an unknown watcher".into()))?;
         for event in &response.events {
             self.check(event, range, revision)?;
         }
@@ -140,11 +142,11 @@ impl Watch {
 
     fn created(&mut self, response: &PbWatchResponse, at: Option<i64>) -> Result<Said, Trouble> {
         match self.asked.take() {
-            None => Err(Trouble("a watcher nobody asked for".into())),
+            None => Err(Trouble("a watcher that was not asked for".into())),
             Some(Ask::Range(_)) if response.canceled => Err(canceled(response)),
             Some(Ask::Range(range)) => match self.ids.insert(response.watch_id, range) {
                 None => Ok(Said::Opened),
-                Some(_) => Err(Trouble("two watchers of the same number".into())),
+                Some(_) => Err(Trouble("two watchers have the same id".into())),
             },
             Some(Ask::Life) => {
                 self.look_back(at)?;
@@ -154,7 +156,7 @@ impl Watch {
         }
     }
 
-    /// Whether the store is still as new as it was.
+    /// Checks that the store is not older than it was.
     fn look_back(&mut self, at: Option<i64>) -> Result<(), Trouble> {
         let Some(at) = at else { return Ok(()) };
         self.behind = if at < self.newest { self.behind + 1 } else { 0 };
@@ -180,8 +182,8 @@ impl Watch {
     }
 }
 
-/// A watcher that etcd took back. One at a compacted revision is created,
-/// canceled, and then silent for ever.
+/// Returns the error for a watcher that etcd canceled. etcd creates a watcher at a
+/// compacted revision, cancels it, and then stays silent for ever.
 fn canceled(response: &PbWatchResponse) -> Trouble {
     match (response.cancel_reason.as_str(), response.compact_revision) {
         ("", 0) => Trouble("etcd canceled the watch".into()),
@@ -214,7 +216,7 @@ mod tests {
         PbWatchResponse { events: vec![event], ..response(7, revision, watch_id) }
     }
 
-    /// Of cluster 7, listed at 10, with both ranges watched by 0 and 1.
+    /// A stream of cluster 7, listed at revision 10. Watchers 0 and 1 watch its ranges.
     fn open() -> Watch {
         let mut watch = Watch::new(7, 10, &[range("/a/", "/a0"), range("/b/", "/b0")]);
         for n in 0..2_usize {
@@ -255,16 +257,16 @@ mod tests {
         let foreign = Err("another etcd cluster answered within a watch");
         check(&mut open(), &event(0, 12, "/a/x", 12), Ok(Said::Events(0)));
         check(&mut open(), &response(8, 12, 0), foreign);
-        check(&mut open(), &event(5, 12, "/a/x", 12), Err("events of a watcher nobody asked for"));
+        check(&mut open(), &event(5, 12, "/a/x", 12), Err("events of an unknown watcher"));
         check(&mut open(), &event(0, 12, "/b/x", 12), Err("an event of a key that is not watched"));
         let future = "an event of the future, of revision 9223372036854775807";
         check(&mut open(), &event(0, 12, "/a/x", i64::MAX), Err(future));
-        check(&mut open(), &created(7, 12, 3), Err("a watcher nobody asked for"));
+        check(&mut open(), &created(7, 12, 3), Err("a watcher that was not asked for"));
         let mut watch = Watch::new(7, 10, &[range("/a/", "/a0"), range("/b/", "/b0")]);
         watch.ask();
         check(&mut watch, &created(7, 10, 0), Ok(Said::Opened));
         watch.ask();
-        check(&mut watch, &created(7, 10, 0), Err("two watchers of the same number"));
+        check(&mut watch, &created(7, 10, 0), Err("two watchers have the same id"));
         let canceled = PbWatchResponse { canceled: true, ..response(7, 12, 0) };
         check(&mut open(), &canceled, Err("etcd canceled the watch"));
         let compacted = PbWatchResponse { compact_revision: 9, ..canceled };
@@ -287,7 +289,7 @@ mod tests {
         life(7, Err("etcd went back from revision 20 to 7"));
     }
 
-    /// One event at the greatest number would make all later ones look old.
+    /// One event with the greatest number would make all later ones look old.
     #[test]
     fn a_revision_that_cannot_be_is_found_out() {
         let mut watch = open();

@@ -1,9 +1,9 @@
-//! Which format a key is written in, where it leaves no doubt.
+//! Detects the format of a key, if it is unambiguous.
 //!
-//! In: a key and its value. Out: a format, or why none can be told. Never
-//! guesses: a key that two formats would read differently, or that says nothing
-//! of gRPC in a framework that usually speaks something else, is left to be
-//! named. `docs/formats.md` has the same rules in words.
+//! In: a key and its value. Out: a format, or the reason why it cannot be detected. It
+//! never guesses. The operator must name the format of a key that two formats would
+//! decode differently, or that says nothing of gRPC in a framework that usually speaks
+//! another protocol. `docs/formats.md` explains the same rules.
 
 use serde_json::{Map, Value};
 
@@ -12,10 +12,10 @@ use super::presets::GRPC;
 use super::remarks::Remarks;
 use crate::model::HostPort;
 
-/// Where Dubbo keeps what is no provider.
+/// Dubbo's names of directories, of which only the first holds providers.
 const DUBBO_CATEGORIES: [&str; 4] = ["providers", "consumers", "configurators", "routers"];
 
-/// The format of a key; `below` is what stands behind the prefix.
+/// Returns the format of a key. `below` is the part of the key below the prefix.
 pub(super) fn tell(key: &str, below: &str, value: &str) -> Result<Format, String> {
     let text = value.trim();
     let segments: Vec<&str> = below.split('/').collect();
@@ -31,7 +31,7 @@ pub(super) fn tell(key: &str, below: &str, value: &str) -> Result<Format, String
             .ok_or_else(|| untold.to_owned());
     }
     let category = |name: &str| DUBBO_CATEGORIES.contains(&name);
-    // dubbo-go writes no value, Dubbo Java its lease's number.
+    // dubbo-go writes no value; Dubbo Java writes the number of its lease.
     let dubbo = category(last) || category(before) && last.contains("%3A%2F%2F");
     if dubbo && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(Format::Dubbo);
@@ -46,7 +46,7 @@ pub(super) fn tell(key: &str, below: &str, value: &str) -> Result<Format, String
     Ok(Format::Plain)
 }
 
-/// Fields that only one format has together, whatever the key.
+/// Detects a format by fields that no other format has together, whatever the key.
 fn told_by_fields(object: &Map<String, Value>) -> Option<Format> {
     let text = |name: &str| object.get(name).is_some_and(Value::is_string);
     let list = |name: &str| object.get(name).and_then(Value::as_array);
@@ -76,7 +76,7 @@ fn told_by_fields(object: &Map<String, Value>) -> Option<Format> {
     dubbo.then_some(Format::DubboApp)
 }
 
-/// Fields that say enough only under such a key.
+/// Detects a format by fields that are sufficient only together with the key.
 fn told_by_both(key: &str, below: &[&str], object: &Map<String, Value>) -> Option<Format> {
     let text = |name: &str| object.get(name).is_some_and(Value::is_string);
     if object.contains_key("MetadataX") {

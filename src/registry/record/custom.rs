@@ -1,8 +1,8 @@
-//! Operators' own formats: `[format.NAME]` of the configuration → a
-//! [`Decoder`].
+//! Formats that operators describe: makes a [`Decoder`] of `[format.NAME]` in the
+//! configuration.
 //!
-//! In: a name and a table. Out: what it describes, or every problem at once,
-//! each with its setting and its place.
+//! In: a name and a table. Out: the description, or all problems at once, each with its
+//! setting and its place.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use super::tree::Syntax;
 use super::weights::WEIGHT_MAX;
 use crate::tables::{self, Name, Problems};
 
-/// A table as it is written; all settings are optional but `key`.
+/// The table as it is written. All settings are optional but `key`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 struct Described {
@@ -60,7 +60,7 @@ enum Texts {
     Many(Vec<String>),
 }
 
-/// JSON pointers: the whole value, or something in it.
+/// JSON pointers: to the whole value, or to a part of it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(try_from = "Texts")]
 struct Pointers(Paths);
@@ -80,11 +80,11 @@ enum TextsByName {
     Table(BTreeMap<String, Texts>),
 }
 
-/// Where a URL's parts are.
+/// The JSON pointers to the parts of a parsed URL.
 const URL_FIELDS: [&str; 3] = ["/address", "/scheme", "/query"];
 
-/// Reads the table of the format `custom:NAME`. `None` where something is wrong
-/// with it.
+/// Reads the table of the format `custom:NAME`. Returns `None` and adds to `problems`
+/// if something is wrong with it.
 pub fn describe(
     name: &Name<'_>,
     table: &DeTable<'_>,
@@ -107,7 +107,7 @@ pub fn describe(
 }
 
 impl Described {
-    /// As far as each setting goes by itself.
+    /// Makes a decoder of the single settings, before they are completed.
     fn decoder(self, name: &str) -> Decoder {
         let labels = [
             ("zone", self.zone),
@@ -151,8 +151,8 @@ impl Described {
     }
 }
 
-/// What the settings mean together, and which are missing: setting, and what is the
-/// matter. Nothing is said of those that are `wrong`.
+/// Completes the decoder with settings that follow from others. Returns the settings
+/// that are missing, each with its problem. Settings in `wrong` were reported already.
 fn complete(
     decoder: &mut Decoder,
     table: &DeTable<'_>,
@@ -205,7 +205,7 @@ fn complete(
     let status = given("status", &decoder.status);
     let statuses = given("up", &decoder.up) || given("down", &decoder.down);
     if statuses && !status {
-        missing.push(("status", "is missing: up and down are about it"));
+        missing.push(("status", "is missing: up and down need it"));
     }
     if status && !statuses {
         let remedy = "needs up or down: which statuses are in service, or out of it";

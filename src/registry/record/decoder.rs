@@ -1,9 +1,9 @@
-//! Reads keys and values as a description says: one machine for every
-//! framework's format and for those that operators describe themselves.
+//! Decodes keys and values by a description. One engine serves the formats of
+//! frameworks and those that operators describe.
 //!
-//! In: a [`Decoder`], a prefix, a key and its value. Out: what the key
-//! registers, that it registers nothing, or in words why it cannot be read.
-//! Whatever leaves an address is read; what is odd about it becomes a remark.
+//! In: a [`Decoder`], a prefix, a key and its value. Out: the key's registrations, or
+//! the reason why it registers nothing or cannot be decoded. A value with a usable
+//! address is decoded; any oddity becomes a remark.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -27,31 +27,30 @@ pub(super) use instance::ID_MAX;
 pub(super) use metadata::Kept;
 pub(super) use service::{BLANK, has_blank_segment};
 
-/// How a format's keys and values are read. Fields named after what they find
-/// hold JSON pointers into the value: the first that finds something counts.
-/// Within a list of endpoints each is tried in the endpoint first.
+/// How to decode the keys and values of one format. A field named after a property,
+/// such as `weight`, holds JSON pointers into the value; the first that finds something
+/// is used. For a list of endpoints, each pointer is tried in the endpoint first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Decoder {
-    /// `NAME` of `custom:NAME`; empty for the formats that have names.
+    /// `NAME` of `custom:NAME`; empty for the named formats.
     pub(super) name: String,
-    /// Shapes of the keys that register something, below the prefix.
+    /// Patterns of the keys that register something, below the prefix.
     pub(super) keys: Vec<Pattern>,
-    /// Shapes of keys that are known to register nothing.
+    /// Patterns of keys that are known to register nothing.
     pub(super) skip: Vec<Pattern>,
-    /// Whether patterns describe keys from their very beginning.
+    /// Whether patterns match the whole key instead of the part below the prefix.
     pub(super) whole_key: bool,
-    /// Values that mean nothing.
+    /// Values that register nothing.
     pub(super) empty: Vec<String>,
-    /// A value without one of these registers nothing; a number must be above 0.
+    /// A value without one of these fields registers nothing; a number must be above 0.
     pub(super) needs: Paths,
     pub(super) syntax: Syntax,
-    /// The service's name, if the key is not to say it. Where the key says it
-    /// too, both must say the same.
+    /// The service's name, if the value holds it. If the key holds it too, both must
+    /// agree.
     pub(super) service: Paths,
-    /// A better name than the key's for the service, if it can be one.
+    /// A better name for the service than the key's, used if it is a valid name.
     pub(super) title: Paths,
-    /// What the value says of the service that the key names: not to be taken,
-    /// and not to be contradicted.
+    /// The service's name in the value. The key's name is used, but both must agree.
     pub(super) claims: Paths,
     /// Whether the captured service is percent-encoded.
     pub(super) encoded: bool,
@@ -62,73 +61,72 @@ pub struct Decoder {
     pub(super) address: Paths,
     pub(super) host: Paths,
     pub(super) port: Paths,
-    /// Whether gRPC's scheme says the port where nothing else does.
+    /// Whether a missing port is that of the gRPC scheme (80, or 443 with TLS).
     pub(super) default_ports: bool,
-    /// Whether the last colon parts host and port, even in IPv6 addresses.
+    /// Whether the last colon separates host and port, even in IPv6 addresses.
     pub(super) last_colon: bool,
     pub(super) id: Paths,
     pub(super) weight: Paths,
     pub(super) default_weight: u32,
-    /// What the weight 0 means, and anything below.
+    /// The meaning of the weight 0 and of weights below.
     pub(super) low: Low,
-    /// What is spoken; any of what is found may be in `schemes`.
+    /// The protocol. All the values found count: one of them must be in `schemes`.
     pub(super) protocol: Paths,
-    /// What is spoken where nothing is found; `None`: gRPC.
+    /// The protocol if none is found; `None`: gRPC.
     pub(super) default_protocol: Option<String>,
-    /// What counts as gRPC.
+    /// The protocols that count as gRPC.
     pub(super) schemes: Vec<String>,
     pub(super) enabled: Paths,
     pub(super) healthy: Paths,
     pub(super) status: Paths,
-    /// Statuses in service; empty: all that are not `down`.
+    /// Statuses that mean "in service"; empty: all that are not in `down`.
     pub(super) up: Vec<String>,
     pub(super) down: Vec<String>,
     /// Objects that are metadata as a whole.
     pub(super) meta: Paths,
     /// Metadata by name: `zone`, `region`, `version`…
     pub(super) labels: Vec<(String, Paths)>,
-    /// What must never cause a push.
+    /// Fields that must never cause a push.
     pub(super) ignore: Paths,
 }
 
 /// JSON pointers, in the order in which they are tried.
 pub(super) type Paths = Vec<String>;
 
-/// More endpoints than this in one key are a mistake, and left out.
+/// The most endpoints that are read of one key. More are a mistake, and are left out.
 const ENDPOINTS_MAX: usize = 10_000;
 
-/// One endpoint of a value, before anything of it is checked.
+/// One endpoint of a value, before it is checked.
 #[derive(Clone, Copy, Default)]
 struct Item<'a> {
-    /// Where its own fields are.
+    /// The object with the endpoint's own fields, if there is one.
     own: Option<&'a Value>,
     address: Option<&'a str>,
     weight: Option<&'a Value>,
 }
 
-/// A value and what its key says.
+/// A value, with the captures of its key.
 struct Document<'a> {
     root: &'a Value,
     captures: &'a Captures<'a>,
     remarks: &'a Remarks,
     /// How much more metadata may be kept of this key, in bytes.
     room: Cell<usize>,
-    /// Metadata of endpoints that have no fields of their own, by what else
-    /// decides it.
+    /// The metadata of endpoints that have no fields of their own, for reuse.
     shared: RefCell<Vec<Shared>>,
 }
 
-/// Metadata of endpoints that speak TLS or do not, and have this status.
+/// Metadata of the endpoints with this TLS flag and this status.
 type Shared = (bool, Option<String>, Arc<Meta>);
 
-/// What an endpoint is, if it counts.
+/// A decoded endpoint.
 enum Endpoint {
     Grpc(HostPort, bool),
-    /// Speaks this instead.
+    /// It speaks this protocol instead of gRPC.
     Other(String),
 }
 
-/// What became of a value's endpoints.
+/// The results of all endpoints of a value.
 #[derive(Default)]
 struct Found {
     registrations: Vec<Registration>,
@@ -165,7 +163,7 @@ impl Decoder {
         let zero = |found: &Value| found.as_f64().is_some_and(|number| number <= 0.0);
         let there = |path: &String| find(&root, path).is_some_and(|found| !zero(found));
         if let Some(path) = self.needs.iter().find(|path| !there(path)) {
-            return Ok(Decoded::Nothing(format!("it has no {path:?}: it is no server's")));
+            return Ok(Decoded::Nothing(format!("it has no {path:?}, so it is no backend")));
         }
         let (room, shared) = (Cell::new(metadata::KEY_MAX), RefCell::default());
         let document = Document { root: &root, captures: &captures, remarks, room, shared };
@@ -178,8 +176,8 @@ impl Decoder {
         found.decoded(remarks)
     }
 
-    /// The value, or what stands in the key for it, with all that paths lead
-    /// through as trees.
+    /// Parses the value, or the URL in the key. Texts that hold JSON are parsed too if
+    /// a path leads through them.
     fn tree(
         &self,
         captures: &Captures<'_>,
@@ -204,12 +202,12 @@ impl Decoder {
         }
         if cut {
             let most = tree::DEPTH_MAX;
-            remarks.add(format!("what is nested more than {most} deep is left out"));
+            remarks.add(format!("parts nested more than {most} levels deep are left out"));
         }
         Ok(root)
     }
 
-    /// Every path that finds a text or a number.
+    /// Returns every path to a text or a number.
     fn paths(&self) -> impl Iterator<Item = &String> {
         let named = self.labels.iter().flat_map(|(_, paths)| paths);
         let all = [
@@ -230,7 +228,7 @@ impl Decoder {
         all.into_iter().flatten().chain(named)
     }
 
-    /// The fields of a value that anything is made of; `None`: all.
+    /// Returns the top-level fields that are used; `None`: all.
     fn wanted(&self) -> Option<Vec<&str>> {
         let paths = self.paths().chain(&self.endpoints).chain(&self.meta);
         paths
@@ -256,13 +254,13 @@ impl Decoder {
         root.pointer_mut(path)
     }
 
-    /// The list of endpoints, if the value has one.
+    /// Returns the list of endpoints, if the value has one.
     fn list<'a>(&self, document: &Document<'a>) -> Result<Option<&'a Value>, String> {
         let elsewhere = self.endpoints.is_empty() || !self.host.is_empty();
         let Some(found) = self.endpoints.iter().find_map(|path| find(document.root, path)) else {
             return if elsewhere { Ok(None) } else { Err(missing(&self.endpoints, "a list")) };
         };
-        // Where host and port stand for the whole too, they count instead.
+        // If the value has host and port of its own too, they are used instead.
         let whole = || self.look(None, document.root, &self.port).is_some();
         match found {
             Value::Array(all) if all.is_empty() && elsewhere && whole() => Ok(None),
@@ -310,7 +308,7 @@ impl Decoder {
         Ok(all.take(ENDPOINTS_MAX).collect())
     }
 
-    /// What one endpoint registers, or what it speaks instead.
+    /// Returns the registration of one endpoint, or the other protocol that it speaks.
     fn one(
         &self,
         service: &ServiceName,
@@ -332,8 +330,9 @@ impl Found {
             Ok(Ok(registration)) => match self.by_address.get(&registration.address) {
                 Some(&at) => {
                     let address = &registration.address;
-                    remarks.add(format!("the address {address} stands there more than once"));
-                    // As where frameworks put them into a table: the last counts.
+                    remarks.add(format!("the address {address} occurs more than once"));
+                    // The last one is used, as by frameworks that put endpoints into a
+                    // map.
                     self.registrations[at] = registration;
                 }
                 None => {
@@ -349,7 +348,8 @@ impl Found {
         }
     }
 
-    /// A bad endpoint costs only itself; where nothing else is left, the key.
+    /// Returns the registrations. A bad endpoint is only left out with a remark; the
+    /// key is rejected if no good one is left.
     fn decoded(self, remarks: &Remarks) -> Result<Decoded, String> {
         let Self { registrations, others, failures, .. } = self;
         if !registrations.is_empty() {

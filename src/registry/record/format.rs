@@ -1,8 +1,7 @@
-//! The formats by name.
+//! The formats and their names.
 //!
-//! In: a format's name. Out: a [`Format`], with what people must know of it:
-//! where its registrants usually write, and which weight they have without
-//! saying so.
+//! In: the name of a format. Out: a [`Format`], with its default weight and the end of
+//! its prefixes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,10 +13,10 @@ use super::decoder::Decoder;
 use super::presets;
 use crate::model::Weight;
 
-/// How keys and values below a prefix are to be read.
+/// The format of the keys and values below a prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Format {
-    /// Told by key and value wherever they leave no doubt; see `auto`.
+    /// Detected by key and value if it is unambiguous; see `auto`.
     Auto,
     /// `host:port`.
     Plain,
@@ -26,7 +25,7 @@ pub enum Format {
     /// `{"Op":0,"Addr":"host:port","Metadata":…}`, as etcd's own client
     /// libraries write it.
     EtcdNaming,
-    /// `host:port` under a lease's number.
+    /// `host:port` under a key that ends with the number of a lease.
     GoZero,
     /// go-kratos version 2 and later.
     Kratos,
@@ -46,17 +45,17 @@ pub enum Format {
     Hertz,
     /// DNS names as paths, for CoreDNS.
     Skydns,
-    /// APISIX's upstreams: one key, all backends.
+    /// APISIX's upstreams: one key holds all backends.
     Apisix,
-    /// douyu's framework since 2021.
+    /// The framework of douyu, since 2021.
     Jupiter,
-    /// The same until then.
+    /// The framework of douyu, until 2021.
     Jupiter2020,
     /// Several endpoints in one key.
     GoFrame,
     /// `host:port` or a URL, anywhere.
     GoKit,
-    /// `host:port` by gliderlabs' registrator.
+    /// `host:port`, written by gliderlabs' registrator.
     Registrator,
     /// Described by the operator.
     Custom(Arc<Decoder>),
@@ -65,8 +64,8 @@ pub enum Format {
 /// The formats that operators describe, by name.
 pub type Customs = BTreeMap<String, Arc<Decoder>>;
 
-/// All that have names, in the order in which they are tried on a key that
-/// cannot be read: the telling ones first.
+/// All named formats, in the order in which they are tried on a key that cannot be
+/// decoded: the most specific first.
 pub const NAMED: [(&str, Format); 20] = [
     ("etcd-naming", Format::EtcdNaming),
     ("qsf", Format::Qsf),
@@ -90,14 +89,14 @@ pub const NAMED: [(&str, Format); 20] = [
     ("auto", Format::Auto),
 ];
 
-/// What operators' own formats are named like.
+/// The beginning of the names of formats that operators describe.
 const CUSTOM: &str = "custom:";
 
 impl Format {
-    /// Reads a format's name, or `custom:NAME` of one of `customs`.
+    /// Parses the name of a format, or `custom:NAME` of one of `customs`.
     ///
     /// # Errors
-    /// When nobody knows it.
+    /// If the format is unknown.
     pub fn parse(text: &str, customs: &Customs) -> Result<Self, PrefixError> {
         if let Some(name) = text.strip_prefix(CUSTOM) {
             let custom = customs.get(name).map(|decoder| Self::Custom(decoder.clone()));
@@ -107,15 +106,15 @@ impl Format {
         named.map(|(_, format)| format).ok_or_else(|| PrefixError::Format(text.to_owned()))
     }
 
-    /// The weight of a registration that says nothing of weight: every
-    /// framework counts from its own.
+    /// Returns the weight of a registration that has none. Each framework has its own
+    /// default.
     #[must_use]
     pub fn default_weight(&self) -> Weight {
         self.decoder().map_or(Weight::DEFAULT, |decoder| Weight(decoder.default_weight))
     }
 
-    /// What describes it; `None` for those that are read by functions of their
-    /// own.
+    /// Returns the description of the format; `None` for formats that have their own
+    /// functions.
     pub(super) fn decoder(&self) -> Option<&Decoder> {
         match self {
             Self::Custom(decoder) => Some(decoder),
@@ -123,8 +122,8 @@ impl Format {
         }
     }
 
-    /// What a prefix ends in, so that `foo` never sees the keys of `foo2`.
-    /// Jupiter's keys have colons before their only slash.
+    /// Returns the path with the end that bounds it, so that `foo` never matches the
+    /// keys of `foo2`. Jupiter's keys have colons before their only slash.
     pub(super) fn bounded(&self, path: &str) -> String {
         let end = match self {
             Self::Jupiter if path.matches(':').count() < 3 => ':',

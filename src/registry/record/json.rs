@@ -1,6 +1,7 @@
-//! The two JSON formats: QSF's and etcd's own naming.
+//! Decodes and encodes the two JSON formats: QSF's and etcd's own naming.
 //!
-//! In: a value's text. Out: what it says, or in words why it has no address.
+//! In: the text of a value, or a registration. Out: its fields, or the reason why it
+//! has no address; or the text of a value.
 
 use serde_json::{Map, Value, json};
 
@@ -13,7 +14,7 @@ use super::tree;
 use super::weights::{Low, weight};
 use super::{Said, address};
 
-/// `Op` of a value that the old naming API wrote to say "deleted".
+/// `Op` of a value by which the old naming API says "deleted".
 const OP_DELETE: u64 = 1;
 
 pub(super) fn read_qsf(text: &str, remarks: &Remarks) -> Result<Said, String> {
@@ -33,8 +34,9 @@ pub(super) fn read_qsf(text: &str, remarks: &Remarks) -> Result<Said, String> {
     Ok(said(address, id, meta, remarks))
 }
 
-/// `Metadata` may be any JSON. An object is metadata, and so is text that
-/// holds one; any other text or number is the instance's own id.
+/// Decodes a value of etcd-naming; `None` if it is marked as deleted. `Metadata` may be
+/// any JSON. An object is metadata, and so is a text that holds one; any other text or
+/// number is the backend's id.
 pub(super) fn read_etcd_naming(text: &str, remarks: &Remarks) -> Result<Option<Said>, String> {
     let object = object(text, Some(&["Op", "Addr", "Metadata"]), remarks)?;
     if object.get("Op").and_then(Value::as_u64) == Some(OP_DELETE) {
@@ -71,7 +73,7 @@ fn metadata(registration: &Registration) -> Value {
     if metadata.is_empty() { Value::Null } else { Value::Object(metadata) }
 }
 
-/// An object, of which only the wanted fields are read, if there are any.
+/// Parses an object. With `wanted`, reads only those of its fields.
 pub(super) fn object(
     text: &str,
     wanted: Option<&[&str]>,
@@ -80,7 +82,7 @@ pub(super) fn object(
     let (tree, cut) = tree::json_object(text, wanted)?;
     if cut {
         let most = tree::DEPTH_MAX;
-        remarks.add(format!("what is nested more than {most} deep is left out"));
+        remarks.add(format!("parts nested more than {most} levels deep are left out"));
     }
     match tree {
         Value::Object(object) => Ok(object),
@@ -88,7 +90,7 @@ pub(super) fn object(
     }
 }
 
-/// The object that a value is, or holds as text.
+/// Returns the object that a value is, or that it holds as text.
 fn as_object(value: &Value) -> Option<Map<String, Value>> {
     match value {
         Value::Object(object) => Some(object.clone()),
@@ -99,7 +101,8 @@ fn as_object(value: &Value) -> Option<Map<String, Value>> {
     }
 }
 
-/// `id` and `weight` are metadata with a meaning of their own.
+/// Combines the fields of a value. `id` and `weight` in the metadata have their own
+/// meaning.
 fn said(
     address: crate::model::HostPort,
     id: Option<String>,
@@ -121,7 +124,7 @@ fn said(
     let id = id.filter(|id| {
         let usable = id.len() <= ID_MAX;
         if !usable {
-            remarks.add(format!("the id has {} bytes: the key's counts", id.len()));
+            remarks.add(format!("the id has {} bytes: the key's id is used", id.len()));
         }
         usable && !id.trim().is_empty()
     });

@@ -1,20 +1,21 @@
-//! Key patterns: `{service...}/{id}` against a key → what each name stands for.
+//! Matches keys against patterns such as `{service...}/{id}`.
 //!
-//! In: a pattern's text, keys. Out: captures, or why a pattern is none. Segments
-//! end at slashes; a pattern matches the whole of what it is given or nothing.
+//! In: the text of a pattern, and keys. Out: the captures of a key, or why the text is
+//! no pattern. Segments end at slashes. A pattern matches the whole key or does not
+//! match.
 
 use std::fmt;
 
-/// The shape of a key. `{name}` is text within a segment, `{name...}` any
-/// number of whole segments, `{*}` and `{*...}` the same without a name; all
-/// else stands for itself.
+/// The pattern of a key. `{name}` captures text within a segment, `{name...}` captures
+/// any number of whole segments, and `{*}` and `{*...}` match alike without a name. All
+/// other text matches itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pattern {
     text: String,
     segments: Vec<Segment>,
 }
 
-/// What the names of a pattern stand for in one key.
+/// The names of a pattern, each with the text that it captured in one key.
 pub(super) type Captures<'a> = Vec<(&'a str, &'a str)>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,14 +30,16 @@ enum Piece {
     Capture(String),
 }
 
-/// The one name that may stand for nothing within a segment: some
-/// registrants leave their environment empty.
+/// The only name that may capture an empty text within a segment: some registrants
+/// leave their environment empty.
 const MAY_BE_EMPTY: &str = "scope";
 const NAMELESS: &str = "*";
 
 impl Pattern {
+    /// Parses a pattern.
+    ///
     /// # Errors
-    /// When braces, names or their order make no sense; the text says which.
+    /// If braces, names or their order are invalid: the text with the reason.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let bad = |why: &str| Err(format!("the pattern {text:?} {why}"));
         let mut segments = Vec::new();
@@ -69,7 +72,7 @@ impl Pattern {
         Ok(Self { text: text.to_owned(), segments })
     }
 
-    /// Whether a name stands in it.
+    /// Returns whether the pattern has this name.
     pub(super) fn names(&self, name: &str) -> bool {
         self.segments.iter().any(|segment| match segment {
             Segment::Many(found) => found == name,
@@ -79,7 +82,7 @@ impl Pattern {
         })
     }
 
-    /// What the names stand for, if the key has this shape.
+    /// Returns the captures of a key, or `None` if the key does not match.
     pub(super) fn captures<'a>(&'a self, key: &'a str) -> Option<Captures<'a>> {
         let mut found = Vec::new();
         let mut rest = Some(key);
@@ -135,7 +138,7 @@ fn pieces(segment: &str, names: &mut Vec<String>) -> Result<Vec<Piece>, &'static
     Ok(pieces)
 }
 
-/// Takes the next segment off; `None` when there is none.
+/// Takes the next segment; `None` if there is none.
 fn take_first<'a>(rest: &mut Option<&'a str>) -> Option<&'a str> {
     let text = (*rest)?;
     let (first, behind) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
@@ -143,7 +146,7 @@ fn take_first<'a>(rest: &mut Option<&'a str>) -> Option<&'a str> {
     Some(first)
 }
 
-/// Takes everything off but the last `keep` segments, which must be there.
+/// Takes all segments but the last `keep`; `None` if there are fewer.
 fn take_all_but<'a>(rest: &mut Option<&'a str>, keep: usize) -> Option<&'a str> {
     let Some(text) = *rest else { return (keep == 0).then_some("") };
     if keep == 0 {
@@ -152,13 +155,13 @@ fn take_all_but<'a>(rest: &mut Option<&'a str>, keep: usize) -> Option<&'a str> 
     }
     let mut slashes = text.rmatch_indices('/').map(|(at, _)| at);
     match slashes.nth(keep - 1) {
-        // One segment without a name is not the same as no segment.
+        // An empty segment differs from no segment.
         Some(0) => None,
         Some(at) => {
             *rest = Some(&text[at + 1..]);
             Some(&text[..at])
         }
-        // Exactly as many as are kept: the many are none.
+        // There are exactly `keep` segments, so none is left to take.
         None => (text.split('/').count() == keep).then_some(""),
     }
 }

@@ -1,7 +1,7 @@
-//! The frameworks' formats, each as one description.
+//! Describes the frameworks' formats.
 //!
-//! In: a [`Format`]. Out: its [`Decoder`]. What is said here of a framework was
-//! read in its sources; `docs/formats.md` says the same for people.
+//! In: a [`Format`]. Out: its [`Decoder`]. The statements about a framework were read
+//! in its sources; `docs/formats.md` explains them to operators.
 
 use std::sync::LazyLock;
 
@@ -11,12 +11,12 @@ use super::pattern::Pattern;
 use super::tree::Syntax;
 use super::weights::Low;
 
-/// What gRPC is called where addresses are URLs.
+/// The schemes of gRPC in addresses that are URLs.
 pub(super) const GRPC: [&str; 2] = ["grpc", "grpcs"];
-/// Dubbo's protocols that gRPC clients can call (Triple is gRPC with more).
+/// Dubbo's protocols that gRPC clients can call (Triple is an extension of gRPC).
 const DUBBO: [&str; 3] = ["tri", "grpc", "grpcs"];
 
-/// The description of a format that has one.
+/// Returns the description of a format; `None` if it has none.
 pub(super) fn of(format: &Format) -> Option<&'static Decoder> {
     PRESETS.iter().find(|(preset, _)| preset == format).map(|(_, decoder)| decoder)
 }
@@ -40,9 +40,9 @@ static PRESETS: LazyLock<[(Format, Decoder); 14]> = LazyLock::new(|| {
     ]
 });
 
-/// contrib/registry/etcd/registry.go and watcher.go, selector/default_node.go
-/// (v2, v3): an instance that names no weight, or none that is a number, has
-/// 100; one whose name is not that of its key is skipped.
+/// Source: contrib/registry/etcd/registry.go and watcher.go, selector/default_node.go
+/// (v2, v3). A missing weight, or one that is no number, is 100. kratos skips a backend
+/// whose name is not that of its key.
 fn kratos() -> Decoder {
     Decoder {
         claims: paths(&["/name"]),
@@ -56,9 +56,9 @@ fn kratos() -> Decoder {
     }
 }
 
-/// pkg/naming/etcd/etcd.go and naming.go of v1: status 1 is up, 2 waits, and 0
-/// is what is written where nobody sets it. A weight that is not above 0 counts
-/// as 10 (pkg/net/rpc/warden/resolver/resolver.go).
+/// Source: pkg/naming/etcd/etcd.go and naming.go of v1. Status 1 is up, 2 is waiting,
+/// and 0 is written if the status is never set. A weight that is not above 0 is 10
+/// (pkg/net/rpc/warden/resolver/resolver.go).
 fn kratos_v1() -> Decoder {
     Decoder {
         claims: paths(&["/appid"]),
@@ -81,8 +81,8 @@ fn kratos_v1() -> Decoder {
     }
 }
 
-/// registry/etcd/etcd.go: one node a key, in a list; server/grpc/grpc.go says
-/// the protocol, other servers say theirs or nothing.
+/// Source: registry/etcd/etcd.go. Each key holds a list of one node.
+/// server/grpc/grpc.go writes the protocol; other servers write theirs or none.
 fn go_micro() -> Decoder {
     Decoder {
         claims: paths(&["/name"]),
@@ -98,8 +98,8 @@ fn go_micro() -> Decoder {
     }
 }
 
-/// serverplugin/etcdv3.go. rpcx speaks a protocol of its own; whoever names
-/// this format says that gRPC is served on the same TCP port.
+/// Source: serverplugin/etcdv3.go. rpcx speaks a protocol of its own. An operator who
+/// names this format states that gRPC is served on the same TCP port.
 fn rpcx() -> Decoder {
     Decoder {
         skip: patterns(&["{*...}"]),
@@ -115,10 +115,10 @@ fn rpcx() -> Decoder {
     }
 }
 
-/// registry/base_registry.go of dubbo-go, `AbstractServiceConfig` of Dubbo Java:
-/// the URL is in the key; `ext.protocol` is spoken on the same port. `URL.valueOf`
-/// parts host and port at the last colon; weights below 0 are raised to 0
-/// (`AbstractLoadBalance.getWeight`).
+/// Source: registry/base_registry.go of dubbo-go, `AbstractServiceConfig` of Dubbo
+/// Java. The URL is in the key; `ext.protocol` is spoken on the same port.
+/// `URL.valueOf` splits host and port at the last colon. Weights below 0 are raised to
+/// 0 (`AbstractLoadBalance.getWeight`).
 fn dubbo() -> Decoder {
     Decoder {
         skip: patterns(&["{*...}"]),
@@ -140,10 +140,9 @@ fn dubbo() -> Decoder {
     }
 }
 
-/// registry/etcdv3/service_discovery.go and service_instance.go: Go's own field
-/// names; Java's begin in lower case. A weight that is not above 0 is 100.
-/// Without a list of endpoints, or with one that cannot be read, the instance's
-/// own port counts.
+/// Source: registry/etcdv3/service_discovery.go and service_instance.go. Go writes its
+/// own field names; Java's begin in lower case. A weight that is not above 0 is 100.
+/// Without a readable list of endpoints, the backend's own port is used.
 fn dubbo_app() -> Decoder {
     Decoder {
         claims: paths(&["/ServiceName", "/serviceName"]),
@@ -165,8 +164,8 @@ fn dubbo_app() -> Decoder {
     }
 }
 
-/// etcd_resolver.go of Kitex, etcd/resolver.go of Hertz, alike: a weight that is
-/// not above 0 is 10.
+/// Source: etcd_resolver.go of Kitex, etcd/resolver.go of Hertz. Both treat a weight
+/// that is not above 0 as 10.
 fn kitex() -> Decoder {
     Decoder {
         address: paths(&["/address"]),
@@ -181,9 +180,9 @@ fn kitex() -> Decoder {
     }
 }
 
-/// plugin/etcd/msg of `CoreDNS`: the key is a name, read from its end, below
-/// one segment. Records without a port are for DNS alone; 0 is no weight, and
-/// counts as 100 (`backend_lookup.go`).
+/// Source: plugin/etcd/msg of `CoreDNS`. The key is a DNS name in reverse order, below
+/// one segment. Records without a port serve DNS only. 0 means no weight, and is taken
+/// as 100 (`backend_lookup.go`).
 fn skydns() -> Decoder {
     Decoder {
         whole_key: true,
@@ -203,9 +202,9 @@ fn skydns() -> Decoder {
     }
 }
 
-/// apisix/schema_def.lua and upstream.lua: nodes as a list or by address; the
-/// scheme says the port where a node does not. The key says the id; the name is
-/// the operator's, and need not be one that clients can type.
+/// Source: apisix/schema_def.lua and upstream.lua. Nodes are a list or an object by
+/// address. If a node has no port, it is that of the scheme. The key holds the id. The
+/// name is chosen by the operator, and need not be a valid service name.
 fn apisix() -> Decoder {
     Decoder {
         skip: patterns(&["{*...}"]),
@@ -226,20 +225,20 @@ fn apisix() -> Decoder {
     }
 }
 
-/// pkg/server/server.go and pkg/registry/update.go. Services of several modes
+/// Source: pkg/server/server.go and pkg/registry/update.go. Services of several modes
 /// (dev, prod) share an etcd and must not share traffic.
 fn jupiter() -> Decoder {
     Decoder {
         whole_key: true,
         skip: patterns(&["{*...}"]),
-        // "Deleted", in the old naming API.
+        // 1 means "deleted" in the old naming API.
         status: paths(&["/Op"]),
         down: owned(&["1"]),
         ..jupiter_info("/MetadataX", "{protocol}:{service}:v1:{scope}/{address}")
     }
 }
 
-/// pkg/registry/registry.go of 2020; configurators lie beside the providers.
+/// Source: pkg/registry/registry.go of 2020. Configurators lie beside the providers.
 fn jupiter_2020() -> Decoder {
     Decoder {
         skip: patterns(&["{*...}"]),
@@ -264,7 +263,7 @@ fn jupiter_info(at: &str, key: &str) -> Decoder {
     }
 }
 
-/// net/gsvc/gsvc_service.go: the value is metadata alone; without a protocol it
+/// Source: net/gsvc/gsvc_service.go. The value is only metadata. Without a protocol, it
 /// is HTTP.
 fn goframe() -> Decoder {
     Decoder {
@@ -278,7 +277,7 @@ fn goframe() -> Decoder {
     }
 }
 
-/// sd/etcdv3: the value is whatever the server's author thought of.
+/// Source: sd/etcdv3. The author of the server chooses the value.
 fn go_kit() -> Decoder {
     Decoder { syntax: Syntax::Text, address: paths(&[""]), ..json(&["{service...}/{id}"]) }
 }

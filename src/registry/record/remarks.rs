@@ -1,13 +1,13 @@
-//! What is odd about a key that is read all the same.
+//! Collects remarks: notes on oddities of a key that is read all the same.
 //!
-//! In: texts, as they come up while a key is read. Out: [`Remark`]s, each once
-//! and not too many. A remark names the value and what counts instead.
+//! In: texts, while a key is decoded. Out: [`Remark`]s, each once, and a bounded
+//! number. A remark names the value and the value that is used instead.
 
 use std::cell::RefCell;
 
 use crate::registry::Remark;
 
-/// The remarks on one key so far.
+/// The remarks on one key.
 #[derive(Debug, Default)]
 pub(super) struct Remarks(RefCell<Inner>);
 
@@ -17,9 +17,10 @@ struct Inner {
     more: usize,
 }
 
-/// More remarks on one key than this are only counted: people read the first.
+/// The most remarks on one key that are kept. More are only counted, because people
+/// read the first ones.
 const REMARKS_MAX: usize = 16;
-/// A remark is cut at so many bytes.
+/// The longest remark, in bytes. Longer ones are cut.
 const REMARK_MAX: usize = 400;
 /// How much of a value a remark repeats, in bytes.
 const SHOWN_MAX: usize = 80;
@@ -46,12 +47,12 @@ impl Remarks {
     }
 }
 
-/// The beginning of a value, for people.
+/// Returns the beginning of a value, for people.
 pub(super) fn shown(value: &serde_json::Value) -> String {
     cut(value.to_string(), SHOWN_MAX)
 }
 
-/// The beginning of a text, on the border of a character.
+/// Cuts a text to at most `most` bytes, at the border of a character.
 pub(super) fn cut(mut text: String, most: usize) -> String {
     if text.len() > most {
         let end = (0..=most).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
@@ -74,7 +75,8 @@ mod tests {
         let all = remarks.into_vec();
         assert_eq!(all.len(), REMARKS_MAX + 1);
         assert!(all.iter().all(|remark| remark.0.len() <= REMARK_MAX + 3));
-        // The first ten were said before; the rest cannot be told apart.
+        // The first ten repeat earlier remarks; the rest are equal to each other once
+        // they are cut.
         assert_eq!(&*all[REMARKS_MAX].0, "24 more remarks are left out");
         assert_eq!(shown(&serde_json::json!({"a": 1})), r#"{"a":1}"#);
     }

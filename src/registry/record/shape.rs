@@ -1,15 +1,15 @@
-//! Which formats a key could be of, by its shape alone.
+//! Tells which formats a key may have, by its shape alone.
 //!
-//! In: a format and a key. Out: whether the format's registrants write keys like
-//! it. Reading takes keys as they come; this is for suggesting a format for
-//! keys that another one does not understand.
+//! In: a format and a key. Out: whether the format's registrants write such keys.
+//! Decoding does not use this; it serves to suggest another format for rejected keys.
 
 use super::format::Format;
 use crate::model::HostPort;
 
 impl Format {
-    /// Whether the format's registrants write such keys. A prefix may end
-    /// anywhere, so only what stands behind it, or in it for good, can tell.
+    /// Returns whether the format's registrants write such keys. A prefix may end
+    /// anywhere, so only the part that follows every prefix, or a fixed part of it, is
+    /// compared.
     #[must_use]
     pub fn writes_keys_like(&self, key: &str) -> bool {
         let last = key.rsplit('/').next().unwrap_or_default();
@@ -29,7 +29,7 @@ impl Format {
                 key.matches('/').count() >= 3
                     && last.split(',').all(|one| HostPort::parse(one).is_ok())
             }
-            // Any key is like theirs.
+            // Their registrants may write any key.
             Self::Auto
             | Self::Plain
             | Self::Qsf

@@ -1,11 +1,11 @@
-//! From literal keys and values to what they register.
+//! Tests of literal keys and values, and what they register.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// `SERVICE ID ADDRESS [weight=N] [key=value…]`, with `!REMARK` for each remark,
-/// or why not.
+/// Decodes a key and shows it as `SERVICE ID ADDRESS [weight=N] [key=value…]`, with
+/// `!REMARK` for each remark, or shows why it was rejected.
 pub(super) fn read(prefix: &str, key: &str, value: &[u8]) -> String {
     let prefix = Prefix::parse(prefix).unwrap();
     match prefix.decode(key.as_bytes(), value) {
@@ -142,7 +142,7 @@ fn what_cannot_be_read_says_why() {
 #[test]
 fn keys_without_a_name_for_everything_are_rejected_in_every_format() {
     for (name, format) in NAMED {
-        // Its prefix ends in no slash.
+        // Its prefix does not end in a slash.
         if format == Format::Jupiter {
             continue;
         }
@@ -179,7 +179,7 @@ fn odd_fields_of_the_json_formats_cost_nothing() {
         check("/p", key, &naming(silent), "s 1 10.0.0.1:1");
     }
     let long = format!("\"{}\"", "x".repeat(5_000));
-    check("/p", key, &naming(&long), "s 1 10.0.0.1:1 !the id has 5000 bytes: the key's counts");
+    check("/p", key, &naming(&long), "s 1 10.0.0.1:1 !the id has 5000 bytes: the key's id is used");
     let half = "s 1 10.0.0.1:1 weight=3 !the weight 2.5 is no whole number: 3 counts";
     check("/p", key, &naming(r#"{"weight":2.5}"#), half);
 }
@@ -188,11 +188,11 @@ fn odd_fields_of_the_json_formats_cost_nothing() {
 fn what_is_no_utf8_is_replaced_where_it_does_no_harm() {
     let value = b"{\"Addr\":\"10.0.0.1:1\",\"Metadata\":{\"team\":\"\xff\"}}";
     let expected =
-        "s 1 10.0.0.1:1 team=\u{fffd} !the value is not UTF-8 text: what is none is replaced";
+        "s 1 10.0.0.1:1 team=\u{fffd} !the value is not UTF-8 text: invalid bytes are replaced";
     assert_eq!(read("/p", "/p/s/1", value), expected);
 }
 
-/// What is kept of a large value is bounded; the backend is listed.
+/// The kept part of a large value is bounded; the backend is listed.
 #[test]
 fn large_values_cost_only_what_is_too_much_of_them() {
     let metadata = |size: usize| {
@@ -225,8 +225,8 @@ fn large_values_cost_only_what_is_too_much_of_them() {
     }
 }
 
-/// Endpoints share what is said of all of them, and what is said of each is
-/// bounded together: the cost of a value is a matter of its size.
+/// Endpoints share the metadata of the whole value, and their own metadata is bounded
+/// together: the cost of a value depends on its size only.
 #[test]
 fn many_endpoints_do_not_multiply_metadata() {
     let big = "x".repeat(60_000);
@@ -260,7 +260,7 @@ fn many_endpoints_do_not_multiply_metadata() {
         "/p=go-micro",
         "/p/s/1",
         &value,
-        "s 1 10.0.0.1:1 !of 20000 endpoints the first 10000 are read !the address 10.0.0.1:1 stands there more than once",
+        "s 1 10.0.0.1:1 !of 20000 endpoints the first 10000 are read !the address 10.0.0.1:1 occurs more than once",
     );
 }
 

@@ -1,8 +1,9 @@
-//! The text of a value as a tree that paths point into, whatever its syntax.
+//! Parses the text of a value, in any syntax, into a tree that JSON pointers (RFC 6901)
+//! search.
 //!
-//! In: a value's text. Out: JSON-like trees and what a JSON pointer (RFC 6901)
-//! finds in them. Some registrants put JSON into strings: [`expand`] makes trees
-//! of those that paths lead through, once.
+//! In: the text of a value. Out: a JSON-like tree, and what a pointer finds in it. Some
+//! registrants put JSON into strings: [`expand`] parses those that a path leads
+//! through, once.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -12,7 +13,7 @@ use percent_encoding::percent_decode_str;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value, json};
 
-/// How a value is written.
+/// The syntax of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Syntax {
     /// `host:port`, or a URL; the tree is that text.
@@ -24,16 +25,16 @@ pub(super) enum Syntax {
     Query,
     /// JSON.
     Json,
-    /// The value says nothing; the key says it all.
+    /// The value is ignored; the key holds everything.
     Nothing,
 }
 
-/// What is nested deeper is left out: no registration means anything by it,
-/// and the stack is not to depend on a value.
+/// The greatest depth of a tree. Deeper parts are left out: no registration uses them,
+/// and the size of the stack must not depend on a value.
 pub(super) const DEPTH_MAX: usize = 32;
 
-/// The tree of a value, and whether something was nested too deep for it. Of a
-/// JSON object only the `wanted` fields are read, if there are any.
+/// Parses a value. Returns its tree, and whether a part was nested too deep and left
+/// out. With `wanted`, reads only those fields of a JSON object.
 pub(super) fn parse(
     syntax: Syntax,
     text: &str,
@@ -52,7 +53,7 @@ pub(super) fn parse(
     }
 }
 
-/// A JSON object, or in words why the text is none.
+/// Parses a JSON object; otherwise returns the reason why the text is none.
 pub(super) fn json_object(text: &str, wanted: Option<&[&str]>) -> Result<(Value, bool), String> {
     match read(text, wanted) {
         Ok((tree @ Value::Object(_), cut)) => Ok((tree, cut)),
@@ -69,7 +70,7 @@ fn read(text: &str, wanted: Option<&[&str]>) -> serde_json::Result<(Value, bool)
     Ok((tree, cut.get()))
 }
 
-/// Reads what lies at most `left` deeper.
+/// Reads a part of a tree that is at most `left` levels deep.
 struct Branch<'a> {
     left: usize,
     wanted: Option<&'a [&'a str]>,
@@ -77,7 +78,7 @@ struct Branch<'a> {
 }
 
 impl Branch<'_> {
-    /// What lies in this one, if it is not too deep.
+    /// Returns the seed of the next level, or `None` if that is too deep.
     fn below(&self) -> Option<Branch<'_>> {
         let left = self.left.checked_sub(1);
         self.cut.set(self.cut.get() || left.is_none());
@@ -153,13 +154,14 @@ impl<'de> Visitor<'de> for Branch<'_> {
     }
 }
 
-/// `{"scheme", "address", "path", "query": {…}}`; none of it checked yet.
+/// Splits a URL into `{"scheme", "address", "path", "query": {…}}` without checking the
+/// parts.
 pub(super) fn url(text: &str) -> Option<Value> {
     let (scheme, rest) = text.split_once("://")?;
     let (rest, queried) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let address = authority.rsplit('@').next().unwrap_or_default();
-    // A plus is a plus: nobody encodes forms into these.
+    // A plus stays a plus: these URLs are not form-encoded.
     let query = query(queried, false);
     Some(json!({ "scheme": scheme, "address": address, "path": path, "query": query }))
 }
@@ -172,13 +174,14 @@ fn query(text: &str, form: bool) -> Value {
     let mut object = Map::new();
     for pair in text.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        // Of several the first counts, as for Go's `url.Values`.
+        // If a key occurs more than once, the first value is used, as with Go's
+        // `url.Values`.
         object.entry(decode(key)).or_insert_with(|| Value::String(decode(value)));
     }
     Value::Object(object)
 }
 
-/// What a pointer finds; null is nothing.
+/// Returns the value that a pointer finds. Null counts as nothing.
 pub(super) fn find<'a>(tree: &'a Value, pointer: &str) -> Option<&'a Value> {
     let (mut value, mut rest) = (tree, pointer);
     while let Some(below) = rest.strip_prefix('/') {
@@ -188,9 +191,8 @@ pub(super) fn find<'a>(tree: &'a Value, pointer: &str) -> Option<&'a Value> {
     (rest.is_empty() && !value.is_null()).then_some(value)
 }
 
-/// Makes trees of the texts that hold JSON and that a pointer leads through, or
-/// to, if it leads to a `whole` object or list. Says whether something was
-/// nested too deep.
+/// Parses texts that hold JSON and that a pointer leads through. With `whole`, also the
+/// text that it leads to. Returns whether a part was nested too deep.
 pub(super) fn expand(tree: &mut Value, pointer: &str, whole: bool) -> bool {
     let (mut value, mut rest, mut cut) = (tree, pointer, false);
     loop {
@@ -211,8 +213,8 @@ pub(super) fn expand(tree: &mut Value, pointer: &str, whole: bool) -> bool {
     }
 }
 
-/// One token further, as RFC 6901 has it. `Value::pointer` does the same, but
-/// copies every token twice.
+/// Goes one token further, as RFC 6901 says. `Value::pointer` does the same, but copies
+/// every token twice.
 fn step<'a>(value: &'a Value, token: &str) -> Option<&'a Value> {
     match value {
         Value::Object(map) => map.get(&*unescaped(token)),
@@ -234,14 +236,15 @@ fn place(token: &str) -> Option<usize> {
     plain.then(|| token.parse().ok())?
 }
 
-/// The JSON object or list that a text holds.
+/// Returns the JSON object or list that a text holds, and whether a part was nested too
+/// deep.
 pub(super) fn held(value: &Value) -> Option<(Value, bool)> {
     let text = value.as_str()?.trim_start();
     let found = text.starts_with(['{', '[']).then(|| read(text, None).ok()).flatten()?;
     matches!(found.0, Value::Object(_) | Value::Array(_)).then_some(found)
 }
 
-/// A value as metadata holds it.
+/// Returns a value as text, as metadata holds it.
 pub(super) fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -295,7 +298,7 @@ mod tests {
         let object = |depth| format!(r#"{{"a":{},"b":7}}"#, nested(depth));
         let (tree, cut) = json_object(&object(DEPTH_MAX - 1), None).unwrap();
         assert!(!cut && find(&tree, "/a/0").is_some());
-        // More than the stack would bear, if it were used.
+        // Deeper than the stack would bear if it were used.
         for depth in [DEPTH_MAX + 1, 500_000] {
             let (tree, cut) = json_object(&object(depth), None).unwrap();
             assert!(cut);

@@ -1,29 +1,30 @@
-//! Weights as registrants write them: numbers, texts, fractions, nonsense.
+//! Parses weights as registrants write them: numbers, texts, fractions, nonsense.
 //!
-//! In: a JSON value, and what a format makes of the weights 0 and below. Out: a
-//! weight that counts, always, and a remark where it is not what stands there.
+//! In: a JSON value, and the format's meaning of the weights 0 and below. Out: always a
+//! weight, with a remark if it is not the one that was written.
 
 use serde_json::Value;
 
 use super::remarks::{Remarks, shown};
 use crate::model::Weight;
 
-/// A larger weight is a mistake; lists could not express it anyway.
+/// The greatest weight. A greater one is a mistake, and lists could not express it
+/// anyway.
 pub(super) const WEIGHT_MAX: u32 = 1_000_000;
 
-/// What a format's own resolver makes of weights that are not above 0.
+/// How a format's own resolver treats weights that are not above 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Low {
-    /// 0 is no traffic. Below 0 is no weight: the default counts.
+    /// 0 means no traffic. Below 0 the default is used.
     #[default]
     ZeroIsNone,
-    /// 0 and below are no traffic.
+    /// 0 and below mean no traffic.
     AllAreNone,
-    /// 0 was never set: the default counts, as for anything below.
+    /// 0 means "not set": the default is used, as for weights below 0.
     NotSet,
 }
 
-/// The weight that counts.
+/// Returns the weight to use.
 pub(super) fn weight(said: Option<&Value>, default: u32, low: Low, remarks: &Remarks) -> Weight {
     let Some(value) = said.filter(|value| !value.is_null()) else { return Weight(default) };
     let counts = |weight: u32, why: &str| {
@@ -44,7 +45,7 @@ pub(super) fn weight(said: Option<&Value>, default: u32, low: Low, remarks: &Rem
     if number > f64::from(WEIGHT_MAX) {
         return counts(WEIGHT_MAX, &format!("is over {WEIGHT_MAX}"));
     }
-    // Whoever has a share, however small, is not to lose it by rounding.
+    // Rounding must not take away a small share.
     let whole = number.round().max(1.0) as u32;
     if number.fract() == 0.0 { Weight(whole) } else { counts(whole, "is no whole number") }
 }

@@ -1,8 +1,8 @@
-//! A registration as a key and a value of any format.
+//! Encodes a registration as a key and a value of any format.
 //!
-//! In: a format, a prefix, a [`Registration`]. Out: what a registrant of that
-//! format would write, or what the format cannot carry. What is written is read
-//! back before it is handed out, so nothing is lost without a word.
+//! In: a format, a prefix, a [`Registration`]. Out: the key and value that a registrant
+//! of that format would write, or what the format cannot carry. The result is decoded
+//! again before it is returned, so nothing is lost silently.
 
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
@@ -12,16 +12,16 @@ use super::{Decoded, EncodeError, Prefix, json};
 use crate::model::{Host, Meta};
 use crate::registry::Registration;
 
-/// What would end a parameter's value within a URL.
+/// The characters that must be encoded in a parameter of a URL.
 const IN_QUERY: &AsciiSet = &CONTROLS.add(b'&').add(b'=').add(b'%').add(b'+').add(b'#').add(b' ');
-/// What Go and Java leave alone in an encoded URL.
+/// The characters that must be encoded for a URL in a key, as Go and Java do.
 const IN_KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// The key and the value under which an instance registers. `Auto` takes plain
-/// text where that says it all.
+/// Returns the key and the value of a registration. `Auto` writes plain text if that
+/// carries everything, and etcd-naming otherwise.
 ///
 /// # Errors
-/// When the format has no room for something that the registration says.
+/// If the format cannot carry a part of the registration.
 pub fn write(
     format: &Format,
     prefix: &str,
@@ -32,7 +32,7 @@ pub fn write(
         _ => format.bounded(prefix),
     };
     let (below, value) = write_below(format, registration)?;
-    // Some formats say the whole key themselves.
+    // Jupiter's keys do not begin with the prefix as such.
     let key = match format {
         Format::Jupiter if !below.starts_with(&path) => {
             let why = format!("its key is {below:?}, which is not below {path:?}");
@@ -112,8 +112,7 @@ fn write_below(format: &Format, r: &Registration) -> Result<(String, String), En
     Ok(written)
 }
 
-/// Metadata with what has no place of its own: the weight and the id, where
-/// they are not the usual ones.
+/// Returns the metadata with the weight and the id, if they are not the default ones.
 fn all_meta(format: &Format, r: &Registration, id: bool) -> Meta {
     let mut meta = (*r.meta).clone();
     if r.weight != format.default_weight() {
@@ -244,7 +243,7 @@ fn query(parameters: &Meta) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-/// Without brackets.
+/// Returns the host without brackets.
 fn host(r: &Registration) -> String {
     match &r.address.host {
         Host::Ip(ip) => ip.to_string(),

@@ -1,4 +1,4 @@
-//! Responses in, batches out, as text.
+//! Tests of batches: responses go in, batches come out as text.
 
 use super::super::prefixes::Prefixes;
 use super::*;
@@ -14,7 +14,7 @@ fn event(r#type: i32, key: &str, mod_revision: i64) -> PbEvent {
     PbEvent { r#type, kv: Some(kv), prev_kv: None }
 }
 
-/// A key that was written at revision 1.
+/// Returns a key that was written at revision 1.
 fn key(name: &str, lease: i64) -> (Key, Written) {
     (Key::new(name.as_bytes()), Written { lease, revision: 1 })
 }
@@ -23,7 +23,8 @@ fn response(watch_id: i64, fragment: bool, events: Vec<PbEvent>) -> PbWatchRespo
     PbWatchResponse { watch_id, fragment, events, ..PbWatchResponse::default() }
 }
 
-/// As text: `revision:+put-deregistered~swept?in-doubt key=lease Otherwise`.
+/// Takes a response and shows the batches as text:
+/// `revision:+put-deregistered~swept?in-doubt key=lease Otherwise`.
 fn take(batches: &mut Batches, response: PbWatchResponse) -> Vec<String> {
     let prefix = Prefix { path: "/".to_owned(), format: Format::Plain };
     let decode = Prefixes::new(vec![prefix]).decode();
@@ -121,7 +122,8 @@ fn a_transaction_is_one_batch_whichever_watchers_it_comes_through() {
     assert_eq!(whole, ["2:?/a/1?/b/1 /a/1=7 /b/1=8 Swept"]);
     assert_eq!(batches.waiting(), None);
 
-    // The next revision says that the last is over, whoever brings it.
+    // The next revision shows that the last one is complete, whichever watcher delivers
+    // it.
     let put = |watcher, revision| response(watcher, false, vec![event(0, "/a/2", revision)]);
     assert!(take(&mut batches, put(0, 3)).is_empty());
     assert_eq!(batches.waiting(), Some(false));
@@ -131,7 +133,7 @@ fn a_transaction_is_one_batch_whichever_watchers_it_comes_through() {
     let waited = batches.next_held(&decode).into_iter().collect::<Vec<_>>();
     assert_eq!(show(&waited), ["5:+/a/2"]);
 
-    // Those that catch up do so one after the other, of several revisions each.
+    // Watchers that catch up do so one after the other, with several revisions each.
     let mut batches = Batches::after(1, 2, leases());
     let several = vec![event(DELETE, "/a/1", 2), event(0, "/a/1", 4)];
     assert!(take(&mut batches, response(0, false, several)).is_empty());

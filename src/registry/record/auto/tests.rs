@@ -1,4 +1,4 @@
-//! What is told from keys and values alone, and what must be named.
+//! Tests of which formats are detected, and which must be named.
 
 use crate::registry::record::presets::tests::SAMPLES;
 use crate::registry::record::tests::{check, read};
@@ -15,7 +15,7 @@ fn samples_are_read_alike_or_left_to_be_named() {
         assert!(told.starts_with("rejected: "), "{prefix} is read otherwise: {told}");
         named.push(format);
     }
-    // rpcx's port speaks rpcx, unless somebody knows better.
+    // rpcx's port speaks rpcx, unless the operator knows better.
     assert_eq!(named, ["rpcx"]);
 }
 
@@ -23,9 +23,9 @@ fn samples_are_read_alike_or_left_to_be_named() {
 fn what_could_be_two_formats_is_left_to_be_named() {
     let untold = "rejected: the JSON tells no format: name it with --prefix PREFIX=FORMAT";
     for (key, value) in [
-        // A host and a port, anywhere but in CoreDNS's tree.
+        // A host and a port, but not in CoreDNS's tree.
         ("/p/a/1", r#"{"host":"10.0.0.1","port":80}"#),
-        // Nodes, but of what?
+        // Nodes of an unknown kind.
         ("/p/a/1", r#"{"nodes":{"10.0.0.1:80":1},"scheme":"grpc"}"#),
         ("/p/a/1", r#"{"name":"a","nodes":[{"host":"10.0.0.1","port":80}]}"#),
         // Endpoints that are no URLs.

@@ -1,11 +1,12 @@
-//! Tables of operators' own → what they read, or what is wrong with them.
+//! Tests of formats that operators describe: what they decode, and which problems are
+//! reported.
 
 use std::sync::Arc;
 
 use super::*;
 use crate::registry::record::{Customs, Prefix};
 
-/// Where the table begins is place 1:1.
+/// Parses a table. Its beginning is place 1:1.
 fn describe_text(text: &str) -> Result<Decoder, Vec<String>> {
     let (decoder, problems) = tables::parse(text, |toml, problems| {
         describe(&Name::new(0..0, "mine".into()), toml.root(), problems)
@@ -13,7 +14,7 @@ fn describe_text(text: &str) -> Result<Decoder, Vec<String>> {
     decoder.ok_or_else(|| problems.iter().map(ToString::to_string).collect())
 }
 
-/// Addresses and metadata, or why not.
+/// Compares the addresses and metadata, or the reason for a rejection.
 #[track_caller]
 fn check(format: &str, key: &str, value: &str, expected: &str) {
     let decoder = describe_text(format).unwrap_or_else(|problems| panic!("{problems:#?}"));
@@ -89,8 +90,8 @@ fn keys_that_say_it_all() {
     check(query, "/p/s/i", "at=h:1&x=y", r#"s i h:1 1 {"x": "y"}"#);
 }
 
-/// What `docs/formats.md` gives to those whose `SkyDNS` records have no label
-/// of their own, and for upstreams within APISIX's routes.
+/// The examples of `docs/formats.md`: for `SkyDNS` records without a label of their
+/// own, and for upstreams within APISIX's routes.
 #[test]
 fn the_documented_examples() {
     let skydns = "key = '{service...}'\nhost = '/host'\nport = '/port'\n";
@@ -113,7 +114,7 @@ fn everything_wrong_is_told_at_once() {
     let expected = [
         "1:1: [format.mine]: key cannot be used: the pattern \"{a\" has a { without its }",
         "1:1: [format.mine]: port is missing: host needs it",
-        "1:1: [format.mine]: status is missing: up and down are about it",
+        "1:1: [format.mine]: status is missing: up and down need it",
         "2:1: [format.mine]: value is \"xml\": expected json, text, url, query or none",
         "3:1: [format.mine]: host is \"ip\", which is no JSON pointer: write \"/ip\"",
         "4:1: [format.mine]: weight is neither text nor a list of texts",

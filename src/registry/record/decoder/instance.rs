@@ -1,7 +1,7 @@
-//! One endpoint of a value: whether it counts, and all that is said of it.
+//! Decodes one endpoint of a value.
 //!
-//! In: a description, the endpoint, the document it stands in. Out: its address
-//! and its [`Registration`], or in words why it has no address.
+//! In: a description, the endpoint, and the document that holds it. Out: its address
+//! and its [`Registration`], or the reason why it has no address.
 
 use serde_json::Value;
 
@@ -12,11 +12,12 @@ use crate::registry::record::remarks::shown;
 use crate::registry::record::tree::{self, find, text};
 use crate::registry::record::weights::weight;
 
-/// A longer id than this is a mistake: the key's own counts.
+/// The longest id, in bytes. A longer one is a mistake, and the key's id is used.
 pub(in crate::registry::record) const ID_MAX: usize = 1024;
 
 impl Decoder {
-    /// Where it listens, and whether it does so with TLS.
+    /// Returns the address of an endpoint and whether it uses TLS, or the other
+    /// protocol that it speaks.
     pub(super) fn endpoint(
         &self,
         item: &Item<'_>,
@@ -68,7 +69,7 @@ impl Decoder {
                 host
             };
             return match self.look(item.own, document.root, &self.port) {
-                // Some write all numbers with a fraction.
+                // Some registrants write all numbers with a fraction.
                 Some(port) => Ok(format!("{host}:{}", port.strip_suffix(".0").unwrap_or(&port))),
                 None if self.default_ports => Ok(host),
                 None => Err(missing(&self.port, "a port")),
@@ -98,7 +99,7 @@ impl Decoder {
         Registration { service: service.clone(), id: id.into(), address, weight, meta }
     }
 
-    /// As the value says, or else the key.
+    /// Returns the id of the value, or else that of the key.
     fn id(&self, item: &Item<'_>, document: &Document<'_>) -> Option<String> {
         let captured = capture(document.captures, "id").map(str::to_owned);
         let found = found(item.own, document.root, &self.id);
@@ -113,7 +114,7 @@ impl Decoder {
         found.map(text).or(captured)
     }
 
-    /// Why it gets no calls though it is registered.
+    /// Returns the status of a backend that is registered but must get no calls.
     fn out_of_service(&self, item: &Item<'_>, document: &Document<'_>) -> Option<String> {
         let said = |paths| found(item.own, document.root, paths);
         let no = |paths, what: &str| {
@@ -143,13 +144,13 @@ impl Decoder {
         (!up || self.down.contains(&status)).then_some(status)
     }
 
-    /// The first text that is found; empty text says nothing.
+    /// Returns the first text that is found. An empty text counts as missing.
     pub(super) fn look(&self, own: Option<&Value>, root: &Value, paths: &Paths) -> Option<String> {
         found(own, root, paths).map(text)
     }
 }
 
-/// The first value that is found; empty text says nothing.
+/// Returns the first value that is found. An empty text counts as missing.
 fn found<'a>(own: Option<&'a Value>, root: &'a Value, paths: &Paths) -> Option<&'a Value> {
     let says = |value: &&Value| value.as_str().is_none_or(|text| !text.trim().is_empty());
     paths.iter().find_map(|path| {
@@ -158,7 +159,7 @@ fn found<'a>(own: Option<&'a Value>, root: &'a Value, paths: &Paths) -> Option<&
     })
 }
 
-/// `tri,` and `tri,rest` are lists.
+/// Splits a list such as `tri,` or `tri,rest`.
 fn words(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }

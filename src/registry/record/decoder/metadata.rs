@@ -1,7 +1,8 @@
-//! Everything else that a registration says, as metadata.
+//! Collects all other fields of a registration as metadata.
 //!
-//! In: a description, an endpoint, the document it stands in. Out: metadata,
-//! bounded: what is over is left out with a remark and costs nobody a backend.
+//! In: a description, an endpoint, and the document that holds it. Out: bounded
+//! metadata. Metadata beyond the bound is left out with a remark and costs no backend
+//! anything.
 
 use std::borrow::Cow;
 use std::collections::btree_map::Entry;
@@ -12,22 +13,22 @@ use crate::model::Meta;
 use crate::registry::record::remarks::{Remarks, cut, shown};
 use crate::registry::record::tree::{find, text};
 
-/// At most so much metadata of one endpoint is kept, in bytes.
+/// The most metadata that is kept of one endpoint, in bytes.
 pub(in crate::registry::record) const ENDPOINT_MAX: usize = 64 * 1024;
-/// At most so much of all endpoints of a key together, in bytes: endpoints
-/// repeat what is said of all of them.
+/// The most metadata that is kept of all endpoints of a key together, in bytes: fields
+/// of the whole value are repeated for each endpoint.
 pub(super) const KEY_MAX: usize = 1024 * 1024;
 /// Names in patterns that are no metadata.
 const SPECIAL: [&str; 8] =
     ["service", "id", "scope", "address", "addresses", "url", "protocol", "*"];
-/// What stands in a key for want of a version.
+/// The text in a key that has no version.
 const NO_VERSION: &str = "latest";
 
-/// Metadata as far as there is room for it. What has come first stays.
+/// Metadata up to a bound. The first entries stay.
 pub(in crate::registry::record) struct Kept {
     pub(in crate::registry::record) meta: Meta,
     room: usize,
-    /// The first that found no room, and how many.
+    /// The first entry that did not fit, and the number of all such entries.
     over: Option<(String, usize)>,
 }
 
@@ -61,8 +62,8 @@ impl Kept {
 }
 
 impl Decoder {
-    /// What has a name of its own, then what the endpoint says, then what the
-    /// value says as a whole.
+    /// Returns the metadata: first the fields that have a name of their own, then those
+    /// of the endpoint, then those of the whole value.
     pub(super) fn metadata(
         &self,
         tls: bool,
@@ -123,13 +124,13 @@ impl Decoder {
         meta
     }
 
-    /// Whether something else is made of a field.
+    /// Returns whether a field is used for something else.
     fn consumed(&self, object: &str, key: &str) -> bool {
         let escaped: Cow<'_, str> = match key.contains(['~', '/']) {
             true => key.replace('~', "~0").replace('/', "~1").into(),
             false => key.into(),
         };
-        // The length tells most of them apart, and costs nothing.
+        // Comparing the lengths excludes most paths at no cost.
         let length = object.len() + 1 + escaped.len();
         let is = |path: &String| {
             path.len() == length

@@ -1,8 +1,8 @@
-//! The name of the service that a key registers for.
+//! Decodes the name of the service that a key registers for.
 //!
-//! In: a description, a key's captures, a value. Out: the name, or why there is
-//! none. Key and value must not contradict each other: who may write one key
-//! would take another service's name with it.
+//! In: a description, the captures of a key, and a value. Out: the name, or why there
+//! is none. Key and value must agree: otherwise a process that may write one key could
+//! register for the name of another service.
 
 use percent_encoding::percent_decode_str;
 
@@ -11,20 +11,21 @@ use crate::model::ServiceName;
 use crate::registry::record::remarks::{cut, shown};
 use crate::registry::record::tree::{find, text};
 
-/// What a scope is called that is left out of the service's name.
+/// The scope that is left out of the service's name.
 const USUAL_SCOPE: &str = "default";
-/// Why a key without names is not read.
+/// Why a key with an empty segment is rejected.
 pub(in crate::registry::record) const BLANK: &str =
     "the key has an empty segment: expected SERVICE/INSTANCE";
 
-/// Whether a segment of a key has no name. What follows `://` is an address.
+/// Returns whether a segment of a key is empty. The text after `://` is an address.
 pub(in crate::registry::record) fn has_blank_segment(place: &str) -> bool {
     let path = place.split("://").next().unwrap_or_default();
     path.split('/').any(|segment| segment.trim().is_empty())
 }
 
 impl Decoder {
-    /// Named by the key, by the prefix's own last segment, or by the value.
+    /// Returns the name: that of the key, of the prefix's own last segment, or of the
+    /// value.
     pub(super) fn service(
         &self,
         prefix: &str,
@@ -70,8 +71,9 @@ impl Decoder {
         }
     }
 
-    /// A name in the value may be the end of what the key says, where the
-    /// registrant's own prefix is longer than ours, or reach into our prefix.
+    /// Checks that the value's names agree with the key. A name may be only the end of
+    /// the key's, if the registrant's own prefix is longer than ours. It may also reach
+    /// into our prefix.
     fn check_claims(&self, whole: &str, key: &str, document: &Document<'_>) -> Result<(), String> {
         let ends_in = |name: &str| {
             whole.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))

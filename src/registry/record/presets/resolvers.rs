@@ -1,7 +1,7 @@
-//! What each format makes of odd fields: as its framework's own resolver does.
+//! Tests that each format treats odd fields as its framework's own resolver does.
 //!
-//! A row is a prefix, a key, a value and what is read of it. `docs/formats.md`
-//! says the same for people, with the source of each rule.
+//! A row is a prefix, a key, a value, and the decoded text. `docs/formats.md` explains
+//! the same, with the source of each rule.
 
 use crate::registry::record::tests::check;
 
@@ -37,7 +37,7 @@ fn kratos_skips_what_is_not_its_own_and_replaces_the_weight() {
                 "a i h:1 weight=100 !the name {} is no text: ignored !the id [] is no short text: ignored",
             ),
             (r#"{"endpoints":["grpc://h:1"]}"#, "a i h:1 weight=100"),
-            // One bad address costs only itself.
+            // One bad address is left out and costs nothing else.
             (
                 r#"{"name":"a","endpoints":["grpc://h:500053","grpc://h:2",7]}"#,
                 "a i h:2 weight=100 !left out: \"h:500053\" has the port \"500053\": expected a number from 1 to 65535 !left out: the endpoint 7 is neither text nor an object",
@@ -48,7 +48,7 @@ fn kratos_skips_what_is_not_its_own_and_replaces_the_weight() {
             ),
             (
                 r#"{"name":"a","endpoints":["grpc://h:1","grpc://h:1"]}"#,
-                "a i h:1 weight=100 !the address h:1 stands there more than once",
+                "a i h:1 weight=100 !the address h:1 occurs more than once",
             ),
             (
                 r#"{"name":"pay","endpoints":["grpc://h:1"]}"#,

@@ -1,4 +1,4 @@
-//! Each framework's literal keys and values → what they register.
+//! Tests of each framework's literal keys and values, and what they register.
 
 use proptest::prelude::*;
 
@@ -77,7 +77,7 @@ pub(in crate::registry::record) const SAMPLES: [(&str, &str, &str); 16] = [
     ("/nodes=registrator", "/nodes/redis/host:redis-1:6379", "10.0.0.1:6379"),
 ];
 
-/// What the samples register, in the same order.
+/// The registrations of the samples, in the same order.
 const READ: [&str; 16] = [
     "helloworld i-1 10.0.0.1:9000 weight=100 version=v1 zone=a",
     "a.b h1 10.0.0.1:9000 weight=20 cluster=c1 color=red env=prod region=sh zone=sh001",
@@ -183,7 +183,7 @@ fn rpcx() {
     check(p, "rpcx_test/Arith/quic@10.0.0.1:8972", "weight=3", "nothing");
     let host = r#"rejected: "10.0.0.1:x" has the port "x": expected a number from 1 to 65535"#;
     check(p, "rpcx_test/Arith/tcp@10.0.0.1:x", "", host);
-    // The meters change at every tick, and nothing else.
+    // The meters change at every tick; nothing else does.
     let at = |calls: &str| super::super::tests::read(p, key, calls.as_bytes());
     assert_eq!(at("weight=2&calls=1.00&connections=1.00"), at("weight=2&calls=7.31"));
 }
@@ -209,7 +209,7 @@ fn dubbo() {
     check(p, &key("nonsense"), "", "rejected: the key's last segment is no encoded URL");
     let port = r#"rejected: "10.0.0.1" has no port: expected host:port"#;
     check(p, &key("tri://10.0.0.1/x"), "", port);
-    // A restart on the same address is none of the clients' business.
+    // A restart on the same address must cause no push.
     let at = |pid: &str| {
         super::super::tests::read(p, &key(&format!("tri://h:1/x?pid={pid}&timestamp={pid}")), b"")
     };
@@ -259,7 +259,7 @@ fn skydns() {
     let key = "/skydns/local/skydns/staging/service/x1";
     let value = r#"{"host":"2001:db8::1","port":80}"#;
     let read = "service.staging.skydns.local x1 [2001:db8::1]:80 weight=100";
-    // Called by the same name wherever the prefix ends.
+    // The service has the same name wherever the prefix ends.
     check("/skydns=skydns", key, value, read);
     check("/skydns/local/skydns/=skydns", key, value, read);
     check("/skydns/local/sky=skydns", key, value, "nothing");
@@ -393,8 +393,8 @@ fn mutated(text: &str, edits: &[(usize, u8)]) -> Vec<u8> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Damaged samples neither panic nor yield an address that is none; a
-    /// whole `HostPort` is one by type, so its text must be read again.
+    /// Damaged samples cause no panic and no invalid address. A `HostPort` is valid by
+    /// type, so its text is parsed again.
     #[test]
     fn damaged_samples_do_no_harm(
         sample in 0..SAMPLES.len(),

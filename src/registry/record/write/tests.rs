@@ -1,4 +1,4 @@
-//! What is written is read again, by its own readers too.
+//! Tests that an encoded registration is decoded to an equal one, by its format and `auto`.
 
 use std::sync::Arc;
 
@@ -150,8 +150,7 @@ fn any_registration() -> impl Strategy<Value = Registration> {
 }
 
 proptest! {
-    /// `write` reads back what it writes; here it is the other formats' turn
-    /// to find what all of them can carry.
+    /// `write` decodes its own result; this test finds what every format can carry.
     #[test]
     fn what_is_written_is_read_again(mut r in any_registration()) {
         for (name, format) in NAMED {
