@@ -9,12 +9,12 @@ mod hostile;
 mod marks;
 #[path = "admin/settings.rs"]
 mod settings;
-mod support;
 #[path = "admin/world.rs"]
 mod world;
 
 use std::time::Duration;
 
+use crate::support::PATIENCE;
 use lookaside::admin;
 use lookaside::catalog::Rules;
 use lookaside::cli::admin_client::{self, AdminClient, AdminError};
@@ -22,7 +22,6 @@ use lookaside::load::Calls;
 use lookaside::model::{ClientKind, ServiceName, Target, Zone};
 use lookaside::registry::{Cause, Change, Event, Key};
 use serde_json::{Value, json};
-use support::PATIENCE;
 use world::{World, bad, client, entry, stale};
 
 #[tokio::test]

@@ -1,14 +1,13 @@
 //! `lookaside check` as an operator runs it: settings right and wrong, and a dry
 //! run over a real etcd that holds a dozen formats.
 
-mod support;
-
+use crate::support;
 use std::process::{Command, Output};
 
+use crate::support::etcd::Etcd;
 use lookaside::model::{HostPort, ServiceName};
 use lookaside::registry::Registration;
 use lookaside::registry::record::{Format, NAMED, write};
-use support::etcd::Etcd;
 
 fn check(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lookaside"));

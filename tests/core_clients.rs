@@ -4,8 +4,6 @@
 
 #![allow(unreachable_pub, missing_docs)]
 
-mod support;
-
 #[path = "core_clients/fallback.rs"]
 mod fallback;
 #[path = "core_clients/official.rs"]

@@ -3,11 +3,9 @@
 
 use std::process::{Child, Command, Stdio};
 
+use crate::support::lookaside::Balancer;
+use crate::support::{eventually, free_port, skip};
 use serde_json::{Value, json};
-use support::lookaside::Balancer;
-use support::{eventually, free_port, skip};
-
-mod support;
 
 /// A browser with one page.
 struct Browser {

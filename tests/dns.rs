@@ -1,5 +1,6 @@
 //! The name server on real sockets, asked by `dig`.
 
+use crate::support;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -16,8 +17,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-
-mod support;
 
 #[path = "dns/shares.rs"]
 mod shares;

@@ -7,19 +7,18 @@ mod hostile;
 mod peers;
 #[path = "etcd_source/rotation.rs"]
 mod rotation;
-mod support;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::support::cluster::Cluster;
+use crate::support::etcd::Etcd;
+use crate::support::proxy::Proxy;
+use crate::support::{PATIENCE, eventually, free_port};
 use etcd_client::{Client, Txn, TxnOp};
 use lookaside::registry::etcd::{Connect, Options, Tls, run};
 use lookaside::registry::record::{Format, Prefix};
 use lookaside::registry::{Change, Entry, Event};
-use support::cluster::Cluster;
-use support::etcd::Etcd;
-use support::proxy::Proxy;
-use support::{PATIENCE, eventually, free_port};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 

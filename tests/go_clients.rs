@@ -1,8 +1,6 @@
 //! The main job, seen by unmodified Go clients (grpc-go), the newest release
 //! and an old one: real etcd, real DNS, the real program.
 
-mod support;
-
 #[path = "go_clients/config.rs"]
 mod config;
 #[path = "go_clients/empty.rs"]
@@ -17,12 +15,12 @@ mod safety;
 use std::thread;
 use std::time::Duration;
 
+use crate::support::backend::Backend;
+use crate::support::etcd::Etcd;
+use crate::support::eventually;
+use crate::support::go::{Calls, Channel, Driver, GRPCLB, RELEASES};
+use crate::support::lookaside::Balancer;
 use lookaside::model::Weight;
-use support::backend::Backend;
-use support::etcd::Etcd;
-use support::eventually;
-use support::go::{Calls, Channel, Driver, GRPCLB, RELEASES};
-use support::lookaside::Balancer;
 
 /// Tries a case with each release, side by side.
 fn each_release(case: impl Fn(&Driver) + Sync) {

@@ -1,5 +1,6 @@
 //! Host names against the system's own resolver.
 
+use crate::support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,8 +9,6 @@ use lookaside::catalog::{Input, Resolved};
 use lookaside::hosts;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
-
-mod support;
 
 fn names(all: &[&str]) -> Arc<BTreeSet<String>> {
     Arc::new(all.iter().map(|&name| name.to_owned()).collect())

@@ -1,6 +1,7 @@
 //! h2spec, the conformance test of HTTP/2 servers, against the gRPC port.
 #![allow(missing_docs, unreachable_pub)]
 
+use crate::support;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -16,8 +17,6 @@ use lookaside::telemetry::Counters;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
-
-mod support;
 
 /// How long a request takes. h2spec breaks its rules while requests are being
 /// served, and has to be in time for that.

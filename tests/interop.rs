@@ -1,8 +1,9 @@
 //! The conformance matrix: every client that has grpclb, through the same list
 //! of cases, against the real program, real etcd and real DNS.
 //!
-//! `make interop` runs it alone and shows the table; `LOOKASIDE_INTEROP` with a
-//! part of `LANGUAGE/CASE` runs some cells only: `python/`, `/weights`.
+//! Each cell is a test, named `LANGUAGE/CASE`: `cargo test --test interop python/`
+//! runs a column, and `/weights` a row. A complete run leaves the table in
+//! `target/interop.md`; `make interop` shows it.
 #![allow(missing_docs, unreachable_pub)]
 
 mod support;
@@ -17,13 +18,14 @@ mod tls;
 mod world;
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use cases::{CASES, Case};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+use cases::CASES;
 use report::{Column, Table};
 use support::client::{Driver, Unsupported};
 use support::etcd::Etcd;
@@ -49,7 +51,8 @@ pub fn skipped(reason: Skipped) -> ! {
     panic_any(reason)
 }
 
-/// Cells at a time. They mostly wait, for clients' timers above all.
+/// Cells at a time, unless `--test-threads` says otherwise. They mostly wait, for
+/// clients' timers above all.
 const SIDE_BY_SIDE: usize = 6;
 /// A case has waits of its own, each bounded; this bounds their sum.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -59,79 +62,100 @@ thread_local! {
     static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
+/// A case with a language.
+#[derive(Debug, Clone, Copy)]
 struct Cell {
     language: Language,
     column: usize,
     row: usize,
+    /// Its own among all cells.
     number: u16,
 }
 
-#[test]
-fn every_client_passes_every_case() {
-    let selected = std::env::var("LOOKASIDE_INTEROP").unwrap_or_default();
-    let chosen = |language: &Language, case: &Case| {
-        format!("{}/{}", language.name, case.name).contains(&selected)
-    };
+/// What the cells share.
+#[derive(Default)]
+struct Matrix {
+    etcd: Mutex<Option<Arc<Etcd>>>,
+    outcomes: Mutex<Vec<(Cell, Outcome)>>,
+}
+
+fn main() {
+    let mut args = Arguments::from_args();
+    args.test_threads.get_or_insert(SIDE_BY_SIDE);
     say_where_cases_panic();
     take_every_descriptor();
-    let languages: Vec<_> = Language::all()
-        .filter(|language| CASES.iter().any(|case| chosen(language, case)))
-        .collect();
-    let columns: Vec<_> = languages.iter().map(column).collect();
-    let mut table = Table::new(columns, CASES.iter().map(|case| case.name).collect());
-    let mut cells = VecDeque::new();
-    // Case by case, so that what waits for the same timers waits together.
-    for (row, case) in CASES.iter().enumerate() {
-        for (column, language) in languages.iter().enumerate() {
-            if chosen(language, case) && table.obstacle(column).is_none() {
-                let number = u16::try_from(1 + row * languages.len() + column).expect("few cells");
-                cells.push_back(Cell { language: *language, column, row, number });
-            }
+    let languages: Vec<_> = Language::all().collect();
+    let matrix = Arc::new(Matrix::default());
+    let mut trials = Vec::new();
+    // Case by case, so that cells that wait for the same timers wait together.
+    for row in 0..CASES.len() {
+        for (column, &language) in languages.iter().enumerate() {
+            let number = u16::try_from(1 + row * languages.len() + column).expect("few cells");
+            let (cell, matrix) = (Cell { language, column, row, number }, matrix.clone());
+            let name = cell.name();
+            trials.push(Trial::ignorable_test(name, move || matrix.try_cell(cell)));
         }
     }
-    let etcd = Arc::new(Etcd::start());
-    let (cells, filled) = (Mutex::new(cells), Mutex::new(&mut table));
-    std::thread::scope(|scope| {
-        for _ in 0..SIDE_BY_SIDE {
-            scope.spawn(|| {
-                while let Some(cell) = next(&cells) {
-                    let begun = Instant::now();
-                    let outcome = run(&cell, &etcd);
-                    let (name, language) = (CASES[cell.row].name, cell.language.name);
-                    let seconds = begun.elapsed().as_secs_f32();
-                    // Among two hundred that passed nobody would find it.
-                    if !matches!(outcome, Outcome::Passed) {
-                        eprintln!("{language}/{name}: {outcome:?} ({seconds:.1} s)");
-                    }
-                    filled.lock().expect("no holder panics").fill(cell.row, cell.column, outcome);
-                }
-            });
+    let conclusion = libtest_mimic::run(&args, trials);
+    let outcomes = std::mem::take(&mut *lock(&matrix.outcomes));
+    if outcomes.len() == languages.len() * CASES.len() {
+        let mut table = Table::new(
+            languages.iter().map(column).collect(),
+            CASES.iter().map(|case| case.name).collect(),
+        );
+        for (cell, outcome) in outcomes {
+            table.fill(cell.row, cell.column, outcome);
         }
-    });
-    println!("{}", table.text());
-    // A part of it is nobody's table.
-    if selected.is_empty() {
+        println!("{}", table.text());
         std::fs::write(report::path(), table.markdown()).expect("target/ can be written");
     }
-    let failures = table.failures();
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
-    for (name, reason) in table.skipped() {
-        support::skip(&format!("interop: {name}"), &reason);
+    // Not `exit`: it would leave etcd running.
+    drop(matrix);
+    if conclusion.has_failed() {
+        std::process::exit(101);
     }
 }
 
-/// Builds what the language needs and asks for its version.
+impl Cell {
+    fn name(&self) -> String {
+        format!("{}/{}", self.language.name, CASES[self.row].name)
+    }
+}
+
+impl Matrix {
+    fn try_cell(&self, cell: Cell) -> Result<Completion, Failed> {
+        let outcome = match cell.language.obstacle() {
+            Some(obstacle) => Outcome::Skipped(obstacle),
+            None => run(&cell, &self.etcd()),
+        };
+        lock(&self.outcomes).push((cell, outcome.clone()));
+        match outcome {
+            Outcome::Passed => Ok(Completion::Completed),
+            Outcome::NotApplicable(why) => Ok(Completion::ignored_with(why)),
+            Outcome::Failed(why) => Err(why.into()),
+            Outcome::Skipped(why) => {
+                support::skip(&format!("interop: {}", cell.name()), &why);
+                Ok(Completion::Completed)
+            }
+        }
+    }
+
+    fn etcd(&self) -> Arc<Etcd> {
+        lock(&self.etcd).get_or_insert_with(|| Arc::new(Etcd::start())).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The language's version, or why it cannot run here.
 fn column(language: &Language) -> Column {
     let version = match language.obstacle() {
         Some(obstacle) => Err(obstacle),
         None => Ok(Driver::start(language).version()),
     };
     Column { language: language.name, version }
-}
-
-/// Not inlined: a guard in a `while let` would be held for the whole turn.
-fn next(cells: &Mutex<VecDeque<Cell>>) -> Option<Cell> {
-    cells.lock().expect("no holder panics").pop_front()
 }
 
 fn run(cell: &Cell, etcd: &Arc<Etcd>) -> Outcome {

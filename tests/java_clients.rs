@@ -2,8 +2,6 @@
 //! DNS, the real program, and a network of its own for each test, for Java
 //! asks the system's resolver and nobody else.
 
-mod support;
-
 #[path = "java_clients/empty.rs"]
 mod empty;
 #[path = "java_clients/examples.rs"]
@@ -13,13 +11,13 @@ mod safety;
 
 use std::time::Duration;
 
+use crate::support::backend::Backend;
+use crate::support::client::Calls;
+use crate::support::etcd::Etcd;
+use crate::support::eventually;
+use crate::support::java::{Channel, Driver, Options, isolated};
+use crate::support::lookaside::Balancer;
 use lookaside::model::Weight;
-use support::backend::Backend;
-use support::client::Calls;
-use support::etcd::Etcd;
-use support::eventually;
-use support::java::{Channel, Driver, Options, isolated};
-use support::lookaside::Balancer;
 
 /// The config that selects grpclb with a child policy that is not the usual.
 const PICK_FIRST: &str =

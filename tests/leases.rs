@@ -3,20 +3,19 @@
 
 #[path = "leases/state.rs"]
 mod state;
-mod support;
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::backend::Backend;
+use crate::support::client::{Calls, Driver, Options};
+use crate::support::etcd::Etcd;
+use crate::support::eventually;
+use crate::support::language::PYTHON;
+use crate::support::lookaside::Balancer;
 use etcd_client::{Client, Txn, TxnOp};
 use serde_json::Value;
-use support::backend::Backend;
-use support::client::{Calls, Driver, Options};
-use support::etcd::Etcd;
-use support::eventually;
-use support::language::PYTHON;
-use support::lookaside::Balancer;
 
 /// Takes connections, as a server does; stops with its value.
 struct Server(TcpListener);

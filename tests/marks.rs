@@ -1,14 +1,12 @@
 //! Marks as an operator meets them: set by command, followed by every replica, kept
 //! through restarts, outages and restored copies of etcd, and over when they should be.
 
-mod support;
-
 use std::process::{Command, Output, Stdio};
 
+use crate::support::etcd::Etcd;
+use crate::support::eventually;
+use crate::support::lookaside::{Balancer, program};
 use serde_json::Value;
-use support::etcd::Etcd;
-use support::eventually;
-use support::lookaside::{Balancer, program};
 
 const PREFIX: &str = "/lookaside/marks/lookaside.internal/";
 

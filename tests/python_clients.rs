@@ -1,17 +1,15 @@
 //! The main job, seen by unmodified Python clients (grpcio): real etcd, real
 //! DNS, the real program.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::backend::Backend;
+use crate::support::client::{Calls, Driver, Options};
+use crate::support::etcd::Etcd;
+use crate::support::eventually;
+use crate::support::language::PYTHON;
+use crate::support::lookaside::Balancer;
 use lookaside::model::Weight;
-use support::backend::Backend;
-use support::client::{Calls, Driver, Options};
-use support::etcd::Etcd;
-use support::eventually;
-use support::language::PYTHON;
-use support::lookaside::Balancer;
 
 fn balancer(etcd: &Etcd) -> Balancer {
     let balancer = Balancer::start(&["--etcd", &etcd.url(), "--report-interval", "1s"]);

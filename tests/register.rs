@@ -3,22 +3,22 @@
 
 #[path = "register/flags.rs"]
 mod flags;
-mod support;
 
+use crate::support;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::support::etcd::Etcd;
+use crate::support::proxy::Proxy;
+use crate::support::signal::{self, Signal};
+use crate::support::{PATIENCE, eventually};
 use lookaside::model::{HostPort, Meta, ServiceName, Weight, Zone};
 use lookaside::register::{Held, Options, RegisterError, Status, TTL_MAX, hold};
 use lookaside::registry::Registration;
 use lookaside::registry::etcd::Connect;
 use lookaside::registry::record::Format;
 use lookaside::replica;
-use support::etcd::Etcd;
-use support::proxy::Proxy;
-use support::signal::{self, Signal};
-use support::{PATIENCE, eventually};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tonic_health::ServingStatus;

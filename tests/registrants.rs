@@ -2,8 +2,7 @@
 //! them, updates them and drops them. `tests/registrants/` has a program of
 //! each, and says of those that are missing why.
 
-mod support;
-
+use crate::support;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -11,10 +10,10 @@ use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
+use crate::support::etcd::Etcd;
+use crate::support::eventually;
+use crate::support::lookaside::Balancer;
 use serde_json::Value;
-use support::etcd::Etcd;
-use support::eventually;
-use support::lookaside::Balancer;
 
 /// Where the registrants say they serve. Nobody does: being registered is all
 /// that is wanted of them.

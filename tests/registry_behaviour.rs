@@ -6,8 +6,6 @@
 
 #![allow(unreachable_pub, missing_docs)]
 
-mod support;
-
 #[path = "registry_behaviour/abuse.rs"]
 mod abuse;
 #[path = "registry_behaviour/auth.rs"]
@@ -42,10 +40,10 @@ use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use crate::support::PATIENCE;
+use crate::support::etcd::Etcd;
 use embedded::Embedded;
 use scene::Scene;
-use support::PATIENCE;
-use support::etcd::Etcd;
 
 type Case = for<'a> fn(&'a mut Scene) -> BoxFuture<'a, anyhow::Result<()>>;
 

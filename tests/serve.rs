@@ -5,20 +5,19 @@
 mod credentials;
 #[path = "serve/ending.rs"]
 mod ending;
-mod support;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use support::backend::Backend;
-use support::client::{Calls, Driver, Options};
-use support::etcd::Etcd;
-use support::language::PYTHON;
-use support::lookaside::Balancer;
-use support::signal::Signal;
-use support::{PATIENCE, eventually, free_port};
+use crate::support::backend::Backend;
+use crate::support::client::{Calls, Driver, Options};
+use crate::support::etcd::Etcd;
+use crate::support::language::PYTHON;
+use crate::support::lookaside::Balancer;
+use crate::support::signal::Signal;
+use crate::support::{PATIENCE, eventually, free_port};
 
 fn lookaside(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_lookaside"))

@@ -1,16 +1,14 @@
 //! Per-service settings as an operator meets them: in the file, in etcd, on the
 //! command line, right and wrong.
 
-mod support;
-
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use crate::support::etcd::Etcd;
+use crate::support::eventually;
+use crate::support::lookaside::{Balancer, program};
+use crate::support::signal::Signal;
 use serde_json::Value;
-use support::etcd::Etcd;
-use support::eventually;
-use support::lookaside::{Balancer, program};
-use support::signal::Signal;
 
 const KEY: &str = "/lookaside/settings/lookaside.internal";
 const REFUSED: &str = r#"lookaside_settings_refused{source="etcd"}"#;

@@ -2,8 +2,9 @@
 //! clients. What is tested is the real code; network, time, chance and faults
 //! follow from a seed.
 //!
-//! `LOOKASIDE_SEEDS` (`1000` or `5000..9000`) says which seeds are run instead of
-//! the usual ones; `LOOKASIDE_SEED=7` runs one and prints all that happened.
+//! Each seed is a test: `seed_00007`. `LOOKASIDE_SEEDS` (`1000` or `5000..9000`)
+//! says which seeds are run instead of the usual ones; `LOOKASIDE_SEED=7` runs one
+//! and prints all that happened.
 
 #![allow(missing_docs, unreachable_pub, reason = "tests document themselves")]
 
@@ -37,15 +38,20 @@ use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, Once};
 use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Failed, Trial};
 
 use history::Record;
 use plan::Plan;
 
 /// As many as a minute of CI bears.
 const USUAL: Range<u64> = 0..120;
+/// A seed that failed once: the time of those in doubt was over while the registry was
+/// not heard.
+const FOUND: [u64; 1] = [778];
 /// A seed takes about two seconds.
 const ENDLESS: Duration = Duration::from_secs(120);
 /// Failing seeds after which no more are run.
@@ -56,8 +62,10 @@ thread_local! {
     static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-#[test]
-fn whatever_fails_every_seed_keeps_the_invariants() {
+/// The seeds that are running, and since when.
+static RUNNING: Mutex<BTreeMap<u64, Instant>> = Mutex::new(BTreeMap::new());
+
+fn main() {
     if let Ok(seed) = std::env::var("LOOKASIDE_SEED") {
         return show(seed.parse().expect("LOOKASIDE_SEED is a number"));
     }
@@ -65,60 +73,61 @@ fn whatever_fails_every_seed_keeps_the_invariants() {
         Ok(text) => range(&text).expect("LOOKASIDE_SEEDS is COUNT or FROM..TO"),
         Err(_) => USUAL,
     };
-    let (next, failures) = (AtomicU64::new(seeds.start), AtomicUsize::new(0));
-    let running = Mutex::new(BTreeMap::new());
-    let work = || {
-        while failures.load(Ordering::Relaxed) < FAILURES_MAX {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if !seeds.contains(&seed) {
-                return;
-            }
-            running.lock().expect("nobody panics").insert(seed, Instant::now());
-            let (plan, breaches, _) = run(seed);
-            running.lock().expect("nobody panics").remove(&seed);
-            if !breaches.is_empty() {
-                failures.fetch_add(1, Ordering::Relaxed);
-                let all = breaches.join("\n  ");
-                say(&format!("seed {seed} fails:\n  {all}\n{plan}see all: LOOKASIDE_SEED={seed}"));
-            }
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        while workers.iter().any(|worker| !worker.is_finished()) {
-            // Time stands still in a simulation where a task never rests.
-            for (seed, began) in &*running.lock().expect("nobody panics") {
-                if began.elapsed() > ENDLESS {
-                    say(&format!("seed {seed} does not end: a task spins"));
-                    std::process::abort();
-                }
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    });
-    let failures = failures.into_inner();
-    assert_eq!(failures, 0, "so many seeds of {seeds:?} fail; see above");
+    std::thread::spawn(watch_for_endless_seeds);
+    let mut trials: Vec<_> = seeds
+        .chain(FOUND.into_iter().filter(|_| std::env::var_os("LOOKASIDE_SEEDS").is_none()))
+        .map(|seed| Trial::test(format!("seed_{seed:05}"), move || keeps_the_invariants(seed)))
+        .collect();
+    trials.push(Trial::test("a_seed_is_one_history", || {
+        (0..6).for_each(is_one_history);
+        Ok(())
+    }));
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
-/// Seeds that failed once.
-#[test]
-fn what_was_found_stays_mended() {
-    // The time of those in doubt was over while the registry was not heard.
-    show(778);
-}
-
-#[test]
-fn a_seed_is_one_history() {
-    for seed in 0..6 {
-        let (mut first, mut second) = (run(seed).2, run(seed).2);
-        // Tokio wakes those who wait for one value in an order of its own.
-        first.sort();
-        second.sort();
-        let differ = first.iter().zip(&second).find(|(one, other)| one != other);
-        assert_eq!(differ, None, "seed {seed}");
-        assert_eq!(first.len(), second.len(), "seed {seed}");
+/// Whatever fails, what the program promises holds.
+fn keeps_the_invariants(seed: u64) -> Result<(), Failed> {
+    static FAILURES: AtomicUsize = AtomicUsize::new(0);
+    lock_running().insert(seed, Instant::now());
+    let (plan, breaches, _) = run(seed);
+    lock_running().remove(&seed);
+    if breaches.is_empty() {
+        return Ok(());
     }
+    let text = format!("{}\n{plan}see all: LOOKASIDE_SEED={seed}", breaches.join("\n  "));
+    say(&format!("seed {seed} fails:\n  {text}"));
+    if FAILURES.fetch_add(1, Ordering::Relaxed) + 1 == FAILURES_MAX {
+        say(&format!("{FAILURES_MAX} seeds failed: no more are run"));
+        std::process::exit(101);
+    }
+    Err(text.into())
+}
+
+fn is_one_history(seed: u64) {
+    let (mut first, mut second) = (run(seed).2, run(seed).2);
+    // Tokio wakes those who wait for one value in an order of its own.
+    first.sort();
+    second.sort();
+    let differ = first.iter().zip(&second).find(|(one, other)| one != other);
+    assert_eq!(differ, None, "seed {seed}");
+    assert_eq!(first.len(), second.len(), "seed {seed}");
+}
+
+/// Time stands still in a simulation where a task never rests.
+fn watch_for_endless_seeds() {
+    loop {
+        for (seed, began) in &*lock_running() {
+            if began.elapsed() > ENDLESS {
+                say(&format!("seed {seed} does not end: a task spins"));
+                std::process::abort();
+            }
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn lock_running() -> std::sync::MutexGuard<'static, BTreeMap<u64, Instant>> {
+    RUNNING.lock().expect("no holder panics")
 }
 
 /// Runs a seed: what was to happen, what was wrong, what happened.

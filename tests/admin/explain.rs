@@ -8,7 +8,7 @@ use lookaside::cli::explain;
 use lookaside::model::{BackendAddr, ClientKind};
 use serde_json::{Value, json};
 
-use crate::world::{World, bad, client, entry};
+use crate::admin::world::{World, bad, client, entry};
 
 /// The passes of an answer's only backend, as `PASS yes|NO WHY`.
 #[track_caller]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::admin::world::{World, bad};
 use crate::support::PATIENCE;
-use crate::world::{World, bad};
 
 #[tokio::test]
 async fn garbage_costs_only_its_connection() {

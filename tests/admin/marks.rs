@@ -8,7 +8,7 @@ use lookaside::marks::{Mark, MarkKey, Marks, Moment, Value as Signed};
 use lookaside::registry::Key;
 use serde_json::{Value, json};
 
-use crate::world::{Answer, World, entry};
+use crate::admin::world::{Answer, World, entry};
 
 async fn order(world: &World, path: &str, order: &str, headers: &str) -> Answer {
     let length = order.len();

@@ -6,7 +6,7 @@ use lookaside::catalog::Input;
 use lookaside::settings::Document;
 use serde_json::{Value, json};
 
-use crate::world::{Answer, World, entry};
+use crate::admin::world::{Answer, World, entry};
 
 async fn diff(world: &World, document: &str, headers: &str) -> Answer {
     let length = document.len();

@@ -6,8 +6,8 @@ use lookaside::catalog::Input;
 use lookaside::marks::{Mark, MarkKey, Marks, Value};
 use lookaside::settings::WhenEmpty;
 
-use crate::sorted_ports as ports;
-use crate::wire::{Balanced, Kind, PYTHON};
+use crate::conversations::sorted_ports as ports;
+use crate::conversations::wire::{Balanced, Kind, PYTHON};
 
 /// These marks alone are in force from now on.
 async fn mark(balanced: &Balanced, all: &[&str]) {

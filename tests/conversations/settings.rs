@@ -2,8 +2,8 @@
 
 use lookaside::settings::WhenEmpty;
 
-use crate::ports;
-use crate::wire::{Balanced, Kind, PYTHON};
+use crate::conversations::ports;
+use crate::conversations::wire::{Balanced, Kind, PYTHON};
 
 #[tokio::test]
 async fn a_changed_setting_reaches_streams_that_wait() {

@@ -7,7 +7,7 @@ use lookaside::settings::WhenEmpty;
 use prost::Message;
 use tokio::io::AsyncWriteExt;
 
-use crate::wire::{Balanced, GO, pb};
+use crate::conversations::wire::{Balanced, GO, pb};
 
 #[tokio::test(start_paused = true)]
 async fn a_report_without_an_end_ends_its_stream_and_no_other() {

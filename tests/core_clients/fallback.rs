@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::scene::{World, answered_by, backend_on, fails_with, metric};
+use crate::core_clients::scene::{World, answered_by, backend_on, fails_with, metric};
 use crate::support::backend::Backend;
 use crate::support::core::{Calls, Channel, Driver, Open};
 use crate::support::etcd::Etcd;

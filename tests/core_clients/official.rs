@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lookaside::model::Weight;
 
-use crate::scene::{World, answered_by, fails_with, metric};
+use crate::core_clients::scene::{World, answered_by, fails_with, metric};
 use crate::support::backend::Backend;
 use crate::support::core::{Calls, Driver, Open};
 use crate::support::eventually;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::scene::{World, answered_by, metric};
+use crate::core_clients::scene::{World, answered_by, metric};
 use crate::support::backend::Backend;
 use crate::support::core::{Calls, Driver, Open};
 use crate::support::etcd::Etcd;
@@ -38,7 +38,7 @@ fn out_of_fallback(balancer_goes_first: bool) {
             drop(one);
         } else {
             drop(one);
-            crate::scene::fails_with(&client, "UNAVAILABLE");
+            crate::core_clients::scene::fails_with(&client, "UNAVAILABLE");
             world.balancer.kill();
         }
         answered_by(&client, "fallback");

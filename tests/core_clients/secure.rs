@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 
-use crate::scene::{World, answered_by, fails_with, metric};
+use crate::core_clients::scene::{World, answered_by, fails_with, metric};
 use crate::support::core::{Driver, Open};
 
 mod pb {

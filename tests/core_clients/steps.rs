@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lookaside::model::Weight;
 
-use crate::scene::{World, metric};
+use crate::core_clients::scene::{World, metric};
 use crate::support::backend::Backend;
 use crate::support::core::{Calls, Driver, Open};
 use crate::support::etcd::Etcd;
@@ -79,7 +79,7 @@ fn six_steps(language: &'static str, config_from_dns: bool) {
     for server in [s1, s2, s3] {
         server.stop();
     }
-    crate::scene::fails_with(&client, "UNAVAILABLE");
+    crate::core_clients::scene::fails_with(&client, "UNAVAILABLE");
     let newcomer = driver.open(&options());
     // Ruby's waiting calls need a config that the client itself gives.
     let clients =

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use crate::scene::backend_on;
+use crate::core_clients::scene::backend_on;
 use crate::support::backend::Backend;
 use crate::support::core::{Driver, Open};
 use crate::support::etcd::Etcd;

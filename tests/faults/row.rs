@@ -6,6 +6,7 @@
 use std::fmt::{Debug, Display, Write as _};
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::scale::Scale;
@@ -24,10 +25,40 @@ const LENIENCE: u32 = 5;
 /// No bound of a short run is shorter: see whoever breaks it breaks it by far.
 const LEAST: Duration = Duration::from_secs(10);
 
+/// Rows at a time, however many tests run side by side: what a row measures, others
+/// delay.
+const AT_ONCE: usize = 2;
+
+/// Room for one row, until it is dropped.
+struct Room;
+
+/// How many rows run, and a bell for those that wait.
+static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+impl Room {
+    fn take() -> Self {
+        let (running, bell) = &RUNNING;
+        let running = running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = bell
+            .wait_while(running, |running| *running >= AT_ONCE)
+            .unwrap_or_else(PoisonError::into_inner);
+        *running += 1;
+        Self
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        *RUNNING.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        RUNNING.1.notify_one();
+    }
+}
+
 impl Row {
     /// Runs a row, the `number`th of the table.
     #[track_caller]
     pub fn run(number: u32, fault: &str, must: &str, run: impl FnOnce(&mut Self, Scale)) {
+        let _room = Room::take();
         let scale = Scale::of_this_run();
         let mut row = Self { scale, seen: Vec::new(), missed: Vec::new(), clients: None };
         let ended = catch_unwind(AssertUnwindSafe(|| run(&mut row, scale)));

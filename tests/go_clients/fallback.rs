@@ -30,7 +30,7 @@ impl Zone {
 
 /// An address of loopback at which nobody listens, for a balancer to take.
 pub(crate) fn nowhere() -> String {
-    format!("127.0.0.1:{}", support::free_port())
+    format!("127.0.0.1:{}", crate::support::free_port())
 }
 
 #[test]

@@ -1,5 +1,4 @@
-//! The table of languages and cases: for people at a terminal, for documents,
-//! and as a list of what failed.
+//! The table of languages and cases, for people at a terminal and for documents.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -31,38 +30,8 @@ impl Table {
         Self { columns, rows }
     }
 
-    /// Why a language cannot run here.
-    pub fn obstacle(&self, column: usize) -> Option<&str> {
-        self.columns[column].version.as_ref().err().map(String::as_str)
-    }
-
     pub fn fill(&mut self, row: usize, column: usize, outcome: Outcome) {
         self.rows[row].1[column] = Some(outcome);
-    }
-
-    /// In the messages of the cases.
-    pub fn failures(&self) -> Vec<String> {
-        let failed = |(language, case, outcome): (&str, &str, &Outcome)| match outcome {
-            Outcome::Failed(why) => Some(format!("{language}/{case}: {why}")),
-            _ => None,
-        };
-        self.cells().filter_map(failed).collect()
-    }
-
-    /// Languages, or single cells, that this machine cannot run, and why.
-    pub fn skipped(&self) -> Vec<(String, String)> {
-        let mut skipped: Vec<_> = self
-            .columns
-            .iter()
-            .filter_map(|column| Some((column.language.to_owned(), column.version.clone().err()?)))
-            .collect();
-        for (language, case, outcome) in self.cells() {
-            let whole = skipped.iter().any(|(name, _)| name == language);
-            if let (Outcome::Skipped(why), false) = (outcome, whole) {
-                skipped.push((format!("{language}/{case}"), why.clone()));
-            }
-        }
-        skipped
     }
 
     /// With columns that line up.
@@ -132,13 +101,6 @@ impl Table {
         }
         let notes = notes.iter().enumerate().map(|(i, note)| format!("({}) {note}", i + 1));
         (grid, notes.collect())
-    }
-
-    fn cells(&self) -> impl Iterator<Item = (&str, &str, &Outcome)> {
-        self.rows.iter().flat_map(move |(case, cells)| {
-            let named = self.columns.iter().zip(cells);
-            named.filter_map(|(column, cell)| Some((column.language, *case, cell.as_ref()?)))
-        })
     }
 }
 

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
+use crate::java_clients::{balancer, fails_fast, metric, target};
 use crate::support::backend::Backend;
 use crate::support::client::Calls;
 use crate::support::etcd::Etcd;
 use crate::support::java::{Channel, Driver, Options, isolated};
 use crate::support::lookaside::Balancer;
 use crate::support::namespace::add_host;
-use crate::{balancer, fails_fast, metric, target};
 
 /// That a call which waits is still waiting, or fails, when its time is over.
 #[track_caller]

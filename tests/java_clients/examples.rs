@@ -4,13 +4,13 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 
+use crate::java_clients::{balancer, eventually, target, unready_balancer};
 use crate::support::PATIENCE;
 use crate::support::backend::Backend;
 use crate::support::etcd::Etcd;
 use crate::support::java::{Driver, Options, example, isolated};
 use crate::support::lookaside::Balancer;
 use crate::support::signal::{self, Signal};
-use crate::{balancer, eventually, target, unready_balancer};
 
 /// A greeter that registers itself; killed with its value.
 struct Server {

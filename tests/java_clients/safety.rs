@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
+use crate::java_clients::{balancer, eventually, metric, target, unready_balancer};
 use crate::support::backend::Backend;
 use crate::support::client::Calls;
 use crate::support::etcd::Etcd;
 use crate::support::java::{Driver, Options, isolated};
-use crate::{balancer, eventually, metric, target, unready_balancer};
 
 /// A port over 65535 or below 0 makes Java's channel panic: every call fails
 /// INTERNAL, for ever. Port 0 is accepted and never connects.

@@ -5,10 +5,10 @@ use std::process::Child;
 use tokio::time::timeout;
 use tonic_health::ServingStatus;
 
+use crate::register::{KEY, end, lookaside, start, until_there, value};
 use crate::support::etcd::Etcd;
 use crate::support::signal::{self, Signal};
 use crate::support::{PATIENCE, eventually, free_port};
-use crate::{KEY, end, lookaside, start, until_there, value};
 
 #[test]
 fn values_of_metadata_may_hold_commas() {

@@ -8,8 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::embedded::Embedded;
-use crate::scene::receive;
+use crate::registry_behaviour::embedded::Embedded;
+use crate::registry_behaviour::scene::receive;
 use crate::support::PATIENCE;
 
 async fn client(server: &Embedded) -> Client {

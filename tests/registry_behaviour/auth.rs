@@ -3,7 +3,7 @@
 use anyhow::Result;
 use etcd_client::{Error, Permission, PermissionType, RoleRevokePermissionOptions};
 
-use crate::scene::Scene;
+use crate::registry_behaviour::scene::Scene;
 
 impl Scene {
     fn done<T>(&mut self, what: &str, answer: Result<T, Error>) {

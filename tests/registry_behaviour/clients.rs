@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use crate::difference;
-use crate::embedded::Embedded;
+use crate::registry_behaviour::difference;
+use crate::registry_behaviour::embedded::Embedded;
 use crate::support::etcd::Etcd;
 use crate::support::skip;
 

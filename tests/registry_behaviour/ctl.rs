@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::scene::Scene;
+use crate::registry_behaviour::scene::Scene;
 use crate::support::signal::{self, Signal};
 
 impl Scene {

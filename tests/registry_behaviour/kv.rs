@@ -3,7 +3,7 @@
 use anyhow::Result;
 use etcd_client::{DeleteOptions, GetOptions, PutOptions, SortOrder, SortTarget};
 
-use crate::scene::Scene;
+use crate::registry_behaviour::scene::Scene;
 
 pub async fn puts_and_revisions(s: &mut Scene) -> Result<()> {
     s.get("a", None).await;

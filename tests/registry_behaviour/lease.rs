@@ -5,7 +5,7 @@ use etcd_client::{
     GetOptions, LeaseGrantOptions, LeaseTimeToLiveOptions, PutOptions, WatchOptions,
 };
 
-use crate::scene::Scene;
+use crate::registry_behaviour::scene::Scene;
 
 impl Scene {
     async fn grant(&mut self, ttl: i64, id: i64) -> i64 {

@@ -8,7 +8,7 @@ use etcd_client::{
 };
 use tokio::time::timeout;
 
-use crate::scene::Scene;
+use crate::registry_behaviour::scene::Scene;
 use crate::support::PATIENCE;
 
 /// Long enough to be in the queue, on a busy machine too.

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, Txn, TxnOp};
 
-use crate::scene::Scene;
+use crate::registry_behaviour::scene::Scene;
 
 const OPS: [CompareOp; 4] =
     [CompareOp::Equal, CompareOp::NotEqual, CompareOp::Greater, CompareOp::Less];

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use etcd_client::{DeleteOptions, Txn, TxnOp, WatchFilterType, WatchOptions};
 
-use crate::scene::{Scene, receive};
+use crate::registry_behaviour::scene::{Scene, receive};
 
 fn below() -> WatchOptions {
     WatchOptions::new().with_prefix()

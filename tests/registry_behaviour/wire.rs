@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::scene::Scene;
+use crate::registry_behaviour::scene::Scene;
 use crate::support::PATIENCE;
 use crate::support::wire::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Head, RST_STREAM, SETTINGS,

@@ -1,0 +1,46 @@
+//! The program as its users have it: real processes, etcd, DNS, clients and a
+//! real browser.
+//!
+//! It is one binary, so that it is linked once and that its tests, which mostly
+//! wait, wait side by side. `cargo test --test e2e dns::` runs one part.
+
+mod support;
+
+#[path = "admin.rs"]
+mod admin;
+#[path = "check.rs"]
+mod check;
+#[path = "conversations.rs"]
+mod conversations;
+#[path = "core_clients.rs"]
+mod core_clients;
+#[path = "dashboard.rs"]
+mod dashboard;
+#[path = "dns.rs"]
+mod dns;
+#[path = "etcd_source.rs"]
+mod etcd_source;
+#[path = "go_clients.rs"]
+mod go_clients;
+#[path = "hosts.rs"]
+mod hosts;
+#[path = "http2.rs"]
+mod http2;
+#[path = "java_clients.rs"]
+mod java_clients;
+#[path = "leases.rs"]
+mod leases;
+#[path = "marks.rs"]
+mod marks;
+#[path = "python_clients.rs"]
+mod python_clients;
+#[path = "register.rs"]
+mod register;
+#[path = "registrants.rs"]
+mod registrants;
+#[path = "registry_behaviour.rs"]
+mod registry_behaviour;
+#[path = "serve.rs"]
+mod serve;
+#[path = "settings.rs"]
+mod settings;
