@@ -86,8 +86,8 @@ impl Peer {
         (before < CALLS_MAX).then_some(call)
     }
 
-    /// Returns whether the network has used nothing, so that it can be forgotten
-    /// without loss.
+    /// Returns whether the network can be forgotten without loss: its budget is full, and
+    /// no handshake runs or failed recently.
     pub(super) fn is_fresh(&self) -> bool {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         pool.fill();
