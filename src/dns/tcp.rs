@@ -66,7 +66,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
         match listener.accept().await {
             Ok((stream, asker)) => return (stream, asker.ip()),
             Err(error) => {
-                tracing::debug!(%error, "no connection can be taken");
+                tracing::debug!(%error, "cannot accept a connection");
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -122,7 +122,7 @@ fn charge(effort: &Mutex<Effort>, asker: IpAddr, steps: usize) -> Duration {
 async fn read(stream: &mut TcpStream, query: &mut Vec<u8>) -> io::Result<()> {
     let length = usize::from(stream.read_u16().await?);
     if length > QUERY_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "no question is that long"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the question is too long"));
     }
     query.resize(length, 0);
     stream.read_exact(query).await?;

@@ -67,7 +67,7 @@ impl Port {
                     tokio::task::yield_now().await;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "no question can be received");
+                    tracing::debug!(%error, "cannot receive a question");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -138,7 +138,7 @@ impl Port {
         };
         let send = || self.state.try_send((&self.socket).into(), &transmit);
         if let Err(error) = self.socket.try_io(Interest::WRITABLE, send) {
-            tracing::debug!(%error, asker = %meta.addr, "answer cannot be sent");
+            tracing::debug!(%error, asker = %meta.addr, "cannot send an answer");
         }
     }
 }
