@@ -1,7 +1,7 @@
-//! `/metrics`: text for Prometheus.
+//! `/metrics`: metrics for Prometheus.
 //!
-//! In: the state at the moment of the scrape. Out: names that begin with
-//! `lookaside_`, each with its help. Nothing is kept between scrapes.
+//! In: the state at the moment of the scrape. Out: names that begin with `lookaside_`,
+//! each with a help text. It keeps nothing between scrapes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ const KINDS: [ClientKind; 4] =
 
 mod text;
 
-/// How one of the totals is shown: name (without `_total`), help, which.
+/// A total: its name (without `_total`), its help text, and how to read it.
 type Total<T> = (&'static str, &'static str, fn(&T) -> u64);
 
 const TOTALS: [Total<Counters>; 18] = [
@@ -95,10 +95,10 @@ const CALLS: [Total<Calls>; 5] = [
     ("client_calls_dropped", "Calls ended because the list said so", |c| c.dropped),
 ];
 
-/// One scrape.
+/// The state of one scrape.
 struct Scrape(Arc<State>, Answers);
 
-/// Writes one family of metrics after the other.
+/// Writes one metric family after the other.
 struct Page<'a>(DescriptorEncoder<'a>);
 
 pub(super) async fn scrape(
@@ -291,7 +291,7 @@ impl fmt::Debug for Scrape {
     }
 }
 
-/// Certificates, keys and passwords that are read from files.
+/// Writes the metrics of certificates, keys and passwords that are read from files.
 fn credentials(all: &[Credential], page: &mut Page<'_>) -> fmt::Result {
     let help = "When a certificate ends, as seconds since 1970: the first of its file";
     let mut family = page.family("certificate_expiry_seconds", help, MetricType::Gauge)?;
@@ -324,7 +324,7 @@ fn flag(is: bool) -> f64 {
     f64::from(u8::from(is))
 }
 
-/// Exact as far as anything here is ever counted.
+/// Exact for all counts that occur here.
 fn float(count: usize) -> f64 {
     count as f64
 }
