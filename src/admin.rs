@@ -146,7 +146,7 @@ pub async fn serve(
             Err(error) if is_peers_fault(&error) => {}
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(%error, "admin connections cannot be accepted");
+                    tracing::warn!(%error, "cannot accept admin connections");
                 }
                 // The open connections are served meanwhile, and may end.
                 let pause = tokio::time::sleep(ACCEPT_PAUSE);

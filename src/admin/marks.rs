@@ -222,7 +222,7 @@ pub(super) async fn release(state: &State, request: Request) -> Answer<json::Rel
         }
     };
     let Value { by, why, .. } = &mark.value;
-    tracing::info!(service = %name, released, by, why, untold, "operator releases what is held");
+    tracing::info!(service = %name, released, by, why, untold, "operator releases held backends");
     Ok(Json(json::Released { service: name.to_string(), released, untold }))
 }
 

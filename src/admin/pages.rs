@@ -77,13 +77,13 @@ async fn readyz(Shared(state): Shared<Arc<State>>) -> (StatusCode, String) {
     }
     let status = state.catalog.status();
     if let Some(saved) = &status.restored {
-        lines.push(format!("registry: not read yet: serving from the state of {saved}"));
+        lines.push(format!("registry: not read yet: serving the state saved at {saved}"));
     }
     if let Some((since, reason)) = &status.stale {
         let silent = json::seconds(since.elapsed());
         let served = status.served();
         let reason = text::shown(reason);
-        lines.push(format!("registry: not heard for {silent} s ({reason}): {served}"));
+        lines.push(format!("registry: stale for {silent} s ({reason}): {served}"));
     }
     let status = if missing.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, lines.join("\n"))

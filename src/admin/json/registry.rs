@@ -108,7 +108,7 @@ impl Registry {
         let mut notices = Vec::new();
         if let Some(Stale { seconds, reason }) = &self.stale {
             let served = self.served.as_deref().unwrap_or_default();
-            notices.push(format!("registry not heard for {seconds:.0} s ({reason}): {served}"));
+            notices.push(format!("registry stale for {seconds:.0} s ({reason}): {served}"));
         }
         if let Some(saved) = &self.restored {
             notices.push(format!("registry not read yet: serving the state saved at {saved}"));
@@ -118,16 +118,16 @@ impl Registry {
                 notices.push(format!("{count} {text}"));
             }
         };
-        count(self.streams_waiting, "streams of clients ask for services without backends");
-        count(self.services_guarded, "services keep backends that do not answer (guarded)");
+        count(self.streams_waiting, "streams ask for services without backends");
+        count(self.services_guarded, "services are guarded: they keep backends that do not answer");
         count(
             self.endpoints_held,
-            "backends are listed though their registrations are gone (held)",
+            "backends are held: listed although their registrations are gone",
         );
-        count(self.endpoints_down, "backends refuse connections and are left out (down)");
+        count(self.endpoints_down, "backends are down: they refuse connections and are not listed");
         count(
             self.endpoints_unresolved,
-            "backends have host names that do not resolve (unresolved)",
+            "backends are unresolved: their host names do not resolve",
         );
         notices
     }
