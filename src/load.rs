@@ -32,7 +32,7 @@ const SERVICES_MAX: usize = 100_000;
 
 impl Ledger {
     /// Adds what a client of the service reports. Ignores a new service once there are
-    /// [`SERVICES_MAX`].
+    /// `SERVICES_MAX`.
     pub fn add(&self, service: &ServiceName, calls: Calls) {
         let mut totals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(total) = totals.get_mut(service) {

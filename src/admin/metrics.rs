@@ -185,7 +185,7 @@ impl Scrape {
         let help = "Seconds since the registry last answered, or since the start if it never did";
         let heard = status.heard.unwrap_or(self.0.started);
         page.gauge("registry_silent_seconds", help, heard.elapsed().as_secs_f64())?;
-        let help = "Whether the registry is stale: it does not answer, so the last reading, if any, is served";
+        let help = "Whether the registry is stale; the last reading, if any, is served";
         page.gauge("registry_stale", help, flag(status.stale.is_some()))?;
         let help = "Whether the registry is unread and the saved state is served";
         page.gauge("registry_restored", help, flag(status.restored.is_some()))?;
