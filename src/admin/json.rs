@@ -203,14 +203,14 @@ pub struct Rejected {
     pub key: String,
     /// The beginning of its value.
     pub value: String,
-    /// What is wrong, and the remedy.
+    /// The error and its remedy.
     pub reason: String,
 }
 
 /// The body of every answer that is no success.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
-    /// What went wrong, and the remedy.
+    /// The error and its remedy.
     pub error: String,
 }
 

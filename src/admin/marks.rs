@@ -78,7 +78,7 @@ pub(super) async fn marks(Shared(state): Shared<Arc<State>>, uri: Uri) -> Answer
     }))
 }
 
-/// Keeps backends out of the lists.
+/// Drains backends: sets a mark that keeps them out of the lists.
 pub(super) async fn drain(state: &State, request: Request) -> Answer<json::DrainAnswer> {
     let (typed, order) = request.read("lookaside drain", DRAIN).await?;
     // One drain at a time: each must see what the one before leaves.
@@ -140,7 +140,7 @@ pub(super) async fn drain(state: &State, request: Request) -> Answer<json::Drain
     Ok(Json(json::DrainAnswer { mark, matched, left, obeyed }))
 }
 
-/// Lets drained backends back into the lists.
+/// Undrains backends: ends the marks that keep them out of the lists.
 pub(super) async fn undrain(state: &State, request: Request) -> Answer<json::UndrainAnswer> {
     let (typed, order) = request.read("lookaside undrain", UNDRAIN).await?;
     let Meant { scope, .. } = meant(state, &typed, true)?;

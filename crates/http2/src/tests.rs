@@ -198,7 +198,7 @@ fn one_turn_takes_in_a_few_requests_and_then_lets_others_go_first() {
     assert_eq!(seen, 99);
 }
 
-// ---- what never ends
+// ---- timeouts
 
 #[test]
 fn a_connection_without_a_stream_is_told_to_go_after_a_minute() {

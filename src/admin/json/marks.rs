@@ -50,7 +50,7 @@ pub struct Mark {
 pub struct RefusedMark {
     /// Its key in etcd.
     pub key: String,
-    /// What is wrong, and the remedy.
+    /// The error and its remedy.
     pub reason: String,
 }
 
