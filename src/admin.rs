@@ -1,10 +1,10 @@
-//! HTTP for those who run the balancer: live, ready, metrics, JSON, dashboard.
+//! The admin HTTP server: liveness, readiness, metrics, JSON, dashboard.
 //!
-//! In: a bound listener and what the parts know. Out: answers to GET, and the
-//! operator's word, as marks in etcd. It decides nothing. Nothing that a client does
-//! here (silence, garbage, a slow reader, a handler's panic) reaches beyond that
-//! client's connection. No client keeps others out, and none can hold the end up
-//! for longer than `GRACE`.
+//! In: a bound listener, and the state of all parts. Out: answers to GET, and the
+//! operator's decisions as marks in etcd.
+//! It decides nothing. A client's silence, garbage, slow reading or a panic of its
+//! handler affects only its own connection. No client can shut out others, or delay the
+//! shutdown for longer than `GRACE`.
 
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -46,77 +46,77 @@ mod services;
 mod settings;
 mod shares;
 
-/// What is shown, and where it comes from.
+/// The state that is shown, and its sources.
 #[derive(Clone)]
 pub struct State {
-    /// Services, rejected keys, freshness.
+    /// The services, the rejected keys, and the registry's status.
     pub catalog: Catalog,
     /// The zone in which services have names.
     pub zone: Zone,
-    /// Totals of what the parts did.
+    /// The totals of all parts.
     pub counters: Arc<Counters>,
-    /// Sums of what clients report.
+    /// The sums of the calls that clients report.
     pub ledger: Arc<Ledger>,
-    /// The open BalanceLoad streams.
+    /// Returns the open BalanceLoad streams.
     pub clients: ListClients,
-    /// What is missing.
+    /// The conditions that are missing.
     pub readiness: Readiness,
     /// When the process started.
     pub started: Instant,
-    /// The `lb-token` that a call to a service's backend carries.
+    /// Returns the `lb-token` of calls to a service's backend.
     pub tokens: fn(&ServiceName, BackendAddr) -> String,
-    /// How far over its share the most favoured backend of any list is.
+    /// Returns how far over its share the most favoured backend of any list is.
     pub excess: TellExcess,
-    /// How often each pick of a decision stands in one cycle of the list.
+    /// Returns how many entries each pick of a decision has in one cycle.
     pub turns: fn(&Decision) -> Vec<u32>,
     /// The program's version.
     pub version: &'static str,
-    /// Where the operator's word goes.
+    /// Takes the operator's releases and questions to the catalog.
     pub inputs: mpsc::Sender<Input>,
-    /// How the sources of per-service settings are.
+    /// The status of the sources of per-service settings.
     pub sources: watch::Receiver<Report>,
     /// The marks, and where new ones are written.
     pub marks: Marks,
-    /// Names of this server, beside its IP addresses and `localhost`.
+    /// The names of this server, besides its IP addresses and `localhost`.
     pub hosts: Arc<[String]>,
 }
 
-/// The marks, as far as they are known here.
+/// The marks that this balancer knows.
 #[derive(Clone)]
 pub struct Marks {
-    /// Where they are written; none without etcd.
+    /// Writes marks; `None` without etcd.
     pub desk: Option<Desk>,
-    /// Every mark.
+    /// All marks, and the status of their source.
     pub report: watch::Receiver<MarksReport>,
-    /// The wall clock.
+    /// Returns the time of the wall clock.
     pub now: fn() -> Moment,
-    /// Drains are checked and set one after the other.
+    /// Held while a drain is checked and set, so that drains do not overlap.
     pub turn: Arc<Semaphore>,
 }
 
-/// A scraper, some dashboards and a few commands need a handful. One more takes
-/// the place of the one on which nothing has moved for longest.
+/// The most connections. A scraper, some dashboards and a few commands need a handful.
+/// One more takes the place of the connection that has been idle for longest.
 const CONNECTIONS_MAX: usize = 256;
-/// For a request's head to arrive, an idle connection's next one included.
+/// How long the head of a request may take, including the time before the next request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection on which nothing moves for so long ends: an answer that is not
-/// read takes room from others. Longer than a reader in a terminal pauses.
+/// How long a connection may move no byte: an answer that is not read takes room from
+/// others. Longer than a reader at a terminal pauses.
 const STILL_MAX: Duration = Duration::from_secs(15);
-/// A connection ends after the request at hand once it is this old, so that
-/// those who only hold one cannot keep the others out.
+/// The age at which a connection ends after its current request, so that clients that
+/// only hold a connection cannot shut out others.
 const LIFETIME: Duration = Duration::from_secs(60);
-/// For that last request, at the end of a connection's life or of all.
+/// How long that last request may take, at the end of a connection or of the server.
 const GRACE: Duration = Duration::from_secs(3);
-/// The longest head of a request, in bytes; names have at most 255.
+/// The longest head of a request, in bytes. Names have at most 255.
 const HEAD_MAX: usize = 16 * 1024;
-/// Before accepting again when descriptors have run out.
+/// How long to wait before accepting again when no descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Answers until `shutdown`, then finishes what is being answered within
+/// Answers requests until `shutdown` is cancelled, then finishes open requests within
 /// `GRACE`.
 ///
-/// Connections live in this future, not in tasks of their own: dropping it
-/// ends them all, and their number is known.
+/// Connections live in this future, not in tasks of their own. So dropping it ends all of
+/// them, and their number is known.
 ///
 /// # Errors
 /// None yet: a connection that cannot be accepted is logged and tried again.
@@ -130,7 +130,7 @@ pub async fn serve(
     let mut connections = FuturesUnordered::new();
     let mut failing = false;
     loop {
-        // Those that must go are still there until their turn comes.
+        // Connections that must go still count until their turn comes.
         let room = connections.len() < 2 * CONNECTIONS_MAX;
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -146,9 +146,9 @@ pub async fn serve(
             Err(error) if is_peers_fault(&error) => {}
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(%error, "admin connections cannot be accepted");
+                    tracing::warn!(%error, "cannot accept admin connections");
                 }
-                // The open ones are served meanwhile, and may make room.
+                // The open connections are served meanwhile, and may end.
                 let pause = tokio::time::sleep(ACCEPT_PAUSE);
                 let serve = async { while connections.next().await.is_some() {} };
                 tokio::select! {
@@ -164,7 +164,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// One connection, from its first request to its end.
+/// Serves one connection from its first request to its end.
 async fn converse(
     stream: Seated<TcpStream>,
     service: TowerToHyperService<axum::Router>,
@@ -199,7 +199,7 @@ async fn converse(
     }
 }
 
-/// The connection was gone before it was accepted.
+/// Returns whether the connection was gone before it was accepted.
 fn is_peers_fault(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)

@@ -1,11 +1,11 @@
-//! The one clock: monotonic, and the same that timers run by.
+//! The one clock: monotonic, and the one that timers run by.
 //!
-//! In: nothing. Out: the time. Whoever stops or bends tokio's time (a test, a
-//! simulation) bends this with it.
+//! In: nothing. Out: the time. A test or a simulation that pauses tokio's time pauses
+//! this too.
 
 use std::time::Instant;
 
-/// Now.
+/// Returns the current time.
 #[must_use]
 pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()

@@ -1,7 +1,7 @@
-//! The zone's authoritative name server: sockets here, answers in `answer`.
+//! The authoritative name server of the zone: sockets here, answers in `answer`.
 //!
-//! In: two bound sockets, the catalog, where the balancers are. Out: answers.
-//! It recurses for nobody, asks nobody, and keeps nothing between questions.
+//! In: two bound sockets, the catalog, the balancers' addresses. Out: answers.
+//! It never recurses, never asks another server, and keeps no state of a question.
 
 use std::convert::Infallible;
 use std::io;
@@ -26,20 +26,20 @@ mod tcp;
 mod udp;
 pub mod zone;
 
-/// What DNS gives as the balancers.
+/// The balancers' addresses that DNS answers give.
 #[derive(Debug, Clone)]
 pub enum Advertised {
-    /// These; the newest counts.
+    /// These addresses; the newest value counts.
     Known(watch::Receiver<Arc<[HostPort]>>),
-    /// This one alone, which listens on every address it has: the one at which
-    /// the question came is one that the asker can reach.
+    /// This balancer alone. It listens on all its addresses, so the answer gives the
+    /// address at which the question arrived: the asker can reach that one.
     Arrival {
-        /// Where gRPC listens: a wildcard address, and its port.
+        /// The address where gRPC listens: a wildcard address with its port.
         listen: SocketAddr,
     },
 }
 
-/// Everything that answers are made of.
+/// Answers questions from the zone, the catalog and the balancers' addresses.
 pub struct Answers {
     zone: Zone,
     catalog: Catalog,
@@ -48,17 +48,17 @@ pub struct Answers {
     asked: AtomicUsize,
 }
 
-/// How long to wait after the system refused a socket operation (descriptors
-/// exhausted), so that trying again does not eat the processor.
+/// How long to wait after the operating system refused a socket operation (no
+/// descriptors left). Trying again at once would only use up the processor.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Binds both sockets to one address: who gets a truncated answer comes back by
-/// TCP to the same port. With port 0, to one that is free for both.
+/// Binds a UDP and a TCP socket to one address: an asker that gets a truncated answer
+/// comes back by TCP to the same port. With port 0, binds a port that is free for both.
 ///
 /// # Errors
-/// When the address cannot be had.
+/// When the address cannot be bound.
 pub async fn bind(listen: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
-    /// A free port may be taken for the other protocol; rarely often in a row.
+    /// A port that is free for TCP may be taken for UDP, but rarely often in a row.
     const TRIES: usize = 16;
     let mut tries = 0;
     loop {
@@ -71,10 +71,10 @@ pub async fn bind(listen: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
     }
 }
 
-/// Answers until told to stop.
+/// Answers questions until `shutdown` is cancelled.
 ///
 /// # Errors
-/// When the datagram socket cannot be set up. Nothing later ends it.
+/// When the UDP socket cannot be set up. No later failure ends it.
 pub async fn serve(
     udp: UdpSocket,
     tcp: TcpListener,
@@ -90,7 +90,7 @@ pub async fn serve(
 }
 
 impl Answers {
-    /// For this zone, from this catalog.
+    /// Makes answers for this zone from this catalog.
     #[must_use]
     pub fn new(
         zone: Zone,
@@ -101,8 +101,9 @@ impl Answers {
         Self { zone, catalog, advertised, counters, asked: AtomicUsize::new(0) }
     }
 
-    /// Answers one message that arrived at this address of ours, where that is
-    /// known. `afford` decides about the endpoints that must be looked at.
+    /// Answers one message. `arrival` is the local address at which it came, where that
+    /// is known. `afford` decides whether that many endpoints may be looked at for the
+    /// answer.
     fn answer(
         &self,
         query: &[u8],
@@ -121,7 +122,7 @@ impl Answers {
         answer::answer(query, carrier, &world)
     }
 
-    /// Counts a reply, and returns what is to be sent, if anything is.
+    /// Counts a reply. Returns the bytes to send, if any.
     fn count(&self, reply: Reply) -> Option<Vec<u8>> {
         match reply {
             Reply::Answer(bytes) => {
@@ -139,22 +140,23 @@ impl Answers {
         }
     }
 
-    /// Clients ask several questions in a fixed order, so a plain count would
-    /// meet each kind of question with every second or fourth number only, and
-    /// leave some rotations out for ever. So the count is scrambled.
+    /// Returns a number that starts the rotation of an answer. It scrambles a count of
+    /// questions: clients ask several questions in a fixed order, so a plain count
+    /// would give each kind of question every second or fourth number only, and some
+    /// rotations never.
     fn seed(&self) -> usize {
         scramble(self.asked.fetch_add(1, Ordering::Relaxed) as u64)
     }
 
     fn balancers(&self, arrival: Option<IpAddr>) -> Option<Arc<[HostPort]>> {
         match &self.advertised {
-            // Nobody is known while this one goes and has not heard of others.
+            // The list is empty while this balancer leaves and knows of no other.
             Advertised::Known(balancers) => {
                 Some(balancers.borrow().clone()).filter(|known| !known.is_empty())
             }
             Advertised::Arrival { listen } => {
                 let ip = arrival?.to_canonical();
-                // 0.0.0.0 does not take what comes by IPv6.
+                // 0.0.0.0 receives no IPv6 traffic.
                 if listen.is_ipv4() && ip.is_ipv6() {
                     return None;
                 }
@@ -165,7 +167,7 @@ impl Answers {
     }
 }
 
-/// The finalising step of MurmurHash3, which is public domain.
+/// MurmurHash3's finaliser, which is in the public domain.
 fn scramble(mut number: u64) -> usize {
     for factor in [0xFF51_AFD7_ED55_8CCD_u64, 0xC4CE_B9FE_1A85_EC53] {
         number = (number ^ (number >> 33)).wrapping_mul(factor);

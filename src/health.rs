@@ -1,9 +1,9 @@
 //! Probes backends by connecting to them.
 //!
-//! In: who is in doubt, and who is registered without a lease. Out: an
-//! [`Input::Probed`] for each answer. It only opens connections, at a bounded
-//! rate, decides nothing, and takes no trouble of our own (descriptors,
-//! ports) for a backend's.
+//! In: the held backends, and the backends registered without a lease. Out: an
+//! [`Input::Probed`] for each answer.
+//! It only opens connections, at a bounded rate. It decides nothing, and a failure on its
+//! own side (no descriptor, no port) never counts against a backend.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -24,32 +24,36 @@ use crate::catalog::{Answer, Doubts, Input};
 use crate::clock;
 use crate::model::BackendAddr;
 
-/// Who is to be probed when. Pure.
+/// When each backend is probed next. Pure.
 #[derive(Debug, Default)]
 struct Schedule {
-    /// When each is due; `None` while it is being probed.
+    /// When each backend is due; `None` while it is being probed.
     backends: BTreeMap<BackendAddr, Option<Instant>>,
-    /// The same, by time; without those being probed just now.
+    /// The backends by due time, without those being probed.
     due: BTreeSet<(Instant, BackendAddr)>,
-    /// Those in doubt: the others are only registered without a lease.
+    /// The backends in doubt. All others are probed only because they have no lease.
     suspects: OrdSet<BackendAddr>,
-    /// How often each of those is probed.
+    /// How often each backend without a lease is probed.
     unleased: OrdMap<BackendAddr, Duration>,
 }
 
-/// Before the first probe of one in doubt. Most deregister, and are out of
-/// doubt once etcd has said so; a flapping one is back by then.
+/// How long the first probe of a backend in doubt waits. Most such backends deregister,
+/// and are no longer in doubt once etcd has said so. A flapping one is back by then.
 const FIRST: Duration = Duration::from_millis(300);
-/// Between two probes of one in doubt: how soon after its end a backend is gone.
+/// The time between two probes of a backend in doubt. It decides how soon a dead backend
+/// is gone.
 const EVERY: Duration = Duration::from_secs(1);
-/// To take a connection: across a continent it takes a tenth of that.
+/// How long a backend may take to accept a connection. Across a continent, a tenth of
+/// that suffices.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// Probes at a time. Each holds a descriptor.
+/// The most probes at a time. Each one holds a descriptor.
 const PROBES_MAX: usize = 256;
-/// Probes of all together, each second, so that many are probed less often.
+/// The most probes per second, over all backends. Where there are many, each is probed
+/// less often.
 const RATE_MAX: u32 = 500;
 
-/// Probes with `connect` until nobody says whom, or nobody listens.
+/// Probes backends with `connect`. Returns when the sender of `doubts` or the receiver of
+/// `inputs` is gone.
 pub async fn run<S>(
     mut doubts: watch::Receiver<Arc<Doubts>>,
     inputs: mpsc::Sender<Input>,
@@ -66,7 +70,8 @@ pub async fn run<S>(
         }
         let wake = schedule.due();
         tokio::select! {
-            // Doubts may change without end. Answers come at a bounded rate.
+            // Doubts may change without end, so answers come first; their rate is
+            // bounded.
             biased;
             Some((addr, answer)) = probes.next() => {
                 schedule.done(addr, clock::now());
@@ -102,23 +107,23 @@ async fn probe<S>(
     (addr, answer)
 }
 
-/// What a failure says of the backend, if anything.
+/// Returns what a failed connection says about the backend; `None` if it says nothing.
 fn meaning(error: &io::Error) -> Option<Answer> {
     match error.kind() {
         ErrorKind::ConnectionRefused => Some(Answer::Refuses),
-        // It was there, and hung up.
+        // The backend was there and hung up.
         ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => Some(Answer::Takes),
         ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
             Some(Answer::Silent)
         }
-        // No descriptor, no port, no memory, no right to: ours.
+        // No descriptor, port, memory or permission: the failure is on this side.
         _ => None,
     }
 }
 
 impl Schedule {
-    /// Takes those that are wanted from now on; others are forgotten. Costs what
-    /// differs from before, and returns how much that was.
+    /// Replaces the wanted backends and forgets all others. Takes time only for the
+    /// differences, and returns how many there were.
     fn want(&mut self, doubts: &Doubts, now: Instant) -> usize {
         let mut differences = 0;
         let before = mem::replace(&mut self.suspects, doubts.suspects.clone());
@@ -141,8 +146,8 @@ impl Schedule {
         differences
     }
 
-    /// Plans one without a lease, unless it is probed for another reason: anywhere in
-    /// the first round, for many come at once.
+    /// Plans the first probe of a backend without a lease, unless it is in doubt or being
+    /// probed. Many come at once, so it is due anywhere in the first round.
     fn begin(&mut self, addr: BackendAddr, every: Duration, now: Instant) {
         let probed = matches!(self.backends.get(&addr), Some(None));
         if !probed && !self.suspects.contains(&addr) {
@@ -150,7 +155,7 @@ impl Schedule {
         }
     }
 
-    /// Forgets one, unless it is wanted for the other reason.
+    /// Forgets a backend, unless it is still wanted for the other reason.
     fn unwant(&mut self, addr: BackendAddr) {
         if self.suspects.contains(&addr) || self.unleased.contains_key(&addr) {
             return;
@@ -160,7 +165,7 @@ impl Schedule {
         }
     }
 
-    /// One that is due now; it is being probed from here on.
+    /// Returns a backend that is due, and marks it as being probed.
     fn next(&mut self, now: Instant) -> Option<BackendAddr> {
         self.due().filter(|due| *due <= now)?;
         let (_, addr) = self.due.pop_first()?;
@@ -168,12 +173,12 @@ impl Schedule {
         Some(addr)
     }
 
-    /// When the next is due.
+    /// Returns when the next backend is due.
     fn due(&self) -> Option<Instant> {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// One has been probed.
+    /// Plans the next probe of a backend after a probe has ended.
     fn done(&mut self, addr: BackendAddr, now: Instant) {
         if !self.backends.contains_key(&addr) {
             return;
@@ -191,20 +196,21 @@ impl Schedule {
         self.due.insert((due, addr));
     }
 
-    /// So long, or longer where all would be too many.
+    /// Returns `every`, or longer where there are so many backends that the rate would be
+    /// exceeded.
     fn interval(&self, every: Duration) -> Duration {
         let backends = u32::try_from(self.backends.len()).unwrap_or(u32::MAX);
         every.max(Duration::from_secs(1) * (backends / RATE_MAX))
     }
 }
 
-/// Between 3/4 and 5/4 of a pause, always the same for an address, so that
-/// those that came together are not probed together for ever.
+/// Returns 3/4 to 5/4 of a pause, always the same for one address, so that backends that
+/// came together are not probed together for ever.
 fn spread(addr: BackendAddr, pause: Duration) -> Duration {
     pause * (750 + permille(addr) / 2) / 1000
 }
 
-/// Below 1000, always the same for an address.
+/// Returns a number below 1000, always the same for one address.
 fn permille(addr: BackendAddr) -> u32 {
     let mut hasher = DefaultHasher::new();
     addr.hash(&mut hasher);

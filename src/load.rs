@@ -1,24 +1,24 @@
-//! Sums of what clients report of their calls, by service.
+//! Sums up the calls that clients report, by service.
 //!
-//! In: differences, already checked. Out: totals since start, which only rise.
+//! In: differences, already checked. Out: totals since the start, which never fall.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use crate::model::ServiceName;
 
-/// Numbers of calls, as differences or as totals.
+/// Numbers of calls: differences or totals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Calls {
-    /// Begun. grpc-go counts a call only when it is finished.
+    /// Calls that began. grpc-go counts a call only when it has finished.
     pub started: u64,
-    /// Ended, dropped ones included.
+    /// Calls that ended, including dropped ones.
     pub finished: u64,
-    /// Ended without having reached a server, dropped ones not included.
+    /// Calls that ended without reaching a backend, without dropped ones.
     pub failed_to_send: u64,
-    /// Ended with any answer of a server's.
+    /// Calls that ended with any answer of a backend.
     pub known_received: u64,
-    /// Ended because the list said so.
+    /// Calls that ended because the list told the client to drop them.
     pub dropped: u64,
 }
 
@@ -26,12 +26,13 @@ pub struct Calls {
 #[derive(Debug, Default)]
 pub struct Ledger(Mutex<HashMap<ServiceName, Calls>>);
 
-/// More services than this are summed no longer: services that come and go for
-/// ever under new names must not fill the memory.
+/// The most services that are summed up. Services that come and go under new names must
+/// not fill the memory.
 const SERVICES_MAX: usize = 100_000;
 
 impl Ledger {
-    /// Adds what a client of the service reports.
+    /// Adds what a client of the service reports. Ignores a new service once there are
+    /// `SERVICES_MAX`.
     pub fn add(&self, service: &ServiceName, calls: Calls) {
         let mut totals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(total) = totals.get_mut(service) {
@@ -41,7 +42,7 @@ impl Ledger {
         }
     }
 
-    /// Sorted by service.
+    /// Returns the totals, sorted by service.
     #[must_use]
     pub fn totals(&self) -> Vec<(ServiceName, Calls)> {
         let totals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -53,7 +54,7 @@ impl Ledger {
 }
 
 impl Calls {
-    /// Adds; stays at the largest number there is rather than begin anew.
+    /// Adds other numbers. A sum stays at the largest `u64` rather than wrap around.
     pub fn add(&mut self, more: Self) {
         self.started = self.started.saturating_add(more.started);
         self.finished = self.finished.saturating_add(more.finished);

@@ -1,8 +1,9 @@
-//! Whether the balancer is fit to be asked, and what is missing if it is not.
+//! Tells whether the balancer is ready for clients, and what is missing if not.
 //!
-//! In: each component's word on its own condition. Out: the names of what is
-//! missing, and `ready` as it changes. A registry that is lost after it has
-//! been read makes nothing unready: what was read is served on.
+//! In: the condition of each component. Out: the names of missing conditions, and `ready`
+//! as it changes.
+//! A registry that is lost after it has been read makes nothing unready: the last reading
+//! is still served.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +16,7 @@ use crate::catalog::Status;
 #[derive(Debug, Clone)]
 pub struct Readiness(Arc<Shared>);
 
-/// One component's condition. Nothing is missing until it says so.
+/// The condition of one component. It counts as met until the component says otherwise.
 #[derive(Debug, Clone)]
 pub struct Condition {
     name: &'static str,
@@ -24,13 +25,13 @@ pub struct Condition {
 
 #[derive(Debug)]
 struct Shared {
-    /// By component, what it lacks.
+    /// What is missing, by component.
     missing: Mutex<BTreeMap<&'static str, String>>,
     ready: watch::Sender<bool>,
 }
 
 impl Readiness {
-    /// Ready, until a condition is said to be missing.
+    /// Makes a readiness that is ready until a condition is missing.
     #[must_use]
     #[expect(clippy::new_without_default, reason = "a default would hide that it begins ready")]
     pub fn new() -> Self {
@@ -38,26 +39,26 @@ impl Readiness {
         Self(Arc::new(Shared { missing, ready: watch::Sender::new(true) }))
     }
 
-    /// A component's handle, named as people are to read it.
+    /// Returns a component's condition. `name` is shown to operators.
     #[must_use]
     pub fn condition(&self, name: &'static str) -> Condition {
         Condition { name, readiness: self.clone() }
     }
 
-    /// What is missing, as `component: why`, sorted. Empty when ready.
+    /// Returns what is missing, as `component: why`, sorted. Empty when ready.
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
         let missing = self.0.missing.lock().unwrap_or_else(PoisonError::into_inner);
         missing.iter().map(|(name, why)| format!("{name}: {why}")).collect()
     }
 
-    /// Whether nothing is missing.
+    /// Returns whether nothing is missing.
     #[must_use]
     pub fn ready(&self) -> bool {
         *self.0.ready.borrow()
     }
 
-    /// The same, as it changes.
+    /// Returns a receiver that follows whether nothing is missing.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<bool> {
         self.0.ready.subscribe()
@@ -67,25 +68,26 @@ impl Readiness {
         let mut missing = self.0.missing.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut missing);
         let now = missing.is_empty();
-        // Under the lock, so that the last word said is the last one heard.
+        // Sent under the lock, so that the last change is also the last one received.
         self.0.ready.send_if_modified(|ready| std::mem::replace(ready, now) != now);
     }
 }
 
 impl Condition {
-    /// The balancer is not ready, and why: `not read yet`, `draining`.
+    /// Marks the condition as missing, and says why: `not read yet`, `draining`.
     pub fn missing(&self, why: impl Into<String>) {
         self.readiness.change(|missing| drop(missing.insert(self.name, why.into())));
     }
 
-    /// This condition holds.
+    /// Marks the condition as met.
     pub fn met(&self) {
         self.readiness.change(|missing| drop(missing.remove(self.name)));
     }
 
-    /// Holds once the registry has been read completely, and from then on.
+    /// Waits until the registry has been read completely, then marks the condition as
+    /// met.
     pub async fn met_when_read(self, mut status: watch::Receiver<Status>) {
-        // An error means that the catalog is gone: then nothing is ever read.
+        // On an error the catalog is gone, so the registry will never be read.
         if status.wait_for(|status| status.synced).await.is_ok() {
             self.met();
         }

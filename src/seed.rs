@@ -1,21 +1,23 @@
-//! The one source of chance.
+//! The one source of randomness.
 //!
-//! In: nothing; in a simulation, a seed. Out: numbers that nobody can foresee,
-//! to spread load with and to tell one thing from another. Never for secrets.
+//! In: nothing; in a simulation, a seed. Out: unpredictable numbers that spread load and
+//! tell things apart.
+//! Never used for secrets.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 
 thread_local! {
-    /// Where this thread's sequence stands, if it was given one.
+    /// The state of this thread's sequence; `None` where no seed was set.
     static SEQUENCE: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// 64 bits, each as likely 0 as 1.
+/// Returns 64 random bits.
 #[must_use]
 pub fn random() -> u64 {
     SEQUENCE.with(|sequence| match sequence.get() {
-        // The standard library seeds each differently, from the system's chance.
+        // The standard library seeds each `RandomState` differently, from the system's
+        // randomness.
         None => RandomState::new().hash_one(0),
         Some(state) => {
             let state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -25,7 +27,7 @@ pub fn random() -> u64 {
     })
 }
 
-/// For simulations: from here on all numbers of this thread follow from `seed`.
+/// Makes all further numbers of this thread follow from `seed`, for simulations.
 pub fn fix(seed: u64) {
     SEQUENCE.set(Some(seed));
 }

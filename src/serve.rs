@@ -1,9 +1,10 @@
-//! The gRPC port: accepts connections, speaks TLS and HTTP/2, and hands
-//! requests to their service.
+//! Serves the gRPC port: accepts connections, speaks TLS and HTTP/2, and hands each
+//! request to its service.
 //!
-//! In: a bound socket. Out: a task per connection. The accept loop is our own
-//! for what a stock one lacks: a backlog that holds a herd, a deadline for the
-//! silent, and no spinning when descriptors run out.
+//! In: a bound socket. Out: one task per connection.
+//! It has its own accept loop, because a stock loop lacks three things: a backlog that
+//! holds all clients when they return at once, a deadline for silent connections, and a
+//! pause when file descriptors run out.
 
 use std::io;
 use std::net::SocketAddr;
@@ -41,75 +42,76 @@ pub use limits::raise_open_files;
 pub use others::MESSAGE_MAX;
 use peers::{Network, Peer};
 
-/// What a connection may ask for.
+/// The services that a connection may call.
 #[derive(Clone)]
 pub struct Services {
-    /// `BalanceLoad`.
+    /// Serves `BalanceLoad`.
     pub balancer: Balancer,
-    /// Everything else: health, reflection.
+    /// Serves all other calls: health and reflection.
     pub others: Routes,
 }
 
 /// The gRPC port, ready to serve.
 #[derive(Clone)]
 pub struct Server {
-    /// What is served.
+    /// The services behind the port.
     pub services: Services,
-    /// With TLS, or without. A handshake is made with the newest certificate.
+    /// The TLS configuration; `None` means plaintext. Each handshake uses the newest
+    /// certificate.
     pub tls: Option<Reloading<Arc<ServerConfig>>>,
-    /// What is counted.
+    /// The counters that the port increments.
     pub counters: Arc<Counters>,
-    /// Owns the tasks of connections and streams.
+    /// Tracks the tasks of connections and streams.
     pub tasks: TaskTracker,
-    /// Cancelled: take no more connections, and send the others away, spread
-    /// over some time.
+    /// Once cancelled, the port accepts no more connections and tells the open ones to
+    /// leave, spread over some time.
     pub drain: CancellationToken,
-    /// How many connections there may be at a time.
+    /// How many connections may be open at a time.
     pub connections_max: u64,
-    /// How many of them one network may have; zero: as many as there is room
-    /// for.
+    /// How many connections one network may have open at a time; 0 means no limit of
+    /// its own.
     pub connections_per_peer: u64,
 }
 
-/// A port, once it is served.
+/// A [`Server`] while it serves, with what its connections share.
 struct Serving {
     server: Server,
     common: Arc<Common>,
     computing: Computing,
 }
 
-/// Who is at the other end.
+/// The client at the other end of a connection.
 struct Caller {
     addr: SocketAddr,
     peer: Arc<Peer>,
     leave: Arc<Leave>,
 }
 
-/// As many connections may wait to be accepted as the kernel allows by default
-/// (`somaxconn`): when a balancer returns, all of its clients do so at once,
-/// and a SYN that is dropped costs its client a second or more.
+/// How many connections may wait to be accepted: the kernel's own default limit
+/// (`somaxconn`). When a balancer returns, all of its clients connect at once, and a
+/// dropped SYN costs its client a second or more.
 const BACKLOG: u32 = 4096;
-/// A handshake that is not done after this long never will be.
+/// How long a TLS handshake may take. One that takes longer will not complete.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
-/// How long to wait when no connection can be accepted: descriptors are freed
-/// by others, not by trying again at once.
+/// How long to wait after a connection could not be accepted. Descriptors become free
+/// when other connections end, not by trying again at once.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
-/// Binds the port, to be shared with nobody.
+/// Binds the port, which no other process can then bind.
 ///
 /// # Errors
-/// When the address cannot be had.
+/// When the address cannot be bound.
 pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A restart must not wait for the connections of the one before.
+    // A restart must not wait for the connections of the previous process.
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;
     socket.listen(BACKLOG)
 }
 
 impl Server {
-    /// Accepts until told to drain; then closes the port, and sends the
-    /// connections away, which come to their end in `tasks`.
+    /// Accepts connections until `drain` is cancelled. Then closes the port and tells
+    /// the open connections to leave; they end in `tasks`.
     pub async fn run(self, listener: TcpListener) {
         let (max, per_peer) = (self.connections_max, self.connections_per_peer);
         let connections = Connections::new(max, per_peer, self.counters.clone());
@@ -134,7 +136,8 @@ impl Server {
                             drop(admitted);
                         }));
                     }
-                    // Refused where a client backs off: before it has a stream.
+                    // The connection is closed before it has a stream, so the client
+                    // backs off.
                     None => counters.connections_refused.increment(),
                 },
                 Err(error) => serving.server.cannot_accept(&error).await,
@@ -146,7 +149,7 @@ impl Server {
 
     async fn cannot_accept(&self, error: &io::Error) {
         use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-        // The peer changed its mind; nothing is wrong here.
+        // The peer gave up; nothing is wrong on this side.
         if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
             return;
         }
@@ -157,8 +160,8 @@ impl Server {
         tokio::time::sleep(ACCEPT_AGAIN).await;
     }
 
-    /// Serves a connection to its end, as if it were the only one. False when
-    /// it never spoke HTTP/2.
+    /// Serves one connection to its end, as if it were the only one. Returns false if
+    /// the peer never spoke HTTP/2.
     pub async fn http2<S>(&self, stream: S, addr: SocketAddr) -> bool
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -175,14 +178,14 @@ impl Serving {
         Self { server, common: Common::new(), computing: Computing::default() }
     }
 
-    /// A connection to its end. As small as can be: there are many, and what a
-    /// future is made of stays within it.
+    /// Serves one connection to its end. Returns a small future: there are many
+    /// connections, and each one keeps its future's size for as long as it is open.
     fn connection(
         self: &Arc<Self>,
         stream: TcpStream,
         caller: Caller,
     ) -> impl Future<Output = bool> + use<> {
-        // Lists are written whole; waiting for more would only delay them.
+        // Lists are written whole, so waiting for more data would only delay them.
         let _ = stream.set_nodelay(true);
         match &self.server.tls {
             None => {

@@ -55,7 +55,7 @@ async fn ready_once_read_and_until_draining_whatever_the_registry_does() {
     world.say(stale()).await;
     let ready = world.get("/readyz").await;
     assert_eq!(ready.status, 200);
-    let second = ready.body.strip_prefix("ok\nregistry: not heard for ").expect(&ready.body);
+    let second = ready.body.strip_prefix("ok\nregistry: stale for ").expect(&ready.body);
     assert!(second.ends_with("s (connection refused): serving what was last read"), "{second}");
     let (_, registry) = world.json("/api/v1/registry").await;
     assert_eq!(registry["stale"]["reason"], "connection refused");
@@ -66,7 +66,7 @@ async fn ready_once_read_and_until_draining_whatever_the_registry_does() {
     world.shutdown_condition.missing("draining");
     let ready = world.get("/readyz").await;
     assert_eq!(ready.status, 503);
-    assert!(ready.body.starts_with("shutdown: draining\nregistry: not heard"), "{}", ready.body);
+    assert!(ready.body.starts_with("shutdown: draining\nregistry: stale"), "{}", ready.body);
     assert_eq!(world.get("/livez").await.status, 200);
 }
 
@@ -397,7 +397,7 @@ async fn what_is_held_is_counted_and_said() {
         serde_json::from_value(status["registry"].clone()).unwrap();
     assert_eq!(
         registry.notices(),
-        ["3 backends are listed though their registrations are gone (held)"]
+        ["3 backends are held: listed although their registrations are gone"]
     );
 }
 

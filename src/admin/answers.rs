@@ -1,8 +1,8 @@
-//! How many bytes of answers may be on their way at a time.
+//! Limits the bytes of long answers that are in memory at a time.
 //!
-//! In: requests whose answers can be long. Out: their answers, one made after the
-//! other, each charged until it has been sent; or a refusal while too much is on
-//! its way. Short answers are never refused.
+//! In: requests whose answers can be long. Out: their answers, made one after the other,
+//! each counted until it has been sent; or a refusal while too many bytes are counted.
+//! Short answers are never refused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,27 +17,28 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::api::Problem;
 use super::seats::Seats;
 
-/// What is on its way; cheap to clone.
+/// The answers in memory; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Answers {
-    /// One answer is made at a time, so that short ones never wait for many.
+    /// Held while an answer is made: one at a time, so that short ones never wait for
+    /// many.
     turn: Arc<Semaphore>,
     free: Arc<Semaphore>,
     seats: Seats,
 }
 
-/// An answer, charged for as long as any part of it is kept.
+/// An answer that is counted for as long as any part of it is kept.
 struct Charged {
     text: Bytes,
     _charge: OwnedSemaphorePermit,
 }
 
-/// Room for the clients of a large fleet: 100,000 are 40 MB.
+/// The most bytes of long answers. 100,000 clients of a large fleet take 40 MB.
 const BYTES_MAX: usize = 48 << 20;
-/// Shorter answers are not counted; as many as there are connections fit into
-/// a third of that.
+/// The longest answer that is not counted, in bytes. One for each connection takes a
+/// third of [`BYTES_MAX`].
 const SHORT: usize = 64 << 10;
-/// A reader that took nothing for so long gives way to others.
+/// How long a reader may take nothing before it must give way to others.
 const STALLED: Duration = Duration::from_secs(1);
 
 impl Answers {
@@ -46,13 +47,13 @@ impl Answers {
         Self { turn: one(1), free: one(BYTES_MAX), seats }
     }
 
-    /// How many bytes are charged now.
+    /// Returns how many bytes are counted now.
     pub(super) fn charged(&self) -> usize {
         BYTES_MAX - self.free.available_permits()
     }
 
-    /// The answer, if there is room for it. One that is longer than all the
-    /// room there is goes alone.
+    /// Counts an answer and returns it; `None` if there is no room. An answer longer than
+    /// [`BYTES_MAX`] needs all the room there is.
     async fn charge(&self, text: Bytes) -> Option<Bytes> {
         if text.len() <= SHORT {
             return Some(text);
@@ -65,7 +66,7 @@ impl Answers {
             if !self.seats.give_up_stillest(STALLED) {
                 return None;
             }
-            // Its connection goes now, and the charge with it.
+            // The stillest connection ends now and frees the bytes of its answer.
             tokio::task::yield_now().await;
         }
     }
@@ -77,7 +78,7 @@ impl AsRef<[u8]> for Charged {
     }
 }
 
-/// A layer around what can answer at length.
+/// A layer around the routes whose answers can be long.
 pub(super) async fn bounded(
     State(answers): State<Answers>,
     request: Request,
@@ -85,7 +86,7 @@ pub(super) async fn bounded(
 ) -> Response {
     let _turn = answers.turn.acquire().await;
     let (head, body) = next.run(request).await.into_parts();
-    // Made whole by our own handlers: this waits for nothing.
+    // The handlers make complete bodies, so this never waits.
     let text = to_bytes(body, usize::MAX).await.unwrap_or_default();
     match answers.charge(text).await {
         Some(text) => Response::from_parts(head, Body::from(text)),

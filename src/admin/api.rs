@@ -1,7 +1,7 @@
-//! `/api/v1`: what the balancer knows, as JSON.
+//! `/api/v1`: the balancer's state as JSON.
 //!
-//! In: requests. Out: the types of `json`, or a `Problem` that says what to do
-//! about it. Nothing is concluded before the registry has been read.
+//! In: requests. Out: the types of `json`, or a `Problem` with its remedy.
+//! No service is called absent before the registry has been read.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,23 +20,23 @@ use crate::catalog::{Known, Service};
 use crate::model::{Selector, Target, text};
 use crate::telemetry::ClientView;
 
-/// An answer that is no success: always JSON.
+/// An answer that is no success. It is always JSON.
 #[derive(Debug)]
 pub(super) struct Problem(pub(super) StatusCode, pub(super) String);
 
-/// JSON that steers no terminal.
+/// An answer as JSON, without characters that control a terminal.
 pub(super) struct Json<T>(pub(super) T);
 
 pub(super) type Answer<T> = Result<Json<T>, Problem>;
 
-/// Where services are asked for by name.
+/// The path below which services are asked for by name.
 pub(super) const SERVICES: &str = "/api/v1/services/";
-/// Rejected keys in an answer that is not asked for more: whole prefixes of
-/// another program's keys can be unreadable.
+/// How many rejected keys an answer has without `limit`. All keys of another program may
+/// be rejected.
 const REJECTED_DEFAULT: usize = 1_000;
 /// Headers that only browsers send.
 const BROWSERS: [&str; 2] = ["origin", "sec-fetch-site"];
-/// The catalog takes inputs in within microseconds.
+/// How long to wait until the catalog takes an input, which it does within microseconds.
 pub(super) const INPUT_TIMEOUT: Duration = Duration::from_secs(1);
 const UNREAD: &str = "the registry has not been read yet: ask again when /readyz answers 200";
 
@@ -89,7 +89,7 @@ pub(super) async fn rejected(
     }))
 }
 
-/// The name in a path below [`SERVICES`].
+/// Returns the name in a path below [`SERVICES`].
 pub(super) fn typed(path: &str) -> Result<Cow<'_, str>, Problem> {
     let raw = path.strip_prefix(SERVICES).unwrap_or_default();
     percent_decode_str(raw).decode_utf8().map_err(|_| {
@@ -97,9 +97,9 @@ pub(super) fn typed(path: &str) -> Result<Cow<'_, str>, Problem> {
     })
 }
 
-/// The service that a name means to a client that types it. Registered names
-/// that no client can type (a client's port, say, is dropped) are found as
-/// they stand, so that whatever is listed can be looked at.
+/// Returns the service that a name means to a client, and the selectors in the name. Also
+/// finds registered names that no client can type (a client's port is dropped, for
+/// example) as they are written, so that every listed service can be looked at.
 pub(super) fn find(state: &State, typed: &str) -> Result<(Arc<Service>, Vec<Selector>), Problem> {
     let target = Target::parse(typed, &state.zone);
     if let Ok(target) = &target {
@@ -122,8 +122,8 @@ pub(super) fn find(state: &State, typed: &str) -> Result<(Arc<Service>, Vec<Sele
     }
 }
 
-/// A browser says where its request comes from whenever it is no plain reading, and no
-/// page has any business with that.
+/// Refuses requests of browsers, which say where a request comes from unless it only
+/// reads. No page has a reason to send one.
 pub(super) fn no_browser(headers: &HeaderMap, command: &str) -> Result<(), Problem> {
     if BROWSERS.iter().any(|name| headers.contains_key(*name)) {
         let error = format!("this is not for browsers: use `{command}`, or curl");
@@ -150,7 +150,7 @@ fn registry_of(state: &State) -> json::Registry {
     json::Registry::new(&catalog.status(), counts)
 }
 
-/// What a client's name means, be it registered or waited for.
+/// Returns the canonical name of the service that a client asks for, registered or not.
 fn canonical(state: &State, view: &ClientView) -> Option<String> {
     match &view.service {
         Some(service) => Some(service.canonical()),
@@ -172,7 +172,7 @@ fn unread(state: &State) -> Problem {
 
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
-        // Our own types: text and numbers can always be written.
+        // These types hold only text and numbers, which can always be written.
         let json = serde_json::to_string(&self.0).unwrap_or_default();
         ([(CONTENT_TYPE, "application/json")], text::shown_json(&json)).into_response()
     }

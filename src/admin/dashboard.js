@@ -1,20 +1,20 @@
-// The dashboard: asks /api/v1 once a second and shows what it says.
-// Whatever is shown is set as text, never as HTML: names, ids, metadata and
-// user agents are anybody's.
+// The dashboard: asks /api/v1 once a second and shows the answers.
+// All values are set as text, never as HTML: names, ids, metadata and user agents may
+// contain anything.
 "use strict";
 
 const EVERY_MS = 1000;
 const PATIENCE_MS = 5000;
-// An answer that takes longer is worth a word.
+// An answer that takes longer is reported as missing.
 const SILENT_MS = 2500;
 const SHOWN = { services: 100, clients: 100, rejected: 50, remarks: 50 };
-// Endpoints are shown without being asked for while there are so few services.
+// With at most this many services, their endpoints are shown without a click.
 const OPEN_UNASKED = 5;
-// What steers, turns the direction of reading, or cannot be seen.
+// Characters that control a terminal, change the reading direction, or are invisible.
 const UNFIT = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
 
 const toggled = new Map(); // service name → whether its endpoints are wanted
-let asked = null; // since when an answer is waited for
+let asked = null; // when the unanswered request was sent, or null
 
 const at = (id) => document.getElementById(id);
 const clean = (text) => text.replace(UNFIT, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
@@ -32,8 +32,8 @@ const code = (text) => el("code", {}, text);
 const warn = (text) => el("span", { class: "warn" }, text);
 const bad = (text) => el("span", { class: "bad" }, text);
 
-// Makes the children of a node equal to these, touching only what differs: what
-// somebody has selected or focused stays so while it is there.
+// Makes the children of a node equal to these, and touches only what differs, so
+// that selected text and the focus stay.
 function fill(parent, nodes) {
   const key = (node) => node.dataset?.key;
   const wanted = new Set(nodes.map(key));
@@ -102,7 +102,7 @@ function pills(all) {
   fill(at("state"), all.map(([kind, text]) => el("span", { class: "pill " + kind }, text)));
 }
 
-// Red is what clients suffer from; amber what an operator should look at.
+// Red: clients' calls fail. Amber: an operator should look at it.
 const suffers = ({ state, endpoints, clients }) => (endpoints === 0 || state === "unusable") && clients > 0;
 
 function showStatus(status, services, streams) {
@@ -111,21 +111,21 @@ function showStatus(status, services, streams) {
   if (!status.ready) all[0] = ["bad", "not ready: " + missing.join("; ")];
   if (registry.stale) {
     const { seconds, reason } = registry.stale;
-    all.push([registry.synced ? "warn" : "bad", `registry not heard for ${age(seconds)} (${reason}): ${registry.served}`]);
+    all.push([registry.synced ? "warn" : "bad", `registry stale for ${age(seconds)} (${reason}): ${registry.served}`]);
   }
   if (registry.restored) all.push(["warn", `registry not read yet: serving the state saved at ${registry.restored}`]);
   const hurt = (services.problems ?? []).filter(suffers);
   const waiting = registry.streams_waiting;
-  if (hurt.length) all.push(["bad", `without usable backends, and asked for: ${hurt.map(({ name }) => name).join(", ")}`]);
+  if (hurt.length) all.push(["bad", `clients ask, but no backend takes calls: ${hurt.map(({ name }) => name).join(", ")}`]);
   if (waiting) all.push(["warn", `${waiting} clients wait for backends`]);
   const counts = [
     [registry.services_guarded, "services guarded: they keep backends that do not answer"],
-    [registry.endpoints_held, "backends held: listed though their registrations are gone"],
-    [registry.endpoints_unresolved, "backends unresolved: their host names have no address"],
-    [registry.endpoints_down, "backends down: they refuse connections and are left out"],
+    [registry.endpoints_held, "backends held: listed although their registrations are gone"],
+    [registry.endpoints_unresolved, "backends unresolved: their host names do not resolve"],
+    [registry.endpoints_down, "backends down: they refuse connections and are not listed"],
   ];
   for (const [count, text] of counts) if (count) all.push(["warn", `${count} ${text}`]);
-  // "Ready" is about this process; it is green only where nothing else is wrong.
+  // "Ready" is about this process, so it is green only if nothing else is wrong.
   if (status.ready && all.length > 1) all[0] = ["", "ready, but:"];
   pills(all);
   document.title = all.some(([kind]) => kind === "bad") ? "lookaside: trouble" : "lookaside";
@@ -248,12 +248,12 @@ async function refresh() {
   show("services", services, (service) => serviceRows(service, services.total, details),
     "No service has a backend yet: lookaside register holds a registration for one.");
   show("clients", clients, clientRow, "No client is connected.");
-  show("rejected", rejected, rejectedRow, "None: every key below the prefixes was understood.");
+  show("rejected", rejected, rejectedRow, "None: every key below the prefixes could be decoded.");
   const odd = { total: rejected.remarks_total, remarks: rejected.remarks, error: rejected.error };
   show("remarks", odd, remarkRow, "None.");
 }
 
-// Says that nothing below is known to be true any more.
+// Marks the page as old: the balancer does not answer.
 function showSilence() {
   if (asked === null) return;
   document.body.classList.add("old");
@@ -273,10 +273,10 @@ at("services").addEventListener("click", (event) => {
   refresh();
 });
 document.addEventListener("visibilitychange", () => {
-  // Nobody asked meanwhile.
+  // No request was sent while the page was hidden.
   asked = null;
   if (!document.hidden) refresh();
 });
-// An answer that hangs says nothing by itself.
+// A request that hangs would otherwise show nothing.
 setInterval(() => { if (asked !== null && Date.now() - asked > SILENT_MS) showSilence(); }, EVERY_MS);
 keepFresh();

@@ -1,8 +1,9 @@
 //! `/api/v1/explain`: why a backend is in a client's list, or is not.
 //!
 //! In: a name, a client, a backend. Out: what each pass found, from the key that
-//! registers the backend to the entry in the list. What policy decides it says
-//! itself: here stand only the passes before it, of what the catalog knows.
+//! registers the backend to the entry in the list.
+//! The policy explains its own passes. This file adds the passes before it, from the
+//! catalog's state.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -21,10 +22,10 @@ use crate::model::{BackendAddr, Class, Endpoint, Selector, ServiceName, Target};
 use crate::policy;
 use crate::telemetry::ClientView;
 
-/// Which backends are asked for.
+/// The backends that are asked for.
 enum Wanted {
     All,
-    /// By name, by IP address, or by address and port.
+    /// One backend: by name, by IP address, or by address and port.
     One {
         text: String,
         ip: Option<IpAddr>,
@@ -32,7 +33,7 @@ enum Wanted {
     },
 }
 
-/// Backends and streams in one answer: more are not read by anybody.
+/// The most backends and streams in one answer. No operator reads more.
 const SHOWN_MAX: usize = 1_000;
 
 pub(super) async fn explain(
@@ -53,7 +54,7 @@ pub(super) async fn explain(
         Err(problem) => return Err(problem),
     };
     let clients = clients(&state, &typed, found.as_deref().ok(), client.as_deref());
-    // The client's own name counts: it may select other backends.
+    // The client's own name may have other selectors.
     let name = clients.first().map_or_else(|| typed.clone(), |client| client.name.clone());
     let no_client = client.filter(|_| clients.is_empty()).map(|client| {
         format!(
@@ -99,7 +100,7 @@ pub(super) async fn explain(
     Ok(Json(explanation))
 }
 
-/// The open streams of a client that ask for the service, the newest first.
+/// Returns the open streams of a client that ask for the service, the newest first.
 fn clients(
     state: &State,
     typed: &str,
@@ -129,7 +130,7 @@ async fn backends(
     let meant = snapshot.endpoints.iter().zip(shares);
     let meant = meant.filter(|(endpoint, _)| wanted.means(endpoint)).take(SHOWN_MAX);
     let meant: Vec<_> = meant.collect();
-    // Of all backends nobody reads the keys.
+    // For all backends at once, the keys would be too long to read.
     let origins = match wanted {
         Wanted::All => HashMap::new(),
         Wanted::One { .. } => {
@@ -144,7 +145,7 @@ async fn backends(
             listed(state, snapshot, endpoint, class, share, origins)
         })
         .collect();
-    // A held backend may stand beside a key of the same name that is not listed.
+    // A held backend may have the name of a key that is not listed.
     if explained.is_empty() || matches!(wanted, Wanted::All) {
         let of = |service: &ServiceName| *service == snapshot.name;
         explained.extend(unlisted(state, of, wanted));
@@ -152,7 +153,8 @@ async fn backends(
     explained
 }
 
-/// A backend of the snapshot: registered or held, and all that policy finds.
+/// Explains a backend of the snapshot, registered or held, with the findings of the
+/// policy.
 fn listed(
     state: &State,
     service: &Service,
@@ -198,7 +200,7 @@ fn listed(
     }
 }
 
-/// What is known of backends that are in no list of the service.
+/// Explains backends that are in no list of the service.
 fn unlisted(
     state: &State,
     of: impl Fn(&ServiceName) -> bool,
@@ -234,7 +236,7 @@ fn unlisted(
     explained
 }
 
-/// Why no key registers a backend, as far as anything is known of it.
+/// Returns why no key registers a backend, as far as is known.
 fn unregistered(state: &State, wanted: &Wanted, text: &str) -> String {
     let rejected = state.catalog.rejected();
     let speaks_of = |key: &str, value: &str| key.contains(text) || value.contains(text);
@@ -291,7 +293,7 @@ fn origin(Origin { key, leased, rejected, remarks, .. }: &Origin) -> String {
     text
 }
 
-/// Only the catalog's one writer knows which keys register what.
+/// Asks the catalog which keys register these backends; only its one writer knows.
 async fn origins(
     state: &State,
     service: &ServiceName,
@@ -320,7 +322,7 @@ impl Wanted {
         }
     }
 
-    /// Whether an endpoint is asked for.
+    /// Returns whether an endpoint is asked for.
     fn means(&self, endpoint: &Endpoint) -> bool {
         let at = endpoint.addr.socket_addr();
         match self {
@@ -331,7 +333,7 @@ impl Wanted {
         }
     }
 
-    /// Whether a backend of this name is asked for.
+    /// Returns whether a backend of this name is asked for.
     fn is_called(&self, name: &str) -> bool {
         match self {
             Self::All => true,

@@ -1,10 +1,10 @@
-//! By which names a browser may know this server.
+//! Checks the name by which a browser asks this server.
 //!
-//! In: a request's head, and the names that the operator gave. Out: whether it is
-//! answered. A page of another site can have its own name lead to this address;
-//! then the browser lets it read whatever is answered here. So only names that
-//! no other site can have are answered: IP addresses, `localhost`, and the
-//! operator's own.
+//! In: a request's head, and the names that the operator gave. Out: whether the request
+//! is answered.
+//! A page of another site can point its own name at this address; the browser then lets
+//! it read all answers. So only names that no other site can have are answered: IP
+//! addresses, `localhost`, and the operator's own.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::api::Problem;
 
-/// A layer around everything.
+/// A layer around all routes.
 pub(super) async fn checked(
     State(names): State<Arc<[String]>>,
     request: Request,
@@ -36,7 +36,8 @@ pub(super) async fn checked(
     }
 }
 
-/// The name that is not ours. A request without any was not made by a browser.
+/// Returns the name that is not this server's, if any. A request without a name does not
+/// come from a browser.
 fn foreign(request: &Request, names: &[String]) -> Option<String> {
     let said = request.headers().get_all(HOST).iter();
     let mut said: Vec<_> =

@@ -1,7 +1,7 @@
-//! The JSON of `/api/v1`: its own types, for a format is a promise to others.
+//! The JSON of `/api/v1`, in types of its own, because others rely on the format.
 //!
-//! Written by the balancer, read by its command line. Durations are seconds
-//! with three decimals. Fields are added, never renamed or given new meanings.
+//! The balancer writes it; its command line reads it. Durations are seconds with three
+//! decimals. Fields are added, but never renamed or given new meanings.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,39 +29,39 @@ pub use settings::{Changed, Diff, InForce, ServiceSettings, Settings, Source, Un
 /// `/api/v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
-    /// The program's.
+    /// The program's version.
     pub version: String,
     /// The DNS zone.
     pub zone: String,
-    /// Since the process started.
+    /// Seconds since the process started.
     pub uptime_seconds: f64,
-    /// As `/readyz` says.
+    /// Whether `/readyz` answers 200.
     pub ready: bool,
-    /// What `/readyz` misses.
+    /// The conditions that `/readyz` reports as missing.
     pub missing: Vec<String>,
-    /// As `/api/v1/registry`.
+    /// The registry's status, as in `/api/v1/registry`.
     pub registry: Registry,
 }
 
 /// `/api/v1/services/{name}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceDetail {
-    /// As registered.
+    /// The name as registered.
     pub name: String,
-    /// What clients dial: `dns:///` and this.
+    /// The name that clients dial, without the `dns:///`.
     pub dns_name: String,
-    /// By what the name asked for chooses among the backends.
+    /// Selectors parsed from the requested name.
     pub selectors: Vec<Selector>,
-    /// The store's revision that brought these backends.
+    /// The registry's revision that brought these backends.
     pub revision: i64,
-    /// Open streams of its clients.
+    /// Open streams of clients of this service.
     pub clients: usize,
-    /// The sums of its clients' reports.
+    /// The sums of the calls that clients of this service report.
     pub calls: Calls,
-    /// Whether backends that do not answer are kept, for too few would be left.
+    /// Whether the guard keeps backends that do not answer.
     #[serde(default)]
     pub guarded: bool,
-    /// In the order of every list; behind them those that are down.
+    /// The backends in the order of the lists, then those that are down.
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -70,36 +70,37 @@ pub struct ServiceDetail {
 pub struct Selector {
     /// `id`, or a key of the backends' metadata.
     pub key: String,
-    /// What must stand there.
+    /// The value that a backend must have.
     pub value: String,
 }
 
 /// One backend of a service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Endpoint {
-    /// The instance's name.
+    /// The backend's name.
     pub id: String,
     /// `ip:port`.
     pub address: String,
-    /// As registered.
+    /// The weight as registered.
     pub weight: u32,
-    /// How often it stands in one cycle of the list for the name asked for; 0: not
-    /// at all. Where a cycle is longer than a list, each client is sent a part.
+    /// How many entries it has in one cycle of the list for the requested name; 0 means
+    /// none. Where a cycle is longer than a list, each client is sent a part of it.
     pub turns: usize,
     /// The share of the calls that its weight asks for, from 0 to 1.
     #[serde(default)]
     pub due: f64,
-    /// The share that it has, over all clients: turns are whole numbers.
+    /// The share that it gets, over all clients. It may differ, because entries are
+    /// whole.
     #[serde(default)]
     pub share: f64,
     /// The `lb-token` of calls to it.
     pub token: String,
-    /// Everything else it registered.
+    /// All other metadata that it registered.
     pub meta: BTreeMap<String, String>,
-    /// Set while it is listed though its registration is gone.
+    /// Set while it is held: listed although its registration is gone.
     #[serde(default)]
     pub held: Option<Held>,
-    /// Whether it is registered without a lease, refuses connections, and is
+    /// Whether it is down: registered without a lease, refusing connections, and
     /// therefore not listed.
     #[serde(default)]
     pub down: bool,
@@ -111,21 +112,21 @@ pub struct Endpoint {
 /// Why a backend is listed without a registration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Held {
-    /// Since its registration went.
+    /// Seconds since its registration was lost.
     pub seconds: f64,
-    /// Why that is in doubt.
+    /// Why its registration counts as lost and not as ended.
     pub why: String,
-    /// What the newest probe came to: `takes connections`, `refuses
-    /// connections`, `does not answer`; null before the first.
+    /// The result of the newest probe: `takes connections`, `refuses connections`, `does
+    /// not answer`; null before the first.
     pub probe: Option<String>,
 }
 
 /// `/api/v1/clients`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Clients {
-    /// How many match, whatever `limit` says.
+    /// How many clients match, whatever `limit` says.
     pub total: usize,
-    /// Sorted by the name asked for, then by peer.
+    /// The clients, sorted by the requested name, then by peer.
     pub clients: Vec<Client>,
 }
 
@@ -134,54 +135,54 @@ pub struct Clients {
 pub struct Client {
     /// `ip:port`.
     pub peer: String,
-    /// What it says it is.
+    /// The client's user agent.
     pub user_agent: String,
     /// `go`, `java`, `core` or `other`.
     pub kind: String,
-    /// The name it asked for, as typed.
+    /// The name that it asked for, as typed.
     pub name: String,
     /// The service that the name means now; null while nothing is registered.
     pub service: Option<String>,
-    /// What it was told last: `list`, `empty`, `drop` or `fallback`.
+    /// The newest response to it: `list`, `empty`, `drop` or `fallback`.
     pub told: String,
     /// How many entries its list has.
     pub entries: usize,
-    /// The store's revision that brought its list.
+    /// The registry's revision that brought its list.
     pub revision: i64,
-    /// Since its list was handed to the connection.
+    /// Seconds since its list was handed to the connection.
     pub list_age_seconds: f64,
-    /// Since its stream opened.
+    /// Seconds since its stream opened.
     pub open_seconds: f64,
-    /// What it has reported on this stream.
+    /// The calls that it has reported on this stream.
     pub calls: Calls,
 }
 
 /// Calls as clients count them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Calls {
-    /// Begun. grpc-go counts a call only when it is finished.
+    /// Calls that began. grpc-go counts a call only when it has finished.
     pub started: u64,
-    /// Ended, dropped ones included.
+    /// Calls that ended, including dropped ones.
     pub finished: u64,
-    /// Ended without having reached a server, dropped ones not included.
+    /// Calls that ended without reaching a backend, without dropped ones.
     pub failed_to_send: u64,
-    /// Ended with any answer of a server's.
+    /// Calls that ended with any answer of a backend.
     pub known_received: u64,
-    /// Ended because the list said so.
+    /// Calls that ended because the list told the client to drop them.
     pub dropped: u64,
 }
 
 /// `/api/v1/rejected`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RejectedKeys {
-    /// How many there are, whatever `limit` says.
+    /// How many rejected keys there are, whatever `limit` says.
     pub total: usize,
-    /// Sorted by key.
+    /// The rejected keys, sorted by key.
     pub rejected: Vec<Rejected>,
     /// How many keys are read although something about them is odd.
     #[serde(default)]
     pub remarks_total: usize,
-    /// Those, sorted by key.
+    /// The keys with remarks, sorted by key.
     #[serde(default)]
     pub remarks: Vec<Remarked>,
 }
@@ -189,31 +190,31 @@ pub struct RejectedKeys {
 /// A key that is read although something about it is odd.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Remarked {
-    /// As stored; bytes that are no text are replaced.
+    /// The key as stored. Bytes that are no text are replaced.
     pub key: String,
-    /// What is odd, and what counts instead.
+    /// What is odd, and what counts instead, one text each.
     pub remarks: Vec<String>,
 }
 
-/// A key that could not be read.
+/// A key that cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rejected {
-    /// As stored; bytes that are no text are replaced.
+    /// The key as stored. Bytes that are no text are replaced.
     pub key: String,
     /// The beginning of its value.
     pub value: String,
-    /// What is wrong, and the remedy.
+    /// The error and its remedy.
     pub reason: String,
 }
 
 /// The body of every answer that is no success.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
-    /// What went wrong, and the remedy.
+    /// The error and its remedy.
     pub error: String,
 }
 
-/// How much of a key is repeated, in characters: etcd takes keys of a megabyte.
+/// How many characters of a key are shown. etcd accepts keys of a megabyte.
 const KEY_SHOWN_MAX: usize = 1024;
 
 impl From<&catalog::Held> for Held {
@@ -273,7 +274,7 @@ fn shown(key: &source::Key) -> String {
     key
 }
 
-/// With three decimals.
+/// Returns a duration in seconds, with three decimals.
 #[must_use]
 pub fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1_000.0).round() / 1_000.0

@@ -1,8 +1,9 @@
-//! Marks: shown, set and ended.
+//! Shows, sets and ends marks.
 //!
 //! In: requests. Out: the types of `json`, and keys in etcd, which every balancer of the
-//! zone follows. An order that would do nothing, or leave a service without a backend, is
-//! refused unless it says that it is meant.
+//! zone follows.
+//! It refuses an order that would do nothing, or would leave a service without a backend,
+//! unless the order says `anyway`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,15 +24,16 @@ use crate::model::{Class, Endpoint, Selector, Target};
 use crate::policy;
 use crate::registry::etcd::{Trouble, is_denial};
 
-/// What follows a service's name in the paths that set and end marks.
+/// The ends of the paths that set and end marks, after a service's name.
 pub(super) const DRAIN: &str = "/drain";
 pub(super) const UNDRAIN: &str = "/undrain";
 pub(super) const RELEASE: &str = "/release";
-/// The longest order, in bytes: its texts are bounded.
+/// The longest order, in bytes. Its texts are bounded.
 const ORDER_MAX: usize = 16 * 1024;
-/// How long an answer waits until this balancer has heard of a mark from etcd.
+/// How long an answer waits for this balancer to read the mark from etcd.
 const OBEYED_WITHIN: Duration = Duration::from_secs(2);
-/// A release is for what is held now, and nothing is held for longer than a day.
+/// How long a release lasts. It acts on what is held now, and no backend is held for
+/// longer than a day.
 const RELEASE_LASTS: Duration = Duration::from_secs(24 * 3600);
 
 /// A request that changes something.
@@ -41,7 +43,7 @@ pub(super) struct Request {
     pub(super) body: Body,
 }
 
-/// Whom an order is about.
+/// The scope and the services of an order.
 struct Meant {
     scope: Scope,
     services: Vec<Arc<Service>>,
@@ -76,10 +78,10 @@ pub(super) async fn marks(Shared(state): Shared<Arc<State>>, uri: Uri) -> Answer
     }))
 }
 
-/// Keeps backends out of the lists.
+/// Drains backends: sets a mark that keeps them out of the lists.
 pub(super) async fn drain(state: &State, request: Request) -> Answer<json::DrainAnswer> {
     let (typed, order) = request.read("lookaside drain", DRAIN).await?;
-    // One after the other: each must see what the one before leaves.
+    // One drain at a time: each must see what the one before leaves.
     let _turn = state.marks.turn.acquire().await;
     let anyway = order.anyway;
     let Some(text) = &order.backends else {
@@ -138,7 +140,7 @@ pub(super) async fn drain(state: &State, request: Request) -> Answer<json::Drain
     Ok(Json(json::DrainAnswer { mark, matched, left, obeyed }))
 }
 
-/// Lets drained backends back into the lists.
+/// Undrains backends: ends the marks that keep them out of the lists.
 pub(super) async fn undrain(state: &State, request: Request) -> Answer<json::UndrainAnswer> {
     let (typed, order) = request.read("lookaside undrain", UNDRAIN).await?;
     let Meant { scope, .. } = meant(state, &typed, true)?;
@@ -179,7 +181,7 @@ pub(super) async fn undrain(state: &State, request: Request) -> Answer<json::Und
     Ok(Json(json::UndrainAnswer { ended, obeyed, still: still_drained(state, &meant) }))
 }
 
-/// Other marks that keep out backends which these no longer do.
+/// Returns other marks that still keep out the backends of the ended marks.
 fn still_drained(state: &State, ended: &[Arc<Mark>]) -> Vec<json::Mark> {
     let ended = Marks::new(ended.iter().cloned());
     let mut others = BTreeMap::new();
@@ -195,7 +197,7 @@ fn still_drained(state: &State, ended: &[Arc<Mark>]) -> Vec<json::Mark> {
     others.map(|(mark, kept_out)| json::Mark::new(&mark, "in force", kept_out)).collect()
 }
 
-/// Lets go what a service lists without registration, here and at every replica.
+/// Drops a service's held backends, here and at every replica.
 pub(super) async fn release(state: &State, request: Request) -> Answer<json::Released> {
     let (typed, order) = request.read("lookaside release", RELEASE).await?;
     let (snapshot, _) = api::find(state, &typed)?;
@@ -211,7 +213,8 @@ pub(super) async fn release(state: &State, request: Request) -> Answer<json::Rel
     let untold = match told {
         Ok(()) => None,
         Err(reason) => {
-            // What is held is held for want of etcd, as often as not.
+            // Without etcd, the release acts here: backends are often held because etcd
+            // failed.
             let input = Input::Release(name.canonical(), Duration::ZERO);
             let said = state.inputs.send_timeout(input, api::INPUT_TIMEOUT).await;
             said.map_err(|_| Problem(StatusCode::SERVICE_UNAVAILABLE, "try again".to_owned()))?;
@@ -219,11 +222,11 @@ pub(super) async fn release(state: &State, request: Request) -> Answer<json::Rel
         }
     };
     let Value { by, why, .. } = &mark.value;
-    tracing::info!(service = %name, released, by, why, untold, "operator releases what is held");
+    tracing::info!(service = %name, released, by, why, untold, "operator releases held backends");
     Ok(Json(json::Released { service: name.to_string(), released, untold }))
 }
 
-/// How many backends each mark keeps out.
+/// Returns how many backends each mark keeps out.
 pub(super) fn kept_out(state: &State) -> BTreeMap<MarkKey, usize> {
     let mut counts = BTreeMap::new();
     for service in state.catalog.services().iter().filter(|one| !one.drained.is_empty()) {
@@ -234,7 +237,7 @@ pub(super) fn kept_out(state: &State) -> BTreeMap<MarkKey, usize> {
     counts
 }
 
-/// How many backends of a service marks keep out.
+/// Returns how many backends of a service are drained.
 pub(super) fn drained(service: &Service) -> usize {
     if service.drained.is_empty() {
         return 0;
@@ -242,7 +245,8 @@ pub(super) fn drained(service: &Service) -> usize {
     service.endpoints.iter().filter(|one| service.drained.mark(one).is_some()).count()
 }
 
-/// The service of a name, or all. With `anyway`, none need be registered.
+/// Returns the service of a name, or all services for `*`. With `anyway`, the service
+/// need not be registered.
 fn meant(state: &State, typed: &str, anyway: bool) -> Result<Meant, Problem> {
     api::read(state)?;
     if typed == "*" {
@@ -272,7 +276,7 @@ fn meant(state: &State, typed: &str, anyway: bool) -> Result<Meant, Problem> {
 }
 
 impl Request {
-    /// The service's name, and the order.
+    /// Returns the service's name and the order.
     async fn read(self, command: &str, end: &str) -> Result<(String, json::Order), Problem> {
         api::no_browser(&self.headers, command)?;
         let path = self.uri.path().strip_suffix(end).unwrap_or_default();
@@ -284,7 +288,7 @@ impl Request {
         if body.trim_ascii().is_empty() {
             return Ok((typed, json::Order::default()));
         }
-        // An object alone: a list would be read as one, field by field.
+        // Only an object: serde would also read an array, field by field.
         let order = serde_json::from_slice::<serde_json::Map<_, _>>(&body);
         let order =
             order.and_then(|order| json::Order::deserialize(serde_json::Value::Object(order)));
@@ -293,7 +297,7 @@ impl Request {
 }
 
 impl State {
-    /// A mark as an order wants it.
+    /// Makes a mark from an order.
     fn mark(&self, key: MarkKey, order: json::Order) -> Result<Mark, Problem> {
         let json::Order { lasts, by, why, .. } = order;
         for (name, text) in [("by", &by), ("why", &why)] {
@@ -325,7 +329,7 @@ impl State {
         self.marks.desk.as_ref().ok_or_else(none)
     }
 
-    /// Waits a moment until this balancer has heard of it.
+    /// Waits at most [`OBEYED_WITHIN`] until `is` holds for the marks in force here.
     async fn obeys(&self, is: impl Fn(&Marks) -> bool) -> bool {
         let mut marks = self.catalog.watch_marks();
         let heard = marks.wait_for(|marks| is(marks));
@@ -333,7 +337,7 @@ impl State {
     }
 }
 
-/// How many marks of each kind are in force, for the metrics.
+/// Returns how many marks of each kind are in force, for the metrics.
 pub(super) fn counts(report: &Report) -> [(Kind, usize); 2] {
     Kind::ALL.map(|kind| {
         let of_kind = |shown: &&Shown| shown.mark.key.kind() == kind && shown.is_in_force();
@@ -341,7 +345,8 @@ pub(super) fn counts(report: &Report) -> [(Kind, usize); 2] {
     })
 }
 
-/// After a call that failed nobody knows whether it was done, unless etcd denies it.
+/// Returns the answer after a failed call. The call may have been done all the same,
+/// unless etcd denies it.
 fn unconfirmed(Trouble(reason): &Trouble, done: &[String]) -> Problem {
     let done = match done {
         [] => String::new(),

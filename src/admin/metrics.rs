@@ -1,7 +1,7 @@
-//! `/metrics`: text for Prometheus.
+//! `/metrics`: metrics for Prometheus.
 //!
-//! In: the state at the moment of the scrape. Out: names that begin with
-//! `lookaside_`, each with its help. Nothing is kept between scrapes.
+//! In: the state at the moment of the scrape. Out: names that begin with `lookaside_`,
+//! each with a help text. It keeps nothing between scrapes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,74 +31,80 @@ const KINDS: [ClientKind; 4] =
 
 mod text;
 
-/// How one of the totals is shown: name (without `_total`), help, which.
+/// A total: its name (without `_total`), its help text, and how to read it.
 type Total<T> = (&'static str, &'static str, fn(&T) -> u64);
 
 const TOTALS: [Total<Counters>; 18] = [
-    ("connections", "TCP connections taken on the gRPC port", |c| c.connections.total()),
+    ("connections", "TCP connections accepted on the gRPC port", |c| c.connections.total()),
     (
         "connections_failed",
-        "Connections that ended before they spoke HTTP/2: silent, or failed TLS",
+        "Connections that ended before they spoke HTTP/2: silent, or TLS failed",
         |c| c.connections_failed.total(),
     ),
-    (
-        "connections_refused",
-        "Connections closed at once because there are as many as there may be",
-        |c| c.connections_refused.total(),
-    ),
-    (
-        "connections_replaced",
-        "Connections told to go because others wanted their place and there was no more room",
-        |c| c.connections_replaced.total(),
-    ),
-    ("accept_errors", "Times when no connection could be taken", |c| c.accept_errors.total()),
+    ("connections_refused", "Connections closed at once because the limit was reached", |c| {
+        c.connections_refused.total()
+    }),
+    ("connections_replaced", "Connections told to leave because others needed their places", |c| {
+        c.connections_replaced.total()
+    }),
+    ("accept_errors", "Times when a connection could not be accepted", |c| c.accept_errors.total()),
     ("streams_opened", "BalanceLoad streams that got their first list", |c| c.streams.total()),
     ("streams_refused", "BalanceLoad streams refused before their first list", |c| {
         c.streams_refused.total()
     }),
-    ("streams_stalled", "BalanceLoad streams let go because their clients do not read", |c| {
+    ("streams_stalled", "BalanceLoad streams ended because their clients do not read", |c| {
         c.streams_stalled.total()
     }),
-    ("lists_sent", "Server lists sent, first ones included", |c| c.lists_sent.total()),
-    ("lists_suppressed", "Server lists not sent because the client holds an equal one", |c| {
-        c.lists_suppressed.total()
-    }),
-    ("lists_encoded", "Server lists encoded, once for all the streams that share one", |c| {
+    ("lists_sent", "Server lists sent, including first ones", |c| c.lists_sent.total()),
+    (
+        "lists_suppressed",
+        "Server lists not sent because the client already has an equal one",
+        |c| c.lists_suppressed.total(),
+    ),
+    ("lists_encoded", "Server lists encoded; streams share an encoded list", |c| {
         c.lists_encoded.total()
     }),
     ("fallbacks_sent", "Fallback responses sent", |c| c.fallbacks_sent.total()),
     ("reports", "Load reports read", |c| c.reports.total()),
-    ("reports_rejected", "Load reports and other messages of clients that made no sense", |c| {
+    ("reports_rejected", "Load reports and other messages of clients that were invalid", |c| {
         c.reports_rejected.total()
     }),
     ("dns_answers", "DNS questions answered", |c| c.dns_answers.total()),
-    ("dns_rejected", "DNS questions refused, or no questions at all", |c| c.dns_rejected.total()),
-    ("states_saved", "Times the state was saved, or found to be saved", |c| c.states_saved.total()),
+    ("dns_rejected", "DNS questions refused, and messages that were no questions", |c| {
+        c.dns_rejected.total()
+    }),
+    ("states_saved", "Times the state was saved, or was found saved already", |c| {
+        c.states_saved.total()
+    }),
     ("states_failed", "Times the state could not be saved", |c| c.states_failed.total()),
 ];
 
 const CALLS: [Total<Calls>; 5] = [
     (
         "client_calls_started",
-        "Calls begun, as clients report them; grpc-go counts a call when it is finished",
+        "Calls that began, as clients report; grpc-go counts a call when it has finished",
         |c| c.started,
     ),
-    ("client_calls_finished", "Calls ended, dropped ones included", |c| c.finished),
+    ("client_calls_finished", "Calls that ended, including dropped ones", |c| c.finished),
     (
         "client_calls_failed_to_send",
-        "Calls ended without having reached a server, dropped ones not included",
+        "Calls that ended without reaching a backend, without dropped ones",
         |c| c.failed_to_send,
     ),
-    ("client_calls_known_received", "Calls ended with any answer of a server", |c| {
+    ("client_calls_known_received", "Calls that ended with any answer of a backend", |c| {
         c.known_received
     }),
-    ("client_calls_dropped", "Calls ended because the list said so", |c| c.dropped),
+    (
+        "client_calls_dropped",
+        "Calls that ended because the list told the client to drop them",
+        |c| c.dropped,
+    ),
 ];
 
-/// One scrape.
+/// The state of one scrape.
 struct Scrape(Arc<State>, Answers);
 
-/// Writes one family of metrics after the other.
+/// Writes one metric family after the other.
 struct Page<'a>(DescriptorEncoder<'a>);
 
 pub(super) async fn scrape(
@@ -140,24 +146,24 @@ impl Collector for Scrape {
 impl Scrape {
     fn process(&self, page: &mut Page<'_>) -> fmt::Result {
         let state = &self.0;
-        let help = "The running program, by the version label; always 1";
+        let help = "Always 1; the label has the version of the program";
         page.family("build_info", help, MetricType::Gauge)?
             .encode_family(&[("version", state.version)])?
             .encode_gauge(&1_i64)?;
         let uptime = state.started.elapsed().as_secs_f64();
-        page.gauge("uptime_seconds", "Since the process started", uptime)?;
+        page.gauge("uptime_seconds", "Seconds since the process started", uptime)?;
         page.gauge("ready", "Whether /readyz answers 200", flag(state.readiness.ready()))?;
-        let help = "Bytes of long answers of the admin address that are on their way";
+        let help = "Bytes of long answers of the admin server that are in memory";
         page.gauge("admin_answer_bytes", help, float(self.1.charged()))?;
-        let help = "Bytes of all encoded lists, old ones that clients have not taken included";
+        let help = "Bytes of all encoded lists, including old ones that clients have not read";
         let bytes = usize::try_from(state.counters.list_bytes.now()).unwrap_or(usize::MAX);
         page.gauge("list_bytes", help, float(bytes))?;
         let help = "Open BalanceLoad streams, by the gRPC implementation of the client";
-        let classes = "Server lists that are kept: one for each service and selection of instances";
+        let classes = "Server lists in memory: one per service and class of clients";
         let kept = usize::try_from(state.counters.list_classes.now()).unwrap_or(usize::MAX);
         page.gauge("list_classes", classes, float(kept))?;
-        let excess = "How far over its share the most favoured backend of any list is: turns are \
-                      whole numbers; 0.05 is 5 % over";
+        let excess = "How far over its share the most favoured backend of any list is, as \
+                      entries are whole; 0.05 means 5 % over";
         page.gauge("list_share_excess_ratio", excess, f64::from((state.excess)()))?;
         let mut family = page.family("streams_open", help, MetricType::Gauge)?;
         let clients = (state.clients)();
@@ -173,24 +179,23 @@ impl Scrape {
         let status = catalog.status();
         let help = "Whether the registry has been read completely, at least once";
         page.gauge("registry_synced", help, flag(status.synced))?;
-        let help = "The newest revision of the registry that was heard of";
+        let help = "The newest known revision of the registry";
         page.family("registry_revision", help, MetricType::Gauge)?
             .encode_gauge(&status.revision)?;
-        let help = "Since the registry was last heard, or since the start when it never was";
+        let help = "Seconds since the registry last answered, or since the start if it never did";
         let heard = status.heard.unwrap_or(self.0.started);
         page.gauge("registry_silent_seconds", help, heard.elapsed().as_secs_f64())?;
-        let help =
-            "Whether the registry cannot be heard: what was read last is served, if anything was";
+        let help = "Whether the registry is stale; the last reading, if any, is served";
         page.gauge("registry_stale", help, flag(status.stale.is_some()))?;
-        let help = "Whether the registry is unread and what was saved before the start is served";
+        let help = "Whether the registry is unread and the saved state is served";
         page.gauge("registry_restored", help, flag(status.restored.is_some()))?;
-        let help = "Keys in the registry, rejected ones included";
+        let help = "Keys in the registry, including rejected ones";
         page.gauge("registry_keys", help, float(status.keys))?;
-        let help = "Keys that cannot be read: /api/v1/rejected says why";
+        let help = "Keys that cannot be decoded: /api/v1/rejected says why";
         page.gauge("registry_rejected_keys", help, float(catalog.rejected_len()))?;
-        let help = "Keys that are read although something is odd: /api/v1/rejected says what";
+        let help = "Keys with remarks, read although something is odd: /api/v1/rejected lists them";
         page.gauge("registry_remarked_keys", help, float(catalog.remarks_len()))?;
-        let help = "Backends whose host names do not resolve: /api/v1/rejected names them";
+        let help = "Backends whose host names do not resolve: /api/v1/rejected lists them";
         page.gauge("registry_unresolved_backends", help, float(catalog.unresolved().len()))
     }
 
@@ -199,15 +204,15 @@ impl Scrape {
         let endpoints = all.iter().map(|service| service.endpoints.len()).sum();
         page.gauge("services", "Services that have a backend", float(all.len()))?;
         page.gauge("endpoints", "Backends of all services", float(endpoints))?;
-        let help = "Backends that marks keep out of the lists";
+        let help = "Backends that operators' marks keep out of the lists";
         let drained = all.iter().map(|service| marks::drained(service)).sum();
         page.gauge("endpoints_drained", help, float(drained))?;
         let doubts = self.0.catalog.doubts();
-        let help = "Backends listed though their registrations are gone";
+        let help = "Backends that are listed although their registrations are gone";
         page.gauge("endpoints_held", help, float(doubts.held_len()))?;
-        let help = "Services that keep backends which do not answer, for too few would be left";
+        let help = "Services that keep backends that do not answer, because too few would be left";
         page.gauge("services_guarded", help, float(doubts.guarded.len()))?;
-        let help = "Backends registered without a lease that refuse connections and are not listed";
+        let help = "Backends without a lease that refuse connections and are not listed";
         let down = doubts.down.values().map(Vec::len).sum();
         page.gauge("endpoints_down", help, float(down))?;
         let empty = self.0.catalog.empty_services();
@@ -217,7 +222,7 @@ impl Scrape {
         let help = "Open BalanceLoad streams that ask for a name without any backend";
         let waiting = empty.iter().map(|empty| empty.streams).sum();
         page.gauge("streams_waiting", help, float(waiting))?;
-        let help = "Backends of each service; 0 while one that lost them all is remembered";
+        let help = "Backends of each service; 0 for a while after a service lost all of them";
         let mut family = page.family("service_endpoints", help, MetricType::Gauge)?;
         let present = all.iter().map(|service| (&service.name, service.endpoints.len()));
         for (service, endpoints) in present.chain(named.map(|name| (name, 0))) {
@@ -229,8 +234,8 @@ impl Scrape {
 
     fn settings(&self, page: &mut Page<'_>) -> fmt::Result {
         let report = self.0.sources.borrow().clone();
-        let help = "Whether the newest per-service settings are refused, so that the former are \
-                    in force: /api/v1/settings says why";
+        let help = "Whether the newest per-service settings are refused and the former ones are in \
+                    force: /api/v1/settings says why";
         let mut family = page.family("settings_refused", help, MetricType::Gauge)?;
         let file = report.file.iter().map(|file| ("file", file));
         for (source, of) in file.chain([("etcd", &report.store)]) {
@@ -247,13 +252,13 @@ impl Scrape {
         for (kind, count) in marks::counts(&report) {
             family.encode_family(&[("kind", kind.as_str())])?.encode_gauge(&float(count))?;
         }
-        let help = "Keys of marks whose newest value cannot be read, or that are too many: \
-                    /api/v1/marks says why";
+        let help = "Keys of marks that cannot be read or exceed the limit; former marks stay in \
+                    force: /api/v1/marks says why";
         page.gauge("marks_refused", help, float(report.refused.len() + report.beyond))?;
-        let help = "Marks in force that etcd has lost: set or end them anew";
+        let help = "Marks in force that etcd has lost: set or end them again";
         let kept = report.marks.iter().filter(|shown| shown.state == source::State::Kept).count();
         page.gauge("marks_kept", help, float(kept))?;
-        let help = "Whether marks in etcd cannot be heard: those known stay in force";
+        let help = "Whether marks in etcd cannot be read; known marks stay in force";
         page.gauge("marks_stale", help, flag(report.unheard.is_some()))
     }
 
@@ -291,24 +296,24 @@ impl fmt::Debug for Scrape {
     }
 }
 
-/// Certificates, keys and passwords that are read from files.
+/// Writes the metrics of certificates, keys and passwords that are read from files.
 fn credentials(all: &[Credential], page: &mut Page<'_>) -> fmt::Result {
-    let help = "When a certificate ends, as seconds since 1970: the first of its file";
+    let help = "When the first certificate of a file expires, in seconds since 1970";
     let mut family = page.family("certificate_expiry_seconds", help, MetricType::Gauge)?;
     for (used_for, end) in all.iter().flat_map(|one| &one.expiries) {
         family.encode_family(&[("use", *used_for)])?.encode_gauge(end)?;
     }
-    let help = "Whether changed files cannot be used, so that the former are: the log says why";
+    let help = "Whether changed files cannot be used and former ones are: the log says why";
     let mut family = page.family("credentials_broken", help, MetricType::Gauge)?;
     for one in all {
         family.encode_family(&[("use", one.used_for)])?.encode_gauge(&flag(one.broken))?;
     }
-    let help = "Times that files were read anew because they changed";
+    let help = "Times files were read again because they changed";
     let mut family = page.family("credential_reloads", help, MetricType::Counter)?;
     for one in all {
         counter(&mut family.encode_family(&[("use", one.used_for)])?, one.reloads)?;
     }
-    let help = "Times that changed files could not be used";
+    let help = "Times changed files could not be used";
     let mut family = page.family("credential_failures", help, MetricType::Counter)?;
     for one in all {
         counter(&mut family.encode_family(&[("use", one.used_for)])?, one.failures)?;
@@ -324,7 +329,7 @@ fn flag(is: bool) -> f64 {
     f64::from(u8::from(is))
 }
 
-/// Exact as far as anything here is ever counted.
+/// Exact for all counts that occur here.
 fn float(count: usize) -> f64 {
     count as f64
 }

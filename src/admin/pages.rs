@@ -1,7 +1,7 @@
-//! Which path is answered by what; probes, dashboard and wrong turns.
+//! Routes requests; answers health probes, the dashboard, and unknown paths.
 //!
-//! In: requests. Out: short texts, the dashboard's files, or a `Problem` that
-//! lists where to go. The dashboard gets its data from `/api/v1` like anyone.
+//! In: requests. Out: short texts, the dashboard's files, or a `Problem` that lists the
+//! paths. The dashboard reads its data from `/api/v1` like any other client.
 
 use std::sync::Arc;
 
@@ -24,8 +24,8 @@ use super::seats::Seats;
 use super::{State, explain, host, json, metrics, services, settings};
 use crate::model::text;
 
-/// Scripts and styles from here alone, nothing inline: registered names are
-/// anybody's text.
+/// Allows scripts and styles from this server only, and none inline: registered names may
+/// contain any text.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
@@ -77,13 +77,13 @@ async fn readyz(Shared(state): Shared<Arc<State>>) -> (StatusCode, String) {
     }
     let status = state.catalog.status();
     if let Some(saved) = &status.restored {
-        lines.push(format!("registry: not read yet: serving from the state of {saved}"));
+        lines.push(format!("registry: not read yet: serving the state saved at {saved}"));
     }
     if let Some((since, reason)) = &status.stale {
         let silent = json::seconds(since.elapsed());
         let served = status.served();
         let reason = text::shown(reason);
-        lines.push(format!("registry: not heard for {silent} s ({reason}): {served}"));
+        lines.push(format!("registry: stale for {silent} s ({reason}): {served}"));
     }
     let status = if missing.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, lines.join("\n"))
@@ -93,7 +93,7 @@ async fn file(content_type: &'static str, text: &'static str) -> impl IntoRespon
     ([(CONTENT_TYPE, content_type), (CONTENT_SECURITY_POLICY, POLICY)], text)
 }
 
-/// What can be changed here.
+/// Answers a POST below a service: drain, undrain or release.
 async fn change(
     Shared(state): Shared<Arc<State>>,
     uri: Uri,
@@ -113,7 +113,7 @@ async fn change(
     }
 }
 
-/// How a path ends that changes something of a service.
+/// Returns the end of a path that changes a service; `None` for other paths.
 fn changes(path: &str) -> Option<&'static str> {
     let ends = [marks::DRAIN, marks::UNDRAIN, marks::RELEASE];
     ends.into_iter().find(|end| path.starts_with(api::SERVICES) && path.ends_with(end))
@@ -136,7 +136,7 @@ async fn not_allowed(method: Method, uri: Uri) -> Problem {
     Problem(StatusCode::METHOD_NOT_ALLOWED, error)
 }
 
-/// What every answer says: it is news, and it is what its type says.
+/// Adds the headers of every answer: not to be cached, and of the type that it states.
 async fn with_headers(mut response: Response) -> Response {
     let fixed: [(HeaderName, &'static str); 3] = [
         (CACHE_CONTROL, "no-store"),

@@ -1,6 +1,6 @@
-//! What stands behind the `?` of a request.
+//! Parses the query of a request's URL.
 //!
-//! In: a query, and which parameters its path takes. Out: their values, or a
+//! In: a query, and the parameters that its path accepts. Out: their values, or a
 //! `Problem` that names the parameter, its value and the remedy.
 
 use std::borrow::Cow;
@@ -10,20 +10,20 @@ use percent_encoding::percent_decode_str;
 
 use super::api::Problem;
 
-/// What is wanted.
+/// The parameters of a request.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Part {
-    /// How many at most.
+    /// How many items at most.
     pub(super) limit: Option<usize>,
-    /// Of which service, as typed.
+    /// The service, as typed.
     pub(super) service: Option<String>,
-    /// Of which client: its address, with or without port.
+    /// The client: its address, with or without port.
     pub(super) client: Option<String>,
-    /// Of which backend: its name or address, with or without port.
+    /// The backend: its name or address, with or without port.
     pub(super) backend: Option<String>,
 }
 
-/// Reads a query; `known` are the parameters that its path takes.
+/// Parses a query. `known` are the parameters that its path accepts.
 pub(super) fn parse(query: Option<&str>, known: &[&str]) -> Result<Part, Problem> {
     let mut part = Part::default();
     for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {

@@ -1,7 +1,8 @@
-//! Who is connected to the admin address, and who goes when there is no room.
+//! Tracks the connections to the admin address, and ends one when there is no room.
 //!
-//! In: connections, and what the sockets move. Out: word to those that must go.
-//! A newcomer always finds a seat: the connection on which nothing has moved for
+//! In: connections, and the bytes that move on them. Out: a signal to each connection
+//! that must go.
+//! A new connection always finds a place: the connection on which no byte has moved for
 //! longest gives up its own.
 
 use std::io;
@@ -20,7 +21,7 @@ use crate::clock;
 #[derive(Clone, Default)]
 pub(super) struct Seats(Arc<Mutex<Slab<Place>>>);
 
-/// One connection's place, given back when dropped.
+/// The place of one connection, given back when dropped.
 pub(super) struct Seat {
     seats: Seats,
     key: usize,
@@ -28,20 +29,20 @@ pub(super) struct Seat {
     pub(super) gone: CancellationToken,
 }
 
-/// A socket that tells its seat of every byte that moves.
+/// A socket that tells its seat whenever bytes move.
 pub(super) struct Seated<S> {
     socket: S,
     pub(super) seat: Seat,
 }
 
 struct Place {
-    /// When the last byte came or went.
+    /// When a byte last moved in either direction.
     moved: Instant,
     gone: CancellationToken,
 }
 
 impl Seats {
-    /// Takes a seat. Of `max` that are taken, the stillest is given up.
+    /// Takes a seat. If `max` are taken, the stillest one is given up.
     pub(super) fn take(&self, max: usize) -> Seat {
         let mut places = self.lock();
         let taken = places.iter().filter(|(_, place)| !place.gone.is_cancelled()).count();
@@ -53,8 +54,8 @@ impl Seats {
         Seat { seats: self.clone(), key, gone }
     }
 
-    /// Gives up the seat on which nothing has moved for longest, if that is
-    /// `still` at least. Tells whether there was one.
+    /// Gives up the seat on which no byte has moved for longest, if for at least `still`.
+    /// Returns whether there was one.
     pub(super) fn give_up_stillest(&self, still: Duration) -> bool {
         give_up_stillest(&self.lock(), still)
     }
@@ -65,7 +66,7 @@ impl Seats {
 }
 
 impl Seat {
-    /// Ends when nothing has moved for so long.
+    /// Waits until no byte has moved for `long`.
     pub(super) fn still(&self, long: Duration) -> impl Future<Output = ()> + use<> {
         let (seats, key) = (self.seats.clone(), self.key);
         async move {

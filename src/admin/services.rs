@@ -1,8 +1,8 @@
-//! `/api/v1/services`: every service, its state, and what is wrong.
+//! `/api/v1/services`: every service, its state, and its problems.
 //!
-//! In: requests. Out: the types of `json`. A service that lost all its backends
-//! stays a row for as long as somebody may miss it. Nothing is concluded before
-//! the registry has been read.
+//! In: requests. Out: the types of `json`.
+//! A service that lost all its backends stays listed for a while. No service is called
+//! absent before the registry has been read.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -20,18 +20,18 @@ use crate::model::{Class, Endpoint, Selector, ServiceName};
 use crate::policy;
 use crate::telemetry::ClientView;
 
-/// What the rows are made of.
+/// The sources of the rows.
 struct Rows<'a> {
     state: &'a State,
     doubts: Arc<Doubts>,
-    /// Backends that are not listed, for their host names do not resolve.
+    /// How many backends are not listed because their host names do not resolve.
     unresolved: BTreeMap<ServiceName, usize>,
     clients: HashMap<ServiceName, usize>,
     calls: HashMap<ServiceName, Calls>,
 }
 
-/// Rows that are shown as problems, and names that nothing has registered: more
-/// are not read by anybody.
+/// The most problems, and names that were never registered, in one answer. No operator
+/// reads more.
 const PROBLEMS_MAX: usize = 100;
 
 pub(super) async fn services(
@@ -57,7 +57,7 @@ pub(super) async fn services(
     let unlisted = rows.unresolved.keys().filter(|name| !listed.contains(name.as_str()));
     services.extend(unlisted.map(|name| rows.without_backends(name)));
     services.sort_by(|a, b| a.name.cmp(&b.name));
-    // Theirs is the row of their service.
+    // Streams that ask for an unresolved service count in that service's row.
     let known: HashSet<_> = rows.unresolved.keys().map(ServiceName::canonical).collect();
     let mut unknown = unknown;
     unknown.retain(|empty| {
@@ -69,7 +69,7 @@ pub(super) async fn services(
     let total = services.len();
     let mut problems: Vec<_> =
         services.iter().filter(|service| service.state != json::State::Ok).cloned().collect();
-    // Those whose clients suffer come first.
+    // Services whose clients' calls fail come first.
     problems.sort_by_key(|service| (!service.suffers(), service.state));
     let problems_total = problems.len();
     problems.truncate(PROBLEMS_MAX);
@@ -112,7 +112,7 @@ pub(super) async fn service(
     }))
 }
 
-/// Why there is nothing of a name, for those who ask for it.
+/// Returns the answer for a name that has no backend, with the reason.
 pub(super) fn absent(state: &State, canonical: &str, name: &str) -> Problem {
     let empty = state.catalog.empty_services();
     let empty = empty.into_iter().find(|empty| empty.canonical == canonical);
@@ -215,7 +215,8 @@ fn endpoints(state: &State, snapshot: &Service, selectors: &[Selector]) -> Vec<j
     listed.chain(down.iter().map(|one| endpoint(one, Share::default(), true))).collect()
 }
 
-/// By service, the backends that are not listed for want of an address.
+/// Returns how many backends of each service are not listed because their host names do
+/// not resolve.
 fn unresolved(state: &State) -> BTreeMap<ServiceName, usize> {
     let mut counts = BTreeMap::new();
     for one in state.catalog.unresolved().iter().filter(|one| one.kept == 0) {

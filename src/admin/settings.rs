@@ -1,4 +1,4 @@
-//! `/api/v1/settings`: what is in force for each service, and what a document would
+//! `/api/v1/settings`: the settings in force for each service, and what a document would
 //! change.
 //!
 //! In: requests; for a comparison, a document. Out: the types of `json`, or a `Problem`.
@@ -17,9 +17,9 @@ use crate::model::Target;
 use crate::settings::source::SourceReport;
 use crate::settings::{DOCUMENT_MAX, Document, Layer, Origin};
 
-/// Where a document is compared with what is in force.
+/// The path that compares a document with the settings in force.
 pub(super) const DIFF: &str = "/api/v1/settings/diff";
-/// Changes in an answer: it stays one of the short ones.
+/// The most changes in an answer, so that it counts as a short one.
 const CHANGES_MAX: usize = 200;
 
 pub(super) async fn in_force(
@@ -35,7 +35,7 @@ pub(super) async fn in_force(
             .map_err(|error| Problem(StatusCode::BAD_REQUEST, error.to_string()))?;
         let wanted = wanted.canonical();
         names.retain(|(_, canonical)| *canonical == wanted);
-        // Asked for by name, it need not be there.
+        // A service that is asked for by name need not exist.
         if names.is_empty() {
             names.push((service, wanted));
         }
@@ -58,7 +58,7 @@ pub(super) async fn in_force(
     }))
 }
 
-/// Compares a document with what is in force, as if it were in etcd.
+/// Compares a document with the settings in force, as if it were in etcd.
 pub(super) async fn diff(
     Shared(state): Shared<Arc<State>>,
     headers: HeaderMap,
@@ -103,7 +103,8 @@ pub(super) async fn diff(
     Ok(Json(json::Diff { revision, total, changes, unmatched }))
 }
 
-/// Services with backends and names that are asked for, each with its canonical name.
+/// Returns the services with backends and the names that streams ask for, each with its
+/// canonical name.
 fn names(state: &State) -> Vec<(String, String)> {
     let services = state.catalog.services();
     let present = services.iter().map(|one| (one.name.to_string(), one.name.canonical()));

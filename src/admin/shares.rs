@@ -1,22 +1,22 @@
-//! Which share of a class's calls each backend of a service has.
+//! Computes the share of a class's calls that each backend of a service gets.
 //!
-//! In: a snapshot, a class. Out: for each of the snapshot's endpoints its [`Share`].
+//! In: a snapshot, a class. Out: a [`Share`] for each of the snapshot's endpoints.
 
 use super::State;
 use crate::catalog::Service;
 use crate::model::Class;
 use crate::policy;
 
-/// What a backend gets of a class's calls.
+/// The part of a class's calls that a backend gets.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Share {
-    /// How often it stands in one cycle of the list.
+    /// How many entries it has in one cycle of the list.
     pub(super) turns: usize,
-    /// How many turns the cycle has.
+    /// How many entries the cycle has.
     pub(super) cycle: usize,
-    /// The share that its weight asks for.
+    /// The share that its weight asks for, from 0 to 1.
     pub(super) due: f64,
-    /// The share that it has.
+    /// The share that it gets, from 0 to 1.
     pub(super) share: f64,
 }
 

@@ -1,16 +1,17 @@
-//! How much more than they sent those get who ask by datagram.
+//! Limits UDP answer bytes per client network, against amplification.
 //!
-//! In: where a question came from, its length and its answer's. Out: whether
-//! the answer may be sent. A datagram's sender may be forged, and a long answer
-//! to a short question be a weapon against whoever is named as the sender. Pure;
-//! what it remembers has one size.
+//! In: the asker's address, the length of its question and of the answer, the time.
+//! Out: whether the answer may be sent.
+//! The sender of a datagram may be forged, so long answers to short questions could be
+//! a weapon against the address that is named as the sender. Pure; its memory has a
+//! fixed size.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-/// What each network of askers may still get.
+/// How many bytes each network of askers may still get.
 pub(super) struct Allowance {
-    /// Networks share one by chance: then they get less, and ask by TCP.
+    /// Networks may share an account by chance. They then get less, and ask by TCP.
     accounts: Box<[Account]>,
     seed: u64,
 }
@@ -21,10 +22,11 @@ struct Account {
     filled: Instant,
 }
 
-/// An answer of up to so many times its question's length is no weapon.
+/// An answer of up to this many times its question's length is always sent: it does not
+/// amplify enough to be a weapon.
 const FACTOR: usize = 3;
-/// What a network gets beyond that in a second: 50 of the longest answers. A
-/// client asks once in half a minute or less.
+/// How many bytes of longer answers a network gets per second: about 50 of the longest.
+/// A client asks once in 30 seconds or less often.
 const BYTES_PER_SECOND: u32 = 64 * 1024;
 pub(super) const ACCOUNTS: usize = 4096;
 
@@ -34,7 +36,8 @@ impl Allowance {
         Self { accounts: vec![full; ACCOUNTS].into(), seed }
     }
 
-    /// Whether an answer may be sent; it is then paid for.
+    /// Returns whether an answer may be sent, and charges the network for it if so.
+    /// `query` and `answer` are lengths in bytes.
     pub(super) fn take(
         &mut self,
         asker: SocketAddr,
@@ -48,7 +51,8 @@ impl Allowance {
         let account = &mut self.accounts[place(network(asker.ip()), self.seed)];
         let since = now.saturating_duration_since(account.filled).min(Duration::from_secs(1));
         let due = (f64::from(BYTES_PER_SECOND) * since.as_secs_f64()) as u32;
-        // Asked more often than a byte becomes due, it would never fill.
+        // With `filled` set at every question, an account that is asked more often than
+        // a byte becomes due would never fill.
         if due > 0 {
             account.bytes = account.bytes.saturating_add(due).min(BYTES_PER_SECOND);
             account.filled = now;
@@ -61,7 +65,8 @@ impl Allowance {
     }
 }
 
-/// Who shares an account: a /24 of IPv4, a /56 of IPv6.
+/// Returns the network of an address, which shares an account: a /24 of IPv4, a /56 of
+/// IPv6.
 pub(super) fn network(ip: IpAddr) -> u64 {
     match ip.to_canonical() {
         IpAddr::V4(ip) => u64::from(ip.to_bits() >> 8),
@@ -69,7 +74,8 @@ pub(super) fn network(ip: IpAddr) -> u64 {
     }
 }
 
-/// Nobody without the seed knows who shares an account with whom.
+/// Returns the account of a network. Without the seed, an attacker cannot know which
+/// networks share one.
 pub(super) fn place(network: u64, seed: u64) -> usize {
     super::scramble(network ^ seed) % ACCOUNTS
 }
@@ -91,7 +97,7 @@ mod tests {
             taken += 1;
         }
         assert_eq!(taken, BYTES_PER_SECOND / 1200);
-        // Neighbours share; others do not.
+        // The same /24 shares an account; other networks do not.
         assert!(!allowance.take(asker(2), 40, 1200, began));
         assert!(allowance.take(([198, 51, 100, 1], 53).into(), 40, 1200, began));
         assert!(allowance.take(asker(1), 40, 120, began));

@@ -1,8 +1,8 @@
-//! One DNS message in, one out: what each name of the zone means.
+//! Answers one DNS message: gives each name of the zone its meaning.
 //!
-//! In: a query's bytes, how it came, and the world as it is. Out: a [`Reply`].
-//! Pure. It never says that a name does not exist where something may stand
-//! below it, nor that a service has no address while the registry is unread.
+//! In: a query's bytes, its transport, and the world as it is. Out: a [`Reply`].
+//! Pure. It never answers NXDOMAIN for a name below which another name may exist, and
+//! never says that a service has no address before the registry has been read.
 
 use std::net::IpAddr;
 
@@ -18,57 +18,56 @@ use crate::catalog::{Addresses, Known};
 use crate::model::{Class, HostPort, Target, Zone};
 use crate::policy;
 
-/// What an answer is made of.
+/// All that an answer is made from.
 pub struct World<'a> {
-    /// The zone we answer for.
+    /// The zone of this server.
     pub zone: &'a Zone,
-    /// The live balancers; `None` while nobody can tell where they are.
+    /// The live balancers; `None` while their addresses are not known.
     pub balancers: Option<&'a [HostPort]>,
-    /// What a name means now.
+    /// Returns what a name means now.
     pub lookup: &'a dyn Fn(&Target) -> Known,
-    /// Whether so many endpoints may be looked at for this answer. Without, the
-    /// asker is told to come by TCP.
+    /// Returns whether this many endpoints may be looked at for this answer. If not,
+    /// the answer is truncated, so that the asker comes back by TCP.
     pub afford: &'a dyn Fn(usize) -> bool,
-    /// Any number, another one for each question: where rotation begins.
+    /// Any number, a different one for each question. It decides where rotation begins.
     pub seed: usize,
 }
 
-/// How the query came, which bounds how large its answer may be.
+/// The transport of the query, which limits the length of its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Carrier {
-    /// 512 bytes, or what EDNS allows, but never more than [`UDP_MAX`].
+    /// At most 512 bytes, or as many as EDNS allows up to [`UDP_MAX`].
     Udp,
-    /// As large as needed.
+    /// As long as needed.
     Tcp,
 }
 
-/// What to do about a query.
+/// The reply to a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// Send this answer.
     Answer(Vec<u8>),
-    /// Send this; it answers nothing.
+    /// Send this rejection, which answers nothing.
     Rejection(Vec<u8>),
-    /// Send nothing: it was no query. Two who answer answers never stop.
+    /// Send nothing, because the message was no query. Two servers that answer each
+    /// other's answers would never stop.
     Silence,
 }
 
-/// The most that goes out in one datagram, in bytes: what IPv6 carries
-/// everywhere without fragments (DNS flag day 2020), and what keeps us a poor
-/// amplifier.
+/// The longest answer in one datagram, in bytes. IPv6 carries that much everywhere
+/// without fragments (DNS flag day 2020), and it keeps this server a poor amplifier.
 pub const UDP_MAX: u16 = 1232;
-/// A datagram's limit where the asker does not speak EDNS (RFC 1035, 4.2.1).
+/// The longest answer in a datagram if the asker does not use EDNS (RFC 1035, 4.2.1).
 const UDP_PLAIN: u16 = 512;
-/// The longest query we read, in bytes. A question with its EDNS options takes
-/// under 600.
+/// The longest query that is read, in bytes. A question with EDNS takes under 600.
 pub const QUERY_MAX: usize = 4096;
-/// At most so many addresses in an answer. Beyond it clients see a window that
-/// moves with each question; 128 still travel in one TCP segment or three.
+/// The most addresses in an answer. Of a larger set, each question gets another window.
+/// 128 addresses still fit into one to three TCP segments.
 const ADDRESSES_MAX: usize = 128;
-/// The least that an address takes in an answer, in bytes: one of IPv4.
+/// The fewest bytes that an address takes in an answer: an IPv4 address.
 const RECORD_MIN: usize = 16;
 
-/// What a name in the zone is.
+/// The meaning of a name in the zone.
 enum Asked {
     /// The zone itself.
     Apex,
@@ -78,35 +77,35 @@ enum Asked {
     Locator,
     /// `_grpc_config.NAME`.
     Settings,
-    /// `_tcp.NAME`: has nothing of its own, but something stands below it.
+    /// `_tcp.NAME`: has no records, but names below it may.
     Between,
     /// `NAME`.
     Service(Target),
-    /// Neither a name nor above one.
+    /// No valid name, and no name can exist below it.
     Nothing,
 }
 
-/// What there is to say.
+/// The result of looking up a question.
 enum Finding {
     Records {
         answers: Vec<Record>,
         additionals: Vec<Record>,
     },
-    /// The name exists (or something below it), but nothing of that type.
+    /// The name exists, or a name below it, but it has no records of the type.
     NoData,
-    /// More than may be found out for this asker now: it is to come by TCP.
+    /// The answer costs more work than this asker may cause now: it must come by TCP.
     Elsewhere,
     Error(Code),
 }
 
-/// Answers a query.
+/// Answers a query. Returns [`Reply::Silence`] for messages that are no queries.
 #[must_use]
 pub fn answer(query: &[u8], carrier: Carrier, world: &World<'_>) -> Reply {
     let Ok(header) = Header::read(&mut BinDecoder::new(query)) else { return Reply::Silence };
     if header.metadata.message_type == MessageType::Response {
         return Reply::Silence;
     }
-    // The library reserves memory for as many questions as are announced.
+    // The library would reserve memory for as many questions as the header announces.
     let readable = header.counts.queries == 1 && query.len() <= QUERY_MAX;
     let Some(message) = readable.then(|| Message::from_vec(query).ok()).flatten() else {
         let known = header.metadata.op_code == OpCode::Query;
@@ -140,7 +139,8 @@ pub fn answer(query: &[u8], carrier: Carrier, world: &World<'_>) -> Reply {
     encode(reply, limit).map_or(Reply::Silence, Reply::Answer)
 }
 
-/// An answer of ours without its records: to be asked for by TCP.
+/// Returns an answer of this server with no records and the truncation bit set, so that
+/// the asker comes by TCP. `None` if the answer cannot be read.
 #[must_use]
 pub fn truncated(answer: &[u8]) -> Option<Vec<u8>> {
     let mut message = Message::from_vec(answer).ok()?;
@@ -151,14 +151,14 @@ pub fn truncated(answer: &[u8]) -> Option<Vec<u8>> {
     message.to_vec().ok()
 }
 
-/// A reply to this query without any content.
+/// Returns a reply to this query without any records.
 fn response(query: &Metadata, edns: Option<&Edns>, code: Code) -> Message {
     let mut reply = Message::response(query.id, query.op_code);
     reply.metadata = Metadata::response_from_request(query);
     reply.metadata.response_code = code;
     if let Some(asked) = edns {
         let mut edns = Edns::new();
-        // Copied as RFC 3225 wants it; we sign nothing.
+        // RFC 3225 wants the DO bit copied; this zone is not signed.
         edns.set_max_payload(UDP_MAX).set_dnssec_ok(asked.flags().dnssec_ok);
         reply.set_edns(edns);
     }
@@ -169,7 +169,7 @@ fn reject(reply: Message) -> Reply {
     encode(reply, usize::from(UDP_PLAIN)).map_or(Reply::Silence, Reply::Rejection)
 }
 
-/// The labels in front of the zone; `None` outside of it.
+/// Returns the labels before the zone; `None` for a name outside the zone.
 fn labels_before<'a>(name: &'a Name, zone: &Zone) -> Option<Vec<&'a [u8]>> {
     let mut labels: Vec<&[u8]> = name.iter().collect();
     for expected in zone.as_str().rsplit('.') {
@@ -180,10 +180,10 @@ fn labels_before<'a>(name: &'a Name, zone: &Zone) -> Option<Vec<&'a [u8]>> {
 
 fn fill(reply: &mut Message, question: &Query, inner: &[&[u8]], world: &World<'_>, limit: usize) {
     reply.metadata.authoritative = true;
-    // As typed: some resolvers take only an echo of their own spelling.
+    // Spelled as asked: some resolvers accept only their own spelling.
     let depth = question.name.iter().len() - inner.len();
     let apex = question.name.trim_to(depth);
-    // One more than fits, so that the answer says there are more.
+    // One more than fits, so that the answer is marked as truncated.
     let most = (limit / RECORD_MIN + 1).min(ADDRESSES_MAX);
     let negative = match find(question, inner, world, most) {
         Finding::Records { answers, additionals } => {
@@ -210,7 +210,7 @@ fn find(question: &Query, inner: &[&[u8]], world: &World<'_>, most: usize) -> Fi
     let records = |data: Vec<RData>| records(&question.name, data);
     match (asked, question.query_type) {
         (Asked::Nothing, _) => Finding::Error(Code::NXDomain),
-        // One small answer to whoever wants everything (RFC 8482).
+        // ANY gets one small answer (RFC 8482).
         (_, RecordType::ANY) => {
             records(vec![RData::HINFO(HINFO::new("RFC8482".to_owned(), String::new()))])
         }
@@ -234,7 +234,7 @@ fn find(question: &Query, inner: &[&[u8]], world: &World<'_>, most: usize) -> Fi
         }
         (Asked::Service(target), kind @ (RecordType::A | RecordType::AAAA)) => {
             match (world.lookup)(&target) {
-                // Never a word from ignorance: a resolver would remember it.
+                // The registry is unread: a resolver would remember "no data".
                 Known::Syncing => Finding::Error(Code::ServFail),
                 Known::Absent(_) => Finding::NoData,
                 Known::Present(service) => {
@@ -251,16 +251,16 @@ fn find(question: &Query, inner: &[&[u8]], world: &World<'_>, most: usize) -> Fi
     }
 }
 
-/// Which part of the zone a name is.
+/// Returns which part of the zone a name is.
 ///
-/// Every valid service name exists, registered or not, because
-/// `_grpclb._tcp.NAME` exists for it: a waiting client finds its balancer
-/// before its first server starts. So NAME and `_tcp.NAME` are at least empty
-/// non-terminals and must never be answered NXDOMAIN, or resolvers that take
-/// it as "nothing below either" (RFC 8020), and those that ask label by label
-/// (RFC 9156), would never get to the SRV record. NXDOMAIN is left for what is
-/// no service's name and has none below: a label that begins with an underscore
-/// and is not one of ours, and characters that no name may have.
+/// Every valid service name exists, registered or not, because `_grpclb._tcp.NAME`
+/// exists for it: a waiting client finds its balancer before its first backend starts.
+/// So NAME and `_tcp.NAME` are at least empty non-terminals and must never be answered
+/// NXDOMAIN. Otherwise resolvers that take NXDOMAIN as "nothing below either" (RFC
+/// 8020), and resolvers that ask label by label (RFC 9156), would never get to the SRV
+/// record. NXDOMAIN remains for a name that is no service's and can have none below it:
+/// one with a label that begins with an underscore and has no meaning here, or with
+/// characters that no name may have.
 fn asked(inner: &[&[u8]], targets: Option<&[SrvTarget]>, zone: &Zone) -> Asked {
     let same = |label: &[u8], text: &str| label.eq_ignore_ascii_case(text.as_bytes());
     let if_service = |name: &[&[u8]], asked| match service(name, zone) {
@@ -281,7 +281,7 @@ fn asked(inner: &[&[u8]], targets: Option<&[SrvTarget]>, zone: &Zone) -> Asked {
     }
 }
 
-/// The addresses behind a name of the balancers; `None` for other names.
+/// Returns the addresses behind a name of the balancers; `None` for other names.
 fn balancers(name: &[&[u8]], targets: &[SrvTarget], zone: &Zone) -> Option<Vec<IpAddr>> {
     let [label] = name else { return None };
     let text = format!("{}.{zone}", std::str::from_utf8(label).ok()?).to_ascii_lowercase();
@@ -292,7 +292,7 @@ fn balancers(name: &[&[u8]], targets: &[SrvTarget], zone: &Zone) -> Option<Vec<I
     targets.iter().find(ours).map(|target| target.addresses.clone())
 }
 
-/// The service that a name below the zone may mean.
+/// Returns the service that a name below the zone may mean.
 fn service(name: &[&[u8]], zone: &Zone) -> Option<Target> {
     let mut text = String::new();
     for label in name {
@@ -307,7 +307,7 @@ fn service(name: &[&[u8]], zone: &Zone) -> Option<Target> {
     Target::parse(&text, zone).ok()
 }
 
-/// The SRV records, and in addition the addresses of their targets, rotated.
+/// Returns the SRV records, and the rotated addresses of their targets as additionals.
 fn locate(name: &Name, targets: &[SrvTarget], seed: usize) -> Finding {
     let srv =
         |target: &SrvTarget| Some(RData::SRV(SRV::new(0, 0, target.port, to_name(&target.name)?)));
@@ -325,7 +325,7 @@ fn locate(name: &Name, targets: &[SrvTarget], seed: usize) -> Finding {
     }
 }
 
-/// The same of a few addresses, which need not be sorted.
+/// Returns the records of one family, rotated. `all` need not be sorted.
 fn addresses(all: &[IpAddr], kind: RecordType, seed: usize) -> Vec<RData> {
     let mut sets = Addresses::default();
     for ip in all {
@@ -337,7 +337,7 @@ fn addresses(all: &[IpAddr], kind: RecordType, seed: usize) -> Vec<RData> {
     window(&sets.sorted(), kind, seed, ADDRESSES_MAX)
 }
 
-/// Those of one family, rotated, at most so many.
+/// Returns at most `most` addresses of one family, rotated.
 fn window(all: &Addresses, kind: RecordType, seed: usize, most: usize) -> Vec<RData> {
     if kind == RecordType::A {
         rotated(&all.v4, seed).take(most).map(|&ip| RData::A(ip.into())).collect()
@@ -360,8 +360,8 @@ fn records(name: &Name, data: Vec<RData>) -> Finding {
     Finding::Records { answers, additionals: Vec::new() }
 }
 
-/// Its serial never changes, for nobody transfers this zone; its last field is
-/// how long "there is nothing" may be remembered (RFC 2308).
+/// The zone's SOA record. Its serial never changes: there are no zone transfers. Its last
+/// field is how long a negative answer may be remembered (RFC 2308).
 fn soa(world: &World<'_>) -> Option<RData> {
     let targets = zone::srv_targets(world.balancers.unwrap_or(&[]), world.zone);
     let primary = to_name(zone::name_servers(&targets, world.zone).first()?)?;
@@ -369,15 +369,15 @@ fn soa(world: &World<'_>) -> Option<RData> {
     Some(RData::SOA(SOA::new(primary, contact, 1, 3600, 600, 86_400, TTL)))
 }
 
-/// As it stands: no label is translated.
+/// Makes a name of a text as it stands, without IDNA translation.
 fn to_name(text: &str) -> Option<Name> {
     Name::from_labels(text.split('.').map(str::as_bytes)).ok()
 }
 
-/// Leaves out what does not fit: first what nobody asked for, which is no
-/// truncation (RFC 2181, 9), then answers, so that the asker comes by TCP.
+/// Encodes a reply within `limit` bytes. It first leaves out the additionals, which is
+/// no truncation (RFC 2181, 9), then answers, so that the asker comes by TCP.
 fn encode(mut reply: Message, limit: usize) -> Option<Vec<u8>> {
-    /// The least that goes with an address of IPv6, in bytes.
+    /// The fewest bytes that an IPv6 address takes in an answer.
     const RECORD: usize = 28;
     let mut bytes = reply.to_vec().ok()?;
     if bytes.len() > limit {

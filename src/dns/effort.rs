@@ -1,42 +1,43 @@
-//! Limits the work that questions cause, by network of askers and in all.
+//! Limits the work that questions cause, per network of askers and in all.
 //!
-//! In: who asked, what it cost, the time. Out: how long that network's next
-//! question has to wait. A datagram's sender may be forged, so whoever would
-//! have to wait by UDP is sent to TCP instead, where each waits for its turn.
-//! Pure; what it remembers has one size.
+//! In: the asker, the cost of its question, the time. Out: how long that network's next
+//! question must wait.
+//! The sender of a datagram may be forged, so a question by UDP does not wait: it is
+//! sent to TCP, where each connection waits for its turn. Pure; its memory has a fixed
+//! size.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::allowance::{ACCOUNTS, network, place};
 
-/// When what each network has asked for is worked off.
+/// The time at which the work of each network, and of all, is paid off.
 pub(super) struct Effort {
     rates: Rates,
-    /// Networks share one by chance: then they get less.
+    /// Networks may share a place by chance. They then get less.
     networks: Box<[Instant]>,
     all: Instant,
     seed: u64,
 }
 
-/// Steps a second. A step is an endpoint looked at, or a byte of an answer: about
-/// 20 ns.
+/// Steps per second. A step is an endpoint looked at or a byte of an answer, and takes
+/// about 20 ns.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rates {
     /// For one network.
     network: u32,
-    /// For all together.
+    /// For all networks together.
     all: u32,
 }
 
-/// By UDP: a hundredth of a processor for a network, a tenth for all. Only what
-/// is not kept costs anything: a large service's addresses once after each
-/// change, those of a selection the first time.
+/// By UDP: a hundredth of a processor for a network, a tenth for all. Only work whose
+/// result is not cached costs anything: a large service's addresses once after each
+/// change, and the addresses of a selection the first time.
 pub(super) const UDP: Rates = Rates { network: 500_000, all: 5_000_000 };
-/// By TCP everything costs: 800 of the largest answers a second for a network,
-/// and five times as many for all.
+/// By TCP every answer costs: 800 of the largest answers a second for a network, and
+/// five times as many for all.
 pub(super) const TCP: Rates = Rates { network: 2_000_000, all: 10_000_000 };
-/// Work saved up by those who have not asked for a while. No longer, or others
+/// How much work a network can save up while it does not ask. With more, other networks
 /// would wait for it.
 const BURST: Duration = Duration::from_millis(10);
 
@@ -45,14 +46,13 @@ impl Effort {
         Self { rates, networks: vec![now; ACCOUNTS].into(), all: now, seed }
     }
 
-    /// How long until the network's turn: zero if that is now.
+    /// Returns how long the network must wait for its turn; zero means no wait.
     pub(super) fn wait(&self, asker: IpAddr, now: Instant) -> Duration {
         let free = self.networks[place(network(asker), self.seed)].max(self.all);
         free.saturating_duration_since(now)
     }
 
-    /// Counts work that was done. Work too large for what is left is done all
-    /// the same, and owed.
+    /// Counts work that was done. Work may exceed the budget; the network then owes it.
     pub(super) fn charge(&mut self, asker: IpAddr, steps: usize, now: Instant) {
         let network = &mut self.networks[place(network(asker), self.seed)];
         let saved = now.checked_sub(BURST).unwrap_or(now);
@@ -73,8 +73,8 @@ mod tests {
         [192, 0, net, last].into()
     }
 
-    /// Questions of this cost that a network gets answered in a second, when it
-    /// asks every millisecond.
+    /// Returns how many questions of this cost a network gets answered in a second when
+    /// it asks every millisecond.
     fn answered(effort: &mut Effort, net: u8, cost: usize, from: Instant) -> usize {
         let ask = |milli: &u64| {
             let now = from + Duration::from_millis(*milli);
@@ -91,13 +91,14 @@ mod tests {
     fn a_network_gets_its_rate_and_others_theirs() {
         let began = Instant::now();
         let mut effort = Effort::new(RATES, 7, began);
-        // 100,000 a second, and what was saved up.
+        // 100,000 steps a second, and the saved burst.
         assert!((20..=22).contains(&answered(&mut effort, 1, 5_000, began)));
         let end = began + Duration::from_secs(1);
         effort.charge(ip(1, 1), 5_000, end);
         assert!(!effort.wait(ip(1, 200), end).is_zero(), "neighbours share");
         assert!(effort.wait(ip(2, 1), end).is_zero());
-        // What is larger than the burst is answered too, and worked off.
+        // A question that costs more than the burst is answered too, and paid off
+        // later.
         effort.charge(ip(2, 1), 50_000, end);
         assert_eq!(effort.wait(ip(2, 1), end).as_millis(), 490);
     }

@@ -1,9 +1,8 @@
-//! Questions that come by TCP: after a truncated answer, or by choice.
+//! Answers questions by TCP: after a truncated answer, or by the asker's choice.
 //!
 //! In: a listener. Out: answers, in the order of their questions (RFC 7766).
-//! It never holds more than a bounded number of connections, nor any that is
-//! silent for long, and does little for one of them before the others and those
-//! who ask by UDP have their turn.
+//! It bounds the number of connections and ends silent ones. It does little work for
+//! one connection before the others, and questions by UDP, have their turn.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -22,13 +21,13 @@ use super::answer::QUERY_MAX;
 use super::effort::{self, Effort};
 use super::{Answers, Carrier, Infallible, IpAddr, PAUSE, io};
 
-/// Connections at a time. When one more comes, the oldest goes: so whoever
-/// opens many and says nothing costs the others nothing.
+/// The most connections at a time. When one more comes, the oldest ends, so an asker
+/// that opens many silent connections does not shut out others.
 const CONNECTIONS_MAX: usize = 256;
-/// How long a question may be on its way, or an answer, or nothing at all. RFC
-/// 7766 (6.2.3) wants seconds; nobody asks often enough to gain from more.
+/// How long a question or an answer may be on its way, and how long a connection may be
+/// idle. RFC 7766 (6.2.3) wants seconds; no asker asks often enough to gain from more.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// What any answer costs besides its bytes: reading, parsing, system calls.
+/// The cost of every answer besides its bytes, in steps: reading, parsing, system calls.
 const STEPS_MIN: usize = 256;
 
 pub(super) async fn answer_all(listener: &TcpListener, answers: &Answers) -> Infallible {
@@ -67,14 +66,14 @@ async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
         match listener.accept().await {
             Ok((stream, asker)) => return (stream, asker.ip()),
             Err(error) => {
-                tracing::debug!(%error, "no connection can be taken");
+                tracing::debug!(%error, "cannot accept a connection");
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
 }
 
-/// One connection, to its end.
+/// Serves one connection to its end.
 async fn talk(
     mut stream: TcpStream,
     asker: IpAddr,
@@ -89,18 +88,18 @@ async fn talk(
         let (reply, steps) = answer(&query, arrival, answers);
         let Some(reply) = reply else { return Ok(()) };
         let Ok(length) = u16::try_from(reply.len()) else { return Ok(()) };
-        // In one piece: some askers take the first segment for all there is.
+        // Written at once: some askers take the first segment for the whole answer.
         let framed = [&length.to_be_bytes(), reply.as_slice()].concat();
         timeout(SILENCE_MAX, stream.write_all(&framed)).await??;
         match charge(effort, asker, steps) {
-            // Those who ask by UDP are answered by this task too.
+            // The same task answers questions by UDP.
             Duration::ZERO => tokio::task::yield_now().await,
             wait => tokio::time::sleep(wait).await,
         }
     }
 }
 
-/// What is to be sent, and what it cost.
+/// Returns the reply to send, and its cost in steps.
 fn answer(query: &[u8], arrival: IpAddr, answers: &Answers) -> (Option<Vec<u8>>, usize) {
     let work = Cell::new(0);
     let afford = |endpoints| {
@@ -112,7 +111,7 @@ fn answer(query: &[u8], arrival: IpAddr, answers: &Answers) -> (Option<Vec<u8>>,
     (reply, STEPS_MIN + bytes + work.get())
 }
 
-/// Counts an answer; says how long its asker's next one has to wait.
+/// Counts an answer. Returns how long the asker's next question must wait.
 fn charge(effort: &Mutex<Effort>, asker: IpAddr, steps: usize) -> Duration {
     let now = clock::now();
     let mut effort = effort.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,7 +122,7 @@ fn charge(effort: &Mutex<Effort>, asker: IpAddr, steps: usize) -> Duration {
 async fn read(stream: &mut TcpStream, query: &mut Vec<u8>) -> io::Result<()> {
     let length = usize::from(stream.read_u16().await?);
     if length > QUERY_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "no question is that long"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the question is too long"));
     }
     query.resize(length, 0);
     stream.read_exact(query).await?;

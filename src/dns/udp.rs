@@ -1,8 +1,8 @@
-//! Questions that come as datagrams.
+//! Answers questions by UDP.
 //!
-//! In: a bound socket. Out: answers, sent from the address at which their
-//! questions came, for askers drop what comes from elsewhere. It never waits
-//! for anything but questions.
+//! In: a bound socket. Out: answers, sent from the address at which their questions
+//! arrived, because askers drop answers from other addresses.
+//! It waits for nothing but questions.
 
 use std::cell::Cell;
 use std::io::IoSliceMut;
@@ -17,25 +17,25 @@ use super::allowance::Allowance;
 use super::effort::{self, Effort};
 use super::{Answers, Carrier, Infallible, IpAddr, PAUSE, UdpSocket, answer, io};
 
-/// A socket that knows at which address each datagram came.
+/// A socket that knows the local address at which each datagram arrived.
 pub(super) struct Port {
     socket: UdpSocket,
     state: UdpSocketState,
-    /// The address it is bound to, unless that is a wildcard.
+    /// The address it is bound to; `None` for a wildcard.
     bound: Option<IpAddr>,
 }
 
-/// What askers get who may be somebody else.
+/// Limits for askers, whose addresses may be forged.
 struct Limits {
     bytes: Allowance,
     effort: Effort,
 }
 
-/// Endpoints looked at for an answer that costs no more than any other.
+/// How many endpoints an answer may look at and still count as cheap.
 const CHEAP: usize = 256;
-/// Datagrams taken at a time.
+/// How many datagrams are received at a time.
 const BATCH: usize = 8;
-/// Room for each: the kernel may hand over several of one asker's as one.
+/// Buffer bytes for each. The kernel may join several datagrams of one asker.
 const ROOM: usize = 1 << 16;
 
 impl Port {
@@ -63,19 +63,18 @@ impl Port {
                         datagrams.chunks(meta.stride.max(1)).map(move |one| (one, meta))
                     });
                     self.answer_batch(datagrams, answers, &mut limits);
-                    // A flood here must not keep those who come by TCP waiting.
+                    // A flood of datagrams must not keep askers by TCP waiting.
                     tokio::task::yield_now().await;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "no question can be received");
+                    tracing::debug!(%error, "cannot receive a question");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
         }
     }
 
-    /// Answers what costs little first, so that none of it waits for what costs
-    /// more.
+    /// Answers the cheap questions first, so that none waits for a costly one.
     fn answer_batch<'a>(
         &self,
         datagrams: impl Iterator<Item = (&'a [u8], &'a RecvMeta)>,
@@ -115,7 +114,7 @@ impl Port {
         meta.dst_ip.or(self.bound)
     }
 
-    /// Sends at once or not at all: who gets no answer asks again.
+    /// Sends a reply at once or drops it: an asker without an answer asks again.
     fn send(
         &self,
         query: &[u8],
@@ -125,7 +124,7 @@ impl Port {
         now: Instant,
     ) {
         let Some(mut reply) = reply else { return };
-        // Who is what it says it is comes back by TCP.
+        // An asker with a true address comes back by TCP.
         if !allowance.take(meta.addr, query.len(), reply.len(), now) {
             let Some(short) = answer::truncated(&reply) else { return };
             reply = short;
@@ -139,7 +138,7 @@ impl Port {
         };
         let send = || self.state.try_send((&self.socket).into(), &transmit);
         if let Err(error) = self.socket.try_io(Interest::WRITABLE, send) {
-            tracing::debug!(%error, asker = %meta.addr, "answer cannot be sent");
+            tracing::debug!(%error, asker = %meta.addr, "cannot send an answer");
         }
     }
 }

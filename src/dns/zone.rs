@@ -1,52 +1,51 @@
-//! What the zone says of the balancers, in text: under which names they stand,
-//! and the constants of every record.
+//! The names of the balancers in the zone, and the constants of all records.
 //!
-//! In: the balancers' addresses. Out: SRV targets. Pure; shared by those who
-//! answer and by those who print a zone file, so that both say the same.
+//! In: the balancers' addresses. Out: SRV targets.
+//! Pure. The name server and the zone file printer share it, so both say the same.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::model::{Host, HostPort, Zone};
 
-/// How long any answer, negative ones included, may be remembered, in seconds.
-/// Clients ask at most every 30 s, so a longer life would spare them nothing; a
-/// shared resolver still turns a burst of starting clients into one question
-/// per name. And a client that started before its server, or looked while the
-/// last balancer was down, is not kept waiting behind a cache.
+/// How long an answer may be remembered, in seconds; negative answers too. Clients ask
+/// at most every 30 s, so a longer TTL would save them nothing, and a shared resolver
+/// still turns a burst of starting clients into one question per name. A client that
+/// starts before its backend, or asks while the last balancer is away, does not wait
+/// long for a cache.
 pub const TTL: u32 = 5;
 
-/// What `TXT _grpc_config.NAME` says: gRFC A2's list of choices with one choice
-/// for everybody.
+/// The value of `TXT _grpc_config.NAME`: gRFC A2's list of choices, with one choice for
+/// all clients.
 pub const SERVICE_CONFIG: &str =
     r#"grpc_config=[{"serviceConfig":{"loadBalancingConfig":[{"grpclb":{}}]}}]"#;
 
-// One string of a TXT record holds no more (RFC 1035, 3.3).
+// A string of a TXT record has at most 255 bytes (RFC 1035, 3.3).
 const _: () = assert!(SERVICE_CONFIG.len() <= 255);
 
-/// The name of the balancers themselves, below the zone.
+/// The label of the balancers' own name, below the zone.
 pub const BALANCER_LABEL: &str = "grpclb";
-/// The labels in front of a service's name where its balancers are asked for.
+/// The labels before a service's name in a question for its balancers.
 pub const LOCATOR: [&str; 2] = ["_grpclb", "_tcp"];
-/// The label in front of a service's name where its service config is.
+/// The label before a service's name in a question for its service config.
 pub const SETTINGS: &str = "_grpc_config";
 
-/// One SRV record's target, and its addresses where they are ours to tell.
+/// The target of one SRV record, with its addresses where the zone has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SrvTarget {
-    /// Lower case, without a trailing dot.
+    /// In lower case, without a trailing dot.
     pub name: String,
-    /// Where the balancers of that name listen.
+    /// The port of the balancers with that name.
     pub port: u16,
-    /// Every balancer's of that name, each once; none for a name outside the
-    /// zone.
+    /// The addresses of all balancers with that name, without duplicates. Empty for a
+    /// name outside the zone.
     pub addresses: Vec<IpAddr>,
 }
 
-/// The SRV targets under which these balancers are found. All that agree on a
-/// port share one name: C-core looks the targets up in parallel and keeps them
-/// in the order in which the answers arrive, so it spreads over the addresses
-/// of one name and crowds on one of many.
+/// Returns the SRV targets of these balancers. All balancers with one port share one
+/// name: C-core looks up targets in parallel and keeps them in the order of arrival of
+/// the answers, so it spreads over the addresses of one name but crowds on one of many
+/// names.
 #[must_use]
 pub fn srv_targets(balancers: &[HostPort], zone: &Zone) -> Vec<SrvTarget> {
     let mut by_port: BTreeMap<u16, Vec<IpAddr>> = BTreeMap::new();
@@ -72,8 +71,8 @@ pub fn srv_targets(balancers: &[HostPort], zone: &Zone) -> Vec<SrvTarget> {
     by_port.into_iter().map(of_port).chain(elsewhere).collect()
 }
 
-/// The name servers of the zone: the balancers, under a name of the zone's own
-/// unless they are all known by names from elsewhere.
+/// Returns the name servers of the zone: the balancers, under a name in the zone,
+/// unless all of them are known only by names outside it.
 #[must_use]
 pub fn name_servers(targets: &[SrvTarget], zone: &Zone) -> Vec<String> {
     if targets.is_empty() || targets.iter().any(|target| !target.addresses.is_empty()) {
@@ -84,7 +83,7 @@ pub fn name_servers(targets: &[SrvTarget], zone: &Zone) -> Vec<String> {
     names
 }
 
-/// The name that carries the address of every balancer.
+/// Returns the name that has the addresses of all balancers.
 #[must_use]
 pub fn balancer_name(zone: &Zone) -> String {
     format!("{BALANCER_LABEL}.{zone}")

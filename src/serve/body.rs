@@ -1,7 +1,7 @@
-//! One body type for everything that the port serves.
+//! One response body type for all services on the gRPC port.
 //!
-//! In: the balancer's streams, and what other services answer. Out: parts that
-//! a connection can write without copying.
+//! In: the balancer's streams and the answers of other services. Out: parts that a
+//! connection can write without copying.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -15,19 +15,19 @@ use crate::balancer::BalanceStream;
 
 use super::peers::LongCall;
 
-/// What a response holds.
+/// The body of a response.
 pub(super) enum ServeBody {
-    /// A refusal: headers alone.
+    /// No body: a refusal has only headers.
     Nothing,
     /// A stream of lists.
     Lists(BalanceStream),
-    /// Another service's answer: all of it, and what is said behind it.
+    /// The complete answer of another service: its data and its trailers.
     Whole(Bytes, Option<HeaderMap>),
-    /// Another service's answer that goes on.
+    /// The answer of another service that stays open.
     Other(tonic::body::Body, #[expect(dead_code, reason = "counted until it is dropped")] LongCall),
 }
 
-/// Whether a request can be a gRPC call at all.
+/// Returns whether a request can be a gRPC call: POST with a gRPC content type.
 pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
     let content_type = request.headers().get(header::CONTENT_TYPE);
     request.method() == Method::POST

@@ -1,9 +1,8 @@
-//! Which connections are open, how many there may be, and how they are sent
-//! away.
+//! Tracks the open connections, limits their number, and tells them to leave.
 //!
-//! In: connections, as they come and go; the end. Out: the word to leave, to
-//! one after the other. Nobody waits for anybody here but the one who sends
-//! them away.
+//! In: connections that open and close, and the order to drain. Out: the request to
+//! leave, sent to one connection after the other.
+//! Nothing here waits, except [`Connections::send_away`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -19,10 +18,10 @@ use crate::telemetry::Counters;
 use super::limits;
 use super::peers::{Network, Peer};
 
-/// All that are open.
+/// All open connections.
 pub(super) struct Connections {
     max: usize,
-    /// How many a network may have; zero: as many as there is room for.
+    /// How many connections one network may have; 0 means no limit of its own.
     per_peer: usize,
     counters: Arc<Counters>,
     inner: Mutex<Inner>,
@@ -30,25 +29,25 @@ pub(super) struct Connections {
 
 #[derive(Default)]
 struct Inner {
-    /// The oldest first.
+    /// The open connections by id, so the oldest is first.
     open: BTreeMap<u64, Arc<Leave>>,
     next: u64,
-    /// Where the search for one without a stream goes on.
+    /// The id at which the search for a connection without a stream continues.
     at: u64,
     peers: HashMap<Network, Has>,
-    /// At so many, those that have nothing are forgotten.
+    /// The number of networks at which idle ones are forgotten.
     forget_at: usize,
-    /// The network with the most, and until when it is taken for that.
+    /// The network with the most connections, and until when this is assumed.
     most: Option<(Network, Instant)>,
 }
 
-/// What a network has.
+/// The state and the open connections of one network.
 struct Has {
     peer: Arc<Peer>,
     open: SmallVec<[u64; 1]>,
 }
 
-/// One of them, from its acceptance to the end of its task.
+/// One admitted connection, from its acceptance to the end of its task.
 pub(super) struct Admitted {
     all: Arc<Connections>,
     id: u64,
@@ -56,17 +55,17 @@ pub(super) struct Admitted {
     pub(super) peer: Arc<Peer>,
 }
 
-/// So often some are sent away.
+/// The interval at which some connections are told to leave during a drain.
 const TICK: Duration = Duration::from_millis(10);
-/// One in so many may be on its way out while another has taken its place, and
-/// no more than this: they use descriptors that are reserved.
+/// At most 1/16 of all connections, and at most 64, may be leaving while newer
+/// connections already have their places: they use descriptors that are reserved.
 const LEAVING_SHARE: usize = 16;
 const LEAVING_MAX: usize = 64;
-/// So many are looked at for one that has no stream.
+/// How many connections one search for one without a stream looks at.
 const LOOKED_AT: usize = 256;
-/// So long a network counts as the one with the most.
+/// How long a network counts as the one with the most connections.
 const MOST_FOR: Duration = Duration::from_millis(100);
-/// Fewer networks than this are not worth the search for those to forget.
+/// The least number of networks at which idle ones are searched for and forgotten.
 const FORGET_AT: usize = 1_024;
 
 impl Connections {
@@ -76,8 +75,8 @@ impl Connections {
         Arc::new(Self { max, per_peer, counters, inner: Mutex::default() })
     }
 
-    /// Takes one more in, if there is room, or if there is one to take the
-    /// place of.
+    /// Admits one more connection if there is room, or if another one can be told to
+    /// leave. Returns `None` when the connection must be refused.
     pub(super) fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Admitted> {
         let network = Network::from(ip);
         let mut inner = self.lock();
@@ -102,7 +101,8 @@ impl Connections {
         Some(Admitted { all: self.clone(), id, leave, peer })
     }
 
-    /// Tells all to go, spread over some time: others must take them in.
+    /// Tells all connections to leave, spread over some time, because other balancers
+    /// must take them in.
     pub(super) async fn send_away(&self) {
         let all: Vec<_> = self.lock().open.values().cloned().collect();
         let ticks = limits::spread(all.len()).as_millis() / TICK.as_millis() + 1;
@@ -125,8 +125,9 @@ impl Connections {
 }
 
 impl Inner {
-    /// One that has no stream, the oldest first. A client that has just come
-    /// opens its stream long before all others have been looked at.
+    /// Returns the oldest connection without a stream, if one is found among the next
+    /// [`LOOKED_AT`]. The search goes round, so a new client opens its stream long
+    /// before its turn.
     fn alone(&mut self) -> Option<Arc<Leave>> {
         let from = self.at;
         let all = self.open.range(from..).chain(self.open.range(..from));
@@ -139,8 +140,9 @@ impl Inner {
         None
     }
 
-    /// The newest of the network that has the most, if it has more than the one
-    /// that wants its place, and would have then.
+    /// Returns the newest connection of the network with the most, if that network
+    /// still has at least as many as the newcomer's network afterwards. `own` is how
+    /// many the newcomer's network has now.
     fn of_the_most(&mut self, own: usize) -> Option<Arc<Leave>> {
         let now = Instant::now();
         let known = self.most.filter(|(_, until)| now < *until).map(|(network, _)| network);
@@ -195,7 +197,7 @@ mod tests {
         [127, 0, 0, last].into()
     }
 
-    /// Those of an address that were told to go.
+    /// The positions of the connections that were told to leave.
     fn asked(all: &[Admitted]) -> Vec<usize> {
         let asked = |(at, one): (usize, &Admitted)| one.leave.has_been_asked().then_some(at);
         all.iter().enumerate().filter_map(asked).collect()
@@ -224,7 +226,8 @@ mod tests {
         let newcomer = connections.admit(ip(3)).unwrap();
         newcomer.leave.set_busy(true);
         assert_eq!(asked(&open), [3]);
-        // Not for its own, and only so many at a time.
+        // A network does not make room for its own connections, and few may leave at a
+        // time.
         assert!(connections.admit(ip(1)).is_none() && connections.admit(ip(4)).is_none());
         drop((open, newcomer));
         assert!(connections.lock().peers.is_empty());
@@ -235,7 +238,7 @@ mod tests {
     async fn equals_do_not_take_each_others_place() {
         let (connections, open) = full(&[1, 1, 2, 2], true);
         assert!(connections.admit(ip(1)).is_none());
-        // Two and none is more than one and one.
+        // 2 and 0 differ by more than 1 and 1.
         assert!(connections.admit(ip(3)).is_some());
         assert_eq!(asked(&open).len(), 1);
     }

@@ -1,8 +1,9 @@
-//! How many TLS handshakes run at a time, and whose.
+//! Limits the TLS handshakes that run at a time, per network and in all.
 //!
-//! In: peers that have said hello. Out: their turn. A handshake costs as much
-//! as some hundred pushes and the peer almost nothing, so that those of one
-//! network which come to nothing leave room for its next only after a time.
+//! In: peers whose ClientHello has arrived. Out: their TLS streams.
+//! A handshake costs the balancer as much as some hundred pushes, and the peer almost
+//! nothing. So a failed handshake keeps its slot for a while before its network can use
+//! it again.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,33 +20,33 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::server::Acceptor;
 use tokio_rustls::server::TlsStream;
 
-/// Those of one network.
+/// The handshakes of one network.
 #[derive(Debug)]
 pub(super) struct Handshakes {
     slots: Semaphore,
-    /// When those that failed give their slots back.
+    /// When failed handshakes give their slots back, the earliest first.
     failed: Mutex<VecDeque<Instant>>,
 }
 
-/// One that runs. Dropped before it is done, it has failed.
+/// A handshake that runs. Dropped before [`Running::done`], it counts as failed.
 struct Running<'a> {
     of: &'a Handshakes,
     slot: Option<SemaphorePermit<'a>>,
 }
 
-/// So many of one network run at a time. Where the way to the clients takes
-/// 50 ms, that makes 2,500 a second.
+/// How many handshakes of one network may run at a time. With a round trip of 50 ms
+/// that allows 2,500 a second.
 const SLOTS: usize = 128;
-/// A slot whose handshake came to nothing stays taken for this long: a network
-/// has 64 such a second, a hundredth of a core.
+/// How long a failed handshake keeps its slot. A network can fail 64 handshakes a
+/// second, which cost a hundredth of a core.
 const PENALTY: Duration = Duration::from_secs(2);
-/// Who waits looks for slots that come back.
+/// How often a waiting handshake looks for slots that came back.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// So many of all networks compute at a time: the others do not stand between
-/// the runtime and its streams.
+/// How many handshakes of all networks compute at a time. More would keep the runtime
+/// from its streams.
 const COMPUTING: usize = 4;
 
-/// Whose turn it is to compute, of all networks.
+/// Limits the handshakes that compute at a time, over all networks.
 #[derive(Debug)]
 pub(super) struct Computing(Semaphore);
 
@@ -62,7 +63,8 @@ impl Default for Handshakes {
 }
 
 impl Handshakes {
-    /// Shakes hands once the hello has come and it is its turn.
+    /// Waits for the ClientHello and for a slot, then performs the handshake. Returns
+    /// the TLS stream, or the error that ended the handshake.
     pub(super) async fn shake<S>(
         &self,
         stream: S,
@@ -86,13 +88,14 @@ impl Handshakes {
         Ok(stream)
     }
 
-    /// One that was done came to nothing all the same.
+    /// Counts a completed handshake as failed after all: its connection never spoke
+    /// HTTP/2.
     pub(super) fn failed(&self) {
         self.slots.forget_permits(1);
         self.lock().push_back(Instant::now() + PENALTY);
     }
 
-    /// Whether none runs or has failed of late.
+    /// Returns whether no handshake runs and none has failed recently.
     pub(super) fn is_fresh(&self) -> bool {
         self.give_back();
         self.slots.available_permits() >= SLOTS
@@ -150,13 +153,13 @@ mod tests {
         for _ in 0..1_000 {
             drop(handshakes.enter().await);
         }
-        // A hundred and twenty-eight at once, and as many every two seconds.
+        // 128 at once, and 128 more every two seconds.
         let took = began.elapsed();
         assert!((14..=16).contains(&took.as_secs()), "{took:?}");
         assert!(!handshakes.is_fresh());
         tokio::time::advance(PENALTY).await;
         assert!(handshakes.is_fresh());
-        // One that was done, and said nothing then.
+        // A handshake that completed, on a connection that then said nothing.
         handshakes.failed();
         assert!(!handshakes.is_fresh());
     }
@@ -171,7 +174,7 @@ mod tests {
         assert_eq!(began.elapsed(), Duration::ZERO);
     }
 
-    /// Whoever says nothing takes nobody's place.
+    /// A silent peer takes no slot.
     #[tokio::test(start_paused = true)]
     async fn a_slot_is_taken_only_once_the_hello_is_there() {
         let (mut theirs, ours) = tokio::io::duplex(1_024);

@@ -1,7 +1,8 @@
-//! Listens to how much a peer says.
+//! Limits how much a peer may send on a connection.
 //!
-//! In: a connection's bytes, and what they cost. Out: the same bytes, but never
-//! more of them than a client can mean. What they say is HTTP/2's to judge.
+//! In: a connection's bytes, and what they cost to handle. Out: the same bytes, read no
+//! faster than any honest client needs.
+//! It does not look at the bytes; HTTP/2 does.
 
 use std::io;
 use std::pin::Pin;
@@ -15,33 +16,33 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::peers::{Peer, worth};
 
-/// A connection that is listened to.
+/// A connection whose reads are limited.
 pub(super) struct Inbound<S> {
     inner: S,
     peer: Arc<Peer>,
-    /// What may be read now, in bytes; below zero, read in advance.
+    /// How many bytes may be read now. Below zero: bytes that were read in advance.
     own: i64,
     filled: Instant,
-    /// While that is spent.
+    /// The wait for more budget, while `own` is used up.
     pause: Option<Pin<Box<Sleep>>>,
 }
 
-/// A client sends a report of some 50 bytes every few seconds, and for each
-/// list it gets three frames or some more. What a connection says beyond this
-/// is taken from what its network has for all of its connections.
+/// A connection's own budget, in bytes per second. A client sends a report of about 50
+/// bytes every few seconds, and three frames or a few more for each list it gets. A
+/// connection that sends more draws on the budget that its network's connections share.
 const OWN_PER_SECOND: i64 = 16 * 1024;
-/// What may come at once.
+/// The most that a connection's own budget can hold, in bytes.
 const OWN_BURST: i64 = 16 * 1024;
-/// The same of a connection that is new: a client's first words, four times.
+/// The budget of a new connection, in bytes: four times what a client sends first.
 const OWN_FRESH: i64 = 4 * 1024;
-/// The same before a TLS handshake is done: certificates are long.
+/// The budget until a TLS handshake is done, in bytes. Certificates are long.
 const OWN_HELLO: i64 = 16 * 1024;
-/// What a read costs beyond its bytes: a peer that sends each in a packet of
-/// its own makes as many reads.
+/// The cost of a read beyond its bytes. A peer that sends each byte in a packet of its
+/// own causes as many reads.
 const READ_COST: i64 = 64;
-/// So much is taken of what is shared.
+/// How many bytes are taken from the shared budget at a time.
 const SIP: i64 = 2 * 1024;
-/// A pause is no shorter: what has come meanwhile is read at once.
+/// The shortest pause. Data that arrives during a pause is read at once afterwards.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 
 impl<S> Inbound<S> {
@@ -49,17 +50,17 @@ impl<S> Inbound<S> {
         Self { inner, peer, own: OWN_FRESH, filled: Instant::now(), pause: None }
     }
 
-    /// One that begins with a TLS handshake.
+    /// Limits a connection that begins with a TLS handshake.
     pub(super) fn with_hello(inner: S, peer: Arc<Peer>) -> Self {
         Self { own: OWN_HELLO, ..Self::new(inner, peer) }
     }
 
-    /// Its handshake is done.
+    /// Lowers the budget to that of a new connection, once the handshake is done.
     pub(super) fn greeted(&mut self) {
         self.own = self.own.min(OWN_FRESH);
     }
 
-    /// Ready when something may be read.
+    /// Returns `Ready` once something may be read.
     fn poll_own(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if self.own > 0 {
@@ -147,7 +148,7 @@ mod tests {
 
     use super::*;
 
-    /// A peer that always has something to say, so much at a time.
+    /// A peer that always has more data, and sends `piece` bytes per read.
     struct Endless {
         piece: usize,
         reads: u64,
@@ -169,8 +170,8 @@ mod tests {
         Peer::new(IpAddr::from([127, 0, 0, last]).into())
     }
 
-    /// How often connections of one peer are read within that time, if each
-    /// has always something to say, and it costs that much more.
+    /// Returns how many reads the connections of one peer get within `secs` seconds, if
+    /// every read finds `piece` bytes.
     async fn reads(peer: &Arc<Peer>, connections: usize, piece: usize, secs: u64) -> u64 {
         let began = Instant::now();
         let mut all: Vec<_> = (0..connections)
@@ -195,10 +196,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_is_read_no_faster_than_its_peer_may_say_it() {
-        // In large pieces: what is there at first, and then 80 KiB a second.
+        // Large pieces: first the initial budgets, then 80 KiB a second.
         let large = reads(&peer(1), 1, 4096, 10).await * 4096 / 1024;
         assert!((900..=1_150).contains(&large), "{large} KiB in 10 s");
-        // Byte by byte it is no more work, so that it is far less that is read.
+        // Single bytes cause no more work, so far fewer bytes are read.
         let bytes = reads(&peer(1), 1, 1, 10).await;
         assert!((10_000..=18_000).contains(&bytes), "{bytes} reads in 10 s");
     }
@@ -207,10 +208,10 @@ mod tests {
     async fn the_connections_of_a_peer_have_a_little_each_and_the_rest_together() {
         let one = reads(&peer(1), 1, 1, 10).await;
         let hundred = reads(&peer(1), 100, 1, 10).await;
-        // A hundred times its own, and once the rest.
+        // A hundred connections get their own budgets, and the shared one once.
         let own = 10 * u64::try_from(OWN_PER_SECOND / READ_COST).unwrap();
         assert!(hundred < one + 102 * own, "{one} {hundred}");
-        // Others have as much as ever.
+        // Other peers get as much as before.
         assert_eq!(reads(&peer(2), 1, 1, 10).await, one);
     }
 
@@ -232,7 +233,7 @@ mod tests {
             })
             .await;
         }
-        // Enough for a client's first words, four times.
+        // Four times what a client sends first.
         assert!((200_000..=410_000).contains(&read), "{read} bytes");
     }
 
@@ -254,7 +255,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_a_client_says_is_never_delayed() {
         let peer = peer(1);
-        // Whatever others behind its address say.
+        // Other connections behind its address have used up the shared budget.
         peer.take(i64::MAX);
         let (mut theirs, ours) = tokio::io::duplex(64 * 1024);
         let mut inbound = Inbound::new(ours, peer);
@@ -262,10 +263,10 @@ mod tests {
             let began = Instant::now();
             theirs.write_all(&[0; 60]).await.unwrap();
             inbound.read_exact(&mut [0; 60]).await.unwrap();
-            // A window update, a ping and its answer.
+            // A WINDOW_UPDATE, a PING and its answer.
             inbound.charge(3 * 32);
             assert!(began.elapsed() < Duration::from_millis(5), "{:?}", began.elapsed());
-            // As often as lists change for a service that is never at rest.
+            // How often lists change for a service that never rests.
             tokio::time::advance(Duration::from_millis(50)).await;
         }
     }

@@ -1,25 +1,27 @@
-//! How many connections there may be, and over how long they are sent away.
+//! Computes how many connections may be open, and how long a drain takes.
 //!
-//! In: the limit of open files, the number of connections. Out: numbers. The
-//! system is asked once, at start.
+//! In: the limit of open files, the number of connections. Out: numbers. The operating
+//! system is asked once, at the start.
 
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors kept for etcd, DNS, HTTP and files: clients must never keep the
-/// balancer from hearing its registry.
+/// Descriptors kept for etcd, DNS, HTTP and files. Clients must never keep the balancer
+/// from reading its registry.
 const RESERVED: u64 = 256;
-/// Where the system knows no limit, or one that memory would not bear.
+/// The limit where the operating system has none, or one so high that memory would not
+/// suffice.
 const CONNECTIONS_MAX: u64 = 1_000_000;
-/// So fast are clients sent away: slower than others can take them in (13,000
-/// a second and core, measured), so that no herd arises.
+/// Connections told to leave per millisecond while draining. That is slower than other
+/// balancers can take them in (13,000 a second and core, measured), so no stampede
+/// arises.
 const AWAY_PER_MILLISECOND: usize = 2;
-/// Whoever stops a balancer does not wait for longer.
+/// The longest drain. An operator who stops a balancer does not wait longer.
 const SPREAD_MAX: Duration = Duration::from_secs(10);
 
-/// Takes as many descriptors as the system lets us have, and says how many
-/// connections that makes.
+/// Raises the limit of open files as far as the operating system allows. Returns how
+/// many connections that leaves room for.
 pub fn raise_open_files() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -33,13 +35,14 @@ pub fn raise_open_files() -> u64 {
     connections(now)
 }
 
-/// A few at least, whatever is reserved.
+/// Returns how many connections the open files allow: at least half of them, whatever
+/// is reserved.
 fn connections(open_files: Option<u64>) -> u64 {
     let files = open_files.unwrap_or(CONNECTIONS_MAX);
     files.saturating_sub(RESERVED).max(files / 2).min(CONNECTIONS_MAX)
 }
 
-/// Over how long so many connections are sent away.
+/// Returns over how long this many connections are told to leave.
 pub(super) fn spread(connections: usize) -> Duration {
     let millis = u64::try_from(connections / AWAY_PER_MILLISECOND).unwrap_or(u64::MAX);
     Duration::from_millis(millis).min(SPREAD_MAX)

@@ -1,8 +1,8 @@
-//! Requests to the services besides the balancer's: health and reflection.
+//! Serves the calls of other services than the balancer: health and reflection.
 //!
-//! In: requests, from whoever comes. Out: their answers. What a request may
-//! make us hold is bounded before the service sees it: one short message, in
-//! time; and of calls that go on and on a network has a few.
+//! In: requests from any client. Out: their answers.
+//! It bounds what a request can make the balancer hold before the service sees it: one
+//! short message that arrives in time, and few long calls per network.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -21,32 +21,33 @@ use tonic::service::Routes;
 use super::body::{ServeBody, is_grpc};
 use super::peers::Peer;
 
-/// A request's body once its first message is there.
+/// A request's body whose first message has arrived.
 struct Begun {
     first: Bytes,
-    /// None where a request has one message, whatever is said behind it.
+    /// The rest of the body. `None` where a request has one message only; the rest is
+    /// then not read.
     rest: Option<Rest>,
 }
 
-/// What a client says behind its first message, until it falls silent.
+/// The messages after the first, until the client falls silent.
 struct Rest {
     incoming: Incoming,
     silent: Pin<Box<Sleep>>,
 }
 
-/// Longer messages than this are none that these services have.
+/// The longest message that is read, in bytes. These services have none longer.
 pub const MESSAGE_MAX: usize = 4 * 1024;
-/// A client says what it asks for at once.
+/// How long the first message may take to arrive. A client sends it at once.
 const FIRST_WITHIN: Duration = Duration::from_secs(5);
-/// These services wait for nobody.
+/// How long an answer may take. These services wait for nothing.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// A tool asks one question after the other. As long as a connection without a
-/// stream has.
+/// How long a client may be silent between two messages. A tool sends one question
+/// after the other. A connection without a stream may stay as long.
 const SILENT_MAX: Duration = Duration::from_secs(60);
-/// Flag and length.
+/// The bytes before a gRPC message: a flag and the length.
 const PREFIX: usize = 5;
 
-/// Answers one request.
+/// Answers one request, or refuses it with a gRPC status.
 pub(super) async fn call(
     mut others: Routes,
     request: Request<Incoming>,
@@ -58,7 +59,7 @@ pub(super) async fn call(
     let body = if is_grpc(&request) { Some(many) } else { None };
     let (parts, mut incoming) = request.into_parts();
     let body = match body {
-        // Nothing that is no gRPC is read.
+        // The body of a request that is no gRPC call is not read.
         None => tonic::body::Body::empty(),
         Some(many) => match timeout(FIRST_WITHIN, first_message(&mut incoming)).await {
             Ok(Ok(first)) => {
@@ -95,7 +96,9 @@ pub(super) async fn call(
     }
 }
 
-/// The body up to the end of its first message; with what came behind it.
+/// Returns the body up to the end of its first message, with any bytes that arrived
+/// together with it. Fails if the message is longer than [`MESSAGE_MAX`] or the client
+/// is gone.
 async fn first_message(incoming: &mut Incoming) -> Result<Bytes, Status> {
     let mut all = BytesMut::new();
     loop {
@@ -119,13 +122,13 @@ async fn first_message(incoming: &mut Incoming) -> Result<Bytes, Status> {
         match frame.await {
             Some(Ok(frame)) => all.extend(frame.into_data().ok()),
             Some(Err(_)) => return Err(Status::cancelled("the client is gone")),
-            // Too little, as the service will say.
+            // The message is incomplete. The service will say so.
             None => return Ok(all.freeze()),
         }
     }
 }
 
-/// An answer that does not go on, as it is sent.
+/// Returns the complete body and trailers of an answer. `None` if the service fails.
 async fn whole(mut body: tonic::body::Body) -> Option<ServeBody> {
     let (mut data, mut trailers) = (BytesMut::new(), None);
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
@@ -140,7 +143,7 @@ async fn whole(mut body: tonic::body::Body) -> Option<ServeBody> {
 fn refuse(status: &Status) -> Response<ServeBody> {
     let mut headers = HeaderMap::new();
     headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));
-    // Our own texts are header values.
+    // All texts here are valid header values.
     let _ = status.add_header(&mut headers);
     let mut response = Response::new(ServeBody::Nothing);
     *response.headers_mut() = headers;
@@ -157,17 +160,18 @@ impl Body for Begun {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if !self.first.is_empty() {
             let first = std::mem::take(&mut self.first);
-            // It is read: what stays unread is taken for one without an end.
+            // The message has been read. If it counted as unread, the stream would end
+            // as one with an unfinished message.
             self.rest.iter_mut().for_each(|rest| rest.incoming.hold(0, cx));
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
         let Some(Rest { incoming, silent }) = &mut self.rest else { return Poll::Ready(None) };
         let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(cx) else {
-            // As if it had said that this was all.
+            // Silence counts as the end of the body.
             return silent.as_mut().poll(cx).map(|()| None);
         };
         silent.as_mut().reset(Instant::now() + SILENT_MAX);
-        // The service holds a message, and no more than one.
+        // The service holds one message at most.
         incoming.hold(0, cx);
         Poll::Ready(frame.map(|frame| frame.map_err(|_| Status::cancelled("the client is gone"))))
     }

@@ -1,8 +1,9 @@
-//! What the connections of one network share, however many they are.
+//! Holds what all connections of one network share.
 //!
-//! In: where a connection comes from, what it takes beyond its own. Out:
-//! whether there is any left. A connection's own is enough for any client, so
-//! that clients behind one address do not feel each other.
+//! In: a connection's address, and what it needs beyond its own budget. Out: how much
+//! of that it gets.
+//! A connection's own budget suffices for any client, so clients behind one address do
+//! not slow each other down.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,17 +14,17 @@ use tokio::time::Instant;
 
 use super::handshakes::Handshakes;
 
-/// An IPv4 address, or what one customer has of IPv6: a /64.
+/// An IPv4 address, or an IPv6 /64, which is what one customer has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Network(IpAddr);
 
-/// One network, for as long as it has connections or a debt.
+/// One network. It is kept while it has connections or has not paid back what it used.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) network: Network,
     pool: Mutex<Pool>,
     handshakes: OnceLock<Handshakes>,
-    /// Calls of other services that go on and on.
+    /// Open calls of other services that stay open.
     calls: AtomicU32,
 }
 
@@ -33,18 +34,18 @@ struct Pool {
     filled: Instant,
 }
 
-/// A call that goes on and on; counted until it is dropped.
+/// A call that stays open. It is counted until it is dropped.
 #[derive(Debug)]
 pub(super) struct LongCall(Arc<Peer>);
 
-/// What all connections of a network may say together beyond what is each
-/// one's own, in bytes: of the smallest frames it costs some hundredths of a
-/// core.
+/// How many bytes per second all connections of a network may send together, beyond
+/// their own budgets. Sent as the smallest frames, they cost some hundredths of a core.
 const POOL_PER_SECOND: i64 = 64 * 1024;
-/// What may come at once: four of the largest messages, or the calls of a proxy
-/// with some hundred streams.
+/// The most that the shared budget can hold, in bytes: four of the largest messages, or
+/// the calls of a proxy with some hundred streams.
 const POOL_BURST: i64 = 256 * 1024;
-/// So many health watches and reflections. A tool has one.
+/// How many health watches and reflection calls a network may have open. A tool has
+/// one.
 const CALLS_MAX: u32 = 32;
 
 impl From<IpAddr> for Network {
@@ -63,7 +64,8 @@ impl Peer {
         Arc::new(Self { network, pool, handshakes, calls })
     }
 
-    /// Takes so much of what is shared, or what is left of it.
+    /// Takes `bytes` from the shared budget, or what is left of it. Returns how many it
+    /// took.
     pub(super) fn take(&self, bytes: i64) -> i64 {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         pool.fill();
@@ -72,19 +74,20 @@ impl Peer {
         taken
     }
 
-    /// Its TLS handshakes.
+    /// Returns the network's TLS handshakes.
     pub(super) fn handshakes(&self) -> &Handshakes {
         self.handshakes.get_or_init(Handshakes::default)
     }
 
-    /// Counts one more long call, if there may be one.
+    /// Counts one more long call. Returns `None` if there are too many.
     pub(super) fn long_call(self: &Arc<Self>) -> Option<LongCall> {
         let before = self.calls.fetch_add(1, Ordering::Relaxed);
         let call = LongCall(self.clone());
         (before < CALLS_MAX).then_some(call)
     }
 
-    /// Whether it is as good as new: nothing is lost if it is forgotten.
+    /// Returns whether the network can be forgotten without loss: its budget is full, and
+    /// no handshake runs or failed recently.
     pub(super) fn is_fresh(&self) -> bool {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         pool.fill();
@@ -109,7 +112,7 @@ impl Drop for LongCall {
     }
 }
 
-/// What a time is worth, in bytes.
+/// Returns how many bytes a budget gains in `time`.
 pub(super) fn worth(time: Duration, per_second: i64) -> i64 {
     let micros = i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
     micros.saturating_mul(per_second) / 1_000_000

@@ -38,7 +38,7 @@ fn a_balancer_that_starts_while_etcd_is_down_serves_the_same_list() {
 
     let again = balancer(&etcd, &args);
     let (_, ready) = again.get("/readyz");
-    assert!(ready.contains("serving from the state of 2"), "{ready}");
+    assert!(ready.contains("serving the state saved at 2"), "{ready}");
     assert_eq!(metric(&again, "lookaside_registry_restored"), 1.0);
     assert_eq!(hello(&again)["endpoints"], before);
     let driver = Driver::start(&PYTHON);

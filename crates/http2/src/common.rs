@@ -1,7 +1,7 @@
-//! What all connections of a port share.
+//! State that all connections of a port share.
 //!
-//! In: how much each holds of what its peer has begun to say. Out: whether it
-//! may, and the time, in whole seconds since one origin.
+//! In: how many unfinished bytes each connection holds. Out: whether it may hold them,
+//! and the time, in whole seconds since one origin.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,38 +11,38 @@ use tokio::time::Instant;
 
 use super::timer::Second;
 
-/// What all connections of a port share: a bound on the memory that they hold
+/// State that all connections of a port share: a limit on the memory that they hold
 /// together, and the origin of their time.
 #[derive(Debug)]
 pub struct Common {
-    /// Whence whole seconds are counted.
+    /// The time from which whole seconds are counted.
     origin: Instant,
-    /// Bytes of unfinished frames and messages, and of what nobody has read.
+    /// Bytes of unfinished frames and messages, and of data that no reader has taken.
     held: AtomicUsize,
 }
 
-/// One connection's part in it.
+/// The part of one connection in [`Common`].
 #[derive(Debug)]
 pub(super) struct Share {
     common: Arc<Common>,
     held: usize,
 }
 
-/// So much all connections together hold of what is not finished. Clients say
-/// all in one packet, so that nothing is held for them.
+/// The most bytes of unfinished data that all connections may hold together. A client
+/// sends each message in one packet, so nothing is held for it.
 const HELD_MAX: usize = 32 * 1024 * 1024;
-/// Beyond that a connection is ended which holds more than this: more than the
-/// longest report of any client.
+/// Beyond [`HELD_MAX`], a connection that adds to it ends unless it holds no more than
+/// this, in bytes. No client has a longer report.
 const SMALL: usize = 512;
 
 impl Common {
-    /// Makes one for the connections of a port.
+    /// Makes the shared state for the connections of a port.
     #[must_use]
     pub fn new() -> Arc<Self> {
         Arc::new(Self { origin: Instant::now(), held: AtomicUsize::new(0) })
     }
 
-    /// How many whole seconds have passed.
+    /// Returns how many whole seconds have passed since the origin.
     pub(super) fn now(&self) -> Second {
         Second(u32::try_from(self.origin.elapsed().as_secs()).unwrap_or(u32::MAX - 1))
     }
@@ -61,12 +61,12 @@ impl Share {
         self.common.origin + time
     }
 
-    /// Whether something is held.
+    /// Returns whether the connection holds anything.
     pub(super) fn is_any(&self) -> bool {
         self.held > 0
     }
 
-    /// Notes how much is held now; false if that is too much.
+    /// Notes how many bytes the connection holds now. Returns false if that is too much.
     pub(super) fn hold(&mut self, bytes: usize) -> bool {
         if bytes == self.held {
             return true;

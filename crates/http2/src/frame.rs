@@ -1,9 +1,9 @@
-//! HTTP/2's frames as bytes (RFC 9113, 4 and 6).
+//! HTTP/2 frames as bytes (RFC 9113, 4 and 6).
 //!
-//! In: bytes, or what is to be said. Out: heads, settings, or bytes. Pure. It
-//! does not know what may come when.
+//! In: bytes, or the content of a frame. Out: heads, settings, or bytes. Pure. It does
+//! not know which frame may come when.
 
-/// What stands before every frame.
+/// The head of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) length: usize,
@@ -39,11 +39,11 @@ pub(super) mod kind {
     pub(crate) const CONTINUATION: u8 = 9;
 }
 
-/// What frames' flags mean.
+/// The flags of frames.
 pub(super) mod flag {
-    /// Of SETTINGS and PING.
+    /// For SETTINGS and PING.
     pub(crate) const ACK: u8 = 0x1;
-    /// Of DATA and HEADERS.
+    /// For DATA and HEADERS.
     pub(crate) const END_STREAM: u8 = 0x1;
     pub(crate) const END_HEADERS: u8 = 0x4;
     pub(crate) const PADDED: u8 = 0x8;
@@ -60,29 +60,29 @@ pub(super) mod setting {
     pub(crate) const MAX_HEADER_LIST_SIZE: u16 = 6;
 }
 
-/// What a client says first (RFC 9113, 3.4).
+/// The first bytes that a client sends (RFC 9113, 3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The longest payload that may be sent without the peer's leave, and the
-/// longest that we take.
+/// The longest payload that a peer accepts unless it says otherwise, and the longest that
+/// is accepted here, in bytes.
 pub(super) const FRAME_MAX: usize = 16_384;
-/// The largest window there can be.
+/// The largest window that HTTP/2 allows, in bytes.
 pub(super) const WINDOW_MAX: i64 = (1 << 31) - 1;
-/// Both windows as they are before anything is said of them.
+/// The window of a connection and of a stream before any change, in bytes.
 pub(super) const WINDOW_DEFAULT: i64 = 65_535;
 
 impl Head {
     pub(super) const SIZE: usize = 9;
 
-    /// Reads a head; `None` while it is not whole.
+    /// Reads a head; `None` while it is incomplete.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let &[l0, l1, l2, kind, flags, s0, s1, s2, s3] = bytes.first_chunk::<{ Self::SIZE }>()?;
         let length = u32::from_be_bytes([0, l0, l1, l2]) as usize;
-        // The highest bit means nothing.
+        // The highest bit is reserved.
         let stream = u32::from_be_bytes([s0, s1, s2, s3]) & 0x7fff_ffff;
         Some(Self { length, kind, flags, stream })
     }
 
-    /// The head of a frame with so long a payload.
+    /// Returns the head of a frame whose payload has this length.
     pub(super) fn bytes(length: usize, kind: u8, flags: u8, stream: u32) -> [u8; Self::SIZE] {
         let [_, l0, l1, l2] = u32::try_from(length).unwrap_or(0).to_be_bytes();
         let [s0, s1, s2, s3] = stream.to_be_bytes();
@@ -94,14 +94,14 @@ impl Head {
     }
 }
 
-/// The parameters in a SETTINGS frame's payload.
+/// Returns the parameters in the payload of a SETTINGS frame.
 pub(super) fn settings(payload: &[u8]) -> impl Iterator<Item = (u16, u32)> + '_ {
     payload.as_chunks::<6>().0.iter().map(|&[i0, i1, v0, v1, v2, v3]| {
         (u16::from_be_bytes([i0, i1]), u32::from_be_bytes([v0, v1, v2, v3]))
     })
 }
 
-/// A number at the beginning of a payload.
+/// Returns the number at the beginning of a payload.
 pub(super) fn number(payload: &[u8]) -> u32 {
     payload.first_chunk().map_or(0, |&bytes| u32::from_be_bytes(bytes))
 }
@@ -139,7 +139,7 @@ pub(super) fn put_goaway(out: &mut Vec<u8>, last_stream: u32, reason: Reason) {
     out.extend_from_slice(&(reason as u32).to_be_bytes());
 }
 
-/// A header block, in as many frames as the peer's limit makes of it.
+/// Appends a header block, in as many frames as the peer's limit `max` requires.
 pub(super) fn put_headers(out: &mut Vec<u8>, stream: u32, block: &[u8], end: bool, max: usize) {
     let (first, mut rest) = block.split_at(block.len().min(max));
     let end_stream = if end { flag::END_STREAM } else { 0 };

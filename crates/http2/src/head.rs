@@ -1,13 +1,13 @@
-//! Header lists as what they mean to HTTP (RFC 9113, 8).
+//! The meaning of header lists in HTTP (RFC 9113, 8).
 //!
-//! In: a header block's fields. Out: a request's head, or that it is none; and
-//! the other way, a response's head as a block. Pure.
+//! In: the fields of a header block. Out: the head of a request, or that it is invalid;
+//! and the other way, the head of a response as a block. Pure.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 
 use super::hpack;
 
-/// Gathers the fields of one block.
+/// Collects the fields of one block.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     method: Option<Method>,
@@ -19,18 +19,18 @@ pub(super) struct Fields {
     malformed: bool,
 }
 
-/// Why a block is no head.
+/// Why a block is no valid head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoHead {
-    /// It breaks the rules.
+    /// It breaks the rules of HTTP/2.
     Malformed,
-    /// It is larger than any we take.
+    /// It is larger than [`SIZE_MAX`].
     TooLarge,
 }
 
-/// What a field counts beyond its bytes (RFC 9113, 6.5.2).
+/// The size of a field beyond its bytes (RFC 9113, 6.5.2).
 const FIELD: usize = 32;
-/// Requests have a handful of short headers.
+/// The largest header list, in bytes. Requests have a handful of short headers.
 pub(super) const SIZE_MAX: usize = 8 * 1024;
 
 impl Fields {
@@ -41,7 +41,7 @@ impl Fields {
             return;
         }
         let taken = match name {
-            // Pseudo-headers come first, and once each.
+            // Pseudo-headers come first, and each one once.
             [b':', ..] if !self.headers.is_empty() => None,
             b":method" if self.method.is_none() => {
                 Method::from_bytes(value).ok().map(|method| self.method = Some(method))
@@ -63,10 +63,10 @@ impl Fields {
         self.malformed = taken.is_none();
     }
 
-    /// The head of a request.
+    /// Returns the head of a request.
     ///
     /// # Errors
-    /// When the fields make none.
+    /// When the fields are no valid request, or too large.
     pub(super) fn request(self) -> Result<Request<()>, NoHead> {
         self.check()?;
         let (Some(method), Some(path), true) = (self.method, self.path, self.scheme) else {
@@ -80,10 +80,10 @@ impl Fields {
         Ok(request)
     }
 
-    /// That they are the trailers of a request; nothing in them matters.
+    /// Checks that the fields are valid trailers of a request, and drops them.
     ///
     /// # Errors
-    /// When they are none.
+    /// When they are not.
     pub(super) fn trailers(self) -> Result<(), NoHead> {
         self.check()?;
         let pseudo = self.method.is_some() || self.path.is_some() || self.scheme || self.authority;
@@ -100,7 +100,7 @@ impl Fields {
 
     fn header(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
         let name = HeaderName::from_lowercase(name).ok()?;
-        // What is about a connection has no place here (RFC 9113, 8.2.2).
+        // Headers about a connection are not allowed in HTTP/2 (RFC 9113, 8.2.2).
         let forbidden = match name {
             header::CONNECTION | header::TRANSFER_ENCODING | header::UPGRADE => true,
             header::TE => value != b"trailers",
@@ -114,23 +114,23 @@ impl Fields {
     }
 }
 
-/// The length that a request's body says it has.
+/// Returns the length that a request announces for its body.
 ///
 /// # Errors
-/// When it is no number.
+/// When it is not a number.
 pub(super) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, NoHead> {
     let number = |value: &HeaderValue| value.to_str().ok()?.parse().ok();
     let length = headers.get(header::CONTENT_LENGTH);
     length.map(|value| number(value).ok_or(NoHead::Malformed)).transpose()
 }
 
-/// Appends a response's head.
+/// Appends the head of a response.
 pub(super) fn put_response(block: &mut Vec<u8>, status: u16, headers: &HeaderMap) {
     hpack::put_status(block, status);
     put_trailers(block, headers);
 }
 
-/// Appends what follows a response's body.
+/// Appends the trailers of a response.
 pub(super) fn put_trailers(block: &mut Vec<u8>, trailers: &HeaderMap) {
     for (name, value) in trailers {
         hpack::put(block, name.as_str().as_bytes(), value.as_bytes());
@@ -200,7 +200,7 @@ mod tests {
         let value = "v".repeat(SIZE_MAX);
         let large = [&GOOD[..], &[("x", value.as_str())]].concat();
         assert_eq!(fields(&large).request().unwrap_err(), NoHead::TooLarge);
-        // References to one entry are as large as what they stand for.
+        // A reference to a table entry counts as much as the entry itself.
         let mut many = fields(&GOOD);
         (0..200).for_each(|_| many.take(b"x", &[b'v'; 30]));
         assert_eq!(many.request().unwrap_err(), NoHead::TooLarge);

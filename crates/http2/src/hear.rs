@@ -1,8 +1,8 @@
-//! Reads what the peer says, a little at a time.
+//! Reads what the peer sends, a little at a time.
 //!
-//! In: a connection's bytes. Out: requests for the handler, DATA for its
-//! reader, and what each of them costs. It takes in so little in one turn that
-//! no other connection waits for it.
+//! In: the bytes of a connection. Out: requests for the handler, DATA for its reader, and
+//! the cost of each.
+//! It handles so little in one turn that no other connection has to wait for it.
 
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -17,16 +17,15 @@ use super::timer::Second;
 use super::{Answer, Connection, Exchange, Incoming, Metered, Outgoing, Over, Pieces, Reply};
 use super::{Stage, incoming};
 
-/// So much is read at a time. What clients say is far less.
+/// How many bytes are read at a time. Clients send far less.
 const READ: usize = 4 * 1024;
-/// So many requests are begun at a time: each costs as much as a hundred other
-/// frames.
+/// How many requests are begun at a time. Each costs as much as a hundred other frames.
 const REQUESTS: usize = 8;
-/// A peer that lets so many answers wait is not listened to until it reads.
+/// How many bytes of answers may wait before nothing more is read from the peer.
 const OUT_MAX: usize = 16 * 1024;
-/// What a frame costs beyond its bytes: to understand and to answer it.
+/// The cost of a frame beyond its bytes, to handle and answer it, in bytes.
 const FRAME_COST: usize = 32;
-/// The same of a request.
+/// The additional cost of a request, in bytes.
 const REQUEST_COST: usize = 256;
 
 impl<S, H, B> Connection<S, H, B>
@@ -35,7 +34,7 @@ where
     H: Fn(Request<Incoming>) -> Answer<B> + Unpin,
     B: Outgoing,
 {
-    /// Reads what there is; true when there was something.
+    /// Reads what has arrived. Returns true if there was something.
     pub(super) fn poll_hear(&mut self, cx: &mut Context<'_>) -> Result<bool, Over> {
         let waiting = self.protocol.out.len() - self.written;
         if self.stage == Stage::Closing || waiting >= OUT_MAX {
@@ -79,15 +78,15 @@ where
             let used = self.frames(&rest, cx)?;
             rest.drain(..used);
         }
-        // No memory is held while there is nothing, as in an idle connection.
+        // An empty buffer is not kept, so an idle connection holds no memory.
         if !rest.is_empty() {
             self.rest = rest;
         }
         Ok(())
     }
 
-    /// Takes in the whole frames at the beginning, until it is the turn of
-    /// others, and says how long they are.
+    /// Handles the complete frames at the beginning, until other connections must have
+    /// their turn. Returns how many bytes it handled.
     fn frames(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<usize, Reason> {
         let (mut used, mut requests, mut cost) = (0, 0, 0);
         self.more = false;

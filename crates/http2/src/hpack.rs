@@ -1,8 +1,8 @@
 //! HPACK: header lists as bytes (RFC 7541).
 //!
-//! In: header blocks of one connection, in their order. Out: names and values.
-//! And back, without any memory of what was sent before: our headers are few.
-//! Pure. What a peer can make it hold is bounded: 4 KiB.
+//! In: the header blocks of one connection, in their order. Out: names and values. The
+//! encoder keeps no table of what was sent before, because responses have few headers.
+//! Pure. A peer can make it hold at most 4 KiB.
 
 use std::collections::VecDeque;
 
@@ -11,10 +11,10 @@ mod table;
 
 use table::STATIC;
 
-/// Reads the header blocks of one connection, in their order.
+/// Decodes the header blocks of one connection, in their order.
 #[derive(Debug)]
 pub struct Decoder {
-    /// The newest first.
+    /// The newest entry first.
     dynamic: VecDeque<Entry>,
     size: usize,
     limit: usize,
@@ -26,15 +26,15 @@ struct Entry {
     value: Box<[u8]>,
 }
 
-/// The error of a block that is not well formed. Blocks after it cannot be read
+/// The error of a block that is not well formed. The blocks after it cannot be decoded
 /// either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unreadable;
 
-/// The size of the dynamic table that a peer may use: HTTP/2's default, which
-/// none has to be told.
+/// The size of the dynamic table that a peer may use, in bytes: HTTP/2's default, which
+/// need not be announced.
 const TABLE_MAX: usize = 4_096;
-/// What an entry counts beyond its bytes (RFC 7541, 4.1).
+/// The size of an entry beyond its bytes (RFC 7541, 4.1).
 const ENTRY: usize = 32;
 
 impl Default for Decoder {
@@ -44,7 +44,7 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Hands each field of a block to `take`, as name and value.
+    /// Passes each field of a block to `take`, as name and value.
     ///
     /// # Errors
     /// When the block is not well formed.
@@ -56,7 +56,7 @@ impl Decoder {
         let mut rest = block;
         let mut fields = 0;
         while let Some(&first) = rest.first() {
-            // Sizes come before all fields.
+            // Size updates come before all fields.
             if first & 0b1110_0000 == 0b0010_0000 {
                 let size = integer(&mut rest, 5)?;
                 if fields > 0 || size > TABLE_MAX {
@@ -77,7 +77,8 @@ impl Decoder {
                     take(&name, &value);
                     self.insert(name, value);
                 }
-                // Never indexed means what not indexed means: nothing is kept.
+                // "Never indexed" is the same as "not indexed" for a table: the field is
+                // not kept.
                 _ => {
                     let (name, value) = self.literal(&mut rest, 4)?;
                     take(&name, &value);
@@ -87,7 +88,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// How many bytes the table holds, as the standard counts them.
+    /// Returns the size of the table, as the standard counts it.
     #[cfg(test)]
     fn size(&self) -> usize {
         self.size
@@ -113,7 +114,7 @@ impl Decoder {
     fn insert(&mut self, name: Vec<u8>, value: Vec<u8>) {
         let size = name.len() + value.len() + ENTRY;
         self.make_room(size);
-        // One that is larger than the table empties it, and that is all.
+        // An entry that is larger than the table only empties it.
         if size <= self.limit {
             self.size += size;
             self.dynamic.push_front(Entry { name: name.into(), value: value.into() });
@@ -129,7 +130,7 @@ impl Decoder {
     }
 }
 
-/// Appends a field to a block, as one that the peer does not put into its table.
+/// Appends a field to a block, marked so that the peer does not put it into its table.
 pub fn put(block: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     block.push(0);
     put_string(block, name);
@@ -139,15 +140,14 @@ pub fn put(block: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 /// Appends `:status`.
 pub(super) fn put_status(block: &mut Vec<u8>, status: u16) {
     if status == 200 {
-        // The eighth of the static entries.
+        // The eighth entry of the static table.
         return block.push(0x88);
     }
     block.push(8);
     put_string(block, status.to_string().as_bytes());
 }
 
-/// Tells a peer whose table is to be smaller that nothing is in it
-/// (RFC 7541, 4.2).
+/// Tells a peer that made its table smaller that the table is empty (RFC 7541, 4.2).
 pub(super) fn put_empty_table(block: &mut Vec<u8>) {
     block.push(0b0010_0000);
 }
@@ -169,7 +169,7 @@ fn put_string(block: &mut Vec<u8>, text: &[u8]) {
     block.extend_from_slice(text);
 }
 
-/// A number that begins in the lower `bits` of the first byte (RFC 7541, 5.1).
+/// Reads a number that begins in the lower `bits` of the first byte (RFC 7541, 5.1).
 fn integer(rest: &mut &[u8], bits: u32) -> Result<usize, Unreadable> {
     let (&first, mut more) = rest.split_first().ok_or(Unreadable)?;
     let max = (1_usize << bits) - 1;
@@ -184,7 +184,7 @@ fn integer(rest: &mut &[u8], bits: u32) -> Result<usize, Unreadable> {
                 break;
             }
             shift += 7;
-            // Nothing here is as long as that.
+            // No valid number here is that long.
             if shift > 21 {
                 return Err(Unreadable);
             }

@@ -1,8 +1,9 @@
-//! A request's body, on its way from the connection to who reads it.
+//! Carries the body of a request from the connection to its reader.
 //!
-//! In: DATA, as it comes. Out: the same as a [`Body`]. It holds what is not
-//! read yet. That, and what its reader holds, is bounded by the windows: only
-//! when the reader is done with it may the peer send more.
+//! In: DATA as it arrives. Out: the data as a [`Body`].
+//! It holds the data that is not read yet. The flow-control windows limit that data
+//! together with the data that the reader holds: the peer may send more only when the
+//! reader is done.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,23 +17,23 @@ use http_body::{Body, Frame};
 #[derive(Debug)]
 pub struct Incoming {
     inbox: Arc<Inbox>,
-    /// What the reader has been given, and not let go.
+    /// How many bytes the reader was given and still holds.
     held: usize,
 }
 
-/// The connection's end. Dropped before the end came, it breaks the body.
+/// The connection's side. If it is dropped before the end of the body, the body breaks.
 #[derive(Debug)]
 pub(super) struct Sender(Arc<Inbox>);
 
-/// The error of a body whose end did not come: the peer reset the stream, or
-/// the connection is gone.
+/// The error of a body that has no end: the peer reset the stream, or the connection is
+/// gone.
 #[derive(Debug, thiserror::Error)]
 #[error("the stream was broken off")]
 pub struct Broken;
 
 #[derive(Debug, Default)]
 struct Inbox {
-    /// Bytes that nobody holds any more, and not yet told to the connection.
+    /// Bytes that are no longer held, and that the connection does not know of yet.
     released: AtomicU32,
     inner: Mutex<Inner>,
 }
@@ -41,20 +42,20 @@ struct Inbox {
 struct Inner {
     data: BytesMut,
     end: Option<Result<(), Broken>>,
-    /// Nobody reads any more.
+    /// The reader is gone.
     unread: bool,
     reader: Option<Waker>,
     connection: Option<Waker>,
 }
 
-/// A body whose data comes through the sender.
+/// Makes a body and the sender of its data.
 pub(super) fn channel() -> (Sender, Incoming) {
     let inbox = Arc::new(Inbox::default());
     (Sender(inbox.clone()), Incoming { inbox, held: 0 })
 }
 
 impl Sender {
-    /// Hands over what came.
+    /// Passes data on, and the end of the body if `end` is true.
     pub(super) fn push(&self, data: &[u8], end: bool, cx: &mut Context<'_>) {
         let mut inner = self.0.lock();
         if inner.unread {
@@ -75,7 +76,7 @@ impl Sender {
         }
     }
 
-    /// How much has been let go since this was asked last.
+    /// Returns how many bytes were released since the last call.
     pub(super) fn released(&self) -> u32 {
         self.0.released.swap(0, Ordering::Relaxed)
     }
@@ -93,8 +94,8 @@ impl Drop for Sender {
 }
 
 impl Incoming {
-    /// Notes that the reader still holds `bytes` of what it was given. It is done
-    /// with the rest, and the peer may send as much again.
+    /// Notes that the reader still holds `bytes` of the data that it was given. It is
+    /// done with the rest, so the peer may send as much again.
     pub fn hold(&mut self, bytes: usize, cx: &Context<'_>) {
         let done = self.held.saturating_sub(bytes);
         if done == 0 {
@@ -103,7 +104,7 @@ impl Incoming {
         self.held -= done;
         self.inbox.release(done);
         let mut inner = self.inbox.lock();
-        // The connection's own task looks anyway.
+        // The connection's own task checks anyway.
         let connection = inner.connection.take_if(|connection| !connection.will_wake(cx.waker()));
         drop(inner);
         connection.into_iter().for_each(Waker::wake);
@@ -128,7 +129,7 @@ impl Body for Incoming {
         match inner.end {
             Some(Ok(())) => return Poll::Ready(None),
             Some(Err(_)) => {
-                // Said once.
+                // The error is reported once.
                 inner.end = Some(Ok(()));
                 return Poll::Ready(Some(Err(Broken)));
             }
@@ -153,7 +154,7 @@ impl Drop for Incoming {
         inner.reader = None;
         let released = self.held + std::mem::take(&mut inner.data).len();
         self.inbox.release(released);
-        // The peer may be waiting for a window that this opens.
+        // The peer may be waiting for the window that this opens.
         let connection = inner.connection.take_if(|_| released > 0);
         drop(inner);
         connection.into_iter().for_each(Waker::wake);

@@ -1,7 +1,7 @@
 //! Asks a connection to end.
 //!
-//! In: word from anywhere. Out: a flag that the connection's task looks at,
-//! and is woken for; and whether it has a stream, for those who choose.
+//! In: a request to leave, from any task. Out: a flag that wakes the connection's task;
+//! and whether the connection has a stream, which helps to choose one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,51 +9,51 @@ use std::task::{Context, Poll, Waker};
 
 use futures_util::task::AtomicWaker;
 
-/// Asks one connection to leave: its peer gets a GOAWAY, and it is closed when
-/// its streams have ended, at the latest 200 ms later. Shared by the connection
-/// and whoever may ask.
+/// Asks one connection to leave: its peer gets a GOAWAY, and it is closed when its
+/// streams have ended, at the latest 200 ms later. The connection shares it with all that
+/// may ask.
 #[derive(Debug, Default)]
 pub struct Leave {
     asked: AtomicBool,
-    /// The connection has a stream.
+    /// Whether the connection has a stream.
     busy: AtomicBool,
     waker: AtomicWaker,
 }
 
-/// The connection's end.
+/// The connection's side.
 #[derive(Debug)]
 pub(super) struct Listener {
     leave: Arc<Leave>,
-    /// Who is woken: not told again at each poll, for that is what writes to
-    /// memory which otherwise is hardly touched.
+    /// The registered waker. It is not registered again at each poll, because that would
+    /// write to memory that is otherwise hardly touched.
     waker: Waker,
 }
 
 impl Leave {
-    /// Asks the connection to leave. To ask again changes nothing.
+    /// Asks the connection to leave. Further calls have no effect.
     pub fn ask(&self) {
         self.asked.store(true, Ordering::Release);
         self.waker.wake();
     }
 
-    /// Whether the connection has been asked.
+    /// Returns whether the connection has been asked.
     pub fn has_been_asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
     }
 
     /// Notes whether the connection has a stream. A [`Connection`](crate::Connection)
-    /// does so by itself.
+    /// calls this itself.
     pub fn set_busy(&self, busy: bool) {
         self.busy.store(busy, Ordering::Relaxed);
     }
 
-    /// Whether the connection has no stream now.
+    /// Returns whether the connection has no stream now.
     pub fn is_alone(&self) -> bool {
         !self.busy.load(Ordering::Relaxed)
     }
 
-    /// Waits until somebody asks, for whoever has no connection yet. Only one
-    /// task may wait.
+    /// Waits until the connection is asked to leave, for code that has no
+    /// [`Connection`](crate::Connection) yet. Only one task may wait.
     pub fn poll_asked(&self, cx: &Context<'_>) -> Poll<()> {
         self.waker.register(cx.waker());
         if self.asked.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
@@ -65,7 +65,7 @@ impl Listener {
         Self { leave, waker: Waker::noop().clone() }
     }
 
-    /// Whether somebody has asked; if not, the task is woken when one does.
+    /// Returns whether the connection has been asked. If not, the task will be woken.
     pub(super) fn is_asked(&mut self, cx: &Context<'_>) -> bool {
         if !self.waker.will_wake(cx.waker()) {
             self.waker.clone_from(cx.waker());
@@ -74,7 +74,7 @@ impl Listener {
         self.leave.asked.load(Ordering::Acquire)
     }
 
-    /// Tells those who choose whom to ask.
+    /// Notes whether the connection has no stream.
     pub(super) fn set_alone(&self, alone: bool) {
         self.leave.set_busy(!alone);
     }

@@ -1,11 +1,11 @@
 //! Serves HTTP/2 connections.
 //!
-//! In: a connection's bytes, and a handler that answers requests. Out: the
-//! answers. A [`Connection`] is one future, and keeps no buffer that outlives
-//! what is in it: a body's part is written from where it is shared, and only what
-//! the system did not take is kept. A body is asked for its next part only when
-//! that can be written, so a peer that does not read costs what is on its way and
-//! nothing else. The crate must never know what the bodies mean.
+//! In: the bytes of a connection, and a handler that answers requests. Out: the answers.
+//! A [`Connection`] is one future, and keeps no empty buffer: a part of a body is written
+//! from shared memory, and only the bytes that the operating system did not take are
+//! kept. A body is asked for its next part only when that part can be written, so a peer
+//! that does not read costs no more than the data on its way. The crate does not know the
+//! meaning of bodies.
 #![doc = include_str!("../README.md")]
 
 use std::pin::Pin;
@@ -43,22 +43,22 @@ use protocol::Protocol;
 use timer::Second;
 use write::Leftover;
 
-/// What a handler returns: a response that is being made.
+/// The return type of a handler: a future response.
 pub type Answer<B> = Pin<Box<dyn Future<Output = Response<B>> + Send>>;
 
 /// The body of a response.
 pub trait Outgoing: Unpin {
-    /// Called when more of the request has come, or its end. A body that polls
-    /// its request's [`Incoming`] anyway has nothing to do here.
+    /// Called when more of the request has arrived, or its end. A body that polls its
+    /// request's [`Incoming`] itself has nothing to do here.
     fn hear(&mut self);
 
-    /// Returns the next part, or `None` at the end. Without `room` a part could
-    /// not be written: a body that sends the newest value returns `Pending` then,
-    /// and is asked again when there is room.
+    /// Returns the next part, or `None` at the end. Without `room`, a part could not be
+    /// written: a body that sends the newest value then returns `Pending`, and is asked
+    /// again when there is room.
     fn poll_part(&mut self, cx: &mut Context<'_>, room: bool) -> Poll<Option<Part>>;
 
-    /// Whether the body has no part at all, so that the response ends with its
-    /// head. Asked once, when the response is made.
+    /// Returns whether the body has no part at all, so that the response ends with its
+    /// head. Called once, when the response is made.
     fn is_empty(&self) -> bool;
 }
 
@@ -68,72 +68,72 @@ pub enum Part {
     Data(Pieces),
     /// The end of the body, with trailers.
     Trailers(HeaderMap),
-    /// The body broke off: the stream is reset.
+    /// The body failed; the stream is reset.
     Broken,
 }
 
-/// A transport with a budget for what its peer says. [`WithMeter`] makes one of
-/// any transport.
+/// A transport with a budget for its peer. [`WithMeter`] makes one from any transport.
 pub trait Metered {
-    /// Charges the peer for the work that what it said has caused: `cost` is
-    /// counted in bytes, and comes on top of the bytes that were read. A transport
-    /// whose budget is used up returns `Pending` from its next read.
+    /// Charges the peer for the work that its data has caused. `cost` is counted in
+    /// bytes, in addition to the bytes that were read. A transport whose budget is used
+    /// up returns `Pending` from its next read.
     fn charge(&mut self, cost: usize);
 }
 
-/// One connection: a future that ends when the connection does. It returns
-/// whether the peer has spoken HTTP/2 at all.
+/// One connection: a future that ends when the connection does. Returns whether the peer
+/// ever spoke HTTP/2.
 pub struct Connection<S, H, B> {
     io: S,
     handler: H,
     leave: leave::Listener,
     share: Share,
     protocol: Protocol<Exchange<B>>,
-    /// What of the preface has not come.
+    /// The part of the preface that has not arrived.
     preface: &'static [u8],
-    /// Frames that have not had their turn, and one that is not whole.
+    /// Complete frames that wait for their turn, and one incomplete frame.
     rest: Vec<u8>,
-    /// There are whole frames in it.
+    /// Whether `rest` has complete frames.
     more: bool,
-    /// How much of `protocol.out` is written.
+    /// How many bytes of `protocol.out` are written.
     written: usize,
-    /// A frame that is written in part.
+    /// A frame that is partly written.
     leftover: Option<Box<Leftover>>,
-    /// Since when the system has taken less than there is.
+    /// Since when the operating system has not taken all data.
     blocked: Second,
     flushed: bool,
     stage: Stage,
     timer: Pin<Box<Sleep>>,
-    /// When the peer was heard last.
+    /// When the peer last sent something.
     heard: Second,
-    /// When it was asked for a sign of life that it has not given.
+    /// When a PING was sent that has no answer yet.
     pinged: Second,
-    /// Since when it has had no stream.
+    /// Since when the connection has had no stream.
     alone: Second,
-    /// Since when a frame or a header block has not been whole.
+    /// Since when a frame or a header block has been incomplete.
     torn: Second,
-    /// What the streams beyond the first may take; none until there are any.
+    /// The budget of several streams; `None` until there were several.
     outflow: Option<Box<Outflow>>,
-    /// A stream was not asked because of that; the first that was not.
+    /// Whether a stream was not asked because the budget was used up. `turn` is the first
+    /// of those.
     starved: bool,
     turn: usize,
-    /// The place of the stream whose DATA is written next.
+    /// The index of the stream whose DATA is written next.
     next: usize,
-    /// A stream has been given a part.
+    /// Whether any stream has given a part.
     served: bool,
-    /// Something was heard, and not looked after yet.
+    /// Whether something has been read since the last [`Connection::look_after`].
     look: bool,
 }
 
-/// What a stream is to the driver.
+/// The connection's state of a stream.
 struct Exchange<B> {
     requests: incoming::Sender,
     reply: Reply<B>,
-    /// What of the body is not written.
+    /// The data of the body that is not written.
     pending: Pieces,
-    /// A part of the body has been given.
+    /// Whether the body has given a part.
     begun: bool,
-    /// Since when a message has not been whole.
+    /// Since when a message has been incomplete.
     torn: Second,
 }
 
@@ -145,13 +145,13 @@ enum Reply<B> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Open,
-    /// Told to go; its streams go on until it does.
+    /// The peer was told to leave; its streams may continue until it does.
     Leaving,
-    /// It broke the rules: it is told so, and that is all.
+    /// The peer broke the rules: it gets a GOAWAY, and nothing else.
     Closing,
 }
 
-/// What came of asking a stream.
+/// The result of asking a stream.
 enum Turn {
     Nothing,
     Something,
@@ -159,16 +159,15 @@ enum Turn {
     Broken,
 }
 
-/// That the connection is over.
+/// The connection has ended.
 struct Over;
 
-/// A connection that has not spoken HTTP/2 after this long never will.
+/// How long a peer may take to send the preface. A slower one will never send it.
 const SPEAK_WITHIN: Duration = Duration::from_secs(5);
-/// After a connection is told to go, until it is closed: long enough for the
-/// telling to arrive.
+/// How long a connection stays open after a GOAWAY: long enough for it to arrive.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-/// So often one connection goes on before others get their turn: with what is
-/// read and answered in one, well under a millisecond.
+/// How many turns a connection takes before others get theirs. With what is read and
+/// answered in each, that is well under a millisecond.
 const TURNS: usize = 4;
 
 impl<S, H, B> Connection<S, H, B>
@@ -177,8 +176,8 @@ where
     H: Fn(Request<Incoming>) -> Answer<B> + Unpin,
     B: Outgoing,
 {
-    /// Serves requests by `handler` until the peer goes or `leave` asks it to.
-    /// `common` is shared by all connections of a port.
+    /// Serves requests with `handler` until the peer goes or `leave` asks it to. All
+    /// connections of a port share `common`.
     ///
     /// It must be called and polled within a tokio runtime that has a timer.
     pub fn new(io: S, common: Arc<Common>, leave: Arc<Leave>, handler: H) -> Self {
@@ -248,14 +247,14 @@ where
         Poll::Pending
     }
 
-    /// Tells the peer to go; its streams have a moment left.
+    /// Tells the peer to leave. Its streams have [`LAST_WORDS`] to end.
     fn send_away(&mut self) {
         self.protocol.go_away(Reason::NoError);
         self.stage = Stage::Leaving;
         self.timer.as_mut().reset(Instant::now() + LAST_WORDS);
     }
 
-    /// Ends what the peer has broken, or has no right to.
+    /// Ends a connection whose peer broke the rules or used more than its share.
     fn close(&mut self, reason: Reason) {
         self.protocol.go_away(reason);
         self.protocol.streams.clear();
@@ -265,8 +264,8 @@ where
         self.timer.as_mut().reset(Instant::now() + LAST_WORDS);
     }
 
-    /// Asks every stream for what it has to say, first the one whose turn it
-    /// is; true when one had something.
+    /// Asks every stream for its next part, beginning with the one whose turn it is.
+    /// Returns true if one had something.
     fn poll_streams(&mut self, cx: &mut Context<'_>) -> bool {
         let first = if self.turn < self.protocol.streams.len() { self.turn } else { 0 };
         self.starved = false;
@@ -281,7 +280,7 @@ where
             match self.poll_stream(at, cx) {
                 Turn::Nothing => {}
                 Turn::Something => any = true,
-                // Another takes its place.
+                // Another stream takes its index.
                 Turn::Finished => {
                     self.protocol.finish(at);
                     any = true;
@@ -342,7 +341,8 @@ where
         Turn::Finished
     }
 
-    /// Whether the peer and the system take more of the stream at that place.
+    /// Returns whether the peer and the operating system take more data of the stream at
+    /// `at`.
     fn has_room(&self, at: usize) -> bool {
         self.blocked == Second::NEVER
             && self.protocol.send_window > 0
@@ -365,7 +365,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
         let this = self.get_mut();
         let Over = ready!(this.poll_turns(cx));
-        // Best effort: what is not taken now is lost with the connection.
+        // Best effort: data that is not taken now is lost with the connection.
         let _ = Pin::new(&mut this.io).poll_shutdown(cx);
         Poll::Ready(this.preface.is_empty())
     }

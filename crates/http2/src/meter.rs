@@ -1,7 +1,7 @@
 //! Charges the peer of any transport.
 //!
-//! In: a transport, and how to charge its peer. Out: the same bytes, as a
-//! transport that a connection takes.
+//! In: a transport, and a function that charges its peer. Out: a transport with the same
+//! bytes that a connection accepts.
 
 use std::io;
 use std::pin::Pin;
@@ -18,8 +18,8 @@ pub struct WithMeter<S, M> {
 }
 
 impl<S, M: FnMut(&mut S, usize)> WithMeter<S, M> {
-    /// Makes a transport of `io`. `meter` is given `io` and what to charge its
-    /// peer, in bytes.
+    /// Makes a transport from `io`. `meter` gets `io` and the cost to charge its peer, in
+    /// bytes.
     pub fn new(io: S, meter: M) -> Self {
         Self { io, meter }
     }

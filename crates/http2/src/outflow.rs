@@ -1,9 +1,9 @@
-//! How much of a connection goes to streams beyond its first.
+//! Limits how much a connection with several streams is sent.
 //!
-//! In: parts of bodies. Out: whether the next may be asked for. A client has
-//! one stream for each target, and each of its channels a connection; a
-//! connection with many streams for large lists is none. Nothing is lost: a
-//! stream that waits is given the newest there is then.
+//! In: parts of bodies. Out: whether the next part may be asked for.
+//! A gRPC client has one stream for each target, and each of its channels has a
+//! connection. So a connection with many streams for large lists belongs to no usual
+//! client. No data is lost: a stream that waits gets the newest value later.
 
 use std::time::Duration;
 
@@ -11,18 +11,19 @@ use tokio::time::Instant;
 
 use super::Connection;
 
-/// What may be taken yet, in bytes; below zero, taken in advance.
+/// How many bytes may still be sent. Below zero: bytes that were sent in advance.
 #[derive(Debug)]
 pub(super) struct Outflow {
     left: i64,
     filled: Instant,
 }
 
-/// A hundred lists of a hundred backends, each changing four times a second.
+/// The budget per second, in bytes: a hundred lists of a hundred backends, each changing
+/// four times a second.
 const BYTES_PER_SECOND: i64 = 2 * 1024 * 1024;
-/// As long as the longest list.
+/// The most that the budget can hold, in bytes: as long as the longest list.
 const BURST: i64 = 4 * 1024 * 1024;
-/// One waits no shorter: many waits of nothing would cost more than they give.
+/// The shortest wait. Many waits for little budget would cost more than they give.
 const WAIT_MIN: Duration = Duration::from_millis(10);
 
 impl Outflow {
@@ -41,7 +42,7 @@ impl Outflow {
         self.left > 0
     }
 
-    /// When more may be taken.
+    /// Returns when the budget allows more.
     pub(super) fn next(&self) -> Instant {
         let missing = u64::try_from(1 - self.left).unwrap_or(0);
         let millis = missing * 1000 / BYTES_PER_SECOND.unsigned_abs() + 1;
@@ -50,15 +51,15 @@ impl Outflow {
 }
 
 impl<S, H, B> Connection<S, H, B> {
-    /// Whether that stream is all that a client has: then nothing is put off.
-    /// One after the other is another matter, for the first list of each is
-    /// sent whatever has changed.
+    /// Returns whether the stream at `at` is the only open one, and either has begun or
+    /// is the first that is served. It is then not limited. Streams opened one after the
+    /// other are, because the first list of each is sent even if nothing has changed.
     pub(super) fn is_only(&self, at: usize) -> bool {
         let streams = &self.protocol.streams;
         streams.len() == 1 && (streams[at].of.begun || !self.served)
     }
 
-    /// Whether the stream at that place, of several, may be asked for more.
+    /// Returns whether the stream at `at`, one of several, may be asked for more.
     pub(super) fn may_take(&mut self, at: usize) -> bool {
         let open = self.outflow.get_or_insert_with(|| Box::new(Outflow::new())).is_open();
         if !open && !std::mem::replace(&mut self.starved, true) {
@@ -67,7 +68,7 @@ impl<S, H, B> Connection<S, H, B> {
         open
     }
 
-    /// Notes that one of several streams has given so much.
+    /// Notes that one of several streams has given `length` bytes.
     pub(super) fn take(&mut self, length: usize) {
         if let Some(outflow) = &mut self.outflow {
             outflow.left -= i64::try_from(length).unwrap_or(i64::MAX);

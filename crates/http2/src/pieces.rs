@@ -1,11 +1,11 @@
-//! What a stream is sent: up to three shared pieces, written as one.
+//! The data of a stream: up to three shared pieces, written as one.
 //!
-//! In: bytes. Out: the same, without a copy, as slices for one system call.
+//! In: bytes. Out: the bytes as slices for one system call, without a copy.
 
 use bytes::{Buf, Bytes};
 
-/// Bytes of a response's body, in up to three pieces: what all streams share
-/// need not be copied to stand behind what is a stream's own.
+/// Bytes of a response's body, in up to three pieces. So data that all streams share need
+/// not be copied to follow data of one stream.
 #[derive(Debug, Default, Clone)]
 pub struct Pieces([Bytes; 3]);
 
@@ -18,7 +18,7 @@ impl Pieces {
         self.0.iter().all(Bytes::is_empty)
     }
 
-    /// Leaves the first bytes out from now on; there must be as many.
+    /// Removes the first `count` bytes. There must be as many.
     pub(super) fn advance(&mut self, mut count: usize) {
         for piece in &mut self.0 {
             let here = count.min(piece.len());
@@ -28,18 +28,18 @@ impl Pieces {
         debug_assert_eq!(count, 0, "advanced beyond the end");
     }
 
-    /// The same bytes in one piece, shared with nobody.
+    /// Returns a copy of the bytes in one piece that is not shared.
     pub(super) fn to_owned_pieces(&self) -> Self {
         self.to_bytes().into()
     }
 
-    /// Copies all of them into one.
+    /// Returns a copy of the bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         self.slices(0, self.len()).collect::<Vec<_>>().concat().into()
     }
 
-    /// The bytes from `from` on, `length` of them.
+    /// Returns `length` bytes from `from` on, as slices.
     pub(super) fn slices(&self, from: usize, length: usize) -> impl Iterator<Item = &[u8]> {
         let (mut skip, mut left) = (from, length);
         self.0.iter().filter_map(move |piece| {
@@ -51,7 +51,7 @@ impl Pieces {
         })
     }
 
-    /// The same bytes as pieces of their own.
+    /// Returns `length` bytes from `from` on, as pieces that share the memory.
     pub(super) fn part(&self, from: usize, length: usize) -> Self {
         let (mut skip, mut left) = (from, length);
         Self(self.0.each_ref().map(|piece| {

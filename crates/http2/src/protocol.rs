@@ -1,8 +1,9 @@
-//! One HTTP/2 connection without its bytes (RFC 9113).
+//! The state of one HTTP/2 connection, without its bytes (RFC 9113).
 //!
-//! In: frames, and what is to be answered. Out: [`Event`]s, answers that are
-//! due in `out`, or why the connection must end. Pure. It holds as much for a peer as windows and
-//! limits allow, and a stream's fate (`T`) is its driver's.
+//! In: frames, and answers. Out: [`Event`]s, the bytes to send in `out`, or why the
+//! connection must end.
+//! Pure. It holds at most as much for a peer as windows and limits allow. The driver
+//! keeps its own state of a stream in `T`.
 
 use http::Request;
 use smallvec::SmallVec;
@@ -17,62 +18,60 @@ mod receive;
 #[derive(Debug)]
 pub(super) struct Protocol<T> {
     decoder: Decoder,
-    /// Nearly always one, which lies here: a push touches it, and what lies
-    /// elsewhere costs a cache miss.
+    /// Nearly always one stream, which is stored here: a push uses it, and any other
+    /// place would cost a cache miss.
     pub(super) streams: SmallVec<[Stream<T>; 1]>,
-    /// What is to be written before all DATA that is not begun.
+    /// The bytes to write before any DATA that is not begun.
     pub(super) out: Vec<u8>,
-    /// How much DATA the peer takes on all streams together.
+    /// How many bytes of DATA the peer accepts on all streams together.
     pub(super) send_window: i64,
-    /// The longest payload that the peer takes.
+    /// The longest payload that the peer accepts, in bytes.
     pub(super) frame_max: usize,
     initial_send_window: i64,
     recv_window: i64,
-    /// What may be given back of it.
+    /// How many bytes of `recv_window` can be given back.
     credit: u32,
-    /// The highest stream that the peer began.
+    /// The highest stream that the peer has opened.
     last: u32,
-    /// Its first SETTINGS have come.
+    /// Whether the peer's first SETTINGS have arrived.
     settled: bool,
-    /// It has made its table smaller, and has not been answered so.
+    /// Whether the peer made its table smaller and no block has acknowledged that yet.
     shrunk: bool,
     leaving: bool,
-    /// A header block that goes on.
+    /// A header block whose end has not arrived.
     block: Option<Box<Block>>,
-    /// The streams that were last ended from our side alone: the peer may not
-    /// know yet.
+    /// The streams that were last ended by this side alone. The peer may not know yet.
     cut: [u32; 4],
 }
 
-/// A stream that both sides, or one, still speak on.
+/// A stream on which at least one side is not finished.
 #[derive(Debug)]
 pub(super) struct Stream<T> {
     pub(super) id: u32,
-    /// What it is to the driver.
+    /// The driver's state of it.
     pub(super) of: T,
-    /// How much DATA the peer takes.
+    /// How many bytes of DATA the peer accepts.
     pub(super) send_window: i64,
     recv_window: i64,
     credit: u32,
-    /// DATA that has come and is not released.
+    /// Bytes of DATA that have arrived and are not released.
     unread: u32,
-    /// The peer has said all.
+    /// The peer has finished sending.
     remote_closed: bool,
-    /// The rest of the announced length.
+    /// How much of the announced length is missing.
     content_left: Option<u64>,
 }
 
-/// What a frame means to the driver.
+/// The meaning of a frame to the driver.
 #[derive(Debug)]
 pub(super) enum Event<'a> {
-    /// Nothing that it must know.
+    /// The driver need not know of it.
     Nothing,
-    /// A request, and what to open its stream with.
+    /// A request, and the data to open its stream with.
     Request(Box<Request<()>>, Opening),
-    /// More of the body of the stream at this place.
+    /// More of the body of the stream at this index.
     Data(usize, &'a [u8]),
-    /// The peer has said all on the stream at this place, which was its last
-    /// DATA if there is any.
+    /// The end of the request on the stream at this index, with its last DATA, if any.
     End(usize, &'a [u8]),
     /// The answer to a PING.
     Pong,
@@ -81,7 +80,7 @@ pub(super) enum Event<'a> {
 /// A stream that is not open yet.
 #[derive(Debug)]
 pub(super) struct Opening {
-    /// There is no body.
+    /// Whether the request has no body.
     pub(super) end: bool,
     id: u32,
     content_left: Option<u64>,
@@ -95,24 +94,24 @@ struct Block {
     frames: usize,
 }
 
-/// A client channel has one stream; only proxies have many. RFC 9113 advises
-/// against less than 100.
+/// The most streams of a connection. A client channel has one; only proxies have many.
+/// RFC 9113 advises against less than 100.
 const STREAMS_MAX: usize = 100;
-/// Together with the window of a stream this bounds what a connection can make
-/// us hold: its largest message fits, and no more.
+/// The receive windows, in bytes. They limit what a connection can make this side hold:
+/// its largest message fits, and no more.
 const CONNECTION_WINDOW: u32 = 256 * 1024;
 const STREAM_WINDOW: u32 = 68 * 1024;
-/// So much is given back at a time.
+/// How many bytes of a window are given back at a time.
 const CONNECTION_CREDIT: u32 = 64 * 1024;
 const STREAM_CREDIT: u32 = 16 * 1024;
 
 impl<T> Stream<T> {
-    /// Whether DATA has come that is not released.
+    /// Returns whether DATA has arrived that is not released.
     pub(super) fn has_unread(&self) -> bool {
         self.unread > 0
     }
 
-    /// How much of it.
+    /// Returns how many bytes of DATA have arrived and are not released.
     pub(super) fn unread(&self) -> usize {
         self.unread as usize
     }
@@ -160,7 +159,7 @@ impl<T> Protocol<T> {
         });
     }
 
-    /// DATA of the stream at that place has been read: more may come.
+    /// Notes that `bytes` of DATA of the stream at `at` have been read, so more may come.
     pub(super) fn release(&mut self, at: usize, bytes: u32) {
         let stream = &mut self.streams[at];
         stream.unread = stream.unread.saturating_sub(bytes);
@@ -173,7 +172,7 @@ impl<T> Protocol<T> {
         self.give_back(bytes);
     }
 
-    /// Writes the head of the response of the stream at that place.
+    /// Writes the head of the response of the stream at `at`.
     pub(super) fn respond(&mut self, at: usize, status: u16, headers: &http::HeaderMap, end: bool) {
         let mut block = Vec::new();
         self.announce_table(&mut block);
@@ -182,7 +181,7 @@ impl<T> Protocol<T> {
         frame::put_headers(&mut self.out, id, &block, end, self.frame_max);
     }
 
-    /// Writes what follows the body of the stream at that place.
+    /// Writes the end of the body of the stream at `at`, with trailers if there are any.
     pub(super) fn trail(&mut self, at: usize, trailers: Option<&http::HeaderMap>) {
         let id = self.streams[at].id;
         let Some(trailers) = trailers else {
@@ -190,14 +189,14 @@ impl<T> Protocol<T> {
             return self.out.extend_from_slice(&end);
         };
         let mut block = Vec::new();
-        // Due before the next block, whichever that is (RFC 7541, 4.2).
+        // Due before the next block of any kind (RFC 7541, 4.2).
         self.announce_table(&mut block);
         head::put_trailers(&mut block, trailers);
         frame::put_headers(&mut self.out, id, &block, true, self.frame_max);
     }
 
-    /// Forgets the stream at that place, to which all has been said. A peer
-    /// that goes on speaking is told that nobody listens (RFC 9113, 8.1).
+    /// Forgets the stream at `at`, whose response is complete. A peer that still sends is
+    /// told to stop (RFC 9113, 8.1).
     pub(super) fn finish(&mut self, at: usize) {
         if !self.streams[at].remote_closed {
             let id = self.streams[at].id;
@@ -207,15 +206,14 @@ impl<T> Protocol<T> {
         self.forget(at);
     }
 
-    /// Says that the connection will end. Streams that begin from now on are
-    /// not served.
+    /// Writes a GOAWAY. Streams that begin from now on are not served.
     pub(super) fn go_away(&mut self, reason: Reason) {
         if !std::mem::replace(&mut self.leaving, true) || reason != Reason::NoError {
             frame::put_goaway(&mut self.out, self.last, reason);
         }
     }
 
-    /// How much has come of a header block that goes on.
+    /// Returns how many bytes an unfinished header block takes.
     pub(super) fn block_len(&self) -> usize {
         self.block.as_ref().map_or(0, |block| block.bytes.capacity())
     }
@@ -224,16 +222,16 @@ impl<T> Protocol<T> {
         frame::put_ping(&mut self.out, 0, b"lookside");
     }
 
-    /// The place of an open stream; none if it is closed.
+    /// Returns the index of an open stream; `None` if it is closed.
     fn find(&self, id: u32) -> Result<Option<usize>, Reason> {
-        // One that nobody began.
+        // The peer never opened it.
         if id > self.last || id.is_multiple_of(2) {
             return Err(Reason::Protocol);
         }
         Ok(self.streams.iter().position(|stream| stream.id == id))
     }
 
-    /// Ends the stream at that place before its time.
+    /// Resets the stream at `at` before its end.
     pub(super) fn cut(&mut self, at: usize, reason: Reason) {
         let id = self.streams[at].id;
         self.refuse(id, reason);

@@ -1,4 +1,4 @@
-//! Whole connections, over a transport of which every byte is decided here.
+//! Complete connections, over a transport whose every byte the test decides.
 
 use std::sync::atomic::Ordering;
 use std::task::Waker;
@@ -19,7 +19,7 @@ fn a_stream_that_is_reset_while_it_waits_lets_the_others_be_told() {
     world.open(1, "/0");
     world.open(3, "/1");
     world.take(1_000);
-    // All that there was is written; this finds no room.
+    // All data is written by now; the next write finds no room.
     world.wire.0.lock().unwrap().capacity = 0;
     world.publish(0, 100);
     world.frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]);
@@ -37,7 +37,7 @@ fn what_is_left_of_a_stream_that_is_gone_holds_no_list() {
     world.wire.0.lock().unwrap().capacity = 100;
     world.publish(0, 10_000);
     world.frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]);
-    // Its frame is still written to the end.
+    // Its frame is still written completely.
     world.take(20_000);
     let frames = world.heard();
     assert!(
@@ -47,7 +47,7 @@ fn what_is_left_of_a_stream_that_is_gone_holds_no_list() {
     );
 }
 
-/// The window of the connection is one for all streams.
+/// All streams share the window of the connection.
 #[test]
 fn a_stream_with_much_to_say_leaves_room_for_the_others() {
     let mut world = World::new(3);
@@ -73,7 +73,7 @@ enum Step {
     Publish(usize, usize),
     Reset(u32),
     Take(usize),
-    /// The system takes no more for now.
+    /// The operating system takes no more for now.
     Full,
     Grow(u32, u32),
     Windows(u32),
@@ -94,12 +94,12 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
-    /// Whatever was taken in part, reset or shut meanwhile: in the end each
-    /// stream that is left has been told the newest, and nothing was torn.
+    /// However data was taken in part, reset or blocked: in the end each open stream has
+    /// the newest version, and no message was torn.
     #[test]
     fn all_that_is_due_is_written_in_the_end(steps in proptest::collection::vec(step(), 1..60)) {
         let mut world = World::new(3);
-        // The stream on which each source is read.
+        // The stream that reads each source.
         let mut open = [1, 3, 5];
         let mut next = 7;
         let mut live = [true; 3];
@@ -117,7 +117,7 @@ proptest! {
                     let at = at as usize;
                     (live[at], open[at]) = (true, next);
                     next += 2;
-                    // What the stream before did not take is taken for taken.
+                    // Data that the former stream did not take counts as taken.
                     world.sources[at].0.lock().unwrap().waits = None;
                     world.open(open[at], &format!("/{at}"));
                     world.publish(at, 10);
@@ -132,7 +132,7 @@ proptest! {
                 Step::Reset(_) | Step::Open(_) | Step::Grow(..) => {}
             }
         }
-        // Nothing here has an answer, which would wake whatever sleeps.
+        // A WINDOW_UPDATE has no answer, which would wake a sleeping connection.
         for at in (0..3).filter(|at| live[*at]) {
             world.grow(open[at], 1 << 28);
         }
@@ -165,9 +165,9 @@ fn many_streams_of_one_connection_are_given_the_newest_now_and_then_and_one_alwa
         world.wait(30, |world, _| world.say(PING));
         (during, world.given())
     };
-    // One stream misses nothing.
+    // A single stream misses nothing.
     assert_eq!(served(1).1[&1], (1..=100).collect::<Vec<_>>());
-    // A gigabyte is published to a hundred of them.
+    // A gigabyte is published to a hundred streams.
     let (bytes, given) = served(100);
     assert!(bytes < 30_000_000, "{bytes} bytes");
     assert_eq!(given.len(), 100);
@@ -198,7 +198,7 @@ fn one_turn_takes_in_a_few_requests_and_then_lets_others_go_first() {
     assert_eq!(seen, 99);
 }
 
-// ---- what never ends
+// ---- timeouts
 
 #[test]
 fn a_connection_without_a_stream_is_told_to_go_after_a_minute() {
@@ -214,7 +214,8 @@ fn a_connection_without_a_stream_is_told_to_go_after_a_minute() {
     assert_eq!(world.told(kind::GOAWAY), [(0, 0)]);
     assert!(world.leave.is_alone());
 
-    // Not while it has one; and then a minute later.
+    // A connection with a stream stays; it is told to leave a minute after its stream
+    // ended.
     let mut world = World::new(1);
     world.take(1 << 20);
     world.open(1, "/0");
@@ -231,7 +232,7 @@ fn a_connection_that_is_used_now_and_then_stays() {
     world.take(1 << 20);
     let over = world.wait(600, |world, second| {
         if second.is_multiple_of(50) {
-            // One after the other, as health checks do.
+            // One stream after the other, as health checks do.
             let stream = u32::try_from(second / 50).unwrap() * 2 + 1;
             world.open(stream, "/0");
             world.frame(kind::RST_STREAM, 0, stream, &[0, 0, 0, 8]);
@@ -258,9 +259,9 @@ fn one_that_is_asked_to_go_says_so_first() {
 fn a_frame_without_an_end_ends_the_connection() {
     let calm = Reason::EnhanceYourCalm as u32;
     for unfinished in [
-        // A head of which the rest is said byte by byte.
+        // A head whose rest arrives byte by byte.
         frame(kind::DATA, 0, 1, &[0; 100])[..5].to_vec(),
-        // A header block that goes on, and never does.
+        // A header block that never ends.
         frame(kind::HEADERS, 0, 1, &[0x83]),
     ] {
         let mut world = World::new(1);
@@ -281,7 +282,7 @@ fn a_message_without_an_end_ends_its_stream() {
     let mut world = World::new(1);
     world.take(1 << 20);
     world.open(1, "/0");
-    // Nobody reads the one, and of the other all is read.
+    // The data of one stream is never read, that of the other is dropped at once.
     world.open(3, "/0");
     world.begun.lock().unwrap().pop();
     world.frame(kind::DATA, 0, 1, b"begun");
@@ -312,7 +313,7 @@ fn what_all_connections_hold_is_bounded() {
     let mut shares: Vec<Share> = (0..300).map(|_| Share::new(common.clone())).collect();
     let held = shares.iter_mut().filter_map(|share| share.hold(256 * 1024).then_some(())).count();
     assert!((128..=129).contains(&held), "{held} hold a connection's window");
-    // Few words are always heard, and whoever lets go makes room.
+    // Little data is always accepted, and released data makes room.
     let mut small = Share::new(common.clone());
     assert!(small.hold(100) && !small.hold(1_000));
     shares.truncate(100);

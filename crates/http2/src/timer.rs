@@ -1,8 +1,8 @@
-//! What is due when: signs of life, and the end of what never ends.
+//! Timeouts: PINGs, and the end of whatever would never end.
 //!
-//! In: since when something has been so, in whole seconds. Out: PINGs, streams
-//! that are cut, connections that are told to go. One timer a connection, and
-//! none is set anew for what only puts it off.
+//! In: since when a condition has held, in whole seconds. Out: PINGs, streams that are
+//! reset, connections that are told to leave.
+//! A connection has one timer, which is not set again when its time only gets later.
 
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -14,31 +14,31 @@ use tokio::time::Instant;
 use super::frame::Reason;
 use super::{Answer, Connection, Incoming, Metered, Outgoing, Over, Stage};
 
-/// A second since the origin, or that something is not so.
+/// A second since the origin, or [`Second::NEVER`]: the condition does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Second(pub(super) u32);
 
-/// A peer that is gone without a word is found out after both together.
+/// A peer that vanished is detected after both times together, in seconds.
 const KEEPALIVE_INTERVAL: u32 = 30;
 const KEEPALIVE_TIMEOUT: u32 = 10;
-/// A connection without a stream is no client's: that keeps its stream for as
+/// How many seconds a connection may have no stream. A client keeps its stream for as
 /// long as it lives, and opens it at once.
 const ALONE_MAX: u32 = 60;
-/// A frame or message that is not whole after this long never will be: they fit
-/// in a packet, or in a few.
+/// How many seconds a frame or message may be incomplete. Each fits in one packet or a
+/// few, so a slower one will never be complete.
 const TORN_MAX: u32 = 10;
-/// A peer that takes nothing for so long is gone, whatever it says meanwhile.
+/// How many seconds a peer may take no data. Such a peer is gone, whatever it sends.
 const BLOCKED_MAX: u32 = 60;
 
 impl Second {
     pub(super) const NEVER: Self = Self(u32::MAX);
 
-    /// Whether it has been so for that long.
+    /// Returns whether the condition has held for that many seconds.
     fn is_past(self, seconds: u32, now: Self) -> bool {
         self != Self::NEVER && now.0 >= self.0.saturating_add(seconds)
     }
 
-    /// Notes that something is so, and since when, or that it is not.
+    /// Notes whether the condition holds, and since when.
     pub(super) fn note(&mut self, is_so: bool, now: impl FnOnce() -> Self) {
         match (is_so, *self) {
             (true, Self::NEVER) => *self = now(),
@@ -54,7 +54,7 @@ where
     H: Fn(Request<Incoming>) -> Answer<B> + Unpin,
     B: Outgoing,
 {
-    /// Waits until something must be done for the time that has passed.
+    /// Waits until a timeout is due, then acts on it.
     pub(super) fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Over>> {
         ready!(self.timer.as_mut().poll(cx));
         if self.stage != Stage::Open || !self.preface.is_empty() {
@@ -89,9 +89,9 @@ where
         Poll::Ready(Ok(()))
     }
 
-    /// When the next of all these is due: at a whole second, together with
-    /// other connections. One by one, ten thousand idle connections would wake
-    /// the process hundreds of times a second.
+    /// Returns when the next timeout is due: at a whole second, together with other
+    /// connections. Otherwise ten thousand idle connections would wake the process
+    /// hundreds of times a second.
     pub(super) fn due(&self) -> Instant {
         let life = match self.pinged {
             Second::NEVER => (self.heard, KEEPALIVE_INTERVAL),
@@ -112,7 +112,7 @@ where
         }
     }
 
-    /// Notes whether there is a stream.
+    /// Notes whether the connection has a stream.
     pub(super) fn note_streams(&mut self) {
         let alone = self.protocol.streams.is_empty();
         if alone != (self.alone != Second::NEVER) {
@@ -122,7 +122,8 @@ where
         }
     }
 
-    /// Looks for what is not whole, and for how much is held of it.
+    /// Notes which frames and messages are incomplete, and how many bytes are held for
+    /// them.
     pub(super) fn look_after(&mut self) {
         if self.stage != Stage::Open || !self.preface.is_empty() {
             return;
@@ -136,7 +137,7 @@ where
             let room = self.has_room(at);
             let stream = &mut self.protocol.streams[at];
             held += stream.unread();
-            // While an answer waits for the peer, so do its next words.
+            // While an answer waits for the peer, its next message may wait too.
             let is_torn = stream.has_unread() && room && stream.of.pending.is_empty();
             stream.of.torn.note(is_torn, || now);
             torn |= stream.of.torn == now;

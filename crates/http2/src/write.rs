@@ -1,7 +1,7 @@
-//! Writes what is due in as few system calls as there can be.
+//! Writes all pending data in as few system calls as possible.
 //!
-//! In: a connection's answers, and bodies that wait. Out: the same as frames,
-//! from where they lie. Only a frame that the system took in part is kept.
+//! In: the answers of a connection, and pending bodies. Out: both as frames, written from
+//! where they are stored. Only a frame that the operating system took in part is kept.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -15,24 +15,24 @@ use super::protocol::Protocol;
 use super::timer::Second;
 use super::{Connection, Exchange, Pieces};
 
-/// A frame that is written in part.
+/// A frame that is partly written.
 #[derive(Debug)]
 pub(super) struct Leftover {
     head: [u8; Head::SIZE],
-    /// How much of the head is written.
+    /// How many bytes of the head are written.
     begun: usize,
     data: Pieces,
-    /// Its stream has ended, so that it holds no list, only its own bytes.
+    /// Its stream has ended, so `data` is a copy and keeps no list in memory.
     alone: bool,
 }
 
 /// A frame that may be written now.
 #[derive(Debug, Clone, Copy, Default)]
 struct Planned {
-    /// The place of its stream.
+    /// The index of its stream.
     at: usize,
     head: [u8; Head::SIZE],
-    /// Where in what is pending it begins, and how long it is.
+    /// Its range in the pending data: start and length.
     from: usize,
     length: usize,
 }
@@ -44,16 +44,16 @@ struct Plan {
     count: usize,
 }
 
-/// The answers, and of each frame its head and its pieces.
+/// One slice for the answers; for each frame its head and its pieces.
 const SLICES: usize = 1 + 9 * 4;
-/// What is no longer than this is joined on the stack: to send it is cheaper by
-/// more than the copy costs, for `writev` has the kernel look at each piece.
+/// Slices of at most this many bytes together are joined on the stack. The copy costs
+/// less than it saves, because for `writev` the kernel looks at each slice.
 const JOINED_MAX: usize = 4096;
 
 impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
-    /// Writes all that may be written; true when something was.
+    /// Writes all that may be written. Returns true if something was.
     pub(super) fn poll_tell(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        // What comes first is said together.
+        // The server's first bytes wait for the preface, so that they go out together.
         if !self.preface.is_empty() {
             return Ok(false);
         }
@@ -81,8 +81,8 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
                 pending.slices(frame.from, frame.length).for_each(&mut add);
             }
             if count == 0 {
-                // What waited may have gone with its stream or its window: then
-                // the others, which waited for it, are to be asked again.
+                // The blocked data may be gone with its stream or its window. Then the
+                // other streams, which waited for it, must be asked again.
                 any |= std::mem::replace(&mut self.blocked, Second::NEVER) != Second::NEVER;
                 break;
             }
@@ -107,13 +107,13 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
         Ok(any)
     }
 
-    /// Whether nothing waits to be written.
+    /// Returns whether no data waits to be written.
     pub(super) fn is_written(&self) -> bool {
         self.protocol.out.is_empty() && self.leftover.is_none() && self.flushed
     }
 
-    /// Copies the rest of a frame whose stream is gone: nobody else knows that
-    /// it holds a list, and it may lie here for long.
+    /// Copies the rest of a frame whose stream is gone. Otherwise the frame alone would
+    /// keep a whole list in memory, perhaps for long.
     fn detach_leftover(&mut self) {
         let Some(left) = &mut self.leftover else { return };
         let id = Head::read(&left.head).map_or(0, |head| head.stream);
@@ -122,7 +122,7 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
         }
     }
 
-    /// So many bytes of what was planned are written.
+    /// Notes that `written` bytes of the plan are written.
     fn commit(&mut self, plan: &Plan, mut written: usize) {
         let mut take = |there: usize| {
             let taken = written.min(there);
@@ -139,7 +139,7 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
         }
         self.written += take(self.protocol.out.len() - self.written);
         if self.written == self.protocol.out.len() {
-            // No memory is held while there is nothing to say.
+            // An empty buffer is not kept.
             (self.protocol.out, self.written) = (Vec::new(), 0);
         }
         for frame in &plan.frames[..plan.count] {
@@ -161,7 +161,7 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
             }
             pending.advance(frame.length);
             if pending.is_empty() {
-                // Empty pieces would still hold the list.
+                // Empty pieces would still keep the list in memory.
                 *pending = Pieces::default();
             }
         }
@@ -169,8 +169,8 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
 }
 
 impl Plan {
-    /// What the peer's windows allow, from the stream at place `first` on: the
-    /// streams take turns with the connection's window.
+    /// Plans as much as the peer's windows allow, beginning with the stream at index
+    /// `first`: the streams take turns with the connection's window.
     fn new<B>(protocol: &Protocol<Exchange<B>>, first: usize) -> Self {
         let mut plan = Self::default();
         let mut room = window(protocol.send_window);
@@ -192,7 +192,7 @@ impl Plan {
     }
 }
 
-/// Writes slices by one system call.
+/// Writes slices with one system call.
 fn poll_write<S: AsyncWrite>(
     io: Pin<&mut S>,
     cx: &mut Context<'_>,

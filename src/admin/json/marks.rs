@@ -1,4 +1,4 @@
-//! The JSON of `/api/v1/marks`, and of what sets and ends marks.
+//! The JSON of `/api/v1/marks`, and of the requests that set and end marks.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,15 +7,15 @@ use crate::marks;
 /// `/api/v1/marks`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Marks {
-    /// How many there are, whatever `limit` says.
+    /// How many marks there are, whatever `limit` says.
     pub total: usize,
-    /// Those that can be read, by kind and service.
+    /// The marks, by kind and service.
     pub marks: Vec<Mark>,
-    /// How many keys have a newest value that cannot be read, or are too many.
+    /// How many keys have a newest value that cannot be read, or exceed the limit.
     pub refused_total: usize,
-    /// Those; the key's former mark stays in force.
+    /// The keys that cannot be read. Each key's former mark stays in force.
     pub refused: Vec<RefusedMark>,
-    /// Why nothing can be heard of etcd now; marks stay in force meanwhile.
+    /// Why etcd cannot be read now. Marks stay in force meanwhile.
     pub unheard: Option<String>,
 }
 
@@ -27,15 +27,15 @@ pub struct Mark {
     /// The service's canonical name; `*` for all services.
     pub service: String,
     /// The backends it is about: `IP:PORT`, an IP address, `KEY=VALUE` of their metadata,
-    /// or the name of one; null where it is about the service.
+    /// or a backend's name; null if it is about the whole service.
     pub backends: Option<String>,
-    /// Who set it, as far as that was said.
+    /// The operator who set it, as given.
     pub by: String,
-    /// Why, as far as that was said.
+    /// The reason, as given.
     pub why: String,
     /// When it was set: RFC 3339, in UTC.
     pub set: Option<String>,
-    /// When it is over; null: when somebody ends it.
+    /// When it ends; null: when an operator ends it.
     pub until: Option<String>,
     /// `in force`, `over`, or `kept`: in force although etcd has lost it.
     #[serde(default)]
@@ -50,53 +50,53 @@ pub struct Mark {
 pub struct RefusedMark {
     /// Its key in etcd.
     pub key: String,
-    /// What is wrong, and the remedy.
+    /// The error and its remedy.
     pub reason: String,
 }
 
-/// What is asked of `/api/v1/services/{name}/drain`, `undrain` and `release`. Each field
-/// may be left out, but for `backends` of a drain.
+/// The body of `/api/v1/services/{name}/drain`, `undrain` and `release`. All fields are
+/// optional, except `backends` of a drain.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
-    /// Which backends, as in [`Mark`]; for `undrain`, none means all marks of the service.
+    /// The backends, as in [`Mark`]. For `undrain`, none means all marks of the service.
     #[serde(default)]
     pub backends: Option<String>,
-    /// How long, as in `30m`; none: until somebody ends it.
+    /// How long the mark lasts, as in `30m`; none: until an operator ends it.
     #[serde(default, rename = "for")]
     pub lasts: Option<String>,
-    /// Who asks.
+    /// The operator.
     #[serde(default)]
     pub by: String,
-    /// Why.
+    /// The reason.
     #[serde(default)]
     pub why: String,
-    /// Do it although no backend is meant, or none would be left.
+    /// Proceed although no backend matches, or none would be left.
     #[serde(default)]
     pub anyway: bool,
 }
 
-/// What a drain came to.
+/// The result of a drain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrainAnswer {
     /// The mark.
     pub mark: Mark,
-    /// How many backends it is about now.
+    /// How many backends match it now.
     pub matched: usize,
     /// How many backends of these services are left to take calls.
     pub left: usize,
-    /// Whether this balancer obeys it already; if not, it will when it hears of it.
+    /// Whether this balancer follows it already. If not, it will once it reads the mark.
     pub obeyed: bool,
 }
 
-/// What an undrain came to.
+/// The result of an undrain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UndrainAnswer {
     /// The marks that were ended.
     pub ended: Vec<Mark>,
-    /// Whether this balancer obeys already.
+    /// Whether this balancer follows it already.
     pub obeyed: bool,
-    /// Other marks that keep out backends which these no longer do.
+    /// Other marks that still keep out the backends of the ended marks.
     #[serde(default)]
     pub still: Vec<Mark>,
 }
@@ -108,7 +108,7 @@ pub struct Released {
     pub service: String,
     /// How many backends were held here.
     pub released: usize,
-    /// Why the other replicas do not hear of it; null: they do.
+    /// Why the other replicas do not learn of the release; null: they do.
     #[serde(default)]
     pub untold: Option<String>,
 }

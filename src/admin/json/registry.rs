@@ -1,7 +1,7 @@
-//! The JSON of the registry: how far and how fresh it has been read, and what an
-//! operator should know of it.
+//! The JSON of the registry: how far and how recently it was read, and what an operator
+//! should know of it.
 //!
-//! Written by the balancer, read by its command line, like all of `json`.
+//! The balancer writes it; its command line reads it, like all of `json`.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,40 +11,39 @@ use crate::catalog;
 /// `/api/v1/registry`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Registry {
-    /// Whether it has been read completely, at least once.
+    /// Whether the registry has been read completely, at least once.
     pub synced: bool,
-    /// The newest revision heard of.
+    /// The newest revision known.
     pub revision: i64,
-    /// Keys read, rejected ones included.
+    /// Keys read, including rejected ones.
     pub keys: usize,
-    /// Keys that could not be read.
+    /// Rejected keys.
     pub rejected: usize,
     /// Services that have a backend.
     pub services: usize,
-    /// Since the registry was last heard; null when it never was.
+    /// Seconds since the registry last answered; null if it never did.
     pub silent_seconds: Option<f64>,
-    /// Set while the registry cannot be heard.
+    /// Set while the registry is stale.
     pub stale: Option<Stale>,
-    /// Set while the registry is unread and what was saved before the start is
-    /// served: when that was.
+    /// When the saved state was saved that is served while the registry is unread.
     #[serde(default)]
     pub restored: Option<String>,
-    /// What clients are served while the registry cannot be heard, in words.
+    /// What clients are served while the registry is stale, in words.
     #[serde(default)]
     pub served: Option<String>,
-    /// Services that lost all their backends, and are remembered.
+    /// Services that lost all their backends a short time ago, or are still asked for.
     #[serde(default)]
     pub services_empty: usize,
     /// Streams that ask for names without any backend.
     #[serde(default)]
     pub streams_waiting: usize,
-    /// Backends listed though their registrations are gone.
+    /// Held backends: listed although their registrations are gone.
     #[serde(default)]
     pub endpoints_held: usize,
-    /// Services that keep backends which do not answer.
+    /// Services whose guard keeps backends that do not answer.
     #[serde(default)]
     pub services_guarded: usize,
-    /// Backends that are registered and left out, for they refuse connections.
+    /// Backends that are down: registered, refusing connections, and not listed.
     #[serde(default)]
     pub endpoints_down: usize,
     /// Backends whose host names do not resolve.
@@ -55,7 +54,7 @@ pub struct Registry {
     pub remarks: usize,
 }
 
-/// What is counted for [`Registry`].
+/// The numbers in [`Registry`] that are counted for it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::admin) struct Counts {
     pub(in crate::admin) services: usize,
@@ -69,12 +68,12 @@ pub(in crate::admin) struct Counts {
     pub(in crate::admin) remarks: usize,
 }
 
-/// Why what is known may be old.
+/// Why the registry is stale.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stale {
-    /// For how long.
+    /// For how many seconds.
     pub seconds: f64,
-    /// What went wrong.
+    /// The error.
     pub reason: String,
 }
 
@@ -103,13 +102,13 @@ impl Registry {
         }
     }
 
-    /// What an operator should know, a line each; the worst first.
+    /// Returns what an operator should know, one line each, the worst first.
     #[must_use]
     pub fn notices(&self) -> Vec<String> {
         let mut notices = Vec::new();
         if let Some(Stale { seconds, reason }) = &self.stale {
             let served = self.served.as_deref().unwrap_or_default();
-            notices.push(format!("registry not heard for {seconds:.0} s ({reason}): {served}"));
+            notices.push(format!("registry stale for {seconds:.0} s ({reason}): {served}"));
         }
         if let Some(saved) = &self.restored {
             notices.push(format!("registry not read yet: serving the state saved at {saved}"));
@@ -119,16 +118,16 @@ impl Registry {
                 notices.push(format!("{count} {text}"));
             }
         };
-        count(self.streams_waiting, "streams of clients ask for services without backends");
-        count(self.services_guarded, "services keep backends that do not answer (guarded)");
+        count(self.streams_waiting, "streams ask for services without backends");
+        count(self.services_guarded, "services are guarded: they keep backends that do not answer");
         count(
             self.endpoints_held,
-            "backends are listed though their registrations are gone (held)",
+            "backends are held: listed although their registrations are gone",
         );
-        count(self.endpoints_down, "backends refuse connections and are left out (down)");
+        count(self.endpoints_down, "backends are down: they refuse connections and are not listed");
         count(
             self.endpoints_unresolved,
-            "backends have host names that do not resolve (unresolved)",
+            "backends are unresolved: their host names do not resolve",
         );
         notices
     }

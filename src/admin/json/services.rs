@@ -1,6 +1,6 @@
-//! The JSON of the list of services: counts, and the state of each.
+//! The JSON of the list of services: counts, and the state of each service.
 //!
-//! Written by the balancer, read by its command line, like all of `json`.
+//! The balancer writes it; its command line reads it, like all of `json`.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,12 +9,12 @@ use super::Calls;
 /// `/api/v1/services`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Services {
-    /// How many there are, whatever `limit` says.
+    /// How many services there are, whatever `limit` says.
     pub total: usize,
-    /// Sorted by name. Those that lost all their backends are among them for as
-    /// long as streams ask for them, and ten minutes more.
+    /// The services, sorted by name. A service that lost all its backends stays for as
+    /// long as streams ask for it, and ten minutes more.
     pub services: Vec<Service>,
-    /// How many have a state other than `ok`.
+    /// How many services have a state other than `ok`.
     #[serde(default)]
     pub problems_total: usize,
     /// The worst of these, whatever `limit` says: at most 100.
@@ -28,18 +28,18 @@ pub struct Services {
     pub unknown: Vec<Unknown>,
 }
 
-/// A name that streams ask for, and that nothing has registered since the start.
+/// A name that streams ask for, and that was not registered since the start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Unknown {
-    /// Without port and zone, in lower case.
+    /// The name without port and zone, in lower case.
     pub name: String,
     /// Open streams that ask for it.
     pub clients: usize,
-    /// Since it was first asked for.
+    /// Seconds since it was first asked for.
     pub since_seconds: f64,
 }
 
-/// What is to be said of a service, the worst first.
+/// The state of a service, the worst first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", from = "String")]
 pub enum State {
@@ -47,18 +47,18 @@ pub enum State {
     Empty,
     /// None of its backends takes calls: all have the weight 0 or are drained.
     Unusable,
-    /// It keeps backends that do not answer, for too few would be left.
+    /// Its guard keeps backends that do not answer, because too few would be left.
     Guarded,
-    /// Some of its backends are listed though their registrations are gone.
+    /// Some of its backends are listed although their registrations are gone.
     Held,
-    /// Some of its backends are registered and left out: they refuse connections.
+    /// Some of its backends are registered but not listed: they refuse connections.
     Down,
-    /// Some of its backends, or all, are registered by host names that do not
-    /// resolve, and left out.
+    /// Some or all of its backends are registered by host names that do not resolve, and
+    /// are not listed.
     Unresolved,
     /// Some of its backends are kept out of the lists by an operator's mark.
     Drained,
-    /// Nothing.
+    /// None of these.
     #[default]
     Ok,
 }
@@ -66,24 +66,23 @@ pub enum State {
 /// One service in a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Service {
-    /// As registered.
+    /// The name as registered.
     pub name: String,
-    /// What clients dial: `dns:///` and this.
+    /// The name that clients dial, without the `dns:///`.
     pub dns_name: String,
-    /// How many backends it has.
+    /// How many backends it lists.
     pub endpoints: usize,
-    /// How many of them are listed though their registrations are gone.
+    /// How many of them are held: listed although their registrations are gone.
     #[serde(default)]
     pub held: usize,
-    /// Whether some of those do not answer, and are kept for too few would be
-    /// left.
+    /// Whether the guard keeps some of those although they do not answer, because too few
+    /// would be left.
     #[serde(default)]
     pub guarded: bool,
-    /// How many are registered and not listed, for they refuse connections.
+    /// How many are registered but not listed, because they refuse connections.
     #[serde(default)]
     pub down: usize,
-    /// How many are registered and not listed, for their host names do not
-    /// resolve.
+    /// How many are registered but not listed, because their host names do not resolve.
     #[serde(default)]
     pub unresolved: usize,
     /// How many are kept out of the lists by an operator's mark.
@@ -92,20 +91,20 @@ pub struct Service {
     /// `empty`, `unusable`, `guarded`, `held`, `down`, `unresolved`, `drained` or `ok`.
     #[serde(default)]
     pub state: State,
-    /// Since it is `empty`, or since the first that is held lost its
+    /// Seconds since it is `empty`, or since the first held backend lost its
     /// registration.
     #[serde(default)]
     pub since_seconds: Option<f64>,
-    /// The store's revision that brought them; 0 when there are none.
+    /// The registry's revision that brought its backends; 0 if there are none.
     pub revision: i64,
-    /// Open streams of its clients, those that wait for it included.
+    /// Open streams of its clients, including those that wait for it.
     pub clients: usize,
-    /// The sums of its clients' reports.
+    /// The sums of the calls that its clients report.
     pub calls: Calls,
 }
 
 impl Service {
-    /// Whether its clients' calls fail now.
+    /// Returns whether its clients' calls fail now.
     #[must_use]
     pub fn suffers(&self) -> bool {
         (self.endpoints == 0 || self.state == State::Unusable) && self.clients > 0
@@ -113,7 +112,7 @@ impl Service {
 }
 
 impl State {
-    /// As the JSON has it.
+    /// Returns the state as the JSON has it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -130,7 +129,7 @@ impl State {
 }
 
 impl From<String> for State {
-    /// What later versions add is not known to be bad.
+    /// A state of a later version counts as `ok`: it is not known to be bad.
     fn from(text: String) -> Self {
         let known = [
             Self::Empty,

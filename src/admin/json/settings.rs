@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 /// `/api/v1/settings`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Where settings come from, the strongest first.
+    /// The sources of settings, the strongest first.
     pub sources: Vec<Source>,
     /// How many services there are, whatever `limit` says.
     pub total: usize,
     /// Services with backends and names that streams wait for, sorted.
     pub services: Vec<ServiceSettings>,
-    /// Patterns that match none of them.
+    /// Patterns that match none of the services.
     pub unmatched: Vec<Unmatched>,
 }
 
@@ -22,32 +22,32 @@ pub struct Settings {
 pub struct Source {
     /// `etcd`, `file` or `flags`.
     pub source: String,
-    /// The key in etcd, or the file.
+    /// The key in etcd, or the path of the file.
     pub place: Option<String>,
-    /// How many tables of it are in force.
+    /// How many of its tables are in force.
     pub tables: usize,
     /// The revision in etcd that is in force; null while there is none.
     pub revision: Option<i64>,
-    /// Why the newest document is refused, so that the former is in force.
+    /// Why the newest document is refused. The former one is in force.
     pub refused: Option<String>,
-    /// Why nothing can be heard of it now; what is in force stays.
+    /// Why the source cannot be read now. Its settings stay in force.
     #[serde(default)]
     pub unheard: Option<String>,
 }
 
-/// What is in force for one service.
+/// The settings in force for one service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceSettings {
-    /// As registered, or as asked for while nothing is.
+    /// The name as registered, or as asked for if it is not.
     pub service: String,
-    /// By key.
+    /// The settings by key.
     pub settings: BTreeMap<String, InForce>,
 }
 
-/// One setting.
+/// One setting in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InForce {
-    /// As a document writes it.
+    /// The value as a document writes it.
     pub value: String,
     /// `etcd`, `file` or `flags`.
     pub source: String,
@@ -60,7 +60,7 @@ pub struct InForce {
 pub struct Unmatched {
     /// `etcd` or `file`.
     pub source: String,
-    /// As written.
+    /// The pattern as written.
     pub pattern: String,
 }
 
@@ -69,23 +69,23 @@ pub struct Unmatched {
 pub struct Diff {
     /// The revision in etcd that the document is compared with; null: there is none.
     pub revision: Option<i64>,
-    /// How many settings of services would be others.
+    /// How many settings of services would change.
     pub total: usize,
-    /// The first of them, by service.
+    /// The first of the changes, by service.
     pub changes: Vec<Changed>,
     /// Patterns of the document that match no service.
     pub unmatched: Vec<String>,
 }
 
-/// A setting of a service that would be another.
+/// A setting of a service that would change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Changed {
     /// The service.
     pub service: String,
-    /// The setting.
+    /// The setting's key.
     pub key: String,
-    /// What is in force.
+    /// The setting in force.
     pub before: InForce,
-    /// What would be.
+    /// The setting that would be in force.
     pub after: InForce,
 }

@@ -1,19 +1,20 @@
-//! The two text formats of metrics, and which one is wanted.
+//! The two text formats of metrics, and the choice between them.
 //!
-//! In: the header `Accept`, and OpenMetrics text. Out: the format that is wanted,
-//! and the same metrics in Prometheus's own older text format.
+//! In: the header `Accept`, and OpenMetrics text. Out: the wanted format, and the metrics
+//! in it: OpenMetrics, or Prometheus's own older text format.
 
-/// How a scrape is written.
+/// The format of a scrape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
-    /// What everybody understands, people with curl included.
+    /// Prometheus's own format, which all readers understand, people with curl included.
     Prometheus,
-    /// For those who name it.
+    /// OpenMetrics, for clients that ask for it by name.
     OpenMetrics,
 }
 
 impl Format {
-    /// By `Accept`: OpenMetrics where it is named and liked at least as much.
+    /// Returns the format for an `Accept` header: OpenMetrics if it is named and
+    /// preferred at least as much.
     pub(super) fn wanted(accept: &str) -> Self {
         let (mut open, mut plain) = (0.0_f32, 0.0_f32);
         for range in accept.split(',') {
@@ -46,9 +47,9 @@ impl Format {
         }
     }
 
-    /// From OpenMetrics. What differs in the older format: the name of a counter
-    /// ends in `_total` where it is announced too, and nothing says where the
-    /// text ends.
+    /// Converts OpenMetrics text to this format. Prometheus's older format differs in two
+    /// ways: a counter is also announced with `_total` at the end of its name, and the
+    /// end of the text is not marked.
     pub(super) fn write(self, open: String) -> String {
         if self == Self::OpenMetrics {
             return open;
@@ -89,7 +90,7 @@ mod tests {
         check("application/openmetrics-text;q=0", Prometheus);
         check("application/openmetrics-text;version=0.0.1", Prometheus);
         check("application/openmetrics-text;q=0.2,text/plain;q=0.8", Prometheus);
-        // Prometheus 3, and 2.
+        // Prometheus 3, then Prometheus 2.
         check(
             "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
              application/openmetrics-text;version=0.0.1;q=0.5,\

@@ -1,4 +1,4 @@
-//! Questions and what they get, as text: a world of a few services.
+//! A world of a few services, and helpers that show answers as text.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ const ONE_PORT: &[&str] = &["10.9.0.1:12000", "10.9.0.2:12000", "[2001:db8::9]:1
 const SOA_TEXT: &str = "lookaside.internal. SOA grpclb.lookaside.internal. \
                         hostmaster.lookaside.internal. 1 3600 600 86400 5";
 
-/// Service, instance's id, address, weight.
+/// Service, backend's id, address, weight.
 const INSTANCES: &[(&str, &str, &str, u32)] = &[
     ("hello", "a", "10.0.0.1", 1),
     ("hello", "b", "10.0.0.2", 1),
@@ -66,7 +66,7 @@ fn snapshot(service: &str, endpoints: Vec<Endpoint>) -> Arc<Service> {
     ))
 }
 
-/// A service called `big` on so many addresses of each family.
+/// Adds a service `big` with `size` addresses of each family.
 fn crowd(fixture: &mut Fixture, size: u8) {
     let both = |i| {
         [IpAddr::from([10, 1, 0, i]), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(i)])]
@@ -137,7 +137,7 @@ fn parsed(reply: &Reply) -> Message {
     Message::from_vec(bytes).unwrap()
 }
 
-/// `CODE flags`, then a line per record, those of later sections marked.
+/// Shows a reply as `CODE flags` and one line per record; later sections are marked.
 fn show(reply: &Reply) -> String {
     let message = parsed(reply);
     let meta = &message.metadata;

@@ -1,9 +1,9 @@
 //! HPACK's Huffman code (RFC 7541, 5.2 and appendix B).
 //!
-//! In: coded bytes. Out: the bytes they stand for. Pure. The code is canonical:
-//! the lengths of its symbols say all there is to know.
+//! In: coded bytes. Out: the decoded bytes. Pure. The code is canonical: the lengths of
+//! its symbols determine it.
 
-/// The bits of each byte's code, and of the end's.
+/// The length in bits of the code of each byte, and of the end symbol.
 const LENGTHS: [u8; 257] = [
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28,
     28, 28, 28, 28, 28, 28, 28, 28, 6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6, 5, 5,
@@ -21,10 +21,9 @@ const LONGEST: usize = 30;
 
 /// The code, by length.
 struct Code {
-    /// The first code of each length that is of a greater one, with its bits
-    /// at the top of 32.
+    /// For each length, the first bits whose code is longer, at the top of 32.
     limits: [u64; LONGEST + 1],
-    /// What to add to a code of that length, to find its symbol's place.
+    /// For each length, the number to add to a code to get the index of its symbol.
     places: [i64; LONGEST + 1],
     /// The symbols, by length and then by value.
     symbols: [u16; 257],
@@ -57,11 +56,11 @@ impl Code {
     }
 }
 
-/// Appends what `coded` stands for. False when it is no Huffman code: an end
-/// within, or what follows the last symbol is not up to seven bits of one.
+/// Appends the decoded bytes. Returns false if `coded` is invalid: an end symbol is in
+/// it, or its padding is not the first zero to seven bits of that symbol.
 pub(super) fn decode(coded: &[u8], out: &mut Vec<u8>) -> bool {
     let mut bytes = coded.iter();
-    // Bits that wait, at the top.
+    // Bits that are not decoded yet, at the top.
     let (mut bits, mut count) = (0_u64, 0);
     loop {
         while count <= 32 {
@@ -76,13 +75,14 @@ pub(super) fn decode(coded: &[u8], out: &mut Vec<u8>) -> bool {
             Some(length) if length <= count => {
                 let code = (top >> (32 - length)) as i64;
                 let place = usize::try_from(code + CODE.places[length]).unwrap_or_default();
-                // The one symbol that is no byte is the end, which nobody may send.
+                // The only symbol that is no byte is the end symbol, which must not be
+                // sent.
                 let Ok(byte) = u8::try_from(CODE.symbols[place]) else { return false };
                 out.push(byte);
                 bits <<= length;
                 count -= length;
             }
-            // What is left is padding: the first bits of the end.
+            // The rest is padding: the first bits of the end symbol.
             _ => return count < 8 && (count == 0 || bits >> (64 - count) == (1 << count) - 1),
         }
     }
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn what_is_no_code_is_refused() {
-        // An end, padding of eight bits, padding of zeros.
+        // An end symbol, eight bits of padding, padding of zeros.
         check(&[0xff, 0xff, 0xff, 0xff], None);
         check(&[0x1f, 0xff], None);
         check(&[0x00], None);

@@ -1,6 +1,6 @@
 //! HPACK's static table (RFC 7541, appendix A).
 
-/// The entries, the first of which has the index 1.
+/// The entries. The first one has the index 1.
 pub(super) static STATIC: [(&str, &str); 61] = [
     (":authority", ""),
     (":method", "GET"),

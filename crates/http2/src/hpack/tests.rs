@@ -1,4 +1,4 @@
-//! The standard's own examples, and what is none of them.
+//! The examples of the standard, and invalid blocks.
 
 use super::*;
 
@@ -55,12 +55,12 @@ fn a_full_table_forgets_its_oldest() {
     for name in [b'a', b'b', b'c'] {
         read(&mut decoder, &field(name)).unwrap();
     }
-    // Two of 2,000 have room.
+    // There is room for two entries of 2,000 bytes.
     assert_eq!(decoder.size(), 4_000);
     assert!(read(&mut decoder, &[0x80 | 62]).unwrap()[0].starts_with("c: "));
     assert!(read(&mut decoder, &[0x80 | 63]).unwrap()[0].starts_with("b: "));
     assert_eq!(read(&mut decoder, &[0x80 | 64]), Err(Unreadable));
-    // One that is larger than the table empties it.
+    // An entry that is larger than the table empties it.
     let mut large = vec![0x40];
     put_string(&mut large, b"d");
     put_string(&mut large, &[b'v'; 5_000]);
@@ -100,18 +100,18 @@ fn what_is_written_is_read() {
 #[test]
 fn what_is_no_block_is_refused() {
     let bad: [&[u8]; 9] = [
-        // No entry has the index 0, and none is there yet.
+        // Index 0 does not exist, and the dynamic table is empty.
         &[0x80],
         &[0xbe],
         &[0xff, 0x80, 0x80, 0x01],
-        // Integers without end, and without need.
+        // Integers that do not end, and one that is too long.
         &[0xff, 0x80],
         &[0xff, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01],
-        // Strings that end too soon.
+        // Strings that end too early.
         &[0x00],
         &[0x00, 0x05, b'a'],
         &[0x00, 0x01, b'a'],
-        // A Huffman code of nothing but padding.
+        // A Huffman code that is only padding.
         &[0x00, 0x81, 0xff, 0x01, b'b'],
     ];
     for block in bad {

@@ -1,24 +1,24 @@
-//! What a peer may say when, and what it means.
+//! Decides what a peer may send when, and what it means.
 //!
-//! In: one frame after the other. Out: what it means to the driver, or why the
-//! connection must end. Pure. A mistake about a stream costs that stream; one
-//! about the connection, or about what all streams share, costs all.
+//! In: one frame after the other. Out: its meaning to the driver, or why the connection
+//! must end.
+//! Pure. An error in a stream ends that stream. An error in the connection, or in state
+//! that all streams share, ends the connection.
 
 use super::{Block, Event, Opening, Protocol, STREAMS_MAX};
 use crate::frame::{FRAME_MAX, Head, Reason, WINDOW_MAX, flag, kind, setting};
 use crate::head::{self, Fields, NoHead};
 use crate::{frame, hpack};
 
-/// A header block is no longer, nor in more pieces, whatever it stands for.
+/// The longest header block, in bytes, and the most frames that it may have.
 const BLOCK_MAX: usize = 16 * 1024;
 const BLOCK_FRAMES: usize = 16;
 
 impl<T> Protocol<T> {
-    /// Takes in one whole frame.
+    /// Handles one complete frame.
     ///
     /// # Errors
-    /// When the peer must not go on: the connection is to end with
-    /// [`Protocol::go_away`].
+    /// When the connection must end with [`Protocol::go_away`].
     pub(crate) fn receive<'a>(
         &mut self,
         head: Head,
@@ -51,13 +51,13 @@ impl<T> Protocol<T> {
                 }
                 _ => Err(Reason::FrameSize),
             },
-            // It will begin no more streams, and that is all.
+            // The peer will open no more streams.
             kind::GOAWAY if !of_stream && payload.len() >= 8 => Ok(Event::Nothing),
             kind::GOAWAY if !of_stream => Err(Reason::FrameSize),
             kind::WINDOW_UPDATE => self.window_update(head, payload),
             kind::CONTINUATION if goes_on.is_some() => self.continuation(head, payload),
             0..=kind::CONTINUATION => Err(Reason::Protocol),
-            // RFC 9113, 5.5: what is not known is ignored.
+            // RFC 9113, 5.5: unknown frames are ignored.
             _ => Ok(Event::Nothing),
         }
     }
@@ -134,13 +134,13 @@ impl<T> Protocol<T> {
         Ok(Event::Nothing)
     }
 
-    /// A whole header block.
+    /// Handles a complete header block.
     fn block<'a>(&mut self, id: u32, end: bool, block: &[u8]) -> Result<Event<'a>, Reason> {
         let mut fields = Fields::default();
-        // Also of what is not served: later blocks refer to it.
+        // Decoded even if it is not served: later blocks refer to it.
         let decoded = self.decoder.decode(block, |name, value| fields.take(name, value));
         decoded.map_err(|hpack::Unreadable| Reason::Compression)?;
-        // Streams of an even number are the server's to begin.
+        // Even numbers are for streams that the server opens.
         if id.is_multiple_of(2) {
             return Err(Reason::Protocol);
         }
@@ -149,7 +149,7 @@ impl<T> Protocol<T> {
             return Ok(self.request(id, end, fields));
         }
         let Some(at) = self.find(id)? else {
-            // Sent before the peer knew that its stream was ended from here.
+            // Sent before the peer knew that this side had ended the stream.
             return match (self.cut.contains(&id), fields.trailers()) {
                 (true, Ok(())) => Ok(Event::Nothing),
                 (true, Err(_)) => Err(Reason::Protocol),
@@ -217,7 +217,8 @@ impl<T> Protocol<T> {
         }
         for (parameter, value) in frame::settings(payload) {
             match parameter {
-                // The table that it keeps for what we send, which is empty.
+                // The peer's table for the headers that this side sends, which stays
+                // empty.
                 setting::HEADER_TABLE_SIZE => self.shrunk |= value < 4_096,
                 setting::ENABLE_PUSH if value > 1 => return Err(Reason::Protocol),
                 setting::INITIAL_WINDOW_SIZE => self.resize_windows(value.into())?,
@@ -271,9 +272,9 @@ impl<T> Protocol<T> {
         Ok(Event::Nothing)
     }
 
-    /// DATA came on a closed stream.
+    /// Handles DATA on a closed stream.
     fn closed(&mut self, id: u32) -> Result<(), Reason> {
-        // Sent before the peer knew.
+        // If the stream was ended here, the peer may not have known.
         if !self.cut.contains(&id) {
             frame::put_reset(&mut self.out, id, Reason::StreamClosed);
         }
@@ -281,7 +282,7 @@ impl<T> Protocol<T> {
     }
 }
 
-/// A payload without its padding.
+/// Returns a payload without its padding.
 fn unpadded(head: Head, payload: &[u8]) -> Result<&[u8], Reason> {
     if !head.has(flag::PADDED) {
         return Ok(payload);
@@ -291,7 +292,8 @@ fn unpadded(head: Head, payload: &[u8]) -> Result<&[u8], Reason> {
     Ok(&rest[..length])
 }
 
-/// Priorities are ignored, but not nonsense (RFC 7540, 5.3.1).
+/// Returns whether a stream depends on itself. Priorities are ignored, but this is
+/// invalid (RFC 7540, 5.3.1).
 fn depends_on_itself(head: Head, priority: &[u8]) -> bool {
     frame::number(priority) & 0x7fff_ffff == head.stream
 }

@@ -1,13 +1,13 @@
-//! What peers say, right and wrong, frame by frame.
+//! Valid and invalid frames of peers, one by one.
 
 use super::*;
 
-/// A peer, and the connection that it speaks to.
+/// A connection as its peer sees it.
 struct Scene {
     protocol: Protocol<()>,
 }
 
-/// What came of a frame, as text: events, answers, the end.
+/// The results of a frame, as text: events, answers, the end.
 impl Scene {
     fn new() -> Self {
         let mut scene = Self { protocol: Protocol::new() };
@@ -15,14 +15,14 @@ impl Scene {
         scene
     }
 
-    /// One whose settings are said, and acknowledged.
+    /// A connection whose settings are exchanged.
     fn settled() -> Self {
         let mut scene = Self::new();
         assert_eq!(scene.say(kind::SETTINGS, 0, 0, &[]), "settings ack");
         scene
     }
 
-    /// Where streams have been begun by requests without an end.
+    /// A connection with open streams, whose requests have not ended.
     fn with_streams(ids: &[u32]) -> Self {
         let mut scene = Self::settled();
         for &id in ids {
@@ -49,7 +49,7 @@ impl Scene {
         seen.join(", ")
     }
 
-    /// What waits to be written.
+    /// Returns the frames that wait to be written.
     fn answers(&mut self) -> Vec<String> {
         let out = std::mem::take(&mut self.protocol.out);
         let mut rest = &out[..];
@@ -82,7 +82,7 @@ const REQUEST: &[u8] = &[0x83, 0x86, 0x84];
 const END_HEADERS: u8 = flag::END_HEADERS;
 const WHOLE: u8 = flag::END_HEADERS | flag::END_STREAM;
 
-/// A field that is written out.
+/// A field that is not in any table.
 fn field(name: &str, value: &str) -> Vec<u8> {
     let mut block = Vec::new();
     hpack::put(&mut block, name.as_bytes(), value.as_bytes());
@@ -102,9 +102,9 @@ fn a_request_goes_from_head_to_end() {
     scene.protocol.trail(0, None);
     scene.protocol.finish(0);
     assert_eq!(scene.answers(), ["headers 1 88", "data 1 0"]);
-    // The next, whole in one frame.
+    // The next request is complete in one frame.
     assert_eq!(scene.say(kind::HEADERS, WHOLE, 3, REQUEST), "request end");
-    // Trailers of a third.
+    // A third one ends with trailers.
     assert_eq!(scene.say(kind::HEADERS, END_HEADERS, 5, REQUEST), "request");
     assert_eq!(scene.say(kind::HEADERS, WHOLE, 5, &field("x", "y")), "end 1 0");
 }
@@ -120,12 +120,12 @@ fn a_smaller_table_is_told_of_before_the_next_block_whichever_it_is() {
     assert_eq!(scene.answers(), ["headers 1 88"]);
     assert_eq!(scene.say(kind::SETTINGS, 0, 0, &smaller), "settings ack");
     scene.protocol.trail(0, Some(&headers));
-    // Once is enough.
+    // It is announced once.
     scene.protocol.trail(1, Some(&headers));
     let [first, second] = &scene.answers()[..] else { panic!() };
     assert_eq!(first, &format!("headers 1 {UPDATE}"));
     assert_ne!(second, &format!("headers 3 {UPDATE}"));
-    // Before a head, and before the refusal of one that is too large.
+    // Before a response's head, and before the refusal of a head that is too large.
     assert_eq!(scene.say(kind::SETTINGS, 0, 0, &smaller), "settings ack");
     scene.protocol.respond(0, 200, &headers, false);
     assert_eq!(scene.answers(), [format!("headers 1 {UPDATE}")]);
@@ -149,7 +149,7 @@ fn frames_in_the_wrong_place_end_the_connection() {
     use kind::*;
     let five = &[0; 5][..];
     let cases: [(u8, u8, u32, &[u8], &str); 22] = [
-        // No stream, or one where none belongs.
+        // No stream, or a stream where none may be.
         (DATA, 0, 0, b"a", "over: Protocol"),
         (HEADERS, END_HEADERS, 0, REQUEST, "over: Protocol"),
         (PRIORITY, 0, 0, five, "over: Protocol"),
@@ -157,12 +157,12 @@ fn frames_in_the_wrong_place_end_the_connection() {
         (SETTINGS, 0, 1, &[], "over: Protocol"),
         (PING, 0, 1, &[0; 8], "over: Protocol"),
         (GOAWAY, 0, 1, &[0; 8], "over: Protocol"),
-        // A stream that nobody began, or that is not the client's to begin.
+        // A stream that was never opened, or that a client must not open.
         (DATA, 0, 3, b"a", "over: Protocol"),
         (RST_STREAM, 0, 3, &[0; 4], "over: Protocol"),
         (WINDOW_UPDATE, 0, 3, &[0, 0, 0, 1], "over: Protocol"),
         (HEADERS, END_HEADERS, 2, REQUEST, "over: Protocol"),
-        // Only servers push, and nothing goes on.
+        // Only servers push, and there is no header block to continue.
         (5, 0, 1, REQUEST, "over: Protocol"),
         (CONTINUATION, END_HEADERS, 1, REQUEST, "over: Protocol"),
         // The wrong length.
@@ -218,7 +218,7 @@ fn windows_are_counted_and_given_back_when_read() {
     for _ in 0..4 {
         assert_eq!(scene.say(kind::DATA, 0, 1, &data), "data 0 16000");
     }
-    // Half of it is read: the stream gets it back, the connection not yet.
+    // Half of the data is read: the stream gets it back, the connection not yet.
     scene.protocol.release(0, 32_000);
     assert_eq!(scene.answers(), ["window 1 32000"]);
     scene.protocol.release(0, 32_000);
@@ -228,7 +228,7 @@ fn windows_are_counted_and_given_back_when_read() {
     }
     // Beyond the window of the stream.
     assert_eq!(scene.say(kind::DATA, 0, 1, &data), "reset 1 3, window 0 144000");
-    // What nobody read comes back to the connection when the stream is gone.
+    // When the stream is gone, the connection gets the unread bytes back.
     assert!(scene.protocol.streams.is_empty());
 }
 
@@ -278,7 +278,7 @@ fn peers_open_their_windows_within_bounds() {
 
 #[test]
 fn a_closed_stream_stays_closed() {
-    // Ended by both.
+    // A stream that both sides ended.
     let mut scene = Scene::settled();
     assert_eq!(scene.say(kind::HEADERS, WHOLE, 1, REQUEST), "request end");
     assert_eq!(scene.say(kind::DATA, 0, 1, b"more"), "reset 1 5");
@@ -289,14 +289,14 @@ fn a_closed_stream_stays_closed() {
     assert_eq!(scene.say(kind::DATA, 0, 1, b"more"), "reset 1 5");
     assert_eq!(scene.say(kind::RST_STREAM, 0, 1, &[0; 4]), "");
     assert_eq!(scene.say(kind::HEADERS, WHOLE, 1, REQUEST), "over: StreamClosed");
-    // Ended by us alone: what was on its way is no fault.
+    // A stream that only this side ended: frames on their way are no error.
     let mut scene = Scene::with_streams(&[1]);
     scene.protocol.finish(0);
     assert_eq!(scene.answers(), ["reset 1 0"]);
     assert_eq!(scene.say(kind::DATA, 0, 1, b"more"), "");
     assert_eq!(scene.say(kind::HEADERS, WHOLE, 1, &field("x", "y")), "");
     assert_eq!(scene.say(kind::HEADERS, WHOLE, 1, REQUEST), "over: Protocol");
-    // Ended by the peer alone.
+    // A stream that only the peer ended.
     let mut scene = Scene::with_streams(&[1]);
     assert_eq!(scene.say(kind::RST_STREAM, 0, 1, &[0; 4]), "");
     assert!(scene.protocol.streams.is_empty());
@@ -308,7 +308,7 @@ fn a_header_block_may_go_on_but_not_for_ever() {
     assert_eq!(scene.say(kind::HEADERS, flag::END_STREAM, 1, &REQUEST[..1]), "");
     assert_eq!(scene.say(kind::CONTINUATION, 0, 1, &REQUEST[1..2]), "");
     assert_eq!(scene.say(kind::CONTINUATION, END_HEADERS, 1, &REQUEST[2..]), "request end");
-    // Nothing may come between, on any stream.
+    // No other frame may come in between, on any stream.
     for (kind, stream) in [(kind::DATA, 1), (kind::CONTINUATION, 5), (99, 3)] {
         let mut scene = Scene::with_streams(&[1]);
         scene.say(kind::HEADERS, 0, 3, REQUEST);
@@ -334,7 +334,7 @@ fn bad_requests_cost_their_stream_and_no_other() {
     assert_eq!(scene.say(kind::HEADERS, END_HEADERS, 9, &large), "headers 9 08, reset 9 0");
     assert_eq!(scene.say(kind::HEADERS, END_HEADERS, 1, &field("x", "y")), "reset 1 1");
     assert!(scene.protocol.streams.is_empty());
-    // A block that cannot be read makes all later ones unreadable.
+    // After a block that cannot be decoded, no later one can.
     assert_eq!(scene.say(kind::HEADERS, WHOLE, 11, &[0x80]), "over: Compression");
 }
 

@@ -1,4 +1,4 @@
-//! A connection and its peer, which says and takes what it is told to.
+//! A connection and its peer, which sends and takes what the test says.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,14 +20,14 @@ pub(super) struct Wire(pub(super) Arc<Mutex<Both>>);
 #[derive(Default)]
 pub(super) struct Both {
     pub(super) said: Vec<u8>,
-    /// So many more bytes are taken.
+    /// How many more bytes are taken.
     pub(super) capacity: usize,
     pub(super) heard: Vec<u8>,
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
 }
 
-/// A body whose newest value is all that matters.
+/// A body that always sends its newest version.
 #[derive(Clone, Default)]
 pub(super) struct Source(pub(super) Arc<Mutex<Newest>>);
 
@@ -39,7 +39,7 @@ pub(super) struct Newest {
     pub(super) waits: Option<Waker>,
 }
 
-/// A connection, polled only when it was woken.
+/// A connection that is polled only when it was woken.
 pub(super) struct World {
     pub(super) wire: Wire,
     pub(super) sources: Vec<Source>,
@@ -153,7 +153,7 @@ impl Source {
 }
 
 impl World {
-    /// A connection that has said its settings, and takes nothing yet.
+    /// A connection whose peer has sent its settings, and takes nothing yet.
     pub(super) fn new(sources: usize) -> Self {
         let runtime =
             Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -221,7 +221,7 @@ impl World {
         self.frame(kind::WINDOW_UPDATE, 0, stream, &by.to_be_bytes());
     }
 
-    /// Polls it for as long as somebody woke it.
+    /// Polls the connection for as long as it is woken.
     pub(super) fn run(&mut self) {
         while !self.over && self.woken.0.load(Ordering::Relaxed) {
             self.poll();
@@ -240,8 +240,8 @@ impl World {
         self.run();
     }
 
-    /// Lets time pass, with a ping every so often, and all of it heard; how much
-    /// passed until the connection was over, or that it is not.
+    /// Lets up to `seconds` pass, and calls `meanwhile` after each. Returns after how
+    /// many seconds the connection ended, or `None` if it did not.
     pub(super) fn wait(
         &mut self,
         seconds: u64,
@@ -269,14 +269,14 @@ impl World {
         frames
     }
 
-    /// The frames of a kind: stream and the number at the end of the payload.
+    /// Returns the frames of a kind: the stream and the number at the end of the payload.
     pub(super) fn told(&self, kind: u8) -> Vec<(u32, u32)> {
         let of_kind = self.heard().into_iter().filter(|(head, _)| head.kind == kind);
         let number = |payload: &[u8]| payload.last_chunk().map_or(0, |b| u32::from_be_bytes(*b));
         of_kind.map(|(head, payload)| (head.stream, number(&payload))).collect()
     }
 
-    /// The versions that each stream was given, whole.
+    /// Returns the versions that each stream was sent completely.
     pub(super) fn given(&self) -> BTreeMap<u32, Vec<u32>> {
         let mut bodies = BTreeMap::<u32, Vec<u8>>::new();
         for (head, payload) in self.heard() {

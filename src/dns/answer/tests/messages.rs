@@ -1,4 +1,4 @@
-//! How messages are read, refused and cut.
+//! How messages are read, refused and truncated.
 
 use super::*;
 
@@ -70,7 +70,7 @@ fn edns_is_spoken_with_those_who_speak_it() {
     let mut newer = with_edns(plain, 1232);
     newer.edns.as_mut().unwrap().set_version(1);
     let reply = udp(newer);
-    // 16, which also means BADSIG elsewhere.
+    // 16, the code that also means BADSIG in other records.
     assert_eq!(u16::from(parsed(&reply).metadata.response_code), u16::from(Code::BADVERS));
     assert!(matches!(reply, Reply::Rejection(_)));
     let outside = parsed(&udp(with_edns(query("example.com.", "A"), 1232)));

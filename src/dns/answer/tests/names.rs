@@ -1,4 +1,4 @@
-//! What each name of the zone means.
+//! The meaning of each name in the zone.
 
 use super::*;
 
@@ -105,7 +105,7 @@ fn the_zone_itself_and_names_between() {
     world.check("lookaside.internal.", "SOA", &soa);
     let ns = "lookaside.internal. NS grpclb.lookaside.internal.";
     world.check("lookaside.internal.", "NS", &["NoError aa", ns]);
-    // Each has something below it, or other types: never NXDOMAIN.
+    // A name exists below each, or it has records of other types: never NXDOMAIN.
     for (name, kind) in [
         ("", "A"),
         ("", "TXT"),
@@ -150,7 +150,7 @@ fn only_what_can_never_be_a_name_does_not_exist() {
             world.check(&name, kind, &["NXDomain aa", "authority SOA!"]);
         }
     }
-    // A dot within a label is no dot between labels.
+    // A dot within a label does not separate labels.
     let mut message = query("x", "A");
     let labels: [&[u8]; 3] = [b"game.dev", b"lookaside", b"internal"];
     message.queries[0].name = Name::from_labels(labels).unwrap();

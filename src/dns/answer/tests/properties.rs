@@ -1,4 +1,4 @@
-//! What holds for any bytes and any name.
+//! Properties that hold for any bytes and any name.
 
 use proptest::prelude::*;
 
@@ -29,7 +29,7 @@ proptest! {
         }
     }
 
-    /// Questions that are nearly right get further in than noise does.
+    /// Nearly valid questions get further into the code than noise does.
     #[test]
     fn damaged_questions_get_a_bounded_answer_or_none(
         flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
@@ -57,7 +57,7 @@ proptest! {
         }
     }
 
-    /// RFC 8020: below a name that does not exist nothing does.
+    /// RFC 8020: no name exists below one that does not exist.
     #[test]
     fn nothing_exists_below_what_does_not_exist(
         labels in prop::collection::vec("(_grpclb|_tcp|_grpc_config|_?[a-c%.2e -]{1,4}|id--1|xn--a|grpclb)", 1..5),
