@@ -170,7 +170,7 @@ impl App {
         connections.close();
         if tokio::time::timeout(DRAIN_WITHIN, connections.wait()).await.is_err() {
             let left = connections.len();
-            tracing::warn!(left, "connections did not end in time and are cut off");
+            tracing::warn!(left, "connections did not end in time and are closed");
         }
         catalog.close();
         if let Some(withdrawn) = announced {

@@ -57,7 +57,7 @@ pub enum StateError {
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The file is a pipe, a device or a directory.
-    #[error("it is no regular file")]
+    #[error("it is not a regular file")]
     NotAFile,
     /// The file is longer than any saved state.
     #[error("it has {0} bytes, at most {STATE_MAX} are read")]

@@ -336,7 +336,7 @@ impl Reloadables {
             warn_of_ends(&all, &mut warned);
             counters.credentials.set(all);
             if now {
-                info!("looked at all files: what changed is used from now on");
+                info!("looked at all files: changed files are used from now on");
             }
         }
     }

@@ -47,7 +47,7 @@ pub struct Answer<T> {
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// `--admin` is not a usable address.
-    #[error("--admin {0:?} is no admin address: expected http://HOST:PORT, as {DEFAULT} is")]
+    #[error("--admin {0:?} is not an admin address: expected http://HOST:PORT, as {DEFAULT} is")]
     Address(String),
     /// `--admin` asks for TLS, which the admin address does not speak.
     #[error("--admin {0:?}: the admin address speaks plain HTTP: write http://… instead")]

@@ -262,7 +262,7 @@ impl RegisterArgs {
                 continue;
             };
             if key == "weight" {
-                problems.push("--meta: the weight has a flag of its own, --weight".into());
+                problems.push("--meta: weight cannot be given here: use --weight".into());
             }
             if meta.insert(key.to_owned(), value.to_owned()).is_some() {
                 problems.push(format!("--meta: {key:?} is given twice"));

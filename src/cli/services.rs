@@ -33,7 +33,9 @@ pub fn run(args: &Args) -> Result<(), AdminError> {
     registry.notices().iter().for_each(|notice| admin_client::say(notice));
     for json::Unknown { name, clients, since_seconds } in answer.value.unknown {
         let since = age(since_seconds);
-        admin_client::say(&format!("{clients} streams ask for {name:?}, unknown for {since}"));
+        admin_client::say(&format!(
+            "{clients} streams ask for {name:?}, which has been unknown for {since}"
+        ));
     }
     Ok(())
 }

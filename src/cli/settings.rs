@@ -191,7 +191,7 @@ async fn put(
     let revision = found.as_ref().map_or(0, |found| found.revision);
     if let Some(wanted) = wanted.filter(|wanted| *wanted != revision) {
         return Err(Trouble(format!(
-            "etcd holds revision {revision}, not {wanted}: somebody else changed it; look at \
+            "etcd holds revision {revision}, not {wanted}: another client changed it; look at \
              `lookaside settings diff`, then apply with --revision {revision}"
         )));
     }
@@ -201,7 +201,7 @@ async fn put(
     match etcd::swap(connect, key, text, revision).await? {
         Some(revision) => Ok(format!("applied, revision {revision}")),
         None => Err(Trouble(
-            "somebody else changed it at the same time: look at `lookaside settings diff`, then \
+            "another client changed it at the same time: look at `lookaside settings diff`, then \
              apply again"
                 .to_owned(),
         )),

@@ -118,7 +118,7 @@ impl Command {
                 Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
                 Ok(None) => drop(ended.recv().await),
                 Err(error) => {
-                    warn!(%error, "cannot learn how the command ended");
+                    warn!(%error, "cannot get the command's exit code");
                     return 1;
                 }
             }
