@@ -237,7 +237,7 @@ pub fn clean(text: &str) -> String {
 }
 
 /// Writes JSON line by line and escapes characters that control a terminal. Returns like
-/// [`print`].
+/// [`print()`].
 ///
 /// # Errors
 /// Returns an error if the text cannot be written.

@@ -115,7 +115,8 @@ impl Node {
         }
     }
 
-    /// Reserves an answer's bytes; waits for room. Fails when the server stops.
+    /// Reserves an answer's bytes. Waits for room; fails if there is none in time or if the
+    /// server stops.
     pub(super) async fn reserve(&self, bytes: usize, share: &Share) -> Result<Charge, Status> {
         tokio::select! {
             charge = self.0.answers.reserve(bytes, share) => charge,
