@@ -1,12 +1,13 @@
-//! Compiles the protocols under `proto/`, and keeps their descriptors for
-//! gRPC server reflection. Needs `protoc` (Debian: `protobuf-compiler`).
+//! Compiles the protocols in `proto/`. Needs `protoc` (Debian: `protobuf-compiler`).
+//!
+//! In: `proto/`. Out: generated Rust code, and descriptors for gRPC server reflection.
 
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    // Each protocol has descriptors of its own: reflection tells of what the
-    // server serves, and that is not the examples' greeter.
+    // Each protocol has its own descriptors, because reflection must not list the greeter of
+    // the examples, which the server does not serve.
     for (proto, descriptors) in [
         ("proto/grpc/lb/v1/load_balancer.proto", "load_balancer.bin"),
         ("proto/helloworld/greeter.proto", "greeter.bin"),

@@ -1,8 +1,9 @@
-//! Builds the parts, binds all sockets, owns every task, orders the end.
+//! Builds the parts of the balancer, binds all sockets, owns every task and orders shutdown.
 //!
-//! In: a checked [`Config`], and word when to stop. Out: a running balancer.
-//! Sockets are bound before anything runs, so that whoever sees the addresses
-//! can connect. The death of any part before the end is the end, with its name.
+//! In: a validated [`Config`] and a future that ends when the balancer must stop.
+//! Out: a running balancer. All sockets are bound before any part runs, so a client
+//! that sees the addresses can connect. If a part ends before shutdown, the balancer
+//! stops with an error that names the part.
 
 use std::fmt;
 use std::future::Future;
@@ -38,7 +39,7 @@ mod tasks;
 pub use tasks::Died;
 use tasks::Tasks;
 
-/// Bound, but not running yet.
+/// A balancer whose sockets are bound and that does not run yet.
 pub struct App {
     config: Config,
     addresses: Addresses,
@@ -49,63 +50,64 @@ pub struct App {
     state: Option<persist::Store>,
 }
 
-/// The addresses that are bound.
+/// The bound addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses {
-    /// gRPC: the balancer, health, reflection.
+    /// gRPC: grpclb, health and reflection.
     pub grpclb: SocketAddr,
-    /// DNS, by UDP and TCP.
+    /// DNS by UDP and TCP.
     pub dns: Option<SocketAddr>,
-    /// HTTP.
+    /// The admin HTTP server.
     pub admin: SocketAddr,
     /// The embedded registry's etcd API.
     pub registry: Option<SocketAddr>,
 }
 
-/// The steps of an orderly end.
+/// The stages of a graceful shutdown, in order.
 #[derive(Default)]
 struct Stages {
-    /// Cancelled: name this balancer to nobody.
+    /// Cancelled: withdraw the announcement of this balancer.
     withdraw: CancellationToken,
-    /// Cancelled: send clients away.
+    /// Cancelled: tell clients to leave.
     drain: CancellationToken,
-    /// Cancelled: everything ends.
+    /// Cancelled: end all other parts.
     end: CancellationToken,
 }
 
-/// What could not be had.
+/// A resource that the balancer needs and cannot have.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// A socket.
+    /// A socket cannot be bound.
     #[error("cannot listen on {addr} for {what}: {error}")]
     Socket {
-        /// The part that needs it.
+        /// The part that needs the socket.
         what: &'static str,
-        /// Where it was to listen.
+        /// The address to listen on.
         addr: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
-    /// The directory of the state.
+    /// The directory of the saved state cannot be used.
     #[error(transparent)]
     State(#[from] persist::OpenError),
 }
 
-/// How long clients are kept while the announcement of this balancer is taken
-/// back. With etcd there that is under half a second; without it nobody who asks
-/// for balancers could be told anyway.
+/// How long shutdown waits for the announcement of this balancer to be withdrawn before
+/// it drains clients. With etcd it takes less than half a second. Without etcd it cannot
+/// be withdrawn.
 const WITHDRAW_WITHIN: Duration = Duration::from_secs(2);
-/// Clients are sent away over ten seconds at most; this is a little more.
+/// How long connections have to end while draining. Clients are told to leave over at
+/// most ten seconds; this is a little more.
 const DRAIN_WITHIN: Duration = Duration::from_secs(12);
-/// Registry events and resolved names that wait to be taken in: the catalog is
-/// always faster than its sources.
+/// The length of each queue of inputs and events. A short queue suffices, because the
+/// catalog is faster than its sources.
 const INPUTS: usize = 64;
 
 impl App {
-    /// Binds every socket, and claims the directory of the state.
+    /// Binds every socket and locks the directory of the saved state.
     ///
     /// # Errors
-    /// When one of them cannot be had.
+    /// Returns the first socket or directory that cannot be used.
     pub async fn bind(config: Config) -> Result<Self, BindError> {
         let grpclb = bind("grpclb", config.listen, serve::bind(config.listen))?;
         let addr = config.admin_listen;
@@ -137,18 +139,18 @@ impl App {
         Ok(Self { config, addresses, grpclb, admin, dns, registry, state })
     }
 
-    /// The bound addresses.
+    /// Returns the bound addresses.
     #[must_use]
     pub fn addresses(&self) -> Addresses {
         self.addresses
     }
 
-    /// Runs until `stop`, then drains: first nobody is told of this balancer any
-    /// more, then those clients that are there are sent away, then everything
-    /// else ends. Whenever `hurry` is notified, all files are read anew.
+    /// Runs until `stop`, then shuts down: it withdraws the announcement of this balancer,
+    /// then drains the connected clients, then ends all other parts. Each notification of
+    /// `hurry` makes it read all files again.
     ///
     /// # Errors
-    /// When a part died.
+    /// Returns the part that died.
     pub async fn run(self, stop: impl Future<Output = ()>, hurry: Arc<Notify>) -> Result<(), Died> {
         let mut tasks = Tasks::default();
         let stages = Stages::default();
@@ -168,7 +170,7 @@ impl App {
         connections.close();
         if tokio::time::timeout(DRAIN_WITHIN, connections.wait()).await.is_err() {
             let left = connections.len();
-            tracing::warn!(left, "connections did not end in time and are cut off");
+            tracing::warn!(left, "connections did not end in time and are closed");
         }
         catalog.close();
         if let Some(withdrawn) = announced {
@@ -178,8 +180,8 @@ impl App {
         stopped
     }
 
-    /// Starts every part. What it returns is cancelled once the announcement
-    /// of this balancer is taken back.
+    /// Starts every part. Returns a token that is cancelled once the announcement of this
+    /// balancer is withdrawn, or `None` if this balancer does not announce itself.
     fn start(
         self,
         tasks: &mut Tasks,
@@ -201,7 +203,7 @@ impl App {
         let (mut current, mut decided) = (self.config.settings(), Decided::default());
         let mut age = Duration::ZERO;
         if let Some(store) = self.state {
-            // Before anything is read: there is room, and it comes first.
+            // No source runs yet, so the queue has room and the saved state comes first.
             if let Some((restored, saved)) = store.load() {
                 let marks = saved.marks.iter().filter(|mark| !mark.is_over(marks::now()));
                 let marks = Arc::new(Marks::new(marks.cloned()));
@@ -229,7 +231,7 @@ impl App {
             }
             _ => None,
         };
-        // Settings and marks first: no list is sent that they forbid.
+        // Settings and marks come first, so that no list is sent that they forbid.
         let heard = [CancellationToken::new(), CancellationToken::new()];
         let inputs = || inputs_tx.clone();
         let begin = settings::Begin { settings: current, file: services };
@@ -339,17 +341,18 @@ impl App {
 }
 
 impl Addresses {
-    /// What DNS gives as this balancer when it is alone.
+    /// Returns the address that DNS answers with for this balancer when it does not share
+    /// etcd with other replicas.
     fn advertised(&self, advertise: Option<&HostPort>) -> dns::Advertised {
         let own = match advertise {
             Some(own) => own.clone(),
             None => match HostPort::new(Host::Ip(self.grpclb.ip()), self.grpclb.port()) {
                 Ok(own) => own,
-                // A wildcard.
+                // A wildcard address: clients can use the address that they asked.
                 Err(_) => return dns::Advertised::Arrival { listen: self.grpclb },
             },
         };
-        // Nobody sends: the receiver keeps the one value there is.
+        // The sender is dropped; the receiver keeps the only value.
         let (_, balancers_rx) = watch::channel(Arc::from([own]));
         dns::Advertised::Known(balancers_rx)
     }
@@ -373,7 +376,7 @@ fn bind<T>(what: &'static str, addr: SocketAddr, bound: io::Result<T>) -> Result
     bound.map_err(|error| BindError::Socket { what, addr, error })
 }
 
-/// Where a wildcard can be reached from this very machine.
+/// Returns an address at which this machine reaches `addr`: loopback for a wildcard.
 fn reachable(addr: SocketAddr) -> SocketAddr {
     let ip = match addr.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -1,8 +1,8 @@
-//! The command line: one subcommand a file.
+//! Parses the command line and runs a subcommand. Each subcommand has its own file.
 //!
-//! In: arguments and environment. Out: an exit code: 0 done in order, 64 bad
-//! flags or configuration, 1 could not start or a vital part died, 3 what was
-//! asked about is not in the list.
+//! In: arguments and environment. Out: an exit code: 0 success, 1 the program could not
+//! start or a vital part died, 3 the backend asked about is not in the list, 64 bad flags
+//! or configuration.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -43,7 +43,7 @@ struct Cli {
 enum Command {
     /// Runs the balancer
     Serve(Box<ServeArgs>),
-    /// Runs balancer, DNS and three backends on this machine, to try things out
+    /// Runs a balancer, DNS and three backends on this machine, to try things out
     Demo(demo::DemoArgs),
     Register(Box<register::RegisterArgs>),
     Services(services::Args),
@@ -60,7 +60,7 @@ enum Command {
 }
 
 impl Command {
-    /// The settings of `serve`, in those subcommands that have them.
+    /// Returns the settings of `serve`, if the subcommand has them.
     fn serve_args(&mut self) -> Option<&mut ServeArgs> {
         match self {
             Self::Serve(args) => Some(args),
@@ -73,19 +73,19 @@ impl Command {
 /// Bad flags or configuration (`EX_USAGE` of sysexits.h).
 pub const BAD_FLAGS: u8 = 64;
 
-/// Runs the program to its end.
+/// Runs the program and returns its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let mut cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    // Their own lines are what people want to see.
+    // The output of these commands is for people: info lines would hide it.
     let quiet = matches!(cli.command, Command::Demo(_) | Command::Check(_) | Command::Settings(_));
     let usual = if quiet { "warn" } else { "info" };
     if let Err(problem) = cli.log.start(usual) {
         let Some(args) = cli.command.serve_args() else { return bad(&[problem]) };
-        // There is more to say of its settings.
+        // Validation reports this problem together with those of the other settings.
         args.sources.problems.push(args.sources.located(problem));
     }
     match cli.command {
@@ -120,12 +120,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(args) => runtime.block_on(check::run(&args)),
         _ => ExitCode::SUCCESS,
     };
-    // What has not ended by now was told to, and has had its time.
+    // Tasks that still run were told to end and had their time.
     runtime.shutdown_background();
     code
 }
 
-/// What became of asking a running balancer.
+/// Turns the result of a request to a running balancer into an exit code, and prints the
+/// error.
 fn asked(result: Result<(), admin_client::AdminError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -136,7 +137,7 @@ fn asked(result: Result<(), admin_client::AdminError>) -> ExitCode {
     }
 }
 
-/// Says every problem, one a line.
+/// Prints every problem on a line of its own. Returns [`BAD_FLAGS`].
 pub(crate) fn bad(problems: &[String]) -> ExitCode {
     for problem in problems {
         eprintln!("error: {}", text::shown(problem));
@@ -144,7 +145,7 @@ pub(crate) fn bad(problems: &[String]) -> ExitCode {
     ExitCode::from(BAD_FLAGS)
 }
 
-/// Reads the arguments, and the file of settings that they name.
+/// Reads the arguments and the file of settings that they name.
 fn parse(arguments: Vec<OsString>) -> Result<Cli, ExitCode> {
     let matches = command().try_get_matches_from(arguments).map_err(|error| show(&error))?;
     let mut cli = Cli::from_arg_matches(&matches).map_err(|error| show(&error))?;
@@ -155,8 +156,8 @@ fn parse(arguments: Vec<OsString>) -> Result<Cli, ExitCode> {
     Ok(cli)
 }
 
-/// The definition of the command line. Usage lines are fixed: clap's own list
-/// what the environment sets as if it had to be given.
+/// Returns the definition of the command line. It fixes the usage lines, because clap
+/// would list a flag that the environment sets as if it were required.
 fn command() -> clap::Command {
     let mut built = Cli::command();
     built.build();
@@ -165,7 +166,7 @@ fn command() -> clap::Command {
         let usage = sub.render_usage().to_string();
         let usage = usage.trim_start_matches("Usage:").trim().to_owned();
         let name = sub.get_name().to_owned();
-        // `help` comes with the building.
+        // Building adds the subcommand `help`, which the unbuilt command lacks.
         if command.find_subcommand(&name).is_some() {
             command = command.mut_subcommand(name, |sub| sub.override_usage(usage));
         }
@@ -175,7 +176,7 @@ fn command() -> clap::Command {
 
 fn show(error: &clap::Error) -> ExitCode {
     let _ = error.print();
-    // Help and version were asked for.
+    // Help and version are not errors.
     if error.use_stderr() { ExitCode::from(BAD_FLAGS) } else { ExitCode::SUCCESS }
 }
 

@@ -1,8 +1,8 @@
-//! What the operator decides, checked.
+//! Validates the flags of `serve` and builds the configuration.
 //!
-//! In: flags, environment and a file (`config::file` merges them). Out: a
-//! [`Config`], or every problem there is, each naming the setting, the value
-//! and the remedy. Reads the files that settings name; connects to nothing.
+//! In: flags, environment and a TOML file (`config::file` merges them). Out: a
+//! [`Config`], or all problems, each with the setting, the value and the remedy.
+//! It reads the files that settings name and never opens a connection.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,24 +24,24 @@ pub mod file;
 mod formats;
 mod tls;
 
-/// Flags of `serve`; see `interface` in the README for what they mean. All are
-/// text, so that every problem can be told at once.
+/// Flags of `serve`. All values are text until [`ServeArgs::validate`], so that every
+/// problem is reported at once.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(args_override_self = true)]
 pub struct ServeArgs {
-    /// Settings in TOML, named like these flags; a flag wins over the file
+    /// A TOML file of settings, named like these flags; a flag wins over the file
     #[arg(long, value_name = "FILE", env = "LOOKASIDE_CONFIG")]
     pub config: Option<String>,
-    /// Where all of these come from.
+    /// The origin of each setting.
     #[arg(skip)]
     pub sources: Sources,
-    /// Where gRPC clients ask for servers
+    /// Address of the grpclb server, which sends clients their server lists
     #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:12000", env = "LOOKASIDE_LISTEN")]
     pub listen: String,
-    /// etcd; without it the embedded registry is used
+    /// The connection to etcd; without one, the embedded registry is used
     #[command(flatten)]
     pub etcd: EtcdArgs,
-    /// Where the embedded registry speaks etcd's API
+    /// Address of the embedded registry, which speaks etcd's API
     #[arg(
         long,
         value_name = "IP:PORT",
@@ -49,8 +49,8 @@ pub struct ServeArgs {
         env = "LOOKASIDE_REGISTRY_LISTEN"
     )]
     pub registry_listen: String,
-    /// Where services register, and how: repeatable [formats: auto, plain, etcd-naming, kratos…
-    /// or custom:NAME; see docs/formats.md]
+    /// The beginning of the keys to read, and their format; repeatable [formats: auto, plain,
+    /// etcd-naming, kratos… or custom:NAME; see docs/formats.md]
     #[arg(
         long,
         value_name = "PREFIX[=FORMAT]",
@@ -59,7 +59,7 @@ pub struct ServeArgs {
         env = "LOOKASIDE_PREFIX"
     )]
     pub prefix: Vec<String>,
-    /// The DNS zone whose names mean services
+    /// The DNS zone whose names stand for services
     #[arg(
         long,
         value_name = "ZONE",
@@ -67,14 +67,14 @@ pub struct ServeArgs {
         env = "LOOKASIDE_DOMAIN"
     )]
     pub domain: String,
-    /// Where DNS questions for the zone are answered, by UDP and TCP [default: nowhere]
+    /// Address of the DNS server for the zone, by UDP and TCP [default: no DNS server]
     #[arg(long, value_name = "IP:PORT", env = "LOOKASIDE_DNS_LISTEN")]
     pub dns_listen: Option<String>,
-    /// What DNS gives as this balancer, which it then announces to the others in etcd
-    /// [default: the listen address, or the one at which the question arrives]
+    /// The address of this balancer in DNS answers; it is also announced to the other replicas in
+    /// etcd [default: the listen address, or the address that received the question]
     #[arg(long, value_name = "HOST:PORT", env = "LOOKASIDE_ADVERTISE")]
     pub advertise: Option<String>,
-    /// Where people and Prometheus look in, by HTTP
+    /// Address of the admin HTTP server: dashboard, API and Prometheus metrics
     #[arg(
         long,
         value_name = "IP:PORT",
@@ -82,19 +82,19 @@ pub struct ServeArgs {
         env = "LOOKASIDE_ADMIN_LISTEN"
     )]
     pub admin_listen: String,
-    /// A name by which browsers and scrapers may ask the admin address, beside its IP addresses
-    /// and localhost; repeatable
-    // Without it a page of another site could read everything there (DNS rebinding).
+    /// A host name that requests to the admin server may use, beside IP addresses and localhost;
+    /// repeatable
+    // If any name were accepted, a page of another site could read everything (DNS rebinding).
     #[arg(long, value_name = "NAME", value_delimiter = ',', env = "LOOKASIDE_ADMIN_HOST")]
     pub admin_host: Vec<String>,
-    /// What clients of a service without usable backends see: wait, drop or fallback
+    /// What clients do while a service has no usable backend: wait, drop or fallback
     #[arg(long, value_name = "MODE", default_value = "wait", env = "LOOKASIDE_WHEN_EMPTY")]
     pub when_empty: String,
-    /// Whether tools can ask what the gRPC port serves: on or off
+    /// gRPC server reflection: on or off
     #[arg(long, value_name = "on|off", default_value = "on", env = "LOOKASIDE_REFLECTION")]
     pub reflection: String,
-    /// How many connections to the gRPC port one address may have (of IPv6, one /64); 0: any
-    /// number, for many clients may stand behind one address
+    /// The most connections to the gRPC port from one IPv4 address or one IPv6 /64; 0: no limit,
+    /// because many clients may share one address
     #[arg(
         long,
         value_name = "NUMBER",
@@ -102,68 +102,71 @@ pub struct ServeArgs {
         env = "LOOKASIDE_CONNECTIONS_PER_PEER"
     )]
     pub connections_per_peer: String,
-    /// How often clients report their calls; 0s: never
+    /// The time between two reports of a client's calls; 0s: no reports
     #[arg(long, value_name = "DURATION", default_value = "10s", env = "LOOKASIDE_REPORT_INTERVAL")]
     pub report_interval: String,
-    /// What happens to those whose registration is in doubt
+    /// The treatment of backends whose registration is lost
     #[command(flatten)]
     pub faults: FaultArgs,
-    /// The certificate shown to gRPC clients, in PEM: turns TLS on
+    /// The certificate that gRPC clients see, in PEM; turns TLS on
     #[arg(long, value_name = "FILE", env = "LOOKASIDE_TLS_CERT")]
     pub tls_cert: Option<String>,
     /// The certificate's key, in PEM
     #[arg(long, value_name = "FILE", env = "LOOKASIDE_TLS_KEY")]
     pub tls_key: Option<String>,
-    /// Who must have signed gRPC clients' certificates, in PEM: turns mutual TLS on
+    /// The authority that must have signed gRPC clients' certificates, in PEM; turns mutual TLS on
     #[arg(long, value_name = "FILE", env = "LOOKASIDE_TLS_CLIENT_CA")]
     pub tls_client_ca: Option<String>,
 }
 
-/// What `serve` does.
+/// The validated configuration of `serve`.
 #[derive(Clone)]
 pub struct Config {
-    /// Where gRPC clients ask for servers.
+    /// Address of the gRPC server.
     pub listen: SocketAddr,
-    /// Where the registrations are.
+    /// The registry to read.
     pub registry: Registry,
-    /// Where in it services register; one at least.
+    /// The prefixes of the registrations; at least one.
     pub prefixes: Vec<Prefix>,
-    /// Where DNS questions are answered.
+    /// Address of the DNS server; `None`: no DNS server.
     pub dns_listen: Option<SocketAddr>,
-    /// What DNS gives as this balancer, if the operator says so.
+    /// The address of this balancer in DNS answers, if the operator sets it.
     pub advertise: Option<HostPort>,
-    /// Where HTTP is answered.
+    /// Address of the admin HTTP server.
     pub admin_listen: SocketAddr,
-    /// By which names, beside IP addresses and localhost.
+    /// Host names that admin requests may use, beside IP addresses and localhost.
     pub admin_hosts: Vec<String>,
-    /// The zone whose names mean services.
+    /// The DNS zone whose names stand for services.
     pub zone: Zone,
-    /// What holds for every service that no table says otherwise of.
+    /// The settings of a service that no table changes.
     pub defaults: ServiceSettings,
     /// The file with tables of services.
     pub services: Option<FileSource>,
-    /// Where the last good lists are kept for the next start.
+    /// The directory of the saved state; `None`: no saved state.
     pub state_dir: Option<PathBuf>,
-    /// Whether there is server reflection.
+    /// Whether server reflection is on.
     pub reflection: bool,
-    /// How many connections one network may have; zero: any number.
+    /// The most connections from one network; zero: no limit.
     pub connections_per_peer: u64,
-    /// How gRPC clients are met.
+    /// The TLS configuration of the gRPC server; `None`: plaintext.
     pub tls: Option<Reloading<Arc<tokio_rustls::rustls::ServerConfig>>>,
 }
 
-/// Where the registrations are.
+/// The store that holds the registrations.
 #[derive(Debug, Clone)]
 pub enum Registry {
-    /// In an etcd of the operator's.
+    /// The operator's etcd.
     Etcd(Connect),
-    /// In this process, with etcd's API at this address.
+    /// The embedded registry, which serves etcd's API at this address.
     Embedded(SocketAddr),
 }
 
 impl ServeArgs {
+    /// Returns the configuration that these flags describe.
+    ///
     /// # Errors
-    /// All problems, one a line.
+    /// Returns all problems, one per item, each with its place if it comes from the file
+    /// or a variable.
     pub fn validate(&self) -> Result<Config, Vec<String>> {
         let mut problems = Vec::new();
         let all = &mut problems;
@@ -240,7 +243,7 @@ impl ServeArgs {
         for text in &self.admin_host {
             match Host::parse(text) {
                 Some(Host::Name(name)) => hosts.push(name),
-                // Addresses are answered anyway.
+                // IP addresses are always accepted.
                 Some(Host::Ip(_)) => {}
                 None => problems.push(format!(
                     "--admin-host: {text:?} is no host name: give it without scheme and port, \
@@ -257,14 +260,14 @@ impl ServeArgs {
             && (name == zone.as_str() || name.ends_with(&format!(".{zone}")))
         {
             problems.push(format!(
-                "--advertise: {name:?} lies in the zone {zone}, whose names mean services: \
-                 give an IP address, which DNS then knows as grpclb.{zone}"
+                "--advertise: {name:?} lies in the zone {zone}, whose names stand for \
+                 services: give an IP address, which DNS then serves as grpclb.{zone}"
             ));
         }
         Some(advertise)
     }
 
-    /// What holds for every service that no table says otherwise of.
+    /// Returns the settings of a service that no table changes.
     fn service_defaults(&self, problems: &mut Vec<String>) -> ServiceSettings {
         let mut defaults = ServiceSettings::DEFAULT;
         let faults = &self.faults;
@@ -321,14 +324,14 @@ impl ServeArgs {
 }
 
 impl Config {
-    /// The per-service settings at the start.
+    /// Returns the per-service settings at the start.
     #[must_use]
     pub fn settings(&self) -> Settings {
         let file = self.services.as_ref().map(|services| services.document.value());
         Settings::new(self.defaults).with(file, None)
     }
 
-    /// What is read anew while the balancer runs.
+    /// Returns everything made of files that the balancer reads again while it runs.
     #[must_use]
     pub fn reloadables(&self) -> Reloadables {
         let mut all = Reloadables::default();
@@ -359,7 +362,8 @@ fn listen(flag: &str, text: &str, problems: &mut Vec<String>) -> Option<SocketAd
     addr
 }
 
-/// What was probably meant: a port alone is one on all interfaces.
+/// Returns the end of an error message: an example that fits what was given, such as
+/// all interfaces for a port alone.
 fn suggestion(flag: &str, text: &str) -> String {
     let usual = match flag {
         "--listen" => SocketAddr::from(([0, 0, 0, 0], 12000)),
@@ -379,7 +383,7 @@ fn suggestion(flag: &str, text: &str) -> String {
     }
 }
 
-/// The value, or a problem more.
+/// Returns the value, or adds its error to `problems`.
 pub(crate) fn take<T, E: std::fmt::Display>(
     flag: &str,
     result: Result<T, E>,

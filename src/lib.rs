@@ -1,4 +1,5 @@
-//! lookaside: registrations in etcd reach unmodified gRPC clients by grpclb.
+//! lookaside: a balancer that reads registrations from etcd and sends server lists to
+//! unmodified gRPC clients by grpclb.
 
 pub mod admin;
 pub mod app;

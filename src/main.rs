@@ -1,4 +1,6 @@
-//! `lookaside`, the program.
+//! The `lookaside` program.
+//!
+//! In: command-line arguments. Out: an exit code; see `lookaside::cli::run`.
 
 use std::process::ExitCode;
 

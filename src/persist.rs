@@ -1,11 +1,10 @@
-//! The last good lists on disk, for a start while the registry is away.
+//! Saves the last good lists to disk, for a start without etcd.
 //!
-//! In: a directory, and the catalog as it changes. Out: one file, always whole:
-//! written beside, synced, renamed; its predecessor stays as `state.bak`. Read
-//! once, at the start. A file that is torn, corrupt or not ours is told of and
-//! never served. A directory that cannot be used at the start is an error. After
-//! that nothing here can hold up serving or bring it down: a full or broken disk
-//! is an alarm. Writing takes a bounded share of the time and of the disk.
+//! In: a directory, and the catalog's changes. Out: one file that is always whole (written
+//! to a new file, synced, renamed), with its predecessor as `state.bak`. It is read once,
+//! at the start. A file that is torn, corrupt or foreign is logged and never served. A
+//! directory that cannot be used at the start is an error. Later disk faults are logged and
+//! counted and never disturb serving. Writing takes a bounded part of time and disk.
 #![expect(clippy::disallowed_types, reason = "only the wall clock outlives a process")]
 
 use std::collections::BTreeMap;
@@ -31,64 +30,64 @@ pub use decided::Decided;
 use decided::Written;
 pub use directory::OpenError;
 
-/// Where the state is kept.
+/// The directory of the saved state.
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
-    /// Where the registrations lie that it was made of: another balancer's
-    /// state is none of ours.
+    /// The prefixes of the registrations in the state. A state with other prefixes belongs to
+    /// another balancer and is not served.
     prefixes: Vec<String>,
-    /// Nobody else uses the directory while this is open.
+    /// The lock file, open. It keeps other processes from using the directory.
     lock: std::fs::File,
 }
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Content {
     /// Each service's endpoints.
     pub services: Vec<(ServiceName, Vec<Endpoint>)>,
-    /// What operators decided.
+    /// The decisions of operators.
     pub decided: Decided,
 }
 
-/// Why a file is not served.
+/// The reason why a file is not served.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// It cannot be read at all.
+    /// The file cannot be read.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// It is a pipe, a device, a link or a directory.
-    #[error("it is no regular file")]
+    /// The file is a pipe, a device or a directory.
+    #[error("it is not a regular file")]
     NotAFile,
-    /// It is longer than any of ours.
+    /// The file is longer than any saved state.
     #[error("it has {0} bytes, at most {STATE_MAX} are read")]
     TooLong(u64),
-    /// It does not begin as ours do.
+    /// The file does not begin like a saved state.
     #[error("it is no state of lookaside's")]
     Foreign,
-    /// A later version wrote it.
+    /// Another version of the format.
     #[error("it has version {0}, this program knows {VERSION}")]
     Version(u32),
-    /// It is of another balancer.
+    /// The state of a balancer with other prefixes.
     #[error("it was made of the prefixes {0:?}: each balancer needs a directory of its own")]
     Prefixes(Vec<String>),
-    /// Its end is missing.
+    /// The end of the file is missing.
     #[error("its end is missing")]
     Torn,
-    /// It is not what was written.
+    /// The checksum does not match.
     #[error("its checksum is wrong")]
     Corrupt,
-    /// A line of it makes no sense.
+    /// A line is invalid.
     #[error("line {line}: {reason}")]
     Content {
         /// Counted from 1.
         line: usize,
-        /// What is wrong.
+        /// The problem.
         reason: String,
     },
 }
 
-/// The first line.
+/// The first line of a file.
 #[derive(Serialize, Deserialize)]
 struct Head {
     format: String,
@@ -98,7 +97,7 @@ struct Head {
     decided: Written,
 }
 
-/// Each line between.
+/// Each line between the first and the last.
 #[derive(Serialize, Deserialize)]
 struct Service {
     service: String,
@@ -114,43 +113,45 @@ struct Backend {
     meta: BTreeMap<String, String>,
 }
 
-/// The last line.
+/// The last line of a file.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Tail {
-    /// Of all bytes before this line.
+    /// The checksum of all bytes before this line.
     crc32: u32,
 }
 
 const FORMAT: &str = "lookaside state";
 const VERSION: u32 = 1;
-/// What changes in between is written together: a disk is not for every
-/// change, and after a crash etcd knows better than the last second.
+/// The shortest pause between two writes. Changes in between are written together; losing
+/// the last second in a crash does no harm, because etcd has newer data.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// A writing is followed by a pause so many times as long: 5 % of the time is
-/// for writing, however slow the disk is.
+/// A pause is at least this many times as long as the write before it. So writing takes at
+/// most 5 % of the time, however slow the disk is.
 const PAUSE_TIMES: u32 = 19;
-/// Over time so many bytes are written in a second at most: 22 GB a day, which
-/// disks that wear out bear for years. A thousand backends are 100 kB.
+/// The most bytes written per second on average: 22 GB a day, which flash disks endure for
+/// years. A thousand backends are 100 kB.
 const BYTES_PER_SECOND: u64 = 256 << 10;
-/// A large state is that old at most, if the disk is quick.
+/// The longest pause because of a state's size. On a fast disk, the saved state is at most
+/// this old.
 const PAUSE_FOR_SIZE_MAX: Duration = Duration::from_secs(60);
-/// The longest file that is read: a state of ten million backends.
+/// The longest file that is read, in bytes: a state of ten million backends.
 const STATE_MAX: u64 = 1 << 30;
-/// How often a file that is still true is marked as such.
+/// The time after which an unchanged state's file gets a new modification time, which
+/// shows that the state is still true.
 const MARK_EVERY: Duration = Duration::from_secs(30);
-/// After a failure. Disks fill and empty in minutes.
+/// The pause after a failed write. Disks fill and empty in minutes.
 const RETRY: Duration = Duration::from_secs(10);
-/// For one writing; a network disk may hang for ever.
+/// The limit for one write; a network disk may hang for ever.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Services written before others may run: some hundred microseconds.
+/// The number of services written before the task yields: some hundred microseconds of work.
 const CHUNK: usize = 32;
 
-/// Keeps the state until the catalog is gone.
+/// Saves the state until the catalog is closed.
 pub async fn run(mut store: Store, catalog: Catalog, counters: Arc<Counters>) {
     let mut changes = catalog.watch_changes();
     let mut status = catalog.watch_status();
-    // What is unread is not to be kept; what was restored is kept already.
+    // Nothing is saved before the registry is read; a restored state is saved already.
     if status.wait_for(|status| status.synced && status.restored.is_none()).await.is_err() {
         return;
     }
@@ -182,7 +183,7 @@ pub async fn run(mut store: Store, catalog: Catalog, counters: Arc<Counters>) {
             }
             Err(error) => {
                 if !failed {
-                    tracing::error!(%dir, %error, "state cannot be saved: a restart while the registry is away would serve nothing, or old lists");
+                    tracing::error!(%dir, %error, "state cannot be saved: a restart without etcd would serve nothing or old lists");
                 }
                 counters.states_failed.increment();
                 (failed, write) = (true, true);
@@ -195,14 +196,15 @@ pub async fn run(mut store: Store, catalog: Catalog, counters: Arc<Counters>) {
     }
 }
 
-/// How long nothing is written after so many bytes that took so long.
+/// Returns the pause after a write of `bytes` that took `took`.
 fn pause(took: Duration, bytes: u64) -> Duration {
     let for_size = Duration::from_millis(bytes.saturating_mul(1_000) / BYTES_PER_SECOND);
     PAUSE_MIN.max(took.saturating_mul(PAUSE_TIMES)).max(for_size.min(PAUSE_FOR_SIZE_MAX))
 }
 
 impl Store {
-    /// What was saved last, or before that. What cannot be served is told of.
+    /// Returns the newest state that can be served: `state`, else `state.bak`. Logs each
+    /// file that cannot.
     #[must_use]
     pub fn load(&self) -> Option<(Restored, Decided)> {
         [self.file(), self.backup()].iter().find_map(|file| match self.read(file) {
@@ -226,19 +228,20 @@ impl Store {
         io::Read::read_to_end(&mut file, &mut bytes)?;
         let Content { services, decided } = parse(&bytes, &self.prefixes)?;
         let saved = metadata.modified()?;
-        // A clock that was set back makes it new, never old.
+        // If the clock was set back, the state counts as new, never as old.
         let age = SystemTime::now().duration_since(saved).unwrap_or_default();
         let saved = humantime::format_rfc3339_seconds(saved).to_string();
         Ok((Restored { saved, age, services }, decided))
     }
 
-    /// Still true. Nothing is written.
+    /// Sets the file's modification time to now and writes nothing else: the state is still
+    /// true.
     async fn mark(&self) -> io::Result<u64> {
         let file = directory::open_to_mark(&self.file()).await?;
         file.set_modified(SystemTime::now()).map(|()| 0)
     }
 
-    /// Writes the state; the number of its bytes.
+    /// Writes the state. Returns the number of its bytes.
     async fn save(
         &mut self,
         services: &[Arc<catalog::Service>],
@@ -307,10 +310,10 @@ impl Store {
     }
 }
 
-/// All that a file holds, or why nothing.
+/// Returns the content of a file.
 ///
 /// # Errors
-/// When it is not wholly what [`run`] wrote for these prefixes.
+/// Returns an error unless the file is exactly as [`run`] wrote it for these prefixes.
 pub fn parse(bytes: &[u8], prefixes: &[String]) -> Result<Content, StateError> {
     let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let head: Head = serde_json::from_slice(first).map_err(|_| StateError::Foreign)?;

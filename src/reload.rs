@@ -1,10 +1,9 @@
-//! Values made of files, made anew when the files change.
+//! Values made from files, and made again when the files change.
 //!
-//! In: the files that flags name, and how a value is made of them. Out: the
-//! newest value that could be made. A file that cannot be used keeps the value
-//! from before and is told once. Files are looked at every two seconds and not
-//! watched: Kubernetes replaces a whole directory by swapping a symbolic link,
-//! which a watch of the file does not see.
+//! In: the files that flags name, and a function that makes a value from them. Out: the
+//! newest valid value. If a changed file cannot be used, the former value stays, and the
+//! log says so once. Files are polled every two seconds and not watched: Kubernetes
+//! replaces a directory by swapping a symbolic link, which a watch of the file misses.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,18 +23,18 @@ use crate::telemetry::{Counters, Credential};
 
 mod expiry;
 
-/// A value made of files, or of none. Clones share it.
+/// A value made from files, or a fixed one. Clones share it.
 pub struct Reloading<T>(Arc<Inner<T>>);
 
 struct Inner<T> {
-    /// What it is used for, in one word: `serve`, `etcd`.
+    /// The use of the value, in one word: `serve`, `etcd`.
     used_for: &'static str,
     files: Vec<File>,
     make: Make<T>,
     state: Mutex<State<T>>,
-    /// Whether it is secret, or proves who somebody is.
+    /// Whether the value is a password or has certificates, which metrics then count.
     credential: bool,
-    /// Wakes when the value or what is wrong with the files is another.
+    /// Notifies of each change of the value or the fault.
     changes: watch::Sender<()>,
 }
 
@@ -44,56 +43,57 @@ struct Inner<T> {
 pub struct File {
     /// The flag, with its dashes.
     pub flag: &'static str,
-    /// Where the file is.
+    /// The file's path.
     pub path: PathBuf,
 }
 
-/// What was made of files.
+/// A value made from files.
 pub struct Made<T> {
     /// The value.
     pub value: T,
-    /// When the certificates in it end, in seconds since 1970, and what each is
-    /// used for.
+    /// The use of each certificate in the value, and its end in seconds since 1970.
     pub expiries: Vec<(&'static str, i64)>,
 }
 
-/// Makes a value of the files' contents, in the order of the files.
+/// Makes a value from the contents of the files, in their order.
 type Make<T> = Box<dyn Fn(&[Vec<u8>]) -> Result<Made<T>, Vec<String>> + Send + Sync>;
 
 struct State<T> {
     made: Made<T>,
     contents: Vec<Vec<u8>>,
-    /// How often it was made anew.
+    /// How often the value was replaced.
     version: u64,
     fault: Option<Fault>,
-    /// How many faults were told.
+    /// The number of reported faults.
     failures: u64,
 }
 
-/// Why the files as they are now cannot be used.
+/// The reason why the current files cannot be used.
 struct Fault {
     text: String,
     since: Instant,
     told: bool,
 }
 
-/// How often the files are looked at: a certificate that was replaced is shown
-/// within seconds, and a look costs microseconds.
+/// The time between two looks at the files. Clients see a replaced certificate within
+/// seconds, and a look costs microseconds.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// For how long a fault may be a replacement under way: a certificate and its key
-/// are two files.
+/// How long a fault may last before it is reported. A certificate and its key are two
+/// files, so a replacement may be under way.
 const SETTLES_WITHIN: Duration = Duration::from_secs(5);
-/// A file system that does not answer, as a remote one may not.
+/// The limit for reading a file: a remote file system may not answer.
 const READ_WITHIN: Duration = Duration::from_secs(2);
-/// The longest chain of certificates is a fraction of it.
+/// The longest file that is read, in bytes. The longest chain of certificates is a fraction
+/// of it.
 const FILE_MAX: u64 = 1 << 20;
-/// Renewal is due in most set-ups when a third of a quarter of a year is left.
+/// How long before its end a certificate is reported: 30 days. Most set-ups renew a
+/// certificate of 90 days when a third of its time is left.
 const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
-/// A certificate that ends soon is told of once a day.
+/// The time between two log lines about a certificate that ends soon.
 const WARN_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 impl<T: Clone> Reloading<T> {
-    /// A value that no file changes.
+    /// Returns a value that never changes.
     pub fn fixed(value: T) -> Self {
         let made = Made { value, expiries: Vec::new() };
         let state = State { made, contents: Vec::new(), version: 0, fault: None, failures: 0 };
@@ -101,7 +101,7 @@ impl<T: Clone> Reloading<T> {
         Self::with("", Vec::new(), state, make)
     }
 
-    /// A value that is no credential, made of a file that was read a moment ago.
+    /// Returns a value that is not a credential, made from a file that the caller has just read.
     pub fn begun(
         used_for: &'static str,
         file: File,
@@ -125,10 +125,10 @@ impl<T: Clone> Reloading<T> {
         Self(Arc::new(Inner { used_for, files, make, state, credential: true, changes }))
     }
 
-    /// Reads the files for the first time.
+    /// Reads the files for the first time and makes the value.
     ///
     /// # Errors
-    /// Every problem there is, each beginning with its flag.
+    /// Returns all problems, each beginning with its flag.
     pub fn open(
         used_for: &'static str,
         files: Vec<File>,
@@ -155,31 +155,31 @@ impl<T: Clone> Reloading<T> {
         Ok(Self::with(used_for, files, state, Box::new(make)))
     }
 
-    /// The newest value that could be made.
+    /// Returns the newest valid value.
     #[must_use]
     pub fn value(&self) -> T {
         self.state().made.value.clone()
     }
 
-    /// How often it was made anew.
+    /// Returns how often the value was replaced.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.state().version
     }
 
-    /// Why the files as they are now cannot be used, once that has lasted.
+    /// Returns the reason why the current files cannot be used, once it has been reported.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
         self.state().fault.as_ref().filter(|fault| fault.told).map(|fault| fault.text.clone())
     }
 
-    /// Wakes when the value or the fault is another.
+    /// Returns a receiver that wakes when the value or the fault changes.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<()> {
         self.0.changes.subscribe()
     }
 
-    /// Looks at the files once more, so that what follows is as new as they are.
+    /// Looks at the files now, so that the value is as new as the files.
     pub async fn refresh(&self) {
         self.look(false).await;
     }
@@ -192,7 +192,7 @@ impl<T: Clone> Reloading<T> {
         for file in &self.0.files {
             match read(file).await {
                 Ok(Some(bytes)) => contents.push(bytes),
-                // A pipe, which was read at the start.
+                // A pipe was read at the start and cannot be read again.
                 Ok(None) => return,
                 Err(fault) => return self.broken(fault, now),
             }
@@ -223,7 +223,8 @@ impl<T: Clone> Reloading<T> {
         }
     }
 
-    /// Takes note of a fault; tells of it once it has lasted, or at once.
+    /// Records a fault. Reports it if it has lasted for [`SETTLES_WITHIN`], or at once with
+    /// `now`.
     fn broken(&self, text: String, now: bool) {
         let mut state = self.state();
         let fault = match state.fault.take() {
@@ -240,7 +241,7 @@ impl<T: Clone> Reloading<T> {
         state.failures += 1;
         drop(state);
         self.0.changes.send_replace(());
-        let remedy = "mend the file: it is looked at again and again";
+        let remedy = "repair the file: it is read again every two seconds";
         warn!(used_for, fault, remedy, "changed files cannot be used: the former are kept");
     }
 
@@ -256,13 +257,13 @@ impl<T> Clone for Reloading<T> {
 }
 
 impl<T> fmt::Debug for Reloading<T> {
-    /// Shows nothing of the value: it may be a secret.
+    /// Leaves out the value, because it may be a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Reloading").field(&self.0.files).finish()
     }
 }
 
-/// The file's content; `None` if it is none that can be read again.
+/// Returns the content of a file, or `None` if it is not a regular file.
 async fn read(file: &File) -> Result<Option<Vec<u8>>, String> {
     let File { flag, path } = file;
     let reading = async {
@@ -283,7 +284,7 @@ async fn read(file: &File) -> Result<Option<Vec<u8>>, String> {
     }
 }
 
-/// Everything that is read anew while a program runs.
+/// All values whose files are read again while the program runs.
 #[derive(Default)]
 pub struct Reloadables(Vec<Box<dyn Reload>>);
 
@@ -310,15 +311,15 @@ impl<T: Clone + Send + Sync + 'static> Reload for Reloading<T> {
 }
 
 impl Reloadables {
-    /// One more, unless it is made of no file.
+    /// Adds a value, unless it has no files.
     pub fn add<T: Clone + Send + Sync + 'static>(&mut self, one: &Reloading<T>) {
         if !one.0.files.is_empty() {
             self.0.push(Box::new(one.clone()));
         }
     }
 
-    /// Looks at all files, for ever: every two seconds, and whenever `hurry`
-    /// is notified. What cannot be used is then told at once.
+    /// Looks at all files every two seconds and whenever `hurry` is notified, for ever. After
+    /// a notification, a fault is reported at once.
     pub async fn run(self, hurry: Arc<Notify>, counters: Arc<Counters>) {
         let mut tick = interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -335,13 +336,13 @@ impl Reloadables {
             warn_of_ends(&all, &mut warned);
             counters.credentials.set(all);
             if now {
-                info!("looked at all files: what changed is used from now on");
+                info!("looked at all files: changed files are used from now on");
             }
         }
     }
 }
 
-/// Tells of certificates that end soon or have ended, each once a day.
+/// Logs certificates that end soon or have ended, each once a day.
 #[expect(clippy::disallowed_types, reason = "a certificate ends on a date")]
 fn warn_of_ends(all: &[Credential], warned: &mut BTreeMap<&'static str, Instant>) {
     let Ok(today) = std::time::SystemTime::now().duration_since(UNIX_EPOCH) else { return };

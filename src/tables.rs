@@ -1,9 +1,8 @@
-//! TOML as tables whose entries have places. Pure.
+//! Parses TOML into tables whose entries know their places. Pure.
 //!
-//! In: a text, parsed once. Out: its root table (also of a text that is broken in
-//! places), typed values of the entries that are right, and each problem with its line
-//! and column. A problem hides no other, and what stands on a broken line is not shown:
-//! it may be the rest of a secret.
+//! In: a text. Out: its root table (even if parts of the text are not TOML), typed values of
+//! the valid entries, and all problems with line and column. One problem does not hide
+//! another. Text on a broken line is never shown, because it may be part of a secret.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -13,9 +12,9 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor, value};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue, Error, ValueDeserializer};
 
-/// The name of an entry, and where it stands.
+/// The name of an entry, with its place.
 pub type Name<'a> = Spanned<DeString<'a>>;
-/// The value of an entry, and where it stands.
+/// The value of an entry, with its place.
 pub type Value<'a> = Spanned<DeValue<'a>>;
 
 /// A text, parsed as TOML.
@@ -24,19 +23,19 @@ pub struct Toml<'a> {
     root: DeTable<'a>,
     text: Text<'a>,
     errors: Vec<Error>,
-    /// The lines that are no TOML.
+    /// The lines that are not TOML.
     broken: HashSet<usize>,
 }
 
-/// A text by its lines.
+/// A text and the starts of its lines.
 #[derive(Debug)]
 struct Text<'a> {
     text: &'a str,
-    /// Where each line begins.
+    /// The byte at which each line begins.
     lines: Vec<usize>,
 }
 
-/// What is wrong in a text, and where.
+/// A problem in a text, with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Counted from one.
@@ -47,23 +46,23 @@ pub struct Problem {
     pub text: String,
 }
 
-/// The problems that were found in a text so far.
+/// The problems found in a text so far.
 #[derive(Debug)]
 pub struct Problems<'a> {
     text: &'a Text<'a>,
-    /// The lines that are no TOML.
+    /// The lines that are not TOML.
     broken: &'a HashSet<usize>,
     told: Vec<Problem>,
     found: usize,
 }
 
-/// More problems than anybody mends at once.
+/// The most problems that are reported.
 const PROBLEMS_MAX: usize = 100;
-/// Errors of keys without a value: the parser's recovery leaves out all that follows.
+/// The parser's errors for keys without a value, after which its recovery skips the rest.
 const VALUELESS: [&str; 2] = ["key with no value", "missing value for key"];
 
-/// Parses all of a text that can be, and has it read. Returns what `read` does, and all
-/// problems, sorted by their places: those of the text, and those that `read` adds.
+/// Parses as much of a text as possible and passes it to `read`. Returns the result of `read`
+/// and all problems, sorted by place: those of the text and those that `read` adds.
 pub fn parse<R>(
     text: &str,
     read: impl FnOnce(&Toml<'_>, &mut Problems<'_>) -> R,
@@ -83,26 +82,25 @@ pub fn parse<R>(
 }
 
 impl<'a> Toml<'a> {
-    /// The table of its top level.
+    /// Returns the top-level table.
     #[must_use]
     pub fn root(&self) -> &DeTable<'a> {
         &self.root
     }
 
-    /// Whether some of the text is no TOML.
+    /// Returns whether some of the text is not TOML.
     #[must_use]
     pub fn is_broken(&self) -> bool {
         !self.errors.is_empty()
     }
 
-    /// Whether what stands at a byte belongs to a line that is no TOML, so that it may be
-    /// anything.
+    /// Returns whether a byte is on a line that is not TOML, whose entries cannot be trusted.
     #[must_use]
     pub fn breaks_at(&self, at: usize) -> bool {
         self.broken.contains(&self.text.line(at))
     }
 
-    /// Line and column of a byte, both counted from one.
+    /// Returns line and column of a byte, both counted from one.
     #[must_use]
     pub fn position(&self, at: usize) -> (usize, usize) {
         self.text.position(at)
@@ -135,8 +133,9 @@ impl<'a> Text<'a> {
         self.lines.partition_point(|begin| *begin <= at)
     }
 
-    /// The text with blanks instead of the lines of these bytes. A line stays in which a
-    /// text of several lines may begin, whose rest would be taken for something else.
+    /// Returns the text with blanks instead of the lines of these bytes, or `None` if no line
+    /// changes. A line with triple quotes stays: it may begin a string of several lines, whose
+    /// rest would be read as entries.
     fn without(&self, bytes: impl Iterator<Item = usize>) -> Option<String> {
         let mut left: Option<Vec<u8>> = None;
         for at in bytes {
@@ -154,10 +153,11 @@ impl<'a> Text<'a> {
 }
 
 impl Problems<'_> {
-    /// One more, unless it follows from a broken line or is one too many to be told.
+    /// Adds a problem. It is counted but not reported if it follows from a broken line or if
+    /// `PROBLEMS_MAX` problems are reported already.
     pub fn add(&mut self, span: Range<usize>, text: String) {
         self.found += 1;
-        // Values that the parser makes up are nowhere.
+        // Values that the parser's recovery makes up have the span 0..0.
         let made_up = !self.broken.is_empty() && span == (0..0);
         let follows = made_up || self.broken.contains(&self.text.line(span.start));
         if !follows && !self.is_full() {
@@ -165,13 +165,13 @@ impl Problems<'_> {
         }
     }
 
-    /// How many were found.
+    /// Returns the number of problems found, including those that are not reported.
     #[must_use]
     pub fn found(&self) -> usize {
         self.found
     }
 
-    /// Whether no more are told.
+    /// Returns whether no further problem is reported.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.told.len() >= PROBLEMS_MAX
@@ -183,7 +183,7 @@ impl Problems<'_> {
     }
 }
 
-/// `LINE:COLUMN: text`.
+/// Formats as `LINE:COLUMN: text`.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { line, column, text } = self;
@@ -191,9 +191,9 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A struct of those entries that are right, whose fields all have defaults. The others
-/// are given to `wrong`: without a text the struct has no such field, else it says why
-/// the value is none for it.
+/// Returns a struct of the valid entries; its fields must all have defaults. Passes each
+/// other entry to `wrong`: with `None` if the struct has no such field, else with the
+/// reason why the value does not fit.
 pub fn typed<'a: 'b, 'b, T: DeserializeOwned + Default>(
     entries: impl IntoIterator<Item = (&'b Name<'a>, &'b Value<'a>)>,
     mut wrong: impl FnMut(&Name<'a>, &Value<'a>, Option<&str>),
@@ -205,7 +205,7 @@ pub fn typed<'a: 'b, 'b, T: DeserializeOwned + Default>(
             wrong(name, value, None);
             continue;
         }
-        // Alone, so that its error ends nobody else's reading.
+        // Each entry is tried alone, so that its error does not affect the others.
         let entry = (name.clone(), value.clone());
         match of_table::<T>(DeTable::from_iter([entry.clone()])) {
             Ok(_) => right.extend([entry]),
@@ -215,7 +215,7 @@ pub fn typed<'a: 'b, 'b, T: DeserializeOwned + Default>(
     of_table(right).unwrap_or_default()
 }
 
-/// The names of a struct's fields, as they are deserialised.
+/// Returns the names of a struct's fields as they are deserialised.
 #[must_use]
 pub fn fields<T: DeserializeOwned>() -> &'static [&'static str] {
     let mut fields: &'static [&'static str] = &[];
@@ -223,7 +223,7 @@ pub fn fields<T: DeserializeOwned>() -> &'static [&'static str] {
     fields
 }
 
-/// Has no value, and learns for which fields it is asked.
+/// A deserialiser that has no value and records the fields that it is asked for.
 struct Fields<'a>(&'a mut &'static [&'static str]);
 
 impl<'de> Deserializer<'de> for Fields<'_> {
@@ -274,7 +274,7 @@ mod tests {
         number: Option<u8>,
     }
 
-    /// The value, and all problems.
+    /// Returns the value and all problems.
     fn read(text: &str) -> (Both, Vec<String>) {
         let (both, problems) = parse(text, |toml, problems| {
             typed(toml.root(), |name, _, why| {
@@ -307,7 +307,7 @@ mod tests {
             assert_eq!(both.number, Some(7), "{line}: {told:?}");
             assert_eq!(told.last().map(String::as_str), Some("3:1: more unknown"), "{told:?}");
         }
-        // What may be the rest of a text is no key.
+        // A line that may be the rest of a string is not read as a key.
         let (_, told) = read("key '''\nsecret = 1\n'''\n");
         assert!(!told.iter().any(|told| told.contains("secret")), "{told:?}");
     }

@@ -171,7 +171,7 @@ fn all_balancers_follow_the_document_in_etcd() {
     write(&file, "[service.'*']\nguard = 78\n");
     let late = apply(&["--revision", "0"]);
     assert_eq!(late.status.code(), Some(1));
-    assert!(said(&late).contains("somebody else changed it"), "{}", said(&late));
+    assert!(said(&late).contains("another client changed it"), "{}", said(&late));
 
     // A wrong document is refused as a whole.
     etcd.ctl(&["put", KEY, "[service.'*']\nguard = 5\nkeep-lost = '2days'\n"]);
@@ -239,7 +239,7 @@ fn of_two_who_apply_at_once_nobody_overwrites_the_other_unseen() {
     let done = outputs.iter().filter(|output| output.status.success()).count();
     assert_eq!(done, 1, "{:?}", outputs.iter().map(said).collect::<Vec<_>>());
     for late in outputs.iter().filter(|output| !output.status.success()) {
-        assert!(said(late).contains("somebody else changed it"), "{}", said(late));
+        assert!(said(late).contains("another client changed it"), "{}", said(late));
     }
     let winner = outputs.iter().position(|output| output.status.success()).unwrap() + 1;
     assert!(etcd.ctl(&["get", KEY]).contains(&format!("guard = {winner}\n")));

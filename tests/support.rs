@@ -1,6 +1,6 @@
-//! What several tests need: real etcds, real clients, and the program.
+//! Shared parts of the tests: real etcds, real clients, backends, and the program.
 //!
-//! Each test binary uses a part of it.
+//! Each test binary uses some of them.
 #![allow(dead_code, unused_imports, missing_docs, unreachable_pub)]
 
 pub mod backend;
@@ -29,17 +29,17 @@ use std::time::{Duration, Instant};
 pub use port::free_port;
 pub use skip::skip;
 
-/// How long anything that must happen may take before a test gives up: clients
-/// that have backed off for a while take half a minute on a busy machine.
+/// How long a test waits for an expected event. Clients that have backed off take half a
+/// minute on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks again and again until the answer is there.
+/// Calls `ask` every 20 ms until it returns an answer. Panics with `what` after [`PATIENCE`].
 #[track_caller]
 pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
     try_eventually(ask).unwrap_or_else(|| panic!("gave up waiting: {what}"))
 }
 
-/// The same for those who can say better what went wrong.
+/// Calls `ask` like [`eventually`], but returns `None` after [`PATIENCE`].
 pub fn try_eventually<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -51,7 +51,7 @@ pub fn try_eventually<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     }
 }
 
-/// The processor time that a process and its children have used so far.
+/// Returns the processor time that a process and its children have used so far.
 pub fn cpu(process: u32) -> Duration {
     let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
     let children = children.unwrap_or_default();
@@ -60,6 +60,6 @@ pub fn cpu(process: u32) -> Duration {
     let (_, fields) = stat.rsplit_once(") ").expect("its name is in parentheses");
     let ticks: u64 =
         fields.split(' ').skip(11).take(2).map(|n| n.parse::<u64>().expect("a number")).sum();
-    // USER_HZ is 100 wherever Linux runs.
+    // USER_HZ is 100 on every Linux.
     Duration::from_millis(ticks * 10) + children.sum::<Duration>()
 }

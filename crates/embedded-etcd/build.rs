@@ -1,5 +1,7 @@
-//! Compiles the services that etcd-client has no server for. Needs `protoc`
-//! (Debian: `protobuf-compiler`).
+//! Compiles the services for which etcd-client has no server. Needs `protoc` (Debian:
+//! `protobuf-compiler`).
+//!
+//! In: `proto/`. Out: generated Rust code.
 
 fn main() -> std::io::Result<()> {
     tonic_prost_build::configure()

@@ -1,7 +1,7 @@
-//! Feeds the catalog from a source that follows keys in etcd: settings, marks.
+//! Feeds the catalog from a source that follows keys in etcd: settings or marks.
 //!
-//! In: the keys, and the source that makes news of their events. Out: a future that
-//! follows etcd, if there is one, runs the source, and sends its news as inputs.
+//! In: the keys, and a source that turns their events into news. Out: a future that
+//! follows etcd (if any), runs the source, and sends its news to the catalog as inputs.
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -10,26 +10,26 @@ use crate::catalog::Input;
 use crate::registry::Event;
 use crate::registry::etcd::{self, Connect, Decode, Following, Range};
 
-/// Which keys a source follows, and what it makes of them.
+/// The keys that a source follows, and their decoder.
 pub(super) struct Keys<T> {
-    /// How etcd is reached; none: there is no etcd, and nothing is heard.
+    /// The connection to etcd. `None`: there is no etcd, so there are no events.
     pub(super) connect: Option<Connect>,
-    /// What the keys hold, in one word.
+    /// The kind of content, in one word, for log lines.
     pub(super) what: &'static str,
     pub(super) ranges: Vec<Range>,
     pub(super) decode: Decode<T>,
 }
 
-/// Where news go.
+/// The receivers of a source's news.
 pub(super) struct Sink {
-    /// To the catalog.
+    /// The catalog's queue.
     pub(super) inputs: mpsc::Sender<Input>,
-    /// Cancelled by the news that etcd has been read, or may not be.
+    /// Cancelled by the news that etcd has been read or denies reading.
     pub(super) heard: CancellationToken,
 }
 
-/// Runs until the receiver of the inputs is gone. `input` translates news for the catalog;
-/// it returns nothing for the news that cancels `heard`.
+/// Runs until the receiver of the inputs is dropped. `input` translates news into inputs;
+/// it returns `None` for the news that cancels `heard`.
 pub(super) async fn run<T: Send + 'static, N>(
     keys: Keys<T>,
     events: mpsc::Sender<Event<T>>,

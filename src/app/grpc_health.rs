@@ -1,7 +1,7 @@
-//! What the gRPC port serves besides lists: health and reflection.
+//! Serves health and server reflection on the gRPC port, beside grpclb.
 //!
-//! In: readiness, whether there is reflection. Out: routes, and the task that
-//! keeps health in step.
+//! In: readiness, and whether reflection is on. Out: routes, and a task that keeps the
+//! health status equal to readiness.
 
 use std::future::Future;
 
@@ -12,7 +12,7 @@ use tonic_health::ServingStatus;
 use crate::balancer;
 use crate::serve::MESSAGE_MAX;
 
-/// The routes, and what must run for as long as they are served.
+/// Returns the routes, and a future that must run for as long as they are served.
 pub(super) fn routes(
     mut ready: watch::Receiver<bool>,
     reflection: bool,
@@ -25,7 +25,7 @@ pub(super) fn routes(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     if reflection {
-        // Only descriptors that are not ours could fail; then there is none.
+        // Fails only if the libraries' descriptors are wrong; reflection is then off.
         match (descriptors().build_v1(), descriptors().build_v1alpha()) {
             (Ok(v1), Ok(v1alpha)) => {
                 routes = routes

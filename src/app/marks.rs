@@ -1,8 +1,8 @@
 //! Connects the marks in etcd with the catalog.
 //!
-//! In: the zone, the wall clock, the saved marks, and how etcd is reached. Out: a future
-//! that follows etcd and sends [`Input::Marks`] and [`Input::Release`], and every mark,
-//! for those who show them.
+//! In: the zone, the wall clock, the saved marks, and the connection to etcd. Out: a future
+//! that follows etcd and sends [`Input::Marks`] and [`Input::Release`], and a report of
+//! every mark for the admin API.
 #![expect(clippy::disallowed_types, reason = "only the wall clock is the same on every replica")]
 
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use crate::model::Zone;
 use crate::registry::Key;
 use crate::registry::etcd::{Connect, Range};
 
-/// What follows the marks for as long as it is polled, and how they are. `heard` is
-/// cancelled once etcd has been read, or may not be.
+/// Returns a future that follows the marks while it is polled, and the report of them.
+/// `heard` is cancelled once etcd has been read or denies reading.
 pub fn follow(
     zone: &Zone,
     wall: fn() -> Moment,
@@ -47,7 +47,7 @@ pub fn follow(
     (feed::run(keys, events_tx, source, news_rx, sink, input), report_rx)
 }
 
-/// The wall clock.
+/// Returns the time of the wall clock; 1970 if the clock is set before that.
 #[must_use]
 pub fn now() -> Moment {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);

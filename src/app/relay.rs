@@ -1,8 +1,8 @@
-//! Hands the registry's events to the catalog.
+//! Passes the registry's events to the catalog.
 //!
-//! In: events, and whether settings and marks have been heard. Out: inputs, in the same
-//! order. The first reading waits for settings and marks, so that no list is sent that
-//! they forbid; it does not wait for long.
+//! In: events, and whether settings and marks have been read. Out: inputs, in the same
+//! order. The first reading waits at most `HEARD_WITHIN` for settings and marks, so that
+//! no list is sent that they forbid.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::catalog::Input;
 use crate::registry::Event;
 
 /// How long the registry's first reading waits for settings and marks. They come from the
-/// same etcd, so this is longer than a second try takes.
+/// same etcd, so this allows for a second attempt.
 const HEARD_WITHIN: Duration = Duration::from_secs(5);
 
-/// Passes the registry's events on; its first reading once settings and marks have been
-/// read too, or have had their time.
+/// Passes events on. Holds the first reading back until settings and marks have been read
+/// or `HEARD_WITHIN` is over.
 pub async fn run(
     heard: [CancellationToken; 2],
     mut events: mpsc::Receiver<Event>,
@@ -29,7 +29,7 @@ pub async fn run(
             let [settings, marks] = &heard;
             let all = async { tokio::join!(settings.cancelled(), marks.cancelled()) };
             if tokio::time::timeout(HEARD_WITHIN, all).await.is_err() {
-                tracing::warn!("settings or marks in etcd are not heard: serving without them");
+                tracing::warn!("settings or marks in etcd are not read yet: serving without them");
             }
         }
         if inputs.send(Input::Registry(event)).await.is_err() {
@@ -60,7 +60,7 @@ mod tests {
                 let stale = Event::Stale { since, reason: String::new() };
                 events_tx.send(stale).await.unwrap();
                 inputs.recv().await.unwrap();
-                assert_eq!(began.elapsed(), Duration::ZERO, "trouble is told at once");
+                assert_eq!(began.elapsed(), Duration::ZERO, "a stale event does not wait");
                 events_tx.send(reset()).await.unwrap();
                 events_tx.send(reset()).await.unwrap();
                 drop(events_tx);
@@ -72,7 +72,7 @@ mod tests {
             let ((), (first, second)) = tokio::join!(relay, test);
             let expected = if told < 2 { HEARD_WITHIN } else { Duration::ZERO };
             assert!((expected..expected + Duration::from_millis(100)).contains(&first), "{told}");
-            assert_eq!(first, second, "the second waits no more");
+            assert_eq!(first, second, "the second reading does not wait");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Connects the sources of per-service settings with the catalog.
 //!
-//! In: the settings at the start, and how etcd is reached. Out: a future that follows
-//! the file and etcd and sends [`Input::Settings`], and how the sources are.
+//! In: the settings at the start, and the connection to etcd. Out: a future that follows
+//! the file and etcd and sends [`Input::Settings`], and a report of the sources.
 
 use std::sync::Arc;
 
@@ -16,16 +16,16 @@ use crate::registry::etcd::{Connect, Decode, Range, Stored};
 use crate::settings::Settings;
 use crate::settings::source::{self, FileSource, News, Read, Report};
 
-/// What there is at the start.
+/// The settings at the start.
 pub struct Begin {
     /// The settings in force.
     pub settings: Settings,
-    /// The file with tables.
+    /// The file with tables of services.
     pub file: Option<FileSource>,
 }
 
-/// What follows the sources for as long as it is polled, and how they are. `heard` is
-/// cancelled once etcd has been read, or may not be.
+/// Returns a future that follows the sources while it is polled, and the report of them.
+/// `heard` is cancelled once etcd has been read or denies reading.
 pub fn follow(
     begin: Begin,
     zone: &Zone,
@@ -37,7 +37,7 @@ pub fn follow(
     let decode: Decode<Read> = Arc::new(|stored: Stored<'_>| source::decode(stored));
     let keys = Keys { connect, what: "settings", ranges: vec![Range::key(&key)], decode };
     let (events_tx, events_rx) = mpsc::channel(INPUTS);
-    // The newest alone counts: the catalog takes it in within microseconds.
+    // Only the newest settings count, and the catalog takes them within microseconds.
     let (news_tx, news_rx) = mpsc::channel(1);
     let (report_tx, report_rx) = watch::channel(Report::default());
     let Begin { settings, file } = begin;

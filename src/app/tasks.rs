@@ -1,20 +1,20 @@
-//! Every task has a name, and its death is noticed.
+//! Runs the named tasks of a balancer and reports the first that ends.
 //!
-//! In: futures that should not end. Out: the name of the first that does.
+//! In: futures that should not end. Out: the name of the first that ends, with the reason.
 
 use std::collections::HashMap;
 use std::future::Future;
 
 use tokio::task::{Id, JoinSet};
 
-/// The tasks of a running balancer. Dropping it ends them.
+/// The tasks of a running balancer. Dropping this value ends them.
 #[derive(Default)]
 pub(super) struct Tasks {
     set: JoinSet<()>,
     names: HashMap<Id, &'static str>,
 }
 
-/// A part that ended though it must not.
+/// A part that ended before shutdown.
 #[derive(Debug, thiserror::Error)]
 #[error("the {name} died: {reason}")]
 pub struct Died {
@@ -23,7 +23,7 @@ pub struct Died {
 }
 
 impl Tasks {
-    /// A part that lives as long as the balancer.
+    /// Starts a part that must run as long as the balancer.
     pub(super) fn spawn(
         &mut self,
         name: &'static str,
@@ -33,12 +33,12 @@ impl Tasks {
         self.names.insert(id, name);
     }
 
-    /// A task that is done at some time; only its panic is a death.
+    /// Starts a task that may end. Only its panic counts as a death.
     pub(super) fn spawn_brief(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         self.set.spawn(task);
     }
 
-    /// Waits for `stop`, or for a death.
+    /// Waits for `stop`, or returns the first part that died.
     pub(super) async fn run_until(&mut self, stop: impl Future<Output = ()>) -> Result<(), Died> {
         let mut stop = std::pin::pin!(stop);
         loop {

@@ -1,8 +1,8 @@
-//! Asks a running balancer through its admin address, and writes tables.
+//! HTTP client of the admin API, and output helpers for the subcommands.
 //!
-//! In: paths below the address. Out: the API's JSON, as text and as types, or
-//! an error that says what to do. Text of others never reaches a terminal as
-//! it is: it could move the cursor.
+//! In: paths below the admin address. Out: the API's JSON, as text and as types, or an
+//! error with its remedy. Text from elsewhere is never printed unescaped, because it could
+//! control the terminal.
 
 use std::io::{self, ErrorKind, Write};
 use std::time::Duration;
@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 use crate::admin::json;
 use crate::model::text;
 
-/// Flags of every subcommand that asks a running balancer. (Named unlike the
-/// subcommands' `Args`: clap wants the names of flattened structs to differ.)
+/// Flags of every subcommand that asks a running balancer. (It is not called `Args` as in
+/// the subcommands, because clap needs distinct names of flattened structs.)
 #[derive(Debug, Clone, clap::Args)]
 pub struct AdminArgs {
     /// The balancer's admin address (`serve --admin-listen`)
@@ -26,67 +26,68 @@ pub struct AdminArgs {
     pub json: bool,
 }
 
-/// Asks one admin address.
+/// A client of one admin address.
 pub struct AdminClient {
     agent: ureq::Agent,
     base: String,
-    /// The same without a password.
+    /// `base` without a password.
     shown: String,
 }
 
-/// What was answered: as it came, and as it is meant.
+/// A successful answer.
 #[derive(Debug)]
 pub struct Answer<T> {
-    /// JSON.
+    /// The JSON as received.
     pub text: String,
-    /// The same.
+    /// The decoded value.
     pub value: T,
 }
 
-/// Why there is no answer. Each text says what to do.
+/// The reason why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// `--admin` is no address that can be asked.
-    #[error("--admin {0:?} is no admin address: expected http://HOST:PORT, as {DEFAULT} is")]
+    /// `--admin` is not a usable address.
+    #[error("--admin {0:?} is not an admin address: expected http://HOST:PORT, as {DEFAULT} is")]
     Address(String),
     /// `--admin` asks for TLS, which the admin address does not speak.
     #[error("--admin {0:?}: the admin address speaks plain HTTP: write http://… instead")]
     Tls(String),
-    /// Nobody answers.
+    /// The address does not answer.
     #[error("cannot ask {base}: {cause}; is `lookaside serve` running? --admin names its address")]
     Unreachable {
-        /// Who was asked.
+        /// The address.
         base: String,
-        /// What went wrong.
+        /// The reason.
         cause: String,
     },
-    /// The balancer says no, and why.
+    /// The balancer refuses the request.
     #[error("{error}")]
     Refused {
         /// The HTTP status.
         status: u16,
-        /// In the balancer's words.
+        /// The reason as the balancer words it.
         error: String,
     },
-    /// Something else answers there.
+    /// The answer is not one of lookaside's admin API.
     #[error(
         "{base} answers ({status}), but not as lookaside's admin address does: is --admin right?"
     )]
     Foreign {
-        /// Who was asked.
+        /// The address.
         base: String,
         /// The HTTP status.
         status: u16,
     },
-    /// The answer cannot be written.
+    /// The answer cannot be written to standard output.
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
 }
 
 const DEFAULT: &str = "http://127.0.0.1:12001";
-/// An admin address is near; one that is silent for so long is not there.
+/// The limit for connecting. An admin address is near, so a longer silence means that no
+/// balancer is there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// For a whole answer: 100,000 clients are 40 MB.
+/// The limit for a whole answer: 100,000 clients are 40 MB.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest answer, in bytes.
 const ANSWER_MAX: u64 = 512 << 20;
@@ -95,8 +96,10 @@ const USAGE: u8 = 64;
 const BAD_REQUEST: u16 = 400;
 
 impl AdminClient {
+    /// Returns a client of the address in `--admin`.
+    ///
     /// # Errors
-    /// When the address is none that can be asked.
+    /// Returns an error if the address is not `http://HOST:PORT` or `HOST:PORT`.
     pub fn new(args: &AdminArgs) -> Result<Self, AdminError> {
         let text = args.admin.trim_end_matches('/');
         if text.starts_with("https://") {
@@ -112,7 +115,7 @@ impl AdminClient {
             .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
             .max_redirects(0)
-            // Proxies of the environment are for the world outside.
+            // The environment's proxies are for outside addresses.
             .proxy(None)
             .build()
             .new_agent();
@@ -120,26 +123,26 @@ impl AdminClient {
         Ok(Self { agent, shown: text::without_password(&base), base })
     }
 
-    /// Asks for a path, which begins with `/`.
+    /// Sends a GET request for a path, which begins with `/`.
     ///
     /// # Errors
-    /// When there is no answer, or it is a refusal.
+    /// Returns an error if there is no answer or the balancer refuses.
     pub fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, AdminError> {
         self.read(self.agent.get(format!("{}{path}", self.base)).call())
     }
 
-    /// Has a path, which begins with `/`, do what it does.
+    /// Sends an empty POST request for a path, which begins with `/`.
     ///
     /// # Errors
-    /// When there is no answer, or it is a refusal.
+    /// Returns an error if there is no answer or the balancer refuses.
     pub fn tell<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, AdminError> {
         self.read(self.agent.post(format!("{}{path}", self.base)).send_empty())
     }
 
-    /// The same with a text to look at.
+    /// Sends a POST request with a body for a path, which begins with `/`.
     ///
     /// # Errors
-    /// When there is no answer, or it is a refusal.
+    /// Returns an error if there is no answer or the balancer refuses.
     pub fn tell_with<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -182,7 +185,7 @@ impl AdminClient {
 }
 
 impl AdminError {
-    /// 64 for what was asked wrongly, 1 for what went wrong.
+    /// Returns 64 for a wrong address or request, else 1.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -192,11 +195,11 @@ impl AdminError {
     }
 }
 
-/// Writes to standard output. A reader that has seen enough (`| head`) is no
-/// error; `false` tells that there is none any more.
+/// Writes a text and a line break to standard output. Returns `false` if the reader closed
+/// the pipe (`| head`), which is not an error.
 ///
 /// # Errors
-/// When the text cannot be written for another reason.
+/// Returns an error if the text cannot be written for another reason.
 pub fn print(text: &str) -> Result<bool, AdminError> {
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n"));
@@ -206,14 +209,14 @@ pub fn print(text: &str) -> Result<bool, AdminError> {
     }
 }
 
-/// A name as part of a path or query.
+/// Percent-encodes a name for a path or query.
 #[must_use]
 pub fn encode(name: &str) -> String {
     utf8_percent_encode(name, NON_ALPHANUMERIC).to_string()
 }
 
-/// Columns with headings, one line a row whatever the terminal's width, so
-/// that `grep` and `awk` see what people see.
+/// Returns a table with headings. Each row is one line whatever the terminal's width, so
+/// that `grep` and `awk` can read it.
 #[must_use]
 pub fn table(headings: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
@@ -227,33 +230,34 @@ pub fn table(headings: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Stri
     lines.join("\n")
 }
 
-/// Without what steers a terminal or cannot be seen.
+/// Escapes characters that control a terminal or are invisible.
 #[must_use]
 pub fn clean(text: &str) -> String {
     text::shown(text)
 }
 
-/// Writes JSON, a value a line, without what steers a terminal.
+/// Writes JSON line by line and escapes characters that control a terminal. Returns like
+/// [`print()`].
 ///
 /// # Errors
-/// When the text cannot be written.
+/// Returns an error if the text cannot be written.
 pub fn print_json(json: &str) -> Result<bool, AdminError> {
     let lines: Vec<_> = json.lines().map(text::shown_json).collect();
     print(&lines.join("\n"))
 }
 
-/// Says what is no data, on standard error.
+/// Writes a message to standard error. Standard output is for data only.
 pub fn say(what: &str) {
     let _ = writeln!(io::stderr(), "{}", clean(what));
 }
 
-/// `0.4s`, `12s`, `3m 5s`, `2h 7m`, `4d 1h`.
+/// Formats an age in seconds: `0.4s`, `12s`, `3m 5s`, `2h 7m`, `4d 1h`.
 #[must_use]
 pub fn age(seconds: f64) -> String {
     if seconds < 10.0 {
         return format!("{:.1}s", seconds.max(0.0));
     }
-    // Negative and huge numbers saturate.
+    // Huge numbers saturate.
     let whole = seconds as u64;
     match whole {
         0..60 => format!("{whole}s"),
@@ -305,7 +309,7 @@ mod tests {
 
     #[test]
     fn nobody_there_says_what_to_do() {
-        // Bound, then given back: nobody listens there.
+        // The port was bound and released, so it refuses connections.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);

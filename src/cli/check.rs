@@ -1,10 +1,9 @@
-//! `lookaside check`: is the configuration right, and does it read what is in
-//! etcd?
+//! `lookaside check`: validates the settings of `serve`, and optionally tries them on the
+//! keys in etcd.
 //!
-//! In: the settings of `serve`, and with `--live` every key below the prefixes.
-//! Out: a report, and an exit code: 0 all is well, 1 some keys were not
-//! understood, a prefix holds none or etcd cannot be read, 64 bad settings.
-//! Changes nothing anywhere.
+//! In: the settings of `serve`, and with `--live` every key below the prefixes. Out: a
+//! report, and an exit code: 0 all is well; 1 some keys were rejected, a prefix holds no
+//! key or etcd cannot be read; 64 bad settings. It never changes anything.
 
 mod report;
 mod show;
@@ -18,18 +17,17 @@ use crate::registry::record::Prefix;
 
 use self::report::Report;
 
-/// Validates the settings of serve; with --live, tries them on what is in etcd
-/// now
+/// Validates the settings of serve; with --live, also reads the keys in etcd with them
 ///
-/// Takes the flags, the environment and the file of settings that serve takes.
-/// Exit codes: 0 all is well; 1 some keys could not be understood, a prefix holds
-/// no key, or etcd could not be read; 64 the settings are wrong.
+/// It takes the same flags, environment and file of settings as serve. Exit codes: 0 all
+/// is well; 1 some keys were rejected, a prefix holds no key, or etcd could not be read;
+/// 64 the settings are wrong.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct CheckArgs {
-    /// The settings.
+    /// The settings of `serve`.
     #[command(flatten)]
     pub serve: ServeArgs,
-    /// Read every key below the prefixes, and say what each means
+    /// Read every key below the prefixes and report the result
     #[arg(long)]
     pub live: bool,
     /// Print JSON, for programs
@@ -37,7 +35,7 @@ pub struct CheckArgs {
     pub json: bool,
 }
 
-/// Does it. Needs a tokio runtime with time and I/O.
+/// Runs `check`. Needs a tokio runtime with time and I/O.
 pub async fn run(args: &CheckArgs) -> ExitCode {
     let config = match args.serve.validate() {
         Ok(config) => config,
@@ -50,8 +48,8 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
         return print(&shown, true);
     }
     let Registry::Etcd(connect) = config.registry else {
-        return bad(&["--live needs --etcd: whose keys are to be read? (the embedded registry \
-                      of a running lookaside is at its --registry-listen)"
+        return bad(&["--live needs --etcd: give etcd's endpoints (the embedded registry of a \
+                      running lookaside is at its --registry-listen)"
             .to_owned()]);
     };
     match read(connect, &prefixes).await {
@@ -66,8 +64,8 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
     }
 }
 
-/// Reads all there is; and where there is nothing, what the prefix may have
-/// been meant to be.
+/// Reads all keys below the prefixes. For a prefix without keys, tries it with or without
+/// its leading `/`, and adds a hint if that prefix has keys.
 async fn read(connect: Connect, prefixes: &[Prefix]) -> Result<Report, Trouble> {
     let options = |prefixes: Vec<Prefix>| etcd::Options { connect: connect.clone(), prefixes };
     let keys = etcd::read_once(options(prefixes.to_vec())).await?;
@@ -80,7 +78,7 @@ async fn read(connect: Connect, prefixes: &[Prefix]) -> Result<Report, Trouble> 
         let format = prefixes[0].format.clone();
         let other = etcd::read_once(options(vec![Prefix { path: path.clone(), format }])).await?;
         if !other.is_empty() {
-            let hint = format!("below {path:?} are keys ({}): is that what is meant?", other.len());
+            let hint = format!("below {path:?} are keys ({}): is that the prefix?", other.len());
             found.hint = Some(hint);
         }
     }

@@ -1,4 +1,6 @@
-//! `lookaside clients`: who holds which list, and since when.
+//! `lookaside clients`: lists the clients, their lists and the age of these.
+//!
+//! In: an admin address. Out: a table with a line for each stream.
 
 use super::admin_client::{self, AdminClient, AdminError, age};
 use crate::admin::json;
@@ -6,16 +8,18 @@ use crate::admin::json;
 /// Lists the open BalanceLoad streams.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Whom to ask.
+    /// The balancer to ask.
     #[command(flatten)]
     pub admin: admin_client::AdminArgs,
-    /// Only clients of this service, named as clients name it
+    /// List only clients of this service, named as clients name it
     #[arg(long, value_name = "SERVICE")]
     pub service: Option<String>,
 }
 
+/// Prints the clients.
+///
 /// # Errors
-/// When there is no answer to show.
+/// Returns an error if the balancer gives no answer or the answer cannot be printed.
 pub fn run(args: &Args) -> Result<(), AdminError> {
     let client = AdminClient::new(&args.admin)?;
     let path = match &args.service {
@@ -31,7 +35,7 @@ pub fn run(args: &Args) -> Result<(), AdminError> {
     Ok(())
 }
 
-/// A line a stream; none where there is nothing to show.
+/// Returns a table with a line for each stream, or `None` if there is no stream.
 fn shown(clients: &json::Clients) -> Option<String> {
     if clients.clients.is_empty() {
         return None;

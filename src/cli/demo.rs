@@ -1,8 +1,8 @@
-//! `lookaside demo`: everything on one machine, to try things out.
+//! `lookaside demo`: runs everything on one machine, to try things out.
 //!
-//! In: how long. Out: a balancer with DNS and the embedded registry, three
-//! backends that register themselves, one of which stops and returns, and a
-//! line for whatever happens. All on loopback, on ports that are free.
+//! In: a duration. Out: a balancer with DNS and the embedded registry, three backends
+//! that register themselves (one of them stops and returns), and a line for each event.
+//! Everything listens on loopback, on free ports.
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -36,7 +36,7 @@ mod pb {
 /// Flags of `demo`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DemoArgs {
-    /// How long; 0: until Ctrl-C
+    /// How long the demo runs, in seconds; 0: until Ctrl-C
     #[arg(long, value_name = "N", default_value_t = 20, env = "LOOKASIDE_SECONDS")]
     seconds: u64,
 }
@@ -55,12 +55,13 @@ type AnyError = Box<dyn std::error::Error + Send + Sync>;
 const SERVICE: &str = "hello";
 const PREFIX: &str = "/etcd3_naming/";
 const BACKENDS: [&str; 3] = ["backend-1", "backend-2", "backend-3"];
-/// Until clients have heard that a backend goes, it still answers.
+/// How long a backend still answers after its registration is removed, so that clients
+/// get a list without it first.
 const LINGER: Duration = Duration::from_millis(500);
-/// How long each scene of an endless demo lasts.
+/// The time between two events of an endless demo.
 const SCENE: Duration = Duration::from_secs(10);
 
-/// Runs it. Needs a tokio runtime with time, I/O and signals.
+/// Runs the demo. Needs a tokio runtime with time, I/O and signals.
 pub async fn run(args: &DemoArgs) -> ExitCode {
     match demo(args).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -93,12 +94,12 @@ async fn demo(args: &DemoArgs) -> Result<(), AnyError> {
 fn introduce(addresses: &Addresses) {
     let registry = addresses.registry.map(|addr| addr.to_string()).unwrap_or_default();
     let dns = addresses.dns.map(|addr| addr.to_string()).unwrap_or_default();
-    println!("look in:       http://{}/", addresses.admin);
+    println!("dashboard:     http://{}/", addresses.admin);
     println!("registry:      ETCDCTL_API=3 etcdctl --endpoints={registry} get --prefix {PREFIX}");
     println!("client target: dns://{dns}/{SERVICE}.lookaside.internal");
 }
 
-/// Three backends; the second goes and comes back.
+/// Starts three backends; stops and restarts the second.
 async fn tell(connect: &Connect, seconds: u64) -> Result<(), AnyError> {
     let scene = if seconds == 0 { SCENE } else { Duration::from_secs(seconds) / 3 };
     let mut backends = Vec::new();
@@ -111,7 +112,7 @@ async fn tell(connect: &Connect, seconds: u64) -> Result<(), AnyError> {
         println!("{} stops: its share moves to the others", leaving.id);
         leaving.stop().await?;
         tokio::time::sleep(scene).await;
-        println!("{} starts again: all share", BACKENDS[1]);
+        println!("{} starts again: all three share the calls", BACKENDS[1]);
         backends.insert(1, Backend::start(BACKENDS[1], connect).await?);
         if seconds != 0 {
             tokio::time::sleep(scene).await;
@@ -154,7 +155,7 @@ impl Backend {
         Ok(Self { id, held, stop, server })
     }
 
-    /// First from the registry, then, once clients have heard, from the net.
+    /// Removes the registration, waits [`LINGER`] for clients, then stops the server.
     async fn stop(self) -> Result<(), AnyError> {
         self.held.withdraw().await?;
         tokio::time::sleep(LINGER).await;
@@ -183,7 +184,7 @@ impl Greeter for Greetings {
 
 fn config() -> Result<Config, AnyError> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    // The demo shows what happens, and nothing that follows a fault.
+    // A stopped backend must leave the lists at once, so nothing is held or guarded.
     let defaults = ServiceSettings {
         report_interval: Duration::from_secs(2),
         keep_lost: Duration::ZERO,

@@ -1,8 +1,7 @@
-//! `lookaside dns-records`: the zone's records, to paste into an existing DNS
-//! server.
+//! `lookaside dns-records`: prints the zone's records for an existing DNS server.
 //!
-//! In: flags. Out: lines of a zone file (RFC 1035, 5), or every problem there
-//! is. It asks no registry and no DNS: what it prints follows from its flags.
+//! In: flags. Out: lines of a zone file (RFC 1035, section 5), or all problems. It never
+//! asks a registry or DNS: the output depends on the flags only.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -14,12 +13,12 @@ use crate::model::{HostPort, ServiceName, Zone};
 /// Prints the records by which clients find the balancers, for an existing DNS
 /// server
 ///
-/// Without --service, a wildcard that stands for every service. The output says
-/// in comments what it covers, and how to have lookaside answer for the zone
-/// itself instead.
+/// Without --service, it prints a wildcard that stands for every service. Comments in the
+/// output say which names it covers, and how lookaside can answer for the zone itself
+/// instead.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct DnsRecordsArgs {
-    /// The DNS zone whose names mean services
+    /// The DNS zone whose names stand for services
     #[arg(
         long,
         value_name = "ZONE",
@@ -27,18 +26,18 @@ pub struct DnsRecordsArgs {
         env = "LOOKASIDE_DOMAIN"
     )]
     pub domain: String,
-    /// Where clients reach a balancer; repeatable, or separated by commas
+    /// The address at which clients reach a balancer; repeatable, or separated by commas
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', env = "LOOKASIDE_ADVERTISE")]
     pub advertise: Vec<String>,
-    /// A service to print records for; repeatable [default: any]
+    /// A service to print records for; repeatable [default: a wildcard]
     #[arg(long, value_name = "NAME")]
     pub service: Vec<String>,
 }
 
-/// How long resolvers may keep a static record, in seconds: as long as clients
-/// themselves wait between two questions.
+/// How long resolvers may keep a static record, in seconds. Clients wait as long between
+/// two questions.
 const TTL: u32 = 30;
-/// The longest name of DNS as text, in bytes (RFC 1035, 2.3.4).
+/// The longest DNS name as text, in bytes (RFC 1035, section 2.3.4).
 const NAME_MAX: usize = 253;
 /// Bad flags (`EX_USAGE` of sysexits.h).
 const BAD_FLAGS: u8 = 64;
@@ -51,10 +50,10 @@ const COVERED: &str = "\
 ";
 const FALLBACK: &str = "\
 ; Clients that cannot reach any balancer use NAME's own A and AAAA records, which
-; cannot be printed here, because they change as servers come and go.
+; cannot be printed here, because they change as backends come and go.
 ";
 
-/// Prints them, or the problems.
+/// Prints the records, or the problems.
 #[must_use]
 pub fn run(args: &DnsRecordsArgs) -> ExitCode {
     match args.records() {
@@ -72,10 +71,10 @@ pub fn run(args: &DnsRecordsArgs) -> ExitCode {
 }
 
 impl DnsRecordsArgs {
-    /// The records as text.
+    /// Returns the records as text.
     ///
     /// # Errors
-    /// Every flag that is wrong, each with its reason.
+    /// Returns the problems of all flags.
     pub fn records(&self) -> Result<String, Vec<String>> {
         let mut problems = Vec::new();
         let zone = Zone::new(&self.domain)
@@ -105,7 +104,7 @@ impl DnsRecordsArgs {
     }
 }
 
-/// Under which name below the zone clients ask for the service.
+/// Returns the name below the zone under which clients ask for the service.
 fn dns_name(text: &str, zone: Option<&Zone>) -> Result<String, String> {
     let service = ServiceName::new(text).map_err(|error| error.to_string())?;
     let mut name = service.dns_name().to_ascii_lowercase();
@@ -152,7 +151,7 @@ fn print(zone: &Zone, balancers: &[HostPort], services: &[String]) -> String {
     out
 }
 
-/// The records by which a service's balancers are found.
+/// Returns the records by which clients find a service's balancers.
 fn found(locator: &str, settings: &str, targets: &[SrvTarget]) -> String {
     let srv = |target: &SrvTarget| {
         format!("{locator}. {TTL} IN SRV 0 0 {} {}.\n", target.port, target.name)
@@ -162,11 +161,12 @@ fn found(locator: &str, settings: &str, targets: &[SrvTarget]) -> String {
     targets.iter().map(srv).chain([txt]).collect()
 }
 
-/// The other way, in comments: it belongs into another zone.
+/// Returns the alternative, a delegation, as comments: its records belong in the parent
+/// zone.
 fn delegation(zone: &Zone, targets: &[SrvTarget]) -> String {
     let mut out = format!(
-        "; Or let lookaside answer for the zone (serve --dns-listen ADDR:53), which knows\n\
-         ; those too. Then none of the above is needed; the parent zone of {zone}\n\
+        "; Or let lookaside answer for the zone (serve --dns-listen ADDR:53): it knows\n\
+         ; those too. Then the records above are not needed; the parent zone of {zone}\n\
          ; gets these:\n"
     );
     let servers = zone::name_servers(targets, zone);
@@ -199,7 +199,7 @@ mod tests {
         }
     }
 
-    /// What a DNS server makes of a zone file, a line per record, sorted.
+    /// Parses a zone file as a DNS server does. Returns one line per record, sorted.
     #[track_caller]
     fn read(text: &str) -> Vec<String> {
         let origin = hickory_proto::rr::Name::from_ascii("z.").unwrap();

@@ -1,47 +1,52 @@
-//! `lookaside drain` and `undrain`: keeps backends out of all lists for a while.
+//! `lookaside drain` and `undrain`: keep backends out of all lists, and end that.
+//!
+//! In: a service and backends. Out: a mark in etcd, written by the balancer that is asked,
+//! and a line for each mark.
 
 use super::admin_client::{self, AdminClient, AdminError, say};
 use super::marks::SignArgs;
 use crate::admin::json;
 
-/// Keeps backends out of the lists, at every balancer; calls in flight go on
+/// Keeps backends out of the lists of all replicas; calls in flight continue
 #[derive(Debug, Clone, clap::Args)]
 pub struct DrainArgs {
     /// The service, as registered or as its clients name it; '*' for all services
     pub service: String,
     /// IP:PORT, an IP address, KEY=VALUE of their metadata, or the name of one
     pub backends: String,
-    /// How long, as in 30m [default: until undrain]
+    /// How long the drain lasts, such as 30m [default: until undrain]
     #[arg(long = "for", value_name = "DURATION")]
     pub lasts: Option<String>,
-    /// Do it though no backend is meant, or none would be left
+    /// Drain even if no backend matches or no backend would be left
     #[arg(long)]
     pub anyway: bool,
-    /// Who and why.
+    /// The author and the reason.
     #[command(flatten)]
     pub sign: SignArgs,
-    /// Whom to tell.
+    /// The balancer to ask.
     #[command(flatten)]
     pub admin: admin_client::AdminArgs,
 }
 
-/// Lets drained backends back into the lists
+/// Ends drains: the backends return to the lists
 #[derive(Debug, Clone, clap::Args)]
 pub struct UndrainArgs {
-    /// The service, as drain had it
+    /// The service, as given to drain
     pub service: String,
-    /// The backends, as drain had them [default: all drained ones of the service]
+    /// The backends, as given to drain [default: all drained backends of the service]
     pub backends: Option<String>,
-    /// Who and why.
+    /// The author and the reason.
     #[command(flatten)]
     pub sign: SignArgs,
-    /// Whom to tell.
+    /// The balancer to ask.
     #[command(flatten)]
     pub admin: admin_client::AdminArgs,
 }
 
+/// Drains backends and prints the result.
+///
 /// # Errors
-/// When the balancer does not do it.
+/// Returns an error if the balancer gives no answer or refuses.
 pub fn drain(args: &DrainArgs) -> Result<(), AdminError> {
     let DrainArgs { service, backends, lasts, anyway, sign, admin } = args;
     let (backends, lasts) = (Some(backends.clone()), lasts.clone());
@@ -62,8 +67,10 @@ pub fn drain(args: &DrainArgs) -> Result<(), AdminError> {
     Ok(())
 }
 
+/// Ends drains and prints the result.
+///
 /// # Errors
-/// When the balancer does not do it.
+/// Returns an error if the balancer gives no answer or refuses.
 pub fn undrain(args: &UndrainArgs) -> Result<(), AdminError> {
     let UndrainArgs { service, backends, sign, admin } = args;
     let order = json::Order { backends: backends.clone(), ..sign.order() };
@@ -87,7 +94,7 @@ pub fn undrain(args: &UndrainArgs) -> Result<(), AdminError> {
     Ok(())
 }
 
-/// Sends an order about a service.
+/// Sends an order for a service to the balancer. `what` is the last part of its path.
 pub(super) fn tell<T: serde::de::DeserializeOwned>(
     admin: &admin_client::AdminArgs,
     service: &str,
@@ -101,6 +108,6 @@ pub(super) fn tell<T: serde::de::DeserializeOwned>(
 
 fn unless(obeyed: bool) {
     if !obeyed {
-        say("warning: it is in etcd, and this balancer has not heard of it yet");
+        say("warning: the change is in etcd, but this balancer has not read it yet");
     }
 }

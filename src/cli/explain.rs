@@ -1,35 +1,36 @@
-//! `lookaside explain`: why a backend is in a client's list, or is not.
+//! `lookaside explain`: shows why a backend is or is not in a client's list.
 //!
-//! In: a service, and a client and a backend if one is meant. Out: what each pass
-//! found, from the key that registers the backend to the entry in the list, or one
-//! line for each backend. Ends with 3 where a backend asked for is not in the list.
+//! In: a service, and optionally a client and a backend. Out: for one backend, the result
+//! of each pass, from its key in etcd to its entries in the list; else one line for each
+//! backend. The exit code is 3 if the given backend is not in the list.
 
 use super::admin_client::{self, AdminClient, AdminError, age, clean, encode};
 use crate::admin::json::{self, Explained, Explanation};
 
-/// Says why a backend is in the list of a service's clients, or is not.
+/// Shows why a backend is in the list of a service's clients, or is not.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// The service, named as clients name it
     pub service: String,
-    /// What this client gets: its IP, or IP:PORT
+    /// Explain the list of this client: its IP, or IP:PORT
     #[arg(long, value_name = "ADDRESS")]
     pub client: Option<String>,
-    /// Only this backend: its name, its IP, or IP:PORT
+    /// Explain only this backend: its name, its IP, or IP:PORT
     #[arg(long, value_name = "BACKEND")]
     pub backend: Option<String>,
-    /// Whom to ask.
+    /// The balancer to ask.
     #[command(flatten)]
     pub admin: admin_client::AdminArgs,
 }
 
-/// The exit code where a backend asked for is not in the list.
+/// The exit code if the given backend is not in the list.
 pub const NOT_LISTED: u8 = 3;
 
-/// Returns whether what was asked for is in the list.
+/// Prints the explanation. Returns `false` if a given backend is not in the list, else
+/// `true`.
 ///
 /// # Errors
-/// When there is no answer to show.
+/// Returns an error if the balancer gives no answer or the answer cannot be printed.
 pub fn run(args: &Args) -> Result<bool, AdminError> {
     let client = AdminClient::new(&args.admin)?;
     let mut path = format!("/api/v1/explain?service={}", encode(&args.service));
@@ -43,7 +44,7 @@ pub fn run(args: &Args) -> Result<bool, AdminError> {
         true => admin_client::print_json(&answer.text)?,
         false => admin_client::print(&shown(&answer.value, args.backend.is_some()))?,
     };
-    // Without one, nothing was asked that could be answered with no.
+    // Without a backend, no answer can be "not listed".
     Ok(args.backend.is_none() || answer.value.listed)
 }
 
@@ -89,7 +90,7 @@ fn client(client: &json::Client) -> String {
     )
 }
 
-/// Each pass in a line, the first that says no marked.
+/// Returns a line for each pass and marks the first that the backend does not pass.
 fn details(backend: &Explained) -> Vec<String> {
     let address = backend.address.as_deref().unwrap_or("without address");
     let mut lines = vec![format!("backend {} {address}", backend.id)];
@@ -102,7 +103,7 @@ fn details(backend: &Explained) -> Vec<String> {
     let listed = if backend.listed { "yes" } else { "NO" };
     let share = match backend.listed {
         true => format!(
-            "{} of {} turns: {} of the calls, {} are due",
+            "{} of {} entries: {} of the calls, {} are due",
             backend.turns,
             backend.cycle,
             percent(backend.share),
@@ -116,7 +117,7 @@ fn details(backend: &Explained) -> Vec<String> {
 
 fn row(backend: &Explained) -> Vec<String> {
     let no = backend.passes.iter().find(|pass| !pass.kept);
-    let held = backend.held.as_ref().map(|held| format!("kept without registration: {}", held.why));
+    let held = backend.held.as_ref().map(|held| format!("held: {}", held.why));
     vec![
         backend.id.clone(),
         backend.address.clone().unwrap_or_default(),
@@ -131,7 +132,7 @@ fn percent(share: f64) -> String {
     format!("{:.2} %", share * 100.0)
 }
 
-/// Text of others stands in single lines of its own.
+/// Joins lines. Escapes control characters, so text from elsewhere stays within its line.
 fn clean_lines(lines: &[String]) -> String {
     lines.iter().map(|line| clean(line)).collect::<Vec<_>>().join("\n")
 }
@@ -192,7 +193,7 @@ mod tests {
     #[test]
     fn a_share_is_told_beside_what_is_due() {
         let shown = shown(&explanation(&[("weight", true, "weight 3")], true), true);
-        let end = "  listed      yes  2 of 64 turns: 3.12 % of the calls, 3.00 % are due";
+        let end = "  listed      yes  2 of 64 entries: 3.12 % of the calls, 3.00 % are due";
         assert!(shown.ends_with(end), "{shown}");
     }
 

@@ -1,8 +1,7 @@
-//! Where logs go, and which.
+//! Sets up logging.
 //!
-//! In: a filter and a format. Out: lines on standard error; standard output is
-//! for what was asked for. A line of the log is one line, and does not steer the
-//! terminal, whatever the values of its fields are.
+//! In: a filter and a format. Out: log lines on standard error; standard output is for
+//! results. A log entry is always one line, and its values never control the terminal.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -14,14 +13,14 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use crate::config::file::Sources;
 use crate::model::text;
 
-/// What is logged, and how.
+/// Flags for logging.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct LogArgs {
-    /// Which log lines: error, warn, info, debug, trace, off, or per module (lookaside::dns=debug)
-    /// [default: info; for the demo warn]
+    /// Log level: error, warn, info, debug, trace, off, or one per module (lookaside::dns=debug)
+    /// [default: info; for demo, check and settings warn]
     #[arg(long, global = true, value_name = "FILTER", env = "LOOKASIDE_LOG")]
     log: Option<String>,
-    /// How log lines look: text or json
+    /// Format of log lines: text or json
     #[arg(
         long,
         global = true,
@@ -32,23 +31,23 @@ pub(super) struct LogArgs {
     log_format: String,
 }
 
-/// Standard error for lines of JSON.
+/// Writes lines of JSON to standard error, with control characters escaped.
 struct JsonLines(io::Stderr);
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 impl LogArgs {
-    /// Takes what the file of settings says.
+    /// Takes over the values in the file of settings.
     pub(super) fn complete(&mut self, sources: &Sources) {
         let (log, format) = sources.log.clone();
         self.log = log.or(self.log.take());
         self.log_format = format.unwrap_or_else(|| std::mem::take(&mut self.log_format));
     }
 
-    /// Begins to log; `usual` is what is logged if nobody says.
+    /// Starts logging. `usual` is the filter if none is given.
     ///
     /// # Errors
-    /// In words, when filter or format make no sense.
+    /// Returns a message if the filter or the format is invalid.
     pub(super) fn start(&self, usual: &str) -> Result<(), String> {
         let text = self.log.as_deref().filter(|text| !text.trim().is_empty()).unwrap_or(usual);
         let (filter, unknown) = filter(text)?;
@@ -56,7 +55,7 @@ impl LogArgs {
             .with_env_filter(filter)
             .with_ansi(colours(io::stderr().is_terminal(), |name| std::env::var_os(name)))
             .with_writer(io::stderr)
-            // It would write to standard error, and panic where that is closed.
+            // Such messages would panic if standard error is closed.
             .log_internal_errors(false);
         match self.log_format.as_str() {
             "text" => lines.fmt_fields(debug_fn(field).delimited(" ")).init(),
@@ -71,8 +70,8 @@ impl LogArgs {
     }
 }
 
-/// A filter, and the modules in it that there are not; unlike `EnvFilter` it
-/// takes no word for a module that is none.
+/// Parses a filter. Returns it with the modules in it that do not exist. Unlike `EnvFilter`,
+/// it rejects a single word that is neither a level nor `lookaside`.
 fn filter(text: &str) -> Result<(EnvFilter, Vec<String>), String> {
     let wrong = |what: &str| {
         format!(
@@ -82,7 +81,7 @@ fn filter(text: &str) -> Result<(EnvFilter, Vec<String>), String> {
         )
     };
     let level = |level: &str| LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level));
-    // What stands in brackets is a span's, and has commas of its own.
+    // A filter for spans (in brackets) may contain commas; `EnvFilter` alone checks it.
     let directives = if text.contains('[') { Vec::new() } else { text.split(',').collect() };
     let mut unknown = Vec::new();
     for directive in directives {
@@ -105,15 +104,15 @@ fn filter(text: &str) -> Result<(EnvFilter, Vec<String>), String> {
     }
     let mut rules = if text.contains('[') { text.to_owned() } else { text.replace(' ', "") };
     if !unknown.is_empty() {
-        // Else a filter of nothing but such names would hide that, too.
+        // A filter of only such names would also hide the warning about them.
         rules.push_str(concat!(",", module_path!(), "=warn"));
     }
     let filter = EnvFilter::try_new(&rules).map_err(|error| wrong(&error.to_string()))?;
     Ok((filter, unknown))
 }
 
-/// Whether a line of the log can be of this module. As in `EnvFilter`, the
-/// beginning of a name suffices.
+/// Returns whether a log line can come from this module. As in `EnvFilter`, the beginning
+/// of a name suffices.
 fn is_known(module: &str) -> bool {
     let crates = include_str!("../../Cargo.lock").lines();
     let crates = crates.filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
@@ -125,14 +124,14 @@ fn is_known(module: &str) -> bool {
     libraries.chain(own).any(|name| name.starts_with(module) || holds(&name))
 }
 
-/// Whether lines have colours: a terminal that knows them, and nobody who said
-/// no (<https://no-color.org>).
+/// Returns whether lines have colours: on a terminal that supports them, unless `NO_COLOR`
+/// is set (<https://no-color.org>).
 fn colours(terminal: bool, env: impl Fn(&str) -> Option<std::ffi::OsString>) -> bool {
     let unwanted = env("NO_COLOR").is_some_and(|value| !value.is_empty());
     terminal && !unwanted && env("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Writes one field as `tracing_subscriber` does, but fit to be shown.
+/// Writes one field as `tracing_subscriber` does, with control characters escaped.
 fn field(
     writer: &mut Writer<'_>,
     field: &tracing::field::Field,
@@ -140,7 +139,7 @@ fn field(
 ) -> fmt::Result {
     let value = text::shown(&format!("{value:?}"));
     match field.name().trim_start_matches("r#") {
-        // What the `log` crate's lines say of their origin is said already.
+        // The `log` crate's fields about the origin of a line repeat its metadata.
         name if name.starts_with("log.") => Ok(()),
         "message" => writer.write_str(&value),
         name if writer.has_ansi_escapes() => {
@@ -151,7 +150,7 @@ fn field(
 }
 
 impl Write for JsonLines {
-    /// Takes whole lines, as the subscriber writes them.
+    /// Writes a whole line: the subscriber calls this once for each line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
         let (json, end) = text.strip_suffix('\n').map_or((&*text, ""), |json| (json, "\n"));

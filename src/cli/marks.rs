@@ -1,38 +1,43 @@
-//! `lookaside marks`: what operators decided about backends, and who did.
+//! `lookaside marks`: lists the decisions of operators about backends.
+//!
+//! In: an admin address, and optionally a service. Out: a table of marks, and on standard
+//! error what is wrong.
 
 use std::env;
 
 use super::admin_client::{self, AdminClient, AdminError, say};
 use crate::admin::json;
 
-/// Lists what operators decided about backends: drains and releases
+/// Lists the marks of operators on backends: drains and releases
 ///
-/// Marks lie in etcd, where every balancer of the zone reads them.
+/// Marks are keys in etcd that every balancer of the zone reads.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Only those about this service, as registered or as its clients name it
+    /// List only marks on this service, as registered or as its clients name it
     pub service: Option<String>,
-    /// Also those that are over
+    /// List also marks that are over
     #[arg(long)]
     pub all: bool,
-    /// Whom to ask.
+    /// The balancer to ask.
     #[command(flatten)]
     pub admin: admin_client::AdminArgs,
 }
 
-/// Who makes a mark, and why.
+/// The author of a mark, and the reason.
 #[derive(Debug, Clone, clap::Args)]
 pub struct SignArgs {
-    /// Why, for whoever comes across it
+    /// The reason, for other operators
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub why: String,
-    /// Who [default: the user at this machine]
+    /// The author [default: the user at this machine]
     #[arg(long, value_name = "NAME")]
     pub by: Option<String>,
 }
 
+/// Prints the marks.
+///
 /// # Errors
-/// When there is no answer to show.
+/// Returns an error if the balancer gives no answer or the answer cannot be printed.
 pub fn run(args: &Args) -> Result<(), AdminError> {
     let path = match &args.service {
         Some(service) => format!("/api/v1/marks?service={}", admin_client::encode(service)),
@@ -51,7 +56,7 @@ pub fn run(args: &Args) -> Result<(), AdminError> {
     }
     if refused_total > refused.len() {
         let more = refused_total - refused.len();
-        say(&format!("warning: {more} keys are too many and not read: delete some"));
+        say(&format!("warning: {more} keys are beyond the limit and not read: delete some"));
     }
     for json::RefusedMark { key, reason } in refused {
         say(&format!("warning: {key} is refused: {reason}"));
@@ -83,14 +88,14 @@ fn table(marks: &[json::Mark]) -> String {
 }
 
 impl SignArgs {
-    /// The order that is sent, without what it is about.
+    /// Returns an order with author and reason; the caller adds the rest.
     pub(super) fn order(&self) -> json::Order {
         let by = self.by.clone().unwrap_or_else(user);
         json::Order { by, why: self.why.clone(), ..json::Order::default() }
     }
 }
 
-/// `USER@HOST`, as far as the system tells.
+/// Returns `USER@HOST`, with the user id if the environment names no user.
 fn user() -> String {
     let variable = |name| env::var(name).ok().filter(|text| !text.is_empty());
     let user = variable("SUDO_USER").or_else(|| variable("USER")).or_else(|| variable("LOGNAME"));

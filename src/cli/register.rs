@@ -1,8 +1,8 @@
-//! `lookaside register`: holds a registration for a backend in any language.
+//! `lookaside register`: keeps a backend registered, whatever language it is written in.
 //!
-//! In: flags and environment. Out: the key in etcd for as long as the command
-//! runs, or this program; one line on standard output each time it is there; the
-//! command's exit code. Never forwards a signal before clients are told.
+//! In: flags and environment. Out: a key in etcd for as long as the command (or, without
+//! one, this program) runs; one line on standard output each time the key is written; the
+//! command's exit code. It never passes on a signal to stop before the key is removed.
 
 mod command;
 mod health;
@@ -25,60 +25,60 @@ use crate::registry::record::Format;
 
 /// Registers a backend in etcd, and keeps it registered
 ///
-/// With a command, starts it first and ends with it, passing on its exit code.
-/// On SIGINT, SIGTERM, SIGHUP and SIGQUIT the key is removed first; then the
-/// signal goes to the command and what it started. SIGUSR1, SIGUSR2, SIGWINCH and
-/// the like go to the command at once. On Linux the command gets SIGTERM when
-/// this program is killed.
+/// If a command is given, this program starts it, ends with it and returns its exit
+/// code. SIGINT, SIGTERM, SIGHUP and SIGQUIT first remove the key; then the signal goes
+/// to the command's process group. Other signals (SIGUSR1, SIGUSR2, SIGWINCH, …) go to
+/// the command's process group at once. On Linux the command gets SIGTERM when this
+/// program is killed.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct RegisterArgs {
-    /// How etcd is reached
+    /// The connection to etcd
     #[command(flatten)]
     pub etcd: EtcdArgs,
-    /// The service that the backend is one of
+    /// The service that the backend belongs to
     #[arg(long, env = "LOOKASIDE_SERVICE")]
     pub service: Option<String>,
     /// The address at which clients reach the backend
     #[arg(long, value_name = "HOST:PORT", env = "LOOKASIDE_ADDR")]
     pub addr: Option<String>,
-    /// How long the key outlives this program if it dies without a word
+    /// How long the key remains if this program dies without removing it
     #[arg(long, value_name = "DURATION", default_value = "15s", env = "LOOKASIDE_TTL")]
     pub ttl: String,
-    /// The instance's own name [default: its address]
+    /// The backend's own name [default: its address]
     #[arg(long, env = "LOOKASIDE_ID")]
     pub id: Option<String>,
-    /// Its share of the calls, relative to its neighbours' [default: the format's, mostly 1]
+    /// The backend's share of the calls, relative to the others [default: the format's, mostly 1]
     #[arg(long, value_name = "N", env = "LOOKASIDE_WEIGHT", allow_negative_numbers = true)]
     pub weight: Option<String>,
-    /// The zone it is in: short for --meta zone=ZONE
+    /// The backend's zone: short for --meta zone=ZONE
     #[arg(long, env = "LOOKASIDE_ZONE")]
     pub zone: Option<String>,
-    /// Anything else it says of itself; repeatable [env: LOOKASIDE_META, a pair a line, or pairs
+    /// Other metadata of the backend; repeatable [env: LOOKASIDE_META, one pair per line, or pairs
     /// separated by commas]
     #[arg(long, value_name = "KEY=VALUE")]
     pub meta: Vec<String>,
-    /// The pairs of the variable, which a flag replaces
+    /// The pairs of `LOOKASIDE_META`, which `--meta` replaces
     #[arg(long, hide = true, env = "LOOKASIDE_META")]
     pub meta_pairs: Option<String>,
-    /// How key and value are written, so that other readers of the same keys
-    /// understand them: auto, plain, etcd-naming, kratos… (see docs/formats.md)
+    /// The format of key and value, for other readers of the same keys: auto, plain,
+    /// etcd-naming, kratos… (see docs/formats.md)
     #[arg(long, default_value = "auto", env = "LOOKASIDE_FORMAT")]
     pub format: String,
-    /// What stands before the service in the key
+    /// The part of the key before the service's name
     #[arg(long, default_value = "/etcd3_naming/", env = "LOOKASIDE_PREFIX")]
     pub prefix: String,
     /// Register only while the backend's grpc.health.v1 says SERVING
     #[arg(long, env = "LOOKASIDE_WHEN_SERVING")]
     pub when_serving: bool,
-    /// How its health is asked for
+    /// How the backend's health is checked
     #[command(flatten)]
     pub health: HealthArgs,
-    /// The backend, if this program is to run it
+    /// The command that runs the backend, if this program shall start it
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
 
-/// What is to be done, checked.
+/// The validated flags.
 struct Plan {
     options: Options,
     health: Option<Health>,
@@ -88,7 +88,7 @@ struct Plan {
 /// Bad flags (`EX_USAGE` of sysexits.h).
 const BAD_FLAGS: u8 = 64;
 
-/// Does it. Needs a tokio runtime with time, I/O and signals.
+/// Runs `register`. Needs a tokio runtime with time, I/O and signals.
 pub async fn run(args: RegisterArgs) -> ExitCode {
     let plan = match args.validate() {
         Ok(plan) => plan,
@@ -99,7 +99,7 @@ pub async fn run(args: RegisterArgs) -> ExitCode {
             return ExitCode::from(BAD_FLAGS);
         }
     };
-    // Before the command starts, so that no signal is missed.
+    // The handlers exist before the command starts, so that no signal is missed.
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("cannot listen for signals: {error}"), 1),
@@ -132,8 +132,8 @@ fn fail(error: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Holds the registration, with health only while that is good, until told to
-/// stop.
+/// Holds the registration until `stop_rx` fires. With `health`, it holds it only while the
+/// backend is serving.
 async fn stay(
     options: Options,
     mut health: Option<Health>,
@@ -163,7 +163,7 @@ async fn stay(
             _ = &mut stop_rx => return held.withdraw().await,
             () = over => {}
         }
-        // Logged where it happened; the lease's end removes the key.
+        // The error is logged where it happened; the lease's end removes the key.
         let _ = held.withdraw().await;
     }
 }
@@ -175,12 +175,12 @@ async fn say_when_registered(held: &Held, options: &Options) {
     }
     let Registration { service, address, .. } = &options.registration;
     let line = format!("registered service={service} address={address} key={}", held.key());
-    // Whoever closed our output does not want to know.
+    // Standard output may be closed, which is not an error.
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 impl RegisterArgs {
-    /// Everything wrong, or all that is needed.
+    /// Returns what to register and to run, or all problems.
     fn validate(self) -> Result<Plan, Vec<String>> {
         let mut problems = Vec::new();
         let etcd_problems = problems.len();
@@ -262,7 +262,7 @@ impl RegisterArgs {
                 continue;
             };
             if key == "weight" {
-                problems.push("--meta: the weight has a flag of its own, --weight".into());
+                problems.push("--meta: weight cannot be given here: use --weight".into());
             }
             if meta.insert(key.to_owned(), value.to_owned()).is_some() {
                 problems.push(format!("--meta: {key:?} is given twice"));
@@ -280,8 +280,8 @@ impl RegisterArgs {
     }
 }
 
-/// The pairs in a variable. A value may hold commas: only one that is followed by
-/// `KEY=` begins another pair, and none does where each pair has a line.
+/// Returns the pairs in a variable. A value may contain commas: only a comma before `KEY=`
+/// begins another pair, and no comma does if each pair has its own line.
 fn pairs(variable: &str) -> Vec<&str> {
     let mut lines = variable.lines().map(str::trim).filter(|line| !line.is_empty());
     if variable.contains('\n') {

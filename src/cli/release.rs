@@ -1,26 +1,30 @@
-//! `lookaside release`: lets go the backends that a service lists without
-//! registration.
+//! `lookaside release`: drops the held backends of a service.
+//!
+//! In: a service. Out: a mark in etcd, written by the balancer that is asked, and the
+//! number of backends that it dropped.
 
 use super::admin_client::{self, AdminError, clean, say};
 use super::drain::tell;
 use super::marks::SignArgs;
 use crate::admin::json;
 
-/// Lets go what a service still lists though its registrations are gone, at every balancer
+/// Drops a service's held backends, which are listed without a registration, at all replicas
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// The service, as registered or as its clients name it
     pub service: String,
-    /// Who and why.
+    /// The author and the reason.
     #[command(flatten)]
     pub sign: SignArgs,
-    /// Whom to tell.
+    /// The balancer to ask.
     #[command(flatten)]
     pub admin: admin_client::AdminArgs,
 }
 
+/// Drops the held backends and prints their number.
+///
 /// # Errors
-/// When the balancer does not do it.
+/// Returns an error if the balancer gives no answer or refuses.
 pub fn run(Args { service, sign, admin }: &Args) -> Result<(), AdminError> {
     let answer = tell::<json::Released>(admin, service, "release", &sign.order())?;
     let json::Released { service, released, untold } = answer.value;
@@ -30,7 +34,7 @@ pub fn run(Args { service, sign, admin }: &Args) -> Result<(), AdminError> {
         false => admin_client::print(&shown)?,
     };
     if let Some(reason) = untold {
-        say(&format!("warning: only at this balancer: etcd does not take the mark: {reason}"));
+        say(&format!("warning: released at this balancer only: the mark is not in etcd: {reason}"));
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! `lookaside serve`: runs the balancer until it is told to stop.
 //!
-//! In: settings, signals. Out: one line that names the bound addresses, and an
-//! exit code. The first signal to stop drains, the second aborts; SIGHUP has all
-//! files read anew that flags name.
+//! In: settings and signals. Out: one line with the bound addresses, and an exit code.
+//! The first signal to stop drains, the second aborts. SIGHUP makes the balancer read all
+//! files that flags name again.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -21,7 +21,7 @@ pub async fn run(args: &ServeArgs) -> ExitCode {
         Ok(config) => config,
         Err(problems) => return bad(&problems),
     };
-    // Before anything runs, so that no signal is missed.
+    // The handlers exist before anything runs, so that no signal is missed.
     let (mut stop, mut hangup) = match (StopSignals::new(), signals::hangup()) {
         (Ok(stop), Ok(hangup)) => (stop, hangup),
         (Err(error), _) | (_, Err(error)) => return fail(&error),

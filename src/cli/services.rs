@@ -1,4 +1,6 @@
-//! `lookaside services`: what is registered, as the balancer sees it.
+//! `lookaside services`: lists the services as the balancer sees them.
+//!
+//! In: an admin address. Out: a table, and on standard error what is wrong.
 
 use super::admin_client::{self, AdminClient, AdminError, age};
 use crate::admin::json;
@@ -6,13 +8,15 @@ use crate::admin::json;
 /// Lists the services that have a backend.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Whom to ask.
+    /// The balancer to ask.
     #[command(flatten)]
     pub admin: admin_client::AdminArgs,
 }
 
+/// Prints the services.
+///
 /// # Errors
-/// When there is no answer to show.
+/// Returns an error if the balancer gives no answer or the answer cannot be printed.
 pub fn run(args: &Args) -> Result<(), AdminError> {
     let client = AdminClient::new(&args.admin)?;
     let answer = client.ask::<json::Services>("/api/v1/services")?;
@@ -24,17 +28,19 @@ pub fn run(args: &Args) -> Result<(), AdminError> {
         Some(table) => drop(admin_client::print(&table)?),
         None => admin_client::say("no service has a backend yet"),
     }
-    // The table alone looks well while the registry is lost.
+    // The table alone does not show that the registry is stale.
     let registry = client.ask::<json::Registry>("/api/v1/registry")?.value;
     registry.notices().iter().for_each(|notice| admin_client::say(notice));
     for json::Unknown { name, clients, since_seconds } in answer.value.unknown {
         let since = age(since_seconds);
-        admin_client::say(&format!("{clients} streams ask for {name:?}, unknown for {since}"));
+        admin_client::say(&format!(
+            "{clients} streams ask for {name:?}, which has been unknown for {since}"
+        ));
     }
     Ok(())
 }
 
-/// A line a service; none where there is nothing to show.
+/// Returns a table with a line for each service, or `None` if there is no service.
 fn shown(services: &json::Services) -> Option<String> {
     if services.services.is_empty() {
         return None;
@@ -49,7 +55,7 @@ fn shown(services: &json::Services) -> Option<String> {
     Some(admin_client::table(&headings, services.services.iter().map(row)))
 }
 
-/// The state with what it is about.
+/// Returns the state of a service with the numbers behind it.
 fn state(service: &json::Service) -> String {
     let json::Service { endpoints, held, down, unresolved, drained, state, since_seconds, .. } =
         service;

@@ -1,8 +1,9 @@
-//! `lookaside settings`: per-service settings that all replicas share.
+//! `lookaside settings`: checks, compares, applies and shows the document of settings that
+//! all replicas share.
 //!
-//! In: a document, and a running balancer's admin address or etcd. Out: what is wrong
-//! with it, what it would change, the document in etcd, or what is in force. Exit codes:
-//! 0 done, 1 somebody else was first or nobody answers, 64 the document is wrong.
+//! In: a document, and a running balancer's admin address or etcd. Out: its problems, what
+//! it would change, the document in etcd, or the settings in force. Exit codes: 0 done,
+//! 1 another operator changed the document or there is no answer, 64 a bad document or flag.
 
 use std::io::Read;
 use std::process::ExitCode;
@@ -18,8 +19,8 @@ use crate::settings::{Document, source};
 
 /// Checks, compares, applies and shows per-service settings
 ///
-/// A document is TOML with [service."PATTERN"] tables. It lies in etcd, where every
-/// balancer of the zone reads it, and wins over the tables in the file of serve.
+/// A document is TOML with [service."PATTERN"] tables. It is a key in etcd that every
+/// balancer of the zone reads. It wins over the tables in the file of serve.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -34,32 +35,32 @@ enum Command {
     Show(ShowArgs),
 }
 
-/// Says what is wrong with a document
+/// Reports the problems of a document
 #[derive(Debug, clap::Args)]
 struct CheckDocument {
     /// The document; - for standard input
     file: String,
-    /// A balancer whose services the patterns are tried with
+    /// A balancer whose services the patterns are compared with
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
 }
 
-/// Says which settings of which services a document would change; changes nothing
+/// Shows which settings of which services a document would change; changes nothing
 #[derive(Debug, clap::Args)]
 struct DiffArgs {
     /// The document; - for standard input
     file: String,
-    /// Whom to ask.
+    /// The balancer to ask.
     #[command(flatten)]
     admin: AdminArgs,
 }
 
-/// Puts a document into etcd, unless somebody else changes it meanwhile
+/// Writes a document to etcd, unless it is changed there meanwhile
 #[derive(Debug, clap::Args)]
 struct ApplyArgs {
     /// The document; - for standard input
     file: String,
-    /// How etcd is reached
+    /// The connection to etcd
     #[command(flatten)]
     etcd: EtcdArgs,
     /// The DNS zone of the balancers that read it (serve --domain)
@@ -70,26 +71,27 @@ struct ApplyArgs {
         env = "LOOKASIDE_DOMAIN"
     )]
     domain: String,
-    /// Only if the document in etcd is of this revision still, as diff and show name it; 0: only
-    /// if there is none
+    /// Write only if the document in etcd still has this revision, which diff and show print; 0:
+    /// write only if there is none
     #[arg(long, value_name = "N")]
     revision: Option<i64>,
 }
 
-/// Shows what is in force for each service, and where it comes from
+/// Shows the settings in force for each service, and their origin
 #[derive(Debug, clap::Args)]
 struct ShowArgs {
     /// The service, as registered or as its clients name it [default: all]
     service: Option<String>,
-    /// Whom to ask.
+    /// The balancer to ask.
     #[command(flatten)]
     admin: AdminArgs,
 }
 
-/// Far more than a document may have, so that its length is told rightly.
+/// The most bytes that are read. It is far more than a document may have, so that an error
+/// about its length names the true length.
 const FILE_MAX: u64 = 16 << 20;
 
-/// Does it.
+/// Runs `settings` and returns the exit code.
 #[must_use]
 pub fn run(args: &Args) -> ExitCode {
     match &args.command {
@@ -155,7 +157,7 @@ fn apply(args: &ApplyArgs) -> ExitCode {
     let connect = args.etcd.validate(&mut problems);
     if connect.is_none() && problems.is_empty() {
         problems.push(
-            "--etcd is missing: where do the balancers read their settings? (the embedded \
+            "--etcd is missing: give the endpoints of the balancers' etcd (the embedded \
              registry of a running lookaside is at its --registry-listen)"
                 .to_owned(),
         );
@@ -178,7 +180,7 @@ fn apply(args: &ApplyArgs) -> ExitCode {
     }
 }
 
-/// Puts the document, and says what became of it.
+/// Writes the document and returns a message about the result.
 async fn put(
     connect: &Connect,
     key: &str,
@@ -189,7 +191,7 @@ async fn put(
     let revision = found.as_ref().map_or(0, |found| found.revision);
     if let Some(wanted) = wanted.filter(|wanted| *wanted != revision) {
         return Err(Trouble(format!(
-            "etcd holds revision {revision}, not {wanted}: somebody else changed it; look at \
+            "etcd holds revision {revision}, not {wanted}: another client changed it; look at \
              `lookaside settings diff`, then apply with --revision {revision}"
         )));
     }
@@ -199,7 +201,7 @@ async fn put(
     match etcd::swap(connect, key, text, revision).await? {
         Some(revision) => Ok(format!("applied, revision {revision}")),
         None => Err(Trouble(
-            "somebody else changed it at the same time: look at `lookaside settings diff`, then \
+            "another client changed it at the same time: look at `lookaside settings diff`, then \
              apply again"
                 .to_owned(),
         )),
@@ -241,7 +243,7 @@ fn show(args: &ShowArgs) -> Result<(), AdminError> {
     Ok(())
 }
 
-/// The document, and its tables.
+/// Returns the text of the document and the parsed document.
 fn read(file: &str) -> Result<(String, Document), Vec<String>> {
     let cannot = |error: std::io::Error| vec![format!("cannot read {file:?}: {error}")];
     let mut bytes = Vec::new();

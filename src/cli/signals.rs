@@ -1,35 +1,36 @@
-//! The signals that a running program gets.
+//! Handles the signals of a running program, and reaps orphans.
 //!
-//! In: signals. Out: word of SIGINT and SIGTERM, which ask it to stop, and of
-//! SIGHUP. From then on those that mean nothing here (SIGUSR1 and the like) are
-//! taken in and do nothing: by default they would end the program. As the first
-//! process of a container it also takes in its orphans.
+//! In: signals. Out: notice of SIGINT and SIGTERM, which ask the program to stop, and of
+//! SIGHUP. Signals without a meaning here (SIGUSR1 and others) are caught and do nothing,
+//! because by default they would end the program.
 
 use std::io;
 
 use rustix::process::{WaitOptions, getpid, wait};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Listens from its making on, so that none is missed.
+/// Listens for SIGINT and SIGTERM from its creation on, so no signal is missed.
 pub(super) struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl StopSignals {
+    /// Starts to listen, and catches the [`harmless`] signals.
+    ///
     /// # Errors
-    /// When the system does not let us listen.
+    /// Returns the system's error if it refuses a handler.
     pub(super) fn new() -> io::Result<Self> {
         for kind in harmless() {
-            // A handler stays for as long as the process lives. Unlike a signal
-            // that is ignored, it is not handed down to other programs.
+            // The handler stays until the process ends. Unlike an ignored signal, it is
+            // not inherited by programs that this one starts.
             drop(signal(kind)?);
         }
         let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
         Ok(Self { interrupt: signal(interrupt)?, terminate: signal(terminate)? })
     }
 
-    /// Waits for the next.
+    /// Waits for the next signal.
     pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -41,12 +42,13 @@ impl StopSignals {
 /// Listens for SIGHUP.
 ///
 /// # Errors
-/// When the system does not let us listen.
+/// Returns the system's error if it refuses a handler.
 pub(super) fn hangup() -> io::Result<Signal> {
     signal(SignalKind::hangup())
 }
 
-/// What ends a program by default and is sent to many by mistake or by habit.
+/// Returns the signals that end a program by default and are often sent by mistake or by
+/// habit.
 pub(super) fn harmless() -> Vec<SignalKind> {
     let mut kinds = vec![
         SignalKind::user_defined1(),
@@ -63,15 +65,15 @@ pub(super) fn harmless() -> Vec<SignalKind> {
     kinds
 }
 
-/// The same on Linux and macOS.
+/// This number and the next are the same on Linux and macOS.
 const VIRTUAL_ALARM: i32 = 26;
 const PROFILE: i32 = 27;
 const POWER: i32 = 30;
-/// What the C library leaves to programs.
+/// The real-time signals that the C library does not use itself.
 const REAL_TIME: (i32, i32) = (35, 64);
 
-/// For ever: takes in processes whose parents ended, where they are handed to
-/// us. Only for programs that start none of their own.
+/// Reaps processes whose parents ended, for ever, if this process is the first of a
+/// container; else it only waits. Programs that start children must not call it.
 pub(super) async fn reap_orphans() {
     let Some(mut ended) = signal(SignalKind::child()).ok().filter(|_| getpid().is_init()) else {
         return std::future::pending().await;

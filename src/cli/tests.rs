@@ -1,9 +1,9 @@
-//! Flags, variables and keys of the file are one list of settings.
+//! Tests that flags, variables and keys of the file are one list of settings.
 
 use super::*;
 use crate::config::file;
 
-/// What `serve` was told, without where it comes from.
+/// Returns the settings of `serve` as text, without their origins.
 fn told(arguments: &[&str]) -> String {
     let arguments = ["lookaside", "serve"].iter().chain(arguments).map(OsString::from).collect();
     let mut cli = parse(arguments).expect("arguments that are right");
@@ -11,11 +11,11 @@ fn told(arguments: &[&str]) -> String {
     assert_eq!(args.sources.problems, [""; 0]);
     args.sources = Default::default();
     args.config = None;
-    // It is left out there.
+    // The `Debug` output leaves out etcd's endpoints.
     format!("{:?} {args:?} {:?}", cli.log, args.etcd.etcd)
 }
 
-/// The flags of `serve` that are settings.
+/// Returns the flags of `serve` that are settings.
 fn flags() -> Vec<clap::Arg> {
     let mut command = command();
     command.build();

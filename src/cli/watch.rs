@@ -1,8 +1,8 @@
-//! `lookaside watch SERVICE`: what its clients are told, as it changes.
+//! `lookaside watch SERVICE`: prints each change of the service's listed backends.
 //!
-//! In: the service's endpoints, asked for once a second. Out: `+` and `-`
-//! lines. Ends with Ctrl-C or when nobody reads; a balancer that is away is
-//! waited for, and what it said last is not taken back meanwhile.
+//! In: the service's endpoints, asked for once a second. Out: `+` and `-` lines. It ends
+//! with Ctrl-C or when the reader of its output is gone. While the balancer does not
+//! answer, it waits and prints no backend as removed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,14 +16,14 @@ use crate::model::text;
 /// Prints each change of a service's backends until Ctrl-C.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Whom to ask.
+    /// The balancer to ask.
     #[command(flatten)]
     pub admin: admin_client::AdminArgs,
     /// The service, named as clients name it
     pub service: String,
 }
 
-/// One line.
+/// One line of output.
 #[derive(Debug, Serialize)]
 struct Change<'a> {
     change: &'static str,
@@ -31,14 +31,16 @@ struct Change<'a> {
     endpoint: &'a Endpoint,
 }
 
-/// By id and address.
+/// Endpoints by id and address.
 type Backends = BTreeMap<(String, String), Endpoint>;
 
 const EVERY: Duration = Duration::from_secs(1);
 const NOT_FOUND: u16 = 404;
 
+/// Prints changes until the reader of the output is gone.
+///
 /// # Errors
-/// When the address or the name is wrong, or nothing can be written.
+/// Returns an error if the address or the name is wrong, or if the output cannot be written.
 pub fn run(args: &Args) -> Result<(), AdminError> {
     let client = AdminClient::new(&args.admin)?;
     let path = format!("/api/v1/services/{}", admin_client::encode(&args.service));
@@ -65,13 +67,13 @@ pub fn run(args: &Args) -> Result<(), AdminError> {
     }
 }
 
-/// Those that are in its clients' lists.
+/// Returns the endpoints that are in the lists of the service's clients.
 fn told(detail: ServiceDetail) -> Backends {
     let listed = detail.endpoints.into_iter().filter(|endpoint| endpoint.turns > 0);
     listed.map(|endpoint| ((endpoint.id.clone(), endpoint.address.clone()), endpoint)).collect()
 }
 
-/// Prints what differs; `false` when nobody reads any more.
+/// Prints the differences. Returns `false` if the reader of the output is gone.
 fn update(known: &mut Backends, new: Backends, json: bool) -> Result<bool, AdminError> {
     let lines = differences(known, &new, json);
     *known = new;
@@ -86,8 +88,8 @@ fn differences(old: &Backends, new: &Backends, json: bool) -> Vec<String> {
     gone.chain(come).map(|change| line(&change, json)).collect()
 }
 
-/// Turns follow from the neighbours' weights: their change is no change of
-/// this one.
+/// Returns whether weight and metadata are equal. The number of entries depends on other
+/// backends' weights too, so it does not count.
 fn same(other: Option<&Endpoint>, one: &Endpoint) -> bool {
     other.is_some_and(|other| (other.weight, &other.meta) == (one.weight, &one.meta))
 }
@@ -102,14 +104,14 @@ fn line(change: &Change<'_>, json: bool) -> String {
     clean(&format!("{change} {address} id={id} weight={weight}{meta}"))
 }
 
-/// To standard error, once for each trouble.
+/// Writes trouble to standard error, once for each change of it.
 fn say(trouble: &mut Option<String>, now: Option<String>) {
     if *trouble == now {
         return;
     }
     match &now {
         Some(now) => eprintln!("{}", clean(now)),
-        None => eprintln!("answered again"),
+        None => eprintln!("the balancer answers again"),
     }
     *trouble = now;
 }

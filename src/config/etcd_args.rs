@@ -1,21 +1,21 @@
-//! The flags that say how etcd is reached.
+//! Flags for the connection to etcd.
 //!
-//! In: text from flags and environment, files they name. Out: a [`Connect`], or
-//! every problem there is. Reads files, connects to nothing, shows no password.
+//! In: text from flags and environment, and the files that they name. Out: a
+//! [`Connect`], or all problems. It never opens a connection or shows a password.
 
 use std::fmt;
 
 use crate::registry::etcd::{Connect, Credentials, Tls};
 use crate::reload::{File, Made, Reloading, expiry};
 
-/// How etcd is reached. The files are read again whenever they change.
+/// Flags for the connection to etcd. The files are read again whenever they change.
 #[derive(Clone, Default, clap::Args)]
 pub struct EtcdArgs {
     /// etcd's endpoints, separated by commas
-    // Whoever writes a password into it shall not find it in the help.
+    // The URL may contain a password, which the help must not show.
     #[arg(long, value_name = "URL[,URL…]", env = "LOOKASIDE_ETCD", hide_env_values = true)]
     pub etcd: Option<String>,
-    /// The user to log in as
+    /// The user to log in to etcd as
     #[arg(long, value_name = "USER", env = "LOOKASIDE_ETCD_USER")]
     pub etcd_user: Option<String>,
     /// A file whose first line is the user's password
@@ -24,17 +24,17 @@ pub struct EtcdArgs {
     /// The certificate authority that signed etcd's certificate, in PEM [default: the system's]
     #[arg(long, value_name = "FILE", env = "LOOKASIDE_ETCD_CA")]
     pub etcd_ca: Option<String>,
-    /// Our certificate, where etcd wants one, in PEM
+    /// The client certificate for etcd, in PEM, if etcd wants one
     #[arg(long, value_name = "FILE", env = "LOOKASIDE_ETCD_CERT")]
     pub etcd_cert: Option<String>,
-    /// The certificate's key, in PEM
+    /// The client certificate's key, in PEM
     #[arg(long, value_name = "FILE", env = "LOOKASIDE_ETCD_KEY")]
     pub etcd_key: Option<String>,
 }
 
 impl EtcdArgs {
-    /// How etcd is reached; `None` where no etcd is given, or where there are
-    /// problems, which it adds.
+    /// Returns the connection to etcd. Returns `None` if `--etcd` is missing or if there are
+    /// problems, which it adds to `problems`.
     #[must_use]
     pub fn validate(&self, problems: &mut Vec<String>) -> Option<Connect> {
         let before = problems.len();
@@ -131,7 +131,7 @@ impl EtcdArgs {
 }
 
 impl fmt::Debug for EtcdArgs {
-    /// Without the endpoints, in which somebody may have written a password.
+    /// Leaves out the endpoints, because a URL may contain a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { etcd: _, etcd_user, etcd_password_file, etcd_ca, etcd_cert, etcd_key } = self;
         f.debug_struct("EtcdArgs")

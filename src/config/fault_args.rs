@@ -1,26 +1,28 @@
-//! The flags that say what happens to those whose registration is in doubt.
+//! Flags for faults: lost registrations, dead backends, a start without etcd.
 //!
-//! In: text from flags and environment. Out: the flags as `clap` reads them; each is
-//! the default of a per-service setting, whose range `settings` knows.
+//! In: text from flags and environment. Out: the flags as `clap` reads them. All but
+//! `--state-dir` are defaults of per-service settings, which `settings` validates.
 
-/// What happens in faults.
+/// Flags for faults.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct FaultArgs {
-    /// Where the last good lists are kept, for a start while etcd is down [default: nowhere]
+    /// Directory for the last good lists, served after a start without etcd [default: not saved]
     #[arg(long, value_name = "DIR", env = "LOOKASIDE_STATE_DIR")]
     pub state_dir: Option<String>,
-    /// How long a backend whose registration was lost stays listed while it answers; 0s: it leaves
-    /// the lists at once
-    // Longer than any election, restart or repair of etcd that someone attends to; shorter than
-    // it takes for an address to go to another service unnoticed.
+    /// How long a backend whose registration was lost stays listed while it answers probes; 0s: it
+    /// leaves the lists at once
+    // Longer than an election, a restart or an attended repair of etcd; shorter than the time
+    // after which an address is reused by another service.
     #[arg(long, value_name = "DURATION", default_value = "10m", env = "LOOKASIDE_KEEP_LOST")]
     pub keep_lost: String,
-    /// The part of a service that stays for that time even if nothing answers; 0: none
-    // Envoy's panic threshold, for its reason: below half, our own view is the likelier fault.
+    /// The part of a service that stays listed for that time even if no backend answers; 0: none
+    // Like Envoy's panic threshold: if more than half seem dead, the balancer's own view is more
+    // likely wrong.
     #[arg(long, value_name = "PERCENT", default_value = "50", env = "LOOKASIDE_GUARD")]
     pub guard: String,
-    /// How often registrations without a lease are probed, to leave out the dead; 0s: never
-    // Off: nobody expects a balancer to connect to every server.
+    /// The time between probes of a backend registered without a lease, which is not listed while
+    /// dead; 0s: no probes
+    // Off by default: operators do not expect a balancer to connect to every backend.
     #[arg(long, value_name = "DURATION", default_value = "0s", env = "LOOKASIDE_PROBE_UNLEASED")]
     pub probe_unleased: String,
 }

@@ -1,9 +1,9 @@
-//! The file of settings.
+//! Reads the TOML file of settings (`--config`).
 //!
 //! In: TOML whose keys are named like the flags of `serve`, with `[format.NAME]` and
-//! `[service."PATTERN"]` tables. Out: what it says where neither a flag nor a variable
-//! does, where each setting comes from, and every problem with its place. No problem
-//! hides another or shows what may be a secret.
+//! `[service."PATTERN"]` tables. Out: the values that neither a flag nor a variable sets,
+//! the origin of each setting, and all problems with their places. No problem hides
+//! another or shows text that may be a secret.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::registry::record::Customs;
 use crate::settings::Document;
 use crate::tables::{self, Problem, Problems, Toml};
 
-/// The settings of the process. Each key is named like its flag, and each flag has one.
+/// The settings of the process. Each flag has a key of the same name.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct ProcessSettings {
@@ -53,7 +53,7 @@ pub struct ProcessSettings {
     tls_client_ca: Option<Text>,
 }
 
-/// One text; a number says the same as its digits.
+/// One text. A number is read as the text of its digits.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged, expecting = "expected text or a whole number")]
 enum Text {
@@ -61,7 +61,7 @@ enum Text {
     Number(i64),
 }
 
-/// One text, or several.
+/// One text, or a list of texts.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged, expecting = "expected text, a whole number or a list of text")]
 enum Texts {
@@ -69,52 +69,53 @@ enum Texts {
     List(Vec<String>),
 }
 
-/// What a file's text says.
+/// The contents of a file.
 #[derive(Debug, Clone, Default)]
 pub struct File {
-    /// Settings of the process, as far as they are right.
+    /// The valid settings of the process.
     pub process: ProcessSettings,
-    /// The formats that it describes.
+    /// The formats that the file describes.
     pub customs: Customs,
-    /// Its tables of services, unless something is wrong with them.
+    /// The tables of services, or `None` if they have problems.
     pub services: Option<Arc<Document>>,
     /// Line and column of each key of the process.
     places: BTreeMap<String, (usize, usize)>,
     values: Values,
 }
 
-/// Where the settings of a process come from.
+/// The origin of the settings of a process.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// What is wrong in the file.
+    /// The problems of the file.
     pub problems: Vec<String>,
-    /// The file's word on what is logged, and how.
+    /// The file's `log` and `log-format`.
     pub log: (Option<String>, Option<String>),
     /// The formats that the file describes.
     pub(super) customs: Customs,
-    /// The file, if it can be used.
+    /// The file, if its tables of services are valid.
     pub(super) file: Option<Running>,
-    /// The place in the file (`FILE:LINE:COLUMN`) or the variable that each flag's value
-    /// comes from.
+    /// The origin of each flag's value: a place in the file (`FILE:LINE:COLUMN`) or a
+    /// variable. The key is the flag with its dashes.
     places: BTreeMap<String, String>,
 }
 
-/// A file in use, which may change.
+/// A file in use, which may change while the process runs.
 #[derive(Debug, Clone)]
 pub(super) struct Running {
     pub(super) path: PathBuf,
     pub(super) text: String,
     pub(super) services: Arc<Document>,
     values: Values,
-    /// Keys that flags or variables have decided.
+    /// Keys that flags or variables set.
     decided: BTreeSet<String>,
 }
 
-/// The keys of the process and what they say.
+/// The keys of the process and their values.
 type Values = BTreeMap<String, Option<toml::Value>>;
 
 impl File {
-    /// Reads a file's text, but for those keys that are `decided` elsewhere.
+    /// Reads a file's text. Ignores the keys in `decided`, which flags or variables set.
+    /// Returns the valid contents and all problems.
     #[must_use]
     pub fn parse(text: &str, decided: &BTreeSet<String>) -> (Self, Vec<Problem>) {
         tables::parse(text, |toml, problems| Self::read(toml, decided, problems))
@@ -149,7 +150,7 @@ impl File {
     }
 }
 
-/// What to write instead of a key that is no setting.
+/// Returns the remedy for a key that is not a setting.
 fn meant(key: &str) -> String {
     let dashed = key.replace('_', "-");
     match key {
@@ -159,13 +160,14 @@ fn meant(key: &str) -> String {
     }
 }
 
-/// The keys of the process, which are named like the flags.
+/// Returns the keys of the process, which are named like the flags.
 #[must_use]
 pub fn keys() -> &'static [&'static str] {
     tables::fields::<ProcessSettings>()
 }
 
-/// The entries that are about the process, and not `decided` elsewhere.
+/// Returns the entries for the process that are not in `decided`. Leaves out tables of
+/// services and entries on broken lines.
 fn of_process<'a, 'b>(
     toml: &'b Toml<'a>,
     decided: &'b BTreeSet<String>,
@@ -185,9 +187,9 @@ fn values(toml: &Toml<'_>, decided: &BTreeSet<String>) -> Values {
 }
 
 impl ServeArgs {
-    /// Notes where each setting comes from, and takes from the file, if one is named,
-    /// what neither a flag nor a variable says. `said` are the matches that these
-    /// arguments come from.
+    /// Records the origin of each setting. If `--config` names a file, fills in the values
+    /// that neither a flag nor a variable sets. `said` are the matches that these arguments
+    /// were made from.
     pub fn complete(&mut self, said: &ArgMatches) {
         let mut decided = BTreeSet::new();
         for key in keys().iter().copied().chain(["config"]) {
@@ -203,7 +205,7 @@ impl ServeArgs {
             }
             decided.insert(key.to_owned());
         }
-        // A file must not name another, whoever named it.
+        // `config` inside a file is always a problem, also if a flag names the file.
         decided.remove("config");
         let Some(path) = self.config.clone().map(PathBuf::from) else { return };
         let text = match std::fs::read_to_string(&path) {
@@ -227,11 +229,11 @@ impl ServeArgs {
         self.fill(file.process);
     }
 
-    /// Takes what the file says.
+    /// Sets the values that the file gives.
     fn fill(&mut self, file: ProcessSettings) {
         macro_rules! fill {
             ($($key:ident => $setting:expr,)*) => {
-                // Names every field, so that none can be forgotten.
+                // The pattern names every field, so the compiler finds a forgotten one.
                 let ProcessSettings { $($key),* } = file;
                 $(if let Some(said) = $key { $setting = said.into(); })*
             };
@@ -269,8 +271,8 @@ impl ServeArgs {
 }
 
 impl Sources {
-    /// The problem of a flag, with the place in the file or the variable that its value
-    /// comes from, if it does.
+    /// Returns the problem of a flag. If the flag's value comes from the file or a variable,
+    /// the problem begins with that origin.
     #[must_use]
     pub fn located(&self, problem: String) -> String {
         let flag = problem.find([':', ' ']).map(|end| &problem[..end]);
@@ -282,11 +284,11 @@ impl Sources {
 }
 
 impl Running {
-    /// The tables of services in the file's text as it is now. Settings of the process
-    /// that changed in it are told: they are in force after a restart.
+    /// Returns the tables of services in the changed text of the file. Logs the settings of
+    /// the process that changed, because they need a restart.
     ///
     /// # Errors
-    /// Every problem of the tables, with its place.
+    /// Returns all problems of the text with their places, if the tables cannot be used.
     pub(super) fn again(&self, text: &str) -> Result<Arc<Document>, Vec<String>> {
         let ((services, now), problems) = tables::parse(text, |toml, problems| {
             (Document::within(toml, problems), values(toml, &self.decided))
@@ -302,7 +304,7 @@ impl Running {
         Ok(Arc::new(services))
     }
 
-    /// The keys that say something else than at the start.
+    /// Returns the keys whose values differ from those at the start.
     fn changed<'a>(&'a self, now: &'a Values) -> Vec<&'a str> {
         let keys: BTreeSet<_> = self.values.keys().chain(now.keys()).collect();
         let differs = |key: &&String| self.values.get(*key) != now.get(*key);
@@ -310,7 +312,7 @@ impl Running {
     }
 }
 
-/// `FILE:LINE:COLUMN: text`.
+/// Returns `FILE:LINE:COLUMN: text`.
 fn located(path: &Path, problem: &Problem) -> String {
     format!("{}:{problem}", path.display())
 }
@@ -330,7 +332,7 @@ impl From<Text> for Option<String> {
     }
 }
 
-/// Commas separate, as they do in a flag.
+/// Splits at commas, as a flag does.
 impl From<Texts> for Vec<String> {
     fn from(texts: Texts) -> Self {
         let all = match texts {

@@ -1,7 +1,6 @@
-//! Formats that the operator describes: `[format.NAME]` of the file.
+//! Reads the operator's own formats: the `[format.NAME]` tables of the file.
 //!
-//! In: the table of them. Out: decoders by name, and every problem there is, with
-//! its place.
+//! In: the `format` table. Out: decoders by name, and all problems with their places.
 
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use toml::de::DeValue;
 use crate::registry::record::{Customs, describe};
 use crate::tables::{Name, Problems, Value};
 
-/// The key of the file that holds them.
+/// The file's key that holds the formats.
 pub(super) const KEY: &str = "format";
 
 pub(super) fn customs(key: &Name<'_>, value: &Value<'_>, problems: &mut Problems<'_>) -> Customs {

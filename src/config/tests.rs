@@ -1,4 +1,4 @@
-//! From flags to a configuration, or to every problem there is.
+//! Tests that flags become a configuration, or a list of all problems.
 
 use std::path::Path;
 use std::time::Duration;
@@ -133,7 +133,8 @@ fn each_problem_names_the_value_and_the_remedy() {
     check(
         &["--advertise=lb.lookaside.internal:1"],
         "--advertise: \"lb.lookaside.internal\" lies in the zone lookaside.internal, whose names \
-         mean services: give an IP address, which DNS then knows as grpclb.lookaside.internal",
+         stand for services: give an IP address, which DNS then serves as \
+         grpclb.lookaside.internal",
     );
     check(&["--tls-key=x"], "--tls-cert and --tls-key need each other");
 }
@@ -156,7 +157,7 @@ fn zero_turns_reports_off() {
     assert_eq!(config.defaults.report_interval, Duration::ZERO);
 }
 
-/// What `serve` has of a file, beside these flags.
+/// Returns the arguments of `serve` with this file and these flags.
 fn with_file(file: &Path, text: &str, flags: &[&str]) -> ServeArgs {
     std::fs::write(file, text).unwrap();
     named(file, flags)
@@ -189,7 +190,7 @@ fn a_file_says_what_flags_could_and_flags_win() {
     assert!(empty[0].contains(":2:1: --prefix: the list is empty"), "{empty:?}");
 }
 
-/// Each problem begins with its place in the file and these words.
+/// Checks that each problem begins with its place in the file and these words.
 #[track_caller]
 fn check_places(problems: &[String], file: &Path, expected: &[&str]) {
     assert_eq!(problems.len(), expected.len(), "{problems:#?}");
@@ -229,7 +230,7 @@ fn a_problem_of_the_file_hides_no_other_and_says_where_it_is() {
 fn no_problem_shows_what_may_be_a_secret() {
     let dir = tempfile::TempDir::new().unwrap();
     let file = dir.path().join("lookaside.toml");
-    // Written wrongly, or in a place where none belongs.
+    // A secret in wrong syntax, or in a place where no secret belongs.
     for text in [
         "etcd-password = 'hunter2'\n",
         "guard = hunter2\n",

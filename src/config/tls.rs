@@ -1,7 +1,7 @@
-//! How gRPC clients are met: TLS from PEM files.
+//! Builds the TLS configuration of the gRPC server from PEM files.
 //!
-//! In: the files that settings name. Out: what is shown to clients, made anew when
-//! the files change, or every problem.
+//! In: the files that settings name. Out: a server configuration that follows the files
+//! when they change, or all problems.
 
 use std::sync::Arc;
 
@@ -12,7 +12,8 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto::ring};
 
 use crate::reload::{File, Made, Reloading, expiry};
 
-/// `None` without certificate and key, or where there are problems.
+/// Returns the TLS configuration. Returns `None` without certificate and key, or if there
+/// are problems, which it adds to `problems`.
 pub(super) fn server(
     cert: Option<&str>,
     key: Option<&str>,
@@ -44,7 +45,8 @@ pub(super) fn server(
     server.map_err(|found| problems.extend(found)).ok()
 }
 
-/// From certificate, key and perhaps the clients' authority, in this order.
+/// Builds the configuration from certificate, key and optionally the clients' authority,
+/// in this order.
 fn make(files: &[File], contents: &[Vec<u8>]) -> Result<Made<Arc<ServerConfig>>, Vec<String>> {
     let mut problems = Vec::new();
     let chain = certificates(&files[0], &contents[0], &mut problems);
@@ -111,7 +113,7 @@ fn config(
         }
     };
     let mut config = builder.with_single_cert(chain, key)?;
-    // gRPC clients insist on it.
+    // gRPC clients require ALPN `h2`.
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
 }

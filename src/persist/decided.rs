@@ -1,6 +1,7 @@
-//! What operators decided, as a part of the saved state.
+//! The decisions of operators (marks and settings) as a part of the saved state.
 //!
-//! In: marks and settings as they stood in etcd. Out: the same as text, and read again.
+//! In: marks and settings as in etcd. Out: their text; or, in reverse, marks and settings
+//! from that text.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::catalog::Catalog;
 use crate::marks::{Mark, MarkKey, Value};
 use crate::settings::{Document, Layer};
 
-/// What operators decided, as far as it stood in etcd.
+/// The decisions of operators that are in etcd.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Decided {
     /// The marks in force.
@@ -19,13 +20,13 @@ pub struct Decided {
     pub settings: Option<Arc<Document>>,
 }
 
-/// The same as text.
+/// A [`Decided`] as text.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Written {
     /// Key and value of each mark.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     marks: Vec<[String; 2]>,
-    /// As TOML; empty: there are none.
+    /// The document as TOML; empty: there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     settings: String,
 }
@@ -50,7 +51,8 @@ impl From<&Decided> for Written {
 }
 
 impl Written {
-    /// What can be read of it: a later version may have written the rest.
+    /// Returns the parts that can be read, and logs the others: a later version of lookaside
+    /// may have written them.
     pub(super) fn read(&self) -> Decided {
         let mark = |[key, value]: &[String; 2]| {
             let read = MarkKey::parse(key)

@@ -1,9 +1,9 @@
-//! The directory of the state: claimed by one process, and opened with care.
+//! Locks the directory of the saved state for one process, and opens its files safely.
 //!
-//! In: a path. Out: a lock that lasts as long as it is open, and open files, or
-//! why there are none. Files are for their owner alone, and links are not
-//! followed: whoever can write to the directory must not choose what is read or
-//! overwritten. Pipes and devices are never waited for.
+//! In: a path. Out: a lock that lasts while its file is open, and open files. Only the owner
+//! can read the files. It never follows symbolic links, so that another process that can
+//! write to the directory cannot choose which file is read or overwritten, and it never
+//! waits for pipes or devices.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -16,7 +16,7 @@ use tokio::fs;
 
 use super::{StateError, Store};
 
-/// Why a directory cannot be used.
+/// The reason why a directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("--state-dir {dir:?} cannot be used: {reason}")]
 pub struct OpenError {
@@ -24,18 +24,18 @@ pub struct OpenError {
     reason: String,
 }
 
-/// What is being written, until it is whole.
+/// The name of a file that is not yet completely written.
 pub(super) const NEW: &str = "state.new";
 const LOCK: &str = "lock";
-/// For the owner alone: metadata may be nobody else's business.
+/// Only the owner has access, because metadata may be confidential.
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
 impl Store {
-    /// In a directory, which need not be there yet. It is this store's alone.
+    /// Locks a directory for this store, and creates it if necessary.
     ///
     /// # Errors
-    /// When it cannot be written to, or another process uses it.
+    /// Returns an error if the directory cannot be written to or another process uses it.
     pub async fn open(
         dir: &Path,
         prefixes: impl IntoIterator<Item = String>,
@@ -54,7 +54,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Removes what crashes have left, and sees whether a file can be made.
+    /// Removes unfinished files of crashed processes, and checks that a file can be created.
     async fn tidy(&self) -> io::Result<()> {
         for file in [self.file(), self.backup()] {
             if fs::symlink_metadata(&file).await.is_ok_and(|found| found.is_dir()) {
@@ -74,7 +74,7 @@ impl Store {
     }
 }
 
-/// Makes the directory if need be, and locks it.
+/// Creates the directory if necessary, and locks it. Returns the open lock file.
 pub(super) async fn claim(dir: &Path) -> io::Result<File> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(DIRECTORY_MODE).create(dir).await?;
@@ -86,20 +86,20 @@ pub(super) async fn claim(dir: &Path) -> io::Result<File> {
         Err(Errno::WOULDBLOCK) => {
             Err(io::Error::new(ErrorKind::WouldBlock, "another process uses it"))
         }
-        // Not every network disk knows locks; they are a help, no need.
+        // Some network disks have no locks; the lock is a help and not required.
         Err(error) => {
-            tracing::warn!(dir = %dir.display(), %error, "the directory of the state cannot be locked: see that no other process uses it");
+            tracing::warn!(dir = %dir.display(), %error, "the directory of the state cannot be locked: make sure that no other process uses it");
             Ok(lock)
         }
     }
 }
 
-/// A regular file that is there.
+/// Opens an existing regular file to read it.
 pub(super) fn open_to_read(path: &Path) -> Result<File, StateError> {
     regular(options().read(true).open(path).map_err(in_words)?)
 }
 
-/// The same, to change what is known of it.
+/// Opens an existing regular file to change its modification time.
 pub(super) async fn open_to_mark(path: &Path) -> io::Result<File> {
     let mut options = options();
     let options = fs::OpenOptions::from(options.write(true).clone());
@@ -107,7 +107,7 @@ pub(super) async fn open_to_mark(path: &Path) -> io::Result<File> {
     regular(file).map_err(io::Error::other)
 }
 
-/// A file that was not there.
+/// Creates a file. Removes an old file of that name first.
 pub(super) async fn create(path: &Path) -> io::Result<fs::File> {
     match fs::remove_file(path).await {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -128,7 +128,7 @@ fn regular(file: File) -> Result<File, StateError> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(StateError::NotAFile) }
 }
 
-/// The system's words for a link are about too many of them.
+/// Replaces the system's error for a symbolic link, which says "too many levels of links".
 fn in_words(error: io::Error) -> io::Error {
     match error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) {
         true => io::Error::other("it is a symbolic link"),

@@ -1,4 +1,4 @@
-//! What is written is read again, and nothing else is.
+//! Tests that a saved state is read again, and that no other file is.
 
 use proptest::prelude::*;
 
@@ -140,7 +140,7 @@ async fn what_crashes_have_left_is_tidied_away() {
     assert_eq!(left, ["lock", "other"]);
 }
 
-/// Whoever can write to the directory decides nothing by it.
+/// A process that can write to the directory cannot choose which file is read or written.
 #[tokio::test]
 async fn links_and_pipes_are_neither_followed_nor_waited_for() {
     use std::os::unix::fs::PermissionsExt;
@@ -183,8 +183,8 @@ fn a_pause_grows_with_what_a_writing_cost() {
     check(60_000, u64::MAX, 19 * 60);
 }
 
-/// A large registry that never rests, for two minutes (of a clock that waits
-/// for nothing but the disk).
+/// Two minutes of a large registry that changes all the time, on a paused clock that waits
+/// only for the disk.
 #[tokio::test(start_paused = true)]
 async fn churn_is_written_at_a_bounded_rate_and_the_first_state_at_once() {
     use crate::catalog::{Input, drive};
@@ -239,8 +239,7 @@ async fn churn_is_written_at_a_bounded_rate_and_the_first_state_at_once() {
 }
 
 proptest! {
-    /// A file cut or changed anywhere is served as it was written, or not at
-    /// all.
+    /// A file that is cut or changed anywhere is served as it was written, or not at all.
     #[test]
     fn damage_is_never_served(cut in 0..1000_usize, at in 0..1000_usize, byte: u8) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -279,7 +278,7 @@ async fn what_operators_decided_is_saved_too() {
     let mut store = store(&dir).await;
     store.save(&[snapshot("hello", &["a"])], &decided).await.unwrap();
     assert_eq!(store.load().unwrap().1, decided);
-    // What cannot be read is left out, and costs nothing else.
+    // An invalid mark or document is left out, and the rest is read.
     let head = Head {
         format: FORMAT.to_owned(),
         version: VERSION,

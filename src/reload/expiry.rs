@@ -1,14 +1,14 @@
-//! When certificates end. Pure.
+//! Finds the end of certificates. Pure.
 //!
-//! In: certificates in PEM. Out: the first end among them.
+//! In: certificates in PEM. Out: the earliest end.
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
-/// The earliest end of all certificates, in seconds since 1970. `None` where there
-/// is none that can be read.
+/// Returns the earliest end of all certificates, in seconds since 1970. Returns `None` if no
+/// certificate can be read.
 #[must_use]
 pub fn expiry(pem: &[u8]) -> Option<i64> {
     let end = |certificate: CertificateDer<'_>| {

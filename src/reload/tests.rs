@@ -1,4 +1,4 @@
-//! Files that change, break and heal under a value made of them.
+//! Tests of values whose files change, become invalid and become valid again.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn files(directory: &tempfile::TempDir, names: &[&str]) -> Vec<File> {
     names.iter().map(file).collect()
 }
 
-/// Both files' text, which must be the same.
+/// Returns the text of both files, which must be equal.
 fn pair(contents: &[Vec<u8>]) -> Result<Made<String>, Vec<String>> {
     if contents[0] != contents[1] {
         return Err(vec!["--x: they do not match".into()]);
@@ -66,7 +66,7 @@ async fn a_fault_that_lasts_is_told_once_and_the_former_value_is_kept() {
     assert!(!value.credential().unwrap().broken);
     write("b", "9");
     value.look(true).await;
-    assert_eq!(value.credential().unwrap().failures, 4, "whoever asks is told at once");
+    assert_eq!(value.credential().unwrap().failures, 4, "a requested look reports at once");
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! Greeting servers that register themselves, as a user's would, and remember
-//! what they were asked.
+//! Backends that serve greetings, register themselves like a user's, and record the calls
+//! that they get.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,12 +26,12 @@ mod pb {
 
 use pb::greeter_server::{Greeter, GreeterServer};
 
-/// The prefix below which balancers look by default.
+/// The default prefix of balancers.
 pub const PREFIX: &str = "/etcd3_naming/";
 /// Calls that greet this name are answered after [`Backend::release`].
 pub const HOLD: &str = "hold";
 
-/// A server; gone with its value, as if it had crashed.
+/// A running backend. Dropping it ends it like a crash.
 pub struct Backend {
     runtime: Runtime,
     id: String,
@@ -43,9 +43,9 @@ pub struct Backend {
 }
 
 struct Seen {
-    /// The `lb-token` of each call, where it had one.
+    /// The `lb-token` of each call, if it had one.
     tokens: Mutex<Vec<Option<String>>>,
-    /// How many calls wait, and for what: that it is closed.
+    /// The number of calls that waited so far. They wait until `gate` is closed.
     held: AtomicUsize,
     gate: Semaphore,
 }
@@ -56,7 +56,7 @@ struct Greetings {
 }
 
 impl Backend {
-    /// One that listens, but is not registered.
+    /// Starts a backend that listens and is not registered.
     pub fn start(id: &str) -> Self {
         Self::start_at(id, "127.0.0.1:0".parse().unwrap())
     }
@@ -65,13 +65,13 @@ impl Backend {
         Self::serve(id, addr, None)
     }
 
-    /// One that speaks TLS.
+    /// Starts a backend with TLS.
     pub fn start_tls(id: &str, identity: Identity) -> Self {
         Self::serve(id, "127.0.0.1:0".parse().unwrap(), Some(identity))
     }
 
-    /// One at every address of this machine, on one port. It answers with the
-    /// address at which it was asked, as its id.
+    /// Starts a backend at every address of this machine, on one port. In its answers, its id
+    /// is the address that the client called.
     pub fn everywhere() -> Self {
         Self::serve("", "0.0.0.0:0".parse().unwrap(), None)
     }
@@ -83,7 +83,7 @@ impl Backend {
             .build()
             .unwrap();
         if addr.port() == 0 {
-            // It may come back there.
+            // The port stays reserved, so that the backend can return there.
             addr.set_port(free_port());
         }
         let listener = runtime.block_on(tokio::net::TcpListener::bind(addr)).unwrap();
@@ -110,7 +110,7 @@ impl Backend {
         Self { runtime, id: id.to_owned(), addr, seen, held: None, stop, served }
     }
 
-    /// One that has registered.
+    /// Starts a backend and registers it.
     pub fn registered(id: &str, etcd: &str, service: &str) -> Self {
         let mut backend = Self::start(id);
         backend.register(etcd, service);
@@ -125,7 +125,8 @@ impl Backend {
         self.register_below(PREFIX, etcd, service, weight);
     }
 
-    /// Below another prefix; what was held before is forgotten, not withdrawn.
+    /// Registers the backend below another prefix. Drops an earlier registration, whose key
+    /// is then removed in the background.
     pub fn register_below(&mut self, prefix: &str, etcd: &str, service: &str, weight: Weight) {
         let options = register::Options {
             connect: Connect::new(&[etcd], None, None).unwrap(),
@@ -150,14 +151,14 @@ impl Backend {
         self.held = Some(held);
     }
 
-    /// Deregisters, and goes on serving.
+    /// Deregisters the backend, which continues to serve.
     pub fn withdraw(&mut self) {
         if let Some(held) = self.held.take() {
             self.runtime.block_on(held.withdraw()).unwrap();
         }
     }
 
-    /// Deregisters, finishes what it is doing, and ends.
+    /// Deregisters the backend, finishes its calls and ends it. Returns its address.
     pub fn stop(mut self) -> SocketAddr {
         self.withdraw();
         drop(self.stop);
@@ -170,17 +171,17 @@ impl Backend {
         self.addr
     }
 
-    /// The tokens of the calls so far.
+    /// Returns the tokens of the calls so far.
     pub fn tokens(&self) -> Vec<Option<String>> {
         self.seen.tokens.lock().unwrap().clone()
     }
 
-    /// How many calls it keeps waiting, those to [`HOLD`].
+    /// Returns the number of calls so far that greeted [`HOLD`] and had to wait.
     pub fn held(&self) -> usize {
         self.seen.held.load(Ordering::SeqCst)
     }
 
-    /// Answers them, now and from now on.
+    /// Answers the waiting calls, and all later ones at once.
     pub fn release(&self) {
         self.seen.gate.close();
     }
@@ -199,7 +200,7 @@ impl Greeter for Greetings {
         let name = request.into_inner().name;
         if name == HOLD {
             self.seen.held.fetch_add(1, Ordering::SeqCst);
-            // It has no permits: this ends when it is closed.
+            // The gate has no permits, so this waits until the gate is closed.
             drop(self.seen.gate.acquire().await);
         }
         let message = format!("Hello {name} from {id}");
@@ -207,7 +208,7 @@ impl Greeter for Greetings {
     }
 }
 
-/// The address of ours that the call came to, without its port.
+/// Returns the backend's address that the client called, without the port.
 fn asked_at<T>(request: &tonic::Request<T>) -> String {
     let plain = request.extensions().get::<TcpConnectInfo>();
     let tls = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();

@@ -1,8 +1,8 @@
-//! Real, unmodified gRPC clients in any language: one process, many channels,
-//! steered over its standard input. `tests/clients/README.md` has the protocol.
+//! Real, unmodified gRPC clients in any language: one process with many channels, controlled
+//! over its standard input. `tests/clients/README.md` has the protocol.
 //!
-//! What a language cannot do ends the test by a panic with the value
-//! [`Unsupported`], which those who try many languages catch.
+//! If a language lacks a feature, the test ends by a panic with the value [`Unsupported`],
+//! which tests of many languages catch.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Write};
@@ -21,11 +21,11 @@ use super::{PATIENCE, try_eventually};
 
 /// The config that selects grpclb.
 pub const GRPCLB: &str = r#"{"loadBalancingConfig":[{"grpclb":{}}]}"#;
-/// The same, each list's backends being tried in order.
+/// The config that selects grpclb with pick_first: it tries a list's backends in order.
 pub const GRPCLB_PICK_FIRST: &str =
     r#"{"loadBalancingConfig":[{"grpclb":{"childPolicy":[{"pick_first":{}}]}}]}"#;
 
-/// A process of clients; ends with its value.
+/// A process of clients. It ends when this value is dropped.
 pub struct Driver {
     language: Language,
     child: Child,
@@ -34,82 +34,83 @@ pub struct Driver {
     number: AtomicU64,
 }
 
-/// What a driver says that its language's gRPC does not offer, and why.
+/// A feature that a language's gRPC lacks, and the reason, as the driver reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsupported(pub String);
 
-/// How a channel is opened.
+/// The options of a channel.
 #[derive(Debug, Clone, Serialize)]
 pub struct Options {
     pub target: String,
-    /// Service config; `None`: what DNS says (TXT).
+    /// The service config; `None`: the one in DNS (TXT).
     pub config: Option<String>,
-    /// The channel rests after so many seconds without calls.
+    /// The channel becomes idle after this many seconds without calls.
     pub idle_seconds: Option<f64>,
-    /// How long it waits for a first list before it uses the addresses that
-    /// DNS gave. Ten seconds without this.
+    /// How long the client waits for a first list before it uses the fallback addresses from
+    /// DNS; `None`: ten seconds.
     pub fallback_seconds: Option<f64>,
-    /// Whose certificates are trusted, a PEM file; `None`: no TLS.
+    /// The PEM file of the trusted authority; `None`: no TLS.
     pub ca: Option<String>,
-    /// Raw channel arguments, for C-core alone.
+    /// Raw channel arguments, for C-core only.
     pub options: Vec<(String, Value)>,
 }
 
-/// One client channel, with connections of its own; closed with its value.
+/// One client channel with its own connections. It closes when this value is dropped.
 pub struct Channel<'a> {
     driver: &'a Driver,
     number: u64,
 }
 
-/// Calls, one after the other.
+/// A series of calls, one after the other.
 #[derive(Debug, Clone, Serialize)]
 pub struct Calls {
-    /// How many; without meaning for [`Channel::start`].
+    /// The number of calls; [`Channel::start`] ignores it.
     pub count: u64,
-    /// Seconds until a call gives up.
+    /// The deadline of a call in seconds.
     pub timeout: f64,
-    /// Wait while nothing is ready, instead of failing.
+    /// Whether a call waits for a ready backend instead of failing.
     pub wait_for_ready: bool,
     /// Seconds between two calls.
     pub every: f64,
-    /// Who is greeted.
+    /// The name in the request.
     pub name: String,
-    /// Report each call with what metadata came back.
+    /// Whether the report has each call with the metadata of its answer.
     pub details: bool,
 }
 
-/// What came of calls.
+/// The results of a series of calls.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Report {
-    /// How often each answer came.
+    /// The number of times that each answer came.
     pub answers: BTreeMap<String, u64>,
-    /// How often each error came, as `CODE: details`.
+    /// The number of times that each error came, as `CODE: details`.
     pub errors: BTreeMap<String, u64>,
     /// Each call in order, if [`Calls::details`] asked for it.
     #[serde(default)]
     pub calls: Vec<Call>,
 }
 
-/// What came of one call.
+/// The result of one call.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Call {
     pub answer: Option<String>,
     pub error: Option<String>,
-    /// The server's initial and trailing metadata, less binary values.
+    /// The backend's initial and trailing metadata, without binary values.
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Calls under way.
+/// A command whose reply is pending.
 pub struct Pending {
     reply: Receiver<Result<Value, String>>,
     patience: Duration,
 }
 
-/// Who waits for the reply of which command; `None` once no more can come.
+/// The senders of replies by command; `None` once the driver has ended.
 type Waiting = Arc<Mutex<Option<HashMap<u64, SyncSender<Result<Value, String>>>>>>;
 
 impl Driver {
-    /// With the machine's resolver; builds the driver first, if need be.
+    /// Starts the driver of a language with the machine's resolver, after building it if
+    /// necessary.
     #[track_caller]
     pub fn start(language: &Language) -> Self {
         Self::start_with(language, &Resolver::System)
@@ -136,12 +137,12 @@ impl Driver {
         self.language
     }
 
-    /// The processor time that it has used so far.
+    /// Returns the processor time that the process has used so far.
     pub fn cpu(&self) -> Duration {
         super::cpu(self.child.id())
     }
 
-    /// Name and version of the library under test.
+    /// Returns name and version of the tested library.
     #[track_caller]
     pub fn version(&self) -> String {
         let id = self.number.fetch_add(1, Ordering::Relaxed);
@@ -159,7 +160,7 @@ impl Driver {
         Channel { driver: self, number }
     }
 
-    /// Sends a command for a channel. Its reply may take `longer` than usual.
+    /// Sends a command for a channel. Its reply may take [`PATIENCE`] plus `longer`.
     #[track_caller]
     fn begin(&self, channel: u64, mut command: Value, longer: Duration) -> Pending {
         command["channel"] = channel.into();
@@ -188,7 +189,7 @@ impl Drop for Driver {
 }
 
 impl Options {
-    /// grpclb by SRV records; its config given by the client itself.
+    /// grpclb by SRV records, with the config set by the client.
     pub fn grpclb(target: impl Into<String>) -> Self {
         Self {
             target: target.into(),
@@ -200,25 +201,25 @@ impl Options {
         }
     }
 
-    /// grpclb by SRV records; its config taken from DNS (TXT).
+    /// grpclb by SRV records, with the config from DNS (TXT).
     pub fn txt(target: impl Into<String>) -> Self {
         Self { config: None, ..Self::grpclb(target) }
     }
 
-    /// No grpclb: to a server, or to all addresses of a name.
+    /// No grpclb: calls go to a backend, or to the addresses of a name.
     pub fn direct(target: impl Into<String>) -> Self {
         Self { config: Some("{}".to_owned()), ..Self::grpclb(target) }
     }
 }
 
 impl Channel<'_> {
-    /// Makes calls and waits for what comes of them.
+    /// Makes calls and waits for their report.
     #[track_caller]
     pub fn call(&self, calls: &Calls) -> Report {
         self.begin(calls).wait()
     }
 
-    /// Begins to make calls.
+    /// Starts a series of calls without waiting for it.
     #[track_caller]
     pub fn begin(&self, calls: &Calls) -> Pending {
         let each = calls.timeout + calls.every;
@@ -234,18 +235,19 @@ impl Channel<'_> {
         self.driver.begin(self.number, command, Duration::ZERO).reply();
     }
 
-    /// Ends what [`Channel::start`] began, after the call under way.
+    /// Ends the calls of [`Channel::start`] after the current call. Returns their report.
     #[track_caller]
     pub fn stop(&self) -> Report {
         self.driver.begin(self.number, json!({"do": "stop"}), Duration::ZERO).wait()
     }
 
-    /// That a hundred calls for each backend are shared to within one call per
-    /// hundred, once the client has connected to all and to no others.
+    /// Checks that a client shares calls alike, once it is connected to exactly these
+    /// backends: of a hundred calls for each, a backend gets at most one call per backend
+    /// more or less.
     #[track_caller]
     pub fn shares(&self, ids: &[&str]) {
         let (few, many) = (ids.len() as u64 * 4, ids.len() as u64 * 100);
-        // Waiting calls could go another way: Ruby's have a channel of their own.
+        // Waiting calls could use another connection: Ruby's have their own channel.
         let calls = Calls::new(few).timeout(PATIENCE / 6);
         self.until("calls go to all of these alike, and to no others", &calls, |r| {
             r.succeeded() == few && ids.iter().all(|id| r.from(id) == 4)
@@ -257,7 +259,7 @@ impl Channel<'_> {
         assert_eq!(report.succeeded(), many, "{report:?}");
     }
 
-    /// That calls which do not wait come to fail, and long before their
+    /// Checks that calls without wait_for_ready come to fail with `UNAVAILABLE`, before their
     /// deadline.
     #[track_caller]
     pub fn is_unavailable(&self) {
@@ -267,7 +269,8 @@ impl Channel<'_> {
         });
     }
 
-    /// Makes such calls again and again until their report is as wanted.
+    /// Repeats calls until `wanted` accepts their report. Panics with `what` after
+    /// [`PATIENCE`].
     #[track_caller]
     pub fn until(&self, what: &str, calls: &Calls, wanted: impl Fn(&Report) -> bool) -> Report {
         let mut last = Report::default();
@@ -282,7 +285,7 @@ impl Channel<'_> {
 
 impl Drop for Channel<'_> {
     fn drop(&mut self) {
-        // A panic here would hide the test's own.
+        // A panic here would hide the panic of the test.
         if !std::thread::panicking() {
             self.driver.begin(self.number, json!({"do": "close"}), Duration::ZERO).reply();
         }
@@ -290,7 +293,7 @@ impl Drop for Channel<'_> {
 }
 
 impl Calls {
-    /// Calls that fail at once when nothing is ready.
+    /// Calls that fail at once if no backend is ready.
     pub fn new(count: u64) -> Self {
         Self {
             count,
@@ -302,7 +305,7 @@ impl Calls {
         }
     }
 
-    /// Calls that wait until something is ready.
+    /// Calls that wait until a backend is ready.
     pub fn waiting(count: u64) -> Self {
         Self { wait_for_ready: true, timeout: PATIENCE.as_secs_f64(), ..Self::new(count) }
     }
@@ -343,7 +346,7 @@ impl Report {
         self.errors.values().sum()
     }
 
-    /// How many calls the backend answered that ends its greeting with
+    /// Returns the number of calls that the backend `id` answered: its greeting ends with
     /// `from ID`.
     pub fn from(&self, id: &str) -> u64 {
         let end = format!(" from {id}");
@@ -371,7 +374,7 @@ impl Pending {
     }
 }
 
-/// Brings each reply to who waits for it, until the driver ends.
+/// Passes each reply to its waiting command, until the driver ends.
 fn hand_out(stdout: ChildStdout, waiting: &Waiting) {
     #[derive(Deserialize)]
     struct Reply {
@@ -385,7 +388,7 @@ fn hand_out(stdout: ChildStdout, waiting: &Waiting) {
         let reply_tx =
             waiting.lock().expect("no holder panics").as_mut().and_then(|w| w.remove(&id));
         if let Some(reply_tx) = reply_tx {
-            // Nobody waits any more when the test gave up.
+            // The receiver is gone if the test gave up.
             let _ = reply_tx.send(error.map_or(Ok(ok), Err));
         }
     }

@@ -1,4 +1,4 @@
-//! Real etcds that form one cluster on loopback, with TLS if wanted.
+//! A cluster of real etcds on loopback, optionally with TLS.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::signal::{self, Signal};
 use super::{PATIENCE, free_port};
 
-/// Ends with its value; its data with it.
+/// A running cluster. Its processes end and its data is deleted when this value is dropped.
 pub struct Cluster {
     data: TempDir,
     members: Vec<Member>,
@@ -17,7 +17,7 @@ pub struct Cluster {
 }
 
 struct Member {
-    /// Its address, and the network it lives in if not ours.
+    /// The member's address, and its network if it is not the test's.
     host: String,
     network: Option<String>,
     client_port: u16,
@@ -25,8 +25,8 @@ struct Member {
     child: Option<Child>,
 }
 
-/// One authority, and what it signed: a server certificate for 127.0.0.1 and a
-/// client's. Files, for etcd reads files.
+/// The files of an authority and of one certificate for 127.0.0.1 that it signed, with its
+/// key. Servers and clients use the same certificate.
 #[derive(Clone)]
 pub struct Certificates {
     pub ca: PathBuf,
@@ -39,12 +39,13 @@ impl Cluster {
         Self::start_inner(&here(size), false)
     }
 
-    /// Each member in a network of its own: its address there, and its name.
+    /// Starts each member in its own network. `networks` has the address and the network of
+    /// each.
     pub fn start_in(networks: &[(String, Option<String>)]) -> Self {
         Self::start_inner(networks, false)
     }
 
-    /// Which lets in nobody without a certificate.
+    /// Starts one member that refuses clients without a certificate.
     pub fn start_with_tls() -> Self {
         Self::start_inner(&here(1), true)
     }
@@ -106,7 +107,7 @@ impl Cluster {
         self.signal(index, Signal::CONT);
     }
 
-    /// Who leads.
+    /// Returns the index of the leader.
     pub fn leader(&self) -> Option<usize> {
         (0..self.members.len()).find(|&index| {
             let text = self.ask(index, &["endpoint", "status", "-w", "json"]);
@@ -118,7 +119,7 @@ impl Cluster {
         })
     }
 
-    /// Lets another member lead.
+    /// Makes another member the leader.
     pub fn move_leader(&self) {
         let leader = self.leader().expect("somebody leads");
         let members = self.ask(leader, &["member", "list"]).expect("the leader answers");
@@ -128,7 +129,7 @@ impl Cluster {
         assert!(self.ctl(leader, &["move-leader", id]), "the leader does not move");
     }
 
-    /// Runs `etcdctl` against one member; false when it failed.
+    /// Runs `etcdctl` against one member. Returns whether it succeeded.
     pub fn ctl(&self, index: usize, args: &[&str]) -> bool {
         self.ask(index, args).is_some()
     }
@@ -195,7 +196,7 @@ impl Cluster {
     }
 }
 
-/// All on loopback.
+/// Returns the networks of `size` members on loopback.
 fn here(size: usize) -> Vec<(String, Option<String>)> {
     vec![("127.0.0.1".to_owned(), None); size]
 }
@@ -214,7 +215,7 @@ impl Certificates {
         files
     }
 
-    /// All of them anew, in the same files.
+    /// Replaces authority, certificate and key in the same files.
     pub fn renew(&self) {
         use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
         let authority_key = KeyPair::generate().expect("a key");

@@ -1,5 +1,4 @@
-//! Clients by the name of their language, for what is told of C-core above
-//! all.
+//! Clients by the name of their language, mostly for tests of C-core.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,15 +10,15 @@ use super::language::Language;
 
 pub use super::client::{Calls, Channel, GRPCLB, Report};
 
-/// A process of clients; ends with its value.
+/// A process of clients. It ends when this value is dropped.
 pub struct Driver(client::Driver);
 
-/// How a channel is opened.
+/// The options of a channel.
 #[derive(Debug, Clone)]
 pub struct Open(Options);
 
 impl Driver {
-    /// Builds it first if need be.
+    /// Starts the driver of a language, after building it if necessary.
     #[track_caller]
     pub fn start(name: &'static str) -> Self {
         Self(client::Driver::start(&Language::named(name)))
@@ -31,7 +30,7 @@ impl Driver {
         self.0.open(&open.0)
     }
 
-    /// That no call and no answer has ended the process.
+    /// Checks that the process still runs and answers.
     #[track_caller]
     pub fn is_alive(&self) {
         self.0.version();
@@ -39,39 +38,39 @@ impl Driver {
 }
 
 impl Open {
-    /// A channel with this service config; without any it is left to DNS.
+    /// A channel with this service config, or (`None`) with the one in DNS.
     pub fn with(target: impl Into<String>, config: Option<&str>) -> Self {
         Self(Options { config: config.map(str::to_owned), ..Options::grpclb(target) })
     }
 
-    /// The client itself says that it wants grpclb.
+    /// grpclb, with the config set by the client.
     pub fn grpclb(target: impl Into<String>) -> Self {
         Self(Options::grpclb(target))
     }
 
-    /// How long it waits for a first list before it uses the addresses that
-    /// DNS gave. Ten seconds without this.
+    /// Sets how long the client waits for a first list before it uses the fallback addresses
+    /// from DNS; the default is ten seconds.
     #[must_use]
     pub fn fallback_after(mut self, time: Duration) -> Self {
         self.0.fallback_seconds = Some(time.as_secs_f64());
         self
     }
 
-    /// TLS to balancers and backends, whom this authority must have signed.
+    /// Uses TLS to balancers and backends. This authority must have signed their certificates.
     #[must_use]
     pub fn ca(mut self, path: &Path) -> Self {
         self.0.ca = Some(path.to_str().expect("a path of ours is text").to_owned());
         self
     }
 
-    /// A channel argument of C-core's.
+    /// Sets a channel argument of C-core.
     #[must_use]
     pub fn option(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.0.options.push((name.to_owned(), value.into()));
         self
     }
 
-    /// How soon DNS may be asked again. Thirty seconds without this.
+    /// Sets the shortest time between two DNS lookups; the default is thirty seconds.
     #[must_use]
     pub fn ask_dns_every(self, time: Duration) -> Self {
         self.option("grpc.dns_min_time_between_resolutions_ms", time.as_millis() as u64)

@@ -1,9 +1,8 @@
-//! A crowd: thousands of grpclb clients in one thread, each with a connection
-//! and a stream of its own, that come back as gRPC's clients do.
+//! A crowd: thousands of grpclb clients in one thread, each with its own connection and
+//! stream. They reconnect like gRPC's clients.
 //!
-//! In: where balancers are, and whom the clients ask for. Out: the [`History`]
-//! of all that they were told. They keep no list from each other and decode
-//! every one.
+//! In: addresses of balancers, and the names that the clients ask for. Out: the [`History`]
+//! of all lists. The clients share no list and decode each one.
 
 mod client;
 mod history;
@@ -25,40 +24,40 @@ use super::wire::{self, Said};
 use client::{Came, Client};
 pub use history::{History, Lost, Set, Told, Wait, What};
 
-/// The clients, until they are dropped.
+/// Running clients. They end when this value is dropped.
 pub struct Crowd {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// How a client treats what it is sent.
+/// How a client reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
-    /// As grpc-go.
+    /// Like grpc-go.
     Usual,
-    /// Never opens its windows; answers everything else.
+    /// Never reopens its windows, but answers everything else.
     Shut,
-    /// Reads nothing any more once it has a list.
+    /// Stops reading once it has a list.
     Deaf,
 }
 
-/// Who they are.
+/// The setup of a crowd.
 #[derive(Clone)]
 pub struct Plan {
-    /// Where balancers are, in the order in which clients try them.
+    /// The addresses of balancers, in the order in which clients try them.
     pub balancers: Vec<SocketAddr>,
-    /// Clients that begin in one second; they are not to disturb each other.
+    /// The number of clients that start per second, so that they do not disturb each other.
     pub pace: usize,
-    /// How often each reports.
+    /// The time between two reports of a client; `None`: no reports.
     pub report: Option<Duration>,
-    /// The network that they live in, if not the test's: its file in `/run/netns`.
+    /// The clients' network, if it is not the test's: its file in `/run/netns`.
     pub network: Option<String>,
 }
 
 struct Shared {
     epoll: OwnedFd,
     ended: AtomicBool,
-    /// Who wants the lock; the clients' thread makes way.
+    /// The number of threads that wait for the lock; the clients' thread lets them go first.
     wanted: AtomicUsize,
     state: Mutex<State>,
 }
@@ -67,7 +66,7 @@ struct State {
     plan: Plan,
     clients: Vec<Client>,
     history: History,
-    /// When which client tries again.
+    /// The clients that try again later, by time.
     later: BinaryHeap<Reverse<(Instant, usize)>>,
     random: u64,
     reported: Instant,
@@ -79,9 +78,9 @@ const BACKOFF: Duration = Duration::from_secs(1);
 const GROWTH: f64 = 1.6;
 const JITTER: f64 = 0.2;
 const BACKOFF_MAX: Duration = Duration::from_secs(120);
-/// Who has had no list for so long uses the addresses that DNS gave.
+/// The time without a list after which a client uses the fallback addresses from DNS.
 pub const FALLBACK: Duration = Duration::from_secs(10);
-/// A client that does not read has room for no more than this.
+/// The receive buffer of a client that stops reading, in bytes.
 const DEAF_ROOM: usize = 4096;
 const TURN: Duration = Duration::from_millis(20);
 
@@ -111,7 +110,7 @@ impl Crowd {
         Self { shared, thread }
     }
 
-    /// More clients, one for each name. They begin one after the other.
+    /// Adds a client for each name. They start one after the other.
     pub fn add(&self, names: impl IntoIterator<Item = String>, manner: Manner) {
         self.with(|state| {
             let pause = Duration::from_secs(1) / u32::try_from(state.plan.pace).expect("a pace");
@@ -122,8 +121,7 @@ impl Crowd {
         });
     }
 
-    /// So many clients close their connections and begin anew: each time the
-    /// next of them.
+    /// Makes the next `count` clients close their connections and start again.
     pub fn renew(&self, count: usize) {
         self.with(|state| {
             for _ in 0..count.min(state.clients.len()) {
@@ -139,7 +137,7 @@ impl Crowd {
         });
     }
 
-    /// All clients that there are close their connections, for good.
+    /// Makes all current clients close their connections for good.
     pub fn leave(&self) {
         self.with(|state| {
             for client in &mut state.clients {
@@ -149,26 +147,25 @@ impl Crowd {
         });
     }
 
-    /// Looks at what came so far.
+    /// Calls `look` with the history so far.
     pub fn history<T>(&self, look: impl FnOnce(&History) -> T) -> T {
         self.with(|state| look(&state.history))
     }
 
-    /// How many have a stream and its list.
+    /// Returns the number of clients that have a stream with a list.
     pub fn listed(&self) -> usize {
         self.with(|state| state.clients.iter().filter(|client| client.has_list).count())
     }
 
-    /// Whom each client asked for; and whether it has a stream and its list.
+    /// Returns the name that each client asked for, and whether it has a stream with a list.
     pub fn names(&self) -> Vec<(String, bool)> {
         self.with(|state| {
             state.clients.iter().map(|client| (client.name.clone(), client.has_list)).collect()
         })
     }
 
-    /// Whether every client that has not gone has a stream and its list, and what
-    /// it was told last is right. Of those of one service that were told the same
-    /// one is asked for.
+    /// Returns whether every client that has not left has a stream with a list, and `right`
+    /// accepts its last list. `right` is called once for each name and list.
     pub fn all_told(&self, right: impl Fn(&str, &Set) -> bool) -> bool {
         let nothing = Set::new();
         self.with(|state| {
@@ -188,7 +185,7 @@ impl Crowd {
         self.with(|state| state.clients.len())
     }
 
-    /// Ends them all and returns what they were told.
+    /// Ends all clients and returns their history.
     pub fn finish(mut self) -> History {
         self.stop();
         self.with(|state| std::mem::take(&mut state.history))
@@ -305,7 +302,7 @@ impl State {
                 epoll::delete(epoll, socket).expect("it was watched");
                 return;
             }
-            // Edge triggered: a short read has emptied the socket.
+            // A short read has emptied the socket, and epoll is edge-triggered.
             if count < buffer.len() {
                 return;
             }
@@ -335,7 +332,7 @@ impl State {
         self.history.told.push(Told { client, stream, at, what });
     }
 
-    /// A connection or a stream is over.
+    /// Handles the end of a connection or a stream.
     fn over(&mut self, index: usize, epoll: &OwnedFd) {
         let client = &mut self.clients[index];
         client.socket = None;
@@ -348,12 +345,12 @@ impl State {
             let client = u32::try_from(index).expect("a crowd is small");
             self.history.lost.push(Lost { client, at: Instant::now() });
         }
-        // It had an initial response: again, at once.
+        // After an initial response, a client reconnects at once.
         self.begin(index, epoll);
     }
 
-    /// An attempt failed before the initial response: the next address, or all
-    /// of them again after a while.
+    /// Handles an attempt that failed before the initial response: tries the next address, or
+    /// all of them again after the backoff.
     fn failed(&mut self, index: usize, epoll: &OwnedFd) {
         let client = &mut self.clients[index];
         if client.connected {
@@ -383,7 +380,7 @@ impl State {
     }
 }
 
-/// Lets this thread live in another network.
+/// Moves this thread into another network.
 pub fn enter(network: &str) {
     let file = File::open(network).expect("the network is there");
     let kind = Some(rustix::thread::LinkNameSpaceType::Network);
@@ -391,7 +388,7 @@ pub fn enter(network: &str) {
         .expect("root may enter a network");
 }
 
-/// As many as this process may have at all: each client takes one.
+/// Raises the limit of open files to the allowed maximum. Each client takes one file.
 fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Nofile).maximum;

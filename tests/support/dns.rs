@@ -1,4 +1,4 @@
-//! Asks a name server, without a DNS client of the machine's.
+//! A DNS client that asks a given server by UDP, independent of the machine's resolver.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -6,16 +6,16 @@ use std::time::Duration;
 use hickory_proto::op::{Message, Query};
 use hickory_proto::rr::{Name, RData, RecordType};
 
-/// How many SRV records a server gives for `name`, such as
-/// `_grpclb._tcp.hello.lookaside.internal`; `None` while it does not answer.
+/// Returns the number of SRV records that a server gives for `name`, such as
+/// `_grpclb._tcp.hello.lookaside.internal`; `None` if it does not answer.
 pub fn srv_records(server: SocketAddr, name: &str) -> Option<usize> {
     let answer = ask(server, name, RecordType::SRV)?;
     let records = answer.answers.iter();
     Some(records.filter(|record| matches!(record.data, RData::SRV(_))).count())
 }
 
-/// The IPv4 addresses that a server gives for `name`, sorted; `None` while it
-/// does not answer.
+/// Returns the IPv4 addresses that a server gives for `name`, sorted; `None` if it does not
+/// answer.
 pub fn addresses(server: SocketAddr, name: &str) -> Option<Vec<Ipv4Addr>> {
     let address = |data: &RData| match data {
         RData::A(address) => Some(address.0),

@@ -1,4 +1,4 @@
-//! A real etcd of one member on loopback, started, killed, frozen and thawed.
+//! A real etcd with one member on loopback, which tests can kill, restart and freeze.
 
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::signal::{self, Signal};
 use super::{PATIENCE, free_port};
 
-/// Ends with its value; its data with it.
+/// A running etcd. It ends and its data is deleted when this value is dropped.
 pub struct Etcd {
     data: TempDir,
     client_port: u16,
@@ -24,7 +24,7 @@ impl Etcd {
         Self::start_with(&[])
     }
 
-    /// With further flags of etcd's own.
+    /// Starts etcd with further flags.
     pub fn start_with(extra: &[&str]) -> Self {
         for _ in 0..10 {
             let mut etcd = Self {
@@ -50,7 +50,7 @@ impl Etcd {
         format!("http://127.0.0.1:{}", self.client_port)
     }
 
-    /// Ends it as a crash would (SIGKILL). Its data stays.
+    /// Kills the process (SIGKILL), like a crash. Its data stays.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -58,7 +58,7 @@ impl Etcd {
         }
     }
 
-    /// Starts it again on the same ports, with the same data.
+    /// Restarts etcd on the same ports with the same data.
     pub fn restart(&mut self) {
         self.kill();
         for _ in 0..10 {
@@ -70,14 +70,14 @@ impl Etcd {
         panic!("etcd does not come back on port {}", self.client_port);
     }
 
-    /// The same with all data lost: an empty store at revision 1.
+    /// Restarts etcd with an empty store at revision 1.
     pub fn restart_empty(&mut self) {
         self.kill();
         self.data = TempDir::new().expect("a temporary directory");
         self.restart();
     }
 
-    /// The same with the data of a snapshot that `etcdctl snapshot save` made.
+    /// Restarts etcd with the data of a snapshot that `etcdctl snapshot save` made.
     pub fn restart_from(&mut self, snapshot: &Path) {
         self.kill();
         let data = TempDir::new().expect("a temporary directory");
@@ -97,7 +97,7 @@ impl Etcd {
         self.restart();
     }
 
-    /// Freezes it: connections stay open, nothing answers (SIGSTOP).
+    /// Freezes the process (SIGSTOP): connections stay open, and it does not answer.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
     }
@@ -106,7 +106,7 @@ impl Etcd {
         self.signal(Signal::CONT);
     }
 
-    /// Runs `etcdctl` against it and returns what it prints.
+    /// Runs `etcdctl` against this etcd and returns its output.
     #[track_caller]
     pub fn ctl(&self, args: &[&str]) -> String {
         let output = Command::new("etcdctl")
@@ -144,7 +144,7 @@ impl Etcd {
         if restored.exists() { restored } else { self.data.path().to_owned() }
     }
 
-    /// False when it ended, as it does when another took its port.
+    /// Returns `false` if the process ended, for example because its port is taken.
     fn wait_until_serving(&mut self) -> bool {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
@@ -170,7 +170,7 @@ impl Etcd {
             .args(["endpoint", "health"])
             .output();
         output.is_ok_and(|output| {
-            // One that asks for a user serves as well.
+            // An etcd that requires a user serves too.
             let error = String::from_utf8_lossy(&output.stderr);
             output.status.success() || error.contains("user name is empty")
         })

@@ -1,14 +1,14 @@
-//! grpc-go's releases, as clients to be driven.
+//! Clients of two grpc-go releases.
 
 use super::client::{self, Options};
 use super::language::Language;
 
 pub use super::client::{Calls, Channel, GRPCLB, Report};
 
-/// The releases that are tried: directories of `tests/clients/`.
+/// The tested releases: directories of `tests/clients/`.
 pub const RELEASES: [&str; 2] = ["go", "go-old"];
 
-/// A process of clients of one release; ends with its value.
+/// A process of clients of one release. It ends when this value is dropped.
 pub struct Driver(client::Driver);
 
 impl Driver {
@@ -17,14 +17,14 @@ impl Driver {
         Self(client::Driver::start(&Language::named(release)))
     }
 
-    /// The library and its release, as its `user-agent` begins.
+    /// Returns the library and its release, as at the start of its `user-agent`.
     #[track_caller]
     pub fn version(&self) -> String {
         self.0.version().replace(' ', "/")
     }
 
-    /// Opens a channel, its service config given by the client or (`None`)
-    /// found in DNS. It connects with its first call.
+    /// Opens a channel with this service config, or (`None`) with the one in DNS. It connects
+    /// with its first call.
     #[track_caller]
     pub fn open(&self, target: impl AsRef<str>, config: Option<&str>) -> Channel<'_> {
         let options = Options::grpclb(target.as_ref());

@@ -1,4 +1,4 @@
-//! `etcd grpc-proxy`, which stands between clients and a real etcd.
+//! `etcd grpc-proxy` between clients and a real etcd.
 
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::{eventually, free_port};
 
-/// Ends with its value.
+/// A running proxy. It ends when this value is dropped.
 pub struct GrpcProxy {
     port: u16,
     child: Child,
 }
 
 impl GrpcProxy {
-    /// In front of the etcd at this address.
+    /// Starts a proxy in front of the etcd at this address.
     pub fn to(endpoint: &str) -> Self {
         for _ in 0..10 {
             let port = free_port();
@@ -43,7 +43,7 @@ impl GrpcProxy {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Whether it still runs.
+    /// Returns whether the process still runs.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().expect("a child can be asked").is_none()
     }

@@ -1,5 +1,5 @@
-//! grpc-java's clients. They ask only the system's resolver, so all of a test
-//! runs in a namespace.
+//! Clients of grpc-java. They use only the system's resolver, so a test with them runs
+//! inside a namespace.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,15 +10,15 @@ use super::{client, namespace};
 
 pub use super::client::{Calls, Channel, GRPCLB, Report};
 
-/// A process of clients; ends with its value.
+/// A process of clients. It ends when this value is dropped.
 pub struct Driver(client::Driver);
 
-/// How a channel is opened.
+/// The options of a channel.
 #[derive(Debug, Clone)]
 pub struct Options(client::Options);
 
-/// Runs a test in a namespace, once the programs are built: what that
-/// downloads is out of reach inside. See [`namespace::isolated`].
+/// Builds the programs and then runs a test in a namespace, where the build could not
+/// download anything. See [`namespace::isolated`].
 #[track_caller]
 pub fn isolated<F: FnOnce()>(test: F) {
     if !namespace::is_inside() {
@@ -27,7 +27,7 @@ pub fn isolated<F: FnOnce()>(test: F) {
     namespace::isolated(test);
 }
 
-/// One of the example programs, such as `examples/clients/java`.
+/// Returns the command of an example program, such as `examples/clients/java`.
 pub fn example(path: &str, jar: &str) -> Command {
     let mut command = Command::new("java");
     command.args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-jar"]);
@@ -49,12 +49,12 @@ impl Driver {
 }
 
 impl Options {
-    /// grpclb, its config given by the client itself.
+    /// grpclb, with the config set by the client.
     pub fn grpclb(target: impl Into<String>) -> Self {
         Self(client::Options::grpclb(target))
     }
 
-    /// grpclb, its config taken from DNS (TXT).
+    /// grpclb, with the config from DNS (TXT).
     pub fn txt(target: impl Into<String>) -> Self {
         Self(client::Options::txt(target))
     }
@@ -64,8 +64,8 @@ impl Options {
         Self(client::Options { config: Some(config.to_owned()), ..options })
     }
 
-    /// How long it waits for a first list before it uses the addresses that
-    /// DNS gave. Ten seconds without this.
+    /// Sets how long the client waits for a first list before it uses the fallback addresses
+    /// from DNS; the default is ten seconds.
     #[must_use]
     pub fn fallback_timeout(mut self, timeout: Duration) -> Self {
         self.0.fallback_seconds = Some(timeout.as_secs_f64());

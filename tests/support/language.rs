@@ -1,23 +1,23 @@
-//! The languages whose clients can be driven, and how a driver is started.
+//! The languages with a driver for their gRPC clients, and how a driver starts.
 //!
-//! A language is a directory `tests/clients/NAME` with two scripts: `build`,
-//! quick when there is nothing to do, and `driver`.
+//! A language is a directory `tests/clients/NAME` with two scripts: `driver`, and `build`,
+//! which is quick if there is nothing to do.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
-/// One implementation of gRPC's clients.
+/// One implementation of gRPC clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Language {
     pub name: &'static str,
     pub family: Family,
-    /// Asks the servers in `/etc/resolv.conf`, whatever its target says.
+    /// Whether it asks the servers in `/etc/resolv.conf` even if its target names a server.
     pub asks_system: bool,
 }
 
-/// Who wrote the client's grpclb: its habits are those of its family.
+/// The code base of a client's grpclb. Clients of one family behave alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     Core,
@@ -25,22 +25,22 @@ pub enum Family {
     Java,
 }
 
-/// Who answers a driver's DNS questions.
+/// The servers that answer a driver's DNS questions.
 #[derive(Debug, Clone)]
 pub enum Resolver {
-    /// Those of this machine.
+    /// The servers of this machine.
     System,
-    /// Those in this file, in the format of `/etc/resolv.conf`: the driver
-    /// runs in a mount namespace where it stands in for that.
+    /// The servers in this file, in the format of `/etc/resolv.conf`. The driver runs in a
+    /// mount namespace where the file replaces `/etc/resolv.conf`.
     File(PathBuf),
 }
 
 pub const PYTHON: Language = Language::new("python", Family::Core);
 
-/// Has no grpclb, and its gRPC is its own.
+/// Node.js. It has no grpclb and its own implementation of gRPC.
 pub const NODE: Language = Language::new("node", Family::Core);
 
-/// Every language with a grpclb, whether its driver is there or not.
+/// Every language with a grpclb, with or without a driver in this tree.
 const ALL: [Language; 7] = [
     PYTHON,
     Language::new("cpp", Family::Core),
@@ -56,29 +56,28 @@ impl Language {
         Self { name, family, asks_system: false }
     }
 
-    /// Those whose drivers are in this tree.
+    /// Returns the languages with a grpclb whose drivers are in this tree.
     pub fn all() -> impl Iterator<Item = Self> {
         ALL.into_iter().filter(|language| language.home().join("driver").exists())
     }
 
-    /// The one of this name, with a grpclb or without.
+    /// Returns the language of this name, with or without a grpclb.
     #[track_caller]
     pub fn named(name: &str) -> Self {
         let found = Self::all().chain([NODE]).find(|language| language.name == name);
         found.unwrap_or_else(|| panic!("no driver for {name}"))
     }
 
-    /// Builds its driver, once for this process. The error says what is
-    /// missing here.
+    /// Builds the driver, once per process. The error names what is missing on this machine.
     pub fn build(&self) -> Result<(), String> {
         static BUILT: Mutex<Option<HashMap<&str, Result<(), String>>>> = Mutex::new(None);
-        // Held while it builds: others wait for the same.
+        // The lock is held during the build, so that other threads wait for it.
         let mut built = BUILT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let built = built.get_or_insert_default();
         built.entry(self.name).or_insert_with(|| self.build_now()).clone()
     }
 
-    /// What makes it impossible to run it here.
+    /// Returns the reason why the driver cannot run on this machine.
     pub fn obstacle(&self) -> Option<String> {
         if self.asks_system && !namespaces() {
             return Some(
@@ -99,7 +98,7 @@ impl Language {
                 command
             }
         };
-        // A proxy of the machine's has no business on loopback.
+        // The machine's proxy must not be used for loopback.
         for name in ["http_proxy", "https_proxy", "grpc_proxy", "all_proxy"] {
             command.env_remove(name).env_remove(name.to_uppercase());
         }
@@ -123,7 +122,7 @@ impl Language {
     }
 }
 
-/// Whether this process may give its children a `/etc/resolv.conf`.
+/// Returns whether this process can replace `/etc/resolv.conf` for its children.
 fn namespaces() -> bool {
     let mut command = Command::new("unshare");
     let script = "mount --bind /dev/null /etc/resolv.conf";

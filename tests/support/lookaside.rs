@@ -1,4 +1,4 @@
-//! The program itself, as a process: `lookaside serve` on free ports.
+//! The program as a process: `lookaside serve` on free ports.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::signal::{self, Signal};
 use super::{PATIENCE, eventually};
 
-/// What is passed unless the test passes the same flag.
+/// The flags that are passed unless the test passes them itself.
 const DEFAULTS: [(&str, &str); 4] = [
     ("--listen", "127.0.0.1:0"),
     ("--admin-listen", "127.0.0.1:0"),
@@ -19,10 +19,10 @@ const DEFAULTS: [(&str, &str); 4] = [
     ("--registry-listen", "127.0.0.1:0"),
 ];
 
-/// A running balancer; killed with its value.
+/// A running balancer. It is killed when this value is dropped.
 pub struct Balancer {
     child: Child,
-    /// The line that says which addresses are bound.
+    /// The line with the bound addresses.
     listening: String,
     log: Arc<Mutex<String>>,
 }
@@ -35,16 +35,16 @@ impl Balancer {
         Self::try_start(args).unwrap_or_else(|log| panic!("lookaside {args:?}:\n{log}"))
     }
 
-    /// The same where it may fail, as it does when another took its port. The
-    /// error is its log.
+    /// Starts like [`Self::start`], but returns the log as an error if it fails, for example
+    /// because its port is taken.
     pub fn try_start(args: &[&str]) -> Result<Self, String> {
         Self::try_start_with(args, &[])
     }
 
-    /// With more in its environment.
+    /// Starts like [`Self::try_start`] with further environment variables.
     pub fn try_start_with(args: &[&str], environment: &[(&str, &str)]) -> Result<Self, String> {
         let mut command = Command::new(program());
-        // Settings of whoever runs the tests are not the test's.
+        // Settings in the environment of the test run must not influence the test.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("LOOKASIDE_") {
                 command.env_remove(name);
@@ -67,7 +67,7 @@ impl Balancer {
             let mut line = String::new();
             let _ = stdout.read_line(&mut line);
             let _ = line_tx.send(line);
-            // Whatever else it prints must not block it.
+            // Read further output, so that the program never blocks on it.
             let _ = std::io::copy(&mut stdout, &mut std::io::sink());
         });
         let mut balancer = Self { child, listening: String::new(), log };
@@ -76,7 +76,7 @@ impl Balancer {
             return Ok(balancer);
         }
         balancer.kill();
-        // What it said last may still be on its way through the pipe.
+        // The last log lines may still be in the pipe.
         let end = Instant::now() + Duration::from_secs(2);
         while balancer.log().is_empty() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(10));
@@ -84,12 +84,12 @@ impl Balancer {
         Err(balancer.log())
     }
 
-    /// Its process.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Where clients find the balancer.
+    /// Returns the address of the gRPC server.
     #[track_caller]
     pub fn grpclb(&self) -> SocketAddr {
         self.address("grpclb")
@@ -105,26 +105,25 @@ impl Balancer {
         self.address("admin")
     }
 
-    /// The embedded registry.
+    /// Returns the address of the embedded registry.
     #[track_caller]
     pub fn registry(&self) -> SocketAddr {
         self.address("registry")
     }
 
-    /// What a client is given for a service: its name in the default zone,
-    /// and this balancer's DNS.
+    /// Returns the target of a service for a client: its name in the default zone, with this
+    /// balancer's DNS server.
     #[track_caller]
     pub fn target(&self, service: &str) -> String {
         format!("dns://{}/{service}.lookaside.internal", self.dns())
     }
 
-    /// Everything it logged so far.
+    /// Returns the log so far.
     pub fn log(&self) -> String {
         self.log.lock().expect("no holder panics").clone()
     }
 
-    /// Status and body of a path at the admin address; `None` while it does
-    /// not answer.
+    /// Returns status and body of a path at the admin address; `None` if it does not answer.
     pub fn try_get(&self, path: &str) -> Option<(u16, String)> {
         let url = format!("http://{}{path}", self.admin());
         let request = ureq::get(url).config().http_status_as_error(false);
@@ -134,14 +133,14 @@ impl Balancer {
         Some((response.status().as_u16(), body))
     }
 
-    /// Status and body of a path at the admin address.
+    /// Returns status and body of a path at the admin address.
     #[track_caller]
     pub fn get(&self, path: &str) -> (u16, String) {
         self.try_get(path).unwrap_or_else(|| panic!("no answer to {path}:\n{}", self.log()))
     }
 
-    /// A metric's value, its labels written as the page has them; `None` while
-    /// it is not there.
+    /// Returns the value of a metric, with its labels written as on the page; `None` if it is
+    /// not there.
     #[track_caller]
     pub fn metric(&self, series: &str) -> Option<f64> {
         let (_, page) = self.get("/metrics");
@@ -149,7 +148,7 @@ impl Balancer {
         Some(value.parse().expect("a metric is a number"))
     }
 
-    /// Waits until it has read the registry.
+    /// Waits until the balancer is ready: it has read the registry.
     #[track_caller]
     pub fn wait_ready(&self) {
         eventually("/readyz says ready", || {
@@ -157,14 +156,14 @@ impl Balancer {
         });
     }
 
-    /// Waits until it lists the service's endpoint. Clients ask DNS once and
-    /// then only when something fails: what DNS is to say must be known first.
+    /// Waits until the balancer lists the service's endpoint. A client asks DNS once and then
+    /// only after a failure, so the endpoint must be listed before a client starts.
     #[track_caller]
     pub fn wait_listed(&self, service: &str, id: &str) {
         eventually("the registration is read", || self.lists(service, id).then_some(()));
     }
 
-    /// Waits until it does not.
+    /// Waits until the balancer does not list the service's endpoint.
     #[track_caller]
     pub fn wait_unlisted(&self, service: &str, id: &str) {
         eventually("the removal is read", || (!self.lists(service, id)).then_some(()));
@@ -175,26 +174,26 @@ impl Balancer {
         text.contains(&format!("\"id\":\"{id}\""))
     }
 
-    /// Ends it as a crash would.
+    /// Kills the process, like a crash.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Asks it to end (SIGTERM), and waits until it has.
+    /// Sends SIGTERM and waits until the process ends.
     #[track_caller]
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.wait()
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the process.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
         signal::send(self.child.id(), signal);
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the process ends.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
@@ -220,14 +219,13 @@ impl Drop for Balancer {
     }
 }
 
-/// What runs: the program as built for the test, or the one that
-/// `LOOKASIDE_BIN` names.
+/// Returns the program to run: the one in `LOOKASIDE_BIN`, else the one built for the test.
 pub fn program() -> PathBuf {
     let other = std::env::var_os("LOOKASIDE_BIN");
     other.map_or_else(|| env!("CARGO_BIN_EXE_lookaside").into(), PathBuf::from)
 }
 
-/// The default flags that `args` leaves open.
+/// Returns the default flags that are not in `args`.
 fn defaults(args: &[&str]) -> Vec<&'static str> {
     let given = |flag: &str| {
         args.iter()

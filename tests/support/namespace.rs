@@ -1,9 +1,8 @@
-//! A network of a test's own (Linux, root): loopback and nothing else, where
-//! every port is free, port 53 too, and the machine's name lookups ask
-//! 127.0.0.1 and a hosts file that the test may write.
+//! Runs a test in its own network namespace (Linux, root): it has only loopback, every port
+//! is free (also 53), and name lookups ask 127.0.0.1 and a hosts file that the test can write.
 //!
-//! For clients that know no resolver but the system's. The test runs itself
-//! again: as a process of its own inside, while outside it waits for that.
+//! It is for clients that use only the system's resolver. The test starts its own program
+//! again as a process inside the namespace, and waits for it outside.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,11 +10,11 @@ use std::process::Command;
 
 use super::skip;
 
-/// Names the directory with the files below; set inside only.
+/// The variable with the directory of the files below. It is set inside only.
 const INSIDE: &str = "LOOKASIDE_NAMESPACE";
 
-/// Arguments: the directory, then the command. Files are laid over those of
-/// the machine for this process and its children alone.
+/// A script; its arguments are the directory and the command. It mounts files over those of
+/// the machine, for this process and its children only.
 const ENTER: &str = r#"
 set -e
 ip link set lo up
@@ -27,8 +26,8 @@ shift
 exec "$@"
 "#;
 
-/// What the machine is to find in /etc. No other source of names: one that
-/// listens on a Unix socket, as systemd's does, would be reached from inside.
+/// The files in /etc inside. They name no other source of names, because one that listens on
+/// a Unix socket, such as systemd's, would be reachable from inside.
 const FILES: [(&str, &str); 3] = [
     ("resolv.conf", "nameserver 127.0.0.1\n"),
     ("nsswitch.conf", "hosts: files dns\n"),
@@ -36,8 +35,8 @@ const FILES: [(&str, &str); 3] = [
     ("hosts", "127.0.0.1 localhost $(hostname)\n::1 localhost\n"),
 ];
 
-/// Runs a test inside. To be called at once by the test, with a closure that
-/// is written there: the closure's type says which test it is.
+/// Runs a test inside a namespace. A test must call it first, with a closure written in that
+/// test: the type of the closure contains the test's name.
 #[track_caller]
 pub fn isolated<F: FnOnce()>(test: F) {
     if is_inside() {
@@ -57,7 +56,7 @@ pub fn isolated<F: FnOnce()>(test: F) {
         let text = text.replace("$(hostname)", hostname.trim());
         std::fs::write(directory.path().join(file), text).expect("a temporary file");
     }
-    // Whatever ends this process ends everything inside.
+    // If this process ends, all processes inside end too.
     let output = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--fork"])
         .args(["--kill-child", "--mount-proc", "sh", "-c", ENTER, "sh"])
@@ -67,19 +66,19 @@ pub fn isolated<F: FnOnce()>(test: F) {
         .env(INSIDE, directory.path())
         .output()
         .expect("setpriv runs: Debian package util-linux");
-    // Indented: its "test result" is not one that scripts/test should count.
+    // The output is indented, so that scripts/test does not count its "test result".
     let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().replace('\n', "\n  | ");
     println!("  | {}\n  | {}", shown(&output.stdout), shown(&output.stderr));
     let ran = String::from_utf8_lossy(&output.stdout).contains("test result: ok. 1 passed");
     assert!(output.status.success() && ran, "{name}: failed in its namespace: see above");
 }
 
-/// Whether this is the process inside.
+/// Returns whether this process runs inside a namespace.
 pub fn is_inside() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
 
-/// Lets the machine know a name, before it asks DNS. Inside only.
+/// Adds a name to the hosts file, which is read before DNS. Works inside only.
 #[track_caller]
 pub fn add_host(name: &str, address: &str) {
     let directory = PathBuf::from(std::env::var_os(INSIDE).expect("only inside a namespace"));
@@ -87,7 +86,7 @@ pub fn add_host(name: &str, address: &str) {
     writeln!(hosts.expect("it was made outside"), "{address} {name}").expect("it can be written");
 }
 
-/// `crate::module::test::{{closure}}`, less the crate and the closure.
+/// Returns a test's name: `crate::module::test::{{closure}}` without crate and closure.
 fn test_name<F>() -> &'static str {
     let path = std::any::type_name::<F>();
     let (_, path) = path.split_once("::").expect("a path begins with its crate");

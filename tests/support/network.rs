@@ -1,24 +1,24 @@
-//! Further networks beside a test's own (see `namespace`), each joined to it by
-//! one link that can be cut. Only inside a namespace.
+//! Further networks beside a test's own (see `namespace`), each connected to it by one link
+//! that can be cut. They work only inside a namespace.
 
 use std::process::Command;
 
 use super::namespace::is_inside;
 
-/// A network with one address; the test's own has another on the same link.
+/// A network with one address. The test's network has another address on the same link.
 pub struct Network {
     number: usize,
 }
 
 impl Network {
-    /// The nth; it reaches the others through the test's.
+    /// Creates network `number` (from 0). It reaches the other networks through the test's.
     #[track_caller]
     pub fn new(number: usize) -> Self {
         assert!(is_inside(), "networks are made inside a namespace only");
         let network = Self { number };
         let (name, ours, theirs) = (network.name(), network.ours(), network.theirs());
         if number == 0 {
-            // Names of networks are files, and the machine's are not ours.
+            // Names of networks are files; a tmpfs hides those of the machine.
             let files = "mkdir -p /run/netns && mount -t tmpfs none /run/netns && \
                          echo 1 >/proc/sys/net/ipv4/ip_forward";
             run(&["sh", "-c", files]);
@@ -39,12 +39,12 @@ impl Network {
         format!("net{}", self.number)
     }
 
-    /// What a thread enters it by.
+    /// Returns the file by which a thread enters the network.
     pub fn file(&self) -> String {
         format!("/run/netns/{}", self.name())
     }
 
-    /// The address of the test's end.
+    /// Returns the address of the test's end of the link.
     pub fn ours(&self) -> String {
         format!("10.77.{}.1", self.number)
     }
@@ -53,14 +53,15 @@ impl Network {
         format!("10.77.{}.2", self.number)
     }
 
-    /// Everything that is sent either way is lost, and nobody is told.
+    /// Drops everything that the network sends, so no packet gets an answer. The test's side
+    /// gets no error.
     pub fn cut(&self) {
-        // Down at the far end only: our side must not see that it has no way.
+        // Only the far end's routes change: the test's side must not get an error.
         run(&["ip", "-n", &self.name(), "route", "flush", "table", "main"]);
         run(&["ip", "-n", &self.name(), "route", "add", "blackhole", "default"]);
     }
 
-    /// Answers nothing that comes from another network, but our own.
+    /// Drops all packets to one other network, but not those to the test's.
     pub fn cut_from(&self, other: &Self) {
         let net = format!("10.77.{}.0/30", other.number);
         run(&["ip", "-n", &self.name(), "route", "add", "blackhole", &net]);

@@ -1,5 +1,5 @@
-//! A way to a server that can be cut and mended, and that can forget
-//! connections as balancers and firewalls do.
+//! A TCP proxy to a server. It can be cut and mended, and it can forget connections like
+//! load balancers and firewalls do.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// Passes connections on as long as it is whole.
+/// A running proxy. It passes connections on until it is cut.
 pub struct Proxy {
     address: SocketAddr,
     way_tx: watch::Sender<Way>,
@@ -19,23 +19,23 @@ pub struct Proxy {
 #[derive(Clone, Copy)]
 struct Way {
     whole: bool,
-    /// Connections from before are no longer passed on.
+    /// How older connections were forgotten.
     forgot: Forgot,
-    /// How often that happened.
+    /// The number of times that connections were forgotten.
     times: usize,
 }
 
 #[derive(Clone, Copy)]
 enum Forgot {
     Nothing,
-    /// They stay open, and nothing comes through.
+    /// Connections stay open and pass nothing on.
     Silently,
-    /// They end with a reset.
+    /// Connections end with a reset.
     ByReset,
 }
 
 impl Proxy {
-    /// To a port of loopback.
+    /// Starts a proxy to a loopback port.
     pub async fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
@@ -58,7 +58,7 @@ impl Proxy {
         format!("http://{}", self.address)
     }
 
-    /// Ends every connection, and every new one at once.
+    /// Ends every connection, and each new one at once.
     pub fn cut(&self) {
         self.way_tx.send_modify(|way| way.whole = false);
     }
@@ -67,12 +67,12 @@ impl Proxy {
         self.way_tx.send_modify(|way| way.whole = true);
     }
 
-    /// Lets nothing more through on the connections there are, and says nothing.
+    /// Passes nothing more on for the current connections, without closing them.
     pub fn forget_silently(&self) {
         self.forget(Forgot::Silently);
     }
 
-    /// Resets the connections there are.
+    /// Resets the current connections.
     pub fn forget_by_reset(&self) {
         self.forget(Forgot::ByReset);
     }
@@ -84,7 +84,7 @@ impl Proxy {
         });
     }
 
-    /// How many connections it has passed on so far.
+    /// Returns the number of connections passed on so far.
     pub fn passed(&self) -> usize {
         self.passed.load(Ordering::SeqCst)
     }

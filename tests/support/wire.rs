@@ -1,16 +1,16 @@
-//! HTTP/2, gRPC and grpclb as a client writes and reads them, by hand.
+//! A client's HTTP/2, gRPC and grpclb, encoded and decoded by hand.
 //!
-//! In: numbers, names, bytes. Out: bytes, and what a balancer's bytes mean. It
-//! shares no code with the balancer, so that both cannot be wrong alike, and
-//! says anything it is told to, right or wrong.
+//! In: numbers, names, bytes. Out: bytes, and the meaning of a balancer's bytes. It shares no
+//! code with the balancer, so that they do not have the same errors. It writes invalid bytes
+//! too, if a test wants them.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// What a client sends before anything else (RFC 9113, 3.4).
+/// The first bytes of a client (RFC 9113, section 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The window that every connection and stream begins with.
+/// The initial window of every connection and stream, in bytes.
 pub const WINDOW_DEFAULT: u32 = 65_535;
-/// The longest DATA frame that a peer which says nothing accepts.
+/// The longest DATA frame that a peer accepts by default, in bytes.
 pub const FRAME_MAX: usize = 16_384;
 
 pub const DATA: u8 = 0;
@@ -27,7 +27,7 @@ pub const END_HEADERS: u8 = 4;
 
 pub const BALANCE_LOAD: &str = "/grpc.lb.v1.LoadBalancer/BalanceLoad";
 
-/// The nine bytes in front of a frame's payload.
+/// The head of a frame: nine bytes before the payload.
 #[derive(Debug, Clone, Copy)]
 pub struct Head {
     pub length: usize,
@@ -36,7 +36,7 @@ pub struct Head {
     pub stream: u32,
 }
 
-/// What a message of the balancer says.
+/// The content of a balancer's message.
 #[derive(Debug)]
 pub enum Said<'a> {
     Initial,
@@ -68,23 +68,23 @@ pub fn put_window_update(out: &mut Vec<u8>, stream: u32, by: u32) {
     put_frame(out, WINDOW_UPDATE, 0, stream, &by.to_be_bytes());
 }
 
-/// As many DATA frames as it takes.
+/// Writes bytes as DATA frames.
 pub fn put_data(out: &mut Vec<u8>, stream: u32, bytes: &[u8]) {
     bytes.chunks(FRAME_MAX).for_each(|chunk| put_frame(out, DATA, 0, stream, chunk));
 }
 
-/// The beginning of a connection: preface and settings, none changed.
+/// Writes the start of a connection: preface and empty settings.
 pub fn put_opening(out: &mut Vec<u8>) {
     out.extend_from_slice(PREFACE);
     put_frame(out, SETTINGS, 0, 0, &[]);
 }
 
-/// The head of a gRPC call.
+/// Writes the headers of a gRPC call.
 pub fn put_call(out: &mut Vec<u8>, stream: u32, path: &str) {
     put_frame(out, HEADERS, END_HEADERS, stream, &call_headers(path));
 }
 
-/// Its header block.
+/// Returns the header block of a gRPC call.
 pub fn call_headers(path: &str) -> Vec<u8> {
     // :method POST, :scheme http (RFC 7541, appendix A).
     let mut block = vec![0x83, 0x86];
@@ -96,30 +96,30 @@ pub fn call_headers(path: &str) -> Vec<u8> {
     block
 }
 
-/// A header field that is not to be indexed; `name` is its beginning.
+/// Writes a header field that is not added to the index. `name` is the start of its encoding.
 pub fn put_literal(block: &mut Vec<u8>, name: &[u8], value: &str) {
     block.extend_from_slice(name);
     block.push(u8::try_from(value.len()).expect("values are short"));
     block.extend_from_slice(value.as_bytes());
 }
 
-/// A message with gRPC's prefix.
+/// Returns a message with gRPC's prefix.
 pub fn message(body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).expect("messages are short");
     [&[0], &length.to_be_bytes()[..], body].concat()
 }
 
-/// `InitialLoadBalanceRequest`.
+/// Returns a message with an `InitialLoadBalanceRequest`.
 pub fn balance_request(name: &str) -> Vec<u8> {
     message(&field(1, &field(1, name.as_bytes())))
 }
 
-/// `ClientStats` of a client that made seven calls.
+/// Returns a message with the `ClientStats` of a client that made seven calls.
 pub fn client_stats() -> Vec<u8> {
     message(&field(2, &[2 << 3, 7, 3 << 3, 7, 7 << 3, 7]))
 }
 
-/// What a `LoadBalanceResponse` says.
+/// Returns the content of a `LoadBalanceResponse`.
 pub fn said(message: &[u8]) -> Said<'_> {
     match split_field(message) {
         Some((1, _, _)) => Said::Initial,
@@ -129,8 +129,8 @@ pub fn said(message: &[u8]) -> Said<'_> {
     }
 }
 
-/// The servers of a list. An entry that only drops calls, or that no server
-/// can have, is left out.
+/// Returns the backends of a list. Leaves out entries that drop calls or have an invalid
+/// address.
 pub fn servers(mut list: &[u8]) -> impl Iterator<Item = SocketAddr> {
     std::iter::from_fn(move || {
         loop {
@@ -143,7 +143,7 @@ pub fn servers(mut list: &[u8]) -> impl Iterator<Item = SocketAddr> {
     })
 }
 
-/// A length-delimited field.
+/// Returns a length-delimited field.
 pub fn field(number: u8, value: &[u8]) -> Vec<u8> {
     let mut out = vec![number << 3 | 2];
     let mut length = value.len();
@@ -173,14 +173,14 @@ fn address(mut server: &[u8]) -> Option<SocketAddr> {
             }
             0x10 => port = u16::try_from(value).ok()?,
             0x1a => server = server.get(value..)?,
-            // To be dropped.
+            // An entry that drops calls.
             _ => return None,
         }
     }
     (port != 0).then_some(SocketAddr::new(ip?, port))
 }
 
-/// Number and value of a length-delimited field, and what follows it.
+/// Returns number and value of a length-delimited field, and the bytes after it.
 fn split_field(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = bytes.split_first()?;
     let (length, rest) = varint(rest);

@@ -1,8 +1,8 @@
-//! etcd's Auth service, with authentication off for good.
+//! etcd's Auth service, with authentication always off.
 //!
-//! In: requests. Out: what an etcd answers whose authentication was never
-//! switched on: users and roles can be kept, nobody needs to be one, and a
-//! client that comes with a password is told so and goes on without.
+//! In: requests. Out: the answers of an etcd whose authentication is disabled. It stores
+//! users and roles, but no call needs them. A client that logs in gets etcd's error for
+//! that and continues without a user.
 
 use etcd_client::proto as pb;
 use tonic::{Request, Response, Status};
@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use super::node::{Node, check_size};
 use super::store::{StoreError, Users};
 
-/// The messages; the rest of etcd's API is etcd-client's.
+/// The generated messages of this service. The other services use etcd-client's.
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated; documented in proto/")]
 mod proto {
     tonic::include_proto!("etcdserverpb");
@@ -19,12 +19,12 @@ mod proto {
 use proto as auth;
 pub(super) use proto::auth_server::AuthServer;
 
-/// Why authentication cannot be switched on.
+/// The reason why authentication cannot be enabled.
 const NO_AUTHENTICATION: &str =
     "the embedded etcd has no authentication: use an etcd cluster for it";
 
 impl Node {
-    /// One call about users: their answer, and the header for it.
+    /// Runs one call on users and roles. Returns the header of the response and the result.
     fn users<T>(
         &self,
         request: &impl prost::Message,
@@ -37,7 +37,7 @@ impl Node {
     }
 }
 
-/// Answers with a header alone.
+/// Answers a call whose response has only a header.
 macro_rules! changed {
     ($answer:ident, $node:expr, $request:expr, $call:expr) => {{
         let (header, ()) = $node.users($request, $call)?;

@@ -1,9 +1,9 @@
-//! Accepts connections, and ends those that must end.
+//! Accepts connections and limits their number and life.
 //!
-//! In: a listener or whatever else brings connections, and when to cut every one
-//! of them. Out: connections for tonic: not too many, none that never says a
-//! word, none that outlives the server; each with its share of what may be on
-//! its way.
+//! In: a listener or another stream of connections, and a token that cuts all of them. Out:
+//! connections for tonic, each with its share of the bytes in flight. At most
+//! [`CONNECTIONS_MAX`] are open; a connection ends if it does not begin HTTP/2 in time, and
+//! at the latest with the server.
 
 use std::any::Any;
 use std::io;
@@ -24,21 +24,23 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use super::flight::Share;
 use super::frames::{Blocks, Frames};
 
-/// Who develops on one machine has tens; the next one waits until one ends.
+/// The most open connections. On a development machine there are tens. Further connections
+/// wait until one ends.
 const CONNECTIONS_MAX: usize = 4_096;
-/// An HTTP/2 client speaks first and at once, and what is asked by HTTP/1 is
-/// answered at once and that was all.
+/// How long a connection may take to begin HTTP/2. HTTP/2 clients send at once. A connection
+/// with HTTP/1 ends after this time: it needs one short answer only.
 const FIRST_WORD_WITHIN: Duration = Duration::from_secs(10);
-/// Out of file descriptors, say: trying again at once would only burn a core.
+/// The pause after a failed accept, for example without free file descriptors. Retrying at
+/// once would only use processor time.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections as they come, for ever.
+/// Returns the connections of a listener, for ever.
 pub(super) fn accept(listener: TcpListener) -> impl Stream<Item = TcpStream> {
     stream::unfold(listener, |listener| async move {
         loop {
             match listener.accept().await {
                 Ok((io, _)) => {
-                    // Without it small answers wait for the client's delayed acknowledgement.
+                    // Otherwise small answers wait for the client's delayed acknowledgement.
                     let _ = io.set_nodelay(true);
                     return Some((io, listener));
                 }
@@ -51,7 +53,7 @@ pub(super) fn accept(listener: TcpListener) -> impl Stream<Item = TcpStream> {
     })
 }
 
-/// The same, not too many at a time, each until it must end.
+/// Limits connections in number and life. `cut` ends all of them.
 pub(super) fn bound<S>(
     incoming: impl Stream<Item = S>,
     cut: CancellationToken,
@@ -80,7 +82,7 @@ pub(super) struct Connection<S> {
     io: Frames<S>,
     shares: Shares,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Until it has said that it speaks HTTP/2.
+    /// The timer until which HTTP/2 must begin; `None` afterwards.
     silence: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
 }
@@ -160,15 +162,15 @@ where
     }
 }
 
-/// What the services know of the connection that a request came by.
+/// The connection of a request, as the services see it.
 #[derive(Clone, Default)]
 pub(super) struct Peer {
-    /// The address that its client reached.
+    /// The server's address that the client connected to.
     pub(super) local: Option<SocketAddr>,
     pub(super) share: Shares,
 }
 
-/// A connection's part of what may be on its way.
+/// A connection's shares of the bytes in flight.
 #[derive(Clone, Default)]
 pub(super) struct Shares {
     pub(super) requests: Share,

@@ -1,8 +1,7 @@
-//! What a server serves: the store, and whose it is.
+//! A store with its identity (cluster id and member id).
 //!
-//! In: nothing, or another's data. Out: a handle that outlives servers, so that
-//! one can be started again with what it had, or with an older copy. The lock
-//! never leaves this file.
+//! In: nothing, or other data. Out: a handle that outlives servers, so that a server can be
+//! restarted with the same data or with an older copy. The lock never leaves this file.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
@@ -10,8 +9,7 @@ use std::time::Instant;
 
 use super::store::Store;
 
-/// A store with its identity, to be served by [`serve_data`](crate::serve_data).
-/// A clone is the same store.
+/// A store with its identity, for [`serve_data`](crate::serve_data). Clones share the store.
 #[derive(Clone)]
 pub struct Data(Arc<Shared>);
 
@@ -22,25 +20,24 @@ struct Shared {
 }
 
 impl Data {
-    /// An empty store. Each has an identity of its own, so that clients can tell
-    /// it, whose revisions begin anew, from any before.
+    /// Returns an empty store with a new identity, so that clients can distinguish it from
+    /// earlier stores: its revisions start again.
     #[must_use]
     pub fn new() -> Self {
-        // The standard library seeds each differently, from the system's chance.
+        // The standard library seeds each `RandomState` from the system's randomness.
         Self::with_random(|| RandomState::new().hash_one(0))
     }
 
-    /// An empty store whose identity and lease ids follow from the numbers that
-    /// `random` returns, for simulations that must repeat themselves. It is called
-    /// three times.
+    /// Returns an empty store whose identity and lease ids depend only on the numbers that
+    /// `random` returns, for repeatable simulations. `random` is called three times.
     #[must_use]
     pub fn with_random(mut random: impl FnMut() -> u64) -> Self {
         let store = Mutex::new(Store::new(random()));
         Self(Arc::new(Shared { store, cluster_id: random(), member_id: random() }))
     }
 
-    /// Copies the store as it is now, to go back to it later. The copy is a store
-    /// of its own under the same identity, as when etcd is restored from a backup.
+    /// Returns a copy of the store, to go back to it later. The copy is a separate store with
+    /// the same identity, like an etcd restored from a backup.
     #[must_use]
     pub fn backup(&self) -> Self {
         let Shared { cluster_id, member_id, .. } = *self.0;
@@ -48,16 +45,16 @@ impl Data {
         Self(Arc::new(Shared { store, cluster_id, member_id }))
     }
 
-    /// For a server that starts: leases have all of their time before them, as
-    /// with an etcd that starts, for while nobody served none could be renewed.
+    /// Renews all leases for a server that starts, as etcd does, because clients could not
+    /// renew them while no server ran.
     pub(super) fn resume(&self, now: Instant) {
         self.with(|store| store.renew_all(now));
     }
 
-    /// Lends the store.
+    /// Calls `call` with the store.
     ///
     /// # Panics
-    /// When an earlier call did: the store may be half changed.
+    /// Panics if an earlier call panicked, because the store may be half changed.
     pub(super) fn with<T>(&self, call: impl FnOnce(&mut Store) -> T) -> T {
         call(&mut self.0.store.lock().expect("no call to the store panics"))
     }

@@ -1,7 +1,7 @@
 //! etcd's Election service.
 //!
-//! In: names, leases and what candidates have to say. Out: who leads, as it
-//! changes. A candidate that goes away while it waits leaves the queue.
+//! In: names, leases and the values of candidates. Out: the leader, and each change of it.
+//! A candidate that disconnects while it waits leaves the queue.
 
 use etcd_client::proto as pb;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -14,7 +14,7 @@ use super::outgoing::Account;
 use super::queue::{below, failed, prefix, put};
 use super::store::{Span, Store};
 
-/// The messages; the rest of etcd's API is etcd-client's.
+/// The generated messages of this service. The other services use etcd-client's.
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated; documented in proto/")]
 mod proto {
     tonic::include_proto!("v3electionpb");
@@ -22,8 +22,8 @@ mod proto {
 
 pub(super) use proto::election_server::ElectionServer;
 
-/// Revisions that an observer looks at in one go, so that no other caller waits
-/// for the store meanwhile.
+/// The most revisions that an observer reads in one call, so that other callers do not wait
+/// for the store.
 const REVISIONS_PER_TURN: usize = 1_000;
 
 #[tonic::async_trait]
@@ -101,7 +101,7 @@ impl proto::election_server::Election for Node {
         check_size(request.get_ref())?;
         let leader = request.into_inner().leader.ok_or_else(no_leader_key)?;
         let revision = self.with(|store, _| {
-            // Who does not lead any more has nothing to resign.
+            // A candidate that does not lead any more has nothing to resign.
             if leads(store, &leader) {
                 let key = leader.key;
                 store.delete(&pb::PbDeleteRequest { key, ..Default::default() }).map_err(failed)?;
@@ -112,7 +112,7 @@ impl proto::election_server::Election for Node {
     }
 }
 
-/// Follows one election.
+/// Follows one election for a client.
 struct Observer {
     node: Node,
     span: Span,
@@ -122,13 +122,13 @@ struct Observer {
     account: Account,
 }
 
-/// How far an observer is.
+/// An observer's place in the history.
 enum At {
-    /// It does not know whether anybody leads.
+    /// The leader is unknown.
     Unknown,
-    /// Nobody leads; the first key that is put from that revision on will.
+    /// There is no leader. The first key that is put at or after this revision leads.
     Vacant(i64),
-    /// That key leads; what happens to it from that revision on is news.
+    /// This key leads. Its changes at or after this revision are reported.
     Led(Vec<u8>, i64),
 }
 
@@ -158,7 +158,7 @@ impl Observer {
         }
     }
 
-    /// The next revision to look at.
+    /// Returns the next revision to read.
     fn from(&self) -> i64 {
         match self.at {
             At::Unknown => 0,
@@ -166,11 +166,11 @@ impl Observer {
         }
     }
 
-    /// Goes on through the history: the next leader, or what it says now, and
-    /// at which revision.
+    /// Reads on in the history. Returns the next leader or its new value, with the revision;
+    /// or `None` if there is nothing to report yet.
     fn look(&mut self, store: &Store) -> Option<(i64, pb::PbKeyValue)> {
         for _ in 0..REVISIONS_PER_TURN {
-            // What is forgotten cannot be told: begin with who leads now.
+            // Compacted changes cannot be reported, so start with the current leader.
             if matches!(self.at, At::Unknown) || self.from() < store.compacted() {
                 let newest = store.revision();
                 let Some(kv) = store.first_created(&self.span) else {

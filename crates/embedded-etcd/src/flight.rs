@@ -1,9 +1,8 @@
-//! How many bytes of answers and requests may be on their way, over all
-//! connections.
+//! Limits the bytes of messages in flight, over all connections.
 //!
-//! In: how long a message is, before it is made. Out: leave to make it, at once
-//! or when others are gone; or a refusal. Answers that their clients do not read
-//! make room for those of others. The lock never leaves this file.
+//! In: the length of a message before it is made. Out: a reservation, at once or when other
+//! messages are done; or an error. An answer that its client does not read is ended when
+//! others need its room. The lock never leaves this file.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -13,41 +12,40 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tonic::Status;
 
-/// A message up to this long counts among the small ones, which never wait for
-/// the large.
+/// The longest small message, in bytes. Small messages never wait for large ones.
 pub(super) const SMALL: usize = 64 * 1024;
-/// Small messages together: a thousand of the longest.
+/// The limit for all small messages, in bytes: a thousand of the longest.
 const SMALL_MAX: usize = 64 * 1024 * 1024;
-/// Large messages together, or one that is longer by itself.
+/// The limit for all large messages, in bytes. A longer message is allowed alone.
 const LARGE_MAX: usize = 64 * 1024 * 1024;
-/// A connection's large ones together, or one that is longer by itself.
+/// The limit for the large messages of a connection, in bytes. A longer one is allowed alone.
 const SHARE_MAX: usize = 16 * 1024 * 1024;
-/// The longest answer: a hundred thousand keys of 1 KiB. etcd has no limit, but
-/// most clients take 4 MiB.
+/// The longest answer, in bytes: a hundred thousand keys of 1 KiB. etcd has no limit, but
+/// most clients accept at most 4 MiB.
 pub(super) const ANSWER_MAX: usize = 128 * 1024 * 1024;
-/// So long one waits for room. etcd's own deadline for a request is longer, but
+/// How long a reservation waits for room. etcd's own deadline for a request is longer, but
 /// clients give up after some seconds.
 const WAIT: Duration = Duration::from_secs(10);
-/// An answer is not ended for being slow before this time is over, and a second
-/// more for each MiB that its client has read.
+/// How long an answer may take before it can be ended. Its client gains a second more for
+/// each MiB that it reads.
 const PATIENCE: Duration = Duration::from_secs(1);
 const BYTES_PER_SECOND: usize = 1024 * 1024;
 
-/// All that is on its way.
+/// The messages in flight. Clones share them.
 #[derive(Clone, Default)]
 pub(super) struct Flight(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
     table: Mutex<Table>,
-    /// Something has gone.
+    /// Notified when a message is done.
     gone: Notify,
 }
 
 #[derive(Default)]
 struct Table {
     next: u64,
-    /// The oldest first.
+    /// All messages, the oldest first.
     all: BTreeMap<u64, Entry>,
     small: usize,
     large: usize,
@@ -57,23 +55,23 @@ struct Entry {
     bytes: usize,
     share: Share,
     began: Instant,
-    /// How much the client has read.
+    /// The bytes that the client has read.
     read: usize,
-    /// What to end if others need the room.
+    /// The answer to end if others need the room.
     held: Option<Weak<dyn Held>>,
 }
 
-/// What holds an answer's bytes.
+/// A holder of an answer's bytes.
 pub(super) trait Held: Send + Sync {
-    /// Lets go of them; the client is told that its answer ends here.
+    /// Drops the bytes. The client gets an error at the end of its answer.
     fn cut(&self);
 }
 
-/// One connection's part of what is on its way.
+/// The bytes of one connection's large messages.
 #[derive(Clone, Default)]
 pub(super) struct Share(Arc<Mutex<usize>>);
 
-/// Leave for so many bytes; dropped, they are others'.
+/// A reservation of bytes. Dropping it releases them.
 pub(super) struct Charge {
     flight: Flight,
     id: u64,
@@ -81,10 +79,11 @@ pub(super) struct Charge {
 }
 
 impl Flight {
-    /// Leave for `bytes`, at once or within some seconds.
+    /// Reserves `bytes`; waits up to [`WAIT`] for room.
     ///
     /// # Errors
-    /// When there is no room for so long, or for so much.
+    /// Returns `RESOURCE_EXHAUSTED` if there is no room in time or `bytes` exceeds
+    /// [`ANSWER_MAX`].
     pub(super) async fn reserve(&self, bytes: usize, share: &Share) -> Result<Charge, Status> {
         if bytes > ANSWER_MAX {
             return Err(Status::resource_exhausted(format!(
@@ -138,8 +137,8 @@ impl Flight {
         Some(Charge { flight: self.clone(), id, bytes })
     }
 
-    /// The answer that stands in the way and is the most overdue, or when the
-    /// first one will be.
+    /// Returns the most overdue answer among those that take the needed room, or the time at
+    /// which the first one is due.
     fn slowest(&self, bytes: usize, share: &Share) -> Slowest {
         let table = lock(&self.0.table);
         let mine = *lock(&share.0);
@@ -156,8 +155,8 @@ impl Flight {
         let held = held.filter(|(_, held)| held.strong_count() > 0);
         let Some((due, held)) = held.min_by_key(|(due, _)| *due) else { return Slowest::None };
         let held = held.clone();
-        // The last of its owners may be gone when it is upgraded, and its bytes
-        // with it: not under the lock.
+        // The upgraded value may be the last owner, whose drop releases bytes and takes the
+        // lock. So the lock is released first.
         drop(table);
         match held.upgrade() {
             Some(held) if due <= Instant::now() => Slowest::Overdue(held),
@@ -180,7 +179,7 @@ impl Flight {
         self.0.gone.notify_waiters();
     }
 
-    /// Bytes on their way, small and large.
+    /// Returns the bytes of small and of large messages.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> (usize, usize) {
         let table = lock(&self.0.table);
@@ -199,7 +198,7 @@ impl Charge {
         self.bytes
     }
 
-    /// Says who holds the bytes, and that so many more have been read.
+    /// Records the holder of the bytes, and that the client has read `read` bytes more.
     pub(super) fn progress(&self, held: Weak<dyn Held>, read: usize) {
         if let Some(entry) = lock(&self.flight.0.table).all.get_mut(&self.id) {
             entry.held = Some(held);
@@ -276,7 +275,7 @@ mod tests {
             let charge = flight.reserve(LARGE, &Share::default()).await.expect("there is room");
             readers.push(Reader::new(charge));
         }
-        // The first one has read, so that the second one is the slowest.
+        // The client of the first answer has read, so the second is the slowest.
         let held: Arc<dyn Held> = readers[0].clone();
         let progress = |charge: &Charge| charge.progress(Arc::downgrade(&held), LARGE / 2);
         lock(&readers[0].charge).as_ref().map(progress).expect("it is there");

@@ -1,9 +1,8 @@
-//! The bytes of a connection, with every request's head made one that the
-//! HTTP/2 library takes.
+//! Rewrites the request headers in a connection's bytes for the HTTP/2 library.
 //!
-//! In: what a client sends. Out: the same, but for header blocks, which say
-//! what [`heads`](super::heads) leaves of them. What is no HTTP/2 passes as it
-//! is, and so does what breaks HTTP/2's rules: that is the library's to answer.
+//! In: the bytes that a client sends. Out: the same bytes, with header blocks replaced by
+//! the result of [`heads`](super::heads). Bytes that are not HTTP/2 pass unchanged. Breaches
+//! of HTTP/2's rules pass too, because the library answers them.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -17,19 +16,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::heads::Fields;
 
-/// What an HTTP/2 client sends before anything else (RFC 9113, 3.4).
+/// The first bytes of an HTTP/2 client (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The nine bytes in front of a payload.
+/// The length of a frame's head.
 const HEAD: usize = 9;
-/// The longest payload that we take.
+/// The longest payload of a header frame that is accepted.
 const FRAME_MAX: usize = 16_384;
-/// The longest header block, of all its frames. etcd takes more, but nobody
-/// sends as much.
+/// The longest header block over all its frames, in bytes. etcd accepts more, but no known
+/// client sends as much.
 const BLOCK_MAX: usize = 1024 * 1024;
-/// A block is held until it is whole. All that are longer than one frame, over
-/// all connections, take no more than this.
+/// The most bytes of incomplete header blocks longer than one frame, over all connections.
+/// A block is held until it is complete.
 const BLOCKS_MAX: usize = 32 * 1024 * 1024;
-/// So much is read at a time.
+/// The bytes read from the connection at a time.
 const READ: usize = 8 * 1024;
 
 const HEADERS: u8 = 1;
@@ -39,19 +38,18 @@ const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 const PRIORITY: u8 = 32;
 
-/// Bytes of the header blocks of several frames that are not whole, over all
-/// connections.
+/// The bytes of incomplete header blocks longer than one frame, over all connections.
 #[derive(Clone, Default)]
 pub(super) struct Blocks(Arc<AtomicUsize>);
 
-/// A connection whose header blocks are read before the library reads them.
+/// A connection whose header blocks are rewritten before the library reads them.
 pub(super) struct Frames<S> {
     io: S,
     stage: Stage,
-    /// What came, from `used` on.
+    /// The bytes that came; those before `used` are handled.
     inbox: Vec<u8>,
     used: usize,
-    /// What goes on, from `told` on.
+    /// The bytes for the library; those before `told` are passed on.
     outbox: Vec<u8>,
     told: usize,
     rewriter: Rewriter,
@@ -59,17 +57,17 @@ pub(super) struct Frames<S> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// So much of the preface has come.
+    /// The number of bytes of the preface that came.
     Preface(usize),
     /// A frame's head is next.
     Frame,
-    /// So much of a payload passes.
+    /// The bytes left of a payload that passes unchanged.
     Payload(usize),
-    /// All that comes passes.
+    /// All bytes pass unchanged.
     Raw,
 }
 
-/// Header blocks of one connection.
+/// The header blocks of one connection.
 struct Rewriter {
     blocks: Blocks,
     decoder: Decoder,
@@ -82,7 +80,7 @@ struct Block {
     stream: u32,
     end_stream: bool,
     bytes: Vec<u8>,
-    /// What it counts among `blocks`.
+    /// The bytes of this block that are counted in `blocks`.
     counted: usize,
     blocks: Blocks,
 }
@@ -107,12 +105,12 @@ impl<S> Frames<S> {
         &self.io
     }
 
-    /// Whether the client has said that it speaks HTTP/2.
+    /// Returns whether the client has sent HTTP/2's preface.
     pub(super) fn is_http2(&self) -> bool {
         matches!(self.stage, Stage::Frame | Stage::Payload(_))
     }
 
-    /// Hands over what can go on as it is; false when more must come first.
+    /// Fills `buf` with bytes for the library. Returns `false` if more bytes must come first.
     fn pass(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<bool> {
         loop {
             if self.told < self.outbox.len() {
@@ -156,8 +154,8 @@ impl<S> Frames<S> {
                 Stage::Frame => {
                     let Some(head) = Head::read(came) else { return Ok(false) };
                     if !self.rewriter.wants(head) {
-                        // Were a block still open, the library must see that
-                        // something else came between.
+                        // If a block is open, the library must see that another frame
+                        // interrupts it.
                         self.rewriter.give_up(&mut self.outbox);
                         self.outbox.extend_from_slice(&came[..HEAD]);
                         self.used += HEAD;
@@ -176,7 +174,7 @@ impl<S> Frames<S> {
 }
 
 impl Rewriter {
-    /// Whether the frame is part of a header block that may be read.
+    /// Returns whether the frame is a valid next part of a header block.
     fn wants(&self, head: Head) -> bool {
         let in_order = match (&self.block, head.kind) {
             (None, HEADERS) => head.stream % 2 == 1,
@@ -186,7 +184,7 @@ impl Rewriter {
         in_order && head.length <= FRAME_MAX
     }
 
-    /// Takes one of them in; after the last one of a block, that goes out.
+    /// Adds such a frame. After the last frame of a block, writes the rewritten block.
     fn take(&mut self, head: Head, payload: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
         let Some(part) = fragment(head, payload) else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "padding is too long"));
@@ -198,7 +196,7 @@ impl Rewriter {
             counted: 0,
             blocks: self.blocks.clone(),
         });
-        // An empty one more is one too many: they could come for ever.
+        // Empty CONTINUATION frames are refused: a client could send them for ever.
         let empty = part.is_empty() && head.kind == CONTINUATION;
         if empty || !block.count(part.len()) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a header block is too long"));
@@ -217,12 +215,11 @@ impl Rewriter {
         let read = self.decoder.decode(&block.bytes, |name, value| fields.take(name, value));
         let mut written = Vec::new();
         if read.is_err() {
-            // An index that never is: the library ends the connection.
+            // This index is never valid, so the library ends the connection.
             written.push(0x80);
         } else if block.stream > self.last {
             self.last = block.stream;
-            // Of one that is no request nothing is left, and the library resets
-            // its stream.
+            // An invalid request becomes an empty block, and the library resets its stream.
             for (name, value) in fields.request().unwrap_or_default() {
                 put(&mut written, &name, &value);
             }
@@ -230,7 +227,7 @@ impl Rewriter {
         put_block(out, block.stream, block.end_stream, &written);
     }
 
-    /// Lets an open block go on as it is: it is not going to be whole.
+    /// Passes an incomplete block on as an empty frame, if there is one.
     fn give_up(&mut self, out: &mut Vec<u8>) {
         if let Some(block) = self.block.take() {
             put_frame(out, HEADERS, 0, block.stream, &[]);
@@ -239,7 +236,7 @@ impl Rewriter {
 }
 
 impl Block {
-    /// Whether it may become so much longer.
+    /// Counts `bytes` more of this block. Returns `false` if that exceeds a limit.
     fn count(&mut self, bytes: usize) -> bool {
         let length = self.bytes.len() + bytes;
         if length <= FRAME_MAX {
@@ -267,7 +264,7 @@ impl Head {
     }
 }
 
-/// The header block's part of a frame, without padding and priority.
+/// Returns a frame's part of the header block, without padding and priority.
 fn fragment(head: Head, payload: &[u8]) -> Option<&[u8]> {
     if head.kind != HEADERS {
         return Some(payload);
@@ -306,7 +303,7 @@ fn put_frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]
     out.extend_from_slice(payload);
 }
 
-/// Copies what fits, at most `most`, and says how much that was.
+/// Copies as many bytes as fit, at most `most`. Returns their number.
 fn copy(from: &[u8], most: usize, buf: &mut ReadBuf<'_>) -> usize {
     let length = from.len().min(most).min(buf.remaining());
     buf.put_slice(&from[..length]);
@@ -324,7 +321,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
             if buf.remaining() == 0 || this.pass(buf)? {
                 return Poll::Ready(Ok(()));
             }
-            // No memory is held while there is nothing, as in an idle connection.
+            // An idle connection holds no memory.
             if this.used == this.inbox.len() {
                 (this.inbox, this.used) = (Vec::new(), 0);
             }
@@ -332,7 +329,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
             let mut came = ReadBuf::uninit(&mut space);
             ready!(Pin::new(&mut this.io).poll_read(cx, &mut came))?;
             if came.filled().is_empty() {
-                // Cut short, it goes on as far as it came.
+                // The connection ended within the preface: pass on the part that came.
                 if let Stage::Preface(seen) = this.stage {
                     this.outbox.extend_from_slice(&PREFACE[..seen]);
                     this.stage = Stage::Raw;

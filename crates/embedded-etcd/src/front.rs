@@ -1,7 +1,7 @@
-//! Everything that is asked for, by HTTP/1 or 2, before it is any service's.
+//! Receives all requests by HTTP/1 and HTTP/2 and passes them to the services.
 //!
-//! In: requests. Out: the services' answers, bounded in number and bytes; for
-//! what none of them knows, what etcd says of it.
+//! In: requests. Out: the services' answers, with limits on number and bytes; for unknown
+//! services and methods, etcd's errors.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -22,13 +22,12 @@ use super::http1;
 use super::incoming::{Incoming, Taken};
 use super::outgoing::{Account, Outgoing};
 
-/// Requests that are served at a time, open streams among them, over all
-/// connections: what each may hold beside its message comes to less than a
-/// gigabyte.
+/// The most requests served at a time, with open streams, over all connections. The memory of
+/// all of them, beside their messages, is less than a gigabyte.
 const REQUESTS_MAX: usize = 20_000;
-/// Methods whose requests go on for as long as the client likes.
+/// Methods whose request is a stream of any length.
 const STREAMS: [&str; 2] = ["/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/LeaseKeepAlive"];
-/// Methods that wait for others: they hold leave of their own.
+/// Methods that wait for other clients. They have a reservation of their own (see `queue`).
 const WAITING: [&str; 2] = ["/v3lockpb.Lock/Lock", "/v3electionpb.Election/Campaign"];
 const SERVICES: [&str; 8] = [
     "etcdserverpb.KV",
@@ -41,11 +40,11 @@ const SERVICES: [&str; 8] = [
     "v3electionpb.Election",
 ];
 
-/// The services, and what may be asked of them at a time.
+/// The services, with the limits of requests.
 #[derive(Clone)]
 pub(super) struct Front {
     routes: Routes,
-    /// Requests on their way in.
+    /// The requests in flight.
     requests: Flight,
     permits: Arc<Semaphore>,
 }
@@ -68,12 +67,12 @@ impl Front {
         let share = request.extensions().get::<Peer>().map(|peer| peer.share.clone());
         let (flight, share) = (self.requests.clone(), share.unwrap_or_default());
         let stream = STREAMS.contains(&path.as_str());
-        // A request takes its bytes until it is answered, not only until it is read.
+        // A request's bytes stay reserved until it is answered, not only until it is read.
         let taken = Taken::default();
         let held = (!WAITING.contains(&path.as_str())).then(|| taken.clone());
         let mut request = request
             .map(|body| Body::new(Incoming::new(body, flight, share.requests, taken, stream)));
-        // It was looked at, and an empty one would be refused.
+        // `refusal` has checked it, and the services would refuse an empty value.
         request.headers_mut().remove("grpc-encoding");
         let mut response = match self.routes.call(request).await {
             Ok(response) => response,
@@ -87,7 +86,7 @@ impl Front {
     }
 }
 
-/// What etcd refuses before it looks for a service.
+/// Returns the error of a request that etcd refuses before it looks for a service.
 fn refusal(headers: &HeaderMap) -> Option<Status> {
     let encoding = headers.get("grpc-encoding").map(HeaderValue::as_bytes).unwrap_or_default();
     if !matches!(encoding, b"" | b"identity") {
@@ -98,7 +97,7 @@ fn refusal(headers: &HeaderMap) -> Option<Status> {
     None
 }
 
-/// Says what is unknown, where a service says only that something is.
+/// Adds etcd's text to an answer `UNIMPLEMENTED` without text: the unknown service or method.
 fn explain(path: &str, headers: &mut HeaderMap) {
     let unknown = headers.get(Status::GRPC_STATUS).and_then(|code| code.to_str().ok())
         == Some("12")
@@ -119,7 +118,7 @@ fn explain(path: &str, headers: &mut HeaderMap) {
     let _ = Status::new(Code::Unimplemented, text).add_header(headers);
 }
 
-/// As etcd, the answer's is the request's.
+/// Returns the content type of the answer. As in etcd, it is that of the request.
 fn content_type(headers: &HeaderMap) -> HeaderValue {
     let asked = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let sub = asked.get("application/grpc+".len()..).unwrap_or_default();

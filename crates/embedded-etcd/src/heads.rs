@@ -1,15 +1,15 @@
-//! What of a request's head counts, as etcd sees it.
+//! Validates request headers as etcd does, and rewrites them for the HTTP/2 library. Pure.
 //!
-//! In: the fields of one header block, in their order. Out: a head that any
-//! HTTP/2 library takes, or that etcd would reset the stream. Pure.
+//! In: the fields of one header block, in order. Out: headers that any HTTP/2 library
+//! accepts, or `None` if etcd would reset the stream.
 //!
-//! etcd's HTTP/2 layer (grpc-go) looks at few fields and takes the others
-//! whatever they hold: clients send lists, paths and variables as `:authority`,
-//! and any `:scheme`, `te` or `content-length` is fine.
+//! etcd's HTTP/2 layer (grpc-go) checks few fields and accepts any value of the others:
+//! clients send lists, paths and variables as `:authority`, and any `:scheme`, `te` or
+//! `content-length` is fine.
 
 use std::fmt::Write as _;
 
-/// Gathers the fields of one block.
+/// Collects the fields of one block.
 #[derive(Default)]
 pub(super) struct Fields {
     seen: Vec<&'static [u8]>,
@@ -20,19 +20,18 @@ pub(super) struct Fields {
     malformed: bool,
 }
 
-/// What a block may come to when its references are followed. Nothing is kept
-/// of what nobody reads.
+/// The most bytes of a block after decompression. Only the fields in [`KEPT`] are stored.
 const SIZE_MAX: usize = 2 * 1024 * 1024;
-/// What a field counts beyond its bytes (RFC 9113, 6.5.2).
+/// The size of a field beyond its bytes (RFC 9113, section 6.5.2).
 const FIELD: usize = 32;
-/// The pseudo-headers of a request, once each at most.
+/// The pseudo-headers of a request. Each may occur once.
 const PSEUDO: [&[u8]; 4] = [b":method", b":scheme", b":path", b":authority"];
-/// Fields that somebody reads.
+/// The fields that the server reads.
 const KEPT: [&[u8]; 3] = [b"content-type", b"grpc-timeout", b"grpc-encoding"];
 const CONTENT_TYPE: &[u8] = b"application/grpc";
 
 impl Fields {
-    /// Takes the next field.
+    /// Adds the next field.
     pub(super) fn take(&mut self, name: &[u8], value: &[u8]) {
         self.size = self.size.saturating_add(name.len() + value.len() + FIELD);
         if self.size > SIZE_MAX || self.malformed {
@@ -48,8 +47,7 @@ impl Fields {
             });
     }
 
-    /// The head of a request for a library to read; none if etcd would reset
-    /// the stream.
+    /// Returns the rewritten headers, or `None` if etcd would reset the stream.
     pub(super) fn request(mut self) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
         if self.malformed || !self.content_type {
             return None;
@@ -63,7 +61,7 @@ impl Fields {
     }
 
     fn pseudo(&mut self, name: &[u8], value: &[u8]) -> bool {
-        // They come first.
+        // Pseudo-headers must precede all other fields.
         if !self.seen.iter().all(|name| name.starts_with(b":")) {
             return false;
         }
@@ -79,7 +77,7 @@ impl Fields {
     }
 
     fn header(&mut self, name: &[u8], value: &[u8]) -> bool {
-        // That they have begun is all there is to know.
+        // A marker records that the ordinary fields have begun.
         if self.seen.last().is_none_or(|last| last.starts_with(b":")) {
             self.seen.push(b"header");
         }
@@ -101,12 +99,12 @@ impl Fields {
     }
 }
 
-/// A path without its escapes, as [`safe_path`] made them.
+/// Returns a path without its first slash and without the escapes of [`safe_path`].
 pub(super) fn plain_path(path: &str) -> Vec<u8> {
     percent_encoding::percent_decode_str(path.strip_prefix('/').unwrap_or(path)).collect()
 }
 
-/// A path that is a URI's: a slash first, and what no path can hold escaped.
+/// Returns a path that is valid in a URI: with a first slash, and other characters escaped.
 fn safe_path(path: &[u8]) -> Vec<u8> {
     let path = path.strip_prefix(b"/").unwrap_or(path);
     let mut safe = String::from("/");
@@ -120,14 +118,14 @@ fn safe_path(path: &[u8]) -> Vec<u8> {
     safe.into_bytes()
 }
 
-/// `application/grpc`, alone or with something after `+` or `;`.
+/// Returns whether a content type is `application/grpc`, alone or followed by `+` or `;`.
 fn is_grpc(value: &[u8]) -> bool {
     value
         .strip_prefix(CONTENT_TYPE)
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
-/// A number of at most eight digits and a unit.
+/// Returns whether a value is a number of at most eight characters and a unit.
 fn is_timeout(value: &[u8]) -> bool {
     let Some((unit, number)) = value.split_last() else { return false };
     let digits = number.strip_prefix(b"+").or(number.strip_prefix(b"-")).unwrap_or(number);

@@ -1,7 +1,7 @@
-//! What etcd tells by HTTP/1: that it is well, and which version it is.
+//! etcd's HTTP/1 endpoints: health and version.
 //!
-//! In: method and path. Out: etcd's own answers, to the byte. There is no
-//! gateway from JSON to gRPC.
+//! In: method and path. Out: the same bytes as etcd's answers. There is no gateway from
+//! JSON to gRPC.
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
@@ -9,7 +9,7 @@ use http_body_util::Full;
 
 use super::member::API_VERSION;
 
-/// The answer to a request.
+/// Returns the answer to a request.
 pub(super) fn answer(method: &Method, path: &str) -> Response<Full<Bytes>> {
     let text = "text/plain; charset=utf-8";
     let (kind, body) = match path {
@@ -36,7 +36,7 @@ fn respond(status: StatusCode, kind: &'static str, body: String) -> Response<Ful
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    // Nobody asks twice, and a connection that stays costs a place.
+    // Such clients rarely ask twice, and an open connection counts against the limit.
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }

@@ -1,8 +1,8 @@
-//! The body of a request, message by message.
+//! Limits the body of a request, message by message.
 //!
-//! In: a body as it comes. Out: the same, but a message is passed on only when
-//! there is room for it, must be whole soon after it began, and is refused by
-//! its length alone where etcd would.
+//! In: a body. Out: the same body, with three limits: a message is passed on only once there
+//! is room for it, it must be complete within [`WHOLE_WITHIN`], and it is refused by its
+//! announced length where etcd would refuse it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,35 +18,35 @@ use tonic::Status;
 use super::MESSAGE_MAX;
 use super::flight::{Charge, Flight, Share};
 
-/// Long enough for the largest message over a slow network.
+/// How long a message may take. It is long enough for the largest one on a slow network.
 const WHOLE_WITHIN: Duration = Duration::from_secs(10);
-/// A flag and a length stand in front of a message.
+/// The length of gRPC's prefix of a message: a flag and a length.
 const PREFIX: usize = 5;
 
-/// Leave for the message that was taken in last.
+/// The reservation of the last message that was passed on.
 pub(super) type Taken = Arc<Mutex<Option<Charge>>>;
 
-/// A request's body.
+/// The body of a request.
 pub(super) struct Incoming {
     body: tonic::body::Body,
     flight: Flight,
     share: Share,
-    /// What came and is not passed on.
+    /// The bytes that came and are not passed on yet.
     came: BytesMut,
     stage: Stage,
     taken: Taken,
     /// A message has begun.
     begun: bool,
-    /// When it must be whole; none between the messages of a stream.
+    /// The time by which the message must be complete; `None` between messages of a stream.
     deadline: Option<Pin<Box<Sleep>>>,
-    /// Whether there may be any time between messages.
+    /// Whether the request is a stream, with any time between its messages.
     stream: bool,
 }
 
 enum Stage {
     Prefix,
     Waiting(usize, Pin<Box<dyn Future<Output = Result<Charge, Status>> + Send>>),
-    /// So much of the message has not come.
+    /// The bytes of the message that are still missing.
     Message(usize),
     Over,
 }
@@ -99,7 +99,7 @@ impl Incoming {
             match &mut self.stage {
                 Stage::Over => return Poll::Ready(None),
                 Stage::Prefix if self.came.len() >= PREFIX => {
-                    // The one before has been read.
+                    // The service has read the previous message.
                     self.take(None);
                     if let Err(status) = self.begin() {
                         return Poll::Ready(Some(Err(status)));
@@ -129,7 +129,7 @@ impl Incoming {
                     Err(_trailers) => {}
                 },
                 None => {
-                    // In etcd's words.
+                    // These are etcd's error texts.
                     let missing = match self.stage {
                         Stage::Prefix if self.came.is_empty() && (self.begun || self.stream) => {
                             None

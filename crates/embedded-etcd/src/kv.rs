@@ -1,7 +1,7 @@
 //! etcd's KV service.
 //!
-//! In: requests. Out: the store's answers under this server's name, when there
-//! is room for them. It decides nothing but what is too large.
+//! In: requests. Out: the store's answers with this server's header, once there is room
+//! for them. It refuses requests that are too large; the store decides all else.
 
 use etcd_client::proto as pb;
 use futures_util::stream::BoxStream;

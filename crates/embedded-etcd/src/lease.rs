@@ -1,8 +1,8 @@
 //! etcd's Lease service.
 //!
-//! In: requests, and streams of renewals. Out: the store's answers under this
-//! server's name; one for each renewal, and the next renewal is read only when
-//! the client has room for the answer.
+//! In: requests, and streams of renewals. Out: the store's answers with this server's header,
+//! one for each renewal. The next renewal is read only once the client has room for the
+//! answer.
 
 use etcd_client::proto as pb;
 use futures_util::stream::{self, BoxStream, StreamExt};

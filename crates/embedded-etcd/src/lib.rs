@@ -1,10 +1,9 @@
-//! Serves etcd's v3 API over a store in memory.
+//! A server of etcd's v3 API over an in-memory store.
 //!
-//! In: a bound listener, and when to stop. Out: what any etcd client expects
-//! (KV, Lease, Watch, Lock, Election, Auth that is off, and of Cluster and
-//! Maintenance what one member can say; health and version by HTTP/1). It keeps
-//! nothing on disk, and must never grow without bound, whatever its clients do or
-//! leave undone.
+//! In: a bound listener, and a future that ends when the server must stop. Out: etcd's
+//! services KV, Lease, Watch, Lock and Election; Auth, which is always off; the calls of
+//! Cluster and Maintenance that make sense for one member; health and version by HTTP/1.
+//! It never writes to disk, and its memory is bounded whatever its clients do.
 #![doc = include_str!("../README.md")]
 
 mod auth;
@@ -50,48 +49,49 @@ use front::Front;
 use lock::LockServer;
 use node::Node;
 
-/// etcd's own limit for a request (`--max-request-bytes`).
+/// etcd's default limit for a request (`--max-request-bytes`), in bytes.
 const REQUEST_MAX: usize = 1_572_864;
-/// A message larger than this is not even read: the limit and, as in etcd, half
-/// a megabyte for what is around a request.
+/// The longest message that is read, in bytes: the limit for a request plus, as in etcd,
+/// 512 KiB of overhead.
 const MESSAGE_MAX: usize = REQUEST_MAX + 512 * 1024;
-/// What the services would take; a longer one does not come to them.
+/// The services' own limit. It is never reached, because longer messages are refused before.
 const READ_MAX: usize = MESSAGE_MAX + 1;
-/// Told to clients, of which some send no longer head than they are told. Most
-/// of it is dropped before anybody else sees it.
+/// The longest list of headers, announced to clients, because some obey it. Most headers are
+/// dropped before the services see them.
 const HEAD_MAX: u32 = 1024 * 1024;
-/// What a connection's requests take before anybody has leave to read them.
+/// The bytes of requests that a connection may buffer before room for them is reserved.
 const CONNECTION_WINDOW: u32 = 256 * 1024;
 const STREAM_WINDOW: u32 = 128 * 1024;
-/// A client may watch from thousands of streams on one connection, as with
-/// etcd. hyper's own default of 200 lets the next one wait for ever.
+/// The most streams of a connection. A client may watch with thousands of streams, as with
+/// etcd. With hyper's default of 200, the next stream would wait for ever.
 const STREAMS_PER_CONNECTION: u32 = 10_000;
-/// A client that does not answer HTTP/2's ping is gone. Half a minute notices a
-/// host that died before its sockets cost anything.
+/// The time between two HTTP/2 pings. Half a minute detects a dead host before its sockets
+/// cost much.
 const PING_EVERY: Duration = Duration::from_secs(30);
-/// Long enough for a busy client on the same machine.
+/// How long a client may take to answer a ping before its connection ends. It is long enough
+/// for a busy client on the same machine.
 const PONG_WITHIN: Duration = Duration::from_secs(20);
-/// How long answers under way may take once the server is told to stop. Streams
-/// are told at once, so this is for those that do not listen.
+/// How long connections stay open after the server is told to stop. Streams end at once, so
+/// this is for unary answers and for clients that do not react.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Why a server ended by itself.
+/// The reason why a server ended before it was told to.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The listener does not know its own address.
+    /// The listener has no local address.
     #[error("the embedded etcd's socket has no address: {0}")]
     Address(#[from] std::io::Error),
-    /// The transport gave up.
+    /// The transport failed.
     #[error("the embedded etcd's transport failed: {0}")]
     Transport(#[from] tonic::transport::Error),
 }
 
-/// Serves an empty store on `listener` until `shutdown` resolves. What was stored
-/// is gone then. Open streams are ended at once with the status `UNAVAILABLE`,
-/// connections half a second later, and nothing is left running.
+/// Serves an empty store on `listener` until `shutdown` resolves. Then open streams end at
+/// once with the status `UNAVAILABLE`, connections end half a second later, and the store
+/// is dropped. No task keeps running.
 ///
 /// # Errors
-/// When the listener or the transport fails; no client can bring this about.
+/// Returns an error if the listener or the transport fails. No client can cause that.
 pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
@@ -100,12 +100,12 @@ pub async fn serve(
     serve_data(&Data::new(), address, connection::accept(listener), shutdown).await
 }
 
-/// Serves `data` to the connections of `incoming` until `shutdown` resolves, as
-/// [`serve`] does. `address` is where clients find this server: it is told to
-/// those that ask for the list of members. Leases begin their time anew.
+/// Serves `data` to the connections of `incoming` until `shutdown` resolves, like
+/// [`serve`]. `address` is this server's address in the list of members. All leases start
+/// with their full time.
 ///
 /// # Errors
-/// When the transport fails.
+/// Returns an error if the transport fails.
 pub async fn serve_data<S>(
     data: &Data,
     address: SocketAddr,

@@ -1,7 +1,7 @@
 //! etcd's Lock service.
 //!
-//! In: names and leases. Out: keys that are locks for as long as they exist. A
-//! client that goes away while it waits leaves the queue.
+//! In: names and leases. Out: keys; a lock is held while its key exists. A client that
+//! disconnects while it waits leaves the queue.
 
 use etcd_client::proto as pb;
 use tonic::{Request, Response, Status};
@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 use super::node::{Node, check_size};
 use super::queue::failed;
 
-/// The messages; the rest of etcd's API is etcd-client's.
+/// The generated messages of this service. The other services use etcd-client's.
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated; documented in proto/")]
 mod proto {
     tonic::include_proto!("v3lockpb");
@@ -27,7 +27,7 @@ impl proto::lock_server::Lock for Node {
         let request = request.into_inner();
         let place = self.queue(&request.name, request.lease, Vec::new())?;
         place.first().await?;
-        // Its lease may have ended while it waited.
+        // The lease may have ended during the wait.
         let revision = self
             .with(|store, _| store.now(&place.key).map(|_| store.revision()))
             .ok_or_else(|| failed("mutex: session is expired"))?;

@@ -1,8 +1,7 @@
-//! etcd's Cluster and Maintenance services, as far as one member in memory has
-//! anything to say.
+//! etcd's Cluster and Maintenance services for one member in memory.
 //!
-//! In: requests. Out: who it is and how it fares; the rest is refused as
-//! unimplemented, for there are no other members, no disk and no alarms.
+//! In: requests. Out: the member and its status. Calls about other members or a disk are
+//! refused as unimplemented.
 
 use etcd_client::proto as pb;
 use futures_util::stream::BoxStream;
@@ -11,8 +10,8 @@ use tonic::{Request, Response, Status};
 use super::connection::Peer;
 use super::node::{Node, RAFT_TERM};
 
-/// The release whose API this is; clients ask what they may expect, and Go's
-/// newest can be told to refuse what is older than its last but one.
+/// The etcd release whose API this server has. Clients ask for it, and Go's newest client can
+/// be set to refuse servers older than its last release but one.
 pub(super) const API_VERSION: &str = "3.6.0";
 
 #[tonic::async_trait]
@@ -21,8 +20,8 @@ impl pb::PbClusterService for Node {
         &self,
         request: Request<pb::PbMemberListRequest>,
     ) -> Result<Response<pb::PbMemberListResponse>, Status> {
-        // The address by which this client came works for it; the one that was
-        // bound may be a wildcard.
+        // The address that this client connected to works for it; the bound address may be
+        // a wildcard.
         let peer = request.extensions().get::<Peer>();
         let address = peer.and_then(|peer| peer.local).unwrap_or_else(|| self.address());
         let member = pb::PbMember {
@@ -103,7 +102,7 @@ impl pb::PbMaintenanceService for Node {
         &self,
         _: Request<pb::PbDefragmentRequest>,
     ) -> Result<Response<pb::PbDefragmentResponse>, Status> {
-        // Nothing is kept in pieces, so it is done.
+        // The store is never fragmented, so there is nothing to do.
         let header = self.header(self.with(|store, _| store.revision()));
         Ok(Response::new(pb::PbDefragmentResponse { header }))
     }

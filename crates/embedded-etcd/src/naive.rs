@@ -1,5 +1,5 @@
-//! Tests of the store against a naive one that keeps a copy of everything at
-//! every revision, and of its bounds.
+//! Tests the store against a naive one that keeps a copy of all keys at every revision, and
+//! tests its limits.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::store::{KEPT_BYTES, KEPT_REVISIONS, QUOTA, Span, Store, StoreError};
 use super::watchers::{Turn, Watchers};
 
-/// Everything at one revision.
+/// All keys at one revision.
 type Moment = BTreeMap<Vec<u8>, pb::PbKeyValue>;
 
 #[derive(Debug, Clone)]
@@ -44,7 +44,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// The naive store: moments by revision, leases with their ends.
+/// The naive store: keys by revision, and leases with their ends.
 struct Model {
     moments: Vec<Moment>,
     leases: BTreeMap<i64, Instant>,
@@ -62,7 +62,7 @@ impl Model {
         self.moments.len() as i64 - 1
     }
 
-    /// One revision, if it changes anything.
+    /// Makes one revision if `change` returns that it changed something.
     fn write(&mut self, change: impl FnOnce(&mut Moment, i64) -> bool) {
         let mut moment = self.moments.last().cloned().unwrap_or_default();
         if change(&mut moment, self.revision() + 1) {
@@ -109,7 +109,7 @@ impl Model {
     }
 }
 
-/// Does the same to both.
+/// Applies an operation to both stores.
 fn apply(op: Op, store: &mut Store, model: &mut Model) {
     match op {
         Op::Put { key, value, lease } => {
@@ -186,7 +186,7 @@ fn apply(op: Op, store: &mut Store, model: &mut Model) {
     }
 }
 
-/// What each revision must have told a watcher of everything.
+/// Returns the events that a watcher of all keys must get from a revision on.
 fn told(model: &Model, from: i64) -> Vec<(i64, String, bool)> {
     let mut told = Vec::new();
     for revision in from..=model.revision() {
@@ -223,7 +223,7 @@ fn watched(watchers: &mut Watchers, store: &Store) -> Vec<(i64, String, bool)> {
     seen
 }
 
-/// Leave for a watcher.
+/// Returns a reservation for a watcher.
 fn leave() -> Option<OwnedSemaphorePermit> {
     Arc::new(Semaphore::new(1)).try_acquire_owned().ok()
 }
@@ -234,9 +234,9 @@ fn watch_all(from: i64, store: &Store) -> Watchers {
     watchers
 }
 
-/// Has every key watched, and tells by which number.
+/// Adds a watcher of all keys. Returns its id.
 fn watch(watchers: &mut Watchers, id: i64, from: i64, store: &Store) -> i64 {
-    // The client's options are the only way to a create request's type.
+    // Only the client's options can make a create request.
     let options = etcd_client::WatchOptions::new().with_all_keys();
     let options = options.with_watch_id(id).with_start_revision(from);
     let request = pb::PbWatchRequest::from(options);
@@ -270,8 +270,8 @@ proptest! {
                 prop_assert_eq!(answer.map(|answer| answer.kvs), Ok(expected));
             }
         }
-        // Watched as it happened, each change was told exactly once; whoever
-        // comes now is told the same of what is left.
+        // The early watcher got each change exactly once. A late watcher gets the same events
+        // of the revisions that are left.
         prop_assert_eq!(seen, told(&model, 1));
         let from = model.compacted.max(1);
         let late = watched(&mut watch_all(from, &store), &store);
@@ -337,7 +337,7 @@ fn a_seed_decides_the_ids_of_leases() {
 #[test]
 fn a_busy_watcher_lets_the_others_have_their_turn_whatever_its_number() {
     let (mut store, mut watchers) = (Store::new(1), Watchers::default());
-    // 0 is for the next number from 0 on, whatever clients have chosen.
+    // 0 requests the next free id from 0 on, whatever ids clients have chosen.
     let asked = [i64::MAX, 0, i64::MIN, 1, 0];
     let numbers = asked.map(|id| watch(&mut watchers, id, 2, &store));
     assert_eq!(numbers, [i64::MAX, 0, i64::MIN, 1, 2]);

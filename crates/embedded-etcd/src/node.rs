@@ -1,7 +1,7 @@
-//! The one member: the store, and word of what changes in it.
+//! The state that all services of a server share.
 //!
-//! In: calls of the services. Out: the store for the length of one call, answers
-//! within what may be on its way, headers with the server's identity, wake-ups
+//! In: calls of the services. Out: access to the store for one call at a time, answers
+//! within the limit of bytes in flight, headers with the server's identity, and wake-ups
 //! for watchers.
 
 use std::net::SocketAddr;
@@ -20,18 +20,17 @@ use super::flight::{Charge, Flight, Share};
 use super::outgoing::Account;
 use super::store::{Store, StoreError};
 
-/// There was one election, and this member won it.
+/// The Raft term in all headers. As with a new cluster, there was one election.
 pub(super) const RAFT_TERM: u64 = 1;
-/// Bytes of what is watched or waited for, over all connections: a hundred
-/// thousand watchers with keys of a usual length.
+/// The most bytes of watchers and waiting calls, over all connections: a hundred thousand
+/// watchers with keys of usual length.
 const WAITING_MAX: usize = 32 * 1024 * 1024;
-/// What a watcher costs beside its keys.
+/// The cost of a watcher or a waiting call beside its keys, in bytes.
 const WAITING: usize = 256;
-/// An answer up to this long is made without asking: what is around it costs
-/// more.
+/// An answer of up to this many bytes needs no reservation: its overhead costs more.
 const FREE: usize = 1024;
 
-/// What all services of one server share.
+/// A handle to the shared state. Clones share it.
 #[derive(Clone)]
 pub(super) struct Node(Arc<Shared>);
 
@@ -39,18 +38,18 @@ struct Shared {
     data: Data,
     /// The newest revision.
     newest_tx: watch::Sender<i64>,
-    /// When the next lease ends.
+    /// The time at which the next lease ends.
     deadline_tx: watch::Sender<Option<Instant>>,
     address: SocketAddr,
     stop: CancellationToken,
-    /// Answers on their way out.
+    /// The answers in flight.
     answers: Flight,
-    /// Bytes of what is watched or waited for.
+    /// The bytes left for watchers and waiting calls.
     waiting: Arc<Semaphore>,
 }
 
 impl Node {
-    /// The server of that data from here on.
+    /// Returns the state of a new server of `data`. All leases start with their full time.
     pub(super) fn new(data: Data, address: SocketAddr, stop: CancellationToken) -> Self {
         data.resume(now());
         let (newest, deadline) = data.with(|store| (store.revision(), store.next_deadline()));
@@ -60,11 +59,11 @@ impl Node {
         Self(Arc::new(shared))
     }
 
-    /// Lends the store as it is now: leases whose time is over have ended. What
-    /// the call changed is known to watchers when it returns.
+    /// Calls `call` with the store, after ending the leases whose time is over. Notifies
+    /// watchers of the changes before it returns.
     ///
     /// # Panics
-    /// When an earlier call did: the store may be half changed.
+    /// Panics if an earlier call panicked, because the store may be half changed.
     pub(super) fn with<T>(&self, call: impl FnOnce(&mut Store, Instant) -> T) -> T {
         self.0.data.with(|store| {
             let now = now();
@@ -76,7 +75,8 @@ impl Node {
         })
     }
 
-    /// Answers a request when there is room for what it costs at most.
+    /// Answers a request once there is room for the longest possible answer. `cost` returns
+    /// that length in bytes.
     pub(super) async fn answer<R, T>(
         &self,
         request: Request<R>,
@@ -88,7 +88,7 @@ impl Node {
         let mut charge: Option<Charge> = None;
         loop {
             let room = charge.as_ref().map_or(FREE, Charge::bytes);
-            // The store may have grown while it waited.
+            // The store may have grown during the wait, so the cost is computed again.
             let outcome = self.with(|store, now| {
                 let (request, run) = asked.take()?;
                 let needed = cost(&request, store);
@@ -115,7 +115,8 @@ impl Node {
         }
     }
 
-    /// Leave for an answer's bytes, when there is room.
+    /// Reserves an answer's bytes. Waits for room; fails if there is none in time or if the
+    /// server stops.
     pub(super) async fn reserve(&self, bytes: usize, share: &Share) -> Result<Charge, Status> {
         tokio::select! {
             charge = self.0.answers.reserve(bytes, share) => charge,
@@ -123,13 +124,13 @@ impl Node {
         }
     }
 
-    /// Leave to watch or wait for something of so many bytes.
+    /// Reserves `bytes` for a watcher or a waiting call. Returns `None` if there is no room.
     pub(super) fn wait_for(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let bytes = u32::try_from(bytes + WAITING).ok()?;
         self.0.waiting.clone().try_acquire_many_owned(bytes).ok()
     }
 
-    /// Ends leases when their time is over, whether anybody calls or not.
+    /// Ends leases when their time is over, also while no request comes. Never returns.
     pub(super) async fn expire_leases(&self) {
         let mut deadline_rx = self.0.deadline_tx.subscribe();
         loop {
@@ -141,18 +142,18 @@ impl Node {
         }
     }
 
-    /// Tells of every newer revision.
+    /// Returns a receiver of the newest revision.
     pub(super) fn newest(&self) -> watch::Receiver<i64> {
         self.0.newest_tx.subscribe()
     }
 
-    /// Resolves when the server is to stop.
+    /// Resolves when the server must stop. Returns the status for open streams.
     pub(super) async fn stopped(&self) -> Status {
         self.0.stop.cancelled().await;
         Status::unavailable("etcdserver: server stopped")
     }
 
-    /// Where it listens.
+    /// Returns the address of the server.
     pub(super) fn address(&self) -> SocketAddr {
         self.0.address
     }
@@ -161,14 +162,14 @@ impl Node {
         self.0.data.member_id()
     }
 
-    /// The header of a response.
+    /// Returns the header of a response at a revision.
     pub(super) fn header(&self, revision: i64) -> Option<pb::PbResponseHeader> {
         let mut header = Some(pb::PbResponseHeader { revision, ..Default::default() });
         self.sign(&mut header);
         header
     }
 
-    /// Completes a header that knows its revision.
+    /// Adds the server's identity to a header that has its revision.
     pub(super) fn sign(&self, header: &mut Option<pb::PbResponseHeader>) {
         let header = header.get_or_insert_default();
         header.cluster_id = self.0.data.cluster_id();
@@ -177,12 +178,12 @@ impl Node {
     }
 }
 
-/// The share of the connection that a request came by.
+/// Returns the share of the connection that a request came on.
 pub(super) fn share<R>(request: &Request<R>) -> Share {
     request.extensions().get::<Peer>().map(|peer| peer.share.answers.clone()).unwrap_or_default()
 }
 
-/// Refuses what etcd would not take into its log.
+/// Refuses a request that is too large for etcd's log.
 pub(super) fn check_size(request: &impl prost::Message) -> Result<(), Status> {
     if request.encoded_len() > REQUEST_MAX {
         return Err(Status::invalid_argument("etcdserver: request is too large"));
@@ -191,7 +192,7 @@ pub(super) fn check_size(request: &impl prost::Message) -> Result<(), Status> {
 }
 
 impl From<StoreError> for Status {
-    /// The codes are etcd's own (api/v3rpc/rpctypes/error.go).
+    /// Returns etcd's own codes (api/v3rpc/rpctypes/error.go).
     fn from(error: StoreError) -> Self {
         use StoreError as E;
         let code = match error {
@@ -203,7 +204,7 @@ impl From<StoreError> for Status {
             E::Compacted | E::FutureRevision | E::LeaseTtlTooLarge => Code::OutOfRange,
             E::NoSpace => Code::ResourceExhausted,
             E::LeaseNotFound => Code::NotFound,
-            // A lease that exists, and all about users.
+            // The lease exists already, and all errors about users and roles.
             _ => Code::FailedPrecondition,
         };
         Self::new(code, error.to_string())
@@ -218,7 +219,7 @@ fn replace<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
     });
 }
 
-/// The time that timers run by: whoever bends tokio's time bends this with it.
+/// Returns the time of tokio's clock, which tests and simulations can control.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

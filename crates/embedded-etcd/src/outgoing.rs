@@ -1,8 +1,8 @@
-//! The body of an answer, in pieces as its client reads them.
+//! Sends the body of an answer in pieces, as its client reads them.
 //!
-//! In: a body, and leave for its bytes. Out: pieces short enough that HTTP/2's
-//! windows, not our memory, hold a slow client back. An answer can be ended from
-//! outside, and then its bytes are free at once.
+//! In: a body, and the reservation of its bytes. Out: pieces so short that a slow client is
+//! held back by HTTP/2's windows and does not fill memory. An answer can be ended from
+//! outside, which releases its bytes at once.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -16,20 +16,20 @@ use tonic::{Code, Status};
 
 use super::flight::{Charge, Held};
 
-/// What goes to the HTTP/2 library at a time; so much it may hold for a stream.
+/// The length of a piece, in bytes: the most that the HTTP/2 library holds for a stream.
 const PIECE: usize = 16 * 1024;
 
-/// Leave for what an answer's maker has made, until it is read.
+/// The reservations of an answer, until the client has read it. Clones share them.
 #[derive(Clone, Default)]
 pub(super) struct Account(Arc<Mutex<Vec<Charge>>>);
 
 impl Account {
-    /// Takes over the leave for what is being made.
+    /// Takes over the reservation of a message.
     pub(super) fn add(&self, charge: Charge) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(charge);
     }
 
-    /// All that was made has been read.
+    /// Releases all reservations, after all messages have been read.
     fn settle(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -41,26 +41,26 @@ impl Account {
     }
 }
 
-/// An answer's body.
+/// The body of an answer.
 pub(super) struct Outgoing {
     parcel: Arc<Parcel>,
     held: Weak<dyn Held>,
     account: Account,
     over: bool,
-    /// Whether its client may begin again.
+    /// Whether the call is a stream, which its client may open again.
     stream: bool,
-    /// One of the requests that may be served at a time.
+    /// The permit of this request among those served at a time.
     _permit: OwnedSemaphorePermit,
 }
 
-/// What can be let go of.
+/// The content, until it is dropped by [`Held::cut`].
 struct Parcel(Mutex<Option<Content>>);
 
 struct Content {
     body: tonic::body::Body,
-    /// What of a piece is left.
+    /// The bytes left of the last data frame.
     rest: Bytes,
-    /// Something of it was handed over.
+    /// Whether data has been passed on since the last release of reservations.
     told: bool,
     account: Account,
 }
@@ -93,7 +93,7 @@ impl Held for Parcel {
 impl Content {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if self.rest.is_empty() {
-            // A call's leave is there before its answer is made.
+            // The reservations before the first data are for this data: keep them.
             if std::mem::take(&mut self.told) {
                 self.account.settle();
             }
@@ -106,7 +106,7 @@ impl Content {
             }
             self.told = true;
         }
-        // A slice would keep all of it alive for as long as the library has it.
+        // The piece is copied, because a slice would keep the whole frame in memory.
         let piece = Bytes::copy_from_slice(&self.rest[..self.rest.len().min(PIECE)]);
         self.rest.advance(piece.len());
         if self.rest.is_empty() {

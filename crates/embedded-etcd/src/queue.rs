@@ -1,8 +1,8 @@
-//! The queue that etcd's locks and elections are: keys below a prefix, each
-//! kept by a lease, and whoever made the oldest one is first.
+//! The queue behind etcd's locks and elections: keys below a prefix, each with a lease. The
+//! owner of the oldest key is first.
 //!
-//! In: a prefix, a lease, a value. Out: a place in the queue, and when it is the
-//! first. A place that is given up before its turn leaves no key behind.
+//! In: a name, a lease, a value. Out: a place in the queue, and a future that resolves when
+//! the place is first. A place that is given up while it waits removes its key.
 
 use etcd_client::proto as pb;
 use tokio::sync::OwnedSemaphorePermit;
@@ -11,37 +11,38 @@ use tonic::{Code, Status};
 use super::node::Node;
 use super::store::{Span, Store, StoreError};
 
-/// As etcd's sessions: a lease for those who bring none.
+/// The TTL of a lease for a client without one, in seconds, as in etcd's sessions.
 const SESSION_TTL: i64 = 60;
 
-/// A place in a queue. Dropped, it is given up, unless [`Place::keep`] was called.
+/// A place in a queue. Dropping it gives it up, unless [`Place::keep`] was called.
 pub(super) struct Place {
     node: Node,
-    /// All who queue.
+    /// The prefix of all keys in the queue.
     prefix: Vec<u8>,
     pub(super) key: Vec<u8>,
     pub(super) lease: i64,
-    /// The revision that made the key.
+    /// The revision that created the key.
     pub(super) created: i64,
-    /// The revision of the store when it was taken.
+    /// The store's revision when the place was taken.
     pub(super) revision: i64,
     kept: bool,
-    /// Leave to wait.
+    /// The reservation for a waiting call.
     _leave: OwnedSemaphorePermit,
 }
 
-/// What etcd's library for locks says. It is a client of etcd, and its errors
-/// have no code, not even those that have one in the API.
+/// Returns an error as etcd's lock library does. It is a client of etcd and drops the codes
+/// of errors, so the code is always `UNKNOWN`.
 pub(super) fn failed(error: impl std::fmt::Display) -> Status {
     Status::new(Code::Unknown, error.to_string())
 }
 
-/// The prefix of a queue, of its name.
+/// Returns the prefix of the queue with this name.
 pub(super) fn prefix(name: &[u8]) -> Vec<u8> {
     [name, b"/"].concat()
 }
 
-/// All keys below a prefix; `\0` follows every key when nothing else does.
+/// Returns the span of all keys below a prefix. The end `\0` means "all that follow", for a
+/// prefix of 0xff bytes only.
 pub(super) fn below(prefix: &[u8]) -> Span {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
@@ -54,7 +55,8 @@ pub(super) fn below(prefix: &[u8]) -> Span {
 }
 
 impl Node {
-    /// A session: its lease, renewed as etcd does when one begins, or a new one.
+    /// Starts a session: renews its lease, as etcd does, or grants a new one for 0. Returns
+    /// the lease's id.
     pub(super) fn session(&self, lease: i64) -> Result<i64, Status> {
         self.with(|store, now| {
             if lease == 0 {
@@ -66,9 +68,9 @@ impl Node {
         })
     }
 
-    /// Takes a place, or finds the one that this lease has already.
+    /// Takes a place in the queue, or returns the place that this lease already has.
     pub(super) fn queue(&self, name: &[u8], lease: i64, value: Vec<u8>) -> Result<Place, Status> {
-        // The prefix, the key, and the key of the one before.
+        // The bytes of the prefix, the key, and the key of the place before.
         let leave = self.wait_for(name.len() * 3 + value.len());
         let leave =
             leave.ok_or_else(|| Status::resource_exhausted("etcdserver: too many requests"))?;
@@ -96,11 +98,11 @@ impl Node {
 }
 
 impl Place {
-    /// Waits until nobody who came before is there any more.
+    /// Waits until no older key is left in the queue.
     pub(super) async fn first(&self) -> Result<(), Status> {
         let span = below(&self.prefix);
         let mut newest_rx = self.node.newest();
-        // Only one of those before is looked at when something happens.
+        // For each change, only one of the older keys is checked, until it is gone.
         let mut before: Option<(Vec<u8>, i64)> = None;
         loop {
             newest_rx.borrow_and_update();
@@ -121,7 +123,7 @@ impl Place {
         }
     }
 
-    /// It is not given up any more: its lease holds it.
+    /// Keeps the key when the place is dropped. From then on the lease holds it.
     pub(super) fn keep(mut self) -> Self {
         self.kept = true;
         self

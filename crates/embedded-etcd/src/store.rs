@@ -1,9 +1,8 @@
-//! What etcd's store does: keys with revisions, transactions, leases.
+//! An in-memory store with etcd's semantics: keys with revisions, transactions, leases.
 //!
-//! In: requests of etcd's v3 API, one at a time, and the time. Out: responses
-//! whose headers know the revision and nothing of the server, or a
-//! [`StoreError`]. Pure: it waits for nothing, asks no clock and draws no lots.
-//! It must never grow without bound.
+//! In: requests of etcd's v3 API, one at a time, and the time. Out: responses whose headers
+//! have only the revision, or a [`StoreError`]. Pure: it never waits, and uses no clock or
+//! randomness of its own. Its memory is bounded.
 
 mod cost;
 mod error;
@@ -30,11 +29,11 @@ pub(super) use history::{KEPT_BYTES, KEPT_REVISIONS};
 pub(super) use span::Span;
 pub(super) use users::Users;
 
-/// Bytes of present keys and values after which nothing may be added. A hundred
-/// thousand registrations of 1 KiB take 120 MiB; who has more has a cluster.
+/// The bytes of current keys and values beyond which writes are refused. A hundred thousand
+/// registrations of 1 KiB take 120 MiB; larger systems use a cluster.
 pub(super) const QUOTA: usize = 256 * 1024 * 1024;
 
-/// A store of keys, in memory, with its recent past.
+/// Keys, leases and users, with the recent history of keys.
 #[derive(Clone)]
 pub(super) struct Store {
     history: History,
@@ -43,29 +42,29 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Empty, at revision 1. The seed decides which lease ids it will choose.
+    /// Returns an empty store at revision 1. The seed determines the lease ids that it chooses.
     pub(super) fn new(seed: u64) -> Self {
         Self { history: History::new(), leases: Leases::new(seed), users: Users::default() }
     }
 
-    /// The newest revision.
+    /// Returns the newest revision.
     pub(super) fn revision(&self) -> i64 {
         self.history.revision()
     }
 
-    /// What is older than this revision is forgotten; 0 when nothing is.
+    /// Returns the revision of the last compaction, the oldest that can be read; 0 for none.
     pub(super) fn compacted(&self) -> i64 {
         self.history.compacted()
     }
 
-    /// Bytes of all it holds, and of the present keys and values among them.
+    /// Returns the bytes of keys, values and history, and those of current keys and values.
     pub(super) fn bytes(&self) -> (usize, usize) {
         let live = self.history.live_bytes();
         (live + self.history.log_bytes(), live)
     }
 
-    /// A key's length at a revision, with what is around it in an event; 0 if it
-    /// was not.
+    /// Returns the length of a key and its value at a revision in an event, with overhead, in
+    /// bytes; 0 if the key did not exist.
     pub(super) fn length_at(&self, key: &[u8], revision: i64) -> usize {
         if range::check_revision(revision, &self.history).is_err() {
             return 0;
@@ -74,8 +73,8 @@ impl Store {
         record.map_or(0, |record| record.key.len() + record.value().len() + 64)
     }
 
-    /// A sum of all keys as they were at a revision; it is not etcd's, which is of
-    /// how etcd stores them.
+    /// Returns a checksum of all keys at a revision (0: the newest). It differs from etcd's,
+    /// which depends on etcd's storage format.
     pub(super) fn hash(&self, revision: i64) -> Result<u32, StoreError> {
         range::check_revision(revision, &self.history)?;
         let at = if revision > 0 { revision } else { self.revision() };
@@ -88,35 +87,35 @@ impl Store {
         Ok(hash.finalize())
     }
 
-    /// Users and roles.
+    /// Returns users and roles.
     pub(super) fn users(&mut self) -> &mut Users {
         &mut self.users
     }
 
-    /// What happened at a revision; none before compaction and in the future.
+    /// Returns the changes of a revision; `None` for a compacted or future revision.
     pub(super) fn changes(&self, revision: i64) -> Option<&[Change]> {
         self.history.changes(revision)
     }
 
-    /// A key as it was at a revision; none if it was not, or it is forgotten.
+    /// Returns a key at a revision; `None` if it did not exist or the revision is compacted.
     pub(super) fn at(&self, key: &[u8], revision: i64) -> Option<pb::PbKeyValue> {
         range::check_revision(revision, &self.history).ok()?;
         self.history.at(key, revision).map(history::Record::to_pb)
     }
 
-    /// A key as it is now.
+    /// Returns a key at the newest revision.
     pub(super) fn now(&self, key: &[u8]) -> Option<pb::PbKeyValue> {
         self.history.at(key, self.revision()).map(history::Record::to_pb)
     }
 
-    /// The oldest key inside a span.
+    /// Returns the oldest key in a span.
     pub(super) fn first_created(&self, span: &Span) -> Option<pb::PbKeyValue> {
         let keys = self.history.scan(span, self.revision());
         keys.min_by_key(history::Record::created).map(history::Record::to_pb)
     }
 
-    /// The newest key inside a span that was created at that revision or before,
-    /// and when it was.
+    /// Returns the newest key in a span among those created at or before the revision `until`,
+    /// with the revision that created it.
     pub(super) fn last_created(&self, span: &Span, until: i64) -> Option<(Vec<u8>, i64)> {
         let keys = self.history.scan(span, self.revision());
         let keys = keys.filter(|record| record.created() <= until);
@@ -133,7 +132,7 @@ impl Store {
         range::range(request, &self.history)
     }
 
-    /// Writes a key: one revision.
+    /// Writes a key. This makes one revision.
     pub(super) fn put(&mut self, put: pb::PbPutRequest) -> Result<pb::PbPutResponse, StoreError> {
         check_put(&put)?;
         self.check_space()?;
@@ -143,7 +142,7 @@ impl Store {
         response
     }
 
-    /// Deletes keys: one revision if there are any.
+    /// Deletes keys. This makes one revision if any key exists.
     pub(super) fn delete(
         &mut self,
         request: &pb::PbDeleteRequest,
@@ -154,7 +153,7 @@ impl Store {
         Ok(response)
     }
 
-    /// Compares, reads and writes: one revision if it writes.
+    /// Runs a transaction. This makes one revision if it writes.
     pub(super) fn txn(
         &mut self,
         request: pb::PbTxnRequest,
@@ -170,7 +169,7 @@ impl Store {
         Ok(pb::PbTxnResponse { header: header(self.revision()), ..response? })
     }
 
-    /// Forgets what is older than the request's revision.
+    /// Removes the history before the request's revision.
     pub(super) fn compact(
         &mut self,
         request: &pb::PbCompactionRequest,
@@ -197,7 +196,7 @@ impl Store {
         Ok(pb::PbLeaseGrantResponse { header, id, ttl, error: String::new() })
     }
 
-    /// Ends a lease and deletes its keys: one revision if there are any.
+    /// Ends a lease and deletes its keys. This makes one revision if there are any.
     pub(super) fn revoke(
         &mut self,
         request: &pb::PbLeaseRevokeRequest,
@@ -210,7 +209,7 @@ impl Store {
         Ok(pb::PbLeaseRevokeResponse { header: header(self.revision()) })
     }
 
-    /// Renews a lease; a TTL of 0 says that there is none.
+    /// Renews a lease. The answer has a TTL of 0 if there is no such lease.
     pub(super) fn keep_alive(
         &mut self,
         request: &pb::PbLeaseKeepAliveRequest,
@@ -228,7 +227,7 @@ impl Store {
         }
     }
 
-    /// How a lease stands; a TTL of -1 says that there is none.
+    /// Returns the state of a lease. The answer has a TTL of -1 if there is no such lease.
     pub(super) fn time_to_live(
         &self,
         request: &pb::PbLeaseTimeToLiveRequest,
@@ -244,25 +243,25 @@ impl Store {
         pb::PbLeaseTimeToLiveResponse { header, id, ttl, granted_ttl, keys }
     }
 
-    /// All leases.
+    /// Returns all leases.
     pub(super) fn leases(&self) -> pb::PbLeaseLeasesResponse {
         let leases = self.leases.ids().map(|id| pb::PbLeaseStatus { id }).collect();
         pb::PbLeaseLeasesResponse { header: header(self.revision()), leases }
     }
 
-    /// Ends every lease whose time is over: one revision for each that had keys.
+    /// Ends every lease whose time is over. This makes one revision for each that had keys.
     pub(super) fn expire(&mut self, now: Instant) {
         while let Some(id) = self.leases.due(now) {
             let _ = self.revoke(&pb::PbLeaseRevokeRequest { id });
         }
     }
 
-    /// When [`Store::expire`] will have something to do if no lease is renewed.
+    /// Returns the time at which the next lease ends if none is renewed.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.leases.next_deadline()
     }
 
-    /// What is wrong with a put as the store stands.
+    /// Returns the error of a put that depends on the store's content.
     fn check_put_now(&self, put: &pb::PbPutRequest) -> Result<(), StoreError> {
         let keeps = put.ignore_value || put.ignore_lease;
         if keeps && self.history.at(&put.key, self.revision()).is_none() {
@@ -278,7 +277,7 @@ impl Store {
         if self.history.live_bytes() > QUOTA { Err(StoreError::NoSpace) } else { Ok(()) }
     }
 
-    /// A put that was checked. The caller commits.
+    /// Runs a put that has been checked. The caller commits.
     fn write(&mut self, put: pb::PbPutRequest) -> Result<pb::PbPutResponse, StoreError> {
         let before = self.history.at(&put.key, self.revision());
         let prev_kv = before.filter(|_| put.prev_kv).map(history::Record::to_pb);
@@ -299,7 +298,7 @@ impl Store {
         Ok(pb::PbPutResponse { header: header(self.revision()), prev_kv })
     }
 
-    /// A deletion that was checked. The caller commits.
+    /// Runs a deletion that has been checked. The caller commits.
     fn erase(&mut self, request: &pb::PbDeleteRequest) -> pb::PbDeleteResponse {
         let span = Span::new(&request.key, &request.range_end);
         let mut keys = Vec::new();
@@ -336,7 +335,7 @@ fn check_delete(delete: &pb::PbDeleteRequest) -> Result<(), StoreError> {
     if delete.key.is_empty() { Err(StoreError::EmptyKey) } else { Ok(()) }
 }
 
-/// A header with the revision; who serves the store fills in the rest.
+/// Returns a header with the revision. The server adds its identity.
 fn header(revision: i64) -> Option<pb::PbResponseHeader> {
     Some(pb::PbResponseHeader { revision, ..Default::default() })
 }

@@ -1,9 +1,8 @@
 //! etcd's Watch service.
 //!
-//! In: a client's requests and word of new revisions. Out: responses, made one
-//! at a time when the client has room for the next and the server for its bytes:
-//! a client that does not read costs its watchers' places in the history and
-//! nothing more.
+//! In: a client's requests, and notices of new revisions. Out: responses, each made only
+//! once the client has room for it and the server for its bytes. A client that does not
+//! read costs only the places of its watchers in the history.
 
 use std::time::Duration;
 
@@ -19,25 +18,25 @@ use super::node::{Node, share};
 use super::outgoing::Account;
 use super::watchers::{Turn, Watchers};
 
-/// As etcd: a watcher that wants signs of life gets one in ten minutes.
+/// The time between two progress responses to a watcher that wants them, as in etcd.
 const PROGRESS_EVERY: Duration = Duration::from_secs(600);
 
-/// One stream: what its client asked for, and what wakes it.
+/// One stream of a client.
 struct WatchStream {
     node: Node,
     watchers: Watchers,
-    /// None when the client will ask for nothing more; its watchers stay.
+    /// The client's requests; `None` once they have ended. Its watchers stay.
     inbound: Option<Streaming<pb::PbWatchRequest>>,
     newest_rx: watch::Receiver<i64>,
     progress: Interval,
     share: Share,
-    /// Leave for the next response.
+    /// The reservation for the next response.
     charge: Option<Charge>,
-    /// Those that are made, until they are read.
+    /// The reservations of responses that the client has not read yet.
     account: Account,
 }
 
-/// What the client said.
+/// A client's request, or the end of its requests.
 type Heard = Option<Result<pb::PbWatchRequest, Status>>;
 
 #[tonic::async_trait]
@@ -78,8 +77,8 @@ impl pb::PbWatchService for Node {
 }
 
 impl WatchStream {
-    /// The next response. Requests are heard first, so that a client can always
-    /// cancel, but only while there is room for an answer.
+    /// Waits for the next response. Requests come first, so that a client can always cancel,
+    /// but they are read only while there is room for an answer.
     async fn next(&mut self) -> Result<pb::PbWatchResponse, Status> {
         loop {
             if let Some(heard) = hear(&mut self.inbound).now_or_never()
@@ -112,7 +111,7 @@ impl WatchStream {
                         return Ok(response);
                     }
                 }
-                // Before what may come without end.
+                // Progress precedes new revisions, which may come without pause.
                 _ = self.progress.tick(), if self.watchers.want_progress() => {
                     self.watchers.progress_is_due();
                 }
@@ -122,8 +121,8 @@ impl WatchStream {
         }
     }
 
-    /// Waits for as long as it takes: its place in the history is all that it
-    /// needs meanwhile. Only what is never allowed is refused.
+    /// Reserves bytes. Waits without limit, because a waiting stream needs only its place in
+    /// the history. Fails only if `bytes` exceeds [`ANSWER_MAX`] or the server stops.
     async fn reserve(&self, bytes: usize) -> Result<Charge, Status> {
         loop {
             match self.node.reserve(bytes, &self.share).await {

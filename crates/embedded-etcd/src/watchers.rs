@@ -1,9 +1,8 @@
 //! The watchers of one stream, each with its own place in the store's history.
 //!
-//! In: the client's requests, the store. Out: one response at a time, when
-//! asked for it, and only within the bytes that there is leave for. Nothing is
-//! queued: a watcher that falls behind reads the history later, or is told that
-//! it was compacted.
+//! In: the client's requests, and the store. Out: one response per call, within the bytes
+//! that the caller has reserved. It queues nothing: a watcher that falls behind reads the
+//! history later, or is cancelled because the history was compacted.
 
 use std::collections::BTreeMap;
 
@@ -14,16 +13,16 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::store::{Change, Span, Store};
 
-/// A client that watches one key each for ten thousand keys is served; one that
-/// leaks watchers is told so before each write costs milliseconds.
+/// The most watchers of a stream. A client can watch ten thousand single keys; one that
+/// leaks watchers gets an error before each write costs milliseconds.
 const WATCHERS_MAX: usize = 10_000;
-/// Revisions looked at in one go, so that no other caller waits for the store
+/// The most revisions read in one call, so that other callers do not wait for the store
 /// while a watcher catches up.
 const REVISIONS_PER_TURN: usize = 1_000;
-/// A response to a watcher that can join fragments is cut here, as in etcd
-/// (its limit for requests).
+/// The length at which a response is cut for a watcher that accepts fragments, as in etcd
+/// (its limit for requests), in bytes.
 const FRAGMENT: usize = super::REQUEST_MAX;
-/// As the protocol says of an answer to a progress request (rpc.proto).
+/// The watch id in an answer to a progress request (rpc.proto).
 const ALL_WATCHERS: i64 = -1;
 // `WatchCreateRequest.FilterType` in etcd's rpc.proto.
 const NO_PUT: i32 = 0;
@@ -34,43 +33,44 @@ const NO_DELETE: i32 = 1;
 pub(super) struct Watchers {
     by_id: BTreeMap<i64, Watcher>,
     next_id: i64,
-    /// Who is served first: after each response the next one, so that a busy
-    /// watcher does not starve its neighbours.
+    /// The id of the watcher that is served first. After each response the next watcher is,
+    /// so a busy watcher does not starve the others.
     turn: i64,
     progress_asked: bool,
 }
 
 struct Watcher {
     span: Span,
-    /// The next revision to look at, and how many of its changes are done.
+    /// The next revision to read, and the number of its changes that are sent.
     revision: i64,
     done: usize,
     puts: bool,
     deletions: bool,
     previous: bool,
     fragments: bool,
-    /// Wants a sign of life when nothing happens, and is due to get one.
+    /// Whether the client wants progress responses while nothing happens, and whether one
+    /// is due.
     wants_progress: bool,
     progress_due: bool,
-    /// Leave for the bytes of its keys.
+    /// The reservation of its keys' bytes.
     _leave: Option<OwnedSemaphorePermit>,
 }
 
-/// What a stream has to do.
+/// The next thing that a stream must do.
 pub(super) enum Turn {
-    /// Send this, and ask again.
+    /// Send this response, and call again.
     Send(pb::PbWatchResponse),
-    /// Ask again with leave for so many bytes.
+    /// Reserve this many bytes, and call again.
     Needs(usize),
-    /// Ask again soon: there is more to look at.
+    /// Call again soon: there are more revisions to read.
     Behind,
-    /// Wait: everyone has seen the newest revision.
+    /// Wait: all watchers have read the newest revision.
     Idle,
 }
 
 impl Watchers {
-    /// Does what the client asks, with the answer if there is one at once. A new
-    /// watcher takes over the leave for its keys; without any it is refused.
+    /// Handles a client's request. Returns the answer, if there is one at once. A new watcher
+    /// takes over `leave`, the reservation for its keys; without one it is refused.
     pub(super) fn handle(
         &mut self,
         request: pb::PbWatchRequest,
@@ -79,7 +79,7 @@ impl Watchers {
     ) -> Option<pb::PbWatchResponse> {
         match request.request_union? {
             Request::CreateRequest(request) => {
-                // \0 is the smallest key.
+                // An empty key means the smallest key, \0.
                 let key = if request.key.is_empty() { vec![0] } else { request.key };
                 let newest = store.revision();
                 let start = request.start_revision;
@@ -119,20 +119,19 @@ impl Watchers {
         }
     }
 
-    /// Whether any watcher wants a sign of life when nothing happens.
+    /// Returns whether any watcher wants progress responses.
     pub(super) fn want_progress(&self) -> bool {
         self.by_id.values().any(|watcher| watcher.wants_progress)
     }
 
-    /// Time for a sign of life to those who want one.
+    /// Makes a progress response due for each watcher that wants one.
     pub(super) fn progress_is_due(&mut self) {
         for watcher in self.by_id.values_mut() {
             watcher.progress_due = watcher.wants_progress;
         }
     }
 
-    /// The next response, if there is one and its events take `room` bytes at
-    /// most.
+    /// Returns the next response, if there is one and its events take at most `room` bytes.
     pub(super) fn turn(&mut self, store: &Store, room: usize) -> Turn {
         let later = self.by_id.range_mut(self.turn..).map(|(&id, watcher)| (id, watcher));
         let mut budget = REVISIONS_PER_TURN;
@@ -170,8 +169,8 @@ impl Watchers {
                 Turn::Behind
             }
             None if self.turn > i64::MIN => {
-                // The round ends here; the next begins with the first, and only
-                // a whole round without anything to do says that all is done.
+                // The last watcher is served. Start again at the first: only a whole round
+                // without a response means that all watchers are up to date.
                 self.turn = i64::MIN;
                 Turn::Behind
             }
@@ -208,10 +207,10 @@ impl Watchers {
 
 enum Step {
     Response(pb::PbWatchResponse),
-    /// There is more to send than there is room for.
+    /// The response needs this many bytes, more than `room`.
     Needs(usize),
     Compacted,
-    /// The budget is used up.
+    /// The budget of revisions is used up.
     Behind,
     Nothing,
 }
@@ -249,8 +248,8 @@ impl Watcher {
         Step::Nothing
     }
 
-    /// How long the events of one revision's changes are, from where this
-    /// watcher stands; and where it goes on if that is cut into fragments.
+    /// Returns the length of the events of one revision that are still to be sent, in bytes,
+    /// and the index of the next change if the response is cut into fragments.
     fn measure(&self, changes: &[Change], store: &Store) -> (usize, Option<usize>) {
         let mut bytes = 0;
         for (index, change) in changes.iter().enumerate().skip(self.done) {
@@ -269,7 +268,7 @@ impl Watcher {
         (bytes, None)
     }
 
-    /// What of those changes this watcher is to see, from where it stands.
+    /// Returns the events that this watcher must get of `changes`, without those already sent.
     fn events(&self, changes: &[Change], store: &Store) -> Vec<pb::PbEvent> {
         let wanted = changes.iter().skip(self.done).filter(|change| self.wants(change));
         let event = |change: &Change| {
@@ -291,8 +290,8 @@ impl Watcher {
     }
 }
 
-/// The number whose turn is next: clients choose numbers too, and behind the
-/// greatest one comes the smallest.
+/// Returns the id that comes next. Clients can choose ids, so the smallest follows the
+/// greatest.
 fn after(id: i64) -> i64 {
     id.checked_add(1).unwrap_or(i64::MIN)
 }

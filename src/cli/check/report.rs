@@ -1,8 +1,8 @@
-//! What prefixes make of keys: counted, with the reason and the remedy for
-//! each key that is not understood.
+//! Decodes keys with the prefixes and reports the result. Pure.
 //!
-//! In: prefixes, keys and values. Out: a [`Report`]. Pure; its JSON is for
-//! programs: fields are added, never renamed.
+//! In: prefixes, keys and values. Out: a [`Report`]: counts for each prefix, and the reason
+//! and the remedy for each rejected key. Its JSON is for programs: fields are added and
+//! never renamed.
 
 use std::collections::BTreeMap;
 
@@ -11,36 +11,37 @@ use serde::Serialize;
 use crate::registry::record::{self, Decoded, Format, NAMED, Prefix};
 use crate::registry::{Registration, Rejected};
 
-/// All that is known after a dry run.
+/// The result of a dry run.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Report {
     /// In the order of the settings.
     pub(super) prefixes: Vec<PrefixReport>,
     /// Sorted by name.
     pub(super) services: Vec<Service>,
-    /// How many keys could not be understood.
+    /// The number of rejected keys.
     pub(super) not_understood: usize,
     /// Sorted by key.
     pub(super) rejected: Vec<RejectedKey>,
-    /// Keys that are understood although something is odd, sorted.
+    /// Keys that are read with remarks, sorted by key.
     pub(super) remarks: Vec<RemarkedKey>,
 }
 
-/// What became of the keys below one prefix.
+/// The keys below one prefix, counted.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct PrefixReport {
     pub(super) prefix: String,
     pub(super) format: String,
-    /// All that this prefix decides.
+    /// The number of keys that this prefix decides.
     pub(super) keys: usize,
-    /// All that lie below it, those that a longer prefix decides too.
+    /// The number of keys below it, including those that a longer prefix decides.
     pub(super) keys_below: usize,
-    /// Those that register at least one backend.
+    /// The number of keys that register at least one backend.
     pub(super) understood: usize,
-    /// Those that register none by design, by reason.
+    /// Keys that register no backend by design, by reason.
     pub(super) nothing: Vec<Nothing>,
+    /// The number of rejected keys.
     pub(super) not_understood: usize,
-    /// What may be wrong with the prefix itself.
+    /// The likely mistake in the prefix itself, with its remedy.
     pub(super) hint: Option<String>,
 }
 
@@ -49,14 +50,14 @@ pub(super) struct PrefixReport {
 pub(super) struct Nothing {
     pub(super) reason: String,
     pub(super) keys: usize,
-    /// The first of them.
+    /// The first such key.
     pub(super) example: String,
 }
 
 #[derive(Debug, Serialize)]
 pub(super) struct Service {
     pub(super) name: String,
-    /// What clients dial, before the zone.
+    /// The name that clients dial, without the zone.
     pub(super) dns_name: String,
     pub(super) endpoints: Vec<Endpoint>,
 }
@@ -70,19 +71,19 @@ pub(super) struct Endpoint {
     pub(super) key: String,
 }
 
-/// A key that could not be understood.
+/// A key that cannot be decoded.
 #[derive(Debug, Serialize)]
 pub(super) struct RejectedKey {
     pub(super) key: String,
-    /// The beginning of its value.
+    /// The beginning of the key's value.
     pub(super) value: String,
     pub(super) prefix: String,
     pub(super) reason: String,
-    /// Formats that would read it, the likeliest first.
+    /// Formats that would read the key, the likeliest first.
     pub(super) formats: Vec<&'static str>,
 }
 
-/// A key that is understood although something about it is odd.
+/// A key that is read although something about it is odd.
 #[derive(Debug, Serialize)]
 pub(super) struct RemarkedKey {
     pub(super) key: String,
@@ -90,8 +91,7 @@ pub(super) struct RemarkedKey {
 }
 
 impl Report {
-    /// Whether there is nothing to mend: each prefix holds keys, and all of them
-    /// are understood.
+    /// Returns whether each prefix holds keys and no key is rejected.
     pub(super) fn is_well(&self) -> bool {
         self.not_understood == 0 && self.prefixes.iter().all(|found| found.keys_below > 0)
     }
@@ -107,7 +107,8 @@ impl Report {
         let mut sorted = prefixes.to_vec();
         record::sort(&mut sorted);
         let mut services: BTreeMap<String, Service> = BTreeMap::new();
-        // Formats that would make a backend of what now is none, by prefix.
+        // By prefix: the formats that would find a backend in keys that register none, with
+        // the number of such keys.
         let mut missed: BTreeMap<String, BTreeMap<&'static str, usize>> = BTreeMap::new();
         for (key, value) in keys {
             for found in &mut report.prefixes {
@@ -154,11 +155,11 @@ impl Report {
         }
         for found in report.prefixes.iter_mut().filter(|found| found.understood == 0) {
             let by_name = missed.get(&found.prefix).into_iter().flatten();
-            // The first of the best, in the order of likelihood.
+            // The format that reads most keys; of several, the likeliest.
             let order = |name: &str| NAMED.iter().position(|(named, _)| *named == name);
             let best = by_name.max_by_key(|(name, keys)| (**keys, std::cmp::Reverse(order(name))));
             found.hint = best.map(|(name, keys)| {
-                format!("{name} would understand {keys} of them: --prefix {}={name}", found.prefix)
+                format!("{name} would read {keys} of them: --prefix {}={name}", found.prefix)
             });
         }
         report.rejected.sort_by(|a, b| a.key.cmp(&b.key));
@@ -185,8 +186,8 @@ fn register(services: &mut BTreeMap<String, Service>, one: &Registration, key: &
     });
 }
 
-/// The formats that would find a backend here and whose registrants write such
-/// keys; the more telling first.
+/// Returns the formats that would find a backend in this key and whose registrants write
+/// such keys; the likeliest first.
 fn read_by(prefix: &Prefix, key: &[u8], value: &[u8]) -> Vec<&'static str> {
     let shape = String::from_utf8_lossy(key);
     let reads = |format: &Format| {
@@ -275,7 +276,7 @@ mod tests {
     fn a_format_that_finds_nothing_is_told_which_would() {
         let key = "/dubbo/x.Svc/providers/tri%3A%2F%2F10.0.0.1%3A1";
         let found = report(&["/dubbo=rpcx"], &[(key, "")]);
-        let hint = "dubbo would understand 1 of them: --prefix /dubbo/=dubbo";
+        let hint = "dubbo would read 1 of them: --prefix /dubbo/=dubbo";
         assert_eq!(found.prefixes[0].hint.as_deref(), Some(hint));
     }
 }

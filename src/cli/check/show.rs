@@ -1,13 +1,13 @@
-//! A report as people read it, and as programs do.
+//! Formats a report as text for people and as JSON for programs.
 //!
-//! In: a [`Report`]. Out: text. People see the beginning of long lists and how
-//! much was left out; programs see all.
+//! In: a [`Report`]. Out: text. Text shows the beginning of long lists and how many rows
+//! were left out; JSON has all rows.
 
 use super::report::{Endpoint, PrefixReport, Report, Service};
 use crate::cli::admin_client::{clean, table};
 use crate::model::text;
 
-/// Rows of a table for people.
+/// The most rows of a table for people.
 const ROWS_MAX: usize = 100;
 
 pub(super) fn json(report: &Report) -> String {
@@ -16,14 +16,14 @@ pub(super) fn json(report: &Report) -> String {
     lines.join("\n")
 }
 
-/// Without a look at etcd.
+/// Returns the text of a check without `--live`.
 pub(super) fn valid(report: &Report) -> String {
     let row = |found: &PrefixReport| vec![found.prefix.clone(), found.format.clone()];
     let prefixes = table(&["PREFIX", "FORMAT"], report.prefixes.iter().map(row));
-    format!("the settings are right; --live tries them on what is in etcd\n\n{prefixes}")
+    format!("the settings are right; --live also reads the keys in etcd\n\n{prefixes}")
 }
 
-/// With it.
+/// Returns the text of a check with `--live`.
 pub(super) fn live(report: &Report) -> String {
     let mut parts = vec![prefixes(report)];
     parts.extend(report.prefixes.iter().filter_map(hint));
@@ -31,21 +31,19 @@ pub(super) fn live(report: &Report) -> String {
         parts.push(services(&report.services));
     }
     if report.prefixes.iter().any(|found| !found.nothing.is_empty()) {
-        parts.push(format!("These mean no backend, by design:\n{}", nothing(report)));
+        parts.push(format!("These keys register no backend, by design:\n{}", nothing(report)));
     }
     match report.remarks.len() {
         0 => {}
-        1 => parts.push(format!("1 key is odd, and read all the same:\n{}", remarks(report))),
-        odd => {
-            parts.push(format!("{odd} keys are odd, and read all the same:\n{}", remarks(report)))
-        }
+        1 => parts.push(format!("1 key is read with a remark:\n{}", remarks(report))),
+        odd => parts.push(format!("{odd} keys are read with remarks:\n{}", remarks(report))),
     }
     let without = report.prefixes.iter().filter(|found| found.keys_below == 0).count();
     parts.push(match report.not_understood {
         0 if without == report.prefixes.len() => "there is no key".to_owned(),
-        0 => "every key was understood".to_owned(),
-        1 => format!("1 key was not understood:\n{}", rejected(report)),
-        count => format!("{count} keys were not understood:\n{}", rejected(report)),
+        0 => "no key was rejected".to_owned(),
+        1 => format!("1 key was rejected:\n{}", rejected(report)),
+        count => format!("{count} keys were rejected:\n{}", rejected(report)),
     });
     parts.join("\n\n")
 }
@@ -58,7 +56,7 @@ fn prefixes(report: &Report) -> String {
         row.extend(counts.map(|count| count.to_string()));
         row
     };
-    let headings = ["PREFIX", "FORMAT", "KEYS", "UNDERSTOOD", "NO BACKEND", "NOT UNDERSTOOD"];
+    let headings = ["PREFIX", "FORMAT", "KEYS", "REGISTRATIONS", "NO BACKEND", "REJECTED"];
     table(&headings, report.prefixes.iter().map(row))
 }
 

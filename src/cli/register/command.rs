@@ -1,12 +1,11 @@
-//! The command that a registration belongs to, and the signals it is to get.
+//! Runs the command of `lookaside register` and passes signals on to it.
 //!
-//! In: a program and its arguments, signals sent to us. Out: its exit code. The
-//! command is a process group of its own: Ctrl-C at a terminal reaches us alone,
-//! so that clients are told before the backend stops; in return it cannot read
-//! from the terminal. It is never killed: how long it may take to stop is between
-//! it and whoever stops us. Only when we are killed ourselves is it told to stop,
-//! on Linux: nobody would keep it registered. As the first process of a container
-//! we take in its orphans.
+//! In: a program and its arguments, and signals to this process. Out: the command's exit
+//! code. The command has a process group of its own, so Ctrl-C reaches only this process,
+//! which removes the key before the backend stops; in return the command cannot read from
+//! the terminal. This process never kills the command. If this process is killed, the
+//! command gets SIGTERM (on Linux), because its registration would expire. As the first
+//! process of a container, this process reaps orphans.
 
 use std::ffi::OsString;
 use std::future::poll_fn;
@@ -21,19 +20,19 @@ use tracing::warn;
 
 use crate::cli::signals::{harmless, reap_orphans};
 
-/// The signals that we get for the command, or for ourselves.
+/// The signals that this process receives.
 pub(super) struct Signals(Vec<(Option<Signal>, unix::Signal)>);
 
-/// A command that runs, or none.
+/// The running command, or none.
 pub(super) struct Command(Option<Running>);
 
 struct Running {
     id: Pid,
-    /// A child of ours ended: the command, or an orphan that was handed to us.
+    /// SIGCHLD: the command ended, or an orphan that this process adopted.
     ended: unix::Signal,
 }
 
-/// Those that end a registration. All others are passed on and nothing more.
+/// The signals that end a registration. All others are only passed on.
 const STOP: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
 /// The exit codes that shells and `env` use.
 const NOT_EXECUTABLE: u8 = 126;
@@ -49,7 +48,8 @@ impl Signals {
         all.map(one).collect::<io::Result<_>>().map(Self)
     }
 
-    /// The next that ends the registration. All others go to the command.
+    /// Waits for the next signal that ends the registration. Passes all others on to the
+    /// command.
     pub(super) async fn stop(&mut self, command: Option<Pid>) -> Signal {
         loop {
             let signal = self.next().await;
@@ -60,11 +60,11 @@ impl Signals {
         }
     }
 
-    /// The next of all.
+    /// Waits for the next signal of any kind.
     async fn next(&mut self) -> Signal {
         poll_fn(|cx| {
             for (signal, stream) in &mut self.0 {
-                // Those without a name are taken in, and that is all.
+                // Signals without a name cannot be passed on, and are dropped.
                 while stream.poll_recv(cx).is_ready() {
                     if let Some(signal) = *signal {
                         return Poll::Ready(signal);
@@ -78,12 +78,11 @@ impl Signals {
 }
 
 impl Command {
-    /// Starts it; with no words there is none. An error comes with the exit code
-    /// for it. To be called by the first thread: the command is told when the
-    /// thread that started it ends.
+    /// Starts the command, if there are words. An error comes with its exit code. Call this
+    /// on the main thread: the command gets its signal when the thread that started it ends.
     pub(super) fn start(words: &[OsString]) -> Result<Self, (String, u8)> {
         let Some((program, arguments)) = words.split_first() else { return Ok(Self(None)) };
-        // Before it starts, so that its end is not missed.
+        // The handler exists before the command starts, so that its end is not missed.
         let ended = unix::signal(SignalKind::child())
             .map_err(|error| (format!("cannot listen for the command's end: {error}"), 1))?;
         let mut command = std::process::Command::new(program);
@@ -97,12 +96,13 @@ impl Command {
         Ok(Self(Some(Running { id: Pid::from_child(&child), ended })))
     }
 
-    /// Its process, while it runs.
+    /// Returns the command's process id while it runs.
     pub(super) fn id(&self) -> Option<Pid> {
         self.0.as_ref().map(|running| running.id)
     }
 
-    /// Its exit code once it ended; never, if there is none.
+    /// Waits for the command's end and returns its exit code. Never returns without a
+    /// command.
     pub(super) async fn ended(&mut self) -> u8 {
         let Some(Running { id, ended }) = &mut self.0 else {
             reap_orphans().await;
@@ -118,14 +118,14 @@ impl Command {
                 Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
                 Ok(None) => drop(ended.recv().await),
                 Err(error) => {
-                    warn!(%error, "cannot learn how the command ended");
+                    warn!(%error, "cannot get the command's exit code");
                     return 1;
                 }
             }
         }
     }
 
-    /// The same, while it gets every further signal.
+    /// Waits like [`Self::ended`], and passes every further signal on to the command.
     pub(super) async fn end_with(&mut self, signals: &mut Signals) -> u8 {
         loop {
             let id = self.id();
@@ -137,7 +137,7 @@ impl Command {
     }
 }
 
-/// Sends the command and all that it started a signal.
+/// Sends a signal to the command's process group.
 pub(super) fn pass_on(command: Option<Pid>, signal: Signal) {
     let Some(group) = command else { return };
     if let Err(error) = kill_process_group(group, signal) {
@@ -145,14 +145,14 @@ pub(super) fn pass_on(command: Option<Pid>, signal: Signal) {
     }
 }
 
-/// Has the command told to stop when we are killed.
+/// Asks the system to send the command SIGTERM when this process is killed.
 #[cfg(target_os = "linux")]
 fn die_with_us(command: &mut std::process::Command) {
     use rustix::process::{getpid, getppid, set_parent_process_death_signal};
     let us = getpid();
     let before_it_runs = move || {
         set_parent_process_death_signal(Some(Signal::TERM))?;
-        // We may have ended before.
+        // This process may have ended before the call above.
         if getppid() == Some(us) { Ok(()) } else { Err(ErrorKind::BrokenPipe.into()) }
     };
     #[expect(unsafe_code, reason = "two system calls, which may be made between fork and exec")]
@@ -165,7 +165,7 @@ fn die_with_us(command: &mut std::process::Command) {
 #[cfg(not(target_os = "linux"))]
 fn die_with_us(_: &mut std::process::Command) {}
 
-/// As shells tell it: 128 and the signal's number, where a signal ended it.
+/// Returns the exit code as shells do: 128 plus the signal's number if a signal ended it.
 fn code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)

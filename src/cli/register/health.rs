@@ -1,8 +1,8 @@
 //! Asks a backend by grpc.health.v1 whether it is serving.
 //!
-//! In: its address, and how to ask. Out: the moment it starts or stops. One lost
-//! answer is no reason to take a backend away from its clients. What is waited
-//! for is said, for a backend that is never registered is otherwise a riddle.
+//! In: the backend's address, and flags. Out: the moments at which it starts or stops
+//! serving. A single lost answer does not count as a stop. While it waits for the backend
+//! it logs why the backend is not registered.
 
 use std::time::Duration;
 
@@ -16,27 +16,27 @@ use tracing::{info, warn};
 
 use crate::model::{Host, HostPort};
 
-/// How a backend's health is asked for.
+/// Flags for a backend's health check.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct HealthArgs {
-    /// The service whose health counts [default: the whole server's]
+    /// The service whose health counts [default: the server as a whole]
     #[arg(long, value_name = "NAME", env = "LOOKASIDE_HEALTH_SERVICE")]
     pub health_service: Option<String>,
-    /// Ask by TLS; the authority that signed the backend's certificate, in PEM
+    /// The authority that signed the backend's certificate, in PEM; turns TLS on
     #[arg(long, value_name = "FILE", env = "LOOKASIDE_HEALTH_CA")]
     pub health_ca: Option<String>,
     /// The name in the backend's certificate [default: the host in --addr]
     #[arg(long, value_name = "NAME", env = "LOOKASIDE_HEALTH_TLS_NAME")]
     pub health_tls_name: Option<String>,
-    /// Our certificate, where the backend wants one, in PEM
+    /// The client certificate for the backend, in PEM, if the backend wants one
     #[arg(long, value_name = "FILE", env = "LOOKASIDE_HEALTH_CERT")]
     pub health_cert: Option<String>,
-    /// The certificate's key, in PEM
+    /// The client certificate's key, in PEM
     #[arg(long, value_name = "FILE", env = "LOOKASIDE_HEALTH_KEY")]
     pub health_key: Option<String>,
 }
 
-/// A backend to be asked.
+/// A backend whose health is checked.
 pub(super) struct Health {
     client: HealthClient<Channel>,
     address: HostPort,
@@ -44,29 +44,31 @@ pub(super) struct Health {
     told_unimplemented: bool,
 }
 
-/// What one question brought.
+/// The result of one health check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Answer {
     Serving,
-    /// It answers, and why it is not registered.
+    /// The backend answers that it is not serving; the reason.
     NotServing(String),
-    /// Nobody there, or too busy.
+    /// No answer in time; the reason.
     None(String),
 }
 
-/// A backend is one among many: half a second of calls is what a late answer
-/// costs, and the question costs it nothing.
+/// The time between two checks. A backend that stops costs at most half a second of calls
+/// more, and a check costs it almost nothing.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
-/// So many questions in a row without an answer mean that it is gone.
+/// The number of checks in a row without an answer after which a backend counts as not
+/// serving.
 const SILENT_MAX: u32 = 3;
-/// Servers that take longer to start are worth a word.
+/// The wait after which the log says that the backend is not registered yet.
 const TELL_AFTER: Duration = Duration::from_secs(5);
-/// And then another one now and again.
+/// The time between two such log lines.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 impl HealthArgs {
-    /// What is asked; adds its problems.
+    /// Returns the health check of `address`. Returns `None` if there are problems, which it
+    /// adds to `problems`.
     pub(super) fn validate(
         &self,
         address: &HostPort,
@@ -98,7 +100,7 @@ impl HealthArgs {
         }
     }
 
-    /// Adds a problem where these are given and nothing is asked.
+    /// Adds a problem for each flag that is given without `--when-serving` (`asked`).
     pub(super) fn without_use(&self, asked: bool, problems: &mut Vec<String>) {
         let given = [
             ("--health-service", &self.health_service),
@@ -200,14 +202,14 @@ impl Health {
                 Answer::NotServing("it has no grpc.health.v1".to_owned())
             }
             Err(status) if status.code() == Code::NotFound => {
-                Answer::NotServing("it knows no health of this service".to_owned())
+                Answer::NotServing("it does not know the health of this service".to_owned())
             }
             Err(status) => Answer::None(cause(&status)),
         }
     }
 }
 
-/// The innermost words: the outer ones are about the transport.
+/// Returns the innermost error: the outer ones are about the transport.
 fn cause(status: &Status) -> String {
     let mut error: &dyn std::error::Error = status;
     while let Some(source) = error.source() {

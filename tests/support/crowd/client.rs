@@ -1,7 +1,6 @@
-//! One client of a crowd: a connection with one stream, spoken as grpc-go does.
+//! One client of a crowd: a connection with one stream. It behaves like grpc-go.
 //!
-//! In: what the socket gave. Out: what it is to be given, and each message of
-//! the balancer.
+//! In: bytes from the socket. Out: bytes for the socket, and each message of the balancer.
 
 use std::os::fd::OwnedFd;
 use std::time::Instant;
@@ -9,16 +8,16 @@ use std::time::Instant;
 use super::{Manner, What};
 use crate::support::wire::{self, Head};
 
-/// One of many.
+/// One client.
 pub(super) struct Client {
     pub(super) name: String,
     pub(super) manner: Manner,
-    /// It has gone, and does not come back.
+    /// The client left for good.
     pub(super) gone: bool,
-    /// The addresses it knows of balancers, tried in turn from the first.
+    /// The index of the balancer that it tries. It starts at the first.
     pub(super) address: usize,
     pub(super) socket: Option<OwnedFd>,
-    /// Its socket has been written to at least once.
+    /// Whether the socket was written to at least once.
     pub(super) connected: bool,
     pub(super) out: Vec<u8>,
     input: Vec<u8>,
@@ -26,28 +25,28 @@ pub(super) struct Client {
     measuring: bool,
     unread: u32,
     unread_connection: u32,
-    /// Which of its streams this is.
+    /// The number of its current stream, from 1.
     pub(super) stream: u32,
     pub(super) initial: bool,
     pub(super) has_list: bool,
-    /// What it was told last, on any stream.
+    /// The last list or fallback response, on any stream.
     pub(super) told: Option<What>,
-    /// When it lost what it had; when it began.
+    /// The time since which it has had no list: its start, or the end of its last stream.
     pub(super) since: Instant,
-    /// So many attempts failed in turn.
+    /// The number of failed attempts in a row.
     pub(super) failures: u32,
 }
 
-/// What came of some bytes.
+/// An event from the socket's bytes.
 pub(super) enum Came {
     Message(Vec<u8>),
-    /// The stream or the connection is over.
+    /// The stream or the connection ended.
     End,
 }
 
-/// grpc-go opens a window again once a quarter of it is used.
+/// grpc-go reopens a window once a quarter of it is used.
 const QUARTER: u32 = wire::WINDOW_DEFAULT / 4;
-/// What grpc-go pings with to learn how much is on its way.
+/// The payload of grpc-go's pings that measure the bandwidth.
 const MEASURE: [u8; 8] = [2, 4, 16, 16, 9, 14, 7, 7];
 const STREAM: u32 = 1;
 
@@ -75,7 +74,7 @@ impl Client {
         }
     }
 
-    /// Begins anew on another socket.
+    /// Starts again on a new socket.
     pub(super) fn begin(&mut self, socket: OwnedFd) {
         self.socket = Some(socket);
         (self.connected, self.initial, self.has_list, self.measuring) =
@@ -106,7 +105,7 @@ impl Client {
         self.out = Vec::new();
     }
 
-    /// Takes in what the socket gave, and says what came of it.
+    /// Handles bytes from the socket, and adds their events to `came`.
     pub(super) fn take(&mut self, bytes: &[u8], came: &mut Vec<Came>) {
         let mut input = std::mem::take(&mut self.input);
         let whole: &[u8] = if input.is_empty() {
@@ -154,7 +153,7 @@ impl Client {
         }
     }
 
-    /// Opens the windows again, as grpc-go does.
+    /// Reopens the windows, as grpc-go does.
     fn credit(&mut self, count: usize) {
         if self.manner != Manner::Usual {
             return;

@@ -1,24 +1,23 @@
-//! What a crowd of clients was told and when: the record that runs with faults
-//! are judged by.
+//! The lists that a crowd of clients got, with times. Tests with faults check them.
 //!
-//! In: lists as they arrive. Out: rows in the order of their arrival; equal
-//! sets of servers are kept once.
+//! In: lists as they arrive. Out: rows in the order of arrival. Equal sets of backends are
+//! stored once.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// A set of servers.
+/// A set of backends.
 pub type Set = BTreeSet<SocketAddr>;
 
-/// Everything that happened to a crowd.
+/// All events of a crowd.
 #[derive(Debug, Default)]
 pub struct History {
     pub told: Vec<Told>,
     pub lost: Vec<Lost>,
-    /// How long those who had no list waited for one, first lists included.
+    /// The waits of clients without a list, including those for a first list.
     pub waits: Vec<Wait>,
-    /// Every different list.
+    /// All distinct sets of backends.
     pub sets: Vec<Set>,
     known: HashMap<u64, u32>,
     /// Streams that were refused before their initial response.
@@ -27,35 +26,35 @@ pub struct History {
     pub unconnected: u64,
 }
 
-/// A client was told something.
+/// A client got a list or a fallback response.
 #[derive(Debug, Clone, Copy)]
 pub struct Told {
     pub client: u32,
-    /// The client's how manyth stream.
+    /// The number of the client's stream, from 1.
     pub stream: u32,
     pub at: Instant,
     pub what: What,
 }
 
-/// What a list may be.
+/// The content of such a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum What {
-    /// Servers, by their index in [`History::sets`].
+    /// Backends, by their index in [`History::sets`].
     Servers(u32),
-    /// A list without a server that could answer.
+    /// A list without a usable backend.
     Nothing,
-    /// To use the addresses that DNS gave.
+    /// The order to use the fallback addresses from DNS.
     Fallback,
 }
 
-/// A stream ended that had its list.
+/// A stream ended after its list.
 #[derive(Debug, Clone, Copy)]
 pub struct Lost {
     pub client: u32,
     pub at: Instant,
 }
 
-/// A client that had no list got one.
+/// A client without a list got one.
 #[derive(Debug, Clone, Copy)]
 pub struct Wait {
     pub client: u32,
@@ -64,12 +63,11 @@ pub struct Wait {
 }
 
 impl History {
-    /// Finds a list among those known, or adds it.
+    /// Returns the content of a list. Adds its set of backends if it is new.
     pub fn what<I: Iterator<Item = SocketAddr>>(&mut self, servers: impl Fn() -> I) -> What {
         let (mut sum, mut count) = (0_u64, 0_usize);
         for server in servers() {
-            // Order and repetition of one weight say nothing here; addition
-            // forgets the order.
+            // The order of the entries does not matter, and a sum does not depend on it.
             sum = sum.wrapping_add(mixed(server));
             count += 1;
         }
@@ -84,7 +82,7 @@ impl History {
         What::Servers(index)
     }
 
-    /// How many lists came after that moment.
+    /// Returns the number of lists that came after a moment.
     pub fn told_since(&self, at: Instant) -> usize {
         self.told.len() - self.told.partition_point(|told| told.at <= at)
     }
@@ -93,7 +91,7 @@ impl History {
         self.lost.len() - self.lost.partition_point(|lost| lost.at <= at)
     }
 
-    /// The waits that ended after that moment, shortest first.
+    /// Returns the waits that ended after a moment, the shortest first.
     pub fn waits_since(&self, at: Instant) -> Vec<Duration> {
         let mut waits: Vec<_> =
             self.waits.iter().filter(|wait| wait.ended > at).map(|wait| wait.took).collect();

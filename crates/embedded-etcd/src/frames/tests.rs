@@ -1,4 +1,5 @@
-//! Heads that etcd takes and HTTP/2 libraries refuse, in whatever pieces they come.
+//! Tests with request headers that etcd accepts and HTTP/2 libraries refuse, in pieces of any
+//! length.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -18,11 +19,11 @@ fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-/// What goes on of what came, `step` bytes at a time.
+/// Returns the bytes for the library when `bytes` come `step` at a time.
 async fn through(bytes: &[u8], step: usize) -> io::Result<Vec<u8>> {
     let (mut client, server) = tokio::io::duplex(step);
     let write = async move {
-        // It is not taken when the connection ends first.
+        // Writing fails if the connection ends first.
         let _ = client.write_all(bytes).await;
     };
     let read = async move {
@@ -32,7 +33,8 @@ async fn through(bytes: &[u8], step: usize) -> io::Result<Vec<u8>> {
     tokio::join!(write, read).1
 }
 
-/// The same however it is cut; none when the connection ends.
+/// Returns the bytes for the library, or `None` if the connection ends. Checks that they do
+/// not depend on how the input is cut.
 async fn passed(bytes: &[u8]) -> Option<Vec<u8>> {
     let whole = through(bytes, 1 << 20).await.ok();
     for step in [1, 7, 1_000] {
@@ -49,7 +51,7 @@ fn connection(frames: &[(u8, u8, u32, &[u8])]) -> Vec<u8> {
     bytes
 }
 
-/// A request's block as it goes on.
+/// Returns the rewritten block of a request.
 fn rewritten() -> Vec<u8> {
     block(&[
         (":method", "POST"),
@@ -98,7 +100,7 @@ async fn heads_are_rewritten_and_the_rest_passes() {
     assert_eq!(passed(&came).await, Some(goes));
 }
 
-/// The library says what it thinks of it.
+/// Breaches of HTTP/2's rules stay breaches, which the library answers.
 #[tokio::test]
 async fn what_breaks_the_rules_goes_on_as_breaking_them() {
     let no_request = block(&GOOD[..2]);
@@ -138,7 +140,7 @@ async fn a_long_head_is_taken_and_one_too_long_is_not() {
     assert_eq!(through(&continued(&head), 1 << 16).await.ok(), Some(goes));
     let longer = [head, vec![0; BLOCK_MAX]].concat();
     assert!(through(&continued(&longer), 1 << 16).await.is_err());
-    // Empty ones could come for ever.
+    // Empty frames could come for ever, so they are refused.
     let empty = connection(&[(HEADERS, 0, 1, &[]), (CONTINUATION, 0, 1, &[])]);
     assert!(through(&empty, 1 << 16).await.is_err());
 }

@@ -1,8 +1,7 @@
-//! How long an answer will be, before it is made.
+//! Computes an upper bound of an answer's length before the answer is made.
 //!
-//! In: a request, the store as it is. Out: bytes that the answer does not
-//! exceed. Reads only, and copies nothing. For a request that will be refused it
-//! may say anything.
+//! In: a request and the store. Out: bytes that the answer does not exceed. It only reads,
+//! and copies nothing. For a request that will be refused, the result has no meaning.
 
 use etcd_client::proto as pb;
 use pb::PbTxnOpRequest as Op;
@@ -11,37 +10,37 @@ use prost::Message;
 use super::history::{History, Record};
 use super::{Span, Store, range, txn};
 
-/// What a key in an answer costs beside its bytes: numbers and tags.
+/// The cost of a key in an answer beside its bytes, in bytes: numbers and tags.
 const AROUND: usize = 64;
 
 impl Store {
-    /// Bytes that the answer to a Range does not exceed.
+    /// Returns the most bytes of the answer to a Range.
     pub(crate) fn cost_of_range(request: &pb::PbRangeRequest, store: &Self) -> usize {
         of_range(request, &store.history)
     }
 
-    /// The same of a Put.
+    /// Returns the most bytes of the answer to a Put.
     pub(crate) fn cost_of_put(request: &pb::PbPutRequest, store: &Self) -> usize {
         of_put(request, &store.history)
     }
 
-    /// The same of a DeleteRange.
+    /// Returns the most bytes of the answer to a DeleteRange.
     pub(crate) fn cost_of_delete(request: &pb::PbDeleteRequest, store: &Self) -> usize {
         of_delete(request, &store.history)
     }
 
-    /// The same of a Txn.
+    /// Returns the most bytes of the answer to a Txn.
     pub(crate) fn cost_of_txn(request: &pb::PbTxnRequest, store: &Self) -> usize {
         of_txn(request, store)
     }
 
-    /// The same of a LeaseTimeToLive.
+    /// Returns the most bytes of the keys in the answer to a LeaseTimeToLive.
     pub(crate) fn cost_of_lease(request: &pb::PbLeaseTimeToLiveRequest, store: &Self) -> usize {
         let keys = request.keys.then(|| store.leases.keys(request.id)).into_iter().flatten();
         keys.map(|key| key.len() + 8).sum()
     }
 
-    /// The same of a LeaseLeases.
+    /// Returns the most bytes of the answer to a LeaseLeases.
     pub(crate) fn cost_of_leases(_: &pb::PbLeaseLeasesRequest, store: &Self) -> usize {
         store.leases.ids().count() * 12
     }
@@ -83,9 +82,10 @@ fn of_delete(request: &pb::PbDeleteRequest, history: &History) -> usize {
     AROUND + keys.map(|record| of_key(&record, false)).sum::<usize>()
 }
 
-/// What a transaction reads may be what it has just written.
+/// Returns the most bytes of the answer to a Txn. It may read keys that it has just written,
+/// so each read counts the length of the request too.
 fn of_txn(request: &pb::PbTxnRequest, store: &Store) -> usize {
-    // Thousands of operations are refused, not counted together.
+    // A request with too many operations is refused, so its cost does not matter.
     if txn::check(request).is_err() {
         return 0;
     }
@@ -152,7 +152,7 @@ mod tests {
         };
         check(range(0, 0), 1.1);
         check(range(3, 0), 1.1);
-        // Which three these are is not known before they are sorted.
+        // The three keys are not known before sorting, so the bound is less tight.
         check(range(3, 2), 1.5);
         check(pb::PbRangeRequest { keys_only: true, ..range(0, 0) }, 3.0);
         check(pb::PbRangeRequest { count_only: true, ..range(0, 0) }, 1.0);

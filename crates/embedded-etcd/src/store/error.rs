@@ -1,9 +1,8 @@
-//! Why a request is refused.
+//! The errors of the store. Pure.
 //!
-//! In: nothing. Out: etcd's own words; which code goes with them is the server's
-//! to know. Pure.
+//! In: nothing. Out: etcd's own error texts. The server adds the code (see `node`).
 
-/// Why a request is refused, in etcd's own words: clients compare them.
+/// The reason why a request is refused, in etcd's words, because clients compare the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum StoreError {
     #[error("etcdserver: key is not provided")]

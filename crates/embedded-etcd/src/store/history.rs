@@ -1,9 +1,8 @@
-//! Every key at every revision that is not compacted.
+//! All keys at all revisions that are not compacted.
 //!
-//! In: puts and deletions, closed by [`History::commit`] into one revision.
-//! Out: keys as they were at a revision, and each revision's changes for
-//! watchers. Must never grow without bound: it forgets its oldest revisions by
-//! itself.
+//! In: puts and deletions; [`History::commit`] makes one revision of them. Out: keys at a
+//! revision, and the changes of each revision for watchers. Its memory is bounded: it
+//! compacts its oldest revisions by itself.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -12,22 +11,21 @@ use etcd_client::proto as pb;
 
 use super::Span;
 
-/// Revisions kept. A reader of pages pinned to one revision, or a watcher that
-/// was away, has as many changes' time to come back: 25 s at 2,000 a second.
+/// The most revisions in the history. A client that reads pages at one revision, or a watcher
+/// that was away, has that many changes' time: 25 s at 2,000 changes per second.
 pub(crate) const KEPT_REVISIONS: usize = 50_000;
-/// Bytes of changes kept, so that large values cannot turn those revisions
-/// into gigabytes.
+/// The most bytes of changes in the history. Large values would otherwise make it gigabytes.
 pub(crate) const KEPT_BYTES: usize = 64 * 1024 * 1024;
-/// What a change costs beside its key and value: map and log entries.
+/// The cost of a change beside its key and value, in bytes: map and log entries.
 const OVERHEAD: usize = 200;
 
-/// What the store holds, now and lately.
+/// The current keys and the recent history.
 #[derive(Clone)]
 pub(super) struct History {
     keys: BTreeMap<Arc<[u8]>, Vec<Version>>,
-    /// The last one is revision `revision`, the others lead up to it.
+    /// The changes of consecutive revisions. The last entry is that of `revision`.
     log: VecDeque<Logged>,
-    /// What happened since the last commit.
+    /// The changes since the last commit.
     open: Vec<Change>,
     revision: i64,
     compacted: i64,
@@ -42,7 +40,7 @@ pub(crate) struct Change {
     version: Version,
 }
 
-/// What a key was from one revision on; without `live`, deleted.
+/// The state of a key from one revision on; deleted if `live` is `None`.
 #[derive(Debug, Clone)]
 struct Version {
     modified: i64,
@@ -63,7 +61,7 @@ struct Logged {
     bytes: usize,
 }
 
-/// A key as it was at some revision.
+/// A key at some revision.
 #[derive(Clone, Copy)]
 pub(super) struct Record<'a> {
     pub(super) key: &'a Arc<[u8]>,
@@ -72,7 +70,7 @@ pub(super) struct Record<'a> {
 }
 
 impl History {
-    /// Empty, at revision 1 as a new etcd is.
+    /// Returns an empty history at revision 1, like a new etcd.
     pub(super) fn new() -> Self {
         Self {
             keys: BTreeMap::new(),
@@ -85,33 +83,34 @@ impl History {
         }
     }
 
-    /// The newest revision; within a transaction that wrote, the one it makes.
+    /// Returns the newest revision. Within a transaction that has written, this is the
+    /// revision that it makes.
     pub(super) fn revision(&self) -> i64 {
         self.revision + i64::from(!self.open.is_empty())
     }
 
-    /// What is older than this revision is forgotten; 0 when nothing is.
+    /// Returns the revision of the last compaction, the oldest that can be read; 0 for none.
     pub(super) fn compacted(&self) -> i64 {
         self.compacted
     }
 
-    /// Bytes of all present keys and values, overhead included.
+    /// Returns the bytes of all current keys and values, with overhead.
     pub(super) fn live_bytes(&self) -> usize {
         self.live_bytes
     }
 
-    /// Bytes of the changes kept beside them.
+    /// Returns the bytes of the changes in the log, with overhead.
     pub(super) fn log_bytes(&self) -> usize {
         self.log_bytes
     }
 
-    /// The key as it was at `revision`.
+    /// Returns the key at `revision`.
     pub(super) fn at(&self, key: &[u8], revision: i64) -> Option<Record<'_>> {
         let (key, versions) = self.keys.get_key_value(key)?;
         record(key, versions, revision)
     }
 
-    /// All keys inside `span` as they were at `revision`, in order.
+    /// Returns all keys in `span` at `revision`, in order.
     pub(super) fn scan(&self, span: &Span, revision: i64) -> impl Iterator<Item = Record<'_>> {
         span.bounds()
             .into_iter()
@@ -119,14 +118,14 @@ impl History {
             .filter_map(move |(key, versions)| record(key, versions, revision))
     }
 
-    /// What happened at a revision; none before compaction and in the future.
+    /// Returns the changes of a revision; `None` for a compacted or future revision.
     pub(super) fn changes(&self, revision: i64) -> Option<&[Change]> {
         let oldest = self.revision - self.log.len() as i64 + 1;
         let index = usize::try_from(revision - oldest).ok()?;
         self.log.get(index).map(|logged| logged.changes.as_slice())
     }
 
-    /// Writes the key and tells the lease it had hung on, 0 for none.
+    /// Writes the key. Returns the lease that it had before, 0 for none.
     pub(super) fn put(&mut self, key: &Arc<[u8]>, value: Arc<[u8]>, lease: i64) -> i64 {
         let modified = self.revision + 1;
         let before = self.at(key, modified).map(|record| record.live.clone());
@@ -140,7 +139,7 @@ impl History {
         old_lease
     }
 
-    /// Deletes the key, if present, and tells the lease it had hung on.
+    /// Deletes the key. Returns the lease that it had, 0 for none; `None` if it did not exist.
     pub(super) fn delete(&mut self, key: &Arc<[u8]>) -> Option<i64> {
         let live = self.at(key, self.revision + 1)?.live.clone();
         self.live_bytes -= cost(key, Some(&live));
@@ -148,7 +147,7 @@ impl History {
         Some(live.lease)
     }
 
-    /// Makes one revision of what happened since the last one, if anything did.
+    /// Makes one revision of the changes since the last commit, if there are any.
     pub(super) fn commit(&mut self) {
         if self.open.is_empty() {
             return;
@@ -163,8 +162,8 @@ impl History {
         }
     }
 
-    /// Forgets what is older than `revision`. Only keys that changed up to then
-    /// can have something to forget, so only they are looked at.
+    /// Removes the history before `revision`. Only keys that changed up to then can have old
+    /// versions, so only those keys are visited.
     pub(super) fn compact(&mut self, revision: i64) {
         self.compacted = revision;
         while self.revision - self.log.len() as i64 + 1 < revision {
@@ -185,8 +184,8 @@ impl History {
         for change in changes {
             let Some(versions) = self.keys.get_mut(&change.key) else { continue };
             let newer = versions.partition_point(|version| version.modified <= revision);
-            // The newest of the old is what the key still was at `revision`;
-            // a deletion is no different from there being nothing.
+            // The newest of the old versions is the key's state at `revision` and stays,
+            // unless it is a deletion.
             let still = newer.checked_sub(1).is_some_and(|last| versions[last].live.is_some());
             versions.drain(..newer - usize::from(still));
             if versions.is_empty() {
@@ -207,22 +206,22 @@ impl Change {
         self.version.live.is_some()
     }
 
-    /// Whether this made a key that was not there.
+    /// Returns whether this change created the key.
     pub(crate) fn is_creation(&self) -> bool {
         self.version.live.as_ref().is_some_and(|live| live.version == 1)
     }
 
-    /// Its length in an event, with what is around it.
+    /// Returns the length of this change in an event, with overhead, in bytes.
     pub(crate) fn length(&self) -> usize {
         self.key.len() + self.version.live.as_ref().map_or(0, |live| live.value.len()) + 64
     }
 
-    /// The revision that it is part of.
+    /// Returns the revision of this change.
     pub(crate) fn revision(&self) -> i64 {
         self.version.modified
     }
 
-    /// As an event shows it: a deletion has its key and revision only.
+    /// Returns the key as in an event: a deletion has only key and revision.
     pub(crate) fn to_pb(&self) -> pb::PbKeyValue {
         let modified = self.version.modified;
         match &self.version.live {
@@ -290,8 +289,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Compacted to now, it has one version of each present key and no word
-        /// of others, however often it was compacted before; bytes add up.
+        /// Compacted to the newest revision, the history has one version of each current key
+        /// and no other key, however often it was compacted before. The bytes add up.
         #[test]
         fn nothing_is_left_of_the_past(
             writes in prop::collection::vec((0..4u8, any::<bool>(), 0..6i64), 1..50),

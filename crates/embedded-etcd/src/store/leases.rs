@@ -1,7 +1,7 @@
-//! Leases: until when they live and which keys hang on them.
+//! Leases with their deadlines and keys.
 //!
-//! In: grants, renewals, keys that come and go. Out: which lease is due next,
-//! and what hung on one that ended. It deletes no key itself.
+//! In: grants, renewals, and keys that are attached or detached. Out: the lease that ends
+//! next, and the keys of a lease that ended. It never deletes keys itself.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -9,50 +9,50 @@ use std::time::{Duration, Instant};
 
 use super::StoreError;
 
-/// As etcd with its default election timeout: one and a half times 1 s, rounded
-/// up (`minLeaseTTL` in etcd's lease/lessor.go).
+/// The shortest TTL in seconds, as in etcd with its default election timeout: one and a half
+/// times 1 s, rounded up (`minLeaseTTL` in etcd's lease/lessor.go).
 pub(super) const TTL_MIN: i64 = 2;
-/// etcd's own limit (`MaxLeaseTTL`), in seconds.
+/// The longest TTL in seconds, as in etcd (`MaxLeaseTTL`).
 const TTL_MAX: i64 = 9_000_000_000;
-/// A hundred thousand backends that take a new lease every few seconds and let
-/// the old ones run out have a few hundred thousand at a time.
+/// The most leases. A hundred thousand backends that take a new lease every few seconds and
+/// let the old ones expire have a few hundred thousand at a time.
 const LEASES_MAX: usize = 500_000;
 
-/// All leases that live.
+/// All leases that have not ended.
 #[derive(Clone)]
 pub(super) struct Leases {
     by_id: HashMap<i64, Lease>,
     by_deadline: BTreeSet<(Instant, i64)>,
-    /// Where the choice of ids stands.
+    /// The state of the generator of ids.
     seed: u64,
 }
 
 #[derive(Clone)]
 struct Lease {
-    /// Seconds.
+    /// The TTL in seconds.
     granted: i64,
     deadline: Instant,
     keys: BTreeSet<Arc<[u8]>>,
 }
 
-/// How a lease stands.
+/// The state of a lease.
 pub(super) struct Standing<'a> {
-    /// Whole seconds left.
+    /// The time left, in whole seconds.
     pub(super) ttl: i64,
-    /// As granted, in seconds.
+    /// The granted TTL, in seconds.
     pub(super) granted: i64,
-    /// In order.
+    /// The attached keys, in order.
     pub(super) keys: &'a BTreeSet<Arc<[u8]>>,
 }
 
 impl Leases {
-    /// Two stores with different seeds choose different ids, so that a client of
-    /// one does not by chance keep a stranger's lease alive in the next.
+    /// Returns no leases. Stores with different seeds choose different ids, so that a client
+    /// of one store does not by chance renew another client's lease in the next store.
     pub(super) fn new(seed: u64) -> Self {
         Self { by_id: HashMap::new(), by_deadline: BTreeSet::new(), seed }
     }
 
-    /// Grants `id`, or one of its own choice for 0, and tells id and TTL.
+    /// Grants a lease with this id, or with a new id for 0. Returns id and TTL (seconds).
     pub(super) fn grant(
         &mut self,
         id: i64,
@@ -76,7 +76,7 @@ impl Leases {
         Ok((id, granted))
     }
 
-    /// Starts its time anew and tells its TTL; none when there is no such lease.
+    /// Renews a lease. Returns its TTL in seconds, or `None` if there is no such lease.
     pub(super) fn renew(&mut self, id: i64, now: Instant) -> Option<i64> {
         let lease = self.by_id.get_mut(&id)?;
         self.by_deadline.remove(&(lease.deadline, id));
@@ -85,7 +85,7 @@ impl Leases {
         Some(lease.granted)
     }
 
-    /// Ends the lease and tells what hung on it, in order.
+    /// Ends a lease. Returns its keys in order, or `None` if there is no such lease.
     pub(super) fn remove(&mut self, id: i64) -> Option<BTreeSet<Arc<[u8]>>> {
         let lease = self.by_id.remove(&id)?;
         self.by_deadline.remove(&(lease.deadline, id));
@@ -103,22 +103,22 @@ impl Leases {
         Some(Standing { ttl, granted: lease.granted, keys: &lease.keys })
     }
 
-    /// What hangs on a lease.
+    /// Returns the keys of a lease.
     pub(super) fn keys(&self, id: i64) -> impl Iterator<Item = &Arc<[u8]>> {
         self.by_id.get(&id).into_iter().flat_map(|lease| &lease.keys)
     }
 
-    /// All ids, those that end first before the others.
+    /// Returns all ids, sorted by the end of the lease.
     pub(super) fn ids(&self) -> impl Iterator<Item = i64> {
         self.by_deadline.iter().map(|&(_, id)| id)
     }
 
-    /// When the next one ends if it is not renewed.
+    /// Returns the time at which the next lease ends if it is not renewed.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.by_deadline.first().map(|&(deadline, _)| deadline)
     }
 
-    /// One that has ended and was not removed yet.
+    /// Returns a lease whose time is over and that is not removed yet.
     pub(super) fn due(&self, now: Instant) -> Option<i64> {
         self.by_deadline.first().filter(|(deadline, _)| *deadline <= now).map(|&(_, id)| id)
     }
@@ -150,8 +150,8 @@ fn seconds(ttl: i64) -> Duration {
     Duration::from_secs(ttl.unsigned_abs())
 }
 
-/// A one-to-one scrambling of 64 bits (the finaliser of SplitMix64, Steele et
-/// al. 2014), so that neighbouring seeds share no run of ids.
+/// Maps 64 bits one to one (the finaliser of SplitMix64, Steele et al. 2014), so that
+/// neighbouring seeds have no common sequence of ids.
 fn scatter(seed: u64) -> u64 {
     let z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,6 +1,6 @@
 //! Answers a Range request from the history.
 //!
-//! In: the request, the history. Out: the response, or why not. Reads only.
+//! In: the request and the history. Out: the response or an error. It only reads.
 
 use std::cmp::Ordering;
 
@@ -16,12 +16,12 @@ const BY_VERSION: i32 = 1;
 const BY_CREATE: i32 = 2;
 const BY_MOD: i32 = 3;
 
-/// What is wrong with the request by itself.
+/// Returns the error of a request that does not depend on the store's content.
 pub(super) fn check(request: &pb::PbRangeRequest) -> Result<(), StoreError> {
     if request.key.is_empty() { Err(StoreError::EmptyKey) } else { Ok(()) }
 }
 
-/// Whether the history can tell of a revision; 0 or less means the newest.
+/// Returns an error if the history does not have a revision; 0 or less means the newest.
 pub(super) fn check_revision(revision: i64, history: &History) -> Result<(), StoreError> {
     if revision > history.revision() {
         Err(StoreError::FutureRevision)
@@ -32,7 +32,8 @@ pub(super) fn check_revision(revision: i64, history: &History) -> Result<(), Sto
     }
 }
 
-/// The answer. `count` is of all keys inside, whatever was filtered or cut off.
+/// Returns the answer. `count` counts all keys in the span, also those that are filtered out
+/// or beyond the limit.
 pub(super) fn range(
     request: &pb::PbRangeRequest,
     history: &History,
@@ -73,8 +74,8 @@ pub(super) fn range(
     Ok(pb::PbRangeResponse { header: header(newest), kvs, more, count })
 }
 
-/// Whether to sort, and if so whether the greatest comes first. Keys come in
-/// ascending order anyway; another target without an order means ascending.
+/// Returns `None` if no sorting is needed, else whether the order is descending. Keys are
+/// already in ascending order; another target without an order means ascending.
 pub(super) fn order(request: &pb::PbRangeRequest) -> Option<bool> {
     match (request.sort_order, request.sort_target) {
         (DESCEND, _) => Some(true),

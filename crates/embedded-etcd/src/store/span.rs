@@ -1,13 +1,12 @@
-//! Which keys a request means.
+//! The range of keys of a request. Pure.
 //!
-//! In: a request's `key` and `range_end`. Out: bounds that a map understands
-//! and whether a key is inside. Pure; knows nothing of what is stored.
+//! In: a request's `key` and `range_end`. Out: bounds for a map, and whether a key is in the
+//! range.
 
 use std::ops::Bound;
 
-/// The keys of one request, after etcd's conventions (`RangeRequest` in etcd's
-/// rpc.proto): no end means one key, an end of one zero byte means all that
-/// follow.
+/// The range of keys of one request by etcd's conventions (`RangeRequest` in etcd's
+/// rpc.proto): no end means one key, and an end of one zero byte means all keys that follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Span {
     start: Vec<u8>,
@@ -21,7 +20,7 @@ enum End {
     Unbounded,
 }
 
-/// As a map takes them.
+/// Bounds for the range of a map.
 pub(super) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
 impl Span {
@@ -42,12 +41,13 @@ impl Span {
         }
     }
 
-    /// No key can be inside.
+    /// Returns whether no key can be in the range.
     pub(crate) fn is_empty(&self) -> bool {
         matches!(&self.end, End::Before(end) if *end <= self.start)
     }
 
-    /// None when no key can be inside: a map panics when its bounds are crossed.
+    /// Returns the bounds, or `None` if no key can be in the range: a map panics if its bounds
+    /// are reversed.
     pub(super) fn bounds(&self) -> Option<Bounds<'_>> {
         let end = match &self.end {
             End::Single => Bound::Included(self.start.as_slice()),

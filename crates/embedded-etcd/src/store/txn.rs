@@ -1,7 +1,7 @@
-//! Transactions: what may be in one, which branches it takes, what they do.
+//! Checks and runs transactions.
 //!
-//! In: a Txn request. Out: its response; one revision for all its writes. All
-//! that can fail fails before the first write.
+//! In: a Txn request. Out: its response, and one revision for all its writes. Every possible
+//! error occurs before the first write.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -12,7 +12,7 @@ use super::history::Record;
 use super::range;
 use super::{Span, Store, StoreError, check_delete, check_put, header};
 
-/// etcd's own default (`--max-txn-ops`).
+/// etcd's default limit of operations (`--max-txn-ops`).
 const OPS_MAX: usize = 128;
 
 // `Compare.CompareResult` in etcd's rpc.proto.
@@ -21,8 +21,8 @@ const GREATER: i32 = 1;
 const LESS: i32 = 2;
 const NOT_EQUAL: i32 = 3;
 
-/// A transaction whose branches are chosen, here and in what is nested in it.
-/// All are chosen before anything is written, as in etcd.
+/// A transaction with its branches chosen, including those of nested transactions. As in
+/// etcd, all branches are chosen before the first write.
 pub(super) struct Plan {
     succeeded: bool,
     steps: Vec<Step>,
@@ -35,7 +35,7 @@ enum Step {
     Nested(Plan),
 }
 
-/// What is wrong with the request by itself.
+/// Returns the error of a request that does not depend on the store's content.
 pub(super) fn check(request: &pb::PbTxnRequest) -> Result<(), StoreError> {
     check_ops(request, OPS_MAX)?;
     Written::by(&request.success)?;
@@ -43,7 +43,7 @@ pub(super) fn check(request: &pb::PbTxnRequest) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Whether it could write, whichever branches it takes.
+/// Returns whether any branch of the transaction writes.
 pub(super) fn may_write(request: &pb::PbTxnRequest) -> bool {
     request.success.iter().chain(&request.failure).any(|op| match &op.request {
         Some(Op::RequestTxn(nested)) => may_write(nested),
@@ -52,13 +52,13 @@ pub(super) fn may_write(request: &pb::PbTxnRequest) -> bool {
     })
 }
 
-/// Whether all compares hold.
+/// Returns whether all comparisons hold.
 pub(super) fn succeeds(request: &pb::PbTxnRequest, store: &Store) -> bool {
     request.compare.iter().all(|compare| holds(compare, store))
 }
 
 impl Plan {
-    /// Compares, and chooses.
+    /// Evaluates the comparisons and chooses the branches.
     pub(super) fn new(request: pb::PbTxnRequest, store: &Store) -> Self {
         let succeeded = succeeds(&request, store);
         let ops = if succeeded { request.success } else { request.failure };
@@ -72,7 +72,7 @@ impl Plan {
         Self { succeeded, steps: steps.collect() }
     }
 
-    /// What is wrong with the chosen branches as the store stands.
+    /// Returns the error of the chosen branches that depends on the store's content.
     pub(super) fn check(&self, store: &Store) -> Result<(), StoreError> {
         self.steps.iter().try_for_each(|step| match step {
             Step::Range(range) => range::check_revision(range.revision, &store.history),
@@ -82,7 +82,7 @@ impl Plan {
         })
     }
 
-    /// Does it. The caller commits.
+    /// Runs the chosen branches. The caller commits.
     pub(super) fn run(self, store: &mut Store) -> Result<pb::PbTxnResponse, StoreError> {
         let mut responses = Vec::with_capacity(self.steps.len());
         for step in self.steps {
@@ -129,7 +129,8 @@ fn holds(compare: &pb::PbCompare, store: &Store) -> bool {
     records.all(|record| holds_for(compare, Some(record)))
 }
 
-/// A key that is not there has zeros, and no value that could be compared.
+/// Returns whether a comparison holds for a key. A missing key has zero numbers and no value,
+/// so a comparison of values fails.
 fn holds_for(compare: &pb::PbCompare, record: Option<Record<'_>>) -> bool {
     use pb::{PbCompareTarget as Target, PbTargetUnion as Union};
     let target = compare.target();
@@ -161,8 +162,8 @@ fn holds_for(compare: &pb::PbCompare, record: Option<Record<'_>>) -> bool {
     }
 }
 
-/// What some operations write, to refuse those that write a key twice. The two
-/// branches of a nested transaction exclude each other, so both may write it.
+/// The keys that operations write, to refuse a key that is written twice. The two branches
+/// of a nested transaction exclude each other, so both may write the same key.
 #[derive(Default)]
 struct Written<'a> {
     puts: HashSet<&'a [u8]>,
@@ -203,9 +204,9 @@ impl<'a> Written<'a> {
     }
 }
 
-/// Ranges that do not overlap: start to end, which is past the last key; no end
-/// for all that follow. Overlapping ones are joined, so that thousands of them
-/// in a transaction made to hurt are still searched quickly.
+/// Deleted ranges that do not overlap, by start, with their exclusive end (`None`: all that
+/// follow). Overlapping ranges are joined, so that thousands of them in a hostile
+/// transaction are still searched quickly.
 #[derive(Default)]
 struct Deletions(BTreeMap<Vec<u8>, Option<Vec<u8>>>);
 
@@ -254,7 +255,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Joined or not, a key is inside exactly when one of the ranges has it.
+        /// Joined ranges contain exactly the keys of the single ranges.
         #[test]
         fn joining_keeps_what_is_deleted(
             ranges in prop::collection::vec(("[a-d]{1,2}", "[a-d]{0,2}|\0"), 0..8),

@@ -1,38 +1,38 @@
-//! Users, roles and permissions, as etcd keeps them while authentication is off.
+//! Users, roles and permissions, as in an etcd with authentication off. Pure.
 //!
-//! In: changes. Out: what there is, in order, or a [`StoreError`]. Pure. They
-//! guard nothing here, so passwords are not kept. Must never grow without bound.
+//! In: changes. Out: sorted lists, or a [`StoreError`]. They protect nothing here, so
+//! passwords are not stored. The memory is bounded.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::StoreError;
 
-/// Bytes of all names and keys, overhead included: a thousand users. Nobody who
-/// needs more wants a registry without authentication.
+/// The most bytes of all names and keys, with overhead: a thousand users. Larger systems
+/// need a registry with authentication anyway.
 const BYTES_MAX: usize = 128 * 1024;
-/// What a name or a permission costs beside its bytes.
+/// The cost of a name or a permission beside its bytes, in bytes.
 const OVERHEAD: usize = 64;
-/// It may be granted without having been added.
+/// The role that can be granted without having been added.
 const ROOT: &str = "root";
 
-/// Who could be given which rights, were authentication on.
+/// The users with their roles, and the roles with their permissions.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Users {
     users: BTreeMap<String, BTreeSet<String>>,
     roles: BTreeMap<String, Permissions>,
-    /// How many changes there have been.
+    /// The number of changes so far.
     changes: u64,
     bytes: usize,
 }
 
-/// What kind, from which key, to which end.
+/// A permission: kind, key and range end.
 pub(crate) type Permission = (i32, Vec<u8>, Vec<u8>);
 
-/// What a role allows, by key and range end.
+/// The kinds of a role's permissions by key and range end.
 type Permissions = BTreeMap<(Vec<u8>, Vec<u8>), i32>;
 
 impl Users {
-    /// etcd's `authRevision`: 1, and one more for each change.
+    /// Returns etcd's `authRevision`: 1 plus the number of changes.
     pub(crate) fn revision(&self) -> u64 {
         self.changes + 1
     }
@@ -45,13 +45,13 @@ impl Users {
         self.roles.keys().cloned().collect()
     }
 
-    /// The roles of a user.
+    /// Returns the roles of a user.
     pub(crate) fn user(&self, name: &str) -> Result<Vec<String>, StoreError> {
         let roles = self.users.get(name).ok_or(StoreError::UserNotFound)?;
         Ok(roles.iter().cloned().collect())
     }
 
-    /// A role's permissions.
+    /// Returns the permissions of a role.
     pub(crate) fn role(&self, name: &str) -> Result<Vec<Permission>, StoreError> {
         let permissions = self.roles.get(name).ok_or(StoreError::RoleNotFound)?;
         Ok(permissions.iter().map(|((key, end), &kind)| (kind, key.clone(), end.clone())).collect())
@@ -69,7 +69,7 @@ impl Users {
         Ok(())
     }
 
-    /// Nothing is kept of a password, but the user must be there.
+    /// Counts a change if the user exists. The password is not stored.
     pub(crate) fn change_password(&mut self, name: &str) -> Result<(), StoreError> {
         self.user(name)?;
         self.changes += 1;
@@ -119,7 +119,7 @@ impl Users {
         Ok(())
     }
 
-    /// Takes it from its users too.
+    /// Deletes a role and revokes it from its users.
     pub(crate) fn delete_role(&mut self, name: &str) -> Result<(), StoreError> {
         let permissions = self.roles.remove(name).ok_or(StoreError::RoleNotFound)?;
         self.refund(name.len());
@@ -159,7 +159,8 @@ impl Users {
         Ok(())
     }
 
-    /// What stands in the way of authentication: etcd wants a root user first.
+    /// Returns etcd's error if there is no user `root` with the role `root`, which etcd
+    /// requires before authentication.
     pub(crate) fn enable(&self) -> Result<(), StoreError> {
         let root = self.users.get(ROOT).ok_or(StoreError::RootUserMissing)?;
         if root.contains(ROOT) { Ok(()) } else { Err(StoreError::RootRoleMissing) }
