@@ -20,8 +20,8 @@ const REAPED: Duration = Duration::from_secs(40);
 
 #[test]
 fn some_clients_never_read() {
-    let must = "a stalled client costs ≤ 100 kB whatever is sent to the others, who are told as \
-                soon as without them; who takes nothing for a minute is let go";
+    let must = "a stalled client costs ≤ 100 kB whatever the others are sent; the others get lists \
+                as soon as without it; a client that takes nothing for a minute is disconnected";
     Row::run(
         13,
         "10 % of the clients never read, or never open their windows",
@@ -76,7 +76,7 @@ fn some_clients_never_read() {
 #[test]
 fn peers_vanish_without_a_word() {
     isolated(|| {
-        let must = "all of their streams are gone 40 s after the cut, and nobody else's";
+        let must = "all of their streams are gone 40 s after the cut, and no others";
         Row::run(14, "the peers of half of the connections vanish", must, |row, scale| {
             let network = Network::new(0);
             let etcd = Etcd::start();

@@ -21,7 +21,7 @@ const ATTACKER_MEMORY: f64 = 5.0;
 
 #[test]
 fn connections_say_nothing_or_say_it_slowly() {
-    let must = "closed after 5 s, each costs ≤ 20 kB until then; a newcomer is served as ever";
+    let must = "closed after 5 s, each costs ≤ 20 kB until then; a new client is served as ever";
     let fault = "1,000 connections say nothing, or their preface or TLS hello a byte at a time";
     Row::run(15, fault, must, |row, scale| {
         let size = Size { clients: scale.streams / 10, ..Size::of(scale) };

@@ -18,8 +18,8 @@ const FAIL_OVER: Duration = Duration::from_secs(10);
 
 #[test]
 fn the_leader_changes_and_members_die() {
-    let must = "no stream is lost; what is written next arrives < 3 s after the fault, the \
-                election included; nobody is told twice";
+    let must = "no stream is lost; the next change arrives < 3 s after the fault, the election \
+                included; no client gets a list twice";
     let fault = "etcd's leader moves; each of three members is killed in turn, and returns";
     Row::run(7, fault, must, |row, scale| {
         let size = Size::of(scale);
@@ -44,10 +44,10 @@ fn the_leader_changes_and_members_die() {
 
 #[test]
 fn a_member_is_partitioned() {
-    let must = "a member without a leader is left for another; what is written to the others \
-                arrives < 10 s after the cut; no stream is lost";
+    let must = "the balancer leaves a member without a leader for another; changes that are \
+                written to the others arrive < 10 s after the cut; no stream is lost";
     isolated(|| {
-        let fault = "each of etcd's members in turn is cut off from the others, and not from us";
+        let fault = "each of etcd's members in turn is cut off from the others, not from lookaside";
         Row::run(8, fault, must, |row, scale| {
             let size = Size::of(scale);
             let networks: Vec<_> = (0..3).map(Network::new).collect();

@@ -15,8 +15,8 @@ use crate::writer::{DEAD_PORT, server};
 
 #[test]
 fn messages_are_huge() {
-    let must = "refused beyond 64 KiB, before an initial response; ≤ 8 MB for all of a \
-                connection's";
+    let must = "refused beyond 64 KiB, before an initial response; all messages of a connection \
+                take ≤ 8 MB";
     let fault = "messages of 4 MiB on 100 streams of one connection, names of 64 KiB";
     Row::run(17, fault, must, |row, scale| {
         let size = Size { clients: scale.streams / 10, ..Size::of(scale) };
@@ -55,8 +55,9 @@ fn messages_are_huge() {
 
 #[test]
 fn unknown_names_come_by_the_million() {
-    let must = "every one answered, nothing kept of them: memory is back to within 10 MB";
-    Row::run(18, "streams for names that nobody has, each another", must, |row, scale| {
+    let must = "every stream is answered, and nothing is kept of it: memory is back to within 10 \
+                MB";
+    Row::run(18, "streams for unregistered names, each another", must, |row, scale| {
         let size = Size { clients: scale.streams / 10, ..Size::of(scale) };
         let mut world = World::new(size, &[]);
         let (warm, many) = scale.pick((2_000, 20_000), (50_000, 1_000_000));
@@ -88,8 +89,8 @@ fn unknown_names_come_by_the_million() {
 
 #[test]
 fn descriptors_run_out() {
-    let must = "≤ 5 % of a core while none is left; who has a stream is told as ever; newcomers \
-                are served < 1 s after descriptors are free";
+    let must = "≤ 5 % of a core while none is left; clients with a stream get lists as ever; new \
+                clients are served < 1 s after descriptors are free";
     Row::run(19, "no descriptor is left", must, |row, scale| {
         let size = Size { clients: scale.streams / 2, ..Size::of(scale) };
         let mut world = World::new(size, &[]);

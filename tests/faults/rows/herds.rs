@@ -20,9 +20,9 @@ const CHANGES: usize = 6;
 
 #[test]
 fn clients_join_while_others_are_told() {
-    let must = "nobody is left with an old list: all converge < 2 s after the last change; the \
+    let must = "no client is left with an old list: all converge < 2 s after the last change; the \
                 same when all have gone and others come";
-    let fault = "clients join by the hundred, in the midst of changes that all are told of";
+    let fault = "clients join by the hundred, in the midst of changes that go to all";
     Row::run(29, fault, must, |row, scale| {
         let times = scale.pick(6, 40);
         let size = Size { services: times, servers: SERVERS, clients: 0, port: DEAD_PORT };

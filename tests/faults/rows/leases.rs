@@ -18,8 +18,8 @@ const LEFT: usize = 10;
 
 #[test]
 fn most_of_a_service_expires() {
-    let must = "at least half of the last good list stays in every list; the alarm < 1 s; the \
-                operator's word lets go of the rest";
+    let must = "at least half of the last good list stays in every list; the alarm comes < 1 s; \
+                `release` drops the rest";
     Row::run(4, "90 % of a service's leases expire together", must, |row, scale| {
         let mut world = World::new(Size::of(scale), &[]);
         let all = register(&mut world, DEAD_PORT, 10);
@@ -50,7 +50,7 @@ fn most_of_a_service_expires() {
 
 #[test]
 fn the_living_stay_though_their_leases_are_gone() {
-    let must = "nobody is told anything: all answer, so all stay";
+    let must = "no client gets a list: all backends answer, so all stay";
     Row::run(5, "90 % of a service's leases are lost, and all still serve", must, |row, scale| {
         let living = Living::start();
         let mut world = World::new(Size::of(scale), &[]);
@@ -71,7 +71,8 @@ fn the_living_stay_though_their_leases_are_gone() {
 
 #[test]
 fn deregistration_is_obeyed() {
-    let must = "obeyed at once, though they still serve: no guard hides a real shutdown";
+    let must = "the backends leave the lists at once, though they still serve: the guard hides no \
+                real shutdown";
     Row::run(6, "90 % of a service deregisters", must, |row, scale| {
         let living = Living::start();
         let mut world = World::new(Size::of(scale), &[]);

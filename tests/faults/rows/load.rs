@@ -10,8 +10,8 @@ use crate::writer::{DEAD_PORT, server};
 
 #[test]
 fn registrations_come_as_a_flood() {
-    let must = "coalesced; half of all lists come within a second of what they tell of; all \
-                converge < 2 s after the last";
+    let must = "changes are coalesced; half of all lists come within a second of the changes that \
+                they contain; all converge < 2 s after the last";
     Row::run(27, "1,000 registrations a second in one service", must, |row, scale| {
         let size = Size { services: 1, servers: 20, ..Size::of(scale) };
         let mut world = World::new(size, &[]);
@@ -46,7 +46,7 @@ fn registrations_come_as_a_flood() {
 fn all_of_it_changes_for_a_long_time() {
     let must = "every list is right; memory is flat: less than 5 % more at the end than after a \
                 quarter of the time";
-    let fault = "1 % of 5,000 servers and of all clients is replaced each second";
+    let fault = "1 % of 5,000 backends and of all clients is replaced each second";
     Row::run(28, fault, must, |row, scale| {
         let clients = scale.pick(500, 2_000);
         let size = Size { services: 50, servers: 100, clients, port: DEAD_PORT };

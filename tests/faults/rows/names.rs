@@ -13,7 +13,7 @@ const UDP_MAX: usize = 1232;
 #[test]
 fn dns_gets_garbage_and_is_to_amplify() {
     let must = "no panic, questions are answered as ever; no datagram is longer than 1,232 bytes; \
-                zones of others and transfers are refused with no more bytes than came";
+                questions for other zones and transfers are refused with no more bytes than came";
     Row::run(26, "garbage at the DNS port; questions that ask for much", must, |row, scale| {
         let size = Size { servers: 200, clients: scale.streams / 10, ..Size::of(scale) };
         let world = World::new(size, &[]);

@@ -15,8 +15,9 @@ const FIRST_LIST: Duration = Duration::from_millis(100);
 
 #[test]
 fn etcd_is_down_and_returns() {
-    let must = "no stream closes, no list changes; stale is told < 5 s; a newcomer has the last \
-                list < 100 ms; after the return all converge < 2 s, and only who must is told";
+    let must = "no stream closes, no list changes; the registry is shown as stale < 5 s; a new \
+                client has the last list < 100 ms; after the return all converge < 2 s, and only \
+                clients of changed services get a list";
     Row::run(1, "etcd is killed, and returns", must, |row, scale| {
         let size = Size::of(scale);
         let mut world = World::new(size, &[]);
@@ -53,8 +54,8 @@ fn etcd_is_stopped_and_goes_on() {
 
 #[test]
 fn etcd_is_compacted_while_the_balancer_is_cut_off() {
-    let must = "what was deleted meanwhile is not missed; all converge < 2 s after the cut is \
-                mended; unchanged services are not told";
+    let must = "keys that were deleted meanwhile leave the lists; all converge < 2 s after the cut \
+                is mended; clients of unchanged services get no list";
     Row::run(3, "etcd is compacted while the balancer is cut off", must, |row, scale| {
         let size = Size::of(scale);
         let etcd = Etcd::start();
@@ -85,8 +86,8 @@ fn etcd_is_compacted_while_the_balancer_is_cut_off() {
 
 #[test]
 fn values_are_large_or_nonsense() {
-    let must = "what cannot be read is skipped and counted; a key keeps its last good entry; \
-                its neighbours are served as before";
+    let must = "keys that cannot be decoded are rejected and counted; a key keeps its last good \
+                registration; other keys are served as before";
     Row::run(10, "values of 8 MiB together, malformed values, wrong keys", must, |row, scale| {
         let size = Size::of(scale);
         let mut world = World::new(size, &[]);
@@ -120,8 +121,8 @@ fn values_are_large_or_nonsense() {
 
 #[test]
 fn etcd_is_replaced_by_an_empty_one() {
-    let must = "while they answer, no backend leaves a list and nobody is told anything; who \
-                registers again and who is new is followed at once";
+    let must = "while they answer, no backend leaves a list and no client gets a list; backends \
+                that register again and new backends are followed at once";
     Row::run(11, "etcd returns empty", must, |row, scale| {
         replaced(row, scale, |etcd, _| etcd.restart_empty());
     });
@@ -129,7 +130,7 @@ fn etcd_is_replaced_by_an_empty_one() {
 
 #[test]
 fn etcd_is_restored_to_an_older_revision() {
-    let must = "as for an empty one: what the older state lacks stays while it answers";
+    let must = "as for an empty etcd: backends that the older state lacks stay while they answer";
     Row::run(12, "etcd is restored from an older snapshot", must, |row, scale| {
         replaced(row, scale, |etcd, snapshot| etcd.restart_from(snapshot));
     });

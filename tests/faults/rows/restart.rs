@@ -33,8 +33,8 @@ fn the_balancer_is_killed_and_restarted() {
 
 #[test]
 fn the_balancer_is_killed_and_restarted_without_etcd() {
-    let must = "the same from the saved state: every client has the list it had before; marked \
-                as restored; etcd's return changes nothing";
+    let must = "the same from the saved state: every client has the list it had before; the \
+                registry is shown as restored; etcd's return changes nothing";
     let fault = "the balancer is killed and restarted while etcd is down, with `--state-dir`";
     Row::run(22, fault, must, |row, scale| {
         let size = Size::of(scale);

@@ -13,9 +13,9 @@ use crate::writer::{DEAD_PORT, Living, server};
 
 #[test]
 fn the_disk_fills_up_and_the_state_is_torn() {
-    let must = "updates arrive as ever, an alarm tells; after a restart without etcd the last \
-                state that could be written is served; a torn one is told of, and the one before \
-                it served";
+    let must = "updates arrive as ever, an alarm comes; after a restart without etcd the last \
+                state that could be written is served; a torn state is reported, and the state \
+                before it is served";
     let Some(disk) = Tiny::mount() else {
         return skip("the_disk_fills_up", "no file system can be mounted here");
     };
@@ -76,8 +76,8 @@ fn the_disk_fills_up_and_the_state_is_torn() {
 
 #[test]
 fn the_clock_jumps() {
-    let must = "no stream closes, no list changes, nothing in doubt is let go before its time, \
-                etcd is not given up";
+    let must = "no stream closes, no list changes, no held backend is dropped before its time, \
+                etcd does not become stale";
     let library = need_fake_clock();
     let Some(library) = library else {
         return skip("the_clock_jumps", "no libfaketime: Debian package faketime");
