@@ -1,4 +1,4 @@
-//! Shares and evenness of cycles, and of the windows that streams get of them.
+//! Tests the shares and the evenness of cycles and of the windows of them.
 
 use proptest::prelude::*;
 
@@ -31,7 +31,7 @@ fn long_cycles_are_shortened_and_leave_nobody_out() {
     let turns = cycle(&[1_000_000, 1]);
     assert_eq!((count(&turns, 0), count(&turns, 1)), (39, 1));
     assert_eq!(cycle(&[7; 5_000]), (0..5_000).collect::<Vec<_>>());
-    // Alike once they are rounded.
+    // Equal once they are rounded.
     let alike: Vec<u32> = (0..5_000).map(|at| 1_000_000 + at % 2).collect();
     assert_eq!(cycle(&alike).len(), 5_000);
     assert_eq!(counts(&[u32::MAX, u32::MAX - 1, 1]), [30, 29, 1]);
@@ -44,13 +44,13 @@ fn a_large_service_keeps_its_shares() {
         let counts = counts(&weights);
         assert_eq!(counts[..4], [3, 1, 3, 1], "{backends}");
     }
-    // Every tenth starts at a tenth.
+    // Every tenth backend has a tenth of the weight of the others.
     let weights: Vec<u32> = (0..1_000).map(|at| if at % 10 == 0 { 100 } else { 1_000 }).collect();
     assert_eq!(counts(&weights)[..2], [1, 10]);
 }
 
-/// How far over its share the most favoured backend is. Whoever's share is less
-/// than one turn of the cycle has one all the same, and does not count.
+/// Returns how far over its share the most favoured backend is. A backend whose share is
+/// less than one entry has one all the same, and does not count.
 fn over(weights: &[u32], got: &[u64], cycle: usize) -> f64 {
     let weight: u64 = weights.iter().map(|&weight| u64::from(weight)).sum();
     let turns: u64 = got.iter().sum();
@@ -60,7 +60,8 @@ fn over(weights: &[u32], got: &[u64], cycle: usize) -> f64 {
     counts.map(over).fold(0.0, f64::max)
 }
 
-/// How far over, when so many streams have had so many lists, each walked once.
+/// Returns how far over its share the most favoured backend is after `streams` streams
+/// have each walked through `lists` lists once.
 fn over_of_windows(weights: &[u32], streams: u64, lists: u64) -> f64 {
     let cycle = cycle(weights);
     let mut got = vec![0; weights.len()];
@@ -76,7 +77,8 @@ fn over_of_windows(weights: &[u32], streams: u64, lists: u64) -> f64 {
     over(weights, &got, cycle.len())
 }
 
-/// Weights from a half to one and a half, and such that differ by magnitudes.
+/// Makes weights from a half to one and a half, and weights that differ by orders of
+/// magnitude.
 fn weights() -> impl Strategy<Value = Vec<u32>> {
     let even = proptest::collection::vec(500..1_500_u32, 1..1_100);
     let classes =
@@ -101,8 +103,8 @@ proptest! {
         }
     }
 
-    /// At no point of the cycle is a backend ahead of, or behind, its due
-    /// by as much as it would be if its turns came in a row.
+    /// At no point of the cycle is a backend ahead of its share, or behind it, by as much
+    /// as it would be if its entries came in a row.
     #[test]
     fn turns_are_spread(weights in proptest::collection::vec(1..10_u32, 2..6)) {
         let turns = cycle(&weights);
@@ -128,8 +130,8 @@ proptest! {
         prop_assert!(over <= most, "{:.3} over", over);
     }
 
-    /// So that nobody gets much more than its share, if 30 clients or more have had ten
-    /// lists: mostly less than 5 % over, and a window's chance beyond the cycle's own.
+    /// No backend gets much more than its share once 30 or more clients have had ten
+    /// lists: mostly less than 5 % over, plus the chance of the windows.
     #[test]
     fn windows_make_up_for_each_other(weights in weights(), many in any::<bool>()) {
         let over = over_of_windows(&weights, if many { 300 } else { 30 }, 10);
