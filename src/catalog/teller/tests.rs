@@ -1,4 +1,4 @@
-//! Losses in, lines out.
+//! Tests the log lines about losses.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use crate::registry::{Cause, Change, Entry, Event, Key, Registration};
 
 use super::*;
 
-/// What was logged.
+/// The text that was logged.
 #[derive(Clone, Default)]
 struct Page(Arc<Mutex<Vec<u8>>>);
 
@@ -79,7 +79,7 @@ impl World {
         self.publish(touched);
     }
 
-    /// As the catalog does.
+    /// Publishes in the way of the catalog.
     fn publish(&mut self, mut touched: Touched) {
         self.index.pass(self.now, true, &mut touched);
         for service in &touched.services {
@@ -103,7 +103,7 @@ impl World {
         self.lines.extend(text.lines().map(|line| line.trim().to_owned()));
     }
 
-    /// Lets time pass, and returns what was logged until then.
+    /// Lets time pass. Returns the lines that were logged until then.
     fn after(&mut self, time: Duration) -> Vec<String> {
         let end = self.now + time;
         while let Some(due) = self.teller.due().filter(|due| *due <= end) {
@@ -126,7 +126,7 @@ fn a_mass_loss_is_a_line_with_the_true_count_and_three_names() {
     (1..=20).for_each(|port| world.probed(port, Answer::Takes));
     let first = r#"WARN registrations are lost: keeping backends that answer service=hello held=20 answering=1 names=["b001", "b002", "b003"]"#;
     assert_eq!(world.after(PAUSE * 3), [first]);
-    // The same answers, for minutes.
+    // Equal answers for minutes log nothing.
     for _ in 0..100 {
         (1..=20).for_each(|port| world.probed(port, Answer::Takes));
     }
