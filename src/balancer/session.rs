@@ -24,12 +24,12 @@ use crate::settings::WhenEmpty;
 
 use pb::load_balance_response::LoadBalanceResponseType as Kind;
 
-/// What a client must do now.
+/// An instruction for a client.
 #[derive(Debug, Clone)]
 pub(super) enum Directive {
     /// Use this list.
     List(Arc<EncodedList>),
-    /// There is no backend: fail calls that do not wait for one.
+    /// There is no backend: fail calls that are not wait-for-ready.
     Empty,
     /// There is no backend: [`Self::Empty`] in a form that grpc-go understands.
     Unreachable,
@@ -50,8 +50,8 @@ pub(super) struct Session {
     told: Option<Said>,
 }
 
-/// What a client was sent last. It holds no list, because a client that takes nothing
-/// more must not keep one from being freed.
+/// The last thing that a client was sent. It holds no list, because a client that takes
+/// nothing more must not keep one from being freed.
 #[derive(Debug)]
 enum Said {
     List(Weak<EncodedList>),
@@ -71,8 +71,8 @@ pub(super) struct Told {
 /// Returns what a client of this kind must do, given the list for its class (`None` if no
 /// backend can serve it).
 ///
-/// An empty list makes C-core and Java fail calls that do not wait for a backend, and
-/// keep those that do. grpc-go needs an address in every list: it takes an empty first
+/// An empty list makes C-core and Java fail calls that are not wait-for-ready, and keep
+/// the others. grpc-go needs an address in every list: it takes an empty first
 /// list for no list at all and lets every call hang, and with `pick_first` it does the
 /// same for a first list of drop entries; after a later one, releases before 1.34 never
 /// connect again. So for grpc-go an address that refuses every connection does what the

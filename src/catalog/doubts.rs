@@ -10,7 +10,7 @@ use imbl::{OrdMap, OrdSet};
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::settings::{ServiceSettings, Settings};
 
-/// The operator's rules for backends in doubt, for one service.
+/// The operator's rules for lost and unleased backends, for one service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
     /// How long a backend is held at most. Zero: it leaves at once.
@@ -22,7 +22,7 @@ pub struct Rules {
     pub probe_unleased: Duration,
 }
 
-/// Why a registration is in doubt.
+/// How a registration was lost, so that it is in doubt whether its backend is alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doubt {
     /// Its lease is gone: expired or revoked.
@@ -52,14 +52,14 @@ pub enum Answer {
 pub struct Held {
     /// When the registration was lost.
     pub since: Instant,
-    /// Why the loss is in doubt.
+    /// How the registration was lost.
     pub why: Doubt,
     /// The answer to the newest probe.
     pub answer: Option<Answer>,
 }
 
-/// All backends in doubt. A clone is cheap, and successive values share their equal
-/// parts.
+/// All held, guarded and down backends, and the addresses to probe. A clone is cheap, and
+/// successive values share their equal parts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Doubts {
     /// The backends that are listed although their registrations were lost.

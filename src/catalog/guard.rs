@@ -1,4 +1,4 @@
-//! The guard: decides which backends stay listed after a loss in doubt, and for how long.
+//! The guard: decides which lost backends stay listed, and for how long.
 //!
 //! In: losses, answers of probes, returns, the time. Out: the endpoints that a service
 //! lists beyond its registrations. Pure. A held backend leaves when probes find it dead
@@ -91,7 +91,7 @@ impl Guard {
         }
     }
 
-    /// Takes over backends of a service whose registrations are lost in doubt.
+    /// Takes over backends of a service whose registrations were lost.
     ///
     /// # Errors
     /// Returns the backends if they do not stay listed.

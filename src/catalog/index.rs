@@ -3,7 +3,7 @@
 //! In: registry events, resolved host names, answers of probes, the time. Out: the
 //! services that they affect, and on request a service's snapshot. Pure. An equal value
 //! affects nothing, so a registrant that writes the same value every second causes no
-//! push. Backends whose loss is in doubt go to the guard.
+//! push. Backends whose registrations were lost go to the guard.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

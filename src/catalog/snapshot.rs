@@ -12,7 +12,7 @@ use super::Service;
 use super::derived::Derived;
 use super::lookup::Lookup;
 
-/// What a typed name means.
+/// The meaning of a typed name.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Known {
     /// Nothing has been read yet, so a missing service may still exist.

@@ -1,6 +1,6 @@
 //! Hands backends whose registrations were lost to the guard. Pure.
 //!
-//! In: keys that were lost in doubt. Out: their backends, by service, for the guard; and
+//! In: keys that were lost. Out: their backends, by service, for the guard; and
 //! the services whose lists change by it. Backends that are lost together are handed over
 //! together, so that a mass loss is handled once for each service.
 

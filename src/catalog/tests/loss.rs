@@ -220,7 +220,7 @@ fn with_one_down() -> World {
 #[test]
 fn who_gains_a_lease_or_registers_anew_is_listed_at_once() {
     let all = "+1 +2 +3";
-    // The same key gets a lease.
+    // The key gets a lease.
     let mut world = with_one_down();
     world.say(put(at("1", 1)));
     assert_eq!(ports(&world), all);
