@@ -1,9 +1,8 @@
 //! The gRPC service `grpc.lb.v1.LoadBalancer`, complete.
 //!
-//! In: HTTP/2 requests for `BalanceLoad`, the catalog. Out: responses whose
-//! bodies are the streams. A stream is refused before its initial response or
-//! gets that and a list at once; in between lies every hot loop and hang that
-//! clients have.
+//! In: HTTP/2 requests for `BalanceLoad`, and the catalog. Out: responses whose bodies
+//! are the streams. A stream is either refused before its initial response, or gets that
+//! response and a list at once. Between the two, clients would retry in a loop or hang.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -72,42 +71,44 @@ struct Shared {
     counters: Arc<Counters>,
 }
 
-/// Clients say their name at once; one that has not after this long will not.
+/// How long a client has to send its name. Clients send it at once; one that has not sent
+/// it by then never will.
 const NAME_WITHIN: Duration = Duration::from_secs(5);
-/// Often enough for clients that are let go after a minute.
+/// How often stalled clients are looked for: often enough, because they have a minute.
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
-/// So often it is seen whether there are more lists than there should be.
+/// How often the memory of superseded lists is checked.
 const RELIEVE_EVERY: Duration = Duration::from_millis(500);
-/// So much of lists that are no longer the newest may be held by clients that
-/// do not read: a hundred and fifty lists of 10,000 backends.
+/// How many bytes of superseded lists clients that do not read may hold: a hundred and
+/// fifty lists of 10,000 backends.
 const SUPERSEDED_MAX: usize = 64 * 1024 * 1024;
-/// A longer user agent is cut: it is only shown.
+/// A longer user agent is cut, because it is only shown.
 const USER_AGENT_MAX: usize = 256;
 
 impl Balancer {
-    /// Serves what the catalog knows; names in `zone` mean services.
+    /// Makes the service on top of a catalog. Names in `zone` mean services.
     #[must_use]
     pub fn new(zone: Zone, catalog: Catalog, ledger: Arc<Ledger>, counters: Arc<Counters>) -> Self {
         let views = Views::new(catalog, counters.clone());
         Self(Arc::new(Shared { zone, views, clients: Arc::default(), ledger, counters }))
     }
 
-    /// Lists the open streams.
+    /// Returns a function that lists the open streams.
     #[must_use]
     pub fn clients(&self) -> ListClients {
         let clients = self.0.clients.clone();
         Arc::new(move || clients.view())
     }
 
-    /// Tells how far over its share the most favoured backend of any list in use is.
+    /// Returns a function that tells how far over its share the most favoured backend of
+    /// any list in use is.
     #[must_use]
     pub fn excess(&self) -> TellExcess {
         let views = self.0.views.clone();
         Arc::new(move || views.excess())
     }
 
-    /// Lets clients go that do not take what is new for them, for ever: after a
-    /// minute, or when they hold too much that is no longer the newest.
+    /// Ends the connections of clients that do not take what is new for them: after a
+    /// minute, or when they hold too much of superseded lists. Never returns.
     pub async fn sweep(self) {
         let Shared { clients, counters, .. } = &*self.0;
         let mut swept = clock::now();
@@ -120,7 +121,7 @@ impl Balancer {
                 let stalled = clients.sweep(now);
                 counters.streams_stalled.add(stalled);
                 if stalled > 0 {
-                    tracing::info!(stalled, "clients do not read and are let go");
+                    tracing::info!(stalled, "clients do not read: connections closed");
                 }
             }
             let all = usize::try_from(counters.list_bytes.now()).unwrap_or(usize::MAX);
@@ -136,15 +137,14 @@ impl Balancer {
                     stalled,
                     bytes,
                     "clients that do not read hold too many old lists: \
-                     those that have waited longest are let go, as often as needed"
+                     closing the connections that have waited longest, as often as needed"
                 );
             }
         }
     }
 
-    /// Answers one request: waits for the client's name, then refuses it with
-    /// a status alone, or answers with a stream. `leave` is told when the
-    /// connection must end.
+    /// Answers one request: waits for the client's name, then refuses it with a status
+    /// alone, or answers with a stream. `leave` is asked when the connection must end.
     pub(crate) async fn balance_load(
         &self,
         request: Request<Incoming>,
@@ -208,8 +208,8 @@ impl Balancer {
         };
         let holding = view.admit(peer, &known).ok_or_else(|| {
             Status::resource_exhausted(
-                "too many different selections of instances are listed at once: \
-                 ask for the whole service, or for fewer on one connection",
+                "too many different selections of backends are listed at once: \
+                 ask for the whole service, or for fewer selections on one connection",
             )
         })?;
         let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
@@ -247,7 +247,7 @@ async fn first_message(body: &mut Incoming, messages: &mut Messages) -> Result<B
     }
 }
 
-/// The head of a gRPC response; with a status, of one that is nothing else.
+/// Returns the head of a gRPC response. With a status, the response consists of it alone.
 fn response(status: Option<&Status>) -> Response<()> {
     let mut response = Response::new(());
     let headers = response.headers_mut();

@@ -1,8 +1,8 @@
-//! The one place that knows which services have which backends.
+//! The catalog: knows which services have which backends.
 //!
-//! In: [`Input`]s, through [`drive`], the only writer. Out: [`Known`] per
-//! typed name, by subscription or by asking. It never waits for a reader, and
-//! losing the registry never changes what it says of a service.
+//! In: [`Input`]s, applied by [`drive`], the only writer. Out: [`Known`] for each typed
+//! name, by [`Catalog::subscribe`] or [`Catalog::lookup`]. It never waits for a reader.
+//! The loss of the registry never changes what it knows of a service.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -70,19 +70,19 @@ pub use unresolved::Unresolved;
 pub struct Catalog(Arc<Shared>);
 
 struct Shared {
-    /// By canonical name: one group for each set of names that fold together.
+    /// By canonical name: one group for all names with the same canonical form.
     groups: DashMap<String, Group>,
     rejected: DashMap<Key, Rejected>,
     remarks: DashMap<Key, Vec<Remark>>,
     status: watch::Sender<Status>,
     host_names: watch::Sender<Arc<BTreeSet<String>>>,
     unresolved: watch::Sender<Arc<[Unresolved]>>,
-    /// How many backends were unresolved when that was logged last.
+    /// How many backends were unresolved at the last log line.
     unresolved_logged: AtomicUsize,
     doubts: watch::Sender<Arc<Doubts>>,
-    /// Counts the times that a service changed.
+    /// Grows with each publication that changed a service.
     changes: watch::Sender<u64>,
-    /// Counts the values of services.
+    /// The newest version of any service.
     versions: AtomicU64,
     emptied: Mutex<Emptied>,
     rejections_told: Mutex<Reminder>,
@@ -91,7 +91,7 @@ struct Shared {
     closed: AtomicBool,
 }
 
-/// What the one writer remembers of what it published.
+/// The writer's state between publications.
 #[derive(Default)]
 struct Publisher {
     pace: Pace,
@@ -100,15 +100,15 @@ struct Publisher {
 }
 
 impl Catalog {
-    /// One that has not read anything yet, and keeps nothing that is in doubt.
+    /// Makes a catalog that has read nothing yet and holds no lost backends.
     #[must_use]
     #[expect(clippy::new_without_default, reason = "an empty catalog is no default: it is unread")]
     pub fn new() -> Self {
         Self::with(Rules::OFF)
     }
 
-    /// One with these settings: [`Settings`], or the same `ServiceSettings` or [`Rules`]
-    /// for every service.
+    /// Makes a catalog with these settings: [`Settings`], or one `ServiceSettings` or
+    /// [`Rules`] for every service.
     #[must_use]
     pub fn with(settings: impl Into<Arc<Settings>>) -> Self {
         let unread = Status {
@@ -138,7 +138,7 @@ impl Catalog {
         }))
     }
 
-    /// What a name means at this moment.
+    /// Returns what a name means now.
     #[must_use]
     pub fn lookup(&self, target: &Target) -> Known {
         if !self.0.status.borrow().synced {
@@ -153,7 +153,7 @@ impl Catalog {
         Known::Absent(self.settings().of(&target.canonical()))
     }
 
-    /// What a name means, from now on. `None` when the catalog has closed.
+    /// Subscribes to the meaning of a name. Returns `None` if the catalog has closed.
     #[must_use]
     pub fn subscribe(&self, target: &Target) -> Option<Subscription> {
         let mut topics = Vec::new();
@@ -161,20 +161,21 @@ impl Catalog {
             let mut group = match self.0.groups.entry(canonical) {
                 Entry::Occupied(group) => group.into_ref(),
                 Entry::Vacant(place) => {
-                    // Read under the group's lock: new settings and marks are set before
-                    // each lock is taken.
+                    // Read under the group's lock, because new settings and marks are set
+                    // before each lock is taken.
                     let canonical = place.key();
                     let settings = self.settings().of(canonical);
                     let group = Group::new(settings, self.marks().of(canonical));
                     place.insert(group)
                 }
             };
-            // Asked under the group's lock: closing takes each lock after setting it.
+            // Read under the group's lock, because `close` takes each lock after it has
+            // set this.
             if self.0.closed.load(Ordering::SeqCst) {
                 return None;
             }
-            // Asked under the group's lock too: the first announcement takes each
-            // lock after it has said that all is read.
+            // Read under the group's lock too, because the first announcement takes each
+            // lock after it has set `synced`.
             let synced = self.0.status.borrow().synced;
             let served = topics.iter().any(|topic: &Arc<Topic>| topic.is_present());
             topics.push(group.subscribe(typed, served, synced, clock::now()));
@@ -183,13 +184,13 @@ impl Catalog {
         Some(Subscription::new(first, topics, self.clone(), target.clone()))
     }
 
-    /// Ends every subscription, and refuses new ones.
+    /// Ends every subscription and refuses new ones.
     pub fn close(&self) {
         self.0.closed.store(true, Ordering::SeqCst);
         self.0.groups.iter_mut().for_each(|mut group| group.close());
     }
 
-    /// Every service that has a backend, sorted by name.
+    /// Returns every service that has a backend, sorted by name.
     #[must_use]
     pub fn services(&self) -> Vec<Arc<Service>> {
         let mut all: Vec<_> = self
@@ -202,8 +203,8 @@ impl Catalog {
         all
     }
 
-    /// Every name that has no backend and that streams ask for, and the services
-    /// that lost their last backend a short time ago; sorted.
+    /// Returns the services without a backend, sorted: each name that streams ask for,
+    /// and for ten minutes each service that lost its last backend.
     #[must_use]
     pub fn empty_services(&self) -> Vec<EmptyService> {
         if !self.0.status.borrow().synced {
@@ -217,37 +218,38 @@ impl Catalog {
         all
     }
 
-    /// How far and how fresh the registry has been read.
+    /// Returns how far the registry has been read, and whether it is stale.
     #[must_use]
     pub fn status(&self) -> Status {
         self.0.status.borrow().clone()
     }
 
-    /// The same, as it changes: wakes when `synced` or `stale` do.
+    /// Watches the status. Wakes when `synced`, `restored` or the start of `stale`
+    /// changes.
     #[must_use]
     pub fn watch_status(&self) -> watch::Receiver<Status> {
         self.0.status.subscribe()
     }
 
-    /// The host names that are registered as addresses and need resolving.
+    /// Watches the host names that are registered as addresses and must be resolved.
     #[must_use]
     pub fn watch_host_names(&self) -> watch::Receiver<Arc<BTreeSet<String>>> {
         self.0.host_names.subscribe()
     }
 
-    /// What is in doubt.
+    /// Returns the held, guarded and down backends, and the addresses to probe.
     #[must_use]
     pub fn doubts(&self) -> Arc<Doubts> {
         self.0.doubts.borrow().clone()
     }
 
-    /// The same, as it changes.
+    /// Watches the value of [`Self::doubts`].
     #[must_use]
     pub fn watch_doubts(&self) -> watch::Receiver<Arc<Doubts>> {
         self.0.doubts.subscribe()
     }
 
-    /// Wakes when a service has changed.
+    /// Watches a counter that grows when a service has changed.
     #[must_use]
     pub fn watch_changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
@@ -296,32 +298,32 @@ impl Catalog {
             *current = status;
             matters
         });
-        // Only now may anyone conclude from absence.
+        // From here on a missing service means that it does not exist.
         if first {
             let services: usize = self.0.groups.iter().map(|group| group.services.len()).sum();
             match &self.status().restored {
                 Some(saved) => {
-                    tracing::warn!(saved, services, "serving what was saved: registry is unread")
+                    tracing::warn!(saved, services, "serving the saved state: registry is unread")
                 }
                 None => tracing::info!(revision, services, keys = index.keys(), "registry is read"),
             }
             self.0.groups.iter_mut().for_each(|group| group.announce(rounds));
         }
-        // Last: whoever is woken finds all of it, the status too.
+        // Last, so that a reader that is woken finds all of it, the status included.
         if changed || read {
             self.0.changes.send_modify(|changes| *changes += 1);
         }
     }
 
-    /// The next version of a service.
+    /// Makes the next version of a service.
     fn number(&self, snapshot: ServiceSnapshot) -> Arc<Service> {
         let settings = self.settings().of_service(&snapshot.name);
         let drained = self.marks().of_service(&snapshot.name);
         Arc::new(Service::new(self.next_version(), snapshot, settings).with_drained(drained))
     }
 
-    /// Tells each spelling of a group's name what it means now. Before the registry has
-    /// been read, nothing may be concluded from absence.
+    /// Publishes to each spelling of a group's name what it means now, but not
+    /// before the registry has been read: until then a missing service may still exist.
     fn announce(&self, group: &Group, rounds: &mut Rounds) {
         if self.0.status.borrow().synced {
             group.announce(rounds);
@@ -332,7 +334,8 @@ impl Catalog {
         self.0.versions.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Returns whether it is a change.
+    /// Publishes a service's newest value; `None` removes it. Returns whether it is a
+    /// change.
     fn publish_service(
         &self,
         service: &ServiceName,
@@ -376,14 +379,14 @@ impl Catalog {
 }
 
 impl Publisher {
-    /// When there is something to publish or to log without an input.
+    /// Returns when something is due to be published or logged without an input.
     fn due(&self) -> Option<Instant> {
         self.pace.due().into_iter().chain(self.teller.due()).min()
     }
 }
 
-/// The ways to read a name: where to look, and what for. Whichever needs the
-/// fewest selectors comes first.
+/// Returns the readings of a name, the one with the fewest selectors first: for each the
+/// canonical name to look under, and the name to compare.
 fn ways(target: &Target) -> impl Iterator<Item = (String, &Arc<str>)> {
     let longer = target.longer().iter().map(|one| (one.canonical(), &one.name));
     longer.chain(std::iter::once_with(|| (target.canonical(), &target.name)))

@@ -1,7 +1,8 @@
-//! The words of the domain: what a service, a backend and a client are.
+//! The domain's types: names, addresses, endpoints, weights, classes and clients.
 //!
-//! In: text and numbers from the doors (registry, gRPC, DNS, flags). Out: types
-//! that cannot be wrong. Standard library only; no clock, no randomness, no I/O.
+//! In: text and numbers from the registry, gRPC, DNS and flags. Out: types that are valid
+//! by construction. The layer uses the standard library only (and `thiserror`'s derive):
+//! no clock, no randomness, no I/O.
 
 pub mod address;
 pub mod class;

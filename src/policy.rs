@@ -1,10 +1,10 @@
-//! Who gets which backends, with which weights.
+//! Decides which backends serve a class of clients, and with which weights.
 //!
-//! In: a service and a client's class. Out: a [`Decision`], which
-//! grpclb, DNS and the admin port each put in their own words; none of them leaves
-//! anybody out. Pure and deterministic: every replica decides the same. The passes
-//! stand in one written order (`passes.rs`), and [`explain`] runs the same ones.
-//! Its work is bounded by what is chosen, not by the service.
+//! In: a service and a client's class. Out: a [`Decision`]. The gRPC service makes entries
+//! of it, DNS makes addresses, the admin port makes percentages; none leaves a backend out.
+//! Pure and deterministic: every replica decides the same. The passes run in one fixed
+//! order (`passes.rs`), and [`explain`] runs the same passes. Once a snapshot is indexed,
+//! the work grows with the backends that are chosen, not with the service.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ mod passes;
 
 pub use passes::{Finding, Pass, explain};
 
-/// The backends that serve a class of clients. Empty: nobody can.
+/// The backends that serve a class of clients. It is empty if no backend can.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Decision {
     picks: Box<[Pick]>,
@@ -25,27 +25,27 @@ pub struct Decision {
 /// A backend that serves a class, and its share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pick {
-    /// Its place in the snapshot's endpoints.
+    /// Its index in the snapshot's endpoints.
     pub endpoint: u32,
     /// Relative to the other picks; never 0.
     pub weight: Weight,
 }
 
 impl Decision {
-    /// In the snapshot's order.
+    /// Returns the picks, in the snapshot's order.
     #[must_use]
     pub fn picks(&self) -> &[Pick] {
         &self.picks
     }
 
-    /// The weights of the picks, in the same order.
+    /// Returns the weights of the picks, in the same order.
     #[must_use]
     pub fn weights(&self) -> Vec<u32> {
         self.picks.iter().map(|pick| pick.weight.0).collect()
     }
 }
 
-/// Decides for clients of a class.
+/// Returns the backends that serve a class, each with its weight.
 #[must_use]
 pub fn decide(service: &Service, class: &Class) -> Decision {
     let pick = |place: usize| {
@@ -61,18 +61,18 @@ pub fn decide(service: &Service, class: &Class) -> Decision {
     Decision { picks }
 }
 
-/// Whether anybody serves the clients that select nothing.
+/// Returns whether any backend serves the clients that select nothing.
 #[must_use]
 pub fn has_picks(service: &Service) -> bool {
     let whole = Class::default();
     service.endpoints.iter().any(|endpoint| passes::keep(service, endpoint, &whole))
 }
 
-/// The addresses of the endpoints that serve a class. Those of large classes are
-/// kept with the service.
+/// Returns the addresses of the endpoints that serve a class. Keeps them with the service
+/// if the class selects nothing or has at least 64 addresses.
 #[must_use]
 pub fn addresses(service: &Service, class: &Class) -> Arc<Addresses> {
-    /// What is smaller is found again as quickly.
+    /// Fewer addresses are found again as fast as they are looked up.
     const KEPT_FROM: usize = 64;
     if let Some(kept) = service.kept_addresses(class) {
         return kept;
@@ -92,10 +92,11 @@ pub fn addresses(service: &Service, class: &Class) -> Arc<Addresses> {
     all
 }
 
-/// How many endpoints [`decide`] looks at for a class.
+/// Returns how many endpoints [`decide`] looks at for a class.
 #[must_use]
 pub fn work(service: &Service, class: &Class) -> usize {
-    // Only what is indexed can be counted without indexing it.
+    // Without an index the number of matches is unknown, and indexing visits every
+    // endpoint.
     let unindexed = class.selectors().iter().map(|one| service.unindexed(one)).max();
     match unindexed {
         None => service.endpoints.len(),
@@ -104,21 +105,22 @@ pub fn work(service: &Service, class: &Class) -> usize {
     }
 }
 
-/// How many endpoints serve a class at most.
+/// Returns the largest number of endpoints that can serve a class.
 #[must_use]
 pub fn most(service: &Service, class: &Class) -> usize {
     let visits = class.selectors().iter().map(|selector| service.visits(selector));
     visits.min().unwrap_or(service.endpoints.len())
 }
 
-/// How many endpoints [`addresses`] looks at for a class: none where they are
-/// kept.
+/// Returns how many endpoints [`addresses`] looks at for a class: 0 if it has kept the
+/// result.
 #[must_use]
 pub fn address_work(service: &Service, class: &Class) -> usize {
     if service.kept_addresses(class).is_some() { 0 } else { work(service, class) }
 }
 
-/// The selector that chooses the fewest.
+/// Returns the selector that chooses the fewest endpoints; `None` if there is no
+/// selector.
 fn rarest<'a>(service: &Service, class: &'a Class) -> Option<&'a Selector> {
     class.selectors().iter().min_by_key(|selector| service.visits(selector))
 }

@@ -1,36 +1,36 @@
-//! Who may open one more stream that selects among a service's instances.
+//! Decides whether a connection may open one more stream with selectors.
 //!
-//! In: connections, classes, what their lists cost. Out: a word, and an
-//! [`Admitted`] to hold while the stream is open. Lists of the whole service
-//! are shared by all, so streams that select nothing are not asked about.
+//! In: connections, and the cost of their lists. Out: an [`Admitted`] to hold while the
+//! stream is open, or a refusal. The list of a whole service is shared by all its
+//! clients, so streams without selectors are not limited here.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What each connection's selecting streams cost.
+/// The cost of each connection's streams with selectors.
 #[derive(Default)]
 pub(super) struct Admission(Mutex<HashMap<SocketAddr, usize>>);
 
-/// A stream's part of what its connection may cost.
+/// A stream's part of its connection's cost.
 pub(super) struct Admitted {
     peer: SocketAddr,
     cost: usize,
     owner: Arc<Admission>,
 }
 
-/// What the lists of all classes that select may have together, in entries: 40
-/// MB, and some tens of milliseconds where one change touches them all.
+/// The most entries that the lists of all classes with selectors may have together: 40
+/// MB, and some tens of milliseconds if one change touches them all.
 const ALL_MAX: usize = 1_000_000;
-/// What the lists of one connection's selecting streams may have, so that none
-/// takes it all: a third of a very large service for each of 37 streams.
+/// The most entries that the lists of one connection's streams may have, so that no
+/// connection takes everything: a third of a very large service for each of 37 streams.
 const CONNECTION_MAX: usize = ALL_MAX / 8;
-/// What a class costs at least, in entries: the memory for itself.
+/// The least that a class costs, in entries: the memory for the class itself.
 pub(super) const COST_MIN: usize = 16;
 
 impl Admission {
-    /// Admits a stream of this connection whose list has at most so many entries,
-    /// where all lists but this one have so many. `None` when it is too much.
+    /// Admits a stream of this connection whose list has at most `entries` entries, while
+    /// all other lists have `others`. Returns `None` if that is too much.
     pub(super) fn admit(
         self: &Arc<Self>,
         peer: SocketAddr,
@@ -91,7 +91,7 @@ mod tests {
         let admission = Arc::new(Admission::default());
         assert!(admission.admit(peer(1), 100, ALL_MAX - 100).is_some());
         assert!(admission.admit(peer(1), 100, ALL_MAX - 99).is_none());
-        // What is small costs its class all the same.
+        // A short list costs the minimum all the same.
         assert!(admission.admit(peer(1), 1, ALL_MAX - COST_MIN + 1).is_none());
     }
 }

@@ -1,8 +1,7 @@
-//! Which streams are open, and what each was told.
+//! The table of open streams, and what each was last sent.
 //!
-//! In: a row per stream, removed when the stream is dropped, however it ends.
-//! Out: [`ClientView`]s for those who show them. A push touches its own row
-//! only, never the table.
+//! In: a row per stream, removed when the stream is dropped, however it ends. Out:
+//! [`ClientView`]s for the admin port. A push touches only its own row, never the table.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -21,14 +20,14 @@ use super::pin::{Held, Pin};
 use super::session::Told;
 use super::views::View;
 
-/// All rows.
+/// The rows of all open streams.
 #[derive(Default)]
 pub(super) struct Clients {
     rows: DashMap<u64, Arc<Row>>,
     next: AtomicU64,
 }
 
-/// Who is at the other end.
+/// The client at the other end of a stream.
 pub(super) struct Peer {
     pub(super) addr: SocketAddr,
     pub(super) user_agent: String,
@@ -36,14 +35,14 @@ pub(super) struct Peer {
     pub(super) name: String,
 }
 
-/// A stream's row, for as long as the stream lives.
+/// A stream's row. It is removed when this is dropped.
 pub(super) struct Registered {
     table: Arc<Clients>,
     id: u64,
     row: Arc<Row>,
 }
 
-/// A stream that holds a list though there is a newer one.
+/// A stream that holds a list although there is a newer one.
 struct Behind {
     since: Instant,
     told_at: Instant,
@@ -55,16 +54,16 @@ struct Row {
     peer: Peer,
     opened: Instant,
     view: Arc<View>,
-    /// Told when the client's connection must end.
+    /// Ends the client's connection.
     leave: Arc<Leave>,
     now: Mutex<Now>,
 }
 
-/// A client that has not taken what is new for it after this long never will,
-/// though its connection lives: it is let go, and begins anew.
+/// A client that has not taken what is new for it after this long never will, although
+/// its connection lives. Its connection is ended, so that it connects again.
 const STALLED_MAX: Duration = Duration::from_secs(60);
-/// It holds its list for so long before it can be let go to make room: whoever
-/// reads has long taken the next.
+/// How long a stream must have been behind before its connection may be ended to free
+/// memory. A client that reads has long taken the next list by then.
 const BEHIND_MIN: Duration = Duration::from_secs(1);
 
 struct Now {
@@ -74,13 +73,13 @@ struct Now {
     revision: i64,
     told_at: Instant,
     calls: Calls,
-    /// The newest of its view that it has seen; none at first.
+    /// The newest version of its view that it has seen; 0 at first.
     seen: u64,
-    /// Since when there has been something newer.
+    /// Since when its view has had a newer version.
     behind_since: Option<Instant>,
-    /// The list that it was given.
+    /// The list that it was sent.
     held: Held,
-    /// It has been let go.
+    /// Whether its connection has been asked to end.
     goes: bool,
 }
 
@@ -111,17 +110,18 @@ impl Clients {
         Registered { table: self.clone(), id, row }
     }
 
-    /// Lets those go that take nothing, and says how many these are.
+    /// Ends the connections of stalled streams. Returns how many streams these are.
     pub(super) fn sweep(&self, now: Instant) -> usize {
         self.rows.iter().filter(|row| row.let_go_if_stalled(now)).count()
     }
 
-    /// Lets those go that have been behind for longest, until what the others
-    /// hold is no more than `max`, and says how many that are. Lists that are
-    /// the newest do not count.
+    /// Ends the connections of streams with superseded lists, those first that have been
+    /// behind for longest, until the others hold at most `max` bytes. Returns how many
+    /// streams these are.
     pub(super) fn relieve(&self, now: Instant, max: usize) -> usize {
         let mut behind: Vec<_> = self.rows.iter().filter_map(|row| row.behind(now)).collect();
-        // Those that came behind together: first who was told longest ago.
+        // Of streams that came behind together, the one that was sent its list first
+        // comes first.
         behind.sort_unstable_by_key(|behind| (behind.since, behind.told_at));
         let mut holders: HashMap<*const Pin, usize> = HashMap::new();
         let mut held = 0;
@@ -145,7 +145,7 @@ impl Clients {
         gone
     }
 
-    /// Every open stream, oldest first.
+    /// Returns every open stream, the oldest first.
     pub(super) fn view(&self) -> Vec<ClientView> {
         let mut rows: Vec<_> =
             self.rows.iter().map(|row| (*row.key(), row.value().clone())).collect();
@@ -159,14 +159,14 @@ impl Registered {
         self.row.peer.kind
     }
 
-    /// The stream has been asked for what is new, and knows this.
+    /// Notes that the stream has seen this version.
     pub(super) fn saw(&self, version: u64) {
         let mut now = self.row.now.lock().unwrap_or_else(PoisonError::into_inner);
         now.seen = version;
         now.behind_since = None;
     }
 
-    /// The same, and it was handed something new.
+    /// Notes that the stream has seen this version and was sent something new.
     pub(super) fn told(
         &self,
         version: u64,
@@ -192,7 +192,7 @@ impl Registered {
         }
     }
 
-    /// The client reported; returns the service that it is to be counted for.
+    /// Adds a client's report. Returns the service to count it for.
     pub(super) fn reported(&self, calls: Calls) -> Option<ServiceName> {
         let mut now = self.row.now.lock().unwrap_or_else(PoisonError::into_inner);
         now.calls.add(calls);
@@ -288,14 +288,14 @@ mod tests {
         };
         let list = |_| pin(vec![7; 1_000].into(), &counters);
         let lists: Vec<_> = (0..4).map(list).collect();
-        // Two each hold three old ones, and come behind one after the other.
+        // Two streams hold each of three old lists, and come behind one after the other.
         let mut old = Vec::new();
         for n in 0..6 {
             old.push(open(view.version() + 1, &lists[n / 2].1));
             assert_eq!(clients.relieve(at(n as u64), 3_000), 0);
         }
         let newest = open(view.version(), &lists[3].1);
-        // No more than make room, and not who has only just come behind.
+        // No more than needed, and none that came behind less than a second ago.
         assert_eq!(clients.relieve(at(5), 1_500), 4);
         assert_eq!(clients.relieve(at(5), 0), 1);
         assert_eq!(clients.relieve(at(10), 1_000), 0);

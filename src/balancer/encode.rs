@@ -1,8 +1,8 @@
-//! Server lists as bytes: encoded once, sent to many.
+//! Server lists as bytes, encoded once and sent to many streams.
 //!
-//! In: a service and a decision. Out: an [`EncodedList`], and from it [`Pieces`]
-//! for each stream: the same shared bytes, of which each stream is sent its window.
-//! Pure. It never makes a message that a client's 4 MiB limit would refuse.
+//! In: a service and a decision. Out: an [`EncodedList`], and from it [`Pieces`] for each
+//! stream. Streams share the bytes; each is sent its window of them. Pure. It never makes
+//! a message that a client's 4 MiB limit would refuse.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,35 +20,36 @@ use super::pb;
 use super::pin::{Held, pin};
 use super::token::{self, Tokens};
 
-/// One cycle of turns as entries, of which any number of streams is sent a window.
+/// One cycle, encoded as entries. Any number of streams are sent a window of it.
 #[derive(Debug, PartialEq)]
 pub(super) struct EncodedList {
-    /// gRPC's prefix, and the tag and length of the list, where that is the whole
+    /// gRPC's prefix, and the tag and length of the list, for a list that is the whole
     /// cycle.
     head: Bytes,
-    /// The entries, one after the other.
+    /// The encoded entries, one after the other.
     entries: Bytes,
-    /// Where each entry begins.
+    /// The offset of each entry, in bytes.
     offsets: Vec<u32>,
-    /// How many backends there are in it.
+    /// How many backends it has.
     backends: usize,
     /// How many lists the class had before.
     number: u64,
     /// How far over its share the most favoured backend is: 0.05 is 5 % over.
     pub(super) excess: f32,
-    /// Whether the entries are held by anything.
+    /// Tells whether anything holds the entries.
     pub(super) held: Held,
 }
 
-/// gRPC's own limit for a received message is 4 MiB; over it a stream fails
-/// after its initial response, and every client retries at once, for ever.
+/// gRPC's own limit for a received message, in bytes. With a longer message a stream
+/// fails after its initial response, and every client retries at once, for ever.
 const MESSAGE_MAX: usize = 4 * 1024 * 1024;
 /// Room for the tag, the length and a nonce.
 const HEAD_ROOM: usize = 64;
 
 impl EncodedList {
-    /// The picks of a decision, each as often as its weight says: the `number`th
-    /// list of its class. Costs what is picked, whatever else the service has.
+    /// Encodes the picks of a decision, each as often as its weight says, as the
+    /// `number`th list of its class. The cost depends on the picks, whatever else the
+    /// service has.
     pub(super) fn new(service: &Service, decision: &Decision, number: u64) -> Self {
         let tokens = Tokens::new(&service.name);
         let picks = decision.picks();
@@ -68,48 +69,47 @@ impl EncodedList {
         Self { backends: picks.len(), number, excess: cycle::excess(&weights, &counts), ..list }
     }
 
-    /// One entry that makes every call fail at once.
+    /// Makes a list with one entry that makes every call fail at once.
     pub(super) fn drop_all() -> Self {
         let load_balance_token = token::DROP.to_owned();
         Self::one(pb::Server { load_balance_token, drop: true, ..Default::default() })
     }
 
-    /// One entry that refuses every connection at once: no server can have
-    /// port 0. No token, for nobody will read it.
+    /// Makes a list with one entry that refuses every connection at once, because no
+    /// server can have port 0. It has no token, because no server will read it.
     pub(super) fn unreachable() -> Self {
         let ip_address = std::net::Ipv4Addr::LOCALHOST.octets().to_vec();
         Self::one(pb::Server { ip_address, ..Default::default() })
     }
 
-    /// No entries.
+    /// Makes a list without entries.
     pub(super) fn empty() -> Self {
         Self::encode(&[], |_, ()| {})
     }
 
-    /// The same list, counted for as long as anything holds its entries.
+    /// Counts the list's bytes for as long as anything holds its entries.
     pub(super) fn counted(self, counters: &Arc<Counters>) -> Self {
         let (entries, held) = pin(self.entries, counters);
         Self { entries, held, ..self }
     }
 
-    /// How many entries the whole cycle has.
+    /// Returns how many entries the whole cycle has.
     pub(super) fn len(&self) -> usize {
         self.offsets.len()
     }
 
-    /// How many entries a stream is sent.
+    /// Returns how many entries a stream is sent.
     pub(super) fn len_for(&self, place: Place) -> usize {
         self.window(place).length
     }
 
-    /// By how many entries the longest message falls short of what a stream should
-    /// be sent.
+    /// Returns how many entries of a stream's window do not fit into one message.
     pub(super) fn cut(&self) -> usize {
         let place = Place::default();
         Window::new(self.len(), self.backends, self.number, place).length - self.len_for(place)
     }
 
-    /// The list for a stream.
+    /// Returns the message with the list for a stream.
     pub(super) fn frame(&self, place: Place) -> Pieces {
         let window = self.window(place);
         let [first, second] = self.slices(window);
@@ -121,8 +121,8 @@ impl EncodedList {
         Pieces::from([head.freeze(), first, second])
     }
 
-    /// The same, unlike any list the client may have had before: the first
-    /// entry's token carries a nonce. `before` is sent in front of it.
+    /// Returns `before` and the message with the list for a stream. The first entry's
+    /// token carries a nonce, so that the list is unlike any that the client had before.
     pub(super) fn unique_frame(&self, place: Place, nonce: u32, before: &[u8]) -> Pieces {
         let Window { start, length } = self.window(place);
         let [entry, _] = self.slices(Window { start, length: length.min(1) });
@@ -140,7 +140,7 @@ impl EncodedList {
         Pieces::from([head.freeze(), second, third])
     }
 
-    /// A stream's window, as far as one message has room.
+    /// Returns a stream's window, cut to the room in one message.
     fn window(&self, place: Place) -> Window {
         let Window { start, length } = Window::new(self.len(), self.backends, self.number, place);
         let fits = |length: usize| self.bytes(Window { start, length }) <= MESSAGE_MAX - HEAD_ROOM;
@@ -155,14 +155,14 @@ impl EncodedList {
         Window { start, length: some }
     }
 
-    /// How many bytes a window's entries have.
+    /// Returns how many bytes a window's entries have.
     fn bytes(&self, Window { start, length }: Window) -> usize {
         let end = start + length;
         let around = self.offset(end.saturating_sub(self.len()));
         self.offset(end.min(self.len())) - self.offset(start) + around
     }
 
-    /// The entries of a window: to the cycle's end, and from its beginning.
+    /// Returns the entries of a window: to the cycle's end, and from its beginning.
     fn slices(&self, Window { start, length }: Window) -> [Bytes; 2] {
         let (start, end) = (start.min(self.len()), start + length);
         let around = self.offset(end.saturating_sub(self.len()));
@@ -174,7 +174,7 @@ impl EncodedList {
         Self::encode(&[server], pb::Server::clone_from)
     }
 
-    /// One entry each, which `fill` makes of what was there for the one before.
+    /// Encodes one entry for each item. `fill` overwrites the entry before.
     fn encode<T>(of: &[T], fill: impl Fn(&mut pb::Server, &T)) -> Self {
         let mut entries = Vec::new();
         let mut offsets = Vec::with_capacity(of.len());
@@ -182,7 +182,7 @@ impl EncodedList {
         for one in of {
             entry.servers.iter_mut().for_each(|server| fill(server, one));
             if offsets.is_empty() {
-                // They are about equally long.
+                // All entries are about equally long.
                 entries.reserve(entry.encoded_len() * of.len());
             }
             offsets.push(u32::try_from(entries.len()).unwrap_or(u32::MAX));
@@ -207,7 +207,7 @@ impl EncodedList {
     }
 }
 
-/// A response with gRPC's prefix.
+/// Returns a response with gRPC's prefix.
 pub(super) fn response(kind: pb::load_balance_response::LoadBalanceResponseType) -> Bytes {
     let message = pb::LoadBalanceResponse { load_balance_response_type: Some(kind) };
     let mut bytes = BytesMut::with_capacity(5 + message.encoded_len());
@@ -216,8 +216,7 @@ pub(super) fn response(kind: pb::load_balance_response::LoadBalanceResponseType)
     bytes.freeze()
 }
 
-/// gRPC's prefix and everything of the response that stands before the
-/// list's entries.
+/// Writes gRPC's prefix and the part of the response that precedes the list's entries.
 fn put_head(head: &mut BytesMut, entries: usize) {
     // Field 2 of the response, length-delimited.
     const TAG: u8 = 2 << 3 | 2;
@@ -227,7 +226,7 @@ fn put_head(head: &mut BytesMut, entries: usize) {
     prost::encoding::encode_varint(length, head);
 }
 
-/// Not compressed, and so many bytes long.
+/// Writes gRPC's prefix for an uncompressed message of `length` bytes.
 fn put_prefix(bytes: &mut BytesMut, length: usize) {
     bytes.put_u8(0);
     bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));

@@ -1,10 +1,9 @@
-//! Encoded lists that streams share: one for each service and class, however
-//! its name is written.
+//! Encoded lists that streams share: one for each service and class, whatever the
+//! spelling of the name.
 //!
-//! In: services, classes. Out: the same [`EncodedList`] for every stream of a
-//! class, encoded by the first stream that asks. A list whose endpoints are the
-//! same as before is neither encoded nor sent again. Holds nothing that no
-//! stream uses.
+//! In: services and classes. Out: one [`EncodedList`] for all streams of a class, encoded
+//! by the first stream that asks. A list with the same endpoints as before is neither
+//! encoded nor sent again. It holds nothing that no stream uses.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -24,7 +23,7 @@ use super::encode::EncodedList;
 pub(super) struct Lists {
     counters: Arc<Counters>,
     in_use: Mutex<HashMap<Key, Weak<SharedList>>>,
-    /// What the lists of those who select cost, in entries.
+    /// The cost of all lists of classes with selectors, in entries.
     selected: AtomicUsize,
 }
 
@@ -32,15 +31,15 @@ pub(super) struct Lists {
 pub(super) struct SharedList {
     key: Key,
     latest: Mutex<Option<Latest>>,
-    /// What it costs, where its class selects.
+    /// Its cost in entries, if its class has selectors.
     cost: AtomicUsize,
-    /// The number of the next stream. The first is left to chance: the streams of
-    /// another replica should not begin at the same places.
+    /// The number of the next stream. The first number is random, so that the streams of
+    /// another replica do not start at the same entries.
     next: AtomicU64,
     owner: Arc<Lists>,
 }
 
-/// What a stream holds of a list.
+/// A stream's hold of a list.
 pub(super) struct Seat {
     list: Arc<SharedList>,
     number: u64,
@@ -57,7 +56,7 @@ struct Latest {
     decision: Decision,
     /// How many lists the class had before.
     number: u64,
-    /// `None`: nobody in it can serve this class.
+    /// `None` if no backend can serve this class.
     list: Option<Arc<EncodedList>>,
 }
 
@@ -65,10 +64,10 @@ struct Latest {
 #[derive(Default)]
 pub(super) struct Made {
     pub(super) list: Option<Arc<EncodedList>>,
-    /// Which part of it is the stream's.
+    /// The stream's part of the list.
     pub(super) place: Place,
-    /// How many endpoints were looked at and entries encoded: 0 for a list that
-    /// was there.
+    /// How many endpoints were looked at and entries encoded; 0 for a list that was there
+    /// already.
     pub(super) work: usize,
 }
 
@@ -77,7 +76,7 @@ impl Lists {
         Arc::new(Self { counters, in_use: Mutex::default(), selected: AtomicUsize::new(0) })
     }
 
-    /// One more stream's hold of the list of a class of a service's clients.
+    /// Returns one more stream's hold of the list of a class of a service's clients.
     pub(super) fn join(self: &Arc<Self>, service: &ServiceName, class: &Class) -> Seat {
         let list = self.of(service, class);
         let number = list.next.fetch_add(1, Ordering::Relaxed);
@@ -102,7 +101,7 @@ impl Lists {
         list
     }
 
-    /// How far over its share the most favoured backend of any list is.
+    /// Returns how far over its share the most favoured backend of any list is.
     pub(super) fn excess(&self) -> f32 {
         let lists: Vec<_> = self.lock().values().filter_map(Weak::upgrade).collect();
         lists.iter().map(|list| list.excess()).fold(0.0, f32::max)
@@ -114,26 +113,25 @@ impl Lists {
 }
 
 impl Seat {
-    /// Whether it is at the list of this service.
+    /// Returns whether the list is one of this service.
     pub(super) fn is_of(&self, service: &ServiceName) -> bool {
         self.list.key.service == *service
     }
 
-    /// What all other lists of those who select cost, in entries.
+    /// Returns the cost of all other lists of classes with selectors, in entries.
     pub(super) fn others(&self) -> usize {
         self.list.owner.selected.load(Ordering::Relaxed).saturating_sub(self.list.cost())
     }
 
-    /// Counts what the list is going to cost, until it is made.
+    /// Counts the expected cost of the list until it is made.
     pub(super) fn reserve(&self, entries: usize) {
         if self.list.cost() == 0 {
             self.list.set_cost(entries.max(COST_MIN));
         }
     }
 
-    /// The list to send, the very same to every stream; none when there is
-    /// nobody to list. Who asks with a value that is no longer the newest
-    /// gets the newest list.
+    /// Returns the list to send, one for all streams of the class; no list if no backend
+    /// can be listed. A caller with an older value of the service gets the newest list.
     pub(super) fn get(&self, service: &Arc<Service>) -> Made {
         let (list, work) = self.list.get(service);
         let place = Place { stream: self.number, streams: Arc::strong_count(&self.list) };
@@ -152,8 +150,8 @@ impl SharedList {
         let mut work = policy::work(service, &self.key.class);
         let decision = policy::decide(service, &self.key.class);
         let (number, list) = match latest.take() {
-            // What only looks new (metadata changed, or another part of the
-            // service) is not sent again.
+            // A list that only seems new (because metadata or another part of the service
+            // changed) is not sent again.
             Some(old) if is_same((&old.of, &old.decision), (service, &decision)) => {
                 (old.number, old.list)
             }
@@ -185,7 +183,7 @@ impl SharedList {
         let cut = list.cut();
         if cut > 0 {
             let service = &service.name;
-            tracing::warn!(%service, cut, "list is over the size clients take: each gets a part");
+            tracing::warn!(%service, cut, "list exceeds the size that clients take: each client gets a part");
         }
         Some(Arc::new(list))
     }
@@ -207,8 +205,8 @@ impl SharedList {
     }
 }
 
-/// Whether clients would be told the same: a list is made of addresses, in
-/// their order and by weight, and of nothing else.
+/// Returns whether clients would be sent equal lists. A list is made of addresses only,
+/// in their order and by weight.
 fn is_same(old: (&Service, &Decision), new: (&Service, &Decision)) -> bool {
     fn told<'a>(
         (service, decision): (&'a Service, &'a Decision),
@@ -224,7 +222,7 @@ impl Drop for SharedList {
         self.owner.selected.fetch_sub(self.cost(), Ordering::Relaxed);
         self.owner.counters.list_classes.decrement();
         let mut in_use = self.owner.lock();
-        // Another may have taken its place since the last stream left it.
+        // Another list may have replaced this one since its last stream left.
         if in_use.get(&self.key).is_some_and(|list| list.strong_count() == 0) {
             in_use.remove(&self.key);
         }
@@ -238,7 +236,7 @@ mod tests {
     use crate::model::{Endpoint, Meta, Selector};
     use crate::settings::ServiceSettings;
 
-    /// Different weights take more turns than there are backends, and each turn is
+    /// Different weights take more entries than there are backends, and each entry is
     /// memory.
     #[test]
     fn a_selection_costs_as_many_entries_as_its_list_has() {

@@ -1,7 +1,7 @@
-//! gRPC's framing of what a client sends, and what its reports may say.
+//! gRPC's framing of a client's messages, and the limits of its reports.
 //!
-//! In: pieces of a request's body. Out: whole messages, or why there can be no
-//! more of them. Pure. It never holds more than one message.
+//! In: pieces of a request's body. Out: whole messages, or the reason why there can be no
+//! more. Pure. It never holds more than one message.
 
 use bytes::{Buf, Bytes, BytesMut};
 use tonic::Status;
@@ -10,38 +10,37 @@ use crate::load::Calls;
 
 use super::pb;
 
-/// Names are under 256 bytes by the protocol, and reports have a line per drop
-/// token: anything near this is no message of a client's.
+/// The longest message, in bytes. Names are under 256 bytes by the protocol, and reports
+/// have a line per drop token, so no client's message comes near this.
 const MESSAGE_MAX: usize = 64 * 1024;
-/// Flag and length.
+/// The length of a message's prefix, in bytes: flag and length.
 const PREFIX: usize = 5;
-/// More calls in one report are nonsense: a million a second, for a quarter of
-/// an hour.
+/// The most calls in one report: a million a second, for a quarter of an hour.
 const CALLS_MAX: i64 = 1_000_000_000;
 
-/// Puts messages together again.
+/// Puts messages together from pieces.
 #[derive(Debug, Default)]
 pub(super) struct Messages {
-    /// What has come and is not taken yet; no memory is held while there is
-    /// nothing, as in an idle stream.
+    /// The bytes that have come and are not taken yet. It holds no memory while it is
+    /// empty, as in an idle stream.
     waiting: BytesMut,
 }
 
 impl Messages {
-    /// Takes what the connection brought.
+    /// Adds bytes from the connection.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.waiting.extend_from_slice(bytes);
     }
 
-    /// How much of it waits for the rest of a message.
+    /// Returns how many bytes wait for the rest of a message.
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// The next whole message, without its prefix.
+    /// Returns the next whole message, without its prefix; `None` if it has not come yet.
     ///
     /// # Errors
-    /// When it is longer than any message may be, or compressed.
+    /// Returns a status if the message is too long or compressed.
     pub(super) fn next(&mut self) -> Result<Option<Bytes>, Status> {
         let Some(prefix) = self.waiting.get(..PREFIX) else { return Ok(None) };
         let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
@@ -66,14 +65,13 @@ impl Messages {
     }
 }
 
-/// The calls of a report; `None` when it makes no sense: no client counts
-/// backwards.
+/// Returns the calls of a report; `None` if a count is negative or too large.
 pub(super) fn calls(stats: &pb::ClientStats) -> Option<Calls> {
     let count = |number: i64| match number {
         0..=CALLS_MAX => u64::try_from(number).ok(),
         _ => None,
     };
-    // One report's, however many tokens it names.
+    // The limit is for the whole report, however many tokens it names.
     let dropped = stats.calls_finished_with_drop.iter().try_fold(0_i64, |sum, token| {
         count(token.num_calls)?;
         sum.checked_add(token.num_calls)
@@ -165,7 +163,7 @@ mod tests {
                 pb::ClientStats { calls_finished_with_drop: drops(each), ..Default::default() };
             calls(&stats).map(|calls| calls.dropped)
         };
-        // Together no more than one of them might be.
+        // The tokens together have the limit of one.
         assert_eq!(dropped(&[CALLS_MAX / 2; 2]), Some(1_000_000_000));
         assert_eq!(dropped(&[CALLS_MAX / 2, CALLS_MAX / 2, 1]), None);
         assert_eq!(dropped(&[CALLS_MAX; 5_000]), None);

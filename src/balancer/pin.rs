@@ -1,8 +1,7 @@
-//! What holds the bytes of a list.
+//! Counts the bytes of lists for as long as they are held.
 //!
-//! In: a list's bytes. Out: the same bytes, counted for as long as anything
-//! holds a part of them, and a handle that tells whether anything does. The
-//! handle itself holds nothing.
+//! In: a list's bytes. Out: these bytes, counted for as long as anything holds a part of
+//! them, and a handle that tells whether anything does. The handle itself holds nothing.
 
 use std::sync::{Arc, Weak};
 
@@ -10,7 +9,7 @@ use bytes::Bytes;
 
 use crate::telemetry::Counters;
 
-/// A list's bytes; alive for as long as anything holds a part of them.
+/// The count of a list's bytes. It lives for as long as anything holds a part of them.
 #[derive(Debug)]
 pub(super) struct Pin {
     pub(super) bytes: usize,
@@ -26,7 +25,7 @@ struct Owner {
     _pin: Arc<Pin>,
 }
 
-/// Counts the bytes from now on.
+/// Counts the bytes from now on. Returns them and the handle.
 pub(super) fn pin(bytes: Bytes, counters: &Arc<Counters>) -> (Bytes, Held) {
     counters.list_bytes.add(bytes.len());
     let pin = Arc::new(Pin { bytes: bytes.len(), counters: counters.clone() });
@@ -35,13 +34,13 @@ pub(super) fn pin(bytes: Bytes, counters: &Arc<Counters>) -> (Bytes, Held) {
 }
 
 impl Held {
-    /// The bytes, if anything holds them.
+    /// Returns the count, if anything holds the bytes.
     pub(super) fn pin(&self) -> Option<Arc<Pin>> {
         self.0.upgrade()
     }
 }
 
-/// Of equal lists each may be held by others.
+/// All are equal, because different streams may hold equal lists.
 impl PartialEq for Held {
     fn eq(&self, _: &Self) -> bool {
         true

@@ -1,10 +1,10 @@
-//! One stream's conversation: what to tell its client next.
+//! The state of one stream: what to send its client next.
 //!
-//! In: what is known of the service, encoded for this client's view. Out: a
-//! [`Pieces`], or nothing where the client knows already. Pure: seed and nonce
-//! are arguments. It never leaves a stream without a list, and never sends a
-//! list that a client could take for one it had before the stream began:
-//! C-core would then stay in fallback, or report nothing.
+//! In: what is known of the service, and the list for the client's class. Out:
+//! [`Pieces`], or nothing if the client has them already. Pure: seed and nonce are
+//! arguments. It never leaves a stream without a list, and never sends a list that a
+//! client could take for one that it had before the stream began: C-core would then stay
+//! in fallback, or send no reports.
 
 use std::mem::discriminant;
 use std::sync::{Arc, Weak};
@@ -24,60 +24,60 @@ use crate::settings::WhenEmpty;
 
 use pb::load_balance_response::LoadBalanceResponseType as Kind;
 
-/// What a client is to do now.
+/// An instruction for a client.
 #[derive(Debug, Clone)]
 pub(super) enum Directive {
-    /// Use these.
+    /// Use this list.
     List(Arc<EncodedList>),
-    /// There are none: fail calls that will not wait.
+    /// There is no backend: fail calls that are not wait-for-ready.
     Empty,
-    /// The same, in words that grpc-go understands.
+    /// There is no backend: [`Self::Empty`] in a form that grpc-go understands.
     Unreachable,
-    /// There are none: fail calls.
+    /// There is no backend: fail all calls.
     Drop,
-    /// There are none: use the addresses that DNS gave.
+    /// There is no backend: use the addresses from DNS.
     Fallback,
 }
 
-/// A stream after its name is known.
+/// The state of a stream whose name is known.
 #[derive(Debug)]
 pub(super) struct Session {
     report_interval: Duration,
-    /// Spreads the reports of clients that came together.
+    /// Spreads the reports of clients that connected together.
     seed: u64,
     /// Makes its first list unlike any other.
     nonce: u32,
     told: Option<Said>,
 }
 
-/// What a client was told. It holds no list: a client that takes nothing more
-/// must not keep one from being freed.
+/// The last thing that a client was sent. It holds no list, because a client that takes
+/// nothing more must not keep one from being freed.
 #[derive(Debug)]
 enum Said {
     List(Weak<EncodedList>),
     Other(Directive),
 }
 
-/// What to send, and what it tells.
+/// A message to send, and what it contains.
 pub(super) struct Told {
     pub(super) frame: Pieces,
-    /// As shown to people.
+    /// Its kind, as shown to people.
     pub(super) what: &'static str,
     pub(super) entries: usize,
-    /// Whether the list's bytes are still held.
+    /// Tells whether the list's bytes are still held.
     pub(super) held: Held,
 }
 
-/// What a client of this kind is to do, given what is known and the list made
-/// of it for this client (`None`: nobody in it can serve).
+/// Returns what a client of this kind must do, given the list for its class (`None` if no
+/// backend can serve it).
 ///
-/// An empty list makes C-core and Java fail calls that will not wait and keep
-/// those that will. grpc-go needs an address in every list: it takes an empty
-/// first list for no list at all and lets every call hang, and with `pick_first`
-/// it does the same for a first list of drop entries; after a later one,
-/// releases before 1.34 never connect again. So for grpc-go an address that
-/// refuses every connection does what the empty list does for the others, and
-/// drop entries, which it reads only once it is connected, would add nothing.
+/// An empty list makes C-core and Java fail calls that are not wait-for-ready, and keep
+/// the others. grpc-go needs an address in every list: it takes an empty first
+/// list for no list at all and lets every call hang, and with `pick_first` it does the
+/// same for a first list of drop entries; after a later one, releases before 1.34 never
+/// connect again. So for grpc-go an address that refuses every connection does what the
+/// empty list does for the others. Drop entries would add nothing, because grpc-go reads
+/// them only once it is connected.
 pub(super) fn directive(
     list: Option<Arc<EncodedList>>,
     when_empty: WhenEmpty,
@@ -92,7 +92,7 @@ pub(super) fn directive(
     }
 }
 
-/// The service that a name means, and the revision that brought its content.
+/// Returns the service that a name means, and the revision of its content.
 pub(super) fn meaning(known: &Known) -> Option<(&ServiceName, i64)> {
     match known {
         Known::Present(service) => Some((&service.name, service.revision)),
@@ -101,15 +101,16 @@ pub(super) fn meaning(known: &Known) -> Option<(&ServiceName, i64)> {
 }
 
 impl Session {
-    /// Of a stream whose client is to report so often (zero: never).
+    /// Makes the state of a stream whose client is to report at this interval (zero:
+    /// never).
     pub(super) fn new(report_interval: Duration, seed: u64) -> Self {
-        // The seed's upper half: the lower spreads the reports.
+        // The upper half of the seed; the lower half spreads the reports.
         let nonce = u32::try_from(seed >> 32).unwrap_or_default();
         Self { report_interval, seed, nonce, told: None }
     }
 
-    /// What to send; `None` where the client holds an equal list. `place` says
-    /// which part of a list is the stream's.
+    /// Returns what to send; `None` if the client has it already. `place` decides which
+    /// part of a list is the stream's.
     pub(super) fn tell(&mut self, directive: Directive, place: Place) -> Option<Told> {
         if self.told.as_ref().is_some_and(|said| said.is(&directive)) {
             return None;
@@ -160,8 +161,8 @@ impl Session {
 }
 
 impl Said {
-    /// One list is the same as another only if it is the very same: lists that
-    /// are equal are given out as one.
+    /// Returns whether the client has this already. Two lists are equal only if they are
+    /// one object, because equal lists are shared.
     fn is(&self, directive: &Directive) -> bool {
         match (self, directive) {
             (Self::List(said), Directive::List(list)) => Arc::as_ptr(list) == said.as_ptr(),
@@ -180,8 +181,9 @@ fn initial_response(report_interval: Duration) -> Bytes {
     response(Kind::InitialResponse(pb::InitialLoadBalanceResponse { client_stats_report_interval }))
 }
 
-/// Up to a tenth longer, so that clients which came together do not report
-/// together for ever. Never shorter: C-core knows nothing under a second.
+/// Returns the interval, up to a tenth longer, so that clients that connected together do
+/// not report together for ever. It is never shorter, because C-core has a minimum of a
+/// second.
 fn jittered(interval: Duration, seed: u64) -> Duration {
     let tenth = interval / 10;
     let part = u32::try_from(seed % 1_000).unwrap_or_default();

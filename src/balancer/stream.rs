@@ -1,9 +1,9 @@
-//! A BalanceLoad stream as a response body: polled, it reads what the client
-//! sent and yields what is new for it.
+//! A `BalanceLoad` stream as a response body.
 //!
-//! In: the request's body, a view. Out: messages, then at the end a status. No
-//! task, no queue, no timer: a client that does not read is not polled, and
-//! the newest snapshot waits for it in the catalog, shared.
+//! In: the request's body, and a view. Out: messages, then a status. Each poll reads what
+//! the client sent, then returns what is new for it. It has no task, no queue and no
+//! timer: a client that does not read is not polled, and the newest snapshot waits for it
+//! in the catalog, shared.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,12 +27,11 @@ use super::{Shared, pb, turn};
 
 use pb::load_balance_request::LoadBalanceRequestType as Kind;
 
-/// A stream whose client has said its name. Dropping it is all the cleaning up
-/// there is.
+/// A stream whose client has sent its name. Dropping it cleans everything up.
 pub(crate) struct BalanceStream {
     requests: Incoming,
-    /// There may be something to read. A push must not look: what is read lies
-    /// elsewhere in memory.
+    /// Whether there may be something to read. A push does not look for it, because it
+    /// lies elsewhere in memory.
     unread: bool,
     messages: Messages,
     session: Session,
@@ -43,7 +42,7 @@ pub(crate) struct BalanceStream {
     ended: bool,
 }
 
-/// So many messages are read before others get their turn.
+/// How many messages are read before other tasks run.
 const MESSAGES_AT_ONCE: usize = 32;
 
 impl BalanceStream {
@@ -69,9 +68,9 @@ impl BalanceStream {
         }
     }
 
-    /// Reads what the client sent. Ready when there will be no more, with the
-    /// status to end with. What is not read counts against the connection:
-    /// HTTP/2 would end it in time ("too many data frames").
+    /// Reads what the client sent. Ready with the final status when no more will come.
+    /// Unread data counts against the connection: HTTP/2 would end it in time ("too many
+    /// data frames").
     fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         for _ in 0..MESSAGES_AT_ONCE {
             match self.messages.next() {
@@ -82,7 +81,7 @@ impl BalanceStream {
                 Ok(None) => {}
                 Err(status) => return Poll::Ready(status),
             }
-            // What waits for its rest counts against the windows.
+            // A message that is not complete yet counts against the windows.
             self.requests.hold(self.messages.len(), cx);
             let Poll::Ready(frame) = Pin::new(&mut self.requests).poll_frame(cx) else {
                 self.unread = false;
@@ -103,8 +102,8 @@ impl BalanceStream {
         Poll::Pending
     }
 
-    /// A message that makes no sense is counted and otherwise ignored: ending
-    /// a stream that has its list makes the client come back at once.
+    /// Takes in one message. A message that makes no sense is counted and otherwise
+    /// ignored: if its stream ended, the client would come back at once.
     fn read(&self, message: Bytes) {
         let counters = &self.shared.counters;
         let request = pb::LoadBalanceRequest::decode(message).unwrap_or_default();
@@ -119,17 +118,17 @@ impl BalanceStream {
         }
     }
 
-    /// What is new for the client. Ready with nothing when the catalog closed.
+    /// Returns what is new for the client. Ready with `None` when the catalog has closed.
     fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<Option<Pieces>> {
         let counters = &self.shared.counters;
         loop {
-            // What was made for this connection's other streams counts.
+            // Work for this connection's other streams counts too.
             ready!(turn::poll_room(cx));
             let Some((version, known)) = ready!(self.listener.poll_known(cx)) else {
                 return Poll::Ready(None);
             };
-            // A name whose service was there and is not: never to be taken
-            // from a registry that has not been read.
+            // While syncing, the client keeps its list: an unread registry must not take
+            // it away.
             let Some(settings) = known.settings() else {
                 self.client.saw(version);
                 continue;
@@ -155,7 +154,7 @@ impl BalanceStream {
     fn end(&mut self, status: &Status) -> Poll<Option<Part>> {
         self.ended = true;
         let mut trailers = http::HeaderMap::new();
-        // Only a message that is no header value can fail, and ours are.
+        // Only a message that is no header value fails, and these messages are.
         let _ = status.add_header(&mut trailers);
         Poll::Ready(Some(Part::Trailers(trailers)))
     }
@@ -176,7 +175,7 @@ impl Outgoing for BalanceStream {
             return self.end(&status);
         }
         if !room {
-            // The newest there is then will be said.
+            // When there is room, the newest value is sent.
             return Poll::Pending;
         }
         match ready!(self.poll_news(cx)) {

@@ -1,10 +1,10 @@
-//! The text that a call carries to its backend as metadata `lb-token`.
+//! The token: text that a call carries to its backend as metadata `lb-token`.
 //!
-//! `BACKEND` or `BACKEND~NONCE`: sixteen hexadecimal digits that stand for the
-//! service and the address, the same on every balancer and for ever; behind a
-//! tilde, in one entry of a stream's first list, a nonce without meaning.
-//! Printable and under 50 bytes, for C-core drops longer ones and grpc-go
-//! fails every call on what cannot be printed. Pure.
+//! In: a service and an address. Out: `BACKEND` or `BACKEND~NONCE`. BACKEND is sixteen
+//! hexadecimal digits that stand for the service and the address, the same on every
+//! balancer and for ever. NONCE has no meaning. It is in one entry of a stream's first
+//! list, and of its first list after a fallback. A token is printable and under 50 bytes,
+//! because C-core drops longer ones and grpc-go fails every call on unprintable ones. Pure.
 
 use std::fmt::{self, Write};
 
@@ -12,12 +12,12 @@ use crate::model::{BackendAddr, ServiceName};
 
 /// The token of the entry that tells clients to drop a call.
 pub(super) const DROP: &str = "drop";
-/// Stands before the nonce.
+/// Precedes the nonce.
 const NONCE: char = '~';
 
-/// The token of one backend of one service. It must not depend on anything
-/// else: grpc-go keeps a connection's first token for ever, so a token that
-/// changes would be wrong at half of the clients.
+/// Returns the token of one backend of one service. It must not depend on anything else:
+/// grpc-go keeps a connection's first token for ever, so a token that changes would be
+/// wrong at half of the clients.
 #[must_use]
 pub fn token(service: &ServiceName, addr: BackendAddr) -> String {
     let mut text = String::new();
@@ -28,8 +28,8 @@ pub fn token(service: &ServiceName, addr: BackendAddr) -> String {
 /// The tokens of one service's backends.
 pub(super) struct Tokens(Hash);
 
-/// FNV-1a, 64 bits: unlike the standard library's hashes it stays the same
-/// from release to release.
+/// FNV-1a, 64 bits. Unlike the standard library's hashes it stays the same from release
+/// to release.
 #[derive(Clone, Copy)]
 struct Hash(u64);
 
@@ -38,17 +38,17 @@ impl Tokens {
         Self(Hash::BASIS.with(service.as_str().as_bytes()).with(b"\0"))
     }
 
-    /// Writes the token of one in the place of what was there.
+    /// Writes the token of one backend in place of the text.
     pub(super) fn write(&self, addr: BackendAddr, text: &mut String) {
         let mut hash = self.0;
-        // Neither a hash nor a string refuses text.
+        // A write to a hash or a string never fails.
         let _ = write!(hash, "{addr}");
         text.clear();
         let _ = write!(text, "{:016x}", hash.0);
     }
 }
 
-/// The same, unlike any token before it.
+/// Returns the token with a nonce, unlike any token before it.
 pub(super) fn unique(token: &str, nonce: u32) -> String {
     format!("{token}{NONCE}{nonce:08x}")
 }

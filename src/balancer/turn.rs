@@ -1,27 +1,27 @@
-//! How much one connection may do before others get their turn.
+//! Limits how much one connection may do before other tasks run.
 //!
-//! In: work done for it, a task's context. Out: whether it may go on. It is
-//! tokio's own budget of a task's turn, so whatever else the connection does in
-//! the same turn counts too.
+//! In: the work done for the connection, and its task's context. Out: whether it may go
+//! on. The limit is tokio's own budget of a task's turn, so everything else that the
+//! connection does in the same turn counts too.
 
 use std::task::{Context, Poll};
 
 use tokio::task::coop;
 
-/// Endpoints looked at and entries encoded that cost as much as one socket
+/// How many endpoints looked at, or entries encoded, cost as much as one socket
 /// operation.
 const WORK_PER_UNIT: usize = 128;
-/// What one list costs at most: under a turn's 128 units, so that it can be
+/// The most that one list costs: less than a turn's 128 units, so that a list can be
 /// written in the turn in which it was made. Two large lists fill a turn.
 const UNITS_MAX: usize = 96;
 
-/// Whether this turn is not over; if it is, the task is woken for its next one.
+/// Ready while this turn is not over. Otherwise the task is woken for its next turn.
 pub(super) fn poll_room(cx: &mut Context<'_>) -> Poll<()> {
-    // Given back when dropped: asking costs nothing.
+    // The unit is given back when it is dropped, so asking costs nothing.
     coop::poll_proceed(cx).map(drop)
 }
 
-/// Counts work that was done.
+/// Counts work that was done for the connection.
 pub(super) fn spend(cx: &mut Context<'_>, work: usize) {
     for _ in 0..work.div_ceil(WORK_PER_UNIT).min(UNITS_MAX) {
         if !coop::has_budget_remaining() {

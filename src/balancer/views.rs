@@ -1,8 +1,8 @@
-//! What the streams of one target see.
+//! The view of each target, shared by its streams.
 //!
-//! In: targets, snapshots. Out: for each target one subscription, and the lists
-//! of its class, which streams of other targets may share. It holds nothing for
-//! targets that no stream asks for.
+//! In: targets and snapshots. Out: for each target one subscription, and the lists of its
+//! class, which streams of other targets may share. It holds nothing for targets that no
+//! stream asks for.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -24,18 +24,18 @@ pub(super) struct Views {
     in_use: Mutex<HashMap<Target, Weak<View>>>,
 }
 
-/// What all the streams of one target see.
+/// The view of one target, shared by its streams.
 pub(super) struct View {
     target: Target,
     subscription: Subscription,
     owner: Arc<Views>,
 }
 
-/// What one stream holds of what it shares with others.
+/// A stream's hold of what it shares with others.
 pub(super) struct Holding {
     view: Arc<View>,
     list: Option<Seat>,
-    /// Given back with the stream.
+    /// Given back when the stream ends.
     admitted: Option<Box<Admitted>>,
 }
 
@@ -49,12 +49,12 @@ impl Views {
         })
     }
 
-    /// How far over its share the most favoured backend of any list is.
+    /// Returns how far over its share the most favoured backend of any list is.
     pub(super) fn excess(&self) -> f32 {
         self.lists.excess()
     }
 
-    /// The view of a target; `None` when the catalog has closed.
+    /// Returns the view of a target; `None` if the catalog has closed.
     pub(super) fn view(self: &Arc<Self>, target: &Target) -> Option<Arc<View>> {
         let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(view) = in_use.get(target).and_then(Weak::upgrade) {
@@ -68,23 +68,23 @@ impl Views {
 }
 
 impl View {
-    /// What is known now.
+    /// Returns what the target means now.
     pub(super) fn known(&self) -> Known {
         self.subscription.known()
     }
 
-    /// Which is the newest there is to know.
+    /// Returns the number of the newest meaning.
     pub(super) fn version(&self) -> u64 {
         self.subscription.version()
     }
 
-    /// Whether the catalog has closed since: then nothing more will be known.
+    /// Returns whether the catalog has closed, so that no further meaning will come.
     pub(super) fn has_closed(&self) -> bool {
         self.subscription.has_closed()
     }
 
-    /// Admits one more stream of a connection. `None` when the lists of those who
-    /// select are as large as they may be.
+    /// Admits one more stream of a connection. Returns `None` if the lists of classes
+    /// with selectors are as large as they may be.
     pub(super) fn admit(self: &Arc<Self>, peer: SocketAddr, known: &Known) -> Option<Holding> {
         let mut holding = Holding { view: self.clone(), list: None, admitted: None };
         let admission = &self.owner.admission;
@@ -98,26 +98,27 @@ impl View {
             }
             holding.list = Some(list);
         } else if !self.target.selectors.is_empty() {
-            // There is no list yet, and what it will have is unknown.
+            // There is no list yet, and its length is unknown.
             holding.admitted = Some(Box::new(admission.admit(peer, 0, 0)?));
         }
         Some(holding)
     }
 
-    /// What the target selects depends on the service that it turns out to mean.
+    /// Returns the class of the target's clients. Its selectors depend on the service
+    /// that the target turns out to mean.
     fn class(&self, service: &Service) -> Class {
         Class::new(self.target.selectors_for(&service.name))
     }
 }
 
 impl Holding {
-    /// What is known of the target's service, now and later.
+    /// Returns a listener for what the target means.
     pub(super) fn listen(&self) -> Subscriber {
         self.view.subscription.listen()
     }
 
-    /// The list to send, the very same to every stream of the class; none when
-    /// there is nobody to list.
+    /// Returns the list to send, one for all streams of the class; no list if no backend
+    /// can be listed.
     pub(super) fn list(&mut self, known: &Known) -> Made {
         let Known::Present(service) = known else {
             self.list = None;
@@ -136,7 +137,7 @@ impl Holding {
 impl Drop for View {
     fn drop(&mut self) {
         let mut in_use = self.owner.in_use.lock().unwrap_or_else(PoisonError::into_inner);
-        // Another may have taken its place since the last stream left it.
+        // Another view may have replaced this one since its last stream left.
         if in_use.get(&self.target).is_some_and(|view| view.strong_count() == 0) {
             in_use.remove(&self.target);
         }

@@ -1,7 +1,7 @@
-//! The addresses of a class of clients, found once for all who ask DNS.
+//! The DNS addresses of a class of clients, found once for all queries.
 //!
-//! In: addresses that policy found. Out: the same, while they are kept: those of
-//! all clients that select nothing, and of a few classes.
+//! In: addresses that policy found. Out: these addresses, while they are kept. Kept are
+//! the addresses for clients that select nothing, and those of a few other classes.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -11,32 +11,32 @@ use crate::model::Class;
 /// The addresses of some endpoints: sorted, each once.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
-    /// Of IPv4.
+    /// IPv4 addresses.
     pub v4: Vec<Ipv4Addr>,
-    /// Of IPv6.
+    /// IPv6 addresses.
     pub v6: Vec<Ipv6Addr>,
 }
 
-/// What is kept.
+/// The addresses that are kept with a service.
 #[derive(Default)]
 pub(super) struct Kept {
     whole: OnceLock<Arc<Addresses>>,
     selected: Mutex<Selected>,
 }
 
-/// The addresses of a few classes, the oldest of which gives way.
+/// The addresses of a few classes. A new class replaces the oldest.
 #[derive(Default)]
 struct Selected {
     oldest: usize,
     all: Vec<(Class, Arc<Addresses>)>,
 }
 
-/// Classes whose addresses are kept: more than people name in DNS, and at most
+/// The most classes whose addresses are kept: more than people name in DNS, and at most
 /// some hundred kilobytes.
 const KEPT_MAX: usize = 16;
 
 impl Addresses {
-    /// The same, sorted, each once.
+    /// Returns the addresses sorted, each once.
     #[must_use]
     pub fn sorted(mut self) -> Self {
         self.v4.sort_unstable();

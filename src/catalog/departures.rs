@@ -1,8 +1,8 @@
 //! Counts the backends that leave the lists, by service and reason.
 //!
-//! In: one departure after the other. Out: how many there were since this was
-//! asked for last, with a few names. Pure. It keeps no more than [`NAMES_MAX`]
-//! names of each, however many leave.
+//! In: one departure after the other. Out: their number since the last call, with a few
+//! names. Pure. It keeps at most [`NAMES_MAX`] names of each, however many backends
+//! leave.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -15,11 +15,11 @@ use crate::model::ServiceName;
 pub(super) enum Departure {
     /// It deregistered.
     Deregistered,
-    /// Its registration was lost, and lost backends are not held.
+    /// Its registration was lost, and the settings do not hold lost backends.
     Lost,
-    /// It was held, and a probe found that it does not answer.
+    /// It was held, and probes found it dead.
     Dead,
-    /// It was held for as long as that may be.
+    /// It was held for as long as `--keep-lost` allows.
     Expired,
 }
 
@@ -27,15 +27,15 @@ pub(super) enum Departure {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Departed {
     pub(super) count: usize,
-    /// The first few.
+    /// The first few names.
     pub(super) names: Vec<Arc<str>>,
 }
 
-/// All of them.
+/// All departures, by service and reason.
 #[derive(Debug, Default)]
 pub(super) struct Departures(BTreeMap<(ServiceName, Departure), Departed>);
 
-/// Enough to know where to look.
+/// Enough names to know where to look.
 pub(super) const NAMES_MAX: usize = 3;
 
 impl Departures {

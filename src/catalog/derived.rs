@@ -1,11 +1,12 @@
-//! What is made of a value and kept with it.
+//! A holder for values that are derived from another value and kept with it.
 //!
-//! In: nothing. Out: a place for it that makes no difference between two values.
+//! In: nothing. Out: [`Derived`], which makes no difference when two values are compared.
 
 use std::fmt;
 use std::ops::Deref;
 
-/// Derived from the value that it is kept with: all are equal, and a copy begins anew.
+/// A value derived from the one that it is kept with. All are equal, and a clone starts
+/// empty.
 #[derive(Default)]
 pub(super) struct Derived<T>(T);
 

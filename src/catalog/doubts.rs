@@ -1,6 +1,6 @@
-//! What is known of backends whose registration and whose life disagree.
+//! Held, guarded and down backends, as values.
 //!
-//! Values for those who probe and those who show; `guard` and `index` decide.
+//! In: nothing; `guard` and `index` decide. Out: types for the prober and the admin port.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,75 +10,73 @@ use imbl::{OrdMap, OrdSet};
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::settings::{ServiceSettings, Settings};
 
-/// What the operator decides about doubt, for one service.
+/// The operator's rules for lost and unleased backends, for one service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
-    /// How long a backend whose registration went in doubt stays listed at
-    /// most; zero: it goes at once.
+    /// How long a backend is held at most. Zero: it leaves at once.
     pub keep: Duration,
-    /// The part of a service's last good list that stays whatever probes say,
-    /// in percent; zero: none.
+    /// The part of a service's last good list that stays whatever probes find, in
+    /// percent. Zero: none.
     pub share: u32,
-    /// How often a registration without a lease is probed; zero: never.
+    /// How often a registration without a lease is probed. Zero: never.
     pub probe_unleased: Duration,
 }
 
-/// Why a registration is in doubt.
+/// How a registration was lost, so that it is in doubt whether its backend is alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doubt {
-    /// Its lease is gone, expired or revoked.
+    /// Its lease is gone: expired or revoked.
     LeaseLost,
-    /// It was deleted in one stroke with a large share of its service.
+    /// Its key was deleted in one sweep with a large share of its service.
     Swept,
-    /// It was not there when the registry was read again.
+    /// Its key was missing when the registry was read again.
     Missing,
-    /// Its key had another address when a registry was read that had gone back
-    /// to an older state, or was another one.
+    /// Its key had another address when a registry was read that had gone back to an
+    /// older state, or was another one.
     WentBack,
 }
 
-/// What a probe of a backend came to.
+/// The result of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    /// It takes connections.
+    /// The backend takes connections.
     Takes,
-    /// It refuses them: nobody listens there.
+    /// The backend refuses connections: no process listens there.
     Refuses,
-    /// Nothing came back in time, or the network said that there is no way.
+    /// No answer came in time, or the network reported that there is no route.
     Silent,
 }
 
-/// A listed backend whose registration is gone.
+/// A backend that is listed although its registration was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
-    /// Since when it is gone.
+    /// When the registration was lost.
     pub since: Instant,
-    /// Why that is in doubt.
+    /// How the registration was lost.
     pub why: Doubt,
-    /// What the newest probe came to.
+    /// The answer to the newest probe.
     pub answer: Option<Answer>,
 }
 
-/// All of it. A copy costs next to nothing, and two that follow each other share
-/// what is equal in them.
+/// All held, guarded and down backends, and the addresses to probe. A clone is cheap, and
+/// successive values share their equal parts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Doubts {
-    /// Listed though the registration is gone.
+    /// The backends that are listed although their registrations were lost.
     pub held: OrdMap<ServiceName, OrdMap<BackendAddr, Held>>,
-    /// Services that keep backends which do not answer, for too few would be
-    /// left.
+    /// The services that keep backends that do not answer, because too few would be left.
     pub guarded: OrdSet<ServiceName>,
-    /// Registered without a lease and not listed: they refuse connections.
+    /// The backends without a lease that are not listed, because they refuse connections.
     pub down: OrdMap<ServiceName, Vec<Endpoint>>,
-    /// Registered without a lease and to be probed, and how often.
+    /// The addresses without a lease that are to be probed, and how often.
     pub unleased: OrdMap<BackendAddr, Duration>,
-    /// To be probed now and again, closely: those that are held.
+    /// The addresses of held backends, which are probed every second.
     pub suspects: OrdSet<BackendAddr>,
     pub(crate) held_len: usize,
 }
 
 impl Rules {
-    /// What is in doubt goes, and nothing is probed.
+    /// Lost backends leave at once, and nothing is probed.
     pub const OFF: Self = Self { keep: Duration::ZERO, share: 0, probe_unleased: Duration::ZERO };
 }
 
@@ -89,7 +87,7 @@ impl From<&ServiceSettings> for Rules {
     }
 }
 
-/// The same rules for every service, and the defaults of everything else.
+/// Applies the same rules to every service, with the defaults of all other settings.
 impl From<Rules> for Arc<Settings> {
     fn from(Rules { keep, share, probe_unleased }: Rules) -> Self {
         let (keep_lost, guard) = (keep, share);
@@ -98,19 +96,19 @@ impl From<Rules> for Arc<Settings> {
 }
 
 impl Doubts {
-    /// How many backends are held.
+    /// Returns how many backends are held.
     #[must_use]
     pub fn held_len(&self) -> usize {
         self.held_len
     }
 
-    /// How many backends of a service are held.
+    /// Returns how many backends of a service are held.
     #[must_use]
     pub fn held_in(&self, service: &ServiceName) -> usize {
         self.held.get(service).map_or(0, OrdMap::len)
     }
 
-    /// Why one is held, if it is.
+    /// Returns the held backend of a service with this address, if there is one.
     #[must_use]
     pub fn held(&self, service: &ServiceName, addr: BackendAddr) -> Option<&Held> {
         self.held.get(service)?.get(&addr)
@@ -118,7 +116,7 @@ impl Doubts {
 }
 
 impl Doubt {
-    /// For people.
+    /// Returns the reason as text for people.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -131,7 +129,7 @@ impl Doubt {
 }
 
 impl Answer {
-    /// For people and programs.
+    /// Returns the answer as text for people and programs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,8 +1,8 @@
 //! The catalog's one task.
 //!
-//! In: inputs, and the time. Out: what they change, published, and wake-ups for
-//! the listeners. It never waits for a listener. Inputs that never end delay no
-//! wake-up: each turn of the loop takes in what waits, and wakes one slice.
+//! In: inputs and the time. Out: published changes, and wake-ups for the listeners. It
+//! never waits for a listener. Inputs that never end delay no wake-up: each turn of the
+//! loop takes in the waiting inputs and wakes one slice.
 
 use std::time::Instant;
 
@@ -16,8 +16,8 @@ use super::index::Index;
 use super::touched::Touched;
 use super::{Catalog, Input, Publisher, Status};
 
-/// Applies inputs until all senders are gone. Waiting inputs are applied
-/// together, so that a burst costs each service one publication.
+/// Applies inputs until all senders are dropped. Waiting inputs are applied together, so
+/// that a burst costs each service one publication.
 pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog) {
     let mut index = Index::new(catalog.settings());
     let mut touched = Touched::default();
@@ -27,7 +27,7 @@ pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog) {
         let due = index.due(catalog.status().stale.is_none());
         let due = due.into_iter().chain(publisher.due()).min();
         let input = tokio::select! {
-            // None of these can hold up another: each turn does all that is due.
+            // None of these can delay another for long: each turn does all that is due.
             biased;
             input = inputs.recv() => match input {
                 Some(input) => Some(input),
@@ -42,7 +42,7 @@ pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog) {
         if let Some(input) = input {
             take_in(&mut index, &mut status, &mut touched, input, now);
         }
-        // No more than wait now: senders may be faster than this.
+        // Only the inputs that wait now: senders may be faster than this loop.
         for _ in 0..inputs.len() {
             let Ok(input) = inputs.try_recv() else { break };
             take_in(&mut index, &mut status, &mut touched, input, now);
@@ -76,7 +76,7 @@ pub(super) fn take_in(
             return;
         }
         Input::Origins(asked) => {
-            // Whoever asked may have gone.
+            // The caller may be gone.
             let _ = asked.answer.send(index.origins(&asked.service, &asked.backends));
             return;
         }
@@ -91,7 +91,7 @@ pub(super) fn take_in(
     match &event {
         Event::Reset { revision, .. } | Event::Apply { revision, .. } => {
             if let Some((since, _)) = status.stale.take() {
-                tracing::info!(revision, silent_for = ?now.duration_since(since), "registry is heard again");
+                tracing::info!(revision, silent_for = ?now.duration_since(since), "registry answers again");
             }
             if matches!(event, Event::Reset { .. }) {
                 status.synced = true;
@@ -102,7 +102,7 @@ pub(super) fn take_in(
         }
         Event::Stale { since, reason } => {
             if status.stale.is_none() {
-                tracing::warn!(reason, served = status.served(), "registry is not heard");
+                tracing::warn!(reason, served = status.served(), "registry is stale");
             }
             status.stale = Some((*since, reason.clone()));
         }

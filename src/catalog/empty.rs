@@ -1,9 +1,9 @@
-//! Services without a backend, for as long as somebody may miss them.
+//! Services without a backend, remembered while clients may ask for them.
 //!
 //! In: when a service lost its last backend, and when it was asked for. Out:
-//! [`EmptyService`]s for those who show them, a warning when a service that
-//! streams ask for is empty, and a word when it has backends again. It never
-//! remembers more than [`UNASKED_MAX`] services that nobody asks for.
+//! [`EmptyService`]s for the admin port, a warning when a service that streams ask for is
+//! empty, and a log line when it has backends again. It remembers at most [`UNASKED_MAX`]
+//! services that no stream asks for.
 
 use std::collections::VecDeque;
 use std::sync::{MutexGuard, PoisonError};
@@ -12,48 +12,48 @@ use std::time::{Duration, Instant};
 use super::{Catalog, Group};
 use crate::model::ServiceName;
 
-/// A name that has no backend.
+/// A name without a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmptyService {
-    /// The canonical name: every spelling of it means the same.
+    /// The canonical name, which all spellings share.
     pub canonical: String,
-    /// The service as it was registered last; `None` when no backend of it has
-    /// been registered since the start.
+    /// The service's name as it was registered last; `None` if no backend of it has been
+    /// registered since the start.
     pub name: Option<ServiceName>,
-    /// When its last backend went, or when it was first asked for.
+    /// When its last backend left, or when it was first asked for.
     pub since: Instant,
-    /// Streams that ask for it now, and have no service by another reading of
-    /// their name.
+    /// The streams that ask for it now and have no service by another reading of their
+    /// name.
     pub streams: usize,
 }
 
-/// What a group remembers while it has no backend.
+/// The state of a group that has no backend.
 #[derive(Debug)]
 pub(super) struct Empty {
     pub(super) name: Option<ServiceName>,
     pub(super) since: Instant,
     /// When the last stream that asked for it ended, or when it became empty.
     pub(super) asked: Instant,
-    /// Whether the warning is logged.
+    /// Whether the warning has been logged.
     pub(super) told: bool,
 }
 
-/// Services that became empty, in order: which to forget next.
+/// The services that became empty, the oldest first, so that old ones are forgotten.
 #[derive(Debug, Default)]
 pub(super) struct Emptied(VecDeque<(Instant, String)>);
 
-/// So long an empty service is shown after the last stream that asked for it:
-/// a few scrapes of its metric, and the time in which an operator comes to look.
+/// How long an empty service is shown after the last stream that asked for it ended. This
+/// is enough for a few scrapes of its metric, and for an operator to look.
 pub(super) const SHOWN: Duration = Duration::from_secs(600);
-/// More than these are forgotten earlier, the oldest first: whoever may write
-/// keys can make up names without end.
+/// The most empty services that are remembered. Beyond it the oldest are forgotten early,
+/// because a client that may write keys can make up names without end.
 const UNASKED_MAX: usize = 1_000;
-/// Empty services that are looked at with one publication: more than become
-/// empty with most.
+/// How many empty services one publication looks at. Most publications leave fewer
+/// services empty.
 const FORGOTTEN_AT_ONCE: usize = 64;
 
 impl Catalog {
-    /// Forgets empty services that nobody asks for any more.
+    /// Forgets empty services that no stream asks for any more.
     pub(super) fn forget_empty(&self, now: Instant) {
         let mut emptied = self.emptied();
         for _ in 0..FORGOTTEN_AT_ONCE {
@@ -73,27 +73,27 @@ impl Catalog {
 }
 
 impl Empty {
-    /// For a name that is asked for and was never registered.
+    /// Makes the state of a name that is asked for and was never registered.
     pub(super) fn unknown(now: Instant) -> Self {
         Self { name: None, since: now, asked: now, told: false }
     }
 
-    /// For a service whose last backend went.
+    /// Makes the state of a service whose last backend left.
     pub(super) fn left(name: ServiceName, now: Instant) -> Self {
         Self { name: Some(name), since: now, asked: now, told: false }
     }
 
-    /// Whether it need not be remembered while no stream asks for it.
+    /// Returns whether it can be forgotten while no stream asks for it.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.name.is_none() || now >= self.asked + SHOWN
     }
 
-    /// Whether there is something to log that has not been logged.
+    /// Returns whether the warning may still have to be logged.
     pub(super) fn is_untold(&self) -> bool {
         self.name.is_some() && !self.told
     }
 
-    /// Logs, once, that clients miss the service, if any do.
+    /// Logs once that clients ask for the service, if any do.
     pub(super) fn warn(&mut self, streams: usize) {
         if let Some(service) = self.name.as_ref().filter(|_| !self.told && streams > 0) {
             self.told = true;
@@ -101,7 +101,7 @@ impl Empty {
         }
     }
 
-    /// Logs that the service is back, if it was missed.
+    /// Logs that the service has backends again, if the warning was logged.
     pub(super) fn end(self, now: Instant) {
         if let Some(service) = self.name.filter(|_| self.told) {
             let empty_for = now.duration_since(self.since);
@@ -115,7 +115,7 @@ impl Emptied {
         self.0.push_back((now, canonical));
     }
 
-    /// A name whose time may be over.
+    /// Removes and returns the oldest name, if its time is over or there are too many.
     pub(super) fn next(&mut self, now: Instant) -> Option<String> {
         let (since, _) = self.0.front()?;
         let due = self.0.len() > UNASKED_MAX || now >= *since + SHOWN;

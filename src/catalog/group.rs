@@ -1,7 +1,7 @@
-//! The services whose names fold together, and who asked for them.
+//! The services whose names have one canonical form, and the spellings clients ask for.
 //!
-//! In: services, as the driver has them. Out: what each spelling means, to
-//! those who asked for it. It decides what a spelling means and nothing else.
+//! In: services, from the catalog's writer. Out: what each spelling means, for its
+//! subscribers. It decides what a spelling means and nothing else.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,22 +15,22 @@ use super::empty::{Empty, EmptyService};
 use super::topic::{Family, Rounds, Topic};
 use super::{Known, Service};
 
-/// The services that share a canonical name (nearly always one), and who asked
-/// for it in which spelling.
+/// The services that share a canonical name (nearly always one), and the spellings of it
+/// that clients ask for.
 pub(super) struct Group {
-    /// Of every service in it: their names are one to a pattern.
+    /// Of every service in the group: patterns are compared with the canonical name.
     settings: Arc<ServiceSettings>,
-    /// The same of all of them, too.
+    /// Of every service in the group, too.
     drained: Drained,
     pub(super) services: BTreeMap<ServiceName, Arc<Service>>,
     topics: BTreeMap<Arc<str>, Asked>,
-    /// Of all these topics.
+    /// Shared by all these topics.
     family: Arc<Family>,
     /// Set while there is no service.
     empty: Option<Empty>,
 }
 
-/// A spelling, and how many subscriptions it has.
+/// A spelling, and the number of its subscriptions.
 struct Asked {
     topic: Arc<Topic>,
     times: usize,
@@ -48,8 +48,8 @@ impl Group {
         }
     }
 
-    /// From now on these settings hold. Returns whether that is a change; then each
-    /// service has a new value, numbered by `version`.
+    /// Sets the settings. Returns whether they changed; then each service gets a new
+    /// value, numbered by `version`.
     pub(super) fn set_settings(
         &mut self,
         settings: Arc<ServiceSettings>,
@@ -63,7 +63,7 @@ impl Group {
         changed
     }
 
-    /// The same with what marks say.
+    /// Sets the drained backends, as [`Self::set_settings`] sets the settings.
     pub(super) fn set_drained(&mut self, drained: Drained, version: impl FnMut() -> u64) -> bool {
         let changed = self.drained != drained;
         if changed {
@@ -82,10 +82,10 @@ impl Group {
         }
     }
 
-    /// The service that a spelling means: the best match, and among equals the
-    /// first by name, so that every replica says the same.
+    /// Returns the service that a spelling means: the best match, and among equal matches
+    /// the first by name, so that every replica decides the same.
     pub(super) fn known(&self, typed: &str) -> Known {
-        // Each spelling here means the only service there is.
+        // If there is one service, each spelling of this group means it.
         if let (1, Some(only)) = (self.services.len(), self.services.values().next()) {
             return Known::Present(only.clone());
         }
@@ -97,8 +97,8 @@ impl Group {
         }
     }
 
-    /// What a spelling means, from now on. Whoever is `served` has a service by
-    /// another reading of the name.
+    /// Subscribes to a spelling. A subscriber that is `served` has a service by another
+    /// reading of its name.
     pub(super) fn subscribe(
         &mut self,
         typed: &Arc<str>,
@@ -106,12 +106,13 @@ impl Group {
         synced: bool,
         now: Instant,
     ) -> Arc<Topic> {
-        // Nobody counts the streams of all spellings for each that comes.
+        // The streams of all spellings are counted only if there may be a warning to log.
         let untold = self.empty.as_ref().is_some_and(Empty::is_untold);
         let streams = if untold { self.streams() + usize::from(!served) } else { 0 };
         match &mut self.empty {
             Some(empty) => empty.warn(streams),
-            // A name that selects is hardly ever a service's: nobody misses one.
+            // A name with selectors is hardly ever a service's own, so it is not shown as
+            // empty.
             None if self.services.is_empty() && !name::selects(typed) => {
                 self.empty = Some(Empty::unknown(now));
             }
@@ -129,7 +130,7 @@ impl Group {
         asked.topic.clone()
     }
 
-    /// One subscription less.
+    /// Removes one subscription to a spelling.
     pub(super) fn unsubscribe(&mut self, typed: &Arc<str>, now: Instant) {
         if let Some(asked) = self.topics.get_mut(typed) {
             asked.times -= 1;
@@ -142,8 +143,8 @@ impl Group {
         }
     }
 
-    /// Takes a service's newest value in; with none, the service is gone. Returns
-    /// whether that is a change.
+    /// Takes in a service's newest value; `None` removes the service. Returns whether it
+    /// is a change.
     pub(super) fn put(
         &mut self,
         service: &ServiceName,
@@ -172,7 +173,7 @@ impl Group {
         true
     }
 
-    /// Logs, once, that there is no service and that streams ask for it.
+    /// Logs once that there is no service and that streams ask for it.
     fn warn(&mut self) {
         let streams = self.streams();
         if let Some(empty) = &mut self.empty {
@@ -180,7 +181,7 @@ impl Group {
         }
     }
 
-    /// The name, if no service has a backend.
+    /// Returns the group as an empty service, if it is empty and its time is not over.
     pub(super) fn shown_empty(&self, canonical: &str, now: Instant) -> Option<EmptyService> {
         let (empty, streams) = (self.empty.as_ref()?, self.streams());
         if streams == 0 && empty.is_over(now) {
@@ -198,7 +199,7 @@ impl Group {
         self.topics.values().map(|asked| asked.topic.streams()).sum()
     }
 
-    /// Tells each spelling what it means now.
+    /// Publishes to each spelling what it means now.
     pub(super) fn announce(&self, rounds: &mut Rounds) {
         for (typed, asked) in &self.topics {
             asked.topic.publish(self.known(typed), rounds);
@@ -210,12 +211,12 @@ impl Group {
         std::mem::take(&mut self.topics).values().for_each(|asked| asked.topic.close());
     }
 
-    /// Whether nothing is lost with it.
+    /// Returns whether the group can be removed.
     pub(super) fn is_unused(&self, now: Instant) -> bool {
         self.is_bare() && self.empty.as_ref().is_none_or(|empty| empty.is_over(now))
     }
 
-    /// Whether there is no service, and nobody asks.
+    /// Returns whether the group has neither a service nor a subscription.
     pub(super) fn is_bare(&self) -> bool {
         self.services.is_empty() && self.topics.is_empty()
     }

@@ -1,10 +1,10 @@
-//! Backends whose registrations went in doubt: who stays listed, how long.
+//! The guard: decides which lost backends stay listed, and for how long.
 //!
-//! In: losses, answers of probes, returns, the time. Out: the endpoints that a
-//! service keeps beyond its registrations. Pure. A backend goes when it stops
-//! answering or its time is over, but never so many that too small a share of
-//! the last good list is left: it may be us who are cut off. What went by a
-//! probe does not come back by one: another may have its address by then.
+//! In: losses, answers of probes, returns, the time. Out: the endpoints that a service
+//! lists beyond its registrations. Pure. A held backend leaves when probes find it dead
+//! or its time is over. Probes never remove so many that less than the guarded part of
+//! the last good list stays, because the balancer itself may be cut off. A probe never
+//! brings a backend back that one removed: another process may have its address by then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
@@ -30,18 +30,18 @@ use few::Few;
 pub(super) use lost::Lost;
 use shown::Shown;
 
-/// All that is in doubt.
+/// All lost backends.
 #[derive(Debug)]
 pub(super) struct Guard {
     settings: Arc<Settings>,
     services: BTreeMap<ServiceName, Lost>,
-    /// Which backends a key registered when it went.
+    /// The backends that a key registered when it was lost.
     keys: HashMap<Key, Few<(ServiceName, BackendAddr)>>,
-    /// Whom the answer of an address concerns.
+    /// The services that an answer from an address concerns.
     addresses: HashMap<BackendAddr, Concerned>,
     ends: Ends,
-    /// Set while all here comes from a saved state and the registry is unread:
-    /// when the state was true. Nothing goes until then.
+    /// Set while all backends here come from a saved state and the registry is unread:
+    /// the time of that state. No backend leaves while it is set.
     restored: Option<Instant>,
     shown: Shown,
 }
@@ -50,12 +50,12 @@ pub(super) struct Guard {
 #[derive(Debug)]
 pub(super) struct Losses {
     pub(super) since: Instant,
-    /// How long the service's list was before anything was lost, and when that was.
+    /// The length of the service's list before the first loss, and when that was.
     pub(super) of: (usize, Instant),
     pub(super) all: Vec<Loss>,
 }
 
-/// A backend that was lost.
+/// A lost backend.
 #[derive(Debug, Clone)]
 pub(super) struct Loss {
     pub(super) key: Option<Key>,
@@ -67,15 +67,15 @@ pub(super) struct Loss {
 #[derive(Debug, Default)]
 struct Concerned {
     services: Few<ServiceName>,
-    /// How many of them list it still.
+    /// How many of them still list it.
     listed: usize,
 }
 
-/// A packet may be lost, and with it an attempt to connect; three in a row are
-/// no accident.
+/// How many unanswered probes in a row make a backend dead. One lost packet can make a
+/// connection attempt fail; three in a row are no accident.
 const SILENT_MAX: u32 = 3;
-/// For how long one that went counts as missing. What goes within a lease's
-/// usual time after others went for the same reason.
+/// How long a removed backend counts as missing. A backend that leaves within a lease's
+/// usual time after others leaves for the same reason.
 const MOMENTS: Duration = Duration::from_secs(60);
 
 impl Guard {
@@ -91,7 +91,7 @@ impl Guard {
         }
     }
 
-    /// Takes over backends of a service whose registrations are gone, in doubt.
+    /// Takes over backends of a service whose registrations were lost.
     ///
     /// # Errors
     /// Returns the backends if they do not stay listed.
@@ -108,8 +108,8 @@ impl Guard {
             return Err(losses);
         }
         let Losses { since, of, mut all } = losses;
-        // In the order in which all of this is kept, neighbours find each other in the
-        // cache. Of two with one address the later counts.
+        // Sorted in the order of the maps below, so that neighbours share cache lines. Of
+        // two backends with one address the later counts.
         all.sort_by_key(|loss| loss.endpoint.addr);
         all.dedup_by(|later, earlier| {
             let same = later.endpoint.addr == earlier.endpoint.addr;
@@ -140,10 +140,10 @@ impl Guard {
         Ok(())
     }
 
-    /// The key is back, or it was deleted on purpose: nothing it registered is
-    /// in doubt any more. Returns the services that concerns, and who was listed.
+    /// Forgets the backends of a key that is back, or that was deleted on purpose.
+    /// Returns their services, each with the endpoint if it was still listed.
     pub(super) fn settle_key(&mut self, key: &Key) -> Vec<(ServiceName, Option<Endpoint>)> {
-        // Nearly always; and to look for one of 100,000 keys takes its time.
+        // Nearly always empty, and looking up one of 100,000 keys takes time.
         if self.keys.is_empty() {
             return Vec::new();
         }
@@ -151,34 +151,33 @@ impl Guard {
         all.iter().map(|(service, addr)| (service.clone(), self.forget(service, *addr))).collect()
     }
 
-    /// The address is registered for the service, under whatever key.
+    /// Forgets a backend whose address is registered for the service, under any key.
     pub(super) fn settle_address(&mut self, service: &ServiceName, addr: BackendAddr) {
         if !self.addresses.is_empty() && self.addresses.contains_key(&addr) {
             self.forget(service, addr);
         }
     }
 
-    /// The services of backends that a key registered when it went.
+    /// Returns the services of the backends that a key registered when it was lost.
     pub(super) fn services_of(&self, key: &Key) -> impl Iterator<Item = &ServiceName> {
         self.keys.get(key).into_iter().flat_map(Few::iter).map(|(service, _)| service)
     }
 
-    /// How long the list was before anything of a service was lost, and when
-    /// that was; nothing, if nothing was. What goes on for too long is no
-    /// incident, but how things are.
+    /// Returns the length of a service's list before the first recent loss, and when that
+    /// was; `None` if there was none. A loss that lasts too long is no incident but the
+    /// normal state.
     pub(super) fn of(&self, service: &ServiceName, now: Instant) -> Option<(usize, Instant)> {
         self.services.get(service)?.of(now)
     }
 
-    /// A backend left its service on purpose: it is not missed.
+    /// Notes that a backend left its service on purpose: it does not count as missing.
     pub(super) fn left(&mut self, service: &ServiceName) {
         if let Some(lost) = self.services.get_mut(service) {
             lost.left();
         }
     }
 
-    /// Takes in what a probe came to. Returns the services that know something
-    /// new of the address.
+    /// Takes in the answer of a probe. Returns the services for which it is news.
     pub(super) fn probed(&mut self, addr: BackendAddr, answer: Answer) -> Vec<ServiceName> {
         if self.restored.is_some() {
             return Vec::new();
@@ -194,8 +193,8 @@ impl Guard {
         concerned
     }
 
-    /// Lets those go that do not answer, as far as they may, while so many of
-    /// the service are registered. Returns who went.
+    /// Removes backends that do not answer from the list, as far as the guard allows
+    /// while `registered` backends are registered. Returns the removed ones.
     pub(super) fn evict(&mut self, service: &ServiceName, registered: usize) -> Vec<Endpoint> {
         let Some(lost) = self.services.get_mut(service) else { return Vec::new() };
         let keep = lost.rules().keep;
@@ -211,8 +210,9 @@ impl Guard {
         went
     }
 
-    /// Ends the doubts whose time is over. Returns who was listed, and the
-    /// services in which others may be missed less now.
+    /// Forgets the backends whose time is over. Returns their services, each with the
+    /// endpoint if it was still listed. Fewer backends of these services count as missing
+    /// now.
     pub(super) fn pass(&mut self, now: Instant) -> Vec<(ServiceName, Option<Endpoint>)> {
         let mut over = Vec::new();
         while let Some((service, addr)) = self.ends.pop(now) {
@@ -222,8 +222,8 @@ impl Guard {
         over
     }
 
-    /// The registry is read anew: whoever is in doubt may have registered and
-    /// been lost again since it was last heard, so their time begins now.
+    /// Restarts the time of all held backends, because the registry is read again: they
+    /// may have registered and been lost again since it last answered.
     pub(super) fn renew(&mut self, now: Instant) {
         if self.restored.is_some() {
             return;
@@ -233,19 +233,19 @@ impl Guard {
         self.begin_anew();
     }
 
-    /// When the next one's time is over.
+    /// Returns when the next backend's time is over.
     pub(super) fn due(&self) -> Option<Instant> {
         self.ends.first()
     }
 
-    /// The services of a canonical name that lost something.
+    /// Returns the services of a canonical name that have lost backends.
     pub(super) fn services(&self, canonical: &str) -> Vec<ServiceName> {
         let all = self.services.keys();
         all.filter(|service| service.canonical() == canonical).cloned().collect()
     }
 
-    /// The operator knows better: what a service lost goes, as far as the loss began
-    /// before. Returns who was listed.
+    /// Forgets a service's lost backends on an operator's order, if their loss began at
+    /// `before` or earlier. Returns the ones that were listed.
     pub(super) fn release(&mut self, service: &ServiceName, before: Instant) -> Vec<Endpoint> {
         let lost = self.services.get(service).into_iter().flat_map(Lost::all);
         let all: Vec<_> =
@@ -253,13 +253,13 @@ impl Guard {
         all.into_iter().filter_map(|addr| self.forget(service, addr)).collect()
     }
 
-    /// From here on what is lost comes from a saved state that was true then.
+    /// Sets when the saved state was true from which all further losses come.
     pub(super) fn restore(&mut self, then: Instant) {
         self.restored = Some(then);
     }
 
-    /// The registry has been read: what was restored and is not in it is in
-    /// doubt since the state was saved. Says which services that concerns.
+    /// Notes that the registry has been read. Restored backends that it lacks count as
+    /// lost since the state was saved. Returns their services.
     pub(super) fn begin(&mut self) -> Vec<ServiceName> {
         if self.restored.take().is_none() {
             return Vec::new();
@@ -268,28 +268,29 @@ impl Guard {
         self.services.keys().cloned().collect()
     }
 
-    /// What a service lists beyond what is registered for it.
+    /// Returns the endpoints that a service lists beyond its registrations.
     pub(super) fn list(&self, service: &ServiceName) -> impl Iterator<Item = &Endpoint> {
         self.services.get(service).into_iter().flat_map(Lost::listed)
     }
 
-    /// What a service lost.
+    /// Returns the lost backends of a service; `None` before the registry has been read.
     pub(super) fn lost(&self, service: &ServiceName) -> Option<&Lost> {
         self.services.get(service).filter(|_| self.restored.is_none())
     }
 
-    /// The services in which something that is shown has changed since this was
-    /// asked for last.
+    /// Returns the services in which something that is shown has changed since the last
+    /// call.
     pub(super) fn changed(&mut self) -> BTreeSet<ServiceName> {
         self.shown.changed()
     }
 
-    /// Sets what is to be shown and probed. Costs little, however much it is.
+    /// Writes what is to be shown and probed into `doubts`. Costs little, however much it
+    /// is.
     pub(super) fn show(&self, doubts: &mut Doubts) {
         self.shown.show(doubts);
     }
 
-    /// Gathers whose time is over when, and what is shown.
+    /// Collects anew when each backend's time is over, and what is shown.
     fn begin_anew(&mut self) {
         self.shown.clear();
         for (service, lost) in &self.services {
@@ -303,7 +304,7 @@ impl Guard {
         }
     }
 
-    /// Returns it, if it was listed.
+    /// Forgets a backend. Returns its endpoint if it was listed.
     fn forget(&mut self, service: &ServiceName, addr: BackendAddr) -> Option<Endpoint> {
         let lost = self.services.get_mut(service)?;
         let suspect = lost.remove(addr)?;
@@ -335,15 +336,16 @@ impl Guard {
 }
 
 impl Concerned {
-    /// One service lists the address no more. Returns whether another still does.
+    /// Counts one service less that lists the address. Returns whether another still
+    /// does.
     fn unlist(&mut self) -> bool {
         self.listed -= 1;
         self.listed > 0
     }
 }
 
-/// How many of a list must stay, whatever probes say. The loss of a service's
-/// only backend is no mass loss: a refusal is believed.
+/// Returns how many backends of a list must stay, whatever probes find. A list of one is
+/// not guarded: the loss of a service's only backend is no mass loss.
 pub(super) fn least(of: Option<usize>, share: u32) -> usize {
     match of.unwrap_or(0) {
         0 | 1 => 0,

@@ -1,9 +1,8 @@
-//! Host names that are registered as addresses: what they resolved to, and who
-//! uses them. Pure.
+//! Host names that are registered as addresses: what they resolve to, and which keys use
+//! them. Pure.
 //!
-//! In: registrations as they come and go, what names resolve to. Out: their
-//! addresses, the services that a change touches, and the backends whose names
-//! do not resolve.
+//! In: registrations that come and go, and results of resolving. Out: the addresses of
+//! each name, the services that a change affects, and the names that do not resolve.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
@@ -22,26 +21,26 @@ pub(super) struct HostNames(BTreeMap<String, Use>);
 #[derive(Debug, Default)]
 struct Use {
     addresses: Vec<IpAddr>,
-    /// Why it does not resolve any more, or never did.
+    /// Why the name does not resolve any more, or never did.
     trouble: Option<String>,
-    /// How often each key of each service uses it.
+    /// How often each key of each service uses the name.
     users: BTreeMap<(ServiceName, Key), usize>,
 }
 
 /// A name that resolves to other addresses than before.
 #[derive(Debug)]
 pub(super) struct Moved {
-    /// The addresses that it had.
+    /// The addresses before the change.
     pub(super) old: Vec<IpAddr>,
     pub(super) users: Vec<(ServiceName, Key)>,
 }
 
-/// A name that does not resolve, or to nothing that a client could use.
+/// A name that does not resolve, or only to addresses that no client can use.
 #[derive(Debug)]
 pub(super) struct Odd<'a> {
     pub(super) host: &'a str,
     pub(super) error: String,
-    /// How many addresses of it are listed still.
+    /// How many of its addresses are still listed.
     pub(super) kept: usize,
     users: &'a BTreeMap<(ServiceName, Key), usize>,
 }
@@ -51,13 +50,13 @@ impl HostNames {
         self.0.keys().cloned().collect()
     }
 
-    /// What a name resolved to last.
+    /// Returns the addresses of a name's last answer.
     pub(super) fn addresses(&self, name: &str) -> &[IpAddr] {
         self.0.get(name).map_or(&[], |host| &host.addresses)
     }
 
-    /// Takes in what a name resolves to. Returns the addresses that it had and
-    /// who uses it, if it has others now.
+    /// Takes in the result of resolving a name. If its addresses differ from before,
+    /// returns the old addresses and the users of the name.
     pub(super) fn resolved(&mut self, resolved: Resolved, touched: &mut Touched) -> Option<Moved> {
         let host = self.0.get_mut(&resolved.host)?;
         let mut addresses = resolved.addresses;
@@ -73,7 +72,7 @@ impl HostNames {
         old.map(|old| Moved { old, users: host.users.keys().cloned().collect() })
     }
 
-    /// Counts the use of a host name, where the address is one.
+    /// Counts one use of a registration's host name, if its address is a name.
     pub(super) fn hold(&mut self, key: &Key, one: &Registration, touched: &mut Touched) {
         let Host::Name(name) = &one.address.host else { return };
         let host = self.0.entry(name.clone()).or_insert_with(|| {
@@ -102,7 +101,7 @@ impl HostNames {
         }
     }
 
-    /// The names that do not resolve.
+    /// Returns the names that do not resolve.
     pub(super) fn odd(&self) -> impl Iterator<Item = Odd<'_>> {
         self.0.iter().filter_map(|(name, host)| {
             let (error, kept) = host.oddity()?;
@@ -112,15 +111,16 @@ impl HostNames {
 }
 
 impl Odd<'_> {
-    /// The services and keys that use it.
+    /// Returns the services and keys that use the name.
     pub(super) fn users(&self) -> impl Iterator<Item = (&ServiceName, &Key)> {
         self.users.keys().map(|(service, key)| (service, key))
     }
 }
 
 impl Use {
-    /// Why its backends are missing, or may be at other addresses; and how many
-    /// of its addresses can be used. Nothing before the first answer.
+    /// Returns why its backends are missing or may be at other addresses, and how many of
+    /// its addresses can be used. Returns `None` if the name resolves, and before the
+    /// first answer.
     fn oddity(&self) -> Option<(String, usize)> {
         let usable = |ip: &&IpAddr| BackendAddr::new(**ip, 1).is_ok();
         let kept = self.addresses.iter().filter(usable).count();

@@ -1,15 +1,15 @@
-//! Which key registers what, and which service is made of which keys.
+//! The index: which key registers which backends, and which keys make up a service.
 //!
-//! In: registry events, resolved host names, answers of probes, the time. Out:
-//! the services they touch, and on request a service's snapshot. Pure; what is
-//! equal touches nothing, so a registrant that writes the same again every
-//! second costs nobody a push. What goes in doubt goes to the guard.
+//! In: registry events, resolved host names, answers of probes, the time. Out: the
+//! services that they affect, and on request a service's snapshot. Pure. An equal value
+//! affects nothing, so a registrant that writes the same value every second causes no
+//! push. Backends whose registrations were lost go to the guard.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-// With a hash that is quicker than std's: a large registry is all look-ups.
+// These maps hash faster than std's, and a large registry is mostly look-ups.
 use hashbrown::{HashMap, HashSet};
 
 use crate::model::{BackendAddr, Endpoint, ServiceName};
@@ -45,14 +45,14 @@ pub(super) struct Index {
     hosts: HostNames,
     guard: Guard,
     unleased: Unleased,
-    /// How long each service's newest snapshot is.
+    /// The length of each service's newest snapshot.
     listed: HashMap<ServiceName, usize>,
     pub(super) departures: Departures,
     /// How many snapshots were made.
     pub(super) snapshots: u64,
 }
 
-/// What a key registers, and why its newest value could not be read.
+/// The registrations of a key, and why its newest value was rejected.
 #[derive(Debug, Default)]
 struct Meaning {
     registrations: Vec<Registration>,
@@ -77,7 +77,7 @@ impl Index {
         }
     }
 
-    /// Takes a registry event in and adds what it touched.
+    /// Applies a registry event and adds what it affects to `touched`.
     pub(super) fn apply(&mut self, event: Event, now: Instant, touched: &mut Touched) {
         match event {
             Event::Reset { all, went_back, .. } => self.reset(all, went_back, now, touched),
@@ -108,7 +108,7 @@ impl Index {
         }
     }
 
-    /// Serves what was saved, until the registry is read.
+    /// Serves a saved state until the registry is read.
     pub(super) fn restore(&mut self, restored: Restored, now: Instant, touched: &mut Touched) {
         let since = now.checked_sub(restored.age).unwrap_or(now);
         self.guard.restore(since);
@@ -116,14 +116,13 @@ impl Index {
             let of = (endpoints.len(), since);
             let loss = |endpoint| Loss { key: None, endpoint, why: Doubt::Missing };
             let all = endpoints.into_iter().map(loss).collect();
-            // All are held: nothing ends before the registry is read.
+            // All are held: no time is over before the registry is read.
             let _ = self.guard.lose(Losses { since, of, all }, &service, now);
             touched.services.insert(service);
         }
     }
 
-    /// Takes in what a probe came to. It touches a service only if that changes
-    /// who is listed.
+    /// Takes in the answer of a probe. Touches a service only if its list changes.
     pub(super) fn probed(&mut self, addr: BackendAddr, answer: Answer, touched: &mut Touched) {
         for service in self.guard.probed(addr, answer) {
             self.evict(&service, touched);
@@ -131,8 +130,8 @@ impl Index {
         touched.services.extend(self.unleased.probed(addr, answer));
     }
 
-    /// The operator's word that what the services of a canonical name held before is to
-    /// go.
+    /// Drops the held backends of the services with a canonical name, if their loss began
+    /// at `before` or earlier.
     pub(super) fn release(&mut self, canonical: &str, before: Instant, touched: &mut Touched) {
         for service in self.guard.services(canonical) {
             if !self.guard.release(&service, before).is_empty() {
@@ -141,8 +140,8 @@ impl Index {
         }
     }
 
-    /// Does what is due by now. While the registry is not heard nobody's time is
-    /// over: who is in doubt may have registered again long ago.
+    /// Does what is due by now. While the registry is stale no backend's time is over,
+    /// because a held backend may have registered again long ago.
     pub(super) fn pass(&mut self, now: Instant, heard: bool, touched: &mut Touched) {
         let over = if heard { self.guard.pass(now) } else { Vec::new() };
         for (service, listed) in over {
@@ -151,19 +150,18 @@ impl Index {
                     self.departures.add(&service, Departure::Expired, &endpoint.id);
                     touched.service(&service);
                 }
-                // It was missed no longer, so that others may go.
+                // It no longer counts as missing, so that others may go.
                 None => self.evict(&service, touched),
             }
         }
     }
 
-    /// When something will be due.
+    /// Returns when something will be due.
     pub(super) fn due(&self, heard: bool) -> Option<Instant> {
         self.guard.due().filter(|_| heard)
     }
 
-    /// The service as it is now; `None` when it has no backend that can be
-    /// used.
+    /// Returns a service's snapshot; `None` if it has no backend that can be used.
     pub(super) fn snapshot(
         &mut self,
         name: &ServiceName,
@@ -186,8 +184,8 @@ impl Index {
         Some(ServiceSnapshot::new(name.clone(), revision, endpoints))
     }
 
-    /// What is in doubt, and in which services that changed; nothing, if nothing
-    /// did since it was asked for last.
+    /// Returns the doubts, and the services in which they changed; `None` if nothing has
+    /// changed since the last call.
     pub(super) fn doubts(&mut self) -> Option<(Doubts, BTreeSet<ServiceName>)> {
         let (others, down) = self.unleased.changed();
         let mut services = self.guard.changed();
@@ -201,17 +199,17 @@ impl Index {
         Some((doubts, services))
     }
 
-    /// What a service lost.
+    /// Returns the lost backends of a service.
     pub(super) fn lost(&self, service: &ServiceName) -> Option<&Lost> {
         self.guard.lost(service)
     }
 
-    /// Those of a service that are left out because they refuse.
+    /// Returns the endpoints of a service that are down.
     pub(super) fn down(&self, service: &ServiceName) -> &[Endpoint] {
         self.unleased.down(service)
     }
 
-    /// How long a service's newest list is.
+    /// Returns the length of a service's newest snapshot.
     pub(super) fn listed(&self, service: &ServiceName) -> usize {
         self.listed.get(service).copied().unwrap_or(0)
     }
@@ -228,7 +226,7 @@ impl Index {
         self.entries.len()
     }
 
-    /// What registers a service, sorted, each address once.
+    /// Returns the registered endpoints of a service, sorted, each address once.
     fn registered(&self, name: &ServiceName) -> Vec<Endpoint> {
         let Some(members) = self.services.get(name) else { return Vec::new() };
         let mut endpoints = Vec::with_capacity(members.len());
@@ -245,7 +243,7 @@ impl Index {
         endpoints
     }
 
-    /// A difference, not a new beginning: what stays the same is not touched.
+    /// Applies a complete reading as a difference: an unchanged key touches nothing.
     fn reset(&mut self, all: Vec<Entry>, went_back: bool, now: Instant, touched: &mut Touched) {
         self.guard.renew(now);
         if !self.entries.is_empty() {
@@ -260,7 +258,7 @@ impl Index {
         self.entries.reserve(all.len().saturating_sub(self.entries.len()));
         for entry in all {
             let old = self.entries.get(&entry.key);
-            // Read once more, it says nothing new of what is in doubt.
+            // An unchanged key says nothing new about held backends.
             if old.is_some_and(|old| old.is_same(&entry)) {
                 continue;
             }
@@ -274,8 +272,8 @@ impl Index {
         touched.services.extend(self.guard.begin());
     }
 
-    /// A value that cannot be read leaves what its key registered before: a
-    /// registrant's slip must not take a working backend away.
+    /// Takes in a key's newest value. If that is rejected, the key's older registrations
+    /// stay: a registrant's mistake must not remove a working backend.
     fn put(&mut self, Entry { key, meaning, leased }: Entry, touched: &mut Touched) {
         for (service, _) in self.guard.settle_key(&key) {
             touched.services.insert(service);
@@ -303,7 +301,7 @@ impl Index {
         self.entries.insert(key, new);
     }
 
-    /// The key is gone on purpose, now or when it was lost.
+    /// Removes a key that was deleted on purpose, now or after it was lost.
     fn take_back(&mut self, key: &Key, touched: &mut Touched) {
         for (service, listed) in self.guard.settle_key(key) {
             self.guard.left(&service);
@@ -323,7 +321,8 @@ impl Index {
         }
     }
 
-    /// Lets those of a service go that do not answer, as far as they may.
+    /// Removes the held backends of a service that do not answer, as far as the guard
+    /// allows.
     fn evict(&mut self, service: &ServiceName, touched: &mut Touched) {
         let registered = self.services.get(service).map_or(0, Members::len);
         for endpoint in self.guard.evict(service, registered) {

@@ -1,6 +1,6 @@
 //! Everything that can change what the catalog knows.
 //!
-//! In: nothing. Out: the values that its one writer is sent.
+//! In: nothing. Out: the types of the values that the catalog's one writer receives.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -16,39 +16,38 @@ use crate::settings::Settings;
 
 use super::doubts::Answer;
 
-/// Everything that can change the world.
+/// A value for the catalog's one writer.
 #[derive(Debug)]
 pub enum Input {
-    /// A registry said something.
+    /// An event from a registry.
     Registry(Event),
-    /// A registered host name has these addresses now, or does not resolve.
+    /// The result of resolving a registered host name.
     Hosts(Resolved),
-    /// A probe of a backend came to this.
+    /// The answer of a backend to a probe.
     Probed(BackendAddr, Answer),
-    /// What services of a canonical name held, that long ago, is to go: the operator's
-    /// word.
+    /// An operator's release. It drops the held backends of the services with this
+    /// canonical name whose loss began at least this long ago.
     Release(String, Duration),
-    /// These settings hold from now on.
+    /// The settings that are in force from now on.
     Settings(Arc<Settings>),
-    /// These marks are in force from now on.
+    /// The marks that are in force from now on.
     Marks(Arc<Marks>),
-    /// Somebody asks what registers some backends. Changes nothing; only the one writer
-    /// knows.
+    /// A question: which keys register some backends. It changes nothing. It comes as an
+    /// input because only the writer knows.
     Origins(AskOrigins),
-    /// What was served before the start. Without meaning once the registry has
-    /// been read.
+    /// The saved state. It is ignored once the registry has been read.
     Restored(Restored),
 }
 
-/// A question for what registers some backends of a service, and where the answer
-/// goes: each key that registers one, with the address.
+/// Asks which keys register some backends of a service. The answer has one item for each
+/// address and key.
 #[derive(Debug)]
 pub struct AskOrigins {
     /// The service.
     pub service: ServiceName,
-    /// The backends.
+    /// The addresses of the backends.
     pub backends: HashSet<BackendAddr>,
-    /// Who asks.
+    /// Takes the answer.
     pub answer: oneshot::Sender<Vec<(BackendAddr, Origin)>>,
 }
 
@@ -57,34 +56,34 @@ pub struct AskOrigins {
 pub struct Origin {
     /// The key.
     pub key: Key,
-    /// Whether it has a lease.
+    /// Whether the key has a lease.
     pub leased: bool,
-    /// The host name that it registers as the address, if it does.
+    /// The host name that the key registers as its address, if it does.
     pub host: Option<String>,
-    /// Why its newest value is not what counts, if so.
+    /// Why the key's newest value is rejected, if it is. An older value counts then.
     pub rejected: Option<Rejected>,
-    /// What is odd about it.
+    /// The remarks on the key.
     pub remarks: Vec<Remark>,
 }
 
-/// What was served when it was saved.
+/// A saved state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
-    /// When that was, for people.
+    /// When it was saved, as text for people.
     pub saved: String,
-    /// How long ago that was.
+    /// How long ago it was saved.
     pub age: Duration,
-    /// Each service's endpoints.
+    /// The endpoints of each service.
     pub services: Vec<(ServiceName, Vec<Endpoint>)>,
 }
 
-/// What a host name resolves to.
+/// The result of resolving a host name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
-    /// As registered, lower case.
+    /// The host name as registered, in lower case.
     pub host: String,
-    /// All of its addresses, as it resolved last.
+    /// All addresses of the last successful answer.
     pub addresses: Vec<IpAddr>,
-    /// Why it does not resolve any more, or never did.
+    /// Why the name does not resolve any more, or never did.
     pub trouble: Option<String>,
 }

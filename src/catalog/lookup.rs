@@ -1,9 +1,8 @@
-//! What is looked up in a snapshot again and again, kept with it: which
-//! endpoints a selector chooses.
+//! Indexes of a snapshot's endpoints, kept with it: which endpoints a selector chooses.
 //!
-//! In: a snapshot's endpoints. Out: places in them. Each index is made by the
-//! first question that needs it, once for all who ask; it allocates nothing per
-//! endpoint. It decides nothing: weights and classes are policy.
+//! In: a snapshot's endpoints. Out: indices into them. The first question that needs an
+//! index makes it, once for all callers. An index allocates nothing per endpoint. It
+//! decides nothing: weights and classes belong to policy.
 
 use std::sync::OnceLock;
 
@@ -11,19 +10,19 @@ use hashbrown::HashMap;
 
 use crate::model::{Endpoint, Selector};
 
-/// The indexes that were asked for.
+/// The indexes, each made when it is first needed.
 #[derive(Default)]
 pub(super) struct Lookup {
     ids: OnceLock<Postings>,
     meta: OnceLock<Postings>,
 }
 
-/// Which endpoints have a text: for each text, by its hash, the first and the
-/// last of a chain of postings.
+/// The endpoints that have a text. For each text, by its hash, a chain of postings with
+/// its first and last.
 #[derive(Debug)]
 struct Postings {
     chains: HashMap<u64, Chain>,
-    /// A place in the endpoints, and the next posting of its chain.
+    /// The index of an endpoint, and the next posting of the chain.
     postings: Vec<(u32, u32)>,
 }
 
@@ -34,7 +33,7 @@ struct Chain {
     length: u32,
 }
 
-/// The key of selectors that mean the instance's own name.
+/// The key of selectors that choose a backend by its id.
 const ID: &str = "id";
 const END: u32 = u32::MAX;
 
@@ -48,7 +47,7 @@ impl Lookup {
         let chain = postings.chains.get(&wanted(selector));
         let next = move |at: &u32| postings.postings.get(*at as usize).map(|&(_, next)| next);
         let chain = std::iter::successors(chain.map(|chain| chain.first), next);
-        // Two texts may have one hash.
+        // Two texts may have the same hash.
         let places = chain.map_while(|at| postings.postings.get(at as usize));
         places.map(|&(place, _)| place as usize).filter(|&at| is_chosen(&endpoints[at], selector))
     }
@@ -77,7 +76,7 @@ impl Lookup {
 }
 
 impl Postings {
-    /// `hashes` says the hashes of an endpoint's texts.
+    /// Makes an index. `hashes` reports the hashes of an endpoint's texts.
     fn new(endpoints: &[Endpoint], hashes: impl Fn(&Endpoint, &mut dyn FnMut(u64))) -> Self {
         let mut new = Self { chains: HashMap::new(), postings: Vec::new() };
         for (place, endpoint) in endpoints.iter().enumerate() {
@@ -95,7 +94,7 @@ impl Postings {
         let only = Chain { first: at, last: at, length: 0 };
         let chain = self.chains.entry(hash).or_insert(only);
         let last = chain.last;
-        // Keys that differ in letter case only may say one thing twice.
+        // Keys that differ only in letter case may report one hash twice.
         if chain.length > 0 && self.postings[last as usize].0 == place {
             return;
         }
@@ -108,8 +107,8 @@ impl Postings {
     }
 }
 
-/// Whether a selector means an endpoint. Letter case does not
-/// matter: selectors come in DNS names.
+/// Returns whether a selector chooses an endpoint. Letter case is ignored, because
+/// selectors come in DNS names.
 #[must_use]
 pub fn is_chosen(endpoint: &Endpoint, selector: &Selector) -> bool {
     if selector.key == ID {
@@ -120,7 +119,7 @@ pub fn is_chosen(endpoint: &Endpoint, selector: &Selector) -> bool {
     endpoint.meta.iter().any(pair)
 }
 
-/// Whether a text in lower case is this one.
+/// Returns whether a text, in lower case, equals `lower`.
 fn same(text: &str, lower: &str) -> bool {
     if text.is_ascii() { text.eq_ignore_ascii_case(lower) } else { text.to_lowercase() == lower }
 }
@@ -129,7 +128,7 @@ fn wanted(selector: &Selector) -> u64 {
     hash([&selector.key, &selector.value])
 }
 
-/// Of the texts in lower case, by FNV-1a.
+/// Returns the FNV-1a hash of the texts in lower case.
 fn hash(texts: [&str; 2]) -> u64 {
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     let text = |hash, text: &str| {

@@ -1,7 +1,7 @@
-//! What marks say of each service's backends, published.
+//! Publishes what marks decide about each service's backends.
 //!
-//! In: new marks, from the one writer. Out: a new value of each service that they are
-//! about, and of no other: a mark costs what it changes.
+//! In: new marks, from the catalog's one writer. Out: a new value of each service that
+//! the changed marks concern, and of no other.
 
 use std::sync::Arc;
 
@@ -12,19 +12,20 @@ use super::topic::Rounds;
 use crate::marks::{Differing, Marks};
 
 impl Catalog {
-    /// The marks in force.
+    /// Returns the marks in force.
     #[must_use]
     pub fn marks(&self) -> Arc<Marks> {
         self.0.marks.borrow().clone()
     }
 
-    /// The same, as they change.
+    /// Watches the marks in force.
     #[must_use]
     pub fn watch_marks(&self) -> watch::Receiver<Arc<Marks>> {
         self.0.marks.subscribe()
     }
 
-    /// Tells those whom the marks concern, at once. Returns whether that is any service's.
+    /// Publishes marks at once to the services that they concern. Returns whether any
+    /// service changed.
     pub(super) fn publish_marks(&self, marks: Arc<Marks>, rounds: &mut Rounds) -> bool {
         let before = self.0.marks.send_replace(marks.clone());
         let mut publish = |canonical: &str, group: &mut super::Group| {

@@ -1,8 +1,8 @@
-//! Keys that cannot be read, keys that are read although something about them is
-//! odd, and host names that do not resolve: published and shown.
+//! Rejected keys, keys with remarks, and host names that do not resolve: published and
+//! logged.
 //!
-//! In: the index, and what was touched. Out: sorted lists for those who show
-//! them, and lines in the log when there is more of it than before.
+//! In: the index, and what a change touched. Out: sorted lists for the admin port, and
+//! log lines when there are more of them than before.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -17,7 +17,7 @@ use super::touched::Touched;
 use super::unresolved::{self, Unresolved};
 
 impl Catalog {
-    /// The keys that could not be read, sorted, and why.
+    /// Returns the rejected keys, sorted, and the reasons.
     #[must_use]
     pub fn rejected(&self) -> Vec<(Key, Rejected)> {
         let all = self.0.rejected.iter();
@@ -27,14 +27,14 @@ impl Catalog {
         all
     }
 
-    /// How many keys could not be read.
+    /// Returns how many keys are rejected.
     #[must_use]
     pub fn rejected_len(&self) -> usize {
         self.0.rejected.len()
     }
 
-    /// The keys that are read although something about them is odd, sorted, and
-    /// what that is.
+    /// Returns the keys with remarks, sorted, and the remarks. A host name that does not
+    /// resolve is one too.
     #[must_use]
     pub fn remarks(&self) -> Vec<(Key, Vec<Remark>)> {
         let all = self.0.remarks.iter();
@@ -46,26 +46,26 @@ impl Catalog {
         all.into_iter().collect()
     }
 
-    /// The backends whose host names do not resolve, sorted by service and key;
+    /// Returns the backends whose host names do not resolve, sorted by service and key;
     /// at most 10,000.
     #[must_use]
     pub fn unresolved(&self) -> Arc<[Unresolved]> {
         self.0.unresolved.borrow().clone()
     }
 
-    /// How many keys are read although something about them is odd.
+    /// Returns how many keys have remarks, without those on host names.
     #[must_use]
     pub fn remarks_len(&self) -> usize {
         self.0.remarks.len()
     }
 
-    /// Takes in what is odd now about what was touched.
+    /// Publishes the rejections, remarks and unresolved host names that a change touched.
     pub(super) fn publish_oddities(&self, index: &Index, touched: &Touched) {
         let before = self.0.rejected.len();
         for key in &touched.rejections {
             match index.rejection(key) {
                 Some(rejected) => {
-                    tracing::debug!(%key, reason = rejected.reason, "key cannot be read");
+                    tracing::debug!(%key, reason = rejected.reason, "key rejected");
                     self.0.rejected.insert(key.clone(), rejected.clone());
                 }
                 None => drop(self.0.rejected.remove(key)),
@@ -73,7 +73,7 @@ impl Catalog {
             match index.remarks(key) {
                 [] => drop(self.0.remarks.remove(key)),
                 remarks => {
-                    tracing::debug!(%key, remark = %remarks[0], "key is odd");
+                    tracing::debug!(%key, remark = %remarks[0], "key has a remark");
                     self.0.remarks.insert(key.clone(), remarks.to_vec());
                 }
             }
@@ -81,11 +81,7 @@ impl Catalog {
         let rejected = self.0.rejected.len();
         let mut told = self.0.rejections_told.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(new) = told.count(rejected.saturating_sub(before), clock::now()) {
-            tracing::warn!(
-                rejected,
-                new,
-                "keys cannot be read: see /api/v1/rejected for the reasons"
-            );
+            tracing::warn!(rejected, new, "keys rejected: see /api/v1/rejected for the reasons");
         }
         if touched.unresolved {
             let now: Arc<[Unresolved]> = index.unresolved().into();

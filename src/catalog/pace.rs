@@ -1,34 +1,33 @@
-//! When a large service may be published again.
+//! Decides when a large service may be published again.
 //!
-//! In: the services that changed, and what was published. Out: the services to
-//! publish now. Pure. A snapshot costs what its service is long. A small
-//! service is never held back; a large one that changes all the time takes a
-//! bounded share of the catalog's task, and others wait for one snapshot of it
-//! and no more.
+//! In: the services that changed, and what was published. Out: the services to publish
+//! now. Pure. The cost of a snapshot grows with its service. A small service never waits.
+//! A large one that changes all the time takes a bounded share of the catalog's task, and
+//! other services wait for at most one snapshot of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::model::ServiceName;
 
-/// What waits for what.
+/// The services that wait, and how long large ones have to.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     waiting: BTreeSet<ServiceName>,
-    /// When each large service that was published may be again.
+    /// When each large service that was published may be published again.
     next: BTreeMap<ServiceName, Instant>,
 }
 
-/// From this many endpoints on a service is large: a snapshot takes more than a
+/// A service with at least this many endpoints is large: its snapshot takes more than a
 /// tenth of a millisecond.
 const LARGE: usize = 1_000;
-/// For each endpoint, between two snapshots of a large service: some ten times
-/// of what it costs. 40 ms for 20,000 endpoints.
+/// The pause between two snapshots of a large service, per endpoint: some ten times the
+/// cost of the snapshot. 40 ms for 20,000 endpoints.
 const PAUSE: Duration = Duration::from_micros(2);
 
 impl Pace {
-    /// Takes services that changed. Returns those to publish now, those that
-    /// waited among them.
+    /// Takes the services that changed. Returns the services to publish now, including
+    /// those that have waited long enough.
     pub(super) fn ready(
         &mut self,
         touched: BTreeSet<ServiceName>,
@@ -42,7 +41,7 @@ impl Pace {
         self.waiting.extract_if(.., |service| !self.next.contains_key(service)).collect()
     }
 
-    /// A snapshot of so many endpoints was made.
+    /// Notes that a snapshot of so many endpoints was made.
     pub(super) fn published(&mut self, service: &ServiceName, endpoints: usize, now: Instant) {
         if let Ok(count) = u32::try_from(endpoints)
             && endpoints >= LARGE
@@ -51,7 +50,7 @@ impl Pace {
         }
     }
 
-    /// When one that waits may be published.
+    /// Returns when the next waiting service may be published.
     pub(super) fn due(&self) -> Option<Instant> {
         self.waiting.iter().filter_map(|service| self.next.get(service)).min().copied()
     }

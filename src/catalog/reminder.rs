@@ -1,21 +1,22 @@
-//! How often a warning is repeated: once a minute, with the count since.
+//! Limits how often a warning is repeated: once a minute, with the count since the last.
 //!
-//! In: how many more there are, and the time. Out: whether and how many to tell.
+//! In: how many new cases there are, and the time. Out: whether to log, and how many.
 
 use std::time::{Duration, Instant};
 
-/// What has been told, and what not.
+/// When the warning was logged last, and how many cases it did not include.
 #[derive(Debug, Default)]
 pub(super) struct Reminder {
     told: Option<Instant>,
     untold: usize,
 }
 
-/// Thousands of bad keys that come one after the other are one matter.
+/// Thousands of rejected keys in a row are one matter.
 const EVERY: Duration = Duration::from_secs(60);
 
 impl Reminder {
-    /// Counts `more`; how many are to be told of now, if any.
+    /// Counts `more` cases. Returns how many to log now; `None` if nothing is to be
+    /// logged.
     pub(super) fn count(&mut self, more: usize, now: Instant) -> Option<usize> {
         self.untold += more;
         let due = self.told.is_none_or(|told| now.duration_since(told) >= EVERY);

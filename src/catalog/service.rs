@@ -1,7 +1,8 @@
-//! Everything that decides the lists of a service's clients.
+//! A service: everything that decides the lists of its clients.
 //!
-//! In: nothing. Out: immutable values. A new version is published whenever any part
-//! of one changes, so that whoever keeps what was made of it keeps it by version.
+//! In: a snapshot, settings and drained backends. Out: immutable values. A change of any
+//! part is published as a new version, so that a result made from a value can be cached
+//! by its version.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -14,23 +15,23 @@ use super::ServiceSnapshot;
 use super::addresses::{Addresses, Kept};
 use super::derived::Derived;
 
-/// A service as it is now. Reads like its snapshot.
+/// A service as it is now. It dereferences to its snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
-    /// A greater one than that of the service's value before. Before the other
-    /// parts, so that comparing looks at it first.
+    /// Grows with each value of the service. It is the first field, so that comparisons
+    /// look at it first.
     pub version: u64,
-    /// Who is registered.
+    /// The backends.
     pub snapshot: Arc<ServiceSnapshot>,
-    /// What the operator wants.
+    /// The settings in force.
     pub settings: Arc<ServiceSettings>,
-    /// Which backends marks keep out of the lists.
+    /// The backends that marks keep out of the lists.
     pub drained: Drained,
     kept: Derived<Kept>,
 }
 
 impl Service {
-    /// One whose parts are these.
+    /// Makes a service without drained backends.
     #[must_use]
     pub fn new(
         version: u64,
@@ -42,20 +43,20 @@ impl Service {
         Self { version, snapshot, settings, drained, kept: Derived::default() }
     }
 
-    /// The same service with these marks.
+    /// Returns the service with these drained backends.
     #[must_use]
     pub fn with_drained(self, drained: Drained) -> Self {
         Self { drained, kept: Derived::default(), ..self }
     }
 
-    /// The addresses of a class, if they are kept.
+    /// Returns the addresses of a class, if they are kept.
     #[must_use]
     pub fn kept_addresses(&self, class: &Class) -> Option<Arc<Addresses>> {
         self.kept.get(class)
     }
 
-    /// Keeps the addresses of a class for as long as this value lives, or until
-    /// others have taken their place.
+    /// Keeps the addresses of a class until this value is dropped or other classes take
+    /// their place.
     pub fn keep_addresses(&self, class: &Class, addresses: &Arc<Addresses>) {
         self.kept.put(class, addresses);
     }

@@ -1,7 +1,7 @@
-//! What is in force for each service, published.
+//! Publishes the settings that are in force for each service.
 //!
-//! In: new settings, from the one writer. Out: a new value of each service and name
-//! whose settings are others now, and of no other.
+//! In: new settings, from the catalog's one writer. Out: a new value of each service and
+//! name whose settings changed, and of no other.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use super::topic::Rounds;
 use crate::settings::Settings;
 
 impl Catalog {
-    /// What is in force for each service.
+    /// Returns the settings in force.
     #[must_use]
     pub fn settings(&self) -> Arc<Settings> {
         self.0.settings.borrow().clone()
     }
 
-    /// Tells those whose settings are others now, at once: however long a service is,
-    /// its snapshot is the same. Returns whether that is any service's.
+    /// Publishes settings at once, because they change no snapshot, however long it is.
+    /// Returns whether any service changed.
     pub(super) fn publish_settings(&self, settings: Arc<Settings>, rounds: &mut Rounds) -> bool {
         self.0.settings.send_replace(settings.clone());
         let mut changed = false;

@@ -1,4 +1,6 @@
-//! What the rest of the program may know of the world: immutable values.
+//! Immutable values that the rest of the program reads.
+//!
+//! In: a service's endpoints. Out: [`Known`], [`ServiceSnapshot`] and [`Status`].
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,33 +12,32 @@ use super::Service;
 use super::derived::Derived;
 use super::lookup::Lookup;
 
-/// What is known of the service that a name means.
+/// The meaning of a typed name.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Known {
-    /// The registry has not been read yet: nothing may be concluded.
+    /// Nothing has been read yet, so a missing service may still exist.
     Syncing,
-    /// No backend is registered; the settings of such a service are these.
+    /// The name has no backend. A service of this name would have these settings.
     Absent(Arc<ServiceSettings>),
-    /// These backends are.
+    /// The name means this service.
     Present(Arc<Service>),
 }
 
-/// A service's backends at one revision: never empty, sorted by id, each
-/// address once.
+/// A service's backends at one revision: never empty, sorted by id, each address once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceSnapshot {
-    /// As registered.
+    /// The service's name as registered.
     pub name: ServiceName,
-    /// The store's revision that brought this content.
+    /// The registry's revision when the snapshot was made.
     pub revision: i64,
-    /// In the order of every list, on every replica.
+    /// The endpoints in the order of every list, on every replica.
     pub endpoints: Vec<Endpoint>,
     lookup: Derived<Lookup>,
 }
 
 impl Known {
-    /// The settings of the service, or of the one that would have the name; none before
-    /// the registry has been read.
+    /// Returns the settings of the service, or those that a service of this name would
+    /// have; `None` before anything has been read.
     #[must_use]
     pub fn settings(&self) -> Option<&Arc<ServiceSettings>> {
         match self {
@@ -48,53 +49,54 @@ impl Known {
 }
 
 impl ServiceSnapshot {
-    /// A service's backends, which must be sorted.
+    /// Makes a snapshot. The endpoints must be sorted.
     #[must_use]
     pub fn new(name: ServiceName, revision: i64, endpoints: Vec<Endpoint>) -> Self {
         Self { name, revision, endpoints, lookup: Derived::default() }
     }
 
-    /// The places of the endpoints that take calls and that a selector chooses,
-    /// ascending. Looks at no other endpoint, once the first question has
-    /// indexed them all.
+    /// Returns the indices of the endpoints that take calls and that a selector chooses,
+    /// ascending. The first call indexes all endpoints; later calls look only at chosen
+    /// ones.
     pub fn chosen<'a>(&'a self, selector: &'a Selector) -> impl Iterator<Item = usize> + 'a {
         self.lookup.chosen(&self.endpoints, selector)
     }
 
-    /// At most so many endpoints are looked at by [`Self::chosen`], besides the
-    /// work of [`Self::unindexed`].
+    /// Returns how many endpoints [`Self::chosen`] looks at, at most, besides the work of
+    /// [`Self::unindexed`].
     #[must_use]
     pub fn visits(&self, selector: &Selector) -> usize {
         self.lookup.visits(&self.endpoints, selector)
     }
 
-    /// How many endpoints must be indexed before a selector can be asked for:
-    /// none from then on.
+    /// Returns how many endpoints must be indexed before a selector can be answered: 0
+    /// once they are indexed.
     #[must_use]
     pub fn unindexed(&self, selector: &Selector) -> usize {
         if self.lookup.is_indexed(selector) { 0 } else { self.endpoints.len() }
     }
 }
 
-/// How far and how fresh the registry has been read.
+/// How far the registry has been read, and whether it is stale.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {
-    /// Whether it has been read completely, at least once.
+    /// Whether the registry has been read completely at least once, or a saved state is
+    /// served.
     pub synced: bool,
-    /// The newest revision heard of.
+    /// The registry's newest known revision.
     pub revision: i64,
-    /// When the registry was last heard.
+    /// When the registry last answered.
     pub heard: Option<Instant>,
-    /// Set while the registry cannot be heard: since when, and why.
+    /// Set while the registry is stale: since when, and why.
     pub stale: Option<(Instant, String)>,
-    /// Keys read, rejected ones included.
+    /// The number of keys read, rejected ones included.
     pub keys: usize,
-    /// Set while what is served was saved before the start, and when.
+    /// Set while a saved state is served: when it was saved.
     pub restored: Option<String>,
 }
 
 impl Status {
-    /// What clients are served while the registry cannot be heard, for people.
+    /// Returns what clients are served while the registry is stale, as text for people.
     #[must_use]
     pub fn served(&self) -> &'static str {
         match (self.synced, &self.restored) {

@@ -1,8 +1,8 @@
-//! What one typed name means, from now on.
+//! A subscription to one typed name.
 //!
-//! In: the topics of all ways to read the name, the one with the fewest
-//! selectors first. Out: the meaning of the first that some service answers to,
-//! now and whenever it changes. Most names can be read in one way only.
+//! In: the topics of all readings of the name, the one with the fewest selectors first.
+//! Out: the meaning of the first reading that a service answers to, now and whenever it
+//! changes. Most names have only one reading.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,7 +12,7 @@ use crate::model::Target;
 use super::topic::{Listener, Topic};
 use super::{Catalog, Known};
 
-/// What one typed name means, now and later. Ends when the catalog closes.
+/// A subscription to one typed name. It ends when the catalog closes.
 pub struct Subscription {
     first: Arc<Topic>,
     others: Vec<Arc<Topic>>,
@@ -20,19 +20,20 @@ pub struct Subscription {
     target: Target,
 }
 
-/// One stream's ear on a subscription.
+/// One stream's listener on a subscription.
 #[derive(Debug)]
 pub struct Subscriber {
     first: Listener,
-    /// None for most names: a stream is to cost no more for them.
+    /// Empty for most names, so that a stream costs no more for them.
     others: Box<[Other]>,
 }
 
-/// The ear on a reading that is not the first.
+/// The listener on a reading that is not the first.
 #[derive(Debug)]
 struct Other {
     listener: Listener,
-    /// Whether a service answers to a reading before it, and it is counted so.
+    /// Whether a service answers to an earlier reading, and the listener is counted as
+    /// served.
     served: bool,
 }
 
@@ -46,25 +47,25 @@ impl Subscription {
         Self { first, others, catalog, target }
     }
 
-    /// What the name means now.
+    /// Returns what the name means now.
     #[must_use]
     pub fn known(&self) -> Known {
         known(self.topics())
     }
 
-    /// Which meaning is the newest: a number that grows with each.
+    /// Returns the number of the newest meaning. It grows with each meaning.
     #[must_use]
     pub fn version(&self) -> u64 {
         version(self.topics())
     }
 
-    /// Whether nothing more will be known.
+    /// Returns whether no further meaning will come.
     #[must_use]
     pub fn has_closed(&self) -> bool {
         self.topics().any(|topic| topic.has_closed())
     }
 
-    /// Another ear.
+    /// Makes a listener.
     #[must_use]
     pub fn listen(&self) -> Subscriber {
         let other = |topic| Other { listener: Listener::new(topic), served: false };
@@ -84,8 +85,8 @@ impl Drop for Subscription {
 }
 
 impl Subscriber {
-    /// The newest meaning and its version, once it is newer than the one that
-    /// was returned last. Nothing when the catalog has closed.
+    /// Returns the newest meaning and its version, if it is newer than the last one
+    /// returned; `None` once the catalog has closed.
     pub fn poll_known(&mut self, cx: &mut Context<'_>) -> Poll<Option<(u64, Known)>> {
         if self.others.is_empty() {
             return self.first.poll_known(cx);
@@ -127,7 +128,8 @@ impl Drop for Other {
     }
 }
 
-/// A topic that is not known yet could turn out to be the one that counts.
+/// Returns the first meaning that is not absent. A topic that is still syncing counts,
+/// because a service may answer to it.
 fn known<'a>(topics: impl Iterator<Item = &'a Arc<Topic>>) -> Known {
     let mut last = Known::Syncing;
     for topic in topics {
@@ -136,7 +138,7 @@ fn known<'a>(topics: impl Iterator<Item = &'a Arc<Topic>>) -> Known {
             break;
         }
     }
-    // Of no service: the last reading says which one would be meant.
+    // No service answers: the last reading says which service would be meant.
     last
 }
 

@@ -1,9 +1,8 @@
-//! Logs what happens to the backends of each service: a line for each service
-//! and matter, with the true count and a few names.
+//! Logs what happens to each service's backends: one line for each service and matter,
+//! with the exact count and a few names.
 //!
-//! In: the services whose facts changed, the index that has the facts, the
-//! time. Out: log lines. However many backends are concerned and however often
-//! that changes, a service has one line of a matter in [`PAUSE`].
+//! In: the services that changed, the index, the time. Out: log lines. A service has at
+//! most one line on a matter in [`PAUSE`], however many backends and changes there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,47 +13,47 @@ use crate::model::ServiceName;
 use super::departures::{Departed, Departure, NAMES_MAX};
 use super::index::Index;
 
-/// What a line is about.
+/// The matter of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Matter {
-    /// Registrations are lost, and backends stay listed that answer.
+    /// Registrations are lost, and backends that answer stay listed.
     Held,
-    /// Backends stay listed that do not answer.
+    /// Backends that do not answer stay listed.
     Guarded,
-    /// Backends without a lease refuse, and are left out.
+    /// Backends without a lease refuse connections and are not listed.
     Down,
-    /// Backends left.
+    /// Backends left the lists.
     Left(Departure),
 }
 
-/// What was logged of a matter, and what is to be.
+/// The logged and the pending line of one service and matter.
 #[derive(Debug, Default)]
 struct Line {
     /// The count that was logged last.
     told: usize,
     at: Option<Instant>,
     due: Option<Instant>,
-    /// Those that left since then.
+    /// The backends that left since then.
     departed: Departed,
 }
 
-/// What was logged.
+/// The lines of all services.
 #[derive(Debug, Default)]
 pub(super) struct Teller {
     lines: BTreeMap<(ServiceName, Matter), Line>,
     due: BTreeSet<(Instant, ServiceName, Matter)>,
 }
 
-/// What is so now, as opposed to what happened.
+/// The matters that describe a state, not an event.
 const STATES: [Matter; 3] = [Matter::Held, Matter::Guarded, Matter::Down];
-/// Between two lines of a service on one matter.
+/// The pause between two lines of a service on one matter.
 const PAUSE: Duration = Duration::from_secs(10);
-/// Those that leave within this time after the first are in one line with it:
-/// a thousand are probed within two seconds.
+/// Departures within this time after the first share one line with it: a thousand
+/// backends are probed within two seconds.
 const GATHER: Duration = Duration::from_secs(1);
 
 impl Teller {
-    /// Takes note of what changed, and logs what is due.
+    /// Notes what changed and logs the lines that are due.
     pub(super) fn tell(
         &mut self,
         changed: BTreeSet<ServiceName>,
@@ -83,7 +82,7 @@ impl Teller {
         }
     }
 
-    /// When the next line is due.
+    /// Returns when the next line is due.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due.first().map(|(due, ..)| *due)
     }
@@ -96,7 +95,7 @@ impl Teller {
             let due = at.map_or(now, |at| (at + PAUSE).max(now));
             self.schedule(service.clone(), matter, Some(due));
         } else if line.is_some() {
-            // Once the pause is over there is nothing to remember.
+            // Once the pause is over, there is nothing to remember.
             let forget = at.filter(|_| told == 0).map(|at| at + PAUSE);
             self.schedule(service.clone(), matter, forget);
         }
@@ -110,7 +109,7 @@ impl Teller {
         self.due.extend(due.map(|due| (due, service, matter)));
     }
 
-    /// Logs a line, if there is news, or else forgets the matter.
+    /// Logs a line if there is news, or else forgets the matter.
     fn line(&mut self, service: ServiceName, matter: Matter, index: &Index, now: Instant) {
         let key = (service, matter);
         let Some(line) = self.lines.get_mut(&key) else { return };
@@ -137,12 +136,12 @@ impl Teller {
     }
 }
 
-/// How many backends of a service a state concerns; `told` of them when that was
-/// logged last.
+/// Returns how many backends of a service a state concerns. `told` is the count in the
+/// last line.
 fn count(index: &Index, service: &ServiceName, matter: Matter, told: usize) -> usize {
     let lost = index.lost(service);
     match matter {
-        // Not before one has answered: most are about to deregister, or to return.
+        // Waits for a first answer: most backends are about to deregister or to return.
         Matter::Held => {
             lost.filter(|lost| lost.takes() > 0 || told > 0).map_or(0, |lost| lost.held())
         }
@@ -154,7 +153,7 @@ fn count(index: &Index, service: &ServiceName, matter: Matter, told: usize) -> u
 
 fn held(service: &ServiceName, held: usize, index: &Index) {
     let Some(lost) = index.lost(service).filter(|_| held > 0) else {
-        return tracing::info!(%service, "no backend is kept any more without registration");
+        return tracing::info!(%service, "no backend is held any more");
     };
     let answering = lost.takes();
     let names: Vec<_> = lost.listed().take(NAMES_MAX).map(|endpoint| &*endpoint.id).collect();
@@ -163,7 +162,7 @@ fn held(service: &ServiceName, held: usize, index: &Index) {
 
 fn guarded(service: &ServiceName, dead: usize, index: &Index) {
     let Some(lost) = index.lost(service).filter(|_| dead > 0) else {
-        return tracing::info!(%service, "no backend is kept any more that does not answer");
+        return tracing::info!(%service, "no backend is guarded any more");
     };
     let held = lost.held();
     let some = lost.dead().take(NAMES_MAX).filter_map(|addr| lost.endpoint(addr));
@@ -173,7 +172,7 @@ fn guarded(service: &ServiceName, dead: usize, index: &Index) {
 
 fn down(service: &ServiceName, down: usize, index: &Index) {
     if down == 0 {
-        return tracing::info!(%service, "no backend without a lease is left out any more");
+        return tracing::info!(%service, "no backend is down any more");
     }
     let some = index.down(service).iter().take(NAMES_MAX);
     let names: Vec<_> = some.map(|endpoint| &*endpoint.id).collect();
@@ -183,7 +182,7 @@ fn down(service: &ServiceName, down: usize, index: &Index) {
 fn left(service: &ServiceName, why: Departure, departed: &Departed, listed: usize) {
     let Departed { count: backends, names } = departed;
     let names: Vec<&str> = names.iter().map(Arc::as_ref).collect();
-    // A mass: two at least, and a fifth of the service.
+    // At least two backends, and a fifth of the service.
     let mass = *backends > 1 && backends * 4 >= listed;
     match why {
         Departure::Deregistered if mass => {
@@ -193,13 +192,13 @@ fn left(service: &ServiceName, why: Departure, departed: &Departed, listed: usiz
             tracing::debug!(%service, backends, listed, ?names, "backends deregistered");
         }
         Departure::Lost => {
-            tracing::warn!(%service, backends, listed, ?names, "registrations are lost, and their backends with them");
+            tracing::warn!(%service, backends, listed, ?names, "registrations are lost: backends removed at once");
         }
         Departure::Dead => {
-            tracing::info!(%service, backends, listed, ?names, "registrations are lost, and probes find nobody: backends are gone");
+            tracing::info!(%service, backends, listed, ?names, "registrations are lost and probes fail: backends removed");
         }
         Departure::Expired => {
-            tracing::warn!(%service, backends, listed, ?names, "registrations are lost for too long: backends are gone");
+            tracing::warn!(%service, backends, listed, ?names, "registrations are lost for longer than --keep-lost: backends removed");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Inputs in, subscriptions out.
+//! Tests the catalog through its inputs and subscriptions.
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ fn delete(entry: Entry) -> Input {
     })
 }
 
-/// Runs the driver over these inputs to their end.
+/// Applies inputs in the way of the catalog's task, at a time of the test's choice.
 struct World {
     catalog: Catalog,
     index: Index,
@@ -142,19 +142,20 @@ fn a_service_may_be_called_like_a_selector() {
         }
     };
     check(&world, "absent", 0);
-    // Nothing is called so yet, and another service takes it for a selector.
+    // No service has this name yet, and another service takes its first label as a
+    // selector.
     world.say(put(entry("env1", "10.0.0.9:80")));
     check(&world, "env1 10.0.0.9:80", 1);
     world.say(put(entry("album-api--first-revision.env1", "10.0.0.1:80")));
     check(&world, "album-api--first-revision.env1 10.0.0.1:80", 0);
     world.say(delete(entry("album-api--first-revision.env1", "10.0.0.1:80")));
     check(&world, "env1 10.0.0.9:80", 1);
-    // By its path too, whatever the letter case.
+    // Matched by its path too, whatever the letter case.
     world.say(put(entry("Env1/Album-API--First-Revision", "10.0.0.2:80")));
     check(&world, "Env1/Album-API--First-Revision 10.0.0.2:80", 0);
     world.say(delete(entry("env1", "10.0.0.9:80")));
     drop((early, seventh));
-    // Two services are or were there; of the names that were typed nothing stays.
+    // The groups of two services stay. Nothing stays of the other typed names.
     assert_eq!(world.catalog.0.groups.len(), 2);
 }
 
@@ -193,7 +194,7 @@ fn names_nobody_waits_for_leave_nothing_behind() {
     assert_eq!(world.catalog.services().len(), 1);
 }
 
-/// As text: `canonical registered streams`.
+/// Returns the empty services as text: `canonical registered streams`.
 fn empty(world: &World) -> Vec<String> {
     let all = world.catalog.empty_services();
     let text = |EmptyService { canonical, name, streams, .. }: EmptyService| {
@@ -260,7 +261,7 @@ fn who_has_a_service_by_another_reading_of_its_name_misses_none() {
     world.say(put(entry("x--y.env1", "10.0.0.1:80")));
     poll(&mut stream);
     assert_eq!(empty(&world), [""; 0]);
-    // A service by the shorter name came and went, and nobody misses it.
+    // A service with the shorter name came and went, and no stream asks for it.
     world.say(put(entry("env1", "10.0.0.9:80")));
     world.say(delete(entry("env1", "10.0.0.9:80")));
     let late = world.catalog.subscribe(&target("x--y.env1")).unwrap();
@@ -291,7 +292,7 @@ fn services_without_end_leave_a_bounded_memory() {
     drop(asked);
 }
 
-/// Notes what is known at the moment of waking.
+/// Notes at each wake-up whether the status is synced already.
 struct Witness(Catalog, std::sync::Mutex<Vec<bool>>);
 
 impl std::task::Wake for Witness {
@@ -377,7 +378,7 @@ fn many(ports: std::ops::RangeInclusive<u16>) -> Vec<Entry> {
 }
 
 impl World {
-    /// How many endpoints the service has.
+    /// Returns how many endpoints the service has.
     fn hello(&self) -> usize {
         match self.catalog.lookup(&target("hello")) {
             Known::Present(snapshot) => snapshot.endpoints.len(),

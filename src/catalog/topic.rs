@@ -1,18 +1,17 @@
-//! The newest value of one requested name, for everyone who waits for it.
+//! The newest value of one requested name, for all its listeners.
 //!
-//! In: the newest value, from the catalog's one writer. Out: the same to each
-//! listener that is polled, and its wake-up, in slices (`rounds.rs`). Nothing
-//! is queued for a listener: it reads the newest value whenever it is polled.
+//! In: the newest value, from the catalog's one writer. Out: this value for each listener
+//! that polls, and wake-ups in slices (`rounds.rs`). Nothing is queued for a listener:
+//! each poll reads the newest value.
 //!
 //! # Why no listener misses a value
 //! - A listener takes its place and reads the newest value under one lock.
-//! - A value is published under the same lock. Each publication is followed by
-//!   a round over all places: at once, or after what made it wait.
-//!   `rounds.rs` says why a round reaches every listener, whoever joins or
-//!   leaves meanwhile.
-//! - The version is read without the lock only to return early. A listener that
-//!   reads the old one is woken after the new one was stored, and an executor
-//!   polls a task again that is woken while it is polled.
+//! - A value is published under the same lock. A round over all places follows each
+//!   publication, at once or after a wait. `rounds.rs` says why a round reaches every
+//!   listener, even if listeners join or leave meanwhile.
+//! - The version is read without the lock only to return early. A listener that reads the
+//!   old version is woken after the new one was stored, and an executor polls a task
+//!   again if it is woken while it is polled.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,11 +32,11 @@ pub(super) use rounds::{Family, Rounds};
 /// One requested name.
 #[derive(Debug)]
 pub struct Topic {
-    /// The other spellings of the name.
+    /// Shared with the other spellings of the name.
     family: Arc<Family>,
-    /// Counts the values; read without the lock to learn that nothing is new.
+    /// Counts the values. It is read without the lock, to see that nothing is new.
     version: AtomicU64,
-    /// Listeners that a service answers to by a reading that comes before.
+    /// How many listeners have a service by an earlier reading of their name.
     served: AtomicUsize,
     state: Mutex<State>,
 }
@@ -46,22 +45,22 @@ pub struct Topic {
 struct State {
     known: Known,
     closed: bool,
-    /// Who is woken, by place.
+    /// The wakers of the listeners, by place.
     listeners: Slab<Waker>,
     round: Round,
-    /// When it got its newest value.
+    /// When the newest value was set.
     changed: Instant,
-    /// When its last round began.
+    /// When the last round began.
     last_round: Option<Instant>,
 }
 
-/// One stream's interest in a topic.
+/// One stream's listener on a topic.
 #[derive(Debug)]
 pub struct Listener {
     topic: Arc<Topic>,
-    /// The version that it has read; 0 at first.
+    /// The version that it read last; 0 at first.
     seen: u64,
-    /// Its place, once it has waited, and who is woken there.
+    /// Its place and the waker stored there, once it has waited.
     place: Option<(usize, Waker)>,
 }
 
@@ -83,29 +82,29 @@ impl Topic {
         })
     }
 
-    /// The number of the newest value. It grows with each.
+    /// Returns the number of the newest value. It grows with each value.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
 
-    /// The newest value.
+    /// Returns the newest value.
     #[must_use]
     pub fn known(&self) -> Known {
         self.lock().known.clone()
     }
 
-    /// Whether some service answers to the name.
+    /// Returns whether some service answers to the name.
     pub(super) fn is_present(&self) -> bool {
         matches!(self.lock().known, Known::Present(_))
     }
 
-    /// How many listeners want to know, for no service answers them otherwise.
+    /// Returns how many listeners have no service by an earlier reading of their name.
     pub(super) fn streams(&self) -> usize {
         self.lock().listeners.len().saturating_sub(self.served.load(Ordering::Relaxed))
     }
 
-    /// One more listener is served otherwise, or one less.
+    /// Counts one more, or one less, listener with a service by an earlier reading.
     pub(super) fn count_served(&self, more: bool) {
         match more {
             true => self.served.fetch_add(1, Ordering::Relaxed),
@@ -113,7 +112,7 @@ impl Topic {
         };
     }
 
-    /// Whether there will be no further value.
+    /// Returns whether no further value will come.
     #[must_use]
     pub fn has_closed(&self) -> bool {
         self.lock().closed
@@ -132,7 +131,7 @@ impl Topic {
         rounds.begin(self, &mut state, urgent);
     }
 
-    /// Ends the topic. All listeners are woken at once.
+    /// Ends the topic and wakes all listeners at once.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
@@ -146,13 +145,13 @@ impl Topic {
 }
 
 impl Listener {
-    /// One that has read nothing yet.
+    /// Makes a listener that has read nothing yet.
     #[must_use]
     pub fn new(topic: Arc<Topic>) -> Self {
         Self { topic, seen: 0, place: None }
     }
 
-    /// What it listens to.
+    /// Returns its topic.
     pub(super) fn topic(&self) -> &Arc<Topic> {
         &self.topic
     }
@@ -176,7 +175,7 @@ impl Listener {
             };
             self.place = Some((place, waker));
         }
-        // Only under the lock does the version belong to the value.
+        // The version belongs to the value only while the lock is held.
         let version = self.topic.version();
         match (state.closed, version == self.seen) {
             (true, _) => Poll::Ready(None),
@@ -194,7 +193,7 @@ impl Drop for Listener {
         if let Some((place, _)) = self.place {
             let mut state = self.topic.lock();
             state.listeners.remove(place);
-            // A crowd that left does not leave its memory behind.
+            // Frees the memory of a slab that may have held many listeners.
             if state.listeners.is_empty() {
                 state.listeners = Slab::new();
             }
@@ -202,9 +201,9 @@ impl Drop for Listener {
     }
 }
 
-/// Whether clients must hear of it at once: a backend is gone, its address gives way
-/// to another, or its weight falls to 0, so that calls go wrong until clients have the
-/// new value; or the operator wants something else.
+/// Returns whether clients must get the new value at once. They must if a backend leaves,
+/// changes its address or gets weight 0, because calls fail until clients know; and if
+/// the settings or the drained backends changed.
 fn takes_away(old: &Known, new: &Known) -> bool {
     if let (Some(old), Some(new)) = (old.settings(), new.settings())
         && old != new

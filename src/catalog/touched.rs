@@ -1,6 +1,7 @@
-//! What a change touched, so that only that is looked at again.
+//! Everything that a change affects, so that only this is looked at again.
 //!
-//! In: services, keys, settings, marks and host names, as they change. Out: the same, each once.
+//! In: services, keys, settings, marks and host names, as they change. Out: these, each
+//! once.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,21 +11,21 @@ use crate::model::ServiceName;
 use crate::registry::Key;
 use crate::settings::Settings;
 
-/// What a change touched.
+/// Everything that a change affects.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Touched {
     pub(super) services: BTreeSet<ServiceName>,
-    /// The newest of them: the keys of a service come one after the other.
+    /// The service that was added last: the keys of one service often follow each other.
     newest: Option<ServiceName>,
-    /// Keys whose rejection or remarks are new, different or over.
+    /// The keys whose rejection or remarks changed.
     pub(super) rejections: BTreeSet<Key>,
-    /// Settings that are to be published.
+    /// The settings to publish.
     pub(super) settings: Option<Arc<Settings>>,
-    /// Marks that are to be published.
+    /// The marks to publish.
     pub(super) marks: Option<Arc<Marks>>,
     /// Whether the set of host names changed.
     pub(super) hosts: bool,
-    /// Whether other backends than before have names that do not resolve.
+    /// Whether the backends with unresolved host names may have changed.
     pub(super) unresolved: bool,
 }
 

@@ -1,10 +1,10 @@
 //! Detects dead backends that registered without a lease.
 //!
-//! In: which addresses are registered by keys without leases only, answers of
-//! probes. Out: which of a service's endpoints are set aside until they take
-//! connections again. Pure. It never sets so many aside that less than half of
-//! a service that may have calls is left: then our view is in doubt, not they.
-//! Whoever registers with a lease, or anew, begins without refusals.
+//! In: the addresses that only keys without leases register, and answers of probes. Out:
+//! the endpoints of a service that are down, until they take connections again. Pure. It
+//! never leaves less than half of the service's endpoints with a weight other than 0: if
+//! so many refuse, the balancer's own view is in doubt. A backend that registers with a
+//! lease, or anew, starts without refusals.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
@@ -17,37 +17,37 @@ use crate::model::{BackendAddr, Endpoint, ServiceName, Weight};
 
 use super::doubts::{Answer, Doubts};
 
-/// What is known of them.
+/// The addresses that are registered without a lease, and their refusals.
 #[derive(Debug, Default)]
 pub(super) struct Unleased {
-    /// The services that an address is registered for, and how often each wants it probed.
+    /// The services that an address is registered for, and how often each has it probed.
     services: HashMap<BackendAddr, BTreeMap<ServiceName, Duration>>,
-    /// The keys of `services` with the shortest interval, for others.
+    /// The keys of `services` with their shortest interval, for the prober.
     addresses: OrdMap<BackendAddr, Duration>,
-    /// Refusals in a row.
+    /// How often each address refused in a row.
     refusals: HashMap<BackendAddr, u32>,
-    /// How many refused too often.
+    /// How many addresses refused too often.
     refusing: usize,
     down: OrdMap<ServiceName, Vec<Endpoint>>,
-    /// The services whose `down` changed since it was asked for last.
+    /// The services whose `down` changed since the last call of [`Self::changed`].
     changed: BTreeSet<ServiceName>,
     /// Whether `addresses` changed since then.
     others: bool,
 }
 
-/// A server that restarts refuses for some seconds. Probes are half a minute
-/// apart, so this is a minute at least.
+/// How many refusals in a row make a backend down. A server that restarts refuses for
+/// some seconds; probes are half a minute apart, so this takes a minute at least.
 const REFUSALS_MAX: u32 = 3;
 
 impl Unleased {
-    /// An address is registered for a service, by keys without leases only, and is to
-    /// be probed that often.
+    /// Adds an address that only keys without leases register for a service, and how
+    /// often to probe it.
     pub(super) fn add(&mut self, service: &ServiceName, addr: BackendAddr, every: Duration) {
         self.services.entry(addr).or_default().insert(service.clone(), every);
         self.show_interval(addr);
     }
 
-    /// It is not any more.
+    /// Removes an address that [`Self::add`] added.
     pub(super) fn remove(&mut self, service: &ServiceName, addr: BackendAddr) {
         let Some(services) = self.services.get_mut(&addr) else { return };
         services.remove(service);
@@ -58,19 +58,18 @@ impl Unleased {
         self.show_interval(addr);
     }
 
-    /// Whether nothing is probed.
+    /// Returns whether no address is probed.
     pub(super) fn is_empty(&self) -> bool {
         self.services.is_empty()
     }
 
-    /// Somebody holds a lease for an address: its refusals are old. Returns the
-    /// services that this changes.
+    /// Forgets the refusals of an address. Returns the services that this changes.
     pub(super) fn vouch(&mut self, addr: BackendAddr) -> Vec<ServiceName> {
         if self.forget(addr) { self.services(addr).cloned().collect() } else { Vec::new() }
     }
 
-    /// Takes in what a probe came to. Returns the services that this changes.
-    /// Only refusals count: silence may be the network's.
+    /// Takes in the answer of a probe. Returns the services that this changes. Only
+    /// refusals count, because silence may be the network's; it ends a row of refusals.
     pub(super) fn probed(&mut self, addr: BackendAddr, answer: Answer) -> Vec<ServiceName> {
         if !self.services.contains_key(&addr) {
             return Vec::new();
@@ -87,12 +86,12 @@ impl Unleased {
         self.services(addr).cloned().collect()
     }
 
-    /// Whether any backend refuses, of whatever service.
+    /// Returns whether any backend of any service refused too often.
     pub(super) fn any_refuses(&self) -> bool {
         self.refusing > 0
     }
 
-    /// Takes those of a service that are down out of its endpoints.
+    /// Removes the endpoints of a service that are down from `endpoints`.
     pub(super) fn set_aside(&mut self, service: &ServiceName, endpoints: &mut Vec<Endpoint>) {
         if !self.any_refuses() && self.down.is_empty() {
             return;
@@ -117,20 +116,20 @@ impl Unleased {
         }
     }
 
-    /// Those of a service that are set aside.
+    /// Returns the endpoints of a service that are down.
     pub(super) fn down(&self, service: &ServiceName) -> &[Endpoint] {
         self.down.get(service).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether anything that is shown has changed since this was asked for
-    /// last, and in which services.
+    /// Returns whether anything that is shown has changed since the last call, and in
+    /// which services.
     pub(super) fn changed(&mut self) -> (bool, BTreeSet<ServiceName>) {
         let others = mem::take(&mut self.others);
         let changed = mem::take(&mut self.changed);
         (others || !changed.is_empty(), changed)
     }
 
-    /// Sets what is to be shown and probed.
+    /// Writes what is to be shown and probed into `doubts`.
     pub(super) fn show(&self, doubts: &mut Doubts) {
         doubts.unleased = self.addresses.clone();
         doubts.down = self.down.clone();
@@ -156,7 +155,7 @@ impl Unleased {
         self.refusals.get(&addr).is_some_and(|refusals| *refusals >= REFUSALS_MAX)
     }
 
-    /// Returns whether it refused too often.
+    /// Forgets the refusals of an address. Returns whether it had refused too often.
     fn forget(&mut self, addr: BackendAddr) -> bool {
         let refused = self.refusals.remove(&addr).is_some_and(|count| count >= REFUSALS_MAX);
         self.refusing -= usize::from(refused);

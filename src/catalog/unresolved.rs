@@ -1,8 +1,8 @@
-//! Host names that backends registered and that do not resolve.
+//! Backends whose registered host names do not resolve.
 //!
 //! In: host names, how they resolve and which keys registered them. Out: one
-//! [`Unresolved`] for each backend that is not listed, or listed with addresses
-//! that may be old, and why.
+//! [`Unresolved`] with the reason for each backend that is not listed, or is listed with
+//! addresses that may be old.
 
 use std::sync::Arc;
 
@@ -18,18 +18,18 @@ pub struct Unresolved {
     pub service: ServiceName,
     /// The key that registers it.
     pub key: Key,
-    /// The backend's own name.
+    /// The backend's id.
     pub id: Arc<str>,
-    /// As registered, lower case.
+    /// The host name as registered, in lower case.
     pub host: String,
-    /// What is wrong.
+    /// Why it does not resolve.
     pub error: String,
-    /// How many addresses of the last good answer are listed still; with none,
-    /// the backend is not listed.
+    /// How many addresses of the last good answer are still listed. If 0, the backend is
+    /// not listed.
     pub kept: usize,
 }
 
-/// No more than this are shown: people read the first.
+/// The most backends that are shown: people read only the first.
 pub(super) const SHOWN_MAX: usize = 10_000;
 
 impl Unresolved {
@@ -44,7 +44,7 @@ impl Unresolved {
         }
     }
 
-    /// The same as a remark on the key.
+    /// Returns it as a remark on the key.
     #[must_use]
     pub fn remark(&self) -> Remark {
         let Self { host, error, .. } = self;
@@ -56,9 +56,9 @@ impl Unresolved {
     }
 }
 
-/// Logs names that have stopped resolving, and that resolve again: one line
-/// when the first does and each time that their number has doubled, so that a
-/// DNS outage is not a line for each name.
+/// Logs names that stop resolving, and when all resolve again. It logs one line for the
+/// first name and one each time the number has doubled, so that a DNS outage does not log
+/// a line for each name.
 pub(super) fn log(before: &[Unresolved], now: &[Unresolved], logged: &mut usize) {
     if now.is_empty() {
         if !before.is_empty() {

@@ -1,21 +1,22 @@
-//! Where something listens: an IP address or a host name, and a port.
+//! Network addresses: an IP address or a host name, and a port.
 //!
-//! grpclb carries bare IP addresses; clients crash or hang on anything else
-//! (Java panics on a port out of range). So a [`BackendAddr`] is checked once,
-//! here, and is right by type ever after.
+//! In: text, or an IP address and a port. Out: a [`HostPort`] or a [`BackendAddr`], or
+//! the reason why it is not valid. grpclb carries bare IP addresses, and clients crash or
+//! hang on anything else (Java panics on a port out of range). So a [`BackendAddr`] is
+//! checked once, here, and its type guarantees the rest.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-/// An address that may be sent to a client: port 1 to 65535, an IP that can be
-/// connected to, IPv4-mapped IPv6 folded to IPv4, no scope id.
+/// An address that may be sent to a client: port 1 to 65535, an IP address that can be
+/// connected to, IPv4-mapped IPv6 converted to IPv4, no scope id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendAddr(SocketAddr);
 
-/// A host as registered: an IP address, or a name still to be resolved.
+/// A host as registered: an IP address, or a name that must be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Host {
-    /// An address literal.
+    /// An IP address.
     Ip(IpAddr),
     /// A DNS name, lower case, without a trailing dot.
     Name(String),
@@ -24,52 +25,55 @@ pub enum Host {
 /// A host and a port from 1 to 65535.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPort {
-    /// Where.
+    /// The host.
     pub host: Host,
     port: u16,
 }
 
-/// Why a text is no address. Its text names the value and the remedy.
+/// The reason why a text is not an address. Its message contains the value and the
+/// remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// Nothing was there.
+    /// The text is empty.
     #[error("the address is empty: expected host:port")]
     Empty,
-    /// No `:port` at the end.
+    /// There is no `:port` at the end.
     #[error("{0:?} has no port: expected host:port")]
     NoPort(String),
-    /// Something that is no number from 1 to 65535 where the port should be.
+    /// The port is not a number from 1 to 65535.
     #[error("{text:?} has the port {port:?}: expected a number from 1 to 65535")]
     Port {
         /// The whole text.
         text: String,
-        /// What stands where the port should.
+        /// The text in the port's place.
         port: String,
     },
-    /// An IPv6 address whose port cannot be told from its last group.
+    /// An IPv6 address without brackets: its port cannot be told from its last group.
     #[error("{0:?} is an IPv6 address without brackets: write [address]:port")]
     Unbracketed(String),
-    /// What stands before the port is neither an IP address nor a host name.
+    /// The part before the port is neither an IP address nor a host name.
     #[error("{text:?} has the host {host:?}, which is neither an IP address nor a host name")]
     Host {
         /// The whole text.
         text: String,
-        /// What stands where the host should.
+        /// The text in the host's place.
         host: String,
     },
-    /// An address nobody can connect to from elsewhere.
+    /// An address that clients cannot connect to.
     #[error("{0} is {1}: register the address at which clients reach the server")]
     Unusable(IpAddr, &'static str),
 }
 
 /// The longest host name that DNS allows, in bytes (RFC 1035, 2.3.4).
 const NAME_MAX: usize = 253;
-/// How much of a bad text an error repeats, in bytes.
+/// The part of an invalid text that an error repeats, in bytes.
 const SHOWN_MAX: usize = 80;
 
 impl BackendAddr {
+    /// Checks an IP address and a port.
+    ///
     /// # Errors
-    /// When the port is 0 or no client could connect to the IP.
+    /// Returns an error if the port is 0 or no client could connect to the IP address.
     pub fn new(ip: IpAddr, port: u16) -> Result<Self, AddressError> {
         let ip = usable(ip)?;
         if port == 0 {
@@ -80,19 +84,19 @@ impl BackendAddr {
         Ok(Self(SocketAddr::new(ip, port)))
     }
 
-    /// The IP address, IPv4 wherever IPv4 was meant.
+    /// Returns the IP address. An IPv4-mapped IPv6 address is returned as IPv4.
     #[must_use]
     pub fn ip(&self) -> IpAddr {
         self.0.ip()
     }
 
-    /// The port, never 0.
+    /// Returns the port, which is never 0.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.0.port()
     }
 
-    /// As the standard library writes it.
+    /// Returns the address as the standard library's type.
     #[must_use]
     pub fn socket_addr(&self) -> SocketAddr {
         self.0
@@ -106,8 +110,11 @@ impl fmt::Display for BackendAddr {
 }
 
 impl HostPort {
+    /// Checks a host and a port.
+    ///
     /// # Errors
-    /// When the port is 0 or the host is an IP that no client could connect to.
+    /// Returns an error if the port is 0 or the host is an IP address that no client
+    /// could connect to.
     pub fn new(host: Host, port: u16) -> Result<Self, AddressError> {
         let host = match host {
             Host::Ip(ip) => Host::Ip(BackendAddr::new(ip, port)?.ip()),
@@ -124,7 +131,7 @@ impl HostPort {
     /// Reads `1.2.3.4:80`, `[2001:db8::1]:80` or `host.name:80`.
     ///
     /// # Errors
-    /// When the text is none of these; the error says which part is wrong.
+    /// Returns an error if the text is none of these; it says which part is wrong.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         let text = text.trim();
         if text.is_empty() {
@@ -155,11 +162,12 @@ impl HostPort {
         Self::new(host, port)
     }
 
-    /// Reads the same, and an IPv6 address without brackets: what follows the
-    /// last colon is the port. For registrants that glue host and port together.
+    /// Reads all that [`Self::parse`] reads, and also an IPv6 address without brackets,
+    /// whose port follows the last colon. Some registrants join host and port in this
+    /// way.
     ///
     /// # Errors
-    /// When the text is none of these; the error says which part is wrong.
+    /// Returns an error if the text is none of these; it says which part is wrong.
     pub fn parse_last_colon(text: &str) -> Result<Self, AddressError> {
         let glued = text.trim().rsplit_once(':');
         let glued = glued.filter(|(host, _)| host.parse::<std::net::Ipv6Addr>().is_ok());
@@ -169,13 +177,13 @@ impl HostPort {
         }
     }
 
-    /// The port, never 0.
+    /// Returns the port, which is never 0.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The address itself, where the host is one.
+    /// Returns the address if the host is an IP address.
     #[must_use]
     pub fn addr(&self) -> Option<BackendAddr> {
         match self.host {
@@ -195,8 +203,8 @@ impl fmt::Display for HostPort {
 }
 
 impl Host {
-    /// Reads an IP address, with or without the brackets of IPv6, or a DNS
-    /// name. `None` when the text is neither.
+    /// Reads an IP address (IPv6 with or without brackets) or a DNS name. Returns `None`
+    /// if the text is neither.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(inner) = text.strip_prefix('[') {
@@ -211,8 +219,9 @@ impl Host {
     }
 }
 
-/// Letters, digits, `-` and `_` in labels of 1 to 63, and not all digits and
-/// dots: `10.0.0.300` is a mistyped address, not a name.
+/// Returns whether a text is a host name: letters, digits, `-` and `_` in labels of 1 to
+/// 63 bytes, and a last label that is not a number. `10.0.0.300` is a mistyped address,
+/// not a name.
 fn is_host_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -236,7 +245,7 @@ fn usable(ip: IpAddr) -> Result<IpAddr, AddressError> {
     Ok(ip)
 }
 
-/// The beginning of a text that may be a megabyte long.
+/// Returns the beginning of a text, which may be a megabyte long.
 fn shown(text: &str) -> String {
     if text.len() <= SHOWN_MAX {
         return text.to_owned();

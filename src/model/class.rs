@@ -1,8 +1,7 @@
-//! What decides a list besides the service: clients of one class share one
-//! list.
+//! The properties of a client that decide its list. Clients of one class share one list.
 //!
-//! In: what was read of a client's name. Out: a [`Class`], canonical, so that
-//! equal wishes are equal values.
+//! In: the selectors that were read from a client's name. Out: a [`Class`] in canonical
+//! form, so that equal selections are equal values.
 
 use std::sync::Arc;
 
@@ -11,12 +10,12 @@ use super::Selector;
 /// Everything about a client that may change its list. Cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Class {
-    /// Sorted, each once.
+    /// Sorted, without duplicates.
     selectors: Arc<[Selector]>,
 }
 
 impl Class {
-    /// The class of clients that ask for these instances of a service.
+    /// Makes the class of clients that select with these selectors, in any order.
     #[must_use]
     pub fn new(selectors: &[Selector]) -> Self {
         let mut selectors = selectors.to_vec();
@@ -25,13 +24,14 @@ impl Class {
         Self { selectors: selectors.into() }
     }
 
-    /// What all of the instances must match; nothing: every instance is meant.
+    /// Returns the selectors. A backend must match all of them; with none, every backend
+    /// is chosen.
     #[must_use]
     pub fn selectors(&self) -> &[Selector] {
         &self.selectors
     }
 
-    /// Whether this is the class of all clients that select nothing.
+    /// Returns whether this is the class of all clients that select nothing.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.selectors.is_empty()

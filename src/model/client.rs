@@ -1,9 +1,11 @@
-//! What a balancer knows of the client at the other end of a stream.
+//! Properties of the client at the other end of a stream.
+//!
+//! In: a client's user agent and the name that it asks for. Out: a [`ClientProfile`].
 
 use super::Selector;
 
-/// Which gRPC implementation a client is built on. They differ in what an
-/// empty list does to them.
+/// The gRPC implementation that a client is built on. Implementations differ in how they
+/// react to an empty list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ClientKind {
     /// grpc-go.
@@ -12,24 +14,24 @@ pub enum ClientKind {
     Java,
     /// C-core: C++, Python, Ruby, PHP, Objective-C.
     Core,
-    /// Something else that speaks grpclb.
+    /// Any other implementation of grpclb.
     Other,
 }
 
-/// What decides which list a client gets. Clients with equal profiles share
-/// one list.
+/// The implementation and the selectors of a client. The selectors decide which list it
+/// gets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ClientProfile {
-    /// From its user agent.
+    /// Read from its user agent.
     pub kind: ClientKind,
-    /// From the name it asked for.
+    /// Read from the name that it asks for.
     pub selectors: Vec<Selector>,
 }
 
 impl ClientKind {
     /// Reads a `user-agent` header: `grpc-go/1.85.0`, `grpc-java-netty/1.60.0`,
-    /// `grpc-python/1.85.1 grpc-c/58.0.0 (linux; chttp2)`. An application may
-    /// have put words of its own in front.
+    /// `grpc-python/1.85.1 grpc-c/58.0.0 (linux; chttp2)`. An application may put words
+    /// of its own in front.
     #[must_use]
     pub fn from_user_agent(user_agent: &str) -> Self {
         let has = |name: &str| user_agent.split([' ', '/']).any(|word| word.starts_with(name));
@@ -44,7 +46,7 @@ impl ClientKind {
         }
     }
 
-    /// As shown to people and in metrics.
+    /// Returns the name that logs and metrics show.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

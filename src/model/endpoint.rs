@@ -1,44 +1,46 @@
-//! One backend of a service, whatever format its registration had.
+//! One backend of a service, whatever the format of its registration is.
+//!
+//! In: the fields of a registration. Out: an [`Endpoint`], with an address that a client
+//! can use.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::BackendAddr;
 
-/// What a registration said besides its address, in text: `zone`, `version`
-/// and whatever else. Ordered, so that equal metadata is equal.
+/// The other fields of a registration as text: `zone`, `version` and others. Ordered, so
+/// that equal metadata compares equal.
 pub type Meta = BTreeMap<String, String>;
 
-/// One backend as clients may be told of it. Ordered by id, then address: the
-/// order of every list, on every replica.
+/// One backend as it is listed. Endpoints are ordered by id, then by address: this is the
+/// order of every list on every replica.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
-    /// The instance's name: its own where it gave one, else its key's last
-    /// segment.
+    /// The backend's name: the name in its registration if there is one, else the last
+    /// segment of its key.
     pub id: Arc<str>,
-    /// Where it listens.
+    /// The address at which it listens.
     pub addr: BackendAddr,
-    /// Its share of the calls.
+    /// Its share of calls.
     pub weight: Weight,
-    /// Everything else it said.
+    /// The other fields of its registration.
     pub meta: Arc<Meta>,
 }
 
 impl Endpoint {
-    /// Whether it may be listed at all. Weight 0 means no traffic, never a
-    /// little.
+    /// Returns whether the backend may be listed. Weight 0 means no calls at all.
     #[must_use]
     pub fn takes_calls(&self) -> bool {
         self.weight != Weight(0)
     }
 }
 
-/// A backend's share of the calls, relative to its neighbours'. 0 means no
-/// traffic at all.
+/// A backend's share of calls, relative to the other backends of its service. 0 means no
+/// calls at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Weight(pub u32);
 
 impl Weight {
-    /// What a registration that says nothing of weight has.
+    /// The weight of a registration that gives none.
     pub const DEFAULT: Self = Self(1);
 }

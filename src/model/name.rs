@@ -1,11 +1,13 @@
-//! Names: a service's as registered, a client's as typed, and how the one is
-//! found by the other.
+//! Names: services as registered, targets as typed, and how a target finds its service.
 //!
-//! The rules for users: drop the port, a trailing dot and %-encoding; drop the
-//! zone; what is left is the service as registered, or its labels reversed are
-//! the service's path. Leading labels `key--value` belong to the service's name
-//! where a service has that name, and otherwise select among the instances. An
-//! exact match wins; letter case is folded only where there is none.
+//! In: text from clients, DNS and the registry. Out: [`ServiceName`], [`Target`] and
+//! [`Zone`].
+//!
+//! A target loses its port, a trailing dot, its %-encoding and the zone. The rest is
+//! either the service's name as registered, or the service's path with its segments
+//! reversed. Leading labels `key--value` are part of the service's name if a service has
+//! that name, else they are selectors. An exact match wins; letter case is ignored only
+//! if there is none.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,65 +16,66 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceName(Arc<str>);
 
-/// What a client asks for.
+/// The name that a client asks for.
 ///
-/// A name with leading labels `key--value` can be read in several ways, for a
-/// service's name may begin with such a label too. The reading with the fewest
-/// selectors that some service answers to is what the client means.
+/// A name with leading labels `key--value` can be read in several ways, because a
+/// service's name may begin with such a label too. Of the readings that a service answers
+/// to, the one with the fewest selectors counts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Target {
-    /// The service's name if every label that can select does.
+    /// The service's name if every label that can be a selector is one.
     pub name: Arc<str>,
-    /// Which of the service's instances are meant then; all of these must
-    /// match. Sorted, so that equal wishes are equal.
+    /// The selectors in that reading. A backend must match all of them. Sorted, so that
+    /// equal selections compare equal.
     pub selectors: Vec<Selector>,
-    /// The other ways to read it, the one with the fewest selectors first;
-    /// none for most names.
+    /// The other readings of the name, the one with the fewest selectors first. Most
+    /// names have none.
     longer: Vec<Reading>,
 }
 
 /// One way to read a typed name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Reading {
-    /// What is compared with services' names.
+    /// The name that is compared with services' names.
     pub name: Arc<str>,
-    /// What the labels before it select. Sorted.
+    /// The selectors from the labels before it, sorted.
     pub selectors: Vec<Selector>,
 }
 
 /// One `key--value` label: `id--7`, `zone--a`, `version--v2`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Selector {
-    /// `id`, or a key of the instances' metadata.
+    /// `id`, or a key of the backends' metadata.
     pub key: String,
-    /// What must stand there; letter case does not matter, for DNS knows none.
+    /// The value to match. Letter case is ignored, as in DNS.
     pub value: String,
 }
 
-/// The DNS zone whose names mean services: lower case, no dot at either end.
+/// The DNS zone that lookaside answers for: lower case, without a dot at either end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Zone(String);
 
-/// Why a text is no name. Its text names the value and the remedy.
+/// The reason why a text is not a name. Its message contains the value and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Nothing was there, or nothing but zone and selectors.
+    /// The text is empty, is only a zone, or has an empty label.
     #[error("the name {0:?} holds no service: expected SERVICE or SERVICE.ZONE")]
     Empty(String),
-    /// Over 255 bytes (the protocol's own limit; load_balancer.proto, name).
+    /// The name has more than 255 bytes (the protocol's limit; load_balancer.proto,
+    /// `name`).
     #[error("the name has {0} bytes: at most {NAME_MAX} are allowed")]
     TooLong(usize),
-    /// A control character, white space, or what decodes to no UTF-8.
+    /// A control character, white space, or an encoding that is not UTF-8.
     #[error(
         "the name {0:?} has a character that no name may have: use letters, digits, '.', '-', '_' and '/'"
     )]
     Character(String),
-    /// A service's name that no typed name could mean.
+    /// A service's name that no target can match.
     #[error(
         "the service {0:?} has an empty label, so no client can ask for it: give every part a name"
     )]
     Label(String),
-    /// No zone at all.
+    /// The text is not a DNS zone.
     #[error("{0:?} is no DNS zone: expected labels such as lookaside.internal")]
     Zone(String),
 }
@@ -81,17 +84,20 @@ pub enum NameError {
 pub const NAME_MAX: usize = 255;
 /// C-core cuts a client's name at this many bytes (`load_balancer_api.h`).
 const CORE_CUTS_AT: usize = 128;
-/// Separates key and value within a selecting label.
+/// Separates the key and the value of a selector.
 const SELECTS: &str = "--";
-/// More leading labels than this do not select: each is one more way to read
+/// Further leading labels are not read as selectors: each would add one more way to read
 /// the name.
 const SELECTORS_MAX: usize = 8;
-/// Labels of internationalised names begin so (RFC 5890); they select nothing.
+/// The prefix of labels of internationalised names (RFC 5890), which are never selectors.
 const PUNYCODE: &str = "xn";
 
 impl ServiceName {
+    /// Checks a service's name.
+    ///
     /// # Errors
-    /// When the text is empty, too long, or holds what no client could type.
+    /// Returns an error if the text is empty, too long, or contains something no client
+    /// can type.
     pub fn new(text: &str) -> Result<Self, NameError> {
         if text.is_empty() {
             return Err(NameError::Empty(text.to_owned()));
@@ -103,20 +109,19 @@ impl ServiceName {
         Ok(Self(text.into()))
     }
 
-    /// As registered.
+    /// Returns the name as registered.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The key under which every way of typing this name is found.
+    /// Returns the key under which every spelling of this name is found.
     #[must_use]
     pub fn canonical(&self) -> String {
         canonical(&self.0)
     }
 
-    /// The name under which DNS knows the service, without the zone:
-    /// `dev/game` is `game.dev`.
+    /// Returns the service's name in DNS, without the zone: `dev/game` is `game.dev`.
     #[must_use]
     pub fn dns_name(&self) -> String {
         self.0.rsplit('/').collect::<Vec<_>>().join(".")
@@ -130,10 +135,10 @@ impl fmt::Display for ServiceName {
 }
 
 impl Target {
-    /// Reads a name as a client sends it, or as DNS asks for it.
+    /// Reads a name as a client sends it, or as a DNS query contains it.
     ///
     /// # Errors
-    /// When no service can be meant by it.
+    /// Returns an error if the name cannot mean a service.
     pub fn parse(raw: &str, zone: &Zone) -> Result<Self, NameError> {
         if raw.len() > NAME_MAX {
             return Err(NameError::TooLong(raw.len()));
@@ -155,29 +160,30 @@ impl Target {
         Ok(Self { name, selectors, longer })
     }
 
-    /// The service of exactly this name, whatever characters it has.
+    /// Returns the target for the service of exactly this name, whatever characters it
+    /// has.
     #[must_use]
     pub fn exactly(service: &str) -> Self {
         let Reading { name, selectors } = Reading::whole(service);
         Self { name, selectors, longer: Vec::new() }
     }
 
-    /// The ways to read the name that have fewer selectors than
-    /// [`Target::selectors`]; the fewest first.
+    /// Returns the readings that have fewer selectors than [`Target::selectors`], the one
+    /// with the fewest first.
     #[must_use]
     pub fn longer(&self) -> &[Reading] {
         &self.longer
     }
 
-    /// What the name selects among the instances of a service that it means.
+    /// Returns the selectors that apply when the name means this service.
     #[must_use]
     pub fn selectors_for(&self, service: &ServiceName) -> &[Selector] {
         let meant = self.longer.iter().find(|one| matches(&one.name, service).is_some());
         meant.map_or(&self.selectors, |one| &one.selectors)
     }
 
-    /// The key under which the service is found that this name means if every
-    /// label that can select does.
+    /// Returns the key of the service that the name means if every label that can be a
+    /// selector is one.
     #[must_use]
     pub fn canonical(&self) -> String {
         canonical(&self.name)
@@ -189,26 +195,26 @@ impl Reading {
         Self { name: name.into(), selectors: Vec::new() }
     }
 
-    /// The key under which the service is found that this name means.
+    /// Returns the key under which the service with this name is found.
     #[must_use]
     pub fn canonical(&self) -> String {
         canonical(&self.name)
     }
 }
 
-/// How well a service answers to a typed name, best first; `None` when not at
-/// all.
+/// How well a service matches a typed name, the best match first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Match {
-    /// Letter for letter.
+    /// The names are equal.
     Exact,
-    /// The name's labels reversed are the service's path.
+    /// The typed name is the service's path with its segments reversed.
     Path,
-    /// The same but for letter case.
+    /// The names differ in letter case only.
     Folded,
 }
 
-/// Compares a typed name (without port, zone and selectors) with a service.
+/// Compares a typed name (without port, zone and selectors) with a service's name.
+/// Returns `None` if they do not match.
 #[must_use]
 pub fn matches(typed: &str, service: &ServiceName) -> Option<Match> {
     if typed == service.as_str() {
@@ -220,36 +226,38 @@ pub fn matches(typed: &str, service: &ServiceName) -> Option<Match> {
     (canonical(typed) == service.canonical()).then_some(Match::Folded)
 }
 
-/// Whether a name can be read as selecting among the instances of another.
+/// Returns whether the first label of a name can be a selector.
 #[must_use]
 pub fn selects(typed: &str) -> bool {
     selecting(typed).is_some()
 }
 
 impl Zone {
+    /// Checks the name of a zone.
+    ///
     /// # Errors
-    /// When the text is no DNS name of at least one label.
+    /// Returns an error if the text is not a DNS name of at least one label.
     pub fn new(text: &str) -> Result<Self, NameError> {
         let name = text.strip_suffix('.').unwrap_or(text);
         let label = |label: &str| {
             (1..=63).contains(&label.len())
                 && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         };
-        // Room for `_grpc_config.` and a service's name in front.
+        // Leaves room for `_grpc_config.` and a service's name in front.
         if name.len() > 128 || !name.split('.').all(label) {
             return Err(NameError::Zone(text.to_owned()));
         }
         Ok(Self(name.to_ascii_lowercase()))
     }
 
-    /// Without a dot at either end.
+    /// Returns the zone without a dot at either end.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// What stands before `.ZONE`; `None` for names outside the zone. The zone
-    /// itself has nothing before it.
+    /// Returns the part before `.ZONE`, which is empty for the zone itself; `None` for a
+    /// name outside the zone.
     fn strip<'a>(&self, name: &'a str) -> Option<&'a str> {
         let at = name.len().checked_sub(self.0.len())?;
         let (front, tail) = (name.get(..at)?, name.get(at..)?);
@@ -259,7 +267,8 @@ impl Zone {
         if front.is_empty() { Some("") } else { front.strip_suffix('.') }
     }
 
-    /// The same where the end of the name was cut off within the zone.
+    /// Returns the part before a `.ZONE` that was cut off within the zone, or else the
+    /// name.
     fn strip_cut<'a>(&self, name: &'a str) -> &'a str {
         let dotted = format!(".{}", self.0);
         for kept in (1..dotted.len()).rev() {
@@ -279,7 +288,7 @@ impl fmt::Display for Zone {
     }
 }
 
-/// The form in which names are compared: labels in DNS order, lower case.
+/// Returns the form in which names are compared: labels in DNS order, lower case.
 #[must_use]
 pub fn canonical(name: &str) -> String {
     name.rsplit('/').collect::<Vec<_>>().join(".").to_lowercase()
@@ -295,7 +304,7 @@ fn check_text(text: &str) -> Result<(), NameError> {
     Ok(())
 }
 
-/// `host:443` without `:443`. What follows the last colon is a port only if it
+/// Returns `host:443` without `:443`. The part after the last colon is a port only if it
 /// is a number: `grpc:server:v1` is a whole name.
 fn without_port(name: &str) -> &str {
     match name.rsplit_once(':') {
@@ -304,8 +313,8 @@ fn without_port(name: &str) -> &str {
     }
 }
 
-/// Every way to read a name, the one with the fewest selectors first: leading
-/// labels `key--value` can select, the last label never does.
+/// Returns every way to read a name, the one with the fewest selectors first. Leading
+/// labels `key--value` can be selectors; the last label never is one.
 fn readings(name: &str) -> Vec<Reading> {
     let mut selectors = Vec::new();
     let mut all = vec![Reading::whole(name)];
@@ -322,7 +331,8 @@ fn readings(name: &str) -> Vec<Reading> {
     all
 }
 
-/// What the first label selects, if it can, and what stands behind it.
+/// Returns the key and the value of the first label, if it can be a selector, and the
+/// rest of the name.
 fn selecting(name: &str) -> Option<(&str, &str, &str)> {
     let (label, behind) = name.split_once('.')?;
     let (key, value) = label.split_once(SELECTS)?;

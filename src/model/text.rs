@@ -1,22 +1,22 @@
-//! Text from outside, made fit to be shown to people.
+//! Makes text from outside safe to show to people.
 //!
-//! In: keys, values, names and errors, which anybody may have written. Out: the
-//! same text, in which every character that steers a terminal, turns the
-//! direction of reading or cannot be seen is written as an escape. Logs, tables,
-//! plain answers and JSON all use it. It never shortens a text.
+//! In: keys, values, names and errors, which any writer may have chosen. Out: the same
+//! text, with an escape for every character that controls a terminal, changes the reading
+//! direction or is invisible. Logs, tables, plain answers and JSON all use it. It never
+//! shortens a text.
 
 use std::fmt::Write as _;
 
-/// The text with escapes as Rust writes them: `\u{9b}`.
+/// Returns the text with escapes as Rust writes them: `\u{9b}`.
 #[must_use]
 pub fn shown(text: &str) -> String {
     escaped(text, |c, shown| shown.extend(c.escape_unicode()))
 }
 
-/// JSON with escapes as JSON writes them: `\u009b`. Its meaning is the same.
+/// Returns JSON with escapes as JSON writes them: `\u009b`. The meaning stays the same.
 ///
-/// The text must be JSON without line breaks between its values: then such
-/// characters can only stand in strings.
+/// The text must be JSON without line breaks between its values, so that such characters
+/// occur only inside strings.
 #[must_use]
 pub fn shown_json(json: &str) -> String {
     escaped(json, |c, shown| {
@@ -27,7 +27,7 @@ pub fn shown_json(json: &str) -> String {
 }
 
 fn escaped(text: &str, escape: impl Fn(char, &mut String)) -> String {
-    // Nearly every text is plain.
+    // Nearly every text is plain ASCII and needs no copy by character.
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return text.to_owned();
     }
@@ -44,7 +44,7 @@ fn escaped(text: &str, escape: impl Fn(char, &mut String)) -> String {
     shown
 }
 
-/// A URL without the password that may stand in it.
+/// Returns a URL with `***` in place of its user name and password.
 #[must_use]
 pub fn without_password(url: &str) -> String {
     let start = url.find("://").map_or(0, |at| at + 3);
@@ -56,9 +56,9 @@ pub fn without_password(url: &str) -> String {
     }
 }
 
-/// Control characters (C0, DEL, C1), what turns the direction of reading, what
-/// breaks lines, and what cannot be seen (Unicode's
-/// `Default_Ignorable_Code_Point`, which holds the tag characters).
+/// Returns whether a character needs an escape: a control character (C0, DEL, C1), one
+/// that changes the reading direction or breaks lines, or an invisible one (Unicode's
+/// `Default_Ignorable_Code_Point`, which includes the tag characters).
 fn is_unfit(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_control();

@@ -1,7 +1,7 @@
-//! What a backend must pass to be listed, one pass after the other.
+//! The passes that a backend must pass to be listed, in order.
 //!
-//! In: a backend as registered, a class of clients. Out: whether it is kept, and
-//! for those who ask, what each pass found. Pure.
+//! In: a backend as registered, and a class of clients. Out: whether the backend is
+//! listed, and for `explain` the finding of each pass. Pure.
 
 use std::fmt;
 
@@ -9,23 +9,23 @@ use crate::catalog::{Service, is_chosen};
 use crate::marks::Mark;
 use crate::model::{Class, Endpoint, Selector, Weight};
 
-/// A pass, in the order in which they stand.
+/// A pass. The variants are in the order in which the passes run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
-    /// Weight 0 means no traffic, never a little.
+    /// The weight is not 0. Weight 0 means no calls at all.
     Weight,
-    /// No mark of an operator keeps it out of the lists.
+    /// No mark of an operator drains the backend.
     Undrained,
-    /// What the client selects by its name.
+    /// The backend has everything that the client's name selects.
     Selected,
 }
 
-/// What a pass found.
+/// The result of one pass for one backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding<'a> {
-    /// Which pass.
+    /// The pass.
     pub pass: Pass,
-    /// Whether it keeps the backend.
+    /// Whether the pass keeps the backend.
     pub kept: bool,
     reason: Reason<'a>,
 }
@@ -42,15 +42,15 @@ enum Reason<'a> {
 
 type PassFn = for<'a> fn(&'a Service, &Endpoint, &'a Class) -> Finding<'a>;
 
-/// In their order.
+/// The passes in the order in which they run.
 const PASSES: [PassFn; 3] = [weight, undrained, selected];
 
-/// Whether every pass keeps a backend.
+/// Returns whether every pass keeps a backend.
 pub(super) fn keep(service: &Service, endpoint: &Endpoint, class: &Class) -> bool {
     PASSES.iter().all(|pass| pass(service, endpoint, class).kept)
 }
 
-/// What each pass finds of a service's backend.
+/// Returns the finding of each pass for a backend of a service.
 #[must_use]
 pub fn explain<'a>(
     service: &'a Service,
@@ -92,7 +92,7 @@ impl fmt::Display for Pass {
     }
 }
 
-/// The reason.
+/// Writes the reason of the finding.
 impl fmt::Display for Finding<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pair =

@@ -1,4 +1,5 @@
-//! Services of a few endpoints as text, and what classes get of them.
+//! Tests decisions: services are written as text, and each class must get the right
+//! backends.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use crate::catalog::ServiceSnapshot;
 use crate::marks::{Mark, MarkKey, Marks, Value};
 use crate::model::{BackendAddr, Endpoint, Meta, ServiceName, Weight};
 
-/// Each endpoint is `ID WEIGHT [key=value…]`.
+/// Makes a service. Each endpoint is `ID WEIGHT [key=value…]`.
 fn service(endpoints: &[&str]) -> Service {
     let endpoint = |(port, text): (usize, &&str)| {
         let mut words = text.split(' ');
@@ -43,7 +44,7 @@ fn check(endpoints: &[&str], selectors: &[(&str, &str)], expected: &str) {
     let found: String = decision.picks().iter().map(|pick| &*endpoint(pick).id).collect();
     assert_eq!(found, expected);
     assert!(decision.picks().iter().all(|pick| endpoint(pick).weight == pick.weight));
-    // The same passes say why.
+    // `explain` runs the same passes, so it must agree.
     for (place, endpoint) in service.endpoints.iter().enumerate() {
         let picked = decision.picks().iter().any(|pick| pick.endpoint as usize == place);
         let findings = explain(&service, endpoint, &class);
@@ -73,7 +74,7 @@ fn each_pass_says_why() {
     assert_eq!(why(&[selector("zone", "b"), selector("id", "a")]), [weight, undrained, has]);
     let lacks = "selected false the name selects zone=c, and it has no such metadata";
     assert_eq!(why(&[selector("zone", "c")]), [weight, undrained, lacks]);
-    // Whoever selects it, a drained backend is in no list.
+    // A drained backend is in no list, whatever the class selects.
     let key = MarkKey::parse("drain/hello/a").unwrap();
     let value = Value { by: "me".into(), why: "disk".into(), ..Value::default() };
     let marks = Marks::new([Arc::new(Mark { key, value })]);
@@ -109,7 +110,7 @@ fn a_selector_looks_at_what_it_chooses_and_at_all_once() {
     assert_eq!(picked(&zone), 250);
     assert_eq!((work(&service, &zone), work(&service, &both)), (250, 1));
     assert_eq!(work(&service, &class(&[("id", "x")])), 0);
-    // Addresses of large classes are found once for all who ask.
+    // The addresses of a large class are found once for all callers.
     for (class, first, later) in [(&zone, 250, 0), (&seven, 1, 1), (&class(&[]), 1_000, 0)] {
         assert_eq!(address_work(&service, class), first);
         let found = addresses(&service, class);
@@ -129,12 +130,12 @@ fn selectors_choose_among_instances() {
 }
 
 fn text() -> impl Strategy<Value = String> {
-    // Few, so that they meet; with letters that fold in their own ways.
+    // Few letters, so that texts often match; some of them fold in unusual ways.
     "[aAbBkK\u{212A}\u{130}\u{DF}]{1,2}"
 }
 
 proptest! {
-    /// The index says what a look at every endpoint says.
+    /// The index chooses the endpoints that a look at every endpoint chooses.
     #[test]
     fn the_index_chooses_what_a_scan_chooses(
         endpoints in prop::collection::vec(

@@ -1,4 +1,4 @@
-//! Shares and evenness of cycles, and of the windows that streams get of them.
+//! Tests the shares and the evenness of cycles and of the windows of them.
 
 use std::ops::Range;
 
@@ -33,7 +33,7 @@ fn long_cycles_are_shortened_and_leave_nobody_out() {
     let turns = cycle(&[1_000_000, 1]);
     assert_eq!((count(&turns, 0), count(&turns, 1)), (39, 1));
     assert_eq!(cycle(&[7; 5_000]), (0..5_000).collect::<Vec<_>>());
-    // Alike once they are rounded.
+    // Equal once they are rounded.
     let alike: Vec<u32> = (0..5_000).map(|at| 1_000_000 + at % 2).collect();
     assert_eq!(cycle(&alike).len(), 5_000);
     assert_eq!(counts(&[u32::MAX, u32::MAX - 1, 1]), [30, 29, 1]);
@@ -46,13 +46,13 @@ fn a_large_service_keeps_its_shares() {
         let counts = counts(&weights);
         assert_eq!(counts[..4], [3, 1, 3, 1], "{backends}");
     }
-    // Every tenth starts at a tenth.
+    // Every tenth backend has a tenth of the weight of the others.
     let weights: Vec<u32> = (0..1_000).map(|at| if at % 10 == 0 { 100 } else { 1_000 }).collect();
     assert_eq!(counts(&weights)[..2], [1, 10]);
 }
 
-/// How far over its share the most favoured backend is. Whoever's share is less
-/// than one turn of the cycle has one all the same, and does not count.
+/// Returns how far over its share the most favoured backend is. A backend whose share is
+/// less than one entry has one all the same, and does not count.
 fn over(weights: &[u32], got: &[u64], cycle: usize) -> f64 {
     let weight: u64 = weights.iter().map(|&weight| u64::from(weight)).sum();
     let turns: u64 = got.iter().sum();
@@ -62,8 +62,9 @@ fn over(weights: &[u32], got: &[u64], cycle: usize) -> f64 {
     counts.map(over).fold(0.0, f64::max)
 }
 
-/// How far over, when so many streams have had so many lists, each walked once:
-/// each client makes equally many calls, however long its list is.
+/// Returns how far over its share the most favoured backend is after `streams` streams
+/// have each walked through these lists once. Each client makes equally many calls,
+/// however long its list is.
 fn over_of_windows(weights: &[u32], streams: u64, lists: Range<u64>) -> f64 {
     let cycle = cycle(weights);
     // How many windows begin at a turn less how many end before it, in two cycles.
@@ -83,14 +84,15 @@ fn over_of_windows(weights: &[u32], streams: u64, lists: Range<u64>) -> f64 {
     over(weights, &got, cycle.len())
 }
 
-/// Of a few classes.
+/// Makes weights of two to five classes.
 fn class_weights(most: usize) -> impl Strategy<Value = Vec<u32>> {
     let classes = proptest::collection::vec(10..1_000_u32, 2..6);
     (classes, proptest::collection::vec(any::<proptest::sample::Index>(), 1..most))
         .prop_map(|(classes, members)| members.iter().map(|at| *at.get(&classes)).collect())
 }
 
-/// From a half to one and a half, and such that differ by magnitudes.
+/// Makes weights from a half to one and a half, and weights that differ by orders of
+/// magnitude.
 fn any_weights(most: usize) -> impl Strategy<Value = Vec<u32>> {
     let even = proptest::collection::vec(500..1_500_u32, 1..most);
     let steep = proptest::collection::vec(0.0..4.0_f64, 1..most)
@@ -113,8 +115,8 @@ proptest! {
         }
     }
 
-    /// At no point of the cycle is a backend ahead of, or behind, its due
-    /// by as much as it would be if its turns came in a row.
+    /// At no point of the cycle is a backend ahead of its share, or behind it, by as much
+    /// as it would be if its entries came in a row.
     #[test]
     fn turns_are_spread(weights in proptest::collection::vec(1..10_u32, 2..6)) {
         let turns = cycle(&weights);
@@ -142,8 +144,8 @@ proptest! {
         prop_assert!(over <= most, "{:.3} over", over);
     }
 
-    /// Over all clients: 5 % where weights are those of classes and 7 % whatever they
-    /// are, if 30 clients or more have had ten lists.
+    /// No backend is more than 5 % over its share where weights are those of classes, and
+    /// 7 % for any weights, once 30 or more clients have had ten lists.
     #[test]
     fn windows_make_up_for_each_other(
         classes in class_weights(1_024), any in any_weights(1_024),
@@ -155,7 +157,8 @@ proptest! {
         }
     }
 
-    /// Larger services have fewer turns a backend, and windows that are a smaller part.
+    /// Larger services have fewer entries per backend, and their windows are a smaller
+    /// part of the cycle.
     #[test]
     fn windows_of_large_services_make_up_for_each_other(
         weights in prop_oneof![class_weights(5_000), any_weights(5_000)],

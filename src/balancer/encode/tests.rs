@@ -1,4 +1,4 @@
-//! What is encoded, decoded again by protobuf's own rules.
+//! Tests encoded lists by decoding them with protobuf's own rules.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ fn place(stream: u64) -> Place {
     Place { stream, streams: 1_000 }
 }
 
-/// Reads the messages that a frame holds, in whatever pieces it comes.
+/// Reads the messages of a frame, whatever pieces it comes in.
 fn messages(frame: Pieces) -> Vec<Kind> {
     let mut bytes = frame.to_bytes();
     let mut messages = Vec::new();
@@ -122,7 +122,7 @@ fn a_long_cycle_is_sent_in_windows() {
         unique[0].load_balance_token.truncate(found[0].load_balance_token.len());
         assert!(unique == found);
     }
-    // Few clients get longer ones.
+    // Windows are longer if there are few streams.
     assert_eq!(servers(list.frame(Place { stream: 9, streams: 9 })).len(), 4_096);
 }
 
@@ -141,7 +141,7 @@ fn a_unique_list_differs_in_one_token_only() {
 
 #[test]
 fn empty_and_drop_lists() {
-    // An empty list is still a list: the oneof is there.
+    // An empty list is still a list: the oneof is set.
     assert_eq!(servers(EncodedList::empty().frame(place(9))), []);
     assert_eq!(servers(EncodedList::empty().unique_frame(place(9), 1, b"")), []);
     let dropped = servers(EncodedList::drop_all().unique_frame(place(9), 1, b""));

@@ -1,4 +1,4 @@
-//! What is told, and in particular what is not told twice.
+//! Tests what is sent to a client, and above all what is not sent twice.
 
 use bytes::Buf;
 use prost::Message;
@@ -32,7 +32,7 @@ fn session() -> Session {
     Session::new(Duration::ZERO, 0)
 }
 
-/// A list that is told from others by being a drop list, with one entry.
+/// Makes a list that is easy to recognise: its one entry is a drop entry.
 fn list() -> Directive {
     Directive::List(Arc::new(EncodedList::drop_all()))
 }

@@ -1,4 +1,4 @@
-//! Inputs that never end.
+//! Tests the catalog's task with inputs that never end.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,17 +13,18 @@ use crate::catalog::{Subscriber, Subscription};
 use crate::model::{HostPort, ServiceName, Target, Weight, Zone};
 use crate::registry::{Entry, Key, Registration};
 
-/// Fills the channel again at the very moment when there is room: whoever
-/// receives finds it full, always.
+/// Refills the channel as soon as there is room, so that the receiver always finds it
+/// full.
 struct Spring {
     next: Mutex<Option<Next>>,
     sent: Arc<AtomicUsize>,
 }
 
-/// The next input is sent once this is ready.
+/// Sends the next input, and is ready when that is done.
 type Next = Pin<Box<dyn Future<Output = Option<Sender<Input>>> + Send>>;
 
-/// So many, then it is dry: what waits for the end of the inputs comes to it.
+/// The number of inputs. After the last the channel closes, so that a task that waits for
+/// the end of the inputs gets there.
 const ALL: usize = 50_000;
 const CAPACITY: usize = 8;
 
@@ -35,7 +36,7 @@ impl Spring {
 }
 
 fn send(sender: Sender<Input>) -> Next {
-    // A budget would be that of the task that receives.
+    // Without `unconstrained` it would use up the budget of the task that receives.
     Box::pin(unconstrained(async {
         let room = sender.reserve_owned().await.ok()?;
         let word = Event::Apply { revision: 2, changes: Vec::new() };
@@ -58,7 +59,7 @@ impl Wake for Spring {
     }
 }
 
-/// Counts the wake-ups, and notes how many inputs were sent until the last.
+/// Counts the wake-ups, and notes how many inputs had been sent at the last one.
 #[derive(Default)]
 struct Woken {
     times: AtomicUsize,

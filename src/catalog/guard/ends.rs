@@ -13,7 +13,7 @@ use crate::model::{BackendAddr, ServiceName};
 pub(super) struct Ends(BTreeMap<(Instant, ServiceName), BTreeSet<BackendAddr>>);
 
 impl Ends {
-    /// Adds backends of a service whose time is over at this moment.
+    /// Adds backends of a service whose time is over at `end`.
     pub(super) fn extend(
         &mut self,
         end: Instant,

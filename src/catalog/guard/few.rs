@@ -1,4 +1,4 @@
-//! A set that nearly always has one element, and then no memory of its own. Pure.
+//! A set that nearly always has one element and then allocates nothing. Pure.
 
 use std::collections::BTreeSet;
 use std::mem;

@@ -1,8 +1,8 @@
-//! What one service lost: its suspects, and how many of them must stay listed.
+//! The lost backends of one service, and how many of them must stay listed.
 //!
-//! In: losses, answers of probes, returns. Out: who is listed still, and who
-//! goes. Pure. Each change costs the logarithm of what is lost, however much
-//! that is: counts and orders are kept, not counted and sorted again.
+//! In: losses, answers of probes, returns. Out: the backends that stay listed and those
+//! that leave. Pure. A change costs the logarithm of the number of lost backends, because
+//! counts and orders are kept up to date.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -18,20 +18,20 @@ use super::{Loss, MOMENTS, SILENT_MAX, least};
 pub(in crate::catalog) struct Lost {
     rules: Rules,
     suspects: BTreeMap<BackendAddr, Suspect>,
-    /// How many are listed still.
+    /// How many are still listed.
     listed: usize,
-    /// How many of those took a connection at the newest probe.
+    /// How many of the listed ones took a connection at the newest probe.
     takes: usize,
-    /// Listed, and do not answer; in the order in which they go.
+    /// The listed backends that do not answer, in the order in which they leave.
     dead: BTreeSet<(Certainty, BackendAddr)>,
-    /// How long the list was before each loss and when that was, and how many
-    /// losses say so. Lengths have [`Self::left`] added, as it was then.
+    /// The length of the list before each loss and when that was, with the number of
+    /// losses that share it. Lengths include [`Self::left`] as it was at that time.
     bars: BTreeMap<(usize, Instant), usize>,
-    /// How many left on purpose since the first loss.
+    /// How many backends left on purpose since the first loss.
     left: usize,
 }
 
-/// How certainly a backend is dead; the most certain first.
+/// How certain it is that a backend is dead. The most certain comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Certainty {
     Refuses,
@@ -46,14 +46,14 @@ pub(super) struct Suspect {
     since: Instant,
     bar: (usize, Instant),
     answer: Option<Answer>,
-    /// Probes in a row that nothing came back to.
+    /// Unanswered probes in a row.
     silent: u32,
-    /// No longer listed; remembered for [`MOMENTS`] as a part of what was lost.
+    /// Whether it is no longer listed. It then counts as missing for at most [`MOMENTS`].
     pub(super) gone: bool,
 }
 
 impl Lost {
-    /// Nothing is lost of a service with these rules.
+    /// Makes the value for a service with these rules that has lost nothing.
     pub(super) fn new(rules: Rules) -> Self {
         Self {
             rules,
@@ -66,13 +66,13 @@ impl Lost {
         }
     }
 
-    /// The rules of its service.
+    /// Returns the rules of the service.
     pub(super) fn rules(&self) -> Rules {
         self.rules
     }
 
-    /// From now on the service has these rules. Returns when the time of each suspect
-    /// was over, and when it is now.
+    /// Sets the rules. Returns, for each suspect, when its time was over and when it is
+    /// now.
     pub(super) fn set_rules(&mut self, rules: Rules) -> Vec<(BackendAddr, Instant, Instant)> {
         let before = std::mem::replace(&mut self.rules, rules);
         let ends = |(addr, suspect): (&BackendAddr, &Suspect)| {
@@ -81,8 +81,8 @@ impl Lost {
         self.suspects.iter().map(ends).collect()
     }
 
-    /// Adds a backend that is not in here, lost at `since` from a list that was as long
-    /// as `of` says.
+    /// Adds a lost backend that is not in here yet. `of` is the length of the list before
+    /// the loss, and when that was.
     pub(super) fn insert(&mut self, loss: Loss, since: Instant, of: (usize, Instant)) {
         let Loss { key, endpoint, why } = loss;
         let bar = (of.0 + self.left, of.1);
@@ -108,8 +108,7 @@ impl Lost {
         Some(suspect)
     }
 
-    /// Takes in the answer of one that is listed. Returns what is known of it
-    /// now, if that is news.
+    /// Takes in the answer of a listed backend. Returns its new state if that is news.
     pub(super) fn probed(&mut self, addr: BackendAddr, answer: Answer) -> Option<Held> {
         let suspect = self.suspects.get_mut(&addr).filter(|suspect| !suspect.gone)?;
         let before = (suspect.answer, suspect.certainty());
@@ -126,8 +125,8 @@ impl Lost {
         Some(suspect.held())
     }
 
-    /// The next that goes, for more are listed than must be: a refusal is more
-    /// certain than silence.
+    /// Removes the next dead backend from the list and returns it, if more are listed
+    /// than must be. A refusal is more certain than silence.
     pub(super) fn evict(&mut self, registered: usize) -> Option<&Suspect> {
         let (_, addr) = self.dead.first().copied()?;
         if registered + self.listed <= least(self.bar(), self.rules.share) {
@@ -139,20 +138,20 @@ impl Lost {
         Some(self.suspects.entry(addr).or_insert(suspect))
     }
 
-    /// How long the list was before anything was lost, and when that was;
-    /// nothing, if that is too long ago to be one matter with a loss now.
+    /// Returns the length of the list before the first recent loss, and when that was;
+    /// `None` if all losses are too old to belong to a loss now.
     pub(super) fn of(&self, now: Instant) -> Option<(usize, Instant)> {
         let recent = |(_, begun): &&(usize, Instant)| *begun + self.rules.keep > now;
         let (length, begun) = self.bars.keys().rev().find(recent)?;
         Some((length.saturating_sub(self.left), *begun))
     }
 
-    /// One left on purpose: it is not missed.
+    /// Notes that a backend left on purpose: it does not count as missing.
     pub(super) fn left(&mut self) {
         self.left += 1;
     }
 
-    /// The time of those listed begins now.
+    /// Restarts the time of the listed backends.
     pub(super) fn renew(&mut self, now: Instant) {
         for suspect in self.suspects.values_mut().filter(|suspect| !suspect.gone) {
             suspect.since = now;
@@ -163,7 +162,7 @@ impl Lost {
         self.suspects.iter().map(|(addr, suspect)| (*addr, suspect))
     }
 
-    /// Those that are listed still.
+    /// Returns the backends that are still listed.
     pub(in crate::catalog) fn listed(&self) -> impl Iterator<Item = &Endpoint> {
         let listed = self.suspects.values().filter(|suspect| !suspect.gone);
         listed.map(|suspect| &suspect.endpoint)
@@ -181,12 +180,12 @@ impl Lost {
         self.listed
     }
 
-    /// How many answer.
+    /// Returns how many listed backends took a connection at the newest probe.
     pub(in crate::catalog) fn takes(&self) -> usize {
         self.takes
     }
 
-    /// Those that are listed and do not answer.
+    /// Returns the listed backends that do not answer.
     pub(in crate::catalog) fn dead(&self) -> impl ExactSizeIterator<Item = BackendAddr> {
         self.dead.iter().map(|(_, addr)| *addr)
     }
@@ -203,17 +202,17 @@ impl Lost {
 }
 
 impl Suspect {
-    /// When its time is over.
+    /// Returns when its time is over.
     pub(super) fn end(&self, keep: Duration) -> Instant {
         self.since + if self.gone { keep.min(MOMENTS) } else { keep }
     }
 
-    /// When its time was over while it was listed.
+    /// Returns when its time is over if it is listed.
     pub(super) fn listed_end(&self, keep: Duration) -> Instant {
         self.since + keep
     }
 
-    /// When its service began to lose what it lost with it.
+    /// Returns when its service began to lose backends in this incident.
     pub(super) fn begun(&self) -> Instant {
         self.bar.1
     }

@@ -1,6 +1,6 @@
-//! The rules by which each service keeps what it lost. Pure.
+//! Applies each service's rules for lost backends. Pure.
 //!
-//! In: settings. Out: the rules of a service, and new ends for what is held.
+//! In: settings. Out: the rules of a service, and new ends for held backends.
 
 use std::sync::Arc;
 
@@ -9,8 +9,7 @@ use crate::model::ServiceName;
 use crate::settings::Settings;
 
 impl Guard {
-    /// From now on these settings hold. Returns the services that lost something and
-    /// whose rules are others now.
+    /// Sets the settings. Returns the services with lost backends whose rules changed.
     pub(in crate::catalog) fn settle(&mut self, settings: &Arc<Settings>) -> Vec<ServiceName> {
         self.settings = settings.clone();
         let mut changed = Vec::new();
@@ -21,7 +20,7 @@ impl Guard {
             }
             changed.push(service.clone());
             for (addr, before, now) in lost.set_rules(rules) {
-                // While nothing is certain nothing has an end.
+                // Nothing has an end before the registry has been read.
                 if self.restored.is_none() {
                     self.ends.replace((before, now), service, addr);
                 }

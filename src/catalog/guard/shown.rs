@@ -1,8 +1,8 @@
-//! The held backends as probes and the admin port see them. Pure.
+//! The held backends as the prober and the admin port see them. Pure.
 //!
-//! In: backends that become held, change or leave. Out: persistent maps for
-//! [`Doubts`], kept up to date: to gather them anew would cost as much as all that is
-//! held, with each answer of a probe.
+//! In: backends that become held, change or leave. Out: persistent maps for [`Doubts`],
+//! kept up to date. Collecting them anew with each answer of a probe would cost as much
+//! as all that is held.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -18,7 +18,8 @@ pub(super) struct Shown {
     guarded: OrdSet<ServiceName>,
     suspects: OrdSet<BackendAddr>,
     held_len: usize,
-    /// The services in which any of this changed since it was asked for last.
+    /// The services in which any of this changed since the last call of
+    /// [`Self::changed`].
     changed: BTreeSet<ServiceName>,
 }
 

@@ -1,4 +1,4 @@
-//! Who stays, who goes, and when.
+//! Tests which lost backends stay listed, which leave, and when.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,13 +29,13 @@ fn endpoint(n: usize) -> Endpoint {
     Endpoint { id: n.to_string().into(), addr: addr(n), weight: Weight(1), meta: Arc::default() }
 }
 
-/// Of a service of so many, all of which go at once.
+/// Makes the losses of these backends of a service of `of` backends, all at once.
 fn losses(gone: std::ops::Range<usize>, of: usize, since: Instant) -> Losses {
     let loss = |n| Loss { key: Some(key(n)), endpoint: endpoint(n), why: Doubt::LeaseLost };
     Losses { since, of: (of, since), all: gone.map(loss).collect() }
 }
 
-/// A guard that lost those `gone` of a service of so many.
+/// Makes a guard that holds the backends `gone` of a service of `of` backends.
 fn lost(gone: std::ops::Range<usize>, of: usize, now: Instant) -> Guard {
     let mut guard =
         Guard::new(Rules { keep: KEEP, share: 50, probe_unleased: Duration::ZERO }.into());
@@ -45,14 +45,14 @@ fn lost(gone: std::ops::Range<usize>, of: usize, now: Instant) -> Guard {
     guard
 }
 
-/// The numbers of those kept, while these are registered.
+/// Returns the numbers of the held backends while those in `registered` are registered.
 fn kept(guard: &mut Guard, registered: std::ops::Range<usize>) -> Vec<String> {
     registered.clone().for_each(|n| guard.settle_address(&name(), addr(n)));
     guard.evict(&name(), registered.len());
     guard.list(&name()).map(|endpoint| endpoint.id.to_string()).collect()
 }
 
-/// The services that something is over in.
+/// Returns the services in which a backend's time is over.
 fn pass(guard: &mut Guard, now: Instant) -> Vec<ServiceName> {
     guard.pass(now).into_iter().map(|(service, _)| service).collect()
 }
@@ -83,7 +83,7 @@ fn one_refusal_is_certain_and_silence_counts_three_times() {
     }
     guard.probed(addr(1), Answer::Silent);
     assert!(kept(&mut guard, 2..6).is_empty());
-    // Its address may be another's by now.
+    // Another process may have its address by now.
     assert!(guard.probed(addr(1), Answer::Takes).is_empty());
     assert!(kept(&mut guard, 2..6).is_empty());
 }
@@ -92,11 +92,11 @@ fn one_refusal_is_certain_and_silence_counts_three_times() {
 fn who_registers_again_is_in_doubt_no_more() {
     let now = Instant::now();
     let mut guard = lost(0..2, 2, now);
-    // By its key, wherever it is now.
+    // Settled by its key, whatever its address is now.
     let settled = guard.settle_key(&key(0));
     assert_eq!(settled, [(name(), Some(endpoint(0)))]);
     assert_eq!(kept(&mut guard, 0..0), ["1"]);
-    // By its address, under any key.
+    // Settled by its address, under any key.
     assert!(kept(&mut guard, 1..2).is_empty());
     assert_eq!(guard.due(), None);
     assert!(guard.settle_key(&key(1)).is_empty());
@@ -114,7 +114,7 @@ fn half_stays_even_if_nothing_answers_and_the_dead_go_before_the_living() {
     let mut doubts = Doubts::default();
     guard.show(&mut doubts);
     assert!(doubts.guarded.contains(&name()));
-    // Those that return make the dead superfluous.
+    // Backends that return let dead ones leave.
     assert_eq!(kept(&mut guard, 20..24), ["8"], "four and one are half");
     assert_eq!(guard.release(&name(), now).len(), 1);
     assert!(kept(&mut guard, 20..24).is_empty());
@@ -124,7 +124,7 @@ fn half_stays_even_if_nothing_answers_and_the_dead_go_before_the_living() {
 #[test]
 fn successive_generations_are_not_added_up() {
     let now = Instant::now();
-    // Four servers, replaced twice within the time: never more than four.
+    // Four servers, replaced twice within the time: there were never more than four.
     let mut guard = lost(0..8, 4, now);
     for n in 0..8 {
         guard.probed(addr(n), Answer::Refuses);
@@ -142,7 +142,7 @@ fn one_that_went_is_missed_for_moments_and_one_that_is_kept_for_its_time() {
     assert_eq!(pass(&mut guard, now + MOMENTS), [name()]);
     assert_eq!(kept(&mut guard, 0..0), ["1"]);
     assert_eq!(guard.due(), Some(now + KEEP));
-    // Long after, the loss of another is another matter.
+    // A loss long afterwards belongs to another incident.
     let mut guard = lost(0..1, 2, now);
     guard.probed(addr(0), Answer::Refuses);
     assert!(kept(&mut guard, 1..2).is_empty());
@@ -193,9 +193,9 @@ fn what_was_restored_stays_whole_until_the_registry_is_read() {
 }
 
 proptest! {
-    /// Whatever is lost and answered in whatever order: what is registered,
-    /// with what is kept, is never under half of the last good list; nobody
-    /// who answers goes; nothing is left when all are settled.
+    /// For any losses and answers in any order: registered and held backends together are
+    /// never under half of the last good list; a backend that answers never leaves;
+    /// nothing is left when the time of all is over.
     #[test]
     fn never_below_half(of in 2..40_usize, lost_n in 1..40_usize,
                         answers in proptest::collection::vec((0..40_usize, 0..3_u8), 0..200)) {
@@ -220,14 +220,15 @@ proptest! {
     }
 }
 
-/// What goes together is held as what goes one after the other.
+/// Backends that are lost together are held in the same way as single ones.
 #[test]
 fn backends_that_go_together_are_held_like_single_ones() {
     let now = Instant::now();
     let mut guard =
         Guard::new(Rules { keep: KEEP, share: 50, probe_unleased: Duration::ZERO }.into());
     let mut all = losses(0..6, 6, now);
-    // Neither sorted, nor each address once: the later key counts.
+    // Neither sorted nor each address once. Of two keys with one address the later
+    // counts.
     all.all.reverse();
     let again = Loss { key: Some(key(9)), endpoint: endpoint(3), why: Doubt::Swept };
     all.all.push(again);
@@ -244,7 +245,7 @@ fn backends_that_go_together_are_held_like_single_ones() {
 }
 
 impl Guard {
-    /// Whether what is kept up to date is what would be gathered anew.
+    /// Returns whether the values that are kept up to date equal freshly computed ones.
     fn is_consistent(&self) -> bool {
         let held = |lost: &Lost| {
             let listed = lost.all().filter(|(_, suspect)| !suspect.gone);

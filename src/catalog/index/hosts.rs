@@ -1,8 +1,8 @@
-//! Host names registered as addresses, counted for the services that use them.
+//! Host names registered as addresses, counted for the services that use them. Pure.
 //!
-//! In: registrations that come and go, answers of the resolver. Out: the
-//! addresses of each registration, counted for its service; the backends whose
-//! host names do not resolve. Pure.
+//! In: registrations that come and go, and results of resolving. Out: the addresses of
+//! each registration, counted for its service; the backends whose host names do not
+//! resolve.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use super::super::unresolved::{self, Unresolved};
 use super::Index;
 
 impl Index {
-    /// Takes in what a host name resolves to.
+    /// Takes in the result of resolving a host name.
     pub(in crate::catalog) fn resolved(&mut self, resolved: Resolved, touched: &mut Touched) {
         let host = Host::Name(resolved.host.clone());
         let Some(Moved { old, users }) = self.hosts.resolved(resolved, touched) else { return };
@@ -48,8 +48,8 @@ impl Index {
         self.hosts.names()
     }
 
-    /// The backends whose host names do not resolve, sorted; not more than can
-    /// be shown.
+    /// Returns the backends whose host names do not resolve, sorted; at most as many as
+    /// can be shown.
     pub(in crate::catalog) fn unresolved(&self) -> Vec<Unresolved> {
         let mut all = Vec::new();
         for odd in self.hosts.odd() {
@@ -69,7 +69,7 @@ impl Index {
         all
     }
 
-    /// Counts a registration that comes; its service has the key already.
+    /// Counts a registration that comes. Its service must have the key already.
     pub(super) fn hold(
         &mut self,
         key: &Key,
@@ -97,7 +97,8 @@ impl Index {
         self.hosts.let_go(key, gone, touched);
     }
 
-    /// One for an address; one for each address that a host name has.
+    /// Calls `found` with one endpoint for an IP address, or one for each address of a
+    /// host name.
     pub(super) fn each_endpoint(
         &self,
         registration: &Registration,

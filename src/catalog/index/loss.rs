@@ -1,8 +1,8 @@
-//! Registrations that are gone though nobody took them back, handed to the guard. Pure.
+//! Hands backends whose registrations were lost to the guard. Pure.
 //!
-//! In: keys that went in doubt. Out: their backends, for the guard by service; the
-//! services whose lists change by it. Backends that go together are handed over
-//! together, so that a mass loss costs each service one pass.
+//! In: keys that were lost. Out: their backends, by service, for the guard; and
+//! the services whose lists change by it. Backends that are lost together are handed over
+//! together, so that a mass loss is handled once for each service.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -17,7 +17,7 @@ use super::super::guard::{Loss, Losses};
 use super::super::touched::Touched;
 use super::{Index, Members};
 
-/// Backends that went in doubt at one moment, and are not handed over yet.
+/// Backends that were lost at one moment and are not handed over yet.
 #[derive(Debug)]
 pub(super) struct LossBatch {
     now: Instant,
@@ -31,7 +31,8 @@ impl LossBatch {
 }
 
 impl Index {
-    /// The key is gone and nobody knows why.
+    /// Removes a key that is gone for an unknown reason, and adds its backends to the
+    /// batch.
     pub(super) fn lose(
         &mut self,
         key: &Key,
@@ -43,7 +44,7 @@ impl Index {
         let alone = |(service, endpoint): &(ServiceName, Endpoint)| {
             self.services.get(service).is_some_and(|all| all.uses(endpoint.addr).all == 1)
         };
-        // Held as it was listed, it changes no list.
+        // A held backend stays listed as it was, so no list changes.
         let quiet = endpoints.iter().all(alone) && !self.unleased.any_refuses();
         if !quiet {
             endpoints.iter().for_each(|(service, _)| touched.service(service));
@@ -52,8 +53,8 @@ impl Index {
         self.doubt(key, endpoints, why, batch);
     }
 
-    /// Adds the endpoints that a key registers no more to those that are lost, as far
-    /// as no other key registers them.
+    /// Adds the endpoints that a key no longer registers to the batch, except those that
+    /// another key registers.
     pub(super) fn doubt(
         &self,
         key: &Key,
@@ -77,7 +78,7 @@ impl Index {
         }
     }
 
-    /// Hands the lost backends to the guard. Touches the services that do not hold it.
+    /// Hands the lost backends to the guard. Touches the services that do not hold them.
     pub(super) fn hand_over(&mut self, batch: &mut LossBatch, touched: &mut Touched) {
         let LossBatch { now, services } = batch;
         while let Some((service, losses)) = services.pop_first() {
@@ -90,7 +91,7 @@ impl Index {
         }
     }
 
-    /// How long a service's list was before it lost anything, and when that was.
+    /// Returns the length of a service's list before its first loss, and when that was.
     fn length_before(&self, service: &ServiceName, now: Instant) -> (usize, Instant) {
         let members = || self.services.get(service).map_or(0, Members::len);
         let listed = self.listed.get(service).copied().unwrap_or_else(members);

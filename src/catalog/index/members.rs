@@ -1,7 +1,7 @@
-//! Which keys make up a service, and how often each address is registered.
+//! The keys of one service, and how often each address is registered.
 //!
-//! In: registrations that come and go. Out: how many distinct addresses a
-//! service has, whether one is registered still, and whether by a lease. Pure.
+//! In: registrations that come and go. Out: how many distinct addresses a service has,
+//! whether an address is still registered, and whether a lease stands behind it. Pure.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use crate::registry::Key;
 #[derive(Debug)]
 pub(super) struct Members {
     pub(super) keys: HashSet<Key>,
-    /// How often those without a lease are probed; zero: never. Kept here, for it is
-    /// asked for with each key, and settings are found by comparing patterns.
+    /// How often addresses without a lease are probed. Zero: never. It is kept here
+    /// because it is read for each key, and settings are found by comparing patterns.
     pub(super) probe_unleased: Duration,
     addresses: HashMap<BackendAddr, Uses>,
 }
 
-/// How many registrations give an address.
+/// How many registrations have an address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Uses {
     pub(super) all: usize,
@@ -29,19 +29,19 @@ pub(super) struct Uses {
 }
 
 impl Uses {
-    /// Whether it is registered, and by no key with a lease.
+    /// Returns whether the address is registered, and by no key with a lease.
     pub(super) fn unleased(self) -> bool {
         self.all > 0 && self.leased == 0
     }
 }
 
 impl Members {
-    /// A service that nothing registers yet.
+    /// Makes a service without registrations.
     pub(super) fn new(probe_unleased: Duration) -> Self {
         Self { keys: HashSet::new(), probe_unleased, addresses: HashMap::new() }
     }
 
-    /// How many backends are registered: addresses, not keys.
+    /// Returns how many backends are registered: addresses, not keys.
     pub(super) fn len(&self) -> usize {
         self.addresses.len()
     }
@@ -50,13 +50,13 @@ impl Members {
         self.addresses.get(&addr).copied().unwrap_or_default()
     }
 
-    /// Those that are registered by no key with a lease.
+    /// Returns the addresses that are registered by no key with a lease.
     pub(super) fn unleased(&self) -> impl Iterator<Item = BackendAddr> {
         self.addresses.iter().filter(|(_, uses)| uses.unleased()).map(|(addr, _)| *addr)
     }
 
-    /// Counts registrations of an address that come and that go. Returns what was
-    /// counted before, and what is now.
+    /// Counts registrations of an address that come and that go. Returns the counts
+    /// before and after.
     pub(super) fn count(
         &mut self,
         addr: BackendAddr,

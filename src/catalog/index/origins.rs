@@ -1,7 +1,7 @@
-//! Which keys register a backend, for those who ask why it is listed.
+//! Finds the keys that register a backend, for `explain`.
 //!
-//! In: a service and some of its addresses. Out: the keys that register them, each with
-//! what is odd about it. Pure.
+//! In: a service and some of its addresses. Out: the keys that register them, with their
+//! remarks. Pure.
 
 use std::collections::HashSet;
 
@@ -12,8 +12,8 @@ use crate::registry::Key;
 use super::{Index, Meaning};
 
 impl Index {
-    /// What registers backends of a service: one key each, nearly always. Looks once at
-    /// all of the service, however many are asked for.
+    /// Returns the keys that register backends of a service: nearly always one for each.
+    /// Looks at the service's keys once, however many backends are asked for.
     pub(in crate::catalog) fn origins(
         &self,
         service: &ServiceName,
@@ -43,7 +43,7 @@ impl Index {
                 });
             }
         }
-        // The keys of a service have no order.
+        // The set of a service's keys has no order.
         origins.sort_by(|(_, one), (_, other)| one.key.cmp(&other.key));
         origins
     }

@@ -1,8 +1,7 @@
-//! What a key registers, counted for its services.
+//! Counts what a key registers for its services.
 //!
-//! In: what a key registered, and what it registers now. Out: each service's
-//! members, and what that means to those in doubt and to those without a
-//! lease. Pure.
+//! In: what a key registered, and what it registers now. Out: each service's members, and
+//! the effect on held backends and on backends without a lease. Pure.
 
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::registry::{Key, Registration};
@@ -11,9 +10,9 @@ use super::super::touched::Touched;
 use super::{Index, Meaning, Members};
 
 impl Index {
-    /// Counts what a key registers now, and no longer what it registered. In
-    /// this order, so that what it registers still is never without: neither a
-    /// host name that keeps its addresses, nor an address that is refused.
+    /// Counts what a key registers now, and then takes back what it registered. In this
+    /// order a registration that stays is never missing in between: its host name keeps
+    /// its addresses, and its address keeps its refusals.
     pub(super) fn replace(
         &mut self,
         key: &Key,
@@ -42,7 +41,7 @@ impl Index {
         }
     }
 
-    /// Counts registrations of an address, that come or go.
+    /// Counts registrations of an address; `times` is how many come and how many go.
     pub(super) fn count(
         &mut self,
         service: &ServiceName,
@@ -74,7 +73,7 @@ impl Index {
         self.services.get(service).is_some_and(|members| members.uses(addr).all > 0)
     }
 
-    /// Every backend that a key registers.
+    /// Returns every backend that a key registers.
     pub(super) fn endpoints_of(&self, key: &Key) -> Vec<(ServiceName, Endpoint)> {
         let registrations = self.entries.get(key).map_or(&[][..], |all| &all.registrations);
         let mut endpoints = Vec::with_capacity(registrations.len());

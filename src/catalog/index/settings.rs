@@ -1,6 +1,6 @@
-//! What the settings of a service mean for what it lists. Pure.
+//! Applies changed settings to the index. Pure.
 //!
-//! In: settings that change. Out: the services of which others are listed now.
+//! In: new settings. Out: the services whose lists may change.
 
 use std::sync::Arc;
 
@@ -10,8 +10,7 @@ use crate::model::ServiceName;
 use crate::settings::Settings;
 
 impl Index {
-    /// From now on these settings hold. Touches a service only if that changes who is
-    /// listed.
+    /// Sets the settings. Touches a service only if its list may change.
     pub(in crate::catalog) fn set_settings(
         &mut self,
         settings: Arc<Settings>,

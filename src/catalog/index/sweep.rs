@@ -1,7 +1,7 @@
-//! Deletions of several keys in one stroke: obeyed, or taken for an accident.
+//! Sweeps: deletions of keys of several leases at once, obeyed or taken for an accident.
 //!
-//! In: the changes of one revision. Out: the swept keys that are to be in
-//! doubt. Pure. Everything is counted in backends, on both sides.
+//! In: the changes of one revision. Out: the swept keys whose backends are to be held.
+//! Pure. Both sides are counted in backends, not in keys.
 
 use std::collections::BTreeMap;
 
@@ -13,19 +13,19 @@ use crate::registry::{Cause, Change, Key};
 use super::super::guard::least;
 use super::{Index, Members};
 
-/// What goes of one service.
+/// The part of one service that a sweep deletes.
 #[derive(Default)]
 struct Sweep<'a> {
-    /// How many registrations of each address.
+    /// How many registrations of each address are deleted.
     uses: HashMap<BackendAddr, usize>,
     /// The keys that were swept.
     keys: Vec<&'a Key>,
 }
 
 impl Index {
-    /// Of keys swept away in one stroke, those of services of which too little
-    /// would be left registered. Everything is counted in backends: a key may
-    /// register several, and several keys the same.
+    /// Returns the swept keys of services of which too little would be left registered.
+    /// Everything is counted in backends: a key may register several, and several keys
+    /// the same one.
     pub(super) fn swept(&self, changes: &[Change]) -> HashSet<Key> {
         let is_swept = |change: &Change| matches!(change, Change::Delete(_, Cause::Swept));
         if !changes.iter().any(is_swept) {
@@ -54,7 +54,7 @@ impl Index {
             let all_uses = |addr| members.map_or(0, |members| members.uses(addr).all);
             let leaving = sweep.uses.iter().filter(|(addr, uses)| all_uses(**addr) <= **uses);
             let left = members.map_or(0, Members::len).saturating_sub(leaving.count());
-            // Nobody takes a whole service back by deleting others with it.
+            // At least one must be left: a whole service is not deregistered by a sweep.
             let least = least(self.listed.get(service).copied(), share).max(1);
             share > 0 && left < least
         };

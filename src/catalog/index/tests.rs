@@ -1,4 +1,4 @@
-//! Events in, snapshots out; one line per endpoint.
+//! Tests the index through its events and snapshots, with one line per endpoint.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -137,7 +137,7 @@ fn a_bad_value_costs_nobody_anything() {
     let touched = put(&mut index, bad("bad"));
     assert_eq!((services(&touched).len(), touched.rejections.len()), (0, 1));
     assert!(index.rejection(&key("bad")).is_some());
-    // What the same key said before stays.
+    // The older registration of the same key stays.
     let touched = put(&mut index, bad("good"));
     assert_eq!((services(&touched).len(), touched.rejections.len()), (0, 1));
     check(&mut index, "hello", &["a 10.0.0.1:80"]);
@@ -192,13 +192,13 @@ fn host_names_that_do_not_resolve_are_named_with_key_and_service() {
     assert!(fail(&mut index, "there.local", &["10.0.0.1"]).unresolved);
     assert_eq!(show(&index), ["hello k1 gone.local 0", "hello k2 there.local 1"]);
     check(&mut index, "hello", &["b 10.0.0.1:80"]);
-    // Another key of a name that is known not to resolve.
+    // Another key uses a name that is known not to resolve.
     assert!(put(&mut index, entry("k3", "other", "c", "gone.local:81")).unresolved);
     assert_eq!(show(&index).len(), 3);
     assert!(delete(&mut index, "k1").unresolved);
     assert!(resolve(&mut index, "there.local", &["10.0.0.1"]).unresolved);
     assert_eq!(show(&index), ["other k3 gone.local 0"]);
-    // An address that nobody could use is as good as none.
+    // An address that no client can use counts as none.
     assert!(resolve(&mut index, "gone.local", &["0.0.0.0"]).unresolved);
     assert!(index.unresolved()[0].error.contains("0.0.0.0 is the unspecified address"));
     check(&mut index, "other", &[]);
@@ -229,14 +229,14 @@ fn losing_the_store_touches_nothing() {
     check(&mut index, "hello", &["a 10.0.0.1:80"]);
 }
 
-/// One step of a random history over a small space of keys and services.
+/// Makes one step of a random history over a small space of keys and services.
 fn step() -> impl Strategy<Value = (u8, u8, u8, u8)> {
     (0..4_u8, 0..3_u8, 1..4_u8, 0..4_u8)
 }
 
 proptest! {
-    /// However it got there, the index is what a fresh one would be that read
-    /// the same content at once; and nothing changes that was not touched.
+    /// Whatever its history, the index equals a fresh one that read the same content at
+    /// once; and no service changes that was not touched.
     #[test]
     fn the_path_does_not_matter(steps in proptest::collection::vec(step(), 1..40)) {
         let mut index = Index::new(Rules::OFF);

@@ -1,4 +1,4 @@
-//! Losses in, lines out.
+//! Tests the log lines about losses.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use crate::registry::{Cause, Change, Entry, Event, Key, Registration};
 
 use super::*;
 
-/// What was logged.
+/// The text that was logged.
 #[derive(Clone, Default)]
 struct Page(Arc<Mutex<Vec<u8>>>);
 
@@ -79,7 +79,7 @@ impl World {
         self.publish(touched);
     }
 
-    /// As the catalog does.
+    /// Publishes in the way of the catalog.
     fn publish(&mut self, mut touched: Touched) {
         self.index.pass(self.now, true, &mut touched);
         for service in &touched.services {
@@ -103,7 +103,7 @@ impl World {
         self.lines.extend(text.lines().map(|line| line.trim().to_owned()));
     }
 
-    /// Lets time pass, and returns what was logged until then.
+    /// Lets time pass. Returns the lines that were logged until then.
     fn after(&mut self, time: Duration) -> Vec<String> {
         let end = self.now + time;
         while let Some(due) = self.teller.due().filter(|due| *due <= end) {
@@ -126,7 +126,7 @@ fn a_mass_loss_is_a_line_with_the_true_count_and_three_names() {
     (1..=20).for_each(|port| world.probed(port, Answer::Takes));
     let first = r#"WARN registrations are lost: keeping backends that answer service=hello held=20 answering=1 names=["b001", "b002", "b003"]"#;
     assert_eq!(world.after(PAUSE * 3), [first]);
-    // The same answers, for minutes.
+    // Equal answers for minutes log nothing.
     for _ in 0..100 {
         (1..=20).for_each(|port| world.probed(port, Answer::Takes));
     }
@@ -135,7 +135,7 @@ fn a_mass_loss_is_a_line_with_the_true_count_and_three_names() {
     let less = r#"WARN registrations are lost: keeping backends that answer service=hello held=15 answering=15 names=["b006", "b007", "b008"]"#;
     assert_eq!(world.after(PAUSE), [less]);
     world.put(6..=20);
-    let over = "INFO no backend is kept any more without registration service=hello";
+    let over = "INFO no backend is held any more service=hello";
     assert_eq!(world.after(PAUSE), [over]);
     world.after(PAUSE * 2);
     assert!(world.teller.lines.is_empty() && world.teller.due.is_empty());
@@ -151,12 +151,12 @@ fn those_that_probes_find_dead_are_one_line_and_those_that_must_stay_another() {
         lines,
         [
             r#"WARN too much of a service is lost: keeping backends that do not answer service=hello held=10 dead=1 names=["b011"]"#,
-            r#"INFO registrations are lost, and probes find nobody: backends are gone service=hello backends=10 listed=10 names=["b001", "b002", "b003"]"#,
+            r#"INFO registrations are lost and probes fail: backends removed service=hello backends=10 listed=10 names=["b001", "b002", "b003"]"#,
             r#"WARN too much of a service is lost: keeping backends that do not answer service=hello held=10 dead=10 names=["b011", "b012", "b013"]"#,
         ]
     );
     let lines = world.after(KEEP * 2);
-    let over = "INFO no backend is kept any more that does not answer service=hello";
+    let over = "INFO no backend is guarded any more service=hello";
     assert_eq!(lines.last().map(String::as_str), Some(over), "{lines:?}");
 }
 
@@ -183,6 +183,6 @@ fn what_goes_at_once_is_counted_and_what_goes_on_purpose_too_when_it_is_much() {
     let many = r#"INFO a large part of a service deregistered service=hello backends=10 listed=9 names=["b002", "b003", "b004"]"#;
     assert_eq!(world.after(PAUSE * 2), [many]);
     world.gone(12..=20, Cause::InDoubt);
-    let lost = r#"WARN registrations are lost, and their backends with them service=hello backends=9 listed=0 names=["b012", "b013", "b014"]"#;
+    let lost = r#"WARN registrations are lost: backends removed at once service=hello backends=9 listed=0 names=["b012", "b013", "b014"]"#;
     assert_eq!(world.after(PAUSE * 2), [lost]);
 }

@@ -1,8 +1,8 @@
-//! What inputs cost: counted, not timed.
+//! Tests the cost of inputs by counting, not by time.
 
 use super::*;
 
-/// A service of so many, all of which are held.
+/// Makes a service of `count` backends, all of which are held.
 fn held(count: u16) -> World {
     let mut world = World::with(RULES);
     world.say(reset(many(1..=count)));
@@ -27,7 +27,7 @@ fn an_answer_of_a_probe_makes_no_snapshot_unless_somebody_goes() {
     }
     assert_eq!(world.hello(), 200);
     assert_eq!(world.index.snapshots, before + 200);
-    // Those that went are forgotten later, and nobody is told of that.
+    // The removed backends are forgotten later, and that changes no list.
     world.now += Duration::from_secs(60);
     world.say(Input::Registry(Event::Apply { revision: 9, changes: Vec::new() }));
     assert_eq!(world.index.snapshots, before + 200);
@@ -76,8 +76,8 @@ async fn a_burst_of_changes_of_a_large_service_costs_a_few_snapshots() {
     assert_eq!((world.hello(), world.publisher.due()), (2_100, None));
 }
 
-/// However large, twice as many cost twice as much. A lost remedy costs
-/// twenty times here.
+/// The cost grows with the number of lost backends, however large their services are. If
+/// one of the causes of quadratic cost came back, it would be twenty times as much here.
 #[test]
 fn the_loss_of_one_large_service_costs_what_that_of_many_small_ones_does() {
     const COUNT: u16 = 4_000;
@@ -88,7 +88,7 @@ fn the_loss_of_one_large_service_costs_what_that_of_many_small_ones_does() {
     let time = |services, cause| {
         let mut world = World::with(RULES);
         world.say(reset(all(services)));
-        // Deregistered after it was in doubt, as by a deletion of the prefix.
+        // Deregistered after it was lost, as by a deletion of the prefix.
         if cause == Cause::Deregistered {
             world.say(gone(all(services), Cause::InDoubt));
         }

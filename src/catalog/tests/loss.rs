@@ -1,5 +1,4 @@
-//! What happens to those whose registrations are lost, and to those without a
-//! lease that refuse.
+//! Tests backends whose registrations are lost, and backends without a lease that refuse.
 
 use std::net::IpAddr;
 
@@ -25,7 +24,8 @@ fn a_key_that_flaps_is_no_change() {
 fn nobodys_time_is_over_while_the_registry_is_not_heard() {
     let mut world = World::with(RULES);
     world.say(reset(many(1..=4)));
-    // It came back empty, and was cut off before anyone had registered again.
+    // The registry came back empty, and was cut off before any backend had registered
+    // again.
     world.say(reset(Vec::new()));
     assert_eq!((world.hello(), world.catalog.doubts().held_len()), (4, 4));
     let stale = |since| Input::Registry(Event::Stale { since, reason: "gone".into() });
@@ -34,8 +34,8 @@ fn nobodys_time_is_over_while_the_registry_is_not_heard() {
     world.say(stale(world.now));
     assert_eq!(world.hello(), 4);
     assert_eq!(world.index.due(false), None, "nothing to wake up for");
-    // Who is there when it is heard again stays; the others' time begins anew,
-    // for they may have been there meanwhile.
+    // Backends that are registered when the registry answers again stay. The time of the
+    // others begins anew, because they may have been registered meanwhile.
     world.say(reset(many(1..=3)));
     assert_eq!((world.hello(), world.catalog.doubts().held_len()), (4, 1));
     world.now += RULES.keep;
@@ -68,7 +68,7 @@ fn a_sweep_is_obeyed_unless_it_takes_most_of_a_service() {
     assert_eq!(world.hello(), 4);
     world.say(Input::Release("hello".to_owned(), Duration::ZERO));
     assert_eq!(world.hello(), 0);
-    // Known late, with the leases: the same.
+    // A sweep that is known late, with the leases, has the same effect.
     let mut world = World::with(RULES);
     world.say(reset(many(1..=10)));
     world.say(gone(many(1..=3), Cause::InDoubt));
@@ -142,7 +142,7 @@ fn a_saved_state_serves_until_the_registry_is_read_and_then_is_in_doubt() {
     assert_eq!((world.hello(), world.catalog.doubts().held_len()), (3, 0));
 }
 
-/// As text, by port: `+` listed and registered, `?` held.
+/// Returns the ports as text: `+` listed and registered, `?` held.
 fn ports(world: &World) -> String {
     let doubts = world.catalog.doubts();
     let Known::Present(snapshot) = world.catalog.lookup(&target("hello")) else {
@@ -157,7 +157,7 @@ fn ports(world: &World) -> String {
     all.join(" ")
 }
 
-/// A key with an address, which it may have changed.
+/// Makes an entry of a key with an address, which may differ from its former one.
 fn at(key: &str, port: u16) -> Entry {
     let entry = entry("hello", &format!("127.0.0.1:{port}"));
     Entry { key: Key::new(key.as_bytes()), ..entry }
@@ -180,19 +180,19 @@ fn an_older_address_in_a_restored_store_takes_the_living_one_out_of_no_list() {
     let mut world = World::with(RULES);
     world.say(reset(vec![at("a", 2), at("b", 3)]));
     world.say(read_again(vec![at("a", 1), at("b", 3)], true));
-    // Read once more it says nothing new, nor does a word of another key.
+    // Reading it once more says nothing new, and neither does a change of another key.
     world.say(read_again(vec![at("a", 1), at("b", 3)], false));
     world.say(put(at("b", 4)));
     assert_eq!(ports(&world), "+1 ?2 +4");
     world.say(Input::Probed(addr(2), Answer::Takes));
-    // Its owner writes again.
+    // Its owner writes the key again.
     world.say(put(at("a", 2)));
     assert_eq!(ports(&world), "+2 +4");
-    // The one that is dead goes, by one probe.
+    // A dead one leaves after one probe.
     world.say(read_again(vec![at("a", 1), at("b", 4)], true));
     world.say(Input::Probed(addr(2), Answer::Refuses));
     assert_eq!(ports(&world), "+1 +4");
-    // A key that is no registration any more, and one that cannot be read.
+    // A key that no longer registers anything, and one that is rejected.
     let nothing = Entry { meaning: Ok(Vec::new().into()), ..at("a", 1) };
     let rejected = Rejected { reason: "bad".into(), value: "?".into() };
     let bad = Entry { meaning: Err(rejected), ..at("b", 4) };
@@ -206,7 +206,7 @@ fn unleased(entry: Entry) -> Entry {
     Entry { leased: false, ..entry }
 }
 
-/// One of three without a lease, that is left out.
+/// Makes three backends without a lease, of which one is down.
 fn with_one_down() -> World {
     let mut world = World::with(PROBING);
     world.say(reset((1..=3).map(|n| unleased(at(&n.to_string(), n))).collect()));
@@ -220,7 +220,7 @@ fn with_one_down() -> World {
 #[test]
 fn who_gains_a_lease_or_registers_anew_is_listed_at_once() {
     let all = "+1 +2 +3";
-    // The same key, with a lease.
+    // The key gets a lease.
     let mut world = with_one_down();
     world.say(put(at("1", 1)));
     assert_eq!(ports(&world), all);
@@ -228,7 +228,7 @@ fn who_gains_a_lease_or_registers_anew_is_listed_at_once() {
     assert_eq!((doubts.down.len(), doubts.unleased.contains_key(&addr(1))), (0, false));
     (0..9).for_each(|_| world.say(Input::Probed(addr(1), Answer::Refuses)));
     assert_eq!(ports(&world), all, "no probe takes one with a lease away");
-    // Its lease is given up again: it is probed from then on.
+    // The key loses its lease again: the address is probed from then on.
     world.say(put(unleased(at("1", 1))));
     assert!(world.catalog.doubts().unleased.contains_key(&addr(1)));
     assert_eq!(ports(&world), all);
@@ -236,20 +236,20 @@ fn who_gains_a_lease_or_registers_anew_is_listed_at_once() {
     let mut world = with_one_down();
     world.say(put(at("other", 1)));
     assert_eq!(ports(&world), all);
-    // Also one of another service, for somebody lives there.
+    // A key of another service counts too, because a process is alive there.
     let mut world = with_one_down();
     world.say(put(entry("world", "127.0.0.1:1")));
     assert_eq!(ports(&world), all);
-    // It was read again with a lease.
+    // The key was read again with a lease.
     let mut world = with_one_down();
     world.say(reset(vec![at("1", 1), unleased(at("2", 2)), unleased(at("3", 3))]));
     assert_eq!(ports(&world), all);
-    // It deregistered, and is new.
+    // The backend deregistered and registered anew.
     let mut world = with_one_down();
     world.say(delete(at("1", 1)));
     world.say(put(unleased(at("1", 1))));
     assert_eq!(ports(&world), all);
-    // But a registrator that writes the same again knows nothing.
+    // But a registrant that writes the same value again proves nothing.
     let mut world = with_one_down();
     world.say(put(unleased(at("1", 1))));
     assert_eq!(ports(&world), "+2 +3");
@@ -261,7 +261,7 @@ fn who_gains_a_lease_or_registers_anew_is_listed_at_once() {
     assert_eq!(ports(&world), "+2 +3");
 }
 
-/// Keys of host names, each of five addresses.
+/// Makes three keys of host names, each of which has five addresses.
 fn with_host_names() -> World {
     let mut world = World::with(RULES);
     let key = |n: u8| Entry {
@@ -289,7 +289,7 @@ fn a_sweep_counts_backends_on_both_sides() {
     assert_eq!(world.hello(), 10, "ten of fifteen are enough");
     world.say(sweep(&["k2", "k3"]));
     assert_eq!((world.hello(), world.catalog.doubts().held_len()), (10, 10));
-    // Five that took themselves back are not missed: all five.
+    // Five that deregistered do not count as missing, so all five lost ones leave.
     let mut world = with_host_names();
     world.say(gone(vec![Entry { key: Key::new(b"k1"), ..at("k1", 1) }], Cause::InDoubt));
     world.say(gone(vec![Entry { key: Key::new(b"k2"), ..at("k2", 1) }], Cause::Deregistered));
@@ -298,7 +298,7 @@ fn a_sweep_counts_backends_on_both_sides() {
         world.say(Input::Probed(addr, Answer::Refuses));
     }
     assert_eq!(world.hello(), 5, "half of ten");
-    // Two keys of one address: with one of them nobody goes.
+    // Two keys have one address: the deletion of one of them removes no backend.
     let mut world = World::with(RULES);
     world.say(reset(vec![at("a", 1), at("b", 1), at("c", 2)]));
     world.say(sweep(&["a", "c"]));

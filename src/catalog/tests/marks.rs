@@ -1,4 +1,4 @@
-//! Marks that change while services are served.
+//! Tests marks that change while services are served.
 
 use super::*;
 use crate::marks::{Mark, MarkKey, Marks, Value};
@@ -18,7 +18,7 @@ fn service(world: &World, name: &str) -> Arc<Service> {
     }
 }
 
-/// How many backends of a service are drained.
+/// Returns how many backends of a service are drained.
 fn drained(world: &World, name: &str) -> usize {
     let service = service(world, name);
     service.endpoints.iter().filter(|one| service.drained.mark(one).is_some()).count()
@@ -37,10 +37,12 @@ fn a_mark_is_published_to_those_whom_it_concerns() {
     assert_eq!((drained(&world, "game.dev"), drained(&world, "hello")), (1, 0));
     let after = service(&world, "game.dev");
     assert!(Arc::ptr_eq(&before.snapshot, &after.snapshot) && after.version > before.version);
-    // The same once more tells nobody; a mark of nobody's neither.
+    // Equal marks change nothing, and neither does a mark for a service that does not
+    // exist.
     mark(&mut world, &["drain/game.dev/10.0.0.1:80", "drain/nobody/x"]);
     assert_eq!(told(), (first.0 + 1, first.1));
-    // A service that changes keeps its marks, and one that comes later has them.
+    // A service that changes keeps its marks, and a service that comes later gets its
+    // own.
     world.say(put(entry("dev/game", "10.0.0.3:80")));
     assert_eq!(drained(&world, "game.dev"), 1);
     world.say(put(entry("nobody", "10.0.0.4:80")));
@@ -69,7 +71,7 @@ fn a_release_is_about_what_was_lost_before_it() {
     let changes = vec![lost("hello", "10.0.0.1:80"), lost("other", "10.0.0.2:80")];
     world.say(Input::Registry(Event::Apply { revision: 3, changes }));
     world.now += Duration::from_secs(60);
-    // The registry is read anew; that makes the loss no younger.
+    // The registry is read anew. The loss still counts from when it began.
     world.say(reset(Vec::new()));
     let is_there =
         |world: &World| matches!(world.catalog.lookup(&target("hello")), Known::Present(_));

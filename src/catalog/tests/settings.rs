@@ -1,4 +1,4 @@
-//! Settings that change while services are served.
+//! Tests settings that change while services are served.
 
 use super::*;
 use crate::settings::{Document, ServiceSettings, WhenEmpty};
@@ -41,10 +41,10 @@ fn a_service_whose_settings_change_is_published_and_no_other() {
     assert!(Arc::ptr_eq(&old.snapshot, &new.snapshot), "nothing was gathered anew");
     assert_eq!(in_force(&world, "game.dev").when_empty, WhenEmpty::Drop);
     assert_eq!((in_force(&world, "nobody").guard, in_force(&world, "other").guard), (1, 0));
-    // The same once more tells nobody.
+    // Equal settings change nothing.
     settle(&mut world, "[service.'*.dev']\nwhen-empty = 'drop'\n[service.NOBODY]\nguard = 1\n");
     assert_eq!(told([&absent, &game, &hello]), second);
-    // What changes later keeps its settings, and so does a name that comes later.
+    // A service that comes later gets its settings, and changes of services keep them.
     world.say(put(entry("dev/new", "10.0.0.3:80")));
     assert_eq!(in_force(&world, "new.dev").when_empty, WhenEmpty::Drop);
     settle(&mut world, "");
@@ -72,7 +72,7 @@ fn a_service_keeps_what_it_lost_by_its_own_rules() {
     world.say(Input::Registry(Event::Apply { revision: 3, changes }));
     let listed = |world: &World, name: &str| version(world, name) > 0;
     assert!(listed(&world, "a") && !listed(&world, "b"));
-    // A shorter time counts for what is held already, and a longer one too.
+    // A shorter time applies to backends that are held already, and so does a longer one.
     settle(&mut world, "[service.a]\nkeep-lost = '1m'\n");
     world.now += Duration::from_secs(59);
     world.say(Input::Registry(Event::Apply { revision: 4, changes: Vec::new() }));
@@ -105,7 +105,7 @@ fn the_guard_of_a_service_is_its_own() {
         _ => 0,
     };
     assert_eq!((listed(&world, "a"), listed(&world, "b")), (2, 1));
-    // Let go as soon as it may be.
+    // A dead backend leaves as soon as the guard allows it.
     settle(&mut world, "[service.a]\nguard = 50\n[service.b]\nguard = 0\n");
     assert_eq!((listed(&world, "a"), listed(&world, "b")), (1, 0));
 }

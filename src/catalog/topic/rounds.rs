@@ -1,18 +1,17 @@
 //! Wakes the listeners of every topic that has a new value, one slice at a time.
 //!
-//! In: topics that were published, and the time. Out: wake-ups. However many
-//! listen to one name, in however many spellings, the listeners of another wait
-//! for one slice of them and no longer. It never blocks and never reads a value.
+//! In: published topics, and the time. Out: wake-ups. The listeners of one name wait for
+//! at most one slice of another name, however many listeners and spellings that has. It
+//! never blocks and never reads a value.
 //!
 //! # Why a round reaches every listener
-//! A listener keeps its place in the slab of its topic from its first poll to
-//! its drop. What a round has left to wake are two stretches of places, in this
-//! order: `at..`, which ends where the slab ends at the moment when the round
-//! gets there, and `..behind`. A publication sets them to `at..` and `..at`.
-//! Together these are all places, whatever size the slab has or will have, so
-//! nothing is counted that could change meanwhile. After that, `at` moves only
-//! over places that it wakes. A place in neither stretch has therefore been
-//! woken since the publication, or was taken since; and whoever takes a place
+//! A listener keeps its place in the slab of its topic from its first poll to its drop. A
+//! round has two stretches of places left to wake, in this order: `at..`, which ends
+//! where the slab ends at the moment when the round gets there, and `..behind`. A
+//! publication sets them to `at..` and `..at`. Together these are all places, whatever
+//! size the slab has now or later, so nothing is counted that could change meanwhile.
+//! After that, `at` moves only over places that it wakes. Therefore a place in neither
+//! stretch was woken or taken since the publication; and a listener that takes a place
 //! reads the newest value under the same lock.
 
 use std::collections::VecDeque;
@@ -35,23 +34,23 @@ pub(in crate::catalog) struct Rounds {
     pub(super) due: Vec<(Instant, Arc<Topic>)>,
     /// How many places one slice visits.
     pub(super) slice: usize,
-    /// A topic with more listeners than this is a large fan-out.
+    /// A topic with more listeners than this is large.
     pub(super) large: usize,
-    /// Of which versions of a snapshot it was found out last whether the second
-    /// takes something away: all spellings of a name ask the same.
+    /// The last comparison: two versions of a service, and whether the second takes
+    /// something away. All spellings of a name ask for the same comparison.
     pub(super) compared: Option<(u64, u64, bool)>,
 }
 
-/// The topics of one name's spellings. They share one turn, so that nobody gets
-/// more turns by asking for a name in many spellings.
+/// The topics of one name's spellings. They share one turn, so that a name does not get
+/// more turns by having many spellings.
 #[derive(Debug, Default)]
 pub(in crate::catalog) struct Family(Mutex<Waiting>);
 
-/// Those of a family whose rounds are running.
+/// The topics of a family whose rounds are running.
 #[derive(Debug, Default)]
 struct Waiting {
     topics: VecDeque<Arc<Topic>>,
-    /// The family is in [`Rounds::running`], or has its turn.
+    /// Whether the family is in [`Rounds::running`] or has its turn.
     queued: bool,
 }
 
@@ -59,10 +58,10 @@ struct Waiting {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Round {
     Over,
-    /// It begins later; the topic is in [`Rounds::due`].
+    /// The round begins later; the topic is in [`Rounds::due`].
     Due,
-    /// The topic is in [`Rounds::running`]. With `again`, a newer value came
-    /// that waits for a round of its own.
+    /// The topic is in [`Rounds::running`]. With `again`, a newer value waits for a round
+    /// of its own.
     Runs {
         left: Left,
         again: bool,
@@ -77,17 +76,15 @@ pub(super) struct Left {
     behind: usize,
 }
 
-/// Listeners woken before other tasks get their turn. A worker's queue holds
-/// 256.
+/// How many listeners are woken before other tasks run. A worker's queue holds 256 tasks.
 pub(super) const SLICE: usize = 128;
-/// A round over more listeners than this takes tens of milliseconds of the
-/// processor.
+/// A round over more listeners than this takes tens of milliseconds of processor time.
 pub(super) const LARGE: usize = 1_000;
-/// A value that only adds to a large fan-out waits for further ones, until this
-/// long after the last round began, and is pushed with them. A value that takes
+/// A value that only adds to a large topic waits for further values and is pushed with
+/// them. It waits at most until this long after the last round began. A value that takes
 /// something away never waits.
 pub(super) const GAP: Duration = Duration::from_millis(100);
-/// It waits no longer once nothing has come for so long.
+/// The wait ends early once no value has come for this long.
 pub(super) const QUIET: Duration = Duration::from_millis(10);
 
 impl Default for Rounds {
@@ -103,8 +100,8 @@ impl Default for Rounds {
 }
 
 impl Rounds {
-    /// Begins a round for a value just published, or begins a running one
-    /// anew. A value that is not urgent may have to wait for its round.
+    /// Begins a round for a value just published, or starts a running round anew. A value
+    /// that is not urgent may have to wait for its round.
     pub(super) fn begin(&mut self, topic: &Arc<Topic>, state: &mut State, urgent: bool) {
         let now = clock::now();
         let soonest = state.last_round.map(|last| (last + GAP).min(state.changed + QUIET));
@@ -134,9 +131,9 @@ impl Rounds {
         }
     }
 
-    /// Wakes the next slice, if there is one, and lets the woken tasks run. To
-    /// be awaited to its end: a race against something that is always ready
-    /// would keep the next slice from ever being woken.
+    /// Wakes the next slice, if there is one, and lets the woken tasks run. The caller
+    /// must await it to its end: in a race against something that is always ready, the
+    /// next slice would never be woken.
     pub(in crate::catalog) async fn turn(&mut self) {
         if self.wake_slice() {
             others_first().await;
@@ -154,8 +151,8 @@ impl Rounds {
         }
     }
 
-    /// Wakes one slice of the family whose turn it is. Returns false when no
-    /// round is running.
+    /// Wakes one slice of the family whose turn it is. Returns false if no round is
+    /// running.
     pub(super) fn wake_slice(&mut self) -> bool {
         self.begin_those_due();
         let Some(family) = self.running.pop_front() else { return false };
@@ -165,7 +162,7 @@ impl Rounds {
         {
             let mut state = topic.lock();
             let (visited, more) = state.wake_some(room);
-            // A topic without listeners takes its moment too.
+            // A topic without listeners counts as one place, because it takes time too.
             room = room.saturating_sub(visited.max(1));
             if more {
                 drop(state);
@@ -184,8 +181,8 @@ impl Rounds {
         true
     }
 
-    /// The same as [`takes_away`], once for all spellings of a name: large
-    /// services take long.
+    /// Returns what [`takes_away`] returns, computed once for all spellings of a name,
+    /// because large services take long.
     pub(super) fn takes_away(&mut self, old: &Known, new: &Known) -> bool {
         let (Known::Present(before), Known::Present(after)) = (old, new) else {
             return takes_away(old, new);
@@ -207,14 +204,14 @@ impl Rounds {
             let (_, topic) = self.due.swap_remove(at);
             let mut state = topic.lock();
             state.round = Round::Over;
-            // It goes on waiting if more has come.
+            // It waits again if a further value has come.
             self.begin(&topic, &mut state, false);
         }
     }
 }
 
 impl State {
-    /// Visits up to so many places and wakes who is there. Returns how many it
+    /// Visits up to `count` places and wakes their listeners. Returns how many places it
     /// visited, and whether any are left.
     fn wake_some(&mut self, count: usize) -> (usize, bool) {
         let places = self.listeners.capacity();
@@ -230,7 +227,7 @@ impl State {
 }
 
 impl Family {
-    /// Adds a topic. Returns whether the family has to be queued for a turn.
+    /// Adds a topic. Returns whether the family must be queued for a turn.
     fn push(&self, topic: Arc<Topic>) -> bool {
         let mut waiting = self.lock();
         waiting.topics.push_back(topic);
@@ -241,7 +238,7 @@ impl Family {
         self.lock().topics.pop_front()
     }
 
-    /// Returns whether it needs another turn.
+    /// Ends the family's turn. Returns whether it needs another one.
     fn ends_turn(&self) -> bool {
         let mut waiting = self.lock();
         waiting.queued = !waiting.topics.is_empty();
@@ -254,16 +251,16 @@ impl Family {
 }
 
 impl Left {
-    /// All places, from the first on.
+    /// All places, starting with the first.
     const ALL: Self = Self { at: 0, end: usize::MAX, behind: 0 };
 
-    /// All places, from the next one on: the first must not be the next each
-    /// time, or the last would never be.
+    /// All places, starting with the next one. If each restart began with the first
+    /// place, the last might never be woken.
     fn all(self) -> Self {
         Self { at: self.at, end: usize::MAX, behind: self.at }
     }
 
-    /// Takes the next place of a slab that has so many now.
+    /// Takes the next place of a slab that has `places` places now.
     fn next(&mut self, places: usize) -> Option<usize> {
         if self.at >= self.end.min(places) {
             *self = Self { at: 0, end: self.behind, behind: 0 };
@@ -280,9 +277,9 @@ impl Left {
     }
 }
 
-/// Lets every task that is ready run before this one goes on. tokio's own
-/// `yield_now` would wait for the driver's turn as well, which comes every 61
-/// tasks, and so let more be woken than are run.
+/// Lets every ready task run before this one continues. tokio's `yield_now` would also
+/// wait for the driver's turn, which comes every 61 tasks, so that more listeners would
+/// be woken than run.
 async fn others_first() {
     let mut waited = false;
     poll_fn(|cx| {

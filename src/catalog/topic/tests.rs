@@ -1,4 +1,4 @@
-//! Who is woken when, counted.
+//! Tests which listeners are woken when, by counting wake-ups.
 
 mod every_order;
 mod threads;
@@ -11,7 +11,7 @@ use super::*;
 use crate::catalog::{Service, ServiceSnapshot};
 use crate::model::{BackendAddr, Endpoint, ServiceName, Weight};
 
-/// How often one listener was woken.
+/// Counts how often one listener was woken.
 #[derive(Default)]
 struct Woken(AtomicUsize);
 
@@ -21,7 +21,7 @@ impl Wake for Woken {
     }
 }
 
-/// Listeners that wait, and what wakes them.
+/// Listeners that wait, with the counters of their wake-ups.
 struct Crowd {
     topic: Arc<Topic>,
     listeners: Vec<(Listener, Arc<Woken>)>,
@@ -41,7 +41,7 @@ impl Crowd {
         crowd
     }
 
-    /// More listeners, each of which reads the newest value at once.
+    /// Adds listeners, each of which reads the newest value at once.
     fn join(&mut self, count: usize) {
         for _ in 0..count {
             let (mut listener, woken) = (Listener::new(self.topic.clone()), Arc::default());
@@ -50,20 +50,20 @@ impl Crowd {
         }
     }
 
-    /// Polls all, and says how many had something new.
+    /// Polls all listeners. Returns how many had something new.
     fn poll(&mut self) -> usize {
         let polled = self.listeners.iter_mut().map(|(listener, woken)| poll(listener, woken));
         polled.filter(|&ready| ready).count()
     }
 
-    /// How many were woken so often.
+    /// Returns how many listeners were woken exactly `times` times.
     fn woken(&self, times: usize) -> usize {
         let times = |(_, woken): &&(_, Arc<Woken>)| woken.0.load(Ordering::Relaxed) == times;
         self.listeners.iter().filter(times).count()
     }
 }
 
-/// Whether there was something new.
+/// Polls a listener. Returns whether there was something new.
 fn poll<W: Wake + Send + Sync + 'static>(listener: &mut Listener, woken: &Arc<W>) -> bool {
     let waker = Waker::from(woken.clone());
     listener.poll_known(&mut Context::from_waker(&waker)).is_ready()
@@ -73,7 +73,7 @@ fn present(ports: &[u16]) -> Known {
     weighing(&ports.iter().map(|&port| (port, Weight::DEFAULT.0)).collect::<Vec<_>>())
 }
 
-/// Ports and weights.
+/// Makes a service of endpoints with these ports and weights.
 fn weighing(all: &[(u16, u32)]) -> Known {
     let endpoint = |&(port, weight): &(u16, u32)| Endpoint {
         id: format!("{port:05}").into(),
@@ -90,7 +90,7 @@ fn weighing(all: &[(u16, u32)]) -> Known {
     )))
 }
 
-/// Runs rounds until nothing is left to wake, now or later.
+/// Runs rounds until nothing is left to wake, now or later. Returns the number of slices.
 async fn run(rounds: &mut Rounds) -> usize {
     let mut slices = 0;
     while !(rounds.running.is_empty() && rounds.due.is_empty()) {
@@ -130,7 +130,7 @@ async fn spellings_of_a_name_get_one_turn_together() {
     assert!((1..=SLICE).contains(&woken), "{woken}");
     slice(&mut rounds).await;
     assert_eq!(other.woken(1), 1);
-    // All are, in the end, and again with the next value.
+    // All are woken in the end, and again for the next value.
     run(&mut rounds).await;
     assert!(many.iter().all(|crowd| crowd.woken(1) == 1));
     many[500].topic.publish(present(&[2]), &mut rounds);
@@ -150,7 +150,7 @@ async fn all_are_woken_once_in_slices() {
     let slices = 1 + run(&mut rounds).await;
     assert_eq!((crowd.woken(1), crowd.poll()), (1_000, 1_000));
     assert_eq!(slices, 1_024 / SLICE);
-    // The same again is nothing new.
+    // An equal value is nothing new.
     crowd.topic.publish(present(&[1]), &mut rounds);
     assert!(rounds.running.is_empty());
 }
@@ -195,7 +195,7 @@ async fn who_joins_during_a_round_costs_nobody_a_wake_up() {
     assert_eq!(crowd.poll(), 1_000);
     crowd.topic.publish(present(&[2]), &mut rounds);
     assert_eq!(crowd.woken(1), 512);
-    // The slab takes twice the places for them.
+    // The slab doubles its places for them.
     crowd.join(30);
     run(&mut rounds).await;
     assert_eq!((crowd.woken(2), crowd.poll()), (512, 1_000));
@@ -210,7 +210,7 @@ async fn values_that_never_end_reach_the_last_place_as_often_as_the_first() {
         slice(&mut rounds).await;
         crowd.poll();
     }
-    // Eight slices are once round.
+    // Eight slices are one round.
     assert_eq!(crowd.woken(10), 1_000);
 }
 
@@ -234,7 +234,7 @@ async fn a_large_fan_out_gathers_what_is_added_and_not_what_is_taken_away() {
     let mut rounds = Rounds::default();
     crowd.topic.publish(present(&[1]), &mut rounds);
     run(&mut rounds).await;
-    // Two additions wait, and are told together.
+    // Two additions wait, and are pushed together.
     crowd.topic.publish(present(&[1, 2]), &mut rounds);
     crowd.topic.publish(present(&[1, 2, 3]), &mut rounds);
     assert!(rounds.running.is_empty());
@@ -243,7 +243,7 @@ async fn a_large_fan_out_gathers_what_is_added_and_not_what_is_taken_away() {
     let waited = clock::now() - began;
     assert!(waited >= QUIET && waited < GAP, "{waited:?}");
     assert_eq!(crowd.woken(2), LARGE + 1);
-    // A removal does not wait, also for an addition that does.
+    // A removal does not wait, and takes an addition that waits with it.
     crowd.topic.publish(present(&[1, 2, 3, 4]), &mut rounds);
     assert!(rounds.running.is_empty());
     crowd.topic.publish(present(&[1, 2, 3]), &mut rounds);
@@ -269,7 +269,7 @@ async fn additions_that_do_not_end_are_told_once_a_gap_and_the_last_when_it_is_q
         };
         let _ = tokio::time::timeout(QUIET / 5, slices).await;
     }
-    // At once, after a gap, and after two.
+    // Woken at once, after one gap, and after two.
     assert_eq!(crowd.woken(3), LARGE + 1);
     run(&mut rounds).await;
     let waited = clock::now() - began - GAP * 5 / 2;
@@ -306,7 +306,7 @@ fn a_backend_that_is_gone_or_moved_is_taken_away() {
         Known::Absent(Arc::new(crate::settings::ServiceSettings::DEFAULT)),
         false,
     );
-    // Weight 0 is no traffic at all; any other is only more or less of it.
+    // Weight 0 means no calls at all. Any other weight only means more or fewer calls.
     check(weighing(&[(1, 5), (2, 5)]), weighing(&[(1, 5), (2, 0)]), true);
     check(weighing(&[(1, 5), (2, 5)]), weighing(&[(1, 5), (2, 1)]), false);
     check(weighing(&[(1, 5), (2, 0)]), weighing(&[(1, 5), (2, 5)]), false);

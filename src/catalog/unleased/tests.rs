@@ -1,4 +1,4 @@
-//! Who is set aside, and who never is.
+//! Tests which backends are down, and which never are.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ fn endpoint(n: u16) -> Endpoint {
     Endpoint { id: n.to_string().into(), addr: addr(n), weight: Weight(1), meta: Arc::default() }
 }
 
-/// Knows these ports, and that those refuse.
+/// Makes the state of these ports, of which those in `refuse` refuse connections.
 fn unleased(all: std::ops::Range<u16>, refuse: &[u16]) -> Unleased {
     let mut unleased = Unleased::default();
     all.for_each(|n| unleased.add(&name(), addr(n), EVERY));
@@ -63,7 +63,7 @@ fn at_least_half_is_left_or_all() {
     assert_eq!(listed(&mut unleased(1..5, &[1, 2]), 1..5), [3, 4]);
     assert_eq!(listed(&mut unleased(1..5, &[1, 2, 3]), 1..5), [1, 2, 3, 4]);
     assert_eq!(listed(&mut unleased(1..2, &[1]), 1..2), [1], "the last one stays");
-    // One that may have no calls is no help.
+    // A backend that takes no calls does not count.
     let mut unleased = unleased(1..3, &[1]);
     let mut endpoints = vec![endpoint(1), Endpoint { weight: Weight(0), ..endpoint(2) }];
     unleased.set_aside(&name(), &mut endpoints);

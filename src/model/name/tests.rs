@@ -1,4 +1,4 @@
-//! Names as typed and as registered, and which belong together.
+//! Tests names as typed and as registered, and which of them match.
 
 use super::*;
 
@@ -75,7 +75,8 @@ fn a_name_cut_within_the_zone_is_still_found() {
 fn what_means_no_service_is_refused() {
     assert_eq!(refused(""), NameError::Empty(String::new()));
     for raw in [".", ":443", "lookaside.internal", "id--7.lookaside.internal.", "a..b", ".a"] {
-        // A lone selecting label is a name; with the zone behind it too.
+        // A single label `key--value` is a service's name, with or without the zone after
+        // it.
         if raw.starts_with("id") {
             check(raw, "id--7", &[]);
         } else {

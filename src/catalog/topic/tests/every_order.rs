@@ -1,18 +1,18 @@
-//! Everything that can happen to a small topic, in every order.
+//! Tests everything that can happen to a small topic, in every order.
 //!
-//! Each sequence of steps up to a length is carried out anew on a topic of a few
-//! listeners, with slices of one or two places; then the rounds run to their end
-//! and everyone who was woken is polled. Nobody may be left with an old value.
+//! Each sequence of steps up to a length runs on a new topic of a few listeners, with
+//! slices of one to three places. Then the rounds run to their end. No listener may have
+//! an old value without having been woken.
 //!
-//! Threads add no further orders: all but one read happen under the topic's
-//! lock, and a poll that ends with that read is a step by itself. What they
-//! could add is memory order, which is `threads.rs`' matter.
+//! Threads add no further orders: all reads but one happen under the topic's lock, and a
+//! poll that ends with that read is a step by itself. Threads could only add effects of
+//! memory order, which `threads.rs` tests.
 
 use std::sync::atomic::AtomicBool;
 
 use super::*;
 
-/// Whether a task has to be polled.
+/// Notes whether a task must be polled.
 #[derive(Default)]
 struct Task(AtomicBool);
 
@@ -24,16 +24,16 @@ impl Wake for Task {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// A value that only adds.
+    /// Publishes a value that only adds.
     Add,
-    /// A value that takes something away.
+    /// Publishes a value that takes something away.
     TakeAway,
     Slice,
-    /// Time passes, until a round is due.
+    /// Lets time pass until a round is due.
     Wait,
-    /// All tasks run that were woken.
+    /// Runs all woken tasks.
     Poll,
-    /// All tasks run, and from now on as others.
+    /// Runs all tasks, and moves their listeners to other tasks.
     Move,
     Join,
     FirstLeaves,
@@ -50,12 +50,12 @@ const ALL: &[Step] =
     &[Add, TakeAway, Slice, Wait, Poll, Move, Join, FirstLeaves, LastLeaves, AllLeave, Close];
 const FEW: &[Step] = &[TakeAway, Slice, Poll, Join, FirstLeaves, AllLeave];
 
-/// How a topic begins.
+/// The state in which a topic begins.
 #[derive(Debug, Clone, Copy)]
 struct Start {
     listeners: usize,
     slice: usize,
-    /// More listeners than this gather what is added.
+    /// A value that only adds waits if there are more listeners than this.
     large: usize,
 }
 
@@ -82,7 +82,7 @@ impl Small {
         self.listeners.push((listener, task));
     }
 
-    /// Returns whether it changed anything.
+    /// Does one step. Returns whether it changed anything.
     async fn step(&mut self, step: Step) -> bool {
         let some = !self.listeners.is_empty();
         match step {
@@ -139,8 +139,8 @@ impl Small {
         any
     }
 
-    /// Runs to the end. Returns how many have not read the newest value, and
-    /// have not been woken since either.
+    /// Runs all rounds to their end. Returns how many listeners have neither read the
+    /// newest value nor been woken for it.
     async fn missed(&mut self) -> usize {
         while !(self.rounds.running.is_empty() && self.rounds.due.is_empty()) {
             self.rounds.ready().await;
@@ -153,13 +153,13 @@ impl Small {
     }
 }
 
-/// Tries the sequence that `steps` is so far, and all longer ones made of
-/// `choice`. Returns how many these are.
+/// Tries the sequence `steps`, and all longer ones made of `choice`. Returns how many
+/// sequences these are.
 async fn explore(start: Start, choice: &[Step], depth: usize, steps: &mut Vec<Step>) -> usize {
     let mut small = Small::new(start);
     for (index, step) in steps.iter().enumerate() {
         let changed = small.step(*step).await;
-        // Then a shorter sequence is the same.
+        // Without a change a shorter sequence is equal.
         if !changed && index + 1 == steps.len() {
             return 0;
         }

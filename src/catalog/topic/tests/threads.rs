@@ -1,4 +1,4 @@
-//! Listeners on several threads, beside a publisher that wakes them.
+//! Tests listeners on several threads beside a publisher that wakes them.
 
 use std::future::poll_fn;
 
@@ -7,8 +7,8 @@ use super::*;
 const LISTENERS: usize = 600;
 const VALUES: u16 = 400;
 
-/// What a listener does: reads values until it has the last one. Every so often
-/// it leaves and another takes its place.
+/// Reads values until the last one, as a listener does. Every so often another listener
+/// takes its place.
 async fn listen(topic: Arc<Topic>, number: usize) {
     let mut listener = Listener::new(topic.clone());
     for read in number.. {
