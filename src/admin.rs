@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Catalog, Input};
 use crate::load::Ledger;
-use crate::marks::source::Report as MarksReport;
+use crate::marks::report::Report as MarksReport;
 use crate::marks::{Desk, Moment};
 use crate::model::{BackendAddr, ServiceName, Zone};
 use crate::policy::Decision;

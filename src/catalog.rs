@@ -20,9 +20,10 @@ use crate::registry::{Key, Rejected, Remark};
 use crate::settings::Settings;
 
 mod addresses;
+mod affected;
 mod departures;
 mod derived;
-mod doubts;
+mod down;
 mod drive;
 mod empty;
 mod group;
@@ -30,6 +31,7 @@ mod guard;
 mod host_names;
 mod index;
 mod input;
+mod liveness;
 mod lookup;
 mod marks;
 mod oddities;
@@ -41,28 +43,27 @@ mod snapshot;
 mod subscription;
 mod teller;
 mod topic;
-mod touched;
-mod unleased;
 mod unresolved;
+mod urgency;
 
 pub use addresses::Addresses;
-pub use doubts::{Answer, Doubt, Doubts, Held, Rules};
+use affected::Affected;
 pub use drive::drive;
 use empty::Emptied;
 pub use empty::EmptyService;
 use group::Group;
 use index::Index;
 pub use input::{AskOrigins, Input, Origin, Resolved, Restored};
+pub use liveness::{HeldBackend, Liveness, LossReason, ProbeResult, Rules};
 pub use lookup::is_chosen;
 use pace::Pace;
 use reminder::Reminder;
 pub use service::Service;
-pub use snapshot::{Known, ServiceSnapshot, Status};
+pub use snapshot::{Known, RegistryStatus, ServiceSnapshot};
 pub use subscription::{Subscriber, Subscription};
 use teller::Teller;
 use topic::Rounds;
 pub use topic::{Listener, Topic};
-use touched::Touched;
 pub use unresolved::Unresolved;
 
 /// A handle for readers; cheap to clone.
@@ -74,12 +75,12 @@ struct Shared {
     groups: DashMap<String, Group>,
     rejected: DashMap<Key, Rejected>,
     remarks: DashMap<Key, Vec<Remark>>,
-    status: watch::Sender<Status>,
+    status: watch::Sender<RegistryStatus>,
     host_names: watch::Sender<Arc<BTreeSet<String>>>,
     unresolved: watch::Sender<Arc<[Unresolved]>>,
     /// How many backends were unresolved at the last log line.
     unresolved_logged: AtomicUsize,
-    doubts: watch::Sender<Arc<Doubts>>,
+    liveness: watch::Sender<Arc<Liveness>>,
     /// Grows with each publication that changed a service.
     changes: watch::Sender<u64>,
     /// The newest version of any service.
@@ -96,7 +97,7 @@ struct Shared {
 struct Publisher {
     pace: Pace,
     teller: Teller,
-    rounds: Rounds,
+    rounds: Rounds<Known>,
 }
 
 impl Catalog {
@@ -111,7 +112,7 @@ impl Catalog {
     /// [`Rules`] for every service.
     #[must_use]
     pub fn with(settings: impl Into<Arc<Settings>>) -> Self {
-        let unread = Status {
+        let unread = RegistryStatus {
             synced: false,
             revision: 0,
             heard: None,
@@ -127,7 +128,7 @@ impl Catalog {
             host_names: watch::Sender::new(Arc::default()),
             unresolved: watch::Sender::new(Arc::default()),
             unresolved_logged: AtomicUsize::new(0),
-            doubts: watch::Sender::new(Arc::default()),
+            liveness: watch::Sender::new(Arc::default()),
             changes: watch::Sender::new(0),
             versions: AtomicU64::new(0),
             emptied: Mutex::default(),
@@ -150,7 +151,7 @@ impl Catalog {
                 return known;
             }
         }
-        Known::Absent(self.settings().of(&target.canonical()))
+        Known::Absent(self.settings().for_service(&target.canonical()))
     }
 
     /// Subscribes to the meaning of a name. Returns `None` if the catalog has closed.
@@ -164,8 +165,8 @@ impl Catalog {
                     // Read under the group's lock, because new settings and marks are set
                     // before each lock is taken.
                     let canonical = place.key();
-                    let settings = self.settings().of(canonical);
-                    let group = Group::new(settings, self.marks().of(canonical));
+                    let settings = self.settings().for_service(canonical);
+                    let group = Group::new(settings, self.marks().for_service(canonical));
                     place.insert(group)
                 }
             };
@@ -177,7 +178,7 @@ impl Catalog {
             // Read under the group's lock too, because the first announcement takes each
             // lock after it has set `synced`.
             let synced = self.0.status.borrow().synced;
-            let served = topics.iter().any(|topic: &Arc<Topic>| topic.is_present());
+            let served = topics.iter().any(|topic: &Arc<Topic<Known>>| topic.newest().is_present());
             topics.push(group.subscribe(typed, served, synced, clock::now()));
         }
         let first = topics.remove(0);
@@ -220,14 +221,14 @@ impl Catalog {
 
     /// Returns how far the registry has been read, and whether it is stale.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> RegistryStatus {
         self.0.status.borrow().clone()
     }
 
     /// Watches the status. Wakes when `synced`, `restored` or the start of `stale`
     /// changes.
     #[must_use]
-    pub fn watch_status(&self) -> watch::Receiver<Status> {
+    pub fn watch_status(&self) -> watch::Receiver<RegistryStatus> {
         self.0.status.subscribe()
     }
 
@@ -239,14 +240,14 @@ impl Catalog {
 
     /// Returns the held, guarded and down backends, and the addresses to probe.
     #[must_use]
-    pub fn doubts(&self) -> Arc<Doubts> {
-        self.0.doubts.borrow().clone()
+    pub fn liveness(&self) -> Arc<Liveness> {
+        self.0.liveness.borrow().clone()
     }
 
-    /// Watches the value of [`Self::doubts`].
+    /// Watches the value of [`Self::liveness`].
     #[must_use]
-    pub fn watch_doubts(&self) -> watch::Receiver<Arc<Doubts>> {
-        self.0.doubts.subscribe()
+    pub fn watch_doubts(&self) -> watch::Receiver<Arc<Liveness>> {
+        self.0.liveness.subscribe()
     }
 
     /// Watches a counter that grows when a service has changed.
@@ -258,9 +259,9 @@ impl Catalog {
     fn publish(
         &self,
         index: &mut Index,
-        mut touched: Touched,
-        before: &Status,
-        status: Status,
+        mut affected: Affected,
+        before: &RegistryStatus,
+        status: RegistryStatus,
         publisher: &mut Publisher,
     ) {
         let Publisher { pace, teller, rounds } = publisher;
@@ -268,27 +269,27 @@ impl Catalog {
         let read = first || (before.restored.is_some() && status.restored.is_none());
         let (revision, now) = (status.revision, clock::now());
         let mut changed = false;
-        if let Some(settings) = touched.settings.take() {
+        if let Some(settings) = affected.settings.take() {
             changed |= self.publish_settings(settings, rounds);
         }
-        if let Some(marks) = touched.marks.take() {
+        if let Some(marks) = affected.marks.take() {
             changed |= self.publish_marks(marks, rounds);
         }
-        for service in &pace.ready(mem::take(&mut touched.services), now) {
+        for service in &pace.ready(mem::take(&mut affected.services), now) {
             let new = index.snapshot(service, revision).map(|snapshot| self.number(snapshot));
             let endpoints = new.as_ref().map_or(0, |new| new.endpoints.len());
             pace.published(service, endpoints, now);
             changed |= self.publish_service(service, new, now, rounds);
         }
         self.forget_empty(now);
-        let doubted = index.doubts().map(|(doubts, services)| {
-            self.0.doubts.send_replace(Arc::new(doubts));
+        let doubted = index.liveness().map(|(liveness, services)| {
+            self.0.liveness.send_replace(Arc::new(liveness));
             services
         });
         let departures = index.departures.take();
         teller.tell(doubted.unwrap_or_default(), departures, index, now);
-        self.publish_oddities(index, &touched);
-        if touched.hosts {
+        self.publish_oddities(index, &affected);
+        if affected.hosts {
             self.0.host_names.send_replace(Arc::new(index.host_names()));
         }
         self.0.status.send_if_modified(|current| {
@@ -324,7 +325,7 @@ impl Catalog {
 
     /// Publishes to each spelling of a group's name what it means now, but not
     /// before the registry has been read: until then a missing service may still exist.
-    fn announce(&self, group: &Group, rounds: &mut Rounds) {
+    fn announce(&self, group: &Group, rounds: &mut Rounds<Known>) {
         if self.0.status.borrow().synced {
             group.announce(rounds);
         }
@@ -341,7 +342,7 @@ impl Catalog {
         service: &ServiceName,
         new: Option<Arc<Service>>,
         now: Instant,
-        rounds: &mut Rounds,
+        rounds: &mut Rounds<Known>,
     ) -> bool {
         let canonical = service.canonical();
         let endpoints = new.as_ref().map_or(0, |new| new.endpoints.len());

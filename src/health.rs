@@ -20,7 +20,7 @@ use imbl::{OrdMap, OrdSet};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep_until, timeout};
 
-use crate::catalog::{Answer, Doubts, Input};
+use crate::catalog::{Input, Liveness, ProbeResult};
 use crate::clock;
 use crate::model::BackendAddr;
 
@@ -32,7 +32,7 @@ struct Schedule {
     /// The backends by due time, without those being probed.
     due: BTreeSet<(Instant, BackendAddr)>,
     /// The backends in doubt. All others are probed only because they have no lease.
-    suspects: OrdSet<BackendAddr>,
+    held_addresses: OrdSet<BackendAddr>,
     /// How often each backend without a lease is probed.
     unleased: OrdMap<BackendAddr, Duration>,
 }
@@ -52,16 +52,16 @@ const PROBES_MAX: usize = 256;
 /// less often.
 const RATE_MAX: u32 = 500;
 
-/// Probes backends with `connect`. Returns when the sender of `doubts` or the receiver of
+/// Probes backends with `connect`. Returns when the sender of `liveness` or the receiver of
 /// `inputs` is gone.
 pub async fn run<S>(
-    mut doubts: watch::Receiver<Arc<Doubts>>,
+    mut liveness: watch::Receiver<Arc<Liveness>>,
     inputs: mpsc::Sender<Input>,
     connect: impl AsyncFn(SocketAddr) -> io::Result<S>,
 ) {
     let mut schedule = Schedule::default();
     let mut probes = FuturesUnordered::new();
-    doubts.mark_changed();
+    liveness.mark_changed();
     loop {
         while probes.len() < PROBES_MAX
             && let Some(addr) = schedule.next(clock::now())
@@ -70,7 +70,7 @@ pub async fn run<S>(
         }
         let wake = schedule.due();
         tokio::select! {
-            // Doubts may change without end, so answers come first; their rate is
+            // Liveness may change without end, so answers come first; their rate is
             // bounded.
             biased;
             Some((addr, answer)) = probes.next() => {
@@ -81,11 +81,11 @@ pub async fn run<S>(
                     return;
                 }
             }
-            changed = doubts.changed() => {
+            changed = liveness.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                let wanted = doubts.borrow_and_update().clone();
+                let wanted = liveness.borrow_and_update().clone();
                 schedule.want(&wanted, clock::now());
             }
             () = sleep_until(wake.unwrap_or_else(clock::now).into()),
@@ -98,23 +98,23 @@ pub async fn run<S>(
 async fn probe<S>(
     addr: BackendAddr,
     connect: &impl AsyncFn(SocketAddr) -> io::Result<S>,
-) -> (BackendAddr, Option<Answer>) {
+) -> (BackendAddr, Option<ProbeResult>) {
     let answer = match timeout(TIMEOUT, connect(addr.socket_addr())).await {
-        Ok(Ok(_)) => Some(Answer::Takes),
+        Ok(Ok(_)) => Some(ProbeResult::Takes),
         Ok(Err(error)) => meaning(&error),
-        Err(_) => Some(Answer::Silent),
+        Err(_) => Some(ProbeResult::Silent),
     };
     (addr, answer)
 }
 
 /// Returns what a failed connection says about the backend; `None` if it says nothing.
-fn meaning(error: &io::Error) -> Option<Answer> {
+fn meaning(error: &io::Error) -> Option<ProbeResult> {
     match error.kind() {
-        ErrorKind::ConnectionRefused => Some(Answer::Refuses),
+        ErrorKind::ConnectionRefused => Some(ProbeResult::Refuses),
         // The backend was there and hung up.
-        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => Some(Answer::Takes),
+        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => Some(ProbeResult::Takes),
         ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
-            Some(Answer::Silent)
+            Some(ProbeResult::Silent)
         }
         // No descriptor, port, memory or permission: the failure is on this side.
         _ => None,
@@ -124,18 +124,18 @@ fn meaning(error: &io::Error) -> Option<Answer> {
 impl Schedule {
     /// Replaces the wanted backends and forgets all others. Takes time only for the
     /// differences, and returns how many there were.
-    fn want(&mut self, doubts: &Doubts, now: Instant) -> usize {
+    fn want(&mut self, liveness: &Liveness, now: Instant) -> usize {
         let mut differences = 0;
-        let before = mem::replace(&mut self.suspects, doubts.suspects.clone());
-        let unleased_before = mem::replace(&mut self.unleased, doubts.unleased.clone());
-        for change in before.diff(&doubts.suspects) {
+        let before = mem::replace(&mut self.held_addresses, liveness.held_addresses.clone());
+        let unleased_before = mem::replace(&mut self.unleased, liveness.unleased.clone());
+        for change in before.diff(&liveness.held_addresses) {
             match change {
                 DiffItem::Add(addr) => self.plan(*addr, now + spread(*addr, FIRST)),
                 DiffItem::Remove(addr) => self.unwant(*addr),
             }
             differences += 1;
         }
-        for change in unleased_before.diff(&doubts.unleased) {
+        for change in unleased_before.diff(&liveness.unleased) {
             match change {
                 IntervalDiff::Remove(addr, _) => self.unwant(*addr),
                 IntervalDiff::Add(addr, every)
@@ -150,14 +150,14 @@ impl Schedule {
     /// probed. Many come at once, so it is due anywhere in the first round.
     fn begin(&mut self, addr: BackendAddr, every: Duration, now: Instant) {
         let probed = matches!(self.backends.get(&addr), Some(None));
-        if !probed && !self.suspects.contains(&addr) {
+        if !probed && !self.held_addresses.contains(&addr) {
             self.plan(addr, now + self.interval(every) * permille(addr) / 1000);
         }
     }
 
     /// Forgets a backend, unless it is still wanted for the other reason.
     fn unwant(&mut self, addr: BackendAddr) {
-        if self.suspects.contains(&addr) || self.unleased.contains_key(&addr) {
+        if self.held_addresses.contains(&addr) || self.unleased.contains_key(&addr) {
             return;
         }
         if let Some(Some(due)) = self.backends.remove(&addr) {
@@ -183,7 +183,7 @@ impl Schedule {
         if !self.backends.contains_key(&addr) {
             return;
         }
-        let suspect = self.suspects.contains(&addr);
+        let suspect = self.held_addresses.contains(&addr);
         let unleased = self.unleased.get(&addr).copied().filter(|_| !suspect);
         let every = unleased.unwrap_or(EVERY);
         self.plan(addr, now + spread(addr, self.interval(every)));
@@ -221,12 +221,12 @@ fn permille(addr: BackendAddr) -> u32 {
 mod tests {
     use super::*;
 
-    fn doubts(suspects: &[u16], unleased: &[u16]) -> Doubts {
+    fn liveness(held_addresses: &[u16], unleased: &[u16]) -> Liveness {
         let addr = |port: &u16| BackendAddr::new([127, 0, 0, 1].into(), *port).unwrap();
-        Doubts {
-            suspects: suspects.iter().map(addr).collect(),
+        Liveness {
+            held_addresses: held_addresses.iter().map(addr).collect(),
             unleased: unleased.iter().map(|port| (addr(port), SLOW)).collect(),
-            ..Doubts::default()
+            ..Liveness::default()
         }
     }
 
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn those_in_doubt_are_probed_soon_and_then_every_second() {
         let (mut schedule, start) = (Schedule::default(), Instant::now());
-        schedule.want(&doubts(&[1], &[]), start);
+        schedule.want(&liveness(&[1], &[]), start);
         assert_eq!(schedule.next(start), None);
         let first = schedule.due().unwrap();
         assert!(first <= start + FIRST * 5 / 4);
@@ -244,7 +244,7 @@ mod tests {
         schedule.done(addr, first);
         let second = schedule.due().unwrap() - first;
         assert!((EVERY * 3 / 4..=EVERY * 5 / 4).contains(&second), "{second:?}");
-        schedule.want(&doubts(&[], &[]), first);
+        schedule.want(&liveness(&[], &[]), first);
         assert_eq!(schedule.due(), None);
         schedule.done(addr, first);
         assert_eq!(schedule.due(), None, "nobody wants it any more");
@@ -253,10 +253,10 @@ mod tests {
     #[test]
     fn one_without_a_lease_that_comes_in_doubt_is_probed_at_once() {
         let (mut schedule, start) = (Schedule::default(), Instant::now());
-        schedule.want(&doubts(&[], &[1, 2, 3]), start);
+        schedule.want(&liveness(&[], &[1, 2, 3]), start);
         assert_eq!(schedule.due.len(), 3);
         assert!(schedule.due.iter().all(|(due, _)| *due < start + SLOW));
-        schedule.want(&doubts(&[2], &[1, 2, 3]), start);
+        schedule.want(&liveness(&[2], &[1, 2, 3]), start);
         let soon = schedule.due.iter().filter(|(due, _)| *due <= start + FIRST * 5 / 4);
         assert!(soon.count() >= 1);
         assert_eq!(schedule.due.len(), 3, "each is due once");
@@ -266,23 +266,23 @@ mod tests {
     fn what_differs_is_looked_at_and_nothing_else() {
         let (mut schedule, start) = (Schedule::default(), Instant::now());
         let many: Vec<u16> = (1..=20_000).collect();
-        let mut doubts = doubts(&many, &many);
-        assert_eq!(schedule.want(&doubts, start), 40_000);
-        let one = *doubts.suspects.get_min().unwrap();
-        doubts.suspects.remove(&one);
-        assert_eq!(schedule.want(&doubts, start), 1);
+        let mut liveness = liveness(&many, &many);
+        assert_eq!(schedule.want(&liveness, start), 40_000);
+        let one = *liveness.held_addresses.get_min().unwrap();
+        liveness.held_addresses.remove(&one);
+        assert_eq!(schedule.want(&liveness, start), 1);
         assert!(schedule.backends.contains_key(&one), "it has no lease either");
-        doubts.unleased.remove(&one);
-        assert_eq!(schedule.want(&doubts, start), 1);
+        liveness.unleased.remove(&one);
+        assert_eq!(schedule.want(&liveness, start), 1);
         assert_eq!((schedule.backends.len(), schedule.due.len()), (19_999, 19_999));
-        assert_eq!(schedule.want(&doubts, start), 0, "answers of probes change nothing");
+        assert_eq!(schedule.want(&liveness, start), 0, "answers of probes change nothing");
     }
 
     #[test]
     fn many_are_probed_at_a_bounded_rate() {
         let (mut schedule, start) = (Schedule::default(), Instant::now());
         let many: Vec<u16> = (1..=20_000).collect();
-        schedule.want(&doubts(&many, &[]), start);
+        schedule.want(&liveness(&many, &[]), start);
         let end = start + FIRST * 2;
         while let Some(addr) = schedule.next(end) {
             schedule.done(addr, end);
@@ -297,8 +297,8 @@ mod tests {
     #[test]
     fn only_what_a_backend_says_counts() {
         let check = |kind: ErrorKind, expected| assert_eq!(meaning(&kind.into()), expected);
-        check(ErrorKind::ConnectionRefused, Some(Answer::Refuses));
-        check(ErrorKind::HostUnreachable, Some(Answer::Silent));
+        check(ErrorKind::ConnectionRefused, Some(ProbeResult::Refuses));
+        check(ErrorKind::HostUnreachable, Some(ProbeResult::Silent));
         check(ErrorKind::AddrNotAvailable, None);
         check(ErrorKind::PermissionDenied, None);
         assert_eq!(meaning(&io::Error::from_raw_os_error(24)), None, "too many open files");

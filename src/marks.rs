@@ -15,6 +15,7 @@ use crate::model::{BackendAddr, Endpoint, ServiceName};
 mod desk;
 mod key;
 mod moment;
+pub mod report;
 pub mod source;
 mod value;
 
@@ -113,7 +114,7 @@ impl Marks {
 
     /// Returns the marks about a service's backends, by the service's canonical name.
     #[must_use]
-    pub fn of(&self, canonical: &str) -> Drained {
+    pub fn for_service(&self, canonical: &str) -> Drained {
         let own = self.services.get(canonical).cloned();
         Drained { own, everywhere: self.everywhere.clone() }
     }
@@ -125,7 +126,7 @@ impl Marks {
         // canonical name only if it is needed.
         match self.services.is_empty() {
             true => Drained { own: None, everywhere: self.everywhere.clone() },
-            false => self.of(&service.canonical()),
+            false => self.for_service(&service.canonical()),
         }
     }
 

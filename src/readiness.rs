@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::catalog::Status;
+use crate::catalog::RegistryStatus;
 
 /// All conditions together; cheap to clone.
 #[derive(Debug, Clone)]
@@ -86,7 +86,7 @@ impl Condition {
 
     /// Waits until the registry has been read completely, then marks the condition as
     /// met.
-    pub async fn met_when_read(self, mut status: watch::Receiver<Status>) {
+    pub async fn met_when_read(self, mut status: watch::Receiver<RegistryStatus>) {
         // On an error the catalog is gone, so the registry will never be read.
         if status.wait_for(|status| status.synced).await.is_ok() {
             self.met();
@@ -120,7 +120,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_lost_registry_stays_ready_once_read() {
-        let unread = Status {
+        let unread = RegistryStatus {
             synced: false,
             revision: 0,
             heard: None,

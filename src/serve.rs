@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::Either;
 use http::{Request, Response};
-use lookaside_http2::{Answer, Common, Connection, Incoming, Leave, Metered, WithMeter};
+use lookaside_http2::{Common, Connection, Incoming, Leave, Metered, ResponseFuture, WithMeter};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::rustls::ServerConfig;
@@ -29,18 +29,18 @@ use crate::telemetry::Counters;
 mod body;
 mod connections;
 mod handshakes;
-mod inbound;
 mod limits;
 mod others;
 mod peers;
+mod read_limit;
 
 use body::ServeBody;
 use connections::Connections;
 use handshakes::Computing;
-use inbound::Inbound;
 pub use limits::raise_open_files;
 pub use others::MESSAGE_MAX;
 use peers::{Network, Peer};
+use read_limit::ReadLimit;
 
 /// The services that a connection may call.
 #[derive(Clone)]
@@ -167,7 +167,7 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let (peer, leave) = (Peer::new(Network::from(addr.ip())), Arc::default());
-        let stream = Inbound::new(stream, peer.clone());
+        let stream = ReadLimit::new(stream, peer.clone());
         let serving = Serving::new(self.clone());
         serving.speak(stream, Caller { addr, peer, leave }).await
     }
@@ -189,7 +189,7 @@ impl Serving {
         let _ = stream.set_nodelay(true);
         match &self.server.tls {
             None => {
-                let stream = Inbound::new(stream, caller.peer.clone());
+                let stream = ReadLimit::new(stream, caller.peer.clone());
                 Either::Left(self.speak(stream, caller))
             }
             Some(tls) => {
@@ -202,7 +202,7 @@ impl Serving {
 
     async fn secure(&self, stream: TcpStream, config: Arc<ServerConfig>, caller: Caller) -> bool {
         let peer = caller.peer.clone();
-        let stream = Inbound::with_hello(stream, peer.clone());
+        let stream = ReadLimit::with_hello(stream, peer.clone());
         let shake = peer.handshakes().shake(stream, config, &self.computing);
         let leave = caller.leave.clone();
         let shaken = tokio::select! {
@@ -232,7 +232,7 @@ impl Serving {
     {
         let (services, leave) = (self.server.services.clone(), caller.leave.clone());
         let caller = Arc::new(caller);
-        let handler = move |request| -> Answer<ServeBody> {
+        let handler = move |request| -> ResponseFuture<ServeBody> {
             Box::pin(services.clone().call(request, caller.clone()))
         };
         Connection::new(stream, self.common.clone(), leave, handler)

@@ -134,14 +134,14 @@ impl Settings {
         // canonical name only if it is needed.
         match (&self.file, &self.store) {
             (None, None) => self.defaults.clone(),
-            _ => self.of(&service.canonical()),
+            _ => self.for_service(&service.canonical()),
         }
     }
 
     /// Returns the settings in force for a service, by its canonical name. Services
     /// that no pattern matches share one value.
     #[must_use]
-    pub fn of(&self, canonical: &str) -> Arc<ServiceSettings> {
+    pub fn for_service(&self, canonical: &str) -> Arc<ServiceSettings> {
         let mut settings: Option<ServiceSettings> = None;
         // The weakest first, so that the strongest is set last.
         for document in [&self.file, &self.store].into_iter().flatten() {

@@ -135,11 +135,16 @@ fn ratios(bench: &Bench) -> Vec<(&'static str, Must, Cell, Cell)> {
             loss(1),
             loss(200),
         ),
-        ("CPU per probe, 100,000 / 100 held", AtMost(1.5), probes(bench.suspects), probes(100)),
+        (
+            "CPU per probe, 100,000 / 100 held",
+            AtMost(1.5),
+            probes(bench.held_addresses),
+            probes(100),
+        ),
         (
             "the same, 100,000 / 500 held: as many probes a second",
             AtMost(1.5),
-            probes(bench.suspects),
+            probes(bench.held_addresses),
             probes(500),
         ),
     ]

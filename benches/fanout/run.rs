@@ -142,7 +142,7 @@ fn run(options: &Options, files: usize) {
         rate: if short { 500 } else { 10_000 },
         streams: if short { 200 } else { 40_000 },
         lost: if short { 400 } else { 20_000 },
-        suspects: if short { 200 } else { 100_000 },
+        held_addresses: if short { 200 } else { 100_000 },
         time: Duration::from_secs(if short { 1 } else { 10 }),
     };
     let mut failures = Vec::new();

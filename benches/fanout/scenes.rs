@@ -35,7 +35,7 @@ pub(crate) struct Bench {
     /// Backends that are lost at once.
     pub(crate) lost: usize,
     /// Backends in doubt that are probed.
-    pub(crate) suspects: usize,
+    pub(crate) held_addresses: usize,
     /// How long scenes about time last.
     pub(crate) time: Duration,
 }

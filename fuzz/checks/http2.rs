@@ -7,7 +7,9 @@ use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
 use http_body::Body;
-use lookaside_http2::{Answer, Common, Connection, Incoming, Leave, Outgoing, Part, WithMeter};
+use lookaside_http2::{
+    Common, Connection, Incoming, Leave, Outgoing, Part, ResponseFuture, WithMeter,
+};
 
 use crate::client;
 
@@ -22,7 +24,7 @@ pub fn check(data: &[u8]) {
     });
 }
 
-fn answer(request: Request<Incoming>) -> Answer<Echo> {
+fn answer(request: Request<Incoming>) -> ResponseFuture<Echo> {
     Box::pin(async { Response::new(Echo(request.into_body())) })
 }
 

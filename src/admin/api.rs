@@ -27,7 +27,7 @@ pub(super) struct Problem(pub(super) StatusCode, pub(super) String);
 /// An answer as JSON, without characters that control a terminal.
 pub(super) struct Json<T>(pub(super) T);
 
-pub(super) type Answer<T> = Result<Json<T>, Problem>;
+pub(super) type JsonResult<T> = Result<Json<T>, Problem>;
 
 /// The path below which services are asked for by name.
 pub(super) const SERVICES: &str = "/api/v1/services/";
@@ -55,7 +55,10 @@ pub(super) async fn registry(Shared(state): Shared<Arc<State>>) -> Json<json::Re
     Json(registry_of(&state))
 }
 
-pub(super) async fn clients(Shared(state): Shared<Arc<State>>, uri: Uri) -> Answer<json::Clients> {
+pub(super) async fn clients(
+    Shared(state): Shared<Arc<State>>,
+    uri: Uri,
+) -> JsonResult<json::Clients> {
     let Part { limit, service, .. } = query::parse(uri.query(), &["limit", "service"])?;
     let mut all = (state.clients)();
     if let Some(service) = service {
@@ -75,7 +78,7 @@ pub(super) async fn clients(Shared(state): Shared<Arc<State>>, uri: Uri) -> Answ
 pub(super) async fn rejected(
     Shared(state): Shared<Arc<State>>,
     uri: Uri,
-) -> Answer<json::RejectedKeys> {
+) -> JsonResult<json::RejectedKeys> {
     let Part { limit, .. } = query::parse(uri.query(), &["limit"])?;
     read(&state)?;
     let all = state.catalog.rejected();
@@ -134,16 +137,16 @@ pub(super) fn no_browser(headers: &HeaderMap, command: &str) -> Result<(), Probl
 
 fn registry_of(state: &State) -> json::Registry {
     let catalog = &state.catalog;
-    let (empty, doubts) = (catalog.empty_services(), catalog.doubts());
+    let (empty, liveness) = (catalog.empty_services(), catalog.liveness());
     let named = empty.iter().filter(|empty| empty.name.is_some());
     let counts = json::Counts {
         services: catalog.services().len(),
         rejected: catalog.rejected_len(),
         empty: named.count(),
         waiting: empty.iter().map(|empty| empty.streams).sum(),
-        held: doubts.held_len(),
-        guarded: doubts.guarded.len(),
-        down: doubts.down.values().map(Vec::len).sum(),
+        held: liveness.held_len(),
+        guarded: liveness.guarded.len(),
+        down: liveness.down.values().map(Vec::len).sum(),
         unresolved: catalog.unresolved().len(),
         remarks: catalog.remarks_len(),
     };

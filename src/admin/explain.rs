@@ -13,7 +13,7 @@ use axum::extract::State as Shared;
 use axum::http::{StatusCode, Uri};
 use tokio::sync::oneshot;
 
-use super::api::{self, Answer, Json, Problem};
+use super::api::{self, Json, JsonResult, Problem};
 use super::query::{self, Part};
 use super::shares::{self, Share};
 use super::{State, json};
@@ -39,7 +39,7 @@ const SHOWN_MAX: usize = 1_000;
 pub(super) async fn explain(
     Shared(state): Shared<Arc<State>>,
     uri: Uri,
-) -> Answer<json::Explanation> {
+) -> JsonResult<json::Explanation> {
     let Part { service, client, backend, .. } =
         query::parse(uri.query(), &["service", "client", "backend"])?;
     let Some(typed) = service else {
@@ -163,8 +163,8 @@ fn listed(
     Share { turns, cycle, due, share }: Share,
     origins: &[Origin],
 ) -> json::Explained {
-    let doubts = state.catalog.doubts();
-    let held = doubts.held(&service.name, endpoint.addr);
+    let liveness = state.catalog.liveness();
+    let held = liveness.held(&service.name, endpoint.addr);
     let registered = match held {
         Some(held) => format!("its registration is gone, and it is kept: {}", held.why.as_str()),
         None if origins.is_empty() => "it is registered".to_owned(),
@@ -207,8 +207,9 @@ fn unlisted(
     wanted: &Wanted,
 ) -> Vec<json::Explained> {
     let mut explained = Vec::new();
-    let doubts = state.catalog.doubts();
-    for endpoint in doubts.down.iter().filter(|(service, _)| of(service)).flat_map(|(_, all)| all) {
+    let liveness = state.catalog.liveness();
+    for endpoint in liveness.down.iter().filter(|(service, _)| of(service)).flat_map(|(_, all)| all)
+    {
         if wanted.means(endpoint) {
             let registered = pass("registered", true, "by a key without a lease".to_owned());
             let why =

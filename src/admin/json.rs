@@ -217,8 +217,8 @@ pub struct Failure {
 /// How many characters of a key are shown. etcd accepts keys of a megabyte.
 const KEY_SHOWN_MAX: usize = 1024;
 
-impl From<&catalog::Held> for Held {
-    fn from(held: &catalog::Held) -> Self {
+impl From<&catalog::HeldBackend> for Held {
+    fn from(held: &catalog::HeldBackend) -> Self {
         Self {
             seconds: seconds(held.since.elapsed()),
             why: held.why.as_str().to_owned(),

@@ -14,11 +14,12 @@ use axum::extract::State as Shared;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use serde::Deserialize;
 
-use super::api::{self, Answer, Json, Problem};
+use super::api::{self, Json, JsonResult, Problem};
 use super::query::{self, Part};
 use super::{State, json};
 use crate::catalog::{self, Input, Service};
-use crate::marks::source::{KEYS_MAX, Report, Shown};
+use crate::marks::report::{Report, Shown};
+use crate::marks::source::KEYS_MAX;
 use crate::marks::{Backends, Desk, Kind, LONGEST, Mark, MarkKey, Marks, Scope, TEXT_MAX, Value};
 use crate::model::{Class, Endpoint, Selector, Target};
 use crate::policy;
@@ -49,7 +50,7 @@ struct Meant {
     services: Vec<Arc<Service>>,
 }
 
-pub(super) async fn marks(Shared(state): Shared<Arc<State>>, uri: Uri) -> Answer<json::Marks> {
+pub(super) async fn marks(Shared(state): Shared<Arc<State>>, uri: Uri) -> JsonResult<json::Marks> {
     let Part { limit, service, .. } = query::parse(uri.query(), &["limit", "service"])?;
     let report = state.marks.report.borrow().clone();
     let mut shown = report.marks;
@@ -79,7 +80,7 @@ pub(super) async fn marks(Shared(state): Shared<Arc<State>>, uri: Uri) -> Answer
 }
 
 /// Drains backends: sets a mark that keeps them out of the lists.
-pub(super) async fn drain(state: &State, request: Request) -> Answer<json::DrainAnswer> {
+pub(super) async fn drain(state: &State, request: Request) -> JsonResult<json::DrainAnswer> {
     let (typed, order) = request.read("lookaside drain", DRAIN).await?;
     // One drain at a time: each must see what the one before leaves.
     let _turn = state.marks.turn.acquire().await;
@@ -110,14 +111,15 @@ pub(super) async fn drain(state: &State, request: Request) -> Answer<json::Drain
         );
         return Err(Problem(StatusCode::NOT_FOUND, error));
     }
-    let doubts = state.catalog.doubts();
+    let liveness = state.catalog.liveness();
     let mut left = 0;
     for (service, _) in concerned {
         let whole = Class::default();
         let decision = policy::decide(service, &whole);
         let answers = |endpoint: &Endpoint| {
-            let held = doubts.held(&service.name, endpoint.addr);
-            held.and_then(|held| held.answer).is_none_or(|answer| answer == catalog::Answer::Takes)
+            let held = liveness.held(&service.name, endpoint.addr);
+            held.and_then(|held| held.answer)
+                .is_none_or(|answer| answer == catalog::ProbeResult::Takes)
         };
         let stays = |pick: &&policy::Pick| {
             let endpoint = &service.endpoints[pick.endpoint as usize];
@@ -141,7 +143,7 @@ pub(super) async fn drain(state: &State, request: Request) -> Answer<json::Drain
 }
 
 /// Undrains backends: ends the marks that keep them out of the lists.
-pub(super) async fn undrain(state: &State, request: Request) -> Answer<json::UndrainAnswer> {
+pub(super) async fn undrain(state: &State, request: Request) -> JsonResult<json::UndrainAnswer> {
     let (typed, order) = request.read("lookaside undrain", UNDRAIN).await?;
     let Meant { scope, .. } = meant(state, &typed, true)?;
     let wanted = order.backends.as_deref().map(Backends::parse).transpose();
@@ -198,11 +200,11 @@ fn still_drained(state: &State, ended: &[Arc<Mark>]) -> Vec<json::Mark> {
 }
 
 /// Drops a service's held backends, here and at every replica.
-pub(super) async fn release(state: &State, request: Request) -> Answer<json::Released> {
+pub(super) async fn release(state: &State, request: Request) -> JsonResult<json::Released> {
     let (typed, order) = request.read("lookaside release", RELEASE).await?;
     let (snapshot, _) = api::find(state, &typed)?;
     let name = &snapshot.name;
-    let released = state.catalog.doubts().held_in(name);
+    let released = state.catalog.liveness().held_in(name);
     let order = json::Order { lasts: None, ..order };
     let mut mark = state.mark(MarkKey::Release(name.canonical()), order)?;
     mark.value.until = mark.value.set.map(|set| set.after(RELEASE_LASTS));

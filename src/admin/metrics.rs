@@ -22,7 +22,7 @@ use super::answers::Answers;
 use super::api::Problem;
 use super::{State, marks};
 use crate::load::Calls;
-use crate::marks::source;
+use crate::marks::report::State as MarkState;
 use crate::model::ClientKind;
 use crate::telemetry::{Counters, Credential};
 
@@ -207,13 +207,13 @@ impl Scrape {
         let help = "Backends that operators' marks keep out of the lists";
         let drained = all.iter().map(|service| marks::drained(service)).sum();
         page.gauge("endpoints_drained", help, float(drained))?;
-        let doubts = self.0.catalog.doubts();
+        let liveness = self.0.catalog.liveness();
         let help = "Backends that are listed although their registrations are gone";
-        page.gauge("endpoints_held", help, float(doubts.held_len()))?;
+        page.gauge("endpoints_held", help, float(liveness.held_len()))?;
         let help = "Services that keep backends that do not answer, because too few would be left";
-        page.gauge("services_guarded", help, float(doubts.guarded.len()))?;
+        page.gauge("services_guarded", help, float(liveness.guarded.len()))?;
         let help = "Backends without a lease that refuse connections and are not listed";
-        let down = doubts.down.values().map(Vec::len).sum();
+        let down = liveness.down.values().map(Vec::len).sum();
         page.gauge("endpoints_down", help, float(down))?;
         let empty = self.0.catalog.empty_services();
         let named = empty.iter().filter_map(|empty| empty.name.as_ref());
@@ -256,7 +256,7 @@ impl Scrape {
                     force: /api/v1/marks says why";
         page.gauge("marks_refused", help, float(report.refused.len() + report.beyond))?;
         let help = "Marks in force that etcd has lost: set or end them again";
-        let kept = report.marks.iter().filter(|shown| shown.state == source::State::Kept).count();
+        let kept = report.marks.iter().filter(|shown| shown.state == MarkState::Kept).count();
         page.gauge("marks_kept", help, float(kept))?;
         let help = "Whether marks in etcd cannot be read; known marks stay in force";
         page.gauge("marks_stale", help, flag(report.unheard.is_some()))

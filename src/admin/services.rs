@@ -10,11 +10,11 @@ use std::sync::Arc;
 use axum::extract::State as Shared;
 use axum::http::{StatusCode, Uri};
 
-use super::api::{self, Answer, Json, Problem};
+use super::api::{self, Json, JsonResult, Problem};
 use super::query::{self, Part};
 use super::shares::{self, Share};
 use super::{State, json, marks};
-use crate::catalog::{Doubts, EmptyService, Service, ServiceSnapshot};
+use crate::catalog::{EmptyService, Liveness, Service, ServiceSnapshot};
 use crate::load::Calls;
 use crate::model::{Class, Endpoint, Selector, ServiceName};
 use crate::policy;
@@ -23,7 +23,7 @@ use crate::telemetry::ClientView;
 /// The sources of the rows.
 struct Rows<'a> {
     state: &'a State,
-    doubts: Arc<Doubts>,
+    liveness: Arc<Liveness>,
     /// How many backends are not listed because their host names do not resolve.
     unresolved: BTreeMap<ServiceName, usize>,
     clients: HashMap<ServiceName, usize>,
@@ -37,14 +37,14 @@ const PROBLEMS_MAX: usize = 100;
 pub(super) async fn services(
     Shared(state): Shared<Arc<State>>,
     uri: Uri,
-) -> Answer<json::Services> {
+) -> JsonResult<json::Services> {
     let Part { limit, .. } = query::parse(uri.query(), &["limit"])?;
     api::read(&state)?;
     let (empty, unknown): (Vec<_>, Vec<_>) =
         state.catalog.empty_services().into_iter().partition(|empty| empty.name.is_some());
     let rows = Rows {
         state: &state,
-        doubts: state.catalog.doubts(),
+        liveness: state.catalog.liveness(),
         unresolved: unresolved(&state),
         clients: clients_by_service(&(state.clients)()),
         calls: state.ledger.totals().into_iter().collect(),
@@ -93,7 +93,7 @@ pub(super) async fn services(
 pub(super) async fn service(
     Shared(state): Shared<Arc<State>>,
     uri: Uri,
-) -> Answer<json::ServiceDetail> {
+) -> JsonResult<json::ServiceDetail> {
     let (snapshot, selectors) = api::find(&state, &api::typed(uri.path())?)?;
     let name = &snapshot.name;
     let calls = state.ledger.totals().into_iter().find(|(service, _)| service == name);
@@ -103,7 +103,7 @@ pub(super) async fn service(
         revision: snapshot.revision,
         clients: clients_by_service(&(state.clients)()).get(name).copied().unwrap_or(0),
         calls: calls.map(|(_, calls)| calls).unwrap_or_default().into(),
-        guarded: state.catalog.doubts().guarded.contains(name),
+        guarded: state.catalog.liveness().guarded.contains(name),
         endpoints: endpoints(&state, &snapshot, &selectors),
         selectors: selectors
             .into_iter()
@@ -135,9 +135,9 @@ impl Rows<'_> {
     fn present(&self, service: &Service) -> json::Service {
         let Service { snapshot, .. } = service;
         let ServiceSnapshot { name, revision, endpoints, .. } = &**snapshot;
-        let held = self.doubts.held.get(name);
-        let guarded = self.doubts.guarded.contains(name);
-        let down = self.doubts.down.get(name).map_or(0, Vec::len);
+        let held = self.liveness.held.get(name);
+        let guarded = self.liveness.guarded.contains(name);
+        let down = self.liveness.down.get(name).map_or(0, Vec::len);
         let unresolved = self.unresolved.get(name).copied().unwrap_or(0);
         let drained = marks::drained(service);
         let state = match (guarded, held.is_some_and(|held| !held.is_empty())) {
@@ -154,7 +154,7 @@ impl Rows<'_> {
             name: name.to_string(),
             dns_name: dns_name(self.state, name),
             endpoints: endpoints.len(),
-            held: self.doubts.held_in(name),
+            held: self.liveness.held_in(name),
             guarded,
             down,
             unresolved,
@@ -181,7 +181,7 @@ impl Rows<'_> {
             endpoints: 0,
             held: 0,
             guarded: false,
-            down: self.doubts.down.get(name).map_or(0, Vec::len),
+            down: self.liveness.down.get(name).map_or(0, Vec::len),
             unresolved,
             drained: 0,
             state: if unresolved > 0 { json::State::Unresolved } else { json::State::Empty },
@@ -195,8 +195,8 @@ impl Rows<'_> {
 
 fn endpoints(state: &State, snapshot: &Service, selectors: &[Selector]) -> Vec<json::Endpoint> {
     let shares = shares::of(state, snapshot, &Class::new(selectors));
-    let doubts = state.catalog.doubts();
-    let down = doubts.down.get(&snapshot.name).map_or(&[][..], Vec::as_slice);
+    let liveness = state.catalog.liveness();
+    let down = liveness.down.get(&snapshot.name).map_or(&[][..], Vec::as_slice);
     let endpoint = |endpoint: &Endpoint, Share { turns, due, share, .. }, down| json::Endpoint {
         id: endpoint.id.to_string(),
         address: endpoint.addr.to_string(),
@@ -206,7 +206,7 @@ fn endpoints(state: &State, snapshot: &Service, selectors: &[Selector]) -> Vec<j
         share,
         token: (state.tokens)(&snapshot.name, endpoint.addr),
         meta: (*endpoint.meta).clone(),
-        held: doubts.held(&snapshot.name, endpoint.addr).map(json::Held::from),
+        held: liveness.held(&snapshot.name, endpoint.addr).map(json::Held::from),
         down,
         drained: snapshot.drained.mark(endpoint).map(|mark| json::Mark::new(mark, "in force", 1)),
     };

@@ -10,7 +10,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::State as Shared;
 use axum::http::{HeaderMap, StatusCode, Uri};
 
-use super::api::{self, Answer, Json, Problem};
+use super::api::{self, Json, JsonResult, Problem};
 use super::query::{self, Part};
 use super::{State, json};
 use crate::model::Target;
@@ -25,7 +25,7 @@ const CHANGES_MAX: usize = 200;
 pub(super) async fn in_force(
     Shared(state): Shared<Arc<State>>,
     uri: Uri,
-) -> Answer<json::Settings> {
+) -> JsonResult<json::Settings> {
     let Part { limit, service, .. } = query::parse(uri.query(), &["limit", "service"])?;
     let settings = state.catalog.settings();
     let mut names = names(&state);
@@ -63,7 +63,7 @@ pub(super) async fn diff(
     Shared(state): Shared<Arc<State>>,
     headers: HeaderMap,
     body: Body,
-) -> Answer<json::Diff> {
+) -> JsonResult<json::Diff> {
     api::no_browser(&headers, "lookaside settings diff")?;
     api::read(&state)?;
     let body = to_bytes(body, DOCUMENT_MAX).await.map_err(|_| {
@@ -81,7 +81,7 @@ pub(super) async fn diff(
     let names = names(&state);
     let (mut total, mut changes) = (0, Vec::new());
     for (service, canonical) in &names {
-        if before.of(canonical) == after.of(canonical) {
+        if before.for_service(canonical) == after.for_service(canonical) {
             continue;
         }
         for (old, new) in before.explain(canonical).iter().zip(&after.explain(canonical)) {

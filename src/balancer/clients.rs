@@ -16,7 +16,7 @@ use crate::load::Calls;
 use crate::model::{ClientKind, ServiceName};
 use crate::telemetry::ClientView;
 
-use super::pin::{Held, Pin};
+use super::pin::{Pin, PinHandle};
 use super::session::Told;
 use super::views::View;
 
@@ -78,7 +78,7 @@ struct Now {
     /// Since when its view has had a newer version.
     behind_since: Option<Instant>,
     /// The list that it was sent.
-    held: Held,
+    held: PinHandle,
     /// Whether its connection has been asked to end.
     goes: bool,
 }
@@ -101,7 +101,7 @@ impl Clients {
             calls: Calls::default(),
             seen: 0,
             behind_since: None,
-            held: Held::default(),
+            held: PinHandle::default(),
             goes: false,
         };
         let row = Arc::new(Row { peer, opened, view, leave, now: Mutex::new(now) });
@@ -276,7 +276,7 @@ mod tests {
         let clients: Arc<Clients> = Arc::default();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let open = |version, held: &Held| {
+        let open = |version, held: &PinHandle| {
             let addr = "192.0.2.1:1".parse().unwrap();
             let kind = ClientKind::Go;
             let peer = Peer { addr, user_agent: String::new(), kind, name: String::new() };

@@ -17,7 +17,7 @@ use crate::telemetry::Counters;
 
 use super::cycle::{self, Place, Window};
 use super::pb;
-use super::pin::{Held, pin};
+use super::pin::{PinHandle, pin};
 use super::token::{self, Tokens};
 
 /// One cycle, encoded as entries. Any number of streams are sent a window of it.
@@ -37,7 +37,7 @@ pub(super) struct EncodedList {
     /// How far over its share the most favoured backend is: 0.05 is 5 % over.
     pub(super) excess: f32,
     /// Tells whether anything holds the entries.
-    pub(super) held: Held,
+    pub(super) held: PinHandle,
 }
 
 /// gRPC's own limit for a received message, in bytes. With a longer message a stream
@@ -198,7 +198,7 @@ impl EncodedList {
             backends: of.len(),
             number: 0,
             excess: 0.0,
-            held: Held::default(),
+            held: PinHandle::default(),
         }
     }
 

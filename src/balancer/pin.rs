@@ -18,7 +18,7 @@ pub(super) struct Pin {
 
 /// Tells whether a list's bytes are held.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Held(Weak<Pin>);
+pub(super) struct PinHandle(Weak<Pin>);
 
 struct Owner {
     bytes: Bytes,
@@ -26,14 +26,14 @@ struct Owner {
 }
 
 /// Counts the bytes from now on. Returns them and the handle.
-pub(super) fn pin(bytes: Bytes, counters: &Arc<Counters>) -> (Bytes, Held) {
+pub(super) fn pin(bytes: Bytes, counters: &Arc<Counters>) -> (Bytes, PinHandle) {
     counters.list_bytes.add(bytes.len());
     let pin = Arc::new(Pin { bytes: bytes.len(), counters: counters.clone() });
-    let held = Held(Arc::downgrade(&pin));
+    let held = PinHandle(Arc::downgrade(&pin));
     (Bytes::from_owner(Owner { bytes, _pin: pin }), held)
 }
 
-impl Held {
+impl PinHandle {
     /// Returns the count, if anything holds the bytes.
     pub(super) fn pin(&self) -> Option<Arc<Pin>> {
         self.0.upgrade()
@@ -41,13 +41,13 @@ impl Held {
 }
 
 /// All are equal, because different streams may hold equal lists.
-impl PartialEq for Held {
+impl PartialEq for PinHandle {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl Eq for Held {}
+impl Eq for PinHandle {}
 
 impl AsRef<[u8]> for Owner {
     fn as_ref(&self) -> &[u8] {

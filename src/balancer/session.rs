@@ -19,7 +19,7 @@ use crate::model::{ClientKind, ServiceName};
 use super::cycle::Place;
 use super::encode::{EncodedList, response};
 use super::pb;
-use super::pin::Held;
+use super::pin::PinHandle;
 use crate::settings::WhenEmpty;
 
 use pb::load_balance_response::LoadBalanceResponseType as Kind;
@@ -65,7 +65,7 @@ pub(super) struct Told {
     pub(super) what: &'static str,
     pub(super) entries: usize,
     /// Tells whether the list's bytes are still held.
-    pub(super) held: Held,
+    pub(super) held: PinHandle,
 }
 
 /// Returns what a client of this kind must do, given the list for its class (`None` if no
@@ -125,7 +125,7 @@ impl Session {
         };
         let held = match &directive {
             Directive::List(list) => list.held.clone(),
-            _ => Held::default(),
+            _ => PinHandle::default(),
         };
         self.told = Some(match directive {
             Directive::List(list) => Said::List(Arc::downgrade(&list)),

@@ -12,15 +12,15 @@ use tokio::time::sleep_until;
 use crate::clock;
 use crate::registry::Event;
 
+use super::affected::Affected;
 use super::index::Index;
-use super::touched::Touched;
-use super::{Catalog, Input, Publisher, Status};
+use super::{Catalog, Input, Publisher, RegistryStatus};
 
 /// Applies inputs until all senders are dropped. Waiting inputs are applied together, so
 /// that a burst costs each service one publication.
 pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog) {
     let mut index = Index::new(catalog.settings());
-    let mut touched = Touched::default();
+    let mut affected = Affected::default();
     let mut publisher = Publisher::default();
     loop {
         publisher.rounds.turn().await;
@@ -40,39 +40,39 @@ pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog) {
         let mut status = before.clone();
         let now = clock::now();
         if let Some(input) = input {
-            take_in(&mut index, &mut status, &mut touched, input, now);
+            take_in(&mut index, &mut status, &mut affected, input, now);
         }
         // Only the inputs that wait now: senders may be faster than this loop.
         for _ in 0..inputs.len() {
             let Ok(input) = inputs.try_recv() else { break };
-            take_in(&mut index, &mut status, &mut touched, input, now);
+            take_in(&mut index, &mut status, &mut affected, input, now);
         }
-        index.pass(now, status.stale.is_none(), &mut touched);
+        index.pass(now, status.stale.is_none(), &mut affected);
         status.keys = index.keys();
-        catalog.publish(&mut index, std::mem::take(&mut touched), &before, status, &mut publisher);
+        catalog.publish(&mut index, std::mem::take(&mut affected), &before, status, &mut publisher);
     }
 }
 
 pub(super) fn take_in(
     index: &mut Index,
-    status: &mut Status,
-    touched: &mut Touched,
+    status: &mut RegistryStatus,
+    affected: &mut Affected,
     input: Input,
     now: Instant,
 ) {
     let event = match input {
-        Input::Hosts(resolved) => return index.resolved(resolved, touched),
-        Input::Probed(addr, answer) => return index.probed(addr, answer, touched),
+        Input::Hosts(resolved) => return index.resolved(resolved, affected),
+        Input::Probed(addr, answer) => return index.probed(addr, answer, affected),
         Input::Release(canonical, age) => {
             let before = now.checked_sub(age).unwrap_or(now);
-            return index.release(&canonical, before, touched);
+            return index.release(&canonical, before, affected);
         }
         Input::Settings(settings) => {
-            touched.settings = Some(settings.clone());
-            return index.set_settings(settings, touched);
+            affected.settings = Some(settings.clone());
+            return index.set_settings(settings, affected);
         }
         Input::Marks(marks) => {
-            touched.marks = Some(marks);
+            affected.marks = Some(marks);
             return;
         }
         Input::Origins(asked) => {
@@ -83,7 +83,7 @@ pub(super) fn take_in(
         Input::Restored(restored) if !status.synced => {
             status.synced = true;
             status.restored = Some(restored.saved.clone());
-            return index.restore(restored, now, touched);
+            return index.restore(restored, now, affected);
         }
         Input::Restored(_) => return,
         Input::Registry(event) => event,
@@ -107,7 +107,7 @@ pub(super) fn take_in(
             status.stale = Some((*since, reason.clone()));
         }
     }
-    index.apply(event, now, touched);
+    index.apply(event, now, affected);
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::settings::ServiceSettings;
 
 use super::empty::{Empty, EmptyService};
 use super::topic::{Family, Rounds, Topic};
+use super::urgency::Urgency;
 use super::{Known, Service};
 
 /// The services that share a canonical name (nearly always one), and the spellings of it
@@ -25,14 +26,14 @@ pub(super) struct Group {
     pub(super) services: BTreeMap<ServiceName, Arc<Service>>,
     topics: BTreeMap<Arc<str>, Asked>,
     /// Shared by all these topics.
-    family: Arc<Family>,
+    family: Arc<Family<Known>>,
     /// Set while there is no service.
     empty: Option<Empty>,
 }
 
 /// A spelling, and the number of its subscriptions.
 struct Asked {
-    topic: Arc<Topic>,
+    topic: Arc<Topic<Known>>,
     times: usize,
 }
 
@@ -105,7 +106,7 @@ impl Group {
         served: bool,
         synced: bool,
         now: Instant,
-    ) -> Arc<Topic> {
+    ) -> Arc<Topic<Known>> {
         // The streams of all spellings are counted only if there may be a warning to log.
         let untold = self.empty.as_ref().is_some_and(Empty::is_untold);
         let streams = if untold { self.streams() + usize::from(!served) } else { 0 };
@@ -200,9 +201,11 @@ impl Group {
     }
 
     /// Publishes to each spelling what it means now.
-    pub(super) fn announce(&self, rounds: &mut Rounds) {
+    pub(super) fn announce(&self, rounds: &mut Rounds<Known>) {
+        let mut urgency = Urgency::default();
         for (typed, asked) in &self.topics {
-            asked.topic.publish(self.known(typed), rounds);
+            let takes_away = |old: &Known, new: &Known| urgency.takes_away(old, new);
+            asked.topic.publish(self.known(typed), takes_away, rounds);
         }
     }
 

@@ -17,7 +17,7 @@ use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::registry::Key;
 use crate::settings::Settings;
 
-use super::doubts::{Answer, Doubt, Doubts, Held, Rules};
+use super::liveness::{HeldBackend, Liveness, LossReason, ProbeResult, Rules};
 
 mod ends;
 mod few;
@@ -51,7 +51,7 @@ pub(super) struct Guard {
 pub(super) struct Losses {
     pub(super) since: Instant,
     /// The length of the service's list before the first loss, and when that was.
-    pub(super) of: (usize, Instant),
+    pub(super) length_before: (usize, Instant),
     pub(super) all: Vec<Loss>,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct Losses {
 pub(super) struct Loss {
     pub(super) key: Option<Key>,
     pub(super) endpoint: Endpoint,
-    pub(super) why: Doubt,
+    pub(super) why: LossReason,
 }
 
 /// The services that lost an address.
@@ -107,7 +107,7 @@ impl Guard {
         if end <= now && self.restored.is_none() {
             return Err(losses);
         }
-        let Losses { since, of, mut all } = losses;
+        let Losses { since, length_before, mut all } = losses;
         // Sorted in the order of the maps below, so that neighbours share cache lines. Of
         // two backends with one address the later counts.
         all.sort_by_key(|loss| loss.endpoint.addr);
@@ -131,12 +131,13 @@ impl Guard {
         }
         if self.restored.is_none() {
             self.ends.extend(end, service, all.iter().map(|loss| loss.endpoint.addr));
-            let held =
-                |loss: &Loss| (loss.endpoint.addr, Held { since, why: loss.why, answer: None });
+            let held = |loss: &Loss| {
+                (loss.endpoint.addr, HeldBackend { since, why: loss.why, answer: None })
+            };
             self.shown.extend(service, all.iter().map(held));
         }
         let lost = self.services.entry(service.clone()).or_insert_with(|| Lost::new(rules));
-        all.into_iter().for_each(|loss| lost.insert(loss, since, of));
+        all.into_iter().for_each(|loss| lost.insert(loss, since, length_before));
         Ok(())
     }
 
@@ -166,8 +167,12 @@ impl Guard {
     /// Returns the length of a service's list before the first recent loss, and when that
     /// was; `None` if there was none. A loss that lasts too long is no incident but the
     /// normal state.
-    pub(super) fn of(&self, service: &ServiceName, now: Instant) -> Option<(usize, Instant)> {
-        self.services.get(service)?.of(now)
+    pub(super) fn length_before(
+        &self,
+        service: &ServiceName,
+        now: Instant,
+    ) -> Option<(usize, Instant)> {
+        self.services.get(service)?.length_before(now)
     }
 
     /// Notes that a backend left its service on purpose: it does not count as missing.
@@ -178,7 +183,7 @@ impl Guard {
     }
 
     /// Takes in the answer of a probe. Returns the services for which it is news.
-    pub(super) fn probed(&mut self, addr: BackendAddr, answer: Answer) -> Vec<ServiceName> {
+    pub(super) fn probed(&mut self, addr: BackendAddr, answer: ProbeResult) -> Vec<ServiceName> {
         if self.restored.is_some() {
             return Vec::new();
         }
@@ -284,10 +289,10 @@ impl Guard {
         self.shown.changed()
     }
 
-    /// Writes what is to be shown and probed into `doubts`. Costs little, however much it
+    /// Writes what is to be shown and probed into `liveness`. Costs little, however much it
     /// is.
-    pub(super) fn show(&self, doubts: &mut Doubts) {
-        self.shown.show(doubts);
+    pub(super) fn show(&self, liveness: &mut Liveness) {
+        self.shown.show(liveness);
     }
 
     /// Collects anew when each backend's time is over, and what is shown.
@@ -346,10 +351,10 @@ impl Concerned {
 
 /// Returns how many backends of a list must stay, whatever probes find. A list of one is
 /// not guarded: the loss of a service's only backend is no mass loss.
-pub(super) fn least(of: Option<usize>, share: u32) -> usize {
-    match of.unwrap_or(0) {
+pub(super) fn least(length: Option<usize>, share: u32) -> usize {
+    match length.unwrap_or(0) {
         0 | 1 => 0,
-        of => (of * share as usize).div_ceil(100),
+        length => (length * share as usize).div_ceil(100),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::model::{BackendAddr, Host, ServiceName};
 use crate::registry::{Key, Registration};
 
 use super::Resolved;
-use super::touched::Touched;
+use super::affected::Affected;
 
 /// The host names in use.
 #[derive(Debug, Default)]
@@ -57,37 +57,41 @@ impl HostNames {
 
     /// Takes in the result of resolving a name. If its addresses differ from before,
     /// returns the old addresses and the users of the name.
-    pub(super) fn resolved(&mut self, resolved: Resolved, touched: &mut Touched) -> Option<Moved> {
+    pub(super) fn resolved(
+        &mut self,
+        resolved: Resolved,
+        affected: &mut Affected,
+    ) -> Option<Moved> {
         let host = self.0.get_mut(&resolved.host)?;
         let mut addresses = resolved.addresses;
         addresses.sort_unstable();
         addresses.dedup();
         let before = host.oddity();
         let old = (host.addresses != addresses).then(|| {
-            host.users.keys().for_each(|(service, _)| touched.service(service));
+            host.users.keys().for_each(|(service, _)| affected.service(service));
             mem::replace(&mut host.addresses, addresses)
         });
         host.trouble = resolved.trouble;
-        touched.unresolved |= before != host.oddity();
+        affected.unresolved |= before != host.oddity();
         old.map(|old| Moved { old, users: host.users.keys().cloned().collect() })
     }
 
     /// Counts one use of a registration's host name, if its address is a name.
-    pub(super) fn hold(&mut self, key: &Key, one: &Registration, touched: &mut Touched) {
+    pub(super) fn hold(&mut self, key: &Key, one: &Registration, affected: &mut Affected) {
         let Host::Name(name) = &one.address.host else { return };
         let host = self.0.entry(name.clone()).or_insert_with(|| {
-            touched.hosts = true;
+            affected.hosts = true;
             Use::default()
         });
-        touched.unresolved |= host.oddity().is_some();
+        affected.unresolved |= host.oddity().is_some();
         *host.users.entry((one.service.clone(), key.clone())).or_default() += 1;
     }
 
     /// Takes back what [`Self::hold`] counted.
-    pub(super) fn let_go(&mut self, key: &Key, one: &Registration, touched: &mut Touched) {
+    pub(super) fn let_go(&mut self, key: &Key, one: &Registration, affected: &mut Affected) {
         let Host::Name(name) = &one.address.host else { return };
         let Some(host) = self.0.get_mut(name) else { return };
-        touched.unresolved |= host.oddity().is_some();
+        affected.unresolved |= host.oddity().is_some();
         let user = (one.service.clone(), key.clone());
         if let Some(uses) = host.users.get_mut(&user) {
             *uses -= 1;
@@ -97,7 +101,7 @@ impl HostNames {
         }
         if host.users.is_empty() {
             self.0.remove(name);
-            touched.hosts = true;
+            affected.hosts = true;
         }
     }
 

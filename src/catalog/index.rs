@@ -16,12 +16,12 @@ use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::registry::{Cause, Change, Entry, Event, Key, Reading, Registration, Rejected, Remark};
 use crate::settings::Settings;
 
+use super::affected::Affected;
 use super::departures::{Departure, Departures};
-use super::doubts::{Answer, Doubt, Doubts, Rules};
+use super::down::DownDetector;
 use super::guard::{Guard, Loss, Losses, Lost};
 use super::host_names::HostNames;
-use super::touched::Touched;
-use super::unleased::Unleased;
+use super::liveness::{Liveness, LossReason, ProbeResult, Rules};
 use super::{Restored, ServiceSnapshot};
 
 mod hosts;
@@ -44,7 +44,7 @@ pub(super) struct Index {
     /// Host names in use: what they resolved to, and which services use them.
     hosts: HostNames,
     guard: Guard,
-    unleased: Unleased,
+    unleased: DownDetector,
     /// The length of each service's newest snapshot.
     listed: HashMap<ServiceName, usize>,
     pub(super) departures: Departures,
@@ -70,88 +70,93 @@ impl Index {
             services: HashMap::new(),
             hosts: HostNames::default(),
             guard: Guard::new(settings),
-            unleased: Unleased::default(),
+            unleased: DownDetector::default(),
             listed: HashMap::new(),
             departures: Departures::default(),
             snapshots: 0,
         }
     }
 
-    /// Applies a registry event and adds what it affects to `touched`.
-    pub(super) fn apply(&mut self, event: Event, now: Instant, touched: &mut Touched) {
+    /// Applies a registry event and adds what it affects to `affected`.
+    pub(super) fn apply(&mut self, event: Event, now: Instant, affected: &mut Affected) {
         match event {
-            Event::Reset { all, went_back, .. } => self.reset(all, went_back, now, touched),
+            Event::Reset { all, went_back, .. } => self.reset(all, went_back, now, affected),
             Event::Apply { changes, .. } => {
                 let swept = self.swept(&changes);
                 let mut batch = LossBatch::new(now);
                 for change in changes {
                     match change {
                         Change::Delete(key, Cause::InDoubt) => {
-                            self.lose(&key, Doubt::LeaseLost, &mut batch, touched);
+                            self.lose(&key, LossReason::LeaseLost, &mut batch, affected);
                         }
                         Change::Delete(key, Cause::Swept) if swept.contains(&key) => {
-                            self.lose(&key, Doubt::Swept, &mut batch, touched);
+                            self.lose(&key, LossReason::Swept, &mut batch, affected);
                         }
                         Change::Delete(key, _) => {
-                            self.hand_over(&mut batch, touched);
-                            self.take_back(&key, touched);
+                            self.hand_over(&mut batch, affected);
+                            self.take_back(&key, affected);
                         }
                         Change::Put(entry) => {
-                            self.hand_over(&mut batch, touched);
-                            self.put(entry, touched);
+                            self.hand_over(&mut batch, affected);
+                            self.put(entry, affected);
                         }
                     }
                 }
-                self.hand_over(&mut batch, touched);
+                self.hand_over(&mut batch, affected);
             }
             Event::Stale { .. } => {}
         }
     }
 
     /// Serves a saved state until the registry is read.
-    pub(super) fn restore(&mut self, restored: Restored, now: Instant, touched: &mut Touched) {
+    pub(super) fn restore(&mut self, restored: Restored, now: Instant, affected: &mut Affected) {
         let since = now.checked_sub(restored.age).unwrap_or(now);
         self.guard.restore(since);
         for (service, endpoints) in restored.services {
             let of = (endpoints.len(), since);
-            let loss = |endpoint| Loss { key: None, endpoint, why: Doubt::Missing };
+            let loss = |endpoint| Loss { key: None, endpoint, why: LossReason::Missing };
             let all = endpoints.into_iter().map(loss).collect();
             // All are held: no time is over before the registry is read.
-            let _ = self.guard.lose(Losses { since, of, all }, &service, now);
-            touched.services.insert(service);
+            let _ = self.guard.lose(Losses { since, length_before: of, all }, &service, now);
+            affected.services.insert(service);
         }
     }
 
     /// Takes in the answer of a probe. Touches a service only if its list changes.
-    pub(super) fn probed(&mut self, addr: BackendAddr, answer: Answer, touched: &mut Touched) {
+    pub(super) fn probed(
+        &mut self,
+        addr: BackendAddr,
+        answer: ProbeResult,
+        affected: &mut Affected,
+    ) {
         for service in self.guard.probed(addr, answer) {
-            self.evict(&service, touched);
+            self.evict(&service, affected);
         }
-        touched.services.extend(self.unleased.probed(addr, answer));
+        affected.services.extend(self.unleased.probed(addr, answer));
     }
 
     /// Drops the held backends of the services with a canonical name, if their loss began
     /// at `before` or earlier.
-    pub(super) fn release(&mut self, canonical: &str, before: Instant, touched: &mut Touched) {
+    pub(super) fn release(&mut self, canonical: &str, before: Instant, affected: &mut Affected) {
         for service in self.guard.services(canonical) {
             if !self.guard.release(&service, before).is_empty() {
-                touched.services.insert(service);
+                affected.services.insert(service);
             }
         }
     }
 
     /// Does what is due by now. While the registry is stale no backend's time is over,
     /// because a held backend may have registered again long ago.
-    pub(super) fn pass(&mut self, now: Instant, heard: bool, touched: &mut Touched) {
+    pub(super) fn pass(&mut self, now: Instant, heard: bool, affected: &mut Affected) {
         let over = if heard { self.guard.pass(now) } else { Vec::new() };
         for (service, listed) in over {
             match listed {
                 Some(endpoint) => {
                     self.departures.add(&service, Departure::Expired, &endpoint.id);
-                    touched.service(&service);
+                    affected.service(&service);
                 }
                 // It no longer counts as missing, so that others may go.
-                None => self.evict(&service, touched),
+                None => self.evict(&service, affected),
             }
         }
     }
@@ -168,7 +173,7 @@ impl Index {
         revision: i64,
     ) -> Option<ServiceSnapshot> {
         self.snapshots += 1;
-        self.evict(name, &mut Touched::default());
+        self.evict(name, &mut Affected::default());
         let mut endpoints = self.registered(name);
         self.unleased.set_aside(name, &mut endpoints);
         let registered = endpoints.len();
@@ -184,19 +189,19 @@ impl Index {
         Some(ServiceSnapshot::new(name.clone(), revision, endpoints))
     }
 
-    /// Returns the doubts, and the services in which they changed; `None` if nothing has
+    /// Returns the liveness, and the services in which they changed; `None` if nothing has
     /// changed since the last call.
-    pub(super) fn doubts(&mut self) -> Option<(Doubts, BTreeSet<ServiceName>)> {
+    pub(super) fn liveness(&mut self) -> Option<(Liveness, BTreeSet<ServiceName>)> {
         let (others, down) = self.unleased.changed();
         let mut services = self.guard.changed();
         if !others && services.is_empty() {
             return None;
         }
         services.extend(down);
-        let mut doubts = Doubts::default();
-        self.guard.show(&mut doubts);
-        self.unleased.show(&mut doubts);
-        Some((doubts, services))
+        let mut liveness = Liveness::default();
+        self.guard.show(&mut liveness);
+        self.unleased.show(&mut liveness);
+        Some((liveness, services))
     }
 
     /// Returns the lost backends of a service.
@@ -244,7 +249,7 @@ impl Index {
     }
 
     /// Applies a complete reading as a difference: an unchanged key touches nothing.
-    fn reset(&mut self, all: Vec<Entry>, went_back: bool, now: Instant, touched: &mut Touched) {
+    fn reset(&mut self, all: Vec<Entry>, went_back: bool, now: Instant, affected: &mut Affected) {
         self.guard.renew(now);
         if !self.entries.is_empty() {
             let kept: HashSet<&Key> = all.iter().map(|entry| &entry.key).collect();
@@ -252,8 +257,8 @@ impl Index {
             let mut gone: Vec<Key> = gone.cloned().collect();
             gone.sort_unstable();
             let mut batch = LossBatch::new(now);
-            gone.iter().for_each(|key| self.lose(key, Doubt::Missing, &mut batch, touched));
-            self.hand_over(&mut batch, touched);
+            gone.iter().for_each(|key| self.lose(key, LossReason::Missing, &mut batch, affected));
+            self.hand_over(&mut batch, affected);
         }
         self.entries.reserve(all.len().saturating_sub(self.entries.len()));
         for entry in all {
@@ -264,19 +269,19 @@ impl Index {
             }
             let former = if went_back { self.endpoints_of(&entry.key) } else { Vec::new() };
             let key = entry.key.clone();
-            self.put(entry, touched);
+            self.put(entry, affected);
             let mut batch = LossBatch::new(now);
-            self.doubt(&key, former, Doubt::WentBack, &mut batch);
-            self.hand_over(&mut batch, touched);
+            self.doubt(&key, former, LossReason::WentBack, &mut batch);
+            self.hand_over(&mut batch, affected);
         }
-        touched.services.extend(self.guard.begin());
+        affected.services.extend(self.guard.begin());
     }
 
     /// Takes in a key's newest value. If that is rejected, the key's older registrations
     /// stay: a registrant's mistake must not remove a working backend.
-    fn put(&mut self, Entry { key, meaning, leased }: Entry, touched: &mut Touched) {
+    fn put(&mut self, Entry { key, meaning, leased }: Entry, affected: &mut Affected) {
         for (service, _) in self.guard.settle_key(&key) {
-            touched.services.insert(service);
+            affected.services.insert(service);
         }
         let old = self.entries.remove(&key).unwrap_or_default();
         let new = match meaning {
@@ -290,30 +295,30 @@ impl Index {
         };
         if old.registrations != new.registrations {
             let both = old.registrations.iter().chain(&new.registrations);
-            both.for_each(|one| touched.service(&one.service));
-            self.replace(&key, &old, &new, touched);
+            both.for_each(|one| affected.service(&one.service));
+            self.replace(&key, &old, &new, affected);
         } else if old.leased != new.leased {
-            self.replace(&key, &old, &new, touched);
+            self.replace(&key, &old, &new, affected);
         }
         if old.rejected != new.rejected || old.remarks != new.remarks {
-            touched.rejections.insert(key.clone());
+            affected.rejections.insert(key.clone());
         }
         self.entries.insert(key, new);
     }
 
     /// Removes a key that was deleted on purpose, now or after it was lost.
-    fn take_back(&mut self, key: &Key, touched: &mut Touched) {
+    fn take_back(&mut self, key: &Key, affected: &mut Affected) {
         for (service, listed) in self.guard.settle_key(key) {
             self.guard.left(&service);
             if let Some(endpoint) = listed {
                 self.departures.add(&service, Departure::Deregistered, &endpoint.id);
             }
-            touched.service(&service);
+            affected.service(&service);
         }
         let endpoints = self.endpoints_of(key);
-        self.remove(key, touched);
+        self.remove(key, affected);
         for (service, endpoint) in endpoints {
-            touched.service(&service);
+            affected.service(&service);
             if !self.is_registered(&service, endpoint.addr) {
                 self.guard.left(&service);
                 self.departures.add(&service, Departure::Deregistered, &endpoint.id);
@@ -323,19 +328,19 @@ impl Index {
 
     /// Removes the held backends of a service that do not answer, as far as the guard
     /// allows.
-    fn evict(&mut self, service: &ServiceName, touched: &mut Touched) {
+    fn evict(&mut self, service: &ServiceName, affected: &mut Affected) {
         let registered = self.services.get(service).map_or(0, Members::len);
         for endpoint in self.guard.evict(service, registered) {
             self.departures.add(service, Departure::Dead, &endpoint.id);
-            touched.service(service);
+            affected.service(service);
         }
     }
 
-    fn remove(&mut self, key: &Key, touched: &mut Touched) {
+    fn remove(&mut self, key: &Key, affected: &mut Affected) {
         let Some(old) = self.entries.remove(key) else { return };
-        self.replace(key, &old, &Meaning::default(), touched);
+        self.replace(key, &old, &Meaning::default(), affected);
         if old.rejected.is_some() || !old.remarks.is_empty() {
-            touched.rejections.insert(key.clone());
+            affected.rejections.insert(key.clone());
         }
     }
 }

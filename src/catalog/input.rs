@@ -14,7 +14,7 @@ use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::registry::{Event, Key, Rejected, Remark};
 use crate::settings::Settings;
 
-use super::doubts::Answer;
+use super::liveness::ProbeResult;
 
 /// A value for the catalog's one writer.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub enum Input {
     /// The result of resolving a registered host name.
     Hosts(Resolved),
     /// The answer of a backend to a probe.
-    Probed(BackendAddr, Answer),
+    Probed(BackendAddr, ProbeResult),
     /// An operator's release. It drops the held backends of the services with this
     /// canonical name whose loss began at least this long ago.
     Release(String, Duration),

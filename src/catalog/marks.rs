@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::Catalog;
+use super::Known;
 use super::topic::Rounds;
 use crate::marks::{Differing, Marks};
 
@@ -26,10 +27,10 @@ impl Catalog {
 
     /// Publishes marks at once to the services that they concern. Returns whether any
     /// service changed.
-    pub(super) fn publish_marks(&self, marks: Arc<Marks>, rounds: &mut Rounds) -> bool {
+    pub(super) fn publish_marks(&self, marks: Arc<Marks>, rounds: &mut Rounds<Known>) -> bool {
         let before = self.0.marks.send_replace(marks.clone());
         let mut publish = |canonical: &str, group: &mut super::Group| {
-            if !group.set_drained(marks.of(canonical), || self.next_version()) {
+            if !group.set_drained(marks.for_service(canonical), || self.next_version()) {
                 return false;
             }
             self.announce(group, rounds);

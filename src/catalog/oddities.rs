@@ -1,7 +1,7 @@
 //! Rejected keys, keys with remarks, and host names that do not resolve: published and
 //! logged.
 //!
-//! In: the index, and what a change touched. Out: sorted lists for the admin port, and
+//! In: the index, and what a change affected. Out: sorted lists for the admin port, and
 //! log lines when there are more of them than before.
 
 use std::collections::BTreeMap;
@@ -12,8 +12,8 @@ use crate::clock;
 use crate::registry::{Key, Rejected, Remark};
 
 use super::Catalog;
+use super::affected::Affected;
 use super::index::Index;
-use super::touched::Touched;
 use super::unresolved::{self, Unresolved};
 
 impl Catalog {
@@ -59,10 +59,10 @@ impl Catalog {
         self.0.remarks.len()
     }
 
-    /// Publishes the rejections, remarks and unresolved host names that a change touched.
-    pub(super) fn publish_oddities(&self, index: &Index, touched: &Touched) {
+    /// Publishes the rejections, remarks and unresolved host names that a change affected.
+    pub(super) fn publish_oddities(&self, index: &Index, affected: &Affected) {
         let before = self.0.rejected.len();
-        for key in &touched.rejections {
+        for key in &affected.rejections {
             match index.rejection(key) {
                 Some(rejected) => {
                     tracing::debug!(%key, reason = rejected.reason, "key rejected");
@@ -83,7 +83,7 @@ impl Catalog {
         if let Some(new) = told.count(rejected.saturating_sub(before), clock::now()) {
             tracing::warn!(rejected, new, "keys rejected: see /api/v1/rejected for the reasons");
         }
-        if touched.unresolved {
+        if affected.unresolved {
             let now: Arc<[Unresolved]> = index.unresolved().into();
             let before = self.0.unresolved.send_replace(now.clone());
             let mut logged = self.0.unresolved_logged.load(Ordering::Relaxed);

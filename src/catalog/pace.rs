@@ -30,14 +30,14 @@ impl Pace {
     /// those that have waited long enough.
     pub(super) fn ready(
         &mut self,
-        touched: BTreeSet<ServiceName>,
+        affected: BTreeSet<ServiceName>,
         now: Instant,
     ) -> BTreeSet<ServiceName> {
         self.next.retain(|_, next| *next > now);
         if self.next.is_empty() && self.waiting.is_empty() {
-            return touched;
+            return affected;
         }
-        self.waiting.extend(touched);
+        self.waiting.extend(affected);
         self.waiting.extract_if(.., |service| !self.next.contains_key(service)).collect()
     }
 

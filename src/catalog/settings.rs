@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::Catalog;
+use super::Known;
 use super::topic::Rounds;
 use crate::settings::Settings;
 
@@ -18,11 +19,15 @@ impl Catalog {
 
     /// Publishes settings at once, because they change no snapshot, however long it is.
     /// Returns whether any service changed.
-    pub(super) fn publish_settings(&self, settings: Arc<Settings>, rounds: &mut Rounds) -> bool {
+    pub(super) fn publish_settings(
+        &self,
+        settings: Arc<Settings>,
+        rounds: &mut Rounds<Known>,
+    ) -> bool {
         self.0.settings.send_replace(settings.clone());
         let mut changed = false;
         for mut group in self.0.groups.iter_mut() {
-            let new = settings.of(group.key());
+            let new = settings.for_service(group.key());
             if !group.set_settings(new, || self.next_version()) {
                 continue;
             }

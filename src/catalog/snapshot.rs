@@ -1,6 +1,6 @@
 //! Immutable values that the rest of the program reads.
 //!
-//! In: a service's endpoints. Out: [`Known`], [`ServiceSnapshot`] and [`Status`].
+//! In: a service's endpoints. Out: [`Known`], [`ServiceSnapshot`] and [`RegistryStatus`].
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,6 +36,12 @@ pub struct ServiceSnapshot {
 }
 
 impl Known {
+    /// Returns whether the name means a service.
+    #[must_use]
+    pub fn is_present(&self) -> bool {
+        matches!(self, Self::Present(_))
+    }
+
     /// Returns the settings of the service, or those that a service of this name would
     /// have; `None` before anything has been read.
     #[must_use]
@@ -79,7 +85,7 @@ impl ServiceSnapshot {
 
 /// How far the registry has been read, and whether it is stale.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Status {
+pub struct RegistryStatus {
     /// Whether the registry has been read completely at least once, or a saved state is
     /// served.
     pub synced: bool,
@@ -95,7 +101,7 @@ pub struct Status {
     pub restored: Option<String>,
 }
 
-impl Status {
+impl RegistryStatus {
     /// Returns what clients are served while the registry is stale, as text for people.
     #[must_use]
     pub fn served(&self) -> &'static str {

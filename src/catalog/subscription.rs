@@ -14,8 +14,8 @@ use super::{Catalog, Known};
 
 /// A subscription to one typed name. It ends when the catalog closes.
 pub struct Subscription {
-    first: Arc<Topic>,
-    others: Vec<Arc<Topic>>,
+    first: Arc<Topic<Known>>,
+    others: Vec<Arc<Topic<Known>>>,
     catalog: Catalog,
     target: Target,
 }
@@ -23,7 +23,7 @@ pub struct Subscription {
 /// One stream's listener on a subscription.
 #[derive(Debug)]
 pub struct Subscriber {
-    first: Listener,
+    first: Listener<Known>,
     /// Empty for most names, so that a stream costs no more for them.
     others: Box<[Other]>,
 }
@@ -31,7 +31,7 @@ pub struct Subscriber {
 /// The listener on a reading that is not the first.
 #[derive(Debug)]
 struct Other {
-    listener: Listener,
+    listener: Listener<Known>,
     /// Whether a service answers to an earlier reading, and the listener is counted as
     /// served.
     served: bool,
@@ -39,8 +39,8 @@ struct Other {
 
 impl Subscription {
     pub(super) fn new(
-        first: Arc<Topic>,
-        others: Vec<Arc<Topic>>,
+        first: Arc<Topic<Known>>,
+        others: Vec<Arc<Topic<Known>>>,
         catalog: Catalog,
         target: Target,
     ) -> Self {
@@ -73,7 +73,7 @@ impl Subscription {
         Subscriber { first: Listener::new(self.first.clone()), others }
     }
 
-    fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
+    fn topics(&self) -> impl Iterator<Item = &Arc<Topic<Known>>> {
         std::iter::once(&self.first).chain(&self.others)
     }
 }
@@ -89,12 +89,12 @@ impl Subscriber {
     /// returned; `None` once the catalog has closed.
     pub fn poll_known(&mut self, cx: &mut Context<'_>) -> Poll<Option<(u64, Known)>> {
         if self.others.is_empty() {
-            return self.first.poll_known(cx);
+            return self.first.poll_newest(cx);
         }
         let mut news = false;
         let others = self.others.iter_mut().map(|other| &mut other.listener);
         for listener in std::iter::once(&mut self.first).chain(others) {
-            match listener.poll_known(cx) {
+            match listener.poll_newest(cx) {
                 Poll::Ready(Some(_)) => news = true,
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => {}
@@ -103,10 +103,10 @@ impl Subscriber {
         if !news {
             return Poll::Pending;
         }
-        let mut served = self.first.topic().is_present();
+        let mut served = self.first.topic().newest().is_present();
         for other in &mut self.others {
             other.note(served);
-            served |= other.listener.topic().is_present();
+            served |= other.listener.topic().newest().is_present();
         }
         let others = self.others.iter().map(|other| &other.listener);
         let topics = std::iter::once(&self.first).chain(others).map(Listener::topic);
@@ -130,10 +130,10 @@ impl Drop for Other {
 
 /// Returns the first meaning that is not absent. A topic that is still syncing counts,
 /// because a service may answer to it.
-fn known<'a>(topics: impl Iterator<Item = &'a Arc<Topic>>) -> Known {
+fn known<'a>(topics: impl Iterator<Item = &'a Arc<Topic<Known>>>) -> Known {
     let mut last = Known::Syncing;
     for topic in topics {
-        last = topic.known();
+        last = topic.newest();
         if !matches!(last, Known::Absent(_)) {
             break;
         }
@@ -142,6 +142,6 @@ fn known<'a>(topics: impl Iterator<Item = &'a Arc<Topic>>) -> Known {
     last
 }
 
-fn version<'a>(topics: impl Iterator<Item = &'a Arc<Topic>>) -> u64 {
+fn version<'a>(topics: impl Iterator<Item = &'a Arc<Topic<Known>>>) -> u64 {
     topics.map(|topic| topic.version()).sum()
 }

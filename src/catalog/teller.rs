@@ -17,7 +17,7 @@ use super::index::Index;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Matter {
     /// Registrations are lost, and backends that answer stay listed.
-    Held,
+    HeldBackend,
     /// Backends that do not answer stay listed.
     Guarded,
     /// Backends without a lease refuse connections and are not listed.
@@ -45,7 +45,7 @@ pub(super) struct Teller {
 }
 
 /// The matters that describe a state, not an event.
-const STATES: [Matter; 3] = [Matter::Held, Matter::Guarded, Matter::Down];
+const STATES: [Matter; 3] = [Matter::HeldBackend, Matter::Guarded, Matter::Down];
 /// The pause between two lines of a service on one matter.
 const PAUSE: Duration = Duration::from_secs(10);
 /// Departures within this time after the first share one line with it: a thousand
@@ -125,7 +125,7 @@ impl Teller {
         (line.told, line.at) = (count, Some(now));
         let service = &key.0;
         match matter {
-            Matter::Held => held(service, count, index),
+            Matter::HeldBackend => held(service, count, index),
             Matter::Guarded => guarded(service, count, index),
             Matter::Down => down(service, count, index),
             Matter::Left(why) => left(service, why, &departed, index.listed(service)),
@@ -142,7 +142,7 @@ fn count(index: &Index, service: &ServiceName, matter: Matter, told: usize) -> u
     let lost = index.lost(service);
     match matter {
         // Waits for a first answer: most backends are about to deregister or to return.
-        Matter::Held => {
+        Matter::HeldBackend => {
             lost.filter(|lost| lost.takes() > 0 || told > 0).map_or(0, |lost| lost.held())
         }
         Matter::Guarded => lost.map_or(0, |lost| lost.dead().len()),

@@ -65,10 +65,10 @@ impl World {
     fn say(&mut self, input: Input) {
         let before = self.catalog.status();
         let mut status = before.clone();
-        let mut touched = Touched::default();
-        take_in(&mut self.index, &mut status, &mut touched, input, self.now);
-        self.index.pass(self.now, status.stale.is_none(), &mut touched);
-        self.catalog.publish(&mut self.index, touched, &before, status, &mut self.publisher);
+        let mut affected = Affected::default();
+        take_in(&mut self.index, &mut status, &mut affected, input, self.now);
+        self.index.pass(self.now, status.stale.is_none(), &mut affected);
+        self.catalog.publish(&mut self.index, affected, &before, status, &mut self.publisher);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The newest value of one requested name, for all its listeners.
+//! The newest value of something, for all its listeners.
 //!
 //! In: the newest value, from the catalog's one writer. Out: this value for each listener
 //! that polls, and wake-ups in slices (`rounds.rs`). Nothing is queued for a listener:
@@ -22,28 +22,26 @@ use slab::Slab;
 
 use crate::clock;
 
-use super::Known;
-
 mod rounds;
 
 use rounds::Round;
 pub(super) use rounds::{Family, Rounds};
 
-/// One requested name.
+/// A place for one value and its listeners, such as the meaning of one requested name.
 #[derive(Debug)]
-pub struct Topic {
-    /// Shared with the other spellings of the name.
-    family: Arc<Family>,
+pub struct Topic<T> {
+    /// The topics that share a turn: the spellings of one name.
+    family: Arc<Family<T>>,
     /// Counts the values. It is read without the lock, to see that nothing is new.
     version: AtomicU64,
-    /// How many listeners have a service by an earlier reading of their name.
+    /// How many listeners another topic serves.
     served: AtomicUsize,
-    state: Mutex<State>,
+    state: Mutex<State<T>>,
 }
 
 #[derive(Debug)]
-struct State {
-    known: Known,
+struct State<T> {
+    newest: T,
     closed: bool,
     /// The wakers of the listeners, by place.
     listeners: Slab<Waker>,
@@ -56,18 +54,18 @@ struct State {
 
 /// One stream's listener on a topic.
 #[derive(Debug)]
-pub struct Listener {
-    topic: Arc<Topic>,
+pub struct Listener<T> {
+    topic: Arc<Topic<T>>,
     /// The version that it read last; 0 at first.
     seen: u64,
     /// Its place and the waker stored there, once it has waited.
     place: Option<(usize, Waker)>,
 }
 
-impl Topic {
-    pub(super) fn new(family: Arc<Family>, known: Known) -> Arc<Self> {
+impl<T: Clone + PartialEq> Topic<T> {
+    pub(super) fn new(family: Arc<Family<T>>, newest: T) -> Arc<Self> {
         let state = State {
-            known,
+            newest,
             closed: false,
             listeners: Slab::new(),
             round: Round::Over,
@@ -90,21 +88,16 @@ impl Topic {
 
     /// Returns the newest value.
     #[must_use]
-    pub fn known(&self) -> Known {
-        self.lock().known.clone()
+    pub fn newest(&self) -> T {
+        self.lock().newest.clone()
     }
 
-    /// Returns whether some service answers to the name.
-    pub(super) fn is_present(&self) -> bool {
-        matches!(self.lock().known, Known::Present(_))
-    }
-
-    /// Returns how many listeners have no service by an earlier reading of their name.
+    /// Returns how many listeners need this topic, because no other one serves them.
     pub(super) fn streams(&self) -> usize {
         self.lock().listeners.len().saturating_sub(self.served.load(Ordering::Relaxed))
     }
 
-    /// Counts one more, or one less, listener with a service by an earlier reading.
+    /// Counts one more, or one less, listener that another topic serves.
     pub(super) fn count_served(&self, more: bool) {
         match more {
             true => self.served.fetch_add(1, Ordering::Relaxed),
@@ -118,14 +111,20 @@ impl Topic {
         self.lock().closed
     }
 
-    /// Sets the value, and begins a round if it differs from the one before.
-    pub(super) fn publish(self: &Arc<Self>, new: Known, rounds: &mut Rounds) {
+    /// Sets the value, and begins a round if it differs from the one before. `urgent`
+    /// says of the old value and the new one whether listeners must get it at once.
+    pub(super) fn publish(
+        self: &Arc<Self>,
+        new: T,
+        urgent: impl FnOnce(&T, &T) -> bool,
+        rounds: &mut Rounds<T>,
+    ) {
         let mut state = self.lock();
-        if state.known == new {
+        if state.newest == new {
             return;
         }
-        let urgent = rounds.takes_away(&state.known, &new);
-        state.known = new;
+        let urgent = urgent(&state.newest, &new);
+        state.newest = new;
         state.changed = clock::now();
         self.version.fetch_add(1, Ordering::Release);
         rounds.begin(self, &mut state, urgent);
@@ -138,27 +137,29 @@ impl Topic {
         self.version.fetch_add(1, Ordering::Release);
         state.listeners.iter().for_each(|(_, waker)| waker.wake_by_ref());
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl<T> Topic<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Listener {
+impl<T: Clone + PartialEq> Listener<T> {
     /// Makes a listener that has read nothing yet.
     #[must_use]
-    pub fn new(topic: Arc<Topic>) -> Self {
+    pub fn new(topic: Arc<Topic<T>>) -> Self {
         Self { topic, seen: 0, place: None }
     }
 
     /// Returns its topic.
-    pub(super) fn topic(&self) -> &Arc<Topic> {
+    pub(super) fn topic(&self) -> &Arc<Topic<T>> {
         &self.topic
     }
 
     /// Returns the newest value and its version, if it has not been returned
     /// yet; `None` once the catalog has closed.
-    pub fn poll_known(&mut self, cx: &mut Context<'_>) -> Poll<Option<(u64, Known)>> {
+    pub fn poll_newest(&mut self, cx: &mut Context<'_>) -> Poll<Option<(u64, T)>> {
         let stays = self.place.as_ref().is_some_and(|(_, waker)| waker.will_wake(cx.waker()));
         if stays && self.topic.version() == self.seen {
             return Poll::Pending;
@@ -182,13 +183,13 @@ impl Listener {
             (false, true) => Poll::Pending,
             (false, false) => {
                 self.seen = version;
-                Poll::Ready(Some((version, state.known.clone())))
+                Poll::Ready(Some((version, state.newest.clone())))
             }
         }
     }
 }
 
-impl Drop for Listener {
+impl<T> Drop for Listener<T> {
     fn drop(&mut self) {
         if let Some((place, _)) = self.place {
             let mut state = self.topic.lock();
@@ -199,30 +200,6 @@ impl Drop for Listener {
             }
         }
     }
-}
-
-/// Returns whether clients must get the new value at once. They must if a backend leaves,
-/// changes its address or gets weight 0, because calls fail until clients know; and if
-/// the settings or the drained backends changed.
-fn takes_away(old: &Known, new: &Known) -> bool {
-    if let (Some(old), Some(new)) = (old.settings(), new.settings())
-        && old != new
-    {
-        return true;
-    }
-    let (Known::Present(old), Known::Present(new)) = (old, new) else {
-        return matches!(old, Known::Present(_));
-    };
-    if old.drained != new.drained {
-        return true;
-    }
-    let mut rest = new.endpoints.iter();
-    let mut listed = old.endpoints.iter().filter(|endpoint| endpoint.takes_calls());
-    // Both are sorted by id.
-    !listed.all(|old| {
-        let same = rest.find(|new| new.id >= old.id);
-        same.is_some_and(|new| new.id == old.id && new.addr == old.addr && new.takes_calls())
-    })
 }
 
 #[cfg(test)]

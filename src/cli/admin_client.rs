@@ -36,7 +36,7 @@ pub struct AdminClient {
 
 /// A successful answer.
 #[derive(Debug)]
-pub struct Answer<T> {
+pub struct Fetched<T> {
     /// The JSON as received.
     pub text: String,
     /// The decoded value.
@@ -127,7 +127,7 @@ impl AdminClient {
     ///
     /// # Errors
     /// Returns an error if there is no answer or the balancer refuses.
-    pub fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, AdminError> {
+    pub fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<Fetched<T>, AdminError> {
         self.read(self.agent.get(format!("{}{path}", self.base)).call())
     }
 
@@ -135,7 +135,7 @@ impl AdminClient {
     ///
     /// # Errors
     /// Returns an error if there is no answer or the balancer refuses.
-    pub fn tell<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, AdminError> {
+    pub fn tell<T: DeserializeOwned>(&self, path: &str) -> Result<Fetched<T>, AdminError> {
         self.read(self.agent.post(format!("{}{path}", self.base)).send_empty())
     }
 
@@ -147,14 +147,14 @@ impl AdminClient {
         &self,
         path: &str,
         text: &str,
-    ) -> Result<Answer<T>, AdminError> {
+    ) -> Result<Fetched<T>, AdminError> {
         self.read(self.agent.post(format!("{}{path}", self.base)).send(text))
     }
 
     fn read<T: DeserializeOwned>(
         &self,
         response: Result<http::Response<ureq::Body>, ureq::Error>,
-    ) -> Result<Answer<T>, AdminError> {
+    ) -> Result<Fetched<T>, AdminError> {
         let unreachable = |error: ureq::Error| AdminError::Unreachable {
             base: self.shown.clone(),
             cause: match error {
@@ -177,7 +177,7 @@ impl AdminClient {
         };
         if status == 200 {
             let value = serde_json::from_str(&text).map_err(|_| foreign())?;
-            return Ok(Answer { text, value });
+            return Ok(Fetched { text, value });
         }
         let json::Failure { error } = serde_json::from_str(&text).map_err(|_| foreign())?;
         Err(AdminError::Refused { status, error: clean(&error) })

@@ -100,7 +100,7 @@ pub(super) fn tell<T: serde::de::DeserializeOwned>(
     service: &str,
     what: &str,
     order: &json::Order,
-) -> Result<admin_client::Answer<T>, AdminError> {
+) -> Result<admin_client::Fetched<T>, AdminError> {
     let path = format!("/api/v1/services/{}/{what}", admin_client::encode(service));
     let order = serde_json::to_string(order).unwrap_or_default();
     AdminClient::new(admin)?.tell_with(&path, &order)

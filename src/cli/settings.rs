@@ -148,7 +148,10 @@ fn diff(text: &str, admin: &AdminArgs) -> Result<(), AdminError> {
     Ok(())
 }
 
-fn ask_diff(text: &str, admin: &AdminArgs) -> Result<admin_client::Answer<json::Diff>, AdminError> {
+fn ask_diff(
+    text: &str,
+    admin: &AdminArgs,
+) -> Result<admin_client::Fetched<json::Diff>, AdminError> {
     AdminClient::new(admin)?.tell_with("/api/v1/settings/diff", text)
 }
 

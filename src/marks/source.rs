@@ -4,8 +4,9 @@
 //! in force, each release once, and a [`Report`] of every mark.
 //!
 //! If a new value cannot be decoded, the previous mark of its key stays in force. An
-//! outage of etcd ends no mark before its time. A mark that is missing after an outage
-//! stays in force: a command that ends a mark leaves a note in etcd for [`ENDED_FOR`].
+//! outage of etcd ends no mark before its time. A drain that is missing after an outage
+//! stays in force, and so does one whose key has an older value: a command that ends a
+//! mark leaves a note in etcd for [`ENDED_FOR`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tokio::time::sleep_until;
 use tracing::{info, warn};
 
 use super::desk::ENDED_FOR;
+use super::report::{Report, Shown, State};
 use super::{Mark, MarkKey, Marks, Moment, Value};
 use crate::clock;
 use crate::model::Zone;
@@ -44,39 +46,6 @@ pub enum News {
     /// etcd has been read for the first time, or refuses to be read: nothing needs to
     /// wait for it any longer.
     Heard,
-}
-
-/// Every mark, for display.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Report {
-    /// The decoded marks, sorted by key.
-    pub marks: Vec<Shown>,
-    /// Keys whose newest value cannot be used, with the reason; sorted.
-    pub refused: Vec<(Key, String)>,
-    /// How many keys are refused because there are too many.
-    pub beyond: usize,
-    /// Why etcd does not answer now; `None` if it does.
-    pub unheard: Option<String>,
-}
-
-/// A mark, and whether it is in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
-    /// The mark.
-    pub mark: Arc<Mark>,
-    /// Whether it is in force.
-    pub state: State,
-}
-
-/// Whether a mark is in force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// It is in etcd and in force.
-    InForce,
-    /// Its end has passed.
-    Over,
-    /// It is in force, although etcd has lost it.
-    Kept,
 }
 
 /// The state of all keys.
@@ -354,26 +323,6 @@ impl Mark {
     #[must_use]
     pub fn is_over(&self, now: Moment) -> bool {
         self.value.until.is_some_and(|until| until <= now)
-    }
-}
-
-impl Shown {
-    /// Returns whether it is in force.
-    #[must_use]
-    pub fn is_in_force(&self) -> bool {
-        self.state != State::Over
-    }
-}
-
-impl State {
-    /// Returns the name for people and programs.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InForce => "in force",
-            Self::Over => "over",
-            Self::Kept => "kept",
-        }
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) struct Handshakes {
 
 /// A handshake that runs. Dropped before [`Running::done`], it counts as failed.
 struct Running<'a> {
-    of: &'a Handshakes,
+    handshakes: &'a Handshakes,
     slot: Option<SemaphorePermit<'a>>,
 }
 
@@ -105,7 +105,7 @@ impl Handshakes {
         loop {
             self.give_back();
             if let Ok(Ok(slot)) = timeout(LOOK_EVERY, self.slots.acquire()).await {
-                return Running { of: self, slot: Some(slot) };
+                return Running { handshakes: self, slot: Some(slot) };
             }
         }
     }
@@ -134,7 +134,7 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         if let Some(slot) = self.slot.take() {
             slot.forget();
-            self.of.lock().push_back(Instant::now() + PENALTY);
+            self.handshakes.lock().push_back(Instant::now() + PENALTY);
         }
     }
 }

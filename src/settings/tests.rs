@@ -81,7 +81,10 @@ fn etcd_wins_over_the_file_and_the_file_over_the_flags() {
     use Layer::{File, Flags, Store};
     assert_eq!(layers, [Flags, Flags, Store, File, Flags]);
     let defaults = Settings::new(ServiceSettings::DEFAULT);
-    assert!(Arc::ptr_eq(&defaults.of("a"), &defaults.of("b")), "one value for all");
+    assert!(
+        Arc::ptr_eq(&defaults.for_service("a"), &defaults.for_service("b")),
+        "one value for all"
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lookaside::catalog::{Answer, Input, Resolved, Rules};
+use lookaside::catalog::{Input, ProbeResult, Resolved, Rules};
 use lookaside::cli::admin_client::{AdminArgs, AdminError};
 use lookaside::cli::explain;
 use lookaside::model::{BackendAddr, ClientKind};
@@ -169,7 +169,7 @@ async fn what_is_not_listed_says_at_which_pass_it_stayed() {
 
     for _ in 0..3 {
         let dead = BackendAddr::new([10, 0, 0, 5].into(), 80).unwrap();
-        world.inputs.send(Input::Probed(dead, Answer::Refuses)).await.unwrap();
+        world.inputs.send(Input::Probed(dead, ProbeResult::Refuses)).await.unwrap();
     }
     let down = until(&world, &ask("dead"), |body| body["listed"] == json!(false)).await;
     assert!(passes(&down)[1].starts_with("answers NO it refuses connections"), "{down}");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lookaside::catalog::Input;
-use lookaside::marks::source::{Report, Shown, State};
+use lookaside::marks::report::{Report, Shown, State};
 use lookaside::marks::{Mark, MarkKey, Marks, Moment, Value as Signed};
 use lookaside::registry::Key;
 use serde_json::{Value, json};

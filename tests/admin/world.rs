@@ -11,7 +11,7 @@ use lookaside::admin;
 use lookaside::catalog::{self, Catalog, Input, Rules};
 use lookaside::load::{Calls, Ledger};
 use lookaside::marks::Moment;
-use lookaside::marks::source::Report as MarksReport;
+use lookaside::marks::report::Report as MarksReport;
 use lookaside::model::{BackendAddr, ClientKind, HostPort, Meta, ServiceName, Weight, Zone};
 use lookaside::readiness::{Condition, Readiness};
 use lookaside::registry::{Entry, Event, Key, Registration, Rejected};
@@ -126,7 +126,7 @@ impl World {
         let mut status = self.catalog.watch_status();
         let heard = self.catalog.status();
         self.inputs.send(Input::Registry(event)).await.unwrap();
-        let differs = |status: &catalog::Status| *status != heard;
+        let differs = |status: &catalog::RegistryStatus| *status != heard;
         let waiting = async {
             // Not every change wakes.
             while !differs(&status.borrow_and_update()) {

@@ -91,7 +91,7 @@ pub(crate) fn held(bench: &mut Bench) -> Outcome {
 /// Processor for each probe, with few held and with many: what the server needs beyond
 /// what it needs while it probes nobody.
 pub(crate) fn probes(bench: &mut Bench) -> Outcome {
-    for count in [FEW, FULL, bench.suspects] {
+    for count in [FEW, FULL, bench.held_addresses] {
         for kind in bench.ours(false) {
             bench.registry.fill(&[service(0)], 1);
             let some = count.div_ceil(OF_A_LEASE);

@@ -58,11 +58,11 @@ struct Entry {
     /// The bytes that the client has read.
     read: usize,
     /// The answer to end if others need the room.
-    held: Option<Weak<dyn Held>>,
+    held: Option<Weak<dyn Cancellable>>,
 }
 
 /// A holder of an answer's bytes.
-pub(super) trait Held: Send + Sync {
+pub(super) trait Cancellable: Send + Sync {
     /// Drops the bytes. The client gets an error at the end of its answer.
     fn cut(&self);
 }
@@ -188,7 +188,7 @@ impl Flight {
 }
 
 enum Slowest {
-    Overdue(Arc<dyn Held>),
+    Overdue(Arc<dyn Cancellable>),
     Due(Instant),
     None,
 }
@@ -199,7 +199,7 @@ impl Charge {
     }
 
     /// Records the holder of the bytes, and that the client has read `read` bytes more.
-    pub(super) fn progress(&self, held: Weak<dyn Held>, read: usize) {
+    pub(super) fn progress(&self, held: Weak<dyn Cancellable>, read: usize) {
         if let Some(entry) = lock(&self.flight.0.table).all.get_mut(&self.id) {
             entry.held = Some(held);
             entry.read += read;
@@ -229,7 +229,7 @@ mod tests {
         charge: Mutex<Option<Charge>>,
     }
 
-    impl Held for Reader {
+    impl Cancellable for Reader {
         fn cut(&self) {
             self.cut.store(true, Ordering::Relaxed);
             drop(lock(&self.charge).take());
@@ -239,7 +239,7 @@ mod tests {
     impl Reader {
         fn new(charge: Charge) -> Arc<Self> {
             let reader = Arc::new(Self::default());
-            let held: Arc<dyn Held> = reader.clone();
+            let held: Arc<dyn Cancellable> = reader.clone();
             charge.progress(Arc::downgrade(&held), 0);
             *lock(&reader.charge) = Some(charge);
             reader
@@ -276,7 +276,7 @@ mod tests {
             readers.push(Reader::new(charge));
         }
         // The client of the first answer has read, so the second is the slowest.
-        let held: Arc<dyn Held> = readers[0].clone();
+        let held: Arc<dyn Cancellable> = readers[0].clone();
         let progress = |charge: &Charge| charge.progress(Arc::downgrade(&held), LARGE / 2);
         lock(&readers[0].charge).as_ref().map(progress).expect("it is there");
         flight.reserve(LARGE, &Share::default()).await.expect("room is made");

@@ -14,7 +14,7 @@ use http_body::{Body, Frame};
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Code, Status};
 
-use super::flight::{Charge, Held};
+use super::flight::{Cancellable, Charge};
 
 /// The length of a piece, in bytes: the most that the HTTP/2 library holds for a stream.
 const PIECE: usize = 16 * 1024;
@@ -34,7 +34,7 @@ impl Account {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn progress(&self, held: &Weak<dyn Held>, read: usize) {
+    fn progress(&self, held: &Weak<dyn Cancellable>, read: usize) {
         for charge in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             charge.progress(held.clone(), read);
         }
@@ -44,7 +44,7 @@ impl Account {
 /// The body of an answer.
 pub(super) struct Outgoing {
     parcel: Arc<Parcel>,
-    held: Weak<dyn Held>,
+    held: Weak<dyn Cancellable>,
     account: Account,
     over: bool,
     /// Whether the call is a stream, which its client may open again.
@@ -53,7 +53,7 @@ pub(super) struct Outgoing {
     _permit: OwnedSemaphorePermit,
 }
 
-/// The content, until it is dropped by [`Held::cut`].
+/// The content, until it is dropped by [`Cancellable::cut`].
 struct Parcel(Mutex<Option<Content>>);
 
 struct Content {
@@ -74,14 +74,14 @@ impl Outgoing {
     ) -> Self {
         let content = Content { body, rest: Bytes::new(), told: false, account: account.clone() };
         let parcel = Arc::new(Parcel(Mutex::new(Some(content))));
-        let whole: Arc<dyn Held> = parcel.clone();
+        let whole: Arc<dyn Cancellable> = parcel.clone();
         let held = Arc::downgrade(&whole);
         account.progress(&held, 0);
         Self { parcel, held, account, over: false, stream, _permit: permit }
     }
 }
 
-impl Held for Parcel {
+impl Cancellable for Parcel {
     fn cut(&self) {
         let content = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(content) = content {

@@ -14,7 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::frame::{FRAME_MAX, Head, Reason};
 use super::protocol::Event;
 use super::timer::Second;
-use super::{Answer, Connection, Exchange, Incoming, Metered, Outgoing, Over, Pieces, Reply};
+use super::{
+    Connection, Exchange, Incoming, Metered, Outgoing, Over, Pieces, Reply, ResponseFuture,
+};
 use super::{Stage, incoming};
 
 /// How many bytes are read at a time. Clients send far less.
@@ -31,7 +33,7 @@ const REQUEST_COST: usize = 256;
 impl<S, H, B> Connection<S, H, B>
 where
     S: AsyncRead + AsyncWrite + Metered + Unpin,
-    H: Fn(Request<Incoming>) -> Answer<B> + Unpin,
+    H: Fn(Request<Incoming>) -> ResponseFuture<B> + Unpin,
     B: Outgoing,
 {
     /// Reads what has arrived. Returns true if there was something.

@@ -44,7 +44,7 @@ use timer::Second;
 use write::Leftover;
 
 /// The return type of a handler: a future response.
-pub type Answer<B> = Pin<Box<dyn Future<Output = Response<B>> + Send>>;
+pub type ResponseFuture<B> = Pin<Box<dyn Future<Output = Response<B>> + Send>>;
 
 /// The body of a response.
 pub trait Outgoing: Unpin {
@@ -138,7 +138,7 @@ struct Exchange<B> {
 }
 
 enum Reply<B> {
-    Awaited(Answer<B>),
+    Awaited(ResponseFuture<B>),
     Body(B),
 }
 
@@ -173,7 +173,7 @@ const TURNS: usize = 4;
 impl<S, H, B> Connection<S, H, B>
 where
     S: AsyncRead + AsyncWrite + Metered + Unpin,
-    H: Fn(Request<Incoming>) -> Answer<B> + Unpin,
+    H: Fn(Request<Incoming>) -> ResponseFuture<B> + Unpin,
     B: Outgoing,
 {
     /// Serves requests with `handler` until the peer goes or `leave` asks it to. All
@@ -357,7 +357,7 @@ where
 impl<S, H, B> Future for Connection<S, H, B>
 where
     S: AsyncRead + AsyncWrite + Metered + Unpin,
-    H: Fn(Request<Incoming>) -> Answer<B> + Unpin,
+    H: Fn(Request<Incoming>) -> ResponseFuture<B> + Unpin,
     B: Outgoing,
 {
     type Output = bool;

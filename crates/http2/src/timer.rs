@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::frame::Reason;
-use super::{Answer, Connection, Incoming, Metered, Outgoing, Over, Stage};
+use super::{Connection, Incoming, Metered, Outgoing, Over, ResponseFuture, Stage};
 
 /// A second since the origin, or [`Second::NEVER`]: the condition does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Second {
 impl<S, H, B> Connection<S, H, B>
 where
     S: AsyncRead + AsyncWrite + Metered + Unpin,
-    H: Fn(Request<Incoming>) -> Answer<B> + Unpin,
+    H: Fn(Request<Incoming>) -> ResponseFuture<B> + Unpin,
     B: Outgoing,
 {
     /// Waits until a timeout is due, then acts on it.

@@ -78,7 +78,7 @@ pub struct Stale {
 }
 
 impl Registry {
-    pub(in crate::admin) fn new(status: &catalog::Status, counts: Counts) -> Self {
+    pub(in crate::admin) fn new(status: &catalog::RegistryStatus, counts: Counts) -> Self {
         Self {
             synced: status.synced,
             revision: status.revision,

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::catalog::doubts::{Answer, Doubt, Held, Rules};
+use crate::catalog::liveness::{HeldBackend, LossReason, ProbeResult, Rules};
 use crate::model::{BackendAddr, Endpoint};
 use crate::registry::Key;
 
@@ -17,7 +17,7 @@ use super::{Loss, MOMENTS, SILENT_MAX, least};
 #[derive(Debug)]
 pub(in crate::catalog) struct Lost {
     rules: Rules,
-    suspects: BTreeMap<BackendAddr, Suspect>,
+    held_addresses: BTreeMap<BackendAddr, Suspect>,
     /// How many are still listed.
     listed: usize,
     /// How many of the listed ones took a connection at the newest probe.
@@ -42,10 +42,10 @@ enum Certainty {
 pub(super) struct Suspect {
     pub(super) key: Option<Key>,
     pub(super) endpoint: Endpoint,
-    why: Doubt,
+    why: LossReason,
     since: Instant,
     bar: (usize, Instant),
-    answer: Option<Answer>,
+    answer: Option<ProbeResult>,
     /// Unanswered probes in a row.
     silent: u32,
     /// Whether it is no longer listed. It then counts as missing for at most [`MOMENTS`].
@@ -57,7 +57,7 @@ impl Lost {
     pub(super) fn new(rules: Rules) -> Self {
         Self {
             rules,
-            suspects: BTreeMap::new(),
+            held_addresses: BTreeMap::new(),
             listed: 0,
             takes: 0,
             dead: BTreeSet::new(),
@@ -78,24 +78,24 @@ impl Lost {
         let ends = |(addr, suspect): (&BackendAddr, &Suspect)| {
             (*addr, suspect.end(before.keep), suspect.end(rules.keep))
         };
-        self.suspects.iter().map(ends).collect()
+        self.held_addresses.iter().map(ends).collect()
     }
 
     /// Adds a lost backend that is not in here yet. `of` is the length of the list before
     /// the loss, and when that was.
-    pub(super) fn insert(&mut self, loss: Loss, since: Instant, of: (usize, Instant)) {
+    pub(super) fn insert(&mut self, loss: Loss, since: Instant, length_before: (usize, Instant)) {
         let Loss { key, endpoint, why } = loss;
-        let bar = (of.0 + self.left, of.1);
+        let bar = (length_before.0 + self.left, length_before.1);
         *self.bars.entry(bar).or_default() += 1;
         self.listed += 1;
         let addr = endpoint.addr;
         let (answer, silent, gone) = (None, 0, false);
         let suspect = Suspect { key, endpoint, why, since, bar, answer, silent, gone };
-        self.suspects.insert(addr, suspect);
+        self.held_addresses.insert(addr, suspect);
     }
 
     pub(super) fn remove(&mut self, addr: BackendAddr) -> Option<Suspect> {
-        let suspect = self.suspects.remove(&addr)?;
+        let suspect = self.held_addresses.remove(&addr)?;
         if let Some(losses) = self.bars.get_mut(&suspect.bar) {
             *losses -= 1;
             if *losses == 0 {
@@ -109,17 +109,17 @@ impl Lost {
     }
 
     /// Takes in the answer of a listed backend. Returns its new state if that is news.
-    pub(super) fn probed(&mut self, addr: BackendAddr, answer: Answer) -> Option<Held> {
-        let suspect = self.suspects.get_mut(&addr).filter(|suspect| !suspect.gone)?;
+    pub(super) fn probed(&mut self, addr: BackendAddr, answer: ProbeResult) -> Option<HeldBackend> {
+        let suspect = self.held_addresses.get_mut(&addr).filter(|suspect| !suspect.gone)?;
         let before = (suspect.answer, suspect.certainty());
-        suspect.silent = if answer == Answer::Silent { suspect.silent + 1 } else { 0 };
+        suspect.silent = if answer == ProbeResult::Silent { suspect.silent + 1 } else { 0 };
         suspect.answer = Some(answer);
         let after = (suspect.answer, suspect.certainty());
         if before == after {
             return None;
         }
-        self.takes -= usize::from(before.0 == Some(Answer::Takes));
-        self.takes += usize::from(answer == Answer::Takes);
+        self.takes -= usize::from(before.0 == Some(ProbeResult::Takes));
+        self.takes += usize::from(answer == ProbeResult::Takes);
         before.1.map(|certainty| self.dead.remove(&(certainty, addr)));
         after.1.map(|certainty| self.dead.insert((certainty, addr)));
         Some(suspect.held())
@@ -132,15 +132,15 @@ impl Lost {
         if registered + self.listed <= least(self.bar(), self.rules.share) {
             return None;
         }
-        let mut suspect = self.suspects.remove(&addr)?;
+        let mut suspect = self.held_addresses.remove(&addr)?;
         self.unlist(addr, &suspect);
         suspect.gone = true;
-        Some(self.suspects.entry(addr).or_insert(suspect))
+        Some(self.held_addresses.entry(addr).or_insert(suspect))
     }
 
     /// Returns the length of the list before the first recent loss, and when that was;
     /// `None` if all losses are too old to belong to a loss now.
-    pub(super) fn of(&self, now: Instant) -> Option<(usize, Instant)> {
+    pub(super) fn length_before(&self, now: Instant) -> Option<(usize, Instant)> {
         let recent = |(_, begun): &&(usize, Instant)| *begun + self.rules.keep > now;
         let (length, begun) = self.bars.keys().rev().find(recent)?;
         Some((length.saturating_sub(self.left), *begun))
@@ -153,27 +153,27 @@ impl Lost {
 
     /// Restarts the time of the listed backends.
     pub(super) fn renew(&mut self, now: Instant) {
-        for suspect in self.suspects.values_mut().filter(|suspect| !suspect.gone) {
+        for suspect in self.held_addresses.values_mut().filter(|suspect| !suspect.gone) {
             suspect.since = now;
         }
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = (BackendAddr, &Suspect)> {
-        self.suspects.iter().map(|(addr, suspect)| (*addr, suspect))
+        self.held_addresses.iter().map(|(addr, suspect)| (*addr, suspect))
     }
 
     /// Returns the backends that are still listed.
     pub(in crate::catalog) fn listed(&self) -> impl Iterator<Item = &Endpoint> {
-        let listed = self.suspects.values().filter(|suspect| !suspect.gone);
+        let listed = self.held_addresses.values().filter(|suspect| !suspect.gone);
         listed.map(|suspect| &suspect.endpoint)
     }
 
     pub(in crate::catalog) fn endpoint(&self, addr: BackendAddr) -> Option<&Endpoint> {
-        self.suspects.get(&addr).map(|suspect| &suspect.endpoint)
+        self.held_addresses.get(&addr).map(|suspect| &suspect.endpoint)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.suspects.is_empty()
+        self.held_addresses.is_empty()
     }
 
     pub(in crate::catalog) fn held(&self) -> usize {
@@ -196,7 +196,7 @@ impl Lost {
 
     fn unlist(&mut self, addr: BackendAddr, suspect: &Suspect) {
         self.listed -= 1;
-        self.takes -= usize::from(suspect.answer == Some(Answer::Takes));
+        self.takes -= usize::from(suspect.answer == Some(ProbeResult::Takes));
         suspect.certainty().map(|certainty| self.dead.remove(&(certainty, addr)));
     }
 }
@@ -217,15 +217,15 @@ impl Suspect {
         self.bar.1
     }
 
-    pub(super) fn held(&self) -> Held {
-        Held { since: self.since, why: self.why, answer: self.answer }
+    pub(super) fn held(&self) -> HeldBackend {
+        HeldBackend { since: self.since, why: self.why, answer: self.answer }
     }
 
     fn certainty(&self) -> Option<Certainty> {
         match self.answer {
-            None | Some(Answer::Takes) => None,
-            Some(Answer::Refuses) => Some(Certainty::Refuses),
-            Some(Answer::Silent) => (self.silent >= SILENT_MAX).then_some(Certainty::Silent),
+            None | Some(ProbeResult::Takes) => None,
+            Some(ProbeResult::Refuses) => Some(Certainty::Refuses),
+            Some(ProbeResult::Silent) => (self.silent >= SILENT_MAX).then_some(Certainty::Silent),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The held backends as the prober and the admin port see them. Pure.
 //!
-//! In: backends that become held, change or leave. Out: persistent maps for [`Doubts`],
+//! In: backends that become held, change or leave. Out: persistent maps for [`Liveness`],
 //! kept up to date. Collecting them anew with each answer of a probe would cost as much
 //! as all that is held.
 
@@ -9,14 +9,14 @@ use std::mem;
 
 use imbl::{OrdMap, OrdSet};
 
-use crate::catalog::doubts::{Doubts, Held};
+use crate::catalog::liveness::{HeldBackend, Liveness};
 use crate::model::{BackendAddr, ServiceName};
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shown {
-    held: OrdMap<ServiceName, OrdMap<BackendAddr, Held>>,
+    held: OrdMap<ServiceName, OrdMap<BackendAddr, HeldBackend>>,
     guarded: OrdSet<ServiceName>,
-    suspects: OrdSet<BackendAddr>,
+    held_addresses: OrdSet<BackendAddr>,
     held_len: usize,
     /// The services in which any of this changed since the last call of
     /// [`Self::changed`].
@@ -28,19 +28,19 @@ impl Shown {
     pub(super) fn extend(
         &mut self,
         service: &ServiceName,
-        backends: impl IntoIterator<Item = (BackendAddr, Held)>,
+        backends: impl IntoIterator<Item = (BackendAddr, HeldBackend)>,
     ) {
         let all = self.held.entry(service.clone()).or_default();
         for (addr, held) in backends {
             all.insert(addr, held);
-            self.suspects.insert(addr);
+            self.held_addresses.insert(addr);
             self.held_len += 1;
         }
         self.note(service);
     }
 
     /// Replaces what is shown of a backend.
-    pub(super) fn update(&mut self, service: &ServiceName, addr: BackendAddr, held: Held) {
+    pub(super) fn update(&mut self, service: &ServiceName, addr: BackendAddr, held: HeldBackend) {
         if let Some(all) = self.held.get_mut(service) {
             all.insert(addr, held);
         }
@@ -51,7 +51,7 @@ impl Shown {
     /// lists its address.
     pub(super) fn hide(&mut self, service: &ServiceName, addr: BackendAddr, elsewhere: bool) {
         if !elsewhere {
-            self.suspects.remove(&addr);
+            self.held_addresses.remove(&addr);
         }
         let Some(all) = self.held.get_mut(service) else { return };
         self.held_len -= usize::from(all.remove(&addr).is_some());
@@ -83,12 +83,12 @@ impl Shown {
         mem::take(&mut self.changed)
     }
 
-    /// Writes the maps into `doubts`. Costs little, however long they are.
-    pub(super) fn show(&self, doubts: &mut Doubts) {
-        doubts.held = self.held.clone();
-        doubts.guarded = self.guarded.clone();
-        doubts.suspects = self.suspects.clone();
-        doubts.held_len = self.held_len;
+    /// Writes the maps into `liveness`. Costs little, however long they are.
+    pub(super) fn show(&self, liveness: &mut Liveness) {
+        liveness.held = self.held.clone();
+        liveness.guarded = self.guarded.clone();
+        liveness.held_addresses = self.held_addresses.clone();
+        liveness.held_len = self.held_len;
     }
 
     fn note(&mut self, service: &ServiceName) {

@@ -31,8 +31,8 @@ fn endpoint(n: usize) -> Endpoint {
 
 /// Makes the losses of these backends of a service of `of` backends, all at once.
 fn losses(gone: std::ops::Range<usize>, of: usize, since: Instant) -> Losses {
-    let loss = |n| Loss { key: Some(key(n)), endpoint: endpoint(n), why: Doubt::LeaseLost };
-    Losses { since, of: (of, since), all: gone.map(loss).collect() }
+    let loss = |n| Loss { key: Some(key(n)), endpoint: endpoint(n), why: LossReason::LeaseLost };
+    Losses { since, length_before: (of, since), all: gone.map(loss).collect() }
 }
 
 /// Makes a guard that holds the backends `gone` of a service of `of` backends.
@@ -62,7 +62,7 @@ fn what_answers_stays_until_its_time_is_over() {
     let now = Instant::now();
     let mut guard = lost(0..1, 4, now);
     assert_eq!(kept(&mut guard, 1..4), ["0"], "unprobed");
-    guard.probed(addr(0), Answer::Takes);
+    guard.probed(addr(0), ProbeResult::Takes);
     assert_eq!(kept(&mut guard, 1..4), ["0"]);
     assert_eq!(guard.due(), Some(now + KEEP));
     assert!(pass(&mut guard, now + KEEP - Duration::from_millis(1)).is_empty());
@@ -75,16 +75,22 @@ fn what_answers_stays_until_its_time_is_over() {
 fn one_refusal_is_certain_and_silence_counts_three_times() {
     let now = Instant::now();
     let mut guard = lost(0..2, 6, now);
-    assert_eq!(guard.probed(addr(0), Answer::Refuses), [name()]);
+    assert_eq!(guard.probed(addr(0), ProbeResult::Refuses), [name()]);
     assert_eq!(kept(&mut guard, 2..6), ["1"]);
-    for answer in [Answer::Silent, Answer::Silent, Answer::Takes, Answer::Silent, Answer::Silent] {
+    for answer in [
+        ProbeResult::Silent,
+        ProbeResult::Silent,
+        ProbeResult::Takes,
+        ProbeResult::Silent,
+        ProbeResult::Silent,
+    ] {
         guard.probed(addr(1), answer);
         assert_eq!(kept(&mut guard, 2..6), ["1"]);
     }
-    guard.probed(addr(1), Answer::Silent);
+    guard.probed(addr(1), ProbeResult::Silent);
     assert!(kept(&mut guard, 2..6).is_empty());
     // Another process may have its address by now.
-    assert!(guard.probed(addr(1), Answer::Takes).is_empty());
+    assert!(guard.probed(addr(1), ProbeResult::Takes).is_empty());
     assert!(kept(&mut guard, 2..6).is_empty());
 }
 
@@ -106,14 +112,14 @@ fn who_registers_again_is_in_doubt_no_more() {
 fn half_stays_even_if_nothing_answers_and_the_dead_go_before_the_living() {
     let now = Instant::now();
     let mut guard = lost(0..9, 10, now);
-    guard.probed(addr(8), Answer::Takes);
+    guard.probed(addr(8), ProbeResult::Takes);
     for n in 0..8 {
-        guard.probed(addr(n), Answer::Refuses);
+        guard.probed(addr(n), ProbeResult::Refuses);
     }
     assert_eq!(kept(&mut guard, 9..10), ["5", "6", "7", "8"], "and the registered one");
-    let mut doubts = Doubts::default();
-    guard.show(&mut doubts);
-    assert!(doubts.guarded.contains(&name()));
+    let mut liveness = Liveness::default();
+    guard.show(&mut liveness);
+    assert!(liveness.guarded.contains(&name()));
     // Backends that return let dead ones leave.
     assert_eq!(kept(&mut guard, 20..24), ["8"], "four and one are half");
     assert_eq!(guard.release(&name(), now).len(), 1);
@@ -127,7 +133,7 @@ fn successive_generations_are_not_added_up() {
     // Four servers, replaced twice within the time: there were never more than four.
     let mut guard = lost(0..8, 4, now);
     for n in 0..8 {
-        guard.probed(addr(n), Answer::Refuses);
+        guard.probed(addr(n), ProbeResult::Refuses);
     }
     assert!(kept(&mut guard, 8..12).is_empty());
 }
@@ -136,7 +142,7 @@ fn successive_generations_are_not_added_up() {
 fn one_that_went_is_missed_for_moments_and_one_that_is_kept_for_its_time() {
     let now = Instant::now();
     let mut guard = lost(0..2, 2, now);
-    (0..2).for_each(|n| drop(guard.probed(addr(n), Answer::Refuses)));
+    (0..2).for_each(|n| drop(guard.probed(addr(n), ProbeResult::Refuses)));
     assert_eq!(kept(&mut guard, 0..0), ["1"]);
     assert_eq!(guard.due(), Some(now + MOMENTS));
     assert_eq!(pass(&mut guard, now + MOMENTS), [name()]);
@@ -144,17 +150,17 @@ fn one_that_went_is_missed_for_moments_and_one_that_is_kept_for_its_time() {
     assert_eq!(guard.due(), Some(now + KEEP));
     // A loss long afterwards belongs to another incident.
     let mut guard = lost(0..1, 2, now);
-    guard.probed(addr(0), Answer::Refuses);
+    guard.probed(addr(0), ProbeResult::Refuses);
     assert!(kept(&mut guard, 1..2).is_empty());
-    assert_eq!(guard.of(&name(), now), Some((2, now)));
+    assert_eq!(guard.length_before(&name(), now), Some((2, now)));
     guard.pass(now + MOMENTS);
-    assert_eq!(guard.of(&name(), now), None);
+    assert_eq!(guard.length_before(&name(), now), None);
 }
 
 #[test]
 fn the_only_backend_of_a_service_is_no_mass() {
     let mut guard = lost(0..1, 1, Instant::now());
-    guard.probed(addr(0), Answer::Refuses);
+    guard.probed(addr(0), ProbeResult::Refuses);
     assert!(kept(&mut guard, 0..0).is_empty());
 }
 
@@ -162,7 +168,7 @@ fn the_only_backend_of_a_service_is_no_mass() {
 fn who_left_on_purpose_is_not_missed() {
     let mut guard = lost(0..4, 10, Instant::now());
     (0..6).for_each(|_| guard.left(&name()));
-    (0..4).for_each(|n| drop(guard.probed(addr(n), Answer::Refuses)));
+    (0..4).for_each(|n| drop(guard.probed(addr(n), ProbeResult::Refuses)));
     assert_eq!(kept(&mut guard, 0..0).len(), 2, "half of the four that did not leave");
 }
 
@@ -181,12 +187,12 @@ fn what_was_restored_stays_whole_until_the_registry_is_read() {
     let mut guard = lost(0..0, 0, now);
     guard.restore(now);
     guard.lose(losses(0..4, 4, now), &name(), now).unwrap();
-    assert!(guard.probed(addr(0), Answer::Refuses).is_empty());
+    assert!(guard.probed(addr(0), ProbeResult::Refuses).is_empty());
     assert!(pass(&mut guard, now + KEEP * 2).is_empty());
     assert_eq!(kept(&mut guard, 0..0).len(), 4);
-    let mut doubts = Doubts::default();
-    guard.show(&mut doubts);
-    assert_eq!(doubts, Doubts::default(), "nobody is probed");
+    let mut liveness = Liveness::default();
+    guard.show(&mut liveness);
+    assert_eq!(liveness, Liveness::default(), "nobody is probed");
     assert_eq!(guard.begin(), [name()]);
     assert_eq!(kept(&mut guard, 0..1), ["1", "2", "3"]);
     assert_eq!(guard.due(), Some(now + KEEP));
@@ -204,10 +210,10 @@ proptest! {
         let mut guard = lost(0..lost_n, of, now);
         let mut dead = HashSet::new();
         for (n, answer) in answers {
-            let answer = [Answer::Takes, Answer::Refuses, Answer::Silent][usize::from(answer)];
+            let answer = [ProbeResult::Takes, ProbeResult::Refuses, ProbeResult::Silent][usize::from(answer)];
             guard.probed(addr(n % lost_n), answer);
             prop_assert!(guard.is_consistent());
-            if answer != Answer::Takes { dead.insert(n % lost_n); }
+            if answer != ProbeResult::Takes { dead.insert(n % lost_n); }
             let kept = kept(&mut guard, lost_n..of);
             prop_assert!((kept.len() + of - lost_n) * 2 >= of);
             for n in (0..lost_n).filter(|n| !dead.contains(n)) {
@@ -230,14 +236,14 @@ fn backends_that_go_together_are_held_like_single_ones() {
     // Neither sorted nor each address once. Of two keys with one address the later
     // counts.
     all.all.reverse();
-    let again = Loss { key: Some(key(9)), endpoint: endpoint(3), why: Doubt::Swept };
+    let again = Loss { key: Some(key(9)), endpoint: endpoint(3), why: LossReason::Swept };
     all.all.push(again);
     guard.lose(all, &name(), now).unwrap();
     assert!(guard.is_consistent());
     assert_eq!(kept(&mut guard, 0..0), ["0", "1", "2", "3", "4", "5"]);
     assert!(guard.settle_key(&key(3)).is_empty());
     assert_eq!(guard.settle_key(&key(9)), [(name(), Some(endpoint(3)))]);
-    (0..6).for_each(|n| drop(guard.probed(addr(n), Answer::Refuses)));
+    (0..6).for_each(|n| drop(guard.probed(addr(n), ProbeResult::Refuses)));
     assert_eq!(kept(&mut guard, 0..0), ["2", "4", "5"], "half of what there was");
     assert!(guard.is_consistent());
     assert_eq!(pass(&mut guard, now + KEEP).len(), 5);
@@ -254,16 +260,16 @@ impl Guard {
         let services = self.services.iter().filter(|(_, lost)| lost.held() > 0);
         let held: OrdMap<_, OrdMap<_, _>> =
             services.map(|(name, lost)| (name.clone(), held(lost))).collect();
-        let mut shown = Doubts::default();
+        let mut shown = Liveness::default();
         self.show(&mut shown);
-        let suspects = held.values().flat_map(|held| held.keys().copied()).collect();
+        let held_addresses = held.values().flat_map(|held| held.keys().copied()).collect();
         let held_len = held.values().map(OrdMap::len).sum::<usize>();
-        let expected = Doubts { held, suspects, held_len, ..shown.clone() };
+        let expected = Liveness { held, held_addresses, held_len, ..shown.clone() };
         let takes = |lost: &Lost| {
             lost.takes()
                 == lost
                     .all()
-                    .filter(|(_, one)| !one.gone && one.held().answer == Some(Answer::Takes))
+                    .filter(|(_, one)| !one.gone && one.held().answer == Some(ProbeResult::Takes))
                     .count()
         };
         shown == expected && self.services.values().all(takes)

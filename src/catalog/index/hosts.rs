@@ -11,16 +11,16 @@ use crate::model::{BackendAddr, Endpoint, Host};
 use crate::registry::{Key, Registration};
 
 use super::super::Resolved;
+use super::super::affected::Affected;
 use super::super::host_names::Moved;
-use super::super::touched::Touched;
 use super::super::unresolved::{self, Unresolved};
 use super::Index;
 
 impl Index {
     /// Takes in the result of resolving a host name.
-    pub(in crate::catalog) fn resolved(&mut self, resolved: Resolved, touched: &mut Touched) {
+    pub(in crate::catalog) fn resolved(&mut self, resolved: Resolved, affected: &mut Affected) {
         let host = Host::Name(resolved.host.clone());
-        let Some(Moved { old, users }) = self.hosts.resolved(resolved, touched) else { return };
+        let Some(Moved { old, users }) = self.hosts.resolved(resolved, affected) else { return };
         for (service, key) in users {
             let Some(meaning) = self.entries.get(&key) else { continue };
             let leased = meaning.leased;
@@ -35,7 +35,7 @@ impl Index {
             for port in ports {
                 for (ip, change) in &changes {
                     let Ok(addr) = BackendAddr::new(*ip, port) else { continue };
-                    self.count(&service, addr, leased, *change, touched);
+                    self.count(&service, addr, leased, *change, affected);
                     if change.1 > 0 && !self.is_registered(&service, addr) {
                         self.guard.left(&service);
                     }
@@ -75,11 +75,11 @@ impl Index {
         key: &Key,
         come: &Registration,
         leased: bool,
-        touched: &mut Touched,
+        affected: &mut Affected,
     ) {
-        self.hosts.hold(key, come, touched);
+        self.hosts.hold(key, come, affected);
         self.each_address(come, |index, addr| {
-            index.count(&come.service, addr, leased, (1, 0), touched);
+            index.count(&come.service, addr, leased, (1, 0), affected);
         });
     }
 
@@ -89,12 +89,12 @@ impl Index {
         key: &Key,
         gone: &Registration,
         leased: bool,
-        touched: &mut Touched,
+        affected: &mut Affected,
     ) {
         self.each_address(gone, |index, addr| {
-            index.count(&gone.service, addr, leased, (0, 1), touched);
+            index.count(&gone.service, addr, leased, (0, 1), affected);
         });
-        self.hosts.let_go(key, gone, touched);
+        self.hosts.let_go(key, gone, affected);
     }
 
     /// Calls `found` with one endpoint for an IP address, or one for each address of a

@@ -11,10 +11,10 @@ use std::time::Instant;
 use crate::model::{Endpoint, ServiceName};
 use crate::registry::Key;
 
+use super::super::affected::Affected;
 use super::super::departures::Departure;
-use super::super::doubts::Doubt;
 use super::super::guard::{Loss, Losses};
-use super::super::touched::Touched;
+use super::super::liveness::LossReason;
 use super::{Index, Members};
 
 /// Backends that were lost at one moment and are not handed over yet.
@@ -36,9 +36,9 @@ impl Index {
     pub(super) fn lose(
         &mut self,
         key: &Key,
-        why: Doubt,
+        why: LossReason,
         batch: &mut LossBatch,
-        touched: &mut Touched,
+        affected: &mut Affected,
     ) {
         let endpoints = self.endpoints_of(key);
         let alone = |(service, endpoint): &(ServiceName, Endpoint)| {
@@ -47,9 +47,9 @@ impl Index {
         // A held backend stays listed as it was, so no list changes.
         let quiet = endpoints.iter().all(alone) && !self.unleased.any_refuses();
         if !quiet {
-            endpoints.iter().for_each(|(service, _)| touched.service(service));
+            endpoints.iter().for_each(|(service, _)| affected.service(service));
         }
-        self.remove(key, touched);
+        self.remove(key, affected);
         self.doubt(key, endpoints, why, batch);
     }
 
@@ -59,7 +59,7 @@ impl Index {
         &self,
         key: &Key,
         endpoints: Vec<(ServiceName, Endpoint)>,
-        why: Doubt,
+        why: LossReason,
         batch: &mut LossBatch,
     ) {
         let LossBatch { now, services } = batch;
@@ -70,8 +70,8 @@ impl Index {
             let losses = match services.entry(service) {
                 Entry::Occupied(losses) => losses.into_mut(),
                 Entry::Vacant(place) => {
-                    let of = self.length_before(place.key(), *now);
-                    place.insert(Losses { since: *now, of, all: Vec::new() })
+                    let length_before = self.length_before(place.key(), *now);
+                    place.insert(Losses { since: *now, length_before, all: Vec::new() })
                 }
             };
             losses.all.push(Loss { key: Some(key.clone()), endpoint, why });
@@ -79,14 +79,14 @@ impl Index {
     }
 
     /// Hands the lost backends to the guard. Touches the services that do not hold them.
-    pub(super) fn hand_over(&mut self, batch: &mut LossBatch, touched: &mut Touched) {
+    pub(super) fn hand_over(&mut self, batch: &mut LossBatch, affected: &mut Affected) {
         let LossBatch { now, services } = batch;
         while let Some((service, losses)) = services.pop_first() {
             if let Err(refused) = self.guard.lose(losses, &service, *now) {
                 for loss in refused.all {
                     self.departures.add(&service, Departure::Lost, &loss.endpoint.id);
                 }
-                touched.service(&service);
+                affected.service(&service);
             }
         }
     }
@@ -95,6 +95,6 @@ impl Index {
     fn length_before(&self, service: &ServiceName, now: Instant) -> (usize, Instant) {
         let members = || self.services.get(service).map_or(0, Members::len);
         let listed = self.listed.get(service).copied().unwrap_or_else(members);
-        (listed, now).max(self.guard.of(service, now).unwrap_or((0, now)))
+        (listed, now).max(self.guard.length_before(service, now).unwrap_or((0, now)))
     }
 }

@@ -6,7 +6,7 @@
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::registry::{Key, Registration};
 
-use super::super::touched::Touched;
+use super::super::affected::Affected;
 use super::{Index, Meaning, Members};
 
 impl Index {
@@ -18,16 +18,16 @@ impl Index {
         key: &Key,
         old: &Meaning,
         new: &Meaning,
-        touched: &mut Touched,
+        affected: &mut Affected,
     ) {
         for come in &new.registrations {
             let settings = &self.settings;
             let new_members = || Members::new(settings.of_service(&come.service).probe_unleased);
             let members = self.services.entry_ref(&come.service).or_insert_with(new_members);
             members.keys.insert(key.clone());
-            self.hold(key, come, new.leased, touched);
+            self.hold(key, come, new.leased, affected);
         }
-        old.registrations.iter().for_each(|gone| self.let_go(key, gone, old.leased, touched));
+        old.registrations.iter().for_each(|gone| self.let_go(key, gone, old.leased, affected));
         for Registration { service, .. } in &old.registrations {
             if new.registrations.iter().any(|come| come.service == *service) {
                 continue;
@@ -48,7 +48,7 @@ impl Index {
         addr: BackendAddr,
         leased: bool,
         times: (usize, usize),
-        touched: &mut Touched,
+        affected: &mut Affected,
     ) {
         let Some(members) = self.services.get_mut(service) else { return };
         let (before, after) = members.count(addr, leased, times);
@@ -60,7 +60,7 @@ impl Index {
             return;
         }
         if before.leased == 0 && after.leased > 0 {
-            touched.services.extend(self.unleased.vouch(addr));
+            affected.services.extend(self.unleased.vouch(addr));
         }
         match (before.unleased(), after.unleased()) {
             (false, true) if !every.is_zero() => self.unleased.add(service, addr, every),

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::super::touched::Touched;
+use super::super::affected::Affected;
 use super::{Index, Rules};
 use crate::model::ServiceName;
 use crate::settings::Settings;
@@ -14,7 +14,7 @@ impl Index {
     pub(in crate::catalog) fn set_settings(
         &mut self,
         settings: Arc<Settings>,
-        touched: &mut Touched,
+        affected: &mut Affected,
     ) {
         self.settings = settings;
         for (service, members) in &mut self.services {
@@ -29,10 +29,10 @@ impl Index {
                     false => self.unleased.add(service, addr, every),
                 }
             }
-            touched.service(service);
+            affected.service(service);
         }
         for service in self.guard.settle(&self.settings.clone()) {
-            self.evict(&service, touched);
+            self.evict(&service, affected);
         }
     }
 

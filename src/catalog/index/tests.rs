@@ -35,36 +35,36 @@ fn bad(at: &str) -> Entry {
     Entry { key: key(at), meaning: Err(rejected), leased: true }
 }
 
-fn put(index: &mut Index, entry: Entry) -> Touched {
-    let mut touched = Touched::default();
+fn put(index: &mut Index, entry: Entry) -> Affected {
+    let mut affected = Affected::default();
     let event = Event::Apply { revision: 1, changes: vec![Change::Put(entry)] };
-    index.apply(event, Instant::now(), &mut touched);
-    touched
+    index.apply(event, Instant::now(), &mut affected);
+    affected
 }
 
-fn delete(index: &mut Index, at: &str) -> Touched {
-    let mut touched = Touched::default();
+fn delete(index: &mut Index, at: &str) -> Affected {
+    let mut affected = Affected::default();
     let event =
         Event::Apply { revision: 1, changes: vec![Change::Delete(key(at), Cause::Deregistered)] };
-    index.apply(event, Instant::now(), &mut touched);
-    touched
+    index.apply(event, Instant::now(), &mut affected);
+    affected
 }
 
-fn reset(index: &mut Index, all: Vec<Entry>) -> Touched {
-    let mut touched = Touched::default();
-    index.apply(Event::Reset { revision: 1, all, went_back: false }, Instant::now(), &mut touched);
-    touched
+fn reset(index: &mut Index, all: Vec<Entry>) -> Affected {
+    let mut affected = Affected::default();
+    index.apply(Event::Reset { revision: 1, all, went_back: false }, Instant::now(), &mut affected);
+    affected
 }
 
-fn resolve(index: &mut Index, host: &str, addresses: &[&str]) -> Touched {
-    let mut touched = Touched::default();
+fn resolve(index: &mut Index, host: &str, addresses: &[&str]) -> Affected {
+    let mut affected = Affected::default();
     let addresses = addresses.iter().map(|ip| ip.parse::<IpAddr>().unwrap()).collect();
-    index.resolved(Resolved { host: host.into(), addresses, trouble: None }, &mut touched);
-    touched
+    index.resolved(Resolved { host: host.into(), addresses, trouble: None }, &mut affected);
+    affected
 }
 
-fn services(touched: &Touched) -> Vec<&str> {
-    touched.services.iter().map(ServiceName::as_str).collect()
+fn services(affected: &Affected) -> Vec<&str> {
+    affected.services.iter().map(ServiceName::as_str).collect()
 }
 
 #[track_caller]
@@ -78,8 +78,8 @@ fn check(index: &mut Index, service: &str, expected: &[&str]) {
 #[test]
 fn what_registers_is_there_and_what_goes_is_gone() {
     let mut index = Index::new(Rules::OFF);
-    let touched = put(&mut index, entry("k2", "hello", "b", "10.0.0.2:80"));
-    assert_eq!(services(&touched), ["hello"]);
+    let affected = put(&mut index, entry("k2", "hello", "b", "10.0.0.2:80"));
+    assert_eq!(services(&affected), ["hello"]);
     put(&mut index, entry("k1", "hello", "a", "10.0.0.1:80"));
     put(&mut index, entry("k3", "other", "c", "10.0.0.3:80"));
     check(&mut index, "hello", &["a 10.0.0.1:80", "b 10.0.0.2:80"]);
@@ -87,24 +87,24 @@ fn what_registers_is_there_and_what_goes_is_gone() {
     check(&mut index, "hello", &["b 10.0.0.2:80"]);
     delete(&mut index, "k2");
     check(&mut index, "hello", &[]);
-    assert_eq!(delete(&mut index, "k2"), Touched::default());
+    assert_eq!(delete(&mut index, "k2"), Affected::default());
 }
 
 #[test]
 fn writing_the_same_again_touches_nothing() {
     let mut index = Index::new(Rules::OFF);
     put(&mut index, entry("k", "hello", "a", "10.0.0.1:80"));
-    assert_eq!(put(&mut index, entry("k", "hello", "a", "10.0.0.1:80")), Touched::default());
+    assert_eq!(put(&mut index, entry("k", "hello", "a", "10.0.0.1:80")), Affected::default());
     let same = vec![entry("k", "hello", "a", "10.0.0.1:80")];
-    assert_eq!(reset(&mut index, same), Touched::default());
+    assert_eq!(reset(&mut index, same), Affected::default());
 }
 
 #[test]
 fn a_key_may_change_its_service() {
     let mut index = Index::new(Rules::OFF);
     put(&mut index, entry("k", "hello", "a", "10.0.0.1:80"));
-    let touched = put(&mut index, entry("k", "world", "a", "10.0.0.1:80"));
-    assert_eq!(services(&touched), ["hello", "world"]);
+    let affected = put(&mut index, entry("k", "world", "a", "10.0.0.1:80"));
+    assert_eq!(services(&affected), ["hello", "world"]);
     check(&mut index, "hello", &[]);
     check(&mut index, "world", &["a 10.0.0.1:80"]);
 }
@@ -114,8 +114,8 @@ fn a_new_list_is_a_difference() {
     let mut index = Index::new(Rules::OFF);
     let a = || entry("a", "a", "a", "10.0.0.1:80");
     reset(&mut index, vec![a(), entry("b", "b", "b", "10.0.0.2:80")]);
-    let touched = reset(&mut index, vec![a(), entry("c", "c", "c", "10.0.0.3:80")]);
-    assert_eq!(services(&touched), ["b", "c"]);
+    let affected = reset(&mut index, vec![a(), entry("c", "c", "c", "10.0.0.3:80")]);
+    assert_eq!(services(&affected), ["b", "c"]);
     check(&mut index, "b", &[]);
     assert_eq!(index.keys(), 2);
 }
@@ -134,15 +134,15 @@ fn one_address_under_two_keys_is_one_backend() {
 fn a_bad_value_costs_nobody_anything() {
     let mut index = Index::new(Rules::OFF);
     put(&mut index, entry("good", "hello", "a", "10.0.0.1:80"));
-    let touched = put(&mut index, bad("bad"));
-    assert_eq!((services(&touched).len(), touched.rejections.len()), (0, 1));
+    let affected = put(&mut index, bad("bad"));
+    assert_eq!((services(&affected).len(), affected.rejections.len()), (0, 1));
     assert!(index.rejection(&key("bad")).is_some());
     // The older registration of the same key stays.
-    let touched = put(&mut index, bad("good"));
-    assert_eq!((services(&touched).len(), touched.rejections.len()), (0, 1));
+    let affected = put(&mut index, bad("good"));
+    assert_eq!((services(&affected).len(), affected.rejections.len()), (0, 1));
     check(&mut index, "hello", &["a 10.0.0.1:80"]);
-    let touched = put(&mut index, entry("good", "hello", "a", "10.0.0.1:80"));
-    assert_eq!((services(&touched).len(), touched.rejections.len()), (0, 1));
+    let affected = put(&mut index, entry("good", "hello", "a", "10.0.0.1:80"));
+    assert_eq!((services(&affected).len(), affected.rejections.len()), (0, 1));
     assert!(index.rejection(&key("good")).is_none());
     delete(&mut index, "bad");
     assert!(index.rejection(&key("bad")).is_none());
@@ -151,16 +151,16 @@ fn a_bad_value_costs_nobody_anything() {
 #[test]
 fn host_names_count_once_resolved() {
     let mut index = Index::new(Rules::OFF);
-    let touched = put(&mut index, entry("k", "hello", "a", "backend.local:80"));
-    assert!(touched.hosts);
+    let affected = put(&mut index, entry("k", "hello", "a", "backend.local:80"));
+    assert!(affected.hosts);
     check(&mut index, "hello", &[]);
     assert_eq!(index.host_names(), BTreeSet::from(["backend.local".to_owned()]));
-    let touched = resolve(&mut index, "backend.local", &["10.0.0.2", "10.0.0.1"]);
-    assert_eq!(services(&touched), ["hello"]);
+    let affected = resolve(&mut index, "backend.local", &["10.0.0.2", "10.0.0.1"]);
+    assert_eq!(services(&affected), ["hello"]);
     check(&mut index, "hello", &["a 10.0.0.1:80", "a 10.0.0.2:80"]);
     let again = resolve(&mut index, "backend.local", &["10.0.0.1", "10.0.0.2"]);
-    assert_eq!(again, Touched::default());
-    assert_eq!(resolve(&mut index, "unknown.local", &["10.0.0.1"]), Touched::default());
+    assert_eq!(again, Affected::default());
+    assert_eq!(resolve(&mut index, "unknown.local", &["10.0.0.1"]), Affected::default());
     assert!(delete(&mut index, "k").hosts);
     assert!(index.host_names().is_empty());
 }
@@ -175,12 +175,12 @@ fn host_names_that_do_not_resolve_are_named_with_key_and_service() {
     let fail = |index: &mut Index, host: &str, kept: &[&str]| {
         let addresses = kept.iter().map(|ip| ip.parse().unwrap()).collect();
         let trouble = Some("no such host".to_owned());
-        let mut touched = Touched::default();
-        index.resolved(Resolved { host: host.to_owned(), addresses, trouble }, &mut touched);
-        touched
+        let mut affected = Affected::default();
+        index.resolved(Resolved { host: host.to_owned(), addresses, trouble }, &mut affected);
+        affected
     };
-    let touched = fail(&mut index, "gone.local", &[]);
-    assert!(touched.unresolved && touched.services.is_empty());
+    let affected = fail(&mut index, "gone.local", &[]);
+    assert!(affected.unresolved && affected.services.is_empty());
     let show = |index: &Index| {
         let one =
             |one: &Unresolved| format!("{} {} {} {}", one.service, one.key, one.host, one.kept);
@@ -209,8 +209,8 @@ fn a_host_name_keeps_its_addresses_while_its_registration_changes() {
     let mut index = Index::new(Rules::OFF);
     put(&mut index, entry("k", "hello", "a", "backend.local:80"));
     resolve(&mut index, "backend.local", &["10.0.0.1"]);
-    let touched = put(&mut index, entry("k", "hello", "b", "backend.local:81"));
-    assert!(!touched.hosts);
+    let affected = put(&mut index, entry("k", "hello", "b", "backend.local:81"));
+    assert!(!affected.hosts);
     check(&mut index, "hello", &["b 10.0.0.1:81"]);
     put(&mut index, entry("k", "world", "b", "backend.local:81"));
     check(&mut index, "hello", &[]);
@@ -222,10 +222,10 @@ fn a_host_name_keeps_its_addresses_while_its_registration_changes() {
 fn losing_the_store_touches_nothing() {
     let mut index = Index::new(Rules::OFF);
     put(&mut index, entry("k", "hello", "a", "10.0.0.1:80"));
-    let mut touched = Touched::default();
+    let mut affected = Affected::default();
     let since = std::time::Instant::now();
-    index.apply(Event::Stale { since, reason: "gone".into() }, since, &mut touched);
-    assert_eq!(touched, Touched::default());
+    index.apply(Event::Stale { since, reason: "gone".into() }, since, &mut affected);
+    assert_eq!(affected, Affected::default());
     check(&mut index, "hello", &["a 10.0.0.1:80"]);
 }
 
@@ -236,7 +236,7 @@ fn step() -> impl Strategy<Value = (u8, u8, u8, u8)> {
 
 proptest! {
     /// Whatever its history, the index equals a fresh one that read the same content at
-    /// once; and no service changes that was not touched.
+    /// once; and no service changes that was not affected.
     #[test]
     fn the_path_does_not_matter(steps in proptest::collection::vec(step(), 1..40)) {
         let mut index = Index::new(Rules::OFF);
@@ -247,7 +247,7 @@ proptest! {
                 let host = if ip == 3 { "h.local:80".to_owned() } else { format!("10.0.0.{ip}:80") };
                 entry(&at.to_string(), &format!("s{service}"), &at.to_string(), &host)
             };
-            let touched = if what == 0 {
+            let affected = if what == 0 {
                 model.remove(&at);
                 delete(&mut index, &at.to_string())
             } else {
@@ -256,7 +256,7 @@ proptest! {
             };
             for (s, before) in before.iter().enumerate() {
                 let service = name(&format!("s{s}"));
-                if !touched.services.contains(&service) {
+                if !affected.services.contains(&service) {
                     prop_assert_eq!(&index.snapshot(&service, 0), before);
                 }
             }

@@ -3,8 +3,8 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use crate::catalog::doubts::{Answer, Rules};
-use crate::catalog::touched::Touched;
+use crate::catalog::affected::Affected;
+use crate::catalog::liveness::{ProbeResult, Rules};
 use crate::model::{BackendAddr, HostPort, Weight};
 use crate::registry::{Cause, Change, Entry, Event, Key, Registration};
 
@@ -58,9 +58,9 @@ impl World {
     }
 
     fn apply(&mut self, event: Event) {
-        let mut touched = Touched::default();
-        self.index.apply(event, self.now, &mut touched);
-        self.publish(touched);
+        let mut affected = Affected::default();
+        self.index.apply(event, self.now, &mut affected);
+        self.publish(affected);
     }
 
     fn gone(&mut self, ports: impl IntoIterator<Item = u16>, cause: Cause) {
@@ -73,19 +73,19 @@ impl World {
         self.apply(Event::Apply { revision: 2, changes: changes.collect() });
     }
 
-    fn probed(&mut self, port: u16, answer: Answer) {
-        let mut touched = Touched::default();
-        self.index.probed(addr(port), answer, &mut touched);
-        self.publish(touched);
+    fn probed(&mut self, port: u16, answer: ProbeResult) {
+        let mut affected = Affected::default();
+        self.index.probed(addr(port), answer, &mut affected);
+        self.publish(affected);
     }
 
     /// Publishes in the way of the catalog.
-    fn publish(&mut self, mut touched: Touched) {
-        self.index.pass(self.now, true, &mut touched);
-        for service in &touched.services {
+    fn publish(&mut self, mut affected: Affected) {
+        self.index.pass(self.now, true, &mut affected);
+        for service in &affected.services {
             self.index.snapshot(service, 1);
         }
-        let changed = self.index.doubts().map(|(_, services)| services).unwrap_or_default();
+        let changed = self.index.liveness().map(|(_, services)| services).unwrap_or_default();
         let departures = self.index.departures.take();
         let page = Page::default();
         let writer = page.clone();
@@ -108,10 +108,10 @@ impl World {
         let end = self.now + time;
         while let Some(due) = self.teller.due().filter(|due| *due <= end) {
             self.now = self.now.max(due);
-            self.publish(Touched::default());
+            self.publish(Affected::default());
         }
         self.now = end;
-        self.publish(Touched::default());
+        self.publish(Affected::default());
         std::mem::take(&mut self.lines)
     }
 }
@@ -123,12 +123,12 @@ fn a_mass_loss_is_a_line_with_the_true_count_and_three_names() {
     let mut world = World::new(KEEP);
     world.gone(1..=20, Cause::InDoubt);
     assert_eq!(world.after(GATHER), [""; 0], "nobody knows yet");
-    (1..=20).for_each(|port| world.probed(port, Answer::Takes));
+    (1..=20).for_each(|port| world.probed(port, ProbeResult::Takes));
     let first = r#"WARN registrations are lost: keeping backends that answer service=hello held=20 answering=1 names=["b001", "b002", "b003"]"#;
     assert_eq!(world.after(PAUSE * 3), [first]);
     // Equal answers for minutes log nothing.
     for _ in 0..100 {
-        (1..=20).for_each(|port| world.probed(port, Answer::Takes));
+        (1..=20).for_each(|port| world.probed(port, ProbeResult::Takes));
     }
     assert_eq!(world.after(PAUSE), [""; 0]);
     world.put(1..=5);
@@ -145,7 +145,7 @@ fn a_mass_loss_is_a_line_with_the_true_count_and_three_names() {
 fn those_that_probes_find_dead_are_one_line_and_those_that_must_stay_another() {
     let mut world = World::new(KEEP);
     world.gone(1..=20, Cause::InDoubt);
-    (1..=20).for_each(|port| world.probed(port, Answer::Refuses));
+    (1..=20).for_each(|port| world.probed(port, ProbeResult::Refuses));
     let lines = world.after(PAUSE * 2);
     assert_eq!(
         lines,
@@ -166,7 +166,7 @@ fn a_flapping_backend_is_a_line_in_a_while() {
     let mut lines = Vec::new();
     for _ in 0..100 {
         world.gone([1], Cause::InDoubt);
-        world.probed(1, Answer::Takes);
+        world.probed(1, ProbeResult::Takes);
         world.put([1]);
         lines.extend(world.after(Duration::from_secs(1)));
     }

@@ -7,7 +7,7 @@ fn held(count: u16) -> World {
     let mut world = World::with(RULES);
     world.say(reset(many(1..=count)));
     world.say(gone(many(1..=count), Cause::InDoubt));
-    assert_eq!(world.catalog.doubts().held_len(), usize::from(count));
+    assert_eq!(world.catalog.liveness().held_len(), usize::from(count));
     world
 }
 
@@ -16,14 +16,14 @@ fn an_answer_of_a_probe_makes_no_snapshot_unless_somebody_goes() {
     let mut world = held(400);
     let before = world.index.snapshots;
     for port in 1..=400 {
-        world.say(Input::Probed(addr(port), Answer::Takes));
+        world.say(Input::Probed(addr(port), ProbeResult::Takes));
     }
     assert_eq!(world.index.snapshots, before);
-    let held = world.catalog.doubts().held.values().next().unwrap().clone();
-    assert!(held.values().all(|held| held.answer == Some(Answer::Takes)));
+    let held = world.catalog.liveness().held.values().next().unwrap().clone();
+    assert!(held.values().all(|held| held.answer == Some(ProbeResult::Takes)));
     // Half must stay, dead or not.
     for port in 1..=400 {
-        world.say(Input::Probed(addr(port), Answer::Refuses));
+        world.say(Input::Probed(addr(port), ProbeResult::Refuses));
     }
     assert_eq!(world.hello(), 200);
     assert_eq!(world.index.snapshots, before + 200);
@@ -36,13 +36,13 @@ fn an_answer_of_a_probe_makes_no_snapshot_unless_somebody_goes() {
 #[test]
 fn an_answer_that_says_the_same_again_changes_nothing_that_is_shown() {
     let mut world = held(100);
-    world.say(Input::Probed(addr(1), Answer::Takes));
-    let mut doubts = world.catalog.watch_doubts();
-    doubts.mark_unchanged();
-    world.say(Input::Probed(addr(1), Answer::Takes));
-    assert!(!doubts.has_changed().unwrap());
-    world.say(Input::Probed(addr(2), Answer::Takes));
-    assert!(doubts.has_changed().unwrap());
+    world.say(Input::Probed(addr(1), ProbeResult::Takes));
+    let mut liveness = world.catalog.watch_doubts();
+    liveness.mark_unchanged();
+    world.say(Input::Probed(addr(1), ProbeResult::Takes));
+    assert!(!liveness.has_changed().unwrap());
+    world.say(Input::Probed(addr(2), ProbeResult::Takes));
+    assert!(liveness.has_changed().unwrap());
 }
 
 #[test]

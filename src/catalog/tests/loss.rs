@@ -13,9 +13,9 @@ fn a_key_that_flaps_is_no_change() {
     let version = hello.version();
     for _ in 0..3 {
         world.say(gone(many(1..=1), Cause::InDoubt));
-        assert_eq!(world.catalog.doubts().held_len(), 1);
+        assert_eq!(world.catalog.liveness().held_len(), 1);
         world.say(put(many(1..=1).remove(0)));
-        assert_eq!(*world.catalog.doubts(), Doubts::default());
+        assert_eq!(*world.catalog.liveness(), Liveness::default());
     }
     assert_eq!(hello.version(), version);
 }
@@ -27,7 +27,7 @@ fn nobodys_time_is_over_while_the_registry_is_not_heard() {
     // The registry came back empty, and was cut off before any backend had registered
     // again.
     world.say(reset(Vec::new()));
-    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (4, 4));
+    assert_eq!((world.hello(), world.catalog.liveness().held_len()), (4, 4));
     let stale = |since| Input::Registry(Event::Stale { since, reason: "gone".into() });
     world.say(stale(world.now));
     world.now += RULES.keep * 2;
@@ -37,10 +37,10 @@ fn nobodys_time_is_over_while_the_registry_is_not_heard() {
     // Backends that are registered when the registry answers again stay. The time of the
     // others begins anew, because they may have been registered meanwhile.
     world.say(reset(many(1..=3)));
-    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (4, 1));
+    assert_eq!((world.hello(), world.catalog.liveness().held_len()), (4, 1));
     world.now += RULES.keep;
     world.say(Input::Registry(Event::Apply { revision: 9, changes: Vec::new() }));
-    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (3, 0));
+    assert_eq!((world.hello(), world.catalog.liveness().held_len()), (3, 0));
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn a_deregistration_is_obeyed_at_once_also_when_it_is_known_late() {
     assert_eq!(world.hello(), 9);
     world.say(gone(many(2..=9), Cause::Deregistered));
     assert_eq!(world.hello(), 1);
-    assert_eq!(*world.catalog.doubts(), Doubts::default());
+    assert_eq!(*world.catalog.liveness(), Liveness::default());
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn a_sweep_is_obeyed_unless_it_takes_most_of_a_service() {
     assert_eq!(world.hello(), 7);
     world.say(gone(many(4..=10), Cause::Swept));
     assert_eq!(world.hello(), 7, "an accident, or so it seems");
-    (4..=10).for_each(|port| world.say(Input::Probed(addr(port), Answer::Refuses)));
+    (4..=10).for_each(|port| world.say(Input::Probed(addr(port), ProbeResult::Refuses)));
     assert_eq!(world.hello(), 4);
     world.say(Input::Release("hello".to_owned(), Duration::ZERO));
     assert_eq!(world.hello(), 0);
@@ -100,7 +100,7 @@ fn losses_in_a_row_are_measured_by_what_was_before_the_first() {
     world.say(reset(many(1..=10)));
     for port in 1..=10 {
         world.say(gone(many(port..=port), Cause::InDoubt));
-        world.say(Input::Probed(addr(port), Answer::Refuses));
+        world.say(Input::Probed(addr(port), ProbeResult::Refuses));
         world.now += Duration::from_secs(20);
     }
     assert_eq!(world.hello(), 5);
@@ -111,10 +111,10 @@ fn what_is_missing_at_a_new_reading_is_in_doubt_for_its_time() {
     let mut world = World::with(RULES);
     world.say(reset(many(1..=4)));
     world.say(reset(Vec::new()));
-    assert_eq!((world.hello(), world.catalog.doubts().suspects.len()), (4, 4));
+    assert_eq!((world.hello(), world.catalog.liveness().held_addresses.len()), (4, 4));
     world.now += RULES.keep;
     world.say(Input::Registry(Event::Apply { revision: 9, changes: Vec::new() }));
-    assert_eq!((world.hello(), world.catalog.doubts().suspects.len()), (0, 0));
+    assert_eq!((world.hello(), world.catalog.liveness().held_addresses.len()), (0, 0));
 }
 
 #[test]
@@ -130,25 +130,25 @@ fn a_saved_state_serves_until_the_registry_is_read_and_then_is_in_doubt() {
     let age = Duration::from_secs(60);
     world.say(Input::Restored(Restored { saved: "then".into(), age, services }));
     assert_eq!(world.catalog.status().restored.as_deref(), Some("then"));
-    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (4, 0));
+    assert_eq!((world.hello(), world.catalog.liveness().held_len()), (4, 0));
     let hello = world.catalog.subscribe(&target("hello")).unwrap();
     let version = hello.version();
     world.say(reset(many(1..=3)));
     assert_eq!(hello.version(), version, "the same list");
     assert_eq!(world.catalog.status().restored, None);
-    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (4, 1));
+    assert_eq!((world.hello(), world.catalog.liveness().held_len()), (4, 1));
     world.now += RULES.keep - age;
     world.say(Input::Registry(Event::Apply { revision: 9, changes: Vec::new() }));
-    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (3, 0));
+    assert_eq!((world.hello(), world.catalog.liveness().held_len()), (3, 0));
 }
 
 /// Returns the ports as text: `+` listed and registered, `?` held.
 fn ports(world: &World) -> String {
-    let doubts = world.catalog.doubts();
+    let liveness = world.catalog.liveness();
     let Known::Present(snapshot) = world.catalog.lookup(&target("hello")) else {
         return String::new();
     };
-    let text = |endpoint: &Endpoint| match doubts.held(&snapshot.name, endpoint.addr) {
+    let text = |endpoint: &Endpoint| match liveness.held(&snapshot.name, endpoint.addr) {
         Some(_) => format!("?{}", endpoint.addr.port()),
         None => format!("+{}", endpoint.addr.port()),
     };
@@ -174,8 +174,8 @@ fn an_older_address_in_a_restored_store_takes_the_living_one_out_of_no_list() {
         world.say(reset(vec![at("a", 2), at("b", 3)]));
         world.say(read_again(vec![at("a", 1), at("b", 3)], went_back));
         assert_eq!(ports(&world), expected);
-        let doubts = world.catalog.doubts();
-        assert_eq!(doubts.suspects.contains(&addr(2)), went_back, "it is probed");
+        let liveness = world.catalog.liveness();
+        assert_eq!(liveness.held_addresses.contains(&addr(2)), went_back, "it is probed");
     }
     let mut world = World::with(RULES);
     world.say(reset(vec![at("a", 2), at("b", 3)]));
@@ -184,13 +184,13 @@ fn an_older_address_in_a_restored_store_takes_the_living_one_out_of_no_list() {
     world.say(read_again(vec![at("a", 1), at("b", 3)], false));
     world.say(put(at("b", 4)));
     assert_eq!(ports(&world), "+1 ?2 +4");
-    world.say(Input::Probed(addr(2), Answer::Takes));
+    world.say(Input::Probed(addr(2), ProbeResult::Takes));
     // Its owner writes the key again.
     world.say(put(at("a", 2)));
     assert_eq!(ports(&world), "+2 +4");
     // A dead one leaves after one probe.
     world.say(read_again(vec![at("a", 1), at("b", 4)], true));
-    world.say(Input::Probed(addr(2), Answer::Refuses));
+    world.say(Input::Probed(addr(2), ProbeResult::Refuses));
     assert_eq!(ports(&world), "+1 +4");
     // A key that no longer registers anything, and one that is rejected.
     let nothing = Entry { meaning: Ok(Vec::new().into()), ..at("a", 1) };
@@ -210,10 +210,10 @@ fn unleased(entry: Entry) -> Entry {
 fn with_one_down() -> World {
     let mut world = World::with(PROBING);
     world.say(reset((1..=3).map(|n| unleased(at(&n.to_string(), n))).collect()));
-    assert_eq!(world.catalog.doubts().unleased.len(), 3);
-    (0..3).for_each(|_| world.say(Input::Probed(addr(1), Answer::Refuses)));
+    assert_eq!(world.catalog.liveness().unleased.len(), 3);
+    (0..3).for_each(|_| world.say(Input::Probed(addr(1), ProbeResult::Refuses)));
     assert_eq!(ports(&world), "+2 +3");
-    assert_eq!(world.catalog.doubts().down.values().map(Vec::len).sum::<usize>(), 1);
+    assert_eq!(world.catalog.liveness().down.values().map(Vec::len).sum::<usize>(), 1);
     world
 }
 
@@ -224,13 +224,13 @@ fn who_gains_a_lease_or_registers_anew_is_listed_at_once() {
     let mut world = with_one_down();
     world.say(put(at("1", 1)));
     assert_eq!(ports(&world), all);
-    let doubts = world.catalog.doubts();
-    assert_eq!((doubts.down.len(), doubts.unleased.contains_key(&addr(1))), (0, false));
-    (0..9).for_each(|_| world.say(Input::Probed(addr(1), Answer::Refuses)));
+    let liveness = world.catalog.liveness();
+    assert_eq!((liveness.down.len(), liveness.unleased.contains_key(&addr(1))), (0, false));
+    (0..9).for_each(|_| world.say(Input::Probed(addr(1), ProbeResult::Refuses)));
     assert_eq!(ports(&world), all, "no probe takes one with a lease away");
     // The key loses its lease again: the address is probed from then on.
     world.say(put(unleased(at("1", 1))));
-    assert!(world.catalog.doubts().unleased.contains_key(&addr(1)));
+    assert!(world.catalog.liveness().unleased.contains_key(&addr(1)));
     assert_eq!(ports(&world), all);
     // Another key with a lease has the address.
     let mut world = with_one_down();
@@ -288,14 +288,14 @@ fn a_sweep_counts_backends_on_both_sides() {
     world.say(sweep(&["k1", "none"]));
     assert_eq!(world.hello(), 10, "ten of fifteen are enough");
     world.say(sweep(&["k2", "k3"]));
-    assert_eq!((world.hello(), world.catalog.doubts().held_len()), (10, 10));
+    assert_eq!((world.hello(), world.catalog.liveness().held_len()), (10, 10));
     // Five that deregistered do not count as missing, so all five lost ones leave.
     let mut world = with_host_names();
     world.say(gone(vec![Entry { key: Key::new(b"k1"), ..at("k1", 1) }], Cause::InDoubt));
     world.say(gone(vec![Entry { key: Key::new(b"k2"), ..at("k2", 1) }], Cause::Deregistered));
     for m in 1..=5 {
         let addr = BackendAddr::new(IpAddr::from([10, 0, 1, m]), 80).unwrap();
-        world.say(Input::Probed(addr, Answer::Refuses));
+        world.say(Input::Probed(addr, ProbeResult::Refuses));
     }
     assert_eq!(world.hello(), 5, "half of ten");
     // Two keys have one address: the deletion of one of them removes no backend.
@@ -316,7 +316,7 @@ fn what_a_host_name_no_longer_means_is_not_missed() {
     assert_eq!(world.hello(), 7);
     for m in 1..=5 {
         let addr = BackendAddr::new(IpAddr::from([10, 0, 1, m]), 80).unwrap();
-        world.say(Input::Probed(addr, Answer::Refuses));
+        world.say(Input::Probed(addr, ProbeResult::Refuses));
     }
     assert_eq!(world.hello(), 4, "half of the seven that are left");
 }

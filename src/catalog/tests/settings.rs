@@ -83,7 +83,7 @@ fn a_service_keeps_what_it_lost_by_its_own_rules() {
     assert!(listed(&world, "a"));
     settle(&mut world, "[service.a]\nkeep-lost = '90s'\n");
     assert!(!listed(&world, "a"));
-    assert_eq!(world.catalog.doubts().held_len(), 0);
+    assert_eq!(world.catalog.liveness().held_len(), 0);
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn the_guard_of_a_service_is_its_own() {
     world.say(Input::Registry(Event::Apply { revision: 3, changes }));
     for n in [1, 2] {
         let addr = BackendAddr::new([10, 0, 0, n].into(), 80).unwrap();
-        world.say(Input::Probed(addr, Answer::Refuses));
+        world.say(Input::Probed(addr, ProbeResult::Refuses));
     }
     let listed = |world: &World, name: &str| match world.catalog.lookup(&target(name)) {
         Known::Present(service) => service.endpoints.len(),
@@ -117,9 +117,9 @@ fn backends_without_a_lease_are_probed_where_their_service_says_so() {
         vec![entry("a", "10.0.0.1:80"), entry("b", "10.0.0.2:80"), entry("b", "10.0.0.1:80")];
     all.iter_mut().for_each(|entry| entry.leased = false);
     world.say(reset(all));
-    assert!(world.catalog.doubts().unleased.is_empty());
+    assert!(world.catalog.liveness().unleased.is_empty());
     let probed = |world: &World| {
-        let all = world.catalog.doubts().unleased.clone();
+        let all = world.catalog.liveness().unleased.clone();
         all.iter().map(|(addr, every)| (addr.to_string(), every.as_secs())).collect::<Vec<_>>()
     };
     settle(&mut world, "[service.a]\nprobe-unleased = '30s'\n");

@@ -24,32 +24,28 @@ use tokio::time::sleep_until;
 
 use crate::clock;
 
-use super::super::Known;
-use super::{State, Topic, takes_away};
+use super::{State, Topic};
 
 /// The rounds of all topics that are not over.
 #[derive(Debug)]
-pub(in crate::catalog) struct Rounds {
-    pub(super) running: VecDeque<Arc<Family>>,
-    pub(super) due: Vec<(Instant, Arc<Topic>)>,
+pub(in crate::catalog) struct Rounds<T> {
+    pub(super) running: VecDeque<Arc<Family<T>>>,
+    pub(super) due: Vec<(Instant, Arc<Topic<T>>)>,
     /// How many places one slice visits.
     pub(super) slice: usize,
     /// A topic with more listeners than this is large.
     pub(super) large: usize,
-    /// The last comparison: two versions of a service, and whether the second takes
-    /// something away. All spellings of a name ask for the same comparison.
-    pub(super) compared: Option<(u64, u64, bool)>,
 }
 
 /// The topics of one name's spellings. They share one turn, so that a name does not get
 /// more turns by having many spellings.
-#[derive(Debug, Default)]
-pub(in crate::catalog) struct Family(Mutex<Waiting>);
+#[derive(Debug)]
+pub(in crate::catalog) struct Family<T>(Mutex<Waiting<T>>);
 
 /// The topics of a family whose rounds are running.
-#[derive(Debug, Default)]
-struct Waiting {
-    topics: VecDeque<Arc<Topic>>,
+#[derive(Debug)]
+struct Waiting<T> {
+    topics: VecDeque<Arc<Topic<T>>>,
     /// Whether the family is in [`Rounds::running`] or has its turn.
     queued: bool,
 }
@@ -87,22 +83,16 @@ pub(super) const GAP: Duration = Duration::from_millis(100);
 /// The wait ends early once no value has come for this long.
 pub(super) const QUIET: Duration = Duration::from_millis(10);
 
-impl Default for Rounds {
+impl<T> Default for Rounds<T> {
     fn default() -> Self {
-        Self {
-            running: VecDeque::new(),
-            due: Vec::new(),
-            slice: SLICE,
-            large: LARGE,
-            compared: None,
-        }
+        Self { running: VecDeque::new(), due: Vec::new(), slice: SLICE, large: LARGE }
     }
 }
 
-impl Rounds {
+impl<T> Rounds<T> {
     /// Begins a round for a value just published, or starts a running round anew. A value
     /// that is not urgent may have to wait for its round.
-    pub(super) fn begin(&mut self, topic: &Arc<Topic>, state: &mut State, urgent: bool) {
+    pub(super) fn begin(&mut self, topic: &Arc<Topic<T>>, state: &mut State<T>, urgent: bool) {
         let now = clock::now();
         let soonest = state.last_round.map(|last| (last + GAP).min(state.changed + QUIET));
         let large = state.listeners.len() > self.large;
@@ -181,23 +171,6 @@ impl Rounds {
         true
     }
 
-    /// Returns what [`takes_away`] returns, computed once for all spellings of a name,
-    /// because large services take long.
-    pub(super) fn takes_away(&mut self, old: &Known, new: &Known) -> bool {
-        let (Known::Present(before), Known::Present(after)) = (old, new) else {
-            return takes_away(old, new);
-        };
-        let versions = (before.version, after.version);
-        match self.compared {
-            Some((old, new, answer)) if (old, new) == versions && new > 0 => answer,
-            _ => {
-                let answer = takes_away(old, new);
-                self.compared = Some((versions.0, versions.1, answer));
-                answer
-            }
-        }
-    }
-
     fn begin_those_due(&mut self) {
         let now = clock::now();
         while let Some(at) = self.due.iter().position(|(due, _)| *due <= now) {
@@ -210,7 +183,7 @@ impl Rounds {
     }
 }
 
-impl State {
+impl<T> State<T> {
     /// Visits up to `count` places and wakes their listeners. Returns how many places it
     /// visited, and whether any are left.
     fn wake_some(&mut self, count: usize) -> (usize, bool) {
@@ -226,15 +199,21 @@ impl State {
     }
 }
 
-impl Family {
+impl<T> Default for Family<T> {
+    fn default() -> Self {
+        Self(Mutex::new(Waiting { topics: VecDeque::new(), queued: false }))
+    }
+}
+
+impl<T> Family<T> {
     /// Adds a topic. Returns whether the family must be queued for a turn.
-    fn push(&self, topic: Arc<Topic>) -> bool {
+    fn push(&self, topic: Arc<Topic<T>>) -> bool {
         let mut waiting = self.lock();
         waiting.topics.push_back(topic);
         !std::mem::replace(&mut waiting.queued, true)
     }
 
-    fn pop(&self) -> Option<Arc<Topic>> {
+    fn pop(&self) -> Option<Arc<Topic<T>>> {
         self.lock().topics.pop_front()
     }
 
@@ -245,7 +224,7 @@ impl Family {
         waiting.queued
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

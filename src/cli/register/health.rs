@@ -46,7 +46,7 @@ pub(super) struct Health {
 
 /// The result of one health check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Answer {
+enum HealthAnswer {
     Serving,
     /// The backend answers that it is not serving; the reason.
     NotServing(String),
@@ -154,8 +154,8 @@ impl Health {
         let mut tell = began + TELL_AFTER;
         loop {
             let why = match self.ask().await {
-                Answer::Serving => break,
-                Answer::NotServing(why) | Answer::None(why) => why,
+                HealthAnswer::Serving => break,
+                HealthAnswer::NotServing(why) | HealthAnswer::None(why) => why,
             };
             if Instant::now() >= tell {
                 tell = Instant::now() + TELL_EVERY;
@@ -173,12 +173,12 @@ impl Health {
         let mut last = String::new();
         while silent < SILENT_MAX {
             match self.ask().await {
-                Answer::Serving => silent = 0,
-                Answer::NotServing(why) => {
+                HealthAnswer::Serving => silent = 0,
+                HealthAnswer::NotServing(why) => {
                     last = why;
                     break;
                 }
-                Answer::None(why) => {
+                HealthAnswer::None(why) => {
                     last = why;
                     silent += 1;
                 }
@@ -188,23 +188,23 @@ impl Health {
         info!(silent, why = last, "the backend is not serving");
     }
 
-    async fn ask(&mut self) -> Answer {
+    async fn ask(&mut self) -> HealthAnswer {
         let request = HealthCheckRequest { service: self.service.clone() };
         match self.client.check(request).await {
             Ok(answer) => match answer.get_ref().status() {
-                ServingStatus::Serving => Answer::Serving,
-                status => Answer::NotServing(format!("it says {}", status.as_str_name())),
+                ServingStatus::Serving => HealthAnswer::Serving,
+                status => HealthAnswer::NotServing(format!("it says {}", status.as_str_name())),
             },
             Err(status) if status.code() == Code::Unimplemented => {
                 if !std::mem::replace(&mut self.told_unimplemented, true) {
                     warn!("the backend has no grpc.health.v1, so it is never registered");
                 }
-                Answer::NotServing("it has no grpc.health.v1".to_owned())
+                HealthAnswer::NotServing("it has no grpc.health.v1".to_owned())
             }
             Err(status) if status.code() == Code::NotFound => {
-                Answer::NotServing("it does not know the health of this service".to_owned())
+                HealthAnswer::NotServing("it does not know the health of this service".to_owned())
             }
-            Err(status) => Answer::None(cause(&status)),
+            Err(status) => HealthAnswer::None(cause(&status)),
         }
     }
 }

@@ -27,11 +27,11 @@ pub(super) struct Doubts {
     client: LeaseClient,
     /// Deleted keys that etcd is asked about, each with the revision of its deletion.
     gone: HashMap<Key, i64>,
-    asked: FuturesUnordered<BoxFuture<'static, Answer>>,
+    asked: FuturesUnordered<BoxFuture<'static, LeaseAnswer>>,
 }
 
 /// The answer about one batch: which of its keys have a lease that is still alive.
-struct Answer {
+struct LeaseAnswer {
     revision: i64,
     asked: Vec<Key>,
     certain: HashSet<Key>,
@@ -64,7 +64,7 @@ impl Doubts {
             let lives = |(key, lease): &(Key, i64)| alive.contains(lease).then(|| key.clone());
             let certain = leases.iter().filter_map(lives).collect();
             let asked = leases.into_iter().map(|(key, _)| key).collect();
-            Answer { revision, asked, certain, cause }
+            LeaseAnswer { revision, asked, certain, cause }
         }));
     }
 
@@ -72,7 +72,8 @@ impl Doubts {
     /// Waits for ever while no question is open.
     pub(super) async fn certain(&mut self) -> Vec<(Key, Cause)> {
         loop {
-            let Some(Answer { revision, asked, certain, cause }) = self.asked.next().await else {
+            let Some(LeaseAnswer { revision, asked, certain, cause }) = self.asked.next().await
+            else {
                 return std::future::pending().await;
             };
             let still = |key: &Key| self.gone.get(key) == Some(&revision);

@@ -161,7 +161,7 @@ impl World {
         let sources: Vec<Source> = (0..sources).map(|_| Source::default()).collect();
         let begun: Arc<Mutex<Vec<Incoming>>> = Arc::default();
         let (served, requests) = (sources.clone(), begun.clone());
-        let handler = move |request: Request<Incoming>| -> Answer<Source> {
+        let handler = move |request: Request<Incoming>| -> ResponseFuture<Source> {
             let path = request.uri().path()[1..].to_owned();
             requests.lock().unwrap().push(request.into_body());
             match path.parse::<usize>() {

@@ -60,9 +60,9 @@ struct Start {
 }
 
 struct Small {
-    topic: Arc<Topic>,
-    rounds: Rounds,
-    listeners: Vec<(Listener, Arc<Task>)>,
+    topic: Arc<Topic<Parts>>,
+    rounds: Rounds<Parts>,
+    listeners: Vec<(Listener<Parts>, Arc<Task>)>,
     ports: Vec<u16>,
 }
 
@@ -71,7 +71,7 @@ impl Small {
         let rounds = Rounds { slice: start.slice, large: start.large, ..Rounds::default() };
         let (listeners, ports) = (Vec::new(), vec![1]);
         let mut small =
-            Self { topic: Topic::new(Arc::default(), present(&ports)), rounds, listeners, ports };
+            Self { topic: Topic::new(Arc::default(), ports.clone()), rounds, listeners, ports };
         (0..start.listeners).for_each(|_| small.join());
         small
     }
@@ -92,7 +92,7 @@ impl Small {
                     self.ports.clear();
                 }
                 self.ports.push(next);
-                self.topic.publish(present(&self.ports), &mut self.rounds);
+                publish(&self.topic, &self.ports, &mut self.rounds);
                 true
             }
             Slice => self.rounds.wake_slice(),
@@ -146,7 +146,7 @@ impl Small {
             self.rounds.ready().await;
             self.rounds.wake_slice();
         }
-        let old = |(listener, task): &&(Listener, Arc<Task>)| {
+        let old = |(listener, task): &&(Listener<Parts>, Arc<Task>)| {
             listener.seen != self.topic.version() && !task.0.load(Ordering::Relaxed)
         };
         self.listeners.iter().filter(old).count()

@@ -9,12 +9,12 @@ const VALUES: u16 = 400;
 
 /// Reads values until the last one, as a listener does. Every so often another listener
 /// takes its place.
-async fn listen(topic: Arc<Topic>, number: usize) {
+async fn listen(topic: Arc<Topic<Parts>>, number: usize) {
     let mut listener = Listener::new(topic.clone());
     for read in number.. {
-        let news = poll_fn(|cx| listener.poll_known(cx)).await;
-        let Some((_, Known::Present(snapshot))) = news else { continue };
-        if snapshot.endpoints[0].addr.port() == VALUES {
+        let news = poll_fn(|cx| listener.poll_newest(cx)).await;
+        let Some((_, parts)) = news else { continue };
+        if parts.last() == Some(&VALUES) {
             return;
         }
         if read.is_multiple_of(7) {
@@ -25,15 +25,12 @@ async fn listen(topic: Arc<Topic>, number: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn everyone_gets_the_last_value() {
-    let topic = Topic::new(
-        Arc::default(),
-        Known::Absent(Arc::new(crate::settings::ServiceSettings::DEFAULT)),
-    );
+    let topic = Topic::new(Arc::default(), Parts::new());
     let spawn = |number| tokio::spawn(listen(topic.clone(), number));
     let mut tasks: Vec<_> = (0..LISTENERS).map(spawn).collect();
     let mut rounds = Rounds { slice: 16, ..Rounds::default() };
     for value in 1..=VALUES {
-        topic.publish(present(&[value]), &mut rounds);
+        publish(&topic, &[value], &mut rounds);
         for _ in 0..value % 5 {
             rounds.turn().await;
         }

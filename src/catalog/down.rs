@@ -15,11 +15,11 @@ use imbl::OrdMap;
 
 use crate::model::{BackendAddr, Endpoint, ServiceName, Weight};
 
-use super::doubts::{Answer, Doubts};
+use super::liveness::{Liveness, ProbeResult};
 
 /// The addresses that are registered without a lease, and their refusals.
 #[derive(Debug, Default)]
-pub(super) struct Unleased {
+pub(super) struct DownDetector {
     /// The services that an address is registered for, and how often each has it probed.
     services: HashMap<BackendAddr, BTreeMap<ServiceName, Duration>>,
     /// The keys of `services` with their shortest interval, for the prober.
@@ -39,7 +39,7 @@ pub(super) struct Unleased {
 /// some seconds; probes are half a minute apart, so this takes a minute at least.
 const REFUSALS_MAX: u32 = 3;
 
-impl Unleased {
+impl DownDetector {
     /// Adds an address that only keys without leases register for a service, and how
     /// often to probe it.
     pub(super) fn add(&mut self, service: &ServiceName, addr: BackendAddr, every: Duration) {
@@ -70,11 +70,11 @@ impl Unleased {
 
     /// Takes in the answer of a probe. Returns the services that this changes. Only
     /// refusals count, because silence may be the network's; it ends a row of refusals.
-    pub(super) fn probed(&mut self, addr: BackendAddr, answer: Answer) -> Vec<ServiceName> {
+    pub(super) fn probed(&mut self, addr: BackendAddr, answer: ProbeResult) -> Vec<ServiceName> {
         if !self.services.contains_key(&addr) {
             return Vec::new();
         }
-        if answer != Answer::Refuses {
+        if answer != ProbeResult::Refuses {
             return self.vouch(addr);
         }
         let refusals = self.refusals.entry(addr).or_default();
@@ -129,10 +129,10 @@ impl Unleased {
         (others || !changed.is_empty(), changed)
     }
 
-    /// Writes what is to be shown and probed into `doubts`.
-    pub(super) fn show(&self, doubts: &mut Doubts) {
-        doubts.unleased = self.addresses.clone();
-        doubts.down = self.down.clone();
+    /// Writes what is to be shown and probed into `liveness`.
+    pub(super) fn show(&self, liveness: &mut Liveness) {
+        liveness.unleased = self.addresses.clone();
+        liveness.down = self.down.clone();
     }
 
     fn services(&self, addr: BackendAddr) -> impl Iterator<Item = &ServiceName> {

@@ -13,7 +13,7 @@ use crate::settings::Settings;
 
 /// Everything that a change affects.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Touched {
+pub(super) struct Affected {
     pub(super) services: BTreeSet<ServiceName>,
     /// The service that was added last: the keys of one service often follow each other.
     newest: Option<ServiceName>,
@@ -29,7 +29,7 @@ pub(super) struct Touched {
     pub(super) unresolved: bool,
 }
 
-impl Touched {
+impl Affected {
     pub(super) fn service(&mut self, service: &ServiceName) {
         if self.newest.as_ref() != Some(service) {
             self.services.insert(service.clone());

@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::peers::{Peer, worth};
 
 /// A connection whose reads are limited.
-pub(super) struct Inbound<S> {
+pub(super) struct ReadLimit<S> {
     inner: S,
     peer: Arc<Peer>,
     /// How many bytes may be read now. Below zero: bytes that were read in advance.
@@ -45,7 +45,7 @@ const SIP: i64 = 2 * 1024;
 /// The shortest pause. Data that arrives during a pause is read at once afterwards.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 
-impl<S> Inbound<S> {
+impl<S> ReadLimit<S> {
     pub(super) fn new(inner: S, peer: Arc<Peer>) -> Self {
         Self { inner, peer, own: OWN_FRESH, filled: Instant::now(), pause: None }
     }
@@ -88,13 +88,13 @@ impl<S> Inbound<S> {
     }
 }
 
-impl<S> Metered for Inbound<S> {
+impl<S> Metered for ReadLimit<S> {
     fn charge(&mut self, cost: usize) {
         self.own -= i64::try_from(cost).unwrap_or(i64::MAX);
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Inbound<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ReadLimit<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -110,7 +110,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Inbound<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Inbound<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ReadLimit<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -175,7 +175,7 @@ mod tests {
     async fn reads(peer: &Arc<Peer>, connections: usize, piece: usize, secs: u64) -> u64 {
         let began = Instant::now();
         let mut all: Vec<_> = (0..connections)
-            .map(|_| Inbound::new(Endless { piece, reads: 0 }, peer.clone()))
+            .map(|_| ReadLimit::new(Endless { piece, reads: 0 }, peer.clone()))
             .collect();
         let mut buffer = [0; 4096];
         while began.elapsed() < Duration::from_secs(secs) {
@@ -222,7 +222,7 @@ mod tests {
         let mut buffer = [0; 4096];
         let mut read = 0;
         for _ in 0..100 {
-            let mut inbound = Inbound::new(Endless { piece: 100, reads: 0 }, peer.clone());
+            let mut inbound = ReadLimit::new(Endless { piece: 100, reads: 0 }, peer.clone());
             std::future::poll_fn(|cx| {
                 let mut buffer = ReadBuf::new(&mut buffer);
                 while Pin::new(&mut inbound).poll_read(cx, &mut buffer).is_ready() {
@@ -242,7 +242,7 @@ mod tests {
         let peer = peer(1);
         peer.take(i64::MAX);
         let (mut theirs, ours) = tokio::io::duplex(64 * 1024);
-        let mut inbound = Inbound::new(ours, peer);
+        let mut inbound = ReadLimit::new(ours, peer);
         theirs.write_all(&[0; 8]).await.unwrap();
         inbound.read_exact(&mut [0; 1]).await.unwrap();
         inbound.charge(usize::try_from(OWN_PER_SECOND).unwrap());
@@ -258,7 +258,7 @@ mod tests {
         // Other connections behind its address have used up the shared budget.
         peer.take(i64::MAX);
         let (mut theirs, ours) = tokio::io::duplex(64 * 1024);
-        let mut inbound = Inbound::new(ours, peer);
+        let mut inbound = ReadLimit::new(ours, peer);
         for _ in 0..1_000 {
             let began = Instant::now();
             theirs.write_all(&[0; 60]).await.unwrap();

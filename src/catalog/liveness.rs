@@ -1,4 +1,4 @@
-//! Held, guarded and down backends, as values.
+//! HeldBackend, guarded and down backends, as values.
 //!
 //! In: nothing; `guard` and `index` decide. Out: types for the prober and the admin port.
 
@@ -24,7 +24,7 @@ pub struct Rules {
 
 /// How a registration was lost, so that it is in doubt whether its backend is alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doubt {
+pub enum LossReason {
     /// Its lease is gone: expired or revoked.
     LeaseLost,
     /// Its key was deleted in one sweep with a large share of its service.
@@ -38,7 +38,7 @@ pub enum Doubt {
 
 /// The result of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum ProbeResult {
     /// The backend takes connections.
     Takes,
     /// The backend refuses connections: no process listens there.
@@ -49,21 +49,21 @@ pub enum Answer {
 
 /// A backend that is listed although its registration was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
+pub struct HeldBackend {
     /// When the registration was lost.
     pub since: Instant,
     /// How the registration was lost.
-    pub why: Doubt,
+    pub why: LossReason,
     /// The answer to the newest probe.
-    pub answer: Option<Answer>,
+    pub answer: Option<ProbeResult>,
 }
 
 /// All held, guarded and down backends, and the addresses to probe. A clone is cheap, and
 /// successive values share their equal parts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Doubts {
+pub struct Liveness {
     /// The backends that are listed although their registrations were lost.
-    pub held: OrdMap<ServiceName, OrdMap<BackendAddr, Held>>,
+    pub held: OrdMap<ServiceName, OrdMap<BackendAddr, HeldBackend>>,
     /// The services that keep backends that do not answer, because too few would be left.
     pub guarded: OrdSet<ServiceName>,
     /// The backends without a lease that are not listed, because they refuse connections.
@@ -71,7 +71,7 @@ pub struct Doubts {
     /// The addresses without a lease that are to be probed, and how often.
     pub unleased: OrdMap<BackendAddr, Duration>,
     /// The addresses of held backends, which are probed every second.
-    pub suspects: OrdSet<BackendAddr>,
+    pub held_addresses: OrdSet<BackendAddr>,
     pub(crate) held_len: usize,
 }
 
@@ -95,7 +95,7 @@ impl From<Rules> for Arc<Settings> {
     }
 }
 
-impl Doubts {
+impl Liveness {
     /// Returns how many backends are held.
     #[must_use]
     pub fn held_len(&self) -> usize {
@@ -110,12 +110,12 @@ impl Doubts {
 
     /// Returns the held backend of a service with this address, if there is one.
     #[must_use]
-    pub fn held(&self, service: &ServiceName, addr: BackendAddr) -> Option<&Held> {
+    pub fn held(&self, service: &ServiceName, addr: BackendAddr) -> Option<&HeldBackend> {
         self.held.get(service)?.get(&addr)
     }
 }
 
-impl Doubt {
+impl LossReason {
     /// Returns the reason as text for people.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -128,7 +128,7 @@ impl Doubt {
     }
 }
 
-impl Answer {
+impl ProbeResult {
     /// Returns the answer as text for people and programs.
     #[must_use]
     pub fn as_str(self) -> &'static str {

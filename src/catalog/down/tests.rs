@@ -19,16 +19,16 @@ fn endpoint(n: u16) -> Endpoint {
 }
 
 /// Makes the state of these ports, of which those in `refuse` refuse connections.
-fn unleased(all: std::ops::Range<u16>, refuse: &[u16]) -> Unleased {
-    let mut unleased = Unleased::default();
+fn unleased(all: std::ops::Range<u16>, refuse: &[u16]) -> DownDetector {
+    let mut unleased = DownDetector::default();
     all.for_each(|n| unleased.add(&name(), addr(n), EVERY));
     for _ in 0..REFUSALS_MAX {
-        refuse.iter().for_each(|n| drop(unleased.probed(addr(*n), Answer::Refuses)));
+        refuse.iter().for_each(|n| drop(unleased.probed(addr(*n), ProbeResult::Refuses)));
     }
     unleased
 }
 
-fn listed(unleased: &mut Unleased, all: std::ops::Range<u16>) -> Vec<u16> {
+fn listed(unleased: &mut DownDetector, all: std::ops::Range<u16>) -> Vec<u16> {
     let mut endpoints: Vec<_> = all.map(endpoint).collect();
     unleased.set_aside(&name(), &mut endpoints);
     endpoints.iter().map(|endpoint| endpoint.addr.port()).collect()
@@ -37,13 +37,13 @@ fn listed(unleased: &mut Unleased, all: std::ops::Range<u16>) -> Vec<u16> {
 #[test]
 fn one_that_keeps_refusing_is_set_aside_until_it_takes_connections() {
     let mut unleased = unleased(1..4, &[]);
-    assert!(unleased.probed(addr(2), Answer::Refuses).is_empty());
-    assert!(unleased.probed(addr(2), Answer::Refuses).is_empty());
+    assert!(unleased.probed(addr(2), ProbeResult::Refuses).is_empty());
+    assert!(unleased.probed(addr(2), ProbeResult::Refuses).is_empty());
     assert_eq!(listed(&mut unleased, 1..4), [1, 2, 3]);
-    assert_eq!(unleased.probed(addr(2), Answer::Refuses), [name()]);
+    assert_eq!(unleased.probed(addr(2), ProbeResult::Refuses), [name()]);
     assert_eq!(listed(&mut unleased, 1..4), [1, 3]);
     assert_eq!(unleased.down(&name()).len(), 1);
-    assert_eq!(unleased.probed(addr(2), Answer::Takes), [name()]);
+    assert_eq!(unleased.probed(addr(2), ProbeResult::Takes), [name()]);
     assert_eq!(listed(&mut unleased, 1..4), [1, 2, 3]);
     assert!(unleased.down.is_empty());
 }
@@ -52,8 +52,8 @@ fn one_that_keeps_refusing_is_set_aside_until_it_takes_connections() {
 fn silence_is_no_refusal_and_strangers_do_not_count() {
     let mut unleased = unleased(1..4, &[]);
     for _ in 0..10 {
-        assert!(unleased.probed(addr(2), Answer::Silent).is_empty());
-        assert!(unleased.probed(addr(9), Answer::Refuses).is_empty());
+        assert!(unleased.probed(addr(2), ProbeResult::Silent).is_empty());
+        assert!(unleased.probed(addr(9), ProbeResult::Refuses).is_empty());
     }
     assert_eq!(listed(&mut unleased, 1..4), [1, 2, 3]);
 }
