@@ -232,6 +232,10 @@ impl Known {
             true => Err(format!("there are more than {KEYS_MAX} marks: remove some")),
         });
         match mark {
+            Ok(mark) if listed && self.is_newer(&former, &mark, revision) => {
+                self.keep(key, former);
+                None
+            }
             Ok(mark) => {
                 if is_new {
                     let Value { by, why, until, .. } = &mark.value;
@@ -273,6 +277,19 @@ impl Known {
                 None
             }
         }
+    }
+
+    /// Returns whether a drain in force is newer than the value that etcd lists: etcd has
+    /// gone back to an older state. A saved mark has no revision to compare.
+    fn is_newer(&self, former: &Latest, listed: &Mark, revision: i64) -> bool {
+        let Some(mark) = &former.mark else { return false };
+        let stands = matches!(mark.key, MarkKey::Drain(..)) && !mark.is_over((self.wall)());
+        let newer = match (mark.value.set, listed.value.set) {
+            (Some(ours), Some(theirs)) if former.revision == 0 => ours > theirs,
+            (Some(ours), Some(theirs)) => ours >= theirs && former.revision > revision,
+            _ => false,
+        };
+        stands && newer
     }
 
     fn keep(&mut self, key: Key, former: Latest) {

@@ -424,10 +424,10 @@ impl Check<'_> {
             // It is back, and the balancer may not know yet.
             let Some((begun, lost)) = last.filter(|(_, lost)| *lost != u64::MAX) else { continue };
             let asked = self.records.iter().any(|record| {
-                let asked = What::Asked { service: stream.service, addr: *addr };
+                let asked = matches!(record.what, What::Asked { service, addr: one }
+                    if service == stream.service && is_one_backend(one, *addr));
                 let released = record.what == What::Released;
-                (record.what == asked && record.at + LEAVING >= begun || released)
-                    && record.at <= after.at
+                (asked && record.at + LEAVING >= begun || released) && record.at <= after.at
             });
             let over = after.at >= lost + self.keep;
             if !asked && !over && !self.unreachable(stream, *addr, lost, after.at) {
@@ -531,6 +531,12 @@ impl Check<'_> {
             }
         }
     }
+}
+
+/// Whether both are addresses of one backend, and so of one key: a key that is removed
+/// takes the address with it that it had before etcd went back.
+fn is_one_backend(one: SocketAddr, other: SocketAddr) -> bool {
+    one.ip() == other.ip() && one.port() % 1_000 == other.port() % 1_000
 }
 
 /// When a backend was registered for the last time, and when that ended.

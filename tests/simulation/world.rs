@@ -248,15 +248,16 @@ impl World<'_> {
             MarkKey::parse(&key).expect("a mark").in_etcd(&zone)
         };
         self.note(What::Said(step));
+        let set = Some(balancer::BEGAN.after(self.sim.elapsed()));
         self.order(match step {
             Step::Drain(backend, until) => {
                 let until = until.map(|until| Moment(balancer::BEGAN.0 + until));
-                let value = Value { until, ..Value::default() };
+                let value = Value { set, until, ..Value::default() };
                 Order::Put(key(backend), value.to_json())
             }
             // As the product's own desk does.
             Step::Undrain(backend) => {
-                let value = Value { until: Some(balancer::BEGAN), ..Value::default() };
+                let value = Value { set, until: Some(balancer::BEGAN), ..Value::default() };
                 Order::Put(key(backend), value.to_json())
             }
             Step::Drops(drops) => {

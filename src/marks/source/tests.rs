@@ -123,6 +123,33 @@ fn losing_etcd_ends_no_mark_and_an_etcd_that_lost_it_neither() {
 }
 
 #[test]
+fn an_older_value_of_a_key_ends_no_newer_drain() {
+    let endless = r#"{"set":"2001-09-09T01:40:00Z"}"#;
+    let over = |set: &str| format!(r#"{{"set":"{set}","until":"2001-09-09T01:46:39Z"}}"#);
+    let (earlier, later) = ("2001-09-09T01:30:00Z", "2001-09-09T01:45:00Z");
+    for (value, revision, expected) in [
+        // etcd was restored from a copy that was made before the newer drain.
+        (over(earlier), 5, "kept"),
+        // It was replaced by a short one while this balancer was away, ...
+        (over(later), 12, "over"),
+        // ... by an operator whose clock is behind, ...
+        (over(earlier), 12, "over"),
+        // ... and after etcd had gone back.
+        (over(later), 5, "over"),
+        // Without a time, etcd has the last word.
+        (r#"{"until":"2001-09-09T01:46:39Z"}"#.to_owned(), 5, "over"),
+    ] {
+        let mut known = known();
+        known.take(put(DRAIN, endless, 9));
+        known.take(reset(vec![entry(DRAIN, &value, revision)], true));
+        assert_eq!(states(&known), [(DRAIN.to_owned(), expected)], "{value} {revision}");
+        // Whatever comes next is newer.
+        known.take(put(DRAIN, &value, revision + 1));
+        assert_eq!(states(&known), [(DRAIN.to_owned(), "over")]);
+    }
+}
+
+#[test]
 fn a_release_is_told_once_and_with_its_age() {
     let release = |age: u64| {
         let age = Duration::from_secs(age);
