@@ -98,6 +98,8 @@ fn measure(
         eventually("the list is sent", || {
             (balancer.metric("lookaside_lists_sent_total") > sent).then_some(())
         });
+        // C-core reads what has come when there is a call.
+        client.call(&Calls::waiting(1));
         // So that no list overtakes the one before.
         settled(&driver);
     }

@@ -5,7 +5,7 @@
 //! The policy explains its own passes. This file adds the passes before it, from the
 //! catalog's state.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::api::{self, Json, JsonResult, Problem};
 use super::query::{self, Part};
 use super::shares::{self, Share};
-use super::{State, json};
+use super::{State, json, settings};
 use crate::catalog::{AskOrigins, Input, Origin, Service};
 use crate::model::{BackendAddr, Class, Endpoint, Selector, ServiceName, Target};
 use crate::policy;
@@ -69,6 +69,7 @@ pub(super) async fn explain(
         service: None,
         absent: None,
         selectors: Vec::new(),
+        settings: BTreeMap::new(),
         revision: status.revision,
         silent_seconds: status.heard.map(|heard| json::seconds(heard.elapsed())),
         clients: clients.iter().take(SHOWN_MAX).map(json::Client::from).collect(),
@@ -83,6 +84,8 @@ pub(super) async fn explain(
                 .map_or_else(|_| Vec::new(), |all| all.selectors_for(&snapshot.name).to_vec());
             explanation.revision = snapshot.revision;
             explanation.service = Some(snapshot.name.to_string());
+            explanation.settings =
+                settings::of_service(&state.catalog.settings(), &snapshot.name.canonical());
             explanation.backends =
                 backends(&state, &snapshot, &Class::new(&selectors), &wanted).await;
             let selector = |Selector { key, value }| json::Selector { key, value };
@@ -91,6 +94,9 @@ pub(super) async fn explain(
         Err(why) => {
             explanation.absent = Some(why);
             let canonical = Target::parse(&typed, &state.zone).ok().map(|name| name.canonical());
+            let settings = state.catalog.settings();
+            let settings = canonical.as_ref().map(|name| settings::of_service(&settings, name));
+            explanation.settings = settings.unwrap_or_default();
             let of = |service: &ServiceName| Some(service.canonical()) == canonical;
             explanation.backends = unlisted(&state, of, &wanted);
         }

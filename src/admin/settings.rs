@@ -4,6 +4,7 @@
 //! In: requests; for a comparison, a document. Out: the types of `json`, or a `Problem`.
 //! It changes nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
@@ -15,7 +16,7 @@ use super::query::{self, Part};
 use super::{State, json};
 use crate::model::Target;
 use crate::settings::source::SourceReport;
-use crate::settings::{DOCUMENT_MAX, Document, Layer, Origin};
+use crate::settings::{DOCUMENT_MAX, Document, Layer, Origin, Settings};
 
 /// The path that compares a document with the settings in force.
 pub(super) const DIFF: &str = "/api/v1/settings/diff";
@@ -41,8 +42,7 @@ pub(super) async fn in_force(
         }
     }
     let one = |(service, canonical): &(String, String)| {
-        let settings = settings.explain(canonical);
-        let settings = settings.iter().map(|one| (key(one), json::InForce::from(one))).collect();
+        let settings = of_service(&settings, canonical);
         json::ServiceSettings { service: service.clone(), settings }
     };
     let services = names.iter().take(limit.unwrap_or(usize::MAX)).map(one).collect();
@@ -56,6 +56,11 @@ pub(super) async fn in_force(
         services,
         unmatched: unmatched.collect(),
     }))
+}
+
+/// Returns the settings in force for a service by its canonical name, and what set each.
+pub(super) fn of_service(settings: &Settings, canonical: &str) -> BTreeMap<String, json::InForce> {
+    settings.explain(canonical).iter().map(|one| (key(one), json::InForce::from(one))).collect()
 }
 
 /// Compares a document with the settings in force, as if it were in etcd.

@@ -59,6 +59,7 @@ fn shown(explanation: &Explanation, one: bool) -> String {
     for selector in &explanation.selectors {
         lines.push(format!("  the name selects {}={}", selector.key, selector.value));
     }
+    lines.extend(explanation.settings.iter().filter_map(setting));
     lines.extend(explanation.clients.iter().map(client));
     lines.extend(explanation.no_client.clone());
     let mut text = clean_lines(&lines);
@@ -75,6 +76,13 @@ fn shown(explanation: &Explanation, one: bool) -> String {
         );
     }
     text
+}
+
+/// Returns a line for a setting that a document sets for the service.
+fn setting((key, setting): (&String, &json::InForce)) -> Option<String> {
+    let json::InForce { value, source, pattern } = setting;
+    let pattern = pattern.as_ref()?;
+    Some(format!("  setting {key} = {value}, by {pattern} in {source}"))
 }
 
 fn client(client: &json::Client) -> String {
@@ -148,11 +156,14 @@ mod tests {
             kept,
             why: why.to_owned(),
         };
+        let (value, source) = ("30".to_owned(), "etcd".to_owned());
+        let set = json::InForce { value, source, pattern: Some("dev/*".to_owned()) };
         Explanation {
             name: "hello".to_owned(),
             service: Some("dev/hello".to_owned()),
             absent: None,
             selectors: Vec::new(),
+            settings: [("guard".to_owned(), set)].into(),
             revision: 42,
             silent_seconds: Some(0.4),
             clients: Vec::new(),
@@ -182,6 +193,7 @@ mod tests {
         assert_eq!(
             shown(&explanation(&passes, false), true),
             "hello -> dev/hello (revision 42, registry heard 0.4s ago)\n\
+             \x20 setting guard = 30, by dev/* in etcd\n\
              backend i-9 10.0.0.9:50051\n\
              \x20 registered  yes  by /a/b\\u{1b}, with a lease\n\
              \x20 weight      NO   it is registered with weight 0: no traffic   <- why it is not in the list\n\

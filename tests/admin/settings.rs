@@ -43,6 +43,15 @@ async fn what_is_in_force_is_shown_with_its_source() {
     assert_eq!(names, ["etcd", "flags"]);
     let (_, one) = world.json("/api/v1/settings?service=nobody.lookaside.internal").await;
     assert_eq!(one["services"][0]["settings"]["guard"]["value"], "1");
+    // An explanation has them too, of a service and of a name that means none.
+    for (name, key, expected) in
+        [("game.dev", "when-empty", &game), ("hello", "when-empty", &hello)]
+    {
+        let (_, why) = world.json(&format!("/api/v1/explain?service={name}")).await;
+        assert_eq!(&why["settings"][key], expected, "{why}");
+    }
+    let (_, why) = world.json("/api/v1/explain?service=nobody").await;
+    assert_eq!(why["settings"]["guard"]["pattern"], "nobody", "{why}");
     let (_, some) = world.json("/api/v1/settings?limit=1").await;
     assert_eq!((some["services"].as_array().unwrap().len(), &some["total"]), (1, &json!(2)));
     world.metrics().await.check("settings_refused{source=\"etcd\"}", 0.0);

@@ -1,8 +1,10 @@
 //! The JSON of `/api/v1/explain`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Client, Held, Selector};
+use super::{Client, Held, InForce, Selector};
 
 /// `/api/v1/explain`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -15,6 +17,9 @@ pub struct Explanation {
     pub absent: Option<String>,
     /// Selectors parsed from the name.
     pub selectors: Vec<Selector>,
+    /// The settings in force for the service, or for the name if no backend is registered.
+    #[serde(default)]
+    pub settings: BTreeMap<String, InForce>,
     /// The registry's revision that brought the backends.
     pub revision: i64,
     /// Seconds since the registry last answered; null if it never did.
