@@ -4,7 +4,7 @@
 # The documentation says target/release/lookaside.
 export CARGO_TARGET_DIR := target
 
-.PHONY: help build demo test bare interop bench bench-short profile soak fuzz lint clean
+.PHONY: help build demo test bare interop bench bench-short profile soak fuzz lint deny oldest clean
 
 help:
 	@echo "make build  the program, as target/release/lookaside"
@@ -13,6 +13,8 @@ help:
 	@echo "make interop  real clients of every language through every case, as a table"
 	@echo "make bare   make demo and make test on a bare Debian in a folder (Linux, root); half an hour"
 	@echo "make lint   formatting, clippy and documentation, without a warning"
+	@echo "make deny   licences, sources and advisories of everything that it depends on"
+	@echo "make oldest  builds everything with the oldest Rust that Cargo.toml names"
 	@echo "make bench  every figure of docs/performance.md, beside the limit and others; 15 minutes"
 	@echo "make bench-short  the same in small: only whether it works"
 	@echo "make profile  where the processor goes while it pushes, as a flame graph"
@@ -38,6 +40,16 @@ bare:
 
 lint:
 	@scripts/lint
+
+deny:
+	@scripts/need rust deny
+	PATH="$$PWD/target/tools/bin:$$PATH" cargo deny --locked check
+
+# Beside what other commands built, which another compiler made.
+oldest:
+	@scripts/need rust protoc oldest-rust
+	CARGO_TARGET_DIR=target/oldest cargo +$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) \
+	    check --locked --workspace --all-targets
 
 bench:
 	@scripts/bench
