@@ -133,6 +133,18 @@ async fn services_are_listed_and_shown() {
 }
 
 #[tokio::test]
+async fn the_dashboard_leads_to_what_its_words_mean() {
+    let world = World::with(Vec::new()).await;
+    let page = world.get("/").await;
+    assert!(page.body.contains(r#"<a href="glossary">"#), "{}", page.body);
+    let glossary = world.get("/glossary").await;
+    assert!(glossary.head.contains("content-type: text/plain"), "{}", glossary.head);
+    for word in ["held", "guarded", "down", "rejected", "stale", "drained"] {
+        assert!(glossary.body.contains(&format!("**{word}**")), "{word}");
+    }
+}
+
+#[tokio::test]
 async fn wrong_questions_get_answers_that_help() {
     let world = World::with(Vec::new()).await;
     let check = async |path: &str, status: u16, says: &str| {

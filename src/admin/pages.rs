@@ -29,7 +29,7 @@ use crate::model::text;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
-const READ: &str = "/, /livez, /readyz, /metrics, /api/v1/status, /api/v1/registry, \
+const READ: &str = "/, /glossary, /livez, /readyz, /metrics, /api/v1/status, /api/v1/registry, \
     /api/v1/services, /api/v1/services/{name}, /api/v1/clients, /api/v1/rejected, \
     /api/v1/explain, /api/v1/settings, /api/v1/marks";
 const CHANGED: &str = "/api/v1/services/{name}/drain, /api/v1/services/{name}/undrain, \
@@ -37,6 +37,8 @@ const CHANGED: &str = "/api/v1/services/{name}/drain, /api/v1/services/{name}/un
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
+/// As text: browsers show no Markdown, and save it instead.
+const MARKDOWN: &str = "text/plain; charset=utf-8";
 
 pub(super) fn router(state: Arc<State>, seats: Seats) -> Router {
     let answers = Answers::new(seats);
@@ -57,6 +59,7 @@ pub(super) fn router(state: Arc<State>, seats: Seats) -> Router {
         .route("/", get(|| file(HTML, include_str!("dashboard.html"))))
         .route("/dashboard.js", get(|| file(SCRIPT, include_str!("dashboard.js"))))
         .route("/dashboard.css", get(|| file(STYLE, include_str!("dashboard.css"))))
+        .route("/glossary", get(|| file(MARKDOWN, include_str!("../../docs/glossary.md"))))
         .route("/livez", get(async || "ok"))
         .route("/readyz", get(readyz))
         .route(settings::DIFF, post(settings::diff))
