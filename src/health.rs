@@ -48,8 +48,9 @@ const EVERY: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// The most probes at a time. Each one holds a descriptor.
 const PROBES_MAX: usize = 256;
-/// The most probes per second, over all backends. Where there are many, each is probed
-/// less often.
+/// The most probes per second, over all backends that were probed before. Where there are
+/// many, each is probed less often. First probes are bounded by [`PROBES_MAX`] alone: the
+/// dead among thousands that are lost at once must be found soon.
 const RATE_MAX: u32 = 500;
 
 /// Probes backends with `connect`. Returns when the sender of `liveness` or the receiver of
