@@ -174,7 +174,7 @@ fn without_etcd_marks_stay_and_none_is_set() {
     let refused = command(&balancer, &["drain", "hello", "2"], 1);
     assert!(refused.contains("etcd does not confirm the mark"), "{refused}");
     assert_eq!(listed(&balancer, "hello"), ["2", "3"]);
-    assert!(command(&balancer, &["marks"], 0).contains("etcd is not heard"));
+    assert!(command(&balancer, &["marks"], 0).contains("etcd does not answer"));
     etcd.restart();
     eventually("it is taken", || {
         let admin = format!("http://{}", balancer.admin());

@@ -26,8 +26,12 @@ const LIST_PER_BACKEND: usize = 2;
 /// Fewer streams than this do not make up for each other's windows: with 30 streams a
 /// backend would be up to 9 % over its share, ...
 const FEW: usize = 64;
-/// ... so their windows have at least this many entries, and it is 5 %.
+/// ... so their windows have this many entries per backend, and it is 5 %, ...
+const LIST_PER_BACKEND_OF_FEW: usize = 5;
+/// ... but no more than this many in all, ...
 const LIST_OF_FEW: usize = 4_096;
+/// ... which is what fewer streams than this are always sent.
+const VERY_FEW: usize = 10;
 
 /// The part of a cycle that a stream is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,8 +69,12 @@ impl Window {
         let length = if turns <= LIST {
             turns
         } else {
-            let few = if place.streams < FEW { LIST_OF_FEW } else { LIST };
-            turns.min(few.max(LIST_PER_BACKEND * backends))
+            let least = match place.streams {
+                ..VERY_FEW => LIST_OF_FEW,
+                VERY_FEW..FEW => LIST.max(LIST_PER_BACKEND_OF_FEW * backends).min(LIST_OF_FEW),
+                _ => LIST,
+            };
+            turns.min(least.max(LIST_PER_BACKEND * backends))
         };
         Self { start: usize::try_from(start).unwrap_or(0), length }
     }

@@ -52,7 +52,7 @@ fn shown(explanation: &Explanation, one: bool) -> String {
     let Explanation { name, service, absent, revision, silent_seconds, .. } = explanation;
     let read = silent_seconds.map_or_else(|| "never".to_owned(), |seconds| age(seconds) + " ago");
     let meaning = match (service, absent) {
-        (Some(service), _) => format!("{service} (revision {revision}, registry heard {read})"),
+        (Some(service), _) => format!("{service} (revision {revision}, registry answered {read})"),
         (None, why) => why.clone().unwrap_or_default(),
     };
     let mut lines = vec![format!("{name} -> {meaning}")];
@@ -192,7 +192,7 @@ mod tests {
         ];
         assert_eq!(
             shown(&explanation(&passes, false), true),
-            "hello -> dev/hello (revision 42, registry heard 0.4s ago)\n\
+            "hello -> dev/hello (revision 42, registry answered 0.4s ago)\n\
              \x20 setting guard = 30, by dev/* in etcd\n\
              backend i-9 10.0.0.9:50051\n\
              \x20 registered  yes  by /a/b\\u{1b}, with a lease\n\

@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> Result<(), AdminError> {
         say(&format!("warning: {key} is refused: {reason}"));
     }
     if let Some(reason) = unheard {
-        say(&format!("warning: etcd is not heard: {reason}; marks stay in force"));
+        say(&format!("warning: etcd does not answer: {reason}; marks stay in force"));
     }
     Ok(())
 }

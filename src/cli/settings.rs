@@ -231,7 +231,7 @@ fn show(args: &ShowArgs) -> Result<(), AdminError> {
             admin_client::say(&format!("warning: {place} is refused: {reason}"));
         }
         if let Some(reason) = &source.unheard {
-            admin_client::say(&format!("warning: {place} is not heard: {reason}"));
+            admin_client::say(&format!("warning: {place} cannot be read: {reason}"));
         }
     }
     for json::Unmatched { source, pattern } in &unmatched {

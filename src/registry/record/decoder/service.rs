@@ -97,7 +97,7 @@ impl Decoder {
 fn contradiction(key: &str, value: &str) -> String {
     let value = cut(value.to_owned(), 80);
     format!(
-        "the key says that the service is {key:?}, the value says {value:?}: whoever registers \
-         must write both alike"
+        "the key says that the service is {key:?}, the value says {value:?}: the \
+         registrant must write the same name in both"
     )
 }

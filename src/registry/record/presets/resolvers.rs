@@ -52,7 +52,7 @@ fn kratos_skips_what_is_not_its_own_and_replaces_the_weight() {
             ),
             (
                 r#"{"name":"pay","endpoints":["grpc://h:1"]}"#,
-                "rejected: the key says that the service is \"a\", the value says \"pay\": whoever registers must write both alike",
+                "rejected: the key says that the service is \"a\", the value says \"pay\": the registrant must write the same name in both",
             ),
         ],
     );
@@ -83,7 +83,7 @@ fn kratos_v1_counts_0_as_unset() {
             ),
             (
                 r#"{"appid":"pay","addrs":["grpc://h:1"]}"#,
-                "rejected: the key says that the service is \"a\", the value says \"pay\": whoever registers must write both alike",
+                "rejected: the key says that the service is \"a\", the value says \"pay\": the registrant must write the same name in both",
             ),
         ],
     );
@@ -96,7 +96,7 @@ fn go_micro_writes_slashes_as_hyphens() {
     let value = format!(r#"{{"name":"team/a",{node}}}"#);
     check("/micro/registry=go-micro", "/micro/registry/team-a/n", &value, read);
     let other = format!(r#"{{"name":"pay",{node}}}"#);
-    let contradicts = "rejected: the key says that the service is \"team-a\", the value says \"pay\": whoever registers must write both alike";
+    let contradicts = "rejected: the key says that the service is \"team-a\", the value says \"pay\": the registrant must write the same name in both";
     check("/micro/registry=go-micro", "/micro/registry/team-a/n", &other, contradicts);
 }
 
@@ -130,7 +130,7 @@ fn dubbo_parts_at_the_last_colon_and_raises_weights_to_0() {
     let high = "x.Svc h:1 h:1 weight=100 !the weight \"high\" is no number: 100 counts";
     check("tri://h:1/x.Svc?weight=high", high);
     check("tri://h:1/ctx/other?interface=x.Svc", "x.Svc h:1 h:1 weight=100");
-    let contradicts = "rejected: the key says that the service is \"x.Svc\", the value says \"pay.Svc\": whoever registers must write both alike";
+    let contradicts = "rejected: the key says that the service is \"x.Svc\", the value says \"pay.Svc\": the registrant must write the same name in both";
     check("tri://h:1/x.Svc?interface=pay.Svc", contradicts);
     let odd = "x.Svc h:1 h:1 weight=100 !\"maybe\" says nothing of being disabled: ignored";
     check("tri://h:1/x.Svc?enabled=maybe", odd);
@@ -146,7 +146,7 @@ fn dubbo_names_may_be_encoded_in_keys() {
         "/dubbo=dubbo",
         &other,
         "",
-        "rejected: the key says that the service is \"pay.Outer$Svc\", the value says \"x.Outer$Svc\": whoever registers must write both alike",
+        "rejected: the key says that the service is \"pay.Outer$Svc\", the value says \"x.Outer$Svc\": the registrant must write the same name in both",
     );
 }
 
@@ -178,7 +178,7 @@ fn dubbo_app_falls_back_to_the_instances_own_port() {
             ),
             (
                 r#"{"ServiceName":"pay","Host":"h","Port":20000}"#,
-                "rejected: the key says that the service is \"app\", the value says \"pay\": whoever registers must write both alike",
+                "rejected: the key says that the service is \"app\", the value says \"pay\": the registrant must write the same name in both",
             ),
         ],
     );
@@ -248,7 +248,7 @@ fn apisix_is_called_by_its_id_where_its_name_is_none() {
             (r#"{"id":7,"name":"pay","scheme":"grpc","nodes":{"h:1":2}}"#, "pay h:1 h:1 weight=2"),
             (
                 r#"{"id":"8","name":"pay","scheme":"grpc","nodes":{"h:1":2}}"#,
-                "rejected: the key says that the service is \"7\", the value says \"8\": whoever registers must write both alike",
+                "rejected: the key says that the service is \"7\", the value says \"8\": the registrant must write the same name in both",
             ),
             (
                 r#"{"scheme":"grpc","nodes":{"h:1":"x","h:2":0,"h:99999":1},"labels":[]}"#,
@@ -286,7 +286,7 @@ fn jupiter_takes_the_key_for_the_address() {
             ),
             (
                 r#"{"MetadataX":{"name":"pay"}}"#,
-                "rejected: the key says that the service is \"s\", the value says \"pay\": whoever registers must write both alike",
+                "rejected: the key says that the service is \"s\", the value says \"pay\": the registrant must write the same name in both",
             ),
         ],
     );
@@ -295,7 +295,7 @@ fn jupiter_takes_the_key_for_the_address() {
         "/wsd-reg=jupiter-2020",
         "/wsd-reg/s/providers/grpc://h:1",
         other,
-        "rejected: the key says that the service is \"s\", the value says \"pay\": whoever registers must write both alike",
+        "rejected: the key says that the service is \"s\", the value says \"pay\": the registrant must write the same name in both",
     );
 }
 
