@@ -52,13 +52,20 @@ pub(super) struct Index {
     pub(super) snapshots: u64,
 }
 
-/// The registrations of a key, and why its newest value was rejected.
+/// The registrations of a key. There may be a million, so it holds no spare capacity,
+/// and little room for what hardly any key has.
 #[derive(Debug, Default)]
 struct Meaning {
-    registrations: Vec<Registration>,
-    rejected: Option<Rejected>,
-    remarks: Vec<Remark>,
+    registrations: Box<[Registration]>,
+    oddity: Option<Box<Oddity>>,
     leased: bool,
+}
+
+/// Why the newest value of a key was rejected, or what is odd about it.
+#[derive(Debug, PartialEq, Eq)]
+enum Oddity {
+    Rejected(Rejected),
+    Remarks(Vec<Remark>),
 }
 
 impl Index {
@@ -220,11 +227,11 @@ impl Index {
     }
 
     pub(super) fn rejection(&self, key: &Key) -> Option<&Rejected> {
-        self.entries.get(key)?.rejected.as_ref()
+        self.entries.get(key)?.rejected()
     }
 
     pub(super) fn remarks(&self, key: &Key) -> &[Remark] {
-        self.entries.get(key).map_or(&[], |meaning| &meaning.remarks)
+        self.entries.get(key).map_or(&[], Meaning::remarks)
     }
 
     pub(super) fn keys(&self) -> usize {
@@ -286,11 +293,12 @@ impl Index {
         let old = self.entries.remove(&key).unwrap_or_default();
         let new = match meaning {
             Ok(Reading { registrations, remarks }) => {
-                Meaning { registrations, remarks, rejected: None, leased }
+                let oddity = (!remarks.is_empty()).then(|| Box::new(Oddity::Remarks(remarks)));
+                Meaning { registrations: registrations.into(), oddity, leased }
             }
             Err(rejected) => {
-                let (registrations, rejected) = (old.registrations.clone(), Some(rejected));
-                Meaning { registrations, remarks: Vec::new(), rejected, leased }
+                let oddity = Some(Box::new(Oddity::Rejected(rejected)));
+                Meaning { registrations: old.registrations.clone(), oddity, leased }
             }
         };
         if old.registrations != new.registrations {
@@ -300,7 +308,7 @@ impl Index {
         } else if old.leased != new.leased {
             self.replace(&key, &old, &new, affected);
         }
-        if old.rejected != new.rejected || old.remarks != new.remarks {
+        if old.oddity != new.oddity {
             affected.rejections.insert(key.clone());
         }
         self.entries.insert(key, new);
@@ -339,7 +347,7 @@ impl Index {
     fn remove(&mut self, key: &Key, affected: &mut Affected) {
         let Some(old) = self.entries.remove(key) else { return };
         self.replace(key, &old, &Meaning::default(), affected);
-        if old.rejected.is_some() || !old.remarks.is_empty() {
+        if old.oddity.is_some() {
             affected.rejections.insert(key.clone());
         }
     }
@@ -348,9 +356,23 @@ impl Index {
 impl Meaning {
     fn is_same(&self, entry: &Entry) -> bool {
         let same = entry.meaning.as_ref().is_ok_and(|new| {
-            new.registrations == self.registrations && new.remarks == self.remarks
+            *new.registrations == *self.registrations && new.remarks == self.remarks()
         });
-        same && self.rejected.is_none() && self.leased == entry.leased
+        same && self.rejected().is_none() && self.leased == entry.leased
+    }
+
+    fn rejected(&self) -> Option<&Rejected> {
+        match self.oddity.as_deref()? {
+            Oddity::Rejected(rejected) => Some(rejected),
+            Oddity::Remarks(_) => None,
+        }
+    }
+
+    fn remarks(&self) -> &[Remark] {
+        match self.oddity.as_deref() {
+            Some(Oddity::Remarks(remarks)) => remarks,
+            Some(Oddity::Rejected(_)) | None => &[],
+        }
     }
 }
 

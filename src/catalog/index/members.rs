@@ -24,8 +24,8 @@ pub(super) struct Members {
 /// How many registrations have an address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Uses {
-    pub(super) all: usize,
-    pub(super) leased: usize,
+    pub(super) all: u32,
+    pub(super) leased: u32,
 }
 
 impl Uses {
@@ -61,14 +61,14 @@ impl Members {
         &mut self,
         addr: BackendAddr,
         leased: bool,
-        (come, go): (usize, usize),
+        (come, go): (u32, u32),
     ) -> (Uses, Uses) {
         let entry = self.addresses.entry(addr);
         let before = match &entry {
             Entry::Occupied(uses) => *uses.get(),
             Entry::Vacant(_) => Uses::default(),
         };
-        let after = |count: usize| (count + come).saturating_sub(go);
+        let after = |count: u32| (count + come).saturating_sub(go);
         let leased = if leased { after(before.leased) } else { before.leased };
         let after = Uses { all: after(before.all), leased };
         match entry {

@@ -23,7 +23,7 @@ impl Index {
         let Some(members) = self.services.get(service) else { return origins };
         let meaning = |key: &Key| Some((key.clone(), self.entries.get(key)?));
         for (key, meaning) in members.keys.iter().filter_map(meaning) {
-            let Meaning { registrations, leased, rejected, remarks } = meaning;
+            let Meaning { registrations, leased, .. } = meaning;
             for registration in registrations.iter().filter(|one| one.service == *service) {
                 let host = match &registration.address.host {
                     Host::Name(name) => Some(name.to_string()),
@@ -35,8 +35,8 @@ impl Index {
                             key: key.clone(),
                             leased: *leased,
                             host: host.clone(),
-                            rejected: rejected.clone(),
-                            remarks: remarks.clone(),
+                            rejected: meaning.rejected().cloned(),
+                            remarks: meaning.remarks().to_vec(),
                         };
                         origins.push((endpoint.addr, origin));
                     }

@@ -47,7 +47,7 @@ impl Index {
         service: &ServiceName,
         addr: BackendAddr,
         leased: bool,
-        times: (usize, usize),
+        times: (u32, u32),
         affected: &mut Affected,
     ) {
         let Some(members) = self.services.get_mut(service) else { return };

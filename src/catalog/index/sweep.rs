@@ -17,7 +17,7 @@ use super::{Index, Members};
 #[derive(Default)]
 struct Sweep<'a> {
     /// How many registrations of each address are deleted.
-    uses: HashMap<BackendAddr, usize>,
+    uses: HashMap<BackendAddr, u32>,
     /// The keys that were swept.
     keys: Vec<&'a Key>,
 }
