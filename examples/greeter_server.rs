@@ -55,20 +55,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // From here on clients are sent here, whatever happens to etcd meanwhile.
     let connect = Connect::new(&[&etcd], None, None)
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))?;
-    let held = register::hold(register::Options {
-        connect,
-        prefix: "/etcd3_naming/".into(),
-        registration: Registration {
-            service: ServiceName::new(&service)?,
-            id: addr.as_str().into(),
-            address: HostPort::parse(&addr)?,
-            weight: Weight::DEFAULT,
-            meta: Arc::new(Meta::new()),
-        },
-        ttl: register::TTL_DEFAULT,
-        format: Format::Auto,
-    })
-    .await?;
+    let registration = Registration {
+        service: ServiceName::new(&service)?,
+        id: addr.as_str().into(),
+        address: HostPort::parse(&addr)?,
+        weight: Weight::DEFAULT,
+        meta: Arc::new(Meta::new()),
+    };
+    let (prefix, ttl, format) = ("/etcd3_naming/".into(), register::TTL_DEFAULT, Format::Auto);
+    let held =
+        register::hold(register::Options { connect, prefix, registration, ttl, format }).await?;
     println!("serving {service} at {addr}");
 
     tokio::select! {

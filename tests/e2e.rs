@@ -44,3 +44,5 @@ mod registry_behaviour;
 mod serve;
 #[path = "settings.rs"]
 mod settings;
+#[path = "snippets.rs"]
+mod snippets;

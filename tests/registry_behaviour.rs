@@ -14,8 +14,6 @@ mod auth;
 mod clients;
 #[path = "registry_behaviour/ctl.rs"]
 mod ctl;
-#[path = "registry_behaviour/docs.rs"]
-mod docs;
 #[path = "registry_behaviour/embedded.rs"]
 mod embedded;
 #[path = "registry_behaviour/kv.rs"]

@@ -42,6 +42,23 @@ impl Etcd {
         panic!("etcd does not start: is the Debian package etcd-server installed?");
     }
 
+    /// Starts etcd at `port` of loopback and of further addresses.
+    pub fn start_at(port: u16, addresses: &[&str]) -> Self {
+        let hosts = ["127.0.0.1"].iter().chain(addresses);
+        let urls: Vec<_> = hosts.map(|host| format!("http://{host}:{port}")).collect();
+        let mut etcd = Self {
+            data: TempDir::new().expect("a temporary directory"),
+            client_port: port,
+            peer_port: free_port(),
+            child: None,
+            // The last one of two flags counts.
+            extra: vec!["--listen-client-urls".to_owned(), urls.join(",")],
+        };
+        etcd.run();
+        assert!(etcd.wait_until_serving(), "etcd does not start at port {port}");
+        etcd
+    }
+
     pub fn port(&self) -> u16 {
         self.client_port
     }

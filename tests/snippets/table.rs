@@ -1,0 +1,130 @@
+//! Says what runs each fenced block of the pages.
+//!
+//! A row takes the blocks of a page that have its tag and begin with its text. A scene runs
+//! its blocks in the order of the pages.
+
+use super::page::{Block, blocks, pages, read};
+use super::world::World;
+use super::{Scene, formats, inline, languages, operate, readme, resolvers};
+
+struct Row {
+    /// A page, or a folder of pages.
+    page: &'static str,
+    tag: &'static str,
+    begins: &'static str,
+    scene: Scene,
+    run: fn(&mut World, &Block),
+}
+
+const fn row(
+    page: &'static str,
+    tag: &'static str,
+    begins: &'static str,
+    scene: Scene,
+    run: fn(&mut World, &Block),
+) -> Row {
+    Row { page, tag, begins, scene, run }
+}
+
+use Scene::{
+    Admin, Anywhere, Connect, Dns, Embedded, Faults, Formats, Marks, Readme, Register, Servers,
+    Settings,
+};
+
+const ROWS: &[Row] = &[
+    row("README.md", "text", "  your backends", Anywhere, drawing),
+    // CI runs both, and a test that runs all tests has no end.
+    row("README.md", "console", "$ make demo", Anywhere, inline::names),
+    row("README.md", "console", "$ lookaside check --live", Readme, formats::dry_run),
+    row("README.md", "console", "$ lookaside serve", Readme, readme::serve),
+    row("README.md", "console", "$ lookaside register", Readme, readme::register),
+    row("README.md", "python", "channel = ", Readme, languages::python),
+    row("README.md", "go", "import", Anywhere, languages::go),
+    row("README.md", "console", "$ lookaside services", Readme, readme::look),
+    row("ARCHITECTURE.md", "text", " registry/etcd", Anywhere, drawing),
+    row("docs/admin.md", "text", "$ lookaside explain", Admin, operate::explain),
+    row("docs/connect.md", "python", "channel = ", Connect, languages::python),
+    row("docs/connect.md", "go", "import", Anywhere, languages::go),
+    row("docs/connect.md", "java", "ManagedChannel", Anywhere, languages::java),
+    row("docs/connect.md", "cpp", "grpc::", Connect, languages::cpp),
+    row("docs/connect.md", "ruby", "stub = ", Connect, languages::ruby),
+    row("docs/dns.md", "console", "$ lookaside serve", Dns, resolvers::ask_directly),
+    row("docs/dns.md", "text", "options {", Dns, resolvers::bind),
+    row("docs/dns.md", "text", "server:", Dns, resolvers::unbound),
+    row("docs/dns.md", "text", "server=", Dns, resolvers::dnsmasq),
+    row("docs/dns.md", "text", "lookaside.internal:53 {", Dns, resolvers::names_both_balancers),
+    row("docs/dns.md", "ini", "[Resolve]", Dns, resolvers::names_both_balancers),
+    row("docs/dns.md", "text", "lb.example.com.", Dns, resolvers::delegation),
+    row("docs/dns.md", "console", "$ lookaside dns-records", Dns, resolvers::static_records),
+    row("docs/embedded-registry.md", "sh", "export ETCDCTL", Embedded, operate::etcdctl),
+    row("docs/faults.md", "console", "$ lookaside release", Faults, operate::release),
+    // The test itself is one of `make test`.
+    row("docs/faults.md", "console", "$ cargo test", Anywhere, inline::names),
+    row("docs/formats.md", "sh", "lookaside check --live", Formats, formats::dry_run),
+    row("docs/formats.md", "toml", "prefix = ", Anywhere, formats::description),
+    row("docs/formats.md", "toml", "[format.", Anywhere, formats::description),
+    row("docs/marks.md", "text", "$ lookaside drain", Marks, operate::drain),
+    row("docs/marks.md", "console", "$ etcdctl put", Marks, operate::drain_by_etcdctl),
+    row("docs/register.md", "console", "$ lookaside register", Register, readme::register_and_end),
+    row("docs/register.md", "rust", "let held = ", Connect, languages::rust),
+    row("docs/register.md", "go", "func register", Connect, languages::go_register),
+    row("docs/settings.md", "toml", "# settings.toml", Settings, operate::settings_document),
+    row("docs/settings.md", "text", "$ lookaside settings", Settings, operate::settings),
+    row("docs/servers/", "sh", "lookaside serve --etcd URL", Servers, formats::framework),
+];
+
+/// Runs the blocks of a scene.
+#[track_caller]
+pub(super) fn play(scene: Scene) {
+    let mut world = World::new();
+    for (block, row) in all().iter().filter_map(|block| Some((block, rows(block).next()?))) {
+        if row.scene == scene {
+            println!("{}", block.at());
+            (row.run)(&mut world, block);
+        }
+    }
+}
+
+/// Returns the blocks that no row takes, or several do, and the rows that take none.
+pub(super) fn breaches() -> Vec<String> {
+    let blocks = all();
+    let mut breaches = Vec::new();
+    for block in &blocks {
+        let (at, tag) = (block.at(), &block.tag);
+        match rows(block).count() {
+            1 => {}
+            0 => breaches.push(format!(
+                "{at}: no test runs this block (`{tag}`): give it a row in tests/snippets/table.rs"
+            )),
+            n => {
+                breaches.push(format!("{at}: {n} rows of tests/snippets/table.rs take this block"))
+            }
+        }
+    }
+    for row in ROWS.iter().filter(|row| !blocks.iter().any(|block| row.takes(block))) {
+        let Row { page, tag, begins, .. } = row;
+        breaches.push(format!("{page}: no block `{tag}` begins with {begins:?}: remove its row"));
+    }
+    breaches
+}
+
+impl Row {
+    fn takes(&self, block: &Block) -> bool {
+        let page = block.page == self.page
+            || self.page.ends_with('/') && block.page.starts_with(self.page);
+        page && block.tag == self.tag && block.text.starts_with(self.begins)
+    }
+}
+
+fn rows(block: &Block) -> impl Iterator<Item = &'static Row> {
+    ROWS.iter().filter(move |row| row.takes(block))
+}
+
+fn all() -> Vec<Block> {
+    pages().iter().flat_map(|page| blocks(page)).collect()
+}
+
+/// There is nothing to run; `tidy` compares ARCHITECTURE.md with the sources.
+fn drawing(_: &mut World, block: &Block) {
+    assert!(read(&block.page).lines().nth(block.line).is_some());
+}
