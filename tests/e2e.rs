@@ -32,8 +32,6 @@ mod java_clients;
 mod leases;
 #[path = "marks.rs"]
 mod marks;
-#[path = "python_clients.rs"]
-mod python_clients;
 #[path = "register.rs"]
 mod register;
 #[path = "registrants.rs"]

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use lookaside::model::Weight;
+
 use crate::core_clients::scene::{World, answered_by, backend_on, fails_with, metric};
 use crate::support::backend::Backend;
 use crate::support::core::{Calls, Channel, Driver, Open};
@@ -121,6 +123,19 @@ fn without_addresses_in_dns_fallback_fails_calls_until_a_list_comes() {
     answered_by(&client, "one");
 }
 
+#[test]
+fn a_backend_that_is_given_weight_ends_a_fallback_without_addresses() {
+    let world = World::start_with(&["--when-empty", "fallback"]);
+    let driver = Driver::start("python");
+    let mut one = Backend::start("one");
+    one.register_with(&world.etcd.url(), "hello", Weight(0));
+    let client = driver.open(&Open::grpclb(world.target("hello", one.addr().port())));
+    let report = client.call(&Calls::new(1).timeout(Duration::from_secs(10)));
+    assert_eq!(report.failed(), 1, "{report:?}");
+    one.register_with(&world.etcd.url(), "hello", Weight(1));
+    client.shares(&["one"]);
+}
+
 /// The second is found by asking DNS again, which clients do when their stream
 /// ends; meanwhile they keep the list that they have.
 #[test]
@@ -144,31 +159,6 @@ fn a_balancer_dies_and_clients_go_to_one_that_announced_itself_later() {
     let meanwhile = client.stop();
     assert_eq!((meanwhile.failed(), meanwhile.from("fallback")), (0, 0), "{meanwhile:?}");
     answered_by(&client, "two");
-}
-
-#[test]
-fn of_two_balancers_the_one_in_use_dies_and_no_call_fails() {
-    let etcd = Etcd::start();
-    let mut balancers = [announced(&etcd), announced(&etcd)];
-    let dns = Balancer::start(&[
-        "--etcd",
-        &etcd.url(),
-        "--advertise",
-        &balancers[0].grpclb().to_string(),
-    ]);
-    dns.wait_ready();
-    let one = Backend::registered("one", &etcd.url(), "hello");
-    let driver = Driver::start("python");
-    let in_use = |balancer: &Balancer| balancer.get("/api/v1/clients").1.contains("grpc-python");
-    let client = driver.open(&Open::grpclb(dns.target("hello")));
-    answered_by(&client, "one");
-    let first = balancers.iter().position(in_use).expect("one is in use");
-    client.start(&Calls::new(1).every(Duration::from_millis(5)));
-    balancers[first].kill();
-    eventually("the other is in use", || in_use(&balancers[1 - first]).then_some(()));
-    let meanwhile = client.stop();
-    assert_eq!(meanwhile.failed(), 0, "{meanwhile:?}");
-    one.stop();
 }
 
 /// A balancer that names its own address to the others.

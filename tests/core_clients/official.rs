@@ -1,7 +1,6 @@
 //! C-core's other official cases (grpclb_end2end_test.cc) as black boxes, with
 //! the newest grpcio: the table is in tests/clients/README.md.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lookaside::model::Weight;
@@ -11,9 +10,6 @@ use crate::support::backend::Backend;
 use crate::support::core::{Calls, Driver, Open};
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
-
-const PICK_FIRST: &str =
-    r#"{"loadBalancingConfig":[{"grpclb":{"childPolicy":[{"pick_first":{}}]}}]}"#;
 
 /// A world with a client of each kind, and backends that are listed.
 struct Scene {
@@ -91,20 +87,6 @@ fn a_name_without_balancers_and_addresses_fails_calls() {
     let target = format!("dns://{}/elsewhere.test:443", scene.world.dns.dns());
     fails_with(&scene.driver.open(&Open::grpclb(target)), "UNAVAILABLE");
     assert_eq!(metric(&scene.world.balancer, "lookaside_streams_opened_total"), 0);
-}
-
-#[test]
-fn clients_that_pick_the_first_stay_with_it_and_spread_by_their_streams() {
-    let scene = Scene::start(&[]);
-    let backends = ["a", "b", "c"].map(|id| scene.listed(id));
-    let mut picked = BTreeSet::new();
-    for _ in 0..30 {
-        let client = scene.driver.open(&Open::with(scene.target(), Some(PICK_FIRST)));
-        let report = client.call(&Calls::waiting(9));
-        assert_eq!((report.succeeded(), report.answers.len()), (9, 1), "{report:?}");
-        picked.extend(report.answers.into_keys());
-    }
-    assert_eq!(picked.len(), backends.len(), "{picked:?}");
 }
 
 #[test]

@@ -21,32 +21,6 @@ fn again(etcd: &Etcd, before: &Balancer) -> Balancer {
 }
 
 #[test]
-fn a_balancer_that_returns_finds_its_clients_again_and_no_call_fails() {
-    each_release(|driver| {
-        let etcd = Etcd::start();
-        let mut first = balancer(&etcd);
-        let _one = Backend::registered("one", &etcd.url(), "hello");
-        let two = Backend::registered("two", &etcd.url(), "hello");
-        let client = driver.open(first.target("hello"), None);
-        client.shares(&["one", "two"]);
-        client.start(&Calls::new(1).every(Duration::from_millis(5)));
-        first.kill();
-        let second = again(&etcd, &first);
-        eventually("the client is back", || {
-            let (_, clients) = second.get("/api/v1/clients");
-            clients.contains("grpc-go").then_some(())
-        });
-        let meanwhile = client.stop();
-        assert_eq!(meanwhile.failed(), 0, "{meanwhile:?}");
-        two.stop();
-        client.shares(&["one"]);
-        client.call(&Calls::new(20));
-        let finished = "lookaside_client_calls_finished_total{service=\"hello\"}";
-        eventually("calls are reported again", || (metric(&second, finished) >= 20).then_some(()));
-    });
-}
-
-#[test]
 fn of_two_balancers_one_may_go_and_no_call_fails() {
     each_release(|driver| {
         let etcd = Etcd::start();

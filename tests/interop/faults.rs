@@ -6,6 +6,7 @@ use crate::support::backend::Backend;
 use crate::support::client::{Calls, Driver, Options};
 use crate::support::dns;
 use crate::support::etcd::Etcd;
+use crate::support::language::Family;
 use crate::support::lookaside::Balancer;
 use crate::support::{eventually, free_port};
 use crate::world::{World, metric, reported, streams};
@@ -80,6 +81,9 @@ pub fn restart(world: &World, driver: &Driver) {
     assert_eq!(meanwhile.failed(), 0, "{meanwhile:?}");
     two.stop();
     client.shares(&["one"]);
+    if driver.language().family == Family::Java {
+        assert_eq!(metric(&balancer, "lookaside_streams_opened_total"), 1);
+    }
     balancer = again(world, balancer);
     // The list was taken: only then are there reports. Calls made before that
     // are the old stream's; grpc-go hands in later what it counted there.

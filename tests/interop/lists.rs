@@ -10,6 +10,7 @@ use lookaside::model::Weight;
 use crate::support::backend::{Backend, HOLD};
 use crate::support::client::{Calls, Driver, GRPCLB_PICK_FIRST, Options};
 use crate::support::etcd::Etcd;
+use crate::support::language::Family;
 use crate::support::{PATIENCE, eventually};
 use crate::world::{SERVICE, World, metric, reported, streams};
 use crate::{Skipped, skipped};
@@ -74,6 +75,10 @@ fn take_six_steps(world: &World, driver: &Driver, options: impl Fn(String) -> Op
         server.stop();
     }
     client.is_unavailable();
+    let s6 = start("s6", &etcd);
+    client.shares(&["s6"]);
+    s6.stop();
+    client.is_unavailable();
     let waiting = client.begin(&Calls::waiting(1));
     let newcomer = open();
     let waiting_too = newcomer.begin(&Calls::waiting(1));
@@ -86,6 +91,9 @@ fn take_six_steps(world: &World, driver: &Driver, options: impl Fn(String) -> Op
 pub fn client_first(world: &World, driver: &Driver) {
     let balancer = world.balancer(&[]);
     let client = driver.open(&Options::grpclb(world.target(&balancer)));
+    let early = client.call(&Calls::new(3).timeout(PATIENCE));
+    assert_eq!(early.failed(), 3, "{early:?}");
+    assert!(early.errors.keys().all(|error| error.starts_with("UNAVAILABLE")), "{early:?}");
     client.is_unavailable();
     let waiting = client.begin(&Calls::waiting(1));
     let _one = world.backend("1");
@@ -95,6 +103,9 @@ pub fn client_first(world: &World, driver: &Driver) {
     // One instance by its name.
     let only_two = format!("id--2.{SERVICE}.{}", world.zone());
     driver.open(&Options::grpclb(world.target_of(&balancer, &only_two))).shares(&["2"]);
+    if driver.language().family == Family::Java {
+        assert_eq!(metric(&balancer, "lookaside_streams_opened_total"), 2);
+    }
 }
 
 /// Stateful services: one instance, or some, by what they say of themselves.
@@ -177,6 +188,16 @@ pub fn tokens(world: &World, driver: &Driver) {
         let (backend, _) = token.split_once('~').unwrap_or((&token, ""));
         assert!(token.len() < 50 && service.contains(backend), "{token} {service}");
     }
+    let agent = match driver.language().name {
+        "python" => "grpc-python".to_owned(),
+        "cpp" => "grpc-c++".to_owned(),
+        "ruby" => "grpc-ruby".to_owned(),
+        "java" => "grpc-java".to_owned(),
+        // grpc-go names its release as well.
+        _ => driver.version().replace(' ', "/"),
+    };
+    let (_, clients) = balancer.get("/api/v1/clients");
+    assert!(clients.contains(&agent), "{agent}: {clients}");
 }
 
 pub fn reports(world: &World, driver: &Driver) {
@@ -190,6 +211,14 @@ pub fn reports(world: &World, driver: &Driver) {
     };
     eventually("all calls are reported", || (counts(&balancer)[1] >= 50).then_some(()));
     assert_eq!(counts(&balancer), [50, 50, 50, 0, 0]);
+    if driver.language().family == Family::Java {
+        // Java reports even when there is nothing new: that changes nothing.
+        let reports = || metric(&balancer, "lookaside_reports_total");
+        let before = reports();
+        eventually("empty reports come", || (reports() >= before + 2).then_some(()));
+        assert_eq!(counts(&balancer), [50, 50, 50, 0, 0]);
+    }
+    assert_eq!(metric(&balancer, "lookaside_reports_rejected_total"), 0);
 }
 
 pub fn spellings(world: &World, driver: &Driver) {
@@ -210,6 +239,19 @@ pub fn spellings(world: &World, driver: &Driver) {
         assert_eq!(streams(&balancer), 1, "{name}: it asked the balancer");
         drop(client);
         eventually("its stream has ended", || (streams(&balancer) == 0).then_some(()));
+    }
+    // A service below a directory, and one with a name that Java refuses.
+    for (service, name) in [("dev/game", "game.dev"), ("hello_service", "hello_service")] {
+        if name.contains('_') && driver.language().family == Family::Java {
+            continue;
+        }
+        let mut two = Backend::start("two");
+        two.register_below(&world.prefix(), &world.etcd().url(), service, Weight::DEFAULT);
+        let name = format!("{name}.{zone}");
+        driver.open(&Options::grpclb(world.target_of(&balancer, &name))).shares(&["two"]);
+        // One backend by its id.
+        let name = format!("id--two.{name}");
+        driver.open(&Options::grpclb(world.target_of(&balancer, &name))).shares(&["two"]);
     }
 }
 
@@ -262,10 +304,10 @@ pub fn pick_first(world: &World, driver: &Driver) {
     };
     // That one of three is nobody's first is less likely than 1 to 10^6.
     let clients: Vec<_> = (0..40).map(|_| driver.open(&options)).collect();
-    let calls: Vec<_> = clients.iter().map(|client| client.begin(&Calls::waiting(4))).collect();
+    let calls: Vec<_> = clients.iter().map(|client| client.begin(&Calls::waiting(20))).collect();
     let mut used = BTreeSet::new();
     for report in calls.into_iter().map(|calls| calls.wait()) {
-        let by: Vec<_> = ids.into_iter().filter(|id| report.from(id) == 4).collect();
+        let by: Vec<_> = ids.into_iter().filter(|id| report.from(id) == 20).collect();
         assert_eq!(by.len(), 1, "a client uses one backend for all calls: {report:?}");
         used.extend(by);
     }
