@@ -177,7 +177,7 @@ fn what_is_odd_is_told_and_costs_nothing() {
     let found = check(&args);
     assert_eq!(found.status.code(), Some(0));
     let text = out(&found);
-    assert!(text.contains("1 key is read with remarks"), "{text}");
+    assert!(text.contains("1 key is read with a remark:"), "{text}");
     assert!(text.contains("500053"), "{text}");
 }
 
