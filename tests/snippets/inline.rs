@@ -103,11 +103,17 @@ fn unknown_to_the_program(words: &[&str], helps: &mut BTreeMap<String, String>) 
     if help.is_empty() {
         return Some(format!("there is no command {path:?}"));
     }
-    let flags = words.iter().take_while(|word| **word != "--").filter(|word| word.len() > 2);
-    let flags = flags.map(|word| word.trim_start_matches('[').trim_end_matches(']'));
-    let mut flags = flags.filter(|word| word.starts_with("--"));
-    let flag = |word: &str| word.split('=').next().expect("a split has a part").to_owned();
-    flags
-        .find(|word| !help.contains(&flag(word)) && **word != *"--help")
-        .map(|word| format!("no flag {word}"))
+    let flags = words[1..].iter().take_while(|word| **word != "--");
+    let flags = flags.map(|word| word.trim_matches(['[', ']']));
+    let flags = flags.map(|word| word.split('=').next().expect("a split has a part"));
+    // A flag's name ends where the help has another character.
+    let known = |flag: &str| {
+        let of_a_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        flag == "--help"
+            || help
+                .match_indices(flag)
+                .any(|(at, _)| !help[at + flag.len()..].starts_with(of_a_name))
+    };
+    let mut flags = flags.filter(|word| word.starts_with("--") && word.len() > 2);
+    flags.find(|flag| !known(flag)).map(|flag| format!("no flag {flag}"))
 }

@@ -43,12 +43,14 @@ pub(super) fn register(world: &mut World, block: &Block) {
     let [alone, around] = &block.commands()[..] else { panic!("{}: two commands", block.at()) };
     world.etcd();
     let registered = world.start(&alone.text);
+    world.prints(registered, "registered service=hello address=10.0.0.7:50051");
     wait_for_key(world, |value| value.contains("10.0.0.7:50051"));
     assert_eq!(world.stop(registered), Some(0), "{}", world.printed(registered));
     wait_for_key(world, str::is_empty);
 
     my_server(world);
-    world.start(&around.text);
+    let around = world.start(&around.text);
+    world.prints(around, "registered service=hello address=10.0.0.7:50051");
     let with = |value: &str, field: &str| value.replace(' ', "").contains(field);
     wait_for_key(world, |value| with(value, "10.0.0.7:50051") && with(value, "\"zone\":\"a\""));
     wait_for_key(world, |value| with(value, "\"weight\":3") || with(value, "\"weight\":\"3\""));

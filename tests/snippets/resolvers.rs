@@ -49,6 +49,7 @@ pub(super) fn dnsmasq(world: &mut World, block: &Block) {
     if !has(world, "dnsmasq") {
         return;
     }
+    world.ok("dnsmasq --test --conf-file=dnsmasq.conf");
     world.start(
         "dnsmasq --keep-in-foreground --user=root --no-resolv --no-hosts --stop-dns-rebind \
          --conf-file=dnsmasq.conf --pid-file= --port=5353 --listen-address=127.0.0.1 \

@@ -3,6 +3,8 @@
 //! A row takes the blocks of a page that have its tag and begin with its text. A scene runs
 //! its blocks in the order of the pages.
 
+use std::time::Instant;
+
 use super::page::{Block, blocks, pages, read};
 use super::world::World;
 use super::{Scene, formats, inline, languages, operate, readme, resolvers};
@@ -79,8 +81,10 @@ pub(super) fn play(scene: Scene) {
     let mut world = World::new();
     for (block, row) in all().iter().filter_map(|block| Some((block, rows(block).next()?))) {
         if row.scene == scene {
-            println!("{}", block.at());
+            let began = Instant::now();
+            println!("{} ...", block.at());
             (row.run)(&mut world, block);
+            println!("{} took {:?}", block.at(), began.elapsed());
         }
     }
 }
