@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::root;
+use super::{root, sources};
 
 /// Registries' own pages: a link leads to the project itself. (Written in parts,
 /// for this file is looked at too.)
@@ -31,6 +31,72 @@ fn no_text_names_a_package_registrys_host() {
         }
     }
     assert!(breaches.is_empty(), "\n  {}", breaches.join("\n  "));
+}
+
+/// Documents that name tests, to say what holds a promise.
+const NAMING_TESTS: [&str; 5] = [
+    "tests/README.md",
+    "tests/clients/README.md",
+    "docs/clients.md",
+    "docs/faults.md",
+    "docs/reliability.md",
+];
+
+#[test]
+fn the_tests_that_documents_name_exist() {
+    let mut known = Vec::new();
+    for path in sources() {
+        let text = std::fs::read_to_string(root().join(path)).expect("a source is text");
+        known.extend(text.split("fn ").skip(1).map(|after| first_word(after).to_owned()));
+    }
+    let mut breaches = Vec::new();
+    for path in NAMING_TESTS {
+        let text = std::fs::read_to_string(root().join(path)).expect("it is there");
+        // What follows names tests that were removed.
+        let text = text.split("## Where tests went").next().unwrap_or_default();
+        for (at, line) in text.lines().enumerate() {
+            for name in named_tests(line).filter(|name| !exists(name, &known)) {
+                breaches.push(format!("{path}:{}: there is no test {name}", at + 1));
+            }
+        }
+    }
+    assert!(breaches.is_empty(), "\n  {}", breaches.join("\n  "));
+}
+
+/// Returns the names in backticks that are sentences, as names of tests are. An ellipsis
+/// or an asterisk may end one.
+fn named_tests(line: &str) -> impl Iterator<Item = &str> {
+    let spans = line.split('`').skip(1).step_by(2);
+    // Options of gRPC, and metrics, look alike.
+    let spans = spans.filter(|span| !span.starts_with("grpc.") && !span.starts_with("lookaside_"));
+    let words = spans.flat_map(|span| span.split(|c: char| !is_part(c) && c != '…' && c != '*'));
+    words.filter(|word| word.matches('_').count() >= 3 && !word.starts_with('_'))
+}
+
+/// Returns whether a test is called so. An ellipsis or an asterisk stands for any text.
+fn exists(name: &str, known: &[String]) -> bool {
+    let part = name.trim_matches(['…', '*']);
+    known.iter().any(|known| {
+        let begins = known.starts_with(part) || !name.starts_with(part);
+        let ends = known.ends_with(part) || !name.ends_with(part);
+        begins && ends && known.contains(part)
+    })
+}
+
+fn first_word(text: &str) -> &str {
+    text.split(|c: char| !is_part(c)).next().unwrap_or_default()
+}
+
+fn is_part(c: char) -> bool {
+    c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'
+}
+
+#[test]
+fn a_name_of_a_test_is_told_from_other_words() {
+    let line = "`a::b_c_d_e`, `x_y_z_…` and `grpc.a_b_c_d`, `--a-b`, not_in_any_ticks";
+    assert_eq!(named_tests(line).collect::<Vec<_>>(), ["b_c_d_e", "x_y_z_…"]);
+    let known = ["x_y_z_w".to_owned()];
+    assert!(exists("x_y_z_…", &known) && !exists("x_y_z_", &known));
 }
 
 /// Files that people write: not what tools wrote or built.
