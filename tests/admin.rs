@@ -1,5 +1,5 @@
-//! The admin address over real sockets: what it answers before the registry is
-//! read, after, and while it is lost; and what clients cannot do to it.
+//! Tests of the admin server over real sockets: its answers before the registry is
+//! read, afterwards, and while the registry is stale; hostile clients.
 
 #[path = "admin/explain.rs"]
 mod explain;
@@ -101,7 +101,7 @@ async fn services_are_listed_and_shown() {
     let (_, body) = world.json("/api/v1/services?limit=1").await;
     assert_eq!((&body["total"], body["services"].as_array().unwrap().len()), (&json!(2), 1));
 
-    // However it is typed, it is the same service.
+    // Every spelling of the name means the one service.
     for typed in [
         "dev/game",
         "dev%2Fgame",
@@ -126,7 +126,7 @@ async fn services_are_listed_and_shown() {
     assert_eq!(body["endpoints"][0]["turns"], 0);
     assert_eq!((&body["clients"], &body["calls"]), (&json!(2), &calls));
 
-    // Losing the registry changes none of it.
+    // A stale registry changes none of it.
     let before = world.json("/api/v1/services").await;
     world.say(stale()).await;
     assert_eq!(world.json("/api/v1/services").await, before);
@@ -167,7 +167,7 @@ async fn wrong_questions_get_answers_that_help() {
     check("/api/v1/clients?service=a%20b", 400, "has a character").await;
     check("/nowhere", 404, "/api/v1/rejected").await;
     check("/favicon.ico", 404, "there is nothing at").await;
-    // What a wrong turn is told is true of the path at hand.
+    // The error says which methods and paths there are instead.
     let release = "/api/v1/services/{name}/release";
     check("/nowhere", 404, "POST answers /api/v1/services/{name}/drain").await;
     for (method, path, allow, says) in [
@@ -332,7 +332,7 @@ async fn metrics_follow_what_happens() {
     after.check("registry_revision", 8.0);
 }
 
-/// Its clients' calls fail: it must not look as if there were nothing.
+/// Calls of its clients fail, so the service must stay visible.
 #[tokio::test]
 async fn a_service_that_lost_all_its_backends_stays_in_sight() {
     let world = World::with(vec![
@@ -346,7 +346,7 @@ async fn a_service_that_lost_all_its_backends_stays_in_sight() {
         let target = Target::parse(name, &zone).unwrap();
         let subscription = world.catalog.subscribe(&target).unwrap();
         let mut listener = subscription.listen();
-        // As a stream does from its first list on.
+        // A stream polls like this from its first list on.
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(listener.poll_known(&mut context).is_ready());
         (subscription, listener)
@@ -427,8 +427,8 @@ async fn metrics_come_in_the_format_that_is_asked_for() {
         assert_eq!(answer.body.ends_with("# EOF\n"), ends);
         assert!(answer.body.contains("\nlookaside_service_endpoints{service=\"hello\"} 1"));
     }
-    // By the rules that promtool checks: each sample's family has a help and a
-    // type, and a counter's name says that it is one.
+    // promtool's rules: each sample's family has a help and a type, and exactly
+    // counters have names that end in `_total`.
     let plain = world.get("/metrics").await.body;
     let (mut helped, mut typed) = (String::new(), (String::new(), String::new()));
     for line in plain.lines() {
@@ -491,7 +491,7 @@ async fn the_dashboard_comes_with_a_strict_policy_and_nothing_from_outside() {
         assert!(answer.head.contains(&format!("content-type: {kind}; charset=utf-8")), "{path}");
         assert!(answer.head.contains("content-security-policy: default-src 'none'"), "{path}");
         assert!(answer.head.contains("x-content-type-options: nosniff"), "{path}");
-        // Nothing that a policy would have to allow, nothing that turns text into HTML.
+        // Nothing that a policy would have to allow; no function that turns text into HTML.
         for bad in ["http://", "https://", "innerHTML", "insertAdjacentHTML", "<style", "eval("] {
             assert!(!answer.body.contains(bad), "{path} has {bad}");
         }

@@ -1,5 +1,5 @@
-//! `lookaside check` as an operator runs it: settings right and wrong, and a dry
-//! run over a real etcd that holds a dozen formats.
+//! Tests of `lookaside check` as an operator runs it: right and wrong settings, and
+//! a dry run over a real etcd that holds keys of every named format.
 
 use crate::support;
 use std::process::{Command, Output};
@@ -11,7 +11,7 @@ use lookaside::registry::record::{Format, NAMED, write};
 
 fn check(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lookaside"));
-    // Settings of whoever runs the tests are not the test's.
+    // The environment of a developer must not change the test.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("LOOKASIDE_") {
             command.env_remove(name);
@@ -63,7 +63,7 @@ fn a_file_describes_formats() {
     assert!(errors.contains("custom:mine is not described"), "{errors}");
 }
 
-/// One key of each format below a prefix of its own, and what nobody reads.
+/// Writes one key of each format below a prefix of its own, and some rejected keys.
 #[test]
 fn a_dry_run_finds_every_service_and_explains_every_other_key() {
     let etcd = Etcd::start();
@@ -127,7 +127,7 @@ fn a_dry_run_finds_every_service_and_explains_every_other_key() {
     assert!(text.contains("1 key was rejected"), "{text}");
 }
 
-/// A framework's own readers find what they know, its default weight too.
+/// A framework's own readers find the values that they know, its default weight too.
 #[test]
 fn what_register_writes_in_a_format_is_read_in_it() {
     let etcd = Etcd::start();
@@ -158,7 +158,7 @@ fn an_empty_prefix_is_told_where_the_keys_are() {
     assert!(text.ends_with("there is no key\n"), "{text}");
     let found = check(&[&live, "--live", "--prefix=/etcd3_naming/", "--prefix=etcd3_naming/"]);
     assert_eq!(found.status.code(), Some(1), "one of two prefixes holds nothing");
-    // A longer prefix may decide all that lies below a shorter one.
+    // A longer prefix may take all keys below a shorter one.
     let found = check(&[&live, "--live", "--prefix=etcd3_naming/", "--prefix=etcd3_naming/hello"]);
     assert_eq!(found.status.code(), Some(0), "{}", out(&found));
 }

@@ -1,8 +1,8 @@
-//! The program as its users have it: real processes, etcd, DNS, clients and a
+//! End-to-end tests of the program: real processes, etcd, DNS, clients and a
 //! real browser.
 //!
-//! It is one binary, so that it is linked once and that its tests, which mostly
-//! wait, wait side by side. `cargo test --test e2e dns::` runs one part.
+//! All of them are one binary, so it is linked once, and its tests, which mostly
+//! wait, run side by side. `cargo test --test e2e dns::` runs one part.
 
 mod support;
 

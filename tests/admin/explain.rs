@@ -1,4 +1,4 @@
-//! Why a backend is in a client's list, or is not: every answer that there is.
+//! Tests of explain: every reason why a backend is in a client's list or is not.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ fn passes(body: &Value) -> Vec<String> {
     backend["passes"].as_array().unwrap().iter().map(pass).collect()
 }
 
-/// Asks until the answer is as it should be; what changes has to be taken in.
+/// Asks until the answer satisfies `is`: the catalog takes inputs in asynchronously.
 async fn until(world: &World, path: &str, is: impl Fn(&Value) -> bool) -> Value {
     let asking = async {
         loop {
@@ -88,7 +88,7 @@ async fn all_backends_of_an_address_are_explained_each_by_its_own_key() {
         .map(|backend| backend["passes"][0]["why"].as_str().unwrap())
         .collect();
     assert_eq!(whys, ["by /hello/a, with a lease", "by /hello/b, with a lease"]);
-    // Nobody asks for a backend: nobody reads the keys of thousands.
+    // Without a backend in the question, the keys of thousands are not read.
     let (_, body) = world.json("/api/v1/explain?service=hello").await;
     assert_eq!(body["backends"][2]["passes"][0]["why"], "it is registered");
 }
@@ -174,7 +174,7 @@ async fn what_is_not_listed_says_at_which_pass_it_stayed() {
     let down = until(&world, &ask("dead"), |body| body["listed"] == json!(false)).await;
     assert!(passes(&down)[1].starts_with("answers NO it refuses connections"), "{down}");
 
-    // A service without any backend, and one that nobody knows.
+    // A service without any backend; the backend belongs to another service.
     let (_, body) = world.json("/api/v1/explain?service=nobody&backend=10.0.0.3").await;
     assert!(body["absent"].as_str().unwrap().contains("is registered"), "{body}");
     assert_eq!(

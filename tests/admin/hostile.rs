@@ -1,4 +1,4 @@
-//! What clients cannot do to the admin address.
+//! Tests that hostile clients of the admin server harm no other client.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn garbage_costs_only_its_connection() {
     ];
     for request in &requests {
         let mut stream = TcpStream::connect(world.addr).await.unwrap();
-        // The other side may have closed before all is written.
+        // The server may close the connection before all is written.
         let _ = stream.write_all(request.as_bytes()).await;
         let _ = stream.shutdown().await;
         let mut answer = Vec::new();
@@ -60,7 +60,7 @@ async fn the_silent_and_the_slow_hold_nobody_up() {
         stream.write_all(request.as_bytes()).await.unwrap();
         held.push(stream);
     }
-    // Asks for 10 MB and reads nothing but the first byte.
+    // This client asks for 10 MB and reads only the first byte.
     let mut slow = TcpStream::connect(world.addr).await.unwrap();
     slow.write_all(b"GET /api/v1/rejected HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     slow.read_exact(&mut [0]).await.unwrap();
@@ -88,8 +88,8 @@ async fn connections_are_kept_alive_and_closed_at_the_end() {
     tokio::time::timeout(PATIENCE, world.served).await.unwrap().unwrap().unwrap();
 }
 
-/// More connections than there is room for, all silent, and more answers that
-/// nobody reads than memory is meant for.
+/// Opens more silent connections than there is room for, and asks for more answers,
+/// without reading them, than memory is reserved for.
 #[tokio::test]
 async fn crowds_that_say_nothing_or_read_nothing_keep_nobody_out() {
     let many: Vec<_> =
@@ -99,7 +99,7 @@ async fn crowds_that_say_nothing_or_read_nothing_keep_nobody_out() {
     for _ in 0..400 {
         silent.push(TcpStream::connect(world.addr).await.unwrap());
     }
-    // Sooner than a silent connection's time is over.
+    // Silent connections are closed only after a longer time than this.
     let probed = tokio::time::timeout(Duration::from_secs(4), world.get("/livez")).await;
     assert_eq!(probed.expect("a probe is answered").status, 200);
     let newest = silent.last_mut().unwrap();
@@ -122,7 +122,7 @@ async fn crowds_that_say_nothing_or_read_nothing_keep_nobody_out() {
     }
     let bytes = world.metrics().await.value("admin_answer_bytes");
     assert!((9e6..=48.0 * 1024.0 * 1024.0).contains(&bytes), "{bytes} bytes are on their way");
-    // Who reads gets its turn: those that do not give way.
+    // A client that reads gets its turn, because answers that are not read give way.
     let read = async {
         while world.get("/api/v1/rejected").await.status != 200 {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -131,7 +131,7 @@ async fn crowds_that_say_nothing_or_read_nothing_keep_nobody_out() {
     tokio::time::timeout(PATIENCE, read).await.expect("a reader is answered");
 }
 
-/// A page of another site whose name leads here.
+/// A page of another site may have a DNS name that leads to this address (rebinding).
 #[tokio::test]
 async fn names_that_another_site_could_have_are_not_answered() {
     let world = World::with(Vec::new()).await;

@@ -1,4 +1,4 @@
-//! `/api/v1/marks`, and orders that set and end marks.
+//! Tests of `/api/v1/marks` and of the orders that set and end marks.
 
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ async fn marks_are_shown_with_who_why_and_how_many() {
     assert_eq!(shown["unheard"], json!("connection refused"));
     let (_, some) = world.json("/api/v1/marks?service=hello").await;
     assert_eq!((&some["total"], &some["marks"][0]["service"]), (&json!(1), &json!("hello")));
-    // The rows say so, and the endpoints, and the metrics.
+    // The services, the endpoints and the metrics show the mark too.
     let (_, services) = world.json("/api/v1/services").await;
     let game = &services["services"][0];
     assert_eq!((&game["drained"], &game["state"]), (&json!(1), &json!("drained")));
@@ -111,7 +111,7 @@ async fn orders_that_make_no_sense_are_refused_with_the_remedy() {
     check("hello/drain", &" ".repeat(17 * 1024), 413, "longer than 16384 bytes").await;
     check("hello/undrain", "", 404, "no mark drains backends").await;
     check("hello/undrain", drain, 404, "no mark of \\\"hello\\\" itself drains 10.0.0.1:1").await;
-    // What makes sense needs etcd.
+    // Orders that make sense need etcd.
     check("dev%2Fgame/drain", r#"{"backends":"zone=a"}"#, 503, "there is no etcd").await;
     check("hello/drain", r#"{"backends":"x","anyway":true}"#, 503, "there is no etcd").await;
     for header in ["origin: http://evil.example", "sec-fetch-site: cross-site"] {
@@ -121,7 +121,7 @@ async fn orders_that_make_no_sense_are_refused_with_the_remedy() {
             assert_eq!(answer.status, 403, "{header} {end}");
         }
     }
-    // A release is obeyed here, though nobody else hears of it.
+    // A release is obeyed here, although no other replica learns of it.
     let answer = order(&world, "hello/release", "", "").await;
     let told: Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(told["untold"], json!("there is no etcd"), "{}", answer.body);

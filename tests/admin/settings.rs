@@ -1,4 +1,4 @@
-//! `/api/v1/settings`: what is in force, and what a document would change.
+//! Tests of `/api/v1/settings`: the settings in force, and a document's changes.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ async fn what_is_in_force_is_shown_with_its_source() {
     assert_eq!(names, ["etcd", "flags"]);
     let (_, one) = world.json("/api/v1/settings?service=nobody.lookaside.internal").await;
     assert_eq!(one["services"][0]["settings"]["guard"]["value"], "1");
-    // An explanation has them too, of a service and of a name that means none.
+    // Explain shows them too, for a service and for a name without one.
     for (name, key, expected) in
         [("game.dev", "when-empty", &game), ("hello", "when-empty", &hello)]
     {
@@ -56,7 +56,7 @@ async fn what_is_in_force_is_shown_with_its_source() {
     assert_eq!((some["services"].as_array().unwrap().len(), &some["total"]), (1, &json!(2)));
     world.metrics().await.check("settings_refused{source=\"etcd\"}", 0.0);
 
-    // A comparison tells what would be others, and changes nothing.
+    // A comparison lists the settings that would change, and changes nothing.
     let answer = diff(&world, "[service.'*']\nguard = 7\n[service.x]\n", "").await;
     let told: Value = serde_json::from_str(&answer.body).unwrap();
     let changes = told["changes"].as_array().unwrap();

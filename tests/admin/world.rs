@@ -1,5 +1,5 @@
-//! What the tests of the admin address share: one that is served, fed by hand,
-//! and readers of what it answers.
+//! Shared by the tests of the admin server: a running server whose inputs the test
+//! controls, and readers of its answers.
 #![allow(missing_docs, unreachable_pub)]
 
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::PATIENCE;
 
-/// An admin address, and the hands on everything it shows.
+/// A running admin server, and handles to everything that it shows.
 pub struct World {
     pub addr: SocketAddr,
     pub inputs: mpsc::Sender<Input>,
@@ -40,7 +40,7 @@ pub struct World {
     pub served: JoinHandle<std::io::Result<()>>,
 }
 
-/// An answer, headers in lower case.
+/// An answer; its headers are in lower case.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -53,7 +53,7 @@ impl World {
         Self::ruled(Rules::OFF).await
     }
 
-    /// One that keeps what is in doubt by these rules.
+    /// Starts a server whose catalog holds backends by these rules.
     pub async fn ruled(rules: Rules) -> Self {
         let (inputs, inputs_rx) = mpsc::channel(16);
         let catalog = Catalog::with(rules);
@@ -107,28 +107,28 @@ impl World {
         }
     }
 
-    /// One that has read these.
+    /// Starts a server that has read these entries.
     pub async fn with(all: Vec<Entry>) -> Self {
         let world = Self::start().await;
         world.read(all).await;
         world
     }
 
-    /// Reads these as the whole registry.
+    /// Feeds these entries in as the whole registry, and waits until it is ready.
     pub async fn read(&self, all: Vec<Entry>) {
         self.say(Event::Reset { revision: 7, all, went_back: false }).await;
-        // The condition is met by a task that watches the catalog.
+        // A task that watches the catalog meets the condition.
         self.until(|answer| answer.status == 200, "/readyz").await;
     }
 
-    /// Waits until it is taken in.
+    /// Sends an event, and waits until the catalog's status shows it.
     pub async fn say(&self, event: Event) {
         let mut status = self.catalog.watch_status();
         let heard = self.catalog.status();
         self.inputs.send(Input::Registry(event)).await.unwrap();
         let differs = |status: &catalog::RegistryStatus| *status != heard;
         let waiting = async {
-            // Not every change wakes.
+            // This polls, because not every change wakes a watcher.
             while !differs(&status.borrow_and_update()) {
                 tokio::task::yield_now().await;
             }
@@ -140,7 +140,7 @@ impl World {
         self.get_with(path, "").await
     }
 
-    /// With further header lines, each with its end.
+    /// Gets a path with further header lines, each with its line end.
     pub async fn get_with(&self, path: &str, headers: &str) -> Answer {
         let host = "host: localhost\r\nconnection: close\r\n";
         self.send(&format!("GET {path} HTTP/1.1\r\n{host}{headers}\r\n")).await
@@ -163,7 +163,7 @@ impl World {
         }
     }
 
-    /// Sends these bytes and reads until the other side closes.
+    /// Sends a request, and reads until the server closes the connection.
     pub async fn send(&self, request: &str) -> Answer {
         let mut stream = TcpStream::connect(self.addr).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -188,11 +188,11 @@ impl World {
     }
 }
 
-/// A scrape, read by the rules of the OpenMetrics text format.
+/// The samples of one scrape, parsed by the rules of the OpenMetrics text format.
 pub struct Metrics(BTreeMap<String, f64>);
 
 impl Metrics {
-    /// Every sample belongs to the family that was announced last.
+    /// Parses a scrape. Every sample must belong to the family announced last.
     fn parse(text: &str) -> Self {
         let body = text.strip_suffix("# EOF\n").expect("the text says where it ends");
         let mut samples = BTreeMap::new();
