@@ -1,6 +1,6 @@
-//! C-core's clients (C++ and Ruby beside Python), and those of languages
-//! without grpclb (Node.js, Rust), unmodified: real etcd, real DNS, the real
-//! program. What each file shows of them stands at its head.
+//! Tests with unmodified clients: C-core's (Python, C++ and Ruby), and those of
+//! languages without grpclb (Node.js, Rust). etcd, DNS and the program are real.
+//! The head of each file says what it shows.
 
 #![allow(unreachable_pub, missing_docs)]
 

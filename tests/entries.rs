@@ -1,10 +1,10 @@
-//! What long lists cost real clients: processor time for each list, in every
-//! language that has grpclb.
+//! Measures the processor time that a long list costs real clients, in every language
+//! that has grpclb.
 //!
-//! A service has half as many backends as its list has entries, for their weights
-//! are 3 and 1. One of them moves, again and again: each time the client is sent a
-//! whole list that differs in one backend. `cargo bench --bench entries` prints the
-//! table of docs/clients.md; names of languages as arguments measure these alone.
+//! A service has half as many backends as its list has entries, because their weights
+//! are 3 and 1. One backend moves, again and again, and each time the client is sent
+//! a whole list that differs in one backend. `cargo bench --bench entries` prints the
+//! table of docs/clients.md. Names of languages as arguments measure only those.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 mod support;
@@ -23,7 +23,7 @@ use support::language::Language;
 use world::{SERVICE, World};
 
 const ENTRIES: [usize; 4] = [100, 1_000, 2_000, 5_000];
-/// Lists that are measured, after the first.
+/// The number of lists that are measured, after the first.
 const LISTS: usize = 10;
 /// etcd's limit for one transaction.
 const AT_ONCE: usize = 128;
@@ -98,22 +98,22 @@ fn measure(
         eventually("the list is sent", || {
             (balancer.metric("lookaside_lists_sent_total") > sent).then_some(())
         });
-        // C-core reads what has come when there is a call.
+        // C-core reads a received list when there is a call.
         client.call(&Calls::waiting(1));
-        // So that no list overtakes the one before.
+        // The next list must not overtake this one.
         settled(&driver);
     }
     let cost = settled(&driver) - before;
     (driver.version(), cost / u32::try_from(LISTS).expect("few"))
 }
 
-/// The processor time that a client has used, once it uses no more.
+/// Returns the processor time that a client has used, once it is idle.
 fn settled(driver: &Driver) -> Duration {
     let mut last = driver.cpu();
     loop {
         std::thread::sleep(Duration::from_millis(150));
         let now = driver.cpu();
-        // Timers tick on.
+        // Timers of an idle client go on ticking.
         if now - last <= Duration::from_millis(10) {
             return now;
         }
@@ -121,7 +121,7 @@ fn settled(driver: &Driver) -> Duration {
     }
 }
 
-/// Thousands of backends are as many connections.
+/// Raises the limit of open files: thousands of backends are as many connections.
 fn take_every_descriptor() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);

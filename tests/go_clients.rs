@@ -1,5 +1,5 @@
-//! The main job, seen by unmodified Go clients (grpc-go), the newest release
-//! and an old one: real etcd, real DNS, the real program.
+//! Tests with unmodified Go clients (grpc-go), the newest release and an old one.
+//! etcd, DNS and the program are real.
 
 #[path = "go_clients/config.rs"]
 mod config;
@@ -21,7 +21,7 @@ use crate::support::eventually;
 use crate::support::go::{Calls, Channel, Driver, GRPCLB, RELEASES};
 use crate::support::lookaside::Balancer;
 
-/// Tries a case with each release, side by side.
+/// Runs a test case with each release, side by side.
 fn each_release(case: impl Fn(&Driver) + Sync) {
     thread::scope(|scope| {
         for release in RELEASES {
@@ -38,19 +38,19 @@ fn balancer(etcd: &Etcd) -> Balancer {
     balancer
 }
 
-/// One with a registry of its own, which needs no etcd.
+/// Starts a balancer with an embedded registry, which needs no etcd.
 fn lone_balancer(args: &[&str]) -> Balancer {
     let balancer = Balancer::start(&[&["--report-interval", "1s"], args].concat());
     balancer.wait_ready();
     balancer
 }
 
-/// Where a lone balancer's backends register.
+/// Returns the URL of a balancer's embedded registry.
 fn registry(balancer: &Balancer) -> String {
     format!("http://{}", balancer.registry())
 }
 
-/// What a metric of the balancer's has come to; 0 while it is not there.
+/// Returns a metric's value, or 0 while the metric is missing.
 #[track_caller]
 fn metric(balancer: &Balancer, name: &str) -> u64 {
     balancer.metric(name).unwrap_or(0.0) as u64

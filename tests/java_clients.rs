@@ -1,6 +1,5 @@
-//! The main job, seen by unmodified Java clients (grpc-java): real etcd, real
-//! DNS, the real program, and a network of its own for each test, for Java
-//! asks the system's resolver and nobody else.
+//! Tests with unmodified Java clients (grpc-java). etcd, DNS and the program are real.
+//! Each test has a network of its own, because Java asks only the system's resolver.
 
 #[path = "java_clients/empty.rs"]
 mod empty;
@@ -18,7 +17,7 @@ use crate::support::eventually;
 use crate::support::java::{Channel, Driver, Options, isolated};
 use crate::support::lookaside::Balancer;
 
-/// A balancer whose DNS the whole namespace uses.
+/// Starts a balancer whose DNS the whole network namespace uses.
 fn unready_balancer(args: &[&str]) -> Balancer {
     let usual = ["--dns-listen", "127.0.0.1:53", "--report-interval", "1s"];
     Balancer::start(&[&usual, args].concat())
@@ -34,14 +33,14 @@ fn target(service: &str) -> String {
     format!("dns:///{service}.lookaside.internal")
 }
 
-/// What a metric says, summed up over its labels. Gauges have a fraction.
+/// Returns a metric's sum over all labels, without its fraction (gauges print one).
 fn metric(balancer: &Balancer, name: &str) -> u64 {
     let (_, metrics) = balancer.get("/metrics");
     let lines = metrics.lines().filter_map(|line| line.strip_prefix(name));
     lines.filter_map(|rest| rest.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>() as u64
 }
 
-/// That calls which do not wait fail now, as they do where nothing is ready.
+/// Waits until a call that does not wait fails UNAVAILABLE.
 #[track_caller]
 fn fails_fast(channel: &Channel<'_>) {
     let calls = Calls::new(1).timeout(Duration::from_secs(60));
@@ -52,9 +51,9 @@ fn fails_fast(channel: &Channel<'_>) {
     });
 }
 
-/// grpc-java begins each new list at its first entry. So where lists come more
-/// often than calls, a list that always began at the same place would have all
-/// calls go to one backend.
+/// grpc-java begins each new list at its first entry. So where lists come more often
+/// than calls, lists that always begin at the same entry would send all calls to one
+/// backend.
 #[test]
 fn a_client_that_gets_lists_more_often_than_it_calls_spreads_its_calls() {
     const CALLS: u64 = 120;
@@ -64,7 +63,7 @@ fn a_client_that_gets_lists_more_often_than_it_calls_spreads_its_calls() {
         let driver = Driver::start();
         let backend = |n: usize| Backend::registered(&format!("b{n}"), &etcd.url(), "hello");
         let _backends: Vec<_> = (0..20).map(backend).collect();
-        // One more that moves to and fro: each list is as long as the one before.
+        // A further backend moves to and fro: each list is as long as the one before.
         let places = ["here", "there"].map(Backend::start);
         let client = driver.open(&Options::grpclb(target("hello")));
         client.call(&Calls::waiting(1));
@@ -81,7 +80,7 @@ fn a_client_that_gets_lists_more_often_than_it_calls_spreads_its_calls() {
                 *answers.entry(id).or_insert(0) += count;
             }
         }
-        // Evenly they would be 5 or 6 each.
+        // An even spread gives each backend 5 or 6 calls.
         let most = answers.values().max().copied().unwrap_or(0);
         assert!(most <= CALLS / 8 && answers.len() >= 15, "{answers:?}");
     });
@@ -101,14 +100,14 @@ fn a_name_means_the_same_with_port_or_dot_and_in_any_case() {
                 assert_eq!(report.from("one"), 3, "{name}{end}: {report:?}");
             }
         }
-        // A name without a scheme is DNS's.
+        // Java resolves a name without a scheme by DNS.
         let client = driver.open(&Options::grpclb("hello.lookaside.internal"));
         assert_eq!(client.call(&Calls::waiting(1)).from("one"), 1);
     });
 }
 
-/// Java refuses `_` in a target: "Invalid DNS name". Its config can name the
-/// service all the same.
+/// Java refuses `_` in a target ("Invalid DNS name"). Its config can name such a
+/// service.
 #[test]
 fn a_service_whose_name_java_refuses_is_named_by_its_config() {
     isolated(|| {

@@ -1,6 +1,6 @@
-//! C-core's official cases of fallback and of balancers that come and go, with
-//! the newest grpcio: the table is in tests/clients/README.md. Fallback timers
-//! of ten minutes show that what happens does so without them.
+//! C-core's official test cases of fallback and of balancers that come and go, with
+//! the newest grpcio. The table of cases is in tests/clients/README.md. Fallback
+//! timers of ten minutes show that a fallback does not come from a timer.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ impl Scene {
 fn a_silent_balancer_makes_clients_fall_back_until_it_speaks() {
     let scene = Scene::start(&[]);
     scene.world.list("hello", "one", scene.one.addr());
-    // It accepts connections, as the kernel does for it, and says nothing.
+    // The kernel accepts connections for the stopped balancer, which sends nothing.
     scene.world.balancer.signal(Signal::STOP);
     let client = scene.open(SOON);
     answered_by(&client, "fallback");
@@ -86,7 +86,7 @@ fn the_balancer_sends_clients_into_fallback_and_back() {
         answered_by(&client, "fallback");
         scene.world.list("hello", "one", scene.one.addr());
         answered_by(&client, "one");
-        // After one, though the backend is well.
+        // After a list, although the backend works.
         scene.world.unlist("hello", "one");
         answered_by(&client, "fallback");
         scene.world.list("hello", "one", scene.one.addr());
@@ -136,8 +136,8 @@ fn a_backend_that_is_given_weight_ends_a_fallback_without_addresses() {
     client.shares(&["one"]);
 }
 
-/// The second is found by asking DNS again, which clients do when their stream
-/// ends; meanwhile they keep the list that they have.
+/// Clients find the second balancer by asking DNS again, which they do when their
+/// stream ends. Meanwhile they keep the list that they have.
 #[test]
 fn a_balancer_dies_and_clients_go_to_one_that_announced_itself_later() {
     let scene = Scene::start(&[]);
@@ -161,10 +161,10 @@ fn a_balancer_dies_and_clients_go_to_one_that_announced_itself_later() {
     answered_by(&client, "two");
 }
 
-/// A balancer that names its own address to the others.
+/// Starts a balancer that announces its own address to the other replicas.
 fn announced(etcd: &Etcd) -> Balancer {
-    // What it is to announce must be known before it starts; another may take
-    // the port in between.
+    // The announced address must be known before the start, and another process may
+    // take its port in between.
     for _ in 0..10 {
         let own = format!("127.0.0.1:{}", free_port());
         if std::net::TcpListener::bind(&own).is_err() {

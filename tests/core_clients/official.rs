@@ -1,5 +1,5 @@
-//! C-core's other official cases (grpclb_end2end_test.cc) as black boxes, with
-//! the newest grpcio: the table is in tests/clients/README.md.
+//! C-core's other official test cases (grpclb_end2end_test.cc) as black boxes, with
+//! the newest grpcio. The table of cases is in tests/clients/README.md.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::core::{Calls, Driver, Open};
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
 
-/// A world with a client of each kind, and backends that are listed.
+/// A world with a Python client and backends that are listed.
 struct Scene {
     world: World,
     driver: Driver,
@@ -47,7 +47,7 @@ fn a_server_that_is_listed_again_is_still_connected() {
     let addr = way.url().trim_start_matches("http://").parse().expect("an address");
     scene.world.list("hello", "one", addr);
     let open = Open::grpclb(scene.target());
-    // Ten seconds without this.
+    // The default is ten seconds.
     let open = open.option("grpc.internal.grpclb_subchannel_cache_interval_ms", 600_000);
     let client = scene.driver.open(&open);
     client.shares(&["one", "other"]);
@@ -61,7 +61,7 @@ fn a_server_that_is_listed_again_is_still_connected() {
 #[test]
 fn what_a_server_answers_comes_through_and_is_reported() {
     let scene = Scene::start(&[]);
-    // A server that does not know how to greet.
+    // This server does not implement the greeter.
     scene.world.list("hello", "one", scene.world.balancer.grpclb());
     let client = scene.driver.open(&Open::grpclb(scene.target()));
     fails_with(&client, "UNIMPLEMENTED");
@@ -99,7 +99,7 @@ fn calls_fail_at_once_when_nobody_listed_is_reachable() {
     let report = client.call(&Calls::new(3).timeout(Duration::from_secs(30)));
     assert_eq!(report.failed(), 3, "{report:?}");
     assert!(report.errors.keys().all(|error| error.starts_with("UNAVAILABLE")), "{report:?}");
-    // The balancer is well: this is no reason for another stream, or fallback.
+    // The balancer works, so the client neither opens another stream nor falls back.
     assert_eq!(metric(&scene.world.balancer, "lookaside_streams_opened_total"), 1);
 }
 
@@ -126,7 +126,7 @@ fn a_name_in_the_config_wins_over_the_targets() {
     let config = r#"{"loadBalancingConfig":[{"grpclb":{"serviceName":"hello"}}]}"#;
     let target = scene.world.target("front-door", 443);
     answered_by(&scene.driver.open(&Open::with(target, Some(config))), "one");
-    // And what stands in its place, without one, is the target as typed.
+    // Without a name in the config, the client asks for the target as typed.
     let client = scene.driver.open(&Open::grpclb(scene.world.target("HELLO", 443)));
     answered_by(&client, "one");
     let (_, clients) = scene.world.balancer.get("/api/v1/clients");
@@ -152,7 +152,7 @@ fn a_list_that_drops_everything_does_so_first_and_later() {
 #[test]
 fn dropped_calls_are_reported_as_such() {
     let scene = Scene::start(&["--when-empty", "drop"]);
-    // Registered, so that there is a service to count for, but with no traffic.
+    // It is registered, so that there is a service to count for, but gets no traffic.
     let mut none = Backend::start("none");
     none.register_with(&scene.world.etcd.url(), "hello", Weight(0));
     scene.world.balancer.wait_listed("hello", "none");

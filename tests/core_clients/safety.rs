@@ -1,6 +1,6 @@
-//! Bugs of C-core that the server steers round, each shown with the newest
-//! grpcio and an old grpc++: these clients survive what would break them. Each
-//! test fails when the remedy named in it is taken out.
+//! Bugs of C-core that lookaside avoids, each shown with the newest grpcio and an
+//! old grpc++: these clients survive what would break them. Each test fails when
+//! the remedy that it names is taken out.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::support::free_port;
 
 const LANGUAGES: [&str; 2] = ["python", "cpp"];
 
-/// Longer than any test: what it puts off must not come to the rescue.
+/// Longer than any test, so that a timer of this length never helps a client.
 const NEVER: Duration = Duration::from_secs(600);
 
-/// A client in fallback keeps its last list, and takes an equal first list of
-/// the next stream for "nothing new": it would stay in fallback for ever.
+/// A client in fallback keeps its last list. It ignores an equal first list of the
+/// next stream as unchanged, and would stay in fallback for ever.
 /// Remedy: the first list of a stream is unlike any other.
 fn out_of_fallback(balancer_goes_first: bool) {
     for language in LANGUAGES {
@@ -60,8 +60,8 @@ fn a_client_that_lost_its_backends_then_its_balancer_leaves_fallback() {
     out_of_fallback(false);
 }
 
-/// With an equal first list on a new stream, connections keep counting for the
-/// old one: reports say zero though calls flow. Remedy: as above.
+/// After an equal first list on a new stream, connections keep counting for the old
+/// stream, so reports say zero although calls flow. Remedy: as above.
 #[test]
 fn reports_are_right_after_the_balancer_was_restarted() {
     for language in LANGUAGES {
@@ -73,13 +73,13 @@ fn reports_are_right_after_the_balancer_was_restarted() {
         answered_by(&client, "one");
         client.start(&Calls::new(1).every(Duration::from_millis(5)));
         world.restart_balancer();
-        // Its calls go over the connection that it had.
+        // Its calls go over the connection that it had before.
         let finished = "lookaside_client_calls_finished_total{service=\"hello\"}";
         eventually("calls are reported on the new stream", || {
             (metric(&world.balancer, finished) >= 20).then_some(())
         });
         assert_eq!(client.stop().failed(), 0, "{language}");
-        // Those that were made with what the new list says.
+        // Counts the calls that carry a token of the new list.
         let tokens = one.tokens();
         let made = tokens.iter().filter(|&token| Some(token) == tokens.last()).count() as u64;
         eventually("all are reported", || {
@@ -89,9 +89,9 @@ fn reports_are_right_after_the_balancer_was_restarted() {
     }
 }
 
-/// C-core ends its process (null dereference) on a list it cannot decode, for
-/// instance one with text that is no UTF-8. Remedy: nothing that somebody
-/// registered stands in a list as text; tokens are digits.
+/// C-core ends its process (null dereference) on a list that it cannot decode, for
+/// instance one with text that is not UTF-8. Remedy: a list contains no text from
+/// registrations, and tokens are digits.
 #[test]
 fn odd_registrations_do_not_reach_clients() {
     let world = World::start();
@@ -124,7 +124,7 @@ fn odd_registrations_do_not_reach_clients() {
         let driver = Driver::start(language);
         let client = driver.open(&Open::grpclb(world.target("hello", 443)));
         client.shares(&["one"]);
-        // Lists change while there are such keys.
+        // Lists change while such keys exist.
         put(&world.etcd, [(&b"/etcd3_naming/hello/\xff"[..], &b"\xff"[..])]);
         let two = Backend::start("two");
         world.list("hello", "two", two.addr());
@@ -141,8 +141,8 @@ fn odd_registrations_do_not_reach_clients() {
     }
 }
 
-/// C-core leaves out tokens of more than 50 bytes. Remedy: a token's length
-/// does not depend on what was registered.
+/// C-core leaves out tokens of more than 50 bytes. Remedy: a token's length does not
+/// depend on registrations.
 #[test]
 fn tokens_arrive_however_long_the_names_are() {
     let world = World::start();
@@ -164,8 +164,8 @@ fn tokens_arrive_however_long_the_names_are() {
     }
 }
 
-/// A stream that ends after its initial response is opened again at once: 2,400
-/// times a second by one client. Remedy: who cannot be served is refused before.
+/// A client opens a stream that ended after its initial response again at once:
+/// 2,400 times a second. Remedy: a stream that cannot be served is refused before.
 #[test]
 fn refused_streams_make_clients_back_off() {
     let nobody = format!("http://127.0.0.1:{}", free_port());
@@ -178,7 +178,7 @@ fn refused_streams_make_clients_back_off() {
         let client = driver.open(&Open::grpclb(world.target("hello", 443)));
         let report = client.call(&Calls::waiting(1).timeout(Duration::from_secs(6)));
         assert_eq!(report.failed(), 1, "{report:?}");
-        // After 1 s, 1.6 s, 2.6 s …, each a fifth more or less.
+        // Clients try again after 1 s, 1.6 s, 2.6 s …, each a fifth more or less.
         let tries = tried() - before;
         assert!((2..=8).contains(&tries), "{language}: {tries} streams");
         drop(client);
@@ -186,7 +186,7 @@ fn refused_streams_make_clients_back_off() {
     assert_eq!(opened(), 0);
 }
 
-/// `etcdctl` takes text only.
+/// Puts keys and values of any bytes, which `etcdctl` cannot: it takes text only.
 fn put<'a>(etcd: &Etcd, pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {

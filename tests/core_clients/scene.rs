@@ -1,5 +1,5 @@
-//! What the cases share: a balancer that can be lost while DNS stays, static
-//! registrations, and a way to count.
+//! Shared by the tests of these clients: a balancer that can be lost while DNS
+//! stays, registrations without a lease, and a reader of metrics.
 
 use std::net::SocketAddr;
 
@@ -9,12 +9,12 @@ use crate::support::etcd::Etcd;
 use crate::support::lookaside::Balancer;
 use crate::support::{eventually, free_port};
 
-/// A balancer found by a DNS of its own: one process answers DNS, the other
-/// balances, so that each can be lost alone.
+/// A balancer, and a process of its own that answers DNS, so that each can be lost
+/// alone.
 pub struct World {
     pub etcd: Etcd,
-    /// Reads `/fallback/`, so that the addresses it gives for a name are not
-    /// those which the balancer lists.
+    /// Reads `/fallback/`, so that it gives other addresses for a name than those
+    /// that the balancer lists.
     pub dns: Balancer,
     pub balancer: Balancer,
     flags: Vec<String>,
@@ -25,7 +25,8 @@ impl World {
         Self::start_with(&[])
     }
 
-    /// With further flags of the balancer's; another `--etcd` wins.
+    /// Starts both, with further flags for the balancer. An `--etcd` flag replaces
+    /// the test's own.
     pub fn start_with(flags: &[&str]) -> Self {
         let etcd = Etcd::start();
         let mut flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
@@ -42,20 +43,20 @@ impl World {
         Self { etcd, dns, balancer, flags }
     }
 
-    /// The service's name, and the port of its fallback addresses.
+    /// Returns the target of a service, with the port of its fallback addresses.
     pub fn target(&self, service: &str, port: u16) -> String {
         format!("{}:{port}", self.dns.target(service))
     }
 
-    /// Starts the balancer again, where it was.
+    /// Starts the balancer again at its former address.
     pub fn restart_balancer(&mut self) {
         self.balancer.kill();
         self.balancer = Balancer::start(&texts(&self.flags));
         self.balancer.wait_ready();
     }
 
-    /// Registers an address for good: a key without a lease, the same after a
-    /// restart of whatever it may be.
+    /// Registers an address by a key without a lease, which survives every restart,
+    /// and waits until it is listed.
     #[track_caller]
     pub fn list(&self, service: &str, id: &str, addr: SocketAddr) {
         put(&self.etcd, "/etcd3_naming/", service, id, addr);
@@ -90,13 +91,13 @@ fn put(etcd: &Etcd, prefix: &str, service: &str, id: &str, addr: SocketAddr) {
     etcd.ctl(&["put", &format!("{prefix}{service}/{id}"), &addr.to_string()]);
 }
 
-/// A metric's value; 0 while it is not there.
+/// Returns a metric's value, or 0 while the metric is missing.
 #[track_caller]
 pub fn metric(balancer: &Balancer, name: &str) -> u64 {
     balancer.metric(name).unwrap_or(0.0) as u64
 }
 
-/// Waits until the client's calls are answered by this server alone.
+/// Waits until this backend alone answers the client's calls.
 #[track_caller]
 pub fn answered_by(channel: &Channel<'_>, id: &str) {
     eventually(&format!("{id} answers"), || {
@@ -104,7 +105,7 @@ pub fn answered_by(channel: &Channel<'_>, id: &str) {
     });
 }
 
-/// Waits until calls fail at once with this text.
+/// Waits until calls fail at once with an error that starts with this text.
 #[track_caller]
 pub fn fails_with(channel: &Channel<'_>, error: &str) {
     eventually(&format!("calls fail with {error}"), || {

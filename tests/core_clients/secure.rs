@@ -1,5 +1,5 @@
-//! TLS: C-core wants the balancer's certificate for the SRV record's target,
-//! and a backend's for the service's own name. Shown with C++ and Ruby.
+//! Tests of TLS with C++ and Ruby: C-core expects the balancer's certificate to name
+//! the SRV record's target, and a backend's to name the service.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ use pb::greeter_server::{Greeter, GreeterServer};
 
 const LANGUAGES: [&str; 2] = ["cpp", "ruby"];
 
-/// What the SRV records name, and so what a balancer must prove to be.
+/// The target of the SRV records, which a balancer's certificate must name.
 const BALANCER: &str = "grpclb.lookaside.internal";
 const SERVICE: &str = "hello.lookaside.internal";
 
@@ -37,7 +37,7 @@ struct Certified {
     key: String,
 }
 
-/// A greeting server with TLS; gone with its value.
+/// A greeting server with TLS. Dropping the value stops it.
 struct Secure {
     _runtime: Runtime,
     addr: SocketAddr,
@@ -50,7 +50,8 @@ impl Authority {
         let files = TempDir::new().expect("a temporary directory");
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec![]).expect("parameters");
-        // OpenSSL takes a certificate whose issuer has its own name for its own.
+        // OpenSSL takes a certificate for self-signed if its issuer has the same name as
+        // its subject, so the authority needs a name of its own.
         params.distinguished_name.push(DnType::CommonName, "authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let pem = params.self_signed(&key).expect("a certificate").pem();
@@ -69,7 +70,7 @@ impl Authority {
         Certified { cert, key: key.serialize_pem() }
     }
 
-    /// A world whose balancer is certified for this name.
+    /// Starts a world whose balancer has a certificate for this name.
     fn world(&self, name: &str) -> World {
         let Certified { cert, key } = self.sign(name);
         let [cert, key] = [("cert.pem", cert), ("key.pem", key)].map(|(file, pem)| {
@@ -80,7 +81,7 @@ impl Authority {
         World::start_with(&["--tls-cert", &cert, "--tls-key", &key])
     }
 
-    /// A server that is certified for this name.
+    /// Starts a backend that has a certificate for this name.
     fn server(&self, id: &'static str, name: &str) -> Secure {
         let runtime = Runtime::new().expect("a runtime");
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");

@@ -1,4 +1,4 @@
-//! Example servers that register themselves, as a user would start them.
+//! Tests of example servers that register themselves, started as a user starts them.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -12,13 +12,13 @@ use crate::support::lookaside::Balancer;
 use crate::support::signal::{self, Signal};
 use crate::support::{PATIENCE, eventually};
 
-/// A process of the Python example's; killed with its value.
+/// A process of the Python example. Dropping the value kills it.
 struct Server {
     child: Child,
     registered: Receiver<String>,
 }
 
-/// What the server needs, one test at a time.
+/// Installs the server's dependencies; tests take turns.
 fn install(root: &Path) {
     static INSTALLING: Mutex<()> = Mutex::new(());
     let _installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -33,7 +33,7 @@ impl Server {
         let mut child = Command::new(root.join("target/python-server/bin/python"))
             .arg(root.join("examples/servers/python/greeter_server.py"))
             .args(["--etcd", etcd, "--service", "hello", "--id", id, "--ttl", "3"])
-            // A proxy of the machine's has no business on loopback.
+            // A proxy of the machine must not be used for loopback.
             .env("no_grpc_proxy", "127.0.0.1,localhost,.internal")
             .stdout(Stdio::piped())
             .spawn()
@@ -50,14 +50,14 @@ impl Server {
         server
     }
 
-    /// Waits for the next time that it says so.
+    /// Waits until the server prints again that it has registered.
     #[track_caller]
     fn has_registered(&self) {
         let line = self.registered.recv_timeout(PATIENCE).expect("it registers");
         assert!(line.starts_with("registered "), "{line}");
     }
 
-    /// As an operator would.
+    /// Stops the server with SIGTERM, as an operator would.
     #[track_caller]
     fn terminate(mut self) {
         signal::send(self.child.id(), Signal::TERM);
@@ -85,7 +85,7 @@ fn the_python_server_registers_in_etcd_and_comes_back_when_etcd_does() {
     let driver = Driver::start("python");
     let client = driver.open(&Open::grpclb(balancer.target("hello")));
     client.shares(&["one", "two"]);
-    // Its key is deleted by hand, then everything is lost.
+    // The key is deleted by hand; then etcd loses everything.
     etcd.ctl(&["del", "/etcd3_naming/hello/one"]);
     one.has_registered();
     etcd.restart_empty();
@@ -93,7 +93,7 @@ fn the_python_server_registers_in_etcd_and_comes_back_when_etcd_does() {
     two.has_registered();
     balancer.wait_listed("hello", "one");
     client.shares(&["one", "two"]);
-    // In order: unlisted at once. As a crash: with its lease.
+    // A server that is terminated is unlisted at once, a killed one with its lease.
     two.terminate();
     client.shares(&["one"]);
     drop(one);

@@ -1,5 +1,5 @@
-//! A service that nothing registered, and a balancer that returns while DNS
-//! stays, with C-core's clients. The main job is in tests/interop/.
+//! C-core's clients with a service without registrations, and with a balancer that
+//! restarts while DNS stays. The main test of clients is in tests/interop/.
 
 use std::time::Duration;
 

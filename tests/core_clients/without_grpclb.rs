@@ -1,6 +1,6 @@
-//! Clients of languages whose gRPC has no grpclb: Node.js and Rust. They see
-//! all instances by DNS and follow by their own rules. Instances share a port,
-//! for addresses have none.
+//! Tests with clients of languages whose gRPC has no grpclb: Node.js and Rust. They
+//! get all backends from DNS and follow changes by their own rules. The backends
+//! share a port, because A records have none.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -32,7 +32,7 @@ impl Scene {
         Self { etcd, balancer, port: free_port() }
     }
 
-    /// A backend whose id is its address.
+    /// Starts a backend whose id is its IP address, and waits until it is listed.
     fn backend(&self, ip: &str) -> Backend {
         let mut backend = backend_on(ip, ip, self.port);
         backend.register(&self.etcd.url(), "hello");
@@ -47,8 +47,8 @@ impl Scene {
     }
 }
 
-/// grpc-js asks DNS when a connection ends, and only then: who leaves is
-/// noticed at once, who comes when somebody leaves.
+/// grpc-js asks DNS only when a connection ends. So it notices at once that a backend
+/// leaves, and notices a new backend when another one leaves.
 #[test]
 fn node_sees_all_instances_and_looks_again_when_one_leaves() {
     let scene = Scene::start();
@@ -65,7 +65,7 @@ fn node_sees_all_instances_and_looks_again_when_one_leaves() {
     client.shares(&[IPS[1], IPS[3]]);
 }
 
-/// The example asks again whenever an answer has lived its five seconds.
+/// The example asks again whenever an answer's five seconds are over.
 #[test]
 fn rust_sees_all_instances_and_follows_dns() {
     let scene = Scene::start();
@@ -78,10 +78,10 @@ fn rust_sees_all_instances_and_follows_dns() {
     example.is_answered_by(&IPS[1..3]);
 }
 
-/// `examples/greeter_client.rs`, calling; killed with its value.
+/// A running `examples/greeter_client.rs`. Dropping the value kills it.
 struct Example {
     child: Child,
-    /// What it printed since somebody looked.
+    /// The lines printed since the last look.
     lines: Arc<Mutex<Vec<String>>>,
 }
 
@@ -104,7 +104,7 @@ impl Example {
         Self { child, lines }
     }
 
-    /// Waits until answers come from all of these and from nobody else.
+    /// Waits until answers come from exactly these backends.
     #[track_caller]
     fn is_answered_by(&self, ids: &[&str]) {
         let expected: BTreeSet<String> =
@@ -127,14 +127,15 @@ impl Drop for Example {
     }
 }
 
-/// Cargo builds examples for `cargo test`, but not for one test alone.
+/// Returns the example's path, and builds it if it is older than its source: Cargo
+/// builds examples for `cargo test`, but not for a single test.
 fn built() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let beside = Path::new(env!("CARGO_BIN_EXE_lookaside")).parent().expect("it lies somewhere");
     let program = beside.join("examples/greeter_client");
     let changed = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
-    // Cargo itself would build much again: its build scripts see that a test
-    // runs it.
+    // Cargo runs only if it must: it would build much again, because build scripts
+    // see that a test runs it.
     if changed(&program) < changed(&root.join("examples/greeter_client.rs")) {
         let status = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--locked", "--example", "greeter_client"])

@@ -1,15 +1,15 @@
-//! What Go clients see of a service without backends, in each mode, from the
-//! first list of a stream and from a later one, with either child policy.
+//! Tests of Go clients with a service without backends, in each mode, by the first
+//! list of a stream and by a later one, with either child policy.
 
 use super::*;
 use config::PICK_FIRST;
 
 const MODES: [&str; 3] = ["wait", "drop", "fallback"];
 
-/// One fail-fast call and one that waits, neither of which reaches a backend:
-/// the first fails at once, the second waits. So it is in every mode: with
-/// `drop`, grpc-go lets calls wait too (drop entries count once it is
-/// connected), and with `fallback` there is no address to fall back to.
+/// Checks that a fail-fast call fails at once and that a call which waits goes on
+/// waiting. This holds in every mode: with `drop`, grpc-go lets calls wait too (drop
+/// entries count once it is connected), and with `fallback` there is no address to
+/// fall back to.
 #[track_caller]
 fn assert_empty(client: &Channel<'_>, case: &str) {
     let now = client.begin(&Calls::new(1).timeout(Duration::from_secs(20)));
@@ -21,7 +21,7 @@ fn assert_empty(client: &Channel<'_>, case: &str) {
     }
 }
 
-/// What the stream's client was told last.
+/// Returns what the balancer last sent on the stream of this service's client.
 fn told(balancer: &Balancer, name: &str) -> Option<String> {
     let (_, clients) = balancer.get("/api/v1/clients");
     let clients: serde_json::Value = serde_json::from_str(&clients).unwrap();
@@ -29,15 +29,15 @@ fn told(balancer: &Balancer, name: &str) -> Option<String> {
     Some(clients.find(|client| client["service"] == name)?["told"].as_str()?.to_owned())
 }
 
-/// A service without backends from the start, which then gets one, loses it,
-/// and gets another.
+/// Starts with a service without backends, which then gets one, loses it, and gets
+/// another.
 fn comes_and_goes(driver: &Driver, mode: &str, child: &str, config: &str) {
     let balancer = lone_balancer(&["--when-empty", mode]);
     let registry = registry(&balancer);
     let case = |when| format!("{mode}, {child}, {when} list, {}", driver.version());
     let client = driver.open(balancer.target("hello"), Some(config));
-    // With pick_first and nothing to fall back to, grpc-go stays as it was
-    // before its first list: every call waits.
+    // With pick_first and no fallback address, grpc-go stays in its state before
+    // the first list: every call waits.
     if (mode, child) != ("fallback", "pick_first") {
         assert_empty(&client, &case("first"));
     }

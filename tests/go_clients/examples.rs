@@ -1,4 +1,4 @@
-//! The Go programs in `examples/`, as a user would run them.
+//! Tests of the Go programs in `examples/`, started as a user starts them.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use super::*;
 use crate::support::signal::{self, Signal};
 
-/// The example server; killed with its value.
+/// The example server. Dropping the value kills it.
 struct Server(Child);
 
 impl Server {
@@ -17,17 +17,17 @@ impl Server {
         Self(server.stderr(Stdio::piped()).spawn().expect("the server starts"))
     }
 
-    /// The key it says that it has registered.
+    /// Returns the key that the server says it has registered.
     fn key(&mut self) -> String {
         let stderr = self.0.stderr.take().expect("it is piped");
         let mut lines = BufReader::new(stderr).lines().map_while(Result::ok);
         let key = lines.find_map(|line| Some(line.split_once(" registered: ")?.1.to_owned()));
-        // What else it says must not block it.
+        // Further output must not block the server.
         thread::spawn(move || lines.for_each(drop));
         key.expect("it registers")
     }
 
-    /// Ends it in order, and waits until it has.
+    /// Sends SIGTERM, and waits until the server has ended.
     fn terminate(mut self) {
         signal::send(self.0.id(), Signal::TERM);
         eventually("it ends", || self.0.try_wait().expect("a child can be asked"));
@@ -41,7 +41,7 @@ impl Drop for Server {
     }
 }
 
-/// The client's answers to a number of calls.
+/// Returns the output of the example client for four calls.
 fn greetings(balancer: &Balancer, service: &str) -> Vec<String> {
     let mut client = Command::new(build("clients"));
     client.args(["-count", "4", "-interval", "10ms", &balancer.target(service)]);
@@ -49,7 +49,7 @@ fn greetings(balancer: &Balancer, service: &str) -> Vec<String> {
     String::from_utf8_lossy(&stdout).lines().map(str::to_owned).collect()
 }
 
-/// That a server comes and, asked to end, takes its registration along at once.
+/// Checks that a server is listed, and is unlisted at once when it is terminated.
 fn comes_and_goes(balancer: &Balancer, registry: &str, format: &str) {
     let service = format!("greet-{format}");
     let mut server = Server::start(registry, &service, format);
@@ -74,7 +74,7 @@ fn the_go_examples_work_with_etcd_and_a_server_returns_when_etcd_forgets() {
     }
     let mut server = Server::start(&etcd.url(), "hello", "plain");
     let key = server.key();
-    // Its key is deleted, and later all of etcd's data is lost.
+    // The key is deleted, and later etcd loses all its data.
     etcd.ctl(&["del", &key]);
     let registered = |etcd: &Etcd| {
         eventually("it registers again", || {
@@ -95,7 +95,7 @@ fn the_go_examples_work_with_the_embedded_registry() {
     }
 }
 
-/// Builds `examples/{kind}/go`; quick when nothing changed.
+/// Builds `examples/{kind}/go`, quickly when nothing changed, and returns the program.
 fn build(kind: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let program = root.join("target/clients/examples-go").join(kind);

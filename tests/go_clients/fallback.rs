@@ -1,20 +1,20 @@
-//! Go clients between the balancer's lists and the addresses that DNS gives.
+//! Tests of Go clients that move between the balancer's lists and fallback.
 //!
-//! One lookaside answers DNS only: the name's own address there is the
-//! fallback server, and its SRV record leads to the balancer of the test.
+//! One lookaside only answers DNS: there, the name's own address is the fallback
+//! server, and its SRV record leads to the balancer of the test.
 
 use super::*;
 use config::PICK_FIRST;
 
-/// DNS with an address to fall back to.
+/// A DNS server with an address to fall back to.
 struct Zone {
     dns: Balancer,
-    /// Told apart by who answers: its port is the target's.
+    /// The server at that address; the target has its port.
     fallback: Backend,
 }
 
 impl Zone {
-    /// Whose SRV records lead to this address.
+    /// Starts a DNS server whose SRV records lead to this address.
     fn advertising(balancer: &str) -> Self {
         let dns = lone_balancer(&["--advertise", balancer]);
         let fallback = Backend::registered("fallback", &registry(&dns), "hello");
@@ -28,7 +28,7 @@ impl Zone {
     }
 }
 
-/// An address of loopback at which nobody listens, for a balancer to take.
+/// Returns a loopback address at which nothing listens, for a balancer to take.
 pub(crate) fn nowhere() -> String {
     format!("127.0.0.1:{}", crate::support::free_port())
 }
@@ -39,13 +39,13 @@ fn the_balancers_word_sends_clients_to_fallback_and_lists_bring_them_back() {
         for config in [GRPCLB, PICK_FIRST] {
             let balancer = lone_balancer(&["--when-empty", "fallback"]);
             let zone = Zone::advertising(&balancer.grpclb().to_string());
-            // As the first word of a stream.
+            // Fallback is the first message of a stream.
             let client = zone.open(driver, Some(config));
             client.shares(&["fallback"]);
             assert!(zone.fallback.tokens().iter().all(Option::is_none), "no list, no token");
             let one = Backend::registered("one", &registry(&balancer), "hello");
             client.shares(&["one"]);
-            // And as a later one.
+            // Fallback is a later message.
             one.stop();
             client.shares(&["fallback"]);
             let two = Backend::registered("two", &registry(&balancer), "hello");
@@ -86,7 +86,7 @@ fn a_client_that_loses_balancer_and_backends_falls_back_and_returns() {
             let client = zone.open(driver, None);
             client.shares(&["one"]);
             if balancer_first {
-                // Its backends are enough.
+                // Without a balancer, the client goes on with its backends.
                 balancer.kill();
                 client.shares(&["one"]);
                 drop(one);

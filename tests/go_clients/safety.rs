@@ -1,11 +1,11 @@
-//! Situations in which grpc-go is known to crash, hang or storm, and how it
-//! fares with this balancer. Each holds only by a rule that the balancer keeps.
+//! Situations in which grpc-go is known to crash, hang or storm. Each test passes
+//! only because of a rule that the balancer keeps.
 
 use super::*;
 use crate::support::dns;
 use std::time::Instant;
 
-/// What is passed to a balancer that is to come back where it was.
+/// Starts a balancer again at the addresses of the former one.
 fn again(etcd: &Etcd, before: &Balancer) -> Balancer {
     let (grpclb, dns) = (before.grpclb().to_string(), before.dns().to_string());
     Balancer::start(&[
@@ -24,7 +24,7 @@ fn again(etcd: &Etcd, before: &Balancer) -> Balancer {
 fn of_two_balancers_one_may_go_and_no_call_fails() {
     each_release(|driver| {
         let etcd = Etcd::start();
-        // Only those that say where they are reached answer for each other.
+        // Only balancers that advertise an address appear in each other's DNS.
         let start = || {
             let address = fallback::nowhere();
             let flags = ["--etcd", &etcd.url(), "--listen", &address, "--advertise", &address];
@@ -52,9 +52,9 @@ fn of_two_balancers_one_may_go_and_no_call_fails() {
     });
 }
 
-/// grpc-go panics, and takes its process along, when it has a stream without a
-/// list while all its backends go and one returns. So there must be no such
-/// stream: a balancer that has nothing to say yet refuses.
+/// grpc-go panics, which ends its process, if it has a stream without a list while
+/// all its backends go and one returns. So a balancer that has no list yet refuses
+/// the stream.
 #[test]
 fn all_backends_may_bounce_while_the_balancer_has_read_nothing() {
     each_release(|driver| {
@@ -81,7 +81,7 @@ fn all_backends_may_bounce_while_the_balancer_has_read_nothing() {
         });
         let returned = ["one", "two"].into_iter().zip(addresses);
         let returned: Vec<_> = returned.map(|(id, addr)| Backend::start_at(id, addr)).collect();
-        // It matters that the process lives, not what comes of the call.
+        // The process must live; the result of the call does not matter.
         let report = client.call(&Calls::waiting(1).timeout(Duration::from_secs(5)));
         assert_eq!(report.succeeded() + report.failed(), 1, "it is still there");
 
@@ -96,10 +96,9 @@ fn all_backends_may_bounce_while_the_balancer_has_read_nothing() {
     });
 }
 
-/// A stream that ends before its initial response is tried again after 1 s,
-/// then ever later; one that ends after it, at once and for ever. Only the
-/// number in a span of the client's own is bounded: a slow machine makes it
-/// smaller.
+/// A client tries a stream that ends before its initial response again after 1 s, then
+/// ever later; one that ends after it, at once and for ever. The test bounds only the
+/// number within a span on the client's machine, which a slow machine makes smaller.
 #[test]
 fn a_refused_client_comes_back_later_and_later() {
     const SPAN: Duration = Duration::from_secs(4);
@@ -118,7 +117,7 @@ fn a_refused_client_comes_back_later_and_later() {
         eventually("the span is over", || (begun.elapsed() > SPAN).then_some(()));
         assert!(streams() <= 4, "{} streams", streams());
         client.stop();
-        // And it is not lost: it has its list with the next try.
+        // The client is not lost: it gets its list with the next try.
         etcd.thaw();
         balancer.wait_ready();
         let one = Backend::registered("one", &etcd.url(), "hello");
@@ -127,8 +126,8 @@ fn a_refused_client_comes_back_later_and_later() {
     });
 }
 
-/// The zeros after the first are left out. Reports are due every second or
-/// little later.
+/// A client leaves out reports of zero after the first. Reports are due every second
+/// or little later.
 #[test]
 fn an_idle_client_reports_nothing_twice() {
     const SPAN: Duration = Duration::from_secs(4);
@@ -146,7 +145,7 @@ fn an_idle_client_reports_nothing_twice() {
     });
 }
 
-/// A listed backend that is not there is told as what it is.
+/// Calls to a listed backend that has stopped fail with the true reason.
 #[test]
 fn calls_to_a_backend_that_is_gone_fail_at_once() {
     each_release(|driver| {
@@ -159,14 +158,14 @@ fn calls_to_a_backend_that_is_gone_fail_at_once() {
             let report = client.call(&Calls::new(1));
             let error = report.errors.keys().next()?.clone();
             assert!(error.starts_with("UNAVAILABLE"), "{error}");
-            // Old releases do not say why.
+            // Old releases do not give the reason.
             let says = driver.version().contains("1.33") || error.contains("connection refused");
             says.then_some(())
         });
     });
 }
 
-/// How many balancers a balancer's DNS names.
+/// Returns the number of balancers that a balancer's DNS names.
 fn known_balancers(balancer: &Balancer) -> usize {
     dns::srv_records(balancer.dns(), "_grpclb._tcp.hello.lookaside.internal").unwrap_or(0)
 }

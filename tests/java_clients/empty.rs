@@ -1,5 +1,5 @@
-//! What Java clients see while nobody can serve: `--when-empty` in its three
-//! modes, for a first list and for a later one, and fallback's other causes.
+//! Tests of Java clients with a service without backends: the three modes of
+//! `--when-empty`, for a first list and for a later one; other causes of fallback.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::java::{Channel, Driver, Options, isolated};
 use crate::support::lookaside::Balancer;
 use crate::support::namespace::add_host;
 
-/// That a call which waits is still waiting, or fails, when its time is over.
+/// Checks that a call which waits ends with this code within its 2 s.
 #[track_caller]
 fn waiting_call_ends(channel: &Channel<'_>, code: &str) {
     let report = channel.call(&Calls::waiting(1).timeout(Duration::from_secs(2)));
@@ -19,8 +19,8 @@ fn waiting_call_ends(channel: &Channel<'_>, code: &str) {
     assert!(report.errors.keys().all(|error| error.starts_with(code)), "{report:?}");
 }
 
-/// The first list has nobody, then there is somebody, then nobody, then
-/// somebody: on one stream.
+/// Starts with an empty list; then a backend comes, goes, and another comes, all on
+/// one stream.
 fn comes_and_goes(mode: &str, code: &str) {
     let etcd = Etcd::start();
     let balancer = balancer(&etcd, &["--when-empty", mode]);
@@ -62,7 +62,7 @@ fn told_to_fall_back_clients_use_what_dns_says_and_return() {
         let target = format!("{}:{}", target("hello"), fallback.addr().port());
         add_host("hello.lookaside.internal", "127.0.0.1");
         let client = driver.open(&Options::grpclb(target));
-        // As the first word on a stream, and as a later one.
+        // Fallback is the first message of a stream, and later a further one.
         for id in ["one", "two"] {
             client.shares(&["fallback"]);
             let backend = Backend::registered(id, &etcd.url(), "hello");
@@ -93,7 +93,7 @@ fn told_to_fall_back_without_addresses_clients_fail_and_return() {
 fn clients_fall_back_when_the_balancer_cannot_be_reached() {
     isolated(|| {
         let etcd = Etcd::start();
-        // Nobody listens where DNS says that the balancer is.
+        // Nothing listens at the balancer's address in DNS.
         let balancer = balancer(&etcd, &["--advertise", "127.0.0.1:1"]);
         let driver = Driver::start();
         let _one = Backend::registered("one", &etcd.url(), "hello");
@@ -134,9 +134,9 @@ fn clients_fall_back_when_balancer_and_backends_are_lost_and_return() {
     });
 }
 
-/// Without an answer to its SRV question Java gives its balancer up, and it
-/// asks DNS again only when it loses a connection. Nothing of ours can help a
-/// client whose DNS ends with the last balancer; this shows what does.
+/// If its SRV question gets no answer, Java gives its balancer up, and it asks DNS again
+/// only when it loses a connection. lookaside cannot help a client whose DNS ends with
+/// the last balancer; the test shows that the loss of a connection does.
 #[test]
 fn clients_that_fell_back_without_dns_return_when_they_ask_it_again() {
     isolated(|| {

@@ -1,4 +1,4 @@
-//! The example programs for Java, as a user would run them.
+//! Tests of the example programs for Java, started as a user starts them.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use crate::support::java::{Driver, Options, example, isolated};
 use crate::support::lookaside::Balancer;
 use crate::support::signal::{self, Signal};
 
-/// A greeter that registers itself; killed with its value.
+/// The example server, which registers itself. Dropping the value kills it.
 struct Server {
     child: Child,
     lines: Receiver<String>,
@@ -31,7 +31,7 @@ impl Server {
         Self { child, lines }
     }
 
-    /// Waits for a line that begins so.
+    /// Waits for a line that begins with this text.
     #[track_caller]
     fn says(&self, beginning: &str) {
         loop {
@@ -70,8 +70,8 @@ fn the_example_client_prints_who_answers() {
     });
 }
 
-/// Registers, comes back after losing its key and its lease, deregisters when
-/// it ends, and is forgotten when it dies.
+/// Checks that the server registers, registers again after losing its key and its
+/// lease, deregisters when it is terminated, and is unlisted when it is killed.
 fn holds_its_registration(balancer: &Balancer, registry: &str, ctl: impl Fn(&[&str]) -> String) {
     let key = "/etcd3_naming/hello/java-1";
     let driver = Driver::start();

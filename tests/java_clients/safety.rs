@@ -1,5 +1,5 @@
-//! Java's known faults, steered round: what would make its channel panic, or
-//! ask in a loop, never reaches it.
+//! Known faults of grpc-java that lookaside avoids: nothing that would make its channel
+//! panic, or ask in a loop, reaches it.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use crate::support::client::Calls;
 use crate::support::etcd::Etcd;
 use crate::support::java::{Driver, Options, isolated};
 
-/// A port over 65535 or below 0 makes Java's channel panic: every call fails
-/// INTERNAL, for ever. Port 0 is accepted and never connects.
+/// A port above 65535 or below 0 makes Java's channel panic: every call fails with
+/// INTERNAL, for ever. Java accepts port 0 and never connects.
 #[test]
 fn ports_that_make_a_channel_panic_never_reach_it() {
     isolated(|| {
@@ -32,13 +32,13 @@ fn ports_that_make_a_channel_panic_never_reach_it() {
             ];
             for (format, value) in values.iter().enumerate() {
                 let key = format!("/etcd3_naming/hello/bad{port}-{format}");
-                // A value may begin with what etcdctl takes for a flag.
+                // etcdctl would take some values for flags.
                 etcd.ctl(&["put", "--", &key, value]);
             }
-            // The key itself is the address.
+            // Here the key itself is the address.
             etcd.ctl(&["put", "--", &format!("/etcd3_naming/hello/127.0.0.2:{port}"), ""]);
         }
-        // What comes after them arrives, so they would have.
+        // A later registration arrives, so the bad ones would have arrived too.
         let _two = Backend::registered("two", &etcd.url(), "hello");
         driver.open(&Options::grpclb(target("hello"))).shares(&["one", "two"]);
         let meanwhile = client.stop();
@@ -49,7 +49,7 @@ fn ports_that_make_a_channel_panic_never_reach_it() {
     });
 }
 
-/// An address that is not of 4 or 16 bytes fails calls for a moment.
+/// An address that does not have 4 or 16 bytes fails calls for a moment.
 #[test]
 fn addresses_of_both_families_are_used_and_no_others_reach_a_client() {
     isolated(|| {
@@ -76,14 +76,14 @@ fn addresses_of_both_families_are_used_and_no_others_reach_a_client() {
     });
 }
 
-/// A stream that fails after its initial response is opened again at once, for
-/// ever, 400 times a second; refused before it, 1 s later, then 1.6 s, ….
+/// Java opens a stream that fails after its initial response again at once, 400 times
+/// a second and for ever; one that is refused before it, after 1 s, then 1.6 s, ….
 #[test]
 fn a_refused_client_asks_again_later_and_is_served() {
     isolated(|| {
         let mut etcd = Etcd::start();
         etcd.kill();
-        // It has read nothing, so it knows nobody to name.
+        // The balancer has read nothing, so it has no list to send.
         let balancer = unready_balancer(&["--etcd", &etcd.url()]);
         let driver = Driver::start();
         let client = driver.open(&Options::grpclb(target("hello")));
@@ -95,7 +95,7 @@ fn a_refused_client_asks_again_later_and_is_served() {
             client.call(&Calls::new(1));
             (streams() >= 1).then_some(())
         });
-        // Two seconds at least: a loop would be at hundreds of streams.
+        // This takes at least two seconds, in which a loop would open hundreds of streams.
         let calls = Calls::new(400).every(Duration::from_millis(5));
         let report = client.call(&calls);
         assert!(report.errors.keys().all(|e| e.starts_with("UNAVAILABLE")), "{report:?}");
@@ -108,8 +108,8 @@ fn a_refused_client_asks_again_later_and_is_served() {
     });
 }
 
-/// Every change goes over the one stream there is, and ending the balancer in
-/// order does not make clients ask in a loop.
+/// Every change goes over the one open stream, and clients do not ask in a loop when
+/// the balancer is terminated.
 #[test]
 fn changes_and_a_balancer_that_ends_open_no_further_streams() {
     isolated(|| {
