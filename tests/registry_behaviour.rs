@@ -1,8 +1,8 @@
-//! The embedded registry behaves as etcd does: one list of cases, each played
-//! against both; what clients see must be the same, line by line.
+//! Tests that the embedded registry behaves as etcd does: each case of one list runs
+//! against both, and clients must see the same, line by line.
 //!
-//! `clients.rs` brings unmodified clients in other languages, `abuse.rs` bad
-//! ones; both need the embedded server only.
+//! `clients.rs` brings unmodified clients in other languages, some of which run against
+//! the embedded registry alone. `abuse.rs` brings hostile clients, and needs it alone.
 
 #![allow(unreachable_pub, missing_docs)]
 
@@ -106,7 +106,7 @@ struct Outcome {
     failed: bool,
 }
 
-/// Plays every case in turn; a failure is a line in what was seen.
+/// Runs every case in turn. A failure becomes a line of the case's outcome.
 async fn play(url: &str) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for (name, case) in CASES {

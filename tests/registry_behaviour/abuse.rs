@@ -1,4 +1,4 @@
-//! Clients that do what none should: the others must not notice.
+//! Tests that hostile clients of the embedded registry harm no other client.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -35,7 +35,7 @@ async fn garbage_costs_only_its_own_connection() {
     for bytes in garbage {
         let mut socket =
             TcpStream::connect(("127.0.0.1", server.port())).await.expect("it listens");
-        // It may be cut before all is written.
+        // The server may close the connection before all is written.
         let _ = socket.write_all(bytes).await;
         let _ = socket.shutdown().await;
         let mut answer = Vec::new();
@@ -59,7 +59,7 @@ async fn a_huge_message_is_not_even_read() {
 async fn a_silent_connection_is_ended() {
     let server = Embedded::start().await;
     let mut socket = TcpStream::connect(("127.0.0.1", server.port())).await.expect("it listens");
-    // HTTP/2 servers speak as well, so what comes is read until the end.
+    // HTTP/2 servers send data first, so this reads until the end.
     let ended = timeout(PATIENCE, async {
         let mut buffer = [0; 1024];
         while socket.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
@@ -91,7 +91,7 @@ async fn thousands_of_watchers_on_one_stream_and_not_one_too_many() {
     let requests = asking.await.expect("all are asked for");
     client.put("/w/a", "1", None).await.expect("there is room");
     let mut told = BTreeSet::new();
-    // One of them watches the key "/w/" alone.
+    // One of the watchers watches only the key "/w/".
     while told.len() < 9_999 {
         let response = timeout(PATIENCE, responses.message()).await.expect("in time");
         let response = response.expect("no error").expect("the stream goes on");
@@ -122,8 +122,8 @@ async fn a_thousand_streams_on_one_connection() {
     }
 }
 
-/// Its place in the history is all that it costs: the others see everything,
-/// and it is told that it missed something.
+/// A watcher that does not read costs only its place in the history. Other watchers see
+/// every event, and this one is told that it missed some.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watcher_that_does_not_read_is_told_that_it_missed_something() {
     let server = Embedded::start().await;

@@ -1,4 +1,4 @@
-//! Users, while authentication is off.
+//! Cases of users and roles while authentication is off.
 
 use anyhow::Result;
 use etcd_client::{Error, Permission, PermissionType, RoleRevokePermissionOptions};

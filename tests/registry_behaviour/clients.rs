@@ -1,7 +1,7 @@
-//! Unmodified clients in other languages, several generations of each. Most make
-//! their usual calls to the embedded server and to a real etcd, and must see the
-//! same, line by line; two are tried against the embedded server alone. What
-//! they are made of is pinned beside them, in `tests/clients/`.
+//! Tests with unmodified clients in other languages, several generations of each. Most
+//! make their usual calls to the embedded registry and to a real etcd, and must see the
+//! same, line by line; two run against the embedded registry alone. Their sources and
+//! pinned dependencies are in `tests/clients/`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::registry_behaviour::embedded::Embedded;
 use crate::support::etcd::Etcd;
 use crate::support::skip;
 
-/// A cold build of the Go client on two busy cores; clients bound their own
+/// The time for a cold build of the Go client on two busy cores. Clients bound their own
 /// waits more tightly.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// The Go that `scripts/need` provides: a bare machine's own is missing or too old.
+/// The Go of `scripts/need`, because the machine's own may be missing or too old.
 fn run_go() -> Command {
     Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/go"))
 }
@@ -79,13 +79,13 @@ async fn python_etcd3_0_12_sees_what_it_sees_of_etcd() {
     python_sees_the_same("etcd3-0.12.txt", "etcd3").await;
 }
 
-/// What became of etcd3.
+/// This library is the successor of etcd3.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn python_etcd_sdk_sees_what_it_sees_of_etcd() {
     python_sees_the_same("requirements.txt", "pyetcd").await;
 }
 
-/// It is made of an older Rust client, and its locks are etcd's Lock service.
+/// This client uses an older Rust client, and its locks use etcd's Lock service.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn python_etcd_client_py_sees_what_it_sees_of_etcd() {
     let program = match python("etcd-client-py.txt").await {
@@ -159,7 +159,7 @@ async fn python_sees_the_same(requirements: &str, library: &str) {
     .await;
 }
 
-/// Runs a client against both, each fresh, and compares what it prints.
+/// Runs a client against a fresh server of each kind, and compares its output.
 async fn sees_the_same(client: impl Fn(&str, u16) -> Command) {
     let etcd = tokio::task::spawn_blocking(Etcd::start).await.expect("etcd starts");
     let embedded = Embedded::start().await;
@@ -175,8 +175,8 @@ async fn sees_the_same(client: impl Fn(&str, u16) -> Command) {
     assert!(difference.is_empty(), "they differ (<: etcd, >: embedded)\n{difference}");
 }
 
-/// The program made of one source with a generation's module, which has other
-/// paths where its library was elsewhere.
+/// Builds a generation's program from the one source, and returns its path. `paths`
+/// replaces import paths of the library where a generation has others.
 async fn go(generation: &str, paths: &[(&str, &str)]) -> Result<PathBuf, String> {
     let program = scratch().join(format!("go-etcd-usual-{generation}"));
     let mut build = run_go();
@@ -196,7 +196,7 @@ async fn go(generation: &str, paths: &[(&str, &str)]) -> Result<PathBuf, String>
     Ok(program)
 }
 
-/// An interpreter with what one file requires.
+/// Returns a Python interpreter with the packages of one requirements file.
 async fn python(requirements: &str) -> Result<PathBuf, String> {
     let wanted = source("python-etcd").join(requirements);
     let venv = scratch().join(format!("python-{}", requirements.trim_end_matches(".txt")));
@@ -214,7 +214,7 @@ async fn python(requirements: &str) -> Result<PathBuf, String> {
     Ok(program)
 }
 
-/// Where Node.js finds all generations.
+/// Returns the folder in which Node.js finds all generations.
 async fn node() -> Result<PathBuf, String> {
     let home = scratch().join("node-etcd");
     let wanted = read(&source("node-etcd/package-lock.json"));
@@ -232,7 +232,7 @@ async fn node() -> Result<PathBuf, String> {
     Ok(home)
 }
 
-/// The class path of one generation.
+/// Returns the class path of one generation.
 async fn java(generation: &str) -> Result<String, String> {
     let home = scratch().join(format!("java-etcd-{generation}"));
     let (project, main) = (source("java-etcd"), source("java-etcd/src/main/java/Usual.java"));
@@ -256,21 +256,21 @@ async fn java(generation: &str) -> Result<String, String> {
     Ok(path)
 }
 
-/// Installs a language where it is missing.
+/// Installs a language if it is missing.
 async fn need(language: &str) -> Result<String, String> {
     let mut need = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/need"));
     need.arg(language);
     run(need).await
 }
 
-/// Prepares a folder, unless it was prepared for the same before.
+/// Prepares a folder, unless it has been prepared for the same contents.
 async fn once(
     home: &Path,
     wanted: &str,
     prepare: impl Future<Output = Result<String, String>>,
 ) -> Result<(), String> {
     let stamp = home.join("prepared-for");
-    // Two tests may want the same one.
+    // Two tests may want the same folder.
     static PREPARING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     let _alone = PREPARING.lock().await;
     if std::fs::read_to_string(&stamp).is_ok_and(|made| made == wanted) {
@@ -309,7 +309,7 @@ fn source(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(path)
 }
 
-/// Kept from run to run, so that only the first one installs.
+/// Returns a folder that stays from run to run, so that only the first run installs.
 fn scratch() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
 }

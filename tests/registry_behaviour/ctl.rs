@@ -1,4 +1,4 @@
-//! Unmodified `etcdctl`.
+//! Cases with unmodified `etcdctl`.
 
 use std::process::Stdio;
 
@@ -41,7 +41,7 @@ pub async fn commands(s: &mut Scene) -> Result<()> {
     let (a, b, prefix) = (s.key("a"), s.key("b"), s.prefix.clone());
     let mut watching = s.etcdctl(&["watch", "--prefix", "--prev-kv", &prefix]).spawn()?;
     let mut lines = BufReader::new(watching.stdout.take().context("a pipe")?).lines();
-    // It says nothing when it has begun, so it is written to until it has.
+    // etcdctl prints nothing when its watch begins, so the case writes until it prints.
     while tokio::select! {
         line = lines.next_line() => { line?; false }
         () = tokio::time::sleep(std::time::Duration::from_millis(100)) => true,
@@ -81,7 +81,7 @@ pub async fn commands(s: &mut Scene) -> Result<()> {
     lock(s).await
 }
 
-/// A client that comes with a name and a password is served without.
+/// A client that sends a name and a password is served without a check of them.
 pub async fn users(s: &mut Scene) -> Result<()> {
     let a = s.key("a");
     s.see(&["--user", "root:root", "put", &a, "1"], "").await?;
@@ -99,7 +99,7 @@ pub async fn users(s: &mut Scene) -> Result<()> {
     Ok(())
 }
 
-/// etcdctl's lock is made of transactions, a session's lease and watches.
+/// etcdctl's lock uses transactions, a session's lease and watches.
 async fn lock(s: &mut Scene) -> Result<()> {
     let name = s.key("lock");
     let mut first: Child = s.etcdctl(&["lock", &name]).spawn()?;
@@ -107,7 +107,7 @@ async fn lock(s: &mut Scene) -> Result<()> {
     ensure!(held.next_line().await?.context("the lock is taken")?.starts_with(&name));
     let mut second: Child = s.etcdctl(&["lock", &name]).spawn()?;
     let mut waiting = BufReader::new(second.stdout.take().context("a pipe")?).lines();
-    // The first lets go (its lease is revoked) and the second gets it.
+    // The first lock ends (its lease is revoked), and the second client gets it.
     signal::send(first.id().context("it runs")?, Signal::INT);
     ensure!(waiting.next_line().await?.context("the lock is passed on")?.starts_with(&name));
     s.note("the lock was passed on");

@@ -1,4 +1,4 @@
-//! An embedded registry on a free port of loopback; ends with its value.
+//! An embedded registry on a free port of loopback. Dropping the value stops it.
 
 use embedded_etcd::{ServeError, serve};
 use tokio::net::TcpListener;
@@ -31,7 +31,7 @@ impl Embedded {
         self.port
     }
 
-    /// Tells it to stop, and waits until it has.
+    /// Tells the server to stop, and waits until it has.
     pub async fn stop(mut self) -> Result<(), ServeError> {
         drop(self.stop_tx.take());
         (&mut self.serving).await.expect("it does not panic")

@@ -1,4 +1,4 @@
-//! Keys: put, get, delete, compact.
+//! Cases of keys: put, get, delete, compact.
 
 use anyhow::Result;
 use etcd_client::{DeleteOptions, GetOptions, PutOptions, SortOrder, SortTarget};
@@ -90,7 +90,7 @@ pub async fn sorting_and_filters(s: &mut Scene) -> Result<()> {
     Ok(())
 }
 
-/// A list in pages is the list of one moment, whatever is written meanwhile.
+/// All pages of a list show the same moment, whatever is written meanwhile.
 pub async fn pages(s: &mut Scene) -> Result<()> {
     for i in 0..25 {
         s.put(&format!("{i:02}"), "old", None).await;

@@ -1,4 +1,4 @@
-//! Leases.
+//! Cases of leases.
 
 use anyhow::Result;
 use etcd_client::{
@@ -39,7 +39,7 @@ impl Scene {
         let options = LeaseTimeToLiveOptions::new().with_keys();
         let answer = self.client.lease_time_to_live(id, Some(options)).await.expect("it answers");
         let (header, granted) = (self.header(&answer.0.header), answer.granted_ttl());
-        // Whole seconds, rounded down; a busy machine may take some.
+        // The TTL is in whole seconds, rounded down, and a busy machine may use up some.
         let left = if answer.ttl() < 0 { answer.ttl() } else { granted - answer.ttl() };
         assert!(left <= 10, "{answer:?}");
         let left = left.min(1);
@@ -65,7 +65,7 @@ pub async fn life(s: &mut Scene) -> Result<()> {
     s.note(format!("{} leases", listed.leases().len()));
     let mut watch = s.watch("", WatchOptions::new().with_prefix().with_prev_key()).await;
     s.revoke(lease).await;
-    // Both keys in one revision, in order.
+    // Both deletions come in one revision, in the order of the keys.
     assert_eq!(s.next(&mut watch).await.events().len(), 2);
     s.get("", Some(GetOptions::new().with_prefix())).await;
     s.time_to_live(lease).await;
@@ -93,7 +93,7 @@ pub async fn renewal(s: &mut Scene) -> Result<()> {
     s.put("a", "1", Some(PutOptions::new().with_lease(lease))).await;
     let (mut keeper, mut kept) = s.client.lease_keep_alive(lease).await?;
     let begin = tokio::time::Instant::now();
-    // Longer than its time: without renewals it would be gone.
+    // This is longer than the lease lives without renewals.
     while begin.elapsed().as_millis() < 6_000 {
         keeper.keep_alive().await?;
         let answer = kept.message().await?.expect("the stream goes on");

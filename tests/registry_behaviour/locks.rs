@@ -1,4 +1,4 @@
-//! Locks and elections as services of the server.
+//! Cases of etcd's Lock and Election services.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::registry_behaviour::scene::Scene;
 use crate::support::PATIENCE;
 
-/// Long enough to be in the queue, on a busy machine too.
+/// The time in which a client gets into the queue, on a busy machine too.
 const QUEUE: Duration = Duration::from_millis(500);
 
 impl Scene {
@@ -21,7 +21,7 @@ impl Scene {
         Ok(id)
     }
 
-    /// A key with the lease in it by its name here.
+    /// Returns a key in which the lease's number is replaced by its name in this case.
     fn named(&mut self, key: &[u8], lease: i64) -> String {
         let text = String::from_utf8_lossy(key).replacen(&self.prefix, "", 1);
         let name = self.lease(lease);
@@ -60,7 +60,7 @@ impl Scene {
         Ok(usize::try_from(self.client.get(below, Some(options)).await?.count())?)
     }
 
-    /// Waits until so many are in a queue.
+    /// Waits until a queue has this length.
     async fn queued(&mut self, name: &str, count: usize) -> Result<()> {
         timeout(PATIENCE, async {
             while self.queue_length(name).await? != count {
@@ -118,7 +118,7 @@ pub async fn locks(s: &mut Scene) -> Result<()> {
     let mut other = s.client.clone();
     let name = s.key("a");
     let options = move || Some(LockOptions::new().with_lease(two));
-    // Who stops waiting leaves the queue.
+    // A client that stops waiting leaves the queue.
     assert!(timeout(QUEUE, other.lock(name.clone(), options())).await.is_err());
     s.queued("a", 1).await?;
     let waiting = tokio::spawn(async move { other.lock(name, options()).await });
@@ -128,7 +128,7 @@ pub async fn locks(s: &mut Scene) -> Result<()> {
     let passed = timeout(PATIENCE, waiting).await???;
     let (at, key) = (s.revision_of(passed.header()), s.named(passed.key(), two));
     s.note(format!("passed on: {at} {key}"));
-    // The end of a lease is the end of its lock.
+    // A lock ends with its lease.
     s.client.lease_revoke(two).await?;
     s.lock("a", one).await;
     s.lock("a", 4711).await;
@@ -146,7 +146,7 @@ pub async fn elections(s: &mut Scene) -> Result<()> {
     s.leader("e").await;
     let answer = s.client.campaign(name.clone(), "one", one).await;
     let leader = s.campaigned("campaign", answer).context("elected")?;
-    // etcd says nothing before there is a leader.
+    // etcd sends nothing to an observer before there is a leader.
     let mut observer = s.client.clone().observe(name.clone()).await?;
     let told = timeout(PATIENCE, observer.message()).await??.context("a leader is told")?;
     assert_eq!(told.kv().context("a key")?.value(), b"one");

@@ -1,5 +1,5 @@
-//! What clients ask for, and do not read, costs no memory without bound. It is
-//! measured from outside, at the program as a process.
+//! Tests that answers which clients ask for and do not read take bounded memory. The
+//! memory is measured from outside, at the process of the program.
 #![cfg(target_os = "linux")]
 
 use std::io::Write;
@@ -15,9 +15,9 @@ use crate::support::lookaside::Balancer;
 use crate::support::wire::{DATA, END_STREAM, field, message, put_call, put_frame, put_opening};
 
 const MB: usize = 1_000_000;
-/// What is allowed to all answers together comes to 128 MB, the same again while
-/// one is being encoded, and a debug build takes 50 by itself. Without a bound
-/// each of these tests takes 400 to 2,000.
+/// The bound of all answers together is 128 MB, one that is being encoded takes the same
+/// again, and a debug build takes 50 MB by itself. Without a bound, each of these tests
+/// takes 400 to 2,000 MB.
 const PEAK_MAX: usize = 350 * MB;
 
 struct Scene {
@@ -40,7 +40,7 @@ impl Scene {
         self.balancer.registry()
     }
 
-    /// Others are served meanwhile, with little and with much.
+    /// Checks that other clients are served meanwhile, with small answers and a large one.
     async fn others_are_served(&mut self) {
         let mut other = self.client.clone();
         let served = timeout(PATIENCE, async {
@@ -64,7 +64,7 @@ impl Scene {
     }
 }
 
-/// A connection with that many calls on it, of which nothing is ever read.
+/// Opens a connection with this number of calls, and never reads from it.
 fn deaf(registry: SocketAddr, path: &str, request: &[u8], calls: u32, end: bool) -> TcpStream {
     let mut bytes = Vec::new();
     put_opening(&mut bytes);
@@ -78,7 +78,7 @@ fn deaf(registry: SocketAddr, path: &str, request: &[u8], calls: u32, end: bool)
     socket
 }
 
-/// A Range or a watcher of all keys below a prefix that ends with a slash.
+/// Encodes a Range or a watcher of all keys below a prefix that ends with a slash.
 fn below(prefix: &str) -> Vec<u8> {
     let end = prefix.replace('/', "0").replacen('0', "/", 1);
     [field(1, prefix.as_bytes()), field(2, end.as_bytes())].concat()
@@ -93,7 +93,7 @@ async fn a_transaction_that_multiplies_what_is_stored_is_refused() {
     let Err(Error::GRpcStatus(status)) = refused.await else { panic!("it was answered") };
     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     assert!(status.message().contains("too large"), "{status:?}");
-    // Nothing of a refused one is done.
+    // A refused transaction changes nothing.
     let mut ops: Vec<_> = (0..127).map(|_| all()).collect();
     ops.push(TxnOp::put("/written", "1", Some(PutOptions::new())));
     scene.client.txn(Txn::new().and_then(ops)).await.expect_err("it is refused");
@@ -143,7 +143,7 @@ async fn watchers_are_charged_for_their_keys() {
     assert!(granted > 10 && refused > 60, "{granted} granted, {refused} refused");
     scene.others_are_served().await;
     scene.check_peak();
-    // What ends makes room.
+    // Streams that end make room.
     drop(streams);
     let options = || Some(WatchOptions::new());
     timeout(PATIENCE, async {

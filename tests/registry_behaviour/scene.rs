@@ -1,6 +1,6 @@
-//! Where one case is played: a client, keys of its own, and what was seen, in
-//! words that do not depend on the server: revisions count from the start of
-//! the case, leases are numbered as they appear.
+//! The scene of one case: a client, keys of its own, and a record of what it saw. The
+//! record does not depend on the server: revisions count from the start of the case,
+//! and leases are numbered as they appear.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ impl Scene {
         format!("{}{name}", self.prefix)
     }
 
-    /// The absolute revision of one that counts from the start of the case.
+    /// Returns the absolute revision of one that counts from the start of the case.
     pub fn absolute(&self, revision: i64) -> i64 {
         self.base + revision
     }
@@ -112,7 +112,7 @@ impl Scene {
         }
     }
 
-    /// Watches, and sees that the first response says so.
+    /// Starts a watch, and records the first response, which confirms it.
     pub async fn watch(&mut self, name: &str, options: WatchOptions) -> WatchStream {
         let stream = self.client.watch(self.key(name), Some(options)).await;
         let mut stream = stream.expect("a watch begins");
@@ -120,7 +120,7 @@ impl Scene {
         stream
     }
 
-    /// The next response, whole.
+    /// Returns the next response, and records all of it.
     pub async fn next(&mut self, stream: &mut WatchStream) -> WatchResponse {
         let response = receive(stream).await;
         let text = self.watched(&response.0);
@@ -128,8 +128,8 @@ impl Scene {
         response
     }
 
-    /// The next events of a watcher that catches up: into how many responses
-    /// the past is cut, and under which header, is the server's business.
+    /// Records the next events of a watcher that catches up. It ignores how the server
+    /// divides past events into responses, and under which headers.
     pub async fn events(&mut self, stream: &mut WatchStream, count: usize) {
         let mut seen = 0;
         while seen < count {
@@ -144,7 +144,7 @@ impl Scene {
         assert_eq!(seen, count);
     }
 
-    /// Nothing more is to come: a progress request is what is answered next.
+    /// Checks that no event is due: the next response answers a progress request.
     pub async fn quiet(&mut self, stream: &mut WatchStream) {
         stream.request_progress().await.expect("the stream is open");
         let response = self.next(stream).await;
@@ -223,7 +223,7 @@ impl Scene {
         text
     }
 
-    /// Within a transaction a header knows the revision at most.
+    /// Within a transaction, a header contains at most the revision.
     fn inner_header(&self, header: &Option<pb::PbResponseHeader>) -> String {
         let revision = header.as_ref().map_or(-1, |header| header.revision);
         format!("@{}", self.revision(revision))

@@ -1,4 +1,4 @@
-//! Transactions.
+//! Cases of transactions.
 
 use anyhow::Result;
 use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, Txn, TxnOp};
@@ -8,7 +8,7 @@ use crate::registry_behaviour::scene::Scene;
 const OPS: [CompareOp; 4] =
     [CompareOp::Equal, CompareOp::NotEqual, CompareOp::Greater, CompareOp::Less];
 
-/// Every target, every operator, below, at and above, for a key and for none.
+/// Every target and operator: below, at and above, for a key and for a missing key.
 pub async fn compares(s: &mut Scene) -> Result<()> {
     let lease = s.client.lease_grant(60, Some(etcd_client::LeaseGrantOptions::new().with_id(77)));
     lease.await?;
@@ -100,7 +100,7 @@ pub async fn nested(s: &mut Scene) -> Result<()> {
             .or_else([TxnOp::put(b.clone(), format!("not there {n}"), None)])
     };
     let outer = |n| Txn::new().and_then([TxnOp::put(a.clone(), n, None), TxnOp::txn(inner(n))]);
-    // The inner compare sees what was there before the outer put.
+    // The inner compare sees the state before the outer put.
     s.txn("first", outer("1")).await;
     s.txn("second", outer("2")).await;
     s.get("", Some(GetOptions::new().with_prefix())).await;

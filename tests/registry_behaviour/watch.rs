@@ -1,4 +1,4 @@
-//! Watches.
+//! Cases of watches.
 
 use anyhow::Result;
 use etcd_client::{DeleteOptions, Txn, TxnOp, WatchFilterType, WatchOptions};
@@ -90,7 +90,7 @@ pub async fn several(s: &mut Scene) -> Result<()> {
     s.put("a", "1", None).await;
     s.next(&mut watch).await;
     s.put("b/1", "1", None).await;
-    // Two watchers see it; which of them first is nobody's business.
+    // Two watchers see it, in any order.
     let mut seen = [receive(&mut watch).await, receive(&mut watch).await];
     seen.sort_by_key(etcd_client::WatchResponse::watch_id);
     s.note(format!("#{} and #{} see it", seen[0].watch_id(), seen[1].watch_id()));
@@ -146,11 +146,11 @@ pub async fn compacted(s: &mut Scene) -> Result<()> {
     assert!(canceled.canceled() && canceled.compact_revision() == s.absolute(3));
     let mut just = s.watch("", from(s, 3).with_prev_key()).await;
     s.events(&mut just, 3).await;
-    // A watcher that has seen what is compacted goes on.
+    // A watcher that has seen the compacted revisions goes on.
     s.compact(5).await;
     s.put("a", "6", None).await;
     s.next(&mut just).await;
-    // The stream of the one that was told so is still good.
+    // The stream of the cancelled watcher still works.
     late.watch(s.key(""), Some(below())).await?;
     s.next(&mut late).await;
     s.put("a", "7", None).await;
@@ -158,7 +158,7 @@ pub async fn compacted(s: &mut Scene) -> Result<()> {
     Ok(())
 }
 
-/// More than fits into one message comes whole, in pieces or not.
+/// Events that do not fit into one message arrive completely, in fragments or not.
 pub async fn fragments(s: &mut Scene) -> Result<()> {
     let mut watch = s.watch("", below().with_prev_key().with_fragment()).await;
     for i in 0..4 {

@@ -1,5 +1,5 @@
-//! What comes by the wire: heads of requests that no library makes alike, and
-//! what is asked by HTTP/1.
+//! Cases on the wire: request heads that libraries send differently or not at all, and
+//! requests by HTTP/1.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ type Field = (&'static [u8], Vec<u8>);
 
 const PATH: &[u8] = b"/etcdserverpb.KV/Range";
 
-/// The head of a call as clients send it.
+/// Returns the head of a call as clients send it.
 fn usual() -> Vec<Field> {
     vec![
         (b":method", b"POST".to_vec()),
@@ -31,7 +31,7 @@ fn usual() -> Vec<Field> {
     ]
 }
 
-/// The same with one field another, or one more.
+/// Returns the usual head with one field changed or added.
 fn with(name: &'static [u8], value: &[u8]) -> Vec<Field> {
     let mut fields = usual();
     match fields.iter_mut().find(|field| field.0 == name) {
@@ -118,7 +118,7 @@ async fn see(s: &mut Scene, what: &str, fields: &[Field]) -> Result<()> {
     Ok(())
 }
 
-/// What becomes of a Range with that head, on a connection of its own.
+/// Sends a Range with this head on a connection of its own, and returns the outcome.
 async fn call(url: &str, fields: &[Field]) -> Result<String> {
     let mut bytes = Vec::new();
     put_opening(&mut bytes);
@@ -152,7 +152,7 @@ async fn call(url: &str, fields: &[Field]) -> Result<String> {
     }
 }
 
-/// As many frames as it takes.
+/// Writes a head in as many frames as it takes.
 fn put_head(out: &mut Vec<u8>, stream: u32, fields: &[Field]) {
     let mut block = Vec::new();
     for (name, value) in fields {
@@ -169,7 +169,7 @@ fn put_head(out: &mut Vec<u8>, stream: u32, fields: &[Field]) {
     }
 }
 
-/// Text of any length (RFC 7541, 5.2).
+/// Writes a string of any length (RFC 7541, 5.2).
 fn put_string(block: &mut Vec<u8>, text: &[u8]) {
     match text.len().checked_sub(127) {
         None => block.push(text.len() as u8),
@@ -204,7 +204,7 @@ pub async fn http1(s: &mut Scene) -> Result<()> {
             let (name, value) = line.split_once(": ")?;
             name.eq_ignore_ascii_case("content-type").then(|| value.to_owned())
         });
-        // Which version that is differs.
+        // The servers have different versions.
         let body = match serde_json::from_str::<serde_json::Value>(&body) {
             Ok(json) if request.contains("/version") => {
                 let text = |name| json[name].as_str().is_some_and(|v| v.starts_with("3."));
@@ -217,7 +217,7 @@ pub async fn http1(s: &mut Scene) -> Result<()> {
     Ok(())
 }
 
-/// Head and body of what is answered.
+/// Returns head and body of the answer.
 async fn ask(url: &str, request: &str) -> Result<(String, String)> {
     let mut socket = TcpStream::connect(url.trim_start_matches("http://")).await?;
     let request = format!("{request}\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
