@@ -1,5 +1,5 @@
-//! Reads the sources and holds what ARCHITECTURE.md says of them: layers,
-//! who may name what, sizes, texts. Each rule can fail: see the tests below.
+//! Checks the sources against ARCHITECTURE.md: layers, names that only some files may
+//! write, sizes, texts. The tests below show that each rule can fail.
 //!
 //! In: the repository's files. Out: every breach at once, with its remedy.
 
@@ -9,9 +9,9 @@ mod texts;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Modules of the program from the lowest to the highest. A file names modules
-/// of earlier rows and its own; those of one row do not know each other. What is
-/// below `crates/` knows none of them: the compiler sees to that.
+/// Modules of the program from the lowest to the highest. A file names modules of
+/// earlier rows and its own; modules of one row do not know each other. The compiler
+/// ensures that crates below `crates/` know none of them.
 const ORDER: [&[&str]; 15] = [
     &["clock", "seed"],
     &["model"],
@@ -30,7 +30,7 @@ const ORDER: [&[&str]; 15] = [
     &["main"],
 ];
 
-/// No tokio, transport, clock, randomness, lock, environment, log.
+/// Files without tokio, transport, clock, randomness, lock, environment and log.
 const PURE: &[&str] = &[
     "crates/embedded-etcd/src/heads.rs",
     "crates/embedded-etcd/src/store",
@@ -140,7 +140,7 @@ const NAMES: &[Names] = &[
             "src/cli.rs",
             "src/cli/",
             "src/register.rs",
-            // A page's keys, awaited by who lists them.
+            // Tasks that list a page of keys; the caller awaits them.
             "src/registry/etcd/list.rs",
             "src/serve.rs",
         ]),
@@ -159,7 +159,7 @@ const NAMES: &[Names] = &[
     },
 ];
 
-/// What no Rust file holds, tests and comments included.
+/// Words that no Rust file contains, tests and comments included.
 const BANNED: [(&str, &str); 6] = [
     ("todo!", "do it or leave it out"),
     ("unimplemented!", "do it or leave it out"),
@@ -169,7 +169,7 @@ const BANNED: [(&str, &str); 6] = [
     ("XXX", "say what is meant"),
 ];
 
-/// Where texts for people begin: what follows the first quote is one.
+/// The beginnings of calls that contain a text for people, which is in quotes.
 const ERRORS: [&str; 6] =
     ["#[error(", "anyhow!(", "bail!(", "ensure!(", ".context(", ".with_context("];
 const LOGS: [&str; 5] = ["trace!(", "debug!(", "info!(", "warn!(", "error!("];
@@ -187,10 +187,10 @@ struct Names {
     remedy: &'static str,
 }
 
-/// Files by the beginning of their path.
+/// Files, chosen by the beginnings of their paths.
 enum Files {
     In(&'static [&'static str]),
-    /// All sources of the program and of the crates but these.
+    /// All sources of the program and of the crates except these.
     NotIn(&'static [&'static str]),
 }
 
@@ -214,7 +214,7 @@ fn the_map_is_true() {
     assert!(breaches.is_empty(), "ARCHITECTURE.md:\n  {}", breaches.join("\n  "));
 }
 
-/// Every breach in one file.
+/// Returns every breach in one file.
 fn check(path: &str, text: &str) -> Vec<String> {
     let mut breaches = Vec::new();
     let is_test =
@@ -230,7 +230,7 @@ fn check(path: &str, text: &str) -> Vec<String> {
     if path.ends_with("/mod.rs") {
         breaches.push("a module foo is foo.rs, its parts are in foo/".to_owned());
     }
-    // This file writes what it forbids.
+    // This file contains the words that it bans.
     if path != "tests/tidy.rs" {
         for (word, remedy) in BANNED.iter().filter(|(word, _)| has_word(text, word)) {
             breaches.push(format!("{word}: {remedy}"));
@@ -251,13 +251,13 @@ fn check(path: &str, text: &str) -> Vec<String> {
     breaches
 }
 
-/// Whether a file is part of the program or of one of its crates.
+/// Returns whether a file is part of the program or of one of its crates.
 fn is_shipped(path: &str) -> bool {
     let in_crate = path.strip_prefix("crates/").and_then(|path| path.split_once('/'));
     in_crate.map_or(path, |(_, path)| path).starts_with("src/")
 }
 
-/// A lower layer never names a higher one.
+/// Returns a breach for each module of a higher layer, or the same one, that is named.
 fn check_order(path: &str, code: &str) -> Vec<String> {
     let module = module(path);
     if module == "lib" {
@@ -269,20 +269,20 @@ fn check_order(path: &str, code: &str) -> Vec<String> {
     };
     let mut named = roots(code, "crate::");
     if !path["src/".len()..].contains('/') {
-        // From a file at the top, `super` is the crate.
+        // In a file at the top, `super` is the crate.
         named.extend(roots(code, "super::"));
     }
     let higher = |name: &&String| *name != module && rank(name).is_some_and(|rank| rank >= own);
     named.iter().filter(higher).map(|name| format!("{module} must not know {name}")).collect()
 }
 
-/// The module at the crate's root that a file under `src/` belongs to.
+/// Returns the module at the crate's root that a file under `src/` belongs to.
 fn module(path: &str) -> &str {
     let path = path.trim_start_matches("src/").trim_end_matches(".rs");
     path.split_once('/').map_or(path, |(first, _)| first)
 }
 
-/// What follows each `start` in `code`: `crate::a` and `crate::{a::B, c}`.
+/// Returns the names after each `start` in `code`: `crate::a` and `crate::{a::B, c}`.
 fn roots(code: &str, start: &str) -> Vec<String> {
     let name = |text: &str| -> String { text.trim_start().chars().take_while(is_word).collect() };
     let mut names = Vec::new();
@@ -309,13 +309,13 @@ fn roots(code: &str, start: &str) -> Vec<String> {
     names
 }
 
-/// The texts of errors and logs.
+/// Returns the texts of errors and logs.
 fn texts(code: &str) -> Vec<Text<'_>> {
     let mut texts = Vec::new();
     for start in ERRORS.into_iter().chain(LOGS) {
         for (at, _) in code.match_indices(start) {
             let own = start.starts_with(['#', '.']) || !code[..at].ends_with(|c| is_word(&c));
-            // Up to the end of the call; parentheses in texts are paired.
+            // The call ends at its closing parenthesis; parentheses in texts are paired.
             let rest = &code[at + start.len()..];
             let mut depth = 1;
             let end = rest.find(|character| {
@@ -323,7 +323,7 @@ fn texts(code: &str) -> Vec<Text<'_>> {
                 depth == 0
             });
             let call = &rest[..end.unwrap_or(rest.len())];
-            // Fields come before the text, and have values of their own.
+            // Fields come before the text and have values of their own.
             let quote = call.match_indices('"').map(|(at, _)| at).step_by(2).find(|&at| {
                 let before = call[..at].trim_end();
                 before.is_empty() || before.ends_with([',', '|']) || before.ends_with("format!(")
@@ -349,7 +349,7 @@ fn check_text(Text { words, logged }: Text<'_>) -> Option<String> {
     (logged && words.contains('{')).then(|| format!("{words:?}: log fields, interpolate nothing"))
 }
 
-/// Every path in the map exists, and every source has its row.
+/// Checks that every path in the map exists and that every source has its row.
 fn check_map(text: &str, sources: &[String]) -> Vec<String> {
     let sources: Vec<_> = sources.iter().filter(|path| is_shipped(path)).collect();
     let mut breaches = Vec::new();
@@ -358,7 +358,7 @@ fn check_map(text: &str, sources: &[String]) -> Vec<String> {
     for row in text.lines().filter(is_row) {
         let cell = row.split('|').nth(1).expect("a row has cells");
         let paths: Vec<_> = cell.split('`').skip(1).step_by(2).collect();
-        // Further paths of a row lie beside its first.
+        // Further paths of a row are relative to the folder of its first.
         let (parent, _) = paths[0].rsplit_once('/').expect("it begins with src/ or crates/");
         for (index, path) in paths.iter().enumerate() {
             let path = if index == 0 { (*path).to_owned() } else { format!("{parent}/{path}") };
@@ -374,12 +374,12 @@ fn check_map(text: &str, sources: &[String]) -> Vec<String> {
     breaches
 }
 
-/// `src/a.rs` is itself; `src/a/*` is all below.
+/// `src/a.rs` covers itself; `src/a/*` covers all files below.
 fn covers(mapped: &str, source: &str) -> bool {
     mapped.strip_suffix('*').map_or(mapped == source, |folder| source.starts_with(folder))
 }
 
-/// A file without comments and without its tests, which come last.
+/// Returns a file without comments and without its tests, which come last.
 fn code(text: &str) -> String {
     let mut code = String::new();
     let end = text.find("#[cfg(test)]\nmod ").unwrap_or(text.len());
@@ -392,7 +392,7 @@ fn code(text: &str) -> String {
     code
 }
 
-/// Whether `word` is there, and not as a part of a longer one.
+/// Returns whether `word` occurs other than as a part of a longer word.
 fn has_word(text: &str, word: &str) -> bool {
     let closed = |edge: Option<char>, other: Option<char>| {
         !(edge.is_some_and(|c| is_word(&c)) && other.is_some_and(|c| is_word(&c)))
@@ -429,7 +429,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Our Rust files, relative to the root.
+/// Returns the project's Rust files, relative to the root.
 fn sources() -> Vec<String> {
     let mut folders: Vec<PathBuf> = ["src", "tests", "examples", "benches", "crates"]
         .iter()
@@ -437,7 +437,7 @@ fn sources() -> Vec<String> {
         .collect();
     let mut sources = Vec::new();
     while let Some(folder) = folders.pop() {
-        // Not every folder is there yet.
+        // Some of the folders may not exist.
         for entry in std::fs::read_dir(folder).into_iter().flatten() {
             let path = entry.expect("a folder can be read").path();
             if path.is_dir() {
@@ -452,7 +452,7 @@ fn sources() -> Vec<String> {
     sources
 }
 
-/// The breaches of `code` as the content of `path`, its head comment apart.
+/// Returns the breaches of a file `path` that contains `code` after a head comment.
 fn breaches(path: &str, code: &str) -> Vec<String> {
     check(path, &format!("//! One job.\n{code}\n"))
 }

@@ -1,11 +1,11 @@
-//! Rules for every text of the project, documents included.
+//! Checks every text of the project, documents included.
 
 use std::path::PathBuf;
 
 use super::{root, sources};
 
-/// Registries' own pages: a link leads to the project itself. (Written in parts,
-/// for this file is looked at too.)
+/// Hosts of package registries. Links must lead to the project itself. (The names are in
+/// parts, because this file is checked too.)
 const REGISTRIES: [[&str; 2]; 9] = [
     ["pypi", ".org"],
     ["pythonhosted", ".org"],
@@ -33,7 +33,7 @@ fn no_text_names_a_package_registrys_host() {
     assert!(breaches.is_empty(), "\n  {}", breaches.join("\n  "));
 }
 
-/// Documents that name tests, to say what holds a promise.
+/// Documents that name the tests which hold a promise.
 const NAMING_TESTS: [&str; 5] = [
     "tests/README.md",
     "tests/clients/README.md",
@@ -52,7 +52,7 @@ fn the_tests_that_documents_name_exist() {
     let mut breaches = Vec::new();
     for path in NAMING_TESTS {
         let text = std::fs::read_to_string(root().join(path)).expect("it is there");
-        // What follows names tests that were removed.
+        // The section after this heading names tests that were removed.
         let text = text.split("## Where tests went").next().unwrap_or_default();
         for (at, line) in text.lines().enumerate() {
             for name in named_tests(line).filter(|name| !exists(name, &known)) {
@@ -67,7 +67,7 @@ fn the_tests_that_documents_name_exist() {
 /// or an asterisk may end one.
 fn named_tests(line: &str) -> impl Iterator<Item = &str> {
     let spans = line.split('`').skip(1).step_by(2);
-    // Options of gRPC, and metrics, look alike.
+    // Options of gRPC and names of metrics look alike.
     let spans = spans.filter(|span| !span.starts_with("grpc.") && !span.starts_with("lookaside_"));
     let words = spans.flat_map(|span| span.split(|c: char| !is_part(c) && c != '…' && c != '*'));
     words.filter(|word| word.matches('_').count() >= 3 && !word.starts_with('_'))
@@ -99,7 +99,7 @@ fn a_name_of_a_test_is_told_from_other_words() {
     assert!(exists("x_y_z_…", &known) && !exists("x_y_z_", &known));
 }
 
-/// Files that people write: not what tools wrote or built.
+/// Returns the files that people write, without output of tools and builds.
 fn texts_of_ours() -> Vec<PathBuf> {
     const TOOLS: [&str; 7] =
         ["target", ".git", "node_modules", "Cargo.lock", "package-lock.json", "go.sum", "corpus"];
