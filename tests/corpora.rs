@@ -1,5 +1,5 @@
-//! What fuzzing starts from and has found, through the same checks that it
-//! uses (`make fuzz`), and much of it a little broken.
+//! Runs the checks of fuzzing (`make fuzz`) on its committed seeds, and on damaged
+//! variants of them.
 #![allow(missing_docs, unreachable_pub)]
 
 use std::path::Path;
@@ -21,7 +21,7 @@ mod settings;
 #[path = "../fuzz/checks/state.rs"]
 mod state;
 
-/// Every file of a corpus as it is, cut short, and with a byte turned over.
+/// Checks every file of a corpus whole, cut short, and with one bit flipped.
 fn check(corpus: &str, check: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(corpus);
     let mut files = 0;

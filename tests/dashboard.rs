@@ -1,5 +1,5 @@
-//! The dashboard in a real browser, driven by WebDriver: what it goes on saying
-//! while somebody has text selected, and when the balancer is gone.
+//! Tests of the dashboard in a real browser, driven by WebDriver: it goes on updating
+//! while text is selected, and says when the balancer is lost.
 
 use std::process::{Child, Command, Stdio};
 
@@ -14,7 +14,7 @@ struct Browser {
 }
 
 impl Browser {
-    /// `None` where there is none.
+    /// Starts a browser, or returns `None` if chromedriver is not installed.
     fn start() -> Option<Self> {
         let port = free_port();
         let driver = Command::new("chromedriver")
@@ -45,7 +45,7 @@ impl Browser {
         post(&format!("{}/execute/sync", self.session), &script).expect("the script runs")
     }
 
-    /// The text of an element.
+    /// Returns the text of an element.
     fn text(&self, id: &str) -> String {
         let script = format!("return document.getElementById({id:?}).textContent");
         self.run(&script).as_str().expect("text").to_owned()

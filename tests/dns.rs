@@ -1,4 +1,4 @@
-//! The name server on real sockets, asked by `dig`.
+//! Tests of the DNS server on real sockets, asked by `dig`.
 
 use crate::support;
 use std::io::ErrorKind;
@@ -53,7 +53,7 @@ fn entry(service: &str, address: &str) -> Entry {
 }
 
 impl Server {
-    /// One that knows two balancers, and nothing of the registry.
+    /// Starts a server that knows two balancers and has not read the registry.
     async fn start(listen: &str) -> Self {
         Self::start_with(listen, None).await
     }
@@ -79,7 +79,7 @@ impl Server {
         Self { address, inputs, catalog, counters, balancers, shutdown, task }
     }
 
-    /// The registry's whole content.
+    /// Sets the registry's whole content, and waits until it is read.
     async fn reset(&self, all: Vec<Entry>) {
         let expected = all.len();
         let event = Event::Reset { revision: 1, all, went_back: false };
@@ -93,8 +93,8 @@ impl Server {
         self.dig_at(self.address.ip(), arguments).await
     }
 
-    /// What dig prints of these questions, in lower case, each run of blanks
-    /// as one.
+    /// Returns dig's output for these questions. Each run of blanks in a line becomes
+    /// one blank.
     async fn dig_at(&self, ip: IpAddr, arguments: &str) -> String {
         let common = format!("@{ip} -p {} +tries=1 +time=20 +noall", self.address.port());
         let run = Command::new("dig").args(common.split(' ')).args(arguments.split(' ')).output();
@@ -134,7 +134,7 @@ async fn a_service_called_like_a_selector_is_found() {
         ("album-api--first-revision.env1", "10.0.0.1"),
         ("Album-API--First-Revision.ENV1", "10.0.0.1"),
         ("env1", "10.0.0.9"),
-        // These select among the instances, and none is so.
+        // These select among the backends, and no backend matches.
         ("zone--a.album-api--first-revision.env1", ""),
         ("album-api--second-revision.env1", ""),
     ] {
@@ -252,7 +252,7 @@ async fn on_a_wildcard_the_address_asked_is_the_balancers_and_answers() {
     for (listen, grpc) in [("0.0.0.0:0", "0.0.0.0:12000"), ("[::]:0", "[::]:12000")] {
         let server = Server::start_with(listen, Some(grpc)).await;
         server.reset(Vec::new()).await;
-        // Only Linux has all of 127.0.0.0/8 without being told to.
+        // Only Linux has all of 127.0.0.0/8 without configuration.
         let ips = if cfg!(target_os = "linux") { 1..=3 } else { 1..=1 };
         for ip in ips.map(|last| format!("127.0.0.{last}")) {
             for by in ["+notcp", "+tcp"] {
@@ -287,15 +287,15 @@ async fn garbage_costs_nobody_an_answer() {
             socket.send(bytes).await.unwrap();
         }
     }
-    // Whatever came before, a question still gets its answer; datagrams may be
-    // lost on the way, so it is asked until one is not.
+    // A question still gets its answer. Datagrams may be lost, so the test asks
+    // until one arrives.
     let mut buffer = [0; 2048];
     let answered = async {
         loop {
             socket.send(QUESTION).await.unwrap();
             let wait = std::time::Duration::from_millis(200);
             while let Ok(length) = timeout(wait, socket.recv(&mut buffer)).await {
-                // QR and AA: an answer, not a rejection.
+                // QR and AA are set: an answer, not a rejection.
                 if length.unwrap() > 40 && buffer[2] & 0x84 == 0x84 {
                     return;
                 }
@@ -332,11 +332,11 @@ async fn those_who_connect_and_say_nothing_cost_the_others_nothing() {
     }
     has(&server.dig(&format!("+answer +tcp -t A {HELLO}")).await, &["IN A 10.0.0.1"]);
     has(&server.dig(&format!("+answer +notcp -t A {HELLO}")).await, &["IN A 10.0.0.1"]);
-    // The oldest had to go, long before its time was over.
+    // The oldest connection is closed, long before its time is over.
     let mut rest = Vec::new();
     let ended = timeout(support::PATIENCE, silent[0].read_to_end(&mut rest)).await;
     ended.expect("the oldest connection is closed").ok();
-    // One that stays asks several questions, in pieces and in one piece.
+    // A client that keeps its connection asks several questions, in pieces and at once.
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let framed = [&[0, QUESTION.len() as u8], QUESTION].concat();
     for piece in framed.chunks(3) {

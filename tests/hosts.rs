@@ -1,4 +1,4 @@
-//! Host names against the system's own resolver.
+//! Tests of host name resolution with the system's own resolver.
 
 use crate::support;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +27,7 @@ async fn names_that_exist_are_told_and_so_is_that_others_do_not() {
     let (sender, mut inputs) = mpsc::channel(1);
     let run = hosts::run(receiver, sender);
     let look = async {
-        // In whatever order the answers come.
+        // Answers come in any order.
         let mut all = BTreeMap::new();
         for _ in 0..3 {
             let told = next(&mut inputs).await;
@@ -39,7 +39,7 @@ async fn names_that_exist_are_told_and_so_is_that_others_do_not() {
         for bad in ["nothing.invalid", "a..b"] {
             assert!(all[bad].addresses.is_empty() && all[bad].trouble.is_some(), "{all:?}");
         }
-        // Said again when the wanted names change.
+        // Hosts are reported again when the wanted names change.
         wanted.send_replace(names(&["localhost", "nothing.invalid"]));
         let mut again = BTreeSet::new();
         while again.len() < 2 {

@@ -1,4 +1,4 @@
-//! h2spec, the conformance test of HTTP/2 servers, against the gRPC port.
+//! Runs h2spec, the conformance test of HTTP/2 servers, against the gRPC port.
 #![allow(missing_docs, unreachable_pub)]
 
 use crate::support;
@@ -18,13 +18,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
-/// How long a request takes. h2spec breaks its rules while requests are being
-/// served, and has to be in time for that.
+/// The duration of a request. h2spec breaks rules while requests are being served, and
+/// must have the time for that.
 const TAKES: Duration = Duration::from_millis(100);
-/// All that h2spec 2.2.1 has, its own strict cases included.
+/// The number of all cases of h2spec 2.2.1, its own strict ones included.
 const CASES: usize = 146;
 
-/// Serves a page of some length on every path.
+/// Starts a server that answers every path with a page of some length.
 fn start(runtime: &tokio::runtime::Runtime) -> SocketAddr {
     let _inside = runtime.enter();
     let listener = serve::bind(([127, 0, 0, 1], 0).into()).expect("loopback has a free port");

@@ -1,5 +1,5 @@
-//! Registering against a real etcd: the library, the balancers' announcement,
-//! and the program with its signals and exit codes.
+//! Tests of registering in a real etcd: the library, the balancers' announcement, and
+//! the program with its signals and exit codes.
 
 #[path = "register/flags.rs"]
 mod flags;
@@ -116,7 +116,7 @@ async fn outlives_its_time_to_live_without_writing_again() {
     let held = held(&etcd.url()).await;
     let lease = number(&etcd, KEY, "lease");
     let started = Instant::now();
-    // Twice what it would live without keepalives.
+    // This is more than twice as long as a key without keepalives lives.
     while started.elapsed() < Duration::from_secs(5) {
         assert!(value(&etcd, KEY).is_some());
     }
@@ -148,7 +148,7 @@ async fn comes_back_when_lease_or_key_are_taken_away() {
     assert_eq!((value(&etcd, KEY), leases(&etcd)), (None, 0));
 }
 
-/// Its next keepalive is far away, so only the watch can tell.
+/// The next keepalive is far away, so only the watch can notice.
 #[tokio::test(flavor = "multi_thread")]
 async fn notices_at_once_that_the_key_was_taken_away() {
     let etcd = Etcd::start();
@@ -172,7 +172,7 @@ async fn a_successor_takes_over_and_the_key_stays_when_its_predecessor_leaves() 
     assert_ne!(number(&etcd, KEY, "lease"), lease, "it does not trust a lease of somebody else");
     let version = number(&etcd, KEY, "version");
     let started = Instant::now();
-    // Several beats of both.
+    // Both send several keepalives in this time.
     while started.elapsed() < Duration::from_secs(2) {
         assert_eq!(number(&etcd, KEY, "version"), version, "they do not fight for it");
     }
@@ -371,7 +371,7 @@ fn the_program_says_when_it_is_registered_and_withdraws_on_every_signal() {
         signal::send(child.id(), signal);
         let line = format!("registered service=hello address=10.0.0.1:1 key={KEY}\n");
         let (code, output) = end(child);
-        // It may not have come to say so.
+        // The signal may come before the program prints its line.
         assert!(output.is_empty() || output == line, "{output:?}");
         assert_eq!((code, value(&etcd, KEY)), (Some(0), None), "{signal:?}");
     }
@@ -406,7 +406,7 @@ fn the_key_is_gone_before_the_command_gets_the_signal() {
         format!("trap 'touch {}; exit 5' TERM; while :; do sleep 0.1; done", file.display());
     let child = start(&etcd, &["--", "sh", "-c", &script]);
     until_there(&etcd, KEY);
-    // While etcd does not answer the key is not gone.
+    // While etcd does not answer, the key is not deleted.
     etcd.freeze();
     signal::send(child.id(), Signal::TERM);
     let started = Instant::now();
@@ -422,7 +422,7 @@ fn the_key_is_gone_before_the_command_gets_the_signal() {
     assert_eq!(end(child).0, Some(130));
 }
 
-/// Whether the process is there, and no corpse.
+/// Returns whether the process exists and is not a zombie.
 #[cfg(target_os = "linux")]
 fn lives(id: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
@@ -476,7 +476,7 @@ fn the_command_ends_when_we_are_killed() {
     eventually("the command's end", || (!lives(id)).then_some(()));
 }
 
-/// Exits with the number of corpses that nobody takes in.
+/// Exits with the number of zombies that no process waits for.
 #[cfg(target_os = "linux")]
 const CORPSES: &str = r#"
     for n in 1 2 3; do (sleep 0.05 &); done; sleep 1; corpses=0
@@ -569,7 +569,7 @@ async fn registers_only_while_the_backend_is_serving() {
     reporter.set_service_status("", ServingStatus::NotServing).await;
     let incoming = tonic::transport::server::TcpIncoming::from(listener);
     let server = tonic::transport::Server::builder().add_service(service);
-    // A runtime of its own, so that its connections end with it.
+    // The backend has a runtime of its own, so its connections end with it.
     let backend = tokio::runtime::Runtime::new().expect("a runtime");
     backend.spawn(server.serve_with_incoming(incoming));
     let url = etcd.url();

@@ -1,6 +1,6 @@
-//! Frameworks' own libraries register in a real etcd, and the balancer lists
-//! them, updates them and drops them. `tests/registrants/` has a program of
-//! each, and says of those that are missing why.
+//! Tests with the registration libraries of frameworks: they register in a real etcd,
+//! and the balancer lists, updates and drops their backends. `tests/registrants/` has
+//! a program for each, and says why others are missing.
 
 use crate::support;
 use std::io::{BufRead, BufReader, Write};
@@ -15,22 +15,22 @@ use crate::support::eventually;
 use crate::support::lookaside::Balancer;
 use serde_json::Value;
 
-/// Where the registrants say they serve. Nobody does: being registered is all
-/// that is wanted of them.
+/// The address that registrants register. Nothing listens there, because the tests only
+/// look at registrations.
 const ADDRESS: &str = "127.0.0.9:50001";
-/// Where those go with an update that have nothing else to change.
+/// The address that some registrants move to, because they can change nothing else.
 const MOVED: &str = "127.0.0.9:50002";
 
-/// How long a library may take until it has registered: a busy machine needs
-/// its time to start a Java program.
+/// The time that a library may take until it has registered. A busy machine takes long
+/// to start a Java program.
 const START: Duration = Duration::from_secs(120);
 
-/// A program of `tests/registrants/`, and what is to be seen of it.
+/// A program of `tests/registrants/`, and what the balancer must show of it.
 struct Registrant<'a> {
     name: &'a str,
-    /// `PREFIX=FORMAT`.
+    /// The value of `--prefix`: `PREFIX=FORMAT`.
     prefix: &'a str,
-    /// What is registered as `hello`.
+    /// The balancer's name for the service that is registered as `hello`.
     service: &'a str,
     registered: &'a [Backend<'a>],
     updated: &'a [Backend<'a>],
@@ -39,14 +39,14 @@ struct Registrant<'a> {
 /// One backend as the balancer lists it.
 struct Backend<'a> {
     address: &'a str,
-    /// `None`: a number, another one with each registration.
+    /// `None`: a number that differs with each registration.
     id: Option<&'a str>,
     weight: u64,
-    /// What must be there, whatever else is.
+    /// Metadata that must be there; there may be more.
     meta: &'a [(&'a str, &'a str)],
 }
 
-/// A running registrant; ends with its value as in a crash.
+/// A running registrant. Dropping the value kills it, as in a crash.
 struct Running(Child);
 
 #[test]
@@ -62,7 +62,7 @@ fn the_naming_package_of_etcd() {
     });
 }
 
-/// It cannot deregister: its key stays until its lease ends.
+/// It cannot deregister, so its key stays until its lease ends.
 #[test]
 fn the_grpc_proxy_of_etcd() {
     const ONE: Backend<'_> = Backend { address: ADDRESS, id: Some(ADDRESS), weight: 1, meta: &[] };
@@ -123,7 +123,7 @@ fn jetcd() {
     });
 }
 
-/// What it says is its key: an update is another key, and the old one goes.
+/// Its key holds all that it says, so an update writes another key and deletes the old.
 #[test]
 fn dubbo_java() {
     const ID: Option<&str> = Some(ADDRESS);
@@ -137,8 +137,8 @@ fn dubbo_java() {
     });
 }
 
-/// Listed, updated, dropped when it deregisters; and once more dropped when it
-/// dies and only its lease can tell.
+/// Checks that a registrant is listed, updated, and dropped when it deregisters; and
+/// that it is dropped after a crash, when its lease ends.
 #[track_caller]
 fn comes_and_goes(registrant: &Registrant<'_>) {
     let Registrant { name, prefix, service, registered, updated } = registrant;
@@ -146,14 +146,14 @@ fn comes_and_goes(registrant: &Registrant<'_>) {
         return support::skip(name, &reason);
     }
     let etcd = Etcd::start();
-    // Two backends that both go without a word would be a mass loss.
+    // The guard is off: it would keep part of the list when both backends vanish.
     let balancer = Balancer::start(&["--etcd", &etcd.url(), "--prefix", prefix, "--guard", "0"]);
     balancer.wait_ready();
 
     let mut running = Running::start(name, &etcd);
     let first = until(&balancer, service, registered);
     running.say(&format!("update {MOVED}"));
-    // Whoever has no more to say has another id now.
+    // After an update that changes nothing else, the id is another.
     eventually("the update is seen", || {
         let now = backends(&balancer, service);
         (now != first && matches(&now, updated)).then_some(())
@@ -167,13 +167,13 @@ fn comes_and_goes(registrant: &Registrant<'_>) {
     drop(doomed);
     until(&balancer, service, &[]);
 
-    // Nothing that the library wrote is beyond the balancer.
+    // The balancer has rejected no key that the library wrote.
     let (_, rejected) = balancer.get("/api/v1/rejected");
     let rejected: Value = serde_json::from_str(&rejected).expect("the API speaks JSON");
     assert_eq!(rejected["total"], 0, "{rejected}");
 }
 
-/// Waits until the service has these backends and no others.
+/// Waits until the service has exactly these backends, and returns them.
 #[track_caller]
 fn until(balancer: &Balancer, service: &str, wanted: &[Backend<'_>]) -> Vec<Value> {
     eventually(&format!("{service} has {} backends as they should be", wanted.len()), || {
@@ -182,7 +182,7 @@ fn until(balancer: &Balancer, service: &str, wanted: &[Backend<'_>]) -> Vec<Valu
     })
 }
 
-/// In the order of their ids.
+/// Returns the service's backends in the order of their ids.
 #[track_caller]
 fn backends(balancer: &Balancer, service: &str) -> Vec<Value> {
     let (status, body) = balancer.get(&format!("/api/v1/services/{service}"));
@@ -204,9 +204,9 @@ fn matches(now: &[Value], wanted: &[Backend<'_>]) -> bool {
         })
 }
 
-/// Makes the program where it is not made yet.
+/// Builds the program unless it is built already.
 fn build(name: &str) -> Result<(), String> {
-    // Compilers share the machine better one after the other.
+    // Compilers run one after the other, to share the machine.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().map_err(|error| error.to_string())?;
     let build = home().join("tests/registrants/build");

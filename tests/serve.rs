@@ -1,5 +1,5 @@
-//! `lookaside serve` as an operator meets it: starting, stopping, saying what
-//! is wrong, and what real etcds' good and bad keys become.
+//! Tests of `lookaside serve` as an operator meets it: start, stop, error messages,
+//! and good and bad keys of a real etcd.
 
 #[path = "serve/credentials.rs"]
 mod credentials;
@@ -148,7 +148,7 @@ fn a_problem_of_the_file_hides_no_other() {
         assert!(errors.contains(&problem), "{problem}\n{errors}");
     }
     assert_eq!(errors.lines().count(), 5, "{errors}");
-    // A variable wins over the file, and is named where its value is wrong.
+    // A variable wins over the file, and an error in its value names the variable.
     let output = Command::new(env!("CARGO_BIN_EXE_lookaside"))
         .args(["check", "--config", path, "--domain=x", "--log=off"])
         .env("LOOKASIDE_GUARD", "102")
@@ -170,7 +170,7 @@ fn a_problem_of_the_file_hides_no_other() {
         let output = lookaside(&["services", "--log", filter]);
         assert_eq!(output.status.code(), Some(64), "{filter}");
     }
-    // A name that lines could be of, but none is; which hides no other line.
+    // The module could exist, but none of this name does. That hides no other line.
     for filter in ["nonsense=debug", "error,lookaside::dsn=debug"] {
         let output = lookaside(&["services", "--admin", "127.0.0.1:1", "--log", filter]);
         let said = String::from_utf8_lossy(&output.stderr);
@@ -196,7 +196,7 @@ fn what_is_no_data_goes_to_standard_error() {
         let json = lookaside(&[command, "--admin", &admin, "--json"]);
         assert!(serde_json::from_slice::<serde_json::Value>(&json.stdout).is_ok());
     }
-    // What the environment sets need not be given.
+    // The usage does not demand an option that the environment sets.
     let usage = Command::new(env!("CARGO_BIN_EXE_lookaside"))
         .args(["services", "--no-such-flag"])
         .env("LOOKASIDE_ADMIN", &admin)
@@ -246,7 +246,7 @@ fn a_signal_ends_it_in_order_though_clients_are_connected() {
     assert!(began.elapsed() < PATIENCE);
     silent.set_read_timeout(Some(PATIENCE)).unwrap();
     assert!(matches!(silent.read(&mut [0; 64]), Ok(_) | Err(_)));
-    // Clients go on without it.
+    // Clients go on without the balancer.
     assert_eq!(client.call(&Calls::new(10)).from("one"), 10);
     drop(one);
 }
@@ -255,7 +255,7 @@ fn a_signal_ends_it_in_order_though_clients_are_connected() {
 fn a_second_signal_aborts() {
     let mut balancer = Balancer::start(&[]);
     balancer.wait_ready();
-    // Holds the drain up: connected, speaking HTTP/2, never answering.
+    // This connection holds the drain up: it speaks HTTP/2 and never answers.
     let mut stalled = TcpStream::connect(balancer.grpclb()).unwrap();
     stalled.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
     eventually("it is served", || {
@@ -308,7 +308,7 @@ fn bad_keys_are_shown_with_their_reasons_and_cost_their_neighbours_nothing() {
     );
     let status = Command::new("sh").env("ETCDCTL_API", "3").args(["-c", &put]).status().unwrap();
     assert!(status.success());
-    // A neighbour of the prefix is none of its keys.
+    // A key of a neighbouring prefix is not read.
     etcd.ctl(&["put", "/etcd3_naming2/other/1", "10.0.0.9:1"]);
     eventually("all are told of", || {
         let (_, rejected) = balancer.get("/api/v1/rejected");
@@ -363,7 +363,7 @@ fn host_names_are_resolved() {
         let (_, service) = balancer.get("/api/v1/services/hello");
         service.contains("127.0.0.1:50051").then_some(())
     });
-    // One that does not resolve is told, with its key, and costs nobody.
+    // A host name that does not resolve is shown with its key, and harms no other key.
     let key = "/etcd3_naming/hello/two";
     etcd.ctl(&["put", key, "nonexistent-host.invalid:8080"]);
     eventually("the other is told", || {
@@ -487,7 +487,7 @@ fn tls_is_spoken_and_clients_are_asked_for_theirs() {
     let balancer = Balancer::start(&mutual);
     assert!(check(&balancer, false).is_none());
     assert!(check(&balancer, true).is_some());
-    // The other way round is refused at the start.
+    // Certificate and key in each other's place are refused at the start.
     let output = lookaside(&["serve", "--tls-cert", &key_file, "--tls-key", &cert_file]);
     assert_eq!(output.status.code(), Some(64));
 }
@@ -540,7 +540,7 @@ fn clients_never_take_the_last_descriptor() {
     };
     let clients: Vec<_> =
         (0..200).map(|_| TcpStream::connect(address("grpclb=")).unwrap()).collect();
-    // There is room for those who look in, and for clients of the registry.
+    // Descriptors are left for the admin server and for clients of the registry.
     let url = format!("http://{}/metrics", address("admin="));
     eventually("connections are refused, and metrics are shown", || {
         let text = ureq::get(&url).call().ok()?.body_mut().read_to_string().ok()?;

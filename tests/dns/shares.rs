@@ -1,7 +1,7 @@
-//! Questions that cost much, beside those that cost little: who waits for whom.
+//! Tests of fairness in the DNS server: which of cheap and expensive questions wait.
 //!
-//! One thread runs the name server and the askers, so that each test is the same
-//! every time.
+//! One thread runs the DNS server and its clients, so each test runs in the same
+//! order every time.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ const A: u8 = 1;
 const TXT: u8 = 16;
 const SRV: u8 = 33;
 const LOCATOR: &str = "_grpclb._tcp.big";
-/// More than are kept with a snapshot.
+/// More selections than a snapshot keeps.
 const SELECTIONS: u16 = 63;
 
-/// One backend of `big`, which every selection chooses.
+/// Returns a backend of `big` that every selection chooses.
 fn big(number: u16) -> Entry {
     let [high, low] = number.to_be_bytes();
     let mut entry = entry("big", &format!("10.1.{high}.{low}:80"));
@@ -34,7 +34,7 @@ async fn server(backends: u16) -> Server {
     server
 }
 
-/// One of [`SELECTIONS`] names that each choose all of `big`.
+/// Returns one of [`SELECTIONS`] names that each choose all of `big`.
 fn selection(number: u16) -> String {
     let bits = number % SELECTIONS + 1;
     let labels: String =
@@ -53,14 +53,14 @@ fn question(id: u16, name: &str, kind: u8) -> Vec<u8> {
     bytes
 }
 
-/// The question's id, whether the answer is truncated, and how many records it
-/// has.
+/// Returns the question's id, whether the answer is truncated, and its number of
+/// records.
 fn head(answer: &[u8]) -> (u16, bool, u16) {
     let two = |at: usize| u16::from_be_bytes([answer[at], answer[at + 1]]);
     (two(0), answer[2] & 2 != 0, two(6))
 }
 
-/// Sends all before the name server, on the same thread, sees the first.
+/// Sends all questions before the DNS server, on this thread, sees the first.
 async fn ask_at_once(server: &Server, questions: &[Vec<u8>]) -> Vec<(u16, bool, u16)> {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(server.address).unwrap();
@@ -117,8 +117,8 @@ fn framed(question: &[u8]) -> Vec<u8> {
     [&u16::try_from(question.len()).unwrap().to_be_bytes(), question].concat()
 }
 
-/// Of many questions on one connection few are answered before others have
-/// their turn, by UDP or on another connection.
+/// A connection with many questions gets few answers before the server answers
+/// others, by UDP or on another connection.
 #[tokio::test]
 async fn a_connection_that_pipelines_gets_its_share() {
     const PIPELINED: u16 = 300;

@@ -1,4 +1,4 @@
-//! What some flags of `register` say: metadata, and how health is asked for.
+//! Tests of flags of `register`: metadata, and how health is checked.
 
 use std::process::Child;
 
@@ -29,8 +29,8 @@ fn values_of_metadata_may_hold_commas() {
     assert_eq!(meta(child), serde_json::json!({"tags": "a,b", "zone": "x"}));
 }
 
-/// Nobody there: after some seconds it says what it waits for. Then a server with
-/// TLS, of whose services one counts.
+/// At first there is no server, and after some seconds the program says what it waits
+/// for. Then there is a server with TLS, and only the health of its `db` counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn health_is_asked_by_tls_and_by_service_and_what_is_waited_for_is_said() {
     use std::io::BufRead;

@@ -1,4 +1,4 @@
-//! Certificates shown to clients that are replaced under a running balancer.
+//! Tests of the server's certificates, replaced under a running balancer.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-/// What a client of the balancer has: its authority's and its own certificate.
+/// A client of the balancer, with its authority's certificate and its own.
 struct Client {
     ca: String,
     identity: (String, String),
@@ -56,7 +56,7 @@ fn certificates_are_replaced_under_a_running_balancer() {
     let old = Client::of(&files);
     let mut open = old.connect(&balancer).expect("the first certificate");
 
-    // File by file, as people do it.
+    // The files are replaced one by one, as operators do it.
     let next_directory = tempfile::tempdir().expect("a temporary directory");
     let next = Certificates::new(next_directory.path());
     let new = Client::of(&next);
@@ -68,7 +68,7 @@ fn certificates_are_replaced_under_a_running_balancer() {
     assert!(old.connect(&balancer).is_some(), "the former pair is kept");
     std::fs::copy(&next.key, &files.key).expect("a copy");
     std::fs::copy(&next.ca, &files.ca).expect("a copy");
-    // Without a signal too.
+    // Without a signal, changed files are read too.
     eventually("the new certificate", || new.connect(&balancer));
     assert!(old.connect(&balancer).is_none());
     assert!(old.asks(&mut open), "what is open stays open");
@@ -88,7 +88,7 @@ fn the_end_of_certificates_is_a_metric_and_told_a_month_before() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let key = rcgen::KeyPair::generate().expect("a key");
     let mut params = rcgen::CertificateParams::new(["b.test".to_owned()]).expect("parameters");
-    // 2001-09-09, a billion seconds after 1970.
+    // 2001-09-09 is 999,993,600 seconds after 1970.
     params.not_after = rcgen::date_time_ymd(2001, 9, 9);
     let write = |name: &str, text: String| {
         let path = directory.path().join(name);

@@ -1,4 +1,4 @@
-//! Signals, and how a balancer takes its leave.
+//! Tests of signals, and of how a balancer shuts down.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::support::eventually;
 use crate::support::lookaside::Balancer;
 use crate::support::signal::Signal;
 
-/// What DNS says of the balancers' addresses; `None` without an answer.
+/// Asks DNS for the balancers' addresses; returns `None` without an answer.
 fn ask(dns: SocketAddr) -> Option<Vec<u8>> {
     // A question for the address of grpclb.lookaside.internal.
     let mut question = b"\x12\x34\0\0\0\x01\0\0\0\0\0\0".to_vec();
@@ -41,7 +41,7 @@ fn one_that_is_told_to_stop_is_withdrawn_before_clients_are_sent_away() {
             ask(balancer.dns()).filter(|answer| names(answer, own) && names(answer, other))
         });
     }
-    // Its key cannot be removed, so it stays a while.
+    // The balancer's key cannot be removed, so the balancer stays a while.
     etcd.freeze();
     leaving.signal(Signal::TERM);
     let dns = leaving.dns();
@@ -50,7 +50,7 @@ fn one_that_is_told_to_stop_is_withdrawn_before_clients_are_sent_away() {
         (!names(&answer, own)).then_some(answer)
     });
     assert!(names(&answer, other), "{answer:?}");
-    // Clients are not sent away yet: they could come back here.
+    // Clients are not sent away yet, because the other's DNS could send them back.
     assert!(std::net::TcpStream::connect(leaving.grpclb()).is_ok());
     etcd.thaw();
     eventually("the other does not name it", || {
