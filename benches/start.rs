@@ -1,9 +1,8 @@
-//! How soon a balancer serves a large registry: 100,000 keys of 10,000
+//! Measures how soon a balancer serves a large registry: 100,000 keys of 10,000
 //! services, in twelve formats, read from a real etcd.
 //!
-//! Printed beside the time that reading the same keys takes, and nothing else,
-//! in the same run: `cargo bench --bench start`. `make bench` runs it too, as
-//! its scene `start`.
+//! The time is printed beside the time of only reading the same keys in the same run:
+//! `cargo bench --bench start`. `make bench` runs it too, as its scene `start`.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -18,7 +17,7 @@ pub(crate) mod etcd;
 #[path = "../tests/support/signal.rs"]
 mod signal;
 
-/// What `tests/support/etcd.rs` wants of the module above it.
+/// The limit of waits, which `tests/support/etcd.rs` takes from the module above it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 fn free_port() -> u16 {
@@ -26,8 +25,8 @@ fn free_port() -> u16 {
     listener.local_addr().expect("a bound socket has an address").port()
 }
 
-/// Prefix and format of each, and its key and value for instance `i` of
-/// service `s`, which listens at `a`.
+/// Returns the key below the prefix, and the value, of backend `i` of service `s`, which
+/// listens at `a`.
 type Write = fn(s: usize, i: usize, a: &str) -> (String, String);
 
 const FORMATS: [(&str, &str, Write); 12] = [
@@ -82,16 +81,16 @@ const ROUNDS: usize = 5;
 const AT_ONCE: usize = 128;
 const PAGE: i64 = 10_000;
 
-/// A registry that is filled, ready to be read again and again.
+/// An etcd with registrations, which can be read again and again.
 pub(crate) struct Start {
     runtime: tokio::runtime::Runtime,
     etcd: etcd::Etcd,
     services: usize,
 }
 
-/// What one start took.
+/// The measurements of one start.
 pub(crate) struct Round {
-    /// Reading the keys, and nothing else.
+    /// The time of only reading the keys.
     pub(crate) alone: Duration,
     pub(crate) ready: Duration,
     /// Memory of the program when it was ready, in MB.
@@ -144,7 +143,7 @@ async fn fill(url: &str, services: usize) {
     }
 }
 
-/// Reads every key in pages, and makes nothing of it.
+/// Reads every key in pages and ignores it. Returns the time that this takes.
 async fn read(url: &str, services: usize) -> Duration {
     let mut client = Client::connect([url], None).await.expect("etcd answers");
     let began = Instant::now();
@@ -163,7 +162,7 @@ async fn read(url: &str, services: usize) -> Duration {
     began.elapsed()
 }
 
-/// Starts the program and asks until it is ready.
+/// Starts the program and waits until it is ready. Returns the time and the memory in MB.
 fn start(url: &str, services: usize) -> (Duration, u64) {
     let began = Instant::now();
     let mut command = Command::new(env!("CARGO_BIN_EXE_lookaside"));

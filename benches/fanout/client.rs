@@ -1,8 +1,8 @@
-//! The load: many clients in one thread, over bare epoll.
+//! The load of the benchmark: many clients in one thread, over bare epoll.
 //!
-//! In: an address and a [`Plan`]. Out: how many messages each stream has, and
-//! when the last came. It does so little that one core of it keeps up with any
-//! server.
+//! In: an address and a [`Plan`]. Out: how many messages each stream has received, and
+//! when the last one came. Clients do so little work that one core of them keeps up with
+//! any server.
 
 mod connection;
 
@@ -15,7 +15,7 @@ use rustix::event::{Timespec, epoll};
 
 use connection::{Connection, Stream};
 
-/// Who the clients are and what they ask for.
+/// The clients and what they ask for.
 #[derive(Clone)]
 pub(crate) struct Plan {
     pub(crate) connections: usize,
@@ -25,31 +25,31 @@ pub(crate) struct Plan {
     pub(crate) protocol: Protocols,
     /// The services that streams ask for, in turn.
     pub(crate) names: Vec<String>,
-    /// How many connections may be on their way at once.
+    /// The largest number of connections that are being opened at once.
     pub(crate) at_once: usize,
 }
 
-/// How clients treat their windows.
+/// How clients treat their flow-control windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Manner {
-    /// The largest windows, so never a word more.
+    /// The largest windows, which are never updated.
     Plain,
-    /// As grpc-go does: windows of 64 KiB, and with each push a PING to
-    /// measure the path and updates of both windows.
+    /// As grpc-go does: windows of 64 KiB, and with each push a PING to measure the path
+    /// and updates of both windows.
     Grpc,
     /// Windows of 64 KiB that never open again.
     Stalled,
 }
 
-/// What is spoken.
+/// The protocol of the streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocols {
     Grpclb,
-    /// The endpoint discovery service, each response acknowledged.
+    /// The endpoint discovery service (EDS). The client acknowledges each response.
     Eds,
 }
 
-/// The clients, connected.
+/// The connected clients.
 pub(crate) struct Load {
     epoll: OwnedFd,
     clients: Vec<Connection>,
@@ -60,9 +60,9 @@ pub(crate) struct Load {
 struct Counts {
     /// Streams that have fewer messages than wanted.
     behind: usize,
-    /// Streams without any.
+    /// Streams without any message.
     silent: usize,
-    /// Connections that ended, or a stream of theirs.
+    /// Connections that have ended, or one of whose streams has.
     ended: usize,
     /// When the last stream caught up.
     caught_up: Instant,
@@ -72,7 +72,7 @@ struct Counts {
 }
 
 impl Protocols {
-    /// The messages that every stream begins with.
+    /// Returns the number of messages that every stream begins with.
     fn opening(self) -> u32 {
         match self {
             Self::Grpclb => 2,
@@ -82,8 +82,8 @@ impl Protocols {
 }
 
 impl Load {
-    /// Connects them all, and waits until each stream has had its first
-    /// messages. The clock starts with the first SYN.
+    /// Connects all clients, and waits until each stream has its first messages. `patience`
+    /// begins with the first SYN.
     pub(crate) fn connect(
         addr: SocketAddr,
         plan: &Plan,
@@ -112,9 +112,9 @@ impl Load {
         Ok(load)
     }
 
-    /// Each stream shall have one message more than it has now.
+    /// Expects one more message on each stream.
     pub(crate) fn expect_one(&mut self) {
-        // What came unasked must not count as what is asked for.
+        // Messages that are already under way must not count as the expected ones.
         while self.turn(Duration::ZERO) > 0 {}
         self.counts.behind = 0;
         for stream in self.clients.iter_mut().flat_map(|client| &mut client.streams) {
@@ -123,7 +123,7 @@ impl Load {
         }
     }
 
-    /// Reads until no stream is behind. The time is that of the last message.
+    /// Reads until no stream is behind, and returns when the last message came.
     pub(crate) fn until_caught_up(&mut self, patience: Duration) -> Result<Instant, String> {
         let deadline = Instant::now() + patience;
         while self.counts.behind > 0 {
@@ -137,7 +137,7 @@ impl Load {
         Ok(self.counts.caught_up)
     }
 
-    /// Reads for so long.
+    /// Reads for this long.
     pub(crate) fn run_for(&mut self, time: Duration) {
         let deadline = Instant::now() + time;
         while let Some(left) = deadline.checked_duration_since(Instant::now()) {
@@ -145,8 +145,7 @@ impl Load {
         }
     }
 
-    /// Reads until nothing has come for so long. The time is that of the last
-    /// message.
+    /// Reads until no message has come for this long, and returns when the last one came.
     pub(crate) fn until_quiet(&mut self, quiet: Duration) -> Instant {
         let begun = Instant::now();
         while begun.max(self.counts.newest).elapsed() < quiet {
@@ -155,18 +154,18 @@ impl Load {
         self.counts.newest
     }
 
-    /// All messages of all streams so far.
+    /// Returns the number of messages of all streams so far.
     pub(crate) fn messages(&self) -> u64 {
         self.counts.messages
     }
 
-    /// How many messages each stream has had.
+    /// Returns the number of messages of each stream.
     pub(crate) fn messages_of_each(&self) -> Vec<u32> {
         let streams = self.clients.iter().flat_map(|client| &client.streams);
         streams.map(|stream| stream.messages).collect()
     }
 
-    /// The length of the last message.
+    /// Returns the length of the last message on the first stream, in bytes.
     pub(crate) fn length(&self) -> usize {
         self.clients[0].streams[0].length
     }
@@ -176,7 +175,7 @@ impl Load {
         self.clients[index].chat(report);
     }
 
-    /// All are gone at once, as in a crash.
+    /// Ends all connections at once, as in a crash.
     pub(crate) fn kill(self) {
         self.clients.into_iter().for_each(Connection::kill);
     }
@@ -191,8 +190,8 @@ impl Load {
         Ok(())
     }
 
-    /// Waits at most so long for something to happen, and deals with it; how
-    /// many connections it was about.
+    /// Waits at most this long for events, and handles them. Returns the number of
+    /// connections that had events.
     fn turn(&mut self, wait: Duration) -> usize {
         let mut events = [const { MaybeUninit::uninit() }; 256];
         let wait = Timespec::try_from(wait).ok();

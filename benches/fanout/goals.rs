@@ -1,6 +1,6 @@
-//! The goals, and how each is read off a report.
+//! The goals of the benchmark, and how a report is compared with them.
 //!
-//! In: a report. Out: a row for each goal; what was not measured is left out.
+//! In: a report. Out: a row for each goal whose values were measured.
 
 use std::fmt::{self, Write as _};
 
@@ -41,7 +41,7 @@ impl fmt::Display for Must {
     }
 }
 
-/// The goals as a table; "N" is the number of clients of the run.
+/// Returns the goals as a table. "N" is the number of clients of the run.
 pub(crate) fn table(goals: &[Goal]) -> String {
     let mut text = String::from("| goal | must | measured | |\n|---|---|---|---|\n");
     for goal in goals {
@@ -64,7 +64,7 @@ pub(crate) fn judge(bench: &Bench) -> Vec<Goal> {
     ratios.chain(values).flatten().collect()
 }
 
-/// One cell over another.
+/// Returns the goals that compare one cell with another.
 fn ratios(bench: &Bench) -> Vec<(&'static str, Must, Cell, Cell)> {
     let many = bench.many;
     let push = |metric, entries, manner, server| Cell {
@@ -150,7 +150,7 @@ fn ratios(bench: &Bench) -> Vec<(&'static str, Must, Cell, Cell)> {
     ]
 }
 
-/// A cell as it is.
+/// Returns the goals for the value of one cell.
 fn values(bench: &Bench) -> Vec<(&'static str, Must, Cell)> {
     let of = |scene, metric, clients, entries| Cell {
         scene,
@@ -161,7 +161,7 @@ fn values(bench: &Bench) -> Vec<(&'static str, Must, Cell)> {
         server: Lookaside,
     };
     let many = |scene, metric| of(scene, metric, bench.many, 100);
-    // The number of streams depends on how descriptors divide it.
+    // The number of streams depends on how the limit of descriptors divides it.
     let cells = bench.report.rounds.keys();
     let updates = cells.filter(|cell| cell.scene == "updates").map(|cell| cell.clients).next();
     let updates = |metric| of("updates", metric, updates.unwrap_or(0), 10);
@@ -191,7 +191,7 @@ fn values(bench: &Bench) -> Vec<(&'static str, Must, Cell)> {
             many("fairness", "small/large"),
         ),
         ("idle clients, % of a core", AtMost(1.5), many("idle", "% of a core")),
-        // The last tick of the clock may fall out.
+        // The number of changes may lack the last tick of the clock.
         (
             "another service's change beside the loss of a large one, later than etcd, ms",
             AtMost(100.0),

@@ -1,8 +1,7 @@
-//! The limit: a server that does nothing but write the bytes.
+//! The limit: a server that only writes the bytes, which shows the kernel's cost.
 //!
-//! In: how long the list is; lines on standard input, each a change. Out: the
-//! same bytes, built beforehand, to every client, from one thread over epoll.
-//! It is what the kernel alone costs.
+//! In: the length of the list; lines on standard input, each a change. Out: the same
+//! bytes, built beforehand, to every client, from one thread over epoll.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -16,7 +15,7 @@ use super::wire::{self, Head};
 struct Client {
     socket: TcpStream,
     input: Vec<u8>,
-    /// What the socket did not take yet.
+    /// Bytes that the socket has not taken yet.
     output: Vec<u8>,
     listed: bool,
 }
@@ -87,7 +86,7 @@ pub(crate) fn run(count: usize) -> std::io::Result<()> {
 }
 
 impl Client {
-    /// False when the client is gone.
+    /// Reads and answers. Returns false when the client has closed the connection.
     fn read(&mut self, buffer: &mut [u8], epoll: &OwnedFd, id: u64, opening: &[u8]) -> bool {
         match self.socket.read(buffer) {
             Ok(0) => return false,

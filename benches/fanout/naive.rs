@@ -1,7 +1,8 @@
-//! A grpclb server as a tutorial would have it: a task and a queue for each
-//! stream, and a list that each stream clones and encodes for itself.
+//! A grpclb server as a tutorial would write it: a task and a queue for each stream,
+//! and a list that each stream clones and encodes for itself.
 //!
-//! In: how long the list is; lines on standard input, each a change.
+//! In: the length of the list; lines on standard input, each a change. Out: a list for
+//! each change, on every stream.
 
 use std::io::BufRead;
 

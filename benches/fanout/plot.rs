@@ -1,7 +1,7 @@
 //! Plots as SVG, for the documentation.
 //!
-//! In: a report. Out: the name and content of each file. Axes are logarithmic:
-//! what is proportional is straight, and ratios can be read off.
+//! In: a report. Out: the name and content of each file. Axes are logarithmic, so
+//! proportional growth is a straight line, and ratios can be read off.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::client::Manner;
 use super::report::{Cell, Report};
 use super::server::Kind;
 
-/// Points of each server.
+/// The points of each server.
 type Lines = BTreeMap<Kind, Vec<(f64, f64)>>;
 type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
@@ -27,7 +27,7 @@ pub(crate) fn plots(report: &Report, many: usize) -> Vec<(&'static str, String)>
     let growth =
         lines(report, "cpu us/change", |cell| cell.clients, &|cell| cell.scene == "growth");
     let mut memory = by_entries("kB/stream pushed");
-    // The bare loop holds nothing for a client: not a point on these axes.
+    // The bare loop keeps nothing for a client, so it has no point on these axes.
     memory.remove(&Kind::Limit);
     let all = [
         ("cpu-by-clients", "CPU per push of 100 entries, us", "clients", by_clients("cpu us/push")),
@@ -69,7 +69,7 @@ fn lines(
 ) -> Lines {
     let mut lines = Lines::new();
     for cell in report.rounds.keys().filter(|cell| cell.metric == metric && chosen(cell)) {
-        // What is 0 has no place on a logarithmic axis.
+        // A value of 0 has no place on a logarithmic axis.
         let value = report.spread(cell).map_or(0.0, |spread| spread.median).max(0.01);
         lines.entry(cell.server).or_default().push((x(cell) as f64, value));
     }
@@ -94,7 +94,7 @@ fn line_plot(
     let range = |pick: fn(&(f64, f64)) -> f64| {
         let values = || lines.values().flatten().map(pick);
         let (low, high) = (values().fold(f64::MAX, f64::min), values().fold(0.0, f64::max));
-        // A whole decade, or what is even would look like mountains.
+        // The range is at least a decade, so that small differences do not look large.
         (low * 0.7).min(high / 5.0)..(high * 1.4).max(low * 5.0)
     };
     let mut chart = ChartBuilder::on(area)

@@ -1,7 +1,7 @@
-//! A real etcd with registrations, and word of when it delivers.
+//! A real etcd with registrations, which reports when it delivers changes.
 //!
-//! In: services and backends. Out: puts that run beside the load, and the
-//! moment at which etcd's own watch had each revision.
+//! In: services and backends. Out: puts that run beside the load, and the moment at
+//! which etcd's own watch delivered each revision.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use super::start::PATIENCE;
 use super::start::etcd::Etcd;
 use super::wire;
 
-/// An etcd of its own; gone with its value.
+/// An etcd of its own. Dropping the value stops it.
 pub(crate) struct Registry {
     etcd: Etcd,
     runtime: Runtime,
@@ -25,9 +25,9 @@ pub(crate) struct Registry {
     moments: HashMap<i64, Instant>,
     /// How often each service was changed.
     versions: HashMap<String, u16>,
-    /// What there is: services, and backends of each.
+    /// The present content: services, and the number of backends of each.
     filled: (Vec<String>, usize),
-    /// Leases that there were.
+    /// The number of leases so far.
     leased: u8,
 }
 
@@ -64,7 +64,7 @@ impl Registry {
             while let Ok(Some(response)) = stream.message().await {
                 let revision = response.header().map_or(0, |header| header.revision());
                 if !response.events().is_empty() {
-                    // What nobody asks for may be lost.
+                    // Moments may be lost while no scene asks for them.
                     let _ = moments_tx.try_send((revision, Instant::now()));
                 }
             }
@@ -77,7 +77,7 @@ impl Registry {
         self.etcd.url()
     }
 
-    /// These services with so many backends each, and nothing else.
+    /// Fills the registry with this number of backends for each service, and nothing else.
     pub(crate) fn fill(&mut self, services: &[String], backends: usize) {
         let wanted = (services.to_vec(), backends);
         if self.filled == wanted {
@@ -99,8 +99,8 @@ impl Registry {
         });
     }
 
-    /// Adds so many backends of each service under one lease, at addresses of this
-    /// machine where nobody listens.
+    /// Adds this number of backends to each service under one lease, at local addresses
+    /// where nothing listens. Returns the lease.
     pub(crate) fn add_leased(&mut self, services: &[String], backends: usize) -> i64 {
         self.filled = Default::default();
         self.leased = self.leased.wrapping_add(1);
@@ -128,7 +128,7 @@ impl Registry {
         })
     }
 
-    /// Takes a lease away, and all keys with it, at one revision.
+    /// Revokes a lease, which deletes all its keys at one revision.
     pub(crate) fn revoke(&mut self, lease: i64) -> Put {
         let mut client = self.client.clone();
         let begun = Instant::now();
@@ -139,13 +139,13 @@ impl Registry {
         Put { begun, answer }
     }
 
-    /// Gives one backend of a service another port, so that its list has other
+    /// Gives one backend of a service another port, so that the service's list has other
     /// content of the same length.
     pub(crate) fn change(&mut self, service: &str) -> Put {
         self.change_after(service, Duration::ZERO)
     }
 
-    /// The same, after a while.
+    /// Does what [`Self::change`] does, after a delay.
     pub(crate) fn change_after(&mut self, service: &str, after: Duration) -> Put {
         let version = self.versions.entry(service.to_owned()).or_default();
         *version += 1;
@@ -153,14 +153,14 @@ impl Registry {
         self.put(key(service, 0), value(0, port), after)
     }
 
-    /// Adds a backend, after a while.
+    /// Adds a backend, after a delay.
     pub(crate) fn add(&mut self, service: &str, index: usize, after: Duration) -> Put {
         self.filled = Default::default();
         self.put(key(service, index), value(index, PORT), after)
     }
 
-    /// Changes a backend of each of these services in one transaction after
-    /// the other, at a rate; ends with how many there were.
+    /// Changes a backend of each of these services, in one transaction after another, at a
+    /// fixed rate. The task returns the number of changes.
     pub(crate) fn churn(
         &mut self,
         services: Vec<String>,
@@ -194,13 +194,13 @@ impl Registry {
         self.runtime.block_on(task).expect("it does not panic")
     }
 
-    /// When etcd had acknowledged.
+    /// Waits for a put. Returns its revision, and when etcd acknowledged it.
     pub(crate) fn acknowledged(&self, put: Put) -> Acknowledged {
         let (revision, at) = self.wait(put.answer);
         Acknowledged { revision, at }
     }
 
-    /// When etcd's watch delivered a revision.
+    /// Returns when etcd's watch delivered a revision.
     pub(crate) fn delivered(&mut self, revision: i64) -> Instant {
         let Self { runtime, delivered, moments, .. } = self;
         while !moments.contains_key(&revision) {

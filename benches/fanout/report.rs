@@ -1,8 +1,8 @@
-//! What was measured, as tables and JSON.
+//! The measured values, as tables and JSON.
 //!
-//! In: one number after another, each with what it is of; the goals. Out:
-//! Markdown and JSON. Ratios are taken within a round, so that what disturbs
-//! the machine disturbs both sides.
+//! In: values, each with the cell that it belongs to; the goals. Out: Markdown and JSON.
+//! Ratios are computed within a round, so that a disturbance of the machine affects both
+//! sides.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use super::client::Manner;
 use super::goals::Goal;
 use super::server::Kind;
 
-/// What a number is of.
+/// Names a measured value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Cell {
     pub(crate) scene: &'static str,
@@ -24,7 +24,7 @@ pub(crate) struct Cell {
     pub(crate) server: Kind,
 }
 
-/// All numbers of all rounds, in order.
+/// All values of all rounds, in order.
 #[derive(Default)]
 pub(crate) struct Report {
     pub(crate) rounds: BTreeMap<Cell, Vec<f64>>,
@@ -52,13 +52,13 @@ impl Report {
         Spread::of(self.rounds.get(cell)?.clone())
     }
 
-    /// One cell over another, round by round.
+    /// Returns one cell over another, round by round.
     pub(crate) fn ratio(&self, cell: &Cell, to: &Cell) -> Option<Spread> {
         let pairs = self.rounds.get(cell)?.iter().zip(self.rounds.get(to)?);
         Spread::of(pairs.filter(|(_, b)| **b > 0.0).map(|(a, b)| a / b).collect())
     }
 
-    /// Every number: a table for each scene, with a column for each server.
+    /// Returns every value: a table for each scene, with a column for each server.
     pub(crate) fn tables(&self) -> String {
         let scenes: BTreeSet<_> = self.rounds.keys().map(|cell| cell.scene).collect();
         scenes.into_iter().map(|scene| self.table(scene)).collect()
@@ -109,8 +109,8 @@ impl Report {
             for &server in &servers {
                 let cell = Cell { server, ..row.clone() };
                 let found = self.spread(&cell).map_or(String::new(), |found| found.to_string());
-                // The row itself is the limit's cell. It holds nothing for its
-                // clients, so that only costs in time compare.
+                // The row itself is the limit's cell. The limit keeps nothing for its clients,
+                // so only costs in time can be compared.
                 let compares = metric.starts_with("cpu") || metric.ends_with(" ms");
                 let compares = compares && server != Kind::Limit;
                 let ratio = self.ratio(&cell, &row).filter(|_| compares);
@@ -127,7 +127,7 @@ impl Spread {
     pub(crate) fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_unstable_by(f64::total_cmp);
         let (least, most) = (*values.first()?, *values.last()?);
-        // Of an even number it lies between the two in the middle.
+        // The median of an even number of values lies between the two in the middle.
         let median = values[(values.len() - 1) / 2].midpoint(values[values.len() / 2]);
         Some(Self { least, median, most })
     }
@@ -141,13 +141,14 @@ impl std::fmt::Display for Spread {
     }
 }
 
-/// The value that so many percent do not exceed. There must be some.
+/// Returns the value that this percentage of the values does not exceed. `values` must
+/// not be empty.
 pub(crate) fn percentile(values: &mut [f64], percent: usize) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values[(values.len() * percent).div_ceil(100) - 1]
 }
 
-/// Three digits, or all before the point.
+/// Formats a value with three digits, or with all digits before the point.
 fn short(value: f64) -> String {
     match value {
         ..10.0 => format!("{value:.2}"),

@@ -1,7 +1,7 @@
 //! One run: which scenes, how large, how often.
 //!
-//! In: flags. Out: a report, written down. A scene that fails names itself and
-//! fails the run, at its end.
+//! In: flags. Out: a report, written to files. A scene that fails is named, and fails
+//! the run at its end.
 
 mod client;
 mod goals;
@@ -33,40 +33,40 @@ use report::Report;
 use scenes::{Bench, Outcome, change, loss, memory, push, scale};
 use server::Kind;
 
-/// What cargo calls this program.
+/// The name by which cargo calls this program.
 const NAME: &str = "fanout";
-/// The port of every backend, and of every other version of the first.
+/// The port of every backend. The first has the next port in every other version.
 const PORT: u16 = 50_051;
 
-/// Measures lookaside beside the limit and beside what others build.
+/// Measures lookaside beside the limit and other servers.
 #[derive(Parser)]
 #[command(args_override_self = true)]
 struct Options {
-    /// Small, to see that it works: what cargo test does.
+    /// Run with few clients to see that it works, as cargo test does.
     #[arg(long)]
     short: bool,
-    /// How often; servers take turns within each.
+    /// Number of rounds; the servers take turns within each.
     #[arg(long)]
     rounds: Option<usize>,
-    /// These scenes only.
+    /// Run these scenes only.
     #[arg(long, value_delimiter = ',', value_parser = SCENES)]
     only: Vec<String>,
-    /// These servers only: limit, lookaside, tonic, grpc-go, go-xds.
+    /// Run these servers only: limit, lookaside, tonic, grpc-go, go-xds.
     #[arg(long, value_delimiter = ',')]
     servers: Vec<String>,
-    /// How many clients "many" are.
+    /// Number of clients in scenes with many clients.
     #[arg(long)]
     clients: Option<usize>,
-    /// Lists of this length only, in the scene push.
+    /// In the scene push, use lists of this length only.
     #[arg(long)]
     entries: Option<usize>,
-    /// Pushes of a measurement.
+    /// Number of pushes in a measurement.
     #[arg(long)]
     pushes: Option<usize>,
     /// Write plots and tables into docs/ too.
     #[arg(long)]
     docs: bool,
-    /// What cargo bench says.
+    /// The flag that cargo bench passes.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -77,7 +77,7 @@ const SCENES: [&str; 11] = [
     "push", "memory", "storm", "burst", "put", "growth", "fairness", "updates", "start", "loss",
     "probes",
 ];
-/// What belongs to which scenes, besides the pushes.
+/// The steps besides the pushes, each with the scenes that it belongs to.
 const STEPS: [(&[&str], Step); 13] = [
     (&["storm", "memory"], memory::storm),
     (&["memory"], memory::stalled),
@@ -93,7 +93,7 @@ const STEPS: [(&[&str], Step); 13] = [
     (&["loss"], loss::held),
     (&["probes"], loss::probes),
 ];
-/// Where docs/performance.md takes tables.
+/// The marks between which docs/performance.md has the tables.
 const MARKS: [&str; 2] = ["<!-- written by scripts/bench --docs -->\n", "<!-- until here -->"];
 /// Descriptors for everything but the clients.
 const SPARE: usize = 500;
@@ -112,8 +112,8 @@ pub(crate) fn main() {
     if arguments.iter().any(|argument| argument == "--bench") {
         return run(&Options::parse(), files);
     }
-    // cargo test hands all its programs the same words: names of tests, and
-    // flags that mean nothing here. We are one test.
+    // cargo test passes the same arguments to all its programs: names of tests, and
+    // flags that mean nothing here. This program is one test.
     let is_name = |text: &&String| !text.starts_with('-') && text.parse::<u32>().is_err();
     let mut names = arguments.iter().filter(is_name).peekable();
     if names.peek().is_some() && !names.any(|name| NAME.contains(name.as_str())) {
@@ -150,16 +150,16 @@ fn run(options: &Options, files: usize) {
         println!("round {round}");
         failures.extend(self::round(&mut bench, options));
     }
-    // The test looks at no time, so it leaves the figures of a real run alone.
+    // The test ignores times, so it leaves the files of a real run alone.
     if !short {
         write(&bench, options.docs);
     }
     assert!(failures.is_empty(), "{}", failures.join("; "));
-    // As the test harness would say it, for scripts/test counts such lines.
+    // The line of the test harness, because scripts/test counts such lines.
     println!("\ntest result: ok. 1 passed; 0 failed; 0 ignored");
 }
 
-/// What failed.
+/// Runs one round, and returns its failures.
 fn round(bench: &mut Bench, options: &Options) -> Vec<String> {
     let wanted = |scene| options.only.is_empty() || options.only.iter().any(|only| only == scene);
     let many = bench.many;
@@ -171,7 +171,7 @@ fn round(bench: &mut Bench, options: &Options) -> Vec<String> {
     }
     let mut outcomes = Vec::new();
     for (clients, entries, manner) in pushes {
-        // Memory of a stream against the length of the list is a part of it.
+        // The scene memory includes the memory of a stream for each length of the list.
         let memory = wanted("memory") && clients == many && manner == Plain;
         let asked = clients <= many && options.entries.is_none_or(|only| only == entries);
         if asked && (wanted("push") || memory) {
@@ -222,14 +222,15 @@ fn write(bench: &Bench, docs: bool) {
     write(&page, &format!("{before}{}{block}\n\n{}{after}", MARKS[0], MARKS[1]));
 }
 
-/// Where results go.
+/// Returns the folder of the results.
 fn out_dir() -> PathBuf {
     let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
     std::fs::create_dir_all(&out).expect("target/ can be written");
     out
 }
 
-/// As many descriptors as may be, for us and the servers we start.
+/// Raises the limit of descriptors, for this process and the servers that it starts, and
+/// returns it.
 fn raise_open_files() -> usize {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });

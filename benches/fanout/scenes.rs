@@ -1,7 +1,7 @@
-//! What is measured: one function a scene, one round a call.
+//! The scenes of the benchmark: each function measures one round of one scene.
 //!
-//! In: a [`Bench`]. Out: numbers in its report. Within a round every server
-//! has its turn, one after the other, with the same clients.
+//! In: a [`Bench`]. Out: values in its report. Within a round the servers take turns,
+//! one after the other, with the same clients.
 
 pub(crate) mod change;
 pub(crate) mod loss;
@@ -17,12 +17,12 @@ use super::report::{Cell, Report};
 use super::server::{Kind, Server, on_core};
 use super::start::PATIENCE;
 
-/// The means of a run.
+/// Everything that the scenes of a run need.
 pub(crate) struct Bench {
     pub(crate) registry: Registry,
     pub(crate) report: Report,
     pub(crate) kinds: Vec<Kind>,
-    /// Many clients, as many as descriptors allow.
+    /// The number of many clients, as far as descriptors allow.
     pub(crate) many: usize,
     /// Pushes of a measurement.
     pub(crate) pushes: usize,
@@ -30,13 +30,13 @@ pub(crate) struct Bench {
     pub(crate) services: usize,
     /// Changes in a second that must be sustained.
     pub(crate) rate: u32,
-    /// Streams over all services while they are.
+    /// Streams over all services during these changes.
     pub(crate) streams: usize,
     /// Backends that are lost at once.
     pub(crate) lost: usize,
-    /// Backends in doubt that are probed.
+    /// Held backends that are probed.
     pub(crate) held_addresses: usize,
-    /// How long scenes about time last.
+    /// The duration of scenes that measure for a fixed time.
     pub(crate) time: Duration,
 }
 
@@ -44,10 +44,10 @@ pub(crate) type Outcome = Result<(), String>;
 
 /// The service that most clients ask for.
 const SERVICE: &str = "bench";
-/// Between two pushes: longer than anything may wait to gather changes, and
-/// long enough for what clients answer to be counted.
+/// The time between two pushes. It is longer than any wait that gathers changes, and
+/// long enough to count the work for the clients' answers.
 const PAUSE: Duration = Duration::from_millis(120);
-/// Connections that are on their way at once, where connecting is not measured.
+/// Connections that are being opened at once, where connecting is not measured.
 const AT_ONCE: usize = 100;
 
 impl Bench {
@@ -55,13 +55,13 @@ impl Bench {
         self.report.add(Cell { metric, ..cell.clone() }, value);
     }
 
-    /// The builds of lookaside, and the limit if wanted.
+    /// Returns the builds of lookaside, and the limit if wanted.
     fn ours(&self, limit: bool) -> Vec<Kind> {
         let wanted = |kind: &Kind| kind.is_lookaside() || limit && *kind == Kind::Limit;
         self.kinds.iter().copied().filter(wanted).collect()
     }
 
-    /// A service with so many backends, and nothing else in the registry.
+    /// Fills the registry with one service that has this number of backends.
     fn fill(&mut self, entries: usize) {
         self.registry.fill(&[SERVICE.to_owned()], entries);
     }
@@ -70,8 +70,8 @@ impl Bench {
         Server::start(kind, entries, &self.registry.url(), pinned)
     }
 
-    /// A changed list, to every client's hands: how long it takes. Lookaside
-    /// is told by etcd, which is a part of its time.
+    /// Publishes a changed list, and returns the time until every client has it. lookaside
+    /// gets the change from etcd, and this is a part of its time.
     fn push(
         &mut self,
         kind: Kind,
@@ -96,12 +96,12 @@ impl Bench {
     }
 }
 
-/// What a number is of, yet without its name.
+/// Returns a cell whose metric has no name yet.
 fn cell(scene: &'static str, clients: usize, entries: usize, manner: Manner, server: Kind) -> Cell {
     Cell { scene, clients, entries, manner, server, metric: "" }
 }
 
-/// Clients of the one service, each with a connection of its own.
+/// Connects clients of the one service, each with a connection of its own.
 fn connect(
     server: &Server,
     kind: Kind,
@@ -115,7 +115,7 @@ fn connect(
         .map_err(|error| format!("{kind}: {error}"))
 }
 
-/// Until the server does nothing for a while.
+/// Waits until the server is idle.
 fn wait_until_idle(server: &Server) {
     let deadline = Instant::now() + PATIENCE;
     let mut before = server.cpu();

@@ -1,7 +1,7 @@
 //! The servers under test, as processes of their own.
 //!
-//! In: which, and how long its list is to be. Out: its address, a way to make
-//! it publish, and what it costs by /proc.
+//! In: the kind of a server and the length of its list. Out: its address, a way to make
+//! it publish, and its costs from /proc.
 
 use std::fmt;
 use std::fs;
@@ -18,13 +18,13 @@ use super::client::Protocols;
 use super::skip::skip;
 use super::start::PATIENCE;
 
-/// What is measured, and against what.
+/// The servers: lookaside, and those that it is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// A bare epoll loop that writes the same bytes.
     Limit,
     Lookaside,
-    /// Another build of it, named by `LOOKASIDE_BENCH_OTHER`.
+    /// Another build of lookaside, named by `LOOKASIDE_BENCH_OTHER`.
     Other,
     /// Plain tonic.
     Tonic,
@@ -34,7 +34,7 @@ pub(crate) enum Kind {
     Xds,
 }
 
-/// A running server; killed with its value.
+/// A running server. Dropping the value kills it.
 pub(crate) struct Server {
     child: Child,
     input: ChildStdin,
@@ -54,7 +54,7 @@ impl Kind {
         if self == Self::Xds { Protocols::Eds } else { Protocols::Grpclb }
     }
 
-    /// Those of these names that can run here; without names, all.
+    /// Returns the servers of these names that can run here, or all without names.
     pub(crate) fn these(names: &[String]) -> Vec<Self> {
         let mut kinds = Self::ALL.to_vec();
         kinds.retain(|kind| match kind {
@@ -109,13 +109,13 @@ impl fmt::Display for Kind {
 }
 
 impl Server {
-    /// Runs one, on the first core alone if `pinned`, with a list of so many
-    /// entries; lookaside reads its own from etcd.
+    /// Starts a server with a list of this length; lookaside reads its own from etcd. If
+    /// `pinned`, the server runs on the first core only.
     pub(crate) fn start(kind: Kind, count: usize, etcd: &str, pinned: bool) -> Self {
         Self::start_with(kind, count, etcd, pinned, &[])
     }
 
-    /// The same, with more arguments.
+    /// Does what [`Self::start`] does, with more arguments.
     pub(crate) fn start_with(
         kind: Kind,
         count: usize,
@@ -126,7 +126,7 @@ impl Server {
         let mut command = kind.command(count, etcd);
         command.args(more);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        // A child begins with its parent's cores, and counts its own by them.
+        // A child inherits its parent's cores, and counts its own by them.
         let child = if pinned { on_core(0, || command.spawn()) } else { command.spawn() };
         let mut child = child.unwrap_or_else(|error| panic!("{kind} does not start: {error}"));
         let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
@@ -144,12 +144,12 @@ impl Server {
         server
     }
 
-    /// Pushes a changed list to every client. Lookaside is told by etcd.
+    /// Makes a server other than lookaside, which follows etcd, push a changed list.
     pub(crate) fn publish(&mut self) {
         self.input.write_all(b"publish\n").expect("it listens");
     }
 
-    /// Processor time so far, of all its threads.
+    /// Returns the processor time so far, of all the server's threads.
     pub(crate) fn cpu(&self) -> Duration {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
         let spent = |task: fs::DirEntry| {
@@ -159,7 +159,7 @@ impl Server {
         Duration::from_nanos(tasks.flatten().filter_map(spent).sum())
     }
 
-    /// Memory it has, in bytes.
+    /// Returns the server's resident memory, in bytes.
     pub(crate) fn rss(&self) -> u64 {
         let status =
             fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
@@ -169,7 +169,7 @@ impl Server {
         kib * 1024
     }
 
-    /// Waits until `/readyz` says so, where there is one.
+    /// Waits until `/readyz` says that the server is ready, if it has an admin server.
     fn wait_ready(&self) {
         let Some(admin) = self.admin else { return };
         let deadline = Instant::now() + PATIENCE;
@@ -187,12 +187,12 @@ impl Drop for Server {
     }
 }
 
-/// Runs `work` with this thread bound to one core, then lets it go again.
+/// Runs `work` with this thread bound to one core, then lifts the binding.
 pub(crate) fn on_core<T>(core: usize, work: impl FnOnce() -> T) -> T {
     let before = sched_getaffinity(None).expect("it has one");
     let mut one = CpuSet::new();
     one.set(core);
-    // With a single core, or another set than this, all share what there is.
+    // On a machine with other cores than these, all share what there is.
     let bound = before.is_set(core) && sched_setaffinity(None, &one).is_ok();
     let result = work();
     if bound {
@@ -205,7 +205,7 @@ fn other() -> Option<PathBuf> {
     std::env::var_os("LOOKASIDE_BENCH_OTHER").map(PathBuf::from)
 }
 
-/// Where the servers in Go are, built once in a run; `None` without Go.
+/// Returns the folder of the servers in Go, built once in a run, or `None` without Go.
 fn go_servers() -> Option<&'static Path> {
     static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
     BUILT.get_or_init(build_go_servers).as_deref()

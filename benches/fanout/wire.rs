@@ -1,15 +1,15 @@
 //! HTTP/2, gRPC and the two protocols as bytes, written by hand.
 //!
-//! In: numbers and names. Out: what a client and the bare server write. It
+//! In: numbers and names. Out: the bytes that a client and the bare server write. It
 //! must not share code with the servers that are measured.
 
-/// What a client sends before anything else (RFC 9113, 3.4).
+/// The bytes that a client sends before anything else (RFC 9113, 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The largest window there is.
+/// The largest window that HTTP/2 allows.
 pub(crate) const WINDOW_MAX: u32 = (1 << 31) - 1;
 /// The window that every connection and stream begins with.
 pub(crate) const WINDOW_DEFAULT: u32 = 65_535;
-/// The longest DATA frame that a client which says nothing accepts.
+/// The longest DATA frame that a client accepts unless its settings say otherwise.
 const FRAME_MAX: usize = 16_384;
 
 pub(crate) const DATA: u8 = 0;
@@ -55,12 +55,12 @@ pub(crate) fn put_window_update(out: &mut Vec<u8>, stream: u32, by: u32) {
     put_frame(out, WINDOW_UPDATE, 0, stream, &by.to_be_bytes());
 }
 
-/// As many DATA frames as it takes.
+/// Writes as many DATA frames as it takes.
 pub(crate) fn put_data(out: &mut Vec<u8>, stream: u32, bytes: &[u8]) {
     bytes.chunks(FRAME_MAX).for_each(|chunk| put_frame(out, DATA, 0, stream, chunk));
 }
 
-/// The beginning of a connection: preface, settings, the largest windows if
+/// Writes the beginning of a connection: preface, settings, and the largest windows if
 /// wanted.
 pub(crate) fn put_opening(out: &mut Vec<u8>, large_windows: bool) {
     out.extend_from_slice(PREFACE);
@@ -73,7 +73,7 @@ pub(crate) fn put_opening(out: &mut Vec<u8>, large_windows: bool) {
     }
 }
 
-/// The head of a gRPC call.
+/// Writes the head of a gRPC call.
 pub(crate) fn put_call(out: &mut Vec<u8>, stream: u32, path: &str) {
     // :method POST, :scheme http (RFC 7541, appendix A).
     let mut block = vec![0x83, 0x86];
@@ -85,42 +85,42 @@ pub(crate) fn put_call(out: &mut Vec<u8>, stream: u32, path: &str) {
     put_frame(out, HEADERS, END_HEADERS, stream, &block);
 }
 
-/// The head of a gRPC response that goes on.
+/// Writes the head of a gRPC response that does not end the stream.
 pub(crate) fn put_response(out: &mut Vec<u8>, stream: u32) {
     let mut block = vec![0x88]; // :status 200
     put_literal(&mut block, &[0x0f, 31 - 15], "application/grpc");
     put_frame(out, HEADERS, END_HEADERS, stream, &block);
 }
 
-/// A header field that is not to be indexed; `name` is its beginning.
+/// Writes a header field that is not to be indexed; `name` is its beginning.
 fn put_literal(block: &mut Vec<u8>, name: &[u8], value: &str) {
     block.extend_from_slice(name);
     block.push(u8::try_from(value.len()).expect("values are short"));
     block.extend_from_slice(value.as_bytes());
 }
 
-/// A message with gRPC's prefix.
+/// Returns a message with gRPC's prefix.
 pub(crate) fn message(body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).expect("messages are short");
     [&[0], &length.to_be_bytes()[..], body].concat()
 }
 
-/// `InitialLoadBalanceRequest`.
+/// Returns an `InitialLoadBalanceRequest`.
 pub(crate) fn balance_request(name: &str) -> Vec<u8> {
     message(&field(1, &field(1, name.as_bytes())))
 }
 
-/// `ClientStats` as an idle grpc-go would send it: with a few calls.
+/// Returns `ClientStats` as an idle grpc-go would send it, with a few calls.
 pub(crate) fn client_stats() -> Vec<u8> {
     message(&field(2, &[2 << 3, 7, 3 << 3, 7, 7 << 3, 7]))
 }
 
-/// `InitialLoadBalanceResponse` without reports.
+/// Returns an `InitialLoadBalanceResponse` without reports.
 pub(crate) fn balance_response() -> Vec<u8> {
     message(&field(1, &[]))
 }
 
-/// A list of `count` servers, of the very length that lookaside's has.
+/// Returns a list of `count` servers, exactly as long as lookaside's.
 pub(crate) fn server_list(count: usize, port: u16) -> Vec<u8> {
     let server = |index: usize| {
         let varint =
@@ -135,14 +135,14 @@ pub(crate) fn server_list(count: usize, port: u16) -> Vec<u8> {
     message(&field(2, &servers))
 }
 
-/// The address of a backend.
+/// Returns the address of a backend.
 pub(crate) fn address(index: usize) -> [u8; 4] {
     let [.., a, b] = u32::try_from(index).expect("there are not so many").to_be_bytes();
     [10, 0, a, b]
 }
 
-/// An EDS `DiscoveryRequest` for one cluster; with version and nonce it
-/// acknowledges what came.
+/// Returns an EDS `DiscoveryRequest` for one cluster. With version and nonce it
+/// acknowledges a response.
 pub(crate) fn discovery_request(cluster: &str, version: &[u8], nonce: &[u8]) -> Vec<u8> {
     let node = field(2, &[&field(1, b"bench")[..], &field(2, b"bench")].concat());
     let kind = b"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
@@ -151,7 +151,7 @@ pub(crate) fn discovery_request(cluster: &str, version: &[u8], nonce: &[u8]) -> 
     message(&body)
 }
 
-/// `version_info` and `nonce` of a `DiscoveryResponse`.
+/// Returns `version_info` and `nonce` of a `DiscoveryResponse`.
 pub(crate) fn version_and_nonce(mut body: &[u8]) -> (&[u8], &[u8]) {
     let (mut version, mut nonce): (&[u8], &[u8]) = (&[], &[]);
     while let Some((&tag, rest)) = body.split_first() {
@@ -168,7 +168,7 @@ pub(crate) fn version_and_nonce(mut body: &[u8]) -> (&[u8], &[u8]) {
     (version, nonce)
 }
 
-/// A length-delimited field.
+/// Returns a length-delimited field.
 fn field(number: u8, value: &[u8]) -> Vec<u8> {
     let mut out = vec![number << 3 | 2];
     let mut length = value.len();

@@ -1,6 +1,6 @@
-// A grpclb balancer on grpc-go, as one would write it: a goroutine for each
-// stream, and a list that each stream encodes. Its argument is the length of
-// the list; each line on standard input is a change.
+// A grpclb balancer on grpc-go, as a tutorial would write it: a goroutine for each
+// stream, and a list that each stream encodes. Its argument is the length of the
+// list; each line on standard input is a change.
 package main
 
 import (

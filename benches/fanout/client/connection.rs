@@ -1,7 +1,7 @@
 //! One client's connection: HTTP/2 and gRPC as clients speak them.
 //!
-//! In: a socket that has something to say. Out: which stream has a message
-//! more. It answers as clients do, and decodes no list.
+//! In: a socket with events. Out: each stream that has received a message. It answers
+//! as clients do, and decodes no list.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -19,35 +19,35 @@ pub(crate) struct Connection {
     pub(crate) ended: bool,
     protocol: Protocols,
     manner: Manner,
-    /// What the socket did not take yet.
+    /// Bytes that the socket has not taken yet.
     out: Vec<u8>,
-    /// The head of a frame, as far as it is there.
+    /// The head of a frame, as far as it has been read.
     head: [u8; Head::SIZE],
     head_have: usize,
-    /// The frame that is being read, and what is missing of it.
+    /// The frame that is being read, and the number of its bytes that are missing.
     frame: Option<Head>,
     left: usize,
     ping: Vec<u8>,
-    /// A PING is on its way.
+    /// Whether a PING is on its way.
     measuring: bool,
     unacknowledged: u32,
 }
 
 #[derive(Default)]
 pub(crate) struct Stream {
-    /// Whole messages so far.
+    /// The number of whole messages so far.
     pub(crate) messages: u32,
-    /// How many there must be for the stream to have caught up.
+    /// The number of messages at which the stream has caught up.
     pub(crate) wanted: u32,
-    /// The length of the last one.
+    /// The length of the last message, in bytes.
     pub(crate) length: usize,
-    /// What it asks for.
+    /// The service that the stream asks for.
     name: String,
     prefix: [u8; 5],
     prefix_have: usize,
     left: usize,
     unacknowledged: u32,
-    /// A response that must be acknowledged.
+    /// The part of an EDS response read so far, which must be acknowledged.
     body: Vec<u8>,
 }
 
@@ -56,14 +56,14 @@ const STREAM_ENDPOINTS: &str =
     "/envoy.service.endpoint.v3.EndpointDiscoveryService/StreamEndpoints";
 /// grpc-go opens a window again once a quarter of it is used.
 const QUARTER: u32 = wire::WINDOW_DEFAULT / 4;
-/// What grpc-go's PING for its estimate of the path says.
+/// The payload of grpc-go's PING for its estimate of the path.
 const ESTIMATE: [u8; 8] = [2, 4, 16, 16, 9, 14, 7, 7];
-/// There are 28,000 ports for each address of ours: more connections come from
-/// the next.
+/// One local address has 28,000 ports, so further connections come from the next
+/// address.
 const PER_SOURCE: usize = 20_000;
 
 impl Connection {
-    /// Begins to connect; the calls go out once that is done.
+    /// Begins to connect. The calls are sent once the connection is open.
     pub(crate) fn open(addr: SocketAddr, index: usize, plan: &Plan) -> std::io::Result<Self> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
@@ -83,7 +83,7 @@ impl Connection {
         let opening = plan.protocol.opening();
         let mut streams = Vec::with_capacity(plan.streams);
         for at in 0..plan.streams {
-            // Those of one connection ask for different services.
+            // The streams of one connection ask for different services.
             let name = plan.names[(index + at * 7) % plan.names.len()].clone();
             let (path, first) = match plan.protocol {
                 Protocols::Grpclb => (BALANCE_LOAD, wire::balance_request(&name)),
@@ -110,7 +110,7 @@ impl Connection {
         })
     }
 
-    /// Reads all there is and answers it; `arrived` learns of each message.
+    /// Reads all available bytes and answers them. Calls `arrived` for each message.
     pub(crate) fn turn(&mut self, buffer: &mut [u8], mut arrived: impl FnMut(&Stream)) {
         self.flush();
         loop {
@@ -118,7 +118,7 @@ impl Connection {
                 Ok(0) => self.ended = true,
                 Ok(count) => {
                     self.take(&buffer[..count], &mut arrived);
-                    // Edge triggered: only a short read has emptied the socket.
+                    // epoll is edge triggered: only a short read has emptied the socket.
                     if count == buffer.len() {
                         continue;
                     }
@@ -133,7 +133,7 @@ impl Connection {
         self.flush();
     }
 
-    /// Sends a PING, or the report that an idle client makes.
+    /// Sends a PING, or the report of an idle client.
     pub(crate) fn chat(&mut self, report: bool) {
         match report {
             true => wire::put_data(&mut self.out, 1, &wire::client_stats()),
@@ -142,7 +142,7 @@ impl Connection {
         self.flush();
     }
 
-    /// Goes as in a crash: without TIME_WAIT, which would keep the port.
+    /// Resets the connection, as a crash does: TIME_WAIT would keep the port.
     pub(crate) fn kill(self) {
         let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
     }
@@ -229,7 +229,7 @@ impl Connection {
         }
     }
 
-    /// A frame is complete. True when it ends a stream or the connection.
+    /// Handles a complete frame. Returns whether it ends a stream or the connection.
     fn control(&mut self, head: &Head) -> bool {
         let acknowledged = head.flags & wire::ACK != 0;
         match head.kind {
@@ -261,7 +261,7 @@ impl Connection {
     }
 }
 
-/// Completes `whole` from the beginning of `bytes`; false if they are too few.
+/// Completes `whole` from the beginning of `bytes`. Returns false if bytes are missing.
 fn fill(whole: &mut [u8], have: &mut usize, bytes: &mut &[u8]) -> bool {
     let (part, rest) = bytes.split_at(bytes.len().min(whole.len() - *have));
     whole[*have..*have + part.len()].copy_from_slice(part);
@@ -270,7 +270,7 @@ fn fill(whole: &mut [u8], have: &mut usize, bytes: &mut &[u8]) -> bool {
     *have == 0
 }
 
-/// The identifier of a connection's nth stream.
+/// Returns the identifier of a connection's nth stream.
 fn id(stream: usize) -> u32 {
     u32::try_from(stream * 2 + 1).expect("there are not so many")
 }

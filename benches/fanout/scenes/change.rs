@@ -1,7 +1,7 @@
-//! How soon a change in etcd is with clients: one, many at once, and a small
-//! service's beside a large one's. The server has both cores, as has the load.
+//! Measures how soon a change in etcd reaches clients: one change, many at once, and a
+//! small service's beside a large one's. The server has both cores, and so has the load.
 //!
-//! In: how many clients there are. Out: times, from the put on.
+//! In: the number of clients. Out: times, from the put on.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use crate::run::start::PATIENCE;
 
 const ENTRIES: usize = 100;
 const CHANGES: usize = 200;
-/// Nothing more comes after this long.
+/// No more messages are expected after this long without one.
 const QUIET: Duration = Duration::from_millis(500);
-/// The large service's fan-out has begun after this long, and is not over.
+/// After this long, the large service's fan-out has begun and is not over.
 const BEHIND: Duration = Duration::from_millis(10);
 
-/// From a put to the last client. For the limit it is etcd's own delivery, and
-/// then the bare loop's fan-out.
+/// Measures from a put to the last client. For the limit, the time is etcd's own delivery
+/// and then the bare loop's fan-out.
 pub(crate) fn put_to_last(bench: &mut Bench) -> Outcome {
     bench.fill(ENTRIES);
     let clients = bench.many;
@@ -50,7 +50,7 @@ pub(crate) fn put_to_last(bench: &mut Bench) -> Outcome {
     Ok(())
 }
 
-/// From etcd's own delivery to the only client.
+/// Measures from etcd's own delivery to the only client.
 pub(crate) fn put_to_one(bench: &mut Bench) -> Outcome {
     bench.fill(ENTRIES);
     for kind in bench.ours(false) {
@@ -76,7 +76,7 @@ pub(crate) fn put_to_one(bench: &mut Bench) -> Outcome {
     Ok(())
 }
 
-/// 200 backends come within 0.2 seconds.
+/// Measures 200 backends that come within 0.2 seconds.
 pub(crate) fn burst(bench: &mut Bench) -> Outcome {
     let clients = bench.many;
     for kind in bench.ours(false) {
@@ -104,7 +104,8 @@ pub(crate) fn burst(bench: &mut Bench) -> Outcome {
     Ok(())
 }
 
-/// A service with one client changes, alone and right behind one with many.
+/// Measures a change of a service with one client: alone, and right behind a change of a
+/// service with many clients.
 pub(crate) fn fairness(bench: &mut Bench) -> Outcome {
     let clients = bench.many;
     for kind in bench.ours(false) {

@@ -1,8 +1,8 @@
-//! What it costs when many backends are lost at once: all of one service, or of
-//! many; what a change of another service waits for; what a probe of one in
-//! doubt costs among many.
+//! Measures the loss of many backends at once, of one service or of many: how long a
+//! change of another service waits, and what a probe of one held backend costs among
+//! many.
 //!
-//! In: how many are lost. Out: times and processor of lookaside.
+//! In: the number of lost backends. Out: times and processor time of lookaside.
 
 use std::time::Duration;
 
@@ -13,27 +13,27 @@ use crate::run::report::percentile;
 use crate::run::server::Server;
 use crate::run::start::PATIENCE;
 
-/// Over so many services, or over one.
+/// The number of services that lose backends, where it is not one.
 const SERVICES: usize = 200;
-/// A service beside them, that loses nothing.
+/// A service beside them that loses nothing.
 const BESIDE: &str = "s99999";
-/// As many changes of it are made, one after the other.
+/// The number of its changes, one after the other.
 const CHANGES: usize = 20;
 const CHANGE_EVERY: Duration = Duration::from_millis(10);
-/// Few that are held, and as many as are probed at the greatest rate that many are.
+/// A few held backends, and as many as reach the greatest rate of probes.
 const FEW: usize = 100;
 const FULL: usize = 500;
-/// Backends of one lease, where many are held. Those that were lost earlier are probed
-/// for the second time while the last are lost: without the pause none would be for
-/// minutes after the first round.
+/// The number of backends of one lease, where many are held. Backends that were lost
+/// earlier are probed for the second time while the last are lost. Without the pause,
+/// none would be probed for minutes after the first round.
 const OF_A_LEASE: usize = 5_000;
 const LEASE_EVERY: Duration = Duration::from_secs(1);
-/// Nobody's time is over, and nobody goes.
+/// No held backend leaves: neither by time nor by probe.
 const HELD: [&str; 4] = ["--keep-lost", "1h", "--guard", "100"];
 const LET_GO: [&str; 4] = ["--keep-lost", "0s", "--guard", "0"];
 
-/// One lease of all backends but one of each service is revoked: until clients
-/// are told, where lost backends go at once.
+/// Revokes one lease of all backends but one of each service, and measures until clients
+/// have the new lists. Lost backends leave at once.
 pub(crate) fn lists(bench: &mut Bench) -> Outcome {
     for services in [1, SERVICES] {
         let names: Vec<_> = (0..services).map(service).collect();
@@ -68,8 +68,8 @@ pub(crate) fn lists(bench: &mut Bench) -> Outcome {
     Ok(())
 }
 
-/// The same where lost backends are held, and probed: how much later than etcd
-/// delivers them changes of another service are told.
+/// Does the same where lost backends are held and probed. Measures how much later than
+/// etcd's delivery a client gets changes of another service.
 pub(crate) fn held(bench: &mut Bench) -> Outcome {
     for kind in bench.ours(false) {
         bench.registry.fill(&[service(0), BESIDE.to_owned()], 1);
@@ -88,8 +88,8 @@ pub(crate) fn held(bench: &mut Bench) -> Outcome {
     Ok(())
 }
 
-/// Processor for each probe, with few held and with many: what the server needs beyond
-/// what it needs while it probes nobody.
+/// Measures the processor time of each probe, with few and with many held backends: the
+/// time that the server needs beyond its time without probes.
 pub(crate) fn probes(bench: &mut Bench) -> Outcome {
     for count in [FEW, FULL, bench.held_addresses] {
         for kind in bench.ours(false) {
@@ -106,7 +106,7 @@ pub(crate) fn probes(bench: &mut Bench) -> Outcome {
                 bench.registry.acknowledged(revoke);
                 std::thread::sleep(LEASE_EVERY);
             }
-            // The first round finds out that nobody answers.
+            // The first round of probes finds that no backend answers.
             std::thread::sleep(bench.time / 2);
             let (cpu, probes) = spent(&server, bench.time);
             let cpu = cpu.saturating_sub(idle).as_secs_f64() * 1e6;
@@ -119,15 +119,15 @@ pub(crate) fn probes(bench: &mut Bench) -> Outcome {
     Ok(())
 }
 
-/// Processor that a server needs in this time, and how many connections were refused to
-/// whoever tried: its probes, and hardly anything else.
+/// Returns the processor time of a server in this time, and the number of refused
+/// connections on the machine: the server's probes, and hardly anything else.
 fn spent(server: &Server, time: Duration) -> (Duration, u64) {
     let (cpu, refused) = (server.cpu(), refusals());
     std::thread::sleep(time);
     (server.cpu() - cpu, refusals() - refused)
 }
 
-/// Attempts to connect that failed, of the whole machine.
+/// Returns the number of failed attempts to connect on the whole machine.
 fn refusals() -> u64 {
     let counters = std::fs::read_to_string("/proc/net/snmp").unwrap_or_default();
     let mut tcp = counters.lines().filter_map(|line| line.strip_prefix("Tcp: "));
@@ -137,8 +137,8 @@ fn refusals() -> u64 {
     found.and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
 }
 
-/// How much later than etcd delivers them a client is told of the slowest of
-/// some changes.
+/// Returns how much later than etcd's delivery a client gets the slowest of some changes,
+/// in milliseconds.
 fn beside_later(bench: &mut Bench, load: &mut Load) -> Result<f64, String> {
     let mut later = Vec::new();
     for _ in 0..CHANGES {

@@ -1,6 +1,6 @@
-//! What clients cost that all come at once, that do not read, or that idle.
+//! Measures the cost of clients that all come at once, that do not read, or that idle.
 //!
-//! In: how many there are. Out: time, memory and processor for each server.
+//! In: the number of clients. Out: time, memory and processor time for each server.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,11 @@ use crate::run::server::{Kind, on_core};
 
 const STORMS: usize = 6;
 const ENTRIES: usize = 100;
-/// Lists of this length fill a window of 64 KiB with the second.
+/// The second list of this length fills a window of 64 KiB.
 const LONG: usize = 1_000;
 const PUBLISHES: usize = 100;
 
-/// All clients come at once, and go again; for lookaside's memory six times.
+/// Measures clients that all come at once and leave again; for lookaside, six times.
 pub(crate) fn storm(bench: &mut Bench) -> Outcome {
     bench.fill(ENTRIES);
     let clients = bench.many;
@@ -45,12 +45,12 @@ pub(crate) fn storm(bench: &mut Bench) -> Outcome {
     Ok(())
 }
 
-/// Clients that never open their windows again, while lists change.
+/// Measures clients that never open their windows again while lists change.
 pub(crate) fn stalled(bench: &mut Bench) -> Outcome {
     bench.fill(LONG);
     let clients = bench.many / 5;
     for kind in bench.kinds.clone() {
-        // The limit keeps all it could not write; xDS waits for its clients.
+        // The limit keeps all bytes that it cannot write; xDS waits for its clients.
         if matches!(kind, Kind::Limit | Kind::Xds) {
             continue;
         }
@@ -76,7 +76,7 @@ pub(crate) fn stalled(bench: &mut Bench) -> Outcome {
     Ok(())
 }
 
-/// Nothing changes: each client sends a PING in 20 seconds, a report in 10.
+/// Nothing changes; each client sends a PING in 20 seconds and a report in 10.
 pub(crate) fn idle(bench: &mut Bench) -> Outcome {
     bench.fill(ENTRIES);
     let clients = bench.many;
@@ -89,8 +89,8 @@ pub(crate) fn idle(bench: &mut Bench) -> Outcome {
         let mut said = 0;
         on_core(1, || {
             while begun.elapsed() < bench.time {
-                // Two reports and a PING of each client in twenty seconds, one
-                // by one: what comes together is cheaper.
+                // Each client sends two reports and a PING in twenty seconds. They are sent
+                // one by one, because frames that arrive together are cheaper.
                 let due = (begun.elapsed().as_secs_f64() / 20.0 * 3.0 * clients as f64) as usize;
                 (said..due).for_each(|turn| load.chat(turn % clients, turn / clients % 3 < 2));
                 said = due;
@@ -104,8 +104,8 @@ pub(crate) fn idle(bench: &mut Bench) -> Outcome {
     Ok(())
 }
 
-/// How many SYNs and handshakes this system has dropped so far, for full
-/// queues (`ListenOverflows`) and otherwise.
+/// Returns the number of SYNs and handshakes that this system has dropped so far, because
+/// of full queues (`ListenOverflows`) and otherwise.
 fn listen_drops() -> u64 {
     let text = std::fs::read_to_string("/proc/net/netstat").unwrap_or_default();
     let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));

@@ -1,7 +1,7 @@
-//! What a push costs: processor, time to the last client, memory of a stream.
+//! Measures a push: processor time, time to the last client, memory of a stream.
 //!
-//! In: how many clients of which manner, and how long their list is. Out: one
-//! cell for each server, which has one core, and the clients the other.
+//! In: the number and manner of the clients, and the length of their list. Out: one cell
+//! for each server, which has one core while the clients have the other.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::{AT_ONCE, Bench, Outcome, cell, connect, ms};
 use crate::run::client::Manner;
 use crate::run::report::percentile;
 
-/// Slow servers get fewer pushes than others once they have taken this long.
+/// Slow servers get fewer pushes than others once these have taken this long.
 const ENOUGH: Duration = Duration::from_secs(3);
 
 pub(crate) fn push(bench: &mut Bench, clients: usize, entries: usize, manner: Manner) -> Outcome {

@@ -1,7 +1,7 @@
-//! What a large registry costs: one change in it, many changes, the start.
+//! Measures a large registry: one change in it, many changes, the start.
 //!
-//! In: how many services there are. Out: processor and time of lookaside, for
-//! the others know only one service.
+//! In: the number of services. Out: processor time and time of lookaside only, because
+//! the other servers know only one service.
 
 use std::time::{Duration, Instant};
 
@@ -12,12 +12,12 @@ use crate::run::client::{Load, Manner, Plan, Protocols};
 use crate::run::start::{self, PATIENCE};
 
 const BACKENDS: usize = 10;
-/// Nothing more comes after this long.
+/// No more messages are expected after this long without one.
 const QUIET: Duration = Duration::from_millis(300);
 /// Descriptors for everything but the clients.
 const SPARE: usize = 500;
 
-/// A change of a service with one client, among more and more services.
+/// Measures a change of a service with one client, among more and more services.
 pub(crate) fn growth(bench: &mut Bench) -> Outcome {
     for services in [10, bench.services / 10, bench.services] {
         let names: Vec<_> = (0..services).map(service).collect();
@@ -43,12 +43,12 @@ pub(crate) fn growth(bench: &mut Bench) -> Outcome {
     Ok(())
 }
 
-/// Many services that change all the time, with a few streams each.
+/// Measures many services that change all the time, with a few streams each.
 pub(crate) fn updates(bench: &mut Bench) -> Outcome {
     let names: Vec<_> = (0..bench.services).map(service).collect();
     bench.registry.fill(&names, BACKENDS);
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) as usize;
-    // One stream a connection, or as many more as descriptors make necessary.
+    // A connection has one stream, or more if descriptors are scarce.
     let streams = bench.streams.div_ceil(files.saturating_sub(SPARE).max(1));
     let connections = bench.streams / streams;
     if streams > 1 {
@@ -82,7 +82,7 @@ pub(crate) fn updates(bench: &mut Bench) -> Outcome {
     Ok(())
 }
 
-/// From the start of the program to ready, beside reading the same keys alone.
+/// Measures from the start of the program to ready, beside reading the same keys alone.
 pub(crate) fn start(bench: &mut Bench) -> Outcome {
     let Some(&kind) = bench.ours(false).first() else { return Ok(()) };
     let cell = cell("start", bench.services, BACKENDS, Manner::Plain, kind);
@@ -93,7 +93,7 @@ pub(crate) fn start(bench: &mut Bench) -> Outcome {
     Ok(())
 }
 
-/// Clients of the first services, in turn.
+/// Returns a plan for clients of the first services, in turn.
 pub(super) fn plan(connections: usize, streams: usize, services: usize) -> Plan {
     let names = (0..services).map(service).collect();
     let (manner, protocol) = (Manner::Plain, Protocols::Grpclb);
