@@ -1,10 +1,10 @@
-//! A plain tonic client, balanced over the addresses that DNS gives for one
-//! name. tonic knows no grpclb; what is lost by that is in
-//! `examples/clients/rust/README.md`.
+//! A plain tonic client that balances calls over the addresses that DNS gives for one
+//! name. tonic has no grpclb; `examples/clients/rust/README.md` says what a client loses
+//! by that.
 //!
 //!     cargo run --example greeter_client -- hello.lookaside.internal:50051
 //!
-//! In: a name and a port, and where to ask DNS. Out: a line for every answer.
+//! In: a name and a port, and a DNS server. Out: a line for every answer.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ use pb::greeter_client::GreeterClient;
 
 #[derive(Parser)]
 struct Arguments {
-    /// NAME:PORT; the port is that of every server
+    /// NAME:PORT; all servers have this port
     target: String,
     /// IP:PORT of the DNS server to ask [default: the machine's]
     #[arg(long)]
@@ -43,9 +43,9 @@ struct Arguments {
     count: u64,
 }
 
-/// A name that could not be resolved is asked for again after this long.
+/// The time after which a name that could not be resolved is asked for again.
 const RETRY: Duration = Duration::from_secs(1);
-/// Servers whose host is gone would otherwise be waited for by each call.
+/// Without this bound, each call would wait for servers whose host is gone.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
 #[tokio::main(flavor = "current_thread")]
@@ -53,7 +53,7 @@ async fn main() -> anyhow::Result<()> {
     let given = Arguments::parse();
     let (name, port) = given.target.rsplit_once(':').ok_or_else(|| anyhow::anyhow!("NAME:PORT"))?;
     let (name, port) = (format!("{}.", name.trim_end_matches('.')), port.parse()?);
-    // What tonic balances over: least pending calls of two taken at random.
+    // tonic picks two addresses at random, and of them the one with fewer pending calls.
     let (channel, changes) = Channel::balance_channel(16);
     tokio::spawn(follow(resolver(given.dns)?, name, port, changes));
 
@@ -62,7 +62,7 @@ async fn main() -> anyhow::Result<()> {
     loop {
         let mut request = tonic::Request::new(HelloRequest { name: given.name.clone() });
         request.set_timeout(Duration::from_secs(5));
-        // While there is no address a call waits, whatever its timeout says.
+        // A call without any address waits, whatever its own timeout says.
         let call = tokio::time::timeout(Duration::from_secs(5), greeter.say_hello(request));
         match call.await {
             Ok(Ok(reply)) => println!("{}", reply.into_inner().message),
@@ -77,8 +77,8 @@ async fn main() -> anyhow::Result<()> {
     }
 }
 
-/// Keeps the channel's endpoints equal to what DNS says, asking again whenever
-/// the answer has lived its time. An answer that fails changes nothing.
+/// Keeps the channel's endpoints equal to DNS. Asks again whenever the time to live of
+/// an answer is over. An answer that fails changes nothing.
 async fn follow(
     resolver: TokioResolver,
     name: String,

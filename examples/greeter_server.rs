@@ -1,8 +1,8 @@
 //! A gRPC server that registers itself in etcd while it runs.
 //!
-//! In: an etcd (or lookaside's embedded registry), a service's name. Out:
-//! greetings that say who greets. Start several, and any grpclb client that
-//! lookaside serves shares its calls among them:
+//! In: an etcd (or lookaside's embedded registry), a service's name. Out: greetings
+//! that name the server. If several run, any grpclb client that lookaside serves shares
+//! its calls among them:
 //!
 //! ```sh
 //! cargo run --example greeter_server -- http://127.0.0.1:2379 hello
@@ -31,7 +31,7 @@ mod pb {
 
 struct Greetings(String);
 
-/// Until clients have heard that this server goes, it still answers.
+/// The time in which the server still answers, until clients have a list without it.
 const LINGER: Duration = Duration::from_millis(500);
 
 #[tokio::main]
@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let service = args.next().unwrap_or_else(|| "hello".into());
     let mut terminate = signal(SignalKind::terminate())?;
 
-    // Listen first: whoever is registered must answer.
+    // The server listens first, because a registered backend must answer.
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let addr = listener.local_addr()?.to_string();
     let (stop_tx, stop_rx) = tokio::sync::oneshot::channel::<()>();
@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         });
     let server = tokio::spawn(server);
 
-    // From here on clients are sent here, whatever happens to etcd meanwhile.
+    // From here on clients are sent here, even while etcd is away.
     let connect = Connect::new(&[&etcd], None, None)
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))?;
     let registration = Registration {
@@ -71,7 +71,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
     }
-    // First from the registry, then, once clients have heard, from the net.
+    // It deregisters, and stops answering only once clients have the new list.
     held.withdraw().await?;
     tokio::time::sleep(LINGER).await;
     drop(stop_tx);
