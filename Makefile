@@ -1,7 +1,7 @@
-# What people type. Each target installs what it needs (scripts/need) and is
-# quick when it is there.
+# The commands for people. Each target installs what it needs (scripts/need), and is
+# quick when that is installed.
 
-# The documentation says target/release/lookaside.
+# The documentation names target/release/lookaside, so this folder is fixed.
 export CARGO_TARGET_DIR := target
 
 .PHONY: help build demo test bare interop bench bench-short profile soak fuzz lint deny oldest clean
@@ -45,7 +45,7 @@ deny:
 	@scripts/need rust deny
 	PATH="$$PWD/target/tools/bin:$$PATH" cargo deny --locked check
 
-# Beside what other commands built, which another compiler made.
+# Another compiler builds into a folder of its own.
 oldest:
 	@scripts/need rust protoc oldest-rust
 	CARGO_TARGET_DIR=target/oldest cargo +$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) \
