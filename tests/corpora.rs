@@ -1,5 +1,5 @@
-//! Runs the checks of fuzzing (`make fuzz`) on its committed seeds, and on damaged
-//! variants of them.
+//! Runs the checks of fuzzing (`make fuzz`) on its committed seeds, which include what
+//! it has found, and on damaged variants of them.
 #![allow(missing_docs, unreachable_pub)]
 
 use std::path::Path;

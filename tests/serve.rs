@@ -170,7 +170,7 @@ fn a_problem_of_the_file_hides_no_other() {
         let output = lookaside(&["services", "--log", filter]);
         assert_eq!(output.status.code(), Some(64), "{filter}");
     }
-    // The module could exist, but none of this name does. That hides no other line.
+    // A filter for a module that does not exist is named, and hides no other line.
     for filter in ["nonsense=debug", "error,lookaside::dsn=debug"] {
         let output = lookaside(&["services", "--admin", "127.0.0.1:1", "--log", filter]);
         let said = String::from_utf8_lossy(&output.stderr);

@@ -257,7 +257,7 @@ fn is_shipped(path: &str) -> bool {
     in_crate.map_or(path, |(_, path)| path).starts_with("src/")
 }
 
-/// Returns a breach for each module of a higher layer, or the same one, that is named.
+/// Returns a breach for each other module of the same or a higher row that `code` names.
 fn check_order(path: &str, code: &str) -> Vec<String> {
     let module = module(path);
     if module == "lib" {

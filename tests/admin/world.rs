@@ -114,7 +114,7 @@ impl World {
         world
     }
 
-    /// Feeds these entries in as the whole registry, and waits until it is ready.
+    /// Feeds these entries in as the whole registry, and waits until `/readyz` returns 200.
     pub async fn read(&self, all: Vec<Entry>) {
         self.say(Event::Reset { revision: 7, all, went_back: false }).await;
         // A task that watches the catalog meets the condition.

@@ -1,4 +1,4 @@
-//! Tests of fairness in the DNS server: which of cheap and expensive questions wait.
+//! Tests of fairness in the DNS server: expensive questions must not delay others.
 //!
 //! One thread runs the DNS server and its clients, so each test runs in the same
 //! order every time.

@@ -15,9 +15,9 @@ use crate::support::lookaside::Balancer;
 use crate::support::wire::{DATA, END_STREAM, field, message, put_call, put_frame, put_opening};
 
 const MB: usize = 1_000_000;
-/// The bound of all answers together is 128 MB, one that is being encoded takes the same
-/// again, and a debug build takes 50 MB by itself. Without a bound, each of these tests
-/// takes 400 to 2,000 MB.
+/// All answers together may take 128 MB, and as much again while one is being encoded. A
+/// debug build takes 50 MB by itself. Without a bound, each of these tests takes 400 to
+/// 2,000 MB.
 const PEAK_MAX: usize = 350 * MB;
 
 struct Scene {
