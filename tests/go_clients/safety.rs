@@ -98,7 +98,7 @@ fn all_backends_may_bounce_while_the_balancer_has_read_nothing() {
 
 /// A client tries a stream that ends before its initial response again after 1 s, then
 /// ever later; one that ends after it, at once and for ever. The test bounds only the
-/// number within a span on the client's machine, which a slow machine makes smaller.
+/// number within a fixed span: a slow machine makes that number smaller.
 #[test]
 fn a_refused_client_comes_back_later_and_later() {
     const SPAN: Duration = Duration::from_secs(4);

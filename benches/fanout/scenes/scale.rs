@@ -1,7 +1,7 @@
 //! Measures a large registry: one change in it, many changes, the start.
 //!
-//! In: the number of services. Out: processor time and time of lookaside only, because
-//! the other servers know only one service.
+//! In: the number of services. Out: processor time and durations of lookaside only,
+//! because the other servers know only one service.
 
 use std::time::{Duration, Instant};
 
