@@ -1,6 +1,7 @@
-//! The fault matrix: each test causes one fault in the real program or a real etcd
+//! The fault matrix: each test runs the real program and a real etcd, causes one fault
 //! and checks every list that a crowd of clients gets.
 //!
+//! In: faults. Out: failed tests, and under `make soak` the table of all rows.
 //! Each test is a row of the table in docs/reliability.md. `cargo test` runs short
 //! tests; `make soak` runs long ones and writes the table. The tests need Linux,
 //! because the clients use epoll and the measurements come from `/proc`.

@@ -1,6 +1,7 @@
 //! The conformance matrix: runs every client that has grpclb through one list of
 //! cases, against the real program, real etcd and real DNS.
 //!
+//! In: the languages and the cases. Out: a test for each pair, and the table of all.
 //! Each cell is a test, named `LANGUAGE/CASE`: `cargo test --test interop python/`
 //! runs a column, and `/weights` a row. A complete run writes the table to
 //! `target/interop.md`; `make interop` shows it.

@@ -86,7 +86,8 @@ impl Balanced {
         Self { catalog, balancer, ledger, counters, inputs, revision: 1 }
     }
 
-    /// Replaces the whole registry. Each text is `SERVICE ID ADDRESS [weight=N] [key=value…]`.
+    /// Replaces the whole registry. Each text has the form
+    /// `SERVICE ID ADDRESS [weight=N] [key=value…]`.
     pub async fn reset(&mut self, all: &[&str]) {
         let all = all.iter().map(|text| entry(text)).collect();
         let revision = self.next_revision();

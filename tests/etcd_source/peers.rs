@@ -13,7 +13,7 @@ use crate::support::proxy::Proxy;
 use etcd_client::{Txn, TxnOp};
 use lookaside::registry::{Cause, Change, Event};
 
-/// So many signs of life take longer than etcd may be silent.
+/// A number of signs of life that takes longer than etcd may be silent.
 const SIGNS: usize = 6;
 
 #[tokio::test(flavor = "multi_thread")]

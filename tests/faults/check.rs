@@ -226,7 +226,7 @@ pub fn memory(now: Vitals, bound: u64) -> Vec<String> {
     over.then(|| format!("I6: {} KiB of memory, at most {bound}", now.memory)).into_iter().collect()
 }
 
-/// So many breaches are enough to see the problem.
+/// The number of breaches after which checking stops.
 const BREACHES_MAX: usize = 5;
 
 #[cfg(test)]

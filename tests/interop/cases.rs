@@ -1,5 +1,6 @@
-//! The list of cases. Each case gets a world and a driver of its own, and fails by a
-//! panic.
+//! The list of cases.
+//!
+//! In, for each case: a world and a driver of its own. Out: a panic if the case fails.
 
 mod empty;
 mod faults;

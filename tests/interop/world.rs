@@ -1,5 +1,7 @@
-//! The parts that one case has for itself: a prefix, a zone and a directory, and its
-//! balancers, backends and names.
+//! The parts that one case has for itself.
+//!
+//! In: the shared etcd, and the number of a cell. Out: a prefix, a zone, a directory,
+//! and balancers, backends and names that use them.
 //!
 //! Only etcd is shared, so cases run in parallel. Some clients ask the machine's
 //! resolver and not the one in their target. For them each world has an address of its
@@ -62,8 +64,8 @@ impl World {
         balancer
     }
 
-    /// Starts a balancer without waiting. Returns its log if it ends at once, such as when a
-    /// port is taken.
+    /// Starts a balancer and does not wait until it is ready. Returns its log as an error if
+    /// it does not start, for example because a port is taken.
     pub fn balancer_unready(&self, args: &[&str]) -> Result<Balancer, String> {
         let given = |flag: &&str| args.contains(flag);
         let dns = SocketAddr::from(match self.asks_system {

@@ -3,18 +3,19 @@
 //! In: a plan and the history of its run. Out: every breach. Pure. A *held* backend is
 //! listed, and its registration is in doubt.
 //!
-//! - **I1** Every list is the state of etcd at some moment, plus only held backends.
-//!   Each of them was registered while this balancer ran, and its time is not over:
-//!   `keep`, from when the balancer could know of the loss or had to read everything
-//!   anew. With `keep` 0, a list is exactly a state of etcd. A backend that deregisters
-//!   while balancer and etcd reach each other is in no list that is sent more than
-//!   1.5 s later. A drained backend is in no list from 2 s after its drain on, if the
-//!   balancer and etcd reached each other then. While all reach each other, no list is
-//!   older than 2 s.
+//! - **I1** Every list is the state of etcd at some moment, without drained backends
+//!   and with held ones. Each of these was registered while this balancer ran, and its
+//!   time is not over: `keep`, from when the balancer could know of the loss or had to
+//!   read everything anew. With `keep` 0, a list is exactly a state of etcd. A backend
+//!   that deregisters while balancer and etcd reach each other is in no list that is
+//!   sent more than 1.5 s later. A drained backend is in no list from 2 s after its
+//!   drain on, if the balancer and etcd reached each other then. While all reach each
+//!   other, no list is older than 2 s.
 //! - **I2** On a stream these moments never go back. A backend that left comes back
 //!   only if etcd held it again in between.
-//! - **I3** At the end every client has a stream and a list that equals etcd's state,
-//!   so both balancers agree. All listeners of a crowd read a value soon after it came.
+//! - **I3** At the end every client has a stream and a list that equals etcd's state
+//!   without drained backends, so both balancers agree. All listeners of a crowd read a
+//!   value soon after it came.
 //! - **I4** No backend leaves a list while it is registered. No held backend leaves if
 //!   the balancer could reach it all the time. If no backend deregisters, the guard's
 //!   share of a list stays, so a list is not empty without such causes.
@@ -392,7 +393,7 @@ impl Check<'_> {
             match what {
                 What::Asked { service, addr } => drop(asked.insert((*service, *addr), *at)),
                 What::Deregistered { service, addr } => {
-                    // After a long wait the lease may have ended first, so the cause is unclear.
+                    // After a long wait the lease may be over, and the cause unclear.
                     let begun = asked.get(&(*service, *addr)).copied().unwrap_or(*at);
                     if at - begun <= 1_000 {
                         all.push((begun, *at, *service, *addr));

@@ -1,4 +1,7 @@
 //! Rows of clients that do not read, and of clients that vanish without closing.
+//!
+//! In: such clients beside usual ones. Out: what they cost, and when they are
+//! disconnected.
 
 use std::time::{Duration, Instant};
 

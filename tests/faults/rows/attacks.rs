@@ -1,4 +1,6 @@
 //! Rows of connections that send nothing, broken frames or floods.
+//!
+//! In: such connections. Out: what they cost, and when they are closed.
 
 use std::time::{Duration, Instant};
 

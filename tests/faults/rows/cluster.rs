@@ -1,5 +1,7 @@
 //! Rows of an etcd of three members that loses its leader, a member, or the network
 //! between members.
+//!
+//! In: faults of members. Out: how soon the next change reaches all clients.
 
 use std::time::{Duration, Instant};
 

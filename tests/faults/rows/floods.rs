@@ -1,5 +1,7 @@
 //! Rows of overload: huge messages, unknown names, too few file descriptors, and a
 //! flood of reports.
+//!
+//! In: the load. Out: memory, processor time, and how soon updates reach clients.
 
 use std::time::{Duration, Instant};
 

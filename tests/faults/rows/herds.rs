@@ -1,4 +1,6 @@
-//! Row of clients that join and leave in the middle of a round of pushes.
+//! Row of clients that join in the middle of a round of pushes.
+//!
+//! In: many clients and changes. Out: how soon all clients have the newest list.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +11,8 @@ use crate::support::{PATIENCE, eventually};
 use crate::world::{CONVERGED, Size, World, service, vitals};
 use crate::writer::{DEAD_PORT, server};
 
-/// The table of streams grows when it has more than this: its size is a power of two.
-/// It takes several slices, so clients can join in the middle of a round.
+/// The table of listeners grows when it has more than this: its size is a power of two.
+/// A round over it has several slices, so clients can join in the middle of one.
 const PLACES: usize = 512;
 /// Clients that are connected before, and clients that join while changes are pushed.
 const BEFORE: usize = PLACES - 20;

@@ -1,5 +1,7 @@
 //! Rows in which most registrations of a service go at once, by accident or on
 //! purpose.
+//!
+//! In: lost leases and deletions. Out: the lists that remain.
 
 use std::time::{Duration, Instant};
 

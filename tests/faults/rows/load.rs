@@ -1,4 +1,6 @@
 //! Rows of constant change: a flood of registrations, and a long time of churn.
+//!
+//! In: changes of backends and clients. Out: how old lists are, and memory.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,6 @@
 //! Row of DNS: garbage, and questions that ask for large answers.
+//!
+//! In: datagrams. Out: lengths of answers, processor time and memory.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};

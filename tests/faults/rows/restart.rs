@@ -1,4 +1,6 @@
 //! Rows of faults of the balancer itself: killed, restarted, and stopped.
+//!
+//! In: the faults. Out: how long clients have no list.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

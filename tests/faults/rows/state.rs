@@ -1,4 +1,6 @@
 //! Rows of a full disk, a torn saved state, and a wall clock that jumps.
+//!
+//! In: the faults. Out: lists that stay right, and alarms.
 
 use std::path::Path;
 use std::process::Command;
