@@ -4,21 +4,22 @@
 //! listed, and its registration is in doubt.
 //!
 //! - **I1** Every list is the state of etcd at some moment, without drained backends
-//!   and with held ones. Each of these was registered while this balancer ran, and its
-//!   time is not over: `keep`, from when the balancer could know of the loss or had to
-//!   read everything anew. With `keep` 0, a list is exactly a state of etcd. A backend
-//!   that deregisters while balancer and etcd reach each other is in no list that is
-//!   sent more than 1.5 s later. A drained backend is in no list from 2 s after its
-//!   drain on, if the balancer and etcd reached each other then. While all reach each
-//!   other, no list is older than 2 s.
+//!   and possibly with held ones. Each held backend was registered while this balancer
+//!   ran, and its time is not over: `keep`, from when the balancer could know of the
+//!   loss or had to read everything anew. With `keep` 0, no held backend is allowed. A
+//!   backend that deregisters while balancer and etcd reach each other is in no list
+//!   that is sent more than 1.5 s later. A drained backend is in no list from 2 s
+//!   after its drain on, if the balancer and etcd reached each other then. While all
+//!   reach each other, no list is older than 2 s.
 //! - **I2** On a stream these moments never go back. A backend that left comes back
 //!   only if etcd held it again in between.
 //! - **I3** At the end every client has a stream and a list that equals etcd's state
 //!   without drained backends, so both balancers agree. All listeners of a crowd read a
 //!   value soon after it came.
-//! - **I4** No backend leaves a list while it is registered. No held backend leaves if
-//!   the balancer could reach it all the time. If no backend deregisters, the guard's
-//!   share of a list stays, so a list is not empty without such causes.
+//! - **I4** No backend leaves a list while it is registered and not drained. No held
+//!   backend leaves if the balancer could reach it all the time. If no backend
+//!   deregisters, is drained or is released, the guard's share of a list stays, so a
+//!   list is not empty without such causes.
 //! - **I5** Nothing panics, and nothing is open when all clients are gone.
 //! - **I6** A stream gets an initial response or a refusal at once, and its first list
 //!   with the initial response. It ends only with its connection, which ends only with
