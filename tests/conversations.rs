@@ -1,8 +1,8 @@
-//! Conversations with the balancer over an in-memory transport: every rule of
-//! the protocol that the server decides, told from the wire.
+//! Tests the balancer's side of grpclb over an in-memory transport.
 //!
-//! The clients here speak HTTP/2 and protobuf for themselves, so that they can
-//! be wrong; real clients have tests of their own.
+//! In: bytes of clients. Out: the balancer's messages, as they are on the wire. The
+//! clients here write HTTP/2 and protobuf themselves, so that they can break the rules.
+//! tests/interop.rs tests real clients.
 
 #[allow(missing_docs, unreachable_pub, reason = "tests document themselves")]
 #[path = "conversations/wire.rs"]
@@ -267,7 +267,7 @@ async fn tokens_are_printable_short_and_the_same_for_every_client() {
 async fn the_first_list_of_a_stream_is_unlike_any_other() {
     let mut balanced = Balanced::start(WhenEmpty::Drop).await;
     balanced.put("hello a 10.0.0.1:1").await;
-    // One entry, so that no rotation can make the difference.
+    // With one entry, a rotation cannot make the difference.
     for name in ["hello", "nobody"] {
         let mut seen = BTreeSet::new();
         for _ in 0..20 {
@@ -353,13 +353,13 @@ async fn a_client_that_does_not_read_gets_the_newest_only() {
     let all: Vec<String> = (1..=60_000).map(|port| format!("big {port} 10.0.0.1:{port}")).collect();
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     balanced.reset(&all).await;
-    // Over a megabyte: more than the window and the pipe hold together.
+    // The list is over a megabyte: more than the window and the pipe hold together.
     let mut stream = balanced.open(GO, "big").await;
     let mut other = balanced.open(GO, "big").await;
     other.first_servers().await;
     for i in 0..20 {
         balanced.put(&format!("big new 10.0.0.2:{}", i + 1)).await;
-        // A client that reads is not held up.
+        // A client that reads is not delayed.
         assert_eq!(other.servers().await.len(), 60_001);
     }
     stream.first_servers().await;
@@ -397,7 +397,7 @@ async fn when_nobody_serves_clients_are_told_in_their_own_way() {
             Kind::FallbackResponse(_) => "fallback",
             other => panic!("{other:?}"),
         };
-        // And the backend that comes is told of, whatever was said before.
+        // A backend that registers is listed, whatever was sent before.
         balanced.put("hello b 10.0.0.2:2").await;
         assert_eq!(ports(&stream.servers().await), [2]);
         told
@@ -485,8 +485,8 @@ async fn a_flood_of_reports_is_read_to_its_end() {
     balanced.put("hello a 10.0.0.1:1").await;
     let mut stream = balanced.open(PYTHON, "hello").await;
     stream.first_servers().await;
-    // Longer than all windows: what is read must be given back, or days of
-    // reports would end a client's.
+    // The reports exceed all windows: the balancer must give read bytes back to the
+    // window, or a client could not report after some days.
     let token = pb::ClientStatsPerToken { load_balance_token: "x".repeat(50), num_calls: 1 };
     for _ in 0..5_000 {
         let calls_finished_with_drop = vec![token.clone()];
@@ -527,7 +527,7 @@ async fn a_client_that_is_gone_leaves_nothing_behind() {
     }
 }
 
-/// HTTP/2's keepalive finds out who went without a word.
+/// HTTP/2's keepalive finds a client that vanished without closing.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_answers_no_ping_is_let_go() {
     let balanced = Balanced::start(WhenEmpty::Wait).await;
@@ -539,7 +539,7 @@ async fn a_peer_that_answers_no_ping_is_let_go() {
     assert!((Duration::from_secs(30)..=Duration::from_secs(60)).contains(&after), "{after:?}");
 }
 
-/// It answers pings, so keepalive cannot tell; but it never opens its window.
+/// The client answers pings, so keepalive does not find it. It never opens its window.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_takes_nothing_for_a_minute_is_let_go() {
     let mut balanced = Balanced::start(WhenEmpty::Wait).await;
@@ -551,7 +551,7 @@ async fn a_client_that_takes_nothing_for_a_minute_is_let_go() {
     while balanced.clients().len() < 2 {
         tokio::task::yield_now().await;
     }
-    // The first list waits in the connection; this one is not even asked for.
+    // The first list waits in the connection; the connection does not ask for this one.
     balanced.put("hello b 10.0.0.2:2").await;
     assert_eq!(reading.servers().await.len(), 2);
     let began = tokio::time::Instant::now();
@@ -560,7 +560,7 @@ async fn a_client_that_takes_nothing_for_a_minute_is_let_go() {
     }
     assert!(began.elapsed() >= Duration::from_secs(55), "{:?}", began.elapsed());
     assert!(began.elapsed() <= Duration::from_secs(120), "{:?}", began.elapsed());
-    // One that has nothing to read is not stalled, however long that lasts.
+    // A client that is sent nothing is not stalled, however long that lasts.
     tokio::time::sleep(Duration::from_secs(3_600)).await;
     balanced.put("hello c 10.0.0.3:3").await;
     assert_eq!(reading.servers().await.len(), 3);
@@ -574,7 +574,7 @@ async fn shutting_down_ends_streams_with_a_reason_and_refuses_new_ones() {
     stream.first_servers().await;
     balanced.catalog.close();
     let closing = (14, "the balancer is shutting down".to_owned());
-    // While the old stream is still there, too.
+    // New streams are refused while the old stream is open, too.
     assert_eq!(balanced.open(GO, "hello").await.status().await, closing);
     assert_eq!(stream.status().await, closing);
     assert_eq!(balanced.open(GO, "hello").await.status().await, closing);

@@ -1,5 +1,7 @@
-//! The etcd source against real etcds: lists, follows, and comes through every
-//! fault with the right content.
+//! Tests the etcd source against real etcds: it lists, follows, and has the right
+//! content after every fault.
+//!
+//! In: changes and faults of etcd. Out: the source's events, applied to a mirror.
 
 #[path = "etcd_source/hostile.rs"]
 mod hostile;
@@ -22,7 +24,7 @@ use lookaside::registry::{Change, Entry, Event};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-/// A source, and what its events add up to.
+/// A source, and the state that its events add up to.
 struct Mirror {
     events_rx: mpsc::Receiver<Event>,
     task: tokio::task::JoinHandle<()>,
@@ -31,11 +33,11 @@ struct Mirror {
     revision: i64,
     resets: usize,
     stale: Vec<String>,
-    /// What each `Reset` said of that.
+    /// The `went_back` of each `Reset`.
     went_back: Vec<bool>,
-    /// Since the last `Reset`.
+    /// The number of `Apply` events since the last `Reset`.
     fresh: usize,
-    /// Revision and changes, for every `Apply` with any.
+    /// Revision and number of changes of every `Apply` that has changes.
     applied: Vec<(i64, usize)>,
 }
 
@@ -58,7 +60,7 @@ impl Mirror {
         }
     }
 
-    /// Follows until something is so.
+    /// Applies events until `so` is true.
     #[track_caller]
     fn until(&mut self, what: &str, so: impl Fn(&Self) -> bool) -> impl Future<Output = ()> {
         let place = std::panic::Location::caller();
@@ -224,8 +226,8 @@ async fn a_slow_listener_misses_nothing_and_does_not_take_itself_for_etcds_silen
     let mut client = client(&etcd).await;
     let mut mirror = Mirror::of(connect(&[&etcd.url()]), &["/s/"], 1);
     mirror.until("a first reading", |mirror| mirror.resets == 1).await;
-    // Longer than etcd may be silent, and more than any buffer on the way holds,
-    // so that etcd sends what was missed in fragments.
+    // This takes longer than etcd may be silent, and exceeds every buffer on the way, so
+    // that etcd sends the missed events in fragments.
     let (started, mut puts) = (Instant::now(), 0);
     let value = "x".repeat(900_000);
     while started.elapsed() < Duration::from_secs(6) || puts < 20 {
@@ -266,7 +268,7 @@ async fn a_killed_etcd_is_stale_until_it_is_back_and_an_empty_one_is_empty() {
     mirror.until_has(&[("/s/hello/3", "10.0.0.3:1")]).await;
 }
 
-/// The newest revision was followed, not listed: it counts all the same.
+/// The source has followed the newest revision and has not listed it: it counts too.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_copy_of_the_store_is_known_as_such() {
     let mut etcd = Etcd::start();
@@ -285,7 +287,7 @@ async fn an_older_copy_of_the_store_is_known_as_such() {
     assert_eq!(mirror.went_back, [false, false, true]);
 }
 
-/// It was written to before it was read again, so its revision tells nothing.
+/// The copy is written to before it is read again, so its revision is no sign.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_copy_of_the_store_is_known_by_its_keys() {
     let mut etcd = Etcd::start();
@@ -308,7 +310,7 @@ async fn an_older_copy_of_the_store_is_known_by_its_keys() {
     assert_eq!((mirror.keys["/s/hello/1"].as_str(), mirror.keys.len()), ("10.0.0.1:1", 9));
     assert_eq!(mirror.went_back, [false, true]);
 
-    // That a key is written, goes, and comes again makes no store an older one.
+    // A key that is written, deleted and written again is no sign of an older store.
     proxy.cut();
     for value in ["10.0.0.1:3", "10.0.0.1:4"] {
         etcd.ctl(&["del", "/s/hello/2"]);
@@ -352,12 +354,12 @@ async fn what_was_compacted_while_cut_off_is_read_anew() {
     mirror.until_has(&[("/s/hello/2", "10.0.0.2:2")]).await;
 }
 
-/// The first event fills the queue, so the source holds its reading back until
-/// it is compacted; the watch behind it then starts at a revision that is gone.
+/// The first event fills the queue, so the source holds its reading back until the
+/// revision is compacted. The watch then starts at a revision that is gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_that_etcd_takes_back_is_read_anew() {
     let etcd = Etcd::start();
-    // Which comes first is chance, and rarely the wrong one.
+    // The order is chance, and rarely the wrong one.
     for _ in 0..40 {
         let proxy = Proxy::to(etcd.port()).await;
         proxy.cut();
@@ -375,7 +377,7 @@ async fn a_watch_that_etcd_takes_back_is_read_anew() {
             etcd.ctl(&["compact", &revision[..end]]);
         }
         mirror.until_has(&[("/s/hello/1", &last)]).await;
-        // A listing at a compacted revision is no reading: so a watch was taken back.
+        // A listing at a compacted revision is no reading, so etcd canceled a watch.
         if mirror.resets > 1 {
             return;
         }

@@ -1,9 +1,10 @@
-//! The fault matrix: each fault on the real program and a real etcd, under a
-//! crowd of clients whose every list is recorded and checked.
+//! The fault matrix: each test runs the real program and a real etcd, causes one fault
+//! and checks every list that a crowd of clients gets.
 //!
-//! A test is a row of the table in docs/reliability.md. `cargo test` runs it
-//! short; `make soak` runs it long and writes the table. On Linux alone, for
-//! its clients are epoll's and what it measures stands in `/proc`.
+//! In: faults. Out: failed tests, and under `make soak` the table of all rows.
+//! Each test is a row of the table in docs/reliability.md. `cargo test` runs short
+//! tests; `make soak` runs long ones and writes the table. The tests need Linux,
+//! because the clients use epoll and the measurements come from `/proc`.
 #![cfg(target_os = "linux")]
 #![allow(missing_docs, unreachable_pub)]
 

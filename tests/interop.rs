@@ -1,8 +1,9 @@
-//! The conformance matrix: every client that has grpclb, through the same list
-//! of cases, against the real program, real etcd and real DNS.
+//! The conformance matrix: runs every client that has grpclb through one list of
+//! cases, against the real program, real etcd and real DNS.
 //!
+//! In: the languages and the cases. Out: a test for each pair, and the table of all.
 //! Each cell is a test, named `LANGUAGE/CASE`: `cargo test --test interop python/`
-//! runs a column, and `/weights` a row. A complete run leaves the table in
+//! runs a column, and `/weights` a row. A complete run writes the table to
 //! `target/interop.md`; `make interop` shows it.
 #![allow(missing_docs, unreachable_pub)]
 
@@ -32,47 +33,47 @@ use support::etcd::Etcd;
 use support::language::Language;
 use world::World;
 
-/// What came of one case with one language.
+/// The result of one case with one language.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     Passed,
     Failed(String),
-    /// The client lacks what the case needs.
+    /// The client lacks a feature that the case needs.
     NotApplicable(String),
-    /// This machine lacks it.
+    /// This machine lacks something that the case needs.
     Skipped(String),
 }
 
-/// What a case ends with that cannot run on this machine.
+/// The panic payload of a case that cannot run on this machine.
 pub struct Skipped(pub String);
 
-/// Ends the case.
+/// Ends the case as skipped.
 pub fn skipped(reason: Skipped) -> ! {
     panic_any(reason)
 }
 
-/// Cells at a time, unless `--test-threads` says otherwise. They mostly wait, for
-/// clients' timers above all.
+/// How many cells run at a time, unless `--test-threads` is given. They mostly wait for
+/// timers of clients.
 const SIDE_BY_SIDE: usize = 6;
-/// A case has waits of its own, each bounded; this bounds their sum.
+/// The longest time of a case. Each wait in a case has a bound; this bounds their sum.
 const LIMIT: Duration = Duration::from_secs(300);
 
 thread_local! {
-    /// What a case's own thread last said of a panic, with its place.
+    /// The last panic message of a case's own thread, with its place.
     static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// A case with a language.
+/// One case with one language.
 #[derive(Debug, Clone, Copy)]
 struct Cell {
     language: Language,
     column: usize,
     row: usize,
-    /// Its own among all cells.
+    /// A number that no other cell has.
     number: u16,
 }
 
-/// What the cells share.
+/// The parts that the cells share.
 #[derive(Default)]
 struct Matrix {
     etcd: Mutex<Option<Arc<Etcd>>>,
@@ -87,7 +88,7 @@ fn main() {
     let languages: Vec<_> = Language::all().collect();
     let matrix = Arc::new(Matrix::default());
     let mut trials = Vec::new();
-    // Case by case, so that cells that wait for the same timers wait together.
+    // Row by row, so that cells that wait for the same timers wait together.
     for row in 0..CASES.len() {
         for (column, &language) in languages.iter().enumerate() {
             let number = u16::try_from(1 + row * languages.len() + column).expect("few cells");
@@ -109,7 +110,7 @@ fn main() {
         println!("{}", table.text());
         std::fs::write(report::path(), table.markdown()).expect("target/ can be written");
     }
-    // Not `exit`: it would leave etcd running.
+    // Dropping it stops etcd; `exit` would leave etcd running.
     drop(matrix);
     if conclusion.has_failed() {
         std::process::exit(101);
@@ -149,7 +150,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The language's version, or why it cannot run here.
+/// Returns the language's version, or why it cannot run here.
 fn column(language: &Language) -> Column {
     let version = match language.obstacle() {
         Some(obstacle) => Err(obstacle),
@@ -168,7 +169,7 @@ fn run(cell: &Cell, etcd: &Arc<Etcd>) -> Outcome {
             let driver = Driver::start_with(&language, &world.resolver());
             (case.run)(&world, &driver);
         }));
-        // Nobody waits any more where it took too long.
+        // The receiver is gone if the case took too long.
         let _ =
             outcome_tx.send(ran.map_or_else(|payload| outcome(&*payload), |()| Outcome::Passed));
     });
@@ -177,7 +178,7 @@ fn run(cell: &Cell, etcd: &Arc<Etcd>) -> Outcome {
         .unwrap_or_else(|_| Outcome::Failed(format!("not over after {} s", LIMIT.as_secs())))
 }
 
-/// What a panic of this thread's means.
+/// Returns the outcome that a panic of this thread means.
 fn outcome(payload: &(dyn std::any::Any + Send)) -> Outcome {
     if let Some(Unsupported(what)) = payload.downcast_ref() {
         return Outcome::NotApplicable(what.clone());
@@ -188,7 +189,7 @@ fn outcome(payload: &(dyn std::any::Any + Send)) -> Outcome {
     Outcome::Failed(LAST_PANIC.take())
 }
 
-/// Payloads do not say where they come from; the hook does.
+/// Installs a hook that stores a panic's place, because payloads do not contain it.
 fn say_where_cases_panic() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -200,8 +201,8 @@ fn say_where_cases_panic() {
     }));
 }
 
-/// A thousand backends are as many connections, here and in the drivers, which
-/// inherit the limit.
+/// Raises the limit of file descriptors: 1,000 backends need as many connections, here
+/// and in the drivers, which inherit the limit.
 fn take_every_descriptor() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);

@@ -1,5 +1,8 @@
-//! Registrants as they are, on real etcds: keys that flap, leases that get
-//! lost, prefixes that are wiped; and a balancer that starts while etcd is away.
+//! Tests lost registrations on real etcds: keys that flap, lost leases, wiped prefixes,
+//! and a balancer that starts while etcd is down.
+//!
+//! In: registrations as real frameworks write and lose them. Out: the balancer's lists,
+//! held backends and metrics.
 
 #[path = "leases/state.rs"]
 mod state;
@@ -17,7 +20,7 @@ use crate::support::lookaside::Balancer;
 use etcd_client::{Client, Txn, TxnOp};
 use serde_json::Value;
 
-/// Takes connections, as a server does; stops with its value.
+/// A backend that takes connections. Dropping it stops it.
 struct Server(TcpListener);
 
 impl Server {
@@ -37,13 +40,13 @@ impl Server {
         format!("/etcd3_naming/hello/{}", self.addr())
     }
 
-    /// Registers as its process would; lease 0 is none.
+    /// Registers as its process would. Lease 0 means none.
     fn register(&self, etcd: &Etcd, lease: &str) {
         etcd.ctl(&["put", "--lease", lease, &self.key(), &self.addr().to_string()]);
     }
 }
 
-/// A new lease of so many seconds.
+/// Grants a lease of `seconds`. Returns its id.
 fn lease(etcd: &Etcd, seconds: u32) -> String {
     let granted = etcd.ctl(&["lease", "grant", &seconds.to_string()]);
     granted.split(' ').nth(1).unwrap().to_owned()
@@ -64,7 +67,7 @@ fn balancer(etcd: &Etcd, more: &[&str]) -> Balancer {
     balancer
 }
 
-/// The service as the admin address shows it; null while it has no backend.
+/// Returns the service as the admin address shows it; null while it has no backend.
 fn hello(balancer: &Balancer) -> Value {
     match balancer.get("/api/v1/services/hello") {
         (200, body) => serde_json::from_str(&body).unwrap(),
@@ -76,12 +79,12 @@ fn endpoints(balancer: &Balancer) -> Vec<Value> {
     hello(balancer)["endpoints"].as_array().cloned().unwrap_or_default()
 }
 
-/// How many backends clients are told of.
+/// Returns how many backends are listed.
 fn listed(balancer: &Balancer) -> usize {
     endpoints(balancer).iter().filter(|endpoint| endpoint["turns"] != 0).count()
 }
 
-/// What the newest probes of those held came to.
+/// Returns the results of the newest probes of held backends.
 fn probes(balancer: &Balancer) -> Vec<String> {
     let endpoints = endpoints(balancer);
     let held = endpoints.iter().filter(|endpoint| !endpoint["held"].is_null());
@@ -97,8 +100,8 @@ fn metric(balancer: &Balancer, name: &str) -> f64 {
     balancer.metric(name).unwrap_or_else(|| panic!("no {name}"))
 }
 
-/// QSF: the interval of registering is the lease's time, so that the key is
-/// gone again and again for a moment.
+/// QSF registers again only when the lease's time is over, so the key is missing for a
+/// moment again and again.
 #[test]
 fn a_key_that_flaps_causes_no_push_and_no_failed_call() {
     let etcd = Etcd::start();
@@ -117,7 +120,7 @@ fn a_key_that_flaps_causes_no_push_and_no_failed_call() {
     let sent = metric(&balancer, "lookaside_lists_sent_total");
     client.start(&Calls::new(1).every(Duration::from_millis(5)));
     for _ in 0..3 {
-        // To a watcher, that is what an expiry is; a test need not wait for it.
+        // A watcher cannot tell this from an expiry, and the test need not wait for one.
         etcd.ctl(&["lease", "revoke", &lease]);
         eventually("it is gone, and found alive", || {
             (probes(&balancer) == ["takes connections"]).then_some(())
@@ -129,7 +132,8 @@ fn a_key_that_flaps_causes_no_push_and_no_failed_call() {
     assert_eq!(metric(&balancer, "lookaside_lists_sent_total"), sent);
 }
 
-/// go-kratos, OpenIM, panshiqu …: the process lives on and never registers again.
+/// With go-kratos, OpenIM, panshiqu and others, the process lives on and never registers
+/// again.
 #[test]
 fn a_lease_lost_in_an_outage_keeps_the_backend_while_it_lives_and_not_for_ever() {
     let mut etcd = Etcd::start();
@@ -146,7 +150,7 @@ fn a_lease_lost_in_an_outage_keeps_the_backend_while_it_lives_and_not_for_ever()
     assert_eq!(listed(&balancer), 1);
     let endpoint = &endpoints(&balancer)[0];
     let why = endpoint["held"]["why"].as_str().unwrap();
-    // As it happens: before the registry was read again, or after.
+    // The lease may end before the registry is read again, or after.
     assert!(why.starts_with("its lease is gone") || why.contains("was missing"), "{why}");
     assert_eq!(metric(&balancer, "lookaside_endpoints_held"), 1.0);
     assert!(balancer.log().contains("keeping backends that answer"), "{}", balancer.log());
@@ -161,19 +165,19 @@ fn who_crashes_or_revokes_its_lease_and_stops_is_gone_without_waiting() {
     let (short, long) = (lease(&etcd, 5), lease(&etcd, 600));
     one.register(&etcd, &short);
     other.register(&etcd, &long);
-    // Two of two would be a mass loss.
+    // The guard is off, because the loss of two of two would be a mass loss.
     let balancer = balancer(&etcd, &["--keep-lost", "1day", "--guard", "0"]);
     wait_listed(&balancer, 2);
     drop(one);
     wait_listed(&balancer, 1);
-    // Revoked while it serves, as a process does that drains: until it stops.
+    // A draining process revokes its lease while it serves. It is held until it stops.
     etcd.ctl(&["lease", "revoke", &long]);
     eventually("it is held", || (probes(&balancer) == ["takes connections"]).then_some(()));
     drop(other);
     wait_listed(&balancer, 0);
 }
 
-/// Registrators, SkyDNS, APISIX: nothing ever takes such a key away.
+/// Registrators, SkyDNS and APISIX write such keys, and nothing ever deletes them.
 #[test]
 fn without_a_lease_who_refuses_is_left_out_but_never_the_last() {
     let etcd = Etcd::start();
@@ -191,7 +195,7 @@ fn without_a_lease_who_refuses_is_left_out_but_never_the_last() {
     assert_eq!(metric(&balancer, "lookaside_endpoints_down"), 1.0);
     let back = TcpListener::bind(addr).unwrap();
     wait_listed(&balancer, 3);
-    // Two of three: is it they, or our view? All stay.
+    // Two of three refuse: the fault may be the balancer's view, so all stay.
     drop(back);
     wait_listed(&balancer, 2);
     drop(servers);
@@ -260,7 +264,7 @@ fn mass_expiry_of_the_living_costs_nobody_anything() {
         let answer = |probe: &String| probe == "takes connections";
         (probes(&balancer).iter().filter(|probe| answer(probe)).count() == 20).then_some(())
     });
-    // Those that register again are registered, and nothing else.
+    // Backends that register again are simply registered.
     let again = lease(&etcd, 600);
     servers.iter().for_each(|server| server.register(&etcd, &again));
     eventually("none is held", || {
@@ -269,7 +273,7 @@ fn mass_expiry_of_the_living_costs_nobody_anything() {
     });
 }
 
-/// The opposite complaint: protection that hides a real shutdown.
+/// The protection must not hide a real shutdown.
 #[test]
 fn explicit_deregistration_of_nearly_all_is_obeyed_though_they_still_answer() {
     let etcd = Etcd::start();
@@ -282,7 +286,7 @@ fn explicit_deregistration_of_nearly_all_is_obeyed_though_they_still_answer() {
     servers[..9].iter().for_each(|server| drop(etcd.ctl(&["del", &server.key()])));
     wait_listed(&balancer, 1);
     assert!(probes(&balancer).is_empty());
-    // Without a lease, too.
+    // The same holds for registrations without a lease.
     servers[..9].iter().for_each(|server| server.register(&etcd, "0"));
     wait_listed(&balancer, 10);
     servers[..9].iter().for_each(|server| drop(etcd.ctl(&["del", &server.key()])));
@@ -317,7 +321,7 @@ fn a_wiped_prefix_or_store_takes_no_living_backend_away() {
     all_held(&balancer);
 }
 
-/// The copy holds an address that its backend has left since.
+/// The copy holds a former address of the backend.
 #[test]
 fn a_store_restored_to_an_older_copy_takes_no_living_backend_away() {
     let mut etcd = Etcd::start();
@@ -353,7 +357,7 @@ fn a_store_restored_to_an_older_copy_takes_no_living_backend_away() {
     assert!(probes(&balancer).is_empty());
 }
 
-/// Each half of it alone is no mass loss.
+/// Each half of the transaction alone is no mass loss.
 #[test]
 fn a_transaction_over_two_prefixes_is_judged_as_a_whole() {
     let etcd = Etcd::start();
@@ -370,7 +374,7 @@ fn a_transaction_over_two_prefixes_is_judged_as_a_whole() {
         (probes(&balancer).iter().filter(|probe| *probe == "takes connections").count() == 10)
             .then_some(())
     });
-    // Deregistrations of as many, one by one, are obeyed.
+    // Deregistrations of nearly as many, one by one, are obeyed.
     for (key, server) in keys.iter().zip(&servers) {
         etcd.ctl(&["put", key, &server.addr().to_string()]);
     }
@@ -391,7 +395,7 @@ fn with_both_switched_off_what_is_lost_goes() {
     wait_listed(&balancer, 0);
 }
 
-/// The embedded registry tells the same.
+/// The embedded registry tells a deletion from an expiry as etcd does.
 #[test]
 fn without_etcd_the_embedded_registry_tells_deletion_from_expiry() {
     let balancer = Balancer::start(&["--keep-lost", "1day"]);

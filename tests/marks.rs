@@ -1,5 +1,7 @@
-//! Marks as an operator meets them: set by command, followed by every replica, kept
-//! through restarts, outages and restored copies of etcd, and over when they should be.
+//! Tests marks from an operator's side. Every replica obeys them, they survive restarts,
+//! outages and restored copies of etcd, and they end in time.
+//!
+//! In: commands, and keys in etcd. Out: lists, answers and metrics of the balancers.
 
 use std::process::{Command, Output, Stdio};
 
@@ -12,7 +14,7 @@ const PREFIX: &str = "/lookaside/marks/lookaside.internal/";
 
 fn lookaside(args: &[&str]) -> Output {
     let mut command = Command::new(program());
-    // Settings of whoever runs the tests are not the test's.
+    // The environment of the test run must not change settings.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("LOOKASIDE_") {
             command.env_remove(name);
@@ -21,7 +23,8 @@ fn lookaside(args: &[&str]) -> Output {
     command.args(args).stdin(Stdio::null()).output().expect("lookaside runs")
 }
 
-/// Runs a command at a balancer. Returns what it said, errors included.
+/// Runs a command at a balancer. Returns its output, errors included. Panics if the exit
+/// code is not `code`.
 #[track_caller]
 fn command(balancer: &Balancer, args: &[&str], code: i32) -> String {
     let admin = format!("http://{}", balancer.admin());
@@ -38,7 +41,7 @@ fn json(balancer: &Balancer, path: &str) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// The ids of the backends that are in a service's list.
+/// Returns the ids of the listed backends of a service.
 fn listed(balancer: &Balancer, service: &str) -> Vec<String> {
     let detail = json(balancer, &format!("/api/v1/services/{service}"));
     let endpoints = detail["endpoints"].as_array().expect("endpoints").clone();
@@ -74,7 +77,7 @@ fn every_replica_obeys_a_drain_and_so_does_one_that_starts() {
     let (one, other) = (balancer(&etcd), balancer(&etcd));
     let said = command(&one, &["drain", "hello", "10.0.0.2:50051", "--why", "new disk"], 0);
     assert_eq!(said, "10.0.0.2:50051 of hello: 1 drained until undrain, 2 left\n");
-    // Who gave the order is obeyed before the command ends.
+    // The balancer that takes the command obeys it before the command ends.
     assert_eq!(listed(&one, "hello"), ["1", "3"]);
     wait_listed(&other, "hello", &["1", "3"]);
     let third = balancer(&etcd);
@@ -83,7 +86,7 @@ fn every_replica_obeys_a_drain_and_so_does_one_that_starts() {
     assert!(shown.contains("new disk") && shown.contains("in force"), "{shown}");
     let explained = command(&third, &["explain", "hello", "--backend", "2"], 3);
     assert!(explained.contains("undrained") && explained.contains("new disk"), "{explained}");
-    // The last two only if that is meant.
+    // The last backend is drained only with `--anyway`.
     let refused = command(&other, &["drain", "HELLO.lookaside.internal", "3"], 0);
     assert!(refused.contains("1 left"), "{refused}");
     let refused = command(&other, &["drain", "hello", "10.0.0.1"], 1);
@@ -100,7 +103,7 @@ fn every_replica_obeys_a_drain_and_so_does_one_that_starts() {
     for balancer in [&one, &other, &third] {
         wait_listed(balancer, "hello", &["1", "2", "3"]);
     }
-    // Word of the end stays for a while, for those who are away.
+    // A note of the end stays for a while, for balancers that are down.
     assert!(command(&one, &["marks", "--all"], 0).contains("over"));
     let nothing = command(&one, &["undrain", "hello"], 1);
     assert!(nothing.contains("no mark drains backends of \"hello\""), "{nothing}");
@@ -123,10 +126,10 @@ fn a_host_and_a_zone_are_drained_in_all_services() {
     assert_eq!(listed(&balancer, "other"), ["3"]);
     assert_eq!(balancer.metric("lookaside_endpoints_drained"), Some(3.0));
     assert_eq!(balancer.metric(r#"lookaside_marks{kind="drain"}"#), Some(2.0));
-    // A service that comes later has no backend there either.
+    // The mark also holds for a service that registers later.
     register(&etcd, "late", &[2, 5]);
     wait_listed(&balancer, "late", &["5"]);
-    // Two marks about one backend: the other one is named.
+    // If another mark still drains the backend, undrain names it.
     command(&balancer, &["drain", "other", "10.0.0.2"], 0);
     let said = command(&balancer, &["undrain", "other", "10.0.0.2"], 0);
     assert!(said.contains("warning: 1 of them stay drained, by 10.0.0.2 of *"), "{said}");
@@ -143,11 +146,11 @@ fn a_drain_that_has_an_end_ends_with_and_without_etcd() {
     command(&running, &["drain", "hello", "2", "--for", "1h"], 0);
     let drained = format!("{PREFIX}drain/hello/");
     assert!(etcd.ctl(&["get", "--prefix", &drained]).contains("\"until\""));
-    // Both marks have leases, so that etcd is tidy in the end.
+    // Both marks have leases, so that etcd deletes them in the end.
     assert_eq!(etcd.ctl(&["lease", "list"]).lines().count(), 3);
     etcd.kill();
     wait_listed(&running, "hello", &["1", "3"]);
-    // It was over while etcd was away, and still lies there.
+    // The mark ended while etcd was down, and its key is still there.
     etcd.restart();
     let started = balancer(&etcd);
     wait_listed(&started, "hello", &["1", "3"]);
@@ -210,10 +213,10 @@ fn what_others_write_there_is_obeyed_or_refused_and_shown() {
     let etcd = Etcd::start();
     register(&etcd, "hello", &[1, 2]);
     let balancer = balancer(&etcd);
-    // In an emergency an empty value will do.
+    // In an emergency an empty value suffices.
     etcd.ctl(&["put", &format!("{PREFIX}drain/hello/10.0.0.1"), ""]);
     wait_listed(&balancer, "hello", &["2"]);
-    // A value that cannot be read leaves the former in force.
+    // A value that cannot be read leaves the former value in force.
     etcd.ctl(&["put", &format!("{PREFIX}drain/hello/10.0.0.1"), "soon"]);
     etcd.ctl(&["put", &format!("{PREFIX}freeze/hello"), ""]);
     etcd.ctl(&["put", &format!("{PREFIX}drain/nobody/10.9.9.9"), ""]);
@@ -226,7 +229,7 @@ fn what_others_write_there_is_obeyed_or_refused_and_shown() {
     let marks = json(&balancer, "/api/v1/marks");
     assert_eq!((&marks["total"], &marks["refused_total"]), (&2.into(), &2.into()), "{marks}");
     assert!(balancer.log().contains("mark refused"), "{}", balancer.log());
-    // Another zone's are not this one's.
+    // Marks of another zone do not count.
     etcd.ctl(&["put", "/lookaside/marks/other.internal/drain/hello/10.0.0.2", ""]);
     etcd.ctl(&["del", &format!("{PREFIX}drain/hello/10.0.0.1")]);
     wait_listed(&balancer, "hello", &["1", "2"]);
@@ -242,7 +245,7 @@ fn a_release_is_heard_by_every_replica_and_is_about_its_time() {
         let value = format!("10.0.0.{backend}:50051");
         etcd.ctl(&["put", &key, &value, &format!("--lease={lease}")]);
     }
-    // Nobody answers there, and the guard keeps them.
+    // Nothing answers at these addresses, and the guard keeps the backends.
     let args = ["--etcd", &etcd.url(), "--guard", "100"];
     let (one, other) = (Balancer::start(&args), Balancer::start(&args));
     for balancer in [&one, &other] {
@@ -305,11 +308,11 @@ fn a_start_without_etcd_serves_no_drained_backend() {
     etcd.kill();
     let second = Balancer::start(&args);
     second.wait_ready();
-    // The one has no end; the other's is told by the clock.
+    // The first mark has no end. The clock ends the second.
     wait_listed(&second, "hello", &["2", "3"]);
     let settings = json(&second, "/api/v1/settings?service=hello");
     assert_eq!(settings["services"][0]["settings"]["guard"]["value"], "7");
-    // What etcd says counts, once it is read.
+    // Once etcd has been read, its marks count.
     etcd.restart();
     second.wait_ready();
     eventually("etcd is read", || {
@@ -318,7 +321,7 @@ fn a_start_without_etcd_serves_no_drained_backend() {
     wait_listed(&second, "hello", &["2", "3"]);
     command(&second, &["undrain", "hello"], 0);
     wait_listed(&second, "hello", &["1", "2", "3"]);
-    // An etcd that lost all ends nothing, though the balancer restarts too.
+    // An etcd that lost everything ends no mark, although the balancer restarts too.
     command(&second, &["drain", "hello", "3"], 0);
     eventually("it is saved", || saved().contains("drain/hello/3").then_some(()));
     drop(second);

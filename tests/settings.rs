@@ -1,5 +1,7 @@
-//! Per-service settings as an operator meets them: in the file, in etcd, on the
-//! command line, right and wrong.
+//! Tests per-service settings from an operator's side.
+//!
+//! In: right and wrong documents, in the file, in etcd and on the command line. Out: the
+//! settings in force, and the refusals.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -15,7 +17,7 @@ const REFUSED: &str = r#"lookaside_settings_refused{source="etcd"}"#;
 
 fn settings(args: &[&str]) -> Output {
     let mut command = Command::new(program());
-    // Settings of whoever runs the tests are not the test's.
+    // The environment of the test run must not change settings.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("LOOKASIDE_") {
             command.env_remove(name);
@@ -29,7 +31,7 @@ fn said(output: &Output) -> String {
     format!("{out}{error}")
 }
 
-/// What is in force for a service: its value, and the source.
+/// Returns the value that is in force for a service's key, and its source.
 fn in_force(balancer: &Balancer, service: &str, key: &str) -> (String, String) {
     let (status, text) = balancer.get(&format!("/api/v1/settings?service={service}"));
     assert_eq!(status, 200, "{text}");
@@ -95,10 +97,10 @@ fn the_file_is_read_again_when_it_changes() {
     wait_for(&balancer, "hello", "when-empty", "drop", "file");
     wait_for(&balancer, "hello", "guard", "30", "flags");
     wait_for(&balancer, "other", "when-empty", "wait", "flags");
-    // By itself.
+    // The balancer reads a changed file without a signal.
     write(&file, "[service.hello]\nwhen-empty = 'fallback'\n");
     wait_for(&balancer, "hello", "when-empty", "fallback", "file");
-    // A wrong one is refused as a whole, and told at once on SIGHUP.
+    // A wrong file is refused as a whole. After SIGHUP the refusal is reported at once.
     write(&file, "[service.hello]\nwhen-empty = 'wait'\nguard = 101\n");
     balancer.signal(Signal::HUP);
     let refused = r#"lookaside_settings_refused{source="file"}"#;
@@ -112,7 +114,7 @@ fn the_file_is_read_again_when_it_changes() {
     wait_for(&balancer, "hello", "guard", "100", "file");
     wait_for(&balancer, "hello", "when-empty", "wait", "flags");
     eventually("no refusal", || balancer.metric(refused).filter(|is| *is == 0.0));
-    // What needs a restart is named, and does not change; a flag decides listen.
+    // A setting that needs a restart is named and does not change. A flag sets `listen`.
     let text = "guard = 31\nlisten = ':1'\nreflection = 'off'\n[service.hello]\nguard = 99\n";
     write(&file, text);
     balancer.signal(Signal::HUP);
@@ -124,7 +126,7 @@ fn the_file_is_read_again_when_it_changes() {
         assert!(told.contains("WARN") && told.contains("need a restart"), "{told}");
         told.contains("lookaside.toml").then_some(())
     });
-    // It is no certificate.
+    // Settings are not counted as a credential.
     assert_eq!(balancer.metric(r#"lookaside_credentials_broken{use="settings"}"#), None);
 
     let wrong = dir.path().join("wrong.toml");
@@ -156,7 +158,7 @@ fn all_balancers_follow_the_document_in_etcd() {
     let applied = apply(&["--revision", "0"]);
     assert!(said(&applied).contains("applied, revision "), "{}", said(&applied));
     for balancer in both {
-        // etcd wins over the file key by key.
+        // etcd takes precedence over the file, key by key.
         wait_for(balancer, "game.dev", "guard", "77", "etcd");
         assert_eq!(in_force(balancer, "game.dev", "keep-lost"), ("1m".into(), "file".into()));
     }
@@ -167,7 +169,7 @@ fn all_balancers_follow_the_document_in_etcd() {
         "{}",
         said(&shown)
     );
-    // Whoever looked at an older one does not overwrite what came since.
+    // A client that saw an older document does not overwrite the newer one.
     write(&file, "[service.'*']\nguard = 78\n");
     let late = apply(&["--revision", "0"]);
     assert_eq!(late.status.code(), Some(1));
@@ -190,7 +192,7 @@ fn all_balancers_follow_the_document_in_etcd() {
         wait_for(balancer, "game.dev", "guard", "78", "etcd");
         assert_eq!(balancer.metric(REFUSED), Some(0.0));
     }
-    // Deleted, file and flags are in force.
+    // Without the document, file and flags are in force.
     etcd.ctl(&["del", KEY]);
     for balancer in both {
         wait_for(balancer, "game.dev", "guard", "10", "file");

@@ -1,10 +1,9 @@
-//! The whole of it in a simulated world: etcd, two balancers, backends and
-//! clients. What is tested is the real code; network, time, chance and faults
-//! follow from a seed.
+//! Runs the real code in a simulated world: etcd, two balancers, backends and
+//! clients. Network, time, chance and faults follow from a seed.
 //!
-//! Each seed is a test: `seed_00007`. `LOOKASIDE_SEEDS` (`1000` or `5000..9000`)
-//! says which seeds are run instead of the usual ones; `LOOKASIDE_SEED=7` runs one
-//! and prints all that happened.
+//! In: seeds. Each seed is a test, such as `seed_00007`. `LOOKASIDE_SEEDS` (`1000` or
+//! `5000..9000`) replaces the usual seeds. Out: the breaches of a seed, with its plan.
+//! `LOOKASIDE_SEED=7` runs one seed and prints its whole history.
 
 #![allow(missing_docs, unreachable_pub, reason = "tests document themselves")]
 
@@ -47,22 +46,22 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use history::Record;
 use plan::Plan;
 
-/// As many as a minute of CI bears.
+/// The seeds that fit into a minute of CI.
 const USUAL: Range<u64> = 0..120;
-/// A seed that failed once: the time of those in doubt was over while the registry was
-/// not heard.
+/// A seed that failed once: the time of held backends ended while the registry was
+/// stale.
 const FOUND: [u64; 1] = [778];
-/// A seed takes about two seconds.
+/// How long a seed may run before it counts as endless. A seed takes about 2 s.
 const ENDLESS: Duration = Duration::from_secs(120);
-/// Failing seeds after which no more are run.
+/// The number of failed seeds after which the program ends.
 const FAILURES_MAX: usize = 5;
 
 thread_local! {
-    /// Tasks' panics go no further than their runtime.
+    /// Panics in this thread, because the runtime catches the panics of tasks.
     static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The seeds that are running, and since when.
+/// The seeds that are running, and when each began.
 static RUNNING: Mutex<BTreeMap<u64, Instant>> = Mutex::new(BTreeMap::new());
 
 fn main() {
@@ -85,7 +84,7 @@ fn main() {
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
-/// Whatever fails, what the program promises holds.
+/// Runs a seed and fails if it breaches an invariant.
 fn keeps_the_invariants(seed: u64) -> Result<(), Failed> {
     static FAILURES: AtomicUsize = AtomicUsize::new(0);
     lock_running().insert(seed, Instant::now());
@@ -105,7 +104,7 @@ fn keeps_the_invariants(seed: u64) -> Result<(), Failed> {
 
 fn is_one_history(seed: u64) {
     let (mut first, mut second) = (run(seed).2, run(seed).2);
-    // Tokio wakes those who wait for one value in an order of its own.
+    // Tokio wakes the tasks that wait for one value in an arbitrary order.
     first.sort();
     second.sort();
     let differ = first.iter().zip(&second).find(|(one, other)| one != other);
@@ -113,7 +112,8 @@ fn is_one_history(seed: u64) {
     assert_eq!(first.len(), second.len(), "seed {seed}");
 }
 
-/// Time stands still in a simulation where a task never rests.
+/// Aborts the program if a seed does not end: simulated time stands still while a task
+/// spins.
 fn watch_for_endless_seeds() {
     loop {
         for (seed, began) in &*lock_running() {
@@ -130,7 +130,7 @@ fn lock_running() -> std::sync::MutexGuard<'static, BTreeMap<u64, Instant>> {
     RUNNING.lock().expect("no holder panics")
 }
 
-/// Runs a seed: what was to happen, what was wrong, what happened.
+/// Runs a seed. Returns its plan, its breaches and its history.
 fn run(seed: u64) -> (Plan, Vec<String>, Vec<Record>) {
     catch_panics();
     let plan = Plan::new(seed);
@@ -157,12 +157,12 @@ fn show(seed: u64) {
     assert!(breaches.is_empty(), "seed {seed} fails:\n  {}", breaches.join("\n  "));
 }
 
-/// At once, not when the test is over: thousands of seeds take long.
+/// Prints at once rather than after the test, because thousands of seeds take long.
 fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}\n");
 }
 
-/// Takes note of every panic, in tasks too.
+/// Records every panic in [`PANICS`], including those in tasks.
 fn catch_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

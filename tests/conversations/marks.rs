@@ -1,4 +1,6 @@
-//! Marks that change while streams are open.
+//! Tests marks that change while streams are open.
+//!
+//! In: marks. Out: the lists that open and new streams get.
 
 use std::sync::Arc;
 
@@ -9,7 +11,7 @@ use lookaside::settings::WhenEmpty;
 use crate::conversations::sorted_ports as ports;
 use crate::conversations::wire::{Balanced, Kind, PYTHON};
 
-/// These marks alone are in force from now on.
+/// Puts these marks in force in place of all others.
 async fn mark(balanced: &Balanced, all: &[&str]) {
     let one = |below: &&str| {
         let key = MarkKey::parse(below).expect("a mark");
@@ -29,15 +31,15 @@ async fn a_drained_backend_leaves_the_lists_of_those_who_have_it() {
     let mut zone = balanced.open(PYTHON, "zone--b.hello").await;
     assert_eq!(ports(&all.first_servers().await), [1, 2, 3]);
     assert_eq!(ports(&zone.first_servers().await), [3]);
-    // The one whose list stays the same is sent nothing.
+    // A stream whose list stays the same is sent nothing.
     mark(&balanced, &["drain/hello/10.0.0.1"]).await;
     assert_eq!(ports(&all.servers().await), [2, 3]);
-    // Its list would be empty: what the operator wants then is what it gets.
+    // The zone's list would be empty, so the stream gets what `when-empty` says.
     mark(&balanced, &["drain/hello/10.0.0.1", "drain/*/zone=b"]).await;
     assert_eq!(ports(&all.servers().await), [2]);
     let Kind::ServerList(list) = zone.next().await else { panic!("a list") };
     assert!(!list.servers.is_empty() && list.servers.iter().all(|server| server.drop));
-    // Whoever comes now gets the same.
+    // A new stream gets the same list.
     let mut late = balanced.open(PYTHON, "hello").await;
     assert_eq!(ports(&late.first_servers().await), [2]);
     // A backend that registers anew stays drained.

@@ -1,4 +1,6 @@
-//! Settings that change while streams are open.
+//! Tests settings that change while streams are open.
+//!
+//! In: documents. Out: the answers that waiting and new streams get.
 
 use lookaside::settings::WhenEmpty;
 
@@ -17,7 +19,7 @@ async fn a_changed_setting_reaches_streams_that_wait() {
     balanced.put("lost a 10.0.0.1:1").await;
     balanced.put("zoned a 10.0.0.2:2 zone=a").await;
     let mut streams = Vec::new();
-    // Never registered, lost, and selected by nobody's zone.
+    // A service that never registered, one that is lost, and a zone without backends.
     for name in ["hello.dev", "lost", "zone--b.zoned"] {
         let mut stream = balanced.open(PYTHON, name).await;
         assert!(matches!(stream.next().await, Kind::InitialResponse(_)));
@@ -32,7 +34,7 @@ async fn a_changed_setting_reaches_streams_that_wait() {
     for stream in &mut streams {
         assert_eq!(what(stream.next().await), "drop");
     }
-    // One service alone, by the path of a name that nothing registered.
+    // A pattern for one service alone, by its path. It has no registration.
     balanced
         .settle("[service.'*']\nwhen-empty = 'drop'\n[service.'dev/*']\nwhen-empty = 'fallback'\n")
         .await;
@@ -41,7 +43,7 @@ async fn a_changed_setting_reaches_streams_that_wait() {
     for stream in &mut streams {
         assert_eq!(what(stream.next().await), "empty");
     }
-    // The interval counts for streams that begin later.
+    // A new interval applies to streams that begin later.
     balanced.settle("[service.lost]\nreport-interval = '2s'\n").await;
     for (name, expected) in [("lost", 2), ("zoned", 10)] {
         let mut stream = balanced.open(PYTHON, name).await;

@@ -1,4 +1,6 @@
-//! Lists that streams share: how many are made, by whom, and for how many.
+//! Tests how streams share encoded lists.
+//!
+//! In: many streams and selections. Out: counts of lists that were encoded and sent.
 
 use std::time::Duration;
 
@@ -33,7 +35,7 @@ async fn however_a_name_is_written_its_list_is_encoded_once() {
     balanced.put("dev/game 8 10.0.0.8:2 zone=a").await;
     let names = ["dev/game", "game%2Edev:443", "dev%2fgame:1", "game.dev.lookaside.internal."];
     let mut names = names.map(String::from).to_vec();
-    // Every letter in either case.
+    // Every mix of upper-case and lower-case letters.
     names.extend((0..128_u32).map(|bits| {
         let letter =
             |(at, c): (usize, char)| if bits >> at & 1 == 1 { c.to_ascii_uppercase() } else { c };
@@ -51,7 +53,7 @@ async fn however_a_name_is_written_its_list_is_encoded_once() {
         assert_eq!(sorted_ports(&stream.servers().await), [1, 2, 3]);
     }
     assert_eq!(balanced.counters.lists_encoded.total(), 2);
-    // Selecting labels may come in any order, more than once.
+    // Selectors may come in any order, and more than once.
     for name in ["zone--a.id--7.game.dev", "ID--7.zone--A.zone--a.Game.dev"] {
         let mut stream = balanced.open(GO, name).await;
         assert_eq!(ports(&stream.first_servers().await), [1]);
@@ -81,7 +83,7 @@ async fn a_change_costs_those_whom_it_concerns() {
     let counters = balanced.counters.clone();
     let encoded = counters.lists_encoded.total();
     assert_eq!(encoded, 101);
-    // Another address of one instance, which is in zone 2.
+    // One backend of zone 2 gets another address.
     balanced.put("big 50 10.0.0.2:1050 zone=2").await;
     assert_eq!(ports(&streams[49].servers().await), [1050]);
     let settled = || async {
@@ -92,13 +94,13 @@ async fn a_change_costs_those_whom_it_concerns() {
     tokio::time::timeout(Duration::from_secs(60), settled()).await.expect("all have looked");
     assert_eq!(counters.lists_encoded.total() - encoded, 1);
     assert!(streams[48].silent().await && zone.silent().await);
-    // One that comes before all others in the list moves all places.
+    // A backend that sorts before all others changes the index of every endpoint.
     balanced.put("big 0 10.0.0.3:1 zone=1").await;
     assert_eq!(zone.servers().await.len(), 101);
     assert_eq!(counters.lists_encoded.total() - encoded, 2);
 }
 
-/// So many distinct selections of `big`, each of which chooses all of it.
+/// Returns `count` distinct selections of `big`. Each chooses all its backends.
 fn selections(count: u32) -> impl Iterator<Item = String> {
     (1..=count).map(|bits| {
         let chosen = (0..6).filter(|key| bits >> key & 1 == 1);
@@ -121,7 +123,7 @@ async fn a_connection_makes_few_lists_before_others_have_their_turn() {
     let balanced = all_alike(6_000).await;
     let (ours, _serving) = balanced.connect_raw();
     let (client, connection) = h2::client::Builder::new()
-        // Nothing waits for the peer.
+        // The windows are so large that the balancer never waits for the client.
         .initial_window_size(1 << 24)
         .initial_connection_window_size(1 << 30)
         .handshake::<_, bytes::Bytes>(ours)
@@ -135,7 +137,7 @@ async fn a_connection_makes_few_lists_before_others_have_their_turn() {
         stream.initial(&name);
         streams.push(stream);
     }
-    // Each of its turns is one of everybody's.
+    // In each turn of the runtime, the connection has one turn.
     let (mut most, mut before) = (0, 0);
     while before < u64::from(STREAMS) {
         tokio::task::yield_now().await;
@@ -170,7 +172,7 @@ async fn selections_without_end_are_refused_and_nobody_else_is() {
         assert_eq!(small.first_servers().await.len(), 1);
         streams.push(small);
     }
-    // Room comes back with those who go.
+    // Streams that end free room for other selections.
     drop(streams);
     while balanced.counters.list_classes.now() > 0 {
         tokio::task::yield_now().await;

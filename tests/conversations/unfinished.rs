@@ -1,4 +1,6 @@
-//! Messages without an end, and calls without one.
+//! Tests messages and calls that never end.
+//!
+//! In: torn, slow and oversized messages. Out: the status or reset that ends the stream.
 
 use std::time::Duration;
 
@@ -53,17 +55,17 @@ async fn other_services_hold_one_short_message_and_not_for_long() {
     let balanced = Balanced::start(WhenEmpty::Wait).await;
     let mut client = balanced.caller(1 << 20).await;
     let began = tokio::time::Instant::now();
-    // What is too long is refused at its prefix.
+    // A message that is too long is refused as soon as its length is known.
     let mut huge = Balanced::call(&mut client, CHECK, GO);
     huge.bytes(&[0, 0, 64, 0, 0]);
     let (code, text) = huge.status().await;
     assert_eq!((code, text.as_str()), (8, "the message has 4194304 bytes: at most 4096 are read"));
-    // A whole one is answered, though the client does not say that it is all.
+    // A whole message is answered although the client does not end its side.
     let mut whole = Balanced::call(&mut client, CHECK, GO);
     whole.bytes(&[0, 0, 0, 0, 0]);
     assert_eq!(whole.answer().await, 7);
     assert!(began.elapsed() < Duration::from_secs(1));
-    // What has no end is not waited for.
+    // The balancer does not wait for a message that does not end.
     let late = (4, "the message did not come within 5 seconds".to_owned());
     for said in [&[][..], &[0, 0, 0, 16, 0, 1]] {
         let mut torn = Balanced::call(&mut client, CHECK, GO);
@@ -83,7 +85,7 @@ async fn a_reflection_ends_when_its_client_falls_silent_and_a_watch_does_not() {
     assert_eq!(watch.answer().await, 7);
     let mut reflection = Balanced::call(&mut client, REFLECTION, GO);
     for _ in 0..3 {
-        // What services there are.
+        // A request for the list of services.
         reflection.message(&[0x3a, 0]);
         assert!(reflection.answer().await > 20);
         tokio::time::sleep(minute - Duration::from_secs(5)).await;

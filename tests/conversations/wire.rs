@@ -1,5 +1,7 @@
-//! A client of a few lines, over memory: it says exactly what it is told to,
-//! right or wrong, and shows what comes back.
+//! A small client over an in-memory transport, and a balancer without sockets.
+//!
+//! In: messages or bytes, right or wrong, which the client sends as they are. Out: the
+//! messages and the status that come back.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,7 +37,7 @@ pub const GO: &str = "grpc-go/1.85.0";
 pub const JAVA: &str = "grpc-java-netty/1.85.0";
 pub const PYTHON: &str = "grpc-python/1.85.1 grpc-c/58.0.0 (linux; chttp2)";
 
-/// So long a test waits before it has failed.
+/// How long a test waits before it fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A balancer without sockets.
@@ -58,14 +60,14 @@ pub struct Stream {
 }
 
 impl Balanced {
-    /// Nothing is registered, and that is known.
+    /// Starts a balancer that has read an empty registry.
     pub async fn start(when_empty: WhenEmpty) -> Self {
         let mut balanced = Self::unread(when_empty, Duration::from_secs(10));
         balanced.reset(&[]).await;
         balanced
     }
 
-    /// The registry has not been read.
+    /// Starts a balancer that has not read the registry.
     pub fn unread(when_empty: WhenEmpty, report_interval: Duration) -> Self {
         let defaults = ServiceSettings {
             when_empty,
@@ -84,7 +86,8 @@ impl Balanced {
         Self { catalog, balancer, ledger, counters, inputs, revision: 1 }
     }
 
-    /// The whole registry. Each is `SERVICE ID ADDRESS [weight=N] [key=value…]`.
+    /// Replaces the whole registry. Each text has the form
+    /// `SERVICE ID ADDRESS [weight=N] [key=value…]`.
     pub async fn reset(&mut self, all: &[&str]) {
         let all = all.iter().map(|text| entry(text)).collect();
         let revision = self.next_revision();
@@ -103,7 +106,7 @@ impl Balanced {
         self.say(Event::Apply { revision, changes }).await;
     }
 
-    /// The settings of services that this document makes, in force before it returns.
+    /// Puts the settings of a document in force. Returns once they are.
     pub async fn settle(&mut self, document: &str) {
         let document = Document::parse(document).expect("a document");
         let settings = self.catalog.settings().with(None, Some(Arc::new(document)));
@@ -113,7 +116,7 @@ impl Balanced {
         }
     }
 
-    /// Says it and waits until it is taken in.
+    /// Sends an event of the registry and waits until the catalog has applied it.
     pub async fn say(&mut self, event: Event) {
         let wanted = match &event {
             Event::Reset { revision, .. } | Event::Apply { revision, .. } => Some(*revision),
@@ -133,12 +136,12 @@ impl Balanced {
         }
     }
 
-    /// A new connection with one stream, before anything is said on it.
+    /// Opens a connection with one stream, and sends no message on it.
     pub async fn connect(&self, user_agent: &str) -> Stream {
         self.connect_with_window(1 << 20, user_agent).await
     }
 
-    /// A stream that has said its name, and will take so many bytes.
+    /// Opens a stream with a window of `window` bytes, and sends its name.
     pub async fn open_with_window(&self, window: u32, user_agent: &str, name: &str) -> Stream {
         let mut stream = self.connect_with_window(window, user_agent).await;
         stream.initial(name);
@@ -150,7 +153,7 @@ impl Balanced {
         Self::call(&mut client, PATH, user_agent)
     }
 
-    /// A connection for any calls.
+    /// Opens a connection for any calls.
     pub async fn caller(&self, window: u32) -> client::SendRequest<Bytes> {
         let (ours, _serving) = self.connect_raw();
         let (client, connection) =
@@ -172,8 +175,8 @@ impl Balanced {
         Stream { send, response, head, body, waiting: BytesMut::new() }
     }
 
-    /// A connection on which nothing has been said; and what serves it, which
-    /// tells at its end whether HTTP/2 was spoken.
+    /// Opens a connection and sends nothing. Also returns the task that serves it, which
+    /// returns whether HTTP/2 was spoken.
     pub fn connect_raw(&self) -> (DuplexStream, JoinHandle<bool>) {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let (_, health) = tonic_health::server::health_reporter();
@@ -194,14 +197,14 @@ impl Balanced {
         (ours, tokio::spawn(async move { server.http2(theirs, peer).await }))
     }
 
-    /// A stream that has said its name.
+    /// Opens a stream and sends its name.
     pub async fn open(&self, user_agent: &str, name: &str) -> Stream {
         let mut stream = self.connect(user_agent).await;
         stream.initial(name);
         stream
     }
 
-    /// The calls reported for a service, once there are as many reports.
+    /// Waits for `reports` reports. Returns the sums of calls of a service.
     pub async fn reported(&self, service: &str, reports: u64) -> Calls {
         let counted = async {
             while self.counters.reports.total() < reports {
@@ -243,13 +246,13 @@ impl Stream {
         self.message(&request.encode_to_vec());
     }
 
-    /// Any bytes as a message.
+    /// Sends any bytes as a message.
     pub fn message(&mut self, message: &[u8]) {
         let length = u32::try_from(message.len()).unwrap().to_be_bytes();
         self.bytes(&[&[0], length.as_slice(), message].concat());
     }
 
-    /// Any bytes at all.
+    /// Sends any bytes as DATA.
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.send.send_data(Bytes::copy_from_slice(bytes), false).unwrap();
     }
@@ -258,7 +261,7 @@ impl Stream {
         self.send.send_data(Bytes::new(), true).unwrap();
     }
 
-    /// The next message.
+    /// Returns the next message. Panics if the stream ends.
     pub async fn next(&mut self) -> Kind {
         match self.maybe_next().await {
             Some(kind) => kind,
@@ -273,20 +276,20 @@ impl Stream {
         }
     }
 
-    /// The initial response, and then the first list.
+    /// Reads the initial response and returns the first list.
     pub async fn first_servers(&mut self) -> Vec<pb::Server> {
         let first = self.next().await;
         assert!(matches!(first, Kind::InitialResponse(_)), "{first:?}");
         self.servers().await
     }
 
-    /// That nothing more comes, though all that is known has been said.
+    /// Returns whether no message comes within 200 ms.
     pub async fn silent(&mut self) -> bool {
         let next = tokio::time::timeout(Duration::from_millis(200), self.maybe_next());
         next.await.is_err()
     }
 
-    /// How it ended: the code and the text, without a message before it.
+    /// Returns the code and the text of the status, which must be the next thing to come.
     pub async fn status(&mut self) -> (i32, String) {
         assert_eq!(self.maybe_next().await, None);
         let trailers = match &mut self.body {
@@ -299,7 +302,8 @@ impl Stream {
         (code, text("grpc-message").unwrap_or_default().replace("%20", " ").replace("%22", "\""))
     }
 
-    /// That the server resets it; why.
+    /// Reads until the server resets the stream. Returns the reason, or `None` at a regular
+    /// end.
     pub async fn reset(&mut self) -> Option<h2::Reason> {
         let body = self.body.as_mut().expect("there was an answer");
         loop {
@@ -310,7 +314,7 @@ impl Stream {
         }
     }
 
-    /// Its answer's length, which goes on.
+    /// Returns the length of the next piece of the answer. The stream may go on.
     pub async fn answer(&mut self) -> usize {
         self.begin().await;
         self.body.as_mut().unwrap().data().await.unwrap().unwrap().len()

@@ -1,5 +1,8 @@
-//! etcds that are broken or mean harm. They speak the protocol and break it in
-//! one way each; what they say is not believed, costs little, and is read anew.
+//! Tests the source with broken or hostile etcds. Each fake etcd breaks the protocol in
+//! one way.
+//!
+//! In: the answers of a fake etcd. Out: the source rejects them at little cost and reads
+//! everything anew.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +19,7 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status};
 
-/// What is wrong with it.
+/// The way in which a fake etcd breaks the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ill {
     SameKeyForEver,
@@ -44,7 +47,7 @@ struct Fake {
 
 const REVISION: i64 = 5;
 const KEY: &str = "/s/hello/1";
-/// Registered under a lease, and deregistered with so manieth event.
+/// A key that is registered under [`LEASE`] and deleted by event number [`GONE`].
 const LEASED: &str = "/s/leased/1";
 const LEASE: i64 = 9;
 const GONE: i64 = 300;
@@ -80,7 +83,7 @@ impl Fake {
         fake
     }
 
-    /// What follows the answer to a first watcher.
+    /// Sends the broken responses that follow the answer to a first watcher.
     async fn misbehave(&self, tx: &mpsc::Sender<Result<pb::PbWatchResponse, Status>>) {
         let say = async |response| drop(tx.send(Ok(response)).await);
         let events = |events| pb::PbWatchResponse { events, ..response(0) };
@@ -223,7 +226,7 @@ impl pb::PbLeaseService for Fake {
         Err(Status::unimplemented(""))
     }
 
-    /// It lives.
+    /// Answers that the lease lives.
     async fn lease_time_to_live(
         &self,
         request: Request<pb::PbLeaseTimeToLiveRequest>,
@@ -287,7 +290,7 @@ async fn a_listing_without_end_is_given_up() {
         let told = |mirror: &Mirror| mirror.stale.iter().any(|text| text.contains(reason));
         mirror.until(reason, told).await;
         assert_eq!(mirror.resets, 0);
-        // Two pages for each of the attempts until now.
+        // Each attempt until now read two pages.
         let pages = fake.pages.load(Ordering::SeqCst);
         assert!(pages <= 20, "{ill:?}: {pages} pages");
     }
@@ -304,7 +307,7 @@ async fn what_a_broken_watch_says_is_read_anew() {
         assert_eq!(mirror.resets, 2, "{ill:?}");
         let silent = mirror.stale.iter().any(|text| text.contains("did not answer"));
         assert_eq!(silent, ill == Ill::SilentWatch, "{ill:?}: {:?}", mirror.stale);
-        // 64 MiB, and what was on the way.
+        // The source reads 64 MiB; more may be on the way.
         let bytes = fake.bytes.load(Ordering::SeqCst);
         assert!(bytes < 100 << 20, "{ill:?}: {bytes} bytes");
     };
@@ -321,14 +324,15 @@ async fn what_a_broken_watch_says_is_read_anew() {
     futures_util::future::join_all(all.map(check)).await;
 }
 
-/// A deletion is told at once, and once more when its lease is known to live.
+/// The source reports a deletion at once, and again when etcd has said that its lease
+/// lives.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_of_leases_are_heard_though_events_never_end() {
     let fake = Fake::start(Ill::EventsForEver).await;
     let mut mirror = Mirror::of(connect(&[&fake.url]), &["/s/"], 1);
     let (mut causes, mut later) = (Vec::new(), 0);
     while causes.len() < 2 && later < 5_000 {
-        // Slower than events come, so that the next has always come.
+        // Slower than events come, so that the next event is always there.
         tokio::time::sleep(Duration::from_millis(1)).await;
         let event = timeout(PATIENCE, mirror.events_rx.recv()).await.expect("events without end");
         let Some(Event::Apply { changes, .. }) = event else { continue };

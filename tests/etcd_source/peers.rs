@@ -1,5 +1,7 @@
-//! What may stand in etcd's place or before it: proxies, learners, balancers
-//! that forget connections.
+//! Tests the source with proxies, learners, and load balancers that forget connections
+//! in place of etcd or before it.
+//!
+//! In: their faults. Out: a source that passes them over or notices the loss.
 
 use std::process::{Child, Command, Stdio};
 
@@ -11,7 +13,7 @@ use crate::support::proxy::Proxy;
 use etcd_client::{Txn, TxnOp};
 use lookaside::registry::{Cause, Change, Event};
 
-/// Longer than silence is borne with.
+/// A number of signs of life that takes longer than etcd may be silent.
 const SIGNS: usize = 6;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,7 +39,7 @@ async fn etcds_grpc_proxy_is_followed_like_etcd() {
     mirror.until("the next key", |mirror| mirror.keys.contains_key("/s/hello/3")).await;
 }
 
-/// A second member that copies but does not vote.
+/// A second member, which copies the store and does not vote.
 struct Learner {
     url: String,
     child: Child,
@@ -84,7 +86,7 @@ async fn a_learner_is_passed_over() {
     let told = |mirror: &Mirror| mirror.stale.iter().any(|text| text.contains("learner"));
     alone.until("what a learner says", told).await;
     assert_eq!(alone.resets, 0);
-    // Where it begins is chance.
+    // The source begins at a random endpoint.
     for _ in 0..4 {
         let mut both = Mirror::of(connect(&[&learner.url, &etcd.url()]), &["/s/"], 64);
         both.until_has(&[("/s/hello/1", "10.0.0.1:1")]).await;
@@ -96,7 +98,8 @@ async fn a_connection_that_was_forgotten_on_the_way_is_noticed() {
     let etcd = Etcd::start();
     let proxy = Proxy::to(etcd.port()).await;
     let mut mirror = Mirror::of(connect(&[&proxy.url()]), &["/s/"], 64);
-    // The watch is open: before, another connection takes its place unseen.
+    // The watch is open now. Earlier, another connection would replace a lost one
+    // unnoticed.
     mirror.until("a sign of life", |mirror| mirror.fresh > 0).await;
     proxy.forget_by_reset();
     etcd.ctl(&["put", "/s/hello/1", "10.0.0.1:1"]);
@@ -136,7 +139,7 @@ async fn a_transaction_over_several_prefixes_is_one_apply_and_judged_as_one() {
         assert_eq!((changes.len(), mirror.applied.len()), (3, applied + 1), "round {round}");
         let swept = |change: &Change| matches!(change, Change::Delete(_, Cause::Swept));
         assert!(changes.iter().all(swept), "keys of several without a lease: {changes:?}");
-        // One prefix alone is told too, though the others have nothing to say.
+        // A change below one prefix alone is reported, although the others have none.
         etcd.ctl(&["put", "/b/hello/2", "10.0.0.1:1"]);
         mirror.until("one key", |mirror| mirror.keys.len() == 1).await;
         etcd.ctl(&["del", "/b/hello/2"]);

@@ -1,4 +1,7 @@
-//! Certificates and passwords for etcd that are replaced while it is followed.
+//! Tests certificates and passwords for etcd that are replaced while the source follows
+//! it.
+//!
+//! In: changed files. Out: a source that uses them for its next connection or login.
 
 use super::{Mirror, PATIENCE};
 use crate::support::cluster::Cluster;
@@ -27,12 +30,12 @@ async fn certificates_are_read_again_for_each_connection() {
     });
     let mut mirror = Mirror::of(connect, &["/s/"], 64);
     mirror.until("a first reading", |mirror| mirror.resets == 1).await;
-    // Another authority and another key: nothing of before fits any more.
+    // The authority and the key are new, so the former files do not fit any more.
     files.renew();
     etcd.restart(0);
     assert!(etcd.ctl(0, &["put", "/s/hello/1", "10.0.0.1:1"]));
     mirror.until_has(&[("/s/hello/1", "10.0.0.1:1")]).await;
-    // A broken file keeps what was there.
+    // With a broken file, the former certificates stay in use.
     std::fs::write(&files.ca, "nonsense").expect("a file");
     let (resets, stale) = (mirror.resets, mirror.stale.len());
     etcd.freeze(0);
@@ -63,7 +66,7 @@ async fn a_new_password_is_taken_up_without_a_gap() {
     let mut mirror = Mirror::of(connect, &["/s/"], 64);
     mirror.until("a first reading", |mirror| mirror.resets == 1).await;
 
-    // First in etcd, then in the file: what is open goes on meanwhile.
+    // The password changes in etcd first and then in the file. Open calls go on.
     let options = ConnectOptions::new().with_user("root", "secret");
     let mut root = Client::connect([etcd.url()], Some(options)).await.expect("etcd answers");
     root.user_change_password("me", "new").await.expect("root may");
@@ -82,7 +85,7 @@ async fn a_new_password_is_taken_up_without_a_gap() {
         .expect("a put");
     mirror.until("the next key", |mirror| mirror.keys.len() == 2).await;
 
-    // An etcd that comes back asks for the password.
+    // An etcd that restarts asks for the password again.
     root.user_change_password("me", "newer").await.expect("root may");
     etcd.kill();
     std::fs::write(&file, "newer\n").expect("a file");

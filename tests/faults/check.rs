@@ -1,12 +1,12 @@
-//! Holds a history against the model: what must be true after every fault.
+//! Compares a history with the model and finds breaches of six invariants.
 //!
-//! In: what clients were told, what was registered, when all faults were over.
-//! Out: every breach in words. Pure.
+//! In: the lists that clients got, the registrations, and when all faults were over.
+//! Out: a text for each breach. Pure.
 //!
-//! I1 every list is what was registered at some time. I2 no stream goes back
-//! to an older state. I3 after the faults every live stream gets to the newest
-//! state within a bound. I4 no list is empty unless everybody deregistered. I5
-//! nothing leaks and nothing panics. I6 memory stays within its bound.
+//! I1: every list is a state that was registered at some time. I2: no stream goes
+//! back to an older state. I3: after the faults, every live stream gets the newest
+//! state within a bound. I4: no list is empty unless all backends are deregistered.
+//! I5: nothing leaks and nothing panics. I6: memory stays within its bound.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -14,16 +14,16 @@ use std::time::{Duration, Instant};
 use super::model::Model;
 use crate::support::crowd::{History, Set, Told, What};
 
-/// After the faults.
+/// When the faults ended, and how long the newest state may take after that.
 #[derive(Debug, Clone, Copy)]
 pub struct Settled {
     /// When all faults were over and the last registration was written.
     pub at: Instant,
-    /// So long the newest state may take.
+    /// How long after `at` the newest state may reach a client.
     pub within: Duration,
 }
 
-/// What a process holds.
+/// The resources that a process uses.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Vitals {
     pub files: u64,
@@ -32,8 +32,8 @@ pub struct Vitals {
     pub memory: u64,
 }
 
-/// I1 to I4. `names` are the services of the clients, by their index, and
-/// whether their streams live.
+/// Returns breaches of I1 to I4. `names` holds, for each client, its service and
+/// whether its stream is live.
 pub fn lists(
     history: &History,
     model: &Model,
@@ -70,8 +70,8 @@ pub fn lists(
     breaches
 }
 
-/// For every list, how long its client had waited for the oldest change in it.
-/// Shortest first.
+/// Returns, for every list, how long its client waited for the oldest change in it,
+/// shortest first.
 pub fn lags(history: &History, model: &Model, names: &[(String, bool)]) -> Vec<Duration> {
     let mut places = Places::new(history, model);
     let mut lags = Vec::new();
@@ -88,34 +88,34 @@ pub fn lags(history: &History, model: &Model, names: &[(String, bool)]) -> Vec<D
     lags
 }
 
-/// Where each stream stands among the steps of its service.
+/// The step of its service that each stream has reached.
 struct Places<'a> {
     history: &'a History,
     model: &'a Model,
     now: HashMap<(u32, u32), usize>,
-    /// The steps of a service that a list is right for.
+    /// The steps of a service for which a list is right.
     fitting: HashMap<(&'a str, What), Vec<usize>>,
     steps: HashMap<&'a str, Steps<'a>>,
 }
 
-/// The steps of a service, to be found by their lists.
+/// The steps of a service, indexed by their lists.
 #[derive(Default)]
 struct Steps<'a> {
-    /// Those for which one list is right.
+    /// Steps for which exactly one list is right.
     exact: HashMap<&'a Set, Vec<usize>>,
     others: Vec<usize>,
 }
 
-/// What a list is.
+/// How a list relates to the steps of its service.
 enum Place {
-    /// Empty, before anything was registered.
+    /// Empty, and sent before anything was registered.
     BeforeAll,
-    /// Right since `first`, and still at `newest`.
+    /// Right at `first`, and last right at `newest`.
     Step {
         first: usize,
         newest: usize,
     },
-    /// Right once, but not since what the stream had before.
+    /// Right once, but not since the step of the stream's former list.
     Older,
     None,
 }
@@ -126,7 +126,7 @@ impl<'a> Places<'a> {
         Self { history, model, now, fitting, steps }
     }
 
-    /// Where a list's stream stood before it, if anywhere.
+    /// Returns the step that the list's stream had reached before this list, if any.
     fn of(&self, told: &Told) -> Option<usize> {
         self.now.get(&(told.client, told.stream)).copied()
     }
@@ -177,7 +177,8 @@ impl<'a> Places<'a> {
     }
 }
 
-/// I3. A list that is right for several steps counts for the last of them.
+/// Returns breaches of I3. A list that is right for several steps counts as the last
+/// of them.
 fn late(
     model: &Model,
     names: &[(String, bool)],
@@ -203,13 +204,13 @@ fn late(
     breaches
 }
 
-/// I5, once all clients are gone.
+/// Returns breaches of I5. Call it once all clients are gone.
 pub fn leaks(log: &str, before: Vitals, after: Vitals) -> Vec<String> {
     let mut breaches = Vec::new();
     if log.contains("panicked at") {
         breaches.push(format!("I5: a panic: {log}"));
     }
-    // A handful comes and goes with etcd's connections and probes.
+    // etcd's connections and probes open and close a few files.
     if after.files > before.files + before.files / 100 + 8 {
         breaches.push(format!("I5: {} open files, and {} before", after.files, before.files));
     }
@@ -219,13 +220,13 @@ pub fn leaks(log: &str, before: Vitals, after: Vitals) -> Vec<String> {
     breaches
 }
 
-/// I6.
+/// Returns a breach of I6 if the process uses more than `bound` KiB.
 pub fn memory(now: Vitals, bound: u64) -> Vec<String> {
     let over = now.memory > bound;
     over.then(|| format!("I6: {} KiB of memory, at most {bound}", now.memory)).into_iter().collect()
 }
 
-/// Enough to see what is wrong.
+/// The number of breaches after which checking stops.
 const BREACHES_MAX: usize = 5;
 
 #[cfg(test)]
@@ -239,7 +240,7 @@ mod tests {
     }
 
     impl World {
-        /// At 1 s `a` registers, at 2 s `b`, at 3 s `a` leaves.
+        /// `a` registers at 1 s, `b` registers at 2 s, and `a` leaves at 3 s.
         fn new() -> Self {
             let mut world = Self {
                 began: Instant::now(),
@@ -282,7 +283,7 @@ mod tests {
         world.told(2, 1, &[1, 2]);
         world.told(5, 1, &[2]);
         assert_eq!(world.breaches(true), Vec::<String>::new());
-        // Steps may be left out, and those who are gone need not be told.
+        // A stream may skip steps, and a client that is gone needs no list.
         let mut world = World::new();
         world.told(1, 1, &[1]);
         assert_eq!(world.breaches(false), Vec::<String>::new());
@@ -303,7 +304,7 @@ mod tests {
         world.told(2, 1, &[1, 2]);
         world.told(3, 1, &[1]);
         assert_eq!(world.breaches(false), ["I2"]);
-        // On another stream it is another balancer's word.
+        // Another stream may come from another balancer, so I2 does not apply.
         let mut world = World::new();
         world.told(2, 1, &[1, 2]);
         world.told(3, 2, &[1]);

@@ -1,7 +1,7 @@
-//! What was registered when: the truth that lists are held against.
+//! The model: which backends were registered when. Lists are compared with it.
 //!
 //! In: each registration and deregistration of the test, in order, before it is
-//! written. Out: the steps of each service. Pure.
+//! written to etcd. Out: the steps of each service. Pure.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,12 +10,12 @@ use std::time::Instant;
 
 use crate::support::crowd::Set;
 
-/// All services.
+/// The steps of all services.
 #[derive(Debug, Default, Clone)]
 pub struct Model(BTreeMap<String, Vec<Step>>);
 
-/// From a moment on, lists hold at least `must` and at most `may`. Where
-/// nothing is in doubt these are the same.
+/// From `at` on, lists hold at least `must` and at most `may`. The two are equal
+/// where no registration is in doubt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     pub at: Instant,
@@ -36,12 +36,12 @@ impl Model {
         });
     }
 
-    /// From now on anything between these is right.
+    /// From `at` on, any list that holds all of `must` and nothing beyond `may` is right.
     pub fn between(&mut self, service: &str, must: Set, may: Set, at: Instant) {
         self.push(service, Step { at, must: must.into(), may: may.into() });
     }
 
-    /// From now on this is right and nothing else.
+    /// From `at` on, only this list is right.
     pub fn exactly(&mut self, service: &str, set: Set, at: Instant) {
         let set = Arc::new(set);
         self.push(service, Step { at, must: set.clone(), may: set });
@@ -51,7 +51,7 @@ impl Model {
         self.0.get(service).map_or(&[], Vec::as_slice)
     }
 
-    /// What is registered now.
+    /// Returns the backends that are registered, or may be, after the last step.
     pub fn now(&self, service: &str) -> Set {
         self.steps(service).last().map(|step| Set::clone(&step.may)).unwrap_or_default()
     }
@@ -77,12 +77,12 @@ impl Model {
 }
 
 impl Step {
-    /// Whether only one list is right.
+    /// Returns whether exactly one list is right.
     pub fn is_exact(&self) -> bool {
         Arc::ptr_eq(&self.must, &self.may) || self.must == self.may
     }
 
-    /// Whether a list is right from this step on.
+    /// Returns whether a list is right from this step on.
     pub fn allows(&self, list: &Set) -> bool {
         let (least, most) = (self.must.len(), self.may.len());
         (least..=most).contains(&list.len())

@@ -1,6 +1,7 @@
-//! One connection that says whatever it is told to, and floods made of it.
+//! A raw HTTP/2 connection that sends any bytes, and floods of requests over it.
 //!
-//! In: bytes. Out: the frames that come back, and whether it still stands.
+//! In: bytes to send. Out: the frames that come back, and whether the connection is
+//! still open.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,27 +9,27 @@ use std::time::{Duration, Instant};
 
 use crate::support::wire::{self, Head};
 
-/// A connection.
+/// A connection whose bytes the test chooses.
 pub struct Raw {
     socket: TcpStream,
     input: Vec<u8>,
     pub closed: bool,
 }
 
-/// A frame that came.
+/// The head of a frame that was received.
 #[derive(Debug)]
 pub struct Frame {
     pub kind: u8,
     pub flags: u8,
 }
 
-/// A write that takes longer says that the other side does not read now.
+/// A write that takes longer shows that the peer does not read now.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(100);
-/// Room for all answers.
+/// The receive window in bytes: room for all answers.
 const WINDOW: u32 = 1 << 30;
 
 impl Raw {
-    /// Connected, with nothing said.
+    /// Connects and sends nothing.
     pub fn silent(addr: SocketAddr) -> Self {
         let socket = TcpStream::connect(addr).expect("somebody listens");
         socket.set_nodelay(true).expect("an option of every socket");
@@ -36,7 +37,7 @@ impl Raw {
         Self { socket, input: Vec::new(), closed: false }
     }
 
-    /// HTTP/2 has begun, and there is room for every answer.
+    /// Connects, begins HTTP/2 and opens the window for every answer.
     pub fn open(addr: SocketAddr) -> Self {
         let mut raw = Self::silent(addr);
         let mut opening = Vec::new();
@@ -46,7 +47,7 @@ impl Raw {
         raw
     }
 
-    /// Writes as much as is taken now; how much that is.
+    /// Writes as much as the peer takes now. Returns the number of bytes written.
     pub fn send(&mut self, mut bytes: &[u8]) -> usize {
         let all = bytes.len();
         while !bytes.is_empty() && !self.closed {
@@ -59,7 +60,7 @@ impl Raw {
         all - bytes.len()
     }
 
-    /// Sends all of it, if it takes until the deadline; false when it did not.
+    /// Sends all bytes, until the deadline at most. Returns whether all were sent.
     pub fn send_all(&mut self, mut bytes: &[u8], deadline: Instant) -> bool {
         while !bytes.is_empty() && !self.closed && Instant::now() < deadline {
             let sent = self.send(bytes);
@@ -68,7 +69,7 @@ impl Raw {
         bytes.is_empty()
     }
 
-    /// What came, without waiting for longer than this.
+    /// Returns the frames that were received, after waiting at most `wait`.
     pub fn frames(&mut self, wait: Duration) -> Vec<Frame> {
         self.fill(wait);
         let mut frames = Vec::new();
@@ -83,18 +84,18 @@ impl Raw {
         frames
     }
 
-    /// Whether the other side has closed it by now.
+    /// Returns whether the peer has closed the connection.
     pub fn is_closed(&mut self) -> bool {
         self.fill(Duration::ZERO);
         self.closed
     }
 
-    /// Waits until anything came, and no longer than this.
+    /// Waits until bytes are received, and at most `wait`.
     pub fn wait(&mut self, wait: Duration) {
         self.fill(wait);
     }
 
-    /// Ends it in the rudest way.
+    /// Ends the connection with a TCP reset.
     pub fn reset(self) {
         rustix::net::sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO))
             .expect("an option of every socket");
@@ -124,7 +125,7 @@ impl Raw {
     }
 }
 
-/// The bytes of one stream that asks for a name and is over with it.
+/// Returns the bytes of one stream that asks for a name and then ends its side.
 pub fn ask_once(stream: u32, name: &str) -> Vec<u8> {
     let mut out = Vec::new();
     wire::put_call(&mut out, stream, wire::BALANCE_LOAD);
@@ -132,8 +133,8 @@ pub fn ask_once(stream: u32, name: &str) -> Vec<u8> {
     out
 }
 
-/// Asks once for each name, on so many connections, with so many streams at a
-/// time; how many were answered by the deadline.
+/// Asks once for each name over `connections` connections, with at most `AT_A_TIME`
+/// streams on each. Returns how many were answered by the deadline.
 pub fn ask_for_all(
     addr: SocketAddr,
     connections: usize,

@@ -1,7 +1,7 @@
-//! A row of the table: a fault, what must be seen, and what was seen.
+//! A row of the table: a fault, the demands on the program, and the figures seen.
 //!
-//! In: figures and demands of a run. Out: a failed test, and where `make soak`
-//! asks for it a line of the table in docs/reliability.md.
+//! In: figures and demands of a run. Out: a failed test if a demand is not met; under
+//! `make soak`, also a line of the table in docs/reliability.md.
 
 use std::fmt::{Debug, Display, Write as _};
 use std::io::Write as _;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::scale::Scale;
 
-/// Filled by the run.
+/// The figures and missed demands of one run. The run fills it.
 pub struct Row {
     scale: Scale,
     seen: Vec<String>,
@@ -19,20 +19,20 @@ pub struct Row {
     clients: Option<usize>,
 }
 
-/// So much longer may all take in a short run: it shares the machine, and the
-/// program is not optimised.
+/// The factor by which a short run may exceed a time bound: it shares the machine,
+/// and the program is not optimised.
 const LENIENCE: u32 = 5;
-/// No bound of a short run is shorter: see whoever breaks it breaks it by far.
+/// The smallest time bound of a short run. A real fault exceeds it by far.
 const LEAST: Duration = Duration::from_secs(10);
 
-/// Rows at a time, however many tests run side by side: what a row measures, others
-/// delay.
+/// How many rows run at a time, however many tests run in parallel: each row delays
+/// what the others measure.
 const AT_ONCE: usize = 2;
 
-/// Room for one row, until it is dropped.
+/// A permit for one row. Dropping it lets the next row run.
 struct Room;
 
-/// How many rows run, and a bell for those that wait.
+/// How many rows run, and a condition variable for the rows that wait.
 static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
 
 impl Room {
@@ -55,7 +55,7 @@ impl Drop for Room {
 }
 
 impl Row {
-    /// Runs a row, the `number`th of the table.
+    /// Runs row `number` of the table. Panics if a demand is missed.
     #[track_caller]
     pub fn run(number: u32, fault: &str, must: &str, run: impl FnOnce(&mut Self, Scale)) {
         let _room = Room::take();
@@ -73,37 +73,38 @@ impl Row {
         assert!(row.missed.is_empty(), "{fault}: {:#?}\nseen: {:#?}", row.missed, row.seen);
     }
 
-    /// How many clients there were.
+    /// Sets how many clients the row had.
     pub fn clients(&mut self, count: usize) {
         self.clients = Some(count);
     }
 
-    /// A figure.
+    /// Records a figure.
     pub fn saw(&mut self, what: impl Display) {
         self.seen.push(what.to_string());
     }
 
-    /// What must be.
+    /// Records a demand as missed if it does not hold.
     pub fn must(&mut self, holds: bool, what: impl Display) {
         if !holds {
             self.missed.push(what.to_string());
         }
     }
 
-    /// What must be equal.
+    /// Records a value and demands that it equals `wanted`.
     pub fn equal<T: PartialEq + Debug>(&mut self, what: &str, seen: T, wanted: T) {
         self.saw(format!("{what}: {seen:?}"));
         self.must(seen == wanted, format!("{what}: {seen:?}, not {wanted:?}"));
     }
 
-    /// What must happen in time.
+    /// Records a duration and demands that it is at most `bound`, which a short run
+    /// extends (see `LENIENCE` and `LEAST`).
     pub fn within(&mut self, what: &str, took: Duration, bound: Duration) {
         self.saw(format!("{what} {}", short(took)));
         let bound = self.scale.pick((bound * LENIENCE).max(LEAST), bound);
         self.must(took <= bound, format!("{what}: {took:?}, at most {bound:?}"));
     }
 
-    /// The same of what may not have happened at all.
+    /// Demands that an event happened within `bound`. `None` means that it never happened.
     pub fn happens_within(&mut self, what: &str, took: Option<Duration>, bound: Duration) {
         match took {
             Some(took) => self.within(what, took, bound),
@@ -111,13 +112,14 @@ impl Row {
         }
     }
 
-    /// What must not be more, as a measure that noise does not touch.
+    /// Records a value and demands that it is at most `bound`. No leniency is added,
+    /// because noise does not affect such values.
     pub fn at_most(&mut self, what: &str, seen: f64, bound: f64, unit: &str) {
         self.saw(format!("{what} {seen:.1}{unit}"));
         self.must(seen <= bound, format!("{what}: {seen:.1}{unit}, at most {bound:.1}{unit}"));
     }
 
-    /// Breaches of invariants.
+    /// Records breaches of invariants as missed demands.
     pub fn breaches(&mut self, breaches: Vec<String>) {
         self.missed.extend(breaches);
     }
@@ -130,7 +132,7 @@ impl Row {
         }
         let clients = self.clients.map_or("—".to_owned(), |clients| clients.to_string());
         let verdict = if self.missed.is_empty() { "yes" } else { "**no**" };
-        // Tests are named after the thread they run in.
+        // The thread that runs a test has the test's name.
         let thread = std::thread::current();
         let test = thread.name().unwrap_or_default();
         let cell = |text: &str| text.replace('|', "/").replace('\n', " ");
@@ -146,7 +148,7 @@ impl Row {
     }
 }
 
-/// A time as people read it.
+/// Formats a duration for people.
 pub fn short(time: Duration) -> String {
     match time {
         _ if time >= Duration::from_secs(10) => format!("{:.0} s", time.as_secs_f64()),
@@ -156,13 +158,13 @@ pub fn short(time: Duration) -> String {
     }
 }
 
-/// One of sorted values, by its share from the shortest on.
+/// Returns a percentile of values that are sorted from the shortest on.
 pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let last = sorted.len().saturating_sub(1);
     sorted.get(last * percent / 100).copied().unwrap_or_default()
 }
 
-/// `median 3 ms, p99 5 ms, longest 7 ms`.
+/// Formats sorted values such as `median 3 ms, p99 5 ms, longest 7 ms`.
 pub fn spread(sorted: &[Duration]) -> String {
     let [median, p99, longest] = [50, 99, 100].map(|percent| short(percentile(sorted, percent)));
     format!("median {median}, p99 {p99}, longest {longest}")

@@ -1,13 +1,15 @@
-//! How large a run is: short, with every `cargo test`, or long, by `make soak`.
+//! The size of a run: short under `cargo test`, long under `make soak`.
+//!
+//! In: the environment. Out: numbers of clients and durations.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What rows multiply.
+/// The sizes and durations that rows use.
 #[derive(Debug, Clone, Copy)]
 pub struct Scale {
     long: bool,
-    /// Clients, where a row does not ask for a number of its own.
+    /// Number of clients of a row that sets no number of its own.
     pub streams: usize,
     /// How long etcd is away.
     pub outage: Duration,
@@ -31,12 +33,12 @@ impl Scale {
         }
     }
 
-    /// The one for short runs, or the one for long ones.
+    /// Returns the value for a short run or the one for a long run.
     pub fn pick<T>(self, short: T, long: T) -> T {
         if self.long { long } else { short }
     }
 
-    /// Where the rows of a long run go.
+    /// Returns the file that gets the rows of a long run. `None` means a short run.
     pub fn table() -> Option<PathBuf> {
         std::env::var_os("LOOKASIDE_SOAK").map(PathBuf::from)
     }

@@ -1,7 +1,8 @@
-//! What most rows need: an etcd, whoever registers, the balancer, and a crowd.
+//! The parts that most rows need: an etcd, a writer of registrations, the balancer
+//! and a crowd of clients.
 //!
-//! In: how many of each. Out: moments and figures, and at the end what the
-//! checker says of the whole run.
+//! In: how many of each. Out: moments and figures, and at the end the breaches that
+//! the checker finds in the whole run.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -15,33 +16,33 @@ use crate::support::etcd::Etcd;
 use crate::support::lookaside::Balancer;
 use crate::support::{eventually, free_port};
 
-/// Its parts may be used, stopped and replaced by a row.
+/// The running parts of a row. A row may use, stop and replace them.
 pub struct World<E = Etcd> {
     pub etcd: E,
     pub writer: Writer,
     pub balancer: Balancer,
     pub crowd: Crowd,
-    /// Before the first client.
+    /// The balancer's resources before the first client.
     pub before: Vitals,
-    /// Flags the balancer was started with, to start it again.
+    /// The flags of the balancer, for starting it again.
     args: Vec<String>,
 }
 
-/// How large a world is.
+/// The size of a world.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
     pub services: usize,
-    /// Servers of each.
+    /// Backends of each service.
     pub servers: usize,
     pub clients: usize,
-    /// Where these are: nobody listens at the usual one.
+    /// The port of the backends. Nothing listens at the usual one, [`DEAD_PORT`].
     pub port: u16,
 }
 
-/// All clients have the newest list so soon, once there is no fault.
+/// How soon all clients have the newest list once there is no fault.
 pub const CONVERGED: Duration = Duration::from_secs(2);
-/// What a balancer takes without clients, and what each adds, at most: a task,
-/// its buffers, HTTP/2's state.
+/// The most memory in KiB that a balancer takes without clients, and that each client
+/// adds: a task, its buffers, HTTP/2's state.
 const MEMORY_BASE: u64 = 100 * 1024;
 const MEMORY_PER_CLIENT: u64 = 64;
 
@@ -50,19 +51,19 @@ impl Size {
         Self { services: 10, servers: 20, clients: scale.streams, port: DEAD_PORT }
     }
 
-    /// The service of a client.
+    /// Returns the service of a client.
     pub fn service_of(self, client: usize) -> String {
         service(client % self.services)
     }
 }
 
-/// The name of the nth service.
+/// Returns the name of service `n`.
 pub fn service(n: usize) -> String {
     format!("s{n}")
 }
 
 impl World {
-    /// All that, and every client has its list.
+    /// Starts all parts with an etcd of their own. Returns once every client has a list.
     pub fn new(size: Size, flags: &[&str]) -> Self {
         Self::with_environment(size, flags, &[])
     }
@@ -75,7 +76,8 @@ impl World {
 }
 
 impl<E> World<E> {
-    /// With this etcd; `--etcd` among the flags is another way to it.
+    /// Starts the other parts with this etcd. If `flags` contain `--etcd`, the balancer
+    /// uses that address, such as a proxy's, instead of `urls`.
     pub fn with(
         etcd: E,
         urls: &[String],
@@ -108,8 +110,8 @@ impl<E> World<E> {
         eventually("every client has a list", || (self.crowd.listed() == count).then_some(()));
     }
 
-    /// Ends the balancer as a crash does, and starts it again at once, at the
-    /// same address. The moment is that of its listening.
+    /// Kills the balancer as a crash does and starts it again at the same address.
+    /// Returns the moment at which it listens again.
     pub fn crash(&mut self) -> Instant {
         self.balancer.kill();
         self.start_again()
@@ -120,8 +122,8 @@ impl<E> World<E> {
         Instant::now()
     }
 
-    /// Waits until all have the newest list; how long after `since` the last
-    /// of them got it.
+    /// Waits until all clients have the newest list. Returns how long after `since` the
+    /// last list came.
     #[track_caller]
     pub fn converge(&self, since: Instant) -> Duration {
         let newest = |name: &str, set: &_| {
@@ -132,15 +134,15 @@ impl<E> World<E> {
         last.map_or(Duration::ZERO, |last| last.saturating_duration_since(since))
     }
 
-    /// Waits for a metric to be so.
+    /// Waits until a metric has a value for which `right` is true.
     #[track_caller]
     pub fn wait_metric(&self, name: &str, right: impl Fn(f64) -> bool) {
         let what = format!("{name} is as it must be");
         eventually(&what, || self.balancer.metric(name).filter(|&value| right(value)).map(drop));
     }
 
-    /// The end of every run: the history is held against the model, the clients
-    /// go, and nothing of them is left.
+    /// Ends a run: compares the history with the model, lets the clients go, and checks
+    /// that the balancer keeps nothing of them.
     pub fn finish(self, row: &mut Row, settled: Option<Settled>) -> History {
         row.clients(self.crowd.len());
         let names = self.crowd.names();
@@ -151,7 +153,7 @@ impl<E> World<E> {
         let history = self.crowd.finish();
         row.breaches(check::lists(&history, &self.writer.model, &names, settled));
         let mut after = held;
-        // What it says at the end counts: closing takes a while.
+        // The last reading counts, because closing takes a while.
         let _ = crate::support::try_eventually(|| {
             after = vitals(&self.balancer);
             check::leaks("", self.before, after).is_empty().then_some(())
@@ -160,14 +162,14 @@ impl<E> World<E> {
         history
     }
 
-    /// For rows in which no stream may be lost: the figures of the crowd.
+    /// Demands that since `since` no stream was closed and no list was sent.
     pub fn nobody_is_touched(&self, row: &mut Row, since: Instant) {
         let (lost, told) = self.crowd.history(|h| (h.lost_since(since), h.told_since(since)));
         row.equal("streams closed", lost, 0);
         row.equal("lists sent", told, 0);
     }
 
-    /// That since so many lists clients of no other service were told anything.
+    /// Demands that after the first `before` lists only clients of `service` got lists.
     pub fn told_only(&self, row: &mut Row, before: usize, service: &str) {
         let names = self.crowd.names();
         let others = self.crowd.history(|history| {
@@ -177,7 +179,7 @@ impl<E> World<E> {
         row.equal("lists sent to clients of unchanged services", others, 0);
     }
 
-    /// How long a new client waits for its first list.
+    /// Adds a client. Returns how long it waits for its first list.
     #[track_caller]
     pub fn newcomer(&self, name: &str) -> Duration {
         let client = self.crowd.len();
@@ -189,8 +191,8 @@ impl<E> World<E> {
     }
 }
 
-/// What the balancer holds just now. Where it does not answer, no streams are
-/// counted.
+/// Returns the balancer's resources now. If it does not answer, it counts as having
+/// no streams.
 pub fn vitals(balancer: &Balancer) -> Vitals {
     let proc = format!("/proc/{}", balancer.id());
     let files = std::fs::read_dir(format!("{proc}/fd")).map_or(0, |files| files.count() as u64);
@@ -202,24 +204,24 @@ pub fn vitals(balancer: &Balancer) -> Vitals {
     Vitals { files, streams: streams as u64, memory: field(&status, "VmRSS:") }
 }
 
-/// The processor time that a balancer has used.
+/// Returns the processor time that a balancer has used.
 pub fn cpu(balancer: &Balancer) -> Duration {
     crate::support::cpu(balancer.id())
 }
 
-/// How many connections the balancer's socket dropped for want of room since it
-/// listens.
+/// Returns how many connections the balancer's socket has dropped because its queue
+/// was full, since it began to listen.
 pub fn overflows(balancer: &Balancer) -> u64 {
     let port = format!(":{}", balancer.grpclb().port());
     let output = Command::new("ss").args(["-lntmH", "sport", "=", &port]).output();
     let text = String::from_utf8(output.expect("ss runs: Debian package iproute2").stdout);
     let text = text.expect("it is text");
-    // skmem:(r0,…,d0): the last is what was dropped.
+    // skmem:(r0,…,d0): the last number counts the dropped connections.
     let (_, dropped) = text.rsplit_once(",d").expect("it listens");
     dropped.trim().trim_end_matches(')').parse().expect("a number")
 }
 
-/// Asks again and again for so long.
+/// Calls `ask` until it returns a value, for at most `patience`.
 pub fn until<T>(patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + patience;
     loop {
@@ -233,11 +235,11 @@ pub fn until<T>(patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Optio
 
 fn start(args: &[String], environment: &[(&str, &str)]) -> Balancer {
     let args: Vec<_> = args.iter().map(String::as_str).collect();
-    // What a process leaves on a port may keep the next from it for a moment.
+    // After a process ends, its port may stay in use for a moment.
     eventually("the balancer starts", || Balancer::try_start_with(&args, environment).ok())
 }
 
-/// A value of `/proc/…/status`, in KiB.
+/// Returns a value of `/proc/…/status`, in KiB.
 fn field(status: &str, name: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0 kB");
     line.trim().trim_end_matches(" kB").parse().unwrap_or(0)

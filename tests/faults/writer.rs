@@ -1,4 +1,7 @@
-//! Whoever registers: writes to etcd, and to the model just before.
+//! The writer of registrations.
+//!
+//! In: registrations and deregistrations of a test. Out: writes to the model, and
+//! then to etcd.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -9,26 +12,25 @@ use tokio::runtime::Runtime;
 use super::model::Model;
 use crate::support::{PATIENCE, crowd::Set};
 
-/// A registrant for any number of servers.
+/// Registers and deregisters any number of backends.
 pub struct Writer {
     runtime: Runtime,
     client: Client,
     pub model: Model,
 }
 
-/// Servers that take connections, as many as one likes: one port of every
-/// address of loopback.
+/// Backends that take connections, at one port of every loopback address.
 pub struct Living {
     port: u16,
     listener: TcpListener,
 }
 
-/// Nobody listens there, on any address.
+/// A port at which nothing listens, on any address.
 pub const DEAD_PORT: u16 = 1;
-/// etcd takes no more in one transaction.
+/// etcd takes no more operations in one transaction.
 const TXN_MAX: usize = 128;
 
-/// The nth server of a service, on a port.
+/// Returns the address of backend `n` of a service.
 pub fn server(service: usize, n: usize, port: u16) -> SocketAddr {
     let byte = |value: usize| u8::try_from(value).expect("there are fewer");
     let ip = Ipv4Addr::new(127, byte(1 + service), byte(n / 250), byte(1 + n % 250));
@@ -50,7 +52,7 @@ impl Writer {
         Self { runtime, client, model: Model::default() }
     }
 
-    /// Another registrant, who shall know the same truth.
+    /// Creates a writer that continues another writer's model.
     pub fn with_model(urls: &[String], model: Model) -> Self {
         Self { model, ..Self::new(urls) }
     }
@@ -66,7 +68,7 @@ impl Writer {
         at
     }
 
-    /// Anything under any key.
+    /// Writes any value under any key. The model does not change.
     pub fn write(&mut self, key: &str, value: &str, lease: i64) {
         let options = PutOptions::new().with_lease(lease);
         let client = &self.client;
@@ -84,7 +86,7 @@ impl Writer {
         at
     }
 
-    /// Without a word to the model.
+    /// Deletes a registration from etcd. The model does not change.
     pub fn erase(&mut self, service: &str, server: SocketAddr) {
         let (client, key) = (&self.client, key(service, server));
         again(&self.runtime, || {
@@ -94,7 +96,7 @@ impl Writer {
         });
     }
 
-    /// Registers many before anybody looks: one state, not many.
+    /// Registers many backends before any client is there: one step of the model.
     pub fn put_all(&mut self, service: &str, servers: impl IntoIterator<Item = SocketAddr>) {
         let mut all: Set = self.model.now(service);
         let new: Vec<_> = servers.into_iter().collect();
@@ -133,17 +135,18 @@ impl Living {
 
 impl Drop for Living {
     fn drop(&mut self) {
-        // Its thread has it too; so it ends for both.
+        // The thread shares the socket, so this ends its loop too.
         let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
     }
 }
 
-/// Until etcd has done it: it may just be coming back.
+/// Repeats a call until etcd has taken it: etcd may be restarting. Panics when
+/// [`PATIENCE`] is over.
 fn again<F, T>(runtime: &Runtime, mut act: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, etcd_client::Error>>,
 {
-    // A member that dies takes its calls along.
+    // A call to a member that dies gets no answer.
     const TIMEOUT: Duration = Duration::from_millis(500);
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -1,5 +1,6 @@
-//! The list of cases. Each has a world and a driver of its own, and fails by a
-//! panic.
+//! The list of cases.
+//!
+//! In, for each case: a world and a driver of its own. Out: a panic if the case fails.
 
 mod empty;
 mod faults;
@@ -9,14 +10,14 @@ mod security;
 use crate::support::client::Driver;
 use crate::world::World;
 
-/// What every client must do alike, or as its family does.
+/// One behaviour that every client must show, in the way of its family.
 pub struct Case {
-    /// As in the table.
+    /// The name in the table.
     pub name: &'static str,
     pub run: fn(&World, &Driver),
 }
 
-/// In the table's order, which is also the one they begin in.
+/// All cases, in the order of the table and of the run.
 pub const CASES: &[Case] = &[
     case("six steps, config from the client", lists::six_steps),
     case("six steps, config from DNS", lists::six_steps_by_txt),

@@ -1,4 +1,7 @@
-//! What clients see while nobody can serve them.
+//! Cases about services without reachable backends.
+//!
+//! In: a world and a driver. Out: a panic if calls do not wait, fail or fall back as
+//! `--when-empty` says.
 
 use std::time::Duration;
 
@@ -10,7 +13,7 @@ use crate::support::language::Family;
 use crate::support::{eventually, free_port};
 use crate::world::{World, reported};
 
-/// `--when-empty wait`, first list and later list.
+/// `--when-empty wait`, for the first list and a later list.
 pub fn wait(world: &World, driver: &Driver) {
     let balancer = world.balancer(&["--when-empty", "wait"]);
     let client = driver.open(&Options::grpclb(world.target(&balancer)));
@@ -18,7 +21,7 @@ pub fn wait(world: &World, driver: &Driver) {
     for next in ["second", "third"] {
         client.is_unavailable();
         let waiting = client.begin(&Calls::waiting(1));
-        // Others fail while it waits.
+        // Calls that do not wait fail meanwhile.
         client.is_unavailable();
         let backend = world.backend(id);
         let report = waiting.wait();
@@ -29,10 +32,10 @@ pub fn wait(world: &World, driver: &Driver) {
     }
 }
 
-/// `--when-empty drop`, first list and later list; and drops are counted.
+/// `--when-empty drop`, for the first list and a later list. Drops are counted.
 pub fn drop(world: &World, driver: &Driver) {
     let balancer = world.balancer(&["--when-empty", "drop"]);
-    // Known, though no server of it is to be used: reports have a service.
+    // The service is known, though its only backend has weight 0, so reports count.
     let mut none = Backend::start("none");
     world.register_with(&mut none, Weight(0));
     let client = driver.open(&Options::grpclb(world.target(&balancer)));
@@ -43,8 +46,8 @@ pub fn drop(world: &World, driver: &Driver) {
         assert!(report.failed() == 10 && all(&report, "UNAVAILABLE"), "{report:?}");
         let waiting = client.call(&Calls::waiting(1).timeout(Duration::from_secs(1)));
         match driver.language().family {
-            // Without backends grpc-go never gets to its drops: it fails what
-            // does not wait as if all were unreachable, and counts nothing.
+            // Without backends grpc-go never applies drops: it fails calls that do
+            // not wait as if all backends were unreachable, and counts no drops.
             Family::Go => assert!(all(&waiting, "DEADLINE_EXCEEDED"), "{waiting:?}"),
             Family::Core | Family::Java => {
                 assert!(waiting.failed() == 1 && all(&waiting, "UNAVAILABLE"), "{waiting:?}");
@@ -61,8 +64,8 @@ pub fn drop(world: &World, driver: &Driver) {
     }
 }
 
-/// `--when-empty fallback`: on the balancer's word clients use what DNS says,
-/// for a first list and a later one, and return.
+/// `--when-empty fallback`: when the balancer says so, clients use the addresses from
+/// DNS, in place of the first list and of a later one, and then return to lists.
 pub fn fallback(world: &World, driver: &Driver) {
     let balancer = world.announced_balancer(&["--when-empty", "fallback"]);
     let dns = world.dns(balancer.grpclb());
@@ -83,7 +86,7 @@ pub fn fallback(world: &World, driver: &Driver) {
     driver.open(&Options::grpclb(world.target_of(&dns, &nobody))).is_unavailable();
 }
 
-/// Listed, but not listening.
+/// A backend is listed and does not listen.
 pub fn unreachable(world: &World, driver: &Driver) {
     let balancer = world.balancer(&[]);
     let address = format!("127.0.0.1:{}", free_port());
@@ -102,7 +105,7 @@ fn all(report: &Report, code: &str) -> bool {
     report.succeeded() == 0 && report.errors.keys().all(|error| error.starts_with(code))
 }
 
-/// What C-core and Java say of a dropped call.
+/// Returns whether an error is C-core's or Java's text for a dropped call.
 fn is_drop(error: &str) -> bool {
     ["drop directed by grpclb balancer", "Dropped as requested by balancer"]
         .iter()

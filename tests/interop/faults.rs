@@ -1,4 +1,7 @@
-//! Balancers that are away, come back, or refuse.
+//! Cases of balancers that are down, come back, or refuse streams.
+//!
+//! In: a world and a driver. Out: a panic if calls fail or clients do not return to
+//! lists.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +14,8 @@ use crate::support::lookaside::Balancer;
 use crate::support::{eventually, free_port};
 use crate::world::{World, metric, reported, streams};
 
-/// No balancer when the client starts: it uses what DNS says until there is.
+/// Without a balancer a client starts with the addresses from DNS, and uses lists once
+/// there is a balancer.
 pub fn fallback_before_start(world: &World, driver: &Driver) {
     let address = format!("127.0.0.1:{}", free_port());
     let dns = world.dns(address.parse().expect("an address"));
@@ -26,8 +30,8 @@ pub fn fallback_before_start(world: &World, driver: &Driver) {
     client.shares(&["one"]);
 }
 
-/// The balancer is lost and then the backends; both come back as they were.
-/// Clients must not stay in fallback, though the list is the one they had.
+/// The balancer is lost and then the backends, and both come back as they were. Clients
+/// must leave fallback although the list equals their last one.
 pub fn fallback_after_loss(world: &World, driver: &Driver) {
     let mut balancer = world.announced_balancer(&[]);
     let dns = world.dns(balancer.grpclb());
@@ -49,7 +53,7 @@ pub fn fallback_after_loss(world: &World, driver: &Driver) {
     client.shares(&["one"]);
 }
 
-/// Of two balancers, the one in use is killed.
+/// There are two balancers, and the one in use is killed.
 pub fn two_balancers(world: &World, driver: &Driver) {
     let mut balancers = [world.announced_balancer(&[]), world.announced_balancer(&[])];
     let dns = world.dns(balancers[0].grpclb());
@@ -68,8 +72,8 @@ pub fn two_balancers(world: &World, driver: &Driver) {
     client.shares(&["one", "two"]);
 }
 
-/// A balancer dies and is back at once: no call fails, and what clients report
-/// to the new one is right.
+/// A balancer is killed and is back at once: no call fails, and the reports to the new
+/// one are right.
 pub fn restart(world: &World, driver: &Driver) {
     let mut balancer = world.balancer(&[]);
     let (_one, two) = (world.backend("one"), world.backend("two"));
@@ -85,8 +89,8 @@ pub fn restart(world: &World, driver: &Driver) {
         assert_eq!(metric(&balancer, "lookaside_streams_opened_total"), 1);
     }
     balancer = again(world, balancer);
-    // The list was taken: only then are there reports. Calls made before that
-    // are the old stream's; grpc-go hands in later what it counted there.
+    // A client reports only after it has taken the list. Calls made before that belong
+    // to the old stream; grpc-go reports them later.
     eventually("it reports", || (metric(&balancer, "lookaside_reports_total") > 0).then_some(()));
     let before = reported(&balancer, "finished");
     let report = client.call(&Calls::new(20));
@@ -97,7 +101,7 @@ pub fn restart(world: &World, driver: &Driver) {
     assert_eq!(reported(&balancer, "finished"), before + 20);
 }
 
-/// Streams are refused while nothing is known yet: clients back off.
+/// Streams are refused until etcd has been read, and clients back off.
 pub fn refused(world: &World, driver: &Driver) {
     let mut etcd = Etcd::start();
     etcd.kill();
@@ -108,8 +112,8 @@ pub fn refused(world: &World, driver: &Driver) {
     let begun = Instant::now();
     client.start(&Calls::new(1).every(Duration::from_millis(5)));
     let refused = || metric(&balancer, "lookaside_streams_refused_total");
-    // Five come in milliseconds from a client that does not back off, and two
-    // are due in the first second at most.
+    // A client that does not back off opens five streams in milliseconds. A client that
+    // does opens two at most in the first second.
     eventually("it tries again", || (refused() >= 3).then_some(()));
     assert!(begun.elapsed() > Duration::from_secs(1), "3 streams in {:?}", begun.elapsed());
     let meanwhile = client.stop();
@@ -124,7 +128,7 @@ pub fn refused(world: &World, driver: &Driver) {
     client.shares(&["one"]);
 }
 
-/// Kills it, starts it again where it was, and waits for its client.
+/// Kills a balancer, starts it again at the same addresses and waits for its client.
 fn again(world: &World, mut balancer: Balancer) -> Balancer {
     let (grpclb, dns) = (balancer.grpclb().to_string(), balancer.dns().to_string());
     balancer.kill();
@@ -133,7 +137,7 @@ fn again(world: &World, mut balancer: Balancer) -> Balancer {
     balancer
 }
 
-/// How many balancers DNS gives.
+/// Returns the number of balancers that DNS gives.
 fn records(balancer: &Balancer, world: &World) -> usize {
     let name = format!("_grpclb._tcp.hello.{}", world.zone());
     dns::srv_records(balancer.dns(), &name).unwrap_or(0)

@@ -1,4 +1,7 @@
-//! Who answers whom: shares, removals, names, large and small services.
+//! Cases about lists: which backends answer which clients.
+//!
+//! In: a world and a driver. Out: a panic if shares, removals, names, tokens, reports or
+//! large services are not as they must be.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -23,7 +26,7 @@ pub fn six_steps_by_txt(world: &World, driver: &Driver) {
     take_six_steps(world, driver, Options::txt);
 }
 
-/// The six steps in which such a system has always been tried by hand.
+/// Runs the six steps of the usual manual test of such a system.
 fn take_six_steps(world: &World, driver: &Driver, options: impl Fn(String) -> Options) {
     let mut etcd = Etcd::start();
     let balancer = world.balancer(&["--etcd", &etcd.url()]);
@@ -34,12 +37,12 @@ fn take_six_steps(world: &World, driver: &Driver, options: impl Fn(String) -> Op
         backend
     };
 
-    // 1. Three servers get equal shares.
+    // 1. Three backends get equal shares.
     let (s1, s2, s3) = (start("s1", &etcd), start("s2", &etcd), start("s3", &etcd));
     let client = open();
     client.shares(&["s1", "s2", "s3"]);
 
-    // 2. One stops, and no call is lost on the way.
+    // 2. One stops, and no call fails.
     client.start(&Calls::new(1).every(Duration::from_millis(5)));
     let addr = s1.stop();
     eventually("s1 is listed no longer", || {
@@ -63,14 +66,14 @@ fn take_six_steps(world: &World, driver: &Driver, options: impl Fn(String) -> Op
     client.shares(&["s1", "s2", "s3"]);
     open().shares(&["s1", "s2", "s3"]);
 
-    // 5. etcd returns: servers come and go again.
+    // 5. etcd returns: backends come and go again.
     etcd.restart();
     let s4 = start("s4", &etcd);
     client.shares(&["s1", "s2", "s3", "s4"]);
     s4.stop();
     client.shares(&["s1", "s2", "s3"]);
 
-    // 6. All stop: calls that wait do so, and go through when one returns.
+    // 6. All stop: wait-for-ready calls wait, and succeed when a backend returns.
     for server in [s1, s2, s3] {
         server.stop();
     }
@@ -100,7 +103,7 @@ pub fn client_first(world: &World, driver: &Driver) {
     assert_eq!(waiting.wait().from("1"), 1);
     let _two = world.backend("2");
     client.shares(&["1", "2"]);
-    // One instance by its name.
+    // One backend by its id.
     let only_two = format!("id--2.{SERVICE}.{}", world.zone());
     driver.open(&Options::grpclb(world.target_of(&balancer, &only_two))).shares(&["2"]);
     if driver.language().family == Family::Java {
@@ -108,7 +111,7 @@ pub fn client_first(world: &World, driver: &Driver) {
     }
 }
 
-/// Stateful services: one instance, or some, by what they say of themselves.
+/// Stateful services: selectors choose one backend or some by their metadata.
 pub fn chosen_by_name(world: &World, driver: &Driver) {
     let balancer = world.balancer(&[]);
     let open = |labels: &str| {
@@ -131,12 +134,12 @@ pub fn chosen_by_name(world: &World, driver: &Driver) {
     let nobody = open("version--v3");
     nobody.is_unavailable();
 
-    // It goes: its clients wait for it, and for no other.
+    // The backend leaves: its clients wait for it and use no other.
     world.etcd().ctl(&["del", &world.key("seven")]);
     any.shares(&["6"]);
     only_seven.is_unavailable();
     let waiting = only_seven.begin(&Calls::waiting(1));
-    // It returns elsewhere, and so does what nobody matched.
+    // It returns at another address, with the version that no backend had.
     let seven_again = Backend::start("7");
     say(&seven_again, "moved", r#"{"id":"7","zone":"b","version":"v3"}"#);
     assert_eq!(waiting.wait().from("7"), 1);
@@ -163,7 +166,7 @@ pub fn removal_in_flight(world: &World, driver: &Driver) {
     let (mut goes, stays) = (world.backend("goes"), world.backend("stays"));
     let client = driver.open(&Options::grpclb(world.target(&balancer)));
     client.shares(&["goes", "stays"]);
-    // Two of four turns are its own, whoever begins.
+    // Two of four calls go to it, at whichever entry the client begins.
     let calls = Calls::new(1).name(HOLD).timeout(PATIENCE);
     let held: Vec<_> = (0..4).map(|_| client.begin(&calls)).collect();
     eventually("all four have arrived", || (goes.held() + stays.held() == 4).then_some(()));
@@ -193,7 +196,7 @@ pub fn tokens(world: &World, driver: &Driver) {
         "cpp" => "grpc-c++".to_owned(),
         "ruby" => "grpc-ruby".to_owned(),
         "java" => "grpc-java".to_owned(),
-        // grpc-go names its release as well.
+        // grpc-go's user agent contains its version.
         _ => driver.version().replace(' ', "/"),
     };
     let (_, clients) = balancer.get("/api/v1/clients");
@@ -212,7 +215,7 @@ pub fn reports(world: &World, driver: &Driver) {
     eventually("all calls are reported", || (counts(&balancer)[1] >= 50).then_some(()));
     assert_eq!(counts(&balancer), [50, 50, 50, 0, 0]);
     if driver.language().family == Family::Java {
-        // Java reports even when there is nothing new: that changes nothing.
+        // Java also sends empty reports. They change no sum.
         let reports = || metric(&balancer, "lookaside_reports_total");
         let before = reports();
         eventually("empty reports come", || (reports() >= before + 2).then_some(()));
@@ -288,7 +291,7 @@ pub fn thousand(world: &World, driver: &Driver) {
     let client = driver.open(&Options::grpclb(world.target(&balancer)));
     let all: BTreeSet<String> =
         (1..=ALL).map(|n| format!("Hello test from {}", address(n))).collect();
-    // Each is used exactly once in a round.
+    // Each backend is used exactly once in a cycle.
     client.until("all thousand answer", &Calls::waiting(ALL as u64), |report| {
         report.answers.len() == ALL && report.answers.keys().all(|answer| all.contains(answer))
     });
@@ -302,7 +305,7 @@ pub fn pick_first(world: &World, driver: &Driver) {
         config: Some(GRPCLB_PICK_FIRST.to_owned()),
         ..Options::grpclb(world.target(&balancer))
     };
-    // That one of three is nobody's first is less likely than 1 to 10^6.
+    // That no client of 40 has one of the three first is less likely than 1 to 10^6.
     let clients: Vec<_> = (0..40).map(|_| driver.open(&options)).collect();
     let calls: Vec<_> = clients.iter().map(|client| client.begin(&Calls::waiting(20))).collect();
     let mut used = BTreeSet::new();
@@ -321,12 +324,12 @@ pub fn idleness(world: &World, driver: &Driver) {
     let client = driver.open(&options);
     assert_eq!(client.call(&Calls::waiting(3)).from("one"), 3);
     eventually("its stream has ended", || (streams(&balancer) == 0).then_some(()));
-    // Servers that came while it rested.
+    // This backend registers while the channel is idle.
     let _two = world.backend("two");
     client.shares(&["one", "two"]);
 }
 
-/// Writes keys, a hundred in a transaction.
+/// Writes keys, 100 in each transaction.
 fn put_all(etcd: &str, keys: Vec<(String, String)>) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {

@@ -1,23 +1,26 @@
-//! The table of languages and cases, for people at a terminal and for documents.
+//! The table of languages and cases.
+//!
+//! In: the outcome of each cell. Out: text for a terminal, and Markdown for documents.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use crate::Outcome;
 
-/// A language: its version, or why it cannot run here.
+/// A language, with its version or why it cannot run here.
 pub struct Column {
     pub language: &'static str,
     pub version: Result<String, String>,
 }
 
-/// One row a case, one column a language; a cell that did not run is empty.
+/// A table with a row for each case and a column for each language. A cell that did not
+/// run is empty.
 pub struct Table {
     columns: Vec<Column>,
     rows: Vec<(&'static str, Vec<Option<Outcome>>)>,
 }
 
-/// Where a complete run leaves its table.
+/// Returns the file to which a complete run writes its table.
 pub fn path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/interop.md")
 }
@@ -34,7 +37,7 @@ impl Table {
         self.rows[row].1[column] = Some(outcome);
     }
 
-    /// With columns that line up.
+    /// Returns the table as text with aligned columns, and the reasons below it.
     pub fn text(&self) -> String {
         let (grid, notes) = self.grid();
         let width = |column: usize| grid.iter().map(|row| row[column].chars().count()).max();
@@ -50,7 +53,7 @@ impl Table {
         text + "\n" + &notes.join("\n")
     }
 
-    /// As a table of Markdown, with the reasons below it.
+    /// Returns the table as Markdown, with the reasons below it.
     pub fn markdown(&self) -> String {
         let (grid, notes) = self.grid();
         let mut text = String::new();
@@ -66,7 +69,7 @@ impl Table {
         text
     }
 
-    /// All cells as words, and the notes they refer to by number.
+    /// Returns all cells as words, and the notes to which they refer by number.
     fn grid(&self) -> (Vec<Vec<String>>, Vec<String>) {
         let mut notes: Vec<String> = Vec::new();
         let mut head = vec!["case".to_owned()];
@@ -104,8 +107,8 @@ impl Table {
     }
 }
 
-/// A message on one line of bounded length, without the place that a panic's
-/// begins with.
+/// Returns a message on one line of at most 300 characters, without the line that says
+/// where a panic happened.
 fn in_short(why: &str) -> String {
     let said = why.lines().filter(|line| !line.starts_with("panicked at"));
     let line = said.map(str::trim).collect::<Vec<_>>().join(" ");

@@ -1,4 +1,7 @@
-//! TLS to balancer and backends, with the right names and with wrong ones.
+//! Cases of TLS to balancers and backends, with right and with wrong names.
+//!
+//! In: a world and a driver. Out: a panic if a client trusts a wrong name or refuses a
+//! right one.
 
 use std::time::Duration;
 
@@ -9,8 +12,8 @@ use crate::support::lookaside::Balancer;
 use crate::tls::{Authority, Certificate};
 use crate::world::{SERVICE, World, metric};
 
-/// Balancers are known by the name in their SRV record, backends by the
-/// target's.
+/// A balancer's certificate has the name in its SRV record, a backend's has the target's
+/// name.
 pub fn right_names(world: &World, driver: &Driver) {
     let authority = Authority::new(world.directory.path());
     let balancer = balancer(world, &authority.sign(&format!("grpclb.{}", world.zone())));
@@ -21,7 +24,7 @@ pub fn right_names(world: &World, driver: &Driver) {
     assert_eq!(metric(&balancer, "lookaside_streams_opened_total"), 1);
 }
 
-/// A balancer that cannot show the SRV target's name is told nothing.
+/// A client sends nothing to a balancer whose certificate lacks the SRV target's name.
 pub fn wrong_balancer(world: &World, driver: &Driver) {
     let authority = Authority::new(world.directory.path());
     let balancer = balancer(world, &authority.sign(&service(world)));
@@ -39,7 +42,7 @@ pub fn wrong_balancer(world: &World, driver: &Driver) {
     assert_eq!(one.tokens().len(), 0);
 }
 
-/// A backend that cannot show the target's name gets no calls.
+/// A backend whose certificate lacks the target's name gets no calls.
 pub fn wrong_backend(world: &World, driver: &Driver) {
     let authority = Authority::new(world.directory.path());
     let balancer = balancer(world, &authority.sign(&format!("grpclb.{}", world.zone())));

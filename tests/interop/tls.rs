@@ -1,11 +1,14 @@
-//! Certificates for balancers and backends, of an authority of the case's own.
+//! Certificates for balancers and backends.
+//!
+//! In: names, and a directory of the case. Out: certificates and keys as files, signed
+//! by an authority of the case's own.
 
 use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tonic::transport::Identity;
 
-/// Whom clients are told to trust.
+/// The certificate authority that clients trust.
 pub struct Authority {
     directory: PathBuf,
     issuer: Issuer<'static, KeyPair>,
@@ -22,7 +25,7 @@ impl Authority {
     pub fn new(directory: &Path) -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec![]).expect("parameters");
-        // A leaf of the same name would look like one that signed itself.
+        // A leaf of the same name would look self-signed.
         params.distinguished_name.push(DnType::CommonName, "the authority of a test");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let pem = params.self_signed(&key).expect("a certificate").pem();
@@ -31,12 +34,12 @@ impl Authority {
         authority
     }
 
-    /// The file with its own certificate.
+    /// Returns the file with its own certificate.
     pub fn ca(&self) -> String {
         self.path("ca.pem")
     }
 
-    /// A certificate for this name.
+    /// Signs a certificate for a name.
     pub fn sign(&self, name: &str) -> Certificate {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");

@@ -1,9 +1,11 @@
-//! What one case has to itself: a prefix, a zone, directories, and balancers,
-//! backends and names made of them.
+//! The parts that one case has for itself.
 //!
-//! Only etcd is shared, so cases run side by side. Where clients ask the
-//! machine's resolver instead of the one in their target, each world has an
-//! address of its own whose port 53 they are led to.
+//! In: the shared etcd, and the number of a cell. Out: a prefix, a zone, a directory,
+//! and balancers, backends and names that use them.
+//!
+//! Only etcd is shared, so cases run in parallel. Some clients ask the machine's
+//! resolver and not the one in their target. For them each world has an address of its
+//! own, and they use port 53 of it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -17,10 +19,10 @@ use crate::support::free_port;
 use crate::support::language::{Language, Resolver};
 use crate::support::lookaside::Balancer;
 
-/// The service that cases are about.
+/// The service that cases use.
 pub const SERVICE: &str = "hello";
 
-/// One cell's part of the world.
+/// The parts of one cell.
 pub struct World {
     etcd: Arc<Etcd>,
     number: u16,
@@ -34,7 +36,7 @@ impl World {
         Self { etcd, number, asks_system: language.asks_system, directory }
     }
 
-    /// Who answers this world's driver.
+    /// Returns the resolver that this world's driver uses.
     pub fn resolver(&self) -> Resolver {
         if !self.asks_system {
             return Resolver::System;
@@ -44,17 +46,17 @@ impl World {
         Resolver::File(path)
     }
 
-    /// The zone of its balancers.
+    /// Returns the zone of its balancers.
     pub fn zone(&self) -> String {
         format!("world{}.internal", self.number)
     }
 
-    /// The etcd of all worlds.
+    /// Returns the etcd that all worlds share.
     pub fn etcd(&self) -> &Etcd {
         &self.etcd
     }
 
-    /// Runs a balancer that answers DNS as well, and waits until it is ready.
+    /// Starts a balancer that also answers DNS, and waits until it is ready.
     #[track_caller]
     pub fn balancer(&self, args: &[&str]) -> Balancer {
         let balancer = self.balancer_unready(args).unwrap_or_else(|log| panic!("{args:?}:\n{log}"));
@@ -62,7 +64,8 @@ impl World {
         balancer
     }
 
-    /// One that need not become ready, nor find its ports free.
+    /// Starts a balancer and does not wait until it is ready. Returns its log as an error if
+    /// it does not start, for example because a port is taken.
     pub fn balancer_unready(&self, args: &[&str]) -> Result<Balancer, String> {
         let given = |flag: &&str| args.contains(flag);
         let dns = SocketAddr::from(match self.asks_system {
@@ -85,8 +88,8 @@ impl World {
         Balancer::try_start(&all)
     }
 
-    /// One whose DNS, if it has one, is not the one that clients ask, and that
-    /// announces itself to the others.
+    /// Starts a balancer that announces itself to other balancers. Clients do not use its
+    /// DNS.
     #[track_caller]
     pub fn announced_balancer(&self, args: &[&str]) -> Balancer {
         for _ in 0..10 {
@@ -100,19 +103,19 @@ impl World {
         panic!("no balancer starts");
     }
 
-    /// DNS that outlives balancers: says that one is at `balancer`, and that
-    /// names have the addresses that are registered with [`Self::in_dns`].
+    /// Starts DNS that outlives balancers. It says that a balancer is at `balancer`, and
+    /// gives names the addresses that are registered with [`Self::in_dns`].
     #[track_caller]
     pub fn dns(&self, balancer: SocketAddr) -> Balancer {
         self.balancer(&["--advertise", &balancer.to_string(), "--prefix", &self.dns_prefix()])
     }
 
-    /// What a client is given for the service.
+    /// Returns the target of the service for a client.
     pub fn target(&self, dns: &Balancer) -> String {
         self.target_of(dns, &format!("{SERVICE}.{}", self.zone()))
     }
 
-    /// The same for any name.
+    /// Returns the target of any name for a client.
     pub fn target_of(&self, dns: &Balancer, name: &str) -> String {
         match self.asks_system {
             true => format!("dns:///{name}"),
@@ -120,7 +123,7 @@ impl World {
         }
     }
 
-    /// A backend of the service.
+    /// Starts and registers a backend of the service.
     pub fn backend(&self, id: &str) -> Backend {
         let mut backend = Backend::start(id);
         self.register(&mut backend);
@@ -135,14 +138,14 @@ impl World {
         backend.register_below(&self.prefix(), &self.etcd.url(), SERVICE, weight);
     }
 
-    /// Registers it in an etcd of the case's own.
+    /// Registers a backend in an etcd of the case's own.
     pub fn register_at(&self, etcd: &Etcd, backend: &mut Backend) {
         backend.register_below(&self.prefix(), &etcd.url(), SERVICE, Weight::DEFAULT);
     }
 
-    /// A backend that no balancer lists, but whose address is the service's
-    /// name's in this DNS, got from [`Self::dns`]: clients in fallback reach it,
-    /// if their target has its port.
+    /// Starts a backend that no balancer lists. Its address belongs to the service's name in
+    /// this DNS, which comes from [`Self::dns`]. Clients in fallback reach it if their
+    /// target has its port.
     #[track_caller]
     pub fn in_dns(&self, dns: &Balancer, id: &str) -> Backend {
         let mut backend = Backend::start(id);
@@ -152,12 +155,12 @@ impl World {
         backend
     }
 
-    /// The key of a registration of the service.
+    /// Returns the key of a registration of the service.
     pub fn key(&self, id: &str) -> String {
         format!("{}{SERVICE}/{id}", self.prefix())
     }
 
-    /// Where its services register.
+    /// Returns the prefix of its registrations.
     pub fn prefix(&self) -> String {
         format!("/world{}/", self.number)
     }
@@ -166,8 +169,8 @@ impl World {
         format!("/dns{}/", self.number)
     }
 
-    /// An address of this world's own, unlike that of other runs on this
-    /// machine. Linux has all of 127.0.0.0/8.
+    /// Returns an address of this world's own, which other runs on this machine are unlikely
+    /// to use. Linux has all of 127.0.0.0/8.
     fn dns_ip(&self) -> Ipv4Addr {
         let [.., high, low] = std::process::id().to_be_bytes();
         let own = self.number % 254 + 1;
@@ -175,20 +178,20 @@ impl World {
     }
 }
 
-/// A metric's value, 0 while it is not there.
+/// Returns a metric's value, 0 while it is absent.
 #[track_caller]
 pub fn metric(balancer: &Balancer, series: &str) -> u64 {
     balancer.metric(series).unwrap_or(0.0) as u64
 }
 
-/// What clients reported of the service's calls: `started`, `dropped`, ….
+/// Returns a sum of the clients' reports for the service: `started`, `dropped`, ….
 #[track_caller]
 pub fn reported(balancer: &Balancer, what: &str) -> u64 {
     let series = format!("lookaside_client_calls_{what}_total{{service=\"{SERVICE}\"}}");
     metric(balancer, &series)
 }
 
-/// How many streams are open at it.
+/// Returns the number of open streams of a balancer.
 #[track_caller]
 pub fn streams(balancer: &Balancer) -> u64 {
     let (_, clients) = balancer.get("/api/v1/clients");

@@ -1,4 +1,6 @@
-//! `--state-dir`: what a balancer serves that starts while etcd is away.
+//! Tests `--state-dir`: the lists of a balancer that starts while etcd is down.
+//!
+//! In: a saved state, whole or broken. Out: the lists that it serves, and its alarms.
 
 use std::path::Path;
 
@@ -12,7 +14,7 @@ use crate::support::eventually;
 use crate::support::language::PYTHON;
 use crate::support::lookaside::Balancer;
 
-/// Waits until the newest file holds these.
+/// Waits until the newest saved state holds these backends.
 fn wait_saved(dir: &Path, ids: &[&str]) {
     eventually("the state is saved", || {
         let text = std::fs::read_to_string(dir.join("state")).ok()?;
@@ -48,7 +50,7 @@ fn a_balancer_that_starts_while_etcd_is_down_serves_the_same_list() {
         ids.iter().all(|id| report.from(id) == 4).then_some(())
     });
 
-    // And then an ordinary difference: one has died, one registered itself anew.
+    // etcd returns, and one of the backends has died meanwhile.
     let mut backends = backends.into_iter();
     drop(backends.next());
     etcd.restart();
@@ -109,7 +111,7 @@ fn a_place_that_cannot_be_written_any_more_is_an_alarm_and_no_more() {
     eventually("the first state", || {
         (metric(&balancer, "lookaside_states_saved_total") >= 1.0).then_some(())
     });
-    // Nothing can be put in its place.
+    // This directory blocks the new file, so no state can be written.
     std::fs::create_dir(dir.path().join("state.new")).unwrap();
     etcd.ctl(&["put", "/etcd3_naming/hello/x", "127.0.0.1:9"]);
     wait_listed(&balancer, 1);

@@ -1,5 +1,8 @@
-//! A machine with backends on it: each listens, and holds its registration in
-//! one of the ways in which services do.
+//! A machine that runs backends. Each backend listens, and holds its registration in
+//! one of the ways that real services use.
+//!
+//! In: the plan's backends and the states they shall be in. Out: keys in etcd, and
+//! records in the history.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -22,13 +25,13 @@ use crate::etcd;
 use crate::history::{History, What};
 use crate::plan::{Backend, By, Want};
 
-/// After a failure, as registrants do.
+/// The pause after a failure, as real registrants make it.
 const AGAIN: Duration = Duration::from_millis(500);
-/// More for each backend: who fails together must not come back together, for
-/// the order of that depends on more than the seed (tokio numbers its tasks
+/// An extra pause for each backend. Backends that fail together must not come back
+/// together, because that order depends on more than the seed (tokio numbers its tasks
 /// throughout the process, and drops them by number).
 const APART: Duration = Duration::from_millis(7);
-/// How long after taking itself back a server still serves.
+/// How long a backend still serves after it deregistered.
 const LAST_CALLS: Duration = Duration::from_millis(300);
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -43,11 +46,11 @@ struct Process {
     lease: Rc<Cell<i64>>,
 }
 
-/// What holds a registration.
+/// The holder of a registration.
 enum Holds {
-    /// A task in the manner of other registrants; its lease is known.
+    /// A task that acts like other registrants. Its lease is known.
     Task(AbortHandle),
-    /// Our own.
+    /// Our own `register`.
     Keeper(Held),
 }
 
@@ -135,11 +138,11 @@ impl Process {
         }
     }
 
-    /// As if its process were gone, as far as that can be.
+    /// Stops holding the registration, as if the process were gone where that is possible.
     fn let_go(&mut self) {
         match self.holds.take() {
             Some(Holds::Task(task)) => task.abort(),
-            // Which deletes the key.
+            // Dropping it deletes the key.
             Some(Holds::Keeper(held)) => {
                 self.asks();
                 drop(held);
@@ -182,7 +185,7 @@ impl Process {
         self.holds = Some(Holds::Task(task.abort_handle()));
     }
 
-    /// In the way of `register`, which says whether it went well.
+    /// Deregisters through `register`, which says whether that succeeded.
     async fn withdraw(&mut self, held: Held) {
         let registered = *held.status().borrow() == register::Status::Registered;
         self.asks();
@@ -197,16 +200,15 @@ impl Process {
         sleep(LAST_CALLS).await;
     }
 
-    /// In the way of other registrants. What was not `held` up to now may have a
-    /// lease that ends just when the key is deleted, and nobody can tell the one
-    /// from the other.
+    /// Deregisters as other registrants do. A registration that was not `held` may have a
+    /// lease that ends just when the key is deleted, and the two cannot be told apart.
     async fn leave(&mut self, by: By, held: Option<Holds>) {
         let Some(Listens { port, .. }) = self.listens else { return };
         let (service, addr) = (self.plan.service, self.addr(port));
         if let Some(Holds::Task(task)) = &held {
             task.abort();
         }
-        // To revoke the lease looks like an accident.
+        // A revoked lease looks like an accident to a balancer.
         if by == By::Delete {
             self.asks();
         }
@@ -249,8 +251,8 @@ impl Process {
     }
 }
 
-/// Registers, and holds it for as long as that goes well; without a lease, that
-/// is done at once.
+/// Registers, and renews the lease until that fails. Without a lease, returns once the
+/// key is written.
 async fn hold(
     mut client: Client,
     key: &str,

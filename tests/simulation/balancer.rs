@@ -1,5 +1,7 @@
-//! A balancer: the product's parts, put together as `app` does, on the simulated
-//! network.
+//! A balancer on the simulated network: the product's parts, put together as `app`
+//! does.
+//!
+//! In: rules, and connections of the simulated network. Out: a handle for the test.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -39,7 +41,7 @@ pub const ZONE: &str = "lookaside.internal";
 pub const BEGAN: Moment = Moment(1_000_000_000);
 pub const REPORT_EVERY: Duration = Duration::from_secs(5);
 
-/// What those outside may do with a balancer and know of it.
+/// Access to a running balancer from outside its host.
 #[derive(Clone, Default)]
 pub struct Handle(Rc<RefCell<Option<Inside>>>);
 
@@ -50,7 +52,7 @@ struct Inside {
 }
 
 impl Handle {
-    /// The operator's word for all services.
+    /// Releases the held backends of all services.
     pub fn release(&self) {
         let inside = self.0.borrow();
         let inside = inside.as_ref().expect("it runs");
@@ -60,7 +62,8 @@ impl Handle {
         }
     }
 
-    /// What is open: tasks of connections and streams, rows in the table.
+    /// Returns the number of open tasks of connections and streams, and of clients in the
+    /// table.
     pub fn open(&self) -> (usize, usize) {
         let inside = self.0.borrow();
         let inside = inside.as_ref().expect("it runs");
@@ -139,14 +142,14 @@ pub async fn run(
     }
 }
 
-/// The wall clock of the simulated world.
+/// Returns the wall clock of the simulated world.
 fn wall() -> Moment {
     let elapsed = turmoil::sim_elapsed().unwrap_or_default();
     BEGAN.after(elapsed)
 }
 
-/// Where there is a crowd, events that come at one time go on one after the
-/// other, while others have their turn: so some come in the midst of a round.
+/// Forwards events. With a crowd, it separates events that come at one time and lets
+/// other tasks run in between, so that some events come in the middle of a round.
 async fn delay(
     mut events: mpsc::Receiver<Event>,
     paced: mpsc::Sender<Event>,
@@ -155,7 +158,7 @@ async fn delay(
     while let Some(event) = events.recv().await {
         if let Some(dice) = &mut pace {
             if dice.percent(20) {
-                // More come meanwhile.
+                // More events arrive meanwhile.
                 sleep(Duration::from_millis(dice.between(20, 150))).await;
             }
             for _ in 0..dice.below(6) {
@@ -168,7 +171,7 @@ async fn delay(
     }
 }
 
-/// Lets every task that is ready run before this one goes on.
+/// Lets every ready task run before this task goes on.
 async fn others_first() {
     let mut waited = false;
     poll_fn(|cx| {

@@ -1,30 +1,29 @@
-//! What must hold of every run. Pure: a plan and what happened → every breach.
+//! The invariants that must hold in every run.
 //!
-//! With *held* for a backend that is listed without being registered, because
-//! its registration went in doubt:
+//! In: a plan and the history of its run. Out: every breach. Pure. A *held* backend is
+//! listed, and its registration is in doubt.
 //!
-//! - **I1** Every list is what etcd held at some moment, and beyond that only
-//!   backends that were registered while this balancer ran and whose time
-//!   (`keep`, from when the balancer could know of the loss or had to read
-//!   everything anew) is not over. With
-//!   `keep` 0 it is exactly what etcd held. One that took itself back while
-//!   balancer and etcd heard each other is in no list that is sent a second
-//!   and a half later. While all hear each other, no list is older than two
-//!   seconds.
-//! - **I2** On a stream these moments never go back, and nobody who was gone
-//!   returns unless etcd held them again in between.
-//! - **I3** When all is well again, every client has a stream and the same list
-//!   as etcd: both balancers agree. And of a crowd, all have read a value soon
-//!   after it came.
-//! - **I4** Nobody leaves a list while registered; of those in doubt nobody does
-//!   whom the balancer could reach all the time; and of what a balancer listed,
-//!   the guard's share stays if nobody took themselves back. So an empty list
-//!   needs as much.
-//! - **I5** Nothing panics, and when all clients are gone nothing is left open.
-//! - **I6** A stream is greeted or refused at once, has a list as soon as it is
-//!   greeted, ends only with its
-//!   connection, which ends only with its balancer or a long cut; and is refused
-//!   only as long as its balancer has read nothing.
+//! - **I1** Every list is the state of etcd at some moment, without drained backends
+//!   and possibly with held ones. Each held backend was registered while this balancer
+//!   ran, and its time is not over: `keep`, from when the balancer could know of the
+//!   loss or had to read everything anew. With `keep` 0, no held backend is allowed. A
+//!   backend that deregisters while balancer and etcd reach each other is in no list
+//!   that is sent more than 1.5 s later. A drained backend is in no list from 2 s
+//!   after its drain on, if the balancer and etcd reached each other then. While all
+//!   reach each other, no list is older than 2 s.
+//! - **I2** On a stream these moments never go back. A backend that left comes back
+//!   only if etcd held it again in between.
+//! - **I3** At the end every client has a stream and a list that equals etcd's state
+//!   without drained backends, so both balancers agree. All listeners of a crowd read a
+//!   value soon after it came.
+//! - **I4** No backend leaves a list while it is registered and not drained. No held
+//!   backend leaves if the balancer could reach it all the time. If no backend
+//!   deregisters, is drained or is released, the guard's share of a list stays, so a
+//!   list is not empty without such causes.
+//! - **I5** Nothing panics, and nothing is open when all clients are gone.
+//! - **I6** A stream gets an initial response or a refusal at once, and its first list
+//!   with the initial response. It ends only with its connection, which ends only with
+//!   its balancer or a long cut. It is refused only until its balancer has read etcd.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -35,20 +34,21 @@ use crate::trouble::Troubles;
 use crate::words::Words;
 use crate::world::Outcome;
 
-/// So long a deregistration may take, and anything else that needs one question.
+/// How long a deregistration may take to reach the lists, in milliseconds. It needs one
+/// question to etcd.
 const ROUND_TRIPS: u64 = 1_500;
-/// How long a client waits for the word that its stream is open, or is not.
+/// How long a client may wait for an initial response or a refusal.
 const AT_ONCE: u64 = 1_000;
-/// No list is older than that.
+/// The greatest age of a list.
 const FRESH: u64 = 2_000;
-/// HTTP/2's keepalive gives up after this long at the earliest.
+/// The earliest time after which HTTP/2's keepalive gives up.
 const PATIENCE: u64 = 9_000;
-/// A connection must have said something within five seconds, and its first packets may
-/// be slow.
+/// The shortest cut that may break a new connection: it must send something within five
+/// seconds, and its first packets may be slow.
 const NEWCOMER: u64 = 2_500;
-/// For so long a backend tries to take itself back.
+/// How long a backend tries to deregister.
 const LEAVING: u64 = 6_000;
-/// How long one that went counts as missing (the guard's own).
+/// How long a backend that left counts as missing (the guard's own time).
 const MOMENTS: u64 = 60_000;
 
 /// A stream, from its beginning to its end.
@@ -57,7 +57,7 @@ struct Stream {
     client: usize,
     service: usize,
     balancer: usize,
-    /// Since when that balancer runs.
+    /// When that balancer started.
     since: u64,
     desk: Host,
     opened: u64,
@@ -69,7 +69,7 @@ struct Stream {
 
 struct Told {
     at: u64,
-    /// At the earliest.
+    /// The earliest time at which it can have been sent.
     sent: u64,
     list: Set,
     drops: bool,
@@ -87,7 +87,7 @@ struct Check<'a> {
     breaches: Vec<String>,
 }
 
-/// Every breach; none in a good run.
+/// Returns every breach. A good run has none.
 pub fn check(plan: &Plan, outcome: &Outcome) -> Vec<String> {
     let troubles = Troubles::of(plan);
     let records = &outcome.records;
@@ -172,7 +172,7 @@ impl Check<'_> {
         ));
     }
 
-    /// What holds of one stream alone: I1, I2, I6.
+    /// Checks one stream alone: I1, I2 and I6.
     fn stream(&mut self, stream: &Stream) {
         self.conduct(stream);
         let (mut moment, mut gone) = (0, BTreeMap::new());
@@ -203,7 +203,7 @@ impl Check<'_> {
         }
     }
 
-    /// I6.
+    /// Checks I6 for one stream.
     fn conduct(&mut self, stream: &Stream) {
         let balancer = Host::Balancer(stream.balancer);
         let answers = [
@@ -240,7 +240,7 @@ impl Check<'_> {
                 });
                 let cut = match stream.greeted {
                     Some(_) => self.troubles.cut_for(balancer, stream.desk, PATIENCE, from, *at),
-                    // A newcomer that is not heard for five seconds is let go.
+                    // A new connection that sends nothing for five seconds is closed.
                     None => self.troubles.cut_for(balancer, stream.desk, NEWCOMER, from, *at),
                 };
                 if !crashed && !cut {
@@ -250,7 +250,7 @@ impl Check<'_> {
         }
     }
 
-    /// The first moment from `least` on in which a list can have been right.
+    /// Returns the first moment from `least` on at which a list can have been right.
     fn moment(&self, stream: &Stream, told: &Told, least: usize) -> Option<usize> {
         let held = self.truth.service(stream.service);
         let before = held.iter().take_while(|held| held.at <= told.at).count();
@@ -281,7 +281,8 @@ impl Check<'_> {
             })
     }
 
-    /// Who was drained in the last moments; nothing where a balancer could not know.
+    /// Returns the drained addresses at each recent moment, or `None` if the balancer may
+    /// not have known them.
     fn drained(&self, stream: &Stream, told: &Told) -> Option<Vec<Set>> {
         let recent = told.sent.saturating_sub(FRESH);
         let calm = self.troubles.calm(Host::Balancer(stream.balancer), recent, told.sent);
@@ -289,8 +290,8 @@ impl Check<'_> {
         sure.then(|| self.words.between(recent, told.at))
     }
 
-    /// A backend that is listed although this balancer had heard of its drain: whatever
-    /// happens to etcd after that.
+    /// Returns a backend that is listed although this balancer knew of its drain. Later
+    /// faults of etcd are no excuse.
     fn disobeyed(&self, stream: &Stream, told: &Told) -> Option<SocketAddr> {
         let heard = |begun: u64| {
             let balancer = Host::Balancer(stream.balancer);
@@ -301,7 +302,7 @@ impl Check<'_> {
         obeyed.find_map(|(_, all)| all.into_iter().find(|addr| told.list.contains(addr)))
     }
 
-    /// For people: by what a list differs from what etcd held last.
+    /// Describes for people how a list differs from etcd's last state.
     fn closest(&self, stream: &Stream, told: &Told) -> String {
         let held = self.truth.service(stream.service);
         let nobody = Held { at: 0, set: Set::new() };
@@ -314,7 +315,7 @@ impl Check<'_> {
         )
     }
 
-    /// A list that is still a client's newest must not be old.
+    /// Checks that a list is not too old while it is the client's newest.
     fn freshness(&mut self, stream: &Stream, told: &Told, until: u64) {
         let balancer = Host::Balancer(stream.balancer);
         let at = until.saturating_sub(FRESH);
@@ -327,7 +328,7 @@ impl Check<'_> {
         let held = self.truth.service(stream.service);
         let least = held.iter().take_while(|held| held.at <= at).count();
         let most = held.iter().take_while(|held| held.at <= until).count();
-        // As if it were sent anew.
+        // The list is checked as if it were sent again at that time.
         let now = Told { at: until, sent: at, list: told.list.clone(), drops: told.drops };
         if !(least..=most).any(|moment| self.is_right(stream, &now, moment)) {
             let why = self.closest(stream, &now);
@@ -335,13 +336,13 @@ impl Check<'_> {
         }
     }
 
-    /// Whether etcd held a backend at any moment after one, up to a time.
+    /// Returns whether etcd held a backend at any moment after `moment`, up to `until`.
     fn held_since(&self, service: usize, addr: SocketAddr, moment: usize, until: u64) -> bool {
         let later = self.truth.service(service).iter().skip(moment);
         later.take_while(|held| held.at <= until).any(|held| held.set.contains(&addr))
     }
 
-    /// What holds of the lists of one balancer together: I4 and the rest of I1, I6.
+    /// Checks all lists of each balancer together: I4 and the rest of I1 and I6.
     fn lists(&mut self, streams: &[Stream]) {
         let removals: Vec<_> = self.deregistered();
         for stream in streams {
@@ -384,7 +385,8 @@ impl Check<'_> {
         }
     }
 
-    /// Who took themselves back with success: when they asked, when etcd agreed.
+    /// Returns the successful deregistrations: when the backend asked, when etcd confirmed,
+    /// service and address.
     fn deregistered(&self) -> Vec<(u64, u64, usize, SocketAddr)> {
         let mut asked = BTreeMap::new();
         let mut all = Vec::new();
@@ -392,7 +394,7 @@ impl Check<'_> {
             match what {
                 What::Asked { service, addr } => drop(asked.insert((*service, *addr), *at)),
                 What::Deregistered { service, addr } => {
-                    // A lease may be over after a long wait, and the cause unclear.
+                    // After a long wait the lease may be over, and the cause unclear.
                     let begun = asked.get(&(*service, *addr)).copied().unwrap_or(*at);
                     if at - begun <= 1_000 {
                         all.push((begun, *at, *service, *addr));
@@ -409,7 +411,7 @@ impl Check<'_> {
         held.iter().any(|held| (from..=until).contains(&held.at) && held.set.contains(&addr))
     }
 
-    /// I4: who left between two lists of one balancer had a reason.
+    /// Checks I4: every backend that left between two lists of one balancer had a reason.
     fn losses(&mut self, stream: &Stream, before: &Told, after: &Told) {
         if self.keep == 0 {
             return;
@@ -421,7 +423,7 @@ impl Check<'_> {
             let held = self.truth.service(stream.service);
             let until = held.iter().take_while(|held| held.at <= after.at).count();
             let last = last_time(&held[..until], *addr);
-            // It is back, and the balancer may not know yet.
+            // A backend without an end is registered again, and the balancer may not know.
             let Some((begun, lost)) = last.filter(|(_, lost)| *lost != u64::MAX) else { continue };
             let asked = self.records.iter().any(|record| {
                 let asked = matches!(record.what, What::Asked { service, addr: one }
@@ -437,7 +439,7 @@ impl Check<'_> {
         }
     }
 
-    /// Whether a balancer could fail to reach a backend at some time.
+    /// Returns whether a balancer could fail to reach a backend at some time.
     fn unreachable(&self, stream: &Stream, addr: SocketAddr, from: u64, until: u64) -> bool {
         let machine = self.machines[&addr.ip()];
         let mut listens = false;
@@ -454,7 +456,7 @@ impl Check<'_> {
         deaf || self.troubles.apart(Host::Balancer(stream.balancer), machine, from, until)
     }
 
-    /// I4: how many stay, whatever probes say.
+    /// Checks I4: the guard keeps enough backends, whatever probes find.
     fn floor(&mut self, stream: &Stream, earlier: &[&Told], told: &Told) {
         let share = u64::from(self.plan.rules.share);
         if self.keep == 0 || share == 0 {
@@ -464,7 +466,7 @@ impl Check<'_> {
         let held = self.truth.service(stream.service);
         let until = held.iter().take_while(|held| held.at <= told.at).count();
         let held = &held[..until];
-        // From before anything was lost that is missing now.
+        // A list from before the loss of every backend that is missing now.
         let whole = |one: &&&Told| {
             let mut missing = one.list.difference(&told.list);
             one.sent > from
@@ -490,7 +492,7 @@ impl Check<'_> {
         }
     }
 
-    /// I3, of the crowds inside balancers.
+    /// Checks I3 for the crowds inside balancers.
     fn crowds(&mut self) {
         for Record { at, what } in self.records {
             if let What::Missed { balancer, service, missed, of } = what {
@@ -502,7 +504,7 @@ impl Check<'_> {
         }
     }
 
-    /// I3.
+    /// Checks I3 for the clients at the end of the run.
     fn end(&mut self, streams: &[Stream]) {
         for client in 0..self.plan.clients.len() {
             let open = |stream: &&Stream| {
@@ -519,7 +521,7 @@ impl Check<'_> {
             let mut held = held.map_or(nobody, |held| held.set.clone());
             held.retain(|addr| !self.words.at(self.plan.end).contains(addr));
             let drops = told.is_some_and(|told| told.drops);
-            // grpc-go is told of an address that refuses, whichever is wanted.
+            // grpc-go gets an unreachable address with either setting.
             let is_go = self.plan.clients[client].user_agent.starts_with("grpc-go");
             if held.is_empty() && !is_go && drops != self.words.drops {
                 let text = format!("I3 at the end calls of an empty service are dropped: {drops}");
@@ -533,13 +535,14 @@ impl Check<'_> {
     }
 }
 
-/// Whether both are addresses of one backend, and so of one key: a key that is removed
-/// takes the address with it that it had before etcd went back.
+/// Returns whether both are addresses of one backend, and so of one key. A deleted key
+/// also removes the address that it had before etcd went back to an older state.
 fn is_one_backend(one: SocketAddr, other: SocketAddr) -> bool {
     one.ip() == other.ip() && one.port() % 1_000 == other.port() % 1_000
 }
 
-/// When a backend was registered for the last time, and when that ended.
+/// Returns when a backend's last registration began, and when it ended (`u64::MAX` if it
+/// did not).
 fn last_time(held: &[Held], addr: SocketAddr) -> Option<(u64, u64)> {
     let last = held.iter().rposition(|held| held.set.contains(&addr))?;
     let ended = held.get(last + 1).map_or(u64::MAX, |held| held.at);
@@ -547,7 +550,7 @@ fn last_time(held: &[Held], addr: SocketAddr) -> Option<(u64, u64)> {
     Some((held[begun.map_or(0, |before| before + 1)].at, ended))
 }
 
-/// When a backend that is not registered any more was for the last time.
+/// Returns when a backend's last registration ended, if it ended.
 fn lost(held: &[Held], addr: SocketAddr) -> Option<u64> {
     last_time(held, addr).map(|(_, ended)| ended).filter(|ended| *ended != u64::MAX)
 }

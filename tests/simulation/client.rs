@@ -1,4 +1,6 @@
-//! A grpclb client: connects as gRPC does, writes down all that it is told.
+//! A grpclb client that connects as gRPC does.
+//!
+//! In: its plan. Out: a record of each connection, list and status that it gets.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -27,30 +29,30 @@ mod pb {
 use pb::load_balance_request::LoadBalanceRequestType as Ask;
 use pb::load_balance_response::LoadBalanceResponseType as Kind;
 
-/// As gRPC: a second, times 1.6, give or take a fifth.
+/// The first backoff. As in gRPC, it grows by a factor of 1.6 and varies by 20 %.
 const BACKOFF: Duration = Duration::from_secs(1);
-/// gRPC's is two minutes; runs are shorter than that.
+/// The longest backoff. gRPC's is two minutes, which is longer than a run.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// gRPC's is 20 seconds.
+/// How long connecting may take. gRPC's limit is 20 seconds.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
-/// How a stream came to its end.
+/// How a stream ended.
 enum End {
-    /// There was none.
+    /// No stream was open, or its connection broke before any answer.
     NotConnected,
-    /// It never had its initial response.
+    /// The balancer sent a status and no initial response.
     Refused,
-    /// It had been greeted.
+    /// It ended after its initial response.
     Lost,
-    /// The client's own decision.
+    /// The client ended it.
     HungUp,
 }
 
-/// What all clients of a run share.
+/// The parts that all clients of a run share.
 #[derive(Clone)]
 pub struct Shared {
     pub history: History,
-    /// Set at the end: all hang up, for good.
+    /// Set at the end: all clients hang up and do not come back.
     pub closing: watch::Receiver<bool>,
 }
 
@@ -71,12 +73,12 @@ pub async fn run(index: usize, plan: Client, seed: u64, shared: Shared) {
             end = stream(index, id, &plan, balancer, until, &shared) => end,
         };
         match end {
-            // The stream is begun anew at once, on a new connection if need be.
+            // The client opens a new stream at once, on a new connection.
             End::Lost | End::HungUp => {
                 backoff = BACKOFF;
                 continue;
             }
-            // Another address is tried, as by pick_first.
+            // The client tries the other address, as pick_first does.
             End::NotConnected => balancer = (balancer + 1) % BALANCERS,
             End::Refused => {}
         }
@@ -104,7 +106,7 @@ async fn stream(
         client::handshake(stream).await.ok()
     });
     let Ok(Some((mut requests, connection))) = connected.await else { return End::NotConnected };
-    // Ends with the client's side of it.
+    // Dropping this ends the connection.
     let connection = Owned(spawn_local(async { drop(connection.await) }));
     let request = Request::post(format!("http://balancer{PATH}"))
         .header("content-type", "application/grpc")
@@ -155,7 +157,7 @@ async fn stream(
     }
 }
 
-/// Reads to the end of the stream, and says its status if it has one.
+/// Reads to the end of the stream. Returns its status, if it has one.
 async fn read(
     id: usize,
     service: usize,
@@ -188,7 +190,8 @@ async fn read(
     code(&body.trailers().await.ok()??)
 }
 
-/// The next message; nothing at the regular end.
+/// Returns the next message, `Some(None)` at the regular end, and `None` if the stream
+/// broke.
 async fn next(body: &mut RecvStream, waiting: &mut BytesMut) -> Option<Option<Kind>> {
     loop {
         if let Some(length) = waiting.get(1..5) {
@@ -210,8 +213,8 @@ async fn next(body: &mut RecvStream, waiting: &mut BytesMut) -> Option<Option<Ki
     }
 }
 
-/// Its backends, each with its token. The address that nobody can reach means
-/// nobody.
+/// Returns the backends of a list and checks their tokens. Entries with port 0 are left
+/// out: they stand for a service without backends.
 fn set(service: usize, servers: &[pb::Server]) -> Set {
     let service = ServiceName::new(&format!("s{service}")).expect("a name");
     let mut set = Set::new();
@@ -234,11 +237,11 @@ fn send(requests: &mut SendStream<Bytes>, kind: Ask) {
     let request = pb::LoadBalanceRequest { load_balance_request_type: Some(kind) };
     let message = request.encode_to_vec();
     let length = u32::try_from(message.len()).expect("it is short").to_be_bytes();
-    // A stream that has ended is noticed by reading.
+    // The reading side notices that a stream has ended.
     let _ = requests.send_data([&[0], length.as_slice(), &message].concat().into(), false);
 }
 
-/// A task that ends when this does.
+/// A task that is aborted when this is dropped.
 struct Owned(tokio::task::JoinHandle<()>);
 
 impl Drop for Owned {

@@ -1,9 +1,9 @@
-//! Hundreds of listeners of one service, inside a balancer: so many that a round
-//! over them has several slices. They cost next to nothing, for they only read.
+//! Hundreds of listeners of one service inside a balancer, so many that a round over
+//! them has several slices. They only read, so they cost little.
 //!
-//! In: the plan's crowd, and chance. Out: a breach for those who miss a value.
-//! When one of them reads a value, others sometimes join and it sometimes leaves:
-//! in the midst of the round that woke it.
+//! In: the plan's crowd, and chance. Out: a breach if listeners miss a value. When a
+//! listener reads a value, it sometimes leaves and sometimes others join, in the
+//! middle of the round that woke it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -21,13 +21,13 @@ use crate::dice::Dice;
 use crate::history::{History, What};
 use crate::plan::Crowd as Plan;
 
-/// All listeners have been woken so long after a value: the longest wait for a
-/// round, and a tick of the network.
+/// How long after a value all listeners have been woken: the longest wait for a round,
+/// and a tick of the network.
 const ROUND: Duration = Duration::from_millis(200);
-/// How often this is looked at before all leave and others come.
+/// How many times the crowd is checked before all listeners leave and others come.
 const LOOKS: u64 = 8;
 
-/// A crowd, until its host crashes.
+/// A crowd. It exists until its host crashes.
 #[derive(Clone)]
 pub struct Crowd(Rc<Inner>);
 
@@ -42,14 +42,14 @@ struct Inner {
 }
 
 struct Member {
-    /// The version that it has read.
+    /// The newest version that it has read.
     seen: Rc<Cell<u64>>,
     task: AbortHandle,
 }
 
-/// Keeps a crowd.
+/// Runs a crowd: listeners join, are checked and leave, again and again.
 pub async fn run(balancer: usize, plan: Plan, catalog: Catalog, history: History) {
-    // A spelling of its own: then nobody stays when all leave.
+    // Clients use another spelling, so no listener of this one stays when all leave.
     let name = format!("S{}.{ZONE}", plan.service);
     let target = Target::parse(&name, &Zone::new(ZONE).expect("a zone")).expect("a name");
     let (members, next) = (RefCell::default(), Cell::default());
@@ -70,7 +70,7 @@ pub async fn run(balancer: usize, plan: Plan, catalog: Catalog, history: History
         for (_, member) in std::mem::take(&mut *crowd.0.members.borrow_mut()) {
             member.task.abort();
         }
-        // They have left before others come.
+        // The next listeners come after all have left.
         sleep(Duration::from_millis(dice.between(1, 300))).await;
     }
 }
@@ -83,13 +83,13 @@ impl Crowd {
         self.0.members.borrow_mut().insert(id, Member { seen, task });
     }
 
-    /// The number of the newest value.
+    /// Returns the number of the newest value.
     fn version(&self) -> u64 {
         let subscription = self.0.catalog.subscribe(&self.0.target);
         subscription.map_or(0, |subscription| subscription.version())
     }
 
-    /// Notes those who have not read the newest value.
+    /// Records how many listeners have not read the newest value, if any.
     fn look(&self, version: u64) {
         let members = self.0.members.borrow();
         let missed = members.values().filter(|member| member.seen.get() != version).count();
@@ -99,9 +99,9 @@ impl Crowd {
         }
     }
 
-    /// What a member does after it has read a value: says whether it leaves.
+    /// Acts for a member that has read a value: others may join. Returns whether it leaves.
     fn react(&self, id: u64, version: u64) -> bool {
-        // Not of one sequence of chance for all: who is woken first may differ.
+        // One sequence for all members would depend on the order in which they are woken.
         let dice = &mut Dice::new(self.0.plan.seed ^ (id << 32) ^ version);
         if dice.percent(4) && (self.0.members.borrow().len() as u64) < 2 * self.0.plan.places {
             (0..dice.between(1, 4)).for_each(|_| self.join());

@@ -1,6 +1,8 @@
-//! Chance that follows from a seed.
+//! Random numbers that follow from a seed.
+//!
+//! In: a seed. Out: numbers and choices, always the same for the same seed.
 
-/// SplitMix64.
+/// A SplitMix64 generator.
 pub struct Dice(u64);
 
 impl Dice {
@@ -15,7 +17,7 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// From `least` to `most`, both included.
+    /// Returns a number from `least` to `most`, both included.
     pub fn between(&mut self, least: u64, most: u64) -> u64 {
         least + self.next() % (most - least + 1)
     }

@@ -1,5 +1,7 @@
-//! etcd: our own embedded server on the simulated network, with somebody inside
-//! it who writes down every revision before anyone else can hear of it.
+//! etcd in the simulation: the embedded server on the simulated network.
+//!
+//! In: orders of the plan, and calls of all hosts. Out: answers, and a record of every
+//! revision. An observer inside the host writes it before another host can read it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,36 +24,36 @@ use crate::plan::Host;
 pub const PORT: u16 = 2379;
 pub const PREFIX: &str = "/svc/";
 
-/// What survives etcd's crashes.
+/// The data that survive etcd's crashes.
 #[derive(Clone)]
 pub struct Disk(Rc<RefCell<Content>>);
 
 struct Content {
     data: Data,
-    /// What the next start begins with instead.
+    /// The data that the next start begins with instead of `data`.
     next: Option<Data>,
     backup: Data,
     seen: Seen,
 }
 
-/// Everything as it is known to the one who writes down.
+/// The state of the store that the observer recorded last.
 #[derive(Default)]
 struct Seen {
-    /// Unset where the data are others than those last seen.
+    /// `None` if the data were replaced since.
     revision: Option<i64>,
     keys: BTreeMap<String, SocketAddr>,
 }
 
-/// Why keys are others than before.
+/// Why keys differ from before.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Writer {
-    /// They were written.
+    /// A client wrote them.
     Owner,
-    /// The store is another one, or an older copy.
+    /// The store was replaced by an empty one or by an older copy.
     Restorer,
 }
 
-/// What somebody with access to etcd does.
+/// An operator's action in etcd.
 #[derive(Debug)]
 pub enum Order {
     Sweep(usize),
@@ -79,7 +81,7 @@ impl Disk {
         content.next = Some(content.backup.backup());
     }
 
-    /// What is served from here on, which may be others than before.
+    /// Returns the data for this start, which may differ from those of the last one.
     fn start(&self) -> Data {
         let mut content = self.0.borrow_mut();
         if let Some(next) = content.next.take() {
@@ -95,7 +97,7 @@ fn empty() -> Data {
     Data::with_random(seed::random)
 }
 
-/// How everyone in the simulation reaches etcd.
+/// Returns how every host of the simulation reaches etcd.
 pub fn connect() -> Connect {
     let dial: Dial = Arc::new(|_| {
         Box::pin(async {
@@ -145,7 +147,7 @@ pub async fn run(
     Ok(())
 }
 
-/// Follows the store from where it was left.
+/// Records every revision from the last one recorded on.
 async fn note_all(
     client: &mut Client,
     disk: &Disk,
@@ -183,7 +185,7 @@ async fn note_all(
     Ok(())
 }
 
-/// Writes down which services are others than before.
+/// Records the services whose set differs from before.
 fn note(
     disk: &Disk,
     history: &History,
@@ -193,8 +195,8 @@ fn note(
 ) {
     let seen = &mut disk.0.borrow_mut().seen;
     for (key, old) in &seen.keys {
-        // Its owner says that it moved. A restored copy that says it never did
-        // takes nobody away.
+        // The owner of the key moved, so the old address may leave. A restored copy
+        // with an older address removes no backend.
         if writer == Writer::Owner && keys.get(key).is_some_and(|new| new != old) {
             history.note(What::Asked { service: service(key), addr: *old });
         }
@@ -230,7 +232,7 @@ async fn obey(
         }
         Order::Compact => {
             let revision = disk.0.borrow().seen.revision.unwrap_or(0);
-            // Compacted already, if nothing has happened since.
+            // This fails if the revision is compacted already.
             let _ = client.compact(revision, None).await;
         }
         Order::Put(key, value) => drop(client.put(key, value, None).await?),
@@ -246,13 +248,13 @@ fn addr(value: &[u8]) -> SocketAddr {
     text(value).parse().expect("registrants write addresses")
 }
 
-/// Of a key `/svc/sN/ID`.
+/// Returns the service number `N` of a key `/svc/sN/ID`.
 fn service(key: &str) -> usize {
     let name = key.strip_prefix(PREFIX).and_then(|rest| rest.split('/').next());
     name.and_then(|name| name.strip_prefix('s')?.parse().ok()).expect("a registrant's key")
 }
 
-/// A connection, simulated or from inside.
+/// A connection of the simulated network, or the observer's own.
 struct Incoming(Dialed);
 
 impl Connected for Incoming {

@@ -1,4 +1,7 @@
-//! What happened in a run: what etcd held, what was done, what clients were told.
+//! The history of a run.
+//!
+//! In: states of etcd, actions, and the lists that clients got, as they happen. Out:
+//! all records in order, and the states of etcd by service.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +13,7 @@ use crate::plan::{Host, Step};
 /// Backends by address.
 pub type Set = BTreeSet<SocketAddr>;
 
-/// One thing that happened, in milliseconds of the run.
+/// One thing that happened. `at` counts milliseconds from the start of the run.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Record {
     pub at: u64,
@@ -19,69 +22,69 @@ pub struct Record {
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum What {
-    /// etcd holds these for a service from here on.
+    /// From here on, etcd holds this set for a service.
     Holds {
         revision: i64,
         service: usize,
         set: Set,
     },
-    /// A key is about to be deleted, by its owner or by mistake: from here on it
-    /// may go, and nobody will miss it.
+    /// A key is about to be deleted, by its owner or by mistake: from here on the
+    /// backend may leave the lists.
     Asked {
         service: usize,
         addr: SocketAddr,
     },
-    /// A key's owner deleted it, and etcd said so.
+    /// A key's owner deleted it, and etcd confirmed that.
     Deregistered {
         service: usize,
         addr: SocketAddr,
     },
-    /// A process listens, or no longer.
+    /// A process listens at an address. `Deaf` says that it no longer does.
     Listens(SocketAddr),
     Deaf(SocketAddr),
     Started(Host),
     Crashed(Host),
-    /// A client has a connection and has said its name on it.
+    /// A client has connected and has asked for its service.
     Opened {
         stream: usize,
         client: usize,
         balancer: usize,
     },
-    /// The initial response.
+    /// A client got the initial response.
     Greeted {
         stream: usize,
     },
-    /// A list; without addresses, the word that there is nobody.
+    /// A client got a list. Without addresses, the service has no backends.
     Told {
         stream: usize,
         list: Set,
-        /// Whether every call is to fail.
+        /// Whether every entry is a drop entry, so that calls fail.
         drops: bool,
     },
-    /// A status, and nothing else.
+    /// A client got a status and nothing else.
     Refused {
         stream: usize,
         code: String,
     },
-    /// The end of a stream, and with which status if it was the balancer's.
+    /// A stream ended, with the balancer's status if the balancer ended it.
     Ended {
         stream: usize,
         status: Option<String>,
     },
-    /// So many of a balancer's crowd have not read a value long after it came.
+    /// `missed` of a crowd's `of` listeners have not read a value long after it came.
     Missed {
         balancer: usize,
         service: usize,
         missed: usize,
         of: usize,
     },
-    /// The operator has all go that is in doubt.
+    /// The operator released all held backends.
     Released,
-    /// An operator's word is written into etcd.
+    /// An operator's mark or settings are written into etcd.
     Said(Step),
 }
 
-/// Shared by all that runs in one simulation.
+/// The records of one simulation, shared by all its tasks.
 #[derive(Clone, Default)]
 pub struct History(Rc<RefCell<Vec<Record>>>);
 
@@ -100,7 +103,7 @@ impl History {
     }
 }
 
-/// What etcd held, service by service, one entry for each change.
+/// The sets that etcd held for each service, one entry for each change.
 #[derive(Default)]
 pub struct Truth {
     pub services: BTreeMap<usize, Vec<Held>>,
@@ -123,7 +126,7 @@ impl Truth {
         truth
     }
 
-    /// All that it held of a service, from nothing on.
+    /// Returns the sets that etcd held for a service, in order.
     pub fn service(&self, service: usize) -> &[Held] {
         self.services.get(&service).map_or(&[], Vec::as_slice)
     }

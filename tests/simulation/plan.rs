@@ -1,4 +1,7 @@
-//! Seed → everything that will happen. Pure; printed when a run fails.
+//! The plan of a run.
+//!
+//! In: a seed. Out: all hosts, clients, faults and actions of the run. Pure. The plan is
+//! printed when a run fails.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,9 +15,9 @@ use crate::dice::Dice;
 pub enum Host {
     Etcd,
     Balancer(usize),
-    /// Backends run on it.
+    /// A host that runs backends.
     Machine(usize),
-    /// Clients run on it.
+    /// A host that runs clients.
     Desk(usize),
 }
 
@@ -22,22 +25,23 @@ pub const SERVICES: usize = 4;
 pub const BALANCERS: usize = 2;
 pub const MACHINES: usize = 3;
 pub const DESKS: usize = 2;
-/// Milliseconds. From here on nothing fails any more.
+/// When all faults are over, in milliseconds.
 pub const HEAL: u64 = 32_000;
-/// After which everyone has found everyone again: backoffs of five seconds,
-/// timeouts of two, a lease's time, and the same once more for what depends on it.
+/// How long after [`HEAL`] all hosts have found each other again, in milliseconds:
+/// backoffs of five seconds, timeouts of two, a lease's time, and all of that a second
+/// time for parts that depend on other parts.
 pub const SETTLE: u64 = 18_000;
 
 pub struct Plan {
     pub seed: u64,
     pub rules: Rules,
-    /// Seconds.
+    /// The time to live of leases, in seconds.
     pub ttl: i64,
     pub backends: Vec<Backend>,
     pub clients: Vec<Client>,
     pub crowd: Option<Crowd>,
     pub steps: Vec<(u64, Step)>,
-    /// When all must have converged.
+    /// When all clients must have converged, in milliseconds.
     pub end: u64,
 }
 
@@ -46,11 +50,11 @@ pub struct Backend {
     pub service: usize,
     pub machine: usize,
     pub id: String,
-    /// It moves from one to the other.
+    /// The backend moves from one port to the other.
     pub ports: [u16; 2],
     pub leased: bool,
-    /// It is held by our own `register`, which cannot be stopped without
-    /// withdrawing.
+    /// Whether our own `register` holds its registration. `register` cannot be stopped
+    /// without deleting the key.
     pub keeper: bool,
 }
 
@@ -58,10 +62,10 @@ pub struct Backend {
 pub struct Client {
     pub service: usize,
     pub desk: usize,
-    /// The balancer it tries first.
+    /// The balancer that it tries first.
     pub first: usize,
     pub user_agent: &'static str,
-    /// When it drops its connection and begins anew.
+    /// When it drops its connection and connects again, in milliseconds.
     pub hangups: Vec<u64>,
 }
 
@@ -69,17 +73,17 @@ pub struct Client {
 #[derive(Debug, Clone, Copy)]
 pub struct Crowd {
     pub service: usize,
-    /// It begins with a little less than that.
+    /// The crowd begins with 1 to 60 fewer listeners.
     pub places: u64,
     pub seed: u64,
 }
 
-/// What a backend is to do.
+/// The state that a backend shall be in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Want {
-    /// It serves at one of its ports. Whether it holds its registration.
+    /// It serves at one of its ports. `renews`: whether it holds its registration.
     Up { port: usize, renews: bool },
-    /// It takes its registration back, then stops.
+    /// It deletes its registration, then stops.
     Leaves(By),
     /// It is killed.
     Dead,
@@ -91,7 +95,7 @@ pub enum By {
     Revoke,
 }
 
-/// What etcd finds when it starts again.
+/// The data that etcd finds when it starts again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Disk {
     Same,
@@ -101,25 +105,25 @@ pub enum Disk {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
-    /// Nothing gets through until it is mended; TCP then sends it again.
+    /// No packet gets through until the link is mended. Then all held packets arrive.
     Cut(Host, Host),
     Mend(Host, Host),
-    /// Milliseconds one way; 0: as usual.
+    /// Sets the delay one way in milliseconds; 0 means as usual.
     Slow(Host, Host, u64),
     Crash(Host),
     Start(Host),
-    /// For the next start of etcd.
+    /// Sets the data for the next start of etcd.
     Disk(Disk),
-    /// The copy that etcd may be restored from is made.
+    /// Makes the copy from which etcd may be restored.
     Backup,
     Compact,
-    /// Someone deletes all of a service's keys.
+    /// An operator deletes all keys of a service.
     Sweep(usize),
     Want(usize, Want),
-    /// An operator drains a backend: for ever, or up to that second of the run.
+    /// An operator drains a backend, for ever or up to that second of the run.
     Drain(usize, Option<u64>),
     Undrain(usize),
-    /// An operator has calls of services without backends fail, or wait.
+    /// An operator sets whether calls of services without backends fail or wait.
     Drops(bool),
 }
 
@@ -152,7 +156,7 @@ impl Plan {
         if dice.percent(40) {
             registrars_die(dice, &backends, &mut steps);
         }
-        // Those whose registrar died are restarted at last, but for some.
+        // At the end, most backends are set up again, also after a dead registrar.
         for index in 0..backends.len() {
             let want = match dice.below(10) {
                 0 => Want::Dead,
@@ -169,7 +173,7 @@ impl Plan {
         Self { seed, rules, ttl, backends, clients, crowd, steps, end }
     }
 
-    /// Whether what is in doubt is released before the end, for it would stay
+    /// Returns whether held backends are released before the end, because they would stay
     /// for longer than a run lasts.
     pub fn releases(&self) -> bool {
         self.rules.keep > Duration::from_secs(60)
@@ -206,8 +210,8 @@ fn clients(dice: &mut Dice) -> Vec<Client> {
     (0..10).map(client).collect()
 }
 
-/// Of its own chance, so that what else happens is as without it. A slab grows
-/// to these sizes, and a slice is 128 listeners.
+/// Returns a crowd for most seeds. Its random numbers are its own, so that the rest of
+/// the plan is as without it. A slab grows to these sizes, and a slice is 128 listeners.
 fn crowd(seed: u64) -> Option<Crowd> {
     let dice = &mut Dice::new(seed ^ 0xc0bd);
     let service = dice.below(SERVICES);
@@ -215,8 +219,8 @@ fn crowd(seed: u64) -> Option<Crowd> {
     (places > 0).then(|| Crowd { service, places, seed: dice.next() })
 }
 
-/// What operators say meanwhile, in keys of etcd: of its own chance too. At last they
-/// say once more what they want, for an etcd that lost its data has lost theirs.
+/// Adds operators' marks and settings, with random numbers of its own. The last ones
+/// come after [`HEAL`], because an etcd that lost its data has lost the earlier ones.
 fn words(seed: u64, backends: usize, steps: &mut Vec<(u64, Step)>) {
     let dice = &mut Dice::new(seed ^ 0x3a2c);
     let mut drained = Vec::new();
@@ -246,7 +250,7 @@ fn words(seed: u64, backends: usize, steps: &mut Vec<(u64, Step)>) {
     }
 }
 
-/// Something breaks, and is mended before the time to heal.
+/// Adds a fault that is mended by [`HEAL`].
 fn fault(dice: &mut Dice, steps: &mut Vec<(u64, Step)>) {
     let at = dice.between(3_000, HEAL - 3_000);
     let mut until = |longest: u64| (at + dice.between(300, longest)).min(HEAL);
@@ -263,7 +267,7 @@ fn fault(dice: &mut Dice, steps: &mut Vec<(u64, Step)>) {
         2 => cut(balancer, desk, short),
         3 => cut(balancer, machine, long),
         4 => cut(Host::Etcd, machine, long),
-        // It is stopped: everyone is connected to it, and nobody is answered.
+        // etcd hangs: all connections to it stay open, and it answers none.
         5 | 6 => everyone().for_each(|other| cut(Host::Etcd, other, long)),
         7 | 8 => {
             let disk = dice.pick(&[Disk::Same, Disk::Same, Disk::Empty, Disk::Copy]);
@@ -295,7 +299,7 @@ fn everyone() -> impl Iterator<Item = Host> {
     (0..BALANCERS).map(Host::Balancer).chain((0..MACHINES).map(Host::Machine))
 }
 
-/// A backend does something else from now on.
+/// Adds a change of one backend's state.
 fn life(dice: &mut Dice, backends: usize, steps: &mut Vec<(u64, Step)>) {
     let index = dice.below(backends);
     let at = dice.between(3_000, HEAL - 1_000);
@@ -309,7 +313,8 @@ fn life(dice: &mut Dice, backends: usize, steps: &mut Vec<(u64, Step)>) {
     steps.push((at, Step::Want(index, want)));
 }
 
-/// All of a service live on, but do not renew their leases.
+/// Adds a fault of one service: its backends live on without renewing their leases, or
+/// all die.
 fn registrars_die(dice: &mut Dice, backends: &[Backend], steps: &mut Vec<(u64, Step)>) {
     let service = dice.below(SERVICES);
     let (at, die) = (dice.between(5_000, HEAL - 15_000), dice.percent(30));

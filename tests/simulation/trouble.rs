@@ -1,10 +1,12 @@
-//! When what was broken: intervals of a plan's faults, in milliseconds. Pure.
+//! The intervals of a plan's faults, in milliseconds.
+//!
+//! In: a plan. Out: whether two hosts could reach each other at a time. Pure.
 
 use std::collections::BTreeMap;
 
 use crate::plan::{Host, Plan, Step};
 
-/// From, until; what.
+/// One fault and its interval.
 #[derive(Debug, Clone, Copy)]
 struct Trouble {
     from: u64,
@@ -19,16 +21,15 @@ enum What {
     Down(Host),
 }
 
-/// All of a plan's.
+/// All faults of a plan that affect links or hosts.
 pub struct Troubles(Vec<Trouble>);
 
-/// Within this time after the end of a trouble everyone concerned is connected
-/// again and has read what is new: a backoff of five seconds, a call that has
-/// to be given up after three, and the reading.
+/// How long after a fault all its hosts are connected again and have read all changes:
+/// a backoff of five seconds, a call that is given up after three, and the reading.
 const RECOVERY: u64 = 10_000;
-/// What a message takes at most where nothing is slow.
+/// The longest delay of a message where nothing is slow.
 const USUAL: u64 = 120;
-/// What it takes where something is: the slowest link, and one tick.
+/// The longest delay of a message on a slow link: the slowest link, and one tick.
 const SLOWEST: u64 = 1_600;
 
 impl Troubles {
@@ -58,8 +59,8 @@ impl Troubles {
         Self(all)
     }
 
-    /// Whether a balancer and etcd had heard each other well for so long that
-    /// all is known to it that etcd holds.
+    /// Returns whether the balancer and etcd reached each other from `from` to `until`, and
+    /// long enough before, so that the balancer knows all that etcd holds.
     pub fn calm(&self, balancer: Host, from: u64, until: u64) -> bool {
         !self.0.iter().any(|trouble| {
             trouble.between(Host::Etcd, balancer)
@@ -68,7 +69,7 @@ impl Troubles {
         })
     }
 
-    /// When a balancer knows at the latest what was true at a time.
+    /// Returns the latest time at which a balancer learns the state of etcd at `at`.
     pub fn known(&self, balancer: Host, at: u64) -> u64 {
         let mut known = at + 1_000;
         while let Some(trouble) = self.0.iter().find(|trouble| {
@@ -81,15 +82,15 @@ impl Troubles {
         known
     }
 
-    /// When a balancer may last have had to read everything anew, up to a time:
-    /// from then on the time of those in doubt counts.
+    /// Returns the latest time up to `by` at which a balancer may have had to read
+    /// everything anew. The time of held backends counts from there.
     pub fn read(&self, balancer: Host, by: u64) -> u64 {
         let between = self.0.iter().filter(|trouble| trouble.between(Host::Etcd, balancer));
         let before = between.filter(|trouble| trouble.from <= by);
         before.map(|trouble| by.min(trouble.until + RECOVERY)).max().unwrap_or(0)
     }
 
-    /// When a message that arrives now was sent at the earliest.
+    /// Returns the earliest time at which a message that arrives at `at` was sent.
     pub fn sent(&self, a: Host, b: Host, at: u64) -> u64 {
         let mut sent = at.saturating_sub(USUAL);
         let links = || self.0.iter().filter(|trouble| trouble.between(a, b));
@@ -103,14 +104,13 @@ impl Troubles {
         sent
     }
 
-    /// Whether two hosts could not hear each other, or hardly, or one of them
-    /// was down.
+    /// Returns whether the link of two hosts was cut or slow, or one of them was down.
     pub fn apart(&self, a: Host, b: Host, from: u64, until: u64) -> bool {
         let mut apart = self.0.iter().filter(|trouble| trouble.between(a, b));
         apart.any(|trouble| trouble.from <= until && from <= trouble.until + SLOWEST)
     }
 
-    /// Whether two hosts were cut off from each other for at least so long.
+    /// Returns whether the link of two hosts was cut or slow for at least `least`.
     pub fn cut_for(&self, a: Host, b: Host, least: u64, from: u64, until: u64) -> bool {
         self.0.iter().any(|trouble| {
             let Trouble { from: begun, until: ended, .. } = *trouble;

@@ -1,4 +1,7 @@
-//! What operators said in a run: who was drained when, and what empty services do. Pure.
+//! The decisions of operators in a run.
+//!
+//! In: a plan and its history. Out: which backends were drained when, and whether calls
+//! of empty services fail. Pure.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,14 +11,14 @@ use crate::plan::{self, Host, Plan, Step};
 use crate::world::Outcome;
 
 pub struct Words {
-    /// From when to when each backend was drained.
+    /// Backend, beginning and end of each drain.
     drains: Vec<(usize, u64, u64)>,
-    /// A backend's addresses.
+    /// The two addresses of each backend.
     addresses: Vec<[SocketAddr; 2]>,
     services: Vec<usize>,
-    /// Whether calls of services without backends fail at last.
+    /// Whether calls of services without backends fail at the end of the run.
     pub drops: bool,
-    /// Since when etcd may have lost what was said.
+    /// When etcd may first have lost marks and settings.
     lost: u64,
 }
 
@@ -61,12 +64,12 @@ impl Words {
         words
     }
 
-    /// Whether etcd held all that time what was said.
+    /// Returns whether etcd held all marks and settings from `from` to `until`.
     pub fn are_sure(&self, from: u64, until: u64) -> bool {
         until < self.lost || from > plan::HEAL + 1_000
     }
 
-    /// Who was drained, at each moment between two.
+    /// Returns the drained addresses at `from` and after each change up to `until`.
     pub fn between(&self, from: u64, until: u64) -> Vec<Set> {
         let ends = self.drains.iter().flat_map(|(_, begun, ended)| [*begun, *ended]);
         let ends = ends.filter(|end| from < *end && *end <= until);
@@ -78,20 +81,20 @@ impl Words {
         drained.flat_map(|(backend, ..)| self.addresses[*backend]).collect()
     }
 
-    /// The drains at a moment: since when, and whom.
+    /// Returns the drains in force at a moment: beginning and addresses of each.
     pub fn drained(&self, at: u64) -> impl Iterator<Item = (u64, [SocketAddr; 2])> {
         let drains =
             self.drains.iter().filter(move |(_, begun, ended)| *begun <= at && at < *ended);
         drains.map(|(backend, begun, _)| (*begun, self.addresses[*backend]))
     }
 
-    /// Whether a backend had been drained by then.
+    /// Returns whether a backend was drained at any time up to `by`.
     pub fn ever(&self, addr: SocketAddr, by: u64) -> bool {
         let mut all = self.drains.iter().filter(|(_, begun, _)| *begun <= by);
         all.any(|(backend, ..)| self.addresses[*backend].contains(&addr))
     }
 
-    /// Whether one of a service's had.
+    /// Returns whether any backend of a service was drained at any time up to `by`.
     pub fn any(&self, service: usize, by: u64) -> bool {
         let mut all = self.drains.iter().filter(|(_, begun, _)| *begun <= by);
         all.any(|(backend, ..)| self.services[*backend] == service)

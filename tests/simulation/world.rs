@@ -1,4 +1,6 @@
-//! Runs a plan: hosts, faults in their turn, and at the end a look at what is left.
+//! Runs a plan in the simulated network.
+//!
+//! In: a plan. Out: the history, and the tasks and clients that are left at the end.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,17 +23,17 @@ use crate::etcd::{self, Disk, Order};
 use crate::history::{History, Record, What};
 use crate::plan::{self, BALANCERS, DESKS, HEAL, Host, MACHINES, Plan, Step, Want};
 
-/// The finest time that network and hosts share.
+/// The step of simulated time, in milliseconds.
 const TICK: u64 = 20;
-/// How often links become faster or slower.
+/// How often the delays of links change, in milliseconds.
 const WEATHER: u64 = 1_000;
-/// For those who hang up to be gone.
+/// How long clients have to disconnect at the end, in milliseconds.
 const GOODBYE: u64 = 2_000;
 
-/// What a run leaves behind.
+/// The result of a run.
 pub struct Outcome {
     pub records: Vec<Record>,
-    /// Of each balancer: tasks and clients that are left after all hung up.
+    /// For each balancer, the tasks and clients that are left after all clients hung up.
     pub left: Vec<(usize, usize)>,
     pub addresses: BTreeMap<Host, IpAddr>,
 }
@@ -43,18 +45,20 @@ struct World<'a> {
     orders: mpsc::Sender<Order>,
     wants: Vec<watch::Sender<Want>>,
     balancers: Vec<Handle>,
-    /// Of each backend.
+    /// The service of each backend.
     services: Vec<usize>,
-    /// How often each link is cut, and each host down, at present.
+    /// How many faults cut each link, and take down each host, at present.
     cuts: BTreeMap<(Host, Host), usize>,
     downs: BTreeMap<Host, usize>,
-    /// Links that are slow, and how slow.
+    /// The delay of each slow link, in milliseconds.
     slow: BTreeMap<(Host, Host), u64>,
     weather: Dice,
 }
 
+/// Runs a plan to its end.
+///
 /// # Panics
-/// When the product or the simulation does.
+/// Panics if the product or the simulation panics.
 pub fn run(plan: &Plan) -> Outcome {
     seed::fix(plan.seed);
     let sim = Builder::new()
@@ -152,7 +156,7 @@ impl World<'_> {
         }
     }
 
-    /// Lets time pass. `before` is called before each tick.
+    /// Lets time pass until `end`. Calls `before` before each tick.
     fn until(&mut self, end: u64, mut before: impl FnMut(&mut Self, u64)) {
         loop {
             let now = self.sim.elapsed().as_millis() as u64;
@@ -167,9 +171,9 @@ impl World<'_> {
         }
     }
 
-    /// Every link gets another delay. One at a time, not for each message: those
-    /// of one host are not always sent in the same order, for tokio wakes those
-    /// who wait for one value in an order of its own.
+    /// Gives every link a new delay. A delay per message would not follow from the seed:
+    /// tokio wakes the tasks that wait for one value in an arbitrary order, so the messages
+    /// of a host may be sent in another order.
     fn blow(&mut self) {
         let hosts: Vec<_> = Host::all().collect();
         for (index, a) in hosts.iter().enumerate() {
@@ -226,7 +230,7 @@ impl World<'_> {
             Step::Disk(plan::Disk::Empty) => self.disk.wipe(),
             Step::Disk(plan::Disk::Copy) => self.disk.restore(),
             Step::Backup => self.disk.back_up(),
-            // Nobody can, while etcd is down.
+            // These need etcd, and it is down.
             Step::Compact
             | Step::Sweep(_)
             | Step::Drain(..)
@@ -240,7 +244,7 @@ impl World<'_> {
         }
     }
 
-    /// Writes an operator's word into etcd.
+    /// Writes an operator's mark or settings into etcd.
     fn say(&self, step: Step) {
         let zone = Zone::new(ZONE).expect("a zone");
         let key = |backend: usize| {
@@ -255,7 +259,7 @@ impl World<'_> {
                 let value = Value { set, until, ..Value::default() };
                 Order::Put(key(backend), value.to_json())
             }
-            // As the product's own desk does.
+            // The product's own desk writes the same.
             Step::Undrain(backend) => {
                 let value = Value { set, until: Some(balancer::BEGAN), ..Value::default() };
                 Order::Put(key(backend), value.to_json())

@@ -1,4 +1,7 @@
-//! Rows: clients that take nothing, and clients that are gone without a word.
+//! Rows of clients that do not read, and of clients that vanish without closing.
+//!
+//! In: such clients beside usual ones. Out: what they cost, and when they are
+//! disconnected.
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +16,10 @@ use crate::support::{PATIENCE, eventually};
 use crate::world::{Size, World, until, vitals};
 use crate::writer::{DEAD_PORT, Writer, server};
 
-/// A minute, and the time between two looks.
+/// When a client that takes nothing is disconnected: after a minute, plus two check
+/// intervals of 15 s.
 const LET_GO: Duration = Duration::from_secs(60 + 2 * 15);
-/// A ping after 30 s, and 10 s for its answer.
+/// When a vanished client is disconnected: a ping after 30 s, plus 10 s for its answer.
 const REAPED: Duration = Duration::from_secs(40);
 
 #[test]
@@ -50,7 +54,8 @@ fn some_clients_never_read() {
                 scale.pick(20.0, 1.5),
                 "",
             );
-            // Those with shut windows come back; the deaf do not know.
+            // Clients with shut windows notice and connect again. Clients that do not read
+            // do not notice.
             let deaf = stalled - stalled / 2;
             let gone = || {
                 let lost = world.crowd.history(|h| h.lost_since(began));
@@ -59,7 +64,7 @@ fn some_clients_never_read() {
                     .then(|| began.elapsed())
             };
             row.happens_within("all of them let go after", until(LET_GO * 2, gone), LET_GO);
-            // What the stalled have is old, and may be.
+            // The lists of stalled clients may be old.
             let (names, settled) = (world.crowd.names(), Instant::now());
             let live =
                 names.into_iter().enumerate().map(|(n, (name, live))| (name, live && n < clients));
@@ -96,7 +101,7 @@ fn peers_vanish_without_a_word() {
             eventually("every client has a list", listed);
             network.cut();
             let cut = Instant::now();
-            // Something to tell them, too.
+            // The balancer also has a list to push to them.
             writer.put("s0", server(0, 20, DEAD_PORT));
             let gone = || (vitals(&balancer).streams == half as u64).then(|| cut.elapsed());
             let gone = until(REAPED * 2, gone);
@@ -117,8 +122,8 @@ fn peers_vanish_without_a_word() {
     });
 }
 
-/// So many registrations, one after the other; the 99th percentile of how long
-/// clients that read waited to be told.
+/// Registers `updates` backends one after the other. Returns the 99th percentile of
+/// the time until a client had the list.
 fn update(world: &mut World, updates: usize, first: usize) -> Duration {
     let mut fresh = Vec::new();
     for n in first..first + updates {
@@ -127,7 +132,7 @@ fn update(world: &mut World, updates: usize, first: usize) -> Duration {
             let new = &history.told[history.told.partition_point(|told| told.at < at)..];
             new.iter().map(|told| told.at - at).collect::<Vec<_>>()
         };
-        // The stalled have room for a few; who reads is told each time.
+        // Stalled clients have room for a few lists; other clients get each one.
         let readers = world.crowd.len();
         let enough = || {
             let told = world.crowd.history(told);

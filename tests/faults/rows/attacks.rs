@@ -1,4 +1,6 @@
-//! Rows: connections that say nothing, nonsense, or too much.
+//! Rows of connections that send nothing, broken frames or floods.
+//!
+//! In: such connections. Out: what they cost, and when they are closed.
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +15,9 @@ use crate::support::wire;
 use crate::world::{Size, World, cpu, until, vitals};
 use crate::writer::{DEAD_PORT, server};
 
-/// Who has not spoken by then is closed.
+/// A connection that has not sent its preface or TLS hello by then is closed.
 const SPEAK_WITHIN: Duration = Duration::from_secs(5);
-/// What one connection may cost: of a core, and of memory.
+/// The most that one attacking connection may cost: percent of a core, and MB.
 const CORE: f64 = 25.0;
 const ATTACKER_MEMORY: f64 = 5.0;
 
@@ -33,7 +35,7 @@ fn connections_say_nothing_or_say_it_slowly() {
         let began = Instant::now();
         let mut silent: Vec<Raw> =
             (0..1_000).map(|n| Raw::silent(if n % 2 == 0 { plain } else { tls })).collect();
-        // The first bytes of what each must hear: none of them wrong.
+        // The first bytes of a valid TLS hello.
         let hello = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
         let mut said = 0;
         row.within("a newcomer waits", world.newcomer("s0"), Duration::from_millis(100));
@@ -115,16 +117,16 @@ fn connections_flood_and_break_the_protocol() {
     });
 }
 
-/// An update is late beyond that.
+/// How long an update may take.
 const CALM: Duration = Duration::from_secs(1);
 
 struct Attack {
     what: &'static str,
-    /// Sent once, behind the preface.
+    /// Sent once, after the preface.
     opening: Vec<u8>,
-    /// Sent again and again; the number of a stream is put in.
+    /// Sent again and again. Takes the number of a new stream.
     repeated: fn(u32) -> Vec<u8>,
-    /// Whether it is against the protocol, so that the connection must end.
+    /// Whether it violates the protocol, so that the connection must be closed.
     broken: bool,
     /// How many bytes are sent in one packet.
     at_a_time: usize,
@@ -167,7 +169,7 @@ fn attacks() -> Vec<Attack> {
             opening: Vec::new(),
             repeated: |stream| {
                 let mut block = wire::call_headers(wire::BALANCE_LOAD);
-                // One of 3,000 bytes is kept, and meant 4,000 times.
+                // One header of 3,000 bytes enters the table and is referred to 4,000 times.
                 block.extend_from_slice(&[0x40, 1, b'x', 0x7f, 0xb9, 0x16]);
                 block.extend(std::iter::repeat_n(b'y', 127 + 0x39 + (0x16 << 7)));
                 block.extend(std::iter::repeat_n(0x80 | 62, 4_000));
@@ -187,8 +189,8 @@ fn attacks() -> Vec<Attack> {
     ]
 }
 
-/// Says it for so long, and connects again whenever it is closed; how often
-/// that was.
+/// Sends an attack for `time` and connects again whenever the connection is closed.
+/// Returns how often it was closed.
 fn attack(
     addr: std::net::SocketAddr,
     opening: &[u8],
@@ -218,7 +220,8 @@ fn attack(
     closings
 }
 
-/// Says hello, waits for the answer and resets, for so long; how often.
+/// For `time`, sends a TLS hello, waits for the answer and resets the connection,
+/// again and again. Returns how often.
 fn greet_and_reset(addr: std::net::SocketAddr, time: Duration) -> usize {
     let provider = rustls::crypto::ring::default_provider();
     let config = rustls::ClientConfig::builder_with_provider(provider.into())
@@ -242,7 +245,7 @@ fn greet_and_reset(addr: std::net::SocketAddr, time: Duration) -> usize {
     hellos
 }
 
-/// How long the last client waits for an update.
+/// Registers a backend. Returns how long the last client waits for the list.
 fn fresh(world: &mut World, next: &mut usize) -> Duration {
     *next += 1;
     let at = world.writer.put("s0", server(0, *next, DEAD_PORT));
@@ -255,12 +258,12 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A hundred of them.
+/// Returns the bytes of 100 equal frames.
 fn frames(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame(kind, flags, stream, payload).repeat(100)
 }
 
-/// One that signs itself, as files.
+/// A self-signed certificate and its key, as files.
 struct Certificate {
     _directory: tempfile::TempDir,
     cert: String,

@@ -1,5 +1,7 @@
-//! Rows: an etcd of three members that loses its leader, a member, or the way
-//! between them.
+//! Rows of an etcd of three members that loses its leader, a member, or the network
+//! between members.
+//!
+//! In: faults of members. Out: how soon the next change reaches all clients.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +14,7 @@ use crate::support::network::Network;
 use crate::world::{Size, World};
 use crate::writer::{DEAD_PORT, Writer, server};
 
-/// Two elections of etcd's default length.
+/// The time of two elections with etcd's default timeouts.
 const ELECTIONS: Duration = Duration::from_secs(3);
 const FAIL_OVER: Duration = Duration::from_secs(10);
 
@@ -77,7 +79,7 @@ fn a_member_is_partitioned() {
     });
 }
 
-/// Registers one more; when all have been told, counted from `since`.
+/// Registers one more backend. Returns how long after `since` all clients had it.
 fn put(world: &mut World<Cluster>, next: &mut usize, since: Instant) -> Duration {
     world.writer.put("s0", server(0, *next, DEAD_PORT));
     *next += 1;
@@ -91,7 +93,7 @@ fn ended(world: World<Cluster>, row: &mut Row, began: Instant) {
         let since = history.told.partition_point(|told| told.at <= began);
         history.told.len() - since
     });
-    // Clients of one service of ten, and each put is told once at most.
+    // Only clients of one service of ten get lists, at most one for each put.
     let puts = world.writer.model.steps("s0").len() - 1;
     let of_service = world.crowd.names().iter().filter(|(name, _)| name == "s0").count();
     row.saw(format!("lists sent: {told} for {puts} registrations"));

@@ -1,4 +1,7 @@
-//! Rows: more of everything than there is room for.
+//! Rows of overload: huge messages, unknown names, too few file descriptors, and a
+//! flood of reports.
+//!
+//! In: the load. Out: memory, processor time, and how soon updates reach clients.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +33,7 @@ fn messages_are_huge() {
         for stream in (1..200).step_by(2) {
             let mut out = Vec::new();
             wire::put_call(&mut out, stream, wire::BALANCE_LOAD);
-            // Says 4 MiB, and begins with it: more than the window takes.
+            // Announces 4 MiB and sends the beginning: more than the window takes.
             let message = [&[0][..], &(4_u32 << 20).to_be_bytes(), &[0; 16_000]].concat();
             wire::put_data(&mut out, stream, &message);
             raw.send_all(&out, deadline);
@@ -64,10 +67,10 @@ fn unknown_names_come_by_the_million() {
         let addr = world.balancer.grpclb();
         let ask = |from: usize, count: usize| {
             let mut names = (from..from + count).map(|n| format!("nobody-has-{n}"));
-            // Each connection may ask some thirty times a second.
+            // Each connection may ask about 30 times a second.
             ask_for_all(addr, 200, &mut names, Instant::now() + PATIENCE * 5)
         };
-        // What any load makes the allocator keep is no leak.
+        // Memory that the allocator keeps after any load is not a leak.
         row.equal("answered at first", ask(0, warm), warm);
         let (before, began) = (vitals(&world.balancer).memory, Instant::now());
         row.equal("answered", ask(warm, many), many);
@@ -102,7 +105,7 @@ fn descriptors_run_out() {
             let wanted = Rlimit { current, maximum: usual.maximum };
             prlimit(process, Resource::Nofile, wanted).expect("the process is ours")
         };
-        // One for the page of metrics.
+        // Leaves a descriptor for the request for metrics.
         let before = limit(Some(open + 2));
         let late = Crowd::new(Plan::to(world.balancer.grpclb()));
         late.add((0..100).map(|_| "s0".to_owned()), Manner::Usual);

@@ -1,4 +1,6 @@
-//! Rows: clients come and go in the midst of what all of them are told.
+//! Row of clients that join in the middle of a round of pushes.
+//!
+//! In: many clients and changes. Out: how soon all clients have the newest list.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +11,10 @@ use crate::support::{PATIENCE, eventually};
 use crate::world::{CONVERGED, Size, World, service, vitals};
 use crate::writer::{DEAD_PORT, server};
 
-/// With so many clients the list of them grows, by the next few that come. Its
-/// size is a power of two, and only a round of several slices can be met midway.
+/// The table of listeners grows when it has more than this: its size is a power of two.
+/// A round over it has several slices, so clients can join in the middle of one.
 const PLACES: usize = 512;
-/// Clients that are there before, and those that come while changes are told.
+/// Clients that are connected before, and clients that join while changes are pushed.
 const BEFORE: usize = PLACES - 20;
 const NEW: usize = 120;
 const SERVERS: usize = 20;
@@ -35,12 +37,12 @@ fn clients_join_while_others_are_told() {
             world.crowd.add(names(BEFORE), Manner::Usual);
             world.wait_listed(BEFORE);
             for change in 0..CHANGES {
-                // What takes a server away is never held back.
+                // A change that removes a backend is never delayed.
                 last = world.writer.delete(&name, server(n, change, DEAD_PORT));
                 if change == CHANGES / 2 {
                     world.crowd.add(names(NEW), Manner::Usual);
                 }
-                // Another part of a round each time.
+                // Clients join at another point of the round each time.
                 std::thread::sleep(Duration::from_millis((n * 7 + change * 3) as u64 % 10));
             }
             world.wait_listed(BEFORE + NEW);

@@ -1,4 +1,7 @@
-//! Rows: most of a service is lost at once, by accident or on purpose.
+//! Rows in which most registrations of a service go at once, by accident or on
+//! purpose.
+//!
+//! In: lost leases and deletions. Out: the lists that remain.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +12,11 @@ use crate::support::{PATIENCE, eventually};
 use crate::world::{CONVERGED, Size, World};
 use crate::writer::{DEAD_PORT, Living, server};
 
-/// The service that is lost; its number is not one of the others'.
+/// The service that loses registrations. No other service has its number.
 const BIG: &str = "big";
 const BIG_NUMBER: usize = 100;
 const SERVERS: usize = 100;
-/// These lose nothing.
+/// How many backends keep their registration.
 const LEFT: usize = 10;
 
 #[test]
@@ -33,7 +36,7 @@ fn most_of_a_service_expires() {
         world.wait_metric("lookaside_endpoints_held", |held| held > 0.0);
         row.within("the alarm after", lost.elapsed(), Duration::from_secs(1));
         world.wait_metric("lookaside_services_guarded", |guarded| guarded == 1.0);
-        // The dead are gone as far as they may.
+        // Dead backends have left, except for those that the guard keeps.
         world.wait_metric("lookaside_endpoints_held", |held| held == (SERVERS / 2 - LEFT) as f64);
         let least = least(&world);
         row.saw(format!("the shortest list of {SERVERS}: {least}"));
@@ -79,7 +82,8 @@ fn deregistration_is_obeyed() {
         let all = register(&mut world, living.port(), 600);
         add_clients(&world, scale.streams / 10);
         let left: Set = all.iter().take(LEFT).copied().collect();
-        // etcd is asked about each lease, and what it answers first goes first.
+        // The balancer asks etcd about each lease, and backends leave in the order of
+        // the answers.
         world.writer.model.between(BIG, left.clone(), all.clone(), Instant::now());
         all.difference(&left).for_each(|&gone| world.writer.erase(BIG, gone));
         let deleted = Instant::now();
@@ -90,8 +94,8 @@ fn deregistration_is_obeyed() {
     });
 }
 
-/// A service whose first servers have long leases, and the others one of so
-/// many seconds for ten of them.
+/// Registers a service: the first `LEFT` backends share a long lease, and each ten of
+/// the others share a lease of `seconds`. Returns the addresses.
 fn register(world: &mut World, port: u16, seconds: i64) -> Set {
     let long = world.writer.lease(600);
     let mut short = 0;
@@ -107,7 +111,7 @@ fn register(world: &mut World, port: u16, seconds: i64) -> Set {
     all
 }
 
-/// More clients, for that service.
+/// Adds clients of that service. Returns their number.
 fn add_clients(world: &World, count: usize) -> usize {
     let before = world.crowd.len();
     world.crowd.add((0..count).map(|_| BIG.to_owned()), Manner::Usual);
@@ -115,7 +119,7 @@ fn add_clients(world: &World, count: usize) -> usize {
     count
 }
 
-/// The shortest list that a client of the service got.
+/// Returns the length of the shortest list that a client of the service got.
 fn least(world: &World) -> usize {
     let names = world.crowd.names();
     world.crowd.history(|history| {

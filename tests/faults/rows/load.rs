@@ -1,4 +1,6 @@
-//! Rows: changes without end.
+//! Rows of constant change: a flood of registrations, and a long time of churn.
+//!
+//! In: changes of backends and clients. Out: how old lists are, and memory.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +21,7 @@ fn registrations_come_as_a_flood() {
         let pause = Duration::from_millis(scale.pick(4, 2));
         let (began, mut puts) = (Instant::now(), 0);
         while began.elapsed() < time {
-            // The oldest goes, a new one comes: no list is ever the same.
+            // The oldest backend leaves and a new one comes, so no two lists are equal.
             world.writer.put("s0", server(puts / 60_000, size.servers + puts % 60_000, DEAD_PORT));
             world.writer.delete("s0", server(puts / 60_000, puts % 60_000, DEAD_PORT));
             puts += 1;

@@ -1,4 +1,6 @@
-//! Rows: DNS, where strangers can send anything.
+//! Row of DNS: garbage, and questions that ask for large answers.
+//!
+//! In: datagrams. Out: lengths of answers, processor time and memory.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -7,7 +9,7 @@ use crate::row::{Row, short};
 use crate::support::PATIENCE;
 use crate::world::{Size, World, cpu, vitals};
 
-/// What goes over any path in one piece.
+/// The largest datagram in bytes that any path takes without fragments.
 const UDP_MAX: usize = 1232;
 
 #[test]
@@ -41,7 +43,7 @@ fn dns_gets_garbage_and_is_to_amplify() {
             short(cpu(&world.balancer) - used)
         ));
         row.must(ask(port, &query("s0.lookaside.internal", 1)).is_some(), "questions are answered");
-        // Far more than a network may have: most come short.
+        // Far more than one network's allowance: most answers are short.
         let long = query("s0.lookaside.internal", 1);
         let began = Instant::now();
         let (answers, bytes, beyond) = insist(port, &long, 20_000);
@@ -50,7 +52,7 @@ fn dns_gets_garbage_and_is_to_amplify() {
             "20,000 questions in a row: {answers} answers, longer than their questions by a \
              factor of {factor:.1}"
         ));
-        // 64 KiB a second, and what a second saved up: however slow this machine is.
+        // 64 KiB for each second, and one saved second: this holds on slow machines too.
         let due = 65_536.0 * (1.0 + began.elapsed().as_secs_f64());
         row.at_most(
             "bytes beyond three times a question, of what is due",
@@ -64,7 +66,7 @@ fn dns_gets_garbage_and_is_to_amplify() {
     });
 }
 
-/// So many datagrams: random ones, and questions with random bytes in them.
+/// Sends `count` datagrams: random bytes, and questions with one random byte.
 fn garbage(port: SocketAddr, count: usize) {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     socket.connect(port).expect("loopback");
@@ -87,13 +89,13 @@ fn garbage(port: SocketAddr, count: usize) {
             bytes[at] = next() as u8;
         }
         let length = if n % 2 == 0 { length } else { good.len() };
-        // Refused while the port's room is full.
+        // Fails while the port's buffer is full.
         let _ = socket.send(&bytes[..length]);
     }
 }
 
-/// Asks so often without waiting; how many answers came, how long they were
-/// together, and by how much they were longer than three times their questions.
+/// Asks `count` times without waiting. Returns the number of answers, their bytes, and
+/// the bytes by which answers exceed three times their questions.
 fn insist(port: SocketAddr, query: &[u8], count: usize) -> (usize, usize, usize) {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     socket.connect(port).expect("loopback");
@@ -109,7 +111,7 @@ fn insist(port: SocketAddr, query: &[u8], count: usize) -> (usize, usize, usize)
     for n in 0..count {
         let _ = socket.send(query);
         take();
-        // No faster than it reads.
+        // Not faster than the balancer reads.
         if n % 20 == 0 {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -120,7 +122,7 @@ fn insist(port: SocketAddr, query: &[u8], count: usize) -> (usize, usize, usize)
     (answers, bytes, beyond)
 }
 
-/// The length of the answer to a question.
+/// Asks a question. Returns the length of the answer in bytes.
 fn ask(port: SocketAddr, query: &[u8]) -> Option<usize> {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     socket.connect(port).expect("loopback");
@@ -136,7 +138,7 @@ fn ask(port: SocketAddr, query: &[u8]) -> Option<usize> {
     None
 }
 
-/// A question with EDNS and the largest room there is.
+/// Returns a question with EDNS and the largest UDP size.
 fn query(name: &str, kind: u16) -> Vec<u8> {
     let mut out = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
     for label in name.split('.') {

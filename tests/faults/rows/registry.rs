@@ -1,4 +1,7 @@
-//! Rows: what a single etcd does to the balancer.
+//! Rows of faults of a single etcd: down, frozen, compacted, replaced, or with bad
+//! values.
+//!
+//! In: the faults. Out: lists that stay, and how soon all clients converge afterwards.
 
 use std::time::{Duration, Instant};
 
@@ -71,7 +74,7 @@ fn etcd_is_compacted_while_the_balancer_is_cut_off() {
         compact(&world.etcd);
         world.nobody_is_touched(row, cut);
         let before = world.crowd.history(|h| h.told.len());
-        // Missing when read again, so in doubt until a probe is refused.
+        // The new reading lacks the key, so it is in doubt until a probe is refused.
         let all = (0..=size.servers).map(|n| server(0, n, DEAD_PORT)).collect();
         let now = world.writer.model.now("s0");
         world.writer.model.between("s0", now.clone(), all, Instant::now());
@@ -101,7 +104,7 @@ fn values_are_large_or_nonsense() {
         }
         world.writer.write("/etcd3_naming//", "10.0.0.1:1", 0);
         world.writer.write("/etcd3_naming/s1/with/more", "10.0.0.1:1", 0);
-        // Overwritten with nonsense: it stays what it was.
+        // Overwritten with nonsense: its last good registration stays.
         world.writer.write(&key("s2", server(2, 0, DEAD_PORT)), "nonsense", 0);
         let put = world.writer.put("s3", server(3, size.servers, DEAD_PORT));
         row.within("a neighbour's change arrives after", world.converge(put), CONVERGED);
@@ -136,7 +139,8 @@ fn etcd_is_restored_to_an_older_revision() {
     });
 }
 
-/// Half of the servers register before a snapshot is taken, half after it.
+/// Replaces etcd after a snapshot: half of the usual backends register before the
+/// snapshot, and one more of each service after it.
 fn replaced(row: &mut Row, scale: Scale, replace: impl FnOnce(&mut Etcd, &std::path::Path)) {
     let living = Living::start();
     let size = Size { port: living.port(), ..Size::of(scale) };
@@ -172,7 +176,7 @@ fn replaced(row: &mut Row, scale: Scale, replace: impl FnOnce(&mut Etcd, &std::p
     world.finish(row, Some(Settled { at: put, within: PATIENCE }));
 }
 
-/// etcd answers again: registers one more, and ends the run.
+/// Ends a run in which etcd answers again since `up`, after one more registration.
 fn returned(mut world: World, row: &mut Row, up: Instant, size: Size) {
     let before = world.crowd.history(|h| h.told.len());
     world.writer.put("s0", server(0, size.servers, DEAD_PORT));
@@ -182,7 +186,7 @@ fn returned(mut world: World, row: &mut Row, up: Instant, size: Size) {
     world.finish(row, Some(Settled { at: up, within: PATIENCE }));
 }
 
-/// That staleness shows, and when.
+/// Waits until the balancer reports that the registry is stale, within `within`.
 fn told_stale(world: &World, row: &mut Row, since: Instant, within: Duration) {
     world.wait_metric("lookaside_registry_stale", |stale| stale == 1.0);
     row.within("stale is told after", since.elapsed(), within);

@@ -1,4 +1,6 @@
-//! Rows: what happens to the balancer itself.
+//! Rows of faults of the balancer itself: killed, restarted, and stopped.
+//!
+//! In: the faults. Out: how long clients have no list.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,7 +15,7 @@ use crate::support::{PATIENCE, eventually};
 use crate::world::{CONVERGED, Size, World, overflows, service};
 use crate::writer::{DEAD_PORT, Writer, server};
 
-/// All have lists again, their own backoff of a second included.
+/// How soon all clients have lists again, including their own backoff of a second.
 const HERD: Duration = Duration::from_secs(3);
 
 #[test]
@@ -76,7 +78,7 @@ fn the_balancer_starts_while_etcd_is_down_and_has_no_state() {
         etcd.restart();
         let up = Instant::now();
         balancer.wait_ready();
-        // The pause between two attempts is up to 1.6 s.
+        // The balancer pauses up to 1.6 s between two attempts.
         row.within("ready after etcd's return:", up.elapsed(), CONVERGED);
         row.clients(scale.streams);
         eventually("all have lists", || (crowd.listed() == scale.streams).then_some(()));
@@ -137,7 +139,7 @@ fn the_balancer_is_stopped_and_another_takes_over() {
     });
 }
 
-/// Waits until the newest file holds every server.
+/// Waits until the newest saved state holds the last backend of every service.
 pub fn wait_saved(directory: &Path, size: Size) {
     eventually("the state is saved", || {
         let text = std::fs::read_to_string(directory.join("state")).ok()?;
@@ -146,7 +148,7 @@ pub fn wait_saved(directory: &Path, size: Size) {
     });
 }
 
-/// The figures of a herd that came back.
+/// Records how all clients came back after a restart.
 fn herd(row: &mut Row, world: &World, began: Instant, up: Instant) {
     let (waits, last) = world.crowd.history(|history| {
         (history.waits_since(began), history.waits.last().expect("all waited").ended)

@@ -1,4 +1,6 @@
-//! Rows: a disk that fails, a clock that jumps.
+//! Rows of a full disk, a torn saved state, and a wall clock that jumps.
+//!
+//! In: the faults. Out: lists that stay right, and alarms.
 
 use std::path::Path;
 use std::process::Command;
@@ -37,7 +39,7 @@ fn the_disk_fills_up_and_the_state_is_torn() {
             world.wait_metric("lookaside_states_failed_total", |failed| failed >= 1.0);
             row.within("the alarm after", full.elapsed(), Duration::from_secs(5));
             row.equal("streams closed", world.crowd.history(|h| h.lost.len()), 0);
-            // The newest was never written, and that may show for as long as etcd is away.
+            // The newest state was never written, so lists may be old while etcd is down.
             world.etcd.kill();
             let new = world.writer.model.now("s0");
             world.writer.model.between("s0", old, new.clone(), Instant::now());
@@ -55,7 +57,7 @@ fn the_disk_fills_up_and_the_state_is_torn() {
                 })
             };
             eventually("the state is saved again", || saved().then_some(()));
-            // What a power cut leaves; the one before it is whole.
+            // A power cut leaves half of the newest state; the one before it is whole.
             world.etcd.kill();
             world.balancer.kill();
             let whole = std::fs::read(directory.join("state")).expect("it was saved");
@@ -97,7 +99,7 @@ fn the_clock_jumps() {
             ("DONT_FAKE_MONOTONIC", "1"),
         ];
         let mut world = World::with_environment(size, &["--keep-lost", "30m"], &environment);
-        // One in doubt, for half an hour.
+        // One registration is in doubt, for half an hour.
         let lease = world.writer.lease(60);
         let doubted = world.writer.put_leased("s0", server(0, size.servers, size.port), lease);
         world.converge(doubted);
@@ -113,7 +115,7 @@ fn the_clock_jumps() {
             row.equal("held", held, Some(1.0));
         }
         world.nobody_is_touched(row, began);
-        // That it did jump: its log says when.
+        // The log's timestamps show that the clock did jump.
         set("+1h");
         std::thread::sleep(Duration::from_secs(2));
         world.etcd.kill();
@@ -131,7 +133,7 @@ fn the_clock_jumps() {
     });
 }
 
-/// A file system with room for some states; unmounted with its value.
+/// A file system of 1 MiB. Dropping it unmounts it.
 struct Tiny(tempfile::TempDir);
 
 impl Tiny {
@@ -153,7 +155,7 @@ impl Drop for Tiny {
     }
 }
 
-/// The library that fakes the wall clock.
+/// Returns the path of the library that fakes the wall clock, if it can be installed.
 fn need_fake_clock() -> Option<String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/need");
     let _ = Command::new(script).arg("faketime").status();
