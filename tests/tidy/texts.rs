@@ -58,6 +58,9 @@ fn the_tests_that_documents_name_exist() {
             for name in named_tests(line).filter(|name| !exists(name, &known)) {
                 breaches.push(format!("{path}:{}: there is no test {name}", at + 1));
             }
+            for file in named_files(line).filter(|file| !root().join(file).exists()) {
+                breaches.push(format!("{path}:{}: there is no file {file}", at + 1));
+            }
         }
     }
     assert!(breaches.is_empty(), "\n  {}", breaches.join("\n  "));
@@ -71,6 +74,14 @@ fn named_tests(line: &str) -> impl Iterator<Item = &str> {
     let spans = spans.filter(|span| !span.starts_with("grpc.") && !span.starts_with("lookaside_"));
     let words = spans.flat_map(|span| span.split(|c: char| !is_part(c) && c != '…' && c != '*'));
     words.filter(|word| word.matches('_').count() >= 3 && !word.starts_with('_'))
+}
+
+/// Returns the Rust files in backticks, less the test that may follow.
+fn named_files(line: &str) -> impl Iterator<Item = &str> {
+    let spans = line.split('`').skip(1).step_by(2);
+    let paths = spans.map(|span| span.split("::").next().unwrap_or_default());
+    let ours = |path: &&str| ["src/", "tests/", "crates/"].iter().any(|at| path.starts_with(at));
+    paths.filter(ours).filter(|path| path.ends_with(".rs") && !path.contains(['*', '{']))
 }
 
 /// Returns whether a test is called so. An ellipsis or an asterisk stands for any text.
@@ -95,6 +106,8 @@ fn is_part(c: char) -> bool {
 fn a_name_of_a_test_is_told_from_other_words() {
     let line = "`a::b_c_d_e`, `x_y_z_…` and `grpc.a_b_c_d`, `--a-b`, not_in_any_ticks";
     assert_eq!(named_tests(line).collect::<Vec<_>>(), ["b_c_d_e", "x_y_z_…"]);
+    let line = "`src/a.rs::b`, `tests/c.rs`, `crates/d/*.rs`, `e.rs`";
+    assert_eq!(named_files(line).collect::<Vec<_>>(), ["src/a.rs", "tests/c.rs"]);
     let known = ["x_y_z_w".to_owned()];
     assert!(exists("x_y_z_…", &known) && !exists("x_y_z_", &known));
 }
