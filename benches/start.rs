@@ -13,17 +13,17 @@ use etcd_client::{Client, GetOptions, Txn, TxnOp};
 #[allow(dead_code, unreachable_pub)]
 #[path = "../tests/support/etcd.rs"]
 pub(crate) mod etcd;
+#[allow(unreachable_pub)]
+#[path = "../tests/support/port.rs"]
+mod port;
 #[allow(dead_code, unreachable_pub)]
 #[path = "../tests/support/signal.rs"]
 mod signal;
 
+pub(crate) use port::free_port;
+
 /// The limit of waits, which `tests/support/etcd.rs` takes from the module above it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
-}
 
 /// Returns the key below the prefix, and the value, of backend `i` of service `s`, which
 /// listens at `a`.

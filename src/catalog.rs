@@ -151,7 +151,7 @@ impl Catalog {
                 return known;
             }
         }
-        Known::Absent(self.settings().for_service(&target.canonical()))
+        Known::Absent(self.settings().for_canonical(&target.canonical()))
     }
 
     /// Subscribes to the meaning of a name. Returns `None` if the catalog has closed.
@@ -165,8 +165,8 @@ impl Catalog {
                     // Read under the group's lock, because new settings and marks are set
                     // before each lock is taken.
                     let canonical = place.key();
-                    let settings = self.settings().for_service(canonical);
-                    let group = Group::new(settings, self.marks().for_service(canonical));
+                    let settings = self.settings().for_canonical(canonical);
+                    let group = Group::new(settings, self.marks().for_canonical(canonical));
                     place.insert(group)
                 }
             };
@@ -318,8 +318,8 @@ impl Catalog {
 
     /// Makes the next version of a service.
     fn number(&self, snapshot: ServiceSnapshot) -> Arc<Service> {
-        let settings = self.settings().of_service(&snapshot.name);
-        let drained = self.marks().of_service(&snapshot.name);
+        let settings = self.settings().for_service(&snapshot.name);
+        let drained = self.marks().for_service(&snapshot.name);
         Arc::new(Service::new(self.next_version(), snapshot, settings).with_drained(drained))
     }
 

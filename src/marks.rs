@@ -114,19 +114,19 @@ impl Marks {
 
     /// Returns the marks about a service's backends, by the service's canonical name.
     #[must_use]
-    pub fn for_service(&self, canonical: &str) -> Drained {
+    pub fn for_canonical(&self, canonical: &str) -> Drained {
         let own = self.services.get(canonical).cloned();
         Drained { own, everywhere: self.everywhere.clone() }
     }
 
     /// Returns the marks about a service's backends.
     #[must_use]
-    pub fn of_service(&self, service: &ServiceName) -> Drained {
+    pub fn for_service(&self, service: &ServiceName) -> Drained {
         // This is called for each service that changes, so it computes the
         // canonical name only if it is needed.
         match self.services.is_empty() {
             true => Drained { own: None, everywhere: self.everywhere.clone() },
-            false => self.for_service(&service.canonical()),
+            false => self.for_canonical(&service.canonical()),
         }
     }
 

@@ -129,19 +129,19 @@ impl Settings {
 
     /// Returns the settings in force for a service.
     #[must_use]
-    pub fn of_service(&self, service: &ServiceName) -> Arc<ServiceSettings> {
+    pub fn for_service(&self, service: &ServiceName) -> Arc<ServiceSettings> {
         // This is called for each key that is read, so it computes the
         // canonical name only if it is needed.
         match (&self.file, &self.store) {
             (None, None) => self.defaults.clone(),
-            _ => self.for_service(&service.canonical()),
+            _ => self.for_canonical(&service.canonical()),
         }
     }
 
     /// Returns the settings in force for a service, by its canonical name. Services
     /// that no pattern matches share one value.
     #[must_use]
-    pub fn for_service(&self, canonical: &str) -> Arc<ServiceSettings> {
+    pub fn for_canonical(&self, canonical: &str) -> Arc<ServiceSettings> {
         let mut settings: Option<ServiceSettings> = None;
         // The weakest first, so that the strongest is set last.
         for document in [&self.file, &self.store].into_iter().flatten() {

@@ -5,7 +5,7 @@
 //! The policy explains its own passes. This file adds the passes before it, from the
 //! catalog's state.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -63,13 +63,19 @@ pub(super) async fn explain(
         )
     });
     let wanted = Wanted::new(backend);
+    let canonical = match &found {
+        Ok(snapshot) => Some(snapshot.name.canonical()),
+        Err(_) => Target::parse(&typed, &state.zone).ok().map(|name| name.canonical()),
+    };
+    let settings = state.catalog.settings();
+    let settings = canonical.as_ref().map(|name| settings::in_force_for(&settings, name));
     let status = state.catalog.status();
     let mut explanation = json::Explanation {
         name: name.clone(),
         service: None,
         absent: None,
         selectors: Vec::new(),
-        settings: BTreeMap::new(),
+        settings: settings.unwrap_or_default(),
         revision: status.revision,
         silent_seconds: status.heard.map(|heard| json::seconds(heard.elapsed())),
         clients: clients.iter().take(SHOWN_MAX).map(json::Client::from).collect(),
@@ -84,8 +90,6 @@ pub(super) async fn explain(
                 .map_or_else(|_| Vec::new(), |all| all.selectors_for(&snapshot.name).to_vec());
             explanation.revision = snapshot.revision;
             explanation.service = Some(snapshot.name.to_string());
-            explanation.settings =
-                settings::of_service(&state.catalog.settings(), &snapshot.name.canonical());
             explanation.backends =
                 backends(&state, &snapshot, &Class::new(&selectors), &wanted).await;
             let selector = |Selector { key, value }| json::Selector { key, value };
@@ -93,10 +97,6 @@ pub(super) async fn explain(
         }
         Err(why) => {
             explanation.absent = Some(why);
-            let canonical = Target::parse(&typed, &state.zone).ok().map(|name| name.canonical());
-            let settings = state.catalog.settings();
-            let settings = canonical.as_ref().map(|name| settings::of_service(&settings, name));
-            explanation.settings = settings.unwrap_or_default();
             let of = |service: &ServiceName| Some(service.canonical()) == canonical;
             explanation.backends = unlisted(&state, of, &wanted);
         }

@@ -188,7 +188,7 @@ fn still_drained(state: &State, ended: &[Arc<Mark>]) -> Vec<json::Mark> {
     let ended = Marks::new(ended.iter().cloned());
     let mut others = BTreeMap::new();
     for service in state.catalog.services() {
-        let ended = ended.of_service(&service.name);
+        let ended = ended.for_service(&service.name);
         for endpoint in service.endpoints.iter().filter(|one| ended.mark(one).is_some()) {
             if let Some(mark) = service.drained.mark(endpoint) {
                 others.entry(mark.key.clone()).or_insert((mark.clone(), 0)).1 += 1;

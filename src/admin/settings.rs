@@ -42,7 +42,7 @@ pub(super) async fn in_force(
         }
     }
     let one = |(service, canonical): &(String, String)| {
-        let settings = of_service(&settings, canonical);
+        let settings = in_force_for(&settings, canonical);
         json::ServiceSettings { service: service.clone(), settings }
     };
     let services = names.iter().take(limit.unwrap_or(usize::MAX)).map(one).collect();
@@ -59,7 +59,10 @@ pub(super) async fn in_force(
 }
 
 /// Returns the settings in force for a service by its canonical name, and what set each.
-pub(super) fn of_service(settings: &Settings, canonical: &str) -> BTreeMap<String, json::InForce> {
+pub(super) fn in_force_for(
+    settings: &Settings,
+    canonical: &str,
+) -> BTreeMap<String, json::InForce> {
     settings.explain(canonical).iter().map(|one| (key(one), json::InForce::from(one))).collect()
 }
 
@@ -86,7 +89,7 @@ pub(super) async fn diff(
     let names = names(&state);
     let (mut total, mut changes) = (0, Vec::new());
     for (service, canonical) in &names {
-        if before.for_service(canonical) == after.for_service(canonical) {
+        if before.for_canonical(canonical) == after.for_canonical(canonical) {
             continue;
         }
         for (old, new) in before.explain(canonical).iter().zip(&after.explain(canonical)) {

@@ -117,7 +117,7 @@ impl DownDetector {
     }
 
     /// Returns the endpoints of a service that are down.
-    pub(super) fn down(&self, service: &ServiceName) -> &[Endpoint] {
+    pub(super) fn endpoints(&self, service: &ServiceName) -> &[Endpoint] {
         self.down.get(service).map_or(&[], Vec::as_slice)
     }
 

@@ -204,8 +204,8 @@ impl Group {
     pub(super) fn announce(&self, rounds: &mut Rounds<Known>) {
         let mut urgency = Urgency::default();
         for (typed, asked) in &self.topics {
-            let takes_away = |old: &Known, new: &Known| urgency.takes_away(old, new);
-            asked.topic.publish(self.known(typed), takes_away, rounds);
+            let new = self.known(typed);
+            asked.topic.publish(new, |old, new| urgency.takes_away(old, new), rounds);
         }
     }
 

@@ -44,7 +44,7 @@ pub(super) struct Index {
     /// Host names in use: what they resolved to, and which services use them.
     hosts: HostNames,
     guard: Guard,
-    unleased: DownDetector,
+    down: DownDetector,
     /// The length of each service's newest snapshot.
     listed: HashMap<ServiceName, usize>,
     pub(super) departures: Departures,
@@ -77,7 +77,7 @@ impl Index {
             services: HashMap::new(),
             hosts: HostNames::default(),
             guard: Guard::new(settings),
-            unleased: DownDetector::default(),
+            down: DownDetector::default(),
             listed: HashMap::new(),
             departures: Departures::default(),
             snapshots: 0,
@@ -139,7 +139,7 @@ impl Index {
         for service in self.guard.probed(addr, answer) {
             self.evict(&service, affected);
         }
-        affected.services.extend(self.unleased.probed(addr, answer));
+        affected.services.extend(self.down.probed(addr, answer));
     }
 
     /// Drops the held backends of the services with a canonical name, if their loss began
@@ -182,7 +182,7 @@ impl Index {
         self.snapshots += 1;
         self.evict(name, &mut Affected::default());
         let mut endpoints = self.registered(name);
-        self.unleased.set_aside(name, &mut endpoints);
+        self.down.set_aside(name, &mut endpoints);
         let registered = endpoints.len();
         endpoints.extend(self.guard.list(name).cloned());
         if endpoints.len() > registered {
@@ -196,10 +196,10 @@ impl Index {
         Some(ServiceSnapshot::new(name.clone(), revision, endpoints))
     }
 
-    /// Returns the liveness, and the services in which they changed; `None` if nothing has
+    /// Returns the liveness, and the services in which it changed; `None` if nothing has
     /// changed since the last call.
     pub(super) fn liveness(&mut self) -> Option<(Liveness, BTreeSet<ServiceName>)> {
-        let (others, down) = self.unleased.changed();
+        let (others, down) = self.down.changed();
         let mut services = self.guard.changed();
         if !others && services.is_empty() {
             return None;
@@ -207,7 +207,7 @@ impl Index {
         services.extend(down);
         let mut liveness = Liveness::default();
         self.guard.show(&mut liveness);
-        self.unleased.show(&mut liveness);
+        self.down.show(&mut liveness);
         Some((liveness, services))
     }
 
@@ -218,7 +218,7 @@ impl Index {
 
     /// Returns the endpoints of a service that are down.
     pub(super) fn down(&self, service: &ServiceName) -> &[Endpoint] {
-        self.unleased.down(service)
+        self.down.endpoints(service)
     }
 
     /// Returns the length of a service's newest snapshot.

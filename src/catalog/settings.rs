@@ -27,7 +27,7 @@ impl Catalog {
         self.0.settings.send_replace(settings.clone());
         let mut changed = false;
         for mut group in self.0.groups.iter_mut() {
-            let new = settings.for_service(group.key());
+            let new = settings.for_canonical(group.key());
             if !group.set_settings(new, || self.next_version()) {
                 continue;
             }

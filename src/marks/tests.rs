@@ -91,7 +91,7 @@ fn marks_find_the_backends_they_name() {
     let one = endpoint("i-1", "10.0.0.1:1", &[("zone", "a")]);
     let other = endpoint("i-2", "10.0.0.2:1", &[("zone", "b"), ("rack", "7")]);
     let check = |below: &str, service: &str, expected: (bool, bool)| {
-        let drained = Marks::new([mark(below, "")]).for_service(service);
+        let drained = Marks::new([mark(below, "")]).for_canonical(service);
         let found = (drained.mark(&one).is_some(), drained.mark(&other).is_some());
         assert_eq!(found, expected, "{below}");
         // Each mark alone must agree with all marks together.
@@ -112,11 +112,13 @@ fn marks_find_the_backends_they_name() {
     check("release/hello", "hello", (false, false));
     let marks = ["drain/*/10.0.0.1", "drain/hello/zone=a", "drain/hello/i-1"];
     let all = Marks::new(marks.map(|below| mark(below, below)));
-    let by = |service: &str| all.for_service(service).mark(&one).map(|mark| mark.value.by.clone());
+    let by =
+        |service: &str| all.for_canonical(service).mark(&one).map(|mark| mark.value.by.clone());
     assert_eq!(by("hello").as_deref(), Some("drain/hello/i-1"), "the most specific counts");
     assert_eq!(by("other").as_deref(), Some("drain/*/10.0.0.1"));
     assert!(
-        Marks::default().for_service("hello").is_empty() && !all.for_service("other").is_empty()
+        Marks::default().for_canonical("hello").is_empty()
+            && !all.for_canonical("other").is_empty()
     );
 }
 

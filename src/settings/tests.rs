@@ -17,7 +17,7 @@ fn settings(file: &str, store: &str) -> Settings {
 }
 
 fn of(settings: &Settings, service: &str) -> ServiceSettings {
-    *settings.of_service(&ServiceName::new(service).unwrap())
+    *settings.for_service(&ServiceName::new(service).unwrap())
 }
 
 #[track_caller]
@@ -82,7 +82,7 @@ fn etcd_wins_over_the_file_and_the_file_over_the_flags() {
     assert_eq!(layers, [Flags, Flags, Store, File, Flags]);
     let defaults = Settings::new(ServiceSettings::DEFAULT);
     assert!(
-        Arc::ptr_eq(&defaults.for_service("a"), &defaults.for_service("b")),
+        Arc::ptr_eq(&defaults.for_canonical("a"), &defaults.for_canonical("b")),
         "one value for all"
     );
 }

@@ -163,21 +163,12 @@ fn a_balancer_dies_and_clients_go_to_one_that_announced_itself_later() {
 
 /// Starts a balancer that announces its own address to the other replicas.
 fn announced(etcd: &Etcd) -> Balancer {
-    // The announced address must be known before the start, and another process may
-    // take its port in between.
-    for _ in 0..10 {
-        let own = format!("127.0.0.1:{}", free_port());
-        if std::net::TcpListener::bind(&own).is_err() {
-            continue;
-        }
-        let balancer =
-            Balancer::start(&["--etcd", &etcd.url(), "--listen", &own, "--advertise", &own]);
-        balancer.wait_ready();
-        let announced = format!("/lookaside/balancers/lookaside.internal/{own}");
-        eventually("it is announced", || {
-            etcd.ctl(&["get", "--keys-only", &announced]).contains(&own).then_some(())
-        });
-        return balancer;
-    }
-    panic!("no port stays free");
+    let own = format!("127.0.0.1:{}", free_port());
+    let balancer = Balancer::start(&["--etcd", &etcd.url(), "--listen", &own, "--advertise", &own]);
+    balancer.wait_ready();
+    let announced = format!("/lookaside/balancers/lookaside.internal/{own}");
+    eventually("it is announced", || {
+        etcd.ctl(&["get", "--keys-only", &announced]).contains(&own).then_some(())
+    });
+    balancer
 }

@@ -6,8 +6,9 @@
 use std::fmt::{Debug, Display, Write as _};
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use super::scale::Scale;
 
@@ -25,40 +26,16 @@ const LENIENCE: u32 = 5;
 /// The smallest time bound of a short run. A real fault exceeds it by far.
 const LEAST: Duration = Duration::from_secs(10);
 
-/// How many rows run at a time, however many tests run in parallel: each row delays
-/// what the others measure.
-const AT_ONCE: usize = 2;
-
-/// A permit for one row. Dropping it lets the next row run.
-struct Room;
-
-/// How many rows run, and a condition variable for the rows that wait.
-static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
-
-impl Room {
-    fn take() -> Self {
-        let (running, bell) = &RUNNING;
-        let running = running.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut running = bell
-            .wait_while(running, |running| *running >= AT_ONCE)
-            .unwrap_or_else(PoisonError::into_inner);
-        *running += 1;
-        Self
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        *RUNNING.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        RUNNING.1.notify_one();
-    }
-}
+/// Rows that run at a time, however many tests run in parallel: each row delays what the
+/// others measure.
+static AT_ONCE: Semaphore = Semaphore::const_new(2);
 
 impl Row {
     /// Runs row `number` of the table. Panics if a demand is missed.
     #[track_caller]
     pub fn run(number: u32, fault: &str, must: &str, run: impl FnOnce(&mut Self, Scale)) {
-        let _room = Room::take();
+        let waiting = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let _permit = waiting.block_on(AT_ONCE.acquire()).expect("it is never closed");
         let scale = Scale::of_this_run();
         let mut row = Self { scale, seen: Vec::new(), missed: Vec::new(), clients: None };
         let ended = catch_unwind(AssertUnwindSafe(|| run(&mut row, scale)));

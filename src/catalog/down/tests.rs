@@ -42,7 +42,7 @@ fn one_that_keeps_refusing_is_set_aside_until_it_takes_connections() {
     assert_eq!(listed(&mut unleased, 1..4), [1, 2, 3]);
     assert_eq!(unleased.probed(addr(2), ProbeResult::Refuses), [name()]);
     assert_eq!(listed(&mut unleased, 1..4), [1, 3]);
-    assert_eq!(unleased.down(&name()).len(), 1);
+    assert_eq!(unleased.endpoints(&name()).len(), 1);
     assert_eq!(unleased.probed(addr(2), ProbeResult::Takes), [name()]);
     assert_eq!(listed(&mut unleased, 1..4), [1, 2, 3]);
     assert!(unleased.down.is_empty());

@@ -14,7 +14,7 @@ impl Guard {
         self.settings = settings.clone();
         let mut changed = Vec::new();
         for (service, lost) in &mut self.services {
-            let rules = Rules::from(&*settings.of_service(service));
+            let rules = Rules::from(&*settings.for_service(service));
             if lost.rules() == rules {
                 continue;
             }
@@ -30,6 +30,6 @@ impl Guard {
     }
 
     pub(super) fn rules(&self, service: &ServiceName) -> Rules {
-        Rules::from(&*self.settings.of_service(service))
+        Rules::from(&*self.settings.for_service(service))
     }
 }

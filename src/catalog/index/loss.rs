@@ -45,7 +45,7 @@ impl Index {
             self.services.get(service).is_some_and(|all| all.uses(endpoint.addr).all == 1)
         };
         // A held backend stays listed as it was, so no list changes.
-        let quiet = endpoints.iter().all(alone) && !self.unleased.any_refuses();
+        let quiet = endpoints.iter().all(alone) && !self.down.any_refuses();
         if !quiet {
             endpoints.iter().for_each(|(service, _)| affected.service(service));
         }

@@ -22,7 +22,7 @@ impl Index {
     ) {
         for come in &new.registrations {
             let settings = &self.settings;
-            let new_members = || Members::new(settings.of_service(&come.service).probe_unleased);
+            let new_members = || Members::new(settings.for_service(&come.service).probe_unleased);
             let members = self.services.entry_ref(&come.service).or_insert_with(new_members);
             members.keys.insert(key.clone());
             self.hold(key, come, new.leased, affected);
@@ -56,15 +56,15 @@ impl Index {
         if before.all == 0 {
             self.guard.settle_address(service, addr);
         }
-        if every.is_zero() && self.unleased.is_empty() {
+        if every.is_zero() && self.down.is_empty() {
             return;
         }
         if before.leased == 0 && after.leased > 0 {
-            affected.services.extend(self.unleased.vouch(addr));
+            affected.services.extend(self.down.vouch(addr));
         }
         match (before.unleased(), after.unleased()) {
-            (false, true) if !every.is_zero() => self.unleased.add(service, addr, every),
-            (true, false) => self.unleased.remove(service, addr),
+            (false, true) if !every.is_zero() => self.down.add(service, addr, every),
+            (true, false) => self.down.remove(service, addr),
             _ => {}
         }
     }

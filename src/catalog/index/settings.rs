@@ -18,15 +18,15 @@ impl Index {
     ) {
         self.settings = settings;
         for (service, members) in &mut self.services {
-            let every = self.settings.of_service(service).probe_unleased;
+            let every = self.settings.for_service(service).probe_unleased;
             if members.probe_unleased == every {
                 continue;
             }
             members.probe_unleased = every;
             for addr in members.unleased() {
                 match every.is_zero() {
-                    true => self.unleased.remove(service, addr),
-                    false => self.unleased.add(service, addr, every),
+                    true => self.down.remove(service, addr),
+                    false => self.down.add(service, addr, every),
                 }
             }
             affected.service(service);
@@ -37,6 +37,6 @@ impl Index {
     }
 
     pub(super) fn rules(&self, service: &ServiceName) -> Rules {
-        Rules::from(&*self.settings.of_service(service))
+        Rules::from(&*self.settings.for_service(service))
     }
 }
