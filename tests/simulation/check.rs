@@ -432,11 +432,25 @@ impl Check<'_> {
                 (asked && record.at + LEAVING >= begun || released) && record.at <= after.at
             });
             let over = after.at >= lost + self.keep;
-            if !asked && !over && !self.unreachable(stream, *addr, lost, after.at) {
+            let doubted = self.doubted(stream, &held[..until], *addr);
+            if !asked && !over && !self.unreachable(stream, *addr, doubted, after.at) {
                 let text = format!("I4 {addr}, lost at {lost}, lives and is listed no more");
                 self.breach(after.at, stream, &text);
             }
         }
+    }
+
+    /// Returns the earliest time since which a balancer may have held a backend. A
+    /// balancer may miss a short registration after etcd came back, and then what it
+    /// found before still counts.
+    fn doubted(&self, stream: &Stream, held: &[Held], addr: SocketAddr) -> u64 {
+        let (begun, lost) = last_time(held, addr).expect("the backend was registered");
+        let before = &held[..held.iter().take_while(|held| held.at < begun).count()];
+        let seen = self.troubles.calm(Host::Balancer(stream.balancer), begun, lost);
+        if seen || last_time(before, addr).is_none() {
+            return lost;
+        }
+        self.doubted(stream, before, addr)
     }
 
     /// Returns whether a balancer could fail to reach a backend at some time.
