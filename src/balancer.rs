@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
 use http_body::Body;
-use lookaside_http2::{Incoming, Leave};
+use lookaside_http2::{GracefulClose, Incoming};
 use prost::Message;
 use tonic::{Code, Status};
 
@@ -144,12 +144,12 @@ impl Balancer {
     }
 
     /// Answers one request: waits for the client's name, then refuses it with a status
-    /// alone, or answers with a stream. `leave` is asked when the connection must end.
+    /// alone, or answers with a stream. `close` is asked when the connection must end.
     pub(crate) async fn balance_load(
         &self,
         request: Request<Incoming>,
         peer: SocketAddr,
-        leave: Arc<Leave>,
+        close: Arc<GracefulClose>,
     ) -> Response<Option<BalanceStream>> {
         let opened = tokio::time::Instant::now().into_std();
         let (parts, mut body) = request.into_parts();
@@ -160,7 +160,7 @@ impl Balancer {
             .await
             .unwrap_or_else(|_| Err(late()))
             .and_then(|message| self.name(message))
-            .and_then(|name| self.open(&name, &parts.headers, peer, leave, opened));
+            .and_then(|name| self.open(&name, &parts.headers, peer, close, opened));
         let (session, client, holding) = match opened {
             Ok(opened) => opened,
             Err(status) => {
@@ -192,7 +192,7 @@ impl Balancer {
         name: &str,
         headers: &HeaderMap,
         peer: SocketAddr,
-        leave: Arc<Leave>,
+        close: Arc<GracefulClose>,
         opened: Instant,
     ) -> Result<(Session, clients::Registered, Holding), Status> {
         let target = Target::parse(name, &self.0.zone)
@@ -217,7 +217,7 @@ impl Balancer {
             user_agent.unwrap_or_default().chars().take(USER_AGENT_MAX).collect();
         let kind = ClientKind::from_user_agent(&user_agent);
         let peer = Peer { addr: peer, user_agent, kind, name: name.to_owned() };
-        let client = self.0.clients.register(peer, view.clone(), leave, opened);
+        let client = self.0.clients.register(peer, view.clone(), close, opened);
         let session = Session::new(settings.report_interval, seed::random());
         Ok((session, client, holding))
     }

@@ -14,7 +14,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::Either;
 use http::{Request, Response};
-use lookaside_http2::{Common, Connection, Incoming, Leave, Metered, ResponseFuture, WithMeter};
+use lookaside_http2::{
+    Common, Connection, GracefulClose, Incoming, Metered, ResponseFuture, WithMeter,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::rustls::ServerConfig;
@@ -84,7 +86,7 @@ struct Serving {
 struct Caller {
     addr: SocketAddr,
     peer: Arc<Peer>,
-    leave: Arc<Leave>,
+    close: Arc<GracefulClose>,
 }
 
 /// How many connections may wait to be accepted: the kernel's own default limit
@@ -126,8 +128,8 @@ impl Server {
                 Ok((stream, addr)) => match connections.admit(addr.ip()) {
                     Some(admitted) => {
                         counters.connections.increment();
-                        let (peer, leave) = (admitted.peer.clone(), admitted.leave.clone());
-                        let talk = serving.connection(stream, Caller { addr, peer, leave });
+                        let (peer, close) = (admitted.peer.clone(), admitted.close.clone());
+                        let talk = serving.connection(stream, Caller { addr, peer, close });
                         let served = serving.clone();
                         serving.server.tasks.spawn(talk.map(move |spoke| {
                             if !spoke {
@@ -166,10 +168,10 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (peer, leave) = (Peer::new(Network::from(addr.ip())), Arc::default());
+        let (peer, close) = (Peer::new(Network::from(addr.ip())), Arc::default());
         let stream = ReadLimit::new(stream, peer.clone());
         let serving = Serving::new(self.clone());
-        serving.speak(stream, Caller { addr, peer, leave }).await
+        serving.speak(stream, Caller { addr, peer, close }).await
     }
 }
 
@@ -204,10 +206,10 @@ impl Serving {
         let peer = caller.peer.clone();
         let stream = ReadLimit::with_hello(stream, peer.clone());
         let shake = peer.handshakes().shake(stream, config, &self.computing);
-        let leave = caller.leave.clone();
+        let close = caller.close.clone();
         let shaken = tokio::select! {
             shaken = tokio::time::timeout(HANDSHAKE_WITHIN, shake) => shaken,
-            () = std::future::poll_fn(|cx| leave.poll_asked(cx)) => return false,
+            () = std::future::poll_fn(|cx| close.poll_requested(cx)) => return false,
         };
         let mut stream = match shaken {
             Ok(Ok(stream)) => stream,
@@ -230,20 +232,20 @@ impl Serving {
     where
         S: AsyncRead + AsyncWrite + Metered + Unpin,
     {
-        let (services, leave) = (self.server.services.clone(), caller.leave.clone());
+        let (services, close) = (self.server.services.clone(), caller.close.clone());
         let caller = Arc::new(caller);
         let handler = move |request| -> ResponseFuture<ServeBody> {
             Box::pin(services.clone().call(request, caller.clone()))
         };
-        Connection::new(stream, self.common.clone(), leave, handler)
+        Connection::new(stream, self.common.clone(), close, handler)
     }
 }
 
 impl Services {
     async fn call(self, request: Request<Incoming>, caller: Arc<Caller>) -> Response<ServeBody> {
         if request.uri().path() == PATH && body::is_grpc(&request) {
-            let leave = caller.leave.clone();
-            let response = self.balancer.balance_load(request, caller.addr, leave).await;
+            let close = caller.close.clone();
+            let response = self.balancer.balance_load(request, caller.addr, close).await;
             return response.map(ServeBody::from);
         }
         others::call(self.others, request, &caller.peer).await

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use http::{Request, Response};
 use http_body::Body;
 use lookaside_http2::{
-    Common, Connection, Incoming, Leave, Outgoing, Part, ResponseFuture, WithMeter,
+    Common, Connection, GracefulClose, Incoming, Outgoing, Part, ResponseFuture, WithMeter,
 };
 
 use crate::client;
@@ -20,7 +20,7 @@ struct Echo(Incoming);
 pub fn check(data: &[u8]) {
     client::check(data, "/echo", |stream| {
         let stream = WithMeter::new(stream, |_, _| ());
-        Connection::new(stream, Common::new(), Arc::new(Leave::default()), answer)
+        Connection::new(stream, Common::new(), Arc::new(GracefulClose::default()), answer)
     });
 }
 
@@ -29,7 +29,7 @@ fn answer(request: Request<Incoming>) -> ResponseFuture<Echo> {
 }
 
 impl Outgoing for Echo {
-    fn hear(&mut self) {}
+    fn request_arrived(&mut self) {}
 
     fn poll_part(&mut self, cx: &mut Context<'_>, room: bool) -> Poll<Option<Part>> {
         if !room {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use lookaside_http2::Leave;
+use lookaside_http2::GracefulClose;
 
 use crate::load::Calls;
 use crate::model::{ClientKind, ServiceName};
@@ -55,7 +55,7 @@ struct Row {
     opened: Instant,
     view: Arc<View>,
     /// Ends the client's connection.
-    leave: Arc<Leave>,
+    close: Arc<GracefulClose>,
     now: Mutex<Now>,
 }
 
@@ -89,7 +89,7 @@ impl Clients {
         self: &Arc<Self>,
         peer: Peer,
         view: Arc<View>,
-        leave: Arc<Leave>,
+        close: Arc<GracefulClose>,
         opened: Instant,
     ) -> Registered {
         let now = Now {
@@ -104,7 +104,7 @@ impl Clients {
             held: PinHandle::default(),
             goes: false,
         };
-        let row = Arc::new(Row { peer, opened, view, leave, now: Mutex::new(now) });
+        let row = Arc::new(Row { peer, opened, view, close, now: Mutex::new(now) });
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.rows.insert(id, row.clone());
         Registered { table: self.clone(), id, row }
@@ -216,7 +216,7 @@ impl Row {
         let since = *now.behind_since.get_or_insert(at);
         let stalled = at.saturating_duration_since(since) >= STALLED_MAX;
         if stalled && !std::mem::replace(&mut now.goes, true) {
-            self.leave.ask();
+            self.close.request();
             return true;
         }
         false
@@ -235,7 +235,7 @@ impl Row {
 
     fn let_go(&self) {
         self.now.lock().unwrap_or_else(PoisonError::into_inner).goes = true;
-        self.leave.ask();
+        self.close.request();
     }
 
     fn view(&self) -> ClientView {
@@ -280,11 +280,11 @@ mod tests {
             let addr = "192.0.2.1:1".parse().unwrap();
             let kind = ClientKind::Go;
             let peer = Peer { addr, user_agent: String::new(), kind, name: String::new() };
-            let leave: Arc<Leave> = Arc::default();
-            let client = clients.register(peer, view.clone(), leave.clone(), start);
+            let close: Arc<GracefulClose> = Arc::default();
+            let client = clients.register(peer, view.clone(), close.clone(), start);
             let (frame, held) = (Pieces::default(), held.clone());
             client.told(version, &Told { frame, what: "list", entries: 1, held }, None, start);
-            (client, leave)
+            (client, close)
         };
         let list = |_| pin(vec![7; 1_000].into(), &counters);
         let lists: Vec<_> = (0..4).map(list).collect();
@@ -300,8 +300,8 @@ mod tests {
         assert_eq!(clients.relieve(at(5), 0), 1);
         assert_eq!(clients.relieve(at(10), 1_000), 0);
         assert_eq!(clients.relieve(at(10), 999), 1);
-        let asked = |all: &[(Registered, Arc<Leave>)]| {
-            all.iter().map(|(_, leave)| leave.has_been_asked()).collect::<Vec<_>>()
+        let asked = |all: &[(Registered, Arc<GracefulClose>)]| {
+            all.iter().map(|(_, close)| close.is_requested()).collect::<Vec<_>>()
         };
         assert_eq!((asked(&old), asked(&[newest])), (vec![true; 6], vec![false]));
         drop(lists);

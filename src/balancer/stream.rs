@@ -161,7 +161,7 @@ impl BalanceStream {
 }
 
 impl Outgoing for BalanceStream {
-    fn hear(&mut self) {
+    fn request_arrived(&mut self) {
         self.unread = true;
     }
 

@@ -41,9 +41,9 @@ impl From<Option<BalanceStream>> for ServeBody {
 }
 
 impl Outgoing for ServeBody {
-    fn hear(&mut self) {
+    fn request_arrived(&mut self) {
         if let Self::Lists(stream) = self {
-            stream.hear();
+            stream.request_arrived();
         }
     }
 

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lookaside_http2::Leave;
+use lookaside_http2::GracefulClose;
 use smallvec::SmallVec;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -30,7 +30,7 @@ pub(super) struct Connections {
 #[derive(Default)]
 struct Inner {
     /// The open connections by id, so the oldest is first.
-    open: BTreeMap<u64, Arc<Leave>>,
+    open: BTreeMap<u64, Arc<GracefulClose>>,
     next: u64,
     /// The id at which the search for a connection without a stream continues.
     at: u64,
@@ -51,7 +51,7 @@ struct Has {
 pub(super) struct Admitted {
     all: Arc<Connections>,
     id: u64,
-    pub(super) leave: Arc<Leave>,
+    pub(super) close: Arc<GracefulClose>,
     pub(super) peer: Arc<Peer>,
 }
 
@@ -89,16 +89,16 @@ impl Connections {
                 return None;
             }
             let leaves = inner.alone().or_else(|| inner.of_the_most(own))?;
-            leaves.ask();
+            leaves.request();
             self.counters.connections_replaced.increment();
         }
         self.counters.connections_open.increment();
-        let leave = Arc::new(Leave::default());
+        let close = Arc::new(GracefulClose::default());
         let id = inner.next;
         inner.next += 1;
-        inner.open.insert(id, leave.clone());
+        inner.open.insert(id, close.clone());
         let peer = inner.enter(network, id);
-        Some(Admitted { all: self.clone(), id, leave, peer })
+        Some(Admitted { all: self.clone(), id, close, peer })
     }
 
     /// Tells all connections to leave, spread over some time, because other balancers
@@ -111,7 +111,7 @@ impl Connections {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for some in all.chunks(at_once) {
             tick.tick().await;
-            some.iter().for_each(|leave| leave.ask());
+            some.iter().for_each(|close| close.request());
         }
     }
 
@@ -128,13 +128,13 @@ impl Inner {
     /// Returns the oldest connection without a stream, if one is found among the next
     /// [`LOOKED_AT`]. The search goes round, so a new client opens its stream long
     /// before its turn.
-    fn alone(&mut self) -> Option<Arc<Leave>> {
+    fn alone(&mut self) -> Option<Arc<GracefulClose>> {
         let from = self.at;
         let all = self.open.range(from..).chain(self.open.range(..from));
-        for (id, leave) in all.take(LOOKED_AT) {
+        for (id, close) in all.take(LOOKED_AT) {
             self.at = id + 1;
-            if leave.is_alone() && !leave.has_been_asked() {
-                return Some(leave.clone());
+            if close.is_idle() && !close.is_requested() {
+                return Some(close.clone());
             }
         }
         None
@@ -143,7 +143,7 @@ impl Inner {
     /// Returns the newest connection of the network with the most, if that network
     /// still has at least as many as the newcomer's network afterwards. `own` is how
     /// many the newcomer's network has now.
-    fn of_the_most(&mut self, own: usize) -> Option<Arc<Leave>> {
+    fn of_the_most(&mut self, own: usize) -> Option<Arc<GracefulClose>> {
         let now = Instant::now();
         let known = self.most.filter(|(_, until)| now < *until).map(|(network, _)| network);
         let most = known.or_else(|| {
@@ -158,7 +158,7 @@ impl Inner {
             return None;
         }
         let leaves = has.open.iter().rev().filter_map(|id| self.open.get(id));
-        leaves.take(LEAVING_MAX + 1).find(|leave| !leave.has_been_asked()).cloned()
+        leaves.take(LEAVING_MAX + 1).find(|close| !close.is_requested()).cloned()
     }
 
     fn enter(&mut self, network: Network, id: u64) -> Arc<Peer> {
@@ -172,7 +172,7 @@ impl Inner {
         has.peer.clone()
     }
 
-    fn leave(&mut self, network: Network, id: u64) {
+    fn remove(&mut self, network: Network, id: u64) {
         self.open.remove(&id);
         let Some(has) = self.peers.get_mut(&network) else { return };
         has.open.retain(|open| *open != id);
@@ -184,7 +184,7 @@ impl Inner {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.all.lock().leave(self.peer.network, self.id);
+        self.all.lock().remove(self.peer.network, self.id);
         self.all.counters.connections_open.decrement();
     }
 }
@@ -199,21 +199,21 @@ mod tests {
 
     /// The positions of the connections that were told to leave.
     fn asked(all: &[Admitted]) -> Vec<usize> {
-        let asked = |(at, one): (usize, &Admitted)| one.leave.has_been_asked().then_some(at);
+        let asked = |(at, one): (usize, &Admitted)| one.close.is_requested().then_some(at);
         all.iter().enumerate().filter_map(asked).collect()
     }
 
     fn full(peers: &[u8], with_streams: bool) -> (Arc<Connections>, Vec<Admitted>) {
         let connections = Connections::new(peers.len() as u64, 0, Arc::default());
         let open: Vec<_> = peers.iter().map(|n| connections.admit(ip(*n)).unwrap()).collect();
-        open.iter().for_each(|one| one.leave.set_busy(with_streams));
+        open.iter().for_each(|one| one.close.set_busy(with_streams));
         (connections, open)
     }
 
     #[tokio::test]
     async fn those_without_a_stream_go_first_and_the_oldest_before_all() {
         let (connections, open) = full(&[1; 48], false);
-        open[0].leave.set_busy(true);
+        open[0].close.set_busy(true);
         let newcomers: Vec<_> = (0..3).map(|_| connections.admit(ip(1)).unwrap()).collect();
         assert_eq!(asked(&open), [1, 2, 3]);
         assert!(asked(&newcomers).is_empty());
@@ -224,7 +224,7 @@ mod tests {
     async fn where_all_have_streams_the_network_with_the_most_makes_room() {
         let (connections, open) = full(&[1, 1, 1, 1, 2], true);
         let newcomer = connections.admit(ip(3)).unwrap();
-        newcomer.leave.set_busy(true);
+        newcomer.close.set_busy(true);
         assert_eq!(asked(&open), [3]);
         // A network does not make room for its own connections, and few may leave at a
         // time.

@@ -21,7 +21,7 @@ pub(super) struct Fields {
 
 /// Why a block is no valid head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoHead {
+pub(super) enum HeadError {
     /// It breaks the rules of HTTP/2.
     Malformed,
     /// It is larger than [`SIZE_MAX`].
@@ -67,10 +67,10 @@ impl Fields {
     ///
     /// # Errors
     /// When the fields are no valid request, or too large.
-    pub(super) fn request(self) -> Result<Request<()>, NoHead> {
+    pub(super) fn request(self) -> Result<Request<()>, HeadError> {
         self.check()?;
         let (Some(method), Some(path), true) = (self.method, self.path, self.scheme) else {
-            return Err(NoHead::Malformed);
+            return Err(HeadError::Malformed);
         };
         let mut request = Request::new(());
         *request.method_mut() = method;
@@ -84,16 +84,16 @@ impl Fields {
     ///
     /// # Errors
     /// When they are not.
-    pub(super) fn trailers(self) -> Result<(), NoHead> {
+    pub(super) fn trailers(self) -> Result<(), HeadError> {
         self.check()?;
         let pseudo = self.method.is_some() || self.path.is_some() || self.scheme || self.authority;
-        if pseudo { Err(NoHead::Malformed) } else { Ok(()) }
+        if pseudo { Err(HeadError::Malformed) } else { Ok(()) }
     }
 
-    fn check(&self) -> Result<(), NoHead> {
+    fn check(&self) -> Result<(), HeadError> {
         match (self.size > SIZE_MAX, self.malformed) {
-            (true, _) => Err(NoHead::TooLarge),
-            (_, true) => Err(NoHead::Malformed),
+            (true, _) => Err(HeadError::TooLarge),
+            (_, true) => Err(HeadError::Malformed),
             _ => Ok(()),
         }
     }
@@ -118,10 +118,10 @@ impl Fields {
 ///
 /// # Errors
 /// When it is not a number.
-pub(super) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, NoHead> {
+pub(super) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, HeadError> {
     let number = |value: &HeaderValue| value.to_str().ok()?.parse().ok();
     let length = headers.get(header::CONTENT_LENGTH);
-    length.map(|value| number(value).ok_or(NoHead::Malformed)).transpose()
+    length.map(|value| number(value).ok_or(HeadError::Malformed)).transpose()
 }
 
 /// Appends the head of a response.
@@ -160,13 +160,13 @@ mod tests {
         let request = fields(&GOOD).request().unwrap();
         assert_eq!((request.method(), request.uri().path()), (&Method::POST, "/a.B/C"));
         assert_eq!(request.headers()[header::TE], "trailers");
-        assert_eq!(fields(&GOOD).trailers(), Err(NoHead::Malformed));
+        assert_eq!(fields(&GOOD).trailers(), Err(HeadError::Malformed));
         assert_eq!(fields(&[("x", "y")]).trailers(), Ok(()));
     }
 
     #[track_caller]
     fn check(bad: &[(&str, &str)]) {
-        assert_eq!(fields(bad).request().unwrap_err(), NoHead::Malformed, "{bad:?}");
+        assert_eq!(fields(bad).request().unwrap_err(), HeadError::Malformed, "{bad:?}");
     }
 
     #[test]
@@ -199,10 +199,10 @@ mod tests {
     fn a_large_head_is_refused_as_such() {
         let value = "v".repeat(SIZE_MAX);
         let large = [&GOOD[..], &[("x", value.as_str())]].concat();
-        assert_eq!(fields(&large).request().unwrap_err(), NoHead::TooLarge);
+        assert_eq!(fields(&large).request().unwrap_err(), HeadError::TooLarge);
         // A reference to a table entry counts as much as the entry itself.
         let mut many = fields(&GOOD);
         (0..200).for_each(|_| many.take(b"x", &[b'v'; 30]));
-        assert_eq!(many.request().unwrap_err(), NoHead::TooLarge);
+        assert_eq!(many.request().unwrap_err(), HeadError::TooLarge);
     }
 }

@@ -29,7 +29,7 @@ struct Entry {
 /// The error of a block that is not well formed. The blocks after it cannot be decoded
 /// either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unreadable;
+pub struct DecodeError;
 
 /// The size of the dynamic table that a peer may use, in bytes: HTTP/2's default, which
 /// need not be announced.
@@ -52,7 +52,7 @@ impl Decoder {
         &mut self,
         block: &[u8],
         mut take: impl FnMut(&[u8], &[u8]),
-    ) -> Result<(), Unreadable> {
+    ) -> Result<(), DecodeError> {
         let mut rest = block;
         let mut fields = 0;
         while let Some(&first) = rest.first() {
@@ -60,7 +60,7 @@ impl Decoder {
             if first & 0b1110_0000 == 0b0010_0000 {
                 let size = integer(&mut rest, 5)?;
                 if fields > 0 || size > TABLE_MAX {
-                    return Err(Unreadable);
+                    return Err(DecodeError);
                 }
                 self.limit = size;
                 self.make_room(0);
@@ -94,7 +94,7 @@ impl Decoder {
         self.size
     }
 
-    fn literal(&self, rest: &mut &[u8], bits: u32) -> Result<(Vec<u8>, Vec<u8>), Unreadable> {
+    fn literal(&self, rest: &mut &[u8], bits: u32) -> Result<(Vec<u8>, Vec<u8>), DecodeError> {
         let name = match integer(rest, bits)? {
             0 => string(rest)?,
             index => self.entry(index)?.0.to_vec(),
@@ -102,12 +102,12 @@ impl Decoder {
         Ok((name, string(rest)?))
     }
 
-    fn entry(&self, index: usize) -> Result<(&[u8], &[u8]), Unreadable> {
-        let place = index.checked_sub(1).ok_or(Unreadable)?;
+    fn entry(&self, index: usize) -> Result<(&[u8], &[u8]), DecodeError> {
+        let place = index.checked_sub(1).ok_or(DecodeError)?;
         if let Some(&(name, value)) = STATIC.get(place) {
             return Ok((name.as_bytes(), value.as_bytes()));
         }
-        let entry = self.dynamic.get(place - STATIC.len()).ok_or(Unreadable)?;
+        let entry = self.dynamic.get(place - STATIC.len()).ok_or(DecodeError)?;
         Ok((&entry.name, &entry.value))
     }
 
@@ -170,14 +170,14 @@ fn put_string(block: &mut Vec<u8>, text: &[u8]) {
 }
 
 /// Reads a number that begins in the lower `bits` of the first byte (RFC 7541, 5.1).
-fn integer(rest: &mut &[u8], bits: u32) -> Result<usize, Unreadable> {
-    let (&first, mut more) = rest.split_first().ok_or(Unreadable)?;
+fn integer(rest: &mut &[u8], bits: u32) -> Result<usize, DecodeError> {
+    let (&first, mut more) = rest.split_first().ok_or(DecodeError)?;
     let max = (1_usize << bits) - 1;
     let mut value = usize::from(first) & max;
     if value == max {
         let mut shift = 0;
         loop {
-            let (&byte, after) = more.split_first().ok_or(Unreadable)?;
+            let (&byte, after) = more.split_first().ok_or(DecodeError)?;
             more = after;
             value += usize::from(byte & 127) << shift;
             if byte < 128 {
@@ -186,7 +186,7 @@ fn integer(rest: &mut &[u8], bits: u32) -> Result<usize, Unreadable> {
             shift += 7;
             // No valid number here is that long.
             if shift > 21 {
-                return Err(Unreadable);
+                return Err(DecodeError);
             }
         }
     }
@@ -194,16 +194,16 @@ fn integer(rest: &mut &[u8], bits: u32) -> Result<usize, Unreadable> {
     Ok(value)
 }
 
-fn string(rest: &mut &[u8]) -> Result<Vec<u8>, Unreadable> {
+fn string(rest: &mut &[u8]) -> Result<Vec<u8>, DecodeError> {
     let coded = rest.first().is_some_and(|first| first & 128 != 0);
     let length = integer(rest, 7)?;
-    let (text, after) = rest.split_at_checked(length).ok_or(Unreadable)?;
+    let (text, after) = rest.split_at_checked(length).ok_or(DecodeError)?;
     *rest = after;
     if !coded {
         return Ok(text.to_vec());
     }
     let mut out = Vec::with_capacity(text.len() * 8 / 5);
-    huffman::decode(text, &mut out).then_some(out).ok_or(Unreadable)
+    huffman::decode(text, &mut out).then_some(out).ok_or(DecodeError)
 }
 
 #[cfg(test)]

@@ -19,27 +19,27 @@ use tokio::time::{Instant, Sleep, sleep};
 
 mod common;
 mod frame;
+mod graceful_close;
 mod head;
-mod hear;
 pub mod hpack;
 mod incoming;
-mod leave;
 mod meter;
-mod outflow;
 mod pieces;
 mod protocol;
+mod read;
+mod send_budget;
 mod timer;
 mod write;
 
 pub use common::Common;
 use common::Share;
 use frame::{PREFACE, Reason};
+pub use graceful_close::GracefulClose;
 pub use incoming::{Broken, Incoming};
-pub use leave::Leave;
 pub use meter::WithMeter;
-use outflow::Outflow;
 pub use pieces::Pieces;
 use protocol::Protocol;
+use send_budget::SendBudget;
 use timer::Second;
 use write::Leftover;
 
@@ -50,7 +50,7 @@ pub type ResponseFuture<B> = Pin<Box<dyn Future<Output = Response<B>> + Send>>;
 pub trait Outgoing: Unpin {
     /// Called when more of the request has arrived, or its end. A body that polls its
     /// request's [`Incoming`] itself has nothing to do here.
-    fn hear(&mut self);
+    fn request_arrived(&mut self);
 
     /// Returns the next part, or `None` at the end. Without `room`, a part could not be
     /// written: a body that sends the newest value then returns `Pending`, and is asked
@@ -85,7 +85,7 @@ pub trait Metered {
 pub struct Connection<S, H, B> {
     io: S,
     handler: H,
-    leave: leave::Listener,
+    close_listener: graceful_close::Listener,
     share: Share,
     protocol: Protocol<Exchange<B>>,
     /// The part of the preface that has not arrived.
@@ -99,30 +99,30 @@ pub struct Connection<S, H, B> {
     /// A frame that is partly written.
     leftover: Option<Box<Leftover>>,
     /// Since when the operating system has not taken all data.
-    blocked: Second,
+    blocked_since: Second,
     flushed: bool,
     stage: Stage,
     timer: Pin<Box<Sleep>>,
     /// When the peer last sent something.
-    heard: Second,
+    last_received: Second,
     /// When a PING was sent that has no answer yet.
-    pinged: Second,
+    ping_sent: Second,
     /// Since when the connection has had no stream.
-    alone: Second,
+    idle_since: Second,
     /// Since when a frame or a header block has been incomplete.
-    torn: Second,
+    incomplete_since: Second,
     /// The budget of several streams; `None` until there were several.
-    outflow: Option<Box<Outflow>>,
-    /// Whether a stream was not asked because the budget was used up. `turn` is the first
-    /// of those.
+    send_budget: Option<Box<SendBudget>>,
+    /// Whether a stream was not asked because the budget was used up. `first_polled` is the
+    /// first of those.
     starved: bool,
-    turn: usize,
+    first_polled: usize,
     /// The index of the stream whose DATA is written next.
     next: usize,
     /// Whether any stream has given a part.
     served: bool,
-    /// Whether something has been read since the last [`Connection::look_after`].
-    look: bool,
+    /// Whether something has been read since the last [`Connection::note_incomplete`].
+    read_since_check: bool,
 }
 
 /// The connection's state of a stream.
@@ -134,7 +134,7 @@ struct Exchange<B> {
     /// Whether the body has given a part.
     begun: bool,
     /// Since when a message has been incomplete.
-    torn: Second,
+    incomplete_since: Second,
 }
 
 enum Reply<B> {
@@ -151,8 +151,8 @@ enum Stage {
     Closing,
 }
 
-/// The result of asking a stream.
-enum Turn {
+/// The result of polling a stream.
+enum StreamPoll {
     Nothing,
     Something,
     Finished,
@@ -160,15 +160,15 @@ enum Turn {
 }
 
 /// The connection has ended.
-struct Over;
+struct ConnectionEnded;
 
 /// How long a peer may take to send the preface. A slower one will never send it.
-const SPEAK_WITHIN: Duration = Duration::from_secs(5);
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection stays open after a GOAWAY: long enough for it to arrive.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+const GOAWAY_LINGER: Duration = Duration::from_millis(200);
 /// How many turns a connection takes before others get theirs. With what is read and
 /// answered in each, that is well under a millisecond.
-const TURNS: usize = 4;
+const TURNS_PER_POLL: usize = 4;
 
 impl<S, H, B> Connection<S, H, B>
 where
@@ -176,16 +176,16 @@ where
     H: Fn(Request<Incoming>) -> ResponseFuture<B> + Unpin,
     B: Outgoing,
 {
-    /// Serves requests with `handler` until the peer goes or `leave` asks it to. All
+    /// Serves requests with `handler` until the peer goes or `close` asks it to. All
     /// connections of a port share `common`.
     ///
     /// It must be called and polled within a tokio runtime that has a timer.
-    pub fn new(io: S, common: Arc<Common>, leave: Arc<Leave>, handler: H) -> Self {
+    pub fn new(io: S, common: Arc<Common>, close: Arc<GracefulClose>, handler: H) -> Self {
         let now = common.now();
         Self {
             io,
             handler,
-            leave: leave::Listener::new(leave),
+            close_listener: graceful_close::Listener::new(close),
             share: Share::new(common),
             protocol: Protocol::new(),
             preface: PREFACE,
@@ -193,37 +193,37 @@ where
             more: false,
             written: 0,
             leftover: None,
-            blocked: Second::NEVER,
+            blocked_since: Second::NEVER,
             flushed: true,
             stage: Stage::Open,
-            timer: Box::pin(sleep(SPEAK_WITHIN)),
-            heard: now,
-            pinged: Second::NEVER,
-            alone: now,
-            torn: Second::NEVER,
-            outflow: None,
+            timer: Box::pin(sleep(PREFACE_TIMEOUT)),
+            last_received: now,
+            ping_sent: Second::NEVER,
+            idle_since: now,
+            incomplete_since: Second::NEVER,
+            send_budget: None,
             starved: false,
-            turn: 0,
+            first_polled: 0,
             next: 0,
             served: false,
-            look: false,
+            read_since_check: false,
         }
     }
 
     /// Reads, answers and writes until nothing more can be done now.
-    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
-        if self.stage == Stage::Open && self.leave.is_asked(cx) {
+    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionEnded> {
+        if self.stage == Stage::Open && self.close_listener.is_requested(cx) {
             if !self.preface.is_empty() {
-                return Poll::Ready(Over);
+                return Poll::Ready(ConnectionEnded);
             }
-            self.send_away();
+            self.send_goaway();
         }
-        for _ in 0..TURNS {
-            let Ok(heard) = self.poll_hear(cx) else { return Poll::Ready(Over) };
-            self.look |= heard;
+        for _ in 0..TURNS_PER_POLL {
+            let Ok(received) = self.poll_receive(cx) else { return Poll::Ready(ConnectionEnded) };
+            self.read_since_check |= received;
             self.note_streams();
             let answered = self.poll_streams(cx);
-            let Ok(told) = self.poll_tell(cx) else { return Poll::Ready(Over) };
+            let Ok(sent) = self.poll_send(cx) else { return Poll::Ready(ConnectionEnded) };
             self.note_streams();
             let done = match self.stage {
                 Stage::Open => false,
@@ -231,27 +231,27 @@ where
                 Stage::Closing => self.is_written(),
             };
             if done {
-                return Poll::Ready(Over);
+                return Poll::Ready(ConnectionEnded);
             }
-            if heard || answered || told {
+            if received || answered || sent {
                 continue;
             }
-            if std::mem::take(&mut self.look) || self.share.is_any() || self.starved {
-                self.look_after();
+            if std::mem::take(&mut self.read_since_check) || self.share.is_any() || self.starved {
+                self.note_incomplete();
             }
             if ready!(self.poll_timer(cx)).is_err() {
-                return Poll::Ready(Over);
+                return Poll::Ready(ConnectionEnded);
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Tells the peer to leave. Its streams have [`LAST_WORDS`] to end.
-    fn send_away(&mut self) {
+    /// Tells the peer to leave. Its streams have [`GOAWAY_LINGER`] to end.
+    fn send_goaway(&mut self) {
         self.protocol.go_away(Reason::NoError);
         self.stage = Stage::Leaving;
-        self.timer.as_mut().reset(Instant::now() + LAST_WORDS);
+        self.timer.as_mut().reset(Instant::now() + GOAWAY_LINGER);
     }
 
     /// Ends a connection whose peer broke the rules or used more than its share.
@@ -261,13 +261,14 @@ where
         self.rest = Vec::new();
         self.more = false;
         self.stage = Stage::Closing;
-        self.timer.as_mut().reset(Instant::now() + LAST_WORDS);
+        self.timer.as_mut().reset(Instant::now() + GOAWAY_LINGER);
     }
 
     /// Asks every stream for its next part, beginning with the one whose turn it is.
     /// Returns true if one had something.
     fn poll_streams(&mut self, cx: &mut Context<'_>) -> bool {
-        let first = if self.turn < self.protocol.streams.len() { self.turn } else { 0 };
+        let first =
+            if self.first_polled < self.protocol.streams.len() { self.first_polled } else { 0 };
         self.starved = false;
         let after = self.poll_range(first, usize::MAX, cx);
         let before = self.poll_range(0, first, cx);
@@ -278,16 +279,16 @@ where
         let mut any = false;
         while at < self.protocol.streams.len().min(end) {
             match self.poll_stream(at, cx) {
-                Turn::Nothing => {}
-                Turn::Something => any = true,
+                StreamPoll::Nothing => {}
+                StreamPoll::Something => any = true,
                 // Another stream takes its index.
-                Turn::Finished => {
+                StreamPoll::Finished => {
                     self.protocol.finish(at);
                     any = true;
                     continue;
                 }
-                Turn::Broken => {
-                    self.protocol.cut(at, Reason::Internal);
+                StreamPoll::Broken => {
+                    self.protocol.reset_stream(at, Reason::Internal);
                     any = true;
                     continue;
                 }
@@ -301,29 +302,29 @@ where
         any
     }
 
-    fn poll_stream(&mut self, at: usize, cx: &mut Context<'_>) -> Turn {
-        let mut turn = Turn::Nothing;
+    fn poll_stream(&mut self, at: usize, cx: &mut Context<'_>) -> StreamPoll {
+        let mut result = StreamPoll::Nothing;
         if let Reply::Awaited(answer) = &mut self.exchange(at).reply {
-            let Poll::Ready(response) = answer.as_mut().poll(cx) else { return turn };
+            let Poll::Ready(response) = answer.as_mut().poll(cx) else { return result };
             let (head, body) = response.into_parts();
             let end = body.is_empty();
             self.protocol.respond(at, head.status.as_u16(), &head.headers, end);
             self.exchange(at).reply = Reply::Body(body);
             if end {
-                return Turn::Finished;
+                return StreamPoll::Finished;
             }
-            turn = Turn::Something;
+            result = StreamPoll::Something;
         }
         let only = self.is_only(at);
         let room = self.has_room(at) && (only || self.may_take(at));
         let Exchange { reply: Reply::Body(body), pending, begun, .. } = self.exchange(at) else {
-            return turn;
+            return result;
         };
         if !pending.is_empty() {
-            return turn;
+            return result;
         }
         let trailers = match body.poll_part(cx, room) {
-            Poll::Pending => return turn,
+            Poll::Pending => return result,
             Poll::Ready(Some(Part::Data(data))) => {
                 let length = data.len();
                 (*pending, *begun) = (data, true);
@@ -331,26 +332,26 @@ where
                 if !only {
                     self.take(length);
                 }
-                return Turn::Something;
+                return StreamPoll::Something;
             }
             Poll::Ready(Some(Part::Trailers(trailers))) => Some(trailers),
             Poll::Ready(None) => None,
-            Poll::Ready(Some(Part::Broken)) => return Turn::Broken,
+            Poll::Ready(Some(Part::Broken)) => return StreamPoll::Broken,
         };
-        self.protocol.trail(at, trailers.as_ref());
-        Turn::Finished
+        self.protocol.end_body(at, trailers.as_ref());
+        StreamPoll::Finished
     }
 
     /// Returns whether the peer and the operating system take more data of the stream at
     /// `at`.
     fn has_room(&self, at: usize) -> bool {
-        self.blocked == Second::NEVER
+        self.blocked_since == Second::NEVER
             && self.protocol.send_window > 0
             && self.protocol.streams[at].send_window > 0
     }
 
     fn exchange(&mut self, at: usize) -> &mut Exchange<B> {
-        &mut self.protocol.streams[at].of
+        &mut self.protocol.streams[at].state
     }
 }
 
@@ -364,7 +365,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
         let this = self.get_mut();
-        let Over = ready!(this.poll_turns(cx));
+        let ConnectionEnded = ready!(this.poll_turns(cx));
         // Best effort: data that is not taken now is lost with the connection.
         let _ = Pin::new(&mut this.io).poll_shutdown(cx);
         Poll::Ready(this.preface.is_empty())

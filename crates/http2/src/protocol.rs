@@ -41,7 +41,7 @@ pub(super) struct Protocol<T> {
     /// A header block whose end has not arrived.
     block: Option<Box<Block>>,
     /// The streams that were last ended by this side alone. The peer may not know yet.
-    cut: [u32; 4],
+    reset_ids: [u32; 4],
 }
 
 /// A stream on which at least one side is not finished.
@@ -49,7 +49,7 @@ pub(super) struct Protocol<T> {
 pub(super) struct Stream<T> {
     pub(super) id: u32,
     /// The driver's state of it.
-    pub(super) of: T,
+    pub(super) state: T,
     /// How many bytes of DATA the peer accepts.
     pub(super) send_window: i64,
     recv_window: i64,
@@ -141,15 +141,15 @@ impl<T> Protocol<T> {
             shrunk: false,
             leaving: false,
             block: None,
-            cut: [0; 4],
+            reset_ids: [0; 4],
         }
     }
 
     /// Opens the stream of a request.
-    pub(super) fn open(&mut self, opening: Opening, of: T) {
+    pub(super) fn open(&mut self, opening: Opening, state: T) {
         self.streams.push(Stream {
             id: opening.id,
-            of,
+            state,
             send_window: self.initial_send_window,
             recv_window: STREAM_WINDOW.into(),
             credit: 0,
@@ -182,7 +182,7 @@ impl<T> Protocol<T> {
     }
 
     /// Writes the end of the body of the stream at `at`, with trailers if there are any.
-    pub(super) fn trail(&mut self, at: usize, trailers: Option<&http::HeaderMap>) {
+    pub(super) fn end_body(&mut self, at: usize, trailers: Option<&http::HeaderMap>) {
         let id = self.streams[at].id;
         let Some(trailers) = trailers else {
             let end = Head::bytes(0, kind::DATA, flag::END_STREAM, id);
@@ -201,7 +201,7 @@ impl<T> Protocol<T> {
         if !self.streams[at].remote_closed {
             let id = self.streams[at].id;
             frame::put_reset(&mut self.out, id, Reason::NoError);
-            self.note_cut(id);
+            self.note_reset(id);
         }
         self.forget(at);
     }
@@ -232,7 +232,7 @@ impl<T> Protocol<T> {
     }
 
     /// Resets the stream at `at` before its end.
-    pub(super) fn cut(&mut self, at: usize, reason: Reason) {
+    pub(super) fn reset_stream(&mut self, at: usize, reason: Reason) {
         let id = self.streams[at].id;
         self.refuse(id, reason);
         self.forget(at);
@@ -240,12 +240,12 @@ impl<T> Protocol<T> {
 
     fn refuse(&mut self, id: u32, reason: Reason) {
         frame::put_reset(&mut self.out, id, reason);
-        self.note_cut(id);
+        self.note_reset(id);
     }
 
-    fn note_cut(&mut self, id: u32) {
-        self.cut.rotate_right(1);
-        self.cut[0] = id;
+    fn note_reset(&mut self, id: u32) {
+        self.reset_ids.rotate_right(1);
+        self.reset_ids[0] = id;
     }
 
     fn forget(&mut self, at: usize) {

@@ -39,7 +39,7 @@ fn what_is_left_of_a_stream_that_is_gone_holds_no_list() {
     world.frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]);
     // Its frame is still written completely.
     world.take(20_000);
-    let frames = world.heard();
+    let frames = world.received();
     assert!(
         frames
             .iter()
@@ -161,7 +161,7 @@ fn many_streams_of_one_connection_are_given_the_newest_now_and_then_and_one_alwa
             world.run();
             world.sleep(Duration::from_millis(100));
         }
-        let during = world.wire.0.lock().unwrap().heard.len();
+        let during = world.wire.0.lock().unwrap().received.len();
         world.wait(30, |world, _| world.say(PING));
         (during, world.given())
     };
@@ -211,15 +211,15 @@ fn a_connection_without_a_stream_is_told_to_go_after_a_minute() {
     };
     let over = world.wait(100, &mut pings);
     assert!((60..=62).contains(&over.unwrap()), "{over:?}");
-    assert_eq!(world.told(kind::GOAWAY), [(0, 0)]);
-    assert!(world.leave.is_alone());
+    assert_eq!(world.sent(kind::GOAWAY), [(0, 0)]);
+    assert!(world.close.is_idle());
 
     // A connection with a stream stays; it is told to leave a minute after its stream
     // ended.
     let mut world = World::new(1);
     world.take(1 << 20);
     world.open(1, "/0");
-    assert!(!world.leave.is_alone());
+    assert!(!world.close.is_idle());
     assert_eq!(world.wait(600, &mut pings), None);
     world.frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]);
     let over = world.wait(100, &mut pings);
@@ -247,12 +247,12 @@ fn a_connection_that_is_used_now_and_then_stays() {
 #[test]
 fn one_that_is_asked_to_go_says_so_first() {
     let mut world = World::new(1);
-    world.leave.ask();
+    world.close.request();
     world.run();
     assert!(!world.over, "it has a moment to read what it is told");
     world.take(1 << 20);
     assert!(world.over);
-    assert_eq!(world.told(kind::GOAWAY), [(0, 0)]);
+    assert_eq!(world.sent(kind::GOAWAY), [(0, 0)]);
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn a_frame_without_an_end_ends_the_connection() {
             }
         });
         assert!((10..=12).contains(&over.unwrap()), "{over:?}");
-        assert_eq!(world.told(kind::GOAWAY), [(0, calm)]);
+        assert_eq!(world.sent(kind::GOAWAY), [(0, calm)]);
     }
 }
 
@@ -289,7 +289,7 @@ fn a_message_without_an_end_ends_its_stream() {
     world.frame(kind::DATA, 0, 3, b"begun");
     let over = world.wait(13, |world, _| world.frame(kind::DATA, 0, 1, b"."));
     assert_eq!(over, None);
-    assert_eq!(world.told(kind::RST_STREAM), [(1, Reason::EnhanceYourCalm as u32)]);
+    assert_eq!(world.sent(kind::RST_STREAM), [(1, Reason::EnhanceYourCalm as u32)]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::frame::Reason;
-use super::{Connection, Incoming, Metered, Outgoing, Over, ResponseFuture, Stage};
+use super::{Connection, ConnectionEnded, Incoming, Metered, Outgoing, ResponseFuture, Stage};
 
 /// A second since the origin, or [`Second::NEVER`]: the condition does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,10 +23,10 @@ const KEEPALIVE_INTERVAL: u32 = 30;
 const KEEPALIVE_TIMEOUT: u32 = 10;
 /// How many seconds a connection may have no stream. A client keeps its stream for as
 /// long as it lives, and opens it at once.
-const ALONE_MAX: u32 = 60;
+const IDLE_MAX: u32 = 60;
 /// How many seconds a frame or message may be incomplete. Each fits in one packet or a
 /// few, so a slower one will never be complete.
-const TORN_MAX: u32 = 10;
+const INCOMPLETE_MAX: u32 = 10;
 /// How many seconds a peer may take no data. Such a peer is gone, whatever it sends.
 const BLOCKED_MAX: u32 = 60;
 
@@ -55,34 +55,36 @@ where
     B: Outgoing,
 {
     /// Waits until a timeout is due, then acts on it.
-    pub(super) fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Over>> {
+    pub(super) fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionEnded>> {
         ready!(self.timer.as_mut().poll(cx));
         if self.stage != Stage::Open || !self.preface.is_empty() {
-            return Poll::Ready(Err(Over));
+            return Poll::Ready(Err(ConnectionEnded));
         }
         let now = self.share.now();
-        if self.pinged.is_past(KEEPALIVE_TIMEOUT, now) || self.blocked.is_past(BLOCKED_MAX, now) {
-            return Poll::Ready(Err(Over));
+        if self.ping_sent.is_past(KEEPALIVE_TIMEOUT, now)
+            || self.blocked_since.is_past(BLOCKED_MAX, now)
+        {
+            return Poll::Ready(Err(ConnectionEnded));
         }
-        if self.torn.is_past(TORN_MAX, now) {
+        if self.incomplete_since.is_past(INCOMPLETE_MAX, now) {
             self.close(Reason::EnhanceYourCalm);
             return Poll::Ready(Ok(()));
         }
-        if self.alone.is_past(ALONE_MAX, now) {
-            self.send_away();
+        if self.idle_since.is_past(IDLE_MAX, now) {
+            self.send_goaway();
             return Poll::Ready(Ok(()));
         }
         let mut at = 0;
         while let Some(stream) = self.protocol.streams.get(at) {
-            if stream.of.torn.is_past(TORN_MAX, now) {
-                self.protocol.cut(at, Reason::EnhanceYourCalm);
+            if stream.state.incomplete_since.is_past(INCOMPLETE_MAX, now) {
+                self.protocol.reset_stream(at, Reason::EnhanceYourCalm);
             } else {
                 at += 1;
             }
         }
-        if self.pinged == Second::NEVER && self.heard.is_past(KEEPALIVE_INTERVAL, now) {
+        if self.ping_sent == Second::NEVER && self.last_received.is_past(KEEPALIVE_INTERVAL, now) {
             self.protocol.ping();
-            self.pinged = now;
+            self.ping_sent = now;
         }
         let due = self.due();
         self.timer.as_mut().reset(due);
@@ -93,59 +95,63 @@ where
     /// connections. Otherwise ten thousand idle connections would wake the process
     /// hundreds of times a second.
     pub(super) fn due(&self) -> Instant {
-        let life = match self.pinged {
-            Second::NEVER => (self.heard, KEEPALIVE_INTERVAL),
-            pinged => (pinged, KEEPALIVE_TIMEOUT),
+        let life = match self.ping_sent {
+            Second::NEVER => (self.last_received, KEEPALIVE_INTERVAL),
+            ping_sent => (ping_sent, KEEPALIVE_TIMEOUT),
         };
-        let streams = self.protocol.streams.iter().map(|stream| (stream.of.torn, TORN_MAX));
-        let next = [life, (self.alone, ALONE_MAX), (self.torn, TORN_MAX)]
+        let streams = self
+            .protocol
+            .streams
+            .iter()
+            .map(|stream| (stream.state.incomplete_since, INCOMPLETE_MAX));
+        let next = [life, (self.idle_since, IDLE_MAX), (self.incomplete_since, INCOMPLETE_MAX)]
             .into_iter()
-            .chain([(self.blocked, BLOCKED_MAX)])
+            .chain([(self.blocked_since, BLOCKED_MAX)])
             .chain(streams)
             .filter(|(since, _)| *since != Second::NEVER)
             .map(|(since, seconds)| since.0.saturating_add(seconds))
             .min();
-        let due = self.share.at(Duration::from_secs(next.unwrap_or(self.heard.0).into()));
-        match &self.outflow {
-            Some(outflow) if self.starved => due.min(outflow.next()),
+        let due = self.share.at(Duration::from_secs(next.unwrap_or(self.last_received.0).into()));
+        match &self.send_budget {
+            Some(send_budget) if self.starved => due.min(send_budget.next()),
             _ => due,
         }
     }
 
     /// Notes whether the connection has a stream.
     pub(super) fn note_streams(&mut self) {
-        let alone = self.protocol.streams.is_empty();
-        if alone != (self.alone != Second::NEVER) {
+        let idle = self.protocol.streams.is_empty();
+        if idle != (self.idle_since != Second::NEVER) {
             let now = self.share.now();
-            self.alone.note(alone, || now);
-            self.leave.set_alone(alone);
+            self.idle_since.note(idle, || now);
+            self.close_listener.set_idle(idle);
         }
     }
 
     /// Notes which frames and messages are incomplete, and how many bytes are held for
     /// them.
-    pub(super) fn look_after(&mut self) {
+    pub(super) fn note_incomplete(&mut self) {
         if self.stage != Stage::Open || !self.preface.is_empty() {
             return;
         }
         let now = self.share.now();
         let block = self.protocol.block_len();
-        self.torn.note(!self.rest.is_empty() && !self.more || block > 0, || now);
-        let mut torn = self.torn == now;
+        self.incomplete_since.note(!self.rest.is_empty() && !self.more || block > 0, || now);
+        let mut is_new = self.incomplete_since == now;
         let mut held = self.rest.capacity() + block;
         for at in 0..self.protocol.streams.len() {
             let room = self.has_room(at);
             let stream = &mut self.protocol.streams[at];
             held += stream.unread();
             // While an answer waits for the peer, its next message may wait too.
-            let is_torn = stream.has_unread() && room && stream.of.pending.is_empty();
-            stream.of.torn.note(is_torn, || now);
-            torn |= stream.of.torn == now;
+            let is_incomplete = stream.has_unread() && room && stream.state.pending.is_empty();
+            stream.state.incomplete_since.note(is_incomplete, || now);
+            is_new |= stream.state.incomplete_since == now;
         }
         if !self.share.hold(held) {
             return self.close(Reason::EnhanceYourCalm);
         }
-        if torn || self.starved {
+        if is_new || self.starved {
             let due = self.due();
             if due < self.timer.deadline() {
                 self.timer.as_mut().reset(due);

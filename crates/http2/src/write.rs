@@ -23,7 +23,7 @@ pub(super) struct Leftover {
     begun: usize,
     data: Pieces,
     /// Its stream has ended, so `data` is a copy and keeps no list in memory.
-    alone: bool,
+    is_copy: bool,
 }
 
 /// A frame that may be written now.
@@ -52,7 +52,7 @@ const JOINED_MAX: usize = 4096;
 
 impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
     /// Writes all that may be written. Returns true if something was.
-    pub(super) fn poll_tell(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         // The server's first bytes wait for the preface, so that they go out together.
         if !self.preface.is_empty() {
             return Ok(false);
@@ -77,13 +77,13 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
             }
             for frame in &plan.frames[..plan.count] {
                 add(&frame.head);
-                let pending = &self.protocol.streams[frame.at].of.pending;
+                let pending = &self.protocol.streams[frame.at].state.pending;
                 pending.slices(frame.from, frame.length).for_each(&mut add);
             }
             if count == 0 {
                 // The blocked data may be gone with its stream or its window. Then the
                 // other streams, which waited for it, must be asked again.
-                any |= std::mem::replace(&mut self.blocked, Second::NEVER) != Second::NEVER;
+                any |= std::mem::replace(&mut self.blocked_since, Second::NEVER) != Second::NEVER;
                 break;
             }
             match poll_write(Pin::new(&mut self.io), cx, &slices[..count]) {
@@ -92,11 +92,11 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => {
                     let now = self.share.now();
-                    self.blocked.note(true, || now);
+                    self.blocked_since.note(true, || now);
                     return Ok(any);
                 }
             }
-            (self.blocked, self.flushed, any) = (Second::NEVER, false, true);
+            (self.blocked_since, self.flushed, any) = (Second::NEVER, false, true);
         }
         if !self.flushed {
             self.flushed = match Pin::new(&mut self.io).poll_flush(cx) {
@@ -117,8 +117,8 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
     fn detach_leftover(&mut self) {
         let Some(left) = &mut self.leftover else { return };
         let id = Head::read(&left.head).map_or(0, |head| head.stream);
-        if !left.alone && !self.protocol.streams.iter().any(|stream| stream.id == id) {
-            (left.data, left.alone) = (left.data.to_owned_pieces(), true);
+        if !left.is_copy && !self.protocol.streams.iter().any(|stream| stream.id == id) {
+            (left.data, left.is_copy) = (left.data.to_owned_pieces(), true);
         }
     }
 
@@ -153,11 +153,11 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
             let length = i64::try_from(frame.length).unwrap_or(i64::MAX);
             stream.send_window -= length;
             self.protocol.send_window -= length;
-            let pending = &mut stream.of.pending;
+            let pending = &mut stream.state.pending;
             if begun + said < Head::SIZE + frame.length {
                 let data = pending.part(said, frame.length - said);
                 self.leftover =
-                    Some(Box::new(Leftover { head: frame.head, begun, data, alone: false }));
+                    Some(Box::new(Leftover { head: frame.head, begun, data, is_copy: false }));
             }
             pending.advance(frame.length);
             if pending.is_empty() {
@@ -177,7 +177,7 @@ impl Plan {
         let (before, after) = protocol.streams.split_at(first.min(protocol.streams.len()));
         let (from_first, from_start) = ((first..).zip(after), (0..).zip(before));
         for (at, stream) in from_first.chain(from_start) {
-            let pending = stream.of.pending.len();
+            let pending = stream.state.pending.len();
             let mut allowed = pending.min(window(stream.send_window));
             let mut from = 0;
             while allowed > 0 && room > 0 && plan.count < plan.frames.len() {

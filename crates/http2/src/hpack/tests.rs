@@ -4,7 +4,7 @@ use super::*;
 
 /// Reads a block; fields are `name: value`.
 #[track_caller]
-fn read(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<String>, Unreadable> {
+fn read(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<String>, DecodeError> {
     let mut fields = Vec::new();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     decoder.decode(block, |name, value| fields.push(format!("{}: {}", text(name), text(value))))?;
@@ -59,7 +59,7 @@ fn a_full_table_forgets_its_oldest() {
     assert_eq!(decoder.size(), 4_000);
     assert!(read(&mut decoder, &[0x80 | 62]).unwrap()[0].starts_with("c: "));
     assert!(read(&mut decoder, &[0x80 | 63]).unwrap()[0].starts_with("b: "));
-    assert_eq!(read(&mut decoder, &[0x80 | 64]), Err(Unreadable));
+    assert_eq!(read(&mut decoder, &[0x80 | 64]), Err(DecodeError));
     // An entry that is larger than the table empties it.
     let mut large = vec![0x40];
     put_string(&mut large, b"d");
@@ -75,9 +75,9 @@ fn a_table_is_resized_before_fields_only_and_within_its_bounds() {
     assert_eq!(decoder.size(), 34);
     assert_eq!(read(&mut decoder, &[0x20, 0x82]).unwrap(), [":method: GET"]);
     assert_eq!(decoder.size(), 0);
-    assert_eq!(read(&mut decoder, &[0x82, 0x20]), Err(Unreadable));
+    assert_eq!(read(&mut decoder, &[0x82, 0x20]), Err(DecodeError));
     // 4,097 is one too many.
-    assert_eq!(read(&mut decoder, &[0x3f, 0xe2, 0x1f]), Err(Unreadable));
+    assert_eq!(read(&mut decoder, &[0x3f, 0xe2, 0x1f]), Err(DecodeError));
     assert_eq!(read(&mut decoder, &[0x3f, 0xe1, 0x1f]).unwrap(), Vec::<String>::new());
 }
 
@@ -115,6 +115,6 @@ fn what_is_no_block_is_refused() {
         &[0x00, 0x81, 0xff, 0x01, b'b'],
     ];
     for block in bad {
-        assert_eq!(read(&mut Decoder::default(), block), Err(Unreadable), "{block:02x?}");
+        assert_eq!(read(&mut Decoder::default(), block), Err(DecodeError), "{block:02x?}");
     }
 }

@@ -7,7 +7,7 @@
 
 use super::{Block, Event, Opening, Protocol, STREAMS_MAX};
 use crate::frame::{FRAME_MAX, Head, Reason, WINDOW_MAX, flag, kind, setting};
-use crate::head::{self, Fields, NoHead};
+use crate::head::{self, Fields, HeadError};
 use crate::{frame, hpack};
 
 /// The longest header block, in bytes, and the most frames that it may have.
@@ -89,7 +89,7 @@ impl<T> Protocol<T> {
             () => None,
         };
         if let Some(reason) = wrong {
-            self.cut(at, reason);
+            self.reset_stream(at, reason);
             return Ok(Event::Nothing);
         }
         stream.remote_closed = end;
@@ -139,7 +139,7 @@ impl<T> Protocol<T> {
         let mut fields = Fields::default();
         // Decoded even if it is not served: later blocks refer to it.
         let decoded = self.decoder.decode(block, |name, value| fields.take(name, value));
-        decoded.map_err(|hpack::Unreadable| Reason::Compression)?;
+        decoded.map_err(|hpack::DecodeError| Reason::Compression)?;
         // Even numbers are for streams that the server opens.
         if id.is_multiple_of(2) {
             return Err(Reason::Protocol);
@@ -150,7 +150,7 @@ impl<T> Protocol<T> {
         }
         let Some(at) = self.find(id)? else {
             // Sent before the peer knew that this side had ended the stream.
-            return match (self.cut.contains(&id), fields.trailers()) {
+            return match (self.reset_ids.contains(&id), fields.trailers()) {
                 (true, Ok(())) => Ok(Event::Nothing),
                 (true, Err(_)) => Err(Reason::Protocol),
                 (false, _) => Err(Reason::StreamClosed),
@@ -160,11 +160,11 @@ impl<T> Protocol<T> {
         let wrong = match fields.trailers() {
             _ if stream.remote_closed => Some(Reason::StreamClosed),
             Ok(()) if end && stream.content_left.is_none_or(|left| left == 0) => None,
-            Ok(()) | Err(NoHead::Malformed) => Some(Reason::Protocol),
-            Err(NoHead::TooLarge) => Some(Reason::EnhanceYourCalm),
+            Ok(()) | Err(HeadError::Malformed) => Some(Reason::Protocol),
+            Err(HeadError::TooLarge) => Some(Reason::EnhanceYourCalm),
         };
         if let Some(reason) = wrong {
-            self.cut(at, reason);
+            self.reset_stream(at, reason);
             return Ok(Event::Nothing);
         }
         stream.remote_closed = true;
@@ -179,14 +179,14 @@ impl<T> Protocol<T> {
         let request = fields.request().and_then(|request| {
             let content_left = head::content_length(request.headers())?;
             let fits = !end || content_left.is_none_or(|left| left == 0);
-            fits.then_some((request, content_left)).ok_or(NoHead::Malformed)
+            fits.then_some((request, content_left)).ok_or(HeadError::Malformed)
         });
         match request {
             Ok((request, content_left)) => {
                 return Event::Request(Box::new(request), Opening { end, id, content_left });
             }
-            Err(NoHead::Malformed) => self.refuse(id, Reason::Protocol),
-            Err(NoHead::TooLarge) => {
+            Err(HeadError::Malformed) => self.refuse(id, Reason::Protocol),
+            Err(HeadError::TooLarge) => {
                 let mut block = Vec::new();
                 self.announce_table(&mut block);
                 hpack::put_status(&mut block, 431);
@@ -264,8 +264,8 @@ impl<T> Protocol<T> {
             let stream = &mut self.streams[at];
             stream.send_window += increment;
             match increment {
-                0 => self.cut(at, Reason::Protocol),
-                _ if stream.send_window > WINDOW_MAX => self.cut(at, Reason::FlowControl),
+                0 => self.reset_stream(at, Reason::Protocol),
+                _ if stream.send_window > WINDOW_MAX => self.reset_stream(at, Reason::FlowControl),
                 _ => {}
             }
         }
@@ -275,7 +275,7 @@ impl<T> Protocol<T> {
     /// Handles DATA on a closed stream.
     fn closed(&mut self, id: u32) -> Result<(), Reason> {
         // If the stream was ended here, the peer may not have known.
-        if !self.cut.contains(&id) {
+        if !self.reset_ids.contains(&id) {
             frame::put_reset(&mut self.out, id, Reason::StreamClosed);
         }
         Ok(())

@@ -99,7 +99,7 @@ fn a_request_goes_from_head_to_end() {
     assert_eq!(scene.say(kind::DATA, 0, 1, b"abc"), "data 0 3");
     assert_eq!(scene.say(kind::DATA, flag::END_STREAM, 1, b""), "end 0 0");
     scene.protocol.respond(0, 200, &http::HeaderMap::new(), false);
-    scene.protocol.trail(0, None);
+    scene.protocol.end_body(0, None);
     scene.protocol.finish(0);
     assert_eq!(scene.answers(), ["headers 1 88", "data 1 0"]);
     // The next request is complete in one frame.
@@ -119,9 +119,9 @@ fn a_smaller_table_is_told_of_before_the_next_block_whichever_it_is() {
     scene.protocol.respond(0, 200, &headers, false);
     assert_eq!(scene.answers(), ["headers 1 88"]);
     assert_eq!(scene.say(kind::SETTINGS, 0, 0, &smaller), "settings ack");
-    scene.protocol.trail(0, Some(&headers));
+    scene.protocol.end_body(0, Some(&headers));
     // It is announced once.
-    scene.protocol.trail(1, Some(&headers));
+    scene.protocol.end_body(1, Some(&headers));
     let [first, second] = &scene.answers()[..] else { panic!() };
     assert_eq!(first, &format!("headers 1 {UPDATE}"));
     assert_ne!(second, &format!("headers 3 {UPDATE}"));

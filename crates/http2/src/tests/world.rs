@@ -22,7 +22,7 @@ pub(super) struct Both {
     pub(super) said: Vec<u8>,
     /// How many more bytes are taken.
     pub(super) capacity: usize,
-    pub(super) heard: Vec<u8>,
+    pub(super) received: Vec<u8>,
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
 }
@@ -44,7 +44,7 @@ pub(super) struct World {
     pub(super) wire: Wire,
     pub(super) sources: Vec<Source>,
     pub(super) begun: Arc<Mutex<Vec<Incoming>>>,
-    pub(super) leave: Arc<Leave>,
+    pub(super) close: Arc<GracefulClose>,
     pub(super) woken: Arc<Woken>,
     connection: Pin<Box<dyn Future<Output = bool>>>,
     pub(super) over: bool,
@@ -90,7 +90,7 @@ impl AsyncWrite for Wire {
         }
         let count = both.capacity.min(bytes.len());
         both.capacity -= count;
-        both.heard.extend_from_slice(&bytes[..count]);
+        both.received.extend_from_slice(&bytes[..count]);
         Poll::Ready(Ok(count))
     }
 
@@ -121,7 +121,7 @@ impl Metered for Wire {
 }
 
 impl Outgoing for Source {
-    fn hear(&mut self) {}
+    fn request_arrived(&mut self) {}
 
     fn poll_part(&mut self, cx: &mut Context<'_>, room: bool) -> Poll<Option<Part>> {
         let mut newest = self.0.lock().unwrap();
@@ -169,14 +169,14 @@ impl World {
                 Err(_) => Box::pin(std::future::pending()),
             }
         };
-        let leave: Arc<Leave> = Arc::default();
+        let close: Arc<GracefulClose> = Arc::default();
         let inside = runtime.enter();
-        let connection = Connection::new(wire.clone(), Common::new(), leave.clone(), handler);
+        let connection = Connection::new(wire.clone(), Common::new(), close.clone(), handler);
         let connection = Box::pin(connection);
         drop(inside);
         let woken = Arc::new(Woken(AtomicBool::new(true)));
         let mut world =
-            Self { wire, sources, begun, leave, woken, connection, over: false, runtime };
+            Self { wire, sources, begun, close, woken, connection, over: false, runtime };
         world.say(PREFACE);
         world.frame(kind::SETTINGS, 0, 0, &[]);
         world
@@ -257,9 +257,9 @@ impl World {
         None
     }
 
-    pub(super) fn heard(&self) -> Vec<(Head, Vec<u8>)> {
+    pub(super) fn received(&self) -> Vec<(Head, Vec<u8>)> {
         let both = self.wire.0.lock().unwrap();
-        let mut rest = &both.heard[..];
+        let mut rest = &both.received[..];
         let mut frames = Vec::new();
         while let Some(head) = Head::read(rest) {
             let Some(payload) = rest.get(Head::SIZE..Head::SIZE + head.length) else { break };
@@ -270,8 +270,8 @@ impl World {
     }
 
     /// Returns the frames of a kind: the stream and the number at the end of the payload.
-    pub(super) fn told(&self, kind: u8) -> Vec<(u32, u32)> {
-        let of_kind = self.heard().into_iter().filter(|(head, _)| head.kind == kind);
+    pub(super) fn sent(&self, kind: u8) -> Vec<(u32, u32)> {
+        let of_kind = self.received().into_iter().filter(|(head, _)| head.kind == kind);
         let number = |payload: &[u8]| payload.last_chunk().map_or(0, |b| u32::from_be_bytes(*b));
         of_kind.map(|(head, payload)| (head.stream, number(&payload))).collect()
     }
@@ -279,7 +279,7 @@ impl World {
     /// Returns the versions that each stream was sent completely.
     pub(super) fn given(&self) -> BTreeMap<u32, Vec<u32>> {
         let mut bodies = BTreeMap::<u32, Vec<u8>>::new();
-        for (head, payload) in self.heard() {
+        for (head, payload) in self.received() {
             if head.kind == kind::DATA {
                 bodies.entry(head.stream).or_default().extend(payload);
             }

@@ -13,7 +13,7 @@ use super::Connection;
 
 /// How many bytes may still be sent. Below zero: bytes that were sent in advance.
 #[derive(Debug)]
-pub(super) struct Outflow {
+pub(super) struct SendBudget {
     left: i64,
     filled: Instant,
 }
@@ -26,7 +26,7 @@ const BURST: i64 = 4 * 1024 * 1024;
 /// The shortest wait. Many waits for little budget would cost more than they give.
 const WAIT_MIN: Duration = Duration::from_millis(10);
 
-impl Outflow {
+impl SendBudget {
     fn new() -> Self {
         Self { left: BURST, filled: Instant::now() }
     }
@@ -56,22 +56,22 @@ impl<S, H, B> Connection<S, H, B> {
     /// other are, because the first list of each is sent even if nothing has changed.
     pub(super) fn is_only(&self, at: usize) -> bool {
         let streams = &self.protocol.streams;
-        streams.len() == 1 && (streams[at].of.begun || !self.served)
+        streams.len() == 1 && (streams[at].state.begun || !self.served)
     }
 
     /// Returns whether the stream at `at`, one of several, may be asked for more.
     pub(super) fn may_take(&mut self, at: usize) -> bool {
-        let open = self.outflow.get_or_insert_with(|| Box::new(Outflow::new())).is_open();
+        let open = self.send_budget.get_or_insert_with(|| Box::new(SendBudget::new())).is_open();
         if !open && !std::mem::replace(&mut self.starved, true) {
-            self.turn = at;
+            self.first_polled = at;
         }
         open
     }
 
     /// Notes that one of several streams has given `length` bytes.
     pub(super) fn take(&mut self, length: usize) {
-        if let Some(outflow) = &mut self.outflow {
-            outflow.left -= i64::try_from(length).unwrap_or(i64::MAX);
+        if let Some(send_budget) = &mut self.send_budget {
+            send_budget.left -= i64::try_from(length).unwrap_or(i64::MAX);
         }
     }
 }

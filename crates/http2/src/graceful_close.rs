@@ -13,8 +13,8 @@ use futures_util::task::AtomicWaker;
 /// streams have ended, at the latest 200 ms later. The connection shares it with all that
 /// may ask.
 #[derive(Debug, Default)]
-pub struct Leave {
-    asked: AtomicBool,
+pub struct GracefulClose {
+    requested: AtomicBool,
     /// Whether the connection has a stream.
     busy: AtomicBool,
     waker: AtomicWaker,
@@ -23,22 +23,22 @@ pub struct Leave {
 /// The connection's side.
 #[derive(Debug)]
 pub(super) struct Listener {
-    leave: Arc<Leave>,
+    close: Arc<GracefulClose>,
     /// The registered waker. It is not registered again at each poll, because that would
     /// write to memory that is otherwise hardly touched.
     waker: Waker,
 }
 
-impl Leave {
+impl GracefulClose {
     /// Asks the connection to leave. Further calls have no effect.
-    pub fn ask(&self) {
-        self.asked.store(true, Ordering::Release);
+    pub fn request(&self) {
+        self.requested.store(true, Ordering::Release);
         self.waker.wake();
     }
 
     /// Returns whether the connection has been asked.
-    pub fn has_been_asked(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
+    pub fn is_requested(&self) -> bool {
+        self.requested.load(Ordering::Relaxed)
     }
 
     /// Notes whether the connection has a stream. A [`Connection`](crate::Connection)
@@ -48,35 +48,35 @@ impl Leave {
     }
 
     /// Returns whether the connection has no stream now.
-    pub fn is_alone(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         !self.busy.load(Ordering::Relaxed)
     }
 
     /// Waits until the connection is asked to leave, for code that has no
     /// [`Connection`](crate::Connection) yet. Only one task may wait.
-    pub fn poll_asked(&self, cx: &Context<'_>) -> Poll<()> {
+    pub fn poll_requested(&self, cx: &Context<'_>) -> Poll<()> {
         self.waker.register(cx.waker());
-        if self.asked.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        if self.requested.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
 impl Listener {
-    pub(super) fn new(leave: Arc<Leave>) -> Self {
-        Self { leave, waker: Waker::noop().clone() }
+    pub(super) fn new(close: Arc<GracefulClose>) -> Self {
+        Self { close, waker: Waker::noop().clone() }
     }
 
     /// Returns whether the connection has been asked. If not, the task will be woken.
-    pub(super) fn is_asked(&mut self, cx: &Context<'_>) -> bool {
+    pub(super) fn is_requested(&mut self, cx: &Context<'_>) -> bool {
         if !self.waker.will_wake(cx.waker()) {
             self.waker.clone_from(cx.waker());
-            self.leave.waker.register(cx.waker());
+            self.close.waker.register(cx.waker());
         }
-        self.leave.asked.load(Ordering::Acquire)
+        self.close.requested.load(Ordering::Acquire)
     }
 
     /// Notes whether the connection has no stream.
-    pub(super) fn set_alone(&self, alone: bool) {
-        self.leave.set_busy(!alone);
+    pub(super) fn set_idle(&self, idle: bool) {
+        self.close.set_busy(!idle);
     }
 }
 
@@ -97,14 +97,14 @@ mod tests {
 
     #[test]
     fn whoever_polled_last_is_woken() {
-        let leave = Arc::<Leave>::default();
-        let mut listener = Listener::new(leave.clone());
+        let close = Arc::<GracefulClose>::default();
+        let mut listener = Listener::new(close.clone());
         let woken = [Arc::<Woken>::default(), Arc::default()];
-        let mut is_asked =
-            |by: usize| listener.is_asked(&Context::from_waker(&waker(woken[by].clone())));
-        assert_eq!([0, 0, 1, 1].map(&mut is_asked), [false; 4]);
-        leave.ask();
-        assert!(is_asked(1) && is_asked(0));
+        let mut is_requested =
+            |by: usize| listener.is_requested(&Context::from_waker(&waker(woken[by].clone())));
+        assert_eq!([0, 0, 1, 1].map(&mut is_requested), [false; 4]);
+        close.request();
+        assert!(is_requested(1) && is_requested(0));
         let woken = woken.map(|woken| woken.0.load(Ordering::Relaxed));
         assert_eq!(woken, [false, true]);
     }

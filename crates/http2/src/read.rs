@@ -15,7 +15,8 @@ use super::frame::{FRAME_MAX, Head, Reason};
 use super::protocol::Event;
 use super::timer::Second;
 use super::{
-    Connection, Exchange, Incoming, Metered, Outgoing, Over, Pieces, Reply, ResponseFuture,
+    Connection, ConnectionEnded, Exchange, Incoming, Metered, Outgoing, Pieces, Reply,
+    ResponseFuture,
 };
 use super::{Stage, incoming};
 
@@ -37,7 +38,7 @@ where
     B: Outgoing,
 {
     /// Reads what has arrived. Returns true if there was something.
-    pub(super) fn poll_hear(&mut self, cx: &mut Context<'_>) -> Result<bool, Over> {
+    pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Result<bool, ConnectionEnded> {
         let waiting = self.protocol.out.len() - self.written;
         if self.stage == Stage::Closing || waiting >= OUT_MAX {
             return Ok(false);
@@ -48,13 +49,13 @@ where
             match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
-                Poll::Ready(_) => return Err(Over),
+                Poll::Ready(_) => return Err(ConnectionEnded),
             }
-            (self.heard, self.pinged) = (self.share.now(), Second::NEVER);
+            (self.last_received, self.ping_sent) = (self.share.now(), Second::NEVER);
         }
         if let Err(reason) = self.take_in(buffer.filled(), cx) {
             if !self.preface.is_empty() {
-                return Err(Over);
+                return Err(ConnectionEnded);
             }
             self.close(reason);
         }
@@ -104,7 +105,7 @@ where
             }
             used = start + head.length;
             cost += FRAME_COST;
-            self.torn = Second::NEVER;
+            self.incomplete_since = Second::NEVER;
             match self.protocol.receive(head, payload)? {
                 Event::Nothing | Event::Pong => {}
                 Event::Request(request, opening) => {
@@ -116,8 +117,8 @@ where
                     self.protocol.open(opening, Exchange::new(sender, reply));
                     (requests, cost) = (requests + 1, cost + REQUEST_COST);
                 }
-                Event::Data(at, data) => self.exchange(at).hear(data, false, cx),
-                Event::End(at, data) => self.exchange(at).hear(data, true, cx),
+                Event::Data(at, data) => self.exchange(at).receive(data, false, cx),
+                Event::End(at, data) => self.exchange(at).receive(data, true, cx),
             }
         }
         self.io.charge(cost);
@@ -127,14 +128,14 @@ where
 
 impl<B: Outgoing> Exchange<B> {
     fn new(requests: incoming::Sender, reply: Reply<B>) -> Self {
-        let (pending, begun, torn) = (Pieces::default(), false, Second::NEVER);
-        Self { requests, reply, pending, begun, torn }
+        let (pending, begun, incomplete_since) = (Pieces::default(), false, Second::NEVER);
+        Self { requests, reply, pending, begun, incomplete_since }
     }
 
-    fn hear(&mut self, data: &[u8], end: bool, cx: &mut Context<'_>) {
+    fn receive(&mut self, data: &[u8], end: bool, cx: &mut Context<'_>) {
         self.requests.push(data, end, cx);
         if let Reply::Body(body) = &mut self.reply {
-            body.hear();
+            body.request_arrived();
         }
     }
 }
