@@ -32,7 +32,7 @@ const ORDER: [&[&str]; 15] = [
 
 /// Files without tokio, transport, clock, randomness, lock, environment and log.
 const PURE: &[&str] = &[
-    "crates/embedded-etcd/src/heads.rs",
+    "crates/embedded-etcd/src/request_headers.rs",
     "crates/embedded-etcd/src/store",
     "crates/http2/src/frame.rs",
     "crates/http2/src/head.rs",

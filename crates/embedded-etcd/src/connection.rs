@@ -21,15 +21,15 @@ use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use super::flight::Share;
 use super::frames::{Blocks, Frames};
+use super::message_budget::Share;
 
 /// The most open connections. On a development machine there are tens. Further connections
 /// wait until one ends.
 const CONNECTIONS_MAX: usize = 4_096;
 /// How long a connection may take to begin HTTP/2. HTTP/2 clients send at once. A connection
 /// with HTTP/1 ends after this time: it needs one short answer only.
-const FIRST_WORD_WITHIN: Duration = Duration::from_secs(10);
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after a failed accept, for example without free file descriptors. Retrying at
 /// once would only use processor time.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -69,7 +69,7 @@ pub(super) fn bound<S>(
                 io: Frames::new(incoming.next().await?, blocks.clone()),
                 shares: Shares::default(),
                 cut: Box::pin(cut.clone().cancelled_owned()),
-                silence: Some(Box::pin(tokio::time::sleep(FIRST_WORD_WITHIN))),
+                silence: Some(Box::pin(tokio::time::sleep(PREFACE_TIMEOUT))),
                 _permit: permit,
             };
             Some((Ok(connection), (incoming, permits, blocks, cut)))

@@ -8,9 +8,9 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use super::flight::Share;
+use super::message_budget::Share;
 use super::node::{Node, check_size, share};
-use super::outgoing::Account;
+use super::outgoing::AnswerReservations;
 use super::queue::{below, failed, prefix, put};
 use super::store::{Span, Store};
 
@@ -24,7 +24,7 @@ pub(super) use proto::election_server::ElectionServer;
 
 /// The most revisions that an observer reads in one call, so that other callers do not wait
 /// for the store.
-const REVISIONS_PER_TURN: usize = 1_000;
+const REVISIONS_PER_CALL: usize = 1_000;
 
 #[tonic::async_trait]
 impl proto::election_server::Election for Node {
@@ -38,7 +38,7 @@ impl proto::election_server::Election for Node {
         let proto::CampaignRequest { name, lease, value } = request.into_inner();
         let place = self.queue(&name, lease, value)?;
         place.first().await?;
-        let place = place.keep();
+        let place = place.keep_key();
         let (key, rev, lease) = (place.key.clone(), place.created, place.lease);
         let leader = Some(proto::LeaderKey { name, key, rev, lease });
         let header = self.header(place.revision);
@@ -78,10 +78,11 @@ impl proto::election_server::Election for Node {
         request: Request<proto::LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
         let span = below(&prefix(&request.get_ref().name));
-        let (share, account) = (share(&request), Account::default());
+        let (share, reservations) = (share(&request), AnswerReservations::default());
         let (node, newest_rx) = (self.clone(), self.newest());
-        let told = account.clone();
-        let observer = Observer { node, span, newest_rx, at: At::Unknown, share, account };
+        let answer_reservations = reservations.clone();
+        let observer =
+            Observer { node, span, newest_rx, leader: LeaderState::Unknown, share, reservations };
         let leaders = stream::unfold(Some(observer), |going| async {
             let mut observer = going?;
             match observer.next().await {
@@ -90,7 +91,7 @@ impl proto::election_server::Election for Node {
             }
         });
         let mut response = Response::new(leaders.boxed());
-        response.extensions_mut().insert(told);
+        response.extensions_mut().insert(answer_reservations);
         Ok(response)
     }
 
@@ -117,13 +118,13 @@ struct Observer {
     node: Node,
     span: Span,
     newest_rx: watch::Receiver<i64>,
-    at: At,
+    leader: LeaderState,
     share: Share,
-    account: Account,
+    reservations: AnswerReservations,
 }
 
 /// An observer's place in the history.
-enum At {
+enum LeaderState {
     /// The leader is unknown.
     Unknown,
     /// There is no leader. The first key that is put at or after this revision leads.
@@ -138,12 +139,12 @@ impl Observer {
             self.newest_rx.borrow_and_update();
             let node = self.node.clone();
             let (found, behind) = node.with(|store, _| {
-                let found = self.look(store);
+                let found = self.next_change(store);
                 (found, self.from() <= store.revision())
             });
             if let Some((revision, kv)) = found {
                 let length = kv.key.len() + kv.value.len();
-                self.account.add(self.node.reserve(length, &self.share).await?);
+                self.reservations.add(self.node.reserve(length, &self.share).await?);
                 let header = self.node.header(revision);
                 return Ok(proto::LeaderResponse { header, kv: Some(kv) });
             }
@@ -160,45 +161,45 @@ impl Observer {
 
     /// Returns the next revision to read.
     fn from(&self) -> i64 {
-        match self.at {
-            At::Unknown => 0,
-            At::Vacant(from) | At::Led(_, from) => from,
+        match self.leader {
+            LeaderState::Unknown => 0,
+            LeaderState::Vacant(from) | LeaderState::Led(_, from) => from,
         }
     }
 
     /// Reads on in the history. Returns the next leader or its new value, with the revision;
     /// or `None` if there is nothing to report yet.
-    fn look(&mut self, store: &Store) -> Option<(i64, pb::PbKeyValue)> {
-        for _ in 0..REVISIONS_PER_TURN {
+    fn next_change(&mut self, store: &Store) -> Option<(i64, pb::PbKeyValue)> {
+        for _ in 0..REVISIONS_PER_CALL {
             // Compacted changes cannot be reported, so start with the current leader.
-            if matches!(self.at, At::Unknown) || self.from() < store.compacted() {
+            if matches!(self.leader, LeaderState::Unknown) || self.from() < store.compacted() {
                 let newest = store.revision();
                 let Some(kv) = store.first_created(&self.span) else {
-                    self.at = At::Vacant(newest + 1);
+                    self.leader = LeaderState::Vacant(newest + 1);
                     return None;
                 };
-                self.at = At::Led(kv.key.clone(), newest + 1);
+                self.leader = LeaderState::Led(kv.key.clone(), newest + 1);
                 return Some((newest, kv));
             }
             let revision = self.from();
             let changes = store.changes(revision)?;
-            match &mut self.at {
-                At::Unknown => {}
-                At::Vacant(from) => {
+            match &mut self.leader {
+                LeaderState::Unknown => {}
+                LeaderState::Vacant(from) => {
                     *from += 1;
                     let put = changes.iter().find(|c| c.is_put() && self.span.contains(&c.key));
                     if let Some(put) = put {
-                        self.at = At::Led(put.key.to_vec(), revision + 1);
+                        self.leader = LeaderState::Led(put.key.to_vec(), revision + 1);
                         return Some((revision, put.to_pb()));
                     }
                 }
-                At::Led(key, from) => {
+                LeaderState::Led(key, from) => {
                     *from += 1;
                     match changes.iter().find(|change| *change.key == **key) {
                         Some(change) if change.is_put() => {
                             return Some((revision, change.to_pb()));
                         }
-                        Some(_) => self.at = At::Unknown,
+                        Some(_) => self.leader = LeaderState::Unknown,
                         None => {}
                     }
                 }

@@ -1,8 +1,8 @@
 //! Rewrites the request headers in a connection's bytes for the HTTP/2 library.
 //!
 //! In: the bytes that a client sends. Out: the same bytes, with header blocks replaced by
-//! the result of [`heads`](super::heads). Bytes that are not HTTP/2 pass unchanged. Breaches
-//! of HTTP/2's rules pass too, because the library answers them.
+//! the result of [`request_headers`](super::request_headers). Bytes that are not HTTP/2
+//! pass unchanged. Breaches of HTTP/2's rules pass too, because the library answers them.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use lookaside_http2::hpack::{Decoder, put};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::heads::Fields;
+use super::request_headers::Fields;
 
 /// The first bytes of an HTTP/2 client (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -49,9 +49,9 @@ pub(super) struct Frames<S> {
     /// The bytes that came; those before `used` are handled.
     inbox: Vec<u8>,
     used: usize,
-    /// The bytes for the library; those before `told` are passed on.
+    /// The bytes for the library; those before `passed` are passed on.
     outbox: Vec<u8>,
-    told: usize,
+    passed: usize,
     rewriter: Rewriter,
 }
 
@@ -98,7 +98,7 @@ impl<S> Frames<S> {
     pub(super) fn new(io: S, blocks: Blocks) -> Self {
         let (inbox, outbox) = (Vec::new(), Vec::new());
         let rewriter = Rewriter { blocks, decoder: Decoder::default(), block: None, last: 0 };
-        Self { io, stage: Stage::Preface(0), inbox, used: 0, outbox, told: 0, rewriter }
+        Self { io, stage: Stage::Preface(0), inbox, used: 0, outbox, passed: 0, rewriter }
     }
 
     pub(super) fn get_ref(&self) -> &S {
@@ -113,11 +113,11 @@ impl<S> Frames<S> {
     /// Fills `buf` with bytes for the library. Returns `false` if more bytes must come first.
     fn pass(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<bool> {
         loop {
-            if self.told < self.outbox.len() {
-                self.told += copy(&self.outbox[self.told..], usize::MAX, buf);
+            if self.passed < self.outbox.len() {
+                self.passed += copy(&self.outbox[self.passed..], usize::MAX, buf);
                 return Ok(true);
             }
-            (self.outbox, self.told) = (Vec::new(), 0);
+            (self.outbox, self.passed) = (Vec::new(), 0);
             let came = &self.inbox[self.used..];
             match self.stage {
                 Stage::Preface(seen) => {

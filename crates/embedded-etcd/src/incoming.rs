@@ -1,7 +1,7 @@
 //! Limits the body of a request, message by message.
 //!
 //! In: a body. Out: the same body, with three limits: a message is passed on only once there
-//! is room for it, it must be complete within [`WHOLE_WITHIN`], and it is refused by its
+//! is room for it, it must be complete within [`MESSAGE_TIMEOUT`], and it is refused by its
 //! announced length where etcd would refuse it.
 
 use std::future::Future;
@@ -16,25 +16,25 @@ use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
 use super::MESSAGE_MAX;
-use super::flight::{Charge, Flight, Share};
+use super::message_budget::{MessageBudget, Reservation, Share};
 
 /// How long a message may take. It is long enough for the largest one on a slow network.
-const WHOLE_WITHIN: Duration = Duration::from_secs(10);
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The length of gRPC's prefix of a message: a flag and a length.
 const PREFIX: usize = 5;
 
 /// The reservation of the last message that was passed on.
-pub(super) type Taken = Arc<Mutex<Option<Charge>>>;
+pub(super) type LastReservation = Arc<Mutex<Option<Reservation>>>;
 
 /// The body of a request.
 pub(super) struct Incoming {
     body: tonic::body::Body,
-    flight: Flight,
+    budget: MessageBudget,
     share: Share,
     /// The bytes that came and are not passed on yet.
-    came: BytesMut,
+    arrived: BytesMut,
     stage: Stage,
-    taken: Taken,
+    last_reservation: LastReservation,
     /// A message has begun.
     begun: bool,
     /// The time by which the message must be complete; `None` between messages of a stream.
@@ -45,7 +45,7 @@ pub(super) struct Incoming {
 
 enum Stage {
     Prefix,
-    Waiting(usize, Pin<Box<dyn Future<Output = Result<Charge, Status>> + Send>>),
+    Waiting(usize, Pin<Box<dyn Future<Output = Result<Reservation, Status>> + Send>>),
     /// The bytes of the message that are still missing.
     Message(usize),
     Over,
@@ -54,22 +54,22 @@ enum Stage {
 impl Incoming {
     pub(super) fn new(
         body: tonic::body::Body,
-        flight: Flight,
+        budget: MessageBudget,
         share: Share,
-        taken: Taken,
+        last_reservation: LastReservation,
         stream: bool,
     ) -> Self {
-        let (came, stage, begun) = (BytesMut::new(), Stage::Prefix, false);
-        let deadline = (!stream).then(|| Box::pin(sleep(WHOLE_WITHIN)));
-        Self { body, flight, share, came, stage, taken, begun, deadline, stream }
+        let (arrived, stage, begun) = (BytesMut::new(), Stage::Prefix, false);
+        let deadline = (!stream).then(|| Box::pin(sleep(MESSAGE_TIMEOUT)));
+        Self { body, budget, share, arrived, stage, last_reservation, begun, deadline, stream }
     }
 
-    fn take(&self, charge: Option<Charge>) {
-        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = charge;
+    fn take(&self, reservation: Option<Reservation>) {
+        *self.last_reservation.lock().unwrap_or_else(PoisonError::into_inner) = reservation;
     }
 
     fn begin(&mut self) -> Result<(), Status> {
-        let mut prefix = &self.came[..PREFIX];
+        let mut prefix = &self.arrived[..PREFIX];
         let (flag, length) = (prefix.get_u8(), prefix.get_u32() as usize);
         match flag {
             0 => {}
@@ -87,10 +87,10 @@ impl Incoming {
                 "grpc: received message larger than max ({length} vs. {MESSAGE_MAX})"
             )));
         }
-        let (flight, share) = (self.flight.clone(), self.share.clone());
-        let room = Box::pin(async move { flight.reserve(length + PREFIX, &share).await });
+        let (budget, share) = (self.budget.clone(), self.share.clone());
+        let room = Box::pin(async move { budget.reserve(length + PREFIX, &share).await });
         self.stage = Stage::Waiting(length + PREFIX, room);
-        self.deadline.get_or_insert_with(|| Box::pin(sleep(WHOLE_WITHIN)));
+        self.deadline.get_or_insert_with(|| Box::pin(sleep(MESSAGE_TIMEOUT)));
         Ok(())
     }
 
@@ -98,7 +98,7 @@ impl Incoming {
         loop {
             match &mut self.stage {
                 Stage::Over => return Poll::Ready(None),
-                Stage::Prefix if self.came.len() >= PREFIX => {
+                Stage::Prefix if self.arrived.len() >= PREFIX => {
                     // The service has read the previous message.
                     self.take(None);
                     if let Err(status) = self.begin() {
@@ -107,13 +107,13 @@ impl Incoming {
                     continue;
                 }
                 Stage::Waiting(length, room) => {
-                    let (length, charge) = (*length, ready!(room.as_mut().poll(cx))?);
-                    self.take(Some(charge));
+                    let (length, reservation) = (*length, ready!(room.as_mut().poll(cx))?);
+                    self.take(Some(reservation));
                     (self.stage, self.begun) = (Stage::Message(length), true);
                     continue;
                 }
-                Stage::Message(left) if !self.came.is_empty() => {
-                    let part = self.came.split_to(self.came.len().min(*left)).freeze();
+                Stage::Message(left) if !self.arrived.is_empty() => {
+                    let part = self.arrived.split_to(self.arrived.len().min(*left)).freeze();
                     *left -= part.len();
                     if *left == 0 {
                         self.stage = Stage::Prefix;
@@ -125,16 +125,16 @@ impl Incoming {
             }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(frame) => match frame?.into_data() {
-                    Ok(data) => self.came.extend_from_slice(&data),
+                    Ok(data) => self.arrived.extend_from_slice(&data),
                     Err(_trailers) => {}
                 },
                 None => {
                     // These are etcd's error texts.
                     let missing = match self.stage {
-                        Stage::Prefix if self.came.is_empty() && (self.begun || self.stream) => {
+                        Stage::Prefix if self.arrived.is_empty() && (self.begun || self.stream) => {
                             None
                         }
-                        Stage::Prefix if self.came.is_empty() => Some("EOF"),
+                        Stage::Prefix if self.arrived.is_empty() => Some("EOF"),
                         _ => Some("unexpected EOF"),
                     };
                     (self.stage, self.deadline) = (Stage::Over, None);

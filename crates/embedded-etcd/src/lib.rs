@@ -10,21 +10,19 @@ mod auth;
 mod connection;
 mod data;
 mod election;
-mod flight;
 mod frames;
-mod front;
-mod heads;
 mod http1;
 mod incoming;
 mod kv;
 mod lease;
 mod lock;
 mod member;
-#[cfg(test)]
-mod naive;
+mod message_budget;
 mod node;
 mod outgoing;
 mod queue;
+mod request_headers;
+mod router;
 mod store;
 mod watch;
 mod watchers;
@@ -45,9 +43,9 @@ use tonic::transport::server::Connected;
 use auth::AuthServer;
 pub use data::Data;
 use election::ElectionServer;
-use front::Front;
 use lock::LockServer;
 use node::Node;
+use router::Router;
 
 /// etcd's default limit for a request (`--max-request-bytes`), in bytes.
 const REQUEST_MAX: usize = 1_572_864;
@@ -137,7 +135,7 @@ where
         .http2_keepalive_timeout(Some(PONG_WITHIN));
     let incoming = connection::bound(incoming, cut.clone());
     let serving =
-        server.serve_with_incoming_shutdown(Front::new(routes), incoming, stop.cancelled());
+        server.serve_with_incoming_shutdown(Router::new(routes), incoming, stop.cancelled());
     let stopping = async {
         shutdown.await;
         stop.cancel();
@@ -152,3 +150,6 @@ where
         () = node.expire_leases() => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

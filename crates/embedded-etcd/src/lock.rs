@@ -31,7 +31,7 @@ impl proto::lock_server::Lock for Node {
         let revision = self
             .with(|store, _| store.now(&place.key).map(|_| store.revision()))
             .ok_or_else(|| failed("mutex: session is expired"))?;
-        let key = place.keep().key.clone();
+        let key = place.keep_key().key.clone();
         Ok(Response::new(proto::LockResponse { header: self.header(revision), key }))
     }
 

@@ -16,8 +16,8 @@ use tonic::{Code, Request, Response, Status};
 use super::REQUEST_MAX;
 use super::connection::Peer;
 use super::data::Data;
-use super::flight::{Charge, Flight, Share};
-use super::outgoing::Account;
+use super::message_budget::{MessageBudget, Reservation, Share};
+use super::outgoing::AnswerReservations;
 use super::store::{Store, StoreError};
 
 /// The Raft term in all headers. As with a new cluster, there was one election.
@@ -43,7 +43,7 @@ struct Shared {
     address: SocketAddr,
     stop: CancellationToken,
     /// The answers in flight.
-    answers: Flight,
+    answers: MessageBudget,
     /// The bytes left for watchers and waiting calls.
     waiting: Arc<Semaphore>,
 }
@@ -54,7 +54,7 @@ impl Node {
         data.resume(now());
         let (newest, deadline) = data.with(|store| (store.revision(), store.next_deadline()));
         let (newest_tx, deadline_tx) = (watch::Sender::new(newest), watch::Sender::new(deadline));
-        let (answers, waiting) = (Flight::default(), Arc::new(Semaphore::new(WAITING_MAX)));
+        let (answers, waiting) = (MessageBudget::default(), Arc::new(Semaphore::new(WAITING_MAX)));
         let shared = Shared { data, newest_tx, deadline_tx, address, stop, answers, waiting };
         Self(Arc::new(shared))
     }
@@ -85,9 +85,9 @@ impl Node {
     ) -> Result<Response<T>, Status> {
         let share = share(&request);
         let mut asked = Some((request.into_inner(), run));
-        let mut charge: Option<Charge> = None;
+        let mut reservation: Option<Reservation> = None;
         loop {
-            let room = charge.as_ref().map_or(FREE, Charge::bytes);
+            let room = reservation.as_ref().map_or(FREE, Reservation::bytes);
             // The store may have grown during the wait, so the cost is computed again.
             let outcome = self.with(|store, now| {
                 let (request, run) = asked.take()?;
@@ -100,15 +100,15 @@ impl Node {
             });
             match outcome {
                 Some(Ok(answer)) => {
-                    let account = Account::default();
-                    charge.into_iter().for_each(|charge| account.add(charge));
+                    let reservations = AnswerReservations::default();
+                    reservation.into_iter().for_each(|reservation| reservations.add(reservation));
                     let mut response = Response::new(answer?);
-                    response.extensions_mut().insert(account);
+                    response.extensions_mut().insert(reservations);
                     return Ok(response);
                 }
                 Some(Err(needed)) => {
-                    drop(charge.take());
-                    charge = Some(self.reserve(needed, &share).await?);
+                    drop(reservation.take());
+                    reservation = Some(self.reserve(needed, &share).await?);
                 }
                 None => return Err(Status::internal("answered twice")),
             }
@@ -117,9 +117,9 @@ impl Node {
 
     /// Reserves an answer's bytes. Waits for room; fails if there is none in time or if the
     /// server stops.
-    pub(super) async fn reserve(&self, bytes: usize, share: &Share) -> Result<Charge, Status> {
+    pub(super) async fn reserve(&self, bytes: usize, share: &Share) -> Result<Reservation, Status> {
         tokio::select! {
-            charge = self.0.answers.reserve(bytes, share) => charge,
+            reservation = self.0.answers.reserve(bytes, share) => reservation,
             stopped = self.stopped() => Err(stopped),
         }
     }

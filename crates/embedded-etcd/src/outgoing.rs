@@ -14,38 +14,38 @@ use http_body::{Body, Frame};
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Code, Status};
 
-use super::flight::{Cancellable, Charge};
+use super::message_budget::{Cancellable, Reservation};
 
 /// The length of a piece, in bytes: the most that the HTTP/2 library holds for a stream.
 const PIECE: usize = 16 * 1024;
 
 /// The reservations of an answer, until the client has read it. Clones share them.
 #[derive(Clone, Default)]
-pub(super) struct Account(Arc<Mutex<Vec<Charge>>>);
+pub(super) struct AnswerReservations(Arc<Mutex<Vec<Reservation>>>);
 
-impl Account {
+impl AnswerReservations {
     /// Takes over the reservation of a message.
-    pub(super) fn add(&self, charge: Charge) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(charge);
+    pub(super) fn add(&self, reservation: Reservation) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(reservation);
     }
 
     /// Releases all reservations, after all messages have been read.
-    fn settle(&self) {
+    fn release(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn progress(&self, held: &Weak<dyn Cancellable>, read: usize) {
-        for charge in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            charge.progress(held.clone(), read);
+    fn progress(&self, holder: &Weak<dyn Cancellable>, read: usize) {
+        for reservation in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            reservation.progress(holder.clone(), read);
         }
     }
 }
 
 /// The body of an answer.
 pub(super) struct Outgoing {
-    parcel: Arc<Parcel>,
-    held: Weak<dyn Cancellable>,
-    account: Account,
+    shared: Arc<SharedContent>,
+    holder: Weak<dyn Cancellable>,
+    reservations: AnswerReservations,
     over: bool,
     /// Whether the call is a stream, which its client may open again.
     stream: bool,
@@ -53,39 +53,44 @@ pub(super) struct Outgoing {
     _permit: OwnedSemaphorePermit,
 }
 
-/// The content, until it is dropped by [`Cancellable::cut`].
-struct Parcel(Mutex<Option<Content>>);
+/// The content, until it is dropped by [`Cancellable::cancel`].
+struct SharedContent(Mutex<Option<Content>>);
 
 struct Content {
     body: tonic::body::Body,
     /// The bytes left of the last data frame.
     rest: Bytes,
     /// Whether data has been passed on since the last release of reservations.
-    told: bool,
-    account: Account,
+    has_sent: bool,
+    reservations: AnswerReservations,
 }
 
 impl Outgoing {
     pub(super) fn new(
         body: tonic::body::Body,
-        account: Account,
+        reservations: AnswerReservations,
         stream: bool,
         permit: OwnedSemaphorePermit,
     ) -> Self {
-        let content = Content { body, rest: Bytes::new(), told: false, account: account.clone() };
-        let parcel = Arc::new(Parcel(Mutex::new(Some(content))));
-        let whole: Arc<dyn Cancellable> = parcel.clone();
-        let held = Arc::downgrade(&whole);
-        account.progress(&held, 0);
-        Self { parcel, held, account, over: false, stream, _permit: permit }
+        let content = Content {
+            body,
+            rest: Bytes::new(),
+            has_sent: false,
+            reservations: reservations.clone(),
+        };
+        let shared = Arc::new(SharedContent(Mutex::new(Some(content))));
+        let whole: Arc<dyn Cancellable> = shared.clone();
+        let holder = Arc::downgrade(&whole);
+        reservations.progress(&holder, 0);
+        Self { shared, holder, reservations, over: false, stream, _permit: permit }
     }
 }
 
-impl Cancellable for Parcel {
-    fn cut(&self) {
+impl Cancellable for SharedContent {
+    fn cancel(&self) {
         let content = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(content) = content {
-            content.account.settle();
+            content.reservations.release();
         }
     }
 }
@@ -94,8 +99,8 @@ impl Content {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if self.rest.is_empty() {
             // The reservations before the first data are for this data: keep them.
-            if std::mem::take(&mut self.told) {
-                self.account.settle();
+            if std::mem::take(&mut self.has_sent) {
+                self.reservations.release();
             }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
@@ -104,7 +109,7 @@ impl Content {
                 },
                 other => return Poll::Ready(other),
             }
-            self.told = true;
+            self.has_sent = true;
         }
         // The piece is copied, because a slice would keep the whole frame in memory.
         let piece = Bytes::copy_from_slice(&self.rest[..self.rest.len().min(PIECE)]);
@@ -125,7 +130,7 @@ impl Body for Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
-        let mut content = this.parcel.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut content = this.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(there) = &mut *content else {
             drop(content);
             if std::mem::replace(&mut this.over, true) {
@@ -143,12 +148,12 @@ impl Body for Outgoing {
             Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
             _ => 0,
         };
-        this.account.progress(&this.held, read);
+        this.reservations.progress(&this.holder, read);
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        let content = self.parcel.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let content = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
         content.as_ref().is_some_and(|c| c.rest.is_empty() && c.body.is_end_stream())
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct Place {
     pub(super) revision: i64,
     kept: bool,
     /// The reservation for a waiting call.
-    _leave: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Returns an error as etcd's lock library does. It is a client of etcd and drops the codes
@@ -71,9 +71,9 @@ impl Node {
     /// Takes a place in the queue, or returns the place that this lease already has.
     pub(super) fn queue(&self, name: &[u8], lease: i64, value: Vec<u8>) -> Result<Place, Status> {
         // The bytes of the prefix, the key, and the key of the place before.
-        let leave = self.wait_for(name.len() * 3 + value.len());
-        let leave =
-            leave.ok_or_else(|| Status::resource_exhausted("etcdserver: too many requests"))?;
+        let permit = self.wait_for(name.len() * 3 + value.len());
+        let permit =
+            permit.ok_or_else(|| Status::resource_exhausted("etcdserver: too many requests"))?;
         let lease = self.session(lease)?;
         let prefix = prefix(name);
         let sign = if lease < 0 { "-" } else { "" };
@@ -93,7 +93,7 @@ impl Node {
         });
         let (created, revision) = taken.map_err(failed)?;
         let (node, kept) = (self.clone(), false);
-        Ok(Place { node, prefix, key, lease, created, revision, kept, _leave: leave })
+        Ok(Place { node, prefix, key, lease, created, revision, kept, _permit: permit })
     }
 }
 
@@ -124,7 +124,7 @@ impl Place {
     }
 
     /// Keeps the key when the place is dropped. From then on the lease holds it.
-    pub(super) fn keep(mut self) -> Self {
+    pub(super) fn keep_key(mut self) -> Self {
         self.kept = true;
         self
     }

@@ -235,7 +235,7 @@ impl Store {
     ) -> pb::PbLeaseTimeToLiveResponse {
         let header = header(self.revision());
         let id = request.id;
-        let Some(lease) = self.leases.standing(id, now) else {
+        let Some(lease) = self.leases.status(id, now) else {
             return pb::PbLeaseTimeToLiveResponse { header, id, ttl: -1, ..Default::default() };
         };
         let keys = lease.keys.iter().filter(|_| request.keys).map(|key| key.to_vec()).collect();

@@ -13,10 +13,10 @@ use tokio::sync::watch;
 use tokio::time::Interval;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::flight::{ANSWER_MAX, Charge, Share};
+use super::message_budget::{ANSWER_MAX, Reservation, Share};
 use super::node::{Node, share};
-use super::outgoing::Account;
-use super::watchers::{Turn, Watchers};
+use super::outgoing::AnswerReservations;
+use super::watchers::{NextStep, Watchers};
 
 /// The time between two progress responses to a watcher that wants them, as in etcd.
 const PROGRESS_EVERY: Duration = Duration::from_secs(600);
@@ -31,13 +31,13 @@ struct WatchStream {
     progress: Interval,
     share: Share,
     /// The reservation for the next response.
-    charge: Option<Charge>,
+    reservation: Option<Reservation>,
     /// The reservations of responses that the client has not read yet.
-    account: Account,
+    reservations: AnswerReservations,
 }
 
 /// A client's request, or the end of its requests.
-type Heard = Option<Result<pb::PbWatchRequest, Status>>;
+type ReceivedRequest = Option<Result<pb::PbWatchRequest, Status>>;
 
 #[tonic::async_trait]
 impl pb::PbWatchService for Node {
@@ -47,7 +47,7 @@ impl pb::PbWatchService for Node {
         &self,
         request: Request<Streaming<pb::PbWatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let (share, account) = (share(&request), Account::default());
+        let (share, reservations) = (share(&request), AnswerReservations::default());
         let mut progress = tokio::time::interval(PROGRESS_EVERY);
         progress.reset();
         let stream = WatchStream {
@@ -57,8 +57,8 @@ impl pb::PbWatchService for Node {
             newest_rx: self.newest(),
             progress,
             share,
-            charge: None,
-            account: account.clone(),
+            reservation: None,
+            reservations: reservations.clone(),
         };
         let responses = stream::unfold(Some(stream), |going| async {
             let mut stream = going?;
@@ -71,7 +71,7 @@ impl pb::PbWatchService for Node {
             }
         });
         let mut response = Response::new(responses.boxed());
-        response.extensions_mut().insert(account);
+        response.extensions_mut().insert(reservations);
         Ok(response)
     }
 }
@@ -81,33 +81,36 @@ impl WatchStream {
     /// but they are read only while there is room for an answer.
     async fn next(&mut self) -> Result<pb::PbWatchResponse, Status> {
         loop {
-            if let Some(heard) = hear(&mut self.inbound).now_or_never()
-                && let Some(response) = self.handle(heard)?
+            if let Some(received) = next_request(&mut self.inbound).now_or_never()
+                && let Some(response) = self.handle(received)?
             {
                 return Ok(response);
             }
             self.newest_rx.borrow_and_update();
-            let room = self.charge.as_ref().map_or(0, Charge::bytes);
-            match self.node.with(|store, _| self.watchers.turn(store, room)) {
-                Turn::Send(response) => {
-                    self.charge.take().into_iter().for_each(|charge| self.account.add(charge));
+            let room = self.reservation.as_ref().map_or(0, Reservation::bytes);
+            match self.node.with(|store, _| self.watchers.next_response(store, room)) {
+                NextStep::Send(response) => {
+                    self.reservation
+                        .take()
+                        .into_iter()
+                        .for_each(|reservation| self.reservations.add(reservation));
                     return Ok(response);
                 }
-                Turn::Needs(bytes) => {
-                    drop(self.charge.take());
-                    self.charge = Some(self.reserve(bytes).await?);
+                NextStep::Needs(bytes) => {
+                    drop(self.reservation.take());
+                    self.reservation = Some(self.reserve(bytes).await?);
                     continue;
                 }
-                Turn::Behind => {
+                NextStep::Behind => {
                     tokio::task::yield_now().await;
                     continue;
                 }
-                Turn::Idle => {}
+                NextStep::Idle => {}
             }
             tokio::select! {
                 biased;
-                heard = hear(&mut self.inbound) => {
-                    if let Some(response) = self.handle(heard)? {
+                received = next_request(&mut self.inbound) => {
+                    if let Some(response) = self.handle(received)? {
                         return Ok(response);
                     }
                 }
@@ -123,7 +126,7 @@ impl WatchStream {
 
     /// Reserves bytes. Waits without limit, because a waiting stream needs only its place in
     /// the history. Fails only if `bytes` exceeds [`ANSWER_MAX`] or the server stops.
-    async fn reserve(&self, bytes: usize) -> Result<Charge, Status> {
+    async fn reserve(&self, bytes: usize) -> Result<Reservation, Status> {
         loop {
             match self.node.reserve(bytes, &self.share).await {
                 Err(refused)
@@ -133,22 +136,22 @@ impl WatchStream {
         }
     }
 
-    fn handle(&mut self, heard: Heard) -> Result<Option<pb::PbWatchResponse>, Status> {
-        let Some(request) = heard.transpose()? else {
+    fn handle(&mut self, received: ReceivedRequest) -> Result<Option<pb::PbWatchResponse>, Status> {
+        let Some(request) = received.transpose()? else {
             self.inbound = None;
             return Ok(None);
         };
-        let leave = match &request.request_union {
+        let permit = match &request.request_union {
             Some(pb::PbWatchRequestUnion::CreateRequest(create)) => {
                 self.node.wait_for(create.key.len() + create.range_end.len())
             }
             _ => None,
         };
-        Ok(self.node.with(|store, _| self.watchers.handle(request, leave, store)))
+        Ok(self.node.with(|store, _| self.watchers.handle(request, permit, store)))
     }
 }
 
-async fn hear(inbound: &mut Option<Streaming<pb::PbWatchRequest>>) -> Heard {
+async fn next_request(inbound: &mut Option<Streaming<pb::PbWatchRequest>>) -> ReceivedRequest {
     match inbound {
         Some(inbound) => inbound.next().await,
         None => std::future::pending().await,

@@ -18,7 +18,7 @@ use super::store::{Change, Span, Store};
 const WATCHERS_MAX: usize = 10_000;
 /// The most revisions read in one call, so that other callers do not wait for the store
 /// while a watcher catches up.
-const REVISIONS_PER_TURN: usize = 1_000;
+const REVISIONS_PER_CALL: usize = 1_000;
 /// The length at which a response is cut for a watcher that accepts fragments, as in etcd
 /// (its limit for requests), in bytes.
 const FRAGMENT: usize = super::REQUEST_MAX;
@@ -35,7 +35,7 @@ pub(super) struct Watchers {
     next_id: i64,
     /// The id of the watcher that is served first. After each response the next watcher is,
     /// so a busy watcher does not starve the others.
-    turn: i64,
+    next_served: i64,
     progress_asked: bool,
 }
 
@@ -53,11 +53,11 @@ struct Watcher {
     wants_progress: bool,
     progress_due: bool,
     /// The reservation of its keys' bytes.
-    _leave: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// The next thing that a stream must do.
-pub(super) enum Turn {
+pub(super) enum NextStep {
     /// Send this response, and call again.
     Send(pb::PbWatchResponse),
     /// Reserve this many bytes, and call again.
@@ -70,11 +70,11 @@ pub(super) enum Turn {
 
 impl Watchers {
     /// Handles a client's request. Returns the answer, if there is one at once. A new watcher
-    /// takes over `leave`, the reservation for its keys; without one it is refused.
+    /// takes over `permit`, the reservation for its keys; without one it is refused.
     pub(super) fn handle(
         &mut self,
         request: pb::PbWatchRequest,
-        leave: Option<OwnedSemaphorePermit>,
+        permit: Option<OwnedSemaphorePermit>,
         store: &Store,
     ) -> Option<pb::PbWatchResponse> {
         match request.request_union? {
@@ -93,7 +93,7 @@ impl Watchers {
                     fragments: request.fragment,
                     wants_progress: request.progress_notify,
                     progress_due: false,
-                    _leave: leave,
+                    _permit: permit,
                 };
                 let added = self.add(request.watch_id, watcher);
                 Some(pb::PbWatchResponse {
@@ -132,9 +132,9 @@ impl Watchers {
     }
 
     /// Returns the next response, if there is one and its events take at most `room` bytes.
-    pub(super) fn turn(&mut self, store: &Store, room: usize) -> Turn {
-        let later = self.by_id.range_mut(self.turn..).map(|(&id, watcher)| (id, watcher));
-        let mut budget = REVISIONS_PER_TURN;
+    pub(super) fn next_response(&mut self, store: &Store, room: usize) -> NextStep {
+        let later = self.by_id.range_mut(self.next_served..).map(|(&id, watcher)| (id, watcher));
+        let mut budget = REVISIONS_PER_CALL;
         let mut step = None;
         for (id, watcher) in later {
             match watcher.step(store, room, &mut budget) {
@@ -147,13 +147,13 @@ impl Watchers {
         }
         match step {
             Some((id, Step::Response(response))) => {
-                self.turn = after(id);
-                Turn::Send(pb::PbWatchResponse { watch_id: id, ..response })
+                self.next_served = after(id);
+                NextStep::Send(pb::PbWatchResponse { watch_id: id, ..response })
             }
             Some((id, Step::Compacted)) => {
                 self.by_id.remove(&id);
-                self.turn = after(id);
-                Turn::Send(pb::PbWatchResponse {
+                self.next_served = after(id);
+                NextStep::Send(pb::PbWatchResponse {
                     watch_id: id,
                     canceled: true,
                     compact_revision: store.compacted(),
@@ -161,25 +161,25 @@ impl Watchers {
                 })
             }
             Some((id, Step::Needs(bytes))) => {
-                self.turn = id;
-                Turn::Needs(bytes)
+                self.next_served = id;
+                NextStep::Needs(bytes)
             }
             Some((id, _)) => {
-                self.turn = id;
-                Turn::Behind
+                self.next_served = id;
+                NextStep::Behind
             }
-            None if self.turn > i64::MIN => {
+            None if self.next_served > i64::MIN => {
                 // The last watcher is served. Start again at the first: only a whole round
                 // without a response means that all watchers are up to date.
-                self.turn = i64::MIN;
-                Turn::Behind
+                self.next_served = i64::MIN;
+                NextStep::Behind
             }
             None if self.progress_asked => {
                 self.progress_asked = false;
                 let watch_id = ALL_WATCHERS;
-                Turn::Send(pb::PbWatchResponse { watch_id, ..response(store.revision()) })
+                NextStep::Send(pb::PbWatchResponse { watch_id, ..response(store.revision()) })
             }
-            None => Turn::Idle,
+            None => NextStep::Idle,
         }
     }
 
@@ -187,7 +187,7 @@ impl Watchers {
         if watcher.span.is_empty() {
             return Err("mvcc: watcher range is empty");
         }
-        if self.by_id.len() >= WATCHERS_MAX || watcher._leave.is_none() {
+        if self.by_id.len() >= WATCHERS_MAX || watcher._permit.is_none() {
             return Err("etcdserver: too many watchers");
         }
         let mut id = wanted;

@@ -36,7 +36,7 @@ struct Lease {
 }
 
 /// The state of a lease.
-pub(super) struct Standing<'a> {
+pub(super) struct LeaseStatus<'a> {
     /// The time left, in whole seconds.
     pub(super) ttl: i64,
     /// The granted TTL, in seconds.
@@ -96,11 +96,11 @@ impl Leases {
         self.by_id.contains_key(&id)
     }
 
-    pub(super) fn standing(&self, id: i64, now: Instant) -> Option<Standing<'_>> {
+    pub(super) fn status(&self, id: i64, now: Instant) -> Option<LeaseStatus<'_>> {
         let lease = self.by_id.get(&id)?;
         let left = lease.deadline.saturating_duration_since(now).as_secs();
         let ttl = i64::try_from(left).unwrap_or(i64::MAX);
-        Some(Standing { ttl, granted: lease.granted, keys: &lease.keys })
+        Some(LeaseStatus { ttl, granted: lease.granted, keys: &lease.keys })
     }
 
     /// Returns the keys of a lease.

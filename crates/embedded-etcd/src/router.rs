@@ -16,11 +16,11 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use super::connection::Peer;
-use super::flight::Flight;
-use super::heads::plain_path;
 use super::http1;
-use super::incoming::{Incoming, Taken};
-use super::outgoing::{Account, Outgoing};
+use super::incoming::{Incoming, LastReservation};
+use super::message_budget::MessageBudget;
+use super::outgoing::{AnswerReservations, Outgoing};
+use super::request_headers::plain_path;
 
 /// The most requests served at a time, with open streams, over all connections. The memory of
 /// all of them, beside their messages, is less than a gigabyte.
@@ -42,17 +42,17 @@ const SERVICES: [&str; 8] = [
 
 /// The services, with the limits of requests.
 #[derive(Clone)]
-pub(super) struct Front {
+pub(super) struct Router {
     routes: Routes,
     /// The requests in flight.
-    requests: Flight,
+    requests: MessageBudget,
     permits: Arc<Semaphore>,
 }
 
-impl Front {
+impl Router {
     pub(super) fn new(routes: Routes) -> Self {
         let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
-        Self { routes: routes.prepare(), requests: Flight::default(), permits }
+        Self { routes: routes.prepare(), requests: MessageBudget::default(), permits }
     }
 
     async fn grpc(mut self, request: Request<Body>) -> Response<Body> {
@@ -65,13 +65,14 @@ impl Front {
             return refused(status);
         }
         let share = request.extensions().get::<Peer>().map(|peer| peer.share.clone());
-        let (flight, share) = (self.requests.clone(), share.unwrap_or_default());
+        let (budget, share) = (self.requests.clone(), share.unwrap_or_default());
         let stream = STREAMS.contains(&path.as_str());
         // A request's bytes stay reserved until it is answered, not only until it is read.
-        let taken = Taken::default();
-        let held = (!WAITING.contains(&path.as_str())).then(|| taken.clone());
-        let mut request = request
-            .map(|body| Body::new(Incoming::new(body, flight, share.requests, taken, stream)));
+        let last_reservation = LastReservation::default();
+        let held = (!WAITING.contains(&path.as_str())).then(|| last_reservation.clone());
+        let mut request = request.map(|body| {
+            Body::new(Incoming::new(body, budget, share.requests, last_reservation, stream))
+        });
         // `refusal` has checked it, and the services would refuse an empty value.
         request.headers_mut().remove("grpc-encoding");
         let mut response = match self.routes.call(request).await {
@@ -81,8 +82,9 @@ impl Front {
         drop(held);
         explain(&path, response.headers_mut());
         response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-        let account = response.extensions_mut().remove::<Account>().unwrap_or_default();
-        response.map(|body| Body::new(Outgoing::new(body, account, stream, permit)))
+        let reservations =
+            response.extensions_mut().remove::<AnswerReservations>().unwrap_or_default();
+        response.map(|body| Body::new(Outgoing::new(body, reservations, stream, permit)))
     }
 }
 
@@ -133,7 +135,7 @@ fn refused(status: Status) -> Response<Body> {
     status.into_http::<Body>()
 }
 
-impl Service<Request<Body>> for Front {
+impl Service<Request<Body>> for Router {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
@@ -143,10 +145,10 @@ impl Service<Request<Body>> for Front {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let front = self.clone();
+        let router = self.clone();
         Box::pin(async move {
             if request.version() == Version::HTTP_2 {
-                return Ok(front.grpc(request).await);
+                return Ok(router.grpc(request).await);
             }
             let answer = http1::answer(request.method(), request.uri().path());
             Ok(answer.map(Body::new))

@@ -10,10 +10,10 @@ use proptest::prelude::*;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::store::{KEPT_BYTES, KEPT_REVISIONS, QUOTA, Span, Store, StoreError};
-use super::watchers::{Turn, Watchers};
+use super::watchers::{NextStep, Watchers};
 
 /// All keys at one revision.
-type Moment = BTreeMap<Vec<u8>, pb::PbKeyValue>;
+type Keys = BTreeMap<Vec<u8>, pb::PbKeyValue>;
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -46,7 +46,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 /// The naive store: keys by revision, and leases with their ends.
 struct Model {
-    moments: Vec<Moment>,
+    history: Vec<Keys>,
     leases: BTreeMap<i64, Instant>,
     compacted: i64,
     now: Instant,
@@ -54,24 +54,24 @@ struct Model {
 
 impl Model {
     fn new(now: Instant) -> Self {
-        let moments = vec![Moment::new(), Moment::new()];
-        Self { moments, leases: BTreeMap::new(), compacted: 0, now }
+        let history = vec![Keys::new(), Keys::new()];
+        Self { history, leases: BTreeMap::new(), compacted: 0, now }
     }
 
     fn revision(&self) -> i64 {
-        self.moments.len() as i64 - 1
+        self.history.len() as i64 - 1
     }
 
     /// Makes one revision if `change` returns that it changed something.
-    fn write(&mut self, change: impl FnOnce(&mut Moment, i64) -> bool) {
-        let mut moment = self.moments.last().cloned().unwrap_or_default();
-        if change(&mut moment, self.revision() + 1) {
-            self.moments.push(moment);
+    fn write(&mut self, change: impl FnOnce(&mut Keys, i64) -> bool) {
+        let mut keys = self.history.last().cloned().unwrap_or_default();
+        if change(&mut keys, self.revision() + 1) {
+            self.history.push(keys);
         }
     }
 
-    fn put(moment: &mut Moment, revision: i64, key: &str, value: u8, lease: i64) -> bool {
-        let kv = moment.entry(key.into()).or_insert_with(|| pb::PbKeyValue {
+    fn put(keys: &mut Keys, revision: i64, key: &str, value: u8, lease: i64) -> bool {
+        let kv = keys.entry(key.into()).or_insert_with(|| pb::PbKeyValue {
             key: key.into(),
             create_revision: revision,
             ..Default::default()
@@ -81,18 +81,18 @@ impl Model {
         true
     }
 
-    fn delete(moment: &mut Moment, span: &Span) -> bool {
-        let before = moment.len();
-        moment.retain(|key, _| !span.contains(key));
-        moment.len() < before
+    fn delete(keys: &mut Keys, span: &Span) -> bool {
+        let before = keys.len();
+        keys.retain(|key, _| !span.contains(key));
+        keys.len() < before
     }
 
     fn end_lease(&mut self, id: i64) {
         if self.leases.remove(&id).is_some() {
-            self.write(|moment, _| {
-                let before = moment.len();
-                moment.retain(|_, kv| kv.lease != id);
-                moment.len() < before
+            self.write(|keys, _| {
+                let before = keys.len();
+                keys.retain(|_, kv| kv.lease != id);
+                keys.len() < before
             });
         }
     }
@@ -116,7 +116,7 @@ fn apply(op: Op, store: &mut Store, model: &mut Model) {
             let put = pb::PbPutRequest { lease, ..put(key, &[value]) };
             if lease == 0 || model.leases.contains_key(&lease) {
                 store.put(put).expect("its lease lives");
-                model.write(|moment, revision| Model::put(moment, revision, key, value, lease));
+                model.write(|keys, revision| Model::put(keys, revision, key, value, lease));
             } else {
                 assert_eq!(store.put(put), Err(StoreError::LeaseNotFound));
             }
@@ -126,7 +126,7 @@ fn apply(op: Op, store: &mut Store, model: &mut Model) {
             let delete =
                 pb::PbDeleteRequest { key: key.into(), range_end: end.into(), prev_kv: true };
             store.delete(&delete).expect("it has a key");
-            model.write(|moment, _| Model::delete(moment, &span));
+            model.write(|keys, _| Model::delete(keys, &span));
         }
         Op::Txn(ops) => {
             let success = ops.iter().map(|(key, puts)| {
@@ -146,12 +146,12 @@ fn apply(op: Op, store: &mut Store, model: &mut Model) {
                 return;
             }
             store.txn(txn).expect("no key twice");
-            model.write(|moment, revision| {
+            model.write(|keys, revision| {
                 ops.iter().fold(false, |changed, (key, puts)| {
                     changed
                         | match puts {
-                            true => Model::put(moment, revision, key, b't', 0),
-                            false => Model::delete(moment, &Span::new(key.as_bytes(), b"")),
+                            true => Model::put(keys, revision, key, b't', 0),
+                            false => Model::delete(keys, &Span::new(key.as_bytes(), b"")),
                         }
                 })
             });
@@ -187,26 +187,26 @@ fn apply(op: Op, store: &mut Store, model: &mut Model) {
 }
 
 /// Returns the events that a watcher of all keys must get from a revision on.
-fn told(model: &Model, from: i64) -> Vec<(i64, String, bool)> {
-    let mut told = Vec::new();
+fn expected_events(model: &Model, from: i64) -> Vec<(i64, String, bool)> {
+    let mut expected_events = Vec::new();
     for revision in from..=model.revision() {
         let index = usize::try_from(revision).expect("from 1 on");
-        let (before, after) = (&model.moments[index - 1], &model.moments[index]);
+        let (before, after) = (&model.history[index - 1], &model.history[index]);
         let text = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
         let gone = before.keys().filter(|key| !after.contains_key(*key));
-        told.extend(gone.map(|key| (revision, text(key), false)));
+        expected_events.extend(gone.map(|key| (revision, text(key), false)));
         let written = after.values().filter(|kv| kv.mod_revision == revision);
-        told.extend(written.map(|kv| (revision, text(&kv.key), true)));
+        expected_events.extend(written.map(|kv| (revision, text(&kv.key), true)));
     }
-    told.sort();
-    told
+    expected_events.sort();
+    expected_events
 }
 
-fn watched(watchers: &mut Watchers, store: &Store) -> Vec<(i64, String, bool)> {
+fn received_events(watchers: &mut Watchers, store: &Store) -> Vec<(i64, String, bool)> {
     let mut seen = Vec::new();
     loop {
-        match watchers.turn(store, usize::MAX) {
-            Turn::Send(response) => {
+        match watchers.next_response(store, usize::MAX) {
+            NextStep::Send(response) => {
                 assert!(!response.canceled, "{response:?}");
                 for event in response.events {
                     let kv = event.kv.expect("every event has a key");
@@ -214,9 +214,9 @@ fn watched(watchers: &mut Watchers, store: &Store) -> Vec<(i64, String, bool)> {
                     seen.push((kv.mod_revision, key, event.r#type == 0));
                 }
             }
-            Turn::Behind => {}
-            Turn::Needs(bytes) => panic!("{bytes} bytes are too many"),
-            Turn::Idle => break,
+            NextStep::Behind => {}
+            NextStep::Needs(bytes) => panic!("{bytes} bytes are too many"),
+            NextStep::Idle => break,
         }
     }
     seen.sort();
@@ -224,7 +224,7 @@ fn watched(watchers: &mut Watchers, store: &Store) -> Vec<(i64, String, bool)> {
 }
 
 /// Returns a reservation for a watcher.
-fn leave() -> Option<OwnedSemaphorePermit> {
+fn permit() -> Option<OwnedSemaphorePermit> {
     Arc::new(Semaphore::new(1)).try_acquire_owned().ok()
 }
 
@@ -240,7 +240,7 @@ fn watch(watchers: &mut Watchers, id: i64, from: i64, store: &Store) -> i64 {
     let options = etcd_client::WatchOptions::new().with_all_keys();
     let options = options.with_watch_id(id).with_start_revision(from);
     let request = pb::PbWatchRequest::from(options);
-    let response = watchers.handle(request, leave(), store).expect("an answer at once");
+    let response = watchers.handle(request, permit(), store).expect("an answer at once");
     assert!(response.created && !response.canceled);
     response.watch_id
 }
@@ -255,7 +255,7 @@ proptest! {
         for op in ops {
             apply(op, &mut store, &mut model);
             prop_assert_eq!(store.revision(), model.revision());
-            seen.extend(watched(&mut live, &store));
+            seen.extend(received_events(&mut live, &store));
             for revision in 1..=model.revision() {
                 let request = pb::PbRangeRequest {
                     key: vec![0], range_end: vec![0], revision, ..Default::default()
@@ -265,17 +265,17 @@ proptest! {
                     prop_assert_eq!(answer, Err(StoreError::Compacted));
                     continue;
                 }
-                let moment = &model.moments[usize::try_from(revision)?];
-                let expected: Vec<_> = moment.values().cloned().collect();
+                let keys = &model.history[usize::try_from(revision)?];
+                let expected: Vec<_> = keys.values().cloned().collect();
                 prop_assert_eq!(answer.map(|answer| answer.kvs), Ok(expected));
             }
         }
         // The early watcher got each change exactly once. A late watcher gets the same events
         // of the revisions that are left.
-        prop_assert_eq!(seen, told(&model, 1));
+        prop_assert_eq!(seen, expected_events(&model, 1));
         let from = model.compacted.max(1);
-        let late = watched(&mut watch_all(from, &store), &store);
-        prop_assert_eq!(late, told(&model, from));
+        let late = received_events(&mut watch_all(from, &store), &store);
+        prop_assert_eq!(late, expected_events(&model, from));
     }
 }
 
@@ -344,8 +344,8 @@ fn a_busy_watcher_lets_the_others_have_their_turn_whatever_its_number() {
     for _ in 0..3 {
         store.put(put("a", b"1")).expect("there is room");
     }
-    let turns = std::iter::from_fn(|| match watchers.turn(&store, usize::MAX) {
-        Turn::Send(response) => Some(response.watch_id),
+    let turns = std::iter::from_fn(|| match watchers.next_response(&store, usize::MAX) {
+        NextStep::Send(response) => Some(response.watch_id),
         _ => None,
     });
     let round = [0, 1, 2, i64::MAX, i64::MIN];

@@ -28,12 +28,12 @@ pub(super) const ANSWER_MAX: usize = 128 * 1024 * 1024;
 const WAIT: Duration = Duration::from_secs(10);
 /// How long an answer may take before it can be ended. Its client gains a second more for
 /// each MiB that it reads.
-const PATIENCE: Duration = Duration::from_secs(1);
+const READ_GRACE: Duration = Duration::from_secs(1);
 const BYTES_PER_SECOND: usize = 1024 * 1024;
 
 /// The messages in flight. Clones share them.
 #[derive(Clone, Default)]
-pub(super) struct Flight(Arc<Shared>);
+pub(super) struct MessageBudget(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
@@ -58,13 +58,13 @@ struct Entry {
     /// The bytes that the client has read.
     read: usize,
     /// The answer to end if others need the room.
-    held: Option<Weak<dyn Cancellable>>,
+    holder: Option<Weak<dyn Cancellable>>,
 }
 
 /// A holder of an answer's bytes.
 pub(super) trait Cancellable: Send + Sync {
     /// Drops the bytes. The client gets an error at the end of its answer.
-    fn cut(&self);
+    fn cancel(&self);
 }
 
 /// The bytes of one connection's large messages.
@@ -72,19 +72,19 @@ pub(super) trait Cancellable: Send + Sync {
 pub(super) struct Share(Arc<Mutex<usize>>);
 
 /// A reservation of bytes. Dropping it releases them.
-pub(super) struct Charge {
-    flight: Flight,
+pub(super) struct Reservation {
+    budget: MessageBudget,
     id: u64,
     bytes: usize,
 }
 
-impl Flight {
+impl MessageBudget {
     /// Reserves `bytes`; waits up to [`WAIT`] for room.
     ///
     /// # Errors
     /// Returns `RESOURCE_EXHAUSTED` if there is no room in time or `bytes` exceeds
     /// [`ANSWER_MAX`].
-    pub(super) async fn reserve(&self, bytes: usize, share: &Share) -> Result<Charge, Status> {
+    pub(super) async fn reserve(&self, bytes: usize, share: &Share) -> Result<Reservation, Status> {
         if bytes > ANSWER_MAX {
             return Err(Status::resource_exhausted(format!(
                 "etcdserver: response is too large: {bytes} bytes, where {ANSWER_MAX} are allowed; \
@@ -96,13 +96,13 @@ impl Flight {
             let gone = self.0.gone.notified();
             tokio::pin!(gone);
             gone.as_mut().enable();
-            if let Some(charge) = self.try_reserve(bytes, share) {
-                return Ok(charge);
+            if let Some(reservation) = self.try_reserve(bytes, share) {
+                return Ok(reservation);
             }
             let mut again = deadline;
             match self.slowest(bytes, share) {
-                Slowest::Overdue(held) => {
-                    held.cut();
+                Slowest::Overdue(holder) => {
+                    holder.cancel();
                     continue;
                 }
                 Slowest::Due(due) => again = again.min(due),
@@ -118,7 +118,7 @@ impl Flight {
         }
     }
 
-    fn try_reserve(&self, bytes: usize, share: &Share) -> Option<Charge> {
+    fn try_reserve(&self, bytes: usize, share: &Share) -> Option<Reservation> {
         let mut table = lock(&self.0.table);
         let mut mine = lock(&share.0);
         let fits = |is: usize, most: usize| is == 0 || is + bytes <= most;
@@ -133,8 +133,8 @@ impl Flight {
         let id = table.next;
         table.next += 1;
         let began = Instant::now();
-        table.all.insert(id, Entry { bytes, share: share.clone(), began, read: 0, held: None });
-        Some(Charge { flight: self.clone(), id, bytes })
+        table.all.insert(id, Entry { bytes, share: share.clone(), began, read: 0, holder: None });
+        Some(Reservation { budget: self.clone(), id, bytes })
     }
 
     /// Returns the most overdue answer among those that take the needed room, or the time at
@@ -149,17 +149,17 @@ impl Flight {
         });
         let due = |entry: &Entry| {
             let earned = entry.read as f64 / BYTES_PER_SECOND as f64;
-            entry.began + PATIENCE + Duration::from_secs_f64(earned)
+            entry.began + READ_GRACE + Duration::from_secs_f64(earned)
         };
-        let held = in_the_way.filter_map(|entry| Some((due(entry), entry.held.as_ref()?)));
-        let held = held.filter(|(_, held)| held.strong_count() > 0);
-        let Some((due, held)) = held.min_by_key(|(due, _)| *due) else { return Slowest::None };
-        let held = held.clone();
+        let holder = in_the_way.filter_map(|entry| Some((due(entry), entry.holder.as_ref()?)));
+        let holder = holder.filter(|(_, holder)| holder.strong_count() > 0);
+        let Some((due, holder)) = holder.min_by_key(|(due, _)| *due) else { return Slowest::None };
+        let holder = holder.clone();
         // The upgraded value may be the last owner, whose drop releases bytes and takes the
         // lock. So the lock is released first.
         drop(table);
-        match held.upgrade() {
-            Some(held) if due <= Instant::now() => Slowest::Overdue(held),
+        match holder.upgrade() {
+            Some(holder) if due <= Instant::now() => Slowest::Overdue(holder),
             Some(_) => Slowest::Due(due),
             None => Slowest::None,
         }
@@ -193,23 +193,23 @@ enum Slowest {
     None,
 }
 
-impl Charge {
+impl Reservation {
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Records the holder of the bytes, and that the client has read `read` bytes more.
-    pub(super) fn progress(&self, held: Weak<dyn Cancellable>, read: usize) {
-        if let Some(entry) = lock(&self.flight.0.table).all.get_mut(&self.id) {
-            entry.held = Some(held);
+    pub(super) fn progress(&self, holder: Weak<dyn Cancellable>, read: usize) {
+        if let Some(entry) = lock(&self.budget.0.table).all.get_mut(&self.id) {
+            entry.holder = Some(holder);
             entry.read += read;
         }
     }
 }
 
-impl Drop for Charge {
+impl Drop for Reservation {
     fn drop(&mut self) {
-        self.flight.release(self.id);
+        self.budget.release(self.id);
     }
 }
 
@@ -225,28 +225,28 @@ mod tests {
 
     #[derive(Default)]
     struct Reader {
-        cut: AtomicBool,
-        charge: Mutex<Option<Charge>>,
+        cancelled: AtomicBool,
+        reservation: Mutex<Option<Reservation>>,
     }
 
     impl Cancellable for Reader {
-        fn cut(&self) {
-            self.cut.store(true, Ordering::Relaxed);
-            drop(lock(&self.charge).take());
+        fn cancel(&self) {
+            self.cancelled.store(true, Ordering::Relaxed);
+            drop(lock(&self.reservation).take());
         }
     }
 
     impl Reader {
-        fn new(charge: Charge) -> Arc<Self> {
+        fn new(reservation: Reservation) -> Arc<Self> {
             let reader = Arc::new(Self::default());
-            let held: Arc<dyn Cancellable> = reader.clone();
-            charge.progress(Arc::downgrade(&held), 0);
-            *lock(&reader.charge) = Some(charge);
+            let holder: Arc<dyn Cancellable> = reader.clone();
+            reservation.progress(Arc::downgrade(&holder), 0);
+            *lock(&reader.reservation) = Some(reservation);
             reader
         }
 
-        fn is_cut(&self) -> bool {
-            self.cut.load(Ordering::Relaxed)
+        fn is_cancelled(&self) -> bool {
+            self.cancelled.load(Ordering::Relaxed)
         }
     }
 
@@ -254,54 +254,56 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn small_ones_do_not_wait_for_large_ones() {
-        let flight = Flight::default();
+        let budget = MessageBudget::default();
         let mut all = Vec::new();
         for _ in 0..LARGE_MAX / LARGE {
-            all.push(flight.reserve(LARGE, &Share::default()).await.expect("there is room"));
+            all.push(budget.reserve(LARGE, &Share::default()).await.expect("there is room"));
         }
-        let _small = flight.reserve(SMALL, &Share::default()).await.expect("there is room");
-        let refused = flight.reserve(LARGE, &Share::default()).await;
+        let _small = budget.reserve(SMALL, &Share::default()).await.expect("there is room");
+        let refused = budget.reserve(LARGE, &Share::default()).await;
         assert_eq!(refused.err().expect("no room").code(), tonic::Code::ResourceExhausted);
         all.pop();
-        flight.reserve(LARGE, &Share::default()).await.expect("there is room again");
-        assert_eq!(flight.bytes(), (SMALL, all.len() * LARGE));
+        budget.reserve(LARGE, &Share::default()).await.expect("there is room again");
+        assert_eq!(budget.bytes(), (SMALL, all.len() * LARGE));
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_does_not_read_makes_room() {
-        let flight = Flight::default();
+        let budget = MessageBudget::default();
         let mut readers = Vec::new();
         for _ in 0..LARGE_MAX / LARGE {
-            let charge = flight.reserve(LARGE, &Share::default()).await.expect("there is room");
-            readers.push(Reader::new(charge));
+            let reservation =
+                budget.reserve(LARGE, &Share::default()).await.expect("there is room");
+            readers.push(Reader::new(reservation));
         }
         // The client of the first answer has read, so the second is the slowest.
-        let held: Arc<dyn Cancellable> = readers[0].clone();
-        let progress = |charge: &Charge| charge.progress(Arc::downgrade(&held), LARGE / 2);
-        lock(&readers[0].charge).as_ref().map(progress).expect("it is there");
-        flight.reserve(LARGE, &Share::default()).await.expect("room is made");
-        let cut: Vec<_> = readers.iter().map(|reader| reader.is_cut()).collect();
-        assert_eq!(cut.iter().filter(|&&cut| cut).count(), 1, "{cut:?}");
-        assert!(!cut[0]);
+        let holder: Arc<dyn Cancellable> = readers[0].clone();
+        let progress =
+            |reservation: &Reservation| reservation.progress(Arc::downgrade(&holder), LARGE / 2);
+        lock(&readers[0].reservation).as_ref().map(progress).expect("it is there");
+        budget.reserve(LARGE, &Share::default()).await.expect("room is made");
+        let cancelled: Vec<_> = readers.iter().map(|reader| reader.is_cancelled()).collect();
+        assert_eq!(cancelled.iter().filter(|&&cancelled| cancelled).count(), 1, "{cancelled:?}");
+        assert!(!cancelled[0]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_takes_its_share() {
-        let flight = Flight::default();
+        let budget = MessageBudget::default();
         let greedy = Share::default();
-        let first = Reader::new(flight.reserve(LARGE, &greedy).await.expect("there is room"));
-        let other = Reader::new(flight.reserve(LARGE, &Share::default()).await.expect("room"));
-        let _second = flight.reserve(LARGE, &greedy).await.expect("its own first one goes");
-        assert!(first.is_cut() && !other.is_cut());
+        let first = Reader::new(budget.reserve(LARGE, &greedy).await.expect("there is room"));
+        let other = Reader::new(budget.reserve(LARGE, &Share::default()).await.expect("room"));
+        let _second = budget.reserve(LARGE, &greedy).await.expect("its own first one goes");
+        assert!(first.is_cancelled() && !other.is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_longer_than_all_goes_alone_and_one_too_long_not_at_all() {
-        let flight = Flight::default();
-        let alone = flight.reserve(LARGE_MAX + 1, &Share::default()).await.expect("alone");
-        assert!(flight.reserve(LARGE, &Share::default()).await.is_err());
+        let budget = MessageBudget::default();
+        let alone = budget.reserve(LARGE_MAX + 1, &Share::default()).await.expect("alone");
+        assert!(budget.reserve(LARGE, &Share::default()).await.is_err());
         drop(alone);
-        assert!(flight.reserve(ANSWER_MAX + 1, &Share::default()).await.is_err());
-        assert_eq!(flight.bytes(), (0, 0));
+        assert!(budget.reserve(ANSWER_MAX + 1, &Share::default()).await.is_err());
+        assert_eq!(budget.bytes(), (0, 0));
     }
 }
