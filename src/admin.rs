@@ -29,7 +29,7 @@ use crate::model::{BackendAddr, ServiceName, Zone};
 use crate::policy::Decision;
 use crate::readiness::Readiness;
 use crate::settings::source::Report;
-use crate::telemetry::{Counters, ListClients, TellExcess};
+use crate::telemetry::{Counters, ExcessFn, ListClients};
 use seats::{Seated, Seats};
 
 mod answers;
@@ -66,9 +66,9 @@ pub struct State {
     /// Returns the `lb-token` of calls to a service's backend.
     pub tokens: fn(&ServiceName, BackendAddr) -> String,
     /// Returns how far over its share the most favoured backend of any list is.
-    pub excess: TellExcess,
+    pub excess: ExcessFn,
     /// Returns how many entries each pick of a decision has in one cycle.
-    pub turns: fn(&Decision) -> Vec<u32>,
+    pub entries_per_pick: fn(&Decision) -> Vec<u32>,
     /// The program's version.
     pub version: &'static str,
     /// Takes the operator's releases and questions to the catalog.

@@ -293,7 +293,7 @@ impl App {
             readiness: readiness.clone(),
             started,
             tokens: balancer::token,
-            turns: balancer::turns,
+            entries_per_pick: balancer::entries_per_pick,
             excess: balancer.excess(),
             version: env!("CARGO_PKG_VERSION"),
             inputs: inputs_tx,

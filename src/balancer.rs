@@ -22,28 +22,28 @@ use crate::clock;
 use crate::load::Ledger;
 use crate::model::{ClientKind, Target, Zone};
 use crate::seed;
-use crate::telemetry::{Counters, ListClients, TellExcess};
+use crate::telemetry::{Counters, ExcessFn, ListClients};
 
 mod admission;
 mod clients;
 mod cycle;
 mod encode;
+mod held_bytes;
 mod lists;
 mod message;
-mod pin;
 mod session;
 mod stream;
 mod token;
-mod turn;
 mod views;
+mod work_budget;
 
 use clients::{Clients, Peer};
-pub use cycle::turns;
+pub use cycle::entries_per_pick;
 use message::Messages;
 use session::Session;
 pub(crate) use stream::BalanceStream;
 pub use token::token;
-use views::{Holding, Views};
+use views::{StreamView, Views};
 
 /// The protocol's messages.
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated; documented in proto/")]
@@ -77,7 +77,7 @@ const NAME_WITHIN: Duration = Duration::from_secs(5);
 /// How often stalled clients are looked for: often enough, because they have a minute.
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
 /// How often the memory of superseded lists is checked.
-const RELIEVE_EVERY: Duration = Duration::from_millis(500);
+const MEMORY_CHECK_EVERY: Duration = Duration::from_millis(500);
 /// How many bytes of superseded lists clients that do not read may hold: a hundred and
 /// fifty lists of 10,000 backends.
 const SUPERSEDED_MAX: usize = 64 * 1024 * 1024;
@@ -102,7 +102,7 @@ impl Balancer {
     /// Returns a function that tells how far over its share the most favoured backend of
     /// any list in use is.
     #[must_use]
-    pub fn excess(&self) -> TellExcess {
+    pub fn excess(&self) -> ExcessFn {
         let views = self.0.views.clone();
         Arc::new(move || views.excess())
     }
@@ -112,9 +112,9 @@ impl Balancer {
     pub async fn sweep(self) {
         let Shared { clients, counters, .. } = &*self.0;
         let mut swept = clock::now();
-        let mut relieving = false;
+        let mut freeing = false;
         loop {
-            tokio::time::sleep(RELIEVE_EVERY).await;
+            tokio::time::sleep(MEMORY_CHECK_EVERY).await;
             let now = clock::now();
             if now.saturating_duration_since(swept) >= SWEEP_EVERY {
                 swept = now;
@@ -126,12 +126,12 @@ impl Balancer {
             }
             let all = usize::try_from(counters.list_bytes.now()).unwrap_or(usize::MAX);
             if all <= SUPERSEDED_MAX {
-                relieving = false;
+                freeing = false;
                 continue;
             }
-            let stalled = clients.relieve(now, SUPERSEDED_MAX);
+            let stalled = clients.free_memory(now, SUPERSEDED_MAX);
             counters.streams_stalled.add(stalled);
-            if stalled > 0 && !std::mem::replace(&mut relieving, true) {
+            if stalled > 0 && !std::mem::replace(&mut freeing, true) {
                 let bytes = all;
                 tracing::warn!(
                     stalled,
@@ -161,7 +161,7 @@ impl Balancer {
             .unwrap_or_else(|_| Err(late()))
             .and_then(|message| self.name(message))
             .and_then(|name| self.open(&name, &parts.headers, peer, close, opened));
-        let (session, client, holding) = match opened {
+        let (session, client, stream_view) = match opened {
             Ok(opened) => opened,
             Err(status) => {
                 self.0.counters.streams_refused.increment();
@@ -170,7 +170,8 @@ impl Balancer {
             }
         };
         self.0.counters.streams.increment();
-        let stream = BalanceStream::new(body, messages, session, client, self.0.clone(), holding);
+        let stream =
+            BalanceStream::new(body, messages, session, client, self.0.clone(), stream_view);
         response(None).map(|()| Some(stream))
     }
 
@@ -194,7 +195,7 @@ impl Balancer {
         peer: SocketAddr,
         close: Arc<GracefulClose>,
         opened: Instant,
-    ) -> Result<(Session, clients::Registered, Holding), Status> {
+    ) -> Result<(Session, clients::ClientRow, StreamView), Status> {
         let target = Target::parse(name, &self.0.zone)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let closing = || Status::unavailable("the balancer is shutting down");
@@ -206,7 +207,7 @@ impl Balancer {
         let Some(settings) = known.settings() else {
             return Err(Status::unavailable("the registry has not been read yet"));
         };
-        let holding = view.admit(peer, &known).ok_or_else(|| {
+        let stream_view = view.admit(peer, &known).ok_or_else(|| {
             Status::resource_exhausted(
                 "too many different selections of backends are listed at once: \
                  ask for the whole service, or for fewer selections on one connection",
@@ -219,7 +220,7 @@ impl Balancer {
         let peer = Peer { addr: peer, user_agent, kind, name: name.to_owned() };
         let client = self.0.clients.register(peer, view.clone(), close, opened);
         let session = Session::new(settings.report_interval, seed::random());
-        Ok((session, client, holding))
+        Ok((session, client, stream_view))
     }
 }
 

@@ -102,7 +102,7 @@ pub struct ClientView {
     /// The service that the name means now.
     pub service: Option<ServiceName>,
     /// The newest response to the client: `list`, `empty`, `drop` or `fallback`.
-    pub told: &'static str,
+    pub last_response: &'static str,
     /// How many entries the client's list has.
     pub entries: usize,
     /// The registry's revision that brought the list.
@@ -110,7 +110,7 @@ pub struct ClientView {
     /// When the stream opened.
     pub opened: Instant,
     /// When the list was handed to the connection.
-    pub told_at: Instant,
+    pub pushed_at: Instant,
     /// The calls that the client has reported on this stream.
     pub calls: Calls,
 }
@@ -120,7 +120,7 @@ pub type ListClients = Arc<dyn Fn() -> Vec<ClientView> + Send + Sync>;
 
 /// Returns how far over its share the most favoured backend of any list in use is: 0.05
 /// means 5 % over.
-pub type TellExcess = Arc<dyn Fn() -> f32 + Send + Sync>;
+pub type ExcessFn = Arc<dyn Fn() -> f32 + Send + Sync>;
 
 impl Credentials {
     /// Replaces all credentials.

@@ -166,7 +166,7 @@ fn listed(
     service: &Service,
     endpoint: &Endpoint,
     class: &Class,
-    Share { turns, cycle, due, share }: Share,
+    Share { entries, cycle, due, share }: Share,
     origins: &[Origin],
 ) -> json::Explained {
     let liveness = state.catalog.liveness();
@@ -199,7 +199,7 @@ fn listed(
         listed: passes.iter().all(|pass| pass.kept),
         passes,
         held: held.map(json::Held::from),
-        turns,
+        turns: entries,
         cycle,
         due,
         share,

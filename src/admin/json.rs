@@ -235,10 +235,10 @@ impl From<&ClientView> for Client {
             kind: view.kind.as_str().to_owned(),
             name: view.name.clone(),
             service: view.service.as_ref().map(ToString::to_string),
-            told: view.told.to_owned(),
+            told: view.last_response.to_owned(),
             entries: view.entries,
             revision: view.revision,
-            list_age_seconds: seconds(view.told_at.elapsed()),
+            list_age_seconds: seconds(view.pushed_at.elapsed()),
             open_seconds: seconds(view.opened.elapsed()),
             calls: view.calls.into(),
         }

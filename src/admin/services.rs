@@ -197,11 +197,11 @@ fn endpoints(state: &State, snapshot: &Service, selectors: &[Selector]) -> Vec<j
     let shares = shares::of(state, snapshot, &Class::new(selectors));
     let liveness = state.catalog.liveness();
     let down = liveness.down.get(&snapshot.name).map_or(&[][..], Vec::as_slice);
-    let endpoint = |endpoint: &Endpoint, Share { turns, due, share, .. }, down| json::Endpoint {
+    let endpoint = |endpoint: &Endpoint, Share { entries, due, share, .. }, down| json::Endpoint {
         id: endpoint.id.to_string(),
         address: endpoint.addr.to_string(),
         weight: endpoint.weight.0,
-        turns,
+        turns: entries,
         due,
         share,
         token: (state.tokens)(&snapshot.name, endpoint.addr),

@@ -11,7 +11,7 @@ use crate::policy;
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Share {
     /// How many entries it has in one cycle of the list.
-    pub(super) turns: usize,
+    pub(super) entries: usize,
     /// How many entries the cycle has.
     pub(super) cycle: usize,
     /// The share that its weight asks for, from 0 to 1.
@@ -22,16 +22,16 @@ pub(super) struct Share {
 
 pub(super) fn of(state: &State, snapshot: &Service, class: &Class) -> Vec<Share> {
     let decision = policy::decide(snapshot, class);
-    let turns = (state.turns)(&decision);
+    let entries = (state.entries_per_pick)(&decision);
     let weight: f64 = decision.picks().iter().map(|pick| f64::from(pick.weight.0)).sum();
-    let cycle: f64 = turns.iter().copied().map(f64::from).sum();
+    let cycle: f64 = entries.iter().copied().map(f64::from).sum();
     let nothing = Share { cycle: cycle as usize, ..Share::default() };
     let mut shares = vec![nothing; snapshot.endpoints.len()];
-    for (pick, &turns) in decision.picks().iter().zip(&turns) {
+    for (pick, &count) in decision.picks().iter().zip(&entries) {
         let share = &mut shares[pick.endpoint as usize];
-        share.turns = turns as usize;
+        share.entries = count as usize;
         share.due = f64::from(pick.weight.0) / weight;
-        share.share = f64::from(turns) / cycle;
+        share.share = f64::from(count) / cycle;
     }
     shares
 }

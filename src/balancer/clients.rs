@@ -16,8 +16,8 @@ use crate::load::Calls;
 use crate::model::{ClientKind, ServiceName};
 use crate::telemetry::ClientView;
 
-use super::pin::{Pin, PinHandle};
-use super::session::Told;
+use super::held_bytes::{HeldBytes, WeakHeldBytes};
+use super::session::Push;
 use super::views::View;
 
 /// The rows of all open streams.
@@ -36,7 +36,7 @@ pub(super) struct Peer {
 }
 
 /// A stream's row. It is removed when this is dropped.
-pub(super) struct Registered {
+pub(super) struct ClientRow {
     table: Arc<Clients>,
     id: u64,
     row: Arc<Row>,
@@ -45,8 +45,8 @@ pub(super) struct Registered {
 /// A stream that holds a list although there is a newer one.
 struct Behind {
     since: Instant,
-    told_at: Instant,
-    pin: Arc<Pin>,
+    pushed_at: Instant,
+    list: Arc<HeldBytes>,
     row: Arc<Row>,
 }
 
@@ -68,19 +68,19 @@ const BEHIND_MIN: Duration = Duration::from_secs(1);
 
 struct Now {
     service: Option<ServiceName>,
-    told: &'static str,
+    last_response: &'static str,
     entries: usize,
     revision: i64,
-    told_at: Instant,
+    pushed_at: Instant,
     calls: Calls,
     /// The newest version of its view that it has seen; 0 at first.
     seen: u64,
     /// Since when its view has had a newer version.
     behind_since: Option<Instant>,
     /// The list that it was sent.
-    held: PinHandle,
+    held: WeakHeldBytes,
     /// Whether its connection has been asked to end.
-    goes: bool,
+    close_requested: bool,
 }
 
 impl Clients {
@@ -91,55 +91,55 @@ impl Clients {
         view: Arc<View>,
         close: Arc<GracefulClose>,
         opened: Instant,
-    ) -> Registered {
+    ) -> ClientRow {
         let now = Now {
             service: None,
-            told: "nothing",
+            last_response: "nothing",
             entries: 0,
             revision: 0,
-            told_at: opened,
+            pushed_at: opened,
             calls: Calls::default(),
             seen: 0,
             behind_since: None,
-            held: PinHandle::default(),
-            goes: false,
+            held: WeakHeldBytes::default(),
+            close_requested: false,
         };
         let row = Arc::new(Row { peer, opened, view, close, now: Mutex::new(now) });
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.rows.insert(id, row.clone());
-        Registered { table: self.clone(), id, row }
+        ClientRow { table: self.clone(), id, row }
     }
 
     /// Ends the connections of stalled streams. Returns how many streams these are.
     pub(super) fn sweep(&self, now: Instant) -> usize {
-        self.rows.iter().filter(|row| row.let_go_if_stalled(now)).count()
+        self.rows.iter().filter(|row| row.close_if_stalled(now)).count()
     }
 
     /// Ends the connections of streams with superseded lists, those first that have been
     /// behind for longest, until the others hold at most `max` bytes. Returns how many
     /// streams these are.
-    pub(super) fn relieve(&self, now: Instant, max: usize) -> usize {
+    pub(super) fn free_memory(&self, now: Instant, max: usize) -> usize {
         let mut behind: Vec<_> = self.rows.iter().filter_map(|row| row.behind(now)).collect();
         // Of streams that came behind together, the one that was sent its list first
         // comes first.
-        behind.sort_unstable_by_key(|behind| (behind.since, behind.told_at));
-        let mut holders: HashMap<*const Pin, usize> = HashMap::new();
+        behind.sort_unstable_by_key(|behind| (behind.since, behind.pushed_at));
+        let mut holders: HashMap<*const HeldBytes, usize> = HashMap::new();
         let mut held = 0;
-        for Behind { pin, .. } in &behind {
-            let holders = holders.entry(Arc::as_ptr(pin)).or_default();
-            held += if *holders == 0 { pin.bytes } else { 0 };
+        for Behind { list, .. } in &behind {
+            let holders = holders.entry(Arc::as_ptr(list)).or_default();
+            held += if *holders == 0 { list.bytes } else { 0 };
             *holders += 1;
         }
         let mut gone = 0;
-        for Behind { pin, since, row, .. } in behind {
+        for Behind { list, since, row, .. } in behind {
             if held <= max || now.saturating_duration_since(since) < BEHIND_MIN {
                 break;
             }
-            row.let_go();
+            row.request_close();
             gone += 1;
-            if let Some(holders) = holders.get_mut(&Arc::as_ptr(&pin)) {
+            if let Some(holders) = holders.get_mut(&Arc::as_ptr(&list)) {
                 *holders -= 1;
-                held -= if *holders == 0 { pin.bytes } else { 0 };
+                held -= if *holders == 0 { list.bytes } else { 0 };
             }
         }
         gone
@@ -154,34 +154,34 @@ impl Clients {
     }
 }
 
-impl Registered {
+impl ClientRow {
     pub(super) fn kind(&self) -> ClientKind {
         self.row.peer.kind
     }
 
     /// Notes that the stream has seen this version.
-    pub(super) fn saw(&self, version: u64) {
+    pub(super) fn note_seen(&self, version: u64) {
         let mut now = self.row.now.lock().unwrap_or_else(PoisonError::into_inner);
         now.seen = version;
         now.behind_since = None;
     }
 
     /// Notes that the stream has seen this version and was sent something new.
-    pub(super) fn told(
+    pub(super) fn pushed(
         &self,
         version: u64,
-        told: &Told,
-        meaning: Option<(&ServiceName, i64)>,
+        push: &Push,
+        service_and_revision: Option<(&ServiceName, i64)>,
         at: Instant,
     ) {
         let mut now = self.row.now.lock().unwrap_or_else(PoisonError::into_inner);
         now.seen = version;
         now.behind_since = None;
-        now.told = told.what;
-        now.entries = told.entries;
-        now.told_at = at;
-        now.held = told.held.clone();
-        match meaning {
+        now.last_response = push.kind;
+        now.entries = push.entries;
+        now.pushed_at = at;
+        now.held = push.held.clone();
+        match service_and_revision {
             Some((service, revision)) => {
                 now.revision = revision;
                 if now.service.as_ref() != Some(service) {
@@ -193,21 +193,21 @@ impl Registered {
     }
 
     /// Adds a client's report. Returns the service to count it for.
-    pub(super) fn reported(&self, calls: Calls) -> Option<ServiceName> {
+    pub(super) fn add_report(&self, calls: Calls) -> Option<ServiceName> {
         let mut now = self.row.now.lock().unwrap_or_else(PoisonError::into_inner);
         now.calls.add(calls);
         now.service.clone()
     }
 }
 
-impl Drop for Registered {
+impl Drop for ClientRow {
     fn drop(&mut self) {
         self.table.rows.remove(&self.id);
     }
 }
 
 impl Row {
-    fn let_go_if_stalled(&self, at: Instant) -> bool {
+    fn close_if_stalled(&self, at: Instant) -> bool {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         if now.seen == self.view.version() {
             now.behind_since = None;
@@ -215,7 +215,7 @@ impl Row {
         }
         let since = *now.behind_since.get_or_insert(at);
         let stalled = at.saturating_duration_since(since) >= STALLED_MAX;
-        if stalled && !std::mem::replace(&mut now.goes, true) {
+        if stalled && !std::mem::replace(&mut now.close_requested, true) {
             self.close.request();
             return true;
         }
@@ -229,12 +229,17 @@ impl Row {
             return None;
         }
         let since = *now.behind_since.get_or_insert(at);
-        let pin = now.held.pin()?;
-        (!now.goes).then(|| Behind { since, told_at: now.told_at, pin, row: self.clone() })
+        let list = now.held.upgrade()?;
+        (!now.close_requested).then(|| Behind {
+            since,
+            pushed_at: now.pushed_at,
+            list,
+            row: self.clone(),
+        })
     }
 
-    fn let_go(&self) {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner).goes = true;
+    fn request_close(&self) {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).close_requested = true;
         self.close.request();
     }
 
@@ -246,11 +251,11 @@ impl Row {
             kind: self.peer.kind,
             name: self.peer.name.clone(),
             service: now.service.clone(),
-            told: now.told,
+            last_response: now.last_response,
             entries: now.entries,
             revision: now.revision,
             opened: self.opened,
-            told_at: now.told_at,
+            pushed_at: now.pushed_at,
             calls: now.calls,
         }
     }
@@ -260,7 +265,7 @@ impl Row {
 mod tests {
     use lookaside_http2::Pieces;
 
-    use super::super::pin::pin;
+    use super::super::held_bytes::count_held;
     use super::super::views::Views;
     use super::*;
     use crate::catalog::Catalog;
@@ -268,7 +273,7 @@ mod tests {
     use crate::telemetry::Counters;
 
     #[test]
-    fn those_who_have_held_old_lists_for_longest_are_let_go_first() {
+    fn connections_that_held_old_lists_for_longest_are_closed_first() {
         let counters: Arc<Counters> = Arc::default();
         let views = Views::new(Catalog::new(), counters.clone());
         let target = Target::parse("hello", &Zone::new("zone").unwrap()).unwrap();
@@ -276,31 +281,31 @@ mod tests {
         let clients: Arc<Clients> = Arc::default();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let open = |version, held: &PinHandle| {
+        let open = |version, held: &WeakHeldBytes| {
             let addr = "192.0.2.1:1".parse().unwrap();
             let kind = ClientKind::Go;
             let peer = Peer { addr, user_agent: String::new(), kind, name: String::new() };
             let close: Arc<GracefulClose> = Arc::default();
             let client = clients.register(peer, view.clone(), close.clone(), start);
-            let (frame, held) = (Pieces::default(), held.clone());
-            client.told(version, &Told { frame, what: "list", entries: 1, held }, None, start);
+            let (message, held) = (Pieces::default(), held.clone());
+            client.pushed(version, &Push { message, kind: "list", entries: 1, held }, None, start);
             (client, close)
         };
-        let list = |_| pin(vec![7; 1_000].into(), &counters);
+        let list = |_| count_held(vec![7; 1_000].into(), &counters);
         let lists: Vec<_> = (0..4).map(list).collect();
         // Two streams hold each of three old lists, and come behind one after the other.
         let mut old = Vec::new();
         for n in 0..6 {
             old.push(open(view.version() + 1, &lists[n / 2].1));
-            assert_eq!(clients.relieve(at(n as u64), 3_000), 0);
+            assert_eq!(clients.free_memory(at(n as u64), 3_000), 0);
         }
         let newest = open(view.version(), &lists[3].1);
         // No more than needed, and none that came behind less than a second ago.
-        assert_eq!(clients.relieve(at(5), 1_500), 4);
-        assert_eq!(clients.relieve(at(5), 0), 1);
-        assert_eq!(clients.relieve(at(10), 1_000), 0);
-        assert_eq!(clients.relieve(at(10), 999), 1);
-        let asked = |all: &[(Registered, Arc<GracefulClose>)]| {
+        assert_eq!(clients.free_memory(at(5), 1_500), 4);
+        assert_eq!(clients.free_memory(at(5), 0), 1);
+        assert_eq!(clients.free_memory(at(10), 1_000), 0);
+        assert_eq!(clients.free_memory(at(10), 999), 1);
+        let asked = |all: &[(ClientRow, Arc<GracefulClose>)]| {
             all.iter().map(|(_, close)| close.is_requested()).collect::<Vec<_>>()
         };
         assert_eq!((asked(&old), asked(&[newest])), (vec![true; 6], vec![false]));

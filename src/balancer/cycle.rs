@@ -12,26 +12,26 @@ use crate::policy::Decision;
 /// The most entries per backend in a cycle. Entries are rounded down, so each backend
 /// loses less than one of 20, and no backend gets more than a nineteenth over its share;
 /// mostly it is half of that.
-const TURNS_PER_BACKEND: usize = 20;
+const ENTRIES_PER_BACKEND: usize = 20;
 /// Large services get fewer entries per backend, because a cycle costs memory and time:
 /// this many entries in all, ...
-const TURNS: usize = 20_480;
+const ENTRIES_MAX: usize = 20_480;
 /// ... and never fewer than this many per backend: a ninth over its share at most.
-const TURNS_PER_BACKEND_MIN: usize = 10;
+const ENTRIES_PER_BACKEND_MIN: usize = 10;
 /// A cycle of up to this many entries is sent as it is.
-const LIST: usize = 1_024;
-/// A longer cycle is sent in windows of this many entries per backend, or of [`LIST`]
+const WINDOW: usize = 1_024;
+/// A longer cycle is sent in windows of this many entries per backend, or of [`WINDOW`]
 /// entries if that is more: C-core builds a child policy for each entry.
-const LIST_PER_BACKEND: usize = 2;
+const WINDOW_PER_BACKEND: usize = 2;
 /// Fewer streams than this do not make up for each other's windows: with 30 streams a
 /// backend would be up to 9 % over its share, ...
-const FEW: usize = 64;
+const FEW_STREAMS: usize = 64;
 /// ... so their windows have this many entries per backend, and it is 5 %, ...
-const LIST_PER_BACKEND_OF_FEW: usize = 5;
+const WINDOW_PER_BACKEND_OF_FEW: usize = 5;
 /// ... but no more than this many in all, ...
-const LIST_OF_FEW: usize = 4_096;
+const WINDOW_OF_FEW: usize = 4_096;
 /// ... which is what fewer streams than this are always sent.
-const VERY_FEW: usize = 10;
+const VERY_FEW_STREAMS: usize = 10;
 
 /// The part of a cycle that a stream is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(super) struct Window {
 
 /// The properties of a stream that decide its window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct StreamRank {
     /// The stream's number among the streams of its class.
     pub(super) stream: u64,
     /// The number of streams of its class.
@@ -57,24 +57,25 @@ impl Window {
     /// Each list starts at another entry too: Java starts each new list at its first
     /// entry, and would otherwise call one backend for ever if lists come more often than
     /// calls.
-    pub(super) fn new(turns: usize, backends: usize, list: u64, place: Place) -> Self {
+    pub(super) fn new(entries: usize, backends: usize, list: u64, rank: StreamRank) -> Self {
         // The golden ratio and the square root of 2, as fractions of 2^64. The multiples
         // of each are spread as evenly as can be, and those of one differ from those of
         // the other.
         const BY_STREAM: u64 = 0x9e37_79b9_7f4a_7c15;
         const BY_LIST: u64 = 0x6a09_e667_f3bc_c908;
-        let fraction =
-            place.stream.wrapping_mul(BY_STREAM).wrapping_add(list.wrapping_mul(BY_LIST));
-        let start = (u128::from(fraction) * turns as u128) >> u64::BITS;
-        let length = if turns <= LIST {
-            turns
+        let fraction = rank.stream.wrapping_mul(BY_STREAM).wrapping_add(list.wrapping_mul(BY_LIST));
+        let start = (u128::from(fraction) * entries as u128) >> u64::BITS;
+        let length = if entries <= WINDOW {
+            entries
         } else {
-            let least = match place.streams {
-                ..VERY_FEW => LIST_OF_FEW,
-                VERY_FEW..FEW => LIST.max(LIST_PER_BACKEND_OF_FEW * backends).min(LIST_OF_FEW),
-                _ => LIST,
+            let least = match rank.streams {
+                ..VERY_FEW_STREAMS => WINDOW_OF_FEW,
+                VERY_FEW_STREAMS..FEW_STREAMS => {
+                    WINDOW.max(WINDOW_PER_BACKEND_OF_FEW * backends).min(WINDOW_OF_FEW)
+                }
+                _ => WINDOW,
             };
-            turns.min(least.max(LIST_PER_BACKEND * backends))
+            entries.min(least.max(WINDOW_PER_BACKEND * backends))
         };
         Self { start: usize::try_from(start).unwrap_or(0), length }
     }
@@ -82,7 +83,7 @@ impl Window {
 
 /// Returns how many entries each pick of a decision has in one cycle of the list.
 #[must_use]
-pub fn turns(decision: &Decision) -> Vec<u32> {
+pub fn entries_per_pick(decision: &Decision) -> Vec<u32> {
     counts(&decision.weights())
 }
 
@@ -90,9 +91,9 @@ pub fn turns(decision: &Decision) -> Vec<u32> {
 /// numbers of entries: 0.05 is 5 % over.
 pub(super) fn excess(weights: &[u32], counts: &[u32]) -> f32 {
     let sum = |all: &[u32]| all.iter().copied().map(f64::from).sum::<f64>();
-    let (weight, turns) = (sum(weights), sum(counts));
+    let (weight, entries) = (sum(weights), sum(counts));
     let shares = weights.iter().zip(counts);
-    let ratios = shares.map(|(&due, &has)| f64::from(has) / turns * weight / f64::from(due));
+    let ratios = shares.map(|(&due, &has)| f64::from(has) / entries * weight / f64::from(due));
     (ratios.fold(1.0, f64::max) - 1.0) as f32
 }
 
@@ -105,7 +106,7 @@ fn cycle(weights: &[u32]) -> Vec<u32> {
 
 /// Returns how many entries each weight gets in one cycle.
 pub(super) fn counts(weights: &[u32]) -> Vec<u32> {
-    let most = most_turns(weights.len()) as u64;
+    let most = entries_max(weights.len()) as u64;
     let divisor = gcd_of(weights.iter().copied()).max(1);
     let exact: u64 = weights.iter().map(|&weight| u64::from(weight / divisor)).sum();
     if exact <= most {
@@ -118,8 +119,8 @@ pub(super) fn counts(weights: &[u32]) -> Vec<u32> {
     counts.into_iter().map(|count| count / divisor).collect()
 }
 
-fn most_turns(backends: usize) -> usize {
-    (TURNS_PER_BACKEND * backends).min(TURNS.max(TURNS_PER_BACKEND_MIN * backends))
+fn entries_max(backends: usize) -> usize {
+    (ENTRIES_PER_BACKEND * backends).min(ENTRIES_MAX.max(ENTRIES_PER_BACKEND_MIN * backends))
 }
 
 /// Returns the entries for a unit of weight, as a fraction of 2^64: as many as keep the
@@ -139,8 +140,8 @@ fn price(weights: &[u32], most: u64) -> u64 {
 /// Returns the entries of one weight: at least 1, so that no backend that takes calls is
 /// left out.
 fn at_price(weight: u32, price: u64) -> u32 {
-    let turns = (u128::from(weight) * u128::from(price)) >> u64::BITS;
-    u32::try_from(turns).unwrap_or(u32::MAX).max(1)
+    let entries = (u128::from(weight) * u128::from(price)) >> u64::BITS;
+    u32::try_from(entries).unwrap_or(u32::MAX).max(1)
 }
 
 /// Spreads entries evenly. Backends with equal counts form a class (of backends, not of
@@ -155,14 +156,14 @@ pub(super) fn order(counts: &[u32]) -> Vec<u32> {
         members.chunk_by(|&a, &b| counts[a as usize] == counts[b as usize]).collect();
     let shares =
         classes.iter().map(|members| u64::from(counts[members[0] as usize]) * members.len() as u64);
-    let mut turns: Vec<(u64, u32)> =
+    let mut entries: Vec<(u64, u32)> =
         Vec::with_capacity(counts.iter().map(|&count| count as usize).sum());
     for (class, share) in shares.enumerate() {
         // A share is below 2^24, so nothing overflows and no two entries of a class have
         // one place.
-        turns.extend((0..share).map(|turn| (((2 * turn + 1) << 39) / share, index(class))));
+        entries.extend((0..share).map(|entry| (((2 * entry + 1) << 39) / share, index(class))));
     }
-    turns.sort_unstable();
+    entries.sort_unstable();
     let mut next = vec![0; classes.len()];
     let member = |(_, class): (u64, u32)| {
         let (members, next) = (classes[class as usize], &mut next[class as usize]);
@@ -170,7 +171,7 @@ pub(super) fn order(counts: &[u32]) -> Vec<u32> {
         *next += 1;
         member
     };
-    turns.into_iter().map(member).collect()
+    entries.into_iter().map(member).collect()
 }
 
 fn gcd_of(numbers: impl Iterator<Item = u32>) -> u32 {

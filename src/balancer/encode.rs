@@ -15,9 +15,9 @@ use crate::catalog::Service;
 use crate::policy::Decision;
 use crate::telemetry::Counters;
 
-use super::cycle::{self, Place, Window};
+use super::cycle::{self, StreamRank, Window};
+use super::held_bytes::{WeakHeldBytes, count_held};
 use super::pb;
-use super::pin::{PinHandle, pin};
 use super::token::{self, Tokens};
 
 /// One cycle, encoded as entries. Any number of streams are sent a window of it.
@@ -37,7 +37,7 @@ pub(super) struct EncodedList {
     /// How far over its share the most favoured backend is: 0.05 is 5 % over.
     pub(super) excess: f32,
     /// Tells whether anything holds the entries.
-    pub(super) held: PinHandle,
+    pub(super) held: WeakHeldBytes,
 }
 
 /// gRPC's own limit for a received message, in bytes. With a longer message a stream
@@ -54,8 +54,8 @@ impl EncodedList {
         let tokens = Tokens::new(&service.name);
         let picks = decision.picks();
         let weights = decision.weights();
-        let fill = |entry: &mut pb::Server, &turn: &u32| {
-            let addr = service.endpoints[picks[turn as usize].endpoint as usize].addr;
+        let fill = |entry: &mut pb::Server, &pick: &u32| {
+            let addr = service.endpoints[picks[pick as usize].endpoint as usize].addr;
             entry.ip_address.clear();
             match addr.ip() {
                 IpAddr::V4(ip) => entry.ip_address.extend(ip.octets()),
@@ -89,7 +89,7 @@ impl EncodedList {
 
     /// Counts the list's bytes for as long as anything holds its entries.
     pub(super) fn counted(self, counters: &Arc<Counters>) -> Self {
-        let (entries, held) = pin(self.entries, counters);
+        let (entries, held) = count_held(self.entries, counters);
         Self { entries, held, ..self }
     }
 
@@ -99,19 +99,19 @@ impl EncodedList {
     }
 
     /// Returns how many entries a stream is sent.
-    pub(super) fn len_for(&self, place: Place) -> usize {
-        self.window(place).length
+    pub(super) fn len_for(&self, rank: StreamRank) -> usize {
+        self.window(rank).length
     }
 
     /// Returns how many entries of a stream's window do not fit into one message.
-    pub(super) fn cut(&self) -> usize {
-        let place = Place::default();
-        Window::new(self.len(), self.backends, self.number, place).length - self.len_for(place)
+    pub(super) fn omitted(&self) -> usize {
+        let rank = StreamRank::default();
+        Window::new(self.len(), self.backends, self.number, rank).length - self.len_for(rank)
     }
 
     /// Returns the message with the list for a stream.
-    pub(super) fn frame(&self, place: Place) -> Pieces {
-        let window = self.window(place);
+    pub(super) fn message(&self, rank: StreamRank) -> Pieces {
+        let window = self.window(rank);
         let [first, second] = self.slices(window);
         if window.length == self.len() {
             return Pieces::from([self.head.clone(), first, second]);
@@ -123,8 +123,8 @@ impl EncodedList {
 
     /// Returns `before` and the message with the list for a stream. The first entry's
     /// token carries a nonce, so that the list is unlike any that the client had before.
-    pub(super) fn unique_frame(&self, place: Place, nonce: u32, before: &[u8]) -> Pieces {
-        let Window { start, length } = self.window(place);
+    pub(super) fn unique_message(&self, rank: StreamRank, nonce: u32, before: &[u8]) -> Pieces {
+        let Window { start, length } = self.window(rank);
         let [entry, _] = self.slices(Window { start, length: length.min(1) });
         let mut list = pb::ServerList::decode(entry).unwrap_or_default();
         for server in &mut list.servers {
@@ -141,8 +141,8 @@ impl EncodedList {
     }
 
     /// Returns a stream's window, cut to the room in one message.
-    fn window(&self, place: Place) -> Window {
-        let Window { start, length } = Window::new(self.len(), self.backends, self.number, place);
+    fn window(&self, rank: StreamRank) -> Window {
+        let Window { start, length } = Window::new(self.len(), self.backends, self.number, rank);
         let fits = |length: usize| self.bytes(Window { start, length }) <= MESSAGE_MAX - HEAD_ROOM;
         if self.entries.len() <= MESSAGE_MAX - HEAD_ROOM || fits(length) {
             return Window { start, length };
@@ -198,12 +198,12 @@ impl EncodedList {
             backends: of.len(),
             number: 0,
             excess: 0.0,
-            held: PinHandle::default(),
+            held: WeakHeldBytes::default(),
         }
     }
 
-    fn offset(&self, turn: usize) -> usize {
-        self.offsets.get(turn).map_or(self.entries.len(), |&at| at as usize)
+    fn offset(&self, entry: usize) -> usize {
+        self.offsets.get(entry).map_or(self.entries.len(), |&at| at as usize)
     }
 }
 

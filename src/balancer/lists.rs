@@ -16,7 +16,7 @@ use crate::seed;
 use crate::telemetry::Counters;
 
 use super::admission::COST_MIN;
-use super::cycle::Place;
+use super::cycle::StreamRank;
 use super::encode::EncodedList;
 
 /// The lists in use.
@@ -40,7 +40,7 @@ pub(super) struct SharedList {
 }
 
 /// A stream's hold of a list.
-pub(super) struct Seat {
+pub(super) struct StreamList {
     list: Arc<SharedList>,
     number: u64,
 }
@@ -52,7 +52,7 @@ struct Key {
 }
 
 struct Latest {
-    of: Arc<Service>,
+    service: Arc<Service>,
     decision: Decision,
     /// How many lists the class had before.
     number: u64,
@@ -62,10 +62,10 @@ struct Latest {
 
 /// A list, and the work of making it.
 #[derive(Default)]
-pub(super) struct Made {
+pub(super) struct ListToSend {
     pub(super) list: Option<Arc<EncodedList>>,
     /// The stream's part of the list.
-    pub(super) place: Place,
+    pub(super) rank: StreamRank,
     /// How many endpoints were looked at and entries encoded; 0 for a list that was there
     /// already.
     pub(super) work: usize,
@@ -77,13 +77,13 @@ impl Lists {
     }
 
     /// Returns one more stream's hold of the list of a class of a service's clients.
-    pub(super) fn join(self: &Arc<Self>, service: &ServiceName, class: &Class) -> Seat {
-        let list = self.of(service, class);
+    pub(super) fn join(self: &Arc<Self>, service: &ServiceName, class: &Class) -> StreamList {
+        let list = self.shared_list(service, class);
         let number = list.next.fetch_add(1, Ordering::Relaxed);
-        Seat { list, number }
+        StreamList { list, number }
     }
 
-    fn of(self: &Arc<Self>, service: &ServiceName, class: &Class) -> Arc<SharedList> {
+    fn shared_list(self: &Arc<Self>, service: &ServiceName, class: &Class) -> Arc<SharedList> {
         let key = Key { service: service.clone(), class: class.clone() };
         let mut in_use = self.lock();
         if let Some(list) = in_use.get(&key).and_then(Weak::upgrade) {
@@ -112,7 +112,7 @@ impl Lists {
     }
 }
 
-impl Seat {
+impl StreamList {
     /// Returns whether the list is one of this service.
     pub(super) fn is_of(&self, service: &ServiceName) -> bool {
         self.list.key.service == *service
@@ -132,10 +132,10 @@ impl Seat {
 
     /// Returns the list to send, one for all streams of the class; no list if no backend
     /// can be listed. A caller with an older value of the service gets the newest list.
-    pub(super) fn get(&self, service: &Arc<Service>) -> Made {
+    pub(super) fn get(&self, service: &Arc<Service>) -> ListToSend {
         let (list, work) = self.list.get(service);
-        let place = Place { stream: self.number, streams: Arc::strong_count(&self.list) };
-        Made { list, place, work }
+        let rank = StreamRank { stream: self.number, streams: Arc::strong_count(&self.list) };
+        ListToSend { list, rank, work }
     }
 }
 
@@ -143,7 +143,7 @@ impl SharedList {
     fn get(&self, service: &Arc<Service>) -> (Option<Arc<EncodedList>>, usize) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(latest) = latest.as_ref()
-            && (Arc::ptr_eq(&latest.of, service) || latest.of.version > service.version)
+            && (Arc::ptr_eq(&latest.service, service) || latest.service.version > service.version)
         {
             return (latest.list.clone(), 0);
         }
@@ -152,7 +152,7 @@ impl SharedList {
         let (number, list) = match latest.take() {
             // A list that only seems new (because metadata or another part of the service
             // changed) is not sent again.
-            Some(old) if is_same((&old.of, &old.decision), (service, &decision)) => {
+            Some(old) if are_equal_lists((&old.service, &old.decision), (service, &decision)) => {
                 (old.number, old.list)
             }
             old => {
@@ -165,7 +165,7 @@ impl SharedList {
         if !self.key.class.is_whole() {
             self.set_cost(entries.max(COST_MIN));
         }
-        *latest = Some(Latest { of: service.clone(), decision, number, list: list.clone() });
+        *latest = Some(Latest { service: service.clone(), decision, number, list: list.clone() });
         (list, work)
     }
 
@@ -180,7 +180,7 @@ impl SharedList {
         }
         let list = EncodedList::new(service, decision, number).counted(&self.owner.counters);
         self.owner.counters.lists_encoded.increment();
-        let cut = list.cut();
+        let cut = list.omitted();
         if cut > 0 {
             let service = &service.name;
             tracing::warn!(%service, cut, "list exceeds the size that clients take: each client gets a part");
@@ -207,14 +207,14 @@ impl SharedList {
 
 /// Returns whether clients would be sent equal lists. A list is made of addresses only,
 /// in their order and by weight.
-fn is_same(old: (&Service, &Decision), new: (&Service, &Decision)) -> bool {
-    fn told<'a>(
+fn are_equal_lists(old: (&Service, &Decision), new: (&Service, &Decision)) -> bool {
+    fn entries<'a>(
         (service, decision): (&'a Service, &'a Decision),
     ) -> impl Iterator<Item = (BackendAddr, Weight)> + 'a {
-        let told = |pick: &Pick| (service.endpoints[pick.endpoint as usize].addr, pick.weight);
-        decision.picks().iter().map(told)
+        let entries = |pick: &Pick| (service.endpoints[pick.endpoint as usize].addr, pick.weight);
+        decision.picks().iter().map(entries)
     }
-    told(old).eq(told(new))
+    entries(old).eq(entries(new))
 }
 
 impl Drop for SharedList {
@@ -252,13 +252,13 @@ mod tests {
         let service = Arc::new(Service::new(1, snapshot, Arc::new(ServiceSettings::DEFAULT)));
         let class = Class::new(&[Selector { key: "zone".into(), value: "a".into() }]);
         let lists = Lists::new(Arc::default());
-        let seat = lists.join(&name, &class);
-        seat.reserve(100);
+        let list = lists.join(&name, &class);
+        list.reserve(100);
         assert_eq!(lists.selected.load(Ordering::Relaxed), 100);
-        let entries = seat.get(&service).list.unwrap().len();
+        let entries = list.get(&service).list.unwrap().len();
         assert!(entries > 1_000, "{entries}");
         assert_eq!(lists.selected.load(Ordering::Relaxed), entries);
-        drop(seat);
+        drop(list);
         assert_eq!(lists.selected.load(Ordering::Relaxed), 0);
     }
 }

@@ -16,10 +16,10 @@ use lookaside_http2::Pieces;
 use crate::catalog::Known;
 use crate::model::{ClientKind, ServiceName};
 
-use super::cycle::Place;
+use super::cycle::StreamRank;
 use super::encode::{EncodedList, response};
+use super::held_bytes::WeakHeldBytes;
 use super::pb;
-use super::pin::PinHandle;
 use crate::settings::WhenEmpty;
 
 use pb::load_balance_response::LoadBalanceResponseType as Kind;
@@ -47,25 +47,25 @@ pub(super) struct Session {
     seed: u64,
     /// Makes its first list unlike any other.
     nonce: u32,
-    told: Option<Said>,
+    last_sent: Option<LastSent>,
 }
 
 /// The last thing that a client was sent. It holds no list, because a client that takes
 /// nothing more must not keep one from being freed.
 #[derive(Debug)]
-enum Said {
+enum LastSent {
     List(Weak<EncodedList>),
     Other(Directive),
 }
 
 /// A message to send, and what it contains.
-pub(super) struct Told {
-    pub(super) frame: Pieces,
+pub(super) struct Push {
+    pub(super) message: Pieces,
     /// Its kind, as shown to people.
-    pub(super) what: &'static str,
+    pub(super) kind: &'static str,
     pub(super) entries: usize,
     /// Tells whether the list's bytes are still held.
-    pub(super) held: PinHandle,
+    pub(super) held: WeakHeldBytes,
 }
 
 /// Returns what a client of this kind must do, given the list for its class (`None` if no
@@ -93,7 +93,7 @@ pub(super) fn directive(
 }
 
 /// Returns the service that a name means, and the revision of its content.
-pub(super) fn meaning(known: &Known) -> Option<(&ServiceName, i64)> {
+pub(super) fn service_and_revision(known: &Known) -> Option<(&ServiceName, i64)> {
     match known {
         Known::Present(service) => Some((&service.name, service.revision)),
         Known::Absent(_) | Known::Syncing => None,
@@ -106,18 +106,18 @@ impl Session {
     pub(super) fn new(report_interval: Duration, seed: u64) -> Self {
         // The upper half of the seed; the lower half spreads the reports.
         let nonce = u32::try_from(seed >> 32).unwrap_or_default();
-        Self { report_interval, seed, nonce, told: None }
+        Self { report_interval, seed, nonce, last_sent: None }
     }
 
-    /// Returns what to send; `None` if the client has it already. `place` decides which
+    /// Returns what to send; `None` if the client has it already. `rank` decides which
     /// part of a list is the stream's.
-    pub(super) fn tell(&mut self, directive: Directive, place: Place) -> Option<Told> {
-        if self.told.as_ref().is_some_and(|said| said.is(&directive)) {
+    pub(super) fn next_push(&mut self, directive: Directive, rank: StreamRank) -> Option<Push> {
+        if self.last_sent.as_ref().is_some_and(|sent| sent.is(&directive)) {
             return None;
         }
-        let frame = self.frame(&directive, place);
-        let (what, entries) = match &directive {
-            Directive::List(list) => ("list", list.len_for(place)),
+        let message = self.message(&directive, rank);
+        let (kind, entries) = match &directive {
+            Directive::List(list) => ("list", list.len_for(rank)),
             Directive::Empty => ("empty", 0),
             Directive::Unreachable => ("unreachable", 1),
             Directive::Drop => ("drop", 1),
@@ -125,17 +125,17 @@ impl Session {
         };
         let held = match &directive {
             Directive::List(list) => list.held.clone(),
-            _ => PinHandle::default(),
+            _ => WeakHeldBytes::default(),
         };
-        self.told = Some(match directive {
-            Directive::List(list) => Said::List(Arc::downgrade(&list)),
-            other => Said::Other(other),
+        self.last_sent = Some(match directive {
+            Directive::List(list) => LastSent::List(Arc::downgrade(&list)),
+            other => LastSent::Other(other),
         });
-        Some(Told { frame, what, entries, held })
+        Some(Push { message, kind, entries, held })
     }
 
-    fn frame(&mut self, directive: &Directive, place: Place) -> Pieces {
-        let opening = match self.told {
+    fn message(&mut self, directive: &Directive, rank: StreamRank) -> Pieces {
+        let opening = match self.last_sent {
             None => initial_response(jittered(self.report_interval, self.seed)),
             Some(_) => Bytes::new(),
         };
@@ -149,25 +149,25 @@ impl Session {
                 return Pieces::from([opening, fallback, Bytes::new()]);
             }
         };
-        match &self.told {
+        match &self.last_sent {
             // The first list of a stream, and the first after a fallback.
-            None | Some(Said::Other(Directive::Fallback)) => {
+            None | Some(LastSent::Other(Directive::Fallback)) => {
                 self.nonce = self.nonce.wrapping_add(1);
-                list.unique_frame(place, self.nonce, &opening)
+                list.unique_message(rank, self.nonce, &opening)
             }
-            Some(_) => list.frame(place),
+            Some(_) => list.message(rank),
         }
     }
 }
 
-impl Said {
+impl LastSent {
     /// Returns whether the client has this already. Two lists are equal only if they are
     /// one object, because equal lists are shared.
     fn is(&self, directive: &Directive) -> bool {
         match (self, directive) {
-            (Self::List(said), Directive::List(list)) => Arc::as_ptr(list) == said.as_ptr(),
+            (Self::List(sent), Directive::List(list)) => Arc::as_ptr(list) == sent.as_ptr(),
             (Self::List(_), _) => false,
-            (Self::Other(said), other) => discriminant(said) == discriminant(other),
+            (Self::Other(sent), other) => discriminant(sent) == discriminant(other),
         }
     }
 }

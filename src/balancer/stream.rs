@@ -18,12 +18,12 @@ use tonic::Status;
 use crate::catalog::Subscriber;
 use crate::clock;
 
-use super::clients::Registered;
-use super::lists::Made;
+use super::clients::ClientRow;
+use super::lists::ListToSend;
 use super::message::{self, Messages};
 use super::session::{self, Session};
-use super::views::Holding;
-use super::{Shared, pb, turn};
+use super::views::StreamView;
+use super::{Shared, pb, work_budget};
 
 use pb::load_balance_request::LoadBalanceRequestType as Kind;
 
@@ -35,10 +35,10 @@ pub(crate) struct BalanceStream {
     unread: bool,
     messages: Messages,
     session: Session,
-    client: Registered,
+    client: ClientRow,
     shared: Arc<Shared>,
     listener: Subscriber,
-    holding: Holding,
+    stream_view: StreamView,
     ended: bool,
 }
 
@@ -50,11 +50,11 @@ impl BalanceStream {
         requests: Incoming,
         messages: Messages,
         session: Session,
-        client: Registered,
+        client: ClientRow,
         shared: Arc<Shared>,
-        holding: Holding,
+        stream_view: StreamView,
     ) -> Self {
-        let listener = holding.listen();
+        let listener = stream_view.listen();
         Self {
             requests,
             unread: true,
@@ -63,7 +63,7 @@ impl BalanceStream {
             client,
             shared,
             listener,
-            holding,
+            stream_view,
             ended: false,
         }
     }
@@ -75,7 +75,7 @@ impl BalanceStream {
         for _ in 0..MESSAGES_AT_ONCE {
             match self.messages.next() {
                 Ok(Some(message)) => {
-                    self.read(message);
+                    self.take_message(message);
                     continue;
                 }
                 Ok(None) => {}
@@ -104,7 +104,7 @@ impl BalanceStream {
 
     /// Takes in one message. A message that makes no sense is counted and otherwise
     /// ignored: if its stream ended, the client would come back at once.
-    fn read(&self, message: Bytes) {
+    fn take_message(&self, message: Bytes) {
         let counters = &self.shared.counters;
         let request = pb::LoadBalanceRequest::decode(message).unwrap_or_default();
         let calls = match request.load_balance_request_type {
@@ -113,41 +113,41 @@ impl BalanceStream {
         };
         let Some(calls) = calls else { return counters.reports_rejected.increment() };
         counters.reports.increment();
-        if let Some(service) = self.client.reported(calls) {
+        if let Some(service) = self.client.add_report(calls) {
             self.shared.ledger.add(&service, calls);
         }
     }
 
     /// Returns what is new for the client. Ready with `None` when the catalog has closed.
-    fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<Option<Pieces>> {
+    fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<Option<Pieces>> {
         let counters = &self.shared.counters;
         loop {
             // Work for this connection's other streams counts too.
-            ready!(turn::poll_room(cx));
+            ready!(work_budget::poll_left(cx));
             let Some((version, known)) = ready!(self.listener.poll_known(cx)) else {
                 return Poll::Ready(None);
             };
             // While syncing, the client keeps its list: an unread registry must not take
             // it away.
             let Some(settings) = known.settings() else {
-                self.client.saw(version);
+                self.client.note_seen(version);
                 continue;
             };
-            let Made { list, place, work } = self.holding.list(&known);
-            turn::spend(cx, work);
+            let ListToSend { list, rank, work } = self.stream_view.list(&known);
+            work_budget::spend(cx, work);
             let directive = session::directive(list, settings.when_empty, self.client.kind());
-            let Some(told) = self.session.tell(directive, place) else {
-                self.client.saw(version);
+            let Some(push) = self.session.next_push(directive, rank) else {
+                self.client.note_seen(version);
                 counters.lists_suppressed.increment();
                 continue;
             };
-            let sent = match told.what {
+            let sent = match push.kind {
                 "fallback" => &counters.fallbacks_sent,
                 _ => &counters.lists_sent,
             };
             sent.increment();
-            self.client.told(version, &told, session::meaning(&known), clock::now());
-            return Poll::Ready(Some(told.frame));
+            self.client.pushed(version, &push, session::service_and_revision(&known), clock::now());
+            return Poll::Ready(Some(push.message));
         }
     }
 
@@ -178,8 +178,8 @@ impl Outgoing for BalanceStream {
             // When there is room, the newest value is sent.
             return Poll::Pending;
         }
-        match ready!(self.poll_news(cx)) {
-            Some(news) => Poll::Ready(Some(Part::Data(news))),
+        match ready!(self.poll_push(cx)) {
+            Some(push) => Poll::Ready(Some(Part::Data(push))),
             None => self.end(&Status::unavailable("the balancer is shutting down")),
         }
     }

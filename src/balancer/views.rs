@@ -14,7 +14,7 @@ use crate::policy;
 use crate::telemetry::Counters;
 
 use super::admission::{Admission, Admitted};
-use super::lists::{Lists, Made, Seat};
+use super::lists::{ListToSend, Lists, StreamList};
 
 /// The views in use.
 pub(super) struct Views {
@@ -32,9 +32,9 @@ pub(super) struct View {
 }
 
 /// A stream's hold of what it shares with others.
-pub(super) struct Holding {
+pub(super) struct StreamView {
     view: Arc<View>,
-    list: Option<Seat>,
+    list: Option<StreamList>,
     /// Given back when the stream ends.
     admitted: Option<Box<Admitted>>,
 }
@@ -85,23 +85,24 @@ impl View {
 
     /// Admits one more stream of a connection. Returns `None` if the lists of classes
     /// with selectors are as large as they may be.
-    pub(super) fn admit(self: &Arc<Self>, peer: SocketAddr, known: &Known) -> Option<Holding> {
-        let mut holding = Holding { view: self.clone(), list: None, admitted: None };
+    pub(super) fn admit(self: &Arc<Self>, peer: SocketAddr, known: &Known) -> Option<StreamView> {
+        let mut stream_view = StreamView { view: self.clone(), list: None, admitted: None };
         let admission = &self.owner.admission;
         if let Known::Present(service) = known {
             let class = self.class(service);
             let list = self.owner.lists.join(&service.name, &class);
             if !class.is_whole() {
                 let most = policy::most(service, &class);
-                holding.admitted = Some(Box::new(admission.admit(peer, most, list.others())?));
+                stream_view.admitted =
+                    Some(Box::new(admission.admit(peer, most, list.others())?));
                 list.reserve(most);
             }
-            holding.list = Some(list);
+            stream_view.list = Some(list);
         } else if !self.target.selectors.is_empty() {
             // There is no list yet, and its length is unknown.
-            holding.admitted = Some(Box::new(admission.admit(peer, 0, 0)?));
+            stream_view.admitted = Some(Box::new(admission.admit(peer, 0, 0)?));
         }
-        Some(holding)
+        Some(stream_view)
     }
 
     /// Returns the class of the target's clients. Its selectors depend on the service
@@ -111,7 +112,7 @@ impl View {
     }
 }
 
-impl Holding {
+impl StreamView {
     /// Returns a listener for what the target means.
     pub(super) fn listen(&self) -> Subscriber {
         self.view.subscription.listen()
@@ -119,10 +120,10 @@ impl Holding {
 
     /// Returns the list to send, one for all streams of the class; no list if no backend
     /// can be listed.
-    pub(super) fn list(&mut self, known: &Known) -> Made {
+    pub(super) fn list(&mut self, known: &Known) -> ListToSend {
         let Known::Present(service) = known else {
             self.list = None;
-            return Made::default();
+            return ListToSend::default();
         };
         match &self.list {
             Some(list) if list.is_of(&service.name) => list.get(service),

@@ -75,7 +75,7 @@ impl World {
             readiness: readiness.clone(),
             started: Instant::now(),
             tokens: |service: &ServiceName, backend: BackendAddr| format!("{service}@{backend}"),
-            turns: lookaside::balancer::turns,
+            entries_per_pick: lookaside::balancer::entries_per_pick,
             excess: Arc::new(|| 0.25),
             version: "1.2.3",
             inputs: inputs.clone(),
@@ -275,11 +275,11 @@ pub fn client(name: &str, service: Option<&str>, kind: ClientKind, port: u16) ->
         kind,
         name: name.to_owned(),
         service: service.map(|service| ServiceName::new(service).unwrap()),
-        told: if service.is_some() { "list" } else { "empty" },
+        last_response: if service.is_some() { "list" } else { "empty" },
         entries: usize::from(service.is_some()) * 2,
         revision: 7,
         opened,
-        told_at: opened,
+        pushed_at: opened,
         calls: Calls { started: 5, finished: 4, ..Calls::default() },
     }
 }

@@ -7,13 +7,13 @@ use proptest::prelude::*;
 use super::*;
 
 fn count(cycle: &[u32], of: usize) -> usize {
-    cycle.iter().filter(|&&turn| turn as usize == of).count()
+    cycle.iter().filter(|&&entry| entry as usize == of).count()
 }
 
 #[track_caller]
 fn check(weights: &[u32], expected: &str) {
     let letters = ["a", "b", "c", "d"];
-    let found: String = cycle(weights).into_iter().map(|turn| letters[turn as usize]).collect();
+    let found: String = cycle(weights).into_iter().map(|entry| letters[entry as usize]).collect();
     assert_eq!(found, expected, "{weights:?}");
 }
 
@@ -30,8 +30,8 @@ fn heavier_ones_come_more_often_spread_evenly() {
 
 #[test]
 fn long_cycles_are_shortened_and_leave_nobody_out() {
-    let turns = cycle(&[1_000_000, 1]);
-    assert_eq!((count(&turns, 0), count(&turns, 1)), (39, 1));
+    let entries = cycle(&[1_000_000, 1]);
+    assert_eq!((count(&entries, 0), count(&entries, 1)), (39, 1));
     assert_eq!(cycle(&[7; 5_000]), (0..5_000).collect::<Vec<_>>());
     // Equal once they are rounded.
     let alike: Vec<u32> = (0..5_000).map(|at| 1_000_000 + at % 2).collect();
@@ -55,10 +55,10 @@ fn a_large_service_keeps_its_shares() {
 /// less than one entry has one all the same, and does not count.
 fn over(weights: &[u32], got: &[u64], cycle: usize) -> f64 {
     let weight: u64 = weights.iter().map(|&weight| u64::from(weight)).sum();
-    let turns: u64 = got.iter().sum();
+    let entries: u64 = got.iter().sum();
     let due = |weighs: u32| f64::from(weighs) / weight as f64;
     let counts = weights.iter().zip(got).filter(|&(&weighs, _)| due(weighs) * cycle as f64 >= 1.0);
-    let over = |(&weighs, &got): (&u32, &u64)| got as f64 / turns as f64 / due(weighs) - 1.0;
+    let over = |(&weighs, &got): (&u32, &u64)| got as f64 / entries as f64 / due(weighs) - 1.0;
     counts.map(over).fold(0.0, f64::max)
 }
 
@@ -70,16 +70,16 @@ fn over_of_windows(weights: &[u32], streams: u64, lists: Range<u64>) -> f64 {
     // How many windows begin at a turn less how many end before it, in two cycles.
     let mut steps = vec![0_i64; 2 * cycle.len() + 1];
     for (list, stream) in lists.flat_map(|list| (0..streams).map(move |stream| (list, stream))) {
-        let place = Place { stream, streams: streams as usize };
-        let Window { start, length } = Window::new(cycle.len(), weights.len(), list, place);
+        let rank = StreamRank { stream, streams: streams as usize };
+        let Window { start, length } = Window::new(cycle.len(), weights.len(), list, rank);
         steps[start] += 1;
         steps[start + length] -= 1;
     }
     let mut got = vec![0; weights.len()];
     let mut windows = 0;
-    for (&turn, step) in cycle.iter().cycle().zip(&steps[..2 * cycle.len()]) {
+    for (&entry, step) in cycle.iter().cycle().zip(&steps[..2 * cycle.len()]) {
         windows += step;
-        got[turn as usize] += windows as u64;
+        got[entry as usize] += windows as u64;
     }
     over(weights, &got, cycle.len())
 }
@@ -105,12 +105,12 @@ proptest! {
 
     #[test]
     fn shares_are_exact_while_the_cycle_is_short(weights in proptest::collection::vec(1..20_u32, 1..12)) {
-        let turns = cycle(&weights);
-        let length = u64::try_from(turns.len()).unwrap();
+        let entries = cycle(&weights);
+        let length = u64::try_from(entries.len()).unwrap();
         let total: u64 = weights.iter().map(|&weight| u64::from(weight)).sum();
         prop_assume!(total <= 20 * weights.len() as u64);
         for (index, &weight) in weights.iter().enumerate() {
-            let count = u64::try_from(count(&turns, index)).unwrap();
+            let count = u64::try_from(count(&entries, index)).unwrap();
             prop_assert_eq!(count * total, u64::from(weight) * length);
         }
     }
@@ -119,14 +119,14 @@ proptest! {
     /// as it would be if its entries came in a row.
     #[test]
     fn turns_are_spread(weights in proptest::collection::vec(1..10_u32, 2..6)) {
-        let turns = cycle(&weights);
+        let entries = cycle(&weights);
         let total = f64::from(weights.iter().sum::<u32>());
         for (index, &weight) in weights.iter().enumerate() {
             let mut taken = 0.0;
-            for (at, &turn) in turns.iter().enumerate() {
-                if turn as usize == index { taken += 1.0; }
+            for (at, &entry) in entries.iter().enumerate() {
+                if entry as usize == index { taken += 1.0; }
                 let due = f64::from(u32::try_from(at).unwrap() + 1) * f64::from(weight) / total;
-                prop_assert!((taken - due).abs() < 2.0 + 1e-9, "{:?} {:?}", weights, turns);
+                prop_assert!((taken - due).abs() < 2.0 + 1e-9, "{:?} {:?}", weights, entries);
             }
         }
     }

@@ -41,13 +41,13 @@ fn list(entries: usize) -> EncodedList {
     EncodedList::new(&service, &policy::decide(&service, &Class::default()), 0)
 }
 
-fn place(stream: u64) -> Place {
-    Place { stream, streams: 1_000 }
+fn rank(stream: u64) -> StreamRank {
+    StreamRank { stream, streams: 1_000 }
 }
 
 /// Reads the messages of a frame, whatever pieces it comes in.
-fn messages(frame: Pieces) -> Vec<Kind> {
-    let mut bytes = frame.to_bytes();
+fn messages(message: Pieces) -> Vec<Kind> {
+    let mut bytes = message.to_bytes();
     let mut messages = Vec::new();
     while bytes.has_remaining() {
         assert_eq!(bytes.get_u8(), 0);
@@ -59,8 +59,8 @@ fn messages(frame: Pieces) -> Vec<Kind> {
     messages
 }
 
-fn servers(frame: Pieces) -> Vec<pb::Server> {
-    match messages(frame).as_slice() {
+fn servers(message: Pieces) -> Vec<pb::Server> {
+    match messages(message).as_slice() {
         [Kind::ServerList(list)] => list.servers.clone(),
         other => panic!("{other:?}"),
     }
@@ -68,7 +68,7 @@ fn servers(frame: Pieces) -> Vec<pb::Server> {
 
 #[test]
 fn entries_are_addresses_in_network_order_with_tokens() {
-    let servers = servers(list(2).frame(place(0)));
+    let servers = servers(list(2).message(rank(0)));
     assert_eq!(servers[0].ip_address, [10, 0, 0, 1]);
     assert_eq!((servers[0].port, servers[0].drop), (1, false));
     assert_eq!(servers[1].ip_address.len(), 16);
@@ -79,10 +79,10 @@ fn entries_are_addresses_in_network_order_with_tokens() {
 #[test]
 fn a_short_list_is_sent_whole_begun_elsewhere() {
     let list = list(5);
-    let plain = servers(list.frame(place(0)));
+    let plain = servers(list.message(rank(0)));
     let mut firsts = std::collections::BTreeSet::new();
     for stream in 0..12 {
-        let found = servers(list.frame(place(stream)));
+        let found = servers(list.message(rank(stream)));
         let first = plain.iter().position(|one| *one == found[0]).unwrap();
         firsts.insert(first);
         let mut expected = plain.clone();
@@ -98,7 +98,7 @@ fn a_list_begins_elsewhere_than_the_one_before() {
     let decision = policy::decide(&service, &Class::default());
     let first = |number| {
         let list = EncodedList::new(&service, &decision, number);
-        servers(list.frame(place(7)))[0].load_balance_token.clone()
+        servers(list.message(rank(7)))[0].load_balance_token.clone()
     };
     let firsts: std::collections::BTreeSet<_> = (0..100).map(first).collect();
     assert!(firsts.len() > 60, "{}", firsts.len());
@@ -108,33 +108,33 @@ fn a_list_begins_elsewhere_than_the_one_before() {
 fn a_long_cycle_is_sent_in_windows() {
     let service = weighing(1_500, |i| Weight(50 + i as u32 % 49));
     let list = EncodedList::new(&service, &policy::decide(&service, &Class::default()), 3);
-    assert!(list.len() > 12_000 && list.cut() == 0, "{}", list.len());
+    assert!(list.len() > 12_000 && list.omitted() == 0, "{}", list.len());
     let whole: Vec<_> = {
         let pb = pb::ServerList::decode(list.entries.clone()).unwrap();
         pb.servers.iter().cycle().take(list.len() + 3_000).cloned().collect()
     };
     for stream in 0..40 {
-        let found = servers(list.frame(place(stream)));
+        let found = servers(list.message(rank(stream)));
         assert_eq!(found.len(), 3_000);
-        let start = list.window(place(stream)).start;
+        let start = list.window(rank(stream)).start;
         assert!(found == whole[start..start + 3_000]);
-        let mut unique = servers(list.unique_frame(place(stream), 1, b""));
+        let mut unique = servers(list.unique_message(rank(stream), 1, b""));
         unique[0].load_balance_token.truncate(found[0].load_balance_token.len());
         assert!(unique == found);
     }
     // Windows are longer if there are few streams.
-    assert_eq!(servers(list.frame(Place { stream: 9, streams: 9 })).len(), 4_096);
+    assert_eq!(servers(list.message(StreamRank { stream: 9, streams: 9 })).len(), 4_096);
 }
 
 #[test]
 fn a_unique_list_differs_in_one_token_only() {
     let list = list(3);
     let before = response(Kind::FallbackResponse(pb::FallbackResponse {}));
-    let found = messages(list.unique_frame(place(4), 7, &before));
+    let found = messages(list.unique_message(rank(4), 7, &before));
     let [Kind::FallbackResponse(_), Kind::ServerList(unique)] = found.as_slice() else {
         panic!("{found:?}")
     };
-    let mut expected = servers(list.frame(place(4)));
+    let mut expected = servers(list.message(rank(4)));
     expected[0].load_balance_token.push_str("~00000007");
     assert_eq!(unique.servers, expected);
 }
@@ -142,9 +142,9 @@ fn a_unique_list_differs_in_one_token_only() {
 #[test]
 fn empty_and_drop_lists() {
     // An empty list is still a list: the oneof is set.
-    assert_eq!(servers(EncodedList::empty().frame(place(9))), []);
-    assert_eq!(servers(EncodedList::empty().unique_frame(place(9), 1, b"")), []);
-    let dropped = servers(EncodedList::drop_all().unique_frame(place(9), 1, b""));
+    assert_eq!(servers(EncodedList::empty().message(rank(9))), []);
+    assert_eq!(servers(EncodedList::empty().unique_message(rank(9), 1, b"")), []);
+    let dropped = servers(EncodedList::drop_all().unique_message(rank(9), 1, b""));
     assert_eq!(dropped.len(), 1);
     assert!(dropped[0].drop && dropped[0].load_balance_token == "drop~00000001");
 }
@@ -152,12 +152,12 @@ fn empty_and_drop_lists() {
 #[test]
 fn of_a_list_over_the_limit_each_stream_gets_what_one_message_holds() {
     let list = list(150_000);
-    assert!(list.cut() > 0);
+    assert!(list.omitted() > 0);
     let mut seen = std::collections::HashSet::new();
     for stream in 0..40 {
-        let found = servers(list.frame(place(stream)));
-        assert!(found.len() > 60_000 && found.len() == list.len_for(place(stream)));
-        assert_eq!(servers(list.unique_frame(place(stream), u32::MAX, b"")).len(), found.len());
+        let found = servers(list.message(rank(stream)));
+        assert!(found.len() > 60_000 && found.len() == list.len_for(rank(stream)));
+        assert_eq!(servers(list.unique_message(rank(stream), u32::MAX, b"")).len(), found.len());
         seen.extend(found.into_iter().map(|server| (server.ip_address, server.port)));
     }
     assert_eq!(seen.len(), 150_000);

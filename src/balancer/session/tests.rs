@@ -5,9 +5,9 @@ use prost::Message;
 
 use super::*;
 
-fn messages(told: Option<Told>) -> Vec<String> {
-    let Some(told) = told else { return vec!["nothing".to_owned()] };
-    let mut bytes = told.frame.to_bytes();
+fn messages(push: Option<Push>) -> Vec<String> {
+    let Some(push) = push else { return vec!["nothing".to_owned()] };
+    let mut bytes = push.message.to_bytes();
     let mut messages = Vec::new();
     while bytes.has_remaining() {
         bytes.advance(1);
@@ -40,21 +40,24 @@ fn list() -> Directive {
 #[test]
 fn the_first_answer_is_the_initial_response_and_a_unique_list() {
     assert_eq!(
-        messages(session().tell(list(), Place::default())),
-        ["initial", "list drop~00000001"]
-    );
-    assert_eq!(messages(session().tell(Directive::Empty, Place::default())), ["initial", "list "]);
-    assert_eq!(
-        messages(session().tell(Directive::Drop, Place::default())),
+        messages(session().next_push(list(), StreamRank::default())),
         ["initial", "list drop~00000001"]
     );
     assert_eq!(
-        messages(session().tell(Directive::Fallback, Place::default())),
+        messages(session().next_push(Directive::Empty, StreamRank::default())),
+        ["initial", "list "]
+    );
+    assert_eq!(
+        messages(session().next_push(Directive::Drop, StreamRank::default())),
+        ["initial", "list drop~00000001"]
+    );
+    assert_eq!(
+        messages(session().next_push(Directive::Fallback, StreamRank::default())),
         ["initial", "fallback"]
     );
     let mut other = Session::new(Duration::from_secs(7), 0xabcd_0000_0000);
     assert_eq!(
-        messages(other.tell(list(), Place::default())),
+        messages(other.next_push(list(), StreamRank::default())),
         ["initial 7s", "list drop~0000abce"]
     );
 }
@@ -62,22 +65,22 @@ fn the_first_answer_is_the_initial_response_and_a_unique_list() {
 #[test]
 fn later_lists_come_alone_and_plain() {
     let mut session = session();
-    session.tell(Directive::Empty, Place::default());
-    assert_eq!(messages(session.tell(list(), Place::default())), ["list drop"]);
-    assert_eq!(messages(session.tell(Directive::Drop, Place::default())), ["list drop"]);
-    assert_eq!(messages(session.tell(Directive::Empty, Place::default())), ["list "]);
+    session.next_push(Directive::Empty, StreamRank::default());
+    assert_eq!(messages(session.next_push(list(), StreamRank::default())), ["list drop"]);
+    assert_eq!(messages(session.next_push(Directive::Drop, StreamRank::default())), ["list drop"]);
+    assert_eq!(messages(session.next_push(Directive::Empty, StreamRank::default())), ["list "]);
 }
 
 #[test]
 fn nothing_is_told_twice() {
     let mut session = session();
     let first = list();
-    session.tell(first.clone(), Place::default());
-    assert_eq!(messages(session.tell(first, Place::default())), ["nothing"]);
+    session.next_push(first.clone(), StreamRank::default());
+    assert_eq!(messages(session.next_push(first, StreamRank::default())), ["nothing"]);
     use Directive::{Drop, Empty, Fallback, Unreachable};
     for directive in [Empty, Unreachable, Drop, Fallback] {
-        session.tell(directive.clone(), Place::default());
-        assert_eq!(messages(session.tell(directive, Place::default())), ["nothing"]);
+        session.next_push(directive.clone(), StreamRank::default());
+        assert_eq!(messages(session.next_push(directive, StreamRank::default())), ["nothing"]);
     }
 }
 
@@ -86,29 +89,39 @@ fn a_list_that_was_told_is_held_by_its_frame_alone() {
     let mut session = session();
     let Directive::List(list) = list() else { panic!() };
     let held = Arc::downgrade(&list);
-    let told = session.tell(Directive::List(list.clone()), Place::default()).unwrap();
-    assert_eq!(messages(session.tell(Directive::List(list), Place::default())), ["nothing"]);
+    let push = session.next_push(Directive::List(list.clone()), StreamRank::default()).unwrap();
+    assert_eq!(
+        messages(session.next_push(Directive::List(list), StreamRank::default())),
+        ["nothing"]
+    );
     assert!(held.upgrade().is_none());
-    assert_eq!(messages(Some(told)).len(), 2);
+    assert_eq!(messages(Some(push)).len(), 2);
 }
 
 #[test]
 fn the_list_after_a_fallback_is_unlike_the_one_before_it() {
     let mut session = session();
     let list = list();
-    session.tell(list.clone(), Place::default());
-    assert_eq!(messages(session.tell(Directive::Fallback, Place::default())), ["fallback"]);
-    assert_eq!(messages(session.tell(list.clone(), Place::default())), ["list drop~00000002"]);
-    session.tell(Directive::Fallback, Place::default());
-    assert_eq!(messages(session.tell(list, Place::default())), ["list drop~00000003"]);
+    session.next_push(list.clone(), StreamRank::default());
+    assert_eq!(
+        messages(session.next_push(Directive::Fallback, StreamRank::default())),
+        ["fallback"]
+    );
+    assert_eq!(
+        messages(session.next_push(list.clone(), StreamRank::default())),
+        ["list drop~00000002"]
+    );
+    session.next_push(Directive::Fallback, StreamRank::default());
+    assert_eq!(messages(session.next_push(list, StreamRank::default())), ["list drop~00000003"]);
 }
 
 #[test]
 fn without_backends_each_kind_of_client_gets_what_it_understands() {
     use ClientKind::{Core, Go, Java, Other};
     let check = |when_empty, kind, expected: &str| {
-        let told = session().tell(directive(None, when_empty, kind), Place::default()).unwrap();
-        assert_eq!(told.what, expected, "{when_empty:?} {kind:?}");
+        let push =
+            session().next_push(directive(None, when_empty, kind), StreamRank::default()).unwrap();
+        assert_eq!(push.kind, expected, "{when_empty:?} {kind:?}");
     };
     check(WhenEmpty::Wait, Go, "unreachable");
     check(WhenEmpty::Drop, Go, "unreachable");

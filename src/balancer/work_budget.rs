@@ -16,7 +16,7 @@ const WORK_PER_UNIT: usize = 128;
 const UNITS_MAX: usize = 96;
 
 /// Ready while this turn is not over. Otherwise the task is woken for its next turn.
-pub(super) fn poll_room(cx: &mut Context<'_>) -> Poll<()> {
+pub(super) fn poll_left(cx: &mut Context<'_>) -> Poll<()> {
     // The unit is given back when it is dropped, so asking costs nothing.
     coop::poll_proceed(cx).map(drop)
 }

@@ -11,43 +11,43 @@ use crate::telemetry::Counters;
 
 /// The count of a list's bytes. It lives for as long as anything holds a part of them.
 #[derive(Debug)]
-pub(super) struct Pin {
+pub(super) struct HeldBytes {
     pub(super) bytes: usize,
     counters: Arc<Counters>,
 }
 
 /// Tells whether a list's bytes are held.
 #[derive(Debug, Clone, Default)]
-pub(super) struct PinHandle(Weak<Pin>);
+pub(super) struct WeakHeldBytes(Weak<HeldBytes>);
 
 struct Owner {
     bytes: Bytes,
-    _pin: Arc<Pin>,
+    _held: Arc<HeldBytes>,
 }
 
 /// Counts the bytes from now on. Returns them and the handle.
-pub(super) fn pin(bytes: Bytes, counters: &Arc<Counters>) -> (Bytes, PinHandle) {
+pub(super) fn count_held(bytes: Bytes, counters: &Arc<Counters>) -> (Bytes, WeakHeldBytes) {
     counters.list_bytes.add(bytes.len());
-    let pin = Arc::new(Pin { bytes: bytes.len(), counters: counters.clone() });
-    let held = PinHandle(Arc::downgrade(&pin));
-    (Bytes::from_owner(Owner { bytes, _pin: pin }), held)
+    let held = Arc::new(HeldBytes { bytes: bytes.len(), counters: counters.clone() });
+    let weak = WeakHeldBytes(Arc::downgrade(&held));
+    (Bytes::from_owner(Owner { bytes, _held: held }), weak)
 }
 
-impl PinHandle {
+impl WeakHeldBytes {
     /// Returns the count, if anything holds the bytes.
-    pub(super) fn pin(&self) -> Option<Arc<Pin>> {
+    pub(super) fn upgrade(&self) -> Option<Arc<HeldBytes>> {
         self.0.upgrade()
     }
 }
 
 /// All are equal, because different streams may hold equal lists.
-impl PartialEq for PinHandle {
+impl PartialEq for WeakHeldBytes {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl Eq for PinHandle {}
+impl Eq for WeakHeldBytes {}
 
 impl AsRef<[u8]> for Owner {
     fn as_ref(&self) -> &[u8] {
@@ -55,7 +55,7 @@ impl AsRef<[u8]> for Owner {
     }
 }
 
-impl Drop for Pin {
+impl Drop for HeldBytes {
     fn drop(&mut self) {
         self.counters.list_bytes.take(self.bytes);
     }
@@ -68,15 +68,15 @@ mod tests {
     #[test]
     fn a_list_is_counted_until_the_last_part_of_it_is_gone() {
         let counters: Arc<Counters> = Arc::default();
-        let (bytes, held) = pin(Bytes::from(vec![7; 1_000]), &counters);
+        let (bytes, held) = count_held(Bytes::from(vec![7; 1_000]), &counters);
         let part = bytes.slice(10..20);
         drop(bytes);
         assert_eq!(
-            (held.pin().map(|pin| pin.bytes), counters.list_bytes.now()),
+            (held.upgrade().map(|held| held.bytes), counters.list_bytes.now()),
             (Some(1_000), 1_000)
         );
         assert_eq!(part[..], [7; 10]);
         drop(part);
-        assert_eq!((held.pin().is_none(), counters.list_bytes.now()), (true, 0));
+        assert_eq!((held.upgrade().is_none(), counters.list_bytes.now()), (true, 0));
     }
 }
