@@ -21,6 +21,7 @@ use crate::settings::Settings;
 
 mod addresses;
 mod affected;
+mod backend_log;
 mod departures;
 mod derived;
 mod down;
@@ -31,40 +32,39 @@ mod guard;
 mod host_names;
 mod index;
 mod input;
+mod key_problems;
 mod liveness;
 mod lookup;
 mod marks;
-mod oddities;
 mod pace;
-mod reminder;
 mod service;
 mod settings;
 mod snapshot;
 mod subscription;
-mod teller;
 mod topic;
 mod unresolved;
 mod urgency;
+mod warning_limit;
 
 pub use addresses::Addresses;
 use affected::Affected;
+use backend_log::BackendLog;
 pub use drive::drive;
-use empty::Emptied;
 pub use empty::EmptyService;
+use empty::RecentlyEmpty;
 use group::Group;
 use index::Index;
-pub use input::{AskOrigins, Input, Origin, Resolved, Restored};
+pub use input::{Input, Origin, OriginsQuery, Resolved, Restored};
 pub use liveness::{HeldBackend, Liveness, LossReason, ProbeResult, Rules};
 pub use lookup::is_chosen;
 use pace::Pace;
-use reminder::Reminder;
 pub use service::Service;
 pub use snapshot::{Known, RegistryStatus, ServiceSnapshot};
 pub use subscription::{Subscriber, Subscription};
-use teller::Teller;
 use topic::Rounds;
 pub use topic::{Listener, Topic};
 pub use unresolved::Unresolved;
+use warning_limit::WarningLimit;
 
 /// A handle for readers; cheap to clone.
 #[derive(Clone)]
@@ -85,8 +85,8 @@ struct Shared {
     changes: watch::Sender<u64>,
     /// The newest version of any service.
     versions: AtomicU64,
-    emptied: Mutex<Emptied>,
-    rejections_told: Mutex<Reminder>,
+    recently_empty: Mutex<RecentlyEmpty>,
+    rejection_warnings: Mutex<WarningLimit>,
     settings: watch::Sender<Arc<Settings>>,
     marks: watch::Sender<Arc<Marks>>,
     closed: AtomicBool,
@@ -96,7 +96,7 @@ struct Shared {
 #[derive(Default)]
 struct Publisher {
     pace: Pace,
-    teller: Teller,
+    backend_log: BackendLog,
     rounds: Rounds<Known>,
 }
 
@@ -115,7 +115,7 @@ impl Catalog {
         let unread = RegistryStatus {
             synced: false,
             revision: 0,
-            heard: None,
+            last_answer: None,
             stale: None,
             keys: 0,
             restored: None,
@@ -131,8 +131,8 @@ impl Catalog {
             liveness: watch::Sender::new(Arc::default()),
             changes: watch::Sender::new(0),
             versions: AtomicU64::new(0),
-            emptied: Mutex::default(),
-            rejections_told: Mutex::default(),
+            recently_empty: Mutex::default(),
+            rejection_warnings: Mutex::default(),
             settings: watch::Sender::new(settings.into()),
             marks: watch::Sender::new(Arc::default()),
             closed: AtomicBool::new(false),
@@ -145,7 +145,7 @@ impl Catalog {
         if !self.0.status.borrow().synced {
             return Known::Syncing;
         }
-        for (canonical, typed) in ways(target) {
+        for (canonical, typed) in readings(target) {
             let known = self.0.groups.get(&canonical).map(|group| group.known(typed));
             if let Some(known @ Known::Present(_)) = known {
                 return known;
@@ -158,7 +158,7 @@ impl Catalog {
     #[must_use]
     pub fn subscribe(&self, target: &Target) -> Option<Subscription> {
         let mut topics = Vec::new();
-        for (canonical, typed) in ways(target) {
+        for (canonical, typed) in readings(target) {
             let mut group = match self.0.groups.entry(canonical) {
                 Entry::Occupied(group) => group.into_ref(),
                 Entry::Vacant(place) => {
@@ -264,7 +264,7 @@ impl Catalog {
         status: RegistryStatus,
         publisher: &mut Publisher,
     ) {
-        let Publisher { pace, teller, rounds } = publisher;
+        let Publisher { pace, backend_log, rounds } = publisher;
         let first = status.synced && !before.synced;
         let read = first || (before.restored.is_some() && status.restored.is_none());
         let (revision, now) = (status.revision, clock::now());
@@ -276,7 +276,7 @@ impl Catalog {
             changed |= self.publish_marks(marks, rounds);
         }
         for service in &pace.ready(mem::take(&mut affected.services), now) {
-            let new = index.snapshot(service, revision).map(|snapshot| self.number(snapshot));
+            let new = index.snapshot(service, revision).map(|snapshot| self.new_version(snapshot));
             let endpoints = new.as_ref().map_or(0, |new| new.endpoints.len());
             pace.published(service, endpoints, now);
             changed |= self.publish_service(service, new, now, rounds);
@@ -287,8 +287,8 @@ impl Catalog {
             services
         });
         let departures = index.departures.take();
-        teller.tell(doubted.unwrap_or_default(), departures, index, now);
-        self.publish_oddities(index, &affected);
+        backend_log.update(doubted.unwrap_or_default(), departures, index, now);
+        self.publish_key_problems(index, &affected);
         if affected.hosts {
             self.0.host_names.send_replace(Arc::new(index.host_names()));
         }
@@ -317,7 +317,7 @@ impl Catalog {
     }
 
     /// Makes the next version of a service.
-    fn number(&self, snapshot: ServiceSnapshot) -> Arc<Service> {
+    fn new_version(&self, snapshot: ServiceSnapshot) -> Arc<Service> {
         let settings = self.settings().for_service(&snapshot.name);
         let drained = self.marks().for_service(&snapshot.name);
         Arc::new(Service::new(self.next_version(), snapshot, settings).with_drained(drained))
@@ -362,7 +362,7 @@ impl Catalog {
             self.announce(&group, rounds);
             if group.services.is_empty() {
                 drop(group);
-                self.emptied().push(now, canonical);
+                self.recently_empty().push(now, canonical);
             }
         }
         changed
@@ -370,7 +370,7 @@ impl Catalog {
 
     fn release(&self, target: &Target) {
         let now = clock::now();
-        for (canonical, typed) in ways(target) {
+        for (canonical, typed) in readings(target) {
             if let Some(mut group) = self.0.groups.get_mut(&canonical) {
                 group.unsubscribe(typed, now);
             }
@@ -382,13 +382,13 @@ impl Catalog {
 impl Publisher {
     /// Returns when something is due to be published or logged without an input.
     fn due(&self) -> Option<Instant> {
-        self.pace.due().into_iter().chain(self.teller.due()).min()
+        self.pace.due().into_iter().chain(self.backend_log.due()).min()
     }
 }
 
 /// Returns the readings of a name, the one with the fewest selectors first: for each the
 /// canonical name to look under, and the name to compare.
-fn ways(target: &Target) -> impl Iterator<Item = (String, &Arc<str>)> {
+fn readings(target: &Target) -> impl Iterator<Item = (String, &Arc<str>)> {
     let longer = target.longer().iter().map(|one| (one.canonical(), &one.name));
     longer.chain(std::iter::once_with(|| (target.canonical(), &target.name)))
 }

@@ -102,14 +102,14 @@ async fn probe<S>(
 ) -> (BackendAddr, Option<ProbeResult>) {
     let answer = match timeout(TIMEOUT, connect(addr.socket_addr())).await {
         Ok(Ok(_)) => Some(ProbeResult::Takes),
-        Ok(Err(error)) => meaning(&error),
+        Ok(Err(error)) => probe_result(&error),
         Err(_) => Some(ProbeResult::Silent),
     };
     (addr, answer)
 }
 
 /// Returns what a failed connection says about the backend; `None` if it says nothing.
-fn meaning(error: &io::Error) -> Option<ProbeResult> {
+fn probe_result(error: &io::Error) -> Option<ProbeResult> {
     match error.kind() {
         ErrorKind::ConnectionRefused => Some(ProbeResult::Refuses),
         // The backend was there and hung up.
@@ -297,11 +297,11 @@ mod tests {
 
     #[test]
     fn only_what_a_backend_says_counts() {
-        let check = |kind: ErrorKind, expected| assert_eq!(meaning(&kind.into()), expected);
+        let check = |kind: ErrorKind, expected| assert_eq!(probe_result(&kind.into()), expected);
         check(ErrorKind::ConnectionRefused, Some(ProbeResult::Refuses));
         check(ErrorKind::HostUnreachable, Some(ProbeResult::Silent));
         check(ErrorKind::AddrNotAvailable, None);
         check(ErrorKind::PermissionDenied, None);
-        assert_eq!(meaning(&io::Error::from_raw_os_error(24)), None, "too many open files");
+        assert_eq!(probe_result(&io::Error::from_raw_os_error(24)), None, "too many open files");
     }
 }

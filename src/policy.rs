@@ -73,8 +73,8 @@ pub fn has_picks(service: &Service) -> bool {
 #[must_use]
 pub fn addresses(service: &Service, class: &Class) -> Arc<Addresses> {
     /// Fewer addresses are found again as fast as they are looked up.
-    const KEPT_FROM: usize = 64;
-    if let Some(kept) = service.kept_addresses(class) {
+    const CACHED_FROM: usize = 64;
+    if let Some(kept) = service.cached_addresses(class) {
         return kept;
     }
     let mut all = Addresses::default();
@@ -86,8 +86,8 @@ pub fn addresses(service: &Service, class: &Class) -> Arc<Addresses> {
     }
     let addresses = all.v4.len() + all.v6.len();
     let all = Arc::new(all.sorted());
-    if class.is_whole() || addresses >= KEPT_FROM {
-        service.keep_addresses(class, &all);
+    if class.is_whole() || addresses >= CACHED_FROM {
+        service.cache_addresses(class, &all);
     }
     all
 }
@@ -116,7 +116,7 @@ pub fn most(service: &Service, class: &Class) -> usize {
 /// result.
 #[must_use]
 pub fn address_work(service: &Service, class: &Class) -> usize {
-    if service.kept_addresses(class).is_some() { 0 } else { work(service, class) }
+    if service.cached_addresses(class).is_some() { 0 } else { work(service, class) }
 }
 
 /// Returns the selector that chooses the fewest endpoints; `None` if there is no

@@ -123,7 +123,7 @@ mod tests {
         let unread = RegistryStatus {
             synced: false,
             revision: 0,
-            heard: None,
+            last_answer: None,
             stale: None,
             keys: 0,
             restored: None,

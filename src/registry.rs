@@ -72,7 +72,7 @@ pub struct Entry<T = Result<Reading, Rejected>> {
     /// The key in the store.
     pub key: Key,
     /// The decoded value, or the reason why it could not be decoded.
-    pub meaning: T,
+    pub decoded: T,
     /// Whether the key has a lease, so that etcd deletes it when its registrant stops
     /// renewing.
     pub leased: bool,

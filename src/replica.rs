@@ -147,7 +147,7 @@ fn balancer(value: &[u8]) -> Balancer {
 }
 
 fn keyed(entry: Entry<Balancer>) -> (Key, Balancer) {
-    (entry.key, entry.meaning)
+    (entry.key, entry.decoded)
 }
 
 #[cfg(test)]
@@ -158,8 +158,8 @@ mod tests {
 
     fn entry(address: &str) -> Entry<Balancer> {
         let key = format!("{PREFIX}zone/{address}");
-        let meaning = balancer(address.as_bytes());
-        Entry { key: Key::new(key.as_bytes()), meaning, leased: true }
+        let decoded = balancer(address.as_bytes());
+        Entry { key: Key::new(key.as_bytes()), decoded, leased: true }
     }
 
     #[test]

@@ -390,7 +390,8 @@ async fn a_service_that_lost_all_its_backends_stays_in_sight() {
 #[tokio::test]
 async fn what_is_held_is_counted_and_said() {
     let keep = Duration::from_secs(600);
-    let world = World::ruled(Rules { keep, share: 50, probe_unleased: Duration::ZERO }).await;
+    let world =
+        World::ruled(Rules { keep_lost: keep, guard: 50, probe_unleased: Duration::ZERO }).await;
     let ids = ["a", "b", "c"];
     let address = |id: &str| format!("10.0.0.{}:80", id.as_bytes()[0]);
     world.read(ids.iter().map(|id| entry("hello", id, &address(id), 1, &[])).collect()).await;

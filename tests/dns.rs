@@ -47,7 +47,7 @@ fn entry(service: &str, address: &str) -> Entry {
     };
     Entry {
         key: Key::new(format!("{service}/{address}").as_bytes()),
-        meaning: Ok(vec![registration].into()),
+        decoded: Ok(vec![registration].into()),
         leased: true,
     }
 }

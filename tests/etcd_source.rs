@@ -121,7 +121,7 @@ impl Mirror {
 }
 
 fn text(entry: Entry) -> (String, String) {
-    let meaning = match entry.meaning {
+    let meaning = match entry.decoded {
         Ok(found) => {
             found.registrations.first().map(|found| found.address.to_string()).unwrap_or_default()
         }

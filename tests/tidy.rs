@@ -51,7 +51,7 @@ const PURE: &[&str] = &[
     "src/catalog/host_names.rs",
     "src/catalog/index",
     "src/catalog/pace.rs",
-    "src/catalog/reminder.rs",
+    "src/catalog/warning_limit.rs",
     "src/catalog/affected.rs",
     "src/catalog/down.rs",
     "src/catalog/urgency.rs",

@@ -17,7 +17,7 @@ use super::api::{self, Json, JsonResult, Problem};
 use super::query::{self, Part};
 use super::shares::{self, Share};
 use super::{State, json, settings};
-use crate::catalog::{AskOrigins, Input, Origin, Service};
+use crate::catalog::{Input, Origin, OriginsQuery, Service};
 use crate::model::{BackendAddr, Class, Endpoint, Selector, ServiceName, Target};
 use crate::policy;
 use crate::telemetry::ClientView;
@@ -77,7 +77,7 @@ pub(super) async fn explain(
         selectors: Vec::new(),
         settings: settings.unwrap_or_default(),
         revision: status.revision,
-        silent_seconds: status.heard.map(|heard| json::seconds(heard.elapsed())),
+        silent_seconds: status.last_answer.map(|heard| json::seconds(heard.elapsed())),
         clients: clients.iter().take(SHOWN_MAX).map(json::Client::from).collect(),
         no_client,
         listed: false,
@@ -307,7 +307,7 @@ async fn origins(
     backends: HashSet<BackendAddr>,
 ) -> HashMap<BackendAddr, Vec<Origin>> {
     let (answer, answered) = oneshot::channel();
-    let ask = AskOrigins { service: service.clone(), backends, answer };
+    let ask = OriginsQuery { service: service.clone(), backends, answer };
     let mut origins: HashMap<_, Vec<_>> = HashMap::new();
     if state.inputs.send_timeout(Input::Origins(ask), api::INPUT_TIMEOUT).await.is_ok() {
         for (addr, origin) in answered.await.unwrap_or_default() {

@@ -183,7 +183,7 @@ impl Scrape {
         page.family("registry_revision", help, MetricType::Gauge)?
             .encode_gauge(&status.revision)?;
         let help = "Seconds since the registry last answered, or since the start if it never did";
-        let heard = status.heard.unwrap_or(self.0.started);
+        let heard = status.last_answer.unwrap_or(self.0.started);
         page.gauge("registry_silent_seconds", help, heard.elapsed().as_secs_f64())?;
         let help = "Whether the registry is stale; the last reading, if any, is served";
         page.gauge("registry_stale", help, flag(status.stale.is_some()))?;

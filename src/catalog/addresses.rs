@@ -19,7 +19,7 @@ pub struct Addresses {
 
 /// The addresses that are kept with a service.
 #[derive(Default)]
-pub(super) struct Kept {
+pub(super) struct AddressCache {
     whole: OnceLock<Arc<Addresses>>,
     selected: Mutex<Selected>,
 }
@@ -33,7 +33,7 @@ struct Selected {
 
 /// The most classes whose addresses are kept: more than people name in DNS, and at most
 /// some hundred kilobytes.
-const KEPT_MAX: usize = 16;
+const CLASSES_MAX: usize = 16;
 
 impl Addresses {
     /// Returns the addresses sorted, each once.
@@ -47,7 +47,7 @@ impl Addresses {
     }
 }
 
-impl Kept {
+impl AddressCache {
     pub(super) fn get(&self, class: &Class) -> Option<Arc<Addresses>> {
         if class.is_whole() {
             return self.whole.get().cloned();
@@ -64,11 +64,11 @@ impl Kept {
         let mut kept = self.selected.lock().unwrap_or_else(PoisonError::into_inner);
         let Selected { oldest, all } = &mut *kept;
         let new = (class.clone(), addresses.clone());
-        if all.len() < KEPT_MAX {
+        if all.len() < CLASSES_MAX {
             all.push(new);
         } else {
             all[*oldest] = new;
-            *oldest = (*oldest + 1) % KEPT_MAX;
+            *oldest = (*oldest + 1) % CLASSES_MAX;
         }
     }
 }
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn addresses_are_kept_for_a_few_classes() {
-        let kept = Kept::default();
+        let kept = AddressCache::default();
         let class = |n: u8| Class::new(&[Selector { key: "zone".into(), value: n.to_string() }]);
         let addresses = |n: u8| Addresses { v4: vec![[10, 0, 0, n].into()], v6: Vec::new() };
         for n in 0..100 {

@@ -29,10 +29,10 @@ pub(super) struct DownDetector {
     /// How many addresses refused too often.
     refusing: usize,
     down: OrdMap<ServiceName, Vec<Endpoint>>,
-    /// The services whose `down` changed since the last call of [`Self::changed`].
+    /// The services whose `down` changed since the last call of [`Self::take_changed`].
     changed: BTreeSet<ServiceName>,
     /// Whether `addresses` changed since then.
-    others: bool,
+    addresses_changed: bool,
 }
 
 /// How many refusals in a row make a backend down. A server that restarts refuses for
@@ -64,7 +64,7 @@ impl DownDetector {
     }
 
     /// Forgets the refusals of an address. Returns the services that this changes.
-    pub(super) fn vouch(&mut self, addr: BackendAddr) -> Vec<ServiceName> {
+    pub(super) fn clear_refusals(&mut self, addr: BackendAddr) -> Vec<ServiceName> {
         if self.forget(addr) { self.services(addr).cloned().collect() } else { Vec::new() }
     }
 
@@ -75,7 +75,7 @@ impl DownDetector {
             return Vec::new();
         }
         if answer != ProbeResult::Refuses {
-            return self.vouch(addr);
+            return self.clear_refusals(addr);
         }
         let refusals = self.refusals.entry(addr).or_default();
         *refusals = refusals.saturating_add(1);
@@ -92,7 +92,7 @@ impl DownDetector {
     }
 
     /// Removes the endpoints of a service that are down from `endpoints`.
-    pub(super) fn set_aside(&mut self, service: &ServiceName, endpoints: &mut Vec<Endpoint>) {
+    pub(super) fn remove_down(&mut self, service: &ServiceName, endpoints: &mut Vec<Endpoint>) {
         if !self.any_refuses() && self.down.is_empty() {
             return;
         }
@@ -123,14 +123,14 @@ impl DownDetector {
 
     /// Returns whether anything that is shown has changed since the last call, and in
     /// which services.
-    pub(super) fn changed(&mut self) -> (bool, BTreeSet<ServiceName>) {
-        let others = mem::take(&mut self.others);
+    pub(super) fn take_changed(&mut self) -> (bool, BTreeSet<ServiceName>) {
+        let addresses_changed = mem::take(&mut self.addresses_changed);
         let changed = mem::take(&mut self.changed);
-        (others || !changed.is_empty(), changed)
+        (addresses_changed || !changed.is_empty(), changed)
     }
 
     /// Writes what is to be shown and probed into `liveness`.
-    pub(super) fn show(&self, liveness: &mut Liveness) {
+    pub(super) fn copy_into(&self, liveness: &mut Liveness) {
         liveness.unleased = self.addresses.clone();
         liveness.down = self.down.clone();
     }
@@ -144,7 +144,7 @@ impl DownDetector {
         if self.addresses.get(&addr).copied() == shortest {
             return;
         }
-        self.others = true;
+        self.addresses_changed = true;
         match shortest {
             Some(every) => drop(self.addresses.insert(addr, every)),
             None => drop(self.addresses.remove(&addr)),

@@ -40,20 +40,20 @@ pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog) {
         let mut status = before.clone();
         let now = clock::now();
         if let Some(input) = input {
-            take_in(&mut index, &mut status, &mut affected, input, now);
+            apply_input(&mut index, &mut status, &mut affected, input, now);
         }
         // Only the inputs that wait now: senders may be faster than this loop.
         for _ in 0..inputs.len() {
             let Ok(input) = inputs.try_recv() else { break };
-            take_in(&mut index, &mut status, &mut affected, input, now);
+            apply_input(&mut index, &mut status, &mut affected, input, now);
         }
-        index.pass(now, status.stale.is_none(), &mut affected);
+        index.expire(now, status.stale.is_none(), &mut affected);
         status.keys = index.keys();
         catalog.publish(&mut index, std::mem::take(&mut affected), &before, status, &mut publisher);
     }
 }
 
-pub(super) fn take_in(
+pub(super) fn apply_input(
     index: &mut Index,
     status: &mut RegistryStatus,
     affected: &mut Affected,
@@ -98,7 +98,7 @@ pub(super) fn take_in(
                 status.restored = None;
             }
             status.revision = *revision;
-            status.heard = Some(now);
+            status.last_answer = Some(now);
         }
         Event::Stale { since, reason } => {
             if status.stale.is_none() {

@@ -29,18 +29,18 @@ pub struct EmptyService {
 
 /// The state of a group that has no backend.
 #[derive(Debug)]
-pub(super) struct Empty {
+pub(super) struct EmptyState {
     pub(super) name: Option<ServiceName>,
     pub(super) since: Instant,
     /// When the last stream that asked for it ended, or when it became empty.
     pub(super) asked: Instant,
     /// Whether the warning has been logged.
-    pub(super) told: bool,
+    pub(super) warned: bool,
 }
 
 /// The services that became empty, the oldest first, so that old ones are forgotten.
 #[derive(Debug, Default)]
-pub(super) struct Emptied(VecDeque<(Instant, String)>);
+pub(super) struct RecentlyEmpty(VecDeque<(Instant, String)>);
 
 /// How long an empty service is shown after the last stream that asked for it ended. This
 /// is enough for a few scrapes of its metric, and for an operator to look.
@@ -55,32 +55,32 @@ const FORGOTTEN_AT_ONCE: usize = 64;
 impl Catalog {
     /// Forgets empty services that no stream asks for any more.
     pub(super) fn forget_empty(&self, now: Instant) {
-        let mut emptied = self.emptied();
+        let mut recently_empty = self.recently_empty();
         for _ in 0..FORGOTTEN_AT_ONCE {
-            let full = emptied.is_full();
-            let Some(canonical) = emptied.next(now) else { return };
+            let full = recently_empty.is_full();
+            let Some(canonical) = recently_empty.next(now) else { return };
             let is_over = |group: &Group| group.is_unused(now) || (full && group.is_bare());
             self.0.groups.remove_if(&canonical, |_, group| is_over(group));
             if self.0.groups.get(&canonical).is_some_and(|group| group.services.is_empty()) {
-                emptied.push(now, canonical);
+                recently_empty.push(now, canonical);
             }
         }
     }
 
-    pub(super) fn emptied(&self) -> MutexGuard<'_, Emptied> {
-        self.0.emptied.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn recently_empty(&self) -> MutexGuard<'_, RecentlyEmpty> {
+        self.0.recently_empty.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Empty {
+impl EmptyState {
     /// Makes the state of a name that is asked for and was never registered.
-    pub(super) fn unknown(now: Instant) -> Self {
-        Self { name: None, since: now, asked: now, told: false }
+    pub(super) fn never_registered(now: Instant) -> Self {
+        Self { name: None, since: now, asked: now, warned: false }
     }
 
     /// Makes the state of a service whose last backend left.
-    pub(super) fn left(name: ServiceName, now: Instant) -> Self {
-        Self { name: Some(name), since: now, asked: now, told: false }
+    pub(super) fn lost_last_backend(name: ServiceName, now: Instant) -> Self {
+        Self { name: Some(name), since: now, asked: now, warned: false }
     }
 
     /// Returns whether it can be forgotten while no stream asks for it.
@@ -89,28 +89,28 @@ impl Empty {
     }
 
     /// Returns whether the warning may still have to be logged.
-    pub(super) fn is_untold(&self) -> bool {
-        self.name.is_some() && !self.told
+    pub(super) fn may_warn(&self) -> bool {
+        self.name.is_some() && !self.warned
     }
 
     /// Logs once that clients ask for the service, if any do.
     pub(super) fn warn(&mut self, streams: usize) {
-        if let Some(service) = self.name.as_ref().filter(|_| !self.told && streams > 0) {
-            self.told = true;
+        if let Some(service) = self.name.as_ref().filter(|_| !self.warned && streams > 0) {
+            self.warned = true;
             tracing::warn!(%service, streams, "service has no backend left, and clients ask for it");
         }
     }
 
     /// Logs that the service has backends again, if the warning was logged.
     pub(super) fn end(self, now: Instant) {
-        if let Some(service) = self.name.filter(|_| self.told) {
+        if let Some(service) = self.name.filter(|_| self.warned) {
             let empty_for = now.duration_since(self.since);
             tracing::info!(%service, ?empty_for, "service has backends again");
         }
     }
 }
 
-impl Emptied {
+impl RecentlyEmpty {
     pub(super) fn push(&mut self, now: Instant, canonical: String) {
         self.0.push_back((now, canonical));
     }

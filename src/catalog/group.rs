@@ -11,8 +11,8 @@ use crate::marks::Drained;
 use crate::model::{ServiceName, name};
 use crate::settings::ServiceSettings;
 
-use super::empty::{Empty, EmptyService};
-use super::topic::{Family, Rounds, Topic};
+use super::empty::{EmptyService, EmptyState};
+use super::topic::{Rounds, Topic, TurnGroup};
 use super::urgency::Urgency;
 use super::{Known, Service};
 
@@ -24,17 +24,17 @@ pub(super) struct Group {
     /// Of every service in the group, too.
     drained: Drained,
     pub(super) services: BTreeMap<ServiceName, Arc<Service>>,
-    topics: BTreeMap<Arc<str>, Asked>,
+    topics: BTreeMap<Arc<str>, Spelling>,
     /// Shared by all these topics.
-    family: Arc<Family<Known>>,
+    turn_group: Arc<TurnGroup<Known>>,
     /// Set while there is no service.
-    empty: Option<Empty>,
+    empty: Option<EmptyState>,
 }
 
 /// A spelling, and the number of its subscriptions.
-struct Asked {
+struct Spelling {
     topic: Arc<Topic<Known>>,
-    times: usize,
+    subscriptions: usize,
 }
 
 impl Group {
@@ -44,7 +44,7 @@ impl Group {
             drained,
             services: BTreeMap::new(),
             topics: BTreeMap::new(),
-            family: Arc::default(),
+            turn_group: Arc::default(),
             empty: None,
         }
     }
@@ -108,14 +108,14 @@ impl Group {
         now: Instant,
     ) -> Arc<Topic<Known>> {
         // The streams of all spellings are counted only if there may be a warning to log.
-        let untold = self.empty.as_ref().is_some_and(Empty::is_untold);
-        let streams = if untold { self.streams() + usize::from(!served) } else { 0 };
+        let may_warn = self.empty.as_ref().is_some_and(EmptyState::may_warn);
+        let streams = if may_warn { self.streams() + usize::from(!served) } else { 0 };
         match &mut self.empty {
             Some(empty) => empty.warn(streams),
             // A name with selectors is hardly ever a service's own, so it is not shown as
             // empty.
             None if self.services.is_empty() && !name::selects(typed) => {
-                self.empty = Some(Empty::unknown(now));
+                self.empty = Some(EmptyState::never_registered(now));
             }
             None => {}
         }
@@ -123,19 +123,19 @@ impl Group {
             let now = if synced { self.known(typed) } else { Known::Syncing };
             self.topics.insert(
                 typed.clone(),
-                Asked { topic: Topic::new(self.family.clone(), now), times: 0 },
+                Spelling { topic: Topic::new(self.turn_group.clone(), now), subscriptions: 0 },
             );
         }
-        let asked = self.topics.get_mut(typed).expect("it is there or was put there");
-        asked.times += 1;
-        asked.topic.clone()
+        let spelling = self.topics.get_mut(typed).expect("it is there or was put there");
+        spelling.subscriptions += 1;
+        spelling.topic.clone()
     }
 
     /// Removes one subscription to a spelling.
     pub(super) fn unsubscribe(&mut self, typed: &Arc<str>, now: Instant) {
-        if let Some(asked) = self.topics.get_mut(typed) {
-            asked.times -= 1;
-            if asked.times == 0 {
+        if let Some(spelling) = self.topics.get_mut(typed) {
+            spelling.subscriptions -= 1;
+            if spelling.subscriptions == 0 {
                 self.topics.remove(typed);
             }
         }
@@ -155,7 +155,7 @@ impl Group {
         let Some(new) = new else {
             let changed = self.services.remove(service).is_some();
             if changed && self.services.is_empty() {
-                self.empty = Some(Empty::left(service.clone(), now));
+                self.empty = Some(EmptyState::lost_last_backend(service.clone(), now));
                 self.warn();
             }
             return changed;
@@ -197,21 +197,21 @@ impl Group {
     }
 
     fn streams(&self) -> usize {
-        self.topics.values().map(|asked| asked.topic.streams()).sum()
+        self.topics.values().map(|spelling| spelling.topic.streams()).sum()
     }
 
     /// Publishes to each spelling what it means now.
     pub(super) fn announce(&self, rounds: &mut Rounds<Known>) {
         let mut urgency = Urgency::default();
-        for (typed, asked) in &self.topics {
+        for (typed, spelling) in &self.topics {
             let new = self.known(typed);
-            asked.topic.publish(new, |old, new| urgency.takes_away(old, new), rounds);
+            spelling.topic.publish(new, |old, new| urgency.is_urgent(old, new), rounds);
         }
     }
 
     /// Ends every subscription.
     pub(super) fn close(&mut self) {
-        std::mem::take(&mut self.topics).values().for_each(|asked| asked.topic.close());
+        std::mem::take(&mut self.topics).values().for_each(|spelling| spelling.topic.close());
     }
 
     /// Returns whether the group can be removed.

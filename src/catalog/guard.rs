@@ -20,30 +20,30 @@ use crate::settings::Settings;
 use super::liveness::{HeldBackend, Liveness, LossReason, ProbeResult, Rules};
 
 mod ends;
-mod few;
+mod held_maps;
 mod lost;
 mod rules;
-mod shown;
+mod small_set;
 
 use ends::Ends;
-use few::Few;
-pub(super) use lost::Lost;
-use shown::Shown;
+use held_maps::HeldMaps;
+pub(super) use lost::LostBackends;
+use small_set::SmallSet;
 
 /// All lost backends.
 #[derive(Debug)]
 pub(super) struct Guard {
     settings: Arc<Settings>,
-    services: BTreeMap<ServiceName, Lost>,
+    services: BTreeMap<ServiceName, LostBackends>,
     /// The backends that a key registered when it was lost.
-    keys: HashMap<Key, Few<(ServiceName, BackendAddr)>>,
+    keys: HashMap<Key, SmallSet<(ServiceName, BackendAddr)>>,
     /// The services that an answer from an address concerns.
-    addresses: HashMap<BackendAddr, Concerned>,
+    addresses: HashMap<BackendAddr, LostAddress>,
     ends: Ends,
     /// Set while all backends here come from a saved state and the registry is unread:
     /// the time of that state. No backend leaves while it is set.
     restored: Option<Instant>,
-    shown: Shown,
+    held_maps: HeldMaps,
 }
 
 /// Backends that a service lost together.
@@ -65,8 +65,8 @@ pub(super) struct Loss {
 
 /// The services that lost an address.
 #[derive(Debug, Default)]
-struct Concerned {
-    services: Few<ServiceName>,
+struct LostAddress {
+    services: SmallSet<ServiceName>,
     /// How many of them still list it.
     listed: usize,
 }
@@ -76,7 +76,7 @@ struct Concerned {
 const SILENT_MAX: u32 = 3;
 /// How long a removed backend counts as missing. A backend that leaves within a lease's
 /// usual time after others leaves for the same reason.
-const MOMENTS: Duration = Duration::from_secs(60);
+const MISSING_FOR: Duration = Duration::from_secs(60);
 
 impl Guard {
     pub(super) fn new(settings: Arc<Settings>) -> Self {
@@ -87,7 +87,7 @@ impl Guard {
             addresses: HashMap::new(),
             ends: Ends::default(),
             restored: None,
-            shown: Shown::default(),
+            held_maps: HeldMaps::default(),
         }
     }
 
@@ -101,9 +101,9 @@ impl Guard {
         service: &ServiceName,
         now: Instant,
     ) -> Result<(), Losses> {
-        let known = self.services.get(service).map(Lost::rules);
+        let known = self.services.get(service).map(LostBackends::rules);
         let rules = known.unwrap_or_else(|| self.rules(service));
-        let end = losses.since + rules.keep;
+        let end = losses.since + rules.keep_lost;
         if end <= now && self.restored.is_none() {
             return Err(losses);
         }
@@ -134,16 +134,16 @@ impl Guard {
             let held = |loss: &Loss| {
                 (loss.endpoint.addr, HeldBackend { since, why: loss.why, answer: None })
             };
-            self.shown.extend(service, all.iter().map(held));
+            self.held_maps.extend(service, all.iter().map(held));
         }
-        let lost = self.services.entry(service.clone()).or_insert_with(|| Lost::new(rules));
+        let lost = self.services.entry(service.clone()).or_insert_with(|| LostBackends::new(rules));
         all.into_iter().for_each(|loss| lost.insert(loss, since, length_before));
         Ok(())
     }
 
     /// Forgets the backends of a key that is back, or that was deleted on purpose.
     /// Returns their services, each with the endpoint if it was still listed.
-    pub(super) fn settle_key(&mut self, key: &Key) -> Vec<(ServiceName, Option<Endpoint>)> {
+    pub(super) fn forget_key(&mut self, key: &Key) -> Vec<(ServiceName, Option<Endpoint>)> {
         // Nearly always empty, and looking up one of 100,000 keys takes time.
         if self.keys.is_empty() {
             return Vec::new();
@@ -153,7 +153,7 @@ impl Guard {
     }
 
     /// Forgets a backend whose address is registered for the service, under any key.
-    pub(super) fn settle_address(&mut self, service: &ServiceName, addr: BackendAddr) {
+    pub(super) fn forget_address(&mut self, service: &ServiceName, addr: BackendAddr) {
         if !self.addresses.is_empty() && self.addresses.contains_key(&addr) {
             self.forget(service, addr);
         }
@@ -161,7 +161,7 @@ impl Guard {
 
     /// Returns the services of the backends that a key registered when it was lost.
     pub(super) fn services_of(&self, key: &Key) -> impl Iterator<Item = &ServiceName> {
-        self.keys.get(key).into_iter().flat_map(Few::iter).map(|(service, _)| service)
+        self.keys.get(key).into_iter().flat_map(SmallSet::iter).map(|(service, _)| service)
     }
 
     /// Returns the length of a service's list before the first recent loss, and when that
@@ -176,9 +176,9 @@ impl Guard {
     }
 
     /// Notes that a backend left its service on purpose: it does not count as missing.
-    pub(super) fn left(&mut self, service: &ServiceName) {
+    pub(super) fn note_deregistered(&mut self, service: &ServiceName) {
         if let Some(lost) = self.services.get_mut(service) {
-            lost.left();
+            lost.note_deregistered();
         }
     }
 
@@ -191,7 +191,7 @@ impl Guard {
         for service in self.addresses.get(&addr).into_iter().flat_map(|all| all.services.iter()) {
             let lost = self.services.get_mut(service);
             if let Some(held) = lost.and_then(|lost| lost.probed(addr, answer)) {
-                self.shown.update(service, addr, held);
+                self.held_maps.update(service, addr, held);
                 concerned.push(service.clone());
             }
         }
@@ -202,23 +202,23 @@ impl Guard {
     /// while `registered` backends are registered. Returns the removed ones.
     pub(super) fn evict(&mut self, service: &ServiceName, registered: usize) -> Vec<Endpoint> {
         let Some(lost) = self.services.get_mut(service) else { return Vec::new() };
-        let keep = lost.rules().keep;
+        let keep = lost.rules().keep_lost;
         let mut went = Vec::new();
-        while let Some(suspect) = lost.evict(registered) {
-            let addr = suspect.endpoint.addr;
-            self.ends.replace((suspect.listed_end(keep), suspect.end(keep)), service, addr);
-            let elsewhere = self.addresses.get_mut(&addr).is_some_and(Concerned::unlist);
-            self.shown.hide(service, addr, elsewhere);
-            went.push(suspect.endpoint.clone());
+        while let Some(backend) = lost.evict(registered) {
+            let addr = backend.endpoint.addr;
+            self.ends.replace((backend.listed_end(keep), backend.end(keep)), service, addr);
+            let elsewhere = self.addresses.get_mut(&addr).is_some_and(LostAddress::unlist);
+            self.held_maps.hide(service, addr, elsewhere);
+            went.push(backend.endpoint.clone());
         }
-        self.shown.guard(service, lost.dead().len() > 0);
+        self.held_maps.guard(service, lost.dead().len() > 0);
         went
     }
 
     /// Forgets the backends whose time is over. Returns their services, each with the
     /// endpoint if it was still listed. Fewer backends of these services count as missing
     /// now.
-    pub(super) fn pass(&mut self, now: Instant) -> Vec<(ServiceName, Option<Endpoint>)> {
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<(ServiceName, Option<Endpoint>)> {
         let mut over = Vec::new();
         while let Some((service, addr)) = self.ends.pop(now) {
             let listed = self.forget(&service, addr);
@@ -235,7 +235,7 @@ impl Guard {
         }
         self.ends.clear();
         self.services.values_mut().for_each(|lost| lost.renew(now));
-        self.begin_anew();
+        self.rebuild();
     }
 
     /// Returns when the next backend's time is over.
@@ -252,9 +252,9 @@ impl Guard {
     /// Forgets a service's lost backends on an operator's order, if their loss began at
     /// `before` or earlier. Returns the ones that were listed.
     pub(super) fn release(&mut self, service: &ServiceName, before: Instant) -> Vec<Endpoint> {
-        let lost = self.services.get(service).into_iter().flat_map(Lost::all);
+        let lost = self.services.get(service).into_iter().flat_map(LostBackends::all);
         let all: Vec<_> =
-            lost.filter(|(_, suspect)| suspect.begun() <= before).map(|(addr, _)| addr).collect();
+            lost.filter(|(_, backend)| backend.begun() <= before).map(|(addr, _)| addr).collect();
         all.into_iter().filter_map(|addr| self.forget(service, addr)).collect()
     }
 
@@ -265,46 +265,47 @@ impl Guard {
 
     /// Notes that the registry has been read. Restored backends that it lacks count as
     /// lost since the state was saved. Returns their services.
-    pub(super) fn begin(&mut self) -> Vec<ServiceName> {
+    pub(super) fn note_registry_read(&mut self) -> Vec<ServiceName> {
         if self.restored.take().is_none() {
             return Vec::new();
         }
-        self.begin_anew();
+        self.rebuild();
         self.services.keys().cloned().collect()
     }
 
     /// Returns the endpoints that a service lists beyond its registrations.
     pub(super) fn list(&self, service: &ServiceName) -> impl Iterator<Item = &Endpoint> {
-        self.services.get(service).into_iter().flat_map(Lost::listed)
+        self.services.get(service).into_iter().flat_map(LostBackends::listed)
     }
 
     /// Returns the lost backends of a service; `None` before the registry has been read.
-    pub(super) fn lost(&self, service: &ServiceName) -> Option<&Lost> {
+    pub(super) fn lost(&self, service: &ServiceName) -> Option<&LostBackends> {
         self.services.get(service).filter(|_| self.restored.is_none())
     }
 
     /// Returns the services in which something that is shown has changed since the last
     /// call.
-    pub(super) fn changed(&mut self) -> BTreeSet<ServiceName> {
-        self.shown.changed()
+    pub(super) fn take_changed(&mut self) -> BTreeSet<ServiceName> {
+        self.held_maps.take_changed()
     }
 
     /// Writes what is to be shown and probed into `liveness`. Costs little, however much it
     /// is.
-    pub(super) fn show(&self, liveness: &mut Liveness) {
-        self.shown.show(liveness);
+    pub(super) fn copy_into(&self, liveness: &mut Liveness) {
+        self.held_maps.copy_into(liveness);
     }
 
     /// Collects anew when each backend's time is over, and what is shown.
-    fn begin_anew(&mut self) {
-        self.shown.clear();
+    fn rebuild(&mut self) {
+        self.held_maps.clear();
         for (service, lost) in &self.services {
-            for (addr, suspect) in lost.all() {
-                self.ends.extend(suspect.end(lost.rules().keep), service, [addr]);
+            for (addr, backend) in lost.all() {
+                self.ends.extend(backend.end(lost.rules().keep_lost), service, [addr]);
             }
             if lost.held() > 0 {
-                let listed = lost.all().filter(|(_, suspect)| !suspect.gone);
-                self.shown.extend(service, listed.map(|(addr, suspect)| (addr, suspect.held())));
+                let listed = lost.all().filter(|(_, backend)| !backend.unlisted);
+                self.held_maps
+                    .extend(service, listed.map(|(addr, backend)| (addr, backend.held())));
             }
         }
     }
@@ -312,23 +313,23 @@ impl Guard {
     /// Forgets a backend. Returns its endpoint if it was listed.
     fn forget(&mut self, service: &ServiceName, addr: BackendAddr) -> Option<Endpoint> {
         let lost = self.services.get_mut(service)?;
-        let suspect = lost.remove(addr)?;
-        let end = suspect.end(lost.rules().keep);
-        self.shown.guard(service, lost.dead().len() > 0);
+        let backend = lost.remove(addr)?;
+        let end = backend.end(lost.rules().keep_lost);
+        self.held_maps.guard(service, lost.dead().len() > 0);
         if lost.is_empty() {
             self.services.remove(service);
         }
         self.ends.remove(end, service, addr);
         if let Some(concerned) = self.addresses.get_mut(&addr) {
-            if !suspect.gone {
-                self.shown.hide(service, addr, concerned.unlist());
+            if !backend.unlisted {
+                self.held_maps.hide(service, addr, concerned.unlist());
             }
             concerned.services.remove(service);
             if concerned.services.is_empty() {
                 self.addresses.remove(&addr);
             }
         }
-        if let Some(key) = suspect.key
+        if let Some(key) = backend.key
             && let Some(registered) = self.keys.get_mut(&key)
         {
             registered.remove(&(service.clone(), addr));
@@ -336,11 +337,11 @@ impl Guard {
                 self.keys.remove(&key);
             }
         }
-        (!suspect.gone).then_some(suspect.endpoint)
+        (!backend.unlisted).then_some(backend.endpoint)
     }
 }
 
-impl Concerned {
+impl LostAddress {
     /// Counts one service less that lists the address. Returns whether another still
     /// does.
     fn unlist(&mut self) -> bool {
@@ -351,7 +352,7 @@ impl Concerned {
 
 /// Returns how many backends of a list must stay, whatever probes find. A list of one is
 /// not guarded: the loss of a service's only backend is no mass loss.
-pub(super) fn least(length: Option<usize>, share: u32) -> usize {
+pub(super) fn guarded_min(length: Option<usize>, share: u32) -> usize {
     match length.unwrap_or(0) {
         0 | 1 => 0,
         length => (length * share as usize).div_ceil(100),

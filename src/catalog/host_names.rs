@@ -16,10 +16,10 @@ use super::affected::Affected;
 
 /// The host names in use.
 #[derive(Debug, Default)]
-pub(super) struct HostNames(BTreeMap<String, Use>);
+pub(super) struct HostNames(BTreeMap<String, HostState>);
 
 #[derive(Debug, Default)]
-struct Use {
+struct HostState {
     addresses: Vec<IpAddr>,
     /// Why the name does not resolve any more, or never did.
     trouble: Option<String>,
@@ -29,7 +29,7 @@ struct Use {
 
 /// A name that resolves to other addresses than before.
 #[derive(Debug)]
-pub(super) struct Moved {
+pub(super) struct AddressChange {
     /// The addresses before the change.
     pub(super) old: Vec<IpAddr>,
     pub(super) users: Vec<(ServiceName, Key)>,
@@ -37,7 +37,7 @@ pub(super) struct Moved {
 
 /// A name that does not resolve, or only to addresses that no client can use.
 #[derive(Debug)]
-pub(super) struct Odd<'a> {
+pub(super) struct UnresolvedName<'a> {
     pub(super) host: &'a str,
     pub(super) error: String,
     /// How many of its addresses are still listed.
@@ -61,37 +61,37 @@ impl HostNames {
         &mut self,
         resolved: Resolved,
         affected: &mut Affected,
-    ) -> Option<Moved> {
+    ) -> Option<AddressChange> {
         let host = self.0.get_mut(&resolved.host)?;
         let mut addresses = resolved.addresses;
         addresses.sort_unstable();
         addresses.dedup();
-        let before = host.oddity();
+        let before = host.problem();
         let old = (host.addresses != addresses).then(|| {
             host.users.keys().for_each(|(service, _)| affected.service(service));
             mem::replace(&mut host.addresses, addresses)
         });
         host.trouble = resolved.trouble;
-        affected.unresolved |= before != host.oddity();
-        old.map(|old| Moved { old, users: host.users.keys().cloned().collect() })
+        affected.unresolved |= before != host.problem();
+        old.map(|old| AddressChange { old, users: host.users.keys().cloned().collect() })
     }
 
     /// Counts one use of a registration's host name, if its address is a name.
-    pub(super) fn hold(&mut self, key: &Key, one: &Registration, affected: &mut Affected) {
+    pub(super) fn add_user(&mut self, key: &Key, one: &Registration, affected: &mut Affected) {
         let Host::Name(name) = &one.address.host else { return };
         let host = self.0.entry(name.clone()).or_insert_with(|| {
             affected.hosts = true;
-            Use::default()
+            HostState::default()
         });
-        affected.unresolved |= host.oddity().is_some();
+        affected.unresolved |= host.problem().is_some();
         *host.users.entry((one.service.clone(), key.clone())).or_default() += 1;
     }
 
     /// Takes back what [`Self::hold`] counted.
-    pub(super) fn let_go(&mut self, key: &Key, one: &Registration, affected: &mut Affected) {
+    pub(super) fn remove_user(&mut self, key: &Key, one: &Registration, affected: &mut Affected) {
         let Host::Name(name) = &one.address.host else { return };
         let Some(host) = self.0.get_mut(name) else { return };
-        affected.unresolved |= host.oddity().is_some();
+        affected.unresolved |= host.problem().is_some();
         let user = (one.service.clone(), key.clone());
         if let Some(uses) = host.users.get_mut(&user) {
             *uses -= 1;
@@ -106,26 +106,26 @@ impl HostNames {
     }
 
     /// Returns the names that do not resolve.
-    pub(super) fn odd(&self) -> impl Iterator<Item = Odd<'_>> {
+    pub(super) fn unresolved(&self) -> impl Iterator<Item = UnresolvedName<'_>> {
         self.0.iter().filter_map(|(name, host)| {
-            let (error, kept) = host.oddity()?;
-            Some(Odd { host: name, error, kept, users: &host.users })
+            let (error, kept) = host.problem()?;
+            Some(UnresolvedName { host: name, error, kept, users: &host.users })
         })
     }
 }
 
-impl Odd<'_> {
+impl UnresolvedName<'_> {
     /// Returns the services and keys that use the name.
     pub(super) fn users(&self) -> impl Iterator<Item = (&ServiceName, &Key)> {
         self.users.keys().map(|(service, key)| (service, key))
     }
 }
 
-impl Use {
+impl HostState {
     /// Returns why its backends are missing or may be at other addresses, and how many of
     /// its addresses can be used. Returns `None` if the name resolves, and before the
     /// first answer.
-    fn oddity(&self) -> Option<(String, usize)> {
+    fn problem(&self) -> Option<(String, usize)> {
         let usable = |ip: &&IpAddr| BackendAddr::new(**ip, 1).is_ok();
         let kept = self.addresses.iter().filter(usable).count();
         if let Some(trouble) = &self.trouble {
@@ -144,8 +144,12 @@ mod tests {
     fn addresses_that_no_client_could_use_are_as_good_as_none() {
         let check = |addresses: &[&str], trouble: Option<&str>, expected: Option<(&str, usize)>| {
             let addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
-            let host = Use { addresses, trouble: trouble.map(str::to_owned), ..Use::default() };
-            let found = host.oddity();
+            let host = HostState {
+                addresses,
+                trouble: trouble.map(str::to_owned),
+                ..HostState::default()
+            };
+            let found = host.problem();
             assert_eq!(found.as_ref().map(|(why, kept)| (why.as_str(), *kept)), expected);
         };
         check(&["10.0.0.1"], None, None);

@@ -19,7 +19,7 @@ use crate::settings::Settings;
 use super::affected::Affected;
 use super::departures::{Departure, Departures};
 use super::down::DownDetector;
-use super::guard::{Guard, Loss, Losses, Lost};
+use super::guard::{Guard, Loss, Losses, LostBackends};
 use super::host_names::HostNames;
 use super::liveness::{Liveness, LossReason, ProbeResult, Rules};
 use super::{Restored, ServiceSnapshot};
@@ -39,7 +39,7 @@ use members::Members;
 #[derive(Debug)]
 pub(super) struct Index {
     settings: Arc<Settings>,
-    entries: HashMap<Key, Meaning>,
+    entries: HashMap<Key, KeyContent>,
     services: HashMap<ServiceName, Members>,
     /// Host names in use: what they resolved to, and which services use them.
     hosts: HostNames,
@@ -55,15 +55,15 @@ pub(super) struct Index {
 /// The registrations of a key. There may be a million, so it holds no spare capacity,
 /// and little room for what hardly any key has.
 #[derive(Debug, Default)]
-struct Meaning {
+struct KeyContent {
     registrations: Box<[Registration]>,
-    oddity: Option<Box<Oddity>>,
+    problem: Option<Box<KeyProblem>>,
     leased: bool,
 }
 
 /// Why the newest value of a key was rejected, or what is odd about it.
 #[derive(Debug, PartialEq, Eq)]
-enum Oddity {
+enum KeyProblem {
     Rejected(Rejected),
     Remarks(Vec<Remark>),
 }
@@ -101,7 +101,7 @@ impl Index {
                         }
                         Change::Delete(key, _) => {
                             self.hand_over(&mut batch, affected);
-                            self.take_back(&key, affected);
+                            self.deregister(&key, affected);
                         }
                         Change::Put(entry) => {
                             self.hand_over(&mut batch, affected);
@@ -154,8 +154,8 @@ impl Index {
 
     /// Does what is due by now. While the registry is stale no backend's time is over,
     /// because a held backend may have registered again long ago.
-    pub(super) fn pass(&mut self, now: Instant, heard: bool, affected: &mut Affected) {
-        let over = if heard { self.guard.pass(now) } else { Vec::new() };
+    pub(super) fn expire(&mut self, now: Instant, fresh: bool, affected: &mut Affected) {
+        let over = if fresh { self.guard.expire(now) } else { Vec::new() };
         for (service, listed) in over {
             match listed {
                 Some(endpoint) => {
@@ -169,8 +169,8 @@ impl Index {
     }
 
     /// Returns when something will be due.
-    pub(super) fn due(&self, heard: bool) -> Option<Instant> {
-        self.guard.due().filter(|_| heard)
+    pub(super) fn due(&self, fresh: bool) -> Option<Instant> {
+        self.guard.due().filter(|_| fresh)
     }
 
     /// Returns a service's snapshot; `None` if it has no backend that can be used.
@@ -182,7 +182,7 @@ impl Index {
         self.snapshots += 1;
         self.evict(name, &mut Affected::default());
         let mut endpoints = self.registered(name);
-        self.down.set_aside(name, &mut endpoints);
+        self.down.remove_down(name, &mut endpoints);
         let registered = endpoints.len();
         endpoints.extend(self.guard.list(name).cloned());
         if endpoints.len() > registered {
@@ -199,20 +199,20 @@ impl Index {
     /// Returns the liveness, and the services in which it changed; `None` if nothing has
     /// changed since the last call.
     pub(super) fn liveness(&mut self) -> Option<(Liveness, BTreeSet<ServiceName>)> {
-        let (others, down) = self.down.changed();
-        let mut services = self.guard.changed();
-        if !others && services.is_empty() {
+        let (addresses_changed, down) = self.down.take_changed();
+        let mut services = self.guard.take_changed();
+        if !addresses_changed && services.is_empty() {
             return None;
         }
         services.extend(down);
         let mut liveness = Liveness::default();
-        self.guard.show(&mut liveness);
-        self.down.show(&mut liveness);
+        self.guard.copy_into(&mut liveness);
+        self.down.copy_into(&mut liveness);
         Some((liveness, services))
     }
 
     /// Returns the lost backends of a service.
-    pub(super) fn lost(&self, service: &ServiceName) -> Option<&Lost> {
+    pub(super) fn lost(&self, service: &ServiceName) -> Option<&LostBackends> {
         self.guard.lost(service)
     }
 
@@ -231,7 +231,7 @@ impl Index {
     }
 
     pub(super) fn remarks(&self, key: &Key) -> &[Remark] {
-        self.entries.get(key).map_or(&[], Meaning::remarks)
+        self.entries.get(key).map_or(&[], KeyContent::remarks)
     }
 
     pub(super) fn keys(&self) -> usize {
@@ -242,8 +242,8 @@ impl Index {
     fn registered(&self, name: &ServiceName) -> Vec<Endpoint> {
         let Some(members) = self.services.get(name) else { return Vec::new() };
         let mut endpoints = Vec::with_capacity(members.len());
-        for meaning in members.keys.iter().filter_map(|key| self.entries.get(key)) {
-            for registration in meaning.registrations.iter().filter(|one| one.service == *name) {
+        for content in members.keys.iter().filter_map(|key| self.entries.get(key)) {
+            for registration in content.registrations.iter().filter(|one| one.service == *name) {
                 self.each_endpoint(registration, |endpoint| endpoints.push(endpoint));
             }
         }
@@ -281,24 +281,24 @@ impl Index {
             self.doubt(&key, former, LossReason::WentBack, &mut batch);
             self.hand_over(&mut batch, affected);
         }
-        affected.services.extend(self.guard.begin());
+        affected.services.extend(self.guard.note_registry_read());
     }
 
     /// Takes in a key's newest value. If that is rejected, the key's older registrations
     /// stay: a registrant's mistake must not remove a working backend.
-    fn put(&mut self, Entry { key, meaning, leased }: Entry, affected: &mut Affected) {
-        for (service, _) in self.guard.settle_key(&key) {
+    fn put(&mut self, Entry { key, decoded, leased }: Entry, affected: &mut Affected) {
+        for (service, _) in self.guard.forget_key(&key) {
             affected.services.insert(service);
         }
         let old = self.entries.remove(&key).unwrap_or_default();
-        let new = match meaning {
+        let new = match decoded {
             Ok(Reading { registrations, remarks }) => {
-                let oddity = (!remarks.is_empty()).then(|| Box::new(Oddity::Remarks(remarks)));
-                Meaning { registrations: registrations.into(), oddity, leased }
+                let problem = (!remarks.is_empty()).then(|| Box::new(KeyProblem::Remarks(remarks)));
+                KeyContent { registrations: registrations.into(), problem, leased }
             }
             Err(rejected) => {
-                let oddity = Some(Box::new(Oddity::Rejected(rejected)));
-                Meaning { registrations: old.registrations.clone(), oddity, leased }
+                let problem = Some(Box::new(KeyProblem::Rejected(rejected)));
+                KeyContent { registrations: old.registrations.clone(), problem, leased }
             }
         };
         if old.registrations != new.registrations {
@@ -308,16 +308,16 @@ impl Index {
         } else if old.leased != new.leased {
             self.replace(&key, &old, &new, affected);
         }
-        if old.oddity != new.oddity {
+        if old.problem != new.problem {
             affected.rejections.insert(key.clone());
         }
         self.entries.insert(key, new);
     }
 
     /// Removes a key that was deleted on purpose, now or after it was lost.
-    fn take_back(&mut self, key: &Key, affected: &mut Affected) {
-        for (service, listed) in self.guard.settle_key(key) {
-            self.guard.left(&service);
+    fn deregister(&mut self, key: &Key, affected: &mut Affected) {
+        for (service, listed) in self.guard.forget_key(key) {
+            self.guard.note_deregistered(&service);
             if let Some(endpoint) = listed {
                 self.departures.add(&service, Departure::Deregistered, &endpoint.id);
             }
@@ -328,7 +328,7 @@ impl Index {
         for (service, endpoint) in endpoints {
             affected.service(&service);
             if !self.is_registered(&service, endpoint.addr) {
-                self.guard.left(&service);
+                self.guard.note_deregistered(&service);
                 self.departures.add(&service, Departure::Deregistered, &endpoint.id);
             }
         }
@@ -346,32 +346,32 @@ impl Index {
 
     fn remove(&mut self, key: &Key, affected: &mut Affected) {
         let Some(old) = self.entries.remove(key) else { return };
-        self.replace(key, &old, &Meaning::default(), affected);
-        if old.oddity.is_some() {
+        self.replace(key, &old, &KeyContent::default(), affected);
+        if old.problem.is_some() {
             affected.rejections.insert(key.clone());
         }
     }
 }
 
-impl Meaning {
+impl KeyContent {
     fn is_same(&self, entry: &Entry) -> bool {
-        let same = entry.meaning.as_ref().is_ok_and(|new| {
+        let same = entry.decoded.as_ref().is_ok_and(|new| {
             *new.registrations == *self.registrations && new.remarks == self.remarks()
         });
         same && self.rejected().is_none() && self.leased == entry.leased
     }
 
     fn rejected(&self) -> Option<&Rejected> {
-        match self.oddity.as_deref()? {
-            Oddity::Rejected(rejected) => Some(rejected),
-            Oddity::Remarks(_) => None,
+        match self.problem.as_deref()? {
+            KeyProblem::Rejected(rejected) => Some(rejected),
+            KeyProblem::Remarks(_) => None,
         }
     }
 
     fn remarks(&self) -> &[Remark] {
-        match self.oddity.as_deref() {
-            Some(Oddity::Remarks(remarks)) => remarks,
-            Some(Oddity::Rejected(_)) | None => &[],
+        match self.problem.as_deref() {
+            Some(KeyProblem::Remarks(remarks)) => remarks,
+            Some(KeyProblem::Rejected(_)) | None => &[],
         }
     }
 }

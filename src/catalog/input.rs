@@ -34,7 +34,7 @@ pub enum Input {
     Marks(Arc<Marks>),
     /// A question: which keys register some backends. It changes nothing. It comes as an
     /// input because only the writer knows.
-    Origins(AskOrigins),
+    Origins(OriginsQuery),
     /// The saved state. It is ignored once the registry has been read.
     Restored(Restored),
 }
@@ -42,7 +42,7 @@ pub enum Input {
 /// Asks which keys register some backends of a service. The answer has one item for each
 /// address and key.
 #[derive(Debug)]
-pub struct AskOrigins {
+pub struct OriginsQuery {
     /// The service.
     pub service: ServiceName,
     /// The addresses of the backends.

@@ -14,10 +14,10 @@ use crate::settings::{ServiceSettings, Settings};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
     /// How long a backend is held at most. Zero: it leaves at once.
-    pub keep: Duration,
+    pub keep_lost: Duration,
     /// The part of a service's last good list that stays whatever probes find, in
     /// percent. Zero: none.
-    pub share: u32,
+    pub guard: u32,
     /// How often a registration without a lease is probed. Zero: never.
     pub probe_unleased: Duration,
 }
@@ -77,20 +77,20 @@ pub struct Liveness {
 
 impl Rules {
     /// Lost backends leave at once, and nothing is probed.
-    pub const OFF: Self = Self { keep: Duration::ZERO, share: 0, probe_unleased: Duration::ZERO };
+    pub const OFF: Self =
+        Self { keep_lost: Duration::ZERO, guard: 0, probe_unleased: Duration::ZERO };
 }
 
 impl From<&ServiceSettings> for Rules {
     fn from(settings: &ServiceSettings) -> Self {
-        let ServiceSettings { keep_lost: keep, guard: share, probe_unleased, .. } = *settings;
-        Self { keep, share, probe_unleased }
+        let ServiceSettings { keep_lost, guard, probe_unleased, .. } = *settings;
+        Self { keep_lost, guard, probe_unleased }
     }
 }
 
 /// Applies the same rules to every service, with the defaults of all other settings.
 impl From<Rules> for Arc<Settings> {
-    fn from(Rules { keep, share, probe_unleased }: Rules) -> Self {
-        let (keep_lost, guard) = (keep, share);
+    fn from(Rules { keep_lost, guard, probe_unleased }: Rules) -> Self {
         ServiceSettings { keep_lost, guard, probe_unleased, ..ServiceSettings::DEFAULT }.into()
     }
 }

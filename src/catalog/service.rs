@@ -12,7 +12,7 @@ use crate::model::Class;
 use crate::settings::ServiceSettings;
 
 use super::ServiceSnapshot;
-use super::addresses::{Addresses, Kept};
+use super::addresses::{AddressCache, Addresses};
 use super::derived::Derived;
 
 /// A service as it is now. It dereferences to its snapshot.
@@ -27,7 +27,7 @@ pub struct Service {
     pub settings: Arc<ServiceSettings>,
     /// The backends that marks keep out of the lists.
     pub drained: Drained,
-    kept: Derived<Kept>,
+    address_cache: Derived<AddressCache>,
 }
 
 impl Service {
@@ -40,25 +40,25 @@ impl Service {
     ) -> Self {
         let (snapshot, settings) = (snapshot.into(), settings.into());
         let drained = Drained::default();
-        Self { version, snapshot, settings, drained, kept: Derived::default() }
+        Self { version, snapshot, settings, drained, address_cache: Derived::default() }
     }
 
     /// Returns the service with these drained backends.
     #[must_use]
     pub fn with_drained(self, drained: Drained) -> Self {
-        Self { drained, kept: Derived::default(), ..self }
+        Self { drained, address_cache: Derived::default(), ..self }
     }
 
-    /// Returns the addresses of a class, if they are kept.
+    /// Returns the addresses of a class, if they are cached.
     #[must_use]
-    pub fn kept_addresses(&self, class: &Class) -> Option<Arc<Addresses>> {
-        self.kept.get(class)
+    pub fn cached_addresses(&self, class: &Class) -> Option<Arc<Addresses>> {
+        self.address_cache.get(class)
     }
 
     /// Keeps the addresses of a class until this value is dropped or other classes take
     /// their place.
-    pub fn keep_addresses(&self, class: &Class, addresses: &Arc<Addresses>) {
-        self.kept.put(class, addresses);
+    pub fn cache_addresses(&self, class: &Class, addresses: &Arc<Addresses>) {
+        self.address_cache.put(class, addresses);
     }
 }
 

@@ -92,7 +92,7 @@ pub struct RegistryStatus {
     /// The registry's newest known revision.
     pub revision: i64,
     /// When the registry last answered.
-    pub heard: Option<Instant>,
+    pub last_answer: Option<Instant>,
     /// Set while the registry is stale: since when, and why.
     pub stale: Option<(Instant, String)>,
     /// The number of keys read, rejected ones included.

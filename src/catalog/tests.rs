@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::drive::take_in;
+use super::drive::apply_input;
 use super::*;
 use crate::model::{BackendAddr, HostPort, Weight, Zone};
 use crate::registry::{Cause, Change, Entry, Event, Registration};
@@ -23,7 +23,7 @@ fn entry(service: &str, address: &str) -> Entry {
     };
     Entry {
         key: Key::new(format!("{service}/{address}").as_bytes()),
-        meaning: Ok(vec![registration].into()),
+        decoded: Ok(vec![registration].into()),
         leased: true,
     }
 }
@@ -66,8 +66,8 @@ impl World {
         let before = self.catalog.status();
         let mut status = before.clone();
         let mut affected = Affected::default();
-        take_in(&mut self.index, &mut status, &mut affected, input, self.now);
-        self.index.pass(self.now, status.stale.is_none(), &mut affected);
+        apply_input(&mut self.index, &mut status, &mut affected, input, self.now);
+        self.index.expire(self.now, status.stale.is_none(), &mut affected);
         self.catalog.publish(&mut self.index, affected, &before, status, &mut self.publisher);
     }
 }
@@ -330,7 +330,7 @@ fn rejected_keys_are_listed_until_they_are_read() {
     let mut world = World::new();
     let rejected = Rejected { reason: "bad".into(), value: "?".into() };
     let key = Key::new(b"p/hello/a");
-    let bad = Entry { key: key.clone(), meaning: Err(rejected.clone()), leased: true };
+    let bad = Entry { key: key.clone(), decoded: Err(rejected.clone()), leased: true };
     world.say(reset(vec![bad]));
     assert_eq!(world.catalog.rejected(), vec![(key.clone(), rejected)]);
     world.say(Input::Registry(Event::Apply {
@@ -362,7 +362,7 @@ mod marks;
 mod settings;
 
 const RULES: Rules =
-    Rules { keep: Duration::from_secs(600), share: 50, probe_unleased: Duration::ZERO };
+    Rules { keep_lost: Duration::from_secs(600), guard: 50, probe_unleased: Duration::ZERO };
 
 fn gone(entries: Vec<Entry>, cause: Cause) -> Input {
     let changes = entries.into_iter().map(|entry| Change::Delete(entry.key, cause)).collect();

@@ -25,13 +25,13 @@ use crate::clock;
 mod rounds;
 
 use rounds::Round;
-pub(super) use rounds::{Family, Rounds};
+pub(super) use rounds::{Rounds, TurnGroup};
 
 /// A place for one value and its listeners, such as the meaning of one requested name.
 #[derive(Debug)]
 pub struct Topic<T> {
     /// The topics that share a turn: the spellings of one name.
-    family: Arc<Family<T>>,
+    turn_group: Arc<TurnGroup<T>>,
     /// Counts the values. It is read without the lock, to see that nothing is new.
     version: AtomicU64,
     /// How many listeners another topic serves.
@@ -63,7 +63,7 @@ pub struct Listener<T> {
 }
 
 impl<T: Clone + PartialEq> Topic<T> {
-    pub(super) fn new(family: Arc<Family<T>>, newest: T) -> Arc<Self> {
+    pub(super) fn new(turn_group: Arc<TurnGroup<T>>, newest: T) -> Arc<Self> {
         let state = State {
             newest,
             closed: false,
@@ -73,7 +73,7 @@ impl<T: Clone + PartialEq> Topic<T> {
             last_round: None,
         };
         Arc::new(Self {
-            family,
+            turn_group,
             version: AtomicU64::new(1),
             served: AtomicUsize::new(0),
             state: Mutex::new(state),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::model::ServiceName;
 use crate::registry::{Key, Registration, Remark};
 
-use super::host_names::Odd;
+use super::host_names::UnresolvedName;
 
 /// A backend whose host name does not resolve.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,14 +33,19 @@ pub struct Unresolved {
 pub(super) const SHOWN_MAX: usize = 10_000;
 
 impl Unresolved {
-    pub(super) fn new(service: &ServiceName, key: &Key, one: &Registration, odd: &Odd<'_>) -> Self {
+    pub(super) fn new(
+        service: &ServiceName,
+        key: &Key,
+        one: &Registration,
+        name: &UnresolvedName<'_>,
+    ) -> Self {
         Self {
             service: service.clone(),
             key: key.clone(),
             id: one.id.clone(),
-            host: odd.host.to_owned(),
-            error: odd.error.clone(),
-            kept: odd.kept,
+            host: name.host.to_owned(),
+            error: name.error.clone(),
+            kept: name.kept,
         }
     }
 

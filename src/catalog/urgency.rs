@@ -14,15 +14,15 @@ pub(super) struct Urgency {
 
 impl Urgency {
     /// Returns whether clients must get the new value at once.
-    pub(super) fn takes_away(&mut self, old: &Known, new: &Known) -> bool {
+    pub(super) fn is_urgent(&mut self, old: &Known, new: &Known) -> bool {
         let (Known::Present(before), Known::Present(after)) = (old, new) else {
-            return takes_away(old, new);
+            return is_urgent(old, new);
         };
         let versions = (before.version, after.version);
         match self.compared {
             Some((same, answer)) if same == versions && after.version > 0 => answer,
             _ => {
-                let answer = takes_away(old, new);
+                let answer = is_urgent(old, new);
                 self.compared = Some((versions, answer));
                 answer
             }
@@ -33,7 +33,7 @@ impl Urgency {
 /// Returns whether clients must get the new value at once. They must if a backend leaves,
 /// changes its address or gets weight 0, because calls fail until clients know; and if
 /// the settings or the drained backends changed.
-fn takes_away(old: &Known, new: &Known) -> bool {
+fn is_urgent(old: &Known, new: &Known) -> bool {
     if let (Some(old), Some(new)) = (old.settings(), new.settings())
         && old != new
     {
@@ -87,7 +87,7 @@ mod tests {
 
     #[track_caller]
     fn check(old: Known, new: Known, expected: bool) {
-        assert_eq!(takes_away(&old, &new), expected);
+        assert_eq!(is_urgent(&old, &new), expected);
     }
 
     #[test]

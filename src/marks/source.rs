@@ -223,7 +223,7 @@ impl Known {
 
     /// Stores the new value of a key. Returns the release, if it is a new one.
     fn put(&mut self, entry: Entry<Read>, former: Option<Latest>, listed: bool) -> Option<News> {
-        let Entry { key, meaning: Read { mark, revision }, .. } = entry;
+        let Entry { key, decoded: Read { mark, revision }, .. } = entry;
         let is_new = former.as_ref().is_none_or(|former| former.revision != revision);
         let former = former.unwrap_or_default();
         let full = self.keys.len() >= KEYS_MAX;

@@ -203,7 +203,7 @@ async fn churn_is_written_at_a_bounded_rate_and_the_first_state_at_once() {
     };
     let entry = |id: u32, weight| Entry {
         key: Key::new(format!("/{id}").as_bytes()),
-        meaning: Ok(vec![Registration {
+        decoded: Ok(vec![Registration {
             service: ServiceName::new(&format!("s{}", id % 100)).unwrap(),
             id: id.to_string().into(),
             address: HostPort::parse(&format!("10.0.0.1:{}", id + 1)).unwrap(),

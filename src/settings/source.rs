@@ -203,7 +203,7 @@ impl Store {
     }
 
     fn put(&mut self, entry: Entry<Read>) {
-        let Read { document, revision } = entry.meaning;
+        let Read { document, revision } = entry.decoded;
         match document {
             Ok(document) => {
                 if self.document.as_ref().is_none_or(|(_, known)| *known != revision) {
@@ -260,7 +260,7 @@ mod tests {
 
     fn entry(key: &str, value: &str, revision: i64) -> Entry<Read> {
         let stored = Stored { key: key.as_bytes(), value: value.as_bytes(), lease: 0, revision };
-        Entry { key: Key::new(key.as_bytes()), meaning: decode(stored), leased: false }
+        Entry { key: Key::new(key.as_bytes()), decoded: decode(stored), leased: false }
     }
 
     fn reset(all: Vec<Entry<Read>>, went_back: bool) -> Event<Read> {

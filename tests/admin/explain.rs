@@ -120,7 +120,7 @@ async fn a_client_is_explained_by_the_name_that_it_asked_for() {
 async fn what_is_not_listed_says_at_which_pass_it_stayed() {
     let mut unleased = entry("hello", "dead", "10.0.0.5:80", 1, &[]);
     unleased.leased = false;
-    let mut rules = Rules { keep: Duration::from_secs(600), ..Rules::OFF };
+    let mut rules = Rules { keep_lost: Duration::from_secs(600), ..Rules::OFF };
     rules.probe_unleased = Duration::from_secs(1);
     let world = World::ruled(rules).await;
     world

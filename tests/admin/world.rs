@@ -253,14 +253,14 @@ pub fn entry(service: &str, id: &str, address: &str, weight: u32, meta: &[(&str,
     };
     Entry {
         key: Key::new(format!("/{service}/{id}").as_bytes()),
-        meaning: Ok(vec![registration].into()),
+        decoded: Ok(vec![registration].into()),
         leased: true,
     }
 }
 
 pub fn bad(key: &[u8], reason: &str, value: &str) -> Entry {
     let rejected = Rejected { reason: reason.to_owned(), value: value.to_owned() };
-    Entry { key: Key::new(key), meaning: Err(rejected), leased: true }
+    Entry { key: Key::new(key), decoded: Err(rejected), leased: true }
 }
 
 pub fn stale() -> Event {

@@ -369,5 +369,5 @@ pub fn entry(text: &str) -> Entry {
         weight,
         meta: Arc::new(meta),
     };
-    Entry { key, meaning: Ok(vec![registration].into()), leased: true }
+    Entry { key, decoded: Ok(vec![registration].into()), leased: true }
 }

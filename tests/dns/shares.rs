@@ -24,7 +24,7 @@ fn big(number: u16) -> Entry {
     let [high, low] = number.to_be_bytes();
     let mut entry = entry("big", &format!("10.1.{high}.{low}:80"));
     let meta = Arc::new((0..6).map(|key| (format!("k{key}"), "x".to_owned())).collect());
-    entry.meaning.as_mut().unwrap().registrations[0].meta = meta;
+    entry.decoded.as_mut().unwrap().registrations[0].meta = meta;
     entry
 }
 

@@ -78,7 +78,7 @@ pub async fn run(
     handle: Handle,
     history: History,
 ) -> turmoil::Result {
-    let Rules { keep: keep_lost, share: guard, probe_unleased } = rules;
+    let Rules { keep_lost, guard, probe_unleased } = rules;
     let report_interval = REPORT_EVERY;
     let when_empty = WhenEmpty::Wait;
     let catalog = Catalog::with(ServiceSettings {

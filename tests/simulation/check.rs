@@ -94,7 +94,7 @@ pub fn check(plan: &Plan, outcome: &Outcome) -> Vec<String> {
     let mut check = Check {
         plan,
         records,
-        keep: plan.rules.keep.as_millis() as u64,
+        keep: plan.rules.keep_lost.as_millis() as u64,
         truth: Truth::of(records),
         streams: streams(plan, records, &troubles),
         troubles,
@@ -472,7 +472,7 @@ impl Check<'_> {
 
     /// Checks I4: the guard keeps enough backends, whatever probes find.
     fn floor(&mut self, stream: &Stream, earlier: &[&Told], told: &Told) {
-        let share = u64::from(self.plan.rules.share);
+        let share = u64::from(self.plan.rules.guard);
         if self.keep == 0 || share == 0 {
             return;
         }

@@ -135,8 +135,11 @@ impl Plan {
         let dice = &mut Dice::new(seed);
         let keep = dice.pick(&[0, 5, 15, 600, 600, 600]);
         let share = dice.pick(&[0, 50, 50, 50, 80]);
-        let rules =
-            Rules { keep: Duration::from_secs(keep), share, probe_unleased: Duration::ZERO };
+        let rules = Rules {
+            keep_lost: Duration::from_secs(keep),
+            guard: share,
+            probe_unleased: Duration::ZERO,
+        };
         let backends = backends(dice);
         let clients = clients(dice);
         let crowd = crowd(seed);
@@ -176,7 +179,7 @@ impl Plan {
     /// Returns whether held backends are released before the end, because they would stay
     /// for longer than a run lasts.
     pub fn releases(&self) -> bool {
-        self.rules.keep > Duration::from_secs(60)
+        self.rules.keep_lost > Duration::from_secs(60)
     }
 }
 
@@ -352,7 +355,7 @@ impl fmt::Display for Plan {
         writeln!(
             f,
             "seed {seed}: keep {:?}, guard {} %, leases of {ttl} s, until {end} ms",
-            rules.keep, rules.share
+            rules.keep_lost, rules.guard
         )?;
         for (index, Backend { service, machine, id, leased, keeper, .. }) in
             self.backends.iter().enumerate()

@@ -85,7 +85,7 @@ impl Registry {
             keys: status.keys,
             rejected: counts.rejected,
             services: counts.services,
-            silent_seconds: status.heard.map(|heard| seconds(heard.elapsed())),
+            silent_seconds: status.last_answer.map(|heard| seconds(heard.elapsed())),
             stale: status.stale.as_ref().map(|(since, reason)| Stale {
                 seconds: seconds(since.elapsed()),
                 reason: reason.clone(),

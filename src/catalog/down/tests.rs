@@ -30,7 +30,7 @@ fn unleased(all: std::ops::Range<u16>, refuse: &[u16]) -> DownDetector {
 
 fn listed(unleased: &mut DownDetector, all: std::ops::Range<u16>) -> Vec<u16> {
     let mut endpoints: Vec<_> = all.map(endpoint).collect();
-    unleased.set_aside(&name(), &mut endpoints);
+    unleased.remove_down(&name(), &mut endpoints);
     endpoints.iter().map(|endpoint| endpoint.addr.port()).collect()
 }
 
@@ -66,7 +66,7 @@ fn at_least_half_is_left_or_all() {
     // A backend that takes no calls does not count.
     let mut unleased = unleased(1..3, &[1]);
     let mut endpoints = vec![endpoint(1), Endpoint { weight: Weight(0), ..endpoint(2) }];
-    unleased.set_aside(&name(), &mut endpoints);
+    unleased.remove_down(&name(), &mut endpoints);
     assert_eq!(endpoints.len(), 2);
 }
 
@@ -74,10 +74,10 @@ fn at_least_half_is_left_or_all() {
 fn what_is_registered_no_more_is_forgotten() {
     let mut unleased = unleased(1..5, &[1]);
     assert!(unleased.any_refuses());
-    assert!(unleased.changed().0 && !unleased.changed().0);
+    assert!(unleased.take_changed().0 && !unleased.take_changed().0);
     unleased.remove(&name(), addr(1));
     assert!(unleased.refusals.is_empty() && !unleased.any_refuses());
-    assert!(unleased.changed().0);
+    assert!(unleased.take_changed().0);
     unleased.add(&name(), addr(1), EVERY);
     assert_eq!(listed(&mut unleased, 1..5), [1, 2, 3, 4], "registered anew");
 }
@@ -88,7 +88,7 @@ fn a_lease_for_an_address_clears_its_refusals_wherever_it_is_registered() {
     let mut unleased = unleased(1..5, &[1]);
     assert_eq!(listed(&mut unleased, 1..5), [2, 3, 4]);
     unleased.add(&other, addr(1), EVERY);
-    assert_eq!(unleased.vouch(addr(1)), [name(), other]);
+    assert_eq!(unleased.clear_refusals(addr(1)), [name(), other]);
     assert_eq!(listed(&mut unleased, 1..5), [1, 2, 3, 4]);
-    assert!(unleased.vouch(addr(2)).is_empty());
+    assert!(unleased.clear_refusals(addr(2)).is_empty());
 }

@@ -88,7 +88,7 @@ fn entry() -> Entry {
         weight: Weight::DEFAULT,
         meta: Arc::default(),
     };
-    Entry { key: Key::new(b"hello/1"), meaning: Ok(vec![registration].into()), leased: true }
+    Entry { key: Key::new(b"hello/1"), decoded: Ok(vec![registration].into()), leased: true }
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,24 +11,24 @@ use crate::catalog::liveness::{HeldBackend, LossReason, ProbeResult, Rules};
 use crate::model::{BackendAddr, Endpoint};
 use crate::registry::Key;
 
-use super::{Loss, MOMENTS, SILENT_MAX, least};
+use super::{Loss, MISSING_FOR, SILENT_MAX, guarded_min};
 
 /// The lost backends of a service.
 #[derive(Debug)]
-pub(in crate::catalog) struct Lost {
+pub(in crate::catalog) struct LostBackends {
     rules: Rules,
-    held_addresses: BTreeMap<BackendAddr, Suspect>,
+    held_addresses: BTreeMap<BackendAddr, LostBackend>,
     /// How many are still listed.
     listed: usize,
     /// How many of the listed ones took a connection at the newest probe.
-    takes: usize,
+    answering: usize,
     /// The listed backends that do not answer, in the order in which they leave.
     dead: BTreeSet<(Certainty, BackendAddr)>,
     /// The length of the list before each loss and when that was, with the number of
-    /// losses that share it. Lengths include [`Self::left`] as it was at that time.
-    bars: BTreeMap<(usize, Instant), usize>,
+    /// losses that share it. Lengths include [`Self::deregistered`] as it was at that time.
+    list_lengths: BTreeMap<(usize, Instant), usize>,
     /// How many backends left on purpose since the first loss.
-    left: usize,
+    deregistered: usize,
 }
 
 /// How certain it is that a backend is dead. The most certain comes first.
@@ -39,30 +39,30 @@ enum Certainty {
 }
 
 #[derive(Debug)]
-pub(super) struct Suspect {
+pub(super) struct LostBackend {
     pub(super) key: Option<Key>,
     pub(super) endpoint: Endpoint,
     why: LossReason,
     since: Instant,
-    bar: (usize, Instant),
+    list_length: (usize, Instant),
     answer: Option<ProbeResult>,
     /// Unanswered probes in a row.
     silent: u32,
-    /// Whether it is no longer listed. It then counts as missing for at most [`MOMENTS`].
-    pub(super) gone: bool,
+    /// Whether it is no longer listed. It then counts as missing for at most [`MISSING_FOR`].
+    pub(super) unlisted: bool,
 }
 
-impl Lost {
+impl LostBackends {
     /// Makes the value for a service with these rules that has lost nothing.
     pub(super) fn new(rules: Rules) -> Self {
         Self {
             rules,
             held_addresses: BTreeMap::new(),
             listed: 0,
-            takes: 0,
+            answering: 0,
             dead: BTreeSet::new(),
-            bars: BTreeMap::new(),
-            left: 0,
+            list_lengths: BTreeMap::new(),
+            deregistered: 0,
         }
     }
 
@@ -75,8 +75,8 @@ impl Lost {
     /// now.
     pub(super) fn set_rules(&mut self, rules: Rules) -> Vec<(BackendAddr, Instant, Instant)> {
         let before = std::mem::replace(&mut self.rules, rules);
-        let ends = |(addr, suspect): (&BackendAddr, &Suspect)| {
-            (*addr, suspect.end(before.keep), suspect.end(rules.keep))
+        let ends = |(addr, backend): (&BackendAddr, &LostBackend)| {
+            (*addr, backend.end(before.keep_lost), backend.end(rules.keep_lost))
         };
         self.held_addresses.iter().map(ends).collect()
     }
@@ -85,91 +85,92 @@ impl Lost {
     /// the loss, and when that was.
     pub(super) fn insert(&mut self, loss: Loss, since: Instant, length_before: (usize, Instant)) {
         let Loss { key, endpoint, why } = loss;
-        let bar = (length_before.0 + self.left, length_before.1);
-        *self.bars.entry(bar).or_default() += 1;
+        let list_length = (length_before.0 + self.deregistered, length_before.1);
+        *self.list_lengths.entry(list_length).or_default() += 1;
         self.listed += 1;
         let addr = endpoint.addr;
-        let (answer, silent, gone) = (None, 0, false);
-        let suspect = Suspect { key, endpoint, why, since, bar, answer, silent, gone };
-        self.held_addresses.insert(addr, suspect);
+        let (answer, silent, unlisted) = (None, 0, false);
+        let backend =
+            LostBackend { key, endpoint, why, since, list_length, answer, silent, unlisted };
+        self.held_addresses.insert(addr, backend);
     }
 
-    pub(super) fn remove(&mut self, addr: BackendAddr) -> Option<Suspect> {
-        let suspect = self.held_addresses.remove(&addr)?;
-        if let Some(losses) = self.bars.get_mut(&suspect.bar) {
+    pub(super) fn remove(&mut self, addr: BackendAddr) -> Option<LostBackend> {
+        let backend = self.held_addresses.remove(&addr)?;
+        if let Some(losses) = self.list_lengths.get_mut(&backend.list_length) {
             *losses -= 1;
             if *losses == 0 {
-                self.bars.remove(&suspect.bar);
+                self.list_lengths.remove(&backend.list_length);
             }
         }
-        if !suspect.gone {
-            self.unlist(addr, &suspect);
+        if !backend.unlisted {
+            self.unlist(addr, &backend);
         }
-        Some(suspect)
+        Some(backend)
     }
 
     /// Takes in the answer of a listed backend. Returns its new state if that is news.
     pub(super) fn probed(&mut self, addr: BackendAddr, answer: ProbeResult) -> Option<HeldBackend> {
-        let suspect = self.held_addresses.get_mut(&addr).filter(|suspect| !suspect.gone)?;
-        let before = (suspect.answer, suspect.certainty());
-        suspect.silent = if answer == ProbeResult::Silent { suspect.silent + 1 } else { 0 };
-        suspect.answer = Some(answer);
-        let after = (suspect.answer, suspect.certainty());
+        let backend = self.held_addresses.get_mut(&addr).filter(|backend| !backend.unlisted)?;
+        let before = (backend.answer, backend.certainty());
+        backend.silent = if answer == ProbeResult::Silent { backend.silent + 1 } else { 0 };
+        backend.answer = Some(answer);
+        let after = (backend.answer, backend.certainty());
         if before == after {
             return None;
         }
-        self.takes -= usize::from(before.0 == Some(ProbeResult::Takes));
-        self.takes += usize::from(answer == ProbeResult::Takes);
+        self.answering -= usize::from(before.0 == Some(ProbeResult::Takes));
+        self.answering += usize::from(answer == ProbeResult::Takes);
         before.1.map(|certainty| self.dead.remove(&(certainty, addr)));
         after.1.map(|certainty| self.dead.insert((certainty, addr)));
-        Some(suspect.held())
+        Some(backend.held())
     }
 
     /// Removes the next dead backend from the list and returns it, if more are listed
     /// than must be. A refusal is more certain than silence.
-    pub(super) fn evict(&mut self, registered: usize) -> Option<&Suspect> {
+    pub(super) fn evict(&mut self, registered: usize) -> Option<&LostBackend> {
         let (_, addr) = self.dead.first().copied()?;
-        if registered + self.listed <= least(self.bar(), self.rules.share) {
+        if registered + self.listed <= guarded_min(self.longest_list(), self.rules.guard) {
             return None;
         }
-        let mut suspect = self.held_addresses.remove(&addr)?;
-        self.unlist(addr, &suspect);
-        suspect.gone = true;
-        Some(self.held_addresses.entry(addr).or_insert(suspect))
+        let mut backend = self.held_addresses.remove(&addr)?;
+        self.unlist(addr, &backend);
+        backend.unlisted = true;
+        Some(self.held_addresses.entry(addr).or_insert(backend))
     }
 
     /// Returns the length of the list before the first recent loss, and when that was;
     /// `None` if all losses are too old to belong to a loss now.
     pub(super) fn length_before(&self, now: Instant) -> Option<(usize, Instant)> {
-        let recent = |(_, begun): &&(usize, Instant)| *begun + self.rules.keep > now;
-        let (length, begun) = self.bars.keys().rev().find(recent)?;
-        Some((length.saturating_sub(self.left), *begun))
+        let recent = |(_, begun): &&(usize, Instant)| *begun + self.rules.keep_lost > now;
+        let (length, begun) = self.list_lengths.keys().rev().find(recent)?;
+        Some((length.saturating_sub(self.deregistered), *begun))
     }
 
     /// Notes that a backend left on purpose: it does not count as missing.
-    pub(super) fn left(&mut self) {
-        self.left += 1;
+    pub(super) fn note_deregistered(&mut self) {
+        self.deregistered += 1;
     }
 
     /// Restarts the time of the listed backends.
     pub(super) fn renew(&mut self, now: Instant) {
-        for suspect in self.held_addresses.values_mut().filter(|suspect| !suspect.gone) {
-            suspect.since = now;
+        for backend in self.held_addresses.values_mut().filter(|backend| !backend.unlisted) {
+            backend.since = now;
         }
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = (BackendAddr, &Suspect)> {
-        self.held_addresses.iter().map(|(addr, suspect)| (*addr, suspect))
+    pub(super) fn all(&self) -> impl Iterator<Item = (BackendAddr, &LostBackend)> {
+        self.held_addresses.iter().map(|(addr, backend)| (*addr, backend))
     }
 
     /// Returns the backends that are still listed.
     pub(in crate::catalog) fn listed(&self) -> impl Iterator<Item = &Endpoint> {
-        let listed = self.held_addresses.values().filter(|suspect| !suspect.gone);
-        listed.map(|suspect| &suspect.endpoint)
+        let listed = self.held_addresses.values().filter(|backend| !backend.unlisted);
+        listed.map(|backend| &backend.endpoint)
     }
 
     pub(in crate::catalog) fn endpoint(&self, addr: BackendAddr) -> Option<&Endpoint> {
-        self.held_addresses.get(&addr).map(|suspect| &suspect.endpoint)
+        self.held_addresses.get(&addr).map(|backend| &backend.endpoint)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -181,8 +182,8 @@ impl Lost {
     }
 
     /// Returns how many listed backends took a connection at the newest probe.
-    pub(in crate::catalog) fn takes(&self) -> usize {
-        self.takes
+    pub(in crate::catalog) fn answering(&self) -> usize {
+        self.answering
     }
 
     /// Returns the listed backends that do not answer.
@@ -190,21 +191,23 @@ impl Lost {
         self.dead.iter().map(|(_, addr)| *addr)
     }
 
-    fn bar(&self) -> Option<usize> {
-        self.bars.last_key_value().map(|((length, _), _)| length.saturating_sub(self.left))
+    fn longest_list(&self) -> Option<usize> {
+        self.list_lengths
+            .last_key_value()
+            .map(|((length, _), _)| length.saturating_sub(self.deregistered))
     }
 
-    fn unlist(&mut self, addr: BackendAddr, suspect: &Suspect) {
+    fn unlist(&mut self, addr: BackendAddr, backend: &LostBackend) {
         self.listed -= 1;
-        self.takes -= usize::from(suspect.answer == Some(ProbeResult::Takes));
-        suspect.certainty().map(|certainty| self.dead.remove(&(certainty, addr)));
+        self.answering -= usize::from(backend.answer == Some(ProbeResult::Takes));
+        backend.certainty().map(|certainty| self.dead.remove(&(certainty, addr)));
     }
 }
 
-impl Suspect {
+impl LostBackend {
     /// Returns when its time is over.
     pub(super) fn end(&self, keep: Duration) -> Instant {
-        self.since + if self.gone { keep.min(MOMENTS) } else { keep }
+        self.since + if self.unlisted { keep.min(MISSING_FOR) } else { keep }
     }
 
     /// Returns when its time is over if it is listed.
@@ -214,7 +217,7 @@ impl Suspect {
 
     /// Returns when its service began to lose backends in this incident.
     pub(super) fn begun(&self) -> Instant {
-        self.bar.1
+        self.list_length.1
     }
 
     pub(super) fn held(&self) -> HeldBackend {

@@ -10,7 +10,10 @@ use crate::settings::Settings;
 
 impl Guard {
     /// Sets the settings. Returns the services with lost backends whose rules changed.
-    pub(in crate::catalog) fn settle(&mut self, settings: &Arc<Settings>) -> Vec<ServiceName> {
+    pub(in crate::catalog) fn set_settings(
+        &mut self,
+        settings: &Arc<Settings>,
+    ) -> Vec<ServiceName> {
         self.settings = settings.clone();
         let mut changed = Vec::new();
         for (service, lost) in &mut self.services {

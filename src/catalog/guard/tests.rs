@@ -38,7 +38,7 @@ fn losses(gone: std::ops::Range<usize>, of: usize, since: Instant) -> Losses {
 /// Makes a guard that holds the backends `gone` of a service of `of` backends.
 fn lost(gone: std::ops::Range<usize>, of: usize, now: Instant) -> Guard {
     let mut guard =
-        Guard::new(Rules { keep: KEEP, share: 50, probe_unleased: Duration::ZERO }.into());
+        Guard::new(Rules { keep_lost: KEEP, guard: 50, probe_unleased: Duration::ZERO }.into());
     for n in gone {
         guard.lose(losses(n..n + 1, of, now), &name(), now).unwrap();
     }
@@ -47,14 +47,14 @@ fn lost(gone: std::ops::Range<usize>, of: usize, now: Instant) -> Guard {
 
 /// Returns the numbers of the held backends while those in `registered` are registered.
 fn kept(guard: &mut Guard, registered: std::ops::Range<usize>) -> Vec<String> {
-    registered.clone().for_each(|n| guard.settle_address(&name(), addr(n)));
+    registered.clone().for_each(|n| guard.forget_address(&name(), addr(n)));
     guard.evict(&name(), registered.len());
     guard.list(&name()).map(|endpoint| endpoint.id.to_string()).collect()
 }
 
 /// Returns the services in which a backend's time is over.
-fn pass(guard: &mut Guard, now: Instant) -> Vec<ServiceName> {
-    guard.pass(now).into_iter().map(|(service, _)| service).collect()
+fn expire(guard: &mut Guard, now: Instant) -> Vec<ServiceName> {
+    guard.expire(now).into_iter().map(|(service, _)| service).collect()
 }
 
 #[test]
@@ -65,8 +65,8 @@ fn what_answers_stays_until_its_time_is_over() {
     guard.probed(addr(0), ProbeResult::Takes);
     assert_eq!(kept(&mut guard, 1..4), ["0"]);
     assert_eq!(guard.due(), Some(now + KEEP));
-    assert!(pass(&mut guard, now + KEEP - Duration::from_millis(1)).is_empty());
-    assert_eq!(pass(&mut guard, now + KEEP), [name()]);
+    assert!(expire(&mut guard, now + KEEP - Duration::from_millis(1)).is_empty());
+    assert_eq!(expire(&mut guard, now + KEEP), [name()]);
     assert!(kept(&mut guard, 1..4).is_empty());
     assert_eq!(guard.due(), None);
 }
@@ -99,13 +99,13 @@ fn who_registers_again_is_in_doubt_no_more() {
     let now = Instant::now();
     let mut guard = lost(0..2, 2, now);
     // Settled by its key, whatever its address is now.
-    let settled = guard.settle_key(&key(0));
+    let settled = guard.forget_key(&key(0));
     assert_eq!(settled, [(name(), Some(endpoint(0)))]);
     assert_eq!(kept(&mut guard, 0..0), ["1"]);
     // Settled by its address, under any key.
     assert!(kept(&mut guard, 1..2).is_empty());
     assert_eq!(guard.due(), None);
-    assert!(guard.settle_key(&key(1)).is_empty());
+    assert!(guard.forget_key(&key(1)).is_empty());
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn half_stays_even_if_nothing_answers_and_the_dead_go_before_the_living() {
     }
     assert_eq!(kept(&mut guard, 9..10), ["5", "6", "7", "8"], "and the registered one");
     let mut liveness = Liveness::default();
-    guard.show(&mut liveness);
+    guard.copy_into(&mut liveness);
     assert!(liveness.guarded.contains(&name()));
     // Backends that return let dead ones leave.
     assert_eq!(kept(&mut guard, 20..24), ["8"], "four and one are half");
@@ -139,13 +139,13 @@ fn successive_generations_are_not_added_up() {
 }
 
 #[test]
-fn one_that_went_is_missed_for_moments_and_one_that_is_kept_for_its_time() {
+fn a_removed_backend_is_missing_for_a_minute_and_a_held_one_for_its_time() {
     let now = Instant::now();
     let mut guard = lost(0..2, 2, now);
     (0..2).for_each(|n| drop(guard.probed(addr(n), ProbeResult::Refuses)));
     assert_eq!(kept(&mut guard, 0..0), ["1"]);
-    assert_eq!(guard.due(), Some(now + MOMENTS));
-    assert_eq!(pass(&mut guard, now + MOMENTS), [name()]);
+    assert_eq!(guard.due(), Some(now + MISSING_FOR));
+    assert_eq!(expire(&mut guard, now + MISSING_FOR), [name()]);
     assert_eq!(kept(&mut guard, 0..0), ["1"]);
     assert_eq!(guard.due(), Some(now + KEEP));
     // A loss long afterwards belongs to another incident.
@@ -153,7 +153,7 @@ fn one_that_went_is_missed_for_moments_and_one_that_is_kept_for_its_time() {
     guard.probed(addr(0), ProbeResult::Refuses);
     assert!(kept(&mut guard, 1..2).is_empty());
     assert_eq!(guard.length_before(&name(), now), Some((2, now)));
-    guard.pass(now + MOMENTS);
+    guard.expire(now + MISSING_FOR);
     assert_eq!(guard.length_before(&name(), now), None);
 }
 
@@ -167,13 +167,13 @@ fn the_only_backend_of_a_service_is_no_mass() {
 #[test]
 fn who_left_on_purpose_is_not_missed() {
     let mut guard = lost(0..4, 10, Instant::now());
-    (0..6).for_each(|_| guard.left(&name()));
+    (0..6).for_each(|_| guard.note_deregistered(&name()));
     (0..4).for_each(|n| drop(guard.probed(addr(n), ProbeResult::Refuses)));
     assert_eq!(kept(&mut guard, 0..0).len(), 2, "half of the four that did not leave");
 }
 
 #[test]
-fn with_no_time_nothing_is_kept() {
+fn with_no_time_nothing_is_held() {
     let now = Instant::now();
     let mut guard = Guard::new(Rules::OFF.into());
     let refused = guard.lose(losses(0..2, 10, now), &name(), now).unwrap_err();
@@ -188,12 +188,12 @@ fn what_was_restored_stays_whole_until_the_registry_is_read() {
     guard.restore(now);
     guard.lose(losses(0..4, 4, now), &name(), now).unwrap();
     assert!(guard.probed(addr(0), ProbeResult::Refuses).is_empty());
-    assert!(pass(&mut guard, now + KEEP * 2).is_empty());
+    assert!(expire(&mut guard, now + KEEP * 2).is_empty());
     assert_eq!(kept(&mut guard, 0..0).len(), 4);
     let mut liveness = Liveness::default();
-    guard.show(&mut liveness);
+    guard.copy_into(&mut liveness);
     assert_eq!(liveness, Liveness::default(), "nobody is probed");
-    assert_eq!(guard.begin(), [name()]);
+    assert_eq!(guard.note_registry_read(), [name()]);
     assert_eq!(kept(&mut guard, 0..1), ["1", "2", "3"]);
     assert_eq!(guard.due(), Some(now + KEEP));
 }
@@ -220,7 +220,7 @@ proptest! {
                 prop_assert!(kept.contains(&n.to_string()));
             }
         }
-        guard.pass(now + KEEP);
+        guard.expire(now + KEEP);
         prop_assert!(guard.services.is_empty() && guard.keys.is_empty());
         prop_assert!(guard.addresses.is_empty() && guard.due().is_none());
     }
@@ -231,7 +231,7 @@ proptest! {
 fn backends_that_go_together_are_held_like_single_ones() {
     let now = Instant::now();
     let mut guard =
-        Guard::new(Rules { keep: KEEP, share: 50, probe_unleased: Duration::ZERO }.into());
+        Guard::new(Rules { keep_lost: KEEP, guard: 50, probe_unleased: Duration::ZERO }.into());
     let mut all = losses(0..6, 6, now);
     // Neither sorted nor each address once. Of two keys with one address the later
     // counts.
@@ -241,37 +241,39 @@ fn backends_that_go_together_are_held_like_single_ones() {
     guard.lose(all, &name(), now).unwrap();
     assert!(guard.is_consistent());
     assert_eq!(kept(&mut guard, 0..0), ["0", "1", "2", "3", "4", "5"]);
-    assert!(guard.settle_key(&key(3)).is_empty());
-    assert_eq!(guard.settle_key(&key(9)), [(name(), Some(endpoint(3)))]);
+    assert!(guard.forget_key(&key(3)).is_empty());
+    assert_eq!(guard.forget_key(&key(9)), [(name(), Some(endpoint(3)))]);
     (0..6).for_each(|n| drop(guard.probed(addr(n), ProbeResult::Refuses)));
     assert_eq!(kept(&mut guard, 0..0), ["2", "4", "5"], "half of what there was");
     assert!(guard.is_consistent());
-    assert_eq!(pass(&mut guard, now + KEEP).len(), 5);
+    assert_eq!(expire(&mut guard, now + KEEP).len(), 5);
     assert!(guard.is_consistent() && guard.due().is_none());
 }
 
 impl Guard {
     /// Returns whether the values that are kept up to date equal freshly computed ones.
     fn is_consistent(&self) -> bool {
-        let held = |lost: &Lost| {
-            let listed = lost.all().filter(|(_, suspect)| !suspect.gone);
-            listed.map(|(addr, suspect)| (addr, suspect.held())).collect::<OrdMap<_, _>>()
+        let held = |lost: &LostBackends| {
+            let listed = lost.all().filter(|(_, backend)| !backend.unlisted);
+            listed.map(|(addr, backend)| (addr, backend.held())).collect::<OrdMap<_, _>>()
         };
         let services = self.services.iter().filter(|(_, lost)| lost.held() > 0);
         let held: OrdMap<_, OrdMap<_, _>> =
             services.map(|(name, lost)| (name.clone(), held(lost))).collect();
-        let mut shown = Liveness::default();
-        self.show(&mut shown);
+        let mut held_maps = Liveness::default();
+        self.copy_into(&mut held_maps);
         let held_addresses = held.values().flat_map(|held| held.keys().copied()).collect();
         let held_len = held.values().map(OrdMap::len).sum::<usize>();
-        let expected = Liveness { held, held_addresses, held_len, ..shown.clone() };
-        let takes = |lost: &Lost| {
-            lost.takes()
+        let expected = Liveness { held, held_addresses, held_len, ..held_maps.clone() };
+        let takes = |lost: &LostBackends| {
+            lost.answering()
                 == lost
                     .all()
-                    .filter(|(_, one)| !one.gone && one.held().answer == Some(ProbeResult::Takes))
+                    .filter(|(_, one)| {
+                        !one.unlisted && one.held().answer == Some(ProbeResult::Takes)
+                    })
                     .count()
         };
-        shown == expected && self.services.values().all(takes)
+        held_maps == expected && self.services.values().all(takes)
     }
 }

@@ -12,7 +12,7 @@ use crate::registry::{Key, Registration};
 
 use super::super::Resolved;
 use super::super::affected::Affected;
-use super::super::host_names::Moved;
+use super::super::host_names::AddressChange;
 use super::super::unresolved::{self, Unresolved};
 use super::Index;
 
@@ -20,12 +20,14 @@ impl Index {
     /// Takes in the result of resolving a host name.
     pub(in crate::catalog) fn resolved(&mut self, resolved: Resolved, affected: &mut Affected) {
         let host = Host::Name(resolved.host.clone());
-        let Some(Moved { old, users }) = self.hosts.resolved(resolved, affected) else { return };
+        let Some(AddressChange { old, users }) = self.hosts.resolved(resolved, affected) else {
+            return;
+        };
         for (service, key) in users {
-            let Some(meaning) = self.entries.get(&key) else { continue };
-            let leased = meaning.leased;
+            let Some(content) = self.entries.get(&key) else { continue };
+            let leased = content.leased;
             let used = |one: &&Registration| one.service == service && one.address.host == host;
-            let used = meaning.registrations.iter().filter(used);
+            let used = content.registrations.iter().filter(used);
             let ports: Vec<u16> = used.map(|one| one.address.port()).collect();
             let Host::Name(name) = &host else { continue };
             let new = self.hosts.addresses(name).to_vec();
@@ -37,7 +39,7 @@ impl Index {
                     let Ok(addr) = BackendAddr::new(*ip, port) else { continue };
                     self.count(&service, addr, leased, *change, affected);
                     if change.1 > 0 && !self.is_registered(&service, addr) {
-                        self.guard.left(&service);
+                        self.guard.note_deregistered(&service);
                     }
                 }
             }
@@ -52,13 +54,13 @@ impl Index {
     /// can be shown.
     pub(in crate::catalog) fn unresolved(&self) -> Vec<Unresolved> {
         let mut all = Vec::new();
-        for odd in self.hosts.odd() {
-            for (service, key) in odd.users() {
-                let registered = self.entries.get(key).map(|meaning| &meaning.registrations);
+        for name in self.hosts.unresolved() {
+            for (service, key) in name.users() {
+                let registered = self.entries.get(key).map(|content| &content.registrations);
                 let named =
-                    |one: &&Registration| one.address.host == Host::Name(odd.host.to_owned());
+                    |one: &&Registration| one.address.host == Host::Name(name.host.to_owned());
                 let one = registered.into_iter().flatten().find(named);
-                all.extend(one.map(|one| Unresolved::new(service, key, one, &odd)));
+                all.extend(one.map(|one| Unresolved::new(service, key, one, &name)));
             }
             if all.len() >= unresolved::SHOWN_MAX {
                 break;
@@ -70,21 +72,21 @@ impl Index {
     }
 
     /// Counts a registration that comes. Its service must have the key already.
-    pub(super) fn hold(
+    pub(super) fn add_registration(
         &mut self,
         key: &Key,
         come: &Registration,
         leased: bool,
         affected: &mut Affected,
     ) {
-        self.hosts.hold(key, come, affected);
+        self.hosts.add_user(key, come, affected);
         self.each_address(come, |index, addr| {
             index.count(&come.service, addr, leased, (1, 0), affected);
         });
     }
 
     /// Counts a registration that goes.
-    pub(super) fn let_go(
+    pub(super) fn remove_registration(
         &mut self,
         key: &Key,
         gone: &Registration,
@@ -94,7 +96,7 @@ impl Index {
         self.each_address(gone, |index, addr| {
             index.count(&gone.service, addr, leased, (0, 1), affected);
         });
-        self.hosts.let_go(key, gone, affected);
+        self.hosts.remove_user(key, gone, affected);
     }
 
     /// Calls `found` with one endpoint for an IP address, or one for each address of a

@@ -9,7 +9,7 @@ use crate::catalog::Origin;
 use crate::model::{BackendAddr, Host, ServiceName};
 use crate::registry::Key;
 
-use super::{Index, Meaning};
+use super::{Index, KeyContent};
 
 impl Index {
     /// Returns the keys that register backends of a service: nearly always one for each.
@@ -21,9 +21,9 @@ impl Index {
     ) -> Vec<(BackendAddr, Origin)> {
         let mut origins = Vec::new();
         let Some(members) = self.services.get(service) else { return origins };
-        let meaning = |key: &Key| Some((key.clone(), self.entries.get(key)?));
-        for (key, meaning) in members.keys.iter().filter_map(meaning) {
-            let Meaning { registrations, leased, .. } = meaning;
+        let content = |key: &Key| Some((key.clone(), self.entries.get(key)?));
+        for (key, content) in members.keys.iter().filter_map(content) {
+            let KeyContent { registrations, leased, .. } = content;
             for registration in registrations.iter().filter(|one| one.service == *service) {
                 let host = match &registration.address.host {
                     Host::Name(name) => Some(name.to_string()),
@@ -35,8 +35,8 @@ impl Index {
                             key: key.clone(),
                             leased: *leased,
                             host: host.clone(),
-                            rejected: meaning.rejected().cloned(),
-                            remarks: meaning.remarks().to_vec(),
+                            rejected: content.rejected().cloned(),
+                            remarks: content.remarks().to_vec(),
                         };
                         origins.push((endpoint.addr, origin));
                     }

@@ -7,7 +7,7 @@ use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::registry::{Key, Registration};
 
 use super::super::affected::Affected;
-use super::{Index, Meaning, Members};
+use super::{Index, KeyContent, Members};
 
 impl Index {
     /// Counts what a key registers now, and then takes back what it registered. In this
@@ -16,8 +16,8 @@ impl Index {
     pub(super) fn replace(
         &mut self,
         key: &Key,
-        old: &Meaning,
-        new: &Meaning,
+        old: &KeyContent,
+        new: &KeyContent,
         affected: &mut Affected,
     ) {
         for come in &new.registrations {
@@ -25,9 +25,11 @@ impl Index {
             let new_members = || Members::new(settings.for_service(&come.service).probe_unleased);
             let members = self.services.entry_ref(&come.service).or_insert_with(new_members);
             members.keys.insert(key.clone());
-            self.hold(key, come, new.leased, affected);
+            self.add_registration(key, come, new.leased, affected);
         }
-        old.registrations.iter().for_each(|gone| self.let_go(key, gone, old.leased, affected));
+        old.registrations
+            .iter()
+            .for_each(|gone| self.remove_registration(key, gone, old.leased, affected));
         for Registration { service, .. } in &old.registrations {
             if new.registrations.iter().any(|come| come.service == *service) {
                 continue;
@@ -54,13 +56,13 @@ impl Index {
         let (before, after) = members.count(addr, leased, times);
         let every = members.probe_unleased;
         if before.all == 0 {
-            self.guard.settle_address(service, addr);
+            self.guard.forget_address(service, addr);
         }
         if every.is_zero() && self.down.is_empty() {
             return;
         }
         if before.leased == 0 && after.leased > 0 {
-            affected.services.extend(self.down.vouch(addr));
+            affected.services.extend(self.down.clear_refusals(addr));
         }
         match (before.unleased(), after.unleased()) {
             (false, true) if !every.is_zero() => self.down.add(service, addr, every),

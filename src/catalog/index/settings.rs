@@ -31,7 +31,7 @@ impl Index {
             }
             affected.service(service);
         }
-        for service in self.guard.settle(&self.settings.clone()) {
+        for service in self.guard.set_settings(&self.settings.clone()) {
             self.evict(&service, affected);
         }
     }

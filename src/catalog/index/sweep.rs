@@ -10,7 +10,7 @@ use hashbrown::{HashMap, HashSet};
 use crate::model::{BackendAddr, ServiceName};
 use crate::registry::{Cause, Change, Key};
 
-use super::super::guard::least;
+use super::super::guard::guarded_min;
 use super::{Index, Members};
 
 /// The part of one service that a sweep deletes.
@@ -39,7 +39,7 @@ impl Index {
                 let sweep = services.entry(service).or_default();
                 *sweep.uses.entry(endpoint.addr).or_default() += 1;
             }
-            let registered = self.entries.get(key).map(|meaning| &meaning.registrations);
+            let registered = self.entries.get(key).map(|content| &content.registrations);
             let names = registered.into_iter().flatten().map(|one| &one.service);
             for service in names.chain(self.guard.services_of(key)) {
                 match services.get_mut(service) {
@@ -49,13 +49,13 @@ impl Index {
             }
         }
         let too_few = |(service, sweep): &(ServiceName, Sweep<'_>)| {
-            let share = self.rules(service).share;
+            let share = self.rules(service).guard;
             let members = self.services.get(service);
             let all_uses = |addr| members.map_or(0, |members| members.uses(addr).all);
             let leaving = sweep.uses.iter().filter(|(addr, uses)| all_uses(**addr) <= **uses);
             let left = members.map_or(0, Members::len).saturating_sub(leaving.count());
             // At least one must be left: a whole service is not deregistered by a sweep.
-            let least = least(self.listed.get(service).copied(), share).max(1);
+            let least = guarded_min(self.listed.get(service).copied(), share).max(1);
             share > 0 && left < least
         };
         let kept = services.into_iter().filter(too_few);

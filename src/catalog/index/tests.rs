@@ -27,12 +27,12 @@ fn entry(at: &str, service: &str, id: &str, address: &str) -> Entry {
         weight: Weight::DEFAULT,
         meta: Arc::default(),
     };
-    Entry { key: key(at), meaning: Ok(vec![registration].into()), leased: true }
+    Entry { key: key(at), decoded: Ok(vec![registration].into()), leased: true }
 }
 
 fn bad(at: &str) -> Entry {
     let rejected = Rejected { reason: "bad".into(), value: "?".into() };
-    Entry { key: key(at), meaning: Err(rejected), leased: true }
+    Entry { key: key(at), decoded: Err(rejected), leased: true }
 }
 
 fn put(index: &mut Index, entry: Entry) -> Affected {
@@ -91,7 +91,7 @@ fn what_registers_is_there_and_what_goes_is_gone() {
 }
 
 #[test]
-fn writing_the_same_again_touches_nothing() {
+fn writing_the_same_again_changes_nothing() {
     let mut index = Index::new(Rules::OFF);
     put(&mut index, entry("k", "hello", "a", "10.0.0.1:80"));
     assert_eq!(put(&mut index, entry("k", "hello", "a", "10.0.0.1:80")), Affected::default());
@@ -219,7 +219,7 @@ fn a_host_name_keeps_its_addresses_while_its_registration_changes() {
 }
 
 #[test]
-fn losing_the_store_touches_nothing() {
+fn losing_the_store_changes_nothing() {
     let mut index = Index::new(Rules::OFF);
     put(&mut index, entry("k", "hello", "a", "10.0.0.1:80"));
     let mut affected = Affected::default();

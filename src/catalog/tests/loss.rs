@@ -30,7 +30,7 @@ fn nobodys_time_is_over_while_the_registry_is_not_heard() {
     assert_eq!((world.hello(), world.catalog.liveness().held_len()), (4, 4));
     let stale = |since| Input::Registry(Event::Stale { since, reason: "gone".into() });
     world.say(stale(world.now));
-    world.now += RULES.keep * 2;
+    world.now += RULES.keep_lost * 2;
     world.say(stale(world.now));
     assert_eq!(world.hello(), 4);
     assert_eq!(world.index.due(false), None, "nothing to wake up for");
@@ -38,7 +38,7 @@ fn nobodys_time_is_over_while_the_registry_is_not_heard() {
     // others begins anew, because they may have been registered meanwhile.
     world.say(reset(many(1..=3)));
     assert_eq!((world.hello(), world.catalog.liveness().held_len()), (4, 1));
-    world.now += RULES.keep;
+    world.now += RULES.keep_lost;
     world.say(Input::Registry(Event::Apply { revision: 9, changes: Vec::new() }));
     assert_eq!((world.hello(), world.catalog.liveness().held_len()), (3, 0));
 }
@@ -112,7 +112,7 @@ fn what_is_missing_at_a_new_reading_is_in_doubt_for_its_time() {
     world.say(reset(many(1..=4)));
     world.say(reset(Vec::new()));
     assert_eq!((world.hello(), world.catalog.liveness().held_addresses.len()), (4, 4));
-    world.now += RULES.keep;
+    world.now += RULES.keep_lost;
     world.say(Input::Registry(Event::Apply { revision: 9, changes: Vec::new() }));
     assert_eq!((world.hello(), world.catalog.liveness().held_addresses.len()), (0, 0));
 }
@@ -137,7 +137,7 @@ fn a_saved_state_serves_until_the_registry_is_read_and_then_is_in_doubt() {
     assert_eq!(hello.version(), version, "the same list");
     assert_eq!(world.catalog.status().restored, None);
     assert_eq!((world.hello(), world.catalog.liveness().held_len()), (4, 1));
-    world.now += RULES.keep - age;
+    world.now += RULES.keep_lost - age;
     world.say(Input::Registry(Event::Apply { revision: 9, changes: Vec::new() }));
     assert_eq!((world.hello(), world.catalog.liveness().held_len()), (3, 0));
 }
@@ -193,9 +193,9 @@ fn an_older_address_in_a_restored_store_takes_the_living_one_out_of_no_list() {
     world.say(Input::Probed(addr(2), ProbeResult::Refuses));
     assert_eq!(ports(&world), "+1 +4");
     // A key that no longer registers anything, and one that is rejected.
-    let nothing = Entry { meaning: Ok(Vec::new().into()), ..at("a", 1) };
+    let nothing = Entry { decoded: Ok(Vec::new().into()), ..at("a", 1) };
     let rejected = Rejected { reason: "bad".into(), value: "?".into() };
-    let bad = Entry { meaning: Err(rejected), ..at("b", 4) };
+    let bad = Entry { decoded: Err(rejected), ..at("b", 4) };
     world.say(read_again(vec![nothing, bad], true));
     assert_eq!(ports(&world), "?1 +4");
 }
@@ -254,7 +254,7 @@ fn who_gains_a_lease_or_registers_anew_is_listed_at_once() {
     world.say(put(unleased(at("1", 1))));
     assert_eq!(ports(&world), "+2 +3");
     let heavier = |mut entry: Entry| {
-        entry.meaning.as_mut().unwrap().registrations[0].weight = Weight(7);
+        entry.decoded.as_mut().unwrap().registrations[0].weight = Weight(7);
         entry
     };
     world.say(put(unleased(heavier(at("1", 1)))));

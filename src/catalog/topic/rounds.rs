@@ -29,7 +29,7 @@ use super::{State, Topic};
 /// The rounds of all topics that are not over.
 #[derive(Debug)]
 pub(in crate::catalog) struct Rounds<T> {
-    pub(super) running: VecDeque<Arc<Family<T>>>,
+    pub(super) running: VecDeque<Arc<TurnGroup<T>>>,
     pub(super) due: Vec<(Instant, Arc<Topic<T>>)>,
     /// How many places one slice visits.
     pub(super) slice: usize,
@@ -40,13 +40,13 @@ pub(in crate::catalog) struct Rounds<T> {
 /// The topics of one name's spellings. They share one turn, so that a name does not get
 /// more turns by having many spellings.
 #[derive(Debug)]
-pub(in crate::catalog) struct Family<T>(Mutex<Waiting<T>>);
+pub(in crate::catalog) struct TurnGroup<T>(Mutex<Waiting<T>>);
 
-/// The topics of a family whose rounds are running.
+/// The topics of a turn group whose rounds are running.
 #[derive(Debug)]
 struct Waiting<T> {
     topics: VecDeque<Arc<Topic<T>>>,
-    /// Whether the family is in [`Rounds::running`] or has its turn.
+    /// Whether the turn group is in [`Rounds::running`] or has its turn.
     queued: bool,
 }
 
@@ -59,14 +59,14 @@ pub(super) enum Round {
     /// The topic is in [`Rounds::running`]. With `again`, a newer value waits for a round
     /// of its own.
     Runs {
-        left: Left,
+        left: Remaining,
         again: bool,
     },
 }
 
 /// The places that a round has not woken: `at..end`, then `..behind`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Left {
+pub(super) struct Remaining {
     at: usize,
     end: usize,
     behind: usize,
@@ -79,9 +79,9 @@ pub(super) const LARGE: usize = 1_000;
 /// A value that only adds to a large topic waits for further values and is pushed with
 /// them. It waits at most until this long after the last round began. A value that takes
 /// something away never waits.
-pub(super) const GAP: Duration = Duration::from_millis(100);
+pub(super) const DELAY_MAX: Duration = Duration::from_millis(100);
 /// The wait ends early once no value has come for this long.
-pub(super) const QUIET: Duration = Duration::from_millis(10);
+pub(super) const DEBOUNCE: Duration = Duration::from_millis(10);
 
 impl<T> Default for Rounds<T> {
     fn default() -> Self {
@@ -94,7 +94,7 @@ impl<T> Rounds<T> {
     /// that is not urgent may have to wait for its round.
     pub(super) fn begin(&mut self, topic: &Arc<Topic<T>>, state: &mut State<T>, urgent: bool) {
         let now = clock::now();
-        let soonest = state.last_round.map(|last| (last + GAP).min(state.changed + QUIET));
+        let soonest = state.last_round.map(|last| (last + DELAY_MAX).min(state.changed + DEBOUNCE));
         let large = state.listeners.len() > self.large;
         let waits = large && !urgent && soonest.is_some_and(|soonest| now < soonest);
         match (&mut state.round, waits) {
@@ -112,10 +112,10 @@ impl<T> Rounds<T> {
                 if state.round == Round::Due {
                     self.due.retain(|(_, due)| !Arc::ptr_eq(due, topic));
                 }
-                state.round = Round::Runs { left: Left::ALL, again: false };
+                state.round = Round::Runs { left: Remaining::ALL, again: false };
                 state.last_round = Some(now);
-                if topic.family.push(topic.clone()) {
-                    self.running.push_back(topic.family.clone());
+                if topic.turn_group.push(topic.clone()) {
+                    self.running.push_back(topic.turn_group.clone());
                 }
             }
         }
@@ -141,14 +141,14 @@ impl<T> Rounds<T> {
         }
     }
 
-    /// Wakes one slice of the family whose turn it is. Returns false if no round is
+    /// Wakes one slice of the turn group whose turn it is. Returns false if no round is
     /// running.
     pub(super) fn wake_slice(&mut self) -> bool {
-        self.begin_those_due();
-        let Some(family) = self.running.pop_front() else { return false };
+        self.begin_due();
+        let Some(turn_group) = self.running.pop_front() else { return false };
         let mut room = self.slice;
         while room > 0
-            && let Some(topic) = family.pop()
+            && let Some(topic) = turn_group.pop()
         {
             let mut state = topic.lock();
             let (visited, more) = state.wake_some(room);
@@ -156,7 +156,7 @@ impl<T> Rounds<T> {
             room = room.saturating_sub(visited.max(1));
             if more {
                 drop(state);
-                family.push(topic);
+                turn_group.push(topic);
                 continue;
             }
             let again = matches!(state.round, Round::Runs { again: true, .. });
@@ -165,13 +165,13 @@ impl<T> Rounds<T> {
                 self.begin(&topic, &mut state, false);
             }
         }
-        if family.ends_turn() {
-            self.running.push_back(family);
+        if turn_group.ends_turn() {
+            self.running.push_back(turn_group);
         }
         true
     }
 
-    fn begin_those_due(&mut self) {
+    fn begin_due(&mut self) {
         let now = clock::now();
         while let Some(at) = self.due.iter().position(|(due, _)| *due <= now) {
             let (_, topic) = self.due.swap_remove(at);
@@ -199,14 +199,14 @@ impl<T> State<T> {
     }
 }
 
-impl<T> Default for Family<T> {
+impl<T> Default for TurnGroup<T> {
     fn default() -> Self {
         Self(Mutex::new(Waiting { topics: VecDeque::new(), queued: false }))
     }
 }
 
-impl<T> Family<T> {
-    /// Adds a topic. Returns whether the family must be queued for a turn.
+impl<T> TurnGroup<T> {
+    /// Adds a topic. Returns whether the turn group must be queued for a turn.
     fn push(&self, topic: Arc<Topic<T>>) -> bool {
         let mut waiting = self.lock();
         waiting.topics.push_back(topic);
@@ -217,7 +217,7 @@ impl<T> Family<T> {
         self.lock().topics.pop_front()
     }
 
-    /// Ends the family's turn. Returns whether it needs another one.
+    /// Ends the turn group's turn. Returns whether it needs another one.
     fn ends_turn(&self) -> bool {
         let mut waiting = self.lock();
         waiting.queued = !waiting.topics.is_empty();
@@ -229,7 +229,7 @@ impl<T> Family<T> {
     }
 }
 
-impl Left {
+impl Remaining {
     /// All places, starting with the first.
     const ALL: Self = Self { at: 0, end: usize::MAX, behind: 0 };
 

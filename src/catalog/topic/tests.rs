@@ -6,7 +6,7 @@ mod threads;
 use std::sync::atomic::AtomicUsize;
 use std::task::Wake;
 
-use super::rounds::{GAP, LARGE, QUIET, SLICE};
+use super::rounds::{DEBOUNCE, DELAY_MAX, LARGE, SLICE};
 use super::*;
 
 /// A value: a list of parts.
@@ -66,13 +66,13 @@ fn poll<W: Wake + Send + Sync + 'static>(listener: &mut Listener<Parts>, woken: 
 }
 
 /// Returns whether the second value lacks a part of the first.
-fn takes_away(old: &Parts, new: &Parts) -> bool {
+fn is_urgent(old: &Parts, new: &Parts) -> bool {
     !old.iter().all(|part| new.contains(part))
 }
 
 /// Publishes a value. One that takes something away is urgent.
 fn publish(topic: &Arc<Topic<Parts>>, parts: &[u16], rounds: &mut Rounds<Parts>) {
-    topic.publish(parts.to_vec(), takes_away, rounds);
+    topic.publish(parts.to_vec(), is_urgent, rounds);
 }
 
 /// Runs rounds until nothing is left to wake, now or later. Returns the number of slices.
@@ -93,9 +93,9 @@ async fn slice(rounds: &mut Rounds<Parts>) {
 
 #[tokio::test(start_paused = true)]
 async fn spellings_of_a_name_get_one_turn_together() {
-    let family = Arc::<Family<Parts>>::default();
+    let turn_group = Arc::<TurnGroup<Parts>>::default();
     let spelling = || {
-        let topic = Topic::new(family.clone(), Parts::new());
+        let topic = Topic::new(turn_group.clone(), Parts::new());
         let mut crowd = Crowd { topic, listeners: Vec::new() };
         crowd.join(1);
         crowd
@@ -223,7 +223,7 @@ async fn a_large_fan_out_gathers_what_is_added_and_not_what_is_taken_away() {
     let began = clock::now();
     run(&mut rounds).await;
     let waited = clock::now() - began;
-    assert!(waited >= QUIET && waited < GAP, "{waited:?}");
+    assert!(waited >= DEBOUNCE && waited < DELAY_MAX, "{waited:?}");
     assert_eq!(crowd.woken(2), LARGE + 1);
     // A removal does not wait, and takes an addition that waits with it.
     publish(&crowd.topic, &[1, 2, 3, 4], &mut rounds);
@@ -241,7 +241,7 @@ async fn additions_that_do_not_end_are_told_once_a_gap_and_the_last_when_it_is_q
     let mut rounds = Rounds::<Parts>::default();
     let mut ports = Vec::new();
     let began = clock::now();
-    while clock::now() - began < GAP * 5 / 2 {
+    while clock::now() - began < DELAY_MAX * 5 / 2 {
         ports.push(1 + ports.len() as u16);
         publish(&crowd.topic, &ports, &mut rounds);
         let slices = async {
@@ -249,13 +249,13 @@ async fn additions_that_do_not_end_are_told_once_a_gap_and_the_last_when_it_is_q
                 slice(&mut rounds).await;
             }
         };
-        let _ = tokio::time::timeout(QUIET / 5, slices).await;
+        let _ = tokio::time::timeout(DEBOUNCE / 5, slices).await;
     }
     // Woken at once, after one gap, and after two.
     assert_eq!(crowd.woken(3), LARGE + 1);
     run(&mut rounds).await;
-    let waited = clock::now() - began - GAP * 5 / 2;
-    assert!(waited <= QUIET * 3 / 2, "{waited:?}");
+    let waited = clock::now() - began - DELAY_MAX * 5 / 2;
+    assert!(waited <= DEBOUNCE * 3 / 2, "{waited:?}");
     assert_eq!(crowd.woken(4), LARGE + 1);
 }
 

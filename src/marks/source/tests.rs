@@ -24,7 +24,7 @@ fn entry(below: &str, value: &str, revision: i64) -> Entry<Read> {
     let key = key(below);
     let decode = decode(&Zone::new("z.test").unwrap());
     let stored = Stored { key: &key.0, value: value.as_bytes(), lease: 0, revision };
-    Entry { meaning: decode(stored), key: key.clone(), leased: false }
+    Entry { decoded: decode(stored), key: key.clone(), leased: false }
 }
 
 fn reset(all: Vec<Entry<Read>>, went_back: bool) -> Event<Read> {

@@ -65,10 +65,10 @@ impl Prefixes {
     /// Returns a decoder of registrations: the longest prefix that can decode a key
     /// decides.
     pub(super) fn decode(self) -> Decode<Result<Reading, Rejected>> {
-        Arc::new(move |stored| self.meaning(stored.key, stored.value))
+        Arc::new(move |stored| self.decode_registration(stored.key, stored.value))
     }
 
-    fn meaning(&self, key: &[u8], value: &[u8]) -> Result<Reading, Rejected> {
+    fn decode_registration(&self, key: &[u8], value: &[u8]) -> Result<Reading, Rejected> {
         match record::decide(&self.0, key, value) {
             Some((_, Ok(Decoded::Registers(reading)))) => Ok(reading),
             Some((_, Err(rejected))) => Err(rejected),
@@ -80,7 +80,7 @@ impl Prefixes {
 /// Makes an entry of a key, with its decoded value.
 pub(super) fn entry<T>(stored: Stored<'_>, decode: &Decode<T>) -> Entry<T> {
     let (key, leased) = (Key::new(stored.key), stored.lease != 0);
-    Entry { key, meaning: decode(stored), leased }
+    Entry { key, decoded: decode(stored), leased }
 }
 
 impl Range {
@@ -160,8 +160,8 @@ mod tests {
     fn the_longest_prefix_decides_unless_it_makes_nothing_of_the_key() {
         let prefixes = prefixes(&["/a/", "/a/b/"]);
         let service = |key: &str| {
-            let meaning = prefixes.meaning(key.as_bytes(), b"10.0.0.1:1").unwrap();
-            meaning.registrations.first().map(|found| found.service.to_string())
+            let reading = prefixes.decode_registration(key.as_bytes(), b"10.0.0.1:1").unwrap();
+            reading.registrations.first().map(|found| found.service.to_string())
         };
         assert_eq!(service("/a/b/x/1").as_deref(), Some("x"));
         assert_eq!(service("/a/bc/1").as_deref(), Some("bc"));

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::mem;
 
 #[derive(Debug)]
-pub(super) enum Few<T> {
+pub(super) enum SmallSet<T> {
     One(T),
     /// None, or more than one was inserted.
     Set(BTreeSet<T>),
 }
 
-impl<T: Ord> Few<T> {
+impl<T: Ord> SmallSet<T> {
     pub(super) fn insert(&mut self, new: T) {
         *self = match mem::take(self) {
             Self::Set(set) if set.is_empty() => Self::One(new),
@@ -44,7 +44,7 @@ impl<T: Ord> Few<T> {
     }
 }
 
-impl<T> Default for Few<T> {
+impl<T> Default for SmallSet<T> {
     fn default() -> Self {
         Self::Set(BTreeSet::new())
     }
@@ -59,20 +59,20 @@ mod tests {
     proptest! {
         #[test]
         fn it_is_a_set(steps in proptest::collection::vec((any::<bool>(), 0..4_u8), 0..20)) {
-            let (mut few, mut set) = (Few::default(), BTreeSet::new());
+            let (mut small_set, mut set) = (SmallSet::default(), BTreeSet::new());
             for (insert, element) in steps {
                 match insert {
                     true => {
-                        few.insert(element);
+                        small_set.insert(element);
                         set.insert(element);
                     }
                     false => {
-                        few.remove(&element);
+                        small_set.remove(&element);
                         set.remove(&element);
                     }
                 }
-                prop_assert_eq!(few.is_empty(), set.is_empty());
-                prop_assert!(few.iter().eq(&set));
+                prop_assert_eq!(small_set.is_empty(), set.is_empty());
+                prop_assert!(small_set.iter().eq(&set));
             }
         }
     }

@@ -1,8 +1,8 @@
-//! Logs what happens to each service's backends: one line for each service and matter,
+//! Logs what happens to each service's backends: one line for each service and subject,
 //! with the exact count and a few names.
 //!
 //! In: the services that changed, the index, the time. Out: log lines. A service has at
-//! most one line on a matter in [`PAUSE`], however many backends and changes there are.
+//! most one line on a subject in [`PAUSE`], however many backends and changes there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use crate::model::ServiceName;
 use super::departures::{Departed, Departure, NAMES_MAX};
 use super::index::Index;
 
-/// The matter of a log line.
+/// The subject of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Matter {
+enum LogSubject {
     /// Registrations are lost, and backends that answer stay listed.
-    HeldBackend,
+    Held,
     /// Backends that do not answer stay listed.
     Guarded,
     /// Backends without a lease refuse connections and are not listed.
@@ -26,11 +26,11 @@ enum Matter {
     Left(Departure),
 }
 
-/// The logged and the pending line of one service and matter.
+/// The logged and the pending line of one service and subject.
 #[derive(Debug, Default)]
 struct Line {
     /// The count that was logged last.
-    told: usize,
+    logged: usize,
     at: Option<Instant>,
     due: Option<Instant>,
     /// The backends that left since then.
@@ -39,22 +39,22 @@ struct Line {
 
 /// The lines of all services.
 #[derive(Debug, Default)]
-pub(super) struct Teller {
-    lines: BTreeMap<(ServiceName, Matter), Line>,
-    due: BTreeSet<(Instant, ServiceName, Matter)>,
+pub(super) struct BackendLog {
+    lines: BTreeMap<(ServiceName, LogSubject), Line>,
+    due: BTreeSet<(Instant, ServiceName, LogSubject)>,
 }
 
-/// The matters that describe a state, not an event.
-const STATES: [Matter; 3] = [Matter::HeldBackend, Matter::Guarded, Matter::Down];
-/// The pause between two lines of a service on one matter.
+/// The subjects that describe a state, not an event.
+const STATES: [LogSubject; 3] = [LogSubject::Held, LogSubject::Guarded, LogSubject::Down];
+/// The pause between two lines of a service on one subject.
 const PAUSE: Duration = Duration::from_secs(10);
 /// Departures within this time after the first share one line with it: a thousand
 /// backends are probed within two seconds.
 const GATHER: Duration = Duration::from_secs(1);
 
-impl Teller {
+impl BackendLog {
     /// Notes what changed and logs the lines that are due.
-    pub(super) fn tell(
+    pub(super) fn update(
         &mut self,
         changed: BTreeSet<ServiceName>,
         departures: BTreeMap<(ServiceName, Departure), Departed>,
@@ -62,23 +62,23 @@ impl Teller {
         now: Instant,
     ) {
         for service in changed {
-            for matter in STATES {
-                self.state(&service, matter, index, now);
+            for subject in STATES {
+                self.state(&service, subject, index, now);
             }
         }
         for ((service, why), Departed { count, names }) in departures {
-            let line = self.lines.entry((service.clone(), Matter::Left(why))).or_default();
+            let line = self.lines.entry((service.clone(), LogSubject::Left(why))).or_default();
             line.departed.add(count, &names);
             if line.departed.count == count {
                 let due = line.at.map_or(now, |at| at + PAUSE).max(now + GATHER);
-                self.schedule(service, Matter::Left(why), Some(due));
+                self.schedule(service, LogSubject::Left(why), Some(due));
             }
         }
         while let Some((due, ..)) = self.due.first()
             && *due <= now
-            && let Some((_, service, matter)) = self.due.pop_first()
+            && let Some((_, service, subject)) = self.due.pop_first()
         {
-            self.line(service, matter, index, now);
+            self.line(service, subject, index, now);
         }
     }
 
@@ -87,67 +87,67 @@ impl Teller {
         self.due.first().map(|(due, ..)| *due)
     }
 
-    fn state(&mut self, service: &ServiceName, matter: Matter, index: &Index, now: Instant) {
-        let line = self.lines.get(&(service.clone(), matter));
-        let (told, at) = line.map_or((0, None), |line| (line.told, line.at));
-        let count = count(index, service, matter, told);
-        if count != told {
+    fn state(&mut self, service: &ServiceName, subject: LogSubject, index: &Index, now: Instant) {
+        let line = self.lines.get(&(service.clone(), subject));
+        let (logged, at) = line.map_or((0, None), |line| (line.logged, line.at));
+        let count = count(index, service, subject, logged);
+        if count != logged {
             let due = at.map_or(now, |at| (at + PAUSE).max(now));
-            self.schedule(service.clone(), matter, Some(due));
+            self.schedule(service.clone(), subject, Some(due));
         } else if line.is_some() {
             // Once the pause is over, there is nothing to remember.
-            let forget = at.filter(|_| told == 0).map(|at| at + PAUSE);
-            self.schedule(service.clone(), matter, forget);
+            let forget = at.filter(|_| logged == 0).map(|at| at + PAUSE);
+            self.schedule(service.clone(), subject, forget);
         }
     }
 
-    fn schedule(&mut self, service: ServiceName, matter: Matter, due: Option<Instant>) {
-        let line = self.lines.entry((service.clone(), matter)).or_default();
+    fn schedule(&mut self, service: ServiceName, subject: LogSubject, due: Option<Instant>) {
+        let line = self.lines.entry((service.clone(), subject)).or_default();
         if let Some(old) = std::mem::replace(&mut line.due, due) {
-            self.due.remove(&(old, service.clone(), matter));
+            self.due.remove(&(old, service.clone(), subject));
         }
-        self.due.extend(due.map(|due| (due, service, matter)));
+        self.due.extend(due.map(|due| (due, service, subject)));
     }
 
-    /// Logs a line if there is news, or else forgets the matter.
-    fn line(&mut self, service: ServiceName, matter: Matter, index: &Index, now: Instant) {
-        let key = (service, matter);
+    /// Logs a line if there is news, or else forgets the subject.
+    fn line(&mut self, service: ServiceName, subject: LogSubject, index: &Index, now: Instant) {
+        let key = (service, subject);
         let Some(line) = self.lines.get_mut(&key) else { return };
         line.due = None;
-        let count = count(index, &key.0, matter, line.told);
+        let count = count(index, &key.0, subject, line.logged);
         let departed = std::mem::take(&mut line.departed);
-        if count == line.told && departed.count == 0 {
+        if count == line.logged && departed.count == 0 {
             if count == 0 {
                 self.lines.remove(&key);
             }
             return;
         }
-        (line.told, line.at) = (count, Some(now));
+        (line.logged, line.at) = (count, Some(now));
         let service = &key.0;
-        match matter {
-            Matter::HeldBackend => held(service, count, index),
-            Matter::Guarded => guarded(service, count, index),
-            Matter::Down => down(service, count, index),
-            Matter::Left(why) => left(service, why, &departed, index.listed(service)),
+        match subject {
+            LogSubject::Held => held(service, count, index),
+            LogSubject::Guarded => guarded(service, count, index),
+            LogSubject::Down => down(service, count, index),
+            LogSubject::Left(why) => left(service, why, &departed, index.listed(service)),
         }
         if count == 0 {
-            self.schedule(key.0, matter, Some(now + PAUSE));
+            self.schedule(key.0, subject, Some(now + PAUSE));
         }
     }
 }
 
-/// Returns how many backends of a service a state concerns. `told` is the count in the
+/// Returns how many backends of a service a state concerns. `logged` is the count in the
 /// last line.
-fn count(index: &Index, service: &ServiceName, matter: Matter, told: usize) -> usize {
+fn count(index: &Index, service: &ServiceName, subject: LogSubject, logged: usize) -> usize {
     let lost = index.lost(service);
-    match matter {
+    match subject {
         // Waits for a first answer: most backends are about to deregister or to return.
-        Matter::HeldBackend => {
-            lost.filter(|lost| lost.takes() > 0 || told > 0).map_or(0, |lost| lost.held())
+        LogSubject::Held => {
+            lost.filter(|lost| lost.answering() > 0 || logged > 0).map_or(0, |lost| lost.held())
         }
-        Matter::Guarded => lost.map_or(0, |lost| lost.dead().len()),
-        Matter::Down => index.down(service).len(),
-        Matter::Left(_) => 0,
+        LogSubject::Guarded => lost.map_or(0, |lost| lost.dead().len()),
+        LogSubject::Down => index.down(service).len(),
+        LogSubject::Left(_) => 0,
     }
 }
 
@@ -155,7 +155,7 @@ fn held(service: &ServiceName, held: usize, index: &Index) {
     let Some(lost) = index.lost(service).filter(|_| held > 0) else {
         return tracing::info!(%service, "no backend is held any more");
     };
-    let answering = lost.takes();
+    let answering = lost.answering();
     let names: Vec<_> = lost.listed().take(NAMES_MAX).map(|endpoint| &*endpoint.id).collect();
     tracing::warn!(%service, held, answering, ?names, "registrations are lost: keeping backends that answer");
 }

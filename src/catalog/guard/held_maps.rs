@@ -13,17 +13,17 @@ use crate::catalog::liveness::{HeldBackend, Liveness};
 use crate::model::{BackendAddr, ServiceName};
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct Shown {
+pub(super) struct HeldMaps {
     held: OrdMap<ServiceName, OrdMap<BackendAddr, HeldBackend>>,
     guarded: OrdSet<ServiceName>,
     held_addresses: OrdSet<BackendAddr>,
     held_len: usize,
     /// The services in which any of this changed since the last call of
-    /// [`Self::changed`].
+    /// [`Self::take_changed`].
     changed: BTreeSet<ServiceName>,
 }
 
-impl Shown {
+impl HeldMaps {
     /// Adds backends of a service that were not shown.
     pub(super) fn extend(
         &mut self,
@@ -79,12 +79,12 @@ impl Shown {
     }
 
     /// Returns the services in which something changed since the last call.
-    pub(super) fn changed(&mut self) -> BTreeSet<ServiceName> {
+    pub(super) fn take_changed(&mut self) -> BTreeSet<ServiceName> {
         mem::take(&mut self.changed)
     }
 
     /// Writes the maps into `liveness`. Costs little, however long they are.
-    pub(super) fn show(&self, liveness: &mut Liveness) {
+    pub(super) fn copy_into(&self, liveness: &mut Liveness) {
         liveness.held = self.held.clone();
         liveness.guarded = self.guarded.clone();
         liveness.held_addresses = self.held_addresses.clone();

@@ -60,7 +60,7 @@ impl Catalog {
     }
 
     /// Publishes the rejections, remarks and unresolved host names that a change affected.
-    pub(super) fn publish_oddities(&self, index: &Index, affected: &Affected) {
+    pub(super) fn publish_key_problems(&self, index: &Index, affected: &Affected) {
         let before = self.0.rejected.len();
         for key in &affected.rejections {
             match index.rejection(key) {
@@ -79,8 +79,8 @@ impl Catalog {
             }
         }
         let rejected = self.0.rejected.len();
-        let mut told = self.0.rejections_told.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(new) = told.count(rejected.saturating_sub(before), clock::now()) {
+        let mut warnings = self.0.rejection_warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(new) = warnings.count(rejected.saturating_sub(before), clock::now()) {
             tracing::warn!(rejected, new, "keys rejected: see /api/v1/rejected for the reasons");
         }
         if affected.unresolved {

@@ -26,7 +26,7 @@ impl io::Write for Page {
 
 struct World {
     index: Index,
-    teller: Teller,
+    backend_log: BackendLog,
     now: Instant,
     lines: Vec<String>,
 }
@@ -44,14 +44,14 @@ fn entry(port: u16) -> Entry {
         meta: Arc::default(),
     };
     let key = Key::new(port.to_string().as_bytes());
-    Entry { key, meaning: Ok(vec![registration].into()), leased: true }
+    Entry { key, decoded: Ok(vec![registration].into()), leased: true }
 }
 
 impl World {
     fn new(keep: Duration) -> Self {
-        let rules = Rules { keep, share: 50, probe_unleased: Duration::ZERO };
-        let (index, teller) = (Index::new(rules), Teller::default());
-        let mut world = Self { index, teller, now: Instant::now(), lines: Vec::new() };
+        let rules = Rules { keep_lost: keep, guard: 50, probe_unleased: Duration::ZERO };
+        let (index, backend_log) = (Index::new(rules), BackendLog::default());
+        let mut world = Self { index, backend_log, now: Instant::now(), lines: Vec::new() };
         let all = (1..=20).map(entry).collect();
         world.apply(Event::Reset { revision: 1, all, went_back: false });
         world
@@ -81,7 +81,7 @@ impl World {
 
     /// Publishes in the way of the catalog.
     fn publish(&mut self, mut affected: Affected) {
-        self.index.pass(self.now, true, &mut affected);
+        self.index.expire(self.now, true, &mut affected);
         for service in &affected.services {
             self.index.snapshot(service, 1);
         }
@@ -96,7 +96,7 @@ impl World {
             .with_target(false)
             .finish();
         tracing::subscriber::with_default(log, || {
-            self.teller.tell(changed, departures, &self.index, self.now);
+            self.backend_log.update(changed, departures, &self.index, self.now);
         });
         let bytes = page.0.lock().unwrap().clone();
         let text = String::from_utf8(bytes).unwrap();
@@ -106,7 +106,7 @@ impl World {
     /// Lets time pass. Returns the lines that were logged until then.
     fn after(&mut self, time: Duration) -> Vec<String> {
         let end = self.now + time;
-        while let Some(due) = self.teller.due().filter(|due| *due <= end) {
+        while let Some(due) = self.backend_log.due().filter(|due| *due <= end) {
             self.now = self.now.max(due);
             self.publish(Affected::default());
         }
@@ -138,7 +138,7 @@ fn a_mass_loss_is_a_line_with_the_true_count_and_three_names() {
     let over = "INFO no backend is held any more service=hello";
     assert_eq!(world.after(PAUSE), [over]);
     world.after(PAUSE * 2);
-    assert!(world.teller.lines.is_empty() && world.teller.due.is_empty());
+    assert!(world.backend_log.lines.is_empty() && world.backend_log.due.is_empty());
 }
 
 #[test]
