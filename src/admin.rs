@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::{Catalog, Input};
 use crate::load::Ledger;
 use crate::marks::report::Report as MarksReport;
-use crate::marks::{Desk, Moment};
+use crate::marks::{MarkWriter, Timestamp};
 use crate::model::{BackendAddr, ServiceName, Zone};
 use crate::policy::Decision;
 use crate::readiness::Readiness;
@@ -85,11 +85,11 @@ pub struct State {
 #[derive(Clone)]
 pub struct Marks {
     /// Writes marks; `None` without etcd.
-    pub desk: Option<Desk>,
+    pub writer: Option<MarkWriter>,
     /// All marks, and the status of their source.
     pub report: watch::Receiver<MarksReport>,
     /// Returns the time of the wall clock.
-    pub now: fn() -> Moment,
+    pub now: fn() -> Timestamp,
     /// Held while a drain is checked and set, so that drains do not overlap.
     pub turn: Arc<Semaphore>,
 }

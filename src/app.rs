@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::balancer::{self, Balancer};
 use crate::catalog::{self, Catalog, Input};
 use crate::config::{Config, Registry};
-use crate::marks::{Desk, Marks};
+use crate::marks::{MarkWriter, Marks};
 use crate::model::{Host, HostPort};
 use crate::persist::Decided;
 use crate::readiness::Readiness;
@@ -247,7 +247,7 @@ impl App {
             heard[1].clone(),
         );
         tasks.spawn("marks", follow);
-        let desk = connect.clone().map(|connect| Desk::new(connect, zone.clone()));
+        let writer = connect.clone().map(|connect| MarkWriter::new(connect, zone.clone()));
         if let Some(connect) = connect {
             let prefixes = self.config.prefixes.clone();
             let (events_tx, events_rx) = mpsc::channel(INPUTS);
@@ -299,7 +299,7 @@ impl App {
             inputs: inputs_tx,
             sources,
             marks: admin::Marks {
-                desk,
+                writer,
                 report: marks,
                 now: marks::now,
                 turn: Arc::new(Semaphore::new(1)),

@@ -12,17 +12,17 @@ use std::sync::Arc;
 
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 
-mod desk;
 mod key;
-mod moment;
 pub mod report;
 pub mod source;
+mod timestamp;
 mod value;
+mod writer;
 
-pub use desk::{Desk, ENDED_FOR};
 pub use key::{Backends, BackendsError, Kind, MarkKey, Scope, prefix};
-pub use moment::{LONGEST, Moment};
+pub use timestamp::{LASTS_MAX, Timestamp};
 pub use value::{TEXT_MAX, Value};
+pub use writer::{ENDED_FOR, MarkWriter};
 
 /// An operator's decision, with its author.
 #[derive(Debug, Clone, PartialEq, Eq)]

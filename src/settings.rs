@@ -12,7 +12,7 @@ use crate::model::ServiceName;
 
 mod document;
 mod pattern;
-mod sieve;
+mod pattern_index;
 pub mod source;
 mod value;
 

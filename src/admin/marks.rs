@@ -18,9 +18,11 @@ use super::api::{self, Json, JsonResult, Problem};
 use super::query::{self, Part};
 use super::{State, json};
 use crate::catalog::{self, Input, Service};
-use crate::marks::report::{Report, Shown};
+use crate::marks::report::{MarkStatus, Report};
 use crate::marks::source::KEYS_MAX;
-use crate::marks::{Backends, Desk, Kind, LONGEST, Mark, MarkKey, Marks, Scope, TEXT_MAX, Value};
+use crate::marks::{
+    Backends, Kind, LASTS_MAX, Mark, MarkKey, MarkWriter, Marks, Scope, TEXT_MAX, Value,
+};
 use crate::model::{Class, Endpoint, Selector, Target};
 use crate::policy;
 use crate::registry::etcd::{Trouble, is_denial};
@@ -62,7 +64,7 @@ pub(super) async fn marks(Shared(state): Shared<Arc<State>>, uri: Uri) -> JsonRe
     }
     let kept_out = kept_out(&state);
     let limit = limit.unwrap_or(usize::MAX);
-    let one = |shown: &Shown| {
+    let one = |shown: &MarkStatus| {
         let keeps_out = kept_out.get(&shown.mark.key).copied().unwrap_or(0);
         json::Mark::new(&shown.mark, shown.state.as_str(), keeps_out)
     };
@@ -75,7 +77,7 @@ pub(super) async fn marks(Shared(state): Shared<Arc<State>>, uri: Uri) -> JsonRe
         marks: shown.iter().take(limit).map(one).collect(),
         refused_total: report.refused.len() + report.beyond,
         refused: refused.collect(),
-        unheard: report.unheard,
+        unheard: report.outage,
     }))
 }
 
@@ -100,7 +102,9 @@ pub(super) async fn drain(state: &State, request: Request) -> JsonResult<json::D
     }
     let concerned: Vec<_> = services
         .iter()
-        .map(|service| (service, service.endpoints.iter().filter(|one| backends.hold(one)).count()))
+        .map(|service| {
+            (service, service.endpoints.iter().filter(|one| backends.contains(one)).count())
+        })
         .filter(|(_, matched)| *matched > 0)
         .collect();
     let matched = concerned.iter().map(|(_, matched)| matched).sum();
@@ -123,7 +127,7 @@ pub(super) async fn drain(state: &State, request: Request) -> JsonResult<json::D
         };
         let stays = |pick: &&policy::Pick| {
             let endpoint = &service.endpoints[pick.endpoint as usize];
-            !backends.hold(endpoint) && answers(endpoint)
+            !backends.contains(endpoint) && answers(endpoint)
         };
         let stay = decision.picks().iter().filter(stays).count();
         if stay == 0 && !decision.picks().is_empty() && !anyway {
@@ -136,7 +140,7 @@ pub(super) async fn drain(state: &State, request: Request) -> JsonResult<json::D
         }
         left += stay;
     }
-    state.desk()?.set(&mark).await.map_err(|trouble| unconfirmed(&trouble, &[]))?;
+    state.writer()?.set(&mark).await.map_err(|trouble| unconfirmed(&trouble, &[]))?;
     let obeyed = state.obeys(|all| all.all().any(|one| **one == mark)).await;
     let mark = json::Mark::new(&mark, "in force", matched);
     Ok(Json(json::DrainAnswer { mark, matched, left, obeyed }))
@@ -149,7 +153,7 @@ pub(super) async fn undrain(state: &State, request: Request) -> JsonResult<json:
     let wanted = order.backends.as_deref().map(Backends::parse).transpose();
     let wanted = wanted.map_err(|error| bad(&error.to_string()))?;
     let all = state.marks.report.borrow().marks.clone();
-    let is_meant = |shown: &&Shown| match &shown.mark.key {
+    let is_meant = |shown: &&MarkStatus| match &shown.mark.key {
         _ if !shown.is_in_force() => false,
         MarkKey::Drain(of, backends) => {
             *of == scope && wanted.as_ref().is_none_or(|wanted| wanted == backends)
@@ -166,11 +170,11 @@ pub(super) async fn undrain(state: &State, request: Request) -> JsonResult<json:
         };
         return Err(Problem(StatusCode::NOT_FOUND, error));
     }
-    let desk = state.desk()?;
+    let writer = state.writer()?;
     let mut done = Vec::new();
     for mark in &meant {
         let word = state.mark(mark.key.clone(), order.clone())?;
-        if let Err(trouble) = desk.end(&mark.key, word.value).await {
+        if let Err(trouble) = writer.end(&mark.key, word.value).await {
             return Err(unconfirmed(&trouble, &done));
         }
         tracing::info!(mark = %mark.key, by = order.by, why = order.why, "operator ends a mark");
@@ -208,8 +212,8 @@ pub(super) async fn release(state: &State, request: Request) -> JsonResult<json:
     let order = json::Order { lasts: None, ..order };
     let mut mark = state.mark(MarkKey::Release(name.canonical()), order)?;
     mark.value.until = mark.value.set.map(|set| set.after(RELEASE_LASTS));
-    let told = match &state.marks.desk {
-        Some(desk) => desk.set(&mark).await.map_err(|Trouble(reason)| reason),
+    let told = match &state.marks.writer {
+        Some(writer) => writer.set(&mark).await.map_err(|Trouble(reason)| reason),
         None => Err("there is no etcd".to_owned()),
     };
     let untold = match told {
@@ -316,7 +320,7 @@ impl State {
             Some(text) => {
                 let lasts = humantime::parse_duration(&text).ok();
                 let lasts =
-                    lasts.filter(|lasts| (1..=LONGEST.as_secs()).contains(&lasts.as_secs()));
+                    lasts.filter(|lasts| (1..=LASTS_MAX.as_secs()).contains(&lasts.as_secs()));
                 let lasts = lasts.ok_or_else(|| {
                     bad(&format!("for is {text:?}: expected 1s to 366days, as in 30m or 2h"))
                 })?;
@@ -326,9 +330,9 @@ impl State {
         Ok(Mark { key, value: Value { by, why, set: Some(now), until } })
     }
 
-    fn desk(&self) -> Result<&Desk, Problem> {
+    fn writer(&self) -> Result<&MarkWriter, Problem> {
         let none = || Problem(StatusCode::SERVICE_UNAVAILABLE, "there is no etcd".to_owned());
-        self.marks.desk.as_ref().ok_or_else(none)
+        self.marks.writer.as_ref().ok_or_else(none)
     }
 
     /// Waits at most [`OBEYED_WITHIN`] until `is` holds for the marks in force here.
@@ -342,7 +346,7 @@ impl State {
 /// Returns how many marks of each kind are in force, for the metrics.
 pub(super) fn counts(report: &Report) -> [(Kind, usize); 2] {
     Kind::ALL.map(|kind| {
-        let of_kind = |shown: &&Shown| shown.mark.key.kind() == kind && shown.is_in_force();
+        let of_kind = |shown: &&MarkStatus| shown.mark.key.kind() == kind && shown.is_in_force();
         (kind, report.marks.iter().filter(of_kind).count())
     })
 }

@@ -259,7 +259,7 @@ impl Scrape {
         let kept = report.marks.iter().filter(|shown| shown.state == MarkState::Kept).count();
         page.gauge("marks_kept", help, float(kept))?;
         let help = "Whether marks in etcd cannot be read; known marks stay in force";
-        page.gauge("marks_stale", help, flag(report.unheard.is_some()))
+        page.gauge("marks_stale", help, flag(report.outage.is_some()))
     }
 
     fn calls(&self, page: &mut Page<'_>) -> fmt::Result {

@@ -134,7 +134,7 @@ fn sources(state: &State) -> Vec<json::Source> {
         tables: of.tables,
         revision: of.revision,
         refused: of.refused,
-        unheard: of.unheard,
+        unheard: of.outage,
     };
     let flags = json::Source {
         source: Layer::Flags.as_str().to_owned(),

@@ -16,7 +16,7 @@ use super::feed::{self, Keys, Sink};
 use crate::catalog::Input;
 use crate::marks::report::Report;
 use crate::marks::source::{self, News};
-use crate::marks::{Mark, Moment, prefix};
+use crate::marks::{Mark, Timestamp, prefix};
 use crate::model::Zone;
 use crate::registry::Key;
 use crate::registry::etcd::{Connect, Range};
@@ -25,7 +25,7 @@ use crate::registry::etcd::{Connect, Range};
 /// `heard` is cancelled once etcd has been read or denies reading.
 pub fn follow(
     zone: &Zone,
-    wall: fn() -> Moment,
+    wall: fn() -> Timestamp,
     (saved, age): (Vec<Arc<Mark>>, Duration),
     connect: Option<Connect>,
     inputs: mpsc::Sender<Input>,
@@ -40,7 +40,7 @@ pub fn follow(
     let (report_tx, report_rx) = watch::channel(Report::default());
     let source = source::run(wall, (saved, age), events_rx, news_tx, report_tx);
     let input = |news| match news {
-        News::Heard => None,
+        News::FirstRead => None,
         News::InForce(marks) => Some(Input::Marks(marks)),
         News::Release { service, age } => Some(Input::Release(service, age)),
     };
@@ -50,7 +50,7 @@ pub fn follow(
 
 /// Returns the time of the wall clock; 1970 if the clock is set before that.
 #[must_use]
-pub fn now() -> Moment {
+pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    Moment(since.map_or(0, |since| since.as_secs()))
+    Timestamp(since.map_or(0, |since| since.as_secs()))
 }

@@ -14,7 +14,7 @@ use crate::catalog::Input;
 use crate::model::Zone;
 use crate::registry::etcd::{Connect, Decode, Range, Stored};
 use crate::settings::Settings;
-use crate::settings::source::{self, FileSource, News, Read, Report};
+use crate::settings::source::{self, DecodedDocument, FileSource, News, Report};
 
 /// The settings at the start.
 pub struct Begin {
@@ -34,7 +34,7 @@ pub fn follow(
     heard: CancellationToken,
 ) -> (impl Future<Output = ()> + use<>, watch::Receiver<Report>) {
     let key = source::key(zone);
-    let decode: Decode<Read> = Arc::new(|stored: Stored<'_>| source::decode(stored));
+    let decode: Decode<DecodedDocument> = Arc::new(|stored: Stored<'_>| source::decode(stored));
     let keys = Keys { connect, what: "settings", ranges: vec![Range::key(&key)], decode };
     let (events_tx, events_rx) = mpsc::channel(INPUTS);
     // Only the newest settings count, and the catalog takes them within microseconds.
@@ -43,7 +43,7 @@ pub fn follow(
     let Begin { settings, file } = begin;
     let source = source::run(settings, file, key, events_rx, news_tx, report_tx);
     let input = |news| match news {
-        News::Heard => None,
+        News::FirstRead => None,
         News::Settings(settings) => Some(Input::Settings(settings)),
     };
     let sink = Sink { inputs, heard };

@@ -198,7 +198,7 @@ impl Backends {
 
     /// Returns whether a backend is one of these.
     #[must_use]
-    pub fn hold(&self, endpoint: &Endpoint) -> bool {
+    pub fn contains(&self, endpoint: &Endpoint) -> bool {
         let Endpoint { id, addr, meta, .. } = endpoint;
         match self {
             Self::Address(address) => address == addr,

@@ -11,18 +11,18 @@ use crate::registry::Key;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
     /// The decoded marks, sorted by key.
-    pub marks: Vec<Shown>,
+    pub marks: Vec<MarkStatus>,
     /// Keys whose newest value cannot be used, with the reason; sorted.
     pub refused: Vec<(Key, String)>,
     /// How many keys are refused because there are too many.
     pub beyond: usize,
     /// Why etcd does not answer now; `None` if it does.
-    pub unheard: Option<String>,
+    pub outage: Option<String>,
 }
 
 /// A mark, and whether it is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
+pub struct MarkStatus {
     /// The mark.
     pub mark: Arc<Mark>,
     /// Whether it is in force.
@@ -40,7 +40,7 @@ pub enum State {
     Kept,
 }
 
-impl Shown {
+impl MarkStatus {
     /// Returns whether it is in force.
     #[must_use]
     pub fn is_in_force(&self) -> bool {

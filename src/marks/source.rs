@@ -16,9 +16,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 use tracing::{info, warn};
 
-use super::desk::ENDED_FOR;
-use super::report::{Report, Shown, State};
-use super::{Mark, MarkKey, Marks, Moment, Value};
+use super::report::{MarkStatus, Report, State};
+use super::writer::ENDED_FOR;
+use super::{Mark, MarkKey, Marks, Timestamp, Value};
 use crate::clock;
 use crate::model::Zone;
 use crate::registry::etcd::{Decode, Stored, is_denial};
@@ -26,7 +26,7 @@ use crate::registry::{Change, Entry, Event, Key};
 
 /// The decoded value of a key in etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Read {
+pub struct DecodedMark {
     mark: Result<Arc<Mark>, String>,
     revision: i64,
 }
@@ -45,30 +45,30 @@ pub enum News {
     },
     /// etcd has been read for the first time, or refuses to be read: nothing needs to
     /// wait for it any longer.
-    Heard,
+    FirstRead,
 }
 
 /// The state of all keys.
-struct Known {
-    wall: fn() -> Moment,
-    keys: BTreeMap<Key, Latest>,
+struct KeyStates {
+    wall: fn() -> Timestamp,
+    keys: BTreeMap<Key, KeyState>,
     beyond: usize,
     /// Whether etcd has been read since the start.
     is_read: bool,
     /// When etcd last answered. Before the first answer: when the saved marks were in
     /// force.
-    heard: Instant,
-    unheard: Option<String>,
+    last_answer: Instant,
+    outage: Option<String>,
 }
 
 /// The state of one key.
 #[derive(Default)]
-struct Latest {
+struct KeyState {
     mark: Option<Arc<Mark>>,
     refused: Option<String>,
     revision: i64,
     /// Whether etcd has lost it.
-    kept: bool,
+    lost_by_etcd: bool,
 }
 
 /// The most keys that are accepted. Operators make marks, not programs.
@@ -79,35 +79,41 @@ const EVENTS_AT_ONCE: usize = 64;
 const KEY_SHOWN_MAX: usize = 200;
 /// While a mark has an end, the wall clock is read at least this often, because it may
 /// be set.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+const CLOCK_READ_EVERY: Duration = Duration::from_secs(30);
 
 /// Returns a decoder of the keys below a zone's prefix.
 #[must_use]
-pub fn decode(zone: &Zone) -> Decode<Read> {
+pub fn decode(zone: &Zone) -> Decode<DecodedMark> {
     let prefix = super::prefix(zone);
     Arc::new(move |stored: Stored<'_>| {
         let mark = parse(&prefix, stored.key, stored.value).map(Arc::new);
-        Read { mark, revision: stored.revision }
+        DecodedMark { mark, revision: stored.revision }
     })
 }
 
 /// Sends every change, until a receiver is dropped. The `saved` marks, which were in
 /// force for the given time before the start, stay in force until etcd has been read.
 pub async fn run(
-    wall: fn() -> Moment,
+    wall: fn() -> Timestamp,
     (saved, age): (Vec<(Key, Arc<Mark>)>, Duration),
-    mut events: mpsc::Receiver<Event<Read>>,
+    mut events: mpsc::Receiver<Event<DecodedMark>>,
     news_tx: mpsc::Sender<News>,
     report_tx: watch::Sender<Report>,
 ) {
     let saved = saved
         .into_iter()
-        .map(|(key, mark)| (key, Latest { mark: Some(mark), ..Latest::default() }));
-    let heard = clock::now().checked_sub(age).unwrap_or_else(clock::now);
-    let mut known =
-        Known { wall, keys: saved.collect(), beyond: 0, is_read: false, heard, unheard: None };
+        .map(|(key, mark)| (key, KeyState { mark: Some(mark), ..KeyState::default() }));
+    let last_answer = clock::now().checked_sub(age).unwrap_or_else(clock::now);
+    let mut known = KeyStates {
+        wall,
+        keys: saved.collect(),
+        beyond: 0,
+        is_read: false,
+        last_answer,
+        outage: None,
+    };
     let mut current = Arc::new(Marks::default());
-    let (mut waiting, mut told) = (Vec::new(), false);
+    let (mut waiting, mut first_read_sent) = (Vec::new(), false);
     loop {
         let in_force = known.in_force();
         if in_force != *current {
@@ -116,8 +122,8 @@ pub async fn run(
                 return;
             }
         }
-        let first = known.is_sure() && !std::mem::replace(&mut told, true);
-        if first && news_tx.send(News::Heard).await.is_err() {
+        let first = known.is_settled() && !std::mem::replace(&mut first_read_sent, true);
+        if first && news_tx.send(News::FirstRead).await.is_err() {
             return;
         }
         report_tx.send_replace(known.report());
@@ -131,8 +137,8 @@ pub async fn run(
                         return;
                     }
                     for event in waiting.drain(..) {
-                        changed |= !is_sign_of_life(&event) || known.unheard.is_some();
-                        for news in known.take(event) {
+                        changed |= !is_sign_of_life(&event) || known.outage.is_some();
+                        for news in known.apply(event) {
                             if news_tx.send(news).await.is_err() {
                                 return;
                             }
@@ -148,7 +154,7 @@ pub async fn run(
     }
 }
 
-fn is_sign_of_life(event: &Event<Read>) -> bool {
+fn is_sign_of_life(event: &Event<DecodedMark>) -> bool {
     matches!(event, Event::Apply { changes, .. } if changes.is_empty())
 }
 
@@ -163,24 +169,24 @@ fn parse(prefix: &str, key: &[u8], value: &[u8]) -> Result<Mark, String> {
     Ok(Mark { key, value: Value::parse(value)? })
 }
 
-impl Known {
+impl KeyStates {
     /// Returns whether nothing needs to wait for etcd: it has been read, or refuses to
     /// be read.
-    fn is_sure(&self) -> bool {
-        self.is_read || self.unheard.as_deref().is_some_and(is_denial)
+    fn is_settled(&self) -> bool {
+        self.is_read || self.outage.as_deref().is_some_and(is_denial)
     }
 
-    fn hear(&mut self) {
-        self.heard = clock::now();
-        self.unheard = None;
+    fn note_answer(&mut self) {
+        self.last_answer = clock::now();
+        self.outage = None;
     }
 
-    fn take(&mut self, event: Event<Read>) -> Vec<News> {
+    fn apply(&mut self, event: Event<DecodedMark>) -> Vec<News> {
         let mut news = Vec::new();
         match event {
             Event::Reset { all, went_back, .. } => {
-                let keeps = went_back || clock::now().duration_since(self.heard) < ENDED_FOR;
-                self.hear();
+                let keeps = went_back || clock::now().duration_since(self.last_answer) < ENDED_FOR;
+                self.note_answer();
                 self.beyond = 0;
                 self.is_read = true;
                 let mut missing = std::mem::take(&mut self.keys);
@@ -195,15 +201,15 @@ impl Known {
                         matches!(mark.key, MarkKey::Drain(..)) && !mark.is_over((self.wall)())
                     };
                     let stands = former.mark.as_ref().is_some_and(stands);
-                    if (keeps || former.kept) && stands {
-                        self.keep(key, former);
+                    if (keeps || former.lost_by_etcd) && stands {
+                        self.keep_lost_mark(key, former);
                     } else {
                         gone(&key, &former);
                     }
                 }
             }
             Event::Apply { changes, .. } => {
-                self.hear();
+                self.note_answer();
                 for change in changes {
                     match change {
                         Change::Put(entry) => {
@@ -216,14 +222,19 @@ impl Known {
                     }
                 }
             }
-            Event::Stale { reason, .. } => self.unheard = Some(reason),
+            Event::Stale { reason, .. } => self.outage = Some(reason),
         }
         news
     }
 
     /// Stores the new value of a key. Returns the release, if it is a new one.
-    fn put(&mut self, entry: Entry<Read>, former: Option<Latest>, listed: bool) -> Option<News> {
-        let Entry { key, decoded: Read { mark, revision }, .. } = entry;
+    fn put(
+        &mut self,
+        entry: Entry<DecodedMark>,
+        former: Option<KeyState>,
+        listed: bool,
+    ) -> Option<News> {
+        let Entry { key, decoded: DecodedMark { mark, revision }, .. } = entry;
         let is_new = former.as_ref().is_none_or(|former| former.revision != revision);
         let former = former.unwrap_or_default();
         let full = self.keys.len() >= KEYS_MAX;
@@ -233,7 +244,7 @@ impl Known {
         });
         match mark {
             Ok(mark) if listed && self.is_newer(&former, &mark, revision) => {
-                self.keep(key, former);
+                self.keep_lost_mark(key, former);
                 None
             }
             Ok(mark) => {
@@ -255,7 +266,8 @@ impl Known {
                     }
                     _ => None,
                 };
-                let latest = Latest { mark: Some(mark), refused: None, revision, kept: false };
+                let latest =
+                    KeyState { mark: Some(mark), refused: None, revision, lost_by_etcd: false };
                 self.keys.insert(key, latest);
                 release
             }
@@ -271,7 +283,7 @@ impl Known {
                 // Beyond the bound, only keys that were known before are kept.
                 self.beyond += usize::from(full && former.mark.is_none());
                 if !full || former.mark.is_some() {
-                    let latest = Latest { refused: Some(reason), revision, ..former };
+                    let latest = KeyState { refused: Some(reason), revision, ..former };
                     self.keys.insert(key, latest);
                 }
                 None
@@ -281,7 +293,7 @@ impl Known {
 
     /// Returns whether a drain in force is newer than the value that etcd lists: etcd has
     /// gone back to an older state. A saved mark has no revision to compare.
-    fn is_newer(&self, former: &Latest, listed: &Mark, revision: i64) -> bool {
+    fn is_newer(&self, former: &KeyState, listed: &Mark, revision: i64) -> bool {
         let Some(mark) = &former.mark else { return false };
         let stands = matches!(mark.key, MarkKey::Drain(..)) && !mark.is_over((self.wall)());
         let newer = match (mark.value.set, listed.value.set) {
@@ -292,12 +304,12 @@ impl Known {
         stands && newer
     }
 
-    fn keep(&mut self, key: Key, former: Latest) {
-        if !former.kept {
+    fn keep_lost_mark(&mut self, key: Key, former: KeyState) {
+        if !former.lost_by_etcd {
             let remedy = "lookaside undrain ends it";
             warn!(%key, remedy, "etcd has lost this mark, which was not ended: it stays in force");
         }
-        self.keys.insert(key, Latest { kept: true, ..former });
+        self.keys.insert(key, KeyState { lost_by_etcd: true, ..former });
     }
 
     fn in_force(&self) -> Marks {
@@ -311,26 +323,27 @@ impl Known {
         let now = (self.wall)();
         let marks = self.keys.values().filter_map(|latest| latest.mark.as_ref());
         let ends = marks.filter_map(|mark| mark.value.until).filter(|until| *until > now);
-        ends.min().map(|end| end.since(now).min(LOOK_EVERY))
+        ends.min().map(|end| end.since(now).min(CLOCK_READ_EVERY))
     }
 
     fn report(&self) -> Report {
         let now = (self.wall)();
-        let shown = |latest: &Latest| {
+        let shown = |latest: &KeyState| {
             let mark = latest.mark.clone()?;
-            let state = match (mark.is_over(now), latest.kept) {
+            let state = match (mark.is_over(now), latest.lost_by_etcd) {
                 (true, _) => State::Over,
                 (false, true) => State::Kept,
                 (false, false) => State::InForce,
             };
-            Some(Shown { mark, state })
+            Some(MarkStatus { mark, state })
         };
-        let refused = |(key, latest): (&Key, &Latest)| Some((key.clone(), latest.refused.clone()?));
+        let refused =
+            |(key, latest): (&Key, &KeyState)| Some((key.clone(), latest.refused.clone()?));
         Report {
             marks: self.keys.values().filter_map(shown).collect(),
             refused: self.keys.iter().filter_map(refused).collect(),
             beyond: self.beyond,
-            unheard: self.unheard.clone(),
+            outage: self.outage.clone(),
         }
     }
 }
@@ -338,7 +351,7 @@ impl Known {
 impl Mark {
     /// Returns whether its end has passed.
     #[must_use]
-    pub fn is_over(&self, now: Moment) -> bool {
+    pub fn is_over(&self, now: Timestamp) -> bool {
         self.value.until.is_some_and(|until| until <= now)
     }
 }
@@ -347,7 +360,7 @@ fn shown(key: &Key) -> String {
     key.to_string().chars().take(KEY_SHOWN_MAX).collect()
 }
 
-fn gone(key: &Key, former: &Latest) {
+fn gone(key: &Key, former: &KeyState) {
     if former.mark.is_some() {
         info!(%key, "mark is removed");
     }

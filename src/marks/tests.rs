@@ -64,8 +64,8 @@ fn values_are_written_as_they_are_read() {
     let full = Value {
         by: "me@here".to_owned(),
         why: "kernel \"update\"".to_owned(),
-        set: Some(Moment(1_795_861_800)),
-        until: Some(Moment(1_795_861_860)),
+        set: Some(Timestamp(1_795_861_800)),
+        until: Some(Timestamp(1_795_861_860)),
     };
     assert_eq!(Value::parse(full.to_json().as_bytes()), Ok(full));
     assert_eq!(Value::parse(b" \n"), Ok(Value::default()));
@@ -98,7 +98,7 @@ fn marks_find_the_backends_they_name() {
         if let MarkKey::Drain(Scope::Service(of), backends) = MarkKey::parse(below).unwrap()
             && of == service
         {
-            assert_eq!((backends.hold(&one), backends.hold(&other)), expected, "{below}");
+            assert_eq!((backends.contains(&one), backends.contains(&other)), expected, "{below}");
         }
     };
     check("drain/hello/10.0.0.1:1", "hello", (true, false));

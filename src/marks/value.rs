@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::Moment;
+use super::Timestamp;
 
 /// The author of a mark, its reason, and its end.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,9 +16,9 @@ pub struct Value {
     /// The reason; empty if unknown.
     pub why: String,
     /// When the mark was made.
-    pub set: Option<Moment>,
+    pub set: Option<Timestamp>,
     /// When the mark ends; `None`: never by itself.
-    pub until: Option<Moment>,
+    pub until: Option<Timestamp>,
 }
 
 /// The JSON in etcd.
@@ -74,13 +74,13 @@ impl Value {
                 return Err(format!("{name} has {length} bytes: at most {TEXT_MAX} are allowed"));
             }
         }
-        Ok(Self { by, why, set: moment("set", set)?, until: moment("until", until)? })
+        Ok(Self { by, why, set: timestamp("set", set)?, until: timestamp("until", until)? })
     }
 
     /// Returns the JSON for etcd.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let text = |moment: Option<Moment>| moment.map(|moment| moment.to_string());
+        let text = |moment: Option<Timestamp>| moment.map(|moment| moment.to_string());
         let Self { by, why, set, until } = self.clone();
         let written = Written { version: VERSION, by, why, set: text(set), until: text(until) };
         serde_json::to_string(&written).unwrap_or_default()
@@ -91,9 +91,9 @@ fn current() -> u32 {
     VERSION
 }
 
-fn moment(name: &str, text: Option<String>) -> Result<Option<Moment>, String> {
+fn timestamp(name: &str, text: Option<String>) -> Result<Option<Timestamp>, String> {
     let Some(text) = text else { return Ok(None) };
-    let moment = Moment::parse(&text);
+    let moment = Timestamp::parse(&text);
     moment.map(Some).ok_or_else(|| {
         format!("{name} is {text:?}: expected a moment in UTC, as in 2030-01-31T12:00:00Z")
     })

@@ -263,11 +263,11 @@ proptest! {
 
 #[tokio::test]
 async fn what_operators_decided_is_saved_too() {
-    use crate::marks::{Mark, MarkKey, Moment, Value};
+    use crate::marks::{Mark, MarkKey, Timestamp, Value};
     use crate::settings::Document;
     let dir = tempfile::TempDir::new().unwrap();
     let value =
-        Value { why: "a \"disk\"\n".to_owned(), until: Some(Moment(9)), ..Value::default() };
+        Value { why: "a \"disk\"\n".to_owned(), until: Some(Timestamp(9)), ..Value::default() };
     let key = MarkKey::parse("drain/game.dev/zone=a").unwrap();
     let text =
         "[service.'*']\nguard = 7\nkeep-lost = '90s'\n[service.'a\"\\b']\nwhen-empty = 'drop'\n";

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-use super::sieve::Sieve;
+use super::pattern_index::PatternIndex;
 use super::{Key, Pattern, Setting};
 use crate::model::name::NAME_MAX;
 use crate::tables::{self, Problem, Problems, Toml, Value};
@@ -22,7 +22,7 @@ pub struct Document {
     exact: HashMap<String, Vec<Table>>,
     /// The tables with a star, the most specific first.
     starred: Vec<Table>,
-    sieve: Sieve,
+    pattern_index: PatternIndex,
 }
 
 /// A pattern and its settings.
@@ -111,7 +111,8 @@ impl Document {
     /// Returns the tables that match a canonical name, the most specific first.
     pub fn matching<'a>(&'a self, canonical: &'a str) -> impl Iterator<Item = &'a Table> {
         let exact = self.exact.get(canonical).into_iter().flatten();
-        let starred = self.sieve.candidates(canonical).into_iter().map(|at| &self.starred[at]);
+        let starred =
+            self.pattern_index.candidates(canonical).into_iter().map(|at| &self.starred[at]);
         exact.chain(starred.filter(|table| table.pattern.matches(canonical)))
     }
 
@@ -205,7 +206,8 @@ impl Reader<'_, '_> {
             }
         }
         document.starred.sort_by(|a, b| a.pattern.by_specificity(&b.pattern));
-        document.sieve = Sieve::new(document.starred.iter().map(|table| &table.pattern));
+        document.pattern_index =
+            PatternIndex::new(document.starred.iter().map(|table| &table.pattern));
         document
     }
 
@@ -344,7 +346,7 @@ impl Reader<'_, '_> {
                     (theirs != *setting).then_some((*setting, theirs))
                 };
                 let conflicts: Vec<_> = one.table.settings.iter().filter_map(conflict).collect();
-                if conflicts.is_empty() || !pattern.meets(against) {
+                if conflicts.is_empty() || !pattern.overlaps(against) {
                     continue;
                 }
                 for (ours, theirs) in conflicts {

@@ -117,7 +117,7 @@ impl Pattern {
 
     /// Returns whether some name matches both patterns.
     #[must_use]
-    pub fn meets(&self, other: &Self) -> bool {
+    pub fn overlaps(&self, other: &Self) -> bool {
         let (a, b) = (self.canonical.as_bytes(), other.canonical.as_bytes());
         // Nearly all pairs differ before the first star or after the last one.
         let literal = |(x, y): &(&u8, &u8)| **x != STAR && **y != STAR;
@@ -127,7 +127,7 @@ impl Pattern {
         {
             return false;
         }
-        // Whether `a[i..]` meets `b[j..]`, for all j, from the end to the beginning.
+        // Whether `a[i..]` overlaps `b[j..]`, for all j, from the end to the beginning.
         let mut below = vec![false; b.len() + 1];
         for i in (0..=a.len()).rev() {
             let mut row = vec![false; b.len() + 1];

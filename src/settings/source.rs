@@ -28,7 +28,7 @@ pub struct FileSource {
 
 /// The decoded value of a key in etcd.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Read {
+pub struct DecodedDocument {
     document: Result<Arc<Document>, String>,
     revision: i64,
 }
@@ -54,7 +54,7 @@ pub struct SourceReport {
     /// Why the newest document is not in force; `None` if it is.
     pub refused: Option<String>,
     /// Why the source does not answer now; `None` if it does.
-    pub unheard: Option<String>,
+    pub outage: Option<String>,
 }
 
 /// A change for the balancer.
@@ -64,7 +64,7 @@ pub enum News {
     Settings(Arc<Settings>),
     /// etcd has been read for the first time, or refuses to be read: nothing needs to
     /// wait for it any longer.
-    Heard,
+    FirstRead,
 }
 
 /// The state of the document in etcd.
@@ -73,11 +73,11 @@ struct Store {
     key: String,
     document: Option<(Arc<Document>, i64)>,
     refused: Option<String>,
-    unheard: Option<String>,
+    outage: Option<String>,
 }
 
 /// How many problems of a document a log line lists; `check` lists all.
-const TOLD_MAX: usize = 10;
+const PROBLEMS_LOGGED_MAX: usize = 10;
 /// The beginning of the keys that hold the settings of a zone's balancers.
 const PREFIX: &str = "/lookaside/settings/";
 
@@ -89,18 +89,19 @@ pub fn key(zone: &Zone) -> String {
 
 /// Decodes a value in etcd.
 #[must_use]
-pub fn decode(stored: Stored<'_>) -> Read {
+pub fn decode(stored: Stored<'_>) -> DecodedDocument {
     let text = std::str::from_utf8(stored.value).map_err(|_| "it is no UTF-8 text".to_owned());
     let document = text.and_then(|text| {
         Document::parse(text).map(Arc::new).map_err(|problems| {
-            let told: Vec<_> = problems.iter().take(TOLD_MAX).map(ToString::to_string).collect();
-            match problems.len().saturating_sub(TOLD_MAX) {
-                0 => told.join("; "),
-                more => format!("{}; and {more} more", told.join("; ")),
+            let logged: Vec<_> =
+                problems.iter().take(PROBLEMS_LOGGED_MAX).map(ToString::to_string).collect();
+            match problems.len().saturating_sub(PROBLEMS_LOGGED_MAX) {
+                0 => logged.join("; "),
+                more => format!("{}; and {more} more", logged.join("; ")),
             }
         })
     });
-    Read { document, revision: stored.revision }
+    DecodedDocument { document, revision: stored.revision }
 }
 
 /// Sends the settings whenever they change, until a receiver is dropped. `current`
@@ -109,7 +110,7 @@ pub async fn run(
     mut current: Settings,
     file: Option<FileSource>,
     key: String,
-    mut events: mpsc::Receiver<Event<Read>>,
+    mut events: mpsc::Receiver<Event<DecodedDocument>>,
     news_tx: mpsc::Sender<News>,
     report_tx: watch::Sender<Report>,
 ) {
@@ -118,7 +119,7 @@ pub async fn run(
     let document = saved.map(|document| (document, 0));
     let mut store = Store { key, document, ..Store::default() };
     let mut changes = file.as_ref().map(|file| file.document.changes());
-    let (mut sure, mut told) = (false, false);
+    let (mut sure, mut first_read_sent) = (false, false);
     loop {
         let document = file.as_ref().map(|file| file.document.value());
         let settings = current.with(document, store.document.as_ref().map(|one| one.0.clone()));
@@ -129,8 +130,8 @@ pub async fn run(
                 return;
             }
         }
-        let first = sure && !std::mem::replace(&mut told, true);
-        if first && news_tx.send(News::Heard).await.is_err() {
+        let first = sure && !std::mem::replace(&mut first_read_sent, true);
+        if first && news_tx.send(News::FirstRead).await.is_err() {
             return;
         }
         report_tx.send_replace(Report {
@@ -167,14 +168,14 @@ impl FileSource {
             tables: self.document.value().len(),
             revision: None,
             refused: self.document.fault(),
-            unheard: None,
+            outage: None,
         }
     }
 }
 
 impl Store {
-    fn take(&mut self, event: Event<Read>) {
-        self.unheard = None;
+    fn take(&mut self, event: Event<DecodedDocument>) {
+        self.outage = None;
         match event {
             Event::Reset { all, went_back, .. } => {
                 let own = all.into_iter().find(|entry| self.is_own(&entry.key));
@@ -198,12 +199,12 @@ impl Store {
                     }
                 }
             }
-            Event::Stale { reason, .. } => self.unheard = Some(reason),
+            Event::Stale { reason, .. } => self.outage = Some(reason),
         }
     }
 
-    fn put(&mut self, entry: Entry<Read>) {
-        let Read { document, revision } = entry.decoded;
+    fn put(&mut self, entry: Entry<DecodedDocument>) {
+        let DecodedDocument { document, revision } = entry.decoded;
         match document {
             Ok(document) => {
                 if self.document.as_ref().is_none_or(|(_, known)| *known != revision) {
@@ -247,7 +248,7 @@ impl Store {
             tables: self.document.as_ref().map_or(0, |(document, _)| document.len()),
             revision: self.document.as_ref().map(|(_, revision)| *revision),
             refused: self.refused.clone(),
-            unheard: self.unheard.clone(),
+            outage: self.outage.clone(),
         }
     }
 }
@@ -258,12 +259,12 @@ mod tests {
 
     const KEY: &str = "/lookaside/settings/zone";
 
-    fn entry(key: &str, value: &str, revision: i64) -> Entry<Read> {
+    fn entry(key: &str, value: &str, revision: i64) -> Entry<DecodedDocument> {
         let stored = Stored { key: key.as_bytes(), value: value.as_bytes(), lease: 0, revision };
         Entry { key: Key::new(key.as_bytes()), decoded: decode(stored), leased: false }
     }
 
-    fn reset(all: Vec<Entry<Read>>, went_back: bool) -> Event<Read> {
+    fn reset(all: Vec<Entry<DecodedDocument>>, went_back: bool) -> Event<DecodedDocument> {
         Event::Reset { revision: 9, all, went_back }
     }
 

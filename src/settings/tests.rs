@@ -222,10 +222,10 @@ proptest! {
             prop_assert_eq!(one.matches(name), found);
             both |= found && other.matches(name);
         }
-        prop_assert_eq!(one.meets(&other), other.meets(&one));
-        prop_assert!(!both || one.meets(&other));
+        prop_assert_eq!(one.overlaps(&other), other.overlaps(&one));
+        prop_assert!(!both || one.overlaps(&other));
         // Names of up to eight letters are enough for two patterns of six.
-        if one.meets(&other) {
+        if one.overlaps(&other) {
             let all = (1..=10_u32).flat_map(|length| {
                 (0..1_u32 << length).map(move |bits| {
                     (0..length).map(|at| if bits >> at & 1 == 0 { 'a' } else { 'b' }).collect()

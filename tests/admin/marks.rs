@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use lookaside::catalog::Input;
-use lookaside::marks::report::{Report, Shown, State};
-use lookaside::marks::{Mark, MarkKey, Marks, Moment, Value as Signed};
+use lookaside::marks::report::{MarkStatus, Report, State};
+use lookaside::marks::{Mark, MarkKey, Marks, Timestamp, Value as Signed};
 use lookaside::registry::Key;
 use serde_json::{Value, json};
 
@@ -29,13 +29,13 @@ async fn world() -> World {
 #[tokio::test]
 async fn marks_are_shown_with_who_why_and_how_many() {
     let world = world().await;
-    let mark = |below: &str, until: Option<Moment>| {
+    let mark = |below: &str, until: Option<Timestamp>| {
         let (by, why) = ("me@here".to_owned(), "disk \u{1b}[2J".to_owned());
-        let value = Signed { by, why, set: Some(Moment(1_000_000_000)), until };
+        let value = Signed { by, why, set: Some(Timestamp(1_000_000_000)), until };
         Arc::new(Mark { key: MarkKey::parse(below).unwrap(), value })
     };
-    let drain = mark("drain/game.dev/zone=a", Some(Moment(1_000_000_060)));
-    let over = mark("drain/hello/10.0.0.3", Some(Moment(1)));
+    let drain = mark("drain/game.dev/zone=a", Some(Timestamp(1_000_000_060)));
+    let over = mark("drain/hello/10.0.0.3", Some(Timestamp(1)));
     let all = Arc::new(Marks::new([drain.clone()]));
     world.inputs.send(Input::Marks(all.clone())).await.unwrap();
     while world.catalog.marks() != all {
@@ -43,12 +43,12 @@ async fn marks_are_shown_with_who_why_and_how_many() {
     }
     world.marks.send_replace(Report {
         marks: vec![
-            Shown { mark: drain, state: State::InForce },
-            Shown { mark: over, state: State::Over },
+            MarkStatus { mark: drain, state: State::InForce },
+            MarkStatus { mark: over, state: State::Over },
         ],
         refused: vec![(Key::new(b"/lookaside/marks/z/x"), "no such mark".to_owned())],
         beyond: 0,
-        unheard: Some("connection refused".to_owned()),
+        outage: Some("connection refused".to_owned()),
     });
     let (status, shown) = world.json("/api/v1/marks").await;
     assert_eq!((status, &shown["total"], &shown["refused_total"]), (200, &json!(2), &json!(1)));

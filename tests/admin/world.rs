@@ -10,7 +10,7 @@ use std::time::Instant;
 use lookaside::admin;
 use lookaside::catalog::{self, Catalog, Input, Rules};
 use lookaside::load::{Calls, Ledger};
-use lookaside::marks::Moment;
+use lookaside::marks::Timestamp;
 use lookaside::marks::report::Report as MarksReport;
 use lookaside::model::{BackendAddr, ClientKind, HostPort, Meta, ServiceName, Weight, Zone};
 use lookaside::readiness::{Condition, Readiness};
@@ -81,9 +81,9 @@ impl World {
             inputs: inputs.clone(),
             sources: watch::Sender::new(Report::default()).subscribe(),
             marks: admin::Marks {
-                desk: None,
+                writer: None,
                 report: marks.subscribe(),
-                now: || Moment(1_000_000_000),
+                now: || Timestamp(1_000_000_000),
                 turn: Arc::new(tokio::sync::Semaphore::new(1)),
             },
             hosts: Arc::from(["balancer.test".to_owned()]),

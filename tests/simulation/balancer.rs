@@ -14,7 +14,7 @@ use lookaside::app::{marks, relay, settings};
 use lookaside::balancer::Balancer;
 use lookaside::catalog::{self, Catalog, Input, Rules};
 use lookaside::health;
-use lookaside::marks::Moment;
+use lookaside::marks::Timestamp;
 use lookaside::model::Zone;
 use lookaside::registry::Event;
 use lookaside::registry::etcd;
@@ -38,7 +38,7 @@ use crate::plan::{Crowd, SERVICES};
 pub const PORT: u16 = 12_000;
 pub const ZONE: &str = "lookaside.internal";
 /// The wall clock when a run begins.
-pub const BEGAN: Moment = Moment(1_000_000_000);
+pub const BEGAN: Timestamp = Timestamp(1_000_000_000);
 pub const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 /// Access to a running balancer from outside its host.
@@ -143,7 +143,7 @@ pub async fn run(
 }
 
 /// Returns the wall clock of the simulated world.
-fn wall() -> Moment {
+fn wall() -> Timestamp {
     let elapsed = turmoil::sim_elapsed().unwrap_or_default();
     BEGAN.after(elapsed)
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use lookaside::marks::{MarkKey, Moment, Value};
+use lookaside::marks::{MarkKey, Timestamp, Value};
 use lookaside::model::Zone;
 use lookaside::seed;
 use lookaside::settings::source;
@@ -255,7 +255,7 @@ impl World<'_> {
         let set = Some(balancer::BEGAN.after(self.sim.elapsed()));
         self.order(match step {
             Step::Drain(backend, until) => {
-                let until = until.map(|until| Moment(balancer::BEGAN.0 + until));
+                let until = until.map(|until| Timestamp(balancer::BEGAN.0 + until));
                 let value = Value { set, until, ..Value::default() };
                 Order::Put(key(backend), value.to_json())
             }

@@ -8,13 +8,13 @@ use std::time::{Duration, UNIX_EPOCH};
 
 /// Seconds since 1970-01-01 00:00:00 UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(pub u64);
+pub struct Timestamp(pub u64);
 
 /// The longest time that a mark with an end may be in force. A mark that is meant for
 /// longer needs no end.
-pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+pub const LASTS_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
-impl Moment {
+impl Timestamp {
     /// Parses RFC 3339 in UTC, as in `2030-01-31T12:00:00Z`. Fractions of a second are
     /// dropped.
     #[must_use]
@@ -37,8 +37,8 @@ impl Moment {
     }
 }
 
-/// The text that [`Moment::parse`] reads.
-impl fmt::Display for Moment {
+/// The text that [`Timestamp::parse`] reads.
+impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         /// 9999-12-31 23:59:59: RFC 3339 cannot express a later moment.
         const LAST: u64 = 253_402_300_799;
@@ -58,16 +58,16 @@ mod tests {
             ("2026-11-28T10:30:00Z", 1_795_861_800),
             ("9999-12-31T23:59:59Z", 253_402_300_799),
         ] {
-            assert_eq!(Moment::parse(text), Some(Moment(seconds)));
-            assert_eq!(Moment(seconds).to_string(), text);
+            assert_eq!(Timestamp::parse(text), Some(Timestamp(seconds)));
+            assert_eq!(Timestamp(seconds).to_string(), text);
         }
-        assert_eq!(Moment::parse("2026-11-28T10:30:00.9Z"), Some(Moment(1_795_861_800)));
+        assert_eq!(Timestamp::parse("2026-11-28T10:30:00.9Z"), Some(Timestamp(1_795_861_800)));
         for wrong in ["", "tomorrow", "2026-11-28", "2026-13-01T00:00:00Z", "1969-12-31T23:59:59Z"]
         {
-            assert_eq!(Moment::parse(wrong), None, "{wrong}");
+            assert_eq!(Timestamp::parse(wrong), None, "{wrong}");
         }
-        assert_eq!(Moment(u64::MAX).to_string(), "9999-12-31T23:59:59Z");
-        assert_eq!(Moment(5).since(Moment(2)), Duration::from_secs(3));
-        assert_eq!(Moment(2).since(Moment(5)), Duration::ZERO);
+        assert_eq!(Timestamp(u64::MAX).to_string(), "9999-12-31T23:59:59Z");
+        assert_eq!(Timestamp(5).since(Timestamp(2)), Duration::from_secs(3));
+        assert_eq!(Timestamp(2).since(Timestamp(5)), Duration::ZERO);
     }
 }

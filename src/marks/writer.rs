@@ -5,25 +5,25 @@
 
 use std::time::Duration;
 
-use super::{Mark, MarkKey, Moment, Value};
+use super::{Mark, MarkKey, Timestamp, Value};
 use crate::model::Zone;
 use crate::registry::etcd::{self, Connect, Trouble};
 
 /// Writes the marks of one zone.
 #[derive(Clone)]
-pub struct Desk {
+pub struct MarkWriter {
     connect: Connect,
     zone: Zone,
 }
 
 /// etcd deletes a mark this long after its end. The end itself is checked by the wall
 /// clock, which works while etcd is away.
-const TIDY_AFTER: Duration = Duration::from_secs(600);
+const DELETE_AFTER: Duration = Duration::from_secs(600);
 /// How long etcd keeps the note that a mark was ended. A balancer that was without etcd
 /// for less than that keeps the marks that it finds missing.
 pub const ENDED_FOR: Duration = Duration::from_secs(3600);
 
-impl Desk {
+impl MarkWriter {
     /// Makes a writer of marks for the balancers of a zone.
     #[must_use]
     pub fn new(connect: Connect, zone: Zone) -> Self {
@@ -36,7 +36,7 @@ impl Desk {
     /// If etcd does not write it.
     pub async fn set(&self, Mark { key, value }: &Mark) -> Result<(), Trouble> {
         let Value { set, until, .. } = value;
-        let ttl = until.map(|until| until.since(set.unwrap_or(until)) + TIDY_AFTER);
+        let ttl = until.map(|until| until.since(set.unwrap_or(until)) + DELETE_AFTER);
         etcd::put(&self.connect, &key.in_etcd(&self.zone), &value.to_json(), ttl).await
     }
 
@@ -48,7 +48,7 @@ impl Desk {
     /// If etcd does not write it.
     pub async fn end(&self, key: &MarkKey, value: Value) -> Result<(), Trouble> {
         // An end long ago, because clocks differ.
-        let over = Value { until: Some(Moment(0)), ..value };
+        let over = Value { until: Some(Timestamp(0)), ..value };
         etcd::put(&self.connect, &key.in_etcd(&self.zone), &over.to_json(), Some(ENDED_FOR)).await
     }
 }

@@ -10,39 +10,39 @@ use super::Pattern;
 
 /// Three bytes of a pattern without a star between them. Every name that matches the
 /// pattern contains them.
-type Piece = [u8; 3];
+type Trigram = [u8; 3];
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Sieve {
-    /// The indexes of the patterns, each under one of its pieces.
-    pieces: HashMap<Piece, Vec<usize>>,
-    /// The indexes of the patterns without a piece.
-    others: Vec<usize>,
+pub(super) struct PatternIndex {
+    /// The indexes of the patterns, each under one of its trigrams.
+    trigrams: HashMap<Trigram, Vec<usize>>,
+    /// The indexes of the patterns without a trigram.
+    without_trigram: Vec<usize>,
 }
 
-impl Sieve {
+impl PatternIndex {
     pub(super) fn new<'a>(patterns: impl Iterator<Item = &'a Pattern> + Clone) -> Self {
-        let mut times: HashMap<Piece, usize> = HashMap::new();
-        for piece in patterns.clone().flat_map(pieces) {
-            *times.entry(piece).or_default() += 1;
+        let mut times: HashMap<Trigram, usize> = HashMap::new();
+        for trigram in patterns.clone().flat_map(trigrams) {
+            *times.entry(trigram).or_default() += 1;
         }
-        let mut sieve = Self::default();
+        let mut index = Self::default();
         for (place, pattern) in patterns.enumerate() {
-            // The piece that the fewest patterns share.
-            match pieces(pattern).min_by_key(|piece| (times[piece], *piece)) {
-                Some(piece) => sieve.pieces.entry(piece).or_default().push(place),
-                None => sieve.others.push(place),
+            // The trigram that the fewest patterns share.
+            match trigrams(pattern).min_by_key(|trigram| (times[trigram], *trigram)) {
+                Some(trigram) => index.trigrams.entry(trigram).or_default().push(place),
+                None => index.without_trigram.push(place),
             }
         }
-        sieve
+        index
     }
 
     /// Returns the indexes of the patterns that may match a canonical name, ascending.
     pub(super) fn candidates(&self, canonical: &str) -> Vec<usize> {
-        let mut found = self.others.clone();
-        if !self.pieces.is_empty() {
-            for piece in windows(canonical) {
-                found.extend(self.pieces.get(&piece).into_iter().flatten());
+        let mut found = self.without_trigram.clone();
+        if !self.trigrams.is_empty() {
+            for trigram in windows(canonical) {
+                found.extend(self.trigrams.get(&trigram).into_iter().flatten());
             }
         }
         found.sort_unstable();
@@ -51,11 +51,11 @@ impl Sieve {
     }
 }
 
-fn pieces(pattern: &Pattern) -> impl Iterator<Item = Piece> {
-    windows(pattern.canonical()).filter(|piece| !piece.contains(&b'*'))
+fn trigrams(pattern: &Pattern) -> impl Iterator<Item = Trigram> {
+    windows(pattern.canonical()).filter(|trigram| !trigram.contains(&b'*'))
 }
 
-fn windows(text: &str) -> impl Iterator<Item = Piece> {
+fn windows(text: &str) -> impl Iterator<Item = Trigram> {
     text.as_bytes().windows(3).map(|bytes| [bytes[0], bytes[1], bytes[2]])
 }
 
@@ -73,7 +73,7 @@ mod tests {
         ) {
             let patterns: Vec<_> =
                 patterns.iter().map(|text| Pattern::parse(text).unwrap()).collect();
-            let candidates = Sieve::new(patterns.iter()).candidates(&name);
+            let candidates = PatternIndex::new(patterns.iter()).candidates(&name);
             prop_assert!(candidates.is_sorted());
             for (place, pattern) in patterns.iter().enumerate() {
                 prop_assert!(!pattern.matches(&name) || candidates.contains(&place));
