@@ -29,10 +29,10 @@ use crate::serve::{self, Server, Services};
 use crate::telemetry::Counters;
 use crate::{admin, dns, health, hosts, persist, replica};
 
-mod feed;
+mod etcd_source;
 mod grpc_health;
 pub mod marks;
-pub mod relay;
+pub mod registry_gate;
 pub mod settings;
 mod tasks;
 
@@ -147,11 +147,15 @@ impl App {
 
     /// Runs until `stop`, then shuts down: it withdraws the announcement of this balancer,
     /// then drains the connected clients, then ends all other parts. Each notification of
-    /// `hurry` makes it read all files again.
+    /// `reload` makes it read all files again.
     ///
     /// # Errors
     /// Returns the part that died.
-    pub async fn run(self, stop: impl Future<Output = ()>, hurry: Arc<Notify>) -> Result<(), Died> {
+    pub async fn run(
+        self,
+        stop: impl Future<Output = ()>,
+        reload: Arc<Notify>,
+    ) -> Result<(), Died> {
         let mut tasks = Tasks::default();
         let stages = Stages::default();
         let Stages { withdraw, drain, end } = &stages;
@@ -159,7 +163,7 @@ impl App {
         let catalog = Catalog::with(Arc::new(self.config.settings()));
         let readiness = Readiness::new();
         let draining = readiness.condition("shutdown");
-        let announced = self.start(&mut tasks, &catalog, &readiness, &stages, &connections, hurry);
+        let announced = self.start(&mut tasks, &catalog, &readiness, &stages, &connections, reload);
         let stopped = tasks.run_until(stop).await;
         draining.missing("draining");
         withdraw.cancel();
@@ -189,14 +193,14 @@ impl App {
         readiness: &Readiness,
         Stages { withdraw, drain, end }: &Stages,
         connections: &TaskTracker,
-        hurry: Arc<Notify>,
+        reload: Arc<Notify>,
     ) -> Option<CancellationToken> {
         let started = Instant::now();
         let counters: Arc<Counters> = Arc::default();
         let ledger = Arc::default();
         let (inputs_tx, inputs_rx) = mpsc::channel(INPUTS);
         let zone = self.config.zone.clone();
-        tasks.spawn("files", self.config.reloadables().run(hurry, counters.clone()));
+        tasks.spawn("files", self.config.reloadables().run(reload, counters.clone()));
 
         let services = self.config.services.clone();
         let file = || services.as_ref().map(|file| file.document.value());
@@ -232,11 +236,11 @@ impl App {
             _ => None,
         };
         // Settings and marks come first, so that no list is sent that they forbid.
-        let heard = [CancellationToken::new(), CancellationToken::new()];
+        let first_reads = [CancellationToken::new(), CancellationToken::new()];
         let inputs = || inputs_tx.clone();
-        let begin = settings::Begin { settings: current, file: services };
+        let initial = settings::InitialSettings { settings: current, file: services };
         let (follow, sources) =
-            settings::follow(begin, &zone, connect.clone(), inputs(), heard[0].clone());
+            settings::follow(initial, &zone, connect.clone(), inputs(), first_reads[0].clone());
         tasks.spawn("settings", follow);
         let (follow, marks) = marks::follow(
             &zone,
@@ -244,7 +248,7 @@ impl App {
             (decided.marks, age),
             connect.clone(),
             inputs(),
-            heard[1].clone(),
+            first_reads[1].clone(),
         );
         tasks.spawn("marks", follow);
         let writer = connect.clone().map(|connect| MarkWriter::new(connect, zone.clone()));
@@ -253,10 +257,10 @@ impl App {
             let (events_tx, events_rx) = mpsc::channel(INPUTS);
             let options = etcd::Options { connect, prefixes };
             tasks.spawn("registry", etcd::run(options, events_tx));
-            tasks.spawn("registry events", relay::run(heard, events_rx, inputs()));
+            tasks.spawn("registry events", registry_gate::run(first_reads, events_rx, inputs()));
         }
         let probes = health::run(
-            catalog.watch_doubts(),
+            catalog.watch_liveness(),
             inputs_tx.clone(),
             TcpStream::connect::<SocketAddr>,
         );

@@ -246,7 +246,7 @@ impl Catalog {
 
     /// Watches the value of [`Self::liveness`].
     #[must_use]
-    pub fn watch_doubts(&self) -> watch::Receiver<Arc<Liveness>> {
+    pub fn watch_liveness(&self) -> watch::Receiver<Arc<Liveness>> {
         self.0.liveness.subscribe()
     }
 

@@ -318,16 +318,16 @@ impl Reloadables {
         }
     }
 
-    /// Looks at all files every two seconds and whenever `hurry` is notified, for ever. After
+    /// Looks at all files every two seconds and whenever `reload` is notified, for ever. After
     /// a notification, a fault is reported at once.
-    pub async fn run(self, hurry: Arc<Notify>, counters: Arc<Counters>) {
+    pub async fn run(self, reload: Arc<Notify>, counters: Arc<Counters>) {
         let mut tick = interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut warned = BTreeMap::new();
         loop {
             let now = tokio::select! {
                 _ = tick.tick() => false,
-                () = hurry.notified() => true,
+                () = reload.notified() => true,
             };
             for one in &self.0 {
                 one.look(now).await;

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::INPUTS;
-use super::feed::{self, Keys, Sink};
+use super::etcd_source::{self, FollowedKeys, Sink};
 use crate::catalog::Input;
 use crate::marks::report::Report;
 use crate::marks::source::{self, News};
@@ -22,19 +22,19 @@ use crate::registry::Key;
 use crate::registry::etcd::{Connect, Range};
 
 /// Returns a future that follows the marks while it is polled, and the report of them.
-/// `heard` is cancelled once etcd has been read or denies reading.
+/// `first_read` is cancelled once etcd has been read or denies reading.
 pub fn follow(
     zone: &Zone,
     wall: fn() -> Timestamp,
     (saved, age): (Vec<Arc<Mark>>, Duration),
     connect: Option<Connect>,
     inputs: mpsc::Sender<Input>,
-    heard: CancellationToken,
+    first_read: CancellationToken,
 ) -> (impl Future<Output = ()> + use<>, watch::Receiver<Report>) {
     let key = |mark: Arc<Mark>| (Key::new(mark.key.in_etcd(zone).as_bytes()), mark);
     let saved = saved.into_iter().map(key).collect();
     let (ranges, decode) = (vec![Range::below(&prefix(zone))], source::decode(zone));
-    let keys = Keys { connect, what: "marks", ranges, decode };
+    let keys = FollowedKeys { connect, what: "marks", ranges, decode };
     let (events_tx, events_rx) = mpsc::channel(INPUTS);
     let (news_tx, news_rx) = mpsc::channel(INPUTS);
     let (report_tx, report_rx) = watch::channel(Report::default());
@@ -44,8 +44,8 @@ pub fn follow(
         News::InForce(marks) => Some(Input::Marks(marks)),
         News::Release { service, age } => Some(Input::Release(service, age)),
     };
-    let sink = Sink { inputs, heard };
-    (feed::run(keys, events_tx, source, news_rx, sink, input), report_rx)
+    let sink = Sink { inputs, first_read };
+    (etcd_source::run(keys, events_tx, source, news_rx, sink, input), report_rx)
 }
 
 /// Returns the time of the wall clock; 1970 if the clock is set before that.

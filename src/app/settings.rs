@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::INPUTS;
-use super::feed::{self, Keys, Sink};
+use super::etcd_source::{self, FollowedKeys, Sink};
 use crate::catalog::Input;
 use crate::model::Zone;
 use crate::registry::etcd::{Connect, Decode, Range, Stored};
@@ -17,7 +17,7 @@ use crate::settings::Settings;
 use crate::settings::source::{self, DecodedDocument, FileSource, News, Report};
 
 /// The settings at the start.
-pub struct Begin {
+pub struct InitialSettings {
     /// The settings in force.
     pub settings: Settings,
     /// The file with tables of services.
@@ -25,27 +25,27 @@ pub struct Begin {
 }
 
 /// Returns a future that follows the sources while it is polled, and the report of them.
-/// `heard` is cancelled once etcd has been read or denies reading.
+/// `first_read` is cancelled once etcd has been read or denies reading.
 pub fn follow(
-    begin: Begin,
+    initial: InitialSettings,
     zone: &Zone,
     connect: Option<Connect>,
     inputs: mpsc::Sender<Input>,
-    heard: CancellationToken,
+    first_read: CancellationToken,
 ) -> (impl Future<Output = ()> + use<>, watch::Receiver<Report>) {
     let key = source::key(zone);
     let decode: Decode<DecodedDocument> = Arc::new(|stored: Stored<'_>| source::decode(stored));
-    let keys = Keys { connect, what: "settings", ranges: vec![Range::key(&key)], decode };
+    let keys = FollowedKeys { connect, what: "settings", ranges: vec![Range::key(&key)], decode };
     let (events_tx, events_rx) = mpsc::channel(INPUTS);
     // Only the newest settings count, and the catalog takes them within microseconds.
     let (news_tx, news_rx) = mpsc::channel(1);
     let (report_tx, report_rx) = watch::channel(Report::default());
-    let Begin { settings, file } = begin;
+    let InitialSettings { settings, file } = initial;
     let source = source::run(settings, file, key, events_rx, news_tx, report_tx);
     let input = |news| match news {
         News::FirstRead => None,
         News::Settings(settings) => Some(Input::Settings(settings)),
     };
-    let sink = Sink { inputs, heard };
-    (feed::run(keys, events_tx, source, news_rx, sink, input), report_rx)
+    let sink = Sink { inputs, first_read };
+    (etcd_source::run(keys, events_tx, source, news_rx, sink, input), report_rx)
 }

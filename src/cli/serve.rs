@@ -32,11 +32,11 @@ pub async fn run(args: &ServeArgs) -> ExitCode {
     };
     let _ = writeln!(std::io::stdout(), "{}", app.addresses());
     let (drain_tx, drain_rx) = tokio::sync::oneshot::channel();
-    let hurry = Arc::new(Notify::new());
+    let reload = Arc::new(Notify::new());
     let hangups = async {
         loop {
             hangup.recv().await;
-            hurry.notify_one();
+            reload.notify_one();
         }
     };
     let stops = async {
@@ -48,7 +48,7 @@ pub async fn run(args: &ServeArgs) -> ExitCode {
     tokio::select! {
         () = hangups => ExitCode::FAILURE,
         () = signals::reap_orphans() => ExitCode::FAILURE,
-        ended = app.run(async { let _ = drain_rx.await; }, hurry.clone()) => match ended {
+        ended = app.run(async { let _ = drain_rx.await; }, reload.clone()) => match ended {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         },

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use lookaside::app::{marks, relay, settings};
+use lookaside::app::{marks, registry_gate, settings};
 use lookaside::balancer::Balancer;
 use lookaside::catalog::{self, Catalog, Input, Rules};
 use lookaside::health;
@@ -96,20 +96,20 @@ pub async fn run(
     let pace = crowd.map(|crowd| Dice::new(crowd.seed ^ index as u64));
     let (paced, paced_rx) = mpsc::channel(1);
     spawn_local(delay(events_rx, paced, pace));
-    let heard = [CancellationToken::new(), CancellationToken::new()];
-    let (tokens, connect) = (heard.clone(), crate::etcd::connect());
-    spawn_local(relay::run(heard, paced_rx, inputs.clone()));
+    let first_reads = [CancellationToken::new(), CancellationToken::new()];
+    let (tokens, connect) = (first_reads.clone(), crate::etcd::connect());
+    spawn_local(registry_gate::run(first_reads, paced_rx, inputs.clone()));
     let zone = Zone::new(ZONE).expect("a zone");
     let [settings, marks] = tokens;
-    let begin = settings::Begin { settings: (*catalog.settings()).clone(), file: None };
+    let initial = settings::InitialSettings { settings: (*catalog.settings()).clone(), file: None };
     let connect = || Some(connect.clone());
-    spawn_local(settings::follow(begin, &zone, connect(), inputs.clone(), settings).0);
+    spawn_local(settings::follow(initial, &zone, connect(), inputs.clone(), settings).0);
     spawn_local(
         marks::follow(&zone, wall, (Vec::new(), Duration::ZERO), connect(), inputs.clone(), marks)
             .0,
     );
     spawn_local(health::run(
-        catalog.watch_doubts(),
+        catalog.watch_liveness(),
         inputs.clone(),
         TcpStream::connect::<std::net::SocketAddr>,
     ));

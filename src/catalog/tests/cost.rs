@@ -37,7 +37,7 @@ fn an_answer_of_a_probe_makes_no_snapshot_unless_somebody_goes() {
 fn an_answer_that_says_the_same_again_changes_nothing_that_is_shown() {
     let mut world = held(100);
     world.say(Input::Probed(addr(1), ProbeResult::Takes));
-    let mut liveness = world.catalog.watch_doubts();
+    let mut liveness = world.catalog.watch_liveness();
     liveness.mark_unchanged();
     world.say(Input::Probed(addr(1), ProbeResult::Takes));
     assert!(!liveness.has_changed().unwrap());

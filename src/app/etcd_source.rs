@@ -11,7 +11,7 @@ use crate::registry::Event;
 use crate::registry::etcd::{self, Connect, Decode, Following, Range};
 
 /// The keys that a source follows, and their decoder.
-pub(super) struct Keys<T> {
+pub(super) struct FollowedKeys<T> {
     /// The connection to etcd. `None`: there is no etcd, so there are no events.
     pub(super) connect: Option<Connect>,
     /// The kind of content, in one word, for log lines.
@@ -25,20 +25,20 @@ pub(super) struct Sink {
     /// The catalog's queue.
     pub(super) inputs: mpsc::Sender<Input>,
     /// Cancelled by the news that etcd has been read or denies reading.
-    pub(super) heard: CancellationToken,
+    pub(super) first_read: CancellationToken,
 }
 
 /// Runs until the receiver of the inputs is dropped. `input` translates news into inputs;
-/// it returns `None` for the news that cancels `heard`.
+/// it returns `None` for the news that cancels `first_read`.
 pub(super) async fn run<T: Send + 'static, N>(
-    keys: Keys<T>,
+    keys: FollowedKeys<T>,
     events: mpsc::Sender<Event<T>>,
     source: impl Future<Output = ()>,
     mut news: mpsc::Receiver<N>,
     sink: Sink,
     input: impl Fn(N) -> Option<Input>,
 ) {
-    let Keys { connect, what, ranges, decode } = keys;
+    let FollowedKeys { connect, what, ranges, decode } = keys;
     let etcd = async move {
         match connect {
             Some(connect) => {
@@ -47,11 +47,11 @@ pub(super) async fn run<T: Send + 'static, N>(
             None => events.closed().await,
         }
     };
-    let Sink { inputs, heard } = sink;
-    let relay = async move {
+    let Sink { inputs, first_read } = sink;
+    let forward = async move {
         while let Some(news) = news.recv().await {
             match input(news) {
-                None => heard.cancel(),
+                None => first_read.cancel(),
                 Some(input) => {
                     if inputs.send(input).await.is_err() {
                         return;
@@ -63,6 +63,6 @@ pub(super) async fn run<T: Send + 'static, N>(
     tokio::select! {
         () = etcd => {}
         () = source => {}
-        () = relay => {}
+        () = forward => {}
     }
 }
