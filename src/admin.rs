@@ -30,10 +30,11 @@ use crate::policy::Decision;
 use crate::readiness::Readiness;
 use crate::settings::source::Report;
 use crate::telemetry::{Counters, ExcessFn, ListClients};
-use seats::{Seated, Seats};
+use connection_slots::{ConnectionSlots, TrackedStream};
 
-mod answers;
+mod answer_memory;
 mod api;
+mod connection_slots;
 mod explain;
 mod host;
 pub mod json;
@@ -41,7 +42,6 @@ mod marks;
 mod metrics;
 mod pages;
 mod query;
-mod seats;
 mod services;
 mod settings;
 mod shares;
@@ -91,7 +91,7 @@ pub struct Marks {
     /// Returns the time of the wall clock.
     pub now: fn() -> Timestamp,
     /// Held while a drain is checked and set, so that drains do not overlap.
-    pub turn: Arc<Semaphore>,
+    pub drain_lock: Arc<Semaphore>,
 }
 
 /// The most connections. A scraper, some dashboards and a few commands need a handful.
@@ -101,7 +101,7 @@ const CONNECTIONS_MAX: usize = 256;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may move no byte: an answer that is not read takes room from
 /// others. Longer than a reader at a terminal pauses.
-const STILL_MAX: Duration = Duration::from_secs(15);
+const IDLE_MAX: Duration = Duration::from_secs(15);
 /// The age at which a connection ends after its current request, so that clients that
 /// only hold a connection cannot shut out others.
 const LIFETIME: Duration = Duration::from_secs(60);
@@ -125,8 +125,8 @@ pub async fn serve(
     state: State,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let seats = Seats::default();
-    let service = TowerToHyperService::new(pages::router(Arc::new(state), seats.clone()));
+    let slots = ConnectionSlots::default();
+    let service = TowerToHyperService::new(pages::router(Arc::new(state), slots.clone()));
     let mut connections = FuturesUnordered::new();
     let mut failing = false;
     loop {
@@ -140,8 +140,8 @@ pub async fn serve(
         match accepted {
             Ok((stream, _)) => {
                 failing = false;
-                let stream = Seated::new(stream, seats.take(CONNECTIONS_MAX));
-                connections.push(converse(stream, service.clone(), shutdown.clone()));
+                let stream = TrackedStream::new(stream, slots.acquire(CONNECTIONS_MAX));
+                connections.push(serve_connection(stream, service.clone(), shutdown.clone()));
             }
             Err(error) if is_peers_fault(&error) => {}
             Err(error) => {
@@ -165,12 +165,12 @@ pub async fn serve(
 }
 
 /// Serves one connection from its first request to its end.
-async fn converse(
-    stream: Seated<TcpStream>,
+async fn serve_connection(
+    stream: TrackedStream<TcpStream>,
     service: TowerToHyperService<axum::Router>,
     shutdown: CancellationToken,
 ) {
-    let (gone, still) = (stream.seat.gone.clone(), stream.seat.still(STILL_MAX));
+    let (evicted, idle) = (stream.slot.evicted.clone(), stream.slot.until_idle(IDLE_MAX));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -180,15 +180,15 @@ async fn converse(
         let mut served = pin!(served);
         tokio::select! {
             ended = &mut served => return ended,
-            () = gone.cancelled() => return Ok(()),
-            () = still => return Ok(()),
+            () = evicted.cancelled() => return Ok(()),
+            () = idle => return Ok(()),
             () = shutdown.cancelled() => {}
             () = tokio::time::sleep(LIFETIME) => {}
         }
         served.as_mut().graceful_shutdown();
         tokio::select! {
             ended = served => ended,
-            () = gone.cancelled() => Ok(()),
+            () = evicted.cancelled() => Ok(()),
             () = tokio::time::sleep(GRACE) => Ok(()),
         }
     };

@@ -306,7 +306,7 @@ impl App {
                 writer,
                 report: marks,
                 now: marks::now,
-                turn: Arc::new(Semaphore::new(1)),
+                drain_lock: Arc::new(Semaphore::new(1)),
             },
             hosts: self.config.admin_hosts.clone().into(),
         };

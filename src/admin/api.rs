@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
-use super::query::{self, Part};
+use super::query::{self, Parameters};
 use super::{State, json, services};
 use crate::catalog::{Known, Service};
 use crate::model::{Selector, Target, text};
@@ -59,7 +59,7 @@ pub(super) async fn clients(
     Shared(state): Shared<Arc<State>>,
     uri: Uri,
 ) -> JsonResult<json::Clients> {
-    let Part { limit, service, .. } = query::parse(uri.query(), &["limit", "service"])?;
+    let Parameters { limit, service, .. } = query::parse(uri.query(), &["limit", "service"])?;
     let mut all = (state.clients)();
     if let Some(service) = service {
         let wanted = Target::parse(&service, &state.zone)
@@ -79,7 +79,7 @@ pub(super) async fn rejected(
     Shared(state): Shared<Arc<State>>,
     uri: Uri,
 ) -> JsonResult<json::RejectedKeys> {
-    let Part { limit, .. } = query::parse(uri.query(), &["limit"])?;
+    let Parameters { limit, .. } = query::parse(uri.query(), &["limit"])?;
     read(&state)?;
     let all = state.catalog.rejected();
     let odd = state.catalog.remarks();

@@ -14,7 +14,7 @@ use axum::http::{StatusCode, Uri};
 use tokio::sync::oneshot;
 
 use super::api::{self, Json, JsonResult, Problem};
-use super::query::{self, Part};
+use super::query::{self, Parameters};
 use super::shares::{self, Share};
 use super::{State, json, settings};
 use crate::catalog::{Input, Origin, OriginsQuery, Service};
@@ -40,7 +40,7 @@ pub(super) async fn explain(
     Shared(state): Shared<Arc<State>>,
     uri: Uri,
 ) -> JsonResult<json::Explanation> {
-    let Part { service, client, backend, .. } =
+    let Parameters { service, client, backend, .. } =
         query::parse(uri.query(), &["service", "client", "backend"])?;
     let Some(typed) = service else {
         let error = "which service? Ask as in ?service=NAME&client=IP:PORT&backend=IP:PORT; \

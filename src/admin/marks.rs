@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use serde::Deserialize;
 
 use super::api::{self, Json, JsonResult, Problem};
-use super::query::{self, Part};
+use super::query::{self, Parameters};
 use super::{State, json};
 use crate::catalog::{self, Input, Service};
 use crate::marks::report::{MarkStatus, Report};
@@ -47,13 +47,13 @@ pub(super) struct Request {
 }
 
 /// The scope and the services of an order.
-struct Meant {
+struct OrderScope {
     scope: Scope,
     services: Vec<Arc<Service>>,
 }
 
 pub(super) async fn marks(Shared(state): Shared<Arc<State>>, uri: Uri) -> JsonResult<json::Marks> {
-    let Part { limit, service, .. } = query::parse(uri.query(), &["limit", "service"])?;
+    let Parameters { limit, service, .. } = query::parse(uri.query(), &["limit", "service"])?;
     let report = state.marks.report.borrow().clone();
     let mut shown = report.marks;
     if let Some(service) = service {
@@ -85,13 +85,13 @@ pub(super) async fn marks(Shared(state): Shared<Arc<State>>, uri: Uri) -> JsonRe
 pub(super) async fn drain(state: &State, request: Request) -> JsonResult<json::DrainAnswer> {
     let (typed, order) = request.read("lookaside drain", DRAIN).await?;
     // One drain at a time: each must see what the one before leaves.
-    let _turn = state.marks.turn.acquire().await;
+    let _lock = state.marks.drain_lock.acquire().await;
     let anyway = order.anyway;
     let Some(text) = &order.backends else {
         return Err(bad("which backends? Say so, as in {\"backends\":\"10.0.0.9:50051\"}"));
     };
     let backends = Backends::parse(text).map_err(|error| bad(&error.to_string()))?;
-    let Meant { scope, services } = meant(state, &typed, anyway)?;
+    let OrderScope { scope, services } = resolve_scope(state, &typed, anyway)?;
     let mark = state.mark(MarkKey::Drain(scope, backends.clone()), order)?;
     if MarkKey::parse(&mark.key.to_string()).as_ref() != Ok(&mark.key) {
         return Err(bad(&format!("{typed:?} can be no part of a mark's key")));
@@ -149,7 +149,7 @@ pub(super) async fn drain(state: &State, request: Request) -> JsonResult<json::D
 /// Undrains backends: ends the marks that keep them out of the lists.
 pub(super) async fn undrain(state: &State, request: Request) -> JsonResult<json::UndrainAnswer> {
     let (typed, order) = request.read("lookaside undrain", UNDRAIN).await?;
-    let Meant { scope, .. } = meant(state, &typed, true)?;
+    let OrderScope { scope, .. } = resolve_scope(state, &typed, true)?;
     let wanted = order.backends.as_deref().map(Backends::parse).transpose();
     let wanted = wanted.map_err(|error| bad(&error.to_string()))?;
     let all = state.marks.report.borrow().marks.clone();
@@ -212,11 +212,11 @@ pub(super) async fn release(state: &State, request: Request) -> JsonResult<json:
     let order = json::Order { lasts: None, ..order };
     let mut mark = state.mark(MarkKey::Release(name.canonical()), order)?;
     mark.value.until = mark.value.set.map(|set| set.after(RELEASE_LASTS));
-    let told = match &state.marks.writer {
+    let written = match &state.marks.writer {
         Some(writer) => writer.set(&mark).await.map_err(|Trouble(reason)| reason),
         None => Err("there is no etcd".to_owned()),
     };
-    let untold = match told {
+    let untold = match written {
         Ok(()) => None,
         Err(reason) => {
             // Without etcd, the release acts here: backends are often held because etcd
@@ -253,10 +253,10 @@ pub(super) fn drained(service: &Service) -> usize {
 
 /// Returns the service of a name, or all services for `*`. With `anyway`, the service
 /// need not be registered.
-fn meant(state: &State, typed: &str, anyway: bool) -> Result<Meant, Problem> {
+fn resolve_scope(state: &State, typed: &str, anyway: bool) -> Result<OrderScope, Problem> {
     api::read(state)?;
     if typed == "*" {
-        return Ok(Meant { scope: Scope::Everywhere, services: state.catalog.services() });
+        return Ok(OrderScope { scope: Scope::Everywhere, services: state.catalog.services() });
     }
     match api::find(state, typed) {
         Ok((_, selectors)) if !selectors.is_empty() => {
@@ -268,12 +268,12 @@ fn meant(state: &State, typed: &str, anyway: bool) -> Result<Meant, Problem> {
         }
         Ok((service, _)) => {
             let scope = Scope::Service(service.name.canonical());
-            Ok(Meant { scope, services: vec![service] })
+            Ok(OrderScope { scope, services: vec![service] })
         }
         Err(Problem(StatusCode::NOT_FOUND, error)) => match Target::parse(typed, &state.zone) {
             Ok(target) if anyway => {
                 let scope = Scope::Service(target.canonical());
-                Ok(Meant { scope, services: Vec::new() })
+                Ok(OrderScope { scope, services: Vec::new() })
             }
             _ => Err(Problem(StatusCode::NOT_FOUND, error)),
         },
@@ -338,8 +338,8 @@ impl State {
     /// Waits at most [`OBEYED_WITHIN`] until `is` holds for the marks in force here.
     async fn obeys(&self, is: impl Fn(&Marks) -> bool) -> bool {
         let mut marks = self.catalog.watch_marks();
-        let heard = marks.wait_for(|marks| is(marks));
-        tokio::time::timeout(OBEYED_WITHIN, heard).await.is_ok_and(|heard| heard.is_ok())
+        let obeyed = marks.wait_for(|marks| is(marks));
+        tokio::time::timeout(OBEYED_WITHIN, obeyed).await.is_ok_and(|obeyed| obeyed.is_ok())
     }
 }
 

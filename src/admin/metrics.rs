@@ -18,7 +18,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use self::text::Format;
-use super::answers::Answers;
+use super::answer_memory::AnswerMemory;
 use super::api::Problem;
 use super::{State, marks};
 use crate::load::Calls;
@@ -102,20 +102,20 @@ const CALLS: [Total<Calls>; 5] = [
 ];
 
 /// The state of one scrape.
-struct Scrape(Arc<State>, Answers);
+struct Scrape(Arc<State>, AnswerMemory);
 
 /// Writes one metric family after the other.
 struct Page<'a>(DescriptorEncoder<'a>);
 
 pub(super) async fn scrape(
     Shared(state): Shared<Arc<State>>,
-    Extension(answers): Extension<Answers>,
+    Extension(memory): Extension<AnswerMemory>,
     headers: HeaderMap,
 ) -> Response {
     let accept = headers.get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
     let format = Format::wanted(&accept.collect::<Vec<_>>().join(","));
     let mut registry = Registry::with_prefix("lookaside");
-    registry.register_collector(Box::new(Scrape(state, answers)));
+    registry.register_collector(Box::new(Scrape(state, memory)));
     let mut text = String::new();
     match encode(&mut text, &registry) {
         Ok(()) => {
@@ -154,7 +154,7 @@ impl Scrape {
         page.gauge("uptime_seconds", "Seconds since the process started", uptime)?;
         page.gauge("ready", "Whether /readyz answers 200", flag(state.readiness.ready()))?;
         let help = "Bytes of long answers of the admin server that are in memory";
-        page.gauge("admin_answer_bytes", help, float(self.1.charged()))?;
+        page.gauge("admin_answer_bytes", help, float(self.1.used()))?;
         let help = "Bytes of all encoded lists, including old ones that clients have not read";
         let bytes = usize::try_from(state.counters.list_bytes.now()).unwrap_or(usize::MAX);
         page.gauge("list_bytes", help, float(bytes))?;

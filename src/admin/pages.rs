@@ -17,10 +17,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 
-use super::answers::{self, Answers};
+use super::answer_memory::{self, AnswerMemory};
 use super::api::{self, Problem};
+use super::connection_slots::ConnectionSlots;
 use super::marks::{self, Request};
-use super::seats::Seats;
 use super::{State, explain, host, json, metrics, services, settings};
 use crate::model::text;
 
@@ -40,8 +40,8 @@ const STYLE: &str = "text/css; charset=utf-8";
 /// As text: browsers show no Markdown, and save it instead.
 const MARKDOWN: &str = "text/plain; charset=utf-8";
 
-pub(super) fn router(state: Arc<State>, seats: Seats) -> Router {
-    let answers = Answers::new(seats);
+pub(super) fn router(state: Arc<State>, slots: ConnectionSlots) -> Router {
+    let memory = AnswerMemory::new(slots);
     let long = Router::new()
         .route("/metrics", get(metrics::scrape))
         .route("/api/v1/status", get(api::status))
@@ -53,7 +53,7 @@ pub(super) fn router(state: Arc<State>, seats: Seats) -> Router {
         .route("/api/v1/explain", get(explain::explain))
         .route("/api/v1/settings", get(settings::in_force))
         .route("/api/v1/marks", get(marks::marks))
-        .layer(from_fn_with_state(answers.clone(), answers::bounded));
+        .layer(from_fn_with_state(memory.clone(), answer_memory::bounded));
     let hosts = state.hosts.clone();
     Router::new()
         .route("/", get(|| file(HTML, include_str!("dashboard.html"))))
@@ -68,7 +68,7 @@ pub(super) fn router(state: Arc<State>, seats: Seats) -> Router {
         .method_not_allowed_fallback(not_allowed)
         .layer(from_fn_with_state(hosts, host::checked))
         .layer(map_response(with_headers))
-        .layer(Extension(answers))
+        .layer(Extension(memory))
         .with_state(state)
 }
 

@@ -12,7 +12,7 @@ use super::api::Problem;
 
 /// The parameters of a request.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Part {
+pub(super) struct Parameters {
     /// How many items at most.
     pub(super) limit: Option<usize>,
     /// The service, as typed.
@@ -24,8 +24,8 @@ pub(super) struct Part {
 }
 
 /// Parses a query. `known` are the parameters that its path accepts.
-pub(super) fn parse(query: Option<&str>, known: &[&str]) -> Result<Part, Problem> {
-    let mut part = Part::default();
+pub(super) fn parse(query: Option<&str>, known: &[&str]) -> Result<Parameters, Problem> {
+    let mut parameters = Parameters::default();
     for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (name, value) = (decode(name)?, decode(value)?);
@@ -39,16 +39,16 @@ pub(super) fn parse(query: Option<&str>, known: &[&str]) -> Result<Part, Problem
             return Err(bad(format!("the parameter {name:?} is unknown: this path takes {known}")));
         }
         let twice = match &*name {
-            "service" => part.service.replace(value.into_owned()).is_some(),
-            "client" => part.client.replace(value.into_owned()).is_some(),
-            "backend" => part.backend.replace(value.into_owned()).is_some(),
-            _ => part.limit.replace(limit(&value)?).is_some(),
+            "service" => parameters.service.replace(value.into_owned()).is_some(),
+            "client" => parameters.client.replace(value.into_owned()).is_some(),
+            "backend" => parameters.backend.replace(value.into_owned()).is_some(),
+            _ => parameters.limit.replace(limit(&value)?).is_some(),
         };
         if twice {
             return Err(bad(format!("the parameter {name:?} is given twice: give it once")));
         }
     }
-    Ok(part)
+    Ok(parameters)
 }
 
 fn limit(value: &str) -> Result<usize, Problem> {
@@ -84,7 +84,7 @@ mod tests {
     fn parameters_are_read() {
         let check = |query, limit, service: Option<&str>| {
             let service = service.map(str::to_owned);
-            let expected = Part { limit, service, ..Part::default() };
+            let expected = Parameters { limit, service, ..Parameters::default() };
             assert_eq!(parse(Some(query), &BOTH).unwrap(), expected, "{query}");
         };
         check("", None, None);

@@ -11,7 +11,7 @@ use axum::extract::State as Shared;
 use axum::http::{StatusCode, Uri};
 
 use super::api::{self, Json, JsonResult, Problem};
-use super::query::{self, Part};
+use super::query::{self, Parameters};
 use super::shares::{self, Share};
 use super::{State, json, marks};
 use crate::catalog::{EmptyService, Liveness, Service, ServiceSnapshot};
@@ -38,7 +38,7 @@ pub(super) async fn services(
     Shared(state): Shared<Arc<State>>,
     uri: Uri,
 ) -> JsonResult<json::Services> {
-    let Part { limit, .. } = query::parse(uri.query(), &["limit"])?;
+    let Parameters { limit, .. } = query::parse(uri.query(), &["limit"])?;
     api::read(&state)?;
     let (empty, unknown): (Vec<_>, Vec<_>) =
         state.catalog.empty_services().into_iter().partition(|empty| empty.name.is_some());

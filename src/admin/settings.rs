@@ -12,7 +12,7 @@ use axum::extract::State as Shared;
 use axum::http::{HeaderMap, StatusCode, Uri};
 
 use super::api::{self, Json, JsonResult, Problem};
-use super::query::{self, Part};
+use super::query::{self, Parameters};
 use super::{State, json};
 use crate::model::Target;
 use crate::settings::source::SourceReport;
@@ -27,7 +27,7 @@ pub(super) async fn in_force(
     Shared(state): Shared<Arc<State>>,
     uri: Uri,
 ) -> JsonResult<json::Settings> {
-    let Part { limit, service, .. } = query::parse(uri.query(), &["limit", "service"])?;
+    let Parameters { limit, service, .. } = query::parse(uri.query(), &["limit", "service"])?;
     let settings = state.catalog.settings();
     let mut names = names(&state);
     let canonical: Vec<String> = names.iter().map(|(_, canonical)| canonical.clone()).collect();

@@ -84,7 +84,7 @@ impl World {
                 writer: None,
                 report: marks.subscribe(),
                 now: || Timestamp(1_000_000_000),
-                turn: Arc::new(tokio::sync::Semaphore::new(1)),
+                drain_lock: Arc::new(tokio::sync::Semaphore::new(1)),
             },
             hosts: Arc::from(["balancer.test".to_owned()]),
         };

@@ -15,16 +15,16 @@ use axum::response::{IntoResponse, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::api::Problem;
-use super::seats::Seats;
+use super::connection_slots::ConnectionSlots;
 
 /// The answers in memory; cheap to clone.
 #[derive(Clone)]
-pub(super) struct Answers {
+pub(super) struct AnswerMemory {
     /// Held while an answer is made: one at a time, so that short ones never wait for
     /// many.
-    turn: Arc<Semaphore>,
+    one_at_a_time: Arc<Semaphore>,
     free: Arc<Semaphore>,
-    seats: Seats,
+    slots: ConnectionSlots,
 }
 
 /// An answer that is counted for as long as any part of it is kept.
@@ -41,14 +41,14 @@ const SHORT: usize = 64 << 10;
 /// How long a reader may take nothing before it must give way to others.
 const STALLED: Duration = Duration::from_secs(1);
 
-impl Answers {
-    pub(super) fn new(seats: Seats) -> Self {
+impl AnswerMemory {
+    pub(super) fn new(slots: ConnectionSlots) -> Self {
         let one = |permits| Arc::new(Semaphore::new(permits));
-        Self { turn: one(1), free: one(BYTES_MAX), seats }
+        Self { one_at_a_time: one(1), free: one(BYTES_MAX), slots }
     }
 
     /// Returns how many bytes are counted now.
-    pub(super) fn charged(&self) -> usize {
+    pub(super) fn used(&self) -> usize {
         BYTES_MAX - self.free.available_permits()
     }
 
@@ -63,10 +63,10 @@ impl Answers {
             if let Ok(charge) = self.free.clone().try_acquire_many_owned(bytes) {
                 return Some(Bytes::from_owner(Charged { text, _charge: charge }));
             }
-            if !self.seats.give_up_stillest(STALLED) {
+            if !self.slots.evict_idlest(STALLED) {
                 return None;
             }
-            // The stillest connection ends now and frees the bytes of its answer.
+            // The idlest connection ends now and frees the bytes of its answer.
             tokio::task::yield_now().await;
         }
     }
@@ -80,15 +80,15 @@ impl AsRef<[u8]> for Charged {
 
 /// A layer around the routes whose answers can be long.
 pub(super) async fn bounded(
-    State(answers): State<Answers>,
+    State(memory): State<AnswerMemory>,
     request: Request,
     next: Next,
 ) -> Response {
-    let _turn = answers.turn.acquire().await;
+    let _turn = memory.one_at_a_time.acquire().await;
     let (head, body) = next.run(request).await.into_parts();
     // The handlers make complete bodies, so this never waits.
     let text = to_bytes(body, usize::MAX).await.unwrap_or_default();
-    match answers.charge(text).await {
+    match memory.charge(text).await {
         Some(text) => Response::from_parts(head, Body::from(text)),
         None => {
             let error = "too many long answers are being read: ask again, or for less (?limit=N)";
