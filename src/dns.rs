@@ -14,16 +14,16 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::answer::{Carrier, Reply, World};
+use self::answer::{Facts, Reply, Transport};
 use crate::catalog::Catalog;
 use crate::model::{Host, HostPort, Zone};
 use crate::telemetry::Counters;
 
-mod allowance;
 pub mod answer;
-mod effort;
+mod byte_limit;
 mod tcp;
 mod udp;
+mod work_limit;
 pub mod zone;
 
 /// The balancers' addresses that DNS answers give.
@@ -45,7 +45,7 @@ pub struct Answers {
     catalog: Catalog,
     advertised: Advertised,
     counters: Arc<Counters>,
-    asked: AtomicUsize,
+    questions: AtomicUsize,
 }
 
 /// How long to wait after the operating system refused a socket operation (no
@@ -98,28 +98,28 @@ impl Answers {
         advertised: Advertised,
         counters: Arc<Counters>,
     ) -> Self {
-        Self { zone, catalog, advertised, counters, asked: AtomicUsize::new(0) }
+        Self { zone, catalog, advertised, counters, questions: AtomicUsize::new(0) }
     }
 
     /// Answers one message. `arrival` is the local address at which it came, where that
-    /// is known. `afford` decides whether that many endpoints may be looked at for the
+    /// is known. `may_visit` decides whether that many endpoints may be looked at for the
     /// answer.
     fn answer(
         &self,
         query: &[u8],
-        carrier: Carrier,
+        transport: Transport,
         arrival: Option<IpAddr>,
-        afford: &dyn Fn(usize) -> bool,
+        may_visit: &dyn Fn(usize) -> bool,
     ) -> Reply {
         let balancers = self.balancers(arrival);
-        let world = World {
+        let facts = Facts {
             zone: &self.zone,
             balancers: balancers.as_deref(),
             lookup: &|target| self.catalog.lookup(target),
-            afford,
+            may_visit,
             seed: self.seed(),
         };
-        answer::answer(query, carrier, &world)
+        answer::answer(query, transport, &facts)
     }
 
     /// Counts a reply. Returns the bytes to send, if any.
@@ -145,7 +145,7 @@ impl Answers {
     /// would give each kind of question every second or fourth number only, and some
     /// rotations never.
     fn seed(&self) -> usize {
-        scramble(self.asked.fetch_add(1, Ordering::Relaxed) as u64)
+        scramble(self.questions.fetch_add(1, Ordering::Relaxed) as u64)
     }
 
     fn balancers(&self, arrival: Option<IpAddr>) -> Option<Arc<[HostPort]>> {

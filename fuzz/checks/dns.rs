@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use lookaside::catalog::Known;
-use lookaside::dns::answer::{Carrier, Reply, UDP_MAX, World, answer};
+use lookaside::dns::answer::{Facts, Reply, Transport, UDP_MAX, answer};
 use lookaside::model::{HostPort, Zone};
 use lookaside::settings::ServiceSettings;
 
@@ -17,17 +17,17 @@ pub fn check(query: &[u8]) {
     let own = [own];
     let absent = Known::Absent(Arc::new(ServiceSettings::DEFAULT));
     let lookup = |_: &_| absent.clone();
-    let world = World {
+    let facts = Facts {
         zone: &zone,
         balancers: Some(&own),
         lookup: &lookup,
-        afford: &|work| work <= query.len(),
+        may_visit: &|work| work <= query.len(),
         seed: query.len(),
     };
-    for carrier in [Carrier::Udp, Carrier::Tcp] {
-        match answer(query, carrier, &world) {
+    for transport in [Transport::Udp, Transport::Tcp] {
+        match answer(query, transport, &facts) {
             Reply::Answer(bytes) | Reply::Rejection(bytes) => {
-                assert!(carrier == Carrier::Tcp || bytes.len() <= usize::from(UDP_MAX));
+                assert!(transport == Transport::Tcp || bytes.len() <= usize::from(UDP_MAX));
             }
             Reply::Silence => {}
         }

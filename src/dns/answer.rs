@@ -19,7 +19,7 @@ use crate::model::{Class, HostPort, Target, Zone};
 use crate::policy;
 
 /// All that an answer is made from.
-pub struct World<'a> {
+pub struct Facts<'a> {
     /// The zone of this server.
     pub zone: &'a Zone,
     /// The live balancers; `None` while their addresses are not known.
@@ -28,14 +28,14 @@ pub struct World<'a> {
     pub lookup: &'a dyn Fn(&Target) -> Known,
     /// Returns whether this many endpoints may be looked at for this answer. If not,
     /// the answer is truncated, so that the asker comes back by TCP.
-    pub afford: &'a dyn Fn(usize) -> bool,
+    pub may_visit: &'a dyn Fn(usize) -> bool,
     /// Any number, a different one for each question. It decides where rotation begins.
     pub seed: usize,
 }
 
 /// The transport of the query, which limits the length of its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Carrier {
+pub enum Transport {
     /// At most 512 bytes, or as many as EDNS allows up to [`UDP_MAX`].
     Udp,
     /// As long as needed.
@@ -68,7 +68,7 @@ const ADDRESSES_MAX: usize = 128;
 const RECORD_MIN: usize = 16;
 
 /// The meaning of a name in the zone.
-enum Asked {
+enum ZoneName {
     /// The zone itself.
     Apex,
     /// A name of the balancers, with these addresses.
@@ -86,7 +86,7 @@ enum Asked {
 }
 
 /// The result of looking up a question.
-enum Finding {
+enum Outcome {
     Records {
         answers: Vec<Record>,
         additionals: Vec<Record>,
@@ -94,13 +94,13 @@ enum Finding {
     /// The name exists, or a name below it, but it has no records of the type.
     NoData,
     /// The answer costs more work than this asker may cause now: it must come by TCP.
-    Elsewhere,
+    RetryByTcp,
     Error(Code),
 }
 
 /// Answers a query. Returns [`Reply::Silence`] for messages that are no queries.
 #[must_use]
-pub fn answer(query: &[u8], carrier: Carrier, world: &World<'_>) -> Reply {
+pub fn answer(query: &[u8], transport: Transport, facts: &Facts<'_>) -> Reply {
     let Ok(header) = Header::read(&mut BinDecoder::new(query)) else { return Reply::Silence };
     if header.metadata.message_type == MessageType::Response {
         return Reply::Silence;
@@ -124,18 +124,18 @@ pub fn answer(query: &[u8], carrier: Carrier, world: &World<'_>) -> Reply {
     let Some(question) = message.queries.first() else { return Reply::Silence };
     reply.add_query(question.clone());
     let transfers = matches!(question.query_type, RecordType::AXFR | RecordType::IXFR);
-    let inner = labels_before(&question.name, world.zone);
+    let inner = labels_before(&question.name, facts.zone);
     let (Some(inner), false, DNSClass::IN) = (inner, transfers, question.query_class) else {
         reply.metadata.response_code = Code::Refused;
         return reject(reply);
     };
-    let limit = match (carrier, &message.edns) {
-        (Carrier::Tcp, _) => u16::MAX,
-        (Carrier::Udp, None) => UDP_PLAIN,
-        (Carrier::Udp, Some(edns)) => edns.max_payload().clamp(UDP_PLAIN, UDP_MAX),
+    let limit = match (transport, &message.edns) {
+        (Transport::Tcp, _) => u16::MAX,
+        (Transport::Udp, None) => UDP_PLAIN,
+        (Transport::Udp, Some(edns)) => edns.max_payload().clamp(UDP_PLAIN, UDP_MAX),
     };
     let limit = usize::from(limit);
-    fill(&mut reply, question, &inner, world, limit);
+    fill(&mut reply, question, &inner, facts, limit);
     encode(reply, limit).map_or(Reply::Silence, Reply::Answer)
 }
 
@@ -178,76 +178,76 @@ fn labels_before<'a>(name: &'a Name, zone: &Zone) -> Option<Vec<&'a [u8]>> {
     Some(labels)
 }
 
-fn fill(reply: &mut Message, question: &Query, inner: &[&[u8]], world: &World<'_>, limit: usize) {
+fn fill(reply: &mut Message, question: &Query, inner: &[&[u8]], facts: &Facts<'_>, limit: usize) {
     reply.metadata.authoritative = true;
     // Spelled as asked: some resolvers accept only their own spelling.
     let depth = question.name.iter().len() - inner.len();
     let apex = question.name.trim_to(depth);
     // One more than fits, so that the answer is marked as truncated.
     let most = (limit / RECORD_MIN + 1).min(ADDRESSES_MAX);
-    let negative = match find(question, inner, world, most) {
-        Finding::Records { answers, additionals } => {
+    let negative = match find(question, inner, facts, most) {
+        Outcome::Records { answers, additionals } => {
             reply.answers = answers;
             reply.additionals = additionals;
             return;
         }
-        Finding::NoData => Code::NoError,
-        Finding::Elsewhere => return reply.metadata.truncation = true,
-        Finding::Error(Code::NXDomain) => Code::NXDomain,
-        Finding::Error(code) => {
+        Outcome::NoData => Code::NoError,
+        Outcome::RetryByTcp => return reply.metadata.truncation = true,
+        Outcome::Error(Code::NXDomain) => Code::NXDomain,
+        Outcome::Error(code) => {
             reply.metadata.authoritative = false;
             reply.metadata.response_code = code;
             return;
         }
     };
     reply.metadata.response_code = negative;
-    reply.authorities.extend(soa(world).map(|soa| Record::from_rdata(apex, TTL, soa)));
+    reply.authorities.extend(soa(facts).map(|soa| Record::from_rdata(apex, TTL, soa)));
 }
 
-fn find(question: &Query, inner: &[&[u8]], world: &World<'_>, most: usize) -> Finding {
-    let targets = world.balancers.map(|balancers| zone::srv_targets(balancers, world.zone));
-    let asked = asked(inner, targets.as_deref(), world.zone);
+fn find(question: &Query, inner: &[&[u8]], facts: &Facts<'_>, most: usize) -> Outcome {
+    let targets = facts.balancers.map(|balancers| zone::srv_targets(balancers, facts.zone));
+    let asked = zone_name(inner, targets.as_deref(), facts.zone);
     let records = |data: Vec<RData>| records(&question.name, data);
     match (asked, question.query_type) {
-        (Asked::Nothing, _) => Finding::Error(Code::NXDomain),
+        (ZoneName::Nothing, _) => Outcome::Error(Code::NXDomain),
         // ANY gets one small answer (RFC 8482).
         (_, RecordType::ANY) => {
             records(vec![RData::HINFO(HINFO::new("RFC8482".to_owned(), String::new()))])
         }
-        (Asked::Apex, RecordType::SOA) => records(soa(world).into_iter().collect()),
-        (Asked::Apex, RecordType::NS) => {
-            let names = zone::name_servers(targets.as_deref().unwrap_or(&[]), world.zone);
+        (ZoneName::Apex, RecordType::SOA) => records(soa(facts).into_iter().collect()),
+        (ZoneName::Apex, RecordType::NS) => {
+            let names = zone::name_servers(targets.as_deref().unwrap_or(&[]), facts.zone);
             records(names.iter().filter_map(|name| Some(RData::NS(NS(to_name(name)?)))).collect())
         }
-        (Asked::Locator, RecordType::SRV) => match targets {
-            Some(targets) => locate(&question.name, &targets, world.seed),
-            None => Finding::Error(Code::ServFail),
+        (ZoneName::Locator, RecordType::SRV) => match targets {
+            Some(targets) => locate(&question.name, &targets, facts.seed),
+            None => Outcome::Error(Code::ServFail),
         },
-        (Asked::Settings, RecordType::TXT) => {
+        (ZoneName::Settings, RecordType::TXT) => {
             records(vec![RData::TXT(TXT::new(vec![zone::SERVICE_CONFIG.to_owned()]))])
         }
-        (Asked::Balancers(_), RecordType::A | RecordType::AAAA) if targets.is_none() => {
-            Finding::Error(Code::ServFail)
+        (ZoneName::Balancers(_), RecordType::A | RecordType::AAAA) if targets.is_none() => {
+            Outcome::Error(Code::ServFail)
         }
-        (Asked::Balancers(all), kind @ (RecordType::A | RecordType::AAAA)) => {
-            records(addresses(&all, kind, world.seed))
+        (ZoneName::Balancers(all), kind @ (RecordType::A | RecordType::AAAA)) => {
+            records(addresses(&all, kind, facts.seed))
         }
-        (Asked::Service(target), kind @ (RecordType::A | RecordType::AAAA)) => {
-            match (world.lookup)(&target) {
+        (ZoneName::Service(target), kind @ (RecordType::A | RecordType::AAAA)) => {
+            match (facts.lookup)(&target) {
                 // The registry is unread: a resolver would remember "no data".
-                Known::Syncing => Finding::Error(Code::ServFail),
-                Known::Absent(_) => Finding::NoData,
+                Known::Syncing => Outcome::Error(Code::ServFail),
+                Known::Absent(_) => Outcome::NoData,
                 Known::Present(service) => {
                     let class = Class::new(target.selectors_for(&service.name));
-                    if !(world.afford)(policy::address_work(&service, &class)) {
-                        return Finding::Elsewhere;
+                    if !(facts.may_visit)(policy::address_work(&service, &class)) {
+                        return Outcome::RetryByTcp;
                     }
                     let all = policy::addresses(&service, &class);
-                    records(window(&all, kind, world.seed, most))
+                    records(window(&all, kind, facts.seed, most))
                 }
             }
         }
-        _ => Finding::NoData,
+        _ => Outcome::NoData,
     }
 }
 
@@ -261,22 +261,22 @@ fn find(question: &Query, inner: &[&[u8]], world: &World<'_>, most: usize) -> Fi
 /// record. NXDOMAIN remains for a name that is no service's and can have none below it:
 /// one with a label that begins with an underscore and has no meaning here, or with
 /// characters that no name may have.
-fn asked(inner: &[&[u8]], targets: Option<&[SrvTarget]>, zone: &Zone) -> Asked {
+fn zone_name(inner: &[&[u8]], targets: Option<&[SrvTarget]>, zone: &Zone) -> ZoneName {
     let same = |label: &[u8], text: &str| label.eq_ignore_ascii_case(text.as_bytes());
     let if_service = |name: &[&[u8]], asked| match service(name, zone) {
         Some(_) => asked,
-        None => Asked::Nothing,
+        None => ZoneName::Nothing,
     };
     match inner {
-        [] => Asked::Apex,
+        [] => ZoneName::Apex,
         [first, second, name @ ..] if same(first, LOCATOR[0]) && same(second, LOCATOR[1]) => {
-            if_service(name, Asked::Locator)
+            if_service(name, ZoneName::Locator)
         }
-        [first, name @ ..] if same(first, LOCATOR[1]) => if_service(name, Asked::Between),
-        [first, name @ ..] if same(first, SETTINGS) => if_service(name, Asked::Settings),
+        [first, name @ ..] if same(first, LOCATOR[1]) => if_service(name, ZoneName::Between),
+        [first, name @ ..] if same(first, SETTINGS) => if_service(name, ZoneName::Settings),
         name => match balancers(name, targets.unwrap_or(&[]), zone) {
-            Some(addresses) => Asked::Balancers(addresses),
-            None => service(name, zone).map_or(Asked::Nothing, Asked::Service),
+            Some(addresses) => ZoneName::Balancers(addresses),
+            None => service(name, zone).map_or(ZoneName::Nothing, ZoneName::Service),
         },
     }
 }
@@ -308,7 +308,7 @@ fn service(name: &[&[u8]], zone: &Zone) -> Option<Target> {
 }
 
 /// Returns the SRV records, and the rotated addresses of their targets as additionals.
-fn locate(name: &Name, targets: &[SrvTarget], seed: usize) -> Finding {
+fn locate(name: &Name, targets: &[SrvTarget], seed: usize) -> Outcome {
     let srv =
         |target: &SrvTarget| Some(RData::SRV(SRV::new(0, 0, target.port, to_name(&target.name)?)));
     let mut additionals = Vec::new();
@@ -320,7 +320,7 @@ fn locate(name: &Name, targets: &[SrvTarget], seed: usize) -> Finding {
         }
     }
     match records(name, targets.iter().filter_map(srv).collect()) {
-        Finding::Records { answers, .. } => Finding::Records { answers, additionals },
+        Outcome::Records { answers, .. } => Outcome::Records { answers, additionals },
         other => other,
     }
 }
@@ -351,21 +351,21 @@ fn rotated<T>(all: &[T], seed: usize) -> impl Iterator<Item = &T> {
     back.iter().chain(front)
 }
 
-fn records(name: &Name, data: Vec<RData>) -> Finding {
+fn records(name: &Name, data: Vec<RData>) -> Outcome {
     if data.is_empty() {
-        return Finding::NoData;
+        return Outcome::NoData;
     }
     let record = |data| Record::from_rdata(name.clone(), TTL, data);
     let answers = data.into_iter().map(record).collect();
-    Finding::Records { answers, additionals: Vec::new() }
+    Outcome::Records { answers, additionals: Vec::new() }
 }
 
 /// The zone's SOA record. Its serial never changes: there are no zone transfers. Its last
 /// field is how long a negative answer may be remembered (RFC 2308).
-fn soa(world: &World<'_>) -> Option<RData> {
-    let targets = zone::srv_targets(world.balancers.unwrap_or(&[]), world.zone);
-    let primary = to_name(zone::name_servers(&targets, world.zone).first()?)?;
-    let contact = to_name(&format!("hostmaster.{}", world.zone))?;
+fn soa(facts: &Facts<'_>) -> Option<RData> {
+    let targets = zone::srv_targets(facts.balancers.unwrap_or(&[]), facts.zone);
+    let primary = to_name(zone::name_servers(&targets, facts.zone).first()?)?;
+    let contact = to_name(&format!("hostmaster.{}", facts.zone))?;
     Some(RData::SOA(SOA::new(primary, contact, 1, 3600, 600, 86_400, TTL)))
 }
 

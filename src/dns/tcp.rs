@@ -18,8 +18,8 @@ use tokio::time::timeout;
 use crate::{clock, seed};
 
 use super::answer::QUERY_MAX;
-use super::effort::{self, Effort};
-use super::{Answers, Carrier, Infallible, IpAddr, PAUSE, io};
+use super::work_limit::{self, WorkLimit};
+use super::{Answers, Infallible, IpAddr, PAUSE, Transport, io};
 
 /// The most connections at a time. When one more comes, the oldest ends, so an asker
 /// that opens many silent connections does not shut out others.
@@ -31,7 +31,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 const STEPS_MIN: usize = 256;
 
 pub(super) async fn answer_all(listener: &TcpListener, answers: &Answers) -> Infallible {
-    let effort = Mutex::new(Effort::new(effort::TCP, seed::random(), clock::now()));
+    let work_limit = Mutex::new(WorkLimit::new(work_limit::TCP, seed::random(), clock::now()));
     let mut open = FuturesUnordered::new();
     let mut handles: BTreeMap<u64, AbortHandle> = BTreeMap::new();
     let mut number = 0_u64;
@@ -43,11 +43,11 @@ pub(super) async fn answer_all(listener: &TcpListener, answers: &Answers) -> Inf
                 {
                     oldest.abort();
                 }
-                let (talk, handle) = abortable(talk(stream, asker, answers, &effort));
+                let (served, handle) = abortable(serve_connection(stream, asker, answers, &work_limit));
                 let this = number;
                 handles.insert(this, handle);
                 open.push(async move {
-                    if let Ok(Err(error)) = talk.await {
+                    if let Ok(Err(error)) = served.await {
                         tracing::trace!(%error, "connection ended");
                     }
                     this
@@ -74,11 +74,11 @@ async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
 }
 
 /// Serves one connection to its end.
-async fn talk(
+async fn serve_connection(
     mut stream: TcpStream,
     asker: IpAddr,
     answers: &Answers,
-    effort: &Mutex<Effort>,
+    work_limit: &Mutex<WorkLimit>,
 ) -> io::Result<()> {
     let arrival = stream.local_addr()?.ip();
     stream.set_nodelay(true)?;
@@ -91,7 +91,7 @@ async fn talk(
         // Written at once: some askers take the first segment for the whole answer.
         let framed = [&length.to_be_bytes(), reply.as_slice()].concat();
         timeout(SILENCE_MAX, stream.write_all(&framed)).await??;
-        match charge(effort, asker, steps) {
+        match charge(work_limit, asker, steps) {
             // The same task answers questions by UDP.
             Duration::ZERO => tokio::task::yield_now().await,
             wait => tokio::time::sleep(wait).await,
@@ -102,21 +102,21 @@ async fn talk(
 /// Returns the reply to send, and its cost in steps.
 fn answer(query: &[u8], arrival: IpAddr, answers: &Answers) -> (Option<Vec<u8>>, usize) {
     let work = Cell::new(0);
-    let afford = |endpoints| {
+    let may_visit = |endpoints| {
         work.set(endpoints);
         true
     };
-    let reply = answers.count(answers.answer(query, Carrier::Tcp, Some(arrival), &afford));
+    let reply = answers.count(answers.answer(query, Transport::Tcp, Some(arrival), &may_visit));
     let bytes = reply.as_ref().map_or(0, Vec::len);
     (reply, STEPS_MIN + bytes + work.get())
 }
 
 /// Counts an answer. Returns how long the asker's next question must wait.
-fn charge(effort: &Mutex<Effort>, asker: IpAddr, steps: usize) -> Duration {
+fn charge(work_limit: &Mutex<WorkLimit>, asker: IpAddr, steps: usize) -> Duration {
     let now = clock::now();
-    let mut effort = effort.lock().unwrap_or_else(PoisonError::into_inner);
-    effort.charge(asker, steps, now);
-    effort.wait(asker, now)
+    let mut work_limit = work_limit.lock().unwrap_or_else(PoisonError::into_inner);
+    work_limit.charge(asker, steps, now);
+    work_limit.wait(asker, now)
 }
 
 async fn read(stream: &mut TcpStream, query: &mut Vec<u8>) -> io::Result<()> {

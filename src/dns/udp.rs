@@ -13,9 +13,9 @@ use tokio::io::Interest;
 
 use crate::{clock, seed};
 
-use super::allowance::Allowance;
-use super::effort::{self, Effort};
-use super::{Answers, Carrier, Infallible, IpAddr, PAUSE, UdpSocket, answer, io};
+use super::byte_limit::ByteLimit;
+use super::work_limit::{self, WorkLimit};
+use super::{Answers, Infallible, IpAddr, PAUSE, Transport, UdpSocket, answer, io};
 
 /// A socket that knows the local address at which each datagram arrived.
 pub(super) struct Port {
@@ -27,8 +27,8 @@ pub(super) struct Port {
 
 /// Limits for askers, whose addresses may be forged.
 struct Limits {
-    bytes: Allowance,
-    effort: Effort,
+    bytes: ByteLimit,
+    work_limit: WorkLimit,
 }
 
 /// How many endpoints an answer may look at and still count as cheap.
@@ -50,8 +50,8 @@ impl Port {
         let mut rooms: Vec<_> = memory.chunks_exact_mut(ROOM).map(IoSliceMut::new).collect();
         let mut metas = [RecvMeta::default(); BATCH];
         let mut limits = Limits {
-            bytes: Allowance::new(seed::random(), clock::now()),
-            effort: Effort::new(effort::UDP, seed::random(), clock::now()),
+            bytes: ByteLimit::new(seed::random(), clock::now()),
+            work_limit: WorkLimit::new(work_limit::UDP, seed::random(), clock::now()),
         };
         loop {
             let receive = || self.state.recv((&self.socket).into(), &mut rooms, &mut metas);
@@ -85,11 +85,11 @@ impl Port {
         let mut costly = Vec::new();
         for (query, meta) in datagrams {
             let postponed = Cell::new(false);
-            let afford = |work| {
+            let may_visit = |work| {
                 postponed.set(work > CHEAP);
                 work <= CHEAP
             };
-            let reply = answers.answer(query, Carrier::Udp, self.arrival(meta), &afford);
+            let reply = answers.answer(query, Transport::Udp, self.arrival(meta), &may_visit);
             if postponed.get() {
                 costly.push((query, meta));
             } else {
@@ -99,13 +99,13 @@ impl Port {
         for (query, meta) in costly {
             let asker = meta.addr.ip();
             let done = Cell::new(0);
-            let may = limits.effort.wait(asker, now).is_zero();
-            let afford = |work| {
+            let may = limits.work_limit.wait(asker, now).is_zero();
+            let may_visit = |work| {
                 done.set(if may { work } else { 0 });
                 may
             };
-            let reply = answers.answer(query, Carrier::Udp, self.arrival(meta), &afford);
-            limits.effort.charge(asker, done.get(), now);
+            let reply = answers.answer(query, Transport::Udp, self.arrival(meta), &may_visit);
+            limits.work_limit.charge(asker, done.get(), now);
             self.send(query, meta, answers.count(reply), &mut limits.bytes, now);
         }
     }
@@ -120,12 +120,12 @@ impl Port {
         query: &[u8],
         meta: &RecvMeta,
         reply: Option<Vec<u8>>,
-        allowance: &mut Allowance,
+        byte_limit: &mut ByteLimit,
         now: Instant,
     ) {
         let Some(mut reply) = reply else { return };
         // An asker with a true address comes back by TCP.
-        if !allowance.take(meta.addr, query.len(), reply.len(), now) {
+        if !byte_limit.take(meta.addr, query.len(), reply.len(), now) {
             let Some(short) = answer::truncated(&reply) else { return };
             reply = short;
         }

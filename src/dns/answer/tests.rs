@@ -94,19 +94,19 @@ impl Fixture {
         }
     }
 
-    fn answer(&self, query: &[u8], carrier: Carrier) -> Reply {
-        let world = World {
+    fn answer(&self, query: &[u8], transport: Transport) -> Reply {
+        let facts = Facts {
             zone: &self.zone,
             balancers: self.balancers.as_deref(),
             lookup: &|target| self.known(target),
-            afford: &|_| true,
+            may_visit: &|_| true,
             seed: self.seed,
         };
-        answer(query, carrier, &world)
+        answer(query, transport, &facts)
     }
 
     fn ask(&self, name: &str, kind: &str) -> String {
-        show(&self.answer(&query(name, kind).to_vec().unwrap(), Carrier::Tcp))
+        show(&self.answer(&query(name, kind).to_vec().unwrap(), Transport::Tcp))
     }
 
     #[track_caller]

@@ -12,11 +12,11 @@ fn what_is_none_of_our_business_is_refused() {
     world.check("lookaside.internal.", "AXFR", &["Refused"]);
     let mut message = query("lookaside.internal.", "AXFR");
     message.queries[0].query_type = RecordType::IXFR;
-    assert_eq!(show(&world.answer(&message.to_vec().unwrap(), Carrier::Tcp)), "Refused");
+    assert_eq!(show(&world.answer(&message.to_vec().unwrap(), Transport::Tcp)), "Refused");
     for class in [DNSClass::CH, DNSClass::ANY, DNSClass::Unknown(77)] {
         let mut message = query("hello.lookaside.internal.", "A");
         message.queries[0].query_class = class;
-        let reply = world.answer(&message.to_vec().unwrap(), Carrier::Udp);
+        let reply = world.answer(&message.to_vec().unwrap(), Transport::Udp);
         assert!(matches!(reply, Reply::Rejection(_)));
         assert_eq!(show(&reply), "Refused");
     }
@@ -25,7 +25,7 @@ fn what_is_none_of_our_business_is_refused() {
 #[test]
 fn malformed_queries() {
     let world = fixture(Some(ONE_PORT));
-    let udp = |bytes: &[u8]| world.answer(bytes, Carrier::Udp);
+    let udp = |bytes: &[u8]| world.answer(bytes, Transport::Udp);
     let whole = query("hello.lookaside.internal.", "A").to_vec().unwrap();
     assert_eq!(udp(b""), Reply::Silence);
     assert_eq!(udp(&whole[..11]), Reply::Silence);
@@ -60,7 +60,7 @@ fn malformed_queries() {
 #[test]
 fn edns_is_spoken_with_those_who_speak_it() {
     let world = fixture(Some(ONE_PORT));
-    let udp = |message: Message| world.answer(&message.to_vec().unwrap(), Carrier::Udp);
+    let udp = |message: Message| world.answer(&message.to_vec().unwrap(), Transport::Udp);
     let plain = query("hello.lookaside.internal.", "A");
     assert_eq!(parsed(&udp(plain.clone())).edns, None);
     let mut asked = with_edns(plain.clone(), 4096);
@@ -85,7 +85,7 @@ fn answers_too_large_are_cut_and_say_so() {
     fn check(world: &Fixture, kind: &str, payload: Option<u16>, expected: (usize, bool)) {
         let plain = query("big.lookaside.internal.", kind);
         let message = payload.map_or(plain.clone(), |payload| with_edns(plain, payload));
-        let reply = world.answer(&message.to_vec().unwrap(), Carrier::Udp);
+        let reply = world.answer(&message.to_vec().unwrap(), Transport::Udp);
         let message = parsed(&reply);
         assert_eq!((message.answers.len(), message.metadata.truncation), expected, "{payload:?}");
         assert_eq!(message.edns.is_some(), payload.is_some());
@@ -96,14 +96,14 @@ fn answers_too_large_are_cut_and_say_so() {
     check(&world, "A", Some(65_535), (73, true));
     check(&world, "AAAA", Some(1232), (42, true));
     let whole =
-        world.answer(&query("big.lookaside.internal.", "A").to_vec().unwrap(), Carrier::Tcp);
+        world.answer(&query("big.lookaside.internal.", "A").to_vec().unwrap(), Transport::Tcp);
     assert_eq!(parsed(&whole).answers.len(), 100);
     assert!(!parsed(&whole).metadata.truncation);
 
     world.services.pop();
     crowd(&mut world, 200);
     let whole =
-        world.answer(&query("big.lookaside.internal.", "A").to_vec().unwrap(), Carrier::Tcp);
+        world.answer(&query("big.lookaside.internal.", "A").to_vec().unwrap(), Transport::Tcp);
     assert_eq!(parsed(&whole).answers.len(), ADDRESSES_MAX);
 }
 
@@ -112,7 +112,7 @@ fn what_nobody_asked_for_is_left_out_first() {
     let balancers: Vec<_> = (1..=60).map(|i| format!("10.9.0.{i}:12000")).collect();
     let world = fixture(Some(&balancers.iter().map(String::as_str).collect::<Vec<_>>()));
     let asked = query("_grpclb._tcp.hello.lookaside.internal.", "SRV");
-    let reply = world.answer(&asked.to_vec().unwrap(), Carrier::Udp);
+    let reply = world.answer(&asked.to_vec().unwrap(), Transport::Udp);
     let expected = "NoError aa\n_grpclb._tcp.hello.lookaside.internal. \
                     SRV 0 0 12000 grpclb.lookaside.internal.";
     assert_eq!(show(&reply), expected);

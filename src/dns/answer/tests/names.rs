@@ -154,11 +154,11 @@ fn only_what_can_never_be_a_name_does_not_exist() {
     let mut message = query("x", "A");
     let labels: [&[u8]; 3] = [b"game.dev", b"lookaside", b"internal"];
     message.queries[0].name = Name::from_labels(labels).unwrap();
-    let reply = world.answer(&message.to_vec().unwrap(), Carrier::Udp);
+    let reply = world.answer(&message.to_vec().unwrap(), Transport::Udp);
     assert_eq!(parsed(&reply).metadata.response_code, Code::NXDomain);
     message.queries[0].name =
         Name::from_labels([b"\xff\xfe".as_slice(), labels[1], labels[2]]).unwrap();
-    let reply = world.answer(&message.to_vec().unwrap(), Carrier::Udp);
+    let reply = world.answer(&message.to_vec().unwrap(), Transport::Udp);
     assert_eq!(parsed(&reply).metadata.response_code, Code::NXDomain);
 }
 

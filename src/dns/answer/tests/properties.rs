@@ -20,7 +20,7 @@ proptest! {
     #[test]
     fn any_bytes_get_a_bounded_answer_or_none(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         let world = crowded();
-        match world.answer(&bytes, Carrier::Udp) {
+        match world.answer(&bytes, Transport::Udp) {
             Reply::Silence => {}
             Reply::Answer(reply) | Reply::Rejection(reply) => {
                 prop_assert!(reply.len() <= usize::from(UDP_MAX));
@@ -43,7 +43,7 @@ proptest! {
         let mut bytes = message.to_vec().unwrap();
         let damaged = !flips.is_empty();
         flips.into_iter().for_each(|(at, value)| *at.get_mut(&mut bytes) = value);
-        match world.answer(&bytes, Carrier::Udp) {
+        match world.answer(&bytes, Transport::Udp) {
             Reply::Silence => prop_assert!(damaged),
             Reply::Answer(reply) | Reply::Rejection(reply) => {
                 let limit = if damaged { usize::from(UDP_MAX) } else { bound(&message) };
@@ -69,7 +69,7 @@ proptest! {
             let zone = ["lookaside", "internal"].map(str::as_bytes);
             let mut message = query("x", "A");
             message.queries[0].name = Name::from_labels(tail.chain(zone)).unwrap();
-            let reply = parsed(&world.answer(&message.to_vec().unwrap(), Carrier::Tcp));
+            let reply = parsed(&world.answer(&message.to_vec().unwrap(), Transport::Tcp));
             let found = reply.metadata.response_code != Code::NXDomain;
             prop_assert!(exists || !found, "{}", message.queries[0].name);
             exists = found;

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// How many bytes each network of askers may still get.
-pub(super) struct Allowance {
+pub(super) struct ByteLimit {
     /// Networks may share an account by chance. They then get less, and ask by TCP.
     accounts: Box<[Account]>,
     seed: u64,
@@ -30,7 +30,7 @@ const FACTOR: usize = 3;
 const BYTES_PER_SECOND: u32 = 64 * 1024;
 pub(super) const ACCOUNTS: usize = 4096;
 
-impl Allowance {
+impl ByteLimit {
     pub(super) fn new(seed: u64, now: Instant) -> Self {
         let full = Account { bytes: BYTES_PER_SECOND, filled: now };
         Self { accounts: vec![full; ACCOUNTS].into(), seed }
@@ -48,7 +48,7 @@ impl Allowance {
         if answer <= query * FACTOR {
             return true;
         }
-        let account = &mut self.accounts[place(network(asker.ip()), self.seed)];
+        let account = &mut self.accounts[account_index(network(asker.ip()), self.seed)];
         let since = now.saturating_duration_since(account.filled).min(Duration::from_secs(1));
         let due = (f64::from(BYTES_PER_SECOND) * since.as_secs_f64()) as u32;
         // With `filled` set at every question, an account that is asked more often than
@@ -76,7 +76,7 @@ pub(super) fn network(ip: IpAddr) -> u64 {
 
 /// Returns the account of a network. Without the seed, an attacker cannot know which
 /// networks share one.
-pub(super) fn place(network: u64, seed: u64) -> usize {
+pub(super) fn account_index(network: u64, seed: u64) -> usize {
     super::scramble(network ^ seed) % ACCOUNTS
 }
 
@@ -91,29 +91,29 @@ mod tests {
     #[test]
     fn a_network_gets_so_much_a_second_and_short_answers_always() {
         let began = Instant::now();
-        let mut allowance = Allowance::new(7, began);
+        let mut limit = ByteLimit::new(7, began);
         let mut taken = 0;
-        while allowance.take(asker(1), 40, 1200, began) {
+        while limit.take(asker(1), 40, 1200, began) {
             taken += 1;
         }
         assert_eq!(taken, BYTES_PER_SECOND / 1200);
         // The same /24 shares an account; other networks do not.
-        assert!(!allowance.take(asker(2), 40, 1200, began));
-        assert!(allowance.take(([198, 51, 100, 1], 53).into(), 40, 1200, began));
-        assert!(allowance.take(asker(1), 40, 120, began));
-        assert!(!allowance.take(asker(1), 40, 1200, began + Duration::from_micros(1)));
+        assert!(!limit.take(asker(2), 40, 1200, began));
+        assert!(limit.take(([198, 51, 100, 1], 53).into(), 40, 1200, began));
+        assert!(limit.take(asker(1), 40, 120, began));
+        assert!(!limit.take(asker(1), 40, 1200, began + Duration::from_micros(1)));
         let later = began + Duration::from_millis(500);
-        let taken = (0..1_000).filter(|_| allowance.take(asker(1), 40, 1200, later)).count();
+        let taken = (0..1_000).filter(|_| limit.take(asker(1), 40, 1200, later)).count();
         assert!((26..=28).contains(&taken), "{taken}");
     }
 
     #[test]
     fn however_often_it_is_asked_it_fills() {
         let began = Instant::now();
-        let mut allowance = Allowance::new(7, began);
-        while allowance.take(asker(1), 40, 1200, began) {}
+        let mut limit = ByteLimit::new(7, began);
+        while limit.take(asker(1), 40, 1200, began) {}
         let at = |micros| began + Duration::from_micros(micros);
-        let ask = |micros: &u64| allowance.take(asker(1), 40, 1200, at(*micros));
+        let ask = |micros: &u64| limit.take(asker(1), 40, 1200, at(*micros));
         let taken = (0..1_000_000).filter(ask).count();
         assert!((50..=54).contains(&taken), "{taken}");
     }

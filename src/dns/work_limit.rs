@@ -9,10 +9,10 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::allowance::{ACCOUNTS, network, place};
+use super::byte_limit::{ACCOUNTS, account_index, network};
 
 /// The time at which the work of each network, and of all, is paid off.
-pub(super) struct Effort {
+pub(super) struct WorkLimit {
     rates: Rates,
     /// Networks may share a place by chance. They then get less.
     networks: Box<[Instant]>,
@@ -41,20 +41,20 @@ pub(super) const TCP: Rates = Rates { network: 2_000_000, all: 10_000_000 };
 /// would wait for it.
 const BURST: Duration = Duration::from_millis(10);
 
-impl Effort {
+impl WorkLimit {
     pub(super) fn new(rates: Rates, seed: u64, now: Instant) -> Self {
         Self { rates, networks: vec![now; ACCOUNTS].into(), all: now, seed }
     }
 
     /// Returns how long the network must wait for its turn; zero means no wait.
     pub(super) fn wait(&self, asker: IpAddr, now: Instant) -> Duration {
-        let free = self.networks[place(network(asker), self.seed)].max(self.all);
+        let free = self.networks[account_index(network(asker), self.seed)].max(self.all);
         free.saturating_duration_since(now)
     }
 
     /// Counts work that was done. Work may exceed the budget; the network then owes it.
     pub(super) fn charge(&mut self, asker: IpAddr, steps: usize, now: Instant) {
-        let network = &mut self.networks[place(network(asker), self.seed)];
+        let network = &mut self.networks[account_index(network(asker), self.seed)];
         let saved = now.checked_sub(BURST).unwrap_or(now);
         for (free, rate) in [(network, self.rates.network), (&mut self.all, self.rates.all)] {
             let steps = u32::try_from(steps).unwrap_or(u32::MAX);
@@ -75,12 +75,12 @@ mod tests {
 
     /// Returns how many questions of this cost a network gets answered in a second when
     /// it asks every millisecond.
-    fn answered(effort: &mut Effort, net: u8, cost: usize, from: Instant) -> usize {
+    fn answered(limit: &mut WorkLimit, net: u8, cost: usize, from: Instant) -> usize {
         let ask = |milli: &u64| {
             let now = from + Duration::from_millis(*milli);
-            let may = effort.wait(ip(net, 1), now).is_zero();
+            let may = limit.wait(ip(net, 1), now).is_zero();
             if may {
-                effort.charge(ip(net, 1), cost, now);
+                limit.charge(ip(net, 1), cost, now);
             }
             may
         };
@@ -90,29 +90,29 @@ mod tests {
     #[test]
     fn a_network_gets_its_rate_and_others_theirs() {
         let began = Instant::now();
-        let mut effort = Effort::new(RATES, 7, began);
+        let mut limit = WorkLimit::new(RATES, 7, began);
         // 100,000 steps a second, and the saved burst.
-        assert!((20..=22).contains(&answered(&mut effort, 1, 5_000, began)));
+        assert!((20..=22).contains(&answered(&mut limit, 1, 5_000, began)));
         let end = began + Duration::from_secs(1);
-        effort.charge(ip(1, 1), 5_000, end);
-        assert!(!effort.wait(ip(1, 200), end).is_zero(), "neighbours share");
-        assert!(effort.wait(ip(2, 1), end).is_zero());
+        limit.charge(ip(1, 1), 5_000, end);
+        assert!(!limit.wait(ip(1, 200), end).is_zero(), "neighbours share");
+        assert!(limit.wait(ip(2, 1), end).is_zero());
         // A question that costs more than the burst is answered too, and paid off
         // later.
-        effort.charge(ip(2, 1), 50_000, end);
-        assert_eq!(effort.wait(ip(2, 1), end).as_millis(), 490);
+        limit.charge(ip(2, 1), 50_000, end);
+        assert_eq!(limit.wait(ip(2, 1), end).as_millis(), 490);
     }
 
     #[test]
     fn all_networks_together_get_so_much() {
         let began = Instant::now();
-        let mut effort = Effort::new(RATES, 7, began);
+        let mut limit = WorkLimit::new(RATES, 7, began);
         let mut taken = 0;
         for milli in 0..1_000 {
             let now = began + Duration::from_millis(milli);
             for net in 0..=255 {
-                if effort.wait(ip(net, 1), now).is_zero() {
-                    effort.charge(ip(net, 1), 500, now);
+                if limit.wait(ip(net, 1), now).is_zero() {
+                    limit.charge(ip(net, 1), 500, now);
                     taken += 1;
                 }
             }
@@ -123,11 +123,11 @@ mod tests {
     #[test]
     fn each_waits_for_its_own_turn() {
         let now = Instant::now();
-        let mut effort = Effort::new(RATES, 7, now);
+        let mut limit = WorkLimit::new(RATES, 7, now);
         let waits: Vec<_> = (0..4)
             .map(|_| {
-                effort.charge(ip(1, 1), 1_000, now);
-                effort.wait(ip(1, 1), now).as_millis()
+                limit.charge(ip(1, 1), 1_000, now);
+                limit.wait(ip(1, 1), now).as_millis()
             })
             .collect();
         assert_eq!(waits, [10, 20, 30, 40]);
