@@ -32,7 +32,7 @@ mod body;
 mod connections;
 mod handshakes;
 mod limits;
-mod others;
+mod other_services;
 mod peers;
 mod read_limit;
 
@@ -40,7 +40,7 @@ use body::ServeBody;
 use connections::Connections;
 use handshakes::Computing;
 pub use limits::raise_open_files;
-pub use others::MESSAGE_MAX;
+pub use other_services::MESSAGE_MAX;
 use peers::{Network, Peer};
 use read_limit::ReadLimit;
 
@@ -146,7 +146,7 @@ impl Server {
             }
         }
         drop(listener);
-        connections.send_away().await;
+        connections.close_all().await;
     }
 
     async fn cannot_accept(&self, error: &io::Error) {
@@ -204,11 +204,11 @@ impl Serving {
 
     async fn secure(&self, stream: TcpStream, config: Arc<ServerConfig>, caller: Caller) -> bool {
         let peer = caller.peer.clone();
-        let stream = ReadLimit::with_hello(stream, peer.clone());
-        let shake = peer.handshakes().shake(stream, config, &self.computing);
+        let stream = ReadLimit::for_handshake(stream, peer.clone());
+        let handshake = peer.handshakes().handshake(stream, config, &self.computing);
         let close = caller.close.clone();
         let shaken = tokio::select! {
-            shaken = tokio::time::timeout(HANDSHAKE_WITHIN, shake) => shaken,
+            shaken = tokio::time::timeout(HANDSHAKE_WITHIN, handshake) => shaken,
             () = std::future::poll_fn(|cx| close.poll_requested(cx)) => return false,
         };
         let mut stream = match shaken {
@@ -219,7 +219,7 @@ impl Serving {
             }
             Err(_) => return false,
         };
-        stream.get_mut().0.greeted();
+        stream.get_mut().0.handshake_done();
         let stream = WithMeter::new(stream, |stream, cost| stream.get_mut().0.charge(cost));
         let spoke = self.speak(stream, caller).await;
         if !spoke {
@@ -248,6 +248,6 @@ impl Services {
             let response = self.balancer.balance_load(request, caller.addr, close).await;
             return response.map(ServeBody::from);
         }
-        others::call(self.others, request, &caller.peer).await
+        other_services::call(self.others, request, &caller.peer).await
     }
 }

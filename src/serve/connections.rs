@@ -2,7 +2,7 @@
 //!
 //! In: connections that open and close, and the order to drain. Out: the request to
 //! leave, sent to one connection after the other.
-//! Nothing here waits, except [`Connections::send_away`].
+//! Nothing here waits, except [`Connections::close_all`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -34,15 +34,15 @@ struct Inner {
     next: u64,
     /// The id at which the search for a connection without a stream continues.
     at: u64,
-    peers: HashMap<Network, Has>,
+    peers: HashMap<Network, NetworkState>,
     /// The number of networks at which idle ones are forgotten.
-    forget_at: usize,
+    cleanup_at: usize,
     /// The network with the most connections, and until when this is assumed.
-    most: Option<(Network, Instant)>,
+    largest: Option<(Network, Instant)>,
 }
 
 /// The state and the open connections of one network.
-struct Has {
+struct NetworkState {
     peer: Arc<Peer>,
     open: SmallVec<[u64; 1]>,
 }
@@ -62,11 +62,11 @@ const TICK: Duration = Duration::from_millis(10);
 const LEAVING_SHARE: usize = 16;
 const LEAVING_MAX: usize = 64;
 /// How many connections one search for one without a stream looks at.
-const LOOKED_AT: usize = 256;
+const SEARCHED_MAX: usize = 256;
 /// How long a network counts as the one with the most connections.
-const MOST_FOR: Duration = Duration::from_millis(100);
+const LARGEST_FOR: Duration = Duration::from_millis(100);
 /// The least number of networks at which idle ones are searched for and forgotten.
-const FORGET_AT: usize = 1_024;
+const CLEANUP_AT: usize = 1_024;
 
 impl Connections {
     pub(super) fn new(max: u64, per_peer: u64, counters: Arc<Counters>) -> Arc<Self> {
@@ -80,7 +80,7 @@ impl Connections {
     pub(super) fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Admitted> {
         let network = Network::from(ip);
         let mut inner = self.lock();
-        let own = inner.peers.get(&network).map_or(0, |has| has.open.len());
+        let own = inner.peers.get(&network).map_or(0, |state| state.open.len());
         if self.per_peer > 0 && own >= self.per_peer {
             return None;
         }
@@ -88,7 +88,7 @@ impl Connections {
             if inner.open.len() >= self.max.saturating_add(self.leaving_max()) {
                 return None;
             }
-            let leaves = inner.alone().or_else(|| inner.of_the_most(own))?;
+            let leaves = inner.oldest_idle().or_else(|| inner.newest_of_largest(own))?;
             leaves.request();
             self.counters.connections_replaced.increment();
         }
@@ -97,15 +97,15 @@ impl Connections {
         let id = inner.next;
         inner.next += 1;
         inner.open.insert(id, close.clone());
-        let peer = inner.enter(network, id);
+        let peer = inner.add(network, id);
         Some(Admitted { all: self.clone(), id, close, peer })
     }
 
     /// Tells all connections to leave, spread over some time, because other balancers
     /// must take them in.
-    pub(super) async fn send_away(&self) {
+    pub(super) async fn close_all(&self) {
         let all: Vec<_> = self.lock().open.values().cloned().collect();
-        let ticks = limits::spread(all.len()).as_millis() / TICK.as_millis() + 1;
+        let ticks = limits::drain_time(all.len()).as_millis() / TICK.as_millis() + 1;
         let at_once = all.len().div_ceil(usize::try_from(ticks).unwrap_or(1)).max(1);
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -126,12 +126,12 @@ impl Connections {
 
 impl Inner {
     /// Returns the oldest connection without a stream, if one is found among the next
-    /// [`LOOKED_AT`]. The search goes round, so a new client opens its stream long
+    /// [`SEARCHED_MAX`]. The search goes round, so a new client opens its stream long
     /// before its turn.
-    fn alone(&mut self) -> Option<Arc<GracefulClose>> {
+    fn oldest_idle(&mut self) -> Option<Arc<GracefulClose>> {
         let from = self.at;
         let all = self.open.range(from..).chain(self.open.range(..from));
-        for (id, close) in all.take(LOOKED_AT) {
+        for (id, close) in all.take(SEARCHED_MAX) {
             self.at = id + 1;
             if close.is_idle() && !close.is_requested() {
                 return Some(close.clone());
@@ -143,40 +143,40 @@ impl Inner {
     /// Returns the newest connection of the network with the most, if that network
     /// still has at least as many as the newcomer's network afterwards. `own` is how
     /// many the newcomer's network has now.
-    fn of_the_most(&mut self, own: usize) -> Option<Arc<GracefulClose>> {
+    fn newest_of_largest(&mut self, own: usize) -> Option<Arc<GracefulClose>> {
         let now = Instant::now();
-        let known = self.most.filter(|(_, until)| now < *until).map(|(network, _)| network);
-        let most = known.or_else(|| {
-            let most = self.peers.iter().max_by_key(|(_, has)| has.open.len());
-            most.map(|(network, _)| *network)
+        let known = self.largest.filter(|(_, until)| now < *until).map(|(network, _)| network);
+        let largest = known.or_else(|| {
+            let largest = self.peers.iter().max_by_key(|(_, state)| state.open.len());
+            largest.map(|(network, _)| *network)
         })?;
         if known.is_none() {
-            self.most = Some((most, now + MOST_FOR));
+            self.largest = Some((largest, now + LARGEST_FOR));
         }
-        let has = self.peers.get(&most)?;
-        if has.open.len() <= own + 1 {
+        let state = self.peers.get(&largest)?;
+        if state.open.len() <= own + 1 {
             return None;
         }
-        let leaves = has.open.iter().rev().filter_map(|id| self.open.get(id));
+        let leaves = state.open.iter().rev().filter_map(|id| self.open.get(id));
         leaves.take(LEAVING_MAX + 1).find(|close| !close.is_requested()).cloned()
     }
 
-    fn enter(&mut self, network: Network, id: u64) -> Arc<Peer> {
-        if self.peers.len() >= self.forget_at.max(FORGET_AT) {
-            self.peers.retain(|_, has| !has.open.is_empty() || !has.peer.is_fresh());
-            self.forget_at = self.peers.len() * 2;
+    fn add(&mut self, network: Network, id: u64) -> Arc<Peer> {
+        if self.peers.len() >= self.cleanup_at.max(CLEANUP_AT) {
+            self.peers.retain(|_, state| !state.open.is_empty() || !state.peer.is_fresh());
+            self.cleanup_at = self.peers.len() * 2;
         }
-        let new = || Has { peer: Peer::new(network), open: SmallVec::new() };
-        let has = self.peers.entry(network).or_insert_with(new);
-        has.open.push(id);
-        has.peer.clone()
+        let new = || NetworkState { peer: Peer::new(network), open: SmallVec::new() };
+        let state = self.peers.entry(network).or_insert_with(new);
+        state.open.push(id);
+        state.peer.clone()
     }
 
     fn remove(&mut self, network: Network, id: u64) {
         self.open.remove(&id);
-        let Some(has) = self.peers.get_mut(&network) else { return };
-        has.open.retain(|open| *open != id);
-        if has.open.is_empty() && has.peer.is_fresh() {
+        let Some(state) = self.peers.get_mut(&network) else { return };
+        state.open.retain(|open| *open != id);
+        if state.open.is_empty() && state.peer.is_fresh() {
             self.peers.remove(&network);
         }
     }
@@ -198,9 +198,9 @@ mod tests {
     }
 
     /// The positions of the connections that were told to leave.
-    fn asked(all: &[Admitted]) -> Vec<usize> {
-        let asked = |(at, one): (usize, &Admitted)| one.close.is_requested().then_some(at);
-        all.iter().enumerate().filter_map(asked).collect()
+    fn requested(all: &[Admitted]) -> Vec<usize> {
+        let requested = |(at, one): (usize, &Admitted)| one.close.is_requested().then_some(at);
+        all.iter().enumerate().filter_map(requested).collect()
     }
 
     fn full(peers: &[u8], with_streams: bool) -> (Arc<Connections>, Vec<Admitted>) {
@@ -215,8 +215,8 @@ mod tests {
         let (connections, open) = full(&[1; 48], false);
         open[0].close.set_busy(true);
         let newcomers: Vec<_> = (0..3).map(|_| connections.admit(ip(1)).unwrap()).collect();
-        assert_eq!(asked(&open), [1, 2, 3]);
-        assert!(asked(&newcomers).is_empty());
+        assert_eq!(requested(&open), [1, 2, 3]);
+        assert!(requested(&newcomers).is_empty());
         assert_eq!(connections.counters.connections_replaced.total(), 3);
     }
 
@@ -225,7 +225,7 @@ mod tests {
         let (connections, open) = full(&[1, 1, 1, 1, 2], true);
         let newcomer = connections.admit(ip(3)).unwrap();
         newcomer.close.set_busy(true);
-        assert_eq!(asked(&open), [3]);
+        assert_eq!(requested(&open), [3]);
         // A network does not make room for its own connections, and few may leave at a
         // time.
         assert!(connections.admit(ip(1)).is_none() && connections.admit(ip(4)).is_none());
@@ -240,7 +240,7 @@ mod tests {
         assert!(connections.admit(ip(1)).is_none());
         // 2 and 0 differ by more than 1 and 1.
         assert!(connections.admit(ip(3)).is_some());
-        assert_eq!(asked(&open).len(), 1);
+        assert_eq!(requested(&open).len(), 1);
     }
 
     #[tokio::test]

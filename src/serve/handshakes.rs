@@ -65,7 +65,7 @@ impl Default for Handshakes {
 impl Handshakes {
     /// Waits for the ClientHello and for a slot, then performs the handshake. Returns
     /// the TLS stream, or the error that ended the handshake.
-    pub(super) async fn shake<S>(
+    pub(super) async fn handshake<S>(
         &self,
         stream: S,
         config: Arc<ServerConfig>,
@@ -185,9 +185,9 @@ mod tests {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
         let (handshakes, computing) = (Handshakes::default(), Computing::default());
-        let shake = handshakes.shake(ours, Arc::new(config), &computing);
+        let handshake = handshakes.handshake(ours, Arc::new(config), &computing);
         theirs.write_all(&[0x16, 3, 1, 2, 0, 1]).await.unwrap();
-        assert!(timeout(Duration::from_secs(4), shake).await.is_err());
+        assert!(timeout(Duration::from_secs(4), handshake).await.is_err());
         assert!(handshakes.is_fresh());
     }
 }

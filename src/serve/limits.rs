@@ -16,7 +16,7 @@ const CONNECTIONS_MAX: u64 = 1_000_000;
 /// Connections told to leave per millisecond while draining. That is slower than other
 /// balancers can take them in (13,000 a second and core, measured), so no stampede
 /// arises.
-const AWAY_PER_MILLISECOND: usize = 2;
+const CLOSED_PER_MILLISECOND: usize = 2;
 /// The longest drain. An operator who stops a balancer does not wait longer.
 const SPREAD_MAX: Duration = Duration::from_secs(10);
 
@@ -43,8 +43,8 @@ fn connections(open_files: Option<u64>) -> u64 {
 }
 
 /// Returns over how long this many connections are told to leave.
-pub(super) fn spread(connections: usize) -> Duration {
-    let millis = u64::try_from(connections / AWAY_PER_MILLISECOND).unwrap_or(u64::MAX);
+pub(super) fn drain_time(connections: usize) -> Duration {
+    let millis = u64::try_from(connections / CLOSED_PER_MILLISECOND).unwrap_or(u64::MAX);
     Duration::from_millis(millis).min(SPREAD_MAX)
 }
 
@@ -61,8 +61,8 @@ mod tests {
 
     #[test]
     fn few_are_sent_away_at_once_and_many_in_turn() {
-        assert_eq!(spread(1), Duration::ZERO);
-        assert_eq!(spread(1_000), Duration::from_millis(500));
-        assert_eq!(spread(1_000_000), SPREAD_MAX);
+        assert_eq!(drain_time(1), Duration::ZERO);
+        assert_eq!(drain_time(1_000), Duration::from_millis(500));
+        assert_eq!(drain_time(1_000_000), SPREAD_MAX);
     }
 }

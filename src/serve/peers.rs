@@ -98,7 +98,7 @@ impl Peer {
 impl Pool {
     fn fill(&mut self) {
         let now = Instant::now();
-        let due = worth(now.duration_since(self.filled), POOL_PER_SECOND);
+        let due = refill(now.duration_since(self.filled), POOL_PER_SECOND);
         if due > 0 {
             self.left = self.left.saturating_add(due).min(POOL_BURST);
             self.filled = now;
@@ -113,7 +113,7 @@ impl Drop for LongCall {
 }
 
 /// Returns how many bytes a budget gains in `time`.
-pub(super) fn worth(time: Duration, per_second: i64) -> i64 {
+pub(super) fn refill(time: Duration, per_second: i64) -> i64 {
     let micros = i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
     micros.saturating_mul(per_second) / 1_000_000
 }

@@ -14,7 +14,7 @@ use lookaside_http2::Metered;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::peers::{Peer, worth};
+use super::peers::{Peer, refill};
 
 /// A connection whose reads are limited.
 pub(super) struct ReadLimit<S> {
@@ -36,12 +36,12 @@ const OWN_BURST: i64 = 16 * 1024;
 /// The budget of a new connection, in bytes: four times what a client sends first.
 const OWN_FRESH: i64 = 4 * 1024;
 /// The budget until a TLS handshake is done, in bytes. Certificates are long.
-const OWN_HELLO: i64 = 16 * 1024;
+const OWN_HANDSHAKE: i64 = 16 * 1024;
 /// The cost of a read beyond its bytes. A peer that sends each byte in a packet of its
 /// own causes as many reads.
 const READ_COST: i64 = 64;
 /// How many bytes are taken from the shared budget at a time.
-const SIP: i64 = 2 * 1024;
+const POOL_DRAW: i64 = 2 * 1024;
 /// The shortest pause. Data that arrives during a pause is read at once afterwards.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 
@@ -51,12 +51,12 @@ impl<S> ReadLimit<S> {
     }
 
     /// Limits a connection that begins with a TLS handshake.
-    pub(super) fn with_hello(inner: S, peer: Arc<Peer>) -> Self {
-        Self { own: OWN_HELLO, ..Self::new(inner, peer) }
+    pub(super) fn for_handshake(inner: S, peer: Arc<Peer>) -> Self {
+        Self { own: OWN_HANDSHAKE, ..Self::new(inner, peer) }
     }
 
     /// Lowers the budget to that of a new connection, once the handshake is done.
-    pub(super) fn greeted(&mut self) {
+    pub(super) fn handshake_done(&mut self) {
         self.own = self.own.min(OWN_FRESH);
     }
 
@@ -71,13 +71,13 @@ impl<S> ReadLimit<S> {
                 self.pause = None;
             }
             let now = Instant::now();
-            let due = worth(now.duration_since(self.filled), OWN_PER_SECOND);
+            let due = refill(now.duration_since(self.filled), OWN_PER_SECOND);
             if due > 0 {
                 self.own = self.own.saturating_add(due).min(OWN_BURST);
                 self.filled = now;
             }
             if self.own <= 0 {
-                self.own += self.peer.take(SIP - self.own);
+                self.own += self.peer.take(POOL_DRAW - self.own);
             }
             if self.own <= 0 {
                 let millis = u64::try_from((1 - self.own) * 1000 / OWN_PER_SECOND + 1);

@@ -22,7 +22,7 @@ use super::body::{ServeBody, is_grpc};
 use super::peers::Peer;
 
 /// A request's body whose first message has arrived.
-struct Begun {
+struct StartedBody {
     first: Bytes,
     /// The rest of the body. `None` where a request has one message only; the rest is
     /// then not read.
@@ -65,7 +65,7 @@ pub(super) async fn call(
             Ok(Ok(first)) => {
                 let silent = Box::pin(sleep(SILENT_MAX));
                 let rest = many.then_some(Rest { incoming, silent });
-                tonic::body::Body::new(Begun { first, rest })
+                tonic::body::Body::new(StartedBody { first, rest })
             }
             Ok(Err(status)) => return refuse(&status),
             Err(_) => {
@@ -150,7 +150,7 @@ fn refuse(status: &Status) -> Response<ServeBody> {
     response
 }
 
-impl Body for Begun {
+impl Body for StartedBody {
     type Data = Bytes;
     type Error = Status;
 
