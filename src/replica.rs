@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::model::{HostPort, Meta, ServiceName, Weight, Zone};
 use crate::register::{self, Held};
-use crate::registry::etcd::{self, Connect, Following, Range};
+use crate::registry::etcd::{self, Connect, FollowOptions, Range};
 use crate::registry::record::Format;
 use crate::registry::{Change, Entry, Event, Key, Registration};
 
@@ -42,7 +42,7 @@ pub async fn run(
 ) {
     let (events_tx, mut events_rx) = mpsc::channel(QUEUE);
     let source = etcd::follow(
-        Following {
+        FollowOptions {
             connect: options.connect.clone(),
             what: "balancers",
             ranges: vec![Range::below(&format!("{PREFIX}{}/", options.zone))],

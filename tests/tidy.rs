@@ -44,7 +44,7 @@ const PURE: &[&str] = &[
     "src/registry/etcd/batch.rs",
     "src/registry/etcd/endpoint.rs",
     "src/registry/etcd/prefixes.rs",
-    "src/registry/etcd/told.rs",
+    "src/registry/etcd/log_limit.rs",
     "src/registry/etcd/watch.rs",
     "src/catalog/departures.rs",
     "src/catalog/guard",

@@ -25,7 +25,7 @@ use crate::marks::{
 };
 use crate::model::{Class, Endpoint, Selector, Target};
 use crate::policy;
-use crate::registry::etcd::{Trouble, is_denial};
+use crate::registry::etcd::{EtcdError, is_denial};
 
 /// The ends of the paths that set and end marks, after a service's name.
 pub(super) const DRAIN: &str = "/drain";
@@ -213,7 +213,7 @@ pub(super) async fn release(state: &State, request: Request) -> JsonResult<json:
     let mut mark = state.mark(MarkKey::Release(name.canonical()), order)?;
     mark.value.until = mark.value.set.map(|set| set.after(RELEASE_LASTS));
     let written = match &state.marks.writer {
-        Some(writer) => writer.set(&mark).await.map_err(|Trouble(reason)| reason),
+        Some(writer) => writer.set(&mark).await.map_err(|EtcdError(reason)| reason),
         None => Err("there is no etcd".to_owned()),
     };
     let untold = match written {
@@ -353,7 +353,7 @@ pub(super) fn counts(report: &Report) -> [(Kind, usize); 2] {
 
 /// Returns the answer after a failed call. The call may have been done all the same,
 /// unless etcd denies it.
-fn unconfirmed(Trouble(reason): &Trouble, done: &[String]) -> Problem {
+fn unconfirmed(EtcdError(reason): &EtcdError, done: &[String]) -> Problem {
     let done = match done {
         [] => String::new(),
         done => format!("; ended: {}", done.join(", ")),

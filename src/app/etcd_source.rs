@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Input;
 use crate::registry::Event;
-use crate::registry::etcd::{self, Connect, Decode, Following, Range};
+use crate::registry::etcd::{self, Connect, Decode, FollowOptions, Range};
 
 /// The keys that a source follows, and their decoder.
 pub(super) struct FollowedKeys<T> {
@@ -42,7 +42,7 @@ pub(super) async fn run<T: Send + 'static, N>(
     let etcd = async move {
         match connect {
             Some(connect) => {
-                etcd::follow(Following { connect, what, ranges, decode }, events).await;
+                etcd::follow(FollowOptions { connect, what, ranges, decode }, events).await;
             }
             None => events.closed().await,
         }

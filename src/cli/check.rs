@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use super::{admin_client, bad};
 use crate::config::{Registry, ServeArgs};
-use crate::registry::etcd::{self, Connect, Trouble};
+use crate::registry::etcd::{self, Connect, EtcdError};
 use crate::registry::record::Prefix;
 
 use self::report::Report;
@@ -66,7 +66,7 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
 
 /// Reads all keys below the prefixes. For a prefix without keys, tries it with or without
 /// its leading `/`, and adds a hint if that prefix has keys.
-async fn read(connect: Connect, prefixes: &[Prefix]) -> Result<Report, Trouble> {
+async fn read(connect: Connect, prefixes: &[Prefix]) -> Result<Report, EtcdError> {
     let options = |prefixes: Vec<Prefix>| etcd::Options { connect: connect.clone(), prefixes };
     let keys = etcd::read_once(options(prefixes.to_vec())).await?;
     let mut report = Report::new(prefixes, &keys);

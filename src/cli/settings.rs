@@ -14,7 +14,7 @@ use crate::admin::json::{self, InForce};
 use crate::config::etcd_args::EtcdArgs;
 use crate::config::take;
 use crate::model::Zone;
-use crate::registry::etcd::{self, Connect, Trouble};
+use crate::registry::etcd::{self, Connect, EtcdError};
 use crate::settings::{Document, source};
 
 /// Checks, compares, applies and shows per-service settings
@@ -179,7 +179,7 @@ fn apply(args: &ApplyArgs) -> ExitCode {
     let key = source::key(&zone);
     match runtime.block_on(put(&connect, &key, &text, args.revision)) {
         Ok(said) => done(admin_client::print(&format!("{key}: {said}")).map(drop)),
-        Err(Trouble(reason)) => fail(&format!("{key}: {reason}")),
+        Err(EtcdError(reason)) => fail(&format!("{key}: {reason}")),
     }
 }
 
@@ -189,11 +189,11 @@ async fn put(
     key: &str,
     text: &str,
     wanted: Option<i64>,
-) -> Result<String, Trouble> {
+) -> Result<String, EtcdError> {
     let found = etcd::get(connect, key).await?;
     let revision = found.as_ref().map_or(0, |found| found.revision);
     if let Some(wanted) = wanted.filter(|wanted| *wanted != revision) {
-        return Err(Trouble(format!(
+        return Err(EtcdError(format!(
             "etcd holds revision {revision}, not {wanted}: another client changed it; look at \
              `lookaside settings diff`, then apply with --revision {revision}"
         )));
@@ -203,7 +203,7 @@ async fn put(
     }
     match etcd::swap(connect, key, text, revision).await? {
         Some(revision) => Ok(format!("applied, revision {revision}")),
-        None => Err(Trouble(
+        None => Err(EtcdError(
             "another client changed it at the same time: look at `lookaside settings diff`, then \
              apply again"
                 .to_owned(),

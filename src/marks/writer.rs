@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Mark, MarkKey, Timestamp, Value};
 use crate::model::Zone;
-use crate::registry::etcd::{self, Connect, Trouble};
+use crate::registry::etcd::{self, Connect, EtcdError};
 
 /// Writes the marks of one zone.
 #[derive(Clone)]
@@ -34,7 +34,7 @@ impl MarkWriter {
     ///
     /// # Errors
     /// If etcd does not write it.
-    pub async fn set(&self, Mark { key, value }: &Mark) -> Result<(), Trouble> {
+    pub async fn set(&self, Mark { key, value }: &Mark) -> Result<(), EtcdError> {
         let Value { set, until, .. } = value;
         let ttl = until.map(|until| until.since(set.unwrap_or(until)) + DELETE_AFTER);
         etcd::put(&self.connect, &key.in_etcd(&self.zone), &value.to_json(), ttl).await
@@ -46,7 +46,7 @@ impl MarkWriter {
     ///
     /// # Errors
     /// If etcd does not write it.
-    pub async fn end(&self, key: &MarkKey, value: Value) -> Result<(), Trouble> {
+    pub async fn end(&self, key: &MarkKey, value: Value) -> Result<(), EtcdError> {
         // An end long ago, because clocks differ.
         let over = Value { until: Some(Timestamp(0)), ..value };
         etcd::put(&self.connect, &key.in_etcd(&self.zone), &over.to_json(), Some(ENDED_FOR)).await

@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, tim
 use tracing::{debug, info, warn};
 
 use super::{Options, RegisterError, Status, written};
-use crate::registry::etcd::{CALL_TIMEOUT, Connect, Trouble, backoff, bounded};
+use crate::registry::etcd::{CALL_TIMEOUT, Connect, EtcdError, backoff, bounded};
 use crate::seed;
 
 /// One registration, and its known state in etcd.
@@ -82,7 +82,7 @@ impl Keeper {
         let mut told: Vec<String> = Vec::new();
         loop {
             let began = Instant::now();
-            let Trouble(reason) = self.session(status_tx).await;
+            let EtcdError(reason) = self.session(status_tx).await;
             if *status_tx.borrow() == Status::Registered {
                 told.clear();
             }
@@ -101,7 +101,7 @@ impl Keeper {
 
     /// Holds one connection: a round at once, one at each beat, and one whenever the
     /// key is written or removed. Returns why it ended.
-    async fn session(&mut self, status_tx: &watch::Sender<Status>) -> Trouble {
+    async fn session(&mut self, status_tx: &watch::Sender<Status>) -> EtcdError {
         match self.try_session(status_tx).await {
             Ok(never) => match never {},
             Err(trouble) => trouble,
@@ -111,7 +111,7 @@ impl Keeper {
     async fn try_session(
         &mut self,
         status_tx: &watch::Sender<Status>,
-    ) -> Result<std::convert::Infallible, Trouble> {
+    ) -> Result<std::convert::Infallible, EtcdError> {
         let mut client = self.connect.client(self.attempt).await?;
         let call = client.watch(self.key.as_str(), Some(WatchOptions::new()));
         let mut touched = bounded(CALL_TIMEOUT, call).await?;
@@ -142,7 +142,7 @@ impl Keeper {
     }
 
     /// Renews the lease and repairs the key in etcd.
-    async fn round(&mut self, client: &mut Client) -> Result<Round, Trouble> {
+    async fn round(&mut self, client: &mut Client) -> Result<Round, EtcdError> {
         let limit = CALL_TIMEOUT.min(self.beat());
         let lease = match self.lease {
             Some(lease) if bounded(limit, alive(client, lease)).await? => lease,
@@ -191,7 +191,7 @@ impl Keeper {
                     info!(key = self.key, "withdrawn");
                     return Ok(());
                 }
-                Ok(Err(Trouble(reason))) => reason,
+                Ok(Err(EtcdError(reason))) => reason,
                 Err(_) => format!("no answer in {WITHDRAW_MAX:?}"),
             };
             self.attempt += 1;
@@ -210,7 +210,7 @@ impl Keeper {
         }
     }
 
-    async fn remove(&self, lease: i64) -> Result<(), Trouble> {
+    async fn remove(&self, lease: i64) -> Result<(), EtcdError> {
         // At least two endpoints can be tried.
         let limit = WITHDRAW_MAX / 3;
         let mut client = self.connect.client(self.attempt).await?;
@@ -222,7 +222,7 @@ impl Keeper {
         sleep(LINGER).await;
         match bounded(limit, client.lease_revoke(lease)).await {
             // The lease has ended already, and its keys with it.
-            Err(Trouble(reason)) if reason.contains("lease not found") => Ok(()),
+            Err(EtcdError(reason)) if reason.contains("lease not found") => Ok(()),
             other => other.map(|_| ()),
         }
     }
@@ -248,13 +248,13 @@ async fn alive(client: &mut Client, lease: i64) -> Result<bool, etcd_client::Err
 ///
 /// # Errors
 /// If the watch failed.
-async fn wait_for_touch(touched: &mut WatchStream) -> Result<(), Trouble> {
+async fn wait_for_touch(touched: &mut WatchStream) -> Result<(), EtcdError> {
     loop {
-        let response = touched.message().await.map_err(Trouble::from)?;
-        let response = response.ok_or_else(|| Trouble("etcd ended the watch".into()))?;
+        let response = touched.message().await.map_err(EtcdError::from)?;
+        let response = response.ok_or_else(|| EtcdError("etcd ended the watch".into()))?;
         if response.canceled() {
             let reason = response.cancel_reason();
-            return Err(Trouble(format!("etcd canceled the watch: {reason}")));
+            return Err(EtcdError(format!("etcd canceled the watch: {reason}")));
         }
         if !response.events().is_empty() {
             return Ok(());

@@ -8,14 +8,14 @@
 mod backoff;
 mod batch;
 mod connect;
-mod doubt;
 mod endpoint;
 mod follow;
 mod keys;
+mod lease_checks;
 mod list;
+mod log_limit;
 mod prefixes;
 mod tls;
-mod told;
 mod watch;
 
 use std::time::Instant;
@@ -26,7 +26,7 @@ use tracing::{info, warn};
 
 pub use backoff::backoff;
 pub use connect::{
-    CALL_TIMEOUT, Connect, ConnectError, Credentials, Dial, Dialed, Duplex, Trouble, bounded,
+    CALL_TIMEOUT, Connect, ConnectError, Credentials, Dial, Dialed, Duplex, EtcdError, bounded,
 };
 pub use keys::{Found, get, is_denial, put, swap};
 pub use tls::Tls;
@@ -34,9 +34,9 @@ pub use tls::Tls;
 use self::batch::{Keys, Written};
 use self::follow::{Ended, Loss};
 use self::list::{Listing, list};
+use self::log_limit::LogLimit;
 use self::prefixes::Prefixes;
 pub use self::prefixes::{Decode, Range, Stored};
-use self::told::Told;
 use super::Event;
 use super::record::Prefix;
 use crate::{clock, seed};
@@ -52,7 +52,7 @@ pub struct Options {
 }
 
 /// Which keys to follow, in which etcd, and how to decode them.
-pub struct Following<T> {
+pub struct FollowOptions<T> {
     /// How to reach etcd.
     pub connect: Connect,
     /// The kind of keys, in one word for logs: `registrations`, `settings`.
@@ -72,7 +72,7 @@ struct Outage {
 }
 
 /// The state of the store as it was last listed and watched.
-struct Seen {
+struct StoreState {
     cluster: u64,
     /// The greatest revision that the store is known to have had.
     revision: i64,
@@ -86,8 +86,8 @@ struct Source<T> {
     ranges: Vec<Range>,
     events: mpsc::Sender<Event<T>>,
     outage: Option<Outage>,
-    seen: Option<Seen>,
-    told: Told,
+    store: Option<StoreState>,
+    log_limit: LogLimit,
 }
 
 /// The most reasons of one outage that are sent.
@@ -102,13 +102,13 @@ pub async fn run(options: Options, events: mpsc::Sender<Event>) {
     let Options { connect, prefixes } = options;
     let prefixes = Prefixes::new(prefixes);
     let (ranges, decode) = (prefixes.ranges(), prefixes.decode());
-    follow(Following { connect, what: "registrations", ranges, decode }, events).await;
+    follow(FollowOptions { connect, what: "registrations", ranges, decode }, events).await;
 }
 
 /// Lists the keys in etcd and then sends every change. Ends when the receiver of
 /// `events` is dropped. Dropping the future cancels it.
-pub async fn follow<T: Send + 'static>(what: Following<T>, events: mpsc::Sender<Event<T>>) {
-    let Following { connect, what, ranges, decode } = what;
+pub async fn follow<T: Send + 'static>(what: FollowOptions<T>, events: mpsc::Sender<Event<T>>) {
+    let FollowOptions { connect, what, ranges, decode } = what;
     let source = Source {
         connect,
         what,
@@ -116,13 +116,13 @@ pub async fn follow<T: Send + 'static>(what: Following<T>, events: mpsc::Sender<
         decode,
         events,
         outage: Some(Outage { since: clock::now(), reasons: Vec::new() }),
-        seen: None,
-        told: Told::default(),
+        store: None,
+        log_limit: LogLimit::default(),
     };
-    let unheard = source.events.clone();
+    let receiver = source.events.clone();
     tokio::select! {
         () = source.run() => {}
-        () = unheard.closed() => {}
+        () = receiver.closed() => {}
     }
 }
 
@@ -131,7 +131,7 @@ pub async fn follow<T: Send + 'static>(what: Following<T>, events: mpsc::Sender<
 ///
 /// # Errors
 /// If no endpoint answers: the error of the last one.
-pub async fn read_once(options: Options) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Trouble> {
+pub async fn read_once(options: Options) -> Result<Vec<(Vec<u8>, Vec<u8>)>, EtcdError> {
     let Options { connect, prefixes } = options;
     let ranges = Prefixes::new(prefixes).ranges();
     let read = |stored: Stored<'_>| (stored.key.to_vec(), stored.value.to_vec());
@@ -142,7 +142,7 @@ pub async fn read_once(options: Options) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Trou
     Ok(listing.await?.all)
 }
 
-impl Seen {
+impl StoreState {
     /// Returns whether this state of the store is older than `before`. A restored store
     /// may have been written to since, and then its revision can be the greater one. In
     /// that case a key shows it: as long as a key exists, its revision never falls.
@@ -164,12 +164,12 @@ impl<T: Send + 'static> Source<T> {
         loop {
             let started = clock::now();
             let (loss, listed) = match self.session(attempt).await {
-                (Ended::Unheard, _) => return,
+                (Ended::ReceiverDropped, _) => return,
                 (Ended::Lost(loss), listed) => (loss, listed),
             };
             // A watch that lasted counts as a success; one that broke at once does not.
-            failures = if loss.heard - started > backoff::LONGEST { 1 } else { failures + 1 };
-            if self.tell(attempt, loss, listed).await.is_err() {
+            failures = if loss.last_answer - started > backoff::LONGEST { 1 } else { failures + 1 };
+            if self.report_failure(attempt, loss, listed).await.is_err() {
                 return;
             }
             attempt += 1;
@@ -194,16 +194,16 @@ impl<T: Send + 'static> Source<T> {
         let (client, credentials, listing) = match listing.await {
             Ok(found) => found,
             Err(trouble) => {
-                return (Ended::Lost(Loss { heard: begun, silent: false, trouble }), false);
+                return (Ended::Lost(Loss { last_answer: begun, silent: false, trouble }), false);
             }
         };
         let Listing { revision, cluster, all } = listing;
         let keys = all.iter().map(|(entry, written)| (entry.key.clone(), *written)).collect();
         let all: Vec<_> = all.into_iter().map(|(entry, _)| entry).collect();
-        let mut seen = Seen { cluster, revision, keys };
-        let went_back = self.note(attempt, &seen);
+        let mut store = StoreState { cluster, revision, keys };
+        let went_back = self.end_outage(attempt, &store);
         if self.events.send(Event::Reset { revision, all, went_back }).await.is_err() {
-            return (Ended::Unheard, true);
+            return (Ended::ReceiverDropped, true);
         }
         let follow = follow::Follow {
             connect: &self.connect,
@@ -212,29 +212,29 @@ impl<T: Send + 'static> Source<T> {
             events: &self.events,
             credentials,
         };
-        let ended = follow.run(&client, &mut seen).await;
-        self.seen = Some(seen);
+        let ended = follow.run(&client, &mut store).await;
+        self.store = Some(store);
         (ended, true)
     }
 
     /// Ends the outage. Returns whether the store is older than before, or another one.
-    fn note(&mut self, attempt: usize, now: &Seen) -> bool {
+    fn end_outage(&mut self, attempt: usize, now: &StoreState) -> bool {
         let endpoint = self.connect.endpoint(attempt);
-        let told = self.outage.take().filter(|outage| !outage.reasons.is_empty());
-        let long = told.is_some_and(|outage| clock::now() - outage.since > backoff::LONGEST);
-        let due = self.told.due("following", clock::now());
+        let reported = self.outage.take().filter(|outage| !outage.reasons.is_empty());
+        let long = reported.is_some_and(|outage| clock::now() - outage.since > backoff::LONGEST);
+        let due = self.log_limit.due("following", clock::now());
         if let Some(times) = due.or(long.then_some(1)) {
             let (what, revision, keys) = (self.what, now.revision, now.keys.len());
             info!(what, endpoint, revision, keys, times, "following etcd");
         }
-        let Some(before) = &self.seen else { return false };
+        let Some(before) = &self.store else { return false };
         let foreign = before.cluster != now.cluster;
         let older = now.is_older_than(before);
         let (before, now) = (before.revision, now.revision);
-        if foreign && let Some(times) = self.told.due("foreign", clock::now()) {
+        if foreign && let Some(times) = self.log_limit.due("foreign", clock::now()) {
             let what = self.what;
             warn!(what, endpoint, times, "etcd is another cluster than before");
-        } else if older && let Some(times) = self.told.due("older", clock::now()) {
+        } else if older && let Some(times) = self.log_limit.due("older", clock::now()) {
             let what = self.what;
             warn!(what, endpoint, before, now, times, "etcd went back to an older state");
         }
@@ -245,13 +245,13 @@ impl<T: Send + 'static> Source<T> {
     /// then reported an error instead of falling silent: it is sent only if listing
     /// fails too. Otherwise every compaction, and every server that cancels its
     /// watches, would count as an outage.
-    async fn tell(&mut self, attempt: usize, loss: Loss, listed: bool) -> Result<(), ()> {
-        let Loss { heard, silent, trouble: Trouble(reason) } = loss;
-        if let Some(times) = self.told.due(&reason, clock::now()) {
+    async fn report_failure(&mut self, attempt: usize, loss: Loss, listed: bool) -> Result<(), ()> {
+        let Loss { last_answer, silent, trouble: EtcdError(reason) } = loss;
+        if let Some(times) = self.log_limit.due(&reason, clock::now()) {
             let (what, endpoint) = (self.what, self.connect.endpoint(attempt));
             warn!(what, endpoint, reason, times, "cannot follow etcd");
         }
-        let new = || Outage { since: heard, reasons: Vec::new() };
+        let new = || Outage { since: last_answer, reasons: Vec::new() };
         let outage = self.outage.get_or_insert_with(new);
         let known = outage.reasons.len() >= REASONS_MAX || outage.reasons.contains(&reason);
         if known || (listed && !silent) {

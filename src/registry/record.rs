@@ -172,11 +172,11 @@ impl Prefix {
         text: &str,
         remarks: &Remarks,
     ) -> Result<Decoded, String> {
-        let told;
+        let detected;
         let format = match &self.format {
             Format::Auto => {
-                told = auto::tell(key, below, text)?;
-                &told
+                detected = auto::detect(key, below, text)?;
+                &detected
             }
             named => named,
         };
@@ -184,16 +184,16 @@ impl Prefix {
             return decoder.read(&self.path, key, text, remarks);
         }
         let (service, instance) = self.place(below)?;
-        let said = match format {
+        let fields = match format {
             Format::Qsf => Some(json::read_qsf(text, remarks)?),
             Format::EtcdNaming => json::read_etcd_naming(text, remarks)?,
             _ => Some(plain(text)?),
         };
-        let Some(said) = said else {
+        let Some(fields) = fields else {
             return Ok(Decoded::Nothing("it says that it is deleted".to_owned()));
         };
-        let id = said.id.map_or_else(|| Arc::from(instance), Arc::from);
-        let (address, weight, meta) = (said.address, said.weight, Arc::new(said.meta));
+        let id = fields.id.map_or_else(|| Arc::from(instance), Arc::from);
+        let (address, weight, meta) = (fields.address, fields.weight, Arc::new(fields.meta));
         let registration = Registration { service, id, address, weight, meta };
         Ok(Decoded::Registers(vec![registration].into()))
     }
@@ -220,7 +220,7 @@ pub fn sort(prefixes: &mut [Prefix]) {
 /// prefix under which the key registers something or is rejected decides. Returns that
 /// prefix with the result, or `None` if the key lies below none.
 #[must_use]
-pub fn decide<'a>(
+pub fn decode_by_prefixes<'a>(
     prefixes: &'a [Prefix],
     key: &[u8],
     value: &[u8],
@@ -231,7 +231,7 @@ pub fn decide<'a>(
             Ok(Decoded::Nothing(why)) => {
                 nothing = nothing.or(Some((prefix, Ok(Decoded::Nothing(why)))));
             }
-            meaning => return Some((prefix, meaning)),
+            decided => return Some((prefix, decided)),
         }
     }
     nothing
@@ -249,16 +249,16 @@ fn with(decoded: Result<Decoded, String>, remarks: Remarks) -> Result<Decoded, S
 
 /// The fields of a value.
 #[derive(Debug)]
-struct Said {
+struct ValueFields {
     id: Option<String>,
     address: HostPort,
     weight: Weight,
     meta: Meta,
 }
 
-fn plain(text: &str) -> Result<Said, String> {
+fn plain(text: &str) -> Result<ValueFields, String> {
     let address = address(text)?;
-    Ok(Said { id: None, address, weight: Weight::DEFAULT, meta: Meta::new() })
+    Ok(ValueFields { id: None, address, weight: Weight::DEFAULT, meta: Meta::new() })
 }
 
 fn address(text: &str) -> Result<HostPort, String> {

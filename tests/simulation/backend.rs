@@ -14,7 +14,7 @@ use etcd_client::{Client, Error, PutOptions};
 use lookaside::model::{HostPort, ServiceName, Weight};
 use lookaside::register::{self, Held};
 use lookaside::registry::Registration;
-use lookaside::registry::etcd::{CALL_TIMEOUT, Trouble, bounded};
+use lookaside::registry::etcd::{CALL_TIMEOUT, EtcdError, bounded};
 use lookaside::registry::record::Format;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, spawn_local};
@@ -259,7 +259,7 @@ async fn hold(
     value: &str,
     ttl: Option<i64>,
     lease: &Cell<i64>,
-) -> Result<(), Trouble> {
+) -> Result<(), EtcdError> {
     let Some(ttl) = ttl else {
         call(client.put(key, value, None)).await?;
         return Ok(());
@@ -275,11 +275,11 @@ async fn hold(
         call(keeper.keep_alive()).await?;
         let answer = call(answers.message()).await?;
         if answer.is_none_or(|answer| answer.ttl() == 0) {
-            return Err(Trouble("the lease is gone".into()));
+            return Err(EtcdError("the lease is gone".into()));
         }
     }
 }
 
-async fn call<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, Trouble> {
+async fn call<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, EtcdError> {
     bounded(CALL_TIMEOUT, call).await
 }

@@ -105,7 +105,7 @@ pub fn connect() -> Connect {
             Ok(Box::new(stream) as Dialed)
         })
     });
-    Connect::new(&["etcd:2379"], None, None).expect("it is an endpoint").by(dial)
+    Connect::new(&["etcd:2379"], None, None).expect("it is an endpoint").with_dial(dial)
 }
 
 pub async fn run(
@@ -130,7 +130,8 @@ pub async fn run(
             let own = own.lock().expect("nobody panics").take();
             Box::pin(async { own.ok_or_else(|| std::io::ErrorKind::NotConnected.into()) })
         });
-        let connect = Connect::new(&["etcd:2379"], None, None).expect("it is an endpoint").by(dial);
+        let connect =
+            Connect::new(&["etcd:2379"], None, None).expect("it is an endpoint").with_dial(dial);
         let client = connect.client(0).await.expect("there is no user");
         let mut orders = orders.lock().await;
         let (mut writer, mut watcher) = (client.clone(), client);

@@ -114,7 +114,9 @@ impl Report {
             for found in &mut report.prefixes {
                 found.keys_below += usize::from(key.starts_with(found.prefix.as_bytes()));
             }
-            let Some((prefix, reading)) = record::decide(&sorted, key, value) else { continue };
+            let Some((prefix, reading)) = record::decode_by_prefixes(&sorted, key, value) else {
+                continue;
+            };
             let found = report.prefixes.iter_mut().find(|found| found.prefix == prefix.path);
             let Some(found) = found else { continue };
             found.keys += 1;

@@ -11,7 +11,7 @@ use etcd_client::proto::{PbEvent, PbWatchResponse};
 // up.
 use hashbrown::HashMap;
 
-use super::connect::Trouble;
+use super::connect::EtcdError;
 use super::prefixes::{Decode, Stored, entry};
 use crate::registry::{Cause, Change, Key};
 
@@ -24,7 +24,7 @@ pub(super) struct Batch<T> {
     /// alive, the key was deregistered or swept; otherwise it may have expired.
     pub(super) leases: Vec<(Key, i64)>,
     /// The cause of deletion for the keys whose lease is still alive.
-    pub(super) otherwise: Cause,
+    pub(super) cause_if_alive: Cause,
 }
 
 /// The last write of each existing key.
@@ -49,7 +49,7 @@ pub(super) struct Batches {
     /// One watcher for each range.
     watchers: Vec<Watcher>,
     /// Events that are not returned yet, by revision.
-    held: BTreeMap<i64, Vec<PbEvent>>,
+    pending: BTreeMap<i64, Vec<PbEvent>>,
     /// No more events are expected of revisions up to this one: etcd sends one revision
     /// to all watchers before it sends the next.
     passed: i64,
@@ -88,7 +88,7 @@ impl Batches {
     pub(super) fn after(listed: i64, watchers: usize, keys: Keys) -> Self {
         let watcher = || Watcher { last: listed, parts: Vec::new(), bytes: 0, signs: 0 };
         let watchers = std::iter::repeat_with(watcher).take(watchers).collect();
-        Self { keys, watchers, held: BTreeMap::new(), passed: listed, settled: false }
+        Self { keys, watchers, pending: BTreeMap::new(), passed: listed, settled: false }
     }
 
     /// Takes the events of one response of one watcher.
@@ -96,11 +96,15 @@ impl Batches {
     /// # Errors
     /// If the watcher's revisions do not rise, or one revision is longer than
     /// [`PARTS_MAX`].
-    pub(super) fn take(&mut self, watcher: usize, said: PbWatchResponse) -> Result<(), Trouble> {
-        let Self { watchers, held, passed, .. } = self;
+    pub(super) fn take(
+        &mut self,
+        watcher: usize,
+        response: PbWatchResponse,
+    ) -> Result<(), EtcdError> {
+        let Self { watchers, pending, passed, .. } = self;
         let watcher = &mut watchers[watcher];
         let mut first = None;
-        for event in said.events {
+        for event in response.events {
             let Some(kv) = &event.kv else { continue };
             let revision = kv.mod_revision;
             // The event was delivered already.
@@ -109,20 +113,20 @@ impl Batches {
             }
             let open = watcher.parts.first().map_or(revision, revision_of);
             if revision < open {
-                return Err(Trouble(format!("revisions go back from {open} to {revision}")));
+                return Err(EtcdError(format!("revisions go back from {open} to {revision}")));
             }
             if revision > open {
-                watcher.close(held);
+                watcher.close(pending);
             }
             first.get_or_insert(revision);
             watcher.bytes += kv.key.len() + kv.value.len() + EVENT;
             watcher.parts.push(event);
             watcher.signs = 0;
         }
-        if !said.fragment {
-            watcher.close(held);
+        if !response.fragment {
+            watcher.close(pending);
         } else if watcher.bytes > PARTS_MAX {
-            return Err(Trouble(format!("one revision is longer than {PARTS_MAX} bytes")));
+            return Err(EtcdError(format!("one revision is longer than {PARTS_MAX} bytes")));
         }
         if let Some(first) = first {
             *passed = (*passed).max(first - 1);
@@ -145,11 +149,11 @@ impl Batches {
     /// # Errors
     /// If a watcher has left a revision unfinished for more than [`SIGNS_MAX`] signs of
     /// life.
-    pub(super) fn sign(&mut self) -> Result<(), Trouble> {
+    pub(super) fn sign(&mut self) -> Result<(), EtcdError> {
         for watcher in self.watchers.iter_mut().filter(|watcher| !watcher.parts.is_empty()) {
             watcher.signs += 1;
             if watcher.signs > SIGNS_MAX {
-                return Err(Trouble("the rest of a fragmented answer does not come".into()));
+                return Err(EtcdError("the rest of a fragmented answer does not come".into()));
             }
         }
         Ok(())
@@ -157,43 +161,43 @@ impl Batches {
 
     /// Returns the next revision that is complete.
     pub(super) fn next<T>(&mut self, decode: &Decode<T>) -> Option<Batch<T>> {
-        let (&revision, _) = self.held.first_key_value()?;
+        let (&revision, _) = self.pending.first_key_value()?;
         let heard = |watcher: &Watcher| watcher.last >= revision;
         let passed = self.settled && revision <= self.passed;
         if !passed && !self.watchers.iter().all(heard) {
             return None;
         }
-        self.next_held(decode)
+        self.next_pending(decode)
     }
 
     /// Returns the next revision even if other watchers may have more of it: the caller
     /// has waited long enough. Returns `None` if a fragment of it is still missing.
-    pub(super) fn next_held<T>(&mut self, decode: &Decode<T>) -> Option<Batch<T>> {
-        let (&revision, _) = self.held.first_key_value()?;
+    pub(super) fn next_pending<T>(&mut self, decode: &Decode<T>) -> Option<Batch<T>> {
+        let (&revision, _) = self.pending.first_key_value()?;
         let unfinished = |watcher: &Watcher| {
             watcher.parts.first().is_some_and(|event| revision_of(event) <= revision)
         };
         if self.watchers.iter().any(unfinished) {
             return None;
         }
-        let events = self.held.remove(&revision)?;
+        let events = self.pending.remove(&revision)?;
         Some(batch(revision, &events, decode, &mut self.keys))
     }
 
     /// Returns `None` if no revision waits to be completed; otherwise whether the next
     /// one deletes keys.
     pub(super) fn waiting(&self) -> Option<bool> {
-        let (_, events) = self.held.first_key_value()?;
+        let (_, events) = self.pending.first_key_value()?;
         Some(events.iter().any(|event| event.r#type == DELETE))
     }
 }
 
 impl Watcher {
     /// Marks the open revision as complete.
-    fn close(&mut self, held: &mut BTreeMap<i64, Vec<PbEvent>>) {
+    fn close(&mut self, pending: &mut BTreeMap<i64, Vec<PbEvent>>) {
         let Some(revision) = self.parts.first().map(revision_of) else { return };
         let parts = std::mem::take(&mut self.parts);
-        held.entry(revision).or_default().extend(parts);
+        pending.entry(revision).or_default().extend(parts);
         (self.last, self.bytes) = (revision, 0);
     }
 }
@@ -220,13 +224,13 @@ fn batch<T>(revision: i64, events: &[PbEvent], decode: &Decode<T>, keys: &mut Ke
     }
     // A registrant deletes its own key, or all keys of its lease.
     let own = gone.len() == 1 || gone.iter().all(|lease| *lease != 0 && *lease == gone[0]);
-    let otherwise = if own { Cause::Deregistered } else { Cause::Swept };
-    let mut batch = Batch { revision, changes, leases: Vec::new(), otherwise };
+    let cause_if_alive = if own { Cause::Deregistered } else { Cause::Swept };
+    let mut batch = Batch { revision, changes, leases: Vec::new(), cause_if_alive };
     let mut gone = gone.into_iter();
     for change in &mut batch.changes {
         let Change::Delete(key, cause) = change else { continue };
         match gone.next() {
-            None | Some(0) => *cause = otherwise,
+            None | Some(0) => *cause = cause_if_alive,
             Some(lease) => batch.leases.push((key.clone(), lease)),
         }
     }

@@ -78,7 +78,7 @@ pub enum ConnectError {
 /// Why a request to etcd failed, in one line for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Trouble(pub String);
+pub struct EtcdError(pub String);
 
 /// How long connecting may take. A member on another continent answers in a fraction of
 /// it; a dead member must not delay the next attempt for long.
@@ -168,7 +168,7 @@ impl Connect {
 
     /// Returns this configuration with connections made by `dial`.
     #[must_use]
-    pub fn by(self, dial: Dial) -> Self {
+    pub fn with_dial(self, dial: Dial) -> Self {
         Self { dial: Some(dial), ..self }
     }
 
@@ -189,7 +189,7 @@ impl Connect {
     ///
     /// # Errors
     /// If the endpoint does not answer, or refuses the user.
-    pub async fn client(&self, attempt: usize) -> Result<Client, Trouble> {
+    pub async fn client(&self, attempt: usize) -> Result<Client, EtcdError> {
         Ok(self.client_and_credentials(attempt).await?.0)
     }
 
@@ -197,17 +197,17 @@ impl Connect {
     ///
     /// # Errors
     /// If none answers: the last endpoint and its error.
-    pub(super) async fn first_answer<T, F: Future<Output = Result<T, Trouble>>>(
+    pub(super) async fn first_answer<T, F: Future<Output = Result<T, EtcdError>>>(
         &self,
         ask: impl Fn(Client) -> F,
-    ) -> Result<T, Trouble> {
+    ) -> Result<T, EtcdError> {
         let mut attempt = 0;
         loop {
             let answer = async { ask(self.client(attempt).await?).await };
             match answer.await {
-                Err(Trouble(reason)) if attempt + 1 >= self.endpoints() => {
+                Err(EtcdError(reason)) if attempt + 1 >= self.endpoints() => {
                     let endpoint = self.endpoint(attempt);
-                    return Err(Trouble(format!("{endpoint}: {reason}")));
+                    return Err(EtcdError(format!("{endpoint}: {reason}")));
                 }
                 Err(_) => attempt += 1,
                 answer => return answer,
@@ -219,7 +219,7 @@ impl Connect {
     pub(super) async fn client_and_credentials(
         &self,
         attempt: usize,
-    ) -> Result<(Client, u64), Trouble> {
+    ) -> Result<(Client, u64), EtcdError> {
         let newest = self.newest_credentials().await;
         // A member without a leader must fail at once instead of waiting for one.
         let options = ConnectOptions::new().with_require_leader(true);
@@ -234,7 +234,7 @@ impl Connect {
             options.clone().with_user(user, password.value()).with_auto_token_refresh(true);
         match connect(with_user).await {
             // Operators roll credentials out before they switch authentication on.
-            Err(Trouble(reason)) if reason.contains(AUTH_OFF) => connect(options).await,
+            Err(EtcdError(reason)) if reason.contains(AUTH_OFF) => connect(options).await,
             answer => answer,
         }
     }
@@ -303,15 +303,15 @@ impl fmt::Debug for Connect {
 pub async fn bounded<T>(
     limit: Duration,
     call: impl Future<Output = Result<T, etcd_client::Error>>,
-) -> Result<T, Trouble> {
+) -> Result<T, EtcdError> {
     match timeout(limit, call).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(Trouble::from(error)),
-        Err(_) => Err(Trouble(format!("no answer in {limit:?}"))),
+        Ok(Err(error)) => Err(EtcdError::from(error)),
+        Err(_) => Err(EtcdError(format!("no answer in {limit:?}"))),
     }
 }
 
-impl From<etcd_client::Error> for Trouble {
+impl From<etcd_client::Error> for EtcdError {
     /// Adds the sources of a transport error, which hold the real cause: "transport
     /// error" does not help, "connection refused" does.
     fn from(error: etcd_client::Error) -> Self {

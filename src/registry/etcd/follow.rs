@@ -13,12 +13,12 @@ use etcd_client::{Client, WatchFilterType, WatchOptions, WatchStream};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-use super::Seen;
+use super::StoreState;
 use super::batch::{Batch, Batches};
-use super::connect::{CALL_TIMEOUT, Connect, MESSAGE_MAX, Trouble, bounded};
-use super::doubt::Doubts;
+use super::connect::{CALL_TIMEOUT, Connect, EtcdError, MESSAGE_MAX, bounded};
+use super::lease_checks::LeaseChecks;
 use super::prefixes::{Decode, Range};
-use super::watch::{Ask, Said, Watch};
+use super::watch::{Ask, Watch, WatchMessage};
 use crate::registry::{Cause, Change, Event, Key};
 use crate::{clock, seed};
 
@@ -47,7 +47,7 @@ const LOSSES_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum Ended {
     /// The receiver of the events is dropped.
-    Unheard,
+    ReceiverDropped,
     /// The store can no longer be followed.
     Lost(Loss),
 }
@@ -56,10 +56,10 @@ pub(super) enum Ended {
 #[derive(Debug)]
 pub(super) struct Loss {
     /// When the store last answered.
-    pub(super) heard: Instant,
+    pub(super) last_answer: Instant,
     /// True if the store fell silent; false if it reported an error.
     pub(super) silent: bool,
-    pub(super) trouble: Trouble,
+    pub(super) trouble: EtcdError,
 }
 
 /// Which ranges to follow, and where to send events.
@@ -73,26 +73,26 @@ pub(super) struct Follow<'a, T> {
 }
 
 /// One watch stream and its state.
-struct Following<'a, T> {
+struct FollowedStream<'a, T> {
     follow: &'a Follow<'a, T>,
     stream: WatchStream,
     watch: Watch,
     batches: Batches,
-    doubts: Doubts,
+    lease_checks: LeaseChecks,
     /// The newest revision that was sent as an event.
     applied: i64,
-    heard: Instant,
+    last_answer: Instant,
     /// When the question was asked that is still unanswered. The silence counts from
     /// the question, not from the last answer: while events wait for a slow receiver,
     /// nothing is asked and nothing can be answered.
     asked: Option<Instant>,
     /// When revisions stop waiting for events of other watchers.
-    quiet_at: Option<Instant>,
+    waits_until: Option<Instant>,
     /// Since when deleted keys wait for events of other watchers.
     losses_since: Option<Instant>,
     /// When the last range was opened.
     opened: Option<Instant>,
-    told_denied: bool,
+    denial_logged: bool,
 }
 
 /// What to do next.
@@ -105,38 +105,38 @@ enum Next {
 
 impl<T> Follow<'_, T> {
     /// Follows the store from the listed revision on. At the end it stores the newest
-    /// revision and keys in `seen`.
-    pub(super) async fn run(&self, client: &Client, seen: &mut Seen) -> Ended {
-        let listed = seen.revision;
-        let mut watch = Watch::new(seen.cluster, listed, self.ranges);
-        let heard = clock::now();
-        let lost = |trouble| Ended::Lost(Loss { heard, silent: true, trouble });
+    /// revision and keys in `store`.
+    pub(super) async fn run(&self, client: &Client, store: &mut StoreState) -> Ended {
+        let listed = store.revision;
+        let mut watch = Watch::new(store.cluster, listed, self.ranges);
+        let last_answer = clock::now();
+        let lost = |trouble| Ended::Lost(Loss { last_answer, silent: true, trouble });
         let mut watches = client.watch_client().max_decoding_message_size(MESSAGE_MAX);
         let Some(Ask::Range(first)) = watch.ask() else {
-            return lost(Trouble("there is no prefix to watch".into()));
+            return lost(EtcdError("there is no prefix to watch".into()));
         };
         let (start, options) = self.range(first, listed);
         let stream = match bounded(CALL_TIMEOUT, watches.watch(start, Some(options))).await {
             Ok(stream) => stream,
             Err(trouble) => return lost(trouble),
         };
-        let mut following = Following {
+        let mut followed = FollowedStream {
             follow: self,
             stream,
             watch,
-            batches: Batches::after(listed, self.ranges.len(), mem::take(&mut seen.keys)),
-            doubts: Doubts::new(client.lease_client()),
+            batches: Batches::after(listed, self.ranges.len(), mem::take(&mut store.keys)),
+            lease_checks: LeaseChecks::new(client.lease_client()),
             applied: listed,
-            heard,
-            asked: Some(heard),
-            quiet_at: None,
+            last_answer,
+            asked: Some(last_answer),
+            waits_until: None,
             losses_since: None,
             opened: None,
-            told_denied: false,
+            denial_logged: false,
         };
-        let ended = following.run(listed).await;
-        seen.revision = following.watch.newest();
-        seen.keys = following.batches.into_keys();
+        let ended = followed.run(listed).await;
+        store.revision = followed.watch.newest();
+        store.keys = followed.batches.into_keys();
         ended
     }
 
@@ -160,7 +160,7 @@ impl<T> Follow<'_, T> {
     }
 }
 
-impl<T> Following<'_, T> {
+impl<T> FollowedStream<'_, T> {
     async fn run(&mut self, listed: i64) -> Ended {
         let mut ask = interval(ASK_EVERY);
         ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -171,7 +171,7 @@ impl<T> Following<'_, T> {
                 Err((silent, trouble)) => return self.lost(silent, trouble),
             };
             let done = match next {
-                Next::Response(response) => self.take(response).await,
+                Next::Response(response) => self.handle(response).await,
                 Next::Ask => self.ask().await,
                 Next::Certain(gone) => {
                     let delete = |(key, cause)| Change::Delete(key, cause);
@@ -179,10 +179,10 @@ impl<T> Following<'_, T> {
                     Ok(self.send(self.applied, changes).await)
                 }
                 Next::Waited if self.awaits_sign() => {
-                    self.quiet_at = Some(clock::now() + LOSSES_WITHIN);
+                    self.waits_until = Some(clock::now() + LOSSES_WITHIN);
                     Ok(true)
                 }
-                Next::Waited => Ok(self.hand_out(true).await),
+                Next::Waited => Ok(self.send_ready(true).await),
             };
             let done = match done {
                 Ok(true) if self.watch.opening() => self.open(listed).await.map(|()| true),
@@ -190,73 +190,73 @@ impl<T> Following<'_, T> {
             };
             match done {
                 Ok(true) => {}
-                Ok(false) => return Ended::Unheard,
+                Ok(false) => return Ended::ReceiverDropped,
                 Err(trouble) => return self.lost(false, trouble),
             }
         }
     }
 
-    async fn next(&mut self, ask: &mut tokio::time::Interval) -> Result<Next, (bool, Trouble)> {
+    async fn next(&mut self, ask: &mut tokio::time::Interval) -> Result<Next, (bool, EtcdError)> {
         let silent_at = self.asked.unwrap_or_else(clock::now) + SILENCE_MAX;
-        let quiet_at = self.quiet_at.unwrap_or_else(clock::now);
+        let waits_until = self.waits_until.unwrap_or_else(clock::now);
         tokio::select! {
             // Events may never end, so they come last but for the timers. The cases
             // before them are rare; the timers matter only while no events come.
             biased;
-            changes = self.doubts.certain() => Ok(Next::Certain(changes)),
+            changes = self.lease_checks.next_certain() => Ok(Next::Certain(changes)),
             _ = ask.tick() => Ok(Next::Ask),
             message = self.stream.message() => match message {
                 Ok(Some(response)) => Ok(Next::Response(response.0)),
-                Ok(None) => Err((false, Trouble("etcd ended the watch".into()))),
+                Ok(None) => Err((false, EtcdError("etcd ended the watch".into()))),
                 Err(error) => Err((false, error.into())),
             },
-            () = sleep_until(quiet_at.into()), if self.quiet_at.is_some() => Ok(Next::Waited),
+            () = sleep_until(waits_until.into()), if self.waits_until.is_some() => Ok(Next::Waited),
             () = sleep_until(silent_at.into()), if self.asked.is_some() => {
-                Err((true, Trouble(format!("etcd did not answer for {SILENCE_MAX:?}"))))
+                Err((true, EtcdError(format!("etcd did not answer for {SILENCE_MAX:?}"))))
             }
         }
     }
 
     /// Handles one response of etcd. Returns false if the receiver of the events is
     /// dropped.
-    async fn take(
+    async fn handle(
         &mut self,
         response: etcd_client::proto::PbWatchResponse,
-    ) -> Result<bool, Trouble> {
-        let said = self.watch.take(&response)?;
-        self.heard = clock::now();
+    ) -> Result<bool, EtcdError> {
+        let message = self.watch.take(&response)?;
+        self.last_answer = clock::now();
         self.asked = None;
-        match said {
-            Said::Nothing => Ok(true),
-            Said::Opened => {
-                self.opened = Some(self.heard);
+        match message {
+            WatchMessage::Nothing => Ok(true),
+            WatchMessage::Opened => {
+                self.opened = Some(self.last_answer);
                 Ok(true)
             }
-            Said::Life(watcher) => {
+            WatchMessage::SignOfLife(watcher) => {
                 bounded(CALL_TIMEOUT, self.stream.cancel(watcher)).await?;
-                self.lives().await
+                self.send_sign_of_life().await
             }
-            Said::Denied => {
+            WatchMessage::Denied => {
                 self.denied().await?;
-                self.lives().await
+                self.send_sign_of_life().await
             }
-            Said::Events(range) => {
+            WatchMessage::Events(range) => {
                 self.batches.take(range, response)?;
-                let heard = self.hand_out(false).await;
+                let sent = self.send_ready(false).await;
                 if self.losses_since.is_some() {
                     self.ask().await?;
                 }
-                Ok(heard)
+                Ok(sent)
             }
         }
     }
 
     /// Sends an `Apply` without changes. It carries the last revision that was sent,
     /// because the store's own may be ahead of events still on their way.
-    async fn lives(&mut self) -> Result<bool, Trouble> {
+    async fn send_sign_of_life(&mut self) -> Result<bool, EtcdError> {
         self.batches.sign()?;
         if self.losses_since.is_some() {
-            self.quiet_at = Some(clock::now() + LOSSES_WITHIN);
+            self.waits_until = Some(clock::now() + LOSSES_WITHIN);
         }
         Ok(self.send(self.applied, Vec::new()).await)
     }
@@ -264,20 +264,20 @@ impl<T> Following<'_, T> {
     /// The open watch goes on, but etcd refuses a new one with this login: the password
     /// was changed, or the token has expired. Fails if there are newer credentials, so
     /// that the caller connects again with them.
-    async fn denied(&mut self) -> Result<(), Trouble> {
+    async fn denied(&mut self) -> Result<(), EtcdError> {
         if self.follow.connect.newest_credentials().await != self.follow.credentials {
-            return Err(Trouble(
+            return Err(EtcdError(
                 "etcd no longer accepts the login, and there is a newer one".into(),
             ));
         }
-        if !std::mem::replace(&mut self.told_denied, true) {
+        if !std::mem::replace(&mut self.denial_logged, true) {
             tracing::info!("etcd refuses this login new watches: the open one goes on");
         }
         Ok(())
     }
 
     /// Asks for a sign of life, unless an answer is due already.
-    async fn ask(&mut self) -> Result<bool, Trouble> {
+    async fn ask(&mut self) -> Result<bool, EtcdError> {
         self.asked.get_or_insert_with(clock::now);
         if self.watch.ask().is_some() {
             let (key, options) = self.follow.nobodys_key();
@@ -287,7 +287,7 @@ impl<T> Following<'_, T> {
     }
 
     /// Asks for the watcher of the next range.
-    async fn open(&mut self, listed: i64) -> Result<(), Trouble> {
+    async fn open(&mut self, listed: i64) -> Result<(), EtcdError> {
         if let Some(Ask::Range(index)) = self.watch.ask() {
             self.asked.get_or_insert_with(clock::now);
             let (start, options) = self.follow.range(index, listed);
@@ -299,16 +299,16 @@ impl<T> Following<'_, T> {
     /// Sends every complete revision. With `waited`, also sends revisions that other
     /// watchers may have more of. Returns false if the receiver of the events is
     /// dropped.
-    async fn hand_out(&mut self, waited: bool) -> bool {
+    async fn send_ready(&mut self, waited: bool) -> bool {
         let decode = self.follow.decode;
         self.settled();
         loop {
             let batch = match waited {
-                true => self.batches.next_held(decode),
+                true => self.batches.next_pending(decode),
                 false => self.batches.next(decode),
             };
             let Some(batch) = batch else { break };
-            self.doubts.note(&batch);
+            self.lease_checks.start(&batch);
             let Batch { revision, changes, .. } = batch;
             // One watcher can be behind another, but the revision shown must never
             // fall.
@@ -330,7 +330,7 @@ impl<T> Following<'_, T> {
             (true, true) => LOSSES_WITHIN,
             (true, false) => SHARES_WITHIN,
         };
-        self.quiet_at = waiting.map(|losses| clock::now() + within(losses));
+        self.waits_until = waiting.map(|losses| clock::now() + within(losses));
         true
     }
 
@@ -347,14 +347,14 @@ impl<T> Following<'_, T> {
     /// Returns whether deleted keys wait for a sign of life that is due.
     fn awaits_sign(&self) -> bool {
         let waits = |since| clock::now().duration_since(since) < LOSSES_MAX;
-        self.watch.owed() && self.losses_since.is_some_and(waits)
+        self.watch.awaits_answer() && self.losses_since.is_some_and(waits)
     }
 
     async fn send(&mut self, revision: i64, changes: Vec<Change<T>>) -> bool {
         self.follow.events.send(Event::Apply { revision, changes }).await.is_ok()
     }
 
-    fn lost(&self, silent: bool, trouble: Trouble) -> Ended {
-        Ended::Lost(Loss { heard: self.heard, silent, trouble })
+    fn lost(&self, silent: bool, trouble: EtcdError) -> Ended {
+        Ended::Lost(Loss { last_answer: self.last_answer, silent, trouble })
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use etcd_client::{Client, Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
 
-use super::connect::{CALL_TIMEOUT, Connect, Trouble, bounded};
+use super::connect::{CALL_TIMEOUT, Connect, EtcdError, bounded};
 
 /// etcd's error for a user without the right.
 const DENIED: &str = "permission denied";
@@ -25,7 +25,7 @@ pub struct Found {
 ///
 /// # Errors
 /// If no endpoint answers: the error of the last one.
-pub async fn get(connect: &Connect, key: &str) -> Result<Option<Found>, Trouble> {
+pub async fn get(connect: &Connect, key: &str) -> Result<Option<Found>, EtcdError> {
     let read = |mut client: Client| async move {
         let options = GetOptions::new().with_limit(1);
         let found = bounded(CALL_TIMEOUT, client.get(key, Some(options))).await?;
@@ -47,7 +47,7 @@ pub async fn swap(
     key: &str,
     value: &str,
     revision: i64,
-) -> Result<Option<i64>, Trouble> {
+) -> Result<Option<i64>, EtcdError> {
     let mut attempt = 0;
     let mut client = loop {
         match connect.client(attempt).await {
@@ -72,7 +72,7 @@ pub async fn put(
     key: &str,
     value: &str,
     ttl: Option<Duration>,
-) -> Result<(), Trouble> {
+) -> Result<(), EtcdError> {
     let write = |mut client: Client| async move {
         let mut options = PutOptions::new();
         let mut lease = None;
@@ -83,7 +83,7 @@ pub async fn put(
             options = options.with_lease(granted.id());
         }
         let put = bounded(CALL_TIMEOUT, client.put(key, value, Some(options))).await;
-        if let (Err(Trouble(reason)), Some(lease)) = (&put, lease)
+        if let (Err(EtcdError(reason)), Some(lease)) = (&put, lease)
             && is_denial(reason)
         {
             // No key uses this lease. After any other failure one may.

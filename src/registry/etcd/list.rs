@@ -15,7 +15,7 @@ use etcd_client::{Client, GetOptions, GetResponse, KvClient};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::connect::{CALL_TIMEOUT, MESSAGE_MAX, Trouble, bounded};
+use super::connect::{CALL_TIMEOUT, EtcdError, MESSAGE_MAX, bounded};
 use super::prefixes::{Range, Stored};
 
 /// A complete listing of some ranges.
@@ -38,7 +38,7 @@ const KEYS_MAX: usize = 2_000_000;
 const BYTES_MAX: usize = 2 << 30;
 /// How many ranges are read at a time: while a page of one is on its way, etcd can
 /// prepare a page of the other.
-const LANES: usize = 2;
+const RANGES_AT_ONCE: usize = 2;
 /// How many keys are decoded before other tasks get their turn.
 const AT_ONCE: usize = 500;
 /// Panic message for a decoder that panics, which none may do.
@@ -48,36 +48,36 @@ pub(super) async fn list<T: Send + 'static>(
     client: &Client,
     ranges: &[Range],
     read: impl Fn(Stored<'_>) -> T + Clone + Send + Sync + 'static,
-) -> Result<Listing<T>, Trouble> {
+) -> Result<Listing<T>, EtcdError> {
     let mut kv = client.kv_client().max_decoding_message_size(MESSAGE_MAX);
     // A read of one key, whether it exists or not. It is the cheapest request that only
     // a member with a leader can answer and that a user who may read the prefix may
     // make.
     let key = ranges.first().map_or(vec![0], |range| range.start.clone());
     let first = bounded(CALL_TIMEOUT, kv.get(key, None)).await?;
-    let header = first.header().ok_or_else(|| Trouble("an answer without a header".into()))?;
+    let header = first.header().ok_or_else(|| EtcdError("an answer without a header".into()))?;
     let (revision, cluster) = (header.revision(), header.cluster_id());
-    let pin = Pin { revision, cluster };
-    let lane = |range: &Range| lane(kv.clone(), range.clone(), pin, read.clone());
-    let lanes: Vec<_> = ranges.iter().map(lane).collect();
-    let all: Vec<Vec<T>> = stream::iter(lanes).buffered(LANES).try_collect().await?;
+    let version = StoreVersion { revision, cluster };
+    let list_one = |range: &Range| list_range(kv.clone(), range.clone(), version, read.clone());
+    let listings: Vec<_> = ranges.iter().map(list_one).collect();
+    let all: Vec<Vec<T>> = stream::iter(listings).buffered(RANGES_AT_ONCE).try_collect().await?;
     Ok(Listing { revision, cluster, all: all.into_iter().flatten().collect() })
 }
 
 /// The revision and cluster that all pages of one listing share.
 #[derive(Clone, Copy)]
-struct Pin {
+struct StoreVersion {
     revision: i64,
     cluster: u64,
 }
 
 /// Lists and decodes all keys of one range.
-async fn lane<T: Send + 'static>(
+async fn list_range<T: Send + 'static>(
     mut kv: KvClient,
     range: Range,
-    pin: Pin,
+    version: StoreVersion,
     read: impl Fn(Stored<'_>) -> T + Clone + Send + Sync + 'static,
-) -> Result<Vec<T>, Trouble> {
+) -> Result<Vec<T>, EtcdError> {
     let mut all = Vec::new();
     let mut limit = PAGE;
     let mut from = range.start.clone();
@@ -85,15 +85,18 @@ async fn lane<T: Send + 'static>(
     let (mut keys, mut bytes) = (0, 0);
     loop {
         let named = |trouble| {
-            Trouble(format!("{}: {trouble}", String::from_utf8_lossy(&range.start).escape_debug()))
+            EtcdError(format!(
+                "{}: {trouble}",
+                String::from_utf8_lossy(&range.start).escape_debug()
+            ))
         };
-        let got = get_page(&mut kv, from.clone(), &range, pin.revision, &mut limit).await;
+        let got = get_page(&mut kv, from.clone(), &range, version.revision, &mut limit).await;
         let page = got.map_err(named)?;
-        check(&page, &from, &range, pin).map_err(named)?;
+        check(&page, &from, &range, version).map_err(named)?;
         keys += page.kvs().len();
         bytes += page.kvs().iter().map(|kv| kv.key().len() + kv.value().len()).sum::<usize>();
         if keys > KEYS_MAX || bytes > BYTES_MAX {
-            return Err(named(Trouble(format!("over {KEYS_MAX} keys or {BYTES_MAX} bytes"))));
+            return Err(named(EtcdError(format!("over {KEYS_MAX} keys or {BYTES_MAX} bytes"))));
         }
         // The first possible key after the last one.
         let last = page.kvs().last().filter(|_| page.more());
@@ -114,31 +117,39 @@ async fn lane<T: Send + 'static>(
 }
 
 /// Checks that a page can belong to this listing.
-fn check(page: &GetResponse, from: &[u8], range: &Range, pin: Pin) -> Result<(), Trouble> {
-    let header = page.header().ok_or_else(|| Trouble("an answer without a header".into()))?;
-    if header.cluster_id() != pin.cluster {
-        return Err(Trouble("another etcd cluster answered within a reading".into()));
+fn check(
+    page: &GetResponse,
+    from: &[u8],
+    range: &Range,
+    version: StoreVersion,
+) -> Result<(), EtcdError> {
+    let header = page.header().ok_or_else(|| EtcdError("an answer without a header".into()))?;
+    if header.cluster_id() != version.cluster {
+        return Err(EtcdError("another etcd cluster answered within a reading".into()));
     }
-    if header.revision() < pin.revision {
-        let (now, pin) = (header.revision(), pin.revision);
-        return Err(Trouble(format!(
-            "etcd went back from revision {pin} to {now} while it was read"
+    if header.revision() < version.revision {
+        let (now, version) = (header.revision(), version.revision);
+        return Err(EtcdError(format!(
+            "etcd went back from revision {version} to {now} while it was read"
         )));
     }
     if page.more() && page.kvs().is_empty() {
-        return Err(Trouble("a page without keys, and more to come".into()));
+        return Err(EtcdError("a page without keys, and more to come".into()));
     }
     let mut least = from;
     for (index, kv) in page.kvs().iter().enumerate() {
         let key = kv.key();
         if key < least || (index > 0 && key == least) {
-            return Err(Trouble("keys do not rise".into()));
+            return Err(EtcdError("keys do not rise".into()));
         }
         if !range.contains(key) {
-            return Err(Trouble("a key that was not asked for".into()));
+            return Err(EtcdError("a key that was not asked for".into()));
         }
-        if kv.mod_revision() > pin.revision {
-            return Err(Trouble(format!("a key of the future, of revision {}", kv.mod_revision())));
+        if kv.mod_revision() > version.revision {
+            return Err(EtcdError(format!(
+                "a key of the future, of revision {}",
+                kv.mod_revision()
+            )));
         }
         least = key;
     }
@@ -166,7 +177,7 @@ async fn get_page(
     range: &Range,
     revision: i64,
     limit: &mut i64,
-) -> Result<GetResponse, Trouble> {
+) -> Result<GetResponse, EtcdError> {
     loop {
         let options = GetOptions::new()
             .with_range(range.end.clone())
@@ -181,7 +192,9 @@ async fn get_page(
         match bounded(PAGE_TIMEOUT, call).await? {
             Some(page) => return Ok(page),
             None if *limit == 1 => {
-                return Err(Trouble(format!("a single value is longer than {MESSAGE_MAX} bytes")));
+                return Err(EtcdError(format!(
+                    "a single value is longer than {MESSAGE_MAX} bytes"
+                )));
             }
             None => *limit /= 2,
         }

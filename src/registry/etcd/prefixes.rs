@@ -69,7 +69,7 @@ impl Prefixes {
     }
 
     fn decode_registration(&self, key: &[u8], value: &[u8]) -> Result<Reading, Rejected> {
-        match record::decide(&self.0, key, value) {
+        match record::decode_by_prefixes(&self.0, key, value) {
             Some((_, Ok(Decoded::Registers(reading)))) => Ok(reading),
             Some((_, Err(rejected))) => Err(rejected),
             Some((_, Ok(Decoded::Nothing(_)))) | None => Ok(Reading::default()),

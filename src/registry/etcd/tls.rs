@@ -6,7 +6,7 @@
 use etcd_client::{Certificate, Identity, TlsOptions};
 use tonic::transport::Endpoint;
 
-use super::connect::{ConnectError, Trouble};
+use super::connect::{ConnectError, EtcdError};
 
 /// Certificates in PEM.
 #[derive(Clone, Default)]
@@ -31,7 +31,7 @@ impl Tls {
             return Err(ConnectError::Tls(reason.into()));
         }
         let trial = Endpoint::from_static("https://etcd:2379").tls_config(self.options());
-        let reason = |error| Trouble::from(etcd_client::Error::from(error)).0;
+        let reason = |error| EtcdError::from(etcd_client::Error::from(error)).0;
         trial.map(drop).map_err(|error| ConnectError::Tls(reason(error)))
     }
 

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 
 use etcd_client::proto::{PbEvent, PbWatchResponse};
 
-use super::connect::Trouble;
+use super::connect::EtcdError;
 use super::prefixes::Range;
 
 /// One watch stream. At most one new watcher is asked for at a time: proxies choose the
@@ -38,18 +38,18 @@ pub(super) enum Ask {
     /// A watcher of the range with this index.
     Range(usize),
     /// A watcher of a key that is never written: its answer is a sign of life.
-    Life,
+    SignOfLife,
 }
 
 /// The meaning of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum WatchMessage {
     /// No meaning; the response is ignored.
     Nothing,
     /// A range is watched from now on.
     Opened,
     /// A sign of life. The watcher with this id is no longer needed.
-    Life(i64),
+    SignOfLife(i64),
     /// A sign of life, but etcd refuses new watchers.
     Denied,
     /// Events of the range with this index.
@@ -80,7 +80,8 @@ impl Watch {
             return None;
         }
         let opened = self.ids.len();
-        self.asked = Some(if opened < self.ranges.len() { Ask::Range(opened) } else { Ask::Life });
+        self.asked =
+            Some(if opened < self.ranges.len() { Ask::Range(opened) } else { Ask::SignOfLife });
         self.asked
     }
 
@@ -90,7 +91,7 @@ impl Watch {
     }
 
     /// Returns whether an answer is due.
-    pub(super) fn owed(&self) -> bool {
+    pub(super) fn awaits_answer(&self) -> bool {
         self.asked.is_some()
     }
 
@@ -108,7 +109,7 @@ impl Watch {
     ///
     /// # Errors
     /// If the response must be rejected, or if etcd canceled the watcher of a range.
-    pub(super) fn take(&mut self, response: &PbWatchResponse) -> Result<Said, Trouble> {
+    pub(super) fn take(&mut self, response: &PbWatchResponse) -> Result<WatchMessage, EtcdError> {
         // Proxies that answer by themselves leave out the cluster. The rest of such a
         // header is a guess.
         let header = response.header.as_ref().filter(|header| header.cluster_id != 0);
@@ -117,7 +118,7 @@ impl Watch {
             && self.cluster != 0
             && header.cluster_id != self.cluster
         {
-            return Err(Trouble("another etcd cluster answered within a watch".into()));
+            return Err(EtcdError("another etcd cluster answered within a watch".into()));
         }
         if response.created {
             return self.created(response, revision);
@@ -127,55 +128,63 @@ impl Watch {
             return match range {
                 Some(_) => Err(canceled(response)),
                 // The watcher was created for a sign of life.
-                None => Ok(Said::Nothing),
+                None => Ok(WatchMessage::Nothing),
             };
         }
         if response.events.is_empty() && !response.fragment {
-            return Ok(Said::Nothing);
+            return Ok(WatchMessage::Nothing);
         }
-        let range = range.ok_or_else(|| Trouble("events of an unknown watcher".into()))?;
+        let range = range.ok_or_else(|| EtcdError("events of an unknown watcher".into()))?;
         for event in &response.events {
             self.check(event, range, revision)?;
         }
-        Ok(Said::Events(range))
+        Ok(WatchMessage::Events(range))
     }
 
-    fn created(&mut self, response: &PbWatchResponse, at: Option<i64>) -> Result<Said, Trouble> {
+    fn created(
+        &mut self,
+        response: &PbWatchResponse,
+        at: Option<i64>,
+    ) -> Result<WatchMessage, EtcdError> {
         match self.asked.take() {
-            None => Err(Trouble("a watcher that was not asked for".into())),
+            None => Err(EtcdError("a watcher that was not asked for".into())),
             Some(Ask::Range(_)) if response.canceled => Err(canceled(response)),
             Some(Ask::Range(range)) => match self.ids.insert(response.watch_id, range) {
-                None => Ok(Said::Opened),
-                Some(_) => Err(Trouble("two watchers have the same id".into())),
+                None => Ok(WatchMessage::Opened),
+                Some(_) => Err(EtcdError("two watchers have the same id".into())),
             },
-            Some(Ask::Life) => {
+            Some(Ask::SignOfLife) => {
                 self.look_back(at)?;
                 let denied = response.canceled;
-                Ok(if denied { Said::Denied } else { Said::Life(response.watch_id) })
+                Ok(if denied {
+                    WatchMessage::Denied
+                } else {
+                    WatchMessage::SignOfLife(response.watch_id)
+                })
             }
         }
     }
 
     /// Checks that the store is not older than it was.
-    fn look_back(&mut self, at: Option<i64>) -> Result<(), Trouble> {
+    fn look_back(&mut self, at: Option<i64>) -> Result<(), EtcdError> {
         let Some(at) = at else { return Ok(()) };
         self.behind = if at < self.newest { self.behind + 1 } else { 0 };
         if self.behind >= BEHIND_MAX {
             let newest = self.newest;
-            return Err(Trouble(format!("etcd went back from revision {newest} to {at}")));
+            return Err(EtcdError(format!("etcd went back from revision {newest} to {at}")));
         }
         self.newest = self.newest.max(at);
         Ok(())
     }
 
-    fn check(&mut self, event: &PbEvent, range: usize, at: Option<i64>) -> Result<(), Trouble> {
+    fn check(&mut self, event: &PbEvent, range: usize, at: Option<i64>) -> Result<(), EtcdError> {
         let Some(kv) = &event.kv else { return Ok(()) };
         if !self.ranges[range].contains(&kv.key) {
-            return Err(Trouble("an event of a key that is not watched".into()));
+            return Err(EtcdError("an event of a key that is not watched".into()));
         }
         let revision = kv.mod_revision;
         if at.is_some_and(|at| revision > at) {
-            return Err(Trouble(format!("an event of the future, of revision {revision}")));
+            return Err(EtcdError(format!("an event of the future, of revision {revision}")));
         }
         self.newest = self.newest.max(revision);
         Ok(())
@@ -184,11 +193,11 @@ impl Watch {
 
 /// Returns the error for a watcher that etcd canceled. etcd creates a watcher at a
 /// compacted revision, cancels it, and then stays silent for ever.
-fn canceled(response: &PbWatchResponse) -> Trouble {
+fn canceled(response: &PbWatchResponse) -> EtcdError {
     match (response.cancel_reason.as_str(), response.compact_revision) {
-        ("", 0) => Trouble("etcd canceled the watch".into()),
-        ("", revision) => Trouble(format!("etcd canceled the watch: compacted at {revision}")),
-        (reason, _) => Trouble(format!("etcd canceled the watch: {reason}")),
+        ("", 0) => EtcdError("etcd canceled the watch".into()),
+        ("", revision) => EtcdError(format!("etcd canceled the watch: compacted at {revision}")),
+        (reason, _) => EtcdError(format!("etcd canceled the watch: {reason}")),
     }
 }
 
@@ -224,14 +233,14 @@ mod tests {
             assert_eq!(watch.ask(), Some(Ask::Range(n)));
             assert_eq!(watch.ask(), None, "one at a time");
             let id = i64::try_from(n).unwrap();
-            assert_eq!(watch.take(&created(7, 10, id)).unwrap(), Said::Opened);
+            assert_eq!(watch.take(&created(7, 10, id)).unwrap(), WatchMessage::Opened);
         }
         assert!(!watch.opening());
         watch
     }
 
     #[track_caller]
-    fn check(watch: &mut Watch, response: &PbWatchResponse, expected: Result<Said, &str>) {
+    fn check(watch: &mut Watch, response: &PbWatchResponse, expected: Result<WatchMessage, &str>) {
         let found = watch.take(response).map_err(|trouble| trouble.to_string());
         assert_eq!(found, expected.map_err(str::to_owned));
     }
@@ -239,23 +248,23 @@ mod tests {
     #[test]
     fn ranges_are_opened_one_after_the_other_and_then_life_is_asked_for() {
         let mut watch = open();
-        check(&mut watch, &event(1, 12, "/b/x", 11), Ok(Said::Events(1)));
-        check(&mut watch, &response(7, 12, -1), Ok(Said::Nothing));
-        assert_eq!(watch.ask(), Some(Ask::Life));
-        check(&mut watch, &event(0, 12, "/a/x", 12), Ok(Said::Events(0)));
-        check(&mut watch, &created(7, 15, 2), Ok(Said::Life(2)));
+        check(&mut watch, &event(1, 12, "/b/x", 11), Ok(WatchMessage::Events(1)));
+        check(&mut watch, &response(7, 12, -1), Ok(WatchMessage::Nothing));
+        assert_eq!(watch.ask(), Some(Ask::SignOfLife));
+        check(&mut watch, &event(0, 12, "/a/x", 12), Ok(WatchMessage::Events(0)));
+        check(&mut watch, &created(7, 15, 2), Ok(WatchMessage::SignOfLife(2)));
         assert_eq!(watch.newest(), 15);
         let gone = PbWatchResponse { canceled: true, ..response(7, 12, 2) };
-        check(&mut watch, &gone, Ok(Said::Nothing));
-        assert_eq!(watch.ask(), Some(Ask::Life));
+        check(&mut watch, &gone, Ok(WatchMessage::Nothing));
+        assert_eq!(watch.ask(), Some(Ask::SignOfLife));
         let denied = PbWatchResponse { canceled: true, ..created(7, 15, -1) };
-        check(&mut watch, &denied, Ok(Said::Denied));
+        check(&mut watch, &denied, Ok(WatchMessage::Denied));
     }
 
     #[test]
     fn what_must_not_be_believed_ends_the_stream() {
         let foreign = Err("another etcd cluster answered within a watch");
-        check(&mut open(), &event(0, 12, "/a/x", 12), Ok(Said::Events(0)));
+        check(&mut open(), &event(0, 12, "/a/x", 12), Ok(WatchMessage::Events(0)));
         check(&mut open(), &response(8, 12, 0), foreign);
         check(&mut open(), &event(5, 12, "/a/x", 12), Err("events of an unknown watcher"));
         check(&mut open(), &event(0, 12, "/b/x", 12), Err("an event of a key that is not watched"));
@@ -264,7 +273,7 @@ mod tests {
         check(&mut open(), &created(7, 12, 3), Err("a watcher that was not asked for"));
         let mut watch = Watch::new(7, 10, &[range("/a/", "/a0"), range("/b/", "/b0")]);
         watch.ask();
-        check(&mut watch, &created(7, 10, 0), Ok(Said::Opened));
+        check(&mut watch, &created(7, 10, 0), Ok(WatchMessage::Opened));
         watch.ask();
         check(&mut watch, &created(7, 10, 0), Err("two watchers have the same id"));
         let canceled = PbWatchResponse { canceled: true, ..response(7, 12, 0) };
@@ -277,15 +286,15 @@ mod tests {
     fn a_store_that_stays_behind_is_an_older_one() {
         let mut watch = open();
         let mut life = |at: i64, expected| {
-            assert_eq!(watch.ask(), Some(Ask::Life));
+            assert_eq!(watch.ask(), Some(Ask::SignOfLife));
             check(&mut watch, &created(7, at, 2), expected);
         };
-        life(20, Ok(Said::Life(2)));
-        life(19, Ok(Said::Life(2)));
-        life(19, Ok(Said::Life(2)));
-        life(20, Ok(Said::Life(2)));
-        life(5, Ok(Said::Life(2)));
-        life(6, Ok(Said::Life(2)));
+        life(20, Ok(WatchMessage::SignOfLife(2)));
+        life(19, Ok(WatchMessage::SignOfLife(2)));
+        life(19, Ok(WatchMessage::SignOfLife(2)));
+        life(20, Ok(WatchMessage::SignOfLife(2)));
+        life(5, Ok(WatchMessage::SignOfLife(2)));
+        life(6, Ok(WatchMessage::SignOfLife(2)));
         life(7, Err("etcd went back from revision 20 to 7"));
     }
 
@@ -293,10 +302,10 @@ mod tests {
     #[test]
     fn a_revision_that_cannot_be_is_found_out() {
         let mut watch = open();
-        check(&mut watch, &event(0, i64::MAX, "/a/x", i64::MAX), Ok(Said::Events(0)));
+        check(&mut watch, &event(0, i64::MAX, "/a/x", i64::MAX), Ok(WatchMessage::Events(0)));
         for _ in 0..2 {
             watch.ask();
-            check(&mut watch, &created(7, 12, 2), Ok(Said::Life(2)));
+            check(&mut watch, &created(7, 12, 2), Ok(WatchMessage::SignOfLife(2)));
         }
         watch.ask();
         assert!(watch.take(&created(7, 12, 2)).is_err());
@@ -307,7 +316,7 @@ mod tests {
         let mut watch = open();
         for _ in 0..5 {
             watch.ask();
-            check(&mut watch, &created(0, 1, 2), Ok(Said::Life(2)));
+            check(&mut watch, &created(0, 1, 2), Ok(WatchMessage::SignOfLife(2)));
         }
         assert_eq!(watch.newest(), 10);
     }

@@ -16,7 +16,7 @@ use crate::model::HostPort;
 const DUBBO_CATEGORIES: [&str; 4] = ["providers", "consumers", "configurators", "routers"];
 
 /// Returns the format of a key. `below` is the part of the key below the prefix.
-pub(super) fn tell(key: &str, below: &str, value: &str) -> Result<Format, String> {
+pub(super) fn detect(key: &str, below: &str, value: &str) -> Result<Format, String> {
     let text = value.trim();
     let segments: Vec<&str> = below.split('/').collect();
     let (last, before) = match segments.as_slice() {
@@ -26,8 +26,8 @@ pub(super) fn tell(key: &str, below: &str, value: &str) -> Result<Format, String
     if text.starts_with('{') {
         let object = super::json::object(value, None, &Remarks::default())?;
         let untold = "the JSON tells no format: name it with --prefix PREFIX=FORMAT";
-        return told_by_fields(&object)
-            .or_else(|| told_by_both(key, &segments, &object))
+        return detect_by_fields(&object)
+            .or_else(|| detect_by_key_and_fields(key, &segments, &object))
             .ok_or_else(|| untold.to_owned());
     }
     let category = |name: &str| DUBBO_CATEGORIES.contains(&name);
@@ -47,7 +47,7 @@ pub(super) fn tell(key: &str, below: &str, value: &str) -> Result<Format, String
 }
 
 /// Detects a format by fields that no other format has together, whatever the key.
-fn told_by_fields(object: &Map<String, Value>) -> Option<Format> {
+fn detect_by_fields(object: &Map<String, Value>) -> Option<Format> {
     let text = |name: &str| object.get(name).is_some_and(Value::is_string);
     let list = |name: &str| object.get(name).and_then(Value::as_array);
     let url = |value: &Value| value.as_str().is_some_and(|text| text.contains("://"));
@@ -77,7 +77,11 @@ fn told_by_fields(object: &Map<String, Value>) -> Option<Format> {
 }
 
 /// Detects a format by fields that are sufficient only together with the key.
-fn told_by_both(key: &str, below: &[&str], object: &Map<String, Value>) -> Option<Format> {
+fn detect_by_key_and_fields(
+    key: &str,
+    below: &[&str],
+    object: &Map<String, Value>,
+) -> Option<Format> {
     let text = |name: &str| object.get(name).is_some_and(Value::is_string);
     if object.contains_key("MetadataX") {
         let jupiter = key.matches(':').count() >= 3 && key.contains(":v1:");

@@ -15,7 +15,7 @@ use super::Decoded;
 use super::pattern::{Captures, Pattern};
 use super::remarks::{Remarks, shown};
 use super::tree::{self, Syntax, find};
-use super::weights::Low;
+use super::weights::LowWeights;
 use crate::model::{HostPort, Meta, ServiceName};
 use crate::registry::{Reading, Registration};
 
@@ -24,7 +24,7 @@ mod metadata;
 mod service;
 
 pub(super) use instance::ID_MAX;
-pub(super) use metadata::Kept;
+pub(super) use metadata::BoundedMeta;
 pub(super) use service::{BLANK, has_blank_segment};
 
 /// How to decode the keys and values of one format. A field named after a property,
@@ -69,7 +69,7 @@ pub struct Decoder {
     pub(super) weight: Paths,
     pub(super) default_weight: u32,
     /// The meaning of the weight 0 and of weights below.
-    pub(super) low: Low,
+    pub(super) low_weights: LowWeights,
     /// The protocol. All the values found count: one of them must be in `schemes`.
     pub(super) protocol: Paths,
     /// The protocol if none is found; `None`: gRPC.

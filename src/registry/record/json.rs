@@ -8,16 +8,16 @@ use serde_json::{Map, Value, json};
 use crate::model::{Meta, Weight};
 use crate::registry::Registration;
 
-use super::decoder::{ID_MAX, Kept};
+use super::decoder::{BoundedMeta, ID_MAX};
 use super::remarks::{Remarks, shown};
 use super::tree;
-use super::weights::{Low, weight};
-use super::{Said, address};
+use super::weights::{LowWeights, weight};
+use super::{ValueFields, address};
 
 /// `Op` of a value by which the old naming API says "deleted".
 const OP_DELETE: u64 = 1;
 
-pub(super) fn read_qsf(text: &str, remarks: &Remarks) -> Result<Said, String> {
+pub(super) fn read_qsf(text: &str, remarks: &Remarks) -> Result<ValueFields, String> {
     let object = object(text, Some(&["addr", "metadata"]), remarks)?;
     let address = address(text_field(&object, "addr")?)?;
     let (id, meta) = match object.get("metadata") {
@@ -31,13 +31,16 @@ pub(super) fn read_qsf(text: &str, remarks: &Remarks) -> Result<Said, String> {
             }
         },
     };
-    Ok(said(address, id, meta, remarks))
+    Ok(value_fields(address, id, meta, remarks))
 }
 
 /// Decodes a value of etcd-naming; `None` if it is marked as deleted. `Metadata` may be
 /// any JSON. An object is metadata, and so is a text that holds one; any other text or
 /// number is the backend's id.
-pub(super) fn read_etcd_naming(text: &str, remarks: &Remarks) -> Result<Option<Said>, String> {
+pub(super) fn read_etcd_naming(
+    text: &str,
+    remarks: &Remarks,
+) -> Result<Option<ValueFields>, String> {
     let object = object(text, Some(&["Op", "Addr", "Metadata"]), remarks)?;
     if object.get("Op").and_then(Value::as_u64) == Some(OP_DELETE) {
         return Ok(None);
@@ -51,7 +54,7 @@ pub(super) fn read_etcd_naming(text: &str, remarks: &Remarks) -> Result<Option<S
             None => (metadata.as_str().map(str::to_owned), None),
         },
     };
-    Ok(Some(said(address, id, meta, remarks)))
+    Ok(Some(value_fields(address, id, meta, remarks)))
 }
 
 pub(super) fn qsf(registration: &Registration) -> String {
@@ -94,7 +97,7 @@ pub(super) fn object(
 fn as_object(value: &Value) -> Option<Map<String, Value>> {
     match value {
         Value::Object(object) => Some(object.clone()),
-        text => match tree::held(text)?.0 {
+        text => match tree::embedded_json(text)?.0 {
             Value::Object(object) => Some(object),
             _ => None,
         },
@@ -103,15 +106,19 @@ fn as_object(value: &Value) -> Option<Map<String, Value>> {
 
 /// Combines the fields of a value. `id` and `weight` in the metadata have their own
 /// meaning.
-fn said(
+fn value_fields(
     address: crate::model::HostPort,
     id: Option<String>,
     metadata: Option<Map<String, Value>>,
     remarks: &Remarks,
-) -> Said {
+) -> ValueFields {
     let mut metadata = metadata.unwrap_or_default();
-    let weight =
-        weight(metadata.remove("weight").as_ref(), Weight::DEFAULT.0, Low::ZeroIsNone, remarks);
+    let weight = weight(
+        metadata.remove("weight").as_ref(),
+        Weight::DEFAULT.0,
+        LowWeights::ZeroIsNone,
+        remarks,
+    );
     let own = metadata.remove("id").filter(|id| !id.is_null());
     let id = id.or_else(|| match own? {
         Value::String(text) => Some(text),
@@ -128,11 +135,11 @@ fn said(
         }
         usable && !id.trim().is_empty()
     });
-    Said { id, address, weight, meta: meta(&metadata, remarks) }
+    ValueFields { id, address, weight, meta: meta(&metadata, remarks) }
 }
 
 fn meta(object: &Map<String, Value>, remarks: &Remarks) -> Meta {
-    let mut kept = Kept::new(usize::MAX);
+    let mut kept = BoundedMeta::new(usize::MAX);
     for (key, value) in object.iter().filter(|(_, value)| !value.is_null()) {
         kept.add(key, tree::text(value).into());
     }

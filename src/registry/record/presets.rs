@@ -9,7 +9,7 @@ use super::decoder::{Decoder, Paths};
 use super::format::Format;
 use super::pattern::Pattern;
 use super::tree::Syntax;
-use super::weights::Low;
+use super::weights::LowWeights;
 
 /// The schemes of gRPC in addresses that are URLs.
 pub(super) const GRPC: [&str; 2] = ["grpc", "grpcs"];
@@ -66,7 +66,7 @@ fn kratos_v1() -> Decoder {
         id: paths(&["/metadata/id"]),
         weight: paths(&["/metadata/weight"]),
         default_weight: 10,
-        low: Low::NotSet,
+        low_weights: LowWeights::NotSet,
         status: paths(&["/status"]),
         up: owned(&["1", "0"]),
         meta: paths(&["/metadata"]),
@@ -130,7 +130,7 @@ fn dubbo() -> Decoder {
         id: paths(&["/query/id"]),
         weight: paths(&["/query/weight"]),
         default_weight: 100,
-        low: Low::AllAreNone,
+        low_weights: LowWeights::AllAreNone,
         protocol: paths(&["/scheme", "/query/ext.protocol"]),
         schemes: owned(&DUBBO),
         enabled: paths(&["/query/enabled"]),
@@ -154,7 +154,7 @@ fn dubbo_app() -> Decoder {
         id: paths(&["/ID", "/id"]),
         weight: paths(&["/Weight"]),
         default_weight: 100,
-        low: Low::NotSet,
+        low_weights: LowWeights::NotSet,
         enabled: paths(&["/Enable", "/enabled"]),
         healthy: paths(&["/Healthy", "/healthy"]),
         meta: paths(&["/Metadata", "/metadata"]),
@@ -174,7 +174,7 @@ fn kitex() -> Decoder {
         id: paths(&["/tags/id"]),
         weight: paths(&["/weight"]),
         default_weight: 10,
-        low: Low::NotSet,
+        low_weights: LowWeights::NotSet,
         meta: paths(&["/tags"]),
         ..json(&["{service...}/{id}"])
     }
@@ -192,7 +192,7 @@ fn skydns() -> Decoder {
         port: paths(&["/port"]),
         weight: paths(&["/weight"]),
         default_weight: 100,
-        low: Low::NotSet,
+        low_weights: LowWeights::NotSet,
         labels: labels(&[
             ("group", &["/group"]),
             ("priority", &["/priority"]),

@@ -197,7 +197,7 @@ pub(super) fn expand(tree: &mut Value, pointer: &str, whole: bool) -> bool {
     let (mut value, mut rest, mut cut) = (tree, pointer, false);
     loop {
         if (whole || !rest.is_empty())
-            && let Some((inner, deep)) = held(value)
+            && let Some((inner, deep)) = embedded_json(value)
         {
             (*value, cut) = (inner, cut || deep);
         }
@@ -238,7 +238,7 @@ fn place(token: &str) -> Option<usize> {
 
 /// Returns the JSON object or list that a text holds, and whether a part was nested too
 /// deep.
-pub(super) fn held(value: &Value) -> Option<(Value, bool)> {
+pub(super) fn embedded_json(value: &Value) -> Option<(Value, bool)> {
     let text = value.as_str()?.trim_start();
     let found = text.starts_with(['{', '[']).then(|| read(text, None).ok()).flatten()?;
     matches!(found.0, Value::Object(_) | Value::Array(_)).then_some(found)

@@ -14,7 +14,7 @@ pub(super) const WEIGHT_MAX: u32 = 1_000_000;
 
 /// How a format's own resolver treats weights that are not above 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Low {
+pub(super) enum LowWeights {
     /// 0 means no traffic. Below 0 the default is used.
     #[default]
     ZeroIsNone,
@@ -25,8 +25,13 @@ pub(super) enum Low {
 }
 
 /// Returns the weight to use.
-pub(super) fn weight(said: Option<&Value>, default: u32, low: Low, remarks: &Remarks) -> Weight {
-    let Some(value) = said.filter(|value| !value.is_null()) else { return Weight(default) };
+pub(super) fn weight(
+    written: Option<&Value>,
+    default: u32,
+    low: LowWeights,
+    remarks: &Remarks,
+) -> Weight {
+    let Some(value) = written.filter(|value| !value.is_null()) else { return Weight(default) };
     let counts = |weight: u32, why: &str| {
         remarks.add(format!("the weight {} {why}: {weight} counts", shown(value)));
         Weight(weight)
@@ -36,11 +41,11 @@ pub(super) fn weight(said: Option<&Value>, default: u32, low: Low, remarks: &Rem
         return if says_nothing { Weight(default) } else { counts(default, "is no number") };
     };
     if number < 0.0 {
-        let instead = if low == Low::AllAreNone { 0 } else { default };
+        let instead = if low == LowWeights::AllAreNone { 0 } else { default };
         return counts(instead, "is below 0");
     }
     if number == 0.0 {
-        return Weight(if low == Low::NotSet { default } else { 0 });
+        return Weight(if low == LowWeights::NotSet { default } else { 0 });
     }
     if number > f64::from(WEIGHT_MAX) {
         return counts(WEIGHT_MAX, &format!("is over {WEIGHT_MAX}"));
@@ -65,17 +70,17 @@ mod tests {
     use serde_json::json;
 
     #[track_caller]
-    fn check(said: &Value, low: Low, weight: u32, remark: &str) {
+    fn check(written: &Value, low: LowWeights, weight: u32, remark: &str) {
         let remarks = Remarks::default();
-        let found = super::weight(Some(said), 100, low, &remarks);
+        let found = super::weight(Some(written), 100, low, &remarks);
         let said_of_it = remarks.into_vec().first().map_or(String::new(), ToString::to_string);
-        assert_eq!((found.0, said_of_it.as_str()), (weight, remark), "{said}");
+        assert_eq!((found.0, said_of_it.as_str()), (weight, remark), "{written}");
     }
 
     #[test]
     fn whatever_is_said_something_counts() {
-        let low = Low::ZeroIsNone;
-        for (said, weight) in [
+        let low = LowWeights::ZeroIsNone;
+        for (written, weight) in [
             (json!(7), 7),
             (json!("7"), 7),
             (json!(" 7 "), 7),
@@ -88,7 +93,7 @@ mod tests {
             (json!("0"), 0),
             (json!(-0.0), 0),
         ] {
-            check(&said, low, weight, "");
+            check(&written, low, weight, "");
         }
         check(&json!("high"), low, 100, r#"the weight "high" is no number: 100 counts"#);
         check(&json!("NaN"), low, 100, r#"the weight "NaN" is no number: 100 counts"#);
@@ -106,9 +111,9 @@ mod tests {
 
     #[test]
     fn formats_differ_in_what_0_and_less_mean() {
-        check(&json!(0), Low::NotSet, 100, "");
-        check(&json!(-1), Low::NotSet, 100, "the weight -1 is below 0: 100 counts");
-        check(&json!(0), Low::AllAreNone, 0, "");
-        check(&json!(-1), Low::AllAreNone, 0, "the weight -1 is below 0: 0 counts");
+        check(&json!(0), LowWeights::NotSet, 100, "");
+        check(&json!(-1), LowWeights::NotSet, 100, "the weight -1 is below 0: 100 counts");
+        check(&json!(0), LowWeights::AllAreNone, 0, "");
+        check(&json!(-1), LowWeights::AllAreNone, 0, "the weight -1 is below 0: 0 counts");
     }
 }

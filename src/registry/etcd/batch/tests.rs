@@ -43,11 +43,12 @@ fn show(found: &[Found]) -> Vec<String> {
     };
     found
         .iter()
-        .map(|Batch { revision, changes, leases, otherwise }| {
+        .map(|Batch { revision, changes, leases, cause_if_alive }| {
             let changes: String = changes.iter().map(text).collect();
             let asked = leases.iter().map(|(key, lease)| format!(" {key}={lease}"));
             let asked: String = asked.collect();
-            let else_ = if asked.is_empty() { String::new() } else { format!(" {otherwise:?}") };
+            let else_ =
+                if asked.is_empty() { String::new() } else { format!(" {cause_if_alive:?}") };
             format!("{revision}:{changes}{asked}{else_}")
         })
         .collect()
@@ -130,7 +131,7 @@ fn a_transaction_is_one_batch_whichever_watchers_it_comes_through() {
     assert_eq!(take(&mut batches, put(0, 4)), ["3:+/a/2"]);
     assert_eq!(take(&mut batches, put(1, 5)), ["4:+/a/2"]);
     let decode = Prefixes::new(vec![Prefix { path: "/".into(), format: Format::Plain }]).decode();
-    let waited = batches.next_held(&decode).into_iter().collect::<Vec<_>>();
+    let waited = batches.next_pending(&decode).into_iter().collect::<Vec<_>>();
     assert_eq!(show(&waited), ["5:+/a/2"]);
 
     // Watchers that catch up do so one after the other, with several revisions each.
@@ -140,7 +141,7 @@ fn a_transaction_is_one_batch_whichever_watchers_it_comes_through() {
     let several = vec![event(DELETE, "/b/1", 2), event(0, "/b/1", 3)];
     let found = take(&mut batches, response(1, false, several));
     assert_eq!(found, ["2:?/a/1?/b/1 /a/1=7 /b/1=8 Swept", "3:+/b/1"]);
-    assert_eq!(show(&batches.next_held(&decode).into_iter().collect::<Vec<_>>()), ["4:+/a/1"]);
+    assert_eq!(show(&batches.next_pending(&decode).into_iter().collect::<Vec<_>>()), ["4:+/a/1"]);
 }
 
 #[test]

@@ -90,7 +90,7 @@ impl Decoder {
     ) -> Registration {
         let id = self.id(item, document).unwrap_or_else(|| address.to_string());
         let said = item.weight.or_else(|| found(item.own, document.root, &self.weight));
-        let mut weight = weight(said, self.default_weight, self.low, document.remarks);
+        let mut weight = weight(said, self.default_weight, self.low_weights, document.remarks);
         let status = self.out_of_service(item, document);
         if status.is_some() {
             weight = Weight(0);

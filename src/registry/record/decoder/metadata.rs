@@ -25,14 +25,14 @@ const SPECIAL: [&str; 8] =
 const NO_VERSION: &str = "latest";
 
 /// Metadata up to a bound. The first entries stay.
-pub(in crate::registry::record) struct Kept {
+pub(in crate::registry::record) struct BoundedMeta {
     pub(in crate::registry::record) meta: Meta,
     room: usize,
     /// The first entry that did not fit, and the number of all such entries.
     over: Option<(String, usize)>,
 }
 
-impl Kept {
+impl BoundedMeta {
     pub(in crate::registry::record) fn new(room: usize) -> Self {
         Self { meta: Meta::new(), room: room.min(ENDPOINT_MAX), over: None }
     }
@@ -79,7 +79,7 @@ impl Decoder {
                 return meta.clone();
             }
         }
-        let mut kept = Kept::new(document.room.get());
+        let mut kept = BoundedMeta::new(document.room.get());
         if tls {
             kept.add("tls", "true".into());
         }

@@ -23,7 +23,7 @@ const BATCHES_MAX: usize = 64;
 const LEASES_MAX: usize = 64;
 
 /// The questions that are open.
-pub(super) struct Doubts {
+pub(super) struct LeaseChecks {
     client: LeaseClient,
     /// Deleted keys that etcd is asked about, each with the revision of its deletion.
     gone: HashMap<Key, i64>,
@@ -38,13 +38,13 @@ struct LeaseAnswer {
     cause: Cause,
 }
 
-impl Doubts {
+impl LeaseChecks {
     pub(super) fn new(client: LeaseClient) -> Self {
         Self { client, gone: HashMap::new(), asked: FuturesUnordered::new() }
     }
 
     /// Takes a batch that is being sent, and asks about its leases.
-    pub(super) fn note<T>(&mut self, batch: &Batch<T>) {
+    pub(super) fn start<T>(&mut self, batch: &Batch<T>) {
         for change in &batch.changes {
             if let Change::Put(entry) = change {
                 // The key exists again, so the cause of its deletion no longer matters.
@@ -57,8 +57,9 @@ impl Doubts {
         }
         let revision = batch.revision;
         self.gone.extend(batch.leases.iter().map(|(key, _)| (key.clone(), revision)));
-        let asks = join_all(leases.into_iter().map(|lease| lives(self.client.clone(), lease)));
-        let (leases, cause) = (batch.leases.clone(), batch.otherwise);
+        let asks =
+            join_all(leases.into_iter().map(|lease| lease_if_alive(self.client.clone(), lease)));
+        let (leases, cause) = (batch.leases.clone(), batch.cause_if_alive);
         self.asked.push(Box::pin(async move {
             let alive: HashSet<i64> = asks.await.into_iter().flatten().collect();
             let lives = |(key, lease): &(Key, i64)| alive.contains(lease).then(|| key.clone());
@@ -70,7 +71,7 @@ impl Doubts {
 
     /// Waits for keys whose cause of deletion has become certain, and returns them.
     /// Waits for ever while no question is open.
-    pub(super) async fn certain(&mut self) -> Vec<(Key, Cause)> {
+    pub(super) async fn next_certain(&mut self) -> Vec<(Key, Cause)> {
         loop {
             let Some(LeaseAnswer { revision, asked, certain, cause }) = self.asked.next().await
             else {
@@ -94,7 +95,7 @@ impl Doubts {
 }
 
 /// Returns the lease if it has time left.
-async fn lives(mut client: LeaseClient, lease: i64) -> Option<i64> {
+async fn lease_if_alive(mut client: LeaseClient, lease: i64) -> Option<i64> {
     match bounded(CALL_TIMEOUT, client.time_to_live(lease, None)).await {
         Ok(answer) => (answer.ttl() > 0).then_some(lease),
         Err(trouble) => {
