@@ -22,7 +22,7 @@ use crate::catalog::{self, Catalog, Input};
 use crate::config::{Config, Registry};
 use crate::marks::{MarkWriter, Marks};
 use crate::model::{Host, HostPort};
-use crate::persist::Decided;
+use crate::persist::OperatorState;
 use crate::readiness::Readiness;
 use crate::registry::etcd::{self, Connect};
 use crate::serve::{self, Server, Services};
@@ -204,7 +204,7 @@ impl App {
 
         let services = self.config.services.clone();
         let file = || services.as_ref().map(|file| file.document.value());
-        let (mut current, mut decided) = (self.config.settings(), Decided::default());
+        let (mut current, mut operator_state) = (self.config.settings(), OperatorState::default());
         let mut age = Duration::ZERO;
         if let Some(store) = self.state {
             // No source runs yet, so the queue has room and the saved state comes first.
@@ -212,7 +212,7 @@ impl App {
                 let marks = saved.marks.iter().filter(|mark| !mark.is_over(marks::now()));
                 let marks = Arc::new(Marks::new(marks.cloned()));
                 current = current.with(file(), saved.settings.clone());
-                (decided, age) = (saved, restored.age);
+                (operator_state, age) = (saved, restored.age);
                 let settings = Arc::new(current.clone());
                 let all =
                     [Input::Settings(settings), Input::Marks(marks), Input::Restored(restored)];
@@ -245,7 +245,7 @@ impl App {
         let (follow, marks) = marks::follow(
             &zone,
             marks::now,
-            (decided.marks, age),
+            (operator_state.marks, age),
             connect.clone(),
             inputs(),
             first_reads[1].clone(),

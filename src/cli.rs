@@ -89,19 +89,19 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         args.sources.problems.push(args.sources.located(problem));
     }
     match cli.command {
-        Command::Services(args) => return asked(services::run(&args)),
-        Command::Clients(args) => return asked(clients::run(&args)),
-        Command::Watch(args) => return asked(watch::run(&args)),
+        Command::Services(args) => return exit_code(services::run(&args)),
+        Command::Clients(args) => return exit_code(clients::run(&args)),
+        Command::Watch(args) => return exit_code(watch::run(&args)),
         Command::Explain(args) => {
             return match explain::run(&args) {
                 Ok(false) => ExitCode::from(explain::NOT_LISTED),
-                result => asked(result.map(drop)),
+                result => exit_code(result.map(drop)),
             };
         }
-        Command::Drain(args) => return asked(drain::drain(&args)),
-        Command::Undrain(args) => return asked(drain::undrain(&args)),
-        Command::Release(args) => return asked(release::run(&args)),
-        Command::Marks(args) => return asked(marks::run(&args)),
+        Command::Drain(args) => return exit_code(drain::drain(&args)),
+        Command::Undrain(args) => return exit_code(drain::undrain(&args)),
+        Command::Release(args) => return exit_code(release::run(&args)),
+        Command::Marks(args) => return exit_code(marks::run(&args)),
         Command::Settings(args) => return settings::run(&args),
         Command::DnsRecords(args) => return dns_records::run(&args),
         Command::Serve(_) | Command::Demo(_) | Command::Register(_) | Command::Check(_) => {}
@@ -127,7 +127,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Turns the result of a request to a running balancer into an exit code, and prints the
 /// error.
-fn asked(result: Result<(), admin_client::AdminError>) -> ExitCode {
+fn exit_code(result: Result<(), admin_client::AdminError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

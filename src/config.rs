@@ -294,9 +294,9 @@ impl ServeArgs {
         let make = move |contents: &[u8]| {
             let text = std::str::from_utf8(contents)
                 .map_err(|_| vec![format!("--config: {:?} is no UTF-8 text", running.path)])?;
-            running.again(text)
+            running.reparse(text)
         };
-        let document = Reloading::begun("settings", file, text.into_bytes(), document, make);
+        let document = Reloading::already_read("settings", file, text.into_bytes(), document, make);
         Some(FileSource { path, document })
     }
 

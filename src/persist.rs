@@ -23,12 +23,12 @@ use crate::catalog::{self, Catalog, Restored, ServiceSnapshot};
 use crate::model::{BackendAddr, Endpoint, ServiceName, Weight};
 use crate::telemetry::Counters;
 
-mod decided;
 mod directory;
+mod operator_state;
 
-pub use decided::Decided;
-use decided::Written;
 pub use directory::OpenError;
+pub use operator_state::OperatorState;
+use operator_state::OperatorText;
 
 /// The directory of the saved state.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub struct Content {
     /// Each service's endpoints.
     pub services: Vec<(ServiceName, Vec<Endpoint>)>,
     /// The decisions of operators.
-    pub decided: Decided,
+    pub operator_state: OperatorState,
 }
 
 /// The reason why a file is not served.
@@ -94,7 +94,7 @@ struct Head {
     version: u32,
     prefixes: Vec<String>,
     #[serde(flatten)]
-    decided: Written,
+    operator_state: OperatorText,
 }
 
 /// Each line between the first and the last.
@@ -139,7 +139,7 @@ const PAUSE_FOR_SIZE_MAX: Duration = Duration::from_secs(60);
 const STATE_MAX: u64 = 1 << 30;
 /// The time after which an unchanged state's file gets a new modification time, which
 /// shows that the state is still true.
-const MARK_EVERY: Duration = Duration::from_secs(30);
+const TOUCH_EVERY: Duration = Duration::from_secs(30);
 /// The pause after a failed write. Disks fill and empty in minutes.
 const RETRY: Duration = Duration::from_secs(10);
 /// The limit for one write; a network disk may hang for ever.
@@ -161,10 +161,10 @@ pub async fn run(mut store: Store, catalog: Catalog, counters: Arc<Counters>) {
         let began = Instant::now();
         let saved = match write {
             true => {
-                let decided = Decided::of(&catalog);
-                timeout(WRITE_TIMEOUT, store.save(&catalog.services(), &decided)).await
+                let operator_state = OperatorState::of(&catalog);
+                timeout(WRITE_TIMEOUT, store.save(&catalog.services(), &operator_state)).await
             }
-            false => timeout(WRITE_TIMEOUT, store.mark()).await,
+            false => timeout(WRITE_TIMEOUT, store.touch()).await,
         };
         let dir = store.dir.display();
         match saved.unwrap_or_else(|elapsed| Err(elapsed.into())) {
@@ -175,7 +175,7 @@ pub async fn run(mut store: Store, catalog: Catalog, counters: Arc<Counters>) {
                 counters.states_saved.increment();
                 failed = false;
                 sleep(pause(began.elapsed(), bytes)).await;
-                write = match timeout(MARK_EVERY, changes.changed()).await {
+                write = match timeout(TOUCH_EVERY, changes.changed()).await {
                     Ok(Ok(())) => true,
                     Ok(Err(_)) => return,
                     Err(_) => false,
@@ -206,7 +206,7 @@ impl Store {
     /// Returns the newest state that can be served: `state`, else `state.bak`. Logs each
     /// file that cannot.
     #[must_use]
-    pub fn load(&self) -> Option<(Restored, Decided)> {
+    pub fn load(&self) -> Option<(Restored, OperatorState)> {
         [self.file(), self.backup()].iter().find_map(|file| match self.read(file) {
             Ok(found) => Some(found),
             Err(StateError::Io(error)) if error.kind() == ErrorKind::NotFound => None,
@@ -218,7 +218,7 @@ impl Store {
         })
     }
 
-    fn read(&self, file: &Path) -> Result<(Restored, Decided), StateError> {
+    fn read(&self, file: &Path) -> Result<(Restored, OperatorState), StateError> {
         let mut file = directory::open_to_read(file)?;
         let metadata = file.metadata()?;
         if metadata.len() > STATE_MAX {
@@ -226,18 +226,18 @@ impl Store {
         }
         let mut bytes = Vec::new();
         io::Read::read_to_end(&mut file, &mut bytes)?;
-        let Content { services, decided } = parse(&bytes, &self.prefixes)?;
+        let Content { services, operator_state } = parse(&bytes, &self.prefixes)?;
         let saved = metadata.modified()?;
         // If the clock was set back, the state counts as new, never as old.
         let age = SystemTime::now().duration_since(saved).unwrap_or_default();
         let saved = humantime::format_rfc3339_seconds(saved).to_string();
-        Ok((Restored { saved, age, services }, decided))
+        Ok((Restored { saved, age, services }, operator_state))
     }
 
     /// Sets the file's modification time to now and writes nothing else: the state is still
     /// true.
-    async fn mark(&self) -> io::Result<u64> {
-        let file = directory::open_to_mark(&self.file()).await?;
+    async fn touch(&self) -> io::Result<u64> {
+        let file = directory::open_to_touch(&self.file()).await?;
         file.set_modified(SystemTime::now()).map(|()| 0)
     }
 
@@ -245,13 +245,13 @@ impl Store {
     async fn save(
         &mut self,
         services: &[Arc<catalog::Service>],
-        decided: &Decided,
+        operator_state: &OperatorState,
     ) -> io::Result<u64> {
         if !fs::try_exists(&self.dir).await? {
             self.lock = directory::claim(&self.dir).await?;
         }
         let new = self.dir.join(directory::NEW);
-        let written = self.write(&new, services, decided).await;
+        let written = self.write(&new, services, operator_state).await;
         if written.is_err() {
             let _ = fs::remove_file(&new).await;
         }
@@ -269,11 +269,11 @@ impl Store {
         &self,
         new: &Path,
         services: &[Arc<catalog::Service>],
-        decided: &Decided,
+        operator_state: &OperatorState,
     ) -> io::Result<u64> {
         let mut file = BufWriter::with_capacity(1 << 16, directory::create(new).await?);
         let (mut hasher, mut bytes) = (Hasher::new(), 0);
-        let mut chunk = line(&self.head(decided))?;
+        let mut chunk = line(&self.head(operator_state))?;
         let mut chunks = services.chunks(CHUNK);
         loop {
             hasher.update(&chunk);
@@ -292,12 +292,12 @@ impl Store {
         Ok(bytes)
     }
 
-    fn head(&self, decided: &Decided) -> Head {
+    fn head(&self, operator_state: &OperatorState) -> Head {
         Head {
             format: FORMAT.to_owned(),
             version: VERSION,
             prefixes: self.prefixes.clone(),
-            decided: decided.into(),
+            operator_state: operator_state.into(),
         }
     }
 
@@ -337,8 +337,8 @@ pub fn parse(bytes: &[u8], prefixes: &[String]) -> Result<Content, StateError> {
     let service = |(index, line)| {
         service(line).map_err(|reason| StateError::Content { line: index + 1, reason })
     };
-    let decided = head.decided.read();
-    Ok(Content { services: lines.map(service).collect::<Result<_, _>>()?, decided })
+    let operator_state = head.operator_state.read();
+    Ok(Content { services: lines.map(service).collect::<Result<_, _>>()?, operator_state })
 }
 
 fn service(line: &[u8]) -> Result<(ServiceName, Vec<Endpoint>), String> {

@@ -48,7 +48,7 @@ pub struct File {
 }
 
 /// A value made from files.
-pub struct Made<T> {
+pub struct Loaded<T> {
     /// The value.
     pub value: T,
     /// The use of each certificate in the value, and its end in seconds since 1970.
@@ -56,10 +56,10 @@ pub struct Made<T> {
 }
 
 /// Makes a value from the contents of the files, in their order.
-type Make<T> = Box<dyn Fn(&[Vec<u8>]) -> Result<Made<T>, Vec<String>> + Send + Sync>;
+type Make<T> = Box<dyn Fn(&[Vec<u8>]) -> Result<Loaded<T>, Vec<String>> + Send + Sync>;
 
 struct State<T> {
-    made: Made<T>,
+    loaded: Loaded<T>,
     contents: Vec<Vec<u8>>,
     /// How often the value was replaced.
     version: u64,
@@ -72,12 +72,12 @@ struct State<T> {
 struct Fault {
     text: String,
     since: Instant,
-    told: bool,
+    reported: bool,
 }
 
 /// The time between two looks at the files. Clients see a replaced certificate within
 /// seconds, and a look costs microseconds.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const CHECK_EVERY: Duration = Duration::from_secs(2);
 /// How long a fault may last before it is reported. A certificate and its key are two
 /// files, so a replacement may be under way.
 const SETTLES_WITHIN: Duration = Duration::from_secs(5);
@@ -95,24 +95,24 @@ const WARN_EVERY: Duration = Duration::from_secs(24 * 3600);
 impl<T: Clone> Reloading<T> {
     /// Returns a value that never changes.
     pub fn fixed(value: T) -> Self {
-        let made = Made { value, expiries: Vec::new() };
-        let state = State { made, contents: Vec::new(), version: 0, fault: None, failures: 0 };
+        let loaded = Loaded { value, expiries: Vec::new() };
+        let state = State { loaded, contents: Vec::new(), version: 0, fault: None, failures: 0 };
         let make: Make<T> = Box::new(|_| Err(Vec::new()));
         Self::with("", Vec::new(), state, make)
     }
 
     /// Returns a value that is not a credential, made from a file that the caller has just read.
-    pub fn begun(
+    pub fn already_read(
         used_for: &'static str,
         file: File,
         contents: Vec<u8>,
         value: T,
         make: impl Fn(&[u8]) -> Result<T, Vec<String>> + Send + Sync + 'static,
     ) -> Self {
-        let made = |value| Made { value, expiries: Vec::new() };
+        let loaded = |value| Loaded { value, expiries: Vec::new() };
         let contents = vec![contents];
-        let state = State { made: made(value), contents, version: 0, fault: None, failures: 0 };
-        let make = Box::new(move |contents: &[Vec<u8>]| make(&contents[0]).map(made));
+        let state = State { loaded: loaded(value), contents, version: 0, fault: None, failures: 0 };
+        let make = Box::new(move |contents: &[Vec<u8>]| make(&contents[0]).map(loaded));
         let mut inner = Self::with(used_for, vec![file], state, make);
         if let Some(inner) = Arc::get_mut(&mut inner.0) {
             inner.credential = false;
@@ -132,7 +132,7 @@ impl<T: Clone> Reloading<T> {
     pub fn open(
         used_for: &'static str,
         files: Vec<File>,
-        make: impl Fn(&[Vec<u8>]) -> Result<Made<T>, Vec<String>> + Send + Sync + 'static,
+        make: impl Fn(&[Vec<u8>]) -> Result<Loaded<T>, Vec<String>> + Send + Sync + 'static,
     ) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
         let read = |file: &File| {
@@ -150,15 +150,15 @@ impl<T: Clone> Reloading<T> {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let made = make(&contents)?;
-        let state = State { made, contents, version: 0, fault: None, failures: 0 };
+        let loaded = make(&contents)?;
+        let state = State { loaded, contents, version: 0, fault: None, failures: 0 };
         Ok(Self::with(used_for, files, state, Box::new(make)))
     }
 
     /// Returns the newest valid value.
     #[must_use]
     pub fn value(&self) -> T {
-        self.state().made.value.clone()
+        self.state().loaded.value.clone()
     }
 
     /// Returns how often the value was replaced.
@@ -170,7 +170,7 @@ impl<T: Clone> Reloading<T> {
     /// Returns the reason why the current files cannot be used, once it has been reported.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
-        self.state().fault.as_ref().filter(|fault| fault.told).map(|fault| fault.text.clone())
+        self.state().fault.as_ref().filter(|fault| fault.reported).map(|fault| fault.text.clone())
     }
 
     /// Returns a receiver that wakes when the value or the fault changes.
@@ -181,10 +181,10 @@ impl<T: Clone> Reloading<T> {
 
     /// Looks at the files now, so that the value is as new as the files.
     pub async fn refresh(&self) {
-        self.look(false).await;
+        self.check_files(false).await;
     }
 
-    async fn look(&self, now: bool) {
+    async fn check_files(&self, now: bool) {
         if self.0.files.is_empty() {
             return;
         }
@@ -194,13 +194,13 @@ impl<T: Clone> Reloading<T> {
                 Ok(Some(bytes)) => contents.push(bytes),
                 // A pipe was read at the start and cannot be read again.
                 Ok(None) => return,
-                Err(fault) => return self.broken(fault, now),
+                Err(fault) => return self.record_fault(fault, now),
             }
         }
-        self.take(contents, now);
+        self.replace(contents, now);
     }
 
-    fn take(&self, contents: Vec<Vec<u8>>, now: bool) {
+    fn replace(&self, contents: Vec<Vec<u8>>, now: bool) {
         let mut state = self.state();
         if contents == state.contents {
             if state.fault.take().is_some() {
@@ -209,34 +209,34 @@ impl<T: Clone> Reloading<T> {
             return;
         }
         match (self.0.make)(&contents) {
-            Ok(made) => {
+            Ok(loaded) => {
                 let (version, failures) = (state.version + 1, state.failures);
-                *state = State { made, contents, version, fault: None, failures };
+                *state = State { loaded, contents, version, fault: None, failures };
                 drop(state);
                 self.0.changes.send_replace(());
                 info!(used_for = self.0.used_for, "files changed and are used from now on");
             }
             Err(problems) => {
                 drop(state);
-                self.broken(problems.join(", "), now);
+                self.record_fault(problems.join(", "), now);
             }
         }
     }
 
     /// Records a fault. Reports it if it has lasted for [`SETTLES_WITHIN`], or at once with
     /// `now`.
-    fn broken(&self, text: String, now: bool) {
+    fn record_fault(&self, text: String, now: bool) {
         let mut state = self.state();
         let fault = match state.fault.take() {
             Some(fault) if fault.text == text => fault,
-            _ => Fault { text, since: clock::now(), told: false },
+            _ => Fault { text, since: clock::now(), reported: false },
         };
         let fault = state.fault.insert(fault);
         let due = now || clock::now().duration_since(fault.since) >= SETTLES_WITHIN;
-        if fault.told || !due {
+        if fault.reported || !due {
             return;
         }
-        fault.told = true;
+        fault.reported = true;
         let (used_for, fault) = (self.0.used_for, fault.text.clone());
         state.failures += 1;
         drop(state);
@@ -289,21 +289,21 @@ async fn read(file: &File) -> Result<Option<Vec<u8>>, String> {
 pub struct Reloadables(Vec<Box<dyn Reload>>);
 
 trait Reload: Send + Sync {
-    fn look(&self, now: bool) -> BoxFuture<'_, ()>;
+    fn check_files(&self, now: bool) -> BoxFuture<'_, ()>;
     fn credential(&self) -> Option<Credential>;
 }
 
 impl<T: Clone + Send + Sync + 'static> Reload for Reloading<T> {
-    fn look(&self, now: bool) -> BoxFuture<'_, ()> {
-        Box::pin(Reloading::look(self, now))
+    fn check_files(&self, now: bool) -> BoxFuture<'_, ()> {
+        Box::pin(Reloading::check_files(self, now))
     }
 
     fn credential(&self) -> Option<Credential> {
         let state = self.state();
         self.0.credential.then(|| Credential {
             used_for: self.0.used_for,
-            expiries: state.made.expiries.clone(),
-            broken: state.fault.as_ref().is_some_and(|fault| fault.told),
+            expiries: state.loaded.expiries.clone(),
+            broken: state.fault.as_ref().is_some_and(|fault| fault.reported),
             reloads: state.version,
             failures: state.failures,
         })
@@ -321,7 +321,7 @@ impl Reloadables {
     /// Looks at all files every two seconds and whenever `reload` is notified, for ever. After
     /// a notification, a fault is reported at once.
     pub async fn run(self, reload: Arc<Notify>, counters: Arc<Counters>) {
-        let mut tick = interval(LOOK_EVERY);
+        let mut tick = interval(CHECK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut warned = BTreeMap::new();
         loop {
@@ -330,7 +330,7 @@ impl Reloadables {
                 () = reload.notified() => true,
             };
             for one in &self.0 {
-                one.look(now).await;
+                one.check_files(now).await;
             }
             let all: Vec<_> = self.0.iter().filter_map(|one| one.credential()).collect();
             warn_of_ends(&all, &mut warned);

@@ -50,7 +50,7 @@ pub async fn run(
         },
         events_tx,
     );
-    let mut known = Known { own: options.own.clone(), going: false, keys: None };
+    let mut known = KnownBalancers { own: options.own.clone(), stopping: false, keys: None };
     known.publish(&balancers_tx);
     let held = announce(options).await;
     let follow = async {
@@ -63,7 +63,7 @@ pub async fn run(
         () = stop => {}
         () = async { tokio::join!(source, follow); } => {}
     }
-    known.going = true;
+    known.stopping = true;
     known.publish(&balancers_tx);
     // A failed removal was logged, and the key ends with its lease.
     if let Some(held) = held {
@@ -94,15 +94,15 @@ async fn announce(options: Options) -> Option<Held> {
 type Balancer = Option<HostPort>;
 
 /// The balancers that announced themselves.
-struct Known {
+struct KnownBalancers {
     own: HostPort,
     /// Whether this balancer is stopping.
-    going: bool,
+    stopping: bool,
     /// The balancers by key; `None` before etcd was read.
     keys: Option<BTreeMap<Key, Balancer>>,
 }
 
-impl Known {
+impl KnownBalancers {
     fn apply(&mut self, event: Event<Balancer>) {
         match event {
             Event::Reset { all, .. } => {
@@ -128,7 +128,7 @@ impl Known {
     fn publish(&self, balancers_tx: &watch::Sender<Arc<[HostPort]>>) {
         let keys = self.keys.iter().flat_map(BTreeMap::values).flatten();
         let mut all: BTreeSet<&HostPort> = keys.chain([&self.own]).collect();
-        if self.going && (all.len() > 1 || self.keys.is_none()) {
+        if self.stopping && (all.len() > 1 || self.keys.is_none()) {
             all.remove(&self.own);
         }
         let all: Arc<[HostPort]> = all.into_iter().cloned().collect();
@@ -166,7 +166,7 @@ mod tests {
     fn own_is_always_there_and_trouble_takes_nobody_out() {
         let (tx, rx) = watch::channel(Arc::from([]));
         let own = HostPort::parse("10.0.0.2:1").unwrap();
-        let mut known = Known { own, going: false, keys: None };
+        let mut known = KnownBalancers { own, stopping: false, keys: None };
         let mut check = |event: Option<Event<Balancer>>, expected: &[&str]| {
             event.into_iter().for_each(|event| known.apply(event));
             known.publish(&tx);
@@ -191,9 +191,9 @@ mod tests {
         let (tx, rx) = watch::channel(Arc::from([]));
         let check = |event: Option<Event<Balancer>>, expected: &[&str]| {
             let own = HostPort::parse("10.0.0.2:1").unwrap();
-            let mut known = Known { own, going: false, keys: None };
+            let mut known = KnownBalancers { own, stopping: false, keys: None };
             event.into_iter().for_each(|event| known.apply(event));
-            known.going = true;
+            known.stopping = true;
             known.publish(&tx);
             let found: Vec<_> = rx.borrow().iter().map(ToString::to_string).collect();
             assert_eq!(found, expected);

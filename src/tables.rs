@@ -52,7 +52,7 @@ pub struct Problems<'a> {
     text: &'a Text<'a>,
     /// The lines that are not TOML.
     broken: &'a HashSet<usize>,
-    told: Vec<Problem>,
+    reported: Vec<Problem>,
     found: usize,
 }
 
@@ -77,8 +77,8 @@ pub fn parse<R>(
     let toml = Toml { root: root.into_inner(), text: lines, errors, broken };
     let mut problems = toml.problems();
     let result = read(&toml, &mut problems);
-    problems.told.sort_by_key(|problem| (problem.line, problem.column));
-    (result, problems.told)
+    problems.reported.sort_by_key(|problem| (problem.line, problem.column));
+    (result, problems.reported)
 }
 
 impl<'a> Toml<'a> {
@@ -109,9 +109,9 @@ impl<'a> Toml<'a> {
     fn problems(&self) -> Problems<'_> {
         let found = self.errors.len();
         let (text, broken) = (&self.text, &self.broken);
-        let mut problems = Problems { text, broken, told: Vec::new(), found };
+        let mut problems = Problems { text, broken, reported: Vec::new(), found };
         for error in self.errors.iter().take(PROBLEMS_MAX) {
-            problems.tell(start(error), format!("this is no TOML: {}", error.message()));
+            problems.report(start(error), format!("this is no TOML: {}", error.message()));
         }
         problems
     }
@@ -161,7 +161,7 @@ impl Problems<'_> {
         let made_up = !self.broken.is_empty() && span == (0..0);
         let follows = made_up || self.broken.contains(&self.text.line(span.start));
         if !follows && !self.is_full() {
-            self.tell(span.start, text);
+            self.report(span.start, text);
         }
     }
 
@@ -174,12 +174,12 @@ impl Problems<'_> {
     /// Returns whether no further problem is reported.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.told.len() >= PROBLEMS_MAX
+        self.reported.len() >= PROBLEMS_MAX
     }
 
-    fn tell(&mut self, at: usize, text: String) {
+    fn report(&mut self, at: usize, text: String) {
         let (line, column) = self.text.position(at);
-        self.told.push(Problem { line, column, text });
+        self.reported.push(Problem { line, column, text });
     }
 }
 
@@ -287,29 +287,36 @@ mod tests {
 
     #[test]
     fn what_is_right_is_taken_and_the_rest_is_told() {
-        let (both, told) = read("one-word = 'x'\n  number = 300\n'é' = 1\nbroken\n[more]\n");
+        let (both, reported) = read("one-word = 'x'\n  number = 300\n'é' = 1\nbroken\n[more]\n");
         assert_eq!(both, Both { one_word: "x".to_owned(), number: None });
-        assert!(told[0].starts_with("2:3: number invalid value"), "{told:?}");
-        assert_eq!(told[1], "3:1: é unknown");
-        assert!(told[2].starts_with("4:7: this is no TOML: "), "{told:?}");
-        assert_eq!(told[3..], ["5:2: more unknown"]);
+        assert!(reported[0].starts_with("2:3: number invalid value"), "{reported:?}");
+        assert_eq!(reported[1], "3:1: é unknown");
+        assert!(reported[2].starts_with("4:7: this is no TOML: "), "{reported:?}");
+        assert_eq!(reported[3..], ["5:2: more unknown"]);
         assert_eq!(fields::<Both>(), ["one-word", "number"]);
-        let (_, told) = read("\nnumber = = 1\n");
-        assert!(!told.is_empty() && told.iter().all(|told| told.starts_with("2:")), "{told:?}");
-        let (_, told) = read(&"= 1\n".repeat(200));
-        assert_eq!(told.len(), PROBLEMS_MAX);
+        let (_, reported) = read("\nnumber = = 1\n");
+        assert!(
+            !reported.is_empty() && reported.iter().all(|reported| reported.starts_with("2:")),
+            "{reported:?}"
+        );
+        let (_, reported) = read(&"= 1\n".repeat(200));
+        assert_eq!(reported.len(), PROBLEMS_MAX);
     }
 
     #[test]
     fn a_key_without_a_value_hides_nothing_that_follows() {
         for line in ["key", "key: 7", "a.", ".", "a b = 1", "\"key = 1", "a = ", "= 1"] {
-            let (both, told) = read(&format!("{line}\nnumber = 7\nmore = 1\n"));
-            assert_eq!(both.number, Some(7), "{line}: {told:?}");
-            assert_eq!(told.last().map(String::as_str), Some("3:1: more unknown"), "{told:?}");
+            let (both, reported) = read(&format!("{line}\nnumber = 7\nmore = 1\n"));
+            assert_eq!(both.number, Some(7), "{line}: {reported:?}");
+            assert_eq!(
+                reported.last().map(String::as_str),
+                Some("3:1: more unknown"),
+                "{reported:?}"
+            );
         }
         // A line that may be the rest of a string is not read as a key.
-        let (_, told) = read("key '''\nsecret = 1\n'''\n");
-        assert!(!told.iter().any(|told| told.contains("secret")), "{told:?}");
+        let (_, reported) = read("key '''\nsecret = 1\n'''\n");
+        assert!(!reported.iter().any(|reported| reported.contains("secret")), "{reported:?}");
     }
 
     #[test]

@@ -517,9 +517,9 @@ async fn the_command_line_reads_what_the_balancer_writes() {
     let admin = format!("http://{}", world.addr);
     let asked = tokio::task::spawn_blocking(move || {
         let client = AdminClient::new(&admin_client::AdminArgs { admin, json: false }).unwrap();
-        let services = client.ask::<admin::json::Services>("/api/v1/services").unwrap();
-        let missing = client.ask::<admin::json::ServiceDetail>("/api/v1/services/x").unwrap_err();
-        let foreign = client.ask::<admin::json::Services>("/livez").unwrap_err();
+        let services = client.get::<admin::json::Services>("/api/v1/services").unwrap();
+        let missing = client.get::<admin::json::ServiceDetail>("/api/v1/services/x").unwrap_err();
+        let foreign = client.get::<admin::json::Services>("/livez").unwrap_err();
         (services.value, missing, foreign)
     });
     let (services, missing, foreign) =

@@ -127,7 +127,7 @@ impl AdminClient {
     ///
     /// # Errors
     /// Returns an error if there is no answer or the balancer refuses.
-    pub fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<Fetched<T>, AdminError> {
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Fetched<T>, AdminError> {
         self.read(self.agent.get(format!("{}{path}", self.base)).call())
     }
 
@@ -135,7 +135,7 @@ impl AdminClient {
     ///
     /// # Errors
     /// Returns an error if there is no answer or the balancer refuses.
-    pub fn tell<T: DeserializeOwned>(&self, path: &str) -> Result<Fetched<T>, AdminError> {
+    pub fn post<T: DeserializeOwned>(&self, path: &str) -> Result<Fetched<T>, AdminError> {
         self.read(self.agent.post(format!("{}{path}", self.base)).send_empty())
     }
 
@@ -143,7 +143,7 @@ impl AdminClient {
     ///
     /// # Errors
     /// Returns an error if there is no answer or the balancer refuses.
-    pub fn tell_with<T: DeserializeOwned>(
+    pub fn post_with_body<T: DeserializeOwned>(
         &self,
         path: &str,
         text: &str,
@@ -277,7 +277,7 @@ mod tests {
             Ok(client) => client,
             Err(error) => return error,
         };
-        client.ask::<json::Services>("/api/v1/services").unwrap_err()
+        client.get::<json::Services>("/api/v1/services").unwrap_err()
     }
 
     #[test]

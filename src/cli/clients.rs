@@ -26,7 +26,7 @@ pub fn run(args: &Args) -> Result<(), AdminError> {
         Some(service) => format!("/api/v1/clients?service={}", admin_client::encode(service)),
         None => "/api/v1/clients".to_owned(),
     };
-    let answer = client.ask::<json::Clients>(&path)?;
+    let answer = client.get::<json::Clients>(&path)?;
     match (args.admin.json, shown(&answer.value)) {
         (true, _) => drop(admin_client::print_json(&answer.text)?),
         (false, Some(table)) => drop(admin_client::print(&table)?),

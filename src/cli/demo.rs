@@ -81,14 +81,14 @@ async fn demo(args: &DemoArgs) -> Result<(), AnyError> {
     let running = tokio::spawn(app.run(async { drop(stop_rx.await) }, Arc::default()));
     introduce(&addresses);
     let connect = connect(&addresses)?;
-    let story = tell(&connect, args.seconds);
-    let told = tokio::select! {
-        told = story => told,
+    let story = run_scenes(&connect, args.seconds);
+    let ended = tokio::select! {
+        ended = story => ended,
         () = stop.next() => Ok(()),
     };
     drop(stop_tx);
     running.await??;
-    told
+    ended
 }
 
 fn introduce(addresses: &Addresses) {
@@ -100,7 +100,7 @@ fn introduce(addresses: &Addresses) {
 }
 
 /// Starts three backends; stops and restarts the second.
-async fn tell(connect: &Connect, seconds: u64) -> Result<(), AnyError> {
+async fn run_scenes(connect: &Connect, seconds: u64) -> Result<(), AnyError> {
     let scene = if seconds == 0 { SCENE } else { Duration::from_secs(seconds) / 3 };
     let mut backends = Vec::new();
     for id in BACKENDS {

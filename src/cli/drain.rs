@@ -4,7 +4,7 @@
 //! and a line for each mark.
 
 use super::admin_client::{self, AdminClient, AdminError, say};
-use super::marks::SignArgs;
+use super::marks::AuthorArgs;
 use crate::admin::json;
 
 /// Keeps backends out of the lists of all replicas; calls in flight continue
@@ -22,7 +22,7 @@ pub struct DrainArgs {
     pub anyway: bool,
     /// The author and the reason.
     #[command(flatten)]
-    pub sign: SignArgs,
+    pub author: AuthorArgs,
     /// The balancer to ask.
     #[command(flatten)]
     pub admin: admin_client::AdminArgs,
@@ -37,7 +37,7 @@ pub struct UndrainArgs {
     pub backends: Option<String>,
     /// The author and the reason.
     #[command(flatten)]
-    pub sign: SignArgs,
+    pub author: AuthorArgs,
     /// The balancer to ask.
     #[command(flatten)]
     pub admin: admin_client::AdminArgs,
@@ -48,10 +48,10 @@ pub struct UndrainArgs {
 /// # Errors
 /// Returns an error if the balancer gives no answer or refuses.
 pub fn drain(args: &DrainArgs) -> Result<(), AdminError> {
-    let DrainArgs { service, backends, lasts, anyway, sign, admin } = args;
+    let DrainArgs { service, backends, lasts, anyway, author, admin } = args;
     let (backends, lasts) = (Some(backends.clone()), lasts.clone());
-    let order = json::Order { backends, lasts, anyway: *anyway, ..sign.order() };
-    let answer = tell::<json::DrainAnswer>(admin, service, "drain", &order)?;
+    let order = json::Order { backends, lasts, anyway: *anyway, ..author.order() };
+    let answer = send_order::<json::DrainAnswer>(admin, service, "drain", &order)?;
     if admin.json {
         admin_client::print_json(&answer.text)?;
         return Ok(());
@@ -72,9 +72,9 @@ pub fn drain(args: &DrainArgs) -> Result<(), AdminError> {
 /// # Errors
 /// Returns an error if the balancer gives no answer or refuses.
 pub fn undrain(args: &UndrainArgs) -> Result<(), AdminError> {
-    let UndrainArgs { service, backends, sign, admin } = args;
-    let order = json::Order { backends: backends.clone(), ..sign.order() };
-    let answer = tell::<json::UndrainAnswer>(admin, service, "undrain", &order)?;
+    let UndrainArgs { service, backends, author, admin } = args;
+    let order = json::Order { backends: backends.clone(), ..author.order() };
+    let answer = send_order::<json::UndrainAnswer>(admin, service, "undrain", &order)?;
     if admin.json {
         admin_client::print_json(&answer.text)?;
         return Ok(());
@@ -95,7 +95,7 @@ pub fn undrain(args: &UndrainArgs) -> Result<(), AdminError> {
 }
 
 /// Sends an order for a service to the balancer. `what` is the last part of its path.
-pub(super) fn tell<T: serde::de::DeserializeOwned>(
+pub(super) fn send_order<T: serde::de::DeserializeOwned>(
     admin: &admin_client::AdminArgs,
     service: &str,
     what: &str,
@@ -103,7 +103,7 @@ pub(super) fn tell<T: serde::de::DeserializeOwned>(
 ) -> Result<admin_client::Fetched<T>, AdminError> {
     let path = format!("/api/v1/services/{}/{what}", admin_client::encode(service));
     let order = serde_json::to_string(order).unwrap_or_default();
-    AdminClient::new(admin)?.tell_with(&path, &order)
+    AdminClient::new(admin)?.post_with_body(&path, &order)
 }
 
 fn unless(obeyed: bool) {

@@ -39,7 +39,7 @@ pub fn run(args: &Args) -> Result<bool, AdminError> {
             path += &format!("&{name}={}", encode(value));
         }
     }
-    let answer = client.ask::<Explanation>(&path)?;
+    let answer = client.get::<Explanation>(&path)?;
     match args.admin.json {
         true => admin_client::print_json(&answer.text)?,
         false => admin_client::print(&shown(&answer.value, args.backend.is_some()))?,

@@ -25,7 +25,7 @@ pub struct Args {
 
 /// The author of a mark, and the reason.
 #[derive(Debug, Clone, clap::Args)]
-pub struct SignArgs {
+pub struct AuthorArgs {
     /// The reason, for other operators
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub why: String,
@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> Result<(), AdminError> {
         Some(service) => format!("/api/v1/marks?service={}", admin_client::encode(service)),
         None => "/api/v1/marks".to_owned(),
     };
-    let answer = AdminClient::new(&args.admin)?.ask::<json::Marks>(&path)?;
+    let answer = AdminClient::new(&args.admin)?.get::<json::Marks>(&path)?;
     if args.admin.json {
         admin_client::print_json(&answer.text)?;
         return Ok(());
@@ -87,7 +87,7 @@ fn table(marks: &[json::Mark]) -> String {
     admin_client::table(&headings, marks.iter().map(row))
 }
 
-impl SignArgs {
+impl AuthorArgs {
     /// Returns an order with author and reason; the caller adds the rest.
     pub(super) fn order(&self) -> json::Order {
         let by = self.by.clone().unwrap_or_else(user);

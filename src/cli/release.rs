@@ -4,8 +4,8 @@
 //! number of backends that it dropped.
 
 use super::admin_client::{self, AdminError, clean, say};
-use super::drain::tell;
-use super::marks::SignArgs;
+use super::drain::send_order;
+use super::marks::AuthorArgs;
 use crate::admin::json;
 
 /// Drops a service's held backends, which are listed without a registration, at all replicas
@@ -15,7 +15,7 @@ pub struct Args {
     pub service: String,
     /// The author and the reason.
     #[command(flatten)]
-    pub sign: SignArgs,
+    pub author: AuthorArgs,
     /// The balancer to ask.
     #[command(flatten)]
     pub admin: admin_client::AdminArgs,
@@ -25,8 +25,8 @@ pub struct Args {
 ///
 /// # Errors
 /// Returns an error if the balancer gives no answer or refuses.
-pub fn run(Args { service, sign, admin }: &Args) -> Result<(), AdminError> {
-    let answer = tell::<json::Released>(admin, service, "release", &sign.order())?;
+pub fn run(Args { service, author, admin }: &Args) -> Result<(), AdminError> {
+    let answer = send_order::<json::Released>(admin, service, "release", &author.order())?;
     let json::Released { service, released, untold } = answer.value;
     let shown = clean(&format!("{service}: {released} released"));
     match admin.json {

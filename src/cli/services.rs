@@ -19,7 +19,7 @@ pub struct Args {
 /// Returns an error if the balancer gives no answer or the answer cannot be printed.
 pub fn run(args: &Args) -> Result<(), AdminError> {
     let client = AdminClient::new(&args.admin)?;
-    let answer = client.ask::<json::Services>("/api/v1/services")?;
+    let answer = client.get::<json::Services>("/api/v1/services")?;
     if args.admin.json {
         admin_client::print_json(&answer.text)?;
         return Ok(());
@@ -29,7 +29,7 @@ pub fn run(args: &Args) -> Result<(), AdminError> {
         None => admin_client::say("no service has a backend yet"),
     }
     // The table alone does not show that the registry is stale.
-    let registry = client.ask::<json::Registry>("/api/v1/registry")?.value;
+    let registry = client.get::<json::Registry>("/api/v1/registry")?.value;
     registry.notices().iter().for_each(|notice| admin_client::say(notice));
     for json::Unknown { name, clients, since_seconds } in answer.value.unknown {
         let since = age(since_seconds);

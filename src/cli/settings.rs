@@ -152,7 +152,7 @@ fn ask_diff(
     text: &str,
     admin: &AdminArgs,
 ) -> Result<admin_client::Fetched<json::Diff>, AdminError> {
-    AdminClient::new(admin)?.tell_with("/api/v1/settings/diff", text)
+    AdminClient::new(admin)?.post_with_body("/api/v1/settings/diff", text)
 }
 
 fn apply(args: &ApplyArgs) -> ExitCode {
@@ -216,7 +216,7 @@ fn show(args: &ShowArgs) -> Result<(), AdminError> {
         Some(service) => format!("/api/v1/settings?service={}", admin_client::encode(service)),
         None => "/api/v1/settings".to_owned(),
     };
-    let answer = AdminClient::new(&args.admin)?.ask::<json::Settings>(&path)?;
+    let answer = AdminClient::new(&args.admin)?.get::<json::Settings>(&path)?;
     if args.admin.json {
         admin_client::print_json(&answer.text)?;
         return Ok(());

@@ -47,10 +47,10 @@ pub fn run(args: &Args) -> Result<(), AdminError> {
     let mut known = Backends::new();
     let mut trouble = None;
     loop {
-        match client.ask::<ServiceDetail>(&path).map(|answer| answer.value) {
+        match client.get::<ServiceDetail>(&path).map(|answer| answer.value) {
             Ok(detail) => {
                 say(&mut trouble, None);
-                if !update(&mut known, told(detail), args.admin.json)? {
+                if !update(&mut known, listed_endpoints(detail), args.admin.json)? {
                     return Ok(());
                 }
             }
@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> Result<(), AdminError> {
 }
 
 /// Returns the endpoints that are in the lists of the service's clients.
-fn told(detail: ServiceDetail) -> Backends {
+fn listed_endpoints(detail: ServiceDetail) -> Backends {
     let listed = detail.endpoints.into_iter().filter(|endpoint| endpoint.turns > 0);
     listed.map(|endpoint| ((endpoint.id.clone(), endpoint.address.clone()), endpoint)).collect()
 }

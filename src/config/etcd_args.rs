@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::registry::etcd::{Connect, Credentials, Tls};
-use crate::reload::{File, Made, Reloading, expiry};
+use crate::reload::{File, Loaded, Reloading, expiry};
 
 /// Flags for the connection to etcd. The files are read again whenever they change.
 #[derive(Clone, Default, clap::Args)]
@@ -77,7 +77,7 @@ impl EtcdArgs {
                         None | Some("") => {
                             Err(vec![format!("{FLAG}: {path:?} begins with no password")])
                         }
-                        Some(line) => Ok(Made { value: line.to_owned(), expiries: Vec::new() }),
+                        Some(line) => Ok(Loaded { value: line.to_owned(), expiries: Vec::new() }),
                     }
                 });
                 let password = password.map_err(|found| problems.extend(found)).ok()?;
@@ -124,7 +124,7 @@ impl EtcdArgs {
                 ("etcd", value.identity.as_ref().and_then(|(cert, _)| expiry(cert))),
             ];
             let ends = ends.into_iter().filter_map(|(used_for, end)| Some((used_for, end?)));
-            Ok(Made { expiries: ends.collect(), value })
+            Ok(Loaded { expiries: ends.collect(), value })
         });
         tls.map_err(|found| problems.extend(found)).ok()
     }

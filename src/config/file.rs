@@ -93,7 +93,7 @@ pub struct Sources {
     /// The formats that the file describes.
     pub(super) customs: Customs,
     /// The file, if its tables of services are valid.
-    pub(super) file: Option<Running>,
+    pub(super) file: Option<FileInUse>,
     /// The origin of each flag's value: a place in the file (`FILE:LINE:COLUMN`) or a
     /// variable. The key is the flag with its dashes.
     places: BTreeMap<String, String>,
@@ -101,29 +101,29 @@ pub struct Sources {
 
 /// A file in use, which may change while the process runs.
 #[derive(Debug, Clone)]
-pub(super) struct Running {
+pub(super) struct FileInUse {
     pub(super) path: PathBuf,
     pub(super) text: String,
     pub(super) services: Arc<Document>,
     values: Values,
     /// Keys that flags or variables set.
-    decided: BTreeSet<String>,
+    overridden: BTreeSet<String>,
 }
 
 /// The keys of the process and their values.
 type Values = BTreeMap<String, Option<toml::Value>>;
 
 impl File {
-    /// Reads a file's text. Ignores the keys in `decided`, which flags or variables set.
+    /// Reads a file's text. Ignores the keys in `overridden`, which flags or variables set.
     /// Returns the valid contents and all problems.
     #[must_use]
-    pub fn parse(text: &str, decided: &BTreeSet<String>) -> (Self, Vec<Problem>) {
-        tables::parse(text, |toml, problems| Self::read(toml, decided, problems))
+    pub fn parse(text: &str, overridden: &BTreeSet<String>) -> (Self, Vec<Problem>) {
+        tables::parse(text, |toml, problems| Self::read(toml, overridden, problems))
     }
 
-    fn read(toml: &Toml<'_>, decided: &BTreeSet<String>, problems: &mut Problems<'_>) -> Self {
-        let mut file = Self { values: values(toml, decided), ..Self::default() };
-        let left = of_process(toml, decided);
+    fn read(toml: &Toml<'_>, overridden: &BTreeSet<String>, problems: &mut Problems<'_>) -> Self {
+        let mut file = Self { values: values(toml, overridden), ..Self::default() };
+        let left = of_process(toml, overridden);
         let (formats, process): (Vec<_>, Vec<_>) =
             left.partition(|(key, _)| key.get_ref() == formats::KEY);
         for (key, _) in &process {
@@ -138,7 +138,7 @@ impl File {
                     Some(expected) => {
                         format!("{name} is {}: {expected}", value.get_ref().type_str())
                     }
-                    None => format!("{name:?} is no setting: {}", meant(name)),
+                    None => format!("{name:?} is no setting: {}", remedy_for(name)),
                 },
             );
         });
@@ -151,7 +151,7 @@ impl File {
 }
 
 /// Returns the remedy for a key that is not a setting.
-fn meant(key: &str) -> String {
+fn remedy_for(key: &str) -> String {
     let dashed = key.replace('_', "-");
     match key {
         "config" => "a file cannot name another".to_owned(),
@@ -166,36 +166,38 @@ pub fn keys() -> &'static [&'static str] {
     tables::fields::<ProcessSettings>()
 }
 
-/// Returns the entries for the process that are not in `decided`. Leaves out tables of
+/// Returns the entries for the process that are not in `overridden`. Leaves out tables of
 /// services and entries on broken lines.
 fn of_process<'a, 'b>(
     toml: &'b Toml<'a>,
-    decided: &'b BTreeSet<String>,
+    overridden: &'b BTreeSet<String>,
 ) -> impl Iterator<Item = (&'b tables::Name<'a>, &'b tables::Value<'a>)> {
     toml.root()
         .iter()
-        .filter(|(key, _)| !Document::has_key(key.get_ref()) && !decided.contains(&**key.get_ref()))
+        .filter(|(key, _)| {
+            !Document::has_key(key.get_ref()) && !overridden.contains(&**key.get_ref())
+        })
         .filter(|(key, _)| !toml.breaks_at(key.span().start))
 }
 
-fn values(toml: &Toml<'_>, decided: &BTreeSet<String>) -> Values {
+fn values(toml: &Toml<'_>, overridden: &BTreeSet<String>) -> Values {
     let value = |value: &tables::Value<'_>| {
         toml::Value::deserialize(ValueDeserializer::from(value.clone())).ok()
     };
-    let entries = of_process(toml, decided);
-    entries.map(|(key, said)| (key.get_ref().to_string(), value(said))).collect()
+    let entries = of_process(toml, overridden);
+    entries.map(|(key, entry)| (key.get_ref().to_string(), value(entry))).collect()
 }
 
 impl ServeArgs {
     /// Records the origin of each setting. If `--config` names a file, fills in the values
-    /// that neither a flag nor a variable sets. `said` are the matches that these arguments
+    /// that neither a flag nor a variable sets. `matches` are the matches that these arguments
     /// were made from.
-    pub fn complete(&mut self, said: &ArgMatches) {
-        let mut decided = BTreeSet::new();
+    pub fn complete(&mut self, matches: &ArgMatches) {
+        let mut overridden = BTreeSet::new();
         for key in keys().iter().copied().chain(["config"]) {
             let id = key.replace('-', "_");
-            let known = said.try_contains_id(&id).is_ok();
-            match known.then(|| said.value_source(&id)).flatten() {
+            let known = matches.try_contains_id(&id).is_ok();
+            match known.then(|| matches.value_source(&id)).flatten() {
                 Some(ValueSource::CommandLine) => {}
                 Some(ValueSource::EnvVariable) => {
                     let variable = format!("LOOKASIDE_{}", id.to_uppercase());
@@ -203,10 +205,10 @@ impl ServeArgs {
                 }
                 _ => continue,
             }
-            decided.insert(key.to_owned());
+            overridden.insert(key.to_owned());
         }
         // `config` inside a file is always a problem, also if a flag names the file.
-        decided.remove("config");
+        overridden.remove("config");
         let Some(path) = self.config.clone().map(PathBuf::from) else { return };
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
@@ -216,7 +218,7 @@ impl ServeArgs {
                 return;
             }
         };
-        let (file, problems) = File::parse(&text, &decided);
+        let (file, problems) = File::parse(&text, &overridden);
         self.sources.problems.extend(problems.iter().map(|problem| located(&path, problem)));
         for (key, (line, column)) in file.places {
             let place = format!("{}:{line}:{column}", path.display());
@@ -225,7 +227,7 @@ impl ServeArgs {
         self.sources.customs = file.customs;
         let values = file.values;
         self.sources.file =
-            file.services.map(|services| Running { path, text, services, values, decided });
+            file.services.map(|services| FileInUse { path, text, services, values, overridden });
         self.fill(file.process);
     }
 
@@ -235,7 +237,7 @@ impl ServeArgs {
             ($($key:ident => $setting:expr,)*) => {
                 // The pattern names every field, so the compiler finds a forgotten one.
                 let ProcessSettings { $($key),* } = file;
-                $(if let Some(said) = $key { $setting = said.into(); })*
+                $(if let Some(value) = $key { $setting = value.into(); })*
             };
         }
         fill! {
@@ -283,15 +285,15 @@ impl Sources {
     }
 }
 
-impl Running {
+impl FileInUse {
     /// Returns the tables of services in the changed text of the file. Logs the settings of
     /// the process that changed, because they need a restart.
     ///
     /// # Errors
     /// Returns all problems of the text with their places, if the tables cannot be used.
-    pub(super) fn again(&self, text: &str) -> Result<Arc<Document>, Vec<String>> {
+    pub(super) fn reparse(&self, text: &str) -> Result<Arc<Document>, Vec<String>> {
         let ((services, now), problems) = tables::parse(text, |toml, problems| {
-            (Document::within(toml, problems), values(toml, &self.decided))
+            (Document::within(toml, problems), values(toml, &self.overridden))
         });
         let Some(services) = services else {
             return Err(problems.iter().map(|problem| located(&self.path, problem)).collect());

@@ -166,9 +166,9 @@ fn with_file(file: &Path, text: &str, flags: &[&str]) -> ServeArgs {
 fn named(file: &Path, flags: &[&str]) -> ServeArgs {
     let config = format!("--config={}", file.display());
     let args = [&["serve", &config], flags].concat();
-    let said = Only::command().get_matches_from(args);
-    let mut serve = Only::from_arg_matches(&said).unwrap().serve;
-    serve.complete(&said);
+    let matches = Only::command().get_matches_from(args);
+    let mut serve = Only::from_arg_matches(&matches).unwrap().serve;
+    serve.complete(&matches);
     serve
 }
 

@@ -10,7 +10,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto::ring};
 
-use crate::reload::{File, Made, Reloading, expiry};
+use crate::reload::{File, Loaded, Reloading, expiry};
 
 /// Returns the TLS configuration. Returns `None` without certificate and key, or if there
 /// are problems, which it adds to `problems`.
@@ -47,7 +47,7 @@ pub(super) fn server(
 
 /// Builds the configuration from certificate, key and optionally the clients' authority,
 /// in this order.
-fn make(files: &[File], contents: &[Vec<u8>]) -> Result<Made<Arc<ServerConfig>>, Vec<String>> {
+fn make(files: &[File], contents: &[Vec<u8>]) -> Result<Loaded<Arc<ServerConfig>>, Vec<String>> {
     let mut problems = Vec::new();
     let chain = certificates(&files[0], &contents[0], &mut problems);
     let key = PrivateKeyDer::from_pem_slice(&contents[1])
@@ -66,7 +66,7 @@ fn make(files: &[File], contents: &[Vec<u8>]) -> Result<Made<Arc<ServerConfig>>,
         ("client_ca", contents.get(2).and_then(|pem| expiry(pem))),
     ];
     let ends = ends.into_iter().filter_map(|(used_for, end)| Some((used_for, end?)));
-    Ok(Made { value: Arc::new(value), expiries: ends.collect() })
+    Ok(Loaded { value: Arc::new(value), expiries: ends.collect() })
 }
 
 fn certificates(

@@ -100,7 +100,7 @@ pub(super) fn open_to_read(path: &Path) -> Result<File, StateError> {
 }
 
 /// Opens an existing regular file to change its modification time.
-pub(super) async fn open_to_mark(path: &Path) -> io::Result<File> {
+pub(super) async fn open_to_touch(path: &Path) -> io::Result<File> {
     let mut options = options();
     let options = fs::OpenOptions::from(options.write(true).clone());
     let file = options.open(path).await.map_err(in_words)?.into_std().await;

@@ -30,7 +30,7 @@ fn content(services: &[Arc<catalog::Service>]) -> Vec<(ServiceName, Vec<Endpoint
     services.iter().map(|service| (service.name.clone(), service.endpoints.clone())).collect()
 }
 
-fn names(loaded: Option<(Restored, Decided)>) -> Vec<String> {
+fn names(loaded: Option<(Restored, OperatorState)>) -> Vec<String> {
     let services = loaded.map(|(restored, _)| restored.services).unwrap_or_default();
     services.iter().map(|(name, _)| name.to_string()).collect()
 }
@@ -38,7 +38,7 @@ fn names(loaded: Option<(Restored, Decided)>) -> Vec<String> {
 async fn saved(dir: &tempfile::TempDir) -> Vec<u8> {
     let services = [snapshot("dev/game", &["7", "8"]), snapshot("hello", &["a"])];
     let mut store = store(dir).await;
-    store.save(&services, &Decided::default()).await.unwrap();
+    store.save(&services, &OperatorState::default()).await.unwrap();
     std::fs::read(store.file()).unwrap()
 }
 
@@ -48,12 +48,12 @@ async fn what_is_saved_is_loaded_whole() {
     assert_eq!(store(&dir).await.load(), None, "nothing is there yet");
     let services: Vec<_> = (0..100).map(|n| snapshot(&format!("s{n:03}"), &["a", "b"])).collect();
     let mut below = open(&dir.path().join("made")).await.unwrap();
-    below.save(&services, &Decided::default()).await.unwrap();
-    let (restored, decided) = below.load().unwrap();
-    assert_eq!(decided, Decided::default());
+    below.save(&services, &OperatorState::default()).await.unwrap();
+    let (restored, operator_state) = below.load().unwrap();
+    assert_eq!(operator_state, OperatorState::default());
     assert_eq!(restored.services, content(&services));
     assert!(restored.age < Duration::from_secs(60));
-    below.save(&[], &Decided::default()).await.unwrap();
+    below.save(&[], &OperatorState::default()).await.unwrap();
     assert_eq!(below.load().unwrap().0.services, [], "an empty registry is a state too");
     let mut left: Vec<_> =
         std::fs::read_dir(&below.dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -65,8 +65,8 @@ async fn what_is_saved_is_loaded_whole() {
 async fn the_one_before_serves_when_the_newest_cannot() {
     let dir = tempfile::TempDir::new().unwrap();
     let mut store = store(&dir).await;
-    store.save(&[snapshot("old", &["a"])], &Decided::default()).await.unwrap();
-    store.save(&[snapshot("new", &["a"])], &Decided::default()).await.unwrap();
+    store.save(&[snapshot("old", &["a"])], &OperatorState::default()).await.unwrap();
+    store.save(&[snapshot("new", &["a"])], &OperatorState::default()).await.unwrap();
     assert_eq!(names(store.load()), ["new"]);
     let whole = std::fs::read(store.file()).unwrap();
     std::fs::write(store.file(), &whole[..whole.len() / 2]).unwrap();
@@ -147,17 +147,17 @@ async fn links_and_pipes_are_neither_followed_nor_waited_for() {
     let dir = tempfile::TempDir::new().unwrap();
     let elsewhere = dir.path().join("elsewhere");
     let mut store = open(&dir.path().join("dir")).await.unwrap();
-    store.save(&[snapshot("hello", &["a"])], &Decided::default()).await.unwrap();
+    store.save(&[snapshot("hello", &["a"])], &OperatorState::default()).await.unwrap();
     let mode = std::fs::metadata(store.file()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 
     std::fs::rename(store.file(), &elsewhere).unwrap();
     std::os::unix::fs::symlink(&elsewhere, store.file()).unwrap();
     assert_eq!(store.load(), None, "a link");
-    assert!(store.mark().await.is_err());
+    assert!(store.touch().await.is_err());
     let before = std::fs::read(&elsewhere).unwrap();
     std::os::unix::fs::symlink(&elsewhere, store.dir.join("state.new")).unwrap();
-    store.save(&[snapshot("other", &["a"])], &Decided::default()).await.unwrap();
+    store.save(&[snapshot("other", &["a"])], &OperatorState::default()).await.unwrap();
     assert_eq!(std::fs::read(&elsewhere).unwrap(), before, "nothing is written through a link");
     assert_eq!(names(store.load()), ["other"]);
 
@@ -167,7 +167,7 @@ async fn links_and_pipes_are_neither_followed_nor_waited_for() {
         rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, mode, 0).unwrap();
     }
     assert_eq!(store.load(), None, "a pipe");
-    assert!(store.mark().await.is_err());
+    assert!(store.touch().await.is_err());
 }
 
 #[test]
@@ -271,28 +271,28 @@ async fn what_operators_decided_is_saved_too() {
     let key = MarkKey::parse("drain/game.dev/zone=a").unwrap();
     let text =
         "[service.'*']\nguard = 7\nkeep-lost = '90s'\n[service.'a\"\\b']\nwhen-empty = 'drop'\n";
-    let decided = Decided {
+    let operator_state = OperatorState {
         marks: vec![Arc::new(Mark { key, value })],
         settings: Some(Arc::new(Document::parse(text).unwrap())),
     };
     let mut store = store(&dir).await;
-    store.save(&[snapshot("hello", &["a"])], &decided).await.unwrap();
-    assert_eq!(store.load().unwrap().1, decided);
+    store.save(&[snapshot("hello", &["a"])], &operator_state).await.unwrap();
+    assert_eq!(store.load().unwrap().1, operator_state);
     // An invalid mark or document is left out, and the rest is read.
     let head = Head {
         format: FORMAT.to_owned(),
         version: VERSION,
         prefixes: vec![PREFIX.to_owned()],
-        decided: (&decided).into(),
+        operator_state: (&operator_state).into(),
     };
     let whole = String::from_utf8(line(&head).unwrap()).unwrap();
     let parse = |head: String| {
         let tail = line(&Tail { crc32: crc32fast::hash(head.as_bytes()) }).unwrap();
         parse(&[head.into_bytes(), tail].concat(), &[PREFIX.to_owned()])
     };
-    assert_eq!(parse(whole.clone()).unwrap().decided, decided);
-    let without = parse(whole.replace("drain/", "freeze/")).unwrap().decided;
-    assert_eq!((without.marks.len(), &without.settings), (0, &decided.settings));
-    let without = parse(whole.replace("guard = ", "guart = ")).unwrap().decided;
-    assert_eq!((&without.marks, without.settings), (&decided.marks, None));
+    assert_eq!(parse(whole.clone()).unwrap().operator_state, operator_state);
+    let without = parse(whole.replace("drain/", "freeze/")).unwrap().operator_state;
+    assert_eq!((without.marks.len(), &without.settings), (0, &operator_state.settings));
+    let without = parse(whole.replace("guard = ", "guart = ")).unwrap().operator_state;
+    assert_eq!((&without.marks, without.settings), (&operator_state.marks, None));
 }

@@ -69,33 +69,33 @@ impl Keeper {
         tokio::select! {
             biased;
             _ = &mut stop_rx => {}
-            () = self.keep(&status_tx) => {}
+            () = self.hold_sessions(&status_tx) => {}
         }
         self.withdraw().await
     }
 
     /// Holds sessions for ever, at one endpoint after another.
-    async fn keep(&mut self, status_tx: &watch::Sender<Status>) {
+    async fn hold_sessions(&mut self, status_tx: &watch::Sender<Status>) {
         let mut failures = 0;
         // The reasons since the key was last registered. Each is logged once, because
         // the members of a cluster can fail in turn for different reasons for hours.
-        let mut told: Vec<String> = Vec::new();
+        let mut logged: Vec<String> = Vec::new();
         loop {
             let began = Instant::now();
             let EtcdError(reason) = self.session(status_tx).await;
             if *status_tx.borrow() == Status::Registered {
-                told.clear();
+                logged.clear();
             }
-            failures = if began.elapsed() > self.beat() { 1 } else { failures + 1 };
+            failures = if began.elapsed() > self.keepalive_interval() { 1 } else { failures + 1 };
             status_tx.send_replace(Status::Trying { reason: reason.clone() });
-            if told.len() < REASONS_MAX && !told.contains(&reason) {
+            if logged.len() < REASONS_MAX && !logged.contains(&reason) {
                 let endpoint = self.connect.endpoint(self.attempt);
                 warn!(key = self.key, endpoint, reason, "the key may be missing from etcd");
-                told.push(reason);
+                logged.push(reason);
             }
             self.attempt += 1;
             // The next attempt comes before the lease ends.
-            sleep(backoff(failures, seed::random()).min(self.beat())).await;
+            sleep(backoff(failures, seed::random()).min(self.keepalive_interval())).await;
         }
     }
 
@@ -114,14 +114,14 @@ impl Keeper {
     ) -> Result<std::convert::Infallible, EtcdError> {
         let mut client = self.connect.client(self.attempt).await?;
         let call = client.watch(self.key.as_str(), Some(WatchOptions::new()));
-        let mut touched = bounded(CALL_TIMEOUT, call).await?;
-        let mut beat = interval(self.beat());
+        let mut changes = bounded(CALL_TIMEOUT, call).await?;
+        let mut beat = interval(self.keepalive_interval());
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let by_hand = tokio::select! {
                 biased;
                 _ = beat.tick() => false,
-                touch = wait_for_touch(&mut touched) => { touch?; true }
+                changed = wait_for_change(&mut changes) => { changed?; true }
             };
             let round = self.round(&mut client).await?;
             if status_tx.send_if_modified(register) {
@@ -143,7 +143,7 @@ impl Keeper {
 
     /// Renews the lease and repairs the key in etcd.
     async fn round(&mut self, client: &mut Client) -> Result<Round, EtcdError> {
-        let limit = CALL_TIMEOUT.min(self.beat());
+        let limit = CALL_TIMEOUT.min(self.keepalive_interval());
         let lease = match self.lease {
             Some(lease) if bounded(limit, alive(client, lease)).await? => lease,
             _ => {
@@ -173,7 +173,7 @@ impl Keeper {
     }
 
     /// Returns a third of the time to live: two beats may be lost.
-    fn beat(&self) -> Duration {
+    fn keepalive_interval(&self) -> Duration {
         self.ttl / 3
     }
 
@@ -248,9 +248,9 @@ async fn alive(client: &mut Client, lease: i64) -> Result<bool, etcd_client::Err
 ///
 /// # Errors
 /// If the watch failed.
-async fn wait_for_touch(touched: &mut WatchStream) -> Result<(), EtcdError> {
+async fn wait_for_change(changes: &mut WatchStream) -> Result<(), EtcdError> {
     loop {
-        let response = touched.message().await.map_err(EtcdError::from)?;
+        let response = changes.message().await.map_err(EtcdError::from)?;
         let response = response.ok_or_else(|| EtcdError("etcd ended the watch".into()))?;
         if response.canceled() {
             let reason = response.cancel_reason();

@@ -8,12 +8,12 @@ fn files(directory: &tempfile::TempDir, names: &[&str]) -> Vec<File> {
 }
 
 /// Returns the text of both files, which must be equal.
-fn pair(contents: &[Vec<u8>]) -> Result<Made<String>, Vec<String>> {
+fn pair(contents: &[Vec<u8>]) -> Result<Loaded<String>, Vec<String>> {
     if contents[0] != contents[1] {
         return Err(vec!["--x: they do not match".into()]);
     }
     let value = String::from_utf8_lossy(&contents[0]).into_owned();
-    Ok(Made { value, expiries: vec![("test", 7)] })
+    Ok(Loaded { value, expiries: vec![("test", 7)] })
 }
 
 #[tokio::test(start_paused = true)]
@@ -65,7 +65,7 @@ async fn a_fault_that_lasts_is_told_once_and_the_former_value_is_kept() {
     value.refresh().await;
     assert!(!value.credential().unwrap().broken);
     write("b", "9");
-    value.look(true).await;
+    value.check_files(true).await;
     assert_eq!(value.credential().unwrap().failures, 4, "a requested look reports at once");
 }
 

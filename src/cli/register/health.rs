@@ -41,7 +41,7 @@ pub(super) struct Health {
     client: HealthClient<Channel>,
     address: HostPort,
     service: String,
-    told_unimplemented: bool,
+    unimplemented_logged: bool,
 }
 
 /// The result of one health check.
@@ -62,9 +62,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// serving.
 const SILENT_MAX: u32 = 3;
 /// The wait after which the log says that the backend is not registered yet.
-const TELL_AFTER: Duration = Duration::from_secs(5);
+const LOG_AFTER: Duration = Duration::from_secs(5);
 /// The time between two such log lines.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
 impl HealthArgs {
     /// Returns the health check of `address`. Returns `None` if there are problems, which it
@@ -90,7 +90,7 @@ impl HealthArgs {
                     client: HealthClient::new(endpoint.connect_lazy()),
                     address: address.clone(),
                     service: self.health_service.clone().unwrap_or_default(),
-                    told_unimplemented: false,
+                    unimplemented_logged: false,
                 })
             }
             Err(error) => {
@@ -151,14 +151,14 @@ impl HealthArgs {
 impl Health {
     pub(super) async fn until_serving(&mut self) {
         let began = Instant::now();
-        let mut tell = began + TELL_AFTER;
+        let mut log_at = began + LOG_AFTER;
         loop {
             let why = match self.ask().await {
                 HealthAnswer::Serving => break,
                 HealthAnswer::NotServing(why) | HealthAnswer::None(why) => why,
             };
-            if Instant::now() >= tell {
-                tell = Instant::now() + TELL_EVERY;
+            if Instant::now() >= log_at {
+                log_at = Instant::now() + LOG_EVERY;
                 let (address, service) = (&self.address, &self.service);
                 let waited = began.elapsed().as_secs();
                 warn!(%address, service, why, waited, "not registered yet: waiting for the backend's grpc.health.v1 to say SERVING");
@@ -196,7 +196,7 @@ impl Health {
                 status => HealthAnswer::NotServing(format!("it says {}", status.as_str_name())),
             },
             Err(status) if status.code() == Code::Unimplemented => {
-                if !std::mem::replace(&mut self.told_unimplemented, true) {
+                if !std::mem::replace(&mut self.unimplemented_logged, true) {
                     warn!("the backend has no grpc.health.v1, so it is never registered");
                 }
                 HealthAnswer::NotServing("it has no grpc.health.v1".to_owned())

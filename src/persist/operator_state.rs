@@ -13,16 +13,16 @@ use crate::settings::{Document, Layer};
 
 /// The decisions of operators that are in etcd.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Decided {
+pub struct OperatorState {
     /// The marks in force.
     pub marks: Vec<Arc<Mark>>,
     /// The document of settings.
     pub settings: Option<Arc<Document>>,
 }
 
-/// A [`Decided`] as text.
+/// A [`OperatorState`] as text.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Written {
+pub(super) struct OperatorText {
     /// Key and value of each mark.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     marks: Vec<[String; 2]>,
@@ -31,7 +31,7 @@ pub(super) struct Written {
     settings: String,
 }
 
-impl Decided {
+impl OperatorState {
     pub(super) fn of(catalog: &Catalog) -> Self {
         Self {
             marks: catalog.marks().all().cloned().collect(),
@@ -40,8 +40,8 @@ impl Decided {
     }
 }
 
-impl From<&Decided> for Written {
-    fn from(Decided { marks, settings }: &Decided) -> Self {
+impl From<&OperatorState> for OperatorText {
+    fn from(OperatorState { marks, settings }: &OperatorState) -> Self {
         let pair = |mark: &Arc<Mark>| [mark.key.to_string(), mark.value.to_json()];
         Self {
             marks: marks.iter().map(pair).collect(),
@@ -50,10 +50,10 @@ impl From<&Decided> for Written {
     }
 }
 
-impl Written {
+impl OperatorText {
     /// Returns the parts that can be read, and logs the others: a later version of lookaside
     /// may have written them.
-    pub(super) fn read(&self) -> Decided {
+    pub(super) fn read(&self) -> OperatorState {
         let mark = |[key, value]: &[String; 2]| {
             let read = MarkKey::parse(key)
                 .and_then(|key| Ok(Mark { key, value: Value::parse(value.as_bytes())? }));
@@ -66,7 +66,7 @@ impl Written {
                 None
             }
         };
-        Decided { marks: self.marks.iter().filter_map(mark).collect(), settings }
+        OperatorState { marks: self.marks.iter().filter_map(mark).collect(), settings }
     }
 }
 
