@@ -23,7 +23,7 @@ mod signal;
 pub(crate) use port::free_port;
 
 /// The limit of waits, which `tests/support/etcd.rs` takes from the module above it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Returns the key below the prefix, and the value, of backend `i` of service `s`, which
 /// listens at `a`.
@@ -178,7 +178,7 @@ fn start(url: &str, services: usize) -> (Duration, u64) {
     let admin = line.split_whitespace().find_map(|word| word.strip_prefix("admin="));
     let admin = admin.expect("its admin address");
     while ureq::get(format!("http://{admin}/readyz")).call().is_err() {
-        assert!(began.elapsed() < PATIENCE, "it does not become ready");
+        assert!(began.elapsed() < WAIT_MAX, "it does not become ready");
         std::thread::sleep(Duration::from_millis(2));
     }
     let ready = began.elapsed();

@@ -14,7 +14,7 @@ mod world;
 
 use std::time::Duration;
 
-use crate::support::PATIENCE;
+use crate::support::WAIT_MAX;
 use lookaside::admin;
 use lookaside::catalog::Rules;
 use lookaside::cli::admin_client::{self, AdminClient, AdminError};
@@ -523,7 +523,7 @@ async fn the_command_line_reads_what_the_balancer_writes() {
         (services.value, missing, foreign)
     });
     let (services, missing, foreign) =
-        tokio::time::timeout(PATIENCE + Duration::from_secs(30), asked).await.unwrap().unwrap();
+        tokio::time::timeout(WAIT_MAX + Duration::from_secs(30), asked).await.unwrap().unwrap();
     assert_eq!(services.services[0].name, "dev/game");
     assert!(matches!(&missing, AdminError::Refused { status: 404, .. }), "{missing}");
     assert!(foreign.to_string().contains("is --admin right?"), "{foreign}");

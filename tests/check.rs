@@ -164,7 +164,7 @@ fn an_empty_prefix_is_told_where_the_keys_are() {
 }
 
 #[test]
-fn what_is_odd_is_told_and_costs_nothing() {
+fn remarks_are_reported_and_cost_nothing() {
     let etcd = Etcd::start();
     let value = r#"{"id":"1","name":"hello","endpoints":["grpc://10.0.0.1:500053","grpc://10.0.0.2:1"],"metadata":{"weight":"high"}}"#;
     etcd.ctl(&["put", "/microservices/hello/1", value]);

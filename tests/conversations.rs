@@ -377,7 +377,7 @@ async fn a_client_that_does_not_read_gets_the_newest_only() {
 // ---- without backends
 
 #[tokio::test]
-async fn when_nobody_serves_clients_are_told_in_their_own_way() {
+async fn clients_of_an_empty_service_get_what_their_kind_understands() {
     let told = async |when_empty, client: &str, later: bool| {
         let mut balanced = Balanced::start(when_empty).await;
         if later {

@@ -86,7 +86,7 @@ impl Server {
         self.inputs.send(Input::Registry(event)).await.unwrap();
         let mut status = self.catalog.watch_status();
         let read = status.wait_for(|status| status.synced && status.keys == expected);
-        timeout(support::PATIENCE, read).await.expect("the registry is read").unwrap();
+        timeout(support::WAIT_MAX, read).await.expect("the registry is read").unwrap();
     }
 
     async fn dig(&self, arguments: &str) -> String {
@@ -112,7 +112,7 @@ impl Server {
 
     async fn stop(self) {
         self.shutdown.cancel();
-        let ended = timeout(support::PATIENCE, self.task).await.expect("ends when told to");
+        let ended = timeout(support::WAIT_MAX, self.task).await.expect("ends when told to");
         ended.unwrap().unwrap();
     }
 }
@@ -223,7 +223,7 @@ async fn answers_follow_the_registry_and_the_balancers() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(support::PATIENCE, registered).await.expect("the service is known");
+    timeout(support::WAIT_MAX, registered).await.expect("the service is known");
     has(&server.dig(&format!("+answer -t A {HELLO}")).await, &["IN A 10.0.0.1"]);
     server.balancers.send_replace(Arc::from([HostPort::parse("lb.example:7").unwrap()]));
     has(&server.dig(&format!("+answer -t SRV {LOCATOR}")).await, &["SRV 0 0 7 lb.example."]);
@@ -302,7 +302,7 @@ async fn garbage_costs_nobody_an_answer() {
             }
         }
     };
-    timeout(support::PATIENCE, answered).await.expect("a question is answered");
+    timeout(support::WAIT_MAX, answered).await.expect("a question is answered");
     assert!(server.counters.dns_rejected.total() > 0);
 
     for bytes in [b"\0\0".as_slice(), b"\0\x02hi", b"\xff\xff", b"\0\x0c\0\0\x80\0\0\0\0\0\0\0\0\0"]
@@ -310,7 +310,7 @@ async fn garbage_costs_nobody_an_answer() {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(bytes).await.unwrap();
         let mut rest = Vec::new();
-        let ended = timeout(support::PATIENCE, stream.read_to_end(&mut rest)).await;
+        let ended = timeout(support::WAIT_MAX, stream.read_to_end(&mut rest)).await;
         ended.expect("a connection without sense is closed").ok();
         assert_eq!(rest, b"");
     }
@@ -334,7 +334,7 @@ async fn those_who_connect_and_say_nothing_cost_the_others_nothing() {
     has(&server.dig(&format!("+answer +notcp -t A {HELLO}")).await, &["IN A 10.0.0.1"]);
     // The oldest connection is closed, long before its time is over.
     let mut rest = Vec::new();
-    let ended = timeout(support::PATIENCE, silent[0].read_to_end(&mut rest)).await;
+    let ended = timeout(support::WAIT_MAX, silent[0].read_to_end(&mut rest)).await;
     ended.expect("the oldest connection is closed").ok();
     // A client that keeps its connection asks several questions, in pieces and at once.
     let mut stream = TcpStream::connect(server.address).await.unwrap();

@@ -15,7 +15,7 @@ fn names(all: &[&str]) -> Arc<BTreeSet<String>> {
 }
 
 async fn next(inputs: &mut mpsc::Receiver<Input>) -> Resolved {
-    match timeout(support::PATIENCE, inputs.recv()).await {
+    match timeout(support::WAIT_MAX, inputs.recv()).await {
         Ok(Some(Input::Hosts(resolved))) => resolved,
         other => panic!("no word of a host: {other:?}"),
     }
@@ -48,7 +48,7 @@ async fn names_that_exist_are_told_and_so_is_that_others_do_not() {
         drop(wanted);
     };
     let both = async { tokio::join!(run, look) };
-    timeout(2 * support::PATIENCE, both).await.expect("ends when nobody wants names");
+    timeout(2 * support::WAIT_MAX, both).await.expect("ends when nobody wants names");
 }
 
 #[tokio::test]
@@ -57,5 +57,5 @@ async fn nobody_listening_is_the_end() {
     let (sender, inputs) = mpsc::channel(1);
     drop(inputs);
     let run = hosts::run(receiver, sender);
-    timeout(support::PATIENCE, run).await.expect("ends when nobody listens");
+    timeout(support::WAIT_MAX, run).await.expect("ends when nobody listens");
 }

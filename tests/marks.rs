@@ -236,7 +236,7 @@ fn what_others_write_there_is_obeyed_or_refused_and_shown() {
 }
 
 #[test]
-fn a_release_is_heard_by_every_replica_and_is_about_its_time() {
+fn a_release_reaches_every_replica_and_is_about_its_time() {
     let etcd = Etcd::start();
     let lease = etcd.ctl(&["lease", "grant", "600"]);
     let lease = lease.split(' ').nth(1).expect("a lease").to_owned();

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::support::etcd::Etcd;
 use crate::support::proxy::Proxy;
 use crate::support::signal::{self, Signal};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{WAIT_MAX, eventually};
 use lookaside::model::{HostPort, Meta, ServiceName, Weight, Zone};
 use lookaside::register::{Held, Options, RegisterError, Status, TTL_MAX, hold};
 use lookaside::registry::Registration;
@@ -49,7 +49,7 @@ async fn held(url: &str) -> Held {
 
 async fn until(held: &Held, so: impl FnMut(&Status) -> bool) {
     let mut status_rx = held.status();
-    timeout(PATIENCE, status_rx.wait_for(so)).await.expect("in time").expect("it is held");
+    timeout(WAIT_MAX, status_rx.wait_for(so)).await.expect("in time").expect("it is held");
 }
 
 fn trying(status: &Status) -> bool {
@@ -292,13 +292,13 @@ impl Replica {
     async fn until(&mut self, expected: &[&str]) {
         let text = |all: &Arc<[HostPort]>| all.iter().map(ToString::to_string).collect::<Vec<_>>();
         let wait = self.balancers_rx.wait_for(|all| text(all) == expected);
-        let found = timeout(PATIENCE, wait).await.map(|found| found.is_ok());
+        let found = timeout(WAIT_MAX, wait).await.map(|found| found.is_ok());
         assert_eq!(found, Ok(true), "{expected:?}: {:?}", text(&self.balancers_rx.borrow()));
     }
 
     async fn stop(self) {
         drop(self.stop_tx);
-        timeout(PATIENCE, self.task).await.expect("in time").expect("in order");
+        timeout(WAIT_MAX, self.task).await.expect("in time").expect("in order");
     }
 }
 
@@ -505,7 +505,7 @@ fn orphans_are_taken_in_by_the_first_process() {
 }
 
 #[test]
-fn every_wrong_flag_is_told_at_once() {
+fn every_wrong_flag_is_reported_at_once() {
     let args = [
         ["--etcd", "http://etcd,ftp://etcd:1"],
         ["--etcd-user", "me"],

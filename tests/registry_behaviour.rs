@@ -38,7 +38,7 @@ use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use crate::support::PATIENCE;
+use crate::support::WAIT_MAX;
 use crate::support::etcd::Etcd;
 use embedded::Embedded;
 use scene::Scene;
@@ -112,7 +112,7 @@ async fn play(url: &str) -> Vec<Outcome> {
     for (name, case) in CASES {
         let mut scene = Scene::new(url, name).await;
         let played = AssertUnwindSafe(case(&mut scene)).catch_unwind();
-        let failure = match tokio::time::timeout(PATIENCE, played).await {
+        let failure = match tokio::time::timeout(WAIT_MAX, played).await {
             Ok(Ok(Ok(()))) => None,
             Ok(Ok(Err(error))) => Some(format!("failed: {error:#}")),
             Ok(Err(_)) => Some("panicked: see above".to_owned()),

@@ -17,7 +17,7 @@ use crate::support::etcd::Etcd;
 use crate::support::language::PYTHON;
 use crate::support::lookaside::Balancer;
 use crate::support::signal::Signal;
-use crate::support::{PATIENCE, eventually, free_port};
+use crate::support::{WAIT_MAX, eventually, free_port};
 
 fn lookaside(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_lookaside"))
@@ -35,7 +35,7 @@ fn metric(balancer: &Balancer, name: &str) -> f64 {
 // ---- starting
 
 #[test]
-fn everything_wrong_is_told_at_once_with_exit_code_64() {
+fn all_problems_are_reported_at_once_with_exit_code_64() {
     let wrong = [
         "serve",
         "--listen=x",
@@ -118,7 +118,7 @@ fn until_the_registry_is_read_nobody_is_told_anything() {
     });
     let driver = Driver::start(&PYTHON);
     let client = driver.open(&Options::grpclb(balancer.target("hello")));
-    let waiting = client.begin(&Calls::waiting(1).timeout(PATIENCE));
+    let waiting = client.begin(&Calls::waiting(1).timeout(WAIT_MAX));
     eventually("the client is refused", || {
         (metric(&balancer, "lookaside_streams_refused_total") > 0.0).then_some(())
     });
@@ -243,8 +243,8 @@ fn a_signal_ends_it_in_order_though_clients_are_connected() {
     let mut silent = TcpStream::connect(balancer.grpclb()).unwrap();
     let began = Instant::now();
     assert_eq!(balancer.terminate().code(), Some(0), "{}", balancer.log());
-    assert!(began.elapsed() < PATIENCE);
-    silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(began.elapsed() < WAIT_MAX);
+    silent.set_read_timeout(Some(WAIT_MAX)).unwrap();
     assert!(matches!(silent.read(&mut [0; 64]), Ok(_) | Err(_)));
     // Clients go on without the balancer.
     assert_eq!(client.call(&Calls::new(10)).from("one"), 10);
@@ -389,7 +389,7 @@ fn a_connection_that_says_nothing_is_closed() {
     let mut garbage = TcpStream::connect(balancer.grpclb()).unwrap();
     garbage.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     for stream in [&mut silent, &mut garbage] {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
         let mut rest = Vec::new();
         let ended = stream.read_to_end(&mut rest);
         assert!(ended.is_ok() || rest.len() < 100, "{ended:?}");

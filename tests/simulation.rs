@@ -17,18 +17,18 @@ mod check;
 mod client;
 #[path = "simulation/crowd.rs"]
 mod crowd;
-#[path = "simulation/dice.rs"]
-mod dice;
+#[path = "simulation/decisions.rs"]
+mod decisions;
 #[path = "simulation/etcd.rs"]
 mod etcd;
+#[path = "simulation/faults.rs"]
+mod faults;
 #[path = "simulation/history.rs"]
 mod history;
 #[path = "simulation/plan.rs"]
 mod plan;
-#[path = "simulation/trouble.rs"]
-mod trouble;
-#[path = "simulation/words.rs"]
-mod words;
+#[path = "simulation/rng.rs"]
+mod rng;
 #[path = "simulation/world.rs"]
 mod world;
 

@@ -31,17 +31,17 @@ pub use skip::skip;
 
 /// How long a test waits for an expected event. Clients that have backed off take half a
 /// minute on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// Calls `ask` every 20 ms until it returns an answer. Panics with `what` after [`PATIENCE`].
+/// Calls `ask` every 20 ms until it returns an answer. Panics with `what` after [`WAIT_MAX`].
 #[track_caller]
 pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
     try_eventually(ask).unwrap_or_else(|| panic!("gave up waiting: {what}"))
 }
 
-/// Calls `ask` like [`eventually`], but returns `None` after [`PATIENCE`].
+/// Calls `ask` like [`eventually`], but returns `None` after [`WAIT_MAX`].
 pub fn try_eventually<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_MAX;
     loop {
         let answer = ask();
         if answer.is_some() || Instant::now() >= deadline {

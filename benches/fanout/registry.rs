@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::PORT;
-use super::start::PATIENCE;
+use super::start::WAIT_MAX;
 use super::start::etcd::Etcd;
 use super::wire;
 
@@ -204,7 +204,7 @@ impl Registry {
     pub(crate) fn delivered(&mut self, revision: i64) -> Instant {
         let Self { runtime, delivered, moments, .. } = self;
         while !moments.contains_key(&revision) {
-            let next = async { tokio::time::timeout(PATIENCE, delivered.recv()).await };
+            let next = async { tokio::time::timeout(WAIT_MAX, delivered.recv()).await };
             let (revision, at) = runtime.block_on(next).ok().flatten().expect("etcd delivers");
             moments.insert(revision, at);
         }

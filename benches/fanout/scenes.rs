@@ -15,7 +15,7 @@ use super::client::{Load, Manner, Plan};
 use super::registry::Registry;
 use super::report::{Cell, Report};
 use super::server::{Kind, Server, on_core};
-use super::start::PATIENCE;
+use super::start::WAIT_MAX;
 
 /// Everything that the scenes of a run need.
 pub(crate) struct Bench {
@@ -85,7 +85,7 @@ impl Bench {
             server.publish();
         }
         let end = on_core(1, || {
-            let end = load.until_caught_up(PATIENCE);
+            let end = load.until_caught_up(WAIT_MAX);
             load.run_for(PAUSE);
             end
         })?;
@@ -111,13 +111,13 @@ fn connect(
 ) -> Result<Load, String> {
     let names = vec![SERVICE.to_owned()];
     let plan = Plan { connections, streams: 1, manner, protocol: kind.protocol(), names, at_once };
-    on_core(1, || Load::connect(server.addr, &plan, PATIENCE))
+    on_core(1, || Load::connect(server.addr, &plan, WAIT_MAX))
         .map_err(|error| format!("{kind}: {error}"))
 }
 
 /// Waits until the server is idle.
 fn wait_until_idle(server: &Server) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_MAX;
     let mut before = server.cpu();
     loop {
         std::thread::sleep(Duration::from_millis(200));

@@ -16,7 +16,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::client::Protocols;
 use super::skip::skip;
-use super::start::PATIENCE;
+use super::start::WAIT_MAX;
 
 /// The servers: lookaside, and those that it is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -172,7 +172,7 @@ impl Server {
     /// Waits until `/readyz` says that the server is ready, if it has an admin server.
     fn wait_ready(&self) {
         let Some(admin) = self.admin else { return };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_MAX;
         while ureq::get(format!("http://{admin}/readyz")).call().is_err() {
             assert!(Instant::now() < deadline, "lookaside does not become ready");
             std::thread::sleep(Duration::from_millis(2));

@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_is_told_at_once() {
+    fn every_problem_is_reported_at_once() {
         let long = format!("{}.{}", "a".repeat(63), "b.".repeat(90) + "c");
         let services = ["", "a b", "a..b", "_a", "a/_b", "ok", "ü", &long];
         let problems = args("a..b", &["10.0.0.1", "10.0.0.1:0", "h:1"], &services).records();

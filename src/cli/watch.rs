@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_weight_is_a_change_and_new_turns_are_none() {
+    fn a_new_weight_is_a_change_and_new_entries_are_none() {
         let mut turned = backends(&[("1", 1)]);
         turned.values_mut().for_each(|endpoint| (endpoint.turns, endpoint.share) = (9, 0.9));
         assert_eq!(differences(&backends(&[("1", 1)]), &turned, false), Vec::<String>::new());

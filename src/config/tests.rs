@@ -58,7 +58,7 @@ fn what_happens_in_faults_is_checked() {
 }
 
 #[test]
-fn everything_wrong_is_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let found = problems(&[
         "--listen=here",
         "--admin-listen=:1",

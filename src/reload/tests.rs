@@ -35,7 +35,7 @@ async fn what_is_replaced_file_by_file_is_used_once_it_matches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fault_that_lasts_is_told_once_and_the_former_value_is_kept() {
+async fn a_lasting_fault_is_reported_once_and_the_former_value_stays() {
     let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
     write("a", "1");
@@ -87,7 +87,7 @@ async fn a_swapped_symbolic_link_is_seen() {
 }
 
 #[test]
-fn every_file_that_cannot_be_read_is_told() {
+fn every_file_that_cannot_be_read_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("a"), "").unwrap();
     let problems = Reloading::open("test", files(&directory, &["a", "b"]), pair).unwrap_err();

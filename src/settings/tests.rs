@@ -88,7 +88,7 @@ fn etcd_wins_over_the_file_and_the_file_over_the_flags() {
 }
 
 #[test]
-fn every_problem_is_told_with_its_place() {
+fn every_problem_is_reported_with_its_place() {
     let text = "version = 2\nlisten = ':1'\n[service.hello]\nguard = 101\n  keep_lost = '1s'\n\
                 colour = 'red'\nwhen-empty = true\nreport-interval = '10ms'\n\
                 [service.'a b']\n[service.'x..y']\n[service]\nz = 3\n";

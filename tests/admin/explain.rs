@@ -34,7 +34,7 @@ async fn until(world: &World, path: &str, is: impl Fn(&Value) -> bool) -> Value 
             }
         }
     };
-    tokio::time::timeout(crate::support::PATIENCE, asking).await.expect("gave up waiting")
+    tokio::time::timeout(crate::support::WAIT_MAX, asking).await.expect("gave up waiting")
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::admin::world::{World, bad};
-use crate::support::PATIENCE;
+use crate::support::WAIT_MAX;
 
 #[tokio::test]
 async fn garbage_costs_only_its_connection() {
@@ -26,7 +26,7 @@ async fn garbage_costs_only_its_connection() {
         let _ = stream.write_all(request.as_bytes()).await;
         let _ = stream.shutdown().await;
         let mut answer = Vec::new();
-        let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
+        let _ = tokio::time::timeout(WAIT_MAX, stream.read_to_end(&mut answer)).await.unwrap();
         let answer = String::from_utf8_lossy(&answer);
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{request:.40} {answer}");
         assert_eq!(world.get("/livez").await.status, 200);
@@ -44,7 +44,7 @@ async fn a_panic_costs_only_its_connection() {
     assert!(poisoning.join().is_err());
     let mut stream = TcpStream::connect(world.addr).await.unwrap();
     stream.write_all(b"GET /api/v1/clients HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
-    let read = tokio::time::timeout(PATIENCE, stream.read(&mut [0; 8])).await.unwrap();
+    let read = tokio::time::timeout(WAIT_MAX, stream.read(&mut [0; 8])).await.unwrap();
     assert_eq!(read.unwrap_or(0), 0, "no answer");
     assert_eq!(world.get("/livez").await.status, 200);
 }
@@ -66,7 +66,7 @@ async fn the_silent_and_the_slow_hold_nobody_up() {
     slow.read_exact(&mut [0]).await.unwrap();
     assert_eq!(world.get("/livez").await.status, 200);
     world.shutdown.cancel();
-    let ended = tokio::time::timeout(PATIENCE, world.served).await;
+    let ended = tokio::time::timeout(WAIT_MAX, world.served).await;
     ended.expect("serve ends though clients hold on").unwrap().unwrap();
     assert!(TcpStream::connect(world.addr).await.is_err(), "nobody listens any more");
 }
@@ -79,13 +79,13 @@ async fn connections_are_kept_alive_and_closed_at_the_end() {
         stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n\r\nok") {
-            answer.push(tokio::time::timeout(PATIENCE, stream.read_u8()).await.unwrap().unwrap());
+            answer.push(tokio::time::timeout(WAIT_MAX, stream.read_u8()).await.unwrap().unwrap());
         }
     }
     world.shutdown.cancel();
-    let read = tokio::time::timeout(PATIENCE, stream.read(&mut [0; 8])).await.unwrap();
+    let read = tokio::time::timeout(WAIT_MAX, stream.read(&mut [0; 8])).await.unwrap();
     assert_eq!(read.unwrap(), 0, "an idle connection is closed");
-    tokio::time::timeout(PATIENCE, world.served).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(WAIT_MAX, world.served).await.unwrap().unwrap().unwrap();
 }
 
 /// Opens more silent connections than there is room for, and asks for more answers,
@@ -105,7 +105,7 @@ async fn crowds_that_say_nothing_or_read_nothing_keep_nobody_out() {
     let newest = silent.last_mut().unwrap();
     let open = tokio::time::timeout(Duration::from_millis(1), newest.read(&mut [0])).await;
     assert!(open.is_err(), "the newest is still welcome");
-    let ended = tokio::time::timeout(PATIENCE, silent[0].read(&mut [0])).await.unwrap();
+    let ended = tokio::time::timeout(WAIT_MAX, silent[0].read(&mut [0])).await.unwrap();
     assert!(matches!(ended, Ok(0) | Err(_)), "the oldest made room");
 
     let mut unread = Vec::new();
@@ -113,7 +113,7 @@ async fn crowds_that_say_nothing_or_read_nothing_keep_nobody_out() {
         let mut slow = TcpStream::connect(world.addr).await.unwrap();
         slow.write_all(b"GET /api/v1/rejected HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         let mut status = [0; 12];
-        tokio::time::timeout(PATIENCE, slow.read_exact(&mut status)).await.unwrap().unwrap();
+        tokio::time::timeout(WAIT_MAX, slow.read_exact(&mut status)).await.unwrap().unwrap();
         assert!(matches!(&status, b"HTTP/1.1 200" | b"HTTP/1.1 503"));
         unread.push(slow);
     }
@@ -128,7 +128,7 @@ async fn crowds_that_say_nothing_or_read_nothing_keep_nobody_out() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, read).await.expect("a reader is answered");
+    tokio::time::timeout(WAIT_MAX, read).await.expect("a reader is answered");
 }
 
 /// A page of another site may have a DNS name that leads to this address (rebinding).

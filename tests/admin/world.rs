@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::PATIENCE;
+use crate::support::WAIT_MAX;
 
 /// A running admin server, and handles to everything that it shows.
 pub struct World {
@@ -133,7 +133,7 @@ impl World {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, waiting).await.expect("the event is taken in");
+        tokio::time::timeout(WAIT_MAX, waiting).await.expect("the event is taken in");
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -153,7 +153,7 @@ impl World {
     }
 
     async fn until(&self, is: impl Fn(&Answer) -> bool, path: &str) -> Answer {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_MAX;
         loop {
             let answer = self.get(path).await;
             if is(&answer) {
@@ -169,7 +169,7 @@ impl World {
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut text = Vec::new();
         let read = stream.read_to_end(&mut text);
-        tokio::time::timeout(PATIENCE, read).await.expect("an answer in time").unwrap();
+        tokio::time::timeout(WAIT_MAX, read).await.expect("an answer in time").unwrap();
         let text = String::from_utf8(text).expect("answers are text");
         let (head, body) = text.split_once("\r\n\r\n").expect("an answer has a head");
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();

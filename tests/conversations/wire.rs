@@ -38,7 +38,7 @@ pub const JAVA: &str = "grpc-java-netty/1.85.0";
 pub const PYTHON: &str = "grpc-python/1.85.1 grpc-c/58.0.0 (linux; chttp2)";
 
 /// How long a test waits before it fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A balancer without sockets.
 pub struct Balanced {
@@ -211,7 +211,7 @@ impl Balanced {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, counted).await.expect("all reports are counted");
+        tokio::time::timeout(WAIT_MAX, counted).await.expect("all reports are counted");
         let service = ServiceName::new(service).unwrap();
         let totals = self.ledger.totals();
         totals

@@ -10,7 +10,7 @@ use crate::support::core::{Driver, Open};
 use crate::support::etcd::Etcd;
 use crate::support::lookaside::Balancer;
 use crate::support::signal::{self, Signal};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{WAIT_MAX, eventually};
 
 /// A process of the Python example. Dropping the value kills it.
 struct Server {
@@ -53,7 +53,7 @@ impl Server {
     /// Waits until the server prints again that it has registered.
     #[track_caller]
     fn has_registered(&self) {
-        let line = self.registered.recv_timeout(PATIENCE).expect("it registers");
+        let line = self.registered.recv_timeout(WAIT_MAX).expect("it registers");
         assert!(line.starts_with("registered "), "{line}");
     }
 

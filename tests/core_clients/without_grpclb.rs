@@ -50,7 +50,7 @@ impl Scene {
 /// grpc-js asks DNS only when a connection ends. So it notices at once that a backend
 /// leaves, and notices a new backend when another one leaves.
 #[test]
-fn node_sees_all_instances_and_looks_again_when_one_leaves() {
+fn node_sees_all_backends_and_looks_again_when_one_leaves() {
     let scene = Scene::start();
     let [a, _b, c] = [IPS[0], IPS[1], IPS[2]].map(|ip| scene.backend(ip));
     let driver = Driver::start("node");

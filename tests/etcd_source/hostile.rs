@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::{Mirror, connect};
 use crate::support::lookaside::Balancer;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{WAIT_MAX, eventually};
 use etcd_client::proto as pb;
 use futures_util::stream::{BoxStream, StreamExt};
 use lookaside::registry::{Cause, Change, Event};
@@ -327,14 +327,14 @@ async fn what_a_broken_watch_says_is_read_anew() {
 /// The source reports a deletion at once, and again when etcd has said that its lease
 /// lives.
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_of_leases_are_heard_though_events_never_end() {
+async fn answers_about_leases_are_read_though_events_never_end() {
     let fake = Fake::start(Ill::EventsForEver).await;
     let mut mirror = Mirror::of(connect(&[&fake.url]), &["/s/"], 1);
     let (mut causes, mut later) = (Vec::new(), 0);
     while causes.len() < 2 && later < 5_000 {
         // Slower than events come, so that the next event is always there.
         tokio::time::sleep(Duration::from_millis(1)).await;
-        let event = timeout(PATIENCE, mirror.events_rx.recv()).await.expect("events without end");
+        let event = timeout(WAIT_MAX, mirror.events_rx.recv()).await.expect("events without end");
         let Some(Event::Apply { changes, .. }) = event else { continue };
         later += usize::from(!causes.is_empty());
         causes.extend(changes.iter().filter_map(|change| match change {

@@ -3,7 +3,7 @@
 //!
 //! In: changed files. Out: a source that uses them for its next connection or login.
 
-use super::{Mirror, PATIENCE};
+use super::{Mirror, WAIT_MAX};
 use crate::support::cluster::Cluster;
 use crate::support::etcd::Etcd;
 use etcd_client::{Client, ConnectOptions};
@@ -79,7 +79,7 @@ async fn a_new_password_is_taken_up_without_a_gap() {
     std::fs::write(&file, "new\n").expect("a file");
     mirror.until("a reading with the new login", |mirror| mirror.resets == 2).await;
     assert_eq!(mirror.stale.len(), 0, "{:?}", mirror.stale);
-    timeout(PATIENCE, root.put("/s/hello/2", "10.0.0.2:1", None))
+    timeout(WAIT_MAX, root.put("/s/hello/2", "10.0.0.2:1", None))
         .await
         .expect("in time")
         .expect("a put");

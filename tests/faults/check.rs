@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::model::Model;
-use crate::support::crowd::{History, Set, Told, What};
+use crate::support::crowd::{Content, History, Received, Set};
 
 /// When the faults ended, and how long the newest state may take after that.
 #[derive(Debug, Clone, Copy)]
@@ -43,20 +43,20 @@ pub fn lists(
     let mut breaches = Vec::new();
     let mut places = Places::new(history, model);
     let mut last: HashMap<u32, (usize, Instant)> = HashMap::new();
-    for told in &history.told {
-        let (name, _) = &names[told.client as usize];
-        let who = || format!("client {} of {name}, stream {}", told.client, told.stream);
-        match places.find(told, name) {
+    for received in &history.received {
+        let (name, _) = &names[received.client as usize];
+        let who = || format!("client {} of {name}, stream {}", received.client, received.stream);
+        match places.find(received, name) {
             Place::BeforeAll => {}
-            Place::Step { newest, .. } => drop(last.insert(told.client, (newest, told.at))),
+            Place::Step { newest, .. } => drop(last.insert(received.client, (newest, received.at))),
             Place::Older => breaches.push(format!("I2: {} went back", who())),
-            Place::None => breaches.push(match told.what {
-                What::Servers(index) => {
+            Place::None => breaches.push(match received.what {
+                Content::Servers(index) => {
                     let set = &history.sets[index as usize];
                     format!("I1: {} got a list that never was: {set:?}", who())
                 }
-                What::Nothing | What::Fallback => {
-                    format!("I4: {} was told of no server: {:?}", who(), told.what)
+                Content::Nothing | Content::Fallback => {
+                    format!("I4: {} was told of no server: {:?}", who(), received.what)
                 }
             }),
         }
@@ -75,13 +75,13 @@ pub fn lists(
 pub fn lags(history: &History, model: &Model, names: &[(String, bool)]) -> Vec<Duration> {
     let mut places = Places::new(history, model);
     let mut lags = Vec::new();
-    for told in &history.told {
-        let name = &names[told.client as usize].0;
-        let before = places.of(told);
-        if let (Place::Step { first, .. }, Some(before)) = (places.find(told, name), before)
+    for received in &history.received {
+        let name = &names[received.client as usize].0;
+        let before = places.of(received);
+        if let (Place::Step { first, .. }, Some(before)) = (places.find(received, name), before)
             && first > before
         {
-            lags.push(told.at.saturating_duration_since(model.steps(name)[before + 1].at));
+            lags.push(received.at.saturating_duration_since(model.steps(name)[before + 1].at));
         }
     }
     lags.sort_unstable();
@@ -94,7 +94,7 @@ struct Places<'a> {
     model: &'a Model,
     now: HashMap<(u32, u32), usize>,
     /// The steps of a service for which a list is right.
-    fitting: HashMap<(&'a str, What), Vec<usize>>,
+    fitting: HashMap<(&'a str, Content), Vec<usize>>,
     steps: HashMap<&'a str, Steps<'a>>,
 }
 
@@ -127,35 +127,37 @@ impl<'a> Places<'a> {
     }
 
     /// Returns the step that the list's stream had reached before this list, if any.
-    fn of(&self, told: &Told) -> Option<usize> {
-        self.now.get(&(told.client, told.stream)).copied()
+    fn of(&self, received: &Received) -> Option<usize> {
+        self.now.get(&(received.client, received.stream)).copied()
     }
 
-    fn find(&mut self, told: &Told, name: &'a str) -> Place {
+    fn find(&mut self, received: &Received, name: &'a str) -> Place {
         let steps = self.model.steps(name);
-        let place = self.of(told).unwrap_or(0);
-        let fitting = self.fitting(name, told.what);
-        let written = |index: &usize| steps[*index].at <= told.at;
+        let place = self.of(received).unwrap_or(0);
+        let fitting = self.fitting(name, received.what);
+        let written = |index: &usize| steps[*index].at <= received.at;
         let next = fitting.partition_point(|&index| index < place);
         let found = fitting[next..].iter().copied().find(written);
         let (newest, once) = (fitting.last().copied(), fitting.iter().any(written));
-        let empty = !matches!(told.what, What::Servers(_));
+        let empty = !matches!(received.what, Content::Servers(_));
         match (found, newest) {
             (Some(first), Some(newest)) => {
-                self.now.insert((told.client, told.stream), first);
+                self.now.insert((received.client, received.stream), first);
                 Place::Step { first, newest }
             }
-            _ if empty && steps.first().is_none_or(|first| told.at < first.at) => Place::BeforeAll,
+            _ if empty && steps.first().is_none_or(|first| received.at < first.at) => {
+                Place::BeforeAll
+            }
             _ if once => Place::Older,
             _ => Place::None,
         }
     }
 
-    fn fitting(&mut self, name: &'a str, what: What) -> &[usize] {
+    fn fitting(&mut self, name: &'a str, what: Content) -> &[usize] {
         static NOTHING: Set = Set::new();
         let set = match what {
-            What::Servers(index) => &self.history.sets[index as usize],
-            What::Nothing | What::Fallback => &NOTHING,
+            Content::Servers(index) => &self.history.sets[index as usize],
+            Content::Nothing | Content::Fallback => &NOTHING,
         };
         let steps = self.model.steps(name);
         let found = self.steps.entry(name).or_insert_with(|| {
@@ -189,9 +191,9 @@ fn late(
     for (client, (name, _)) in (0_u32..).zip(names).filter(|(_, (_, live))| *live) {
         let Some(newest) = model.steps(name).len().checked_sub(1) else { continue };
         match last.get(&client) {
-            Some(&(step, told)) if step == newest && told <= at + within => {}
-            Some(&(step, told)) if step == newest => {
-                let late = told.saturating_duration_since(at);
+            Some(&(step, received)) if step == newest && received <= at + within => {}
+            Some(&(step, received)) if step == newest => {
+                let late = received.saturating_duration_since(at);
                 breaches.push(format!("I3: client {client} of {name} is told after {late:?} only"));
             }
             Some(_) => breaches.push(format!("I3: client {client} of {name} has an old list")),
@@ -255,10 +257,10 @@ mod tests {
             world
         }
 
-        fn told(&mut self, second: u64, stream: u32, servers: &[u8]) {
+        fn received(&mut self, second: u64, stream: u32, servers: &[u8]) {
             let what = self.history.what(|| servers.iter().map(|&n| server(n)));
             let at = self.began + Duration::from_secs(second);
-            self.history.told.push(Told { client: 0, stream, at, what });
+            self.history.received.push(Received { client: 0, stream, at, what });
         }
 
         fn breaches(&self, live: bool) -> Vec<String> {
@@ -278,16 +280,16 @@ mod tests {
     #[test]
     fn what_is_right_is_no_breach() {
         let mut world = World::new();
-        world.told(0, 1, &[]);
-        world.told(1, 1, &[1]);
-        world.told(2, 1, &[1, 2]);
-        world.told(5, 1, &[2]);
+        world.received(0, 1, &[]);
+        world.received(1, 1, &[1]);
+        world.received(2, 1, &[1, 2]);
+        world.received(5, 1, &[2]);
         assert_eq!(world.breaches(true), Vec::<String>::new());
         // A stream may skip steps, and a client that is gone needs no list.
         let mut world = World::new();
-        world.told(1, 1, &[1]);
+        world.received(1, 1, &[1]);
         assert_eq!(world.breaches(false), Vec::<String>::new());
-        world.told(4, 1, &[2]);
+        world.received(4, 1, &[2]);
         assert_eq!(world.breaches(true), Vec::<String>::new());
     }
 
@@ -297,36 +299,36 @@ mod tests {
             [(2, [7].as_slice(), "I1"), (5, &[1, 2, 3], "I1"), (1, &[1, 2], "I1"), (3, &[], "I4")]
         {
             let mut world = World::new();
-            world.told(second, 1, servers);
+            world.received(second, 1, servers);
             assert_eq!(world.breaches(false), [breach], "{servers:?}");
         }
         let mut world = World::new();
-        world.told(2, 1, &[1, 2]);
-        world.told(3, 1, &[1]);
+        world.received(2, 1, &[1, 2]);
+        world.received(3, 1, &[1]);
         assert_eq!(world.breaches(false), ["I2"]);
         // Another stream may come from another balancer, so I2 does not apply.
         let mut world = World::new();
-        world.told(2, 1, &[1, 2]);
-        world.told(3, 2, &[1]);
+        world.received(2, 1, &[1, 2]);
+        world.received(3, 2, &[1]);
         assert_eq!(world.breaches(false), Vec::<String>::new());
-        for told in [None, Some((2, [1, 2].as_slice())), Some((9, &[2]))] {
+        for received in [None, Some((2, [1, 2].as_slice())), Some((9, &[2]))] {
             let mut world = World::new();
-            if let Some((second, servers)) = told {
-                world.told(second, 1, servers);
+            if let Some((second, servers)) = received {
+                world.received(second, 1, servers);
             }
-            assert_eq!(world.breaches(true), ["I3"], "{told:?}");
+            assert_eq!(world.breaches(true), ["I3"], "{received:?}");
         }
     }
 
     #[test]
-    fn what_is_in_doubt_may_be_told_or_not() {
+    fn what_is_in_doubt_may_be_listed_or_not() {
         let mut world = World::new();
         let at = world.began + Duration::from_secs(4);
         world.model.between("s", Set::new(), [server(2)].into(), at);
-        world.told(5, 1, &[2]);
-        world.told(5, 1, &[]);
+        world.received(5, 1, &[2]);
+        world.received(5, 1, &[]);
         assert_eq!(world.breaches(true), Vec::<String>::new());
-        world.told(5, 1, &[1, 2]);
+        world.received(5, 1, &[1, 2]);
         assert_eq!(world.breaches(true).first().map(String::as_str), Some("I2"));
     }
 
@@ -344,8 +346,8 @@ mod tests {
     #[test]
     fn a_list_is_as_late_as_the_oldest_change_in_it() {
         let mut world = World::new();
-        world.told(1, 1, &[1]);
-        world.told(7, 1, &[2]);
+        world.received(1, 1, &[1]);
+        world.received(7, 1, &[2]);
         let names = [("s".to_owned(), true)];
         let lags = lags(&world.history, &world.model, &names);
         assert_eq!(lags, [Duration::from_secs(5)]);

@@ -129,8 +129,9 @@ impl<E> World<E> {
         let newest = |name: &str, set: &_| {
             self.writer.model.steps(name).last().is_some_and(|step| step.allows(set))
         };
-        eventually("all have the newest list", || self.crowd.all_told(newest).then_some(()));
-        let last = self.crowd.history(|history| history.told.last().map(|told| told.at));
+        eventually("all have the newest list", || self.crowd.all_received(newest).then_some(()));
+        let last =
+            self.crowd.history(|history| history.received.last().map(|received| received.at));
         last.map_or(Duration::ZERO, |last| last.saturating_duration_since(since))
     }
 
@@ -164,17 +165,18 @@ impl<E> World<E> {
 
     /// Demands that since `since` no stream was closed and no list was sent.
     pub fn nobody_is_touched(&self, row: &mut Row, since: Instant) {
-        let (lost, told) = self.crowd.history(|h| (h.lost_since(since), h.told_since(since)));
+        let (lost, received) =
+            self.crowd.history(|h| (h.lost_since(since), h.received_since(since)));
         row.equal("streams closed", lost, 0);
-        row.equal("lists sent", told, 0);
+        row.equal("lists sent", received, 0);
     }
 
     /// Demands that after the first `before` lists only clients of `service` got lists.
-    pub fn told_only(&self, row: &mut Row, before: usize, service: &str) {
+    pub fn only_received(&self, row: &mut Row, before: usize, service: &str) {
         let names = self.crowd.names();
         let others = self.crowd.history(|history| {
-            let new = &history.told[before..];
-            new.iter().filter(|told| names[told.client as usize].0 != service).count()
+            let new = &history.received[before..];
+            new.iter().filter(|received| names[received.client as usize].0 != service).count()
         });
         row.equal("lists sent to clients of unchanged services", others, 0);
     }
@@ -221,9 +223,9 @@ pub fn overflows(balancer: &Balancer) -> u64 {
     dropped.trim().trim_end_matches(')').parse().expect("a number")
 }
 
-/// Calls `ask` until it returns a value, for at most `patience`.
-pub fn until<T>(patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + patience;
+/// Calls `ask` until it returns a value, for at most `wait_max`.
+pub fn until<T>(wait_max: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + wait_max;
     loop {
         let answer = ask();
         if answer.is_some() || Instant::now() > deadline {

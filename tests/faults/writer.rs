@@ -10,7 +10,7 @@ use etcd_client::{Client, PutOptions, Txn, TxnOp};
 use tokio::runtime::Runtime;
 
 use super::model::Model;
-use crate::support::{PATIENCE, crowd::Set};
+use crate::support::{WAIT_MAX, crowd::Set};
 
 /// Registers and deregisters any number of backends.
 pub struct Writer {
@@ -141,14 +141,14 @@ impl Drop for Living {
 }
 
 /// Repeats a call until etcd has taken it: etcd may be restarting. Panics when
-/// [`PATIENCE`] is over.
+/// [`WAIT_MAX`] is over.
 fn again<F, T>(runtime: &Runtime, mut act: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, etcd_client::Error>>,
 {
     // A call to a member that dies gets no answer.
     const TIMEOUT: Duration = Duration::from_millis(500);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_MAX;
     loop {
         let acted = act();
         match runtime.block_on(async { tokio::time::timeout(TIMEOUT, acted).await }) {

@@ -14,7 +14,7 @@ use crate::support::backend::{Backend, HOLD};
 use crate::support::client::{Calls, Driver, GRPCLB_PICK_FIRST, Options};
 use crate::support::etcd::Etcd;
 use crate::support::language::Family;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{WAIT_MAX, eventually};
 use crate::world::{SERVICE, World, metric, reported, streams};
 use crate::{Skipped, skipped};
 
@@ -94,7 +94,7 @@ fn take_six_steps(world: &World, driver: &Driver, options: impl Fn(String) -> Op
 pub fn client_first(world: &World, driver: &Driver) {
     let balancer = world.balancer(&[]);
     let client = driver.open(&Options::grpclb(world.target(&balancer)));
-    let early = client.call(&Calls::new(3).timeout(PATIENCE));
+    let early = client.call(&Calls::new(3).timeout(WAIT_MAX));
     assert_eq!(early.failed(), 3, "{early:?}");
     assert!(early.errors.keys().all(|error| error.starts_with("UNAVAILABLE")), "{early:?}");
     client.is_unavailable();
@@ -167,7 +167,7 @@ pub fn removal_in_flight(world: &World, driver: &Driver) {
     let client = driver.open(&Options::grpclb(world.target(&balancer)));
     client.shares(&["goes", "stays"]);
     // Two of four calls go to it, at whichever entry the client begins.
-    let calls = Calls::new(1).name(HOLD).timeout(PATIENCE);
+    let calls = Calls::new(1).name(HOLD).timeout(WAIT_MAX);
     let held: Vec<_> = (0..4).map(|_| client.begin(&calls)).collect();
     eventually("all four have arrived", || (goes.held() + stays.held() == 4).then_some(()));
     assert_eq!(goes.held(), 2);

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use crate::java_clients::{balancer, eventually, target, unready_balancer};
-use crate::support::PATIENCE;
+use crate::support::WAIT_MAX;
 use crate::support::backend::Backend;
 use crate::support::etcd::Etcd;
 use crate::support::java::{Driver, Options, example, isolated};
@@ -35,7 +35,7 @@ impl Server {
     #[track_caller]
     fn says(&self, beginning: &str) {
         loop {
-            let line = self.lines.recv_timeout(PATIENCE);
+            let line = self.lines.recv_timeout(WAIT_MAX);
             let line = line.unwrap_or_else(|_| panic!("it never says {beginning:?}"));
             if line.starts_with(beginning) {
                 return;

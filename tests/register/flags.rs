@@ -8,7 +8,7 @@ use tonic_health::ServingStatus;
 use crate::register::{KEY, end, lookaside, start, until_there, value};
 use crate::support::etcd::Etcd;
 use crate::support::signal::{self, Signal};
-use crate::support::{PATIENCE, eventually, free_port};
+use crate::support::{WAIT_MAX, eventually, free_port};
 
 #[test]
 fn values_of_metadata_may_hold_commas() {
@@ -53,7 +53,7 @@ async fn health_is_asked_by_tls_and_by_service_and_what_is_waited_for_is_said() 
         let mut lines = std::io::BufReader::new(stderr).lines().map_while(Result::ok);
         lines.find(|line| line.contains("not registered yet"))
     });
-    let said = timeout(PATIENCE, said).await.expect("in time").expect("no panic");
+    let said = timeout(WAIT_MAX, said).await.expect("in time").expect("no panic");
     let said = said.expect("it says so");
     assert!(said.contains(&address) && said.contains("refused"), "{said}");
 

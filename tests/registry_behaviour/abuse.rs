@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::registry_behaviour::embedded::Embedded;
 use crate::registry_behaviour::scene::receive;
-use crate::support::PATIENCE;
+use crate::support::WAIT_MAX;
 
 async fn client(server: &Embedded) -> Client {
     Client::connect([server.url()], None).await.expect("the server is there")
@@ -39,7 +39,7 @@ async fn garbage_costs_only_its_own_connection() {
         let _ = socket.write_all(bytes).await;
         let _ = socket.shutdown().await;
         let mut answer = Vec::new();
-        let ended = timeout(PATIENCE, socket.read_to_end(&mut answer)).await;
+        let ended = timeout(WAIT_MAX, socket.read_to_end(&mut answer)).await;
         ended.expect("the connection is ended").ok();
         client(&server).await.put("a", "1", None).await.expect("others are served");
     }
@@ -60,7 +60,7 @@ async fn a_silent_connection_is_ended() {
     let server = Embedded::start().await;
     let mut socket = TcpStream::connect(("127.0.0.1", server.port())).await.expect("it listens");
     // HTTP/2 servers send data first, so this reads until the end.
-    let ended = timeout(PATIENCE, async {
+    let ended = timeout(WAIT_MAX, async {
         let mut buffer = [0; 1024];
         while socket.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
     });
@@ -82,7 +82,7 @@ async fn thousands_of_watchers_on_one_stream_and_not_one_too_many() {
     });
     let mut refused = 0;
     for _ in 0..10_000 {
-        let response = timeout(PATIENCE, responses.message()).await.expect("in time");
+        let response = timeout(WAIT_MAX, responses.message()).await.expect("in time");
         let response = response.expect("no error").expect("the stream goes on");
         assert!(response.created());
         refused += u32::from(response.canceled());
@@ -93,7 +93,7 @@ async fn thousands_of_watchers_on_one_stream_and_not_one_too_many() {
     let mut told = BTreeSet::new();
     // One of the watchers watches only the key "/w/".
     while told.len() < 9_999 {
-        let response = timeout(PATIENCE, responses.message()).await.expect("in time");
+        let response = timeout(WAIT_MAX, responses.message()).await.expect("in time");
         let response = response.expect("no error").expect("the stream goes on");
         assert!(told.insert(response.watch_id()), "told twice");
     }
@@ -167,12 +167,12 @@ async fn it_stops_at_once_whoever_is_there() {
         Error::GRpcStatus(status) => status.code(),
         other => panic!("a status was expected: {other}"),
     };
-    let end = timeout(PATIENCE, idle.message()).await.expect("the watch is ended");
+    let end = timeout(WAIT_MAX, idle.message()).await.expect("the watch is ended");
     assert_eq!(status(end.expect_err("with an error")), tonic::Code::Unavailable);
-    let end = timeout(PATIENCE, kept.message()).await.expect("the renewals are ended");
+    let end = timeout(WAIT_MAX, kept.message()).await.expect("the renewals are ended");
     assert_eq!(status(end.expect_err("with an error")), tonic::Code::Unavailable);
     let mut buffer = Vec::new();
-    let end = timeout(PATIENCE, silent.read_to_end(&mut buffer)).await;
+    let end = timeout(WAIT_MAX, silent.read_to_end(&mut buffer)).await;
     end.expect("the silent connection is ended").ok();
     assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err(), "the port is free");
     drop((full, keeper));

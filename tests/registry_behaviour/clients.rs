@@ -15,7 +15,7 @@ use crate::support::skip;
 
 /// The time for a cold build of the Go client on two busy cores. Clients bound their own
 /// waits more tightly.
-const PATIENCE: Duration = Duration::from_secs(300);
+const WAIT_MAX: Duration = Duration::from_secs(300);
 
 /// The Go of `scripts/need`, because the machine's own may be missing or too old.
 fn run_go() -> Command {
@@ -283,7 +283,7 @@ async fn once(
 }
 
 async fn run(mut command: Command) -> Result<String, String> {
-    let output = tokio::time::timeout(PATIENCE, command.kill_on_drop(true).output()).await;
+    let output = tokio::time::timeout(WAIT_MAX, command.kill_on_drop(true).output()).await;
     let output = output.map_err(|_| format!("{command:?} takes too long"))?;
     let output = output.map_err(|error| format!("{command:?}: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -9,7 +9,7 @@ use etcd_client::{
 use tokio::time::timeout;
 
 use crate::registry_behaviour::scene::Scene;
-use crate::support::PATIENCE;
+use crate::support::WAIT_MAX;
 
 /// The time in which a client gets into the queue, on a busy machine too.
 const QUEUE: Duration = Duration::from_millis(500);
@@ -62,7 +62,7 @@ impl Scene {
 
     /// Waits until a queue has this length.
     async fn queued(&mut self, name: &str, count: usize) -> Result<()> {
-        timeout(PATIENCE, async {
+        timeout(WAIT_MAX, async {
             while self.queue_length(name).await? != count {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -125,7 +125,7 @@ pub async fn locks(s: &mut Scene) -> Result<()> {
     s.queued("a", 2).await?;
     assert!(!waiting.is_finished());
     s.unlock(&key).await;
-    let passed = timeout(PATIENCE, waiting).await???;
+    let passed = timeout(WAIT_MAX, waiting).await???;
     let (at, key) = (s.revision_of(passed.header()), s.named(passed.key(), two));
     s.note(format!("passed on: {at} {key}"));
     // A lock ends with its lease.
@@ -148,7 +148,7 @@ pub async fn elections(s: &mut Scene) -> Result<()> {
     let leader = s.campaigned("campaign", answer).context("elected")?;
     // etcd sends nothing to an observer before there is a leader.
     let mut observer = s.client.clone().observe(name.clone()).await?;
-    let told = timeout(PATIENCE, observer.message()).await??.context("a leader is told")?;
+    let told = timeout(WAIT_MAX, observer.message()).await??.context("a leader is told")?;
     assert_eq!(told.kv().context("a key")?.value(), b"one");
     let answer = s.client.campaign(name.clone(), "one", one).await;
     s.campaigned("the same again", answer);
@@ -167,7 +167,7 @@ pub async fn elections(s: &mut Scene) -> Result<()> {
     let resigned = s.client.resign(Some(ResignOptions::new().with_leader(leader.clone()))).await?;
     let at = s.revision_of(resigned.header());
     s.note(format!("resign: {at}"));
-    let answer = timeout(PATIENCE, waiting).await??;
+    let answer = timeout(WAIT_MAX, waiting).await??;
     s.campaigned("the next", answer);
     s.leader("e").await;
     let late = s.client.proclaim("late", options()).await;
@@ -182,7 +182,7 @@ pub async fn elections(s: &mut Scene) -> Result<()> {
     let answer = s.client.campaign(name, "back", one).await;
     s.campaigned("back", answer);
     for value in ["uno", "eins", "two", "back"] {
-        let told = timeout(PATIENCE, observer.message()).await??.context("a leader is told")?;
+        let told = timeout(WAIT_MAX, observer.message()).await??.context("a leader is told")?;
         let kv = told.kv().context("a key")?;
         let at = s.revision_of(told.header());
         assert_eq!(kv.value_str()?, value);

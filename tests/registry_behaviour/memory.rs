@@ -10,7 +10,7 @@ use etcd_client::{Client, Error, GetOptions, PutOptions, Txn, TxnOp, WatchOption
 use tokio::time::timeout;
 use tonic::Code;
 
-use crate::support::PATIENCE;
+use crate::support::WAIT_MAX;
 use crate::support::lookaside::Balancer;
 use crate::support::wire::{DATA, END_STREAM, field, message, put_call, put_frame, put_opening};
 
@@ -43,7 +43,7 @@ impl Scene {
     /// Checks that other clients are served meanwhile, with small answers and a large one.
     async fn others_are_served(&mut self) {
         let mut other = self.client.clone();
-        let served = timeout(PATIENCE, async {
+        let served = timeout(WAIT_MAX, async {
             for i in 0..20 {
                 other.put("/small", vec![i; 10], None).await?;
                 assert_eq!(other.get("/small", None).await?.kvs()[0].value(), [i; 10]);
@@ -127,12 +127,12 @@ async fn watchers_are_charged_for_their_keys() {
         let options = WatchOptions::new().with_prefix();
         let stream = scene.client.watch(format!("/{i}/"), Some(options)).await;
         let (mut requests, mut responses) = stream.expect("it begins").split();
-        let created = timeout(PATIENCE, responses.message()).await.expect("in time");
+        let created = timeout(WAIT_MAX, responses.message()).await.expect("in time");
         assert!(created.expect("no error").expect("an answer").created());
         for _ in 0..30 {
             let key = vec![b'k'; 1_400_000];
             requests.watch(key, Some(WatchOptions::new())).await.expect("it is open");
-            let response = timeout(PATIENCE, responses.message()).await.expect("in time");
+            let response = timeout(WAIT_MAX, responses.message()).await.expect("in time");
             let response = response.expect("no error").expect("an answer");
             assert!(response.created());
             refused += u32::from(response.canceled());
@@ -146,7 +146,7 @@ async fn watchers_are_charged_for_their_keys() {
     // Streams that end make room.
     drop(streams);
     let options = || Some(WatchOptions::new());
-    timeout(PATIENCE, async {
+    timeout(WAIT_MAX, async {
         loop {
             let stream = scene.client.watch(vec![b'k'; 1_400_000], options()).await;
             let mut stream = stream.expect("it begins");
@@ -169,7 +169,7 @@ async fn watchers_that_nobody_reads_are_bounded() {
     let mut keen = scene.client.watch("/fat/", Some(options)).await.expect("it begins");
     for i in 0..20 {
         scene.client.put("/fat/a", vec![i; 1_400_000], None).await.expect("there is room");
-        let told = timeout(PATIENCE, async {
+        let told = timeout(WAIT_MAX, async {
             loop {
                 let response = keen.message().await.expect("no error").expect("it goes on");
                 if let Some(event) = response.events().first() {

@@ -10,7 +10,7 @@ use etcd_client::{
     WatchStream,
 };
 
-use crate::support::PATIENCE;
+use crate::support::WAIT_MAX;
 
 pub struct Scene {
     pub client: Client,
@@ -261,7 +261,7 @@ impl Scene {
 }
 
 pub async fn receive(stream: &mut WatchStream) -> WatchResponse {
-    let patience = PATIENCE - Duration::from_secs(5);
-    let message = tokio::time::timeout(patience, stream.message()).await;
+    let wait_max = WAIT_MAX - Duration::from_secs(5);
+    let message = tokio::time::timeout(wait_max, stream.message()).await;
     message.expect("a response comes in time").expect("no error").expect("the stream goes on")
 }

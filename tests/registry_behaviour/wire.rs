@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::registry_behaviour::scene::Scene;
-use crate::support::PATIENCE;
+use crate::support::WAIT_MAX;
 use crate::support::wire::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Head, RST_STREAM, SETTINGS,
     field, message, put_data, put_frame, put_opening,
@@ -113,7 +113,7 @@ pub async fn heads(s: &mut Scene) -> Result<()> {
 }
 
 async fn see(s: &mut Scene, what: &str, fields: &[Field]) -> Result<()> {
-    let outcome = timeout(PATIENCE, call(&s.url, fields)).await.context(what.to_owned())?;
+    let outcome = timeout(WAIT_MAX, call(&s.url, fields)).await.context(what.to_owned())?;
     s.note(format!("{what}: {}", outcome.context(what.to_owned())?));
     Ok(())
 }

@@ -65,7 +65,7 @@ pub async fn machine(
     history: History,
 ) -> turmoil::Result {
     for (plan, want) in backends {
-        let client = etcd::connect().client(0).await.map_err(|trouble| trouble.to_string())?;
+        let client = etcd::connect().client(0).await.map_err(|fault| fault.to_string())?;
         let (history, lease) = (history.clone(), Rc::default());
         let process = Process { plan, ttl, client, history, listens: None, holds: None, lease };
         spawn_local(process.run(want));

@@ -31,9 +31,9 @@ use tonic::service::Routes;
 use turmoil::net::{TcpListener, TcpStream};
 
 use crate::crowd;
-use crate::dice::Dice;
 use crate::history::History;
 use crate::plan::{Crowd, SERVICES};
+use crate::rng::Rng;
 
 pub const PORT: u16 = 12_000;
 pub const ZONE: &str = "lookaside.internal";
@@ -93,7 +93,7 @@ pub async fn run(
     let prefix = Prefix { path: crate::etcd::PREFIX.to_owned(), format: Format::Plain };
     let options = etcd::Options { connect: crate::etcd::connect(), prefixes: vec![prefix] };
     spawn_local(etcd::run(options, events));
-    let pace = crowd.map(|crowd| Dice::new(crowd.seed ^ index as u64));
+    let pace = crowd.map(|crowd| Rng::new(crowd.seed ^ index as u64));
     let (paced, paced_rx) = mpsc::channel(1);
     spawn_local(delay(events_rx, paced, pace));
     let first_reads = [CancellationToken::new(), CancellationToken::new()];
@@ -153,15 +153,15 @@ fn wall() -> Timestamp {
 async fn delay(
     mut events: mpsc::Receiver<Event>,
     paced: mpsc::Sender<Event>,
-    mut pace: Option<Dice>,
+    mut pace: Option<Rng>,
 ) {
     while let Some(event) = events.recv().await {
-        if let Some(dice) = &mut pace {
-            if dice.percent(20) {
+        if let Some(rng) = &mut pace {
+            if rng.percent(20) {
                 // More events arrive meanwhile.
-                sleep(Duration::from_millis(dice.between(20, 150))).await;
+                sleep(Duration::from_millis(rng.between(20, 150))).await;
             }
-            for _ in 0..dice.below(6) {
+            for _ in 0..rng.below(6) {
                 others_first().await;
             }
         }

@@ -28,28 +28,28 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use crate::decisions::OperatorDecisions;
+use crate::faults::Faults;
 use crate::history::{Held, Record, Set, Truth, What};
 use crate::plan::{Host, Plan};
-use crate::trouble::Troubles;
-use crate::words::Words;
 use crate::world::Outcome;
 
 /// How long a deregistration may take to reach the lists, in milliseconds. It needs one
 /// question to etcd.
 const ROUND_TRIPS: u64 = 1_500;
 /// How long a client may wait for an initial response or a refusal.
-const AT_ONCE: u64 = 1_000;
+const RESPONSE_MAX: u64 = 1_000;
 /// The greatest age of a list.
 const FRESH: u64 = 2_000;
 /// The earliest time after which HTTP/2's keepalive gives up.
-const PATIENCE: u64 = 9_000;
+const KEEPALIVE_MIN: u64 = 9_000;
 /// The shortest cut that may break a new connection: it must send something within five
 /// seconds, and its first packets may be slow.
 const NEWCOMER: u64 = 2_500;
 /// How long a backend tries to deregister.
 const LEAVING: u64 = 6_000;
 /// How long a backend that left counts as missing (the guard's own time).
-const MOMENTS: u64 = 60_000;
+const MISSING_FOR: u64 = 60_000;
 
 /// A stream, from its beginning to its end.
 struct Stream {
@@ -59,15 +59,15 @@ struct Stream {
     balancer: usize,
     /// When that balancer started.
     since: u64,
-    desk: Host,
+    client_host: Host,
     opened: u64,
     greeted: Option<u64>,
-    told: Vec<Told>,
+    received: Vec<ReceivedList>,
     refused: Option<(u64, String)>,
     ended: Option<(u64, Option<String>)>,
 }
 
-struct Told {
+struct ReceivedList {
     at: u64,
     /// The earliest time at which it can have been sent.
     sent: u64,
@@ -80,8 +80,8 @@ struct Check<'a> {
     records: &'a [Record],
     keep: u64,
     truth: Truth,
-    troubles: Troubles,
-    words: Words,
+    faults: Faults,
+    decisions: OperatorDecisions,
     streams: Vec<Stream>,
     machines: BTreeMap<std::net::IpAddr, Host>,
     breaches: Vec<String>,
@@ -89,16 +89,16 @@ struct Check<'a> {
 
 /// Returns every breach. A good run has none.
 pub fn check(plan: &Plan, outcome: &Outcome) -> Vec<String> {
-    let troubles = Troubles::of(plan);
+    let faults = Faults::of(plan);
     let records = &outcome.records;
     let mut check = Check {
         plan,
         records,
         keep: plan.rules.keep_lost.as_millis() as u64,
         truth: Truth::of(records),
-        streams: streams(plan, records, &troubles),
-        troubles,
-        words: Words::of(plan, outcome),
+        streams: streams(plan, records, &faults),
+        faults,
+        decisions: OperatorDecisions::of(plan, outcome),
         machines: outcome.addresses.iter().map(|(host, ip)| (*ip, *host)).collect(),
         breaches: Vec::new(),
     };
@@ -117,7 +117,7 @@ pub fn check(plan: &Plan, outcome: &Outcome) -> Vec<String> {
     check.breaches
 }
 
-fn streams(plan: &Plan, records: &[Record], troubles: &Troubles) -> Vec<Stream> {
+fn streams(plan: &Plan, records: &[Record], faults: &Faults) -> Vec<Stream> {
     let mut streams: BTreeMap<usize, Stream> = BTreeMap::new();
     const OPENED: &str = "a stream begins by being opened";
     let mut since = BTreeMap::new();
@@ -133,10 +133,10 @@ fn streams(plan: &Plan, records: &[Record], troubles: &Troubles) -> Vec<Stream> 
                     service: plan.service,
                     balancer: *balancer,
                     since: since.get(&Host::Balancer(*balancer)).copied().unwrap_or(0),
-                    desk: Host::Desk(plan.desk),
+                    client_host: Host::Clients(plan.client_host),
                     opened: at,
                     greeted: None,
-                    told: Vec::new(),
+                    received: Vec::new(),
                     refused: None,
                     ended: None,
                 };
@@ -145,12 +145,12 @@ fn streams(plan: &Plan, records: &[Record], troubles: &Troubles) -> Vec<Stream> 
             What::Greeted { stream } => {
                 streams.get_mut(stream).expect(OPENED).greeted = Some(at);
             }
-            What::Told { stream, list, drops } => {
+            What::ReceivedList { stream, list, drops } => {
                 let stream = streams.get_mut(stream).expect(OPENED);
                 let balancer = Host::Balancer(stream.balancer);
-                let sent = troubles.sent(balancer, stream.desk, at).max(stream.opened);
+                let sent = faults.sent(balancer, stream.client_host, at).max(stream.opened);
                 let (list, drops) = (list.clone(), *drops);
-                stream.told.push(Told { at, sent, list, drops });
+                stream.received.push(ReceivedList { at, sent, list, drops });
             }
             What::Refused { stream, code } => {
                 streams.get_mut(stream).expect(OPENED).refused = Some((at, code.clone()));
@@ -177,29 +177,29 @@ impl Check<'_> {
         self.conduct(stream);
         let (mut moment, mut gone) = (0, BTreeMap::new());
         let mut before: &Set = &Set::new();
-        for (index, told) in stream.told.iter().enumerate() {
-            let Some(found) = self.moment(stream, told, moment) else {
-                let why = self.closest(stream, told);
-                self.breach(told.at, stream, &format!("I1 etcd never held this: {why}"));
+        for (index, received) in stream.received.iter().enumerate() {
+            let Some(found) = self.moment(stream, received, moment) else {
+                let why = self.closest(stream, received);
+                self.breach(received.at, stream, &format!("I1 etcd never held this: {why}"));
                 return;
             };
-            if let Some(addr) = self.disobeyed(stream, told) {
-                self.breach(told.at, stream, &format!("I1 {addr} is drained and listed"));
+            if let Some(addr) = self.disobeyed(stream, received) {
+                self.breach(received.at, stream, &format!("I1 {addr} is drained and listed"));
             }
             moment = found;
-            for addr in &told.list {
+            for addr in &received.list {
                 if let Some(left) = gone.remove(addr)
-                    && !self.words.ever(*addr, told.at)
-                    && !self.held_since(stream.service, *addr, left, told.at)
+                    && !self.decisions.ever(*addr, received.at)
+                    && !self.held_since(stream.service, *addr, left, received.at)
                 {
-                    self.breach(told.at, stream, &format!("I2 {addr} was gone and is back"));
+                    self.breach(received.at, stream, &format!("I2 {addr} was gone and is back"));
                 }
             }
-            gone.extend(before.difference(&told.list).map(|addr| (*addr, moment)));
-            before = &told.list;
-            let next = stream.told.get(index + 1).map(|next| next.at);
+            gone.extend(before.difference(&received.list).map(|addr| (*addr, moment)));
+            before = &received.list;
+            let next = stream.received.get(index + 1).map(|next| next.at);
             let ended = stream.ended.as_ref().map(|(at, _)| *at);
-            self.freshness(stream, told, next.or(ended).unwrap_or(self.plan.end));
+            self.freshness(stream, received, next.or(ended).unwrap_or(self.plan.end));
         }
     }
 
@@ -212,13 +212,13 @@ impl Check<'_> {
             stream.ended.as_ref().map(|(at, _)| *at),
         ];
         let answered = answers.into_iter().flatten().min().unwrap_or(self.plan.end);
-        if answered > stream.opened + AT_ONCE
-            && !self.troubles.apart(balancer, stream.desk, stream.opened, answered)
+        if answered > stream.opened + RESPONSE_MAX
+            && !self.faults.apart(balancer, stream.client_host, stream.opened, answered)
         {
             self.breach(stream.opened, stream, "I6 neither greeted nor refused at once");
         }
         if let Some(greeted) = stream.greeted
-            && stream.told.first().is_none_or(|told| told.at > greeted + 20)
+            && stream.received.first().is_none_or(|received| received.at > greeted + 20)
         {
             self.breach(greeted, stream, "I6 greeted, and no list with it");
         }
@@ -239,9 +239,11 @@ impl Check<'_> {
                     record.what == What::Crashed(balancer) && (from..=*at).contains(&record.at)
                 });
                 let cut = match stream.greeted {
-                    Some(_) => self.troubles.cut_for(balancer, stream.desk, PATIENCE, from, *at),
+                    Some(_) => {
+                        self.faults.cut_for(balancer, stream.client_host, KEEPALIVE_MIN, from, *at)
+                    }
                     // A new connection that sends nothing for five seconds is closed.
-                    None => self.troubles.cut_for(balancer, stream.desk, NEWCOMER, from, *at),
+                    None => self.faults.cut_for(balancer, stream.client_host, NEWCOMER, from, *at),
                 };
                 if !crashed && !cut {
                     self.breach(*at, stream, "I6 the connection broke without a cause");
@@ -251,77 +253,78 @@ impl Check<'_> {
     }
 
     /// Returns the first moment from `least` on at which a list can have been right.
-    fn moment(&self, stream: &Stream, told: &Told, least: usize) -> Option<usize> {
+    fn moment(&self, stream: &Stream, received: &ReceivedList, least: usize) -> Option<usize> {
         let held = self.truth.service(stream.service);
-        let before = held.iter().take_while(|held| held.at <= told.at).count();
-        (least..=before).find(|&moment| self.is_right(stream, told, moment))
+        let before = held.iter().take_while(|held| held.at <= received.at).count();
+        (least..=before).find(|&moment| self.is_right(stream, received, moment))
     }
 
-    fn is_right(&self, stream: &Stream, told: &Told, moment: usize) -> bool {
+    fn is_right(&self, stream: &Stream, received: &ReceivedList, moment: usize) -> bool {
         let held = self.truth.service(stream.service);
         let nobody = Set::new();
         let now = moment.checked_sub(1).map_or(&nobody, |last| &held[last].set);
-        let mut missing = now.difference(&told.list);
-        let drained_are_missing = match self.drained(stream, told) {
+        let mut missing = now.difference(&received.list);
+        let drained_are_missing = match self.drained(stream, received) {
             Some(states) => states.iter().any(|drained| {
                 let all = missing.clone().all(|addr| drained.contains(addr));
-                all && told.list.is_disjoint(drained)
+                all && received.list.is_disjoint(drained)
             }),
-            None => missing.all(|addr| self.words.ever(*addr, told.at)),
+            None => missing.all(|addr| self.decisions.ever(*addr, received.at)),
         };
         drained_are_missing
-            && told.list.difference(now).all(|addr| {
+            && received.list.difference(now).all(|addr| {
                 let lost = lost(&held[..moment], *addr);
                 let balancer = Host::Balancer(stream.balancer);
                 lost.is_some_and(|lost| {
-                    let known = self.troubles.known(balancer, lost);
-                    let known = known.max(self.troubles.read(balancer, told.sent));
-                    self.keep > 0 && lost >= stream.since && told.sent <= known + self.keep
+                    let known = self.faults.known(balancer, lost);
+                    let known = known.max(self.faults.read(balancer, received.sent));
+                    self.keep > 0 && lost >= stream.since && received.sent <= known + self.keep
                 })
             })
     }
 
     /// Returns the drained addresses at each recent moment, or `None` if the balancer may
     /// not have known them.
-    fn drained(&self, stream: &Stream, told: &Told) -> Option<Vec<Set>> {
-        let recent = told.sent.saturating_sub(FRESH);
-        let calm = self.troubles.calm(Host::Balancer(stream.balancer), recent, told.sent);
-        let sure = calm && self.words.are_sure(recent, told.at);
-        sure.then(|| self.words.between(recent, told.at))
+    fn drained(&self, stream: &Stream, received: &ReceivedList) -> Option<Vec<Set>> {
+        let recent = received.sent.saturating_sub(FRESH);
+        let calm = self.faults.calm(Host::Balancer(stream.balancer), recent, received.sent);
+        let sure = calm && self.decisions.are_sure(recent, received.at);
+        sure.then(|| self.decisions.between(recent, received.at))
     }
 
     /// Returns a backend that is listed although this balancer knew of its drain. Later
     /// faults of etcd are no excuse.
-    fn disobeyed(&self, stream: &Stream, told: &Told) -> Option<SocketAddr> {
+    fn disobeyed(&self, stream: &Stream, received: &ReceivedList) -> Option<SocketAddr> {
         let heard = |begun: u64| {
             let balancer = Host::Balancer(stream.balancer);
-            stream.since <= begun && self.troubles.calm(balancer, begun, begun + FRESH)
+            stream.since <= begun && self.faults.calm(balancer, begun, begun + FRESH)
         };
-        let drained = self.words.drained(told.at);
-        let mut obeyed = drained.filter(|(begun, _)| told.sent > begun + FRESH && heard(*begun));
-        obeyed.find_map(|(_, all)| all.into_iter().find(|addr| told.list.contains(addr)))
+        let drained = self.decisions.drained(received.at);
+        let mut obeyed =
+            drained.filter(|(begun, _)| received.sent > begun + FRESH && heard(*begun));
+        obeyed.find_map(|(_, all)| all.into_iter().find(|addr| received.list.contains(addr)))
     }
 
     /// Describes for people how a list differs from etcd's last state.
-    fn closest(&self, stream: &Stream, told: &Told) -> String {
+    fn closest(&self, stream: &Stream, received: &ReceivedList) -> String {
         let held = self.truth.service(stream.service);
         let nobody = Held { at: 0, set: Set::new() };
-        let now = held.iter().take_while(|held| held.at <= told.at).last().unwrap_or(&nobody);
-        let too_much: Vec<_> = told.list.difference(&now.set).collect();
-        let missing: Vec<_> = now.set.difference(&told.list).collect();
+        let now = held.iter().take_while(|held| held.at <= received.at).last().unwrap_or(&nobody);
+        let too_much: Vec<_> = received.list.difference(&now.set).collect();
+        let missing: Vec<_> = now.set.difference(&received.list).collect();
         format!(
             "sent since {}, since {} too much {too_much:?}, missing {missing:?}",
-            told.sent, now.at
+            received.sent, now.at
         )
     }
 
     /// Checks that a list is not too old while it is the client's newest.
-    fn freshness(&mut self, stream: &Stream, told: &Told, until: u64) {
+    fn freshness(&mut self, stream: &Stream, received: &ReceivedList, until: u64) {
         let balancer = Host::Balancer(stream.balancer);
         let at = until.saturating_sub(FRESH);
-        if at <= told.at
-            || !self.troubles.calm(balancer, at, until)
-            || self.troubles.apart(balancer, stream.desk, at, until)
+        if at <= received.at
+            || !self.faults.calm(balancer, at, until)
+            || self.faults.apart(balancer, stream.client_host, at, until)
         {
             return;
         }
@@ -329,7 +332,12 @@ impl Check<'_> {
         let least = held.iter().take_while(|held| held.at <= at).count();
         let most = held.iter().take_while(|held| held.at <= until).count();
         // The list is checked as if it were sent again at that time.
-        let now = Told { at: until, sent: at, list: told.list.clone(), drops: told.drops };
+        let now = ReceivedList {
+            at: until,
+            sent: at,
+            list: received.list.clone(),
+            drops: received.drops,
+        };
         if !(least..=most).any(|moment| self.is_right(stream, &now, moment)) {
             let why = self.closest(stream, &now);
             self.breach(until, stream, &format!("I1 the newest list is too old: {why}"));
@@ -350,7 +358,8 @@ impl Check<'_> {
                 |other: &&Stream| other.balancer == stream.balancer && other.since == stream.since;
             let peers: Vec<_> = streams.iter().filter(same).collect();
             if let Some((at, _)) = &stream.refused {
-                let first = peers.iter().flat_map(|peer| &peer.told).map(|told| told.at).min();
+                let first =
+                    peers.iter().flat_map(|peer| &peer.received).map(|received| received.at).min();
                 if first.is_some_and(|first| first < stream.opened) {
                     self.breach(
                         *at,
@@ -361,26 +370,26 @@ impl Check<'_> {
             }
             let peers: Vec<_> =
                 peers.into_iter().filter(|peer| peer.service == stream.service).collect();
-            for told in &stream.told {
+            for received in &stream.received {
                 for (asked, at, service, addr) in &removals {
                     let (service, addr) = (*service, *addr);
                     let since = at + ROUND_TRIPS;
                     if service == stream.service
-                        && told.list.contains(&addr)
-                        && told.sent > since
-                        && self.troubles.calm(Host::Balancer(stream.balancer), *asked, since)
-                        && !self.came_back(service, addr, *at, told.at)
+                        && received.list.contains(&addr)
+                        && received.sent > since
+                        && self.faults.calm(Host::Balancer(stream.balancer), *asked, since)
+                        && !self.came_back(service, addr, *at, received.at)
                     {
                         let text = format!("I1 {addr} took itself back at {at} and is listed");
-                        self.breach(told.at, stream, &text);
+                        self.breach(received.at, stream, &text);
                     }
                 }
-                let earlier = peers.iter().flat_map(|peer| &peer.told);
-                let earlier: Vec<_> = earlier.filter(|one| one.at < told.sent).collect();
+                let earlier = peers.iter().flat_map(|peer| &peer.received);
+                let earlier: Vec<_> = earlier.filter(|one| one.at < received.sent).collect();
                 if let Some(last) = earlier.iter().max_by_key(|one| one.at) {
-                    self.losses(stream, last, told);
+                    self.losses(stream, last, received);
                 }
-                self.floor(stream, &earlier, told);
+                self.floor(stream, &earlier, received);
             }
         }
     }
@@ -412,12 +421,12 @@ impl Check<'_> {
     }
 
     /// Checks I4: every backend that left between two lists of one balancer had a reason.
-    fn losses(&mut self, stream: &Stream, before: &Told, after: &Told) {
+    fn losses(&mut self, stream: &Stream, before: &ReceivedList, after: &ReceivedList) {
         if self.keep == 0 {
             return;
         }
         for addr in before.list.difference(&after.list) {
-            if self.words.ever(*addr, after.at) {
+            if self.decisions.ever(*addr, after.at) {
                 continue;
             }
             let held = self.truth.service(stream.service);
@@ -446,7 +455,7 @@ impl Check<'_> {
     fn doubted(&self, stream: &Stream, held: &[Held], addr: SocketAddr) -> u64 {
         let (begun, lost) = last_time(held, addr).expect("the backend was registered");
         let before = &held[..held.iter().take_while(|held| held.at < begun).count()];
-        let seen = self.troubles.calm(Host::Balancer(stream.balancer), begun, lost);
+        let seen = self.faults.calm(Host::Balancer(stream.balancer), begun, lost);
         if seen || last_time(before, addr).is_none() {
             return lost;
         }
@@ -467,22 +476,22 @@ impl Check<'_> {
             }
             deaf |= *at <= until && *at + 50 >= from && !listens;
         }
-        deaf || self.troubles.apart(Host::Balancer(stream.balancer), machine, from, until)
+        deaf || self.faults.apart(Host::Balancer(stream.balancer), machine, from, until)
     }
 
     /// Checks I4: the guard keeps enough backends, whatever probes find.
-    fn floor(&mut self, stream: &Stream, earlier: &[&Told], told: &Told) {
+    fn floor(&mut self, stream: &Stream, earlier: &[&ReceivedList], received: &ReceivedList) {
         let share = u64::from(self.plan.rules.guard);
         if self.keep == 0 || share == 0 {
             return;
         }
-        let from = told.at.saturating_sub(self.keep.min(MOMENTS));
+        let from = received.at.saturating_sub(self.keep.min(MISSING_FOR));
         let held = self.truth.service(stream.service);
-        let until = held.iter().take_while(|held| held.at <= told.at).count();
+        let until = held.iter().take_while(|held| held.at <= received.at).count();
         let held = &held[..until];
         // A list from before the loss of every backend that is missing now.
-        let whole = |one: &&&Told| {
-            let mut missing = one.list.difference(&told.list);
+        let whole = |one: &&&ReceivedList| {
+            let mut missing = one.list.difference(&received.list);
             one.sent > from
                 && missing.all(|addr| last_time(held, *addr).is_some_and(|(_, lost)| lost > one.at))
         };
@@ -492,17 +501,17 @@ impl Check<'_> {
             What::Asked { service, .. } => service == stream.service,
             What::Released => true,
             _ => false,
-        } && record.at <= told.at && record.at + 20_000 > from)
-            || self.words.any(stream.service, told.at);
-        let over = longest.list.difference(&told.list).any(|addr| {
+        } && record.at <= received.at && record.at + 20_000 > from)
+            || self.decisions.any(stream.service, received.at);
+        let over = longest.list.difference(&received.list).any(|addr| {
             let lost = last_time(held, *addr).map_or(0, |(_, lost)| lost);
-            lost.saturating_add(self.keep) <= told.at
+            lost.saturating_add(self.keep) <= received.at
         });
         let least = (longest.list.len() as u64 * share).div_ceil(100);
-        if longest.list.len() > 1 && !on_purpose && !over && (told.list.len() as u64) < least {
-            let (now, was, at) = (told.list.len(), longest.list.len(), longest.at);
+        if longest.list.len() > 1 && !on_purpose && !over && (received.list.len() as u64) < least {
+            let (now, was, at) = (received.list.len(), longest.list.len(), longest.at);
             let text = format!("I4 {now} are listed, {was} were at {at}: {least} must stay");
-            self.breach(told.at, stream, &text);
+            self.breach(received.at, stream, &text);
         }
     }
 
@@ -529,15 +538,15 @@ impl Check<'_> {
                 continue;
             };
             let nobody = Set::new();
-            let told = stream.told.iter().rfind(|told| told.at <= self.plan.end);
-            let list = told.map(|told| &told.list);
+            let received = stream.received.iter().rfind(|received| received.at <= self.plan.end);
+            let list = received.map(|received| &received.list);
             let held = self.truth.service(stream.service).last();
             let mut held = held.map_or(nobody, |held| held.set.clone());
-            held.retain(|addr| !self.words.at(self.plan.end).contains(addr));
-            let drops = told.is_some_and(|told| told.drops);
+            held.retain(|addr| !self.decisions.at(self.plan.end).contains(addr));
+            let drops = received.is_some_and(|received| received.drops);
             // grpc-go gets an unreachable address with either setting.
             let is_go = self.plan.clients[client].user_agent.starts_with("grpc-go");
-            if held.is_empty() && !is_go && drops != self.words.drops {
+            if held.is_empty() && !is_go && drops != self.decisions.drops {
                 let text = format!("I3 at the end calls of an empty service are dropped: {drops}");
                 self.breach(self.plan.end, stream, &text);
             }

@@ -17,9 +17,9 @@ use tokio::time::{interval, sleep, sleep_until, timeout};
 use turmoil::net::TcpStream;
 
 use crate::balancer::{PORT, REPORT_EVERY, ZONE};
-use crate::dice::Dice;
 use crate::history::{History, Set, What};
 use crate::plan::{BALANCERS, Client, Host};
+use crate::rng::Rng;
 
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
 mod pb {
@@ -57,7 +57,7 @@ pub struct Shared {
 }
 
 pub async fn run(index: usize, plan: Client, seed: u64, shared: Shared) {
-    let dice = &mut Dice::new(seed ^ index as u64);
+    let rng = &mut Rng::new(seed ^ index as u64);
     let mut balancer = plan.first;
     let mut backoff = BACKOFF;
     let mut closing = shared.closing.clone();
@@ -82,7 +82,7 @@ pub async fn run(index: usize, plan: Client, seed: u64, shared: Shared) {
             End::NotConnected => balancer = (balancer + 1) % BALANCERS,
             End::Refused => {}
         }
-        let pause = backoff.mul_f64(0.8 + dice.below(400) as f64 / 1_000.0);
+        let pause = backoff.mul_f64(0.8 + rng.below(400) as f64 / 1_000.0);
         backoff = backoff.mul_f64(1.6).min(BACKOFF_MAX);
         tokio::select! {
             biased;
@@ -182,7 +182,7 @@ async fn read(
                 assert!(*greeted, "stream {id}: a list before the initial response");
                 let drops = !list.servers.is_empty() && list.servers.iter().all(|one| one.drop);
                 let list = set(service, &list.servers);
-                history.note(What::Told { stream: id, list, drops });
+                history.note(What::ReceivedList { stream: id, list, drops });
             }
             Kind::FallbackResponse(_) => panic!("stream {id}: a fallback that nobody asked for"),
         }

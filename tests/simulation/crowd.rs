@@ -17,9 +17,9 @@ use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::sleep;
 
 use crate::balancer::ZONE;
-use crate::dice::Dice;
 use crate::history::{History, What};
 use crate::plan::Crowd as Plan;
+use crate::rng::Rng;
 
 /// How long after a value all listeners have been woken: the longest wait for a round,
 /// and a tick of the network.
@@ -54,9 +54,9 @@ pub async fn run(balancer: usize, plan: Plan, catalog: Catalog, history: History
     let target = Target::parse(&name, &Zone::new(ZONE).expect("a zone")).expect("a name");
     let (members, next) = (RefCell::default(), Cell::default());
     let crowd = Crowd(Rc::new(Inner { balancer, plan, target, catalog, history, members, next }));
-    let dice = &mut Dice::new(plan.seed);
+    let rng = &mut Rng::new(plan.seed);
     loop {
-        let size = plan.places - dice.between(1, 60);
+        let size = plan.places - rng.between(1, 60);
         (0..size).for_each(|_| crowd.join());
         let mut before = 0;
         for _ in 0..LOOKS {
@@ -71,7 +71,7 @@ pub async fn run(balancer: usize, plan: Plan, catalog: Catalog, history: History
             member.task.abort();
         }
         // The next listeners come after all have left.
-        sleep(Duration::from_millis(dice.between(1, 300))).await;
+        sleep(Duration::from_millis(rng.between(1, 300))).await;
     }
 }
 
@@ -102,11 +102,11 @@ impl Crowd {
     /// Acts for a member that has read a value: others may join. Returns whether it leaves.
     fn react(&self, id: u64, version: u64) -> bool {
         // One sequence for all members would depend on the order in which they are woken.
-        let dice = &mut Dice::new(self.0.plan.seed ^ (id << 32) ^ version);
-        if dice.percent(4) && (self.0.members.borrow().len() as u64) < 2 * self.0.plan.places {
-            (0..dice.between(1, 4)).for_each(|_| self.join());
+        let rng = &mut Rng::new(self.0.plan.seed ^ (id << 32) ^ version);
+        if rng.percent(4) && (self.0.members.borrow().len() as u64) < 2 * self.0.plan.places {
+            (0..rng.between(1, 4)).for_each(|_| self.join());
         }
-        let leaves = dice.percent(4);
+        let leaves = rng.percent(4);
         if leaves {
             self.0.members.borrow_mut().remove(&id);
         }

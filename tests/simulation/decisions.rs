@@ -10,7 +10,7 @@ use crate::history::{Record, Set, What};
 use crate::plan::{self, Host, Plan, Step};
 use crate::world::Outcome;
 
-pub struct Words {
+pub struct OperatorDecisions {
     /// Backend, beginning and end of each drain.
     drains: Vec<(usize, u64, u64)>,
     /// The two addresses of each backend.
@@ -22,14 +22,14 @@ pub struct Words {
     lost: u64,
 }
 
-impl Words {
+impl OperatorDecisions {
     pub fn of(plan: &Plan, outcome: &Outcome) -> Self {
         let address = |backend: &plan::Backend, port: u16| {
             SocketAddr::new(outcome.addresses[&Host::Machine(backend.machine)], port)
         };
         let addresses = plan.backends.iter();
         let addresses = addresses.map(|one| one.ports.map(|port| address(one, port)));
-        let mut words = Self {
+        let mut decisions = Self {
             drains: Vec::new(),
             addresses: addresses.collect(),
             services: plan.backends.iter().map(|backend| backend.service).collect(),
@@ -40,28 +40,28 @@ impl Words {
             matches!(step, Step::Disk(plan::Disk::Empty | plan::Disk::Copy))
         };
         if let Some((at, _)) = plan.steps.iter().find(loses) {
-            words.lost = *at;
+            decisions.lost = *at;
         }
         let mut open: BTreeMap<usize, usize> = BTreeMap::new();
         for Record { at, what } in &outcome.records {
-            let (at, What::Said(step)) = (*at, what) else { continue };
+            let (at, What::Decided(step)) = (*at, what) else { continue };
             let (backend, until) = match *step {
                 Step::Drain(backend, until) => (backend, until.map_or(u64::MAX, |end| end * 1_000)),
                 Step::Undrain(backend) => (backend, at),
                 Step::Drops(drops) => {
-                    words.drops = drops;
+                    decisions.drops = drops;
                     continue;
                 }
                 _ => continue,
             };
             if let Some(before) = open.remove(&backend) {
-                let end = &mut words.drains[before].2;
+                let end = &mut decisions.drains[before].2;
                 *end = at.min(*end);
             }
-            open.insert(backend, words.drains.len());
-            words.drains.push((backend, at, until));
+            open.insert(backend, decisions.drains.len());
+            decisions.drains.push((backend, at, until));
         }
-        words
+        decisions
     }
 
     /// Returns whether etcd held all marks and settings from `from` to `until`.

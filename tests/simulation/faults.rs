@@ -8,7 +8,7 @@ use crate::plan::{Host, Plan, Step};
 
 /// One fault and its interval.
 #[derive(Debug, Clone, Copy)]
-struct Trouble {
+struct FaultInterval {
     from: u64,
     until: u64,
     what: What,
@@ -22,7 +22,7 @@ enum What {
 }
 
 /// All faults of a plan that affect links or hosts.
-pub struct Troubles(Vec<Trouble>);
+pub struct Faults(Vec<FaultInterval>);
 
 /// How long after a fault all its hosts are connected again and have read all changes:
 /// a backoff of five seconds, a call that is given up after three, and the reading.
@@ -32,7 +32,7 @@ const USUAL: u64 = 120;
 /// The longest delay of a message on a slow link: the slowest link, and one tick.
 const SLOWEST: u64 = 1_600;
 
-impl Troubles {
+impl Faults {
     pub fn of(plan: &Plan) -> Self {
         let mut open: BTreeMap<What, (u64, usize)> = BTreeMap::new();
         let mut all = Vec::new();
@@ -50,7 +50,7 @@ impl Troubles {
             } else if let Some((from, count)) = open.get_mut(&what) {
                 *count -= 1;
                 if *count == 0 {
-                    all.push(Trouble { from: *from, until: *at, what });
+                    all.push(FaultInterval { from: *from, until: *at, what });
                     open.remove(&what);
                 }
             }
@@ -62,22 +62,22 @@ impl Troubles {
     /// Returns whether the balancer and etcd reached each other from `from` to `until`, and
     /// long enough before, so that the balancer knows all that etcd holds.
     pub fn calm(&self, balancer: Host, from: u64, until: u64) -> bool {
-        !self.0.iter().any(|trouble| {
-            trouble.between(Host::Etcd, balancer)
-                && trouble.from <= until
-                && from <= trouble.until + RECOVERY
+        !self.0.iter().any(|fault| {
+            fault.between(Host::Etcd, balancer)
+                && fault.from <= until
+                && from <= fault.until + RECOVERY
         })
     }
 
     /// Returns the latest time at which a balancer learns the state of etcd at `at`.
     pub fn known(&self, balancer: Host, at: u64) -> u64 {
         let mut known = at + 1_000;
-        while let Some(trouble) = self.0.iter().find(|trouble| {
-            trouble.between(Host::Etcd, balancer)
-                && trouble.from <= known
-                && known < trouble.until + RECOVERY
+        while let Some(fault) = self.0.iter().find(|fault| {
+            fault.between(Host::Etcd, balancer)
+                && fault.from <= known
+                && known < fault.until + RECOVERY
         }) {
-            known = trouble.until + RECOVERY;
+            known = fault.until + RECOVERY;
         }
         known
     }
@@ -85,18 +85,18 @@ impl Troubles {
     /// Returns the latest time up to `by` at which a balancer may have had to read
     /// everything anew. The time of held backends counts from there.
     pub fn read(&self, balancer: Host, by: u64) -> u64 {
-        let between = self.0.iter().filter(|trouble| trouble.between(Host::Etcd, balancer));
-        let before = between.filter(|trouble| trouble.from <= by);
-        before.map(|trouble| by.min(trouble.until + RECOVERY)).max().unwrap_or(0)
+        let between = self.0.iter().filter(|fault| fault.between(Host::Etcd, balancer));
+        let before = between.filter(|fault| fault.from <= by);
+        before.map(|fault| by.min(fault.until + RECOVERY)).max().unwrap_or(0)
     }
 
     /// Returns the earliest time at which a message that arrives at `at` was sent.
     pub fn sent(&self, a: Host, b: Host, at: u64) -> u64 {
         let mut sent = at.saturating_sub(USUAL);
-        let links = || self.0.iter().filter(|trouble| trouble.between(a, b));
+        let links = || self.0.iter().filter(|fault| fault.between(a, b));
         while let Some(before) = links()
-            .filter(|trouble| trouble.from <= sent + USUAL && sent <= trouble.until + SLOWEST)
-            .map(|trouble| trouble.from.saturating_sub(USUAL))
+            .filter(|fault| fault.from <= sent + USUAL && sent <= fault.until + SLOWEST)
+            .map(|fault| fault.from.saturating_sub(USUAL))
             .find(|before| before < &sent)
         {
             sent = before;
@@ -106,16 +106,16 @@ impl Troubles {
 
     /// Returns whether the link of two hosts was cut or slow, or one of them was down.
     pub fn apart(&self, a: Host, b: Host, from: u64, until: u64) -> bool {
-        let mut apart = self.0.iter().filter(|trouble| trouble.between(a, b));
-        apart.any(|trouble| trouble.from <= until && from <= trouble.until + SLOWEST)
+        let mut apart = self.0.iter().filter(|fault| fault.between(a, b));
+        apart.any(|fault| fault.from <= until && from <= fault.until + SLOWEST)
     }
 
     /// Returns whether the link of two hosts was cut or slow for at least `least`.
     pub fn cut_for(&self, a: Host, b: Host, least: u64, from: u64, until: u64) -> bool {
-        self.0.iter().any(|trouble| {
-            let Trouble { from: begun, until: ended, .. } = *trouble;
-            matches!(trouble.what, What::Cut(..) | What::Slow(..))
-                && trouble.between(a, b)
+        self.0.iter().any(|fault| {
+            let FaultInterval { from: begun, until: ended, .. } = *fault;
+            matches!(fault.what, What::Cut(..) | What::Slow(..))
+                && fault.between(a, b)
                 && ended - begun >= least
                 && begun <= until
                 && from <= ended + SLOWEST
@@ -123,7 +123,7 @@ impl Troubles {
     }
 }
 
-impl Trouble {
+impl FaultInterval {
     fn between(&self, a: Host, b: Host) -> bool {
         match self.what {
             What::Cut(c, d) | What::Slow(c, d) => (a, b) == (c, d) || (b, a) == (c, d),

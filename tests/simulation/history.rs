@@ -55,7 +55,7 @@ pub enum What {
         stream: usize,
     },
     /// A client got a list. Without addresses, the service has no backends.
-    Told {
+    ReceivedList {
         stream: usize,
         list: Set,
         /// Whether every entry is a drop entry, so that calls fail.
@@ -81,7 +81,7 @@ pub enum What {
     /// The operator released all held backends.
     Released,
     /// An operator's mark or settings are written into etcd.
-    Said(Step),
+    Decided(Step),
 }
 
 /// The records of one simulation, shared by all its tasks.

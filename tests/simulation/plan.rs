@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lookaside::catalog::Rules;
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 
 /// A host of the simulated network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,13 +18,13 @@ pub enum Host {
     /// A host that runs backends.
     Machine(usize),
     /// A host that runs clients.
-    Desk(usize),
+    Clients(usize),
 }
 
 pub const SERVICES: usize = 4;
 pub const BALANCERS: usize = 2;
 pub const MACHINES: usize = 3;
-pub const DESKS: usize = 2;
+pub const CLIENT_HOSTS: usize = 2;
 /// When all faults are over, in milliseconds.
 pub const HEAL: u64 = 32_000;
 /// How long after [`HEAL`] all hosts have found each other again, in milliseconds:
@@ -61,7 +61,7 @@ pub struct Backend {
 #[derive(Debug, Clone)]
 pub struct Client {
     pub service: usize,
-    pub desk: usize,
+    pub client_host: usize,
     /// The balancer that it tries first.
     pub first: usize,
     pub user_agent: &'static str,
@@ -132,47 +132,47 @@ const USER_AGENTS: [&str; 3] =
 
 impl Plan {
     pub fn new(seed: u64) -> Self {
-        let dice = &mut Dice::new(seed);
-        let keep = dice.pick(&[0, 5, 15, 600, 600, 600]);
-        let share = dice.pick(&[0, 50, 50, 50, 80]);
+        let rng = &mut Rng::new(seed);
+        let keep = rng.pick(&[0, 5, 15, 600, 600, 600]);
+        let share = rng.pick(&[0, 50, 50, 50, 80]);
         let rules = Rules {
             keep_lost: Duration::from_secs(keep),
             guard: share,
             probe_unleased: Duration::ZERO,
         };
-        let backends = backends(dice);
-        let clients = clients(dice);
+        let backends = backends(rng);
+        let clients = clients(rng);
         let crowd = crowd(seed);
         let mut steps = Vec::new();
         for index in 0..backends.len() {
-            if dice.percent(90) {
+            if rng.percent(90) {
                 let up = Want::Up { port: 0, renews: true };
-                steps.push((dice.between(0, 2_000), Step::Want(index, up)));
+                steps.push((rng.between(0, 2_000), Step::Want(index, up)));
             }
         }
-        for _ in 0..dice.between(2, 8) {
-            fault(dice, &mut steps);
+        for _ in 0..rng.between(2, 8) {
+            fault(rng, &mut steps);
         }
-        for _ in 0..dice.between(5, 25) {
-            life(dice, backends.len(), &mut steps);
+        for _ in 0..rng.between(5, 25) {
+            life(rng, backends.len(), &mut steps);
         }
-        if dice.percent(40) {
-            registrars_die(dice, &backends, &mut steps);
+        if rng.percent(40) {
+            registrars_die(rng, &backends, &mut steps);
         }
         // At the end, most backends are set up again, also after a dead registrar.
         for index in 0..backends.len() {
-            let want = match dice.below(10) {
+            let want = match rng.below(10) {
                 0 => Want::Dead,
                 1 => Want::Leaves(By::Delete),
                 2 => continue,
-                _ => Want::Up { port: dice.below(2), renews: true },
+                _ => Want::Up { port: rng.below(2), renews: true },
             };
             steps.push((HEAL, Step::Want(index, want)));
         }
-        words(seed, backends.len(), &mut steps);
+        operator_decisions(seed, backends.len(), &mut steps);
         steps.sort_by_key(|(at, _)| *at);
         let keep_ms = if keep > 60 { 0 } else { keep * 1000 };
-        let (ttl, end) = (dice.between(5, 9) as i64, HEAL + SETTLE + keep_ms);
+        let (ttl, end) = (rng.between(5, 9) as i64, HEAL + SETTLE + keep_ms);
         Self { seed, rules, ttl, backends, clients, crowd, steps, end }
     }
 
@@ -183,32 +183,32 @@ impl Plan {
     }
 }
 
-fn backends(dice: &mut Dice) -> Vec<Backend> {
+fn backends(rng: &mut Rng) -> Vec<Backend> {
     let mut backends = Vec::new();
     for service in 0..SERVICES {
-        let size = dice.pick(&[1, 2, 4, 6, 8]);
+        let size = rng.pick(&[1, 2, 4, 6, 8]);
         for _ in 0..size {
             let index = backends.len();
             backends.push(Backend {
                 service,
-                machine: dice.below(MACHINES),
+                machine: rng.below(MACHINES),
                 id: format!("i{index}"),
                 ports: [1_000 + index as u16, 2_000 + index as u16],
-                leased: dice.percent(90),
-                keeper: dice.percent(20),
+                leased: rng.percent(90),
+                keeper: rng.percent(20),
             });
         }
     }
     backends
 }
 
-fn clients(dice: &mut Dice) -> Vec<Client> {
+fn clients(rng: &mut Rng) -> Vec<Client> {
     let client = |index: usize| Client {
         service: index % SERVICES,
-        desk: index % DESKS,
-        first: dice.below(BALANCERS),
-        user_agent: dice.pick(&USER_AGENTS),
-        hangups: (0..dice.below(4)).map(|_| dice.between(3_000, HEAL)).collect(),
+        client_host: index % CLIENT_HOSTS,
+        first: rng.below(BALANCERS),
+        user_agent: rng.pick(&USER_AGENTS),
+        hangups: (0..rng.below(4)).map(|_| rng.between(3_000, HEAL)).collect(),
     };
     (0..10).map(client).collect()
 }
@@ -216,24 +216,24 @@ fn clients(dice: &mut Dice) -> Vec<Client> {
 /// Returns a crowd for most seeds. Its random numbers are its own, so that the rest of
 /// the plan is as without it. A slab grows to these sizes, and a slice is 128 listeners.
 fn crowd(seed: u64) -> Option<Crowd> {
-    let dice = &mut Dice::new(seed ^ 0xc0bd);
-    let service = dice.below(SERVICES);
-    let places = dice.pick(&[0, 0, 256, 256, 512, 1_024]);
-    (places > 0).then(|| Crowd { service, places, seed: dice.next() })
+    let rng = &mut Rng::new(seed ^ 0xc0bd);
+    let service = rng.below(SERVICES);
+    let places = rng.pick(&[0, 0, 256, 256, 512, 1_024]);
+    (places > 0).then(|| Crowd { service, places, seed: rng.next() })
 }
 
 /// Adds operators' marks and settings, with random numbers of its own. The last ones
 /// come after [`HEAL`], because an etcd that lost its data has lost the earlier ones.
-fn words(seed: u64, backends: usize, steps: &mut Vec<(u64, Step)>) {
-    let dice = &mut Dice::new(seed ^ 0x3a2c);
+fn operator_decisions(seed: u64, backends: usize, steps: &mut Vec<(u64, Step)>) {
+    let rng = &mut Rng::new(seed ^ 0x3a2c);
     let mut drained = Vec::new();
-    for _ in 0..dice.pick(&[0, 0, 1, 2, 4]) {
-        let (backend, at) = (dice.below(backends), dice.between(2_000, HEAL - 1_000));
-        let lasts = dice.pick(&[0, 0, 2, 5, 15]);
+    for _ in 0..rng.pick(&[0, 0, 1, 2, 4]) {
+        let (backend, at) = (rng.below(backends), rng.between(2_000, HEAL - 1_000));
+        let lasts = rng.pick(&[0, 0, 2, 5, 15]);
         let until = (lasts > 0).then_some(at / 1_000 + lasts);
         steps.push((at, Step::Drain(backend, until)));
-        if dice.percent(40) {
-            steps.push((dice.between(at + 100, HEAL), Step::Undrain(backend)));
+        if rng.percent(40) {
+            steps.push((rng.between(at + 100, HEAL), Step::Undrain(backend)));
         }
         if !drained.contains(&backend) {
             drained.push(backend);
@@ -241,43 +241,43 @@ fn words(seed: u64, backends: usize, steps: &mut Vec<(u64, Step)>) {
     }
     for backend in drained {
         let last =
-            if dice.percent(50) { Step::Drain(backend, None) } else { Step::Undrain(backend) };
+            if rng.percent(50) { Step::Drain(backend, None) } else { Step::Undrain(backend) };
         steps.push((HEAL + 500, last));
     }
-    let drops = dice.pick(&[0, 0, 1, 3]);
+    let drops = rng.pick(&[0, 0, 1, 3]);
     for _ in 0..drops {
-        steps.push((dice.between(1_000, HEAL), Step::Drops(dice.percent(60))));
+        steps.push((rng.between(1_000, HEAL), Step::Drops(rng.percent(60))));
     }
     if drops > 0 {
-        steps.push((HEAL + 500, Step::Drops(dice.percent(50))));
+        steps.push((HEAL + 500, Step::Drops(rng.percent(50))));
     }
 }
 
 /// Adds a fault that is mended by [`HEAL`].
-fn fault(dice: &mut Dice, steps: &mut Vec<(u64, Step)>) {
-    let at = dice.between(3_000, HEAL - 3_000);
-    let mut until = |longest: u64| (at + dice.between(300, longest)).min(HEAL);
+fn fault(rng: &mut Rng, steps: &mut Vec<(u64, Step)>) {
+    let at = rng.between(3_000, HEAL - 3_000);
+    let mut until = |longest: u64| (at + rng.between(300, longest)).min(HEAL);
     let (short, long) = (until(8_000), until(20_000));
-    let balancer = Host::Balancer(dice.below(BALANCERS));
-    let machine = Host::Machine(dice.below(MACHINES));
-    let desk = Host::Desk(dice.below(DESKS));
+    let balancer = Host::Balancer(rng.below(BALANCERS));
+    let machine = Host::Machine(rng.below(MACHINES));
+    let client_host = Host::Clients(rng.below(CLIENT_HOSTS));
     let mut cut = |a, b, until| {
         steps.push((at, Step::Cut(a, b)));
         steps.push((until, Step::Mend(a, b)));
     };
-    match dice.below(14) {
+    match rng.below(14) {
         0 | 1 => cut(Host::Etcd, balancer, long),
-        2 => cut(balancer, desk, short),
+        2 => cut(balancer, client_host, short),
         3 => cut(balancer, machine, long),
         4 => cut(Host::Etcd, machine, long),
         // etcd hangs: all connections to it stay open, and it answers none.
         5 | 6 => everyone().for_each(|other| cut(Host::Etcd, other, long)),
         7 | 8 => {
-            let disk = dice.pick(&[Disk::Same, Disk::Same, Disk::Empty, Disk::Copy]);
+            let disk = rng.pick(&[Disk::Same, Disk::Same, Disk::Empty, Disk::Copy]);
             steps.push((at, Step::Crash(Host::Etcd)));
             steps.push((short, Step::Disk(disk)));
             steps.push((short, Step::Start(Host::Etcd)));
-            steps.push((dice.between(1_000, at), Step::Backup));
+            steps.push((rng.between(1_000, at), Step::Backup));
         }
         9 => {
             steps.push((at, Step::Crash(balancer)));
@@ -289,11 +289,11 @@ fn fault(dice: &mut Dice, steps: &mut Vec<(u64, Step)>) {
         }
         11 => {
             let (a, b) =
-                dice.pick(&[(Host::Etcd, balancer), (balancer, desk), (Host::Etcd, machine)]);
-            steps.push((at, Step::Slow(a, b, dice.between(100, 1_500))));
+                rng.pick(&[(Host::Etcd, balancer), (balancer, client_host), (Host::Etcd, machine)]);
+            steps.push((at, Step::Slow(a, b, rng.between(100, 1_500))));
             steps.push((long, Step::Slow(a, b, 0)));
         }
-        12 => steps.push((at, Step::Sweep(dice.below(SERVICES)))),
+        12 => steps.push((at, Step::Sweep(rng.below(SERVICES)))),
         _ => steps.push((at, Step::Compact)),
     }
 }
@@ -303,38 +303,38 @@ fn everyone() -> impl Iterator<Item = Host> {
 }
 
 /// Adds a change of one backend's state.
-fn life(dice: &mut Dice, backends: usize, steps: &mut Vec<(u64, Step)>) {
-    let index = dice.below(backends);
-    let at = dice.between(3_000, HEAL - 1_000);
-    let want = match dice.below(8) {
+fn life(rng: &mut Rng, backends: usize, steps: &mut Vec<(u64, Step)>) {
+    let index = rng.below(backends);
+    let at = rng.between(3_000, HEAL - 1_000);
+    let want = match rng.below(8) {
         0 | 1 => Want::Leaves(By::Delete),
         2 => Want::Leaves(By::Revoke),
         3 => Want::Dead,
         4 => Want::Up { port: 0, renews: false },
-        _ => Want::Up { port: dice.below(2), renews: true },
+        _ => Want::Up { port: rng.below(2), renews: true },
     };
     steps.push((at, Step::Want(index, want)));
 }
 
 /// Adds a fault of one service: its backends live on without renewing their leases, or
 /// all die.
-fn registrars_die(dice: &mut Dice, backends: &[Backend], steps: &mut Vec<(u64, Step)>) {
-    let service = dice.below(SERVICES);
-    let (at, die) = (dice.between(5_000, HEAL - 15_000), dice.percent(30));
+fn registrars_die(rng: &mut Rng, backends: &[Backend], steps: &mut Vec<(u64, Step)>) {
+    let service = rng.below(SERVICES);
+    let (at, die) = (rng.between(5_000, HEAL - 15_000), rng.percent(30));
     for (index, backend) in backends.iter().enumerate() {
         if backend.service == service {
             let want = match die {
                 true => Want::Dead,
                 false => Want::Up { port: 0, renews: false },
             };
-            steps.push((at + dice.between(0, 2_000), Step::Want(index, want)));
+            steps.push((at + rng.between(0, 2_000), Step::Want(index, want)));
         }
     }
 }
 
 impl Host {
     pub fn all() -> impl Iterator<Item = Self> {
-        std::iter::once(Self::Etcd).chain(everyone()).chain((0..DESKS).map(Self::Desk))
+        std::iter::once(Self::Etcd).chain(everyone()).chain((0..CLIENT_HOSTS).map(Self::Clients))
     }
 }
 
@@ -344,7 +344,7 @@ impl fmt::Display for Host {
             Self::Etcd => f.write_str("etcd"),
             Self::Balancer(index) => write!(f, "balancer{index}"),
             Self::Machine(index) => write!(f, "machine{index}"),
-            Self::Desk(index) => write!(f, "desk{index}"),
+            Self::Clients(index) => write!(f, "desk{index}"),
         }
     }
 }

@@ -3,9 +3,9 @@
 //! In: a seed. Out: numbers and choices, always the same for the same seed.
 
 /// A SplitMix64 generator.
-pub struct Dice(u64);
+pub struct Rng(u64);
 
-impl Dice {
+impl Rng {
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }

@@ -18,10 +18,10 @@ use turmoil::{Builder, Sim};
 use crate::backend;
 use crate::balancer::{self, Handle, ZONE};
 use crate::client;
-use crate::dice::Dice;
 use crate::etcd::{self, Disk, Order};
 use crate::history::{History, Record, What};
-use crate::plan::{self, BALANCERS, DESKS, HEAL, Host, MACHINES, Plan, Step, Want};
+use crate::plan::{self, BALANCERS, CLIENT_HOSTS, HEAL, Host, MACHINES, Plan, Step, Want};
+use crate::rng::Rng;
 
 /// The step of simulated time, in milliseconds.
 const TICK: u64 = 20;
@@ -52,7 +52,7 @@ struct World<'a> {
     downs: BTreeMap<Host, usize>,
     /// The delay of each slow link, in milliseconds.
     slow: BTreeMap<(Host, Host), u64>,
-    weather: Dice,
+    weather: Rng,
 }
 
 /// Runs a plan to its end.
@@ -82,7 +82,7 @@ pub fn run(plan: &Plan) -> Outcome {
         cuts: BTreeMap::new(),
         downs: BTreeMap::new(),
         slow: BTreeMap::new(),
-        weather: Dice::new(plan.seed ^ 0x5eed),
+        weather: Rng::new(plan.seed ^ 0x5eed),
     };
     world.balancers = (0..BALANCERS).map(|_| Handle::default()).collect();
     let (closing, closing_rx) = watch::channel(false);
@@ -140,11 +140,11 @@ impl World<'_> {
 
     fn start_desks(&mut self, plan: &Plan, closing: watch::Receiver<bool>) {
         let shared = client::Shared { history: self.history.clone(), closing };
-        for desk in 0..DESKS {
+        for client_host in 0..CLIENT_HOSTS {
             let all = plan.clients.iter().cloned().enumerate();
-            let own: Vec<_> = all.filter(|(_, client)| client.desk == desk).collect();
+            let own: Vec<_> = all.filter(|(_, client)| client.client_host == client_host).collect();
             let (seed, shared) = (plan.seed, shared.clone());
-            self.sim.host(Host::Desk(desk).to_string(), move || {
+            self.sim.host(Host::Clients(client_host).to_string(), move || {
                 let (own, shared) = (own.clone(), shared.clone());
                 async move {
                     for (index, plan) in own {
@@ -251,7 +251,7 @@ impl World<'_> {
             let key = format!("drain/s{}/i{backend}", self.services[backend]);
             MarkKey::parse(&key).expect("a mark").in_etcd(&zone)
         };
-        self.note(What::Said(step));
+        self.note(What::Decided(step));
         let set = Some(balancer::BEGAN.after(self.sim.elapsed()));
         self.order(match step {
             Step::Drain(backend, until) => {

@@ -2,7 +2,7 @@
 
 use super::page::{Block, read};
 use super::world::{Ended, World, same};
-use crate::support::PATIENCE;
+use crate::support::WAIT_MAX;
 use crate::support::eventually;
 
 const SERVE: &str = "lookaside serve --etcd http://10.0.0.1:2379";
@@ -66,7 +66,7 @@ pub(super) fn release(world: &mut World, block: &Block) {
     let page = read(&block.page);
     let url = page.split("`curl -X POST ").nth(1).and_then(|rest| rest.split('`').next());
     let request = ureq::post(url.expect("the page has the request")).config().proxy(None);
-    let answer = request.timeout_global(Some(PATIENCE)).build().send_empty();
+    let answer = request.timeout_global(Some(WAIT_MAX)).build().send_empty();
     let answer = answer.expect("it is answered").body_mut().read_to_string();
     let answer = answer.expect("text");
     assert!(answer.contains("\"released\":16"), "{answer}");

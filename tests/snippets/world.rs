@@ -17,7 +17,7 @@ use crate::support::backend::PREFIX;
 use crate::support::etcd::Etcd;
 use crate::support::lookaside::program;
 use crate::support::signal::{self, Signal};
-use crate::support::{PATIENCE, eventually, namespace};
+use crate::support::{WAIT_MAX, eventually, namespace};
 
 /// What the scenes of one test share. Everything in it ends with it.
 pub(super) struct World {
@@ -163,7 +163,7 @@ impl World {
     /// Returns what the balancer's admin address answers with 200.
     pub(super) fn get(&self, path: &str) -> Option<String> {
         let url = format!("http://127.0.0.1:12001{path}");
-        let request = ureq::get(url).config().proxy(None).timeout_global(Some(PATIENCE)).build();
+        let request = ureq::get(url).config().proxy(None).timeout_global(Some(WAIT_MAX)).build();
         request.call().ok()?.body_mut().read_to_string().ok()
     }
 

@@ -18,7 +18,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::transport::{Identity, ServerTlsConfig};
 
-use super::{PATIENCE, free_port};
+use super::{WAIT_MAX, free_port};
 
 mod pb {
     tonic::include_proto!("helloworld");
@@ -145,7 +145,7 @@ impl Backend {
         let mut status = held.status();
         let registered = async {
             let wait = status.wait_for(|status| *status == Status::Registered);
-            tokio::time::timeout(PATIENCE, wait).await.unwrap().unwrap();
+            tokio::time::timeout(WAIT_MAX, wait).await.unwrap().unwrap();
         };
         self.runtime.block_on(registered);
         self.held = Some(held);
@@ -162,7 +162,7 @@ impl Backend {
     pub fn stop(mut self) -> SocketAddr {
         self.withdraw();
         drop(self.stop);
-        let served = async { tokio::time::timeout(PATIENCE, self.served).await };
+        let served = async { tokio::time::timeout(WAIT_MAX, self.served).await };
         self.runtime.block_on(served).expect("calls end").unwrap().unwrap();
         self.addr
     }

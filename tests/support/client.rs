@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::language::{Language, Resolver};
-use super::{PATIENCE, try_eventually};
+use super::{WAIT_MAX, try_eventually};
 
 /// The config that selects grpclb.
 pub const GRPCLB: &str = r#"{"loadBalancingConfig":[{"grpclb":{}}]}"#;
@@ -102,7 +102,7 @@ pub struct Call {
 /// A command whose reply is pending.
 pub struct Pending {
     reply: Receiver<Result<Value, String>>,
-    patience: Duration,
+    wait_max: Duration,
 }
 
 /// The senders of replies by command; `None` once the driver has ended.
@@ -146,7 +146,7 @@ impl Driver {
     #[track_caller]
     pub fn version(&self) -> String {
         let id = self.number.fetch_add(1, Ordering::Relaxed);
-        let mut hello = self.send(id, json!({"do": "hello"}), PATIENCE).reply();
+        let mut hello = self.send(id, json!({"do": "hello"}), WAIT_MAX).reply();
         serde_json::from_value(hello["version"].take()).expect("a version is text")
     }
 
@@ -160,15 +160,15 @@ impl Driver {
         Channel { driver: self, number }
     }
 
-    /// Sends a command for a channel. Its reply may take [`PATIENCE`] plus `longer`.
+    /// Sends a command for a channel. Its reply may take [`WAIT_MAX`] plus `longer`.
     #[track_caller]
     fn begin(&self, channel: u64, mut command: Value, longer: Duration) -> Pending {
         command["channel"] = channel.into();
-        self.send(self.number.fetch_add(1, Ordering::Relaxed), command, PATIENCE + longer)
+        self.send(self.number.fetch_add(1, Ordering::Relaxed), command, WAIT_MAX + longer)
     }
 
     #[track_caller]
-    fn send(&self, id: u64, mut command: Value, patience: Duration) -> Pending {
+    fn send(&self, id: u64, mut command: Value, wait_max: Duration) -> Pending {
         command["id"] = id.into();
         let (reply_tx, reply) = sync_channel(1);
         match self.waiting.lock().expect("no holder panics").as_mut() {
@@ -177,7 +177,7 @@ impl Driver {
         };
         let mut stdin = self.stdin.lock().expect("no holder panics");
         writeln!(stdin, "{command}").expect("the driver listens");
-        Pending { reply, patience }
+        Pending { reply, wait_max }
     }
 }
 
@@ -248,7 +248,7 @@ impl Channel<'_> {
     pub fn shares(&self, ids: &[&str]) {
         let (few, many) = (ids.len() as u64 * 4, ids.len() as u64 * 100);
         // Waiting calls could use another connection: Ruby's have their own channel.
-        let calls = Calls::new(few).timeout(PATIENCE / 6);
+        let calls = Calls::new(few).timeout(WAIT_MAX / 6);
         self.until("calls go to all of these alike, and to no others", &calls, |r| {
             r.succeeded() == few && ids.iter().all(|id| r.from(id) == 4)
         });
@@ -263,14 +263,14 @@ impl Channel<'_> {
     /// deadline.
     #[track_caller]
     pub fn is_unavailable(&self) {
-        let calls = Calls::new(3).timeout(PATIENCE / 3);
+        let calls = Calls::new(3).timeout(WAIT_MAX / 3);
         self.until("calls that do not wait fail UNAVAILABLE", &calls, |report| {
             report.failed() == 3 && report.errors.keys().all(|e| e.starts_with("UNAVAILABLE"))
         });
     }
 
     /// Repeats calls until `wanted` accepts their report. Panics with `what` after
-    /// [`PATIENCE`].
+    /// [`WAIT_MAX`].
     #[track_caller]
     pub fn until(&self, what: &str, calls: &Calls, wanted: impl Fn(&Report) -> bool) -> Report {
         let mut last = Report::default();
@@ -307,7 +307,7 @@ impl Calls {
 
     /// Calls that wait until a backend is ready.
     pub fn waiting(count: u64) -> Self {
-        Self { wait_for_ready: true, timeout: PATIENCE.as_secs_f64(), ..Self::new(count) }
+        Self { wait_for_ready: true, timeout: WAIT_MAX.as_secs_f64(), ..Self::new(count) }
     }
 
     #[must_use]
@@ -363,7 +363,7 @@ impl Pending {
 
     #[track_caller]
     fn reply(self) -> Value {
-        match self.reply.recv_timeout(self.patience) {
+        match self.reply.recv_timeout(self.wait_max) {
             Ok(Ok(value)) => value,
             Ok(Err(error)) => match error.strip_prefix("unsupported: ") {
                 Some(what) => panic_any(Unsupported(what.to_owned())),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use super::signal::{self, Signal};
-use super::{PATIENCE, free_port};
+use super::{WAIT_MAX, free_port};
 
 /// A running cluster. Its processes end and its data is deleted when this value is dropped.
 pub struct Cluster {
@@ -175,7 +175,7 @@ impl Cluster {
     }
 
     fn wait_until_serving(&mut self) -> bool {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_MAX;
         (0..self.members.len()).all(|index| {
             while Instant::now() < deadline {
                 let Some(child) = &mut self.members[index].child else { return true };

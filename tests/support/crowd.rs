@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{Timespec, epoll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use super::wire::{self, Said};
+use super::wire::{self, Response};
 use client::{Came, Client};
-pub use history::{History, Lost, Set, Told, Wait, What};
+pub use history::{Content, History, Lost, Received, Set, Wait};
 
 /// Running clients. They end when this value is dropped.
 pub struct Crowd {
@@ -166,15 +166,15 @@ impl Crowd {
 
     /// Returns whether every client that has not left has a stream with a list, and `right`
     /// accepts its last list. `right` is called once for each name and list.
-    pub fn all_told(&self, right: impl Fn(&str, &Set) -> bool) -> bool {
+    pub fn all_received(&self, right: impl Fn(&str, &Set) -> bool) -> bool {
         let nothing = Set::new();
         self.with(|state| {
             let mut known = std::collections::HashMap::new();
             state.clients.iter().filter(|client| !client.gone).all(|client| {
-                let (Some(what), true) = (client.told, client.has_list) else { return false };
+                let (Some(what), true) = (client.received, client.has_list) else { return false };
                 let set = match what {
-                    What::Servers(index) => &state.history.sets[index as usize],
-                    What::Nothing | What::Fallback => &nothing,
+                    Content::Servers(index) => &state.history.sets[index as usize],
+                    Content::Nothing | Content::Fallback => &nothing,
                 };
                 *known.entry((&client.name, what)).or_insert_with(|| right(&client.name, set))
             })
@@ -313,23 +313,23 @@ impl State {
         let client = &mut self.clients[index];
         let number = u32::try_from(index).expect("a crowd is small");
         let at = Instant::now();
-        let what = match wire::said(message) {
-            Said::Initial => {
+        let what = match wire::parse_response(message) {
+            Response::Initial => {
                 client.initial = true;
                 client.stream += 1;
                 return;
             }
-            Said::List(list) => self.history.what(|| wire::servers(list)),
-            Said::Fallback => What::Fallback,
-            Said::Nonsense => What::Nothing,
+            Response::List(list) => self.history.what(|| wire::servers(list)),
+            Response::Fallback => Content::Fallback,
+            Response::Nonsense => Content::Nothing,
         };
         if !std::mem::replace(&mut client.has_list, true) {
             client.failures = 0;
             self.history.waits.push(Wait { client: number, ended: at, took: at - client.since });
         }
-        client.told = Some(what);
+        client.received = Some(what);
         let (client, stream) = (number, client.stream);
-        self.history.told.push(Told { client, stream, at, what });
+        self.history.received.push(Received { client, stream, at, what });
     }
 
     /// Handles the end of a connection or a stream.

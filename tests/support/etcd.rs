@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::signal::{self, Signal};
-use super::{PATIENCE, free_port};
+use super::{WAIT_MAX, free_port};
 
 /// A running etcd. It ends and its data is deleted when this value is dropped.
 pub struct Etcd {
@@ -163,7 +163,7 @@ impl Etcd {
 
     /// Returns `false` if the process ended, for example because its port is taken.
     fn wait_until_serving(&mut self) -> bool {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_MAX;
         while Instant::now() < deadline {
             let child = self.child.as_mut().expect("it was started");
             if child.try_wait().expect("a child can be asked").is_some() {

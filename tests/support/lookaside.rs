@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::signal::{self, Signal};
-use super::{PATIENCE, eventually};
+use super::{WAIT_MAX, eventually};
 
 /// The flags that are passed unless the test passes them itself.
 const DEFAULTS: [(&str, &str); 4] = [
@@ -71,7 +71,7 @@ impl Balancer {
             let _ = std::io::copy(&mut stdout, &mut std::io::sink());
         });
         let mut balancer = Self { child, listening: String::new(), log };
-        balancer.listening = line_rx.recv_timeout(PATIENCE).unwrap_or_default();
+        balancer.listening = line_rx.recv_timeout(WAIT_MAX).unwrap_or_default();
         if balancer.listening.starts_with("listening ") {
             return Ok(balancer);
         }
@@ -127,7 +127,7 @@ impl Balancer {
     pub fn try_get(&self, path: &str) -> Option<(u16, String)> {
         let url = format!("http://{}{path}", self.admin());
         let request = ureq::get(url).config().http_status_as_error(false);
-        let request = request.proxy(None).timeout_global(Some(PATIENCE)).build();
+        let request = request.proxy(None).timeout_global(Some(WAIT_MAX)).build();
         let mut response = request.call().ok()?;
         let body = response.body_mut().read_to_string().ok()?;
         Some((response.status().as_u16(), body))
@@ -196,7 +196,7 @@ impl Balancer {
     /// Waits until the process ends.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_MAX;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().expect("a child can be asked") {
                 return status;

@@ -38,7 +38,7 @@ pub struct Head {
 
 /// The content of a balancer's message.
 #[derive(Debug)]
-pub enum Said<'a> {
+pub enum Response<'a> {
     Initial,
     /// The entries, encoded: see [`servers`].
     List(&'a [u8]),
@@ -120,12 +120,12 @@ pub fn client_stats() -> Vec<u8> {
 }
 
 /// Returns the content of a `LoadBalanceResponse`.
-pub fn said(message: &[u8]) -> Said<'_> {
+pub fn parse_response(message: &[u8]) -> Response<'_> {
     match split_field(message) {
-        Some((1, _, _)) => Said::Initial,
-        Some((2, list, _)) => Said::List(list),
-        Some((3, _, _)) => Said::Fallback,
-        _ => Said::Nonsense,
+        Some((1, _, _)) => Response::Initial,
+        Some((2, list, _)) => Response::List(list),
+        Some((3, _, _)) => Response::Fallback,
+        _ => Response::Nonsense,
     }
 }
 

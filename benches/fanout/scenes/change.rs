@@ -9,7 +9,7 @@ use super::{AT_ONCE, Bench, Outcome, PAUSE, SERVICE, cell, connect, ms, service}
 use crate::run::client::{Load, Manner};
 use crate::run::report::percentile;
 use crate::run::server::Kind;
-use crate::run::start::PATIENCE;
+use crate::run::start::WAIT_MAX;
 
 const ENTRIES: usize = 100;
 const CHANGES: usize = 200;
@@ -37,9 +37,9 @@ pub(crate) fn put_to_last(bench: &mut Bench) -> Outcome {
                 let delivery = bench.registry.delivered(revision) - begun;
                 let published = std::time::Instant::now();
                 server.publish();
-                lasts.push(ms(delivery + (load.until_caught_up(PATIENCE)? - published)));
+                lasts.push(ms(delivery + (load.until_caught_up(WAIT_MAX)? - published)));
             } else {
-                lasts.push(ms(load.until_caught_up(PATIENCE)? - begun));
+                lasts.push(ms(load.until_caught_up(WAIT_MAX)? - begun));
                 bench.registry.acknowledged(put);
             }
             load.run_for(PAUSE);
@@ -62,7 +62,7 @@ pub(crate) fn put_to_one(bench: &mut Bench) -> Outcome {
             load.expect_one();
             let put = bench.registry.change(SERVICE);
             let begun = put.begun;
-            let here = load.until_caught_up(PATIENCE)?;
+            let here = load.until_caught_up(WAIT_MAX)?;
             let revision = bench.registry.acknowledged(put).revision;
             let delivered = bench.registry.delivered(revision);
             deliveries.push(ms(delivered - begun));
@@ -113,20 +113,20 @@ pub(crate) fn fairness(bench: &mut Bench) -> Outcome {
         let cell = cell("fairness", clients, ENTRIES, Manner::Plain, kind);
         let server = bench.start(kind, ENTRIES, true);
         let mut large = connect(&server, kind, clients, Manner::Plain, AT_ONCE)?;
-        let mut small = Load::connect(server.addr, &super::scale::plan(1, 1, 1), PATIENCE)?;
+        let mut small = Load::connect(server.addr, &super::scale::plan(1, 1, 1), WAIT_MAX)?;
         let (mut alone, mut waits, mut fanouts) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..bench.pushes * 2 {
             small.expect_one();
             let put = bench.registry.change(&service(0));
-            alone.push(ms(small.until_caught_up(PATIENCE)? - put.begun));
+            alone.push(ms(small.until_caught_up(WAIT_MAX)? - put.begun));
             bench.registry.acknowledged(put);
             small.expect_one();
             large.expect_one();
             let first = bench.registry.change(SERVICE);
             let second = bench.registry.change_after(&service(0), BEHIND);
             let (small_end, large_end) = std::thread::scope(|scope| {
-                let waiting = scope.spawn(|| small.until_caught_up(PATIENCE));
-                let large_end = large.until_caught_up(PATIENCE);
+                let waiting = scope.spawn(|| small.until_caught_up(WAIT_MAX));
+                let large_end = large.until_caught_up(WAIT_MAX);
                 (waiting.join().expect("it does not panic"), large_end)
             });
             waits.push(ms(small_end?.saturating_duration_since(second.begun)));

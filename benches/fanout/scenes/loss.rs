@@ -11,7 +11,7 @@ use super::{Bench, Outcome, cell, ms, service, wait_until_idle};
 use crate::run::client::{Load, Manner};
 use crate::run::report::percentile;
 use crate::run::server::Server;
-use crate::run::start::PATIENCE;
+use crate::run::start::WAIT_MAX;
 
 /// The number of services that lose backends, where it is not one.
 const SERVICES: usize = 200;
@@ -45,15 +45,15 @@ pub(crate) fn lists(bench: &mut Bench) -> Outcome {
             let lease = bench.registry.add_leased(&names, lost);
             let cell = cell("loss", services, lost, Manner::Plain, kind);
             let server = Server::start_with(kind, lost, &bench.registry.url(), false, &LET_GO);
-            let mut load = Load::connect(server.addr, &plan(services, 1, services), PATIENCE)?;
+            let mut load = Load::connect(server.addr, &plan(services, 1, services), WAIT_MAX)?;
             let mut beside = plan(1, 1, 1);
             beside.names = vec![BESIDE.to_owned()];
-            let mut beside = Load::connect(server.addr, &beside, PATIENCE)?;
+            let mut beside = Load::connect(server.addr, &beside, WAIT_MAX)?;
             load.expect_one();
             let revoke = bench.registry.revoke(lease);
             let begun = revoke.begun;
             let waiting = std::thread::scope(|scope| {
-                let told = scope.spawn(|| load.until_caught_up(PATIENCE));
+                let told = scope.spawn(|| load.until_caught_up(WAIT_MAX));
                 let later = beside_later(bench, &mut beside);
                 told.join().expect("it does not panic").map(|told| (told, later))
             });
@@ -78,7 +78,7 @@ pub(crate) fn held(bench: &mut Bench) -> Outcome {
         let server = Server::start_with(kind, 1, &bench.registry.url(), false, &HELD);
         let mut beside = plan(1, 1, 1);
         beside.names = vec![BESIDE.to_owned()];
-        let mut beside = Load::connect(server.addr, &beside, PATIENCE)?;
+        let mut beside = Load::connect(server.addr, &beside, WAIT_MAX)?;
         let revoke = bench.registry.revoke(lease);
         let later = beside_later(bench, &mut beside)?;
         bench.registry.acknowledged(revoke);
@@ -144,7 +144,7 @@ fn beside_later(bench: &mut Bench, load: &mut Load) -> Result<f64, String> {
     for _ in 0..CHANGES {
         load.expect_one();
         let put = bench.registry.change(BESIDE);
-        let here = load.until_caught_up(PATIENCE)?;
+        let here = load.until_caught_up(WAIT_MAX)?;
         let revision = bench.registry.acknowledged(put).revision;
         let delivered = bench.registry.delivered(revision);
         later.push(ms(here.saturating_duration_since(delivered)));

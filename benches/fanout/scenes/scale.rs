@@ -9,7 +9,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::{AT_ONCE, Bench, Outcome, cell, ms, service};
 use crate::run::client::{Load, Manner, Plan, Protocols};
-use crate::run::start::{self, PATIENCE};
+use crate::run::start::{self, WAIT_MAX};
 
 const BACKENDS: usize = 10;
 /// No more messages are expected after this long without one.
@@ -25,13 +25,13 @@ pub(crate) fn growth(bench: &mut Bench) -> Outcome {
         for kind in bench.ours(false) {
             let cell = cell("growth", services, BACKENDS, Manner::Plain, kind);
             let server = bench.start(kind, BACKENDS, true);
-            let mut load = Load::connect(server.addr, &plan(1, 1, 1), PATIENCE)?;
+            let mut load = Load::connect(server.addr, &plan(1, 1, 1), WAIT_MAX)?;
             let before = server.cpu();
             let changes = bench.pushes * 100;
             for _ in 0..changes {
                 load.expect_one();
                 let put = bench.registry.change(&names[0]);
-                load.until_caught_up(PATIENCE)?;
+                load.until_caught_up(WAIT_MAX)?;
                 bench.registry.acknowledged(put);
             }
             let cpu = (server.cpu() - before).as_secs_f64() * 1e6 / changes as f64;
@@ -61,7 +61,7 @@ pub(crate) fn updates(bench: &mut Bench) -> Outcome {
         let cell = cell("updates", connections * streams, BACKENDS, Manner::Plain, kind);
         let server = bench.start(kind, BACKENDS, false);
         let plan = plan(connections, streams, bench.services);
-        let mut load = Load::connect(server.addr, &plan, PATIENCE)?;
+        let mut load = Load::connect(server.addr, &plan, WAIT_MAX)?;
         let (cpu, messages, begun) = (server.cpu(), load.messages(), Instant::now());
         let churn = bench.registry.churn(names.clone(), bench.rate, bench.time);
         while !churn.is_finished() {

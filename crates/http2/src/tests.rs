@@ -14,7 +14,7 @@ mod world;
 // ---- writing
 
 #[test]
-fn a_stream_that_is_reset_while_it_waits_lets_the_others_be_told() {
+fn a_stream_that_is_reset_while_it_waits_lets_the_others_be_served() {
     let mut world = World::new(2);
     world.open(1, "/0");
     world.open(3, "/1");

@@ -72,7 +72,7 @@ fn later_lists_come_alone_and_plain() {
 }
 
 #[test]
-fn nothing_is_told_twice() {
+fn no_list_is_pushed_twice() {
     let mut session = session();
     let first = list();
     session.next_push(first.clone(), StreamRank::default());
@@ -85,7 +85,7 @@ fn nothing_is_told_twice() {
 }
 
 #[test]
-fn a_list_that_was_told_is_held_by_its_frame_alone() {
+fn a_pushed_list_is_held_by_its_message_alone() {
     let mut session = session();
     let Directive::List(list) = list() else { panic!() };
     let held = Arc::downgrade(&list);

@@ -35,7 +35,7 @@ fn listed(unleased: &mut DownDetector, all: std::ops::Range<u16>) -> Vec<u16> {
 }
 
 #[test]
-fn one_that_keeps_refusing_is_set_aside_until_it_takes_connections() {
+fn one_that_keeps_refusing_is_down_until_it_takes_connections() {
     let mut unleased = unleased(1..4, &[]);
     assert!(unleased.probed(addr(2), ProbeResult::Refuses).is_empty());
     assert!(unleased.probed(addr(2), ProbeResult::Refuses).is_empty());

@@ -21,7 +21,7 @@ fn a_key_that_flaps_is_no_change() {
 }
 
 #[test]
-fn nobodys_time_is_over_while_the_registry_is_not_heard() {
+fn no_time_is_over_while_the_registry_is_stale() {
     let mut world = World::with(RULES);
     world.say(reset(many(1..=4)));
     // The registry came back empty, and was cut off before any backend had registered

@@ -236,7 +236,7 @@ async fn a_large_fan_out_gathers_what_is_added_and_not_what_is_taken_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn additions_that_do_not_end_are_told_once_a_gap_and_the_last_when_it_is_quiet() {
+async fn additions_without_end_are_pushed_once_a_delay_and_the_last_after_a_pause() {
     let crowd = Crowd::new(LARGE + 1);
     let mut rounds = Rounds::<Parts>::default();
     let mut ports = Vec::new();

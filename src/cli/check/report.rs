@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_odd_is_told() {
+    fn remarks_are_reported() {
         let value = r#"{"addr":"10.0.0.1:1","metadata":{"weight":"high"}}"#;
         let report = report(&["/a"], &[("/a/s/1", value)]);
         assert!(report.is_well());

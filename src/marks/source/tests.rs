@@ -152,7 +152,7 @@ fn an_older_value_of_a_key_ends_no_newer_drain() {
 }
 
 #[test]
-fn a_release_is_told_once_and_with_its_age() {
+fn a_release_is_sent_once_and_with_its_age() {
     let release = |age: u64| {
         let age = Duration::from_secs(age);
         vec![News::Release { service: "hello".to_owned(), age }]

@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_is_told_at_once() {
+    fn every_problem_is_reported_at_once() {
         let tls = Tls { ca: b"nonsense".to_vec(), identity: None };
         let errors = Connect::new(&["http://etcd:1", "etcd"], None, Some(&tls)).unwrap_err();
         assert_eq!(errors.len(), 3, "{errors:?}");

@@ -12,7 +12,7 @@ use crate::support::etcd::Etcd;
 use crate::support::lookaside::Balancer;
 use crate::support::namespace::isolated;
 use crate::support::network::Network;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{WAIT_MAX, eventually};
 use crate::world::{Size, World, until, vitals};
 use crate::writer::{DEAD_PORT, Writer, server};
 
@@ -72,7 +72,7 @@ fn some_clients_never_read() {
             row.clients(scale.streams);
             let (model, log) = (world.writer.model.clone(), world.balancer.log());
             row.breaches(check::leaks(&log, world.before, world.before));
-            let settled = Settled { at: settled, within: PATIENCE };
+            let settled = Settled { at: settled, within: WAIT_MAX };
             row.breaches(check::lists(&world.crowd.finish(), &model, &live, Some(settled)));
         },
     );
@@ -110,10 +110,10 @@ fn peers_vanish_without_a_word() {
             row.clients(2 * half);
             drop(there);
             let names = here.names();
-            let settled = Settled { at: cut, within: PATIENCE };
+            let settled = Settled { at: cut, within: WAIT_MAX };
             row.breaches(check::lists(&here.finish(), &writer.model, &names, Some(settled)));
             let mut after = before;
-            let _ = until(PATIENCE, || {
+            let _ = until(WAIT_MAX, || {
                 after = vitals(&balancer);
                 check::leaks("", before, after).is_empty().then_some(())
             });
@@ -128,15 +128,16 @@ fn update(world: &mut World, updates: usize, first: usize) -> Duration {
     let mut fresh = Vec::new();
     for n in first..first + updates {
         let at = world.writer.put("s0", server(0, n, DEAD_PORT));
-        let told = |history: &crate::support::crowd::History| {
-            let new = &history.told[history.told.partition_point(|told| told.at < at)..];
-            new.iter().map(|told| told.at - at).collect::<Vec<_>>()
+        let received = |history: &crate::support::crowd::History| {
+            let new =
+                &history.received[history.received.partition_point(|received| received.at < at)..];
+            new.iter().map(|received| received.at - at).collect::<Vec<_>>()
         };
         // Stalled clients have room for a few lists; other clients get each one.
         let readers = world.crowd.len();
         let enough = || {
-            let told = world.crowd.history(told);
-            (told.len() * 10 >= readers * 9).then_some(told)
+            let received = world.crowd.history(received);
+            (received.len() * 10 >= readers * 9).then_some(received)
         };
         fresh.extend(until(Duration::from_secs(5), enough).unwrap_or_default());
     }

@@ -9,7 +9,7 @@ use tokio_rustls::rustls;
 use crate::check::Settled;
 use crate::raw::{Raw, ask_once};
 use crate::row::{Row, short, spread};
-use crate::support::PATIENCE;
+use crate::support::WAIT_MAX;
 use crate::support::lookaside::Balancer;
 use crate::support::wire;
 use crate::world::{Size, World, cpu, until, vitals};
@@ -62,7 +62,7 @@ fn connections_say_nothing_or_say_it_slowly() {
         row.saw(format!("closed after: {}", spread(&closed)));
         let longest = closed.last().copied().unwrap_or(SPEAK_WITHIN * 4);
         row.within("the last closed after", longest, SPEAK_WITHIN * 3 / 2);
-        world.finish(row, Some(Settled { at: began, within: PATIENCE }));
+        world.finish(row, Some(Settled { at: began, within: WAIT_MAX }));
     });
 }
 
@@ -113,7 +113,7 @@ fn connections_flood_and_break_the_protocol() {
             scale.pick(40.0, CORE),
             " %",
         );
-        world.finish(row, Some(Settled { at: Instant::now(), within: PATIENCE }));
+        world.finish(row, Some(Settled { at: Instant::now(), within: WAIT_MAX }));
     });
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::check::Settled;
 use crate::row::Row;
-use crate::support::PATIENCE;
+use crate::support::WAIT_MAX;
 use crate::support::cluster::Cluster;
 use crate::support::namespace::isolated;
 use crate::support::network::Network;
@@ -89,14 +89,14 @@ fn put(world: &mut World<Cluster>, next: &mut usize, since: Instant) -> Duration
 fn ended(world: World<Cluster>, row: &mut Row, began: Instant) {
     let lost = world.crowd.history(|history| history.lost_since(began));
     row.equal("streams closed", lost, 0);
-    let told = world.crowd.history(|history| {
-        let since = history.told.partition_point(|told| told.at <= began);
-        history.told.len() - since
+    let received = world.crowd.history(|history| {
+        let since = history.received.partition_point(|received| received.at <= began);
+        history.received.len() - since
     });
     // Only clients of one service of ten get lists, at most one for each put.
     let puts = world.writer.model.steps("s0").len() - 1;
     let of_service = world.crowd.names().iter().filter(|(name, _)| name == "s0").count();
-    row.saw(format!("lists sent: {told} for {puts} registrations"));
-    row.must(told <= puts * of_service, "nobody is told twice");
-    world.finish(row, Some(Settled { at: Instant::now(), within: PATIENCE }));
+    row.saw(format!("lists sent: {received} for {puts} registrations"));
+    row.must(received <= puts * of_service, "nobody is told twice");
+    world.finish(row, Some(Settled { at: Instant::now(), within: WAIT_MAX }));
 }

@@ -12,7 +12,7 @@ use crate::raw::{Raw, ask_for_all};
 use crate::row::{Row, short};
 use crate::support::crowd::{Crowd, Manner, Plan};
 use crate::support::wire;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{WAIT_MAX, eventually};
 use crate::world::{Size, World, cpu, until, vitals};
 use crate::writer::{DEAD_PORT, server};
 
@@ -29,7 +29,7 @@ fn messages_are_huge() {
         let refused_before = refused();
         let (mut raw, began) = (Raw::open(world.balancer.grpclb()), Instant::now());
         let mut peak = before;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_MAX;
         for stream in (1..200).step_by(2) {
             let mut out = Vec::new();
             wire::put_call(&mut out, stream, wire::BALANCE_LOAD);
@@ -52,7 +52,7 @@ fn messages_are_huge() {
         eventually("the name is refused", || (refused() >= refused_before + 101.0).then_some(()));
         row.at_most("memory", (peak - before) as f64 / 1024.0, 8.0, " MB");
         drop((raw, named));
-        world.finish(row, Some(Settled { at: began, within: PATIENCE }));
+        world.finish(row, Some(Settled { at: began, within: WAIT_MAX }));
     });
 }
 
@@ -68,7 +68,7 @@ fn unknown_names_come_by_the_million() {
         let ask = |from: usize, count: usize| {
             let mut names = (from..from + count).map(|n| format!("nobody-has-{n}"));
             // Each connection may ask about 30 times a second.
-            ask_for_all(addr, 200, &mut names, Instant::now() + PATIENCE * 5)
+            ask_for_all(addr, 200, &mut names, Instant::now() + WAIT_MAX * 5)
         };
         // Memory that the allocator keeps after any load is not a leak.
         row.equal("answered at first", ask(0, warm), warm);
@@ -76,7 +76,7 @@ fn unknown_names_come_by_the_million() {
         row.equal("answered", ask(warm, many), many);
         row.saw(format!("{:.0} a second", many as f64 / began.elapsed().as_secs_f64()));
         let mut after = 0;
-        let _ = until(PATIENCE, || {
+        let _ = until(WAIT_MAX, || {
             after = vitals(&world.balancer).memory;
             (after <= before + 10 * 1024).then_some(())
         });
@@ -86,7 +86,7 @@ fn unknown_names_come_by_the_million() {
         row.equal("services known", services, Some(size.services as f64));
         let put = world.writer.put("s0", server(0, size.servers, DEAD_PORT));
         row.within("an update afterwards", world.converge(put), Duration::from_secs(2));
-        world.finish(row, Some(Settled { at: put, within: PATIENCE }));
+        world.finish(row, Some(Settled { at: put, within: WAIT_MAX }));
     });
 }
 
@@ -124,7 +124,7 @@ fn descriptors_run_out() {
         row.within("newcomers served after", free.elapsed(), Duration::from_secs(1));
         row.equal("streams closed", world.crowd.history(|h| h.lost.len()), 0);
         drop(late);
-        world.finish(row, Some(Settled { at: put, within: PATIENCE }));
+        world.finish(row, Some(Settled { at: put, within: WAIT_MAX }));
     });
 }
 
@@ -151,11 +151,11 @@ fn clients_report_all_the_time() {
         row.within("an update", world.converge(put), Duration::from_secs(2));
         let newest =
             |_: &str, set: &_| world.writer.model.steps("s0").last().is_some_and(|s| s.allows(set));
-        eventually("they are told, too", || talkers.all_told(newest).then_some(()));
+        eventually("they are told, too", || talkers.all_received(newest).then_some(()));
         row.equal("connections ended", talkers.history(|h| h.lost.len()), 0);
         let grown = vitals(&world.balancer).memory.saturating_sub(warm) as f64 / 1024.0;
         row.at_most("memory grown", grown, 2.0, " MB");
         drop(talkers);
-        world.finish(row, Some(Settled { at: put, within: PATIENCE }));
+        world.finish(row, Some(Settled { at: put, within: WAIT_MAX }));
     });
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::check::Settled;
 use crate::row::Row;
 use crate::support::crowd::Manner;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{WAIT_MAX, eventually};
 use crate::world::{CONVERGED, Size, World, service, vitals};
 use crate::writer::{DEAD_PORT, server};
 
@@ -21,7 +21,7 @@ const SERVERS: usize = 20;
 const CHANGES: usize = 6;
 
 #[test]
-fn clients_join_while_others_are_told() {
+fn clients_join_during_a_round() {
     let must = "no client is left with an old list: all converge < 2 s after the last change; the \
                 same when all have gone and others come";
     let fault = "clients join by the hundred, in the midst of changes that go to all";
@@ -52,6 +52,6 @@ fn clients_join_while_others_are_told() {
         }
         row.saw(format!("{times} times {BEFORE} clients and {NEW} more"));
         row.within("converged after the last change", slowest, CONVERGED);
-        world.finish(row, Some(Settled { at: last, within: PATIENCE }));
+        world.finish(row, Some(Settled { at: last, within: WAIT_MAX }));
     });
 }

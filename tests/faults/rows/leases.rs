@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::check::Settled;
 use crate::row::Row;
-use crate::support::crowd::{Manner, Set, What};
-use crate::support::{PATIENCE, eventually};
+use crate::support::crowd::{Content, Manner, Set};
+use crate::support::{WAIT_MAX, eventually};
 use crate::world::{CONVERGED, Size, World};
 use crate::writer::{DEAD_PORT, Living, server};
 
@@ -47,7 +47,7 @@ fn most_of_a_service_expires() {
         ureq::post(&url).config().proxy(None).build().send_empty().expect("it is released");
         row.within("let go on the operator's word after", world.converge(released), CONVERGED);
         row.must(crowd > 0, "somebody is told");
-        world.finish(row, Some(Settled { at: released, within: PATIENCE }));
+        world.finish(row, Some(Settled { at: released, within: WAIT_MAX }));
     });
 }
 
@@ -68,7 +68,7 @@ fn the_living_stay_though_their_leases_are_gone() {
         eventually("all are probed", probed);
         world.nobody_is_touched(row, before);
         row.saw(format!("held: {}", SERVERS - LEFT));
-        world.finish(row, Some(Settled { at: before, within: PATIENCE }));
+        world.finish(row, Some(Settled { at: before, within: WAIT_MAX }));
     });
 }
 
@@ -90,7 +90,7 @@ fn deregistration_is_obeyed() {
         world.writer.model.exactly(BIG, left, deleted);
         row.within("all lists hold the rest alone after", world.converge(deleted), CONVERGED);
         row.equal("held", world.balancer.metric("lookaside_endpoints_held"), Some(0.0));
-        world.finish(row, Some(Settled { at: deleted, within: PATIENCE }));
+        world.finish(row, Some(Settled { at: deleted, within: WAIT_MAX }));
     });
 }
 
@@ -123,11 +123,12 @@ fn add_clients(world: &World, count: usize) -> usize {
 fn least(world: &World) -> usize {
     let names = world.crowd.names();
     world.crowd.history(|history| {
-        let told = history.told.iter().filter(|told| names[told.client as usize].0 == BIG);
+        let received =
+            history.received.iter().filter(|received| names[received.client as usize].0 == BIG);
         let length = |what| match what {
-            What::Servers(index) => history.sets[index as usize].len(),
-            What::Nothing | What::Fallback => 0,
+            Content::Servers(index) => history.sets[index as usize].len(),
+            Content::Nothing | Content::Fallback => 0,
         };
-        told.map(|told| length(told.what)).min().unwrap_or(0)
+        received.map(|received| length(received.what)).min().unwrap_or(0)
     })
 }

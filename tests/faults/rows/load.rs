@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::check::{self, Settled};
 use crate::row::{Row, percentile, short, spread};
-use crate::support::PATIENCE;
+use crate::support::WAIT_MAX;
 use crate::world::{CONVERGED, Size, World, service, vitals};
 use crate::writer::{DEAD_PORT, server};
 
@@ -33,11 +33,11 @@ fn registrations_come_as_a_flood() {
             2.0 * puts as f64 / began.elapsed().as_secs_f64()
         ));
         row.within("converged after the last", world.converge(ended), CONVERGED);
-        let sent = world.crowd.history(|h| h.told_since(began));
+        let sent = world.crowd.history(|h| h.received_since(began));
         let most = 2 * puts * size.clients;
         row.saw(format!("lists sent: {sent} of {most}"));
         let (model, names) = (world.writer.model.clone(), world.crowd.names());
-        let history = world.finish(row, Some(Settled { at: ended, within: PATIENCE }));
+        let history = world.finish(row, Some(Settled { at: ended, within: WAIT_MAX }));
         let lags = check::lags(&history, &model, &names);
         row.saw(format!("a list's oldest change is told after: {}", spread(&lags)));
         row.within("half of them within", percentile(&lags, 50), Duration::from_secs(1));
@@ -86,8 +86,8 @@ fn all_of_it_changes_for_a_long_time() {
         row.at_most("memory grown", grown, scale.pick(25.0, 5.0), " %");
         row.equal("streams lost", world.crowd.history(|h| h.lost.len()), 0);
         let (model, names) = (world.writer.model.clone(), world.crowd.names());
-        let history = world.finish(row, Some(Settled { at: ended, within: PATIENCE }));
-        row.saw(format!("lists checked: {}", history.told.len()));
+        let history = world.finish(row, Some(Settled { at: ended, within: WAIT_MAX }));
+        row.saw(format!("lists checked: {}", history.received.len()));
         let lags = check::lags(&history, &model, &names);
         row.saw(format!("a list's oldest change is told after: {}", spread(&lags)));
     });

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use crate::row::{Row, short};
-use crate::support::PATIENCE;
+use crate::support::WAIT_MAX;
 use crate::world::{Size, World, cpu, vitals};
 
 /// The largest datagram in bytes that any path takes without fragments.
@@ -127,7 +127,7 @@ fn ask(port: SocketAddr, query: &[u8]) -> Option<usize> {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     socket.connect(port).expect("loopback");
     socket.set_read_timeout(Some(Duration::from_millis(500))).expect("not zero");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_MAX;
     let mut buffer = [0; 65_536];
     while Instant::now() < deadline {
         let _ = socket.send(query);

@@ -10,7 +10,7 @@ use crate::row::Row;
 use crate::scale::Scale;
 use crate::support::etcd::Etcd;
 use crate::support::proxy::Proxy;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{WAIT_MAX, eventually};
 use crate::world::{CONVERGED, Size, World, service};
 use crate::writer::{DEAD_PORT, Living, Writer, key, server};
 
@@ -26,7 +26,7 @@ fn etcd_is_down_and_returns() {
         let mut world = World::new(size, &[]);
         let down = Instant::now();
         world.etcd.kill();
-        told_stale(&world, row, down, Duration::from_secs(5));
+        wait_until_stale(&world, row, down, Duration::from_secs(5));
         std::thread::sleep(scale.outage.saturating_sub(down.elapsed()));
         world.nobody_is_touched(row, down);
         row.within("a newcomer waits", world.newcomer("s0"), FIRST_LIST);
@@ -45,7 +45,7 @@ fn etcd_is_stopped_and_goes_on() {
         let world = World::new(size, &[]);
         let hung = Instant::now();
         world.etcd.freeze();
-        told_stale(&world, row, hung, Duration::from_secs(15));
+        wait_until_stale(&world, row, hung, Duration::from_secs(15));
         let hang = scale.pick(Duration::from_secs(6), Duration::from_secs(60));
         std::thread::sleep(hang.saturating_sub(hung.elapsed()));
         world.nobody_is_touched(row, hung);
@@ -68,12 +68,12 @@ fn etcd_is_compacted_while_the_balancer_is_cut_off() {
         let mut world = World::with(etcd, &[url], size, &["--etcd", &proxy.url()], &[]);
         let cut = Instant::now();
         proxy.cut();
-        told_stale(&world, row, cut, Duration::from_secs(5));
+        wait_until_stale(&world, row, cut, Duration::from_secs(5));
         world.writer.put("s0", server(0, size.servers, DEAD_PORT));
         world.writer.delete("s0", server(0, 0, DEAD_PORT));
         compact(&world.etcd);
         world.nobody_is_touched(row, cut);
-        let before = world.crowd.history(|h| h.told.len());
+        let before = world.crowd.history(|h| h.received.len());
         // The new reading lacks the key, so it is in doubt until a probe is refused.
         let all = (0..=size.servers).map(|n| server(0, n, DEAD_PORT)).collect();
         let now = world.writer.model.now("s0");
@@ -82,8 +82,8 @@ fn etcd_is_compacted_while_the_balancer_is_cut_off() {
         let mended = Instant::now();
         proxy.mend();
         row.within("converged", world.converge(mended), CONVERGED);
-        world.told_only(row, before, "s0");
-        world.finish(row, Some(Settled { at: mended, within: PATIENCE }));
+        world.only_received(row, before, "s0");
+        world.finish(row, Some(Settled { at: mended, within: WAIT_MAX }));
     });
 }
 
@@ -108,17 +108,17 @@ fn values_are_large_or_nonsense() {
         world.writer.write(&key("s2", server(2, 0, DEAD_PORT)), "nonsense", 0);
         let put = world.writer.put("s3", server(3, size.servers, DEAD_PORT));
         row.within("a neighbour's change arrives after", world.converge(put), CONVERGED);
-        let told = world.crowd.history(|history| {
-            let since = history.told.partition_point(|told| told.at <= began);
-            history.told[since..].iter().map(|told| told.client).collect::<Vec<_>>()
+        let received = world.crowd.history(|history| {
+            let since = history.received.partition_point(|received| received.at <= began);
+            history.received[since..].iter().map(|received| received.client).collect::<Vec<_>>()
         });
         let names = world.crowd.names();
-        let others = told.iter().filter(|&&client| names[client as usize].0 != "s3").count();
+        let others = received.iter().filter(|&&client| names[client as usize].0 != "s3").count();
         row.equal("lists sent to clients of other services", others, 0);
         let rejected = world.balancer.metric("lookaside_registry_rejected_keys").unwrap_or(0.0);
         row.saw(format!("keys rejected and counted: {rejected}"));
         row.must(rejected >= 8.0 + 5.0 + 1.0, "bad keys are counted");
-        world.finish(row, Some(Settled { at: put, within: PATIENCE }));
+        world.finish(row, Some(Settled { at: put, within: WAIT_MAX }));
     });
 }
 
@@ -169,25 +169,25 @@ fn replaced(row: &mut Row, scale: Scale, replace: impl FnOnce(&mut Etcd, &std::p
         &server(1, half.servers, size.port).to_string(),
         0,
     );
-    let before = world.crowd.history(|h| h.told.len());
+    let before = world.crowd.history(|h| h.received.len());
     let put = world.writer.put("s0", server(0, size.servers, size.port));
     row.within("a new registration converged", world.converge(put), CONVERGED);
-    world.told_only(row, before, "s0");
-    world.finish(row, Some(Settled { at: put, within: PATIENCE }));
+    world.only_received(row, before, "s0");
+    world.finish(row, Some(Settled { at: put, within: WAIT_MAX }));
 }
 
 /// Ends a run in which etcd answers again since `up`, after one more registration.
 fn returned(mut world: World, row: &mut Row, up: Instant, size: Size) {
-    let before = world.crowd.history(|h| h.told.len());
+    let before = world.crowd.history(|h| h.received.len());
     world.writer.put("s0", server(0, size.servers, DEAD_PORT));
     row.within("converged", world.converge(up), CONVERGED);
-    world.told_only(row, before, "s0");
+    world.only_received(row, before, "s0");
     world.wait_metric("lookaside_registry_stale", |stale| stale == 0.0);
-    world.finish(row, Some(Settled { at: up, within: PATIENCE }));
+    world.finish(row, Some(Settled { at: up, within: WAIT_MAX }));
 }
 
 /// Waits until the balancer reports that the registry is stale, within `within`.
-fn told_stale(world: &World, row: &mut Row, since: Instant, within: Duration) {
+fn wait_until_stale(world: &World, row: &mut Row, since: Instant, within: Duration) {
     world.wait_metric("lookaside_registry_stale", |stale| stale == 1.0);
     row.within("stale is told after", since.elapsed(), within);
     let (status, page) = world.balancer.get("/readyz");

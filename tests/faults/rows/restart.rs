@@ -11,7 +11,7 @@ use crate::support::crowd::{Crowd, FALLBACK, Manner, Plan};
 use crate::support::etcd::Etcd;
 use crate::support::lookaside::Balancer;
 use crate::support::signal::Signal;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{WAIT_MAX, eventually};
 use crate::world::{CONVERGED, Size, World, overflows, service};
 use crate::writer::{DEAD_PORT, Writer, server};
 
@@ -29,7 +29,7 @@ fn the_balancer_is_killed_and_restarted() {
         let up = world.crash();
         world.wait_listed(size.clients);
         herd(row, &world, began, up);
-        world.finish(row, Some(Settled { at: up, within: PATIENCE }));
+        world.finish(row, Some(Settled { at: up, within: WAIT_MAX }));
     });
 }
 
@@ -55,7 +55,7 @@ fn the_balancer_is_killed_and_restarted_without_etcd() {
         world.etcd.restart();
         world.wait_metric("lookaside_registry_restored", |restored| restored == 0.0);
         world.nobody_is_touched(row, before);
-        world.finish(row, Some(Settled { at: up, within: PATIENCE }));
+        world.finish(row, Some(Settled { at: up, within: WAIT_MAX }));
     });
 }
 
@@ -74,7 +74,7 @@ fn the_balancer_starts_while_etcd_is_down_and_has_no_state() {
         crowd.add((0..scale.streams).map(|_| service(0)), Manner::Usual);
         let refused = || crowd.history(|history| history.refused);
         eventually("all are refused", || (refused() >= scale.streams as u64).then_some(()));
-        row.equal("lists sent", crowd.history(|history| history.told.len()), 0);
+        row.equal("lists sent", crowd.history(|history| history.received.len()), 0);
         etcd.restart();
         let up = Instant::now();
         balancer.wait_ready();
@@ -88,7 +88,7 @@ fn the_balancer_starts_while_etcd_is_down_and_has_no_state() {
             short(up.elapsed())
         ));
         let names = crowd.names();
-        let settled = Settled { at: up, within: PATIENCE };
+        let settled = Settled { at: up, within: WAIT_MAX };
         row.breaches(check::lists(&crowd.finish(), &writer.model, &names, Some(settled)));
     });
 }
@@ -134,7 +134,7 @@ fn the_balancer_is_stopped_and_another_takes_over() {
         row.within("the longest gap", longest, Duration::from_secs(1));
         row.clients(size.clients);
         let names = crowd.names();
-        let settled = Settled { at: Instant::now(), within: PATIENCE };
+        let settled = Settled { at: Instant::now(), within: WAIT_MAX };
         row.breaches(check::lists(&crowd.finish(), &writer.model, &names, Some(settled)));
     });
 }

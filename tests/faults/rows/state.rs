@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::check::Settled;
 use crate::restart::wait_saved;
 use crate::row::Row;
-use crate::support::{PATIENCE, eventually, skip};
+use crate::support::{WAIT_MAX, eventually, skip};
 use crate::world::{CONVERGED, Size, World};
 use crate::writer::{DEAD_PORT, Living, server};
 
@@ -66,12 +66,12 @@ fn the_disk_fills_up_and_the_state_is_torn() {
                 .expect("there is room");
             let up = world.start_again();
             world.wait_listed(size.clients);
-            let told = world.balancer.log().contains("saved state cannot be used");
-            row.must(told, "a torn state is told of");
+            let received = world.balancer.log().contains("saved state cannot be used");
+            row.must(received, "a torn state is told of");
             row.saw("torn: the one before it is served");
             world.etcd.restart();
             world.converge(up);
-            world.finish(row, Some(Settled { at: up, within: PATIENCE }));
+            world.finish(row, Some(Settled { at: up, within: WAIT_MAX }));
         },
     );
 }
@@ -129,7 +129,7 @@ fn the_clock_jumps() {
         world.etcd.restart();
         let put = world.writer.put("s1", server(1, size.servers, size.port));
         row.within("an update afterwards", world.converge(put), CONVERGED);
-        world.finish(row, Some(Settled { at: put, within: PATIENCE }));
+        world.finish(row, Some(Settled { at: put, within: WAIT_MAX }));
     });
 }
 

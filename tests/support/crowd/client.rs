@@ -5,7 +5,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use super::{Manner, What};
+use super::{Content, Manner};
 use crate::support::wire::{self, Head};
 
 /// One client.
@@ -30,7 +30,7 @@ pub(super) struct Client {
     pub(super) initial: bool,
     pub(super) has_list: bool,
     /// The last list or fallback response, on any stream.
-    pub(super) told: Option<What>,
+    pub(super) received: Option<Content>,
     /// The time since which it has had no list: its start, or the end of its last stream.
     pub(super) since: Instant,
     /// The number of failed attempts in a row.
@@ -68,7 +68,7 @@ impl Client {
             stream: 0,
             initial: false,
             has_list: false,
-            told: None,
+            received: None,
             since: Instant::now(),
             failures: 0,
         }

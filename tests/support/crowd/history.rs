@@ -13,7 +13,7 @@ pub type Set = BTreeSet<SocketAddr>;
 /// All events of a crowd.
 #[derive(Debug, Default)]
 pub struct History {
-    pub told: Vec<Told>,
+    pub received: Vec<Received>,
     pub lost: Vec<Lost>,
     /// The waits of clients without a list, including those for a first list.
     pub waits: Vec<Wait>,
@@ -28,17 +28,17 @@ pub struct History {
 
 /// A client got a list or a fallback response.
 #[derive(Debug, Clone, Copy)]
-pub struct Told {
+pub struct Received {
     pub client: u32,
     /// The number of the client's stream, from 1.
     pub stream: u32,
     pub at: Instant,
-    pub what: What,
+    pub what: Content,
 }
 
 /// The content of such a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum What {
+pub enum Content {
     /// Backends, by their index in [`History::sets`].
     Servers(u32),
     /// A list without a usable backend.
@@ -64,7 +64,7 @@ pub struct Wait {
 
 impl History {
     /// Returns the content of a list. Adds its set of backends if it is new.
-    pub fn what<I: Iterator<Item = SocketAddr>>(&mut self, servers: impl Fn() -> I) -> What {
+    pub fn what<I: Iterator<Item = SocketAddr>>(&mut self, servers: impl Fn() -> I) -> Content {
         let (mut sum, mut count) = (0_u64, 0_usize);
         for server in servers() {
             // The order of the entries does not matter, and a sum does not depend on it.
@@ -72,19 +72,19 @@ impl History {
             count += 1;
         }
         if count == 0 {
-            return What::Nothing;
+            return Content::Nothing;
         }
         let sets = &mut self.sets;
         let index = *self.known.entry(sum).or_insert_with(|| {
             sets.push(servers().collect());
             u32::try_from(sets.len() - 1).expect("there are fewer")
         });
-        What::Servers(index)
+        Content::Servers(index)
     }
 
     /// Returns the number of lists that came after a moment.
-    pub fn told_since(&self, at: Instant) -> usize {
-        self.told.len() - self.told.partition_point(|told| told.at <= at)
+    pub fn received_since(&self, at: Instant) -> usize {
+        self.received.len() - self.received.partition_point(|received| received.at <= at)
     }
 
     pub fn lost_since(&self, at: Instant) -> usize {

@@ -105,7 +105,7 @@ fn the_documented_examples() {
 }
 
 #[test]
-fn everything_wrong_is_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let problems = describe_text(
         "key = '{a'\nvalue = 'xml'\nhost = 'ip'\nweight = 7\ndefault-weight = -1\n\
          up = 'UP'\ncolour = 'red'\nlabels = 'x'\nskip = '{b}{c}'\n",
