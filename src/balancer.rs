@@ -32,6 +32,7 @@ mod held_bytes;
 mod lists;
 mod message;
 mod session;
+mod shared_texts;
 mod stream;
 mod token;
 mod views;
@@ -217,8 +218,10 @@ impl Balancer {
         let user_agent: String =
             user_agent.unwrap_or_default().chars().take(USER_AGENT_MAX).collect();
         let kind = ClientKind::from_user_agent(&user_agent);
-        let peer = Peer { addr: peer, user_agent, kind, name: name.to_owned() };
-        let client = self.0.clients.register(peer, view.clone(), close, opened);
+        let clients = &self.0.clients;
+        let (user_agent, name) = (clients.texts.share(&user_agent), clients.texts.share(name));
+        let peer = Peer { addr: peer, user_agent, kind, name };
+        let client = clients.register(peer, view.clone(), close, opened);
         let session = Session::new(settings.report_interval, seed::random());
         Ok((session, client, stream_view))
     }

@@ -83,6 +83,7 @@ struct Serving {
 }
 
 /// The client at the other end of a connection.
+#[derive(Clone)]
 struct Caller {
     addr: SocketAddr,
     peer: Arc<Peer>,
@@ -233,7 +234,6 @@ impl Serving {
         S: AsyncRead + AsyncWrite + Metered + Unpin,
     {
         let (services, close) = (self.server.services.clone(), caller.close.clone());
-        let caller = Arc::new(caller);
         let handler = move |request| -> ResponseFuture<ServeBody> {
             Box::pin(services.clone().call(request, caller.clone()))
         };
@@ -242,10 +242,9 @@ impl Serving {
 }
 
 impl Services {
-    async fn call(self, request: Request<Incoming>, caller: Arc<Caller>) -> Response<ServeBody> {
+    async fn call(self, request: Request<Incoming>, caller: Caller) -> Response<ServeBody> {
         if request.uri().path() == PATH && body::is_grpc(&request) {
-            let close = caller.close.clone();
-            let response = self.balancer.balance_load(request, caller.addr, close).await;
+            let response = self.balancer.balance_load(request, caller.addr, caller.close).await;
             return response.map(ServeBody::from);
         }
         other_services::call(self.others, request, &caller.peer).await

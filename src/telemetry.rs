@@ -94,11 +94,11 @@ pub struct ClientView {
     /// The client's address.
     pub peer: SocketAddr,
     /// The client's user agent.
-    pub user_agent: String,
+    pub user_agent: Arc<str>,
     /// The gRPC implementation, as the user agent tells it.
     pub kind: ClientKind,
     /// The name that the client asked for, as typed.
-    pub name: String,
+    pub name: Arc<str>,
     /// The service that the name means now.
     pub service: Option<ServiceName>,
     /// The newest response to the client: `list`, `empty`, `drop` or `fallback`.

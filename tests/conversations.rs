@@ -473,8 +473,8 @@ async fn reports_are_summed_by_service_and_by_client() {
     let clients = balanced.clients();
     let started: Vec<_> = clients.iter().map(|client| client.calls.started).collect();
     assert_eq!(started, [10, 100]);
-    assert_eq!(clients[0].user_agent, PYTHON);
-    assert_eq!(clients[1].name, "hello.lookaside.internal");
+    assert_eq!(&*clients[0].user_agent, PYTHON);
+    assert_eq!(&*clients[1].name, "hello.lookaside.internal");
     assert_eq!((clients[0].last_response, clients[0].entries), ("list", 1));
     assert_eq!(clients[0].peer.to_string(), "192.0.2.1:1234");
 }

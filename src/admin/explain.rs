@@ -55,7 +55,7 @@ pub(super) async fn explain(
     };
     let clients = clients(&state, &typed, found.as_deref().ok(), client.as_deref());
     // The client's own name may have other selectors.
-    let name = clients.first().map_or_else(|| typed.clone(), |client| client.name.clone());
+    let name = clients.first().map_or_else(|| typed.clone(), |client| client.name.to_string());
     let no_client = client.filter(|_| clients.is_empty()).map(|client| {
         format!(
             "no stream of {client} that asks for {typed:?} is open here: it may be at another \
@@ -118,7 +118,7 @@ fn clients(
     all.retain(|view| {
         let asks = match service {
             Some(snapshot) => view.service.as_ref() == Some(&snapshot.name),
-            None => view.name == typed,
+            None => *view.name == *typed,
         };
         asks && (view.peer.to_string() == client || view.peer.ip().to_string() == client)
     });

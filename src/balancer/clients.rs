@@ -18,6 +18,7 @@ use crate::telemetry::ClientView;
 
 use super::held_bytes::{HeldBytes, WeakHeldBytes};
 use super::session::Push;
+use super::shared_texts::SharedTexts;
 use super::views::View;
 
 /// The rows of all open streams.
@@ -25,14 +26,16 @@ use super::views::View;
 pub(super) struct Clients {
     rows: DashMap<u64, Arc<Row>>,
     next: AtomicU64,
+    /// The user agents and the names of all rows.
+    pub(super) texts: SharedTexts,
 }
 
 /// The client at the other end of a stream.
 pub(super) struct Peer {
     pub(super) addr: SocketAddr,
-    pub(super) user_agent: String,
+    pub(super) user_agent: Arc<str>,
     pub(super) kind: ClientKind,
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
 }
 
 /// A stream's row. It is removed when this is dropped.
@@ -284,7 +287,7 @@ mod tests {
         let open = |version, held: &WeakHeldBytes| {
             let addr = "192.0.2.1:1".parse().unwrap();
             let kind = ClientKind::Go;
-            let peer = Peer { addr, user_agent: String::new(), kind, name: String::new() };
+            let peer = Peer { addr, user_agent: "".into(), kind, name: "".into() };
             let close: Arc<GracefulClose> = Arc::default();
             let client = clients.register(peer, view.clone(), close.clone(), start);
             let (message, held) = (Pieces::default(), held.clone());
