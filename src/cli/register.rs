@@ -2,7 +2,8 @@
 //!
 //! In: flags and environment. Out: a key in etcd for as long as the command (or, without
 //! one, this program) runs; one line on standard output each time the key is written; the
-//! command's exit code. It never passes on a signal to stop before the key is removed.
+//! command's exit code. It never passes on a signal to stop before the key is removed and
+//! clients have had time to hear of it.
 
 mod command;
 mod health;
@@ -26,8 +27,8 @@ use crate::registry::record::Format;
 /// Registers a backend in etcd, and keeps it registered
 ///
 /// If a command is given, this program starts it, ends with it and returns its exit
-/// code. SIGINT, SIGTERM, SIGHUP and SIGQUIT first remove the key; then the signal goes
-/// to the command's process group. Other signals (SIGUSR1, SIGUSR2, SIGWINCH, …) go to
+/// code. SIGINT, SIGTERM, SIGHUP and SIGQUIT first remove the key; after --drain-delay the
+/// signal goes to the command's process group, and a second signal goes at once. Other signals (SIGUSR1, SIGUSR2, SIGWINCH, …) go to
 /// the command's process group at once. On Linux the command gets SIGTERM when this
 /// program is killed.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -70,6 +71,11 @@ pub struct RegisterArgs {
     /// Register only while the backend's grpc.health.v1 says SERVING
     #[arg(long, env = "LOOKASIDE_WHEN_SERVING")]
     pub when_serving: bool,
+    /// How long the command runs on after the key is removed, so that clients stop calling it
+    /// first
+    // A list reaches clients within a second or two, and what they have begun takes a moment.
+    #[arg(long, value_name = "DURATION", default_value = "2s", env = "LOOKASIDE_DRAIN_DELAY")]
+    pub drain_delay: String,
     /// How the backend's health is checked
     #[command(flatten)]
     pub health: HealthArgs,
@@ -82,9 +88,12 @@ pub struct RegisterArgs {
 struct Plan {
     options: Options,
     health: Option<Health>,
+    drain_delay: Duration,
     command: Vec<OsString>,
 }
 
+/// The longest `--drain-delay`. Whatever stops programs kills them long before.
+const DRAIN_DELAY_MAX: Duration = Duration::from_secs(3600);
 /// Bad flags (`EX_USAGE` of sysexits.h).
 const BAD_FLAGS: u8 = 64;
 
@@ -120,6 +129,13 @@ pub async fn run(args: RegisterArgs) -> ExitCode {
     match (signal, ended) {
         (_, Some(code)) => ExitCode::from(code),
         (Some(signal), _) if id.is_some() => {
+            // With the key still there, clients would go on calling: a delay is no use.
+            let delay = if withdrawn { plan.drain_delay } else { Duration::ZERO };
+            let signal = tokio::select! {
+                code = command.ended() => return ExitCode::from(code),
+                signal = signals.stop(id) => signal,
+                () = tokio::time::sleep(delay) => signal,
+            };
             pass_on(id, signal);
             ExitCode::from(command.end_with(&mut signals).await)
         }
@@ -189,6 +205,7 @@ impl RegisterArgs {
             problems.push("--etcd is missing".into());
         }
         let ttl = self.ttl(&mut problems);
+        let drain_delay = self.drain_delay(&mut problems);
         let meta = self.meta(&mut problems);
         let format = take("--format", self.format.parse::<Format>(), &mut problems);
         let usual = format.as_ref().map_or(Weight::DEFAULT, Format::default_weight);
@@ -207,19 +224,29 @@ impl RegisterArgs {
             }
         };
         let prefix = self.prefix;
-        let Some(((connect, registration), (ttl, format))) =
-            connect.zip(registration).zip(ttl.zip(format)).filter(|_| problems.is_empty())
+        let (Some(connect), Some(registration), Some(ttl), Some(drain_delay), Some(format), []) =
+            (connect, registration, ttl, drain_delay, format, &problems[..])
         else {
             return Err(problems);
         };
         let options = Options { connect, prefix, registration, ttl, format };
-        Ok(Plan { options, health, command: self.command })
+        Ok(Plan { options, health, drain_delay, command: self.command })
     }
 
     fn ttl(&self, problems: &mut Vec<String>) -> Option<Duration> {
         let ttl = take("--ttl", humantime::parse_duration(&self.ttl), problems)?;
         take("--ttl", register::check_ttl(ttl), problems)?;
         Some(ttl)
+    }
+
+    fn drain_delay(&self, problems: &mut Vec<String>) -> Option<Duration> {
+        let delay = humantime::parse_duration(&self.drain_delay);
+        let delay = take("--drain-delay", delay, problems)?;
+        if delay > DRAIN_DELAY_MAX {
+            let text = &self.drain_delay;
+            problems.push(format!("--drain-delay: {text:?} is more than 1h"));
+        }
+        Some(delay)
     }
 
     fn registration(
