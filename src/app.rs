@@ -27,7 +27,7 @@ use crate::readiness::Readiness;
 use crate::registry::etcd::{self, Connect};
 use crate::serve::{self, Server, Services};
 use crate::telemetry::Counters;
-use crate::{admin, dns, health, hosts, persist, replica};
+use crate::{admin, clock, dns, health, hosts, persist, replica};
 
 mod etcd_source;
 mod grpc_health;
@@ -266,7 +266,7 @@ impl App {
         );
         tasks.spawn("probes", probes);
         tasks.spawn("host names", hosts::run(catalog.watch_host_names(), inputs_tx.clone()));
-        tasks.spawn("catalog", catalog::drive(inputs_rx, catalog.clone()));
+        tasks.spawn("catalog", catalog::drive(inputs_rx, catalog.clone(), clock::wall));
         let registry = readiness.condition("registry");
         registry.missing("not read yet");
         tasks.spawn_brief(registry.met_when_read(catalog.watch_status()));

@@ -5,17 +5,15 @@
 //! The loss of the registry never changes what it knows of a service.
 
 use std::collections::BTreeSet;
-use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use dashmap::{DashMap, Entry};
 use tokio::sync::watch;
 
 use crate::clock;
 use crate::marks::Marks;
-use crate::model::{ServiceName, Target};
+use crate::model::Target;
 use crate::registry::{Key, Rejected, Remark};
 use crate::settings::Settings;
 
@@ -36,7 +34,9 @@ mod key_problems;
 mod liveness;
 mod lookup;
 mod marks;
+mod newcomers;
 mod pace;
+mod publish;
 mod service;
 mod settings;
 mod snapshot;
@@ -47,21 +47,17 @@ mod urgency;
 mod warning_limit;
 
 pub use addresses::Addresses;
-use affected::Affected;
-use backend_log::BackendLog;
 pub use drive::drive;
 pub use empty::EmptyService;
 use empty::RecentlyEmpty;
 use group::Group;
-use index::Index;
 pub use input::{Input, Origin, OriginsQuery, Resolved, Restored};
 pub use liveness::{HeldBackend, Liveness, LossReason, ProbeResult, Rules};
 pub use lookup::is_chosen;
-use pace::Pace;
+pub use newcomers::Newcomers;
 pub use service::Service;
 pub use snapshot::{Known, RegistryStatus, ServiceSnapshot};
 pub use subscription::{Subscriber, Subscription};
-use topic::Rounds;
 pub use topic::{Listener, Topic};
 pub use unresolved::Unresolved;
 use warning_limit::WarningLimit;
@@ -90,14 +86,6 @@ struct Shared {
     settings: watch::Sender<Arc<Settings>>,
     marks: watch::Sender<Arc<Marks>>,
     closed: AtomicBool,
-}
-
-/// The writer's state between publications.
-#[derive(Default)]
-struct Publisher {
-    pace: Pace,
-    backend_log: BackendLog,
-    rounds: Rounds<Known>,
 }
 
 impl Catalog {
@@ -256,118 +244,6 @@ impl Catalog {
         self.0.changes.subscribe()
     }
 
-    fn publish(
-        &self,
-        index: &mut Index,
-        mut affected: Affected,
-        before: &RegistryStatus,
-        status: RegistryStatus,
-        publisher: &mut Publisher,
-    ) {
-        let Publisher { pace, backend_log, rounds } = publisher;
-        let first = status.synced && !before.synced;
-        let read = first || (before.restored.is_some() && status.restored.is_none());
-        let (revision, now) = (status.revision, clock::now());
-        let mut changed = false;
-        if let Some(settings) = affected.settings.take() {
-            changed |= self.publish_settings(settings, rounds);
-        }
-        if let Some(marks) = affected.marks.take() {
-            changed |= self.publish_marks(marks, rounds);
-        }
-        for service in &pace.ready(mem::take(&mut affected.services), now) {
-            let new = index.snapshot(service, revision).map(|snapshot| self.new_version(snapshot));
-            let endpoints = new.as_ref().map_or(0, |new| new.endpoints.len());
-            pace.published(service, endpoints, now);
-            changed |= self.publish_service(service, new, now, rounds);
-        }
-        self.forget_empty(now);
-        let doubted = index.liveness().map(|(liveness, services)| {
-            self.0.liveness.send_replace(Arc::new(liveness));
-            services
-        });
-        let departures = index.departures.take();
-        backend_log.update(doubted.unwrap_or_default(), departures, index, now);
-        self.publish_key_problems(index, &affected);
-        if affected.hosts {
-            self.0.host_names.send_replace(Arc::new(index.host_names()));
-        }
-        self.0.status.send_if_modified(|current| {
-            let matters = current.synced != status.synced
-                || current.restored != status.restored
-                || current.stale.as_ref().map(|s| s.0) != status.stale.as_ref().map(|s| s.0);
-            *current = status;
-            matters
-        });
-        // From here on a missing service means that it does not exist.
-        if first {
-            let services: usize = self.0.groups.iter().map(|group| group.services.len()).sum();
-            match &self.status().restored {
-                Some(saved) => {
-                    tracing::warn!(saved, services, "serving the saved state: registry is unread")
-                }
-                None => tracing::info!(revision, services, keys = index.keys(), "registry is read"),
-            }
-            self.0.groups.iter_mut().for_each(|group| group.announce(rounds));
-        }
-        // Last, so that a reader that is woken finds all of it, the status included.
-        if changed || read {
-            self.0.changes.send_modify(|changes| *changes += 1);
-        }
-    }
-
-    /// Makes the next version of a service.
-    fn new_version(&self, snapshot: ServiceSnapshot) -> Arc<Service> {
-        let settings = self.settings().for_service(&snapshot.name);
-        let drained = self.marks().for_service(&snapshot.name);
-        Arc::new(Service::new(self.next_version(), snapshot, settings).with_drained(drained))
-    }
-
-    /// Publishes to each spelling of a group's name what it means now, but not
-    /// before the registry has been read: until then a missing service may still exist.
-    fn announce(&self, group: &Group, rounds: &mut Rounds<Known>) {
-        if self.0.status.borrow().synced {
-            group.announce(rounds);
-        }
-    }
-
-    fn next_version(&self) -> u64 {
-        self.0.versions.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    /// Publishes a service's newest value; `None` removes it. Returns whether it is a
-    /// change.
-    fn publish_service(
-        &self,
-        service: &ServiceName,
-        new: Option<Arc<Service>>,
-        now: Instant,
-        rounds: &mut Rounds<Known>,
-    ) -> bool {
-        let canonical = service.canonical();
-        let endpoints = new.as_ref().map_or(0, |new| new.endpoints.len());
-        let mut group = match &new {
-            None => match self.0.groups.get_mut(&canonical) {
-                Some(group) => group,
-                None => return false,
-            },
-            Some(new) => {
-                let group = || Group::new(new.settings.clone(), new.drained.clone());
-                self.0.groups.entry(canonical.clone()).or_insert_with(group)
-            }
-        };
-        let changed = group.put(service, new, now);
-        if changed {
-            tracing::debug!(%service, endpoints, "service changed");
-            self.announce(&group, rounds);
-            if group.services.is_empty() {
-                drop(group);
-                self.recently_empty().push(now, canonical);
-            }
-        }
-        changed
-    }
-
     fn release(&self, target: &Target) {
         let now = clock::now();
         for (canonical, typed) in readings(target) {
@@ -376,13 +252,6 @@ impl Catalog {
             }
             self.0.groups.remove_if(&canonical, |_, group| group.is_unused(now));
         }
-    }
-}
-
-impl Publisher {
-    /// Returns when something is due to be published or logged without an input.
-    fn due(&self) -> Option<Instant> {
-        self.pace.due().into_iter().chain(self.backend_log.due()).min()
     }
 }
 

@@ -17,11 +17,13 @@ use crate::settings::{Key, ServiceSettings, Setting, Settings};
 use etcd_args::EtcdArgs;
 use fault_args::FaultArgs;
 use file::Sources;
+use policy_args::PolicyArgs;
 
 pub mod etcd_args;
 pub mod fault_args;
 pub mod file;
 mod formats;
+pub mod policy_args;
 mod tls;
 
 /// Flags of `serve`. All values are text until [`ServeArgs::validate`], so that every
@@ -108,6 +110,9 @@ pub struct ServeArgs {
     /// The treatment of backends whose registration is lost
     #[command(flatten)]
     pub faults: FaultArgs,
+    /// Flags for traffic policy.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
     /// The certificate that gRPC clients see, in PEM; turns TLS on
     #[arg(long, value_name = "FILE", env = "LOOKASIDE_TLS_CERT")]
     pub tls_cert: Option<String>,
@@ -270,14 +275,11 @@ impl ServeArgs {
     /// Returns the settings of a service that no table changes.
     fn service_defaults(&self, problems: &mut Vec<String>) -> ServiceSettings {
         let mut defaults = ServiceSettings::DEFAULT;
-        let faults = &self.faults;
-        for (key, text) in [
-            (Key::WhenEmpty, &self.when_empty),
-            (Key::ReportInterval, &self.report_interval),
-            (Key::Guard, &faults.guard),
-            (Key::KeepLost, &faults.keep_lost),
-            (Key::ProbeUnleased, &faults.probe_unleased),
-        ] {
+        let own =
+            [(Key::WhenEmpty, &self.when_empty), (Key::ReportInterval, &self.report_interval)];
+        for (key, text) in
+            own.into_iter().chain(self.faults.settings()).chain(self.policy.settings())
+        {
             let setting = Setting::parse(key, text);
             if let Some(setting) = take(&format!("--{}", key.as_str()), setting, problems) {
                 defaults.set(setting);

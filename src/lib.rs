@@ -61,6 +61,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dns;
+pub mod facts;
 pub mod health;
 pub mod hosts;
 pub mod load;

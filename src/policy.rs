@@ -10,14 +10,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::catalog::{Addresses, Service};
+use crate::facts::factor;
 use crate::model::{Class, Selector, Weight};
 
-pub mod factor;
-pub mod flapping;
-pub mod panic;
 mod passes;
-pub mod rise_fall;
-pub mod slow_start;
 
 pub use passes::{Finding, Pass, explain};
 
@@ -59,11 +55,24 @@ pub fn decide(service: &Service, class: &Class) -> Decision {
         passes::keep(service, endpoint, class)
             .then_some(Pick { endpoint: place, weight: endpoint.weight })
     };
-    let picks = match rarest(service, class) {
+    let mut picks: Box<[Pick]> = match rarest(service, class) {
         None => (0..service.endpoints.len()).filter_map(pick).collect(),
         Some(rarest) => service.chosen(rarest).filter_map(pick).collect(),
     };
+    if service.newcomers.is_some() {
+        apply_factors(service, &mut picks);
+    }
     Decision { picks }
+}
+
+/// Multiplies the weights by the factors of backends in slow start.
+fn apply_factors(service: &Service, picks: &mut [Pick]) {
+    let weights: Vec<u32> = picks.iter().map(|pick| pick.weight.0).collect();
+    let factor = |pick: &Pick| service.factor(&service.endpoints[pick.endpoint as usize]);
+    let factors: Vec<_> = picks.iter().map(factor).collect();
+    for (pick, weight) in picks.iter_mut().zip(factor::apply(&weights, &factors)) {
+        pick.weight = Weight(weight);
+    }
 }
 
 /// Returns whether any backend serves the clients that select nothing.

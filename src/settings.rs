@@ -36,6 +36,11 @@ pub struct ServiceSettings {
     pub keep_lost: Duration,
     /// How often a registration without a lease is probed; zero: never.
     pub probe_unleased: Duration,
+    /// How long a backend that joins takes to get its whole share; zero: none.
+    pub slow_start: Duration,
+    /// The longest time for which a backend that comes and goes again and again is not
+    /// listed after it came back; zero: none.
+    pub flap_delay: Duration,
 }
 
 /// The settings of all services, as layers.
@@ -77,6 +82,8 @@ impl ServiceSettings {
         guard: 50,
         keep_lost: Duration::from_secs(600),
         probe_unleased: Duration::ZERO,
+        slow_start: Duration::ZERO,
+        flap_delay: Duration::ZERO,
     };
 
     /// Returns the setting of a key.
@@ -88,6 +95,8 @@ impl ServiceSettings {
             Key::Guard => Setting::Guard(self.guard),
             Key::KeepLost => Setting::KeepLost(self.keep_lost),
             Key::ProbeUnleased => Setting::ProbeUnleased(self.probe_unleased),
+            Key::SlowStart => Setting::SlowStart(self.slow_start),
+            Key::FlapDelay => Setting::FlapDelay(self.flap_delay),
         }
     }
 
@@ -99,6 +108,8 @@ impl ServiceSettings {
             Setting::Guard(percent) => self.guard = percent,
             Setting::KeepLost(keep) => self.keep_lost = keep,
             Setting::ProbeUnleased(every) => self.probe_unleased = every,
+            Setting::SlowStart(window) => self.slow_start = window,
+            Setting::FlapDelay(longest) => self.flap_delay = longest,
         }
     }
 }

@@ -70,7 +70,7 @@ impl Server {
         };
         let (inputs, receiver) = mpsc::channel(8);
         let catalog = Catalog::new();
-        tokio::spawn(catalog::drive(receiver, catalog.clone()));
+        tokio::spawn(catalog::drive(receiver, catalog.clone(), lookaside::clock::wall));
         let counters = Arc::new(Counters::default());
         let zone = Zone::new("lookaside.internal").unwrap();
         let answers = Answers::new(zone, catalog.clone(), advertised, counters.clone());

@@ -13,6 +13,8 @@ mod languages;
 mod operate;
 #[path = "snippets/page.rs"]
 mod page;
+#[path = "snippets/policy.rs"]
+mod policy;
 #[path = "snippets/readme.rs"]
 mod readme;
 #[path = "snippets/resolvers.rs"]
@@ -54,6 +56,7 @@ scenes! {
     backends_are_drained Marks ["etcd"],
     held_backends_are_released Faults ["etcd"],
     settings_are_applied Settings ["etcd"],
+    a_newcomer_gets_its_share_in_steps Policy ["etcd"],
     a_dry_run_reads_etcd Formats ["etcd"],
     every_frameworks_command_reads_its_format Servers ["etcd"],
     resolvers_forward_to_the_balancer Dns ["etcd", "dig", "resolvers"],

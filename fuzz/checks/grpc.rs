@@ -24,7 +24,7 @@ pub fn check(data: &[u8]) {
 async fn serve(stream: DuplexStream) {
     let catalog = Catalog::new();
     let (inputs, inputs_rx) = mpsc::channel(1);
-    let driver = tokio::spawn(catalog::drive(inputs_rx, catalog.clone()));
+    let driver = tokio::spawn(catalog::drive(inputs_rx, catalog.clone(), lookaside::clock::wall));
     let read = Input::Registry(Event::Reset { revision: 1, all: Vec::new(), went_back: false });
     inputs.send(read).await.expect("the catalog listens");
     let zone = Zone::new("lookaside.internal").expect("a zone");

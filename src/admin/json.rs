@@ -107,6 +107,14 @@ pub struct Endpoint {
     /// The mark that keeps it out of the lists.
     #[serde(default)]
     pub drained: Option<Mark>,
+    /// Seconds until it is listed, because it came and went too often; null if it is not
+    /// delayed.
+    #[serde(default)]
+    pub delayed_seconds: Option<f64>,
+    /// The part of its share that it gets while it starts, from 0 to 1; null if it does
+    /// not start.
+    #[serde(default)]
+    pub slow_start: Option<f64>,
 }
 
 /// Why a backend is listed without a registration.
@@ -231,9 +239,9 @@ impl From<&ClientView> for Client {
     fn from(view: &ClientView) -> Self {
         Self {
             peer: view.peer.to_string(),
-            user_agent: view.user_agent.clone(),
+            user_agent: view.user_agent.to_string(),
             kind: view.kind.as_str().to_owned(),
-            name: view.name.clone(),
+            name: view.name.to_string(),
             service: view.service.as_ref().map(ToString::to_string),
             told: view.last_response.to_owned(),
             entries: view.entries,

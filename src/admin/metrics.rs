@@ -207,6 +207,14 @@ impl Scrape {
         let help = "Backends that operators' marks keep out of the lists";
         let drained = all.iter().map(|service| marks::drained(service)).sum();
         page.gauge("endpoints_drained", help, float(drained))?;
+        let newcomers: Vec<_> =
+            all.iter().filter_map(|service| service.newcomers.as_ref()).collect();
+        let help = "Backends that get less than their share for now, by slow start";
+        let starting = newcomers.iter().map(|all| all.starting.len()).sum();
+        page.gauge("endpoints_starting", help, float(starting))?;
+        let help = "Backends that are not listed for now, because they came and went too often";
+        let delayed = newcomers.iter().map(|all| all.delayed.len()).sum();
+        page.gauge("endpoints_delayed", help, float(delayed))?;
         let liveness = self.0.catalog.liveness();
         let help = "Backends that are listed although their registrations are gone";
         page.gauge("endpoints_held", help, float(liveness.held_len()))?;

@@ -15,6 +15,8 @@ use super::query::{self, Parameters};
 use super::shares::{self, Share};
 use super::{State, json, marks};
 use crate::catalog::{EmptyService, Liveness, Service, ServiceSnapshot};
+use crate::clock;
+use crate::facts::factor::Factor;
 use crate::load::Calls;
 use crate::model::{Class, Endpoint, Selector, ServiceName};
 use crate::policy;
@@ -209,6 +211,12 @@ fn endpoints(state: &State, snapshot: &Service, selectors: &[Selector]) -> Vec<j
         held: liveness.held(&snapshot.name, endpoint.addr).map(json::Held::from),
         down,
         drained: snapshot.drained.mark(endpoint).map(|mark| json::Mark::new(mark, "in force", 1)),
+        delayed_seconds: snapshot
+            .delayed(endpoint)
+            .map(|until| until.saturating_duration_since(clock::now()).as_secs_f64()),
+        slow_start: Some(snapshot.factor(endpoint))
+            .filter(|factor| *factor != Factor::ONE)
+            .map(|factor| f64::from(factor.as_millionths()) / 1e6),
     };
     let listed = snapshot.endpoints.iter().zip(shares);
     let listed = listed.map(|(one, share)| endpoint(one, share, false));

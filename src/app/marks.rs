@@ -3,10 +3,9 @@
 //! In: the zone, the wall clock, the saved marks, and the connection to etcd. Out: a future
 //! that follows etcd and sends [`Input::Marks`] and [`Input::Release`], and a report of
 //! every mark for the admin API.
-#![expect(clippy::disallowed_types, reason = "only the wall clock is the same on every replica")]
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -14,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::INPUTS;
 use super::etcd_source::{self, FollowedKeys, Sink};
 use crate::catalog::Input;
+use crate::clock;
 use crate::marks::report::Report;
 use crate::marks::source::{self, News};
 use crate::marks::{Mark, Timestamp, prefix};
@@ -51,6 +51,5 @@ pub fn follow(
 /// Returns the time of the wall clock; 1970 if the clock is set before that.
 #[must_use]
 pub fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    Timestamp(since.map_or(0, |since| since.as_secs()))
+    Timestamp(clock::wall().as_secs())
 }

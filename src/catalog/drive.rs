@@ -4,7 +4,7 @@
 //! never waits for a listener. Inputs that never end delay no wake-up: each turn of the
 //! loop takes in the waiting inputs and wakes one slice.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
@@ -14,14 +14,15 @@ use crate::registry::Event;
 
 use super::affected::Affected;
 use super::index::Index;
-use super::{Catalog, Input, Publisher, RegistryStatus};
+use super::publish::Publisher;
+use super::{Catalog, Input, RegistryStatus};
 
-/// Applies inputs until all senders are dropped. Waiting inputs are applied together, so
+/// Applies inputs until all senders are dropped. `wall` returns the time since 1970. Waiting inputs are applied together, so
 /// that a burst costs each service one publication.
-pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog) {
+pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog, wall: fn() -> Duration) {
     let mut index = Index::new(catalog.settings());
     let mut affected = Affected::default();
-    let mut publisher = Publisher::default();
+    let mut publisher = Publisher::new(wall);
     loop {
         publisher.rounds.turn().await;
         let due = index.due(catalog.status().stale.is_none());

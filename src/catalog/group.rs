@@ -78,8 +78,8 @@ impl Group {
         for service in self.services.values_mut() {
             let (settings, drained) = (self.settings.clone(), self.drained.clone());
             let snapshot = service.snapshot.clone();
-            let new = Service::new(version(), snapshot, settings);
-            *service = Arc::new(new.with_drained(drained));
+            let new = Service::new(version(), snapshot, settings).with_drained(drained);
+            *service = Arc::new(new.with_newcomers(service.newcomers.clone()));
         }
     }
 
@@ -162,7 +162,7 @@ impl Group {
         };
         let same = |old: &Arc<Service>| {
             let same = old.settings == new.settings && old.drained == new.drained;
-            same && old.endpoints == new.endpoints
+            same && old.newcomers == new.newcomers && old.endpoints == new.endpoints
         };
         if self.services.get(service).is_some_and(same) {
             return false;

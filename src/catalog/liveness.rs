@@ -1,4 +1,4 @@
-//! HeldBackend, guarded and down backends, as values.
+//! Held, guarded and down backends, as values.
 //!
 //! In: nothing; `guard` and `index` decide. Out: types for the prober and the admin port.
 

@@ -1,19 +1,22 @@
 //! A service: everything that decides the lists of its clients.
 //!
-//! In: a snapshot, settings and drained backends. Out: immutable values. A change of any
+//! In: a snapshot, settings, drained backends and newcomers. Out: immutable values. A change of any
 //! part is published as a new version, so that a result made from a value can be cached
 //! by its version.
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Instant;
 
+use crate::facts::factor::Factor;
 use crate::marks::Drained;
-use crate::model::Class;
+use crate::model::{Class, Endpoint};
 use crate::settings::ServiceSettings;
 
 use super::ServiceSnapshot;
 use super::addresses::{AddressCache, Addresses};
 use super::derived::Derived;
+use super::newcomers::Newcomers;
 
 /// A service as it is now. It dereferences to its snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub struct Service {
     pub settings: Arc<ServiceSettings>,
     /// The backends that marks keep out of the lists.
     pub drained: Drained,
+    /// The backends that are not treated like the others yet; `None` if there are none.
+    pub newcomers: Option<Arc<Newcomers>>,
     address_cache: Derived<AddressCache>,
 }
 
@@ -40,13 +45,39 @@ impl Service {
     ) -> Self {
         let (snapshot, settings) = (snapshot.into(), settings.into());
         let drained = Drained::default();
-        Self { version, snapshot, settings, drained, address_cache: Derived::default() }
+        Self {
+            version,
+            snapshot,
+            settings,
+            drained,
+            newcomers: None,
+            address_cache: Derived::default(),
+        }
     }
 
     /// Returns the service with these drained backends.
     #[must_use]
     pub fn with_drained(self, drained: Drained) -> Self {
         Self { drained, address_cache: Derived::default(), ..self }
+    }
+
+    /// Returns the service with these newcomers.
+    #[must_use]
+    pub fn with_newcomers(self, newcomers: Option<Arc<Newcomers>>) -> Self {
+        Self { newcomers, address_cache: Derived::default(), ..self }
+    }
+
+    /// Returns until when a backend is not listed because it came and went too often.
+    #[must_use]
+    pub fn delayed(&self, endpoint: &Endpoint) -> Option<Instant> {
+        self.newcomers.as_ref()?.delayed.get(&endpoint.addr).copied()
+    }
+
+    /// Returns the factor of a backend's weight.
+    #[must_use]
+    pub fn factor(&self, endpoint: &Endpoint) -> Factor {
+        let factor = self.newcomers.as_ref().and_then(|all| all.starting.get(&endpoint.addr));
+        factor.copied().unwrap_or(Factor::ONE)
     }
 
     /// Returns the addresses of a class, if they are cached.

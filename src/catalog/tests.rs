@@ -4,9 +4,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::affected::Affected;
 use super::drive::apply_input;
+use super::index::Index;
+use super::publish::Publisher;
 use super::*;
-use crate::model::{BackendAddr, HostPort, Weight, Zone};
+use crate::model::{BackendAddr, HostPort, ServiceName, Weight, Zone};
 use crate::registry::{Cause, Change, Entry, Event, Registration};
 
 fn target(text: &str) -> Target {
@@ -58,7 +61,7 @@ impl World {
 
     fn with(rules: Rules) -> Self {
         let catalog = Catalog::with(rules);
-        let (index, publisher) = (Index::new(rules), Publisher::default());
+        let (index, publisher) = (Index::new(rules), Publisher::new(crate::clock::wall));
         Self { catalog, index, publisher, now: Instant::now() }
     }
 
@@ -350,7 +353,7 @@ async fn the_driver_applies_a_burst_and_ends_with_its_sources() {
     }
     drop(inputs_tx);
     let hello = catalog.subscribe(&target("hello")).unwrap();
-    drive(inputs_rx, catalog.clone()).await;
+    drive(inputs_rx, catalog.clone(), crate::clock::wall).await;
     let Known::Present(snapshot) = hello.known() else { panic!() };
     assert_eq!(snapshot.endpoints.len(), 5);
     assert_eq!(catalog.status().keys, 5);

@@ -130,6 +130,8 @@ mod tests {
             share: 0.5,
             token: "t".to_owned(),
             drained: None,
+            delayed_seconds: None,
+            slow_start: None,
             meta: BTreeMap::from([("zone".to_owned(), "a\u{7}\u{9b}".to_owned())]),
             held: None,
             down: false,

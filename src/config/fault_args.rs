@@ -3,6 +3,8 @@
 //! In: text from flags and environment. Out: the flags as `clap` reads them. All but
 //! `--state-dir` are defaults of per-service settings, which `settings` validates.
 
+use crate::settings::Key;
+
 /// Flags for faults.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct FaultArgs {
@@ -25,4 +27,15 @@ pub struct FaultArgs {
     // Off by default: operators do not expect a balancer to connect to every backend.
     #[arg(long, value_name = "DURATION", default_value = "0s", env = "LOOKASIDE_PROBE_UNLEASED")]
     pub probe_unleased: String,
+}
+
+impl FaultArgs {
+    /// Returns the flags that are settings of services.
+    pub(super) fn settings(&self) -> [(Key, &String); 3] {
+        [
+            (Key::Guard, &self.guard),
+            (Key::KeepLost, &self.keep_lost),
+            (Key::ProbeUnleased, &self.probe_unleased),
+        ]
+    }
 }

@@ -28,10 +28,18 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Returns whether the backend may be listed. Weight 0 means no calls at all.
+    /// Returns whether the registration lets the backend be listed. Weight 0 means no calls
+    /// at all, and a lame duck wants no new ones.
     #[must_use]
     pub fn takes_calls(&self) -> bool {
-        self.weight != Weight(0)
+        self.weight != Weight(0) && !self.is_lame_duck()
+    }
+
+    /// Returns whether the backend says that it is about to stop, by the metadata
+    /// `lame-duck=true`.
+    #[must_use]
+    pub fn is_lame_duck(&self) -> bool {
+        self.meta.get("lame-duck").is_some_and(|value| value == "true")
     }
 }
 

@@ -197,7 +197,7 @@ async fn churn_is_written_at_a_bounded_rate_and_the_first_state_at_once() {
     let (catalog, counters) = (Catalog::new(), Arc::<Counters>::default());
     let world = async {
         tokio::join!(
-            drive(inputs_rx, catalog.clone()),
+            drive(inputs_rx, catalog.clone(), crate::clock::wall),
             run(store, catalog.clone(), counters.clone())
         )
     };

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::catalog::{Service, is_chosen};
+use crate::facts::factor::Factor;
 use crate::marks::Mark;
 use crate::model::{Class, Endpoint, Selector, Weight};
 
@@ -14,10 +15,14 @@ use crate::model::{Class, Endpoint, Selector, Weight};
 pub enum Pass {
     /// The weight is not 0. Weight 0 means no calls at all.
     Weight,
-    /// No mark of an operator drains the backend.
+    /// No mark of an operator drains the backend, nor does it drain itself.
     Undrained,
+    /// The backend has not come and gone too often a short time ago.
+    Undelayed,
     /// The backend has everything that the client's name selects.
     Selected,
+    /// Always passed. It finds which part of its share the backend gets.
+    Started,
 }
 
 /// The result of one pass for one backend.
@@ -35,40 +40,50 @@ enum Reason<'a> {
     Weight(Weight),
     NotDrained,
     Drained(&'a Mark),
+    LameDuck,
+    NotDelayed,
+    Delayed,
     NothingSelected,
     Has(&'a [Selector]),
     Lacks(&'a Selector),
+    Factor(Factor),
 }
 
 type PassFn = for<'a> fn(&'a Service, &Endpoint, &'a Class) -> Finding<'a>;
 
 /// The passes in the order in which they run.
-const PASSES: [PassFn; 3] = [weight, undrained, selected];
+const PASSES: [PassFn; 5] = [weight, undrained, undelayed, selected, started];
 
 /// Returns whether every pass keeps a backend.
 pub(super) fn keep(service: &Service, endpoint: &Endpoint, class: &Class) -> bool {
     PASSES.iter().all(|pass| pass(service, endpoint, class).kept)
 }
 
-/// Returns the finding of each pass for a backend of a service.
+/// Returns the finding of each pass for a backend of a service. [`Pass::Started`] is left
+/// out where it changes nothing.
 #[must_use]
 pub fn explain<'a>(
     service: &'a Service,
     endpoint: &Endpoint,
     class: &'a Class,
 ) -> Vec<Finding<'a>> {
-    PASSES.iter().map(|pass| pass(service, endpoint, class)).collect()
+    let findings = PASSES.iter().map(|pass| pass(service, endpoint, class));
+    findings.filter(|finding| finding.reason != Reason::Factor(Factor::ONE)).collect()
 }
 
 fn weight<'a>(_: &'a Service, endpoint: &Endpoint, _: &'a Class) -> Finding<'a> {
     let reason = Reason::Weight(endpoint.weight);
-    Finding { pass: Pass::Weight, kept: endpoint.takes_calls(), reason }
+    Finding { pass: Pass::Weight, kept: endpoint.weight != Weight(0), reason }
 }
 
 fn undrained<'a>(service: &'a Service, endpoint: &Endpoint, _: &'a Class) -> Finding<'a> {
     let mark = service.drained.mark(endpoint);
-    let reason = mark.map_or(Reason::NotDrained, |mark| Reason::Drained(mark));
-    Finding { pass: Pass::Undrained, kept: mark.is_none(), reason }
+    let reason = match mark {
+        Some(mark) => Reason::Drained(mark),
+        None if endpoint.is_lame_duck() => Reason::LameDuck,
+        None => Reason::NotDrained,
+    };
+    Finding { pass: Pass::Undrained, kept: reason == Reason::NotDrained, reason }
 }
 
 fn selected<'a>(_: &'a Service, endpoint: &Endpoint, class: &'a Class) -> Finding<'a> {
@@ -82,12 +97,25 @@ fn selected<'a>(_: &'a Service, endpoint: &Endpoint, class: &'a Class) -> Findin
     Finding { pass: Pass::Selected, kept: lacks.is_none(), reason }
 }
 
+fn undelayed<'a>(service: &'a Service, endpoint: &Endpoint, _: &'a Class) -> Finding<'a> {
+    let until = service.delayed(endpoint);
+    let reason = until.map_or(Reason::NotDelayed, |_| Reason::Delayed);
+    Finding { pass: Pass::Undelayed, kept: until.is_none(), reason }
+}
+
+fn started<'a>(service: &'a Service, endpoint: &Endpoint, _: &'a Class) -> Finding<'a> {
+    let reason = Reason::Factor(service.factor(endpoint));
+    Finding { pass: Pass::Started, kept: true, reason }
+}
+
 impl fmt::Display for Pass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Weight => "weight",
             Self::Undrained => "undrained",
+            Self::Undelayed => "undelayed",
             Self::Selected => "selected",
+            Self::Started => "started",
         })
     }
 }
@@ -102,6 +130,15 @@ impl fmt::Display for Finding<'_> {
             Reason::Weight(Weight(weight)) => write!(f, "weight {weight}"),
             Reason::NotDrained => f.write_str("no operator drains it"),
             Reason::Drained(mark) => write!(f, "{mark}"),
+            Reason::LameDuck => f.write_str("it drains itself: it registered lame-duck=true"),
+            Reason::NotDelayed => f.write_str("it does not come and go"),
+            Reason::Delayed => f.write_str(
+                "it came and went too often: it is listed once it has stayed for a while",
+            ),
+            Reason::Factor(factor) => {
+                let percent = factor.as_millionths() / 10_000;
+                write!(f, "slow start: it gets {percent} % of its share for now")
+            }
             Reason::NothingSelected => f.write_str("the name selects nothing"),
             Reason::Has(selectors) => {
                 f.write_str("it has what the name selects:")?;

@@ -2,11 +2,13 @@
 //! backends.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::catalog::ServiceSnapshot;
+use crate::catalog::{Newcomers, ServiceSnapshot};
+use crate::facts::factor::Factor;
 use crate::marks::{Mark, MarkKey, Marks, Value};
 use crate::model::{BackendAddr, Endpoint, Meta, ServiceName, Weight};
 
@@ -53,6 +55,39 @@ fn check(endpoints: &[&str], selectors: &[(&str, &str)], expected: &str) {
 }
 
 #[test]
+fn a_lame_duck_is_not_listed() {
+    check(&["a 1", "b 1 lame-duck=true", "c 1 lame-duck=no"], &[], "ac");
+    check(&["a 1 zone=x lame-duck=true", "b 1 zone=x"], &[("zone", "x")], "b");
+}
+
+#[test]
+fn newcomers_get_a_part_of_their_share_or_wait() {
+    let service = service(&["a 2", "b 2", "c 2"]);
+    let addr = |place: usize| service.endpoints[place].addr;
+    let newcomers = Newcomers {
+        starting: [(addr(1), Factor::millionths(100_000))].into(),
+        delayed: [(addr(2), Instant::now())].into(),
+    };
+    let service = service.clone().with_newcomers(Some(Arc::new(newcomers)));
+    let class = Class::default();
+    let picks: Vec<_> = decide(&service, &class)
+        .picks()
+        .iter()
+        .map(|pick| (pick.endpoint, pick.weight.0))
+        .collect();
+    assert_eq!(picks, [(0, 10), (1, 1)]);
+    let why = |place: usize| {
+        let findings = explain(&service, &service.endpoints[place], &class);
+        findings.iter().map(|one| format!("{} {}: {one}", one.pass, one.kept)).collect::<Vec<_>>()
+    };
+    assert_eq!(why(1)[4], "started true: slow start: it gets 10 % of its share for now");
+    assert_eq!(
+        why(2)[2],
+        "undelayed false: it came and went too often: it is listed once it has stayed for a while"
+    );
+}
+
+#[test]
 fn all_equal_is_the_order_of_ids() {
     check(&["a 1", "b 1", "c 1"], &[], "abc");
     check(&["a 100", "b 7"], &[], "ab");
@@ -69,11 +104,12 @@ fn each_pass_says_why() {
     };
     let weight = "weight false it is registered with weight 0: no traffic";
     let undrained = "undrained true no operator drains it";
-    assert_eq!(why(&[]), [weight, undrained, "selected true the name selects nothing"]);
+    let stays = "undelayed true it does not come and go";
+    assert_eq!(why(&[]), [weight, undrained, stays, "selected true the name selects nothing"]);
     let has = "selected true it has what the name selects: id=a zone=b";
-    assert_eq!(why(&[selector("zone", "b"), selector("id", "a")]), [weight, undrained, has]);
+    assert_eq!(why(&[selector("zone", "b"), selector("id", "a")]), [weight, undrained, stays, has]);
     let lacks = "selected false the name selects zone=c, and it has no such metadata";
-    assert_eq!(why(&[selector("zone", "c")]), [weight, undrained, lacks]);
+    assert_eq!(why(&[selector("zone", "c")]), [weight, undrained, stays, lacks]);
     // A drained backend is in no list, whatever the class selects.
     let key = MarkKey::parse("drain/hello/a").unwrap();
     let value = Value { by: "me".into(), why: "disk".into(), ..Value::default() };

@@ -47,6 +47,8 @@ fn the_most_specific_pattern_wins_key_by_key() {
         [service.'dev/game']
         report-interval = '0s'
         probe-unleased = '30s'
+        slow-start = '1m'
+        flap-delay = '5m'
     ";
     let settings = settings("", document);
     let game = of(&settings, "dev/game");
@@ -56,6 +58,8 @@ fn the_most_specific_pattern_wins_key_by_key() {
         guard: 30,
         keep_lost: Duration::from_secs(60),
         probe_unleased: Duration::from_secs(30),
+        slow_start: Duration::from_secs(60),
+        flap_delay: Duration::from_secs(300),
     };
     assert_eq!(game, expected);
     // The dotted name and another letter case name the same service.
@@ -65,7 +69,8 @@ fn the_most_specific_pattern_wins_key_by_key() {
     let why = settings.explain("game.dev");
     let why: Vec<_> = why.iter().map(|one| (one.layer, one.pattern.as_deref())).collect();
     let from = |pattern| (Layer::Store, Some(pattern));
-    let expected = ["dev/*", "dev/game", "dev/game*", "*", "dev/game"].map(from);
+    let game = "dev/game";
+    let expected = ["dev/*", game, "dev/game*", "*", game, game, game].map(from);
     assert_eq!(why, expected);
 }
 
@@ -79,7 +84,7 @@ fn etcd_wins_over_the_file_and_the_file_over_the_flags() {
     assert_eq!(hello.when_empty, ServiceSettings::DEFAULT.when_empty);
     let layers: Vec<_> = settings.explain("hello").iter().map(|one| one.layer).collect();
     use Layer::{File, Flags, Store};
-    assert_eq!(layers, [Flags, Flags, Store, File, Flags]);
+    assert_eq!(layers, [Flags, Flags, Store, File, Flags, Flags, Flags]);
     let defaults = Settings::new(ServiceSettings::DEFAULT);
     assert!(
         Arc::ptr_eq(&defaults.for_canonical("a"), &defaults.for_canonical("b")),

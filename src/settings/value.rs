@@ -4,6 +4,7 @@
 //! with the value and the remedy. Each range is defined only here.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// What clients see while a service has no usable backend.
@@ -30,6 +31,10 @@ pub enum Key {
     KeepLost,
     /// `probe-unleased`
     ProbeUnleased,
+    /// `slow-start`
+    SlowStart,
+    /// `flap-delay`
+    FlapDelay,
 }
 
 /// A key and its value, which is within the key's range.
@@ -45,6 +50,10 @@ pub enum Setting {
     KeepLost(Duration),
     /// How often registrations without a lease are probed.
     ProbeUnleased(Duration),
+    /// How long a backend that joins takes to get its whole share.
+    SlowStart(Duration),
+    /// The longest delay of a backend that comes and goes.
+    FlapDelay(Duration),
 }
 
 /// The shortest interval. For [`Setting::ReportInterval`]: C-core treats anything
@@ -54,11 +63,24 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The longest time. After a day a report is useless, and an address has long been
 /// given to another host.
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// The shortest slow start: five steps of a second, each a push to every client. Also the
+/// first delay of a backend that comes and goes.
+const STEPS: Duration = Duration::from_secs(5);
+/// The longest slow start and the longest delay. A backend that needs longer is better
+/// registered later.
+const HOUR: Duration = Duration::from_secs(3600);
 
 impl Key {
     /// Every key, in the order in which they are shown.
-    pub const ALL: [Self; 5] =
-        [Self::WhenEmpty, Self::ReportInterval, Self::Guard, Self::KeepLost, Self::ProbeUnleased];
+    pub const ALL: [Self; 7] = [
+        Self::WhenEmpty,
+        Self::ReportInterval,
+        Self::Guard,
+        Self::KeepLost,
+        Self::ProbeUnleased,
+        Self::SlowStart,
+        Self::FlapDelay,
+    ];
 
     /// Returns the name as written in tables, and after `--`.
     #[must_use]
@@ -69,6 +91,8 @@ impl Key {
             Self::Guard => "guard",
             Self::KeepLost => "keep-lost",
             Self::ProbeUnleased => "probe-unleased",
+            Self::SlowStart => "slow-start",
+            Self::FlapDelay => "flap-delay",
         }
     }
 
@@ -87,10 +111,12 @@ impl Setting {
     pub fn parse(key: Key, text: &str) -> Result<Self, String> {
         match key {
             Key::WhenEmpty => when_empty(text).map(Self::WhenEmpty),
-            Key::ReportInterval => duration(text, SECOND).map(Self::ReportInterval),
+            Key::ReportInterval => duration(text, SECOND..=DAY).map(Self::ReportInterval),
             Key::Guard => percent(text).map(Self::Guard),
-            Key::KeepLost => duration(text, Duration::ZERO).map(Self::KeepLost),
-            Key::ProbeUnleased => duration(text, SECOND).map(Self::ProbeUnleased),
+            Key::KeepLost => duration(text, Duration::ZERO..=DAY).map(Self::KeepLost),
+            Key::ProbeUnleased => duration(text, SECOND..=DAY).map(Self::ProbeUnleased),
+            Key::SlowStart => duration(text, STEPS..=HOUR).map(Self::SlowStart),
+            Key::FlapDelay => duration(text, STEPS..=HOUR).map(Self::FlapDelay),
         }
     }
 
@@ -103,6 +129,8 @@ impl Setting {
             Self::Guard(_) => Key::Guard,
             Self::KeepLost(_) => Key::KeepLost,
             Self::ProbeUnleased(_) => Key::ProbeUnleased,
+            Self::SlowStart(_) => Key::SlowStart,
+            Self::FlapDelay(_) => Key::FlapDelay,
         }
     }
 }
@@ -113,9 +141,11 @@ impl fmt::Display for Setting {
         match self {
             Self::WhenEmpty(when_empty) => f.write_str(when_empty.as_str()),
             Self::Guard(percent) => write!(f, "{percent}"),
-            Self::ReportInterval(time) | Self::KeepLost(time) | Self::ProbeUnleased(time) => {
-                write!(f, "{}", humantime::format_duration(*time))
-            }
+            Self::ReportInterval(time)
+            | Self::KeepLost(time)
+            | Self::ProbeUnleased(time)
+            | Self::SlowStart(time)
+            | Self::FlapDelay(time) => write!(f, "{}", humantime::format_duration(*time)),
         }
     }
 }
@@ -143,13 +173,15 @@ fn percent(text: &str) -> Result<u32, String> {
     percent.ok_or_else(|| format!("{text:?} is no number from 0 to 100"))
 }
 
-/// Parses a duration, which must be zero or from `least` to one day.
-fn duration(text: &str, least: Duration) -> Result<Duration, String> {
+/// Parses a duration, which must be zero or within a range.
+fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| {
         format!("{text:?} is no duration ({error}): write a number and a unit, such as 10s or 5m")
     })?;
-    if duration.is_zero() || (least..=DAY).contains(&duration) {
+    if duration.is_zero() || range.contains(&duration) {
         return Ok(duration);
     }
-    Err(format!("{text:?} is neither 0s nor from 1s to 1day"))
+    let least = humantime::format_duration((*range.start()).max(SECOND));
+    let most = humantime::format_duration(*range.end());
+    Err(format!("{text:?} is neither 0s nor from {least} to {most}"))
 }

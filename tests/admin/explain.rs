@@ -57,6 +57,7 @@ async fn what_is_listed_is_followed_from_its_key_to_its_share() {
                 "registered yes by /dev/game/7, with a lease",
                 "weight yes weight 3",
                 "undrained yes no operator drains it",
+                "undelayed yes it does not come and go",
                 "selected yes the name selects nothing"
             ]
         );

@@ -57,7 +57,7 @@ impl World {
     pub async fn ruled(rules: Rules) -> Self {
         let (inputs, inputs_rx) = mpsc::channel(16);
         let catalog = Catalog::with(rules);
-        tokio::spawn(catalog::drive(inputs_rx, catalog.clone()));
+        tokio::spawn(catalog::drive(inputs_rx, catalog.clone(), lookaside::clock::wall));
         let readiness = Readiness::new();
         let registry = readiness.condition("registry");
         registry.missing("not read yet");
@@ -271,9 +271,9 @@ pub fn client(name: &str, service: Option<&str>, kind: ClientKind, port: u16) ->
     let opened = Instant::now();
     ClientView {
         peer: SocketAddr::from(([10, 0, 0, 9], port)),
-        user_agent: "grpc-go/1.85.0 <script>".to_owned(),
+        user_agent: "grpc-go/1.85.0 <script>".into(),
         kind,
-        name: name.to_owned(),
+        name: name.into(),
         service: service.map(|service| ServiceName::new(service).unwrap()),
         last_response: if service.is_some() { "list" } else { "empty" },
         entries: usize::from(service.is_some()) * 2,

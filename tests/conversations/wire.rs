@@ -79,7 +79,7 @@ impl Balanced {
         let (ledger, counters) = (Arc::default(), Arc::default());
         let catalog = Catalog::with(defaults);
         let (inputs, inputs_rx) = mpsc::channel(64);
-        tokio::spawn(catalog::drive(inputs_rx, catalog.clone()));
+        tokio::spawn(catalog::drive(inputs_rx, catalog.clone(), lookaside::clock::wall));
         let zone = Zone::new("lookaside.internal").unwrap();
         let balancer =
             Balancer::new(zone, catalog.clone(), Arc::clone(&ledger), Arc::clone(&counters));

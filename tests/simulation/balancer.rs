@@ -113,7 +113,7 @@ pub async fn run(
         inputs.clone(),
         TcpStream::connect::<std::net::SocketAddr>,
     ));
-    spawn_local(catalog::drive(inputs_rx, catalog.clone()));
+    spawn_local(catalog::drive(inputs_rx, catalog.clone(), since_1970));
 
     if let Some(crowd) = crowd {
         spawn_local(crowd::run(index, crowd, catalog.clone(), history));
@@ -146,6 +146,10 @@ pub async fn run(
 fn wall() -> Timestamp {
     let elapsed = turmoil::sim_elapsed().unwrap_or_default();
     BEGAN.after(elapsed)
+}
+
+fn since_1970() -> Duration {
+    Duration::from_secs(BEGAN.0) + turmoil::sim_elapsed().unwrap_or_default()
 }
 
 /// Forwards events. With a crowd, it separates events that come at one time and lets

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::page::{Block, blocks, pages, read};
 use super::world::World;
-use super::{Scene, formats, inline, languages, operate, readme, resolvers};
+use super::{Scene, formats, inline, languages, operate, policy, readme, resolvers};
 
 struct Row {
     /// A page, or a folder of pages.
@@ -29,8 +29,8 @@ const fn row(
 }
 
 use Scene::{
-    Admin, Anywhere, Connect, Dns, Embedded, Faults, Formats, Marks, Readme, Register, Servers,
-    Settings,
+    Admin, Anywhere, Connect, Dns, Embedded, Faults, Formats, Marks, Policy, Readme, Register,
+    Servers, Settings,
 };
 
 const ROWS: &[Row] = &[
@@ -67,6 +67,9 @@ const ROWS: &[Row] = &[
     row("docs/formats.md", "toml", "[format.", Anywhere, formats::description),
     row("docs/marks.md", "text", "$ lookaside drain", Marks, operate::drain),
     row("docs/marks.md", "console", "$ etcdctl put", Marks, operate::drain_by_etcdctl),
+    row("docs/policy.md", "toml", "# policy.toml", Policy, policy::document),
+    row("docs/policy.md", "text", "$ lookaside settings", Policy, policy::newcomer),
+    row("docs/policy.md", "text", "  started", Policy, policy::explained),
     row("docs/register.md", "console", "$ lookaside register", Register, readme::register_and_end),
     row("docs/register.md", "rust", "let held = ", Connect, languages::rust),
     row("docs/register.md", "go", "func register", Connect, languages::go_register),

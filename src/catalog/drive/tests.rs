@@ -104,7 +104,7 @@ async fn a_slice_is_woken_in_each_turn_though_inputs_never_end() {
     let read = Event::Reset { revision: 1, all: vec![entry()], went_back: false };
     sender.try_send(Input::Registry(read)).unwrap();
     Spring::start(sender, woken.sent.clone());
-    let driver = tokio::spawn(drive(inputs, catalog.clone()));
+    let driver = tokio::spawn(drive(inputs, catalog.clone(), crate::clock::wall));
     while woken.times.load(Ordering::Relaxed) < LISTENERS {
         assert!(!driver.is_finished(), "the inputs have ended, and not all are woken");
         yield_now().await;

@@ -1,0 +1,234 @@
+//! Follows the backends that joined, or came and went, a short time ago.
+//!
+//! In: a service's endpoints before and after a change, its settings, the time. Out: its
+//! [`Newcomers`], and when they change next without an input. Pure. A service whose
+//! settings ask for neither slow start nor a delay costs nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::facts::factor::Factor;
+use crate::facts::flapping::{self, Flaps};
+use crate::facts::slow_start::{SlowStart, Starter};
+use crate::model::{BackendAddr, Endpoint, ServiceName};
+use crate::settings::ServiceSettings;
+
+/// The backends of a service that are not treated like the others yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Newcomers {
+    /// The factors of the weights of backends in slow start, all below 1.
+    pub starting: BTreeMap<BackendAddr, Factor>,
+    /// The backends that are not listed, because they came and went too often, and until
+    /// when.
+    pub delayed: BTreeMap<BackendAddr, Instant>,
+}
+
+/// What the catalog's writer remembers of the newcomers of all services.
+#[derive(Debug)]
+pub(super) struct NewcomerTracker {
+    services: BTreeMap<ServiceName, Recent>,
+    wall: fn() -> Duration,
+    /// The wall clock at a moment. It is read again when nothing is remembered, so a
+    /// clock that is set meanwhile changes no step.
+    read: Option<(Instant, u64)>,
+}
+
+/// A service with newcomers. Times are in milliseconds of the wall clock.
+#[derive(Debug, Default)]
+struct Recent {
+    /// When each starting backend joined.
+    joined: BTreeMap<BackendAddr, u64>,
+    /// When backends left and returned.
+    flaps: BTreeMap<BackendAddr, Flaps>,
+    newcomers: Newcomers,
+    /// When the newcomers change next.
+    due: Option<u64>,
+}
+
+/// How a service changed.
+pub(super) struct Change<'a> {
+    pub(super) before: &'a [Endpoint],
+    pub(super) after: &'a [Endpoint],
+    /// Whether new endpoints join now. They do not when the registry is read for the
+    /// first time: they were there before.
+    pub(super) join: bool,
+}
+
+/// How often what is remembered of backends that came and went is looked through.
+const FORGET_EVERY: u64 = 60_000;
+
+impl NewcomerTracker {
+    /// Makes a tracker. `wall` returns the time since 1970: the steps of all replicas lie
+    /// at the same moments of it.
+    pub(super) fn new(wall: fn() -> Duration) -> Self {
+        Self { services: BTreeMap::new(), wall, read: None }
+    }
+
+    /// Returns whether [`Self::update`] has something to do for a service.
+    pub(super) fn follows(&self, service: &ServiceName, settings: &ServiceSettings) -> bool {
+        wants(settings) || self.services.contains_key(service)
+    }
+
+    /// Takes in a change of a service. Returns its newcomers; `None` if there are none.
+    pub(super) fn update(
+        &mut self,
+        service: &ServiceName,
+        change: &Change<'_>,
+        settings: &ServiceSettings,
+        now: Instant,
+    ) -> Option<Arc<Newcomers>> {
+        if !wants(settings) {
+            self.services.remove(service);
+            return None;
+        }
+        let millis = self.millis(now);
+        let recent = self.services.entry(service.clone()).or_default();
+        recent.take_in(change, settings, millis);
+        recent.renew(change.after, settings, millis, now);
+        let newcomers =
+            (recent.newcomers != Newcomers::default()).then(|| Arc::new(recent.newcomers.clone()));
+        if recent.is_over() {
+            self.services.remove(service);
+        }
+        newcomers
+    }
+
+    /// Returns the services whose newcomers change now.
+    pub(super) fn ready(&mut self, now: Instant) -> BTreeSet<ServiceName> {
+        let Some(read) = self.read else { return BTreeSet::new() };
+        let now = at(read, now);
+        // Each is returned once, because a large service may have to wait after that.
+        let due = |recent: &mut Recent| recent.due.take_if(|due| *due <= now).is_some();
+        let ready =
+            self.services.iter_mut().filter_map(|(service, recent)| due(recent).then_some(service));
+        ready.cloned().collect()
+    }
+
+    /// Returns every service that is followed.
+    pub(super) fn services(&self) -> BTreeSet<ServiceName> {
+        self.services.keys().cloned().collect()
+    }
+
+    /// Returns when the newcomers of any service change next.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let (instant, begun) = self.read?;
+        let due = self.services.values().filter_map(|recent| recent.due).min()?;
+        Some(instant + Duration::from_millis(due.saturating_sub(begun)))
+    }
+
+    fn millis(&mut self, now: Instant) -> u64 {
+        if self.services.is_empty() {
+            self.read = None;
+        }
+        let wall = self.wall;
+        let read = self.read.get_or_insert_with(|| (now, millis(wall())));
+        at(*read, now)
+    }
+}
+
+impl Recent {
+    fn take_in(&mut self, change: &Change<'_>, settings: &ServiceSettings, now: u64) {
+        let addresses = |all: &[Endpoint]| all.iter().map(|one| one.addr).collect::<HashSet<_>>();
+        let (before, after) = (addresses(change.before), addresses(change.after));
+        self.joined.retain(|addr, _| after.contains(addr));
+        for addr in before.difference(&after) {
+            self.flaps.entry(*addr).or_default().left(now);
+        }
+        for addr in after.difference(&before).filter(|_| change.join) {
+            if let Some(flaps) = self.flaps.get_mut(addr) {
+                flaps.returned(now, millis(settings.flap_delay));
+            }
+            self.joined.insert(*addr, now);
+        }
+        if settings.flap_delay.is_zero() {
+            self.flaps.clear();
+        }
+    }
+
+    /// Computes the newcomers of this moment, and when they change next.
+    fn renew(&mut self, all: &[Endpoint], settings: &ServiceSettings, millis: u64, now: Instant) {
+        self.flaps.retain(|_, flaps| !flaps.is_forgotten(millis));
+        let mut due = (!self.flaps.is_empty()).then_some(millis + FORGET_EVERY);
+        let delayed = self.delay(all, millis, now);
+        for until in delayed.keys().filter_map(|addr| self.flaps.get(addr)?.until(millis)) {
+            due = due.into_iter().chain([until]).min();
+        }
+        let mut starting = BTreeMap::new();
+        if let Some(slow) = SlowStart::new(self::millis(settings.slow_start)) {
+            self.joined.retain(|_, joined| slow.factor(*joined, millis) != Factor::ONE);
+            if !self.joined.is_empty() {
+                let listed = all.iter().filter(|one| !delayed.contains_key(&one.addr));
+                let listed: Vec<_> = listed.collect();
+                let joined = |one: &Endpoint| self.joined.get(&one.addr).copied();
+                let starters: Vec<_> = listed
+                    .iter()
+                    .map(|one| Starter { weight: one.weight.0, joined: joined(one) })
+                    .collect();
+                let factors = listed.iter().zip(slow.factors(&starters, millis));
+                let below = factors.filter(|(_, factor)| *factor != Factor::ONE);
+                starting.extend(below.map(|(one, factor)| (one.addr, factor)));
+                due = due.into_iter().chain(slow.next(&starters, millis)).min();
+            }
+        } else {
+            self.joined.clear();
+        }
+        self.newcomers = Newcomers { starting, delayed };
+        self.due = due;
+    }
+
+    /// Returns the delayed backends. A backend that is listed once stays listed, even if
+    /// fewer others come and go later.
+    fn delay(
+        &mut self,
+        all: &[Endpoint],
+        millis: u64,
+        now: Instant,
+    ) -> BTreeMap<BackendAddr, Instant> {
+        let mut delayed = BTreeMap::new();
+        if self.flaps.is_empty() {
+            return delayed;
+        }
+        let until: Vec<_> = all
+            .iter()
+            .map(|one| self.flaps.get(&one.addr).and_then(|flaps| flaps.until(millis)))
+            .collect();
+        let wish: Vec<_> =
+            all.iter().zip(&until).map(|(one, until)| (one.weight.0, until.is_some())).collect();
+        let granted = flapping::delayed(&wish);
+        for ((one, until), granted) in all.iter().zip(until).zip(granted) {
+            let Some(until) = until else { continue };
+            if granted {
+                // Its slow start begins when it is listed.
+                self.joined.insert(one.addr, until);
+                // The end is the same value while nothing changes.
+                let end = self.newcomers.delayed.get(&one.addr).copied();
+                let end = end.unwrap_or(now + Duration::from_millis(until - millis));
+                delayed.insert(one.addr, end);
+            } else if let Some(flaps) = self.flaps.get_mut(&one.addr) {
+                flaps.list();
+            }
+        }
+        delayed
+    }
+
+    /// Returns whether there is nothing left to follow.
+    fn is_over(&self) -> bool {
+        self.joined.is_empty() && self.flaps.is_empty()
+    }
+}
+
+fn wants(settings: &ServiceSettings) -> bool {
+    !settings.slow_start.is_zero() || !settings.flap_delay.is_zero()
+}
+
+fn at((instant, begun): (Instant, u64), now: Instant) -> u64 {
+    begun + millis(now.saturating_duration_since(instant))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,28 @@
+//! Flags for traffic policy: which share of the calls a backend gets.
+//!
+//! In: text from flags and environment. Out: the flags as `clap` reads them. They are
+//! defaults of per-service settings, which `settings` validates.
+
+use crate::settings::Key;
+
+/// Flags for traffic policy.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct PolicyArgs {
+    /// How long a backend that joins takes to get its whole share, in five steps; 0s: it gets it
+    /// at once
+    // Off by default: each step is a list for every client, and most backends need no warm-up.
+    #[arg(long, value_name = "DURATION", default_value = "0s", env = "LOOKASIDE_SLOW_START")]
+    pub slow_start: String,
+    /// The longest time that a backend which comes and goes again and again is not listed after it
+    /// came back; 0s: it is listed at once
+    // Off by default, so that a backend that etcd holds is listed.
+    #[arg(long, value_name = "DURATION", default_value = "0s", env = "LOOKASIDE_FLAP_DELAY")]
+    pub flap_delay: String,
+}
+
+impl PolicyArgs {
+    /// Returns the flags, which are all settings of services.
+    pub(super) fn settings(&self) -> [(Key, &String); 2] {
+        [(Key::SlowStart, &self.slow_start), (Key::FlapDelay, &self.flap_delay)]
+    }
+}
