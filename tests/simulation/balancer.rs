@@ -87,6 +87,9 @@ pub async fn run(
         guard,
         keep_lost,
         probe_unleased,
+        // It changes shares and no membership. A delay of flapping backends would.
+        slow_start: Duration::from_secs(5),
+        flap_delay: Duration::ZERO,
     });
     let (inputs, inputs_rx) = mpsc::channel(64);
     let (events, events_rx) = mpsc::channel(64);

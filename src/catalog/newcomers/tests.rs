@@ -1,3 +1,5 @@
+//! Tests newcomers: endpoints join and leave at times of the test's choice.
+
 use super::*;
 use crate::model::Weight;
 
