@@ -15,6 +15,28 @@ fn all(prefix: &str, key: &str, rows: Rows) {
 }
 
 #[test]
+fn qsf_writes_its_fields_in_two_ways() {
+    all(
+        "/qsf.service=qsf",
+        "/qsf.service/example/node1",
+        &[
+            // QSF 2.
+            (r#"{"Addr":"10.0.0.1:28544","Metadata":null}"#, "example node1 10.0.0.1:28544"),
+            (
+                r#"{"Addr":"h:1","Metadata":{"weight":"3","zone":"a"}}"#,
+                "example node1 h:1 weight=3 zone=a",
+            ),
+            // QSF 1.
+            (r#"{"addr":"h:1","metadata":{"weight":"3"}}"#, "example node1 h:1 weight=3"),
+            // QSF 1's own selector takes 0 for 1. Here it means no traffic, as in every
+            // format that lookaside itself writes.
+            (r#"{"addr":"h:1","metadata":{"weight":"0"}}"#, "example node1 h:1 weight=0"),
+            (r#"{"addr":"h:1","Addr":"h:2"}"#, "example node1 h:1"),
+        ],
+    );
+}
+
+#[test]
 fn kratos_skips_what_is_not_its_own_and_replaces_the_weight() {
     all(
         "/microservices=kratos",
