@@ -98,7 +98,7 @@ fn go_micro() -> Decoder {
     }
 }
 
-/// Source: serverplugin/etcdv3.go. rpcx speaks a protocol of its own. An operator who
+/// Source: serverplugin/etcdv3.go of rpcx-etcd. rpcx speaks a protocol of its own. An operator who
 /// names this format states that gRPC is served on the same TCP port.
 fn rpcx() -> Decoder {
     Decoder {
@@ -238,7 +238,8 @@ fn jupiter() -> Decoder {
     }
 }
 
-/// Source: pkg/registry/registry.go of 2020. Configurators lie beside the providers.
+/// Source: pkg/registry/etcdv3/registry.go up to 0.7.0. Configurators lie beside the
+/// providers.
 fn jupiter_2020() -> Decoder {
     Decoder {
         skip: patterns(&["{*...}"]),
