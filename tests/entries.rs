@@ -29,7 +29,7 @@ const LISTS: usize = 10;
 const AT_ONCE: usize = 128;
 
 fn main() {
-    take_every_descriptor();
+    support::raise_open_files();
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let etcd = Arc::new(Etcd::start());
@@ -119,12 +119,4 @@ fn settled(driver: &Driver) -> Duration {
         }
         last = now;
     }
-}
-
-/// Raises the limit of open files: thousands of backends are as many connections.
-fn take_every_descriptor() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).expect("up to the hard limit anyone may");
 }

@@ -84,7 +84,7 @@ fn main() {
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(SIDE_BY_SIDE);
     say_where_cases_panic();
-    take_every_descriptor();
+    support::raise_open_files();
     let languages: Vec<_> = Language::all().collect();
     let matrix = Arc::new(Matrix::default());
     let mut trials = Vec::new();
@@ -199,13 +199,4 @@ fn say_where_cases_panic() {
         LAST_PANIC.set(info.to_string());
         usual(info);
     }));
-}
-
-/// Raises the limit of file descriptors: 1,000 backends need as many connections, here
-/// and in the drivers, which inherit the limit.
-fn take_every_descriptor() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).expect("up to the hard limit anyone may");
 }

@@ -18,6 +18,7 @@ pub mod language;
 pub mod lookaside;
 pub mod namespace;
 pub mod network;
+mod open_files;
 mod port;
 pub mod proxy;
 pub mod signal;
@@ -26,6 +27,7 @@ pub mod wire;
 
 use std::time::{Duration, Instant};
 
+pub use open_files::raise_open_files;
 pub use port::free_port;
 pub use skip::skip;
 
