@@ -15,8 +15,6 @@ mod cases;
 mod report;
 #[path = "interop/tls.rs"]
 mod tls;
-#[path = "interop/world.rs"]
-mod world;
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
@@ -31,7 +29,7 @@ use report::{Column, Table};
 use support::client::{Driver, Unsupported};
 use support::etcd::Etcd;
 use support::language::Language;
-use world::World;
+use support::world::World;
 
 /// The result of one case with one language.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,8 +67,6 @@ struct Cell {
     language: Language,
     column: usize,
     row: usize,
-    /// A number that no other cell has.
-    number: u16,
 }
 
 /// The parts that the cells share.
@@ -91,8 +87,7 @@ fn main() {
     // Row by row, so that cells that wait for the same timers wait together.
     for row in 0..CASES.len() {
         for (column, &language) in languages.iter().enumerate() {
-            let number = u16::try_from(1 + row * languages.len() + column).expect("few cells");
-            let (cell, matrix) = (Cell { language, column, row, number }, matrix.clone());
+            let (cell, matrix) = (Cell { language, column, row }, matrix.clone());
             let name = cell.name();
             trials.push(Trial::ignorable_test(name, move || matrix.try_cell(cell)));
         }
@@ -161,13 +156,12 @@ fn column(language: &Language) -> Column {
 
 fn run(cell: &Cell, etcd: &Arc<Etcd>) -> Outcome {
     let (outcome_tx, outcome_rx) = sync_channel(1);
-    let (language, number, etcd) = (cell.language, cell.number, Arc::clone(etcd));
+    let (language, etcd) = (cell.language, Arc::clone(etcd));
     let case = &CASES[cell.row];
     std::thread::spawn(move || {
         let ran = catch_unwind(AssertUnwindSafe(|| {
-            let world = World::new(etcd, number, &language);
-            let driver = Driver::start_with(&language, &world.resolver());
-            (case.run)(&world, &driver);
+            let world = World::new(etcd, &language);
+            (case.run)(&world, &world.driver());
         }));
         // The receiver is gone if the case took too long.
         let _ =

@@ -24,6 +24,7 @@ pub mod proxy;
 pub mod signal;
 mod skip;
 pub mod wire;
+pub mod world;
 
 use std::time::{Duration, Instant};
 

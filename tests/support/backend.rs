@@ -167,6 +167,10 @@ impl Backend {
         self.addr
     }
 
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
