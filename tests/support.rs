@@ -6,14 +6,11 @@
 pub mod backend;
 pub mod client;
 pub mod cluster;
-pub mod core;
 #[cfg(target_os = "linux")]
 pub mod crowd;
 pub mod dns;
 pub mod etcd;
-pub mod go;
 pub mod grpc_proxy;
-pub mod java;
 pub mod language;
 pub mod lookaside;
 pub mod namespace;
