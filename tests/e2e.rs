@@ -12,22 +12,18 @@ mod admin;
 mod check;
 #[path = "conversations.rs"]
 mod conversations;
-#[path = "core_clients.rs"]
-mod core_clients;
 #[path = "dashboard.rs"]
 mod dashboard;
 #[path = "dns.rs"]
 mod dns;
 #[path = "etcd_source.rs"]
 mod etcd_source;
-#[path = "go_clients.rs"]
-mod go_clients;
 #[path = "hosts.rs"]
 mod hosts;
 #[path = "http2.rs"]
 mod http2;
-#[path = "java_clients.rs"]
-mod java_clients;
+#[path = "languages.rs"]
+mod languages;
 #[path = "leases.rs"]
 mod leases;
 #[path = "marks.rs"]

@@ -8,8 +8,6 @@
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 mod support;
-#[path = "interop/world.rs"]
-mod world;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +18,7 @@ use support::client::{Calls, Driver, Options};
 use support::etcd::Etcd;
 use support::eventually;
 use support::language::Language;
-use world::{SERVICE, World};
+use support::world::{SERVICE, World};
 
 const ENTRIES: [usize; 4] = [100, 1_000, 2_000, 5_000];
 /// The number of lists that are measured, after the first.
@@ -29,14 +27,13 @@ const LISTS: usize = 10;
 const AT_ONCE: usize = 128;
 
 fn main() {
-    take_every_descriptor();
+    support::raise_open_files();
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let etcd = Arc::new(Etcd::start());
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let headings = ENTRIES.map(|entries| format!("{entries} entries")).join(" | ");
     println!("| processor time per list | {headings} |\n|---|{}", "---|".repeat(ENTRIES.len()));
-    let mut number = 0;
     for language in Language::all() {
         if !(wanted.is_empty() || wanted.iter().any(|name| name == language.name)) {
             continue;
@@ -48,9 +45,8 @@ fn main() {
         let mut cells = Vec::new();
         let mut version = String::new();
         for entries in ENTRIES {
-            number += 1;
-            let world = World::new(etcd.clone(), number, &language);
-            let (name, cost) = measure(&world, &language, entries, &runtime, &etcd.url());
+            let world = World::new(etcd.clone(), &language);
+            let (name, cost) = measure(&world, entries, &runtime, &etcd.url());
             version = name;
             cells.push(format!("{:.1} ms", cost.as_secs_f64() * 1_000.0));
         }
@@ -60,7 +56,6 @@ fn main() {
 
 fn measure(
     world: &World,
-    language: &Language,
     entries: usize,
     runtime: &tokio::runtime::Runtime,
     etcd: &str,
@@ -84,7 +79,7 @@ fn measure(
     };
     let host = |instance: usize| format!("127.100.{}.{}", instance / 250, instance % 250 + 1);
     write((0..entries / 2).map(|instance| put(instance, host(instance))).collect());
-    let driver = Driver::start_with(language, &world.resolver());
+    let driver = world.driver();
     let client = driver.open(&Options::grpclb(world.target(&balancer)));
     eventually("the client has the whole list", || {
         client.call(&Calls::waiting(1));
@@ -119,12 +114,4 @@ fn settled(driver: &Driver) -> Duration {
         }
         last = now;
     }
-}
-
-/// Raises the limit of open files: thousands of backends are as many connections.
-fn take_every_descriptor() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).expect("up to the hard limit anyone may");
 }

@@ -15,8 +15,6 @@ mod cases;
 mod report;
 #[path = "interop/tls.rs"]
 mod tls;
-#[path = "interop/world.rs"]
-mod world;
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
@@ -31,7 +29,7 @@ use report::{Column, Table};
 use support::client::{Driver, Unsupported};
 use support::etcd::Etcd;
 use support::language::Language;
-use world::World;
+use support::world::World;
 
 /// The result of one case with one language.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,8 +67,6 @@ struct Cell {
     language: Language,
     column: usize,
     row: usize,
-    /// A number that no other cell has.
-    number: u16,
 }
 
 /// The parts that the cells share.
@@ -84,15 +80,14 @@ fn main() {
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(SIDE_BY_SIDE);
     say_where_cases_panic();
-    take_every_descriptor();
+    support::raise_open_files();
     let languages: Vec<_> = Language::all().collect();
     let matrix = Arc::new(Matrix::default());
     let mut trials = Vec::new();
     // Row by row, so that cells that wait for the same timers wait together.
     for row in 0..CASES.len() {
         for (column, &language) in languages.iter().enumerate() {
-            let number = u16::try_from(1 + row * languages.len() + column).expect("few cells");
-            let (cell, matrix) = (Cell { language, column, row, number }, matrix.clone());
+            let (cell, matrix) = (Cell { language, column, row }, matrix.clone());
             let name = cell.name();
             trials.push(Trial::ignorable_test(name, move || matrix.try_cell(cell)));
         }
@@ -161,13 +156,12 @@ fn column(language: &Language) -> Column {
 
 fn run(cell: &Cell, etcd: &Arc<Etcd>) -> Outcome {
     let (outcome_tx, outcome_rx) = sync_channel(1);
-    let (language, number, etcd) = (cell.language, cell.number, Arc::clone(etcd));
+    let (language, etcd) = (cell.language, Arc::clone(etcd));
     let case = &CASES[cell.row];
     std::thread::spawn(move || {
         let ran = catch_unwind(AssertUnwindSafe(|| {
-            let world = World::new(etcd, number, &language);
-            let driver = Driver::start_with(&language, &world.resolver());
-            (case.run)(&world, &driver);
+            let world = World::new(etcd, &language);
+            (case.run)(&world, &world.driver());
         }));
         // The receiver is gone if the case took too long.
         let _ =
@@ -199,13 +193,4 @@ fn say_where_cases_panic() {
         LAST_PANIC.set(info.to_string());
         usual(info);
     }));
-}
-
-/// Raises the limit of file descriptors: 1,000 backends need as many connections, here
-/// and in the drivers, which inherit the limit.
-fn take_every_descriptor() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).expect("up to the hard limit anyone may");
 }

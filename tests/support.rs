@@ -6,26 +6,26 @@
 pub mod backend;
 pub mod client;
 pub mod cluster;
-pub mod core;
 #[cfg(target_os = "linux")]
 pub mod crowd;
 pub mod dns;
 pub mod etcd;
-pub mod go;
 pub mod grpc_proxy;
-pub mod java;
 pub mod language;
 pub mod lookaside;
 pub mod namespace;
 pub mod network;
+mod open_files;
 mod port;
 pub mod proxy;
 pub mod signal;
 mod skip;
 pub mod wire;
+pub mod world;
 
 use std::time::{Duration, Instant};
 
+pub use open_files::raise_open_files;
 pub use port::free_port;
 pub use skip::skip;
 

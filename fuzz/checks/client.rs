@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// Longer than any wait that a connection may have.
-const PATIENCE: Duration = Duration::from_secs(600);
+const TIME_LIMIT: Duration = Duration::from_secs(600);
 
 /// Says `data` to `serve`. Its first byte says what the rest is: bytes from the
 /// first on, frames after the preface, or the messages of an open stream, which
@@ -54,7 +54,7 @@ async fn speak<F: Future>(
     let mut answer = Vec::new();
     let heard = async { drop(from.read_to_end(&mut answer).await) };
     let served = async {
-        let served = tokio::time::timeout(PATIENCE, serve(theirs)).await;
+        let served = tokio::time::timeout(TIME_LIMIT, serve(theirs)).await;
         served.expect("every connection ends");
     };
     tokio::join!(talk, heard, served);

@@ -5,10 +5,11 @@
 mod empty;
 mod faults;
 mod lists;
+mod names;
 mod security;
 
 use crate::support::client::Driver;
-use crate::world::World;
+use crate::support::world::World;
 
 /// One behaviour that every client must show, in the way of its family.
 pub struct Case {
@@ -22,7 +23,7 @@ pub const CASES: &[Case] = &[
     case("six steps, config from the client", lists::six_steps),
     case("six steps, config from DNS", lists::six_steps_by_txt),
     case("client first, servers later", lists::client_first),
-    case("instances chosen by name", lists::chosen_by_name),
+    case("instances chosen by name", names::chosen_by_name),
     case("weights are exact shares", lists::weights),
     case("removal spares calls in flight", lists::removal_in_flight),
     case("backends see lb-token", lists::tokens),
@@ -33,14 +34,19 @@ pub const CASES: &[Case] = &[
     case("backends listed but unreachable", empty::unreachable),
     case("fallback before start and return", faults::fallback_before_start),
     case("fallback after loss of all and return", faults::fallback_after_loss),
+    case("no balancer in DNS: fallback", faults::no_balancer_in_dns),
+    case("silent balancer: fallback and return", faults::silent),
     case("two balancers, one killed", faults::two_balancers),
     case("balancer restarted, reports right", faults::restart),
     case("stream refused: backoff", faults::refused),
+    case("backends restart, nothing read yet", faults::bounce),
     case("IPv6 backends", lists::ipv6),
     case("TLS, right names", security::right_names),
     case("TLS, wrong balancer name", security::wrong_balancer),
     case("TLS, wrong backend name", security::wrong_backend),
-    case("port, trailing dot, mixed case", lists::spellings),
+    case("port, trailing dot, mixed case", names::spellings),
+    case("policies and service from the config", names::config),
+    case("odd registrations reach no client", names::odd_registrations),
     case("1,000 backends", lists::thousand),
     case("pick_first spreads over clients", lists::pick_first),
     case("idle channel lets go and returns", lists::idleness),

@@ -8,9 +8,10 @@ use std::time::Duration;
 use crate::support::backend::Backend;
 use crate::support::client::{Calls, Driver, Options};
 use crate::support::eventually;
+use crate::support::language::Family;
 use crate::support::lookaside::Balancer;
+use crate::support::world::{SERVICE, World, metric};
 use crate::tls::{Authority, Certificate};
-use crate::world::{SERVICE, World, metric};
 
 /// A balancer's certificate has the name in its SRV record, a backend's has the target's
 /// name.
@@ -24,14 +25,22 @@ pub fn right_names(world: &World, driver: &Driver) {
     assert_eq!(metric(&balancer, "lookaside_streams_opened_total"), 1);
 }
 
-/// A client sends nothing to a balancer whose certificate lacks the SRV target's name.
+/// A client sends nothing to a balancer whose certificate lacks the SRV target's name. It
+/// uses the addresses from DNS.
 pub fn wrong_balancer(world: &World, driver: &Driver) {
     let authority = Authority::new(world.directory.path());
-    let balancer = balancer(world, &authority.sign(&service(world)));
+    let Certificate { cert, key, .. } = authority.sign(&service(world));
+    let balancer = world.announced_balancer(&["--tls-cert", &cert, "--tls-key", &key]);
+    let dns = world.dns(balancer.grpclb());
+    let mut other = start("other", &authority.sign(&service(world)));
+    world.put_in_dns(&dns, &mut other);
     let one = backend(world, "one", &authority.sign(&service(world)));
-    let client = driver.open(&options(world, &balancer, &authority));
-    let report = client.call(&Calls::waiting(1).timeout(Duration::from_secs(3)));
-    assert_eq!(report.failed(), 1, "{report:?}");
+    let options = Options { ca: Some(authority.ca()), ..world.falling_back_to(&dns, &other) };
+    let client = driver.open(&match driver.language().family {
+        Family::Core | Family::Go => options,
+        Family::Java => options.fallback_after(Duration::from_millis(500)),
+    });
+    client.until("DNS's address is used", &Calls::new(4), |report| report.from("other") == 4);
     eventually("it has connected", || {
         (metric(&balancer, "lookaside_connections_total")
             + metric(&balancer, "lookaside_connections_failed_total")
@@ -59,9 +68,13 @@ fn balancer(world: &World, certificate: &Certificate) -> Balancer {
 }
 
 fn backend(world: &World, id: &str, certificate: &Certificate) -> Backend {
-    let mut backend = Backend::start_tls(id, certificate.identity.clone());
+    let mut backend = start(id, certificate);
     world.register(&mut backend);
     backend
+}
+
+fn start(id: &str, certificate: &Certificate) -> Backend {
+    Backend::start_tls(id, certificate.identity.clone())
 }
 
 fn options(world: &World, balancer: &Balancer, authority: &Authority) -> Options {

@@ -14,8 +14,7 @@ use lookaside::registry::record::Format;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+use tonic::transport::server::{TcpConnectInfo, TcpIncoming, TlsConnectInfo};
 use tonic::transport::{Identity, ServerTlsConfig};
 
 use super::{WAIT_MAX, free_port};
@@ -101,7 +100,8 @@ impl Backend {
         let (stop, stopped) = oneshot::channel::<()>();
         let served = runtime.spawn(
             server.add_service(GreeterServer::new(greetings)).serve_with_incoming_shutdown(
-                TcpListenerStream::new(listener),
+                // Otherwise each call of grpc-go waits for its own delayed acknowledgement.
+                TcpIncoming::from(listener).with_nodelay(Some(true)),
                 async {
                     drop(stopped.await);
                 },
@@ -165,6 +165,10 @@ impl Backend {
         let served = async { tokio::time::timeout(WAIT_MAX, self.served).await };
         self.runtime.block_on(served).expect("calls end").unwrap().unwrap();
         self.addr
+    }
+
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     pub fn addr(&self) -> SocketAddr {

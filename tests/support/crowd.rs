@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{Timespec, epoll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
+use super::raise_open_files;
 use super::wire::{self, Response};
 use client::{Came, Client};
 pub use history::{Content, History, Lost, Received, Set, Wait};
@@ -386,11 +387,4 @@ pub fn enter(network: &str) {
     let kind = Some(rustix::thread::LinkNameSpaceType::Network);
     rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), kind)
         .expect("root may enter a network");
-}
-
-/// Raises the limit of open files to the allowed maximum. Each client takes one file.
-fn raise_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }

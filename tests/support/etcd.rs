@@ -26,36 +26,22 @@ impl Etcd {
 
     /// Starts etcd with further flags.
     pub fn start_with(extra: &[&str]) -> Self {
-        for _ in 0..10 {
-            let mut etcd = Self {
-                data: TempDir::new().expect("a temporary directory"),
-                client_port: free_port(),
-                peer_port: free_port(),
-                child: None,
-                extra: extra.iter().map(|&flag| flag.to_owned()).collect(),
-            };
-            etcd.run();
-            if etcd.wait_until_serving() {
-                return etcd;
-            }
-        }
-        panic!("etcd does not start: is the Debian package etcd-server installed?");
+        Self::start_on(free_port(), extra.iter().map(|&flag| flag.to_owned()).collect())
     }
 
     /// Starts etcd at `port` of loopback and of further addresses.
     pub fn start_at(port: u16, addresses: &[&str]) -> Self {
         let hosts = ["127.0.0.1"].iter().chain(addresses);
         let urls: Vec<_> = hosts.map(|host| format!("http://{host}:{port}")).collect();
-        let mut etcd = Self {
-            data: TempDir::new().expect("a temporary directory"),
-            client_port: port,
-            peer_port: free_port(),
-            child: None,
-            // The last one of two flags counts.
-            extra: vec!["--listen-client-urls".to_owned(), urls.join(",")],
-        };
+        // The last one of two flags counts.
+        Self::start_on(port, vec!["--listen-client-urls".to_owned(), urls.join(",")])
+    }
+
+    fn start_on(client_port: u16, extra: Vec<String>) -> Self {
+        let data = TempDir::new().expect("a temporary directory");
+        let mut etcd = Self { data, client_port, peer_port: free_port(), child: None, extra };
         etcd.run();
-        assert!(etcd.wait_until_serving(), "etcd does not start at port {port}");
+        assert!(etcd.wait_until_serving(), "etcd does not start at port {client_port}");
         etcd
     }
 
@@ -78,13 +64,8 @@ impl Etcd {
     /// Restarts etcd on the same ports with the same data.
     pub fn restart(&mut self) {
         self.kill();
-        for _ in 0..10 {
-            self.run();
-            if self.wait_until_serving() {
-                return;
-            }
-        }
-        panic!("etcd does not come back on port {}", self.client_port);
+        self.run();
+        assert!(self.wait_until_serving(), "etcd does not come back on port {}", self.client_port);
     }
 
     /// Restarts etcd with an empty store at revision 1.
@@ -161,7 +142,7 @@ impl Etcd {
         if restored.exists() { restored } else { self.data.path().to_owned() }
     }
 
-    /// Returns `false` if the process ended, for example because its port is taken.
+    /// Returns `false` if the process ended or does not serve in time.
     fn wait_until_serving(&mut self) -> bool {
         let deadline = Instant::now() + WAIT_MAX;
         while Instant::now() < deadline {

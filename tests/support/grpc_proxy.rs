@@ -15,28 +15,22 @@ pub struct GrpcProxy {
 impl GrpcProxy {
     /// Starts a proxy in front of the etcd at this address.
     pub fn to(endpoint: &str) -> Self {
-        for _ in 0..10 {
-            let port = free_port();
-            let child = Command::new("etcd")
-                .args(["grpc-proxy", "start", "--endpoints", endpoint])
-                .args(["--listen-addr", &format!("127.0.0.1:{port}")])
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("etcd runs: Debian package etcd-server");
-            let mut proxy = Self { port, child };
-            let up = eventually("the proxy's port", || {
-                let ended = proxy.child.try_wait().expect("a child can be asked").is_some();
-                let address = ([127, 0, 0, 1], port).into();
-                let there = TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok();
-                (ended || there).then_some(there)
-            });
-            if up {
-                return proxy;
-            }
-        }
-        panic!("etcd grpc-proxy does not start");
+        let port = free_port();
+        let child = Command::new("etcd")
+            .args(["grpc-proxy", "start", "--endpoints", endpoint])
+            .args(["--listen-addr", &format!("127.0.0.1:{port}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("etcd runs: Debian package etcd-server");
+        let mut proxy = Self { port, child };
+        eventually("the proxy's port", || {
+            assert!(proxy.runs(), "etcd grpc-proxy does not start at port {port}");
+            let address = ([127, 0, 0, 1], port).into();
+            TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()
+        });
+        proxy
     }
 
     pub fn url(&self) -> String {

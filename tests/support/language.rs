@@ -1,9 +1,11 @@
-//! The languages with a driver for their gRPC clients, and how a driver starts.
+//! The languages with a driver for their gRPC clients, and how programs start with a
+//! resolver of their own.
 //!
 //! A language is a directory `tests/clients/NAME` with two scripts: `driver`, and `build`,
 //! which is quick if there is nothing to do.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -25,20 +27,33 @@ pub enum Family {
     Java,
 }
 
-/// The servers that answer a driver's DNS questions.
+/// The source of answers to a program's questions for names.
 #[derive(Debug, Clone)]
 pub enum Resolver {
-    /// The servers of this machine.
+    /// That of this machine.
     System,
-    /// The servers in this file, in the format of `/etc/resolv.conf`. The driver runs in a
-    /// mount namespace where the file replaces `/etc/resolv.conf`.
-    File(PathBuf),
+    /// The files of this directory. The program runs in a mount namespace where they replace
+    /// those of the same name in `/etc`, such as `resolv.conf` and `hosts`.
+    Files(PathBuf),
 }
 
 pub const PYTHON: Language = Language::new("python", Family::Core);
 
+/// Java asks the machine's resolver.
+pub const JAVA: Language = Language { asks_system: true, ..Language::new("java", Family::Java) };
+
 /// Node.js. It has no grpclb and its own implementation of gRPC.
 pub const NODE: Language = Language::new("node", Family::Core);
+
+/// A script that mounts the files of a directory, its first argument, over those of `/etc`,
+/// and then runs the command that follows.
+const ENTER: &str = r#"
+for file in "$1"/*; do
+    mount --bind "$file" "/etc/${file##*/}" || exit
+done
+shift
+exec "$@"
+"#;
 
 /// Every language with a grpclb, with or without a driver in this tree.
 const ALL: [Language; 7] = [
@@ -48,7 +63,7 @@ const ALL: [Language; 7] = [
     Language::new("php", Family::Core),
     Language::new("go", Family::Go),
     Language::new("go-old", Family::Go),
-    Language { asks_system: true, ..Language::new("java", Family::Java) },
+    JAVA,
 ];
 
 impl Language {
@@ -88,21 +103,7 @@ impl Language {
     }
 
     pub(super) fn command(&self, resolver: &Resolver) -> Command {
-        let driver = self.home().join("driver");
-        let mut command = match resolver {
-            Resolver::System => Command::new(driver),
-            Resolver::File(path) => {
-                let mut command = Command::new("unshare");
-                let script = "mount --bind \"$1\" /etc/resolv.conf && exec \"$2\"";
-                command.args(["--mount", "sh", "-c", script, "sh"]).arg(path).arg(driver);
-                command
-            }
-        };
-        // The machine's proxy must not be used for loopback.
-        for name in ["http_proxy", "https_proxy", "grpc_proxy", "all_proxy"] {
-            command.env_remove(name).env_remove(name.to_uppercase());
-        }
-        command
+        resolver.command(self.home().join("driver"))
     }
 
     fn build_now(&self) -> Result<(), String> {
@@ -119,6 +120,25 @@ impl Language {
 
     fn home(&self) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(self.name)
+    }
+}
+
+impl Resolver {
+    /// Returns a command that runs a program with this resolver, and without the machine's
+    /// proxy, which must not be used for loopback.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = match self {
+            Self::System => Command::new(program),
+            Self::Files(directory) => {
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "sh", "-c", ENTER, "sh"]).arg(directory).arg(program);
+                command
+            }
+        };
+        for name in ["http_proxy", "https_proxy", "grpc_proxy", "all_proxy"] {
+            command.env_remove(name).env_remove(name.to_uppercase());
+        }
+        command
     }
 }
 

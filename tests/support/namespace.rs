@@ -1,11 +1,10 @@
 //! Runs a test in its own network namespace (Linux, root): it has only loopback, every port
-//! is free (also 53), and name lookups ask 127.0.0.1 and a hosts file that the test can write.
+//! is free (also 53), and name lookups ask 127.0.0.1.
 //!
-//! It is for clients that use only the system's resolver. The test starts its own program
+//! It is for programs that use only the system's resolver. The test starts its own program
 //! again as a process inside the namespace, and waits for it outside.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use super::skip;
@@ -76,14 +75,6 @@ pub fn isolated<F: FnOnce()>(test: F) {
 /// Returns whether this process runs inside a namespace.
 pub fn is_inside() -> bool {
     std::env::var_os(INSIDE).is_some()
-}
-
-/// Adds a name to the hosts file, which is read before DNS. Works inside only.
-#[track_caller]
-pub fn add_host(name: &str, address: &str) {
-    let directory = PathBuf::from(std::env::var_os(INSIDE).expect("only inside a namespace"));
-    let hosts = std::fs::OpenOptions::new().append(true).open(directory.join("hosts"));
-    writeln!(hosts.expect("it was made outside"), "{address} {name}").expect("it can be written");
 }
 
 /// Returns a test's name: `crate::module::test::{{closure}}` without crate and closure.

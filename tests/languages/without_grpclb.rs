@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use crate::core_clients::scene::backend_on;
 use crate::support::backend::Backend;
-use crate::support::core::{Driver, Open};
+use crate::support::client::{Driver, Options};
 use crate::support::etcd::Etcd;
+use crate::support::language::NODE;
 use crate::support::lookaside::Balancer;
 use crate::support::{eventually, free_port};
 
@@ -34,7 +34,8 @@ impl Scene {
 
     /// Starts a backend whose id is its IP address, and waits until it is listed.
     fn backend(&self, ip: &str) -> Backend {
-        let mut backend = backend_on(ip, ip, self.port);
+        let address = format!("{ip}:{}", self.port).parse().expect("an address");
+        let mut backend = Backend::start_at(ip, address);
         backend.register(&self.etcd.url(), "hello");
         self.balancer.wait_listed("hello", ip);
         backend
@@ -53,10 +54,10 @@ impl Scene {
 fn node_sees_all_backends_and_looks_again_when_one_leaves() {
     let scene = Scene::start();
     let [a, _b, c] = [IPS[0], IPS[1], IPS[2]].map(|ip| scene.backend(ip));
-    let driver = Driver::start("node");
+    let driver = Driver::start(&NODE);
     let target = format!("{}:{}", scene.balancer.target("hello"), scene.port);
-    let open = Open::with(target, Some(ROUND_ROBIN));
-    let client = driver.open(&open.ask_dns_every(std::time::Duration::from_millis(100)));
+    let options = Options::grpclb(target).config(ROUND_ROBIN);
+    let client = driver.open(&options.ask_dns_every(std::time::Duration::from_millis(100)));
     client.shares(&IPS[..3]);
     scene.stop(a);
     client.shares(&IPS[1..3]);

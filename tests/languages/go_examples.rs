@@ -4,7 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use super::*;
+use crate::support::etcd::Etcd;
+use crate::support::eventually;
+use crate::support::lookaside::Balancer;
 use crate::support::signal::{self, Signal};
 
 /// The example server. Dropping the value kills it.
@@ -23,7 +25,7 @@ impl Server {
         let mut lines = BufReader::new(stderr).lines().map_while(Result::ok);
         let key = lines.find_map(|line| Some(line.split_once(" registered: ")?.1.to_owned()));
         // Further output must not block the server.
-        thread::spawn(move || lines.for_each(drop));
+        std::thread::spawn(move || lines.for_each(drop));
         key.expect("it registers")
     }
 
@@ -68,7 +70,8 @@ fn comes_and_goes(balancer: &Balancer, registry: &str, format: &str) {
 #[test]
 fn the_go_examples_work_with_etcd_and_a_server_returns_when_etcd_forgets() {
     let mut etcd = Etcd::start();
-    let balancer = balancer(&etcd);
+    let balancer = Balancer::start(&["--etcd", &etcd.url()]);
+    balancer.wait_ready();
     for format in ["plain", "naming"] {
         comes_and_goes(&balancer, &etcd.url(), format);
     }
@@ -89,9 +92,11 @@ fn the_go_examples_work_with_etcd_and_a_server_returns_when_etcd_forgets() {
 
 #[test]
 fn the_go_examples_work_with_the_embedded_registry() {
-    let balancer = lone_balancer(&[]);
+    let balancer = Balancer::start(&[]);
+    balancer.wait_ready();
+    let registry = format!("http://{}", balancer.registry());
     for format in ["plain", "naming"] {
-        comes_and_goes(&balancer, &registry(&balancer), format);
+        comes_and_goes(&balancer, &registry, format);
     }
 }
 

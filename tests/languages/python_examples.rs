@@ -6,8 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
-use crate::support::core::{Driver, Open};
+use crate::support::client::{Driver, Options};
 use crate::support::etcd::Etcd;
+use crate::support::language::PYTHON;
 use crate::support::lookaside::Balancer;
 use crate::support::signal::{self, Signal};
 use crate::support::{WAIT_MAX, eventually};
@@ -82,8 +83,8 @@ fn the_python_server_registers_in_etcd_and_comes_back_when_etcd_does() {
     balancer.wait_ready();
     let port = format!("127.0.0.1:{}", etcd.port());
     let (one, two) = (Server::start("one", &port), Server::start("two", &port));
-    let driver = Driver::start("python");
-    let client = driver.open(&Open::grpclb(balancer.target("hello")));
+    let driver = Driver::start(&PYTHON);
+    let client = driver.open(&Options::grpclb(balancer.target("hello")));
     client.shares(&["one", "two"]);
     // The key is deleted by hand; then etcd loses everything.
     etcd.ctl(&["del", "/etcd3_naming/hello/one"]);
@@ -108,8 +109,8 @@ fn the_python_server_registers_in_the_embedded_registry() {
     balancer.wait_ready();
     let registry = balancer.registry().to_string();
     let (one, _two) = (Server::start("one", &registry), Server::start("two", &registry));
-    let driver = Driver::start("python");
-    let client = driver.open(&Open::grpclb(balancer.target("hello")));
+    let driver = Driver::start(&PYTHON);
+    let client = driver.open(&Options::grpclb(balancer.target("hello")));
     client.shares(&["one", "two"]);
     one.terminate();
     client.shares(&["two"]);
