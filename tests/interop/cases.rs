@@ -25,6 +25,7 @@ pub const CASES: &[Case] = &[
     case("client first, servers later", lists::client_first),
     case("instances chosen by name", names::chosen_by_name),
     case("weights are exact shares", lists::weights),
+    case("a newcomer starts slowly", lists::slow_start),
     case("removal spares calls in flight", lists::removal_in_flight),
     case("backends see lb-token", lists::tokens),
     case("reported calls equal calls made", lists::reports),

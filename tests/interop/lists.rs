@@ -124,6 +124,21 @@ pub fn weights(world: &World, driver: &Driver) {
     assert_eq!((report.from("heavy"), report.from("none")), (300, 0));
 }
 
+pub fn slow_start(world: &World, driver: &Driver) {
+    // Both are there before the balancer reads anything, so they do not start.
+    let _old = (world.backend("a"), world.backend("b"));
+    // A step of twelve minutes outlasts the case.
+    let balancer = world.balancer(&["--slow-start", "1h"]);
+    let client = driver.open(&Options::grpclb(world.target(&balancer)));
+    client.shares(&["a", "b"]);
+    let _new = world.backend("new");
+    client.until("all are in use", &Calls::waiting(21), |report| report.from("new") == 1);
+    // Of 21 entries, the newcomer has one.
+    let report = client.call(&Calls::waiting(210));
+    let shares = ["a", "b", "new"].map(|id| report.from(id));
+    assert_eq!(shares, [100, 100, 10]);
+}
+
 pub fn removal_in_flight(world: &World, driver: &Driver) {
     let balancer = world.balancer(&[]);
     let (mut goes, stays) = (world.backend("goes"), world.backend("stays"));
