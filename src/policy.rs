@@ -12,7 +12,9 @@ use std::sync::Arc;
 use crate::catalog::{Addresses, Service};
 use crate::model::{Class, Selector, Weight};
 
+pub mod factor;
 mod passes;
+pub mod slow_start;
 
 pub use passes::{Finding, Pass, explain};
 

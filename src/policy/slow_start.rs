@@ -1,0 +1,175 @@
+//! Slow start: a backend that joined a moment ago gets a growing part of its share.
+//!
+//! In: when each backend joined, the window, the time. Out: a factor for each weight, and
+//! when the factors change next. Pure.
+//!
+//! Every change of a factor is a push to every client. So the steps are few, and they lie
+//! at multiples of their length on the wall clock: all starting backends take a step in
+//! the same push, and all replicas at the same moment.
+
+use super::factor::Factor;
+
+/// The factor at each step of the window. Simulated against eight steps, Envoy's line and
+/// geometric steps: five give a newcomer no more in its first ten seconds, and cost five
+/// pushes, the one with which it joins included.
+pub const FACTORS: [Factor; 5] = [
+    Factor::millionths(100_000),
+    Factor::millionths(200_000),
+    Factor::millionths(400_000),
+    Factor::millionths(700_000),
+    Factor::ONE,
+];
+
+/// Slow start with one length of its window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlowStart {
+    /// Milliseconds of one step.
+    step: u64,
+}
+
+/// A backend as slow start sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Starter {
+    /// Its weight without slow start.
+    pub weight: u32,
+    /// When it joined or recovered, in milliseconds of the wall clock. `None` if it was
+    /// there before anybody looked.
+    pub joined: Option<u64>,
+}
+
+impl SlowStart {
+    /// Makes slow start over a window of milliseconds; `None` if the window is 0.
+    #[must_use]
+    pub fn new(window: u64) -> Option<Self> {
+        (window > 0).then(|| Self { step: (window / FACTORS.len() as u64).max(1) })
+    }
+
+    /// Returns the factor of a backend that joined at `joined`. The step in which it joined
+    /// counts as a part of its first step, so that nobody's first step is cut short.
+    #[must_use]
+    pub fn factor(self, joined: u64, now: u64) -> Factor {
+        // A backend that joins in the future has joined now, by a clock that is ahead.
+        let steps = (now / self.step).saturating_sub(joined / self.step).saturating_sub(1);
+        let at = usize::try_from(steps).map_or(FACTORS.len() - 1, |at| at.min(FACTORS.len() - 1));
+        FACTORS[at]
+    }
+
+    /// Returns the factor of each backend, in their order. While more than half of the
+    /// weight is starting, all factors are 1: the others could not take the rest, and a
+    /// factor that most backends share only costs pushes.
+    #[must_use]
+    pub fn factors(self, backends: &[Starter], now: u64) -> Vec<Factor> {
+        let factor = |backend: &Starter| {
+            backend.joined.map_or(Factor::ONE, |joined| self.factor(joined, now))
+        };
+        let factors: Vec<Factor> = backends.iter().map(factor).collect();
+        let sum = |all: &mut dyn Iterator<Item = u32>| all.map(u64::from).sum::<u64>();
+        let total = sum(&mut backends.iter().map(|backend| backend.weight));
+        let starts = backends.iter().zip(&factors).filter(|&(_, &factor)| factor != Factor::ONE);
+        let starting = sum(&mut starts.map(|(backend, _)| backend.weight));
+        if 2 * starting > total { vec![Factor::ONE; backends.len()] } else { factors }
+    }
+
+    /// Returns when a factor changes next; `None` if none will. It is a multiple of the
+    /// step, so a driver that wakes then wakes at most once in each step.
+    #[must_use]
+    pub fn next(self, backends: &[Starter], now: u64) -> Option<u64> {
+        let joined = |backend: &Starter| Starter {
+            joined: backend.joined.map(|joined| joined.min(now)),
+            ..*backend
+        };
+        let backends: Vec<Starter> = backends.iter().map(joined).collect();
+        let factors = self.factors(&backends, now);
+        let first = now / self.step + 1;
+        let boundaries = (first..=first + FACTORS.len() as u64).map(|at| at * self.step);
+        boundaries.into_iter().find(|&at| self.factors(&backends, at) != factors)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn starter(weight: u32, joined: Option<u64>) -> Starter {
+        Starter { weight, joined }
+    }
+
+    #[test]
+    fn a_backend_takes_five_aligned_steps() {
+        let slow = SlowStart::new(60_000).unwrap();
+        let all = [starter(1, Some(15_000)), starter(1, None), starter(1, None)];
+        let mut changes = Vec::new();
+        let mut now = 15_000;
+        while let Some(next) = slow.next(&all, now) {
+            changes.push((next, slow.factors(&all, next)[0].as_millionths()));
+            now = next;
+        }
+        let expected =
+            [(36_000, 200_000), (48_000, 400_000), (60_000, 700_000), (72_000, 1_000_000)];
+        assert_eq!(changes, expected);
+        assert_eq!(SlowStart::new(0), None);
+    }
+
+    #[test]
+    fn a_service_that_mostly_starts_has_no_slow_start() {
+        let slow = SlowStart::new(60_000).unwrap();
+        let old = starter(10, None);
+        let new = |weight| starter(weight, Some(0));
+        assert_eq!(slow.factors(&[old, new(11)], 0), [Factor::ONE; 2]);
+        assert_eq!(slow.factors(&[old, new(10)], 0), [Factor::ONE, FACTORS[0]]);
+        assert_eq!(slow.factors(&[new(1)], 0), [Factor::ONE]);
+        assert_eq!(slow.next(&[new(1)], 0), None);
+    }
+
+    fn starters() -> impl Strategy<Value = Vec<Starter>> {
+        let joined = proptest::option::of(0..300_000_u64);
+        proptest::collection::vec((1..9_u32, joined), 1..12)
+            .prop_map(|all| all.into_iter().map(|(w, joined)| starter(w, joined)).collect())
+    }
+
+    proptest! {
+        #[test]
+        fn factors_grow_and_end_at_one(joined in 0..1_000_000_u64, window in 1..100_000_u64) {
+            let slow = SlowStart::new(window).unwrap();
+            let step = slow.step;
+            let mut last = Factor::ZERO;
+            for now in (joined..joined + 6 * step + 1).step_by((step as usize / 7).max(1)) {
+                let factor = slow.factor(joined, now);
+                prop_assert!(factor >= last);
+                // The first step is whole, and the window is never longer than it says.
+                prop_assert!(factor == FACTORS[0] || now - joined >= step);
+                prop_assert!(factor == Factor::ONE || now - joined <= 5 * step);
+                last = factor;
+            }
+            prop_assert_eq!(last, Factor::ONE);
+        }
+
+        #[test]
+        fn nothing_changes_before_the_next_change(
+            all in starters(), now in 0..400_000_u64, window in 10..100_000_u64, at in 0.0..1.0,
+        ) {
+            let slow = SlowStart::new(window).unwrap();
+            let next = slow.next(&all, now);
+            let end = next.unwrap_or(now + 1_000_000);
+            let between = now + ((end - now - 1) as f64 * at) as u64;
+            let late = all.iter().any(|one| one.joined.is_some_and(|joined| joined > now));
+            prop_assert!(late || slow.factors(&all, now) == slow.factors(&all, between));
+            if let Some(next) = next {
+                prop_assert!(next > now && next % slow.step == 0);
+                prop_assert!(late || slow.factors(&all, now) != slow.factors(&all, next));
+            }
+        }
+
+        #[test]
+        fn the_order_of_backends_does_not_matter(all in starters(), now in 0..400_000_u64) {
+            let slow = SlowStart::new(60_000).unwrap();
+            let mut factors = slow.factors(&all, now);
+            let turned: Vec<Starter> = all.iter().rev().copied().collect();
+            factors.reverse();
+            prop_assert_eq!(slow.factors(&turned, now), factors);
+            prop_assert_eq!(slow.next(&turned, now), slow.next(&all, now));
+        }
+    }
+}
