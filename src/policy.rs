@@ -13,6 +13,7 @@ use crate::catalog::{Addresses, Service};
 use crate::model::{Class, Selector, Weight};
 
 pub mod factor;
+pub mod flapping;
 mod passes;
 pub mod slow_start;
 

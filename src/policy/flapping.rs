@@ -1,0 +1,187 @@
+//! Hold-back: a backend that left again and again has to stay for a while before it is
+//! listed.
+//!
+//! In: when a backend left and when it returned; the time. Out: until when it is held
+//! back. Pure. It never delays a removal, nor a backend that only restarts.
+//!
+//! Without it, a backend that comes and goes each second costs 3,600 pushes an hour. BGP's
+//! penalty with a half-life and doubling from the first removal were simulated too: both
+//! also delay backends that restart once.
+
+/// Removals count for this long. Milliseconds, as all times here.
+const WINDOW: u64 = 300_000;
+/// A backend is held back from this removal in a window on.
+const FIRST_HELD: usize = 3;
+/// How long a backend must have stayed after its third removal. It doubles with each
+/// further one, ...
+const HOLD: u64 = 5_000;
+/// ... up to this.
+const HOLD_MAX: u64 = 300_000;
+/// The removals that are remembered: after so many the hold is the longest.
+const REMEMBERED: usize = 9;
+/// If more than this percentage of a service's weight would be held back, nothing is: the
+/// service or the probe flaps, not a backend.
+const HELD_MAX_PERCENT: u64 = 20;
+
+/// The comings and goings of one backend.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HoldBack {
+    /// When it left, newest first.
+    removals: [Option<u64>; REMEMBERED],
+    /// Until when it has to stay; `None` while it is away.
+    until: Option<u64>,
+}
+
+impl HoldBack {
+    /// Notes that the backend left, listed or not.
+    pub fn left(&mut self, now: u64) {
+        self.removals.rotate_right(1);
+        self.removals[0] = Some(now);
+        self.until = None;
+    }
+
+    /// Notes that the backend is back. Returns when it may be listed: `now`, or later.
+    pub fn returned(&mut self, now: u64) -> u64 {
+        let recent = self.recent(now);
+        let hold = if recent < FIRST_HELD { 0 } else { HOLD << (recent - FIRST_HELD) };
+        let until = now.saturating_add(hold.min(HOLD_MAX));
+        self.until = Some(until);
+        until
+    }
+
+    /// Returns until when the backend is held back; `None` if it is not.
+    #[must_use]
+    pub fn until(&self, now: u64) -> Option<u64> {
+        self.until.filter(|&until| now < until)
+    }
+
+    /// Returns whether nothing is known that could hold the backend back, now or when it
+    /// leaves next. Such a value need not be kept.
+    #[must_use]
+    pub fn is_forgotten(&self, now: u64) -> bool {
+        self.recent(now) == 0 && self.until(now).is_none()
+    }
+
+    /// Returns how many removals count.
+    fn recent(&self, now: u64) -> usize {
+        let counts = |&&removal: &&u64| now.saturating_sub(removal) < WINDOW;
+        self.removals.iter().flatten().filter(counts).count()
+    }
+}
+
+/// Returns which of a service's backends are really held back. In: of each backend that
+/// could be listed, its weight, and whether it should be held back. Nothing is held back
+/// while that would be more than a fifth of the weight, except a single backend that
+/// leaves others in the list: in a small service it may be that much, and it flaps alone.
+#[must_use]
+pub fn held(backends: &[(u32, bool)]) -> Vec<bool> {
+    let sum = |all: &mut dyn Iterator<Item = &(u32, bool)>| all.map(|one| u64::from(one.0)).sum();
+    let total: u64 = sum(&mut backends.iter());
+    let held: u64 = sum(&mut backends.iter().filter(|one| one.1));
+    let count = backends.iter().filter(|one| one.1).count();
+    let few = held * 100 <= total * HELD_MAX_PERCENT || count == 1;
+    backends.iter().map(|one| one.1 && few && held < total).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Lets a backend be there for `up` seconds and away for `down` seconds in turn.
+    /// Returns the pushes of an hour, and the percentage of its time for which it was
+    /// there and not listed.
+    fn hour(up: u64, down: u64) -> (u32, u64) {
+        let mut one = HoldBack::default();
+        let (mut pushes, mut listed, mut waited, mut there) = (0, true, 0, 0);
+        let mut until = 0;
+        for second in 0..3_600 {
+            let now = second * 1_000;
+            match second % (up + down) {
+                0 if second > 0 => until = one.returned(now),
+                at if at == up => {
+                    one.left(now);
+                    pushes += u32::from(listed);
+                    listed = false;
+                }
+                _ => {}
+            }
+            if second % (up + down) < up {
+                there += 1;
+                assert_eq!(one.until(now).is_some(), now < until);
+                if now >= until && !listed {
+                    pushes += 1;
+                    listed = true;
+                }
+                waited += u64::from(!listed);
+            }
+        }
+        (pushes, 100 * waited / there)
+    }
+
+    #[test]
+    fn a_flapping_backend_costs_few_pushes_and_a_restart_nothing() {
+        assert_eq!(hour(1, 1), (5, 99));
+        assert_eq!(hour(10, 10), (7, 98));
+        assert_eq!(hour(60, 60), (59, 0));
+        assert_eq!(hour(590, 10), (11, 0));
+    }
+
+    #[test]
+    fn the_hold_doubles_up_to_five_minutes_and_is_forgotten() {
+        let mut one = HoldBack::default();
+        let holds: Vec<u64> = (0..12_u64)
+            .map(|at| {
+                one.left(at * 1_000);
+                one.returned(at * 1_000) - at * 1_000
+            })
+            .collect();
+        let expected =
+            [0, 0, 5, 10, 20, 40, 80, 160, 300, 300, 300, 300].map(|hold: u64| hold * 1_000);
+        assert_eq!(holds, expected);
+        assert!(!one.is_forgotten(310_000) && one.is_forgotten(311_000));
+        one.left(311_000);
+        assert_eq!(one.returned(312_000), 312_000);
+    }
+
+    #[test]
+    fn a_service_that_flaps_is_not_held_back() {
+        let service = |held: usize| -> usize {
+            let all: Vec<_> = (0..10).map(|at| (1, at < held)).collect();
+            super::held(&all).into_iter().filter(|&held| held).count()
+        };
+        assert_eq!([0, 1, 2, 3, 10].map(service), [0, 1, 2, 0, 0]);
+        // A small service may hold back one, but not its last.
+        assert_eq!(held(&[(1, true), (1, false)]), [true, false]);
+        assert_eq!(held(&[(1, true)]), [false]);
+        assert_eq!(held(&[]), [false; 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn enough_is_always_listed(all in proptest::collection::vec((1..9_u32, any::<bool>()), 0..40)) {
+            let held = held(&all);
+            let total: u32 = all.iter().map(|one| one.0).sum();
+            let kept: u32 = all.iter().zip(&held).filter(|one| *one.1).map(|one| one.0.0).sum();
+            let count = held.iter().filter(|&&held| held).count();
+            prop_assert!(kept * 5 <= total || count == 1);
+            prop_assert!(all.is_empty() || kept < total);
+            prop_assert!(all.iter().zip(&held).all(|(one, &held)| one.1 || !held));
+        }
+
+        /// However it comes and goes, a backend that stays is listed within five minutes.
+        #[test]
+        fn a_backend_that_stays_is_listed(times in proptest::collection::vec(0..100_000_u64, 0..50)) {
+            let (mut one, mut now) = (HoldBack::default(), 0);
+            for pair in times.chunks(2) {
+                now += pair[0];
+                one.left(now);
+                now += pair.get(1).copied().unwrap_or_default();
+                one.returned(now);
+            }
+            prop_assert_eq!(one.until(now + HOLD_MAX), None);
+            prop_assert!(one.is_forgotten(now + HOLD_MAX));
+        }
+    }
+}
