@@ -14,6 +14,7 @@ use crate::model::{Class, Selector, Weight};
 
 pub mod factor;
 pub mod flapping;
+pub mod panic;
 mod passes;
 pub mod slow_start;
 
