@@ -16,6 +16,7 @@ pub mod factor;
 pub mod flapping;
 pub mod panic;
 mod passes;
+pub mod rise_fall;
 pub mod slow_start;
 
 pub use passes::{Finding, Pass, explain};
