@@ -17,6 +17,7 @@ pub mod flapping;
 pub mod panic;
 mod passes;
 pub mod rise_fall;
+pub mod shedding;
 pub mod slow_start;
 
 pub use passes::{Finding, Pass, explain};
