@@ -19,6 +19,7 @@ mod passes;
 pub mod rise_fall;
 pub mod shedding;
 pub mod slow_start;
+pub mod zones;
 
 pub use passes::{Finding, Pass, explain};
 
