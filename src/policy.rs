@@ -14,8 +14,10 @@ use crate::model::{Class, Selector, Weight};
 
 pub mod factor;
 pub mod flapping;
+pub mod hash;
 pub mod panic;
 mod passes;
+pub mod rendezvous;
 pub mod rise_fall;
 pub mod shedding;
 pub mod slow_start;
