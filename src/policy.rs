@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::catalog::{Addresses, Service};
 use crate::model::{Class, Selector, Weight};
 
+pub mod canary;
 pub mod factor;
 pub mod flapping;
 pub mod hash;
