@@ -13,6 +13,7 @@ use crate::catalog::{Addresses, Service};
 use crate::model::{Class, Selector, Weight};
 
 pub mod canary;
+pub mod capacity;
 pub mod factor;
 pub mod flapping;
 pub mod hash;
