@@ -33,8 +33,9 @@ pub struct ZoneLoad {
     /// The weight of those.
     pub weight: u64,
     /// What its clients start, dropped calls included, in thousandths of calls per second
-    /// (or any other unit that all zones share). Smoothed over 60 s; a client that never
-    /// reported counts as the mean client.
+    /// (or any other unit that all zones share). Smoothed over 90 s: over 60 s there are
+    /// half as many changes again, and no balance is gained. A client that never reported
+    /// counts as the mean client.
     pub demand: u64,
 }
 
