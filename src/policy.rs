@@ -14,6 +14,7 @@ use crate::model::{Class, Selector, Weight};
 
 pub mod canary;
 pub mod capacity;
+pub mod cells;
 pub mod factor;
 pub mod flapping;
 pub mod hash;
