@@ -26,7 +26,7 @@ use crate::telemetry::{Counters, ListClients, TellExcess};
 
 mod admission;
 mod clients;
-mod cycle;
+pub mod cycle;
 mod encode;
 mod lists;
 mod message;

@@ -35,20 +35,20 @@ const VERY_FEW: usize = 10;
 
 /// The part of a cycle that a stream is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Window {
+pub struct Window {
     /// The first entry.
-    pub(super) start: usize,
+    pub start: usize,
     /// The number of entries. The cycle's first entry follows its last.
-    pub(super) length: usize,
+    pub length: usize,
 }
 
 /// The properties of a stream that decide its window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub struct Place {
     /// The stream's number among the streams of its class.
-    pub(super) stream: u64,
+    pub stream: u64,
     /// The number of streams of its class.
-    pub(super) streams: usize,
+    pub streams: usize,
 }
 
 impl Window {
@@ -57,7 +57,8 @@ impl Window {
     /// Each list starts at another entry too: Java starts each new list at its first
     /// entry, and would otherwise call one backend for ever if lists come more often than
     /// calls.
-    pub(super) fn new(turns: usize, backends: usize, list: u64, place: Place) -> Self {
+    #[must_use]
+    pub fn new(turns: usize, backends: usize, list: u64, place: Place) -> Self {
         // The golden ratio and the square root of 2, as fractions of 2^64. The multiples
         // of each are spread as evenly as can be, and those of one differ from those of
         // the other.
@@ -88,7 +89,8 @@ pub fn turns(decision: &Decision) -> Vec<u32> {
 
 /// Returns how far over its share the most favoured backend is, from the weights and the
 /// numbers of entries: 0.05 is 5 % over.
-pub(super) fn excess(weights: &[u32], counts: &[u32]) -> f32 {
+#[must_use]
+pub fn excess(weights: &[u32], counts: &[u32]) -> f32 {
     let sum = |all: &[u32]| all.iter().copied().map(f64::from).sum::<f64>();
     let (weight, turns) = (sum(weights), sum(counts));
     let shares = weights.iter().zip(counts);
@@ -104,7 +106,8 @@ fn cycle(weights: &[u32]) -> Vec<u32> {
 }
 
 /// Returns how many entries each weight gets in one cycle.
-pub(super) fn counts(weights: &[u32]) -> Vec<u32> {
+#[must_use]
+pub fn counts(weights: &[u32]) -> Vec<u32> {
     let most = most_turns(weights.len()) as u64;
     let divisor = gcd_of(weights.iter().copied()).max(1);
     let exact: u64 = weights.iter().map(|&weight| u64::from(weight / divisor)).sum();
@@ -147,7 +150,8 @@ fn at_price(weight: u32, price: u64) -> u32 {
 /// clients), whose members take its entries one after the other. So light backends do not
 /// come in a row, and equal weights keep their order. Each entry of a class has an ideal
 /// place in the cycle, and the entries are sorted by it.
-pub(super) fn order(counts: &[u32]) -> Vec<u32> {
+#[must_use]
+pub fn order(counts: &[u32]) -> Vec<u32> {
     let mut members: Vec<u32> = (0..counts.len()).map(index).collect();
     // Stable: the members of a class keep their order.
     members.sort_by_key(|&member| counts[member as usize]);
