@@ -114,8 +114,7 @@ pub fn counts(weights: &[u32]) -> Vec<u32> {
     if exact <= most {
         return weights.iter().map(|&weight| weight / divisor).collect();
     }
-    let price = price(weights, most);
-    let counts: Vec<u32> = weights.iter().map(|&weight| at_price(weight, price)).collect();
+    let counts = evenest(weights, price(weights, most));
     // The counts may have a common divisor now.
     let divisor = gcd_of(counts.iter().copied()).max(1);
     counts.into_iter().map(|count| count / divisor).collect()
@@ -137,6 +136,32 @@ fn price(weights: &[u32], most: u64) -> u64 {
         .rev()
         .map(|bit| 1 << bit)
         .fold(0, |price, step| if fits(price | step) { price | step } else { price })
+}
+
+/// Returns the entries at this price, or at one that is up to a quarter lower: those whose
+/// most favoured backend is the least over its share. Where many backends have one weight,
+/// all of them gain or lose by rounding together, and a slightly shorter cycle may serve
+/// them all exactly.
+fn evenest(weights: &[u32], price: u64) -> Vec<u32> {
+    const STEPS: u64 = 16;
+    let counts_at =
+        |price| -> Vec<u32> { weights.iter().map(|&weight| at_price(weight, price)).collect() };
+    let over = |counts: &[u32]| {
+        // A backend that is due less than an entry has one all the same.
+        let due = weights.iter().zip(counts).filter(|one| *one.1 > 1);
+        let (weights, counts): (Vec<u32>, Vec<u32>) = due.unzip();
+        excess(&weights, &counts)
+    };
+    let mut best = counts_at(price);
+    let mut least = over(&best);
+    for step in 1..=STEPS {
+        let counts = counts_at(price - price / (4 * STEPS) * step);
+        let over = over(&counts);
+        if over < least {
+            (best, least) = (counts, over);
+        }
+    }
+    best
 }
 
 /// Returns the entries of one weight: at least 1, so that no backend that takes calls is
