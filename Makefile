@@ -4,7 +4,7 @@
 # The documentation names target/release/lookaside, so this folder is fixed.
 export CARGO_TARGET_DIR := target
 
-.PHONY: help build demo test bare interop bench bench-short profile soak fuzz lint deny oldest clean
+.PHONY: help build demo test bare interop bench bench-short bench-policy profile soak fuzz lint deny oldest clean
 
 help:
 	@echo "make build  the program, as target/release/lookaside"
@@ -17,6 +17,7 @@ help:
 	@echo "make oldest  builds everything with the oldest Rust that Cargo.toml names"
 	@echo "make bench  every figure of docs/performance.md, beside the limit and others; 15 minutes"
 	@echo "make bench-short  the same in small: only whether it works"
+	@echo "make bench-policy  figures of traffic policy, simulated, beside their limits; a minute"
 	@echo "make profile  where the processor goes while it pushes, as a flame graph"
 	@echo "make soak   every fault at full scale, into docs/reliability.md; SOAK_MINUTES=20"
 	@echo "make fuzz   what strangers write, at random; FUZZ_SECONDS=60 for each target"
@@ -57,6 +58,10 @@ bench:
 bench-short:
 	@scripts/need rust protoc etcd
 	cargo test --locked --bench fanout
+
+bench-policy:
+	@scripts/need rust protoc
+	cargo bench --locked --bench policy
 
 profile:
 	@scripts/profile

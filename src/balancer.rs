@@ -26,7 +26,7 @@ use crate::telemetry::{Counters, ExcessFn, ListClients};
 
 mod admission;
 mod clients;
-mod cycle;
+pub mod cycle;
 mod encode;
 mod held_bytes;
 mod lists;

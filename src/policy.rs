@@ -13,7 +13,12 @@ use crate::catalog::{Addresses, Service};
 use crate::facts::factor;
 use crate::model::{Class, Selector, Weight};
 
+pub mod canary;
+pub mod cells;
+pub mod hash;
 mod passes;
+pub mod rendezvous;
+pub mod zones;
 
 pub use passes::{Finding, Pass, explain};
 

@@ -35,20 +35,20 @@ const VERY_FEW_STREAMS: usize = 10;
 
 /// The part of a cycle that a stream is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Window {
+pub struct Window {
     /// The first entry.
-    pub(super) start: usize,
+    pub start: usize,
     /// The number of entries. The cycle's first entry follows its last.
-    pub(super) length: usize,
+    pub length: usize,
 }
 
 /// The properties of a stream that decide its window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct StreamRank {
+pub struct StreamRank {
     /// The stream's number among the streams of its class.
-    pub(super) stream: u64,
+    pub stream: u64,
     /// The number of streams of its class.
-    pub(super) streams: usize,
+    pub streams: usize,
 }
 
 impl Window {
@@ -57,7 +57,8 @@ impl Window {
     /// Each list starts at another entry too: Java starts each new list at its first
     /// entry, and would otherwise call one backend for ever if lists come more often than
     /// calls.
-    pub(super) fn new(entries: usize, backends: usize, list: u64, rank: StreamRank) -> Self {
+    #[must_use]
+    pub fn new(entries: usize, backends: usize, list: u64, rank: StreamRank) -> Self {
         // The golden ratio and the square root of 2, as fractions of 2^64. The multiples
         // of each are spread as evenly as can be, and those of one differ from those of
         // the other.
@@ -89,7 +90,8 @@ pub fn entries_per_pick(decision: &Decision) -> Vec<u32> {
 
 /// Returns how far over its share the most favoured backend is, from the weights and the
 /// numbers of entries: 0.05 is 5 % over.
-pub(super) fn excess(weights: &[u32], counts: &[u32]) -> f32 {
+#[must_use]
+pub fn excess(weights: &[u32], counts: &[u32]) -> f32 {
     let sum = |all: &[u32]| all.iter().copied().map(f64::from).sum::<f64>();
     let (weight, entries) = (sum(weights), sum(counts));
     let shares = weights.iter().zip(counts);
@@ -105,15 +107,15 @@ fn cycle(weights: &[u32]) -> Vec<u32> {
 }
 
 /// Returns how many entries each weight gets in one cycle.
-pub(super) fn counts(weights: &[u32]) -> Vec<u32> {
+#[must_use]
+pub fn counts(weights: &[u32]) -> Vec<u32> {
     let most = entries_max(weights.len()) as u64;
     let divisor = gcd_of(weights.iter().copied()).max(1);
     let exact: u64 = weights.iter().map(|&weight| u64::from(weight / divisor)).sum();
     if exact <= most {
         return weights.iter().map(|&weight| weight / divisor).collect();
     }
-    let price = price(weights, most);
-    let counts: Vec<u32> = weights.iter().map(|&weight| at_price(weight, price)).collect();
+    let counts = evenest(weights, price(weights, most));
     // The counts may have a common divisor now.
     let divisor = gcd_of(counts.iter().copied()).max(1);
     counts.into_iter().map(|count| count / divisor).collect()
@@ -137,6 +139,32 @@ fn price(weights: &[u32], most: u64) -> u64 {
         .fold(0, |price, step| if fits(price | step) { price | step } else { price })
 }
 
+/// Returns the entries at this price, or at one that is up to a quarter lower: those whose
+/// most favoured backend is the least over its share. Where many backends have one weight,
+/// all of them gain or lose by rounding together, and a slightly shorter cycle may serve
+/// them all exactly.
+fn evenest(weights: &[u32], price: u64) -> Vec<u32> {
+    const STEPS: u64 = 16;
+    let counts_at =
+        |price| -> Vec<u32> { weights.iter().map(|&weight| at_price(weight, price)).collect() };
+    let over = |counts: &[u32]| {
+        // A backend that is due less than an entry has one all the same.
+        let due = weights.iter().zip(counts).filter(|one| *one.1 > 1);
+        let (weights, counts): (Vec<u32>, Vec<u32>) = due.unzip();
+        excess(&weights, &counts)
+    };
+    let mut best = counts_at(price);
+    let mut least = over(&best);
+    for step in 1..=STEPS {
+        let counts = counts_at(price - price / (4 * STEPS) * step);
+        let over = over(&counts);
+        if over < least {
+            (best, least) = (counts, over);
+        }
+    }
+    best
+}
+
 /// Returns the entries of one weight: at least 1, so that no backend that takes calls is
 /// left out.
 fn at_price(weight: u32, price: u64) -> u32 {
@@ -148,7 +176,8 @@ fn at_price(weight: u32, price: u64) -> u32 {
 /// clients), whose members take its entries one after the other. So light backends do not
 /// come in a row, and equal weights keep their order. Each entry of a class has an ideal
 /// place in the cycle, and the entries are sorted by it.
-pub(super) fn order(counts: &[u32]) -> Vec<u32> {
+#[must_use]
+pub fn order(counts: &[u32]) -> Vec<u32> {
     let mut members: Vec<u32> = (0..counts.len()).map(index).collect();
     // Stable: the members of a class keep their order.
     members.sort_by_key(|&member| counts[member as usize]);

@@ -251,7 +251,7 @@ mod tests {
         let record = r#"{"host":"10.0.0.1","port":80,"weight":-1}"#;
         assert_eq!(by("/skydns/local/skydns/a/x1", record), ["skydns"]);
         let addr = r#"{"Addr":"10.0.0.1:1"}"#;
-        assert_eq!(by("/skydns/local/skydns/a/x1", addr), ["etcd-naming"]);
+        assert_eq!(by("/skydns/local/skydns/a/x1", addr), ["etcd-naming", "qsf"]);
         let plain = by("/skydns/a/i-1", "10.0.0.1:1");
         assert_eq!(plain, ["plain", "go-kit"]);
     }

@@ -1,0 +1,77 @@
+//! The simulator of traffic policy: the real cycles, windows and passes, with clients that
+//! walk lists as the real ones do.
+//!
+//! `cargo bench --bench policy` prints each figure beside what it must be, and fails if
+//! one is missed. `cargo test` runs the same in small to see that it works, and ignores
+//! the figures. In: flags (see `--help`). Out: a table, and the document with `--docs`.
+//! Everything follows from seeds, so two runs give the same figures.
+
+mod chance;
+mod docs;
+mod goals;
+mod scenes;
+mod walker;
+
+use clap::Parser;
+
+use scenes::{SCENES, Scale};
+
+/// The name by which cargo calls this program.
+const NAME: &str = "policy";
+
+/// Simulates traffic policy, and compares the figures with their limits.
+#[derive(Parser)]
+#[command(args_override_self = true)]
+struct Options {
+    /// Run in small to see that it works, as cargo test does.
+    #[arg(long)]
+    short: bool,
+    /// Run these scenes only.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Write docs/policy-figures.md too.
+    #[arg(long)]
+    docs: bool,
+    /// The flag that cargo bench passes.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--bench") {
+        return run(&Options::parse());
+    }
+    // cargo test passes the same arguments to all its programs: names of tests, and
+    // flags that mean nothing here. This program is one test.
+    let is_name = |text: &&String| !text.starts_with('-') && text.parse::<u32>().is_err();
+    let mut names = arguments.iter().filter(is_name).peekable();
+    if names.peek().is_some() && !names.any(|name| NAME.contains(name.as_str())) {
+        return println!("test result: ok. 0 passed; 0 failed; 0 ignored; 1 filtered out");
+    }
+    if arguments.iter().any(|argument| argument == "--list") {
+        return println!("{NAME}: test");
+    }
+    run(&Options::parse_from([NAME, "--short"]));
+}
+
+fn run(options: &Options) {
+    let scale = Scale { short: options.short };
+    let mut goals = Vec::new();
+    for (name, scene) in SCENES {
+        if options.only.is_empty() || options.only.iter().any(|only| only == name) {
+            goals.extend(scene(scale));
+        }
+    }
+    println!("{}", goals::table(&goals));
+    if options.docs {
+        docs::write(&goals);
+    }
+    let missed = goals.iter().filter(|goal| !goal.is_met()).count();
+    if missed > 0 && !options.short {
+        eprintln!("{missed} figures are missed");
+        std::process::exit(1);
+    }
+    // The line of the test harness, because scripts/test counts such lines.
+    println!("\ntest result: ok. 1 passed; 0 failed; 0 ignored");
+}

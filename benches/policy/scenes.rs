@@ -1,0 +1,61 @@
+//! The scenes of the simulator.
+//!
+//! In: the scale. Out: the goals of each scene, measured.
+
+mod bursts;
+mod feedback;
+mod overload;
+mod shares;
+mod starting;
+mod subsets;
+mod zones;
+
+use super::goals::Goal;
+
+/// How much is simulated.
+#[derive(Clone, Copy)]
+pub(crate) struct Scale {
+    /// Only enough to see that it works.
+    pub(crate) short: bool,
+}
+
+type Scene = fn(Scale) -> Vec<Goal>;
+
+pub(crate) const SCENES: [(&str, Scene); 7] = [
+    ("shares", shares::run),
+    ("starting", starting::run),
+    ("feedback", feedback::run),
+    ("overload", overload::run),
+    ("zones", zones::run),
+    ("subsets", subsets::run),
+    ("bursts", bursts::run),
+];
+
+impl Scale {
+    /// Returns the seeds over which a figure is a mean.
+    fn seeds(self) -> std::ops::Range<u64> {
+        if self.short { 1..2 } else { 1..6 }
+    }
+}
+
+fn mean(all: impl IntoIterator<Item = f64>) -> f64 {
+    let (sum, count) =
+        all.into_iter().fold((0.0, 0.0), |(sum, count), one| (sum + one, count + 1.0));
+    sum / f64::max(count, 1.0)
+}
+
+fn most(all: impl IntoIterator<Item = f64>) -> f64 {
+    all.into_iter().fold(f64::MIN, f64::max)
+}
+
+/// Returns the greatest of these over their mean.
+fn max_over_mean(all: &[f64]) -> f64 {
+    most(all.iter().copied()) / mean(all.iter().copied())
+}
+
+/// Returns the value below which a part of these lies.
+fn percentile(all: &[f64], part: f64) -> f64 {
+    let mut all = all.to_vec();
+    all.sort_unstable_by(f64::total_cmp);
+    all[((all.len() - 1) as f64 * part).round() as usize]
+}

@@ -1,0 +1,196 @@
+//! Load feedback: machines that are not what their weights say.
+//!
+//! 50 backends are registered with weights 1, 1, 1.5 and 2. Every tenth has only 0.6 of
+//! its capacity; another tenth loses 0.4 to other processes from 10 to 20 minutes. Each
+//! reports its calls and its utilisation every 10 s. Reports are of single calls; the
+//! figures are of the utilisation that the shares of the lists mean, because a figure by
+//! calls would have the chance of their arrival in it.
+
+use std::collections::VecDeque;
+
+use lookaside::facts::capacity::{Estimate, Member, Report, publish};
+use lookaside::facts::factor::{Factor, apply};
+
+use super::super::chance::Chance;
+use super::super::goals::{Goal, Must};
+use super::super::walker::{Lists, push, walkers};
+use super::{Scale, max_over_mean, mean, most};
+
+const SCENE: &str = "feedback";
+const BACKENDS: usize = 50;
+const CLIENTS: usize = 300;
+/// Seconds between two reports.
+const PERIOD: f64 = 10.0;
+/// The periods of a run, and those in which the antagonists run.
+const PERIODS: usize = 180;
+const ANTAGONISTS: std::ops::Range<usize> = 60..120;
+/// Calls per second of a backend of weight 1 at full utilisation.
+const UNIT: f64 = 160.0;
+
+#[derive(Clone, Copy)]
+struct Conditions {
+    feedback: bool,
+    noise: f64,
+    /// Periods by which reports are late.
+    delay: usize,
+    missing: f64,
+    load: f64,
+    /// Whether all are registered with the same weight.
+    blind: bool,
+}
+
+const USUAL: Conditions =
+    Conditions { feedback: true, noise: 0.05, delay: 1, missing: 0.0, load: 0.6, blind: false };
+
+/// What came out of a run.
+#[derive(Clone)]
+struct Outcome {
+    /// Max/mean of the utilisation by the lists, in each period.
+    ratios: Vec<f64>,
+    /// The periods in which a list was published.
+    changes: Vec<usize>,
+}
+
+pub(super) fn run(scale: Scale) -> Vec<Goal> {
+    let goal = |what: &str, measured, must| Goal::new(SCENE, what, measured, must);
+    let all = |conditions: Conditions| -> Vec<Outcome> {
+        scale.seeds().map(|seed| simulate(conditions, seed, scale)).collect()
+    };
+    let steady = |all: &[Outcome], settle| mean(all.iter().map(|one| one.steady(settle)));
+    let rate = |all: &[Outcome]| most(all.iter().map(Outcome::per_minute));
+    // Two and a half minutes.
+    let settle = 15;
+    let usual = all(USUAL);
+    let mut goals = vec![
+        goal(
+            "hardware mix without feedback: max/mean",
+            steady(&all(Conditions { feedback: false, ..USUAL }), settle),
+            Must::Reported,
+        ),
+        goal("with feedback, after 2.5 min", steady(&usual, settle), Must::AtMost(1.05)),
+        goal(
+            "seconds until 1.05: start",
+            mean(usual.iter().map(|one| one.reaches(0))),
+            Must::AtMost(150.0),
+        ),
+        goal(
+            "seconds until 1.05: antagonists come",
+            mean(usual.iter().map(|one| one.reaches(ANTAGONISTS.start))),
+            Must::AtMost(150.0),
+        ),
+        goal("list changes a minute", rate(&usual), Must::AtMost(1.0)),
+    ];
+    for (what, conditions, settle, must) in [
+        ("noise 2 %", Conditions { noise: 0.02, ..USUAL }, 15, 1.05),
+        ("noise 10 %", Conditions { noise: 0.1, ..USUAL }, 15, 1.07),
+        ("reports 5 periods late", Conditions { delay: 5, ..USUAL }, 20, 1.05),
+        ("half of the reports missing", Conditions { missing: 0.5, ..USUAL }, 24, 1.05),
+        ("load 95 %", Conditions { load: 0.95, ..USUAL }, 18, 1.05),
+        ("equal weights registered", Conditions { blind: true, ..USUAL }, 18, f64::NAN),
+    ] {
+        let all = all(conditions);
+        let limit = |must: f64| if must.is_nan() { Must::Reported } else { Must::AtMost(must) };
+        let what = |more| format!("{what}: {more}");
+        goals.push(goal(&what("max/mean"), steady(&all, settle), limit(must)));
+        goals.push(goal(&what("list changes a minute"), rate(&all), limit(must.min(1.0))));
+    }
+    goals
+}
+
+impl Outcome {
+    /// Returns the mean of max/mean while nothing has happened for `settle` periods.
+    fn steady(&self, settle: usize) -> f64 {
+        let calm = [
+            settle..ANTAGONISTS.start,
+            ANTAGONISTS.start + settle..ANTAGONISTS.end,
+            ANTAGONISTS.end + settle..PERIODS,
+        ];
+        mean(calm.into_iter().flatten().map(|period| self.ratios[period]))
+    }
+
+    /// Returns the seconds from a period until max/mean is at most 1.05.
+    fn reaches(&self, from: usize) -> f64 {
+        let after = self.ratios[from..].iter().position(|&ratio| ratio <= 1.05);
+        after.map_or(f64::INFINITY, |periods| PERIOD * (periods + 1) as f64)
+    }
+
+    fn per_minute(&self) -> f64 {
+        self.changes.len() as f64 / (PERIODS as f64 * PERIOD / 60.0)
+    }
+}
+
+fn capacity(backend: usize, period: usize) -> f64 {
+    let nominal = [1.0, 1.0, 1.5, 2.0][backend % 4] * UNIT;
+    let slow = if backend.is_multiple_of(10) { 0.6 } else { 1.0 };
+    let disturbed = backend % 10 == 5 && ANTAGONISTS.contains(&period);
+    nominal * slow * if disturbed { 0.6 } else { 1.0 }
+}
+
+fn simulate(conditions: Conditions, seed: u64, scale: Scale) -> Outcome {
+    let Conditions { feedback, noise, delay, missing, load, blind } = conditions;
+    let mut chance = Chance::new(seed);
+    let weights: Vec<u32> =
+        (0..BACKENDS).map(|at| if blind { 2 } else { [2, 2, 3, 4][at % 4] }).collect();
+    let mut factors = vec![Factor::ONE; BACKENDS];
+    let mut estimates: Vec<Estimate> = (0..BACKENDS).map(|_| Estimate::new(0)).collect();
+    let mut number = 1;
+    let mut lists = Lists::new(&weights, number);
+    let mut clients = walkers(&lists, CLIENTS, &mut chance);
+    let total: f64 = (0..BACKENDS).map(|at| capacity(at, 0)).sum();
+    let scaled = if scale.short { 0.02 } else { 1.0 };
+    let rate = scaled * load * total / CLIENTS as f64;
+    let mut late: VecDeque<Vec<Option<Report>>> = VecDeque::new();
+    let mut last = None;
+    let mut outcome = Outcome { ratios: Vec::new(), changes: Vec::new() };
+    for period in 0..PERIODS {
+        let mut calls = vec![0.0; BACKENDS];
+        for client in &mut clients {
+            for _ in 0..chance.poisson(rate * PERIOD) {
+                if let Some(backend) = client.call() {
+                    calls[backend] += 1.0;
+                }
+            }
+        }
+        let asked: Vec<f64> = calls
+            .iter()
+            .enumerate()
+            .map(|(at, calls)| calls / PERIOD / (scaled * capacity(at, period)))
+            .collect();
+        let report = |asked: f64, at: usize, chance: &mut Chance| {
+            let utilisation = (asked.min(1.0) * (1.0 + noise * chance.normal())).clamp(0.0, 1.0);
+            let report = Report { calls: asked.min(1.0) * capacity(at, period), utilisation };
+            (chance.unit() >= missing).then_some(report)
+        };
+        late.push_back(
+            asked.iter().enumerate().map(|(at, &asked)| report(asked, at, &mut chance)).collect(),
+        );
+        let shares = lists.shares(BACKENDS).into_iter().enumerate();
+        let due: Vec<f64> = shares.map(|(at, share)| share / capacity(at, period)).collect();
+        outcome.ratios.push(max_over_mean(&due));
+        // A period is late by itself: its report is of what has been.
+        if !feedback || late.len() < delay.max(1) {
+            continue;
+        }
+        let now = (period as u64 + 1) * 10_000;
+        for (estimate, report) in estimates.iter_mut().zip(late.pop_front().unwrap_or_default()) {
+            if let Some(report) = report {
+                estimate.add(report, 0.0, now);
+            }
+        }
+        let member = |at: usize| Member {
+            weight: weights[at],
+            published: factors[at],
+            estimate: Some(&estimates[at]),
+        };
+        let members: Vec<Member<'_>> = (0..BACKENDS).map(member).collect();
+        if let Some(new) = publish(&members, last, 10_000, now) {
+            factors = new;
+            last = Some(now);
+            number += 1;
+            outcome.changes.push(period);
+            lists = Lists::new(&apply(&weights, &factors), number);
+            push(&mut clients, &lists, &mut chance);
+        }
+    }
+    outcome
+}

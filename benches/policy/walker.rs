@@ -1,0 +1,144 @@
+//! Lists as the balancer makes them, and clients that walk them as the real ones do.
+//!
+//! In: weights; the calls of a client. Out: the backend of each call. The cycle and its
+//! windows are those of `balancer::cycle`.
+
+use std::rc::Rc;
+
+use lookaside::balancer::cycle::{self, StreamRank, Window};
+use lookaside::facts::shedding;
+
+use super::chance::Chance;
+
+/// Where a client starts a list (tests/clients shows that they do).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// grpc-java: at the first entry.
+    Java,
+    /// C-core and grpc-go: at a random entry.
+    Other,
+}
+
+/// All lists that one decision makes.
+#[derive(Clone)]
+pub(crate) struct Lists {
+    cycle: Rc<[u32]>,
+    backends: usize,
+    /// The how-many-eth list of the class it is.
+    number: u64,
+    drop_percent: u32,
+}
+
+/// What one stream is sent.
+#[derive(Clone)]
+pub(crate) struct List {
+    cycle: Rc<[u32]>,
+    window: Window,
+    drops: usize,
+    phase: u64,
+}
+
+/// A client and its list.
+pub(crate) struct Walker {
+    kind: Kind,
+    list: List,
+    at: usize,
+    drop_at: usize,
+}
+
+impl Lists {
+    /// Makes the lists of weights; 0 is left out.
+    pub(crate) fn new(weights: &[u32], number: u64) -> Self {
+        let (backends, weights): (Vec<u32>, Vec<u32>) =
+            (0..).zip(weights.iter().copied()).filter(|one| one.1 > 0).unzip();
+        let order = cycle::order(&cycle::counts(&weights));
+        let cycle = order.into_iter().map(|at| backends[at as usize]).collect();
+        Self { cycle, backends: backends.len(), number, drop_percent: 0 }
+    }
+
+    pub(crate) fn with_drops(self, drop_percent: u32) -> Self {
+        Self { drop_percent, ..self }
+    }
+
+    /// Returns the length of the cycle.
+    pub(crate) fn entries(&self) -> usize {
+        self.cycle.len()
+    }
+
+    /// Returns the share of the cycle that each backend has.
+    pub(crate) fn shares(&self, backends: usize) -> Vec<f64> {
+        let mut shares = vec![0.0; backends];
+        self.cycle.iter().for_each(|&at| shares[at as usize] += 1.0 / self.cycle.len() as f64);
+        shares
+    }
+
+    pub(crate) fn list(&self, stream: usize, streams: usize) -> List {
+        let stream = stream as u64;
+        let place = StreamRank { stream, streams };
+        let window = Window::new(self.cycle.len(), self.backends, self.number, place);
+        let drops = shedding::drops(window.length, self.drop_percent);
+        // As the window's start: by stream and by list.
+        let phase = stream
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .wrapping_add(self.number.wrapping_mul(0x6a09_e667_f3bc_c908));
+        List { cycle: Rc::clone(&self.cycle), window, drops, phase }
+    }
+}
+
+impl List {
+    pub(crate) fn len(&self) -> usize {
+        self.window.length
+    }
+}
+
+impl Walker {
+    pub(crate) fn new(kind: Kind, list: List, chance: &mut Chance) -> Self {
+        let mut walker = Self { kind, list, at: 0, drop_at: 0 };
+        walker.start(chance);
+        walker
+    }
+
+    /// Takes a new list.
+    pub(crate) fn receive(&mut self, list: List, chance: &mut Chance) {
+        self.list = list;
+        self.start(chance);
+    }
+
+    fn start(&mut self, chance: &mut Chance) {
+        self.drop_at = 0;
+        self.at = match self.kind {
+            Kind::Java => 0,
+            Kind::Other => chance.below(self.list.len()),
+        };
+    }
+
+    /// Makes a call. Returns its backend; `None` if the client drops it.
+    pub(crate) fn call(&mut self) -> Option<usize> {
+        let List { cycle, window, drops, phase } = &self.list;
+        if *drops > 0 {
+            let total = window.length + drops;
+            let at = self.drop_at;
+            self.drop_at = (at + 1) % total;
+            if shedding::is_drop(at, total, *drops, *phase) {
+                return None;
+            }
+        }
+        let at = (window.start + self.at) % cycle.len();
+        self.at = (self.at + 1) % window.length;
+        Some(cycle[at] as usize)
+    }
+}
+
+/// Makes the clients of a service, half of them Java.
+pub(crate) fn walkers(lists: &Lists, count: usize, chance: &mut Chance) -> Vec<Walker> {
+    let kind = |stream: usize| if stream.is_multiple_of(2) { Kind::Java } else { Kind::Other };
+    (0..count).map(|at| Walker::new(kind(at), lists.list(at, count), chance)).collect()
+}
+
+/// Sends a list to each client.
+pub(crate) fn push(walkers: &mut [Walker], lists: &Lists, chance: &mut Chance) {
+    let count = walkers.len();
+    for (at, walker) in walkers.iter_mut().enumerate() {
+        walker.receive(lists.list(at, count), chance);
+    }
+}

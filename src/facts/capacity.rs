@@ -1,0 +1,338 @@
+//! Estimates the capacity of backends from what they report, as factors of their weights.
+//!
+//! In: calls per second and utilisation of each backend, the time. Out: an estimate for
+//! each backend, and for a service the factors to publish, if they differ enough from the
+//! published ones. Pure. Floating point is used with `+ - * /` only, so replicas that read
+//! the same reports in the same order compute the same.
+//!
+//! The estimate is gRPC's client-side weighted round robin (A58), moved to the server and
+//! smoothed: calls divided by utilisation is the number of calls at which the backend
+//! would be full. It is no controller, so no delay of the reports makes it swing. An
+//! integrator was simulated too: it hunts on lists of whole entries, and sees nothing
+//! above saturation.
+
+use super::factor::Factor;
+
+/// The time constant of the averages, in milliseconds. Jumps restart them, so they may be
+/// slow: over 90 s, noise makes twice as many list changes and no balance is gained.
+const SMOOTH: f64 = 150_000.0;
+/// Reports of the first moments are of start-up work. Milliseconds.
+const BLACKOUT: u64 = 10_000;
+/// Less utilisation than this says nothing, and would make any estimate.
+const UTILISATION_MIN: f64 = 0.02;
+/// A report that differs from the estimate by this part, ...
+const JUMP: f64 = 0.2;
+/// ... or by so many times the usual difference if that is more, twice in a row in one
+/// direction, says that the machine has changed: the estimate begins anew, ...
+const JUMP_NOISE: f64 = 4.0;
+/// ... with this weight for the new report.
+const JUMP_GAIN: f64 = 0.6;
+/// An estimate without reports is kept for this long, in milliseconds, ...
+const FRESH: u64 = 180_000;
+/// ... and then the factor goes to 1 in this time.
+const DECAY: u64 = 60_000;
+/// The factors' range. A backend that reports nonsense costs what the range allows, so
+/// there is less room above than below: too small a share is safe.
+const LEAST: f64 = 0.25;
+const MOST: f64 = 1.5;
+/// Below this mean utilisation, reports measure idle work.
+const MEAN_UTILISATION_MIN: f64 = 0.05;
+/// Factors are published if a share changes by more than this part, ...
+const SHARE_BAND: f64 = 0.04;
+/// ... or if more than this part of all calls moves.
+const MOVED_BAND: f64 = 0.013;
+/// So many milliseconds have to pass between two publications, because noise alone would
+/// make up to four lists a minute, ...
+const CALM: u64 = 75_000;
+/// ... unless a share changes by more than this part, ...
+const SHARE_BAND_SOON: f64 = 0.15;
+/// ... and by more than so many times what its backend's reports usually differ.
+const SOON_NOISE: f64 = 2.5;
+
+/// What a backend reports.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Report {
+    /// Successful calls per second. Failed ones do not count, so a backend that fails fast
+    /// loses weight.
+    pub calls: f64,
+    /// Utilisation: 1 is full.
+    pub utilisation: f64,
+}
+
+/// The estimate of one backend.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Estimate {
+    joined: u64,
+    /// The last report that counted.
+    at: Option<u64>,
+    /// Reports since the estimate began.
+    count: f64,
+    calls: f64,
+    utilisation: f64,
+    /// The mean difference between a report and the estimate, as a part of it.
+    noise: f64,
+    /// Whether the last report was above (1) or below (-1) what is usual, or neither.
+    jump: i8,
+}
+
+/// A backend as its service publishes it.
+#[derive(Debug, Clone, Copy)]
+pub struct Member<'a> {
+    /// Its weight without feedback; not 0.
+    pub weight: u32,
+    /// The factor that was published last.
+    pub published: Factor,
+    /// Its estimate, if it ever reported.
+    pub estimate: Option<&'a Estimate>,
+}
+
+impl Estimate {
+    /// Makes the estimate of a backend that joined at `now`, in milliseconds.
+    #[must_use]
+    pub fn new(now: u64) -> Self {
+        let (count, calls, utilisation, noise) = (0.0, 0.0, 0.0, 0.0);
+        Self { joined: now, at: None, count, calls, utilisation, noise, jump: 0 }
+    }
+
+    /// Takes a report. `idle` is the utilisation without calls, 0 if it is not known.
+    pub fn add(&mut self, report: Report, idle: f64, now: u64) {
+        let sane = |value: f64| value.is_finite() && value >= 0.0;
+        let cold = now < self.joined.saturating_add(BLACKOUT);
+        if cold || !sane(report.calls) || !sane(report.utilisation) {
+            return;
+        }
+        let utilisation = (report.utilisation - idle).max(UTILISATION_MIN);
+        let jumps = self.takes_jump(report.calls / utilisation);
+        let passed = now.saturating_sub(self.at.unwrap_or(now));
+        self.at = Some(now);
+        self.count = if jumps { 1.0 } else { self.count + 1.0 };
+        let gain = if jumps { JUMP_GAIN } else { gain(passed).max(1.0 / self.count) };
+        self.calls += gain * (report.calls - self.calls);
+        self.utilisation += gain * (utilisation - self.utilisation);
+    }
+
+    /// Returns the estimated calls per second at which the backend is full; `None` before
+    /// the first report that counts.
+    #[must_use]
+    pub fn capacity(&self) -> Option<f64> {
+        self.at.map(|_| self.calls / self.utilisation)
+    }
+
+    /// Returns when the last report came that counted, in milliseconds.
+    #[must_use]
+    pub fn reported(&self) -> Option<u64> {
+        self.at
+    }
+
+    /// Compares a report's capacity with the estimate. Returns whether the machine has
+    /// changed.
+    fn takes_jump(&mut self, capacity: f64) -> bool {
+        let Some(estimate) = self.capacity().filter(|&estimate| estimate > 0.0) else {
+            return false;
+        };
+        let deviation = capacity / estimate - 1.0;
+        let usual = JUMP.max(JUMP_NOISE * self.noise);
+        let jump = i8::from(deviation > usual) - i8::from(deviation < -usual);
+        let again = jump != 0 && jump == self.jump;
+        self.jump = if again { 0 } else { jump };
+        if jump == 0 {
+            let gain = (1.0 / self.count).max(0.1);
+            self.noise += gain * (deviation.abs() - self.noise);
+        }
+        again
+    }
+}
+
+/// Returns the factors to publish, in the order of the members; `None` if those that are
+/// published stand. `last` is when they were published, and `period` the usual time
+/// between two reports of a backend; both in milliseconds.
+///
+/// They stand while less than half of the backends report or all are idle: a factor must
+/// not follow from a lack of facts.
+#[must_use]
+pub fn publish(
+    members: &[Member<'_>],
+    last: Option<u64>,
+    period: u64,
+    now: u64,
+) -> Option<Vec<Factor>> {
+    let early = last.is_some_and(|last| now < last.saturating_add(period));
+    if early || is_frozen(members, period, now) {
+        return None;
+    }
+    let factors = factors(members, now);
+    let shares = |factor: &dyn Fn(usize) -> Factor| -> Vec<f64> {
+        let weight = |(at, member): (usize, &Member<'_>)| {
+            f64::from(member.weight) * f64::from(factor(at).as_millionths())
+        };
+        let weights: Vec<f64> = members.iter().enumerate().map(weight).collect();
+        let total: f64 = weights.iter().sum();
+        weights.into_iter().map(|weight| weight / total).collect()
+    };
+    let (before, after) = (shares(&|at| members[at].published), shares(&|at| factors[at]));
+    let moves = || before.iter().zip(&after).map(|(before, after)| (after - before).abs());
+    let soon = last.is_some_and(|last| now < last.saturating_add(CALM));
+    let band = |member: &Member<'_>| {
+        let noise = member.estimate.map_or(0.0, |estimate| estimate.noise);
+        if soon { SHARE_BAND_SOON.max(SOON_NOISE * noise) } else { SHARE_BAND }
+    };
+    let mut far = moves().zip(&before).zip(members);
+    let far = far.any(|((moves, before), member)| moves > band(member) * before);
+    let moved: f64 = moves().sum::<f64>() / 2.0;
+    (far || !soon && moved > MOVED_BAND).then_some(factors)
+}
+
+/// Returns the factor of each member: its capacity for a unit of weight, relative to the
+/// median of those.
+#[must_use]
+pub fn factors(members: &[Member<'_>], now: u64) -> Vec<Factor> {
+    let ratios: Vec<Option<f64>> = members
+        .iter()
+        .map(|member| Some(member.estimate?.capacity()? / f64::from(member.weight)))
+        .collect();
+    let median = median(ratios.iter().flatten().copied().collect());
+    let factor = |(member, ratio): (&Member<'_>, Option<f64>)| {
+        let (Some(ratio), Some(median)) = (ratio, median) else { return Factor::ONE };
+        let factor = (ratio / median).clamp(LEAST, MOST);
+        let at = member.estimate.and_then(|estimate| estimate.at).unwrap_or(now);
+        let stale = now.saturating_sub(at).saturating_sub(FRESH).min(DECAY);
+        let factor = factor + (1.0 - factor) * (stale as f64 / DECAY as f64);
+        Factor::millionths((factor * 1e6) as u32)
+    };
+    members.iter().zip(ratios).map(factor).collect()
+}
+
+fn is_frozen(members: &[Member<'_>], period: u64, now: u64) -> bool {
+    let estimates = || members.iter().filter_map(|member| member.estimate);
+    let recent = |at: u64| now.saturating_sub(at) < 3 * period;
+    let reported = estimates().filter(|estimate| estimate.at.is_some_and(recent)).count();
+    let known = || estimates().filter(|estimate| estimate.at.is_some());
+    let utilisation: f64 = known().map(|estimate| estimate.utilisation).sum();
+    2 * reported < members.len() || utilisation < MEAN_UTILISATION_MIN * known().count() as f64
+}
+
+/// Returns how much of the way an average goes towards a report that comes `passed`
+/// milliseconds after the one before: 1 − e^(−passed/150 s), by a Padé approximant, because
+/// exponential functions differ from machine to machine.
+fn gain(passed: u64) -> f64 {
+    let x = passed as f64 / SMOOTH;
+    (x / (1.0 + x / 2.0 + x * x / 12.0)).min(1.0)
+}
+
+/// Returns the median; of an even number, the mean of the middle two.
+fn median(mut all: Vec<f64>) -> Option<f64> {
+    all.retain(|value| value.is_finite() && *value > 0.0);
+    all.sort_unstable_by(f64::total_cmp);
+    let middle = all.len() / 2;
+    let high = all.get(middle)?;
+    Some(if all.len() % 2 == 1 { *high } else { (all[middle - 1] + high) / 2.0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn estimate(reports: impl IntoIterator<Item = (f64, f64)>) -> Estimate {
+        let mut estimate = Estimate::new(0);
+        for (at, (calls, utilisation)) in reports.into_iter().enumerate() {
+            estimate.add(Report { calls, utilisation }, 0.0, 10_000 * (at as u64 + 1));
+        }
+        estimate
+    }
+
+    fn member(estimate: &Estimate) -> Member<'_> {
+        Member { weight: 1, published: Factor::ONE, estimate: Some(estimate) }
+    }
+
+    #[test]
+    fn calls_by_utilisation_is_the_capacity() {
+        let capacity = |reports: &[(f64, f64)]| estimate(reports.iter().copied()).capacity();
+        assert_eq!(capacity(&[]), None);
+        assert_eq!(capacity(&[(50.0, 0.5), (100.0, 1.0)]), Some(100.0));
+        assert_eq!(capacity(&[(f64::NAN, 0.5), (50.0, -1.0)]), None);
+        let mut cold = Estimate::new(0);
+        cold.add(Report { calls: 1.0, utilisation: 1.0 }, 0.0, BLACKOUT - 1);
+        assert_eq!(cold.capacity(), None);
+        cold.add(Report { calls: 30.0, utilisation: 0.8 }, 0.2, BLACKOUT);
+        assert!((cold.capacity().unwrap() - 50.0).abs() < 1e-9, "idle work is not the calls'");
+    }
+
+    #[test]
+    fn two_reports_in_a_row_tell_a_changed_machine_from_noise() {
+        let steady = [(50.0, 0.5); 20];
+        let with =
+            |more: &[(f64, f64)]| estimate(steady.iter().chain(more).copied()).capacity().unwrap();
+        assert!(with(&[(50.0, 0.8)]) > 90.0);
+        assert!(with(&[(50.0, 0.8), (50.0, 0.4)]) > 90.0, "one above, one below");
+        assert!((60.0..72.0).contains(&with(&[(50.0, 0.8), (50.0, 0.8), (50.0, 0.8)])));
+    }
+
+    #[test]
+    fn factors_are_published_in_steps_that_matter() {
+        let (full, slow) = (estimate([(50.0, 0.5); 9]), estimate([(50.0, 1.0); 9]));
+        let all = [&full, &full, &full, &slow].map(member);
+        let now = 90_000;
+        let half = Factor::millionths(500_000);
+        let expected = vec![Factor::ONE, Factor::ONE, Factor::ONE, half];
+        assert_eq!(publish(&all, None, 10_000, now), Some(expected.clone()));
+        assert_eq!(publish(&all, Some(now - 9_999), 10_000, now), None, "too early");
+        let published = all.map(|one| Member {
+            published: if one.estimate == Some(&slow) { half } else { Factor::ONE },
+            ..one
+        });
+        assert_eq!(publish(&published, None, 10_000, now), None, "nothing new");
+        // Half of the backends report no more, then the others neither.
+        assert_eq!(publish(&all, None, 10_000, now + 30_000), None);
+        let silent = Member { estimate: None, ..all[0] };
+        assert_eq!(publish(&[silent, silent, silent, all[3]], None, 10_000, now), None);
+        let idle = estimate([(1.0, 0.03); 9]);
+        assert_eq!(publish(&[&idle, &full].map(member)[..1], None, 10_000, now), None);
+    }
+
+    #[test]
+    fn an_old_estimate_fades() {
+        let (full, slow) = (estimate([(50.0, 0.5); 9]), estimate([(50.0, 1.0); 9]));
+        let all = [&full, &full, &slow].map(member);
+        let factor = |now| factors(&all, now)[2].as_millionths();
+        let end = 90_000 + FRESH;
+        assert_eq!(
+            [factor(end), factor(end + 30_000), factor(end + 60_000)],
+            [500_000, 750_000, 1_000_000]
+        );
+    }
+
+    fn reports() -> impl Strategy<Value = Vec<(f64, f64)>> {
+        proptest::collection::vec((0.0..1e4_f64, 0.0..1.5_f64), 1..30)
+    }
+
+    proptest! {
+        #[test]
+        fn factors_stay_in_their_range(
+            all in proptest::collection::vec((1..9_u32, reports()), 1..12), later in 0..400_000_u64,
+        ) {
+            let all: Vec<_> = all.into_iter().map(|(w, reports)| (w, estimate(reports))).collect();
+            let members: Vec<_> = all
+                .iter()
+                .map(|(weight, estimate)| Member { weight: *weight, ..member(estimate) })
+                .collect();
+            let found = factors(&members, 300_000 + later);
+            let range = (LEAST * 1e6) as u32..=(MOST * 1e6) as u32;
+            prop_assert!(found.iter().all(|factor| range.contains(&factor.as_millionths())));
+            let turned: Vec<_> = members.iter().rev().copied().collect();
+            let mut turned = factors(&turned, 300_000 + later);
+            turned.reverse();
+            prop_assert_eq!(found, turned);
+        }
+
+        /// With steady reports the estimate is their ratio, whatever the load is.
+        #[test]
+        fn the_estimate_does_not_depend_on_the_load(
+            loads in proptest::collection::vec(0.1..1.0_f64, 1..60), capacity in 10.0..1e4_f64,
+        ) {
+            let found = estimate(loads.iter().map(|load| (load * capacity, *load))).capacity().unwrap();
+            prop_assert!((found / capacity - 1.0).abs() < 1e-9);
+        }
+    }
+}
