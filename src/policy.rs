@@ -10,12 +10,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::catalog::{Addresses, Service};
-use crate::facts::factor;
-use crate::model::{Class, Selector, Weight};
+use crate::facts::factor::Factor;
+use crate::model::{Class, Endpoint, Selector, Weight};
 
 pub mod canary;
 pub mod cells;
 pub mod hash;
+mod newcomers;
 mod passes;
 pub mod rendezvous;
 pub mod zones;
@@ -60,24 +61,21 @@ pub fn decide(service: &Service, class: &Class) -> Decision {
         passes::keep(service, endpoint, class)
             .then_some(Pick { endpoint: place, weight: endpoint.weight })
     };
-    let mut picks: Box<[Pick]> = match rarest(service, class) {
+    let mut picks: Vec<Pick> = match rarest(service, class) {
         None => (0..service.endpoints.len()).filter_map(pick).collect(),
         Some(rarest) => service.chosen(rarest).filter_map(pick).collect(),
     };
     if service.newcomers.is_some() {
-        apply_factors(service, &mut picks);
+        picks = newcomers::heed(service, picks);
     }
-    Decision { picks }
+    Decision { picks: picks.into() }
 }
 
-/// Multiplies the weights by the factors of backends in slow start.
-fn apply_factors(service: &Service, picks: &mut [Pick]) {
-    let weights: Vec<u32> = picks.iter().map(|pick| pick.weight.0).collect();
-    let factor = |pick: &Pick| service.factor(&service.endpoints[pick.endpoint as usize]);
-    let factors: Vec<_> = picks.iter().map(factor).collect();
-    for (pick, weight) in picks.iter_mut().zip(factor::apply(&weights, &factors)) {
-        pick.weight = Weight(weight);
-    }
+/// Returns the part of its share that a backend gets in the lists of a class, by slow
+/// start.
+#[must_use]
+pub fn factor(service: &Service, endpoint: &Endpoint, class: &Class) -> Factor {
+    newcomers::factor(service, endpoint, class)
 }
 
 /// Returns whether any backend serves the clients that select nothing.

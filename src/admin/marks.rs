@@ -243,12 +243,10 @@ pub(super) fn kept_out(state: &State) -> BTreeMap<MarkKey, usize> {
     counts
 }
 
-/// Returns how many backends of a service are drained.
+/// Returns how many backends of a service are drained, by marks or by themselves.
 pub(super) fn drained(service: &Service) -> usize {
-    if service.drained.is_empty() {
-        return 0;
-    }
-    service.endpoints.iter().filter(|one| service.drained.mark(one).is_some()).count()
+    let is_drained = |one: &&Endpoint| one.is_lame_duck() || service.drained.mark(one).is_some();
+    service.endpoints.iter().filter(is_drained).count()
 }
 
 /// Returns the service of a name, or all services for `*`. With `anyway`, the service

@@ -204,7 +204,7 @@ impl Scrape {
         let endpoints = all.iter().map(|service| service.endpoints.len()).sum();
         page.gauge("services", "Services that have a backend", float(all.len()))?;
         page.gauge("endpoints", "Backends of all services", float(endpoints))?;
-        let help = "Backends that operators' marks keep out of the lists";
+        let help = "Backends that marks keep out of the lists, or that drain themselves";
         let drained = all.iter().map(|service| marks::drained(service)).sum();
         page.gauge("endpoints_drained", help, float(drained))?;
         let newcomers: Vec<_> =

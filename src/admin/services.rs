@@ -196,7 +196,8 @@ impl Rows<'_> {
 }
 
 fn endpoints(state: &State, snapshot: &Service, selectors: &[Selector]) -> Vec<json::Endpoint> {
-    let shares = shares::of(state, snapshot, &Class::new(selectors));
+    let class = Class::new(selectors);
+    let shares = shares::of(state, snapshot, &class);
     let liveness = state.catalog.liveness();
     let down = liveness.down.get(&snapshot.name).map_or(&[][..], Vec::as_slice);
     let endpoint = |endpoint: &Endpoint, Share { entries, due, share, .. }, down| json::Endpoint {
@@ -214,8 +215,8 @@ fn endpoints(state: &State, snapshot: &Service, selectors: &[Selector]) -> Vec<j
         delayed_seconds: snapshot
             .delayed(endpoint)
             .map(|until| until.saturating_duration_since(clock::now()).as_secs_f64()),
-        slow_start: Some(snapshot.factor(endpoint))
-            .filter(|factor| *factor != Factor::ONE)
+        slow_start: Some(policy::factor(snapshot, endpoint, &class))
+            .filter(|factor| entries > 0 && *factor != Factor::ONE)
             .map(|factor| f64::from(factor.as_millionths()) / 1e6),
     };
     let listed = snapshot.endpoints.iter().zip(shares);

@@ -140,25 +140,34 @@ fn price(weights: &[u32], most: u64) -> u64 {
 }
 
 /// Returns the entries at this price, or at one that is up to a quarter lower: those whose
-/// most favoured backend is the least over its share. Where many backends have one weight,
-/// all of them gain or lose by rounding together, and a slightly shorter cycle may serve
-/// them all exactly.
+/// most favoured backend is the least over its share, where no backend loses a quarter of
+/// its own. Where many backends have one weight, all of them gain or lose by rounding
+/// together, and a slightly shorter cycle may serve them all exactly.
 fn evenest(weights: &[u32], price: u64) -> Vec<u32> {
     const STEPS: u64 = 16;
     let counts_at =
         |price| -> Vec<u32> { weights.iter().map(|&weight| at_price(weight, price)).collect() };
+    let sum = |counts: &[u32]| counts.iter().copied().map(u64::from).sum::<u64>();
+    let first = counts_at(price);
+    let entries = sum(&first);
     let over = |counts: &[u32]| {
         // A backend that is due less than an entry has one all the same.
-        let due = weights.iter().zip(counts).filter(|one| *one.1 > 1);
-        let (weights, counts): (Vec<u32>, Vec<u32>) = due.unzip();
+        let due = weights.iter().zip(counts).zip(&first).filter(|one| *one.1 > 1);
+        let (weights, counts): (Vec<u32>, Vec<u32>) = due.map(|(one, _)| one).unzip();
         excess(&weights, &counts)
     };
-    let mut best = counts_at(price);
-    let mut least = over(&best);
+    let keeps_all = |counts: &[u32]| {
+        let length = sum(counts);
+        counts
+            .iter()
+            .zip(&first)
+            .all(|(&now, &before)| 4 * u64::from(now) * entries >= 3 * u64::from(before) * length)
+    };
+    let (mut best, mut least) = (first.clone(), over(&first));
     for step in 1..=STEPS {
         let counts = counts_at(price - price / (4 * STEPS) * step);
         let over = over(&counts);
-        if over < least {
+        if over < least && keeps_all(&counts) {
             (best, least) = (counts, over);
         }
     }

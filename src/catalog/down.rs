@@ -13,7 +13,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use imbl::OrdMap;
 
-use crate::model::{BackendAddr, Endpoint, ServiceName, Weight};
+use crate::model::{BackendAddr, Endpoint, ServiceName};
 
 use super::liveness::{Liveness, ProbeResult};
 
@@ -99,7 +99,7 @@ impl DownDetector {
         let is_down = |endpoint: &Endpoint| {
             self.is_refusing(endpoint.addr) && self.services(endpoint.addr).any(|s| s == service)
         };
-        let serving = |endpoint: &&Endpoint| endpoint.weight != Weight(0);
+        let serving = |endpoint: &&Endpoint| endpoint.takes_calls();
         let all = endpoints.iter().filter(serving).count();
         let up = endpoints.iter().filter(serving).filter(|endpoint| !is_down(endpoint)).count();
         let down: Vec<Endpoint> = match up * 2 >= all && up > 0 {

@@ -129,13 +129,12 @@ impl NewcomerTracker {
 
 impl Recent {
     fn take_in(&mut self, change: &Change<'_>, settings: &ServiceSettings, now: u64) {
-        let addresses = |all: &[Endpoint]| all.iter().map(|one| one.addr).collect::<HashSet<_>>();
-        let (before, after) = (addresses(change.before), addresses(change.after));
-        self.joined.retain(|addr, _| after.contains(addr));
-        for addr in before.difference(&after) {
+        let (left, joined) = differences(change.before, change.after);
+        for addr in &left {
+            self.joined.remove(addr);
             self.flaps.entry(*addr).or_default().left(now);
         }
-        for addr in after.difference(&before).filter(|_| change.join) {
+        for addr in joined.iter().filter(|_| change.join) {
             if let Some(flaps) = self.flaps.get_mut(addr) {
                 flaps.returned(now, millis(settings.flap_delay));
             }
@@ -143,6 +142,7 @@ impl Recent {
         }
         if settings.flap_delay.is_zero() {
             self.flaps.clear();
+            self.joined.values_mut().for_each(|joined| *joined = now.min(*joined));
         }
     }
 
@@ -163,7 +163,7 @@ impl Recent {
                 let joined = |one: &Endpoint| self.joined.get(&one.addr).copied();
                 let starters: Vec<_> = listed
                     .iter()
-                    .map(|one| Starter { weight: one.weight.0, joined: joined(one) })
+                    .map(|one| Starter { weight: weight(one), joined: joined(one) })
                     .collect();
                 let factors = listed.iter().zip(slow.factors(&starters, millis));
                 let below = factors.filter(|(_, factor)| *factor != Factor::ONE);
@@ -194,7 +194,7 @@ impl Recent {
             .map(|one| self.flaps.get(&one.addr).and_then(|flaps| flaps.until(millis)))
             .collect();
         let wish: Vec<_> =
-            all.iter().zip(&until).map(|(one, until)| (one.weight.0, until.is_some())).collect();
+            all.iter().zip(&until).map(|(one, until)| (weight(one), until.is_some())).collect();
         let granted = flapping::delayed(&wish);
         for ((one, until), granted) in all.iter().zip(until).zip(granted) {
             let Some(until) = until else { continue };
@@ -205,8 +205,9 @@ impl Recent {
                 let end = self.newcomers.delayed.get(&one.addr).copied();
                 let end = end.unwrap_or(now + Duration::from_millis(until - millis));
                 delayed.insert(one.addr, end);
-            } else if let Some(flaps) = self.flaps.get_mut(&one.addr) {
-                flaps.list();
+            } else {
+                self.flaps.entry(one.addr).or_default().list();
+                self.joined.entry(one.addr).and_modify(|joined| *joined = millis.min(*joined));
             }
         }
         delayed
@@ -216,6 +217,41 @@ impl Recent {
     fn is_over(&self) -> bool {
         self.joined.is_empty() && self.flaps.is_empty()
     }
+}
+
+/// Returns the addresses that only `before` has, and those that only `after` has. Both are
+/// sorted by id and address, so equal parts are only walked.
+fn differences(
+    before: &[Endpoint],
+    after: &[Endpoint],
+) -> (HashSet<BackendAddr>, HashSet<BackendAddr>) {
+    let (mut left, mut joined) = (HashSet::new(), HashSet::new());
+    let (mut old, mut new) = (before.iter().peekable(), after.iter().peekable());
+    let key = |one: &&Endpoint| (one.id.clone(), one.addr);
+    loop {
+        match (old.peek(), new.peek()) {
+            (None, None) => break,
+            (Some(a), Some(b)) if a.id == b.id && a.addr == b.addr => {
+                (old.next(), new.next());
+            }
+            (Some(a), b) if b.is_none_or(|b| key(a) < key(b)) => {
+                left.extend(old.next().map(|one| one.addr));
+            }
+            _ => joined.extend(new.next().map(|one| one.addr)),
+        }
+    }
+    // An address under another name is the same backend.
+    let both: Vec<_> = left.intersection(&joined).copied().collect();
+    for addr in both {
+        left.remove(&addr);
+        joined.remove(&addr);
+    }
+    (left, joined)
+}
+
+/// Returns the weight with which a backend counts: none if it takes no calls.
+fn weight(endpoint: &Endpoint) -> u32 {
+    if endpoint.takes_calls() { endpoint.weight.0 } else { 0 }
 }
 
 fn wants(settings: &ServiceSettings) -> bool {

@@ -3,6 +3,7 @@
 //! In: the value that clients have, and the new one. Out: a yes or no. Pure.
 
 use super::Known;
+use crate::model::Endpoint;
 
 /// Answers the same question for every spelling of a name, and compares only once: large
 /// services take long.
@@ -46,7 +47,8 @@ fn is_urgent(old: &Known, new: &Known) -> bool {
         return true;
     }
     let mut rest = new.endpoints.iter();
-    let mut listed = old.endpoints.iter().filter(|endpoint| endpoint.takes_calls());
+    let listed = |one: &&Endpoint| one.takes_calls() && old.delayed(one).is_none();
+    let mut listed = old.endpoints.iter().filter(listed);
     // Both are sorted by id.
     !listed.all(|old| {
         let same = rest.find(|new| new.id >= old.id);

@@ -125,18 +125,22 @@ pub async fn run(args: RegisterArgs) -> ExitCode {
         code = command.ended() => (None, Some(code)),
     };
     drop(stop_tx);
-    let withdrawn = matches!(presence.await, Ok(Ok(())));
+    let left = presence.await;
+    let (withdrawn, was_there) = (matches!(left, Ok(Ok(_))), matches!(left, Ok(Ok(true))));
     match (signal, ended) {
         (_, Some(code)) => ExitCode::from(code),
         (Some(signal), _) if id.is_some() => {
-            // With the key still there, clients would go on calling: a delay is no use.
-            let delay = if withdrawn { plan.drain_delay } else { Duration::ZERO };
-            let signal = tokio::select! {
+            // Without a key, or with one that is still there, nothing changes for clients.
+            let delay = if was_there { plan.drain_delay } else { Duration::ZERO };
+            let second = tokio::select! {
                 code = command.ended() => return ExitCode::from(code),
-                signal = signals.stop(id) => signal,
-                () = tokio::time::sleep(delay) => signal,
+                second = signals.stop(id) => Some(second),
+                () = tokio::time::sleep(delay) => None,
             };
             pass_on(id, signal);
+            if let Some(second) = second.filter(|second| *second != signal) {
+                pass_on(id, second);
+            }
             ExitCode::from(command.end_with(&mut signals).await)
         }
         _ => ExitCode::from(u8::from(!withdrawn)),
@@ -149,12 +153,12 @@ fn fail(error: &str, code: u8) -> ExitCode {
 }
 
 /// Holds the registration until `stop_rx` fires. With `health`, it holds it only while the
-/// backend is serving.
+/// backend is serving. Returns whether there was a key, which is removed now.
 async fn stay(
     options: Options,
     mut health: Option<Health>,
     mut stop_rx: oneshot::Receiver<()>,
-) -> Result<(), RegisterError> {
+) -> Result<bool, RegisterError> {
     loop {
         let serving = async {
             if let Some(health) = &mut health {
@@ -163,7 +167,7 @@ async fn stay(
         };
         tokio::select! {
             biased;
-            _ = &mut stop_rx => return Ok(()),
+            _ = &mut stop_rx => return Ok(false),
             () = serving => {}
         }
         let held = register::hold(options.clone()).await?;
@@ -176,7 +180,10 @@ async fn stay(
         };
         tokio::select! {
             biased;
-            _ = &mut stop_rx => return held.withdraw().await,
+            _ = &mut stop_rx => {
+                let was_there = *held.status().borrow() == Status::Registered;
+                return held.withdraw().await.map(|()| was_there);
+            }
             () = over => {}
         }
         // The error is logged where it happened; the lease's end removes the key.

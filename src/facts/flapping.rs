@@ -16,7 +16,7 @@ const FIRST_DELAYED: usize = 3;
 /// further one.
 const DELAY: u64 = 5_000;
 /// The removals that are remembered: after so many the delay is the longest.
-const REMEMBERED: usize = 9;
+const REMEMBERED: usize = 13;
 /// If more than this percentage of a service's weight would be delayed, nothing is: the
 /// service or the probe flaps, not a backend.
 const DELAYED_MAX_PERCENT: u64 = 20;

@@ -10,6 +10,8 @@ use crate::facts::factor::Factor;
 use crate::marks::Mark;
 use crate::model::{Class, Endpoint, Selector, Weight};
 
+use super::newcomers;
+
 /// A pass. The variants are in the order in which the passes run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
@@ -17,10 +19,10 @@ pub enum Pass {
     Weight,
     /// No mark of an operator drains the backend, nor does it drain itself.
     Undrained,
-    /// The backend has not come and gone too often a short time ago.
-    Undelayed,
     /// The backend has everything that the client's name selects.
     Selected,
+    /// The backend has not come and gone too often a short time ago, or no other is left.
+    Undelayed,
     /// Always passed. It finds which part of its share the backend gets.
     Started,
 }
@@ -52,11 +54,14 @@ enum Reason<'a> {
 type PassFn = for<'a> fn(&'a Service, &Endpoint, &'a Class) -> Finding<'a>;
 
 /// The passes in the order in which they run.
-const PASSES: [PassFn; 5] = [weight, undrained, undelayed, selected, started];
+const PASSES: [PassFn; 5] = [weight, undrained, selected, undelayed, started];
+/// The first passes, which look at one backend alone. The others compare it with all that
+/// these keep.
+const ALONE: usize = 3;
 
-/// Returns whether every pass keeps a backend.
+/// Returns whether every pass that looks at one backend alone keeps it.
 pub(super) fn keep(service: &Service, endpoint: &Endpoint, class: &Class) -> bool {
-    PASSES.iter().all(|pass| pass(service, endpoint, class).kept)
+    PASSES[..ALONE].iter().all(|pass| pass(service, endpoint, class).kept)
 }
 
 /// Returns the finding of each pass for a backend of a service. [`Pass::Started`] is left
@@ -97,14 +102,14 @@ fn selected<'a>(_: &'a Service, endpoint: &Endpoint, class: &'a Class) -> Findin
     Finding { pass: Pass::Selected, kept: lacks.is_none(), reason }
 }
 
-fn undelayed<'a>(service: &'a Service, endpoint: &Endpoint, _: &'a Class) -> Finding<'a> {
-    let until = service.delayed(endpoint);
-    let reason = until.map_or(Reason::NotDelayed, |_| Reason::Delayed);
-    Finding { pass: Pass::Undelayed, kept: until.is_none(), reason }
+fn undelayed<'a>(service: &'a Service, endpoint: &Endpoint, class: &'a Class) -> Finding<'a> {
+    let delayed = newcomers::is_left_out(service, endpoint, class);
+    let reason = if delayed { Reason::Delayed } else { Reason::NotDelayed };
+    Finding { pass: Pass::Undelayed, kept: !delayed, reason }
 }
 
-fn started<'a>(service: &'a Service, endpoint: &Endpoint, _: &'a Class) -> Finding<'a> {
-    let reason = Reason::Factor(service.factor(endpoint));
+fn started<'a>(service: &'a Service, endpoint: &Endpoint, class: &'a Class) -> Finding<'a> {
+    let reason = Reason::Factor(newcomers::factor(service, endpoint, class));
     Finding { pass: Pass::Started, kept: true, reason }
 }
 

@@ -82,9 +82,63 @@ fn newcomers_get_a_part_of_their_share_or_wait() {
     };
     assert_eq!(why(1)[4], "started true: slow start: it gets 10 % of its share for now");
     assert_eq!(
-        why(2)[2],
+        why(2)[3],
         "undelayed false: it came and went too often: it is listed once it has stayed for a while"
     );
+}
+
+/// Decides for a service whose newcomers are at these places.
+fn with_newcomers(
+    endpoints: &[&str],
+    selectors: &[(&str, &str)],
+    starting: &[usize],
+    delayed: &[usize],
+) -> Vec<(u32, u32)> {
+    let service = service(endpoints);
+    let addr = |place: &usize| service.endpoints[*place].addr;
+    let newcomers = Newcomers {
+        starting: starting.iter().map(|at| (addr(at), Factor::millionths(100_000))).collect(),
+        delayed: delayed.iter().map(|at| (addr(at), Instant::now())).collect(),
+    };
+    let service = service.clone().with_newcomers(Some(Arc::new(newcomers)));
+    let selector = |&(key, value): &(&str, &str)| Selector { key: key.into(), value: value.into() };
+    let class = Class::new(&selectors.iter().map(selector).collect::<Vec<_>>());
+    let decision = decide(&service, &class);
+    // `explain` must agree about each backend.
+    for (place, endpoint) in service.endpoints.iter().enumerate() {
+        let pick = decision.picks().iter().find(|pick| pick.endpoint as usize == place);
+        let findings = explain(&service, endpoint, &class);
+        assert_eq!(findings.iter().all(|one| one.kept), pick.is_some(), "{findings:?}");
+        let whole = factor(&service, endpoint, &class) == Factor::ONE;
+        let started = findings.iter().any(|one| one.pass == Pass::Started);
+        assert_eq!(started, !whole, "{findings:?}");
+    }
+    decision.picks().iter().map(|pick| (pick.endpoint, pick.weight.0)).collect()
+}
+
+#[test]
+fn no_class_loses_its_last_backend_to_a_delay() {
+    let zones = ["a 1 zone=x", "b 1 zone=y", "c 1 zone=y"];
+    assert_eq!(with_newcomers(&zones, &[], &[], &[0]), [(1, 1), (2, 1)]);
+    assert_eq!(with_newcomers(&zones, &[("zone", "x")], &[], &[0]), [(0, 1)]);
+    assert_eq!(with_newcomers(&["a 1", "b 1 lame-duck=true", "c 0"], &[], &[], &[0]), [(0, 1)]);
+}
+
+#[test]
+fn the_last_old_backend_is_not_left_alone_with_the_calls() {
+    let some = ["a 1 zone=x", "b 1 zone=x", "c 1 zone=y", "d 1 zone=y", "e 1 zone=y"];
+    assert_eq!(with_newcomers(&some, &[("zone", "x")], &[1], &[]), [(0, 10), (1, 1)]);
+    let zone = [("zone", "y")];
+    assert_eq!(with_newcomers(&some, &zone, &[3, 4], &[]), [(2, 1), (3, 1), (4, 1)]);
+    let drained = ["a 1", "b 1", "c 1", "d 1 lame-duck=true", "e 1 lame-duck=true"];
+    assert_eq!(with_newcomers(&drained, &[], &[1, 2], &[]), [(0, 1), (1, 1), (2, 1)]);
+}
+
+#[test]
+fn a_class_without_newcomers_has_the_same_decision_as_before() {
+    let all = ["a 100 zone=x", "b 100 zone=x", "c 100 zone=y"];
+    assert_eq!(with_newcomers(&all, &[("zone", "x")], &[2], &[]), [(0, 100), (1, 100)]);
+    assert_eq!(with_newcomers(&all, &[], &[], &[2]), [(0, 100), (1, 100)]);
 }
 
 #[test]
@@ -105,11 +159,11 @@ fn each_pass_says_why() {
     let weight = "weight false it is registered with weight 0: no traffic";
     let undrained = "undrained true no operator drains it";
     let stays = "undelayed true it does not come and go";
-    assert_eq!(why(&[]), [weight, undrained, stays, "selected true the name selects nothing"]);
+    assert_eq!(why(&[]), [weight, undrained, "selected true the name selects nothing", stays]);
     let has = "selected true it has what the name selects: id=a zone=b";
-    assert_eq!(why(&[selector("zone", "b"), selector("id", "a")]), [weight, undrained, stays, has]);
+    assert_eq!(why(&[selector("zone", "b"), selector("id", "a")]), [weight, undrained, has, stays]);
     let lacks = "selected false the name selects zone=c, and it has no such metadata";
-    assert_eq!(why(&[selector("zone", "c")]), [weight, undrained, stays, lacks]);
+    assert_eq!(why(&[selector("zone", "c")]), [weight, undrained, lacks, stays]);
     // A drained backend is in no list, whatever the class selects.
     let key = MarkKey::parse("drain/hello/a").unwrap();
     let value = Value { by: "me".into(), why: "disk".into(), ..Value::default() };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::model::Weight;
 
 const EVERY: Duration = Duration::from_secs(30);
 

@@ -151,6 +151,38 @@ fn a_service_that_flaps_as_a_whole_is_not_delayed() {
 }
 
 #[test]
+fn a_delay_that_ends_early_leaves_no_slow_start_for_later() {
+    let mut world = World::new(60, 300);
+    let flap = |world: &mut World, at, port| {
+        world.leave(at, port);
+        world.join(at, port);
+    };
+    for at in [0, 1, 2] {
+        flap(&mut world, at, 1);
+        flap(&mut world, at, 2);
+    }
+    assert!(world.is_delayed(1) && world.is_delayed(2));
+    for at in [3, 4, 5] {
+        flap(&mut world, at, 3);
+    }
+    // Three of ten are more than a fifth: none is delayed.
+    assert!((1..=10).all(|port| !world.is_delayed(port)));
+    assert_eq!((world.factor(1), world.factor(3)), (Some(10), Some(10)));
+    assert_eq!(world.pass(1_000).last(), Some(&57));
+}
+
+#[test]
+fn a_backend_under_another_name_has_not_left() {
+    let mut world = World::new(60, 300);
+    let mut after = world.all.clone();
+    after[0].id = "zz".into();
+    after.sort();
+    world.change(1, true, after);
+    assert_eq!(world.newcomers, None);
+    assert!(world.tracker.services.is_empty());
+}
+
+#[test]
 fn settings_that_are_taken_back_end_everything() {
     let mut world = World::new(60, 300);
     for at in [0, 1, 2] {
@@ -163,8 +195,11 @@ fn settings_that_are_taken_back_end_everything() {
     let all = world.all.clone();
     world.update(4, true, &all);
     assert!(!world.is_delayed(1) && world.factor(11).is_some());
+    assert_eq!(world.pass(300).last(), Some(&57), "it starts now, not when its delay would end");
+    world.join(301, 12);
     world.settings.slow_start = Duration::ZERO;
-    world.update(5, true, &all);
+    let all = world.all.clone();
+    world.update(302, true, &all);
     assert_eq!((world.newcomers.clone(), world.tracker.due()), (None, None));
 }
 

@@ -22,8 +22,10 @@ const OP_DELETE: u64 = 1;
 pub(super) fn read_qsf(text: &str, remarks: &Remarks) -> Result<ValueFields, String> {
     let mut object = object(text, Some(&["addr", "metadata", "Addr", "Metadata"]), remarks)?;
     for (name, upper) in [("addr", "Addr"), ("metadata", "Metadata")] {
-        if let Some(value) = object.remove(upper) {
-            object.entry(name).or_insert(value);
+        if let Some(value) = object.remove(upper)
+            && object.get(name).is_none_or(Value::is_null)
+        {
+            object.insert(name.to_owned(), value);
         }
     }
     let address = address(text_field(&object, "addr")?)?;
