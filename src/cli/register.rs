@@ -129,7 +129,7 @@ pub async fn run(args: RegisterArgs) -> ExitCode {
     match (signal, ended) {
         (_, Some(code)) => ExitCode::from(code),
         (Some(signal), _) if id.is_some() => {
-            // With the key still there, clients would go on calling: a delay is no use.
+            // While the key exists, clients go on calling, so a delay would not help.
             let delay = if withdrawn { plan.drain_delay } else { Duration::ZERO };
             let signal = tokio::select! {
                 code = command.ended() => return ExitCode::from(code),
