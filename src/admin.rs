@@ -130,7 +130,7 @@ pub async fn serve(
     let mut connections = FuturesUnordered::new();
     let mut failing = false;
     loop {
-        // Connections that must go still count until their turn comes.
+        // Connections that are to end count until they have ended.
         let room = connections.len() < 2 * CONNECTIONS_MAX;
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -199,7 +199,8 @@ async fn serve_connection(
     }
 }
 
-/// Returns whether the connection was gone before it was accepted.
+/// Returns whether the error means that the peer closed the connection before it was
+/// accepted.
 fn is_peers_fault(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)

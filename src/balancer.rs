@@ -72,8 +72,8 @@ struct Shared {
     counters: Arc<Counters>,
 }
 
-/// How long a client has to send its name. Clients send it at once; one that has not sent
-/// it by then never will.
+/// How long a client may take to send its name. Clients send it at once, so a client that
+/// takes longer never will.
 const NAME_WITHIN: Duration = Duration::from_secs(5);
 /// How often stalled clients are looked for: often enough, because they have a minute.
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
@@ -100,7 +100,7 @@ impl Balancer {
         Arc::new(move || clients.view())
     }
 
-    /// Returns a function that tells how far over its share the most favoured backend of
+    /// Returns a function that returns how far over its share the most favoured backend of
     /// any list in use is.
     #[must_use]
     pub fn excess(&self) -> ExcessFn {
@@ -108,8 +108,8 @@ impl Balancer {
         Arc::new(move || views.excess())
     }
 
-    /// Ends the connections of clients that do not take what is new for them: after a
-    /// minute, or when they hold too much of superseded lists. Never returns.
+    /// Ends the connections of clients that do not read new lists: after a minute, or when
+    /// they hold too many bytes of superseded lists. Never returns.
     pub async fn sweep(self) {
         let Shared { clients, counters, .. } = &*self.0;
         let mut swept = clock::now();

@@ -120,7 +120,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(args) => runtime.block_on(check::run(&args)),
         _ => ExitCode::SUCCESS,
     };
-    // Tasks that still run were told to end and had their time.
+    // Tasks that still run were asked to end, and their time is over.
     runtime.shutdown_background();
     code
 }

@@ -1,8 +1,8 @@
 //! Small state machines about single backends, and about a service's health.
 //!
-//! In: what was seen of a backend, and when. Out: what a decision must take into account,
-//! in few steps, because each step is a push to every client. Pure: the catalog's one
-//! writer and the drivers own the values and say what time it is.
+//! In: observations of a backend, with their times. Out: factors and verdicts for the
+//! decision. They change in few steps, because each step is a push to every client. Pure:
+//! the catalog's one writer and the drivers own the values, and pass the time.
 
 pub mod capacity;
 pub mod factor;

@@ -31,17 +31,17 @@ struct Schedule {
     backends: BTreeMap<BackendAddr, Option<Instant>>,
     /// The backends by due time, without those being probed.
     due: BTreeSet<(Instant, BackendAddr)>,
-    /// The backends in doubt. All others are probed only because they have no lease.
+    /// The held backends. All others are probed only because they have no lease.
     held_addresses: OrdSet<BackendAddr>,
     /// How often each backend without a lease is probed.
     unleased: OrdMap<BackendAddr, Duration>,
 }
 
-/// How long the first probe of a backend in doubt waits. Most such backends deregister,
-/// and are no longer in doubt once etcd has said so. A flapping one is back by then.
+/// How long the first probe of a held backend waits. Most such backends deregister, and are
+/// no longer held once etcd has said so. A flapping backend has returned by then.
 const FIRST: Duration = Duration::from_millis(300);
-/// The time between two probes of a backend in doubt. It decides how soon a dead backend
-/// is gone.
+/// The time between two probes of a held backend. It decides how soon a dead backend leaves
+/// the lists.
 const EVERY: Duration = Duration::from_secs(1);
 /// How long a backend may take to accept a connection. Across a continent, a tenth of
 /// that suffices.
@@ -54,7 +54,7 @@ const PROBES_MAX: usize = 256;
 const RATE_MAX: u32 = 500;
 
 /// Probes backends with `connect`. Returns when the sender of `liveness` or the receiver of
-/// `inputs` is gone.
+/// `inputs` is dropped.
 pub async fn run<S>(
     mut liveness: watch::Receiver<Arc<Liveness>>,
     inputs: mpsc::Sender<Input>,
@@ -108,7 +108,7 @@ async fn probe<S>(
     (addr, answer)
 }
 
-/// Returns what a failed connection says about the backend; `None` if it says nothing.
+/// Returns the probe result that a failed connection means; `None` if it means none.
 fn probe_result(error: &io::Error) -> Option<ProbeResult> {
     match error.kind() {
         ErrorKind::ConnectionRefused => Some(ProbeResult::Refuses),
@@ -147,8 +147,8 @@ impl Schedule {
         differences
     }
 
-    /// Plans the first probe of a backend without a lease, unless it is in doubt or being
-    /// probed. Many come at once, so it is due anywhere in the first round.
+    /// Plans the first probe of a backend without a lease, unless it is held or being
+    /// probed. Many are added at once, so the time is chosen anywhere in the first round.
     fn begin(&mut self, addr: BackendAddr, every: Duration, now: Instant) {
         let probed = matches!(self.backends.get(&addr), Some(None));
         if !probed && !self.held_addresses.contains(&addr) {

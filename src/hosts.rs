@@ -93,9 +93,9 @@ async fn lookup(name: String) -> (String, io::Result<Vec<IpAddr>>) {
 }
 
 impl Schedule {
-    /// Takes the set of wanted names: new ones are due at once, others are forgotten.
-    /// Returns the known answers for those that stay: a name may have left the set and
-    /// returned between two calls, and then the catalog has forgotten its addresses.
+    /// Sets the wanted names. New names are due at once; names that are no longer wanted are
+    /// forgotten. Returns the known answers for the other names: a name may have left the set
+    /// and returned between two calls, and then the catalog has forgotten its addresses.
     fn want(&mut self, wanted: &BTreeSet<String>, now: Instant) -> Vec<Resolved> {
         self.names.retain(|name, _| wanted.contains(name));
         self.due.retain(|(_, name)| wanted.contains(name));
@@ -126,7 +126,7 @@ impl Schedule {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// Takes the result of a lookup. Returns the answer to send, if there is one.
+    /// Applies the result of a lookup. Returns the answer to send, if there is one.
     fn take_in(
         &mut self,
         name: &str,

@@ -1,10 +1,10 @@
 //! Decides which backends serve a class of clients, and with which weights.
 //!
-//! In: a service and a client's class. Out: a [`Decision`]. The gRPC service makes entries
-//! of it, DNS makes addresses, the admin port makes percentages; none leaves a backend out.
-//! Pure and deterministic: every replica decides the same. The passes run in one fixed
-//! order (`passes.rs`), and [`explain`] runs the same passes. Once a snapshot is indexed,
-//! the work grows with the backends that are chosen, not with the service.
+//! In: a service and a client's class. Out: a [`Decision`]. The gRPC service turns it into
+//! entries, DNS into addresses, the admin port into percentages. None of them leaves a
+//! backend out. Pure and deterministic: every replica decides the same. The passes run in
+//! one fixed order (`passes.rs`), and [`explain`] runs the same passes. Once a snapshot is
+//! indexed, the work grows with the number of chosen backends, not with the service.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub mod zones;
 
 pub use passes::{Finding, Pass, explain};
 
-/// The backends that serve a class of clients. It is empty if no backend can.
+/// The backends that serve a class of clients. It is empty if no backend can serve them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Decision {
     picks: Box<[Pick]>,
@@ -34,7 +34,7 @@ pub struct Decision {
 pub struct Pick {
     /// Its index in the snapshot's endpoints.
     pub endpoint: u32,
-    /// Relative to the other picks; never 0.
+    /// Its weight relative to the other picks; never 0.
     pub weight: Weight,
 }
 

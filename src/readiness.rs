@@ -1,4 +1,4 @@
-//! Tells whether the balancer is ready for clients, and what is missing if not.
+//! Tracks whether the balancer is ready for clients, and which conditions are missing.
 //!
 //! In: the condition of each component. Out: the names of missing conditions, and `ready`
 //! as it changes.
@@ -87,7 +87,7 @@ impl Condition {
     /// Waits until the registry has been read completely, then marks the condition as
     /// met.
     pub async fn met_when_read(self, mut status: watch::Receiver<RegistryStatus>) {
-        // On an error the catalog is gone, so the registry will never be read.
+        // An error means that the catalog was dropped, so the registry will never be read.
         if status.wait_for(|status| status.synced).await.is_ok() {
             self.met();
         }

@@ -1,9 +1,9 @@
 //! Holds one registration in etcd: a key with a lease, for as long as needed.
 //!
 //! In: the registration, and how to reach etcd. Out: the key, written again whenever it
-//! was lost, and removed when the holder lets go. No failure of etcd ends it. It always
-//! does the same: it compares the key in etcd with the wanted one and repairs the
-//! difference. A watch only makes it compare earlier.
+//! was lost, and removed when the holder withdraws it. No failure of etcd ends it. It repeats
+//! one step: it compares the key in etcd with the wanted one and repairs the difference. A
+//! watch only makes it compare earlier.
 
 mod keeper;
 
@@ -91,7 +91,7 @@ pub const TTL_MIN: Duration = Duration::from_secs(2);
 pub const TTL_MAX: Duration = Duration::from_secs(3600);
 
 /// Starts to hold a registration, until the result is dropped or withdrawn. Returns at
-/// once; [`Held::status`] tells when the key exists.
+/// once; [`Held::status`] shows when the key exists.
 ///
 /// # Errors
 /// If the options are invalid. An outage of etcd is no error.
@@ -118,7 +118,7 @@ impl Held {
         self.status_rx.clone()
     }
 
-    /// Removes the key and waits until it is gone, for at most a few seconds.
+    /// Removes the key and waits until etcd has removed it, for at most a few seconds.
     ///
     /// # Errors
     /// If etcd did not answer in time; then the end of the lease removes the key.

@@ -62,7 +62,7 @@ pub enum Cause {
     /// It was deleted together with keys of other leases, in one revision: a clean-up
     /// or an accident.
     Swept,
-    /// Its lease is gone too (expired or revoked), or the source could not find out.
+    /// Its lease expired or was revoked, or the source could not find out.
     InDoubt,
 }
 
@@ -88,9 +88,8 @@ pub struct Reading {
     pub remarks: Vec<Remark>,
 }
 
-/// A note about an oddity of a key that is read all the same, such as a weight that is
-/// no number or one bad address among several. It names the value and the value that is
-/// used instead.
+/// A note about an oddity of a key that is still read, such as a weight that is no number or
+/// one bad address among several. It names the value and the value that is used instead.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Remark(pub Arc<str>);
 

@@ -1,7 +1,7 @@
 //! The one source of randomness.
 //!
 //! In: nothing; in a simulation, a seed. Out: unpredictable numbers that spread load and
-//! tell things apart.
+//! serve as distinct ids.
 //! Never used for secrets.
 
 use std::cell::Cell;

@@ -31,7 +31,7 @@ pub struct Counters {
     pub connections_failed: Counter,
     /// Connections closed at once because the limit was reached.
     pub connections_refused: Counter,
-    /// Connections told to leave because others needed their places.
+    /// Connections told to leave because others needed room.
     pub connections_replaced: Counter,
     /// Times when a connection could not be accepted (no descriptors left).
     pub accept_errors: Counter,
@@ -95,7 +95,7 @@ pub struct ClientView {
     pub peer: SocketAddr,
     /// The client's user agent.
     pub user_agent: Arc<str>,
-    /// The gRPC implementation, as the user agent tells it.
+    /// The gRPC implementation, by the user agent.
     pub kind: ClientKind,
     /// The name that the client asked for, as typed.
     pub name: Arc<str>,

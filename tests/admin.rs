@@ -493,7 +493,8 @@ async fn the_dashboard_comes_with_a_strict_policy_and_nothing_from_outside() {
         assert!(answer.head.contains(&format!("content-type: {kind}; charset=utf-8")), "{path}");
         assert!(answer.head.contains("content-security-policy: default-src 'none'"), "{path}");
         assert!(answer.head.contains("x-content-type-options: nosniff"), "{path}");
-        // Nothing that a policy would have to allow; no function that turns text into HTML.
+        // No inline script or style, which the policy would have to allow, and no function
+        // that turns text into HTML.
         for bad in ["http://", "https://", "innerHTML", "insertAdjacentHTML", "<style", "eval("] {
             assert!(!answer.body.contains(bad), "{path} has {bad}");
         }

@@ -268,7 +268,7 @@ async fn a_killed_etcd_is_stale_until_it_is_back_and_an_empty_one_is_empty() {
     mirror.until_has(&[("/s/hello/3", "10.0.0.3:1")]).await;
 }
 
-/// The source has followed the newest revision and has not listed it: it counts too.
+/// A revision counts as known even if the source only followed it and never listed it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_copy_of_the_store_is_known_as_such() {
     let mut etcd = Etcd::start();
@@ -355,7 +355,7 @@ async fn what_was_compacted_while_cut_off_is_read_anew() {
 }
 
 /// The first event fills the queue, so the source holds its reading back until the
-/// revision is compacted. The watch then starts at a revision that is gone.
+/// revision is compacted. The watch then starts at a compacted revision.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_that_etcd_takes_back_is_read_anew() {
     let etcd = Etcd::start();

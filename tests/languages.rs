@@ -1,6 +1,6 @@
-//! Tests with real clients of one language each: what only that language does, and the
-//! examples for users. What all languages with grpclb share is in tests/interop/.
-//! etcd, DNS and the program are real.
+//! Tests with real clients of one language each: behaviour of that language only, and the
+//! examples for users. tests/interop/ tests the behaviour that all languages with grpclb
+//! share. etcd, DNS and the program are real.
 
 #![allow(unreachable_pub, missing_docs)]
 

@@ -120,7 +120,7 @@ fn a_key_that_flaps_causes_no_push_and_no_failed_call() {
     let sent = metric(&balancer, "lookaside_lists_sent_total");
     client.start(&Calls::new(1).every(Duration::from_millis(5)));
     for _ in 0..3 {
-        // A watcher cannot tell this from an expiry, and the test need not wait for one.
+        // To a watcher this looks like an expiry, and the test need not wait for one.
         etcd.ctl(&["lease", "revoke", &lease]);
         eventually("it is gone, and found alive", || {
             (probes(&balancer) == ["takes connections"]).then_some(())
@@ -395,7 +395,7 @@ fn with_both_switched_off_what_is_lost_goes() {
     wait_listed(&balancer, 0);
 }
 
-/// The embedded registry tells a deletion from an expiry as etcd does.
+/// With the embedded registry, deletion and expiry differ as with etcd.
 #[test]
 fn without_etcd_the_embedded_registry_tells_deletion_from_expiry() {
     let balancer = Balancer::start(&["--keep-lost", "1day"]);

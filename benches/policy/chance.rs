@@ -63,7 +63,7 @@ impl Chance {
     }
 }
 
-/// A demand that wanders: an Ornstein–Uhlenbeck process of its logarithm.
+/// A demand that changes at random: its logarithm is an Ornstein–Uhlenbeck process.
 pub(crate) struct Wander {
     mean: f64,
     log: f64,
@@ -75,11 +75,11 @@ impl Wander {
         Self { mean, log: sigma * chance.normal(), sigma }
     }
 
-    /// Lets `seconds` pass, of the five minutes in which it forgets. Returns the demand.
+    /// Advances by `seconds`. Returns the demand. The time constant is five minutes.
     pub(crate) fn step(&mut self, seconds: f64, chance: &mut Chance) -> f64 {
         let keep = (-seconds / 300.0).exp();
         self.log = self.log * keep + self.sigma * (1.0 - keep * keep).sqrt() * chance.normal();
-        // The mean of a lognormal variable is not that of its logarithm.
+        // Corrects for the mean of a lognormal variable.
         self.mean * (self.log - self.sigma * self.sigma / 2.0).exp()
     }
 }

@@ -1,4 +1,4 @@
-//! What a scene measured, beside what it must be.
+//! The measured figures, and the limits that they must keep.
 //!
 //! In: goals. Out: a table, and whether all are met.
 
@@ -16,7 +16,7 @@ pub(crate) struct Goal {
 pub(crate) enum Must {
     AtMost(f64),
     AtLeast(f64),
-    /// A figure to compare with.
+    /// No limit: a figure for comparison.
     Reported,
 }
 

@@ -1,9 +1,9 @@
-//! The simulator of traffic policy: the real cycles, windows and passes, with clients that
-//! walk lists as the real ones do.
+//! The simulator of traffic policy. It uses the real cycles, windows and passes, and
+//! simulated clients that go through lists as real clients do.
 //!
-//! `cargo bench --bench policy` prints each figure beside what it must be, and fails if
-//! one is missed. `cargo test` runs the same in small to see that it works, and ignores
-//! the figures. In: flags (see `--help`). Out: a table, and the document with `--docs`.
+//! `cargo bench --bench policy` prints each figure beside its limit, and fails if a limit is
+//! missed. `cargo test` runs a small version to check that it works, and ignores the
+//! figures. In: flags (see `--help`). Out: a table, and the document with `--docs`.
 //! Everything follows from seeds, so two runs give the same figures.
 
 mod chance;
@@ -72,6 +72,6 @@ fn run(options: &Options) {
         eprintln!("{missed} figures are missed");
         std::process::exit(1);
     }
-    // The line of the test harness, because scripts/test counts such lines.
+    // The test harness prints this line, and scripts/test counts such lines.
     println!("\ntest result: ok. 1 passed; 0 failed; 0 ignored");
 }

@@ -1,6 +1,6 @@
 //! The scenes of the simulator.
 //!
-//! In: the scale. Out: the goals of each scene, measured.
+//! In: the scale. Out: the goals of each scene, with the measured figures.
 
 mod bursts;
 mod feedback;
@@ -15,7 +15,7 @@ use super::goals::Goal;
 /// How much is simulated.
 #[derive(Clone, Copy)]
 pub(crate) struct Scale {
-    /// Only enough to see that it works.
+    /// Simulates only enough to check that it works.
     pub(crate) short: bool,
 }
 
@@ -49,12 +49,12 @@ fn most(all: impl IntoIterator<Item = f64>) -> f64 {
     all.into_iter().fold(f64::MIN, f64::max)
 }
 
-/// Returns the greatest of these over their mean.
+/// Returns the largest value divided by the mean.
 fn max_over_mean(all: &[f64]) -> f64 {
     most(all.iter().copied()) / mean(all.iter().copied())
 }
 
-/// Returns the value below which a part of these lies.
+/// Returns the quantile `part` of the values.
 fn percentile(all: &[f64], part: f64) -> f64 {
     let mut all = all.to_vec();
     all.sort_unstable_by(f64::total_cmp);

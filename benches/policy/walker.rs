@@ -1,7 +1,7 @@
-//! Lists as the balancer makes them, and clients that walk them as the real ones do.
+//! Simulated clients. They go through the lists that the balancer makes as real clients do.
 //!
-//! In: weights; the calls of a client. Out: the backend of each call. The cycle and its
-//! windows are those of `balancer::cycle`.
+//! In: weights; the calls of a client. Out: the backend of each call. Cycles and windows
+//! come from `balancer::cycle`.
 
 use std::rc::Rc;
 
@@ -10,7 +10,7 @@ use lookaside::facts::shedding;
 
 use super::chance::Chance;
 
-/// Where a client starts a list (tests/clients shows that they do).
+/// The entry at which a client starts a list. tests/clients proves it for real clients.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// grpc-java: at the first entry.
@@ -19,17 +19,17 @@ pub(crate) enum Kind {
     Other,
 }
 
-/// All lists that one decision makes.
+/// All lists that follow from one decision.
 #[derive(Clone)]
 pub(crate) struct Lists {
     cycle: Rc<[u32]>,
     backends: usize,
-    /// The how-many-eth list of the class it is.
+    /// The number of the list among those of the class.
     number: u64,
     drop_percent: u32,
 }
 
-/// What one stream is sent.
+/// The list that one stream is sent.
 #[derive(Clone)]
 pub(crate) struct List {
     cycle: Rc<[u32]>,
@@ -47,7 +47,7 @@ pub(crate) struct Walker {
 }
 
 impl Lists {
-    /// Makes the lists of weights; 0 is left out.
+    /// Makes the lists for these weights. Backends with weight 0 are left out.
     pub(crate) fn new(weights: &[u32], number: u64) -> Self {
         let (backends, weights): (Vec<u32>, Vec<u32>) =
             (0..).zip(weights.iter().copied()).filter(|one| one.1 > 0).unzip();
@@ -77,7 +77,7 @@ impl Lists {
         let place = StreamRank { stream, streams };
         let window = Window::new(self.cycle.len(), self.backends, self.number, place);
         let drops = shedding::drops(window.length, self.drop_percent);
-        // As the window's start: by stream and by list.
+        // It differs by stream and by list, like the start of the window.
         let phase = stream
             .wrapping_mul(0x9e37_79b9_7f4a_7c15)
             .wrapping_add(self.number.wrapping_mul(0x6a09_e667_f3bc_c908));
@@ -98,7 +98,7 @@ impl Walker {
         walker
     }
 
-    /// Takes a new list.
+    /// Replaces the client's list.
     pub(crate) fn receive(&mut self, list: List, chance: &mut Chance) {
         self.list = list;
         self.start(chance);

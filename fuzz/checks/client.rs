@@ -1,5 +1,5 @@
-//! A client that says any bytes, and what it may be answered: HTTP/2, no larger
-//! than a few times what was said, and an end; never a panic, never a hang.
+//! A client that sends any bytes. The server must answer with HTTP/2 of at most a few times
+//! their length, and must end; it must never panic or hang.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ async fn speak<F: Future>(
     let (mut from, mut to) = tokio::io::split(ours);
     let talk = async {
         for piece in said.chunks(pieces) {
-            // Closed from the other side: it has heard enough.
+            // The server has closed the connection.
             if to.write_all(piece).await.is_err() {
                 break;
             }

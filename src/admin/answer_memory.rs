@@ -20,8 +20,8 @@ use super::connection_slots::ConnectionSlots;
 /// The answers in memory; cheap to clone.
 #[derive(Clone)]
 pub(super) struct AnswerMemory {
-    /// Held while an answer is made: one at a time, so that short ones never wait for
-    /// many.
+    /// Held while an answer is made. Only one long answer is made at a time, so a short one
+    /// never waits for several.
     one_at_a_time: Arc<Semaphore>,
     free: Arc<Semaphore>,
     slots: ConnectionSlots,
@@ -35,8 +35,8 @@ struct Charged {
 
 /// The most bytes of long answers. 100,000 clients of a large fleet take 40 MB.
 const BYTES_MAX: usize = 48 << 20;
-/// The longest answer that is not counted, in bytes. One for each connection takes a
-/// third of [`BYTES_MAX`].
+/// The longest answer that is not counted, in bytes. If every connection has one of this
+/// length, they take a third of [`BYTES_MAX`].
 const SHORT: usize = 64 << 10;
 /// How long a reader may take nothing before it must give way to others.
 const STALLED: Duration = Duration::from_secs(1);

@@ -20,7 +20,7 @@ use crate::catalog::{Known, Service};
 use crate::model::{Selector, Target, text};
 use crate::telemetry::ClientView;
 
-/// An answer that is no success. It is always JSON.
+/// An error answer. It is always JSON.
 #[derive(Debug)]
 pub(super) struct Problem(pub(super) StatusCode, pub(super) String);
 
@@ -100,9 +100,9 @@ pub(super) fn typed(path: &str) -> Result<Cow<'_, str>, Problem> {
     })
 }
 
-/// Returns the service that a name means to a client, and the selectors in the name. Also
-/// finds registered names that no client can type (a client's port is dropped, for
-/// example) as they are written, so that every listed service can be looked at.
+/// Returns the service that a name means to a client, and the selectors in the name. It also
+/// finds registered names that no client can type, by their exact spelling, so that every
+/// listed service can be shown. For example, a client's port is dropped from its name.
 pub(super) fn find(state: &State, typed: &str) -> Result<(Arc<Service>, Vec<Selector>), Problem> {
     let target = Target::parse(typed, &state.zone);
     if let Ok(target) = &target {
@@ -125,8 +125,8 @@ pub(super) fn find(state: &State, typed: &str) -> Result<(Arc<Service>, Vec<Sele
     }
 }
 
-/// Refuses requests of browsers, which say where a request comes from unless it only
-/// reads. No page has a reason to send one.
+/// Refuses requests of browsers. A browser adds its origin to a request that changes
+/// something, and no page has a reason to send one.
 pub(super) fn no_browser(headers: &HeaderMap, command: &str) -> Result<(), Problem> {
     if BROWSERS.iter().any(|name| headers.contains_key(*name)) {
         let error = format!("this is not for browsers: use `{command}`, or curl");

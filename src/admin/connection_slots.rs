@@ -2,8 +2,8 @@
 //!
 //! In: connections, and the bytes that move on them. Out: a signal to each connection
 //! that must go.
-//! A new connection always finds a place: the connection on which no byte has moved for
-//! longest gives up its own.
+//! A new connection always gets a slot. If none is free, the connection on which no byte has
+//! moved for longest is evicted.
 
 use std::io;
 use std::pin::Pin;
@@ -29,7 +29,7 @@ pub(super) struct ConnectionSlot {
     pub(super) evicted: CancellationToken,
 }
 
-/// A socket that tells its slot whenever bytes move.
+/// A socket that notifies its slot whenever bytes move.
 pub(super) struct TrackedStream<S> {
     socket: S,
     pub(super) slot: ConnectionSlot,

@@ -200,7 +200,7 @@ pub struct RejectedKeys {
 pub struct Remarked {
     /// The key as stored. Bytes that are no text are replaced.
     pub key: String,
-    /// What is odd, and what counts instead, one text each.
+    /// A text for each oddity, with the value that is used instead.
     pub remarks: Vec<String>,
 }
 
@@ -215,7 +215,7 @@ pub struct Rejected {
     pub reason: String,
 }
 
-/// The body of every answer that is no success.
+/// The body of every error answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
     /// The error and its remedy.

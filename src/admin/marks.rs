@@ -35,8 +35,8 @@ pub(super) const RELEASE: &str = "/release";
 const ORDER_MAX: usize = 16 * 1024;
 /// How long an answer waits for this balancer to read the mark from etcd.
 const OBEYED_WITHIN: Duration = Duration::from_secs(2);
-/// How long a release lasts. It acts on what is held now, and no backend is held for
-/// longer than a day.
+/// How long a release lasts. It acts only on backends that are held when it is made, and no
+/// backend is held for longer than a day.
 const RELEASE_LASTS: Duration = Duration::from_secs(24 * 3600);
 
 /// A request that changes something.
@@ -84,7 +84,7 @@ pub(super) async fn marks(Shared(state): Shared<Arc<State>>, uri: Uri) -> JsonRe
 /// Drains backends: sets a mark that keeps them out of the lists.
 pub(super) async fn drain(state: &State, request: Request) -> JsonResult<json::DrainAnswer> {
     let (typed, order) = request.read("lookaside drain", DRAIN).await?;
-    // One drain at a time: each must see what the one before leaves.
+    // One drain at a time: each must see the effect of the previous one.
     let _lock = state.marks.drain_lock.acquire().await;
     let anyway = order.anyway;
     let Some(text) = &order.backends else {
@@ -349,8 +349,8 @@ pub(super) fn counts(report: &Report) -> [(Kind, usize); 2] {
     })
 }
 
-/// Returns the answer after a failed call. The call may have been done all the same,
-/// unless etcd denies it.
+/// Returns the answer after a failed call. The call may still have had its effect, unless
+/// etcd denied it.
 fn unconfirmed(EtcdError(reason): &EtcdError, done: &[String]) -> Problem {
     let done = match done {
         [] => String::new(),

@@ -1,7 +1,7 @@
 //! Feeds the catalog from a source that follows keys in etcd: settings or marks.
 //!
-//! In: the keys, and a source that turns their events into news. Out: a future that
-//! follows etcd (if any), runs the source, and sends its news to the catalog as inputs.
+//! In: the keys, and a source that turns their events into changes. Out: a future that
+//! follows etcd (if any), runs the source, and sends the changes to the catalog as inputs.
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;

@@ -91,7 +91,7 @@ mod tests {
         let admission = Arc::new(Admission::default());
         assert!(admission.admit(peer(1), 100, ALL_MAX - 100).is_some());
         assert!(admission.admit(peer(1), 100, ALL_MAX - 99).is_none());
-        // A short list costs the minimum all the same.
+        // A short list costs the minimum too.
         assert!(admission.admit(peer(1), 1, ALL_MAX - COST_MIN + 1).is_none());
     }
 }

@@ -62,8 +62,8 @@ struct Row {
     now: Mutex<Now>,
 }
 
-/// A client that has not taken what is new for it after this long never will, although
-/// its connection lives. Its connection is ended, so that it connects again.
+/// A client that has not read a newer list after this time never will, although its
+/// connection is alive. Its connection is ended, so that it connects again.
 const STALLED_MAX: Duration = Duration::from_secs(60);
 /// How long a stream must have been behind before its connection may be ended to free
 /// memory. A client that reads has long taken the next list by then.
@@ -162,14 +162,14 @@ impl ClientRow {
         self.row.peer.kind
     }
 
-    /// Notes that the stream has seen this version.
+    /// Records that the stream has seen this version.
     pub(super) fn note_seen(&self, version: u64) {
         let mut now = self.row.now.lock().unwrap_or_else(PoisonError::into_inner);
         now.seen = version;
         now.behind_since = None;
     }
 
-    /// Notes that the stream has seen this version and was sent something new.
+    /// Records that the stream has seen this version and was sent a new message.
     pub(super) fn pushed(
         &self,
         version: u64,

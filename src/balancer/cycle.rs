@@ -13,24 +13,26 @@ use crate::policy::Decision;
 /// loses less than one of 20, and no backend gets more than a nineteenth over its share;
 /// mostly it is half of that.
 const ENTRIES_PER_BACKEND: usize = 20;
-/// Large services get fewer entries per backend, because a cycle costs memory and time:
-/// this many entries in all, ...
+/// The most entries in a cycle. A cycle costs memory and time, so large services get fewer
+/// entries per backend.
 const ENTRIES_MAX: usize = 20_480;
-/// ... and never fewer than this many per backend: a ninth over its share at most.
+/// A cycle always has room for this many entries per backend, even beyond [`ENTRIES_MAX`].
+/// With them, a backend is at most a ninth over its share.
 const ENTRIES_PER_BACKEND_MIN: usize = 10;
 /// A cycle of up to this many entries is sent as it is.
 const WINDOW: usize = 1_024;
 /// A longer cycle is sent in windows of this many entries per backend, or of [`WINDOW`]
 /// entries if that is more: C-core builds a child policy for each entry.
 const WINDOW_PER_BACKEND: usize = 2;
-/// Fewer streams than this do not make up for each other's windows: with 30 streams a
-/// backend would be up to 9 % over its share, ...
+/// The windows of fewer streams than this do not balance each other: with 30 streams a
+/// backend would be up to 9 % over its share. So these streams get longer windows.
 const FEW_STREAMS: usize = 64;
-/// ... so their windows have this many entries per backend, and it is 5 %, ...
+/// The entries per backend in the windows of few streams. With them a backend is at most 5 %
+/// over its share.
 const WINDOW_PER_BACKEND_OF_FEW: usize = 5;
-/// ... but no more than this many in all, ...
+/// The most entries in a window of few streams.
 const WINDOW_OF_FEW: usize = 4_096;
-/// ... which is what fewer streams than this are always sent.
+/// Fewer streams than this always get windows of [`WINDOW_OF_FEW`] entries.
 const VERY_FEW_STREAMS: usize = 10;
 
 /// The part of a cycle that a stream is sent.
@@ -59,9 +61,9 @@ impl Window {
     /// calls.
     #[must_use]
     pub fn new(entries: usize, backends: usize, list: u64, rank: StreamRank) -> Self {
-        // The golden ratio and the square root of 2, as fractions of 2^64. The multiples
-        // of each are spread as evenly as can be, and those of one differ from those of
-        // the other.
+        // The golden ratio and the square root of 2, as fractions of 2^64. The multiples of
+        // each are spread as evenly as possible, and no multiple of one is near one of the
+        // other for long.
         const BY_STREAM: u64 = 0x9e37_79b9_7f4a_7c15;
         const BY_LIST: u64 = 0x6a09_e667_f3bc_c908;
         let fraction = rank.stream.wrapping_mul(BY_STREAM).wrapping_add(list.wrapping_mul(BY_LIST));
@@ -125,24 +127,24 @@ fn entries_max(backends: usize) -> usize {
     (ENTRIES_PER_BACKEND * backends).min(ENTRIES_MAX.max(ENTRIES_PER_BACKEND_MIN * backends))
 }
 
-/// Returns the entries for a unit of weight, as a fraction of 2^64: as many as keep the
-/// cycle within `most` entries. This is d'Hondt's rule: of all ways to round, it
-/// overloads the most overloaded backend the least.
+/// Returns the *price*: the entries per unit of weight, as a fraction of 2^64. It is the
+/// largest number that keeps the cycle within `most` entries. This is d'Hondt's rule: of all
+/// ways to round, it overloads the most overloaded backend the least.
 fn price(weights: &[u32], most: u64) -> u64 {
     let fits = |price| {
         weights.iter().map(|&weight| u64::from(at_price(weight, price))).sum::<u64>() <= most
     };
-    // The greatest that fits. 0 fits, because the cycle has room for an entry each.
+    // The largest price that fits. 0 fits, because there is room for one entry per backend.
     (0..u64::BITS)
         .rev()
         .map(|bit| 1 << bit)
         .fold(0, |price, step| if fits(price | step) { price | step } else { price })
 }
 
-/// Returns the entries at this price, or at one that is up to a quarter lower: those whose
-/// most favoured backend is the least over its share, where no backend loses a quarter of
-/// its own. Where many backends have one weight, all of them gain or lose by rounding
-/// together, and a slightly shorter cycle may serve them all exactly.
+/// Returns the entries at the best price among this one and some that are up to a quarter
+/// lower. The best price overloads the most favoured backend the least, and takes a quarter
+/// of its share from no backend. Backends with equal weights gain or lose together by
+/// rounding, so a slightly shorter cycle may give all of them their exact share.
 fn evenest(weights: &[u32], price: u64) -> Vec<u32> {
     const STEPS: u64 = 16;
     let counts_at =
@@ -151,7 +153,7 @@ fn evenest(weights: &[u32], price: u64) -> Vec<u32> {
     let first = counts_at(price);
     let entries = sum(&first);
     let over = |counts: &[u32]| {
-        // A backend that is due less than an entry has one all the same.
+        // A backend whose share is less than one entry still has one, so it does not count.
         let due = weights.iter().zip(counts).zip(&first).filter(|one| *one.1 > 1);
         let (weights, counts): (Vec<u32>, Vec<u32>) = due.map(|(one, _)| one).unzip();
         excess(&weights, &counts)
@@ -197,8 +199,8 @@ pub fn order(counts: &[u32]) -> Vec<u32> {
     let mut entries: Vec<(u64, u32)> =
         Vec::with_capacity(counts.iter().map(|&count| count as usize).sum());
     for (class, share) in shares.enumerate() {
-        // A share is below 2^24, so nothing overflows and no two entries of a class have
-        // one place.
+        // A share is below 2^24, so nothing overflows, and no two entries of a class have
+        // the same place.
         entries.extend((0..share).map(|entry| (((2 * entry + 1) << 39) / share, index(class))));
     }
     entries.sort_unstable();

@@ -36,7 +36,7 @@ pub(super) struct EncodedList {
     number: u64,
     /// How far over its share the most favoured backend is: 0.05 is 5 % over.
     pub(super) excess: f32,
-    /// Tells whether anything holds the entries.
+    /// The handle by which one sees whether anything holds the entries.
     pub(super) held: WeakHeldBytes,
 }
 
@@ -122,7 +122,7 @@ impl EncodedList {
     }
 
     /// Returns `before` and the message with the list for a stream. The first entry's
-    /// token carries a nonce, so that the list is unlike any that the client had before.
+    /// token carries a nonce, so that the list differs from every list that the client had.
     pub(super) fn unique_message(&self, rank: StreamRank, nonce: u32, before: &[u8]) -> Pieces {
         let Window { start, length } = self.window(rank);
         let [entry, _] = self.slices(Window { start, length: length.min(1) });

@@ -1,7 +1,7 @@
 //! Counts the bytes of lists for as long as they are held.
 //!
 //! In: a list's bytes. Out: these bytes, counted for as long as anything holds a part of
-//! them, and a handle that tells whether anything does. The handle itself holds nothing.
+//! them, and a handle that shows whether anything does. The handle itself holds nothing.
 
 use std::sync::{Arc, Weak};
 
@@ -16,7 +16,7 @@ pub(super) struct HeldBytes {
     counters: Arc<Counters>,
 }
 
-/// Tells whether a list's bytes are held.
+/// A handle that shows whether a list's bytes are held.
 #[derive(Debug, Clone, Default)]
 pub(super) struct WeakHeldBytes(Weak<HeldBytes>);
 

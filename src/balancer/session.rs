@@ -45,13 +45,13 @@ pub(super) struct Session {
     report_interval: Duration,
     /// Spreads the reports of clients that connected together.
     seed: u64,
-    /// Makes its first list unlike any other.
+    /// The nonce that makes its first list differ from any other.
     nonce: u32,
     last_sent: Option<LastSent>,
 }
 
-/// The last thing that a client was sent. It holds no list, because a client that takes
-/// nothing more must not keep one from being freed.
+/// The last message that a client was sent. It holds no list, so that a client that stops
+/// reading does not keep a list in memory.
 #[derive(Debug)]
 enum LastSent {
     List(Weak<EncodedList>),
@@ -64,7 +64,7 @@ pub(super) struct Push {
     /// Its kind, as shown to people.
     pub(super) kind: &'static str,
     pub(super) entries: usize,
-    /// Tells whether the list's bytes are still held.
+    /// The handle that shows whether the list's bytes are still held.
     pub(super) held: WeakHeldBytes,
 }
 

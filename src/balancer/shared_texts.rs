@@ -1,7 +1,7 @@
-//! Keeps equal texts of streams once, such as the user agents of thousands of clients.
+//! Stores equal texts of streams once, such as the user agents of thousands of clients.
 //!
-//! In: texts. Out: the same texts, shared. A text that no stream has is forgotten in
-//! time, so that clients cannot fill the memory with ever new ones.
+//! In: texts. Out: the same texts, shared. Texts that no stream uses are removed when their
+//! number has grown, so that clients cannot fill the memory with new texts.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -30,8 +30,8 @@ use pb::load_balance_request::LoadBalanceRequestType as Kind;
 /// A stream whose client has sent its name. Dropping it cleans everything up.
 pub(crate) struct BalanceStream {
     requests: Incoming,
-    /// Whether there may be something to read. A push does not look for it, because it
-    /// lies elsewhere in memory.
+    /// Whether there may be data to read. It saves a push from looking into the request's
+    /// body, which lies elsewhere in memory.
     unread: bool,
     messages: Messages,
     session: Session,
@@ -102,8 +102,8 @@ impl BalanceStream {
         Poll::Pending
     }
 
-    /// Takes in one message. A message that makes no sense is counted and otherwise
-    /// ignored: if its stream ended, the client would come back at once.
+    /// Handles one message. An invalid message is counted and otherwise ignored: if its
+    /// stream ended, the client would come back at once.
     fn take_message(&self, message: Bytes) {
         let counters = &self.shared.counters;
         let request = pb::LoadBalanceRequest::decode(message).unwrap_or_default();

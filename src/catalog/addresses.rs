@@ -1,7 +1,7 @@
-//! The DNS addresses of a class of clients, found once for all queries.
+//! Caches the DNS addresses of classes of clients.
 //!
-//! In: addresses that policy found. Out: these addresses, while they are kept. Kept are
-//! the addresses for clients that select nothing, and those of a few other classes.
+//! In: addresses that policy found. Out: these addresses, while they are cached. The cache
+//! has the addresses for clients that select nothing, and those of a few other classes.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

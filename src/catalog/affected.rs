@@ -1,6 +1,6 @@
-//! Everything that a change affects, so that only this is looked at again.
+//! Collects everything that a change affects, so that only these parts are published again.
 //!
-//! In: services, keys, settings, marks and host names, as they change. Out: these, each
+//! In: services, keys, settings, marks and host names, as they change. Out: the same, each
 //! once.
 
 use std::collections::BTreeSet;

@@ -53,7 +53,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 const GATHER: Duration = Duration::from_secs(1);
 
 impl BackendLog {
-    /// Notes what changed and logs the lines that are due.
+    /// Records the changes and logs the lines that are due.
     pub(super) fn update(
         &mut self,
         changed: BTreeSet<ServiceName>,
@@ -109,7 +109,7 @@ impl BackendLog {
         self.due.extend(due.map(|due| (due, service, subject)));
     }
 
-    /// Logs a line if there is news, or else forgets the subject.
+    /// Logs a line if the count changed, or else forgets the subject.
     fn line(&mut self, service: ServiceName, subject: LogSubject, index: &Index, now: Instant) {
         let key = (service, subject);
         let Some(line) = self.lines.get_mut(&key) else { return };

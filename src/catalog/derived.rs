@@ -1,12 +1,11 @@
-//! A holder for values that are derived from another value and kept with it.
+//! A wrapper for a value that is derived from another value and stored in it.
 //!
-//! In: nothing. Out: [`Derived`], which makes no difference when two values are compared.
+//! In: nothing. Out: [`Derived`], which comparisons of the other value ignore.
 
 use std::fmt;
 use std::ops::Deref;
 
-/// A value derived from the one that it is kept with. All are equal, and a clone starts
-/// empty.
+/// A value derived from the value that contains it. All are equal, and a clone is empty.
 #[derive(Default)]
 pub(super) struct Derived<T>(T);
 

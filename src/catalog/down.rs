@@ -3,8 +3,8 @@
 //! In: the addresses that only keys without leases register, and answers of probes. Out:
 //! the endpoints of a service that are down, until they take connections again. Pure. It
 //! never leaves less than half of the service's endpoints with a weight other than 0: if
-//! so many refuse, the balancer's own view is in doubt. A backend that registers with a
-//! lease, or anew, starts without refusals.
+//! so many refuse, the balancer itself may be cut off. A backend that registers with a
+//! lease, or registers again, starts without refusals.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
@@ -68,8 +68,8 @@ impl DownDetector {
         if self.forget(addr) { self.services(addr).cloned().collect() } else { Vec::new() }
     }
 
-    /// Takes in the answer of a probe. Returns the services that this changes. Only
-    /// refusals count, because silence may be the network's; it ends a row of refusals.
+    /// Applies the answer of a probe. Returns the services that this changes. Only refusals
+    /// count, because the network may cause silence. Silence ends a row of refusals.
     pub(super) fn probed(&mut self, addr: BackendAddr, answer: ProbeResult) -> Vec<ServiceName> {
         if !self.services.contains_key(&addr) {
             return Vec::new();
@@ -129,7 +129,7 @@ impl DownDetector {
         (addresses_changed || !changed.is_empty(), changed)
     }
 
-    /// Writes what is to be shown and probed into `liveness`.
+    /// Writes the down backends and the addresses to probe into `liveness`.
     pub(super) fn copy_into(&self, liveness: &mut Liveness) {
         liveness.unleased = self.addresses.clone();
         liveness.down = self.down.clone();

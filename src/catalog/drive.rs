@@ -2,7 +2,7 @@
 //!
 //! In: inputs and the time. Out: published changes, and wake-ups for the listeners. It
 //! never waits for a listener. Inputs that never end delay no wake-up: each turn of the
-//! loop takes in the waiting inputs and wakes one slice.
+//! loop applies the waiting inputs and wakes one slice.
 
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,8 @@ use super::index::Index;
 use super::publish::Publisher;
 use super::{Catalog, Input, RegistryStatus};
 
-/// Applies inputs until all senders are dropped. `wall` returns the time since 1970. Waiting inputs are applied together, so
-/// that a burst costs each service one publication.
+/// Applies inputs until all senders are dropped. `wall` returns the time since 1970. Waiting
+/// inputs are applied together, so that a burst costs each service one publication.
 pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog, wall: fn() -> Duration) {
     let mut index = Index::new(catalog.settings());
     let mut affected = Affected::default();
@@ -28,7 +28,7 @@ pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog, wall: fn
         let due = index.due(catalog.status().stale.is_none());
         let due = due.into_iter().chain(publisher.due()).min();
         let input = tokio::select! {
-            // None of these can delay another for long: each turn does all that is due.
+            // No branch can delay another for long: each turn does everything that is due.
             biased;
             input = inputs.recv() => match input {
                 Some(input) => Some(input),
@@ -77,7 +77,7 @@ pub(super) fn apply_input(
             return;
         }
         Input::Origins(asked) => {
-            // The caller may be gone.
+            // The caller may have stopped waiting.
             let _ = asked.answer.send(index.origins(&asked.service, &asked.backends));
             return;
         }

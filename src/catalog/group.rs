@@ -19,13 +19,14 @@ use super::{Known, Service};
 /// The services that share a canonical name (nearly always one), and the spellings of it
 /// that clients ask for.
 pub(super) struct Group {
-    /// Of every service in the group: patterns are compared with the canonical name.
+    /// The settings of every service in the group: patterns are compared with the canonical
+    /// name.
     settings: Arc<ServiceSettings>,
-    /// Of every service in the group, too.
+    /// The drained backends of every service in the group.
     drained: Drained,
     pub(super) services: BTreeMap<ServiceName, Arc<Service>>,
     topics: BTreeMap<Arc<str>, Spelling>,
-    /// Shared by all these topics.
+    /// The turn group that all topics share.
     turn_group: Arc<TurnGroup<Known>>,
     /// Set while there is no service.
     empty: Option<EmptyState>,
@@ -144,8 +145,8 @@ impl Group {
         }
     }
 
-    /// Takes in a service's newest value; `None` removes the service. Returns whether it
-    /// is a change.
+    /// Stores a service's newest value; `None` removes the service. Returns whether it is a
+    /// change.
     pub(super) fn put(
         &mut self,
         service: &ServiceName,

@@ -35,9 +35,9 @@ use small_set::SmallSet;
 pub(super) struct Guard {
     settings: Arc<Settings>,
     services: BTreeMap<ServiceName, LostBackends>,
-    /// The backends that a key registered when it was lost.
+    /// The backends that each key registered when it was lost.
     keys: HashMap<Key, SmallSet<(ServiceName, BackendAddr)>>,
-    /// The services that an answer from an address concerns.
+    /// The services that lost each address.
     addresses: HashMap<BackendAddr, LostAddress>,
     ends: Ends,
     /// Set while all backends here come from a saved state and the registry is unread:
@@ -141,7 +141,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Forgets the backends of a key that is back, or that was deleted on purpose.
+    /// Forgets the backends of a key that exists again, or that was deregistered.
     /// Returns their services, each with the endpoint if it was still listed.
     pub(super) fn forget_key(&mut self, key: &Key) -> Vec<(ServiceName, Option<Endpoint>)> {
         // Nearly always empty, and looking up one of 100,000 keys takes time.
@@ -175,14 +175,14 @@ impl Guard {
         self.services.get(service)?.length_before(now)
     }
 
-    /// Notes that a backend left its service on purpose: it does not count as missing.
+    /// Records that a backend of a service deregistered: it does not count as missing.
     pub(super) fn note_deregistered(&mut self, service: &ServiceName) {
         if let Some(lost) = self.services.get_mut(service) {
             lost.note_deregistered();
         }
     }
 
-    /// Takes in the answer of a probe. Returns the services for which it is news.
+    /// Applies the answer of a probe. Returns the services for which it is a change.
     pub(super) fn probed(&mut self, addr: BackendAddr, answer: ProbeResult) -> Vec<ServiceName> {
         if self.restored.is_some() {
             return Vec::new();
@@ -289,13 +289,13 @@ impl Guard {
         self.held_maps.take_changed()
     }
 
-    /// Writes what is to be shown and probed into `liveness`. Costs little, however much it
-    /// is.
+    /// Writes the held backends and the addresses to probe into `liveness`. The cost does
+    /// not depend on their number.
     pub(super) fn copy_into(&self, liveness: &mut Liveness) {
         self.held_maps.copy_into(liveness);
     }
 
-    /// Collects anew when each backend's time is over, and what is shown.
+    /// Computes each backend's end and the shown values again.
     fn rebuild(&mut self) {
         self.held_maps.clear();
         for (service, lost) in &self.services {
@@ -342,8 +342,8 @@ impl Guard {
 }
 
 impl LostAddress {
-    /// Counts one service less that lists the address. Returns whether another still
-    /// does.
+    /// Counts one service less that lists the address. Returns whether another service still
+    /// lists it.
     fn unlist(&mut self) -> bool {
         self.listed -= 1;
         self.listed > 0

@@ -55,8 +55,8 @@ impl HostNames {
         self.0.get(name).map_or(&[], |host| &host.addresses)
     }
 
-    /// Takes in the result of resolving a name. If its addresses differ from before,
-    /// returns the old addresses and the users of the name.
+    /// Applies the result of resolving a name. If its addresses changed, returns the old
+    /// addresses and the users of the name.
     pub(super) fn resolved(
         &mut self,
         resolved: Resolved,
@@ -87,7 +87,7 @@ impl HostNames {
         *host.users.entry((one.service.clone(), key.clone())).or_default() += 1;
     }
 
-    /// Takes back what [`Self::hold`] counted.
+    /// Undoes one [`Self::hold`].
     pub(super) fn remove_user(&mut self, key: &Key, one: &Registration, affected: &mut Affected) {
         let Host::Name(name) = &one.address.host else { return };
         let Some(host) = self.0.get_mut(name) else { return };

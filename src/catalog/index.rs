@@ -53,7 +53,7 @@ pub(super) struct Index {
 }
 
 /// The registrations of a key. There may be a million, so it holds no spare capacity,
-/// and little room for what hardly any key has.
+/// and little room for fields that hardly any key uses.
 #[derive(Debug, Default)]
 struct KeyContent {
     registrations: Box<[Registration]>,
@@ -129,7 +129,7 @@ impl Index {
         }
     }
 
-    /// Takes in the answer of a probe. Touches a service only if its list changes.
+    /// Applies the answer of a probe. It affects a service only if its list changes.
     pub(super) fn probed(
         &mut self,
         addr: BackendAddr,
@@ -152,8 +152,8 @@ impl Index {
         }
     }
 
-    /// Does what is due by now. While the registry is stale no backend's time is over,
-    /// because a held backend may have registered again long ago.
+    /// Ends the time of held backends that is over by now. While the registry is stale no
+    /// backend's time is over, because a held backend may have registered again long ago.
     pub(super) fn expire(&mut self, now: Instant, fresh: bool, affected: &mut Affected) {
         let over = if fresh { self.guard.expire(now) } else { Vec::new() };
         for (service, listed) in over {
@@ -162,7 +162,7 @@ impl Index {
                     self.departures.add(&service, Departure::Expired, &endpoint.id);
                     affected.service(&service);
                 }
-                // It no longer counts as missing, so that others may go.
+                // It no longer counts as missing, so other backends may be removed.
                 None => self.evict(&service, affected),
             }
         }
@@ -255,7 +255,7 @@ impl Index {
         endpoints
     }
 
-    /// Applies a complete reading as a difference: an unchanged key touches nothing.
+    /// Applies a complete reading as a difference: an unchanged key affects no service.
     fn reset(&mut self, all: Vec<Entry>, went_back: bool, now: Instant, affected: &mut Affected) {
         self.guard.renew(now);
         if !self.entries.is_empty() {
@@ -270,7 +270,7 @@ impl Index {
         self.entries.reserve(all.len().saturating_sub(self.entries.len()));
         for entry in all {
             let old = self.entries.get(&entry.key);
-            // An unchanged key says nothing new about held backends.
+            // An unchanged key does not affect held backends.
             if old.is_some_and(|old| old.is_same(&entry)) {
                 continue;
             }
@@ -284,8 +284,8 @@ impl Index {
         affected.services.extend(self.guard.note_registry_read());
     }
 
-    /// Takes in a key's newest value. If that is rejected, the key's older registrations
-    /// stay: a registrant's mistake must not remove a working backend.
+    /// Applies a key's newest value. If it is rejected, the key's older registrations stay:
+    /// a registrant's mistake must not remove a working backend.
     fn put(&mut self, Entry { key, decoded, leased }: Entry, affected: &mut Affected) {
         for (service, _) in self.guard.forget_key(&key) {
             affected.services.insert(service);
@@ -314,7 +314,7 @@ impl Index {
         self.entries.insert(key, new);
     }
 
-    /// Removes a key that was deleted on purpose, now or after it was lost.
+    /// Removes a key that was deregistered, now or after it was lost.
     fn deregister(&mut self, key: &Key, affected: &mut Affected) {
         for (service, listed) in self.guard.forget_key(key) {
             self.guard.note_deregistered(&service);

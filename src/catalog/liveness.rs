@@ -10,7 +10,7 @@ use imbl::{OrdMap, OrdSet};
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::settings::{ServiceSettings, Settings};
 
-/// The operator's rules for lost and unleased backends, for one service.
+/// The operator's rules for one service: for lost backends, and for backends without a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
     /// How long a backend is held at most. Zero: it leaves at once.
@@ -22,10 +22,10 @@ pub struct Rules {
     pub probe_unleased: Duration,
 }
 
-/// How a registration was lost, so that it is in doubt whether its backend is alive.
+/// How a registration was lost. It is unknown whether its backend is alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LossReason {
-    /// Its lease is gone: expired or revoked.
+    /// Its lease expired or was revoked.
     LeaseLost,
     /// Its key was deleted in one sweep with a large share of its service.
     Swept,

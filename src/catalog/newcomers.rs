@@ -14,23 +14,23 @@ use crate::facts::slow_start::{SlowStart, Starter};
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::settings::ServiceSettings;
 
-/// The backends of a service that are not treated like the others yet.
+/// The backends of a service that are starting or delayed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Newcomers {
-    /// The factors of the weights of backends in slow start, all below 1.
+    /// The factor of the weight of each backend in slow start. All are below 1.
     pub starting: BTreeMap<BackendAddr, Factor>,
     /// The backends that are not listed, because they came and went too often, and until
     /// when.
     pub delayed: BTreeMap<BackendAddr, Instant>,
 }
 
-/// What the catalog's writer remembers of the newcomers of all services.
+/// The newcomers of all services, followed by the catalog's writer.
 #[derive(Debug)]
 pub(super) struct NewcomerTracker {
     services: BTreeMap<ServiceName, Recent>,
     wall: fn() -> Duration,
-    /// The wall clock at a moment. It is read again when nothing is remembered, so a
-    /// clock that is set meanwhile changes no step.
+    /// The wall clock at a moment of the monotonic clock. It is read again only while no
+    /// newcomer is followed, so setting the clock moves no step.
     read: Option<(Instant, u64)>,
 }
 
@@ -50,27 +50,27 @@ struct Recent {
 pub(super) struct Change<'a> {
     pub(super) before: &'a [Endpoint],
     pub(super) after: &'a [Endpoint],
-    /// Whether new endpoints join now. They do not when the registry is read for the
-    /// first time: they were there before.
+    /// Whether new endpoints count as joining. They do not when the registry is read for the
+    /// first time: then they count as listed before.
     pub(super) join: bool,
 }
 
-/// How often what is remembered of backends that came and went is looked through.
+/// How often remembered removals that no longer count are dropped.
 const FORGET_EVERY: u64 = 60_000;
 
 impl NewcomerTracker {
-    /// Makes a tracker. `wall` returns the time since 1970: the steps of all replicas lie
-    /// at the same moments of it.
+    /// Makes a tracker. `wall` returns the time since 1970, at whose multiples all replicas
+    /// take their steps.
     pub(super) fn new(wall: fn() -> Duration) -> Self {
         Self { services: BTreeMap::new(), wall, read: None }
     }
 
-    /// Returns whether [`Self::update`] has something to do for a service.
+    /// Returns whether [`Self::update`] must be called for a service.
     pub(super) fn follows(&self, service: &ServiceName, settings: &ServiceSettings) -> bool {
         wants(settings) || self.services.contains_key(service)
     }
 
-    /// Takes in a change of a service. Returns its newcomers; `None` if there are none.
+    /// Applies a change of a service. Returns its newcomers; `None` if it has none.
     pub(super) fn update(
         &mut self,
         service: &ServiceName,
@@ -94,11 +94,11 @@ impl NewcomerTracker {
         newcomers
     }
 
-    /// Returns the services whose newcomers change now.
+    /// Returns the services whose newcomers change at this moment.
     pub(super) fn ready(&mut self, now: Instant) -> BTreeSet<ServiceName> {
         let Some(read) = self.read else { return BTreeSet::new() };
         let now = at(read, now);
-        // Each is returned once, because a large service may have to wait after that.
+        // Each service is returned once, because a large one may then have to wait.
         let due = |recent: &mut Recent| recent.due.take_if(|due| *due <= now).is_some();
         let ready =
             self.services.iter_mut().filter_map(|(service, recent)| due(recent).then_some(service));
@@ -146,7 +146,7 @@ impl Recent {
         }
     }
 
-    /// Computes the newcomers of this moment, and when they change next.
+    /// Computes the newcomers at this moment, and the time of their next change.
     fn renew(&mut self, all: &[Endpoint], settings: &ServiceSettings, millis: u64, now: Instant) {
         self.flaps.retain(|_, flaps| !flaps.is_forgotten(millis));
         let mut due = (!self.flaps.is_empty()).then_some(millis + FORGET_EVERY);
@@ -177,8 +177,8 @@ impl Recent {
         self.due = due;
     }
 
-    /// Returns the delayed backends. A backend that is listed once stays listed, even if
-    /// fewer others come and go later.
+    /// Returns the delayed backends. A backend that was once listed stays listed, even if
+    /// fewer backends flap later.
     fn delay(
         &mut self,
         all: &[Endpoint],
@@ -213,7 +213,7 @@ impl Recent {
         delayed
     }
 
-    /// Returns whether there is nothing left to follow.
+    /// Returns whether no newcomer and no removal is followed.
     fn is_over(&self) -> bool {
         self.joined.is_empty() && self.flaps.is_empty()
     }

@@ -1,4 +1,4 @@
-//! Publishes what has changed: services, liveness, status.
+//! Publishes changes: of services, liveness and status.
 //!
 //! In: the index, and what an input affected. Out: new values for every reader. It runs in
 //! the catalog's one task, and publishes only what differs.
@@ -68,7 +68,7 @@ impl Catalog {
             changed |= self.publish_marks(marks, rounds);
         }
         affected.services.extend(newcomers.ready(now));
-        // What is read for the first time was there before.
+        // Endpoints of the first reading do not join: they count as listed before.
         let join = before.synced && !read;
         for service in &pace.ready(mem::take(&mut affected.services), now) {
             let settings = self.settings().for_service(service);
@@ -113,7 +113,7 @@ impl Catalog {
             }
             self.0.groups.iter_mut().for_each(|group| group.announce(rounds));
         }
-        // Last, so that a reader that is woken finds all of it, the status included.
+        // The wake-up comes last, so that a woken reader sees everything, the status too.
         if changed || read {
             self.0.changes.send_modify(|changes| *changes += 1);
         }

@@ -1,8 +1,8 @@
 //! A service: everything that decides the lists of its clients.
 //!
-//! In: a snapshot, settings, drained backends and newcomers. Out: immutable values. A change of any
-//! part is published as a new version, so that a result made from a value can be cached
-//! by its version.
+//! In: a snapshot, settings, drained backends and newcomers. Out: immutable values. A change
+//! of any part is published as a new version, so that a result made from a value can be
+//! cached by its version.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub struct Service {
     pub settings: Arc<ServiceSettings>,
     /// The backends that marks keep out of the lists.
     pub drained: Drained,
-    /// The backends that are not treated like the others yet; `None` if there are none.
+    /// The backends that are starting or delayed; `None` if there are none.
     pub newcomers: Option<Arc<Newcomers>>,
     address_cache: Derived<AddressCache>,
 }

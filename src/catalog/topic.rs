@@ -27,10 +27,10 @@ mod rounds;
 use rounds::Round;
 pub(super) use rounds::{Rounds, TurnGroup};
 
-/// A place for one value and its listeners, such as the meaning of one requested name.
+/// One value and its listeners, such as the meaning of one requested name.
 #[derive(Debug)]
 pub struct Topic<T> {
-    /// The topics that share a turn: the spellings of one name.
+    /// The group of topics that share a turn: the spellings of one name.
     turn_group: Arc<TurnGroup<T>>,
     /// Counts the values. It is read without the lock, to see that nothing is new.
     version: AtomicU64,
@@ -43,7 +43,7 @@ pub struct Topic<T> {
 struct State<T> {
     newest: T,
     closed: bool,
-    /// The wakers of the listeners, by place.
+    /// The wakers of the listeners, by place in the slab.
     listeners: Slab<Waker>,
     round: Round,
     /// When the newest value was set.
@@ -58,7 +58,7 @@ pub struct Listener<T> {
     topic: Arc<Topic<T>>,
     /// The version that it read last; 0 at first.
     seen: u64,
-    /// Its place and the waker stored there, once it has waited.
+    /// Its place in the slab and the waker stored there, once it has waited.
     place: Option<(usize, Waker)>,
 }
 

@@ -11,12 +11,12 @@ pub(super) struct WarningLimit {
     unreported: usize,
 }
 
-/// Thousands of rejected keys in a row are one matter.
+/// The least time between two warnings. Thousands of keys that are rejected in a row get one
+/// log line.
 const EVERY: Duration = Duration::from_secs(60);
 
 impl WarningLimit {
-    /// Counts `more` cases. Returns how many to log now; `None` if nothing is to be
-    /// logged.
+    /// Counts `more` cases. Returns the number to log now; `None` if no line is due.
     pub(super) fn count(&mut self, more: usize, now: Instant) -> Option<usize> {
         self.unreported += more;
         let due =

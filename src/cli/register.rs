@@ -130,7 +130,7 @@ pub async fn run(args: RegisterArgs) -> ExitCode {
     match (signal, ended) {
         (_, Some(code)) => ExitCode::from(code),
         (Some(signal), _) if id.is_some() => {
-            // Without a key, or with one that is still there, nothing changes for clients.
+            // Without a key, or while it still exists, a delay would not help.
             let delay = if was_there { plan.drain_delay } else { Duration::ZERO };
             let second = tokio::select! {
                 code = command.ended() => return ExitCode::from(code),

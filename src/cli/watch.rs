@@ -37,7 +37,7 @@ type Backends = BTreeMap<(String, String), Endpoint>;
 const EVERY: Duration = Duration::from_secs(1);
 const NOT_FOUND: u16 = 404;
 
-/// Prints changes until the reader of the output is gone.
+/// Prints changes until the reader of the output closes it.
 ///
 /// # Errors
 /// Returns an error if the address or the name is wrong, or if the output cannot be written.
@@ -104,7 +104,7 @@ fn line(change: &Change<'_>, json: bool) -> String {
     clean(&format!("{change} {address} id={id} weight={weight}{meta}"))
 }
 
-/// Writes trouble to standard error, once for each change of it.
+/// Writes a problem to standard error, once for each change of it.
 fn say(trouble: &mut Option<String>, now: Option<String>) {
     if *trouble == now {
         return;

@@ -124,7 +124,7 @@ impl Port {
         now: Instant,
     ) {
         let Some(mut reply) = reply else { return };
-        // An asker with a true address comes back by TCP.
+        // An asker whose address is not forged comes back by TCP.
         if !byte_limit.take(meta.addr, query.len(), reply.len(), now) {
             let Some(short) = answer::truncated(&reply) else { return };
             reply = short;

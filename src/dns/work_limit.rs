@@ -14,7 +14,7 @@ use super::byte_limit::{ACCOUNTS, account_index, network};
 /// The time at which the work of each network, and of all, is paid off.
 pub(super) struct WorkLimit {
     rates: Rates,
-    /// Networks may share a place by chance. They then get less.
+    /// Networks may share an account by chance. They then get less.
     networks: Box<[Instant]>,
     all: Instant,
     seed: u64,

@@ -1,59 +1,64 @@
-//! Estimates the capacity of backends from what they report, as factors of their weights.
+//! Estimates the capacity of backends from their load reports, as factors of their weights.
 //!
 //! In: calls per second and utilisation of each backend, the time. Out: an estimate for
 //! each backend, and for a service the factors to publish, if they differ enough from the
-//! published ones. Pure. Floating point is used with `+ - * /` only, so replicas that read
-//! the same reports in the same order compute the same.
+//! published ones. Pure. The code uses floating point with `+ - * /` only, so replicas that
+//! read the same reports in the same order compute the same values.
 //!
-//! The estimate is gRPC's client-side weighted round robin (A58), moved to the server and
-//! smoothed: calls divided by utilisation is the number of calls at which the backend
-//! would be full. It is no controller, so no delay of the reports makes it swing. An
-//! integrator was simulated too: it hunts on lists of whole entries, and sees nothing
-//! above saturation.
+//! The estimate is that of gRPC's client-side weighted round robin (A58), computed at the
+//! server and smoothed: the capacity is the calls divided by the utilisation. The estimate
+//! is not a control loop, so late reports do not make it oscillate. An integrating
+//! controller was simulated too. It oscillates, because lists have whole entries only, and
+//! it cannot tell how far above saturation a backend is.
 
 use super::factor::Factor;
 
-/// The time constant of the averages, in milliseconds. Jumps restart them, so they may be
-/// slow: over 90 s, noise makes twice as many list changes and no balance is gained.
+/// The time constant of the averages, in milliseconds. It may be long, because a jump
+/// restarts the averages. With 90 s, noise causes twice as many list changes, and the
+/// balance is no better.
 const SMOOTH: f64 = 150_000.0;
-/// Reports of the first moments are of start-up work. Milliseconds.
+/// Reports from this long after a backend joined do not count, because they measure
+/// start-up work. Milliseconds.
 const BLACKOUT: u64 = 10_000;
-/// Less utilisation than this says nothing, and would make any estimate.
+/// A lower utilisation counts as this one: a division by nearly 0 could give any estimate.
 const UTILISATION_MIN: f64 = 0.02;
-/// A report that differs from the estimate by this part, ...
+/// How far a report must be from the estimate to be a jump, as a part of the estimate. Two
+/// jumps in a row in the same direction mean that the machine has changed. Then the
+/// estimate starts again.
 const JUMP: f64 = 0.2;
-/// ... or by so many times the usual difference if that is more, twice in a row in one
-/// direction, says that the machine has changed: the estimate begins anew, ...
+/// The same, as a multiple of the usual difference (`noise`). The larger of the two limits
+/// holds.
 const JUMP_NOISE: f64 = 4.0;
-/// ... with this weight for the new report.
+/// The weight of the new report when the estimate starts again.
 const JUMP_GAIN: f64 = 0.6;
-/// An estimate without reports is kept for this long, in milliseconds, ...
+/// How long an estimate without new reports stays as it is, in milliseconds.
 const FRESH: u64 = 180_000;
-/// ... and then the factor goes to 1 in this time.
+/// How long its factor then takes to return to 1, in milliseconds.
 const DECAY: u64 = 60_000;
-/// The factors' range. A backend that reports nonsense costs what the range allows, so
-/// there is less room above than below: too small a share is safe.
+/// The range of factors. It bounds the harm that wrong reports can do. It is narrower above
+/// 1 than below, because a share that is too small is safe.
 const LEAST: f64 = 0.25;
 const MOST: f64 = 1.5;
-/// Below this mean utilisation, reports measure idle work.
+/// Below this mean utilisation, reports measure work other than calls.
 const MEAN_UTILISATION_MIN: f64 = 0.05;
-/// Factors are published if a share changes by more than this part, ...
+/// Factors are published if any share changes by more than this part of itself.
 const SHARE_BAND: f64 = 0.04;
-/// ... or if more than this part of all calls moves.
+/// Factors are also published if more than this part of all calls moves.
 const MOVED_BAND: f64 = 0.013;
-/// So many milliseconds have to pass between two publications, because noise alone would
-/// make up to four lists a minute, ...
+/// The least time between two publications, in milliseconds. Otherwise noise alone would
+/// cause up to four lists a minute.
 const CALM: u64 = 75_000;
-/// ... unless a share changes by more than this part, ...
+/// A share that changes by more than this part of itself is published earlier.
 const SHARE_BAND_SOON: f64 = 0.15;
-/// ... and by more than so many times what its backend's reports usually differ.
+/// For that, the change must also be more than this many times the usual difference of the
+/// backend's reports.
 const SOON_NOISE: f64 = 2.5;
 
-/// What a backend reports.
+/// A load report of a backend.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Report {
-    /// Successful calls per second. Failed ones do not count, so a backend that fails fast
-    /// loses weight.
+    /// Successful calls per second. Failed calls do not count, so a backend that fails
+    /// quickly loses weight.
     pub calls: f64,
     /// Utilisation: 1 is full.
     pub utilisation: f64,
@@ -63,15 +68,15 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Estimate {
     joined: u64,
-    /// The last report that counted.
+    /// The time of the last report that counted, in milliseconds.
     at: Option<u64>,
-    /// Reports since the estimate began.
+    /// The number of reports since the estimate started.
     count: f64,
     calls: f64,
     utilisation: f64,
     /// The mean difference between a report and the estimate, as a part of it.
     noise: f64,
-    /// Whether the last report was above (1) or below (-1) what is usual, or neither.
+    /// The direction in which the last report jumped: 1 up, -1 down, 0 if it did not jump.
     jump: i8,
 }
 
@@ -94,7 +99,7 @@ impl Estimate {
         Self { joined: now, at: None, count, calls, utilisation, noise, jump: 0 }
     }
 
-    /// Takes a report. `idle` is the utilisation without calls, 0 if it is not known.
+    /// Adds a report. `idle` is the utilisation without calls, or 0 if it is unknown.
     pub fn add(&mut self, report: Report, idle: f64, now: u64) {
         let sane = |value: f64| value.is_finite() && value >= 0.0;
         let cold = now < self.joined.saturating_add(BLACKOUT);
@@ -111,21 +116,21 @@ impl Estimate {
         self.utilisation += gain * (utilisation - self.utilisation);
     }
 
-    /// Returns the estimated calls per second at which the backend is full; `None` before
-    /// the first report that counts.
+    /// Returns the estimated calls per second at full utilisation; `None` before the first
+    /// report that counts.
     #[must_use]
     pub fn capacity(&self) -> Option<f64> {
         self.at.map(|_| self.calls / self.utilisation)
     }
 
-    /// Returns when the last report came that counted, in milliseconds.
+    /// Returns the time of the last report that counted, in milliseconds.
     #[must_use]
     pub fn reported(&self) -> Option<u64> {
         self.at
     }
 
-    /// Compares a report's capacity with the estimate. Returns whether the machine has
-    /// changed.
+    /// Compares a report's capacity with the estimate. Returns whether the estimate must
+    /// start again.
     fn takes_jump(&mut self, capacity: f64) -> bool {
         let Some(estimate) = self.capacity().filter(|&estimate| estimate > 0.0) else {
             return false;
@@ -143,12 +148,12 @@ impl Estimate {
     }
 }
 
-/// Returns the factors to publish, in the order of the members; `None` if those that are
-/// published stand. `last` is when they were published, and `period` the usual time
-/// between two reports of a backend; both in milliseconds.
+/// Returns the factors to publish, in the order of the members; `None` if the published
+/// factors stay in force. `last` is the time of the last publication, and `period` the usual
+/// time between two reports of a backend; both in milliseconds.
 ///
-/// They stand while less than half of the backends report or all are idle: a factor must
-/// not follow from a lack of facts.
+/// The published factors stay in force while fewer than half of the backends report, or
+/// while all are idle: missing data must not change a factor.
 #[must_use]
 pub fn publish(
     members: &[Member<'_>],
@@ -182,8 +187,8 @@ pub fn publish(
     (far || !soon && moved > MOVED_BAND).then_some(factors)
 }
 
-/// Returns the factor of each member: its capacity for a unit of weight, relative to the
-/// median of those.
+/// Returns the factor of each member: its capacity per unit of weight, divided by the
+/// median of all members.
 #[must_use]
 pub fn factors(members: &[Member<'_>], now: u64) -> Vec<Factor> {
     let ratios: Vec<Option<f64>> = members
@@ -211,15 +216,16 @@ fn is_frozen(members: &[Member<'_>], period: u64, now: u64) -> bool {
     2 * reported < members.len() || utilisation < MEAN_UTILISATION_MIN * known().count() as f64
 }
 
-/// Returns how much of the way an average goes towards a report that comes `passed`
-/// milliseconds after the one before: 1 − e^(−passed/150 s), by a Padé approximant, because
-/// exponential functions differ from machine to machine.
+/// Returns the weight in the average of a report that comes `passed` milliseconds after the
+/// previous one: 1 − e^(−passed/150 s). It is a Padé approximant, because exponential
+/// functions differ between machines.
 fn gain(passed: u64) -> f64 {
     let x = passed as f64 / SMOOTH;
     (x / (1.0 + x / 2.0 + x * x / 12.0)).min(1.0)
 }
 
-/// Returns the median; of an even number, the mean of the middle two.
+/// Returns the median of the values that are finite and above 0. For an even number of
+/// values it is the mean of the middle two.
 fn median(mut all: Vec<f64>) -> Option<f64> {
     all.retain(|value| value.is_finite() && *value > 0.0);
     all.sort_unstable_by(f64::total_cmp);
@@ -283,7 +289,7 @@ mod tests {
             ..one
         });
         assert_eq!(publish(&published, None, 10_000, now), None, "nothing new");
-        // Half of the backends report no more, then the others neither.
+        // Half of the backends stop reporting, then the others stop too.
         assert_eq!(publish(&all, None, 10_000, now + 30_000), None);
         let silent = Member { estimate: None, ..all[0] };
         assert_eq!(publish(&[silent, silent, silent, all[3]], None, 10_000, now), None);
@@ -326,7 +332,7 @@ mod tests {
             prop_assert_eq!(found, turned);
         }
 
-        /// With steady reports the estimate is their ratio, whatever the load is.
+        /// With equal reports, the estimate is calls divided by utilisation at any load.
         #[test]
         fn the_estimate_does_not_depend_on_the_load(
             loads in proptest::collection::vec(0.1..1.0_f64, 1..60), capacity in 10.0..1e4_f64,

@@ -1,21 +1,21 @@
 //! Multiplies weights by the factors of passes.
 //!
-//! In: weights, and a factor for each. Out: weights in those proportions. Integers only,
-//! so every replica computes the same. Pure.
+//! In: weights, and a factor for each. Out: weights in the proportions of the products.
+//! Pure. It uses integers only, so every replica computes the same values.
 
-/// What a pass multiplies a weight by.
+/// A factor by which a pass multiplies a weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Factor(u32);
 
 const MILLION: u32 = 1_000_000;
 
 impl Factor {
-    /// Leaves the backend out.
+    /// The factor 0: the backend is left out.
     pub const ZERO: Self = Self(0);
-    /// Changes nothing.
+    /// The factor 1: the weight stays the same.
     pub const ONE: Self = Self(MILLION);
 
-    /// Makes a factor of millionths.
+    /// Makes a factor from millionths.
     #[must_use]
     pub const fn millionths(millionths: u32) -> Self {
         Self(millionths)
@@ -39,7 +39,7 @@ impl Factor {
         self.0
     }
 
-    /// Returns the factor that does what both do.
+    /// Returns the product of two factors.
     #[must_use]
     pub fn times(self, other: Self) -> Self {
         Self::ratio(u64::from(self.0) * u64::from(other.0), u64::from(MILLION) * u64::from(MILLION))
@@ -52,8 +52,8 @@ impl Default for Factor {
     }
 }
 
-/// Returns the weights multiplied by their factors. Only proportions count, so the result
-/// may have another scale. It is 0 exactly where a weight or its factor is 0.
+/// Returns the weights multiplied by their factors. The result may have another scale,
+/// because only proportions count. It is 0 exactly where a weight or its factor is 0.
 #[must_use]
 pub fn apply(weights: &[u32], factors: &[Factor]) -> Vec<u32> {
     let product = |(&weight, factor): (&u32, &Factor)| u64::from(weight) * u64::from(factor.0);

@@ -1,45 +1,43 @@
-//! Flap delay: a backend that left again and again must stay for a while before it is
-//! listed.
+//! Flap delay: a backend that left several times must stay for a while before it is listed.
 //!
 //! In: when a backend left and when it returned; the time. Out: until when it is
-//! delayed. Pure. It never delays a removal, nor a backend that only restarts.
+//! delayed. Pure. It delays no removal, and no backend that restarts once.
 //!
-//! Without it, a backend that comes and goes each second costs 3,600 pushes an hour. BGP's
-//! penalty with a half-life and doubling from the first removal were simulated too: both
-//! also delay backends that restart once.
+//! Without the delay, a backend that comes and goes each second costs 3,600 pushes an hour.
+//! Two other rules were simulated: BGP's penalty with a half-life, and a delay that doubles
+//! from the first removal on. Both delay backends that restart once.
 
-/// Removals count for this long. Milliseconds, as all times here.
+/// How long a removal counts. All times in this file are in milliseconds.
 const WINDOW: u64 = 300_000;
-/// A backend is delayed from this removal in a window on.
+/// A backend with at least this many removals that count is delayed when it returns.
 const FIRST_DELAYED: usize = 3;
-/// How long a backend must have stayed after its third removal. It doubles with each
-/// further one.
+/// The delay after the third removal. It doubles with each further removal.
 const DELAY: u64 = 5_000;
-/// The removals that are remembered: after so many the delay is the longest.
+/// How many removals are remembered. After this many the delay does not grow.
 const REMEMBERED: usize = 13;
-/// If more than this percentage of a service's weight would be delayed, nothing is: the
-/// service or the probe flaps, not a backend.
+/// No backend is delayed if more than this percentage of a service's weight would be. Then
+/// the service or the probe flaps, not a backend.
 const DELAYED_MAX_PERCENT: u64 = 20;
 
-/// The comings and goings of one backend.
+/// The removals and returns of one backend.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Flaps {
-    /// When it left, newest first.
+    /// The times of its removals, newest first.
     removals: [Option<u64>; REMEMBERED],
-    /// Until when it has to stay; `None` while it is away.
+    /// The end of its delay; `None` while it is away or after it was listed.
     until: Option<u64>,
 }
 
 impl Flaps {
-    /// Notes that the backend left, listed or not.
+    /// Records that the backend left, whether it was listed or not.
     pub fn left(&mut self, now: u64) {
         self.removals.rotate_right(1);
         self.removals[0] = Some(now);
         self.until = None;
     }
 
-    /// Notes that the backend is back. Returns when it may be listed: `now`, or later by
-    /// at most `longest`.
+    /// Records that the backend returned. Returns when it may be listed: at `now`, or up to
+    /// `longest` later.
     pub fn returned(&mut self, now: u64, longest: u64) -> u64 {
         let recent = self.recent(now);
         let delay = if recent < FIRST_DELAYED { 0 } else { DELAY << (recent - FIRST_DELAYED) };
@@ -59,8 +57,8 @@ impl Flaps {
         self.until = None;
     }
 
-    /// Returns whether nothing is known that could delay the backend, now or when it
-    /// returns next. Such a value need not be kept.
+    /// Returns whether this value can be dropped: it delays the backend neither now nor at
+    /// its next return.
     #[must_use]
     pub fn is_forgotten(&self, now: u64) -> bool {
         self.recent(now) == 0 && self.until(now).is_none()
@@ -73,10 +71,10 @@ impl Flaps {
     }
 }
 
-/// Returns which of a service's backends are really delayed. In: of each backend that
-/// could be listed, its weight, and whether it should be delayed. Nothing is delayed
-/// while that would be more than a fifth of the weight, except a single backend that
-/// leaves others in the list: in a small service it may be that much, and it flaps alone.
+/// Returns which of a service's backends are delayed. `backends` has the weight of each
+/// backend that could be listed, and whether its own flaps ask for a delay. If they are more
+/// than a fifth of the weight, no backend is delayed. One exception: a single backend is
+/// delayed if others are listed, because in a small service one backend may be that much.
 #[must_use]
 pub fn delayed(backends: &[(u32, bool)]) -> Vec<bool> {
     let sum = |all: &mut dyn Iterator<Item = &(u32, bool)>| all.map(|one| u64::from(one.0)).sum();
@@ -95,9 +93,9 @@ mod tests {
 
     const LONGEST: u64 = 300_000;
 
-    /// Lets a backend be there for `up` seconds and away for `down` seconds in turn.
-    /// Returns the pushes of an hour, and the percentage of its time for which it was
-    /// there and not listed.
+    /// Makes a backend register for `up` seconds and stay away for `down` seconds, again
+    /// and again. Returns the pushes of an hour, and the percentage of its registered time
+    /// for which it was not listed.
     fn hour(up: u64, down: u64) -> (u32, u64) {
         let mut one = Flaps::default();
         let (mut pushes, mut listed, mut waited, mut there) = (0, true, 0, 0);
@@ -158,7 +156,7 @@ mod tests {
             delayed(&all).into_iter().filter(|&delayed| delayed).count()
         };
         assert_eq!([0, 1, 2, 3, 10].map(service), [0, 1, 2, 0, 0]);
-        // A small service may delay one, but not its last.
+        // A small service may delay one backend, but not its last.
         assert_eq!(delayed(&[(1, true), (1, false)]), [true, false]);
         assert_eq!(delayed(&[(1, true)]), [false]);
         assert_eq!(delayed(&[]), [false; 0]);

@@ -1,24 +1,24 @@
-//! Panic: if health would leave too little of a service, health is ignored.
+//! Panic: lists unhealthy backends too, if too little of a service is healthy.
 //!
 //! In: the healthy weight and the whole weight, the threshold, the time. Out: whether the
-//! service is in panic, and which backends are listed then. Pure. Panic gives back only
-//! what health took away, and never what operators or selectors took.
+//! service is in panic, and which backends are listed then. Pure. Panic lists only backends
+//! that health alone excludes, and never backends that operators or selectors exclude.
 //!
-//! The rule is Envoy's panic threshold, by weight instead of by hosts. Envoy has no
-//! hysteresis: at the threshold its lists change with every probe.
+//! The rule is Envoy's panic threshold, applied to weight instead of hosts. It adds a
+//! hysteresis: without one, lists change with every probe while a service is at the
+//! threshold.
 
-/// How far above the threshold, in points of a hundred, a service has to be to leave
-/// panic, ...
+/// How many percentage points above the threshold a service must be to leave panic.
 const ABOVE: u32 = 5;
-/// ... and for how many intervals between probes.
+/// How many probe intervals it must stay there to leave panic.
 const INTERVALS: u64 = 2;
 
-/// When a service is in panic.
+/// The rules for when a service is in panic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
-    /// The percentage of the weight that has to be healthy. 0: there is no panic.
+    /// The percentage of the weight that must be healthy. 0 switches panic off.
     pub percent: u32,
-    /// Milliseconds between two probes of a backend.
+    /// The time between two probes of a backend, in milliseconds.
     pub interval: u64,
 }
 
@@ -26,13 +26,14 @@ pub struct Rules {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Panic {
     active: bool,
-    /// Since when enough is healthy to leave panic, in milliseconds.
+    /// Since when enough weight is healthy to leave panic, in milliseconds.
     well_since: Option<u64>,
 }
 
 impl Panic {
-    /// Takes the healthy weight and the weight of all backends that could be listed, and
-    /// the time in milliseconds. Returns whether the service is in panic now.
+    /// Applies the rules. `healthy` is the healthy weight, `total` the weight of all
+    /// backends that could be listed, and `now` is in milliseconds. Returns whether the
+    /// service is in panic.
     pub fn update(&mut self, healthy: u64, total: u64, rules: Rules, now: u64) -> bool {
         let reaches = |percent: u32| {
             let part = u128::from(healthy) * 100;
@@ -58,14 +59,14 @@ impl Panic {
         self.active
     }
 
-    /// Returns when the service leaves panic if nothing changes until then; `None` if it
-    /// stays as it is.
+    /// Returns when the service leaves panic if its health does not change; `None` if it
+    /// would not leave panic.
     #[must_use]
     pub fn leaves_at(&self, rules: Rules) -> Option<u64> {
         self.well_since.map(|since| since.saturating_add(INTERVALS * rules.interval))
     }
 
-    /// Returns whether a backend is listed. `passed`: whether the passes before health
+    /// Returns whether a backend is listed. `passed` says whether the passes before health
     /// keep it.
     #[must_use]
     pub fn lists(&self, passed: bool, healthy: bool) -> bool {
@@ -94,7 +95,7 @@ mod tests {
         assert!(panic.update(55, 100, RULES, 3));
         assert!(panic.update(60, 100, RULES, 20_002));
         assert_eq!(panic.leaves_at(RULES), Some(20_003));
-        // Any fall in between begins anew.
+        // The time starts again after any fall.
         assert!(panic.update(54, 100, RULES, 20_003));
         assert!(panic.update(55, 100, RULES, 30_000));
         assert!(!panic.update(55, 100, RULES, 50_000));

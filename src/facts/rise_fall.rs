@@ -1,11 +1,12 @@
 //! Counts the results of one backend's health probes until they make a verdict.
 //!
-//! In: results of probes, the time. Out: whether the backend is healthy, and each change
-//! of that. Pure. One result is no verdict: a lost packet can fail a probe.
+//! In: results of probes, the time. Out: the verdict (whether the backend is healthy), and
+//! each change of it. Pure. One failure is not enough, because a lost packet can fail a
+//! probe.
 //!
-//! The rule is that of HAProxy's `rise` and `fall`, and of AWS's target groups.
+//! HAProxy (`rise` and `fall`) and AWS's target groups have the same rule.
 
-/// How many results in a row make a verdict.
+/// How many results in a row change the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Thresholds {
     /// Successes until an unhealthy backend is healthy. 0 counts as 1.
@@ -15,8 +16,7 @@ pub struct Thresholds {
 }
 
 impl Default for Thresholds {
-    /// A backend that fails costs calls, so one success brings it back only after two
-    /// failures took it away.
+    /// Two failures make a backend unhealthy, and one success makes it healthy again.
     fn default() -> Self {
         Self { rise: 1, fall: 2 }
     }
@@ -28,7 +28,7 @@ pub struct RiseFall {
     healthy: bool,
     /// Results in a row that contradict `healthy`.
     against: u32,
-    /// Since when the verdict stands, in milliseconds.
+    /// Since when the verdict has been the same, in milliseconds.
     since: u64,
 }
 
@@ -49,13 +49,13 @@ pub enum Change {
 pub const COLD: u64 = 30_000;
 
 impl RiseFall {
-    /// Makes the state of a backend that nobody has probed yet.
+    /// Makes the state of a backend that has not been probed yet.
     #[must_use]
     pub fn new(now: u64) -> Self {
         Self { healthy: true, against: 0, since: now }
     }
 
-    /// Takes the result of a probe. Returns the change of the verdict, if it is one.
+    /// Adds the result of a probe. Returns the change of the verdict, if it changed.
     pub fn record(&mut self, success: bool, thresholds: Thresholds, now: u64) -> Option<Change> {
         if success == self.healthy {
             self.against = 0;
@@ -77,7 +77,7 @@ impl RiseFall {
         self.healthy
     }
 
-    /// Returns since when the verdict stands, in milliseconds.
+    /// Returns since when the verdict has been the same, in milliseconds.
     #[must_use]
     pub fn since(&self) -> u64 {
         self.since
@@ -91,7 +91,7 @@ impl RiseFall {
 }
 
 impl Change {
-    /// Returns whether the backend has to start slowly.
+    /// Returns whether the backend must start slowly.
     #[must_use]
     pub fn is_cold_start(self) -> bool {
         matches!(self, Self::Rose { after } if after > COLD)
@@ -131,8 +131,8 @@ mod tests {
     }
 
     proptest! {
-        /// The verdict changes exactly when the last results, as many as the threshold
-        /// says, all contradict it.
+        /// The verdict changes exactly when as many results in a row contradict it as the
+        /// threshold says.
         #[test]
         fn the_verdict_is_that_of_the_last_results(
             results in proptest::collection::vec(any::<bool>(), 0..60), rise in 1..5_u32, fall in 1..5_u32,

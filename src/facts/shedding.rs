@@ -1,32 +1,34 @@
-//! Shedding: which share of calls clients should drop while a service is overloaded.
+//! Shedding: computes the share of calls that clients should drop while a service is
+//! overloaded.
 //!
-//! In: demand and capacity each second, utilisation now and then. Out: the drop share in
-//! whole percent, when it is to be published. Pure. It is the state of one replica: the
-//! demand and the capacity have to be those of the same clients.
+//! In: demand and capacity each second, and the utilisation every few seconds. Out: the
+//! drop share in whole percent, whenever it must be published. Pure. The state belongs to
+//! one replica. Demand and capacity must be about the same clients.
 //!
-//! The share follows from the demand, not from the utilisation: an overloaded machine is
-//! full however much too much it gets, so a rule on utilisation alone lets it collapse. A
-//! slow trim by utilisation makes up for an estimate of the capacity that is wrong.
+//! The demand decides the share, not the utilisation. An overloaded machine shows full
+//! utilisation at any overload, so a rule based on utilisation alone lets it collapse. The
+//! utilisation only corrects the estimate of the capacity, slowly (the *trim*).
 
-/// The utilisation that shedding aims at.
+/// The target utilisation.
 const TARGET: f64 = 0.95;
-/// Below this part of the capacity nothing is shed. The gap to the target keeps shedding
-/// from going on and off.
+/// No call is shed while the demand is below this part of the capacity. The gap between it
+/// and the target prevents shedding from switching on and off all the time.
 const BEGINS: f64 = 0.85;
-/// The steps of the share in a second, ...
+/// The most that the share grows in a second.
 const UP: f64 = 0.30;
-/// ... and downwards: clients that were turned away come back at once.
+/// The most that the share falls in a second. It is smaller, because clients whose calls
+/// were dropped come back at once.
 const DOWN: f64 = 0.10;
-/// A change of less than this is not published, because each change is a list.
+/// A smaller change of the share is not published, because each publication is a new list.
 const BAND: f64 = 0.02;
-/// Some calls always get through, so that the recovery shows.
+/// The largest share. The remaining calls show when the service has recovered.
 const MOST: f64 = 0.95;
-/// From this utilisation on a service is taken to be full, and its estimate too high.
+/// Above this utilisation the service counts as full, and its estimate as too high.
 const FULL: f64 = 0.985;
 const TRIM_DOWN: f64 = 0.95;
-/// How fast the trim follows the utilisation, ...
+/// How fast the trim follows the utilisation.
 const TRIM: f64 = 0.05;
-/// ... and how fast once the service has not been full for [`CALM`].
+/// The same, once the service has not been full for [`CALM`].
 const TRIM_CALM: f64 = 0.2;
 /// Milliseconds.
 const CALM: u64 = 30_000;
@@ -35,13 +37,13 @@ const TRIM_RANGE: (f64, f64) = (0.6, 1.15);
 /// The drop share of one service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shedding {
-    /// The share that is aimed at.
+    /// The computed share.
     share: f64,
-    /// The share that clients have, in percent.
+    /// The share that was published last, in percent.
     published: u32,
-    /// What the estimate of the capacity is multiplied by.
+    /// The correction by which the estimated capacity is multiplied.
     trim: f64,
-    /// When the service was full last, or when shedding began.
+    /// The last time at which the service was full, or at which shedding began.
     full_at: u64,
 }
 
@@ -52,9 +54,10 @@ impl Default for Shedding {
 }
 
 impl Shedding {
-    /// Takes, once a second, what clients start (calls per second in their last reports,
-    /// dropped ones included) and the capacity (calls per second of all backends at full
-    /// utilisation). Returns the percentage to publish; `None` if the published one stands.
+    /// Computes the share; call it once a second. `demand` is the calls per second that
+    /// clients start, by their last reports, dropped calls included. `capacity` is the calls
+    /// per second of all backends at full utilisation. Returns the percentage to publish;
+    /// `None` if the published one stays in force.
     pub fn tick(&mut self, demand: f64, capacity: f64) -> Option<u32> {
         let known = demand.is_finite() && capacity.is_finite() && capacity > 0.0;
         let wanted = if !known || demand < BEGINS * capacity {
@@ -67,14 +70,14 @@ impl Shedding {
         let ends = self.share == 0.0 && self.published > 0;
         let differs = (self.share - published).abs() >= BAND - 1e-9;
         (differs || ends).then(|| {
-            // The small amount keeps 0.3 from being 31 %.
+            // The small amount prevents a rounding error from making 31 % of 0.3.
             self.published = (self.share * 100.0 - 1e-6).ceil() as u32;
             self.published
         })
     }
 
-    /// Takes the utilisation of the service: the mean of its backends, every five to ten
-    /// seconds, and the time in milliseconds.
+    /// Corrects the trim; call it every five to ten seconds. `utilisation` is the mean of
+    /// the service's backends, and `now` is in milliseconds.
     pub fn utilisation(&mut self, utilisation: f64, now: u64) {
         if self.share == 0.0 {
             self.trim = 1.0;
@@ -100,15 +103,15 @@ impl Shedding {
         self.published
     }
 
-    /// Returns whether calls are shed. Clients should report every five seconds then.
+    /// Returns whether calls are shed. If so, clients should report every five seconds.
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.share > 0.0 || self.published > 0
     }
 }
 
-/// Returns how many drop entries a list of so many other entries needs, so that a
-/// percentage of the calls is dropped.
+/// Returns how many drop entries a list with `entries` other entries needs, so that clients
+/// drop `percent` of their calls.
 #[must_use]
 pub fn drops(entries: usize, percent: u32) -> usize {
     let percent = percent.min(99) as usize;
@@ -118,9 +121,9 @@ pub fn drops(entries: usize, percent: u32) -> usize {
 }
 
 /// Returns whether entry `at` of a list of `total` entries is one of its drop entries,
-/// which are spread evenly. `phase`, a fraction of 2^64, has to be another one for each
-/// stream and list: clients start each list's drop entries at its first entry, and those
-/// that call less often than lists come would drop all calls, or none.
+/// which are spread evenly. `phase` is a fraction of 2^64 and must differ for each stream
+/// and list. Clients start each list's drop entries at its first entry. With equal phases,
+/// a client that gets lists more often than it calls would drop all calls, or none.
 #[must_use]
 pub fn is_drop(at: usize, total: usize, drops: usize, phase: u64) -> bool {
     if total == 0 {

@@ -1,17 +1,18 @@
-//! Slow start: a backend that joined a moment ago gets a growing part of its share.
+//! Slow start: a backend that joined a short time ago gets a growing part of its share.
 //!
 //! In: when each backend joined, the window, the time. Out: a factor for each weight, and
-//! when the factors change next. Pure.
+//! the time of the next change of a factor. Pure.
 //!
-//! Every change of a factor is a push to every client. So the steps are few, and they lie
-//! at multiples of their length on the wall clock: all starting backends take a step in
-//! the same push, and all replicas at the same moment.
+//! Every change of a factor is a push to every client. So there are few steps, and they
+//! happen at multiples of their length on the wall clock. All starting backends take a step
+//! in the same push, and all replicas push it at the same moment.
 
 use super::factor::Factor;
 
-/// The factor at each step of the window. Simulated against eight steps, Envoy's line and
-/// geometric steps: five give a newcomer no more in its first ten seconds, and cost five
-/// pushes, the one with which it joins included.
+/// The factor in each step of the window. The simulation compared these five steps with
+/// eight steps, Envoy's straight line and geometric steps. A newcomer gets no more calls in
+/// its first ten seconds than with those. Five steps cost five pushes, including the push
+/// with which the newcomer joins.
 pub const FACTORS: [Factor; 5] = [
     Factor::millionths(100_000),
     Factor::millionths(200_000),
@@ -20,10 +21,10 @@ pub const FACTORS: [Factor; 5] = [
     Factor::ONE,
 ];
 
-/// Slow start with one length of its window.
+/// Slow start with a window of one length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlowStart {
-    /// Milliseconds of one step.
+    /// The length of a step, in milliseconds.
     step: u64,
 }
 
@@ -32,31 +33,31 @@ pub struct SlowStart {
 pub struct Starter {
     /// Its weight without slow start.
     pub weight: u32,
-    /// When it joined or recovered, in milliseconds of the wall clock. `None` if it was
-    /// there before anybody looked.
+    /// When it joined or recovered, in milliseconds of the wall clock. `None` if it counts
+    /// as listed before the balancer started.
     pub joined: Option<u64>,
 }
 
 impl SlowStart {
-    /// Makes slow start over a window of milliseconds; `None` if the window is 0.
+    /// Makes slow start with a window in milliseconds; `None` if the window is 0.
     #[must_use]
     pub fn new(window: u64) -> Option<Self> {
         (window > 0).then(|| Self { step: (window / FACTORS.len() as u64).max(1) })
     }
 
-    /// Returns the factor of a backend that joined at `joined`. The step in which it joined
-    /// counts as a part of its first step, so that nobody's first step is cut short.
+    /// Returns the factor of a backend that joined at `joined`. Its first step also covers
+    /// the rest of the step in which it joined, so the first step is never cut short.
     #[must_use]
     pub fn factor(self, joined: u64, now: u64) -> Factor {
-        // A backend that joins in the future has joined now, by a clock that is ahead.
+        // A time in the future comes from a clock that is ahead, and counts as now.
         let steps = (now / self.step).saturating_sub(joined / self.step).saturating_sub(1);
         let at = usize::try_from(steps).map_or(FACTORS.len() - 1, |at| at.min(FACTORS.len() - 1));
         FACTORS[at]
     }
 
-    /// Returns the factor of each backend, in their order. While more than half of the
-    /// weight is starting, all factors are 1: the others could not take the rest, and a
-    /// factor that most backends share only costs pushes.
+    /// Returns the factor of each backend, in the order of `backends`. While more than half
+    /// of the weight is starting, all factors are 1: the other backends could not take the
+    /// remaining calls, and a factor that most backends share would only cost pushes.
     #[must_use]
     pub fn factors(self, backends: &[Starter], now: u64) -> Vec<Factor> {
         let factor = |backend: &Starter| {
@@ -70,8 +71,8 @@ impl SlowStart {
         if 2 * starting > total { vec![Factor::ONE; backends.len()] } else { factors }
     }
 
-    /// Returns when a factor changes next; `None` if none will. It is a multiple of the
-    /// step, so a driver that wakes then wakes at most once in each step.
+    /// Returns when a factor changes next; `None` if no factor will. The time is a multiple
+    /// of the step, so a driver wakes at most once in each step.
     #[must_use]
     pub fn next(self, backends: &[Starter], now: u64) -> Option<u64> {
         let joined = |backend: &Starter| Starter {
@@ -138,7 +139,7 @@ mod tests {
             for now in (joined..joined + 6 * step + 1).step_by((step as usize / 7).max(1)) {
                 let factor = slow.factor(joined, now);
                 prop_assert!(factor >= last);
-                // The first step is whole, and the window is never longer than it says.
+                // The first step is never cut short, and no later step is prolonged.
                 prop_assert!(factor == FACTORS[0] || now - joined >= step);
                 prop_assert!(factor == Factor::ONE || now - joined <= 5 * step);
                 last = factor;

@@ -19,8 +19,8 @@ pub struct MarkWriter {
 /// etcd deletes a mark this long after its end. The end itself is checked by the wall
 /// clock, which works while etcd is away.
 const DELETE_AFTER: Duration = Duration::from_secs(600);
-/// How long etcd keeps the note that a mark was ended. A balancer that was without etcd
-/// for less than that keeps the marks that it finds missing.
+/// How long etcd keeps the note that a mark was ended. A balancer that was away for less
+/// than this time keeps marks that are missing without such a note.
 pub const ENDED_FOR: Duration = Duration::from_secs(3600);
 
 impl MarkWriter {
@@ -40,9 +40,9 @@ impl MarkWriter {
         etcd::put(&self.connect, &key.in_etcd(&self.zone), &value.to_json(), ttl).await
     }
 
-    /// Ends a mark: for [`ENDED_FOR`] its key holds the note that it has ended, and who
-    /// ended it. A balancer that was away meanwhile, or that keeps a mark lost by etcd,
-    /// learns of the end in this way.
+    /// Ends a mark. For [`ENDED_FOR`], its key holds a note with the end and its author. So a
+    /// balancer that was away meanwhile, or that keeps a mark that etcd has lost, learns of
+    /// the end.
     ///
     /// # Errors
     /// If etcd does not write it.

@@ -48,7 +48,7 @@ pub enum AddressError {
         /// The text in the port's place.
         port: String,
     },
-    /// An IPv6 address without brackets: its port cannot be told from its last group.
+    /// An IPv6 address without brackets: its port looks like its last group.
     #[error("{0:?} is an IPv6 address without brackets: write [address]:port")]
     Unbracketed(String),
     /// The part before the port is neither an IP address nor a host name.

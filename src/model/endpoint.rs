@@ -28,8 +28,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Returns whether the registration lets the backend be listed. Weight 0 means no calls
-    /// at all, and a lame duck wants no new ones.
+    /// Returns whether the registration allows the backend to be listed. Weight 0 means no
+    /// calls at all, and a lame duck wants no new calls.
     #[must_use]
     pub fn takes_calls(&self) -> bool {
         self.weight != Weight(0) && !self.is_lame_duck()

@@ -1,8 +1,8 @@
 //! Canary by calls: gives a group of backends an exact share of all calls, in steps.
 //!
-//! In: weights, which backends are canaries, the share; or the steps of a ramp, and the
-//! time. Out: weights that make the share; or the share of the moment. Pure. A canary by
-//! clients is `rendezvous::is_in_share`.
+//! In: the weights, the canaries, their share; or the steps of a ramp, and the time. Out:
+//! weights that give the canaries their share; or the share at that time. Pure. For a canary
+//! by clients see `rendezvous::is_in_share`.
 
 use crate::facts::factor::Factor;
 
@@ -11,11 +11,11 @@ use crate::facts::factor::Factor;
 pub struct Step {
     /// The canaries' share of all calls.
     pub share: Factor,
-    /// How long it lasts, in milliseconds. The last step lasts for ever.
+    /// How long it lasts, in milliseconds. The last step never ends.
     pub hold: u64,
 }
 
-/// A share that grows with time.
+/// A share that grows over time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ramp {
     /// When its first step begins, in milliseconds of the wall clock.
@@ -63,14 +63,14 @@ pub struct Member {
     pub canary: bool,
 }
 
-/// Returns weights by which the canaries have `share` of all calls, and each group is
-/// split by the weights before. They are numbers of entries whose sum is at most
-/// `entries`: if a cycle may be that long, nothing is rounded again, and the share is
-/// exact to half an entry.
+/// Returns weights with which the canaries get `share` of all calls. Within each group the
+/// calls are split by the members' own weights. The result is numbers of entries whose sum
+/// is at most `entries`. If a cycle may be that long, it needs no further rounding, and the
+/// share is exact to half an entry.
 ///
-/// A share of fewer entries than the group has members goes to some of them, who take
-/// turns as `turn` counts on (a change of `turn` is a new list). If one group is empty,
-/// the other has all calls.
+/// A group may have fewer entries than members. Then only some members get an entry, and
+/// `turn` selects them: each next `turn` moves on to others, with a new list. If one group
+/// is empty, the other gets all calls.
 #[must_use]
 pub fn split(members: &[Member], share: Factor, entries: usize, turn: u64) -> Vec<u32> {
     let group = |canary: bool| -> Vec<usize> {
@@ -97,7 +97,7 @@ pub fn split(members: &[Member], share: Factor, entries: usize, turn: u64) -> Ve
     let sum: u64 = shared.iter().map(|&count| u64::from(count)).sum();
     large.iter().zip(shared).for_each(|(&at, count)| weights[at] = count);
     if part > 0 {
-        // Half an entry more or less of the small group is what is left of the error.
+        // The remaining error is at most half an entry of the small group.
         let rest = million - part;
         let count = ((sum * part + rest / 2) / rest).max(1);
         let counts = exact_entries(members, &small, count, turn);
@@ -106,10 +106,11 @@ pub fn split(members: &[Member], share: Factor, entries: usize, turn: u64) -> Ve
     weights
 }
 
-/// Returns entries in proportion to the weights of a group: equal ones for equal weights,
-/// at least one each, in all at most `most` if the group is not larger.
+/// Returns the entries of a group's members in proportion to their weights. Equal weights
+/// get equal numbers, and each member gets at least one entry. The sum is at most `most`, or
+/// one for each member if that is more.
 fn whole_entries(members: &[Member], group: &[usize], most: u64) -> Vec<u32> {
-    // A fraction of 2^64, up to 2^24 entries for a unit of weight.
+    // The entries per unit of weight: fractions of 2^64, up to 2^24.
     const BITS: u32 = u64::BITS + 24;
     let at_price = |price: u128| {
         let entries = move |&at: &usize| {
@@ -124,8 +125,8 @@ fn whole_entries(members: &[Member], group: &[usize], most: u64) -> Vec<u32> {
     at_price(price).collect()
 }
 
-/// Returns exactly `count` entries for a group, by its weights. Members take turns with
-/// what cannot be shared evenly.
+/// Distributes exactly `count` entries over a group by weight. Members take turns with the
+/// entries that cannot be shared evenly: `turn` selects who gets them.
 fn exact_entries(members: &[Member], group: &[usize], count: u64, turn: u64) -> Vec<u32> {
     let size = group.len() as u64;
     let (mut entries, given) = if count < size {
@@ -173,7 +174,7 @@ mod tests {
         assert_eq!(split(&members(1, 9), percent(10), 200, 0), [20; 10]);
         let found = split(&members(1, 9), percent(1), 200, 0);
         assert_eq!((found[0], found[1]), (2, 22));
-        // Ten canaries have an entry between them, and take turns.
+        // Ten canaries share one entry and take turns with it.
         let canaries =
             |turn| split(&members(10, 90), Factor::millionths(500), 2_000, turn)[..10].to_vec();
         assert_eq!(canaries(0), [1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
@@ -205,10 +206,10 @@ mod tests {
             if both {
                 let total = (canaries + others) as f64;
                 let error = canaries as f64 / total - f64::from(share) / 1e6;
-                // Half an entry, or the one entry that any share has.
+                // Half an entry, or one: every share above 0 has at least one entry.
                 prop_assert!(error.abs() * total <= 1.0, "{} of {}", canaries, others);
             }
-            // Equal members of the group with the greater share have equal entries.
+            // In the group with the greater share, equal weights have equal entries.
             let large = canaries > others;
             for (a, x) in all.iter().zip(&found).filter(|one| one.0.canary == large) {
                 let equal = |(b, y): (&Member, &u32)| a != b || x == y;

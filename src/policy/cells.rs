@@ -2,15 +2,17 @@
 //!
 //! In: the registered backends in the order in which they registered, with their weights.
 //! Out: the cell of each backend. Pure. All replicas make the same table. Health and load
-//! feedback are no input: a backend that fails, or a new load, moves nobody. Which cells a
-//! client uses is `cells/placement.rs`.
+//! are no inputs, so a backend that fails moves no other backend. `cells/placement.rs`
+//! decides which cells a client uses.
 //!
-//! A service has G = 2^bits cells. A backend's home is given by the first bits of its
-//! hash, so doubling splits cells and halving joins them. Cells have a cap, and what does
-//! not fit goes elsewhere by further hashes. In the order of registration the newest hardly
-//! displaces anyone: one backend more or less changes about one connection of each client
-//! of one cell. Random subsets have hot backends (1.5 to 2 times the mean), and subsets by
-//! rank change everything with each backend.
+//! A service has 2^bits cells. The first bits of a backend's hash name its home cell, so
+//! doubling the number splits cells, and halving it joins them. Each cell has a cap. Further
+//! hashes find another cell for a backend that does not fit into its home. Backends are
+//! placed in the order of their registration, so the newest displaces hardly any other: one
+//! backend more or less changes about one connection of each client of one cell.
+//!
+//! Random subsets would give some backends 1.5 to 2 times the mean. Subsets by rank would
+//! change for every client with each backend.
 
 use super::hash::pair;
 
@@ -18,8 +20,8 @@ mod placement;
 
 pub use placement::{Placement, Run};
 
-/// A cell may have this many percent of its due. At 105, twice as many backends move
-/// with each event; at 115, backends have up to 17 % more connections than the mean.
+/// The cap of a cell, in percent of its fair share. With 105, twice as many backends move
+/// with each event; with 115, backends have up to 17 % more connections than the mean.
 const CAP_PERCENT: u64 = 110;
 /// How many hashes are tried before the emptiest cell takes a backend.
 const TRIES: u64 = 500;
@@ -29,7 +31,7 @@ const TRIES: u64 = 500;
 pub struct Backend {
     /// The hash of its id.
     pub id: u64,
-    /// Its registered weight. 0 counts as 1, so that a drain moves nobody.
+    /// Its registered weight. 0 counts as 1, so that a drain moves no backend.
     pub weight: u32,
 }
 
@@ -40,19 +42,19 @@ pub struct Table {
     cells: Vec<u32>,
 }
 
-/// Returns the number of bits of a cell's number. `peak` is the greatest number of
-/// backends in the last ten minutes, so that a restart changes no cap; `least` is the
-/// number of backends that a cell should have; `current` is what is in force. Cells halve
-/// late, because each halving opens as many connections again.
+/// Returns the number of bits of a cell's number. `peak` is the largest number of backends
+/// in the last ten minutes, so that a restart changes no cap. `least` is the number of
+/// backends that a cell should have. `current` is the number of bits in force. The number of
+/// cells halves late, because each halving doubles the connections.
 #[must_use]
 pub fn bits(peak: usize, least: usize, current: Option<u32>) -> u32 {
     let least = least.max(1);
     let size = |bits: u32| peak.checked_shr(bits).unwrap_or(0);
-    // Below four cells, subsets are not worth their connections.
+    // With fewer than four cells, subsets save too few connections.
     let most = || (0..16).rev().find(|&bits| size(bits) >= least).unwrap_or(0);
     let start = || Some(most()).filter(|&bits| bits >= 2).unwrap_or(0);
     match current {
-        // 2.2 times and 0.9 times the size.
+        // The number stays while a cell has 0.9 to 2.2 times `least` backends.
         Some(bits) if bits > 0 && 10 * size(bits) < 22 * least && 10 * size(bits) >= 9 * least => {
             bits
         }
@@ -64,8 +66,8 @@ pub fn bits(peak: usize, least: usize, current: Option<u32>) -> u32 {
 }
 
 impl Table {
-    /// Makes the table of backends in the order of their registration (revision, then
-    /// key). `peak` is that of [`bits`].
+    /// Makes the table. `backends` are in the order of their registration (revision, then
+    /// key), and `peak` is that of [`bits`].
     #[must_use]
     pub fn new(backends: &[Backend], bits: u32, peak: usize) -> Self {
         let count = 1_usize << bits;
@@ -113,8 +115,8 @@ impl Table {
         self.bits
     }
 
-    /// Returns the sum in each cell of something that each backend has, such as the weight
-    /// of those that may be listed.
+    /// Returns the sum over each cell of a value of its backends, such as the weight of
+    /// those that may be listed. `of` returns the value of the backend at an index.
     #[must_use]
     pub fn sums(&self, of: impl Fn(usize) -> u64) -> Vec<u64> {
         let mut sums = vec![0; 1 << self.bits];
@@ -123,9 +125,9 @@ impl Table {
     }
 }
 
-/// Returns how many backends of the mean weight a cell may have. A cap that is the same
-/// for all cells would move in all of them at once, whenever the number of backends
-/// crosses a step. So each cell has another fraction, by which its cap is rounded.
+/// Returns how many backends of the mean weight a cell may have. If all cells rounded alike,
+/// their caps would all change with the same backend. So each cell adds a fraction of its
+/// own before it rounds.
 fn cap(peak: u64, count: u64, cell: u64) -> u64 {
     let fraction = u128::from(pair(cell, count));
     let most = (u128::from(peak * CAP_PERCENT) << u64::BITS) / u128::from(100 * count);

@@ -1,24 +1,24 @@
 //! Hashes of names that are equal on every replica, machine and release.
 //!
 //! In: bytes or numbers. Out: 64 bits. Pure. The standard library's hashes may change with
-//! any release, and a changed hash would move clients to other backends. Not for secrets:
-//! who chooses the names chooses the hashes.
+//! any release, and a changed hash would move clients to other backends. The hashes are not
+//! for secrets: anyone can choose names with a wanted hash.
 
-/// Returns the hash of bytes: FNV-1a, whose bits are then mixed.
+/// Returns the hash of bytes: FNV-1a with mixed bits.
 #[must_use]
 pub fn hash(bytes: &[u8]) -> u64 {
     let step = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, step))
 }
 
-/// Returns the hash of two hashes, whose order counts.
+/// Returns the hash of a pair of hashes. Their order counts.
 #[must_use]
 pub fn pair(first: u64, second: u64) -> u64 {
     mix(first.wrapping_add(mix(second ^ 0x9e37_79b9_7f4a_7c15)))
 }
 
-/// SplitMix64's finaliser (Steele et al. 2014): each bit of the result depends on all bits
-/// of the argument.
+/// Mixes bits with SplitMix64's finaliser (Steele et al. 2014): each bit of the result
+/// depends on all bits of the argument.
 fn mix(z: u64) -> u64 {
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

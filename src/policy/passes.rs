@@ -17,13 +17,14 @@ use super::newcomers;
 pub enum Pass {
     /// The weight is not 0. Weight 0 means no calls at all.
     Weight,
-    /// No mark of an operator drains the backend, nor does it drain itself.
+    /// Neither a mark of an operator nor its own metadata drains the backend.
     Undrained,
     /// The backend has everything that the client's name selects.
     Selected,
-    /// The backend has not come and gone too often a short time ago, or no other is left.
+    /// The backend has not left too often in the last minutes, or no other backend is left.
     Undelayed,
-    /// Always passed. It finds which part of its share the backend gets.
+    /// This pass keeps every backend. Its finding is the part of its share that the backend
+    /// gets.
     Started,
 }
 
@@ -65,7 +66,7 @@ pub(super) fn keep(service: &Service, endpoint: &Endpoint, class: &Class) -> boo
 }
 
 /// Returns the finding of each pass for a backend of a service. [`Pass::Started`] is left
-/// out where it changes nothing.
+/// out if the backend gets its whole share.
 #[must_use]
 pub fn explain<'a>(
     service: &'a Service,

@@ -1,12 +1,12 @@
-//! Rendezvous hashing: a key or a client always meets the same backends.
+//! Rendezvous hashing: assigns the same backend to a key every time.
 //!
 //! In: the hash of a key, and the backends that may be listed. Out: the backend for the
-//! key; or whether a client belongs to a share of all clients. Pure, and with integers
-//! only, so every replica chooses the same. A backend that joins or leaves moves only the
-//! keys that it gets or had.
+//! key; or whether a client belongs to a share of all clients. Pure. It uses integers only,
+//! so every replica chooses the same backend. When a backend joins, only the keys that it
+//! gets move. When it leaves, only the keys that it had move.
 //!
-//! Highest random weight (Thaler and Ravishankar 1998), with weights by −w/ln u, and with
-//! bounded loads (Mirrokni, Thorup and Zadimoghaddam 2018), as HAProxy's
+//! The method is highest random weight (Thaler and Ravishankar 1998), with weights by
+//! −w/ln u. Loads can be bounded (Mirrokni, Thorup and Zadimoghaddam 2018), as with HAProxy's
 //! `hash-balance-factor`.
 
 use std::cmp::Ordering;
@@ -14,28 +14,30 @@ use std::cmp::Ordering;
 use super::hash::pair;
 use crate::facts::factor::Factor;
 
-/// How many percent above its due a backend may be, before further keys pass it by.
+/// How many percent above its share of the keys a backend may be. Further keys go to the
+/// next backend.
 const ABOVE_DUE: u64 = 25;
 
 /// A backend that may be chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
-    /// The hash of its id. An address would move keys when a backend restarts elsewhere.
+    /// The hash of its id. With the hash of its address, keys would move when a backend
+    /// restarts at another address.
     pub id: u64,
-    /// Its weight. 0 is never chosen.
+    /// Its weight. A backend with weight 0 is never chosen.
     pub weight: u32,
 }
 
-/// Returns the index of the backend for a key; `None` if no backend has a weight.
+/// Returns the index of the backend for a key; `None` if all weights are 0.
 #[must_use]
 pub fn choose(key: u64, candidates: &[Candidate]) -> Option<usize> {
     let all = candidates.iter().enumerate().filter(|(_, one)| one.weight > 0);
     all.min_by(|(_, a), (_, b)| compare(key, a, b)).map(|(at, _)| at)
 }
 
-/// Returns the index of the backend for one more key, so that no backend has more than
-/// 125 % of its due. `loads` are the keys that each backend has on this replica. A key
-/// keeps its backend as long as that is not full.
+/// Returns the index of the backend for one more key. No backend gets more than 125 % of its
+/// share of the keys. `loads` is the number of keys that each backend has on this replica. A
+/// key keeps its backend until the backend is full.
 #[must_use]
 pub fn choose_bounded(key: u64, candidates: &[Candidate], loads: &[u64]) -> Option<usize> {
     let weight: u128 = candidates.iter().map(|one| u128::from(one.weight)).sum();
@@ -57,7 +59,7 @@ pub fn is_in_share(client: u64, salt: u64, share: Factor) -> bool {
     place < u128::from(share.as_millionths())
 }
 
-/// Compares how well two backends suit a key: the better one is less.
+/// Compares two backends for a key. The better one is less.
 fn compare(key: u64, a: &Candidate, b: &Candidate) -> Ordering {
     let hash = |one: &Candidate| pair(key, one.id);
     let (hash_a, hash_b) = (hash(a), hash(b));
@@ -65,14 +67,14 @@ fn compare(key: u64, a: &Candidate, b: &Candidate) -> Ordering {
     if a.weight == b.weight {
         return by_hash();
     }
-    // −ln u / w, crosswise.
+    // −ln u / w, multiplied by both weights to avoid a division.
     let left = u128::from(distance(hash_a)) * u128::from(b.weight);
     let right = u128::from(distance(hash_b)) * u128::from(a.weight);
     left.cmp(&right).then_with(by_hash)
 }
 
-/// Returns −log₂(hash / 2^64) as a multiple of 2^-32. The logarithm's digits come by
-/// squaring, because logarithms of floating point differ from machine to machine.
+/// Returns −log₂(hash / 2^64) as a multiple of 2^-32. It computes the digits of the logarithm
+/// by squaring, because floating-point logarithms differ between machines.
 fn distance(hash: u64) -> u64 {
     const DIGITS: u32 = 32;
     let hash = hash.max(1);

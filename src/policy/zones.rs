@@ -1,52 +1,54 @@
-//! Zones: how many of a zone's calls stay in the zone.
+//! Zones: decides how many of a zone's calls stay in the zone.
 //!
-//! In: the weight of the backends and the demand of the clients of each zone. Out: which
-//! share of each zone's calls each zone's backends get, and whether that is worth a new
-//! list. Pure. Every backend gets the same load for its weight, and as few calls cross as
-//! that allows.
+//! In: the weight of the backends and the demand of the clients of each zone. Out: the share
+//! of each zone's calls that each zone's backends get, and whether the change is worth a new
+//! list. Pure. Every backend gets the same load per unit of weight. Under that condition, as
+//! few calls as possible cross zones.
 //!
-//! The rule is Envoy's zone-aware routing, by demand instead of hosts. Each replica splits
-//! the demand of its own clients over all backends. So the sum over replicas is balanced,
-//! and they need not talk; one replica's demand must not stand for all.
+//! The rule is Envoy's zone-aware routing, applied to demand instead of hosts. Each replica
+//! splits the demand of its own clients over all backends. So the sum over all replicas is
+//! balanced, although they do not communicate. A replica must not take its own demand for
+//! that of all replicas.
 
 use crate::facts::factor::Factor;
 
-/// A zone with fewer backends than this is too small to have its own clients: an error in
-/// the demand would make a hot spot of it.
+/// A zone with fewer backends than this is *pooled*: it is too small to keep its own clients,
+/// because an error in the estimated demand would overload it.
 const BACKENDS_MIN: usize = 3;
-/// The same for its part of the weight and of the demand, in percent.
+/// A zone with a smaller part of the weight or of the demand is pooled too. In percent.
 const PART_MIN: u64 = 5;
-/// The published split stays while the hottest zone has no more than this times its due,
-/// ...
+/// The published split stays in force while the hottest zone has at most this many times its
+/// share of the load, and `CROSS_BAND` holds.
 const OVERLOAD_MAX: f64 = 1.05;
-/// ... and no more than this part of the calls crosses needlessly. A rule on consequences
-/// needs fewer changes than one on the entries of the split for the same balance.
+/// The published split stays in force while at most this part of the calls crosses zones
+/// beyond what the best split needs. These two rules look at the effect of a split. Rules
+/// that look at its entries need more changes for the same balance.
 const CROSS_BAND: f64 = 0.05;
 
 const MILLION: f64 = 1e6;
 
-/// What is known of a zone.
+/// The load of a zone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ZoneLoad {
     /// The number of its backends that may be listed.
     pub backends: usize,
-    /// The weight of those.
+    /// The sum of their weights.
     pub weight: u64,
-    /// What its clients start, dropped calls included, in thousandths of calls per second
-    /// (or any other unit that all zones share). Smoothed over 90 s: over 60 s there are
-    /// half as many changes again, and no balance is gained. A client that never reported
-    /// counts as the mean client.
+    /// The calls that its clients start, dropped calls included, in thousandths of calls per
+    /// second (or any other unit that all zones share). The caller smooths it over 90 s:
+    /// over 60 s there are half as many changes again, and the balance is no better. A client
+    /// that has not reported counts as the mean client.
     pub demand: u64,
 }
 
-/// Which share of each zone's calls each zone's backends get.
+/// The share of each zone's calls that each zone's backends get.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
     /// By the client's zone, then by the backend's zone, in millionths.
     rows: Vec<Vec<u32>>,
     /// The shares of clients whose zone is unknown.
     even: Vec<u32>,
-    /// The weights for which it was made.
+    /// The weight of each zone when the split was computed.
     weights: Vec<u64>,
 }
 
@@ -60,8 +62,8 @@ impl Split {
         let small = |part: u64, whole: u64| {
             u128::from(part) * 100 < u128::from(whole) * u128::from(PART_MIN) || part == 0
         };
-        // Small zones are pooled: their clients use all backends, and all clients use
-        // their backends.
+        // Clients of pooled zones use all backends, and all clients use the backends of
+        // pooled zones.
         let is_pooled = |zone: &ZoneLoad| {
             let few = zone.backends < BACKENDS_MIN;
             few || small(zone.weight, weight) || small(zone.demand, demand)
@@ -74,12 +76,12 @@ impl Split {
         let pooled_weight = part(sum(|zone| zone.weight), weight);
         let spread = part(sum(|zone| zone.demand) + unknown, demand + unknown);
         let even: Vec<f64> = zones.iter().map(|zone| part(zone.weight, weight)).collect();
-        // What is left for the other zones: of their weights, and of their demands.
+        // The load that remains for zones that are not pooled, and their demand for it.
         let room = |at: usize| even[at] * (1.0 - spread);
         let wants = |at: usize| part(zones[at].demand, demand + unknown) * (1.0 - pooled_weight);
         let spare = |at: usize| if pooled[at] { 0.0 } else { (room(at) - wants(at)).max(0.0) };
         let mut spares: Vec<f64> = (0..zones.len()).map(spare).collect();
-        // The order in which numbers are added must not depend on that of the zones.
+        // The sum must not depend on the order of the zones.
         spares.sort_unstable_by(f64::total_cmp);
         let all_spare: f64 = spares.iter().sum();
         let row = |from: usize| -> Vec<f64> {
@@ -107,8 +109,8 @@ impl Split {
         }
     }
 
-    /// Returns what to multiply the weights of each zone's backends by, for clients of a
-    /// zone: 1 for all if it is `None` (unknown).
+    /// Returns the factors of the weights of each zone's backends, for the clients of a
+    /// zone. If the zone is unknown (`None`), all are 1.
     #[must_use]
     pub fn factors(&self, client_zone: Option<usize>) -> Vec<Factor> {
         let row = client_zone.and_then(|zone| self.rows.get(zone));
@@ -124,19 +126,19 @@ impl Split {
         row.iter().zip(&self.weights).map(factor).collect()
     }
 
-    /// Returns the shares of a zone's calls that each zone's backends get, in millionths.
+    /// Returns the share of a zone's calls that each zone's backends get, in millionths.
     #[must_use]
     pub fn row(&self, client_zone: usize) -> &[u32] {
         self.rows.get(client_zone).unwrap_or(&self.even)
     }
 
-    /// Returns how many times its due the hottest zone would get of this demand.
+    /// Returns the load of the hottest zone under this demand, as a multiple of its share.
     #[must_use]
     pub fn overload(&self, zones: &[ZoneLoad], unknown: u64) -> f64 {
         let demand: u64 = zones.iter().map(|zone| zone.demand).sum::<u64>() + unknown;
         let weight: u64 = zones.iter().map(|zone| zone.weight).sum();
         let load = |to: usize| {
-            // Whole numbers, so that the order does not matter.
+            // Integers, so that the sum does not depend on the order.
             let from = zones.iter().zip(&self.rows).map(|(zone, row)| part(zone.demand, row[to]));
             from.sum::<u128>() + part(unknown, self.even[to])
         };
@@ -147,7 +149,8 @@ impl Split {
         (0..zones.len()).map(over).fold(0.0, f64::max)
     }
 
-    /// Returns which part of the demand whose zone is known crosses zones.
+    /// Returns the part of the demand that crosses zones. Clients of unknown zones do not
+    /// count.
     #[must_use]
     pub fn cross(&self, zones: &[ZoneLoad]) -> f64 {
         let demand: u64 = zones.iter().map(|zone| zone.demand).sum();
@@ -161,9 +164,9 @@ fn part(demand: u64, share: u32) -> u128 {
     u128::from(demand) * u128::from(share)
 }
 
-/// Returns the split to publish instead of `published`; `None` if that stands. A driver
-/// asks every 30 s, and at once when a weight changes. The zones are the same, in the same
-/// order.
+/// Returns the split to publish; `None` if `published` stays in force. A driver calls this
+/// every 30 s, and at once when a weight changes. Both splits must have the same zones in the
+/// same order.
 #[must_use]
 pub fn renew(published: Option<&Split>, zones: &[ZoneLoad], unknown: u64) -> Option<Split> {
     let best = Split::best(zones, unknown);
@@ -241,8 +244,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the demand is, every zone gets its due, and no more crosses than with
-        /// an even split.
+        /// With any demand, every zone gets its share of the load, and no more calls cross
+        /// zones than with an even split.
         #[test]
         fn every_zone_gets_its_due(zones in loads(), unknown in 0..1_000_000_u64) {
             prop_assume!(zones.iter().any(|zone| zone.weight > 0));

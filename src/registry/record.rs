@@ -37,7 +37,7 @@ const VALUE_MAX: usize = 3 * 512 * 1024;
 /// How much of a value that could not be decoded is kept for people, in bytes.
 const SHOWN_MAX: usize = 120;
 
-/// A place in the store where services register. Its path ends with a whole segment, so
+/// The beginning of the keys at which services register. It ends with a whole segment, so
 /// that `foo` never matches the keys of `foo2`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prefix {

@@ -57,8 +57,8 @@ pub(super) struct Admitted {
 
 /// The interval at which some connections are told to leave during a drain.
 const TICK: Duration = Duration::from_millis(10);
-/// At most 1/16 of all connections, and at most 64, may be leaving while newer
-/// connections already have their places: they use descriptors that are reserved.
+/// How many connections may still be leaving after newer ones were admitted in their stead:
+/// at most 1/16 of all, and at most 64. They use reserved descriptors.
 const LEAVING_SHARE: usize = 16;
 const LEAVING_MAX: usize = 64;
 /// How many connections one search for one without a stream looks at.
@@ -101,8 +101,8 @@ impl Connections {
         Some(Admitted { all: self.clone(), id, close, peer })
     }
 
-    /// Tells all connections to leave, spread over some time, because other balancers
-    /// must take them in.
+    /// Tells all connections to leave, spread over some time, because other balancers must
+    /// accept them.
     pub(super) async fn close_all(&self) {
         let all: Vec<_> = self.lock().open.values().cloned().collect();
         let ticks = limits::drain_time(all.len()).as_millis() / TICK.as_millis() + 1;

@@ -13,15 +13,14 @@ const RESERVED: u64 = 256;
 /// The limit where the operating system has none, or one so high that memory would not
 /// suffice.
 const CONNECTIONS_MAX: u64 = 1_000_000;
-/// Connections told to leave per millisecond while draining. That is slower than other
-/// balancers can take them in (13,000 a second and core, measured), so no stampede
-/// arises.
+/// Connections told to leave per millisecond while draining. Other balancers can accept more
+/// (13,000 a second and core, measured), so no stampede arises.
 const CLOSED_PER_MILLISECOND: usize = 2;
 /// The longest drain. An operator who stops a balancer does not wait longer.
 const SPREAD_MAX: Duration = Duration::from_secs(10);
 
-/// Raises the limit of open files as far as the operating system allows. Returns how
-/// many connections that leaves room for.
+/// Raises the limit of open files as far as the operating system allows. Returns the number
+/// of connections for which there is room then.
 pub fn raise_open_files() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

@@ -98,7 +98,7 @@ pub(super) async fn call(
 
 /// Returns the body up to the end of its first message, with any bytes that arrived
 /// together with it. Fails if the message is longer than [`MESSAGE_MAX`] or the client
-/// is gone.
+/// disconnected.
 async fn first_message(incoming: &mut Incoming) -> Result<Bytes, Status> {
     let mut all = BytesMut::new();
     loop {

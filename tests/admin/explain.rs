@@ -23,7 +23,7 @@ fn passes(body: &Value) -> Vec<String> {
     backend["passes"].as_array().unwrap().iter().map(pass).collect()
 }
 
-/// Asks until the answer satisfies `is`: the catalog takes inputs in asynchronously.
+/// Asks until the answer satisfies `is`, because the catalog applies inputs asynchronously.
 async fn until(world: &World, path: &str, is: impl Fn(&Value) -> bool) -> Value {
     let asking = async {
         loop {

@@ -2,7 +2,7 @@
 //! one way.
 //!
 //! In: the answers of a fake etcd. Out: the source rejects them at little cost and reads
-//! everything anew.
+//! everything again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -332,7 +332,7 @@ async fn answers_about_leases_are_read_though_events_never_end() {
     let mut mirror = Mirror::of(connect(&[&fake.url]), &["/s/"], 1);
     let (mut causes, mut later) = (Vec::new(), 0);
     while causes.len() < 2 && later < 5_000 {
-        // Slower than events come, so that the next event is always there.
+        // Events are read more slowly than they are sent, so one is always waiting.
         tokio::time::sleep(Duration::from_millis(1)).await;
         let event = timeout(WAIT_MAX, mirror.events_rx.recv()).await.expect("events without end");
         let Some(Event::Apply { changes, .. }) = event else { continue };

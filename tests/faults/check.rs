@@ -206,7 +206,7 @@ fn late(
     breaches
 }
 
-/// Returns breaches of I5. Call it once all clients are gone.
+/// Returns breaches of I5. Call it once all clients have ended.
 pub fn leaks(log: &str, before: Vitals, after: Vitals) -> Vec<String> {
     let mut breaches = Vec::new();
     if log.contains("panicked at") {
@@ -285,7 +285,7 @@ mod tests {
         world.received(2, 1, &[1, 2]);
         world.received(5, 1, &[2]);
         assert_eq!(world.breaches(true), Vec::<String>::new());
-        // A stream may skip steps, and a client that is gone needs no list.
+        // A stream may skip steps, and a client that has ended needs no list.
         let mut world = World::new();
         world.received(1, 1, &[1]);
         assert_eq!(world.breaches(false), Vec::<String>::new());

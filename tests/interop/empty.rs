@@ -86,7 +86,7 @@ pub fn fallback(world: &World, driver: &Driver) {
     let other = world.in_dns(&dns, "other");
     let mut options = world.falling_back_to(&dns, &other);
     if driver.language().family != Family::Go {
-        // The balancer's word makes clients fall back, and no timer does.
+        // The balancer's message makes clients fall back, and no timer does.
         options = options.fallback_after(Duration::from_secs(600));
     }
     let clients = of_both_policies(driver, &options);

@@ -40,7 +40,7 @@ pub fn fallback_before_start(world: &World, driver: &Driver) {
     client.shares(&["one"]);
 }
 
-/// DNS gives no balancer: the balancer's name has no address, or nobody knows the zone.
+/// DNS gives no balancer: the balancer's name has no address, or no server knows the zone.
 pub fn no_balancer_in_dns(world: &World, driver: &Driver) {
     let dns = world.dns("balancer.invalid:12000");
     let other = world.in_dns(&dns, "other");

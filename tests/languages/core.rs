@@ -1,5 +1,6 @@
-//! Tests of what only C-core's clients do or let a test set: they keep connections of
-//! unlisted backends, and ask DNS again soon. The newest grpcio plays them.
+//! Tests of behaviour that only C-core's clients have or let a test set: they keep
+//! connections of unlisted backends, and can ask DNS again soon. The tests use the newest
+//! grpcio.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Tests of what only grpc-java does: it begins each list at its first entry, and gives its
-//! balancer up when DNS is silent.
+//! Tests of behaviour that only grpc-java has: it begins each list at its first entry, and
+//! gives its balancer up when DNS does not answer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,9 +53,9 @@ fn a_client_that_gets_lists_more_often_than_it_calls_spreads_its_calls() {
     });
 }
 
-/// If its SRV question gets no answer, Java gives its balancer up, and it asks DNS again
-/// only when it loses a connection. lookaside cannot help a client whose DNS ends with
-/// the last balancer; the test shows that the loss of a connection does.
+/// If its SRV question gets no answer, Java gives its balancer up, and asks DNS again only
+/// when it loses a connection. lookaside cannot help a client whose DNS fails together with
+/// the last balancer. The test shows that the client returns after the loss of a connection.
 #[test]
 fn clients_that_fell_back_without_dns_return_when_they_ask_it_again() {
     with_java("clients_that_fell_back_without_dns_return_when_they_ask_it_again", |world| {

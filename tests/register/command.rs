@@ -66,7 +66,7 @@ fn the_command_runs_on_while_clients_hear_that_it_leaves() {
     };
     let child = run("1h");
     assert!(!file("signalled").exists(), "the command got the signal with the key's end");
-    // A second signal means now.
+    // A second signal is passed on at once.
     signal::send(child.id(), Signal::TERM);
     assert_eq!(end(child).0, Some(5));
     assert_eq!(end(run("50ms")).0, Some(5));

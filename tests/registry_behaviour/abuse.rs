@@ -123,7 +123,7 @@ async fn a_thousand_streams_on_one_connection() {
 }
 
 /// A watcher that does not read costs only its place in the history. Other watchers see
-/// every event, and this one is told that it missed some.
+/// every event, and this one learns that it missed some.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watcher_that_does_not_read_is_told_that_it_missed_something() {
     let server = Embedded::start().await;

@@ -31,7 +31,7 @@ impl Embedded {
         self.port
     }
 
-    /// Tells the server to stop, and waits until it has.
+    /// Stops the server and waits for its end.
     pub async fn stop(mut self) -> Result<(), ServeError> {
         drop(self.stop_tx.take());
         (&mut self.serving).await.expect("it does not panic")

@@ -50,7 +50,8 @@ fn one_that_is_told_to_stop_is_withdrawn_before_clients_are_sent_away() {
         (!names(&answer, own)).then_some(answer)
     });
     assert!(names(&answer, other), "{answer:?}");
-    // Clients are not sent away yet, because the other's DNS could send them back.
+    // Connections are not told to leave yet, because the other balancer's DNS could send
+    // clients back.
     assert!(std::net::TcpStream::connect(leaving.grpclb()).is_ok());
     etcd.thaw();
     eventually("the other does not name it", || {

@@ -138,7 +138,7 @@ impl Process {
         }
     }
 
-    /// Stops holding the registration, as if the process were gone where that is possible.
+    /// Stops holding the registration, where possible as if the process had crashed.
     fn let_go(&mut self) {
         match self.holds.take() {
             Some(Holds::Task(task)) => task.abort(),
@@ -201,7 +201,7 @@ impl Process {
     }
 
     /// Deregisters as other registrants do. A registration that was not `held` may have a
-    /// lease that ends just when the key is deleted, and the two cannot be told apart.
+    /// lease that ends just when the key is deleted, and both look alike.
     async fn leave(&mut self, by: By, held: Option<Holds>) {
         let Some(Listens { port, .. }) = self.listens else { return };
         let (service, addr) = (self.plan.service, self.addr(port));

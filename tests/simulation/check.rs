@@ -20,7 +20,7 @@
 //!   backend leaves if the balancer could reach it all the time. If no backend
 //!   deregisters, is drained or is released, the guard's share of a list stays, so a
 //!   list is not empty without such causes.
-//! - **I5** Nothing panics, and nothing is open when all clients are gone.
+//! - **I5** Nothing panics, and nothing is open when all clients have ended.
 //! - **I6** A stream gets an initial response or a refusal at once, and its first list
 //!   with the initial response. It ends only with its connection, which ends only with
 //!   its balancer or a long cut. It is refused only until its balancer has read etcd.

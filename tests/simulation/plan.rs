@@ -105,7 +105,7 @@ pub enum Disk {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
-    /// No packet gets through until the link is mended. Then all held packets arrive.
+    /// No packet gets through until the link is restored. Then all delayed packets arrive.
     Cut(Host, Host),
     Mend(Host, Host),
     /// Sets the delay one way in milliseconds; 0 means as usual.

@@ -259,7 +259,7 @@ impl World<'_> {
                 let value = Value { set, until, ..Value::default() };
                 Order::Put(key(backend), value.to_json())
             }
-            // The product's own desk writes the same.
+            // `marks::writer` writes the same.
             Step::Undrain(backend) => {
                 let value = Value { set, until: Some(balancer::BEGAN), ..Value::default() };
                 Order::Put(key(backend), value.to_json())

@@ -21,7 +21,7 @@ pub(super) fn names(_: &mut World, block: &Block) {
 pub(super) fn breaches() -> Vec<String> {
     let mut helps = BTreeMap::new();
     let mut breaches = Vec::new();
-    // What a changelog says was so once.
+    // A changelog may name commands that no longer exist.
     for page in pages().iter().filter(|page| *page != "CHANGELOG.md") {
         for (line, code) in inline(page) {
             if let Some(breach) = breach(&code, &mut helps) {

@@ -113,7 +113,7 @@ impl World {
     #[track_caller]
     pub(super) fn start(&mut self, command: &str) -> usize {
         let mut shell = self.shell(&format!("exec {command}"));
-        // A group of its own, so that what it starts can be ended with it.
+        // The command gets a process group, so that its children can be ended with it.
         shell.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = shell.spawn().expect("sh runs");
         let printed = Arc::new(Mutex::new(String::new()));

@@ -263,9 +263,9 @@ impl Channel<'_> {
         self.driver.begin(self.number, json!({"do": "stop"}), Duration::ZERO).wait()
     }
 
-    /// Checks that a client shares calls alike, once it is connected to exactly these
-    /// backends: of forty calls for each, a backend gets at most one call per backend more
-    /// or less.
+    /// Checks that a client spreads calls evenly, once it is connected to exactly these
+    /// backends. It makes forty calls per backend. The calls of a backend may differ from
+    /// forty by at most the number of backends.
     #[track_caller]
     pub fn shares(&self, ids: &[&str]) {
         let (few, many) = (ids.len() as u64 * 4, ids.len() as u64 * 40);
@@ -281,8 +281,7 @@ impl Channel<'_> {
         assert_eq!(report.succeeded(), many, "{report:?}");
     }
 
-    /// Checks that calls without wait_for_ready come to fail with `UNAVAILABLE`, before their
-    /// deadline.
+    /// Waits until calls without wait_for_ready fail with `UNAVAILABLE` before their deadline.
     #[track_caller]
     pub fn is_unavailable(&self) {
         let calls = Calls::new(3).timeout(WAIT_MAX / 3);

@@ -28,7 +28,7 @@ const FULL: usize = 500;
 /// none would be probed for minutes after the first round.
 const OF_A_LEASE: usize = 5_000;
 const LEASE_EVERY: Duration = Duration::from_secs(1);
-/// No held backend leaves: neither by time nor by probe.
+/// The flags with which no held backend leaves, neither by time nor by probe.
 const HELD: [&str; 4] = ["--keep-lost", "1h", "--guard", "100"];
 const LET_GO: [&str; 4] = ["--keep-lost", "0s", "--guard", "0"];
 
@@ -68,7 +68,7 @@ pub(crate) fn lists(bench: &mut Bench) -> Outcome {
     Ok(())
 }
 
-/// Does the same where lost backends are held and probed. Measures how much later than
+/// Revokes leases while lost backends are held and probed. Measures how much later than
 /// etcd's delivery a client gets changes of another service.
 pub(crate) fn held(bench: &mut Bench) -> Outcome {
     for kind in bench.ours(false) {

@@ -76,7 +76,8 @@ pub(crate) fn stalled(bench: &mut Bench) -> Outcome {
     Ok(())
 }
 
-/// Nothing changes; each client sends a PING in 20 seconds and a report in 10.
+/// Measures idle clients: no list changes, and each client sends a PING in 20 seconds and a
+/// report in 10.
 pub(crate) fn idle(bench: &mut Bench) -> Outcome {
     bench.fill(ENTRIES);
     let clients = bench.many;

@@ -1,9 +1,11 @@
-//! Bursts of other processes that last a second: what lists cannot follow.
+//! Scene of bursts: other processes slow servers down for a second, and lists cannot react
+//! that fast.
 //!
-//! 50 servers with four workers each. In each second another tenth of them is half as
-//! fast. Reported beside P2C (the client takes the less pending of two) and Prequal (it
-//! asks servers for calls in flight and latency): a balancer that sends lists is not to
-//! compete with them, and clients should be left their choice.
+//! There are 50 servers with four workers each. In each second another tenth of them is half
+//! as fast. The figures are reported beside those of P2C (the client takes the server with
+//! fewer pending calls, of two) and Prequal (the client asks servers for calls in flight and
+//! latency). They have no limit, because a balancer that sends lists does not compete with
+//! such policies. Clients may use them on top.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -20,11 +22,12 @@ const CLIENTS: usize = 100;
 /// Seconds that a call takes.
 const SERVICE: f64 = 0.01;
 const LOAD: f64 = 0.75;
-/// Prequal: results that a client keeps, and for how long, in seconds; asked for each call.
+/// Prequal: how many results a client keeps, for how many seconds, and how many servers it
+/// asks for each call.
 const POOL: usize = 16;
 const AGE: f64 = 1.0;
 const ASKED: usize = 3;
-/// The quantile of calls in flight from which on a server is hot.
+/// A server from this quantile of calls in flight on is hot.
 const HOT: f64 = 0.84;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -51,7 +54,7 @@ pub(super) fn run(scale: Scale) -> Vec<Goal> {
     goals.collect()
 }
 
-/// A server: calls that run or wait.
+/// A server, with the calls that run and wait.
 #[derive(Default)]
 struct Server {
     running: usize,
@@ -67,7 +70,7 @@ struct Call {
     time: f64,
 }
 
-/// What a client knows of a server: when it asked, the server, its calls and latency.
+/// A client's result about a server: the time, the server, its calls and its latency.
 type Probe = (f64, usize, usize, f64);
 
 struct Client {

@@ -1,10 +1,10 @@
-//! Load feedback: machines that are not what their weights say.
+//! Scene of load feedback: the registered weights are wrong.
 //!
-//! 50 backends are registered with weights 1, 1, 1.5 and 2. Every tenth has only 0.6 of
-//! its capacity; another tenth loses 0.4 to other processes from 10 to 20 minutes. Each
-//! reports its calls and its utilisation every 10 s. Reports are of single calls; the
-//! figures are of the utilisation that the shares of the lists mean, because a figure by
-//! calls would have the chance of their arrival in it.
+//! 50 backends are registered with weights 1, 1, 1.5 and 2. Every tenth backend has only 0.6
+//! of its capacity. Another tenth loses 0.4 to other processes (*antagonists*) from minute
+//! 10 to minute 20. Each backend reports its calls and its utilisation every 10 s. Reports
+//! count simulated calls. The figures use the utilisation that follows from the shares of
+//! the lists, because counted calls would add the randomness of their arrival.
 
 use std::collections::VecDeque;
 
@@ -21,7 +21,7 @@ const BACKENDS: usize = 50;
 const CLIENTS: usize = 300;
 /// Seconds between two reports.
 const PERIOD: f64 = 10.0;
-/// The periods of a run, and those in which the antagonists run.
+/// The number of periods of a run, and the periods in which the antagonists run.
 const PERIODS: usize = 180;
 const ANTAGONISTS: std::ops::Range<usize> = 60..120;
 /// Calls per second of a backend of weight 1 at full utilisation.
@@ -31,21 +31,21 @@ const UNIT: f64 = 160.0;
 struct Conditions {
     feedback: bool,
     noise: f64,
-    /// Periods by which reports are late.
+    /// How many periods late reports are.
     delay: usize,
     missing: f64,
     load: f64,
-    /// Whether all are registered with the same weight.
+    /// Whether all backends are registered with the same weight.
     blind: bool,
 }
 
 const USUAL: Conditions =
     Conditions { feedback: true, noise: 0.05, delay: 1, missing: 0.0, load: 0.6, blind: false };
 
-/// What came out of a run.
+/// The result of a run.
 #[derive(Clone)]
 struct Outcome {
-    /// Max/mean of the utilisation by the lists, in each period.
+    /// Max/mean of the utilisation that follows from the lists, in each period.
     ratios: Vec<f64>,
     /// The periods in which a list was published.
     changes: Vec<usize>,
@@ -98,7 +98,8 @@ pub(super) fn run(scale: Scale) -> Vec<Goal> {
 }
 
 impl Outcome {
-    /// Returns the mean of max/mean while nothing has happened for `settle` periods.
+    /// Returns the mean of max/mean over the periods that begin `settle` periods after the
+    /// last event.
     fn steady(&self, settle: usize) -> f64 {
         let calm = [
             settle..ANTAGONISTS.start,
@@ -167,7 +168,7 @@ fn simulate(conditions: Conditions, seed: u64, scale: Scale) -> Outcome {
         let shares = lists.shares(BACKENDS).into_iter().enumerate();
         let due: Vec<f64> = shares.map(|(at, share)| share / capacity(at, period)).collect();
         outcome.ratios.push(max_over_mean(&due));
-        // A period is late by itself: its report is of what has been.
+        // A report is one period late in any case, because it is about the past period.
         if !feedback || late.len() < delay.max(1) {
             continue;
         }

@@ -1,8 +1,8 @@
-//! Twice the load that a service can take, for five minutes.
+//! Scene of overload: twice the load that a service can serve, for five minutes.
 //!
-//! Ten servers with a queue each (first come, first served, two seconds of work at most)
-//! serve calls that give up after a second: a server does not know, and serves them in
-//! vain. 300 clients report every 10 s, and every 5 s while calls are shed.
+//! Each of ten servers has a queue (first come, first served) of at most two seconds of
+//! work. Clients give a call up after a second. The server does not notice, and serves such
+//! calls in vain. 300 clients report every 10 s, and every 5 s while calls are shed.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,23 +17,23 @@ use super::{Scale, mean};
 const SCENE: &str = "overload";
 const SERVERS: usize = 10;
 const CLIENTS: usize = 300;
-/// Calls per second that all servers take.
+/// Calls per second that all servers can serve.
 const CAPACITY: f64 = 1_000.0;
-/// Milliseconds, as all times here.
+/// All times in this file are in milliseconds.
 const DEADLINE: u64 = 1_000;
 const QUEUE: u64 = 2_000;
 const BEGINS: u64 = 60_000;
 const ENDS: u64 = 360_000;
 const END: u64 = 420_000;
-/// A call that failed is tried again after this time.
+/// The time after which a failed call is retried.
 const RETRY: u64 = 500;
 
 #[derive(Clone, Copy)]
 struct Conditions {
     shed: bool,
-    /// How many times too high the capacity is estimated.
+    /// The estimated capacity, as a multiple of the real one.
     wrong: f64,
-    /// The part of the failed calls that is tried again.
+    /// The part of the failed calls that is retried.
     retries: f64,
     times: f64,
 }
@@ -75,8 +75,8 @@ struct Client {
     next: u64,
 }
 
-/// Returns the goodput over the overload and from its second minute on, as parts of the
-/// capacity, and in the minute after, as a part of the load.
+/// Returns three goodputs: over the whole overload and from its second minute on, as parts of
+/// the capacity, and over the minute after the overload, as a part of the load.
 fn simulate(conditions: Conditions, seed: u64, scale: Scale) -> [f64; 3] {
     let Conditions { shed, wrong, retries, times } = conditions;
     let mut chance = Chance::new(seed);

@@ -1,5 +1,5 @@
-//! Shares: how far over its share a backend is, and what frequent lists do to clients
-//! that start each list at its first entry.
+//! Scene of shares: how far a backend is over its share, and how frequent lists affect
+//! clients that start each list at its first entry.
 
 use super::super::chance::Chance;
 use super::super::goals::{Goal, Must};
@@ -38,7 +38,7 @@ pub(super) fn run(scale: Scale) -> Vec<Goal> {
     ]
 }
 
-/// Returns how many calls a backend is away from its due after 700 calls.
+/// Returns the largest difference, within 700 calls, between a backend's calls and its share.
 fn small() -> f64 {
     let mut chance = Chance::new(1);
     let lists = Lists::new(&[1, 2, 4], 1);
@@ -58,7 +58,7 @@ fn small() -> f64 {
     worst
 }
 
-/// Makes weights of few classes, or any.
+/// Makes sets of weights: with a few classes of backends, or of any size.
 fn kinds(classes: bool, backends: usize) -> Vec<Vec<u32>> {
     let mut chance = Chance::new(backends as u64);
     let mut make = |weight: &mut dyn FnMut(usize, &mut Chance) -> f64| -> Vec<u32> {
@@ -109,14 +109,14 @@ fn over_share(weights: &[u32], clients: usize) -> f64 {
     let (weight, total): (f64, f64) =
         (weights.iter().copied().map(f64::from).sum(), calls.iter().sum());
     let due = |weighs: u32| f64::from(weighs) / weight;
-    // A backend whose share is less than one entry has one all the same.
+    // A backend whose share is less than one entry still has one, so it does not count.
     let counts = weights.iter().zip(&calls).filter(|one| due(*one.0) * entries >= 1.0);
     most(counts.map(|(&weighs, &calls)| calls / total / due(weighs) - 1.0))
 }
 
-/// Lets 300 Java clients make a call every other second, while they are sent a list each
-/// second. Returns max/mean of the backends, and the 95th percentile over clients of
-/// dropped calls, as a ratio to what is due.
+/// Simulates 300 Java clients that each make a call every two seconds and get a list every
+/// second. Returns max/mean of the backends' calls, and the 95th percentile over clients of
+/// the dropped part of the calls, divided by the wanted part.
 fn frequent(seed: u64, drop_percent: u32, scale: Scale) -> [f64; 2] {
     const CLIENTS: usize = 300;
     const BACKENDS: usize = 100;

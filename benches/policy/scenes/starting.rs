@@ -1,4 +1,4 @@
-//! Backends that start, flap or fail, and canaries.
+//! Scene of backends that start, flap or fail, and of canaries.
 
 use lookaside::facts::factor::{Factor, apply};
 use lookaside::facts::flapping::Flaps;
@@ -51,7 +51,7 @@ struct Start {
     pushes: f64,
 }
 
-/// Lets a backend join nine others, under 100 clients with ten calls a second each.
+/// Simulates a backend that joins nine others, with 100 clients of ten calls a second each.
 fn slow_start(seed: u64, is_slow: bool) -> Start {
     const CLIENTS: usize = 100;
     let mut chance = Chance::new(seed);
@@ -88,8 +88,8 @@ fn slow_start(seed: u64, is_slow: bool) -> Start {
     Start { share: 100.0 * calls[0] / calls[1], pushes }
 }
 
-/// Lets a backend come and go for an hour. Returns the pushes, and the seconds for which
-/// it was there and not listed.
+/// Simulates a backend that comes and goes for an hour. Returns the pushes, and the seconds
+/// for which it was registered but not listed.
 fn flapping(up: u64, down: u64) -> [f64; 2] {
     let mut hold = Flaps::default();
     let (mut listed, mut is_there) = (true, true);
@@ -111,8 +111,8 @@ fn flapping(up: u64, down: u64) -> [f64; 2] {
     [pushes, waited]
 }
 
-/// Lets the probes of six of ten backends fail for three rounds. Returns what the
-/// survivors get, with and without panic, and how many lists that costs.
+/// Simulates failed probes of six of ten backends in three rounds. Returns the load of the
+/// other four, with and without panic, and the number of pushes.
 fn panic() -> Vec<Goal> {
     const BACKENDS: usize = 10;
     let rules = Rules { percent: 50, interval: 10_000 };

@@ -1,7 +1,7 @@
-//! Subsets of large services: cells, clients in cells, and what changes when backends do.
+//! Scene of subsets of large services: cells, clients in cells, and changes of backends.
 //!
-//! Clients make their calls evenly over the backends of their runs, so calls are computed
-//! from demands, not counted one by one.
+//! Clients spread their calls evenly over the backends of their runs. So the scene computes
+//! calls from demands, and does not count single calls.
 
 use lookaside::policy::cells::{Backend, Placement, Run, Table, bits};
 use lookaside::policy::hash::{hash, pair};
@@ -84,7 +84,7 @@ fn backend(name: u64) -> Backend {
 }
 
 impl Service {
-    /// Makes a service, and lets two hours pass.
+    /// Makes a service, and simulates two hours.
     fn new(clients: usize, backends: usize, zipf: f64, seed: u64) -> Self {
         let mut chance = Chance::new(seed);
         let all: Vec<Backend> = (0..backends).map(|_| backend(chance.bits())).collect();
@@ -105,7 +105,7 @@ impl Service {
         Self { table, weights, placement, clients, seed }
     }
 
-    /// Returns the sum over clients of a value at each cell that a client uses.
+    /// Returns for each cell the sum of a value over the clients that use it.
     fn at_cells(&self, value: impl Fn(f64, u64) -> f64) -> Vec<f64> {
         let mut sums = vec![0.0; self.weights.len()];
         for &(client, demand) in &self.clients {
@@ -117,7 +117,7 @@ impl Service {
         sums
     }
 
-    /// Returns max/mean over backends of something that a backend has by its cell.
+    /// Returns max/mean over backends of a value that is the same for all of a cell.
     fn over_backends(&self, of: &[f64]) -> f64 {
         let all = of.iter().zip(&self.weights).filter(|one| *one.1 > 0);
         let (sum, weight) = all.clone().fold((0.0, 0.0), |(sum, weight), (of, &own)| {
@@ -140,7 +140,7 @@ impl Service {
         mean(self.clients.iter().filter_map(run).map(|run| listed(run, &self.weights) as f64))
     }
 
-    /// Lets a part of the backends fail. Returns max/mean of the calls of the others.
+    /// Makes a part of the backends fail. Returns max/mean of the calls of the others.
     fn loses(&self, part: f64) -> f64 {
         let mut chance = Chance::new(self.seed + 1_000);
         let lost: Vec<bool> = self.table.cells().iter().map(|_| chance.unit() < part).collect();
@@ -151,7 +151,7 @@ impl Service {
         Self { table: self.table.clone(), weights, placement, clients, seed: 0 }.calls()
     }
 
-    /// Lets one backend fail. Returns how many clients then use other cells.
+    /// Makes one backend fail. Returns how many clients use other cells then.
     fn health(&self) -> f64 {
         let weights = self.table.sums(|at| u64::from(at != 0));
         let mut placement = self.placement.clone();
@@ -166,7 +166,7 @@ fn listed(run: Run, weights: &[u64]) -> u64 {
     (0..).zip(weights).filter(|(cell, _)| run.holds(*cell)).map(|one| one.1).sum()
 }
 
-/// Returns max/mean of connections where each client draws its own backends.
+/// Returns max/mean of connections if each client chooses its backends at random.
 fn random_subsets(size: usize, length: usize, seed: u64) -> f64 {
     let mut chance = Chance::new(seed);
     let mut connections = vec![0.0; size];
@@ -184,12 +184,12 @@ fn random_subsets(size: usize, length: usize, seed: u64) -> f64 {
 struct Moving {
     mean: f64,
     p99: f64,
-    /// Per client and hour.
+    /// Changed lists per client and hour.
     changes: f64,
 }
 
-/// Lets the demand of clients wander for four hours, and 2 % of them leave and come each
-/// minute.
+/// Simulates four hours in which the demand of clients changes at random, and 2 % of them
+/// are replaced each minute.
 fn moving(size: usize, seed: u64, scale: Scale) -> Moving {
     let minutes = if scale.short { 10 } else { 240 };
     let mut chance = Chance::new(seed + 100);
@@ -231,7 +231,8 @@ fn moving(size: usize, seed: u64, scale: Scale) -> Moving {
     }
 }
 
-/// Backends that move, in units of one backend's connections.
+/// How many backends get a cell or change it, on average for an addition, on average for a
+/// removal, and at most. One is the least possible for an addition.
 struct Churn {
     add: f64,
     removal: f64,
@@ -243,7 +244,7 @@ struct World {
     names: Vec<u64>,
     table: Table,
     bits: u32,
-    /// The numbers of backends at the last events: those of ten minutes.
+    /// The number of backends after each event. The last 20 stand for ten minutes.
     sizes: Vec<usize>,
 }
 
@@ -256,7 +257,7 @@ impl World {
         world
     }
 
-    /// Changes the backends. Returns how many are in a cell in which they were not.
+    /// Changes the backends. Returns how many are new in their cell.
     fn change(&mut self, change: impl FnOnce(&mut Vec<u64>)) -> f64 {
         let before: std::collections::HashMap<u64, u32> =
             self.names.iter().copied().zip(self.table.cells().iter().copied()).collect();
@@ -277,7 +278,7 @@ fn churn(size: usize, seed: u64, scale: Scale) -> Churn {
     let (mut adds, mut removals) = (Vec::new(), Vec::new());
     for _ in 0..events {
         let place = chance.below(2 * size);
-        // The number of backends stays near the first.
+        // The number of backends stays near `size`.
         if place < world.names.len() {
             removals.push(world.change(|names| _ = names.remove(place)));
         } else {
@@ -289,8 +290,8 @@ fn churn(size: usize, seed: u64, scale: Scale) -> Churn {
     Churn { add: mean(adds), removal: mean(removals), worst }
 }
 
-/// Restarts every backend once. Returns the connections that are opened, as a multiple of
-/// the least: one backend's for each restart.
+/// Restarts every backend once. Returns the number of opened connections, as a multiple of
+/// the least possible number: one backend's connections for each restart.
 fn restart(size: usize, same: bool, seed: u64, scale: Scale) -> f64 {
     let restarts = if scale.short { 10 } else { size };
     let mut chance = Chance::new(seed);

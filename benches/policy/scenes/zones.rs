@@ -1,4 +1,4 @@
-//! Zones: clients 50/30/20 over backends 30/40/30.
+//! Scene of three zones, with 50, 30 and 20 % of the clients, and 30, 40 and 30 backends.
 
 use lookaside::facts::factor::apply;
 use lookaside::policy::zones::{Split, ZoneLoad, renew};
@@ -59,8 +59,8 @@ fn loads(backends: [usize; 3], demands: [f64; 3]) -> Vec<ZoneLoad> {
     backends.into_iter().zip(demands).map(load).collect()
 }
 
-/// Lets clients call for a while with lists of their zones. Returns the part that crosses,
-/// and max/mean over the zones of calls for each backend.
+/// Simulates clients with the lists of their zones. Returns the part of the calls that
+/// crosses zones, and max/mean over zones of the calls per backend.
 fn still(backends: [usize; 3], zipf: f64, seed: u64) -> [f64; 2] {
     let mut chance = Chance::new(seed);
     let zones: Vec<usize> = (0..3).flat_map(|zone| vec![zone; backends[zone]]).collect();
@@ -94,7 +94,7 @@ fn still(backends: [usize; 3], zipf: f64, seed: u64) -> [f64; 2] {
         .filter(|&zone| backends[zone] > 0)
         .map(|zone| calls[zone] / backends[zone] as f64)
         .collect();
-    // The mean of the backends, not of the zones.
+    // The mean over backends, not over zones.
     let due = calls.iter().sum::<f64>() / zones.len() as f64;
     [crossed / calls.iter().sum::<f64>(), max_over_mean(&loads) * mean(loads.iter().copied()) / due]
 }
@@ -102,12 +102,13 @@ fn still(backends: [usize; 3], zipf: f64, seed: u64) -> [f64; 2] {
 struct Moving {
     mean: f64,
     p99: f64,
-    /// Of one replica.
+    /// Changes of lists of one replica in an hour.
     changes: f64,
     cross: f64,
 }
 
-/// Lets the demand of 300 clients wander, who belong to replicas that do not talk.
+/// Simulates 300 clients whose demand changes at random. They belong to replicas that do not
+/// communicate.
 fn moving(sigma: f64, replicas: usize, seed: u64, scale: Scale) -> Moving {
     const STEP: f64 = 10.0;
     let hours = if scale.short { 0.2 } else { 4.0 };

@@ -73,7 +73,7 @@ const PONG_WITHIN: Duration = Duration::from_secs(20);
 /// this is for unary answers and for clients that do not react.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// The reason why a server ended before it was told to.
+/// The reason why a server ended before `shutdown` resolved.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The listener has no local address.

@@ -102,7 +102,7 @@ impl Place {
     pub(super) async fn first(&self) -> Result<(), Status> {
         let span = below(&self.prefix);
         let mut newest_rx = self.node.newest();
-        // For each change, only one of the older keys is checked, until it is gone.
+        // For each change, only one of the older keys is checked, until it is deleted.
         let mut before: Option<(Vec<u8>, i64)> = None;
         loop {
             newest_rx.borrow_and_update();

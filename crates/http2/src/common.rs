@@ -66,7 +66,7 @@ impl Share {
         self.held > 0
     }
 
-    /// Notes how many bytes the connection holds now. Returns false if that is too much.
+    /// Records how many bytes the connection holds now. Returns false if that is too much.
     pub(super) fn hold(&mut self, bytes: usize) -> bool {
         if bytes == self.held {
             return true;

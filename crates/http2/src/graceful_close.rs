@@ -9,9 +9,9 @@ use std::task::{Context, Poll, Waker};
 
 use futures_util::task::AtomicWaker;
 
-/// Asks one connection to leave: its peer gets a GOAWAY, and it is closed when its
-/// streams have ended, at the latest 200 ms later. The connection shares it with all that
-/// may ask.
+/// Asks one connection to leave: its peer gets a GOAWAY, and the connection is closed when
+/// its streams have ended, at the latest 200 ms later. The connection and everything that may
+/// ask it share this value.
 #[derive(Debug, Default)]
 pub struct GracefulClose {
     requested: AtomicBool,
@@ -25,7 +25,7 @@ pub struct GracefulClose {
 pub(super) struct Listener {
     close: Arc<GracefulClose>,
     /// The registered waker. It is not registered again at each poll, because that would
-    /// write to memory that is otherwise hardly touched.
+    /// write to memory that a poll otherwise hardly uses.
     waker: Waker,
 }
 
@@ -41,7 +41,7 @@ impl GracefulClose {
         self.requested.load(Ordering::Relaxed)
     }
 
-    /// Notes whether the connection has a stream. A [`Connection`](crate::Connection)
+    /// Records whether the connection has a stream. A [`Connection`](crate::Connection)
     /// calls this itself.
     pub fn set_busy(&self, busy: bool) {
         self.busy.store(busy, Ordering::Relaxed);
@@ -74,7 +74,7 @@ impl Listener {
         self.close.requested.load(Ordering::Acquire)
     }
 
-    /// Notes whether the connection has no stream.
+    /// Records whether the connection has no stream.
     pub(super) fn set_idle(&self, idle: bool) {
         self.close.set_busy(!idle);
     }

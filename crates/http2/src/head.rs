@@ -34,7 +34,7 @@ const FIELD: usize = 32;
 pub(super) const SIZE_MAX: usize = 8 * 1024;
 
 impl Fields {
-    /// Takes the next field.
+    /// Adds the next field.
     pub(super) fn take(&mut self, name: &[u8], value: &[u8]) {
         self.size = self.size.saturating_add(name.len() + value.len() + FIELD);
         if self.size > SIZE_MAX || self.malformed {

@@ -25,15 +25,14 @@ pub struct Incoming {
 #[derive(Debug)]
 pub(super) struct Sender(Arc<Inbox>);
 
-/// The error of a body that has no end: the peer reset the stream, or the connection is
-/// gone.
+/// The error of a body that has no end: the peer reset the stream, or the connection ended.
 #[derive(Debug, thiserror::Error)]
 #[error("the stream was broken off")]
 pub struct Broken;
 
 #[derive(Debug, Default)]
 struct Inbox {
-    /// Bytes that are no longer held, and that the connection does not know of yet.
+    /// Bytes that the reader released, and that the connection has not counted yet.
     released: AtomicU32,
     inner: Mutex<Inner>,
 }
@@ -42,7 +41,7 @@ struct Inbox {
 struct Inner {
     data: BytesMut,
     end: Option<Result<(), Broken>>,
-    /// The reader is gone.
+    /// The reader was dropped.
     unread: bool,
     reader: Option<Waker>,
     connection: Option<Waker>,
@@ -94,8 +93,8 @@ impl Drop for Sender {
 }
 
 impl Incoming {
-    /// Notes that the reader still holds `bytes` of the data that it was given. It is
-    /// done with the rest, so the peer may send as much again.
+    /// Records that the reader still holds `bytes` of the data that it was given. It is done
+    /// with the rest, so the peer may send as much again.
     pub fn hold(&mut self, bytes: usize, cx: &Context<'_>) {
         let done = self.held.saturating_sub(bytes);
         if done == 0 {

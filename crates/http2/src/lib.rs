@@ -90,7 +90,7 @@ pub struct Connection<S, H, B> {
     protocol: Protocol<Exchange<B>>,
     /// The part of the preface that has not arrived.
     preface: &'static [u8],
-    /// Complete frames that wait for their turn, and one incomplete frame.
+    /// Complete frames that wait to be handled, and one incomplete frame.
     rest: Vec<u8>,
     /// Whether `rest` has complete frames.
     more: bool,
@@ -119,7 +119,7 @@ pub struct Connection<S, H, B> {
     first_polled: usize,
     /// The index of the stream whose DATA is written next.
     next: usize,
-    /// Whether any stream has given a part.
+    /// Whether any stream's body has returned a part.
     served: bool,
     /// Whether something has been read since the last [`Connection::note_incomplete`].
     read_since_check: bool,
@@ -131,7 +131,7 @@ struct Exchange<B> {
     reply: Reply<B>,
     /// The data of the body that is not written.
     pending: Pieces,
-    /// Whether the body has given a part.
+    /// Whether the body has returned a part.
     begun: bool,
     /// Since when a message has been incomplete.
     incomplete_since: Second,
@@ -166,8 +166,8 @@ struct ConnectionEnded;
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection stays open after a GOAWAY: long enough for it to arrive.
 const GOAWAY_LINGER: Duration = Duration::from_millis(200);
-/// How many turns a connection takes before others get theirs. With what is read and
-/// answered in each, that is well under a millisecond.
+/// How many turns a connection takes before other tasks run. What it reads and answers in
+/// them takes well under a millisecond.
 const TURNS_PER_POLL: usize = 4;
 
 impl<S, H, B> Connection<S, H, B>
@@ -176,8 +176,8 @@ where
     H: Fn(Request<Incoming>) -> ResponseFuture<B> + Unpin,
     B: Outgoing,
 {
-    /// Serves requests with `handler` until the peer goes or `close` asks it to. All
-    /// connections of a port share `common`.
+    /// Serves requests with `handler` until the peer disconnects or `close` asks it to leave.
+    /// All connections of a port share `common`.
     ///
     /// It must be called and polled within a tokio runtime that has a timer.
     pub fn new(io: S, common: Arc<Common>, close: Arc<GracefulClose>, handler: H) -> Self {
@@ -264,8 +264,8 @@ where
         self.timer.as_mut().reset(Instant::now() + GOAWAY_LINGER);
     }
 
-    /// Asks every stream for its next part, beginning with the one whose turn it is.
-    /// Returns true if one had something.
+    /// Asks every stream for its next part, beginning with the one whose turn it is. Returns
+    /// true if any stream returned a part.
     fn poll_streams(&mut self, cx: &mut Context<'_>) -> bool {
         let first =
             if self.first_polled < self.protocol.streams.len() { self.first_polled } else { 0 };

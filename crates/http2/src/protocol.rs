@@ -18,8 +18,8 @@ mod receive;
 #[derive(Debug)]
 pub(super) struct Protocol<T> {
     decoder: Decoder,
-    /// Nearly always one stream, which is stored here: a push uses it, and any other
-    /// place would cost a cache miss.
+    /// Nearly always one stream. It is stored inline, because every push uses it and a pointer
+    /// would cost a cache miss.
     pub(super) streams: SmallVec<[Stream<T>; 1]>,
     /// The bytes to write before any DATA that is not begun.
     pub(super) out: Vec<u8>,
@@ -159,7 +159,7 @@ impl<T> Protocol<T> {
         });
     }
 
-    /// Notes that `bytes` of DATA of the stream at `at` have been read, so more may come.
+    /// Records that `bytes` of DATA of the stream at `at` have been read, so more may come.
     pub(super) fn release(&mut self, at: usize, bytes: u32) {
         let stream = &mut self.streams[at];
         stream.unread = stream.unread.saturating_sub(bytes);

@@ -88,8 +88,8 @@ where
         Ok(())
     }
 
-    /// Handles the complete frames at the beginning, until other connections must have
-    /// their turn. Returns how many bytes it handled.
+    /// Handles the complete frames at the beginning, until other connections must run.
+    /// Returns how many bytes it handled.
     fn frames(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<usize, Reason> {
         let (mut used, mut requests, mut cost) = (0, 0, 0);
         self.more = false;

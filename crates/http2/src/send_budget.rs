@@ -51,9 +51,9 @@ impl SendBudget {
 }
 
 impl<S, H, B> Connection<S, H, B> {
-    /// Returns whether the stream at `at` is the only open one, and either has begun or
-    /// is the first that is served. It is then not limited. Streams opened one after the
-    /// other are, because the first list of each is sent even if nothing has changed.
+    /// Returns whether the stream at `at` is not limited: it is the only open one, and either
+    /// has begun or is the first that is served. Streams that are opened one after the other
+    /// are limited, because the first list of each is sent even if nothing has changed.
     pub(super) fn is_only(&self, at: usize) -> bool {
         let streams = &self.protocol.streams;
         streams.len() == 1 && (streams[at].state.begun || !self.served)
@@ -68,7 +68,7 @@ impl<S, H, B> Connection<S, H, B> {
         open
     }
 
-    /// Notes that one of several streams has given `length` bytes.
+    /// Charges `length` bytes that one of several streams sends.
     pub(super) fn take(&mut self, length: usize) {
         if let Some(send_budget) = &mut self.send_budget {
             send_budget.left -= i64::try_from(length).unwrap_or(i64::MAX);

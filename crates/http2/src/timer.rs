@@ -27,7 +27,8 @@ const IDLE_MAX: u32 = 60;
 /// How many seconds a frame or message may be incomplete. Each fits in one packet or a
 /// few, so a slower one will never be complete.
 const INCOMPLETE_MAX: u32 = 10;
-/// How many seconds a peer may take no data. Such a peer is gone, whatever it sends.
+/// How many seconds a peer may accept no data. After that its connection ends, whatever it
+/// sends.
 const BLOCKED_MAX: u32 = 60;
 
 impl Second {
@@ -38,7 +39,7 @@ impl Second {
         self != Self::NEVER && now.0 >= self.0.saturating_add(seconds)
     }
 
-    /// Notes whether the condition holds, and since when.
+    /// Records whether the condition holds, and since when.
     pub(super) fn note(&mut self, is_so: bool, now: impl FnOnce() -> Self) {
         match (is_so, *self) {
             (true, Self::NEVER) => *self = now(),
@@ -118,7 +119,7 @@ where
         }
     }
 
-    /// Notes whether the connection has a stream.
+    /// Records whether the connection has a stream.
     pub(super) fn note_streams(&mut self) {
         let idle = self.protocol.streams.is_empty();
         if idle != (self.idle_since != Second::NEVER) {
@@ -128,7 +129,7 @@ where
         }
     }
 
-    /// Notes which frames and messages are incomplete, and how many bytes are held for
+    /// Records which frames and messages are incomplete, and how many bytes are held for
     /// them.
     pub(super) fn note_incomplete(&mut self) {
         if self.stage != Stage::Open || !self.preface.is_empty() {

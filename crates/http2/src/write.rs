@@ -81,7 +81,7 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
                 pending.slices(frame.from, frame.length).for_each(&mut add);
             }
             if count == 0 {
-                // The blocked data may be gone with its stream or its window. Then the
+                // The blocked data may have ended with its stream or its window. Then the
                 // other streams, which waited for it, must be asked again.
                 any |= std::mem::replace(&mut self.blocked_since, Second::NEVER) != Second::NEVER;
                 break;
@@ -112,7 +112,7 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
         self.protocol.out.is_empty() && self.leftover.is_none() && self.flushed
     }
 
-    /// Copies the rest of a frame whose stream is gone. Otherwise the frame alone would
+    /// Copies the rest of a frame whose stream has ended. Otherwise the frame alone would
     /// keep a whole list in memory, perhaps for long.
     fn detach_leftover(&mut self) {
         let Some(left) = &mut self.leftover else { return };

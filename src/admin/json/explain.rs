@@ -37,7 +37,7 @@ pub struct Explanation {
 /// Why a backend is in the list, or is not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Explained {
-    /// The backend's name; the text that was asked for, if no backend is known by it.
+    /// The backend's name; if no backend has it, the text in the request.
     pub id: String,
     /// `ip:port`; null if it has none.
     pub address: Option<String>,
@@ -60,7 +60,8 @@ pub struct Explained {
 /// The finding of one pass.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pass {
-    /// `registered`, `resolved`, `answers`, `weight`, `undrained` or `selected`.
+    /// `registered`, `resolved`, `answers`, `weight`, `undrained`, `undelayed`, `selected` or
+    /// `started`.
     pub pass: String,
     /// Whether the pass keeps the backend.
     pub kept: bool,

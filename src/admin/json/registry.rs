@@ -25,7 +25,7 @@ pub struct Registry {
     pub silent_seconds: Option<f64>,
     /// Set while the registry is stale.
     pub stale: Option<Stale>,
-    /// When the saved state was saved that is served while the registry is unread.
+    /// Set while the registry is unread and the saved state is served: when it was saved.
     #[serde(default)]
     pub restored: Option<String>,
     /// What clients are served while the registry is stale, in words.
@@ -54,7 +54,7 @@ pub struct Registry {
     pub remarks: usize,
 }
 
-/// The numbers in [`Registry`] that are counted for it.
+/// The counts in [`Registry`].
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::admin) struct Counts {
     pub(in crate::admin) services: usize,

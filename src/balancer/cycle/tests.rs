@@ -52,7 +52,7 @@ fn a_large_service_keeps_its_shares() {
 }
 
 /// Returns how far over its share the most favoured backend is. A backend whose share is
-/// less than one entry has one all the same, and does not count.
+/// less than one entry still has one, and does not count.
 fn over(weights: &[u32], got: &[u64], cycle: usize) -> f64 {
     let weight: u64 = weights.iter().map(|&weight| u64::from(weight)).sum();
     let entries: u64 = got.iter().sum();
@@ -67,7 +67,7 @@ fn over(weights: &[u32], got: &[u64], cycle: usize) -> f64 {
 /// however long its list is.
 fn over_of_windows(weights: &[u32], streams: u64, lists: Range<u64>) -> f64 {
     let cycle = cycle(weights);
-    // How many windows begin at a turn less how many end before it, in two cycles.
+    // For each entry of two cycles: how many windows begin there, less how many have ended.
     let mut steps = vec![0_i64; 2 * cycle.len() + 1];
     for (list, stream) in lists.flat_map(|list| (0..streams).map(move |stream| (list, stream))) {
         let rank = StreamRank { stream, streams: streams as usize };

@@ -103,7 +103,7 @@ impl World {
         self.lines.extend(text.lines().map(|line| line.trim().to_owned()));
     }
 
-    /// Lets time pass. Returns the lines that were logged until then.
+    /// Advances the time. Returns the lines that were logged meanwhile.
     fn after(&mut self, time: Duration) -> Vec<String> {
         let end = self.now + time;
         while let Some(due) = self.backend_log.due().filter(|due| *due <= end) {

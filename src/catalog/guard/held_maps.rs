@@ -1,8 +1,8 @@
 //! The held backends as the prober and the admin port see them. Pure.
 //!
 //! In: backends that become held, change or leave. Out: persistent maps for [`Liveness`],
-//! kept up to date. Collecting them anew with each answer of a probe would cost as much
-//! as all that is held.
+//! kept up to date. Computing them again with each answer of a probe would cost as much as
+//! all held backends.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -24,7 +24,7 @@ pub(super) struct HeldMaps {
 }
 
 impl HeldMaps {
-    /// Adds backends of a service that were not shown.
+    /// Adds backends of a service.
     pub(super) fn extend(
         &mut self,
         service: &ServiceName,
@@ -39,7 +39,7 @@ impl HeldMaps {
         self.note(service);
     }
 
-    /// Replaces what is shown of a backend.
+    /// Replaces the value of a backend.
     pub(super) fn update(&mut self, service: &ServiceName, addr: BackendAddr, held: HeldBackend) {
         if let Some(all) = self.held.get_mut(service) {
             all.insert(addr, held);
@@ -47,8 +47,8 @@ impl HeldMaps {
         self.note(service);
     }
 
-    /// Removes a backend of a service; `elsewhere` tells whether another service still
-    /// lists its address.
+    /// Removes a backend of a service. `elsewhere` says whether another service still lists
+    /// its address.
     pub(super) fn hide(&mut self, service: &ServiceName, addr: BackendAddr, elsewhere: bool) {
         if !elsewhere {
             self.held_addresses.remove(&addr);
@@ -83,7 +83,7 @@ impl HeldMaps {
         mem::take(&mut self.changed)
     }
 
-    /// Writes the maps into `liveness`. Costs little, however long they are.
+    /// Writes the maps into `liveness`. The cost does not depend on their length.
     pub(super) fn copy_into(&self, liveness: &mut Liveness) {
         liveness.held = self.held.clone();
         liveness.guarded = self.guarded.clone();

@@ -27,7 +27,7 @@ pub(in crate::catalog) struct LostBackends {
     /// The length of the list before each loss and when that was, with the number of
     /// losses that share it. Lengths include [`Self::deregistered`] as it was at that time.
     list_lengths: BTreeMap<(usize, Instant), usize>,
-    /// How many backends left on purpose since the first loss.
+    /// How many backends deregistered since the first loss.
     deregistered: usize,
 }
 
@@ -71,8 +71,7 @@ impl LostBackends {
         self.rules
     }
 
-    /// Sets the rules. Returns, for each suspect, when its time was over and when it is
-    /// now.
+    /// Sets the rules. Returns the former end and the new end of each lost backend.
     pub(super) fn set_rules(&mut self, rules: Rules) -> Vec<(BackendAddr, Instant, Instant)> {
         let before = std::mem::replace(&mut self.rules, rules);
         let ends = |(addr, backend): (&BackendAddr, &LostBackend)| {
@@ -81,8 +80,8 @@ impl LostBackends {
         self.held_addresses.iter().map(ends).collect()
     }
 
-    /// Adds a lost backend that is not in here yet. `of` is the length of the list before
-    /// the loss, and when that was.
+    /// Adds a lost backend that is not in here yet. `length_before` is the length of the
+    /// list before the first loss, and the time of that loss.
     pub(super) fn insert(&mut self, loss: Loss, since: Instant, length_before: (usize, Instant)) {
         let Loss { key, endpoint, why } = loss;
         let list_length = (length_before.0 + self.deregistered, length_before.1);
@@ -109,7 +108,7 @@ impl LostBackends {
         Some(backend)
     }
 
-    /// Takes in the answer of a listed backend. Returns its new state if that is news.
+    /// Applies the answer of a listed backend. Returns its new state if it changed.
     pub(super) fn probed(&mut self, addr: BackendAddr, answer: ProbeResult) -> Option<HeldBackend> {
         let backend = self.held_addresses.get_mut(&addr).filter(|backend| !backend.unlisted)?;
         let before = (backend.answer, backend.certainty());
@@ -147,7 +146,7 @@ impl LostBackends {
         Some((length.saturating_sub(self.deregistered), *begun))
     }
 
-    /// Notes that a backend left on purpose: it does not count as missing.
+    /// Records that a backend deregistered: it does not count as missing.
     pub(super) fn note_deregistered(&mut self) {
         self.deregistered += 1;
     }

@@ -23,7 +23,7 @@ impl Guard {
             }
             changed.push(service.clone());
             for (addr, before, now) in lost.set_rules(rules) {
-                // Nothing has an end before the registry has been read.
+                // No backend's time ends before the registry has been read.
                 if self.restored.is_none() {
                     self.ends.replace((before, now), service, addr);
                 }

@@ -35,7 +35,7 @@ fn losses(gone: std::ops::Range<usize>, of: usize, since: Instant) -> Losses {
     Losses { since, length_before: (of, since), all: gone.map(loss).collect() }
 }
 
-/// Makes a guard that holds the backends `gone` of a service of `of` backends.
+/// Makes a guard that holds the lost backends `gone` of a service of `of` backends.
 fn lost(gone: std::ops::Range<usize>, of: usize, now: Instant) -> Guard {
     let mut guard =
         Guard::new(Rules { keep_lost: KEEP, guard: 50, probe_unleased: Duration::ZERO }.into());
@@ -98,11 +98,11 @@ fn one_refusal_is_certain_and_silence_counts_three_times() {
 fn who_registers_again_is_in_doubt_no_more() {
     let now = Instant::now();
     let mut guard = lost(0..2, 2, now);
-    // Settled by its key, whatever its address is now.
+    // No longer held, because its key is back, whatever its address is now.
     let settled = guard.forget_key(&key(0));
     assert_eq!(settled, [(name(), Some(endpoint(0)))]);
     assert_eq!(kept(&mut guard, 0..0), ["1"]);
-    // Settled by its address, under any key.
+    // No longer held, because its address is registered, under another key.
     assert!(kept(&mut guard, 1..2).is_empty());
     assert_eq!(guard.due(), None);
     assert!(guard.forget_key(&key(1)).is_empty());

@@ -17,7 +17,7 @@ use super::super::unresolved::{self, Unresolved};
 use super::Index;
 
 impl Index {
-    /// Takes in the result of resolving a host name.
+    /// Applies the result of resolving a host name.
     pub(in crate::catalog) fn resolved(&mut self, resolved: Resolved, affected: &mut Affected) {
         let host = Host::Name(resolved.host.clone());
         let Some(AddressChange { old, users }) = self.hosts.resolved(resolved, affected) else {
@@ -71,7 +71,7 @@ impl Index {
         all
     }
 
-    /// Counts a registration that comes. Its service must have the key already.
+    /// Counts a new registration. Its service must have the key already.
     pub(super) fn add_registration(
         &mut self,
         key: &Key,
@@ -85,7 +85,7 @@ impl Index {
         });
     }
 
-    /// Counts a registration that goes.
+    /// Undoes the count of a registration.
     pub(super) fn remove_registration(
         &mut self,
         key: &Key,

@@ -31,7 +31,7 @@ impl LossBatch {
 }
 
 impl Index {
-    /// Removes a key that is gone for an unknown reason, and adds its backends to the
+    /// Removes a key that was deleted for an unknown reason, and adds its backends to the
     /// batch.
     pub(super) fn lose(
         &mut self,
@@ -78,7 +78,7 @@ impl Index {
         }
     }
 
-    /// Hands the lost backends to the guard. Touches the services that do not hold them.
+    /// Hands the lost backends to the guard. It affects only services that do not hold them.
     pub(super) fn hand_over(&mut self, batch: &mut LossBatch, affected: &mut Affected) {
         let LossBatch { now, services } = batch;
         while let Some((service, losses)) = services.pop_first() {

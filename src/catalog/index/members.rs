@@ -55,8 +55,8 @@ impl Members {
         self.addresses.iter().filter(|(_, uses)| uses.unleased()).map(|(addr, _)| *addr)
     }
 
-    /// Counts registrations of an address that come and that go. Returns the counts
-    /// before and after.
+    /// Counts new and removed registrations of an address. Returns the counts before and
+    /// after.
     pub(super) fn count(
         &mut self,
         addr: BackendAddr,

@@ -10,9 +10,9 @@ use super::super::affected::Affected;
 use super::{Index, KeyContent, Members};
 
 impl Index {
-    /// Counts what a key registers now, and then takes back what it registered. In this
-    /// order a registration that stays is never missing in between: its host name keeps
-    /// its addresses, and its address keeps its refusals.
+    /// Counts a key's new registrations, and then removes its old ones. In this order a
+    /// registration that stays is never missing in between: its host name keeps its
+    /// addresses, and its address keeps its refusals.
     pub(super) fn replace(
         &mut self,
         key: &Key,
@@ -43,7 +43,8 @@ impl Index {
         }
     }
 
-    /// Counts registrations of an address; `times` is how many come and how many go.
+    /// Counts registrations of an address. `times` is how many are added and how many are
+    /// removed.
     pub(super) fn count(
         &mut self,
         service: &ServiceName,

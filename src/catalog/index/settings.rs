@@ -10,7 +10,7 @@ use crate::model::ServiceName;
 use crate::settings::Settings;
 
 impl Index {
-    /// Sets the settings. Touches a service only if its list may change.
+    /// Sets the settings. It affects a service only if its list may change.
     pub(in crate::catalog) fn set_settings(
         &mut self,
         settings: Arc<Settings>,

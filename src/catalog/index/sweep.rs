@@ -1,4 +1,4 @@
-//! Sweeps: deletions of keys of several leases at once, obeyed or taken for an accident.
+//! Sweeps: decides whether a deletion of keys of several leases counts as an accident.
 //!
 //! In: the changes of one revision. Out: the swept keys whose backends are to be held.
 //! Pure. Both sides are counted in backends, not in keys.
@@ -54,7 +54,7 @@ impl Index {
             let all_uses = |addr| members.map_or(0, |members| members.uses(addr).all);
             let leaving = sweep.uses.iter().filter(|(addr, uses)| all_uses(**addr) <= **uses);
             let left = members.map_or(0, Members::len).saturating_sub(leaving.count());
-            // At least one must be left: a whole service is not deregistered by a sweep.
+            // At least one backend must be left: a sweep never deregisters a whole service.
             let least = guarded_min(self.listed.get(service).copied(), share).max(1);
             share > 0 && left < least
         };

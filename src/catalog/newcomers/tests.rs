@@ -1,9 +1,9 @@
-//! Tests newcomers: endpoints join and leave at times of the test's choice.
+//! Tests newcomers: endpoints join and leave at times that each test chooses.
 
 use super::*;
 use crate::model::Weight;
 
-/// One service whose endpoints join and leave, at times of the test's choice.
+/// A service whose endpoints join and leave at times that each test chooses.
 struct World {
     tracker: NewcomerTracker,
     settings: ServiceSettings,
@@ -31,7 +31,7 @@ fn addr(port: u16) -> BackendAddr {
 }
 
 impl World {
-    /// A service of ten endpoints that were there before.
+    /// Makes a service of ten endpoints that the first reading of the registry had.
     fn new(slow_start: u64, flap_delay: u64) -> Self {
         let (slow_start, flap_delay) =
             (Duration::from_secs(slow_start), Duration::from_secs(flap_delay));
@@ -120,7 +120,7 @@ fn a_backend_that_flaps_is_listed_after_a_delay_and_then_starts() {
     }
     assert!(world.is_delayed(1));
     assert_eq!(world.factor(1), None, "it is not listed");
-    // Others join and leave without a word.
+    // Another backend joins and leaves, and the end of the delay stays the same.
     world.join(22, 11);
     let until = world.newcomers.as_ref().unwrap().delayed.clone();
     world.leave(23, 11);
@@ -205,7 +205,7 @@ fn settings_that_are_taken_back_end_everything() {
 
 #[test]
 fn a_clock_that_is_set_changes_no_step() {
-    // The wall clock stands still here, and the steps come all the same.
+    // The wall clock does not move in this test, but the steps happen.
     let mut world = World::new(60, 0);
     world.join(0, 11);
     assert_eq!(world.pass(57), [21, 33, 45, 57]);

@@ -180,7 +180,7 @@ fn an_older_address_in_a_restored_store_takes_the_living_one_out_of_no_list() {
     let mut world = World::with(RULES);
     world.say(reset(vec![at("a", 2), at("b", 3)]));
     world.say(read_again(vec![at("a", 1), at("b", 3)], true));
-    // Reading it once more says nothing new, and neither does a change of another key.
+    // A second reading changes nothing, and neither does a change of another key.
     world.say(read_again(vec![at("a", 1), at("b", 3)], false));
     world.say(put(at("b", 4)));
     assert_eq!(ports(&world), "+1 ?2 +4");

@@ -71,7 +71,7 @@ fn a_release_is_about_what_was_lost_before_it() {
     let changes = vec![lost("hello", "10.0.0.1:80"), lost("other", "10.0.0.2:80")];
     world.say(Input::Registry(Event::Apply { revision: 3, changes }));
     world.now += Duration::from_secs(60);
-    // The registry is read anew. The loss still counts from when it began.
+    // The registry is read again. The loss still counts from when it began.
     world.say(reset(Vec::new()));
     let is_there =
         |world: &World| matches!(world.catalog.lookup(&target("hello")), Known::Present(_));

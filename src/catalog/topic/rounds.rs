@@ -5,14 +5,14 @@
 //! never blocks and never reads a value.
 //!
 //! # Why a round reaches every listener
-//! A listener keeps its place in the slab of its topic from its first poll to its drop. A
-//! round has two stretches of places left to wake, in this order: `at..`, which ends
-//! where the slab ends at the moment when the round gets there, and `..behind`. A
-//! publication sets them to `at..` and `..at`. Together these are all places, whatever
-//! size the slab has now or later, so nothing is counted that could change meanwhile.
-//! After that, `at` moves only over places that it wakes. Therefore a place in neither
-//! stretch was woken or taken since the publication; and a listener that takes a place
-//! reads the newest value under the same lock.
+//! - A listener keeps its place in the slab of its topic from its first poll to its drop.
+//! - A round has two ranges of places left to wake, first `at..` and then `..behind`. The
+//!   first range ends at the end of the slab, as it is when the round gets there.
+//! - A publication sets the ranges to `at..` and `..at`. Together they are all places,
+//!   whatever size the slab has now or later. So no count can become wrong meanwhile.
+//! - After that, `at` moves only over places that it wakes. So a place in neither range was
+//!   woken since the publication, or it was taken since then. A listener that takes a place
+//!   reads the newest value under the same lock.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -90,8 +90,8 @@ impl<T> Default for Rounds<T> {
 }
 
 impl<T> Rounds<T> {
-    /// Begins a round for a value just published, or starts a running round anew. A value
-    /// that is not urgent may have to wait for its round.
+    /// Begins a round for a value just published, or restarts a running round. A value that
+    /// is not urgent may have to wait for its round.
     pub(super) fn begin(&mut self, topic: &Arc<Topic<T>>, state: &mut State<T>, urgent: bool) {
         let now = clock::now();
         let soonest = state.last_round.map(|last| (last + DELAY_MAX).min(state.changed + DEBOUNCE));
@@ -239,7 +239,8 @@ impl Remaining {
         Self { at: self.at, end: usize::MAX, behind: self.at }
     }
 
-    /// Takes the next place of a slab that has `places` places now.
+    /// Returns the next place of a slab that has `places` places now, and removes it from
+    /// the remaining ones.
     fn next(&mut self, places: usize) -> Option<usize> {
         if self.at >= self.end.min(places) {
             *self = Self { at: 0, end: self.behind, behind: 0 };

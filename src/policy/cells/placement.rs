@@ -1,42 +1,43 @@
-//! Chooses the cells of each client, so that all backends have equally many calls.
+//! Chooses the cells of each client, so that all backends get equally many calls.
 //!
 //! In: clients with their demand, and the listed weight of each cell. Out: the run of
-//! cells that each client uses. It is the state of one replica; equal inputs make equal
-//! states.
+//! adjacent cells that each client uses. The state belongs to one replica. Equal inputs give
+//! equal states.
 //!
-//! Equally many clients in each cell would not do: the demand of clients differs by orders
-//! of magnitude. A client of great demand uses a run of two, four or more cells, so no
-//! client is a large part of the load of any backend.
+//! Equal numbers of clients in each cell would not balance the calls, because the demand of
+//! clients differs by orders of magnitude. A client with a large demand uses a run of two,
+//! four or more cells, so no client is a large part of the load of any backend.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::hash::pair;
 
-/// The most that one client adds to the load of its backends, as a part of the mean load.
+/// The most that one client may add to the load of its backends, as a part of the mean load.
 const PART: f64 = 0.1;
-/// A client's run grows when its part is this many times [`PART`], ...
+/// A client's run widens when its part is more than this many times [`PART`].
 const WIDEN: f64 = 1.25;
-/// ... and halves when it is less than this. Between the two nothing changes.
+/// A client's run halves when its part is less than this many times [`PART`].
 const NARROW: f64 = 1.0 / 3.0;
-/// Clients choose by their own hash among runs that have at most this many mean clients
-/// more than the least loaded one. So most clients get the same run from every replica.
+/// A run is a candidate if it has at most this many mean clients more than the least loaded
+/// run. A client's hash chooses among the candidates, so most clients get the same run from
+/// every replica.
 const NEAR: f64 = 2.0;
-/// The part of the clients that may move in a minute, at least one, ...
+/// The part of the clients that may move in a minute. One client may always move.
 const MOVES: f64 = 0.01;
-/// ... while a cell has more than this many times the mean load.
+/// Clients leave a cell while it has more than this many times the mean load.
 const HOT: f64 = 1.05;
-/// Two halves of a run share their lists while one of them has more than this many times
-/// the mean load for its listed weight, ...
+/// The halves of a run merge (their clients get the list of the whole run) when one has more
+/// than this many times the mean load for its listed weight.
 const MERGE: f64 = 1.15;
-/// ... until both have no more than this.
+/// Merged halves separate when neither has more than this many times the mean load.
 const UNMERGE: f64 = 1.05;
 
 /// A run of 2^level cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Run {
-    /// How many bits of a cell's number the run leaves open.
+    /// How many of the last bits of a cell's number may have any value.
     pub level: u32,
-    /// The other bits.
+    /// The other bits, which are the same for all cells of the run.
     pub index: u32,
 }
 
@@ -45,7 +46,7 @@ pub struct Run {
 pub struct Placement {
     bits: u32,
     clients: BTreeMap<u64, Client>,
-    /// The load of each cell if no runs were merged.
+    /// The load that each cell would have if no runs were merged.
     loads: Vec<f64>,
     demand: f64,
     merged: BTreeSet<Run>,
@@ -64,7 +65,7 @@ impl Run {
         cell >> self.level == self.index
     }
 
-    /// Returns the run of twice the length around this one.
+    /// Returns the run of twice the length that contains this one.
     fn parent(self) -> Self {
         Self { level: self.level + 1, index: self.index >> 1 }
     }
@@ -84,15 +85,15 @@ impl Run {
 }
 
 impl Placement {
-    /// Makes the placement for a table with so many bits.
+    /// Makes an empty placement for a table with 2^`bits` cells.
     #[must_use]
     pub fn new(bits: u32) -> Self {
         Self { bits, loads: vec![0.0; 1 << bits], ..Self::default() }
     }
 
-    /// Places a client that joins. `client` is the hash of its identity; `demand` is in
-    /// any unit, `None` if nothing is known: the mean. `weights` are the listed weights of
-    /// the cells, here and below. Returns the run to serve.
+    /// Places a client that joins. `client` is the hash of its identity. `demand` is in any
+    /// unit; `None` means unknown and counts as the mean. In all methods, `weights` has the
+    /// listed weight of each cell. Returns the run whose list the client gets.
     pub fn join(&mut self, client: u64, demand: Option<f64>, weights: &[u64]) -> Run {
         self.leave(client, weights);
         let known = demand.filter(|demand| demand.is_finite() && *demand >= 0.0);
@@ -112,23 +113,23 @@ impl Placement {
         }
     }
 
-    /// Takes the demand of a client, smoothed over 60 s. It counts from the next
-    /// [`Self::rebalance`] on.
+    /// Stores the demand of a client, smoothed over 60 s. The next [`Self::rebalance`] uses
+    /// it.
     pub fn report(&mut self, client: u64, demand: f64) {
         if let Some(client) = self.clients.get_mut(&client).filter(|_| demand.is_finite()) {
             client.demand = demand.max(0.0);
         }
     }
 
-    /// Returns the run whose list a client is served; `None` if the client is unknown.
+    /// Returns the run whose list a client gets; `None` if the client is unknown.
     #[must_use]
     pub fn run(&self, client: u64) -> Option<Run> {
         self.clients.get(&client).map(|client| self.served(client.run))
     }
 
-    /// Makes good what changed since the last time; once a minute, and when weights
-    /// changed. Runs grow and shrink with the demand of their clients, then a few clients
-    /// leave the hottest cells.
+    /// Balances the load again; call it once a minute, and when weights changed. Runs grow
+    /// and shrink with the demand of their clients. Then a few clients leave the hottest
+    /// cells.
     pub fn rebalance(&mut self, weights: &[u64]) {
         self.count(weights);
         let clients: Vec<(u64, Client)> =
@@ -148,15 +149,16 @@ impl Placement {
         self.merge(weights);
     }
 
-    /// Notes which runs have too little listed weight for their clients, and which have
-    /// enough again; when weights changed. It moves nobody.
+    /// Merges runs that have too little listed weight for their clients, and separates those
+    /// that have enough again; call it when weights changed. It moves no client.
     pub fn reweigh(&mut self, weights: &[u64]) {
         self.count(weights);
         self.merge(weights);
     }
 
-    /// Changes the number of cells. Where they double, each client keeps half of its run;
-    /// where they halve, its run grows by the other half.
+    /// Changes the number of cells to 2^`bits`. Runs keep their backends; where cells are
+    /// joined, a run of one cell grows by the other half. Then runs halve while their client
+    /// is a small enough part of the load.
     pub fn resize(&mut self, bits: u32, weights: &[u64]) {
         while self.bits < bits {
             self.bits += 1;
@@ -182,7 +184,7 @@ impl Placement {
         self.merge(weights);
     }
 
-    /// Returns the largest merged run around this one.
+    /// Returns the largest merged run that contains this one, or the run itself.
     fn served(&self, run: Run) -> Run {
         let parents = std::iter::successors(Some(run.parent()), |run| Some(run.parent()));
         let parents = parents.take_while(|run| run.level <= self.bits);
@@ -205,8 +207,8 @@ impl Placement {
         (0..self.bits).find(|&level| self.part(demand, level) <= PART).unwrap_or(self.bits)
     }
 
-    /// Returns the run of a level for a client: the least loaded for its weight, or one of
-    /// those that are nearly so.
+    /// Returns the run of a level for a client: the one with the least load for its weight,
+    /// or one with nearly as little.
     fn choose(&self, client: u64, level: u32, weights: &[u64]) -> Run {
         let runs = (0..1_u32 << (self.bits - level)).map(|index| Run { level, index });
         let heat = |run: Run| {
@@ -282,7 +284,7 @@ impl Placement {
             let room = mean * weights[cool] as f64 - self.loads[cool];
             let from = Run { level: 0, index: hot as u32 };
             let here = self.clients.iter().filter(|(_, client)| client.run == from);
-            // What makes the coolest cell the hottest is no remedy.
+            // A move must not make the coolest cell hotter than the hottest was.
             let fits = |client: &(&u64, &Client)| client.1.demand < room + excess;
             let far = |demand: f64| (demand - excess).abs();
             let best = here
@@ -296,7 +298,7 @@ impl Placement {
     fn merge(&mut self, weights: &[u64]) {
         let weight: u64 = weights.iter().sum();
         let mean = self.demand / (weight as f64).max(1.0);
-        // Clients of a run without listed backends always share those of its neighbour.
+        // A run without listed backends is always merged with its neighbour.
         let heat = |run: Run| match run.sum(weights) {
             0 => f64::INFINITY,
             weight => run.sum(&self.loads) / weight as f64,

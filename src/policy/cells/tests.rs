@@ -45,8 +45,8 @@ proptest! {
         let bits = bits(count, 32, None);
         let before = Table::new(&all[..count], bits, count + 1);
         let after = Table::new(&all, bits, count + 1);
-        // The caps follow the peak, which did not change. The newest may take the place at
-        // home of one that had gone elsewhere, and that one the place of another.
+        // The caps follow the peak, which did not change. The newest backend may take a slot
+        // in its home cell from a backend of another home, which then takes another's slot.
         prop_assert!(moved(&before, &after, (0..count).map(|at| (at, at))) <= 3);
         // The oldest leaves.
         let rest = Table::new(&all[1..], bits, count + 1);

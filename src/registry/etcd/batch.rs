@@ -91,7 +91,7 @@ impl Batches {
         Self { keys, watchers, pending: BTreeMap::new(), passed: listed, settled: false }
     }
 
-    /// Takes the events of one response of one watcher.
+    /// Adds the events of one response of one watcher.
     ///
     /// # Errors
     /// If the watcher's revisions do not rise, or one revision is longer than
@@ -139,7 +139,7 @@ impl Batches {
         self.keys
     }
 
-    /// Notes that all watchers have caught up.
+    /// Records that all watchers have caught up.
     pub(super) fn settle(&mut self) {
         self.settled = true;
     }

@@ -30,10 +30,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// How long a revision waits for events of other watchers. etcd sends the events of one
 /// transaction in one go. Only with several ranges.
 const SHARES_WITHIN: Duration = Duration::from_millis(2);
-/// How long a revision that deletes keys waits for events of other watchers. Only all
-/// events together tell the shutdown of one backend from a sweep, so being right
-/// matters more than speed. The time counts from a sign of life that was asked for
-/// after the first event.
+/// How long a revision that deletes keys waits for events of other watchers. Only all events
+/// together show whether one backend was shut down or many keys were swept, so correctness
+/// matters more than speed. The time counts from a sign of life that was asked for after the
+/// first event.
 const LOSSES_WITHIN: Duration = Duration::from_millis(20);
 /// How long watchers may take to catch up with the changes since the listing: etcd
 /// serves watchers that are behind ten times a second.
@@ -150,8 +150,9 @@ impl<T> Follow<'_, T> {
         (range.start.clone(), options)
     }
 
-    /// A key that a user who may read the prefix may also watch, and that no other
-    /// process uses: proxies answer by themselves if two clients watch one key.
+    /// The key that is watched for signs of life. A user with read permission for the prefix
+    /// may watch it. No other process uses it, because proxies answer by themselves if two
+    /// clients watch one key.
     fn nobodys_key(&self) -> (Vec<u8>, WatchOptions) {
         let start = self.ranges.first().map_or(&[][..], |range| &range.start);
         let key = [start, format!("\0lookaside-{:016x}", seed::random()).as_bytes()].concat();

@@ -50,9 +50,8 @@ pub(super) async fn list<T: Send + 'static>(
     read: impl Fn(Stored<'_>) -> T + Clone + Send + Sync + 'static,
 ) -> Result<Listing<T>, EtcdError> {
     let mut kv = client.kv_client().max_decoding_message_size(MESSAGE_MAX);
-    // A read of one key, whether it exists or not. It is the cheapest request that only
-    // a member with a leader can answer and that a user who may read the prefix may
-    // make.
+    // A read of one key, whether it exists or not. It is the cheapest request that only a
+    // member with a leader can answer. A user with read permission for the prefix may make it.
     let key = ranges.first().map_or(vec![0], |range| range.start.clone());
     let first = bounded(CALL_TIMEOUT, kv.get(key, None)).await?;
     let header = first.header().ok_or_else(|| EtcdError("an answer without a header".into()))?;

@@ -23,8 +23,8 @@ struct LoggedCause {
 
 /// Enough for the causes that several endpoints can report in turn.
 const CAUSES_MAX: usize = 16;
-/// The first pause between two messages about one cause, and the longest. An operator
-/// who looks into the log again must see that the cause persists.
+/// The first and the longest pause between two messages about one cause. An operator must
+/// see in the log that the cause persists.
 const PAUSE: Duration = Duration::from_secs(60);
 const PAUSE_MAX: Duration = Duration::from_secs(3600);
 /// A cause that did not occur for this long is logged at once when it returns.

@@ -17,8 +17,8 @@ use super::{ValueFields, address};
 /// `Op` of a value by which the old naming API says "deleted".
 const OP_DELETE: u64 = 1;
 
-/// Decodes a value of QSF. QSF 2 writes its fields as `Addr` and `Metadata`; QSF 1, and
-/// whoever copied it, in lower case.
+/// Decodes a value of QSF. QSF 2 writes its fields as `Addr` and `Metadata`; QSF 1 and its
+/// imitators write them in lower case.
 pub(super) fn read_qsf(text: &str, remarks: &Remarks) -> Result<ValueFields, String> {
     let mut object = object(text, Some(&["addr", "metadata", "Addr", "Metadata"]), remarks)?;
     for (name, upper) in [("addr", "Addr"), ("metadata", "Metadata")] {

@@ -1,4 +1,4 @@
-//! Collects remarks: notes on oddities of a key that is read all the same.
+//! Collects remarks: notes on oddities of a key that is still read.
 //!
 //! In: texts, while a key is decoded. Out: [`Remark`]s, each once, and a bounded
 //! number. A remark names the value and the value that is used instead.

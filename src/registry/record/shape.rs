@@ -1,4 +1,4 @@
-//! Tells which formats a key may have, by its shape alone.
+//! Finds out which formats a key may have, by its shape alone.
 //!
 //! In: a format and a key. Out: whether the format's registrants write such keys.
 //! Decoding does not use this; it serves to suggest another format for rejected keys.

@@ -105,7 +105,7 @@ fn descriptors_run_out() {
             let wanted = Rlimit { current, maximum: usual.maximum };
             prlimit(process, Resource::Nofile, wanted).expect("the process is ours")
         };
-        // Leaves a descriptor for the request for metrics.
+        // One descriptor stays free for the request for metrics.
         let before = limit(Some(open + 2));
         let late = Crowd::new(Plan::to(world.balancer.grpclb()));
         late.add((0..100).map(|_| "s0".to_owned()), Manner::Usual);

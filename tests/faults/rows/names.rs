@@ -43,7 +43,7 @@ fn dns_gets_garbage_and_is_to_amplify() {
             short(cpu(&world.balancer) - used)
         ));
         row.must(ask(port, &query("s0.lookaside.internal", 1)).is_some(), "questions are answered");
-        // Far more than one network's allowance: most answers are short.
+        // Far more than one network's byte limit: most answers are truncated.
         let long = query("s0.lookaside.internal", 1);
         let began = Instant::now();
         let (answers, bytes, beyond) = insist(port, &long, 20_000);

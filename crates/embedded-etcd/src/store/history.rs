@@ -11,8 +11,8 @@ use etcd_client::proto as pb;
 
 use super::Span;
 
-/// The most revisions in the history. A client that reads pages at one revision, or a watcher
-/// that was away, has that many changes' time: 25 s at 2,000 changes per second.
+/// The most revisions in the history. So a client that reads pages at one revision, or a
+/// watcher that was away, has 25 s at 2,000 changes per second.
 pub(crate) const KEPT_REVISIONS: usize = 50_000;
 /// The most bytes of changes in the history. Large values would otherwise make it gigabytes.
 pub(crate) const KEPT_BYTES: usize = 64 * 1024 * 1024;

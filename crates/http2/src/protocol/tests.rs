@@ -228,7 +228,7 @@ fn windows_are_counted_and_given_back_when_read() {
     }
     // Beyond the window of the stream.
     assert_eq!(scene.say(kind::DATA, 0, 1, &data), "reset 1 3, window 0 144000");
-    // When the stream is gone, the connection gets the unread bytes back.
+    // When the stream has ended, the connection gets the unread bytes back.
     assert!(scene.protocol.streams.is_empty());
 }
 

@@ -29,7 +29,7 @@ enum Step {
     /// Publishes a value that takes something away.
     TakeAway,
     Slice,
-    /// Lets time pass until a round is due.
+    /// Advances the time until a round is due.
     Wait,
     /// Runs all woken tasks.
     Poll,
