@@ -232,7 +232,8 @@ fn differences(
         match (old.peek(), new.peek()) {
             (None, None) => break,
             (Some(a), Some(b)) if a.id == b.id && a.addr == b.addr => {
-                (old.next(), new.next());
+                old.next();
+                new.next();
             }
             (Some(a), b) if b.is_none_or(|b| key(a) < key(b)) => {
                 left.extend(old.next().map(|one| one.addr));
