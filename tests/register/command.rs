@@ -72,9 +72,13 @@ fn the_command_runs_on_while_clients_hear_that_it_leaves() {
     assert_eq!(end(run("50ms")).0, Some(5));
     // The command's own end ends the delay too.
     let get = format!("etcdctl --endpoints={} get {KEY} | grep -q .", etcd.url());
-    let script = format!("until {get}; do :; done; while {get}; do :; done; exit 7");
+    let seen = file("seen");
+    let script = format!(
+        "until {get}; do :; done; touch {}; while {get}; do :; done; exit 7",
+        seen.display()
+    );
     let child = start(&etcd, &["--drain-delay", "1h", "--", "sh", "-c", &script]);
-    until_there(&etcd, KEY);
+    eventually("the command sees the key", || seen.exists().then_some(()));
     signal::send(child.id(), Signal::TERM);
     assert_eq!(end(child).0, Some(7));
 }
