@@ -64,11 +64,11 @@ impl SlowStart {
             backend.joined.map_or(Factor::ONE, |joined| self.factor(joined, now))
         };
         let factors: Vec<Factor> = backends.iter().map(factor).collect();
-        let sum = |all: &mut dyn Iterator<Item = u32>| all.map(u64::from).sum::<u64>();
-        let total = sum(&mut backends.iter().map(|backend| backend.weight));
-        let starts = backends.iter().zip(&factors).filter(|&(_, &factor)| factor != Factor::ONE);
-        let starting = sum(&mut starts.map(|(backend, _)| backend.weight));
-        if 2 * starting > total { vec![Factor::ONE; backends.len()] } else { factors }
+        let weights = backends.iter().map(|backend| backend.weight);
+        if starts_mostly(weights.zip(factors.iter().copied())) {
+            return vec![Factor::ONE; backends.len()];
+        }
+        factors
     }
 
     /// Returns when a factor changes next; `None` if no factor will. The time is a multiple
@@ -85,6 +85,18 @@ impl SlowStart {
         let boundaries = (first..=first + FACTORS.len() as u64).map(|at| at * self.step);
         boundaries.into_iter().find(|&at| self.factors(&backends, at) != factors)
     }
+}
+
+/// Returns whether more than half of the weight is starting. In: the weight and the factor
+/// of each backend.
+pub fn starts_mostly(backends: impl Iterator<Item = (u32, Factor)>) -> bool {
+    let (mut starting, mut total) = (0, 0);
+    for (weight, factor) in backends {
+        let weight = u64::from(weight);
+        total += weight;
+        starting += if factor == Factor::ONE { 0 } else { weight };
+    }
+    2 * starting > total
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 use crate::catalog::Service;
 use crate::facts::factor::{self, Factor};
+use crate::facts::slow_start::starts_mostly;
 use crate::model::{Class, Endpoint, Weight};
 
 use super::{Pick, passes};
@@ -19,15 +20,11 @@ pub(super) fn heed(service: &Service, mut picks: Vec<Pick>) -> Vec<Pick> {
         picks.retain(|pick| !is_delayed(pick));
     }
     let factors: Vec<_> = picks.iter().map(|pick| service.factor(endpoint(pick))).collect();
-    let sum = |all: &mut dyn Iterator<Item = &Pick>| -> u64 {
-        all.map(|pick| u64::from(pick.weight.0)).sum()
-    };
-    let starts = picks.iter().zip(&factors).filter(|(_, factor)| **factor != Factor::ONE);
-    let starting = sum(&mut starts.map(|(pick, _)| pick));
-    if starting == 0 || 2 * starting > sum(&mut picks.iter()) {
+    let weights: Vec<u32> = picks.iter().map(|pick| pick.weight.0).collect();
+    let none_starts = factors.iter().all(|factor| *factor == Factor::ONE);
+    if none_starts || starts_mostly(weights.iter().copied().zip(factors.iter().copied())) {
         return picks;
     }
-    let weights: Vec<u32> = picks.iter().map(|pick| pick.weight.0).collect();
     for (pick, weight) in picks.iter_mut().zip(factor::apply(&weights, &factors)) {
         pick.weight = Weight(weight);
     }
@@ -36,11 +33,7 @@ pub(super) fn heed(service: &Service, mut picks: Vec<Pick>) -> Vec<Pick> {
 
 /// Returns whether a backend is left out of the lists of a class because it is delayed.
 pub(super) fn is_left_out(service: &Service, endpoint: &Endpoint, class: &Class) -> bool {
-    service.delayed(endpoint).is_some()
-        && service
-            .endpoints
-            .iter()
-            .any(|one| service.delayed(one).is_none() && passes::keep(service, one, class))
+    service.delayed(endpoint).is_some() && others(service, class).next().is_some()
 }
 
 /// Returns the part of its share that a backend gets in the lists of a class.
@@ -49,15 +42,13 @@ pub(super) fn factor(service: &Service, endpoint: &Endpoint, class: &Class) -> F
     if factor == Factor::ONE {
         return factor;
     }
-    let (mut starting, mut all) = (0, 0);
-    for one in service
-        .endpoints
-        .iter()
-        .filter(|one| service.delayed(one).is_none() && passes::keep(service, one, class))
-    {
-        let weight = u64::from(one.weight.0);
-        all += weight;
-        starting += if service.factor(one) == Factor::ONE { 0 } else { weight };
-    }
-    if 2 * starting > all { Factor::ONE } else { factor }
+    let listed = others(service, class).map(|one| (one.weight.0, service.factor(one)));
+    if starts_mostly(listed) { Factor::ONE } else { factor }
+}
+
+/// Returns the backends of a class that are not delayed.
+fn others<'a>(service: &'a Service, class: &'a Class) -> impl Iterator<Item = &'a Endpoint> {
+    let listed =
+        |one: &&Endpoint| service.delayed(one).is_none() && passes::keep(service, one, class);
+    service.endpoints.iter().filter(listed)
 }
