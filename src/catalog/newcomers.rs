@@ -28,6 +28,9 @@ pub struct Newcomers {
 #[derive(Debug)]
 pub(super) struct NewcomerTracker {
     services: BTreeMap<ServiceName, Recent>,
+    /// When the newcomers of each service change next, so that a turn of the catalog's task
+    /// costs the same however many services have newcomers.
+    due: BTreeSet<(u64, ServiceName)>,
     wall: fn() -> Duration,
     /// The wall clock at a moment of the monotonic clock. It is read again only while no
     /// newcomer is followed, so setting the clock moves no step.
@@ -42,7 +45,7 @@ struct Recent {
     /// When backends left and returned.
     flaps: BTreeMap<BackendAddr, Flaps>,
     newcomers: Newcomers,
-    /// When the newcomers change next.
+    /// When the newcomers change next. The tracker has it too.
     due: Option<u64>,
 }
 
@@ -62,7 +65,7 @@ impl NewcomerTracker {
     /// Makes a tracker. `wall` returns the time since 1970, at whose multiples all replicas
     /// take their steps.
     pub(super) fn new(wall: fn() -> Duration) -> Self {
-        Self { services: BTreeMap::new(), wall, read: None }
+        Self { services: BTreeMap::new(), due: BTreeSet::new(), wall, read: None }
     }
 
     /// Returns whether [`Self::update`] must be called for a service.
@@ -78,6 +81,9 @@ impl NewcomerTracker {
         settings: &ServiceSettings,
         now: Instant,
     ) -> Option<Arc<Newcomers>> {
+        if let Some(due) = self.services.get(service).and_then(|recent| recent.due) {
+            self.due.remove(&(due, service.clone()));
+        }
         if !wants(settings) {
             self.services.remove(service);
             return None;
@@ -88,6 +94,7 @@ impl NewcomerTracker {
         recent.renew(change.after, settings, millis, now);
         let newcomers =
             (recent.newcomers != Newcomers::default()).then(|| Arc::new(recent.newcomers.clone()));
+        self.due.extend(recent.due.map(|due| (due, service.clone())));
         if recent.is_over() {
             self.services.remove(service);
         }
@@ -99,10 +106,8 @@ impl NewcomerTracker {
         let Some(read) = self.read else { return BTreeSet::new() };
         let now = at(read, now);
         // Each service is returned once, because a large one may then have to wait.
-        let due = |recent: &mut Recent| recent.due.take_if(|due| *due <= now).is_some();
-        let ready =
-            self.services.iter_mut().filter_map(|(service, recent)| due(recent).then_some(service));
-        ready.cloned().collect()
+        let ready = self.due.extract_if(.., |(due, _)| *due <= now);
+        ready.map(|(_, service)| service).collect()
     }
 
     /// Returns every service that is followed.
@@ -113,7 +118,7 @@ impl NewcomerTracker {
     /// Returns when the newcomers of any service change next.
     pub(super) fn due(&self) -> Option<Instant> {
         let (instant, begun) = self.read?;
-        let due = self.services.values().filter_map(|recent| recent.due).min()?;
+        let (due, _) = self.due.first()?;
         Some(instant + Duration::from_millis(due.saturating_sub(begun)))
     }
 
