@@ -173,3 +173,21 @@ proptest! {
         prop_assert!(cycle(&weights).len() <= 20 * weights.len());
     }
 }
+
+#[test]
+fn a_light_backend_keeps_its_share() {
+    // Each is a number of backends and their weight; the lightest comes first.
+    let sets: [&[(usize, u32)]; 5] = [
+        &[(1, 9), (9, 100)],
+        &[(1, 12), (10, 100)],
+        &[(1, 19), (36, 191)],
+        &[(1, 7), (2, 100)],
+        &[(2, 14), (3, 52), (4, 183), (3, 248)],
+    ];
+    for set in sets {
+        let weights: Vec<u32> = set.iter().flat_map(|&(n, weight)| vec![weight; n]).collect();
+        let first = |all: &[u32]| f64::from(all[0]) / f64::from(all.iter().sum::<u32>());
+        let kept = first(&counts(&weights)) / first(&weights);
+        assert!(kept > 0.6, "{set:?}: {kept}");
+    }
+}
