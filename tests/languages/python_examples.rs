@@ -1,6 +1,6 @@
 //! Tests of example servers that register themselves, started as a user starts them.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -17,6 +17,18 @@ use crate::support::{WAIT_MAX, eventually};
 struct Server {
     child: Child,
     registered: Receiver<String>,
+    failed: Receiver<String>,
+}
+
+/// The lines of a pipe, of which at most 16 wait to be read.
+fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (line_tx, read) = sync_channel(16);
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            let _ = line_tx.try_send(line);
+        }
+    });
+    read
 }
 
 /// Installs the server's dependencies; tests take turns.
@@ -37,16 +49,12 @@ impl Server {
             // A proxy of the machine must not be used for loopback.
             .env("no_grpc_proxy", "127.0.0.1,localhost,.internal")
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("the server starts");
-        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        let (line_tx, registered) = sync_channel(16);
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let _ = line_tx.try_send(line);
-            }
-        });
-        let server = Self { child, registered };
+        let registered = lines(child.stdout.take().expect("it is piped"));
+        let failed = lines(child.stderr.take().expect("it is piped"));
+        let server = Self { child, registered, failed };
         server.has_registered();
         server
     }
@@ -56,6 +64,13 @@ impl Server {
     fn has_registered(&self) {
         let line = self.registered.recv_timeout(WAIT_MAX).expect("it registers");
         assert!(line.starts_with("registered "), "{line}");
+    }
+
+    /// Waits until the server prints that it cannot register.
+    #[track_caller]
+    fn has_failed(&self) {
+        let line = self.failed.recv_timeout(WAIT_MAX).expect("it says so");
+        assert!(line.starts_with("cannot register: "), "{line}");
     }
 
     /// Stops the server with SIGTERM, as an operator would.
@@ -89,6 +104,10 @@ fn the_python_server_registers_in_etcd_and_comes_back_when_etcd_does() {
     // The key is deleted by hand; then etcd loses everything.
     etcd.ctl(&["del", "/etcd3_naming/hello/one"]);
     one.has_registered();
+    etcd.kill();
+    // Each server notices the outage before etcd is back.
+    one.has_failed();
+    two.has_failed();
     etcd.restart_empty();
     one.has_registered();
     two.has_registered();

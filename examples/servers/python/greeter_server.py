@@ -92,7 +92,11 @@ def main():
     server.start()
 
     etcd_host, _, etcd_port = given.etcd.rpartition(":")
-    etcd = pyetcd.client(host=etcd_host, port=int(etcd_port), timeout=5)
+    # By default pyetcd refuses an endpoint for 300 seconds after a failure, and gRPC waits
+    # up to 120 seconds before it connects again.
+    options = [("grpc.max_reconnect_backoff_ms", 5000)]
+    endpoint = pyetcd.Endpoint(etcd_host, int(etcd_port), secure=False, time_retry=0, opts=options)
+    etcd = pyetcd.MultiEndpointEtcd3Client([endpoint], timeout=5)
     registration = Registration(etcd, f"{given.prefix}{given.service}/{identity}", address, given.ttl)
     registration.thread.start()
 
