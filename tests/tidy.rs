@@ -64,7 +64,7 @@ const PURE: &[&str] = &[
     "src/marks/report.rs",
     "src/marks/value.rs",
     "src/settings.rs",
-    "src/settings/document.rs",
+    "src/settings/document",
     "src/settings/pattern.rs",
     "src/settings/pattern_index.rs",
     "src/settings/value.rs",
