@@ -330,7 +330,7 @@ impl Config {
     #[must_use]
     pub fn settings(&self) -> Settings {
         let file = self.services.as_ref().map(|services| services.document.value());
-        Settings::new(self.defaults).with(file, None)
+        Settings::new(self.defaults.clone()).with(file, None)
     }
 
     /// Returns everything made of files that the balancer reads again while it runs.

@@ -23,10 +23,15 @@ pub mod zones;
 
 pub use passes::{Finding, Pass, explain};
 
-/// The backends that serve a class of clients. It is empty if no backend can serve them.
+/// The backends that serve a class of clients (none if no backend can serve them), and what
+/// operators tell the clients besides.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Decision {
     picks: Box<[Pick]>,
+    /// The part of their calls that the clients drop, in percent.
+    pub drop_percent: u32,
+    /// Whether the clients use the addresses from DNS in place of the picks.
+    pub fallback: bool,
 }
 
 /// A backend that serves a class, and its share.
@@ -68,7 +73,11 @@ pub fn decide(service: &Service, class: &Class) -> Decision {
     if service.newcomers.is_some() {
         picks = newcomers::heed(service, picks);
     }
-    Decision { picks: picks.into() }
+    Decision {
+        picks: picks.into(),
+        drop_percent: service.marks.shed(class).map_or(0, |mark| mark.value.percent()),
+        fallback: service.marks.fallback().is_some(),
+    }
 }
 
 /// Returns the part of its share that a backend gets in the lists of a class, by slow

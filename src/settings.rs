@@ -18,10 +18,10 @@ mod value;
 
 pub use document::{DOCUMENT_MAX, Document, Table};
 pub use pattern::{Pattern, PatternError};
-pub use value::{Key, Setting, WhenEmpty};
+pub use value::{HealthKind, Key, Setting, WhenEmpty};
 
 /// The settings in force for one service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ServiceSettings {
     /// What clients see while the service has no usable backend.
     pub when_empty: WhenEmpty,
@@ -41,6 +41,28 @@ pub struct ServiceSettings {
     /// The longest time for which a backend that comes and goes again and again is not
     /// listed after it came back; zero: none.
     pub flap_delay: Duration,
+    /// How the health of backends is checked.
+    pub health: HealthSettings,
+}
+
+/// How the health of a service's backends is checked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HealthSettings {
+    /// How it is checked, if at all.
+    pub kind: HealthKind,
+    /// The service that `grpc.health.v1` is asked for; `None`: the server as a whole.
+    pub name: Option<Arc<str>>,
+    /// How often a backend is asked.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// How many successes in a row make a backend healthy.
+    pub rise: u32,
+    /// How many failures in a row make a backend unhealthy.
+    pub fall: u32,
+    /// The part of the weight, in percent, below which unhealthy backends are listed too;
+    /// 0: never.
+    pub panic: u32,
 }
 
 /// The settings of all services, as layers.
@@ -84,6 +106,15 @@ impl ServiceSettings {
         probe_unleased: Duration::ZERO,
         slow_start: Duration::ZERO,
         flap_delay: Duration::ZERO,
+        health: HealthSettings {
+            kind: HealthKind::Off,
+            name: None,
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(1),
+            rise: 1,
+            fall: 2,
+            panic: 50,
+        },
     };
 
     /// Returns the setting of a key.
@@ -97,6 +128,13 @@ impl ServiceSettings {
             Key::ProbeUnleased => Setting::ProbeUnleased(self.probe_unleased),
             Key::SlowStart => Setting::SlowStart(self.slow_start),
             Key::FlapDelay => Setting::FlapDelay(self.flap_delay),
+            Key::HealthKind => Setting::HealthKind(self.health.kind),
+            Key::HealthName => Setting::HealthName(self.health.name.clone().unwrap_or_default()),
+            Key::HealthInterval => Setting::HealthInterval(self.health.interval),
+            Key::HealthTimeout => Setting::HealthTimeout(self.health.timeout),
+            Key::HealthRise => Setting::HealthRise(self.health.rise),
+            Key::HealthFall => Setting::HealthFall(self.health.fall),
+            Key::HealthPanic => Setting::HealthPanic(self.health.panic),
         }
     }
 
@@ -110,6 +148,15 @@ impl ServiceSettings {
             Setting::ProbeUnleased(every) => self.probe_unleased = every,
             Setting::SlowStart(window) => self.slow_start = window,
             Setting::FlapDelay(longest) => self.flap_delay = longest,
+            Setting::HealthKind(kind) => self.health.kind = kind,
+            Setting::HealthName(name) => {
+                self.health.name = Some(name).filter(|name| !name.is_empty());
+            }
+            Setting::HealthInterval(every) => self.health.interval = every,
+            Setting::HealthTimeout(longest) => self.health.timeout = longest,
+            Setting::HealthRise(successes) => self.health.rise = successes,
+            Setting::HealthFall(failures) => self.health.fall = failures,
+            Setting::HealthPanic(percent) => self.health.panic = percent,
         }
     }
 }
@@ -158,7 +205,7 @@ impl Settings {
         for document in [&self.file, &self.store].into_iter().flatten() {
             let tables: Vec<&Table> = document.matching(canonical).collect();
             for setting in tables.into_iter().rev().flat_map(Table::settings) {
-                settings.get_or_insert(*self.defaults).set(*setting);
+                settings.get_or_insert_with(|| (*self.defaults).clone()).set(setting.clone());
             }
         }
         settings.map_or_else(|| self.defaults.clone(), Arc::new)

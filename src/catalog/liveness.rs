@@ -83,7 +83,7 @@ impl Rules {
 
 impl From<&ServiceSettings> for Rules {
     fn from(settings: &ServiceSettings) -> Self {
-        let ServiceSettings { keep_lost, guard, probe_unleased, .. } = *settings;
+        let ServiceSettings { keep_lost, guard, probe_unleased, .. } = settings.clone();
         Self { keep_lost, guard, probe_unleased }
     }
 }

@@ -126,9 +126,9 @@ impl Catalog {
         settings: Arc<ServiceSettings>,
         newcomers: Option<Arc<Newcomers>>,
     ) -> Arc<Service> {
-        let drained = self.marks().for_service(&snapshot.name);
+        let marks = self.marks().for_service(&snapshot.name);
         let service = Service::new(self.next_version(), snapshot, settings);
-        Arc::new(service.with_drained(drained).with_newcomers(newcomers))
+        Arc::new(service.with_marks(marks).with_newcomers(newcomers))
     }
 
     /// Returns the newest value of a service.
@@ -165,7 +165,7 @@ impl Catalog {
                 None => return false,
             },
             Some(new) => {
-                let group = || Group::new(new.settings.clone(), new.drained.clone());
+                let group = || Group::new(new.settings.clone(), new.marks.clone());
                 self.0.groups.entry(canonical.clone()).or_insert_with(group)
             }
         };

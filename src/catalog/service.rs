@@ -1,6 +1,6 @@
 //! A service: everything that decides the lists of its clients.
 //!
-//! In: a snapshot, settings, drained backends and newcomers. Out: immutable values. A change
+//! In: a snapshot, settings, marks and newcomers. Out: immutable values. A change
 //! of any part is published as a new version, so that a result made from a value can be
 //! cached by its version.
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::facts::factor::Factor;
-use crate::marks::Drained;
+use crate::marks::ServiceMarks;
 use crate::model::{Class, Endpoint};
 use crate::settings::ServiceSettings;
 
@@ -28,15 +28,15 @@ pub struct Service {
     pub snapshot: Arc<ServiceSnapshot>,
     /// The settings in force.
     pub settings: Arc<ServiceSettings>,
-    /// The backends that marks keep out of the lists.
-    pub drained: Drained,
+    /// What operators' marks say about its backends and clients.
+    pub marks: ServiceMarks,
     /// The backends that are starting or delayed; `None` if there are none.
     pub newcomers: Option<Arc<Newcomers>>,
     address_cache: Derived<AddressCache>,
 }
 
 impl Service {
-    /// Makes a service without drained backends.
+    /// Makes a service without marks.
     #[must_use]
     pub fn new(
         version: u64,
@@ -44,21 +44,21 @@ impl Service {
         settings: impl Into<Arc<ServiceSettings>>,
     ) -> Self {
         let (snapshot, settings) = (snapshot.into(), settings.into());
-        let drained = Drained::default();
+        let marks = ServiceMarks::default();
         Self {
             version,
             snapshot,
             settings,
-            drained,
+            marks,
             newcomers: None,
             address_cache: Derived::default(),
         }
     }
 
-    /// Returns the service with these drained backends.
+    /// Returns the service with these marks.
     #[must_use]
-    pub fn with_drained(self, drained: Drained) -> Self {
-        Self { drained, address_cache: Derived::default(), ..self }
+    pub fn with_marks(self, marks: ServiceMarks) -> Self {
+        Self { marks, address_cache: Derived::default(), ..self }
     }
 
     /// Returns the service with these newcomers.

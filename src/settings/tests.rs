@@ -17,7 +17,7 @@ fn settings(file: &str, store: &str) -> Settings {
 }
 
 fn of(settings: &Settings, service: &str) -> ServiceSettings {
-    *settings.for_service(&ServiceName::new(service).unwrap())
+    (*settings.for_service(&ServiceName::new(service).unwrap())).clone()
 }
 
 #[track_caller]
@@ -49,6 +49,7 @@ fn the_most_specific_pattern_wins_key_by_key() {
         probe-unleased = '30s'
         slow-start = '1m'
         flap-delay = '5m'
+        health = { kind = 'observe', name = 'greet.Greeter', interval = '5s', fall = 3 }
     ";
     let settings = settings("", document);
     let game = of(&settings, "dev/game");
@@ -60,18 +61,39 @@ fn the_most_specific_pattern_wins_key_by_key() {
         probe_unleased: Duration::from_secs(30),
         slow_start: Duration::from_secs(60),
         flap_delay: Duration::from_secs(300),
+        health: HealthSettings {
+            kind: HealthKind::Observe,
+            name: Some("greet.Greeter".into()),
+            interval: Duration::from_secs(5),
+            fall: 3,
+            ..ServiceSettings::DEFAULT.health
+        },
     };
     assert_eq!(game, expected);
     // The dotted name and another letter case name the same service.
-    assert_eq!((of(&settings, "game.dev"), of(&settings, "Dev/GAME")), (game, game));
+    assert_eq!((of(&settings, "game.dev"), of(&settings, "Dev/GAME")), (game.clone(), game));
     assert_eq!((of(&settings, "dev/games").guard, of(&settings, "dev/x").guard), (30, 20));
     assert_eq!((of(&settings, "game").guard, of(&settings, "development").guard), (10, 10));
     let why = settings.explain("game.dev");
-    let why: Vec<_> = why.iter().map(|one| (one.layer, one.pattern.as_deref())).collect();
-    let from = |pattern| (Layer::Store, Some(pattern));
+    let why = why.iter().filter(|one| one.layer != Layer::Flags);
+    let why: Vec<_> = why
+        .map(|one| (one.setting.key().as_str(), one.layer, one.pattern.as_deref().unwrap()))
+        .collect();
     let game = "dev/game";
-    let expected = ["dev/*", game, "dev/game*", "*", game, game, game].map(from);
-    assert_eq!(why, expected);
+    let expected = [
+        ("when-empty", "dev/*"),
+        ("report-interval", game),
+        ("guard", "dev/game*"),
+        ("keep-lost", "*"),
+        ("probe-unleased", game),
+        ("slow-start", game),
+        ("flap-delay", game),
+        ("health.kind", game),
+        ("health.name", game),
+        ("health.interval", game),
+        ("health.fall", game),
+    ];
+    assert_eq!(why, expected.map(|(key, pattern)| (key, Layer::Store, pattern)));
 }
 
 #[test]
@@ -84,7 +106,8 @@ fn etcd_wins_over_the_file_and_the_file_over_the_flags() {
     assert_eq!(hello.when_empty, ServiceSettings::DEFAULT.when_empty);
     let layers: Vec<_> = settings.explain("hello").iter().map(|one| one.layer).collect();
     use Layer::{File, Flags, Store};
-    assert_eq!(layers, [Flags, Flags, Store, File, Flags, Flags, Flags]);
+    assert_eq!(layers[..4], [Flags, Flags, Store, File]);
+    assert!(layers[4..].iter().all(|layer| *layer == Flags));
     let defaults = Settings::new(ServiceSettings::DEFAULT);
     assert!(
         Arc::ptr_eq(&defaults.for_canonical("a"), &defaults.for_canonical("b")),
@@ -116,6 +139,38 @@ fn every_problem_is_reported_with_its_place() {
     }
     assert!(problems("version = \n").iter().any(|one| one.contains("this is no TOML")));
     assert!(problems("service = 1")[0].contains("expected [service.\"PATTERN\"] tables"));
+}
+
+#[test]
+fn a_table_of_settings_can_be_written_in_every_way_of_toml() {
+    let expected = of(&settings("", "[service.a]\nhealth = { kind = 'tcp', fall = '3' }\n"), "a");
+    assert_eq!((expected.health.kind, expected.health.fall), (HealthKind::Tcp, 3));
+    for text in [
+        "[service.a]\nhealth.kind = 'tcp'\nhealth.fall = 3\n",
+        "[service.a.health]\nkind = 'tcp'\nfall = 3\n",
+        "[service.a]\n'health.kind' = 'tcp'\n'health.fall' = 3\n",
+    ] {
+        assert_eq!(of(&settings("", text), "a"), expected, "{text}");
+    }
+    let shown = document("[service.a.health]\nkind = 'tcp'\nname = 'a.\"b'\n");
+    assert_eq!(document(&shown.to_string()), shown);
+    let text = "[service.a]\nhealth = 'tcp'\nguard.x = 1\n[service.b.health]\nkinds = 'tcp'\n\
+                interval = '0s'\ntimeout = '2m'\nfall = 0\nname = \"a\\u0007\"\nkind = 'http'\n";
+    let expected = [
+        "2:1: [service.\"a\"]: \"health\" is no setting: write health = { … } with some of kind,",
+        "3:1: [service.\"a\"] guard: it is table: write text",
+        "5:1: [service.\"b\"]: \"health.kinds\" is no setting: expected one of kind, name,",
+        "6:12: [service.\"b\"] health.interval: \"0s\" is not from 1s to 1h",
+        "7:11: [service.\"b\"] health.timeout: \"2m\" is not from 100ms to 1m",
+        "8:8: [service.\"b\"] health.fall: \"0\" is no number from 1 to 100",
+        "9:8: [service.\"b\"] health.name: \"a\\u{7}\" holds the control character",
+        "10:8: [service.\"b\"] health.kind: \"http\" is none of off, grpc, tcp and observe",
+    ];
+    let found = problems(text);
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found}\n{expected}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What clients see while a service has no usable backend.
@@ -18,7 +19,21 @@ pub enum WhenEmpty {
     Fallback,
 }
 
-/// The name of a setting, which is also the name of a flag of `serve`.
+/// How the balancer learns whether a backend is healthy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HealthKind {
+    /// Backends are not asked.
+    Off,
+    /// By `grpc.health.v1`, or by a connection where the backend does not have it.
+    Grpc,
+    /// By a connection.
+    Tcp,
+    /// As by [`Self::Grpc`], but no list changes: the result is only shown.
+    Observe,
+}
+
+/// The name of a setting. A name with a dot is a key of a table: `health.kind`. A name
+/// without a dot is also the name of a flag of `serve`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
     /// `when-empty`
@@ -35,10 +50,24 @@ pub enum Key {
     SlowStart,
     /// `flap-delay`
     FlapDelay,
+    /// `health.kind`
+    HealthKind,
+    /// `health.name`
+    HealthName,
+    /// `health.interval`
+    HealthInterval,
+    /// `health.timeout`
+    HealthTimeout,
+    /// `health.rise`
+    HealthRise,
+    /// `health.fall`
+    HealthFall,
+    /// `health.panic`
+    HealthPanic,
 }
 
 /// A key and its value, which is within the key's range.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Setting {
     /// See [`WhenEmpty`].
     WhenEmpty(WhenEmpty),
@@ -54,6 +83,20 @@ pub enum Setting {
     SlowStart(Duration),
     /// The longest delay of a backend that comes and goes.
     FlapDelay(Duration),
+    /// See [`HealthKind`].
+    HealthKind(HealthKind),
+    /// The service that `grpc.health.v1` is asked for; empty: the server as a whole.
+    HealthName(Arc<str>),
+    /// How often a backend is asked.
+    HealthInterval(Duration),
+    /// How long an answer may take.
+    HealthTimeout(Duration),
+    /// How many successes in a row make a backend healthy.
+    HealthRise(u32),
+    /// How many failures in a row make a backend unhealthy.
+    HealthFall(u32),
+    /// The part of the weight, in percent, below which unhealthy backends are listed too.
+    HealthPanic(u32),
 }
 
 /// The shortest interval. For [`Setting::ReportInterval`]: C-core treats anything
@@ -66,13 +109,17 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The shortest slow start: five steps of a second, each a push to every client. Also the
 /// first delay of a backend that comes and goes.
 const STEPS: Duration = Duration::from_secs(5);
+/// The shortest timeout of a health check: a round trip across a continent, three times.
+const TIMEOUT_MIN: Duration = Duration::from_millis(100);
+/// The longest timeout of a health check. A backend that needs longer is not healthy.
+const MINUTE: Duration = Duration::from_secs(60);
 /// The longest slow start and the longest delay. A backend that needs longer is better
 /// registered later.
 const HOUR: Duration = Duration::from_secs(3600);
 
 impl Key {
     /// Every key, in the order in which they are shown.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 14] = [
         Self::WhenEmpty,
         Self::ReportInterval,
         Self::Guard,
@@ -80,6 +127,13 @@ impl Key {
         Self::ProbeUnleased,
         Self::SlowStart,
         Self::FlapDelay,
+        Self::HealthKind,
+        Self::HealthName,
+        Self::HealthInterval,
+        Self::HealthTimeout,
+        Self::HealthRise,
+        Self::HealthFall,
+        Self::HealthPanic,
     ];
 
     /// Returns the name as written in tables, and after `--`.
@@ -93,7 +147,23 @@ impl Key {
             Self::ProbeUnleased => "probe-unleased",
             Self::SlowStart => "slow-start",
             Self::FlapDelay => "flap-delay",
+            Self::HealthKind => "health.kind",
+            Self::HealthName => "health.name",
+            Self::HealthInterval => "health.interval",
+            Self::HealthTimeout => "health.timeout",
+            Self::HealthRise => "health.rise",
+            Self::HealthFall => "health.fall",
+            Self::HealthPanic => "health.panic",
         }
+    }
+
+    /// Returns whether any key belongs to a table with this name.
+    #[must_use]
+    pub fn is_table(name: &str) -> bool {
+        Self::ALL
+            .into_iter()
+            .filter_map(|key| key.as_str().split_once('.'))
+            .any(|(table, _)| table == name)
     }
 
     /// Returns the key with this name.
@@ -110,19 +180,28 @@ impl Setting {
     /// If the value is outside the key's range: the value and the range.
     pub fn parse(key: Key, text: &str) -> Result<Self, String> {
         match key {
-            Key::WhenEmpty => when_empty(text).map(Self::WhenEmpty),
+            Key::WhenEmpty => one_of(text, &WhenEmpty::ALL, WhenEmpty::as_str).map(Self::WhenEmpty),
             Key::ReportInterval => duration(text, SECOND..=DAY).map(Self::ReportInterval),
             Key::Guard => percent(text).map(Self::Guard),
             Key::KeepLost => duration(text, Duration::ZERO..=DAY).map(Self::KeepLost),
             Key::ProbeUnleased => duration(text, SECOND..=DAY).map(Self::ProbeUnleased),
             Key::SlowStart => duration(text, STEPS..=HOUR).map(Self::SlowStart),
             Key::FlapDelay => duration(text, STEPS..=HOUR).map(Self::FlapDelay),
+            Key::HealthKind => {
+                one_of(text, &HealthKind::ALL, HealthKind::as_str).map(Self::HealthKind)
+            }
+            Key::HealthName => name(text).map(Self::HealthName),
+            Key::HealthInterval => positive(text, SECOND..=HOUR).map(Self::HealthInterval),
+            Key::HealthTimeout => positive(text, TIMEOUT_MIN..=MINUTE).map(Self::HealthTimeout),
+            Key::HealthRise => count(text, 1..=100).map(Self::HealthRise),
+            Key::HealthFall => count(text, 1..=100).map(Self::HealthFall),
+            Key::HealthPanic => percent(text).map(Self::HealthPanic),
         }
     }
 
     /// Returns its key.
     #[must_use]
-    pub fn key(self) -> Key {
+    pub fn key(&self) -> Key {
         match self {
             Self::WhenEmpty(_) => Key::WhenEmpty,
             Self::ReportInterval(_) => Key::ReportInterval,
@@ -131,6 +210,13 @@ impl Setting {
             Self::ProbeUnleased(_) => Key::ProbeUnleased,
             Self::SlowStart(_) => Key::SlowStart,
             Self::FlapDelay(_) => Key::FlapDelay,
+            Self::HealthKind(_) => Key::HealthKind,
+            Self::HealthName(_) => Key::HealthName,
+            Self::HealthInterval(_) => Key::HealthInterval,
+            Self::HealthTimeout(_) => Key::HealthTimeout,
+            Self::HealthRise(_) => Key::HealthRise,
+            Self::HealthFall(_) => Key::HealthFall,
+            Self::HealthPanic(_) => Key::HealthPanic,
         }
     }
 }
@@ -140,17 +226,26 @@ impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::WhenEmpty(when_empty) => f.write_str(when_empty.as_str()),
-            Self::Guard(percent) => write!(f, "{percent}"),
+            Self::HealthKind(kind) => f.write_str(kind.as_str()),
+            Self::HealthName(name) => f.write_str(name),
+            Self::Guard(number)
+            | Self::HealthPanic(number)
+            | Self::HealthRise(number)
+            | Self::HealthFall(number) => write!(f, "{number}"),
             Self::ReportInterval(time)
             | Self::KeepLost(time)
             | Self::ProbeUnleased(time)
             | Self::SlowStart(time)
+            | Self::HealthInterval(time)
+            | Self::HealthTimeout(time)
             | Self::FlapDelay(time) => write!(f, "{}", humantime::format_duration(*time)),
         }
     }
 }
 
 impl WhenEmpty {
+    const ALL: [Self; 3] = [Self::Wait, Self::Drop, Self::Fallback];
+
     /// Returns the name as written in flags and tables.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -162,10 +257,42 @@ impl WhenEmpty {
     }
 }
 
-fn when_empty(text: &str) -> Result<WhenEmpty, String> {
-    let all = [WhenEmpty::Wait, WhenEmpty::Drop, WhenEmpty::Fallback];
-    let found = all.into_iter().find(|one| one.as_str() == text);
-    found.ok_or_else(|| format!("{text:?} is none of wait, drop and fallback"))
+impl HealthKind {
+    const ALL: [Self; 4] = [Self::Off, Self::Grpc, Self::Tcp, Self::Observe];
+
+    /// Returns the name as written in tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Grpc => "grpc",
+            Self::Tcp => "tcp",
+            Self::Observe => "observe",
+        }
+    }
+}
+
+/// Parses one of some words.
+fn one_of<T: Copy>(text: &str, all: &[T], as_str: fn(T) -> &'static str) -> Result<T, String> {
+    let found = all.iter().copied().find(|one| as_str(*one) == text);
+    found.ok_or_else(|| {
+        let words: Vec<_> = all.iter().map(|one| as_str(*one)).collect();
+        let (last, others) = words.split_last().unwrap_or((&"", &[]));
+        format!("{text:?} is none of {} and {last}", others.join(", "))
+    })
+}
+
+fn name(text: &str) -> Result<Arc<str>, String> {
+    match text.chars().find(|character| character.is_control()) {
+        Some(control) => Err(format!("{text:?} holds the control character {control:?}")),
+        None => Ok(text.into()),
+    }
+}
+
+fn count(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    let (least, most) = range.into_inner();
+    number.ok_or_else(|| format!("{text:?} is no number from {least} to {most}"))
 }
 
 fn percent(text: &str) -> Result<u32, String> {
@@ -175,13 +302,28 @@ fn percent(text: &str) -> Result<u32, String> {
 
 /// Parses a duration, which must be zero or within a range.
 fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| {
-        format!("{text:?} is no duration ({error}): write a number and a unit, such as 10s or 5m")
-    })?;
+    let duration = parse_duration(text)?;
     if duration.is_zero() || range.contains(&duration) {
         return Ok(duration);
     }
-    let least = humantime::format_duration((*range.start()).max(SECOND));
-    let most = humantime::format_duration(*range.end());
-    Err(format!("{text:?} is neither 0s nor from {least} to {most}"))
+    let least = (*range.start()).max(SECOND)..=*range.end();
+    Err(format!("{text:?} is neither 0s nor {}", from_to(&least)))
+}
+
+/// Parses a duration, which must be within a range.
+fn positive(text: &str, range: RangeInclusive<Duration>) -> Result<Duration, String> {
+    let duration = parse_duration(text)?;
+    let told = || format!("{text:?} is not {}", from_to(&range));
+    range.contains(&duration).then_some(duration).ok_or_else(told)
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| {
+        format!("{text:?} is no duration ({error}): write a number and a unit, such as 10s or 5m")
+    })
+}
+
+fn from_to(range: &RangeInclusive<Duration>) -> String {
+    let text = |duration: &Duration| humantime::format_duration(*duration).to_string();
+    format!("from {} to {}", text(range.start()), text(range.end()))
 }

@@ -6,6 +6,7 @@ mod empty;
 mod faults;
 mod lists;
 mod names;
+mod orders;
 mod security;
 
 use crate::support::client::Driver;
@@ -26,6 +27,8 @@ pub const CASES: &[Case] = &[
     case("instances chosen by name", names::chosen_by_name),
     case("weights are exact shares", lists::weights),
     case("a newcomer starts slowly", lists::slow_start),
+    case("an operator sheds calls", orders::shed),
+    case("an operator sends clients to DNS", orders::fallback),
     case("removal spares calls in flight", lists::removal_in_flight),
     case("backends see lb-token", lists::tokens),
     case("reported calls equal calls made", lists::reports),

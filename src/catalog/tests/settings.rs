@@ -17,7 +17,7 @@ fn version(world: &World, name: &str) -> u64 {
 }
 
 fn in_force(world: &World, name: &str) -> ServiceSettings {
-    **world.catalog.lookup(&target(name)).settings().unwrap()
+    (**world.catalog.lookup(&target(name)).settings().unwrap()).clone()
 }
 
 #[test]
