@@ -80,7 +80,8 @@ impl Group {
             let (settings, drained) = (self.settings.clone(), self.drained.clone());
             let snapshot = service.snapshot.clone();
             let new = Service::new(version(), snapshot, settings).with_drained(drained);
-            *service = Arc::new(new.with_newcomers(service.newcomers.clone()));
+            let new = new.with_newcomers(service.newcomers.clone());
+            *service = Arc::new(new.with_health(service.health.clone()));
         }
     }
 
@@ -163,7 +164,8 @@ impl Group {
         };
         let same = |old: &Arc<Service>| {
             let same = old.settings == new.settings && old.drained == new.drained;
-            same && old.newcomers == new.newcomers && old.endpoints == new.endpoints
+            let same = same && old.newcomers == new.newcomers && old.health == new.health;
+            same && old.endpoints == new.endpoints
         };
         if self.services.get(service).is_some_and(same) {
             return false;

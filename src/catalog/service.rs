@@ -1,21 +1,23 @@
 //! A service: everything that decides the lists of its clients.
 //!
-//! In: a snapshot, settings, drained backends and newcomers. Out: immutable values. A change
+//! In: a snapshot, settings, drained backends, newcomers and health. Out: immutable values. A change
 //! of any part is published as a new version, so that a result made from a value can be
 //! cached by its version.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::facts::factor::Factor;
 use crate::marks::Drained;
-use crate::model::{Class, Endpoint};
-use crate::settings::ServiceSettings;
+use crate::model::{BackendAddr, Class, Endpoint};
+use crate::settings::{HealthKind, ServiceSettings};
 
 use super::ServiceSnapshot;
 use super::addresses::{AddressCache, Addresses};
 use super::derived::Derived;
+use super::health::{Health, HealthAnswer};
 use super::newcomers::Newcomers;
 
 /// A service as it is now. It dereferences to its snapshot.
@@ -32,6 +34,8 @@ pub struct Service {
     pub drained: Drained,
     /// The backends that are starting or delayed; `None` if there are none.
     pub newcomers: Option<Arc<Newcomers>>,
+    /// The backends that are not healthy; `None` if there are none.
+    pub health: Option<Arc<Health>>,
     address_cache: Derived<AddressCache>,
 }
 
@@ -51,6 +55,7 @@ impl Service {
             settings,
             drained,
             newcomers: None,
+            health: None,
             address_cache: Derived::default(),
         }
     }
@@ -65,6 +70,21 @@ impl Service {
     #[must_use]
     pub fn with_newcomers(self, newcomers: Option<Arc<Newcomers>>) -> Self {
         Self { newcomers, address_cache: Derived::default(), ..self }
+    }
+
+    /// Returns the service with this health.
+    #[must_use]
+    pub fn with_health(self, health: Option<Arc<Health>>) -> Self {
+        Self { health, address_cache: Derived::default(), ..self }
+    }
+
+    /// Returns the backends that are left out of lists because they are unhealthy, unless a
+    /// class has no others.
+    #[must_use]
+    pub fn left_out(&self) -> Option<&BTreeMap<BackendAddr, HealthAnswer>> {
+        let health = self.health.as_ref()?;
+        let acts = self.settings.health.kind != HealthKind::Observe && !health.panic;
+        Some(&health.unhealthy).filter(|unhealthy| acts && !unhealthy.is_empty())
     }
 
     /// Returns until when a backend is not listed because it came and went too often.
