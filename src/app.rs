@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::balancer::{self, Balancer};
 use crate::catalog::{self, Catalog, Input};
 use crate::config::{Config, Registry};
+use crate::load::Ledger;
 use crate::marks::{MarkWriter, Marks};
 use crate::model::{Host, HostPort};
 use crate::persist::OperatorState;
@@ -27,7 +28,7 @@ use crate::readiness::Readiness;
 use crate::registry::etcd::{self, Connect};
 use crate::serve::{self, Server, Services};
 use crate::telemetry::Counters;
-use crate::{admin, clock, dns, health, hosts, persist, replica};
+use crate::{admin, clock, dns, health, health_check, hosts, persist, replica};
 
 mod etcd_source;
 mod grpc_health;
@@ -197,7 +198,7 @@ impl App {
     ) -> Option<CancellationToken> {
         let started = Instant::now();
         let counters: Arc<Counters> = Arc::default();
-        let ledger = Arc::default();
+        let ledger: Arc<Ledger> = Arc::default();
         let (inputs_tx, inputs_rx) = mpsc::channel(INPUTS);
         let zone = self.config.zone.clone();
         tasks.spawn("files", self.config.reloadables().run(reload, counters.clone()));
@@ -265,6 +266,14 @@ impl App {
             TcpStream::connect::<SocketAddr>,
         );
         tasks.spawn("probes", probes);
+        let checks = health_check::run(
+            catalog.watch_health_targets(),
+            inputs_tx.clone(),
+            Arc::clone(&ledger),
+            counters.clone(),
+            TcpStream::connect::<SocketAddr>,
+        );
+        tasks.spawn("health checks", checks);
         tasks.spawn("host names", hosts::run(catalog.watch_host_names(), inputs_tx.clone()));
         tasks.spawn("catalog", catalog::drive(inputs_rx, catalog.clone(), clock::wall));
         let registry = readiness.condition("registry");

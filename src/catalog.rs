@@ -27,6 +27,8 @@ mod drive;
 mod empty;
 mod group;
 mod guard;
+mod health;
+mod health_tracker;
 mod host_names;
 mod index;
 mod input;
@@ -51,11 +53,12 @@ pub use drive::drive;
 pub use empty::EmptyService;
 use empty::RecentlyEmpty;
 use group::Group;
+pub use health::{Health, HealthAnswer, HealthTarget, HealthTargets};
 pub use input::{Input, Origin, OriginsQuery, Resolved, Restored};
 pub use liveness::{HeldBackend, Liveness, LossReason, ProbeResult, Rules};
 pub use lookup::is_chosen;
 pub use newcomers::Newcomers;
-pub use service::Service;
+pub use service::{Facts, Service};
 pub use snapshot::{Known, RegistryStatus, ServiceSnapshot};
 pub use subscription::{Subscriber, Subscription};
 pub use topic::{Listener, Topic};
@@ -77,6 +80,7 @@ struct Shared {
     /// How many backends were unresolved at the last log line.
     unresolved_logged: AtomicUsize,
     liveness: watch::Sender<Arc<Liveness>>,
+    health_targets: watch::Sender<HealthTargets>,
     /// Grows with each publication that changed a service.
     changes: watch::Sender<u64>,
     /// The newest version of any service.
@@ -117,6 +121,7 @@ impl Catalog {
             unresolved: watch::Sender::new(Arc::default()),
             unresolved_logged: AtomicUsize::new(0),
             liveness: watch::Sender::new(Arc::default()),
+            health_targets: watch::Sender::new(HealthTargets::default()),
             changes: watch::Sender::new(0),
             versions: AtomicU64::new(0),
             recently_empty: Mutex::default(),
@@ -236,6 +241,12 @@ impl Catalog {
     #[must_use]
     pub fn watch_liveness(&self) -> watch::Receiver<Arc<Liveness>> {
         self.0.liveness.subscribe()
+    }
+
+    /// Watches the backends whose health is to be checked.
+    #[must_use]
+    pub fn watch_health_targets(&self) -> watch::Receiver<HealthTargets> {
+        self.0.health_targets.subscribe()
     }
 
     /// Watches a counter that grows when a service has changed.

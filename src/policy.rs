@@ -16,6 +16,7 @@ use crate::model::{Class, Endpoint, Selector, Weight};
 pub mod canary;
 pub mod cells;
 pub mod hash;
+mod health;
 mod newcomers;
 mod passes;
 pub mod rendezvous;
@@ -70,7 +71,10 @@ pub fn decide(service: &Service, class: &Class) -> Decision {
         None => (0..service.endpoints.len()).filter_map(pick).collect(),
         Some(rarest) => service.chosen(rarest).filter_map(pick).collect(),
     };
-    if service.newcomers.is_some() {
+    if service.facts.health.is_some() {
+        picks = health::heed(service, picks);
+    }
+    if service.facts.newcomers.is_some() {
         picks = newcomers::heed(service, picks);
     }
     Decision {

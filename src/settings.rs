@@ -11,14 +11,16 @@ use std::time::Duration;
 use crate::model::ServiceName;
 
 mod document;
+mod health;
 mod pattern;
 mod pattern_index;
 pub mod source;
 mod value;
 
 pub use document::{DOCUMENT_MAX, Document, Table};
+pub use health::{CheckTls, HealthCheck, HealthKind, HealthSettings, HealthTls};
 pub use pattern::{Pattern, PatternError};
-pub use value::{HealthKind, Key, Setting, WhenEmpty};
+pub use value::{Key, Setting, WhenEmpty};
 
 /// The settings in force for one service.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -43,26 +45,6 @@ pub struct ServiceSettings {
     pub flap_delay: Duration,
     /// How the health of backends is checked.
     pub health: HealthSettings,
-}
-
-/// How the health of a service's backends is checked.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct HealthSettings {
-    /// How it is checked, if at all.
-    pub kind: HealthKind,
-    /// The service that `grpc.health.v1` is asked for; `None`: the server as a whole.
-    pub name: Option<Arc<str>>,
-    /// How often a backend is asked.
-    pub interval: Duration,
-    /// How long an answer may take.
-    pub timeout: Duration,
-    /// How many successes in a row make a backend healthy.
-    pub rise: u32,
-    /// How many failures in a row make a backend unhealthy.
-    pub fall: u32,
-    /// The part of the weight, in percent, below which unhealthy backends are listed too;
-    /// 0: never.
-    pub panic: u32,
 }
 
 /// The settings of all services, as layers.
@@ -106,15 +88,7 @@ impl ServiceSettings {
         probe_unleased: Duration::ZERO,
         slow_start: Duration::ZERO,
         flap_delay: Duration::ZERO,
-        health: HealthSettings {
-            kind: HealthKind::Off,
-            name: None,
-            interval: Duration::from_secs(10),
-            timeout: Duration::from_secs(1),
-            rise: 1,
-            fall: 2,
-            panic: 50,
-        },
+        health: HealthSettings::DEFAULT,
     };
 
     /// Returns the setting of a key.
@@ -135,6 +109,11 @@ impl ServiceSettings {
             Key::HealthRise => Setting::HealthRise(self.health.rise),
             Key::HealthFall => Setting::HealthFall(self.health.fall),
             Key::HealthPanic => Setting::HealthPanic(self.health.panic),
+            Key::HealthTls => Setting::HealthTls(self.health.tls),
+            Key::HealthCa => Setting::HealthCa(self.health.ca.clone().unwrap_or_default()),
+            Key::HealthTlsName => {
+                Setting::HealthTlsName(self.health.tls_name.clone().unwrap_or_default())
+            }
         }
     }
 
@@ -149,14 +128,15 @@ impl ServiceSettings {
             Setting::SlowStart(window) => self.slow_start = window,
             Setting::FlapDelay(longest) => self.flap_delay = longest,
             Setting::HealthKind(kind) => self.health.kind = kind,
-            Setting::HealthName(name) => {
-                self.health.name = Some(name).filter(|name| !name.is_empty());
-            }
+            Setting::HealthName(name) => self.health.name = some(name),
             Setting::HealthInterval(every) => self.health.interval = every,
             Setting::HealthTimeout(longest) => self.health.timeout = longest,
             Setting::HealthRise(successes) => self.health.rise = successes,
             Setting::HealthFall(failures) => self.health.fall = failures,
             Setting::HealthPanic(percent) => self.health.panic = percent,
+            Setting::HealthTls(tls) => self.health.tls = tls,
+            Setting::HealthCa(file) => self.health.ca = some(file),
+            Setting::HealthTlsName(name) => self.health.tls_name = some(name),
         }
     }
 }
@@ -264,6 +244,11 @@ impl From<ServiceSettings> for Arc<Settings> {
     fn from(defaults: ServiceSettings) -> Self {
         Self::new(Settings::new(defaults))
     }
+}
+
+/// Returns a text, unless it is empty.
+fn some(text: Arc<str>) -> Option<Arc<str>> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]

@@ -65,6 +65,16 @@ pub struct Counters {
     pub states_saved: Counter,
     /// Times the state could not be saved.
     pub states_failed: Counter,
+    /// Health checks that found their backend healthy.
+    pub checks_healthy: Counter,
+    /// Health checks whose backend said that it is not serving.
+    pub checks_not_serving: Counter,
+    /// Health checks without an answer, or with an error.
+    pub checks_failed: Counter,
+    /// Health checks that could not be made here, and count against no backend.
+    pub checks_not_made: Counter,
+    /// Connections that are kept so that backends can push their health.
+    pub health_watches: Gauge,
     /// Certificates, keys and passwords that are read from files.
     pub credentials: Credentials,
 }

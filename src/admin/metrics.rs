@@ -208,7 +208,7 @@ impl Scrape {
         let drained = all.iter().map(|service| marks::drained(service)).sum();
         page.gauge("endpoints_drained", help, float(drained))?;
         let newcomers: Vec<_> =
-            all.iter().filter_map(|service| service.newcomers.as_ref()).collect();
+            all.iter().filter_map(|service| service.facts.newcomers.as_ref()).collect();
         let help = "Backends that get less than their share for now, by slow start";
         let starting = newcomers.iter().map(|all| all.starting.len()).sum();
         page.gauge("endpoints_starting", help, float(starting))?;

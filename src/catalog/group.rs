@@ -80,7 +80,7 @@ impl Group {
             let (settings, marks) = (self.settings.clone(), self.marks.clone());
             let snapshot = service.snapshot.clone();
             let new = Service::new(version(), snapshot, settings).with_marks(marks);
-            *service = Arc::new(new.with_newcomers(service.newcomers.clone()));
+            *service = Arc::new(new.with_facts(service.facts.clone()));
         }
     }
 
@@ -163,7 +163,7 @@ impl Group {
         };
         let same = |old: &Arc<Service>| {
             let same = old.settings == new.settings && old.marks == new.marks;
-            same && old.newcomers == new.newcomers && old.endpoints == new.endpoints
+            same && old.facts == new.facts && old.endpoints == new.endpoints
         };
         if self.services.get(service).is_some_and(same) {
             return false;

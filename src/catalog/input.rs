@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::load::Calls;
 use crate::marks::Marks;
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::registry::{Event, Key, Rejected, Remark};
 use crate::settings::Settings;
 
+use super::health::{HealthAnswer, HealthTarget};
 use super::liveness::ProbeResult;
 
 /// A value for the catalog's one writer.
@@ -25,6 +27,10 @@ pub enum Input {
     Hosts(Resolved),
     /// The answer of a backend to a probe.
     Probed(BackendAddr, ProbeResult),
+    /// The answer of a backend to a health check.
+    HealthChecked(HealthTarget, HealthAnswer),
+    /// What the clients of services have reported since the start.
+    Reported(Vec<(ServiceName, Calls)>),
     /// An operator's release. It drops the held backends of the services with this
     /// canonical name whose loss began at least this long ago.
     Release(String, Duration),

@@ -73,6 +73,21 @@ impl NewcomerTracker {
         wants(settings) || self.services.contains_key(service)
     }
 
+    /// Lets backends of a service start slowly although they were registered all the time,
+    /// from the next [`Self::update`] on.
+    pub(super) fn rejoin(
+        &mut self,
+        service: &ServiceName,
+        backends: impl IntoIterator<Item = BackendAddr>,
+        now: Instant,
+    ) {
+        for addr in backends {
+            let millis = self.millis(now);
+            let recent = self.services.entry(service.clone()).or_default();
+            recent.joined.insert(addr, millis);
+        }
+    }
+
     /// Applies a change of a service. Returns its newcomers; `None` if it has none.
     pub(super) fn update(
         &mut self,

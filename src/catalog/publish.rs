@@ -10,21 +10,23 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::model::ServiceName;
-use crate::settings::ServiceSettings;
+use crate::settings::HealthKind;
 
 use super::affected::Affected;
-use super::backend_log::BackendLog;
+use super::backend_log::{BackendLog, State};
 use super::group::Group;
+use super::health_tracker::HealthTracker;
 use super::index::Index;
 use super::newcomers::{Change, NewcomerTracker};
 use super::pace::Pace;
 use super::topic::Rounds;
-use super::{Catalog, Known, Newcomers, RegistryStatus, Service, ServiceSnapshot};
+use super::{Catalog, Facts, Known, RegistryStatus, Service};
 
 /// The writer's state between publications.
 pub(super) struct Publisher {
     pace: Pace,
     newcomers: NewcomerTracker,
+    pub(super) health: HealthTracker,
     backend_log: BackendLog,
     pub(super) rounds: Rounds<Known>,
 }
@@ -35,6 +37,7 @@ impl Publisher {
         Self {
             pace: Pace::default(),
             newcomers: NewcomerTracker::new(wall),
+            health: HealthTracker::default(),
             backend_log: BackendLog::default(),
             rounds: Rounds::default(),
         }
@@ -42,7 +45,8 @@ impl Publisher {
 
     /// Returns when something is due to be published or logged without an input.
     pub(super) fn due(&self) -> Option<Instant> {
-        [self.pace.due(), self.newcomers.due(), self.backend_log.due()].into_iter().flatten().min()
+        let due = [self.pace.due(), self.newcomers.due(), self.health.due()];
+        due.into_iter().chain([self.backend_log.due()]).flatten().min()
     }
 }
 
@@ -55,7 +59,7 @@ impl Catalog {
         status: RegistryStatus,
         publisher: &mut Publisher,
     ) {
-        let Publisher { pace, newcomers, backend_log, rounds } = publisher;
+        let Publisher { pace, newcomers, health, backend_log, rounds } = publisher;
         let first = status.synced && !before.synced;
         let read = first || (before.restored.is_some() && status.restored.is_none());
         let (revision, now) = (status.revision, clock::now());
@@ -63,23 +67,36 @@ impl Catalog {
         if let Some(settings) = affected.settings.take() {
             changed |= self.publish_settings(settings, rounds);
             affected.services.extend(newcomers.services());
+            affected.services.extend(health.services().cloned());
+            affected.services.extend(self.checked_services());
         }
         if let Some(marks) = affected.marks.take() {
             changed |= self.publish_marks(marks, rounds);
+            // A drained backend does not count for panic.
+            affected.services.extend(health.unhealthy().cloned());
         }
         affected.services.extend(newcomers.ready(now));
+        affected.services.extend(health.ready(now));
         // Endpoints of the first reading do not join: they count as listed before.
         let join = before.synced && !read;
         for service in &pace.ready(mem::take(&mut affected.services), now) {
             let settings = self.settings().for_service(service);
             let new = index.snapshot(service, revision);
+            let marks = self.marks().for_service(service);
+            let after = new.as_ref().map_or(&[][..], |new| &new.endpoints);
+            let follows = health.follows(service, &settings);
+            let health_now = follows.then(|| health.update(service, after, &marks, &settings, now));
             let newcomers = newcomers.follows(service, &settings).then(|| {
+                newcomers.rejoin(service, health.take_cold(service), now);
                 let old = self.published(service);
                 let before = old.as_ref().map_or(&[][..], |old| &old.endpoints);
-                let after = new.as_ref().map_or(&[][..], |new| &new.endpoints);
                 newcomers.update(service, &Change { before, after, join }, &settings, now)
             });
-            let new = new.map(|new| self.new_version(new, settings, newcomers.flatten()));
+            let new = new.map(|snapshot| {
+                let new = Service::new(self.next_version(), snapshot, settings);
+                let facts = Facts { newcomers: newcomers.flatten(), health: health_now.flatten() };
+                Arc::new(new.with_marks(marks).with_facts(facts))
+            });
             let endpoints = new.as_ref().map_or(0, |new| new.endpoints.len());
             pace.published(service, endpoints, now);
             changed |= self.publish_service(service, new, now, rounds);
@@ -89,8 +106,13 @@ impl Catalog {
             self.0.liveness.send_replace(Arc::new(liveness));
             services
         });
+        if let Some(targets) = health.take_targets() {
+            self.0.health_targets.send_replace(targets);
+        }
         let departures = index.departures.take();
-        backend_log.update(doubted.unwrap_or_default(), departures, index, now);
+        let mut doubted = doubted.unwrap_or_default();
+        doubted.extend(health.take_changed());
+        backend_log.update(doubted, departures, State { index, health }, now);
         self.publish_key_problems(index, &affected);
         if affected.hosts {
             self.0.host_names.send_replace(Arc::new(index.host_names()));
@@ -119,16 +141,13 @@ impl Catalog {
         }
     }
 
-    /// Makes the next version of a service.
-    fn new_version(
-        &self,
-        snapshot: ServiceSnapshot,
-        settings: Arc<ServiceSettings>,
-        newcomers: Option<Arc<Newcomers>>,
-    ) -> Arc<Service> {
-        let marks = self.marks().for_service(&snapshot.name);
-        let service = Service::new(self.next_version(), snapshot, settings);
-        Arc::new(service.with_marks(marks).with_newcomers(newcomers))
+    /// Returns the services whose settings ask for health checks.
+    fn checked_services(&self) -> Vec<ServiceName> {
+        let asks = |service: &&Arc<Service>| service.settings.health.kind != HealthKind::Off;
+        let services = |group: &Group| -> Vec<_> {
+            group.services.values().filter(asks).map(|service| service.name.clone()).collect()
+        };
+        self.0.groups.iter().flat_map(|group| services(&group)).collect()
     }
 
     /// Returns the newest value of a service.

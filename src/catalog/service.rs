@@ -1,21 +1,23 @@
 //! A service: everything that decides the lists of its clients.
 //!
-//! In: a snapshot, settings, marks and newcomers. Out: immutable values. A change
+//! In: a snapshot, settings, marks and facts. Out: immutable values. A change
 //! of any part is published as a new version, so that a result made from a value can be
 //! cached by its version.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::facts::factor::Factor;
 use crate::marks::ServiceMarks;
-use crate::model::{Class, Endpoint};
-use crate::settings::ServiceSettings;
+use crate::model::{BackendAddr, Class, Endpoint};
+use crate::settings::{HealthKind, ServiceSettings};
 
 use super::ServiceSnapshot;
 use super::addresses::{AddressCache, Addresses};
 use super::derived::Derived;
+use super::health::{Health, HealthAnswer};
 use super::newcomers::Newcomers;
 
 /// A service as it is now. It dereferences to its snapshot.
@@ -30,13 +32,23 @@ pub struct Service {
     pub settings: Arc<ServiceSettings>,
     /// What operators' marks say about its backends and clients.
     pub marks: ServiceMarks,
-    /// The backends that are starting or delayed; `None` if there are none.
-    pub newcomers: Option<Arc<Newcomers>>,
+    /// What is known of its backends besides.
+    pub facts: Facts,
     address_cache: Derived<AddressCache>,
 }
 
+/// What is known of a service's backends besides their registrations. Cheap to clone. Each
+/// part is `None` if it says nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The backends that are starting or delayed.
+    pub newcomers: Option<Arc<Newcomers>>,
+    /// The backends that are not healthy.
+    pub health: Option<Arc<Health>>,
+}
+
 impl Service {
-    /// Makes a service without marks.
+    /// Makes a service without marks and facts.
     #[must_use]
     pub fn new(
         version: u64,
@@ -50,7 +62,7 @@ impl Service {
             snapshot,
             settings,
             marks,
-            newcomers: None,
+            facts: Facts::default(),
             address_cache: Derived::default(),
         }
     }
@@ -61,22 +73,31 @@ impl Service {
         Self { marks, address_cache: Derived::default(), ..self }
     }
 
-    /// Returns the service with these newcomers.
+    /// Returns the service with these facts.
     #[must_use]
-    pub fn with_newcomers(self, newcomers: Option<Arc<Newcomers>>) -> Self {
-        Self { newcomers, address_cache: Derived::default(), ..self }
+    pub fn with_facts(self, facts: Facts) -> Self {
+        Self { facts, address_cache: Derived::default(), ..self }
+    }
+
+    /// Returns the backends that are left out of lists because they are unhealthy, unless a
+    /// class has no others.
+    #[must_use]
+    pub fn left_out(&self) -> Option<&BTreeMap<BackendAddr, HealthAnswer>> {
+        let health = self.facts.health.as_ref()?;
+        let acts = self.settings.health.kind != HealthKind::Observe && !health.panic;
+        Some(&health.unhealthy).filter(|unhealthy| acts && !unhealthy.is_empty())
     }
 
     /// Returns until when a backend is not listed because it came and went too often.
     #[must_use]
     pub fn delayed(&self, endpoint: &Endpoint) -> Option<Instant> {
-        self.newcomers.as_ref()?.delayed.get(&endpoint.addr).copied()
+        self.facts.newcomers.as_ref()?.delayed.get(&endpoint.addr).copied()
     }
 
     /// Returns the factor of a backend's weight.
     #[must_use]
     pub fn factor(&self, endpoint: &Endpoint) -> Factor {
-        let factor = self.newcomers.as_ref().and_then(|all| all.starting.get(&endpoint.addr));
+        let factor = self.facts.newcomers.as_ref().and_then(|all| all.starting.get(&endpoint.addr));
         factor.copied().unwrap_or(Factor::ONE)
     }
 

@@ -69,7 +69,14 @@ impl World {
         let before = self.catalog.status();
         let mut status = before.clone();
         let mut affected = Affected::default();
-        apply_input(&mut self.index, &mut status, &mut affected, input, self.now);
+        apply_input(
+            &mut self.index,
+            &mut self.publisher,
+            &mut status,
+            &mut affected,
+            input,
+            self.now,
+        );
         self.index.expire(self.now, status.stale.is_none(), &mut affected);
         self.catalog.publish(&mut self.index, affected, &before, status, &mut self.publisher);
     }

@@ -10,6 +10,7 @@ use crate::facts::factor::{self, Factor};
 use crate::facts::slow_start::starts_mostly;
 use crate::model::{Class, Endpoint, Weight};
 
+use super::health::LeftOut;
 use super::{Pick, passes};
 
 /// Returns the picks that clients get.
@@ -46,9 +47,12 @@ pub(super) fn factor(service: &Service, endpoint: &Endpoint, class: &Class) -> F
     if starts_mostly(listed) { Factor::ONE } else { factor }
 }
 
-/// Returns the backends of a class that are not delayed.
+/// Returns the backends of a class that are neither unhealthy nor delayed.
 fn others<'a>(service: &'a Service, class: &'a Class) -> impl Iterator<Item = &'a Endpoint> {
-    let listed =
-        |one: &&Endpoint| service.delayed(one).is_none() && passes::keep(service, one, class);
+    let left_out = LeftOut::new(service, class);
+    let listed = move |one: &&Endpoint| {
+        let kept = service.delayed(one).is_none() && !left_out.has(one);
+        kept && passes::keep(service, one, class)
+    };
     service.endpoints.iter().filter(listed)
 }

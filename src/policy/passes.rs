@@ -5,11 +5,13 @@
 
 use std::fmt;
 
-use crate::catalog::{Service, is_chosen};
+use crate::catalog::{HealthAnswer, Service, is_chosen};
 use crate::facts::factor::Factor;
 use crate::marks::Mark;
 use crate::model::{Class, Endpoint, Selector, Weight};
+use crate::settings::HealthKind;
 
+use super::health::LeftOut;
 use super::newcomers;
 
 /// A pass. The variants are in the order in which the passes run.
@@ -21,6 +23,8 @@ pub enum Pass {
     Undrained,
     /// The backend has everything that the client's name selects.
     Selected,
+    /// The backend is healthy, or unhealthy backends are listed too.
+    Healthy,
     /// The backend has not left too often in the last minutes, or no other backend is left.
     Undelayed,
     /// This pass keeps every backend. Its finding is the part of its share that the backend
@@ -44,6 +48,9 @@ enum Reason<'a> {
     NotDrained,
     Drained(&'a Mark),
     LameDuck,
+    Unchecked,
+    Healthy,
+    Unhealthy(HealthAnswer, Consequence),
     NotDelayed,
     Delayed,
     NothingSelected,
@@ -52,10 +59,25 @@ enum Reason<'a> {
     Factor(Factor),
 }
 
+/// What follows from bad health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Consequence {
+    /// The backend is not listed.
+    LeftOut,
+    /// It is listed, because clients reach it.
+    Unconfirmed,
+    /// It is listed, because health is only observed.
+    Observed,
+    /// It is listed, because too little of the service is healthy.
+    Panic,
+    /// It is listed, because every backend of the class is unhealthy.
+    NoneHealthy,
+}
+
 type PassFn = for<'a> fn(&'a Service, &Endpoint, &'a Class) -> Finding<'a>;
 
 /// The passes in the order in which they run.
-const PASSES: [PassFn; 5] = [weight, undrained, selected, undelayed, started];
+const PASSES: [PassFn; 6] = [weight, undrained, selected, healthy, undelayed, started];
 /// The first passes, which look at one backend alone. The others compare it with all that
 /// these keep.
 const ALONE: usize = 3;
@@ -66,7 +88,8 @@ pub(super) fn keep(service: &Service, endpoint: &Endpoint, class: &Class) -> boo
 }
 
 /// Returns the finding of each pass for a backend of a service. [`Pass::Started`] is left
-/// out if the backend gets its whole share.
+/// out if the backend gets its whole share, and [`Pass::Healthy`] if its health is not
+/// checked.
 #[must_use]
 pub fn explain<'a>(
     service: &'a Service,
@@ -74,7 +97,8 @@ pub fn explain<'a>(
     class: &'a Class,
 ) -> Vec<Finding<'a>> {
     let findings = PASSES.iter().map(|pass| pass(service, endpoint, class));
-    findings.filter(|finding| finding.reason != Reason::Factor(Factor::ONE)).collect()
+    let nothing = [Reason::Factor(Factor::ONE), Reason::Unchecked];
+    findings.filter(|finding| !nothing.contains(&finding.reason)).collect()
 }
 
 fn weight<'a>(_: &'a Service, endpoint: &Endpoint, _: &'a Class) -> Finding<'a> {
@@ -103,6 +127,29 @@ fn selected<'a>(_: &'a Service, endpoint: &Endpoint, class: &'a Class) -> Findin
     Finding { pass: Pass::Selected, kept: lacks.is_none(), reason }
 }
 
+fn healthy<'a>(service: &'a Service, endpoint: &Endpoint, class: &'a Class) -> Finding<'a> {
+    let health = service.facts.health.as_deref();
+    let unhealthy = health.and_then(|health| health.unhealthy.get(&endpoint.addr));
+    let unconfirmed = health.and_then(|health| health.unconfirmed.get(&endpoint.addr));
+    let kind = service.settings.health.kind;
+    let reason = match (unhealthy, unconfirmed) {
+        _ if kind == HealthKind::Off => Reason::Unchecked,
+        (Some(answer), _) => {
+            let consequence = match health {
+                _ if kind == HealthKind::Observe => Consequence::Observed,
+                Some(health) if health.panic => Consequence::Panic,
+                _ if LeftOut::new(service, class).has(endpoint) => Consequence::LeftOut,
+                _ => Consequence::NoneHealthy,
+            };
+            Reason::Unhealthy(*answer, consequence)
+        }
+        (None, Some(answer)) => Reason::Unhealthy(*answer, Consequence::Unconfirmed),
+        (None, None) => Reason::Healthy,
+    };
+    let left_out = matches!(reason, Reason::Unhealthy(_, Consequence::LeftOut));
+    Finding { pass: Pass::Healthy, kept: !left_out, reason }
+}
+
 fn undelayed<'a>(service: &'a Service, endpoint: &Endpoint, class: &'a Class) -> Finding<'a> {
     let delayed = newcomers::is_left_out(service, endpoint, class);
     let reason = if delayed { Reason::Delayed } else { Reason::NotDelayed };
@@ -114,11 +161,28 @@ fn started<'a>(service: &'a Service, endpoint: &Endpoint, class: &'a Class) -> F
     Finding { pass: Pass::Started, kept: true, reason }
 }
 
+impl Consequence {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::LeftOut => "",
+            Self::Unconfirmed => {
+                "; but clients report that their calls are answered, so it stays listed for now"
+            }
+            Self::Observed => "; health is only observed, so it stays listed",
+            Self::Panic => "; but too little of the service is healthy (panic), so it stays listed",
+            Self::NoneHealthy => {
+                "; but so is every backend that it could be replaced by, so it stays listed"
+            }
+        }
+    }
+}
+
 impl fmt::Display for Pass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Weight => "weight",
             Self::Undrained => "undrained",
+            Self::Healthy => "healthy",
             Self::Undelayed => "undelayed",
             Self::Selected => "selected",
             Self::Started => "started",
@@ -137,6 +201,11 @@ impl fmt::Display for Finding<'_> {
             Reason::NotDrained => f.write_str("no operator drains it"),
             Reason::Drained(mark) => write!(f, "{mark}"),
             Reason::LameDuck => f.write_str("it drains itself: it registered lame-duck=true"),
+            Reason::Unchecked => f.write_str("its health is not checked"),
+            Reason::Healthy => f.write_str("no health check says otherwise"),
+            Reason::Unhealthy(answer, consequence) => {
+                write!(f, "{}{}", answer.as_str(), consequence.as_str())
+            }
             Reason::NotDelayed => f.write_str("it does not come and go"),
             Reason::Delayed => f.write_str(
                 "it came and went too often: it is listed once it has stayed for a while",

@@ -8,6 +8,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::{HealthKind, HealthTls};
+
 /// What clients see while a service has no usable backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WhenEmpty {
@@ -17,19 +19,6 @@ pub enum WhenEmpty {
     Drop,
     /// Clients use the addresses that they got from DNS.
     Fallback,
-}
-
-/// How the balancer learns whether a backend is healthy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum HealthKind {
-    /// Backends are not asked.
-    Off,
-    /// By `grpc.health.v1`, or by a connection where the backend does not have it.
-    Grpc,
-    /// By a connection.
-    Tcp,
-    /// As by [`Self::Grpc`], but no list changes: the result is only shown.
-    Observe,
 }
 
 /// The name of a setting. A name with a dot is a key of a table: `health.kind`. A name
@@ -64,6 +53,12 @@ pub enum Key {
     HealthFall,
     /// `health.panic`
     HealthPanic,
+    /// `health.tls`
+    HealthTls,
+    /// `health.ca`
+    HealthCa,
+    /// `health.tls-name`
+    HealthTlsName,
 }
 
 /// A key and its value, which is within the key's range.
@@ -97,6 +92,12 @@ pub enum Setting {
     HealthFall(u32),
     /// The part of the weight, in percent, below which unhealthy backends are listed too.
     HealthPanic(u32),
+    /// See [`HealthTls`].
+    HealthTls(HealthTls),
+    /// The file with the authority of the backends' certificates; empty: the system's.
+    HealthCa(Arc<str>),
+    /// The name in the backends' certificates; empty: their addresses.
+    HealthTlsName(Arc<str>),
 }
 
 /// The shortest interval. For [`Setting::ReportInterval`]: C-core treats anything
@@ -119,7 +120,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 impl Key {
     /// Every key, in the order in which they are shown.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::WhenEmpty,
         Self::ReportInterval,
         Self::Guard,
@@ -134,6 +135,9 @@ impl Key {
         Self::HealthRise,
         Self::HealthFall,
         Self::HealthPanic,
+        Self::HealthTls,
+        Self::HealthCa,
+        Self::HealthTlsName,
     ];
 
     /// Returns the name as written in tables, and after `--`.
@@ -154,6 +158,9 @@ impl Key {
             Self::HealthRise => "health.rise",
             Self::HealthFall => "health.fall",
             Self::HealthPanic => "health.panic",
+            Self::HealthTls => "health.tls",
+            Self::HealthCa => "health.ca",
+            Self::HealthTlsName => "health.tls-name",
         }
     }
 
@@ -196,6 +203,9 @@ impl Setting {
             Key::HealthRise => count(text, 1..=100).map(Self::HealthRise),
             Key::HealthFall => count(text, 1..=100).map(Self::HealthFall),
             Key::HealthPanic => percent(text).map(Self::HealthPanic),
+            Key::HealthTls => one_of(text, &HealthTls::ALL, HealthTls::as_str).map(Self::HealthTls),
+            Key::HealthCa => name(text).map(Self::HealthCa),
+            Key::HealthTlsName => server_name(text).map(Self::HealthTlsName),
         }
     }
 
@@ -217,6 +227,9 @@ impl Setting {
             Self::HealthRise(_) => Key::HealthRise,
             Self::HealthFall(_) => Key::HealthFall,
             Self::HealthPanic(_) => Key::HealthPanic,
+            Self::HealthTls(_) => Key::HealthTls,
+            Self::HealthCa(_) => Key::HealthCa,
+            Self::HealthTlsName(_) => Key::HealthTlsName,
         }
     }
 }
@@ -227,7 +240,10 @@ impl fmt::Display for Setting {
         match self {
             Self::WhenEmpty(when_empty) => f.write_str(when_empty.as_str()),
             Self::HealthKind(kind) => f.write_str(kind.as_str()),
-            Self::HealthName(name) => f.write_str(name),
+            Self::HealthName(text) | Self::HealthCa(text) | Self::HealthTlsName(text) => {
+                f.write_str(text)
+            }
+            Self::HealthTls(tls) => f.write_str(tls.as_str()),
             Self::Guard(number)
             | Self::HealthPanic(number)
             | Self::HealthRise(number)
@@ -257,21 +273,6 @@ impl WhenEmpty {
     }
 }
 
-impl HealthKind {
-    const ALL: [Self; 4] = [Self::Off, Self::Grpc, Self::Tcp, Self::Observe];
-
-    /// Returns the name as written in tables.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Grpc => "grpc",
-            Self::Tcp => "tcp",
-            Self::Observe => "observe",
-        }
-    }
-}
-
 /// Parses one of some words.
 fn one_of<T: Copy>(text: &str, all: &[T], as_str: fn(T) -> &'static str) -> Result<T, String> {
     let found = all.iter().copied().find(|one| as_str(*one) == text);
@@ -285,6 +286,15 @@ fn one_of<T: Copy>(text: &str, all: &[T], as_str: fn(T) -> &'static str) -> Resu
 fn name(text: &str) -> Result<Arc<str>, String> {
     match text.chars().find(|character| character.is_control()) {
         Some(control) => Err(format!("{text:?} holds the control character {control:?}")),
+        None => Ok(text.into()),
+    }
+}
+
+/// Parses the name of a server in a certificate; empty is none.
+fn server_name(text: &str) -> Result<Arc<str>, String> {
+    let odd = |character: char| !(character.is_ascii_alphanumeric() || "-._:".contains(character));
+    match text.chars().find(|&character| odd(character)) {
+        Some(odd) => Err(format!("{text:?} is no name of a server: {odd:?} may not be in one")),
         None => Ok(text.into()),
     }
 }

@@ -1,0 +1,174 @@
+//! Asks one backend by grpc.health.v1.
+//!
+//! In: a connection to the backend. Out: its replies. A [`HealthConnection`] is one
+//! connection and never makes another, so a failure says something about this connection.
+//! It waits without bounds: the caller sets them.
+
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status, Streaming};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tower::service_fn;
+
+/// A connection to a backend, over which its health is asked.
+#[derive(Debug, Clone)]
+pub struct HealthConnection {
+    client: HealthClient<Channel>,
+    service: Arc<str>,
+}
+
+/// What a backend replies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// It is serving.
+    Serving,
+    /// It is in another state: the name of the state.
+    NotServing(&'static str),
+    /// It does not know the service whose health is asked for.
+    UnknownName,
+    /// It has no `grpc.health.v1`, or tells nobody without credentials.
+    Nothing,
+    /// It replies with an error: its text.
+    Failed(String),
+    /// The connection was lost, or HTTP/2 failed: the reason.
+    Lost(String),
+}
+
+/// The states that a backend pushes.
+pub struct Watch(Streaming<HealthCheckResponse>);
+
+/// TLS for one connection.
+pub struct Tls {
+    /// The client's configuration.
+    pub config: Arc<ClientConfig>,
+    /// The name that the certificate must have.
+    pub name: ServerName<'static>,
+}
+
+/// The most states that are skipped to get at the newest.
+const SKIPPED_MAX: usize = 1_000;
+
+impl HealthConnection {
+    /// Opens HTTP/2 on a new connection, with TLS if asked. `authority` is the name or address
+    /// of the backend, and `service` the service whose health is asked for.
+    ///
+    /// # Errors
+    /// If TLS or HTTP/2 fails.
+    pub async fn open<S>(
+        io: S,
+        tls: Option<Tls>,
+        authority: &str,
+        service: Arc<str>,
+    ) -> Result<Self, String>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let client = match tls {
+            None => open(io, "http", authority).await?,
+            Some(Tls { config, name }) => {
+                let connected = TlsConnector::from(config).connect(name, io).await;
+                let io = connected.map_err(|error| cause(&error))?;
+                open(io, "https", authority).await?
+            }
+        };
+        Ok(Self { client, service })
+    }
+
+    /// Asks for the state.
+    pub async fn check(&mut self) -> Reply {
+        match self.client.check(self.request()).await {
+            Ok(answer) => state(answer.get_ref()),
+            Err(status) => failure(&status),
+        }
+    }
+
+    /// Asks for the state and all further ones. The first state comes by [`Watch::next`].
+    ///
+    /// # Errors
+    /// What the backend replies instead.
+    pub async fn watch(&mut self) -> Result<Watch, Reply> {
+        let watch = self.client.watch(self.request()).await;
+        watch.map(|answer| Watch(answer.into_inner())).map_err(|status| failure(&status))
+    }
+
+    fn request(&self) -> HealthCheckRequest {
+        HealthCheckRequest { service: self.service.to_string() }
+    }
+}
+
+impl Watch {
+    /// Waits for the next state. If several have come, returns only the newest.
+    pub async fn next(&mut self) -> Reply {
+        let mut newest = self.message().await;
+        for _ in 0..SKIPPED_MAX {
+            if matches!(newest, Reply::Failed(_) | Reply::Lost(_)) {
+                break;
+            }
+            let Some(reply) = self.message().now_or_never() else { break };
+            newest = reply;
+        }
+        newest
+    }
+
+    async fn message(&mut self) -> Reply {
+        match self.0.message().await {
+            Ok(Some(answer)) => state(&answer),
+            Ok(None) => Reply::Lost("it ended the watch".to_owned()),
+            Err(status) => failure(&status),
+        }
+    }
+}
+
+async fn open<S>(io: S, scheme: &str, authority: &str) -> Result<HealthClient<Channel>, String>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let uri = |scheme: &str| format!("{scheme}://{authority}");
+    let origin = uri(scheme).parse().map_err(|error| format!("{authority:?}: {error}"))?;
+    // tonic must not add TLS of its own, so only the origin has the scheme.
+    let endpoint = Endpoint::from_shared(uri("http")).map_err(|error| cause(&error))?;
+    let mut io = Some(TokioIo::new(io));
+    let connect = service_fn(move |_| {
+        let io = io.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
+        async move { io }
+    });
+    let channel = endpoint.origin(origin).connect_with_connector(connect).await;
+    Ok(HealthClient::new(channel.map_err(|error| cause(&error))?))
+}
+
+fn state(answer: &HealthCheckResponse) -> Reply {
+    match answer.status() {
+        ServingStatus::Serving => Reply::Serving,
+        ServingStatus::ServiceUnknown => Reply::UnknownName,
+        other => Reply::NotServing(other.as_str_name()),
+    }
+}
+
+fn failure(status: &Status) -> Reply {
+    match status.code() {
+        Code::NotFound => Reply::UnknownName,
+        Code::Unimplemented | Code::Unauthenticated | Code::PermissionDenied => Reply::Nothing,
+        _ if status.source().is_none() => Reply::Failed(status.message().to_owned()),
+        _ => Reply::Lost(cause(status)),
+    }
+}
+
+/// Returns the innermost error: the outer ones are about the transport.
+pub fn cause(error: &dyn Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
