@@ -28,7 +28,7 @@ use crate::readiness::Readiness;
 use crate::registry::etcd::{self, Connect};
 use crate::serve::{self, Server, Services};
 use crate::telemetry::Counters;
-use crate::{admin, clock, dns, health, health_check, hosts, persist, replica};
+use crate::{admin, clock, dns, health, health_check, hosts, load_reports, persist, replica};
 
 mod etcd_source;
 mod grpc_health;
@@ -274,6 +274,13 @@ impl App {
             TcpStream::connect::<SocketAddr>,
         );
         tasks.spawn("health checks", checks);
+        let reports = load_reports::run(
+            catalog.watch_load_targets(),
+            inputs_tx.clone(),
+            counters.clone(),
+            TcpStream::connect::<SocketAddr>,
+        );
+        tasks.spawn("load reports", reports);
         tasks.spawn("host names", hosts::run(catalog.watch_host_names(), inputs_tx.clone()));
         tasks.spawn("catalog", catalog::drive(inputs_rx, catalog.clone(), clock::wall));
         let registry = readiness.condition("registry");

@@ -34,6 +34,8 @@ mod index;
 mod input;
 mod key_problems;
 mod liveness;
+mod load;
+mod load_tracker;
 mod lookup;
 mod marks;
 mod newcomers;
@@ -56,6 +58,7 @@ use group::Group;
 pub use health::{Health, HealthAnswer, HealthTarget, HealthTargets};
 pub use input::{Input, Origin, OriginsQuery, Resolved, Restored};
 pub use liveness::{HeldBackend, Liveness, LossReason, ProbeResult, Rules};
+pub use load::{LoadFactors, LoadTarget, LoadTargets};
 pub use lookup::is_chosen;
 pub use newcomers::Newcomers;
 pub use service::{Facts, Service};
@@ -81,6 +84,7 @@ struct Shared {
     unresolved_logged: AtomicUsize,
     liveness: watch::Sender<Arc<Liveness>>,
     health_targets: watch::Sender<HealthTargets>,
+    load_targets: watch::Sender<LoadTargets>,
     /// Grows with each publication that changed a service.
     changes: watch::Sender<u64>,
     /// The newest version of any service.
@@ -122,6 +126,7 @@ impl Catalog {
             unresolved_logged: AtomicUsize::new(0),
             liveness: watch::Sender::new(Arc::default()),
             health_targets: watch::Sender::new(HealthTargets::default()),
+            load_targets: watch::Sender::new(LoadTargets::default()),
             changes: watch::Sender::new(0),
             versions: AtomicU64::new(0),
             recently_empty: Mutex::default(),
@@ -247,6 +252,12 @@ impl Catalog {
     #[must_use]
     pub fn watch_health_targets(&self) -> watch::Receiver<HealthTargets> {
         self.0.health_targets.subscribe()
+    }
+
+    /// Watches the backends that are asked to report their load.
+    #[must_use]
+    pub fn watch_load_targets(&self) -> watch::Receiver<LoadTargets> {
+        self.0.load_targets.subscribe()
     }
 
     /// Watches a counter that grows when a service has changed.

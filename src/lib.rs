@@ -66,6 +66,7 @@ pub mod health;
 pub mod health_check;
 pub mod hosts;
 pub mod load;
+pub mod load_reports;
 pub mod marks;
 pub mod model;
 pub mod persist;

@@ -17,6 +17,7 @@ pub mod canary;
 pub mod cells;
 pub mod hash;
 mod health;
+mod load;
 mod newcomers;
 mod passes;
 pub mod rendezvous;
@@ -76,6 +77,9 @@ pub fn decide(service: &Service, class: &Class) -> Decision {
     }
     if service.facts.newcomers.is_some() {
         picks = newcomers::heed(service, picks);
+    }
+    if service.facts.load.is_some() {
+        picks = load::heed(service, picks);
     }
     Decision {
         picks: picks.into(),

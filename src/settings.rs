@@ -12,6 +12,7 @@ use crate::model::ServiceName;
 
 mod document;
 mod health;
+mod load;
 mod pattern;
 mod pattern_index;
 pub mod source;
@@ -19,6 +20,7 @@ mod value;
 
 pub use document::{DOCUMENT_MAX, Document, Table};
 pub use health::{CheckTls, HealthCheck, HealthKind, HealthSettings, HealthTls};
+pub use load::{LoadKind, LoadSettings};
 pub use pattern::{Pattern, PatternError};
 pub use value::{Key, Setting, WhenEmpty};
 
@@ -45,6 +47,8 @@ pub struct ServiceSettings {
     pub flap_delay: Duration,
     /// How the health of backends is checked.
     pub health: HealthSettings,
+    /// Whether backends' reports of their load change their shares.
+    pub load: LoadSettings,
 }
 
 /// The settings of all services, as layers.
@@ -89,6 +93,7 @@ impl ServiceSettings {
         slow_start: Duration::ZERO,
         flap_delay: Duration::ZERO,
         health: HealthSettings::DEFAULT,
+        load: LoadSettings::DEFAULT,
     };
 
     /// Returns the setting of a key.
@@ -102,6 +107,8 @@ impl ServiceSettings {
             Key::ProbeUnleased => Setting::ProbeUnleased(self.probe_unleased),
             Key::SlowStart => Setting::SlowStart(self.slow_start),
             Key::FlapDelay => Setting::FlapDelay(self.flap_delay),
+            Key::LoadKind => Setting::LoadKind(self.load.kind),
+            Key::LoadInterval => Setting::LoadInterval(self.load.interval),
             Key::HealthKind => Setting::HealthKind(self.health.kind),
             Key::HealthName => Setting::HealthName(self.health.name.clone().unwrap_or_default()),
             Key::HealthInterval => Setting::HealthInterval(self.health.interval),
@@ -127,6 +134,8 @@ impl ServiceSettings {
             Setting::ProbeUnleased(every) => self.probe_unleased = every,
             Setting::SlowStart(window) => self.slow_start = window,
             Setting::FlapDelay(longest) => self.flap_delay = longest,
+            Setting::LoadKind(kind) => self.load.kind = kind,
+            Setting::LoadInterval(every) => self.load.interval = every,
             Setting::HealthKind(kind) => self.health.kind = kind,
             Setting::HealthName(name) => self.health.name = some(name),
             Setting::HealthInterval(every) => self.health.interval = every,

@@ -75,6 +75,12 @@ pub struct Counters {
     pub checks_not_made: Counter,
     /// Connections that are kept so that backends can push their health.
     pub health_watches: Gauge,
+    /// Reports of load that backends sent.
+    pub load_reports: Counter,
+    /// Reports of load without calls or without utilisation, which count for nothing.
+    pub load_reports_empty: Counter,
+    /// Times a backend did not report its load, or stopped.
+    pub load_report_failures: Counter,
     /// Certificates, keys and passwords that are read from files.
     pub credentials: Credentials,
 }

@@ -71,6 +71,7 @@ pub(super) fn apply_input(
         Input::Reported(totals) => {
             return affected.services.extend(publisher.health.reported(&totals, now));
         }
+        Input::Loaded(target, report) => return publisher.load.reported(&target, report, now),
         Input::Release(canonical, age) => {
             let before = now.checked_sub(age).unwrap_or(now);
             return index.release(&canonical, before, affected);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::facts::capacity::Report;
 use crate::load::Calls;
 use crate::marks::Marks;
 use crate::model::{BackendAddr, Endpoint, ServiceName};
@@ -17,6 +18,7 @@ use crate::settings::Settings;
 
 use super::health::{HealthAnswer, HealthTarget};
 use super::liveness::ProbeResult;
+use super::load::LoadTarget;
 
 /// A value for the catalog's one writer.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub enum Input {
     HealthChecked(HealthTarget, HealthAnswer),
     /// What the clients of services have reported since the start.
     Reported(Vec<(ServiceName, Calls)>),
+    /// A report of a backend's load.
+    Loaded(LoadTarget, Report),
     /// An operator's release. It drops the held backends of the services with this
     /// canonical name whose loss began at least this long ago.
     Release(String, Duration),

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::model::ServiceName;
-use crate::settings::HealthKind;
+use crate::settings::{HealthKind, LoadKind, ServiceSettings};
 
 use super::affected::Affected;
 use super::backend_log::{BackendLog, State};
 use super::group::Group;
 use super::health_tracker::HealthTracker;
 use super::index::Index;
+use super::load_tracker::LoadTracker;
 use super::newcomers::{Change, NewcomerTracker};
 use super::pace::Pace;
 use super::topic::Rounds;
@@ -27,6 +28,7 @@ pub(super) struct Publisher {
     pace: Pace,
     newcomers: NewcomerTracker,
     pub(super) health: HealthTracker,
+    pub(super) load: LoadTracker,
     backend_log: BackendLog,
     pub(super) rounds: Rounds<Known>,
 }
@@ -38,6 +40,7 @@ impl Publisher {
             pace: Pace::default(),
             newcomers: NewcomerTracker::new(wall),
             health: HealthTracker::default(),
+            load: LoadTracker::default(),
             backend_log: BackendLog::default(),
             rounds: Rounds::default(),
         }
@@ -46,7 +49,7 @@ impl Publisher {
     /// Returns when something is due to be published or logged without an input.
     pub(super) fn due(&self) -> Option<Instant> {
         let due = [self.pace.due(), self.newcomers.due(), self.health.due()];
-        due.into_iter().chain([self.backend_log.due()]).flatten().min()
+        due.into_iter().chain([self.load.due(), self.backend_log.due()]).flatten().min()
     }
 }
 
@@ -59,7 +62,7 @@ impl Catalog {
         status: RegistryStatus,
         publisher: &mut Publisher,
     ) {
-        let Publisher { pace, newcomers, health, backend_log, rounds } = publisher;
+        let Publisher { pace, newcomers, health, load, backend_log, rounds } = publisher;
         let first = status.synced && !before.synced;
         let read = first || (before.restored.is_some() && status.restored.is_none());
         let (revision, now) = (status.revision, clock::now());
@@ -68,7 +71,8 @@ impl Catalog {
             changed |= self.publish_settings(settings, rounds);
             affected.services.extend(newcomers.services());
             affected.services.extend(health.services().cloned());
-            affected.services.extend(self.checked_services());
+            affected.services.extend(load.services().cloned());
+            affected.services.extend(self.asked_services());
         }
         if let Some(marks) = affected.marks.take() {
             changed |= self.publish_marks(marks, rounds);
@@ -77,6 +81,7 @@ impl Catalog {
         }
         affected.services.extend(newcomers.ready(now));
         affected.services.extend(health.ready(now));
+        affected.services.extend(load.ready(now));
         // Endpoints of the first reading do not join: they count as listed before.
         let join = before.synced && !read;
         for service in &pace.ready(mem::take(&mut affected.services), now) {
@@ -86,6 +91,9 @@ impl Catalog {
             let after = new.as_ref().map_or(&[][..], |new| &new.endpoints);
             let follows = health.follows(service, &settings);
             let health_now = follows.then(|| health.update(service, after, &marks, &settings, now));
+            let load_now = load
+                .follows(service, &settings)
+                .then(|| load.update(service, after, &settings, now));
             let newcomers = newcomers.follows(service, &settings).then(|| {
                 newcomers.rejoin(service, health.take_cold(service), now);
                 let old = self.published(service);
@@ -94,7 +102,11 @@ impl Catalog {
             });
             let new = new.map(|snapshot| {
                 let new = Service::new(self.next_version(), snapshot, settings);
-                let facts = Facts { newcomers: newcomers.flatten(), health: health_now.flatten() };
+                let facts = Facts {
+                    newcomers: newcomers.flatten(),
+                    health: health_now.flatten(),
+                    load: load_now.flatten(),
+                };
                 Arc::new(new.with_marks(marks).with_facts(facts))
             });
             let endpoints = new.as_ref().map_or(0, |new| new.endpoints.len());
@@ -108,6 +120,9 @@ impl Catalog {
         });
         if let Some(targets) = health.take_targets() {
             self.0.health_targets.send_replace(targets);
+        }
+        if let Some(targets) = load.take_targets() {
+            self.0.load_targets.send_replace(targets);
         }
         let departures = index.departures.take();
         let mut doubted = doubted.unwrap_or_default();
@@ -141,9 +156,12 @@ impl Catalog {
         }
     }
 
-    /// Returns the services whose settings ask for health checks.
-    fn checked_services(&self) -> Vec<ServiceName> {
-        let asks = |service: &&Arc<Service>| service.settings.health.kind != HealthKind::Off;
+    /// Returns the services whose settings ask for health checks or reports of load.
+    fn asked_services(&self) -> Vec<ServiceName> {
+        let asks = |service: &&Arc<Service>| {
+            let ServiceSettings { health, load, .. } = &*service.settings;
+            health.kind != HealthKind::Off || load.kind != LoadKind::Off
+        };
         let services = |group: &Group| -> Vec<_> {
             group.services.values().filter(asks).map(|service| service.name.clone()).collect()
         };

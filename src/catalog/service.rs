@@ -18,6 +18,7 @@ use super::ServiceSnapshot;
 use super::addresses::{AddressCache, Addresses};
 use super::derived::Derived;
 use super::health::{Health, HealthAnswer};
+use super::load::LoadFactors;
 use super::newcomers::Newcomers;
 
 /// A service as it is now. It dereferences to its snapshot.
@@ -45,6 +46,8 @@ pub struct Facts {
     pub newcomers: Option<Arc<Newcomers>>,
     /// The backends that are not healthy.
     pub health: Option<Arc<Health>>,
+    /// The backends whose reported load changes their shares.
+    pub load: Option<Arc<LoadFactors>>,
 }
 
 impl Service {
@@ -94,7 +97,14 @@ impl Service {
         self.facts.newcomers.as_ref()?.delayed.get(&endpoint.addr).copied()
     }
 
-    /// Returns the factor of a backend's weight.
+    /// Returns the factor of a backend's weight by its reported load.
+    #[must_use]
+    pub fn load_factor(&self, endpoint: &Endpoint) -> Factor {
+        let factor = self.facts.load.as_ref().and_then(|all| all.0.get(&endpoint.addr));
+        factor.copied().unwrap_or(Factor::ONE)
+    }
+
+    /// Returns the factor of a backend's weight by slow start.
     #[must_use]
     pub fn factor(&self, endpoint: &Endpoint) -> Factor {
         let factor = self.facts.newcomers.as_ref().and_then(|all| all.starting.get(&endpoint.addr));

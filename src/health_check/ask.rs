@@ -74,14 +74,7 @@ impl HealthConnection {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let client = match tls {
-            None => open(io, "http", authority).await?,
-            Some(Tls { config, name }) => {
-                let connected = TlsConnector::from(config).connect(name, io).await;
-                let io = connected.map_err(|error| cause(&error))?;
-                open(io, "https", authority).await?
-            }
-        };
+        let client = HealthClient::new(channel(io, tls, authority).await?);
         Ok(Self { client, service })
     }
 
@@ -130,7 +123,25 @@ impl Watch {
     }
 }
 
-async fn open<S>(io: S, scheme: &str, authority: &str) -> Result<HealthClient<Channel>, String>
+/// Opens HTTP/2 on a new connection, with TLS if asked. `authority` is the name or address
+/// of the backend.
+///
+/// # Errors
+/// If TLS or HTTP/2 fails.
+pub async fn channel<S>(io: S, tls: Option<Tls>, authority: &str) -> Result<Channel, String>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    match tls {
+        None => open(io, "http", authority).await,
+        Some(Tls { config, name }) => {
+            let connected = TlsConnector::from(config).connect(name, io).await;
+            open(connected.map_err(|error| cause(&error))?, "https", authority).await
+        }
+    }
+}
+
+async fn open<S>(io: S, scheme: &str, authority: &str) -> Result<Channel, String>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -144,7 +155,7 @@ where
         async move { io }
     });
     let channel = endpoint.origin(origin).connect_with_connector(connect).await;
-    Ok(HealthClient::new(channel.map_err(|error| cause(&error))?))
+    channel.map_err(|error| cause(&error))
 }
 
 fn state(answer: &HealthCheckResponse) -> Reply {

@@ -25,7 +25,7 @@ pub struct Identity<'a> {
 
 /// The TLS configurations in use, by the file of their authority.
 #[derive(Debug, Default)]
-pub(super) struct TlsConfigs(HashMap<Option<Arc<str>>, Known>);
+pub struct TlsConfigs(HashMap<Option<Arc<str>>, Known>);
 
 /// A configuration and when it was made. `None` if the file cannot be used.
 #[derive(Debug)]
@@ -84,10 +84,10 @@ pub fn server_name(name: &str) -> Result<ServerName<'static>, String> {
 }
 
 /// Returns the name of a backend in its certificate: the configured name, or its address.
-pub(super) fn name_or_address(
-    name: Option<&str>,
-    ip: IpAddr,
-) -> Result<ServerName<'static>, String> {
+///
+/// # Errors
+/// If the text is no name of a server.
+pub fn name_or_address(name: Option<&str>, ip: IpAddr) -> Result<ServerName<'static>, String> {
     name.map_or_else(|| Ok(ServerName::from(ip)), server_name)
 }
 
@@ -95,7 +95,7 @@ impl TlsConfigs {
     /// Returns the configuration that trusts the authority in a file, or those of the
     /// system. Reads a file again at most every minute. Returns `None` if it cannot be used,
     /// and logs why, once.
-    pub(super) async fn get(&mut self, ca: Option<&Arc<str>>) -> Option<Arc<ClientConfig>> {
+    pub async fn get(&mut self, ca: Option<&Arc<str>>) -> Option<Arc<ClientConfig>> {
         let key = ca.cloned();
         let now = clock::now();
         let known = self.0.get(&key);

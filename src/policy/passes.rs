@@ -30,6 +30,9 @@ pub enum Pass {
     /// This pass keeps every backend. Its finding is the part of its share that the backend
     /// gets.
     Started,
+    /// This pass keeps every backend. Its finding is the factor of its share by the load that
+    /// it reports.
+    Loaded,
 }
 
 /// The result of one pass for one backend.
@@ -57,6 +60,7 @@ enum Reason<'a> {
     Has(&'a [Selector]),
     Lacks(&'a Selector),
     Factor(Factor),
+    LoadFactor(Factor),
 }
 
 /// What follows from bad health.
@@ -77,7 +81,7 @@ enum Consequence {
 type PassFn = for<'a> fn(&'a Service, &Endpoint, &'a Class) -> Finding<'a>;
 
 /// The passes in the order in which they run.
-const PASSES: [PassFn; 6] = [weight, undrained, selected, healthy, undelayed, started];
+const PASSES: [PassFn; 7] = [weight, undrained, selected, healthy, undelayed, started, loaded];
 /// The first passes, which look at one backend alone. The others compare it with all that
 /// these keep.
 const ALONE: usize = 3;
@@ -87,8 +91,8 @@ pub(super) fn keep(service: &Service, endpoint: &Endpoint, class: &Class) -> boo
     PASSES[..ALONE].iter().all(|pass| pass(service, endpoint, class).kept)
 }
 
-/// Returns the finding of each pass for a backend of a service. [`Pass::Started`] is left
-/// out if the backend gets its whole share, and [`Pass::Healthy`] if its health is not
+/// Returns the finding of each pass for a backend of a service. [`Pass::Started`] and
+/// [`Pass::Loaded`] are left out if they change nothing, and [`Pass::Healthy`] if its health is not
 /// checked.
 #[must_use]
 pub fn explain<'a>(
@@ -97,7 +101,7 @@ pub fn explain<'a>(
     class: &'a Class,
 ) -> Vec<Finding<'a>> {
     let findings = PASSES.iter().map(|pass| pass(service, endpoint, class));
-    let nothing = [Reason::Factor(Factor::ONE), Reason::Unchecked];
+    let nothing = [Reason::Factor(Factor::ONE), Reason::LoadFactor(Factor::ONE), Reason::Unchecked];
     findings.filter(|finding| !nothing.contains(&finding.reason)).collect()
 }
 
@@ -161,6 +165,11 @@ fn started<'a>(service: &'a Service, endpoint: &Endpoint, class: &'a Class) -> F
     Finding { pass: Pass::Started, kept: true, reason }
 }
 
+fn loaded<'a>(service: &'a Service, endpoint: &Endpoint, _: &'a Class) -> Finding<'a> {
+    let reason = Reason::LoadFactor(service.load_factor(endpoint));
+    Finding { pass: Pass::Loaded, kept: true, reason }
+}
+
 impl Consequence {
     fn as_str(self) -> &'static str {
         match self {
@@ -186,6 +195,7 @@ impl fmt::Display for Pass {
             Self::Undelayed => "undelayed",
             Self::Selected => "selected",
             Self::Started => "started",
+            Self::Loaded => "loaded",
         })
     }
 }
@@ -213,6 +223,10 @@ impl fmt::Display for Finding<'_> {
             Reason::Factor(factor) => {
                 let percent = factor.as_millionths() / 10_000;
                 write!(f, "slow start: it gets {percent} % of its share for now")
+            }
+            Reason::LoadFactor(factor) => {
+                let percent = factor.as_millionths() / 10_000;
+                write!(f, "by the load that it reports, it gets {percent} % of its share")
             }
             Reason::NothingSelected => f.write_str("the name selects nothing"),
             Reason::Has(selectors) => {

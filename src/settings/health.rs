@@ -97,6 +97,12 @@ impl HealthSettings {
         tls_name: None,
     };
 
+    /// Returns how the certificate of a backend is checked.
+    #[must_use]
+    pub fn tls_of_check(&self) -> CheckTls {
+        CheckTls { ca: self.ca.clone(), name: self.tls_name.clone() }
+    }
+
     /// Returns the check that backends need; `None` if they are not checked.
     #[must_use]
     pub fn check(&self) -> Option<HealthCheck> {
@@ -105,8 +111,7 @@ impl HealthSettings {
             HealthKind::Tcp => None,
             HealthKind::Grpc | HealthKind::Observe => Some(self.name.clone().unwrap_or_default()),
         };
-        let tls = (self.tls == HealthTls::On && grpc.is_some())
-            .then(|| CheckTls { ca: self.ca.clone(), name: self.tls_name.clone() });
+        let tls = (self.tls == HealthTls::On && grpc.is_some()).then(|| self.tls_of_check());
         Some(HealthCheck { grpc, interval: self.interval, timeout: self.timeout, tls })
     }
 }

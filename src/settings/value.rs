@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{HealthKind, HealthTls};
+use super::{HealthKind, HealthTls, LoadKind};
 
 /// What clients see while a service has no usable backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,6 +59,10 @@ pub enum Key {
     HealthCa,
     /// `health.tls-name`
     HealthTlsName,
+    /// `load.kind`
+    LoadKind,
+    /// `load.interval`
+    LoadInterval,
 }
 
 /// A key and its value, which is within the key's range.
@@ -98,6 +102,10 @@ pub enum Setting {
     HealthCa(Arc<str>),
     /// The name in the backends' certificates; empty: their addresses.
     HealthTlsName(Arc<str>),
+    /// See [`LoadKind`].
+    LoadKind(LoadKind),
+    /// How often backends are asked to report their load.
+    LoadInterval(Duration),
 }
 
 /// The shortest interval. For [`Setting::ReportInterval`]: C-core treats anything
@@ -120,7 +128,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 impl Key {
     /// Every key, in the order in which they are shown.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::WhenEmpty,
         Self::ReportInterval,
         Self::Guard,
@@ -138,6 +146,8 @@ impl Key {
         Self::HealthTls,
         Self::HealthCa,
         Self::HealthTlsName,
+        Self::LoadKind,
+        Self::LoadInterval,
     ];
 
     /// Returns the name as written in tables, and after `--`.
@@ -161,6 +171,8 @@ impl Key {
             Self::HealthTls => "health.tls",
             Self::HealthCa => "health.ca",
             Self::HealthTlsName => "health.tls-name",
+            Self::LoadKind => "load.kind",
+            Self::LoadInterval => "load.interval",
         }
     }
 
@@ -206,6 +218,8 @@ impl Setting {
             Key::HealthTls => one_of(text, &HealthTls::ALL, HealthTls::as_str).map(Self::HealthTls),
             Key::HealthCa => name(text).map(Self::HealthCa),
             Key::HealthTlsName => server_name(text).map(Self::HealthTlsName),
+            Key::LoadKind => one_of(text, &LoadKind::ALL, LoadKind::as_str).map(Self::LoadKind),
+            Key::LoadInterval => positive(text, SECOND..=MINUTE).map(Self::LoadInterval),
         }
     }
 
@@ -230,6 +244,8 @@ impl Setting {
             Self::HealthTls(_) => Key::HealthTls,
             Self::HealthCa(_) => Key::HealthCa,
             Self::HealthTlsName(_) => Key::HealthTlsName,
+            Self::LoadKind(_) => Key::LoadKind,
+            Self::LoadInterval(_) => Key::LoadInterval,
         }
     }
 }
@@ -240,6 +256,7 @@ impl fmt::Display for Setting {
         match self {
             Self::WhenEmpty(when_empty) => f.write_str(when_empty.as_str()),
             Self::HealthKind(kind) => f.write_str(kind.as_str()),
+            Self::LoadKind(kind) => f.write_str(kind.as_str()),
             Self::HealthName(text) | Self::HealthCa(text) | Self::HealthTlsName(text) => {
                 f.write_str(text)
             }
@@ -253,6 +270,7 @@ impl fmt::Display for Setting {
             | Self::ProbeUnleased(time)
             | Self::SlowStart(time)
             | Self::HealthInterval(time)
+            | Self::LoadInterval(time)
             | Self::HealthTimeout(time)
             | Self::FlapDelay(time) => write!(f, "{}", humantime::format_duration(*time)),
         }
