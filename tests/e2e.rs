@@ -26,6 +26,8 @@ mod http2;
 mod languages;
 #[path = "leases.rs"]
 mod leases;
+#[path = "load_reports.rs"]
+mod load_reports;
 #[path = "marks.rs"]
 mod marks;
 #[path = "register.rs"]

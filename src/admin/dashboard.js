@@ -198,12 +198,14 @@ function drainedBy({ by, until, why }) {
   return `drained${by && ` by ${by}`}${until ? ` until ${until}` : ""}${why && `: ${why}`}`;
 }
 
-function endpointState({ held, down, drained, delayed_seconds, slow_start, turns, weight, meta }) {
+function endpointState({ held, down, drained, delayed_seconds, slow_start, load_factor, turns, weight, meta }) {
   if (drained) return warn(drainedBy(drained));
   if (down) return bad("down: refuses connections");
   if (held) return warn(`held for ${age(held.seconds)}: ${held.why}; ${held.probe ?? "not probed yet"}`);
   if (meta["lame-duck"] === "true") return warn("drains itself: lame-duck=true");
   if (delayed_seconds != null && !turns) return warn(`delayed for ${age(delayed_seconds)}: came and went too often`);
+  if (load_factor != null && slow_start == null)
+    return `by its load: ${Math.round(100 * load_factor)} % of its share`;
   if (slow_start != null) return `slow start: ${Math.round(100 * slow_start)} % of its share`;
   return turns ? "ok" : warn(weight ? "not selected" : "weight 0: no traffic");
 }

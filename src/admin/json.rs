@@ -117,6 +117,9 @@ pub struct Endpoint {
     /// not start.
     #[serde(default)]
     pub slow_start: Option<f64>,
+    /// The factor of its share by the load that it reports; null if that changes nothing.
+    #[serde(default)]
+    pub load_factor: Option<f64>,
 }
 
 /// Why a backend is listed without a registration.

@@ -34,7 +34,7 @@ mod text;
 /// A total: its name (without `_total`), its help text, and how to read it.
 type Total<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const TOTALS: [Total<Counters>; 18] = [
+const TOTALS: [Total<Counters>; 21] = [
     ("connections", "TCP connections accepted on the gRPC port", |c| c.connections.total()),
     (
         "connections_failed",
@@ -68,6 +68,15 @@ const TOTALS: [Total<Counters>; 18] = [
     ("reports", "Load reports read", |c| c.reports.total()),
     ("reports_rejected", "Load reports and other messages of clients that were invalid", |c| {
         c.reports_rejected.total()
+    }),
+    ("backend_reports", "Reports of load that backends sent", |c| c.load_reports.total()),
+    (
+        "backend_reports_empty",
+        "Reports of backends without calls or without utilisation, which count for nothing",
+        |c| c.load_reports_empty.total(),
+    ),
+    ("backend_report_failures", "Times a backend did not report its load, or stopped", |c| {
+        c.load_report_failures.total()
     }),
     ("dns_answers", "DNS questions answered", |c| c.dns_answers.total()),
     ("dns_rejected", "DNS questions refused, and messages that were no questions", |c| {
@@ -215,6 +224,10 @@ impl Scrape {
         let help = "Backends that are not listed for now, because they came and went too often";
         let delayed = newcomers.iter().map(|all| all.delayed.len()).sum();
         page.gauge("endpoints_delayed", help, float(delayed))?;
+        let help = "Backends whose share the load that they report changes";
+        let loads = all.iter().filter_map(|service| service.facts.load.as_ref());
+        let loaded = loads.map(|all| all.0.len()).sum();
+        page.gauge("endpoints_load_adjusted", help, float(loaded))?;
         let liveness = self.0.catalog.liveness();
         let help = "Backends that are listed although their registrations are gone";
         page.gauge("endpoints_held", help, float(liveness.held_len()))?;

@@ -225,6 +225,9 @@ fn endpoints(state: &State, snapshot: &Service, selectors: &[Selector]) -> Vec<j
         slow_start: Some(policy::factor(snapshot, endpoint, &class))
             .filter(|factor| entries > 0 && *factor != Factor::ONE)
             .map(|factor| f64::from(factor.as_millionths()) / 1e6),
+        load_factor: Some(snapshot.load_factor(endpoint))
+            .filter(|factor| *factor != Factor::ONE)
+            .map(|factor| f64::from(factor.as_millionths()) / 1e6),
     };
     let listed = snapshot.endpoints.iter().zip(shares);
     let listed = listed.map(|(one, share)| endpoint(one, share, false));
