@@ -61,6 +61,10 @@ pub struct ServiceDetail {
     /// Whether the guard keeps backends that do not answer.
     #[serde(default)]
     pub guarded: bool,
+    /// Whether too little of it is healthy, so that unhealthy backends are listed too. Where
+    /// health is only observed: whether it would be so.
+    #[serde(default)]
+    pub panic: bool,
     /// The backends in the order of the lists, then those that are down.
     pub endpoints: Vec<Endpoint>,
 }
@@ -115,6 +119,10 @@ pub struct Endpoint {
     /// not start.
     #[serde(default)]
     pub slow_start: Option<f64>,
+    /// What health checks find wrong with it; null if nothing is. `turns` says whether it is
+    /// listed.
+    #[serde(default)]
+    pub unhealthy: Option<String>,
 }
 
 /// Why a backend is listed without a registration.

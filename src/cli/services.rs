@@ -57,8 +57,8 @@ fn shown(services: &json::Services) -> Option<String> {
 
 /// Returns the state of a service with the numbers behind it.
 fn state(service: &json::Service) -> String {
-    let json::Service { endpoints, held, down, unresolved, drained, state, since_seconds, .. } =
-        service;
+    let json::Service { endpoints, held, down, unresolved, drained, state, .. } = service;
+    let json::Service { unhealthy, panic, since_seconds, .. } = service;
     let mut text = state.as_str().to_owned();
     if let (json::State::Empty, Some(seconds)) = (state, since_seconds) {
         text.push_str(&format!(" for {}", age(*seconds)));
@@ -70,6 +70,10 @@ fn state(service: &json::Service) -> String {
     }
     if *down > 0 {
         parts.push(format!("{down} down"));
+    }
+    if *unhealthy > 0 {
+        let panic = if *panic { ", panic" } else { "" };
+        parts.push(format!("{unhealthy} of {endpoints} unhealthy{panic}"));
     }
     if *drained > 0 {
         parts.push(format!("{drained} of {endpoints} drained"));
@@ -98,6 +102,8 @@ mod tests {
             down: 2,
             unresolved: 0,
             drained: 0,
+            unhealthy: 0,
+            panic: false,
             state: json::State::Held,
             since_seconds: Some(61.0),
             revision: 42,

@@ -261,3 +261,5 @@ proptest! {
         prop_assert!(found.len() <= most(&service, &class));
     }
 }
+
+mod health;

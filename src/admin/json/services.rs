@@ -47,12 +47,16 @@ pub enum State {
     Empty,
     /// None of its backends takes calls: all have the weight 0 or are drained.
     Unusable,
+    /// Too little of it is healthy, so unhealthy backends are listed too.
+    Panic,
     /// Its guard keeps backends that do not answer, because too few would be left.
     Guarded,
     /// Some of its backends are listed although their registrations are gone.
     Held,
     /// Some of its backends are registered but not listed: they refuse connections.
     Down,
+    /// Some of its backends are not listed, because health checks find them unhealthy.
+    Unhealthy,
     /// Some or all of its backends are registered by host names that do not resolve, and
     /// are not listed.
     Unresolved,
@@ -88,7 +92,15 @@ pub struct Service {
     /// How many are kept out of the lists by an operator's mark.
     #[serde(default)]
     pub drained: usize,
-    /// `empty`, `unusable`, `guarded`, `held`, `down`, `unresolved`, `drained` or `ok`.
+    /// How many health checks find unhealthy.
+    #[serde(default)]
+    pub unhealthy: usize,
+    /// Whether too little of it is healthy, so that these are listed too. Where health is
+    /// only observed: whether it would be so.
+    #[serde(default)]
+    pub panic: bool,
+    /// `empty`, `unusable`, `panic`, `guarded`, `held`, `down`, `unhealthy`, `unresolved`,
+    /// `drained` or `ok`.
     #[serde(default)]
     pub state: State,
     /// Seconds since it is `empty`, or since the first held backend lost its
@@ -118,9 +130,11 @@ impl State {
         match self {
             Self::Empty => "empty",
             Self::Unusable => "unusable",
+            Self::Panic => "panic",
             Self::Guarded => "guarded",
             Self::Held => "held",
             Self::Down => "down",
+            Self::Unhealthy => "unhealthy",
             Self::Unresolved => "unresolved",
             Self::Drained => "drained",
             Self::Ok => "ok",
@@ -134,9 +148,11 @@ impl From<String> for State {
         let known = [
             Self::Empty,
             Self::Unusable,
+            Self::Panic,
             Self::Guarded,
             Self::Held,
             Self::Down,
+            Self::Unhealthy,
             Self::Unresolved,
             Self::Drained,
         ];
