@@ -63,14 +63,14 @@ struct Listening {
 
 /// One thing to wait for.
 enum Job {
-    Probe(Probe),
-    Listen(Listening),
+    Probe(Box<Probe>),
+    Listen(Box<Listening>),
 }
 
 /// What a job brought.
 enum Done {
     Probed(HealthTarget, Box<Probed>),
-    Heard(Listening, Reply),
+    Heard(Box<Listening>, Reply),
     /// The session was dropped.
     Ended,
 }
@@ -116,7 +116,7 @@ pub async fn run<S>(
     loop {
         while let Some(target) = checks.next() {
             if let Some(probe) = checks.probe(target, &mut tls).await {
-                jobs.push(work(Job::Probe(probe), &connect));
+                jobs.push(work(Job::Probe(Box::new(probe)), &connect));
             }
         }
         let wake = checks.due();
@@ -212,13 +212,13 @@ impl Checks {
             known.session = Some(Session { connection, _ended: ended_tx, began: now });
             self.listening += 1;
             self.counters.health_watches.increment();
-            Job::Listen(Listening { target: target.clone(), watch, ended })
+            Job::Listen(Box::new(Listening { target: target.clone(), watch, ended }))
         });
         (listen, answer.map(|answer| Input::HealthChecked(target, answer)))
     }
 
     /// Takes a state that a backend pushed.
-    fn heard(&mut self, heard: Listening, reply: &Reply) -> (Option<Job>, Option<Input>) {
+    fn heard(&mut self, heard: Box<Listening>, reply: &Reply) -> (Option<Job>, Option<Input>) {
         let now = clock::now();
         let target = heard.target.clone();
         let Some(known) = self.schedule.value(&target) else { return self.ended() };
@@ -271,7 +271,7 @@ where
     match job {
         Job::Probe(one) => {
             let target = one.target.clone();
-            Done::Probed(target, Box::new(probe(one, connect).await))
+            Done::Probed(target, Box::new(probe(*one, connect).await))
         }
         Job::Listen(mut listening) => {
             let heard = async {
