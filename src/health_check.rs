@@ -13,7 +13,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,6 +23,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 use crate::catalog::{HealthAnswer, HealthTarget, HealthTargets, Input};
 use crate::clock;
 use crate::load::Ledger;
+use crate::model::ServiceName;
 use crate::telemetry::Counters;
 
 pub mod ask;
@@ -41,7 +42,7 @@ struct Known {
     ability: Ability,
     session: Option<Session>,
     /// When a good answer was passed on last.
-    rose: Option<std::time::Instant>,
+    rose: Option<Instant>,
 }
 
 /// The kept connection of a backend that pushes its states. Dropping it ends the watch.
@@ -49,21 +50,39 @@ struct Known {
 struct Session {
     connection: HealthConnection,
     _ended: oneshot::Sender<()>,
-    began: std::time::Instant,
+    began: Instant,
+}
+
+/// A kept connection on which a state is awaited.
+struct Listening {
+    target: HealthTarget,
+    watch: Watch,
+    /// Is ready once the session was dropped.
+    ended: oneshot::Receiver<()>,
 }
 
 /// One thing to wait for.
 enum Job {
-    Probe(Probe),
-    Listen(HealthTarget, Watch, oneshot::Receiver<()>),
+    Probe(Box<Probe>),
+    Listen(Box<Listening>),
 }
 
 /// What a job brought.
 enum Done {
     Probed(HealthTarget, Box<Probed>),
-    Heard(HealthTarget, Watch, oneshot::Receiver<()>, Reply),
+    Heard(Box<Listening>, Reply),
     /// The session was dropped.
     Ended,
+}
+
+/// All checks.
+struct Checks {
+    schedule: Schedule<Known>,
+    /// How many checks are being made.
+    probing: usize,
+    /// How many connections are kept.
+    listening: usize,
+    counters: Arc<Counters>,
 }
 
 /// The most checks at a time. Each may hold a descriptor.
@@ -87,136 +106,161 @@ pub async fn run<S>(
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let mut schedule = Schedule::<Known>::default();
+    let mut checks = Checks::new(counters);
     let mut wanted = HealthTargets::default();
     let mut tls = TlsConfigs::default();
     let mut jobs = FuturesUnordered::new();
-    let (mut probing, mut listening) = (0, 0);
     let mut reports = interval(REPORT_EVERY);
     reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
     targets.mark_changed();
     loop {
-        while probing < PROBES_MAX
-            && let Some(target) = schedule.next(clock::now())
-        {
-            let config = match &target.check.tls {
-                None => None,
-                Some(wants) => match tls.get(wants.ca.as_ref()).await {
-                    Some(config) => Some(config),
-                    None => {
-                        counters.checks_not_made.increment();
-                        schedule.done(&target, clock::now());
-                        continue;
-                    }
-                },
-            };
-            let Some(known) = schedule.value(&target) else { continue };
-            let kept = known.session.as_ref().map(|session| session.connection.clone());
-            let may_watch = kept.is_some() || listening + probing < WATCHES_MAX;
-            let ability = known.ability.now(clock::now());
-            jobs.push(work(
-                Job::Probe(Probe { target, config, kept, ability, may_watch }),
-                &connect,
-            ));
-            probing += 1;
+        while let Some(target) = checks.next() {
+            if let Some(probe) = checks.probe(target, &mut tls).await {
+                jobs.push(work(Job::Probe(Box::new(probe)), &connect));
+            }
         }
-        let wake = schedule.due();
-        tokio::select! {
+        let wake = checks.due();
+        let input = tokio::select! {
             // Targets may change without end, so answers come first; their rate is bounded.
             biased;
-            Some(done) = jobs.next() => match done {
-                Done::Probed(target, probed) => {
-                    probing -= 1;
-                    let now = clock::now();
-                    schedule.done(&target, now);
-                    let Probed { answer, ability, keep, lost } = *probed;
-                    count(&counters, answer);
-                    if let Some(known) = schedule.value(&target) {
-                        known.ability = ability;
-                        if lost {
-                            known.session = None;
-                        }
-                        if answer.is_some_and(HealthAnswer::is_healthy) {
-                            known.rose = Some(now);
-                        }
-                        if let Some((connection, watch)) = keep {
-                            let (ended_tx, ended_rx) = oneshot::channel();
-                            known.session =
-                                Some(Session { connection, _ended: ended_tx, began: now });
-                            listening += 1;
-                            counters.health_watches.increment();
-                            jobs.push(work(Job::Listen(target.clone(), watch, ended_rx), &connect));
-                        }
-                        if let Some(answer) = answer
-                            && inputs.send(Input::HealthChecked(target, answer)).await.is_err()
-                        {
-                            return;
-                        }
-                    }
-                }
-                Done::Heard(target, watch, ended, reply) => {
-                    let now = clock::now();
-                    let Some(known) = schedule.value(&target) else {
-                        listening -= 1;
-                        counters.health_watches.decrement();
-                        continue;
-                    };
-                    let answer = match reply {
-                        Reply::Serving => HealthAnswer::Serving,
-                        Reply::NotServing(_) => HealthAnswer::NotServing,
-                        Reply::UnknownName => HealthAnswer::UnknownName,
-                        Reply::Nothing | Reply::Failed(_) | Reply::Lost(_) => {
-                            // Servers close connections for many reasons, so this says nothing
-                            // about the backend. A check over a new connection does.
-                            let session = known.session.take();
-                            let short = session.is_some_and(|s| now - s.began < target.check.interval);
-                            if short {
-                                known.ability = Ability::check_since(now);
-                            }
-                            listening -= 1;
-                            counters.health_watches.decrement();
-                            schedule.hasten(&target, now);
-                            continue;
-                        }
-                    };
-                    jobs.push(work(Job::Listen(target.clone(), watch, ended), &connect));
-                    // A backend that changes its mind all the time costs its clients one list
-                    // a second, so the way back is not passed on at once.
-                    if answer.is_healthy() && known.rose.is_some_and(|at| now - at < schedule::APART) {
-                        schedule.hasten(&target, now);
-                        continue;
-                    }
-                    if answer.is_healthy() {
-                        known.rose = Some(now);
-                    }
-                    count(&counters, Some(answer));
-                    if inputs.send(Input::HealthChecked(target, answer)).await.is_err() {
-                        return;
-                    }
-                }
-                Done::Ended => {
-                    listening -= 1;
-                    counters.health_watches.decrement();
-                }
-            },
+            Some(done) = jobs.next() => {
+                let (job, input) = match done {
+                    Done::Probed(target, probed) => checks.probed(target, *probed),
+                    Done::Heard(heard, reply) => checks.heard(heard, &reply),
+                    Done::Ended => checks.ended(),
+                };
+                jobs.extend(job.map(|job| work(job, &connect)));
+                input
+            }
             changed = targets.changed() => {
                 if changed.is_err() {
                     return;
                 }
                 wanted = targets.borrow_and_update().clone();
-                schedule.want(&wanted.all, clock::now());
+                checks.schedule.want(&wanted.all, clock::now());
+                None
             }
             _ = reports.tick(), if !wanted.in_question.is_empty() => {
-                let total = |service: &_| (Clone::clone(service), ledger.total(service));
-                let totals = wanted.in_question.iter().map(total).collect();
-                if inputs.send(Input::Reported(totals)).await.is_err() {
-                    return;
-                }
+                let total = |service: &ServiceName| (service.clone(), ledger.total(service));
+                Some(Input::Reported(wanted.in_question.iter().map(total).collect()))
             }
-            () = sleep_until(wake.unwrap_or_else(clock::now).into()),
-                if wake.is_some() && probing < PROBES_MAX => {}
+            () = sleep_until(wake.unwrap_or_else(clock::now).into()), if wake.is_some() => None,
             () = inputs.closed() => return,
+        };
+        if let Some(input) = input
+            && inputs.send(input).await.is_err()
+        {
+            return;
         }
+    }
+}
+
+impl Checks {
+    fn new(counters: Arc<Counters>) -> Self {
+        Self { schedule: Schedule::default(), probing: 0, listening: 0, counters }
+    }
+
+    /// Returns a target that is due, if it may be asked now.
+    fn next(&mut self) -> Option<HealthTarget> {
+        (self.probing < PROBES_MAX).then(|| self.schedule.next(clock::now())).flatten()
+    }
+
+    /// Returns when the next target is due, if it may be asked then.
+    fn due(&self) -> Option<Instant> {
+        self.schedule.due().filter(|_| self.probing < PROBES_MAX)
+    }
+
+    /// Prepares the check of a target. Returns `None` if it cannot be made here.
+    async fn probe(&mut self, target: HealthTarget, tls: &mut TlsConfigs) -> Option<Probe> {
+        let config = match &target.check.tls {
+            None => None,
+            Some(wants) => {
+                let config = tls.get(wants.ca.as_ref()).await;
+                if config.is_none() {
+                    self.count(None);
+                    self.schedule.done(&target, clock::now());
+                    return None;
+                }
+                config
+            }
+        };
+        let known = self.schedule.value(&target)?;
+        let kept = known.session.as_ref().map(|session| session.connection.clone());
+        let ability = known.ability.now(clock::now());
+        let may_watch = kept.is_some() || self.listening + self.probing < WATCHES_MAX;
+        self.probing += 1;
+        Some(Probe { target, config, kept, ability, may_watch })
+    }
+
+    /// Takes the result of a check.
+    fn probed(&mut self, target: HealthTarget, probed: Probed) -> (Option<Job>, Option<Input>) {
+        let Probed { answer, ability, keep, lost } = probed;
+        let now = clock::now();
+        self.probing -= 1;
+        self.count(answer);
+        self.schedule.done(&target, now);
+        let Some(known) = self.schedule.value(&target) else { return (None, None) };
+        known.ability = ability;
+        if lost {
+            known.session = None;
+        }
+        if answer.is_some_and(HealthAnswer::is_healthy) {
+            known.rose = Some(now);
+        }
+        let listen = keep.map(|(connection, watch)| {
+            let (ended_tx, ended) = oneshot::channel();
+            known.session = Some(Session { connection, _ended: ended_tx, began: now });
+            self.listening += 1;
+            self.counters.health_watches.increment();
+            Job::Listen(Box::new(Listening { target: target.clone(), watch, ended }))
+        });
+        (listen, answer.map(|answer| Input::HealthChecked(target, answer)))
+    }
+
+    /// Takes a state that a backend pushed.
+    fn heard(&mut self, heard: Box<Listening>, reply: &Reply) -> (Option<Job>, Option<Input>) {
+        let now = clock::now();
+        let target = heard.target.clone();
+        let Some(known) = self.schedule.value(&target) else { return self.ended() };
+        let Some(answer) = reply.as_state() else {
+            // Servers close connections for many reasons, so this says nothing about the
+            // backend. A check over a new connection does.
+            let session = known.session.take();
+            if session.is_some_and(|one| now - one.began < target.check.interval) {
+                known.ability = Ability::check_since(now);
+            }
+            self.schedule.hasten(&target, now);
+            return self.ended();
+        };
+        let listen = Some(Job::Listen(heard));
+        if answer.is_healthy() {
+            // A backend that changes its mind all the time costs its clients one list a
+            // second, so the way back is not passed on at once.
+            if known.rose.is_some_and(|at| now - at < schedule::APART) {
+                self.schedule.hasten(&target, now);
+                return (listen, None);
+            }
+            known.rose = Some(now);
+        }
+        self.count(Some(answer));
+        (listen, Some(Input::HealthChecked(target, answer)))
+    }
+
+    /// Notes that a kept connection has ended.
+    fn ended(&mut self) -> (Option<Job>, Option<Input>) {
+        self.listening -= 1;
+        self.counters.health_watches.decrement();
+        (None, None)
+    }
+
+    fn count(&self, answer: Option<HealthAnswer>) {
+        let counter = match answer {
+            None => &self.counters.checks_not_made,
+            Some(answer) if answer.is_healthy() => &self.counters.checks_healthy,
+            Some(answer) if answer.is_explicit() => &self.counters.checks_not_serving,
+            Some(_) => &self.counters.checks_failed,
+        };
+        counter.increment();
     }
 }
 
@@ -227,28 +271,18 @@ where
     match job {
         Job::Probe(one) => {
             let target = one.target.clone();
-            Done::Probed(target, Box::new(probe(one, connect).await))
+            Done::Probed(target, Box::new(probe(*one, connect).await))
         }
-        Job::Listen(target, mut watch, mut ended) => {
+        Job::Listen(mut listening) => {
             let heard = async {
                 sleep(PUSHES_APART).await;
-                watch.next().await
+                listening.watch.next().await
             };
             tokio::select! {
                 biased;
-                _ = &mut ended => Done::Ended,
-                reply = heard => Done::Heard(target, watch, ended, reply),
+                _ = &mut listening.ended => Done::Ended,
+                reply = heard => Done::Heard(listening, reply),
             }
         }
     }
-}
-
-fn count(counters: &Counters, answer: Option<HealthAnswer>) {
-    let counter = match answer {
-        None => &counters.checks_not_made,
-        Some(answer) if answer.is_healthy() => &counters.checks_healthy,
-        Some(answer) if answer.is_explicit() => &counters.checks_not_serving,
-        Some(_) => &counters.checks_failed,
-    };
-    counter.increment();
 }

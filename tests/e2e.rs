@@ -18,6 +18,8 @@ mod dashboard;
 mod dns;
 #[path = "etcd_source.rs"]
 mod etcd_source;
+#[path = "health_checks.rs"]
+mod health_checks;
 #[path = "hosts.rs"]
 mod hosts;
 #[path = "http2.rs"]

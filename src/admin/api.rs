@@ -18,6 +18,7 @@ use super::query::{self, Parameters};
 use super::{State, json, services};
 use crate::catalog::{Known, Service};
 use crate::model::{Selector, Target, text};
+use crate::settings::HealthKind;
 use crate::telemetry::ClientView;
 
 /// An error answer. It is always JSON.
@@ -139,8 +140,14 @@ fn registry_of(state: &State) -> json::Registry {
     let catalog = &state.catalog;
     let (empty, liveness) = (catalog.empty_services(), catalog.liveness());
     let named = empty.iter().filter(|empty| empty.name.is_some());
+    let services = catalog.services();
+    // Observed health changes nothing for clients.
+    let acting = |service: &&Arc<Service>| service.settings.health.kind != HealthKind::Observe;
+    let acting = services.iter().filter(acting).filter_map(|service| service.facts.health.as_ref());
     let counts = json::Counts {
-        services: catalog.services().len(),
+        services: services.len(),
+        panic: acting.clone().filter(|health| health.panic).count(),
+        unhealthy: acting.map(|health| health.unhealthy.len()).sum(),
         rejected: catalog.rejected_len(),
         empty: named.count(),
         waiting: empty.iter().map(|empty| empty.streams).sum(),

@@ -63,6 +63,10 @@ pub struct ServiceDetail {
     /// Whether the guard keeps backends that do not answer.
     #[serde(default)]
     pub guarded: bool,
+    /// Whether too little of it is healthy, so that unhealthy backends are listed too. Where
+    /// health is only observed: whether it would be so.
+    #[serde(default)]
+    pub panic: bool,
     /// The backends in the order of the lists, then those that are down.
     pub endpoints: Vec<Endpoint>,
 }
@@ -120,6 +124,10 @@ pub struct Endpoint {
     /// The factor of its share by the load that it reports; null if that changes nothing.
     #[serde(default)]
     pub load_factor: Option<f64>,
+    /// What health checks find wrong with it; null if nothing is. `turns` says whether it is
+    /// listed.
+    #[serde(default)]
+    pub unhealthy: Option<String>,
 }
 
 /// Why a backend is listed without a registration.

@@ -145,6 +145,7 @@ impl Collector for Scrape {
             let mut family = page.family(name, help, MetricType::Counter)?;
             counter(&mut family, total(&self.0.counters))?;
         }
+        self.health_checks(&mut page)?;
         self.calls(&mut page)?;
         self.settings(&mut page)?;
         self.marks(&mut page)?;
@@ -228,6 +229,19 @@ impl Scrape {
         let loads = all.iter().filter_map(|service| service.facts.load.as_ref());
         let loaded = loads.map(|all| all.0.len()).sum();
         page.gauge("endpoints_load_adjusted", help, float(loaded))?;
+        let health: Vec<_> =
+            all.iter().filter_map(|service| service.facts.health.as_ref()).collect();
+        let help = "Backends that health checks find unhealthy, listed or not";
+        let unhealthy = health.iter().map(|health| health.unhealthy.len()).sum();
+        page.gauge("endpoints_unhealthy", help, float(unhealthy))?;
+        let help = "Backends that this balancer cannot reach and that stay listed, because \
+                    clients report that calls are answered";
+        let unconfirmed = health.iter().map(|health| health.unconfirmed.len()).sum();
+        page.gauge("endpoints_unconfirmed", help, float(unconfirmed))?;
+        let help = "Services of which too little is healthy, so that unhealthy backends are \
+                    listed too";
+        let panic = health.iter().filter(|health| health.panic).count();
+        page.gauge("services_in_panic", help, float(panic))?;
         let liveness = self.0.catalog.liveness();
         let help = "Backends that are listed although their registrations are gone";
         page.gauge("endpoints_held", help, float(liveness.held_len()))?;
@@ -251,6 +265,23 @@ impl Scrape {
             family.encode_family(&labels)?.encode_gauge(&float(endpoints))?;
         }
         Ok(())
+    }
+
+    fn health_checks(&self, page: &mut Page<'_>) -> fmt::Result {
+        let help = "Health checks of backends by result; not_made counts against no backend";
+        let mut family = page.family("health_checks", help, MetricType::Counter)?;
+        let counters = &self.0.counters;
+        for (result, count) in [
+            ("healthy", &counters.checks_healthy),
+            ("not_serving", &counters.checks_not_serving),
+            ("failed", &counters.checks_failed),
+            ("not_made", &counters.checks_not_made),
+        ] {
+            counter(&mut family.encode_family(&[("result", result)])?, count.total())?;
+        }
+        let help = "Connections that are kept so that backends can push their health";
+        let watches = usize::try_from(counters.health_watches.now()).unwrap_or(usize::MAX);
+        page.gauge("health_watches", help, float(watches))
     }
 
     fn settings(&self, page: &mut Page<'_>) -> fmt::Result {

@@ -20,6 +20,7 @@ use crate::facts::factor::Factor;
 use crate::load::Calls;
 use crate::model::{Class, Endpoint, Selector, ServiceName};
 use crate::policy;
+use crate::settings::HealthKind;
 use crate::telemetry::ClientView;
 
 /// The sources of the rows.
@@ -106,6 +107,7 @@ pub(super) async fn service(
         clients: clients_by_service(&(state.clients)()).get(name).copied().unwrap_or(0),
         calls: calls.map(|(_, calls)| calls).unwrap_or_default().into(),
         guarded: state.catalog.liveness().guarded.contains(name),
+        panic: snapshot.facts.health.as_ref().is_some_and(|health| health.panic),
         endpoints: endpoints(&state, &snapshot, &selectors),
         selectors: selectors
             .into_iter()
@@ -143,11 +145,17 @@ impl Rows<'_> {
         let unresolved = self.unresolved.get(name).copied().unwrap_or(0);
         let drained = marks::drained(service);
         let (shed, fallback) = (service.marks.most_shed(), service.marks.fallback().is_some());
+        let unhealthy = service.facts.health.as_ref().map_or(0, |health| health.unhealthy.len());
+        let panic = service.facts.health.as_ref().is_some_and(|health| health.panic);
+        // Where health is only observed, it changes nothing for clients.
+        let acts = service.settings.health.kind != HealthKind::Observe;
         let state = match (guarded, held.is_some_and(|held| !held.is_empty())) {
             _ if !policy::has_picks(service) => json::State::Unusable,
+            _ if panic && acts => json::State::Panic,
             (true, _) => json::State::Guarded,
             (_, true) => json::State::Held,
             _ if down > 0 => json::State::Down,
+            _ if unhealthy > 0 && acts => json::State::Unhealthy,
             _ if unresolved > 0 => json::State::Unresolved,
             _ if shed > 0 => json::State::Shedding,
             _ if fallback => json::State::Fallback,
@@ -166,6 +174,8 @@ impl Rows<'_> {
             drained,
             shed,
             fallback,
+            unhealthy,
+            panic,
             state,
             since_seconds: since.map(|since| json::seconds(since.elapsed())),
             revision: *revision,
@@ -193,6 +203,8 @@ impl Rows<'_> {
             drained: 0,
             shed: 0,
             fallback: false,
+            unhealthy: 0,
+            panic: false,
             state: if unresolved > 0 { json::State::Unresolved } else { json::State::Empty },
             since_seconds: None,
             revision: 0,
@@ -228,6 +240,7 @@ fn endpoints(state: &State, snapshot: &Service, selectors: &[Selector]) -> Vec<j
         load_factor: Some(snapshot.load_factor(endpoint))
             .filter(|factor| *factor != Factor::ONE)
             .map(|factor| f64::from(factor.as_millionths()) / 1e6),
+        unhealthy: snapshot.unhealthy(endpoint).map(|answer| answer.as_str().to_owned()),
     };
     let listed = snapshot.endpoints.iter().zip(shares);
     let listed = listed.map(|(one, share)| endpoint(one, share, false));

@@ -82,6 +82,12 @@ impl Service {
         Self { facts, address_cache: Derived::default(), ..self }
     }
 
+    /// Returns what health checks find wrong with a backend, if they count it as unhealthy.
+    #[must_use]
+    pub fn unhealthy(&self, endpoint: &Endpoint) -> Option<HealthAnswer> {
+        self.facts.health.as_ref()?.unhealthy.get(&endpoint.addr).copied()
+    }
+
     /// Returns the backends that are left out of lists because they are unhealthy, unless a
     /// class has no others.
     #[must_use]

@@ -367,6 +367,7 @@ async fn the_driver_applies_a_burst_and_ends_with_its_sources() {
 }
 
 mod cost;
+mod health;
 mod loss;
 mod marks;
 mod settings;

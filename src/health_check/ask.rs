@@ -21,6 +21,8 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tower::service_fn;
 
+use crate::catalog::HealthAnswer;
+
 /// A connection to a backend, over which its health is asked.
 #[derive(Debug, Clone)]
 pub struct HealthConnection {
@@ -37,8 +39,10 @@ pub enum Reply {
     NotServing(&'static str),
     /// It does not know the service whose health is asked for.
     UnknownName,
-    /// It has no `grpc.health.v1`, or tells nobody without credentials.
+    /// It has no `grpc.health.v1`.
     Nothing,
+    /// It tells nobody without credentials: its text.
+    Denied(String),
     /// It replies with an error: its text.
     Failed(String),
     /// The connection was lost, or HTTP/2 failed: the reason.
@@ -58,6 +62,19 @@ pub struct Tls {
 
 /// The most states that are skipped to get at the newest.
 const SKIPPED_MAX: usize = 1_000;
+
+impl Reply {
+    /// Returns the state that the backend reports; `None` if it reports none.
+    #[must_use]
+    pub fn as_state(&self) -> Option<HealthAnswer> {
+        match self {
+            Self::Serving => Some(HealthAnswer::Serving),
+            Self::NotServing(_) => Some(HealthAnswer::NotServing),
+            Self::UnknownName => Some(HealthAnswer::UnknownName),
+            Self::Nothing | Self::Denied(_) | Self::Failed(_) | Self::Lost(_) => None,
+        }
+    }
+}
 
 impl HealthConnection {
     /// Opens HTTP/2 on a new connection, with TLS if asked. `authority` is the name or address
@@ -105,7 +122,7 @@ impl Watch {
     pub async fn next(&mut self) -> Reply {
         let mut newest = self.message().await;
         for _ in 0..SKIPPED_MAX {
-            if matches!(newest, Reply::Failed(_) | Reply::Lost(_)) {
+            if newest.as_state().is_none() {
                 break;
             }
             let Some(reply) = self.message().now_or_never() else { break };
@@ -169,7 +186,10 @@ fn state(answer: &HealthCheckResponse) -> Reply {
 fn failure(status: &Status) -> Reply {
     match status.code() {
         Code::NotFound => Reply::UnknownName,
-        Code::Unimplemented | Code::Unauthenticated | Code::PermissionDenied => Reply::Nothing,
+        Code::Unimplemented => Reply::Nothing,
+        Code::Unauthenticated | Code::PermissionDenied => {
+            Reply::Denied(status.message().to_owned())
+        }
         _ if status.source().is_none() => Reply::Failed(status.message().to_owned()),
         _ => Reply::Lost(cause(status)),
     }

@@ -85,13 +85,8 @@ where
     let had = kept.is_some();
     if let Some(mut connection) = kept {
         let asked = timeout_at(deadline(timeout), connection.check()).await;
-        let answer = asked.ok().and_then(|reply| match reply {
-            Reply::Serving => Some(HealthAnswer::Serving),
-            Reply::NotServing(_) => Some(HealthAnswer::NotServing),
-            Reply::UnknownName => Some(HealthAnswer::UnknownName),
-            // The connection may be the cause, so a new one is tried.
-            Reply::Nothing | Reply::Failed(_) | Reply::Lost(_) => None,
-        });
+        // If it reports no state, the connection may be the cause, so a new one is tried.
+        let answer = asked.ok().and_then(|reply| reply.as_state());
         if let Some(answer) = answer {
             return Probed { answer: Some(answer), ability, keep: None, lost: false };
         }
@@ -136,16 +131,16 @@ where
         }
     }
     let answer = match timeout_at(until, connection.check()).await {
-        Ok(Reply::Serving) => HealthAnswer::Serving,
-        Ok(Reply::NotServing(_)) => HealthAnswer::NotServing,
-        Ok(Reply::UnknownName) => HealthAnswer::UnknownName,
-        Ok(Reply::Nothing) => {
-            ability = Ability::Connect(clock::now());
-            HealthAnswer::Alive
-        }
-        Ok(Reply::Failed(_)) => HealthAnswer::Fails,
-        Ok(Reply::Lost(_)) => HealthAnswer::Broken,
         Err(_) => HealthAnswer::Silent,
+        Ok(reply) => match (reply.as_state(), reply) {
+            (Some(state), _) => state,
+            (None, Reply::Failed(_)) => HealthAnswer::Fails,
+            (None, Reply::Lost(_)) => HealthAnswer::Broken,
+            (None, _) => {
+                ability = Ability::Connect(clock::now());
+                HealthAnswer::Alive
+            }
+        },
     };
     probed(Some(answer), ability, None)
 }
@@ -153,12 +148,8 @@ where
 /// Opens a watch and waits for its first state.
 async fn first_state(connection: &mut HealthConnection) -> Result<(Watch, HealthAnswer), Reply> {
     let mut watch = connection.watch().await?;
-    let answer = match watch.next().await {
-        Reply::Serving => HealthAnswer::Serving,
-        Reply::NotServing(_) => HealthAnswer::NotServing,
-        Reply::UnknownName => HealthAnswer::UnknownName,
-        other => return Err(other),
-    };
+    let reply = watch.next().await;
+    let answer = reply.as_state().ok_or(reply)?;
     Ok((watch, answer))
 }
 

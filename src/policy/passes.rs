@@ -133,7 +133,7 @@ fn selected<'a>(_: &'a Service, endpoint: &Endpoint, class: &'a Class) -> Findin
 
 fn healthy<'a>(service: &'a Service, endpoint: &Endpoint, class: &'a Class) -> Finding<'a> {
     let health = service.facts.health.as_deref();
-    let unhealthy = health.and_then(|health| health.unhealthy.get(&endpoint.addr));
+    let unhealthy = service.unhealthy(endpoint);
     let unconfirmed = health.and_then(|health| health.unconfirmed.get(&endpoint.addr));
     let kind = service.settings.health.kind;
     let reason = match (unhealthy, unconfirmed) {
@@ -145,7 +145,7 @@ fn healthy<'a>(service: &'a Service, endpoint: &Endpoint, class: &'a Class) -> F
                 _ if LeftOut::new(service, class).has(endpoint) => Consequence::LeftOut,
                 _ => Consequence::NoneHealthy,
             };
-            Reason::Unhealthy(*answer, consequence)
+            Reason::Unhealthy(answer, consequence)
         }
         (None, Some(answer)) => Reason::Unhealthy(*answer, Consequence::Unconfirmed),
         (None, None) => Reason::Healthy,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 
 use super::*;
-use crate::catalog::{Newcomers, ServiceSnapshot};
+use crate::catalog::{Facts, Newcomers, ServiceSnapshot};
 use crate::facts::factor::Factor;
 use crate::marks::{Mark, MarkKey, Marks, Value};
 use crate::model::{BackendAddr, Endpoint, Meta, ServiceName, Weight};
@@ -265,3 +265,5 @@ proptest! {
         prop_assert!(found.len() <= most(&service, &class));
     }
 }
+
+mod health;

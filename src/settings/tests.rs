@@ -68,6 +68,7 @@ fn the_most_specific_pattern_wins_key_by_key() {
             fall: 3,
             ..ServiceSettings::DEFAULT.health
         },
+        ..ServiceSettings::DEFAULT
     };
     assert_eq!(game, expected);
     // The dotted name and another letter case name the same service.

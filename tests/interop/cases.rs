@@ -29,6 +29,7 @@ pub const CASES: &[Case] = &[
     case("a newcomer starts slowly", lists::slow_start),
     case("an operator sheds calls", orders::shed),
     case("an operator sends clients to DNS", orders::fallback),
+    case("an unhealthy backend gets no calls, panic gives them back", lists::health),
     case("removal spares calls in flight", lists::removal_in_flight),
     case("backends see lb-token", lists::tokens),
     case("reported calls equal calls made", lists::reports),

@@ -29,8 +29,8 @@ const fn row(
 }
 
 use Scene::{
-    Admin, Anywhere, Connect, Dns, Embedded, Faults, Formats, Marks, Policy, Readme, Register,
-    Servers, Settings,
+    Admin, Anywhere, Connect, Dns, Embedded, Faults, Formats, Health, Marks, Policy, Readme,
+    Register, Servers, Settings,
 };
 
 const ROWS: &[Row] = &[
@@ -70,8 +70,12 @@ const ROWS: &[Row] = &[
     row("docs/marks.md", "text", "$ lookaside fallback", Marks, operate::tell_clients),
     row("docs/marks.md", "console", "$ etcdctl put", Marks, operate::drain_by_etcdctl),
     row("docs/policy.md", "toml", "# policy.toml", Policy, policy::document),
-    row("docs/policy.md", "text", "$ lookaside settings", Policy, policy::newcomer),
+    row("docs/policy.md", "text", "$ lookaside settings apply policy", Policy, policy::newcomer),
     row("docs/policy.md", "text", "  started", Policy, policy::explained),
+    row("docs/policy.md", "toml", "# health.toml", Health, policy::health_document),
+    row("docs/policy.md", "text", "$ lookaside settings apply health", Health, policy::sick),
+    row("docs/policy.md", "toml", "# tls.toml", Health, policy::checked),
+    row("docs/policy.md", "text", "  healthy", Health, policy::sickness),
     row("docs/register.md", "console", "$ lookaside register", Register, readme::register_and_end),
     row("docs/register.md", "rust", "let held = ", Connect, languages::rust),
     row("docs/register.md", "go", "func register", Connect, languages::go_register),
