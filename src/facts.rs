@@ -8,6 +8,7 @@ pub mod capacity;
 pub mod factor;
 pub mod flapping;
 pub mod panic;
+pub mod ramp;
 pub mod rise_fall;
 pub mod shedding;
 pub mod slow_start;

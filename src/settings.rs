@@ -14,10 +14,12 @@ mod document;
 mod pattern;
 mod pattern_index;
 pub mod source;
+mod split;
 mod value;
 
 pub use document::{DOCUMENT_MAX, Document, Table};
 pub use pattern::{Pattern, PatternError};
+pub use split::{Percent, SplitBy, SplitKey, SplitSetting, SplitSettings};
 pub use value::{HealthKind, Key, Setting, WhenEmpty};
 
 /// The settings in force for one service.
@@ -43,6 +45,8 @@ pub struct ServiceSettings {
     pub flap_delay: Duration,
     /// How the health of backends is checked.
     pub health: HealthSettings,
+    /// The share of calls or of clients that some of the backends get.
+    pub split: SplitSettings,
 }
 
 /// How the health of a service's backends is checked.
@@ -115,6 +119,7 @@ impl ServiceSettings {
             fall: 2,
             panic: 50,
         },
+        split: SplitSettings::NONE,
     };
 
     /// Returns the setting of a key.
@@ -135,6 +140,7 @@ impl ServiceSettings {
             Key::HealthRise => Setting::HealthRise(self.health.rise),
             Key::HealthFall => Setting::HealthFall(self.health.fall),
             Key::HealthPanic => Setting::HealthPanic(self.health.panic),
+            Key::Split(key) => Setting::Split(self.split.get(key)),
         }
     }
 
@@ -157,6 +163,7 @@ impl ServiceSettings {
             Setting::HealthRise(successes) => self.health.rise = successes,
             Setting::HealthFall(failures) => self.health.fall = failures,
             Setting::HealthPanic(percent) => self.health.panic = percent,
+            Setting::Split(split) => self.split.set(split),
         }
     }
 }
@@ -227,7 +234,16 @@ impl Settings {
                 let pattern = Some(table.pattern().to_string());
                 table.setting(key).map(|setting| Origin { setting, layer, pattern })
             };
-            tables.iter().find_map(set).unwrap_or_else(|| {
+            // A table that sets the share of a split, in one way, ends the other ways.
+            let is_share = |key| matches!(key, Key::Split(key) if key.is_share());
+            let sets_share = |(_, table): &&(Layer, &Table)| {
+                table.settings().iter().any(|setting| is_share(setting.key()))
+            };
+            let found = match is_share(key) {
+                true => tables.iter().find(sets_share).and_then(set),
+                false => tables.iter().find_map(set),
+            };
+            found.unwrap_or_else(|| {
                 let setting = self.defaults.get(key);
                 Origin { setting, layer: Layer::Flags, pattern: None }
             })

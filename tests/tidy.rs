@@ -67,6 +67,7 @@ const PURE: &[&str] = &[
     "src/settings/document",
     "src/settings/pattern.rs",
     "src/settings/pattern_index.rs",
+    "src/settings/split.rs",
     "src/settings/value.rs",
     "src/tables.rs",
     "src/policy",

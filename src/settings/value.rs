@@ -8,6 +8,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::split::{SplitKey, SplitSetting};
+
 /// What clients see while a service has no usable backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WhenEmpty {
@@ -64,6 +66,8 @@ pub enum Key {
     HealthFall,
     /// `health.panic`
     HealthPanic,
+    /// A key of the table `split`.
+    Split(SplitKey),
 }
 
 /// A key and its value, which is within the key's range.
@@ -97,6 +101,8 @@ pub enum Setting {
     HealthFall(u32),
     /// The part of the weight, in percent, below which unhealthy backends are listed too.
     HealthPanic(u32),
+    /// A share of the calls or of the clients for some backends.
+    Split(SplitSetting),
 }
 
 /// The shortest interval. For [`Setting::ReportInterval`]: C-core treats anything
@@ -119,7 +125,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 impl Key {
     /// Every key, in the order in which they are shown.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 19] = [
         Self::WhenEmpty,
         Self::ReportInterval,
         Self::Guard,
@@ -134,6 +140,11 @@ impl Key {
         Self::HealthRise,
         Self::HealthFall,
         Self::HealthPanic,
+        Self::Split(SplitKey::Select),
+        Self::Split(SplitKey::By),
+        Self::Split(SplitKey::Percent),
+        Self::Split(SplitKey::Ramp),
+        Self::Split(SplitKey::Begins),
     ];
 
     /// Returns the name as written in tables, and after `--`.
@@ -154,6 +165,7 @@ impl Key {
             Self::HealthRise => "health.rise",
             Self::HealthFall => "health.fall",
             Self::HealthPanic => "health.panic",
+            Self::Split(key) => key.as_str(),
         }
     }
 
@@ -196,6 +208,7 @@ impl Setting {
             Key::HealthRise => count(text, 1..=100).map(Self::HealthRise),
             Key::HealthFall => count(text, 1..=100).map(Self::HealthFall),
             Key::HealthPanic => percent(text).map(Self::HealthPanic),
+            Key::Split(key) => SplitSetting::parse(key, text).map(Self::Split),
         }
     }
 
@@ -217,6 +230,7 @@ impl Setting {
             Self::HealthRise(_) => Key::HealthRise,
             Self::HealthFall(_) => Key::HealthFall,
             Self::HealthPanic(_) => Key::HealthPanic,
+            Self::Split(split) => Key::Split(split.key()),
         }
     }
 }
@@ -228,6 +242,7 @@ impl fmt::Display for Setting {
             Self::WhenEmpty(when_empty) => f.write_str(when_empty.as_str()),
             Self::HealthKind(kind) => f.write_str(kind.as_str()),
             Self::HealthName(name) => f.write_str(name),
+            Self::Split(split) => split.fmt(f),
             Self::Guard(number)
             | Self::HealthPanic(number)
             | Self::HealthRise(number)
