@@ -54,6 +54,8 @@ const PURE: &[&str] = &[
     "src/catalog/index",
     "src/catalog/newcomers.rs",
     "src/catalog/pace.rs",
+    "src/catalog/ramps.rs",
+    "src/catalog/split.rs",
     "src/catalog/warning_limit.rs",
     "src/catalog/affected.rs",
     "src/catalog/down.rs",

@@ -90,8 +90,9 @@ pub(super) async fn explain(
                 .map_or_else(|_| Vec::new(), |all| all.selectors_for(&snapshot.name).to_vec());
             explanation.revision = snapshot.revision;
             explanation.service = Some(snapshot.name.to_string());
-            explanation.backends =
-                backends(&state, &snapshot, &Class::new(&selectors), &wanted).await;
+            let client = clients.first().map(|client| client.peer.ip());
+            let class = policy::class(&snapshot, &selectors, client);
+            explanation.backends = backends(&state, &snapshot, &class, &wanted).await;
             let selector = |Selector { key, value }| json::Selector { key, value };
             explanation.selectors = selectors.into_iter().map(selector).collect();
         }

@@ -61,8 +61,22 @@ pub struct ServiceDetail {
     /// Whether the guard keeps backends that do not answer.
     #[serde(default)]
     pub guarded: bool,
+    /// The split in force; null if nothing is split.
+    #[serde(default)]
+    pub split: Option<Split>,
     /// The backends in the order of the lists, then those that are down.
     pub endpoints: Vec<Endpoint>,
+}
+
+/// A share of the calls or of the clients for some backends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Split {
+    /// What these backends have in their metadata: `version=v2`.
+    pub select: String,
+    /// `calls` or `clients`.
+    pub by: String,
+    /// Their share now, from 0 to 1.
+    pub share: f64,
 }
 
 /// One `key--value` label of a name.

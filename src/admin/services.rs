@@ -106,6 +106,11 @@ pub(super) async fn service(
         clients: clients_by_service(&(state.clients)()).get(name).copied().unwrap_or(0),
         calls: calls.map(|(_, calls)| calls).unwrap_or_default().into(),
         guarded: state.catalog.liveness().guarded.contains(name),
+        split: snapshot.split().map(|split| json::Split {
+            select: format!("{}={}", split.select.key, split.select.value),
+            by: split.by.as_str().to_owned(),
+            share: split.share.as_fraction(),
+        }),
         endpoints: endpoints(&state, &snapshot, &selectors),
         selectors: selectors
             .into_iter()

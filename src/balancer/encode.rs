@@ -47,13 +47,12 @@ const MESSAGE_MAX: usize = 4 * 1024 * 1024;
 const HEAD_ROOM: usize = 64;
 
 impl EncodedList {
-    /// Encodes the picks of a decision, each as often as its weight says, as the
+    /// Encodes the picks of a decision, each as often as its weight and its group's share say, as the
     /// `number`th list of its class. The cost depends on the picks, whatever else the
     /// service has.
     pub(super) fn new(service: &Service, decision: &Decision, number: u64) -> Self {
         let tokens = Tokens::new(&service.name);
         let picks = decision.picks();
-        let weights = decision.weights();
         let fill = |entry: &mut pb::Server, &pick: &u32| {
             let addr = service.endpoints[picks[pick as usize].endpoint as usize].addr;
             entry.ip_address.clear();
@@ -64,9 +63,9 @@ impl EncodedList {
             entry.port = addr.port().into();
             tokens.write(addr, &mut entry.load_balance_token);
         };
-        let counts = cycle::counts(&weights);
+        let counts = cycle::entries_per_pick(decision);
         let list = Self::encode(&cycle::order(&counts), fill);
-        Self { backends: picks.len(), number, excess: cycle::excess(&weights, &counts), ..list }
+        Self { backends: picks.len(), number, excess: cycle::excess_of(decision, &counts), ..list }
     }
 
     /// Makes a list with one entry that makes every call fail at once.

@@ -118,6 +118,11 @@ impl StreamList {
         self.list.key.service == *service
     }
 
+    /// Returns the class of the list's clients.
+    pub(super) fn class(&self) -> &Class {
+        &self.list.key.class
+    }
+
     /// Returns the cost of all other lists of classes with selectors, in entries.
     pub(super) fn others(&self) -> usize {
         self.list.owner.selected.load(Ordering::Relaxed).saturating_sub(self.list.cost())
@@ -206,7 +211,7 @@ impl SharedList {
 }
 
 /// Returns whether clients would be sent equal lists. A list is made of addresses only,
-/// in their order and by weight.
+/// in their order, by weight and by the share of their group.
 fn are_equal_lists(old: (&Service, &Decision), new: (&Service, &Decision)) -> bool {
     fn entries<'a>(
         (service, decision): (&'a Service, &'a Decision),
@@ -214,7 +219,7 @@ fn are_equal_lists(old: (&Service, &Decision), new: (&Service, &Decision)) -> bo
         let entries = |pick: &Pick| (service.endpoints[pick.endpoint as usize].addr, pick.weight);
         decision.picks().iter().map(entries)
     }
-    entries(old).eq(entries(new))
+    old.1.split() == new.1.split() && entries(old).eq(entries(new))
 }
 
 impl Drop for SharedList {

@@ -133,7 +133,7 @@ impl BalanceStream {
                 self.client.note_seen(version);
                 continue;
             };
-            let ListToSend { list, rank, work } = self.stream_view.list(&known);
+            let ListToSend { list, rank, work } = self.stream_view.list(&known, self.client.ip());
             work_budget::spend(cx, work);
             let directive = session::directive(list, settings.when_empty, self.client.kind());
             let Some(push) = self.session.next_push(directive, rank) else {

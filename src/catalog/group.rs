@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::facts::factor::Factor;
 use crate::marks::Drained;
 use crate::model::{ServiceName, name};
 use crate::settings::ServiceSettings;
@@ -51,16 +52,17 @@ impl Group {
     }
 
     /// Sets the settings. Returns whether they changed; then each service gets a new
-    /// value, numbered by `version`.
+    /// value, numbered by `version`, with the `share` of its ramp.
     pub(super) fn set_settings(
         &mut self,
         settings: Arc<ServiceSettings>,
         version: impl FnMut() -> u64,
+        mut share: impl FnMut(&ServiceName, &ServiceSettings) -> Option<Factor>,
     ) -> bool {
         let changed = self.settings != settings;
         if changed {
-            self.settings = settings;
-            self.renew(version);
+            self.settings = settings.clone();
+            self.renew(version, |service| share(&service.name, &settings));
         }
         changed
     }
@@ -70,17 +72,22 @@ impl Group {
         let changed = self.drained != drained;
         if changed {
             self.drained = drained;
-            self.renew(version);
+            self.renew(version, |service| service.ramp_share);
         }
         changed
     }
 
-    fn renew(&mut self, mut version: impl FnMut() -> u64) {
+    fn renew(
+        &mut self,
+        mut version: impl FnMut() -> u64,
+        mut share: impl FnMut(&Service) -> Option<Factor>,
+    ) {
         for service in self.services.values_mut() {
             let (settings, drained) = (self.settings.clone(), self.drained.clone());
             let snapshot = service.snapshot.clone();
             let new = Service::new(version(), snapshot, settings).with_drained(drained);
-            *service = Arc::new(new.with_newcomers(service.newcomers.clone()));
+            let new = new.with_newcomers(service.newcomers.clone());
+            *service = Arc::new(new.with_ramp_share(share(service)));
         }
     }
 
@@ -163,6 +170,7 @@ impl Group {
         };
         let same = |old: &Arc<Service>| {
             let same = old.settings == new.settings && old.drained == new.drained;
+            let same = same && old.ramp_share == new.ramp_share;
             same && old.newcomers == new.newcomers && old.endpoints == new.endpoints
         };
         if self.services.get(service).is_some_and(same) {

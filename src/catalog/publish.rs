@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::clock;
+use crate::facts::factor::Factor;
 use crate::model::ServiceName;
 use crate::settings::ServiceSettings;
 
@@ -18,6 +19,7 @@ use super::group::Group;
 use super::index::Index;
 use super::newcomers::{Change, NewcomerTracker};
 use super::pace::Pace;
+use super::ramps::RampTracker;
 use super::topic::Rounds;
 use super::{Catalog, Known, Newcomers, RegistryStatus, Service, ServiceSnapshot};
 
@@ -25,6 +27,7 @@ use super::{Catalog, Known, Newcomers, RegistryStatus, Service, ServiceSnapshot}
 pub(super) struct Publisher {
     pace: Pace,
     newcomers: NewcomerTracker,
+    ramps: RampTracker,
     backend_log: BackendLog,
     pub(super) rounds: Rounds<Known>,
 }
@@ -35,6 +38,7 @@ impl Publisher {
         Self {
             pace: Pace::default(),
             newcomers: NewcomerTracker::new(wall),
+            ramps: RampTracker::new(wall),
             backend_log: BackendLog::default(),
             rounds: Rounds::default(),
         }
@@ -42,7 +46,8 @@ impl Publisher {
 
     /// Returns when something is due to be published or logged without an input.
     pub(super) fn due(&self) -> Option<Instant> {
-        [self.pace.due(), self.newcomers.due(), self.backend_log.due()].into_iter().flatten().min()
+        let due = [self.pace.due(), self.newcomers.due(), self.ramps.due(), self.backend_log.due()];
+        due.into_iter().flatten().min()
     }
 }
 
@@ -55,19 +60,20 @@ impl Catalog {
         status: RegistryStatus,
         publisher: &mut Publisher,
     ) {
-        let Publisher { pace, newcomers, backend_log, rounds } = publisher;
+        let Publisher { pace, newcomers, ramps, backend_log, rounds } = publisher;
         let first = status.synced && !before.synced;
         let read = first || (before.restored.is_some() && status.restored.is_none());
         let (revision, now) = (status.revision, clock::now());
         let mut changed = false;
         if let Some(settings) = affected.settings.take() {
-            changed |= self.publish_settings(settings, rounds);
+            changed |= self.publish_settings(settings, ramps, now, rounds);
             affected.services.extend(newcomers.services());
         }
         if let Some(marks) = affected.marks.take() {
             changed |= self.publish_marks(marks, rounds);
         }
         affected.services.extend(newcomers.ready(now));
+        affected.services.extend(ramps.ready(now));
         // Endpoints of the first reading do not join: they count as listed before.
         let join = before.synced && !read;
         for service in &pace.ready(mem::take(&mut affected.services), now) {
@@ -79,7 +85,13 @@ impl Catalog {
                 let after = new.as_ref().map_or(&[][..], |new| &new.endpoints);
                 newcomers.update(service, &Change { before, after, join }, &settings, now)
             });
-            let new = new.map(|new| self.new_version(new, settings, newcomers.flatten()));
+            if new.is_none() {
+                ramps.forget(service);
+            }
+            let new = new.map(|new| {
+                let share = ramps.share(service, &settings, now);
+                self.new_version(new, settings, newcomers.flatten(), share)
+            });
             let endpoints = new.as_ref().map_or(0, |new| new.endpoints.len());
             pace.published(service, endpoints, now);
             changed |= self.publish_service(service, new, now, rounds);
@@ -125,10 +137,12 @@ impl Catalog {
         snapshot: ServiceSnapshot,
         settings: Arc<ServiceSettings>,
         newcomers: Option<Arc<Newcomers>>,
+        ramp_share: Option<Factor>,
     ) -> Arc<Service> {
         let drained = self.marks().for_service(&snapshot.name);
         let service = Service::new(self.next_version(), snapshot, settings);
-        Arc::new(service.with_drained(drained).with_newcomers(newcomers))
+        let service = service.with_drained(drained).with_newcomers(newcomers);
+        Arc::new(service.with_ramp_share(ramp_share))
     }
 
     /// Returns the newest value of a service.

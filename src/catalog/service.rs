@@ -1,6 +1,6 @@
 //! A service: everything that decides the lists of its clients.
 //!
-//! In: a snapshot, settings, drained backends and newcomers. Out: immutable values. A change
+//! In: a snapshot, settings, drained backends, newcomers and the share of a ramp. Out: immutable values. A change
 //! of any part is published as a new version, so that a result made from a value can be
 //! cached by its version.
 
@@ -14,9 +14,11 @@ use crate::model::{Class, Endpoint};
 use crate::settings::ServiceSettings;
 
 use super::ServiceSnapshot;
-use super::addresses::{AddressCache, Addresses};
+use super::addresses::Addresses;
+use super::class_cache::ClassCache;
 use super::derived::Derived;
 use super::newcomers::Newcomers;
+use super::split::{Candidate, Split};
 
 /// A service as it is now. It dereferences to its snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +34,10 @@ pub struct Service {
     pub drained: Drained,
     /// The backends that are starting or delayed; `None` if there are none.
     pub newcomers: Option<Arc<Newcomers>>,
-    address_cache: Derived<AddressCache>,
+    /// The share that the ramp of its split has reached; `None` without a ramp.
+    pub ramp_share: Option<Factor>,
+    address_cache: Derived<ClassCache<Addresses>>,
+    candidate_cache: Derived<ClassCache<Vec<Candidate>>>,
 }
 
 impl Service {
@@ -51,20 +56,34 @@ impl Service {
             settings,
             drained,
             newcomers: None,
+            ramp_share: None,
             address_cache: Derived::default(),
+            candidate_cache: Derived::default(),
         }
     }
 
     /// Returns the service with these drained backends.
     #[must_use]
     pub fn with_drained(self, drained: Drained) -> Self {
-        Self { drained, address_cache: Derived::default(), ..self }
+        Self { drained, ..self.without_caches() }
     }
 
     /// Returns the service with these newcomers.
     #[must_use]
     pub fn with_newcomers(self, newcomers: Option<Arc<Newcomers>>) -> Self {
-        Self { newcomers, address_cache: Derived::default(), ..self }
+        Self { newcomers, ..self.without_caches() }
+    }
+
+    /// Returns the service with this share of its ramp.
+    #[must_use]
+    pub fn with_ramp_share(self, ramp_share: Option<Factor>) -> Self {
+        Self { ramp_share, ..self.without_caches() }
+    }
+
+    /// Returns the split in force; `None` if nothing is split.
+    #[must_use]
+    pub fn split(&self) -> Option<Split<'_>> {
+        Split::new(&self.settings, self.ramp_share)
     }
 
     /// Returns until when a backend is not listed because it came and went too often.
@@ -90,6 +109,22 @@ impl Service {
     /// their place.
     pub fn cache_addresses(&self, class: &Class, addresses: &Arc<Addresses>) {
         self.address_cache.put(class, addresses);
+    }
+
+    /// Returns the backends to which keys of a class can be assigned, if they are cached.
+    #[must_use]
+    pub fn cached_candidates(&self, class: &Class) -> Option<Arc<Vec<Candidate>>> {
+        self.candidate_cache.get(class)
+    }
+
+    /// Keeps the candidates of a class, as [`Self::cache_addresses`] keeps addresses.
+    pub fn cache_candidates(&self, class: &Class, candidates: &Arc<Vec<Candidate>>) {
+        self.candidate_cache.put(class, candidates);
+    }
+
+    fn without_caches(self) -> Self {
+        let (address_cache, candidate_cache) = Default::default();
+        Self { address_cache, candidate_cache, ..self }
     }
 }
 

@@ -362,6 +362,7 @@ async fn the_driver_applies_a_burst_and_ends_with_its_sources() {
 mod cost;
 mod loss;
 mod marks;
+mod ramps;
 mod settings;
 
 const RULES: Rules =
