@@ -7,6 +7,7 @@ mod faults;
 mod lists;
 mod names;
 mod security;
+mod splits;
 
 use crate::support::client::Driver;
 use crate::support::world::World;
@@ -26,6 +27,9 @@ pub const CASES: &[Case] = &[
     case("instances chosen by name", names::chosen_by_name),
     case("weights are exact shares", lists::weights),
     case("a newcomer starts slowly", lists::slow_start),
+    case("canary gets its share of the calls", splits::by_calls),
+    case("canary gets its share of the clients", splits::by_clients),
+    case("a key sticks to one backend", splits::key),
     case("removal spares calls in flight", lists::removal_in_flight),
     case("backends see lb-token", lists::tokens),
     case("reported calls equal calls made", lists::reports),

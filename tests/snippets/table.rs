@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::page::{Block, blocks, pages, read};
 use super::world::World;
-use super::{Scene, formats, inline, languages, operate, policy, readme, resolvers};
+use super::{Scene, formats, inline, languages, operate, policy, readme, resolvers, splits};
 
 struct Row {
     /// A page, or a folder of pages.
@@ -68,8 +68,13 @@ const ROWS: &[Row] = &[
     row("docs/marks.md", "text", "$ lookaside drain", Marks, operate::drain),
     row("docs/marks.md", "console", "$ etcdctl put", Marks, operate::drain_by_etcdctl),
     row("docs/policy.md", "toml", "# policy.toml", Policy, policy::document),
-    row("docs/policy.md", "text", "$ lookaside settings", Policy, policy::newcomer),
+    row("docs/policy.md", "text", "$ lookaside settings apply policy", Policy, policy::newcomer),
     row("docs/policy.md", "text", "  started", Policy, policy::explained),
+    row("docs/policy.md", "toml", "# canary.toml", Policy, splits::document),
+    row("docs/policy.md", "text", "$ lookaside settings apply canary", Policy, splits::canary),
+    row("docs/policy.md", "text", "  split", Policy, splits::explained),
+    row("docs/policy.md", "toml", "# clients.toml", Policy, splits::in_force),
+    row("docs/policy.md", "toml", "# ramp.toml", Policy, splits::in_force),
     row("docs/register.md", "console", "$ lookaside register", Register, readme::register_and_end),
     row("docs/register.md", "rust", "let held = ", Connect, languages::rust),
     row("docs/register.md", "go", "func register", Connect, languages::go_register),
