@@ -34,6 +34,7 @@ use connection_slots::{ConnectionSlots, TrackedStream};
 
 mod answer_memory;
 mod api;
+mod client_marks;
 mod connection_slots;
 mod explain;
 mod host;

@@ -27,6 +27,7 @@ use crate::telemetry::{Counters, ExcessFn, ListClients};
 mod admission;
 mod clients;
 pub mod cycle;
+mod drops;
 mod encode;
 mod held_bytes;
 mod lists;

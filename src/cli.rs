@@ -26,6 +26,7 @@ pub mod release;
 pub mod serve;
 pub mod services;
 pub mod settings;
+pub mod shed;
 mod signals;
 pub mod watch;
 
@@ -53,6 +54,10 @@ enum Command {
     Drain(drain::DrainArgs),
     Undrain(drain::UndrainArgs),
     Release(release::Args),
+    Shed(shed::ShedArgs),
+    Unshed(shed::UnshedArgs),
+    Fallback(shed::FallbackArgs),
+    Unfallback(shed::UnfallbackArgs),
     Marks(marks::Args),
     Settings(Box<settings::Args>),
     DnsRecords(dns_records::DnsRecordsArgs),
@@ -100,6 +105,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Command::Drain(args) => return exit_code(drain::drain(&args)),
         Command::Undrain(args) => return exit_code(drain::undrain(&args)),
+        Command::Shed(args) => return exit_code(shed::shed(&args)),
+        Command::Unshed(args) => return exit_code(shed::unshed(&args)),
+        Command::Fallback(args) => return exit_code(shed::fallback(&args)),
+        Command::Unfallback(args) => return exit_code(shed::unfallback(&args)),
         Command::Release(args) => return exit_code(release::run(&args)),
         Command::Marks(args) => return exit_code(marks::run(&args)),
         Command::Settings(args) => return settings::run(&args),

@@ -1,8 +1,8 @@
-//! Marks: an operator's decisions about single backends, kept in etcd.
+//! Marks: an operator's decisions about single backends and about clients, kept in etcd.
 //!
-//! In: [`Mark`]s, each for a service and backends. Out: the mark that drains a backend
-//! of a service (by the service's canonical name), and the services that a changed mark
-//! affects. Pure: the source (`source.rs`) follows etcd and knows which marks are in
+//! In: [`Mark`]s. Out: what they say about one service (by its canonical name): which
+//! backends are drained, and what its clients are told; and the services that a changed
+//! mark affects. Pure: the source (`source.rs`) follows etcd and knows which marks are in
 //! force.
 
 use std::collections::BTreeMap;
@@ -10,8 +10,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{BackendAddr, Endpoint, ServiceName};
+use crate::model::{BackendAddr, Class, Endpoint, ServiceName};
 
+mod for_clients;
 mod key;
 pub mod report;
 pub mod source;
@@ -19,7 +20,8 @@ mod timestamp;
 mod value;
 mod writer;
 
-pub use key::{Backends, BackendsError, Kind, MarkKey, Scope, prefix};
+pub use for_clients::ForClients;
+pub use key::{Backends, BackendsError, Clients, Kind, MarkKey, Scope, prefix};
 pub use timestamp::{LASTS_MAX, Timestamp};
 pub use value::{TEXT_MAX, Value};
 pub use writer::{ENDED_FOR, MarkWriter};
@@ -36,15 +38,22 @@ pub struct Mark {
 /// The marks in force.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Marks {
-    everywhere: Option<Arc<Drains>>,
-    services: BTreeMap<String, Arc<Drains>>,
+    everywhere: Option<Arc<OfScope>>,
+    services: BTreeMap<String, Arc<OfScope>>,
 }
 
-/// The marks about one service's backends. Cheap to clone.
+/// The marks about one service. Cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Drained {
-    own: Option<Arc<Drains>>,
-    everywhere: Option<Arc<Drains>>,
+pub struct ServiceMarks {
+    own: Option<Arc<OfScope>>,
+    everywhere: Option<Arc<OfScope>>,
+}
+
+/// The marks that name one service, or all services.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct OfScope {
+    drains: Drains,
+    clients: ForClients,
 }
 
 /// Drain marks, indexed by what they name. The cost of finding a backend's mark does
@@ -70,8 +79,11 @@ pub enum Differing {
 /// The decision with its author, reason, beginning and end, for people.
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Value { by, why, set, until } = &self.value;
+        let Value { by, why, set, until, .. } = &self.value;
         write!(f, "{}", self.key)?;
+        if self.key.kind() == Kind::Shed {
+            write!(f, ", {} % of the calls", self.value.percent())?;
+        }
         match by.as_str() {
             "" => {}
             by => write!(f, ", by {by}")?,
@@ -86,46 +98,54 @@ impl fmt::Display for Mark {
 }
 
 impl Marks {
-    /// Indexes the drain marks among `marks`.
+    /// Indexes the marks among `marks` that last.
     #[must_use]
     pub fn new(marks: impl IntoIterator<Item = Arc<Mark>>) -> Self {
-        let mut everywhere = Drains::default();
-        let mut services: BTreeMap<String, Drains> = BTreeMap::new();
+        let mut everywhere = None;
+        let mut services: BTreeMap<String, OfScope> = BTreeMap::new();
         for mark in marks {
-            let MarkKey::Drain(scope, _) = &mark.key else { continue };
-            match scope {
-                Scope::Everywhere => everywhere.insert(mark),
-                Scope::Service(canonical) => {
-                    services.entry(canonical.clone()).or_default().insert(mark);
+            let scope = match &mark.key {
+                MarkKey::Drain(scope, _) | MarkKey::Shed(scope, _) | MarkKey::Fallback(scope) => {
+                    scope
                 }
+                MarkKey::Release(_) => continue,
+            };
+            let of_scope = match scope {
+                Scope::Everywhere => everywhere.get_or_insert_with(OfScope::default),
+                Scope::Service(canonical) => services.entry(canonical.clone()).or_default(),
+            };
+            match mark.key {
+                MarkKey::Drain(..) => of_scope.drains.insert(mark),
+                _ => of_scope.clients.insert(mark),
             }
         }
-        let shared = |(canonical, drains)| (canonical, Arc::new(drains));
+        let shared = |(canonical, of_scope)| (canonical, Arc::new(of_scope));
         Self {
-            everywhere: (!everywhere.is_empty()).then(|| Arc::new(everywhere)),
+            everywhere: everywhere.map(Arc::new),
             services: services.into_iter().map(shared).collect(),
         }
     }
 
     /// Returns all marks.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Mark>> {
-        self.everywhere.iter().chain(self.services.values()).flat_map(|drains| drains.all())
+        let scopes = self.everywhere.iter().chain(self.services.values());
+        scopes.flat_map(|one| one.drains.all().chain(one.clients.all()))
     }
 
-    /// Returns the marks about a service's backends, by the service's canonical name.
+    /// Returns the marks about a service, by its canonical name.
     #[must_use]
-    pub fn for_canonical(&self, canonical: &str) -> Drained {
+    pub fn for_canonical(&self, canonical: &str) -> ServiceMarks {
         let own = self.services.get(canonical).cloned();
-        Drained { own, everywhere: self.everywhere.clone() }
+        ServiceMarks { own, everywhere: self.everywhere.clone() }
     }
 
-    /// Returns the marks about a service's backends.
+    /// Returns the marks about a service.
     #[must_use]
-    pub fn for_service(&self, service: &ServiceName) -> Drained {
+    pub fn for_service(&self, service: &ServiceName) -> ServiceMarks {
         // This is called for each service that changes, so it computes the
         // canonical name only if it is needed.
         match self.services.is_empty() {
-            true => Drained { own: None, everywhere: self.everywhere.clone() },
+            true => ServiceMarks { own: None, everywhere: self.everywhere.clone() },
             false => self.for_canonical(&service.canonical()),
         }
     }
@@ -145,13 +165,47 @@ impl Marks {
     }
 }
 
-impl Drained {
+impl ServiceMarks {
     /// Returns the mark that drains a backend. A mark of the service itself takes
     /// precedence over a mark of all services.
     #[must_use]
-    pub fn mark(&self, endpoint: &Endpoint) -> Option<&Arc<Mark>> {
-        let all = [&self.own, &self.everywhere];
-        all.into_iter().flatten().find_map(|drains| drains.mark(endpoint))
+    pub fn drain(&self, endpoint: &Endpoint) -> Option<&Arc<Mark>> {
+        self.scopes().find_map(|one| one.drains.mark(endpoint))
+    }
+
+    /// Returns the mark by which clients of a class drop the most calls.
+    #[must_use]
+    pub fn shed(&self, class: &Class) -> Option<&Arc<Mark>> {
+        let marks = self.scopes().filter_map(|one| one.clients.shed(class));
+        // The service's own mark comes first, and the first of equal ones counts.
+        marks.reduce(
+            |first, other| {
+                if other.value.percent() > first.value.percent() { other } else { first }
+            },
+        )
+    }
+
+    /// Returns the largest part of their calls that any clients drop, in percent.
+    #[must_use]
+    pub fn most_shed(&self) -> u32 {
+        let sheds = self.scopes().flat_map(|one| one.clients.sheds());
+        sheds.map(|mark| mark.value.percent()).max().unwrap_or(0)
+    }
+
+    /// Returns the mark by which all clients use the addresses from DNS.
+    #[must_use]
+    pub fn fallback(&self) -> Option<&Arc<Mark>> {
+        self.scopes().find_map(|one| one.clients.fallback())
+    }
+
+    /// Returns whether no mark drains a backend.
+    #[must_use]
+    pub fn drains_nothing(&self) -> bool {
+        self.scopes().all(|one| one.drains.is_empty())
+    }
+
+    fn scopes(&self) -> impl Iterator<Item = &OfScope> {
+        [&self.own, &self.everywhere].into_iter().flatten().map(|one| &**one)
     }
 
     /// Returns whether there is no mark.

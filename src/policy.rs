@@ -25,11 +25,16 @@ pub mod zones;
 
 pub use passes::{Finding, Pass, explain};
 
-/// The backends that serve a class of clients. It is empty if no backend can serve them.
+/// The backends that serve a class of clients (none if no backend can serve them), and what
+/// operators tell the clients besides.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Decision {
     picks: Box<[Pick]>,
     split: Option<Box<CallSplit>>,
+    /// The part of their calls that the clients drop, in percent.
+    pub drop_percent: u32,
+    /// Whether the clients use the addresses from DNS in place of the picks.
+    pub fallback: bool,
 }
 
 /// A share of all calls for some of the picks. Within each group, the calls are split by
@@ -55,7 +60,7 @@ pub struct Pick {
 impl Decision {
     /// Makes a decision that does not split the calls.
     fn new(picks: Vec<Pick>) -> Self {
-        Self { picks: picks.into(), split: None }
+        Self { picks: picks.into(), ..Self::default() }
     }
 
     /// Returns the picks, in the snapshot's order.
@@ -96,9 +101,14 @@ impl Decision {
 /// Returns the backends that serve a class, each with its weight.
 #[must_use]
 pub fn decide(service: &Service, class: &Class) -> Decision {
-    match class.key() {
+    let decision = match class.key() {
         Some(key) => affinity::decide(service, class, key),
         None => split::decide(service, class, eligible(service, class)),
+    };
+    Decision {
+        drop_percent: service.marks.shed(class).map_or(0, |mark| mark.value.percent()),
+        fallback: service.marks.fallback().is_some(),
+        ..decision
     }
 }
 

@@ -138,6 +138,75 @@ fn a_host_and_a_zone_are_drained_in_all_services() {
 }
 
 #[test]
+fn sheds_and_fallbacks_are_obeyed_by_every_replica_and_shown() {
+    let etcd = Etcd::start();
+    register(&etcd, "hello", &[1, 2]);
+    let (one, other) = (balancer(&etcd), balancer(&etcd));
+    let said = command(&one, &["shed", "hello", "20", "--why", "too hot", "--by", "me"], 0);
+    assert_eq!(said, "hello: 20 % of the calls are shed until unshed, 0 streams here\n");
+    let said = command(&one, &["shed", "hello", "90", "--clients", "zone=a", "--for", "1h"], 0);
+    assert!(said.starts_with("hello: 90 % of the calls are shed for zone=a until 2"), "{said}");
+    let row = |balancer: &Balancer| json(balancer, "/api/v1/services")["services"][0].clone();
+    eventually("the other replica obeys", || (row(&other)["shed"] == 90).then_some(()));
+    for balancer in [&one, &other] {
+        assert_eq!(
+            (&row(balancer)["state"], &row(balancer)["shed"]),
+            (&"shedding".into(), &90.into())
+        );
+        let explained = command(balancer, &["explain", "hello"], 0);
+        let expected = "these clients drop 20 % of their calls, by me: too hot";
+        assert!(explained.contains(expected), "{explained}");
+        assert_eq!(balancer.metric(r#"lookaside_marks{kind="shed"}"#), Some(2.0));
+        // No backend leaves the list.
+        assert_eq!(listed(balancer, "hello"), ["1", "2"]);
+    }
+    let marks = command(&other, &["marks"], 0);
+    assert!(marks.contains("90 %") && marks.contains("zone=a"), "{marks}");
+    let third = balancer(&etcd);
+    assert_eq!(row(&third)["shed"], 90);
+    let said = command(&third, &["unshed", "hello", "--clients", "zone=a"], 0);
+    assert_eq!(said, "hello: no longer shed for zone=a\n");
+    assert_eq!(row(&third)["shed"], 20);
+    command(&third, &["unshed", "hello"], 0);
+    let said = command(&third, &["fallback", "*", "--for", "10m"], 0);
+    assert!(said.starts_with("*: clients use the addresses from DNS until 2"), "{said}");
+    assert_eq!(
+        (&row(&third)["state"], &row(&third)["fallback"]),
+        (&"fallback".into(), &true.into())
+    );
+    let explained = command(&third, &["explain", "hello"], 0);
+    assert!(explained.contains("these clients use the addresses from DNS"), "{explained}");
+    let said = command(&third, &["unfallback", "*"], 0);
+    assert_eq!(said, "*: clients use their lists again\n");
+    eventually("all is well again", || (row(&one)["state"] == "ok").then_some(()));
+    // Wrong orders change nothing.
+    for (args, code, expected) in [
+        (&["shed", "hello", "0"][..], 64, "0 is not in 1..=100"),
+        (&["shed", "nobody", "10"], 1, "no backend of \"nobody\" is registered"),
+        (&["shed", "hello", "10", "--clients", "zone"], 64, "expected KEY=VALUE"),
+        (&["shed", "hello", "10", "--for", "0s"], 64, "expected 1s to 366days"),
+        (&["unshed", "hello"], 1, "no mark of \"hello\" itself sheds calls"),
+        (&["unfallback", "hello"], 1, "no mark of \"hello\" itself sends clients"),
+    ] {
+        let refused = command(&one, args, code);
+        assert!(refused.contains(expected), "{refused}");
+    }
+    etcd.ctl(&["put", &format!("{PREFIX}shed/hello"), r#"{"percent":101}"#]);
+    eventually("a wrong part is refused", || {
+        let text = json(&one, "/api/v1/marks")["refused"].to_string();
+        text.contains("percent is 101: expected 1 to 100").then_some(())
+    });
+    assert_eq!(row(&one)["shed"], 0);
+    command(&one, &["shed", "late", "50", "--anyway"], 0);
+    register(&etcd, "late", &[3]);
+    eventually("the mark waits for the service", || {
+        let services = json(&one, "/api/v1/services")["services"].clone();
+        let late = services.as_array()?.iter().find(|one| one["name"] == "late")?;
+        (late["shed"] == 50).then_some(())
+    });
+}
+
+#[test]
 fn a_drain_that_has_an_end_ends_with_and_without_etcd() {
     let mut etcd = Etcd::start();
     register(&etcd, "hello", &[1, 2, 3]);

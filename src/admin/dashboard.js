@@ -153,7 +153,8 @@ function showStatus(status, services, streams) {
 }
 
 function stateOf(service) {
-  const { state, endpoints, held, down, unresolved, drained, clients, since_seconds } = service;
+  const { state, endpoints, held, down, unresolved, drained, shed, fallback, clients, since_seconds } =
+    service;
   const since = since_seconds === null ? "" : ` for ${age(since_seconds)}`;
   if (state === "ok") return "ok";
   const parts = [];
@@ -163,6 +164,8 @@ function stateOf(service) {
   if (held) parts.push(`${held} of ${endpoints} held${since}`);
   if (down) parts.push(`${down} down`);
   if (unresolved) parts.push(`${unresolved} unresolved`);
+  if (shed) parts.push(`${shed} % of calls shed`);
+  if (fallback) parts.push("clients use DNS");
   if (drained) parts.push(`${drained} of ${endpoints} drained`);
   if (suffers(service)) parts.push(`${clients} clients ask`);
   return (suffers(service) ? bad : warn)(parts.join(", "));

@@ -80,6 +80,7 @@ pub(super) async fn explain(
         silent_seconds: status.last_answer.map(|heard| json::seconds(heard.elapsed())),
         clients: clients.iter().take(SHOWN_MAX).map(json::Client::from).collect(),
         no_client,
+        marks: Vec::new(),
         listed: false,
         backends: Vec::new(),
     };
@@ -92,6 +93,8 @@ pub(super) async fn explain(
             explanation.service = Some(snapshot.name.to_string());
             let client = clients.first().map(|client| client.peer.ip());
             let class = policy::class(&snapshot, &selectors, client);
+            let marks = snapshot.marks.shed(&class).into_iter().chain(snapshot.marks.fallback());
+            explanation.marks = marks.map(|mark| json::Mark::new(mark, "in force", 0)).collect();
             explanation.backends = backends(&state, &snapshot, &class, &wanted).await;
             let selector = |Selector { key, value }| json::Selector { key, value };
             explanation.selectors = selectors.into_iter().map(selector).collect();

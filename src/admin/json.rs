@@ -20,7 +20,9 @@ mod services;
 mod settings;
 
 pub use explain::{Explained, Explanation, Pass};
-pub use marks::{DrainAnswer, Mark, Marks, Order, RefusedMark, Released, UndrainAnswer};
+pub use marks::{
+    ClientMarkAnswer, DrainAnswer, Mark, Marks, Order, RefusedMark, Released, UndrainAnswer,
+};
 pub(super) use registry::Counts;
 pub use registry::{Registry, Stale};
 pub use services::{Service, Services, State, Unknown};

@@ -1,4 +1,4 @@
-//! Shows, sets and ends marks.
+//! Shows marks, and sets and ends those about backends: drains and releases.
 //!
 //! In: requests. Out: the types of `json`, and keys in etcd, which every balancer of the
 //! zone follows.
@@ -47,9 +47,9 @@ pub(super) struct Request {
 }
 
 /// The scope and the services of an order.
-struct OrderScope {
-    scope: Scope,
-    services: Vec<Arc<Service>>,
+pub(super) struct OrderScope {
+    pub(super) scope: Scope,
+    pub(super) services: Vec<Arc<Service>>,
 }
 
 pub(super) async fn marks(Shared(state): Shared<Arc<State>>, uri: Uri) -> JsonResult<json::Marks> {
@@ -93,13 +93,7 @@ pub(super) async fn drain(state: &State, request: Request) -> JsonResult<json::D
     let backends = Backends::parse(text).map_err(|error| bad(&error.to_string()))?;
     let OrderScope { scope, services } = resolve_scope(state, &typed, anyway)?;
     let mark = state.mark(MarkKey::Drain(scope, backends.clone()), order)?;
-    if MarkKey::parse(&mark.key.to_string()).as_ref() != Ok(&mark.key) {
-        return Err(bad(&format!("{typed:?} can be no part of a mark's key")));
-    }
-    if state.marks.report.borrow().marks.len() >= KEYS_MAX {
-        let error = format!("there are {KEYS_MAX} marks: delete keys below /lookaside/marks/");
-        return Err(Problem(StatusCode::CONFLICT, error));
-    }
+    state.accepts(&mark, &typed)?;
     let concerned: Vec<_> = services
         .iter()
         .map(|service| {
@@ -158,7 +152,7 @@ pub(super) async fn undrain(state: &State, request: Request) -> JsonResult<json:
         MarkKey::Drain(of, backends) => {
             *of == scope && wanted.as_ref().is_none_or(|wanted| wanted == backends)
         }
-        MarkKey::Release(_) => false,
+        _ => false,
     };
     let meant: Vec<_> = all.iter().filter(is_meant).map(|shown| shown.mark.clone()).collect();
     if meant.is_empty() {
@@ -170,19 +164,7 @@ pub(super) async fn undrain(state: &State, request: Request) -> JsonResult<json:
         };
         return Err(Problem(StatusCode::NOT_FOUND, error));
     }
-    let writer = state.writer()?;
-    let mut done = Vec::new();
-    for mark in &meant {
-        let word = state.mark(mark.key.clone(), order.clone())?;
-        if let Err(trouble) = writer.end(&mark.key, word.value).await {
-            return Err(unconfirmed(&trouble, &done));
-        }
-        tracing::info!(mark = %mark.key, by = order.by, why = order.why, "operator ends a mark");
-        done.push(mark.key.to_string());
-    }
-    let by_key: BTreeMap<_, _> = meant.iter().map(|mark| (&mark.key, mark)).collect();
-    let is_over = |one: &Arc<Mark>| by_key.get(&one.key).is_none_or(|mark| *mark != one);
-    let obeyed = state.obeys(|all| all.all().all(is_over)).await;
+    let obeyed = state.end(&meant, &order).await?;
     let ended = meant.iter().map(|mark| json::Mark::new(mark, "over", 0)).collect();
     Ok(Json(json::UndrainAnswer { ended, obeyed, still: still_drained(state, &meant) }))
 }
@@ -193,8 +175,8 @@ fn still_drained(state: &State, ended: &[Arc<Mark>]) -> Vec<json::Mark> {
     let mut others = BTreeMap::new();
     for service in state.catalog.services() {
         let ended = ended.for_service(&service.name);
-        for endpoint in service.endpoints.iter().filter(|one| ended.mark(one).is_some()) {
-            if let Some(mark) = service.drained.mark(endpoint) {
+        for endpoint in service.endpoints.iter().filter(|one| ended.drain(one).is_some()) {
+            if let Some(mark) = service.marks.drain(endpoint) {
                 others.entry(mark.key.clone()).or_insert((mark.clone(), 0)).1 += 1;
             }
         }
@@ -235,8 +217,8 @@ pub(super) async fn release(state: &State, request: Request) -> JsonResult<json:
 /// Returns how many backends each mark keeps out.
 pub(super) fn kept_out(state: &State) -> BTreeMap<MarkKey, usize> {
     let mut counts = BTreeMap::new();
-    for service in state.catalog.services().iter().filter(|one| !one.drained.is_empty()) {
-        for mark in service.endpoints.iter().filter_map(|one| service.drained.mark(one)) {
+    for service in state.catalog.services().iter().filter(|one| !one.marks.drains_nothing()) {
+        for mark in service.endpoints.iter().filter_map(|one| service.marks.drain(one)) {
             *counts.entry(mark.key.clone()).or_default() += 1;
         }
     }
@@ -245,13 +227,17 @@ pub(super) fn kept_out(state: &State) -> BTreeMap<MarkKey, usize> {
 
 /// Returns how many backends of a service are drained, by marks or by themselves.
 pub(super) fn drained(service: &Service) -> usize {
-    let is_drained = |one: &&Endpoint| one.is_lame_duck() || service.drained.mark(one).is_some();
+    let is_drained = |one: &&Endpoint| one.is_lame_duck() || service.marks.drain(one).is_some();
     service.endpoints.iter().filter(is_drained).count()
 }
 
 /// Returns the service of a name, or all services for `*`. With `anyway`, the service
 /// need not be registered.
-fn resolve_scope(state: &State, typed: &str, anyway: bool) -> Result<OrderScope, Problem> {
+pub(super) fn resolve_scope(
+    state: &State,
+    typed: &str,
+    anyway: bool,
+) -> Result<OrderScope, Problem> {
     api::read(state)?;
     if typed == "*" {
         return Ok(OrderScope { scope: Scope::Everywhere, services: state.catalog.services() });
@@ -281,7 +267,11 @@ fn resolve_scope(state: &State, typed: &str, anyway: bool) -> Result<OrderScope,
 
 impl Request {
     /// Returns the service's name and the order.
-    async fn read(self, command: &str, end: &str) -> Result<(String, json::Order), Problem> {
+    pub(super) async fn read(
+        self,
+        command: &str,
+        end: &str,
+    ) -> Result<(String, json::Order), Problem> {
         api::no_browser(&self.headers, command)?;
         let path = self.uri.path().strip_suffix(end).unwrap_or_default();
         let typed = api::typed(path)?.into_owned();
@@ -302,8 +292,8 @@ impl Request {
 
 impl State {
     /// Makes a mark from an order.
-    fn mark(&self, key: MarkKey, order: json::Order) -> Result<Mark, Problem> {
-        let json::Order { lasts, by, why, .. } = order;
+    pub(super) fn mark(&self, key: MarkKey, order: json::Order) -> Result<Mark, Problem> {
+        let json::Order { lasts, by, why, percent, .. } = order;
         for (name, text) in [("by", &by), ("why", &why)] {
             if text.len() > TEXT_MAX {
                 let length = text.len();
@@ -325,16 +315,49 @@ impl State {
                 Some(now.after(lasts))
             }
         };
-        Ok(Mark { key, value: Value { by, why, set: Some(now), until } })
+        Ok(Mark { key, value: Value { by, why, set: Some(now), until, percent } })
     }
 
-    fn writer(&self) -> Result<&MarkWriter, Problem> {
+    /// Checks that a mark can be written.
+    pub(super) fn accepts(&self, mark: &Mark, typed: &str) -> Result<(), Problem> {
+        if MarkKey::parse(&mark.key.to_string()).as_ref() != Ok(&mark.key) {
+            return Err(bad(&format!("{typed:?} can be no part of a mark's key")));
+        }
+        if self.marks.report.borrow().marks.len() >= KEYS_MAX {
+            let error = format!("there are {KEYS_MAX} marks: delete keys below /lookaside/marks/");
+            return Err(Problem(StatusCode::CONFLICT, error));
+        }
+        Ok(())
+    }
+
+    pub(super) fn writer(&self) -> Result<&MarkWriter, Problem> {
         let none = || Problem(StatusCode::SERVICE_UNAVAILABLE, "there is no etcd".to_owned());
         self.marks.writer.as_ref().ok_or_else(none)
     }
 
+    /// Ends marks. Returns whether this balancer has read that they are over.
+    pub(super) async fn end(
+        &self,
+        meant: &[Arc<Mark>],
+        order: &json::Order,
+    ) -> Result<bool, Problem> {
+        let writer = self.writer()?;
+        let mut done = Vec::new();
+        for mark in meant {
+            let word = self.mark(mark.key.clone(), order.clone())?;
+            if let Err(trouble) = writer.end(&mark.key, word.value).await {
+                return Err(unconfirmed(&trouble, &done));
+            }
+            tracing::info!(mark = %mark.key, by = order.by, why = order.why, "operator ends a mark");
+            done.push(mark.key.to_string());
+        }
+        let by_key: BTreeMap<_, _> = meant.iter().map(|mark| (&mark.key, mark)).collect();
+        let is_over = |one: &Arc<Mark>| by_key.get(&one.key).is_none_or(|mark| *mark != one);
+        Ok(self.obeys(|all| all.all().all(is_over)).await)
+    }
+
     /// Waits at most [`OBEYED_WITHIN`] until `is` holds for the marks in force here.
-    async fn obeys(&self, is: impl Fn(&Marks) -> bool) -> bool {
+    pub(super) async fn obeys(&self, is: impl Fn(&Marks) -> bool) -> bool {
         let mut marks = self.catalog.watch_marks();
         let obeyed = marks.wait_for(|marks| is(marks));
         tokio::time::timeout(OBEYED_WITHIN, obeyed).await.is_ok_and(|obeyed| obeyed.is_ok())
@@ -342,7 +365,7 @@ impl State {
 }
 
 /// Returns how many marks of each kind are in force, for the metrics.
-pub(super) fn counts(report: &Report) -> [(Kind, usize); 2] {
+pub(super) fn counts(report: &Report) -> [(Kind, usize); Kind::ALL.len()] {
     Kind::ALL.map(|kind| {
         let of_kind = |shown: &&MarkStatus| shown.mark.key.kind() == kind && shown.is_in_force();
         (kind, report.marks.iter().filter(of_kind).count())
@@ -351,7 +374,7 @@ pub(super) fn counts(report: &Report) -> [(Kind, usize); 2] {
 
 /// Returns the answer after a failed call. The call may still have had its effect, unless
 /// etcd denied it.
-fn unconfirmed(EtcdError(reason): &EtcdError, done: &[String]) -> Problem {
+pub(super) fn unconfirmed(EtcdError(reason): &EtcdError, done: &[String]) -> Problem {
     let done = match done {
         [] => String::new(),
         done => format!("; ended: {}", done.join(", ")),
@@ -369,6 +392,6 @@ fn unconfirmed(EtcdError(reason): &EtcdError, done: &[String]) -> Problem {
     Problem(StatusCode::SERVICE_UNAVAILABLE, error)
 }
 
-fn bad(error: &str) -> Problem {
+pub(super) fn bad(error: &str) -> Problem {
     Problem(StatusCode::BAD_REQUEST, error.to_owned())
 }

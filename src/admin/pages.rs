@@ -19,6 +19,7 @@ use axum::{Extension, Router};
 
 use super::answer_memory::{self, AnswerMemory};
 use super::api::{self, Problem};
+use super::client_marks;
 use super::connection_slots::ConnectionSlots;
 use super::marks::{self, Request};
 use super::{State, explain, host, json, metrics, services, settings};
@@ -96,7 +97,7 @@ async fn file(content_type: &'static str, text: &'static str) -> impl IntoRespon
     ([(CONTENT_TYPE, content_type), (CONTENT_SECURITY_POLICY, POLICY)], text)
 }
 
-/// Answers a POST below a service: drain, undrain or release.
+/// Answers a POST below a service, which sets or ends a mark.
 async fn change(
     Shared(state): Shared<Arc<State>>,
     uri: Uri,
@@ -108,6 +109,14 @@ async fn change(
     match changes(&path) {
         Some(marks::DRAIN) => marks::drain(&state, request).await.into_response(),
         Some(marks::UNDRAIN) => marks::undrain(&state, request).await.into_response(),
+        Some(client_marks::SHED) => client_marks::shed(&state, request).await.into_response(),
+        Some(client_marks::UNSHED) => client_marks::unshed(&state, request).await.into_response(),
+        Some(client_marks::FALLBACK) => {
+            client_marks::fallback(&state, request).await.into_response()
+        }
+        Some(client_marks::UNFALLBACK) => {
+            client_marks::unfallback(&state, request).await.into_response()
+        }
         Some(_) => marks::release(&state, request).await.into_response(),
         None => {
             let refused = not_allowed(Method::POST, request.uri).await;
@@ -118,8 +127,14 @@ async fn change(
 
 /// Returns the end of a path that changes a service; `None` for other paths.
 fn changes(path: &str) -> Option<&'static str> {
-    let ends = [marks::DRAIN, marks::UNDRAIN, marks::RELEASE];
-    ends.into_iter().find(|end| path.starts_with(api::SERVICES) && path.ends_with(end))
+    let about_clients = [
+        client_marks::SHED,
+        client_marks::UNSHED,
+        client_marks::FALLBACK,
+        client_marks::UNFALLBACK,
+    ];
+    let mut ends = [marks::DRAIN, marks::UNDRAIN, marks::RELEASE].into_iter().chain(about_clients);
+    ends.find(|end| path.starts_with(api::SERVICES) && path.ends_with(end))
 }
 
 async fn not_found(uri: Uri) -> Problem {

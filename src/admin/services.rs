@@ -147,12 +147,15 @@ impl Rows<'_> {
         let down = self.liveness.down.get(name).map_or(0, Vec::len);
         let unresolved = self.unresolved.get(name).copied().unwrap_or(0);
         let drained = marks::drained(service);
+        let (shed, fallback) = (service.marks.most_shed(), service.marks.fallback().is_some());
         let state = match (guarded, held.is_some_and(|held| !held.is_empty())) {
             _ if !policy::has_picks(service) => json::State::Unusable,
             (true, _) => json::State::Guarded,
             (_, true) => json::State::Held,
             _ if down > 0 => json::State::Down,
             _ if unresolved > 0 => json::State::Unresolved,
+            _ if shed > 0 => json::State::Shedding,
+            _ if fallback => json::State::Fallback,
             _ if drained > 0 => json::State::Drained,
             _ => json::State::Ok,
         };
@@ -166,6 +169,8 @@ impl Rows<'_> {
             down,
             unresolved,
             drained,
+            shed,
+            fallback,
             state,
             since_seconds: since.map(|since| json::seconds(since.elapsed())),
             revision: *revision,
@@ -191,6 +196,8 @@ impl Rows<'_> {
             down: self.liveness.down.get(name).map_or(0, Vec::len),
             unresolved,
             drained: 0,
+            shed: 0,
+            fallback: false,
             state: if unresolved > 0 { json::State::Unresolved } else { json::State::Empty },
             since_seconds: None,
             revision: 0,
@@ -216,7 +223,7 @@ fn endpoints(state: &State, snapshot: &Service, selectors: &[Selector]) -> Vec<j
         meta: (*endpoint.meta).clone(),
         held: liveness.held(&snapshot.name, endpoint.addr).map(json::Held::from),
         down,
-        drained: snapshot.drained.mark(endpoint).map(|mark| json::Mark::new(mark, "in force", 1)),
+        drained: snapshot.marks.drain(endpoint).map(|mark| json::Mark::new(mark, "in force", 1)),
         delayed_seconds: snapshot
             .delayed(endpoint)
             .map(|until| until.saturating_duration_since(clock::now()).as_secs_f64()),

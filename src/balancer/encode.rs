@@ -16,6 +16,7 @@ use crate::policy::Decision;
 use crate::telemetry::Counters;
 
 use super::cycle::{self, StreamRank, Window};
+use super::drops;
 use super::held_bytes::{WeakHeldBytes, count_held};
 use super::pb;
 use super::token::{self, Tokens};
@@ -47,13 +48,16 @@ const MESSAGE_MAX: usize = 4 * 1024 * 1024;
 const HEAD_ROOM: usize = 64;
 
 impl EncodedList {
-    /// Encodes the picks of a decision, each as often as its weight and its group's share say, as the
-    /// `number`th list of its class. The cost depends on the picks, whatever else the
+    /// Encodes the picks of a decision, each as often as its weight and its group's share
+    /// say, and the drops among them, as the `number`th list of its class. The cost depends on
+    /// the picks, whatever else the
     /// service has.
     pub(super) fn new(service: &Service, decision: &Decision, number: u64) -> Self {
         let tokens = Tokens::new(&service.name);
         let picks = decision.picks();
-        let fill = |entry: &mut pb::Server, &pick: &u32| {
+        let fill = |entry: &mut pb::Server, pick: &Option<u32>| {
+            let Some(pick) = *pick else { return *entry = drop_entry() };
+            entry.drop = false;
             let addr = service.endpoints[picks[pick as usize].endpoint as usize].addr;
             entry.ip_address.clear();
             match addr.ip() {
@@ -64,14 +68,14 @@ impl EncodedList {
             tokens.write(addr, &mut entry.load_balance_token);
         };
         let counts = cycle::entries_per_pick(decision);
-        let list = Self::encode(&cycle::order(&counts), fill);
+        let entries = drops::with_drops(&cycle::order(&counts), decision.drop_percent);
+        let list = Self::encode(&entries, fill);
         Self { backends: picks.len(), number, excess: cycle::excess_of(decision, &counts), ..list }
     }
 
     /// Makes a list with one entry that makes every call fail at once.
     pub(super) fn drop_all() -> Self {
-        let load_balance_token = token::DROP.to_owned();
-        Self::one(pb::Server { load_balance_token, drop: true, ..Default::default() })
+        Self::one(drop_entry())
     }
 
     /// Makes a list with one entry that refuses every connection at once, because no
@@ -204,6 +208,12 @@ impl EncodedList {
     fn offset(&self, entry: usize) -> usize {
         self.offsets.get(entry).map_or(self.entries.len(), |&at| at as usize)
     }
+}
+
+/// Returns an entry that makes a client drop the call.
+fn drop_entry() -> pb::Server {
+    let load_balance_token = token::DROP.to_owned();
+    pb::Server { load_balance_token, drop: true, ..Default::default() }
 }
 
 /// Returns a response with gRPC's prefix.

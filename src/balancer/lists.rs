@@ -13,6 +13,7 @@ use crate::catalog::Service;
 use crate::model::{BackendAddr, Class, ServiceName, Weight};
 use crate::policy::{self, Decision, Pick};
 use crate::seed;
+use crate::settings::WhenEmpty;
 use crate::telemetry::Counters;
 
 use super::admission::COST_MIN;
@@ -56,7 +57,7 @@ struct Latest {
     decision: Decision,
     /// How many lists the class had before.
     number: u64,
-    /// `None` if no backend can serve this class.
+    /// `None` if no backend can serve this class, or clients get none by a mark.
     list: Option<Arc<EncodedList>>,
 }
 
@@ -64,6 +65,8 @@ struct Latest {
 #[derive(Default)]
 pub(super) struct ListToSend {
     pub(super) list: Option<Arc<EncodedList>>,
+    /// What an operator's mark tells clients in place of a list, if it does.
+    pub(super) instead: Option<WhenEmpty>,
     /// The stream's part of the list.
     pub(super) rank: StreamRank,
     /// How many endpoints were looked at and entries encoded; 0 for a list that was there
@@ -138,19 +141,19 @@ impl StreamList {
     /// Returns the list to send, one for all streams of the class; no list if no backend
     /// can be listed. A caller with an older value of the service gets the newest list.
     pub(super) fn get(&self, service: &Arc<Service>) -> ListToSend {
-        let (list, work) = self.list.get(service);
+        let (list, instead, work) = self.list.get(service);
         let rank = StreamRank { stream: self.number, streams: Arc::strong_count(&self.list) };
-        ListToSend { list, rank, work }
+        ListToSend { list, instead, rank, work }
     }
 }
 
 impl SharedList {
-    fn get(&self, service: &Arc<Service>) -> (Option<Arc<EncodedList>>, usize) {
+    fn get(&self, service: &Arc<Service>) -> (Option<Arc<EncodedList>>, Option<WhenEmpty>, usize) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(latest) = latest.as_ref()
             && (Arc::ptr_eq(&latest.service, service) || latest.service.version > service.version)
         {
-            return (latest.list.clone(), 0);
+            return (latest.list.clone(), instead(&latest.decision), 0);
         }
         let mut work = policy::work(service, &self.key.class);
         let decision = policy::decide(service, &self.key.class);
@@ -170,8 +173,9 @@ impl SharedList {
         if !self.key.class.is_whole() {
             self.set_cost(entries.max(COST_MIN));
         }
+        let instead = instead(&decision);
         *latest = Some(Latest { service: service.clone(), decision, number, list: list.clone() });
-        (list, work)
+        (list, instead, work)
     }
 
     fn encode(
@@ -180,7 +184,7 @@ impl SharedList {
         decision: &Decision,
         number: u64,
     ) -> Option<Arc<EncodedList>> {
-        if decision.picks().is_empty() {
+        if decision.picks().is_empty() || instead(decision).is_some() {
             return None;
         }
         let list = EncodedList::new(service, decision, number).counted(&self.owner.counters);
@@ -210,9 +214,22 @@ impl SharedList {
     }
 }
 
+/// Returns what a mark tells clients in place of a list.
+fn instead(decision: &Decision) -> Option<WhenEmpty> {
+    match decision {
+        Decision { fallback: true, .. } => Some(WhenEmpty::Fallback),
+        Decision { drop_percent: 100.., .. } => Some(WhenEmpty::Drop),
+        _ => None,
+    }
+}
+
 /// Returns whether clients would be sent equal lists. A list is made of addresses only,
-/// in their order, by weight and by the share of their group.
+/// in their order, by weight and by the share of their group, and of drops.
 fn are_equal_lists(old: (&Service, &Decision), new: (&Service, &Decision)) -> bool {
+    let rest = |decision: &Decision| (decision.drop_percent, decision.fallback);
+    if rest(old.1) != rest(new.1) {
+        return false;
+    }
     fn entries<'a>(
         (service, decision): (&'a Service, &'a Decision),
     ) -> impl Iterator<Item = (BackendAddr, Weight)> + 'a {

@@ -133,9 +133,11 @@ impl BalanceStream {
                 self.client.note_seen(version);
                 continue;
             };
-            let ListToSend { list, rank, work } = self.stream_view.list(&known, self.client.ip());
+            let ListToSend { list, instead, rank, work } =
+                self.stream_view.list(&known, self.client.ip());
             work_budget::spend(cx, work);
-            let directive = session::directive(list, settings.when_empty, self.client.kind());
+            let when_empty = instead.unwrap_or(settings.when_empty);
+            let directive = session::directive(list, when_empty, self.client.kind());
             let Some(push) = self.session.next_push(directive, rank) else {
                 self.client.note_seen(version);
                 counters.lists_suppressed.increment();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::facts::factor::Factor;
-use crate::marks::Drained;
+use crate::marks::ServiceMarks;
 use crate::model::{ServiceName, name};
 use crate::settings::ServiceSettings;
 
@@ -23,8 +23,8 @@ pub(super) struct Group {
     /// The settings of every service in the group: patterns are compared with the canonical
     /// name.
     settings: Arc<ServiceSettings>,
-    /// The drained backends of every service in the group.
-    drained: Drained,
+    /// The marks about every service in the group.
+    marks: ServiceMarks,
     pub(super) services: BTreeMap<ServiceName, Arc<Service>>,
     topics: BTreeMap<Arc<str>, Spelling>,
     /// The turn group that all topics share.
@@ -40,10 +40,10 @@ struct Spelling {
 }
 
 impl Group {
-    pub(super) fn new(settings: Arc<ServiceSettings>, drained: Drained) -> Self {
+    pub(super) fn new(settings: Arc<ServiceSettings>, marks: ServiceMarks) -> Self {
         Self {
             settings,
-            drained,
+            marks,
             services: BTreeMap::new(),
             topics: BTreeMap::new(),
             turn_group: Arc::default(),
@@ -67,11 +67,11 @@ impl Group {
         changed
     }
 
-    /// Sets the drained backends, as [`Self::set_settings`] sets the settings.
-    pub(super) fn set_drained(&mut self, drained: Drained, version: impl FnMut() -> u64) -> bool {
-        let changed = self.drained != drained;
+    /// Sets the marks, as [`Self::set_settings`] sets the settings.
+    pub(super) fn set_marks(&mut self, marks: ServiceMarks, version: impl FnMut() -> u64) -> bool {
+        let changed = self.marks != marks;
         if changed {
-            self.drained = drained;
+            self.marks = marks;
             self.renew(version, |service| service.ramp_share);
         }
         changed
@@ -83,9 +83,9 @@ impl Group {
         mut share: impl FnMut(&Service) -> Option<Factor>,
     ) {
         for service in self.services.values_mut() {
-            let (settings, drained) = (self.settings.clone(), self.drained.clone());
+            let (settings, marks) = (self.settings.clone(), self.marks.clone());
             let snapshot = service.snapshot.clone();
-            let new = Service::new(version(), snapshot, settings).with_drained(drained);
+            let new = Service::new(version(), snapshot, settings).with_marks(marks);
             let new = new.with_newcomers(service.newcomers.clone());
             *service = Arc::new(new.with_ramp_share(share(service)));
         }
@@ -169,7 +169,7 @@ impl Group {
             return changed;
         };
         let same = |old: &Arc<Service>| {
-            let same = old.settings == new.settings && old.drained == new.drained;
+            let same = old.settings == new.settings && old.marks == new.marks;
             let same = same && old.ramp_share == new.ramp_share;
             same && old.newcomers == new.newcomers && old.endpoints == new.endpoints
         };

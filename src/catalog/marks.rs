@@ -30,7 +30,7 @@ impl Catalog {
     pub(super) fn publish_marks(&self, marks: Arc<Marks>, rounds: &mut Rounds<Known>) -> bool {
         let before = self.0.marks.send_replace(marks.clone());
         let mut publish = |canonical: &str, group: &mut super::Group| {
-            if !group.set_drained(marks.for_canonical(canonical), || self.next_version()) {
+            if !group.set_marks(marks.for_canonical(canonical), || self.next_version()) {
                 return false;
             }
             self.announce(group, rounds);

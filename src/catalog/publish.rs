@@ -139,9 +139,9 @@ impl Catalog {
         newcomers: Option<Arc<Newcomers>>,
         ramp_share: Option<Factor>,
     ) -> Arc<Service> {
-        let drained = self.marks().for_service(&snapshot.name);
+        let marks = self.marks().for_service(&snapshot.name);
         let service = Service::new(self.next_version(), snapshot, settings);
-        let service = service.with_drained(drained).with_newcomers(newcomers);
+        let service = service.with_marks(marks).with_newcomers(newcomers);
         Arc::new(service.with_ramp_share(ramp_share))
     }
 
@@ -179,7 +179,7 @@ impl Catalog {
                 None => return false,
             },
             Some(new) => {
-                let group = || Group::new(new.settings.clone(), new.drained.clone());
+                let group = || Group::new(new.settings.clone(), new.marks.clone());
                 self.0.groups.entry(canonical.clone()).or_insert_with(group)
             }
         };

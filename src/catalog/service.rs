@@ -1,6 +1,6 @@
 //! A service: everything that decides the lists of its clients.
 //!
-//! In: a snapshot, settings, drained backends, newcomers and the share of a ramp. Out: immutable values. A change
+//! In: a snapshot, settings, marks, newcomers and the share of a ramp. Out: immutable values. A change
 //! of any part is published as a new version, so that a result made from a value can be
 //! cached by its version.
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::facts::factor::Factor;
-use crate::marks::Drained;
+use crate::marks::ServiceMarks;
 use crate::model::{Class, Endpoint};
 use crate::settings::ServiceSettings;
 
@@ -30,8 +30,8 @@ pub struct Service {
     pub snapshot: Arc<ServiceSnapshot>,
     /// The settings in force.
     pub settings: Arc<ServiceSettings>,
-    /// The backends that marks keep out of the lists.
-    pub drained: Drained,
+    /// What operators' marks say about its backends and clients.
+    pub marks: ServiceMarks,
     /// The backends that are starting or delayed; `None` if there are none.
     pub newcomers: Option<Arc<Newcomers>>,
     /// The share that the ramp of its split has reached; `None` without a ramp.
@@ -41,7 +41,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Makes a service without drained backends.
+    /// Makes a service without marks.
     #[must_use]
     pub fn new(
         version: u64,
@@ -49,12 +49,12 @@ impl Service {
         settings: impl Into<Arc<ServiceSettings>>,
     ) -> Self {
         let (snapshot, settings) = (snapshot.into(), settings.into());
-        let drained = Drained::default();
+        let marks = ServiceMarks::default();
         Self {
             version,
             snapshot,
             settings,
-            drained,
+            marks,
             newcomers: None,
             ramp_share: None,
             address_cache: Derived::default(),
@@ -62,10 +62,10 @@ impl Service {
         }
     }
 
-    /// Returns the service with these drained backends.
+    /// Returns the service with these marks.
     #[must_use]
-    pub fn with_drained(self, drained: Drained) -> Self {
-        Self { drained, ..self.without_caches() }
+    pub fn with_marks(self, marks: ServiceMarks) -> Self {
+        Self { marks, ..self.without_caches() }
     }
 
     /// Returns the service with these newcomers.

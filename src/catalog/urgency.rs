@@ -33,7 +33,7 @@ impl Urgency {
 
 /// Returns whether clients must get the new value at once. They must if a backend leaves,
 /// changes its address or gets weight 0, because calls fail until clients know; and if
-/// the settings, the drained backends or the share of a split changed.
+/// the settings, the marks or the share of a split changed.
 fn is_urgent(old: &Known, new: &Known) -> bool {
     if let (Some(old), Some(new)) = (old.settings(), new.settings())
         && old != new
@@ -43,7 +43,7 @@ fn is_urgent(old: &Known, new: &Known) -> bool {
     let (Known::Present(old), Known::Present(new)) = (old, new) else {
         return matches!(old, Known::Present(_));
     };
-    if old.drained != new.drained || old.ramp_share != new.ramp_share {
+    if old.marks != new.marks || old.ramp_share != new.ramp_share {
         return true;
     }
     let mut rest = new.endpoints.iter();

@@ -63,7 +63,7 @@ pub fn drain(args: &DrainArgs) -> Result<(), AdminError> {
         mark.backends.unwrap_or_default(),
         mark.service,
     )))?;
-    unless(obeyed);
+    warn_unless(obeyed);
     Ok(())
 }
 
@@ -90,7 +90,7 @@ pub fn undrain(args: &UndrainArgs) -> Result<(), AdminError> {
         let count = mark.keeps_out;
         say(&format!("warning: {count} of them stay drained, by {backends} of {service}"));
     }
-    unless(obeyed);
+    warn_unless(obeyed);
     Ok(())
 }
 
@@ -106,7 +106,8 @@ pub(super) fn send_order<T: serde::de::DeserializeOwned>(
     AdminClient::new(admin)?.post_with_body(&path, &order)
 }
 
-fn unless(obeyed: bool) {
+/// Warns unless the balancer follows the change already.
+pub(super) fn warn_unless(obeyed: bool) {
     if !obeyed {
         say("warning: the change is in etcd, but this balancer has not read it yet");
     }

@@ -60,6 +60,7 @@ fn shown(explanation: &Explanation, one: bool) -> String {
         lines.push(format!("  the name selects {}={}", selector.key, selector.value));
     }
     lines.extend(explanation.settings.iter().filter_map(setting));
+    lines.extend(explanation.marks.iter().map(mark));
     lines.extend(explanation.clients.iter().map(client));
     lines.extend(explanation.no_client.clone());
     let mut text = clean_lines(&lines);
@@ -83,6 +84,18 @@ fn setting((key, setting): (&String, &json::InForce)) -> Option<String> {
     let json::InForce { value, source, pattern } = setting;
     let pattern = pattern.as_ref()?;
     Some(format!("  setting {key} = {value}, by {pattern} in {source}"))
+}
+
+/// Returns a line for a mark about the clients.
+fn mark(mark: &json::Mark) -> String {
+    let what = match mark.percent {
+        Some(percent) => format!("these clients drop {percent} % of their calls"),
+        None => "these clients use the addresses from DNS, not this list".to_owned(),
+    };
+    let by = if mark.by.is_empty() { String::new() } else { format!(", by {}", mark.by) };
+    let until = mark.until.as_ref().map(|until| format!(", until {until}")).unwrap_or_default();
+    let why = if mark.why.is_empty() { String::new() } else { format!(": {}", mark.why) };
+    format!("  {what}{by}{until}{why}")
 }
 
 fn client(client: &json::Client) -> String {
@@ -168,6 +181,7 @@ mod tests {
             silent_seconds: Some(0.4),
             clients: Vec::new(),
             no_client: None,
+            marks: Vec::new(),
             listed,
             backends: vec![Explained {
                 id: "i-9".to_owned(),

@@ -1,4 +1,4 @@
-//! `lookaside marks`: lists the decisions of operators about backends.
+//! `lookaside marks`: lists the decisions of operators about backends and clients.
 //!
 //! In: an admin address, and optionally a service. Out: a table of marks, and on standard
 //! error what is wrong.
@@ -8,7 +8,7 @@ use std::env;
 use super::admin_client::{self, AdminClient, AdminError, say};
 use crate::admin::json;
 
-/// Lists the marks of operators on backends: drains and releases
+/// Lists the marks of operators: drains, releases, sheds and fallbacks
 ///
 /// Marks are keys in etcd that every balancer of the zone reads.
 #[derive(Debug, Clone, clap::Args)]
@@ -73,7 +73,8 @@ fn table(marks: &[json::Mark]) -> String {
         vec![
             mark.kind,
             mark.service,
-            mark.backends.unwrap_or_default(),
+            mark.backends.or(mark.clients).unwrap_or_default(),
+            mark.percent.map(|percent| format!("{percent} %")).unwrap_or_default(),
             mark.state,
             mark.keeps_out.to_string(),
             mark.by,
@@ -83,7 +84,7 @@ fn table(marks: &[json::Mark]) -> String {
         ]
     };
     let headings =
-        ["MARK", "SERVICE", "BACKENDS", "STATE", "KEEPS OUT", "BY", "SINCE", "UNTIL", "WHY"];
+        ["MARK", "SERVICE", "ABOUT", "PART", "STATE", "KEEPS OUT", "BY", "SINCE", "UNTIL", "WHY"];
     admin_client::table(&headings, marks.iter().map(row))
 }
 

@@ -57,8 +57,18 @@ fn shown(services: &json::Services) -> Option<String> {
 
 /// Returns the state of a service with the numbers behind it.
 fn state(service: &json::Service) -> String {
-    let json::Service { endpoints, held, down, unresolved, drained, state, since_seconds, .. } =
-        service;
+    let json::Service {
+        endpoints,
+        held,
+        down,
+        unresolved,
+        drained,
+        shed,
+        fallback,
+        state,
+        since_seconds,
+        ..
+    } = service;
     let mut text = state.as_str().to_owned();
     if let (json::State::Empty, Some(seconds)) = (state, since_seconds) {
         text.push_str(&format!(" for {}", age(*seconds)));
@@ -70,6 +80,12 @@ fn state(service: &json::Service) -> String {
     }
     if *down > 0 {
         parts.push(format!("{down} down"));
+    }
+    if *shed > 0 {
+        parts.push(format!("{shed} % of calls shed"));
+    }
+    if *fallback {
+        parts.push("clients use DNS".to_owned());
     }
     if *drained > 0 {
         parts.push(format!("{drained} of {endpoints} drained"));
@@ -98,6 +114,8 @@ mod tests {
             down: 2,
             unresolved: 0,
             drained: 0,
+            shed: 0,
+            fallback: false,
             state: json::State::Held,
             since_seconds: Some(61.0),
             revision: 42,

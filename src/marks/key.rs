@@ -9,11 +9,14 @@
 //! | `…/drain/SERVICE/BACKENDS` | these backends of the service are in no list |
 //! | `…/drain/*/BACKENDS` | these backends are in no list of any service |
 //! | `…/release/SERVICE` | the backends that the service held at that moment leave the lists |
+//! | `…/shed/SERVICE` | the service's clients drop a part of their calls; the value has the percentage |
+//! | `…/shed/SERVICE/KEY=VALUE` | so do only the clients whose name selects KEY=VALUE |
+//! | `…/fallback/SERVICE` | the service's clients use the addresses that they have from DNS |
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::model::{BackendAddr, Endpoint, ServiceName, Zone};
+use crate::model::{BackendAddr, Endpoint, Selector, ServiceName, Zone};
 
 /// The decision of a mark, and the service and backends that it is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +26,19 @@ pub enum MarkKey {
     /// The backends that a service (by canonical name) held at that moment leave the
     /// lists.
     Release(String),
+    /// The clients drop a part of their calls; the mark's value has the percentage.
+    Shed(Scope, Clients),
+    /// The clients use the addresses that they have from DNS.
+    Fallback(Scope),
+}
+
+/// The clients of a service that a shed is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Clients {
+    /// All of them.
+    All,
+    /// Those whose name selects this.
+    Selecting(Selector),
 }
 
 /// The kinds of marks.
@@ -32,9 +48,13 @@ pub enum Kind {
     Drain,
     /// See [`MarkKey::Release`].
     Release,
+    /// See [`MarkKey::Shed`].
+    Shed,
+    /// See [`MarkKey::Fallback`].
+    Fallback,
 }
 
-/// The services that a drain is about.
+/// The services that a mark is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
     /// All services: `*`.
@@ -92,9 +112,20 @@ impl MarkKey {
                 Scope::Service(canonical) => Ok(Self::Release(canonical)),
                 Scope::Everywhere => Err("release needs the name of one service".to_owned()),
             },
-            other => Err(format!(
-                "{other:?} is no mark that this lookaside knows: expected drain or release"
-            )),
+            "shed" => {
+                let (service, clients) = match rest.split_once('/') {
+                    Some((service, clients)) => (service, Clients::parse(clients)?),
+                    None => (rest, Clients::All),
+                };
+                Ok(Self::Shed(Scope::parse(service)?, clients))
+            }
+            "fallback" => Ok(Self::Fallback(Scope::parse(rest)?)),
+            other => {
+                let known = Kind::ALL.map(Kind::as_str).join(", ");
+                Err(format!(
+                    "{other:?} is no mark that this lookaside knows: expected one of {known}"
+                ))
+            }
         }
     }
 
@@ -110,6 +141,8 @@ impl MarkKey {
         match self {
             Self::Drain(..) => Kind::Drain,
             Self::Release(_) => Kind::Release,
+            Self::Shed(..) => Kind::Shed,
+            Self::Fallback(_) => Kind::Fallback,
         }
     }
 
@@ -117,9 +150,15 @@ impl MarkKey {
     #[must_use]
     pub fn service(&self) -> &str {
         match self {
-            Self::Drain(Scope::Everywhere, _) => "*",
-            Self::Drain(Scope::Service(canonical), _) | Self::Release(canonical) => canonical,
+            Self::Release(canonical) => canonical,
+            Self::Drain(scope, _) | Self::Shed(scope, _) | Self::Fallback(scope) => scope.as_str(),
         }
+    }
+
+    /// Returns whether the mark acts for as long as it is in force. A release acts once.
+    #[must_use]
+    pub fn lasts(&self) -> bool {
+        self.kind() != Kind::Release
     }
 
     /// Returns the backends that the mark is about, if it names any.
@@ -127,7 +166,16 @@ impl MarkKey {
     pub fn backends(&self) -> Option<&Backends> {
         match self {
             Self::Drain(_, backends) => Some(backends),
-            Self::Release(_) => None,
+            Self::Release(_) | Self::Shed(..) | Self::Fallback(_) => None,
+        }
+    }
+
+    /// Returns what the name of a client selects for the mark to be about it, if anything.
+    #[must_use]
+    pub fn clients(&self) -> Option<&Selector> {
+        match self {
+            Self::Shed(_, Clients::Selecting(selector)) => Some(selector),
+            _ => None,
         }
     }
 }
@@ -136,13 +184,14 @@ impl MarkKey {
 impl fmt::Display for MarkKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.kind().as_str(), self.service())?;
-        self.backends().map_or(Ok(()), |backends| write!(f, "/{backends}"))
+        self.backends().map_or(Ok(()), |backends| write!(f, "/{backends}"))?;
+        self.clients().map_or(Ok(()), |Selector { key, value }| write!(f, "/{key}={value}"))
     }
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::Drain, Self::Release];
+    pub const ALL: [Self; 4] = [Self::Drain, Self::Release, Self::Shed, Self::Fallback];
 
     /// Returns the name used in keys, commands and metrics.
     #[must_use]
@@ -150,11 +199,40 @@ impl Kind {
         match self {
             Self::Drain => "drain",
             Self::Release => "release",
+            Self::Shed => "shed",
+            Self::Fallback => "fallback",
         }
     }
 }
 
+impl Clients {
+    /// Parses the text that an operator typed.
+    ///
+    /// # Errors
+    /// If it is no `KEY=VALUE`, is too long, or contains control characters.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let pair = text.split_once('=').filter(|(key, value)| {
+            let short = text.len() <= BACKENDS_MAX && !text.chars().any(char::is_control);
+            short && !key.is_empty() && !value.is_empty()
+        });
+        let (key, value) = pair.ok_or_else(|| {
+            let text: String = text.chars().take(100).collect();
+            format!("{text:?} names no clients: expected KEY=VALUE, which their name selects")
+        })?;
+        Ok(Self::Selecting(Selector { key: key.to_owned(), value: value.to_owned() }))
+    }
+}
+
 impl Scope {
+    /// Returns the canonical name of the service; `*` for all.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Everywhere => "*",
+            Self::Service(canonical) => canonical,
+        }
+    }
+
     /// Parses `*`, or a service in any spelling without a slash.
     fn parse(text: &str) -> Result<Self, String> {
         if text == "*" {

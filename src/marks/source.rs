@@ -197,9 +197,8 @@ impl KeyStates {
                 for (key, former) in missing {
                     // A release has acted already, and a mark that has ended is not
                     // needed.
-                    let stands = |mark: &Arc<Mark>| {
-                        matches!(mark.key, MarkKey::Drain(..)) && !mark.is_over((self.wall)())
-                    };
+                    let stands =
+                        |mark: &Arc<Mark>| mark.key.lasts() && !mark.is_over((self.wall)());
                     let stands = former.mark.as_ref().is_some_and(stands);
                     if (keeps || former.lost_by_etcd) && stands {
                         self.keep_lost_mark(key, former);
@@ -273,7 +272,7 @@ impl KeyStates {
             }
             Err(reason) => {
                 if former.refused.as_ref() != Some(&reason) {
-                    let remedy = "put it again with lookaside drain, or delete the key";
+                    let remedy = "put it again with lookaside, or delete the key";
                     let key = shown(&key);
                     warn!(
                         key,
@@ -295,7 +294,7 @@ impl KeyStates {
     /// gone back to an older state. A saved mark has no revision to compare.
     fn is_newer(&self, former: &KeyState, listed: &Mark, revision: i64) -> bool {
         let Some(mark) = &former.mark else { return false };
-        let stands = matches!(mark.key, MarkKey::Drain(..)) && !mark.is_over((self.wall)());
+        let stands = mark.key.lasts() && !mark.is_over((self.wall)());
         let newer = match (mark.value.set, listed.value.set) {
             (Some(ours), Some(theirs)) if former.revision == 0 => ours > theirs,
             (Some(ours), Some(theirs)) => ours >= theirs && former.revision > revision,
@@ -306,7 +305,8 @@ impl KeyStates {
 
     fn keep_lost_mark(&mut self, key: Key, former: KeyState) {
         if !former.lost_by_etcd {
-            let remedy = "lookaside undrain ends it";
+            let kind = former.mark.as_ref().map_or("drain", |mark| mark.key.kind().as_str());
+            let remedy = format!("lookaside un{kind} ends it");
             warn!(%key, remedy, "etcd has lost this mark, which was not ended: it stays in force");
         }
         self.keys.insert(key, KeyState { lost_by_etcd: true, ..former });

@@ -32,6 +32,11 @@ fn keys_are_written_as_they_are_read() {
         "drain/hello/zone=a",
         "drain/hello/node/7 of 9",
         "release/game.dev",
+        "shed/hello",
+        "shed/*",
+        "shed/game.dev/zone=a",
+        "fallback/game.dev",
+        "fallback/*",
     ] {
         assert_eq!(MarkKey::parse(same).unwrap().to_string(), same);
     }
@@ -49,6 +54,10 @@ fn keys_are_written_as_they_are_read() {
         ("drain/hello/=a", "names no backends"),
         ("drain/hello/zone=", "names no backends"),
         ("drain/hello/a\u{1b}b", "names no backends"),
+        ("shed/hello/zone", "names no clients: expected KEY=VALUE"),
+        ("shed/hello/", "names no clients"),
+        ("shed/", "holds no service"),
+        ("fallback/a/b", "holds a slash"),
         ("release/*", "needs the name of one service"),
         ("release/dev/game", "holds a slash"),
         ("release/a..b", "has an empty label"),
@@ -66,6 +75,7 @@ fn values_are_written_as_they_are_read() {
         why: "kernel \"update\"".to_owned(),
         set: Some(Timestamp(1_795_861_800)),
         until: Some(Timestamp(1_795_861_860)),
+        percent: Some(30),
     };
     assert_eq!(Value::parse(full.to_json().as_bytes()), Ok(full));
     assert_eq!(Value::parse(b" \n"), Ok(Value::default()));
@@ -77,6 +87,7 @@ fn values_are_written_as_they_are_read() {
         (r#"{"version":2}"#, "version is 2: this lookaside reads version 1"),
         (r#"{"until":"soon"}"#, "until is \"soon\": expected a moment in UTC"),
         (r#"{"set":7}"#, "no JSON object"),
+        (r#"{"percent":0}"#, "percent is 0: expected 1 to 100"),
     ] {
         let error = Value::parse(wrong.as_bytes()).unwrap_err();
         assert!(error.contains(expected), "{wrong}: {error}");
@@ -92,7 +103,7 @@ fn marks_find_the_backends_they_name() {
     let other = endpoint("i-2", "10.0.0.2:1", &[("zone", "b"), ("rack", "7")]);
     let check = |below: &str, service: &str, expected: (bool, bool)| {
         let drained = Marks::new([mark(below, "")]).for_canonical(service);
-        let found = (drained.mark(&one).is_some(), drained.mark(&other).is_some());
+        let found = (drained.drain(&one).is_some(), drained.drain(&other).is_some());
         assert_eq!(found, expected, "{below}");
         // Each mark alone must agree with all marks together.
         if let MarkKey::Drain(Scope::Service(of), backends) = MarkKey::parse(below).unwrap()
@@ -113,7 +124,7 @@ fn marks_find_the_backends_they_name() {
     let marks = ["drain/*/10.0.0.1", "drain/hello/zone=a", "drain/hello/i-1"];
     let all = Marks::new(marks.map(|below| mark(below, below)));
     let by =
-        |service: &str| all.for_canonical(service).mark(&one).map(|mark| mark.value.by.clone());
+        |service: &str| all.for_canonical(service).drain(&one).map(|mark| mark.value.by.clone());
     assert_eq!(by("hello").as_deref(), Some("drain/hello/i-1"), "the most specific counts");
     assert_eq!(by("other").as_deref(), Some("drain/*/10.0.0.1"));
     assert!(

@@ -19,6 +19,9 @@ pub struct Value {
     pub set: Option<Timestamp>,
     /// When the mark ends; `None`: never by itself.
     pub until: Option<Timestamp>,
+    /// The part of the calls that a shed is about, 1 to 100 percent; `None`: all. Other marks
+    /// have no use for it.
+    pub percent: Option<u32>,
 }
 
 /// The JSON in etcd.
@@ -34,6 +37,8 @@ struct Written {
     set: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     until: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    percent: Option<u32>,
 }
 
 /// The longest author or reason, in bytes.
@@ -64,7 +69,7 @@ impl Value {
         let written = written.map_err(|error| {
             format!("the value is no JSON object of a mark: {error}; an empty value will do")
         })?;
-        let Written { version, by, why, set, until } = written;
+        let Written { version, by, why, set, until, percent } = written;
         if version != VERSION {
             return Err(format!("version is {version}: this lookaside reads version {VERSION}"));
         }
@@ -74,15 +79,26 @@ impl Value {
                 return Err(format!("{name} has {length} bytes: at most {TEXT_MAX} are allowed"));
             }
         }
-        Ok(Self { by, why, set: timestamp("set", set)?, until: timestamp("until", until)? })
+        if let Some(percent) = percent.filter(|percent| !(1..=100).contains(percent)) {
+            return Err(format!("percent is {percent}: expected 1 to 100"));
+        }
+        let (set, until) = (timestamp("set", set)?, timestamp("until", until)?);
+        Ok(Self { by, why, set, until, percent })
+    }
+
+    /// Returns the part of the calls that a shed is about, in percent.
+    #[must_use]
+    pub fn percent(&self) -> u32 {
+        self.percent.unwrap_or(100)
     }
 
     /// Returns the JSON for etcd.
     #[must_use]
     pub fn to_json(&self) -> String {
         let text = |moment: Option<Timestamp>| moment.map(|moment| moment.to_string());
-        let Self { by, why, set, until } = self.clone();
-        let written = Written { version: VERSION, by, why, set: text(set), until: text(until) };
+        let Self { by, why, set, until, percent } = self.clone();
+        let (set, until) = (text(set), text(until));
+        let written = Written { version: VERSION, by, why, set, until, percent };
         serde_json::to_string(&written).unwrap_or_default()
     }
 }

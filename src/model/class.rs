@@ -66,6 +66,17 @@ impl Class {
         &self.selectors
     }
 
+    /// Returns whether its clients' name selects with this label. Letter case of the value
+    /// does not matter.
+    #[must_use]
+    pub fn selects(&self, wanted: &Selector) -> bool {
+        let same = |value: &str| value.eq_ignore_ascii_case(&wanted.value);
+        match wanted.key == HASH {
+            true => self.key().is_some_and(same),
+            false => self.selectors.iter().any(|one| one.key == wanted.key && same(&one.value)),
+        }
+    }
+
     /// Returns the key to which one backend is assigned.
     #[must_use]
     pub fn key(&self) -> Option<&str> {
@@ -106,6 +117,8 @@ mod tests {
         let all = [select("zone", "a"), select("hash", "x"), select("hash", "b")];
         let class = Class::new(&all);
         assert_eq!((class.selectors(), class.key()), (&all[..1], Some("b.x")));
+        assert!(class.selects(&select("hash", "B.x")) && class.selects(&select("zone", "A")));
+        assert!(!class.selects(&select("hash", "a")) && !class.selects(&select("x", "a")));
         assert_eq!(class.without_key(), Class::new(&all[..1]));
         assert!(!Class::new(&all[1..]).is_whole());
         let part = Class::default().with_part(Part::Canaries);

@@ -111,7 +111,7 @@ fn weight<'a>(_: &'a Service, endpoint: &Endpoint, _: &'a Class) -> Finding<'a> 
 }
 
 fn undrained<'a>(service: &'a Service, endpoint: &Endpoint, _: &'a Class) -> Finding<'a> {
-    let mark = service.drained.mark(endpoint);
+    let mark = service.marks.drain(endpoint);
     let reason = match mark {
         Some(mark) => Reason::Drained(mark),
         None if endpoint.is_lame_duck() => Reason::LameDuck,

@@ -55,7 +55,7 @@ pub(super) fn decide(service: &Service, class: &Class, picks: Vec<Pick>) -> Deci
     let canaries: Box<[bool]> = picks.iter().map(is_canary).collect();
     let both = canaries.contains(&true) && canaries.contains(&false);
     let split = both.then(|| Box::new(CallSplit { share: split.share, canaries }));
-    Decision { picks: picks.into(), split }
+    Decision { split, ..Decision::new(picks) }
 }
 
 /// Returns the picks of one part; all, if the part has none.

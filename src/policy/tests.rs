@@ -171,7 +171,7 @@ fn each_pass_says_why() {
     let value = Value { by: "me".into(), why: "disk".into(), ..Value::default() };
     let marks = Marks::new([Arc::new(Mark { key, value })]);
     let all = self::service(&["a 1 zone=b", "b 1"]);
-    let all = all.with_drained(marks.for_canonical("hello"));
+    let all = all.with_marks(marks.for_canonical("hello"));
     let class = Class::new(&[selector("zone", "b")]);
     assert!(decide(&all, &class).picks().is_empty() && has_picks(&all));
     assert_eq!(decide(&all, &Class::default()).picks().len(), 1);

@@ -31,7 +31,7 @@ async fn marks_are_shown_with_who_why_and_how_many() {
     let world = world().await;
     let mark = |below: &str, until: Option<Timestamp>| {
         let (by, why) = ("me@here".to_owned(), "disk \u{1b}[2J".to_owned());
-        let value = Signed { by, why, set: Some(Timestamp(1_000_000_000)), until };
+        let value = Signed { by, why, set: Some(Timestamp(1_000_000_000)), until, percent: None };
         Arc::new(Mark { key: MarkKey::parse(below).unwrap(), value })
     };
     let drain = mark("drain/game.dev/zone=a", Some(Timestamp(1_000_000_060)));
@@ -53,7 +53,7 @@ async fn marks_are_shown_with_who_why_and_how_many() {
     let (status, shown) = world.json("/api/v1/marks").await;
     assert_eq!((status, &shown["total"], &shown["refused_total"]), (200, &json!(2), &json!(1)));
     let expected = json!({
-        "kind": "drain", "service": "game.dev", "backends": "zone=a", "by": "me@here",
+        "kind": "drain", "service": "game.dev", "backends": "zone=a", "clients": null, "percent": null, "by": "me@here",
         "why": "disk \u{1b}[2J", "set": "2001-09-09T01:46:40Z", "until": "2001-09-09T01:47:40Z",
         "state": "in force", "keeps_out": 1
     });

@@ -6,6 +6,7 @@ mod empty;
 mod faults;
 mod lists;
 mod names;
+mod orders;
 mod security;
 mod splits;
 
@@ -30,6 +31,8 @@ pub const CASES: &[Case] = &[
     case("canary gets its share of the calls", splits::by_calls),
     case("canary gets its share of the clients", splits::by_clients),
     case("a key sticks to one backend", splits::key),
+    case("an operator sheds calls", orders::shed),
+    case("an operator sends clients to DNS", orders::fallback),
     case("removal spares calls in flight", lists::removal_in_flight),
     case("backends see lb-token", lists::tokens),
     case("reported calls equal calls made", lists::reports),

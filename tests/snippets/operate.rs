@@ -39,6 +39,17 @@ pub(super) fn drain(world: &mut World, block: &Block) {
     world.ok("lookaside explain hello --backend 10.0.0.9");
 }
 
+/// Tells clients something where [`drain`] left a balancer, and ends it, in the documented
+/// words.
+pub(super) fn tell_clients(world: &mut World, block: &Block) {
+    for command in block.commands() {
+        let (code, shown) = world.terminal(&command.text);
+        assert_eq!(code, Some(0), "{shown}");
+        same(&block.at(), &command.output, &shown);
+    }
+    world.shows("/api/v1/services", "\"shed\":0,\"fallback\":false");
+}
+
 /// Drains a host where [`drain`] left a balancer.
 pub(super) fn drain_by_etcdctl(world: &mut World, block: &Block) {
     let [put] = &block.commands()[..] else { panic!("{}: one command", block.at()) };

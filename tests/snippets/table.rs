@@ -66,6 +66,8 @@ const ROWS: &[Row] = &[
     row("docs/formats.md", "toml", "prefix = ", Anywhere, formats::description),
     row("docs/formats.md", "toml", "[format.", Anywhere, formats::description),
     row("docs/marks.md", "text", "$ lookaside drain", Marks, operate::drain),
+    row("docs/marks.md", "text", "$ lookaside shed", Marks, operate::tell_clients),
+    row("docs/marks.md", "text", "$ lookaside fallback", Marks, operate::tell_clients),
     row("docs/marks.md", "console", "$ etcdctl put", Marks, operate::drain_by_etcdctl),
     row("docs/policy.md", "toml", "# policy.toml", Policy, policy::document),
     row("docs/policy.md", "text", "$ lookaside settings apply policy", Policy, policy::newcomer),

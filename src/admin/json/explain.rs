@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Client, Held, InForce, Selector};
+use super::{Client, Held, InForce, Mark, Selector};
 
 /// `/api/v1/explain`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,10 @@ pub struct Explanation {
     pub clients: Vec<Client>,
     /// Why the client that was asked for has no stream.
     pub no_client: Option<String>,
+    /// What operators tell clients of this name besides: to drop calls, or to use the
+    /// addresses from DNS.
+    #[serde(default)]
+    pub marks: Vec<Mark>,
     /// Whether every backend that was asked for is in the list.
     pub listed: bool,
     /// The backends that were asked for; all backends if none was.

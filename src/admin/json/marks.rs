@@ -19,16 +19,22 @@ pub struct Marks {
     pub unheard: Option<String>,
 }
 
-/// An operator's decision about backends, which every replica obeys.
+/// An operator's decision about backends or clients, which every replica obeys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
-    /// `drain` or `release`.
+    /// `drain`, `release`, `shed` or `fallback`.
     pub kind: String,
     /// The service's canonical name; `*` for all services.
     pub service: String,
     /// The backends it is about: `IP:PORT`, an IP address, `KEY=VALUE` of their metadata,
     /// or a backend's name; null if it is about the whole service.
     pub backends: Option<String>,
+    /// The clients it is about, by what their name selects: `KEY=VALUE`; null: all.
+    #[serde(default)]
+    pub clients: Option<String>,
+    /// The part of their calls that clients drop, in percent, if it is a `shed`.
+    #[serde(default)]
+    pub percent: Option<u32>,
     /// The operator who set it, as given.
     pub by: String,
     /// The reason, as given.
@@ -54,14 +60,20 @@ pub struct RefusedMark {
     pub reason: String,
 }
 
-/// The body of `/api/v1/services/{name}/drain`, `undrain` and `release`. All fields are
-/// optional, except `backends` of a drain.
+/// The body of `/api/v1/services/{name}/drain`, `undrain`, `release`, `shed`, `unshed`,
+/// `fallback` and `unfallback`. All fields are optional, except `backends` of a drain.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
     /// The backends, as in [`Mark`]. For `undrain`, none means all marks of the service.
     #[serde(default)]
     pub backends: Option<String>,
+    /// The clients that a shed is about, as in [`Mark`].
+    #[serde(default)]
+    pub clients: Option<String>,
+    /// The part of the calls that a shed is about, in percent; none: all.
+    #[serde(default)]
+    pub percent: Option<u32>,
     /// How long the mark lasts, as in `30m`; none: until an operator ends it.
     #[serde(default, rename = "for")]
     pub lasts: Option<String>,
@@ -101,6 +113,17 @@ pub struct UndrainAnswer {
     pub still: Vec<Mark>,
 }
 
+/// The result of a shed or a fallback.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientMarkAnswer {
+    /// The mark.
+    pub mark: Mark,
+    /// How many streams ask for these services now, at this balancer.
+    pub streams: usize,
+    /// Whether this balancer follows it already. If not, it will once it reads the mark.
+    pub obeyed: bool,
+}
+
 /// The answer to `/api/v1/services/{name}/release`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Released {
@@ -116,11 +139,13 @@ pub struct Released {
 impl Mark {
     pub(in crate::admin) fn new(mark: &marks::Mark, state: &str, keeps_out: usize) -> Self {
         let marks::Mark { key, value } = mark;
-        let marks::Value { by, why, set, until } = value.clone();
+        let marks::Value { by, why, set, until, .. } = value.clone();
         Self {
             kind: key.kind().as_str().to_owned(),
             service: key.service().to_owned(),
             backends: key.backends().map(ToString::to_string),
+            clients: key.clients().map(|one| format!("{}={}", one.key, one.value)),
+            percent: (key.kind() == marks::Kind::Shed).then(|| value.percent()),
             by,
             why,
             set: set.map(|set| set.to_string()),

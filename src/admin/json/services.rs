@@ -56,6 +56,10 @@ pub enum State {
     /// Some or all of its backends are registered by host names that do not resolve, and
     /// are not listed.
     Unresolved,
+    /// Its clients drop a part of their calls, by an operator's mark.
+    Shedding,
+    /// Its clients use the addresses from DNS, by an operator's mark.
+    Fallback,
     /// Some of its backends are kept out of the lists by an operator's mark.
     Drained,
     /// None of these.
@@ -88,7 +92,15 @@ pub struct Service {
     /// How many are kept out of the lists by an operator's mark.
     #[serde(default)]
     pub drained: usize,
-    /// `empty`, `unusable`, `guarded`, `held`, `down`, `unresolved`, `drained` or `ok`.
+    /// The part of their calls that its clients drop by an operator's mark, in percent: the
+    /// largest of any of them.
+    #[serde(default)]
+    pub shed: u32,
+    /// Whether its clients use the addresses from DNS, by an operator's mark.
+    #[serde(default)]
+    pub fallback: bool,
+    /// `empty`, `unusable`, `guarded`, `held`, `down`, `unresolved`, `shedding`, `fallback`,
+    /// `drained` or `ok`.
     #[serde(default)]
     pub state: State,
     /// Seconds since it is `empty`, or since the first held backend lost its
@@ -122,6 +134,8 @@ impl State {
             Self::Held => "held",
             Self::Down => "down",
             Self::Unresolved => "unresolved",
+            Self::Shedding => "shedding",
+            Self::Fallback => "fallback",
             Self::Drained => "drained",
             Self::Ok => "ok",
         }
@@ -138,6 +152,8 @@ impl From<String> for State {
             Self::Held,
             Self::Down,
             Self::Unresolved,
+            Self::Shedding,
+            Self::Fallback,
             Self::Drained,
         ];
         known.into_iter().find(|state| state.as_str() == text).unwrap_or_default()

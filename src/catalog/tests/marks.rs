@@ -21,7 +21,7 @@ fn service(world: &World, name: &str) -> Arc<Service> {
 /// Returns how many backends of a service are drained.
 fn drained(world: &World, name: &str) -> usize {
     let service = service(world, name);
-    service.endpoints.iter().filter(|one| service.drained.mark(one).is_some()).count()
+    service.endpoints.iter().filter(|one| service.marks.drain(one).is_some()).count()
 }
 
 #[test]
