@@ -8,6 +8,7 @@ pub mod capacity;
 pub mod factor;
 pub mod flapping;
 pub mod panic;
+pub mod ramp;
 pub mod reported;
 pub mod rise_fall;
 pub mod shedding;

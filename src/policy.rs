@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use crate::catalog::{Addresses, Service};
 use crate::facts::factor::Factor;
-use crate::model::{Class, Endpoint, Selector, Weight};
+use crate::model::{Class, Endpoint, Part, Selector, Weight};
 
+mod affinity;
 pub mod canary;
 pub mod cells;
 pub mod hash;
@@ -21,6 +22,7 @@ mod load;
 mod newcomers;
 mod passes;
 pub mod rendezvous;
+mod split;
 pub mod zones;
 
 pub use passes::{Finding, Pass, explain};
@@ -30,10 +32,21 @@ pub use passes::{Finding, Pass, explain};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Decision {
     picks: Box<[Pick]>,
+    split: Option<Box<CallSplit>>,
     /// The part of their calls that the clients drop, in percent.
     pub drop_percent: u32,
     /// Whether the clients use the addresses from DNS in place of the picks.
     pub fallback: bool,
+}
+
+/// A share of all calls for some of the picks. Within each group, the calls are split by
+/// weight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallSplit {
+    /// The share of the canaries: neither 0 nor 1.
+    pub share: Factor,
+    /// Whether each pick is a canary. Some are, and some are not.
+    pub canaries: Box<[bool]>,
 }
 
 /// A backend that serves a class, and its share.
@@ -41,11 +54,17 @@ pub struct Decision {
 pub struct Pick {
     /// Its index in the snapshot's endpoints.
     pub endpoint: u32,
-    /// Its weight relative to the other picks; never 0.
+    /// Its weight relative to the other picks, or to those of its group if the calls are
+    /// split; never 0.
     pub weight: Weight,
 }
 
 impl Decision {
+    /// Makes a decision that does not split the calls.
+    fn new(picks: Vec<Pick>) -> Self {
+        Self { picks: picks.into(), ..Self::default() }
+    }
+
     /// Returns the picks, in the snapshot's order.
     #[must_use]
     pub fn picks(&self) -> &[Pick] {
@@ -57,11 +76,63 @@ impl Decision {
     pub fn weights(&self) -> Vec<u32> {
         self.picks.iter().map(|pick| pick.weight.0).collect()
     }
+
+    /// Returns how the calls are split between groups of picks, if they are.
+    #[must_use]
+    pub fn split(&self) -> Option<&CallSplit> {
+        self.split.as_deref()
+    }
+
+    /// Returns the share of all calls that each pick is due, in the same order.
+    #[must_use]
+    pub fn dues(&self) -> Vec<f64> {
+        let canary = |at: usize| self.split.as_ref().is_some_and(|split| split.canaries[at]);
+        let mut sums = [0.0, 0.0];
+        for (at, pick) in self.picks.iter().enumerate() {
+            sums[usize::from(canary(at))] += f64::from(pick.weight.0);
+        }
+        let share = self.split.as_ref().map_or(0.0, |split| split.share.as_fraction());
+        let due = |(at, pick): (usize, &Pick)| {
+            let (share, sum) = if canary(at) { (share, sums[1]) } else { (1.0 - share, sums[0]) };
+            share * f64::from(pick.weight.0) / sum
+        };
+        self.picks.iter().enumerate().map(due).collect()
+    }
 }
 
 /// Returns the backends that serve a class, each with its weight.
 #[must_use]
 pub fn decide(service: &Service, class: &Class) -> Decision {
+    let decision = match class.key() {
+        Some(key) => affinity::decide(service, class, key),
+        None => split::decide(service, class, eligible(service, class)),
+    };
+    Decision {
+        drop_percent: service.marks.shed(class).map_or(0, |mark| mark.value.percent()),
+        fallback: service.marks.fallback().is_some(),
+        ..decision
+    }
+}
+
+/// Returns the class of a client that selects with these selectors. `client` is its address,
+/// if it is known.
+#[must_use]
+pub fn class(service: &Service, selectors: &[Selector], client: Option<IpAddr>) -> Class {
+    let class = Class::new(selectors);
+    let part = client.map(|client| split::part_of_client(service, &class, client));
+    class.with_part(part.unwrap_or_default())
+}
+
+/// Returns the part of the clients to which a client of a class belongs.
+#[must_use]
+pub fn part(service: &Service, class: &Class, client: IpAddr) -> Part {
+    split::part_of_client(service, class, client)
+}
+
+/// Returns the backends that all passes before the split keep, with their weights. A split
+/// gives the calls of a group that loses its last backend to the other group.
+#[must_use]
+pub fn eligible(service: &Service, class: &Class) -> Vec<Pick> {
     let pick = |place: usize| {
         let endpoint = &service.endpoints[place];
         let place = u32::try_from(place).unwrap_or(u32::MAX);
@@ -81,11 +152,7 @@ pub fn decide(service: &Service, class: &Class) -> Decision {
     if service.facts.load.is_some() {
         picks = load::heed(service, picks);
     }
-    Decision {
-        picks: picks.into(),
-        drop_percent: service.marks.shed(class).map_or(0, |mark| mark.value.percent()),
-        fallback: service.marks.fallback().is_some(),
-    }
+    picks
 }
 
 /// Returns the part of its share that a backend gets in the lists of a class, by slow
@@ -129,12 +196,17 @@ pub fn addresses(service: &Service, class: &Class) -> Arc<Addresses> {
 /// Returns how many endpoints [`decide`] looks at for a class.
 #[must_use]
 pub fn work(service: &Service, class: &Class) -> usize {
+    if class.key().is_some()
+        && let Some(work) = affinity::work(service, class)
+    {
+        return work;
+    }
     // Without an index the number of matches is unknown, and indexing visits every
     // endpoint.
     let unindexed = class.selectors().iter().map(|one| service.unindexed(one)).max();
     match unindexed {
         None => service.endpoints.len(),
-        Some(0) => most(service, class),
+        Some(0) => most_eligible(service, class),
         Some(unindexed) => unindexed,
     }
 }
@@ -142,6 +214,11 @@ pub fn work(service: &Service, class: &Class) -> usize {
 /// Returns the largest number of endpoints that can serve a class.
 #[must_use]
 pub fn most(service: &Service, class: &Class) -> usize {
+    let most = most_eligible(service, class);
+    if class.key().is_some() { most.min(1) } else { most }
+}
+
+fn most_eligible(service: &Service, class: &Class) -> usize {
     let visits = class.selectors().iter().map(|selector| service.visits(selector));
     visits.min().unwrap_or(service.endpoints.len())
 }

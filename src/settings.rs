@@ -16,12 +16,14 @@ mod load;
 mod pattern;
 mod pattern_index;
 pub mod source;
+mod split;
 mod value;
 
 pub use document::{DOCUMENT_MAX, Document, Table};
 pub use health::{CheckTls, HealthCheck, HealthKind, HealthSettings, HealthTls};
 pub use load::{LoadKind, LoadSettings};
 pub use pattern::{Pattern, PatternError};
+pub use split::{Percent, SplitBy, SplitKey, SplitSetting, SplitSettings};
 pub use value::{Key, Setting, WhenEmpty};
 
 /// The settings in force for one service.
@@ -49,6 +51,8 @@ pub struct ServiceSettings {
     pub health: HealthSettings,
     /// Whether backends' reports of their load change their shares.
     pub load: LoadSettings,
+    /// The share of calls or of clients that some of the backends get.
+    pub split: SplitSettings,
 }
 
 /// The settings of all services, as layers.
@@ -94,6 +98,7 @@ impl ServiceSettings {
         flap_delay: Duration::ZERO,
         health: HealthSettings::DEFAULT,
         load: LoadSettings::DEFAULT,
+        split: SplitSettings::NONE,
     };
 
     /// Returns the setting of a key.
@@ -121,6 +126,7 @@ impl ServiceSettings {
             Key::HealthTlsName => {
                 Setting::HealthTlsName(self.health.tls_name.clone().unwrap_or_default())
             }
+            Key::Split(key) => Setting::Split(self.split.get(key)),
         }
     }
 
@@ -146,6 +152,7 @@ impl ServiceSettings {
             Setting::HealthTls(tls) => self.health.tls = tls,
             Setting::HealthCa(file) => self.health.ca = some(file),
             Setting::HealthTlsName(name) => self.health.tls_name = some(name),
+            Setting::Split(split) => self.split.set(split),
         }
     }
 }
@@ -216,7 +223,16 @@ impl Settings {
                 let pattern = Some(table.pattern().to_string());
                 table.setting(key).map(|setting| Origin { setting, layer, pattern })
             };
-            tables.iter().find_map(set).unwrap_or_else(|| {
+            // A table that sets the share of a split, in one way, ends the other ways.
+            let is_share = |key| matches!(key, Key::Split(key) if key.is_share());
+            let sets_share = |(_, table): &&(Layer, &Table)| {
+                table.settings().iter().any(|setting| is_share(setting.key()))
+            };
+            let found = match is_share(key) {
+                true => tables.iter().find(sets_share).and_then(set),
+                false => tables.iter().find_map(set),
+            };
+            found.unwrap_or_else(|| {
                 let setting = self.defaults.get(key);
                 Origin { setting, layer: Layer::Flags, pattern: None }
             })

@@ -9,6 +9,8 @@ mod hostile;
 mod marks;
 #[path = "admin/settings.rs"]
 mod settings;
+#[path = "admin/splits.rs"]
+mod splits;
 #[path = "admin/world.rs"]
 mod world;
 

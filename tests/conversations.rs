@@ -14,6 +14,8 @@ mod marks;
 mod settings;
 #[path = "conversations/sharing.rs"]
 mod sharing;
+#[path = "conversations/splits.rs"]
+mod splits;
 #[path = "conversations/unfinished.rs"]
 mod unfinished;
 

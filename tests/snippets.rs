@@ -19,6 +19,8 @@ mod policy;
 mod readme;
 #[path = "snippets/resolvers.rs"]
 mod resolvers;
+#[path = "snippets/splits.rs"]
+mod splits;
 #[path = "snippets/table.rs"]
 mod table;
 #[path = "snippets/world.rs"]

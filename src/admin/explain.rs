@@ -91,7 +91,8 @@ pub(super) async fn explain(
                 .map_or_else(|_| Vec::new(), |all| all.selectors_for(&snapshot.name).to_vec());
             explanation.revision = snapshot.revision;
             explanation.service = Some(snapshot.name.to_string());
-            let class = Class::new(&selectors);
+            let client = clients.first().map(|client| client.peer.ip());
+            let class = policy::class(&snapshot, &selectors, client);
             let marks = snapshot.marks.shed(&class).into_iter().chain(snapshot.marks.fallback());
             explanation.marks = marks.map(|mark| json::Mark::new(mark, "in force", 0)).collect();
             explanation.backends = backends(&state, &snapshot, &class, &wanted).await;

@@ -67,8 +67,22 @@ pub struct ServiceDetail {
     /// health is only observed: whether it would be so.
     #[serde(default)]
     pub panic: bool,
+    /// The split in force; null if nothing is split.
+    #[serde(default)]
+    pub split: Option<Split>,
     /// The backends in the order of the lists, then those that are down.
     pub endpoints: Vec<Endpoint>,
+}
+
+/// A share of the calls or of the clients for some backends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Split {
+    /// What these backends have in their metadata: `version=v2`.
+    pub select: String,
+    /// `calls` or `clients`.
+    pub by: String,
+    /// Their share now, from 0 to 1.
+    pub share: f64,
 }
 
 /// One `key--value` label of a name.

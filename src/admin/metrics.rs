@@ -264,6 +264,14 @@ impl Scrape {
             let labels = [("service", service.as_str())];
             family.encode_family(&labels)?.encode_gauge(&float(endpoints))?;
         }
+        let help =
+            "The share of the calls or of the clients that the canaries of a service are to get";
+        let mut family = page.family("split_share_ratio", help, MetricType::Gauge)?;
+        for service in &all {
+            let Some(split) = service.split() else { continue };
+            let labels = [("service", service.name.as_str()), ("by", split.by.as_str())];
+            family.encode_family(&labels)?.encode_gauge(&split.share.as_fraction())?;
+        }
         Ok(())
     }
 

@@ -108,6 +108,11 @@ pub(super) async fn service(
         calls: calls.map(|(_, calls)| calls).unwrap_or_default().into(),
         guarded: state.catalog.liveness().guarded.contains(name),
         panic: snapshot.facts.health.as_ref().is_some_and(|health| health.panic),
+        split: snapshot.split().map(|split| json::Split {
+            select: format!("{}={}", split.select.key, split.select.value),
+            by: split.by.as_str().to_owned(),
+            share: split.share.as_fraction(),
+        }),
         endpoints: endpoints(&state, &snapshot, &selectors),
         selectors: selectors
             .into_iter()

@@ -4,7 +4,7 @@
 //! [`ClientView`]s for the admin port. A push touches only its own row, never the table.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -160,6 +160,11 @@ impl Clients {
 impl ClientRow {
     pub(super) fn kind(&self) -> ClientKind {
         self.row.peer.kind
+    }
+
+    /// Returns the client's address.
+    pub(super) fn ip(&self) -> IpAddr {
+        self.row.peer.addr.ip()
     }
 
     /// Records that the stream has seen this version.

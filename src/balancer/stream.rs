@@ -133,7 +133,8 @@ impl BalanceStream {
                 self.client.note_seen(version);
                 continue;
             };
-            let ListToSend { list, instead, rank, work } = self.stream_view.list(&known);
+            let ListToSend { list, instead, rank, work } =
+                self.stream_view.list(&known, self.client.ip());
             work_budget::spend(cx, work);
             let when_empty = instead.unwrap_or(settings.when_empty);
             let directive = session::directive(list, when_empty, self.client.kind());

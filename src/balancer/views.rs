@@ -1,11 +1,11 @@
 //! The view of each target, shared by its streams.
 //!
-//! In: targets and snapshots. Out: for each target one subscription, and the lists of its
-//! class, which streams of other targets may share. It holds nothing for targets that no
+//! In: targets, snapshots and clients' addresses. Out: for each target one subscription, and
+//! for each of its streams the list of its class, which streams of other targets may share. It holds nothing for targets that no
 //! stream asks for.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::catalog::{Catalog, Known, Service, Subscriber, Subscription};
@@ -89,7 +89,7 @@ impl View {
         let mut stream_view = StreamView { view: self.clone(), list: None, admitted: None };
         let admission = &self.owner.admission;
         if let Known::Present(service) = known {
-            let class = self.class(service);
+            let class = self.class(service, peer.ip());
             let list = self.owner.lists.join(&service.name, &class);
             if !class.is_whole() {
                 let most = policy::most(service, &class);
@@ -105,10 +105,10 @@ impl View {
         Some(stream_view)
     }
 
-    /// Returns the class of the target's clients. Its selectors depend on the service
-    /// that the target turns out to mean.
-    fn class(&self, service: &Service) -> Class {
-        Class::new(self.target.selectors_for(&service.name))
+    /// Returns the class of one of the target's clients. Its selectors depend on the
+    /// service that the target turns out to mean.
+    fn class(&self, service: &Service, client: IpAddr) -> Class {
+        policy::class(service, self.target.selectors_for(&service.name), Some(client))
     }
 }
 
@@ -118,17 +118,23 @@ impl StreamView {
         self.view.subscription.listen()
     }
 
-    /// Returns the list to send, one for all streams of the class; no list if no backend
-    /// can be listed.
-    pub(super) fn list(&mut self, known: &Known) -> ListToSend {
+    /// Returns the list to send to a client, one for all streams of its class; no list if no
+    /// backend can be listed. A change of a split may put the client into another class.
+    pub(super) fn list(&mut self, known: &Known, client: IpAddr) -> ListToSend {
         let Known::Present(service) = known else {
             self.list = None;
             return ListToSend::default();
         };
         match &self.list {
-            Some(list) if list.is_of(&service.name) => list.get(service),
+            Some(list)
+                if list.is_of(&service.name)
+                    && list.class().part() == policy::part(service, list.class(), client) =>
+            {
+                list.get(service)
+            }
             _ => {
-                let list = self.view.owner.lists.join(&service.name, &self.view.class(service));
+                let class = self.view.class(service, client);
+                let list = self.view.owner.lists.join(&service.name, &class);
                 self.list.insert(list).get(service)
             }
         }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::facts::factor::Factor;
 use crate::marks::ServiceMarks;
 use crate::model::{ServiceName, name};
 use crate::settings::ServiceSettings;
@@ -14,7 +15,7 @@ use crate::settings::ServiceSettings;
 use super::empty::{EmptyService, EmptyState};
 use super::topic::{Rounds, Topic, TurnGroup};
 use super::urgency::Urgency;
-use super::{Known, Service};
+use super::{Facts, Known, Service};
 
 /// The services that share a canonical name (nearly always one), and the spellings of it
 /// that clients ask for.
@@ -51,16 +52,17 @@ impl Group {
     }
 
     /// Sets the settings. Returns whether they changed; then each service gets a new
-    /// value, numbered by `version`.
+    /// value, numbered by `version`, with the `share` of its ramp.
     pub(super) fn set_settings(
         &mut self,
         settings: Arc<ServiceSettings>,
         version: impl FnMut() -> u64,
+        mut share: impl FnMut(&ServiceName, &ServiceSettings) -> Option<Factor>,
     ) -> bool {
         let changed = self.settings != settings;
         if changed {
-            self.settings = settings;
-            self.renew(version);
+            self.settings = settings.clone();
+            self.renew(version, |service| share(&service.name, &settings));
         }
         changed
     }
@@ -70,17 +72,22 @@ impl Group {
         let changed = self.marks != marks;
         if changed {
             self.marks = marks;
-            self.renew(version);
+            self.renew(version, |service| service.facts.ramp_share);
         }
         changed
     }
 
-    fn renew(&mut self, mut version: impl FnMut() -> u64) {
+    fn renew(
+        &mut self,
+        mut version: impl FnMut() -> u64,
+        mut share: impl FnMut(&Service) -> Option<Factor>,
+    ) {
         for service in self.services.values_mut() {
             let (settings, marks) = (self.settings.clone(), self.marks.clone());
             let snapshot = service.snapshot.clone();
             let new = Service::new(version(), snapshot, settings).with_marks(marks);
-            *service = Arc::new(new.with_facts(service.facts.clone()));
+            let facts = Facts { ramp_share: share(service), ..service.facts.clone() };
+            *service = Arc::new(new.with_facts(facts));
         }
     }
 

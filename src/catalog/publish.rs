@@ -20,6 +20,7 @@ use super::index::Index;
 use super::load_tracker::LoadTracker;
 use super::newcomers::{Change, NewcomerTracker};
 use super::pace::Pace;
+use super::ramps::RampTracker;
 use super::topic::Rounds;
 use super::{Catalog, Facts, Known, RegistryStatus, Service};
 
@@ -29,6 +30,7 @@ pub(super) struct Publisher {
     newcomers: NewcomerTracker,
     pub(super) health: HealthTracker,
     pub(super) load: LoadTracker,
+    ramps: RampTracker,
     backend_log: BackendLog,
     pub(super) rounds: Rounds<Known>,
 }
@@ -41,6 +43,7 @@ impl Publisher {
             newcomers: NewcomerTracker::new(wall),
             health: HealthTracker::default(),
             load: LoadTracker::default(),
+            ramps: RampTracker::new(wall),
             backend_log: BackendLog::default(),
             rounds: Rounds::default(),
         }
@@ -48,8 +51,8 @@ impl Publisher {
 
     /// Returns when something is due to be published or logged without an input.
     pub(super) fn due(&self) -> Option<Instant> {
-        let due = [self.pace.due(), self.newcomers.due(), self.health.due()];
-        due.into_iter().chain([self.load.due(), self.backend_log.due()]).flatten().min()
+        let due = [self.pace.due(), self.newcomers.due(), self.health.due(), self.load.due()];
+        due.into_iter().chain([self.ramps.due(), self.backend_log.due()]).flatten().min()
     }
 }
 
@@ -62,13 +65,13 @@ impl Catalog {
         status: RegistryStatus,
         publisher: &mut Publisher,
     ) {
-        let Publisher { pace, newcomers, health, load, backend_log, rounds } = publisher;
+        let Publisher { pace, newcomers, health, load, ramps, backend_log, rounds } = publisher;
         let first = status.synced && !before.synced;
         let read = first || (before.restored.is_some() && status.restored.is_none());
         let (revision, now) = (status.revision, clock::now());
         let mut changed = false;
         if let Some(settings) = affected.settings.take() {
-            changed |= self.publish_settings(settings, rounds);
+            changed |= self.publish_settings(settings, ramps, now, rounds);
             affected.services.extend(newcomers.services());
             affected.services.extend(health.services().cloned());
             affected.services.extend(load.services().cloned());
@@ -82,6 +85,7 @@ impl Catalog {
         affected.services.extend(newcomers.ready(now));
         affected.services.extend(health.ready(now));
         affected.services.extend(load.ready(now));
+        affected.services.extend(ramps.ready(now));
         // Endpoints of the first reading do not join: they count as listed before.
         let join = before.synced && !read;
         for service in &pace.ready(mem::take(&mut affected.services), now) {
@@ -100,13 +104,17 @@ impl Catalog {
                 let before = old.as_ref().map_or(&[][..], |old| &old.endpoints);
                 newcomers.update(service, &Change { before, after, join }, &settings, now)
             });
+            if new.is_none() {
+                ramps.forget(service);
+            }
             let new = new.map(|snapshot| {
-                let new = Service::new(self.next_version(), snapshot, settings);
                 let facts = Facts {
                     newcomers: newcomers.flatten(),
                     health: health_now.flatten(),
                     load: load_now.flatten(),
+                    ramp_share: ramps.share(service, &settings, now),
                 };
+                let new = Service::new(self.next_version(), snapshot, settings);
                 Arc::new(new.with_marks(marks).with_facts(facts))
             });
             let endpoints = new.as_ref().map_or(0, |new| new.endpoints.len());

@@ -15,11 +15,13 @@ use crate::model::{BackendAddr, Class, Endpoint};
 use crate::settings::{HealthKind, ServiceSettings};
 
 use super::ServiceSnapshot;
-use super::addresses::{AddressCache, Addresses};
+use super::addresses::Addresses;
+use super::class_cache::ClassCache;
 use super::derived::Derived;
 use super::health::{Health, HealthAnswer};
 use super::load::LoadFactors;
 use super::newcomers::Newcomers;
+use super::split::{Candidate, Split};
 
 /// A service as it is now. It dereferences to its snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +37,8 @@ pub struct Service {
     pub marks: ServiceMarks,
     /// What is known of its backends besides.
     pub facts: Facts,
-    address_cache: Derived<AddressCache>,
+    address_cache: Derived<ClassCache<Addresses>>,
+    candidate_cache: Derived<ClassCache<Vec<Candidate>>>,
 }
 
 /// What is known of a service's backends besides their registrations. Cheap to clone. Each
@@ -48,6 +51,8 @@ pub struct Facts {
     pub health: Option<Arc<Health>>,
     /// The backends whose reported load changes their shares.
     pub load: Option<Arc<LoadFactors>>,
+    /// The share that the ramp of its split has reached; `None` without a ramp.
+    pub ramp_share: Option<Factor>,
 }
 
 impl Service {
@@ -67,19 +72,20 @@ impl Service {
             marks,
             facts: Facts::default(),
             address_cache: Derived::default(),
+            candidate_cache: Derived::default(),
         }
     }
 
     /// Returns the service with these marks.
     #[must_use]
     pub fn with_marks(self, marks: ServiceMarks) -> Self {
-        Self { marks, address_cache: Derived::default(), ..self }
+        Self { marks, ..self.without_caches() }
     }
 
     /// Returns the service with these facts.
     #[must_use]
     pub fn with_facts(self, facts: Facts) -> Self {
-        Self { facts, address_cache: Derived::default(), ..self }
+        Self { facts, ..self.without_caches() }
     }
 
     /// Returns what health checks find wrong with a backend, if they count it as unhealthy.
@@ -95,6 +101,12 @@ impl Service {
         let health = self.facts.health.as_ref()?;
         let acts = self.settings.health.kind != HealthKind::Observe && !health.panic;
         Some(&health.unhealthy).filter(|unhealthy| acts && !unhealthy.is_empty())
+    }
+
+    /// Returns the split in force; `None` if nothing is split.
+    #[must_use]
+    pub fn split(&self) -> Option<Split<'_>> {
+        Split::new(&self.settings, self.facts.ramp_share)
     }
 
     /// Returns until when a backend is not listed because it came and went too often.
@@ -127,6 +139,22 @@ impl Service {
     /// their place.
     pub fn cache_addresses(&self, class: &Class, addresses: &Arc<Addresses>) {
         self.address_cache.put(class, addresses);
+    }
+
+    /// Returns the backends to which keys of a class can be assigned, if they are cached.
+    #[must_use]
+    pub fn cached_candidates(&self, class: &Class) -> Option<Arc<Vec<Candidate>>> {
+        self.candidate_cache.get(class)
+    }
+
+    /// Keeps the candidates of a class, as [`Self::cache_addresses`] keeps addresses.
+    pub fn cache_candidates(&self, class: &Class, candidates: &Arc<Vec<Candidate>>) {
+        self.candidate_cache.put(class, candidates);
+    }
+
+    fn without_caches(self) -> Self {
+        let (address_cache, candidate_cache) = Default::default();
+        Self { address_cache, candidate_cache, ..self }
     }
 }
 

@@ -370,6 +370,7 @@ mod cost;
 mod health;
 mod loss;
 mod marks;
+mod ramps;
 mod settings;
 
 const RULES: Rules =

@@ -32,8 +32,8 @@ impl Urgency {
 }
 
 /// Returns whether clients must get the new value at once. They must if a backend leaves,
-/// changes its address, gets weight 0 or is unhealthy, because calls fail until clients know; and if
-/// the settings or the marks changed.
+/// changes its address, gets weight 0 or is unhealthy, because calls fail until clients
+/// know; and if the settings, the marks or the share of a split changed.
 fn is_urgent(old: &Known, new: &Known) -> bool {
     if let (Some(old), Some(new)) = (old.settings(), new.settings())
         && old != new
@@ -43,7 +43,8 @@ fn is_urgent(old: &Known, new: &Known) -> bool {
     let (Known::Present(old), Known::Present(new)) = (old, new) else {
         return matches!(old, Known::Present(_));
     };
-    if old.marks != new.marks || loses_by_health(old, new) {
+    let share_changed = old.facts.ramp_share != new.facts.ramp_share;
+    if old.marks != new.marks || share_changed || loses_by_health(old, new) {
         return true;
     }
     let mut rest = new.endpoints.iter();

@@ -238,6 +238,7 @@ fn find(question: &Query, inner: &[&[u8]], facts: &Facts<'_>, most: usize) -> Ou
                 Known::Syncing => Outcome::Error(Code::ServFail),
                 Known::Absent(_) => Outcome::NoData,
                 Known::Present(service) => {
+                    // A resolver asks for many clients, so it is in no part of a split.
                     let class = Class::new(target.selectors_for(&service.name));
                     if !(facts.may_visit)(policy::address_work(&service, &class)) {
                         return Outcome::RetryByTcp;

@@ -5,14 +5,14 @@
 
 use std::fmt;
 
-use crate::catalog::{HealthAnswer, Service, is_chosen};
+use crate::catalog::{HealthAnswer, Service, Split, is_chosen};
 use crate::facts::factor::Factor;
 use crate::marks::Mark;
-use crate::model::{Class, Endpoint, Selector, Weight};
-use crate::settings::HealthKind;
+use crate::model::{Class, Endpoint, Part, Selector, Weight};
+use crate::settings::{HealthKind, Percent, SplitBy};
 
 use super::health::LeftOut;
-use super::newcomers;
+use super::{affinity, newcomers, split};
 
 /// A pass. The variants are in the order in which the passes run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,11 @@ pub enum Pass {
     /// This pass keeps every backend. Its finding is the factor of its share by the load that
     /// it reports.
     Loaded,
+    /// The backend belongs to the group that the client, its key or its calls use, where the
+    /// service splits them.
+    Split,
+    /// The backend has the key that the client's name names.
+    Affinity,
 }
 
 /// The result of one pass for one backend.
@@ -61,6 +66,10 @@ enum Reason<'a> {
     Lacks(&'a Selector),
     Factor(Factor),
     LoadFactor(Factor),
+    NoSplit,
+    Split(SplitReason<'a>),
+    Key { key: &'a str, has: bool, also_meta: bool },
+    NoKey,
 }
 
 /// What follows from bad health.
@@ -78,10 +87,22 @@ enum Consequence {
     NoneHealthy,
 }
 
+/// How a split decides about a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct SplitReason<'a> {
+    split: Split<'a>,
+    key: Option<&'a str>,
+    part: Part,
+    canary: bool,
+    /// Whether the other group has no backend.
+    alone: bool,
+}
+
 type PassFn = for<'a> fn(&'a Service, &Endpoint, &'a Class) -> Finding<'a>;
 
 /// The passes in the order in which they run.
-const PASSES: [PassFn; 7] = [weight, undrained, selected, healthy, undelayed, started, loaded];
+const PASSES: [PassFn; 9] =
+    [weight, undrained, selected, healthy, undelayed, started, loaded, split, affinity];
 /// The first passes, which look at one backend alone. The others compare it with all that
 /// these keep.
 const ALONE: usize = 3;
@@ -91,9 +112,17 @@ pub(super) fn keep(service: &Service, endpoint: &Endpoint, class: &Class) -> boo
     PASSES[..ALONE].iter().all(|pass| pass(service, endpoint, class).kept)
 }
 
-/// Returns the finding of each pass for a backend of a service. [`Pass::Started`] and
-/// [`Pass::Loaded`] are left out if they change nothing, and [`Pass::Healthy`] if its health is not
-/// checked.
+/// Returns whether every pass that can leave a backend out, before the split, keeps it.
+pub(super) fn is_eligible(service: &Service, endpoint: &Endpoint, class: &Class) -> bool {
+    keep(service, endpoint, class)
+        && !LeftOut::new(service, class).has(endpoint)
+        && !newcomers::is_left_out(service, endpoint, class)
+}
+
+/// Returns the finding of each pass for a backend of a service. A pass that has nothing to
+/// say is left out: [`Pass::Started`] and [`Pass::Loaded`] if they change nothing,
+/// [`Pass::Healthy`] if its health is not checked, [`Pass::Split`] if nothing is split, and
+/// [`Pass::Affinity`] if the name has no key.
 #[must_use]
 pub fn explain<'a>(
     service: &'a Service,
@@ -101,8 +130,14 @@ pub fn explain<'a>(
     class: &'a Class,
 ) -> Vec<Finding<'a>> {
     let findings = PASSES.iter().map(|pass| pass(service, endpoint, class));
-    let nothing = [Reason::Factor(Factor::ONE), Reason::LoadFactor(Factor::ONE), Reason::Unchecked];
-    findings.filter(|finding| !nothing.contains(&finding.reason)).collect()
+    let silent = [
+        Reason::Factor(Factor::ONE),
+        Reason::LoadFactor(Factor::ONE),
+        Reason::Unchecked,
+        Reason::NoSplit,
+        Reason::NoKey,
+    ];
+    findings.filter(|finding| !silent.contains(&finding.reason)).collect()
 }
 
 fn weight<'a>(_: &'a Service, endpoint: &Endpoint, _: &'a Class) -> Finding<'a> {
@@ -125,7 +160,7 @@ fn selected<'a>(_: &'a Service, endpoint: &Endpoint, class: &'a Class) -> Findin
     let lacks = selectors.iter().find(|selector| !is_chosen(endpoint, selector));
     let reason = match lacks {
         Some(lacks) => Reason::Lacks(lacks),
-        None if class.is_whole() => Reason::NothingSelected,
+        None if selectors.is_empty() => Reason::NothingSelected,
         None => Reason::Has(selectors),
     };
     Finding { pass: Pass::Selected, kept: lacks.is_none(), reason }
@@ -186,6 +221,29 @@ impl Consequence {
     }
 }
 
+fn split<'a>(service: &'a Service, endpoint: &Endpoint, class: &'a Class) -> Finding<'a> {
+    let Some(split) = split::in_force(service, class) else {
+        return Finding { pass: Pass::Split, kept: true, reason: Reason::NoSplit };
+    };
+    let part = split::part(service, class);
+    let canary = is_chosen(endpoint, split.select);
+    let alone = !split::has(service, class, &split, !canary);
+    let kept = alone || part == Part::Both || canary == (part == Part::Canaries);
+    let reason = SplitReason { split, key: class.key(), part, canary, alone };
+    Finding { pass: Pass::Split, kept, reason: Reason::Split(reason) }
+}
+
+fn affinity<'a>(service: &'a Service, endpoint: &Endpoint, class: &'a Class) -> Finding<'a> {
+    let Some(key) = class.key() else {
+        return Finding { pass: Pass::Affinity, kept: true, reason: Reason::NoKey };
+    };
+    let assigned = affinity::assigned(service, class, key);
+    let assigned = assigned.and_then(|at| service.endpoints.get(at as usize));
+    let has = assigned.is_some_and(|one| one.addr == endpoint.addr);
+    let also_meta = endpoint.meta.keys().any(|meta| meta.eq_ignore_ascii_case("hash"));
+    Finding { pass: Pass::Affinity, kept: has, reason: Reason::Key { key, has, also_meta } }
+}
+
 impl fmt::Display for Pass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -196,6 +254,8 @@ impl fmt::Display for Pass {
             Self::Selected => "selected",
             Self::Started => "started",
             Self::Loaded => "loaded",
+            Self::Split => "split",
+            Self::Affinity => "affinity",
         })
     }
 }
@@ -241,6 +301,46 @@ impl fmt::Display for Finding<'_> {
                 pair(f, selector)?;
                 f.write_str(", and it has no such metadata")
             }
+            Reason::NoSplit => f.write_str("nothing is split"),
+            Reason::Split(reason) => reason.fmt(f),
+            Reason::NoKey => f.write_str("the name has no key"),
+            Reason::Key { key, has, also_meta } => {
+                let whose = if has { "this backend" } else { "another backend" };
+                write!(f, "the name's key {key} is assigned to {whose}")?;
+                match also_meta {
+                    true => f.write_str("; its metadata hash is not looked at"),
+                    false => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for SplitReason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { split, key, part, canary, alone } = *self;
+        let Selector { key: name, value } = split.select;
+        let share = Percent(split.share);
+        match (key, split.by) {
+            (Some(key), _) => {
+                let is = if part == Part::Canaries { "belongs" } else { "does not belong" };
+                write!(f, "the key {key} {is} to the {share} % for {name}={value}")?;
+            }
+            (None, SplitBy::Calls) => write!(f, "{name}={value} gets {share} % of the calls")?,
+            (None, SplitBy::Clients) => {
+                let is = match part {
+                    Part::Canaries => "the client belongs to",
+                    Part::Others => "the client does not belong to",
+                    Part::Both => "without a client this says nothing of",
+                };
+                write!(f, "{is} the {share} % of clients for {name}={value}")?;
+            }
+        }
+        match (canary, alone) {
+            (true, false) => f.write_str(": it is one of these backends"),
+            (false, false) => f.write_str(": it is none of these backends"),
+            (true, true) => f.write_str(": it is one, and no other backend is left"),
+            (false, true) => f.write_str(": no such backend is left, so the others get all"),
         }
     }
 }

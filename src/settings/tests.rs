@@ -175,6 +175,46 @@ fn a_table_of_settings_can_be_written_in_every_way_of_toml() {
 }
 
 #[test]
+fn a_split_has_one_share() {
+    let text = "[service.'*']\nsplit = { select = 'version=v2', percent = 5, by = 'clients' }\n\
+                [service.ramped.split]\nramp = '1% 10m, 100%'\nbegins = '2026-12-01T10:00:00Z'\n\
+                [service.'fixed*'.split]\nramp = '1% 10m, 100%'\nbegins = '2026-12-01T10:00:00Z'\n\
+                [service.fixed.split]\npercent = '0.5%'\n";
+    let settings = settings("", text);
+    let shown = |service: &str| -> Vec<String> {
+        let keys = Key::ALL.into_iter().filter(|key| matches!(key, Key::Split(_)));
+        let shown: Vec<_> = keys.map(|key| of(&settings, service).get(key).to_string()).collect();
+        // What is explained is what is in force.
+        let why = settings.explain(service);
+        let why = why.iter().filter(|one| matches!(one.setting.key(), Key::Split(_)));
+        assert_eq!(why.map(|one| one.setting.to_string()).collect::<Vec<_>>(), shown);
+        shown
+    };
+    assert_eq!(shown("a"), ["version=v2", "clients", "5", "", ""]);
+    let begins = "2026-12-01T10:00:00Z";
+    assert_eq!(shown("ramped"), ["version=v2", "clients", "0", "1% 10m, 100%", begins]);
+    assert_eq!(shown("fixed"), ["version=v2", "clients", "0.5", "", ""]);
+    let text = "[service.a.split]\npercent = 5\nramp = '5%'\n[service.b.split]\nramp = '5%'\n\
+                [service.c.split]\nbegins = '2026-12-01T10:00:00Z'\n\
+                [service.d.split]\nselect = 'v2'\npercent = 0.5\n";
+    let expected = [
+        "3:1: [service.\"a\"] split.ramp: the table has split.percent too: keep one of them",
+        "5:1: [service.\"b\"] split.ramp: the table has no split.begins: say when the first",
+        "7:1: [service.\"c\"] split.begins: the table has no split.ramp: write its steps",
+        "9:10: [service.\"d\"] split.select: \"v2\" is not KEY=VALUE",
+        "10:11: [service.\"d\"] split.percent: it is float: write text",
+    ];
+    let found = problems(text);
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found}\n{expected}");
+    }
+    let both = "[service.'a*'.split]\npercent = 5\n[service.'*a'.split]\nramp = '5%'\n\
+                begins = '2026-12-01T10:00:00Z'\n";
+    assert!(problems(both)[0].contains("neither is more specific"), "{:?}", problems(both));
+}
+
+#[test]
 fn patterns_that_contradict_each_other_are_named() {
     let contradicts = |a: &str, b: &str| {
         let text = format!("[service.'{a}']\nguard = 1\n[service.'{b}']\nguard = 2\n");

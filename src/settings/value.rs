@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::split::{SplitKey, SplitSetting};
 use super::{HealthKind, HealthTls, LoadKind};
 
 /// What clients see while a service has no usable backend.
@@ -63,6 +64,8 @@ pub enum Key {
     LoadKind,
     /// `load.interval`
     LoadInterval,
+    /// A key of the table `split`.
+    Split(SplitKey),
 }
 
 /// A key and its value, which is within the key's range.
@@ -106,6 +109,8 @@ pub enum Setting {
     LoadKind(LoadKind),
     /// How often backends are asked to report their load.
     LoadInterval(Duration),
+    /// A share of the calls or of the clients for some backends.
+    Split(SplitSetting),
 }
 
 /// The shortest interval. For [`Setting::ReportInterval`]: C-core treats anything
@@ -128,7 +133,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 impl Key {
     /// Every key, in the order in which they are shown.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 24] = [
         Self::WhenEmpty,
         Self::ReportInterval,
         Self::Guard,
@@ -148,6 +153,11 @@ impl Key {
         Self::HealthTlsName,
         Self::LoadKind,
         Self::LoadInterval,
+        Self::Split(SplitKey::Select),
+        Self::Split(SplitKey::By),
+        Self::Split(SplitKey::Percent),
+        Self::Split(SplitKey::Ramp),
+        Self::Split(SplitKey::Begins),
     ];
 
     /// Returns the name as written in tables, and after `--`.
@@ -173,6 +183,7 @@ impl Key {
             Self::HealthTlsName => "health.tls-name",
             Self::LoadKind => "load.kind",
             Self::LoadInterval => "load.interval",
+            Self::Split(key) => key.as_str(),
         }
     }
 
@@ -220,6 +231,7 @@ impl Setting {
             Key::HealthTlsName => server_name(text).map(Self::HealthTlsName),
             Key::LoadKind => one_of(text, &LoadKind::ALL, LoadKind::as_str).map(Self::LoadKind),
             Key::LoadInterval => positive(text, SECOND..=MINUTE).map(Self::LoadInterval),
+            Key::Split(key) => SplitSetting::parse(key, text).map(Self::Split),
         }
     }
 
@@ -246,6 +258,7 @@ impl Setting {
             Self::HealthTlsName(_) => Key::HealthTlsName,
             Self::LoadKind(_) => Key::LoadKind,
             Self::LoadInterval(_) => Key::LoadInterval,
+            Self::Split(split) => Key::Split(split.key()),
         }
     }
 }
@@ -261,6 +274,7 @@ impl fmt::Display for Setting {
                 f.write_str(text)
             }
             Self::HealthTls(tls) => f.write_str(tls.as_str()),
+            Self::Split(split) => split.fmt(f),
             Self::Guard(number)
             | Self::HealthPanic(number)
             | Self::HealthRise(number)

@@ -47,6 +47,8 @@ pub struct Balanced {
     pub ledger: Arc<Ledger>,
     pub counters: Arc<Counters>,
     pub inputs: mpsc::Sender<Input>,
+    /// The address of the clients that connect.
+    pub peer: SocketAddr,
     revision: i64,
 }
 
@@ -83,7 +85,8 @@ impl Balanced {
         let zone = Zone::new("lookaside.internal").unwrap();
         let balancer =
             Balancer::new(zone, catalog.clone(), Arc::clone(&ledger), Arc::clone(&counters));
-        Self { catalog, balancer, ledger, counters, inputs, revision: 1 }
+        let peer = "192.0.2.1:1234".parse().unwrap();
+        Self { catalog, balancer, ledger, counters, inputs, peer, revision: 1 }
     }
 
     /// Replaces the whole registry. Each text has the form
@@ -193,7 +196,7 @@ impl Balanced {
             connections_max: 1_000,
             connections_per_peer: 0,
         };
-        let peer: SocketAddr = "192.0.2.1:1234".parse().unwrap();
+        let peer = self.peer;
         (ours, tokio::spawn(async move { server.http2(theirs, peer).await }))
     }
 

@@ -36,6 +36,20 @@ pub(super) fn explained(world: &mut World, block: &Block) {
     same(&block.at(), &documented, &started.join("\n"));
 }
 
+/// Writes the document for [`load`].
+pub(super) fn load_document(world: &mut World, block: &Block) {
+    world.write("load.toml", &block.text);
+}
+
+/// Applies the document where [`newcomer`] left a balancer.
+pub(super) fn load(world: &mut World, block: &Block) {
+    let [apply] = &block.commands()[..] else { panic!("{}: one command", block.at()) };
+    let (code, shown) = world.terminal(&apply.text);
+    assert_eq!(code, Some(0), "{shown}");
+    same(&block.at(), &apply.output, &shown);
+    world.shows("/api/v1/settings", "load.kind");
+}
+
 /// Writes the document for [`sick`].
 pub(super) fn health_document(world: &mut World, block: &Block) {
     world.write("health.toml", &block.text);

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::page::{Block, blocks, pages, read};
 use super::world::World;
-use super::{Scene, formats, inline, languages, operate, policy, readme, resolvers};
+use super::{Scene, formats, inline, languages, operate, policy, readme, resolvers, splits};
 
 struct Row {
     /// A page, or a folder of pages.
@@ -76,6 +76,13 @@ const ROWS: &[Row] = &[
     row("docs/policy.md", "text", "$ lookaside settings apply health", Health, policy::sick),
     row("docs/policy.md", "toml", "# tls.toml", Health, policy::checked),
     row("docs/policy.md", "text", "  healthy", Health, policy::sickness),
+    row("docs/policy.md", "toml", "# load.toml", Policy, policy::load_document),
+    row("docs/policy.md", "text", "$ lookaside settings apply load", Policy, policy::load),
+    row("docs/policy.md", "toml", "# canary.toml", Policy, splits::document),
+    row("docs/policy.md", "text", "$ lookaside settings apply canary", Policy, splits::canary),
+    row("docs/policy.md", "text", "  split", Policy, splits::explained),
+    row("docs/policy.md", "toml", "# clients.toml", Policy, splits::in_force),
+    row("docs/policy.md", "toml", "# ramp.toml", Policy, splits::in_force),
     row("docs/register.md", "console", "$ lookaside register", Register, readme::register_and_end),
     row("docs/register.md", "rust", "let held = ", Connect, languages::rust),
     row("docs/register.md", "go", "func register", Connect, languages::go_register),

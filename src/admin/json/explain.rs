@@ -64,8 +64,8 @@ pub struct Explained {
 /// The finding of one pass.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pass {
-    /// `registered`, `resolved`, `answers`, `weight`, `undrained`, `undelayed`, `selected` or
-    /// `started`.
+    /// `registered`, `resolved`, `answers`, `weight`, `undrained`, `undelayed`, `selected`,
+    /// `started`, `split` or `affinity`.
     pub pass: String,
     /// Whether the pass keeps the backend.
     pub kept: bool,
