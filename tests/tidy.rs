@@ -21,7 +21,16 @@ const ORDER: [&[&str]; 15] = [
     &["registry"],
     &["settings", "marks"],
     &["catalog", "register"],
-    &["health", "health_check", "hosts", "persist", "policy", "readiness", "replica"],
+    &[
+        "health",
+        "health_check",
+        "hosts",
+        "load_reports",
+        "persist",
+        "policy",
+        "readiness",
+        "replica",
+    ],
     &["balancer", "dns", "admin"],
     &["serve"],
     &["config"],
@@ -147,6 +156,7 @@ const NAMES: &[Names] = &[
     Names {
         files: Files::NotIn(&[
             "src/app.rs",
+            "src/app/backends.rs",
             "src/app/tasks.rs",
             "src/cli.rs",
             "src/cli/",
