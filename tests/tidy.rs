@@ -20,7 +20,7 @@ const ORDER: [&[&str]; 15] = [
     &["reload"],
     &["registry"],
     &["settings", "marks"],
-    &["catalog", "register"],
+    &["backend_channel", "catalog", "register"],
     &[
         "health",
         "health_check",
