@@ -97,7 +97,7 @@ async fn services_are_listed_and_shown() {
         body["services"][0],
         json!({"name": "dev/game", "dns_name": "game.dev.lookaside.internal", "endpoints": 3,
             "held": 0, "guarded": false, "down": 0, "unresolved": 0, "drained": 0, "unhealthy": 0,
-            "panic": false, "state": "ok", "since_seconds": null,
+            "panic": false, "shed": 0, "fallback": false, "state": "ok", "since_seconds": null,
             "revision": 7, "clients": 2, "calls": calls})
     );
     assert_eq!(body["services"][1]["name"], "hello");
@@ -125,7 +125,7 @@ async fn services_are_listed_and_shown() {
         json!({"id": "8", "address": "10.0.0.8:80", "weight": 1, "turns": 1,
             "due": 1.0, "share": 1.0, "token": "dev/game@10.0.0.8:80", "meta": {"zone": "b"},
             "held": null, "down": false, "drained": null,
-            "delayed_seconds": null, "slow_start": null, "unhealthy": null})
+            "delayed_seconds": null, "slow_start": null, "load_factor": null, "unhealthy": null})
     );
     assert_eq!(body["endpoints"][0]["turns"], 0);
     assert_eq!((&body["clients"], &body["calls"]), (&json!(2), &calls));
