@@ -261,7 +261,7 @@ impl App {
             tasks.spawn("registry", etcd::run(options, events_tx));
             tasks.spawn("registry events", registry_gate::run(first_reads, events_rx, inputs()));
         }
-        backends::ask(tasks, &catalog, &inputs_tx, &ledger, &counters);
+        backends::ask(tasks, catalog, &inputs_tx, &ledger, &counters);
         tasks.spawn("host names", hosts::run(catalog.watch_host_names(), inputs_tx.clone()));
         tasks.spawn("catalog", catalog::drive(inputs_rx, catalog.clone(), clock::wall));
         let registry = readiness.condition("registry");
