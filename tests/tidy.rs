@@ -58,6 +58,8 @@ const PURE: &[&str] = &[
     "src/facts.rs",
     "src/facts",
     "src/catalog/departures.rs",
+    "src/catalog/due_times.rs",
+    "src/catalog/target_users.rs",
     "src/catalog/guard",
     "src/catalog/health_tracker",
     "src/catalog/host_names.rs",

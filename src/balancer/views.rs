@@ -1,8 +1,8 @@
 //! The view of each target, shared by its streams.
 //!
 //! In: targets, snapshots and clients' addresses. Out: for each target one subscription, and
-//! for each of its streams the list of its class, which streams of other targets may share. It holds nothing for targets that no
-//! stream asks for.
+//! for each of its streams the list of its class, which streams of other targets may share.
+//! It holds nothing for targets that no stream asks for.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
