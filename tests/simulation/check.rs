@@ -454,7 +454,7 @@ impl Check<'_> {
     /// found before still counts.
     fn doubted(&self, stream: &Stream, held: &[Held], addr: SocketAddr) -> u64 {
         let (begun, lost) = last_time(held, addr).expect("the backend was registered");
-        let before = &held[..held.iter().take_while(|held| held.at < begun).count()];
+        let before = &held[..first_of_last_time(held, addr).expect("as above")];
         let seen = self.faults.calm(Host::Balancer(stream.balancer), begun, lost);
         if seen || last_time(before, addr).is_none() {
             return lost;
@@ -567,10 +567,17 @@ fn is_one_backend(one: SocketAddr, other: SocketAddr) -> bool {
 /// Returns when a backend's last registration began, and when it ended (`u64::MAX` if it
 /// did not).
 fn last_time(held: &[Held], addr: SocketAddr) -> Option<(u64, u64)> {
+    let begun = first_of_last_time(held, addr)?;
+    let ended = held[begun..].iter().find(|held| !held.set.contains(&addr));
+    Some((held[begun].at, ended.map_or(u64::MAX, |held| held.at)))
+}
+
+/// Returns the first state of a backend's last registration. The state before it can be of
+/// the same millisecond.
+fn first_of_last_time(held: &[Held], addr: SocketAddr) -> Option<usize> {
     let last = held.iter().rposition(|held| held.set.contains(&addr))?;
-    let ended = held.get(last + 1).map_or(u64::MAX, |held| held.at);
-    let begun = held[..=last].iter().rposition(|held| !held.set.contains(&addr));
-    Some((held[begun.map_or(0, |before| before + 1)].at, ended))
+    let before = held[..=last].iter().rposition(|held| !held.set.contains(&addr));
+    Some(before.map_or(0, |before| before + 1))
 }
 
 /// Returns when a backend's last registration ended, if it ended.
