@@ -15,10 +15,12 @@ mod pattern;
 mod pattern_index;
 pub mod source;
 mod value;
+mod zone_table;
 
 pub use document::{DOCUMENT_MAX, Document, Table};
 pub use pattern::{Pattern, PatternError};
-pub use value::{HealthKind, Key, Setting, WhenEmpty};
+pub use value::{HealthKind, Key, Setting, WhenEmpty, ZoneMode};
+pub use zone_table::{Network, ZoneTable};
 
 /// The settings in force for one service.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -43,6 +45,17 @@ pub struct ServiceSettings {
     pub flap_delay: Duration,
     /// How the health of backends is checked.
     pub health: HealthSettings,
+    /// Whether clients prefer the backends of their own zone.
+    pub zones: ZoneSettings,
+}
+
+/// Whether the clients of a service prefer the backends of their own zone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ZoneSettings {
+    /// Whether they do.
+    pub mode: ZoneMode,
+    /// The key of the metadata that names a backend's zone, in lower case; `None`: `zone`.
+    pub key: Option<Arc<str>>,
 }
 
 /// How the health of a service's backends is checked.
@@ -71,6 +84,7 @@ pub struct Settings {
     defaults: Arc<ServiceSettings>,
     file: Option<Arc<Document>>,
     store: Option<Arc<Document>>,
+    zones: Arc<ZoneTable>,
 }
 
 /// The origin of a setting. A later layer wins, key by key.
@@ -115,6 +129,7 @@ impl ServiceSettings {
             fall: 2,
             panic: 50,
         },
+        zones: ZoneSettings { mode: ZoneMode::Off, key: None },
     };
 
     /// Returns the setting of a key.
@@ -135,6 +150,8 @@ impl ServiceSettings {
             Key::HealthRise => Setting::HealthRise(self.health.rise),
             Key::HealthFall => Setting::HealthFall(self.health.fall),
             Key::HealthPanic => Setting::HealthPanic(self.health.panic),
+            Key::ZonesMode => Setting::ZonesMode(self.zones.mode),
+            Key::ZonesKey => Setting::ZonesKey(self.zones.key().into()),
         }
     }
 
@@ -157,7 +174,27 @@ impl ServiceSettings {
             Setting::HealthRise(successes) => self.health.rise = successes,
             Setting::HealthFall(failures) => self.health.fall = failures,
             Setting::HealthPanic(percent) => self.health.panic = percent,
+            Setting::ZonesMode(mode) => self.zones.mode = mode,
+            Setting::ZonesKey(key) => {
+                self.zones.key = Some(key).filter(|key| **key != *ZoneSettings::KEY);
+            }
         }
+    }
+}
+
+impl ZoneSettings {
+    const KEY: &str = "zone";
+
+    /// Returns whether clients prefer their own zone.
+    #[must_use]
+    pub fn are_on(&self) -> bool {
+        self.mode == ZoneMode::Prefer
+    }
+
+    /// Returns the key of the metadata that names a backend's zone, in lower case.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        self.key.as_deref().unwrap_or(Self::KEY)
     }
 }
 
@@ -165,14 +202,28 @@ impl Settings {
     /// Makes settings that are the same for every service.
     #[must_use]
     pub fn new(defaults: ServiceSettings) -> Self {
-        Self { defaults: Arc::new(defaults), file: None, store: None }
+        let defaults = Arc::new(defaults);
+        Self { defaults, file: None, store: None, zones: Arc::default() }
     }
 
     /// Returns settings with the same defaults and with these documents.
     #[must_use]
     pub fn with(&self, file: Option<Arc<Document>>, store: Option<Arc<Document>>) -> Self {
         let some = |document: &Arc<Document>| !document.is_empty();
-        Self { defaults: self.defaults.clone(), file: file.filter(some), store: store.filter(some) }
+        let (defaults, file, store) =
+            (self.defaults.clone(), file.filter(some), store.filter(some));
+        let tables = [&file, &store].into_iter().flatten().map(|document| document.zones());
+        let zones = ZoneTable::merged(tables);
+        // An equal table is shared, so that it is compared at once.
+        let zones = if *self.zones == zones { self.zones.clone() } else { Arc::new(zones) };
+        Self { defaults, file, store, zones }
+    }
+
+    /// Returns the zones of clients' addresses, and the aliases of zones. etcd's document
+    /// wins over the file, network by network.
+    #[must_use]
+    pub fn zones(&self) -> &Arc<ZoneTable> {
+        &self.zones
     }
 
     /// Returns the document of a layer, if it has tables.

@@ -68,6 +68,7 @@ const PURE: &[&str] = &[
     "src/settings/pattern.rs",
     "src/settings/pattern_index.rs",
     "src/settings/value.rs",
+    "src/settings/zone_table.rs",
     "src/tables.rs",
     "src/policy",
     "src/balancer/session.rs",

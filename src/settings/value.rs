@@ -32,6 +32,15 @@ pub enum HealthKind {
     Observe,
 }
 
+/// Whether clients prefer the backends of their own zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ZoneMode {
+    /// Zones do not matter.
+    Off,
+    /// Calls stay in the client's zone as far as its backends can take them.
+    Prefer,
+}
+
 /// The name of a setting. A name with a dot is a key of a table: `health.kind`. A name
 /// without a dot is also the name of a flag of `serve`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +73,10 @@ pub enum Key {
     HealthFall,
     /// `health.panic`
     HealthPanic,
+    /// `zones.mode`
+    ZonesMode,
+    /// `zones.key`
+    ZonesKey,
 }
 
 /// A key and its value, which is within the key's range.
@@ -97,6 +110,10 @@ pub enum Setting {
     HealthFall(u32),
     /// The part of the weight, in percent, below which unhealthy backends are listed too.
     HealthPanic(u32),
+    /// See [`ZoneMode`].
+    ZonesMode(ZoneMode),
+    /// The key of the metadata that names a backend's zone.
+    ZonesKey(Arc<str>),
 }
 
 /// The shortest interval. For [`Setting::ReportInterval`]: C-core treats anything
@@ -119,7 +136,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 impl Key {
     /// Every key, in the order in which they are shown.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::WhenEmpty,
         Self::ReportInterval,
         Self::Guard,
@@ -134,6 +151,8 @@ impl Key {
         Self::HealthRise,
         Self::HealthFall,
         Self::HealthPanic,
+        Self::ZonesMode,
+        Self::ZonesKey,
     ];
 
     /// Returns the name as written in tables, and after `--`.
@@ -154,6 +173,8 @@ impl Key {
             Self::HealthRise => "health.rise",
             Self::HealthFall => "health.fall",
             Self::HealthPanic => "health.panic",
+            Self::ZonesMode => "zones.mode",
+            Self::ZonesKey => "zones.key",
         }
     }
 
@@ -196,6 +217,8 @@ impl Setting {
             Key::HealthRise => count(text, 1..=100).map(Self::HealthRise),
             Key::HealthFall => count(text, 1..=100).map(Self::HealthFall),
             Key::HealthPanic => percent(text).map(Self::HealthPanic),
+            Key::ZonesMode => one_of(text, &ZoneMode::ALL, ZoneMode::as_str).map(Self::ZonesMode),
+            Key::ZonesKey => metadata_key(text).map(Self::ZonesKey),
         }
     }
 
@@ -217,6 +240,8 @@ impl Setting {
             Self::HealthRise(_) => Key::HealthRise,
             Self::HealthFall(_) => Key::HealthFall,
             Self::HealthPanic(_) => Key::HealthPanic,
+            Self::ZonesMode(_) => Key::ZonesMode,
+            Self::ZonesKey(_) => Key::ZonesKey,
         }
     }
 }
@@ -227,7 +252,8 @@ impl fmt::Display for Setting {
         match self {
             Self::WhenEmpty(when_empty) => f.write_str(when_empty.as_str()),
             Self::HealthKind(kind) => f.write_str(kind.as_str()),
-            Self::HealthName(name) => f.write_str(name),
+            Self::HealthName(name) | Self::ZonesKey(name) => f.write_str(name),
+            Self::ZonesMode(mode) => f.write_str(mode.as_str()),
             Self::Guard(number)
             | Self::HealthPanic(number)
             | Self::HealthRise(number)
@@ -272,6 +298,19 @@ impl HealthKind {
     }
 }
 
+impl ZoneMode {
+    const ALL: [Self; 2] = [Self::Off, Self::Prefer];
+
+    /// Returns the name as written in tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Prefer => "prefer",
+        }
+    }
+}
+
 /// Parses one of some words.
 fn one_of<T: Copy>(text: &str, all: &[T], as_str: fn(T) -> &'static str) -> Result<T, String> {
     let found = all.iter().copied().find(|one| as_str(*one) == text);
@@ -287,6 +326,14 @@ fn name(text: &str) -> Result<Arc<str>, String> {
         Some(control) => Err(format!("{text:?} holds the control character {control:?}")),
         None => Ok(text.into()),
     }
+}
+
+/// Parses a key of metadata. Letter case is ignored, as in names that clients ask for.
+fn metadata_key(text: &str) -> Result<Arc<str>, String> {
+    if text.is_empty() {
+        return Err("\"\" is no key of metadata: write one such as zone".to_owned());
+    }
+    name(&text.to_lowercase())
 }
 
 fn count(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
