@@ -19,7 +19,6 @@ pub mod hash;
 mod newcomers;
 mod passes;
 pub mod rendezvous;
-pub mod zones;
 
 pub use passes::{Finding, Pass, explain};
 

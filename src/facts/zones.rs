@@ -10,11 +10,11 @@
 //! balanced, although they do not communicate. A replica must not take its own demand for
 //! that of all replicas.
 
-use crate::facts::factor::Factor;
+use super::factor::Factor;
 
 /// A zone with fewer backends than this is *pooled*: it is too small to keep its own clients,
 /// because an error in the estimated demand would overload it.
-const BACKENDS_MIN: usize = 3;
+pub(super) const BACKENDS_MIN: usize = 3;
 /// A zone with a smaller part of the weight or of the demand is pooled too. In percent.
 const PART_MIN: u64 = 5;
 /// The published split stays in force while the hottest zone has at most this many times its
@@ -41,6 +41,19 @@ pub struct ZoneLoad {
     pub demand: u64,
 }
 
+impl ZoneLoad {
+    pub(super) fn add(&mut self, weight: u32) {
+        self.backends += 1;
+        self.weight += u64::from(weight);
+    }
+}
+
+/// Returns whether a zone's part of the weight or of the demand is too small for the zone to
+/// keep its own clients.
+pub(super) fn is_small(part: u64, whole: u64) -> bool {
+    u128::from(part) * 100 < u128::from(whole) * u128::from(PART_MIN) || part == 0
+}
+
 /// The share of each zone's calls that each zone's backends get.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
@@ -59,14 +72,11 @@ impl Split {
     pub fn best(zones: &[ZoneLoad], unknown: u64) -> Self {
         let weight: u64 = zones.iter().map(|zone| zone.weight).sum();
         let demand: u64 = zones.iter().map(|zone| zone.demand).sum();
-        let small = |part: u64, whole: u64| {
-            u128::from(part) * 100 < u128::from(whole) * u128::from(PART_MIN) || part == 0
-        };
         // Clients of pooled zones use all backends, and all clients use the backends of
         // pooled zones.
         let is_pooled = |zone: &ZoneLoad| {
             let few = zone.backends < BACKENDS_MIN;
-            few || small(zone.weight, weight) || small(zone.demand, demand)
+            few || is_small(zone.weight, weight) || is_small(zone.demand, demand)
         };
         let pooled: Vec<bool> = zones.iter().map(is_pooled).collect();
         let part = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
@@ -116,14 +126,18 @@ impl Split {
         let row = client_zone.and_then(|zone| self.rows.get(zone));
         let Some(row) = row else { return vec![Factor::ONE; self.even.len()] };
         let total: u64 = self.weights.iter().sum();
-        let factor = |(&share, &weight): (&u32, &u64)| {
-            if weight == 0 || share == 0 {
-                return Factor::ZERO;
+        let factor = |((&share, &even), &weight): ((&u32, &u32), &u64)| {
+            match (weight, share) {
+                (0, _) => return Factor::ZERO,
+                // Exact also where the share is too small for millionths.
+                _ if share == even => return Factor::ONE,
+                (_, 0) => return Factor::ZERO,
+                _ => {}
             }
             let factor = f64::from(share) * total as f64 / weight as f64;
             Factor::millionths((factor as u32).max(1))
         };
-        row.iter().zip(&self.weights).map(factor).collect()
+        row.iter().zip(&self.even).zip(&self.weights).map(factor).collect()
     }
 
     /// Returns the share of a zone's calls that each zone's backends get, in millionths.
