@@ -19,8 +19,10 @@ pub mod hash;
 mod newcomers;
 mod passes;
 pub mod rendezvous;
+pub mod zones;
 
 pub use passes::{Finding, Pass, explain};
+pub use zones::class;
 
 /// The backends that serve a class of clients. It is empty if no backend can serve them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -54,20 +56,26 @@ impl Decision {
 /// Returns the backends that serve a class, each with its weight.
 #[must_use]
 pub fn decide(service: &Service, class: &Class) -> Decision {
+    let mut picks = eligible(service, class);
+    if service.zones.is_some() {
+        picks = zones::heed(service, class, picks);
+    }
+    Decision { picks: picks.into() }
+}
+
+/// Returns the backends that may serve a class, wherever its clients are.
+fn eligible(service: &Service, class: &Class) -> Vec<Pick> {
     let pick = |place: usize| {
         let endpoint = &service.endpoints[place];
         let place = u32::try_from(place).unwrap_or(u32::MAX);
         passes::keep(service, endpoint, class)
             .then_some(Pick { endpoint: place, weight: endpoint.weight })
     };
-    let mut picks: Vec<Pick> = match rarest(service, class) {
+    let picks: Vec<Pick> = match rarest(service, class) {
         None => (0..service.endpoints.len()).filter_map(pick).collect(),
         Some(rarest) => service.chosen(rarest).filter_map(pick).collect(),
     };
-    if service.newcomers.is_some() {
-        picks = newcomers::heed(service, picks);
-    }
-    Decision { picks: picks.into() }
+    if service.newcomers.is_some() { newcomers::heed(service, picks) } else { picks }
 }
 
 /// Returns the part of its share that a backend gets in the lists of a class, by slow

@@ -18,7 +18,7 @@ use super::query::{self, Parameters};
 use super::shares::{self, Share};
 use super::{State, json, settings};
 use crate::catalog::{Input, Origin, OriginsQuery, Service};
-use crate::model::{BackendAddr, Class, Endpoint, Selector, ServiceName, Target};
+use crate::model::{BackendAddr, Class, Endpoint, ServiceName, Target};
 use crate::policy;
 use crate::telemetry::ClientView;
 
@@ -75,6 +75,7 @@ pub(super) async fn explain(
         service: None,
         absent: None,
         selectors: Vec::new(),
+        zone: None,
         settings: settings.unwrap_or_default(),
         revision: status.revision,
         silent_seconds: status.last_answer.map(|heard| json::seconds(heard.elapsed())),
@@ -85,15 +86,16 @@ pub(super) async fn explain(
     };
     match found {
         Ok(snapshot) => {
+            // Where clients prefer their own zone, the address of the client counts too.
+            let address = clients.first().map(|client| client.peer.ip());
             let target = Target::parse(&name, &state.zone);
-            let selectors = target
-                .map_or_else(|_| Vec::new(), |all| all.selectors_for(&snapshot.name).to_vec());
+            let class = target.map(|target| policy::class(&snapshot, &target, address));
+            let class = class.unwrap_or_default();
             explanation.revision = snapshot.revision;
             explanation.service = Some(snapshot.name.to_string());
-            explanation.backends =
-                backends(&state, &snapshot, &Class::new(&selectors), &wanted).await;
-            let selector = |Selector { key, value }| json::Selector { key, value };
-            explanation.selectors = selectors.into_iter().map(selector).collect();
+            explanation.backends = backends(&state, &snapshot, &class, &wanted).await;
+            explanation.selectors = class.selectors().iter().map(json::Selector::from).collect();
+            explanation.zone = class.zone().map(ToString::to_string);
         }
         Err(why) => {
             explanation.absent = Some(why);

@@ -257,8 +257,8 @@ fn resolve_scope(state: &State, typed: &str, anyway: bool) -> Result<OrderScope,
         return Ok(OrderScope { scope: Scope::Everywhere, services: state.catalog.services() });
     }
     match api::find(state, typed) {
-        Ok((_, selectors)) if !selectors.is_empty() => {
-            let Selector { key, value } = &selectors[0];
+        Ok((service, target)) if !target.selectors_for(&service.name).is_empty() => {
+            let Selector { key, value } = &target.selectors_for(&service.name)[0];
             let error = format!(
                 "{typed:?} selects backends: name the service alone, and the backends as {key}={value}"
             );

@@ -162,6 +162,10 @@ impl ClientRow {
         self.row.peer.kind
     }
 
+    pub(super) fn address(&self) -> &SocketAddr {
+        &self.row.peer.addr
+    }
+
     /// Records that the stream has seen this version.
     pub(super) fn note_seen(&self, version: u64) {
         let mut now = self.row.now.lock().unwrap_or_else(PoisonError::into_inner);
@@ -247,12 +251,14 @@ impl Row {
     }
 
     fn view(&self) -> ClientView {
+        let zone = self.view.client_zone(self.peer.addr.ip());
         let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         ClientView {
             peer: self.peer.addr,
             user_agent: self.peer.user_agent.clone(),
             kind: self.peer.kind,
             name: self.peer.name.clone(),
+            zone,
             service: now.service.clone(),
             last_response: now.last_response,
             entries: now.entries,

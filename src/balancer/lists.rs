@@ -118,6 +118,11 @@ impl StreamList {
         self.list.key.service == *service
     }
 
+    /// Returns whether the list is the one of this class of a service's clients.
+    pub(super) fn is_for(&self, service: &ServiceName, class: &Class) -> bool {
+        self.is_of(service) && self.list.key.class == *class
+    }
+
     /// Returns the cost of all other lists of classes with selectors, in entries.
     pub(super) fn others(&self) -> usize {
         self.list.owner.selected.load(Ordering::Relaxed).saturating_sub(self.list.cost())
@@ -162,7 +167,7 @@ impl SharedList {
         };
         let entries = list.as_ref().map_or(0, |list| list.len());
         work += entries;
-        if !self.key.class.is_whole() {
+        if !self.key.class.selects_nothing() {
             self.set_cost(entries.max(COST_MIN));
         }
         *latest = Some(Latest { service: service.clone(), decision, number, list: list.clone() });

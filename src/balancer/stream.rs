@@ -104,7 +104,7 @@ impl BalanceStream {
 
     /// Handles one message. An invalid message is counted and otherwise ignored: if its
     /// stream ended, the client would come back at once.
-    fn take_message(&self, message: Bytes) {
+    fn take_message(&mut self, message: Bytes) {
         let counters = &self.shared.counters;
         let request = pb::LoadBalanceRequest::decode(message).unwrap_or_default();
         let calls = match request.load_balance_request_type {
@@ -116,6 +116,7 @@ impl BalanceStream {
         if let Some(service) = self.client.add_report(calls) {
             self.shared.ledger.add(&service, calls);
         }
+        self.stream_view.report(calls);
     }
 
     /// Returns what is new for the client. Ready with `None` when the catalog has closed.
@@ -133,7 +134,8 @@ impl BalanceStream {
                 self.client.note_seen(version);
                 continue;
             };
-            let ListToSend { list, rank, work } = self.stream_view.list(&known);
+            let ListToSend { list, rank, work } =
+                self.stream_view.list(&known, self.client.address());
             work_budget::spend(cx, work);
             let directive = session::directive(list, settings.when_empty, self.client.kind());
             let Some(push) = self.session.next_push(directive, rank) else {

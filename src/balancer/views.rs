@@ -1,19 +1,23 @@
 //! The view of each target, shared by its streams.
 //!
-//! In: targets and snapshots. Out: for each target one subscription, and the lists of its
-//! class, which streams of other targets may share. It holds nothing for targets that no
+//! In: targets, snapshots and clients' addresses. Out: for each target one subscription, and
+//! the lists of its clients' classes, which streams of other targets may share. A target has
+//! more than one class only where clients prefer their own zone. It holds nothing for targets that no
 //! stream asks for.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::catalog::{Catalog, Known, Service, Subscriber, Subscription};
-use crate::model::{Class, Target};
+use crate::load::Calls;
+use crate::model::Target;
 use crate::policy;
+use crate::policy::zones::client_zone;
 use crate::telemetry::Counters;
 
 use super::admission::{Admission, Admitted};
+use super::demand::{Demands, Member};
 use super::lists::{ListToSend, Lists, StreamList};
 
 /// The views in use.
@@ -21,6 +25,7 @@ pub(super) struct Views {
     catalog: Catalog,
     lists: Arc<Lists>,
     admission: Arc<Admission>,
+    demands: Arc<Demands>,
     in_use: Mutex<HashMap<Target, Weak<View>>>,
 }
 
@@ -37,6 +42,8 @@ pub(super) struct StreamView {
     list: Option<StreamList>,
     /// Given back when the stream ends.
     admitted: Option<Box<Admitted>>,
+    /// Set while the service has zones.
+    member: Option<Box<Member>>,
 }
 
 impl Views {
@@ -45,8 +52,19 @@ impl Views {
             catalog,
             lists: Lists::new(counters),
             admission: Arc::default(),
+            demands: Arc::default(),
             in_use: Mutex::default(),
         })
+    }
+
+    /// Returns the demand of the clients of services with zones.
+    pub(super) fn demands(&self) -> &Demands {
+        &self.demands
+    }
+
+    /// Returns the catalog.
+    pub(super) fn catalog(&self) -> &Catalog {
+        &self.catalog
     }
 
     /// Returns how far over its share the most favoured backend of any list is.
@@ -86,12 +104,13 @@ impl View {
     /// Admits one more stream of a connection. Returns `None` if the lists of classes
     /// with selectors are as large as they may be.
     pub(super) fn admit(self: &Arc<Self>, peer: SocketAddr, known: &Known) -> Option<StreamView> {
-        let mut stream_view = StreamView { view: self.clone(), list: None, admitted: None };
+        let view = self.clone();
+        let mut stream_view = StreamView { view, list: None, admitted: None, member: None };
         let admission = &self.owner.admission;
         if let Known::Present(service) = known {
-            let class = self.class(service);
+            let class = policy::class(service, &self.target, Some(peer.ip()));
             let list = self.owner.lists.join(&service.name, &class);
-            if !class.is_whole() {
+            if !class.selects_nothing() {
                 let most = policy::most(service, &class);
                 stream_view.admitted =
                     Some(Box::new(admission.admit(peer, most, list.others())?));
@@ -105,10 +124,13 @@ impl View {
         Some(stream_view)
     }
 
-    /// Returns the class of the target's clients. Its selectors depend on the service
-    /// that the target turns out to mean.
-    fn class(&self, service: &Service) -> Class {
-        Class::new(self.target.selectors_for(&service.name))
+    /// Returns the zone of a client at this address; `None` if it is unknown or does not
+    /// matter.
+    pub(super) fn client_zone(&self, address: IpAddr) -> Option<Arc<str>> {
+        match self.known() {
+            Known::Present(service) => client_zone(&service, &self.target, Some(address)),
+            Known::Absent(_) | Known::Syncing => None,
+        }
     }
 }
 
@@ -118,19 +140,43 @@ impl StreamView {
         self.view.subscription.listen()
     }
 
-    /// Returns the list to send, one for all streams of the class; no list if no backend
-    /// can be listed.
-    pub(super) fn list(&mut self, known: &Known) -> ListToSend {
+    /// Returns the list to send to a client at this address, one for all streams of the
+    /// class; no list if no backend can be listed.
+    pub(super) fn list(&mut self, known: &Known, peer: &SocketAddr) -> ListToSend {
         let Known::Present(service) = known else {
-            self.list = None;
+            (self.list, self.member) = (None, None);
             return ListToSend::default();
         };
+        match (&self.list, &service.zones, &self.member) {
+            // Without zones, the class is that of the name, which stays the same.
+            (Some(list), None, None) if list.is_of(&service.name) => list.get(service),
+            _ => self.list_anew(service, peer.ip()),
+        }
+    }
+
+    /// Joins the list and the demand of the class that the client has now.
+    #[inline(never)]
+    fn list_anew(&mut self, service: &Arc<Service>, address: IpAddr) -> ListToSend {
+        let class = policy::class(service, &self.view.target, Some(address));
+        let owner = &self.view.owner;
+        if service.zones.is_none() {
+            self.member = None;
+        } else if !self.member.as_ref().is_some_and(|one| one.is_of(&service.name, class.zone())) {
+            let interval = service.settings.report_interval;
+            // The former membership ends first.
+            self.member = None;
+            self.member = Some(owner.demands.join(&service.name, class.zone(), interval));
+        }
         match &self.list {
-            Some(list) if list.is_of(&service.name) => list.get(service),
-            _ => {
-                let list = self.view.owner.lists.join(&service.name, &self.view.class(service));
-                self.list.insert(list).get(service)
-            }
+            Some(list) if list.is_for(&service.name, &class) => list.get(service),
+            _ => self.list.insert(owner.lists.join(&service.name, &class)).get(service),
+        }
+    }
+
+    /// Counts the calls that the client reports, if their zone matters.
+    pub(super) fn report(&mut self, calls: Calls) {
+        if let Some(member) = &mut self.member {
+            member.report(calls.started);
         }
     }
 }

@@ -7,14 +7,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::facts::demand::Demand;
 use crate::marks::Drained;
 use crate::model::{ServiceName, name};
-use crate::settings::ServiceSettings;
+use crate::settings::{ServiceSettings, ZoneTable};
 
 use super::empty::{EmptyService, EmptyState};
 use super::topic::{Rounds, Topic, TurnGroup};
 use super::urgency::Urgency;
-use super::{Known, Service};
+use super::{Known, Service, Zones};
 
 /// The services that share a canonical name (nearly always one), and the spellings of it
 /// that clients ask for.
@@ -50,17 +51,22 @@ impl Group {
         }
     }
 
-    /// Sets the settings. Returns whether they changed; then each service gets a new
-    /// value, numbered by `version`.
+    /// Sets the settings and the table of zones. Returns whether they changed for the group;
+    /// then each service gets a new value, numbered by `version`.
     pub(super) fn set_settings(
         &mut self,
         settings: Arc<ServiceSettings>,
+        table: &Arc<ZoneTable>,
         version: impl FnMut() -> u64,
     ) -> bool {
-        let changed = self.settings != settings;
+        let moved = |service: &Arc<Service>| {
+            Zones::next(service.zones.as_ref(), &settings, table) != service.zones
+        };
+        let changed = self.settings != settings || self.services.values().any(moved);
         if changed {
-            self.settings = settings;
-            self.renew(version);
+            let zones = |service: &Service| Zones::next(service.zones.as_ref(), &settings, table);
+            self.settings = settings.clone();
+            self.renew(version, zones);
         }
         changed
     }
@@ -70,17 +76,40 @@ impl Group {
         let changed = self.drained != drained;
         if changed {
             self.drained = drained;
-            self.renew(version);
+            self.renew(version, |service| service.zones.clone());
         }
         changed
     }
 
-    fn renew(&mut self, mut version: impl FnMut() -> u64) {
+    /// Sets the demand of a service's clients, if the service has zones. Returns whether it
+    /// changed.
+    pub(super) fn set_demand(
+        &mut self,
+        service: &ServiceName,
+        demand: Arc<Demand>,
+        mut version: impl FnMut() -> u64,
+    ) -> bool {
+        let Some(service) = self.services.get_mut(service) else { return false };
+        let Some(zones) = service.zones.clone().filter(|zones| zones.demand != demand) else {
+            return false;
+        };
+        let zones = Zones { demand, ..(*zones).clone() };
+        let new = (**service).clone().numbered(version());
+        *service = Arc::new(new.with_zones(Some(Arc::new(zones))));
+        true
+    }
+
+    fn renew(
+        &mut self,
+        mut version: impl FnMut() -> u64,
+        zones: impl Fn(&Service) -> Option<Arc<Zones>>,
+    ) {
         for service in self.services.values_mut() {
             let (settings, drained) = (self.settings.clone(), self.drained.clone());
             let snapshot = service.snapshot.clone();
             let new = Service::new(version(), snapshot, settings).with_drained(drained);
-            *service = Arc::new(new.with_newcomers(service.newcomers.clone()));
+            let new = new.with_newcomers(service.newcomers.clone());
+            *service = Arc::new(new.with_zones(zones(service)));
         }
     }
 
@@ -163,7 +192,8 @@ impl Group {
         };
         let same = |old: &Arc<Service>| {
             let same = old.settings == new.settings && old.drained == new.drained;
-            same && old.newcomers == new.newcomers && old.endpoints == new.endpoints
+            let same = same && old.newcomers == new.newcomers && old.zones == new.zones;
+            same && old.endpoints == new.endpoints
         };
         if self.services.get(service).is_some_and(same) {
             return false;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::facts::demand::Demand;
 use crate::marks::Marks;
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::registry::{Event, Key, Rejected, Remark};
@@ -32,6 +33,8 @@ pub enum Input {
     Settings(Arc<Settings>),
     /// The marks that are in force from now on.
     Marks(Arc<Marks>),
+    /// The demand of a service's clients by zone, for which its split is made from now on.
+    Demand(ServiceName, Arc<Demand>),
     /// A question: which keys register some backends. It changes nothing. It comes as an
     /// input because only the writer knows.
     Origins(OriginsQuery),

@@ -19,7 +19,7 @@ use super::index::Index;
 use super::newcomers::{Change, NewcomerTracker};
 use super::pace::Pace;
 use super::topic::Rounds;
-use super::{Catalog, Known, Newcomers, RegistryStatus, Service, ServiceSnapshot};
+use super::{Catalog, Known, Newcomers, RegistryStatus, Service, ServiceSnapshot, Zones};
 
 /// The writer's state between publications.
 pub(super) struct Publisher {
@@ -67,6 +67,9 @@ impl Catalog {
         if let Some(marks) = affected.marks.take() {
             changed |= self.publish_marks(marks, rounds);
         }
+        for (service, demand) in mem::take(&mut affected.demands) {
+            changed |= self.publish_demand(&service, demand, rounds);
+        }
         affected.services.extend(newcomers.ready(now));
         // Endpoints of the first reading do not join: they count as listed before.
         let join = before.synced && !read;
@@ -74,7 +77,7 @@ impl Catalog {
             let settings = self.settings().for_service(service);
             let new = index.snapshot(service, revision);
             let newcomers = newcomers.follows(service, &settings).then(|| {
-                let old = self.published(service);
+                let old = self.service(service);
                 let before = old.as_ref().map_or(&[][..], |old| &old.endpoints);
                 let after = new.as_ref().map_or(&[][..], |new| &new.endpoints);
                 newcomers.update(service, &Change { before, after, join }, &settings, now)
@@ -127,13 +130,15 @@ impl Catalog {
         newcomers: Option<Arc<Newcomers>>,
     ) -> Arc<Service> {
         let drained = self.marks().for_service(&snapshot.name);
+        // Only services with zones pay for the look at their former value.
+        let zones = settings.zones.are_on().then(|| {
+            let old = self.service(&snapshot.name);
+            let before = old.as_ref().and_then(|old| old.zones.as_ref());
+            Zones::next(before, &settings, self.settings().zones())
+        });
         let service = Service::new(self.next_version(), snapshot, settings);
-        Arc::new(service.with_drained(drained).with_newcomers(newcomers))
-    }
-
-    /// Returns the newest value of a service.
-    fn published(&self, service: &ServiceName) -> Option<Arc<Service>> {
-        self.0.groups.get(&service.canonical())?.services.get(service).cloned()
+        let service = service.with_drained(drained).with_newcomers(newcomers);
+        Arc::new(service.with_zones(zones.flatten()))
     }
 
     /// Publishes to each spelling of a group's name what it means now, but not

@@ -1,6 +1,6 @@
 //! A service: everything that decides the lists of its clients.
 //!
-//! In: a snapshot, settings, drained backends and newcomers. Out: immutable values. A change
+//! In: a snapshot, settings, drained backends, newcomers and zones. Out: immutable values. A change
 //! of any part is published as a new version, so that a result made from a value can be
 //! cached by its version.
 
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::facts::factor::Factor;
+use crate::facts::zone_shares::ZoneShares;
 use crate::marks::Drained;
 use crate::model::{Class, Endpoint};
 use crate::settings::ServiceSettings;
@@ -17,6 +18,7 @@ use super::ServiceSnapshot;
 use super::addresses::{AddressCache, Addresses};
 use super::derived::Derived;
 use super::newcomers::Newcomers;
+use super::zones::{ShareCache, Zones};
 
 /// A service as it is now. It dereferences to its snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +34,10 @@ pub struct Service {
     pub drained: Drained,
     /// The backends that are starting or delayed; `None` if there are none.
     pub newcomers: Option<Arc<Newcomers>>,
+    /// Set if clients prefer the backends of their own zone.
+    pub zones: Option<Arc<Zones>>,
     address_cache: Derived<AddressCache>,
+    zone_shares: Derived<ShareCache>,
 }
 
 impl Service {
@@ -51,20 +56,34 @@ impl Service {
             settings,
             drained,
             newcomers: None,
+            zones: None,
             address_cache: Derived::default(),
+            zone_shares: Derived::default(),
         }
     }
 
     /// Returns the service with these drained backends.
     #[must_use]
     pub fn with_drained(self, drained: Drained) -> Self {
-        Self { drained, address_cache: Derived::default(), ..self }
+        Self { drained, ..self }.without_caches()
     }
 
     /// Returns the service with these newcomers.
     #[must_use]
     pub fn with_newcomers(self, newcomers: Option<Arc<Newcomers>>) -> Self {
-        Self { newcomers, address_cache: Derived::default(), ..self }
+        Self { newcomers, ..self }.without_caches()
+    }
+
+    /// Returns the service as another version.
+    #[must_use]
+    pub(super) fn numbered(self, version: u64) -> Self {
+        Self { version, ..self }
+    }
+
+    /// Returns the service with these zones.
+    #[must_use]
+    pub fn with_zones(self, zones: Option<Arc<Zones>>) -> Self {
+        Self { zones, ..self }.without_caches()
     }
 
     /// Returns until when a backend is not listed because it came and went too often.
@@ -86,10 +105,19 @@ impl Service {
         self.address_cache.get(class)
     }
 
+    /// Returns the split of the calls by zone, which `make` makes at the first call.
+    pub fn zone_shares(&self, make: impl FnOnce() -> ZoneShares) -> &ZoneShares {
+        self.zone_shares.get_or_init(make)
+    }
+
     /// Keeps the addresses of a class until this value is dropped or other classes take
     /// their place.
     pub fn cache_addresses(&self, class: &Class, addresses: &Arc<Addresses>) {
         self.address_cache.put(class, addresses);
+    }
+
+    fn without_caches(self) -> Self {
+        Self { address_cache: Derived::default(), zone_shares: Derived::default(), ..self }
     }
 }
 

@@ -28,7 +28,7 @@ impl Catalog {
         let mut changed = false;
         for mut group in self.0.groups.iter_mut() {
             let new = settings.for_canonical(group.key());
-            if !group.set_settings(new, || self.next_version()) {
+            if !group.set_settings(new, settings.zones(), || self.next_version()) {
                 continue;
             }
             changed |= !group.services.is_empty();

@@ -363,6 +363,7 @@ mod cost;
 mod loss;
 mod marks;
 mod settings;
+mod zones;
 
 const RULES: Rules =
     Rules { keep_lost: Duration::from_secs(600), guard: 50, probe_unleased: Duration::ZERO };

@@ -1,7 +1,7 @@
 //! The properties of a client that decide its list. Clients of one class share one list.
 //!
-//! In: the selectors that were read from a client's name. Out: a [`Class`] in canonical
-//! form, so that equal selections are equal values.
+//! In: the selectors that were read from a client's name, and the zone in which the client
+//! is. Out: a [`Class`] in canonical form, so that equal selections are equal values.
 
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use super::Selector;
 pub struct Class {
     /// Sorted, without duplicates.
     selectors: Arc<[Selector]>,
+    zone: Option<Arc<str>>,
 }
 
 impl Class {
@@ -21,7 +22,13 @@ impl Class {
         let mut selectors = selectors.to_vec();
         selectors.sort_unstable();
         selectors.dedup();
-        Self { selectors: selectors.into() }
+        Self { selectors: selectors.into(), zone: None }
+    }
+
+    /// Returns the class of the same clients in a zone; `None`: in no zone that matters.
+    #[must_use]
+    pub fn in_zone(self, zone: Option<Arc<str>>) -> Self {
+        Self { zone, ..self }
     }
 
     /// Returns the selectors. A backend must match all of them; with none, every backend
@@ -31,10 +38,23 @@ impl Class {
         &self.selectors
     }
 
-    /// Returns whether this is the class of all clients that select nothing.
+    /// Returns the zone in which the clients are; `None` if it does not matter.
+    #[must_use]
+    pub fn zone(&self) -> Option<&Arc<str>> {
+        self.zone.as_ref()
+    }
+
+    /// Returns whether the clients select nothing: every backend may serve them.
+    #[must_use]
+    pub fn selects_nothing(&self) -> bool {
+        self.selectors.is_empty()
+    }
+
+    /// Returns whether this is the class of all clients that select nothing, wherever they
+    /// are.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.selectors.is_empty()
+        self.selects_nothing() && self.zone.is_none()
     }
 }
 
@@ -50,5 +70,8 @@ mod tests {
         assert_eq!(one, Class::new(&[b.clone(), a.clone(), b.clone()]));
         assert_ne!(one, Class::new(&[b]));
         assert!(Class::new(&[]).is_whole() && !one.is_whole());
+        let here = Class::new(&[]).in_zone(Some("a".into()));
+        assert!(here.selects_nothing() && !here.is_whole() && here != Class::default());
+        assert_eq!(here.in_zone(None), Class::default());
     }
 }

@@ -10,7 +10,8 @@ use crate::facts::factor::Factor;
 use crate::marks::Mark;
 use crate::model::{Class, Endpoint, Selector, Weight};
 
-use super::newcomers;
+use super::zones::Nearness;
+use super::{newcomers, zones};
 
 /// A pass. The variants are in the order in which the passes run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub enum Pass {
     /// This pass keeps every backend. Its finding is the part of its share that the backend
     /// gets.
     Started,
+    /// The backend's zone serves clients that are where the client is.
+    Near,
 }
 
 /// The result of one pass for one backend.
@@ -50,12 +53,14 @@ enum Reason<'a> {
     Has(&'a [Selector]),
     Lacks(&'a Selector),
     Factor(Factor),
+    NoZones,
+    Near(Nearness),
 }
 
 type PassFn = for<'a> fn(&'a Service, &Endpoint, &'a Class) -> Finding<'a>;
 
 /// The passes in the order in which they run.
-const PASSES: [PassFn; 5] = [weight, undrained, selected, undelayed, started];
+const PASSES: [PassFn; 6] = [weight, undrained, selected, undelayed, started, near];
 /// The first passes, which look at one backend alone. The others compare it with all that
 /// these keep.
 const ALONE: usize = 3;
@@ -66,7 +71,7 @@ pub(super) fn keep(service: &Service, endpoint: &Endpoint, class: &Class) -> boo
 }
 
 /// Returns the finding of each pass for a backend of a service. [`Pass::Started`] is left
-/// out if the backend gets its whole share.
+/// out if the backend gets its whole share, and [`Pass::Near`] if the service has no zones.
 #[must_use]
 pub fn explain<'a>(
     service: &'a Service,
@@ -74,7 +79,9 @@ pub fn explain<'a>(
     class: &'a Class,
 ) -> Vec<Finding<'a>> {
     let findings = PASSES.iter().map(|pass| pass(service, endpoint, class));
-    findings.filter(|finding| finding.reason != Reason::Factor(Factor::ONE)).collect()
+    let says_nothing =
+        |reason: &Reason<'_>| matches!(reason, Reason::Factor(Factor::ONE) | Reason::NoZones);
+    findings.filter(|finding| !says_nothing(&finding.reason)).collect()
 }
 
 fn weight<'a>(_: &'a Service, endpoint: &Endpoint, _: &'a Class) -> Finding<'a> {
@@ -97,7 +104,7 @@ fn selected<'a>(_: &'a Service, endpoint: &Endpoint, class: &'a Class) -> Findin
     let lacks = selectors.iter().find(|selector| !is_chosen(endpoint, selector));
     let reason = match lacks {
         Some(lacks) => Reason::Lacks(lacks),
-        None if class.is_whole() => Reason::NothingSelected,
+        None if class.selects_nothing() => Reason::NothingSelected,
         None => Reason::Has(selectors),
     };
     Finding { pass: Pass::Selected, kept: lacks.is_none(), reason }
@@ -114,6 +121,12 @@ fn started<'a>(service: &'a Service, endpoint: &Endpoint, class: &'a Class) -> F
     Finding { pass: Pass::Started, kept: true, reason }
 }
 
+fn near<'a>(service: &'a Service, endpoint: &Endpoint, class: &'a Class) -> Finding<'a> {
+    let nearness = zones::nearness(service, endpoint, class);
+    let kept = !matches!(nearness, Some(Nearness::Zone(_, _, 0)));
+    Finding { pass: Pass::Near, kept, reason: nearness.map_or(Reason::NoZones, Reason::Near) }
+}
+
 impl fmt::Display for Pass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -122,6 +135,7 @@ impl fmt::Display for Pass {
             Self::Undelayed => "undelayed",
             Self::Selected => "selected",
             Self::Started => "started",
+            Self::Near => "near",
         })
     }
 }
@@ -131,7 +145,7 @@ impl fmt::Display for Finding<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pair =
             |f: &mut fmt::Formatter<'_>, one: &Selector| write!(f, "{}={}", one.key, one.value);
-        match self.reason {
+        match &self.reason {
             Reason::Weight(Weight(0)) => f.write_str("it is registered with weight 0: no traffic"),
             Reason::Weight(Weight(weight)) => write!(f, "weight {weight}"),
             Reason::NotDrained => f.write_str("no operator drains it"),
@@ -144,6 +158,32 @@ impl fmt::Display for Finding<'_> {
             Reason::Factor(factor) => {
                 let percent = factor.as_millionths() / 10_000;
                 write!(f, "slow start: it gets {percent} % of its share for now")
+            }
+            Reason::NoZones => f.write_str("zones do not matter"),
+            Reason::Near(Nearness::Everywhere) => {
+                f.write_str("the client is in no zone that keeps its calls, so all zones serve it")
+            }
+            Reason::Near(Nearness::Pool) => {
+                f.write_str("its zone is small or unknown, so it serves the clients of all zones")
+            }
+            Reason::Near(Nearness::Zone(backend, client, share)) => {
+                let percent = f64::from(*share) / 1e4;
+                match (backend == client, share) {
+                    (true, _) => {
+                        write!(
+                            f,
+                            "zone {backend}, as the client: it keeps {percent:.0} % of the calls"
+                        )
+                    }
+                    (false, 0) => {
+                        write!(f, "zone {backend}: zone {client} of the client needs no other zone")
+                    }
+                    (false, _) => write!(
+                        f,
+                        "zone {backend}: it takes {percent:.0} % of the calls from zone {client} \
+                         of the client"
+                    ),
+                }
             }
             Reason::NothingSelected => f.write_str("the name selects nothing"),
             Reason::Has(selectors) => {

@@ -12,6 +12,8 @@ use crate::facts::factor::Factor;
 use crate::marks::{Mark, MarkKey, Marks, Value};
 use crate::model::{BackendAddr, Endpoint, Meta, ServiceName, Weight};
 
+mod zones;
+
 /// Makes a service. Each endpoint is `ID WEIGHT [key=value…]`.
 fn service(endpoints: &[&str]) -> Service {
     let endpoint = |(port, text): (usize, &&str)| {
