@@ -290,6 +290,7 @@ impl App {
         let balancer =
             Balancer::new(zone.clone(), catalog.clone(), Arc::clone(&ledger), counters.clone());
         tasks.spawn("stalled clients", balancer.clone().sweep());
+        tasks.spawn("demand", balancer.clone().follow_demand(inputs_tx.clone()));
         let (others, report_health) =
             grpc_health::routes(readiness.watch(), self.config.reflection);
         tasks.spawn("health", report_health);
@@ -315,6 +316,7 @@ impl App {
             tokens: balancer::token,
             entries_per_pick: balancer::entries_per_pick,
             excess: balancer.excess(),
+            demand: balancer.demand(),
             version: env!("CARGO_PKG_VERSION"),
             inputs: inputs_tx,
             sources,

@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry;
 use self::text::Format;
 use super::answer_memory::AnswerMemory;
 use super::api::Problem;
-use super::{State, marks};
+use super::{State, marks, zones};
 use crate::load::Calls;
 use crate::marks::report::State as MarkState;
 use crate::model::ClientKind;
@@ -257,6 +257,14 @@ impl Scrape {
         let help = "Open BalanceLoad streams that ask for a name without any backend";
         let waiting = empty.iter().map(|empty| empty.streams).sum();
         page.gauge("streams_waiting", help, float(waiting))?;
+        let help = "The part of a service's calls that crosses zones, as its clients report; only \
+                    services whose settings ask for zones";
+        let mut family = page.family("service_zone_crossing_ratio", help, MetricType::Gauge)?;
+        for service in &all {
+            let Some(crossing) = zones::crossing(&self.0, service) else { continue };
+            let labels = [("service", service.name.as_str())];
+            family.encode_family(&labels)?.encode_gauge(&crossing)?;
+        }
         let help = "Backends of each service; 0 for a while after a service lost all of them";
         let mut family = page.family("service_endpoints", help, MetricType::Gauge)?;
         let present = all.iter().map(|service| (&service.name, service.endpoints.len()));
