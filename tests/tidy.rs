@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// Modules of the program from the lowest to the highest. A file names modules of
 /// earlier rows and its own; modules of one row do not know each other. The compiler
 /// ensures that crates below `crates/` know none of them.
-const ORDER: [&[&str]; 15] = [
+const ORDER: [&[&str]; 16] = [
     &["clock", "seed"],
     &["model"],
     &["facts", "load", "tables"],
@@ -22,6 +22,7 @@ const ORDER: [&[&str]; 15] = [
     &["settings", "marks"],
     &["catalog", "register"],
     &["health", "health_check", "hosts", "persist", "policy", "readiness", "replica"],
+    &["load_reports"],
     &["balancer", "dns", "admin"],
     &["serve"],
     &["config"],

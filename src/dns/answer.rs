@@ -238,8 +238,7 @@ fn find(question: &Query, inner: &[&[u8]], facts: &Facts<'_>, most: usize) -> Ou
                 Known::Syncing => Outcome::Error(Code::ServFail),
                 Known::Absent(_) => Outcome::NoData,
                 Known::Present(service) => {
-                    // The address that asks is mostly that of a resolver, which asks for many
-                    // clients. So it is in no zone and in no part of a split.
+                    // Mostly a resolver asks, for many clients, so its address says nothing.
                     let class = policy::class(&service, &target, None);
                     if !(facts.may_visit)(policy::address_work(&service, &class)) {
                         return Outcome::RetryByTcp;
