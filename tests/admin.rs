@@ -97,7 +97,7 @@ async fn services_are_listed_and_shown() {
         body["services"][0],
         json!({"name": "dev/game", "dns_name": "game.dev.lookaside.internal", "endpoints": 3,
             "held": 0, "guarded": false, "down": 0, "unresolved": 0, "drained": 0, "unhealthy": 0,
-            "panic": false, "state": "ok", "since_seconds": null,
+            "panic": false, "shed": 0, "fallback": false, "state": "ok", "since_seconds": null,
             "revision": 7, "clients": 2, "calls": calls})
     );
     assert_eq!(body["services"][1]["name"], "hello");
