@@ -188,7 +188,7 @@ fn zones_of_networks_are_read_and_merged() {
     // Zones alone are a document too, and what is shown is read again.
     for text in [file, store] {
         let zones = document(text);
-        assert!(!zones.is_empty() && zones.len() == 0);
+        assert_eq!((zones.is_empty(), zones.len()), (false, 0));
         assert_eq!(document(&zones.to_string()), zones);
     }
     let same = settings.with(Some(document(file)), Some(document(store)));

@@ -26,6 +26,7 @@ pub const CASES: &[Case] = &[
     case("instances chosen by name", names::chosen_by_name),
     case("weights are exact shares", lists::weights),
     case("a newcomer starts slowly", lists::slow_start),
+    case("calls stay in their zone", names::zones),
     case("removal spares calls in flight", lists::removal_in_flight),
     case("backends see lb-token", lists::tokens),
     case("reported calls equal calls made", lists::reports),

@@ -90,6 +90,7 @@ pub async fn run(
         // It changes shares and no membership. A delay of flapping backends would.
         slow_start: Duration::from_secs(5),
         flap_delay: Duration::ZERO,
+        ..ServiceSettings::DEFAULT
     });
     let (inputs, inputs_rx) = mpsc::channel(64);
     let (events, events_rx) = mpsc::channel(64);

@@ -68,13 +68,16 @@ const ROWS: &[Row] = &[
     row("docs/marks.md", "text", "$ lookaside drain", Marks, operate::drain),
     row("docs/marks.md", "console", "$ etcdctl put", Marks, operate::drain_by_etcdctl),
     row("docs/policy.md", "toml", "# policy.toml", Policy, policy::document),
-    row("docs/policy.md", "text", "$ lookaside settings", Policy, policy::newcomer),
+    row("docs/policy.md", "text", "$ lookaside settings apply", Policy, policy::newcomer),
     row("docs/policy.md", "text", "  started", Policy, policy::explained),
+    row("docs/policy.md", "toml", "# zones.toml", Policy, policy::zones),
+    row("docs/policy.md", "text", "$ lookaside settings check", Policy, policy::checked),
     row("docs/register.md", "console", "$ lookaside register", Register, readme::register_and_end),
     row("docs/register.md", "rust", "let held = ", Connect, languages::rust),
     row("docs/register.md", "go", "func register", Connect, languages::go_register),
     row("docs/settings.md", "toml", "# settings.toml", Settings, operate::settings_document),
     row("docs/settings.md", "text", "$ lookaside settings", Settings, operate::settings),
+    row("docs/settings.md", "toml", "# networks.toml", Settings, operate::networks),
     row("docs/servers/", "sh", "lookaside serve --etcd URL", Servers, formats::framework),
 ];
 
