@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,9 +26,10 @@ use crate::readiness::Readiness;
 use crate::registry::etcd::{self, Connect};
 use crate::serve::{self, Server, Services};
 use crate::telemetry::Counters;
-use crate::{admin, clock, dns, health, health_check, hosts, load_reports, persist, replica};
+use crate::{admin, clock, dns, hosts, persist, replica};
 
 mod addresses;
+mod backends;
 mod etcd_source;
 mod grpc_health;
 pub mod marks;
@@ -248,27 +249,7 @@ impl App {
             tasks.spawn("registry", etcd::run(options, events_tx));
             tasks.spawn("registry events", registry_gate::run(first_reads, events_rx, inputs()));
         }
-        let probes = health::run(
-            catalog.watch_liveness(),
-            inputs_tx.clone(),
-            TcpStream::connect::<SocketAddr>,
-        );
-        tasks.spawn("probes", probes);
-        let checks = health_check::run(
-            catalog.watch_health_targets(),
-            inputs_tx.clone(),
-            Arc::clone(&ledger),
-            counters.clone(),
-            TcpStream::connect::<SocketAddr>,
-        );
-        tasks.spawn("health checks", checks);
-        let reports = load_reports::run(
-            catalog.watch_load_targets(),
-            inputs_tx.clone(),
-            counters.clone(),
-            TcpStream::connect::<SocketAddr>,
-        );
-        tasks.spawn("load reports", reports);
+        backends::ask(tasks, catalog, &inputs_tx, &ledger, &counters);
         tasks.spawn("host names", hosts::run(catalog.watch_host_names(), inputs_tx.clone()));
         tasks.spawn("catalog", catalog::drive(inputs_rx, catalog.clone(), clock::wall));
         let registry = readiness.condition("registry");

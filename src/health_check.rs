@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
+use crate::backend_channel::tls::TlsConfigs;
 use crate::catalog::{HealthAnswer, HealthTarget, HealthTargets, Input};
 use crate::clock;
 use crate::load::Ledger;
@@ -29,12 +30,10 @@ use crate::telemetry::Counters;
 pub mod ask;
 mod probe;
 mod schedule;
-pub mod tls;
 
 use ask::{HealthConnection, Reply, Watch};
 use probe::{Ability, Probe, Probed, probe};
 use schedule::Schedule;
-use tls::TlsConfigs;
 
 /// What is known of a target between two checks.
 #[derive(Debug, Default)]

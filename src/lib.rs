@@ -55,6 +55,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod backend_channel;
 pub mod balancer;
 pub mod catalog;
 pub mod cli;

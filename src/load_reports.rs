@@ -19,11 +19,11 @@ use tokio::time::{sleep_until, timeout};
 use tokio_rustls::rustls::ClientConfig;
 use tonic::{Code, Streaming};
 
+use crate::backend_channel::tls::{TlsConfigs, name_or_address};
+use crate::backend_channel::{self, Tls};
 use crate::catalog::{Input, LoadTarget, LoadTargets};
 use crate::clock;
 use crate::facts::capacity::Report;
-use crate::health_check::ask::{self, Tls};
-use crate::health_check::tls::{TlsConfigs, name_or_address};
 use crate::seed;
 use crate::telemetry::Counters;
 
@@ -277,7 +277,7 @@ where
         }
     };
     let authority = name.map_or_else(|| target.addr.to_string(), str::to_owned);
-    let channel = ask::channel(io, tls, &authority).await.map_err(|_| false)?;
+    let channel = backend_channel::open(io, tls, &authority).await.map_err(|_| false)?;
     let report_interval = Some(prost_types::Duration {
         seconds: i64::try_from(target.interval.as_secs()).unwrap_or(i64::MAX),
         nanos: i32::try_from(target.interval.subsec_nanos()).unwrap_or_default(),

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::catalog::{Addresses, Service};
-use crate::facts::factor::Factor;
+use crate::facts::factor::{self, Factor};
 use crate::marks::Mark;
 use crate::model::{Class, Endpoint, Part, Selector, Target, Weight};
 
@@ -160,6 +160,14 @@ pub fn eligible(service: &Service, class: &Class) -> Vec<Pick> {
         picks = load::heed(service, picks);
     }
     picks
+}
+
+/// Multiplies the weights of picks by their factors.
+fn scale(picks: &mut [Pick], factors: &[Factor]) {
+    let weights: Vec<u32> = picks.iter().map(|pick| pick.weight.0).collect();
+    for (pick, weight) in picks.iter_mut().zip(factor::apply(&weights, factors)) {
+        pick.weight = Weight(weight);
+    }
 }
 
 /// Returns the part of its share that a backend gets in the lists of a class, by slow

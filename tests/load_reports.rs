@@ -58,7 +58,10 @@ impl Reporter {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let project = root.join("tests/clients/java-orca");
         let jar = project.join("target/orca-backend.jar");
-        if !jar.exists() {
+        let changed = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
+        let sources = ["pom.xml", "src/main/java/OrcaBackend.java"];
+        let newest = sources.iter().filter_map(|source| changed(&project.join(source))).max();
+        if changed(&jar).is_none() || changed(&jar) < newest {
             let need = Command::new(root.join("scripts/need")).arg("java").status();
             assert!(need.is_ok_and(|status| status.success()), "scripts/need: see above");
             let mut maven = Command::new("mvn");

@@ -1,7 +1,8 @@
 //! Makes a cycle of entries from weights: grpclb has no weights, only repeated entries.
 //!
-//! In: weights, and the share of some of them. Out: the entries of one cycle in order, and the window of the cycle that
-//! a stream is sent. Every replica makes the same cycle of the same weights. Pure.
+//! In: weights, and the share of some of them. Out: the entries of one cycle in order, and
+//! the window of the cycle that a stream is sent. Every replica makes the same cycle of the
+//! same weights. Pure.
 //!
 //! A cycle is long enough for each backend to have its share. If it is longer than a
 //! client should have to read, each list is a window of it, and the shares hold over all

@@ -50,8 +50,7 @@ const HEAD_ROOM: usize = 64;
 impl EncodedList {
     /// Encodes the picks of a decision, each as often as its weight and its group's share
     /// say, and the drops among them, as the `number`th list of its class. The cost depends on
-    /// the picks, whatever else the
-    /// service has.
+    /// the picks, whatever else the service has.
     pub(super) fn new(service: &Service, decision: &Decision, number: u64) -> Self {
         let tokens = Tokens::new(&service.name);
         let picks = decision.picks();

@@ -3,8 +3,7 @@
 //! In: targets, snapshots and clients' addresses. Out: for each target one subscription, and
 //! for each of its streams the list of its class, which streams of other targets may share. A
 //! target has more than one class only where clients are split or prefer their own zone. It
-//! holds nothing for targets that no
-//! stream asks for.
+//! holds nothing for targets that no stream asks for.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -175,8 +174,13 @@ impl StreamView {
     fn list_anew(&mut self, service: &Arc<Service>, client: IpAddr) -> ListToSend {
         let view = &self.view;
         let class = policy::class(service, &view.target, Some(client));
-        let is_of = |member: &Box<Member>| member.is_of(&service.name, class.zone());
-        if service.facts.zones.is_none() || !self.member.as_ref().is_some_and(is_of) {
+        let stays = match &self.member {
+            Some(member) if service.facts.zones.is_some() => {
+                member.is_of(&service.name, class.zone())
+            }
+            _ => false,
+        };
+        if !stays {
             // The former membership ends first.
             self.member = None;
             self.member = view.member(service, &class);

@@ -1,8 +1,9 @@
 //! Logs what happens to each service's backends: one line for each service and subject,
 //! with the exact count and a few names.
 //!
-//! In: the services that changed, the index, their health, the time. Out: log lines. A service has at
-//! most one line on a subject in [`PAUSE`], however many backends and changes there are.
+//! In: the services that changed, the index, their health, the time. Out: log lines. A
+//! service has at most one line on a subject in [`PAUSE`], however many backends and changes
+//! there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

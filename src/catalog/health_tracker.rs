@@ -7,6 +7,7 @@
 //! backends there are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,10 @@ use crate::marks::ServiceMarks;
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::settings::{HealthKind, ServiceSettings};
 
+use super::due_times::DueTimes;
 use super::health::{Health, HealthAnswer, HealthTarget, HealthTargets};
+
+use super::target_users::TargetUsers;
 
 mod followed;
 
@@ -28,12 +32,12 @@ use followed::{Followed, Time};
 pub(super) struct HealthTracker {
     services: BTreeMap<ServiceName, Followed>,
     /// The services that each check is for.
-    users: BTreeMap<HealthTarget, BTreeSet<ServiceName>>,
+    users: TargetUsers<HealthTarget>,
     targets: HealthTargets,
     targets_changed: bool,
     /// When the health of each service changes next, so that a turn of the catalog's task
     /// costs the same however many services are followed.
-    due: BTreeSet<(Instant, ServiceName)>,
+    due: DueTimes<Instant>,
     /// The services whose health changed since the last call of [`Self::take_changed`].
     changed: BTreeSet<ServiceName>,
     /// The moment at which milliseconds begin.
@@ -84,8 +88,12 @@ impl HealthTracker {
         left.iter().for_each(|target| self.unwant(service, target));
         joined.into_iter().for_each(|target| self.want(service, target));
         if old != due {
-            old.map(|old| self.due.remove(&(old, service.clone())));
-            self.due.extend(due.map(|due| (due, service.clone())));
+            if let Some(old) = old {
+                self.due.remove(service, old);
+            }
+            if let Some(due) = due {
+                self.due.add(service, due);
+            }
         }
         if changed {
             self.changed.insert(service.clone());
@@ -103,9 +111,8 @@ impl HealthTracker {
     ) -> BTreeSet<ServiceName> {
         let now = self.millis(now);
         let mut affected = BTreeSet::new();
-        let Some(users) = self.users.get(target) else { return affected };
         let mut troubled = Vec::new();
-        for service in users {
+        for service in self.users.of(target) {
             let Some(followed) = self.services.get_mut(service) else { continue };
             if answer.is_healthy() && !followed.is_troubled(target.addr) {
                 continue;
@@ -153,8 +160,7 @@ impl HealthTracker {
 
     /// Returns the services whose health changes at this moment.
     pub(super) fn ready(&mut self, now: Instant) -> BTreeSet<ServiceName> {
-        let ready: BTreeSet<_> =
-            self.due.extract_if(.., |(due, _)| *due <= now).map(|(_, service)| service).collect();
+        let ready: BTreeSet<_> = iter::from_fn(|| self.due.pop(now)).collect();
         for service in &ready {
             if let Some(followed) = self.services.get_mut(service) {
                 followed.due = None;
@@ -165,7 +171,7 @@ impl HealthTracker {
 
     /// Returns when the health of any service changes next.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.due.first().map(|(due, _)| *due)
+        self.due.first()
     }
 
     /// Returns every service that is followed.
@@ -206,7 +212,9 @@ impl HealthTracker {
             let target = HealthTarget { addr: *addr, check: followed.check.clone() };
             self.unwant(service, &target);
         }
-        followed.due.map(|due| self.due.remove(&(due, service.clone())));
+        if let Some(due) = followed.due {
+            self.due.remove(service, due);
+        }
         self.targets_changed |= self.targets.in_question.remove(service).is_some();
         if followed.health != Health::default() {
             self.changed.insert(service.clone());
@@ -214,19 +222,14 @@ impl HealthTracker {
     }
 
     fn want(&mut self, service: &ServiceName, target: HealthTarget) {
-        let users = self.users.entry(target.clone()).or_default();
-        if users.is_empty() {
+        if self.users.add(&target, service) {
             self.targets.all.insert(target);
             self.targets_changed = true;
         }
-        users.insert(service.clone());
     }
 
     fn unwant(&mut self, service: &ServiceName, target: &HealthTarget) {
-        let Some(users) = self.users.get_mut(target) else { return };
-        users.remove(service);
-        if users.is_empty() {
-            self.users.remove(target);
+        if self.users.remove(target, service) {
             self.targets.all.remove(target);
             self.targets_changed = true;
         }

@@ -16,18 +16,21 @@ use crate::facts::factor::Factor;
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::settings::{HealthTls, LoadKind, ServiceSettings};
 
+use super::due_times::DueTimes;
 use super::load::{LoadFactors, LoadTarget, LoadTargets};
+
+use super::target_users::TargetUsers;
 
 /// The load of all services, followed by the catalog's writer.
 #[derive(Debug, Default)]
 pub(super) struct LoadTracker {
     services: BTreeMap<ServiceName, Followed>,
     /// The services that each backend reports for.
-    users: BTreeMap<LoadTarget, BTreeSet<ServiceName>>,
+    users: TargetUsers<LoadTarget>,
     targets: LoadTargets,
     targets_changed: bool,
     /// When the shares of each service are computed next.
-    due: BTreeSet<(Instant, ServiceName)>,
+    due: DueTimes<Instant>,
     /// The moment at which milliseconds begin.
     begun: Option<Instant>,
 }
@@ -88,7 +91,7 @@ impl LoadTracker {
         let millis = self.millis(now);
         if !self.services.contains_key(service) {
             let due = now + target.interval;
-            self.due.insert((due, service.clone()));
+            self.due.add(service, due);
             let followed = Followed {
                 period: target.interval.as_millis() as f64,
                 target: target.clone(),
@@ -119,8 +122,7 @@ impl LoadTracker {
     /// Applies the report of a backend. It changes no share before the next computation.
     pub(super) fn reported(&mut self, target: &LoadTarget, report: Report, now: Instant) {
         let now = self.millis(now);
-        let Some(users) = self.users.get(target) else { return };
-        for service in users {
+        for service in self.users.of(target) {
             let Some(followed) = self.services.get_mut(service) else { continue };
             let Some(backend) = followed.backends.get_mut(&target.addr) else { continue };
             if let Some(last) = backend.estimate.reported()
@@ -136,12 +138,11 @@ impl LoadTracker {
     /// Computes the shares that are due. Returns the services that must be published again.
     pub(super) fn ready(&mut self, now: Instant) -> BTreeSet<ServiceName> {
         let millis = self.millis(now);
-        let ready: Vec<_> = self.due.extract_if(.., |(due, _)| *due <= now).collect();
         let mut changed = BTreeSet::new();
-        for (_, service) in ready {
+        while let Some(service) = self.due.pop(now) {
             let Some(followed) = self.services.get_mut(&service) else { continue };
             followed.due = now + followed.target.interval;
-            self.due.insert((followed.due, service.clone()));
+            self.due.add(&service, followed.due);
             if followed.compute(millis) {
                 changed.insert(service);
             }
@@ -151,7 +152,7 @@ impl LoadTracker {
 
     /// Returns when the shares of any service are computed next.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.due.first().map(|(due, _)| *due)
+        self.due.first()
     }
 
     /// Returns every service that is followed.
@@ -166,26 +167,21 @@ impl LoadTracker {
 
     fn unfollow(&mut self, service: &ServiceName) {
         let Some(followed) = self.services.remove(service) else { return };
-        self.due.remove(&(followed.due, service.clone()));
+        self.due.remove(service, followed.due);
         for addr in followed.backends.into_keys() {
             self.unwant(service, &target_of(&followed.target, addr));
         }
     }
 
     fn want(&mut self, service: &ServiceName, target: LoadTarget) {
-        let users = self.users.entry(target.clone()).or_default();
-        if users.is_empty() {
+        if self.users.add(&target, service) {
             self.targets.insert(target);
             self.targets_changed = true;
         }
-        users.insert(service.clone());
     }
 
     fn unwant(&mut self, service: &ServiceName, target: &LoadTarget) {
-        let Some(users) = self.users.get_mut(target) else { return };
-        users.remove(service);
-        if users.is_empty() {
-            self.users.remove(target);
+        if self.users.remove(target, service) {
             self.targets.remove(target);
             self.targets_changed = true;
         }

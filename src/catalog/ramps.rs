@@ -10,12 +10,14 @@ use crate::facts::factor::Factor;
 use crate::model::ServiceName;
 use crate::settings::ServiceSettings;
 
+use super::due_times::DueTimes;
+
 /// The ramps of all services, followed by the catalog's writer.
 #[derive(Debug)]
 pub(super) struct RampTracker {
     /// When each service must be looked at again, and what it waits for.
     waiting: BTreeMap<ServiceName, Waiting>,
-    due: BTreeSet<(Instant, ServiceName)>,
+    due: DueTimes<Instant>,
     wall: fn() -> Duration,
 }
 
@@ -33,7 +35,7 @@ const READ_EVERY: Duration = Duration::from_secs(30);
 impl RampTracker {
     /// Makes a tracker. `wall` returns the time since 1970.
     pub(super) fn new(wall: fn() -> Duration) -> Self {
-        Self { waiting: BTreeMap::new(), due: BTreeSet::new(), wall }
+        Self { waiting: BTreeMap::new(), due: DueTimes::default(), wall }
     }
 
     /// Returns the share that a service's ramp has reached; `None` if it has no ramp. From
@@ -56,17 +58,14 @@ impl RampTracker {
     /// Stops following a service.
     pub(super) fn forget(&mut self, service: &ServiceName) {
         if let Some(waiting) = self.waiting.remove(service) {
-            self.due.remove(&(waiting.due, service.clone()));
+            self.due.remove(service, waiting.due);
         }
     }
 
     /// Returns the services whose shares change at this moment.
     pub(super) fn ready(&mut self, now: Instant) -> BTreeSet<ServiceName> {
         let mut ready = BTreeSet::new();
-        while let Some((due, _)) = self.due.first()
-            && *due <= now
-            && let Some((_, service)) = self.due.pop_first()
-        {
+        while let Some(service) = self.due.pop(now) {
             let millis = self.millis();
             match self.waiting.remove(&service) {
                 Some(Waiting { step, .. }) if step > millis => {
@@ -80,13 +79,13 @@ impl RampTracker {
 
     /// Returns when [`Self::ready`] must be called next.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.due.first().map(|(due, _)| *due)
+        self.due.first()
     }
 
     fn wait(&mut self, service: ServiceName, step: u64, millis: u64, now: Instant) {
         let rest = Duration::from_millis(step.saturating_sub(millis).max(1));
         let due = now + rest.min(READ_EVERY);
-        self.due.insert((due, service.clone()));
+        self.due.add(&service, due);
         self.waiting.insert(service, Waiting { due, step });
     }
 

@@ -154,7 +154,7 @@ impl Estimate {
 ///
 /// The published factors stay in force while fewer than half of the backends report, or
 /// while all are idle: missing data must not change a factor. If no backend has reported for
-/// [`FRESH`], all factors return to 1.
+/// three minutes, all factors return to 1.
 #[must_use]
 pub fn publish(
     members: &[Member<'_>],

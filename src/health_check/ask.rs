@@ -5,22 +5,17 @@
 //! It waits without bounds: the caller sets them.
 
 use std::error::Error;
-use std::io;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::ClientConfig;
-use tokio_rustls::rustls::pki_types::ServerName;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
-use tower::service_fn;
 
+use crate::backend_channel::{self, Tls, cause};
 use crate::catalog::HealthAnswer;
 
 /// A connection to a backend, over which its health is asked.
@@ -51,14 +46,6 @@ pub enum Reply {
 
 /// The states that a backend pushes.
 pub struct Watch(Streaming<HealthCheckResponse>);
-
-/// TLS for one connection.
-pub struct Tls {
-    /// The client's configuration.
-    pub config: Arc<ClientConfig>,
-    /// The name that the certificate must have.
-    pub name: ServerName<'static>,
-}
 
 /// The most states that are skipped to get at the newest.
 const SKIPPED_MAX: usize = 1_000;
@@ -91,7 +78,7 @@ impl HealthConnection {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let client = HealthClient::new(channel(io, tls, authority).await?);
+        let client = HealthClient::new(backend_channel::open(io, tls, authority).await?);
         Ok(Self { client, service })
     }
 
@@ -140,41 +127,6 @@ impl Watch {
     }
 }
 
-/// Opens HTTP/2 on a new connection, with TLS if asked. `authority` is the name or address
-/// of the backend.
-///
-/// # Errors
-/// If TLS or HTTP/2 fails.
-pub async fn channel<S>(io: S, tls: Option<Tls>, authority: &str) -> Result<Channel, String>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    match tls {
-        None => open(io, "http", authority).await,
-        Some(Tls { config, name }) => {
-            let connected = TlsConnector::from(config).connect(name, io).await;
-            open(connected.map_err(|error| cause(&error))?, "https", authority).await
-        }
-    }
-}
-
-async fn open<S>(io: S, scheme: &str, authority: &str) -> Result<Channel, String>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let uri = |scheme: &str| format!("{scheme}://{authority}");
-    let origin = uri(scheme).parse().map_err(|error| format!("{authority:?}: {error}"))?;
-    // tonic must not add TLS of its own, so only the origin has the scheme.
-    let endpoint = Endpoint::from_shared(uri("http")).map_err(|error| cause(&error))?;
-    let mut io = Some(TokioIo::new(io));
-    let connect = service_fn(move |_| {
-        let io = io.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
-        async move { io }
-    });
-    let channel = endpoint.origin(origin).connect_with_connector(connect).await;
-    channel.map_err(|error| cause(&error))
-}
-
 fn state(answer: &HealthCheckResponse) -> Reply {
     match answer.status() {
         ServingStatus::Serving => Reply::Serving,
@@ -193,13 +145,4 @@ fn failure(status: &Status) -> Reply {
         _ if status.source().is_none() => Reply::Failed(status.message().to_owned()),
         _ => Reply::Lost(cause(status)),
     }
-}
-
-/// Returns the innermost error: the outer ones are about the transport.
-pub fn cause(error: &dyn Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }

@@ -12,8 +12,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout_at;
 use tokio_rustls::rustls::ClientConfig;
 
-use super::ask::{HealthConnection, Reply, Tls, Watch};
-use super::tls::name_or_address;
+use super::ask::{HealthConnection, Reply, Watch};
+use crate::backend_channel::Tls;
+use crate::backend_channel::tls::name_or_address;
 use crate::catalog::{HealthAnswer, HealthTarget};
 use crate::clock;
 

@@ -4,10 +4,9 @@
 //! backends, with weights multiplied by their load factors. Pure. It leaves out none.
 
 use crate::catalog::Service;
-use crate::facts::factor::{self, Factor};
-use crate::model::Weight;
+use crate::facts::factor::Factor;
 
-use super::Pick;
+use super::{Pick, scale};
 
 /// Returns the picks with the weights that clients get.
 pub(super) fn heed(service: &Service, mut picks: Vec<Pick>) -> Vec<Pick> {
@@ -16,9 +15,6 @@ pub(super) fn heed(service: &Service, mut picks: Vec<Pick>) -> Vec<Pick> {
     if factors.iter().all(|factor| *factor == Factor::ONE) {
         return picks;
     }
-    let weights: Vec<u32> = picks.iter().map(|pick| pick.weight.0).collect();
-    for (pick, weight) in picks.iter_mut().zip(factor::apply(&weights, &factors)) {
-        pick.weight = Weight(weight);
-    }
+    scale(&mut picks, &factors);
     picks
 }

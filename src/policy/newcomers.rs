@@ -6,12 +6,12 @@
 //! its backends are due to the few that do not start.
 
 use crate::catalog::Service;
-use crate::facts::factor::{self, Factor};
+use crate::facts::factor::Factor;
 use crate::facts::slow_start::starts_mostly;
-use crate::model::{Class, Endpoint, Weight};
+use crate::model::{Class, Endpoint};
 
 use super::health::LeftOut;
-use super::{Pick, passes};
+use super::{Pick, passes, scale};
 
 /// Returns the picks that clients get.
 pub(super) fn heed(service: &Service, mut picks: Vec<Pick>) -> Vec<Pick> {
@@ -26,9 +26,7 @@ pub(super) fn heed(service: &Service, mut picks: Vec<Pick>) -> Vec<Pick> {
     if none_starts || starts_mostly(weights.iter().copied().zip(factors.iter().copied())) {
         return picks;
     }
-    for (pick, weight) in picks.iter_mut().zip(factor::apply(&weights, &factors)) {
-        pick.weight = Weight(weight);
-    }
+    scale(&mut picks, &factors);
     picks
 }
 

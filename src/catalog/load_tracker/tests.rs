@@ -96,7 +96,7 @@ fn services_share_the_reports_of_a_backend_and_end_by_themselves() {
     world.settings.load.kind = LoadKind::Off;
     assert_eq!(world.update("b", &all[..1]), []);
     assert_eq!(world.asked(), Some(Vec::new()));
-    assert!(world.tracker.services.is_empty() && world.tracker.due.is_empty());
+    assert!(world.tracker.services.is_empty() && world.tracker.due().is_none());
     assert!(!world.tracker.follows(&service("b"), &world.settings));
 }
 

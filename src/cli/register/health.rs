@@ -13,8 +13,9 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tracing::{info, warn};
 
-use crate::health_check::ask::{HealthConnection, Reply, Tls, cause};
-use crate::health_check::tls::{self, Identity};
+use crate::backend_channel::tls::{self, Identity};
+use crate::backend_channel::{Tls, cause};
+use crate::health_check::ask::{HealthConnection, Reply};
 use crate::model::{Host, HostPort};
 
 /// Flags for a backend's health check.

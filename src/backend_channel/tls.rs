@@ -1,4 +1,4 @@
-//! TLS towards backends whose health is checked.
+//! TLS towards backends.
 //!
 //! In: the authority that signed their certificates, and a client certificate if they want
 //! one. Out: a client's TLS configuration, or the reason why there is none.
