@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::clock;
 use crate::marks::Marks;
-use crate::model::Target;
+use crate::model::{ServiceName, Target};
 use crate::registry::{Key, Rejected, Remark};
 use crate::settings::Settings;
 
@@ -54,6 +54,7 @@ mod topic;
 mod unresolved;
 mod urgency;
 mod warning_limit;
+mod zones;
 
 pub use addresses::Addresses;
 pub use drive::drive;
@@ -73,6 +74,7 @@ pub use subscription::{Subscriber, Subscription};
 pub use topic::{Listener, Topic};
 pub use unresolved::Unresolved;
 use warning_limit::WarningLimit;
+pub use zones::Zones;
 
 /// A handle for readers; cheap to clone.
 #[derive(Clone)]
@@ -206,6 +208,12 @@ impl Catalog {
             .collect();
         all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         all
+    }
+
+    /// Returns the newest value of a service.
+    #[must_use]
+    pub fn service(&self, name: &ServiceName) -> Option<Arc<Service>> {
+        self.0.groups.get(&name.canonical())?.services.get(name).cloned()
     }
 
     /// Returns the services without a backend, sorted: each name that streams ask for,

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use crate::catalog::{Addresses, Service};
 use crate::facts::factor::{self, Factor};
-use crate::model::{Class, Endpoint, Part, Selector, Weight};
+use crate::marks::Mark;
+use crate::model::{Class, Endpoint, Part, Selector, Target, Weight};
 
 mod affinity;
 pub mod canary;
@@ -108,18 +109,18 @@ pub fn decide(service: &Service, class: &Class) -> Decision {
         None => split::decide(service, class, eligible(service, class)),
     };
     Decision {
-        drop_percent: service.marks.shed(class).map_or(0, |mark| mark.value.percent()),
+        drop_percent: shed(service, class).map_or(0, |mark| mark.value.percent()),
         fallback: service.marks.fallback().is_some(),
         ..decision
     }
 }
 
-/// Returns the class of a client that selects with these selectors. `client` is its address,
-/// if it is known.
+/// Returns the class of a client of a service, by the name that it asks for and its address,
+/// if that is known.
 #[must_use]
-pub fn class(service: &Service, selectors: &[Selector], client: Option<IpAddr>) -> Class {
-    let class = Class::new(selectors);
-    let part = client.map(|client| split::part_of_client(service, &class, client));
+pub fn class(service: &Service, target: &Target, client: Option<IpAddr>) -> Class {
+    let class = zones::class(service, target, client);
+    let part = client.map(|client| part(service, &class, client));
     class.with_part(part.unwrap_or_default())
 }
 
@@ -127,6 +128,12 @@ pub fn class(service: &Service, selectors: &[Selector], client: Option<IpAddr>) 
 #[must_use]
 pub fn part(service: &Service, class: &Class, client: IpAddr) -> Part {
     split::part_of_client(service, class, client)
+}
+
+/// Returns the mark by which clients of a class drop the most calls.
+#[must_use]
+pub fn shed<'a>(service: &'a Service, class: &Class) -> Option<&'a Arc<Mark>> {
+    service.marks.shed(&zones::as_named(service, class))
 }
 
 /// Returns the backends that all passes before the split keep, with their weights. A split

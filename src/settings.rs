@@ -18,6 +18,8 @@ mod pattern_index;
 pub mod source;
 mod split;
 mod value;
+mod zone_table;
+mod zones;
 
 pub use document::{DOCUMENT_MAX, Document, Table};
 pub use health::{CheckTls, HealthCheck, HealthKind, HealthSettings, HealthTls};
@@ -25,6 +27,8 @@ pub use load::{LoadKind, LoadSettings};
 pub use pattern::{Pattern, PatternError};
 pub use split::{Percent, SplitBy, SplitKey, SplitSetting, SplitSettings};
 pub use value::{Key, Setting, WhenEmpty};
+pub use zone_table::{Network, ZoneTable};
+pub use zones::{ZoneMode, ZoneSettings};
 
 /// The settings in force for one service.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -53,6 +57,8 @@ pub struct ServiceSettings {
     pub load: LoadSettings,
     /// The share of calls or of clients that some of the backends get.
     pub split: SplitSettings,
+    /// Whether clients prefer the backends of their own zone.
+    pub zones: ZoneSettings,
 }
 
 /// The settings of all services, as layers.
@@ -61,6 +67,7 @@ pub struct Settings {
     defaults: Arc<ServiceSettings>,
     file: Option<Arc<Document>>,
     store: Option<Arc<Document>>,
+    zones: Arc<ZoneTable>,
 }
 
 /// The origin of a setting. A later layer wins, key by key.
@@ -99,6 +106,7 @@ impl ServiceSettings {
         health: HealthSettings::DEFAULT,
         load: LoadSettings::DEFAULT,
         split: SplitSettings::NONE,
+        zones: ZoneSettings::DEFAULT,
     };
 
     /// Returns the setting of a key.
@@ -127,6 +135,8 @@ impl ServiceSettings {
                 Setting::HealthTlsName(self.health.tls_name.clone().unwrap_or_default())
             }
             Key::Split(key) => Setting::Split(self.split.get(key)),
+            Key::ZonesMode => Setting::ZonesMode(self.zones.mode),
+            Key::ZonesKey => Setting::ZonesKey(self.zones.key().into()),
         }
     }
 
@@ -153,6 +163,8 @@ impl ServiceSettings {
             Setting::HealthCa(file) => self.health.ca = some(file),
             Setting::HealthTlsName(name) => self.health.tls_name = some(name),
             Setting::Split(split) => self.split.set(split),
+            Setting::ZonesMode(mode) => self.zones.mode = mode,
+            Setting::ZonesKey(key) => self.zones.set_key(key),
         }
     }
 }
@@ -161,14 +173,28 @@ impl Settings {
     /// Makes settings that are the same for every service.
     #[must_use]
     pub fn new(defaults: ServiceSettings) -> Self {
-        Self { defaults: Arc::new(defaults), file: None, store: None }
+        let defaults = Arc::new(defaults);
+        Self { defaults, file: None, store: None, zones: Arc::default() }
     }
 
     /// Returns settings with the same defaults and with these documents.
     #[must_use]
     pub fn with(&self, file: Option<Arc<Document>>, store: Option<Arc<Document>>) -> Self {
         let some = |document: &Arc<Document>| !document.is_empty();
-        Self { defaults: self.defaults.clone(), file: file.filter(some), store: store.filter(some) }
+        let (defaults, file, store) =
+            (self.defaults.clone(), file.filter(some), store.filter(some));
+        let tables = [&file, &store].into_iter().flatten().map(|document| document.zones());
+        let zones = ZoneTable::merged(tables);
+        // An equal table is shared, so that it is compared at once.
+        let zones = if *self.zones == zones { self.zones.clone() } else { Arc::new(zones) };
+        Self { defaults, file, store, zones }
+    }
+
+    /// Returns the zones of clients' addresses, and the aliases of zones. etcd's document
+    /// wins over the file, network by network.
+    #[must_use]
+    pub fn zones(&self) -> &Arc<ZoneTable> {
+        &self.zones
     }
 
     /// Returns the document of a layer, if it has tables.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::facts::demand::Demand;
 use crate::load::Calls;
 use crate::model::{ClientKind, ServiceName};
 
@@ -115,6 +116,8 @@ pub struct ClientView {
     pub kind: ClientKind,
     /// The name that the client asked for, as typed.
     pub name: Arc<str>,
+    /// The zone in which the client is; `None` if it is unknown or does not matter.
+    pub zone: Option<Arc<str>>,
     /// The service that the name means now.
     pub service: Option<ServiceName>,
     /// The newest response to the client: `list`, `empty`, `drop` or `fallback`.
@@ -137,6 +140,19 @@ pub type ListClients = Arc<dyn Fn() -> Vec<ClientView> + Send + Sync>;
 /// Returns how far over its share the most favoured backend of any list in use is: 0.05
 /// means 5 % over.
 pub type ExcessFn = Arc<dyn Fn() -> f32 + Send + Sync>;
+
+/// Returns how many clients of a service there are in each zone, sorted by zone, and their
+/// demand; `None` if the service has no zones or no clients. The zone `None` is unknown.
+pub type DemandFn = Arc<dyn Fn(&ServiceName) -> Option<ZoneDemand> + Send + Sync>;
+
+/// The clients of a service by zone, as they are shown to operators.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ZoneDemand {
+    /// How many clients there are, by zone.
+    pub clients: Vec<(Option<Arc<str>>, usize)>,
+    /// Their demand as it is now.
+    pub demand: Demand,
+}
 
 impl Credentials {
     /// Replaces all credentials.

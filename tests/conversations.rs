@@ -18,6 +18,8 @@ mod sharing;
 mod splits;
 #[path = "conversations/unfinished.rs"]
 mod unfinished;
+#[path = "conversations/zones.rs"]
+mod zones;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

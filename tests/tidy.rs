@@ -85,6 +85,7 @@ const PURE: &[&str] = &[
     "src/settings/pattern_index.rs",
     "src/settings/split.rs",
     "src/settings/value.rs",
+    "src/settings/zone_table.rs",
     "src/tables.rs",
     "src/policy",
     "src/balancer/session.rs",

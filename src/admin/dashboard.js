@@ -232,7 +232,7 @@ function endpoints(detail) {
 function clientRow(client) {
   const told = client.told === "list" ? `list\u00a0of\u00a0${client.entries}` : client.told;
   return el("tr", { "data-key": `${client.peer} ${client.name}` }, td(code(client.peer)), td(client.name),
-    td(client.service ?? warn("waits")),
+    td(client.service ? [client.service, client.zone && `zone\u00a0${client.zone}`].filter(Boolean).join(", ") : warn("waits")),
     td(client.told === "list" ? told : warn(told)),
     el("td", { class: "n" }, age(client.list_age_seconds)), el("td", { class: "n" }, age(client.open_seconds)),
     el("td", { class: "n" }, client.revision), number(client.calls.finished), td(client.user_agent));

@@ -243,8 +243,8 @@ pub(super) fn resolve_scope(
         return Ok(OrderScope { scope: Scope::Everywhere, services: state.catalog.services() });
     }
     match api::find(state, typed) {
-        Ok((_, selectors)) if !selectors.is_empty() => {
-            let Selector { key, value } = &selectors[0];
+        Ok((service, target)) if !target.selectors_for(&service.name).is_empty() => {
+            let Selector { key, value } = &target.selectors_for(&service.name)[0];
             let error = format!(
                 "{typed:?} selects backends: name the service alone, and the backends as {key}={value}"
             );

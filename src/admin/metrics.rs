@@ -20,15 +20,16 @@ use prometheus_client::registry::Registry;
 use self::text::Format;
 use super::answer_memory::AnswerMemory;
 use super::api::Problem;
-use super::{State, marks};
+use super::{State, marks, zones};
 use crate::load::Calls;
 use crate::marks::report::State as MarkState;
 use crate::model::ClientKind;
-use crate::telemetry::{Counters, Credential};
+use crate::telemetry::Counters;
 
 const KINDS: [ClientKind; 4] =
     [ClientKind::Go, ClientKind::Java, ClientKind::Core, ClientKind::Other];
 
+mod credentials;
 mod text;
 
 /// A total: its name (without `_total`), its help text, and how to read it.
@@ -149,7 +150,7 @@ impl Collector for Scrape {
         self.calls(&mut page)?;
         self.settings(&mut page)?;
         self.marks(&mut page)?;
-        credentials(&self.0.counters.credentials.all(), &mut page)
+        credentials::write(&self.0.counters.credentials.all(), &mut page)
     }
 }
 
@@ -257,6 +258,14 @@ impl Scrape {
         let help = "Open BalanceLoad streams that ask for a name without any backend";
         let waiting = empty.iter().map(|empty| empty.streams).sum();
         page.gauge("streams_waiting", help, float(waiting))?;
+        let help = "The part of a service's calls that crosses zones, as its clients report; only \
+                    services whose settings ask for zones";
+        let mut family = page.family("service_zone_crossing_ratio", help, MetricType::Gauge)?;
+        for service in &all {
+            let Some(crossing) = zones::crossing(&self.0, service) else { continue };
+            let labels = [("service", service.name.as_str())];
+            family.encode_family(&labels)?.encode_gauge(&crossing)?;
+        }
         let help = "Backends of each service; 0 for a while after a service lost all of them";
         let mut family = page.family("service_endpoints", help, MetricType::Gauge)?;
         let present = all.iter().map(|service| (&service.name, service.endpoints.len()));
@@ -354,31 +363,6 @@ impl fmt::Debug for Scrape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Scrape")
     }
-}
-
-/// Writes the metrics of certificates, keys and passwords that are read from files.
-fn credentials(all: &[Credential], page: &mut Page<'_>) -> fmt::Result {
-    let help = "When the first certificate of a file expires, in seconds since 1970";
-    let mut family = page.family("certificate_expiry_seconds", help, MetricType::Gauge)?;
-    for (used_for, end) in all.iter().flat_map(|one| &one.expiries) {
-        family.encode_family(&[("use", *used_for)])?.encode_gauge(end)?;
-    }
-    let help = "Whether changed files cannot be used and former ones are: the log says why";
-    let mut family = page.family("credentials_broken", help, MetricType::Gauge)?;
-    for one in all {
-        family.encode_family(&[("use", one.used_for)])?.encode_gauge(&flag(one.broken))?;
-    }
-    let help = "Times files were read again because they changed";
-    let mut family = page.family("credential_reloads", help, MetricType::Counter)?;
-    for one in all {
-        counter(&mut family.encode_family(&[("use", one.used_for)])?, one.reloads)?;
-    }
-    let help = "Times changed files could not be used";
-    let mut family = page.family("credential_failures", help, MetricType::Counter)?;
-    for one in all {
-        counter(&mut family.encode_family(&[("use", one.used_for)])?, one.failures)?;
-    }
-    Ok(())
 }
 
 fn counter(encoder: &mut MetricEncoder<'_>, total: u64) -> fmt::Result {

@@ -13,12 +13,12 @@ use axum::http::{StatusCode, Uri};
 use super::api::{self, Json, JsonResult, Problem};
 use super::query::{self, Parameters};
 use super::shares::{self, Share};
-use super::{State, json, marks};
+use super::{State, json, marks, zones};
 use crate::catalog::{EmptyService, Liveness, Service, ServiceSnapshot};
 use crate::clock;
 use crate::facts::factor::Factor;
 use crate::load::Calls;
-use crate::model::{Class, Endpoint, Selector, ServiceName};
+use crate::model::{Class, Endpoint, ServiceName};
 use crate::policy;
 use crate::settings::HealthKind;
 use crate::telemetry::ClientView;
@@ -97,7 +97,8 @@ pub(super) async fn service(
     Shared(state): Shared<Arc<State>>,
     uri: Uri,
 ) -> JsonResult<json::ServiceDetail> {
-    let (snapshot, selectors) = api::find(&state, &api::typed(uri.path())?)?;
+    let (snapshot, target) = api::find(&state, &api::typed(uri.path())?)?;
+    let class = policy::class(&snapshot, &target, None);
     let name = &snapshot.name;
     let calls = state.ledger.totals().into_iter().find(|(service, _)| service == name);
     Ok(Json(json::ServiceDetail {
@@ -113,11 +114,10 @@ pub(super) async fn service(
             by: split.by.as_str().to_owned(),
             share: split.share.as_fraction(),
         }),
-        endpoints: endpoints(&state, &snapshot, &selectors),
-        selectors: selectors
-            .into_iter()
-            .map(|Selector { key, value }| json::Selector { key, value })
-            .collect(),
+        endpoints: endpoints(&state, &snapshot, &class),
+        selectors: class.selectors().iter().map(json::Selector::from).collect(),
+        zone: class.zone().map(ToString::to_string),
+        zones: zones::of(&state, &snapshot),
     }))
 }
 
@@ -219,9 +219,8 @@ impl Rows<'_> {
     }
 }
 
-fn endpoints(state: &State, snapshot: &Service, selectors: &[Selector]) -> Vec<json::Endpoint> {
-    let class = Class::new(selectors);
-    let shares = shares::of(state, snapshot, &class);
+fn endpoints(state: &State, snapshot: &Service, class: &Class) -> Vec<json::Endpoint> {
+    let shares = shares::of(state, snapshot, class);
     let liveness = state.catalog.liveness();
     let down = liveness.down.get(&snapshot.name).map_or(&[][..], Vec::as_slice);
     let endpoint = |endpoint: &Endpoint, Share { entries, due, share, .. }, down| json::Endpoint {
@@ -239,7 +238,7 @@ fn endpoints(state: &State, snapshot: &Service, selectors: &[Selector]) -> Vec<j
         delayed_seconds: snapshot
             .delayed(endpoint)
             .map(|until| until.saturating_duration_since(clock::now()).as_secs_f64()),
-        slow_start: Some(policy::factor(snapshot, endpoint, &class))
+        slow_start: Some(policy::factor(snapshot, endpoint, class))
             .filter(|factor| entries > 0 && *factor != Factor::ONE)
             .map(|factor| f64::from(factor.as_millionths()) / 1e6),
         load_factor: Some(snapshot.load_factor(endpoint))

@@ -252,12 +252,14 @@ impl Row {
     }
 
     fn view(&self) -> ClientView {
+        let zone = self.view.client_zone(self.peer.addr.ip());
         let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         ClientView {
             peer: self.peer.addr,
             user_agent: self.peer.user_agent.clone(),
             kind: self.peer.kind,
             name: self.peer.name.clone(),
+            zone,
             service: now.service.clone(),
             last_response: now.last_response,
             entries: now.entries,

@@ -126,6 +126,11 @@ impl StreamList {
         &self.list.key.class
     }
 
+    /// Returns whether the list is the one of this class of a service's clients.
+    pub(super) fn is_for(&self, service: &ServiceName, class: &Class) -> bool {
+        self.is_of(service) && self.list.key.class == *class
+    }
+
     /// Returns the cost of all other lists of classes with selectors, in entries.
     pub(super) fn others(&self) -> usize {
         self.list.owner.selected.load(Ordering::Relaxed).saturating_sub(self.list.cost())

@@ -104,7 +104,7 @@ impl BalanceStream {
 
     /// Handles one message. An invalid message is counted and otherwise ignored: if its
     /// stream ended, the client would come back at once.
-    fn take_message(&self, message: Bytes) {
+    fn take_message(&mut self, message: Bytes) {
         let counters = &self.shared.counters;
         let request = pb::LoadBalanceRequest::decode(message).unwrap_or_default();
         let calls = match request.load_balance_request_type {
@@ -116,6 +116,7 @@ impl BalanceStream {
         if let Some(service) = self.client.add_report(calls) {
             self.shared.ledger.add(&service, calls);
         }
+        self.stream_view.report(calls);
     }
 
     /// Returns what is new for the client. Ready with `None` when the catalog has closed.

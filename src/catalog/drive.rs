@@ -84,6 +84,10 @@ pub(super) fn apply_input(
             affected.marks = Some(marks);
             return;
         }
+        Input::Demand(service, demand) => {
+            affected.demands.insert(service, demand);
+            return;
+        }
         Input::Origins(asked) => {
             // The caller may have stopped waiting.
             let _ = asked.answer.send(index.origins(&asked.service, &asked.backends));

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::facts::capacity::Report;
+use crate::facts::demand::Demand;
 use crate::load::Calls;
 use crate::marks::Marks;
 use crate::model::{BackendAddr, Endpoint, ServiceName};
@@ -42,6 +43,8 @@ pub enum Input {
     Settings(Arc<Settings>),
     /// The marks that are in force from now on.
     Marks(Arc<Marks>),
+    /// The demand of a service's clients by zone, for which its split is made from now on.
+    Demand(ServiceName, Arc<Demand>),
     /// A question: which keys register some backends. It changes nothing. It comes as an
     /// input because only the writer knows.
     Origins(OriginsQuery),

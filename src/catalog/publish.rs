@@ -22,7 +22,7 @@ use super::newcomers::{Change, NewcomerTracker};
 use super::pace::Pace;
 use super::ramps::RampTracker;
 use super::topic::Rounds;
-use super::{Catalog, Facts, Known, RegistryStatus, Service};
+use super::{Catalog, Facts, Known, RegistryStatus, Service, Zones};
 
 /// The writer's state between publications.
 pub(super) struct Publisher {
@@ -82,6 +82,9 @@ impl Catalog {
             // A drained backend does not count for panic.
             affected.services.extend(health.unhealthy().cloned());
         }
+        for (service, demand) in mem::take(&mut affected.demands) {
+            changed |= self.publish_demand(&service, demand, rounds);
+        }
         affected.services.extend(newcomers.ready(now));
         affected.services.extend(health.ready(now));
         affected.services.extend(load.ready(now));
@@ -100,18 +103,25 @@ impl Catalog {
                 .then(|| load.update(service, after, &settings, now));
             let newcomers = newcomers.follows(service, &settings).then(|| {
                 newcomers.rejoin(service, health.take_cold(service), now);
-                let old = self.published(service);
+                let old = self.service(service);
                 let before = old.as_ref().map_or(&[][..], |old| &old.endpoints);
                 newcomers.update(service, &Change { before, after, join }, &settings, now)
             });
             if new.is_none() {
                 ramps.forget(service);
             }
+            // Only services with zones pay for the look at their former value.
+            let zones = settings.zones.are_on().then(|| {
+                let old = self.service(service);
+                let before = old.as_ref().and_then(|old| old.facts.zones.as_ref());
+                Zones::next(before, &settings, self.settings().zones())
+            });
             let new = new.map(|snapshot| {
                 let facts = Facts {
                     newcomers: newcomers.flatten(),
                     health: health_now.flatten(),
                     load: load_now.flatten(),
+                    zones: zones.flatten(),
                     ramp_share: ramps.share(service, &settings, now),
                 };
                 let new = Service::new(self.next_version(), snapshot, settings);
@@ -174,11 +184,6 @@ impl Catalog {
             group.services.values().filter(asks).map(|service| service.name.clone()).collect()
         };
         self.0.groups.iter().flat_map(|group| services(&group)).collect()
-    }
-
-    /// Returns the newest value of a service.
-    fn published(&self, service: &ServiceName) -> Option<Arc<Service>> {
-        self.0.groups.get(&service.canonical())?.services.get(service).cloned()
     }
 
     /// Publishes to each spelling of a group's name what it means now, but not

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::facts::factor::Factor;
+use crate::facts::zone_shares::ZoneShares;
 use crate::marks::ServiceMarks;
 use crate::model::{BackendAddr, Class, Endpoint};
 use crate::settings::{HealthKind, ServiceSettings};
@@ -22,6 +23,7 @@ use super::health::{Health, HealthAnswer};
 use super::load::LoadFactors;
 use super::newcomers::Newcomers;
 use super::split::{Candidate, Split};
+use super::zones::{ShareCache, Zones};
 
 /// A service as it is now. It dereferences to its snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +41,7 @@ pub struct Service {
     pub facts: Facts,
     address_cache: Derived<ClassCache<Addresses>>,
     candidate_cache: Derived<ClassCache<Vec<Candidate>>>,
+    zone_shares: Derived<ShareCache>,
 }
 
 /// What is known of a service's backends besides their registrations. Cheap to clone. Each
@@ -53,6 +56,8 @@ pub struct Facts {
     pub load: Option<Arc<LoadFactors>>,
     /// The share that the ramp of its split has reached; `None` without a ramp.
     pub ramp_share: Option<Factor>,
+    /// What is known of zones, if clients prefer the backends of their own.
+    pub zones: Option<Arc<Zones>>,
 }
 
 impl Service {
@@ -73,6 +78,7 @@ impl Service {
             facts: Facts::default(),
             address_cache: Derived::default(),
             candidate_cache: Derived::default(),
+            zone_shares: Derived::default(),
         }
     }
 
@@ -86,6 +92,12 @@ impl Service {
     #[must_use]
     pub fn with_facts(self, facts: Facts) -> Self {
         Self { facts, ..self.without_caches() }
+    }
+
+    /// Returns the service as another version.
+    #[must_use]
+    pub(super) fn numbered(self, version: u64) -> Self {
+        Self { version, ..self }
     }
 
     /// Returns what health checks find wrong with a backend, if they count it as unhealthy.
@@ -135,6 +147,11 @@ impl Service {
         self.address_cache.get(class)
     }
 
+    /// Returns the split of the calls by zone, which `make` makes at the first call.
+    pub fn zone_shares(&self, make: impl FnOnce() -> ZoneShares) -> &ZoneShares {
+        self.zone_shares.get_or_init(make)
+    }
+
     /// Keeps the addresses of a class until this value is dropped or other classes take
     /// their place.
     pub fn cache_addresses(&self, class: &Class, addresses: &Arc<Addresses>) {
@@ -153,8 +170,8 @@ impl Service {
     }
 
     fn without_caches(self) -> Self {
-        let (address_cache, candidate_cache) = Default::default();
-        Self { address_cache, candidate_cache, ..self }
+        let (address_cache, candidate_cache, zone_shares) = Default::default();
+        Self { address_cache, candidate_cache, zone_shares, ..self }
     }
 }
 

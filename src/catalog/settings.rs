@@ -33,7 +33,7 @@ impl Catalog {
         for mut group in self.0.groups.iter_mut() {
             let new = settings.for_canonical(group.key());
             let share = |service: &_, settings: &_| ramps.share(service, settings, now);
-            if !group.set_settings(new, || self.next_version(), share) {
+            if !group.set_settings(new, settings.zones(), || self.next_version(), share) {
                 continue;
             }
             changed |= !group.services.is_empty();

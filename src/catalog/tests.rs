@@ -372,6 +372,7 @@ mod loss;
 mod marks;
 mod ramps;
 mod settings;
+mod zones;
 
 const RULES: Rules =
     Rules { keep_lost: Duration::from_secs(600), guard: 50, probe_unleased: Duration::ZERO };

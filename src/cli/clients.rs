@@ -73,6 +73,7 @@ mod tests {
             user_agent: "grpc-go/1.85.0\n".to_owned(),
             kind: "go".to_owned(),
             name: "hello".to_owned(),
+            zone: None,
             service: Some("hello".to_owned()),
             told: "list".to_owned(),
             entries: 3,

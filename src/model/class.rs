@@ -1,7 +1,8 @@
 //! The properties of a client that decide its list. Clients of one class share one list.
 //!
-//! In: the selectors that were read from a client's name, and the client's part of a split.
-//! Out: a [`Class`] in canonical form, so that equal selections are equal values.
+//! In: the selectors that were read from a client's name, the client's part of a split, and
+//! the zone in which it is. Out: a [`Class`] in canonical form, so that equal selections are
+//! equal values.
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ pub struct Class {
     selectors: Arc<[Selector]>,
     key: Option<Arc<str>>,
     part: Part,
+    zone: Option<Arc<str>>,
 }
 
 /// The group of backends that a client uses, where a service splits its clients.
@@ -44,7 +46,7 @@ impl Class {
         // A label has no dot, so different labels give different keys.
         let keys: Vec<String> = keys.into_iter().map(|selector| selector.value).collect();
         let key = (!keys.is_empty()).then(|| keys.join(".").into());
-        Self { selectors: selectors.into(), key, part: Part::Both }
+        Self { selectors: selectors.into(), key, part: Part::Both, zone: None }
     }
 
     /// Returns the class for one part of the clients.
@@ -57,6 +59,12 @@ impl Class {
     #[must_use]
     pub fn without_key(&self) -> Self {
         Self { key: None, ..self.clone() }
+    }
+
+    /// Returns the class of the same clients in a zone; `None`: in no zone that matters.
+    #[must_use]
+    pub fn in_zone(self, zone: Option<Arc<str>>) -> Self {
+        Self { zone, ..self }
     }
 
     /// Returns the selectors. A backend must match all of them; with none, every backend
@@ -89,7 +97,14 @@ impl Class {
         self.part
     }
 
-    /// Returns whether its clients' name chooses nothing. A service has few such classes.
+    /// Returns the zone in which the clients are; `None` if it does not matter.
+    #[must_use]
+    pub fn zone(&self) -> Option<&Arc<str>> {
+        self.zone.as_ref()
+    }
+
+    /// Returns whether its clients' name chooses nothing, wherever they are. A service has few
+    /// such classes.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.selectors.is_empty() && self.key.is_none()
@@ -109,6 +124,9 @@ mod tests {
         assert_ne!(one, Class::new(&[b]));
         assert!(Class::new(&[]).is_whole() && !one.is_whole());
         assert_eq!((one.key(), one.part()), (None, Part::Both));
+        let here = Class::new(&[]).in_zone(Some("a".into()));
+        assert!(here.is_whole() && here != Class::default());
+        assert_eq!(here.in_zone(None), Class::default());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Affinity: assigns a name's key (`hash--KEY`) to one backend.
 //!
 //! In: a service, and a class with a key. Out: the backend of the key. Pure. Every replica
-//! assigns a key to the same backend, because loads are no input: they differ from replica
-//! to replica.
+//! assigns a key to the same backend, because neither loads nor zones are an input: they
+//! differ from replica to replica and from client to client.
 //!
 //! Keys are assigned by the weights that all other passes give. So a backend in slow start
 //! gets its keys step by step, and each key moves once.
@@ -41,7 +41,7 @@ pub(super) fn work(service: &Service, class: &Class) -> Option<usize> {
 /// Returns the class whose candidates are those of a class with a key. Classes with many
 /// keys share them.
 fn base(service: &Service, class: &Class) -> Class {
-    class.without_key().with_part(split::part(service, class))
+    class.without_key().with_part(split::part(service, class)).in_zone(None)
 }
 
 /// Returns the backends to which keys of a class can be assigned. Finds them once for all

@@ -12,7 +12,8 @@ use crate::model::{Class, Endpoint, Part, Selector, Weight};
 use crate::settings::{HealthKind, Percent, SplitBy};
 
 use super::health::LeftOut;
-use super::{affinity, newcomers, split};
+use super::zones::Nearness;
+use super::{affinity, newcomers, split, zones};
 
 /// A pass. The variants are in the order in which the passes run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub enum Pass {
     /// The backend belongs to the group that the client, its key or its calls use, where the
     /// service splits them.
     Split,
+    /// The backend's zone serves clients that are where the client is.
+    Near,
     /// The backend has the key that the client's name names.
     Affinity,
 }
@@ -66,6 +69,8 @@ enum Reason<'a> {
     Lacks(&'a Selector),
     Factor(Factor),
     LoadFactor(Factor),
+    NoZones,
+    Near(Nearness),
     NoSplit,
     Split(SplitReason<'a>),
     Key { key: &'a str, has: bool, also_meta: bool },
@@ -101,8 +106,8 @@ struct SplitReason<'a> {
 type PassFn = for<'a> fn(&'a Service, &Endpoint, &'a Class) -> Finding<'a>;
 
 /// The passes in the order in which they run.
-const PASSES: [PassFn; 9] =
-    [weight, undrained, selected, healthy, undelayed, started, loaded, split, affinity];
+const PASSES: [PassFn; 10] =
+    [weight, undrained, selected, healthy, undelayed, started, loaded, split, near, affinity];
 /// The first passes, which look at one backend alone. The others compare it with all that
 /// these keep.
 const ALONE: usize = 3;
@@ -121,8 +126,8 @@ pub(super) fn is_eligible(service: &Service, endpoint: &Endpoint, class: &Class)
 
 /// Returns the finding of each pass for a backend of a service. A pass that has nothing to
 /// say is left out: [`Pass::Started`] and [`Pass::Loaded`] if they change nothing,
-/// [`Pass::Healthy`] if its health is not checked, [`Pass::Split`] if nothing is split, and
-/// [`Pass::Affinity`] if the name has no key.
+/// [`Pass::Healthy`] if its health is not checked, [`Pass::Split`] if nothing is split,
+/// [`Pass::Near`] if zones do not matter, and [`Pass::Affinity`] if the name has no key.
 #[must_use]
 pub fn explain<'a>(
     service: &'a Service,
@@ -135,6 +140,7 @@ pub fn explain<'a>(
         Reason::LoadFactor(Factor::ONE),
         Reason::Unchecked,
         Reason::NoSplit,
+        Reason::NoZones,
         Reason::NoKey,
     ];
     findings.filter(|finding| !silent.contains(&finding.reason)).collect()
@@ -233,6 +239,12 @@ fn split<'a>(service: &'a Service, endpoint: &Endpoint, class: &'a Class) -> Fin
     Finding { pass: Pass::Split, kept, reason: Reason::Split(reason) }
 }
 
+fn near<'a>(service: &'a Service, endpoint: &Endpoint, class: &'a Class) -> Finding<'a> {
+    let nearness = zones::nearness(service, endpoint, class);
+    let kept = !matches!(nearness, Some(Nearness::Zone(_, _, 0)));
+    Finding { pass: Pass::Near, kept, reason: nearness.map_or(Reason::NoZones, Reason::Near) }
+}
+
 fn affinity<'a>(service: &'a Service, endpoint: &Endpoint, class: &'a Class) -> Finding<'a> {
     let Some(key) = class.key() else {
         return Finding { pass: Pass::Affinity, kept: true, reason: Reason::NoKey };
@@ -255,6 +267,7 @@ impl fmt::Display for Pass {
             Self::Started => "started",
             Self::Loaded => "loaded",
             Self::Split => "split",
+            Self::Near => "near",
             Self::Affinity => "affinity",
         })
     }
@@ -265,7 +278,7 @@ impl fmt::Display for Finding<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pair =
             |f: &mut fmt::Formatter<'_>, one: &Selector| write!(f, "{}={}", one.key, one.value);
-        match self.reason {
+        match &self.reason {
             Reason::Weight(Weight(0)) => f.write_str("it is registered with weight 0: no traffic"),
             Reason::Weight(Weight(weight)) => write!(f, "weight {weight}"),
             Reason::NotDrained => f.write_str("no operator drains it"),
@@ -284,6 +297,8 @@ impl fmt::Display for Finding<'_> {
                 let percent = factor.as_millionths() / 10_000;
                 write!(f, "slow start: it gets {percent} % of its share for now")
             }
+            Reason::NoZones => f.write_str("zones do not matter"),
+            Reason::Near(nearness) => nearness.fmt(f),
             Reason::LoadFactor(factor) => {
                 let percent = factor.as_millionths() / 10_000;
                 write!(f, "by the load that it reports, it gets {percent} % of its share")
@@ -305,9 +320,9 @@ impl fmt::Display for Finding<'_> {
             Reason::Split(reason) => reason.fmt(f),
             Reason::NoKey => f.write_str("the name has no key"),
             Reason::Key { key, has, also_meta } => {
-                let whose = if has { "this backend" } else { "another backend" };
+                let whose = if *has { "this backend" } else { "another backend" };
                 write!(f, "the name's key {key} is assigned to {whose}")?;
-                match also_meta {
+                match *also_meta {
                     true => f.write_str("; its metadata hash is not looked at"),
                     false => Ok(()),
                 }

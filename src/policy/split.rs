@@ -1,6 +1,6 @@
 //! Splits calls, clients or keys between canaries and the other backends.
 //!
-//! In: a service with a split in force, a class, and the backends that all other passes
+//! In: a service with a split in force, a class, and the backends that the passes before
 //! keep. Out: the backends of the class's part, or both groups with the canaries' share.
 //! Pure. If one group has no backend, the other gets everything. A name that selects by the
 //! key of the split is not split.
@@ -8,10 +8,10 @@
 use std::net::IpAddr;
 
 use super::hash::{hash, pair};
-use super::{CallSplit, Decision, Pick, passes, rendezvous};
+use super::{CallSplit, Decision, Pick, eligible, passes, rendezvous, zones};
 use crate::catalog::{Service, Split, is_chosen};
 use crate::facts::factor::Factor;
-use crate::model::{Class, Part};
+use crate::model::{Class, Endpoint, Part};
 use crate::settings::SplitBy;
 
 /// Returns the part of the clients to which a client belongs. It depends on the client's
@@ -45,17 +45,38 @@ pub(super) fn part(service: &Service, class: &Class) -> Part {
 
 /// Returns the decision for a class without a key.
 pub(super) fn decide(service: &Service, class: &Class, picks: Vec<Pick>) -> Decision {
-    let Some(split) = in_force(service, class) else { return Decision::new(picks) };
+    let all = |picks| Decision::new(zones::heed(service, class, picks));
+    let Some(split) = in_force(service, class) else { return all(picks) };
     let part = part(service, class);
     let picks = keep(service, class, part, picks);
-    if split.by == SplitBy::Clients || part != Part::Both {
-        return Decision::new(picks);
+    if !splits_calls(&split, part) {
+        return all(picks);
     }
     let is_canary = |pick: &Pick| is_canary(service, &split, pick);
+    let picks = zones::heed_groups(service, class, picks, is_canary);
     let canaries: Box<[bool]> = picks.iter().map(is_canary).collect();
     let both = canaries.contains(&true) && canaries.contains(&false);
     let split = both.then(|| Box::new(CallSplit { share: split.share, canaries }));
     Decision { split, ..Decision::new(picks) }
+}
+
+/// Returns the backends among which the calls are shared out to a backend: those of its group,
+/// if the calls are split, or all of the class's part.
+pub(super) fn group(service: &Service, class: &Class, endpoint: &Endpoint) -> Vec<Pick> {
+    let picks = eligible(service, class);
+    let Some(split) = in_force(service, class) else { return picks };
+    let part = part(service, class);
+    let mut picks = keep(service, class, part, picks);
+    if splits_calls(&split, part) {
+        let canaries = is_chosen(endpoint, split.select);
+        picks.retain(|pick| is_canary(service, &split, pick) == canaries);
+    }
+    picks
+}
+
+/// Returns whether the calls of one client go to both groups, each with its share.
+fn splits_calls(split: &Split<'_>, part: Part) -> bool {
+    split.by == SplitBy::Calls && part == Part::Both
 }
 
 /// Returns the picks of one part; all, if the part has none.

@@ -50,6 +50,7 @@ fn the_most_specific_pattern_wins_key_by_key() {
         slow-start = '1m'
         flap-delay = '5m'
         health = { kind = 'observe', name = 'greet.Greeter', interval = '5s', fall = 3 }
+        zones = { mode = 'prefer', key = 'AZ' }
     ";
     let settings = settings("", document);
     let game = of(&settings, "dev/game");
@@ -68,6 +69,7 @@ fn the_most_specific_pattern_wins_key_by_key() {
             fall: 3,
             ..ServiceSettings::DEFAULT.health
         },
+        zones: ZoneSettings { mode: ZoneMode::Prefer, key: Some("az".into()) },
         ..ServiceSettings::DEFAULT
     };
     assert_eq!(game, expected);
@@ -93,6 +95,8 @@ fn the_most_specific_pattern_wins_key_by_key() {
         ("health.name", game),
         ("health.interval", game),
         ("health.fall", game),
+        ("zones.mode", game),
+        ("zones.key", game),
     ];
     assert_eq!(why, expected.map(|(key, pattern)| (key, Layer::Store, pattern)));
 }
@@ -212,6 +216,45 @@ fn a_split_has_one_share() {
     let both = "[service.'a*'.split]\npercent = 5\n[service.'*a'.split]\nramp = '5%'\n\
                 begins = '2026-12-01T10:00:00Z'\n";
     assert!(problems(both)[0].contains("neither is more specific"), "{:?}", problems(both));
+}
+
+#[test]
+fn zones_of_networks_are_read_and_merged() {
+    let file = "[zones]\n'10.0.0.0/8' = 'A'\n'10.1.0.0/16' = 'b'\n";
+    let store = "[zones]\n'10.0.0.0/8' = 'eu-1c'\n[zones.alias]\nEU-1C = 'c'\n";
+    let settings = settings(file, store);
+    let zone = |address: &str| settings.zones().zone_of(address.parse().unwrap());
+    assert_eq!((zone("10.2.0.1"), zone("10.1.0.1")), (Some("c".into()), Some("b".into())));
+    assert_eq!(zone("11.0.0.1"), None);
+    // Zones alone are a document too, and what is shown is read again.
+    for text in [file, store] {
+        let zones = document(text);
+        assert_eq!((zones.is_empty(), zones.len()), (false, 0));
+        assert_eq!(document(&zones.to_string()), zones);
+    }
+    let same = settings.with(Some(document(file)), Some(document(store)));
+    assert!(Arc::ptr_eq(settings.zones(), same.zones()), "an equal table is shared");
+    assert!(settings.with(None, None).zones().is_empty());
+    let text = "[zones]\n'10.1.2.3/16' = 'a'\n'10.0.0.0/8' = 1\n'::1' = ''\n\
+                '10.3.0.0/16' = 'a'\n'::ffff:10.3.0.0/112' = 'b'\nhosts = { a = 'a' }\n\
+                [zones.alias]\nx = 'y'\ny = 'z'\nX = 'z'\n";
+    let expected = [
+        "2:1: [zones]: \"10.1.2.3/16\" is no network, but an address in 10.1.0.0/16",
+        "3:16: [zones]: it is integer: write the name of a zone",
+        "4:9: [zones]: the name of a zone is empty",
+        "6:1: [zones]: 10.3.0.0/16 has two zones: name it once",
+        "7:1: [zones]: \"hosts\" is no network",
+        "9:1: [zones.alias]: \"x\" has two zones: name it once",
+        "9:5: [zones.alias]: \"x\" stands for \"y\", which is an alias itself",
+    ];
+    let found = problems(text);
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found}\n{expected}");
+    }
+    assert!(problems("zones = 1")[0].contains("zones is integer: write [zones]"));
+    assert!(problems("[service.a]\nzones.mode = 'strict'")[0].contains("none of off and prefer"));
+    assert!(problems("[service.a]\nzones.key = ''")[0].contains("no key of metadata"));
 }
 
 #[test]

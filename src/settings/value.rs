@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::split::{SplitKey, SplitSetting};
-use super::{HealthKind, HealthTls, LoadKind};
+use super::{HealthKind, HealthTls, LoadKind, ZoneMode};
 
 /// What clients see while a service has no usable backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,6 +66,10 @@ pub enum Key {
     LoadInterval,
     /// A key of the table `split`.
     Split(SplitKey),
+    /// `zones.mode`
+    ZonesMode,
+    /// `zones.key`
+    ZonesKey,
 }
 
 /// A key and its value, which is within the key's range.
@@ -111,6 +115,10 @@ pub enum Setting {
     LoadInterval(Duration),
     /// A share of the calls or of the clients for some backends.
     Split(SplitSetting),
+    /// See [`ZoneMode`].
+    ZonesMode(ZoneMode),
+    /// The key of the metadata that names a backend's zone.
+    ZonesKey(Arc<str>),
 }
 
 /// The shortest interval. For [`Setting::ReportInterval`]: C-core treats anything
@@ -133,7 +141,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 impl Key {
     /// Every key, in the order in which they are shown.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::WhenEmpty,
         Self::ReportInterval,
         Self::Guard,
@@ -158,6 +166,8 @@ impl Key {
         Self::Split(SplitKey::Percent),
         Self::Split(SplitKey::Ramp),
         Self::Split(SplitKey::Begins),
+        Self::ZonesMode,
+        Self::ZonesKey,
     ];
 
     /// Returns the name as written in tables, and after `--`.
@@ -184,6 +194,8 @@ impl Key {
             Self::LoadKind => "load.kind",
             Self::LoadInterval => "load.interval",
             Self::Split(key) => key.as_str(),
+            Self::ZonesMode => "zones.mode",
+            Self::ZonesKey => "zones.key",
         }
     }
 
@@ -232,6 +244,8 @@ impl Setting {
             Key::LoadKind => one_of(text, &LoadKind::ALL, LoadKind::as_str).map(Self::LoadKind),
             Key::LoadInterval => positive(text, SECOND..=MINUTE).map(Self::LoadInterval),
             Key::Split(key) => SplitSetting::parse(key, text).map(Self::Split),
+            Key::ZonesMode => one_of(text, &ZoneMode::ALL, ZoneMode::as_str).map(Self::ZonesMode),
+            Key::ZonesKey => metadata_key(text).map(Self::ZonesKey),
         }
     }
 
@@ -259,6 +273,8 @@ impl Setting {
             Self::LoadKind(_) => Key::LoadKind,
             Self::LoadInterval(_) => Key::LoadInterval,
             Self::Split(split) => Key::Split(split.key()),
+            Self::ZonesMode(_) => Key::ZonesMode,
+            Self::ZonesKey(_) => Key::ZonesKey,
         }
     }
 }
@@ -270,9 +286,11 @@ impl fmt::Display for Setting {
             Self::WhenEmpty(when_empty) => f.write_str(when_empty.as_str()),
             Self::HealthKind(kind) => f.write_str(kind.as_str()),
             Self::LoadKind(kind) => f.write_str(kind.as_str()),
-            Self::HealthName(text) | Self::HealthCa(text) | Self::HealthTlsName(text) => {
-                f.write_str(text)
-            }
+            Self::HealthName(text)
+            | Self::HealthCa(text)
+            | Self::HealthTlsName(text)
+            | Self::ZonesKey(text) => f.write_str(text),
+            Self::ZonesMode(mode) => f.write_str(mode.as_str()),
             Self::HealthTls(tls) => f.write_str(tls.as_str()),
             Self::Split(split) => split.fmt(f),
             Self::Guard(number)
@@ -329,6 +347,14 @@ fn server_name(text: &str) -> Result<Arc<str>, String> {
         Some(odd) => Err(format!("{text:?} is no name of a server: {odd:?} may not be in one")),
         None => Ok(text.into()),
     }
+}
+
+/// Parses a key of metadata. Letter case is ignored, as in names that clients ask for.
+fn metadata_key(text: &str) -> Result<Arc<str>, String> {
+    if text.is_empty() {
+        return Err("\"\" is no key of metadata: write one such as zone".to_owned());
+    }
+    name(&text.to_lowercase())
 }
 
 fn count(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {

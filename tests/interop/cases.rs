@@ -28,6 +28,7 @@ pub const CASES: &[Case] = &[
     case("instances chosen by name", names::chosen_by_name),
     case("weights are exact shares", lists::weights),
     case("a newcomer starts slowly", lists::slow_start),
+    case("calls stay in their zone", names::zones),
     case("canary gets its share of the calls", splits::by_calls),
     case("canary gets its share of the clients", splits::by_clients),
     case("a key sticks to one backend", splits::key),

@@ -4,7 +4,7 @@
 //! its key gives it.
 
 use lookaside::catalog::{Service, ServiceSnapshot};
-use lookaside::model::{Part, ServiceName};
+use lookaside::model::{Class, Part, ServiceName};
 use lookaside::policy;
 use lookaside::settings::{ServiceSettings, SplitKey, SplitSetting};
 
@@ -129,7 +129,7 @@ fn version(part: Part) -> String {
         }
         let name = ServiceName::new(SERVICE).expect("a name");
         let service = Service::new(1, ServiceSnapshot::new(name, 1, Vec::new()), settings);
-        policy::class(&service, &[], Some(client)).part() == part
+        policy::part(&service, &Class::default(), client) == part
     };
     let found = (1..).map(|n| format!("v{n}")).find(is_in);
     found.expect("half of the versions are")

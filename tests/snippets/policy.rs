@@ -87,3 +87,16 @@ pub(super) fn sickness(world: &mut World, block: &Block) {
     let documented: Vec<_> = block.text.lines().map(str::to_owned).collect();
     same(&block.at(), &documented, &found.join("\n"));
 }
+
+/// Writes the document for [`zones_checked`].
+pub(super) fn zones(world: &mut World, block: &Block) {
+    world.write("zones.toml", &block.text);
+}
+
+/// Checks the document that [`zones`] wrote.
+pub(super) fn zones_checked(world: &mut World, block: &Block) {
+    let [check] = &block.commands()[..] else { panic!("{}: one command", block.at()) };
+    let (code, shown) = world.terminal(&check.text);
+    assert_eq!(code, Some(0), "{shown}");
+    same(&block.at(), &check.output, &shown);
+}

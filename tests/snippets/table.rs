@@ -83,11 +83,20 @@ const ROWS: &[Row] = &[
     row("docs/policy.md", "text", "  split", Policy, splits::explained),
     row("docs/policy.md", "toml", "# clients.toml", Policy, splits::in_force),
     row("docs/policy.md", "toml", "# ramp.toml", Policy, splits::in_force),
+    row("docs/policy.md", "toml", "# zones.toml", Policy, policy::zones),
+    row(
+        "docs/policy.md",
+        "text",
+        "$ lookaside settings check zones",
+        Policy,
+        policy::zones_checked,
+    ),
     row("docs/register.md", "console", "$ lookaside register", Register, readme::register_and_end),
     row("docs/register.md", "rust", "let held = ", Connect, languages::rust),
     row("docs/register.md", "go", "func register", Connect, languages::go_register),
     row("docs/settings.md", "toml", "# settings.toml", Settings, operate::settings_document),
     row("docs/settings.md", "text", "$ lookaside settings", Settings, operate::settings),
+    row("docs/settings.md", "toml", "# networks.toml", Settings, operate::networks),
     row("docs/servers/", "sh", "lookaside serve --etcd URL", Servers, formats::framework),
 ];
 

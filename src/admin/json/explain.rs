@@ -17,6 +17,9 @@ pub struct Explanation {
     pub absent: Option<String>,
     /// Selectors parsed from the name.
     pub selectors: Vec<Selector>,
+    /// The zone whose clients get this list, if it matters; null: all zones.
+    #[serde(default)]
+    pub zone: Option<String>,
     /// The settings in force for the service, or for the name if no backend is registered.
     #[serde(default)]
     pub settings: BTreeMap<String, InForce>,

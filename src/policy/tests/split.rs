@@ -3,6 +3,13 @@
 use super::*;
 use crate::settings::{ServiceSettings, SplitKey, SplitSetting};
 
+/// Returns the class of a client at an address whose name selects this.
+fn class(service: &Service, selectors: &[Selector], client: Option<IpAddr>) -> Class {
+    let class = Class::new(selectors);
+    let part = client.map(|client| part(service, &class, client));
+    class.with_part(part.unwrap_or_default())
+}
+
 /// Makes a service with these keys of its split.
 fn splitting(endpoints: &[&str], keys: &[(SplitKey, &str)]) -> Service {
     let mut settings = ServiceSettings::DEFAULT;
@@ -199,7 +206,7 @@ fn keys_are_split_and_follow_slow_start() {
     let by_clients = canary(&FOUR, "25", "clients");
     let class = keyed("user1");
     let one =
-        super::class(&by_clients, &selecting(&[("hash", "user1")]), Some([10, 0, 0, 1].into()));
+        self::class(&by_clients, &selecting(&[("hash", "user1")]), Some([10, 0, 0, 1].into()));
     assert_eq!(one, class, "all clients of a key use one backend");
     assert_eq!(ids(&by_clients, &class), ids(&service, &class));
     let all = self::service(&["a 1", "b 1", "c 1"]);
@@ -243,7 +250,7 @@ proptest! {
         let by = if clients { "clients" } else { "calls" };
         let service = canary(&texts, &percent.to_string(), by);
         let selectors: Vec<_> = key.iter().map(|key| ("hash", key.as_str())).collect();
-        let class = super::class(&service, &selecting(&selectors), Some(ip.into()));
+        let class = self::class(&service, &selecting(&selectors), Some(ip.into()));
         let decision = decide(&service, &class);
         let taken = |pick: &Pick| all[pick.endpoint as usize].0 > 0;
         prop_assert!(decision.picks().iter().all(taken));

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::super::pattern_index::PatternIndex;
 use super::super::split::contradiction;
 use super::super::{Key, Pattern, Setting, SplitKey};
-use super::{Document, TABLES, Table, VERSION_KEY};
+use super::{Document, TABLES, Table, VERSION_KEY, ZONES};
 use crate::model::name::NAME_MAX;
 use crate::tables::{Name, Problems, Value};
 
@@ -29,7 +29,7 @@ struct Placed {
 /// The most tables with a star. Each may be compared with the name of each service.
 const STARRED_MAX: usize = 256;
 /// The longest text of a value, in bytes. No valid value is longer, except a ramp.
-const VALUE_MAX: usize = 64;
+pub(super) const VALUE_MAX: usize = 64;
 /// The longest text of a ramp, in bytes: about twenty steps.
 const RAMP_MAX: usize = 256;
 /// The version of documents that this program reads.
@@ -37,16 +37,16 @@ const VERSION: &str = "1";
 
 impl Reader<'_, '_> {
     pub(super) fn document(&mut self, root: &DeTable<'_>) -> Document {
-        let mut tables = Vec::new();
+        let (mut tables, mut document) = (Vec::new(), Document::default());
         for (key, value) in root {
             match &**key.get_ref() {
                 TABLES => tables = self.services(value),
+                ZONES => document.zones = self.zones(value),
                 VERSION_KEY => self.version(value),
                 _ => {}
             }
         }
         self.contradictions(&tables);
-        let mut document = Document::default();
         for Placed { table, .. } in tables {
             match table.pattern.is_starred() {
                 true => document.starred.push(table),
@@ -284,7 +284,7 @@ fn parse(key: Key, text: &str) -> Result<Setting, String> {
 }
 
 /// Returns the beginning of a text, for people.
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     match text.char_indices().nth(VALUE_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
