@@ -395,17 +395,21 @@ impl Check<'_> {
     }
 
     /// Returns the successful deregistrations: when the backend asked, when etcd confirmed,
-    /// service and address.
+    /// service and address. Not those whose lease may have ended at the same time, because
+    /// the balancer then finds no lease and takes the key for lost.
     fn deregistered(&self) -> Vec<(u64, u64, usize, SocketAddr)> {
+        let ttl = self.plan.ttl.unsigned_abs() * 1_000;
         let mut asked = BTreeMap::new();
         let mut all = Vec::new();
         for Record { at, what } in self.records {
             match what {
                 What::Asked { service, addr } => drop(asked.insert((*service, *addr), *at)),
                 What::Deregistered { service, addr } => {
-                    // After a long wait the lease may be over, and the cause unclear.
                     let begun = asked.get(&(*service, *addr)).copied().unwrap_or(*at);
-                    if at - begun <= 1_000 {
+                    let machine = self.machines[&addr.ip()];
+                    let before = begun.saturating_sub(ttl);
+                    let unrenewed = self.faults.cut_for(Host::Etcd, machine, ttl / 2, before, *at);
+                    if at - begun <= 1_000 && !unrenewed {
                         all.push((begun, *at, *service, *addr));
                     }
                 }
