@@ -92,6 +92,7 @@ fn ratios(bench: &Bench) -> Vec<(&'static str, Must, Cell, Cell)> {
         clients,
         ..cpu(10, Plain, Lookaside)
     };
+    let classes = |clients| Cell { scene: "classes", clients, ..cpu(100, Plain, Lookaside) };
     let loss = |services| Cell {
         scene: "loss",
         metric: "to last ms",
@@ -122,6 +123,7 @@ fn ratios(bench: &Bench) -> Vec<(&'static str, Must, Cell, Cell)> {
             cpu(100, Plain, Lookaside),
             Cell { clients: 1_000, ..cpu(100, Plain, Lookaside) },
         ),
+        ("CPU per push, 16 classes / 1 class", AtMost(1.15), classes(16), classes(1)),
         (
             "CPU per change of a service with one client, 10,000 / 10 services",
             AtMost(1.2),

@@ -99,6 +99,42 @@ impl Registry {
         });
     }
 
+    /// Fills the registry with one service that has this number of backends in each zone.
+    pub(crate) fn fill_zones(&mut self, service: &str, zones: &[String], backends: usize) {
+        self.fill(&[], 0);
+        self.filled = Default::default();
+        let all: Vec<_> = (0..zones.len() * backends)
+            .map(|index| {
+                let zone = &zones[index / backends];
+                (key(service, index), value_in_zone(index, PORT, zone))
+            })
+            .collect();
+        let client = self.client.clone();
+        self.runtime.block_on(async {
+            for some in all.chunks(AT_ONCE) {
+                client.kv_client().txn(puts(some)).await.expect("etcd serves");
+            }
+        });
+    }
+
+    /// Gives one backend of each zone another port, in one transaction. `backends` is the
+    /// number of each zone's.
+    pub(crate) fn change_zones(&mut self, service: &str, zones: &[String], backends: usize) -> Put {
+        let version = self.versions.entry(service.to_owned()).or_default();
+        *version += 1;
+        let port = PORT + *version % 2;
+        let changed = zones.iter().enumerate().map(|(at, zone)| {
+            (key(service, at * backends), value_in_zone(at * backends, port, zone))
+        });
+        let (mut kv, txn) = (self.client.kv_client(), puts(&changed.collect::<Vec<_>>()));
+        let begun = Instant::now();
+        let answer = self.runtime.spawn(async move {
+            let answer = kv.txn(txn).await.expect("etcd serves");
+            (answer.header().expect("answers have one").revision(), Instant::now())
+        });
+        Put { begun, answer }
+    }
+
     /// Adds this number of backends to each service under one lease, at local addresses
     /// where nothing listens. Returns the lease.
     pub(crate) fn add_leased(&mut self, services: &[String], backends: usize) -> i64 {
@@ -230,6 +266,10 @@ fn key(service: &str, index: usize) -> String {
 fn value(index: usize, port: u16) -> String {
     let [a, b, c, d] = wire::address(index);
     format!("{a}.{b}.{c}.{d}:{port}")
+}
+
+fn value_in_zone(index: usize, port: u16, zone: &str) -> String {
+    format!(r#"{{"Op":0,"Addr":"{}","Metadata":{{"zone":"{zone}"}}}}"#, value(index, port))
 }
 
 fn puts(some: &[(String, String)]) -> Txn {

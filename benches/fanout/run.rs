@@ -30,7 +30,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use client::Manner::{Grpc, Plain};
 use registry::Registry;
 use report::Report;
-use scenes::{Bench, Outcome, change, loss, memory, push, scale};
+use scenes::{Bench, Outcome, change, classes, loss, memory, push, scale};
 use server::Kind;
 
 /// The name by which cargo calls this program.
@@ -73,12 +73,13 @@ struct Options {
 
 type Step = fn(&mut Bench) -> Outcome;
 
-const SCENES: [&str; 11] = [
-    "push", "memory", "storm", "burst", "put", "growth", "fairness", "updates", "start", "loss",
-    "probes",
+const SCENES: [&str; 12] = [
+    "push", "classes", "memory", "storm", "burst", "put", "growth", "fairness", "updates", "start",
+    "loss", "probes",
 ];
 /// The steps besides the pushes, each with the scenes that it belongs to.
-const STEPS: [(&[&str], Step); 13] = [
+const STEPS: [(&[&str], Step); 14] = [
+    (&["classes"], classes::classes),
     (&["storm", "memory"], memory::storm),
     (&["memory"], memory::stalled),
     (&["memory"], memory::idle),

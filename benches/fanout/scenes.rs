@@ -4,6 +4,7 @@
 //! one after the other, with the same clients.
 
 pub(crate) mod change;
+pub(crate) mod classes;
 pub(crate) mod loss;
 pub(crate) mod memory;
 pub(crate) mod push;
