@@ -14,9 +14,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::Either;
 use http::{Request, Response};
-use lookaside_http2::{
-    Common, Connection, GracefulClose, Incoming, Metered, ResponseFuture, WithMeter,
-};
+use lookaside_http2::{Common, Connection, Incoming, Metered, ResponseFuture, WithMeter};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::rustls::ServerConfig;
@@ -37,11 +35,10 @@ mod peers;
 mod read_limit;
 
 use body::ServeBody;
-use connections::Connections;
+use connections::{Admitted, Connections};
 use handshakes::Computing;
 pub use limits::raise_open_files;
 pub use other_services::MESSAGE_MAX;
-use peers::{Network, Peer};
 use read_limit::ReadLimit;
 
 /// The services that a connection may call.
@@ -82,12 +79,11 @@ struct Serving {
     computing: Computing,
 }
 
-/// The client at the other end of a connection.
-#[derive(Clone)]
+/// The client at the other end of a connection. The connection counts as open until this
+/// is dropped.
 struct Caller {
     addr: SocketAddr,
-    peer: Arc<Peer>,
-    close: Arc<GracefulClose>,
+    admitted: Admitted,
 }
 
 /// How many connections may wait to be accepted: the kernel's own default limit
@@ -129,14 +125,12 @@ impl Server {
                 Ok((stream, addr)) => match connections.admit(addr.ip()) {
                     Some(admitted) => {
                         counters.connections.increment();
-                        let (peer, close) = (admitted.peer.clone(), admitted.close.clone());
-                        let talk = serving.connection(stream, Caller { addr, peer, close });
+                        let talk = serving.connection(stream, Caller { addr, admitted });
                         let served = serving.clone();
                         serving.server.tasks.spawn(talk.map(move |spoke| {
                             if !spoke {
                                 served.server.counters.connections_failed.increment();
                             }
-                            drop(admitted);
                         }));
                     }
                     // The connection is closed before it has a stream, so the client
@@ -169,10 +163,11 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (peer, close) = (Peer::new(Network::from(addr.ip())), Arc::default());
-        let stream = ReadLimit::new(stream, peer.clone());
-        let serving = Serving::new(self.clone());
-        serving.speak(stream, Caller { addr, peer, close }).await
+        let connections = Connections::new(1, 0, self.counters.clone());
+        let Some(admitted) = connections.admit(addr.ip()) else { return false };
+        let stream = ReadLimit::new(stream, admitted.peer.clone());
+        let serving = Arc::new(Serving::new(self.clone()));
+        serving.speak(stream, Caller { addr, admitted }).await
     }
 }
 
@@ -192,7 +187,7 @@ impl Serving {
         let _ = stream.set_nodelay(true);
         match &self.server.tls {
             None => {
-                let stream = ReadLimit::new(stream, caller.peer.clone());
+                let stream = ReadLimit::new(stream, caller.admitted.peer.clone());
                 Either::Left(self.speak(stream, caller))
             }
             Some(tls) => {
@@ -203,11 +198,16 @@ impl Serving {
         }
     }
 
-    async fn secure(&self, stream: TcpStream, config: Arc<ServerConfig>, caller: Caller) -> bool {
-        let peer = caller.peer.clone();
+    async fn secure(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        config: Arc<ServerConfig>,
+        caller: Caller,
+    ) -> bool {
+        let peer = caller.admitted.peer.clone();
         let stream = ReadLimit::for_handshake(stream, peer.clone());
         let handshake = peer.handshakes().handshake(stream, config, &self.computing);
-        let close = caller.close.clone();
+        let close = caller.admitted.close.clone();
         let shaken = tokio::select! {
             shaken = tokio::time::timeout(HANDSHAKE_WITHIN, handshake) => shaken,
             () = std::future::poll_fn(|cx| close.poll_requested(cx)) => return false,
@@ -229,24 +229,32 @@ impl Serving {
         spoke
     }
 
-    fn speak<S>(&self, stream: S, caller: Caller) -> impl Future<Output = bool> + use<S>
+    fn speak<S>(self: &Arc<Self>, stream: S, caller: Caller) -> impl Future<Output = bool> + use<S>
     where
         S: AsyncRead + AsyncWrite + Metered + Unpin,
     {
-        let (services, close) = (self.server.services.clone(), caller.close.clone());
+        let (serving, close) = (self.clone(), caller.admitted.close.clone());
         let handler = move |request| -> ResponseFuture<ServeBody> {
-            Box::pin(services.clone().call(request, caller.clone()))
+            Box::pin(serving.server.services.clone().call(request, &caller))
         };
         Connection::new(stream, self.common.clone(), close, handler)
     }
 }
 
 impl Services {
-    async fn call(self, request: Request<Incoming>, caller: Caller) -> Response<ServeBody> {
-        if request.uri().path() == PATH && body::is_grpc(&request) {
-            let response = self.balancer.balance_load(request, caller.addr, caller.close).await;
-            return response.map(ServeBody::from);
+    fn call(
+        self,
+        request: Request<Incoming>,
+        caller: &Caller,
+    ) -> impl Future<Output = Response<ServeBody>> + use<> {
+        let Caller { addr, admitted } = caller;
+        let (addr, peer, close) = (*addr, admitted.peer.clone(), admitted.close.clone());
+        async move {
+            if request.uri().path() == PATH && body::is_grpc(&request) {
+                let response = self.balancer.balance_load(request, addr, close).await;
+                return response.map(ServeBody::from);
+            }
+            other_services::call(self.others, request, &peer).await
         }
-        other_services::call(self.others, request, &caller.peer).await
     }
 }

@@ -129,8 +129,8 @@ pub struct Connection<S, H, B> {
 struct Exchange<B> {
     requests: incoming::Sender,
     reply: Reply<B>,
-    /// The data of the body that is not written.
-    pending: Pieces,
+    /// The data of the body that is not written; boxed, because there is mostly none.
+    pending: Option<Box<Pieces>>,
     /// Whether the body has returned a part.
     begun: bool,
     /// Since when a message has been incomplete.
@@ -320,14 +320,14 @@ where
         let Exchange { reply: Reply::Body(body), pending, begun, .. } = self.exchange(at) else {
             return result;
         };
-        if !pending.is_empty() {
+        if pending.is_some() {
             return result;
         }
         let trailers = match body.poll_part(cx, room) {
             Poll::Pending => return result,
             Poll::Ready(Some(Part::Data(data))) => {
                 let length = data.len();
-                (*pending, *begun) = (data, true);
+                (*pending, *begun) = ((length > 0).then(|| Box::new(data)), true);
                 self.served = true;
                 if !only {
                     self.take(length);

@@ -15,8 +15,7 @@ use super::frame::{FRAME_MAX, Head, Reason};
 use super::protocol::Event;
 use super::timer::Second;
 use super::{
-    Connection, ConnectionEnded, Exchange, Incoming, Metered, Outgoing, Pieces, Reply,
-    ResponseFuture,
+    Connection, ConnectionEnded, Exchange, Incoming, Metered, Outgoing, Reply, ResponseFuture,
 };
 use super::{Stage, incoming};
 
@@ -128,7 +127,7 @@ where
 
 impl<B: Outgoing> Exchange<B> {
     fn new(requests: incoming::Sender, reply: Reply<B>) -> Self {
-        let (pending, begun, incomplete_since) = (Pieces::default(), false, Second::NEVER);
+        let (pending, begun, incomplete_since) = (None, false, Second::NEVER);
         Self { requests, reply, pending, begun, incomplete_since }
     }
 

@@ -145,7 +145,7 @@ where
             let stream = &mut self.protocol.streams[at];
             held += stream.unread();
             // While an answer waits for the peer, its next message may wait too.
-            let is_incomplete = stream.has_unread() && room && stream.state.pending.is_empty();
+            let is_incomplete = stream.has_unread() && room && stream.state.pending.is_none();
             stream.state.incomplete_since.note(is_incomplete, || now);
             is_new |= stream.state.incomplete_since == now;
         }

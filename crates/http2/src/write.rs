@@ -77,8 +77,8 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
             }
             for frame in &plan.frames[..plan.count] {
                 add(&frame.head);
-                let pending = &self.protocol.streams[frame.at].state.pending;
-                pending.slices(frame.from, frame.length).for_each(&mut add);
+                let pending = self.protocol.streams[frame.at].state.pending.iter();
+                pending.flat_map(|data| data.slices(frame.from, frame.length)).for_each(&mut add);
             }
             if count == 0 {
                 // The blocked data may have ended with its stream or its window. Then the
@@ -153,7 +153,7 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
             let length = i64::try_from(frame.length).unwrap_or(i64::MAX);
             stream.send_window -= length;
             self.protocol.send_window -= length;
-            let pending = &mut stream.state.pending;
+            let Some(pending) = &mut stream.state.pending else { continue };
             if begun + said < Head::SIZE + frame.length {
                 let data = pending.part(said, frame.length - said);
                 self.leftover =
@@ -161,8 +161,7 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
             }
             pending.advance(frame.length);
             if pending.is_empty() {
-                // Empty pieces would still keep the list in memory.
-                *pending = Pieces::default();
+                stream.state.pending = None;
             }
         }
     }
@@ -177,7 +176,7 @@ impl Plan {
         let (before, after) = protocol.streams.split_at(first.min(protocol.streams.len()));
         let (from_first, from_start) = ((first..).zip(after), (0..).zip(before));
         for (at, stream) in from_first.chain(from_start) {
-            let pending = stream.state.pending.len();
+            let pending = stream.state.pending.as_ref().map_or(0, |data| data.len());
             let mut allowed = pending.min(window(stream.send_window));
             let mut from = 0;
             while allowed > 0 && room > 0 && plan.count < plan.frames.len() {
