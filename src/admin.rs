@@ -29,11 +29,12 @@ use crate::model::{BackendAddr, ServiceName, Zone};
 use crate::policy::Decision;
 use crate::readiness::Readiness;
 use crate::settings::source::Report;
-use crate::telemetry::{Counters, DemandFn, ExcessFn, ListClients};
+use crate::telemetry::{CellsFn, Counters, DemandFn, ExcessFn, ListClients};
 use connection_slots::{ConnectionSlots, TrackedStream};
 
 mod answer_memory;
 mod api;
+mod cells;
 mod client_marks;
 mod connection_slots;
 mod explain;
@@ -71,6 +72,8 @@ pub struct State {
     pub excess: ExcessFn,
     /// Returns the clients of a service by zone.
     pub demand: DemandFn,
+    /// Returns how the clients of a service are placed on its cells.
+    pub cells: CellsFn,
     /// Returns how many entries each pick of a decision has in one cycle.
     pub entries_per_pick: fn(&Decision) -> Vec<u32>,
     /// The program's version.

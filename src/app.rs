@@ -286,6 +286,7 @@ impl App {
             entries_per_pick: balancer::entries_per_pick,
             excess: balancer.excess(),
             demand: balancer.demand(),
+            cells: balancer.cells(),
             version: env!("CARGO_PKG_VERSION"),
             inputs: inputs_tx,
             sources,

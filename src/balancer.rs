@@ -24,9 +24,10 @@ use crate::load::Ledger;
 use crate::model::{ClientKind, Target, Zone};
 use crate::policy;
 use crate::seed;
-use crate::telemetry::{Counters, DemandFn, ExcessFn, ListClients};
+use crate::telemetry::{CellsFn, Counters, DemandFn, ExcessFn, ListClients};
 
 mod admission;
+mod cells;
 mod clients;
 pub mod cycle;
 mod demand;
@@ -35,6 +36,7 @@ mod encode;
 mod held_bytes;
 mod lists;
 mod message;
+mod rates;
 mod session;
 mod shared_texts;
 mod stream;
@@ -121,8 +123,16 @@ impl Balancer {
         Arc::new(move |service| views.demands().of(service))
     }
 
-    /// Sends the demand of the clients of services with zones to the catalog, whenever it is
-    /// worth new lists. Ends when the receiver is dropped.
+    /// Returns a function that returns how the clients of a service are placed on its cells.
+    #[must_use]
+    pub fn cells(&self) -> CellsFn {
+        let views = self.0.views.clone();
+        Arc::new(move |service| views.placements().of(service))
+    }
+
+    /// Follows the demand of clients. Tells the catalog the demand by zone, whenever it is
+    /// worth new lists; the calls of services that may be overloaded; and which services'
+    /// clients were placed on other cells. Ends when the receiver is dropped.
     pub async fn follow_demand(self, inputs: mpsc::Sender<Input>) {
         let views = self.0.views.clone();
         loop {
@@ -135,6 +145,15 @@ impl Balancer {
                 }
                 let input = Input::Demand(service, Arc::new(demand));
                 if inputs.send(input).await.is_err() {
+                    return;
+                }
+            }
+            let rates = views.rates().all();
+            if !rates.is_empty() && inputs.send(Input::Started(rates)).await.is_err() {
+                return;
+            }
+            for service in views.placements().rebalance(clock::now()) {
+                if inputs.send(Input::Placed(service)).await.is_err() {
                     return;
                 }
             }

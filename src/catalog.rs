@@ -4,7 +4,7 @@
 //! name, by [`Catalog::subscribe`] or [`Catalog::lookup`]. It never waits for a reader.
 //! The loss of the registry never changes what it knows of a service.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -20,6 +20,8 @@ use crate::settings::Settings;
 mod addresses;
 mod affected;
 mod backend_log;
+mod cell_tracker;
+mod cells;
 mod class_cache;
 mod departures;
 mod derived;
@@ -46,6 +48,7 @@ mod publish;
 mod ramps;
 mod service;
 mod settings;
+mod shed_tracker;
 mod snapshot;
 mod split;
 mod subscription;
@@ -57,6 +60,7 @@ mod warning_limit;
 mod zones;
 
 pub use addresses::Addresses;
+pub use cells::{CellSize, CellSizes, cell_groups};
 pub use drive::drive;
 pub use empty::EmptyService;
 use empty::RecentlyEmpty;
@@ -93,6 +97,7 @@ struct Shared {
     liveness: watch::Sender<Arc<Liveness>>,
     health_targets: watch::Sender<HealthTargets>,
     load_targets: watch::Sender<LoadTargets>,
+    load_silent: watch::Sender<Arc<BTreeMap<ServiceName, usize>>>,
     /// Grows with each publication that changed a service.
     changes: watch::Sender<u64>,
     /// The newest version of any service.
@@ -135,6 +140,7 @@ impl Catalog {
             liveness: watch::Sender::new(Arc::default()),
             health_targets: watch::Sender::new(HealthTargets::default()),
             load_targets: watch::Sender::new(LoadTargets::default()),
+            load_silent: watch::Sender::new(Arc::default()),
             changes: watch::Sender::new(0),
             versions: AtomicU64::new(0),
             recently_empty: Mutex::default(),
@@ -272,6 +278,13 @@ impl Catalog {
     #[must_use]
     pub fn watch_load_targets(&self) -> watch::Receiver<LoadTargets> {
         self.0.load_targets.subscribe()
+    }
+
+    /// Returns how many backends of each service are asked for their load and do not report
+    /// it, where there are any.
+    #[must_use]
+    pub fn load_silent(&self) -> Arc<BTreeMap<ServiceName, usize>> {
+        self.0.load_silent.borrow().clone()
     }
 
     /// Watches a counter that grows when a service has changed.

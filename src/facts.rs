@@ -6,9 +6,12 @@
 //! the catalog's one writer and the drivers own the values, and pass the time.
 
 pub mod capacity;
+pub mod cell_count;
+pub mod cells;
 pub mod demand;
 pub mod factor;
 pub mod flapping;
+pub mod overload;
 pub mod panic;
 pub mod ramp;
 pub mod reported;

@@ -1,6 +1,7 @@
 //! Asks backends for reports of their load, for the services whose settings ask for it.
 //!
-//! In: the backends to ask. Out: an [`Input::Loaded`] for each report. It asks by ORCA's
+//! In: the backends to ask. Out: an [`Input::Loaded`] for each report, and an
+//! [`Input::LoadSilent`] where a report fails. It asks by ORCA's
 //! out-of-band reports (gRFC A51), over one connection to each backend, of which there is a
 //! bounded number. It decides nothing. A backend that does not report is asked again after
 //! a pause that grows.
@@ -162,6 +163,9 @@ pub async fn run<S>(
                         one.failures = one.failures.saturating_add(1);
                         let pause = if without { PAUSE_WITHOUT } else { pause(one.failures) };
                         plan(&mut due, &target, one, clock::now() + pause);
+                        if inputs.send(Input::LoadSilent(target)).await.is_err() {
+                            return;
+                        }
                     }
                     Done::Ended => asked -= 1,
                 }
@@ -185,6 +189,16 @@ pub async fn run<S>(
                             }
                         }
                     }
+                }
+                if wanted.len() <= BACKENDS_MAX && new.len() > BACKENDS_MAX {
+                    let backends = new.len();
+                    tracing::warn!(
+                        backends,
+                        asked = BACKENDS_MAX,
+                        "too many backends to ask all for their load: those that are not asked keep \
+                         their registered shares, and so do all of a service of which less than \
+                         half is asked"
+                    );
                 }
                 wanted = new;
             }

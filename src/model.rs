@@ -9,6 +9,7 @@ pub mod class;
 pub mod client;
 pub mod endpoint;
 pub mod name;
+pub mod subset;
 pub mod text;
 
 pub use address::{BackendAddr, Host, HostPort};
@@ -16,3 +17,4 @@ pub use class::{Class, Part};
 pub use client::{ClientKind, ClientProfile};
 pub use endpoint::{Endpoint, Meta, Weight};
 pub use name::{NameError, Selector, ServiceName, Target, Zone};
+pub use subset::Subset;

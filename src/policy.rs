@@ -24,6 +24,7 @@ mod newcomers;
 mod passes;
 pub mod rendezvous;
 mod split;
+pub mod subset;
 pub mod zones;
 
 pub use passes::{Finding, Pass, explain};
@@ -109,7 +110,10 @@ pub fn decide(service: &Service, class: &Class) -> Decision {
         None => split::decide(service, class, eligible(service, class)),
     };
     Decision {
-        drop_percent: shed(service, class).map_or(0, |mark| mark.value.percent()),
+        drop_percent: match shed(service, class) {
+            Some(mark) => mark.value.percent(),
+            None => overload_shed(service, class).unwrap_or(0),
+        },
         fallback: service.marks.fallback().is_some(),
         ..decision
     }
@@ -136,10 +140,20 @@ pub fn shed<'a>(service: &'a Service, class: &Class) -> Option<&'a Arc<Mark>> {
     service.marks.shed(&zones::as_named(service, class))
 }
 
+/// Returns the part of their calls that clients of a class drop because the service is
+/// overloaded, in percent. A mark that sheds their calls wins.
+#[must_use]
+pub fn overload_shed(service: &Service, class: &Class) -> Option<u32> {
+    service.facts.overload_shed.filter(|_| shed(service, class).is_none())
+}
+
 /// Returns the backends that all passes before the split keep, with their weights. A split
 /// gives the calls of a group that loses its last backend to the other group.
 #[must_use]
 pub fn eligible(service: &Service, class: &Class) -> Vec<Pick> {
+    if let Some(picks) = subset::eligible(service, class) {
+        return picks;
+    }
     let pick = |place: usize| {
         let endpoint = &service.endpoints[place];
         let place = u32::try_from(place).unwrap_or(u32::MAX);
@@ -214,6 +228,9 @@ pub fn work(service: &Service, class: &Class) -> usize {
     if class.key().is_some()
         && let Some(work) = affinity::work(service, class)
     {
+        return work;
+    }
+    if let Some(work) = subset::work(service, class) {
         return work;
     }
     // Without an index the number of matches is unknown, and indexing visits every

@@ -15,8 +15,11 @@ mod health;
 mod load;
 mod pattern;
 mod pattern_index;
+mod ranges;
+mod shed;
 pub mod source;
 mod split;
+mod subset;
 mod value;
 mod zone_table;
 mod zones;
@@ -25,7 +28,9 @@ pub use document::{DOCUMENT_MAX, Document, Table};
 pub use health::{CheckTls, HealthCheck, HealthKind, HealthSettings, HealthTls};
 pub use load::{LoadKind, LoadSettings};
 pub use pattern::{Pattern, PatternError};
+pub use shed::{ShedMode, ShedSettings};
 pub use split::{Percent, SplitBy, SplitKey, SplitSetting, SplitSettings};
+pub use subset::{SubsetMode, SubsetSettings};
 pub use value::{Key, Setting, WhenEmpty};
 pub use zone_table::{Network, ZoneTable};
 pub use zones::{ZoneMode, ZoneSettings};
@@ -59,6 +64,10 @@ pub struct ServiceSettings {
     pub split: SplitSettings,
     /// Whether clients prefer the backends of their own zone.
     pub zones: ZoneSettings,
+    /// Whether clients get a part of the backends of a large service.
+    pub subset: SubsetSettings,
+    /// Whether clients drop calls while the service is overloaded.
+    pub shed: ShedSettings,
 }
 
 /// The settings of all services, as layers.
@@ -107,6 +116,8 @@ impl ServiceSettings {
         load: LoadSettings::DEFAULT,
         split: SplitSettings::NONE,
         zones: ZoneSettings::DEFAULT,
+        subset: SubsetSettings::DEFAULT,
+        shed: ShedSettings::DEFAULT,
     };
 
     /// Returns the setting of a key.
@@ -137,6 +148,10 @@ impl ServiceSettings {
             Key::Split(key) => Setting::Split(self.split.get(key)),
             Key::ZonesMode => Setting::ZonesMode(self.zones.mode),
             Key::ZonesKey => Setting::ZonesKey(self.zones.key().into()),
+            Key::SubsetMode => Setting::SubsetMode(self.subset.mode),
+            Key::SubsetLeast => Setting::SubsetLeast(self.subset.least),
+            Key::ShedMode => Setting::ShedMode(self.shed.mode),
+            Key::ShedMost => Setting::ShedMost(self.shed.most),
         }
     }
 
@@ -165,6 +180,10 @@ impl ServiceSettings {
             Setting::Split(split) => self.split.set(split),
             Setting::ZonesMode(mode) => self.zones.mode = mode,
             Setting::ZonesKey(key) => self.zones.set_key(key),
+            Setting::SubsetMode(mode) => self.subset.mode = mode,
+            Setting::SubsetLeast(backends) => self.subset.least = backends,
+            Setting::ShedMode(mode) => self.shed.mode = mode,
+            Setting::ShedMost(percent) => self.shed.most = percent,
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crate::facts::demand::Demand;
 use crate::load::Calls;
-use crate::model::{ClientKind, ServiceName};
+use crate::model::{ClientKind, ServiceName, Subset};
 
 /// A total since the start.
 #[derive(Debug, Default)]
@@ -118,6 +118,8 @@ pub struct ClientView {
     pub name: Arc<str>,
     /// The zone in which the client is; `None` if it is unknown or does not matter.
     pub zone: Option<Arc<str>>,
+    /// The subset of the service's backends that the client's list has; `None`: all.
+    pub subset: Option<Subset>,
     /// The service that the name means now.
     pub service: Option<ServiceName>,
     /// The newest response to the client: `list`, `empty`, `drop` or `fallback`.
@@ -144,6 +146,25 @@ pub type ExcessFn = Arc<dyn Fn() -> f32 + Send + Sync>;
 /// Returns how many clients of a service there are in each zone, sorted by zone, and their
 /// demand; `None` if the service has no zones or no clients. The zone `None` is unknown.
 pub type DemandFn = Arc<dyn Fn(&ServiceName) -> Option<ZoneDemand> + Send + Sync>;
+
+/// Returns how the clients of a service are placed on its cells, by their zone; empty if the
+/// service has no cells or no clients.
+pub type CellsFn = Arc<dyn Fn(&ServiceName) -> Vec<CellClients> + Send + Sync>;
+
+/// How the clients of a service in one zone are placed on its cells.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CellClients {
+    /// Their zone; `None` if it is unknown or does not matter.
+    pub zone: Option<Arc<str>>,
+    /// How many cells there are for them.
+    pub cells: usize,
+    /// How many clients there are.
+    pub clients: usize,
+    /// How many of them use more than one cell.
+    pub wide: usize,
+    /// The load of the hottest cell for its weight, as a multiple of the mean.
+    pub hottest: f64,
+}
 
 /// The clients of a service by zone, as they are shown to operators.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

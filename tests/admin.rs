@@ -97,7 +97,8 @@ async fn services_are_listed_and_shown() {
         body["services"][0],
         json!({"name": "dev/game", "dns_name": "game.dev.lookaside.internal", "endpoints": 3,
             "held": 0, "guarded": false, "down": 0, "unresolved": 0, "drained": 0, "unhealthy": 0,
-            "panic": false, "shed": 0, "fallback": false, "state": "ok", "since_seconds": null,
+            "panic": false, "shed": 0, "overload_shed": 0, "load_silent": 0, "fallback": false,
+            "state": "ok", "since_seconds": null,
             "revision": 7, "clients": 2, "calls": calls})
     );
     assert_eq!(body["services"][1]["name"], "hello");
@@ -216,7 +217,8 @@ async fn clients_are_shown_by_what_they_mean() {
     assert_eq!(
         first,
         json!({"peer": "10.0.0.9:1", "user_agent": "grpc-go/1.85.0 <script>", "kind": "core",
-            "name": "game.dev", "zone": null, "service": "dev/game", "told": "list", "entries": 2,
+            "name": "game.dev", "zone": null, "subset": null, "service": "dev/game",
+            "told": "list", "entries": 2,
             "revision": 7, "list_age_seconds": null, "open_seconds": null,
             "calls": {"started": 5, "finished": 4, "failed_to_send": 0, "known_received": 0,
             "dropped": 0}})

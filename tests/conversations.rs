@@ -10,12 +10,16 @@ mod wire;
 
 #[path = "conversations/marks.rs"]
 mod marks;
+#[path = "conversations/overload.rs"]
+mod overload;
 #[path = "conversations/settings.rs"]
 mod settings;
 #[path = "conversations/sharing.rs"]
 mod sharing;
 #[path = "conversations/splits.rs"]
 mod splits;
+#[path = "conversations/subsets.rs"]
+mod subsets;
 #[path = "conversations/unfinished.rs"]
 mod unfinished;
 #[path = "conversations/zones.rs"]

@@ -26,6 +26,8 @@ mod hosts;
 mod http2;
 #[path = "languages.rs"]
 mod languages;
+#[path = "large_services.rs"]
+mod large_services;
 #[path = "leases.rs"]
 mod leases;
 #[path = "load_reports.rs"]

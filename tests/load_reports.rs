@@ -6,11 +6,14 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::support::client::{Calls, Driver, Options};
 use crate::support::etcd::Etcd;
 use crate::support::eventually;
+use crate::support::language::PYTHON;
 use crate::support::lookaside::Balancer;
 
 const SETTINGS: &str = r#"
@@ -55,6 +58,11 @@ impl Reporter {
 
     /// Starts a backend with grpc-java's ORCA server, which reports every second.
     fn java(utilisation: &str) -> Self {
+        Self::java_at("100", utilisation)
+    }
+
+    /// Starts such a backend that reports so many calls per second.
+    fn java_at(calls: &str, utilisation: &str) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let project = root.join("tests/clients/java-orca");
         let jar = project.join("target/orca-backend.jar");
@@ -69,7 +77,7 @@ impl Reporter {
             assert!(maven.status().is_ok_and(|status| status.success()), "mvn: see above");
         }
         let mut command = Command::new("java");
-        command.arg("-jar").arg(jar).args(["100", utilisation]);
+        command.arg("-jar").arg(jar).args([calls, utilisation]);
         Self::start(command)
     }
 }
@@ -145,4 +153,52 @@ fn backends_without_reports_keep_their_shares() {
             .filter(|failures| *failures > 1.0)
     });
     assert_eq!(shares(&balancer, "hello"), [0.5, 0.5]);
+    // The one that refuses connections shows; the other one has a few seconds.
+    eventually("it is counted", || {
+        balancer.metric("lookaside_endpoints_load_silent").filter(|silent| *silent > 0.0)
+    });
+    let row = balancer.get("/api/v1/services").1;
+    assert!(row.contains(r#""load_silent":"#) && !row.contains(r#""load_silent":0"#), "{row}");
+    assert!(balancer.log().contains("backends do not report their load"), "{}", balancer.log());
+}
+
+/// The backend says that it is full with two calls a second. The client starts more, and is
+/// told to drop the excess.
+#[test]
+fn clients_drop_the_calls_that_full_backends_cannot_serve() {
+    let backend = Reporter::java_at("2", "1.0");
+    let etcd = Etcd::start();
+    etcd.ctl(&["put", "/etcd3_naming/hello/0", &backend.address]);
+    let config = tempfile::NamedTempFile::new().expect("a file");
+    let shed = format!("{SETTINGS}shed = {{ mode = \"overload\", most = 60 }}\n");
+    std::fs::write(config.path(), &shed).expect("it is written");
+    let path = config.path().to_str().expect("UTF-8");
+    let url = etcd.url();
+    let flags = ["--etcd", &url, "--config", path, "--report-interval", "1s"];
+    let balancer = Balancer::start(&flags);
+    balancer.wait_ready();
+    let driver = Driver::start(&PYTHON);
+    let client = driver.open(&Options::grpclb(balancer.target("hello")));
+    client.start(&Calls::new(1).every(Duration::from_millis(50)));
+    let part = r#"lookaside_service_overload_shed_ratio{service="hello"}"#;
+    eventually("as much is shed as the setting allows", || {
+        (balancer.metric(part) == Some(0.6)).then_some(())
+    });
+    eventually("the client drops calls", || {
+        let dropped = r#"lookaside_client_calls_dropped_total{service="hello"}"#;
+        balancer.metric(dropped).filter(|dropped| *dropped > 5.0)
+    });
+    let row = balancer.get("/api/v1/services").1;
+    assert!(
+        row.contains(r#""state":"shedding""#) && row.contains(r#""overload_shed":60"#),
+        "{row}"
+    );
+    let (_, explained) = balancer.get("/api/v1/explain?service=hello");
+    assert!(explained.contains(r#""overload_shed":60"#), "{explained}");
+    let line = "clients start more calls than the backends can serve";
+    assert!(balancer.log().contains(line), "{}", balancer.log());
+    // The client stops, so nothing is over the capacity.
+    client.stop();
+    eventually("nothing is shed", || (balancer.metric(part) == Some(0.0)).then_some(()));
+    assert!(balancer.log().contains("overload is over"), "{}", balancer.log());
 }

@@ -76,6 +76,8 @@ pub(super) async fn explain(
         absent: None,
         selectors: Vec::new(),
         zone: None,
+        subset: None,
+        overload_shed: 0,
         settings: settings.unwrap_or_default(),
         revision: status.revision,
         silent_seconds: status.last_answer.map(|heard| json::seconds(heard.elapsed())),
@@ -92,6 +94,9 @@ pub(super) async fn explain(
             let target = Target::parse(&name, &state.zone);
             let class = target.map(|target| policy::class(&snapshot, &target, address));
             let class = class.unwrap_or_default();
+            // Only the stream itself knows the part of the backends that it was given.
+            let subset = clients.first().and_then(|client| client.subset);
+            let class = class.with_subset(subset);
             explanation.revision = snapshot.revision;
             explanation.service = Some(snapshot.name.to_string());
             let marks = policy::shed(&snapshot, &class).into_iter();
@@ -100,6 +105,8 @@ pub(super) async fn explain(
             explanation.backends = backends(&state, &snapshot, &class, &wanted).await;
             explanation.selectors = class.selectors().iter().map(json::Selector::from).collect();
             explanation.zone = class.zone().map(ToString::to_string);
+            explanation.subset = class.subset().map(|subset| subset.to_string());
+            explanation.overload_shed = policy::overload_shed(&snapshot, &class).unwrap_or(0);
         }
         Err(why) => {
             explanation.absent = Some(why);

@@ -14,6 +14,7 @@ use crate::model;
 use crate::registry as source;
 use crate::telemetry::ClientView;
 
+mod cells;
 mod explain;
 mod marks;
 mod registry;
@@ -21,6 +22,7 @@ mod services;
 mod settings;
 mod zones;
 
+pub use cells::{CellClients, CellGroup, Cells};
 pub use explain::{Explained, Explanation, Pass};
 pub use marks::{
     ClientMarkAnswer, DrainAnswer, Mark, Marks, Order, RefusedMark, Released, UndrainAnswer,
@@ -82,6 +84,13 @@ pub struct ServiceDetail {
     /// How the calls are split by zone; null if the service's settings do not ask for it.
     #[serde(default)]
     pub zones: Option<Zones>,
+    /// How the backends are divided into cells; null if they are not.
+    #[serde(default)]
+    pub cells: Option<Cells>,
+    /// The part of their calls that clients drop because they start more than the backends can
+    /// serve, in percent.
+    #[serde(default)]
+    pub overload_shed: u32,
 }
 
 /// A share of the calls or of the clients for some backends.
@@ -189,6 +198,10 @@ pub struct Client {
     /// The zone in which the client is; null if it is unknown or does not matter.
     #[serde(default)]
     pub zone: Option<String>,
+    /// The part of the service's backends that its list has, such as `3/8`: the third of eight
+    /// equal parts; null: all.
+    #[serde(default)]
+    pub subset: Option<String>,
     /// The service that the name means now; null while nothing is registered.
     pub service: Option<String>,
     /// The newest response to it: `list`, `empty`, `drop` or `fallback`.
@@ -290,6 +303,7 @@ impl From<&ClientView> for Client {
             kind: view.kind.as_str().to_owned(),
             name: view.name.to_string(),
             zone: view.zone.as_ref().map(ToString::to_string),
+            subset: view.subset.map(|subset| subset.to_string()),
             service: view.service.as_ref().map(ToString::to_string),
             told: view.last_response.to_owned(),
             entries: view.entries,

@@ -30,6 +30,7 @@ const KINDS: [ClientKind; 4] =
     [ClientKind::Go, ClientKind::Java, ClientKind::Core, ClientKind::Other];
 
 mod credentials;
+mod large;
 mod text;
 
 /// A total: its name (without `_total`), its help text, and how to read it.
@@ -230,6 +231,9 @@ impl Scrape {
         let loads = all.iter().filter_map(|service| service.facts.load.as_ref());
         let loaded = loads.map(|all| all.0.len()).sum();
         page.gauge("endpoints_load_adjusted", help, float(loaded))?;
+        let help = "Backends that are asked for their load and do not report it";
+        let silent = self.0.catalog.load_silent().values().sum();
+        page.gauge("endpoints_load_silent", help, float(silent))?;
         let health: Vec<_> =
             all.iter().filter_map(|service| service.facts.health.as_ref()).collect();
         let help = "Backends that health checks find unhealthy, listed or not";
@@ -281,7 +285,7 @@ impl Scrape {
             let labels = [("service", service.name.as_str()), ("by", split.by.as_str())];
             family.encode_family(&labels)?.encode_gauge(&split.share.as_fraction())?;
         }
-        Ok(())
+        large::write(&self.0, &all, page)
     }
 
     fn health_checks(&self, page: &mut Page<'_>) -> fmt::Result {

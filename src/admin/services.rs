@@ -13,7 +13,7 @@ use axum::http::{StatusCode, Uri};
 use super::api::{self, Json, JsonResult, Problem};
 use super::query::{self, Parameters};
 use super::shares::{self, Share};
-use super::{State, json, marks, zones};
+use super::{State, cells, json, marks, zones};
 use crate::catalog::{EmptyService, Liveness, Service, ServiceSnapshot};
 use crate::clock;
 use crate::facts::factor::Factor;
@@ -118,6 +118,8 @@ pub(super) async fn service(
         selectors: class.selectors().iter().map(json::Selector::from).collect(),
         zone: class.zone().map(ToString::to_string),
         zones: zones::of(&state, &snapshot),
+        cells: cells::of(&state, &snapshot),
+        overload_shed: policy::overload_shed(&snapshot, &class).unwrap_or(0),
     }))
 }
 
@@ -149,7 +151,9 @@ impl Rows<'_> {
         let down = self.liveness.down.get(name).map_or(0, Vec::len);
         let unresolved = self.unresolved.get(name).copied().unwrap_or(0);
         let drained = marks::drained(service);
-        let (shed, fallback) = (service.marks.most_shed(), service.marks.fallback().is_some());
+        let overload_shed = policy::overload_shed(service, &Class::default()).unwrap_or(0);
+        let shed = service.marks.most_shed().max(overload_shed);
+        let fallback = service.marks.fallback().is_some();
         let unhealthy = service.facts.health.as_ref().map_or(0, |health| health.unhealthy.len());
         let panic = service.facts.health.as_ref().is_some_and(|health| health.panic);
         // Where health is only observed, it changes nothing for clients.
@@ -178,6 +182,8 @@ impl Rows<'_> {
             unresolved,
             drained,
             shed,
+            overload_shed,
+            load_silent: self.state.catalog.load_silent().get(name).copied().unwrap_or(0),
             fallback,
             unhealthy,
             panic,
@@ -207,6 +213,8 @@ impl Rows<'_> {
             unresolved,
             drained: 0,
             shed: 0,
+            overload_shed: 0,
+            load_silent: 0,
             fallback: false,
             unhealthy: 0,
             panic: false,

@@ -13,7 +13,7 @@ use dashmap::DashMap;
 use lookaside_http2::GracefulClose;
 
 use crate::load::Calls;
-use crate::model::{ClientKind, ServiceName};
+use crate::model::{ClientKind, ServiceName, Subset};
 use crate::telemetry::ClientView;
 
 use super::held_bytes::{HeldBytes, WeakHeldBytes};
@@ -84,6 +84,8 @@ struct Now {
     held: WeakHeldBytes,
     /// Whether its connection has been asked to end.
     close_requested: bool,
+    /// The subset of the backends that its list has; `None`: all.
+    subset: Option<Subset>,
 }
 
 impl Clients {
@@ -106,6 +108,7 @@ impl Clients {
             behind_since: None,
             held: WeakHeldBytes::default(),
             close_requested: false,
+            subset: None,
         };
         let row = Arc::new(Row { peer, opened, view, close, now: Mutex::new(now) });
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -168,9 +171,10 @@ impl ClientRow {
     }
 
     /// Records that the stream has seen this version.
-    pub(super) fn note_seen(&self, version: u64) {
+    pub(super) fn note_seen(&self, version: u64, subset: Option<Subset>) {
         let mut now = self.row.now.lock().unwrap_or_else(PoisonError::into_inner);
         now.seen = version;
+        now.subset = subset;
         now.behind_since = None;
     }
 
@@ -180,10 +184,12 @@ impl ClientRow {
         version: u64,
         push: &Push,
         service_and_revision: Option<(&ServiceName, i64)>,
+        subset: Option<Subset>,
         at: Instant,
     ) {
         let mut now = self.row.now.lock().unwrap_or_else(PoisonError::into_inner);
         now.seen = version;
+        now.subset = subset;
         now.behind_since = None;
         now.last_response = push.kind;
         now.entries = push.entries;
@@ -260,6 +266,7 @@ impl Row {
             kind: self.peer.kind,
             name: self.peer.name.clone(),
             zone,
+            subset: now.subset,
             service: now.service.clone(),
             last_response: now.last_response,
             entries: now.entries,
@@ -298,7 +305,8 @@ mod tests {
             let close: Arc<GracefulClose> = Arc::default();
             let client = clients.register(peer, view.clone(), close.clone(), start);
             let (message, held) = (Pieces::default(), held.clone());
-            client.pushed(version, &Push { message, kind: "list", entries: 1, held }, None, start);
+            let push = Push { message, kind: "list", entries: 1, held };
+            client.pushed(version, &push, None, None, start);
             (client, close)
         };
         let list = |_| count_held(vec![7; 1_000].into(), &counters);

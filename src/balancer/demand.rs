@@ -47,7 +47,7 @@ impl Demands {
         service: &ServiceName,
         zone: Option<&Arc<str>>,
         report_interval: Duration,
-    ) -> Box<Member> {
+    ) -> Member {
         let (now, zone) = (clock::now(), zone.cloned());
         let mut services = self.lock();
         let zones =
@@ -57,7 +57,7 @@ impl Demands {
             .or_insert_with(|| Arc::new(Mutex::new(ZoneClients::new(report_interval, now))))
             .clone();
         let rate = lock(&clients).join(now);
-        Box::new(Member { service: service.clone(), zone, clients, rate })
+        Member { service: service.clone(), zone, clients, rate }
     }
 
     /// Returns the demand of the services at which it is time to look.

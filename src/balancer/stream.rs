@@ -131,7 +131,7 @@ impl BalanceStream {
             // While syncing, the client keeps its list: an unread registry must not take
             // it away.
             let Some(settings) = known.settings() else {
-                self.client.note_seen(version);
+                self.client.note_seen(version, self.stream_view.subset());
                 continue;
             };
             let ListToSend { list, instead, rank, work } =
@@ -140,7 +140,7 @@ impl BalanceStream {
             let when_empty = instead.unwrap_or(settings.when_empty);
             let directive = session::directive(list, when_empty, self.client.kind());
             let Some(push) = self.session.next_push(directive, rank) else {
-                self.client.note_seen(version);
+                self.client.note_seen(version, self.stream_view.subset());
                 counters.lists_suppressed.increment();
                 continue;
             };
@@ -149,7 +149,8 @@ impl BalanceStream {
                 _ => &counters.lists_sent,
             };
             sent.increment();
-            self.client.pushed(version, &push, session::service_and_revision(&known), clock::now());
+            let of = session::service_and_revision(&known);
+            self.client.pushed(version, &push, of, self.stream_view.subset(), clock::now());
             return Poll::Ready(Some(push.message));
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! In: targets, snapshots and clients' addresses. Out: for each target one subscription, and
 //! for each of its streams the list of its class, which streams of other targets may share. A
-//! target has more than one class only where clients are split or prefer their own zone. It
-//! holds nothing for targets that no stream asks for.
+//! target has more than one class only where clients are split, prefer their own zone, or get a
+//! part of the backends. It holds nothing for targets that no stream asks for.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -11,14 +11,16 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::catalog::{Catalog, Known, Service, Subscriber, Subscription};
 use crate::load::Calls;
-use crate::model::{Class, Target};
+use crate::model::{Class, Subset, Target};
 use crate::policy;
 use crate::policy::zones::client_zone;
 use crate::telemetry::Counters;
 
 use super::admission::{Admission, Admitted};
+use super::cells::{CellMember, Placements};
 use super::demand::{Demands, Member};
 use super::lists::{ListToSend, Lists, StreamList};
+use super::rates::{RateMember, Rates};
 
 /// The views in use.
 pub(super) struct Views {
@@ -26,6 +28,8 @@ pub(super) struct Views {
     lists: Arc<Lists>,
     admission: Arc<Admission>,
     demands: Arc<Demands>,
+    placements: Arc<Placements>,
+    rates: Arc<Rates>,
     in_use: Mutex<HashMap<Target, Weak<View>>>,
 }
 
@@ -42,8 +46,19 @@ pub(super) struct StreamView {
     list: Option<StreamList>,
     /// Given back when the stream ends.
     admitted: Option<Box<Admitted>>,
+    /// Set while the service has zones or cells, or sheds calls by overload.
+    member: Option<Box<Membership>>,
+}
+
+/// What the balancer counts of a stream's client. Each part is in a box, so that a stream pays
+/// only for what counts.
+struct Membership {
     /// Set while the service has zones.
-    member: Option<Box<Member>>,
+    demand: Option<Box<Member>>,
+    /// Set while the client gets a part of the service's backends.
+    cell: Option<Box<CellMember>>,
+    /// Set while the service sheds calls by overload.
+    rate: Option<Box<RateMember>>,
 }
 
 impl Views {
@@ -53,6 +68,8 @@ impl Views {
             lists: Lists::new(counters),
             admission: Arc::default(),
             demands: Arc::default(),
+            placements: Arc::default(),
+            rates: Arc::default(),
             in_use: Mutex::default(),
         })
     }
@@ -60,6 +77,16 @@ impl Views {
     /// Returns the demand of the clients of services with zones.
     pub(super) fn demands(&self) -> &Demands {
         &self.demands
+    }
+
+    /// Returns which cells the clients of services with cells use.
+    pub(super) fn placements(&self) -> &Placements {
+        &self.placements
+    }
+
+    /// Returns the calls of clients of services that shed calls by overload.
+    pub(super) fn rates(&self) -> &Rates {
+        &self.rates
     }
 
     /// Returns the catalog.
@@ -109,7 +136,8 @@ impl View {
         let admission = &self.owner.admission;
         if let Known::Present(service) = known {
             let class = policy::class(service, &self.target, Some(peer.ip()));
-            stream_view.member = self.member(service, &class);
+            stream_view.member = self.member(service, &class, peer.ip());
+            let class = stream_view.in_cell(service, class);
             let list = self.owner.lists.join(&service.name, &class);
             if !class.is_whole() {
                 let most = policy::most(service, &class);
@@ -125,12 +153,19 @@ impl View {
         Some(stream_view)
     }
 
-    /// Returns the membership of one more client of this class in the demand of a service;
-    /// `None` if the service has no zones.
-    fn member(&self, service: &Service, class: &Class) -> Option<Box<Member>> {
-        service.facts.zones.as_ref()?;
-        let interval = service.settings.report_interval;
-        Some(self.owner.demands.join(&service.name, class.zone(), interval))
+    /// Returns the membership of one more client of this class; `None` if nothing of it
+    /// counts.
+    fn member(&self, service: &Service, class: &Class, client: IpAddr) -> Option<Box<Membership>> {
+        let demand = service.facts.zones.as_ref().map(|_| {
+            let interval = service.settings.report_interval;
+            Box::new(self.owner.demands.join(&service.name, class.zone(), interval))
+        });
+        let cell = policy::subset::divides(service, class)
+            .then(|| Box::new(self.owner.placements.join(service, class.zone(), client)));
+        let shed = service.settings.shed.is_on();
+        let rate = shed.then(|| Box::new(self.owner.rates.join(&service.name)));
+        let counts = demand.is_some() || cell.is_some() || rate.is_some();
+        counts.then(|| Box::new(Membership { demand, cell, rate }))
     }
 
     /// Returns the zone of a client at this address; `None` if it is unknown or does not
@@ -157,9 +192,9 @@ impl StreamView {
             (self.list, self.member) = (None, None);
             return ListToSend::default();
         };
-        match (&self.list, &service.facts.zones, &self.member) {
-            // Without zones, only a split can change the class of a name.
-            (Some(list), None, None)
+        match (&self.list, counts(service), &self.member) {
+            // Without zones and cells, only a split can change the class of a name.
+            (Some(list), false, None)
                 if list.is_of(&service.name)
                     && list.class().part() == policy::part(service, list.class(), client) =>
             {
@@ -169,34 +204,83 @@ impl StreamView {
         }
     }
 
-    /// Joins the list and the demand of the class that the client has now.
+    /// Joins the list, the demand and the cells of the class that the client has now.
     #[inline(never)]
     fn list_anew(&mut self, service: &Arc<Service>, client: IpAddr) -> ListToSend {
-        let view = &self.view;
+        let view = self.view.clone();
         let class = policy::class(service, &view.target, Some(client));
         let stays = match &self.member {
-            Some(member) if service.facts.zones.is_some() => {
-                member.is_of(&service.name, class.zone())
-            }
-            _ => false,
+            Some(member) => member.is_of(service, &class),
+            None => !counts(service),
         };
         if !stays {
             // The former membership ends first.
             self.member = None;
-            self.member = view.member(service, &class);
+            self.member = view.member(service, &class, client);
         }
+        let class = self.in_cell(service, class);
         match &self.list {
             Some(list) if list.is_for(&service.name, &class) => list.get(service),
             _ => self.list.insert(view.owner.lists.join(&service.name, &class)).get(service),
         }
     }
 
-    /// Counts the calls that the client reports, if their zone matters.
-    pub(super) fn report(&mut self, calls: Calls) {
-        if let Some(member) = &mut self.member {
-            member.report(calls.started);
+    /// Returns the class with the subset of the backends that the client uses now.
+    fn in_cell(&self, service: &Service, class: Class) -> Class {
+        let cell = self.member.as_ref().and_then(|member| member.cell.as_ref());
+        match cell {
+            Some(cell) => class.with_subset(cell.subset(service)),
+            None => class,
         }
     }
+
+    /// Returns the subset of the backends that the client's list has; `None`: all.
+    pub(super) fn subset(&self) -> Option<Subset> {
+        self.list.as_ref()?.class().subset()
+    }
+
+    /// Counts the calls that the client reports, if they matter.
+    pub(super) fn report(&mut self, calls: Calls) {
+        if let Some(member) = &mut self.member {
+            if let Some(demand) = &mut member.demand {
+                demand.report(calls.started);
+            }
+            if let Some(cell) = &member.cell {
+                cell.report(calls.started);
+            }
+            if let Some(rate) = &mut member.rate {
+                rate.report(calls);
+            }
+        }
+    }
+}
+
+impl Membership {
+    /// Returns whether the client still counts where it does.
+    fn is_of(&self, service: &Service, class: &Class) -> bool {
+        let (name, zone) = (&service.name, class.zone());
+        let demand = match &self.demand {
+            Some(demand) => service.facts.zones.is_some() && demand.is_of(name, zone),
+            None => service.facts.zones.is_none(),
+        };
+        let divides = policy::subset::divides(service, class);
+        let cell = match &self.cell {
+            Some(cell) => divides && cell.is_of(name, zone),
+            None => !divides,
+        };
+        let rate = match &self.rate {
+            Some(rate) => service.settings.shed.is_on() && rate.is_of(name),
+            None => !service.settings.shed.is_on(),
+        };
+        demand && cell && rate
+    }
+}
+
+/// Returns whether something of the clients of a service may count: their zones, their cells
+/// or their calls.
+fn counts(service: &Service) -> bool {
+    let shed = service.settings.shed.is_on();
+    service.facts.zones.is_some() || service.facts.cells.is_some() || shed
 }
 
 impl Drop for View {

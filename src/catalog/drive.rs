@@ -72,6 +72,7 @@ pub(super) fn apply_input(
             return affected.services.extend(publisher.health.reported(&totals, now));
         }
         Input::Loaded(target, report) => return publisher.load.reported(&target, report, now),
+        Input::LoadSilent(target) => return publisher.load.failed(&target),
         Input::Release(canonical, age) => {
             let before = now.checked_sub(age).unwrap_or(now);
             return index.release(&canonical, before, affected);
@@ -86,6 +87,16 @@ pub(super) fn apply_input(
         }
         Input::Demand(service, demand) => {
             affected.demands.insert(service, demand);
+            return;
+        }
+        Input::Started(rates) => {
+            let Publisher { load, shed, .. } = publisher;
+            return affected.services.extend(shed.started(&rates, load, now));
+        }
+        Input::Placed(service) => {
+            if publisher.cells.placed(&service) {
+                affected.service(&service);
+            }
             return;
         }
         Input::Origins(asked) => {

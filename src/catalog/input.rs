@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::facts::capacity::Report;
 use crate::facts::demand::Demand;
+use crate::facts::overload::CallRates;
 use crate::load::Calls;
 use crate::marks::Marks;
 use crate::model::{BackendAddr, Endpoint, ServiceName};
@@ -36,6 +37,8 @@ pub enum Input {
     Reported(Vec<(ServiceName, Calls)>),
     /// A report of a backend's load.
     Loaded(LoadTarget, Report),
+    /// A backend did not report its load, or stopped.
+    LoadSilent(LoadTarget),
     /// An operator's release. It drops the held backends of the services with this
     /// canonical name whose loss began at least this long ago.
     Release(String, Duration),
@@ -45,6 +48,11 @@ pub enum Input {
     Marks(Arc<Marks>),
     /// The demand of a service's clients by zone, for which its split is made from now on.
     Demand(ServiceName, Arc<Demand>),
+    /// The calls that the clients of services start, each second. Of services whose settings
+    /// ask for shedding by overload.
+    Started(Vec<(ServiceName, CallRates)>),
+    /// The balancer has placed clients of a service on other cells.
+    Placed(ServiceName),
     /// A question: which keys register some backends. It changes nothing. It comes as an
     /// input because only the writer knows.
     Origins(OriginsQuery),

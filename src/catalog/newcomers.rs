@@ -16,6 +16,7 @@ use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::settings::ServiceSettings;
 
 use super::due_times::DueTimes;
+use super::health::Health;
 
 /// The backends of a service that are starting or delayed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,6 +60,9 @@ pub(super) struct Change<'a> {
     /// Whether new endpoints count as joining. They do not when the registry is read for the
     /// first time: then they count as listed before.
     pub(super) join: bool,
+    /// Its health before and after, if health changes lists. A backend that turns unhealthy
+    /// counts as one that leaves.
+    pub(super) health: [Option<&'a Health>; 2],
 }
 
 /// How often remembered removals that no longer count are dropped.
@@ -163,6 +167,17 @@ impl Recent {
                 flaps.returned(now, millis(settings.flap_delay));
             }
             self.joined.insert(*addr, now);
+        }
+        let none = BTreeMap::new();
+        let [sick, still_sick] =
+            change.health.map(|health| health.map_or(&none, |health| &health.unhealthy));
+        for addr in still_sick.keys().filter(|addr| !sick.contains_key(addr)) {
+            self.flaps.entry(*addr).or_default().left(now);
+        }
+        for addr in sick.keys().filter(|addr| !still_sick.contains_key(addr)) {
+            if let Some(flaps) = self.flaps.get_mut(addr).filter(|_| !left.contains(addr)) {
+                flaps.returned(now, millis(settings.flap_delay));
+            }
         }
         if settings.flap_delay.is_zero() {
             self.flaps.clear();

@@ -3,6 +3,7 @@
 //! In: the index, and what an input affected. Out: new values for every reader. It runs in
 //! the catalog's one task, and publishes only what differs.
 
+use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::model::ServiceName;
-use crate::settings::{HealthKind, LoadKind, ServiceSettings};
+use crate::settings::{HealthKind, LoadKind, ServiceSettings, ShedMode, SubsetMode};
 
 use super::affected::Affected;
 use super::backend_log::{BackendLog, State};
+use super::cell_tracker::CellTracker;
 use super::group::Group;
 use super::health_tracker::HealthTracker;
 use super::index::Index;
@@ -21,7 +23,9 @@ use super::load_tracker::LoadTracker;
 use super::newcomers::{Change, NewcomerTracker};
 use super::pace::Pace;
 use super::ramps::RampTracker;
+use super::shed_tracker::{ShedChange, ShedTracker};
 use super::topic::Rounds;
+use super::warning_limit::WarningLimit;
 use super::{Catalog, Facts, Known, RegistryStatus, Service, Zones};
 
 /// The writer's state between publications.
@@ -31,7 +35,10 @@ pub(super) struct Publisher {
     pub(super) health: HealthTracker,
     pub(super) load: LoadTracker,
     ramps: RampTracker,
+    pub(super) cells: CellTracker,
+    pub(super) shed: ShedTracker,
     backend_log: BackendLog,
+    load_warnings: WarningLimit,
     pub(super) rounds: Rounds<Known>,
 }
 
@@ -44,7 +51,10 @@ impl Publisher {
             health: HealthTracker::default(),
             load: LoadTracker::default(),
             ramps: RampTracker::new(wall),
+            cells: CellTracker::default(),
+            shed: ShedTracker::default(),
             backend_log: BackendLog::default(),
+            load_warnings: WarningLimit::default(),
             rounds: Rounds::default(),
         }
     }
@@ -52,7 +62,10 @@ impl Publisher {
     /// Returns when something is due to be published or logged without an input.
     pub(super) fn due(&self) -> Option<Instant> {
         let due = [self.pace.due(), self.newcomers.due(), self.health.due(), self.load.due()];
-        due.into_iter().chain([self.ramps.due(), self.backend_log.due()]).flatten().min()
+        due.into_iter()
+            .chain([self.ramps.due(), self.cells.due(), self.backend_log.due()])
+            .flatten()
+            .min()
     }
 }
 
@@ -65,7 +78,18 @@ impl Catalog {
         status: RegistryStatus,
         publisher: &mut Publisher,
     ) {
-        let Publisher { pace, newcomers, health, load, ramps, backend_log, rounds } = publisher;
+        let Publisher {
+            pace,
+            newcomers,
+            health,
+            load,
+            ramps,
+            cells,
+            shed,
+            backend_log,
+            load_warnings,
+            rounds,
+        } = publisher;
         let first = status.synced && !before.synced;
         let read = first || (before.restored.is_some() && status.restored.is_none());
         let (revision, now) = (status.revision, clock::now());
@@ -75,6 +99,8 @@ impl Catalog {
             affected.services.extend(newcomers.services());
             affected.services.extend(health.services().cloned());
             affected.services.extend(load.services().cloned());
+            affected.services.extend(cells.services().cloned());
+            affected.services.extend(shed.services().cloned());
             affected.services.extend(self.asked_services());
         }
         if let Some(marks) = affected.marks.take() {
@@ -89,6 +115,7 @@ impl Catalog {
         affected.services.extend(health.ready(now));
         affected.services.extend(load.ready(now));
         affected.services.extend(ramps.ready(now));
+        affected.services.extend(cells.ready(now));
         // Endpoints of the first reading do not join: they count as listed before.
         let join = before.synced && !read;
         for service in &pace.ready(mem::take(&mut affected.services), now) {
@@ -105,7 +132,12 @@ impl Catalog {
                 newcomers.rejoin(service, health.take_cold(service), now);
                 let old = self.service(service);
                 let before = old.as_ref().map_or(&[][..], |old| &old.endpoints);
-                newcomers.update(service, &Change { before, after, join }, &settings, now)
+                let former = old.as_ref().and_then(|old| old.facts.health.as_deref());
+                let new = health_now.as_ref().and_then(|health| health.as_deref());
+                let acts = settings.health.kind != HealthKind::Observe;
+                let health = [former, new].map(|health| health.filter(|_| acts));
+                let change = Change { before, after, join, health };
+                newcomers.update(service, &change, &settings, now)
             });
             if new.is_none() {
                 ramps.forget(service);
@@ -116,12 +148,21 @@ impl Catalog {
                 let before = old.as_ref().and_then(|old| old.facts.zones.as_ref());
                 Zones::next(before, &settings, self.settings().zones())
             });
+            let cells_now = cells.follows(service, &settings).then(|| {
+                let zones = zones.as_ref().and_then(|zones| zones.as_deref());
+                cells.update(service, after, &settings, zones, now)
+            });
+            let shed_now = shed
+                .follows(service, &settings)
+                .then(|| shed.update(service, new.is_some(), &settings));
             let new = new.map(|snapshot| {
                 let facts = Facts {
                     newcomers: newcomers.flatten(),
                     health: health_now.flatten(),
                     load: load_now.flatten(),
                     zones: zones.flatten(),
+                    cells: cells_now.flatten(),
+                    overload_shed: shed_now.flatten(),
                     ramp_share: ramps.share(service, &settings, now),
                 };
                 let new = Service::new(self.next_version(), snapshot, settings);
@@ -142,6 +183,10 @@ impl Catalog {
         if let Some(targets) = load.take_targets() {
             self.0.load_targets.send_replace(targets);
         }
+        if let Some(silent) = load.take_silent() {
+            self.publish_silent(silent, load_warnings, now);
+        }
+        shed.take_changes().iter().for_each(log_overload);
         let departures = index.departures.take();
         let mut doubted = doubted.unwrap_or_default();
         doubted.extend(health.take_changed());
@@ -174,11 +219,39 @@ impl Catalog {
         }
     }
 
-    /// Returns the services whose settings ask for health checks or reports of load.
+    /// Publishes how many backends of each service do not report their load. Logs at most once
+    /// a minute that there are more such services.
+    fn publish_silent(
+        &self,
+        mut silent: BTreeMap<ServiceName, usize>,
+        warnings: &mut WarningLimit,
+        now: Instant,
+    ) {
+        silent.retain(|_, backends| *backends > 0);
+        let before = self.load_silent();
+        let is_new = |(service, _): &(&ServiceName, &usize)| !before.contains_key(*service);
+        let count = silent.iter().filter(is_new).count();
+        let first = silent.iter().find(is_new).or_else(|| silent.iter().next());
+        if let Some((service, backends)) = first
+            && let Some(services) = warnings.count(count, now)
+        {
+            tracing::warn!(
+                %service,
+                backends,
+                services,
+                "backends do not report their load: after three minutes they get their registered \
+                 shares"
+            );
+        }
+        self.0.load_silent.send_replace(Arc::new(silent));
+    }
+
+    /// Returns the services whose settings ask for something that a tracker follows.
     fn asked_services(&self) -> Vec<ServiceName> {
         let asks = |service: &&Arc<Service>| {
-            let ServiceSettings { health, load, .. } = &*service.settings;
-            health.kind != HealthKind::Off || load.kind != LoadKind::Off
+            let ServiceSettings { health, load, subset, shed, .. } = &*service.settings;
+            let asks = health.kind != HealthKind::Off || load.kind != LoadKind::Off;
+            asks || subset.mode != SubsetMode::Off || shed.mode != ShedMode::Off
         };
         let services = |group: &Group| -> Vec<_> {
             group.services.values().filter(asks).map(|service| service.name.clone()).collect()
@@ -229,5 +302,21 @@ impl Catalog {
             }
         }
         changed
+    }
+}
+
+/// Logs that an overload began or ended.
+fn log_overload(ShedChange { service, percent, measured }: &ShedChange) {
+    let calls = |of: fn((f64, f64)) -> f64| measured.map(of).map(f64::round);
+    let (started, capacity) = (calls(|one| one.0), calls(|one| one.1));
+    match percent {
+        0 => tracing::info!(%service, started, capacity, "overload is over: no call is shed"),
+        _ => tracing::warn!(
+            %service,
+            percent,
+            started,
+            capacity,
+            "clients start more calls than the backends can serve: a part of the calls is shed"
+        ),
     }
 }

@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use crate::facts::cells::Cells;
 use crate::facts::factor::Factor;
 use crate::facts::zone_shares::ZoneShares;
 use crate::marks::ServiceMarks;
@@ -17,6 +18,7 @@ use crate::settings::{HealthKind, ServiceSettings};
 
 use super::ServiceSnapshot;
 use super::addresses::Addresses;
+use super::cells::CellSizes;
 use super::class_cache::ClassCache;
 use super::derived::Derived;
 use super::health::{Health, HealthAnswer};
@@ -42,6 +44,7 @@ pub struct Service {
     address_cache: Derived<ClassCache<Addresses>>,
     candidate_cache: Derived<ClassCache<Vec<Candidate>>>,
     zone_shares: Derived<ShareCache>,
+    cells: Derived<OnceLock<Cells>>,
 }
 
 /// What is known of a service's backends besides their registrations. Cheap to clone. Each
@@ -58,6 +61,10 @@ pub struct Facts {
     pub ramp_share: Option<Factor>,
     /// What is known of zones, if clients prefer the backends of their own.
     pub zones: Option<Arc<Zones>>,
+    /// The sizes of its cells, if clients get a part of its backends.
+    pub cells: Option<Arc<CellSizes>>,
+    /// The part of their calls that clients drop because it is overloaded, in percent.
+    pub overload_shed: Option<u32>,
 }
 
 impl Service {
@@ -79,6 +86,7 @@ impl Service {
             address_cache: Derived::default(),
             candidate_cache: Derived::default(),
             zone_shares: Derived::default(),
+            cells: Derived::default(),
         }
     }
 
@@ -152,6 +160,17 @@ impl Service {
         self.zone_shares.get_or_init(make)
     }
 
+    /// Returns the cells of its backends, which `make` makes at the first call.
+    pub fn cells(&self, make: impl FnOnce() -> Cells) -> &Cells {
+        self.cells.get_or_init(make)
+    }
+
+    /// Returns the cells of its backends, if they were made.
+    #[must_use]
+    pub fn cached_cells(&self) -> Option<&Cells> {
+        self.cells.get()
+    }
+
     /// Keeps the addresses of a class until this value is dropped or other classes take
     /// their place.
     pub fn cache_addresses(&self, class: &Class, addresses: &Arc<Addresses>) {
@@ -170,8 +189,8 @@ impl Service {
     }
 
     fn without_caches(self) -> Self {
-        let (address_cache, candidate_cache, zone_shares) = Default::default();
-        Self { address_cache, candidate_cache, zone_shares, ..self }
+        let (address_cache, candidate_cache, zone_shares, cells) = Default::default();
+        Self { address_cache, candidate_cache, zone_shares, cells, ..self }
     }
 }
 

@@ -366,6 +366,7 @@ async fn the_driver_applies_a_burst_and_ends_with_its_sources() {
     assert_eq!(catalog.status().keys, 5);
 }
 
+mod cells;
 mod cost;
 mod health;
 mod loss;

@@ -10,7 +10,7 @@ use super::topic::Rounds;
 use super::{Catalog, Known};
 use crate::facts::demand::Demand;
 use crate::facts::zone_shares::ZoneShares;
-use crate::model::ServiceName;
+use crate::model::{Endpoint, ServiceName};
 use crate::settings::{ServiceSettings, ZoneTable};
 
 /// Everything beside its backends that decides the split of a service's calls by zone.
@@ -44,6 +44,14 @@ impl Zones {
                 Arc::new(Self { table: table.clone(), demand })
             }
         })
+    }
+
+    /// Returns the zone of a backend, by the metadata with this key in lower case.
+    #[must_use]
+    pub fn of_backend(&self, key: &str, endpoint: &Endpoint) -> Option<Arc<str>> {
+        let same = || endpoint.meta.iter().find(|(name, _)| name.eq_ignore_ascii_case(key));
+        let zone = endpoint.meta.get(key).or_else(|| same().map(|(_, zone)| zone));
+        zone.filter(|zone| !zone.is_empty()).map(|zone| self.table.resolve(zone))
     }
 }
 

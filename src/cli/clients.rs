@@ -74,6 +74,7 @@ mod tests {
             kind: "go".to_owned(),
             name: "hello".to_owned(),
             zone: None,
+            subset: None,
             service: Some("hello".to_owned()),
             told: "list".to_owned(),
             entries: 3,

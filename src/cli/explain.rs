@@ -61,7 +61,17 @@ fn shown(explanation: &Explanation, one: bool) -> String {
     }
     lines.extend(explanation.settings.iter().filter_map(setting));
     lines.extend(explanation.marks.iter().map(mark));
+    if explanation.overload_shed > 0 {
+        let percent = explanation.overload_shed;
+        lines.push(format!(
+            "  these clients drop {percent} % of their calls: they start more than the backends \
+             can serve"
+        ));
+    }
     lines.extend(explanation.clients.iter().map(client));
+    if let Some(subset) = &explanation.subset {
+        lines.push(format!("  the client uses the part {subset} of the backends"));
+    }
     lines.extend(explanation.no_client.clone());
     let mut text = clean_lines(&lines);
     if one {
@@ -177,6 +187,8 @@ mod tests {
             absent: None,
             selectors: Vec::new(),
             zone: None,
+            subset: None,
+            overload_shed: 0,
             settings: [("guard".to_owned(), set)].into(),
             revision: 42,
             silent_seconds: Some(0.4),

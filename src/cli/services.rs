@@ -69,7 +69,7 @@ fn state(service: &json::Service) -> String {
         since_seconds,
         ..
     } = service;
-    let json::Service { unhealthy, panic, .. } = service;
+    let json::Service { unhealthy, panic, overload_shed, load_silent, .. } = service;
     let mut text = state.as_str().to_owned();
     if let (json::State::Empty, Some(seconds)) = (state, since_seconds) {
         text.push_str(&format!(" for {}", age(*seconds)));
@@ -83,7 +83,11 @@ fn state(service: &json::Service) -> String {
         parts.push(format!("{down} down"));
     }
     if *shed > 0 {
-        parts.push(format!("{shed} % of calls shed"));
+        let why = if overload_shed == shed { ", overload" } else { "" };
+        parts.push(format!("{shed} % of calls shed{why}"));
+    }
+    if *load_silent > 0 {
+        parts.push(format!("{load_silent} of {endpoints} do not report their load"));
     }
     if *fallback {
         parts.push("clients use DNS".to_owned());
@@ -120,6 +124,8 @@ mod tests {
             unresolved: 0,
             drained: 0,
             shed: 0,
+            overload_shed: 0,
+            load_silent: 0,
             fallback: false,
             unhealthy: 0,
             panic: false,

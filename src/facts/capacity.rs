@@ -123,6 +123,12 @@ impl Estimate {
         self.at.map(|_| self.calls / self.utilisation)
     }
 
+    /// Returns the calls per second, smoothed; 0 before the first report that counts.
+    #[must_use]
+    pub fn calls(&self) -> f64 {
+        self.calls
+    }
+
     /// Returns the time of the last report that counted, in milliseconds.
     #[must_use]
     pub fn reported(&self) -> Option<u64> {

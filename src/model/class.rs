@@ -1,12 +1,12 @@
 //! The properties of a client that decide its list. Clients of one class share one list.
 //!
-//! In: the selectors that were read from a client's name, the client's part of a split, and
-//! the zone in which it is. Out: a [`Class`] in canonical form, so that equal selections are
+//! In: the selectors that were read from a client's name, the client's part of a split, the
+//! zone in which it is, and its subset of the backends. Out: a [`Class`] in canonical form, so that equal selections are
 //! equal values.
 
 use std::sync::Arc;
 
-use super::Selector;
+use super::{Selector, Subset};
 
 /// Everything about a client that may change its list. Cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,6 +16,7 @@ pub struct Class {
     key: Option<Arc<str>>,
     part: Part,
     zone: Option<Arc<str>>,
+    subset: Option<Subset>,
 }
 
 /// The group of backends that a client uses, where a service splits its clients.
@@ -46,7 +47,7 @@ impl Class {
         // A label has no dot, so different labels give different keys.
         let keys: Vec<String> = keys.into_iter().map(|selector| selector.value).collect();
         let key = (!keys.is_empty()).then(|| keys.join(".").into());
-        Self { selectors: selectors.into(), key, part: Part::Both, zone: None }
+        Self { selectors: selectors.into(), key, part: Part::Both, zone: None, subset: None }
     }
 
     /// Returns the class for one part of the clients.
@@ -65,6 +66,12 @@ impl Class {
     #[must_use]
     pub fn in_zone(self, zone: Option<Arc<str>>) -> Self {
         Self { zone, ..self }
+    }
+
+    /// Returns the class of the same clients with a subset of the backends; `None`: with all.
+    #[must_use]
+    pub fn with_subset(self, subset: Option<Subset>) -> Self {
+        Self { subset, ..self }
     }
 
     /// Returns the selectors. A backend must match all of them; with none, every backend
@@ -101,6 +108,12 @@ impl Class {
     #[must_use]
     pub fn zone(&self) -> Option<&Arc<str>> {
         self.zone.as_ref()
+    }
+
+    /// Returns the subset of the backends that the clients use; `None`: all.
+    #[must_use]
+    pub fn subset(&self) -> Option<Subset> {
+        self.subset
     }
 
     /// Returns whether its clients' name chooses nothing, wherever they are. A service has few

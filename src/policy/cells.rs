@@ -18,6 +18,7 @@ use super::hash::pair;
 
 mod placement;
 
+pub use crate::facts::cell_count::bits;
 pub use placement::{Placement, Run};
 
 /// The cap of a cell, in percent of its fair share. With 105, twice as many backends move
@@ -40,29 +41,6 @@ pub struct Backend {
 pub struct Table {
     bits: u32,
     cells: Vec<u32>,
-}
-
-/// Returns the number of bits of a cell's number. `peak` is the largest number of backends
-/// in the last ten minutes, so that a restart changes no cap. `least` is the number of
-/// backends that a cell should have. `current` is the number of bits in force. The number of
-/// cells halves late, because each halving doubles the connections.
-#[must_use]
-pub fn bits(peak: usize, least: usize, current: Option<u32>) -> u32 {
-    let least = least.max(1);
-    let size = |bits: u32| peak.checked_shr(bits).unwrap_or(0);
-    // With fewer than four cells, subsets save too few connections.
-    let most = || (0..16).rev().find(|&bits| size(bits) >= least).unwrap_or(0);
-    let start = || Some(most()).filter(|&bits| bits >= 2).unwrap_or(0);
-    match current {
-        // The number stays while a cell has 0.9 to 2.2 times `least` backends.
-        Some(bits) if bits > 0 && 10 * size(bits) < 22 * least && 10 * size(bits) >= 9 * least => {
-            bits
-        }
-        Some(bits) if bits > 0 && 10 * size(bits) < 9 * least => {
-            (0..bits).rev().find(|&bits| 10 * size(bits) >= 9 * least).unwrap_or(0)
-        }
-        _ => start(),
-    }
 }
 
 impl Table {

@@ -12,6 +12,7 @@ use crate::model::{Class, Endpoint, Part, Selector, Weight};
 use crate::settings::{HealthKind, Percent, SplitBy};
 
 use super::health::LeftOut;
+use super::subset::{self, Placed};
 use super::zones::Nearness;
 use super::{affinity, newcomers, split, zones};
 
@@ -39,6 +40,8 @@ pub enum Pass {
     Split,
     /// The backend's zone serves clients that are where the client is.
     Near,
+    /// The client uses the backend's cell, where the service is divided into cells.
+    Subset,
     /// The backend has the key that the client's name names.
     Affinity,
 }
@@ -71,6 +74,8 @@ enum Reason<'a> {
     LoadFactor(Factor),
     NoZones,
     Near(Nearness),
+    NoCells,
+    Placed(Placed),
     NoSplit,
     Split(SplitReason<'a>),
     Key { key: &'a str, has: bool, also_meta: bool },
@@ -106,8 +111,9 @@ struct SplitReason<'a> {
 type PassFn = for<'a> fn(&'a Service, &Endpoint, &'a Class) -> Finding<'a>;
 
 /// The passes in the order in which they run.
-const PASSES: [PassFn; 10] =
-    [weight, undrained, selected, healthy, undelayed, started, loaded, split, near, affinity];
+const PASSES: [PassFn; 11] = [
+    weight, undrained, selected, healthy, undelayed, started, loaded, split, near, subset, affinity,
+];
 /// The first passes, which look at one backend alone. The others compare it with all that
 /// these keep.
 const ALONE: usize = 3;
@@ -127,7 +133,8 @@ pub(super) fn is_eligible(service: &Service, endpoint: &Endpoint, class: &Class)
 /// Returns the finding of each pass for a backend of a service. A pass that has nothing to
 /// say is left out: [`Pass::Started`] and [`Pass::Loaded`] if they change nothing,
 /// [`Pass::Healthy`] if its health is not checked, [`Pass::Split`] if nothing is split,
-/// [`Pass::Near`] if zones do not matter, and [`Pass::Affinity`] if the name has no key.
+/// [`Pass::Near`] if zones do not matter, [`Pass::Subset`] if there are no cells, and
+/// [`Pass::Affinity`] if the name has no key.
 #[must_use]
 pub fn explain<'a>(
     service: &'a Service,
@@ -136,6 +143,7 @@ pub fn explain<'a>(
 ) -> Vec<Finding<'a>> {
     let findings = PASSES.iter().map(|pass| pass(service, endpoint, class));
     let silent = [
+        Reason::NoCells,
         Reason::Factor(Factor::ONE),
         Reason::LoadFactor(Factor::ONE),
         Reason::Unchecked,
@@ -245,6 +253,12 @@ fn near<'a>(service: &'a Service, endpoint: &Endpoint, class: &'a Class) -> Find
     Finding { pass: Pass::Near, kept, reason: nearness.map_or(Reason::NoZones, Reason::Near) }
 }
 
+fn subset<'a>(service: &'a Service, endpoint: &Endpoint, class: &'a Class) -> Finding<'a> {
+    let placed = subset::placed(service, endpoint, class);
+    let kept = placed.is_none_or(|placed| placed.used);
+    Finding { pass: Pass::Subset, kept, reason: placed.map_or(Reason::NoCells, Reason::Placed) }
+}
+
 fn affinity<'a>(service: &'a Service, endpoint: &Endpoint, class: &'a Class) -> Finding<'a> {
     let Some(key) = class.key() else {
         return Finding { pass: Pass::Affinity, kept: true, reason: Reason::NoKey };
@@ -268,6 +282,7 @@ impl fmt::Display for Pass {
             Self::Loaded => "loaded",
             Self::Split => "split",
             Self::Near => "near",
+            Self::Subset => "subset",
             Self::Affinity => "affinity",
         })
     }
@@ -299,6 +314,8 @@ impl fmt::Display for Finding<'_> {
             }
             Reason::NoZones => f.write_str("zones do not matter"),
             Reason::Near(nearness) => nearness.fmt(f),
+            Reason::NoCells => f.write_str("the service is not divided"),
+            Reason::Placed(placed) => placed.fmt(f),
             Reason::LoadFactor(factor) => {
                 let percent = factor.as_millionths() / 10_000;
                 write!(f, "by the load that it reports, it gets {percent} % of its share")

@@ -13,6 +13,7 @@ use crate::marks::{Mark, MarkKey, Marks, Value};
 use crate::model::{BackendAddr, Endpoint, Meta, ServiceName, Weight};
 
 mod split;
+mod subset;
 mod zones;
 
 /// Makes a service. Each endpoint is `ID WEIGHT [key=value…]`.

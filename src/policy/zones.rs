@@ -112,10 +112,7 @@ pub fn shares(service: &Service) -> Option<&ZoneShares> {
 /// Returns the zone of a backend, by its metadata.
 #[must_use]
 pub fn backend_zone(service: &Service, endpoint: &Endpoint) -> Option<Arc<str>> {
-    let (table, key) = (&service.facts.zones.as_ref()?.table, service.settings.zones.key());
-    let same = || endpoint.meta.iter().find(|(name, _)| name.eq_ignore_ascii_case(key));
-    let zone = endpoint.meta.get(key).or_else(|| same().map(|(_, zone)| zone));
-    zone.filter(|zone| !zone.is_empty()).map(|zone| table.resolve(zone))
+    service.facts.zones.as_ref()?.of_backend(service.settings.zones.key(), endpoint)
 }
 
 /// Returns the picks that the clients of a class get.

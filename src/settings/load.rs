@@ -9,7 +9,7 @@ use std::time::Duration;
 pub struct LoadSettings {
     /// How they report it, if at all.
     pub kind: LoadKind,
-    /// How often they are asked to report.
+    /// How often they are asked to report, and shares are computed.
     pub interval: Duration,
 }
 
@@ -20,6 +20,8 @@ pub enum LoadKind {
     Off,
     /// By ORCA's out-of-band reports (`xds.service.orca.v3.OpenRcaService`, gRFC A51).
     Orca,
+    /// In the metadata that they register: `utilization` and `rps`.
+    Metadata,
 }
 
 impl LoadSettings {
@@ -31,7 +33,7 @@ impl LoadSettings {
 }
 
 impl LoadKind {
-    pub(super) const ALL: [Self; 2] = [Self::Off, Self::Orca];
+    pub(super) const ALL: [Self; 3] = [Self::Off, Self::Orca, Self::Metadata];
 
     /// Returns the name as written in tables.
     #[must_use]
@@ -39,6 +41,7 @@ impl LoadKind {
         match self {
             Self::Off => "off",
             Self::Orca => "orca",
+            Self::Metadata => "metadata",
         }
     }
 }

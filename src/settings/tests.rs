@@ -255,6 +255,9 @@ fn zones_of_networks_are_read_and_merged() {
     assert!(problems("zones = 1")[0].contains("zones is integer: write [zones]"));
     assert!(problems("[service.a]\nzones.mode = 'strict'")[0].contains("none of off and prefer"));
     assert!(problems("[service.a]\nzones.key = ''")[0].contains("no key of metadata"));
+    assert!(problems("[service.a]\nsubset.least = 7")[0].contains("no number from 8 to 10000"));
+    assert!(problems("[service.a]\nshed.mode = 'on'")[0].contains("none of off and overload"));
+    assert!(problems("[service.a]\nshed.most = 96")[0].contains("no number from 1 to 95"));
 }
 
 #[test]

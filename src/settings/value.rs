@@ -4,12 +4,12 @@
 //! with the value and the remedy. Each range is defined only here.
 
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ranges::{count, duration, metadata_key, name, one_of, percent, positive, server_name};
 use super::split::{SplitKey, SplitSetting};
-use super::{HealthKind, HealthTls, LoadKind, ZoneMode};
+use super::{HealthKind, HealthTls, LoadKind, ShedMode, SubsetMode, ZoneMode};
 
 /// What clients see while a service has no usable backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,6 +70,14 @@ pub enum Key {
     ZonesMode,
     /// `zones.key`
     ZonesKey,
+    /// `subset.mode`
+    SubsetMode,
+    /// `subset.least`
+    SubsetLeast,
+    /// `shed.mode`
+    ShedMode,
+    /// `shed.most`
+    ShedMost,
 }
 
 /// A key and its value, which is within the key's range.
@@ -119,6 +127,14 @@ pub enum Setting {
     ZonesMode(ZoneMode),
     /// The key of the metadata that names a backend's zone.
     ZonesKey(Arc<str>),
+    /// See [`SubsetMode`].
+    SubsetMode(SubsetMode),
+    /// The fewest backends that a client of a large service gets.
+    SubsetLeast(u32),
+    /// See [`ShedMode`].
+    ShedMode(ShedMode),
+    /// The largest part of the calls that clients drop by overload, in percent.
+    ShedMost(u32),
 }
 
 /// The shortest interval. For [`Setting::ReportInterval`]: C-core treats anything
@@ -141,7 +157,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 impl Key {
     /// Every key, in the order in which they are shown.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 30] = [
         Self::WhenEmpty,
         Self::ReportInterval,
         Self::Guard,
@@ -168,6 +184,10 @@ impl Key {
         Self::Split(SplitKey::Begins),
         Self::ZonesMode,
         Self::ZonesKey,
+        Self::SubsetMode,
+        Self::SubsetLeast,
+        Self::ShedMode,
+        Self::ShedMost,
     ];
 
     /// Returns the name as written in tables, and after `--`.
@@ -196,6 +216,10 @@ impl Key {
             Self::Split(key) => key.as_str(),
             Self::ZonesMode => "zones.mode",
             Self::ZonesKey => "zones.key",
+            Self::SubsetMode => "subset.mode",
+            Self::SubsetLeast => "subset.least",
+            Self::ShedMode => "shed.mode",
+            Self::ShedMost => "shed.most",
         }
     }
 
@@ -246,6 +270,12 @@ impl Setting {
             Key::Split(key) => SplitSetting::parse(key, text).map(Self::Split),
             Key::ZonesMode => one_of(text, &ZoneMode::ALL, ZoneMode::as_str).map(Self::ZonesMode),
             Key::ZonesKey => metadata_key(text).map(Self::ZonesKey),
+            Key::SubsetMode => {
+                one_of(text, &SubsetMode::ALL, SubsetMode::as_str).map(Self::SubsetMode)
+            }
+            Key::SubsetLeast => count(text, 8..=10_000).map(Self::SubsetLeast),
+            Key::ShedMode => one_of(text, &ShedMode::ALL, ShedMode::as_str).map(Self::ShedMode),
+            Key::ShedMost => count(text, 1..=95).map(Self::ShedMost),
         }
     }
 
@@ -275,6 +305,10 @@ impl Setting {
             Self::Split(split) => Key::Split(split.key()),
             Self::ZonesMode(_) => Key::ZonesMode,
             Self::ZonesKey(_) => Key::ZonesKey,
+            Self::SubsetMode(_) => Key::SubsetMode,
+            Self::SubsetLeast(_) => Key::SubsetLeast,
+            Self::ShedMode(_) => Key::ShedMode,
+            Self::ShedMost(_) => Key::ShedMost,
         }
     }
 }
@@ -291,10 +325,14 @@ impl fmt::Display for Setting {
             | Self::HealthTlsName(text)
             | Self::ZonesKey(text) => f.write_str(text),
             Self::ZonesMode(mode) => f.write_str(mode.as_str()),
+            Self::SubsetMode(mode) => f.write_str(mode.as_str()),
+            Self::ShedMode(mode) => f.write_str(mode.as_str()),
             Self::HealthTls(tls) => f.write_str(tls.as_str()),
             Self::Split(split) => split.fmt(f),
             Self::Guard(number)
             | Self::HealthPanic(number)
+            | Self::SubsetLeast(number)
+            | Self::ShedMost(number)
             | Self::HealthRise(number)
             | Self::HealthFall(number) => write!(f, "{number}"),
             Self::ReportInterval(time)
@@ -321,77 +359,4 @@ impl WhenEmpty {
             Self::Fallback => "fallback",
         }
     }
-}
-
-/// Parses one of some words.
-fn one_of<T: Copy>(text: &str, all: &[T], as_str: fn(T) -> &'static str) -> Result<T, String> {
-    let found = all.iter().copied().find(|one| as_str(*one) == text);
-    found.ok_or_else(|| {
-        let words: Vec<_> = all.iter().map(|one| as_str(*one)).collect();
-        let (last, others) = words.split_last().unwrap_or((&"", &[]));
-        format!("{text:?} is none of {} and {last}", others.join(", "))
-    })
-}
-
-fn name(text: &str) -> Result<Arc<str>, String> {
-    match text.chars().find(|character| character.is_control()) {
-        Some(control) => Err(format!("{text:?} holds the control character {control:?}")),
-        None => Ok(text.into()),
-    }
-}
-
-/// Parses the name of a server in a certificate; empty is none.
-fn server_name(text: &str) -> Result<Arc<str>, String> {
-    let odd = |character: char| !(character.is_ascii_alphanumeric() || "-._:".contains(character));
-    match text.chars().find(|&character| odd(character)) {
-        Some(odd) => Err(format!("{text:?} is no name of a server: {odd:?} may not be in one")),
-        None => Ok(text.into()),
-    }
-}
-
-/// Parses a key of metadata. Letter case is ignored, as in names that clients ask for.
-fn metadata_key(text: &str) -> Result<Arc<str>, String> {
-    if text.is_empty() {
-        return Err("\"\" is no key of metadata: write one such as zone".to_owned());
-    }
-    name(&text.to_lowercase())
-}
-
-fn count(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
-    let number = text.parse().ok().filter(|number| range.contains(number));
-    let (least, most) = range.into_inner();
-    number.ok_or_else(|| format!("{text:?} is no number from {least} to {most}"))
-}
-
-fn percent(text: &str) -> Result<u32, String> {
-    let percent = text.parse().ok().filter(|percent| *percent <= 100);
-    percent.ok_or_else(|| format!("{text:?} is no number from 0 to 100"))
-}
-
-/// Parses a duration, which must be zero or within a range.
-fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Duration, String> {
-    let duration = parse_duration(text)?;
-    if duration.is_zero() || range.contains(&duration) {
-        return Ok(duration);
-    }
-    let least = (*range.start()).max(SECOND)..=*range.end();
-    Err(format!("{text:?} is neither 0s nor {}", from_to(&least)))
-}
-
-/// Parses a duration, which must be within a range.
-fn positive(text: &str, range: RangeInclusive<Duration>) -> Result<Duration, String> {
-    let duration = parse_duration(text)?;
-    let told = || format!("{text:?} is not {}", from_to(&range));
-    range.contains(&duration).then_some(duration).ok_or_else(told)
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| {
-        format!("{text:?} is no duration ({error}): write a number and a unit, such as 10s or 5m")
-    })
-}
-
-fn from_to(range: &RangeInclusive<Duration>) -> String {
-    let text = |duration: &Duration| humantime::format_duration(*duration).to_string();
-    format!("from {} to {}", text(range.start()), text(range.end()))
 }

@@ -1,6 +1,6 @@
 //! Recipes of traffic policy.
 
-use crate::support::backend::Backend;
+use crate::support::backend::{Backend, PREFIX};
 
 use super::page::Block;
 use super::world::{World, same};
@@ -93,10 +93,43 @@ pub(super) fn zones(world: &mut World, block: &Block) {
     world.write("zones.toml", &block.text);
 }
 
-/// Checks the document that [`zones`] wrote.
+/// Checks the document that the block before wrote.
 pub(super) fn zones_checked(world: &mut World, block: &Block) {
     let [check] = &block.commands()[..] else { panic!("{}: one command", block.at()) };
     let (code, shown) = world.terminal(&check.text);
     assert_eq!(code, Some(0), "{shown}");
     same(&block.at(), &check.output, &shown);
+}
+
+/// Writes the document for [`subset`].
+pub(super) fn subset_document(world: &mut World, block: &Block) {
+    world.write("subset.toml", &block.text);
+}
+
+/// Registers enough backends, applies the document and explains one of them.
+pub(super) fn subset(world: &mut World, block: &Block) {
+    for n in 1..=64 {
+        let key = format!("{PREFIX}search/i-{n}");
+        world.etcd().ctl(&["put", &key, &format!("10.0.0.7:{}", 9_000 + n)]);
+    }
+    world.shows("/api/v1/services/search", "10.0.0.7:9064");
+    let [apply, explain] = &block.commands()[..] else { panic!("{}: two commands", block.at()) };
+    let (code, shown) = world.terminal(&apply.text);
+    assert_eq!(code, Some(0), "{shown}");
+    same(&block.at(), &apply.output, &shown);
+    world.shows("/api/v1/services/search", r#""cells":4"#);
+    world.ok(&explain.text);
+}
+
+/// Explains the backend of [`subset`], in the documented words.
+pub(super) fn subset_explained(world: &mut World, block: &Block) {
+    let shown = world.ok("lookaside explain search --backend i-7");
+    let found: Vec<_> = shown.lines().filter(|line| line.starts_with("  subset ")).collect();
+    let documented: Vec<_> = block.text.lines().map(str::to_owned).collect();
+    same(&block.at(), &documented, &found.join("\n"));
+}
+
+/// Writes the document that [`zones_checked`] checks.
+pub(super) fn shed_document(world: &mut World, block: &Block) {
+    world.write("shed.toml", &block.text);
 }

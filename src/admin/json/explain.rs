@@ -20,6 +20,14 @@ pub struct Explanation {
     /// The zone whose clients get this list, if it matters; null: all zones.
     #[serde(default)]
     pub zone: Option<String>,
+    /// The part of the backends that the client uses, such as `3/8`: the third of eight equal
+    /// parts; null: all.
+    #[serde(default)]
+    pub subset: Option<String>,
+    /// The part of their calls that these clients drop because they start more than the
+    /// backends can serve, in percent.
+    #[serde(default)]
+    pub overload_shed: u32,
     /// The settings in force for the service, or for the name if no backend is registered.
     #[serde(default)]
     pub settings: BTreeMap<String, InForce>,
@@ -68,7 +76,7 @@ pub struct Explained {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pass {
     /// `registered`, `resolved`, `answers`, `weight`, `undrained`, `undelayed`, `selected`,
-    /// `started`, `split` or `affinity`.
+    /// `started`, `loaded`, `split`, `near`, `subset` or `affinity`.
     pub pass: String,
     /// Whether the pass keeps the backend.
     pub kept: bool,

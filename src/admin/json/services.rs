@@ -60,7 +60,8 @@ pub enum State {
     /// Some or all of its backends are registered by host names that do not resolve, and
     /// are not listed.
     Unresolved,
-    /// Its clients drop a part of their calls, by an operator's mark.
+    /// Its clients drop a part of their calls, by an operator's mark or because it is
+    /// overloaded.
     Shedding,
     /// Its clients use the addresses from DNS, by an operator's mark.
     Fallback,
@@ -96,10 +97,17 @@ pub struct Service {
     /// How many are kept out of the lists by an operator's mark.
     #[serde(default)]
     pub drained: usize,
-    /// The part of their calls that its clients drop by an operator's mark, in percent: the
-    /// largest of any of them.
+    /// The part of their calls that its clients drop, by an operator's mark or because it is
+    /// overloaded, in percent: the largest of any of them.
     #[serde(default)]
     pub shed: u32,
+    /// The part that they drop because they start more calls than its backends can serve, in
+    /// percent.
+    #[serde(default)]
+    pub overload_shed: u32,
+    /// How many of its backends are asked for their load and do not report it.
+    #[serde(default)]
+    pub load_silent: usize,
     /// Whether its clients use the addresses from DNS, by an operator's mark.
     #[serde(default)]
     pub fallback: bool,

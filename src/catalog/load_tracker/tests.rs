@@ -81,6 +81,51 @@ fn a_slow_machine_gets_less_and_all_is_even_again_without_reports() {
 }
 
 #[test]
+fn registered_load_counts_while_it_is_registered_and_nobody_is_asked() {
+    let mut world = World::new();
+    world.settings.load.kind = LoadKind::Metadata;
+    let with = |port: u16, utilisation: &str| {
+        let pairs = [("rps", "50"), ("utilization", utilisation)];
+        let meta = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Endpoint { meta: Arc::new(meta.into()), ..endpoint(port, 1) }
+    };
+    let all = [with(1, "0.5"), with(2, "1.0"), with(3, "0.5"), with(4, "none")];
+    assert_eq!(world.update("hello", &all), []);
+    assert_eq!(world.asked(), None);
+    let published: usize = (0..6).map(|_| world.pass(&[])).sum();
+    assert_eq!(published, 1);
+    assert_eq!(world.update("hello", &all), [(2, 500_000)]);
+    let capacity = world.tracker.capacity(&service("hello"), world.now).unwrap();
+    // Backend 4 counts as the mean of the others.
+    assert!((capacity.calls - 4.0 * 250.0 / 3.0).abs() < 1e-6 && capacity.age == 0);
+    // The backends are asked as soon as the settings say so.
+    world.settings.load.kind = LoadKind::Orca;
+    assert_eq!(world.update("hello", &all), []);
+    assert_eq!(world.asked(), Some(vec![1, 2, 3, 4]));
+}
+
+#[test]
+fn backends_that_do_not_report_are_counted() {
+    let mut world = World::new();
+    let all = [endpoint(1, 1), endpoint(2, 1)];
+    world.update("hello", &all);
+    let targets: Vec<_> = world.tracker.targets.iter().cloned().collect();
+    world.tracker.failed(&targets[1]);
+    world.pass(&[(1, 50.0, 0.5)]);
+    assert_eq!(world.tracker.take_silent(), Some([(service("hello"), 1)].into()));
+    world.pass(&[(1, 50.0, 0.5)]);
+    assert_eq!(world.tracker.take_silent(), None, "nothing has changed");
+    world.pass(&[(2, 50.0, 0.5)]);
+    assert_eq!(world.tracker.take_silent(), Some([(service("hello"), 0)].into()));
+    world.tracker.failed(&targets[0]);
+    world.pass(&[]);
+    world.tracker.take_silent();
+    world.update("hello", &[]);
+    assert_eq!(world.tracker.take_silent(), Some([(service("hello"), 0)].into()));
+    assert_eq!(world.tracker.take_silent(), None);
+}
+
+#[test]
 fn services_share_the_reports_of_a_backend_and_end_by_themselves() {
     let mut world = World::new();
     let all = [endpoint(1, 1), endpoint(2, 1)];

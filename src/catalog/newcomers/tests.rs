@@ -1,6 +1,7 @@
 //! Tests newcomers: endpoints join and leave at times that each test chooses.
 
 use super::*;
+use crate::catalog::HealthAnswer;
 use crate::model::Weight;
 
 /// A service whose endpoints join and leave at times that each test chooses.
@@ -10,6 +11,7 @@ struct World {
     all: Vec<Endpoint>,
     start: Instant,
     newcomers: Option<Arc<Newcomers>>,
+    health: Health,
 }
 
 /// The wall clock at the start: 15 s into a minute.
@@ -38,7 +40,14 @@ impl World {
         let settings = ServiceSettings { slow_start, flap_delay, ..ServiceSettings::DEFAULT };
         let tracker = NewcomerTracker::new(wall);
         let start = Instant::now();
-        let mut world = Self { tracker, settings, all: Vec::new(), start, newcomers: None };
+        let mut world = Self {
+            tracker,
+            settings,
+            all: Vec::new(),
+            start,
+            newcomers: None,
+            health: Health::default(),
+        };
         world.change(0, false, (1..=10).map(endpoint).collect());
         world
     }
@@ -50,7 +59,21 @@ impl World {
 
     fn update(&mut self, at: u64, join: bool, before: &[Endpoint]) {
         let (service, now) = (ServiceName::new("hello").unwrap(), self.at(at));
-        let change = Change { before, after: &self.all, join };
+        let health = [Some(&self.health); 2];
+        let change = Change { before, after: &self.all, join, health };
+        self.newcomers = self.tracker.update(&service, &change, &self.settings, now);
+    }
+
+    /// Lets a backend turn healthy or unhealthy.
+    fn turn(&mut self, at: u64, port: u16, healthy: bool) {
+        let (service, now) = (ServiceName::new("hello").unwrap(), self.at(at));
+        let before = self.health.clone();
+        match healthy {
+            true => self.health.unhealthy.remove(&addr(port)),
+            false => self.health.unhealthy.insert(addr(port), HealthAnswer::NotServing),
+        };
+        let health = [Some(&before), Some(&self.health)];
+        let change = Change { before: &self.all, after: &self.all, join: true, health };
         self.newcomers = self.tracker.update(&service, &change, &self.settings, now);
     }
 
@@ -134,6 +157,26 @@ fn a_backend_that_flaps_is_listed_after_a_delay_and_then_starts() {
     assert_eq!(world.pass(38), [38]);
     world.pass(1_000);
     assert!(world.tracker.services.is_empty(), "after five minutes it is forgotten");
+}
+
+#[test]
+fn a_backend_whose_health_flaps_is_delayed_like_one_that_leaves() {
+    let mut world = World::new(0, 300);
+    for at in [0, 10] {
+        world.turn(at, 1, false);
+        world.turn(at + 1, 1, true);
+        assert!(!world.is_delayed(1));
+    }
+    world.leave(20, 1);
+    world.join(21, 1);
+    assert!(world.is_delayed(1), "a removal counts as much");
+    assert_eq!(world.pass(26), [26]);
+    world.turn(27, 1, false);
+    assert!(!world.is_delayed(1), "it is unhealthy");
+    world.turn(28, 1, true);
+    assert_eq!(world.pass(37), [] as [u64; 0]);
+    assert!(world.is_delayed(1), "twice as long as before");
+    assert_eq!(world.pass(38), [38]);
 }
 
 #[test]

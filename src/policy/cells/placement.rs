@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::hash::pair;
+use crate::model::Subset;
 
 /// The most that one client may add to the load of its backends, as a part of the mean load.
 const PART: f64 = 0.1;
@@ -59,6 +60,12 @@ struct Client {
 }
 
 impl Run {
+    /// Returns the run as a subset of a service with 2^`bits` cells; `None`: all of them.
+    #[must_use]
+    pub fn subset(self, bits: u32) -> Option<Subset> {
+        Subset::new(bits.saturating_sub(self.level), self.index)
+    }
+
     /// Returns whether a cell belongs to the run.
     #[must_use]
     pub fn holds(self, cell: u32) -> bool {
@@ -92,14 +99,17 @@ impl Placement {
     }
 
     /// Places a client that joins. `client` is the hash of its identity. `demand` is in any
-    /// unit; `None` means unknown and counts as the mean. In all methods, `weights` has the
-    /// listed weight of each cell. Returns the run whose list the client gets.
+    /// unit; `None` means unknown and counts as the mean. Such a client gets one cell at first:
+    /// after a restart, it must not get a long list because few others are back yet. In all
+    /// methods, `weights` has the listed weight of each cell. Returns the run whose list the
+    /// client gets.
     pub fn join(&mut self, client: u64, demand: Option<f64>, weights: &[u64]) -> Run {
         self.leave(client, weights);
         let known = demand.filter(|demand| demand.is_finite() && *demand >= 0.0);
-        let demand = known.unwrap_or_else(|| self.mean().max(f64::MIN_POSITIVE));
+        let demand = known.unwrap_or_else(|| if self.mean() > 0.0 { self.mean() } else { 1.0 });
         self.demand += demand;
-        let run = self.choose(client, self.level(demand), weights);
+        let level = known.map_or(0, |demand| self.level(demand));
+        let run = self.choose(client, level, weights);
         self.clients.insert(client, Client { demand, run });
         self.add(run, demand, weights);
         self.served(run)
@@ -125,6 +135,29 @@ impl Placement {
     #[must_use]
     pub fn run(&self, client: u64) -> Option<Run> {
         self.clients.get(&client).map(|client| self.served(client.run))
+    }
+
+    /// Returns the number of bits of a cell's number.
+    #[must_use]
+    pub fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    /// Returns each client, with the run whose list it gets.
+    pub fn runs(&self) -> impl Iterator<Item = (u64, Run)> + '_ {
+        self.clients.iter().map(|(&client, state)| (client, self.served(state.run)))
+    }
+
+    /// Returns the load of the hottest cell for its weight, as a multiple of the mean; 0
+    /// without clients.
+    #[must_use]
+    pub fn hottest(&self, weights: &[u64]) -> f64 {
+        let weight: u64 = weights.iter().sum();
+        let mean = self.demand / (weight as f64).max(1.0);
+        let heat = |(load, weight): (&f64, &u64)| load / (*weight as f64).max(1e-9);
+        let listed = self.loads.iter().zip(weights).filter(|one| *one.1 > 0);
+        let hottest = listed.map(heat).fold(0.0, f64::max);
+        if mean > 0.0 { hottest / mean } else { 0.0 }
     }
 
     /// Balances the load again; call it once a minute, and when weights changed. Runs grow

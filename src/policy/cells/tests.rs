@@ -14,17 +14,6 @@ fn moved(before: &Table, after: &Table, pairs: impl Iterator<Item = (usize, usiz
     pairs.filter(|&(a, b)| before.cells()[a] != after.cells()[b]).count()
 }
 
-#[test]
-fn cells_double_early_and_halve_late() {
-    assert_eq!([10, 127, 128, 300, 1_000, 10_000].map(|n| bits(n, 32, None)), [0, 0, 2, 3, 4, 8]);
-    // From 4 cells of 32 up to 4 of 70, and down to 4 of 29.
-    assert_eq!(bits(281, 32, Some(2)), 2);
-    assert_eq!(bits(284, 32, Some(2)), 3);
-    assert_eq!(bits(116, 32, Some(2)), 2);
-    assert_eq!(bits(115, 32, Some(2)), 1);
-    assert_eq!(bits(20, 32, Some(2)), 0);
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 

@@ -1,0 +1,130 @@
+//! Follows the number of backends of services that are divided into cells.
+//!
+//! In: services with their settings, the time, and word that the balancer has placed clients
+//! anew. Out: the [`CellSizes`] of a service, and when they may change without an input.
+//! Pure. A service whose settings do not ask for cells costs nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::facts::cell_count::CellCount;
+use crate::facts::cells::CellGroup;
+use crate::model::{Endpoint, ServiceName};
+use crate::settings::{ServiceSettings, SubsetMode};
+
+use super::cells::{CellSize, CellSizes, cell_groups};
+use super::due_times::DueTimes;
+use super::zones::Zones;
+
+/// The cells of all services, followed by the catalog's writer.
+#[derive(Debug, Default)]
+pub(super) struct CellTracker {
+    services: BTreeMap<ServiceName, Followed>,
+    due: DueTimes<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Followed {
+    groups: BTreeMap<CellGroup, CellCount>,
+    least: u32,
+    placed: u64,
+    due: Option<Instant>,
+}
+
+impl CellTracker {
+    /// Returns whether [`Self::update`] must be called for a service.
+    pub(super) fn follows(&self, service: &ServiceName, settings: &ServiceSettings) -> bool {
+        settings.subset.mode != SubsetMode::Off || self.services.contains_key(service)
+    }
+
+    /// Applies a change of a service or of its settings. Returns its cells; `None` if it is
+    /// not divided.
+    pub(super) fn update(
+        &mut self,
+        service: &ServiceName,
+        endpoints: &[Endpoint],
+        settings: &ServiceSettings,
+        zones: Option<&Zones>,
+        now: Instant,
+    ) -> Option<Arc<CellSizes>> {
+        let mut followed = self.services.remove(service).unwrap_or_default();
+        if let Some(due) = followed.due.take() {
+            self.due.remove(service, due);
+        }
+        if endpoints.is_empty() || settings.subset.mode == SubsetMode::Off {
+            return None;
+        }
+        let least = settings.subset.least;
+        if followed.least != least {
+            // Another size begins anew.
+            (followed.least, followed.groups) = (least, BTreeMap::new());
+        }
+        let least = usize::try_from(least).unwrap_or(usize::MAX);
+        let (groups, places) = cell_groups(endpoints, settings, zones);
+        let mut sizes = vec![0; groups.len()];
+        places.iter().for_each(|&place| sizes[usize::from(place)] += 1);
+        let mut former = std::mem::take(&mut followed.groups);
+        for (group, backends) in groups.into_iter().zip(sizes) {
+            let count = match former.remove(&group) {
+                None => CellCount::new(backends, least, now),
+                Some(mut count) => {
+                    count.update(backends, least, now);
+                    count
+                }
+            };
+            followed.groups.insert(group, count);
+        }
+        let due = followed.groups.values().map(CellCount::due).min();
+        if let Some(due) = due {
+            self.due.add(service, due);
+        }
+        followed.due = due;
+        let cells = followed.sizes();
+        self.services.insert(service.clone(), followed);
+        cells
+    }
+
+    /// Notes that clients of a service were placed on other cells. Returns whether the
+    /// service must be published again.
+    pub(super) fn placed(&mut self, service: &ServiceName) -> bool {
+        let Some(followed) = self.services.get_mut(service) else { return false };
+        followed.placed += 1;
+        followed.sizes().is_some()
+    }
+
+    /// Returns the services whose cells may change at this moment.
+    pub(super) fn ready(&mut self, now: Instant) -> BTreeSet<ServiceName> {
+        let mut ready = BTreeSet::new();
+        while let Some(service) = self.due.pop(now) {
+            if let Some(followed) = self.services.get_mut(&service) {
+                followed.due = None;
+            }
+            ready.insert(service);
+        }
+        ready
+    }
+
+    /// Returns when [`Self::ready`] must be called next.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due.first()
+    }
+
+    /// Returns every service that is followed.
+    pub(super) fn services(&self) -> impl Iterator<Item = &ServiceName> {
+        self.services.keys()
+    }
+}
+
+impl Followed {
+    fn sizes(&self) -> Option<Arc<CellSizes>> {
+        if self.groups.values().all(|count| count.bits() == 0) {
+            return None;
+        }
+        let size = |(group, count): (&CellGroup, &CellCount)| {
+            (group.clone(), CellSize { bits: count.bits(), peak: count.peak() })
+        };
+        let groups = self.groups.iter().map(size).collect();
+        Some(Arc::new(CellSizes { groups, placed: self.placed }))
+    }
+}
