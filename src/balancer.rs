@@ -106,6 +106,13 @@ impl Balancer {
         Arc::new(move || clients.view())
     }
 
+    /// Returns a function that counts the open streams.
+    #[must_use]
+    pub fn streams(&self) -> Arc<dyn Fn() -> usize + Send + Sync> {
+        let clients = self.0.clients.clone();
+        Arc::new(move || clients.len())
+    }
+
     /// Returns a function that returns how far over its share the most favoured backend of
     /// any list in use is.
     #[must_use]

@@ -88,6 +88,9 @@ const PURE: &[&str] = &[
     "src/settings/zone_table.rs",
     "src/tables.rs",
     "src/policy",
+    "src/replica/known",
+    "src/replica/order.rs",
+    "src/replica/record.rs",
     "src/balancer/session.rs",
     "src/balancer/cycle.rs",
     "src/balancer/drops.rs",
@@ -160,6 +163,7 @@ const NAMES: &[Names] = &[
         files: Files::NotIn(&[
             "src/app.rs",
             "src/app/backends.rs",
+            "src/app/replicas.rs",
             "src/app/tasks.rs",
             "src/cli.rs",
             "src/cli/",

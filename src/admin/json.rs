@@ -14,6 +14,7 @@ use crate::model;
 use crate::registry as source;
 use crate::telemetry::ClientView;
 
+mod balancers;
 mod explain;
 mod marks;
 mod registry;
@@ -21,6 +22,7 @@ mod services;
 mod settings;
 mod zones;
 
+pub use balancers::{Balancer, Balancers, RejectedBalancer};
 pub use explain::{Explained, Explanation, Pass};
 pub use marks::{
     ClientMarkAnswer, DrainAnswer, Mark, Marks, Order, RefusedMark, Released, UndrainAnswer,
