@@ -27,6 +27,7 @@ use crate::seed;
 use crate::telemetry::{Counters, DemandFn, ExcessFn, ListClients};
 
 mod admission;
+pub mod ask;
 mod clients;
 pub mod cycle;
 mod demand;
