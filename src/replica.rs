@@ -24,6 +24,7 @@ pub mod known;
 pub mod order;
 pub mod record;
 pub mod route;
+pub mod spread;
 
 use known::{Announced, Decoded, Known, Own, Replicas};
 use record::{Record, State};

@@ -91,6 +91,7 @@ const PURE: &[&str] = &[
     "src/replica/known",
     "src/replica/order.rs",
     "src/replica/record.rs",
+    "src/replica/spread.rs",
     "src/balancer/session.rs",
     "src/balancer/cycle.rs",
     "src/balancer/drops.rs",
