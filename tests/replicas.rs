@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use lookaside::catalog::Catalog;
@@ -17,6 +18,7 @@ use crate::support::dns::srv_targets;
 use crate::support::etcd::Etcd;
 use crate::support::lookaside::Balancer;
 use crate::support::namespace::isolated;
+use crate::support::network::Network;
 use crate::support::signal::Signal;
 use crate::support::{WAIT_MAX, eventually, free_port};
 
@@ -268,24 +270,16 @@ fn one_that_has_not_read_the_registry_is_shown_and_not_named() {
 #[test]
 fn the_address_is_that_of_the_interface_that_reaches_etcd() {
     isolated(|| {
-        let commands = [
-            "ip link add dummy0 type dummy",
-            "ip addr add 10.77.9.1/24 dev dummy0",
-            "ip link set dummy0 up",
-        ];
-        for command in commands {
-            let done = std::process::Command::new("sh").args(["-c", command]).status();
-            assert!(done.is_ok_and(|status| status.success()), "{command}");
-        }
-        let etcd = Etcd::start_at(free_port(), &["10.77.9.1"]);
+        let ours = Network::new(0).ours();
+        let etcd = Etcd::start_at(free_port(), &[&ours]);
         let listen = |port: u16| format!("0.0.0.0:{port}");
-        let outside = format!("http://10.77.9.1:{}", etcd.port());
+        let outside = format!("http://{ours}:{}", etcd.port());
         let all = listen(0);
         let near =
             Balancer::start(&["--etcd", &etcd.url(), "--listen", &all, "--dns-listen", &all]);
         let far = Balancer::start(&["--etcd", &outside, "--listen", &all, "--dns-listen", &all]);
         let ports = [&near, &far].map(|one| one.grpclb().port());
-        let announced = format!("10.77.9.1:{}", ports[1]);
+        let announced = format!("{ours}:{}", ports[1]);
         let known = eventually("the other is known", || row(&near, &announced));
         assert_eq!(known["host_only"], false);
         let local = format!("127.0.0.1:{}", ports[0]);
@@ -295,15 +289,16 @@ fn the_address_is_that_of_the_interface_that_reaches_etcd() {
         eventually("the former version reads one", || {
             (read_as_before(&etcd) == BTreeSet::from([announced.clone()])).then_some(())
         });
-        let asked = |ip: [u8; 4]| {
+        let asked = |ip: &str| {
+            let ip: IpAddr = ip.parse().expect("an address");
             let targets = srv_targets((ip, far.dns().port()).into(), SRV)?;
             Some(targets.into_iter().map(|(_, port)| port).collect::<BTreeSet<_>>())
         };
         eventually("a program on this host is told both", || {
-            asked([127, 0, 0, 1]).filter(|found| *found == BTreeSet::from(ports))
+            asked("127.0.0.1").filter(|found| *found == BTreeSet::from(ports))
         });
         // A question from elsewhere arrives at another address.
-        let found = asked([10, 77, 9, 1]);
+        let found = asked(&ours);
         assert_eq!(found, Some(BTreeSet::from([ports[1]])));
     });
 }

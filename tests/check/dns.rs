@@ -99,8 +99,9 @@ fn a_balancer_with_tls_is_checked_by_the_name_that_dns_gives() {
         std::fs::write(file("cert"), made.cert.pem()).expect("a file");
         std::fs::write(file("key"), made.signing_key.serialize_pem()).expect("a file");
         let (cert, key) = (file("cert"), file("key"));
-        let tls = ["--etcd", &etcd.url(), "--tls-cert", &cert, "--tls-key", &key];
-        let balancer = Balancer::start(&tls);
+        let tls = ["--tls-cert", &cert, "--tls-key", &key];
+        let etcd = ["--etcd", &etcd.url(), "--announce", "off"];
+        let balancer = Balancer::start(&[&etcd[..], &tls].concat());
         balancer.wait_listed("hello", "1");
         balancer
     };
