@@ -28,12 +28,14 @@ use crate::marks::{MarkWriter, Timestamp};
 use crate::model::{BackendAddr, ServiceName, Zone};
 use crate::policy::Decision;
 use crate::readiness::Readiness;
+use crate::replica::known::Replicas;
 use crate::settings::source::Report;
 use crate::telemetry::{CellsFn, Counters, DemandFn, ExcessFn, ListClients};
 use connection_slots::{ConnectionSlots, TrackedStream};
 
 mod answer_memory;
 mod api;
+mod balancers;
 mod cells;
 mod client_marks;
 mod connection_slots;
@@ -86,6 +88,8 @@ pub struct State {
     pub marks: Marks,
     /// The names of this server, besides its IP addresses and `localhost`.
     pub hosts: Arc<[String]>,
+    /// The balancers that share etcd, this one included.
+    pub replicas: watch::Receiver<Arc<Replicas>>,
 }
 
 /// The marks that this balancer knows.

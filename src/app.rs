@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,9 +24,10 @@ use crate::marks::{MarkWriter, Marks};
 use crate::persist::OperatorState;
 use crate::readiness::Readiness;
 use crate::registry::etcd::{self, Connect};
+use crate::replica::Vitals;
 use crate::serve::{self, Server, Services};
 use crate::telemetry::Counters;
-use crate::{admin, clock, dns, hosts, persist, replica};
+use crate::{admin, clock, dns, hosts, persist};
 
 mod addresses;
 mod backends;
@@ -34,6 +35,7 @@ mod etcd_source;
 mod grpc_health;
 pub mod marks;
 pub mod registry_gate;
+mod replicas;
 pub mod settings;
 mod tasks;
 
@@ -274,6 +276,12 @@ impl App {
         };
         tasks.spawn("grpclb", server.run(self.grpclb));
 
+        let vitals = Vitals {
+            ready: readiness.watch(),
+            registry: catalog.watch_status(),
+            streams: balancer.streams(),
+        };
+        let wired = replicas::start(tasks, &self.config, self.addresses, vitals, withdraw);
         let state = admin::State {
             catalog: catalog.clone(),
             zone: zone.clone(),
@@ -297,38 +305,21 @@ impl App {
                 drain_lock: Arc::new(Semaphore::new(1)),
             },
             hosts: self.config.admin_hosts.clone().into(),
+            replicas: wired.replicas.clone(),
         };
         let admin_end = end.clone();
         let admin = self.admin;
         tasks.spawn("admin", async move { drop(admin::serve(admin, state, admin_end).await) });
 
-        let shared = match (&self.config.registry, &self.config.advertise) {
-            (Registry::Etcd(connect), Some(own)) => Some((connect.clone(), own.clone())),
-            _ => None,
-        };
-        let (advertised, announced) = match shared {
-            None => (self.addresses.advertised(self.config.advertise.as_ref()), None),
-            Some((connect, own)) => {
-                let (balancers_tx, balancers_rx) = watch::channel(Arc::from([own.clone()]));
-                let options = replica::Options { connect, zone: zone.clone(), own };
-                let (withdraw, withdrawn) = (withdraw.clone(), CancellationToken::new());
-                let done = withdrawn.clone();
-                tasks.spawn("replica", async move {
-                    replica::run(options, balancers_tx, withdraw.cancelled()).await;
-                    done.cancel();
-                });
-                (dns::Advertised::Known(balancers_rx), Some(withdrawn))
-            }
-        };
         if let Some((udp, tcp)) = self.dns {
-            let answers = dns::Answers::new(zone, catalog.clone(), advertised, counters);
+            let answers = dns::Answers::new(zone, catalog.clone(), wired.advertised, counters);
             let end = end.clone();
             tasks.spawn("dns", async move {
                 let served = dns::serve(udp, tcp, answers, end).await;
                 served.inspect_err(|error| tracing::error!(%error, "dns failed")).ok();
             });
         }
-        announced
+        wired.withdrawn
     }
 }
 

@@ -27,6 +27,7 @@ use crate::seed;
 use crate::telemetry::{CellsFn, Counters, DemandFn, ExcessFn, ListClients};
 
 mod admission;
+pub mod ask;
 mod cells;
 mod clients;
 pub mod cycle;
@@ -106,6 +107,13 @@ impl Balancer {
     pub fn clients(&self) -> ListClients {
         let clients = self.0.clients.clone();
         Arc::new(move || clients.view())
+    }
+
+    /// Returns a function that counts the open streams.
+    #[must_use]
+    pub fn streams(&self) -> Arc<dyn Fn() -> usize + Send + Sync> {
+        let clients = self.0.clients.clone();
+        Arc::new(move || clients.len())
     }
 
     /// Returns a function that returns how far over its share the most favoured backend of

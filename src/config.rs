@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::model::{Host, HostPort, Zone};
+use crate::model::{Host, Zone};
 use crate::registry::etcd::{Connect, Credentials};
 use crate::registry::record::Prefix;
 use crate::reload::{File, Reloadables, Reloading};
@@ -18,12 +18,14 @@ use etcd_args::EtcdArgs;
 use fault_args::FaultArgs;
 use file::Sources;
 use policy_args::PolicyArgs;
+use replica_args::{ReplicaArgs, ReplicaConfig};
 
 pub mod etcd_args;
 pub mod fault_args;
 pub mod file;
 mod formats;
 pub mod policy_args;
+pub mod replica_args;
 mod tls;
 
 /// Flags of `serve`. All values are text until [`ServeArgs::validate`], so that every
@@ -72,10 +74,9 @@ pub struct ServeArgs {
     /// Address of the DNS server for the zone, by UDP and TCP [default: no DNS server]
     #[arg(long, value_name = "IP:PORT", env = "LOOKASIDE_DNS_LISTEN")]
     pub dns_listen: Option<String>,
-    /// The address of this balancer in DNS answers; it is also announced to the other replicas in
-    /// etcd [default: the listen address, or the address that received the question]
-    #[arg(long, value_name = "HOST:PORT", env = "LOOKASIDE_ADVERTISE")]
-    pub advertise: Option<String>,
+    /// This balancer among others.
+    #[command(flatten)]
+    pub replica: ReplicaArgs,
     /// Address of the admin HTTP server: dashboard, API and Prometheus metrics
     #[arg(
         long,
@@ -135,8 +136,8 @@ pub struct Config {
     pub prefixes: Vec<Prefix>,
     /// Address of the DNS server; `None`: no DNS server.
     pub dns_listen: Option<SocketAddr>,
-    /// The address of this balancer in DNS answers, if the operator sets it.
-    pub advertise: Option<HostPort>,
+    /// This balancer among others.
+    pub replica: ReplicaConfig,
     /// Address of the admin HTTP server.
     pub admin_listen: SocketAddr,
     /// Host names that admin requests may use, beside IP addresses and localhost.
@@ -188,9 +189,9 @@ impl ServeArgs {
         let prefixes = self.prefixes(all);
         let admin_hosts = self.admin_hosts(all);
         let zone = take("--domain", Zone::new(&self.domain), all);
-        let advertise = self.advertise(zone.as_ref(), all);
+        let replica = self.replica.validate(zone.as_ref(), all);
         let defaults = self.service_defaults(all);
-        let reflection = self.reflection(all);
+        let reflection = on_or_off("--reflection", &self.reflection, all);
         let connections_per_peer = self.connections_per_peer(all);
         let tls = tls::server(
             self.tls_cert.as_deref(),
@@ -208,7 +209,7 @@ impl ServeArgs {
                     registry,
                     prefixes,
                     dns_listen,
-                    advertise,
+                    replica: replica.unwrap_or_default(),
                     admin_listen,
                     admin_hosts,
                     zone,
@@ -259,19 +260,6 @@ impl ServeArgs {
         hosts
     }
 
-    fn advertise(&self, zone: Option<&Zone>, problems: &mut Vec<String>) -> Option<HostPort> {
-        let advertise = take("--advertise", HostPort::parse(self.advertise.as_deref()?), problems)?;
-        if let (Host::Name(name), Some(zone)) = (&advertise.host, zone)
-            && (name == zone.as_str() || name.ends_with(&format!(".{zone}")))
-        {
-            problems.push(format!(
-                "--advertise: {name:?} lies in the zone {zone}, whose names stand for \
-                 services: give an IP address, which DNS then serves as grpclb.{zone}"
-            ));
-        }
-        Some(advertise)
-    }
-
     /// Returns the settings of a service that no table changes.
     fn service_defaults(&self, problems: &mut Vec<String>) -> ServiceSettings {
         let mut defaults = ServiceSettings::DEFAULT;
@@ -300,17 +288,6 @@ impl ServeArgs {
         };
         let document = Reloading::already_read("settings", file, text.into_bytes(), document, make);
         Some(FileSource { path, document })
-    }
-
-    fn reflection(&self, problems: &mut Vec<String>) -> Option<bool> {
-        match self.reflection.as_str() {
-            "on" => Some(true),
-            "off" => Some(false),
-            other => {
-                problems.push(format!("--reflection: {other:?} is neither on nor off"));
-                None
-            }
-        }
     }
 
     fn connections_per_peer(&self, problems: &mut Vec<String>) -> Option<u64> {
@@ -353,6 +330,17 @@ impl Config {
             }
         }
         all
+    }
+}
+
+fn on_or_off(flag: &str, text: &str, problems: &mut Vec<String>) -> Option<bool> {
+    match text {
+        "on" => Some(true),
+        "off" => Some(false),
+        other => {
+            problems.push(format!("{flag}: {other:?} is neither on nor off"));
+            None
+        }
     }
 }
 

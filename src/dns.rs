@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use self::answer::{Facts, Reply, Transport};
 use crate::catalog::Catalog;
 use crate::model::{Host, HostPort, Zone};
+use crate::replica::known::Replicas;
 use crate::telemetry::Counters;
 
 pub mod answer;
@@ -35,6 +36,15 @@ pub enum Advertised {
     /// address at which the question arrived: the asker can reach that one.
     Arrival {
         /// The address where gRPC listens: a wildcard address with its port.
+        listen: SocketAddr,
+    },
+    /// All balancers that announce themselves, and this one.
+    Replicas {
+        /// The balancers; the newest value counts.
+        replicas: watch::Receiver<Arc<Replicas>>,
+        /// The address of this one; `None`: as in `Arrival`.
+        own: Option<HostPort>,
+        /// The address where gRPC listens.
         listen: SocketAddr,
     },
 }
@@ -111,13 +121,14 @@ impl Answers {
         arrival: Option<IpAddr>,
         may_visit: &dyn Fn(usize) -> bool,
     ) -> Reply {
-        let balancers = self.balancers(arrival);
+        let seed = self.seed();
+        let balancers = self.balancers(arrival, seed);
         let facts = Facts {
             zone: &self.zone,
             balancers: balancers.as_deref(),
             lookup: &|target| self.catalog.lookup(target),
             may_visit,
-            seed: self.seed(),
+            seed,
         };
         answer::answer(query, transport, &facts)
     }
@@ -148,23 +159,36 @@ impl Answers {
         scramble(self.questions.fetch_add(1, Ordering::Relaxed) as u64)
     }
 
-    fn balancers(&self, arrival: Option<IpAddr>) -> Option<Arc<[HostPort]>> {
-        match &self.advertised {
-            // The list is empty while this balancer leaves and knows of no other.
+    /// Returns the balancers that an answer names, in its order; `None` if that is not known.
+    fn balancers(&self, arrival: Option<IpAddr>, seed: usize) -> Option<Vec<HostPort>> {
+        let all = match &self.advertised {
             Advertised::Known(balancers) => {
-                Some(balancers.borrow().clone()).filter(|known| !known.is_empty())
+                let mut all = balancers.borrow().to_vec();
+                let first = seed % all.len().max(1);
+                all.rotate_left(first);
+                all
             }
-            Advertised::Arrival { listen } => {
-                let ip = arrival?.to_canonical();
-                // 0.0.0.0 receives no IPv6 traffic.
-                if listen.is_ipv4() && ip.is_ipv6() {
-                    return None;
-                }
-                let balancer = HostPort::new(Host::Ip(ip), listen.port()).ok()?;
-                Some(Arc::from([balancer]))
+            Advertised::Arrival { listen } => arrived_at(*listen, arrival).into_iter().collect(),
+            Advertised::Replicas { replicas, own, listen } => {
+                let own = own.clone().or_else(|| arrived_at(*listen, arrival));
+                let on_host = arrival.is_some_and(|ip| ip.to_canonical().is_loopback());
+                let replicas = replicas.borrow().clone();
+                replicas.in_dns(own, on_host, seed)
             }
-        }
+        };
+        Some(all).filter(|all| !all.is_empty())
     }
+}
+
+/// Returns the address of a balancer that listens on a wildcard address: the one at which
+/// the question arrived, unless it takes no connections there.
+fn arrived_at(listen: SocketAddr, arrival: Option<IpAddr>) -> Option<HostPort> {
+    let ip = arrival?.to_canonical();
+    // 0.0.0.0 receives no IPv6 traffic.
+    if listen.is_ipv4() && ip.is_ipv6() {
+        return None;
+    }
+    HostPort::new(Host::Ip(ip), listen.port()).ok()
 }
 
 /// MurmurHash3's finaliser, which is in the public domain.

@@ -1,4 +1,4 @@
-//! Holds one registration in etcd: a key with a lease, for as long as needed.
+//! Holds one registration in etcd: a key with a lease, or several, for as long as needed.
 //!
 //! In: the registration, and how to reach etcd. Out: the key, written again whenever it
 //! was lost, and removed when the holder withdraws it. No failure of etcd ends it. It repeats
@@ -7,6 +7,7 @@
 
 mod keeper;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
@@ -31,6 +32,15 @@ pub struct Options {
     /// The format of key and value. `Auto` is the simplest that can carry the
     /// registration.
     pub format: Format,
+}
+
+/// A key and its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyValue {
+    /// The key.
+    pub key: String,
+    /// Its value; `None`: it is not written yet.
+    pub value: Option<String>,
 }
 
 /// The state of a registration.
@@ -97,12 +107,31 @@ pub const TTL_MAX: Duration = Duration::from_secs(3600);
 /// If the options are invalid. An outage of etcd is no error.
 pub async fn hold(options: Options) -> Result<Held, RegisterError> {
     let ttl = options.ttl;
-    let keeper = Keeper::new(options)?;
+    Ok(start(Keeper::new(options)?, ttl))
+}
+
+/// Starts to hold keys with one lease, until the result is dropped or withdrawn. Their
+/// values are the newest of `wanted_rx`; the keys themselves must never change. A value is
+/// written when it changes and whenever its key was lost. Withdrawing removes the keys in
+/// order.
+///
+/// # Errors
+/// If the time to live is not within [`TTL_MIN`] and [`TTL_MAX`].
+pub async fn hold_keys(
+    connect: Connect,
+    ttl: Duration,
+    wanted_rx: watch::Receiver<Arc<[KeyValue]>>,
+) -> Result<Held, RegisterError> {
+    check_ttl(ttl)?;
+    Ok(start(Keeper::of(connect, ttl, wanted_rx), ttl))
+}
+
+fn start(keeper: Keeper, ttl: Duration) -> Held {
     let key = keeper.key().to_owned();
     let (status_tx, status_rx) = watch::channel(Status::Trying { reason: String::new() });
     let (stop_tx, stop_rx) = oneshot::channel();
     let task = tokio::spawn(keeper.run(status_tx, stop_rx));
-    Ok(Held { key, ttl, status_rx, stop_tx, task })
+    Held { key, ttl, status_rx, stop_tx, task }
 }
 
 impl Held {

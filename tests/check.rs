@@ -1,6 +1,9 @@
 //! Tests of `lookaside check` as an operator runs it: right and wrong settings, and
 //! a dry run over a real etcd that holds keys of every named format.
 
+#[path = "check/dns.rs"]
+mod dns;
+
 use crate::support;
 use std::process::{Command, Output};
 

@@ -40,6 +40,8 @@ mod register;
 mod registrants;
 #[path = "registry_behaviour.rs"]
 mod registry_behaviour;
+#[path = "replicas.rs"]
+mod replicas;
 #[path = "serve.rs"]
 mod serve;
 #[path = "settings.rs"]

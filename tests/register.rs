@@ -1,5 +1,5 @@
-//! Tests of registering in a real etcd: the library, the balancers' announcement, and
-//! the program with its signals and exit codes.
+//! Tests of registering in a real etcd: the library, and the program with its signals and
+//! exit codes.
 
 #[path = "register/command.rs"]
 mod command;
@@ -15,13 +15,11 @@ use crate::support::etcd::Etcd;
 use crate::support::proxy::Proxy;
 use crate::support::signal::{self, Signal};
 use crate::support::{WAIT_MAX, eventually};
-use lookaside::model::{HostPort, Meta, ServiceName, Weight, Zone};
+use lookaside::model::{HostPort, Meta, ServiceName, Weight};
 use lookaside::register::{Held, Options, RegisterError, Status, TTL_MAX, hold};
 use lookaside::registry::Registration;
 use lookaside::registry::etcd::Connect;
 use lookaside::registry::record::Format;
-use lookaside::replica;
-use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tonic_health::ServingStatus;
 
@@ -272,77 +270,6 @@ async fn wrong_options_are_refused_at_once() {
     let mut plain = Options { format: Format::Plain, ..right() };
     plain.registration.weight = Weight(2);
     assert!(matches!(hold(plain).await, Err(RegisterError::Format(_))));
-}
-
-struct Replica {
-    balancers_rx: watch::Receiver<Arc<[HostPort]>>,
-    stop_tx: oneshot::Sender<()>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Replica {
-    fn start(connect: Connect, own: &str) -> Self {
-        let zone = Zone::new("lookaside.internal").expect("a zone");
-        let own = HostPort::parse(own).expect("an address");
-        let (tx, balancers_rx) = watch::channel(Arc::from([]));
-        let (stop_tx, stop_rx) = oneshot::channel::<()>();
-        let stop = async { drop(stop_rx.await) };
-        let task = tokio::spawn(replica::run(replica::Options { connect, zone, own }, tx, stop));
-        Self { balancers_rx, stop_tx, task }
-    }
-
-    async fn until(&mut self, expected: &[&str]) {
-        let text = |all: &Arc<[HostPort]>| all.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let wait = self.balancers_rx.wait_for(|all| text(all) == expected);
-        let found = timeout(WAIT_MAX, wait).await.map(|found| found.is_ok());
-        assert_eq!(found, Ok(true), "{expected:?}: {:?}", text(&self.balancers_rx.borrow()));
-    }
-
-    async fn stop(self) {
-        drop(self.stop_tx);
-        timeout(WAIT_MAX, self.task).await.expect("in time").expect("in order");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn balancers_know_each_other_and_lose_nobody_with_etcd() {
-    let mut etcd = Etcd::start();
-    let mut b = Replica::start(connect(&etcd.url()), "10.0.0.2:12000");
-    b.until(&["10.0.0.2:12000"]).await;
-    let mut a = Replica::start(connect(&etcd.url()), "10.0.0.1:12000");
-    let both = ["10.0.0.1:12000", "10.0.0.2:12000"];
-    a.until(&both).await;
-    b.until(&both).await;
-    until_there(&etcd, "/lookaside/balancers/lookaside.internal/10.0.0.1:12000");
-    etcd.ctl(&["put", "/lookaside/balancers/elsewhere/10.0.0.9:1", "10.0.0.9:1"]);
-    etcd.restart();
-    etcd.ctl(&["put", "/lookaside/balancers/lookaside.internal/c", "10.0.0.3:12000"]);
-    let three = ["10.0.0.1:12000", "10.0.0.2:12000", "10.0.0.3:12000"];
-    a.until(&three).await;
-    b.until(&three).await;
-    a.stop().await;
-    b.until(&three[1..]).await;
-    b.stop().await;
-    let left = etcd.ctl(&["get", "--prefix", "--keys-only", "/lookaside/balancers/lookaside"]);
-    assert_eq!(left.trim(), "/lookaside/balancers/lookaside.internal/c");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_balancer_that_may_not_write_still_sees_the_others() {
-    let etcd = Etcd::start();
-    etcd.ctl(&["put", "/lookaside/balancers/lookaside.internal/c", "10.0.0.3:12000"]);
-    etcd.ctl(&["user", "add", "root:secret"]);
-    etcd.ctl(&["user", "grant-role", "root", "root"]);
-    etcd.ctl(&["role", "add", "reader"]);
-    etcd.ctl(&["role", "grant-permission", "--prefix=true", "reader", "read", "/lookaside/"]);
-    etcd.ctl(&["user", "add", "me:mine"]);
-    etcd.ctl(&["user", "grant-role", "me", "reader"]);
-    etcd.ctl(&["auth", "enable"]);
-    let user = Some(("me".to_owned(), "mine".to_owned()));
-    let connect = Connect::new(&[&etcd.url()], user, None).expect("an endpoint");
-    let mut own = Replica::start(connect, "10.0.0.1:12000");
-    own.until(&["10.0.0.1:12000", "10.0.0.3:12000"]).await;
-    own.stop().await;
 }
 
 fn lookaside(args: &[&str]) -> Command {

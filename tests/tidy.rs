@@ -94,6 +94,10 @@ const PURE: &[&str] = &[
     "src/settings/zone_table.rs",
     "src/tables.rs",
     "src/policy",
+    "src/replica/known",
+    "src/replica/order.rs",
+    "src/replica/record.rs",
+    "src/replica/spread.rs",
     "src/balancer/session.rs",
     "src/balancer/cycle.rs",
     "src/balancer/drops.rs",
@@ -166,6 +170,7 @@ const NAMES: &[Names] = &[
         files: Files::NotIn(&[
             "src/app.rs",
             "src/app/backends.rs",
+            "src/app/replicas.rs",
             "src/app/tasks.rs",
             "src/cli.rs",
             "src/cli/",

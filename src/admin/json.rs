@@ -14,6 +14,7 @@ use crate::model;
 use crate::registry as source;
 use crate::telemetry::ClientView;
 
+mod balancers;
 mod cells;
 mod explain;
 mod marks;
@@ -22,6 +23,7 @@ mod services;
 mod settings;
 mod zones;
 
+pub use balancers::{Balancer, Balancers, RejectedBalancer};
 pub use cells::{CellClients, CellGroup, Cells};
 pub use explain::{Explained, Explanation, Pass};
 pub use marks::{

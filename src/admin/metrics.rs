@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry;
 use self::text::Format;
 use super::answer_memory::AnswerMemory;
 use super::api::Problem;
-use super::{State, marks, zones};
+use super::{State, balancers, marks, zones};
 use crate::load::Calls;
 use crate::marks::report::State as MarkState;
 use crate::model::ClientKind;
@@ -116,7 +116,7 @@ const CALLS: [Total<Calls>; 5] = [
 struct Scrape(Arc<State>, AnswerMemory);
 
 /// Writes one metric family after the other.
-struct Page<'a>(DescriptorEncoder<'a>);
+pub(super) struct Page<'a>(DescriptorEncoder<'a>);
 
 pub(super) async fn scrape(
     Shared(state): Shared<Arc<State>>,
@@ -151,6 +151,7 @@ impl Collector for Scrape {
         self.calls(&mut page)?;
         self.settings(&mut page)?;
         self.marks(&mut page)?;
+        balancers::write(&self.0.replicas.borrow(), &mut page)?;
         credentials::write(&self.0.counters.credentials.all(), &mut page)
     }
 }
@@ -349,7 +350,7 @@ impl Scrape {
 }
 
 impl Page<'_> {
-    fn family<'s>(
+    pub(super) fn family<'s>(
         &'s mut self,
         name: &'s str,
         help: &str,
@@ -358,7 +359,7 @@ impl Page<'_> {
         self.0.encode_descriptor(name, help, None, kind)
     }
 
-    fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+    pub(super) fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         self.family(name, help, MetricType::Gauge)?.encode_gauge(&value)
     }
 }

@@ -22,7 +22,7 @@ use super::api::{self, Problem};
 use super::client_marks;
 use super::connection_slots::ConnectionSlots;
 use super::marks::{self, Request};
-use super::{State, explain, host, json, metrics, services, settings};
+use super::{State, balancers, explain, host, json, metrics, services, settings};
 use crate::model::text;
 
 /// Allows scripts and styles from this server only, and none inline: registered names may
@@ -32,7 +32,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     frame-ancestors 'none'";
 const READ: &str = "/, /glossary, /livez, /readyz, /metrics, /api/v1/status, /api/v1/registry, \
     /api/v1/services, /api/v1/services/{name}, /api/v1/clients, /api/v1/rejected, \
-    /api/v1/explain, /api/v1/settings, /api/v1/marks";
+    /api/v1/explain, /api/v1/settings, /api/v1/marks, /api/v1/balancers";
 const CHANGED: &str = "/api/v1/services/{name}/drain, /api/v1/services/{name}/undrain, \
     /api/v1/services/{name}/release, /api/v1/settings/diff";
 const HTML: &str = "text/html; charset=utf-8";
@@ -54,6 +54,7 @@ pub(super) fn router(state: Arc<State>, slots: ConnectionSlots) -> Router {
         .route("/api/v1/explain", get(explain::explain))
         .route("/api/v1/settings", get(settings::in_force))
         .route("/api/v1/marks", get(marks::marks))
+        .route("/api/v1/balancers", get(balancers::balancers))
         .layer(from_fn_with_state(memory.clone(), answer_memory::bounded));
     let hosts = state.hosts.clone();
     Router::new()

@@ -28,17 +28,19 @@ impl Addresses {
     /// Returns the address that DNS answers with for this balancer when it does not share
     /// etcd with other replicas.
     pub(super) fn advertised(&self, advertise: Option<&HostPort>) -> dns::Advertised {
-        let own = match advertise {
-            Some(own) => own.clone(),
-            None => match HostPort::new(Host::Ip(self.grpclb.ip()), self.grpclb.port()) {
-                Ok(own) => own,
-                // A wildcard address: clients can use the address that they asked.
-                Err(_) => return dns::Advertised::Arrival { listen: self.grpclb },
-            },
+        let Some(own) = self.fixed(advertise) else {
+            return dns::Advertised::Arrival { listen: self.grpclb };
         };
         // The sender is dropped; the receiver keeps the only value.
         let (_, balancers_rx) = watch::channel(Arc::from([own]));
         dns::Advertised::Known(balancers_rx)
+    }
+
+    /// Returns this balancer's address; `None` if it listens on a wildcard address, so that
+    /// clients can use the address that they asked.
+    pub(super) fn fixed(&self, advertise: Option<&HostPort>) -> Option<HostPort> {
+        let listen = || HostPort::new(Host::Ip(self.grpclb.ip()), self.grpclb.port()).ok();
+        advertise.cloned().or_else(listen)
     }
 }
 

@@ -89,6 +89,11 @@ struct Now {
 }
 
 impl Clients {
+    /// Returns the number of open streams.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     /// Adds a row for a stream that opens now.
     pub(super) fn register(
         self: &Arc<Self>,

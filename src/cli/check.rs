@@ -1,10 +1,12 @@
 //! `lookaside check`: validates the settings of `serve`, and optionally tries them on the
-//! keys in etcd.
+//! keys in etcd, or walks from a name to a list as a client does.
 //!
 //! In: the settings of `serve`, and with `--live` every key below the prefixes. Out: a
 //! report, and an exit code: 0 all is well; 1 some keys were rejected, a prefix holds no
-//! key or etcd cannot be read; 64 bad settings. It never changes anything.
+//! key, etcd cannot be read, or the way of `--dns` breaks; 64 bad settings. It never changes
+//! anything.
 
+pub mod dns;
 mod report;
 mod show;
 
@@ -17,11 +19,12 @@ use crate::registry::record::Prefix;
 
 use self::report::Report;
 
-/// Validates the settings of serve; with --live, also reads the keys in etcd with them
+/// Validates the settings of serve; with --live, also reads the keys in etcd with them; with
+/// --dns, finds a name's list as a client does
 ///
 /// It takes the same flags, environment and file of settings as serve. Exit codes: 0 all
-/// is well; 1 some keys were rejected, a prefix holds no key, or etcd could not be read;
-/// 64 the settings are wrong.
+/// is well; 1 some keys were rejected, a prefix holds no key, etcd could not be read, or a
+/// client gets no list; 64 the settings are wrong.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct CheckArgs {
     /// The settings of `serve`.
@@ -30,6 +33,9 @@ pub struct CheckArgs {
     /// Read every key below the prefixes and report the result
     #[arg(long)]
     pub live: bool,
+    /// The walk from a name to a list.
+    #[command(flatten)]
+    pub dns: dns::DnsArgs,
     /// Print JSON, for programs
     #[arg(long)]
     pub json: bool,
@@ -41,6 +47,9 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
         Ok(config) => config,
         Err(problems) => return bad(&problems),
     };
+    if let Some(name) = &args.dns.dns {
+        return dns::run(&args.dns, name, args.json).await;
+    }
     let prefixes = config.prefixes;
     if !args.live {
         let report = Report::new(&prefixes, &[]);

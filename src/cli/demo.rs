@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::signals::StopSignals;
 use crate::app::{Addresses, App};
+use crate::config::replica_args::ReplicaConfig;
 use crate::config::{Config, Registry};
 use crate::model::{Host, HostPort, Meta, ServiceName, Weight, Zone};
 use crate::register::{self, Held};
@@ -196,7 +197,7 @@ fn config() -> Result<Config, AnyError> {
         registry: Registry::Embedded(any),
         prefixes: vec![Prefix::parse(PREFIX)?],
         dns_listen: Some(any),
-        advertise: None,
+        replica: ReplicaConfig::default(),
         admin_listen: any,
         admin_hosts: Vec::new(),
         zone: Zone::new("lookaside.internal")?,

@@ -131,7 +131,8 @@ fn dns_name(text: &str, zone: Option<&Zone>) -> Result<String, String> {
 }
 
 fn print(zone: &Zone, balancers: &[HostPort], services: &[String]) -> String {
-    let targets = zone::srv_targets(balancers, zone);
+    let mut targets = zone::srv_targets(balancers, zone);
+    targets.iter_mut().for_each(|target| target.addresses.sort_unstable());
     let mut out = format!("; The balancers of {zone}, for the zone file that holds this name.\n");
     for target in &targets {
         out.extend(target.addresses.iter().map(|ip| address(&target.name, *ip)));

@@ -22,7 +22,7 @@ use crate::policy;
 pub struct Facts<'a> {
     /// The zone of this server.
     pub zone: &'a Zone,
-    /// The live balancers; `None` while their addresses are not known.
+    /// The live balancers, in the order of the answer; `None` while they are not known.
     pub balancers: Option<&'a [HostPort]>,
     /// Returns what a name means now.
     pub lookup: &'a dyn Fn(&Target) -> Known,
@@ -220,7 +220,7 @@ fn find(question: &Query, inner: &[&[u8]], facts: &Facts<'_>, most: usize) -> Ou
             records(names.iter().filter_map(|name| Some(RData::NS(NS(to_name(name)?)))).collect())
         }
         (ZoneName::Locator, RecordType::SRV) => match targets {
-            Some(targets) => locate(&question.name, &targets, facts.seed),
+            Some(targets) => locate(&question.name, &targets),
             None => Outcome::Error(Code::ServFail),
         },
         (ZoneName::Settings, RecordType::TXT) => {
@@ -230,7 +230,7 @@ fn find(question: &Query, inner: &[&[u8]], facts: &Facts<'_>, most: usize) -> Ou
             Outcome::Error(Code::ServFail)
         }
         (ZoneName::Balancers(all), kind @ (RecordType::A | RecordType::AAAA)) => {
-            records(addresses(&all, kind, facts.seed))
+            records(addresses(&all, kind))
         }
         (ZoneName::Service(target), kind @ (RecordType::A | RecordType::AAAA)) => {
             match (facts.lookup)(&target) {
@@ -308,15 +308,15 @@ fn service(name: &[&[u8]], zone: &Zone) -> Option<Target> {
     Target::parse(&text, zone).ok()
 }
 
-/// Returns the SRV records, and the rotated addresses of their targets as additionals.
-fn locate(name: &Name, targets: &[SrvTarget], seed: usize) -> Outcome {
+/// Returns the SRV records, and the addresses of their targets as additionals.
+fn locate(name: &Name, targets: &[SrvTarget]) -> Outcome {
     let srv =
         |target: &SrvTarget| Some(RData::SRV(SRV::new(0, 0, target.port, to_name(&target.name)?)));
     let mut additionals = Vec::new();
     for target in targets {
         let Some(name) = to_name(&target.name) else { continue };
         for kind in [RecordType::A, RecordType::AAAA] {
-            let data = addresses(&target.addresses, kind, seed);
+            let data = addresses(&target.addresses, kind);
             additionals.extend(data.into_iter().map(|d| Record::from_rdata(name.clone(), TTL, d)));
         }
     }
@@ -326,16 +326,14 @@ fn locate(name: &Name, targets: &[SrvTarget], seed: usize) -> Outcome {
     }
 }
 
-/// Returns the records of one family, rotated. `all` need not be sorted.
-fn addresses(all: &[IpAddr], kind: RecordType, seed: usize) -> Vec<RData> {
-    let mut sets = Addresses::default();
-    for ip in all {
-        match ip {
-            IpAddr::V4(ip) => sets.v4.push(*ip),
-            IpAddr::V6(ip) => sets.v6.push(*ip),
-        }
-    }
-    window(&sets.sorted(), kind, seed, ADDRESSES_MAX)
+/// Returns the records of one family, in the order of the balancers.
+fn addresses(all: &[IpAddr], kind: RecordType) -> Vec<RData> {
+    let data = all.iter().filter_map(|ip| match (ip, kind) {
+        (IpAddr::V4(ip), RecordType::A) => Some(RData::A((*ip).into())),
+        (IpAddr::V6(ip), RecordType::AAAA) => Some(RData::AAAA((*ip).into())),
+        _ => None,
+    });
+    data.take(ADDRESSES_MAX).collect()
 }
 
 /// Returns at most `most` addresses of one family, rotated.

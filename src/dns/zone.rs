@@ -3,7 +3,7 @@
 //! In: the balancers' addresses. Out: SRV targets.
 //! Pure. The name server and the zone file printer share it, so both say the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use crate::model::{Host, HostPort, Zone};
@@ -37,8 +37,8 @@ pub struct SrvTarget {
     pub name: String,
     /// The port of the balancers with that name.
     pub port: u16,
-    /// The addresses of all balancers with that name, without duplicates. Empty for a
-    /// name outside the zone.
+    /// The addresses of all balancers with that name, in their order, without duplicates.
+    /// Empty for a name outside the zone.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -50,7 +50,8 @@ pub struct SrvTarget {
 pub fn srv_targets(balancers: &[HostPort], zone: &Zone) -> Vec<SrvTarget> {
     let mut by_port: BTreeMap<u16, Vec<IpAddr>> = BTreeMap::new();
     let mut elsewhere = Vec::new();
-    for balancer in balancers {
+    let mut seen = HashSet::new();
+    for balancer in balancers.iter().filter(|balancer| seen.insert(*balancer)) {
         let port = balancer.port();
         match &balancer.host {
             Host::Ip(ip) => by_port.entry(port).or_default().push(*ip),
@@ -60,14 +61,11 @@ pub fn srv_targets(balancers: &[HostPort], zone: &Zone) -> Vec<SrvTarget> {
         }
     }
     let alone = by_port.len() == 1;
-    let of_port = |(port, mut addresses): (u16, Vec<IpAddr>)| {
-        addresses.sort_unstable();
-        addresses.dedup();
+    let of_port = |(port, addresses): (u16, Vec<IpAddr>)| {
         let name = if alone { balancer_name(zone) } else { port_name(port, zone) };
         SrvTarget { name, port, addresses }
     };
     elsewhere.sort_unstable_by(|a, b| (&a.name, a.port).cmp(&(&b.name, b.port)));
-    elsewhere.dedup();
     by_port.into_iter().map(of_port).chain(elsewhere).collect()
 }
 
@@ -115,7 +113,7 @@ mod tests {
         check(&[], &[], &["grpclb.z"]);
         check(
             &["10.0.0.2:1", "10.0.0.1:1", "[2001:db8::1]:1", "10.0.0.1:1"],
-            &["grpclb.z:1 10.0.0.1 10.0.0.2 2001:db8::1"],
+            &["grpclb.z:1 10.0.0.2 10.0.0.1 2001:db8::1"],
             &["grpclb.z"],
         );
         check(

@@ -1,9 +1,12 @@
-//! The task that holds one registration.
+//! The task that holds one registration: a key, or several with one lease.
 //!
-//! In: a key, its value and a time to live. Out: both in etcd until the task is told to
-//! stop, then neither. Each round does the same: it renews the lease or gets a new one,
-//! and writes the key if it is not as it should be. It uses monotonic time only.
+//! In: keys, their values, which may change, and a time to live. Out: all of it in etcd
+//! until the task is told to stop, then none. Each round does the same: it renews the lease
+//! or gets a new one, and writes each key that is not as it should be. It uses monotonic
+//! time only.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{Client, Compare, CompareOp, PutOptions, Txn, TxnOp, WatchOptions, WatchStream};
@@ -11,24 +14,36 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 
-use super::{Options, RegisterError, Status, written};
+use super::{KeyValue, Options, RegisterError, Status, written};
 use crate::registry::etcd::{CALL_TIMEOUT, Connect, EtcdError, backoff, bounded};
 use crate::seed;
 
 /// One registration, and its known state in etcd.
 pub(super) struct Keeper {
     connect: Connect,
+    /// The first key, for log lines.
     key: String,
-    value: String,
+    wanted_rx: watch::Receiver<Arc<[KeyValue]>>,
     ttl: Duration,
     /// The lease that was granted and is not known to have ended.
     lease: Option<i64>,
-    /// The lease with which the key was last written.
-    written_under: Option<i64>,
+    /// The lease with which each key was last written.
+    written_under: HashMap<String, i64>,
     /// The number of attempts, which selects the endpoint.
     attempt: usize,
     /// How often the key had to be written since it last stayed unchanged.
     writes: u32,
+}
+
+/// Why a round is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// It is time.
+    Beat,
+    /// Somebody wrote or removed a key.
+    Changed,
+    /// Other values are wanted.
+    Wanted,
 }
 
 /// The result of a round.
@@ -52,8 +67,22 @@ impl Keeper {
     pub(super) fn new(options: Options) -> Result<Self, RegisterError> {
         let (key, value) = written(&options)?;
         let Options { connect, ttl, .. } = options;
+        let one: Arc<[KeyValue]> = Arc::from([KeyValue { key, value: Some(value) }]);
+        // The sender is dropped; the receiver keeps the only value.
+        let (_, wanted_rx) = watch::channel(one);
+        Ok(Self::of(connect, ttl, wanted_rx))
+    }
+
+    /// Makes a keeper of keys whose values may change. The keys must not.
+    pub(super) fn of(
+        connect: Connect,
+        ttl: Duration,
+        wanted_rx: watch::Receiver<Arc<[KeyValue]>>,
+    ) -> Self {
+        let key = wanted_rx.borrow().first().map_or(String::new(), |first| first.key.clone());
         let attempt = (seed::random() % 1024) as usize;
-        Ok(Self { connect, key, value, ttl, lease: None, written_under: None, attempt, writes: 0 })
+        let written_under = HashMap::new();
+        Self { connect, key, wanted_rx, ttl, lease: None, written_under, attempt, writes: 0 }
     }
 
     pub(super) fn key(&self) -> &str {
@@ -115,34 +144,48 @@ impl Keeper {
         let mut client = self.connect.client(self.attempt).await?;
         let call = client.watch(self.key.as_str(), Some(WatchOptions::new()));
         let mut changes = bounded(CALL_TIMEOUT, call).await?;
+        let all = self.wanted_rx.borrow().clone();
+        for other in all.iter().skip(1) {
+            let call = changes.watch(other.key.as_str(), Some(WatchOptions::new()));
+            bounded(CALL_TIMEOUT, call).await?;
+        }
         let mut beat = interval(self.keepalive_interval());
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let by_hand = tokio::select! {
+            let cause = tokio::select! {
                 biased;
-                _ = beat.tick() => false,
-                changed = wait_for_change(&mut changes) => { changed?; true }
+                _ = beat.tick() => Cause::Beat,
+                () = next_wanted(&mut self.wanted_rx) => Cause::Wanted,
+                changed = wait_for_change(&mut changes) => { changed?; Cause::Changed }
             };
-            let round = self.round(&mut client).await?;
+            let changed = self.wanted_rx.has_changed().unwrap_or(false);
+            let cause = if changed { Cause::Wanted } else { cause };
+            let wanted = self.wanted_rx.borrow_and_update().clone();
+            let round = self.round(&mut client, &wanted).await?;
             if status_tx.send_if_modified(register) {
-                info!(key = self.key, value = self.value, "registered");
+                let value = wanted.first().and_then(|first| first.value.as_deref());
+                info!(key = self.key, value, "registered");
             }
             match round {
-                Round::Written if by_hand => {
+                Round::Written if cause == Cause::Changed => {
                     // Two holders that want different values for one key must not
                     // overwrite each other as fast as etcd allows.
                     self.writes += 1;
                     warn!(key = self.key, "the key was removed or overwritten: written again");
                     sleep(backoff(self.writes, seed::random())).await;
                 }
-                Round::Unchanged if !by_hand => self.writes = 0,
+                Round::Unchanged if cause == Cause::Beat => self.writes = 0,
                 _ => {}
             }
         }
     }
 
-    /// Renews the lease and repairs the key in etcd.
-    async fn round(&mut self, client: &mut Client) -> Result<Round, EtcdError> {
+    /// Renews the lease and repairs the keys in etcd.
+    async fn round(
+        &mut self,
+        client: &mut Client,
+        wanted: &[KeyValue],
+    ) -> Result<Round, EtcdError> {
         let limit = CALL_TIMEOUT.min(self.keepalive_interval());
         let lease = match self.lease {
             Some(lease) if bounded(limit, alive(client, lease)).await? => lease,
@@ -155,21 +198,26 @@ impl Keeper {
                 *self.lease.insert(granted.id())
             }
         };
-        let found = bounded(limit, client.get(self.key.as_str(), None)).await?;
-        if let Some(kv) = found.kvs().first() {
-            // After it was written, the key may be taken over with another lease: that
-            // of a successor that registers the same while this task still runs. Taking
-            // the key back would never end. A key without a lease would outlive both.
-            let passed_on = kv.lease() != 0 && self.written_under == Some(lease);
-            if kv.value() == self.value.as_bytes() && (kv.lease() == lease || passed_on) {
-                return Ok(Round::Unchanged);
+        let mut round = Round::Unchanged;
+        for KeyValue { key, value } in wanted {
+            let Some(value) = value else { continue };
+            let found = bounded(limit, client.get(key.as_str(), None)).await?;
+            if let Some(kv) = found.kvs().first() {
+                // After it was written, the key may be taken over with another lease: that
+                // of a successor that registers the same while this task still runs. Taking
+                // the key back would never end. A key without a lease would outlive both.
+                let passed_on = kv.lease() != 0 && self.written_under.get(key) == Some(&lease);
+                if kv.value() == value.as_bytes() && (kv.lease() == lease || passed_on) {
+                    continue;
+                }
             }
+            let options = PutOptions::new().with_lease(lease);
+            let put = client.put(key.as_str(), value.as_str(), Some(options));
+            bounded(limit, put).await?;
+            self.written_under.insert(key.clone(), lease);
+            round = Round::Written;
         }
-        let options = PutOptions::new().with_lease(lease);
-        let put = client.put(self.key.as_str(), self.value.as_str(), Some(options));
-        bounded(limit, put).await?;
-        self.written_under = Some(lease);
-        Ok(Round::Written)
+        Ok(round)
     }
 
     /// Returns a third of the time to live: two beats may be lost.
@@ -177,7 +225,7 @@ impl Keeper {
         self.ttl / 3
     }
 
-    /// Removes the key if it still has our lease, then the lease. A balancer that asks
+    /// Removes each key that still has our lease, then the lease. A balancer that asks
     /// for the lease right after the deletion finds it alive, so the key did not
     /// expire.
     async fn withdraw(mut self) -> Result<(), RegisterError> {
@@ -214,11 +262,13 @@ impl Keeper {
         // At least two endpoints can be tried.
         let limit = WITHDRAW_MAX / 3;
         let mut client = self.connect.client(self.attempt).await?;
-        let key = self.key.as_str();
-        let ours = Txn::new()
-            .when([Compare::lease(key, CompareOp::Equal, lease)])
-            .and_then([TxnOp::delete(key, None)]);
-        bounded(limit, client.txn(ours)).await?;
+        let all = self.wanted_rx.borrow().clone();
+        for KeyValue { key, .. } in all.iter() {
+            let ours = Txn::new()
+                .when([Compare::lease(key.as_str(), CompareOp::Equal, lease)])
+                .and_then([TxnOp::delete(key.as_str(), None)]);
+            bounded(limit, client.txn(ours)).await?;
+        }
         sleep(LINGER).await;
         match bounded(limit, client.lease_revoke(lease)).await {
             // The lease has ended already, and its keys with it.
@@ -244,7 +294,14 @@ async fn alive(client: &mut Client, lease: i64) -> Result<bool, etcd_client::Err
     }
 }
 
-/// Returns when the key was written or removed.
+/// Returns when other values are wanted: never if they cannot change.
+async fn next_wanted(wanted_rx: &mut watch::Receiver<Arc<[KeyValue]>>) {
+    if wanted_rx.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// Returns when a key was written or removed.
 ///
 /// # Errors
 /// If the watch failed.

@@ -15,6 +15,8 @@ use lookaside::marks::report::Report as MarksReport;
 use lookaside::model::{BackendAddr, ClientKind, HostPort, Meta, ServiceName, Weight, Zone};
 use lookaside::readiness::{Condition, Readiness};
 use lookaside::registry::{Entry, Event, Key, Registration, Rejected};
+use lookaside::replica;
+use lookaside::replica::known::Replicas;
 use lookaside::settings::source::Report;
 use lookaside::telemetry::{ClientView, Counters};
 use serde_json::Value;
@@ -25,6 +27,18 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::WAIT_MAX;
+
+/// Returns a balancer that shares its registry with no other.
+fn alone() -> Arc<Replicas> {
+    replica::alone(&replica::Options {
+        connect: None,
+        zone: Zone::new("lookaside.internal").unwrap(),
+        advertise: Some(HostPort::parse("10.0.0.1:12000").unwrap()),
+        listen: "0.0.0.0:12000".parse().unwrap(),
+        own_zone: Some("a".to_owned()),
+        version: "1.2.3",
+    })
+}
 
 /// A running admin server, and handles to everything that it shows.
 pub struct World {
@@ -89,6 +103,7 @@ impl World {
                 drain_lock: Arc::new(tokio::sync::Semaphore::new(1)),
             },
             hosts: Arc::from(["balancer.test".to_owned()]),
+            replicas: watch::Sender::new(alone()).subscribe(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();

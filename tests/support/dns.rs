@@ -14,6 +14,17 @@ pub fn srv_records(server: SocketAddr, name: &str) -> Option<usize> {
     Some(records.filter(|record| matches!(record.data, RData::SRV(_))).count())
 }
 
+/// Returns the names and ports of the SRV records that a server gives for `name`; `None` if it
+/// does not answer.
+pub fn srv_targets(server: SocketAddr, name: &str) -> Option<Vec<(String, u16)>> {
+    let target = |data: &RData| match data {
+        RData::SRV(srv) => Some((srv.target.to_string(), srv.port)),
+        _ => None,
+    };
+    let answer = ask(server, name, RecordType::SRV)?;
+    Some(answer.answers.iter().filter_map(|record| target(&record.data)).collect())
+}
+
 /// Returns the IPv4 addresses that a server gives for `name`, sorted; `None` if it does not
 /// answer.
 pub fn addresses(server: SocketAddr, name: &str) -> Option<Vec<Ipv4Addr>> {

@@ -111,7 +111,15 @@ impl World {
             false => (Ipv4Addr::LOCALHOST, 0),
         });
         let (zone, dns) = (self.zone(), dns.to_string());
-        let usual = [("--domain", &*zone), ("--dns-listen", &*dns), ("--report-interval", "1s")];
+        // Only balancers that say where they are announce themselves, so that a case decides
+        // whom DNS names.
+        let announce = if args.contains(&"--advertise") { "on" } else { "off" };
+        let usual = [
+            ("--domain", &*zone),
+            ("--dns-listen", &*dns),
+            ("--report-interval", "1s"),
+            ("--announce", announce),
+        ];
         let mut all = args.to_vec();
         for (flag, value) in usual.iter().chain(further).filter(|(flag, _)| !args.contains(flag)) {
             all.extend([flag, value]);

@@ -192,16 +192,32 @@ fn who_asks_for_everything_gets_little() {
 }
 
 #[test]
-fn each_address_comes_first_in_turn() {
+fn each_address_of_a_service_comes_first_in_turn() {
     let mut world = fixture(Some(ONE_PORT));
-    for name in ["hello.lookaside.internal.", "grpclb.lookaside.internal."] {
-        let mut first = Vec::new();
-        for seed in 0..4 {
-            world.seed = seed;
-            first.push(world.ask(name, "A").lines().nth(1).unwrap().to_owned());
-        }
-        assert_eq!(first[0], first[2]);
-        assert_eq!(first[1], first[3]);
-        assert_ne!(first[0], first[1]);
+    let mut first = Vec::new();
+    for seed in 0..4 {
+        world.seed = seed;
+        let answer = world.ask("hello.lookaside.internal.", "A");
+        first.push(answer.lines().nth(1).unwrap().to_owned());
+    }
+    assert_eq!(first[0], first[2]);
+    assert_eq!(first[1], first[3]);
+    assert_ne!(first[0], first[1]);
+}
+
+#[test]
+fn balancers_are_named_in_the_order_in_which_they_are_given() {
+    let given = ["10.9.0.3:12000", "10.9.0.1:12000", "10.9.0.2:12000", "10.9.0.1:12000"];
+    let world = fixture(Some(&given));
+    let expected = [3, 1, 2].map(|last| format!("grpclb.lookaside.internal. A 10.9.0.{last}"));
+    for (name, kind) in
+        [("grpclb.lookaside.internal.", "A"), ("_grpclb._tcp.hello.lookaside.internal.", "SRV")]
+    {
+        let answer = world.ask(name, kind);
+        let lines =
+            answer.lines().filter_map(|line| line.split_once("grpclb.lookaside.internal. A"));
+        let lines: Vec<_> =
+            lines.map(|(_, ip)| format!("grpclb.lookaside.internal. A{ip}")).collect();
+        assert_eq!(lines, expected, "{answer}");
     }
 }

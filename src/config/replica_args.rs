@@ -1,0 +1,73 @@
+//! Flags that place a balancer among others of its DNS zone.
+//!
+//! In: text from flags, environment and file. Out: a [`ReplicaConfig`], or the problems.
+
+use super::{on_or_off, take};
+use crate::model::{Host, HostPort, Zone};
+use crate::replica::record;
+
+/// Flags that place a balancer among others.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ReplicaArgs {
+    /// The address of this balancer in DNS answers; it is also announced to the other replicas in
+    /// etcd [default: the listen address; for a wildcard, DNS gives the address that received the
+    /// question, and etcd that of the interface that reaches it]
+    #[arg(long, value_name = "HOST:PORT", env = "LOOKASIDE_ADVERTISE")]
+    pub advertise: Option<String>,
+    /// Whether balancers that share an etcd announce themselves there, so that the DNS of each
+    /// names all: on or off
+    // On, because a balancer that the others do not know gets too few clients, and its own
+    // clients find no other one when it stops.
+    #[arg(long, value_name = "on|off", default_value = "on", env = "LOOKASIDE_ANNOUNCE")]
+    pub announce: String,
+    /// The zone in which this balancer runs, such as a datacenter; balancers of one zone name each
+    /// other first [default: none]
+    #[arg(long, value_name = "ZONE", env = "LOOKASIDE_ZONE")]
+    pub zone: Option<String>,
+}
+
+/// A balancer among others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaConfig {
+    /// The address of this balancer in DNS answers, if the operator sets it.
+    pub advertise: Option<HostPort>,
+    /// Whether it announces itself in an etcd that it shares with others.
+    pub announce: bool,
+    /// The zone in which it runs, if the operator names one.
+    pub zone: Option<String>,
+}
+
+impl Default for ReplicaConfig {
+    fn default() -> Self {
+        Self { advertise: None, announce: true, zone: None }
+    }
+}
+
+impl ReplicaArgs {
+    /// Checks the flags. `zone` is the DNS zone, if it is valid.
+    pub(super) fn validate(
+        &self,
+        zone: Option<&Zone>,
+        problems: &mut Vec<String>,
+    ) -> Option<ReplicaConfig> {
+        let announce = on_or_off("--announce", &self.announce, problems);
+        let advertise = self.advertise(zone, problems);
+        if let Some(Err(problem)) = self.zone.as_deref().map(record::check_zone) {
+            problems.push(format!("--zone: {problem}"));
+        }
+        Some(ReplicaConfig { advertise, announce: announce?, zone: self.zone.clone() })
+    }
+
+    fn advertise(&self, zone: Option<&Zone>, problems: &mut Vec<String>) -> Option<HostPort> {
+        let advertise = take("--advertise", HostPort::parse(self.advertise.as_deref()?), problems)?;
+        if let (Host::Name(name), Some(zone)) = (&advertise.host, zone)
+            && (name == zone.as_str() || name.ends_with(&format!(".{zone}")))
+        {
+            problems.push(format!(
+                "--advertise: {name:?} lies in the zone {zone}, whose names stand for \
+                 services: give an IP address, which DNS then serves as grpclb.{zone}"
+            ));
+        }
+        Some(advertise)
+    }
+}

@@ -1,0 +1,230 @@
+//! The balancers that are known, and which of them DNS names.
+//!
+//! In: events of the balancers' keys in etcd, and the state of this balancer. Out: rows
+//! for operators, and the addresses of a DNS answer. Pure.
+//!
+//! DNS names the balancers in the best state that one of them is in: ready, else stale,
+//! else starting. A balancer that drains is named only by itself, and only if it knows of no
+//! other: clients that find no balancer leave grpclb, and return late to its successor.
+
+use std::collections::BTreeMap;
+
+use super::order::{self, Candidate};
+use super::record::{Announcement, Record, State};
+use crate::model::HostPort;
+use crate::registry::{Change, Event, Key};
+
+/// A decoded key, or why it announces no balancer.
+pub type Decoded = Result<Announcement, String>;
+
+/// This balancer, as it describes itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Own {
+    /// The address that it announces; `None` while it is not known.
+    pub address: Option<HostPort>,
+    /// Whether only programs on this host reach that address.
+    pub host_only: bool,
+    /// The key of its record.
+    pub key: Option<Key>,
+    /// What it can do for clients.
+    pub state: State,
+    /// The zone in which it runs.
+    pub zone: Option<String>,
+    /// Its open streams.
+    pub streams: u64,
+    /// The newest revision of the registry that it knows.
+    pub revision: i64,
+}
+
+/// A balancer, as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Whether it is this balancer.
+    pub own: bool,
+    /// The address that it announces; `None` if this balancer announces none.
+    pub address: Option<HostPort>,
+    /// Whether only programs on its own host reach that address.
+    pub host_only: bool,
+    /// What it can do for clients.
+    pub state: State,
+    /// The zone in which it runs.
+    pub zone: Option<String>,
+    /// The version of its program; `None` for a former version, which does not say it.
+    pub version: Option<String>,
+    /// Its open streams.
+    pub streams: Option<u64>,
+    /// The newest revision of the registry that it knows.
+    pub revision: Option<i64>,
+}
+
+/// Whether this balancer's record is in etcd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Announced {
+    /// It is.
+    Yes,
+    /// It is not, and need not be: the reason.
+    Off(&'static str),
+    /// It is not, or may not be: the reason.
+    Failing(String),
+}
+
+/// All balancers of a DNS zone that this balancer knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replicas {
+    /// This balancer first, then the others by address.
+    pub rows: Vec<Row>,
+    /// Whether the balancers' keys in etcd were read.
+    pub read: bool,
+    /// Whether they are followed now; if not, the rows may be out of date.
+    pub current: bool,
+    /// The keys below the zone that announce no balancer, and why.
+    pub rejected: Vec<(Key, String)>,
+    /// Whether this balancer's record is in etcd.
+    pub announced: Announced,
+}
+
+/// What is known from etcd.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// The decoded keys; `None` before etcd was read.
+    keys: Option<BTreeMap<Key, Decoded>>,
+    /// Whether etcd answers.
+    current: bool,
+}
+
+impl Known {
+    /// Takes an event in. An outage of etcd removes no balancer.
+    pub fn apply(&mut self, event: Event<Decoded>) {
+        match event {
+            Event::Reset { all, .. } => {
+                let keyed = all.into_iter().map(|entry| (entry.key, entry.decoded));
+                self.keys = Some(keyed.collect());
+                self.current = true;
+            }
+            Event::Apply { changes, .. } => {
+                self.current = true;
+                let keys = self.keys.get_or_insert_default();
+                for change in changes {
+                    match change {
+                        Change::Put(entry) => drop(keys.insert(entry.key, entry.decoded)),
+                        Change::Delete(key, _) => drop(keys.remove(&key)),
+                    }
+                }
+            }
+            Event::Stale { .. } => self.current = false,
+        }
+    }
+
+    /// Returns all balancers, this one included.
+    #[must_use]
+    pub fn replicas(&self, own: &Own, version: &str, announced: Announced) -> Replicas {
+        let mut rows = vec![Row {
+            own: true,
+            address: own.address.clone(),
+            host_only: own.host_only,
+            state: own.state,
+            zone: own.zone.clone(),
+            version: Some(version.to_owned()),
+            streams: Some(own.streams),
+            revision: Some(own.revision),
+        }];
+        rows.extend(self.others(own).into_values());
+        let refused = self.keys.iter().flatten().filter_map(|(key, decoded)| {
+            decoded.as_ref().err().map(|reason| (key.clone(), reason.clone()))
+        });
+        let rejected = refused.collect();
+        Replicas { rows, read: self.keys.is_some(), current: self.current, rejected, announced }
+    }
+
+    /// Returns the other balancers. Of the records of one address the latest counts; an
+    /// address alone counts if it has no record.
+    fn others(&self, own: &Own) -> BTreeMap<HostPort, Row> {
+        let mut records: BTreeMap<HostPort, &Record> = BTreeMap::new();
+        let mut alone = Vec::new();
+        for (key, decoded) in self.keys.iter().flatten() {
+            match decoded {
+                Ok(Announcement::Record(record)) if own.key.as_ref() != Some(key) => {
+                    let known = records.entry(record.address.clone()).or_insert(record);
+                    if known.started < record.started {
+                        *known = record;
+                    }
+                }
+                Ok(Announcement::Address(address)) => alone.push(address),
+                _ => {}
+            }
+        }
+        let mut rows: BTreeMap<_, _> =
+            records.into_iter().map(|(key, record)| (key, row_of_record(record))).collect();
+        for address in alone {
+            rows.entry(address.clone()).or_insert_with(|| row_of_address(address));
+        }
+        if let Some(address) = &own.address {
+            rows.remove(address);
+        }
+        rows
+    }
+}
+
+fn row_of_record(record: &Record) -> Row {
+    Row {
+        own: false,
+        address: Some(record.address.clone()),
+        host_only: record.host_only,
+        state: record.state,
+        zone: record.zone.clone(),
+        version: Some(record.version.clone()),
+        streams: Some(record.streams),
+        revision: Some(record.revision),
+    }
+}
+
+fn row_of_address(address: &HostPort) -> Row {
+    Row {
+        own: false,
+        address: Some(address.clone()),
+        host_only: false,
+        state: State::Ready,
+        zone: None,
+        version: None,
+        streams: None,
+        revision: None,
+    }
+}
+
+impl Replicas {
+    /// Returns the balancers that an answer names, in order; none if that cannot be said.
+    /// `own` is this balancer's address in this answer. `on_host` tells whether the question
+    /// came from this host. `seed` differs from question to question.
+    #[must_use]
+    pub fn in_dns(&self, own: Option<HostPort>, on_host: bool, seed: usize) -> Vec<HostPort> {
+        let (first, others) = self.rows.split_first().map_or((None, &[][..]), |(first, others)| {
+            (own.map(|address| (address, first)), others)
+        });
+        let visible = others.iter().filter(|row| !row.host_only || on_host);
+        let visible = visible.filter(|row| row.state != State::Draining);
+        let known = visible.filter_map(|row| Some((row.address.clone()?, row)));
+        // A balancer that stops before it has read etcd names none, so that resolvers ask
+        // another.
+        let first = first.filter(|(_, row)| row.state != State::Draining || self.read);
+        let all: Vec<_> = first.into_iter().chain(known).collect();
+        let Some(best) = all.iter().map(|(_, row)| self.rank(row)).min() else { return Vec::new() };
+        let zone = self.rows.first().and_then(|own| own.zone.as_ref());
+        let mut candidates: Vec<Candidate<HostPort>> = Vec::new();
+        for (name, row) in all.into_iter().filter(|(_, row)| self.rank(row) == best) {
+            if candidates.iter().all(|known| known.name != name) {
+                let near = row.own || zone.is_none() || row.zone.as_ref() == zone;
+                candidates.push(Candidate { name, near, streams: row.streams });
+            }
+        }
+        order::ordered(candidates, seed)
+    }
+
+    /// Returns a balancer's rank; the least is named. While etcd does not answer, nobody
+    /// knows who has lost it, so *stale* is no worse than *ready*.
+    fn rank(&self, row: &Row) -> State {
+        if row.state == State::Stale && !self.current { State::Ready } else { row.state }
+    }
+}
+
+#[cfg(test)]
+mod tests;

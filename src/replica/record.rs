@@ -1,0 +1,275 @@
+//! The record by which a balancer announces itself in etcd.
+//!
+//! In: what a balancer says of itself, or a key and its value. Out: keys and values, or
+//! the decoded announcement. Pure.
+//!
+//! A balancer writes two keys, both with a lease:
+//!
+//! | key | value | read by |
+//! |---|---|---|
+//! | `{PREFIX}{zone}/{address}/{instance}` | [`Record`], as JSON | this version |
+//! | `{PREFIX}{zone}/{address}` | the address as text, from when it is ready | former versions |
+//!
+//! Those versions read every key below the zone, take a value for an address, and ignore
+//! what is none. So they ignore records, and records outweigh the addresses here.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{HostPort, Zone};
+
+/// The prefix of the balancers' keys.
+pub const PREFIX: &str = "/lookaside/balancers/";
+/// The longest value that is read, in bytes. A record has some 200.
+const VALUE_MAX: usize = 4096;
+/// The longest text within a record, in bytes: zones and versions are short.
+const TEXT_MAX: usize = 64;
+
+/// What a balancer can do for clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It serves what the registry says.
+    Ready,
+    /// It serves what it read before it lost the registry.
+    Stale,
+    /// It has not read the registry, so it refuses clients.
+    Starting,
+    /// It stops, and sends its clients away.
+    Draining,
+}
+
+/// What a balancer says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The address at which clients reach it.
+    pub address: HostPort,
+    /// Whether only programs on its own host reach that address.
+    pub host_only: bool,
+    /// What it can do for clients.
+    pub state: State,
+    /// The zone in which it runs, if its operator named one.
+    pub zone: Option<String>,
+    /// The version of its program.
+    pub version: String,
+    /// Its open streams.
+    pub streams: u64,
+    /// The newest revision of the registry that it knows.
+    pub revision: i64,
+    /// When it started, in milliseconds since 1970. Of two records of one address, the
+    /// later one counts: its writer has taken the address over.
+    pub started: u64,
+}
+
+/// The decoded content of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Announcement {
+    /// An address alone, which means that a balancer is ready there.
+    Address(HostPort),
+    /// A balancer's record.
+    Record(Record),
+}
+
+/// The format of a record. Fields are added, but never renamed.
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    address: String,
+    #[serde(default)]
+    host_only: bool,
+    state: String,
+    #[serde(default)]
+    zone: Option<String>,
+    #[serde(default)]
+    version: String,
+    #[serde(default)]
+    streams: u64,
+    #[serde(default)]
+    revision: i64,
+    #[serde(default)]
+    started: u64,
+}
+
+impl State {
+    /// Every state, best first.
+    pub const ALL: [Self; 4] = [Self::Ready, Self::Stale, Self::Starting, Self::Draining];
+
+    /// Returns the word in records, metrics and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Stale => "stale",
+            Self::Starting => "starting",
+            Self::Draining => "draining",
+        }
+    }
+
+    /// Returns the state that a record names. A state that this version does not know is
+    /// none in which a balancer takes clients.
+    fn of(text: &str) -> Self {
+        let known = Self::ALL.into_iter().find(|state| state.as_str() == text);
+        known.unwrap_or(Self::Starting)
+    }
+}
+
+impl Record {
+    /// Returns the record as text.
+    #[must_use]
+    pub fn value(&self) -> String {
+        let wire = Wire {
+            address: self.address.to_string(),
+            host_only: self.host_only,
+            state: self.state.as_str().to_owned(),
+            zone: self.zone.clone(),
+            version: self.version.clone(),
+            streams: self.streams,
+            revision: self.revision,
+            started: self.started,
+        };
+        // These types hold only text and numbers, which can always be written.
+        serde_json::to_string(&wire).unwrap_or_default()
+    }
+}
+
+/// Returns the beginning of the keys of a DNS zone's balancers.
+#[must_use]
+pub fn prefix(zone: &Zone) -> String {
+    format!("{PREFIX}{zone}/")
+}
+
+/// Returns the key of the address alone.
+#[must_use]
+pub fn address_key(zone: &Zone, address: &HostPort) -> String {
+    format!("{PREFIX}{zone}/{address}")
+}
+
+/// Returns the key of a record. Each start of a balancer has another `instance`, so that it
+/// never writes the key of one that had its address before.
+#[must_use]
+pub fn record_key(zone: &Zone, address: &HostPort, instance: u64) -> String {
+    format!("{PREFIX}{zone}/{address}/{instance:016x}")
+}
+
+/// Decodes a value. `leased` tells whether its key has a lease.
+///
+/// # Errors
+/// Why the value announces no balancer.
+pub fn decode(value: &[u8], leased: bool) -> Result<Announcement, String> {
+    if !leased {
+        return Err("the key has no lease, so it would outlive its balancer".to_owned());
+    }
+    if value.len() > VALUE_MAX {
+        return Err(format!("the value has {} bytes, more than {VALUE_MAX}", value.len()));
+    }
+    let text = std::str::from_utf8(value).map_err(|_| "the value is no UTF-8 text".to_owned())?;
+    if !text.trim_start().starts_with('{') {
+        let address = HostPort::parse(text).map_err(|error| error.to_string())?;
+        return Ok(Announcement::Address(address));
+    }
+    let wire: Wire = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let address = HostPort::parse(&wire.address).map_err(|error| error.to_string())?;
+    let long = |text: &String| text.len() > TEXT_MAX;
+    if long(&wire.version) || wire.zone.as_ref().is_some_and(long) {
+        return Err(format!("its zone or version has more than {TEXT_MAX} bytes"));
+    }
+    Ok(Announcement::Record(Record {
+        address,
+        host_only: wire.host_only,
+        state: State::of(&wire.state),
+        zone: wire.zone.filter(|zone| !zone.is_empty()),
+        version: wire.version,
+        streams: wire.streams,
+        revision: wire.revision,
+        started: wire.started,
+    }))
+}
+
+/// Checks the name of a balancer's own zone.
+///
+/// # Errors
+/// If it is empty, too long, or holds characters that are not shown.
+pub fn check_zone(zone: &str) -> Result<(), String> {
+    let shown = |c: char| c.is_ascii_graphic();
+    if !zone.is_empty() && zone.len() <= TEXT_MAX && zone.chars().all(shown) {
+        return Ok(());
+    }
+    Err(format!("{zone:?} is no zone: give 1 to {TEXT_MAX} printable ASCII characters"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            address: HostPort::parse("10.0.0.1:12000").unwrap(),
+            host_only: false,
+            state: State::Ready,
+            zone: Some("a".to_owned()),
+            version: "0.1.0".to_owned(),
+            streams: 7,
+            revision: 41,
+            started: 1_700_000_000_000,
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_in_every_state() {
+        for state in State::ALL {
+            let written = Record { state, ..record() };
+            let read = decode(written.value().as_bytes(), true);
+            assert_eq!(read, Ok(Announcement::Record(written)));
+        }
+        let none = Record { zone: None, host_only: true, ..record() };
+        assert_eq!(decode(none.value().as_bytes(), true), Ok(Announcement::Record(none)));
+    }
+
+    /// The former version reads each value so, and lists what it can read.
+    #[test]
+    fn the_former_version_takes_no_record_for_an_address() {
+        let v6 = Record { address: HostPort::parse("[2001:db8::1]:1").unwrap(), ..record() };
+        for record in [record(), v6] {
+            assert!(HostPort::parse(record.value().trim()).is_err());
+        }
+    }
+
+    #[test]
+    fn what_the_former_version_writes_is_read() {
+        let address = HostPort::parse("10.0.0.1:12000").unwrap();
+        assert_eq!(decode(b"10.0.0.1:12000\n", true), Ok(Announcement::Address(address)));
+    }
+
+    #[test]
+    fn what_later_versions_add_is_passed_over() {
+        let value = br#"{"address":"10.0.0.1:1","state":"resting","colour":{"of":["hope"]}}"#;
+        let Ok(Announcement::Record(read)) = decode(value, true) else { panic!("it is read") };
+        assert_eq!((read.state, read.streams, read.zone), (State::Starting, 0, None));
+    }
+
+    #[test]
+    fn what_announces_no_balancer_is_refused_with_its_reason() {
+        let long = format!(r#"{{"address":"h:1","state":"ready","version":"{}"}}"#, "v".repeat(65));
+        for (value, leased, reason) in [
+            (&b"10.0.0.1:1"[..], false, "no lease"),
+            (b"nonsense", true, "port"),
+            (b"", true, "empty"),
+            (b"\xff", true, "UTF-8"),
+            (b"{", true, "EOF"),
+            (br#"{"address":"10.0.0.1:0","state":"ready"}"#, true, "port"),
+            (long.as_bytes(), true, "more than 64"),
+            (&[b' '; 5000], true, "more than 4096"),
+        ] {
+            let refused = decode(value, leased).unwrap_err();
+            assert!(refused.contains(reason), "{refused:?}: {reason:?}");
+        }
+    }
+
+    #[test]
+    fn zones_are_short_and_printable() {
+        for zone in ["a", "eu-central-1b", &"z".repeat(64)] {
+            check_zone(zone).unwrap();
+        }
+        for zone in ["", " ", "a b", "ü", "a\n", &"z".repeat(65)] {
+            check_zone(zone).unwrap_err();
+        }
+    }
+}
