@@ -4,44 +4,38 @@
 //! are the streams. A stream is either refused before its initial response, or gets that
 //! response and a list at once. Between the two, clients would retry in a loop or hang.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
-use http_body::Body;
 use lookaside_http2::{GracefulClose, Incoming};
 use prost::Message;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use crate::catalog::Catalog;
 use crate::clock;
 use crate::load::Ledger;
 use crate::model::{ClientKind, Target, Zone};
 use crate::seed;
+use crate::streams::messages::{Messages, first_message};
+use crate::streams::response;
 use crate::telemetry::{Counters, ExcessFn, ListClients};
 
-mod admission;
 mod clients;
 pub mod cycle;
 mod drops;
 mod encode;
-mod held_bytes;
 mod lists;
 mod message;
 mod session;
-mod shared_texts;
 mod stream;
 mod token;
 mod views;
-mod work_budget;
 
 use clients::{Clients, Peer};
 pub use cycle::entries_per_pick;
-use message::Messages;
 use session::Session;
 pub(crate) use stream::BalanceStream;
 pub use token::token;
@@ -226,43 +220,4 @@ impl Balancer {
         let session = Session::new(settings.report_interval, seed::random());
         Ok((session, client, stream_view))
     }
-}
-
-async fn first_message(body: &mut Incoming, messages: &mut Messages) -> Result<Bytes, Status> {
-    loop {
-        if let Some(message) = messages.next()? {
-            return Ok(message);
-        }
-        let held = messages.len();
-        let frame = poll_fn(|cx| {
-            body.hold(held, cx);
-            Pin::new(&mut *body).poll_frame(cx)
-        });
-        match frame.await {
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    messages.push(&data);
-                }
-            }
-            Some(Err(_)) => return Err(Status::cancelled("the client is gone")),
-            None => {
-                return Err(Status::invalid_argument("the stream ended before its first message"));
-            }
-        }
-    }
-}
-
-/// Returns the head of a gRPC response. With a status, the response consists of it alone.
-fn response(status: Option<&Status>) -> Response<()> {
-    let mut response = Response::new(());
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/grpc"));
-    if let Some(status) = status
-        && status.add_header(headers).is_err()
-    {
-        let bare = Status::new(status.code(), "");
-        debug_assert_ne!(bare.code(), Code::Ok);
-        let _ = bare.add_header(headers);
-    }
-    response
 }

@@ -77,5 +77,6 @@ pub mod replica;
 pub mod seed;
 pub mod serve;
 pub mod settings;
+mod streams;
 pub mod tables;
 pub mod telemetry;

@@ -17,7 +17,7 @@ const ORDER: [&[&str]; 15] = [
     &["model"],
     &["facts", "load", "tables"],
     &["telemetry"],
-    &["reload"],
+    &["reload", "streams"],
     &["registry"],
     &["settings", "marks"],
     &["catalog", "register"],

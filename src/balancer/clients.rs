@@ -14,11 +14,11 @@ use lookaside_http2::GracefulClose;
 
 use crate::load::Calls;
 use crate::model::{ClientKind, ServiceName};
+use crate::streams::held_bytes::{HeldBytes, WeakHeldBytes};
+use crate::streams::shared_texts::SharedTexts;
 use crate::telemetry::ClientView;
 
-use super::held_bytes::{HeldBytes, WeakHeldBytes};
 use super::session::Push;
-use super::shared_texts::SharedTexts;
 use super::views::View;
 
 /// The rows of all open streams.
@@ -268,11 +268,11 @@ impl Row {
 mod tests {
     use lookaside_http2::Pieces;
 
-    use super::super::held_bytes::count_held;
     use super::super::views::Views;
     use super::*;
     use crate::catalog::Catalog;
     use crate::model::{Target, Zone};
+    use crate::streams::held_bytes::count_held;
     use crate::telemetry::Counters;
 
     #[test]

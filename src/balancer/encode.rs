@@ -13,11 +13,11 @@ use prost::Message;
 
 use crate::catalog::Service;
 use crate::policy::Decision;
+use crate::streams::held_bytes::{WeakHeldBytes, count_held};
 use crate::telemetry::Counters;
 
 use super::cycle::{self, StreamRank, Window};
 use super::drops;
-use super::held_bytes::{WeakHeldBytes, count_held};
 use super::pb;
 use super::token::{self, Tokens};
 

@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use crate::catalog::{Catalog, Known, Service, Subscriber, Subscription};
 use crate::model::{Class, Target};
 use crate::policy;
+use crate::streams::admission::{Admission, Admitted};
 use crate::telemetry::Counters;
 
-use super::admission::{Admission, Admitted};
 use super::lists::{ListToSend, Lists, StreamList};
 
 /// The views in use.

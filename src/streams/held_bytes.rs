@@ -11,14 +11,14 @@ use crate::telemetry::Counters;
 
 /// The count of a list's bytes. It lives for as long as anything holds a part of them.
 #[derive(Debug)]
-pub(super) struct HeldBytes {
-    pub(super) bytes: usize,
+pub(crate) struct HeldBytes {
+    pub(crate) bytes: usize,
     counters: Arc<Counters>,
 }
 
 /// A handle that shows whether a list's bytes are held.
 #[derive(Debug, Clone, Default)]
-pub(super) struct WeakHeldBytes(Weak<HeldBytes>);
+pub(crate) struct WeakHeldBytes(Weak<HeldBytes>);
 
 struct Owner {
     bytes: Bytes,
@@ -26,7 +26,7 @@ struct Owner {
 }
 
 /// Counts the bytes from now on. Returns them and the handle.
-pub(super) fn count_held(bytes: Bytes, counters: &Arc<Counters>) -> (Bytes, WeakHeldBytes) {
+pub(crate) fn count_held(bytes: Bytes, counters: &Arc<Counters>) -> (Bytes, WeakHeldBytes) {
     counters.list_bytes.add(bytes.len());
     let held = Arc::new(HeldBytes { bytes: bytes.len(), counters: counters.clone() });
     let weak = WeakHeldBytes(Arc::downgrade(&held));
@@ -35,7 +35,7 @@ pub(super) fn count_held(bytes: Bytes, counters: &Arc<Counters>) -> (Bytes, Weak
 
 impl WeakHeldBytes {
     /// Returns the count, if anything holds the bytes.
-    pub(super) fn upgrade(&self) -> Option<Arc<HeldBytes>> {
+    pub(crate) fn upgrade(&self) -> Option<Arc<HeldBytes>> {
         self.0.upgrade()
     }
 }
