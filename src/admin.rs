@@ -58,8 +58,10 @@ pub struct State {
     pub counters: Arc<Counters>,
     /// The sums of the calls that clients report.
     pub ledger: Arc<Ledger>,
-    /// Returns the open BalanceLoad streams.
+    /// Returns the open streams of clients.
     pub clients: ListClients,
+    /// Returns the bootstrap file of xDS clients.
+    pub xds_bootstrap: XdsBootstrap,
     /// The conditions that are missing.
     pub readiness: Readiness,
     /// When the process started.
@@ -81,6 +83,10 @@ pub struct State {
     /// The names of this server, besides its IP addresses and `localhost`.
     pub hosts: Arc<[String]>,
 }
+
+/// Returns the bootstrap file of xDS clients in a zone, if it is given. They reach the
+/// balancer at a server, if it is given.
+pub type XdsBootstrap = Arc<dyn Fn(Option<String>, Option<String>) -> String + Send + Sync>;
 
 /// The marks that this balancer knows.
 #[derive(Clone)]

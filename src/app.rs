@@ -27,6 +27,7 @@ use crate::readiness::Readiness;
 use crate::registry::etcd::{self, Connect};
 use crate::serve::{self, Server, Services};
 use crate::telemetry::Counters;
+use crate::xds::Xds;
 use crate::{admin, clock, dns, health, hosts, persist, replica};
 
 mod etcd_source;
@@ -35,6 +36,7 @@ pub mod marks;
 pub mod registry_gate;
 pub mod settings;
 mod tasks;
+mod xds;
 
 pub use tasks::Died;
 use tasks::Tasks;
@@ -53,7 +55,7 @@ pub struct App {
 /// The bound addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses {
-    /// gRPC: grpclb, health and reflection.
+    /// gRPC: grpclb, xDS, health and reflection.
     pub grpclb: SocketAddr,
     /// DNS by UDP and TCP.
     pub dns: Option<SocketAddr>,
@@ -274,11 +276,13 @@ impl App {
         let balancer =
             Balancer::new(zone.clone(), catalog.clone(), Arc::clone(&ledger), counters.clone());
         tasks.spawn("stalled clients", balancer.clone().sweep());
+        let ads = Xds::new(zone.clone(), catalog.clone(), counters.clone());
+        tasks.spawn("stalled xds clients", ads.clone().sweep());
         let (others, report_health) =
             grpc_health::routes(readiness.watch(), self.config.reflection);
         tasks.spawn("health", report_health);
         let server = Server {
-            services: Services { balancer: balancer.clone(), others },
+            services: Services { balancer: balancer.clone(), xds: ads.clone(), others },
             tls: self.config.tls.clone(),
             counters: counters.clone(),
             tasks: connections.clone(),
@@ -293,7 +297,8 @@ impl App {
             zone: zone.clone(),
             counters: counters.clone(),
             ledger,
-            clients: balancer.clients(),
+            clients: xds::all_clients(balancer.clients(), ads.clients()),
+            xds_bootstrap: xds::bootstrap(&self.config, &self.addresses),
             readiness: readiness.clone(),
             started,
             tokens: balancer::token,

@@ -80,3 +80,4 @@ pub mod settings;
 mod streams;
 pub mod tables;
 pub mod telemetry;
+pub mod xds;

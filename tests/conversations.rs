@@ -16,6 +16,8 @@ mod settings;
 mod sharing;
 #[path = "conversations/unfinished.rs"]
 mod unfinished;
+#[path = "conversations/xds.rs"]
+mod xds;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

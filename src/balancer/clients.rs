@@ -260,6 +260,7 @@ impl Row {
             opened: self.opened,
             pushed_at: now.pushed_at,
             calls: now.calls,
+            xds: None,
         }
     }
 }
@@ -294,7 +295,7 @@ mod tests {
             client.pushed(version, &Push { message, kind: "list", entries: 1, held }, None, start);
             (client, close)
         };
-        let list = |_| count_held(vec![7; 1_000].into(), &counters);
+        let list = |_| count_held(vec![7; 1_000].into(), &counters, |all| &all.list_bytes);
         let lists: Vec<_> = (0..4).map(list).collect();
         // Two streams hold each of three old lists, and come behind one after the other.
         let mut old = Vec::new();

@@ -92,7 +92,7 @@ impl EncodedList {
 
     /// Counts the list's bytes for as long as anything holds its entries.
     pub(super) fn counted(self, counters: &Arc<Counters>) -> Self {
-        let (entries, held) = count_held(self.entries, counters);
+        let (entries, held) = count_held(self.entries, counters, |all| &all.list_bytes);
         Self { entries, held, ..self }
     }
 

@@ -22,6 +22,7 @@ use lookaside::registry::record::{Format, Prefix};
 use lookaside::serve::{Server, Services};
 use lookaside::settings::{ServiceSettings, WhenEmpty};
 use lookaside::telemetry::Counters;
+use lookaside::xds::Xds;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
@@ -123,10 +124,11 @@ pub async fn run(
     }
 
     let counters: Arc<Counters> = Arc::default();
+    let xds = Xds::new(zone.clone(), catalog.clone(), counters.clone());
     let balancer = Balancer::new(zone, catalog, Arc::default(), counters.clone());
     spawn_local(balancer.clone().sweep());
     let tasks = TaskTracker::new();
-    let services = Services { balancer: balancer.clone(), others: Routes::default() };
+    let services = Services { balancer: balancer.clone(), xds, others: Routes::default() };
     let server = Arc::new(Server {
         services,
         tls: None,
