@@ -40,3 +40,5 @@ mod serve;
 mod settings;
 #[path = "snippets.rs"]
 mod snippets;
+#[path = "xds.rs"]
+mod xds;
