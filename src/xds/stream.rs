@@ -154,13 +154,16 @@ impl XdsStream {
     fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let kind = self.client.peer().kind;
         for name in self.session.open_names() {
-            let Poll::Ready(news) = name.watch.poll_news(kind, cx) else { continue };
-            let Some(News { assignment, version, service, work }) = news else {
-                return Poll::Ready(());
-            };
-            work_budget::spend(cx, work);
-            name.offer(assignment);
-            self.client.seen(&name.name, name.watch.shared(), version, service);
+            // Until it is pending: only then is this stream woken for the next change, also
+            // if there is nothing to send now.
+            while let Poll::Ready(news) = name.watch.poll_news(kind, cx) {
+                let Some(News { assignment, version, service, work }) = news else {
+                    return Poll::Ready(());
+                };
+                work_budget::spend(cx, work);
+                name.offer(assignment);
+                self.client.seen(&name.name, name.watch.shared(), version, service);
+            }
         }
         Poll::Pending
     }

@@ -241,3 +241,21 @@ async fn spellings_of_a_name_are_answered_as_they_were_asked() {
     assert_eq!(counts, [2, 2, 2, 1]);
     assert_eq!(balanced.counters.assignments_encoded.total(), 2);
 }
+
+/// A change that is not sent must not cost the stream its place among those that are woken.
+#[tokio::test]
+async fn a_change_after_one_that_is_not_sent_arrives() {
+    let mut balanced = Balanced::start(WhenEmpty::Wait).await;
+    balanced.reset(&["hello 1 10.0.0.1:80"]).await;
+    let mut client = Client::open(&balanced).await;
+    client.ask::<ClusterLoadAssignment>(&["hello"], "");
+    let (first, _) = client.next::<ClusterLoadAssignment>().await;
+    client.ask::<ClusterLoadAssignment>(&["hello"], &first.nonce);
+    for zone in ["a", "b"] {
+        balanced.put(&format!("hello 1 10.0.0.1:80 zone={zone}")).await;
+        assert!(client.0.silent().await, "metadata are not sent");
+    }
+    balanced.put("hello 2 10.0.0.2:80").await;
+    let (_, assignments) = client.next::<ClusterLoadAssignment>().await;
+    assert_eq!(assignments[0].endpoints.len(), 2);
+}
