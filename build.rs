@@ -21,6 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (proto, descriptors) in [
         ("proto/grpc/lb/v1/load_balancer.proto", "load_balancer.bin"),
         ("proto/helloworld/greeter.proto", "greeter.bin"),
+        ("proto/xds/service/orca/v3/orca.proto", "orca.bin"),
     ] {
         tonic_prost_build::configure()
             .file_descriptor_set_path(out.join(descriptors))

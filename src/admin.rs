@@ -29,7 +29,7 @@ use crate::model::{BackendAddr, ServiceName, Zone};
 use crate::policy::Decision;
 use crate::readiness::Readiness;
 use crate::settings::source::Report;
-use crate::telemetry::{Counters, ExcessFn, ListClients};
+use crate::telemetry::{Counters, DemandFn, ExcessFn, ListClients};
 use connection_slots::{ConnectionSlots, TrackedStream};
 
 mod answer_memory;
@@ -46,6 +46,7 @@ mod query;
 mod services;
 mod settings;
 mod shares;
+mod zones;
 
 /// The state that is shown, and its sources.
 #[derive(Clone)]
@@ -70,6 +71,8 @@ pub struct State {
     pub tokens: fn(&ServiceName, BackendAddr) -> String,
     /// Returns how far over its share the most favoured backend of any list is.
     pub excess: ExcessFn,
+    /// Returns the clients of a service by zone.
+    pub demand: DemandFn,
     /// Returns how many entries each pick of a decision has in one cycle.
     pub entries_per_pick: fn(&Decision) -> Vec<u32>,
     /// The program's version.

@@ -5,14 +5,13 @@
 //! that sees the addresses can connect. If a part ends before shutdown, the balancer
 //! stops with an error that names the part.
 
-use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,16 +19,18 @@ use tokio_util::task::TaskTracker;
 use crate::balancer::{self, Balancer};
 use crate::catalog::{self, Catalog, Input};
 use crate::config::{Config, Registry};
+use crate::load::Ledger;
 use crate::marks::{MarkWriter, Marks};
-use crate::model::{Host, HostPort};
 use crate::persist::OperatorState;
 use crate::readiness::Readiness;
 use crate::registry::etcd::{self, Connect};
 use crate::serve::{self, Server, Services};
 use crate::telemetry::Counters;
 use crate::xds::Xds;
-use crate::{admin, clock, dns, health, hosts, persist, replica};
+use crate::{admin, clock, dns, hosts, persist, replica};
 
+mod addresses;
+mod backends;
 mod etcd_source;
 mod grpc_health;
 pub mod marks;
@@ -38,6 +39,8 @@ pub mod settings;
 mod tasks;
 mod xds;
 
+pub use addresses::Addresses;
+use addresses::reachable;
 pub use tasks::Died;
 use tasks::Tasks;
 
@@ -50,19 +53,6 @@ pub struct App {
     dns: Option<(UdpSocket, TcpListener)>,
     registry: Option<TcpListener>,
     state: Option<persist::Store>,
-}
-
-/// The bound addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Addresses {
-    /// gRPC: grpclb, xDS, health and reflection.
-    pub grpclb: SocketAddr,
-    /// DNS by UDP and TCP.
-    pub dns: Option<SocketAddr>,
-    /// The admin HTTP server.
-    pub admin: SocketAddr,
-    /// The embedded registry's etcd API.
-    pub registry: Option<SocketAddr>,
 }
 
 /// The stages of a graceful shutdown, in order.
@@ -199,7 +189,7 @@ impl App {
     ) -> Option<CancellationToken> {
         let started = Instant::now();
         let counters: Arc<Counters> = Arc::default();
-        let ledger = Arc::default();
+        let ledger: Arc<Ledger> = Arc::default();
         let (inputs_tx, inputs_rx) = mpsc::channel(INPUTS);
         let zone = self.config.zone.clone();
         tasks.spawn("files", self.config.reloadables().run(reload, counters.clone()));
@@ -261,12 +251,7 @@ impl App {
             tasks.spawn("registry", etcd::run(options, events_tx));
             tasks.spawn("registry events", registry_gate::run(first_reads, events_rx, inputs()));
         }
-        let probes = health::run(
-            catalog.watch_liveness(),
-            inputs_tx.clone(),
-            TcpStream::connect::<SocketAddr>,
-        );
-        tasks.spawn("probes", probes);
+        backends::ask(tasks, catalog, &inputs_tx, &ledger, &counters);
         tasks.spawn("host names", hosts::run(catalog.watch_host_names(), inputs_tx.clone()));
         tasks.spawn("catalog", catalog::drive(inputs_rx, catalog.clone(), clock::wall));
         let registry = readiness.condition("registry");
@@ -276,7 +261,8 @@ impl App {
         let balancer =
             Balancer::new(zone.clone(), catalog.clone(), Arc::clone(&ledger), counters.clone());
         tasks.spawn("stalled clients", balancer.clone().sweep());
-        let ads = Xds::new(zone.clone(), catalog.clone(), counters.clone());
+        tasks.spawn("demand", balancer.clone().follow_demand(inputs_tx.clone()));
+        let ads = Xds::new(zone.clone(), catalog.clone(), balancer.demands(), counters.clone());
         tasks.spawn("stalled xds clients", ads.clone().sweep());
         let (others, report_health) =
             grpc_health::routes(readiness.watch(), self.config.reflection);
@@ -304,6 +290,7 @@ impl App {
             tokens: balancer::token,
             entries_per_pick: balancer::entries_per_pick,
             excess: balancer.excess(),
+            demand: balancer.demand(),
             version: env!("CARGO_PKG_VERSION"),
             inputs: inputs_tx,
             sources,
@@ -349,48 +336,6 @@ impl App {
     }
 }
 
-impl Addresses {
-    /// Returns the address that DNS answers with for this balancer when it does not share
-    /// etcd with other replicas.
-    fn advertised(&self, advertise: Option<&HostPort>) -> dns::Advertised {
-        let own = match advertise {
-            Some(own) => own.clone(),
-            None => match HostPort::new(Host::Ip(self.grpclb.ip()), self.grpclb.port()) {
-                Ok(own) => own,
-                // A wildcard address: clients can use the address that they asked.
-                Err(_) => return dns::Advertised::Arrival { listen: self.grpclb },
-            },
-        };
-        // The sender is dropped; the receiver keeps the only value.
-        let (_, balancers_rx) = watch::channel(Arc::from([own]));
-        dns::Advertised::Known(balancers_rx)
-    }
-}
-
-impl fmt::Display for Addresses {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "listening grpclb={}", self.grpclb)?;
-        if let Some(dns) = self.dns {
-            write!(f, " dns={dns}")?;
-        }
-        write!(f, " admin={}", self.admin)?;
-        if let Some(registry) = self.registry {
-            write!(f, " registry={registry}")?;
-        }
-        Ok(())
-    }
-}
-
 fn bind<T>(what: &'static str, addr: SocketAddr, bound: io::Result<T>) -> Result<T, BindError> {
     bound.map_err(|error| BindError::Socket { what, addr, error })
-}
-
-/// Returns an address at which this machine reaches `addr`: loopback for a wildcard.
-fn reachable(addr: SocketAddr) -> SocketAddr {
-    let ip = match addr.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, addr.port())
 }

@@ -12,16 +12,19 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
 use lookaside_http2::{GracefulClose, Incoming};
 use prost::Message;
+use tokio::sync::mpsc;
 use tonic::Status;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Input};
 use crate::clock;
 use crate::load::Ledger;
 use crate::model::{ClientKind, Target, Zone};
+use crate::policy;
 use crate::seed;
+use crate::streams::demand::Demands;
 use crate::streams::messages::{Messages, first_message};
 use crate::streams::response;
-use crate::telemetry::{Counters, ExcessFn, ListClients};
+use crate::telemetry::{Counters, DemandFn, ExcessFn, ListClients};
 
 mod clients;
 pub mod cycle;
@@ -72,6 +75,8 @@ struct Shared {
 const NAME_WITHIN: Duration = Duration::from_secs(5);
 /// How often stalled clients are looked for: often enough, because they have a minute.
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
+/// How often it is looked whether it is time to look at the demand of a service.
+const DEMAND_CHECK_EVERY: Duration = Duration::from_secs(1);
 /// How often the memory of superseded lists is checked.
 const MEMORY_CHECK_EVERY: Duration = Duration::from_millis(500);
 /// How many bytes of superseded lists clients that do not read may hold: a hundred and
@@ -101,6 +106,40 @@ impl Balancer {
     pub fn excess(&self) -> ExcessFn {
         let views = self.0.views.clone();
         Arc::new(move || views.excess())
+    }
+
+    /// Returns a function that returns the clients of a service by zone.
+    #[must_use]
+    pub fn demand(&self) -> DemandFn {
+        let views = self.0.views.clone();
+        Arc::new(move |service| views.demands().of(service))
+    }
+
+    /// Returns the demand of the clients of services with zones, for other protocols to count
+    /// theirs.
+    #[must_use]
+    pub fn demands(&self) -> Arc<Demands> {
+        self.0.views.demands().clone()
+    }
+
+    /// Sends the demand of the clients of services with zones to the catalog, whenever it is
+    /// worth new lists. Ends when the receiver is dropped.
+    pub async fn follow_demand(self, inputs: mpsc::Sender<Input>) {
+        let views = self.0.views.clone();
+        loop {
+            tokio::time::sleep(DEMAND_CHECK_EVERY).await;
+            for (service, demand) in views.demands().due(clock::now()) {
+                let known = views.catalog().service(&service);
+                let shares = known.as_deref().and_then(policy::zones::shares);
+                if !shares.is_some_and(|shares| shares.must_renew(&demand)) {
+                    continue;
+                }
+                let input = Input::Demand(service, Arc::new(demand));
+                if inputs.send(input).await.is_err() {
+                    return;
+                }
+            }
+        }
     }
 
     /// Ends the connections of clients that do not read new lists: after a minute, or when

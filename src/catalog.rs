@@ -13,54 +13,68 @@ use tokio::sync::watch;
 
 use crate::clock;
 use crate::marks::Marks;
-use crate::model::Target;
+use crate::model::{ServiceName, Target};
 use crate::registry::{Key, Rejected, Remark};
 use crate::settings::Settings;
 
 mod addresses;
 mod affected;
 mod backend_log;
+mod class_cache;
 mod departures;
 mod derived;
 mod down;
 mod drive;
+mod due_times;
 mod empty;
 mod group;
 mod guard;
+mod health;
+mod health_tracker;
 mod host_names;
 mod index;
 mod input;
 mod key_problems;
 mod liveness;
+mod load;
+mod load_tracker;
 mod lookup;
 mod marks;
 mod newcomers;
 mod pace;
 mod publish;
+mod ramps;
 mod service;
 mod settings;
 mod snapshot;
+mod split;
 mod subscription;
+mod target_users;
 mod topic;
 mod unresolved;
 mod urgency;
 mod warning_limit;
+mod zones;
 
 pub use addresses::Addresses;
 pub use drive::drive;
 pub use empty::EmptyService;
 use empty::RecentlyEmpty;
 use group::Group;
+pub use health::{Health, HealthAnswer, HealthTarget, HealthTargets};
 pub use input::{Input, Origin, OriginsQuery, Resolved, Restored};
 pub use liveness::{HeldBackend, Liveness, LossReason, ProbeResult, Rules};
+pub use load::{LoadFactors, LoadTarget, LoadTargets};
 pub use lookup::is_chosen;
 pub use newcomers::Newcomers;
-pub use service::Service;
+pub use service::{Facts, Service};
 pub use snapshot::{Known, RegistryStatus, ServiceSnapshot};
+pub use split::{Candidate, Split};
 pub use subscription::{Subscriber, Subscription};
 pub use topic::{Listener, Topic};
 pub use unresolved::Unresolved;
 use warning_limit::WarningLimit;
+pub use zones::Zones;
 
 /// A handle for readers; cheap to clone.
 #[derive(Clone)]
@@ -77,6 +91,8 @@ struct Shared {
     /// How many backends were unresolved at the last log line.
     unresolved_logged: AtomicUsize,
     liveness: watch::Sender<Arc<Liveness>>,
+    health_targets: watch::Sender<HealthTargets>,
+    load_targets: watch::Sender<LoadTargets>,
     /// Grows with each publication that changed a service.
     changes: watch::Sender<u64>,
     /// The newest version of any service.
@@ -117,6 +133,8 @@ impl Catalog {
             unresolved: watch::Sender::new(Arc::default()),
             unresolved_logged: AtomicUsize::new(0),
             liveness: watch::Sender::new(Arc::default()),
+            health_targets: watch::Sender::new(HealthTargets::default()),
+            load_targets: watch::Sender::new(LoadTargets::default()),
             changes: watch::Sender::new(0),
             versions: AtomicU64::new(0),
             recently_empty: Mutex::default(),
@@ -192,6 +210,12 @@ impl Catalog {
         all
     }
 
+    /// Returns the newest value of a service.
+    #[must_use]
+    pub fn service(&self, name: &ServiceName) -> Option<Arc<Service>> {
+        self.0.groups.get(&name.canonical())?.services.get(name).cloned()
+    }
+
     /// Returns the services without a backend, sorted: each name that streams ask for,
     /// and for ten minutes each service that lost its last backend.
     #[must_use]
@@ -236,6 +260,18 @@ impl Catalog {
     #[must_use]
     pub fn watch_liveness(&self) -> watch::Receiver<Arc<Liveness>> {
         self.0.liveness.subscribe()
+    }
+
+    /// Watches the backends whose health is to be checked.
+    #[must_use]
+    pub fn watch_health_targets(&self) -> watch::Receiver<HealthTargets> {
+        self.0.health_targets.subscribe()
+    }
+
+    /// Watches the backends that are asked to report their load.
+    #[must_use]
+    pub fn watch_load_targets(&self) -> watch::Receiver<LoadTargets> {
+        self.0.load_targets.subscribe()
     }
 
     /// Watches a counter that grows when a service has changed.

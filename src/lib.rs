@@ -45,7 +45,7 @@
 //! | step | modules |
 //! |---|---|
 //! | a key in etcd becomes a value | [`registry`], [`marks`], [`settings`], [`replica`] |
-//! | one task makes immutable services of them | [`catalog`], with [`health`], [`hosts`] and [`persist`] as further sources |
+//! | one task makes immutable services of them | [`catalog`], with [`health`], [`health_check`], [`hosts`] and [`persist`] as further sources |
 //! | a pure function decides which backends a class of clients is sent | [`policy`] |
 //! | the decision becomes bytes once, and streams deliver the newest | [`balancer`], [`serve`] |
 //! | the same decision as DNS answers, and as JSON, metrics and a dashboard | [`dns`], [`admin`] |
@@ -55,6 +55,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod backend_channel;
 pub mod balancer;
 pub mod catalog;
 pub mod cli;
@@ -63,8 +64,10 @@ pub mod config;
 pub mod dns;
 pub mod facts;
 pub mod health;
+pub mod health_check;
 pub mod hosts;
 pub mod load;
+pub mod load_reports;
 pub mod marks;
 pub mod model;
 pub mod persist;

@@ -42,6 +42,13 @@ impl Ledger {
         }
     }
 
+    /// Returns the totals of one service: zero if its clients have reported nothing.
+    #[must_use]
+    pub fn total(&self, service: &ServiceName) -> Calls {
+        let totals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        totals.get(service).copied().unwrap_or_default()
+    }
+
     /// Returns the totals, sorted by service.
     #[must_use]
     pub fn totals(&self) -> Vec<(ServiceName, Calls)> {

@@ -10,7 +10,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{BackendAddr, Class, Endpoint, ServiceName};
+use crate::model::{BackendAddr, Class, Endpoint, Selector, ServiceName};
 
 mod for_clients;
 mod key;
@@ -190,6 +190,15 @@ impl ServiceMarks {
     pub fn most_shed(&self) -> u32 {
         let sheds = self.scopes().flat_map(|one| one.clients.sheds());
         sheds.map(|mark| mark.value.percent()).max().unwrap_or(0)
+    }
+
+    /// Returns the labels that marks name to shed calls of clients.
+    pub fn shed_selectors(&self) -> impl Iterator<Item = &Selector> {
+        let sheds = self.scopes().flat_map(|one| one.clients.sheds());
+        sheds.filter_map(|mark| match &mark.key {
+            MarkKey::Shed(_, Clients::Selecting(selector)) => Some(selector),
+            _ => None,
+        })
     }
 
     /// Returns the mark by which all clients use the addresses from DNS.

@@ -12,7 +12,7 @@ pub mod name;
 pub mod text;
 
 pub use address::{BackendAddr, Host, HostPort};
-pub use class::Class;
+pub use class::{Class, Part};
 pub use client::{ClientKind, ClientProfile};
 pub use endpoint::{Endpoint, Meta, Weight};
 pub use name::{NameError, Selector, ServiceName, Target, Zone};

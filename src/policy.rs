@@ -10,15 +10,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::catalog::{Addresses, Service};
-use crate::facts::factor::Factor;
-use crate::model::{Class, Endpoint, Selector, Weight};
+use crate::facts::factor::{self, Factor};
+use crate::marks::Mark;
+use crate::model::{Class, Endpoint, Part, Selector, Target, Weight};
 
+mod affinity;
 pub mod canary;
 pub mod cells;
 pub mod hash;
+mod health;
+mod load;
 mod newcomers;
 mod passes;
 pub mod rendezvous;
+mod split;
 pub mod zones;
 
 pub use passes::{Finding, Pass, explain};
@@ -28,10 +33,21 @@ pub use passes::{Finding, Pass, explain};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Decision {
     picks: Box<[Pick]>,
+    split: Option<Box<CallSplit>>,
     /// The part of their calls that the clients drop, in percent.
     pub drop_percent: u32,
     /// Whether the clients use the addresses from DNS in place of the picks.
     pub fallback: bool,
+}
+
+/// A share of all calls for some of the picks. Within each group, the calls are split by
+/// weight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallSplit {
+    /// The share of the canaries: neither 0 nor 1.
+    pub share: Factor,
+    /// Whether each pick is a canary. Some are, and some are not.
+    pub canaries: Box<[bool]>,
 }
 
 /// A backend that serves a class, and its share.
@@ -39,11 +55,17 @@ pub struct Decision {
 pub struct Pick {
     /// Its index in the snapshot's endpoints.
     pub endpoint: u32,
-    /// Its weight relative to the other picks; never 0.
+    /// Its weight relative to the other picks, or to those of its group if the calls are
+    /// split; never 0.
     pub weight: Weight,
 }
 
 impl Decision {
+    /// Makes a decision that does not split the calls.
+    fn new(picks: Vec<Pick>) -> Self {
+        Self { picks: picks.into(), ..Self::default() }
+    }
+
     /// Returns the picks, in the snapshot's order.
     #[must_use]
     pub fn picks(&self) -> &[Pick] {
@@ -55,11 +77,81 @@ impl Decision {
     pub fn weights(&self) -> Vec<u32> {
         self.picks.iter().map(|pick| pick.weight.0).collect()
     }
+
+    /// Returns how the calls are split between groups of picks, if they are.
+    #[must_use]
+    pub fn split(&self) -> Option<&CallSplit> {
+        self.split.as_deref()
+    }
+
+    /// Returns the share of all calls that each pick is due, in the same order.
+    #[must_use]
+    pub fn dues(&self) -> Vec<f64> {
+        let canary = |at: usize| self.split.as_ref().is_some_and(|split| split.canaries[at]);
+        let mut sums = [0.0, 0.0];
+        for (at, pick) in self.picks.iter().enumerate() {
+            sums[usize::from(canary(at))] += f64::from(pick.weight.0);
+        }
+        let share = self.split.as_ref().map_or(0.0, |split| split.share.as_fraction());
+        let due = |(at, pick): (usize, &Pick)| {
+            let (share, sum) = if canary(at) { (share, sums[1]) } else { (1.0 - share, sums[0]) };
+            share * f64::from(pick.weight.0) / sum
+        };
+        self.picks.iter().enumerate().map(due).collect()
+    }
 }
 
 /// Returns the backends that serve a class, each with its weight.
 #[must_use]
 pub fn decide(service: &Service, class: &Class) -> Decision {
+    let decision = match class.key() {
+        Some(key) => affinity::decide(service, class, key),
+        None => split::decide(service, class, eligible(service, class)),
+    };
+    Decision {
+        drop_percent: shed(service, class).map_or(0, |mark| mark.value.percent()),
+        fallback: service.marks.fallback().is_some(),
+        ..decision
+    }
+}
+
+/// Returns the class of a client of a service, by the name that it asks for and its address,
+/// if that is known.
+#[must_use]
+pub fn class(service: &Service, target: &Target, client: Option<IpAddr>) -> Class {
+    class_with_zone(service, target, client, None)
+}
+
+/// Returns the class of a client that may also say in which zone it is. The name wins over
+/// what the client says, and that over its address.
+#[must_use]
+pub fn class_with_zone(
+    service: &Service,
+    target: &Target,
+    client: Option<IpAddr>,
+    stated: Option<&str>,
+) -> Class {
+    let class = zones::class(service, target, client, stated);
+    let part = client.map(|client| part(service, &class, client));
+    class.with_part(part.unwrap_or_default())
+}
+
+/// Returns the part of the clients to which a client of a class belongs.
+#[must_use]
+pub fn part(service: &Service, class: &Class, client: IpAddr) -> Part {
+    split::part_of_client(service, class, client)
+}
+
+/// Returns the mark by which clients of a class drop the most calls.
+#[must_use]
+pub fn shed<'a>(service: &'a Service, class: &Class) -> Option<&'a Arc<Mark>> {
+    service.marks.shed(&zones::as_named(service, class))
+}
+
+/// Returns the backends that all passes before the split keep, with their weights. A split
+/// gives the calls of a group that loses its last backend to the other group.
+#[must_use]
+pub fn eligible(service: &Service, class: &Class) -> Vec<Pick> {
     let pick = |place: usize| {
         let endpoint = &service.endpoints[place];
         let place = u32::try_from(place).unwrap_or(u32::MAX);
@@ -70,13 +162,23 @@ pub fn decide(service: &Service, class: &Class) -> Decision {
         None => (0..service.endpoints.len()).filter_map(pick).collect(),
         Some(rarest) => service.chosen(rarest).filter_map(pick).collect(),
     };
-    if service.newcomers.is_some() {
+    if service.facts.health.is_some() {
+        picks = health::heed(service, picks);
+    }
+    if service.facts.newcomers.is_some() {
         picks = newcomers::heed(service, picks);
     }
-    Decision {
-        picks: picks.into(),
-        drop_percent: service.marks.shed(class).map_or(0, |mark| mark.value.percent()),
-        fallback: service.marks.fallback().is_some(),
+    if service.facts.load.is_some() {
+        picks = load::heed(service, picks);
+    }
+    picks
+}
+
+/// Multiplies the weights of picks by their factors.
+fn scale(picks: &mut [Pick], factors: &[Factor]) {
+    let weights: Vec<u32> = picks.iter().map(|pick| pick.weight.0).collect();
+    for (pick, weight) in picks.iter_mut().zip(factor::apply(&weights, factors)) {
+        pick.weight = Weight(weight);
     }
 }
 
@@ -121,12 +223,17 @@ pub fn addresses(service: &Service, class: &Class) -> Arc<Addresses> {
 /// Returns how many endpoints [`decide`] looks at for a class.
 #[must_use]
 pub fn work(service: &Service, class: &Class) -> usize {
+    if class.key().is_some()
+        && let Some(work) = affinity::work(service, class)
+    {
+        return work;
+    }
     // Without an index the number of matches is unknown, and indexing visits every
     // endpoint.
     let unindexed = class.selectors().iter().map(|one| service.unindexed(one)).max();
     match unindexed {
         None => service.endpoints.len(),
-        Some(0) => most(service, class),
+        Some(0) => most_eligible(service, class),
         Some(unindexed) => unindexed,
     }
 }
@@ -134,6 +241,11 @@ pub fn work(service: &Service, class: &Class) -> usize {
 /// Returns the largest number of endpoints that can serve a class.
 #[must_use]
 pub fn most(service: &Service, class: &Class) -> usize {
+    let most = most_eligible(service, class);
+    if class.key().is_some() { most.min(1) } else { most }
+}
+
+fn most_eligible(service: &Service, class: &Class) -> usize {
     let visits = class.selectors().iter().map(|selector| service.visits(selector));
     visits.min().unwrap_or(service.endpoints.len())
 }

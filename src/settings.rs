@@ -11,14 +11,24 @@ use std::time::Duration;
 use crate::model::ServiceName;
 
 mod document;
+mod health;
+mod load;
 mod pattern;
 mod pattern_index;
 pub mod source;
+mod split;
 mod value;
+mod zone_table;
+mod zones;
 
 pub use document::{DOCUMENT_MAX, Document, Table};
+pub use health::{CheckTls, HealthCheck, HealthKind, HealthSettings, HealthTls};
+pub use load::{LoadKind, LoadSettings};
 pub use pattern::{Pattern, PatternError};
-pub use value::{HealthKind, Key, Setting, WhenEmpty};
+pub use split::{Percent, SplitBy, SplitKey, SplitSetting, SplitSettings};
+pub use value::{Key, Setting, WhenEmpty};
+pub use zone_table::{Network, ZoneTable};
+pub use zones::{ZoneMode, ZoneSettings};
 
 /// The settings in force for one service.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -43,26 +53,12 @@ pub struct ServiceSettings {
     pub flap_delay: Duration,
     /// How the health of backends is checked.
     pub health: HealthSettings,
-}
-
-/// How the health of a service's backends is checked.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct HealthSettings {
-    /// How it is checked, if at all.
-    pub kind: HealthKind,
-    /// The service that `grpc.health.v1` is asked for; `None`: the server as a whole.
-    pub name: Option<Arc<str>>,
-    /// How often a backend is asked.
-    pub interval: Duration,
-    /// How long an answer may take.
-    pub timeout: Duration,
-    /// How many successes in a row make a backend healthy.
-    pub rise: u32,
-    /// How many failures in a row make a backend unhealthy.
-    pub fall: u32,
-    /// The part of the weight, in percent, below which unhealthy backends are listed too;
-    /// 0: never.
-    pub panic: u32,
+    /// Whether backends' reports of their load change their shares.
+    pub load: LoadSettings,
+    /// The share of calls or of clients that some of the backends get.
+    pub split: SplitSettings,
+    /// Whether clients prefer the backends of their own zone.
+    pub zones: ZoneSettings,
 }
 
 /// The settings of all services, as layers.
@@ -71,6 +67,7 @@ pub struct Settings {
     defaults: Arc<ServiceSettings>,
     file: Option<Arc<Document>>,
     store: Option<Arc<Document>>,
+    zones: Arc<ZoneTable>,
 }
 
 /// The origin of a setting. A later layer wins, key by key.
@@ -106,15 +103,10 @@ impl ServiceSettings {
         probe_unleased: Duration::ZERO,
         slow_start: Duration::ZERO,
         flap_delay: Duration::ZERO,
-        health: HealthSettings {
-            kind: HealthKind::Off,
-            name: None,
-            interval: Duration::from_secs(10),
-            timeout: Duration::from_secs(1),
-            rise: 1,
-            fall: 2,
-            panic: 50,
-        },
+        health: HealthSettings::DEFAULT,
+        load: LoadSettings::DEFAULT,
+        split: SplitSettings::NONE,
+        zones: ZoneSettings::DEFAULT,
     };
 
     /// Returns the setting of a key.
@@ -128,6 +120,8 @@ impl ServiceSettings {
             Key::ProbeUnleased => Setting::ProbeUnleased(self.probe_unleased),
             Key::SlowStart => Setting::SlowStart(self.slow_start),
             Key::FlapDelay => Setting::FlapDelay(self.flap_delay),
+            Key::LoadKind => Setting::LoadKind(self.load.kind),
+            Key::LoadInterval => Setting::LoadInterval(self.load.interval),
             Key::HealthKind => Setting::HealthKind(self.health.kind),
             Key::HealthName => Setting::HealthName(self.health.name.clone().unwrap_or_default()),
             Key::HealthInterval => Setting::HealthInterval(self.health.interval),
@@ -135,6 +129,14 @@ impl ServiceSettings {
             Key::HealthRise => Setting::HealthRise(self.health.rise),
             Key::HealthFall => Setting::HealthFall(self.health.fall),
             Key::HealthPanic => Setting::HealthPanic(self.health.panic),
+            Key::HealthTls => Setting::HealthTls(self.health.tls),
+            Key::HealthCa => Setting::HealthCa(self.health.ca.clone().unwrap_or_default()),
+            Key::HealthTlsName => {
+                Setting::HealthTlsName(self.health.tls_name.clone().unwrap_or_default())
+            }
+            Key::Split(key) => Setting::Split(self.split.get(key)),
+            Key::ZonesMode => Setting::ZonesMode(self.zones.mode),
+            Key::ZonesKey => Setting::ZonesKey(self.zones.key().into()),
         }
     }
 
@@ -148,15 +150,21 @@ impl ServiceSettings {
             Setting::ProbeUnleased(every) => self.probe_unleased = every,
             Setting::SlowStart(window) => self.slow_start = window,
             Setting::FlapDelay(longest) => self.flap_delay = longest,
+            Setting::LoadKind(kind) => self.load.kind = kind,
+            Setting::LoadInterval(every) => self.load.interval = every,
             Setting::HealthKind(kind) => self.health.kind = kind,
-            Setting::HealthName(name) => {
-                self.health.name = Some(name).filter(|name| !name.is_empty());
-            }
+            Setting::HealthName(name) => self.health.name = some(name),
             Setting::HealthInterval(every) => self.health.interval = every,
             Setting::HealthTimeout(longest) => self.health.timeout = longest,
             Setting::HealthRise(successes) => self.health.rise = successes,
             Setting::HealthFall(failures) => self.health.fall = failures,
             Setting::HealthPanic(percent) => self.health.panic = percent,
+            Setting::HealthTls(tls) => self.health.tls = tls,
+            Setting::HealthCa(file) => self.health.ca = some(file),
+            Setting::HealthTlsName(name) => self.health.tls_name = some(name),
+            Setting::Split(split) => self.split.set(split),
+            Setting::ZonesMode(mode) => self.zones.mode = mode,
+            Setting::ZonesKey(key) => self.zones.set_key(key),
         }
     }
 }
@@ -165,14 +173,28 @@ impl Settings {
     /// Makes settings that are the same for every service.
     #[must_use]
     pub fn new(defaults: ServiceSettings) -> Self {
-        Self { defaults: Arc::new(defaults), file: None, store: None }
+        let defaults = Arc::new(defaults);
+        Self { defaults, file: None, store: None, zones: Arc::default() }
     }
 
     /// Returns settings with the same defaults and with these documents.
     #[must_use]
     pub fn with(&self, file: Option<Arc<Document>>, store: Option<Arc<Document>>) -> Self {
         let some = |document: &Arc<Document>| !document.is_empty();
-        Self { defaults: self.defaults.clone(), file: file.filter(some), store: store.filter(some) }
+        let (defaults, file, store) =
+            (self.defaults.clone(), file.filter(some), store.filter(some));
+        let tables = [&file, &store].into_iter().flatten().map(|document| document.zones());
+        let zones = ZoneTable::merged(tables);
+        // An equal table is shared, so that it is compared at once.
+        let zones = if *self.zones == zones { self.zones.clone() } else { Arc::new(zones) };
+        Self { defaults, file, store, zones }
+    }
+
+    /// Returns the zones of clients' addresses, and the aliases of zones. etcd's document
+    /// wins over the file, network by network.
+    #[must_use]
+    pub fn zones(&self) -> &Arc<ZoneTable> {
+        &self.zones
     }
 
     /// Returns the document of a layer, if it has tables.
@@ -227,7 +249,16 @@ impl Settings {
                 let pattern = Some(table.pattern().to_string());
                 table.setting(key).map(|setting| Origin { setting, layer, pattern })
             };
-            tables.iter().find_map(set).unwrap_or_else(|| {
+            // A table that sets the share of a split, in one way, ends the other ways.
+            let is_share = |key| matches!(key, Key::Split(key) if key.is_share());
+            let sets_share = |(_, table): &&(Layer, &Table)| {
+                table.settings().iter().any(|setting| is_share(setting.key()))
+            };
+            let found = match is_share(key) {
+                true => tables.iter().find(sets_share).and_then(set),
+                false => tables.iter().find_map(set),
+            };
+            found.unwrap_or_else(|| {
                 let setting = self.defaults.get(key);
                 Origin { setting, layer: Layer::Flags, pattern: None }
             })
@@ -264,6 +295,11 @@ impl From<ServiceSettings> for Arc<Settings> {
     fn from(defaults: ServiceSettings) -> Self {
         Self::new(Settings::new(defaults))
     }
+}
+
+/// Returns a text, unless it is empty.
+fn some(text: Arc<str>) -> Option<Arc<str>> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! What streams of every protocol need: framing of messages, a budget of work, counted
-//! bytes, shared texts, and the admission of streams with selectors.
+//! bytes, shared texts, the admission of streams with selectors, and the demand of clients.
 //!
 //! In: bytes and costs of streams. Out: whole messages, admissions and refusals. It knows no
-//! protocol and no service.
+//! protocol and no catalog.
 
 use http::{Response, header};
 use tonic::{Code, Status};
 
 pub(crate) mod admission;
+pub(crate) mod demand;
 pub(crate) mod held_bytes;
 pub(crate) mod messages;
 pub(crate) mod shared_texts;

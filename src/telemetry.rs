@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::facts::demand::Demand;
 use crate::load::Calls;
 use crate::model::{ClientKind, ServiceName};
 
@@ -83,6 +84,22 @@ pub struct Counters {
     pub states_saved: Counter,
     /// Times the state could not be saved.
     pub states_failed: Counter,
+    /// Health checks that found their backend healthy.
+    pub checks_healthy: Counter,
+    /// Health checks whose backend said that it is not serving.
+    pub checks_not_serving: Counter,
+    /// Health checks without an answer, or with an error.
+    pub checks_failed: Counter,
+    /// Health checks that could not be made here, and count against no backend.
+    pub checks_not_made: Counter,
+    /// Connections that are kept so that backends can push their health.
+    pub health_watches: Gauge,
+    /// Reports of load that backends sent.
+    pub load_reports: Counter,
+    /// Reports of load without calls or without utilisation, which count for nothing.
+    pub load_reports_empty: Counter,
+    /// Times a backend did not report its load, or stopped.
+    pub load_report_failures: Counter,
     /// Certificates, keys and passwords that are read from files.
     pub credentials: Credentials,
 }
@@ -128,6 +145,8 @@ pub struct ClientView {
     pub kind: ClientKind,
     /// The name that the client asked for, as typed.
     pub name: Arc<str>,
+    /// The zone in which the client is; `None` if it is unknown or does not matter.
+    pub zone: Option<Arc<str>>,
     /// The service that the name means now.
     pub service: Option<ServiceName>,
     /// The newest response to the client: `list`, `empty`, `unreachable`, `drop` or `fallback`.
@@ -164,6 +183,19 @@ pub type ListClients = Arc<dyn Fn() -> Vec<ClientView> + Send + Sync>;
 /// Returns how far over its share the most favoured backend of any list in use is: 0.05
 /// means 5 % over.
 pub type ExcessFn = Arc<dyn Fn() -> f32 + Send + Sync>;
+
+/// Returns how many clients of a service there are in each zone, sorted by zone, and their
+/// demand; `None` if the service has no zones or no clients. The zone `None` is unknown.
+pub type DemandFn = Arc<dyn Fn(&ServiceName) -> Option<ZoneDemand> + Send + Sync>;
+
+/// The clients of a service by zone, as they are shown to operators.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ZoneDemand {
+    /// How many clients there are, by zone.
+    pub clients: Vec<(Option<Arc<str>>, usize)>,
+    /// Their demand as it is now.
+    pub demand: Demand,
+}
 
 impl Credentials {
     /// Replaces all credentials.

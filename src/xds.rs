@@ -19,6 +19,7 @@ use tonic::Status;
 use crate::catalog::Catalog;
 use crate::clock;
 use crate::model::{ClientKind, Zone};
+use crate::streams::demand::Demands;
 use crate::streams::messages::{Messages, first_message};
 use crate::streams::response;
 use crate::telemetry::{Counters, ListClients, XdsCounters};
@@ -83,12 +84,20 @@ const MEMORY_CHECK_EVERY: Duration = Duration::from_millis(500);
 const ASSIGNMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// A longer user agent is cut, because it is only shown.
 const USER_AGENT_MAX: usize = 256;
+/// A longer zone, in bytes, is ignored.
+const ZONE_MAX: usize = 255;
 
 impl Xds {
-    /// Makes the service on top of a catalog. Names in `zone` mean services.
+    /// Makes the service on top of a catalog. Names in `zone` mean services. Its clients
+    /// count among those of `demands`.
     #[must_use]
-    pub fn new(zone: Zone, catalog: Catalog, counters: Arc<Counters>) -> Self {
-        let watches = Watches::new(zone, catalog.clone(), counters.clone());
+    pub fn new(
+        zone: Zone,
+        catalog: Catalog,
+        demands: Arc<Demands>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let watches = Watches::new(zone, catalog.clone(), demands, counters.clone());
         let (clients, refusals) = Default::default();
         Self(Arc::new(Shared { catalog, watches, clients, counters, refusals }))
     }
@@ -186,7 +195,11 @@ impl Xds {
         let agent = agent
             .unwrap_or_else(|| format!("{} {}", node.user_agent_name, node.user_agent_version));
         let agent: String = agent.trim().chars().take(USER_AGENT_MAX).collect();
-        Ok(Peer { addr, user_agent: self.0.clients.texts.share(&agent), kind })
+        let texts = &self.0.clients.texts;
+        let zone = node.locality.map(|locality| locality.zone).unwrap_or_default();
+        let zone = Some(zone).filter(|zone| (1..=ZONE_MAX).contains(&zone.len()));
+        let zone = zone.map(|zone| texts.share(&zone));
+        Ok(Peer { addr, user_agent: texts.share(&agent), kind, zone })
     }
 }
 

@@ -9,6 +9,8 @@ mod hostile;
 mod marks;
 #[path = "admin/settings.rs"]
 mod settings;
+#[path = "admin/splits.rs"]
+mod splits;
 #[path = "admin/world.rs"]
 mod world;
 
@@ -94,7 +96,8 @@ async fn services_are_listed_and_shown() {
     assert_eq!(
         body["services"][0],
         json!({"name": "dev/game", "dns_name": "game.dev.lookaside.internal", "endpoints": 3,
-            "held": 0, "guarded": false, "down": 0, "unresolved": 0, "drained": 0, "state": "ok", "since_seconds": null,
+            "held": 0, "guarded": false, "down": 0, "unresolved": 0, "drained": 0, "unhealthy": 0,
+            "panic": false, "shed": 0, "fallback": false, "state": "ok", "since_seconds": null,
             "revision": 7, "clients": 2, "calls": calls})
     );
     assert_eq!(body["services"][1]["name"], "hello");
@@ -122,7 +125,7 @@ async fn services_are_listed_and_shown() {
         json!({"id": "8", "address": "10.0.0.8:80", "weight": 1, "turns": 1,
             "due": 1.0, "share": 1.0, "token": "dev/game@10.0.0.8:80", "meta": {"zone": "b"},
             "held": null, "down": false, "drained": null,
-            "delayed_seconds": null, "slow_start": null})
+            "delayed_seconds": null, "slow_start": null, "load_factor": null, "unhealthy": null})
     );
     assert_eq!(body["endpoints"][0]["turns"], 0);
     assert_eq!((&body["clients"], &body["calls"]), (&json!(2), &calls));
@@ -213,7 +216,7 @@ async fn clients_are_shown_by_what_they_mean() {
     assert_eq!(
         first,
         json!({"peer": "10.0.0.9:1", "user_agent": "grpc-go/1.85.0 <script>", "protocol": "grpclb", "kind": "core",
-            "name": "game.dev", "service": "dev/game", "told": "list", "entries": 2,
+            "name": "game.dev", "zone": null, "service": "dev/game", "told": "list", "entries": 2,
             "revision": 7, "list_age_seconds": null, "open_seconds": null,
             "calls": {"started": 5, "finished": 4, "failed_to_send": 0, "known_received": 0,
             "dropped": 0}, "xds": null})

@@ -14,10 +14,16 @@ mod marks;
 mod settings;
 #[path = "conversations/sharing.rs"]
 mod sharing;
+#[path = "conversations/splits.rs"]
+mod splits;
 #[path = "conversations/unfinished.rs"]
 mod unfinished;
 #[path = "conversations/xds.rs"]
 mod xds;
+#[path = "conversations/xds_decisions.rs"]
+mod xds_decisions;
+#[path = "conversations/zones.rs"]
+mod zones;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

@@ -18,6 +18,8 @@ mod dashboard;
 mod dns;
 #[path = "etcd_source.rs"]
 mod etcd_source;
+#[path = "health_checks.rs"]
+mod health_checks;
 #[path = "hosts.rs"]
 mod hosts;
 #[path = "http2.rs"]
@@ -26,6 +28,8 @@ mod http2;
 mod languages;
 #[path = "leases.rs"]
 mod leases;
+#[path = "load_reports.rs"]
+mod load_reports;
 #[path = "marks.rs"]
 mod marks;
 #[path = "register.rs"]

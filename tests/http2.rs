@@ -37,8 +37,8 @@ fn start(runtime: &tokio::runtime::Runtime) -> SocketAddr {
     let zone = Zone::new("lookaside.internal").expect("a zone");
     let counters: Arc<Counters> = Arc::default();
     let catalog = Catalog::new();
-    let xds = Xds::new(zone.clone(), catalog.clone(), counters.clone());
-    let balancer = Balancer::new(zone, catalog, Arc::default(), counters.clone());
+    let balancer = Balancer::new(zone.clone(), catalog.clone(), Arc::default(), counters.clone());
+    let xds = Xds::new(zone, catalog, balancer.demands(), counters.clone());
     let others = Routes::from(Router::new().fallback(page));
     let server = Server {
         services: Services { balancer, xds, others },

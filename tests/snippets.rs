@@ -19,6 +19,8 @@ mod policy;
 mod readme;
 #[path = "snippets/resolvers.rs"]
 mod resolvers;
+#[path = "snippets/splits.rs"]
+mod splits;
 #[path = "snippets/table.rs"]
 mod table;
 #[path = "snippets/world.rs"]
@@ -57,6 +59,7 @@ scenes! {
     held_backends_are_released Faults ["etcd"],
     settings_are_applied Settings ["etcd"],
     a_newcomer_gets_its_share_in_steps Policy ["etcd"],
+    a_sick_backend_is_left_out Health ["etcd"],
     a_dry_run_reads_etcd Formats ["etcd"],
     every_frameworks_command_reads_its_format Servers ["etcd"],
     resolvers_forward_to_the_balancer Dns ["etcd", "dig", "resolvers"],

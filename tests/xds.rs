@@ -7,6 +7,8 @@
 mod cases;
 #[path = "xds/faults.rs"]
 mod faults;
+#[path = "xds/policy.rs"]
+mod policy;
 
 use std::sync::Arc;
 
@@ -44,7 +46,18 @@ impl Scene {
     /// Starts a client process with the bootstrap file that the balancer gives.
     #[track_caller]
     fn driver(&self, balancer: &Balancer) -> Driver {
-        let path = format!("/api/v1/xds/bootstrap?server={}", self.address);
+        self.driver_at(balancer, &format!("server={}", self.address))
+    }
+
+    /// Starts a client process with a bootstrap file that states a zone.
+    #[track_caller]
+    fn driver_in_zone(&self, balancer: &Balancer, zone: &str) -> Driver {
+        self.driver_at(balancer, &format!("server={}&zone={zone}", self.address))
+    }
+
+    #[track_caller]
+    fn driver_at(&self, balancer: &Balancer, query: &str) -> Driver {
+        let path = format!("/api/v1/xds/bootstrap?{query}");
         let (code, bootstrap) = balancer.get(&path);
         assert_eq!(code, 200, "{bootstrap}");
         Driver::start_xds(&self.language, &bootstrap)
@@ -85,6 +98,8 @@ macro_rules! clients {
                 cases::shed_by_a_mark,
                 cases::names_have_all_spellings,
                 cases::idle_and_back,
+                policy::zones,
+                policy::splits,
                 faults::etcd_is_away,
                 faults::the_balancer_restarts,
                 faults::the_balancer_comes_later,

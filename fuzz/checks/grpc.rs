@@ -30,8 +30,8 @@ async fn serve(stream: DuplexStream) {
     inputs.send(read).await.expect("the catalog listens");
     let zone = Zone::new("lookaside.internal").expect("a zone");
     let counters: Arc<Counters> = Arc::default();
-    let xds = Xds::new(zone.clone(), catalog.clone(), counters.clone());
-    let balancer = Balancer::new(zone, catalog, Arc::default(), counters.clone());
+    let balancer = Balancer::new(zone.clone(), catalog.clone(), Arc::default(), counters.clone());
+    let xds = Xds::new(zone, catalog, balancer.demands(), counters.clone());
     let server = Server {
         services: Services { balancer, xds, others: Routes::default() },
         tls: None,

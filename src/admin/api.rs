@@ -17,7 +17,8 @@ use serde::Serialize;
 use super::query::{self, Parameters};
 use super::{State, json, services};
 use crate::catalog::{Known, Service};
-use crate::model::{Selector, Target, text};
+use crate::model::{Target, text};
+use crate::settings::HealthKind;
 use crate::telemetry::ClientView;
 
 /// An error answer. It is always JSON.
@@ -109,25 +110,22 @@ pub(super) fn typed(path: &str) -> Result<Cow<'_, str>, Problem> {
     })
 }
 
-/// Returns the service that a name means to a client, and the selectors in the name. It also
+/// Returns the service that a name means to a client, and the name as it is read. It also
 /// finds registered names that no client can type, by their exact spelling, so that every
 /// listed service can be shown. For example, a client's port is dropped from its name.
-pub(super) fn find(state: &State, typed: &str) -> Result<(Arc<Service>, Vec<Selector>), Problem> {
+pub(super) fn find(state: &State, typed: &str) -> Result<(Arc<Service>, Target), Problem> {
     let target = Target::parse(typed, &state.zone);
     if let Ok(target) = &target {
         match state.catalog.lookup(target) {
             Known::Syncing => return Err(unread(state)),
-            Known::Present(snapshot) => {
-                let selectors = target.selectors_for(&snapshot.name).to_vec();
-                return Ok((snapshot, selectors));
-            }
+            Known::Present(snapshot) => return Ok((snapshot, target.clone())),
             Known::Absent(_) => {}
         }
     }
     let as_it_stands = Target::exactly(typed);
     match (state.catalog.lookup(&as_it_stands), target) {
         (Known::Present(snapshot), _) if snapshot.name.as_str() == typed => {
-            Ok((snapshot, Vec::new()))
+            Ok((snapshot, as_it_stands))
         }
         (_, Err(error)) => Err(Problem(StatusCode::BAD_REQUEST, error.to_string())),
         (_, Ok(target)) => Err(services::absent(state, &target.canonical(), &target.name)),
@@ -148,8 +146,14 @@ fn registry_of(state: &State) -> json::Registry {
     let catalog = &state.catalog;
     let (empty, liveness) = (catalog.empty_services(), catalog.liveness());
     let named = empty.iter().filter(|empty| empty.name.is_some());
+    let services = catalog.services();
+    // Observed health changes nothing for clients.
+    let acting = |service: &&Arc<Service>| service.settings.health.kind != HealthKind::Observe;
+    let acting = services.iter().filter(acting).filter_map(|service| service.facts.health.as_ref());
     let counts = json::Counts {
-        services: catalog.services().len(),
+        services: services.len(),
+        panic: acting.clone().filter(|health| health.panic).count(),
+        unhealthy: acting.map(|health| health.unhealthy.len()).sum(),
         rejected: catalog.rejected_len(),
         empty: named.count(),
         waiting: empty.iter().map(|empty| empty.streams).sum(),

@@ -119,6 +119,8 @@ function showStatus(status, services, streams) {
   if (hurt.length) all.push(["bad", `clients ask, but no backend takes calls: ${hurt.map(({ name }) => name).join(", ")}`]);
   if (waiting) all.push(["warn", `${waiting} clients wait for backends`]);
   const counts = [
+    [registry.services_in_panic, "services in panic: too little of them is healthy, so all of it is listed"],
+    [registry.endpoints_unhealthy, "backends unhealthy"],
     [registry.services_guarded, "services guarded: they keep backends that do not answer"],
     [registry.endpoints_held, "backends held: listed although their registrations are gone"],
     [registry.endpoints_unresolved, "backends unresolved: their host names do not resolve"],
@@ -146,6 +148,8 @@ function showStatus(status, services, streams) {
     concern("held", registry.endpoints_held),
     concern("guarded", registry.services_guarded),
     concern("down", registry.endpoints_down),
+    concern("unhealthy", registry.endpoints_unhealthy),
+    concern("in panic", registry.services_in_panic),
     concern("unresolved", registry.endpoints_unresolved),
     fact("clients", streams),
     fact("up for", age(status.uptime_seconds)),
@@ -153,8 +157,8 @@ function showStatus(status, services, streams) {
 }
 
 function stateOf(service) {
-  const { state, endpoints, held, down, unresolved, drained, shed, fallback, clients, since_seconds } =
-    service;
+  const { state, endpoints, held, down, unhealthy, panic, unresolved } = service;
+  const { drained, shed, fallback, clients, since_seconds } = service;
   const since = since_seconds === null ? "" : ` for ${age(since_seconds)}`;
   if (state === "ok") return "ok";
   const parts = [];
@@ -163,6 +167,7 @@ function stateOf(service) {
   if (state === "guarded") parts.push("guarded: keeps backends that do not answer");
   if (held) parts.push(`${held} of ${endpoints} held${since}`);
   if (down) parts.push(`${down} down`);
+  if (unhealthy) parts.push(`${unhealthy} of ${endpoints} unhealthy${panic ? ": panic, all are listed" : ""}`);
   if (unresolved) parts.push(`${unresolved} unresolved`);
   if (shed) parts.push(`${shed} % of calls shed`);
   if (fallback) parts.push("clients use DNS");
@@ -198,12 +203,17 @@ function drainedBy({ by, until, why }) {
   return `drained${by && ` by ${by}`}${until ? ` until ${until}` : ""}${why && `: ${why}`}`;
 }
 
-function endpointState({ held, down, drained, delayed_seconds, slow_start, turns, weight, meta }) {
+function endpointState(endpoint) {
+  const { held, down, drained, delayed_seconds, slow_start, load_factor, unhealthy } = endpoint;
+  const { turns, weight, meta } = endpoint;
   if (drained) return warn(drainedBy(drained));
   if (down) return bad("down: refuses connections");
   if (held) return warn(`held for ${age(held.seconds)}: ${held.why}; ${held.probe ?? "not probed yet"}`);
   if (meta["lame-duck"] === "true") return warn("drains itself: lame-duck=true");
+  if (unhealthy) return (turns ? warn : bad)(`unhealthy${turns ? ", and listed" : ""}: ${unhealthy}`);
   if (delayed_seconds != null && !turns) return warn(`delayed for ${age(delayed_seconds)}: came and went too often`);
+  if (load_factor != null && slow_start == null)
+    return `by its load: ${Math.round(100 * load_factor)} % of its share`;
   if (slow_start != null) return `slow start: ${Math.round(100 * slow_start)} % of its share`;
   return turns ? "ok" : warn(weight ? "not selected" : "weight 0: no traffic");
 }
@@ -222,7 +232,7 @@ function endpoints(detail) {
 function clientRow(client) {
   const told = client.told === "list" ? `list\u00a0of\u00a0${client.entries}` : client.told;
   return el("tr", { "data-key": `${client.peer} ${client.name}` }, td(code(client.peer)), td(client.name),
-    td(client.service ?? warn("waits")),
+    td(client.service ? [client.service, client.zone && `zone\u00a0${client.zone}`].filter(Boolean).join(", ") : warn("waits")),
     td(client.told === "list" ? told : warn(told)),
     el("td", { class: "n" }, age(client.list_age_seconds)), el("td", { class: "n" }, age(client.open_seconds)),
     el("td", { class: "n" }, client.revision), number(client.calls.finished), td(client.user_agent));

@@ -18,7 +18,7 @@ use super::query::{self, Parameters};
 use super::shares::{self, Share};
 use super::{State, json, settings};
 use crate::catalog::{Input, Origin, OriginsQuery, Service};
-use crate::model::{BackendAddr, Class, Endpoint, Selector, ServiceName, Target};
+use crate::model::{BackendAddr, Class, Endpoint, ServiceName, Target};
 use crate::policy;
 use crate::telemetry::ClientView;
 
@@ -75,6 +75,7 @@ pub(super) async fn explain(
         service: None,
         absent: None,
         selectors: Vec::new(),
+        zone: None,
         settings: settings.unwrap_or_default(),
         revision: status.revision,
         silent_seconds: status.last_answer.map(|heard| json::seconds(heard.elapsed())),
@@ -86,17 +87,19 @@ pub(super) async fn explain(
     };
     match found {
         Ok(snapshot) => {
+            // The address counts where clients are split, or prefer their own zone.
+            let address = clients.first().map(|client| client.peer.ip());
             let target = Target::parse(&name, &state.zone);
-            let selectors = target
-                .map_or_else(|_| Vec::new(), |all| all.selectors_for(&snapshot.name).to_vec());
+            let class = target.map(|target| policy::class(&snapshot, &target, address));
+            let class = class.unwrap_or_default();
             explanation.revision = snapshot.revision;
             explanation.service = Some(snapshot.name.to_string());
-            let class = Class::new(&selectors);
-            let marks = snapshot.marks.shed(&class).into_iter().chain(snapshot.marks.fallback());
+            let marks = policy::shed(&snapshot, &class).into_iter();
+            let marks = marks.chain(snapshot.marks.fallback());
             explanation.marks = marks.map(|mark| json::Mark::new(mark, "in force", 0)).collect();
             explanation.backends = backends(&state, &snapshot, &class, &wanted).await;
-            let selector = |Selector { key, value }| json::Selector { key, value };
-            explanation.selectors = selectors.into_iter().map(selector).collect();
+            explanation.selectors = class.selectors().iter().map(json::Selector::from).collect();
+            explanation.zone = class.zone().map(ToString::to_string);
         }
         Err(why) => {
             explanation.absent = Some(why);

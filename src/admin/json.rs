@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog;
 use crate::load;
+use crate::model;
 use crate::registry as source;
 use crate::telemetry::{ClientView, XdsView};
 
@@ -18,6 +19,7 @@ mod marks;
 mod registry;
 mod services;
 mod settings;
+mod zones;
 
 pub use explain::{Explained, Explanation, Pass};
 pub use marks::{
@@ -27,6 +29,7 @@ pub(super) use registry::Counts;
 pub use registry::{Registry, Stale};
 pub use services::{Service, Services, State, Unknown};
 pub use settings::{Changed, Diff, InForce, ServiceSettings, Settings, Source, Unmatched};
+pub use zones::{ZoneShares, Zones};
 
 /// `/api/v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,8 +66,33 @@ pub struct ServiceDetail {
     /// Whether the guard keeps backends that do not answer.
     #[serde(default)]
     pub guarded: bool,
+    /// Whether too little of it is healthy, so that unhealthy backends are listed too. Where
+    /// health is only observed: whether it would be so.
+    #[serde(default)]
+    pub panic: bool,
+    /// The split in force; null if nothing is split.
+    #[serde(default)]
+    pub split: Option<Split>,
     /// The backends in the order of the lists, then those that are down.
     pub endpoints: Vec<Endpoint>,
+    /// The zone whose clients get these turns and shares; null: those in no zone that keeps
+    /// its calls.
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// How the calls are split by zone; null if the service's settings do not ask for it.
+    #[serde(default)]
+    pub zones: Option<Zones>,
+}
+
+/// A share of the calls or of the clients for some backends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Split {
+    /// What these backends have in their metadata: `version=v2`.
+    pub select: String,
+    /// `calls` or `clients`.
+    pub by: String,
+    /// Their share now, from 0 to 1.
+    pub share: f64,
 }
 
 /// One `key--value` label of a name.
@@ -117,6 +145,13 @@ pub struct Endpoint {
     /// not start.
     #[serde(default)]
     pub slow_start: Option<f64>,
+    /// The factor of its share by the load that it reports; null if that changes nothing.
+    #[serde(default)]
+    pub load_factor: Option<f64>,
+    /// What health checks find wrong with it; null if nothing is. `turns` says whether it is
+    /// listed.
+    #[serde(default)]
+    pub unhealthy: Option<String>,
 }
 
 /// Why a backend is listed without a registration.
@@ -154,6 +189,9 @@ pub struct Client {
     pub kind: String,
     /// The name that it asked for, as typed.
     pub name: String,
+    /// The zone in which the client is; null if it is unknown or does not matter.
+    #[serde(default)]
+    pub zone: Option<String>,
     /// The service that the name means now; null while nothing is registered.
     pub service: Option<String>,
     /// The newest response to it: `list`, `empty`, `unreachable`, `drop` or `fallback`.
@@ -254,6 +292,13 @@ impl From<&catalog::HeldBackend> for Held {
     }
 }
 
+impl From<&model::Selector> for Selector {
+    fn from(selector: &model::Selector) -> Self {
+        let model::Selector { key, value } = selector.clone();
+        Self { key, value }
+    }
+}
+
 impl From<&ClientView> for Client {
     fn from(view: &ClientView) -> Self {
         Self {
@@ -262,6 +307,7 @@ impl From<&ClientView> for Client {
             protocol: if view.xds.is_some() { "xds".to_owned() } else { grpclb() },
             kind: view.kind.as_str().to_owned(),
             name: view.name.to_string(),
+            zone: view.zone.as_ref().map(ToString::to_string),
             service: view.service.as_ref().map(ToString::to_string),
             told: view.last_response.to_owned(),
             entries: view.entries,

@@ -113,7 +113,7 @@ pub(super) async fn drain(state: &State, request: Request) -> JsonResult<json::D
     let mut left = 0;
     for (service, _) in concerned {
         let whole = Class::default();
-        let decision = policy::decide(service, &whole);
+        let eligible = policy::eligible(service, &whole);
         let answers = |endpoint: &Endpoint| {
             let held = liveness.held(&service.name, endpoint.addr);
             held.and_then(|held| held.answer)
@@ -123,8 +123,8 @@ pub(super) async fn drain(state: &State, request: Request) -> JsonResult<json::D
             let endpoint = &service.endpoints[pick.endpoint as usize];
             !backends.contains(endpoint) && answers(endpoint)
         };
-        let stay = decision.picks().iter().filter(stays).count();
-        if stay == 0 && !decision.picks().is_empty() && !anyway {
+        let stay = eligible.iter().filter(stays).count();
+        if stay == 0 && !eligible.is_empty() && !anyway {
             let error = format!(
                 "this would leave {:?} without a backend: --anyway does it, and clients see what \
                  when-empty says",
@@ -243,8 +243,8 @@ pub(super) fn resolve_scope(
         return Ok(OrderScope { scope: Scope::Everywhere, services: state.catalog.services() });
     }
     match api::find(state, typed) {
-        Ok((_, selectors)) if !selectors.is_empty() => {
-            let Selector { key, value } = &selectors[0];
+        Ok((service, target)) if !target.selectors_for(&service.name).is_empty() => {
+            let Selector { key, value } = &target.selectors_for(&service.name)[0];
             let error = format!(
                 "{typed:?} selects backends: name the service alone, and the backends as {key}={value}"
             );

@@ -20,22 +20,23 @@ use prometheus_client::registry::Registry;
 use self::text::Format;
 use super::answer_memory::AnswerMemory;
 use super::api::Problem;
-use super::{State, marks};
+use super::{State, marks, zones};
 use crate::load::Calls;
 use crate::marks::report::State as MarkState;
 use crate::model::ClientKind;
-use crate::telemetry::{ClientView, Counters, Credential};
+use crate::telemetry::{ClientView, Counters};
 
 const KINDS: [ClientKind; 4] =
     [ClientKind::Go, ClientKind::Java, ClientKind::Core, ClientKind::Other];
 
+mod credentials;
 mod text;
 mod xds;
 
 /// A total: its name (without `_total`), its help text, and how to read it.
 type Total<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const TOTALS: [Total<Counters>; 18] = [
+const TOTALS: [Total<Counters>; 21] = [
     ("connections", "TCP connections accepted on the gRPC port", |c| c.connections.total()),
     (
         "connections_failed",
@@ -69,6 +70,15 @@ const TOTALS: [Total<Counters>; 18] = [
     ("reports", "Load reports read", |c| c.reports.total()),
     ("reports_rejected", "Load reports and other messages of clients that were invalid", |c| {
         c.reports_rejected.total()
+    }),
+    ("backend_reports", "Reports of load that backends sent", |c| c.load_reports.total()),
+    (
+        "backend_reports_empty",
+        "Reports of backends without calls or without utilisation, which count for nothing",
+        |c| c.load_reports_empty.total(),
+    ),
+    ("backend_report_failures", "Times a backend did not report its load, or stopped", |c| {
+        c.load_report_failures.total()
     }),
     ("dns_answers", "DNS questions answered", |c| c.dns_answers.total()),
     ("dns_rejected", "DNS questions refused, and messages that were no questions", |c| {
@@ -137,10 +147,11 @@ impl Collector for Scrape {
             let mut family = page.family(name, help, MetricType::Counter)?;
             counter(&mut family, total(&self.0.counters))?;
         }
+        self.health_checks(&mut page)?;
         self.calls(&mut page)?;
         self.settings(&mut page)?;
         self.marks(&mut page)?;
-        credentials(&self.0.counters.credentials.all(), &mut page)
+        credentials::write(&self.0.counters.credentials.all(), &mut page)
     }
 }
 
@@ -210,13 +221,30 @@ impl Scrape {
         let drained = all.iter().map(|service| marks::drained(service)).sum();
         page.gauge("endpoints_drained", help, float(drained))?;
         let newcomers: Vec<_> =
-            all.iter().filter_map(|service| service.newcomers.as_ref()).collect();
+            all.iter().filter_map(|service| service.facts.newcomers.as_ref()).collect();
         let help = "Backends that get less than their share for now, by slow start";
         let starting = newcomers.iter().map(|all| all.starting.len()).sum();
         page.gauge("endpoints_starting", help, float(starting))?;
         let help = "Backends that are not listed for now, because they came and went too often";
         let delayed = newcomers.iter().map(|all| all.delayed.len()).sum();
         page.gauge("endpoints_delayed", help, float(delayed))?;
+        let help = "Backends whose share the load that they report changes";
+        let loads = all.iter().filter_map(|service| service.facts.load.as_ref());
+        let loaded = loads.map(|all| all.0.len()).sum();
+        page.gauge("endpoints_load_adjusted", help, float(loaded))?;
+        let health: Vec<_> =
+            all.iter().filter_map(|service| service.facts.health.as_ref()).collect();
+        let help = "Backends that health checks find unhealthy, listed or not";
+        let unhealthy = health.iter().map(|health| health.unhealthy.len()).sum();
+        page.gauge("endpoints_unhealthy", help, float(unhealthy))?;
+        let help = "Backends that this balancer cannot reach and that stay listed, because \
+                    clients report that calls are answered";
+        let unconfirmed = health.iter().map(|health| health.unconfirmed.len()).sum();
+        page.gauge("endpoints_unconfirmed", help, float(unconfirmed))?;
+        let help = "Services of which too little is healthy, so that unhealthy backends are \
+                    listed too";
+        let panic = health.iter().filter(|health| health.panic).count();
+        page.gauge("services_in_panic", help, float(panic))?;
         let liveness = self.0.catalog.liveness();
         let help = "Backends that are listed although their registrations are gone";
         page.gauge("endpoints_held", help, float(liveness.held_len()))?;
@@ -232,6 +260,14 @@ impl Scrape {
         let help = "Open BalanceLoad streams that ask for a name without any backend";
         let waiting = empty.iter().map(|empty| empty.streams).sum();
         page.gauge("streams_waiting", help, float(waiting))?;
+        let help = "The part of a service's calls that crosses zones, as its clients report; only \
+                    services whose settings ask for zones";
+        let mut family = page.family("service_zone_crossing_ratio", help, MetricType::Gauge)?;
+        for service in &all {
+            let Some(crossing) = zones::crossing(&self.0, service) else { continue };
+            let labels = [("service", service.name.as_str())];
+            family.encode_family(&labels)?.encode_gauge(&crossing)?;
+        }
         let help = "Backends of each service; 0 for a while after a service lost all of them";
         let mut family = page.family("service_endpoints", help, MetricType::Gauge)?;
         let present = all.iter().map(|service| (&service.name, service.endpoints.len()));
@@ -239,7 +275,32 @@ impl Scrape {
             let labels = [("service", service.as_str())];
             family.encode_family(&labels)?.encode_gauge(&float(endpoints))?;
         }
+        let help =
+            "The share of the calls or of the clients that the canaries of a service are to get";
+        let mut family = page.family("split_share_ratio", help, MetricType::Gauge)?;
+        for service in &all {
+            let Some(split) = service.split() else { continue };
+            let labels = [("service", service.name.as_str()), ("by", split.by.as_str())];
+            family.encode_family(&labels)?.encode_gauge(&split.share.as_fraction())?;
+        }
         Ok(())
+    }
+
+    fn health_checks(&self, page: &mut Page<'_>) -> fmt::Result {
+        let help = "Health checks of backends by result; not_made counts against no backend";
+        let mut family = page.family("health_checks", help, MetricType::Counter)?;
+        let counters = &self.0.counters;
+        for (result, count) in [
+            ("healthy", &counters.checks_healthy),
+            ("not_serving", &counters.checks_not_serving),
+            ("failed", &counters.checks_failed),
+            ("not_made", &counters.checks_not_made),
+        ] {
+            counter(&mut family.encode_family(&[("result", result)])?, count.total())?;
+        }
+        let help = "Connections that are kept so that backends can push their health";
+        let watches = usize::try_from(counters.health_watches.now()).unwrap_or(usize::MAX);
+        page.gauge("health_watches", help, float(watches))
     }
 
     fn settings(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -304,31 +365,6 @@ impl fmt::Debug for Scrape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Scrape")
     }
-}
-
-/// Writes the metrics of certificates, keys and passwords that are read from files.
-fn credentials(all: &[Credential], page: &mut Page<'_>) -> fmt::Result {
-    let help = "When the first certificate of a file expires, in seconds since 1970";
-    let mut family = page.family("certificate_expiry_seconds", help, MetricType::Gauge)?;
-    for (used_for, end) in all.iter().flat_map(|one| &one.expiries) {
-        family.encode_family(&[("use", *used_for)])?.encode_gauge(end)?;
-    }
-    let help = "Whether changed files cannot be used and former ones are: the log says why";
-    let mut family = page.family("credentials_broken", help, MetricType::Gauge)?;
-    for one in all {
-        family.encode_family(&[("use", one.used_for)])?.encode_gauge(&flag(one.broken))?;
-    }
-    let help = "Times files were read again because they changed";
-    let mut family = page.family("credential_reloads", help, MetricType::Counter)?;
-    for one in all {
-        counter(&mut family.encode_family(&[("use", one.used_for)])?, one.reloads)?;
-    }
-    let help = "Times changed files could not be used";
-    let mut family = page.family("credential_failures", help, MetricType::Counter)?;
-    for one in all {
-        counter(&mut family.encode_family(&[("use", one.used_for)])?, one.failures)?;
-    }
-    Ok(())
 }
 
 fn counter(encoder: &mut MetricEncoder<'_>, total: u64) -> fmt::Result {

@@ -13,13 +13,14 @@ use axum::http::{StatusCode, Uri};
 use super::api::{self, Json, JsonResult, Problem};
 use super::query::{self, Parameters};
 use super::shares::{self, Share};
-use super::{State, json, marks};
+use super::{State, json, marks, zones};
 use crate::catalog::{EmptyService, Liveness, Service, ServiceSnapshot};
 use crate::clock;
 use crate::facts::factor::Factor;
 use crate::load::Calls;
-use crate::model::{Class, Endpoint, Selector, ServiceName};
+use crate::model::{Class, Endpoint, ServiceName};
 use crate::policy;
+use crate::settings::HealthKind;
 use crate::telemetry::ClientView;
 
 /// The sources of the rows.
@@ -96,7 +97,8 @@ pub(super) async fn service(
     Shared(state): Shared<Arc<State>>,
     uri: Uri,
 ) -> JsonResult<json::ServiceDetail> {
-    let (snapshot, selectors) = api::find(&state, &api::typed(uri.path())?)?;
+    let (snapshot, target) = api::find(&state, &api::typed(uri.path())?)?;
+    let class = policy::class(&snapshot, &target, None);
     let name = &snapshot.name;
     let calls = state.ledger.totals().into_iter().find(|(service, _)| service == name);
     Ok(Json(json::ServiceDetail {
@@ -106,11 +108,16 @@ pub(super) async fn service(
         clients: clients_by_service(&(state.clients)()).get(name).copied().unwrap_or(0),
         calls: calls.map(|(_, calls)| calls).unwrap_or_default().into(),
         guarded: state.catalog.liveness().guarded.contains(name),
-        endpoints: endpoints(&state, &snapshot, &selectors),
-        selectors: selectors
-            .into_iter()
-            .map(|Selector { key, value }| json::Selector { key, value })
-            .collect(),
+        panic: snapshot.facts.health.as_ref().is_some_and(|health| health.panic),
+        split: snapshot.split().map(|split| json::Split {
+            select: format!("{}={}", split.select.key, split.select.value),
+            by: split.by.as_str().to_owned(),
+            share: split.share.as_fraction(),
+        }),
+        endpoints: endpoints(&state, &snapshot, &class),
+        selectors: class.selectors().iter().map(json::Selector::from).collect(),
+        zone: class.zone().map(ToString::to_string),
+        zones: zones::of(&state, &snapshot),
     }))
 }
 
@@ -143,11 +150,17 @@ impl Rows<'_> {
         let unresolved = self.unresolved.get(name).copied().unwrap_or(0);
         let drained = marks::drained(service);
         let (shed, fallback) = (service.marks.most_shed(), service.marks.fallback().is_some());
+        let unhealthy = service.facts.health.as_ref().map_or(0, |health| health.unhealthy.len());
+        let panic = service.facts.health.as_ref().is_some_and(|health| health.panic);
+        // Where health is only observed, it changes nothing for clients.
+        let acts = service.settings.health.kind != HealthKind::Observe;
         let state = match (guarded, held.is_some_and(|held| !held.is_empty())) {
             _ if !policy::has_picks(service) => json::State::Unusable,
+            _ if panic && acts => json::State::Panic,
             (true, _) => json::State::Guarded,
             (_, true) => json::State::Held,
             _ if down > 0 => json::State::Down,
+            _ if unhealthy > 0 && acts => json::State::Unhealthy,
             _ if unresolved > 0 => json::State::Unresolved,
             _ if shed > 0 => json::State::Shedding,
             _ if fallback => json::State::Fallback,
@@ -166,6 +179,8 @@ impl Rows<'_> {
             drained,
             shed,
             fallback,
+            unhealthy,
+            panic,
             state,
             since_seconds: since.map(|since| json::seconds(since.elapsed())),
             revision: *revision,
@@ -193,6 +208,8 @@ impl Rows<'_> {
             drained: 0,
             shed: 0,
             fallback: false,
+            unhealthy: 0,
+            panic: false,
             state: if unresolved > 0 { json::State::Unresolved } else { json::State::Empty },
             since_seconds: None,
             revision: 0,
@@ -202,9 +219,8 @@ impl Rows<'_> {
     }
 }
 
-fn endpoints(state: &State, snapshot: &Service, selectors: &[Selector]) -> Vec<json::Endpoint> {
-    let class = Class::new(selectors);
-    let shares = shares::of(state, snapshot, &class);
+fn endpoints(state: &State, snapshot: &Service, class: &Class) -> Vec<json::Endpoint> {
+    let shares = shares::of(state, snapshot, class);
     let liveness = state.catalog.liveness();
     let down = liveness.down.get(&snapshot.name).map_or(&[][..], Vec::as_slice);
     let endpoint = |endpoint: &Endpoint, Share { entries, due, share, .. }, down| json::Endpoint {
@@ -222,9 +238,13 @@ fn endpoints(state: &State, snapshot: &Service, selectors: &[Selector]) -> Vec<j
         delayed_seconds: snapshot
             .delayed(endpoint)
             .map(|until| until.saturating_duration_since(clock::now()).as_secs_f64()),
-        slow_start: Some(policy::factor(snapshot, endpoint, &class))
+        slow_start: Some(policy::factor(snapshot, endpoint, class))
             .filter(|factor| entries > 0 && *factor != Factor::ONE)
             .map(|factor| f64::from(factor.as_millionths()) / 1e6),
+        load_factor: Some(snapshot.load_factor(endpoint))
+            .filter(|factor| *factor != Factor::ONE)
+            .map(|factor| f64::from(factor.as_millionths()) / 1e6),
+        unhealthy: snapshot.unhealthy(endpoint).map(|answer| answer.as_str().to_owned()),
     };
     let listed = snapshot.endpoints.iter().zip(shares);
     let listed = listed.map(|(one, share)| endpoint(one, share, false));

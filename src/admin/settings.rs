@@ -4,7 +4,7 @@
 //! In: requests; for a comparison, a document. Out: the types of `json`, or a `Problem`.
 //! It changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
@@ -55,6 +55,8 @@ pub(super) async fn in_force(
         total: names.len(),
         services,
         unmatched: unmatched.collect(),
+        networks: texts(settings.zones().networks()),
+        zone_aliases: texts(settings.zones().aliases()),
     }))
 }
 
@@ -108,7 +110,14 @@ pub(super) async fn diff(
     let mut unmatched = unmatched.unwrap_or_default();
     unmatched.truncate(CHANGES_MAX);
     let revision = state.sources.borrow().store.revision;
-    Ok(Json(json::Diff { revision, total, changes, unmatched }))
+    let differing = |old: BTreeMap<_, _>, new: BTreeMap<_, _>| {
+        let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        names.into_iter().filter(|name| old.get(*name) != new.get(*name)).count()
+    };
+    let (old, new) = (before.zones(), after.zones());
+    let zones = differing(texts(old.networks()), texts(new.networks()))
+        + differing(texts(old.aliases()), texts(new.aliases()));
+    Ok(Json(json::Diff { revision, total, zones, changes, unmatched }))
 }
 
 /// Returns the services with backends and the names that streams ask for, each with its
@@ -124,6 +133,10 @@ fn names(state: &State) -> Vec<(String, String)> {
     all.sort_unstable();
     all.dedup();
     all
+}
+
+fn texts(all: impl Iterator<Item = (impl ToString, impl ToString)>) -> BTreeMap<String, String> {
+    all.map(|(name, zone)| (name.to_string(), zone.to_string())).collect()
 }
 
 fn sources(state: &State) -> Vec<json::Source> {

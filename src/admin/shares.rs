@@ -23,14 +23,14 @@ pub(super) struct Share {
 pub(super) fn of(state: &State, snapshot: &Service, class: &Class) -> Vec<Share> {
     let decision = policy::decide(snapshot, class);
     let entries = (state.entries_per_pick)(&decision);
-    let weight: f64 = decision.picks().iter().map(|pick| f64::from(pick.weight.0)).sum();
+    let dues = decision.dues();
     let cycle: f64 = entries.iter().copied().map(f64::from).sum();
     let nothing = Share { cycle: cycle as usize, ..Share::default() };
     let mut shares = vec![nothing; snapshot.endpoints.len()];
-    for (pick, &count) in decision.picks().iter().zip(&entries) {
+    for ((pick, &count), due) in decision.picks().iter().zip(&entries).zip(dues) {
         let share = &mut shares[pick.endpoint as usize];
         share.entries = count as usize;
-        share.due = f64::from(pick.weight.0) / weight;
+        share.due = due;
         share.share = f64::from(count) / cycle;
     }
     shares

@@ -4,7 +4,7 @@
 //! [`ClientView`]s for the admin port. A push touches only its own row, never the table.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -162,6 +162,11 @@ impl ClientRow {
         self.row.peer.kind
     }
 
+    /// Returns the client's address.
+    pub(super) fn ip(&self) -> IpAddr {
+        self.row.peer.addr.ip()
+    }
+
     /// Records that the stream has seen this version.
     pub(super) fn note_seen(&self, version: u64) {
         let mut now = self.row.now.lock().unwrap_or_else(PoisonError::into_inner);
@@ -247,12 +252,14 @@ impl Row {
     }
 
     fn view(&self) -> ClientView {
+        let zone = self.view.client_zone(self.peer.addr.ip());
         let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         ClientView {
             peer: self.peer.addr,
             user_agent: self.peer.user_agent.clone(),
             kind: self.peer.kind,
             name: self.peer.name.clone(),
+            zone,
             service: now.service.clone(),
             last_response: now.last_response,
             entries: now.entries,

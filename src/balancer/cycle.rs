@@ -1,13 +1,16 @@
 //! Makes a cycle of entries from weights: grpclb has no weights, only repeated entries.
 //!
-//! In: weights. Out: the entries of one cycle in order, and the window of the cycle that
-//! a stream is sent. Every replica makes the same cycle of the same weights. Pure.
+//! In: weights, and the share of some of them. Out: the entries of one cycle in order, and
+//! the window of the cycle that a stream is sent. Every replica makes the same cycle of the
+//! same weights. Pure.
 //!
 //! A cycle is long enough for each backend to have its share. If it is longer than a
 //! client should have to read, each list is a window of it, and the shares hold over all
 //! clients together.
 
-use crate::policy::Decision;
+use crate::facts::factor::Factor;
+use crate::policy::canary::{self, Entries};
+use crate::policy::{CallSplit, Decision};
 
 /// The most entries per backend in a cycle. Entries are rounded down, so each backend
 /// loses less than one of 20, and no backend gets more than a nineteenth over its share;
@@ -87,7 +90,20 @@ impl Window {
 /// Returns how many entries each pick of a decision has in one cycle of the list.
 #[must_use]
 pub fn entries_per_pick(decision: &Decision) -> Vec<u32> {
-    counts(&decision.weights())
+    let weights = decision.weights();
+    decision.split().map_or_else(|| counts(&weights), |split| split_counts(&weights, split))
+}
+
+/// Returns how far over its share the most favoured pick of a decision is.
+#[must_use]
+pub fn excess_of(decision: &Decision, counts: &[u32]) -> f32 {
+    if decision.split().is_none() {
+        return excess(&decision.weights(), counts);
+    }
+    let entries: f64 = counts.iter().copied().map(f64::from).sum();
+    let dues = decision.dues();
+    let ratios = dues.iter().zip(counts).map(|(due, &has)| f64::from(has) / entries / due);
+    (ratios.fold(1.0, f64::max) - 1.0) as f32
 }
 
 /// Returns how far over its share the most favoured backend is, from the weights and the
@@ -99,6 +115,64 @@ pub fn excess(weights: &[u32], counts: &[u32]) -> f32 {
     let shares = weights.iter().zip(counts);
     let ratios = shares.map(|(&due, &has)| f64::from(has) / entries * weight / f64::from(due));
     (ratios.fold(1.0, f64::max) - 1.0) as f32
+}
+
+/// Returns how many entries each weight gets if a group of them, the canaries, gets a share
+/// of all entries. Within each group, entries are in proportion to the weights.
+#[must_use]
+pub fn split_counts(weights: &[u32], split: &CallSplit) -> Vec<u32> {
+    let group = |canary: bool| -> (Vec<usize>, Vec<u32>) {
+        let is_in = |&at: &usize| split.canaries[at] == canary;
+        let places: Vec<usize> = (0..weights.len()).filter(is_in).collect();
+        let weights: Vec<u32> = places.iter().map(|&at| weights[at]).collect();
+        (places, counts(&weights))
+    };
+    let (canaries, others) = (group(true), group(false));
+    let sum = |counts: &[u32]| counts.iter().copied().map(u64::from).sum::<u64>();
+    let million = u64::from(Factor::ONE.as_millionths());
+    let share = u64::from(split.share.as_millionths());
+    // A small share needs a cycle in which it is a whole entry.
+    let least = million.div_ceil(share.min(million - share).max(1)).min(ENTRIES_MAX as u64);
+    let most = least.max(entries_max(weights.len()).max(WINDOW) as u64);
+    let repeated = |counts: &[u32], times: u64| -> Vec<u32> {
+        let times = u32::try_from(times).unwrap_or(u32::MAX);
+        counts.iter().map(|count| count.saturating_mul(times)).collect()
+    };
+    let (small, large) =
+        if 2 * share > million { (&others, &canaries) } else { (&canaries, &others) };
+    let (small_counts, large_counts) =
+        match canary::entries(sum(&canaries.1), sum(&others.1), split.share, most) {
+            Entries::Repeat { canaries: a, others: b } if 2 * share > million => {
+                (repeated(&small.1, b), repeated(&large.1, a))
+            }
+            Entries::Repeat { canaries: a, others: b } => {
+                (repeated(&small.1, a), repeated(&large.1, b))
+            }
+            Entries::Fill { repeat, fill } => (filled(&small.1, fill), repeated(&large.1, repeat)),
+        };
+    let mut all = vec![0; weights.len()];
+    for ((places, _), counts) in [(small, small_counts), (large, large_counts)] {
+        places.iter().zip(counts).for_each(|(&at, count)| all[at] = count);
+    }
+    let divisor = gcd_of(all.iter().copied()).max(1);
+    all.into_iter().map(|count| count / divisor).collect()
+}
+
+/// Returns exactly `entries` entries in proportion to the weights. If there are fewer
+/// entries than weights, the first weights get one each.
+fn filled(weights: &[u32], entries: u64) -> Vec<u32> {
+    let sum: u64 = weights.iter().copied().map(u64::from).sum();
+    // A price is below one entry for each unit of weight.
+    let scale = u32::try_from(entries / sum.max(1) + 1).unwrap_or(u32::MAX);
+    let weights: Vec<u32> = weights.iter().map(|weight| weight.saturating_mul(scale)).collect();
+    let fits = weights.len() as u64 <= entries;
+    let price = if fits { price(&weights, entries) } else { 0 };
+    let mut counts: Vec<u32> =
+        weights.iter().map(|&weight| if fits { at_price(weight, price) } else { 0 }).collect();
+    let given: u64 = counts.iter().copied().map(u64::from).sum();
+    let rest = usize::try_from(entries.saturating_sub(given)).unwrap_or(usize::MAX);
+    counts.iter_mut().take(rest).for_each(|count| *count += 1);
+    counts
 }
 
 /// Returns one cycle over these weights, which must not be 0: indices of weights, heavier

@@ -48,13 +48,12 @@ const MESSAGE_MAX: usize = 4 * 1024 * 1024;
 const HEAD_ROOM: usize = 64;
 
 impl EncodedList {
-    /// Encodes the picks of a decision, each as often as its weight says, and the drops among
-    /// them, as the `number`th list of its class. The cost depends on the picks, whatever else the
-    /// service has.
+    /// Encodes the picks of a decision, each as often as its weight and its group's share
+    /// say, and the drops among them, as the `number`th list of its class. The cost depends on
+    /// the picks, whatever else the service has.
     pub(super) fn new(service: &Service, decision: &Decision, number: u64) -> Self {
         let tokens = Tokens::new(&service.name);
         let picks = decision.picks();
-        let weights = decision.weights();
         let fill = |entry: &mut pb::Server, pick: &Option<u32>| {
             let Some(pick) = *pick else { return *entry = drop_entry() };
             entry.drop = false;
@@ -67,10 +66,10 @@ impl EncodedList {
             entry.port = addr.port().into();
             tokens.write(addr, &mut entry.load_balance_token);
         };
-        let counts = cycle::counts(&weights);
+        let counts = cycle::entries_per_pick(decision);
         let entries = drops::with_drops(&cycle::order(&counts), decision.drop_percent);
         let list = Self::encode(&entries, fill);
-        Self { backends: picks.len(), number, excess: cycle::excess(&weights, &counts), ..list }
+        Self { backends: picks.len(), number, excess: cycle::excess_of(decision, &counts), ..list }
     }
 
     /// Makes a list with one entry that makes every call fail at once.

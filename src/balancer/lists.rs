@@ -121,6 +121,16 @@ impl StreamList {
         self.list.key.service == *service
     }
 
+    /// Returns the class of the list's clients.
+    pub(super) fn class(&self) -> &Class {
+        &self.list.key.class
+    }
+
+    /// Returns whether the list is the one of this class of a service's clients.
+    pub(super) fn is_for(&self, service: &ServiceName, class: &Class) -> bool {
+        self.is_of(service) && self.list.key.class == *class
+    }
+
     /// Returns the cost of all other lists of classes with selectors, in entries.
     pub(super) fn others(&self) -> usize {
         self.list.owner.selected.load(Ordering::Relaxed).saturating_sub(self.list.cost())
@@ -219,7 +229,7 @@ fn instead(decision: &Decision) -> Option<WhenEmpty> {
 }
 
 /// Returns whether clients would be sent equal lists. A list is made of addresses only,
-/// in their order and by weight, and of drops.
+/// in their order, by weight and by the share of their group, and of drops.
 fn are_equal_lists(old: (&Service, &Decision), new: (&Service, &Decision)) -> bool {
     let rest = |decision: &Decision| (decision.drop_percent, decision.fallback);
     if rest(old.1) != rest(new.1) {
@@ -231,7 +241,7 @@ fn are_equal_lists(old: (&Service, &Decision), new: (&Service, &Decision)) -> bo
         let entries = |pick: &Pick| (service.endpoints[pick.endpoint as usize].addr, pick.weight);
         decision.picks().iter().map(entries)
     }
-    entries(old).eq(entries(new))
+    old.1.split() == new.1.split() && entries(old).eq(entries(new))
 }
 
 impl Drop for SharedList {

@@ -106,7 +106,7 @@ impl BalanceStream {
 
     /// Handles one message. An invalid message is counted and otherwise ignored: if its
     /// stream ended, the client would come back at once.
-    fn take_message(&self, message: Bytes) {
+    fn take_message(&mut self, message: Bytes) {
         let counters = &self.shared.counters;
         let request = pb::LoadBalanceRequest::decode(message).unwrap_or_default();
         let calls = match request.load_balance_request_type {
@@ -118,6 +118,7 @@ impl BalanceStream {
         if let Some(service) = self.client.add_report(calls) {
             self.shared.ledger.add(&service, calls);
         }
+        self.stream_view.report(calls);
     }
 
     /// Returns what is new for the client. Ready with `None` when the catalog has closed.
@@ -135,7 +136,8 @@ impl BalanceStream {
                 self.client.note_seen(version);
                 continue;
             };
-            let ListToSend { list, instead, rank, work } = self.stream_view.list(&known);
+            let ListToSend { list, instead, rank, work } =
+                self.stream_view.list(&known, self.client.ip());
             work_budget::spend(cx, work);
             let when_empty = instead.unwrap_or(settings.when_empty);
             let directive = session::directive(list, when_empty, self.client.kind());

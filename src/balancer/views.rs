@@ -1,17 +1,21 @@
 //! The view of each target, shared by its streams.
 //!
-//! In: targets and snapshots. Out: for each target one subscription, and the lists of its
-//! class, which streams of other targets may share. It holds nothing for targets that no
-//! stream asks for.
+//! In: targets, snapshots and clients' addresses. Out: for each target one subscription, and
+//! for each of its streams the list of its class, which streams of other targets may share. A
+//! target has more than one class only where clients are split or prefer their own zone. It
+//! holds nothing for targets that no stream asks for.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::catalog::{Catalog, Known, Service, Subscriber, Subscription};
+use crate::load::Calls;
 use crate::model::{Class, Target};
 use crate::policy;
+use crate::policy::zones::client_zone;
 use crate::streams::admission::{Admission, Admitted};
+use crate::streams::demand::{Demands, Member};
 use crate::telemetry::Counters;
 
 use super::lists::{ListToSend, Lists, StreamList};
@@ -21,6 +25,7 @@ pub(super) struct Views {
     catalog: Catalog,
     lists: Arc<Lists>,
     admission: Arc<Admission>,
+    demands: Arc<Demands>,
     in_use: Mutex<HashMap<Target, Weak<View>>>,
 }
 
@@ -37,6 +42,8 @@ pub(super) struct StreamView {
     list: Option<StreamList>,
     /// Given back when the stream ends.
     admitted: Option<Box<Admitted>>,
+    /// Set while the service has zones.
+    member: Option<Box<Member>>,
 }
 
 impl Views {
@@ -45,8 +52,19 @@ impl Views {
             catalog,
             lists: Lists::new(counters),
             admission: Arc::default(),
+            demands: Arc::default(),
             in_use: Mutex::default(),
         })
+    }
+
+    /// Returns the demand of the clients of services with zones.
+    pub(super) fn demands(&self) -> &Arc<Demands> {
+        &self.demands
+    }
+
+    /// Returns the catalog.
+    pub(super) fn catalog(&self) -> &Catalog {
+        &self.catalog
     }
 
     /// Returns how far over its share the most favoured backend of any list is.
@@ -86,10 +104,12 @@ impl View {
     /// Admits one more stream of a connection. Returns `None` if the lists of classes
     /// with selectors are as large as they may be.
     pub(super) fn admit(self: &Arc<Self>, peer: SocketAddr, known: &Known) -> Option<StreamView> {
-        let mut stream_view = StreamView { view: self.clone(), list: None, admitted: None };
+        let view = self.clone();
+        let mut stream_view = StreamView { view, list: None, admitted: None, member: None };
         let admission = &self.owner.admission;
         if let Known::Present(service) = known {
-            let class = self.class(service);
+            let class = policy::class(service, &self.target, Some(peer.ip()));
+            stream_view.member = self.member(service, &class);
             let list = self.owner.lists.join(&service.name, &class);
             if !class.is_whole() {
                 let most = policy::most(service, &class);
@@ -105,10 +125,21 @@ impl View {
         Some(stream_view)
     }
 
-    /// Returns the class of the target's clients. Its selectors depend on the service
-    /// that the target turns out to mean.
-    fn class(&self, service: &Service) -> Class {
-        Class::new(self.target.selectors_for(&service.name))
+    /// Returns the membership of one more client of this class in the demand of a service;
+    /// `None` if the service has no zones.
+    fn member(&self, service: &Service, class: &Class) -> Option<Box<Member>> {
+        service.facts.zones.as_ref()?;
+        let interval = service.settings.report_interval;
+        Some(self.owner.demands.join(&service.name, class.zone(), interval))
+    }
+
+    /// Returns the zone of a client at this address; `None` if it is unknown or does not
+    /// matter.
+    pub(super) fn client_zone(&self, address: IpAddr) -> Option<Arc<str>> {
+        match self.known() {
+            Known::Present(service) => client_zone(&service, &self.target, Some(address), None),
+            Known::Absent(_) | Known::Syncing => None,
+        }
     }
 }
 
@@ -118,19 +149,52 @@ impl StreamView {
         self.view.subscription.listen()
     }
 
-    /// Returns the list to send, one for all streams of the class; no list if no backend
-    /// can be listed.
-    pub(super) fn list(&mut self, known: &Known) -> ListToSend {
+    /// Returns the list to send to a client, one for all streams of its class; no list if no
+    /// backend can be listed. A change of a split, or of zones, may put the client into
+    /// another class.
+    pub(super) fn list(&mut self, known: &Known, client: IpAddr) -> ListToSend {
         let Known::Present(service) = known else {
-            self.list = None;
+            (self.list, self.member) = (None, None);
             return ListToSend::default();
         };
-        match &self.list {
-            Some(list) if list.is_of(&service.name) => list.get(service),
-            _ => {
-                let list = self.view.owner.lists.join(&service.name, &self.view.class(service));
-                self.list.insert(list).get(service)
+        match (&self.list, &service.facts.zones, &self.member) {
+            // Without zones, only a split can change the class of a name.
+            (Some(list), None, None)
+                if list.is_of(&service.name)
+                    && list.class().part() == policy::part(service, list.class(), client) =>
+            {
+                list.get(service)
             }
+            _ => self.list_anew(service, client),
+        }
+    }
+
+    /// Joins the list and the demand of the class that the client has now.
+    #[inline(never)]
+    fn list_anew(&mut self, service: &Arc<Service>, client: IpAddr) -> ListToSend {
+        let view = &self.view;
+        let class = policy::class(service, &view.target, Some(client));
+        let stays = match &self.member {
+            Some(member) if service.facts.zones.is_some() => {
+                member.is_of(&service.name, class.zone())
+            }
+            _ => false,
+        };
+        if !stays {
+            // The former membership ends first.
+            self.member = None;
+            self.member = view.member(service, &class);
+        }
+        match &self.list {
+            Some(list) if list.is_for(&service.name, &class) => list.get(service),
+            _ => self.list.insert(view.owner.lists.join(&service.name, &class)).get(service),
+        }
+    }
+
+    /// Counts the calls that the client reports, if their zone matters.
+    pub(super) fn report(&mut self, calls: Calls) {
+        if let Some(member) = &mut self.member {
+            member.report(calls.started);
         }
     }
 }

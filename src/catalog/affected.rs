@@ -1,11 +1,12 @@
 //! Collects everything that a change affects, so that only these parts are published again.
 //!
-//! In: services, keys, settings, marks and host names, as they change. Out: the same, each
+//! In: services, keys, settings, marks, demand and host names, as they change. Out: the same, each
 //! once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::facts::demand::Demand;
 use crate::marks::Marks;
 use crate::model::ServiceName;
 use crate::registry::Key;
@@ -23,6 +24,8 @@ pub(super) struct Affected {
     pub(super) settings: Option<Arc<Settings>>,
     /// The marks to publish.
     pub(super) marks: Option<Arc<Marks>>,
+    /// The demand of services' clients to publish.
+    pub(super) demands: BTreeMap<ServiceName, Arc<Demand>>,
     /// Whether the set of host names changed.
     pub(super) hosts: bool,
     /// Whether the backends with unresolved host names may have changed.

@@ -1,16 +1,19 @@
 //! Logs what happens to each service's backends: one line for each service and subject,
 //! with the exact count and a few names.
 //!
-//! In: the services that changed, the index, the time. Out: log lines. A service has at
-//! most one line on a subject in [`PAUSE`], however many backends and changes there are.
+//! In: the services that changed, the index, their health, the time. Out: log lines. A
+//! service has at most one line on a subject in [`PAUSE`], however many backends and changes
+//! there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::model::ServiceName;
+use crate::model::{BackendAddr, ServiceName};
 
 use super::departures::{Departed, Departure, NAMES_MAX};
+use super::health::{Health, HealthAnswer};
+use super::health_tracker::HealthTracker;
 use super::index::Index;
 
 /// The subject of a log line.
@@ -22,6 +25,12 @@ enum LogSubject {
     Guarded,
     /// Backends without a lease refuse connections and are not listed.
     Down,
+    /// Health checks fail, and the backends are not listed.
+    Unhealthy,
+    /// Backends cannot be reached, and clients report answered calls.
+    Unconfirmed,
+    /// Too little of a service is healthy, so unhealthy backends are listed.
+    Panic,
     /// Backends left the lists.
     Left(Departure),
 }
@@ -44,8 +53,22 @@ pub(super) struct BackendLog {
     due: BTreeSet<(Instant, ServiceName, LogSubject)>,
 }
 
+/// The state that the lines describe.
+#[derive(Clone, Copy)]
+pub(super) struct State<'a> {
+    pub(super) index: &'a Index,
+    pub(super) health: &'a HealthTracker,
+}
+
 /// The subjects that describe a state, not an event.
-const STATES: [LogSubject; 3] = [LogSubject::Held, LogSubject::Guarded, LogSubject::Down];
+const STATES: [LogSubject; 6] = [
+    LogSubject::Held,
+    LogSubject::Guarded,
+    LogSubject::Down,
+    LogSubject::Unhealthy,
+    LogSubject::Unconfirmed,
+    LogSubject::Panic,
+];
 /// The pause between two lines of a service on one subject.
 const PAUSE: Duration = Duration::from_secs(10);
 /// Departures within this time after the first share one line with it: a thousand
@@ -58,12 +81,12 @@ impl BackendLog {
         &mut self,
         changed: BTreeSet<ServiceName>,
         departures: BTreeMap<(ServiceName, Departure), Departed>,
-        index: &Index,
+        state: State<'_>,
         now: Instant,
     ) {
         for service in changed {
             for subject in STATES {
-                self.state(&service, subject, index, now);
+                self.state(&service, subject, state, now);
             }
         }
         for ((service, why), Departed { count, names }) in departures {
@@ -78,7 +101,7 @@ impl BackendLog {
             && *due <= now
             && let Some((_, service, subject)) = self.due.pop_first()
         {
-            self.line(service, subject, index, now);
+            self.line(service, subject, state, now);
         }
     }
 
@@ -87,10 +110,16 @@ impl BackendLog {
         self.due.first().map(|(due, ..)| *due)
     }
 
-    fn state(&mut self, service: &ServiceName, subject: LogSubject, index: &Index, now: Instant) {
+    fn state(
+        &mut self,
+        service: &ServiceName,
+        subject: LogSubject,
+        state: State<'_>,
+        now: Instant,
+    ) {
         let line = self.lines.get(&(service.clone(), subject));
         let (logged, at) = line.map_or((0, None), |line| (line.logged, line.at));
-        let count = count(index, service, subject, logged);
+        let count = count(state, service, subject, logged);
         if count != logged {
             let due = at.map_or(now, |at| (at + PAUSE).max(now));
             self.schedule(service.clone(), subject, Some(due));
@@ -110,11 +139,11 @@ impl BackendLog {
     }
 
     /// Logs a line if the count changed, or else forgets the subject.
-    fn line(&mut self, service: ServiceName, subject: LogSubject, index: &Index, now: Instant) {
+    fn line(&mut self, service: ServiceName, subject: LogSubject, state: State<'_>, now: Instant) {
         let key = (service, subject);
         let Some(line) = self.lines.get_mut(&key) else { return };
         line.due = None;
-        let count = count(index, &key.0, subject, line.logged);
+        let count = count(state, &key.0, subject, line.logged);
         let departed = std::mem::take(&mut line.departed);
         if count == line.logged && departed.count == 0 {
             if count == 0 {
@@ -123,11 +152,14 @@ impl BackendLog {
             return;
         }
         (line.logged, line.at) = (count, Some(now));
-        let service = &key.0;
+        let (service, index) = (&key.0, state.index);
         match subject {
             LogSubject::Held => held(service, count, index),
             LogSubject::Guarded => guarded(service, count, index),
             LogSubject::Down => down(service, count, index),
+            LogSubject::Unhealthy => unhealthy(service, count, state.health),
+            LogSubject::Unconfirmed => unconfirmed(service, count, state.health),
+            LogSubject::Panic => panic(service, count, state.health),
             LogSubject::Left(why) => left(service, why, &departed, index.listed(service)),
         }
         if count == 0 {
@@ -138,8 +170,15 @@ impl BackendLog {
 
 /// Returns how many backends of a service a state concerns. `logged` is the count in the
 /// last line.
-fn count(index: &Index, service: &ServiceName, subject: LogSubject, logged: usize) -> usize {
+fn count(
+    State { index, health }: State<'_>,
+    service: &ServiceName,
+    subject: LogSubject,
+    logged: usize,
+) -> usize {
     let lost = index.lost(service);
+    let observed = health.is_observed(service);
+    let health = |of: fn(&Health) -> usize| health.health(service).map_or(0, of);
     match subject {
         // Waits for a first answer: most backends are about to deregister or to return.
         LogSubject::Held => {
@@ -147,6 +186,10 @@ fn count(index: &Index, service: &ServiceName, subject: LogSubject, logged: usiz
         }
         LogSubject::Guarded => lost.map_or(0, |lost| lost.dead().len()),
         LogSubject::Down => index.down(service).len(),
+        LogSubject::Unhealthy => health(|one| one.unhealthy.len()),
+        LogSubject::Unconfirmed => health(|one| one.unconfirmed.len()),
+        LogSubject::Panic if observed => 0,
+        LogSubject::Panic => health(|one| if one.panic { one.unhealthy.len() } else { 0 }),
         LogSubject::Left(_) => 0,
     }
 }
@@ -177,6 +220,41 @@ fn down(service: &ServiceName, down: usize, index: &Index) {
     let some = index.down(service).iter().take(NAMES_MAX);
     let names: Vec<_> = some.map(|endpoint| &*endpoint.id).collect();
     tracing::warn!(%service, down, ?names, "backends without a lease refuse connections: leaving them out");
+}
+
+fn unhealthy(service: &ServiceName, unhealthy: usize, health: &HealthTracker) {
+    let Some(now) = health.health(service).filter(|_| unhealthy > 0) else {
+        return tracing::info!(%service, "no backend is unhealthy any more");
+    };
+    let (names, why) = some_of(&now.unhealthy);
+    if health.is_observed(service) {
+        tracing::warn!(%service, unhealthy, ?names, why, "backends are unhealthy: health is only observed");
+    } else {
+        let panic = now.panic;
+        tracing::warn!(%service, unhealthy, panic, ?names, why, "backends are unhealthy: leaving them out, except in panic");
+    }
+}
+
+fn unconfirmed(service: &ServiceName, unconfirmed: usize, health: &HealthTracker) {
+    let Some(now) = health.health(service).filter(|_| unconfirmed > 0) else {
+        return tracing::info!(%service, "no backend is unconfirmed any more");
+    };
+    let (names, _) = some_of(&now.unconfirmed);
+    tracing::warn!(%service, unconfirmed, ?names, "backends cannot be reached, but clients report answered calls: keeping them");
+}
+
+fn panic(service: &ServiceName, unhealthy: usize, health: &HealthTracker) {
+    let Some(now) = health.health(service).filter(|_| unhealthy > 0) else {
+        return tracing::info!(%service, "enough of a service is healthy again: panic is over");
+    };
+    let (names, why) = some_of(&now.unhealthy);
+    tracing::warn!(%service, unhealthy, ?names, why, "too little of a service is healthy: panic, listing unhealthy backends too");
+}
+
+/// Returns the addresses of a few backends, and what the first of them answers.
+fn some_of(all: &BTreeMap<BackendAddr, HealthAnswer>) -> (Vec<String>, &'static str) {
+    let names = all.keys().take(NAMES_MAX).map(ToString::to_string).collect();
+    (names, all.values().next().map_or("", |answer| answer.as_str()))
 }
 
 fn left(service: &ServiceName, why: Departure, departed: &Departed, listed: usize) {

@@ -41,12 +41,12 @@ pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog, wall: fn
         let mut status = before.clone();
         let now = clock::now();
         if let Some(input) = input {
-            apply_input(&mut index, &mut status, &mut affected, input, now);
+            apply_input(&mut index, &mut publisher, &mut status, &mut affected, input, now);
         }
         // Only the inputs that wait now: senders may be faster than this loop.
         for _ in 0..inputs.len() {
             let Ok(input) = inputs.try_recv() else { break };
-            apply_input(&mut index, &mut status, &mut affected, input, now);
+            apply_input(&mut index, &mut publisher, &mut status, &mut affected, input, now);
         }
         index.expire(now, status.stale.is_none(), &mut affected);
         status.keys = index.keys();
@@ -56,6 +56,7 @@ pub async fn drive(mut inputs: mpsc::Receiver<Input>, catalog: Catalog, wall: fn
 
 pub(super) fn apply_input(
     index: &mut Index,
+    publisher: &mut Publisher,
     status: &mut RegistryStatus,
     affected: &mut Affected,
     input: Input,
@@ -64,6 +65,13 @@ pub(super) fn apply_input(
     let event = match input {
         Input::Hosts(resolved) => return index.resolved(resolved, affected),
         Input::Probed(addr, answer) => return index.probed(addr, answer, affected),
+        Input::HealthChecked(target, answer) => {
+            return affected.services.extend(publisher.health.answered(&target, answer, now));
+        }
+        Input::Reported(totals) => {
+            return affected.services.extend(publisher.health.reported(&totals, now));
+        }
+        Input::Loaded(target, report) => return publisher.load.reported(&target, report, now),
         Input::Release(canonical, age) => {
             let before = now.checked_sub(age).unwrap_or(now);
             return index.release(&canonical, before, affected);
@@ -74,6 +82,10 @@ pub(super) fn apply_input(
         }
         Input::Marks(marks) => {
             affected.marks = Some(marks);
+            return;
+        }
+        Input::Demand(service, demand) => {
+            affected.demands.insert(service, demand);
             return;
         }
         Input::Origins(asked) => {

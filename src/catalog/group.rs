@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::facts::demand::Demand;
+use crate::facts::factor::Factor;
 use crate::marks::ServiceMarks;
 use crate::model::{ServiceName, name};
-use crate::settings::ServiceSettings;
+use crate::settings::{ServiceSettings, ZoneTable};
 
 use super::empty::{EmptyService, EmptyState};
 use super::topic::{Rounds, Topic, TurnGroup};
 use super::urgency::Urgency;
-use super::{Known, Service};
+use super::{Facts, Known, Service, Zones};
 
 /// The services that share a canonical name (nearly always one), and the spellings of it
 /// that clients ask for.
@@ -50,17 +52,28 @@ impl Group {
         }
     }
 
-    /// Sets the settings. Returns whether they changed; then each service gets a new
-    /// value, numbered by `version`.
+    /// Sets the settings and the table of zones. Returns whether they changed for the group;
+    /// then each service gets a new value, numbered by `version`, with the `share` of its
+    /// ramp.
     pub(super) fn set_settings(
         &mut self,
         settings: Arc<ServiceSettings>,
+        table: &Arc<ZoneTable>,
         version: impl FnMut() -> u64,
+        mut share: impl FnMut(&ServiceName, &ServiceSettings) -> Option<Factor>,
     ) -> bool {
-        let changed = self.settings != settings;
+        let moved = |service: &Arc<Service>| {
+            let zones = &service.facts.zones;
+            Zones::next(zones.as_ref(), &settings, table) != *zones
+        };
+        let changed = self.settings != settings || self.services.values().any(moved);
         if changed {
-            self.settings = settings;
-            self.renew(version);
+            self.settings = settings.clone();
+            self.renew(version, |service| Facts {
+                ramp_share: share(&service.name, &settings),
+                zones: Zones::next(service.facts.zones.as_ref(), &settings, table),
+                ..service.facts.clone()
+            });
         }
         changed
     }
@@ -70,17 +83,39 @@ impl Group {
         let changed = self.marks != marks;
         if changed {
             self.marks = marks;
-            self.renew(version);
+            self.renew(version, |service| service.facts.clone());
         }
         changed
     }
 
-    fn renew(&mut self, mut version: impl FnMut() -> u64) {
+    /// Sets the demand of a service's clients, if the service has zones. Returns whether it
+    /// changed.
+    pub(super) fn set_demand(
+        &mut self,
+        service: &ServiceName,
+        demand: Arc<Demand>,
+        mut version: impl FnMut() -> u64,
+    ) -> bool {
+        let Some(service) = self.services.get_mut(service) else { return false };
+        let Some(zones) = service.facts.zones.clone().filter(|zones| zones.demand != demand) else {
+            return false;
+        };
+        let zones = Some(Arc::new(Zones { demand, ..(*zones).clone() }));
+        let new = (**service).clone().numbered(version());
+        *service = Arc::new(new.with_facts(Facts { zones, ..service.facts.clone() }));
+        true
+    }
+
+    fn renew(
+        &mut self,
+        mut version: impl FnMut() -> u64,
+        mut facts: impl FnMut(&Service) -> Facts,
+    ) {
         for service in self.services.values_mut() {
             let (settings, marks) = (self.settings.clone(), self.marks.clone());
             let snapshot = service.snapshot.clone();
             let new = Service::new(version(), snapshot, settings).with_marks(marks);
-            *service = Arc::new(new.with_newcomers(service.newcomers.clone()));
+            *service = Arc::new(new.with_facts(facts(service)));
         }
     }
 
@@ -163,7 +198,7 @@ impl Group {
         };
         let same = |old: &Arc<Service>| {
             let same = old.settings == new.settings && old.marks == new.marks;
-            same && old.newcomers == new.newcomers && old.endpoints == new.endpoints
+            same && old.facts == new.facts && old.endpoints == new.endpoints
         };
         if self.services.get(service).is_some_and(same) {
             return false;

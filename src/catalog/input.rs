@@ -9,12 +9,17 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::facts::capacity::Report;
+use crate::facts::demand::Demand;
+use crate::load::Calls;
 use crate::marks::Marks;
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::registry::{Event, Key, Rejected, Remark};
 use crate::settings::Settings;
 
+use super::health::{HealthAnswer, HealthTarget};
 use super::liveness::ProbeResult;
+use super::load::LoadTarget;
 
 /// A value for the catalog's one writer.
 #[derive(Debug)]
@@ -25,6 +30,12 @@ pub enum Input {
     Hosts(Resolved),
     /// The answer of a backend to a probe.
     Probed(BackendAddr, ProbeResult),
+    /// The answer of a backend to a health check.
+    HealthChecked(HealthTarget, HealthAnswer),
+    /// What the clients of services have reported since the start.
+    Reported(Vec<(ServiceName, Calls)>),
+    /// A report of a backend's load.
+    Loaded(LoadTarget, Report),
     /// An operator's release. It drops the held backends of the services with this
     /// canonical name whose loss began at least this long ago.
     Release(String, Duration),
@@ -32,6 +43,8 @@ pub enum Input {
     Settings(Arc<Settings>),
     /// The marks that are in force from now on.
     Marks(Arc<Marks>),
+    /// The demand of a service's clients by zone, for which its split is made from now on.
+    Demand(ServiceName, Arc<Demand>),
     /// A question: which keys register some backends. It changes nothing. It comes as an
     /// input because only the writer knows.
     Origins(OriginsQuery),

@@ -5,6 +5,7 @@
 //! settings ask for neither slow start nor a delay costs nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::iter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,8 @@ use crate::facts::flapping::{self, Flaps};
 use crate::facts::slow_start::{SlowStart, Starter};
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::settings::ServiceSettings;
+
+use super::due_times::DueTimes;
 
 /// The backends of a service that are starting or delayed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,7 +33,7 @@ pub(super) struct NewcomerTracker {
     services: BTreeMap<ServiceName, Recent>,
     /// When the newcomers of each service change next, so that a turn of the catalog's task
     /// costs the same however many services have newcomers.
-    due: BTreeSet<(u64, ServiceName)>,
+    due: DueTimes<u64>,
     wall: fn() -> Duration,
     /// The wall clock at a moment of the monotonic clock. It is read again only while no
     /// newcomer is followed, so setting the clock moves no step.
@@ -65,12 +68,27 @@ impl NewcomerTracker {
     /// Makes a tracker. `wall` returns the time since 1970, at whose multiples all replicas
     /// take their steps.
     pub(super) fn new(wall: fn() -> Duration) -> Self {
-        Self { services: BTreeMap::new(), due: BTreeSet::new(), wall, read: None }
+        Self { services: BTreeMap::new(), due: DueTimes::default(), wall, read: None }
     }
 
     /// Returns whether [`Self::update`] must be called for a service.
     pub(super) fn follows(&self, service: &ServiceName, settings: &ServiceSettings) -> bool {
         wants(settings) || self.services.contains_key(service)
+    }
+
+    /// Lets backends of a service start slowly although they were registered all the time,
+    /// from the next [`Self::update`] on.
+    pub(super) fn rejoin(
+        &mut self,
+        service: &ServiceName,
+        backends: impl IntoIterator<Item = BackendAddr>,
+        now: Instant,
+    ) {
+        for addr in backends {
+            let millis = self.millis(now);
+            let recent = self.services.entry(service.clone()).or_default();
+            recent.joined.insert(addr, millis);
+        }
     }
 
     /// Applies a change of a service. Returns its newcomers; `None` if it has none.
@@ -82,7 +100,7 @@ impl NewcomerTracker {
         now: Instant,
     ) -> Option<Arc<Newcomers>> {
         if let Some(due) = self.services.get(service).and_then(|recent| recent.due) {
-            self.due.remove(&(due, service.clone()));
+            self.due.remove(service, due);
         }
         if !wants(settings) {
             self.services.remove(service);
@@ -94,7 +112,9 @@ impl NewcomerTracker {
         recent.renew(change.after, settings, millis, now);
         let newcomers =
             (recent.newcomers != Newcomers::default()).then(|| Arc::new(recent.newcomers.clone()));
-        self.due.extend(recent.due.map(|due| (due, service.clone())));
+        if let Some(due) = recent.due {
+            self.due.add(service, due);
+        }
         if recent.is_over() {
             self.services.remove(service);
         }
@@ -106,8 +126,7 @@ impl NewcomerTracker {
         let Some(read) = self.read else { return BTreeSet::new() };
         let now = at(read, now);
         // Each service is returned once, because a large one may then have to wait.
-        let ready = self.due.extract_if(.., |(due, _)| *due <= now);
-        ready.map(|(_, service)| service).collect()
+        iter::from_fn(|| self.due.pop(now)).collect()
     }
 
     /// Returns every service that is followed.
@@ -118,7 +137,7 @@ impl NewcomerTracker {
     /// Returns when the newcomers of any service change next.
     pub(super) fn due(&self) -> Option<Instant> {
         let (instant, begun) = self.read?;
-        let (due, _) = self.due.first()?;
+        let due = self.due.first()?;
         Some(instant + Duration::from_millis(due.saturating_sub(begun)))
     }
 

@@ -10,21 +10,27 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::model::ServiceName;
-use crate::settings::ServiceSettings;
+use crate::settings::{HealthKind, LoadKind, ServiceSettings};
 
 use super::affected::Affected;
-use super::backend_log::BackendLog;
+use super::backend_log::{BackendLog, State};
 use super::group::Group;
+use super::health_tracker::HealthTracker;
 use super::index::Index;
+use super::load_tracker::LoadTracker;
 use super::newcomers::{Change, NewcomerTracker};
 use super::pace::Pace;
+use super::ramps::RampTracker;
 use super::topic::Rounds;
-use super::{Catalog, Known, Newcomers, RegistryStatus, Service, ServiceSnapshot};
+use super::{Catalog, Facts, Known, RegistryStatus, Service, Zones};
 
 /// The writer's state between publications.
 pub(super) struct Publisher {
     pace: Pace,
     newcomers: NewcomerTracker,
+    pub(super) health: HealthTracker,
+    pub(super) load: LoadTracker,
+    ramps: RampTracker,
     backend_log: BackendLog,
     pub(super) rounds: Rounds<Known>,
 }
@@ -35,6 +41,9 @@ impl Publisher {
         Self {
             pace: Pace::default(),
             newcomers: NewcomerTracker::new(wall),
+            health: HealthTracker::default(),
+            load: LoadTracker::default(),
+            ramps: RampTracker::new(wall),
             backend_log: BackendLog::default(),
             rounds: Rounds::default(),
         }
@@ -42,7 +51,8 @@ impl Publisher {
 
     /// Returns when something is due to be published or logged without an input.
     pub(super) fn due(&self) -> Option<Instant> {
-        [self.pace.due(), self.newcomers.due(), self.backend_log.due()].into_iter().flatten().min()
+        let due = [self.pace.due(), self.newcomers.due(), self.health.due(), self.load.due()];
+        due.into_iter().chain([self.ramps.due(), self.backend_log.due()]).flatten().min()
     }
 }
 
@@ -55,31 +65,68 @@ impl Catalog {
         status: RegistryStatus,
         publisher: &mut Publisher,
     ) {
-        let Publisher { pace, newcomers, backend_log, rounds } = publisher;
+        let Publisher { pace, newcomers, health, load, ramps, backend_log, rounds } = publisher;
         let first = status.synced && !before.synced;
         let read = first || (before.restored.is_some() && status.restored.is_none());
         let (revision, now) = (status.revision, clock::now());
         let mut changed = false;
         if let Some(settings) = affected.settings.take() {
-            changed |= self.publish_settings(settings, rounds);
+            changed |= self.publish_settings(settings, ramps, now, rounds);
             affected.services.extend(newcomers.services());
+            affected.services.extend(health.services().cloned());
+            affected.services.extend(load.services().cloned());
+            affected.services.extend(self.asked_services());
         }
         if let Some(marks) = affected.marks.take() {
             changed |= self.publish_marks(marks, rounds);
+            // A drained backend does not count for panic.
+            affected.services.extend(health.unhealthy().cloned());
+        }
+        for (service, demand) in mem::take(&mut affected.demands) {
+            changed |= self.publish_demand(&service, demand, rounds);
         }
         affected.services.extend(newcomers.ready(now));
+        affected.services.extend(health.ready(now));
+        affected.services.extend(load.ready(now));
+        affected.services.extend(ramps.ready(now));
         // Endpoints of the first reading do not join: they count as listed before.
         let join = before.synced && !read;
         for service in &pace.ready(mem::take(&mut affected.services), now) {
             let settings = self.settings().for_service(service);
             let new = index.snapshot(service, revision);
+            let marks = self.marks().for_service(service);
+            let after = new.as_ref().map_or(&[][..], |new| &new.endpoints);
+            let follows = health.follows(service, &settings);
+            let health_now = follows.then(|| health.update(service, after, &marks, &settings, now));
+            let load_now = load
+                .follows(service, &settings)
+                .then(|| load.update(service, after, &settings, now));
             let newcomers = newcomers.follows(service, &settings).then(|| {
-                let old = self.published(service);
+                newcomers.rejoin(service, health.take_cold(service), now);
+                let old = self.service(service);
                 let before = old.as_ref().map_or(&[][..], |old| &old.endpoints);
-                let after = new.as_ref().map_or(&[][..], |new| &new.endpoints);
                 newcomers.update(service, &Change { before, after, join }, &settings, now)
             });
-            let new = new.map(|new| self.new_version(new, settings, newcomers.flatten()));
+            if new.is_none() {
+                ramps.forget(service);
+            }
+            // Only services with zones pay for the look at their former value.
+            let zones = settings.zones.are_on().then(|| {
+                let old = self.service(service);
+                let before = old.as_ref().and_then(|old| old.facts.zones.as_ref());
+                Zones::next(before, &settings, self.settings().zones())
+            });
+            let new = new.map(|snapshot| {
+                let facts = Facts {
+                    newcomers: newcomers.flatten(),
+                    health: health_now.flatten(),
+                    load: load_now.flatten(),
+                    zones: zones.flatten(),
+                    ramp_share: ramps.share(service, &settings, now),
+                };
+                let new = Service::new(self.next_version(), snapshot, settings);
+                Arc::new(new.with_marks(marks).with_facts(facts))
+            });
             let endpoints = new.as_ref().map_or(0, |new| new.endpoints.len());
             pace.published(service, endpoints, now);
             changed |= self.publish_service(service, new, now, rounds);
@@ -89,8 +136,16 @@ impl Catalog {
             self.0.liveness.send_replace(Arc::new(liveness));
             services
         });
+        if let Some(targets) = health.take_targets() {
+            self.0.health_targets.send_replace(targets);
+        }
+        if let Some(targets) = load.take_targets() {
+            self.0.load_targets.send_replace(targets);
+        }
         let departures = index.departures.take();
-        backend_log.update(doubted.unwrap_or_default(), departures, index, now);
+        let mut doubted = doubted.unwrap_or_default();
+        doubted.extend(health.take_changed());
+        backend_log.update(doubted, departures, State { index, health }, now);
         self.publish_key_problems(index, &affected);
         if affected.hosts {
             self.0.host_names.send_replace(Arc::new(index.host_names()));
@@ -119,21 +174,16 @@ impl Catalog {
         }
     }
 
-    /// Makes the next version of a service.
-    fn new_version(
-        &self,
-        snapshot: ServiceSnapshot,
-        settings: Arc<ServiceSettings>,
-        newcomers: Option<Arc<Newcomers>>,
-    ) -> Arc<Service> {
-        let marks = self.marks().for_service(&snapshot.name);
-        let service = Service::new(self.next_version(), snapshot, settings);
-        Arc::new(service.with_marks(marks).with_newcomers(newcomers))
-    }
-
-    /// Returns the newest value of a service.
-    fn published(&self, service: &ServiceName) -> Option<Arc<Service>> {
-        self.0.groups.get(&service.canonical())?.services.get(service).cloned()
+    /// Returns the services whose settings ask for health checks or reports of load.
+    fn asked_services(&self) -> Vec<ServiceName> {
+        let asks = |service: &&Arc<Service>| {
+            let ServiceSettings { health, load, .. } = &*service.settings;
+            health.kind != HealthKind::Off || load.kind != LoadKind::Off
+        };
+        let services = |group: &Group| -> Vec<_> {
+            group.services.values().filter(asks).map(|service| service.name.clone()).collect()
+        };
+        self.0.groups.iter().flat_map(|group| services(&group)).collect()
     }
 
     /// Publishes to each spelling of a group's name what it means now, but not

@@ -1,22 +1,29 @@
 //! A service: everything that decides the lists of its clients.
 //!
-//! In: a snapshot, settings, marks and newcomers. Out: immutable values. A change
+//! In: a snapshot, settings, marks and facts. Out: immutable values. A change
 //! of any part is published as a new version, so that a result made from a value can be
 //! cached by its version.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::facts::factor::Factor;
+use crate::facts::zone_shares::ZoneShares;
 use crate::marks::ServiceMarks;
-use crate::model::{Class, Endpoint};
-use crate::settings::ServiceSettings;
+use crate::model::{BackendAddr, Class, Endpoint};
+use crate::settings::{HealthKind, ServiceSettings};
 
 use super::ServiceSnapshot;
-use super::addresses::{AddressCache, Addresses};
+use super::addresses::Addresses;
+use super::class_cache::ClassCache;
 use super::derived::Derived;
+use super::health::{Health, HealthAnswer};
+use super::load::LoadFactors;
 use super::newcomers::Newcomers;
+use super::split::{Candidate, Split};
+use super::zones::{ShareCache, Zones};
 
 /// A service as it is now. It dereferences to its snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,13 +37,31 @@ pub struct Service {
     pub settings: Arc<ServiceSettings>,
     /// What operators' marks say about its backends and clients.
     pub marks: ServiceMarks,
-    /// The backends that are starting or delayed; `None` if there are none.
+    /// What is known of its backends besides.
+    pub facts: Facts,
+    address_cache: Derived<ClassCache<Addresses>>,
+    candidate_cache: Derived<ClassCache<Vec<Candidate>>>,
+    zone_shares: Derived<ShareCache>,
+}
+
+/// What is known of a service's backends besides their registrations. Cheap to clone. Each
+/// part is `None` if it says nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The backends that are starting or delayed.
     pub newcomers: Option<Arc<Newcomers>>,
-    address_cache: Derived<AddressCache>,
+    /// The backends that are not healthy.
+    pub health: Option<Arc<Health>>,
+    /// The backends whose reported load changes their shares.
+    pub load: Option<Arc<LoadFactors>>,
+    /// The share that the ramp of its split has reached; `None` without a ramp.
+    pub ramp_share: Option<Factor>,
+    /// What is known of zones, if clients prefer the backends of their own.
+    pub zones: Option<Arc<Zones>>,
 }
 
 impl Service {
-    /// Makes a service without marks.
+    /// Makes a service without marks and facts.
     #[must_use]
     pub fn new(
         version: u64,
@@ -50,33 +75,69 @@ impl Service {
             snapshot,
             settings,
             marks,
-            newcomers: None,
+            facts: Facts::default(),
             address_cache: Derived::default(),
+            candidate_cache: Derived::default(),
+            zone_shares: Derived::default(),
         }
     }
 
     /// Returns the service with these marks.
     #[must_use]
     pub fn with_marks(self, marks: ServiceMarks) -> Self {
-        Self { marks, address_cache: Derived::default(), ..self }
+        Self { marks, ..self.without_caches() }
     }
 
-    /// Returns the service with these newcomers.
+    /// Returns the service with these facts.
     #[must_use]
-    pub fn with_newcomers(self, newcomers: Option<Arc<Newcomers>>) -> Self {
-        Self { newcomers, address_cache: Derived::default(), ..self }
+    pub fn with_facts(self, facts: Facts) -> Self {
+        Self { facts, ..self.without_caches() }
+    }
+
+    /// Returns the service as another version.
+    #[must_use]
+    pub(super) fn numbered(self, version: u64) -> Self {
+        Self { version, ..self }
+    }
+
+    /// Returns what health checks find wrong with a backend, if they count it as unhealthy.
+    #[must_use]
+    pub fn unhealthy(&self, endpoint: &Endpoint) -> Option<HealthAnswer> {
+        self.facts.health.as_ref()?.unhealthy.get(&endpoint.addr).copied()
+    }
+
+    /// Returns the backends that are left out of lists because they are unhealthy, unless a
+    /// class has no others.
+    #[must_use]
+    pub fn left_out(&self) -> Option<&BTreeMap<BackendAddr, HealthAnswer>> {
+        let health = self.facts.health.as_ref()?;
+        let acts = self.settings.health.kind != HealthKind::Observe && !health.panic;
+        Some(&health.unhealthy).filter(|unhealthy| acts && !unhealthy.is_empty())
+    }
+
+    /// Returns the split in force; `None` if nothing is split.
+    #[must_use]
+    pub fn split(&self) -> Option<Split<'_>> {
+        Split::new(&self.settings, self.facts.ramp_share)
     }
 
     /// Returns until when a backend is not listed because it came and went too often.
     #[must_use]
     pub fn delayed(&self, endpoint: &Endpoint) -> Option<Instant> {
-        self.newcomers.as_ref()?.delayed.get(&endpoint.addr).copied()
+        self.facts.newcomers.as_ref()?.delayed.get(&endpoint.addr).copied()
     }
 
-    /// Returns the factor of a backend's weight.
+    /// Returns the factor of a backend's weight by its reported load.
+    #[must_use]
+    pub fn load_factor(&self, endpoint: &Endpoint) -> Factor {
+        let factor = self.facts.load.as_ref().and_then(|all| all.0.get(&endpoint.addr));
+        factor.copied().unwrap_or(Factor::ONE)
+    }
+
+    /// Returns the factor of a backend's weight by slow start.
     #[must_use]
     pub fn factor(&self, endpoint: &Endpoint) -> Factor {
-        let factor = self.newcomers.as_ref().and_then(|all| all.starting.get(&endpoint.addr));
+        let factor = self.facts.newcomers.as_ref().and_then(|all| all.starting.get(&endpoint.addr));
         factor.copied().unwrap_or(Factor::ONE)
     }
 
@@ -86,10 +147,31 @@ impl Service {
         self.address_cache.get(class)
     }
 
+    /// Returns the split of the calls by zone, which `make` makes at the first call.
+    pub fn zone_shares(&self, make: impl FnOnce() -> ZoneShares) -> &ZoneShares {
+        self.zone_shares.get_or_init(make)
+    }
+
     /// Keeps the addresses of a class until this value is dropped or other classes take
     /// their place.
     pub fn cache_addresses(&self, class: &Class, addresses: &Arc<Addresses>) {
         self.address_cache.put(class, addresses);
+    }
+
+    /// Returns the backends to which keys of a class can be assigned, if they are cached.
+    #[must_use]
+    pub fn cached_candidates(&self, class: &Class) -> Option<Arc<Vec<Candidate>>> {
+        self.candidate_cache.get(class)
+    }
+
+    /// Keeps the candidates of a class, as [`Self::cache_addresses`] keeps addresses.
+    pub fn cache_candidates(&self, class: &Class, candidates: &Arc<Vec<Candidate>>) {
+        self.candidate_cache.put(class, candidates);
+    }
+
+    fn without_caches(self) -> Self {
+        let (address_cache, candidate_cache, zone_shares) = Default::default();
+        Self { address_cache, candidate_cache, zone_shares, ..self }
     }
 }
 

@@ -4,9 +4,11 @@
 //! name whose settings changed, and of no other.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Catalog;
 use super::Known;
+use super::ramps::RampTracker;
 use super::topic::Rounds;
 use crate::settings::Settings;
 
@@ -22,13 +24,16 @@ impl Catalog {
     pub(super) fn publish_settings(
         &self,
         settings: Arc<Settings>,
+        ramps: &mut RampTracker,
+        now: Instant,
         rounds: &mut Rounds<Known>,
     ) -> bool {
         self.0.settings.send_replace(settings.clone());
         let mut changed = false;
         for mut group in self.0.groups.iter_mut() {
             let new = settings.for_canonical(group.key());
-            if !group.set_settings(new, || self.next_version()) {
+            let share = |service: &_, settings: &_| ramps.share(service, settings, now);
+            if !group.set_settings(new, settings.zones(), || self.next_version(), share) {
                 continue;
             }
             changed |= !group.services.is_empty();

@@ -69,7 +69,14 @@ impl World {
         let before = self.catalog.status();
         let mut status = before.clone();
         let mut affected = Affected::default();
-        apply_input(&mut self.index, &mut status, &mut affected, input, self.now);
+        apply_input(
+            &mut self.index,
+            &mut self.publisher,
+            &mut status,
+            &mut affected,
+            input,
+            self.now,
+        );
         self.index.expire(self.now, status.stale.is_none(), &mut affected);
         self.catalog.publish(&mut self.index, affected, &before, status, &mut self.publisher);
     }
@@ -360,9 +367,12 @@ async fn the_driver_applies_a_burst_and_ends_with_its_sources() {
 }
 
 mod cost;
+mod health;
 mod loss;
 mod marks;
+mod ramps;
 mod settings;
+mod zones;
 
 const RULES: Rules =
     Rules { keep_lost: Duration::from_secs(600), guard: 50, probe_unleased: Duration::ZERO };

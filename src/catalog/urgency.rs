@@ -2,7 +2,7 @@
 //!
 //! In: the value that clients have, and the new one. Out: a yes or no. Pure.
 
-use super::Known;
+use super::{Known, Service};
 use crate::model::Endpoint;
 
 /// Answers the same question for every spelling of a name, and compares only once: large
@@ -32,8 +32,8 @@ impl Urgency {
 }
 
 /// Returns whether clients must get the new value at once. They must if a backend leaves,
-/// changes its address or gets weight 0, because calls fail until clients know; and if
-/// the settings or the marks changed.
+/// changes its address, gets weight 0 or is unhealthy, because calls fail until clients
+/// know; and if the settings, the marks or the share of a split changed.
 fn is_urgent(old: &Known, new: &Known) -> bool {
     if let (Some(old), Some(new)) = (old.settings(), new.settings())
         && old != new
@@ -43,7 +43,8 @@ fn is_urgent(old: &Known, new: &Known) -> bool {
     let (Known::Present(old), Known::Present(new)) = (old, new) else {
         return matches!(old, Known::Present(_));
     };
-    if old.marks != new.marks {
+    let share_changed = old.facts.ramp_share != new.facts.ramp_share;
+    if old.marks != new.marks || share_changed || loses_by_health(old, new) {
         return true;
     }
     let mut rest = new.endpoints.iter();
@@ -54,6 +55,14 @@ fn is_urgent(old: &Known, new: &Known) -> bool {
         let same = rest.find(|new| new.id >= old.id);
         same.is_some_and(|new| new.id == old.id && new.addr == old.addr && new.takes_calls())
     })
+}
+
+/// Returns whether an unhealthy backend leaves the lists.
+fn loses_by_health(old: &Service, new: &Service) -> bool {
+    let Some(after) = new.left_out().filter(|_| old.facts.health != new.facts.health) else {
+        return false;
+    };
+    old.left_out().is_none_or(|before| after.keys().any(|addr| !before.contains_key(addr)))
 }
 
 #[cfg(test)]

@@ -86,6 +86,7 @@ mod tests {
             protocol: "grpclb".to_owned(),
             kind: "go".to_owned(),
             name: "hello".to_owned(),
+            zone: None,
             service: Some("hello".to_owned()),
             told: "list".to_owned(),
             entries: 3,

@@ -176,6 +176,7 @@ mod tests {
             service: Some("dev/hello".to_owned()),
             absent: None,
             selectors: Vec::new(),
+            zone: None,
             settings: [("guard".to_owned(), set)].into(),
             revision: 42,
             silent_seconds: Some(0.4),

@@ -28,8 +28,8 @@ use crate::registry::record::Format;
 ///
 /// If a command is given, this program starts it, ends with it and returns its exit
 /// code. SIGINT, SIGTERM, SIGHUP and SIGQUIT first remove the key; after --drain-delay the
-/// signal goes to the command's process group, and a second signal goes at once. Other signals (SIGUSR1, SIGUSR2, SIGWINCH, …) go to
-/// the command's process group at once. On Linux the command gets SIGTERM when this
+/// signal goes to the command's process group, and a second signal goes at once. Other
+/// signals (SIGUSR1, SIGUSR2, SIGWINCH, …) go to the command's process group at once. On Linux the command gets SIGTERM when this
 /// program is killed.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct RegisterArgs {

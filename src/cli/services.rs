@@ -69,6 +69,7 @@ fn state(service: &json::Service) -> String {
         since_seconds,
         ..
     } = service;
+    let json::Service { unhealthy, panic, .. } = service;
     let mut text = state.as_str().to_owned();
     if let (json::State::Empty, Some(seconds)) = (state, since_seconds) {
         text.push_str(&format!(" for {}", age(*seconds)));
@@ -86,6 +87,10 @@ fn state(service: &json::Service) -> String {
     }
     if *fallback {
         parts.push("clients use DNS".to_owned());
+    }
+    if *unhealthy > 0 {
+        let panic = if *panic { ", panic" } else { "" };
+        parts.push(format!("{unhealthy} of {endpoints} unhealthy{panic}"));
     }
     if *drained > 0 {
         parts.push(format!("{drained} of {endpoints} drained"));
@@ -116,6 +121,8 @@ mod tests {
             drained: 0,
             shed: 0,
             fallback: false,
+            unhealthy: 0,
+            panic: false,
             state: json::State::Held,
             since_seconds: Some(61.0),
             revision: 42,

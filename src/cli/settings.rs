@@ -126,7 +126,7 @@ fn diff(text: &str, admin: &AdminArgs) -> Result<(), AdminError> {
         admin_client::print_json(&answer.text)?;
         return Ok(());
     }
-    let json::Diff { revision, total, changes, unmatched } = answer.value;
+    let json::Diff { revision, total, zones, changes, unmatched } = answer.value;
     warn(&unmatched);
     let shown = changes.len();
     let rows = changes.into_iter().map(|change| {
@@ -139,6 +139,9 @@ fn diff(text: &str, admin: &AdminArgs) -> Result<(), AdminError> {
     }
     if shown < total {
         admin_client::say(&format!("… and {} more", total - shown));
+    }
+    if zones > 0 {
+        admin_client::say(&format!("{zones} networks or aliases of zones would change"));
     }
     let compared = match revision {
         Some(revision) => format!("revision {revision} in etcd"),

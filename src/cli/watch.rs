@@ -132,6 +132,8 @@ mod tests {
             drained: None,
             delayed_seconds: None,
             slow_start: None,
+            load_factor: None,
+            unhealthy: None,
             meta: BTreeMap::from([("zone".to_owned(), "a\u{7}\u{9b}".to_owned())]),
             held: None,
             down: false,

@@ -15,7 +15,7 @@ use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
 use super::zone::{self, LOCATOR, SETTINGS, SrvTarget, TTL};
 use crate::catalog::{Addresses, Known};
-use crate::model::{Class, HostPort, Target, Zone};
+use crate::model::{HostPort, Target, Zone};
 use crate::policy;
 
 /// All that an answer is made from.
@@ -238,7 +238,8 @@ fn find(question: &Query, inner: &[&[u8]], facts: &Facts<'_>, most: usize) -> Ou
                 Known::Syncing => Outcome::Error(Code::ServFail),
                 Known::Absent(_) => Outcome::NoData,
                 Known::Present(service) => {
-                    let class = Class::new(target.selectors_for(&service.name));
+                    // Mostly a resolver asks, for many clients, so its address says nothing.
+                    let class = policy::class(&service, &target, None);
                     if !(facts.may_visit)(policy::address_work(&service, &class)) {
                         return Outcome::RetryByTcp;
                     }

@@ -153,7 +153,8 @@ impl Estimate {
 /// time between two reports of a backend; both in milliseconds.
 ///
 /// The published factors stay in force while fewer than half of the backends report, or
-/// while all are idle: missing data must not change a factor.
+/// while all are idle: missing data must not change a factor. If no backend has reported for
+/// three minutes, all factors return to 1.
 #[must_use]
 pub fn publish(
     members: &[Member<'_>],
@@ -213,6 +214,10 @@ fn is_frozen(members: &[Member<'_>], period: u64, now: u64) -> bool {
     let reported = estimates().filter(|estimate| estimate.at.is_some_and(recent)).count();
     let known = || estimates().filter(|estimate| estimate.at.is_some());
     let utilisation: f64 = known().map(|estimate| estimate.utilisation).sum();
+    let fresh = |at: u64| now.saturating_sub(at) <= FRESH;
+    if !known().any(|estimate| estimate.at.is_some_and(fresh)) {
+        return known().next().is_none();
+    }
     2 * reported < members.len() || utilisation < MEAN_UTILISATION_MIN * known().count() as f64
 }
 

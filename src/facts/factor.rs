@@ -39,6 +39,12 @@ impl Factor {
         self.0
     }
 
+    /// Returns the factor as a fraction of 1.
+    #[must_use]
+    pub fn as_fraction(self) -> f64 {
+        f64::from(self.0) / f64::from(MILLION)
+    }
+
     /// Returns the product of two factors.
     #[must_use]
     pub fn times(self, other: Self) -> Self {

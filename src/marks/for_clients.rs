@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Clients, Mark, MarkKey};
-use crate::model::{Class, Selector};
+use crate::model::Class;
 
 /// What the clients of one service, or of all services, do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,15 +47,9 @@ impl ForClients {
 impl Clients {
     /// Returns whether clients of a class are among these.
     fn include(&self, class: &Class) -> bool {
-        let selects = |wanted: &Selector| {
-            let same = |one: &Selector| {
-                one.key == wanted.key && one.value.eq_ignore_ascii_case(&wanted.value)
-            };
-            class.selectors().iter().any(same)
-        };
         match self {
             Self::All => true,
-            Self::Selecting(selector) => selects(selector),
+            Self::Selecting(selector) => class.selects(selector),
         }
     }
 }
@@ -64,6 +58,7 @@ impl Clients {
 mod tests {
     use super::super::{Marks, Value};
     use super::*;
+    use crate::model::Selector;
 
     fn mark(key: &str, percent: Option<u32>) -> Arc<Mark> {
         let value = Value { percent, ..Value::default() };

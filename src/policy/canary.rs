@@ -1,147 +1,75 @@
-//! Canary by calls: gives a group of backends an exact share of all calls, in steps.
+//! Canary by calls: how many entries give a group of backends an exact share of all calls.
 //!
-//! In: the weights, the canaries, their share; or the steps of a ramp, and the time. Out:
-//! weights that give the canaries their share; or the share at that time. Pure. For a canary
-//! by clients see `rendezvous::is_in_share`.
+//! In: the cycles of both groups, the canaries' share, the most entries. Out: how often each
+//! cycle is repeated. Pure. It uses integers only, so every replica computes the same. For a
+//! canary by clients see `rendezvous::is_in_share`.
 
 use crate::facts::factor::Factor;
 
-/// A step of a ramp.
+/// The entries of two groups in one cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Step {
-    /// The canaries' share of all calls.
-    pub share: Factor,
-    /// How long it lasts, in milliseconds. The last step never ends.
-    pub hold: u64,
+pub enum Entries {
+    /// The cycles of the canaries and of the others are repeated so many times.
+    Repeat {
+        /// How often the canaries' cycle is repeated.
+        canaries: u64,
+        /// How often the others' cycle is repeated.
+        others: u64,
+    },
+    /// The cycle of the group with the greater share is repeated, and the other group has
+    /// so many entries, which are no multiple of its cycle.
+    Fill {
+        /// How often the larger group's cycle is repeated.
+        repeat: u64,
+        /// The number of entries of the smaller group.
+        fill: u64,
+    },
 }
 
-/// A share that grows over time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ramp {
-    /// When its first step begins, in milliseconds of the wall clock.
-    pub begins: u64,
-    /// Its steps, in order.
-    pub steps: Vec<Step>,
-}
+const MILLION: u64 = Factor::ONE.as_millionths() as u64;
+/// How far from the wanted share a short cycle may be, relative to it: one in 100.
+const NEAR: u64 = 100;
 
-impl Ramp {
-    /// Returns the share at `now`: 0 before the first step.
-    #[must_use]
-    pub fn share(&self, now: u64) -> Factor {
-        let at = self.position(now).checked_sub(1).and_then(|at| self.steps.get(at));
-        at.map_or(Factor::ZERO, |step| step.share)
-    }
-
-    /// Returns the number of the step at `now`: 0 before the first, 1 for the first.
-    #[must_use]
-    pub fn position(&self, now: u64) -> usize {
-        self.beginnings().take_while(|&begins| begins <= now).count()
-    }
-
-    /// Returns when the next step begins; `None` after the last.
-    #[must_use]
-    pub fn next(&self, now: u64) -> Option<u64> {
-        self.beginnings().find(|&begins| begins > now)
-    }
-
-    fn beginnings(&self) -> impl Iterator<Item = u64> {
-        let begins = |begins: &mut u64, step: &Step| {
-            let own = *begins;
-            *begins = own.saturating_add(step.hold);
-            Some(own)
-        };
-        self.steps.iter().scan(self.begins, begins)
-    }
-}
-
-/// A backend and its group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Member {
-    /// Its weight before the split.
-    pub weight: u32,
-    /// Whether it is a canary.
-    pub canary: bool,
-}
-
-/// Returns weights with which the canaries get `share` of all calls. Within each group the
-/// calls are split by the members' own weights. The result is numbers of entries whose sum
-/// is at most `entries`. If a cycle may be that long, it needs no further rounding, and the
-/// share is exact to half an entry.
+/// Returns how many entries give the canaries `share` of all calls. `canaries` and `others`
+/// are the lengths of the groups' own cycles, and `share` is neither 0 nor 1. The whole
+/// cycle has at most `most` entries, or as many as the larger group's cycle needs.
 ///
-/// A group may have fewer entries than members. Then only some members get an entry, and
-/// `turn` selects them: each next `turn` moves on to others, with a new list. If one group
-/// is empty, the other gets all calls.
+/// The share is exact if that is possible within `most`. Else it is within a hundredth of
+/// itself if that is possible, and else as near as the room allows.
 #[must_use]
-pub fn split(members: &[Member], share: Factor, entries: usize, turn: u64) -> Vec<u32> {
-    let group = |canary: bool| -> Vec<usize> {
-        let is_in = |&at: &usize| members[at].canary == canary && members[at].weight > 0;
-        (0..members.len()).filter(is_in).collect()
+pub fn entries(canaries: u64, others: u64, share: Factor, most: u64) -> Entries {
+    let share = u64::from(share.as_millionths());
+    let turned = 2 * share > MILLION;
+    let (small, large, part) =
+        if turned { (others, canaries, MILLION - share) } else { (canaries, others, share) };
+    let rest = MILLION - part;
+    let repeat = |small, large| match turned {
+        true => Entries::Repeat { canaries: large, others: small },
+        false => Entries::Repeat { canaries: small, others: large },
     };
-    let (canaries, others) = (group(true), group(false));
-    let million = u64::from(Factor::ONE.as_millionths());
-    let share = u64::from(share.as_millionths()).min(million);
-    let share = match (canaries.is_empty(), others.is_empty()) {
-        (true, _) => 0,
-        (_, true) => million,
-        _ => share,
-    };
-    // The larger group is split first, because it has entries for all of its members.
-    let (large, small, part) = if share * 2 <= million {
-        (others, canaries, share)
-    } else {
-        (canaries, others, million - share)
-    };
-    let mut weights = vec![0; members.len()];
-    let most = entries as u64 * (million - part) / million;
-    let shared = whole_entries(members, &large, most);
-    let sum: u64 = shared.iter().map(|&count| u64::from(count)).sum();
-    large.iter().zip(shared).for_each(|(&at, count)| weights[at] = count);
-    if part > 0 {
-        // The remaining error is at most half an entry of the small group.
-        let rest = million - part;
-        let count = ((sum * part + rest / 2) / rest).max(1);
-        let counts = exact_entries(members, &small, count, turn);
-        small.iter().zip(counts).for_each(|(&at, count)| weights[at] = count);
+    // Exact: `b * small : a * large = part : rest`.
+    let (a, b) = (small * rest, large * part);
+    let divisor = gcd(a, b).max(1);
+    let (a, b) = (a / divisor, b / divisor);
+    if a.saturating_mul(large).saturating_add(b.saturating_mul(small)) <= most {
+        return repeat(b, a);
     }
-    weights
+    // Near, and the members of the smaller group still have their proportions.
+    for a in 1..=most / large.max(1) {
+        let wanted = a * large * part;
+        let b = (wanted + rest * small / 2) / (rest * small);
+        let off = (b * small * rest).abs_diff(wanted);
+        if b > 0 && a * large + b * small <= most && off * NEAR <= wanted {
+            return repeat(b, a);
+        }
+    }
+    let a = (most * rest / MILLION / large.max(1)).max(1);
+    let fill = ((a * large * part + rest / 2) / rest).max(1);
+    Entries::Fill { repeat: a, fill }
 }
 
-/// Returns the entries of a group's members in proportion to their weights. Equal weights
-/// get equal numbers, and each member gets at least one entry. The sum is at most `most`, or
-/// one for each member if that is more.
-fn whole_entries(members: &[Member], group: &[usize], most: u64) -> Vec<u32> {
-    // The entries per unit of weight: fractions of 2^64, up to 2^24.
-    const BITS: u32 = u64::BITS + 24;
-    let at_price = |price: u128| {
-        let entries = move |&at: &usize| {
-            let entries = (u128::from(members[at].weight) * price) >> u64::BITS;
-            u32::try_from(entries).unwrap_or(u32::MAX).max(1)
-        };
-        group.iter().map(entries)
-    };
-    let fits = |price| at_price(price).map(u64::from).sum::<u64>() <= most;
-    let bits = (0..BITS).rev().map(|bit| 1 << bit);
-    let price = bits.fold(0, |price, bit| if fits(price | bit) { price | bit } else { price });
-    at_price(price).collect()
-}
-
-/// Distributes exactly `count` entries over a group by weight. Members take turns with the
-/// entries that cannot be shared evenly: `turn` selects who gets them.
-fn exact_entries(members: &[Member], group: &[usize], count: u64, turn: u64) -> Vec<u32> {
-    let size = group.len() as u64;
-    let (mut entries, given) = if count < size {
-        (vec![0; group.len()], 0)
-    } else {
-        let entries = whole_entries(members, group, count);
-        let given = entries.iter().map(|&count| u64::from(count)).sum();
-        (entries, given)
-    };
-    let rest = count.saturating_sub(given);
-    for at in 0..rest {
-        let place = (turn.wrapping_mul(rest).wrapping_add(at)) % size;
-        entries[usize::try_from(place).unwrap_or(0)] += 1;
-    }
-    entries
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 #[cfg(test)]
@@ -150,71 +78,51 @@ mod tests {
 
     use super::*;
 
-    fn members(canaries: usize, others: usize) -> Vec<Member> {
-        (0..canaries + others).map(|at| Member { weight: 1, canary: at < canaries }).collect()
-    }
-
-    fn percent(percent: u32) -> Factor {
-        Factor::millionths(percent * 10_000)
+    fn percent(hundredths: u32) -> Factor {
+        Factor::millionths(hundredths * 100)
     }
 
     #[test]
-    fn a_ramp_goes_through_its_steps() {
-        let step = |share, hold| Step { share: percent(share), hold };
-        let ramp = Ramp { begins: 100, steps: vec![step(1, 10), step(5, 20), step(100, 0)] };
-        let shares = [99, 100, 109, 110, 129, 130, u64::MAX].map(|now| ramp.share(now));
-        assert_eq!(shares, [0, 1, 1, 5, 5, 100, 100].map(percent));
-        assert_eq!([0, 100, 110, 130].map(|now| ramp.position(now)), [0, 1, 2, 3]);
-        let next = [0, 100, 110, 130].map(|now| ramp.next(now));
-        assert_eq!(next, [Some(100), Some(110), Some(130), None]);
-    }
-
-    #[test]
-    fn a_share_is_exact_whatever_the_numbers_are() {
-        assert_eq!(split(&members(1, 9), percent(10), 200, 0), [20; 10]);
-        let found = split(&members(1, 9), percent(1), 200, 0);
-        assert_eq!((found[0], found[1]), (2, 22));
-        // Ten canaries share one entry and take turns with it.
-        let canaries =
-            |turn| split(&members(10, 90), Factor::millionths(500), 2_000, turn)[..10].to_vec();
-        assert_eq!(canaries(0), [1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(canaries(13), [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(split(&members(1, 2), percent(0), 60, 0), [0, 30, 30]);
-        assert_eq!(split(&members(1, 2), percent(100), 60, 0), [60, 0, 0]);
-        assert_eq!(split(&members(0, 2), percent(50), 60, 0), [30, 30]);
-        assert_eq!(split(&members(2, 0), percent(5), 60, 0), [30, 30]);
-        assert_eq!(split(&[], percent(5), 60, 0), [0; 0]);
+    fn a_share_is_exact_where_there_is_room() {
+        let check = |canaries, others, hundredths, most, expected: (u64, u64)| {
+            let found = entries(canaries, others, percent(hundredths), most);
+            let (canaries, others) = expected;
+            assert_eq!(found, Entries::Repeat { canaries, others });
+        };
+        check(1, 9, 1_000, 1_024, (1, 1));
+        check(1, 9, 500, 1_024, (9, 19));
+        check(1, 1, 50, 1_024, (1, 199));
+        check(10, 90, 500, 2_000, (9, 19));
+        check(1, 9, 5_000, 1_024, (9, 1));
+        check(1, 1, 9_900, 1_024, (99, 1));
+        // 9 in 1,800 would be exact.
+        check(1, 9, 50, 1_024, (1, 22));
+        // No multiple of ten entries is near half a percent of so few.
+        let fill = Entries::Fill { repeat: 11, fill: 5 };
+        assert_eq!(entries(10, 90, percent(50), 1_024), fill);
     }
 
     proptest! {
         #[test]
-        fn the_share_is_exact_to_the_cycle(
-            all in proptest::collection::vec((1..20_u32, any::<bool>()), 2..60),
-            share in 0..=1_000_000_u32, turn in any::<u64>(),
+        fn the_share_is_near_and_the_room_is_kept(
+            canaries in 1..400_u64, others in 1..400_u64, hundredths in 1..10_000_u32,
+            room in 0..20_000_u64,
         ) {
-            let all: Vec<_> =
-                all.into_iter().map(|(weight, canary)| Member { weight, canary }).collect();
-            let entries = 20 * all.len();
-            let found = split(&all, Factor::millionths(share), entries, turn);
-            let sum = |canary| -> u64 {
-                let all = all.iter().zip(&found).filter(|one| one.0.canary == canary);
-                all.map(|one| u64::from(*one.1)).sum()
+            let most = 2 * (canaries + others) + room;
+            let found = entries(canaries, others, percent(hundredths), most);
+            let turned = hundredths > 5_000;
+            let (has_canaries, has_others) = match found {
+                Entries::Repeat { canaries: a, others: b } => (a * canaries, b * others),
+                Entries::Fill { repeat, fill } if turned => (repeat * canaries, fill),
+                Entries::Fill { repeat, fill } => (fill, repeat * others),
             };
-            let (canaries, others) = (sum(true), sum(false));
-            prop_assert!(canaries + others <= entries as u64);
-            let both = all.iter().any(|one| one.canary) && all.iter().any(|one| !one.canary);
-            if both {
-                let total = (canaries + others) as f64;
-                let error = canaries as f64 / total - f64::from(share) / 1e6;
-                // Half an entry, or one: every share above 0 has at least one entry.
-                prop_assert!(error.abs() * total <= 1.0, "{} of {}", canaries, others);
-            }
-            // In the group with the greater share, equal weights have equal entries.
-            let large = canaries > others;
-            for (a, x) in all.iter().zip(&found).filter(|one| one.0.canary == large) {
-                let equal = |(b, y): (&Member, &u32)| a != b || x == y;
-                prop_assert!(canaries == others || all.iter().zip(&found).all(equal));
-            }
+            let total = has_canaries + has_others;
+            prop_assert!(total <= most + 1, "{found:?}");
+            let off = has_canaries as f64 - total as f64 * f64::from(hundredths) / 1e4;
+            let smaller = total as f64 * f64::from(hundredths.min(10_000 - hundredths)) / 1e4;
+            // Half an entry, unless there is less than one; or a hundredth.
+            prop_assert!(off.abs() <= (smaller / 50.0).max(1.0), "{found:?} {off}");
+            prop_assert!(has_canaries > 0 && has_others > 0);
         }
     }
 }

@@ -6,11 +6,12 @@
 //! its backends are due to the few that do not start.
 
 use crate::catalog::Service;
-use crate::facts::factor::{self, Factor};
+use crate::facts::factor::Factor;
 use crate::facts::slow_start::starts_mostly;
-use crate::model::{Class, Endpoint, Weight};
+use crate::model::{Class, Endpoint};
 
-use super::{Pick, passes};
+use super::health::LeftOut;
+use super::{Pick, passes, scale};
 
 /// Returns the picks that clients get.
 pub(super) fn heed(service: &Service, mut picks: Vec<Pick>) -> Vec<Pick> {
@@ -25,9 +26,7 @@ pub(super) fn heed(service: &Service, mut picks: Vec<Pick>) -> Vec<Pick> {
     if none_starts || starts_mostly(weights.iter().copied().zip(factors.iter().copied())) {
         return picks;
     }
-    for (pick, weight) in picks.iter_mut().zip(factor::apply(&weights, &factors)) {
-        pick.weight = Weight(weight);
-    }
+    scale(&mut picks, &factors);
     picks
 }
 
@@ -46,9 +45,12 @@ pub(super) fn factor(service: &Service, endpoint: &Endpoint, class: &Class) -> F
     if starts_mostly(listed) { Factor::ONE } else { factor }
 }
 
-/// Returns the backends of a class that are not delayed.
+/// Returns the backends of a class that are neither unhealthy nor delayed.
 fn others<'a>(service: &'a Service, class: &'a Class) -> impl Iterator<Item = &'a Endpoint> {
-    let listed =
-        |one: &&Endpoint| service.delayed(one).is_none() && passes::keep(service, one, class);
+    let left_out = LeftOut::new(service, class);
+    let listed = move |one: &&Endpoint| {
+        let kept = service.delayed(one).is_none() && !left_out.has(one);
+        kept && passes::keep(service, one, class)
+    };
     service.endpoints.iter().filter(listed)
 }

@@ -12,27 +12,28 @@
 use std::cmp::Ordering;
 
 use super::hash::pair;
+use crate::catalog::Candidate;
 use crate::facts::factor::Factor;
 
 /// How many percent above its share of the keys a backend may be. Further keys go to the
 /// next backend.
 const ABOVE_DUE: u64 = 25;
 
-/// A backend that may be chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Candidate {
-    /// The hash of its id. With the hash of its address, keys would move when a backend
-    /// restarts at another address.
-    pub id: u64,
-    /// Its weight. A backend with weight 0 is never chosen.
-    pub weight: u32,
-}
-
-/// Returns the index of the backend for a key; `None` if all weights are 0.
+/// Returns the index of the backend for a key; `None` if all weights are 0. It is fastest if
+/// backends of one weight follow each other: only the best of each weight are compared by
+/// logarithms.
 #[must_use]
 pub fn choose(key: u64, candidates: &[Candidate]) -> Option<usize> {
-    let all = candidates.iter().enumerate().filter(|(_, one)| one.weight > 0);
-    all.min_by(|(_, a), (_, b)| compare(key, a, b)).map(|(at, _)| at)
+    let groups = candidates.chunk_by(|a, b| a.weight == b.weight).scan(0, |start, group| {
+        let at = *start;
+        *start += group.len();
+        Some((at, group))
+    });
+    let best = groups.filter(|(_, group)| group[0].weight > 0).filter_map(|(start, group)| {
+        let best = group.iter().enumerate().min_by(|(_, a), (_, b)| compare(key, a, b));
+        best.map(|(at, one)| (start + at, one))
+    });
+    best.min_by(|(_, a), (_, b)| compare(key, a, b)).map(|(at, _)| at)
 }
 
 /// Returns the index of the backend for one more key. No backend gets more than 125 % of its
@@ -100,6 +101,7 @@ mod tests {
 
     fn candidates(weights: &[u32]) -> Vec<Candidate> {
         let one = |(at, &weight): (usize, &u32)| Candidate {
+            endpoint: 0,
             id: hash(format!("backend-{at}").as_bytes()),
             weight,
         };

@@ -7,10 +7,13 @@ use std::time::Instant;
 use proptest::prelude::*;
 
 use super::*;
-use crate::catalog::{Newcomers, ServiceSnapshot};
+use crate::catalog::{Facts, Newcomers, ServiceSnapshot};
 use crate::facts::factor::Factor;
 use crate::marks::{Mark, MarkKey, Marks, Value};
 use crate::model::{BackendAddr, Endpoint, Meta, ServiceName, Weight};
+
+mod split;
+mod zones;
 
 /// Makes a service. Each endpoint is `ID WEIGHT [key=value…]`.
 fn service(endpoints: &[&str]) -> Service {
@@ -68,7 +71,9 @@ fn newcomers_get_a_part_of_their_share_or_wait() {
         starting: [(addr(1), Factor::millionths(100_000))].into(),
         delayed: [(addr(2), Instant::now())].into(),
     };
-    let service = service.clone().with_newcomers(Some(Arc::new(newcomers)));
+    let service = service
+        .clone()
+        .with_facts(Facts { newcomers: Some(Arc::new(newcomers)), ..Facts::default() });
     let class = Class::default();
     let picks: Vec<_> = decide(&service, &class)
         .picks()
@@ -100,7 +105,9 @@ fn with_newcomers(
         starting: starting.iter().map(|at| (addr(at), Factor::millionths(100_000))).collect(),
         delayed: delayed.iter().map(|at| (addr(at), Instant::now())).collect(),
     };
-    let service = service.clone().with_newcomers(Some(Arc::new(newcomers)));
+    let service = service
+        .clone()
+        .with_facts(Facts { newcomers: Some(Arc::new(newcomers)), ..Facts::default() });
     let selector = |&(key, value): &(&str, &str)| Selector { key: key.into(), value: value.into() };
     let class = Class::new(&selectors.iter().map(selector).collect::<Vec<_>>());
     let decision = decide(&service, &class);
@@ -261,3 +268,5 @@ proptest! {
         prop_assert!(found.len() <= most(&service, &class));
     }
 }
+
+mod health;

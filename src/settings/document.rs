@@ -1,4 +1,5 @@
-//! A document of per-service settings: TOML with `[service."PATTERN"]` tables. Pure.
+//! A document of per-service settings: TOML with `[service."PATTERN"]` tables, and
+//! `[zones]`. Pure.
 //!
 //! In: text. Out: a [`Document`], or all problems, each with its line and column. A
 //! document is taken whole or not at all. The `--config` file has the same tables
@@ -8,10 +9,11 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::pattern_index::PatternIndex;
-use super::{Key, Pattern, Setting};
+use super::{Key, Pattern, Setting, ZoneTable};
 use crate::tables::{self, Problem, Problems, Toml};
 
 mod reader;
+mod zones;
 
 use reader::Reader;
 
@@ -23,6 +25,7 @@ pub struct Document {
     /// The tables with a star, the most specific first.
     starred: Vec<Table>,
     pattern_index: PatternIndex,
+    zones: ZoneTable,
 }
 
 /// A pattern and its settings.
@@ -37,6 +40,7 @@ pub struct Table {
 /// longest value that etcd accepts.
 pub const DOCUMENT_MAX: usize = 256 * 1024;
 const TABLES: &str = "service";
+const ZONES: &str = "zones";
 const VERSION_KEY: &str = "version";
 
 impl Document {
@@ -59,8 +63,8 @@ impl Document {
                 problems.add(
                     name.span(),
                     format!(
-                        "{other:?} is no part of a settings document: expected version and \
-                         [service.\"PATTERN\"] tables (settings of the process stay flags)"
+                        "{other:?} is no part of a settings document: expected version, \
+                         [service.\"PATTERN\"] tables and [zones] (settings of the process stay flags)"
                     ),
                 );
             }
@@ -81,19 +85,25 @@ impl Document {
     /// Returns whether a top-level key belongs to a document.
     #[must_use]
     pub fn has_key(key: &str) -> bool {
-        key == TABLES || key == VERSION_KEY
+        [TABLES, ZONES, VERSION_KEY].contains(&key)
     }
 
-    /// Returns the number of tables.
+    /// Returns the number of tables of services.
     #[must_use]
     pub fn len(&self) -> usize {
         self.tables().count()
     }
 
-    /// Returns whether there are no tables.
+    /// Returns whether there are neither tables of services nor zones.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() == 0 && self.zones.is_empty()
+    }
+
+    /// Returns the zones of networks, and the aliases of zones.
+    #[must_use]
+    pub fn zones(&self) -> &ZoneTable {
+        &self.zones
     }
 
     /// Returns the tables that match a canonical name, the most specific first.
@@ -129,6 +139,16 @@ impl Document {
 /// The TOML that [`Document::parse`] reads.
 impl fmt::Display for Document {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.zones.is_empty() {
+            writeln!(f, "[{ZONES}]")?;
+            for (network, zone) in self.zones.networks() {
+                writeln!(f, "{} = {}", Quoted(&network.to_string()), Quoted(zone))?;
+            }
+            writeln!(f, "[{ZONES}.{}]", zones::ALIAS)?;
+            for (alias, zone) in self.zones.aliases() {
+                writeln!(f, "{} = {}", Quoted(alias), Quoted(zone))?;
+            }
+        }
         for table in self.tables() {
             writeln!(f, "[service.{}]", Quoted(table.pattern.as_str()))?;
             for setting in &table.settings {

@@ -50,6 +50,7 @@ fn the_most_specific_pattern_wins_key_by_key() {
         slow-start = '1m'
         flap-delay = '5m'
         health = { kind = 'observe', name = 'greet.Greeter', interval = '5s', fall = 3 }
+        zones = { mode = 'prefer', key = 'AZ' }
     ";
     let settings = settings("", document);
     let game = of(&settings, "dev/game");
@@ -68,6 +69,8 @@ fn the_most_specific_pattern_wins_key_by_key() {
             fall: 3,
             ..ServiceSettings::DEFAULT.health
         },
+        zones: ZoneSettings { mode: ZoneMode::Prefer, key: Some("az".into()) },
+        ..ServiceSettings::DEFAULT
     };
     assert_eq!(game, expected);
     // The dotted name and another letter case name the same service.
@@ -92,6 +95,8 @@ fn the_most_specific_pattern_wins_key_by_key() {
         ("health.name", game),
         ("health.interval", game),
         ("health.fall", game),
+        ("zones.mode", game),
+        ("zones.key", game),
     ];
     assert_eq!(why, expected.map(|(key, pattern)| (key, Layer::Store, pattern)));
 }
@@ -171,6 +176,85 @@ fn a_table_of_settings_can_be_written_in_every_way_of_toml() {
     for (found, expected) in found.iter().zip(expected) {
         assert!(found.starts_with(expected), "{found}\n{expected}");
     }
+}
+
+#[test]
+fn a_split_has_one_share() {
+    let text = "[service.'*']\nsplit = { select = 'version=v2', percent = 5, by = 'clients' }\n\
+                [service.ramped.split]\nramp = '1% 10m, 100%'\nbegins = '2026-12-01T10:00:00Z'\n\
+                [service.'fixed*'.split]\nramp = '1% 10m, 100%'\nbegins = '2026-12-01T10:00:00Z'\n\
+                [service.fixed.split]\npercent = '0.5%'\n";
+    let settings = settings("", text);
+    let shown = |service: &str| -> Vec<String> {
+        let keys = Key::ALL.into_iter().filter(|key| matches!(key, Key::Split(_)));
+        let shown: Vec<_> = keys.map(|key| of(&settings, service).get(key).to_string()).collect();
+        // What is explained is what is in force.
+        let why = settings.explain(service);
+        let why = why.iter().filter(|one| matches!(one.setting.key(), Key::Split(_)));
+        assert_eq!(why.map(|one| one.setting.to_string()).collect::<Vec<_>>(), shown);
+        shown
+    };
+    assert_eq!(shown("a"), ["version=v2", "clients", "5", "", ""]);
+    let begins = "2026-12-01T10:00:00Z";
+    assert_eq!(shown("ramped"), ["version=v2", "clients", "0", "1% 10m, 100%", begins]);
+    assert_eq!(shown("fixed"), ["version=v2", "clients", "0.5", "", ""]);
+    let text = "[service.a.split]\npercent = 5\nramp = '5%'\n[service.b.split]\nramp = '5%'\n\
+                [service.c.split]\nbegins = '2026-12-01T10:00:00Z'\n\
+                [service.d.split]\nselect = 'v2'\npercent = 0.5\n";
+    let expected = [
+        "3:1: [service.\"a\"] split.ramp: the table has split.percent too: keep one of them",
+        "5:1: [service.\"b\"] split.ramp: the table has no split.begins: say when the first",
+        "7:1: [service.\"c\"] split.begins: the table has no split.ramp: write its steps",
+        "9:10: [service.\"d\"] split.select: \"v2\" is not KEY=VALUE",
+        "10:11: [service.\"d\"] split.percent: it is float: write text",
+    ];
+    let found = problems(text);
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found}\n{expected}");
+    }
+    let both = "[service.'a*'.split]\npercent = 5\n[service.'*a'.split]\nramp = '5%'\n\
+                begins = '2026-12-01T10:00:00Z'\n";
+    assert!(problems(both)[0].contains("neither is more specific"), "{:?}", problems(both));
+}
+
+#[test]
+fn zones_of_networks_are_read_and_merged() {
+    let file = "[zones]\n'10.0.0.0/8' = 'A'\n'10.1.0.0/16' = 'b'\n";
+    let store = "[zones]\n'10.0.0.0/8' = 'eu-1c'\n[zones.alias]\nEU-1C = 'c'\n";
+    let settings = settings(file, store);
+    let zone = |address: &str| settings.zones().zone_of(address.parse().unwrap());
+    assert_eq!((zone("10.2.0.1"), zone("10.1.0.1")), (Some("c".into()), Some("b".into())));
+    assert_eq!(zone("11.0.0.1"), None);
+    // Zones alone are a document too, and what is shown is read again.
+    for text in [file, store] {
+        let zones = document(text);
+        assert_eq!((zones.is_empty(), zones.len()), (false, 0));
+        assert_eq!(document(&zones.to_string()), zones);
+    }
+    let same = settings.with(Some(document(file)), Some(document(store)));
+    assert!(Arc::ptr_eq(settings.zones(), same.zones()), "an equal table is shared");
+    assert!(settings.with(None, None).zones().is_empty());
+    let text = "[zones]\n'10.1.2.3/16' = 'a'\n'10.0.0.0/8' = 1\n'::1' = ''\n\
+                '10.3.0.0/16' = 'a'\n'::ffff:10.3.0.0/112' = 'b'\nhosts = { a = 'a' }\n\
+                [zones.alias]\nx = 'y'\ny = 'z'\nX = 'z'\n";
+    let expected = [
+        "2:1: [zones]: \"10.1.2.3/16\" is no network, but an address in 10.1.0.0/16",
+        "3:16: [zones]: it is integer: write the name of a zone",
+        "4:9: [zones]: the name of a zone is empty",
+        "6:1: [zones]: 10.3.0.0/16 has two zones: name it once",
+        "7:1: [zones]: \"hosts\" is no network",
+        "9:1: [zones.alias]: \"x\" has two zones: name it once",
+        "9:5: [zones.alias]: \"x\" stands for \"y\", which is an alias itself",
+    ];
+    let found = problems(text);
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found}\n{expected}");
+    }
+    assert!(problems("zones = 1")[0].contains("zones is integer: write [zones]"));
+    assert!(problems("[service.a]\nzones.mode = 'strict'")[0].contains("none of off and prefer"));
+    assert!(problems("[service.a]\nzones.key = ''")[0].contains("no key of metadata"));
 }
 
 #[test]

@@ -8,6 +8,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::split::{SplitKey, SplitSetting};
+use super::{HealthKind, HealthTls, LoadKind, ZoneMode};
+
 /// What clients see while a service has no usable backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WhenEmpty {
@@ -17,19 +20,6 @@ pub enum WhenEmpty {
     Drop,
     /// Clients use the addresses that they got from DNS.
     Fallback,
-}
-
-/// How the balancer learns whether a backend is healthy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum HealthKind {
-    /// Backends are not asked.
-    Off,
-    /// By `grpc.health.v1`, or by a connection where the backend does not have it.
-    Grpc,
-    /// By a connection.
-    Tcp,
-    /// As by [`Self::Grpc`], but no list changes: the result is only shown.
-    Observe,
 }
 
 /// The name of a setting. A name with a dot is a key of a table: `health.kind`. A name
@@ -64,6 +54,22 @@ pub enum Key {
     HealthFall,
     /// `health.panic`
     HealthPanic,
+    /// `health.tls`
+    HealthTls,
+    /// `health.ca`
+    HealthCa,
+    /// `health.tls-name`
+    HealthTlsName,
+    /// `load.kind`
+    LoadKind,
+    /// `load.interval`
+    LoadInterval,
+    /// A key of the table `split`.
+    Split(SplitKey),
+    /// `zones.mode`
+    ZonesMode,
+    /// `zones.key`
+    ZonesKey,
 }
 
 /// A key and its value, which is within the key's range.
@@ -97,6 +103,22 @@ pub enum Setting {
     HealthFall(u32),
     /// The part of the weight, in percent, below which unhealthy backends are listed too.
     HealthPanic(u32),
+    /// See [`HealthTls`].
+    HealthTls(HealthTls),
+    /// The file with the authority of the backends' certificates; empty: the system's.
+    HealthCa(Arc<str>),
+    /// The name in the backends' certificates; empty: their addresses.
+    HealthTlsName(Arc<str>),
+    /// See [`LoadKind`].
+    LoadKind(LoadKind),
+    /// How often backends are asked to report their load.
+    LoadInterval(Duration),
+    /// A share of the calls or of the clients for some backends.
+    Split(SplitSetting),
+    /// See [`ZoneMode`].
+    ZonesMode(ZoneMode),
+    /// The key of the metadata that names a backend's zone.
+    ZonesKey(Arc<str>),
 }
 
 /// The shortest interval. For [`Setting::ReportInterval`]: C-core treats anything
@@ -119,7 +141,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 impl Key {
     /// Every key, in the order in which they are shown.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 26] = [
         Self::WhenEmpty,
         Self::ReportInterval,
         Self::Guard,
@@ -134,6 +156,18 @@ impl Key {
         Self::HealthRise,
         Self::HealthFall,
         Self::HealthPanic,
+        Self::HealthTls,
+        Self::HealthCa,
+        Self::HealthTlsName,
+        Self::LoadKind,
+        Self::LoadInterval,
+        Self::Split(SplitKey::Select),
+        Self::Split(SplitKey::By),
+        Self::Split(SplitKey::Percent),
+        Self::Split(SplitKey::Ramp),
+        Self::Split(SplitKey::Begins),
+        Self::ZonesMode,
+        Self::ZonesKey,
     ];
 
     /// Returns the name as written in tables, and after `--`.
@@ -154,6 +188,14 @@ impl Key {
             Self::HealthRise => "health.rise",
             Self::HealthFall => "health.fall",
             Self::HealthPanic => "health.panic",
+            Self::HealthTls => "health.tls",
+            Self::HealthCa => "health.ca",
+            Self::HealthTlsName => "health.tls-name",
+            Self::LoadKind => "load.kind",
+            Self::LoadInterval => "load.interval",
+            Self::Split(key) => key.as_str(),
+            Self::ZonesMode => "zones.mode",
+            Self::ZonesKey => "zones.key",
         }
     }
 
@@ -196,6 +238,14 @@ impl Setting {
             Key::HealthRise => count(text, 1..=100).map(Self::HealthRise),
             Key::HealthFall => count(text, 1..=100).map(Self::HealthFall),
             Key::HealthPanic => percent(text).map(Self::HealthPanic),
+            Key::HealthTls => one_of(text, &HealthTls::ALL, HealthTls::as_str).map(Self::HealthTls),
+            Key::HealthCa => name(text).map(Self::HealthCa),
+            Key::HealthTlsName => server_name(text).map(Self::HealthTlsName),
+            Key::LoadKind => one_of(text, &LoadKind::ALL, LoadKind::as_str).map(Self::LoadKind),
+            Key::LoadInterval => positive(text, SECOND..=MINUTE).map(Self::LoadInterval),
+            Key::Split(key) => SplitSetting::parse(key, text).map(Self::Split),
+            Key::ZonesMode => one_of(text, &ZoneMode::ALL, ZoneMode::as_str).map(Self::ZonesMode),
+            Key::ZonesKey => metadata_key(text).map(Self::ZonesKey),
         }
     }
 
@@ -217,6 +267,14 @@ impl Setting {
             Self::HealthRise(_) => Key::HealthRise,
             Self::HealthFall(_) => Key::HealthFall,
             Self::HealthPanic(_) => Key::HealthPanic,
+            Self::HealthTls(_) => Key::HealthTls,
+            Self::HealthCa(_) => Key::HealthCa,
+            Self::HealthTlsName(_) => Key::HealthTlsName,
+            Self::LoadKind(_) => Key::LoadKind,
+            Self::LoadInterval(_) => Key::LoadInterval,
+            Self::Split(split) => Key::Split(split.key()),
+            Self::ZonesMode(_) => Key::ZonesMode,
+            Self::ZonesKey(_) => Key::ZonesKey,
         }
     }
 }
@@ -227,7 +285,14 @@ impl fmt::Display for Setting {
         match self {
             Self::WhenEmpty(when_empty) => f.write_str(when_empty.as_str()),
             Self::HealthKind(kind) => f.write_str(kind.as_str()),
-            Self::HealthName(name) => f.write_str(name),
+            Self::LoadKind(kind) => f.write_str(kind.as_str()),
+            Self::HealthName(text)
+            | Self::HealthCa(text)
+            | Self::HealthTlsName(text)
+            | Self::ZonesKey(text) => f.write_str(text),
+            Self::ZonesMode(mode) => f.write_str(mode.as_str()),
+            Self::HealthTls(tls) => f.write_str(tls.as_str()),
+            Self::Split(split) => split.fmt(f),
             Self::Guard(number)
             | Self::HealthPanic(number)
             | Self::HealthRise(number)
@@ -237,6 +302,7 @@ impl fmt::Display for Setting {
             | Self::ProbeUnleased(time)
             | Self::SlowStart(time)
             | Self::HealthInterval(time)
+            | Self::LoadInterval(time)
             | Self::HealthTimeout(time)
             | Self::FlapDelay(time) => write!(f, "{}", humantime::format_duration(*time)),
         }
@@ -257,21 +323,6 @@ impl WhenEmpty {
     }
 }
 
-impl HealthKind {
-    const ALL: [Self; 4] = [Self::Off, Self::Grpc, Self::Tcp, Self::Observe];
-
-    /// Returns the name as written in tables.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Grpc => "grpc",
-            Self::Tcp => "tcp",
-            Self::Observe => "observe",
-        }
-    }
-}
-
 /// Parses one of some words.
 fn one_of<T: Copy>(text: &str, all: &[T], as_str: fn(T) -> &'static str) -> Result<T, String> {
     let found = all.iter().copied().find(|one| as_str(*one) == text);
@@ -287,6 +338,23 @@ fn name(text: &str) -> Result<Arc<str>, String> {
         Some(control) => Err(format!("{text:?} holds the control character {control:?}")),
         None => Ok(text.into()),
     }
+}
+
+/// Parses the name of a server in a certificate; empty is none.
+fn server_name(text: &str) -> Result<Arc<str>, String> {
+    let odd = |character: char| !(character.is_ascii_alphanumeric() || "-._:".contains(character));
+    match text.chars().find(|&character| odd(character)) {
+        Some(odd) => Err(format!("{text:?} is no name of a server: {odd:?} may not be in one")),
+        None => Ok(text.into()),
+    }
+}
+
+/// Parses a key of metadata. Letter case is ignored, as in names that clients ask for.
+fn metadata_key(text: &str) -> Result<Arc<str>, String> {
+    if text.is_empty() {
+        return Err("\"\" is no key of metadata: write one such as zone".to_owned());
+    }
+    name(&text.to_lowercase())
 }
 
 fn count(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {

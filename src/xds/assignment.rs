@@ -9,14 +9,18 @@
 //! where each backend lives. Backends and localities are in the order of addresses, because
 //! Node connects to every backend anew when the bytes change.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
 
 use crate::catalog::Service;
+use crate::facts::factor::Factor;
 use crate::model::ClientKind;
-use crate::policy::{Decision, hash};
+use crate::policy::zones::backend_zone;
+use crate::policy::{Decision, Pick, hash};
 use crate::settings::WhenEmpty;
 use crate::streams::held_bytes::WeakHeldBytes;
 
@@ -53,19 +57,33 @@ pub(super) struct Assignment {
 /// gRPC's limit for a received message is 4 MiB. A client that gets a longer one ends the
 /// stream and asks again, for ever. The head of a response has less than the rest.
 const BODY_MAX: usize = 4 * 1024 * 1024 - 64 * 1024;
+/// A service whose backends name more zones than this is not grouped by zone: each is a
+/// locality. Policy heeds 20.
+const ZONES_MAX: usize = 32;
+/// The bits of the largest share, if calls are split.
+const SHARE_BITS: u32 = 40;
 /// The category of calls that a mark drops.
 const SHED: &str = "shed";
 /// The category of calls that are dropped because no backend is there.
 const NO_BACKENDS: &str = "no backends";
 
 impl Assignment {
-    /// Encodes the picks of a decision, and the part of calls that clients drop.
+    /// Encodes the picks of a decision, and the part of calls that clients drop. A mark for
+    /// fallback has no counterpart in xDS, so clients keep their backends.
     pub(super) fn new(service: &Service, decision: &Decision, grouping: Grouping) -> Self {
-        let pick = |pick: &crate::policy::Pick| {
+        let (shares, groups) = (shares(decision), Groups::of(service, grouping));
+        let is_canary = |at: usize| decision.split().is_some_and(|split| split.canaries[at]);
+        let pick = |(at, pick): (usize, &Pick)| {
             let endpoint = &service.endpoints[pick.endpoint as usize];
-            Backend { addr: endpoint.addr, weight: pick.weight.0, registered: endpoint.weight.0 }
+            Backend {
+                addr: endpoint.addr,
+                share: shares[at],
+                weight: pick.weight.0,
+                registered: endpoint.weight.0,
+                group: groups.group(service, pick, is_canary(at)),
+            }
         };
-        let mut picks: Vec<_> = decision.picks().iter().map(pick).collect();
+        let mut picks: Vec<_> = decision.picks().iter().enumerate().map(pick).collect();
         picks.sort_unstable();
         let policy = drops(SHED, decision.drop_percent);
         Self::encode(&grouping.homes(&picks), policy, "list", BODY_MAX)
@@ -104,7 +122,7 @@ impl Assignment {
     }
 
     fn encode(homes: &[Home], policy: Option<Policy>, kind: &'static str, max: usize) -> Self {
-        let sum: u64 = homes.iter().map(|home| home.weight).sum();
+        let sum = homes.iter().map(|home| home.weight).fold(0, u64::saturating_add);
         let all: usize = homes.iter().map(|home| home.backends.len()).sum();
         let mut body = Vec::with_capacity(40 * homes.len() + 40 * all);
         let (mut sent, mut members) = (0, 0);
@@ -124,6 +142,63 @@ impl Assignment {
             sent += backends.len();
         }
         close(body, policy, members, kind, (sent, all - sent))
+    }
+}
+
+/// Returns the share of each pick, as whole numbers in the proportions of [`Decision::dues`].
+fn shares(decision: &Decision) -> Vec<u64> {
+    let weights = || decision.picks().iter().map(|pick| u64::from(pick.weight.0));
+    let Some(split) = decision.split() else { return weights().collect() };
+    let mut sums = [0_u64; 2];
+    for (weight, &canary) in weights().zip(&split.canaries) {
+        sums[usize::from(canary)] += weight;
+    }
+    let share = split.share.as_millionths();
+    let shares = [Factor::ONE.as_millionths().saturating_sub(share), share];
+    // Each group's weights are multiplied by its share, and by the other group's sum.
+    let product = |(weight, &canary): (u64, &bool)| {
+        let (own, other) = (usize::from(canary), usize::from(!canary));
+        u128::from(weight) * u128::from(shares[own]) * u128::from(sums[other])
+    };
+    let products: Vec<u128> = weights().zip(&split.canaries).map(product).collect();
+    let most = products.iter().copied().max().unwrap_or(0);
+    // Sums of these stay within 64 bits, and rounding costs nothing that a client can see.
+    let shift = (u128::BITS - most.leading_zeros()).saturating_sub(SHARE_BITS);
+    let fit = |product: u128| u64::try_from((product >> shift).max(1)).unwrap_or(u64::MAX);
+    products.into_iter().map(fit).collect()
+}
+
+/// The groups of backends whose shares change together: by zone, and the canaries. They are
+/// the beginnings of names of localities.
+struct Groups {
+    /// The backends without a zone, and their canaries.
+    rest: [Arc<str>; 2],
+    zones: BTreeMap<Arc<str>, [Arc<str>; 2]>,
+}
+
+impl Groups {
+    fn of(service: &Service, grouping: Grouping) -> Self {
+        let names = |start: &str| [start.into(), format!("{start}canaries/").into()];
+        let mut groups = Self { rest: names(""), zones: BTreeMap::new() };
+        if service.facts.zones.is_none() || grouping == Grouping::Each {
+            return groups;
+        }
+        // All registered ones, so that no failure of backends changes it.
+        for zone in service.endpoints.iter().filter_map(|one| backend_zone(service, one)) {
+            if groups.zones.len() > ZONES_MAX {
+                groups.zones.clear();
+                break;
+            }
+            groups.zones.entry(zone).or_insert_with_key(|zone| names(&format!("zone-{zone}/")));
+        }
+        groups
+    }
+
+    fn group(&self, service: &Service, pick: &Pick, canary: bool) -> Arc<str> {
+        let endpoint = &service.endpoints[pick.endpoint as usize];
+        let zone = || self.zones.get(&backend_zone(service, endpoint)?);
+        let both = if self.zones.is_empty() { None } else { zone() };
+        both.unwrap_or(&self.rest)[usize::from(canary)].clone()
     }
 }
 

@@ -41,6 +41,8 @@ pub(super) struct Peer {
     pub(super) addr: SocketAddr,
     pub(super) user_agent: Arc<str>,
     pub(super) kind: ClientKind,
+    /// The zone in which it says that it is.
+    pub(super) zone: Option<Arc<str>>,
 }
 
 /// A stream's row. It is removed when this is dropped.
@@ -270,6 +272,7 @@ impl Row {
             user_agent: self.peer.user_agent.clone(),
             kind: self.peer.kind,
             name: row.name.clone(),
+            zone: row.watch.as_ref().and_then(|watch| watch.client_zone(&self.peer)),
             service: row.service.clone(),
             last_response: row.last_response,
             entries: row.backends,

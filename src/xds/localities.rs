@@ -6,25 +6,32 @@
 //! | backends | localities | a change of a backend's weight |
 //! |---|---|---|
 //! | few | one for each backend, named by its address | costs no connection |
-//! | many | one for all backends of about one weight | may cost each client one connection |
+//! | many | one for all backends of a group (a zone, the canaries) of about one weight | may cost each client one connection |
 //!
+//! The shares of the groups are weights of localities, so their changes cost no connection.
 //! A locality is a child policy in the client, and C-core's work for a change grows with
 //! the square of their number: 0.03 s for 100 localities, 1 s for 1,000. The shares of small
 //! services are exact. In large ones, a backend is less than 10 % off, and exact where weights
 //! are equal or whole numbers up to ten.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::model::BackendAddr;
 
 /// A backend that serves a class. Ordered by address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Backend {
     pub(super) addr: BackendAddr,
-    /// Its weight in the decision; never 0.
+    /// Its share of the calls, on the scale of all backends; never 0.
+    pub(super) share: u64,
+    /// Its weight in its group; never 0.
     pub(super) weight: u32,
     /// Its weight as registered; never 0.
     pub(super) registered: u32,
+    /// What it has in common with backends whose shares change together: the beginning of its
+    /// locality's name, if it shares one.
+    pub(super) group: Arc<str>,
 }
 
 /// A locality, and the backends that live in it.
@@ -81,11 +88,19 @@ impl Grouping {
 }
 
 fn alone(backend: &Backend) -> Home {
-    let Backend { addr, weight, .. } = *backend;
-    Home { name: addr.to_string(), weight: weight.into(), backends: vec![addr] }
+    let Backend { addr, share, .. } = *backend;
+    Home { name: addr.to_string(), weight: share, backends: vec![addr] }
 }
 
 fn by_weight(backends: &[Backend]) -> Vec<Home> {
+    let mut groups: BTreeMap<&Arc<str>, Vec<&Backend>> = BTreeMap::new();
+    for backend in backends {
+        groups.entry(&backend.group).or_default().push(backend);
+    }
+    groups.into_iter().flat_map(|(name, backends)| homes_of_group(name, &backends)).collect()
+}
+
+fn homes_of_group(group: &str, backends: &[&Backend]) -> Vec<Home> {
     // The decision's weights have a scale of their own, which changes when a backend joins
     // with slow start. The backend with the highest weight for its registered one has its
     // full share, and defines the scale. So other backends keep their homes.
@@ -94,9 +109,10 @@ fn by_weight(backends: &[Backend]) -> Vec<Home> {
     let mut homes: BTreeMap<u64, Home> = BTreeMap::new();
     let mut last = (THOUSAND, class(THOUSAND));
     for backend in backends {
-        let thousandths =
-            u128::from(backend.weight) * u128::from(full.registered) * u128::from(THOUSAND)
-                / u128::from(full.weight.max(1));
+        let part = u128::from(backend.weight) * u128::from(full.registered) * u128::from(THOUSAND);
+        // Rounded: a weight that was multiplied may be a little below a whole one.
+        let full_weight = u128::from(full.weight.max(1));
+        let thousandths = (part + full_weight / 2) / full_weight;
         let thousandths = u64::try_from(thousandths).unwrap_or(u64::MAX);
         // Most weights are equal.
         if last.0 != thousandths {
@@ -104,10 +120,10 @@ fn by_weight(backends: &[Backend]) -> Vec<Home> {
         }
         let class = last.1;
         let home = homes.entry(class).or_insert_with(|| {
-            let name = format!("weight-{}.{:03}", class / THOUSAND, class % THOUSAND);
+            let name = format!("{group}weight-{}.{:03}", class / THOUSAND, class % THOUSAND);
             Home { name, weight: 0, backends: Vec::new() }
         });
-        home.weight += u64::from(backend.weight);
+        home.weight = home.weight.saturating_add(backend.share);
         home.backends.push(backend.addr);
     }
     homes.into_values().collect()
@@ -140,7 +156,8 @@ mod tests {
     use super::*;
 
     fn backend(port: u16, weight: u32, registered: u32) -> Backend {
-        Backend { addr: BackendAddr::new([10, 0, 0, 1].into(), port).unwrap(), weight, registered }
+        let addr = BackendAddr::new([10, 0, 0, 1].into(), port).unwrap();
+        Backend { addr, share: weight.into(), weight, registered, group: "".into() }
     }
 
     fn names(homes: &[Home]) -> Vec<(&str, u64, usize)> {
@@ -176,6 +193,26 @@ mod tests {
         let homes = by_weight(&new);
         assert_eq!(homes.len(), 2);
         assert_eq!(names(&homes)[1], ("weight-1.000", 15, 3));
+    }
+
+    /// The share of a zone changes with the demand, and that of canaries by steps.
+    #[test]
+    fn a_change_of_the_share_of_a_group_moves_nobody() {
+        let all = |a: u32, b: u32| -> Vec<Backend> {
+            let group = |group: &str, factor, port| Backend {
+                group: group.into(),
+                ..backend(port, factor * u32::from(1 + port % 2), u32::from(1 + port % 2))
+            };
+            vec![group("a/", a, 1), group("b/", b, 2), group("a/", a, 3), group("b/", b, 4)]
+        };
+        let before = by_weight(&all(7, 2));
+        let expected = [("a/weight-2.000", 28, 2), ("b/weight-1.000", 4, 2)];
+        assert_eq!(names(&before), expected);
+        let after = by_weight(&all(1, 30));
+        assert_eq!(names(&after), [("a/weight-2.000", 4, 2), ("b/weight-1.000", 60, 2)]);
+        for (before, after) in before.iter().zip(&after) {
+            assert_eq!(before.backends, after.backends);
+        }
     }
 
     #[test]

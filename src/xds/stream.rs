@@ -113,8 +113,9 @@ impl XdsStream {
             return counters.xds_requests_rejected.increment();
         };
         let (kind, texts) = (request.kind, &self.shared.clients.texts);
-        let peer = self.client.peer().addr;
-        let watch = |name: &Arc<str>| self.shared.watches.watch(name, peer);
+        let client = self.client.peer();
+        let peer = client.addr;
+        let watch = |name: &Arc<str>| self.shared.watches.watch(name, client);
         let verdict = self.session.take(request, |name| texts.share(name), watch);
         self.client.want(&self.session.names(), clock::now());
         self.client.answered(kind, &verdict);
@@ -152,11 +153,11 @@ impl XdsStream {
     /// Takes what is new of every name, unless a response is unanswered. Ready when the
     /// catalog has closed.
     fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let kind = self.client.peer().kind;
+        let client = self.client.peer();
         for name in self.session.open_names() {
             // Until it is pending: only then is this stream woken for the next change, also
             // if there is nothing to send now.
-            while let Poll::Ready(news) = name.watch.poll_news(kind, cx) {
+            while let Poll::Ready(news) = name.watch.poll_news(client, cx) {
                 let Some(News { assignment, version, service, work }) = news else {
                     return Poll::Ready(());
                 };

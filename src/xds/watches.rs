@@ -5,18 +5,21 @@
 //! for names that no stream asks for.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
 use crate::catalog::{Catalog, Known, Service, Subscriber, Subscription};
-use crate::model::{Class, ClientKind, ServiceName, Target, Zone};
+use crate::model::{Class, ServiceName, Target, Zone};
 use crate::policy;
+use crate::policy::zones::client_zone;
+use crate::settings::WhenEmpty;
 use crate::streams::admission::{Admission, Admitted};
+use crate::streams::demand::{Demands, Member};
 use crate::telemetry::Counters;
 
 use super::assignment::Assignment;
-use super::assignments::{Assignments, SharedAssignment};
+use super::assignments::{Assignments, SharedAssignment, ToSend};
+use super::clients::Peer;
 
 /// The names in use.
 pub(super) struct Watches {
@@ -24,6 +27,7 @@ pub(super) struct Watches {
     catalog: Catalog,
     assignments: Arc<Assignments>,
     admission: Arc<Admission>,
+    demands: Arc<Demands>,
     in_use: Mutex<HashMap<Arc<str>, Weak<Watch>>>,
 }
 
@@ -51,6 +55,8 @@ pub(super) struct Watched {
     watch: Arc<Watch>,
     listener: Subscriber,
     shared: Option<Arc<SharedAssignment>>,
+    /// Set while the service has zones.
+    member: Option<Box<Member>>,
     /// Given back when the stream no longer wants the name.
     _admitted: Admitted,
 }
@@ -67,12 +73,18 @@ pub(super) struct News {
 }
 
 impl Watches {
-    pub(super) fn new(zone: Zone, catalog: Catalog, counters: Arc<Counters>) -> Arc<Self> {
+    pub(super) fn new(
+        zone: Zone,
+        catalog: Catalog,
+        demands: Arc<Demands>,
+        counters: Arc<Counters>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             zone,
             catalog,
             assignments: Assignments::new(counters),
             admission: Arc::default(),
+            demands,
             in_use: Mutex::default(),
         })
     }
@@ -85,17 +97,18 @@ impl Watches {
         Target::parse(name, &self.zone).err().map(|error| error.to_string())
     }
 
-    /// Returns one more stream's hold of a name. `peer` is the stream's connection.
-    pub(super) fn watch(self: &Arc<Self>, name: &Arc<str>, peer: SocketAddr) -> StreamWatch {
+    /// Returns one more stream's hold of a name.
+    pub(super) fn watch(self: &Arc<Self>, name: &Arc<str>, client: &Peer) -> StreamWatch {
+        let peer = client.addr;
         let hopeless = StreamWatch::Hopeless { told: false };
         let Ok(target) = Target::parse(name, &self.zone) else { return hopeless };
         let Some(watch) = self.shared(name, target) else { return StreamWatch::Closed };
-        let Some(admitted) = self.admit(&watch, peer) else {
+        let Some(admitted) = self.admit(&watch, client) else {
             tracing::warn!(%peer, %name, "too many names or selections at once: this one gets no backends");
             return hopeless;
         };
         let listener = watch.subscription.listen();
-        let watched = Watched { watch, listener, shared: None, _admitted: admitted };
+        let watched = Watched { watch, listener, shared: None, member: None, _admitted: admitted };
         StreamWatch::Watched(Box::new(watched))
     }
 
@@ -111,14 +124,14 @@ impl Watches {
         Some(watch)
     }
 
-    fn admit(&self, watch: &Watch, peer: SocketAddr) -> Option<Admitted> {
+    fn admit(&self, watch: &Watch, client: &Peer) -> Option<Admitted> {
         let mut most = 0;
         if let Known::Present(service) = watch.subscription.known() {
-            let class = watch.class(&service);
+            let class = watch.class(&service, client);
             // The assignment of a whole service is shared by all its clients.
             most = if class.is_whole() { 0 } else { policy::most(&service, &class) };
         }
-        self.admission.admit(peer, most, 0)
+        self.admission.admit(client.addr, most, 0)
     }
 }
 
@@ -128,10 +141,21 @@ impl Watch {
         self.subscription.version()
     }
 
-    /// Returns the class of the name's clients. Its selectors depend on the service that
-    /// the name turns out to mean.
-    fn class(&self, service: &Service) -> Class {
-        Class::new(self.target.selectors_for(&service.name))
+    /// Returns the zone in which a client is; `None` if it is unknown or does not matter.
+    pub(super) fn client_zone(&self, client: &Peer) -> Option<Arc<str>> {
+        match self.subscription.known() {
+            Known::Present(service) => {
+                client_zone(&service, &self.target, Some(client.addr.ip()), client.zone.as_deref())
+            }
+            Known::Absent(_) | Known::Syncing => None,
+        }
+    }
+
+    /// Returns the class of one of the name's clients. It depends on the service that the
+    /// name turns out to mean.
+    fn class(&self, service: &Service, client: &Peer) -> Class {
+        let address = Some(client.addr.ip());
+        policy::class_with_zone(service, &self.target, address, client.zone.as_deref())
     }
 }
 
@@ -144,15 +168,11 @@ impl StreamWatch {
         }
     }
 
-    /// Returns what the name means, if that is newer than the last answer; `None` once the
-    /// catalog has closed.
-    pub(super) fn poll_news(
-        &mut self,
-        kind: ClientKind,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<News>> {
+    /// Returns what the name means for a client, if that is newer than the last answer;
+    /// `None` once the catalog has closed.
+    pub(super) fn poll_news(&mut self, client: &Peer, cx: &mut Context<'_>) -> Poll<Option<News>> {
         match self {
-            Self::Watched(watched) => watched.poll_news(kind, cx),
+            Self::Watched(watched) => watched.poll_news(client, cx),
             Self::Hopeless { told: true } => Poll::Pending,
             Self::Hopeless { told } => {
                 *told = true;
@@ -165,7 +185,7 @@ impl StreamWatch {
 }
 
 impl Watched {
-    fn poll_news(&mut self, kind: ClientKind, cx: &mut Context<'_>) -> Poll<Option<News>> {
+    fn poll_news(&mut self, client: &Peer, cx: &mut Context<'_>) -> Poll<Option<News>> {
         loop {
             let Some((version, known)) = ready!(self.listener.poll_known(cx)) else {
                 return Poll::Ready(None);
@@ -173,29 +193,64 @@ impl Watched {
             // An unread registry must not take away what a client has.
             let Some(settings) = known.settings() else { continue };
             let when_empty = settings.when_empty;
-            let (assignment, work) = self.assignment(&known);
-            let assignment = assignment
-                .unwrap_or_else(|| Arc::new(Assignment::without_backends(when_empty, kind)));
-            let service = match &known {
-                Known::Present(service) => Some((service.name.clone(), service.revision)),
-                Known::Absent(_) | Known::Syncing => None,
+            let (service, to_send) = match &known {
+                Known::Present(service) => {
+                    let about = (service.name.clone(), service.revision);
+                    (Some(about), Some(self.get(service, client)))
+                }
+                Known::Absent(_) | Known::Syncing => {
+                    (self.shared, self.member) = (None, None);
+                    (None, None)
+                }
             };
-            return Poll::Ready(Some(News { assignment, version, service, work: work.max(1) }));
+            let work = to_send.as_ref().map_or(0, |to_send| to_send.work).max(1);
+            let assignment = match to_send {
+                Some(ToSend { assignment: Some(assignment), .. }) => assignment,
+                to_send => {
+                    let drops = to_send.is_some_and(|to_send| to_send.drops_all);
+                    let when_empty = if drops { WhenEmpty::Drop } else { when_empty };
+                    Arc::new(Assignment::without_backends(when_empty, client.kind))
+                }
+            };
+            return Poll::Ready(Some(News { assignment, version, service, work }));
         }
     }
 
-    fn assignment(&mut self, known: &Known) -> (Option<Arc<Assignment>>, usize) {
-        let Known::Present(service) = known else {
-            self.shared = None;
-            return (None, 0);
-        };
-        match &self.shared {
-            Some(shared) if shared.is_of(&service.name) => shared.get(service),
-            _ => {
-                let class = self.watch.class(service);
-                let shared = self.watch.owner.assignments.join(&service.name, &class);
-                self.shared.insert(shared).get(service)
+    /// Returns what a client gets. A change of a split, or of zones, may put it into another
+    /// class.
+    fn get(&mut self, service: &Arc<Service>, client: &Peer) -> ToSend {
+        match (&self.shared, &service.facts.zones, &self.member) {
+            // Without zones, only a split can change the class of a name.
+            (Some(shared), None, None)
+                if shared.is_of(&service.name)
+                    && shared.class().part()
+                        == policy::part(service, shared.class(), client.addr.ip()) =>
+            {
+                shared.get(service)
             }
+            _ => self.join_and_get(service, client),
+        }
+    }
+
+    /// Joins the assignment and the demand of the class that the client has now.
+    #[inline(never)]
+    fn join_and_get(&mut self, service: &Arc<Service>, client: &Peer) -> ToSend {
+        let (class, owner) = (self.watch.class(service, client), &self.watch.owner);
+        let has_zones = service.facts.zones.is_some();
+        let is_same = |member: &Member| member.is_of(&service.name, class.zone());
+        if !has_zones || !self.member.as_deref().is_some_and(is_same) {
+            // The former membership ends first.
+            self.member = None;
+            // Its client never reports, so it counts as the mean of those that do.
+            let interval = service.settings.report_interval;
+            self.member =
+                has_zones.then(|| owner.demands.join(&service.name, class.zone(), interval));
+        }
+        match &self.shared {
+            Some(shared) if shared.is_of(&service.name) && *shared.class() == class => {
+                shared.get(service)
+            }
+            _ => self.shared.insert(owner.assignments.join(&service.name, &class)).get(service),
         }
     }
 }

@@ -49,6 +49,8 @@ pub struct Balanced {
     pub ledger: Arc<Ledger>,
     pub counters: Arc<Counters>,
     pub inputs: mpsc::Sender<Input>,
+    /// The address of the clients that connect.
+    pub peer: SocketAddr,
     revision: i64,
 }
 
@@ -89,8 +91,10 @@ impl Balanced {
             Arc::clone(&ledger),
             Arc::clone(&counters),
         );
-        let xds = Xds::new(zone, catalog.clone(), Arc::clone(&counters));
-        Self { catalog, balancer, xds, ledger, counters, inputs, revision: 1 }
+        let demands = balancer.demands();
+        let xds = Xds::new(zone, catalog.clone(), demands, Arc::clone(&counters));
+        let peer = "192.0.2.1:1234".parse().unwrap();
+        Self { catalog, balancer, xds, ledger, counters, inputs, peer, revision: 1 }
     }
 
     /// Replaces the whole registry. Each text has the form
@@ -200,7 +204,7 @@ impl Balanced {
             connections_max: 1_000,
             connections_per_peer: 0,
         };
-        let peer: SocketAddr = "192.0.2.1:1234".parse().unwrap();
+        let peer = self.peer;
         (ours, tokio::spawn(async move { server.http2(theirs, peer).await }))
     }
 

@@ -29,16 +29,21 @@ use super::wire::{Balanced, Stream};
 const DELTA: &str =
     "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 
-struct Client(Stream);
+/// A client's stream, and the zone that the client states.
+pub(super) struct Client(Stream, &'static str);
 
 impl Client {
     async fn open(balanced: &Balanced) -> Self {
+        Self::open_in_zone(balanced, "a").await
+    }
+
+    pub(super) async fn open_in_zone(balanced: &Balanced, zone: &'static str) -> Self {
         let mut connection = balanced.caller(1 << 20).await;
-        Self(Balanced::call(&mut connection, PATH, "grpc-go/1.85.0"))
+        Self(Balanced::call(&mut connection, PATH, "grpc-go/1.85.0"), zone)
     }
 
     /// Asks for names of a type, and accepts the response with this nonce.
-    fn ask<M: Name>(&mut self, names: &[&str], nonce: &str) {
+    pub(super) fn ask<M: Name>(&mut self, names: &[&str], nonce: &str) {
         self.request::<M>(names, nonce, None);
     }
 
@@ -46,7 +51,7 @@ impl Client {
         let node = Node {
             id: "me".to_owned(),
             cluster: "shop".to_owned(),
-            locality: Some(Locality { zone: "a".to_owned(), ..Default::default() }),
+            locality: Some(Locality { zone: self.1.to_owned(), ..Default::default() }),
             user_agent_name: "gRPC Go".to_owned(),
             client_features: vec!["envoy.lb.does_not_support_overprovisioning".to_owned()],
             ..Default::default()
@@ -63,7 +68,7 @@ impl Client {
         self.0.message(&request.encode_to_vec());
     }
 
-    async fn next<M: Name + Default>(&mut self) -> (DiscoveryResponse, Vec<M>) {
+    pub(super) async fn next<M: Name + Default>(&mut self) -> (DiscoveryResponse, Vec<M>) {
         let bytes = self.0.maybe_bytes().await.expect("a response");
         let response = DiscoveryResponse::decode(bytes).unwrap();
         assert_eq!(response.type_url, url::<M>());
@@ -83,7 +88,7 @@ fn read<M: Name + Default>(any: Option<&Any>) -> M {
 }
 
 /// Returns address, port and weight of each locality, which has the address as its name.
-fn backends(assignment: &ClusterLoadAssignment) -> Vec<(String, u32, u32)> {
+pub(super) fn backends(assignment: &ClusterLoadAssignment) -> Vec<(String, u32, u32)> {
     let one = |locality: &LocalityLbEndpoints| {
         let [endpoint] = &locality.lb_endpoints[..] else { panic!("one endpoint") };
         let Some(HostIdentifier::Endpoint(endpoint)) = &endpoint.host_identifier else {

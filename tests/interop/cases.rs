@@ -8,6 +8,7 @@ mod lists;
 mod names;
 mod orders;
 mod security;
+mod splits;
 
 use crate::support::client::Driver;
 use crate::support::world::World;
@@ -27,8 +28,13 @@ pub const CASES: &[Case] = &[
     case("instances chosen by name", names::chosen_by_name),
     case("weights are exact shares", lists::weights),
     case("a newcomer starts slowly", lists::slow_start),
+    case("calls stay in their zone", names::zones),
+    case("canary gets its share of the calls", splits::by_calls),
+    case("canary gets its share of the clients", splits::by_clients),
+    case("a key sticks to one backend", splits::key),
     case("an operator sheds calls", orders::shed),
     case("an operator sends clients to DNS", orders::fallback),
+    case("an unhealthy backend gets no calls, panic gives them back", lists::health),
     case("removal spares calls in flight", lists::removal_in_flight),
     case("backends see lb-token", lists::tokens),
     case("reported calls equal calls made", lists::reports),

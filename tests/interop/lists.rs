@@ -139,6 +139,26 @@ pub fn slow_start(world: &World, driver: &Driver) {
     assert_eq!(shares, [100, 100, 10]);
 }
 
+pub fn health(world: &World, driver: &Driver) {
+    let [a, b, _c] = ["a", "b", "c"].map(|id| world.backend(id));
+    let file = world.directory.path().join("health.toml");
+    let document = "[service.'*']\nhealth = { kind = 'grpc', interval = '1s' }\n";
+    std::fs::write(&file, document).expect("a file can be written");
+    let balancer = world.balancer(&["--config", file.to_str().expect("a path")]);
+    let client = driver.open(&Options::grpclb(world.target(&balancer)));
+    client.shares(&["a", "b", "c"]);
+    b.set_serving(false);
+    client.shares(&["a", "c"]);
+    // A third is less than half, so all are listed.
+    a.set_serving(false);
+    client.shares(&["a", "b", "c"]);
+    assert_eq!(metric(&balancer, "lookaside_services_in_panic"), 1);
+    a.set_serving(true);
+    client.shares(&["a", "c"]);
+    b.set_serving(true);
+    client.shares(&["a", "b", "c"]);
+}
+
 pub fn removal_in_flight(world: &World, driver: &Driver) {
     let balancer = world.balancer(&[]);
     let (mut goes, stays) = (world.backend("goes"), world.backend("stays"));

@@ -50,6 +50,46 @@ pub fn chosen_by_name(world: &World, driver: &Driver) {
     any.shares(&["6", "7"]);
 }
 
+/// Both ends of a call are in one zone, until the zone is lost.
+pub fn zones(world: &World, driver: &Driver) {
+    let config = world.directory.path().join("zones.toml");
+    let document = "[service.'*']\nzones.mode = 'prefer'\n\
+                    [zones]\n'127.0.0.0/8' = 'a'\n[zones.alias]\neu-1b = 'b'\n";
+    std::fs::write(&config, document).expect("a file");
+    // Without reports, clients count, and not their calls.
+    let flags = ["--config", config.to_str().expect("a path"), "--report-interval", "0s"];
+    let balancer = world.balancer(&flags);
+    let start = |zone: &str, id: &'static str| {
+        let backend = Backend::start(id);
+        let metadata = format!(r#"{{"id":"{id}","zone":"{zone}"}}"#);
+        let value = format!(r#"{{"Op":0,"Addr":"{}","Metadata":{metadata}}}"#, backend.addr());
+        world.etcd().ctl(&["put", "--", &world.key(id), &value]);
+        backend
+    };
+    let here = ["a1", "a2", "a3"];
+    let _here = here.map(|id| start("A", id));
+    let _there = ["b1", "b2", "b3"].map(|id| start("eu-1b", id));
+    let near = driver.open(&Options::grpclb(world.target(&balancer)));
+    let name = format!("zone--b.{SERVICE}.{}", world.zone());
+    let far = driver.open(&Options::grpclb(world.target_of(&balancer, &name)));
+    // A zone without clients would take calls of the other, and clients connect at their first
+    // call. Calls that wait would count as another client: Ruby has a channel for them.
+    for client in [&near, &far] {
+        client.until("it is connected", &Calls::new(1), |report| report.failed() == 0);
+    }
+    near.shares(&here);
+    far.shares(&["b1", "b2", "b3"]);
+    let (_, metrics) = balancer.get("/metrics");
+    let crossing = format!("lookaside_service_zone_crossing_ratio{{service=\"{SERVICE}\"}} 0");
+    assert!(metrics.lines().any(|line| line.starts_with(&crossing)), "{metrics}");
+    let (_, clients) = balancer.get("/api/v1/clients");
+    assert!(clients.contains(r#""zone":"a""#) && clients.contains(r#""zone":"b""#), "{clients}");
+    // The zone is lost: its clients go where there are backends.
+    here.iter().for_each(|id| drop(world.etcd().ctl(&["del", &world.key(id)])));
+    near.shares(&["b1", "b2", "b3"]);
+    far.shares(&["b1", "b2", "b3"]);
+}
+
 /// A client asks for its target as written, or for what its config names.
 pub fn spellings(world: &World, driver: &Driver) {
     let balancer = world.balancer(&[]);

@@ -64,7 +64,9 @@ fn certificates_are_replaced_under_a_running_balancer() {
     balancer.signal(Signal::HUP);
     let broken = r#"lookaside_credentials_broken{use="serve"}"#;
     eventually("a fault", || balancer.metric(broken).filter(|&broken| broken > 0.0));
-    assert!(balancer.log().contains("--tls-cert, --tls-key"), "{}", balancer.log());
+    eventually("the log names the flags", || {
+        balancer.log().contains("--tls-cert, --tls-key").then_some(())
+    });
     assert!(old.connect(&balancer).is_some(), "the former pair is kept");
     std::fs::copy(&next.key, &files.key).expect("a copy");
     std::fs::copy(&next.ca, &files.ca).expect("a copy");
@@ -100,5 +102,5 @@ fn the_end_of_certificates_is_a_metric_and_told_a_month_before() {
     let balancer = Balancer::start(&["--tls-cert", &cert, "--tls-key", &key]);
     let series = r#"lookaside_certificate_expiry_seconds{use="serve"}"#;
     assert_eq!(eventually("the metric", || balancer.metric(series)), 999_993_600.0);
-    assert!(balancer.log().contains("a certificate has ended"), "{}", balancer.log());
+    eventually("it is logged", || balancer.log().contains("a certificate has ended").then_some(()));
 }

@@ -120,6 +120,13 @@ pub(super) fn settings(world: &mut World, block: &Block) {
     });
 }
 
+/// Checks a document of zones.
+pub(super) fn networks(world: &mut World, block: &Block) {
+    world.write("networks.toml", &block.text);
+    let shown = world.ok("lookaside settings check networks.toml");
+    assert!(shown.contains("right"), "{}: {shown}", block.at());
+}
+
 /// Writes to the embedded registry and reads from it, by etcd's own command.
 pub(super) fn etcdctl(world: &mut World, block: &Block) {
     world.serve("lookaside serve");

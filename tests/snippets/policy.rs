@@ -1,5 +1,7 @@
 //! Recipes of traffic policy.
 
+use crate::support::backend::Backend;
+
 use super::page::Block;
 use super::world::{World, same};
 
@@ -32,4 +34,69 @@ pub(super) fn explained(world: &mut World, block: &Block) {
     let started: Vec<_> = shown.lines().filter(|line| line.contains("started")).collect();
     let documented: Vec<_> = block.text.lines().map(str::to_owned).collect();
     same(&block.at(), &documented, &started.join("\n"));
+}
+
+/// Writes the document for [`load`].
+pub(super) fn load_document(world: &mut World, block: &Block) {
+    world.write("load.toml", &block.text);
+}
+
+/// Applies the document where [`newcomer`] left a balancer.
+pub(super) fn load(world: &mut World, block: &Block) {
+    let [apply] = &block.commands()[..] else { panic!("{}: one command", block.at()) };
+    let (code, shown) = world.terminal(&apply.text);
+    assert_eq!(code, Some(0), "{shown}");
+    same(&block.at(), &apply.output, &shown);
+    world.shows("/api/v1/settings", "load.kind");
+}
+
+/// Writes the document for [`sick`].
+pub(super) fn health_document(world: &mut World, block: &Block) {
+    world.write("health.toml", &block.text);
+}
+
+/// Checks a document without applying it.
+pub(super) fn checked(world: &mut World, block: &Block) {
+    world.write("tls.toml", &block.text);
+    world.ok("lookaside settings check tls.toml");
+}
+
+/// Applies the document, and lets one of three backends say that it is not serving.
+pub(super) fn sick(world: &mut World, block: &Block) {
+    world.etcd();
+    for n in [7, 8, 9] {
+        let addr = format!("10.0.0.{n}:50051").parse().expect("an address");
+        let backend = Backend::start_at(&format!("i-{n}"), addr);
+        backend.set_serving(n != 9);
+        world.backends.push(backend);
+        world.register(n);
+    }
+    world.serve("lookaside serve --etcd http://10.0.0.1:2379");
+    let [apply, explain] = &block.commands()[..] else { panic!("{}: two commands", block.at()) };
+    let (code, shown) = world.terminal(&apply.text);
+    assert_eq!(code, Some(0), "{shown}");
+    same(&block.at(), &apply.output, &shown);
+    world.shows("/api/v1/services", "\"unhealthy\":1");
+    assert_eq!(world.run(&explain.text).code, Some(3), "it is not in the list");
+}
+
+/// Explains the backend that [`sick`] left, in the documented words.
+pub(super) fn sickness(world: &mut World, block: &Block) {
+    let shown = world.run("lookaside explain hello --backend 10.0.0.9").out;
+    let found: Vec<_> = shown.lines().filter(|line| line.contains("healthy")).collect();
+    let documented: Vec<_> = block.text.lines().map(str::to_owned).collect();
+    same(&block.at(), &documented, &found.join("\n"));
+}
+
+/// Writes the document for [`zones_checked`].
+pub(super) fn zones(world: &mut World, block: &Block) {
+    world.write("zones.toml", &block.text);
+}
+
+/// Checks the document that [`zones`] wrote.
+pub(super) fn zones_checked(world: &mut World, block: &Block) {
+    let [check] = &block.commands()[..] else { panic!("{}: one command", block.at()) };
+    let (code, shown) = world.terminal(&check.text);
+    assert_eq!(code, Some(0), "{shown}");
+    same(&block.at(), &check.output, &shown);
 }

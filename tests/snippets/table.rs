@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::page::{Block, blocks, pages, read};
 use super::world::World;
-use super::{Scene, formats, inline, languages, operate, policy, readme, resolvers};
+use super::{Scene, formats, inline, languages, operate, policy, readme, resolvers, splits};
 
 struct Row {
     /// A page, or a folder of pages.
@@ -29,8 +29,8 @@ const fn row(
 }
 
 use Scene::{
-    Admin, Anywhere, Connect, Dns, Embedded, Faults, Formats, Marks, Policy, Readme, Register,
-    Servers, Settings,
+    Admin, Anywhere, Connect, Dns, Embedded, Faults, Formats, Health, Marks, Policy, Readme,
+    Register, Servers, Settings,
 };
 
 const ROWS: &[Row] = &[
@@ -71,13 +71,33 @@ const ROWS: &[Row] = &[
     row("docs/marks.md", "text", "$ lookaside fallback", Marks, operate::tell_clients),
     row("docs/marks.md", "console", "$ etcdctl put", Marks, operate::drain_by_etcdctl),
     row("docs/policy.md", "toml", "# policy.toml", Policy, policy::document),
-    row("docs/policy.md", "text", "$ lookaside settings", Policy, policy::newcomer),
+    row("docs/policy.md", "text", "$ lookaside settings apply policy", Policy, policy::newcomer),
     row("docs/policy.md", "text", "  started", Policy, policy::explained),
+    row("docs/policy.md", "toml", "# health.toml", Health, policy::health_document),
+    row("docs/policy.md", "text", "$ lookaside settings apply health", Health, policy::sick),
+    row("docs/policy.md", "toml", "# tls.toml", Health, policy::checked),
+    row("docs/policy.md", "text", "  healthy", Health, policy::sickness),
+    row("docs/policy.md", "toml", "# load.toml", Policy, policy::load_document),
+    row("docs/policy.md", "text", "$ lookaside settings apply load", Policy, policy::load),
+    row("docs/policy.md", "toml", "# canary.toml", Policy, splits::document),
+    row("docs/policy.md", "text", "$ lookaside settings apply canary", Policy, splits::canary),
+    row("docs/policy.md", "text", "  split", Policy, splits::explained),
+    row("docs/policy.md", "toml", "# clients.toml", Policy, splits::in_force),
+    row("docs/policy.md", "toml", "# ramp.toml", Policy, splits::in_force),
+    row("docs/policy.md", "toml", "# zones.toml", Policy, policy::zones),
+    row(
+        "docs/policy.md",
+        "text",
+        "$ lookaside settings check zones",
+        Policy,
+        policy::zones_checked,
+    ),
     row("docs/register.md", "console", "$ lookaside register", Register, readme::register_and_end),
     row("docs/register.md", "rust", "let held = ", Connect, languages::rust),
     row("docs/register.md", "go", "func register", Connect, languages::go_register),
     row("docs/settings.md", "toml", "# settings.toml", Settings, operate::settings_document),
     row("docs/settings.md", "text", "$ lookaside settings", Settings, operate::settings),
+    row("docs/settings.md", "toml", "# networks.toml", Settings, operate::networks),
     row("docs/servers/", "sh", "lookaside serve --etcd URL", Servers, formats::framework),
 ];
 

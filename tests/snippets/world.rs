@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
 use super::page::root;
-use crate::support::backend::PREFIX;
+use crate::support::backend::{Backend, PREFIX};
 use crate::support::etcd::Etcd;
 use crate::support::lookaside::program;
 use crate::support::signal::{self, Signal};
@@ -25,6 +25,7 @@ pub(super) struct World {
     etcd: Option<Etcd>,
     running: Vec<Running>,
     listeners: Vec<TcpListener>,
+    pub(super) backends: Vec<Backend>,
 }
 
 /// A command that runs until it is ended.
@@ -48,7 +49,13 @@ impl World {
         let bin = home.path().join("bin");
         std::fs::create_dir(&bin).expect("a directory can be made");
         std::os::unix::fs::symlink(program(), bin.join("lookaside")).expect("a link can be made");
-        let world = Self { home, etcd: None, running: Vec::new(), listeners: Vec::new() };
+        let world = Self {
+            home,
+            etcd: None,
+            running: Vec::new(),
+            listeners: Vec::new(),
+            backends: Vec::new(),
+        };
         if namespace::is_inside() {
             world.ok("for n in 1 2 3 4 5 6 7 8 9 10; do ip addr add 10.0.0.$n/32 dev lo; done");
         }

@@ -1,5 +1,5 @@
-//! Backends that serve greetings, register themselves like a user's, and record the calls
-//! that they get.
+//! Backends that serve greetings, say whether they are serving, register themselves like a
+//! user's, and record the calls that they get.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +16,9 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tonic::transport::server::{TcpConnectInfo, TcpIncoming, TlsConnectInfo};
 use tonic::transport::{Identity, ServerTlsConfig};
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tonic_health::server::{HealthReporter, HealthService};
 
 use super::{WAIT_MAX, free_port};
 
@@ -36,6 +39,7 @@ pub struct Backend {
     id: String,
     addr: SocketAddr,
     seen: Arc<Seen>,
+    reporter: HealthReporter,
     held: Option<Held>,
     stop: oneshot::Sender<()>,
     served: JoinHandle<Result<(), tonic::transport::Error>>,
@@ -54,6 +58,20 @@ struct Greetings {
     seen: Arc<Seen>,
 }
 
+/// What a backend has of `grpc.health.v1`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum HealthMethods {
+    WatchAndCheck,
+    Check,
+    Neither,
+}
+
+/// `grpc.health.v1`, perhaps without `Watch`.
+struct OwnHealth {
+    methods: HealthMethods,
+    service: HealthService,
+}
+
 impl Backend {
     /// Starts a backend that listens and is not registered.
     pub fn start(id: &str) -> Self {
@@ -61,21 +79,33 @@ impl Backend {
     }
 
     pub fn start_at(id: &str, addr: SocketAddr) -> Self {
-        Self::serve(id, addr, None)
+        Self::serve(id, addr, None, HealthMethods::WatchAndCheck)
+    }
+
+    /// Starts a backend that has these methods of `grpc.health.v1`.
+    pub fn start_with(id: &str, methods: HealthMethods) -> Self {
+        Self::serve(id, "127.0.0.1:0".parse().unwrap(), None, methods)
     }
 
     /// Starts a backend with TLS.
     pub fn start_tls(id: &str, identity: Identity) -> Self {
-        Self::serve(id, "127.0.0.1:0".parse().unwrap(), Some(identity))
+        let methods = HealthMethods::WatchAndCheck;
+        Self::serve(id, "127.0.0.1:0".parse().unwrap(), Some(identity), methods)
     }
 
     /// Starts a backend at every address of this machine, on one port. In its answers, its id
     /// is the address that the client called.
     pub fn everywhere() -> Self {
-        Self::serve("", "0.0.0.0:0".parse().unwrap(), None)
+        let methods = HealthMethods::WatchAndCheck;
+        Self::serve("", "0.0.0.0:0".parse().unwrap(), None, methods)
     }
 
-    fn serve(id: &str, mut addr: SocketAddr, identity: Option<Identity>) -> Self {
+    fn serve(
+        id: &str,
+        mut addr: SocketAddr,
+        identity: Option<Identity>,
+        methods: HealthMethods,
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -93,21 +123,30 @@ impl Backend {
             gate: Semaphore::new(0),
         });
         let greetings = Greetings { id: id.to_owned(), seen: seen.clone() };
+        let reporter = HealthReporter::new();
+        let health = (methods != HealthMethods::Neither).then(|| {
+            let service = HealthService::from_health_reporter(reporter.clone());
+            HealthServer::new(OwnHealth { methods, service })
+        });
         let mut server = tonic::transport::Server::builder();
         if let Some(identity) = identity {
             server = server.tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
         }
         let (stop, stopped) = oneshot::channel::<()>();
         let served = runtime.spawn(
-            server.add_service(GreeterServer::new(greetings)).serve_with_incoming_shutdown(
-                // Otherwise each call of grpc-go waits for its own delayed acknowledgement.
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
-                async {
-                    drop(stopped.await);
-                },
-            ),
+            server
+                .add_service(GreeterServer::new(greetings))
+                .add_optional_service(health)
+                .serve_with_incoming_shutdown(
+                    // Otherwise each call of grpc-go waits for its own delayed acknowledgement.
+                    TcpIncoming::from(listener).with_nodelay(Some(true)),
+                    async {
+                        drop(stopped.await);
+                    },
+                ),
         );
-        Self { runtime, id: id.to_owned(), addr, seen, held: None, stop, served }
+        let id = id.to_owned();
+        Self { runtime, id, addr, seen, reporter, held: None, stop, served }
     }
 
     /// Starts a backend and registers it.
@@ -167,6 +206,15 @@ impl Backend {
         self.addr
     }
 
+    /// Says from now on whether the backend is serving. It takes calls in any case.
+    pub fn set_serving(&self, serving: bool) {
+        let status = match serving {
+            true => tonic_health::ServingStatus::Serving,
+            false => tonic_health::ServingStatus::NotServing,
+        };
+        self.runtime.block_on(self.reporter.set_service_status("", status));
+    }
+
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -188,6 +236,28 @@ impl Backend {
     /// Answers the waiting calls, and all later ones at once.
     pub fn release(&self) {
         self.seen.gate.close();
+    }
+}
+
+#[tonic::async_trait]
+impl Health for OwnHealth {
+    type WatchStream = <HealthService as Health>::WatchStream;
+
+    async fn check(
+        &self,
+        request: tonic::Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<HealthCheckResponse>, tonic::Status> {
+        self.service.check(request).await
+    }
+
+    async fn watch(
+        &self,
+        request: tonic::Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<Self::WatchStream>, tonic::Status> {
+        if self.methods == HealthMethods::Check {
+            return Err(tonic::Status::unimplemented("no watch here"));
+        }
+        self.service.watch(request).await
     }
 }
 

@@ -110,6 +110,8 @@ impl Etcd {
         let output = Command::new("etcdctl")
             .env("ETCDCTL_API", "3")
             .arg(format!("--endpoints=127.0.0.1:{}", self.client_port))
+            // By default five seconds, which a busy disk can take.
+            .arg("--command-timeout=30s")
             .args(args)
             .output()
             .expect("etcdctl runs: Debian package etcd-client");

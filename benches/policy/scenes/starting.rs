@@ -1,12 +1,12 @@
 //! Scene of backends that start, flap or fail, and of canaries.
 
+use lookaside::balancer::cycle;
 use lookaside::facts::factor::{Factor, apply};
 use lookaside::facts::flapping::Flaps;
 use lookaside::facts::panic::{Panic, Rules};
 use lookaside::facts::rise_fall::{RiseFall, Thresholds};
 use lookaside::facts::slow_start::{SlowStart, Starter};
-use lookaside::policy::canary::{self, Member};
-use lookaside::policy::rendezvous;
+use lookaside::policy::{CallSplit, rendezvous};
 
 use super::super::chance::Chance;
 use super::super::goals::{Goal, Must};
@@ -161,10 +161,10 @@ fn canaries(scale: Scale) -> Vec<Goal> {
     let mut off = 0.0_f64;
     for backends in [10, 100, 1_000] {
         for percent in [1_u32, 5, 25, 50] {
-            let member = |at: usize| Member { weight: 1, canary: at.is_multiple_of(10) };
-            let all: Vec<Member> = (0..backends).map(member).collect();
+            let canary = |at: usize| at.is_multiple_of(10);
             let share = Factor::millionths(percent * 10_000);
-            let weights = canary::split(&all, share, 10 * backends, 0);
+            let split = CallSplit { share, canaries: (0..backends).map(canary).collect() };
+            let weights = cycle::split_counts(&vec![1; backends], &split);
             let mut chance = Chance::new(1);
             let (mut canaries, mut calls) = (0.0, 0.0);
             for number in 0..10 {
@@ -172,7 +172,7 @@ fn canaries(scale: Scale) -> Vec<Goal> {
                 for (at, mut walker) in walkers(&lists, 300, &mut chance).into_iter().enumerate() {
                     for _ in 0..lists.list(at, 300).len() {
                         let backend = walker.call().expect("nothing is dropped");
-                        canaries += f64::from(u8::from(all[backend].canary));
+                        canaries += f64::from(u8::from(canary(backend)));
                         calls += 1.0;
                     }
                 }

@@ -1,7 +1,7 @@
 //! Scene of three zones, with 50, 30 and 20 % of the clients, and 30, 40 and 30 backends.
 
 use lookaside::facts::factor::apply;
-use lookaside::policy::zones::{Split, ZoneLoad, renew};
+use lookaside::facts::zones::{Split, ZoneLoad, renew};
 
 use super::super::chance::{Chance, Wander};
 use super::super::goals::{Goal, Must};

@@ -17,6 +17,9 @@ pub struct Explanation {
     pub absent: Option<String>,
     /// Selectors parsed from the name.
     pub selectors: Vec<Selector>,
+    /// The zone whose clients get this list, if it matters; null: all zones.
+    #[serde(default)]
+    pub zone: Option<String>,
     /// The settings in force for the service, or for the name if no backend is registered.
     #[serde(default)]
     pub settings: BTreeMap<String, InForce>,
@@ -64,8 +67,8 @@ pub struct Explained {
 /// The finding of one pass.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pass {
-    /// `registered`, `resolved`, `answers`, `weight`, `undrained`, `undelayed`, `selected` or
-    /// `started`.
+    /// `registered`, `resolved`, `answers`, `weight`, `undrained`, `undelayed`, `selected`,
+    /// `started`, `split` or `affinity`.
     pub pass: String,
     /// Whether the pass keeps the backend.
     pub kept: bool,

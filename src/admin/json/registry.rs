@@ -46,6 +46,12 @@ pub struct Registry {
     /// Backends that are down: registered, refusing connections, and not listed.
     #[serde(default)]
     pub endpoints_down: usize,
+    /// Services in panic: too little of them is healthy, so unhealthy backends are listed.
+    #[serde(default)]
+    pub services_in_panic: usize,
+    /// Unhealthy backends.
+    #[serde(default)]
+    pub endpoints_unhealthy: usize,
     /// Backends whose host names do not resolve.
     #[serde(default)]
     pub endpoints_unresolved: usize,
@@ -64,6 +70,8 @@ pub(in crate::admin) struct Counts {
     pub(in crate::admin) held: usize,
     pub(in crate::admin) guarded: usize,
     pub(in crate::admin) down: usize,
+    pub(in crate::admin) panic: usize,
+    pub(in crate::admin) unhealthy: usize,
     pub(in crate::admin) unresolved: usize,
     pub(in crate::admin) remarks: usize,
 }
@@ -97,6 +105,8 @@ impl Registry {
             endpoints_held: counts.held,
             services_guarded: counts.guarded,
             endpoints_down: counts.down,
+            services_in_panic: counts.panic,
+            endpoints_unhealthy: counts.unhealthy,
             endpoints_unresolved: counts.unresolved,
             remarks: counts.remarks,
         }
@@ -119,6 +129,11 @@ impl Registry {
             }
         };
         count(self.streams_waiting, "streams ask for services without backends");
+        count(
+            self.services_in_panic,
+            "services are in panic: too little of them is healthy, so all of it is listed",
+        );
+        count(self.endpoints_unhealthy, "backends are unhealthy");
         count(self.services_guarded, "services are guarded: they keep backends that do not answer");
         count(
             self.endpoints_held,

@@ -47,12 +47,16 @@ pub enum State {
     Empty,
     /// None of its backends takes calls: all have the weight 0 or are drained.
     Unusable,
+    /// Too little of it is healthy, so unhealthy backends are listed too.
+    Panic,
     /// Its guard keeps backends that do not answer, because too few would be left.
     Guarded,
     /// Some of its backends are listed although their registrations are gone.
     Held,
     /// Some of its backends are registered but not listed: they refuse connections.
     Down,
+    /// Some of its backends are not listed, because health checks find them unhealthy.
+    Unhealthy,
     /// Some or all of its backends are registered by host names that do not resolve, and
     /// are not listed.
     Unresolved,
@@ -99,8 +103,15 @@ pub struct Service {
     /// Whether its clients use the addresses from DNS, by an operator's mark.
     #[serde(default)]
     pub fallback: bool,
-    /// `empty`, `unusable`, `guarded`, `held`, `down`, `unresolved`, `shedding`, `fallback`,
-    /// `drained` or `ok`.
+    /// How many health checks find unhealthy.
+    #[serde(default)]
+    pub unhealthy: usize,
+    /// Whether too little of it is healthy, so that these are listed too. Where health is
+    /// only observed: whether it would be so.
+    #[serde(default)]
+    pub panic: bool,
+    /// `empty`, `unusable`, `panic`, `guarded`, `held`, `down`, `unhealthy`, `unresolved`,
+    /// `shedding`, `fallback`, `drained` or `ok`.
     #[serde(default)]
     pub state: State,
     /// Seconds since it is `empty`, or since the first held backend lost its
@@ -130,9 +141,11 @@ impl State {
         match self {
             Self::Empty => "empty",
             Self::Unusable => "unusable",
+            Self::Panic => "panic",
             Self::Guarded => "guarded",
             Self::Held => "held",
             Self::Down => "down",
+            Self::Unhealthy => "unhealthy",
             Self::Unresolved => "unresolved",
             Self::Shedding => "shedding",
             Self::Fallback => "fallback",
@@ -148,9 +161,11 @@ impl From<String> for State {
         let known = [
             Self::Empty,
             Self::Unusable,
+            Self::Panic,
             Self::Guarded,
             Self::Held,
             Self::Down,
+            Self::Unhealthy,
             Self::Unresolved,
             Self::Shedding,
             Self::Fallback,

@@ -15,6 +15,12 @@ pub struct Settings {
     pub services: Vec<ServiceSettings>,
     /// Patterns that match none of the services.
     pub unmatched: Vec<Unmatched>,
+    /// The zone of each network.
+    #[serde(default)]
+    pub networks: BTreeMap<String, String>,
+    /// What the aliases of zones stand for.
+    #[serde(default)]
+    pub zone_aliases: BTreeMap<String, String>,
 }
 
 /// A source of settings.
@@ -71,6 +77,9 @@ pub struct Diff {
     pub revision: Option<i64>,
     /// How many settings of services would change.
     pub total: usize,
+    /// How many networks or aliases of zones would change.
+    #[serde(default)]
+    pub zones: usize,
     /// The first of the changes, by service.
     pub changes: Vec<Changed>,
     /// Patterns of the document that match no service.

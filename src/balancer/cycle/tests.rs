@@ -39,6 +39,54 @@ fn long_cycles_are_shortened_and_leave_nobody_out() {
     assert_eq!(counts(&[u32::MAX, u32::MAX - 1, 1]), [29, 29, 1]);
 }
 
+#[track_caller]
+fn check_split(weights: &[u32], canaries: usize, hundredths: u32, expected: &[u32]) {
+    let canaries = (0..weights.len()).map(|at| at < canaries).collect();
+    let split = CallSplit { share: Factor::millionths(hundredths * 100), canaries };
+    assert_eq!(split_counts(weights, &split), expected);
+}
+
+#[test]
+fn canaries_together_get_their_exact_share() {
+    check_split(&[7, 7], 1, 500, &[1, 19]);
+    check_split(&[1, 1, 1], 1, 500, &[2, 19, 19]);
+    check_split(&[1, 1], 1, 50, &[1, 199]);
+    check_split(&[1, 1], 1, 1, &[1, 9_999]);
+    check_split(&[1, 1, 1], 2, 9_000, &[9, 9, 2]);
+    check_split(&[3, 1, 30, 10], 2, 2_000, &[3, 1, 12, 4]);
+    // A canary in slow start gets a tenth of what the other canary gets.
+    check_split(&[10, 1, 10, 10], 2, 5_000, &[20, 2, 11, 11]);
+    check_split(&[1; 100], 10, 500, &[vec![9; 10], vec![19; 90]].concat());
+}
+
+proptest! {
+    #[test]
+    fn a_split_keeps_shares_and_proportions(
+        weights in prop::collection::vec(1..30_u32, 2..40), canaries in 1..39_usize,
+        hundredths in 1..10_000_u32,
+    ) {
+        let canaries = canaries.min(weights.len() - 1);
+        let flags: Box<[bool]> = (0..weights.len()).map(|at| at < canaries).collect();
+        let split = CallSplit { share: Factor::millionths(hundredths * 100), canaries: flags };
+        let counts = split_counts(&weights, &split);
+        let sum = |all: &[u32]| all.iter().map(|&one| u64::from(one)).sum::<u64>() as f64;
+        let (share, total) = (f64::from(hundredths) / 1e4, sum(&counts));
+        prop_assert!(total <= ENTRIES_MAX as f64 + 1.0);
+        let off = (sum(&counts[..canaries]) - share * total).abs();
+        let smaller = share.min(1.0 - share) * total;
+        prop_assert!(off <= (smaller / 50.0).max(1.0), "{counts:?}");
+        let group = if hundredths > 5_000 { 0..canaries } else { canaries..weights.len() };
+        let (weights, counts) = (&weights[group.clone()], &counts[group.clone()]);
+        // A backend whose share is less than one entry still has one, and does not count.
+        let turn = sum(&super::counts(weights));
+        for (&weight, &count) in weights.iter().zip(counts) {
+            let due = f64::from(weight) / sum(weights);
+            let over = f64::from(count) / sum(counts) / due - 1.0;
+            prop_assert!(due * turn < 1.0 || over < 0.12, "{over}: {counts:?}");
+        }
+    }
+}
+
 #[test]
 fn a_large_service_keeps_its_shares() {
     for backends in [300, 600, 1_000, 5_000] {

@@ -96,7 +96,8 @@ impl World {
             .with_target(false)
             .finish();
         tracing::subscriber::with_default(log, || {
-            self.backend_log.update(changed, departures, &self.index, self.now);
+            let state = State { index: &self.index, health: &HealthTracker::default() };
+            self.backend_log.update(changed, departures, state, self.now);
         });
         let bytes = page.0.lock().unwrap().clone();
         let text = String::from_utf8(bytes).unwrap();

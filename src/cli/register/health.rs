@@ -4,16 +4,18 @@
 //! serving. A single lost answer does not count as a stop. While it waits for the backend
 //! it logs why the backend is not registered.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Code, Status};
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
 use tracing::{info, warn};
 
+use crate::backend_channel::tls::{self, Identity};
+use crate::backend_channel::{Tls, cause};
+use crate::health_check::ask::{HealthConnection, Reply};
 use crate::model::{Host, HostPort};
 
 /// Flags for a backend's health check.
@@ -38,9 +40,11 @@ pub struct HealthArgs {
 
 /// A backend whose health is checked.
 pub(super) struct Health {
-    client: HealthClient<Channel>,
+    /// The connection over which it was asked last.
+    connection: Option<HealthConnection>,
     address: HostPort,
-    service: String,
+    service: Arc<str>,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     unimplemented_logged: bool,
 }
 
@@ -57,6 +61,7 @@ enum HealthAnswer {
 /// The time between two checks. A backend that stops costs at most half a second of calls
 /// more, and a check costs it almost nothing.
 const ASK_EVERY: Duration = Duration::from_millis(500);
+/// How long a connection and an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// The number of checks in a row without an answer after which a backend counts as not
 /// serving.
@@ -76,28 +81,13 @@ impl HealthArgs {
     ) -> Option<Health> {
         let before = problems.len();
         let tls = self.tls(address, problems);
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"));
-        let endpoint = endpoint.and_then(|endpoint| match tls {
-            Some(tls) => endpoint.tls_config(tls),
-            None => Ok(endpoint),
-        });
-        match endpoint {
-            _ if problems.len() > before => None,
-            Ok(endpoint) => {
-                let endpoint = endpoint.connect_timeout(ANSWER_WITHIN).timeout(ANSWER_WITHIN);
-                Some(Health {
-                    client: HealthClient::new(endpoint.connect_lazy()),
-                    address: address.clone(),
-                    service: self.health_service.clone().unwrap_or_default(),
-                    unimplemented_logged: false,
-                })
-            }
-            Err(error) => {
-                problems.push(format!("--when-serving: cannot ask {address}: {error}"));
-                None
-            }
-        }
+        (problems.len() == before).then(|| Health {
+            connection: None,
+            address: address.clone(),
+            service: self.health_service.clone().unwrap_or_default().into(),
+            tls,
+            unimplemented_logged: false,
+        })
     }
 
     /// Adds a problem for each flag that is given without `--when-serving` (`asked`).
@@ -114,7 +104,11 @@ impl HealthArgs {
         }
     }
 
-    fn tls(&self, address: &HostPort, problems: &mut Vec<String>) -> Option<ClientTlsConfig> {
+    fn tls(
+        &self,
+        address: &HostPort,
+        problems: &mut Vec<String>,
+    ) -> Option<(Arc<ClientConfig>, ServerName<'static>)> {
         let mut read = |flag: &str, file: &Option<String>| {
             let file = file.as_ref()?;
             let text = std::fs::read(file);
@@ -139,12 +133,15 @@ impl HealthArgs {
             Host::Name(name) => name.clone(),
         };
         let name = self.health_tls_name.clone().unwrap_or(host);
-        let tls =
-            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca?)).domain_name(name);
-        Some(match identity {
-            Some((cert, key)) => tls.identity(Identity::from_pem(cert, key)),
-            None => tls,
-        })
+        let identity = identity.as_ref();
+        let identity = identity.map(|(certificate, key)| Identity { certificate, key });
+        let made = tls::config(Some(&ca?), identity)
+            .map_err(|error| format!("--health-ca, --health-cert, --health-key: {error}"))
+            .and_then(|config| {
+                let name = tls::server_name(&name);
+                Ok((config, name.map_err(|error| format!("--health-tls-name: {error}"))?))
+            });
+        made.map_err(|error| problems.push(error)).ok()
     }
 }
 
@@ -159,7 +156,7 @@ impl Health {
             };
             if Instant::now() >= log_at {
                 log_at = Instant::now() + LOG_EVERY;
-                let (address, service) = (&self.address, &self.service);
+                let (address, service) = (&self.address, &*self.service);
                 let waited = began.elapsed().as_secs();
                 warn!(%address, service, why, waited, "not registered yet: waiting for the backend's grpc.health.v1 to say SERVING");
             }
@@ -189,34 +186,45 @@ impl Health {
     }
 
     async fn ask(&mut self) -> HealthAnswer {
-        let request = HealthCheckRequest { service: self.service.clone() };
-        match self.client.check(request).await {
-            Ok(answer) => match answer.get_ref().status() {
-                ServingStatus::Serving => HealthAnswer::Serving,
-                status => HealthAnswer::NotServing(format!("it says {}", status.as_str_name())),
-            },
-            Err(status) if status.code() == Code::Unimplemented => {
+        match timeout(ANSWER_WITHIN, self.reply()).await {
+            Err(_) => {
+                self.connection = None;
+                HealthAnswer::None("it does not answer in time".to_owned())
+            }
+            Ok(Reply::Serving) => HealthAnswer::Serving,
+            Ok(Reply::NotServing(state)) => HealthAnswer::NotServing(format!("it says {state}")),
+            Ok(Reply::Nothing) => {
                 if !std::mem::replace(&mut self.unimplemented_logged, true) {
                     warn!("the backend has no grpc.health.v1, so it is never registered");
                 }
                 HealthAnswer::NotServing("it has no grpc.health.v1".to_owned())
             }
-            Err(status) if status.code() == Code::NotFound => {
+            Ok(Reply::UnknownName) => {
                 HealthAnswer::NotServing("it does not know the health of this service".to_owned())
             }
-            Err(status) => HealthAnswer::None(cause(&status)),
+            Ok(Reply::Failed(why) | Reply::Denied(why)) => HealthAnswer::None(why),
+            Ok(Reply::Lost(why)) => {
+                self.connection = None;
+                HealthAnswer::None(why)
+            }
         }
     }
-}
 
-/// Returns the innermost error: the outer ones are about the transport.
-fn cause(status: &Status) -> String {
-    let mut error: &dyn std::error::Error = status;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    match std::error::Error::source(status) {
-        Some(_) => error.to_string(),
-        None => status.message().to_owned(),
+    /// Asks over the open connection, or a new one.
+    async fn reply(&mut self) -> Reply {
+        if let Some(connection) = &mut self.connection {
+            return connection.check().await;
+        }
+        let address = self.address.to_string();
+        let connected = TcpStream::connect(&address).await;
+        let io = match connected {
+            Ok(io) => io,
+            Err(error) => return Reply::Lost(cause(&error)),
+        };
+        let tls = self.tls.clone().map(|(config, name)| Tls { config, name });
+        match HealthConnection::open(io, tls, &address, self.service.clone()).await {
+            Ok(connection) => self.connection.insert(connection).check().await,
+            Err(why) => Reply::Lost(why),
+        }
     }
 }

@@ -9,8 +9,9 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 use super::super::pattern_index::PatternIndex;
-use super::super::{Key, Pattern, Setting};
-use super::{Document, TABLES, Table, VERSION_KEY};
+use super::super::split::contradiction;
+use super::super::{Key, Pattern, Setting, SplitKey};
+use super::{Document, TABLES, Table, VERSION_KEY, ZONES};
 use crate::model::name::NAME_MAX;
 use crate::tables::{Name, Problems, Value};
 
@@ -27,23 +28,25 @@ struct Placed {
 
 /// The most tables with a star. Each may be compared with the name of each service.
 const STARRED_MAX: usize = 256;
-/// The longest text of a value, in bytes. No valid value is longer.
-const VALUE_MAX: usize = 64;
+/// The longest text of a value, in bytes. No valid value is longer, except a ramp.
+pub(super) const VALUE_MAX: usize = 64;
+/// The longest text of a ramp, in bytes: about twenty steps.
+const RAMP_MAX: usize = 256;
 /// The version of documents that this program reads.
 const VERSION: &str = "1";
 
 impl Reader<'_, '_> {
     pub(super) fn document(&mut self, root: &DeTable<'_>) -> Document {
-        let mut tables = Vec::new();
+        let (mut tables, mut document) = (Vec::new(), Document::default());
         for (key, value) in root {
             match &**key.get_ref() {
                 TABLES => tables = self.services(value),
+                ZONES => document.zones = self.zones(value),
                 VERSION_KEY => self.version(value),
                 _ => {}
             }
         }
         self.contradictions(&tables);
-        let mut document = Document::default();
         for Placed { table, .. } in tables {
             match table.pattern.is_starred() {
                 true => document.starred.push(table),
@@ -145,6 +148,11 @@ impl Reader<'_, '_> {
             }
         }
         placed.table.settings.sort_by_key(Setting::key);
+        if let Some((key, told)) = contradiction(&placed.table.settings) {
+            let (pattern, place) = (&placed.table.pattern, placed.places.get(&key));
+            let told = format!("[service.\"{pattern}\"] {}: {told}", key.as_str());
+            self.problems.add(place.cloned().unwrap_or_default(), told);
+        }
         placed
     }
 
@@ -197,7 +205,8 @@ impl Reader<'_, '_> {
                     break;
                 }
                 let conflict = |setting: &Setting| {
-                    let theirs = other.table.setting(setting.key())?;
+                    let theirs = [Some(setting.key()), rival(setting.key())].into_iter().flatten();
+                    let theirs = theirs.filter_map(|key| other.table.setting(key)).next()?;
                     (theirs != *setting).then(|| (setting.clone(), theirs))
                 };
                 let conflicts: Vec<_> = one.table.settings.iter().filter_map(conflict).collect();
@@ -206,7 +215,7 @@ impl Reader<'_, '_> {
                 }
                 for (ours, theirs) in conflicts {
                     let key = ours.key();
-                    let place = other.places.get(&key).cloned().unwrap_or_default();
+                    let place = other.places.get(&theirs.key()).cloned().unwrap_or_default();
                     let told = format!(
                         "{}: \"{against}\" says {theirs} and \"{pattern}\" says {ours}, both can \
                          match one service and neither is more specific: give both one value, or \
@@ -220,6 +229,15 @@ impl Reader<'_, '_> {
                 }
             }
         }
+    }
+}
+
+/// Returns the key that says the same in another way.
+fn rival(key: Key) -> Option<Key> {
+    match key {
+        Key::Split(SplitKey::Percent) => Some(Key::Split(SplitKey::Ramp)),
+        Key::Split(SplitKey::Ramp) => Some(Key::Split(SplitKey::Percent)),
+        _ => None,
     }
 }
 
@@ -257,15 +275,16 @@ fn keys_of(table: Option<&str>) -> String {
 
 /// Parses a setting, unless its text is longer than any valid one.
 fn parse(key: Key, text: &str) -> Result<Setting, String> {
-    if text.len() > VALUE_MAX {
+    let most = if key == Key::Split(SplitKey::Ramp) { RAMP_MAX } else { VALUE_MAX };
+    if text.len() > most {
         let (short, bytes) = (short(text), text.len());
-        return Err(format!("{short:?} has {bytes} bytes: at most {VALUE_MAX} are allowed"));
+        return Err(format!("{short:?} has {bytes} bytes: at most {most} are allowed"));
     }
     Setting::parse(key, text)
 }
 
 /// Returns the beginning of a text, for people.
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     match text.char_indices().nth(VALUE_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),

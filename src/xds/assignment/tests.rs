@@ -90,7 +90,8 @@ fn every_kind_of_client_gets_what_makes_it_fail_calls() {
 #[test]
 fn what_is_too_long_for_a_client_is_cut() {
     let addr = |port| BackendAddr::new([10, 0, 0, 1].into(), port).unwrap();
-    let pick = |port| Backend { addr: addr(port), weight: 1, registered: 1 };
+    let pick =
+        |port| Backend { addr: addr(port), share: 1, weight: 1, registered: 1, group: "".into() };
     let picks: Vec<_> = (1..=100).map(pick).collect();
     for grouping in [Grouping::Each, Grouping::ByWeight] {
         let homes = grouping.homes(&picks);

@@ -1,0 +1,35 @@
+//! The metrics of certificates, keys and passwords that are read from files.
+//!
+//! In: what is known of each. Out: the metrics of their ends, changes and faults.
+
+use std::fmt;
+
+use prometheus_client::metrics::MetricType;
+
+use super::{Page, counter, flag};
+use crate::telemetry::Credential;
+
+/// Writes the metrics.
+pub(super) fn write(all: &[Credential], page: &mut Page<'_>) -> fmt::Result {
+    let help = "When the first certificate of a file expires, in seconds since 1970";
+    let mut family = page.family("certificate_expiry_seconds", help, MetricType::Gauge)?;
+    for (used_for, end) in all.iter().flat_map(|one| &one.expiries) {
+        family.encode_family(&[("use", *used_for)])?.encode_gauge(end)?;
+    }
+    let help = "Whether changed files cannot be used and former ones are: the log says why";
+    let mut family = page.family("credentials_broken", help, MetricType::Gauge)?;
+    for one in all {
+        family.encode_family(&[("use", one.used_for)])?.encode_gauge(&flag(one.broken))?;
+    }
+    let help = "Times files were read again because they changed";
+    let mut family = page.family("credential_reloads", help, MetricType::Counter)?;
+    for one in all {
+        counter(&mut family.encode_family(&[("use", one.used_for)])?, one.reloads)?;
+    }
+    let help = "Times changed files could not be used";
+    let mut family = page.family("credential_failures", help, MetricType::Counter)?;
+    for one in all {
+        counter(&mut family.encode_family(&[("use", one.used_for)])?, one.failures)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,375 @@
+//! Asks backends for reports of their load, for the services whose settings ask for it.
+//!
+//! In: the backends to ask. Out: an [`Input::Loaded`] for each report. It asks by ORCA's
+//! out-of-band reports (gRFC A51), over one connection to each backend, of which there is a
+//! bounded number. It decides nothing. A backend that does not report is asked again after
+//! a pause that grows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use imbl::ordset::DiffItem;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{sleep_until, timeout};
+use tokio_rustls::rustls::ClientConfig;
+use tonic::{Code, Streaming};
+
+use crate::backend_channel::tls::{TlsConfigs, name_or_address};
+use crate::backend_channel::{self, Tls};
+use crate::catalog::{Input, LoadTarget, LoadTargets};
+use crate::clock;
+use crate::facts::capacity::Report;
+use crate::seed;
+use crate::telemetry::Counters;
+
+/// ORCA's protobuf types.
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated; documented in proto/")]
+mod pb {
+    pub mod data {
+        pub mod orca {
+            pub mod v3 {
+                tonic::include_proto!("xds.data.orca.v3");
+            }
+        }
+    }
+    pub mod service {
+        pub mod orca {
+            pub mod v3 {
+                tonic::include_proto!("xds.service.orca.v3");
+            }
+        }
+    }
+}
+
+use pb::data::orca::v3::OrcaLoadReport;
+use pb::service::orca::v3::OrcaLoadReportRequest;
+use pb::service::orca::v3::open_rca_service_client::OpenRcaServiceClient;
+
+/// The reports that a backend streams.
+type Reports = Streaming<OrcaLoadReport>;
+
+/// What is known of a backend.
+#[derive(Debug, Default)]
+struct Known {
+    /// Set while it is asked. Dropping it ends that.
+    asked: Option<oneshot::Sender<()>>,
+    /// When it is asked next.
+    due: Option<Instant>,
+    /// How often in a row it did not report.
+    failures: u32,
+}
+
+/// What a backend that was asked did.
+enum Done {
+    /// It reports.
+    Report(LoadTarget, Box<Reports>, oneshot::Receiver<()>, OrcaLoadReport),
+    /// It does not report, or no more. `true`: it has no such service.
+    Failed(LoadTarget, bool),
+    /// It is not wanted any more.
+    Ended,
+}
+
+/// The most backends that are asked. Each costs a descriptor and some ten kilobytes.
+const BACKENDS_MAX: usize = 2_000;
+/// The most connections that are being opened at a time.
+const OPENING_MAX: usize = 64;
+/// How long it may take until a backend has taken the question.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a backend that takes the question may be silent, beside the interval: servers
+/// have a longest rate, which is a report in 30 seconds by default in grpc-go and grpc-java.
+const SILENT_MAX: Duration = Duration::from_secs(120);
+/// The first pause before a backend is asked again, and the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// The pause before a backend that has no such service is asked again: another version of
+/// it may have.
+const PAUSE_WITHOUT: Duration = Duration::from_secs(300);
+
+/// Asks backends, which it reaches with `connect`. Returns when the sender of `targets` or
+/// the receiver of `inputs` is dropped.
+pub async fn run<S>(
+    mut targets: watch::Receiver<LoadTargets>,
+    inputs: mpsc::Sender<Input>,
+    counters: Arc<Counters>,
+    connect: impl AsyncFn(SocketAddr) -> io::Result<S>,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let mut wanted = LoadTargets::default();
+    let mut known: BTreeMap<LoadTarget, Known> = BTreeMap::new();
+    let mut due: BTreeSet<(Instant, LoadTarget)> = BTreeSet::new();
+    let mut tls = TlsConfigs::default();
+    let mut jobs = FuturesUnordered::new();
+    let (mut opening, mut asked) = (0, 0);
+    targets.mark_changed();
+    loop {
+        while opening < OPENING_MAX
+            && asked < BACKENDS_MAX
+            && due.first().is_some_and(|(at, _)| *at <= clock::now())
+            && let Some((_, target)) = due.pop_first()
+        {
+            let Some(one) = known.get_mut(&target) else { continue };
+            one.due = None;
+            let config = match &target.tls {
+                None => None,
+                Some(wants) => match tls.get(wants.ca.as_ref()).await {
+                    Some(config) => Some(config),
+                    None => {
+                        one.failures = one.failures.saturating_add(1);
+                        plan(&mut due, &target, one, clock::now() + pause(one.failures));
+                        continue;
+                    }
+                },
+            };
+            let (asked_tx, ended) = oneshot::channel();
+            one.asked = Some(asked_tx);
+            (opening, asked) = (opening + 1, asked + 1);
+            jobs.push(work(Job::Open(target, config, ended), &connect));
+        }
+        let wake = due.first().map(|(at, _)| *at);
+        let may_ask = opening < OPENING_MAX && asked < BACKENDS_MAX;
+        tokio::select! {
+            // Targets may change without end, so reports come first; their rate is bounded.
+            biased;
+            Some((was_opening, done)) = jobs.next() => {
+                opening -= usize::from(was_opening);
+                match done {
+                    Done::Report(target, reports, ended, report) => {
+                        let Some(one) = known.get_mut(&target) else {
+                            asked -= 1;
+                            continue;
+                        };
+                        one.failures = 0;
+                        jobs.push(work(Job::Next(target.clone(), reports, ended), &connect));
+                        let Some(report) = meaning(&report) else {
+                            counters.load_reports_empty.increment();
+                            continue;
+                        };
+                        counters.load_reports.increment();
+                        if inputs.send(Input::Loaded(target, report)).await.is_err() {
+                            return;
+                        }
+                    }
+                    Done::Failed(target, without) => {
+                        asked -= 1;
+                        counters.load_report_failures.increment();
+                        let Some(one) = known.get_mut(&target) else { continue };
+                        one.asked = None;
+                        one.failures = one.failures.saturating_add(1);
+                        let pause = if without { PAUSE_WITHOUT } else { pause(one.failures) };
+                        plan(&mut due, &target, one, clock::now() + pause);
+                    }
+                    Done::Ended => asked -= 1,
+                }
+            }
+            changed = targets.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let new = targets.borrow_and_update().clone();
+                for change in wanted.diff(&new) {
+                    match change {
+                        DiffItem::Add(target) => {
+                            let one = known.entry(target.clone()).or_default();
+                            // Many are added at once, so they are spread.
+                            let at = clock::now() + part(target.interval);
+                            plan(&mut due, target, one, at);
+                        }
+                        DiffItem::Remove(target) => {
+                            if let Some(one) = known.remove(target) {
+                                one.due.map(|at| due.remove(&(at, target.clone())));
+                            }
+                        }
+                    }
+                }
+                wanted = new;
+            }
+            () = sleep_until(wake.unwrap_or_else(clock::now).into()), if wake.is_some() && may_ask => {}
+            () = inputs.closed() => return,
+        }
+    }
+}
+
+/// One thing to wait for.
+enum Job {
+    Open(LoadTarget, Option<Arc<ClientConfig>>, oneshot::Receiver<()>),
+    Next(LoadTarget, Box<Reports>, oneshot::Receiver<()>),
+}
+
+/// Returns what a job brought, and whether it had to open a connection.
+async fn work<S>(job: Job, connect: &impl AsyncFn(SocketAddr) -> io::Result<S>) -> (bool, Done)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    match job {
+        Job::Open(target, config, mut ended) => {
+            let opened = async {
+                let opened = timeout(OPEN_TIMEOUT, open(&target, config, connect)).await;
+                opened.unwrap_or(Err(false))
+            };
+            let reports = tokio::select! {
+                biased;
+                _ = &mut ended => return (true, Done::Ended),
+                opened = opened => opened,
+            };
+            match reports {
+                Err(without) => (true, Done::Failed(target, without)),
+                Ok(mut reports) => (
+                    true,
+                    first(target, &mut reports, &mut ended).await.map_or_else(
+                        |failed| failed,
+                        |(target, report)| Done::Report(target, Box::new(reports), ended, report),
+                    ),
+                ),
+            }
+        }
+        Job::Next(target, mut reports, mut ended) => {
+            let next = first(target, &mut reports, &mut ended).await;
+            let done = next.map_or_else(
+                |failed| failed,
+                |(target, report)| Done::Report(target, reports, ended, report),
+            );
+            (false, done)
+        }
+    }
+}
+
+/// Waits for the next report.
+async fn first(
+    target: LoadTarget,
+    reports: &mut Reports,
+    ended: &mut oneshot::Receiver<()>,
+) -> Result<(LoadTarget, OrcaLoadReport), Done> {
+    let silent = target.interval + SILENT_MAX;
+    let next = tokio::select! {
+        biased;
+        _ = ended => return Err(Done::Ended),
+        next = timeout(silent, reports.message()) => next,
+    };
+    match next {
+        Ok(Ok(Some(report))) => Ok((target, report)),
+        Ok(Err(status)) => Err(Done::Failed(target, is_without(status.code()))),
+        Ok(Ok(None)) | Err(_) => Err(Done::Failed(target, false)),
+    }
+}
+
+/// Opens a connection and asks for reports. The error says whether the backend has no such
+/// service.
+async fn open<S>(
+    target: &LoadTarget,
+    config: Option<Arc<ClientConfig>>,
+    connect: &impl AsyncFn(SocketAddr) -> io::Result<S>,
+) -> Result<Reports, bool>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let io = connect(target.addr.socket_addr()).await.map_err(|_| false)?;
+    let name = target.tls.as_ref().and_then(|tls| tls.name.as_deref());
+    let tls = match config {
+        None => None,
+        Some(config) => {
+            let name = name_or_address(name, target.addr.ip()).map_err(|_| false)?;
+            Some(Tls { config, name })
+        }
+    };
+    let authority = name.map_or_else(|| target.addr.to_string(), str::to_owned);
+    let channel = backend_channel::open(io, tls, &authority).await.map_err(|_| false)?;
+    let report_interval = Some(prost_types::Duration {
+        seconds: i64::try_from(target.interval.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(target.interval.subsec_nanos()).unwrap_or_default(),
+    });
+    let request = OrcaLoadReportRequest { report_interval };
+    let answer = OpenRcaServiceClient::new(channel).stream_core_metrics(request).await;
+    answer.map(tonic::Response::into_inner).map_err(|status| is_without(status.code()))
+}
+
+fn is_without(code: Code) -> bool {
+    matches!(code, Code::Unimplemented | Code::Unauthenticated | Code::PermissionDenied)
+}
+
+/// Returns what a report means; `None` if it has no calls or no utilisation, as that of an
+/// idle backend (gRFC A58 ignores such reports too).
+fn meaning(report: &OrcaLoadReport) -> Option<Report> {
+    let calls = match report.rps_fractional {
+        0.0 => report.rps as f64,
+        calls => calls,
+    };
+    let utilisation = match report.application_utilization {
+        0.0 => report.cpu_utilization,
+        utilisation => utilisation,
+    };
+    let sane = |value: f64| value.is_finite() && value > 0.0;
+    let errors = if report.eps.is_finite() { report.eps.max(0.0) } else { 0.0 };
+    let means = sane(calls) && sane(utilisation);
+    means.then(|| Report { calls: (calls - errors).max(0.0), utilisation })
+}
+
+/// Returns the pause after so many failures in a row, with jitter.
+fn pause(failures: u32) -> Duration {
+    let (least, most) = PAUSE;
+    let doubled = least.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    doubled.min(most) + part(least)
+}
+
+/// Returns a random part of a time.
+fn part(time: Duration) -> Duration {
+    time * u32::try_from(seed::random() % 1_000).unwrap_or(0) / 1_000
+}
+
+fn plan(
+    due: &mut BTreeSet<(Instant, LoadTarget)>,
+    target: &LoadTarget,
+    one: &mut Known,
+    at: Instant,
+) {
+    one.due.replace(at).map(|former| due.remove(&(former, target.clone())));
+    due.insert((at, target.clone()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_means_calls_and_the_utilisation_of_the_application_first() {
+        let report = OrcaLoadReport {
+            cpu_utilization: 0.5,
+            rps_fractional: 100.0,
+            eps: 20.0,
+            ..OrcaLoadReport::default()
+        };
+        let check = |report: &OrcaLoadReport, expected: Option<(f64, f64)>| {
+            let found = meaning(report).map(|one| (one.calls, one.utilisation));
+            assert_eq!(found, expected, "{report:?}");
+        };
+        check(&report, Some((80.0, 0.5)));
+        check(&OrcaLoadReport { application_utilization: 0.8, ..report }, Some((80.0, 0.8)));
+        check(
+            &OrcaLoadReport { rps_fractional: 0.0, rps: 7, eps: 0.0, ..report },
+            Some((7.0, 0.5)),
+        );
+        check(&OrcaLoadReport { eps: 200.0, ..report }, Some((0.0, 0.5)));
+        check(&OrcaLoadReport { eps: f64::NAN, ..report }, Some((100.0, 0.5)));
+        for useless in [
+            OrcaLoadReport { cpu_utilization: 0.0, ..report },
+            OrcaLoadReport { rps_fractional: 0.0, ..report },
+            OrcaLoadReport { rps_fractional: -1.0, ..report },
+            OrcaLoadReport { cpu_utilization: f64::INFINITY, ..report },
+            OrcaLoadReport::default(),
+        ] {
+            check(&useless, None);
+        }
+    }
+
+    #[test]
+    fn pauses_grow_to_a_minute() {
+        let (least, most) = PAUSE;
+        assert!((least..=2 * least).contains(&pause(1)));
+        assert!((4 * least..=5 * least).contains(&pause(3)));
+        assert!((most..=most + least).contains(&pause(u32::MAX)));
+    }
+}

@@ -1,0 +1,72 @@
+//! Affinity: assigns a name's key (`hash--KEY`) to one backend.
+//!
+//! In: a service, and a class with a key. Out: the backend of the key. Pure. Every replica
+//! assigns a key to the same backend, because neither loads nor zones are an input: they
+//! differ from replica to replica and from client to client.
+//!
+//! Keys are assigned by the weights that all other passes give. So a backend in slow start
+//! gets its keys step by step, and each key moves once.
+
+use std::sync::Arc;
+
+use super::hash::{hash, pair};
+use super::{Decision, Pick, eligible, rendezvous, split};
+use crate::catalog::{Candidate, Service};
+use crate::model::{Class, Weight};
+
+/// How many candidates are compared in the time in which a pass looks at one endpoint.
+const COMPARED_AT_ONCE: usize = 8;
+
+/// Returns the decision for a class with a key: one backend, or none.
+pub(super) fn decide(service: &Service, class: &Class, key: &str) -> Decision {
+    // The weight is always the same, because a list of one backend does not depend on it.
+    let pick = |endpoint| Pick { endpoint, weight: Weight::DEFAULT };
+    Decision::new(assigned(service, class, key).map(pick).into_iter().collect())
+}
+
+/// Returns the index of the endpoint to which a key is assigned.
+pub(super) fn assigned(service: &Service, class: &Class, key: &str) -> Option<u32> {
+    let candidates = candidates(service, &base(service, class));
+    let at = rendezvous::choose(hash(key.as_bytes()), &candidates)?;
+    Some(candidates[at].endpoint)
+}
+
+/// Returns the work of [`decide`], in endpoints; `None` if the candidates of the class must
+/// be found first.
+pub(super) fn work(service: &Service, class: &Class) -> Option<usize> {
+    let candidates = service.cached_candidates(&base(service, class))?;
+    Some(candidates.len().div_ceil(COMPARED_AT_ONCE))
+}
+
+/// Returns the class whose candidates are those of a class with a key. Classes with many
+/// keys share them.
+fn base(service: &Service, class: &Class) -> Class {
+    class.without_key().with_part(split::part(service, class)).in_zone(None)
+}
+
+/// Returns the backends to which keys of a class can be assigned. Finds them once for all
+/// keys.
+fn candidates(service: &Service, base: &Class) -> Arc<Vec<Candidate>> {
+    if let Some(kept) = service.cached_candidates(base) {
+        return kept;
+    }
+    let picks = split::keep(service, base, base.part(), eligible(service, base));
+    let mut before = None;
+    let mut all: Vec<Candidate> = picks
+        .iter()
+        .map(|pick| {
+            let endpoint = &service.endpoints[pick.endpoint as usize];
+            let id = hash(endpoint.id.as_bytes());
+            // Several addresses can have one id. All but the first are told apart by address.
+            let shares_id = before.replace(&endpoint.id) == Some(&endpoint.id);
+            let at = || hash(endpoint.addr.to_string().as_bytes());
+            let id = if shares_id { pair(id, at()) } else { id };
+            Candidate { endpoint: pick.endpoint, weight: pick.weight.0, id }
+        })
+        .collect();
+    // `choose` is fastest then. Stable, so all replicas have the same order.
+    all.sort_by_key(|one| one.weight);
+    let all = Arc::new(all);
+    service.cache_candidates(base, &all);
+    all
+}

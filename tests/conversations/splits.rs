@@ -1,0 +1,115 @@
+//! Tests splits that change while streams are open, and names with keys.
+//!
+//! In: documents, and clients at several addresses. Out: which streams are sent a list.
+
+use std::time::Duration;
+
+use lookaside::catalog::Known;
+use lookaside::model::{Class, Part, Target, Zone};
+use lookaside::policy;
+use lookaside::settings::WhenEmpty;
+
+use crate::conversations::sorted_ports;
+use crate::conversations::wire::{Balanced, GO, Stream};
+
+const CLIENTS: u8 = 40;
+
+/// Opens a stream from each of some addresses. Returns it with the ports of its list.
+async fn clients(balanced: &mut Balanced) -> Vec<(Stream, Vec<i32>)> {
+    let mut all = Vec::new();
+    for n in 1..=CLIENTS {
+        balanced.peer = ([192, 0, 2, n], 1_000).into();
+        let mut stream = balanced.open(GO, "hello").await;
+        let ports = sorted_ports(&stream.first_servers().await);
+        all.push((stream, ports));
+    }
+    all
+}
+
+fn hello() -> Target {
+    Target::parse("hello", &Zone::new("lookaside.internal").unwrap()).unwrap()
+}
+
+fn splitting(percent: u32) -> String {
+    let split = "select = 'version=v2', by = 'clients'";
+    format!("[service.hello]\nsplit = {{ {split}, percent = {percent} }}\n")
+}
+
+/// Waits until the balancer has looked at all streams again, and returns how many lists it
+/// has sent since.
+async fn sent_since(balanced: &Balanced, (sent, suppressed): (u64, u64)) -> u64 {
+    let counters = &balanced.counters;
+    let counts = || (counters.lists_sent.total() - sent, counters.lists_suppressed.total());
+    let looked = async {
+        loop {
+            let (sent, now) = counts();
+            if sent + now - suppressed >= u64::from(CLIENTS) {
+                return sent;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), looked).await.expect("all have looked")
+}
+
+#[tokio::test]
+async fn a_greater_share_moves_only_new_clients_of_the_canaries() {
+    let mut balanced = Balanced::start(WhenEmpty::Wait).await;
+    let all = ["hello a 10.0.0.1:1", "hello b 10.0.0.1:2", "hello c 10.0.0.1:3 version=v2"];
+    balanced.reset(&all).await;
+    balanced.settle(&splitting(20)).await;
+    let mut streams = clients(&mut balanced).await;
+    assert!(streams.iter().all(|one| one.1 == [3] || one.1 == [1, 2]));
+    assert_eq!(balanced.counters.list_classes.now(), 2);
+    for (percent, grows) in [(70, true), (100, true), (20, false)] {
+        let counters = &balanced.counters;
+        let before = (counters.lists_sent.total(), counters.lists_suppressed.total());
+        balanced.settle(&splitting(percent)).await;
+        let sent = sent_since(&balanced, before).await;
+        let mut moved = 0;
+        for (n, (stream, ports)) in (1..).zip(&mut streams) {
+            let client = [192, 0, 2, n].into();
+            let Known::Present(service) = balanced.catalog.lookup(&hello()) else { panic!("gone") };
+            let expected = match policy::part(&service, &Class::default(), client) {
+                Part::Canaries => vec![3],
+                _ => vec![1, 2],
+            };
+            if *ports != expected {
+                moved += 1;
+                assert_eq!(expected == [3], grows);
+                *ports = sorted_ports(&stream.servers().await);
+            }
+            assert_eq!(*ports, expected);
+        }
+        assert!(moved > 0 && sent == moved, "{sent} lists for {moved} clients");
+    }
+    // Without canaries, their clients use the others.
+    balanced.delete(all[2]).await;
+    for (stream, _) in streams.iter_mut().filter(|one| one.1 == [3]) {
+        assert_eq!(sorted_ports(&stream.servers().await), [1, 2]);
+    }
+}
+
+#[tokio::test]
+async fn a_key_has_one_entry_and_moves_when_its_backend_leaves() {
+    let mut balanced = Balanced::start(WhenEmpty::Wait).await;
+    let all = ["hello a 10.0.0.1:1", "hello b 10.0.0.1:2", "hello c 10.0.0.1:3"];
+    balanced.reset(&all).await;
+    let mut streams = Vec::new();
+    for n in 0..u32::from(CLIENTS) {
+        let mut stream = balanced.open(GO, &format!("hash--user{n}.hello")).await;
+        let ports = sorted_ports(&stream.first_servers().await);
+        assert_eq!(ports.len(), 1);
+        streams.push((stream, ports[0]));
+    }
+    assert!((1..=3).all(|port| streams.iter().any(|one| one.1 == port)));
+    let counters = &balanced.counters;
+    let before = (counters.lists_sent.total(), counters.lists_suppressed.total());
+    balanced.delete(all[0]).await;
+    let sent = sent_since(&balanced, before).await;
+    let moved: Vec<_> = streams.iter_mut().filter(|one| one.1 == 1).collect();
+    assert_eq!(sent, moved.len() as u64);
+    for (stream, _) in moved {
+        assert_ne!(sorted_ports(&stream.servers().await), [1]);
+    }
+}

@@ -1,0 +1,148 @@
+//! Tests of shares by the load that backends report, with the ORCA servers of grpc-go and
+//! grpc-java.
+//!
+//! In: settings and backends in etcd. Out: shares, as the balancer shows them.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::etcd::Etcd;
+use crate::support::eventually;
+use crate::support::lookaside::Balancer;
+
+const SETTINGS: &str = r#"
+[service."*"]
+load = { kind = "orca", interval = "1s" }
+"#;
+
+/// A backend that reports its load, and serves nothing else.
+struct Reporter {
+    child: Child,
+    address: String,
+}
+
+impl Reporter {
+    fn start(mut command: Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the backend starts");
+        let mut address = String::new();
+        let stdout = child.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut address).expect("it prints its address");
+        Self { child, address: address.trim().to_owned() }
+    }
+
+    /// Starts a backend with grpc-go's ORCA server, which reports at once and then every 30
+    /// seconds, whatever it is asked.
+    fn go(utilisation: &str) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let program = root.join("target/clients/go-orca");
+        let built = Command::new(root.join("scripts/go"))
+            .args(["build", "-buildvcs=false", "-o"])
+            .args([program.as_path(), Path::new(".")])
+            .current_dir(root.join("tests/clients/go-orca"))
+            .status();
+        assert!(built.is_ok_and(|status| status.success()), "go build: see above");
+        let mut command = Command::new(program);
+        command.args(["-calls", "100", "-utilization", utilisation]);
+        Self::start(command)
+    }
+
+    /// Starts a backend with grpc-java's ORCA server, which reports every second.
+    fn java(utilisation: &str) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let project = root.join("tests/clients/java-orca");
+        let jar = project.join("target/orca-backend.jar");
+        let changed = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
+        let sources = ["pom.xml", "src/main/java/OrcaBackend.java"];
+        let newest = sources.iter().filter_map(|source| changed(&project.join(source))).max();
+        if changed(&jar).is_none() || changed(&jar) < newest {
+            let need = Command::new(root.join("scripts/need")).arg("java").status();
+            assert!(need.is_ok_and(|status| status.success()), "scripts/need: see above");
+            let mut maven = Command::new("mvn");
+            maven.args(["--quiet", "--batch-mode", "package"]).current_dir(&project);
+            assert!(maven.status().is_ok_and(|status| status.success()), "mvn: see above");
+        }
+        let mut command = Command::new("java");
+        command.arg("-jar").arg(jar).args(["100", utilisation]);
+        Self::start(command)
+    }
+}
+
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Returns the share of each backend of a service, by its id.
+fn shares(balancer: &Balancer, service: &str) -> Vec<f64> {
+    let (status, text) = balancer.get(&format!("/api/v1/services/{service}"));
+    assert_eq!(status, 200, "{text}");
+    let detail: Value = serde_json::from_str(&text).expect("JSON");
+    let endpoints = detail["endpoints"].as_array().expect("endpoints");
+    endpoints.iter().map(|one| one["share"].as_f64().expect("a share")).collect()
+}
+
+#[test]
+fn backends_that_report_a_high_load_get_fewer_calls() {
+    // One after the other, because they are built first.
+    let java = ["0.9", "0.45"].map(Reporter::java);
+    let go = ["0.9", "0.45"].map(Reporter::go);
+    let etcd = Etcd::start();
+    for (service, backends) in [("java", &java), ("go", &go)] {
+        for (id, backend) in backends.iter().enumerate() {
+            etcd.ctl(&["put", &format!("/etcd3_naming/{service}/{id}"), &backend.address]);
+        }
+    }
+    let config = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(config.path(), SETTINGS).expect("it is written");
+    let path = config.path().to_str().expect("UTF-8");
+    let balancer = Balancer::start(&["--etcd", &etcd.url(), "--config", path]);
+    balancer.wait_ready();
+    for service in ["java", "go"] {
+        assert_eq!(shares(&balancer, service), [0.5, 0.5], "nothing is reported yet");
+    }
+    for service in ["java", "go"] {
+        eventually("the loaded backend gets a third", || {
+            let shares = shares(&balancer, service);
+            let near = (shares[0] - 1.0 / 3.0).abs() < 0.02 && (shares[1] - 2.0 / 3.0).abs() < 0.02;
+            near.then_some(())
+        });
+        let (_, explained) = balancer.get(&format!("/api/v1/explain?service={service}&backend=0"));
+        assert!(explained.contains("by the load that it reports, it gets 6"), "{explained}");
+    }
+    assert_eq!(balancer.metric("lookaside_endpoints_load_adjusted"), Some(4.0));
+    assert!(balancer.metric("lookaside_backend_reports_total") > Some(10.0));
+    // Without the setting, all is as registered again.
+    std::fs::write(config.path(), "version = 1\n").expect("it is written");
+    eventually("shares are even", || (shares(&balancer, "java") == [0.5, 0.5]).then_some(()));
+}
+
+#[test]
+fn backends_without_reports_keep_their_shares() {
+    let etcd = Etcd::start();
+    // One takes connections and is silent, one refuses them.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let silent = silent.local_addr().expect("an address").to_string();
+    for (id, address) in [silent.as_str(), "127.0.0.1:1"].into_iter().enumerate() {
+        etcd.ctl(&["put", &format!("/etcd3_naming/hello/{id}"), address]);
+    }
+    let config = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(config.path(), SETTINGS).expect("it is written");
+    let path = config.path().to_str().expect("UTF-8");
+    let balancer = Balancer::start(&["--etcd", &etcd.url(), "--config", path]);
+    balancer.wait_ready();
+    eventually("they are asked", || {
+        balancer
+            .metric("lookaside_backend_report_failures_total")
+            .filter(|failures| *failures > 1.0)
+    });
+    assert_eq!(shares(&balancer, "hello"), [0.5, 0.5]);
+}
