@@ -4,6 +4,16 @@
 
 use std::path::PathBuf;
 
+/// The service and the resources of xDS. The other files are imported by these.
+const XDS: [&str; 6] = [
+    "proto/envoy/service/discovery/v3/ads.proto",
+    "proto/envoy/config/listener/v3/listener.proto",
+    "proto/envoy/config/cluster/v3/cluster.proto",
+    "proto/envoy/config/endpoint/v3/endpoint.proto",
+    "proto/envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto",
+    "proto/envoy/extensions/filters/http/router/v3/router.proto",
+];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     // Each protocol has its own descriptors, because reflection must not list the greeter of
@@ -17,6 +27,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .file_descriptor_set_path(out.join(descriptors))
             .compile_protos(&[proto], &["proto"])?;
     }
+    // The messages of xDS lie in many packages, and the included file nests their modules.
+    tonic_prost_build::configure()
+        .build_client(false)
+        .build_server(false)
+        .file_descriptor_set_path(out.join("xds.bin"))
+        .include_file("xds.rs")
+        .compile_protos(&XDS, &["proto"])?;
     println!("cargo:rerun-if-changed=proto");
     Ok(())
 }

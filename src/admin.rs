@@ -62,8 +62,10 @@ pub struct State {
     pub counters: Arc<Counters>,
     /// The sums of the calls that clients report.
     pub ledger: Arc<Ledger>,
-    /// Returns the open BalanceLoad streams.
+    /// Returns the open streams of clients.
     pub clients: ListClients,
+    /// Returns the bootstrap file of xDS clients.
+    pub xds_bootstrap: XdsBootstrap,
     /// The conditions that are missing.
     pub readiness: Readiness,
     /// When the process started.
@@ -91,6 +93,10 @@ pub struct State {
     /// The balancers that share etcd, this one included.
     pub replicas: watch::Receiver<Arc<Replicas>>,
 }
+
+/// Returns the bootstrap file of xDS clients in a zone, if it is given. They reach the
+/// balancer at a server, if it is given.
+pub type XdsBootstrap = Arc<dyn Fn(Option<String>, Option<String>) -> String + Send + Sync>;
 
 /// The marks that this balancer knows.
 #[derive(Clone)]

@@ -27,6 +27,7 @@ use crate::registry::etcd::{self, Connect};
 use crate::replica::Vitals;
 use crate::serve::{self, Server, Services};
 use crate::telemetry::Counters;
+use crate::xds::Xds;
 use crate::{admin, clock, dns, hosts, persist};
 
 mod addresses;
@@ -38,6 +39,7 @@ pub mod registry_gate;
 mod replicas;
 pub mod settings;
 mod tasks;
+mod xds;
 
 pub use addresses::Addresses;
 use addresses::reachable;
@@ -262,11 +264,13 @@ impl App {
             Balancer::new(zone.clone(), catalog.clone(), Arc::clone(&ledger), counters.clone());
         tasks.spawn("stalled clients", balancer.clone().sweep());
         tasks.spawn("demand", balancer.clone().follow_demand(inputs_tx.clone()));
+        let ads = Xds::new(zone.clone(), catalog.clone(), balancer.demands(), counters.clone());
+        tasks.spawn("stalled xds clients", ads.clone().sweep());
         let (others, report_health) =
             grpc_health::routes(readiness.watch(), self.config.reflection);
         tasks.spawn("health", report_health);
         let server = Server {
-            services: Services { balancer: balancer.clone(), others },
+            services: Services { balancer: balancer.clone(), xds: ads.clone(), others },
             tls: self.config.tls.clone(),
             counters: counters.clone(),
             tasks: connections.clone(),
@@ -287,7 +291,8 @@ impl App {
             zone: zone.clone(),
             counters: counters.clone(),
             ledger,
-            clients: balancer.clients(),
+            clients: xds::all_clients(balancer.clients(), ads.clients()),
+            xds_bootstrap: xds::bootstrap(&self.config, &self.addresses),
             readiness: readiness.clone(),
             started,
             tokens: balancer::token,

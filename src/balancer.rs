@@ -4,19 +4,16 @@
 //! are the streams. A stream is either refused before its initial response, or gets that
 //! response and a list at once. Between the two, clients would retry in a loop or hang.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
-use http_body::Body;
 use lookaside_http2::{GracefulClose, Incoming};
 use prost::Message;
 use tokio::sync::mpsc;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use crate::catalog::{Catalog, Input};
 use crate::clock;
@@ -24,30 +21,27 @@ use crate::load::Ledger;
 use crate::model::{ClientKind, Target, Zone};
 use crate::policy;
 use crate::seed;
+use crate::streams::demand::Demands;
+use crate::streams::messages::{Messages, first_message};
+use crate::streams::response;
 use crate::telemetry::{CellsFn, Counters, DemandFn, ExcessFn, ListClients};
 
-mod admission;
 pub mod ask;
 mod cells;
 mod clients;
 pub mod cycle;
-mod demand;
 mod drops;
 mod encode;
-mod held_bytes;
 mod lists;
 mod message;
 mod rates;
 mod session;
-mod shared_texts;
 mod stream;
 mod token;
 mod views;
-mod work_budget;
 
 use clients::{Clients, Peer};
 pub use cycle::entries_per_pick;
-use message::Messages;
 use session::Session;
 pub(crate) use stream::BalanceStream;
 pub use token::token;
@@ -129,6 +123,13 @@ impl Balancer {
     pub fn demand(&self) -> DemandFn {
         let views = self.0.views.clone();
         Arc::new(move |service| views.demands().of(service))
+    }
+
+    /// Returns the demand of the clients of services with zones, for other protocols to count
+    /// theirs.
+    #[must_use]
+    pub fn demands(&self) -> Arc<Demands> {
+        self.0.views.demands().clone()
     }
 
     /// Returns a function that returns how the clients of a service are placed on its cells.
@@ -285,43 +286,4 @@ impl Balancer {
         let session = Session::new(settings.report_interval, seed::random());
         Ok((session, client, stream_view))
     }
-}
-
-async fn first_message(body: &mut Incoming, messages: &mut Messages) -> Result<Bytes, Status> {
-    loop {
-        if let Some(message) = messages.next()? {
-            return Ok(message);
-        }
-        let held = messages.len();
-        let frame = poll_fn(|cx| {
-            body.hold(held, cx);
-            Pin::new(&mut *body).poll_frame(cx)
-        });
-        match frame.await {
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    messages.push(&data);
-                }
-            }
-            Some(Err(_)) => return Err(Status::cancelled("the client is gone")),
-            None => {
-                return Err(Status::invalid_argument("the stream ended before its first message"));
-            }
-        }
-    }
-}
-
-/// Returns the head of a gRPC response. With a status, the response consists of it alone.
-fn response(status: Option<&Status>) -> Response<()> {
-    let mut response = Response::new(());
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/grpc"));
-    if let Some(status) = status
-        && status.add_header(headers).is_err()
-    {
-        let bare = Status::new(status.code(), "");
-        debug_assert_ne!(bare.code(), Code::Ok);
-        let _ = bare.add_header(headers);
-    }
-    response
 }

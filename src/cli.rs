@@ -29,6 +29,7 @@ pub mod settings;
 pub mod shed;
 mod signals;
 pub mod watch;
+pub mod xds_bootstrap;
 
 /// A lookaside load balancer: registrations in etcd reach unmodified gRPC clients
 #[derive(Debug, Parser)]
@@ -61,6 +62,7 @@ enum Command {
     Marks(marks::Args),
     Settings(Box<settings::Args>),
     DnsRecords(dns_records::DnsRecordsArgs),
+    XdsBootstrap(xds_bootstrap::Args),
     Check(Box<check::CheckArgs>),
 }
 
@@ -113,6 +115,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Marks(args) => return exit_code(marks::run(&args)),
         Command::Settings(args) => return settings::run(&args),
         Command::DnsRecords(args) => return dns_records::run(&args),
+        Command::XdsBootstrap(args) => return xds_bootstrap::run(&args),
         Command::Serve(_) | Command::Demo(_) | Command::Register(_) | Command::Check(_) => {}
     }
     let runtime = match tokio::runtime::Runtime::new() {

@@ -80,5 +80,7 @@ pub mod replica;
 pub mod seed;
 pub mod serve;
 pub mod settings;
+mod streams;
 pub mod tables;
 pub mod telemetry;
+pub mod xds;

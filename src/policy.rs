@@ -123,7 +123,19 @@ pub fn decide(service: &Service, class: &Class) -> Decision {
 /// if that is known.
 #[must_use]
 pub fn class(service: &Service, target: &Target, client: Option<IpAddr>) -> Class {
-    let class = zones::class(service, target, client);
+    class_with_zone(service, target, client, None)
+}
+
+/// Returns the class of a client that may also say in which zone it is. The name wins over
+/// what the client says, and that over its address.
+#[must_use]
+pub fn class_with_zone(
+    service: &Service,
+    target: &Target,
+    client: Option<IpAddr>,
+    stated: Option<&str>,
+) -> Class {
+    let class = zones::class(service, target, client, stated);
     let part = client.map(|client| part(service, &class, client));
     class.with_part(part.unwrap_or_default())
 }

@@ -25,6 +25,7 @@ use tonic::service::Routes;
 use crate::balancer::{Balancer, PATH};
 use crate::reload::Reloading;
 use crate::telemetry::Counters;
+use crate::xds::{self, Xds};
 
 mod body;
 mod connections;
@@ -46,6 +47,8 @@ use read_limit::ReadLimit;
 pub struct Services {
     /// Serves `BalanceLoad`.
     pub balancer: Balancer,
+    /// Serves `StreamAggregatedResources`.
+    pub xds: Xds,
     /// Serves all other calls: health and reflection.
     pub others: Routes,
 }
@@ -252,6 +255,10 @@ impl Services {
         async move {
             if request.uri().path() == PATH && body::is_grpc(&request) {
                 let response = self.balancer.balance_load(request, addr, close).await;
+                return response.map(ServeBody::from);
+            }
+            if request.uri().path() == xds::PATH && body::is_grpc(&request) {
+                let response = self.xds.stream(request, addr, close).await;
                 return response.map(ServeBody::from);
             }
             other_services::call(self.others, request, &peer).await

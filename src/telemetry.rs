@@ -58,6 +58,24 @@ pub struct Counters {
     pub reports: Counter,
     /// Load reports and other messages that were invalid.
     pub reports_rejected: Counter,
+    /// xDS streams that were opened.
+    pub xds_streams: Counter,
+    /// xDS streams refused before their first response.
+    pub xds_streams_refused: Counter,
+    /// xDS streams ended because their clients do not read.
+    pub xds_streams_stalled: Counter,
+    /// xDS requests that could not be read, or are of a type that is not served.
+    pub xds_requests_rejected: Counter,
+    /// Responses on xDS streams, and what clients say of them.
+    pub xds_listeners: XdsCounters,
+    /// The same for clusters.
+    pub xds_clusters: XdsCounters,
+    /// The same for assignments.
+    pub xds_endpoints: XdsCounters,
+    /// Assignments encoded. Streams share an encoded assignment.
+    pub assignments_encoded: Counter,
+    /// Bytes of all encoded assignments in memory.
+    pub assignment_bytes: Gauge,
     /// DNS questions answered.
     pub dns_answers: Counter,
     /// DNS questions refused, and messages that were no questions.
@@ -86,6 +104,17 @@ pub struct Counters {
     pub credentials: Credentials,
 }
 
+/// The responses of one type of xDS resource.
+#[derive(Debug, Default)]
+pub struct XdsCounters {
+    /// Responses sent.
+    pub sent: Counter,
+    /// Responses that clients accepted.
+    pub accepted: Counter,
+    /// Responses that clients refused.
+    pub refused: Counter,
+}
+
 /// The credentials as they are now.
 #[derive(Debug, Default)]
 pub struct Credentials(Mutex<Vec<Credential>>);
@@ -105,7 +134,7 @@ pub struct Credential {
     pub failures: u64,
 }
 
-/// One BalanceLoad stream, as it is shown to operators.
+/// One BalanceLoad stream, or one name on an xDS stream, as it is shown to operators.
 #[derive(Debug, Clone)]
 pub struct ClientView {
     /// The client's address.
@@ -122,7 +151,7 @@ pub struct ClientView {
     pub subset: Option<Subset>,
     /// The service that the name means now.
     pub service: Option<ServiceName>,
-    /// The newest response to the client: `list`, `empty`, `drop` or `fallback`.
+    /// The newest response to the client: `list`, `empty`, `unreachable`, `drop` or `fallback`.
     pub last_response: &'static str,
     /// How many entries the client's list has.
     pub entries: usize,
@@ -134,9 +163,23 @@ pub struct ClientView {
     pub pushed_at: Instant,
     /// The calls that the client has reported on this stream.
     pub calls: Calls,
+    /// What only xDS streams have; `None` for a BalanceLoad stream.
+    pub xds: Option<XdsView>,
 }
 
-/// Returns every open BalanceLoad stream.
+/// What an xDS client was sent and what it said of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct XdsView {
+    /// The version of the newest assignment that was sent.
+    pub sent: Option<u64>,
+    /// The version of the newest assignment that the client accepted.
+    pub accepted: Option<u64>,
+    /// The client's own words about a response that it refused, until it accepts one of that
+    /// type.
+    pub refusal: Option<Arc<str>>,
+}
+
+/// Returns every open stream.
 pub type ListClients = Arc<dyn Fn() -> Vec<ClientView> + Send + Sync>;
 
 /// Returns how far over its share the most favoured backend of any list in use is: 0.05

@@ -216,12 +216,12 @@ async fn clients_are_shown_by_what_they_mean() {
     }
     assert_eq!(
         first,
-        json!({"peer": "10.0.0.9:1", "user_agent": "grpc-go/1.85.0 <script>", "kind": "core",
-            "name": "game.dev", "zone": null, "subset": null, "service": "dev/game",
-            "told": "list", "entries": 2,
+        json!({"peer": "10.0.0.9:1", "user_agent": "grpc-go/1.85.0 <script>",
+            "protocol": "grpclb", "kind": "core", "name": "game.dev", "zone": null, "subset": null,
+            "service": "dev/game", "told": "list", "entries": 2,
             "revision": 7, "list_age_seconds": null, "open_seconds": null,
             "calls": {"started": 5, "finished": 4, "failed_to_send": 0, "known_received": 0,
-            "dropped": 0}})
+            "dropped": 0}, "xds": null})
     );
     let total = async |query: &str| world.json(&format!("/api/v1/clients?{query}")).await.1;
     assert_eq!(total("service=dev/game").await["total"], 2);

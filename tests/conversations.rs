@@ -22,6 +22,10 @@ mod splits;
 mod subsets;
 #[path = "conversations/unfinished.rs"]
 mod unfinished;
+#[path = "conversations/xds.rs"]
+mod xds;
+#[path = "conversations/xds_decisions.rs"]
+mod xds_decisions;
 #[path = "conversations/zones.rs"]
 mod zones;
 

@@ -48,3 +48,5 @@ mod serve;
 mod settings;
 #[path = "snippets.rs"]
 mod snippets;
+#[path = "xds.rs"]
+mod xds;

@@ -14,6 +14,7 @@ use lookaside::catalog::Catalog;
 use lookaside::model::Zone;
 use lookaside::serve::{self, Server, Services};
 use lookaside::telemetry::Counters;
+use lookaside::xds::Xds;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
@@ -35,10 +36,12 @@ fn start(runtime: &tokio::runtime::Runtime) -> SocketAddr {
     };
     let zone = Zone::new("lookaside.internal").expect("a zone");
     let counters: Arc<Counters> = Arc::default();
-    let balancer = Balancer::new(zone, Catalog::new(), Arc::default(), counters.clone());
+    let catalog = Catalog::new();
+    let balancer = Balancer::new(zone.clone(), catalog.clone(), Arc::default(), counters.clone());
+    let xds = Xds::new(zone, catalog, balancer.demands(), counters.clone());
     let others = Routes::from(Router::new().fallback(page));
     let server = Server {
-        services: Services { balancer, others },
+        services: Services { balancer, xds, others },
         tls: None,
         counters,
         tasks: TaskTracker::new(),

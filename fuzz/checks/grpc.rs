@@ -8,6 +8,7 @@ use lookaside::model::Zone;
 use lookaside::registry::Event;
 use lookaside::serve::{Server, Services};
 use lookaside::telemetry::Counters;
+use lookaside::xds::Xds;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -29,9 +30,10 @@ async fn serve(stream: DuplexStream) {
     inputs.send(read).await.expect("the catalog listens");
     let zone = Zone::new("lookaside.internal").expect("a zone");
     let counters: Arc<Counters> = Arc::default();
-    let balancer = Balancer::new(zone, catalog, Arc::default(), counters.clone());
+    let balancer = Balancer::new(zone.clone(), catalog.clone(), Arc::default(), counters.clone());
+    let xds = Xds::new(zone, catalog, balancer.demands(), counters.clone());
     let server = Server {
-        services: Services { balancer, others: Routes::default() },
+        services: Services { balancer, xds, others: Routes::default() },
         tls: None,
         counters,
         tasks: TaskTracker::new(),

@@ -76,6 +76,15 @@ pub(super) async fn clients(
     Ok(Json(json::Clients { total: all.len(), clients }))
 }
 
+pub(super) async fn xds_bootstrap(
+    Shared(state): Shared<Arc<State>>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let Parameters { zone, server, .. } = query::parse(uri.query(), &["zone", "server"])?;
+    let file = (state.xds_bootstrap)(server, zone);
+    Ok(([(CONTENT_TYPE, "application/json")], file).into_response())
+}
+
 pub(super) async fn rejected(
     Shared(state): Shared<Arc<State>>,
     uri: Uri,

@@ -12,7 +12,7 @@ use crate::catalog;
 use crate::load;
 use crate::model;
 use crate::registry as source;
-use crate::telemetry::ClientView;
+use crate::telemetry::{ClientView, XdsView};
 
 mod balancers;
 mod cells;
@@ -186,14 +186,17 @@ pub struct Clients {
     pub clients: Vec<Client>,
 }
 
-/// One open BalanceLoad stream.
+/// One open BalanceLoad stream, or one name on an open xDS stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Client {
     /// `ip:port`.
     pub peer: String,
     /// The client's user agent.
     pub user_agent: String,
-    /// `go`, `java`, `core` or `other`.
+    /// `grpclb` or `xds`.
+    #[serde(default = "grpclb")]
+    pub protocol: String,
+    /// `go`, `java`, `core`, `node`, `rust` or `other`.
     pub kind: String,
     /// The name that it asked for, as typed.
     pub name: String,
@@ -206,9 +209,9 @@ pub struct Client {
     pub subset: Option<String>,
     /// The service that the name means now; null while nothing is registered.
     pub service: Option<String>,
-    /// The newest response to it: `list`, `empty`, `drop` or `fallback`.
+    /// The newest response to it: `list`, `empty`, `unreachable`, `drop` or `fallback`.
     pub told: String,
-    /// How many entries its list has.
+    /// How many entries its list has; for xDS, how many backends.
     pub entries: usize,
     /// The registry's revision that brought its list.
     pub revision: i64,
@@ -218,6 +221,20 @@ pub struct Client {
     pub open_seconds: f64,
     /// The calls that it has reported on this stream.
     pub calls: Calls,
+    /// What only xDS streams have; null for grpclb.
+    #[serde(default)]
+    pub xds: Option<Xds>,
+}
+
+/// What an xDS client was sent and what it said of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Xds {
+    /// The version of the newest backends that it was sent; null before the first.
+    pub sent: Option<String>,
+    /// The version of the newest backends that it accepted.
+    pub accepted: Option<String>,
+    /// Its own words about a response that it refused, until it accepts one of that type.
+    pub refusal: Option<String>,
 }
 
 /// Calls as clients count them.
@@ -302,6 +319,7 @@ impl From<&ClientView> for Client {
         Self {
             peer: view.peer.to_string(),
             user_agent: view.user_agent.to_string(),
+            protocol: if view.xds.is_some() { "xds".to_owned() } else { grpclb() },
             kind: view.kind.as_str().to_owned(),
             name: view.name.to_string(),
             zone: view.zone.as_ref().map(ToString::to_string),
@@ -313,8 +331,25 @@ impl From<&ClientView> for Client {
             list_age_seconds: seconds(view.pushed_at.elapsed()),
             open_seconds: seconds(view.opened.elapsed()),
             calls: view.calls.into(),
+            xds: view.xds.as_ref().map(Xds::from),
         }
     }
+}
+
+impl From<&XdsView> for Xds {
+    fn from(view: &XdsView) -> Self {
+        let version = |version: Option<u64>| version.map(|version| format!("{version:016x}"));
+        Self {
+            sent: version(view.sent),
+            accepted: version(view.accepted),
+            refusal: view.refusal.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+/// Answers of older balancers do not name the protocol.
+fn grpclb() -> String {
+    "grpclb".to_owned()
 }
 
 impl From<load::Calls> for Calls {

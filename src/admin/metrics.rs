@@ -24,7 +24,7 @@ use super::{State, balancers, marks, zones};
 use crate::load::Calls;
 use crate::marks::report::State as MarkState;
 use crate::model::ClientKind;
-use crate::telemetry::Counters;
+use crate::telemetry::{ClientView, Counters};
 
 const KINDS: [ClientKind; 4] =
     [ClientKind::Go, ClientKind::Java, ClientKind::Core, ClientKind::Other];
@@ -32,6 +32,7 @@ const KINDS: [ClientKind; 4] =
 mod credentials;
 mod large;
 mod text;
+mod xds;
 
 /// A total: its name (without `_total`), its help text, and how to read it.
 type Total<T> = (&'static str, &'static str, fn(&T) -> u64);
@@ -181,10 +182,11 @@ impl Scrape {
         let mut family = page.family("streams_open", help, MetricType::Gauge)?;
         let clients = (state.clients)();
         for kind in KINDS {
-            let open = clients.iter().filter(|view| view.kind == kind).count();
+            let open = |view: &&ClientView| view.xds.is_none() && view.kind == kind;
+            let open = clients.iter().filter(open).count();
             family.encode_family(&[("client_kind", kind.as_str())])?.encode_gauge(&float(open))?;
         }
-        Ok(())
+        xds::write(&state.counters, &clients, page)
     }
 
     fn registry(&self, page: &mut Page<'_>) -> fmt::Result {

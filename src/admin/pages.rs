@@ -51,6 +51,7 @@ pub(super) fn router(state: Arc<State>, slots: ConnectionSlots) -> Router {
         .route("/api/v1/services/{*name}", get(services::service).post(change))
         .route("/api/v1/clients", get(api::clients))
         .route("/api/v1/rejected", get(api::rejected))
+        .route("/api/v1/xds/bootstrap", get(api::xds_bootstrap))
         .route("/api/v1/explain", get(explain::explain))
         .route("/api/v1/settings", get(settings::in_force))
         .route("/api/v1/marks", get(marks::marks))

@@ -21,6 +21,10 @@ pub(super) struct Parameters {
     pub(super) client: Option<String>,
     /// The backend: its name or address, with or without port.
     pub(super) backend: Option<String>,
+    /// The zone of clients.
+    pub(super) zone: Option<String>,
+    /// The server of clients.
+    pub(super) server: Option<String>,
 }
 
 /// Parses a query. `known` are the parameters that its path accepts.
@@ -41,6 +45,8 @@ pub(super) fn parse(query: Option<&str>, known: &[&str]) -> Result<Parameters, P
         let twice = match &*name {
             "service" => parameters.service.replace(value.into_owned()).is_some(),
             "client" => parameters.client.replace(value.into_owned()).is_some(),
+            "zone" => parameters.zone.replace(value.into_owned()).is_some(),
+            "server" => parameters.server.replace(value.into_owned()).is_some(),
             "backend" => parameters.backend.replace(value.into_owned()).is_some(),
             _ => parameters.limit.replace(limit(&value)?).is_some(),
         };

@@ -1,4 +1,4 @@
-//! Serves health and server reflection on the gRPC port, beside grpclb.
+//! Serves health and server reflection on the gRPC port, beside grpclb and xDS.
 //!
 //! In: readiness, and whether reflection is on. Out: routes, and a task that keeps the
 //! health status equal to readiness.
@@ -11,6 +11,7 @@ use tonic_health::ServingStatus;
 
 use crate::balancer;
 use crate::serve::MESSAGE_MAX;
+use crate::xds;
 
 /// Returns the routes, and a future that must run for as long as they are served.
 pub(super) fn routes(
@@ -22,6 +23,7 @@ pub(super) fn routes(
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(balancer::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(xds::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     if reflection {
@@ -41,7 +43,7 @@ pub(super) fn routes(
                 true => ServingStatus::Serving,
                 false => ServingStatus::NotServing,
             };
-            for service in ["", balancer::SERVICE] {
+            for service in ["", balancer::SERVICE, xds::SERVICE] {
                 reporter.set_service_status(service, status).await;
             }
             if ready.changed().await.is_err() {

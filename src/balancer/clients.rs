@@ -14,11 +14,11 @@ use lookaside_http2::GracefulClose;
 
 use crate::load::Calls;
 use crate::model::{ClientKind, ServiceName, Subset};
+use crate::streams::held_bytes::{HeldBytes, WeakHeldBytes};
+use crate::streams::shared_texts::SharedTexts;
 use crate::telemetry::ClientView;
 
-use super::held_bytes::{HeldBytes, WeakHeldBytes};
 use super::session::Push;
-use super::shared_texts::SharedTexts;
 use super::views::View;
 
 /// The rows of all open streams.
@@ -279,6 +279,7 @@ impl Row {
             opened: self.opened,
             pushed_at: now.pushed_at,
             calls: now.calls,
+            xds: None,
         }
     }
 }
@@ -287,11 +288,11 @@ impl Row {
 mod tests {
     use lookaside_http2::Pieces;
 
-    use super::super::held_bytes::count_held;
     use super::super::views::Views;
     use super::*;
     use crate::catalog::Catalog;
     use crate::model::{Target, Zone};
+    use crate::streams::held_bytes::count_held;
     use crate::telemetry::Counters;
 
     #[test]
@@ -314,7 +315,7 @@ mod tests {
             client.pushed(version, &push, None, None, start);
             (client, close)
         };
-        let list = |_| count_held(vec![7; 1_000].into(), &counters);
+        let list = |_| count_held(vec![7; 1_000].into(), &counters, |all| &all.list_bytes);
         let lists: Vec<_> = (0..4).map(list).collect();
         // Two streams hold each of three old lists, and come behind one after the other.
         let mut old = Vec::new();

@@ -13,11 +13,11 @@ use prost::Message;
 
 use crate::catalog::Service;
 use crate::policy::Decision;
+use crate::streams::held_bytes::{WeakHeldBytes, count_held};
 use crate::telemetry::Counters;
 
 use super::cycle::{self, StreamRank, Window};
 use super::drops;
-use super::held_bytes::{WeakHeldBytes, count_held};
 use super::pb;
 use super::token::{self, Tokens};
 
@@ -91,7 +91,7 @@ impl EncodedList {
 
     /// Counts the list's bytes for as long as anything holds its entries.
     pub(super) fn counted(self, counters: &Arc<Counters>) -> Self {
-        let (entries, held) = count_held(self.entries, counters);
+        let (entries, held) = count_held(self.entries, counters, |all| &all.list_bytes);
         Self { entries, held, ..self }
     }
 

@@ -14,9 +14,9 @@ use crate::model::{BackendAddr, Class, ServiceName, Weight};
 use crate::policy::{self, Decision, Pick};
 use crate::seed;
 use crate::settings::WhenEmpty;
+use crate::streams::admission::COST_MIN;
 use crate::telemetry::Counters;
 
-use super::admission::COST_MIN;
 use super::cycle::StreamRank;
 use super::encode::EncodedList;
 

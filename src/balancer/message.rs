@@ -1,69 +1,13 @@
-//! gRPC's framing of a client's messages, and the limits of its reports.
+//! The limits of a client's reports.
 //!
-//! In: pieces of a request's body. Out: whole messages, or the reason why there can be no
-//! more. Pure. It never holds more than one message.
-
-use bytes::{Buf, Bytes, BytesMut};
-use tonic::Status;
+//! In: a report as it was sent. Out: its calls, if they can be true. Pure.
 
 use crate::load::Calls;
 
 use super::pb;
 
-/// The longest message, in bytes. Names are under 256 bytes by the protocol, and reports
-/// have a line per drop token, so no client's message comes near this.
-const MESSAGE_MAX: usize = 64 * 1024;
-/// The length of a message's prefix, in bytes: flag and length.
-const PREFIX: usize = 5;
 /// The most calls in one report: a million a second, for a quarter of an hour.
 const CALLS_MAX: i64 = 1_000_000_000;
-
-/// Puts messages together from pieces.
-#[derive(Debug, Default)]
-pub(super) struct Messages {
-    /// The bytes that have come and are not taken yet. It holds no memory while it is
-    /// empty, as in an idle stream.
-    waiting: BytesMut,
-}
-
-impl Messages {
-    /// Adds bytes from the connection.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.waiting.extend_from_slice(bytes);
-    }
-
-    /// Returns how many bytes wait for the rest of a message.
-    pub(super) fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// Returns the next whole message, without its prefix; `None` if it has not come yet.
-    ///
-    /// # Errors
-    /// Returns a status if the message is too long or compressed.
-    pub(super) fn next(&mut self) -> Result<Option<Bytes>, Status> {
-        let Some(prefix) = self.waiting.get(..PREFIX) else { return Ok(None) };
-        let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
-        if prefix[0] != 0 {
-            return Err(Status::unimplemented(
-                "compressed messages are not supported: send identity",
-            ));
-        }
-        if length > MESSAGE_MAX {
-            let text = format!("the message has {length} bytes: at most {MESSAGE_MAX} are read");
-            return Err(Status::resource_exhausted(text));
-        }
-        if self.waiting.len() < PREFIX + length {
-            return Ok(None);
-        }
-        self.waiting.advance(PREFIX);
-        let message = self.waiting.split_to(length).freeze();
-        if self.waiting.is_empty() {
-            self.waiting = BytesMut::new();
-        }
-        Ok(Some(message))
-    }
-}
 
 /// Returns the calls of a report; `None` if a count is negative or too large.
 pub(super) fn calls(stats: &pb::ClientStats) -> Option<Calls> {
@@ -87,57 +31,7 @@ pub(super) fn calls(stats: &pb::ClientStats) -> Option<Calls> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use tonic::Code;
-
     use super::*;
-
-    fn framed(message: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-        [&[0], length.as_slice(), message].concat()
-    }
-
-    proptest! {
-        #[test]
-        fn messages_come_whole_whatever_the_pieces(
-            sent in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..50), 0..6),
-            piece in 1..60_usize,
-        ) {
-            let bytes: Vec<u8> = sent.iter().flat_map(|message| framed(message)).collect();
-            let mut messages = Messages::default();
-            let mut found = Vec::new();
-            for piece in bytes.chunks(piece) {
-                messages.push(piece);
-                while let Some(message) = messages.next().unwrap() {
-                    found.push(message.to_vec());
-                }
-            }
-            prop_assert_eq!(found, sent);
-            prop_assert_eq!(messages.waiting.capacity(), 0);
-        }
-
-        #[test]
-        fn garbage_does_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let mut messages = Messages::default();
-            messages.push(&bytes);
-            while let Ok(Some(message)) = messages.next() {
-                let _ = <pb::LoadBalanceRequest as prost::Message>::decode(message);
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_too_long_or_compressed_is_refused_at_its_prefix() {
-        let code = |prefix: [u8; 5]| {
-            let mut messages = Messages::default();
-            messages.push(&prefix);
-            messages.next().map(|_| ()).map_err(|status| status.code())
-        };
-        assert_eq!(code([0, 0, 1, 0, 0]), Ok(()));
-        assert_eq!(code([0, 0, 1, 0, 1]), Err(Code::ResourceExhausted));
-        assert_eq!(code([0, 255, 255, 255, 255]), Err(Code::ResourceExhausted));
-        assert_eq!(code([1, 0, 0, 0, 1]), Err(Code::Unimplemented));
-    }
 
     #[test]
     fn reports_that_make_sense_are_counted_and_others_not() {

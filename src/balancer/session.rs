@@ -15,10 +15,10 @@ use lookaside_http2::Pieces;
 
 use crate::catalog::Known;
 use crate::model::{ClientKind, ServiceName};
+use crate::streams::held_bytes::WeakHeldBytes;
 
 use super::cycle::StreamRank;
 use super::encode::{EncodedList, response};
-use super::held_bytes::WeakHeldBytes;
 use super::pb;
 use crate::settings::WhenEmpty;
 

@@ -17,13 +17,15 @@ use tonic::Status;
 
 use crate::catalog::Subscriber;
 use crate::clock;
+use crate::streams::messages::Messages;
+use crate::streams::work_budget;
 
 use super::clients::ClientRow;
 use super::lists::ListToSend;
-use super::message::{self, Messages};
+use super::message;
 use super::session::{self, Session};
 use super::views::StreamView;
-use super::{Shared, pb, work_budget};
+use super::{Shared, pb};
 
 use pb::load_balance_request::LoadBalanceRequestType as Kind;
 

@@ -14,11 +14,11 @@ use crate::load::Calls;
 use crate::model::{Class, Subset, Target};
 use crate::policy;
 use crate::policy::zones::client_zone;
+use crate::streams::admission::{Admission, Admitted};
+use crate::streams::demand::{Demands, Member};
 use crate::telemetry::Counters;
 
-use super::admission::{Admission, Admitted};
 use super::cells::{CellMember, Placements};
-use super::demand::{Demands, Member};
 use super::lists::{ListToSend, Lists, StreamList};
 use super::rates::{RateMember, Rates};
 
@@ -75,7 +75,7 @@ impl Views {
     }
 
     /// Returns the demand of the clients of services with zones.
-    pub(super) fn demands(&self) -> &Demands {
+    pub(super) fn demands(&self) -> &Arc<Demands> {
         &self.demands
     }
 
@@ -172,7 +172,7 @@ impl View {
     /// matter.
     pub(super) fn client_zone(&self, address: IpAddr) -> Option<Arc<str>> {
         match self.known() {
-            Known::Present(service) => client_zone(&service, &self.target, Some(address)),
+            Known::Present(service) => client_zone(&service, &self.target, Some(address), None),
             Known::Absent(_) | Known::Syncing => None,
         }
     }

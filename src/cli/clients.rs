@@ -5,7 +5,7 @@
 use super::admin_client::{self, AdminClient, AdminError, age};
 use crate::admin::json;
 
-/// Lists the open BalanceLoad streams.
+/// Lists the open streams of clients.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// The balancer to ask.
@@ -41,9 +41,10 @@ fn shown(clients: &json::Clients) -> Option<String> {
         return None;
     }
     let row = |client: &json::Client| {
-        let told = match client.told.as_str() {
-            "list" => format!("list of {}", client.entries),
-            other => other.to_owned(),
+        let told = match (client.told.as_str(), &client.xds) {
+            (_, Some(json::Xds { refusal: Some(words), .. })) => format!("refused: {words}"),
+            ("list", _) => format!("list of {}", client.entries),
+            (other, _) => other.to_owned(),
         };
         vec![
             client.peer.clone(),
@@ -54,11 +55,22 @@ fn shown(clients: &json::Clients) -> Option<String> {
             age(client.open_seconds),
             client.revision.to_string(),
             client.calls.finished.to_string(),
+            client.protocol.clone(),
             client.user_agent.clone(),
         ]
     };
-    let headings =
-        ["PEER", "NAME", "SERVICE", "TOLD", "AGO", "OPEN", "REVISION", "CALLS", "USER AGENT"];
+    let headings = [
+        "PEER",
+        "NAME",
+        "SERVICE",
+        "TOLD",
+        "AGO",
+        "OPEN",
+        "REVISION",
+        "CALLS",
+        "PROTOCOL",
+        "USER AGENT",
+    ];
     Some(admin_client::table(&headings, clients.clients.iter().map(row)))
 }
 
@@ -71,6 +83,7 @@ mod tests {
         let holds = json::Client {
             peer: "10.0.0.9:4000".to_owned(),
             user_agent: "grpc-go/1.85.0\n".to_owned(),
+            protocol: "grpclb".to_owned(),
             kind: "go".to_owned(),
             name: "hello".to_owned(),
             zone: None,
@@ -82,6 +95,7 @@ mod tests {
             list_age_seconds: 0.25,
             open_seconds: 61.0,
             calls: json::Calls { finished: 7, ..json::Calls::default() },
+            xds: None,
         };
         let waits = json::Client { service: None, told: "empty".to_owned(), ..holds.clone() };
         let shown = shown(&json::Clients { total: 2, clients: vec![holds, waits] }).unwrap();
@@ -94,7 +108,18 @@ mod tests {
         let [agent, open] = ["grpc-go/1.85.0\\u{a}", "1m 1s"];
         assert_eq!(
             cells(1),
-            ["10.0.0.9:4000", "hello", "hello", "list of 3", "0.2s", open, "42", "7", agent]
+            [
+                "10.0.0.9:4000",
+                "hello",
+                "hello",
+                "list of 3",
+                "0.2s",
+                open,
+                "42",
+                "7",
+                "grpclb",
+                agent
+            ]
         );
         assert_eq!(cells(2)[2..4], ["(waits)", "empty"]);
     }

@@ -14,7 +14,11 @@ pub enum ClientKind {
     Java,
     /// C-core: C++, Python, Ruby, PHP, Objective-C.
     Core,
-    /// Any other implementation of grpclb.
+    /// grpc-js with grpc-js-xds. It has no grpclb.
+    Node,
+    /// tonic-xds. It has no grpclb.
+    Rust,
+    /// Any other implementation.
     Other,
 }
 
@@ -46,6 +50,20 @@ impl ClientKind {
         }
     }
 
+    /// Reads the `user_agent_name` of an xDS client: `gRPC Go`, `gRPC Java`,
+    /// `gRPC C-core linux`, `gRPC Node Pure JS`, `gRPC Rust tonic-xds`.
+    #[must_use]
+    pub fn from_xds_agent(name: &str) -> Self {
+        match name.strip_prefix("gRPC ").and_then(|rest| rest.split(' ').next()) {
+            Some("Go") => Self::Go,
+            Some("Java") => Self::Java,
+            Some("C-core") => Self::Core,
+            Some("Node") => Self::Node,
+            Some("Rust") => Self::Rust,
+            _ => Self::Other,
+        }
+    }
+
     /// Returns the name that logs and metrics show.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -53,6 +71,8 @@ impl ClientKind {
             Self::Go => "go",
             Self::Java => "java",
             Self::Core => "core",
+            Self::Node => "node",
+            Self::Rust => "rust",
             Self::Other => "other",
         }
     }
@@ -74,6 +94,18 @@ mod tests {
         check("grpc-c++/1.51.1 grpc-c/29.0.0 (linux; chttp2)", ClientKind::Core);
         check("grpc-java-netty/1.41.3", ClientKind::Java);
         check("tonic/0.14", ClientKind::Other);
+        check("", ClientKind::Other);
+    }
+
+    #[test]
+    fn xds_clients_are_known_by_what_they_say_of_themselves() {
+        let check = |name, kind| assert_eq!(ClientKind::from_xds_agent(name), kind, "{name}");
+        check("gRPC Go", ClientKind::Go);
+        check("gRPC Java", ClientKind::Java);
+        check("gRPC C-core linux Python", ClientKind::Core);
+        check("gRPC Node Pure JS", ClientKind::Node);
+        check("gRPC Rust tonic-xds", ClientKind::Rust);
+        check("envoy", ClientKind::Other);
         check("", ClientKind::Other);
     }
 }

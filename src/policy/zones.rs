@@ -2,7 +2,7 @@
 //!
 //! In: a service with zones, a class of clients, and the backends that the passes before keep.
 //! Out: those that serve the class, with the weights that give each zone its share. It also
-//! reads a client's zone from its name or its address. Pure. It never leaves a class, or a
+//! reads a client's zone from its name, what it states, or its address. Pure. It never leaves a class, or a
 //! group of a split, without backends. `facts/zones.rs` has the rule.
 
 use std::borrow::Cow;
@@ -30,12 +30,17 @@ pub(super) enum Nearness {
     Zone(Arc<str>, Arc<str>, u32),
 }
 
-/// Returns the class of a client of a service, by the name that it asks for and its address.
-/// If the service has zones, the selector of a zone says where the client is, and wins over
-/// the address. A zone that keeps no calls of its own counts as none, and so does any zone of
+/// Returns the class of a client of a service, by the name that it asks for, the zone that it
+/// states, and its address. If the service has zones, the selector of a zone says where the
+/// client is, and wins over both. A zone that keeps no calls of its own counts as none, and so does any zone of
 /// a client with a key: all clients of a key share one backend. But a zone whose clients an
 /// operator sheds always counts.
-pub(super) fn class(service: &Service, target: &Target, address: Option<IpAddr>) -> Class {
+pub(super) fn class(
+    service: &Service,
+    target: &Target,
+    address: Option<IpAddr>,
+    stated: Option<&str>,
+) -> Class {
     let selectors = target.selectors_for(&service.name);
     if service.facts.zones.is_none() {
         return Class::new(selectors);
@@ -48,7 +53,7 @@ pub(super) fn class(service: &Service, target: &Target, address: Option<IpAddr>)
         let near = class.key().is_none() && keeps(zone);
         near || is_shed(service, zone)
     };
-    let zone = client_zone(service, target, address).filter(counts);
+    let zone = client_zone(service, target, address, stated).filter(counts);
     class.in_zone(zone)
 }
 
@@ -78,19 +83,21 @@ fn is_shed(service: &Service, zone: &Arc<str>) -> bool {
     shed.any(|selector| here.selects(selector))
 }
 
-/// Returns the zone in which a client says that it is, or in which its address is; `None` if
-/// that is unknown or the service has no zones.
+/// Returns the zone in which a client says that it is, by its name or else as its protocol
+/// allows (`stated`), or in which its address is; `None` if that is unknown or the service has
+/// no zones.
 #[must_use]
 pub fn client_zone(
     service: &Service,
     target: &Target,
     address: Option<IpAddr>,
+    stated: Option<&str>,
 ) -> Option<Arc<str>> {
     let table = &service.facts.zones.as_ref()?.table;
     let key = service.settings.zones.key();
     let named = target.selectors_for(&service.name).iter().find(|one| one.key == key);
-    match named {
-        Some(named) => Some(table.resolve(&named.value)),
+    match named.map(|named| &*named.value).or(stated) {
+        Some(zone) => Some(table.resolve(zone)),
         None => table.zone_of(address?),
     }
 }

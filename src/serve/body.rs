@@ -1,6 +1,6 @@
 //! One response body type for all services on the gRPC port.
 //!
-//! In: the balancer's streams and the answers of other services. Out: parts that a
+//! In: the streams of grpclb and xDS, and the answers of other services. Out: parts that a
 //! connection can write without copying.
 
 use std::pin::Pin;
@@ -12,6 +12,7 @@ use http_body::Body;
 use lookaside_http2::{Outgoing, Part};
 
 use crate::balancer::BalanceStream;
+use crate::xds::XdsStream;
 
 use super::peers::LongCall;
 
@@ -21,6 +22,8 @@ pub(super) enum ServeBody {
     Nothing,
     /// A stream of lists.
     Lists(BalanceStream),
+    /// A stream of xDS resources.
+    Resources(Box<XdsStream>),
     /// The complete answer of another service: its data and its trailers.
     Whole(Bytes, Option<HeaderMap>),
     /// The answer of another service that stays open.
@@ -40,10 +43,18 @@ impl From<Option<BalanceStream>> for ServeBody {
     }
 }
 
+impl From<Option<Box<XdsStream>>> for ServeBody {
+    fn from(stream: Option<Box<XdsStream>>) -> Self {
+        stream.map_or(Self::Nothing, Self::Resources)
+    }
+}
+
 impl Outgoing for ServeBody {
     fn request_arrived(&mut self) {
-        if let Self::Lists(stream) = self {
-            stream.request_arrived();
+        match self {
+            Self::Lists(stream) => stream.request_arrived(),
+            Self::Resources(stream) => stream.request_arrived(),
+            Self::Nothing | Self::Whole(..) | Self::Other(..) => {}
         }
     }
 
@@ -51,6 +62,7 @@ impl Outgoing for ServeBody {
         let body = match self {
             Self::Nothing => return Poll::Ready(None),
             Self::Lists(stream) => return stream.poll_part(cx, room),
+            Self::Resources(stream) => return stream.poll_part(cx, room),
             Self::Whole(data, trailers) if data.is_empty() => {
                 return Poll::Ready(trailers.take().map(Part::Trailers));
             }
@@ -72,7 +84,7 @@ impl Outgoing for ServeBody {
     fn is_empty(&self) -> bool {
         match self {
             Self::Nothing => true,
-            Self::Lists(_) => false,
+            Self::Lists(_) | Self::Resources(_) => false,
             Self::Whole(data, trailers) => data.is_empty() && trailers.is_none(),
             Self::Other(body, _) => body.is_end_stream(),
         }

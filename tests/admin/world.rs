@@ -86,6 +86,7 @@ impl World {
             counters: counters.clone(),
             ledger: ledger.clone(),
             clients: Arc::new(move || shown.lock().unwrap().clone()),
+            xds_bootstrap: Arc::new(|server, zone| format!("{server:?} {zone:?}")),
             readiness: readiness.clone(),
             started: Instant::now(),
             tokens: |service: &ServiceName, backend: BackendAddr| format!("{service}@{backend}"),
@@ -300,5 +301,6 @@ pub fn client(name: &str, service: Option<&str>, kind: ClientKind, port: u16) ->
         opened,
         pushed_at: opened,
         calls: Calls { started: 5, finished: 4, ..Calls::default() },
+        xds: None,
     }
 }

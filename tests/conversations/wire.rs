@@ -18,6 +18,7 @@ use lookaside::registry::{Cause, Change, Entry, Event, Key, Registration};
 use lookaside::serve::{Server, Services};
 use lookaside::settings::{Document, ServiceSettings, WhenEmpty};
 use lookaside::telemetry::{ClientView, Counters};
+use lookaside::xds::Xds;
 use prost::Message;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
@@ -44,6 +45,7 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 pub struct Balanced {
     pub catalog: Catalog,
     pub balancer: Balancer,
+    pub xds: Xds,
     pub ledger: Arc<Ledger>,
     pub counters: Arc<Counters>,
     pub inputs: mpsc::Sender<Input>,
@@ -83,10 +85,16 @@ impl Balanced {
         let (inputs, inputs_rx) = mpsc::channel(64);
         tokio::spawn(catalog::drive(inputs_rx, catalog.clone(), lookaside::clock::wall));
         let zone = Zone::new("lookaside.internal").unwrap();
-        let balancer =
-            Balancer::new(zone, catalog.clone(), Arc::clone(&ledger), Arc::clone(&counters));
+        let balancer = Balancer::new(
+            zone.clone(),
+            catalog.clone(),
+            Arc::clone(&ledger),
+            Arc::clone(&counters),
+        );
+        let demands = balancer.demands();
+        let xds = Xds::new(zone, catalog.clone(), demands, Arc::clone(&counters));
         let peer = "192.0.2.1:1234".parse().unwrap();
-        Self { catalog, balancer, ledger, counters, inputs, peer, revision: 1 }
+        Self { catalog, balancer, xds, ledger, counters, inputs, peer, revision: 1 }
     }
 
     /// Replaces the whole registry. Each text has the form
@@ -186,7 +194,7 @@ impl Balanced {
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
         let others = Routes::new(health).add_service(reflection.build_v1().unwrap());
-        let services = Services { balancer: self.balancer.clone(), others };
+        let services = Services { balancer: self.balancer.clone(), xds: self.xds.clone(), others };
         let server = Server {
             services,
             tls: None,
@@ -333,6 +341,12 @@ impl Stream {
     }
 
     pub async fn maybe_next(&mut self) -> Option<Kind> {
+        let message = self.maybe_bytes().await?;
+        pb::LoadBalanceResponse::decode(message).unwrap().load_balance_response_type
+    }
+
+    /// Returns the bytes of the next message; `None` at the end of the stream.
+    pub async fn maybe_bytes(&mut self) -> Option<Bytes> {
         self.begin().await;
         loop {
             if let Some(message) = self.whole() {
@@ -345,14 +359,13 @@ impl Stream {
         }
     }
 
-    fn whole(&mut self) -> Option<Kind> {
+    fn whole(&mut self) -> Option<Bytes> {
         let length = u32::from_be_bytes(self.waiting.get(1..5)?.try_into().unwrap()) as usize;
         if self.waiting.len() < 5 + length {
             return None;
         }
         self.waiting.advance(5);
-        let message = self.waiting.split_to(length);
-        pb::LoadBalanceResponse::decode(message).unwrap().load_balance_response_type
+        Some(self.waiting.split_to(length).freeze())
     }
 }
 

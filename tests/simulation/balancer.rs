@@ -22,6 +22,7 @@ use lookaside::registry::record::{Format, Prefix};
 use lookaside::serve::{Server, Services};
 use lookaside::settings::{ServiceSettings, WhenEmpty};
 use lookaside::telemetry::Counters;
+use lookaside::xds::Xds;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
@@ -48,6 +49,7 @@ pub struct Handle(Rc<RefCell<Option<Inside>>>);
 struct Inside {
     inputs: mpsc::Sender<Input>,
     balancer: Balancer,
+    xds: Xds,
     tasks: TaskTracker,
 }
 
@@ -67,7 +69,8 @@ impl Handle {
     pub fn open(&self) -> (usize, usize) {
         let inside = self.0.borrow();
         let inside = inside.as_ref().expect("it runs");
-        (inside.tasks.len(), inside.balancer.clients()().len())
+        let clients = inside.balancer.clients()().len() + inside.xds.clients()().len();
+        (inside.tasks.len(), clients)
     }
 }
 
@@ -123,10 +126,13 @@ pub async fn run(
     }
 
     let counters: Arc<Counters> = Arc::default();
-    let balancer = Balancer::new(zone, catalog, Arc::default(), counters.clone());
+    let balancer = Balancer::new(zone.clone(), catalog.clone(), Arc::default(), counters.clone());
+    let xds = Xds::new(zone, catalog, balancer.demands(), counters.clone());
     spawn_local(balancer.clone().sweep());
+    spawn_local(xds.clone().sweep());
     let tasks = TaskTracker::new();
-    let services = Services { balancer: balancer.clone(), others: Routes::default() };
+    let services =
+        Services { balancer: balancer.clone(), xds: xds.clone(), others: Routes::default() };
     let server = Arc::new(Server {
         services,
         tls: None,
@@ -136,7 +142,7 @@ pub async fn run(
         connections_max: 1_000,
         connections_per_peer: 0,
     });
-    handle.0.replace(Some(Inside { inputs, balancer, tasks: tasks.clone() }));
+    handle.0.replace(Some(Inside { inputs, balancer, xds, tasks: tasks.clone() }));
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
     loop {
         let (stream, peer) = listener.accept().await?;

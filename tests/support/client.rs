@@ -118,9 +118,22 @@ impl Driver {
 
     #[track_caller]
     pub fn start_with(language: &Language, resolver: &Resolver) -> Self {
+        Self::start_in(language, resolver, &[])
+    }
+
+    /// Starts the driver of a language with a bootstrap file for targets `xds:///`.
+    #[track_caller]
+    pub fn start_xds(language: &Language, bootstrap: &str) -> Self {
+        let environment = [("GRPC_XDS_BOOTSTRAP_CONFIG", bootstrap)];
+        Self::start_in(language, &Resolver::System, &environment)
+    }
+
+    #[track_caller]
+    fn start_in(language: &Language, resolver: &Resolver, environment: &[(&str, &str)]) -> Self {
         language.build().unwrap_or_else(|why| panic!("{}: {why}", language.name));
         let mut child = language
             .command(resolver)
+            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -204,6 +217,11 @@ impl Options {
     /// grpclb by SRV records, with the config from DNS (TXT).
     pub fn txt(target: impl Into<String>) -> Self {
         Self { config: None, ..Self::grpclb(target) }
+    }
+
+    /// A channel whose target is `xds:///`, which needs no config.
+    pub fn xds(name: &str) -> Self {
+        Self { config: None, ..Self::grpclb(format!("xds:///{name}")) }
     }
 
     /// Sets the service config.

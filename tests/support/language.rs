@@ -42,6 +42,12 @@ pub const PYTHON: Language = Language::new("python", Family::Core);
 /// Java asks the machine's resolver.
 pub const JAVA: Language = Language { asks_system: true, ..Language::new("java", Family::Java) };
 
+/// Clients with xDS. Python's has it without a further package.
+pub const XDS_PYTHON: Language = PYTHON;
+pub const XDS_GO: Language = Language::new("go-xds", Family::Go);
+pub const XDS_JAVA: Language = Language::new("java-xds", Family::Java);
+pub const XDS_NODE: Language = Language::new("node-xds", Family::Core);
+
 /// Node.js. It has no grpclb and its own implementation of gRPC.
 pub const NODE: Language = Language::new("node", Family::Core);
 

@@ -15,10 +15,10 @@ use crate::telemetry::ZoneDemand;
 
 /// The clients of all services with zones.
 #[derive(Default)]
-pub(super) struct Demands(Mutex<HashMap<ServiceName, ServiceDemand>>);
+pub struct Demands(Mutex<HashMap<ServiceName, ServiceDemand>>);
 
 /// One stream's part of the demand. It ends when this is dropped.
-pub(super) struct Member {
+pub(crate) struct Member {
     service: ServiceName,
     zone: Option<Arc<str>>,
     clients: Arc<Mutex<ZoneClients>>,
@@ -42,7 +42,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 impl Demands {
     /// Counts one more stream. Its client reports at this interval.
-    pub(super) fn join(
+    pub(crate) fn join(
         &self,
         service: &ServiceName,
         zone: Option<&Arc<str>>,
@@ -61,7 +61,7 @@ impl Demands {
     }
 
     /// Returns the demand of the services at which it is time to look.
-    pub(super) fn due(&self, now: Instant) -> Vec<(ServiceName, Demand)> {
+    pub(crate) fn due(&self, now: Instant) -> Vec<(ServiceName, Demand)> {
         let mut services = self.lock();
         services.retain(|_, service| {
             service.zones.retain(|_, clients| lock(clients).clients() > 0);
@@ -74,7 +74,7 @@ impl Demands {
     }
 
     /// Returns the clients of a service by zone; `None` if there are none.
-    pub(super) fn of(&self, service: &ServiceName) -> Option<ZoneDemand> {
+    pub(crate) fn of(&self, service: &ServiceName) -> Option<ZoneDemand> {
         let services = self.lock();
         let service = services.get(service)?;
         let clients = |(zone, clients): (&Option<Arc<str>>, &Arc<Mutex<ZoneClients>>)| {
@@ -119,12 +119,12 @@ impl ServiceDemand {
 
 impl Member {
     /// Returns whether the stream counts for this zone of this service.
-    pub(super) fn is_of(&self, service: &ServiceName, zone: Option<&Arc<str>>) -> bool {
+    pub(crate) fn is_of(&self, service: &ServiceName, zone: Option<&Arc<str>>) -> bool {
         self.service == *service && self.zone.as_ref() == zone
     }
 
     /// Counts the calls that the client has started since its last report.
-    pub(super) fn report(&mut self, started: u64) {
+    pub(crate) fn report(&mut self, started: u64) {
         lock(&self.clients).report(&mut self.rate, started, clock::now());
     }
 }

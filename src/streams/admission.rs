@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The cost of each connection's streams with selectors.
 #[derive(Default)]
-pub(super) struct Admission(Mutex<HashMap<SocketAddr, usize>>);
+pub(crate) struct Admission(Mutex<HashMap<SocketAddr, usize>>);
 
 /// A stream's part of its connection's cost.
-pub(super) struct Admitted {
+pub(crate) struct Admitted {
     peer: SocketAddr,
     cost: usize,
     owner: Arc<Admission>,
@@ -26,12 +26,12 @@ const ALL_MAX: usize = 1_000_000;
 /// connection takes everything: a third of a very large service for each of 37 streams.
 const CONNECTION_MAX: usize = ALL_MAX / 8;
 /// The least that a class costs, in entries: the memory for the class itself.
-pub(super) const COST_MIN: usize = 16;
+pub(crate) const COST_MIN: usize = 16;
 
 impl Admission {
     /// Admits a stream of this connection whose list has at most `entries` entries, while
     /// all other lists have `others`. Returns `None` if that is too much.
-    pub(super) fn admit(
+    pub(crate) fn admit(
         self: &Arc<Self>,
         peer: SocketAddr,
         entries: usize,

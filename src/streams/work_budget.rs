@@ -16,13 +16,13 @@ const WORK_PER_UNIT: usize = 128;
 const UNITS_MAX: usize = 96;
 
 /// Ready while this turn is not over. Otherwise the task is woken for its next turn.
-pub(super) fn poll_left(cx: &mut Context<'_>) -> Poll<()> {
+pub(crate) fn poll_left(cx: &mut Context<'_>) -> Poll<()> {
     // The unit is given back when it is dropped, so asking costs nothing.
     coop::poll_proceed(cx).map(drop)
 }
 
 /// Counts work that was done for the connection.
-pub(super) fn spend(cx: &mut Context<'_>, work: usize) {
+pub(crate) fn spend(cx: &mut Context<'_>, work: usize) {
     for _ in 0..work.div_ceil(WORK_PER_UNIT).min(UNITS_MAX) {
         if !coop::has_budget_remaining() {
             return;

@@ -7,35 +7,40 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
-use crate::telemetry::Counters;
+use crate::telemetry::{Counters, Gauge};
 
 /// The count of a list's bytes. It lives for as long as anything holds a part of them.
 #[derive(Debug)]
-pub(super) struct HeldBytes {
-    pub(super) bytes: usize,
+pub(crate) struct HeldBytes {
+    pub(crate) bytes: usize,
     counters: Arc<Counters>,
+    gauge: fn(&Counters) -> &Gauge,
 }
 
 /// A handle that shows whether a list's bytes are held.
 #[derive(Debug, Clone, Default)]
-pub(super) struct WeakHeldBytes(Weak<HeldBytes>);
+pub(crate) struct WeakHeldBytes(Weak<HeldBytes>);
 
 struct Owner {
     bytes: Bytes,
     _held: Arc<HeldBytes>,
 }
 
-/// Counts the bytes from now on. Returns them and the handle.
-pub(super) fn count_held(bytes: Bytes, counters: &Arc<Counters>) -> (Bytes, WeakHeldBytes) {
-    counters.list_bytes.add(bytes.len());
-    let held = Arc::new(HeldBytes { bytes: bytes.len(), counters: counters.clone() });
+/// Counts the bytes from now on, in this gauge. Returns them and the handle.
+pub(crate) fn count_held(
+    bytes: Bytes,
+    counters: &Arc<Counters>,
+    gauge: fn(&Counters) -> &Gauge,
+) -> (Bytes, WeakHeldBytes) {
+    gauge(counters).add(bytes.len());
+    let held = Arc::new(HeldBytes { bytes: bytes.len(), counters: counters.clone(), gauge });
     let weak = WeakHeldBytes(Arc::downgrade(&held));
     (Bytes::from_owner(Owner { bytes, _held: held }), weak)
 }
 
 impl WeakHeldBytes {
     /// Returns the count, if anything holds the bytes.
-    pub(super) fn upgrade(&self) -> Option<Arc<HeldBytes>> {
+    pub(crate) fn upgrade(&self) -> Option<Arc<HeldBytes>> {
         self.0.upgrade()
     }
 }
@@ -57,7 +62,7 @@ impl AsRef<[u8]> for Owner {
 
 impl Drop for HeldBytes {
     fn drop(&mut self) {
-        self.counters.list_bytes.take(self.bytes);
+        (self.gauge)(&self.counters).take(self.bytes);
     }
 }
 
@@ -68,7 +73,8 @@ mod tests {
     #[test]
     fn a_list_is_counted_until_the_last_part_of_it_is_gone() {
         let counters: Arc<Counters> = Arc::default();
-        let (bytes, held) = count_held(Bytes::from(vec![7; 1_000]), &counters);
+        let (bytes, held) =
+            count_held(Bytes::from(vec![7; 1_000]), &counters, |all| &all.list_bytes);
         let part = bytes.slice(10..20);
         drop(bytes);
         assert_eq!(

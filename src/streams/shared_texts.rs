@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Texts that are in use, each stored once.
 #[derive(Default)]
-pub(super) struct SharedTexts(Mutex<Inner>);
+pub(crate) struct SharedTexts(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -22,7 +22,7 @@ const KEPT_MIN: usize = 64;
 
 impl SharedTexts {
     /// Returns a text equal to this one, which all callers share.
-    pub(super) fn share(&self, text: &str) -> Arc<str> {
+    pub(crate) fn share(&self, text: &str) -> Arc<str> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(shared) = inner.texts.get(text) {
             return shared.clone();

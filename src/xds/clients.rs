@@ -1,0 +1,318 @@
+//! The table of open xDS streams, and what each was last sent.
+//!
+//! In: a row per stream, removed when the stream is dropped, however it ends. Out:
+//! [`ClientView`]s for the admin port, one for each name that a stream wants. A push touches
+//! only its own row, never the table.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use lookaside_http2::GracefulClose;
+
+use crate::load::Calls;
+use crate::model::{ClientKind, ServiceName};
+use crate::streams::held_bytes::WeakHeldBytes;
+use crate::streams::shared_texts::SharedTexts;
+use crate::telemetry::{ClientView, XdsView};
+
+use super::assignment::Assignment;
+use super::resources::Kind;
+use super::session::{Push, Verdict};
+use super::watches::Watch;
+
+/// The rows of all open streams.
+#[derive(Default)]
+pub(super) struct Clients {
+    rows: Mutex<Rows>,
+    /// The user agents and the names of all rows.
+    pub(super) texts: SharedTexts,
+}
+
+#[derive(Default)]
+struct Rows {
+    by_number: HashMap<u64, Arc<Row>>,
+    next: u64,
+}
+
+/// The client at the other end of a stream.
+pub(super) struct Peer {
+    pub(super) addr: SocketAddr,
+    pub(super) user_agent: Arc<str>,
+    pub(super) kind: ClientKind,
+    /// The zone in which it says that it is.
+    pub(super) zone: Option<Arc<str>>,
+}
+
+/// A stream's row. It is removed when this is dropped.
+pub(super) struct ClientRow {
+    table: Arc<Clients>,
+    number: u64,
+    row: Arc<Row>,
+}
+
+struct Row {
+    peer: Peer,
+    opened: Instant,
+    /// Ends the client's connection.
+    close: Arc<GracefulClose>,
+    now: Mutex<Now>,
+}
+
+struct Now {
+    /// What was sent for each name, sorted by name.
+    names: Vec<NameRow>,
+    /// The version of the newest response with assignments.
+    sent: Option<u64>,
+    accepted: Option<u64>,
+    refusal: Option<(Kind, Arc<str>)>,
+    /// Since when a response with assignments has had no answer.
+    unanswered_since: Option<Instant>,
+    /// Since when there has been something newer than that response.
+    behind_since: Option<Instant>,
+    /// Whether its connection has been asked to end.
+    close_requested: bool,
+}
+
+struct NameRow {
+    name: Arc<str>,
+    watch: Option<Arc<Watch>>,
+    /// The newest meaning of the name that the stream has seen.
+    seen: u64,
+    service: Option<ServiceName>,
+    revision: i64,
+    last_response: &'static str,
+    backends: usize,
+    pushed_at: Instant,
+    held: WeakHeldBytes,
+}
+
+/// A client that has not answered for this long, while there is something newer, never
+/// will. Its connection is ended, so that it connects again.
+const STALLED_MAX: Duration = Duration::from_secs(60);
+/// How long a stream must have been behind before its connection may be ended to free
+/// memory. A client that reads has long taken the next assignment by then.
+const BEHIND_MIN: Duration = Duration::from_secs(1);
+
+impl Clients {
+    /// Adds a row for a stream that opens now.
+    pub(super) fn register(
+        self: &Arc<Self>,
+        peer: Peer,
+        close: Arc<GracefulClose>,
+        opened: Instant,
+    ) -> ClientRow {
+        let now = Now {
+            names: Vec::new(),
+            sent: None,
+            accepted: None,
+            refusal: None,
+            unanswered_since: None,
+            behind_since: None,
+            close_requested: false,
+        };
+        let row = Arc::new(Row { peer, opened, close, now: Mutex::new(now) });
+        let mut rows = self.lock();
+        let number = rows.next;
+        rows.next += 1;
+        rows.by_number.insert(number, row.clone());
+        drop(rows);
+        ClientRow { table: self.clone(), number, row }
+    }
+
+    /// Ends the connections of stalled streams. Returns how many streams these are.
+    pub(super) fn sweep(&self, now: Instant) -> usize {
+        self.all().iter().filter(|row| row.close_if_behind(now, STALLED_MAX)).count()
+    }
+
+    /// Ends the connections of streams that hold a superseded assignment: of a quarter of
+    /// them, those first that have been behind for longest. Returns how many streams these
+    /// are.
+    pub(super) fn free_memory(&self, now: Instant) -> usize {
+        let rows = self.all();
+        let mut behind: Vec<_> = rows
+            .iter()
+            .filter_map(|row| Some((row.behind_since(now)?, row)))
+            .filter(|(since, _)| now.saturating_duration_since(*since) >= BEHIND_MIN)
+            .collect();
+        behind.sort_unstable_by_key(|&(since, _)| since);
+        let quarter = behind.len().div_ceil(4);
+        behind[..quarter].iter().filter(|(_, row)| row.close_if_behind(now, BEHIND_MIN)).count()
+    }
+
+    /// Returns every name on every open stream, the oldest stream first.
+    pub(super) fn view(&self) -> Vec<ClientView> {
+        self.all().iter().flat_map(|row| row.views()).collect()
+    }
+
+    fn all(&self) -> Vec<Arc<Row>> {
+        let rows = self.lock();
+        let mut all: Vec<_> = rows.by_number.iter().map(|(n, row)| (*n, row.clone())).collect();
+        drop(rows);
+        all.sort_unstable_by_key(|&(number, _)| number);
+        all.into_iter().map(|(_, row)| row).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientRow {
+    pub(super) fn peer(&self) -> &Peer {
+        &self.row.peer
+    }
+
+    /// Sets the names that the client wants.
+    pub(super) fn want(&self, names: &[Arc<str>], at: Instant) {
+        let mut now = self.row.lock();
+        let mut old = std::mem::take(&mut now.names).into_iter().peekable();
+        for name in names {
+            while old.next_if(|old| *old.name < **name).is_some() {}
+            let kept = old.next_if(|old| old.name == *name);
+            now.names.push(kept.unwrap_or_else(|| NameRow::new(name.clone(), at)));
+        }
+    }
+
+    /// Records what a name means now, before it is sent.
+    pub(super) fn seen(
+        &self,
+        name: &str,
+        watch: Option<&Arc<Watch>>,
+        version: u64,
+        service: Option<(ServiceName, i64)>,
+    ) {
+        let mut now = self.row.lock();
+        let Some(row) = now.name(name) else { return };
+        row.seen = version;
+        row.watch = watch.cloned();
+        (row.service, row.revision) = match service {
+            Some((service, revision)) => (Some(service), revision),
+            None => (None, 0),
+        };
+    }
+
+    /// Records that a response was sent.
+    pub(super) fn pushed(&self, push: &Push, at: Instant) {
+        if push.kind != Kind::Endpoints {
+            return;
+        }
+        let mut now = self.row.lock();
+        now.sent = Some(push.version);
+        now.unanswered_since = Some(at);
+        now.behind_since = None;
+        for (name, assignment) in &push.assignments {
+            if let Some(row) = now.name(name) {
+                row.pushed(assignment, at);
+            }
+        }
+    }
+
+    /// Records what the client says of the newest response of a type.
+    pub(super) fn answered(&self, kind: Kind, verdict: &Verdict) {
+        let mut now = self.row.lock();
+        match verdict {
+            Verdict::None => return,
+            Verdict::Refused(words) => now.refusal = Some((kind, words.as_str().into())),
+            Verdict::Accepted => {
+                if kind == Kind::Endpoints {
+                    now.accepted = now.sent;
+                }
+                if now.refusal.as_ref().is_some_and(|(refused, _)| *refused == kind) {
+                    now.refusal = None;
+                }
+            }
+        }
+        if kind == Kind::Endpoints {
+            (now.unanswered_since, now.behind_since) = (None, None);
+        }
+    }
+}
+
+impl Drop for ClientRow {
+    fn drop(&mut self) {
+        self.table.lock().by_number.remove(&self.number);
+    }
+}
+
+impl Row {
+    fn lock(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns since when the client has not read something newer.
+    fn behind_since(&self, at: Instant) -> Option<Instant> {
+        let mut now = self.lock();
+        let newer = |row: &NameRow| row.watch.as_ref().is_some_and(|one| one.version() != row.seen);
+        let behind = now.unanswered_since.is_some() && now.names.iter().any(newer);
+        now.behind_since = behind.then(|| now.behind_since.unwrap_or(at));
+        now.behind_since.filter(|_| !now.close_requested)
+    }
+
+    fn close_if_behind(&self, at: Instant, least: Duration) -> bool {
+        let since = self.behind_since(at);
+        let ended = since.is_some_and(|since| at.saturating_duration_since(since) >= least);
+        if ended {
+            self.lock().close_requested = true;
+            self.close.request();
+        }
+        ended
+    }
+
+    fn views(&self) -> Vec<ClientView> {
+        let now = self.lock();
+        let xds = XdsView {
+            sent: now.sent,
+            accepted: now.accepted,
+            refusal: now.refusal.as_ref().map(|(_, words)| words.clone()),
+        };
+        let view = |row: &NameRow| ClientView {
+            peer: self.peer.addr,
+            user_agent: self.peer.user_agent.clone(),
+            kind: self.peer.kind,
+            name: row.name.clone(),
+            zone: row.watch.as_ref().and_then(|watch| watch.client_zone(&self.peer)),
+            subset: None,
+            service: row.service.clone(),
+            last_response: row.last_response,
+            entries: row.backends,
+            revision: row.revision,
+            opened: self.opened,
+            pushed_at: row.pushed_at,
+            calls: Calls::default(),
+            xds: Some(xds.clone()),
+        };
+        now.names.iter().map(view).collect()
+    }
+}
+
+impl Now {
+    fn name(&mut self, name: &str) -> Option<&mut NameRow> {
+        let at = self.names.binary_search_by(|row| (*row.name).cmp(name)).ok()?;
+        Some(&mut self.names[at])
+    }
+}
+
+impl NameRow {
+    fn new(name: Arc<str>, at: Instant) -> Self {
+        Self {
+            name,
+            watch: None,
+            seen: 0,
+            service: None,
+            revision: 0,
+            last_response: "nothing",
+            backends: 0,
+            pushed_at: at,
+            held: WeakHeldBytes::default(),
+        }
+    }
+
+    fn pushed(&mut self, assignment: &Assignment, at: Instant) {
+        self.last_response = assignment.kind;
+        self.backends = assignment.backends;
+        self.pushed_at = at;
+        self.held = assignment.held.clone();
+    }
+}

@@ -1,0 +1,135 @@
+//! Responses as bytes.
+//!
+//! In: resources. Out: [`Pieces`] that a stream sends. Pure. A response with one assignment
+//! shares its bytes with all streams; only its head and tail are the stream's own.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use lookaside_http2::Pieces;
+use prost::Message;
+use prost::encoding::{encode_varint, encoded_len_varint};
+
+use crate::policy::hash;
+
+use super::assignment::Assignment;
+use super::pb::envoy::service::discovery::v3::{DiscoveryResponse, ResourceError, ResourceName};
+use super::pb::google::rpc::Status;
+use super::resources::{Kind, cluster, listener};
+
+/// The bytes before a gRPC message: a flag and the length.
+const PREFIX: usize = 5;
+/// The code of a name that means no service.
+const INVALID_ARGUMENT: i32 = 3;
+
+/// A response, and the version that it gives its resources.
+pub(super) struct Response {
+    pub(super) message: Pieces,
+    pub(super) version: u64,
+}
+
+/// Returns the response with the listeners or clusters of these names. `problem` says why
+/// a name can mean no service; such a name gets that text in place of a resource.
+pub(super) fn whole<'a>(
+    kind: Kind,
+    names: impl Iterator<Item = &'a str>,
+    nonce: u64,
+    problem: impl Fn(&str) -> Option<String>,
+) -> Response {
+    let (mut resources, mut resource_errors, mut version) = (Vec::new(), Vec::new(), 0);
+    for name in names {
+        if let Some(message) = problem(name) {
+            resource_errors.push(ResourceError {
+                resource_name: Some(ResourceName { name: name.to_owned() }),
+                error_detail: Some(Status { code: INVALID_ARGUMENT, message }),
+            });
+            continue;
+        }
+        let resource = match kind {
+            Kind::Cluster => cluster(name),
+            Kind::Listener | Kind::Endpoints => listener(name),
+        };
+        version = hash::pair(version, hash::hash(&resource.value));
+        resources.push(resource);
+    }
+    let response = DiscoveryResponse {
+        version_info: version_text(version),
+        resources,
+        type_url: kind.url().to_owned(),
+        nonce: nonce.to_string(),
+        resource_errors,
+    };
+    let mut message = BytesMut::with_capacity(PREFIX + response.encoded_len());
+    put_prefix(&mut message, response.encoded_len());
+    // It has room.
+    let _ = response.encode(&mut message);
+    Response { message: message.freeze().into(), version }
+}
+
+/// Returns the response with the assignments of these names. There must be one at least.
+/// The bytes of a single assignment are shared, those of several are copied.
+pub(super) fn endpoints(all: &[(&str, &Assignment)], nonce: u64) -> Response {
+    let version = match all {
+        [(_, only)] => only.version,
+        several => several.iter().fold(0, |sum, (_, one)| hash::pair(sum, one.version)),
+    };
+    let mut head = BytesMut::new();
+    put_text(&mut head, 1, &version_text(version));
+    let mut tail = BytesMut::new();
+    put_text(&mut tail, 4, Kind::Endpoints.url());
+    put_text(&mut tail, 5, &nonce.to_string());
+    let (last, before) = match all {
+        [before @ .., last] => (last, before),
+        [] => return Response { message: Pieces::default(), version },
+    };
+    for (name, assignment) in before {
+        put_opening(&mut head, name, assignment);
+        head.put_slice(&assignment.body);
+    }
+    put_opening(&mut head, last.0, last.1);
+    let body = last.1.body.clone();
+    let mut first = BytesMut::with_capacity(PREFIX + head.len());
+    put_prefix(&mut first, head.len() + body.len() + tail.len());
+    first.put_slice(&head);
+    let pieces: [Bytes; 3] = [first.freeze(), body, tail.freeze()];
+    Response { message: Pieces::from(pieces), version }
+}
+
+/// Returns a version as clients are sent it and operators are shown it.
+pub(super) fn version_text(version: u64) -> String {
+    format!("{version:016x}")
+}
+
+/// Writes everything of a resource but the assignment's body, which must follow.
+fn put_opening(out: &mut BytesMut, name: &str, assignment: &Assignment) {
+    let url = Kind::Endpoints.url();
+    let value = text_len(name) + assignment.body.len();
+    let any = text_len(url) + 1 + encoded_len_varint(value as u64) + value;
+    put_length(out, 2, any);
+    put_text(out, 1, url);
+    put_length(out, 2, value);
+    put_text(out, 1, name);
+}
+
+fn put_text(out: &mut BytesMut, tag: u8, text: &str) {
+    put_length(out, tag, text.len());
+    out.put_slice(text.as_bytes());
+}
+
+/// Writes the tag and the length of a field that has a length. Tags below 16 take a byte.
+fn put_length(out: &mut BytesMut, tag: u8, length: usize) {
+    const HAS_LENGTH: u8 = 2;
+    out.put_u8(tag << 3 | HAS_LENGTH);
+    encode_varint(length as u64, out);
+}
+
+/// Returns the length of a text's field.
+fn text_len(text: &str) -> usize {
+    1 + encoded_len_varint(text.len() as u64) + text.len()
+}
+
+fn put_prefix(out: &mut BytesMut, length: usize) {
+    out.put_u8(0);
+    out.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,292 @@
+//! The rules of a stream: each bug of other servers that a client met is a test.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use prost::Message;
+
+use super::*;
+use crate::xds::pb::envoy::service::discovery::v3::DiscoveryResponse;
+
+const NOW: fn() -> Instant = Instant::now;
+
+fn assignment(version: u64, members: u64) -> Arc<Assignment> {
+    let mut one = Assignment::none();
+    (one.version, one.members) = (version, members);
+    Arc::new(one)
+}
+
+fn session() -> Session<()> {
+    Session::new(Duration::ZERO)
+}
+
+fn ask(session: &mut Session<()>, kind: Kind, names: &[&str], nonce: u64) -> Verdict {
+    request(session, kind, names, nonce, None)
+}
+
+fn request(
+    session: &mut Session<()>,
+    kind: Kind,
+    names: &[&str],
+    nonce: u64,
+    error: Option<&str>,
+) -> Verdict {
+    let names = names.iter().map(ToString::to_string).collect();
+    let nonce = if nonce == 0 { String::new() } else { nonce.to_string() };
+    let request = Request { kind, names, nonce, error: error.map(ToOwned::to_owned) };
+    session.take(request, |name| name.into(), |_| ())
+}
+
+/// Returns the type, the nonce and the names of the next response.
+fn next(session: &mut Session<()>) -> Option<(Kind, u64, Vec<String>)> {
+    match session.step(NOW(), |_| None) {
+        Step::Send(push) => Some(read(&push)),
+        Step::WaitUntil(_) | Step::Nothing => None,
+    }
+}
+
+fn read(push: &Push) -> (Kind, u64, Vec<String>) {
+    let bytes = push.message.to_bytes();
+    let response = DiscoveryResponse::decode(&bytes[5..]).unwrap();
+    assert_eq!(response.type_url, push.kind.url());
+    // Every resource begins with its name, in the field 1.
+    let name = |any: &prost_types::Any| {
+        let length = usize::from(any.value[1]);
+        String::from_utf8(any.value[2..2 + length].to_vec()).unwrap()
+    };
+    let names = response.resources.iter().map(name).collect();
+    (push.kind, response.nonce.parse().unwrap(), names)
+}
+
+fn offer(session: &mut Session<()>, name: &str, version: u64) {
+    for one in session.open_names() {
+        if *one.name == *name {
+            one.offer(assignment(version, version));
+        }
+    }
+}
+
+fn names(all: &[&str]) -> Vec<String> {
+    all.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_client_gets_listener_cluster_and_endpoints() {
+    let session = &mut session();
+    assert_eq!(next(session), None);
+    ask(session, Kind::Listener, &["a"], 0);
+    assert_eq!(next(session), Some((Kind::Listener, 1, names(&["a"]))));
+    assert_eq!(ask(session, Kind::Listener, &["a"], 1), Verdict::Accepted);
+    ask(session, Kind::Cluster, &["a"], 0);
+    assert_eq!(next(session), Some((Kind::Cluster, 2, names(&["a"]))));
+    ask(session, Kind::Endpoints, &["a"], 0);
+    assert_eq!(next(session), None, "nothing is known of it yet");
+    offer(session, "a", 7);
+    assert_eq!(next(session), Some((Kind::Endpoints, 3, names(&["a"]))));
+    assert_eq!(ask(session, Kind::Cluster, &["a"], 2), Verdict::Accepted);
+    assert_eq!(ask(session, Kind::Endpoints, &["a"], 3), Verdict::Accepted);
+    offer(session, "a", 7);
+    assert_eq!(next(session), None, "it has that");
+}
+
+#[test]
+fn a_longer_list_of_names_with_an_old_nonce_is_a_new_subscription() {
+    let session = &mut session();
+    ask(session, Kind::Listener, &["hello"], 0);
+    next(session);
+    ask(session, Kind::Listener, &["hello"], 1);
+    assert_eq!(ask(session, Kind::Listener, &["hello", "other"], 1), Verdict::None);
+    // Listeners that are missing are deleted, so both are there.
+    assert_eq!(next(session), Some((Kind::Listener, 2, names(&["hello", "other"]))));
+    ask(session, Kind::Listener, &["hello", "other"], 2);
+    ask(session, Kind::Listener, &["hello"], 2);
+    assert_eq!(next(session), None, "a shorter list needs no answer");
+}
+
+#[test]
+fn a_name_that_was_dropped_is_sent_again() {
+    let session = &mut session();
+    for round in 0..3 {
+        let nonce = 2 * round;
+        ask(session, Kind::Listener, &["a"], nonce);
+        assert_eq!(next(session), Some((Kind::Listener, nonce + 1, names(&["a"]))));
+        ask(session, Kind::Endpoints, &["a"], nonce);
+        offer(session, "a", 7);
+        assert_eq!(next(session), Some((Kind::Endpoints, nonce + 2, names(&["a"]))));
+        ask(session, Kind::Listener, &["a"], nonce + 1);
+        ask(session, Kind::Endpoints, &["a"], nonce + 2);
+        // Idle: no names, the nonce of the last response.
+        ask(session, Kind::Listener, &[], nonce + 1);
+        ask(session, Kind::Endpoints, &[], nonce + 2);
+        assert_eq!(next(session), None);
+    }
+}
+
+#[test]
+fn no_names_and_a_star_want_nothing() {
+    let session = &mut session();
+    for kind in Kind::ALL {
+        ask(session, kind, &[], 0);
+        ask(session, kind, &["*", ""], 0);
+    }
+    assert_eq!((next(session), session.names().len()), (None, 0));
+}
+
+#[test]
+fn the_newest_content_waits_for_an_answer() {
+    let session = &mut session();
+    ask(session, Kind::Endpoints, &["a", "b"], 0);
+    offer(session, "a", 1);
+    assert_eq!(next(session), Some((Kind::Endpoints, 1, names(&["a"]))));
+    assert!(session.open_names().is_empty());
+    assert_eq!(next(session), None);
+    // An answer to something else is none.
+    assert_eq!(ask(session, Kind::Endpoints, &["a", "b"], 9), Verdict::None);
+    assert!(session.open_names().is_empty());
+    assert_eq!(ask(session, Kind::Endpoints, &["a", "b"], 1), Verdict::Accepted);
+    for (name, version) in [("a", 2), ("a", 3), ("b", 4)] {
+        offer(session, name, version);
+    }
+    assert_eq!(next(session), Some((Kind::Endpoints, 2, names(&["a", "b"]))));
+}
+
+#[test]
+fn a_refusal_counts_once_and_nothing_is_repeated() {
+    let session = &mut session();
+    ask(session, Kind::Endpoints, &["a"], 0);
+    offer(session, "a", 1);
+    next(session);
+    let no = Verdict::Refused("no".to_owned());
+    assert_eq!(request(session, Kind::Endpoints, &["a"], 1, Some("no")), no);
+    offer(session, "a", 1);
+    assert_eq!(next(session), None);
+    // Node repeats its error with every later request.
+    assert_eq!(request(session, Kind::Endpoints, &["a", "b"], 1, Some("no")), Verdict::None);
+    offer(session, "a", 2);
+    assert_eq!(next(session), Some((Kind::Endpoints, 2, names(&["a"]))));
+    assert_eq!(ask(session, Kind::Endpoints, &["a", "b"], 2), Verdict::Accepted);
+}
+
+#[test]
+fn changes_of_weights_alone_wait_and_other_changes_do_not() {
+    let session = &mut Session::new(Duration::from_secs(10));
+    let start = NOW();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut nonce = 0;
+    let mut step = |version, members, seconds| {
+        ask(session, Kind::Endpoints, &["a"], nonce);
+        session.open_names()[0].offer(assignment(version, members));
+        match session.step(at(seconds), |_| None) {
+            Step::Send(push) => {
+                nonce = read(&push).1;
+                Some(Ok(push.version))
+            }
+            Step::WaitUntil(until) => Some(Err(until - start)),
+            Step::Nothing => None,
+        }
+    };
+    assert_eq!(step(1, 1, 0), Some(Ok(1)));
+    assert_eq!(step(2, 1, 1), Some(Err(Duration::from_secs(10))));
+    assert_eq!(step(1, 1, 2), None, "the weight is as it was");
+    assert_eq!(step(3, 1, 3), Some(Err(Duration::from_secs(10))));
+    assert_eq!(step(4, 2, 4), Some(Ok(4)), "a backend came or went");
+    assert_eq!(step(5, 2, 13), Some(Err(Duration::from_secs(14))));
+    assert_eq!(step(5, 2, 14), Some(Ok(5)));
+}
+
+#[test]
+fn a_name_that_means_no_service_gets_the_reason_and_no_resource() {
+    let session = &mut session();
+    ask(session, Kind::Listener, &["bad", "good"], 0);
+    let problem = |name: &str| (name == "bad").then(|| "no such thing".to_owned());
+    let Step::Send(push) = session.step(NOW(), problem) else { panic!("a response") };
+    let response = DiscoveryResponse::decode(&push.message.to_bytes()[5..]).unwrap();
+    assert_eq!(response.resources.len(), 1);
+    let error = &response.resource_errors[0];
+    assert_eq!(error.resource_name.as_ref().unwrap().name, "bad");
+    assert_eq!(error.error_detail.as_ref().unwrap().message, "no such thing");
+    assert!(next(session).is_none());
+}
+
+/// What a client does or what happens to a name.
+#[derive(Debug, Clone)]
+enum Act {
+    Want(Kind, Vec<usize>),
+    Answer(Kind, bool),
+    Change(usize),
+    Push,
+}
+
+const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let kind = || prop::sample::select(Kind::ALL.to_vec());
+    let some = prop::collection::vec(0..NAMES.len(), 0..4);
+    let act = prop_oneof![
+        (kind(), some).prop_map(|(kind, names)| Act::Want(kind, names)),
+        (kind(), any::<bool>()).prop_map(|(kind, good)| Act::Answer(kind, good)),
+        (0..NAMES.len()).prop_map(Act::Change),
+        Just(Act::Push),
+    ];
+    prop::collection::vec(act, 0..60)
+}
+
+proptest! {
+    /// Whatever a client does, it ends with the newest content of exactly what it wants,
+    /// never has two unanswered responses of a type, and never loses a listener.
+    #[test]
+    fn a_client_ends_with_what_it_wants(acts in acts()) {
+        let mut session = session();
+        let mut wanted: BTreeMap<Kind, BTreeSet<&str>> = BTreeMap::new();
+        let mut newest = BTreeMap::from(NAMES.map(|name| (name, 1_u64)));
+        let mut open: BTreeMap<Kind, u64> = BTreeMap::new();
+        let mut last: BTreeMap<Kind, u64> = BTreeMap::new();
+        let mut has: BTreeMap<&str, u64> = BTreeMap::new();
+        let end = [Act::Push, Act::Answer(Kind::Listener, true), Act::Answer(Kind::Cluster, true),
+            Act::Answer(Kind::Endpoints, true)];
+        let end = (0..6).flat_map(|_| end.clone());
+        for act in acts.into_iter().chain(end) {
+            match act {
+                Act::Want(kind, names) => {
+                    let names: BTreeSet<_> = names.into_iter().map(|name| NAMES[name]).collect();
+                    if kind == Kind::Endpoints {
+                        has.retain(|name, _| names.contains(name));
+                    }
+                    let all: Vec<_> = names.iter().copied().collect();
+                    wanted.insert(kind, names);
+                    let answered = open.remove(&kind).is_some();
+                    let nonce = last.get(&kind).copied().unwrap_or(0);
+                    let verdict = ask(&mut session, kind, &all, nonce);
+                    prop_assert_eq!(verdict == Verdict::Accepted, answered);
+                }
+                Act::Answer(kind, good) => {
+                    let Some(nonce) = open.remove(&kind) else { continue };
+                    let all: Vec<_> = wanted.get(&kind).into_iter().flatten().copied().collect();
+                    request(&mut session, kind, &all, nonce, (!good).then_some("no"));
+                }
+                Act::Change(name) => *newest.get_mut(NAMES[name]).unwrap() += 1,
+                Act::Push => loop {
+                    for one in session.open_names() {
+                        one.offer(assignment(newest[&*one.name], 0));
+                    }
+                    let Step::Send(push) = session.step(NOW(), |_| None) else { break };
+                    let (kind, nonce, names) = read(&push);
+                    prop_assert_eq!(open.insert(kind, nonce), None);
+                    prop_assert!(last.insert(kind, nonce) < Some(nonce));
+                    if kind != Kind::Endpoints {
+                        let all: BTreeSet<_> = names.iter().map(String::as_str).collect();
+                        prop_assert_eq!(&all, &wanted[&kind]);
+                    }
+                    for (name, assignment) in &push.assignments {
+                        let name = NAMES.into_iter().find(|one| **one == **name).unwrap();
+                        prop_assert!(wanted[&kind].contains(name));
+                        has.insert(name, assignment.version);
+                    }
+                },
+            }
+        }
+        let names = wanted.remove(&Kind::Endpoints).unwrap_or_default();
+        let expected: BTreeMap<_, _> = names.into_iter().map(|name| (name, newest[name])).collect();
+        prop_assert_eq!(has, expected);
+    }
+}

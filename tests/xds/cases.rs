@@ -1,0 +1,256 @@
+//! Cases of backends, weights, marks and names.
+//!
+//! In: a scene. Out: a panic if a client does not call the backends that it must.
+
+use std::time::{Duration, Instant};
+
+use lookaside::model::Weight;
+
+use super::{Scene, open};
+use crate::support::backend::{Backend, HOLD};
+use crate::support::client::{Calls, Channel, Options, Report};
+use crate::support::eventually;
+use crate::support::language::Family;
+use crate::support::world::{SERVICE, metric, streams};
+
+const OVER: &str = r#"{"until":"2001-01-01T00:00:00Z"}"#;
+
+/// Shares follow weights, and a change of weights costs no connection and no call.
+pub fn weights(scene: &Scene) {
+    let world = &scene.world;
+    let mut all = ["1", "2", "3"].map(Backend::start);
+    for (backend, weight) in all.iter_mut().zip([1, 2, 3]) {
+        world.register_with(backend, Weight(weight));
+    }
+    let balancer = scene.balancer(&[]);
+    all.iter().for_each(|backend| balancer.wait_listed(SERVICE, backend.id()));
+    let driver = scene.driver(&balancer);
+    let client = open(&driver, SERVICE);
+    has_shares(&client, &[("1", 1), ("2", 2), ("3", 3)]);
+    client.start(&Calls::new(0).every(Duration::from_millis(2)));
+    world.register_with(&mut all[0], Weight(6));
+    has_shares(&client, &[("1", 6), ("2", 2), ("3", 3)]);
+    let report = client.stop();
+    assert_eq!(report.failed(), 0, "{report:?}");
+    assert_eq!(refused(&balancer), 0, "{}", balancer.log());
+}
+
+/// No call fails while backends come and go, and calls in flight are spared.
+pub fn a_backend_comes_and_goes(scene: &Scene) {
+    let world = &scene.world;
+    let balancer = scene.balancer(&[]);
+    let one = world.backend("one");
+    one.release();
+    balancer.wait_listed(SERVICE, "one");
+    let driver = scene.driver(&balancer);
+    let client = open(&driver, SERVICE);
+    client.until("one answers", &Calls::new(4), |report| report.from("one") == 4);
+    client.start(&Calls::new(0).every(Duration::from_millis(2)));
+    let other = open(&driver, SERVICE);
+    for id in ["two", "three"] {
+        let mut backend = world.backend(id);
+        is_used(&client_of(&other), id);
+        let held = other.begin(&Calls::new(8).name(HOLD).timeout(Duration::from_secs(60)));
+        eventually("calls are held", || (backend.held() > 0).then_some(()));
+        backend.withdraw();
+        balancer.wait_unlisted(SERVICE, id);
+        backend.release();
+        let report = held.wait();
+        assert_eq!(report.succeeded(), 8, "{report:?}");
+        is_unused(&client_of(&other), id);
+        backend.stop();
+    }
+    let report = client.stop();
+    assert_eq!(report.failed(), 0, "{report:?}");
+    assert!(report.from("two") > 0 && report.from("three") > 0, "{report:?}");
+}
+
+/// A client may start before its backends: calls that wait go through when they come.
+pub fn client_first(scene: &Scene) {
+    let balancer = scene.balancer(&[]);
+    let driver = scene.driver(&balancer);
+    let client = open(&driver, SERVICE);
+    client.is_unavailable();
+    let waiting = client.begin(&Calls::waiting(1));
+    let _one = scene.world.backend("one");
+    assert_eq!(waiting.wait().from("one"), 1);
+    client.until("one answers", &Calls::new(4), |report| report.from("one") == 4);
+}
+
+/// A service that loses its last backend fails calls that do not wait, and holds the
+/// others until a backend comes.
+pub fn going_empty_and_returning(scene: &Scene) {
+    let balancer = scene.balancer(&["--when-empty", "wait"]);
+    let mut first = scene.world.backend("first");
+    balancer.wait_listed(SERVICE, "first");
+    let driver = scene.driver(&balancer);
+    let client = open(&driver, SERVICE);
+    client.until("first answers", &Calls::new(4), |report| report.from("first") == 4);
+    // It goes on serving, so only what the client is told keeps calls from it.
+    first.withdraw();
+    client.is_unavailable();
+    let waiting = client.begin(&Calls::waiting(1));
+    client.is_unavailable();
+    let _second = scene.world.backend("second");
+    assert_eq!(waiting.wait().from("second"), 1);
+    client.until("second answers", &Calls::new(4), |report| report.from("second") == 4);
+}
+
+/// `--when-empty drop`: calls that wait fail too, but for grpc-go.
+pub fn when_empty_drop(scene: &Scene) {
+    let balancer = scene.balancer(&["--when-empty", "drop"]);
+    let mut first = scene.world.backend("first");
+    balancer.wait_listed(SERVICE, "first");
+    let driver = scene.driver(&balancer);
+    let client = open(&driver, SERVICE);
+    client.until("first answers", &Calls::new(4), |report| report.from("first") == 4);
+    first.withdraw();
+    client.is_unavailable();
+    let report = client.call(&Calls::waiting(1).timeout(Duration::from_secs(1)));
+    let code = match scene.language.family {
+        Family::Go => "DEADLINE_EXCEEDED",
+        Family::Core | Family::Java => "UNAVAILABLE",
+    };
+    assert!(report.errors.keys().all(|error| error.starts_with(code)), "{report:?}");
+    let _second = scene.world.backend("second");
+    client.until("second answers", &Calls::new(4), |report| report.from("second") == 4);
+}
+
+/// A client that asks for a name that nobody registered need not wait for a timer.
+pub fn unknown_names_fail_at_once(scene: &Scene) {
+    let balancer = scene.balancer(&[]);
+    let driver = scene.driver(&balancer);
+    // Java's first call takes seconds on a busy machine.
+    let _one = scene.world.backend("one");
+    is_used(&client_of(&open(&driver, SERVICE)), "one");
+    let client = open(&driver, "nobody");
+    let began = Instant::now();
+    let report = client.call(&Calls::new(1).timeout(Duration::from_secs(20)));
+    // After 15 seconds clients take a name for one that does not exist.
+    assert!(began.elapsed() < Duration::from_secs(14), "{:?}", began.elapsed());
+    assert!(report.errors.keys().all(|error| error.starts_with("UNAVAILABLE")), "{report:?}");
+    assert_eq!(report.failed(), 1);
+    let (_, clients) = balancer.get("/api/v1/clients");
+    let clients: serde_json::Value = serde_json::from_str(&clients).expect("JSON");
+    let rows = clients["clients"].as_array().expect("a list");
+    let row = rows.iter().find(|row| row["name"] == "nobody").expect("the name is shown");
+    assert_eq!((&row["protocol"], &row["service"]), (&"xds".into(), &serde_json::Value::Null));
+}
+
+pub fn drained_by_a_mark(scene: &Scene) {
+    let balancer = scene.balancer(&[]);
+    let (_one, two) = (scene.world.backend("one"), scene.world.backend("two"));
+    ["one", "two"].iter().for_each(|id| balancer.wait_listed(SERVICE, id));
+    let driver = scene.driver(&balancer);
+    let client = open(&driver, SERVICE);
+    is_used(&client_of(&client), "two");
+    client.start(&Calls::new(0).every(Duration::from_millis(2)));
+    let probe = open(&driver, SERVICE);
+    mark(scene, "drain", &format!("/{}", two.addr()), "{}");
+    is_unused(&client_of(&probe), "two");
+    mark(scene, "drain", &format!("/{}", two.addr()), OVER);
+    is_used(&client_of(&probe), "two");
+    let report = client.stop();
+    assert_eq!(report.failed(), 0, "{report:?}");
+}
+
+pub fn shed_by_a_mark(scene: &Scene) {
+    let balancer = scene.balancer(&[]);
+    let _one = scene.world.backend("one");
+    balancer.wait_listed(SERVICE, "one");
+    let driver = scene.driver(&balancer);
+    let client = open(&driver, SERVICE);
+    is_used(&client_of(&client), "one");
+    mark(scene, "shed", "", r#"{"percent":30}"#);
+    client.until("a part is dropped", &Calls::new(50), |report| report.failed() > 0);
+    // Each call is dropped by chance: five standard deviations around 300.
+    let report = client.call(&Calls::new(1_000));
+    assert!((228..372).contains(&report.failed()), "{report:?}");
+    mark(scene, "shed", "", "");
+    client.is_unavailable();
+    mark(scene, "shed", "", OVER);
+    client.until("nothing is dropped", &Calls::new(50), |report| report.failed() == 0);
+}
+
+/// A name means what it means in grpclb.
+pub fn names_have_all_spellings(scene: &Scene) {
+    let balancer = scene.balancer(&[]);
+    let (_one, _two) = (scene.world.backend("one"), scene.world.backend("two"));
+    ["one", "two"].iter().for_each(|id| balancer.wait_listed(SERVICE, id));
+    let driver = scene.driver(&balancer);
+    let zone = scene.world.zone();
+    for name in ["hello:50051", "Hello", &format!("hello.{zone}"), &format!("HELLO.{zone}:80")] {
+        let client = open(&driver, name);
+        is_used(&client_of(&client), "one");
+        is_used(&client_of(&client), "two");
+    }
+    let chosen = open(&driver, &format!("id--two.hello.{zone}"));
+    is_used(&client_of(&chosen), "two");
+    let report = chosen.call(&Calls::new(20));
+    assert_eq!(report.from("two"), 20, "{report:?}");
+    assert_eq!(refused(&balancer), 0, "{}", balancer.log());
+}
+
+/// An idle channel lets go of the stream, and gets everything again when it returns.
+pub fn idle_and_back(scene: &Scene) {
+    let balancer = scene.balancer(&[]);
+    let _one = scene.world.backend("one");
+    balancer.wait_listed(SERVICE, "one");
+    let driver = scene.driver(&balancer);
+    let options = Options { idle_seconds: Some(1.0), ..Options::xds(SERVICE) };
+    let client = driver.open(&options);
+    client.until("one answers", &Calls::new(4), |report| report.from("one") == 4);
+    // C-core becomes idle only once.
+    eventually("the name is let go", || (streams(&balancer) == 0).then_some(()));
+    let report = client.call(&Calls::new(4));
+    assert_eq!(report.from("one"), 4, "{report:?}");
+}
+
+/// Checks that calls are spread by weights: by chance, so within five standard deviations.
+#[track_caller]
+pub fn has_shares(client: &Channel<'_>, weights: &[(&str, u64)]) {
+    const CALLS: u64 = 1_200;
+    let sum: u64 = weights.iter().map(|(_, weight)| weight).sum();
+    client.until("calls are spread by weights", &Calls::new(CALLS), |report| {
+        weights.iter().all(|&(id, weight)| {
+            let share = weight as f64 / sum as f64;
+            let off = report.from(id) as f64 - share * CALLS as f64;
+            off.abs() < 5.0 * (CALLS as f64 * share * (1.0 - share)).sqrt()
+        }) && report.failed() == 0
+    });
+}
+
+/// A function that makes calls of a client.
+pub fn client_of<'a>(client: &'a Channel<'_>) -> impl Fn(&Calls) -> Report + 'a {
+    |calls| client.call(calls)
+}
+
+/// Waits until a backend gets calls.
+#[track_caller]
+pub fn is_used(call: &impl Fn(&Calls) -> Report, id: &str) {
+    eventually("the backend gets calls", || (call(&Calls::new(20)).from(id) > 0).then_some(()));
+}
+
+/// Waits until a backend gets no call of fifty, and then checks fifty more.
+#[track_caller]
+pub fn is_unused(call: &impl Fn(&Calls) -> Report, id: &str) {
+    eventually("the backend gets no calls", || (call(&Calls::new(50)).from(id) == 0).then_some(()));
+    let report = call(&Calls::new(50));
+    assert_eq!((report.from(id), report.failed()), (0, 0), "{report:?}");
+}
+
+/// Returns how many responses clients have refused.
+#[track_caller]
+pub fn refused(balancer: &crate::support::lookaside::Balancer) -> u64 {
+    ["listener", "cluster", "endpoints"]
+        .map(|kind| {
+            metric(balancer, &format!("lookaside_xds_responses_refused_total{{type=\"{kind}\"}}"))
+        })
+        .iter()
+        .sum()
+}
+
+fn mark(scene: &Scene, kind: &str, of: &str, value: &str) {
+    let key = format!("/lookaside/marks/{}/{kind}/{SERVICE}{of}", scene.world.zone());
+    scene.world.etcd().ctl(&["put", &key, value]);
+}

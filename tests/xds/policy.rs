@@ -1,0 +1,93 @@
+//! Cases of zones and splits.
+//!
+//! In: a scene. Out: a panic if a client calls other backends than its zone or a split gives
+//! it, or loses a call by a change of its share.
+
+use std::time::Duration;
+
+use super::cases::refused;
+use super::{Scene, open};
+use crate::support::backend::Backend;
+use crate::support::client::{Calls, Channel};
+use crate::support::world::SERVICE;
+
+/// Clients stay in the zone that their bootstrap file states, until the zone is lost.
+pub fn zones(scene: &Scene) {
+    let world = &scene.world;
+    settle(scene, "zones.mode = 'prefer'", "[zones.alias]\neu-1b = 'b'\n");
+    // xDS clients do not report their calls, so the clients count.
+    let balancer = scene.balancer(&[]);
+    let (here, there) = (["a1", "a2", "a3"], ["b1", "b2", "b3"]);
+    let _here = here.map(|id| start(scene, id, r#""zone":"a""#));
+    let _there = there.map(|id| start(scene, id, r#""zone":"b""#));
+    here.iter().chain(&there).for_each(|id| balancer.wait_listed(SERVICE, id));
+    let (near, far) =
+        (scene.driver_in_zone(&balancer, "a"), scene.driver_in_zone(&balancer, "eu-1b"));
+    let (near, far) = (open(&near, SERVICE), open(&far, SERVICE));
+    // A zone without clients would take calls of the other.
+    for client in [&near, &far] {
+        client.until("it is connected", &Calls::waiting(1), |report| report.failed() == 0);
+    }
+    only(&near, &here);
+    only(&far, &there);
+    let (_, clients) = balancer.get("/api/v1/clients");
+    assert!(clients.contains(r#""zone":"a""#) && clients.contains(r#""zone":"b""#), "{clients}");
+    far.start(&Calls::new(0).every(Duration::from_millis(2)));
+    here.iter().for_each(|id| drop(world.etcd().ctl(&["del", &world.key(id)])));
+    only(&near, &there);
+    let report = far.stop();
+    assert_eq!(report.failed(), 0, "{report:?}");
+    assert_eq!(refused(&balancer), 0, "{}", balancer.log());
+}
+
+/// The canaries get their share, which changes without a failed call.
+pub fn splits(scene: &Scene) {
+    let split = |percent: u32| {
+        let split = format!("split = {{ select = 'version=v2', percent = {percent} }}");
+        settle(scene, &split, "");
+    };
+    split(10);
+    let balancer = scene.balancer(&[]);
+    let _all = [
+        start(scene, "a", r#""version":"v1""#),
+        start(scene, "b", r#""version":"v1""#),
+        start(scene, "canary", r#""version":"v2""#),
+    ];
+    ["a", "b", "canary"].iter().for_each(|id| balancer.wait_listed(SERVICE, id));
+    let driver = scene.driver(&balancer);
+    let client = open(&driver, SERVICE);
+    super::cases::has_shares(&client, &[("a", 45), ("b", 45), ("canary", 10)]);
+    client.start(&Calls::new(0).every(Duration::from_millis(2)));
+    split(60);
+    super::cases::has_shares(&client, &[("a", 20), ("b", 20), ("canary", 60)]);
+    split(0);
+    only(&client, &["a", "b"]);
+    let report = client.stop();
+    assert_eq!(report.failed(), 0, "{report:?}");
+    assert_eq!(refused(&balancer), 0, "{}", balancer.log());
+}
+
+/// Waits until these backends get all calls.
+#[track_caller]
+fn only(client: &Channel<'_>, ids: &[&str]) {
+    client.until("these backends get all calls", &Calls::new(80), |report| {
+        let all = ids.iter().map(|id| report.from(id));
+        all.clone().all(|calls| calls > 0) && all.sum::<u64>() == 80
+    });
+}
+
+/// Starts a backend and registers it with these metadata.
+fn start(scene: &Scene, id: &'static str, metadata: &str) -> Backend {
+    let backend = Backend::start(id);
+    let metadata = format!(r#"{{"id":"{id}",{metadata}}}"#);
+    let value = format!(r#"{{"Op":0,"Addr":"{}","Metadata":{metadata}}}"#, backend.addr());
+    scene.world.etcd().ctl(&["put", "--", &scene.world.key(id), &value]);
+    backend
+}
+
+/// Writes the settings of the service, and further tables, into etcd.
+fn settle(scene: &Scene, settings: &str, further: &str) {
+    let document = format!("[service.{SERVICE}]\n{settings}\n{further}");
+    let key = format!("/lookaside/settings/{}", scene.world.zone());
+    scene.world.etcd().ctl(&["put", "--", &key, &document]);
+}
