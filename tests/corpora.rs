@@ -20,6 +20,8 @@ mod record;
 mod settings;
 #[path = "../fuzz/checks/state.rs"]
 mod state;
+#[path = "../fuzz/checks/xds.rs"]
+mod xds;
 
 /// Checks every file of a corpus whole, cut short, and with one bit flipped.
 fn check(corpus: &str, check: fn(&[u8])) {
@@ -75,4 +77,9 @@ fn connections() {
 #[test]
 fn clients() {
     check("grpc", grpc::check);
+}
+
+#[test]
+fn xds_clients() {
+    check("xds", xds::check);
 }

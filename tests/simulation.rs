@@ -31,6 +31,8 @@ mod plan;
 mod rng;
 #[path = "simulation/world.rs"]
 mod world;
+#[path = "simulation/xds_client.rs"]
+mod xds_client;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

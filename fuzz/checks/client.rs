@@ -11,8 +11,14 @@ const TIME_LIMIT: Duration = Duration::from_secs(600);
 
 /// Says `data` to `serve`. Its first byte says what the rest is: bytes from the
 /// first on, frames after the preface, or the messages of an open stream, which
-/// asked for `path`; and in which pieces it comes.
-pub fn check<F: Future>(data: &[u8], path: &str, serve: impl FnOnce(DuplexStream) -> F) {
+/// asked for `path`; and in which pieces it comes. Beyond `answer_max` bytes, the
+/// answer must be in proportion to what was said.
+pub fn check<F: Future>(
+    data: &[u8],
+    path: &str,
+    answer_max: usize,
+    serve: impl FnOnce(DuplexStream) -> F,
+) {
     let [mode, rest @ ..] = data else { return };
     let said = match mode % 3 {
         0 => rest.to_vec(),
@@ -24,7 +30,7 @@ pub fn check<F: Future>(data: &[u8], path: &str, serve: impl FnOnce(DuplexStream
     let runtime = runtime.enable_time().start_paused(true).build().expect("a runtime");
     let answer = runtime.block_on(speak(&said, pieces, serve));
     // A request is answered by some headers, and a frame by one like it.
-    assert!(answer.len() <= 4_096 + 16 * said.len(), "{} for {}", answer.len(), said.len());
+    assert!(answer.len() <= answer_max + 16 * said.len(), "{} for {}", answer.len(), said.len());
     let mut rest = &answer[..];
     while let [l0, l1, l2, kind, _, _, _, _, _, after @ ..] = rest {
         let length = u32::from_be_bytes([0, *l0, *l1, *l2]) as usize;

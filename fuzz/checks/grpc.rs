@@ -19,10 +19,11 @@ use crate::client;
 
 /// What `data` says is what [`client::check`] makes of it.
 pub fn check(data: &[u8]) {
-    client::check(data, PATH, serve);
+    client::check(data, PATH, 4_096, serve);
 }
 
-async fn serve(stream: DuplexStream) {
+/// Serves one connection of a balancer whose registry is empty.
+pub async fn serve(stream: DuplexStream) {
     let catalog = Catalog::new();
     let (inputs, inputs_rx) = mpsc::channel(1);
     let driver = tokio::spawn(catalog::drive(inputs_rx, catalog.clone(), lookaside::clock::wall));

@@ -18,7 +18,7 @@ struct Echo(Incoming);
 
 /// What `data` says is what [`client::check`] makes of it.
 pub fn check(data: &[u8]) {
-    client::check(data, "/echo", |stream| {
+    client::check(data, "/echo", 4_096, |stream| {
         let stream = WithMeter::new(stream, |_, _| ());
         Connection::new(stream, Common::new(), Arc::new(GracefulClose::default()), answer)
     });

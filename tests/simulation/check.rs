@@ -31,7 +31,7 @@ use std::net::SocketAddr;
 use crate::decisions::OperatorDecisions;
 use crate::faults::Faults;
 use crate::history::{Held, Record, Set, Truth, What};
-use crate::plan::{Host, Plan};
+use crate::plan::{Host, Plan, Protocol};
 use crate::world::Outcome;
 
 /// How long a deregistration may take to reach the lists, in milliseconds. It needs one
@@ -39,6 +39,9 @@ use crate::world::Outcome;
 const ROUND_TRIPS: u64 = 1_500;
 /// How long a client may wait for an initial response or a refusal.
 const RESPONSE_MAX: u64 = 1_000;
+/// The same for xDS: a stream waits ten seconds for the registry, and endpoints take three
+/// round trips.
+const XDS_RESPONSE_MAX: u64 = 11_500;
 /// The greatest age of a list.
 const FRESH: u64 = 2_000;
 /// The earliest time after which HTTP/2's keepalive gives up.
@@ -212,7 +215,11 @@ impl Check<'_> {
             stream.ended.as_ref().map(|(at, _)| *at),
         ];
         let answered = answers.into_iter().flatten().min().unwrap_or(self.plan.end);
-        if answered > stream.opened + RESPONSE_MAX
+        let most = match self.plan.clients[stream.client].protocol {
+            Protocol::Grpclb => RESPONSE_MAX,
+            Protocol::Xds => XDS_RESPONSE_MAX,
+        };
+        if answered > stream.opened + most
             && !self.faults.apart(balancer, stream.client_host, stream.opened, answered)
         {
             self.breach(stream.opened, stream, "I6 neither greeted nor refused at once");

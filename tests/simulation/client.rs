@@ -1,4 +1,4 @@
-//! A grpclb client that connects as gRPC does.
+//! A client that connects as gRPC does, and speaks grpclb or xDS.
 //!
 //! In: its plan. Out: a record of each connection, list and status that it gets.
 
@@ -11,6 +11,7 @@ use h2::{RecvStream, SendStream, client};
 use http::{HeaderMap, Request};
 use lookaside::balancer::{PATH, token};
 use lookaside::model::{BackendAddr, ServiceName};
+use lookaside::xds;
 use prost::Message;
 use tokio::sync::watch;
 use tokio::task::spawn_local;
@@ -19,8 +20,9 @@ use turmoil::net::TcpStream;
 
 use crate::balancer::{PORT, REPORT_EVERY, ZONE};
 use crate::history::{History, Set, What};
-use crate::plan::{BALANCERS, Client, Host};
+use crate::plan::{BALANCERS, Client, Host, Protocol};
 use crate::rng::Rng;
+use crate::xds_client;
 
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
 mod pb {
@@ -109,7 +111,11 @@ async fn stream(
     let Ok(Some((mut requests, connection))) = connected.await else { return End::NotConnected };
     // Dropping this ends the connection.
     let connection = Owned(spawn_local(async { drop(connection.await) }));
-    let request = Request::post(format!("http://balancer{PATH}"))
+    let path = match plan.protocol {
+        Protocol::Grpclb => PATH,
+        Protocol::Xds => xds::PATH,
+    };
+    let request = Request::post(format!("http://balancer{path}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .header("user-agent", plan.user_agent)
@@ -118,24 +124,23 @@ async fn stream(
     let Ok((response, mut requests)) = requests.send_request(request, false) else {
         return End::NotConnected;
     };
-    let name = format!("s{}.{ZONE}:443", plan.service);
-    send(&mut requests, Ask::InitialRequest(pb::InitialLoadBalanceRequest { name }));
     let history = &shared.history;
     history.note(What::Opened { stream: id, client: index, balancer });
     let mut greeted = false;
-    let reading = read(id, plan.service, response, &mut greeted, history);
-    let reporting = async {
-        let mut every = interval(REPORT_EVERY);
-        loop {
-            every.tick().await;
-            send(&mut requests, Ask::ClientStats(pb::ClientStats::default()));
+    let talking = async {
+        match plan.protocol {
+            Protocol::Grpclb => {
+                converse(id, plan, &mut requests, response, &mut greeted, history).await
+            }
+            Protocol::Xds => {
+                xds_client::converse(id, plan, &mut requests, response, &mut greeted, history).await
+            }
         }
     };
     let hangup = tokio::time::Instant::now() + until.unwrap_or_default();
     let status = tokio::select! {
         biased;
-        status = reading => status,
-        () = reporting => None,
+        status = talking => status,
         () = sleep_until(hangup), if until.is_some() => {
             history.note(What::Ended { stream: id, status: Some("hung up".to_owned()) });
             return End::HungUp;
@@ -155,6 +160,31 @@ async fn stream(
             history.note(What::Ended { stream: id, status });
             End::Lost
         }
+    }
+}
+
+/// Speaks grpclb to the end of the stream. Returns its status, if it has one.
+async fn converse(
+    id: usize,
+    plan: &Client,
+    requests: &mut SendStream<Bytes>,
+    response: client::ResponseFuture,
+    greeted: &mut bool,
+    history: &History,
+) -> Option<String> {
+    let name = format!("s{}.{ZONE}:443", plan.service);
+    send(requests, Ask::InitialRequest(pb::InitialLoadBalanceRequest { name }));
+    let reporting = async {
+        let mut every = interval(REPORT_EVERY);
+        loop {
+            every.tick().await;
+            send(requests, Ask::ClientStats(pb::ClientStats::default()));
+        }
+    };
+    tokio::select! {
+        biased;
+        status = read(id, plan.service, response, greeted, history) => status,
+        () = reporting => None,
     }
 }
 
@@ -233,16 +263,20 @@ fn set(service: usize, servers: &[pb::Server]) -> Set {
     entries.into_keys().collect()
 }
 
-fn code(headers: &HeaderMap) -> Option<String> {
+pub fn code(headers: &HeaderMap) -> Option<String> {
     headers.get("grpc-status").map(|code| code.to_str().expect("a number").to_owned())
 }
 
 fn send(requests: &mut SendStream<Bytes>, kind: Ask) {
     let request = pb::LoadBalanceRequest { load_balance_request_type: Some(kind) };
-    let message = request.encode_to_vec();
-    let length = u32::try_from(message.len()).expect("it is short").to_be_bytes();
     // The reading side notices that a stream has ended.
-    let _ = requests.send_data([&[0], length.as_slice(), &message].concat().into(), false);
+    let _ = requests.send_data(framed(&request.encode_to_vec()), false);
+}
+
+/// Returns a message with gRPC's prefix.
+pub fn framed(message: &[u8]) -> Bytes {
+    let length = u32::try_from(message.len()).expect("it is short").to_be_bytes();
+    [&[0], length.as_slice(), message].concat().into()
 }
 
 /// A task that is aborted when this is dropped.

@@ -64,9 +64,16 @@ pub struct Client {
     pub client_host: usize,
     /// The balancer that it tries first.
     pub first: usize,
+    pub protocol: Protocol,
     pub user_agent: &'static str,
     /// When it drops its connection and connects again, in milliseconds.
     pub hangups: Vec<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Grpclb,
+    Xds,
 }
 
 /// Listeners of a service, inside each balancer.
@@ -207,6 +214,7 @@ fn clients(rng: &mut Rng) -> Vec<Client> {
         service: index % SERVICES,
         client_host: index % CLIENT_HOSTS,
         first: rng.below(BALANCERS),
+        protocol: if index % 3 == 2 { Protocol::Xds } else { Protocol::Grpclb },
         user_agent: rng.pick(&USER_AGENTS),
         hangups: (0..rng.below(4)).map(|_| rng.between(3_000, HEAL)).collect(),
     };

@@ -1,0 +1,143 @@
+//! An xDS client on a stream that is open, as gRPC does: it asks for listener, cluster and
+//! endpoints one after the other, and accepts every response.
+//!
+//! In: a stream. Out: a record of each assignment that it gets.
+
+use std::net::SocketAddr;
+
+use bytes::{Buf, Bytes, BytesMut};
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
+use envoy_types::pb::envoy::config::core::v3::{Node, address};
+use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, LbEndpoint};
+use envoy_types::pb::envoy::config::listener::v3::Listener;
+use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use h2::{RecvStream, SendStream, client};
+use prost::{Message, Name};
+
+use crate::balancer::ZONE;
+use crate::client::{code, framed};
+use crate::history::{History, Set, What};
+use crate::plan::Client;
+
+/// The types in the order in which clients ask for them.
+fn types() -> [String; 3] {
+    [Listener::full_name(), Cluster::full_name(), ClusterLoadAssignment::full_name()]
+        .map(|name| format!("type.googleapis.com/{name}"))
+}
+
+/// Speaks to the end of the stream. Returns its status, if it has one.
+pub async fn converse(
+    id: usize,
+    plan: &Client,
+    requests: &mut SendStream<Bytes>,
+    response: client::ResponseFuture,
+    greeted: &mut bool,
+    history: &History,
+) -> Option<String> {
+    let types = types();
+    let name = format!("s{}.{ZONE}:443", plan.service);
+    let mut ask = |url: &str, accepted: Option<&DiscoveryResponse>| {
+        let node = Node { user_agent_name: agent(plan).to_owned(), ..Default::default() };
+        let request = DiscoveryRequest {
+            node: Some(node),
+            resource_names: vec![name.clone()],
+            type_url: url.to_owned(),
+            version_info: accepted.map(|last| last.version_info.clone()).unwrap_or_default(),
+            response_nonce: accepted.map(|last| last.nonce.clone()).unwrap_or_default(),
+            ..Default::default()
+        };
+        // The reading side notices that a stream has ended.
+        let _ = requests.send_data(framed(&request.encode_to_vec()), false);
+    };
+    ask(&types[0], None);
+    let (head, mut body) = response.await.ok()?.into_parts();
+    assert_eq!(head.status, 200, "stream {id}");
+    if let Some(code) = code(&head.headers) {
+        return Some(code);
+    }
+    let (mut waiting, mut asked) = (BytesMut::new(), 1);
+    while let Some(response) = next(&mut body, &mut waiting).await? {
+        let place = types.iter().position(|url| *url == response.type_url).expect("a known type");
+        assert!(place < asked, "stream {id}: {} before it was asked for", response.type_url);
+        assert_eq!(response.resources.len(), 1, "stream {id}: {}", response.type_url);
+        ask(&response.type_url, Some(&response));
+        if let Some(url) = types.get(asked).filter(|_| place + 1 == asked) {
+            ask(url, None);
+            asked += 1;
+        }
+        if response.type_url != types[2] {
+            continue;
+        }
+        let assignment = ClusterLoadAssignment::decode(&*response.resources[0].value);
+        let assignment = assignment.expect("an assignment");
+        assert_eq!(assignment.cluster_name, name, "stream {id}");
+        if !std::mem::replace(greeted, true) {
+            history.note(What::Greeted { stream: id });
+        }
+        let drops = assignment.policy.as_ref().is_some_and(|all| !all.drop_overloads.is_empty());
+        let list = set(&assignment);
+        history.note(What::ReceivedList { stream: id, list, drops });
+    }
+    code(&body.trailers().await.ok()??)
+}
+
+fn agent(plan: &Client) -> &'static str {
+    match plan.user_agent {
+        agent if agent.starts_with("grpc-go") => "gRPC Go",
+        agent if agent.starts_with("grpc-java") => "gRPC Java",
+        _ => "gRPC Node Pure JS",
+    }
+}
+
+/// Returns the next response, `Some(None)` at the regular end, and `None` if the stream broke.
+async fn next(body: &mut RecvStream, waiting: &mut BytesMut) -> Option<Option<DiscoveryResponse>> {
+    loop {
+        if let Some(length) = waiting.get(1..5) {
+            let length = u32::from_be_bytes(length.try_into().expect("four bytes")) as usize;
+            if waiting.len() >= 5 + length {
+                waiting.advance(5);
+                let message = DiscoveryResponse::decode(waiting.split_to(length));
+                return Some(Some(message.expect("a response")));
+            }
+        }
+        match body.data().await {
+            None => return Some(None),
+            Some(Err(_)) => return None,
+            Some(Ok(data)) => {
+                let _ = body.flow_control().release_capacity(data.len());
+                waiting.extend_from_slice(&data);
+            }
+        }
+    }
+}
+
+/// Returns the backends of an assignment, and checks that clients accept it. The port 0 stands
+/// for a service without backends. A backend in slow start has up to ten times less weight.
+fn set(assignment: &ClusterLoadAssignment) -> Set {
+    let (mut all, mut weights) = (Set::new(), Vec::new());
+    for home in &assignment.endpoints {
+        let weight = home.load_balancing_weight.expect("a weight").value;
+        weights.push(weight as usize / home.lb_endpoints.len());
+        let name = &home.locality.as_ref().expect("a locality").sub_zone;
+        for addr in home.lb_endpoints.iter().map(address).filter(|addr| addr.port() != 0) {
+            assert_eq!(*name, addr.to_string(), "a backend keeps its locality");
+            assert!(all.insert(addr), "{addr} is there twice");
+        }
+    }
+    let (least, most) = (weights.iter().min(), weights.iter().max());
+    assert!(least != Some(&0) && most <= least.map(|least| 20 * least).as_ref(), "{weights:?}");
+    all
+}
+
+fn address(endpoint: &LbEndpoint) -> SocketAddr {
+    let Some(HostIdentifier::Endpoint(endpoint)) = &endpoint.host_identifier else {
+        panic!("an endpoint")
+    };
+    let address = endpoint.address.as_ref().and_then(|address| address.address.as_ref());
+    let Some(address::Address::SocketAddress(socket)) = address else { panic!("a socket") };
+    let Some(PortSpecifier::PortValue(port)) = socket.port_specifier else { panic!("a port") };
+    let port = u16::try_from(port).expect("a port");
+    SocketAddr::new(socket.address.parse().expect("an address"), port)
+}
