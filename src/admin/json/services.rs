@@ -101,6 +101,9 @@ pub struct Service {
     /// overloaded, in percent: the largest of any of them.
     #[serde(default)]
     pub shed: u32,
+    /// Whether its clients use the addresses from DNS, by an operator's mark.
+    #[serde(default)]
+    pub fallback: bool,
     /// The part that they drop because they start more calls than its backends can serve, in
     /// percent.
     #[serde(default)]
@@ -108,9 +111,6 @@ pub struct Service {
     /// How many of its backends are asked for their load and do not report it.
     #[serde(default)]
     pub load_silent: usize,
-    /// Whether its clients use the addresses from DNS, by an operator's mark.
-    #[serde(default)]
-    pub fallback: bool,
     /// How many health checks find unhealthy.
     #[serde(default)]
     pub unhealthy: usize,
