@@ -87,7 +87,9 @@ async fn a_client_stays_in_the_zone_that_it_states() {
     assert_eq!(zones()[2], Some("b".into()));
     // Without zones, no client has one.
     balanced.settle("").await;
+    drop(named);
     stated.until(&[11, 12, 13, 21, 22, 23]).await;
+    by_address.until(&[11, 12, 13, 21, 22, 23]).await;
     assert_eq!(balanced.balancer.demand()(&hello), None);
 }
 
