@@ -7,6 +7,8 @@
 mod cases;
 #[path = "xds/faults.rs"]
 mod faults;
+#[path = "xds/migration.rs"]
+mod migration;
 #[path = "xds/policy.rs"]
 mod policy;
 
