@@ -100,6 +100,7 @@ macro_rules! clients {
                 cases::shed_by_a_mark,
                 cases::names_have_all_spellings,
                 cases::idle_and_back,
+                cases::many_targets,
                 policy::zones,
                 policy::splits,
                 faults::etcd_is_away,

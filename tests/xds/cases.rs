@@ -191,6 +191,22 @@ pub fn names_have_all_spellings(scene: &Scene) {
     assert_eq!(refused(&balancer), 0, "{}", balancer.log());
 }
 
+/// A process may put the streams of all its targets on one connection, as C-core does, and
+/// then waits for ever for those beyond the number that the connection may have.
+pub fn many_targets(scene: &Scene) {
+    let balancer = scene.balancer(&[]);
+    let _one = scene.world.backend("one");
+    balancer.wait_listed(SERVICE, "one");
+    let driver = scene.driver(&balancer);
+    let names = (1..=120).map(|port| format!("{SERVICE}:{port}"));
+    let clients: Vec<_> = names.map(|name| open(&driver, &name)).collect();
+    for client in &clients {
+        let report = client.call(&Calls::waiting(1));
+        assert_eq!((report.failed(), report.from("one")), (0, 1), "{report:?}");
+    }
+    assert_eq!(refused(&balancer), 0, "{}", balancer.log());
+}
+
 /// An idle channel lets go of the stream, and gets everything again when it returns.
 pub fn idle_and_back(scene: &Scene) {
     let balancer = scene.balancer(&[]);

@@ -4,11 +4,12 @@
 //! and the time, in whole seconds since one origin.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::protocol::STREAMS_STEP;
 use super::timer::Second;
 
 /// State that all connections of a port share: a limit on the memory that they hold
@@ -19,13 +20,16 @@ pub struct Common {
     origin: Instant,
     /// Bytes of unfinished frames and messages, and of data that no reader has taken.
     held: AtomicUsize,
+    /// Streams that connections may have beyond the first [`STREAMS_STEP`] of each.
+    streams: AtomicU32,
 }
 
 /// The part of one connection in [`Common`].
 #[derive(Debug)]
 pub(super) struct Share {
     common: Arc<Common>,
-    held: usize,
+    held: u32,
+    streams: u32,
 }
 
 /// The most bytes of unfinished data that all connections may hold together. A client
@@ -34,12 +38,19 @@ const HELD_MAX: usize = 32 * 1024 * 1024;
 /// Beyond [`HELD_MAX`], a connection that adds to it ends unless it holds no more than
 /// this, in bytes. No client has a longer report.
 const SMALL: usize = 512;
+/// The streams that all connections together may have beyond the first [`STREAMS_STEP`] of
+/// each. They take some 100 MB if nothing but streams is opened on them.
+const STREAMS_SHARED: u32 = 50_000;
 
 impl Common {
     /// Makes the shared state for the connections of a port.
     #[must_use]
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { origin: Instant::now(), held: AtomicUsize::new(0) })
+        Arc::new(Self {
+            origin: Instant::now(),
+            held: AtomicUsize::new(0),
+            streams: AtomicU32::new(0),
+        })
     }
 
     /// Returns how many whole seconds have passed since the origin.
@@ -50,7 +61,7 @@ impl Common {
 
 impl Share {
     pub(super) fn new(common: Arc<Common>) -> Self {
-        Self { common, held: 0 }
+        Self { common, held: 0, streams: 0 }
     }
 
     pub(super) fn now(&self) -> Second {
@@ -68,23 +79,51 @@ impl Share {
 
     /// Records how many bytes the connection holds now. Returns false if that is too much.
     pub(super) fn hold(&mut self, bytes: usize) -> bool {
-        if bytes == self.held {
+        let held = self.held as usize;
+        if bytes == held {
             return true;
         }
         let all = &self.common.held;
-        let before = if bytes > self.held {
-            all.fetch_add(bytes - self.held, Ordering::Relaxed)
+        let before = if bytes > held {
+            all.fetch_add(bytes - held, Ordering::Relaxed)
         } else {
-            all.fetch_sub(self.held - bytes, Ordering::Relaxed)
+            all.fetch_sub(held - bytes, Ordering::Relaxed)
         };
-        let grown = bytes > self.held;
-        self.held = bytes;
+        let grown = bytes > held;
+        self.held = u32::try_from(bytes).unwrap_or(u32::MAX);
         !grown || bytes <= SMALL || before <= HELD_MAX
+    }
+
+    /// Takes [`STREAMS_STEP`] of the streams that all connections share, until this is
+    /// dropped. Returns false if too few are left.
+    pub(super) fn take_streams(&mut self) -> bool {
+        let fits = |taken: u32| Some(taken + STREAMS_STEP).filter(|taken| *taken <= STREAMS_SHARED);
+        let taken = self.common.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
+        self.streams += if taken.is_ok() { STREAMS_STEP } else { 0 };
+        taken.is_ok()
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.common.held.fetch_sub(self.held, Ordering::Relaxed);
+        self.common.held.fetch_sub(self.held as usize, Ordering::Relaxed);
+        self.common.streams.fetch_sub(self.streams, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_beyond_the_first_are_shared_by_all_connections() {
+        let common = Common::new();
+        let mut greedy = Share::new(common.clone());
+        let mut other = Share::new(common);
+        let taken = (0..).take_while(|_| greedy.take_streams()).count();
+        assert_eq!(taken, (STREAMS_SHARED / STREAMS_STEP) as usize);
+        assert!(!other.take_streams());
+        drop(greedy);
+        assert!(other.take_streams());
     }
 }

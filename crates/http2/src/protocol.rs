@@ -26,7 +26,9 @@ pub(super) struct Protocol<T> {
     /// How many bytes of DATA the peer accepts on all streams together.
     pub(super) send_window: i64,
     /// The longest payload that the peer accepts, in bytes.
-    pub(super) frame_max: usize,
+    frame_max: u32,
+    /// How many streams may be open at a time; the connection raises it.
+    streams_max: u32,
     initial_send_window: i64,
     recv_window: i64,
     /// How many bytes of `recv_window` can be given back.
@@ -94,9 +96,13 @@ struct Block {
     frames: usize,
 }
 
-/// The most streams of a connection. A client channel has one; only proxies have many.
-/// RFC 9113 advises against less than 100.
-const STREAMS_MAX: usize = 100;
+/// The most streams of a connection, as announced. A client channel has one, proxies have
+/// many, and so has a process of gRPC C-core with many targets by xDS: its streams for all
+/// targets share a connection, and those beyond the announced number wait for ever.
+pub(super) const STREAMS_MAX: u32 = 1_000;
+/// How many streams every connection may have. RFC 9113 advises against less than 100. More
+/// are allowed in such steps, as long as all connections together have few of them.
+pub(super) const STREAMS_STEP: u32 = 100;
 /// The receive windows, in bytes. They limit what a connection can make this side hold:
 /// its largest message fits, and no more.
 const CONNECTION_WINDOW: u32 = 256 * 1024;
@@ -121,7 +127,7 @@ impl<T> Protocol<T> {
     pub(super) fn new() -> Self {
         let mut out = Vec::new();
         let settings = [
-            (setting::MAX_CONCURRENT_STREAMS, STREAMS_MAX as u32),
+            (setting::MAX_CONCURRENT_STREAMS, STREAMS_MAX),
             (setting::INITIAL_WINDOW_SIZE, STREAM_WINDOW),
             (setting::MAX_HEADER_LIST_SIZE, head::SIZE_MAX as u32),
         ];
@@ -132,7 +138,8 @@ impl<T> Protocol<T> {
             streams: SmallVec::new(),
             out,
             send_window: WINDOW_DEFAULT,
-            frame_max: FRAME_MAX,
+            frame_max: FRAME_MAX as u32,
+            streams_max: STREAMS_STEP,
             initial_send_window: WINDOW_DEFAULT,
             recv_window: CONNECTION_WINDOW.into(),
             credit: 0,
@@ -143,6 +150,21 @@ impl<T> Protocol<T> {
             block: None,
             reset_ids: [0; 4],
         }
+    }
+
+    /// Returns the longest payload that the peer accepts, in bytes.
+    pub(super) fn frame_max(&self) -> usize {
+        self.frame_max as usize
+    }
+
+    /// Returns whether one more stream needs [`Self::allow_streams`] first.
+    pub(super) fn is_full(&self) -> bool {
+        self.streams.len() >= self.streams_max as usize && self.streams_max < STREAMS_MAX
+    }
+
+    /// Allows [`STREAMS_STEP`] more streams.
+    pub(super) fn allow_streams(&mut self) {
+        self.streams_max += STREAMS_STEP;
     }
 
     /// Opens the stream of a request.
@@ -178,7 +200,7 @@ impl<T> Protocol<T> {
         self.announce_table(&mut block);
         head::put_response(&mut block, status, headers);
         let id = self.streams[at].id;
-        frame::put_headers(&mut self.out, id, &block, end, self.frame_max);
+        frame::put_headers(&mut self.out, id, &block, end, self.frame_max as usize);
     }
 
     /// Writes the end of the body of the stream at `at`, with trailers if there are any.
@@ -192,7 +214,7 @@ impl<T> Protocol<T> {
         // Due before the next block of any kind (RFC 7541, 4.2).
         self.announce_table(&mut block);
         head::put_trailers(&mut block, trailers);
-        frame::put_headers(&mut self.out, id, &block, true, self.frame_max);
+        frame::put_headers(&mut self.out, id, &block, true, self.frame_max as usize);
     }
 
     /// Forgets the stream at `at`, whose response is complete. A peer that still sends is

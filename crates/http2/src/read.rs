@@ -12,7 +12,7 @@ use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frame::{FRAME_MAX, Head, Reason};
-use super::protocol::Event;
+use super::protocol::{Event, STREAMS_STEP};
 use super::timer::Second;
 use super::{
     Connection, ConnectionEnded, Exchange, Incoming, Metered, Outgoing, Reply, ResponseFuture,
@@ -103,7 +103,11 @@ where
                 break;
             }
             used = start + head.length;
-            cost += FRAME_COST;
+            // After a frame, all streams are asked for more.
+            cost += FRAME_COST * (1 + self.protocol.streams.len() / STREAMS_STEP as usize);
+            if self.protocol.is_full() && self.share.take_streams() {
+                self.protocol.allow_streams();
+            }
             self.incomplete_since = Second::NEVER;
             match self.protocol.receive(head, payload)? {
                 Event::Nothing | Event::Pong => {}

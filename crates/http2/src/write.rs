@@ -180,7 +180,7 @@ impl Plan {
             let mut allowed = pending.min(window(stream.send_window));
             let mut from = 0;
             while allowed > 0 && room > 0 && plan.count < plan.frames.len() {
-                let length = allowed.min(room).min(protocol.frame_max);
+                let length = allowed.min(room).min(protocol.frame_max());
                 let head = Head::bytes(length, kind::DATA, 0, stream.id);
                 plan.frames[plan.count] = Planned { at, head, from, length };
                 plan.count += 1;

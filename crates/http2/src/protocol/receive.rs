@@ -5,7 +5,7 @@
 //! Pure. An error in a stream ends that stream. An error in the connection, or in state
 //! that all streams share, ends the connection.
 
-use super::{Block, Event, Opening, Protocol, STREAMS_MAX};
+use super::{Block, Event, Opening, Protocol};
 use crate::frame::{FRAME_MAX, Head, Reason, WINDOW_MAX, flag, kind, setting};
 use crate::head::{self, Fields, HeadError};
 use crate::{frame, hpack};
@@ -172,7 +172,7 @@ impl<T> Protocol<T> {
     }
 
     fn request<'a>(&mut self, id: u32, end: bool, fields: Fields) -> Event<'a> {
-        if self.leaving || self.streams.len() >= STREAMS_MAX {
+        if self.leaving || self.streams.len() >= self.streams_max as usize {
             self.refuse(id, Reason::RefusedStream);
             return Event::Nothing;
         }
@@ -190,7 +190,7 @@ impl<T> Protocol<T> {
                 let mut block = Vec::new();
                 self.announce_table(&mut block);
                 hpack::put_status(&mut block, 431);
-                frame::put_headers(&mut self.out, id, &block, true, self.frame_max);
+                frame::put_headers(&mut self.out, id, &block, true, self.frame_max as usize);
                 if !end {
                     self.refuse(id, Reason::NoError);
                 }
@@ -224,7 +224,7 @@ impl<T> Protocol<T> {
                 setting::INITIAL_WINDOW_SIZE => self.resize_windows(value.into())?,
                 setting::MAX_FRAME_SIZE => {
                     let fits = (FRAME_MAX as u32..1 << 24).contains(&value);
-                    self.frame_max = fits.then_some(value as usize).ok_or(Reason::Protocol)?;
+                    self.frame_max = fits.then_some(value).ok_or(Reason::Protocol)?;
                 }
                 _ => {}
             }

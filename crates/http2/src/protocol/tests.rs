@@ -363,6 +363,17 @@ fn streams_are_bounded_in_number() {
     assert_eq!(scene.say(kind::HEADERS, END_HEADERS, 201, REQUEST), "reset 201 7");
     scene.say(kind::RST_STREAM, 0, 1, &[0; 4]);
     assert_eq!(scene.say(kind::HEADERS, END_HEADERS, 203, REQUEST), "request");
+    // The connection may allow more, up to the announced number.
+    let mut id = 205;
+    while scene.protocol.is_full() {
+        scene.protocol.allow_streams();
+        for _ in 0..STREAMS_STEP {
+            assert_eq!(scene.say(kind::HEADERS, END_HEADERS, id, REQUEST), "request");
+            id += 2;
+        }
+    }
+    assert_eq!(scene.protocol.streams.len(), STREAMS_MAX as usize);
+    assert_eq!(scene.say(kind::HEADERS, END_HEADERS, id, REQUEST), format!("reset {id} 7"));
 }
 
 #[test]
