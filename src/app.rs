@@ -283,7 +283,7 @@ impl App {
         let vitals = Vitals {
             ready: readiness.watch(),
             registry: catalog.watch_status(),
-            streams: balancer.streams(),
+            streams: xds::all_streams(balancer.streams(), ads.streams()),
         };
         let wired = replicas::start(tasks, &self.config, self.addresses, vitals, withdraw);
         let state = admin::State {

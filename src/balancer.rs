@@ -24,7 +24,7 @@ use crate::seed;
 use crate::streams::demand::Demands;
 use crate::streams::messages::{Messages, first_message};
 use crate::streams::response;
-use crate::telemetry::{CellsFn, Counters, DemandFn, ExcessFn, ListClients};
+use crate::telemetry::{CellsFn, CountStreams, Counters, DemandFn, ExcessFn, ListClients};
 
 pub mod ask;
 mod cells;
@@ -105,7 +105,7 @@ impl Balancer {
 
     /// Returns a function that counts the open streams.
     #[must_use]
-    pub fn streams(&self) -> Arc<dyn Fn() -> usize + Send + Sync> {
+    pub fn streams(&self) -> CountStreams {
         let clients = self.0.clients.clone();
         Arc::new(move || clients.len())
     }

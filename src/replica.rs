@@ -18,6 +18,7 @@ use crate::model::{Host, HostPort, Zone, text};
 use crate::register::{self, Held, KeyValue, Status};
 use crate::registry::Key;
 use crate::registry::etcd::{self, Connect, FollowOptions, Range, backoff};
+use crate::telemetry::CountStreams;
 use crate::{clock, seed};
 
 pub mod known;
@@ -54,7 +55,7 @@ pub struct Vitals {
     /// How far it has read the registry.
     pub registry: watch::Receiver<RegistryStatus>,
     /// Returns its open streams.
-    pub streams: Arc<dyn Fn() -> usize + Send + Sync>,
+    pub streams: CountStreams,
 }
 
 /// The address to announce.

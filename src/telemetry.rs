@@ -182,6 +182,9 @@ pub struct XdsView {
 /// Returns every open stream.
 pub type ListClients = Arc<dyn Fn() -> Vec<ClientView> + Send + Sync>;
 
+/// Returns the number of open streams.
+pub type CountStreams = Arc<dyn Fn() -> usize + Send + Sync>;
+
 /// Returns how far over its share the most favoured backend of any list in use is: 0.05
 /// means 5 % over.
 pub type ExcessFn = Arc<dyn Fn() -> f32 + Send + Sync>;

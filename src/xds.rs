@@ -22,7 +22,7 @@ use crate::model::{ClientKind, Zone};
 use crate::streams::demand::Demands;
 use crate::streams::messages::{Messages, first_message};
 use crate::streams::response;
-use crate::telemetry::{Counters, ListClients, XdsCounters};
+use crate::telemetry::{CountStreams, Counters, ListClients, XdsCounters};
 
 mod assignment;
 mod assignments;
@@ -107,6 +107,13 @@ impl Xds {
     pub fn clients(&self) -> ListClients {
         let clients = self.0.clients.clone();
         Arc::new(move || clients.view())
+    }
+
+    /// Returns a function that counts the open streams.
+    #[must_use]
+    pub fn streams(&self) -> CountStreams {
+        let clients = self.0.clients.clone();
+        Arc::new(move || clients.len())
     }
 
     /// Ends the connections of clients that do not read: after a minute, or when all

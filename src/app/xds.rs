@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::admin::XdsBootstrap;
 use crate::config::Config;
 use crate::dns::zone::balancer_name;
-use crate::telemetry::ListClients;
+use crate::telemetry::{CountStreams, ListClients};
 use crate::xds::bootstrap::{Bootstrap, ID};
 
 use super::Addresses;
@@ -21,6 +21,11 @@ pub(super) fn all_clients(grpclb: ListClients, xds: ListClients) -> ListClients 
         all.extend(xds());
         all
     })
+}
+
+/// Returns a function that counts the open streams of both protocols.
+pub(super) fn all_streams(grpclb: CountStreams, xds: CountStreams) -> CountStreams {
+    Arc::new(move || grpclb() + xds())
 }
 
 /// Returns a function that makes the bootstrap file of clients.

@@ -96,6 +96,11 @@ const STALLED_MAX: Duration = Duration::from_secs(60);
 const BEHIND_MIN: Duration = Duration::from_secs(1);
 
 impl Clients {
+    /// Returns the number of open streams.
+    pub(super) fn len(&self) -> usize {
+        self.lock().by_number.len()
+    }
+
     /// Adds a row for a stream that opens now.
     pub(super) fn register(
         self: &Arc<Self>,

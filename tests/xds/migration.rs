@@ -87,6 +87,8 @@ fn move_all(grpclb: Language, xds: Language) {
         replace(client, by_xds());
     }
     eventually("all have moved", || (protocols(&balancer) == [0, 1]).then_some(()));
+    // By this number, new clients choose among balancers.
+    eventually("streams of xDS count", || (announced_streams(&balancer) > 0).then_some(()));
     for client in &mut all {
         replace(client, by_grpclb());
     }
@@ -118,4 +120,12 @@ fn protocols(balancer: &Balancer) -> [usize; 2] {
     let clients: serde_json::Value = serde_json::from_str(&clients).expect("JSON");
     let rows = clients["clients"].as_array().expect("a list");
     ["grpclb", "xds"].map(|name| rows.iter().filter(|row| row["protocol"] == name).count())
+}
+
+/// Returns how many open streams the balancer says that it has.
+fn announced_streams(balancer: &Balancer) -> u64 {
+    let (_, balancers) = balancer.get("/api/v1/balancers");
+    let balancers: serde_json::Value = serde_json::from_str(&balancers).expect("JSON");
+    let rows = balancers["balancers"].as_array().expect("a list");
+    rows.iter().filter_map(|row| row["streams"].as_u64()).sum()
 }
