@@ -40,7 +40,7 @@ const LOSSES_WITHIN: Duration = Duration::from_millis(20);
 const SETTLES_WITHIN: Duration = Duration::from_millis(500);
 /// How long a revision waits for other watchers while they are catching up.
 const SETTLING: Duration = Duration::from_millis(150);
-/// The longest time that deleted keys wait for a sign of life.
+/// The longest time that deleted keys wait for a sign of life, or for watchers to catch up.
 const LOSSES_MAX: Duration = Duration::from_secs(1);
 
 /// Why following ended.
@@ -179,7 +179,7 @@ impl<T> FollowedStream<'_, T> {
                     let changes = gone.into_iter().map(delete).collect();
                     Ok(self.send(self.applied, changes).await)
                 }
-                Next::Waited if self.awaits_sign() => {
+                Next::Waited if self.losses_wait() => {
                     self.waits_until = Some(clock::now() + LOSSES_WITHIN);
                     Ok(true)
                 }
@@ -345,10 +345,12 @@ impl<T> FollowedStream<'_, T> {
         settled
     }
 
-    /// Returns whether deleted keys wait for a sign of life that is due.
-    fn awaits_sign(&self) -> bool {
+    /// Returns whether deleted keys wait for a sign of life that is due, or for watchers
+    /// that catch up with the changes since the listing.
+    fn losses_wait(&mut self) -> bool {
         let waits = |since| clock::now().duration_since(since) < LOSSES_MAX;
-        self.watch.awaits_answer() && self.losses_since.is_some_and(waits)
+        let more = self.watch.awaits_answer() || !self.settled();
+        more && self.losses_since.is_some_and(waits)
     }
 
     async fn send(&mut self, revision: i64, changes: Vec<Change<T>>) -> bool {
