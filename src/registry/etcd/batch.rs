@@ -5,6 +5,7 @@
 //! revision that etcd split into fragments.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use etcd_client::proto::{PbEvent, PbWatchResponse};
 // hashbrown's default hash is faster than std's: each key of a large registry is looked
@@ -104,6 +105,7 @@ impl Batches {
         let Self { watchers, pending, passed, .. } = self;
         let watcher = &mut watchers[watcher];
         let mut first = None;
+        watcher.parts.reserve(response.events.len());
         for event in response.events {
             let Some(kv) = &event.kv else { continue };
             let revision = kv.mod_revision;
@@ -197,7 +199,11 @@ impl Watcher {
     fn close(&mut self, pending: &mut BTreeMap<i64, Vec<PbEvent>>) {
         let Some(revision) = self.parts.first().map(revision_of) else { return };
         let parts = std::mem::take(&mut self.parts);
-        pending.entry(revision).or_default().extend(parts);
+        match pending.entry(revision) {
+            // Not copied: there may be as many as there are keys.
+            Entry::Vacant(place) => drop(place.insert(parts)),
+            Entry::Occupied(mut before) => before.get_mut().extend(parts),
+        }
         (self.last, self.bytes) = (revision, 0);
     }
 }
@@ -207,19 +213,19 @@ fn revision_of(event: &PbEvent) -> i64 {
 }
 
 fn batch<T>(revision: i64, events: &[PbEvent], decode: &Decode<T>, keys: &mut Keys) -> Batch<T> {
-    let mut changes = Vec::new();
+    let mut changes = Vec::with_capacity(events.len());
     let mut gone = Vec::new();
     for event in events {
         let Some(kv) = &event.kv else { continue };
-        let key = Key::new(&kv.key);
         if event.r#type == DELETE {
+            let key = Key::new(&kv.key);
             gone.push(keys.remove(&key).map_or(0, |written| written.lease));
             changes.push(Change::Delete(key, Cause::InDoubt));
             continue;
         }
         let (key_bytes, value, lease, revision) = (&kv.key, &kv.value, kv.lease, kv.mod_revision);
         let entry = entry(Stored { key: key_bytes, value, lease, revision }, decode);
-        keys.insert(key, Written { lease, revision });
+        keys.insert(entry.key.clone(), Written { lease, revision });
         changes.push(Change::Put(entry));
     }
     // A registrant deletes its own key, or all keys of its lease.

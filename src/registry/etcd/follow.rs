@@ -308,8 +308,8 @@ impl<T> FollowedStream<'_, T> {
                 true => self.batches.next_pending(decode),
                 false => self.batches.next(decode),
             };
-            let Some(batch) = batch else { break };
-            self.lease_checks.start(&batch);
+            let Some(mut batch) = batch else { break };
+            self.lease_checks.start(&mut batch);
             let Batch { revision, changes, .. } = batch;
             // One watcher can be behind another, but the revision shown must never
             // fall.

@@ -25,47 +25,50 @@ const LEASES_MAX: usize = 64;
 /// The questions that are open.
 pub(super) struct LeaseChecks {
     client: LeaseClient,
-    /// Deleted keys that etcd is asked about, each with the revision of its deletion.
-    gone: HashMap<Key, i64>,
+    /// The keys that were written while a question is open, each with the revision of its
+    /// last write. A key that exists again needs no cause.
+    written: HashMap<Key, i64>,
     asked: FuturesUnordered<BoxFuture<'static, LeaseAnswer>>,
 }
 
-/// The answer about one batch: which of its keys have a lease that is still alive.
+/// The answer about one batch: the keys whose lease is still alive.
 struct LeaseAnswer {
     revision: i64,
-    asked: Vec<Key>,
-    certain: HashSet<Key>,
+    certain: Vec<Key>,
     cause: Cause,
 }
 
 impl LeaseChecks {
     pub(super) fn new(client: LeaseClient) -> Self {
-        Self { client, gone: HashMap::new(), asked: FuturesUnordered::new() }
+        Self { client, written: HashMap::new(), asked: FuturesUnordered::new() }
     }
 
     /// Takes a batch that is being sent, and asks about its leases.
-    pub(super) fn start<T>(&mut self, batch: &Batch<T>) {
-        for change in &batch.changes {
-            if let Change::Put(entry) = change {
-                // The key exists again, so the cause of its deletion no longer matters.
-                self.gone.remove(&entry.key);
+    pub(super) fn start<T>(&mut self, batch: &mut Batch<T>) {
+        let revision = batch.revision;
+        if !self.asked.is_empty() {
+            for change in &batch.changes {
+                if let Change::Put(entry) = change {
+                    self.written.insert(entry.key.clone(), revision);
+                }
             }
         }
-        let leases: HashSet<i64> = batch.leases.iter().map(|(_, lease)| *lease).collect();
+        let keys = std::mem::take(&mut batch.leases);
+        let leases: HashSet<i64> = keys.iter().map(|(_, lease)| *lease).collect();
         if leases.is_empty() || leases.len() > LEASES_MAX || self.asked.len() >= BATCHES_MAX {
             return;
         }
-        let revision = batch.revision;
-        self.gone.extend(batch.leases.iter().map(|(key, _)| (key.clone(), revision)));
         let asks =
             join_all(leases.into_iter().map(|lease| lease_if_alive(self.client.clone(), lease)));
-        let (leases, cause) = (batch.leases.clone(), batch.cause_if_alive);
+        let cause = batch.cause_if_alive;
         self.asked.push(Box::pin(async move {
             let alive: HashSet<i64> = asks.await.into_iter().flatten().collect();
-            let lives = |(key, lease): &(Key, i64)| alive.contains(lease).then(|| key.clone());
-            let certain = leases.iter().filter_map(lives).collect();
-            let asked = leases.into_iter().map(|(key, _)| key).collect();
-            LeaseAnswer { revision, asked, certain, cause }
+            let lives = |(key, lease): (Key, i64)| alive.contains(&lease).then_some(key);
+            let certain = match alive.is_empty() {
+                true => Vec::new(),
+                false => keys.into_iter().filter_map(lives).collect(),
+            };
+            LeaseAnswer { revision, certain, cause }
         }));
     }
 
@@ -73,22 +76,15 @@ impl LeaseChecks {
     /// Waits for ever while no question is open.
     pub(super) async fn next_certain(&mut self) -> Vec<(Key, Cause)> {
         loop {
-            let Some(LeaseAnswer { revision, asked, certain, cause }) = self.asked.next().await
-            else {
+            let Some(LeaseAnswer { revision, mut certain, cause }) = self.asked.next().await else {
                 return std::future::pending().await;
             };
-            let still = |key: &Key| self.gone.get(key) == Some(&revision);
-            let asked: Vec<Key> = asked.into_iter().filter(still).collect();
-            for key in &asked {
-                self.gone.remove(key);
+            certain.retain(|key| self.written.get(key).is_none_or(|written| *written < revision));
+            if self.asked.is_empty() {
+                self.written = HashMap::new();
             }
-            let certain: Vec<_> = asked
-                .into_iter()
-                .filter(|key| certain.contains(key))
-                .map(|key| (key, cause))
-                .collect();
             if !certain.is_empty() {
-                return certain;
+                return certain.into_iter().map(|key| (key, cause)).collect();
             }
         }
     }
