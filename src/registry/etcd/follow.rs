@@ -92,6 +92,8 @@ struct FollowedStream<'a, T> {
     losses_since: Option<Instant>,
     /// When the last range was opened.
     opened: Option<Instant>,
+    /// The watcher of the last sign of life.
+    needless: Option<i64>,
     denial_logged: bool,
 }
 
@@ -132,6 +134,7 @@ impl<T> Follow<'_, T> {
             waits_until: None,
             losses_since: None,
             opened: None,
+            needless: None,
             denial_logged: false,
         };
         let ended = followed.run(listed).await;
@@ -234,7 +237,7 @@ impl<T> FollowedStream<'_, T> {
                 Ok(true)
             }
             WatchMessage::SignOfLife(watcher) => {
-                bounded(CALL_TIMEOUT, self.stream.cancel(watcher)).await?;
+                self.needless = Some(watcher);
                 self.send_sign_of_life().await
             }
             WatchMessage::Denied => {
@@ -281,6 +284,10 @@ impl<T> FollowedStream<'_, T> {
     async fn ask(&mut self) -> Result<bool, EtcdError> {
         self.asked.get_or_insert_with(clock::now);
         if self.watch.ask().is_some() {
+            // Now, so that both messages are one packet, and both answers too.
+            if let Some(watcher) = self.needless.take() {
+                bounded(CALL_TIMEOUT, self.stream.cancel(watcher)).await?;
+            }
             let (key, options) = self.follow.nobodys_key();
             bounded(CALL_TIMEOUT, self.stream.watch(key, Some(options))).await?;
         }

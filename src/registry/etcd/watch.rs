@@ -6,7 +6,7 @@
 //! state, or sends what was not asked for.
 //!
 //! A sign of life is the answer to a watcher that is created on the same stream and
-//! canceled at once. Every peer answers that; etcd's gRPC proxies answer no progress
+//! canceled when the next is asked for. Every peer answers that; etcd's gRPC proxies answer no progress
 //! request, and some panic on one.
 
 use std::collections::HashMap;
