@@ -118,6 +118,8 @@ impl Guard {
             }
             same
         });
+        self.keys.reserve(all.len());
+        self.addresses.reserve(all.len());
         for Loss { key, endpoint: Endpoint { addr, .. }, .. } in &all {
             if known.is_some() {
                 self.forget(service, *addr);
@@ -137,7 +139,7 @@ impl Guard {
             self.held_maps.extend(service, all.iter().map(held));
         }
         let lost = self.services.entry(service.clone()).or_insert_with(|| LostBackends::new(rules));
-        all.into_iter().for_each(|loss| lost.insert(loss, since, length_before));
+        lost.extend(all, since, length_before);
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! in the order of time, service and address. Backends that were lost together share
 //! an entry, so a large loss costs little more than its addresses.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -20,7 +21,11 @@ impl Ends {
         service: &ServiceName,
         addresses: impl IntoIterator<Item = BackendAddr>,
     ) {
-        self.0.entry((end, service.clone())).or_default().extend(addresses);
+        match self.0.entry((end, service.clone())) {
+            // A set that is made of all elements at once is made quickly.
+            Entry::Vacant(place) => drop(place.insert(addresses.into_iter().collect())),
+            Entry::Occupied(mut before) => before.get_mut().extend(addresses),
+        }
     }
 
     /// Removes a backend that was added with this end.

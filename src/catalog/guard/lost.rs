@@ -80,18 +80,33 @@ impl LostBackends {
         self.held_addresses.iter().map(ends).collect()
     }
 
-    /// Adds a lost backend that is not in here yet. `length_before` is the length of the
+    /// Adds lost backends that are not in here yet. `length_before` is the length of the
     /// list before the first loss, and the time of that loss.
-    pub(super) fn insert(&mut self, loss: Loss, since: Instant, length_before: (usize, Instant)) {
-        let Loss { key, endpoint, why } = loss;
+    pub(super) fn extend(
+        &mut self,
+        all: Vec<Loss>,
+        since: Instant,
+        length_before: (usize, Instant),
+    ) {
+        if all.is_empty() {
+            return;
+        }
         let list_length = (length_before.0 + self.deregistered, length_before.1);
-        *self.list_lengths.entry(list_length).or_default() += 1;
-        self.listed += 1;
-        let addr = endpoint.addr;
+        *self.list_lengths.entry(list_length).or_default() += all.len();
+        self.listed += all.len();
         let (answer, silent, unlisted) = (None, 0, false);
-        let backend =
-            LostBackend { key, endpoint, why, since, list_length, answer, silent, unlisted };
-        self.held_addresses.insert(addr, backend);
+        let backend = |Loss { key, endpoint, why }| {
+            let addr = endpoint.addr;
+            let lost =
+                LostBackend { key, endpoint, why, since, list_length, answer, silent, unlisted };
+            (addr, lost)
+        };
+        let all = all.into_iter().map(backend);
+        match self.held_addresses.is_empty() {
+            // A map that is made of all elements at once is made quickly.
+            true => self.held_addresses = all.collect(),
+            false => self.held_addresses.extend(all),
+        }
     }
 
     pub(super) fn remove(&mut self, addr: BackendAddr) -> Option<LostBackend> {
