@@ -206,12 +206,8 @@ impl Catalog {
     /// Returns every service that has a backend, sorted by name.
     #[must_use]
     pub fn services(&self) -> Vec<Arc<Service>> {
-        let mut all: Vec<_> = self
-            .0
-            .groups
-            .iter()
-            .flat_map(|group| group.services.values().cloned().collect::<Vec<_>>())
-            .collect();
+        let mut all: Vec<_> =
+            self.0.groups.iter().flat_map(|group| group.services.clone()).collect();
         all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         all
     }
@@ -219,7 +215,7 @@ impl Catalog {
     /// Returns the newest value of a service.
     #[must_use]
     pub fn service(&self, name: &ServiceName) -> Option<Arc<Service>> {
-        self.0.groups.get(&name.canonical())?.services.get(name).cloned()
+        self.0.groups.get(&name.canonical())?.service(name).cloned()
     }
 
     /// Returns the services without a backend, sorted: each name that streams ask for,

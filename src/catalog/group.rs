@@ -26,12 +26,13 @@ pub(super) struct Group {
     settings: Arc<ServiceSettings>,
     /// The marks about every service in the group.
     marks: ServiceMarks,
-    pub(super) services: BTreeMap<ServiceName, Arc<Service>>,
+    /// The services, sorted by name.
+    pub(super) services: Vec<Arc<Service>>,
     topics: BTreeMap<Arc<str>, Spelling>,
-    /// The turn group that all topics share.
-    turn_group: Arc<TurnGroup<Known>>,
+    /// The turn group that all topics share, once there is a topic.
+    turn_group: Option<Arc<TurnGroup<Known>>>,
     /// Set while there is no service.
-    empty: Option<EmptyState>,
+    empty: Option<Box<EmptyState>>,
 }
 
 /// A spelling, and the number of its subscriptions.
@@ -45,9 +46,9 @@ impl Group {
         Self {
             settings,
             marks,
-            services: BTreeMap::new(),
+            services: Vec::new(),
             topics: BTreeMap::new(),
-            turn_group: Arc::default(),
+            turn_group: None,
             empty: None,
         }
     }
@@ -66,7 +67,7 @@ impl Group {
             let zones = &service.facts.zones;
             Zones::next(zones.as_ref(), &settings, table) != *zones
         };
-        let changed = self.settings != settings || self.services.values().any(moved);
+        let changed = self.settings != settings || self.services.iter().any(moved);
         if changed {
             self.settings = settings.clone();
             self.renew(version, |service| Facts {
@@ -96,7 +97,8 @@ impl Group {
         demand: Arc<Demand>,
         mut version: impl FnMut() -> u64,
     ) -> bool {
-        let Some(service) = self.services.get_mut(service) else { return false };
+        let Ok(at) = self.find(service) else { return false };
+        let service = &mut self.services[at];
         let Some(zones) = service.facts.zones.clone().filter(|zones| zones.demand != demand) else {
             return false;
         };
@@ -111,7 +113,7 @@ impl Group {
         mut version: impl FnMut() -> u64,
         mut facts: impl FnMut(&Service) -> Facts,
     ) {
-        for service in self.services.values_mut() {
+        for service in &mut self.services {
             let (settings, marks) = (self.settings.clone(), self.marks.clone());
             let snapshot = service.snapshot.clone();
             let new = Service::new(version(), snapshot, settings).with_marks(marks);
@@ -123,12 +125,12 @@ impl Group {
     /// the first by name, so that every replica decides the same.
     pub(super) fn known(&self, typed: &str) -> Known {
         // If there is one service, each spelling of this group means it.
-        if let (1, Some(only)) = (self.services.len(), self.services.values().next()) {
+        if let [only] = &*self.services {
             return Known::Present(only.clone());
         }
-        let rank = |service: &&ServiceName| name::matches(typed, service);
-        let best = self.services.keys().filter(|service| rank(service).is_some()).min_by_key(rank);
-        match best.and_then(|service| self.services.get(service)) {
+        let rank = |service: &&Arc<Service>| name::matches(typed, &service.name);
+        let matching = self.services.iter().filter(|service| rank(service).is_some());
+        match matching.min_by_key(rank) {
             Some(service) => Known::Present(service.clone()),
             None => Known::Absent(self.settings.clone()),
         }
@@ -144,23 +146,21 @@ impl Group {
         now: Instant,
     ) -> Arc<Topic<Known>> {
         // The streams of all spellings are counted only if there may be a warning to log.
-        let may_warn = self.empty.as_ref().is_some_and(EmptyState::may_warn);
+        let may_warn = self.empty.as_ref().is_some_and(|empty| empty.may_warn());
         let streams = if may_warn { self.streams() + usize::from(!served) } else { 0 };
         match &mut self.empty {
             Some(empty) => empty.warn(streams),
             // A name with selectors is hardly ever a service's own, so it is not shown as
             // empty.
             None if self.services.is_empty() && !name::selects(typed) => {
-                self.empty = Some(EmptyState::never_registered(now));
+                self.empty = Some(Box::new(EmptyState::never_registered(now)));
             }
             None => {}
         }
         if !self.topics.contains_key(typed) {
             let now = if synced { self.known(typed) } else { Known::Syncing };
-            self.topics.insert(
-                typed.clone(),
-                Spelling { topic: Topic::new(self.turn_group.clone(), now), subscriptions: 0 },
-            );
+            let topic = Topic::new(self.turn_group.get_or_insert_default().clone(), now);
+            self.topics.insert(typed.clone(), Spelling { topic, subscriptions: 0 });
         }
         let spelling = self.topics.get_mut(typed).expect("it is there or was put there");
         spelling.subscriptions += 1;
@@ -188,26 +188,39 @@ impl Group {
         new: Option<Arc<Service>>,
         now: Instant,
     ) -> bool {
+        let place = self.find(service);
         let Some(new) = new else {
-            let changed = self.services.remove(service).is_some();
-            if changed && self.services.is_empty() {
-                self.empty = Some(EmptyState::lost_last_backend(service.clone(), now));
+            let Ok(at) = place else { return false };
+            self.services.remove(at);
+            if self.services.is_empty() {
+                self.empty = Some(Box::new(EmptyState::lost_last_backend(service.clone(), now)));
                 self.warn();
             }
-            return changed;
+            return true;
         };
         let same = |old: &Arc<Service>| {
             let same = old.settings == new.settings && old.marks == new.marks;
             same && old.facts == new.facts && old.endpoints == new.endpoints
         };
-        if self.services.get(service).is_some_and(same) {
-            return false;
+        match place {
+            Ok(at) if same(&self.services[at]) => return false,
+            Ok(at) => self.services[at] = new,
+            Err(at) => self.services.insert(at, new),
         }
-        self.services.insert(service.clone(), new);
         if let Some(empty) = self.empty.take() {
             empty.end(now);
         }
         true
+    }
+
+    /// Returns a service.
+    pub(super) fn service(&self, name: &ServiceName) -> Option<&Arc<Service>> {
+        self.find(name).ok().map(|at| &self.services[at])
+    }
+
+    /// Returns the place of a service, or the place where it is missing.
+    fn find(&self, name: &ServiceName) -> Result<usize, usize> {
+        self.services.binary_search_by(|service| service.name.cmp(name))
     }
 
     /// Logs once that there is no service and that streams ask for it.

@@ -292,7 +292,8 @@ impl Index {
         }
         let old = self.entries.remove(&key).unwrap_or_default();
         let new = match decoded {
-            Ok(Reading { registrations, remarks }) => {
+            Ok(Reading { mut registrations, remarks }) => {
+                registrations.iter_mut().for_each(|one| self.share_name(one));
                 let problem = (!remarks.is_empty()).then(|| Box::new(KeyProblem::Remarks(remarks)));
                 KeyContent { registrations: registrations.into(), problem, leased }
             }
@@ -314,6 +315,13 @@ impl Index {
         self.entries.insert(key, new);
     }
 
+    /// Makes a registration share the text of its service's name with all others.
+    fn share_name(&self, registration: &mut Registration) {
+        if let Some((name, _)) = self.services.get_key_value(&registration.service) {
+            registration.service = name.clone();
+        }
+    }
+
     /// Removes a key that was deregistered, now or after it was lost.
     fn deregister(&mut self, key: &Key, affected: &mut Affected) {
         for (service, listed) in self.guard.forget_key(key) {
@@ -323,8 +331,9 @@ impl Index {
             }
             affected.service(&service);
         }
-        let endpoints = self.endpoints_of(key);
-        self.remove(key, affected);
+        let Some(old) = self.entries.remove(key) else { return };
+        let endpoints = self.endpoints(&old.registrations);
+        self.uncount(key, &old, affected);
         for (service, endpoint) in endpoints {
             affected.service(&service);
             if !self.is_registered(&service, endpoint.addr) {
@@ -344,9 +353,9 @@ impl Index {
         }
     }
 
-    fn remove(&mut self, key: &Key, affected: &mut Affected) {
-        let Some(old) = self.entries.remove(key) else { return };
-        self.replace(key, &old, &KeyContent::default(), affected);
+    /// Undoes the counts of a key that was removed.
+    fn uncount(&mut self, key: &Key, old: &KeyContent, affected: &mut Affected) {
+        self.replace(key, old, &KeyContent::default(), affected);
         if old.problem.is_some() {
             affected.rejections.insert(key.clone());
         }

@@ -254,7 +254,7 @@ impl Catalog {
             asks || subset.mode != SubsetMode::Off || shed.mode != ShedMode::Off
         };
         let services = |group: &Group| -> Vec<_> {
-            group.services.values().filter(asks).map(|service| service.name.clone()).collect()
+            group.services.iter().filter(asks).map(|service| service.name.clone()).collect()
         };
         self.0.groups.iter().flat_map(|group| services(&group)).collect()
     }

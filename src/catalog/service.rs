@@ -41,10 +41,17 @@ pub struct Service {
     pub marks: ServiceMarks,
     /// What is known of its backends besides.
     pub facts: Facts,
-    address_cache: Derived<ClassCache<Addresses>>,
-    candidate_cache: Derived<ClassCache<Vec<Candidate>>>,
-    zone_shares: Derived<ShareCache>,
-    cells: Derived<OnceLock<Cells>>,
+    /// Made when it is first needed: of many services, clients ask for few.
+    caches: Derived<OnceLock<Box<Caches>>>,
+}
+
+/// The results that policy makes from a value and keeps with it.
+#[derive(Default)]
+struct Caches {
+    addresses: ClassCache<Addresses>,
+    candidates: ClassCache<Vec<Candidate>>,
+    zone_shares: ShareCache,
+    cells: OnceLock<Cells>,
 }
 
 /// What is known of a service's backends besides their registrations. Cheap to clone. Each
@@ -77,29 +84,20 @@ impl Service {
     ) -> Self {
         let (snapshot, settings) = (snapshot.into(), settings.into());
         let marks = ServiceMarks::default();
-        Self {
-            version,
-            snapshot,
-            settings,
-            marks,
-            facts: Facts::default(),
-            address_cache: Derived::default(),
-            candidate_cache: Derived::default(),
-            zone_shares: Derived::default(),
-            cells: Derived::default(),
-        }
+        let (facts, caches) = Default::default();
+        Self { version, snapshot, settings, marks, facts, caches }
     }
 
     /// Returns the service with these marks.
     #[must_use]
     pub fn with_marks(self, marks: ServiceMarks) -> Self {
-        Self { marks, ..self.without_caches() }
+        Self { marks, caches: Derived::default(), ..self }
     }
 
     /// Returns the service with these facts.
     #[must_use]
     pub fn with_facts(self, facts: Facts) -> Self {
-        Self { facts, ..self.without_caches() }
+        Self { facts, caches: Derived::default(), ..self }
     }
 
     /// Returns the service as another version.
@@ -152,45 +150,44 @@ impl Service {
     /// Returns the addresses of a class, if they are cached.
     #[must_use]
     pub fn cached_addresses(&self, class: &Class) -> Option<Arc<Addresses>> {
-        self.address_cache.get(class)
+        self.caches.get()?.addresses.get(class)
     }
 
     /// Returns the split of the calls by zone, which `make` makes at the first call.
     pub fn zone_shares(&self, make: impl FnOnce() -> ZoneShares) -> &ZoneShares {
-        self.zone_shares.get_or_init(make)
+        self.caches().zone_shares.get_or_init(make)
     }
 
     /// Returns the cells of its backends, which `make` makes at the first call.
     pub fn cells(&self, make: impl FnOnce() -> Cells) -> &Cells {
-        self.cells.get_or_init(make)
+        self.caches().cells.get_or_init(make)
     }
 
     /// Returns the cells of its backends, if they were made.
     #[must_use]
     pub fn cached_cells(&self) -> Option<&Cells> {
-        self.cells.get()
+        self.caches.get()?.cells.get()
     }
 
     /// Keeps the addresses of a class until this value is dropped or other classes take
     /// their place.
     pub fn cache_addresses(&self, class: &Class, addresses: &Arc<Addresses>) {
-        self.address_cache.put(class, addresses);
+        self.caches().addresses.put(class, addresses);
     }
 
     /// Returns the backends to which keys of a class can be assigned, if they are cached.
     #[must_use]
     pub fn cached_candidates(&self, class: &Class) -> Option<Arc<Vec<Candidate>>> {
-        self.candidate_cache.get(class)
+        self.caches.get()?.candidates.get(class)
     }
 
     /// Keeps the candidates of a class, as [`Self::cache_addresses`] keeps addresses.
     pub fn cache_candidates(&self, class: &Class, candidates: &Arc<Vec<Candidate>>) {
-        self.candidate_cache.put(class, candidates);
+        self.caches().candidates.put(class, candidates);
     }
 
-    fn without_caches(self) -> Self {
-        let (address_cache, candidate_cache, zone_shares, cells) = Default::default();
-        Self { address_cache, candidate_cache, zone_shares, cells, ..self }
+    fn caches(&self) -> &Caches {
+        self.caches.get_or_init(Box::default)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! In: a service's endpoints. Out: [`Known`], [`ServiceSnapshot`] and [`RegistryStatus`].
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::model::{Endpoint, Selector, ServiceName};
@@ -32,7 +32,8 @@ pub struct ServiceSnapshot {
     pub revision: i64,
     /// The endpoints in the order of every list, on every replica.
     pub endpoints: Vec<Endpoint>,
-    lookup: Derived<Lookup>,
+    /// Made when it is first needed: of many services, clients select from few.
+    lookup: Derived<OnceLock<Box<Lookup>>>,
 }
 
 impl Known {
@@ -65,21 +66,25 @@ impl ServiceSnapshot {
     /// ascending. The first call indexes all endpoints; later calls look only at chosen
     /// ones.
     pub fn chosen<'a>(&'a self, selector: &'a Selector) -> impl Iterator<Item = usize> + 'a {
-        self.lookup.chosen(&self.endpoints, selector)
+        self.lookup().chosen(&self.endpoints, selector)
     }
 
     /// Returns how many endpoints [`Self::chosen`] looks at, at most, besides the work of
     /// [`Self::unindexed`].
     #[must_use]
     pub fn visits(&self, selector: &Selector) -> usize {
-        self.lookup.visits(&self.endpoints, selector)
+        self.lookup().visits(&self.endpoints, selector)
     }
 
     /// Returns how many endpoints must be indexed before a selector can be answered: 0
     /// once they are indexed.
     #[must_use]
     pub fn unindexed(&self, selector: &Selector) -> usize {
-        if self.lookup.is_indexed(selector) { 0 } else { self.endpoints.len() }
+        if self.lookup().is_indexed(selector) { 0 } else { self.endpoints.len() }
+    }
+
+    fn lookup(&self) -> &Lookup {
+        self.lookup.get_or_init(Box::default)
     }
 }
 

@@ -11,7 +11,11 @@ use std::net::{IpAddr, SocketAddr};
 /// An address that may be sent to a client: port 1 to 65535, an IP address that can be
 /// connected to, IPv4-mapped IPv6 converted to IPv4, no scope id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BackendAddr(SocketAddr);
+pub struct BackendAddr {
+    // Smaller than `SocketAddr`, which has room for a scope id. There may be millions.
+    ip: IpAddr,
+    port: u16,
+}
 
 /// A host as registered: an IP address, or a name that must be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,31 +85,31 @@ impl BackendAddr {
             let port = "0".to_owned();
             return Err(AddressError::Port { text, port });
         }
-        Ok(Self(SocketAddr::new(ip, port)))
+        Ok(Self { ip, port })
     }
 
     /// Returns the IP address. An IPv4-mapped IPv6 address is returned as IPv4.
     #[must_use]
     pub fn ip(&self) -> IpAddr {
-        self.0.ip()
+        self.ip
     }
 
     /// Returns the port, which is never 0.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.0.port()
+        self.port
     }
 
     /// Returns the address as the standard library's type.
     #[must_use]
     pub fn socket_addr(&self) -> SocketAddr {
-        self.0
+        SocketAddr::new(self.ip, self.port)
     }
 }
 
 impl fmt::Display for BackendAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.socket_addr().fmt(f)
     }
 }
 
@@ -187,7 +191,7 @@ impl HostPort {
     #[must_use]
     pub fn addr(&self) -> Option<BackendAddr> {
         match self.host {
-            Host::Ip(ip) => Some(BackendAddr(SocketAddr::new(ip, self.port))),
+            Host::Ip(ip) => Some(BackendAddr { ip, port: self.port }),
             Host::Name(_) => None,
         }
     }

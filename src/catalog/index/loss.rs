@@ -40,7 +40,8 @@ impl Index {
         batch: &mut LossBatch,
         affected: &mut Affected,
     ) {
-        let endpoints = self.endpoints_of(key);
+        let Some(old) = self.entries.remove(key) else { return };
+        let endpoints = self.endpoints(&old.registrations);
         let alone = |(service, endpoint): &(ServiceName, Endpoint)| {
             self.services.get(service).is_some_and(|all| all.uses(endpoint.addr).all == 1)
         };
@@ -49,7 +50,7 @@ impl Index {
         if !quiet {
             endpoints.iter().for_each(|(service, _)| affected.service(service));
         }
-        self.remove(key, affected);
+        self.uncount(key, &old, affected);
         self.doubt(key, endpoints, why, batch);
     }
 

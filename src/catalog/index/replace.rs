@@ -78,7 +78,11 @@ impl Index {
 
     /// Returns every backend that a key registers.
     pub(super) fn endpoints_of(&self, key: &Key) -> Vec<(ServiceName, Endpoint)> {
-        let registrations = self.entries.get(key).map_or(&[][..], |all| &all.registrations);
+        self.entries.get(key).map_or_else(Vec::new, |all| self.endpoints(&all.registrations))
+    }
+
+    /// Returns every backend of some registrations, with its service.
+    pub(super) fn endpoints(&self, registrations: &[Registration]) -> Vec<(ServiceName, Endpoint)> {
         let mut endpoints = Vec::with_capacity(registrations.len());
         for registration in registrations {
             let service = &registration.service;

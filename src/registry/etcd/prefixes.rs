@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::model::Meta;
 use crate::registry::record::{self, Decoded, Prefix};
 use crate::registry::{Entry, Key, Reading, Rejected};
 
@@ -65,7 +66,17 @@ impl Prefixes {
     /// Returns a decoder of registrations: the longest prefix that can decode a key
     /// decides.
     pub(super) fn decode(self) -> Decode<Result<Reading, Rejected>> {
-        Arc::new(move |stored| self.decode_registration(stored.key, stored.value))
+        // Most registrations have no metadata, and share that.
+        let no_meta = Arc::<Meta>::default();
+        Arc::new(move |stored| {
+            let mut decoded = self.decode_registration(stored.key, stored.value);
+            for one in decoded.iter_mut().flat_map(|reading| &mut reading.registrations) {
+                if one.meta.is_empty() {
+                    one.meta = no_meta.clone();
+                }
+            }
+            decoded
+        })
     }
 
     fn decode_registration(&self, key: &[u8], value: &[u8]) -> Result<Reading, Rejected> {
