@@ -17,10 +17,12 @@ use tonic::Status;
 
 use crate::catalog::Subscriber;
 use crate::clock;
+use crate::settings::WhenEmpty;
 use crate::streams::messages::Messages;
 use crate::streams::work_budget;
 
 use super::clients::ClientRow;
+use super::cycle::StreamRank;
 use super::lists::ListToSend;
 use super::message;
 use super::session::{self, Session};
@@ -41,6 +43,8 @@ pub(crate) struct BalanceStream {
     shared: Arc<Shared>,
     listener: Subscriber,
     stream_view: StreamView,
+    /// The status to end with, because the client may no longer ask for the name.
+    denied: bool,
     ended: bool,
 }
 
@@ -66,6 +70,7 @@ impl BalanceStream {
             shared,
             listener,
             stream_view,
+            denied: false,
             ended: false,
         }
     }
@@ -136,6 +141,9 @@ impl BalanceStream {
                 self.client.note_seen(version, self.stream_view.subset());
                 continue;
             };
+            if !settings.clients.may_ask(self.client.identity()) {
+                return self.poll_denied(version, cx);
+            }
             let ListToSend { list, instead, rank, work } =
                 self.stream_view.list(&known, self.client.ip());
             work_budget::spend(cx, work);
@@ -155,6 +163,20 @@ impl BalanceStream {
             self.client.pushed(version, &push, of, self.stream_view.subset(), clock::now());
             return Poll::Ready(Some(push.message));
         }
+    }
+
+    /// Takes the backends away from a client that may no longer ask for the name. The stream
+    /// ends after this message; without it, the client would keep its list.
+    #[inline(never)]
+    fn poll_denied(&mut self, version: u64, cx: &mut Context<'_>) -> Poll<Option<Pieces>> {
+        self.denied = true;
+        let directive = session::directive(None, WhenEmpty::Drop, self.client.kind());
+        let Some(push) = self.session.next_push(directive, StreamRank::default()) else {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        };
+        self.client.pushed(version, &push, None, None, clock::now());
+        Poll::Ready(Some(push.message))
     }
 
     fn end(&mut self, status: &Status) -> Poll<Option<Part>> {
@@ -183,6 +205,10 @@ impl Outgoing for BalanceStream {
         if !room {
             // When there is room, the newest value is sent.
             return Poll::Pending;
+        }
+        if self.denied {
+            let status = self.shared.deny(&self.stream_view.canonical(), self.client.identity());
+            return self.end(&status);
         }
         match ready!(self.poll_push(cx)) {
             Some(push) => Poll::Ready(Some(Part::Data(push))),

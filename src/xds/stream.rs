@@ -114,7 +114,7 @@ impl XdsStream {
         };
         let (kind, texts) = (request.kind, &self.shared.clients.texts);
         let client = self.client.peer();
-        let peer = client.addr;
+        let peer = client.identity.addr;
         let watch = |name: &Arc<str>| self.shared.watches.watch(name, client);
         let verdict = self.session.take(request, |name| texts.share(name), watch);
         self.client.want(&self.session.names(), clock::now());
