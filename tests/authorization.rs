@@ -13,6 +13,8 @@ mod certificates;
 mod clients;
 #[path = "authorization/prefixes.rs"]
 mod prefixes;
+#[path = "authorization/roles.rs"]
+mod roles;
 
 use serde_json::Value;
 
