@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::Counter;
 use crate::model::ClientIdentity;
+use crate::warning_limit::WarningLimit;
 
 /// The denials since the start.
 #[derive(Debug, Default)]
@@ -57,16 +58,13 @@ pub struct Denied {
 #[derive(Debug)]
 struct Row {
     denied: Denied,
-    logged: Option<Instant>,
-    /// How many are in no log line yet.
-    unlogged: u64,
+    warnings: WarningLimit,
 }
 
 /// The most names with a row. Few services have rules that many clients break.
 const NAMES_MAX: usize = 64;
-/// The time between two log lines about one name, and how long a row is kept if there are
-/// too many.
-const EVERY: Duration = Duration::from_secs(60);
+/// How long a row is kept at least if there are too many.
+const KEPT_FOR: Duration = Duration::from_secs(60);
 
 impl Denials {
     /// Counts a denial of a canonical name, and logs it if a line is due.
@@ -84,12 +82,7 @@ impl Denials {
         (row.denied.last, row.denied.protocol) = (now, protocol);
         row.denied.client = client.addr.ip();
         row.denied.certificate = client.names().collect();
-        row.unlogged += 1;
-        if row.logged.is_some_and(|logged| now.saturating_duration_since(logged) < EVERY) {
-            return;
-        }
-        row.logged = Some(now);
-        let times = std::mem::take(&mut row.unlogged);
+        let Some(times) = row.warnings.count(1, now) else { return };
         let Denied { name, client, certificate, .. } = row.denied.clone();
         drop(rows);
         let (certificate, protocol) = (certificate.join(" "), protocol.as_str());
@@ -123,7 +116,7 @@ fn room(rows: &mut BTreeMap<String, Row>, name: &str, now: Instant) -> String {
     if rows.contains_key(name) || rows.len() < NAMES_MAX {
         return name.to_owned();
     }
-    let old = |row: &Row| now.saturating_duration_since(row.denied.last) >= EVERY;
+    let old = |row: &Row| now.saturating_duration_since(row.denied.last) >= KEPT_FOR;
     let oldest = rows.iter().filter(|(_, row)| old(row)).min_by_key(|(_, row)| row.denied.last);
     match oldest.map(|(name, _)| name.clone()) {
         Some(oldest) => {
@@ -145,7 +138,7 @@ impl Row {
             client: client.addr.ip(),
             certificate: Vec::new(),
         };
-        Self { denied, logged: None, unlogged: 0 }
+        Self { denied, warnings: WarningLimit::default() }
     }
 }
 
@@ -182,16 +175,5 @@ mod tests {
         // A minute later, a row makes room.
         deny("late", 62);
         assert!(denials.of("late").is_some() && denials.of("pay").is_none());
-    }
-
-    #[test]
-    fn a_name_is_logged_at_once_and_then_once_a_minute() {
-        let (denials, start) = (Denials::default(), Instant::now());
-        let client = ClientIdentity::from("192.0.2.1:7".parse::<std::net::SocketAddr>().unwrap());
-        let unlogged = || denials.lock()["pay"].unlogged;
-        for (second, expected) in [(0, 0), (1, 1), (59, 2), (60, 0), (61, 1)] {
-            denials.add(Protocol::Xds, "pay", &client, start + Duration::from_secs(second));
-            assert_eq!(unlogged(), expected, "{second}");
-        }
     }
 }
