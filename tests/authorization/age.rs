@@ -2,7 +2,7 @@
 //! certificates.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use lookaside::balancer::ask::first_list;
 use rcgen::{
@@ -70,7 +70,7 @@ fn a_connection_ends_with_its_clients_certificate() {
     let (authority, etcd) = (Authority::new(), Etcd::start());
     let balancer = start(&authority, &etcd, "version = 1", &[]);
     let runtime = Runtime::new().expect("a runtime");
-    let ends = SystemTime::now() + Duration::from_secs(5);
+    let ends = now() + Duration::from_secs(5);
     let short = authority.sign([uri("spiffe://prod/web")], |params| params.not_after = ends.into());
     let channel = {
         let _inside = runtime.enter();
@@ -94,7 +94,7 @@ fn a_revoked_certificate_is_refused_once_the_list_says_so() {
     };
     let [kept, revoked] = [7, 8].map(|number| authority.sign([], serial(number)));
     let list = |revoked: &[u64]| {
-        let now = SystemTime::now();
+        let now = now();
         let one = |number: &u64| RevokedCertParams {
             serial_number: SerialNumber::from(*number),
             revocation_time: now.into(),
@@ -129,6 +129,11 @@ fn a_revoked_certificate_is_refused_once_the_list_says_so() {
     assert!(enters(&kept) && !enters(&revoked));
     let log = Balancer::try_start(&["--tls-client-crl", &crl]).err().expect("refused");
     assert!(log.contains("--tls-client-crl needs --tls-client-ca"), "{log}");
+}
+
+#[expect(clippy::disallowed_types, reason = "certificates and lists have dates")]
+fn now() -> std::time::SystemTime {
+    std::time::SystemTime::now()
 }
 
 /// Returns whether a new connection with this certificate gets a list.
