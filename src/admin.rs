@@ -35,6 +35,7 @@ use connection_slots::{ConnectionSlots, TrackedStream};
 
 mod answer_memory;
 mod api;
+mod audit;
 mod balancers;
 mod cells;
 mod client_marks;
@@ -155,10 +156,11 @@ pub async fn serve(
             accepted = listener.accept(), if room => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 failing = false;
                 let stream = TrackedStream::new(stream, slots.acquire(CONNECTIONS_MAX));
-                connections.push(serve_connection(stream, service.clone(), shutdown.clone()));
+                let talk = serve_connection(stream, service.clone(), shutdown.clone());
+                connections.push(audit::PEER.scope(peer, talk));
             }
             Err(error) if is_peers_fault(&error) => {}
             Err(error) => {

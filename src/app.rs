@@ -232,7 +232,11 @@ impl App {
         // Settings and marks come first, so that no list is sent that they forbid.
         let first_reads = [CancellationToken::new(), CancellationToken::new()];
         let inputs = || inputs_tx.clone();
-        let initial = settings::InitialSettings { settings: current, file: services };
+        let initial = settings::InitialSettings {
+            settings: current,
+            file: services,
+            client_certificates: self.config.client_certificates,
+        };
         let (follow, sources) =
             settings::follow(initial, &zone, connect.clone(), inputs(), first_reads[0].clone());
         tasks.spawn("settings", follow);
@@ -277,6 +281,7 @@ impl App {
             drain: drain.clone(),
             connections_max: serve::raise_open_files(),
             connections_per_peer: self.config.connections_per_peer,
+            max_connection_age: self.config.max_connection_age,
         };
         tasks.spawn("grpclb", server.run(self.grpclb));
 

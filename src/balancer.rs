@@ -4,7 +4,6 @@
 //! are the streams. A stream is either refused before its initial response, or gets that
 //! response and a list at once. Between the two, clients would retry in a loop or hang.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,14 +17,16 @@ use tonic::Status;
 use crate::catalog::{Catalog, Input};
 use crate::clock;
 use crate::load::Ledger;
-use crate::model::{ClientKind, Target, Zone};
+use crate::model::{ClientIdentity, ClientKind, Target, Zone};
 use crate::policy;
 use crate::seed;
 use crate::streams::body::StreamBody;
 use crate::streams::demand::Demands;
 use crate::streams::messages::{Messages, first_message};
 use crate::streams::response;
-use crate::telemetry::{CellsFn, CountStreams, Counters, DemandFn, ExcessFn, ListClients};
+use crate::telemetry::{
+    CellsFn, CountStreams, Counters, DemandFn, ExcessFn, ListClients, Protocol,
+};
 
 pub mod ask;
 mod cells;
@@ -209,9 +210,10 @@ impl Balancer {
     pub(crate) async fn balance_load(
         &self,
         request: Request<Incoming>,
-        peer: SocketAddr,
+        identity: ClientIdentity,
         close: Arc<GracefulClose>,
     ) -> Response<Option<StreamBody<BalanceStream>>> {
+        let peer = identity.addr;
         let opened = tokio::time::Instant::now().into_std();
         let (parts, mut body) = request.into_parts();
         let mut messages = Messages::default();
@@ -221,7 +223,7 @@ impl Balancer {
             .await
             .unwrap_or_else(|_| Err(late()))
             .and_then(|message| self.name(message))
-            .and_then(|name| self.open(&name, &parts.headers, peer, close, opened));
+            .and_then(|name| self.open(&name, &parts.headers, identity, close, opened));
         let (session, client, stream_view) = match opened {
             Ok(opened) => opened,
             Err(status) => {
@@ -252,7 +254,7 @@ impl Balancer {
         &self,
         name: &str,
         headers: &HeaderMap,
-        peer: SocketAddr,
+        identity: ClientIdentity,
         close: Arc<GracefulClose>,
         opened: Instant,
     ) -> Result<(Session, clients::ClientRow, StreamView), Status> {
@@ -267,7 +269,11 @@ impl Balancer {
         let Some(settings) = known.settings() else {
             return Err(Status::unavailable("the registry has not been read yet"));
         };
-        let stream_view = view.admit(peer, &known).ok_or_else(|| {
+        // Before anything that depends on the service, so that it says nothing of it.
+        if !settings.clients.may_ask(&identity) {
+            return Err(self.0.deny(&target.canonical(), &identity));
+        }
+        let stream_view = view.admit(identity.addr, &known).ok_or_else(|| {
             Status::resource_exhausted(
                 "too many different selections of backends are listed at once: \
                  ask for the whole service, or for fewer selections on one connection",
@@ -278,9 +284,19 @@ impl Balancer {
         let user_agent = clients.texts.share_user_agent(user_agent.unwrap_or_default());
         let kind = ClientKind::from_user_agent(&user_agent);
         let name = clients.texts.share(name);
-        let peer = Peer { addr: peer, user_agent, kind, name };
+        let peer = Peer { identity, user_agent, kind, name };
         let client = clients.register(peer, view.clone(), close, opened);
         let session = Session::new(settings.report_interval, seed::random());
         Ok((session, client, stream_view))
+    }
+}
+
+impl Shared {
+    /// Counts a client that was denied a name. Returns the status for it, which is the same
+    /// for every name. It must come before the initial response or end a stream that was sent
+    /// a list without backends: clients then come back more and more slowly.
+    fn deny(&self, canonical: &str, client: &ClientIdentity) -> Status {
+        self.counters.denials.add(Protocol::Grpclb, canonical, client, clock::now());
+        Status::permission_denied("this client may not ask for this name")
     }
 }

@@ -5,14 +5,17 @@
 //! or configuration.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::ServeArgs;
 use crate::model::text;
+use audit_file::AuditFile;
 
 pub mod admin_client;
+mod audit_file;
 pub mod check;
 pub mod clients;
 pub mod demo;
@@ -66,6 +69,16 @@ enum Command {
     Check(Box<check::CheckArgs>),
 }
 
+impl Cli {
+    /// Opens the file of `--audit-log`, if `serve` is given one.
+    fn audit(&self) -> Result<Option<AuditFile>, String> {
+        let Command::Serve(args) = &self.command else { return Ok(None) };
+        let Some(path) = &args.access.audit_log else { return Ok(None) };
+        let opened = AuditFile::open(Path::new(path));
+        opened.map(Some).map_err(|error| format!("--audit-log: cannot open {path:?}: {error}"))
+    }
+}
+
 impl Command {
     /// Returns the settings of `serve`, if the subcommand has them.
     fn serve_args(&mut self) -> Option<&mut ServeArgs> {
@@ -90,7 +103,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // The output of these commands is for people: info lines would hide it.
     let quiet = matches!(cli.command, Command::Demo(_) | Command::Check(_) | Command::Settings(_));
     let usual = if quiet { "warn" } else { "info" };
-    if let Err(problem) = cli.log.start(usual) {
+    let audit = cli.audit();
+    let started = match &audit {
+        Ok(audit) => cli.log.start(usual, audit.clone()),
+        Err(problem) => Err(problem.clone()),
+    };
+    if let Err(problem) = started {
         let Some(args) = cli.command.serve_args() else { return bad(&[problem]) };
         // Validation reports this problem together with those of the other settings.
         args.sources.problems.push(args.sources.located(problem));
@@ -126,7 +144,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let code = match cli.command {
-        Command::Serve(args) => runtime.block_on(serve::run(&args)),
+        Command::Serve(args) => runtime.block_on(serve::run(&args, audit.ok().flatten())),
         Command::Demo(args) => runtime.block_on(demo::run(&args)),
         Command::Register(args) => runtime.block_on(register::run(*args)),
         Command::Check(args) => runtime.block_on(check::run(&args)),

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::{Host, Zone};
 use crate::registry::etcd::{Connect, Credentials};
@@ -14,12 +15,14 @@ use crate::registry::record::Prefix;
 use crate::reload::{File, Reloadables, Reloading};
 use crate::settings::source::FileSource;
 use crate::settings::{Key, ServiceSettings, Setting, Settings};
+use access_args::AccessArgs;
 use etcd_args::EtcdArgs;
 use fault_args::FaultArgs;
 use file::Sources;
 use policy_args::PolicyArgs;
 use replica_args::{ReplicaArgs, ReplicaConfig};
 
+pub mod access_args;
 pub mod etcd_args;
 pub mod fault_args;
 pub mod file;
@@ -123,6 +126,9 @@ pub struct ServeArgs {
     /// The authority that must have signed gRPC clients' certificates, in PEM; turns mutual TLS on
     #[arg(long, value_name = "FILE", env = "LOOKASIDE_TLS_CLIENT_CA")]
     pub tls_client_ca: Option<String>,
+    /// Certificates of clients, the age of connections, and the audit log.
+    #[command(flatten)]
+    pub access: AccessArgs,
 }
 
 /// The validated configuration of `serve`.
@@ -154,6 +160,10 @@ pub struct Config {
     pub reflection: bool,
     /// The most connections from one network; zero: no limit.
     pub connections_per_peer: u64,
+    /// The age at which a connection is ended; `None`: none.
+    pub max_connection_age: Option<Duration>,
+    /// Whether gRPC clients must show certificates.
+    pub client_certificates: bool,
     /// The TLS configuration of the gRPC server; `None`: plaintext.
     pub tls: Option<Reloading<Arc<tokio_rustls::rustls::ServerConfig>>>,
 }
@@ -192,11 +202,17 @@ impl ServeArgs {
         let replica = self.replica.validate(zone.as_ref(), all);
         let defaults = self.service_defaults(all);
         let reflection = on_or_off("--reflection", &self.reflection, all);
-        let connections_per_peer = self.connections_per_peer(all);
+        let connections_per_peer =
+            access_args::connections_per_peer(&self.connections_per_peer, all);
+        let max_connection_age = self.access.connection_age(all);
+        let file = self.sources.file.as_ref().map(|file| file.services.clone());
+        let settings = Settings::new(defaults.clone()).with(file, None);
+        tls::client_certificates(self.tls_client_ca.is_some(), &settings, all);
         let tls = tls::server(
             self.tls_cert.as_deref(),
             self.tls_key.as_deref(),
             self.tls_client_ca.as_deref(),
+            self.access.tls_client_crl.as_deref(),
             all,
         );
         match (listen, registry, admin_listen, zone, dns_listen.map_or(Some(None), |l| l.map(Some)))
@@ -217,7 +233,9 @@ impl ServeArgs {
                     services: self.services(),
                     reflection: reflection.unwrap_or_default(),
                     connections_per_peer: connections_per_peer.unwrap_or_default(),
+                    max_connection_age,
                     state_dir: self.faults.state_dir.as_ref().map(PathBuf::from),
+                    client_certificates: self.tls_client_ca.is_some(),
                     tls,
                 })
             }
@@ -288,17 +306,6 @@ impl ServeArgs {
         };
         let document = Reloading::already_read("settings", file, text.into_bytes(), document, make);
         Some(FileSource { path, document })
-    }
-
-    fn connections_per_peer(&self, problems: &mut Vec<String>) -> Option<u64> {
-        let text = &self.connections_per_peer;
-        let number = text.parse().ok();
-        if number.is_none() {
-            problems.push(format!(
-                "--connections-per-peer: {text:?} is no number, such as 1000, or 0 for any"
-            ));
-        }
-        number
     }
 }
 

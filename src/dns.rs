@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::answer::{Facts, Reply, Transport};
 use crate::catalog::Catalog;
+use crate::clock;
 use crate::model::{Host, HostPort, Zone};
 use crate::replica::known::Replicas;
-use crate::telemetry::Counters;
+use crate::telemetry::{Counters, Protocol};
 
 pub mod answer;
 mod byte_limit;
@@ -111,13 +112,14 @@ impl Answers {
         Self { zone, catalog, advertised, counters, questions: AtomicUsize::new(0) }
     }
 
-    /// Answers one message. `arrival` is the local address at which it came, where that
+    /// Answers one message of an asker. `arrival` is the local address at which it came, where that
     /// is known. `may_visit` decides whether that many endpoints may be looked at for the
     /// answer.
     fn answer(
         &self,
         query: &[u8],
         transport: Transport,
+        asker: IpAddr,
         arrival: Option<IpAddr>,
         may_visit: &dyn Fn(usize) -> bool,
     ) -> Reply {
@@ -126,6 +128,16 @@ impl Answers {
         let facts = Facts {
             zone: &self.zone,
             balancers: balancers.as_deref(),
+            asker,
+            denied: &|target| {
+                let denials = &self.counters.denials;
+                denials.add(
+                    Protocol::Dns,
+                    &target.canonical(),
+                    &SocketAddr::new(asker, 0).into(),
+                    clock::now(),
+                );
+            },
             lookup: &|target| self.catalog.lookup(target),
             may_visit,
             seed,

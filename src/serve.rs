@@ -17,19 +17,23 @@ use http::{Request, Response};
 use lookaside_http2::{Common, Connection, Incoming, Metered, ResponseFuture, WithMeter};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use crate::balancer::{Balancer, PATH};
+use crate::model::ClientIdentity;
 use crate::reload::Reloading;
 use crate::telemetry::Counters;
 use crate::xds::{self, Xds};
+use crate::{clock, seed};
 
 mod body;
 mod connections;
 mod handshakes;
+mod identity;
 mod limits;
 mod other_services;
 mod peers;
@@ -38,6 +42,7 @@ mod read_limit;
 use body::ServeBody;
 use connections::{Admitted, Connections};
 use handshakes::Computing;
+use identity::FromCertificate;
 pub use limits::raise_open_files;
 pub use other_services::MESSAGE_MAX;
 use read_limit::ReadLimit;
@@ -73,6 +78,8 @@ pub struct Server {
     /// How many connections one network may have open at a time; 0 means no limit of
     /// its own.
     pub connections_per_peer: u64,
+    /// The age at which a connection is told to leave, a tenth more or less; `None`: none.
+    pub max_connection_age: Option<Duration>,
 }
 
 /// A [`Server`] while it serves, with what its connections share.
@@ -85,7 +92,7 @@ struct Serving {
 /// The client at the other end of a connection. The connection counts as open until this
 /// is dropped.
 struct Caller {
-    addr: SocketAddr,
+    identity: ClientIdentity,
     admitted: Admitted,
 }
 
@@ -98,6 +105,9 @@ const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
 /// How long to wait after a connection could not be accepted. Descriptors become free
 /// when other connections end, not by trying again at once.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// How often connections are ended whose time is over.
+const END_EVERY: Duration = Duration::from_secs(1);
 
 /// Binds the port, which no other process can then bind.
 ///
@@ -119,16 +129,25 @@ impl Server {
         let connections = Connections::new(max, per_peer, self.counters.clone());
         let serving = Arc::new(Serving::new(self));
         let counters = &serving.server.counters;
+        let mut ends = tokio::time::interval(END_EVERY);
+        ends.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = serving.server.drain.cancelled() => break,
+                _ = ends.tick() => {
+                    connections.end_old(Instant::now());
+                    continue;
+                }
             };
             match accepted {
                 Ok((stream, addr)) => match connections.admit(addr.ip()) {
-                    Some(admitted) => {
+                    Some(mut admitted) => {
                         counters.connections.increment();
-                        let talk = serving.connection(stream, Caller { addr, admitted });
+                        if let Some(age) = serving.server.max_connection_age {
+                            admitted.end_within(jittered(age, seed::random()));
+                        }
+                        let talk = serving.connection(stream, Caller::new(addr, admitted));
                         let served = serving.clone();
                         serving.server.tasks.spawn(talk.map(move |spoke| {
                             if !spoke {
@@ -170,7 +189,7 @@ impl Server {
         let Some(admitted) = connections.admit(addr.ip()) else { return false };
         let stream = ReadLimit::new(stream, admitted.peer.clone());
         let serving = Arc::new(Serving::new(self.clone()));
-        serving.speak(stream, Caller { addr, admitted }).await
+        serving.speak(stream, Caller::new(addr, admitted)).await
     }
 }
 
@@ -205,7 +224,7 @@ impl Serving {
         self: &Arc<Self>,
         stream: TcpStream,
         config: Arc<ServerConfig>,
-        caller: Caller,
+        mut caller: Caller,
     ) -> bool {
         let peer = caller.admitted.peer.clone();
         let stream = ReadLimit::for_handshake(stream, peer.clone());
@@ -218,12 +237,23 @@ impl Serving {
         let mut stream = match shaken {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
-                tracing::debug!(peer = %caller.addr, %error, "tls handshake failed");
+                tracing::debug!(peer = %caller.identity.addr, %error, "tls handshake failed");
                 return false;
             }
             Err(_) => return false,
         };
         stream.get_mut().0.handshake_done();
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let FromCertificate { names, ends } = identity::of(chain);
+        caller.identity.certificate = names;
+        if let Some(left) = ends.map(|ends| ends.saturating_sub(clock::wall())) {
+            // A resumed session does not verify its certificate again.
+            if left.is_zero() {
+                tracing::debug!(peer = %caller.identity.addr, "client certificate has ended");
+                return false;
+            }
+            caller.admitted.end_within(left);
+        }
         let stream = WithMeter::new(stream, |stream, cost| stream.get_mut().0.charge(cost));
         let spoke = self.speak(stream, caller).await;
         if !spoke {
@@ -244,21 +274,35 @@ impl Serving {
     }
 }
 
+/// Returns a time, up to a tenth more or less, so that connections that began together do not
+/// end together.
+fn jittered(time: Duration, seed: u64) -> Duration {
+    let part = u32::try_from(seed % 2_001).unwrap_or_default();
+    time - time / 10 + time / 10_000 * part
+}
+
+impl Caller {
+    fn new(addr: SocketAddr, admitted: Admitted) -> Self {
+        Self { identity: addr.into(), admitted }
+    }
+}
+
 impl Services {
     fn call(
         self,
         request: Request<Incoming>,
         caller: &Caller,
     ) -> impl Future<Output = Response<ServeBody>> + use<> {
-        let Caller { addr, admitted } = caller;
-        let (addr, peer, close) = (*addr, admitted.peer.clone(), admitted.close.clone());
+        let Caller { identity, admitted } = caller;
+        let (client, peer) = (identity.clone(), admitted.peer.clone());
+        let close = admitted.close.clone();
         async move {
             if request.uri().path() == PATH && body::is_grpc(&request) {
-                let response = self.balancer.balance_load(request, addr, close).await;
+                let response = self.balancer.balance_load(request, client, close).await;
                 return response.map(ServeBody::from);
             }
             if request.uri().path() == xds::PATH && body::is_grpc(&request) {
-                let response = self.xds.stream(request, addr, close).await;
+                let response = self.xds.stream(request, client, close).await;
                 return response.map(ServeBody::from);
             }
             other_services::call(self.others, request, &peer).await

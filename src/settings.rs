@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use crate::model::ServiceName;
 
+mod clients;
 mod document;
 mod health;
 mod load;
 mod pattern;
 mod pattern_index;
 mod ranges;
+mod registrants;
 mod shed;
 pub mod source;
 mod split;
@@ -24,10 +26,12 @@ mod value;
 mod zone_table;
 mod zones;
 
-pub use document::{DOCUMENT_MAX, Document, Table};
+pub use clients::Clients;
+pub use document::{DOCUMENT_MAX, Document, Table, changes};
 pub use health::{CheckTls, HealthCheck, HealthKind, HealthSettings, HealthTls};
 pub use load::{LoadKind, LoadSettings};
 pub use pattern::{Pattern, PatternError};
+pub use registrants::Registrants;
 pub use shed::{ShedMode, ShedSettings};
 pub use split::{Percent, SplitBy, SplitKey, SplitSetting, SplitSettings};
 pub use subset::{SubsetMode, SubsetSettings};
@@ -68,6 +72,8 @@ pub struct ServiceSettings {
     pub subset: SubsetSettings,
     /// Whether clients drop calls while the service is overloaded.
     pub shed: ShedSettings,
+    /// The clients that may ask for the service.
+    pub clients: Clients,
 }
 
 /// The settings of all services, as layers.
@@ -77,6 +83,7 @@ pub struct Settings {
     file: Option<Arc<Document>>,
     store: Option<Arc<Document>>,
     zones: Arc<ZoneTable>,
+    registrants: Arc<Registrants>,
 }
 
 /// The origin of a setting. A later layer wins, key by key.
@@ -118,6 +125,7 @@ impl ServiceSettings {
         zones: ZoneSettings::DEFAULT,
         subset: SubsetSettings::DEFAULT,
         shed: ShedSettings::DEFAULT,
+        clients: Clients::ALL,
     };
 
     /// Returns the setting of a key.
@@ -152,6 +160,7 @@ impl ServiceSettings {
             Key::SubsetLeast => Setting::SubsetLeast(self.subset.least),
             Key::ShedMode => Setting::ShedMode(self.shed.mode),
             Key::ShedMost => Setting::ShedMost(self.shed.most),
+            Key::Clients => Setting::Clients(self.clients.clone()),
         }
     }
 
@@ -184,6 +193,7 @@ impl ServiceSettings {
             Setting::SubsetLeast(backends) => self.subset.least = backends,
             Setting::ShedMode(mode) => self.shed.mode = mode,
             Setting::ShedMost(percent) => self.shed.most = percent,
+            Setting::Clients(clients) => self.clients = clients,
         }
     }
 }
@@ -193,7 +203,8 @@ impl Settings {
     #[must_use]
     pub fn new(defaults: ServiceSettings) -> Self {
         let defaults = Arc::new(defaults);
-        Self { defaults, file: None, store: None, zones: Arc::default() }
+        let (zones, registrants) = Default::default();
+        Self { defaults, file: None, store: None, zones, registrants }
     }
 
     /// Returns settings with the same defaults and with these documents.
@@ -206,7 +217,13 @@ impl Settings {
         let zones = ZoneTable::merged(tables);
         // An equal table is shared, so that it is compared at once.
         let zones = if *self.zones == zones { self.zones.clone() } else { Arc::new(zones) };
-        Self { defaults, file, store, zones }
+        let tables = [&file, &store].into_iter().flatten().map(|document| document.registrants());
+        let registrants = Registrants::merged(tables);
+        let registrants = match *self.registrants == registrants {
+            true => self.registrants.clone(),
+            false => Arc::new(registrants),
+        };
+        Self { defaults, file, store, zones, registrants }
     }
 
     /// Returns the zones of clients' addresses, and the aliases of zones. etcd's document
@@ -214,6 +231,13 @@ impl Settings {
     #[must_use]
     pub fn zones(&self) -> &Arc<ZoneTable> {
         &self.zones
+    }
+
+    /// Returns which prefixes of keys may register which services. etcd's document wins over
+    /// the file, prefix by prefix.
+    #[must_use]
+    pub fn registrants(&self) -> &Arc<Registrants> {
+        &self.registrants
     }
 
     /// Returns the document of a layer, if it has tables.
@@ -283,6 +307,20 @@ impl Settings {
             })
         };
         Key::ALL.into_iter().map(origin).collect()
+    }
+
+    /// Returns the first rule for clients that names certificates, after its place.
+    #[must_use]
+    pub fn rule_of_certificates(&self) -> Option<(String, String)> {
+        if let Some(rule) = self.defaults.clients.first_of_certificates() {
+            return Some(("--clients".to_owned(), rule));
+        }
+        let documents = [&self.file, &self.store].into_iter().flatten();
+        documents.flat_map(|document| document.tables()).find_map(|table| {
+            let Setting::Clients(clients) = table.setting(Key::Clients)? else { return None };
+            let place = format!("[service.\"{}\"] clients", table.pattern());
+            Some((place, clients.first_of_certificates()?))
+        })
     }
 
     /// Returns the patterns that match none of these canonical names. The default `*`

@@ -11,7 +11,12 @@ use std::time::Instant;
 
 use crate::facts::demand::Demand;
 use crate::load::Calls;
-use crate::model::{ClientKind, ServiceName, Subset};
+use crate::model::{CertificateNames, ClientKind, ServiceName, Subset};
+
+pub mod audit;
+mod denials;
+
+pub use denials::{Denials, Denied, Protocol};
 
 /// A total since the start.
 #[derive(Debug, Default)]
@@ -34,6 +39,8 @@ pub struct Counters {
     pub connections_refused: Counter,
     /// Connections told to leave because others needed room.
     pub connections_replaced: Counter,
+    /// Connections told to leave because of their age, or because their certificate ended.
+    pub connections_ended: Counter,
     /// Times when a connection could not be accepted (no descriptors left).
     pub accept_errors: Counter,
     /// BalanceLoad streams that got their first list.
@@ -102,6 +109,8 @@ pub struct Counters {
     pub load_reports_empty: Counter,
     /// Times a backend did not report its load, or stopped.
     pub load_report_failures: Counter,
+    /// Clients that were denied a service.
+    pub denials: Denials,
     /// Certificates, keys and passwords that are read from files.
     pub credentials: Credentials,
 }
@@ -141,6 +150,8 @@ pub struct Credential {
 pub struct ClientView {
     /// The client's address.
     pub peer: SocketAddr,
+    /// The names in the client's certificate; `None` if it has none.
+    pub certificate: Option<Arc<CertificateNames>>,
     /// The client's user agent.
     pub user_agent: Arc<str>,
     /// The gRPC implementation, by the user agent.

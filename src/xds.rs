@@ -18,7 +18,7 @@ use tonic::Status;
 
 use crate::catalog::Catalog;
 use crate::clock;
-use crate::model::{ClientKind, Zone};
+use crate::model::{ClientIdentity, ClientKind, Zone};
 use crate::streams::body::{Conversation, StreamBody};
 use crate::streams::demand::Demands;
 use crate::streams::messages::{Messages, first_message};
@@ -147,13 +147,14 @@ impl Xds {
     pub(crate) async fn stream(
         &self,
         request: Request<Incoming>,
-        peer: SocketAddr,
+        client: ClientIdentity,
         close: Arc<GracefulClose>,
     ) -> Response<Option<Box<StreamBody<XdsStream>>>> {
         let opened = tokio::time::Instant::now().into_std();
         let (parts, mut body) = request.into_parts();
+        let peer = client.addr;
         let mut messages = Messages::default();
-        match self.open(&mut body, &mut messages, &parts.headers, peer, close, opened).await {
+        match self.open(&mut body, &mut messages, &parts.headers, client, close, opened).await {
             Ok((first, client)) => {
                 self.0.counters.xds_streams.increment();
                 let mut stream = XdsStream::new(client, self.0.clone());
@@ -174,7 +175,7 @@ impl Xds {
         body: &mut Incoming,
         messages: &mut Messages,
         headers: &HeaderMap,
-        peer: SocketAddr,
+        client: ClientIdentity,
         close: Arc<GracefulClose>,
         opened: Instant,
     ) -> Result<(Bytes, ClientRow), Status> {
@@ -186,11 +187,16 @@ impl Xds {
         if tokio::time::timeout(READ_WITHIN, read).await.is_err() {
             return Err(Status::unavailable("the registry has not been read yet"));
         }
-        let peer = self.peer(first.clone(), headers, peer)?;
+        let peer = self.peer(first.clone(), headers, client)?;
         Ok((first, self.0.clients.register(peer, close, opened)))
     }
 
-    fn peer(&self, first: Bytes, headers: &HeaderMap, addr: SocketAddr) -> Result<Peer, Status> {
+    fn peer(
+        &self,
+        first: Bytes,
+        headers: &HeaderMap,
+        identity: ClientIdentity,
+    ) -> Result<Peer, Status> {
         let request = pb::envoy::service::discovery::v3::DiscoveryRequest::decode(first);
         let request = request.map_err(|error| {
             Status::invalid_argument(format!("the first request cannot be read: {error}"))
@@ -208,7 +214,7 @@ impl Xds {
         let zone = node.locality.map(|locality| locality.zone).unwrap_or_default();
         let zone = Some(zone).filter(|zone| (1..=ZONE_MAX).contains(&zone.len()));
         let zone = zone.map(|zone| texts.share(&zone));
-        Ok(Peer { addr, user_agent: texts.share_user_agent(&agent), kind, zone })
+        Ok(Peer { identity, user_agent: texts.share_user_agent(&agent), kind, zone })
     }
 }
 

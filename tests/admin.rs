@@ -216,7 +216,7 @@ async fn clients_are_shown_by_what_they_mean() {
     }
     assert_eq!(
         first,
-        json!({"peer": "10.0.0.9:1", "user_agent": "grpc-go/1.85.0 <script>",
+        json!({"peer": "10.0.0.9:1", "certificate": [], "user_agent": "grpc-go/1.85.0 <script>",
             "protocol": "grpclb", "kind": "core", "name": "game.dev", "zone": null, "subset": null,
             "service": "dev/game", "told": "list", "entries": 2,
             "revision": 7, "list_age_seconds": null, "open_seconds": null,

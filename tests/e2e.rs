@@ -8,6 +8,8 @@ mod support;
 
 #[path = "admin.rs"]
 mod admin;
+#[path = "authorization.rs"]
+mod authorization;
 #[path = "check.rs"]
 mod check;
 #[path = "conversations.rs"]

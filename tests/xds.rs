@@ -98,6 +98,7 @@ macro_rules! clients {
                 cases::unknown_names_fail_at_once,
                 cases::drained_by_a_mark,
                 cases::shed_by_a_mark,
+                cases::denied_and_admitted,
                 cases::names_have_all_spellings,
                 cases::idle_and_back,
                 cases::many_targets,

@@ -20,6 +20,8 @@ pub fn check(query: &[u8]) {
     let facts = Facts {
         zone: &zone,
         balancers: Some(&own),
+        asker: [192, 0, 2, 1].into(),
+        denied: &|_| {},
         lookup: &lookup,
         may_visit: &|work| work <= query.len(),
         seed: query.len(),

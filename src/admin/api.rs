@@ -76,6 +76,15 @@ pub(super) async fn clients(
     Ok(Json(json::Clients { total: all.len(), clients }))
 }
 
+pub(super) async fn denied(Shared(state): Shared<Arc<State>>) -> Json<json::DeniedClients> {
+    let denials = &state.counters.denials;
+    let total = denials.grpclb.total() + denials.xds.total() + denials.dns.total();
+    Json(json::DeniedClients {
+        total,
+        denied: denials.all().iter().map(json::Denied::from).collect(),
+    })
+}
+
 pub(super) async fn xds_bootstrap(
     Shared(state): Shared<Arc<State>>,
     uri: Uri,

@@ -83,11 +83,11 @@ async fn set(
     }
     let mark = state.mark(key, order)?;
     state.accepts(&mark, typed)?;
+    state.audit("sets", &mark);
     state.writer()?.set(&mark).await.map_err(|trouble| unconfirmed(&trouble, &[]))?;
     let obeyed = state.obeys(|all| all.all().any(|one| **one == mark)).await;
     let asks = |name: Option<&ServiceName>| name.is_some_and(|name| services.contains(name));
     let streams = (state.clients)().iter().filter(|view| asks(view.service.as_ref())).count();
-    tracing::info!(%mark, streams, "operator sets a mark for clients");
     let mark = json::Mark::new(&mark, "in force", 0);
     Ok(Json(json::ClientMarkAnswer { mark, streams, obeyed }))
 }

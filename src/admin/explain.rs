@@ -59,7 +59,8 @@ pub(super) async fn explain(
     let no_client = client.filter(|_| clients.is_empty()).map(|client| {
         format!(
             "no stream of {client} that asks for {typed:?} is open here: it may be at another \
-             replica, or not connected; what any client gets is explained"
+             replica, or not connected; what any client gets is explained{}",
+            denied(&state, &typed)
         )
     });
     let wanted = Wanted::new(backend);
@@ -117,6 +118,21 @@ pub(super) async fn explain(
     let all = &explanation.backends;
     explanation.listed = !all.is_empty() && all.iter().all(|backend| backend.listed);
     Ok(Json(explanation))
+}
+
+/// Returns the newest denial of a name, as the end of a sentence.
+fn denied(state: &State, typed: &str) -> String {
+    let target = Target::parse(typed, &state.zone).ok();
+    let denied = target.and_then(|target| state.counters.denials.of(&target.canonical()));
+    denied.map_or_else(String::new, |denied| {
+        format!(
+            "; clients were denied this name {} times, the last was {}, {} s ago: the setting \
+             `clients` does not name it",
+            denied.times,
+            denied.client,
+            denied.last.elapsed().as_secs()
+        )
+    })
 }
 
 /// Returns the open streams of a client that ask for the service, the newest first.

@@ -12,10 +12,10 @@ use crate::catalog;
 use crate::load;
 use crate::model;
 use crate::registry as source;
-use crate::telemetry::{ClientView, XdsView};
 
 mod balancers;
 mod cells;
+mod clients;
 mod explain;
 mod marks;
 mod registry;
@@ -25,6 +25,7 @@ mod zones;
 
 pub use balancers::{Balancer, Balancers, RejectedBalancer};
 pub use cells::{CellClients, CellGroup, Cells};
+pub use clients::{Client, Clients, Denied, DeniedClients, Xds};
 pub use explain::{Explained, Explanation, Pass};
 pub use marks::{
     ClientMarkAnswer, DrainAnswer, Mark, Marks, Order, RefusedMark, Released, UndrainAnswer,
@@ -177,66 +178,6 @@ pub struct Held {
     pub probe: Option<String>,
 }
 
-/// `/api/v1/clients`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Clients {
-    /// How many clients match, whatever `limit` says.
-    pub total: usize,
-    /// The clients, sorted by the requested name, then by peer.
-    pub clients: Vec<Client>,
-}
-
-/// One open BalanceLoad stream, or one name on an open xDS stream.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Client {
-    /// `ip:port`.
-    pub peer: String,
-    /// The client's user agent.
-    pub user_agent: String,
-    /// `grpclb` or `xds`.
-    #[serde(default = "grpclb")]
-    pub protocol: String,
-    /// `go`, `java`, `core`, `node`, `rust` or `other`.
-    pub kind: String,
-    /// The name that it asked for, as typed.
-    pub name: String,
-    /// The zone in which the client is; null if it is unknown or does not matter.
-    #[serde(default)]
-    pub zone: Option<String>,
-    /// The part of the service's backends that its list has, such as `3/8`: the third of eight
-    /// equal parts; null: all.
-    #[serde(default)]
-    pub subset: Option<String>,
-    /// The service that the name means now; null while nothing is registered.
-    pub service: Option<String>,
-    /// The newest response to it: `list`, `empty`, `unreachable`, `drop` or `fallback`.
-    pub told: String,
-    /// How many entries its list has; for xDS, how many backends.
-    pub entries: usize,
-    /// The registry's revision that brought its list.
-    pub revision: i64,
-    /// Seconds since its list was handed to the connection.
-    pub list_age_seconds: f64,
-    /// Seconds since its stream opened.
-    pub open_seconds: f64,
-    /// The calls that it has reported on this stream.
-    pub calls: Calls,
-    /// What only xDS streams have; null for grpclb.
-    #[serde(default)]
-    pub xds: Option<Xds>,
-}
-
-/// What an xDS client was sent and what it said of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Xds {
-    /// The version of the newest backends that it was sent; null before the first.
-    pub sent: Option<String>,
-    /// The version of the newest backends that it accepted.
-    pub accepted: Option<String>,
-    /// Its own words about a response that it refused, until it accepts one of that type.
-    pub refusal: Option<String>,
-}
-
 /// Calls as clients count them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Calls {
@@ -312,44 +253,6 @@ impl From<&model::Selector> for Selector {
         let model::Selector { key, value } = selector.clone();
         Self { key, value }
     }
-}
-
-impl From<&ClientView> for Client {
-    fn from(view: &ClientView) -> Self {
-        Self {
-            peer: view.peer.to_string(),
-            user_agent: view.user_agent.to_string(),
-            protocol: if view.xds.is_some() { "xds".to_owned() } else { grpclb() },
-            kind: view.kind.as_str().to_owned(),
-            name: view.name.to_string(),
-            zone: view.zone.as_ref().map(ToString::to_string),
-            subset: view.subset.map(|subset| subset.to_string()),
-            service: view.service.as_ref().map(ToString::to_string),
-            told: view.last_response.to_owned(),
-            entries: view.entries,
-            revision: view.revision,
-            list_age_seconds: seconds(view.pushed_at.elapsed()),
-            open_seconds: seconds(view.opened.elapsed()),
-            calls: view.calls.into(),
-            xds: view.xds.as_ref().map(Xds::from),
-        }
-    }
-}
-
-impl From<&XdsView> for Xds {
-    fn from(view: &XdsView) -> Self {
-        let version = |version: Option<u64>| version.map(|version| format!("{version:016x}"));
-        Self {
-            sent: version(view.sent),
-            accepted: version(view.accepted),
-            refusal: view.refusal.as_ref().map(ToString::to_string),
-        }
-    }
-}
-
-/// Answers of older balancers do not name the protocol.
-fn grpclb() -> String {
-    "grpclb".to_owned()
 }
 
 impl From<load::Calls> for Calls {

@@ -134,6 +134,7 @@ pub(super) async fn drain(state: &State, request: Request) -> JsonResult<json::D
         }
         left += stay;
     }
+    state.audit("sets", &mark);
     state.writer()?.set(&mark).await.map_err(|trouble| unconfirmed(&trouble, &[]))?;
     let obeyed = state.obeys(|all| all.all().any(|one| **one == mark)).await;
     let mark = json::Mark::new(&mark, "in force", matched);
@@ -194,6 +195,7 @@ pub(super) async fn release(state: &State, request: Request) -> JsonResult<json:
     let order = json::Order { lasts: None, ..order };
     let mut mark = state.mark(MarkKey::Release(name.canonical()), order)?;
     mark.value.until = mark.value.set.map(|set| set.after(RELEASE_LASTS));
+    state.audit("sets", &mark);
     let written = match &state.marks.writer {
         Some(writer) => writer.set(&mark).await.map_err(|EtcdError(reason)| reason),
         None => Err("there is no etcd".to_owned()),
@@ -345,10 +347,11 @@ impl State {
         let mut done = Vec::new();
         for mark in meant {
             let word = self.mark(mark.key.clone(), order.clone())?;
+            let ended = Mark { key: mark.key.clone(), value: word.value.clone() };
+            self.audit("ends", &ended);
             if let Err(trouble) = writer.end(&mark.key, word.value).await {
                 return Err(unconfirmed(&trouble, &done));
             }
-            tracing::info!(mark = %mark.key, by = order.by, why = order.why, "operator ends a mark");
             done.push(mark.key.to_string());
         }
         let by_key: BTreeMap<_, _> = meant.iter().map(|mark| (&mark.key, mark)).collect();

@@ -30,6 +30,7 @@ const KINDS: [ClientKind; 4] =
     [ClientKind::Go, ClientKind::Java, ClientKind::Core, ClientKind::Other];
 
 mod credentials;
+mod denials;
 mod large;
 mod text;
 mod xds;
@@ -37,7 +38,7 @@ mod xds;
 /// A total: its name (without `_total`), its help text, and how to read it.
 type Total<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const TOTALS: [Total<Counters>; 21] = [
+const TOTALS: [Total<Counters>; 22] = [
     ("connections", "TCP connections accepted on the gRPC port", |c| c.connections.total()),
     (
         "connections_failed",
@@ -50,6 +51,11 @@ const TOTALS: [Total<Counters>; 21] = [
     ("connections_replaced", "Connections told to leave because others needed their places", |c| {
         c.connections_replaced.total()
     }),
+    (
+        "connections_ended",
+        "Connections told to leave for their age or their certificate's end",
+        |c| c.connections_ended.total(),
+    ),
     ("accept_errors", "Times when a connection could not be accepted", |c| c.accept_errors.total()),
     ("streams_opened", "BalanceLoad streams that got their first list", |c| c.streams.total()),
     ("streams_refused", "BalanceLoad streams refused before their first list", |c| {
@@ -148,6 +154,7 @@ impl Collector for Scrape {
             let mut family = page.family(name, help, MetricType::Counter)?;
             counter(&mut family, total(&self.0.counters))?;
         }
+        denials::write(&self.0.counters.denials, &mut page)?;
         self.health_checks(&mut page)?;
         self.calls(&mut page)?;
         self.settings(&mut page)?;

@@ -22,6 +22,8 @@ pub struct InitialSettings {
     pub settings: Settings,
     /// The file with tables of services.
     pub file: Option<FileSource>,
+    /// Whether clients show certificates.
+    pub client_certificates: bool,
 }
 
 /// Returns a future that follows the sources while it is polled, and the report of them.
@@ -40,11 +42,24 @@ pub fn follow(
     // Only the newest settings count, and the catalog takes them within microseconds.
     let (news_tx, news_rx) = mpsc::channel(1);
     let (report_tx, report_rx) = watch::channel(Report::default());
-    let InitialSettings { settings, file } = initial;
+    let InitialSettings { settings, file, client_certificates } = initial;
     let source = source::run(settings, file, key, events_rx, news_tx, report_tx);
-    let input = |news| match news {
+    let input = move |news| match news {
         News::FirstRead => None,
-        News::Settings(settings) => Some(Input::Settings(settings)),
+        News::Settings(settings) => {
+            if let Some((place, rule)) = settings.rule_of_certificates()
+                && !client_certificates
+            {
+                let remedy = "give --tls-client-ca, or name networks";
+                tracing::warn!(
+                    place,
+                    rule,
+                    remedy,
+                    "a rule names certificates, and clients show none: it names nobody"
+                );
+            }
+            Some(Input::Settings(settings))
+        }
     };
     let sink = Sink { inputs, first_read };
     (etcd_source::run(keys, events_tx, source, news_rx, sink, input), report_rx)

@@ -4,7 +4,7 @@
 //! [`ClientView`]s for the admin port. A push touches only its own row, never the table.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use dashmap::DashMap;
 use lookaside_http2::GracefulClose;
 
 use crate::load::Calls;
-use crate::model::{ClientKind, ServiceName, Subset};
+use crate::model::{ClientIdentity, ClientKind, ServiceName, Subset};
 use crate::streams::held_bytes::{HeldBytes, WeakHeldBytes};
 use crate::streams::shared_texts::SharedTexts;
 use crate::telemetry::ClientView;
@@ -32,7 +32,7 @@ pub(super) struct Clients {
 
 /// The client at the other end of a stream.
 pub(super) struct Peer {
-    pub(super) addr: SocketAddr,
+    pub(super) identity: ClientIdentity,
     pub(super) user_agent: Arc<str>,
     pub(super) kind: ClientKind,
     pub(super) name: Arc<str>,
@@ -172,7 +172,12 @@ impl ClientRow {
 
     /// Returns the client's address.
     pub(super) fn ip(&self) -> IpAddr {
-        self.row.peer.addr.ip()
+        self.row.peer.identity.addr.ip()
+    }
+
+    /// Returns who the client is.
+    pub(super) fn identity(&self) -> &ClientIdentity {
+        &self.row.peer.identity
     }
 
     /// Records that the stream has seen this version.
@@ -263,10 +268,11 @@ impl Row {
     }
 
     fn view(&self) -> ClientView {
-        let zone = self.view.client_zone(self.peer.addr.ip());
+        let zone = self.view.client_zone(self.peer.identity.addr.ip());
         let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         ClientView {
-            peer: self.peer.addr,
+            peer: self.peer.identity.addr,
+            certificate: self.peer.identity.certificate.clone(),
             user_agent: self.peer.user_agent.clone(),
             kind: self.peer.kind,
             name: self.peer.name.clone(),
@@ -305,9 +311,9 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let open = |version, held: &WeakHeldBytes| {
-            let addr = "192.0.2.1:1".parse().unwrap();
+            let addr: std::net::SocketAddr = "192.0.2.1:1".parse().unwrap();
             let kind = ClientKind::Go;
-            let peer = Peer { addr, user_agent: "".into(), kind, name: "".into() };
+            let peer = Peer { identity: addr.into(), user_agent: "".into(), kind, name: "".into() };
             let close: Arc<GracefulClose> = Arc::default();
             let client = clients.register(peer, view.clone(), close.clone(), start);
             let (message, held) = (Pieces::default(), held.clone());

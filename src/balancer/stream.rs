@@ -8,13 +8,16 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use lookaside_http2::Pieces;
 use prost::Message;
+use tonic::Status;
 
 use crate::catalog::Subscriber;
 use crate::clock;
+use crate::settings::WhenEmpty;
 use crate::streams::body::Conversation;
 use crate::streams::work_budget;
 
 use super::clients::ClientRow;
+use super::cycle::StreamRank;
 use super::lists::ListToSend;
 use super::message;
 use super::session::{self, Session};
@@ -30,6 +33,8 @@ pub(crate) struct BalanceStream {
     shared: Arc<Shared>,
     listener: Subscriber,
     stream_view: StreamView,
+    /// Whether the client may no longer ask for the name.
+    denied: bool,
 }
 
 impl BalanceStream {
@@ -40,7 +45,22 @@ impl BalanceStream {
         stream_view: StreamView,
     ) -> Self {
         let listener = stream_view.listen();
-        Self { session, client, shared, listener, stream_view }
+        Self { session, client, shared, listener, stream_view, denied: false }
+    }
+
+    /// Takes the backends away from a client that may no longer ask for the name. The stream
+    /// ends after this message; without it, the client would keep its list.
+    #[inline(never)]
+    fn poll_denied(&mut self, version: u64, cx: &mut Context<'_>) -> Poll<Option<Pieces>> {
+        self.denied = true;
+        let directive = session::directive(None, WhenEmpty::Drop, self.client.kind());
+        let Some(push) = self.session.next_push(directive, StreamRank::default()) else {
+            // It has that message already.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        };
+        self.client.pushed(version, &push, None, None, clock::now());
+        Poll::Ready(Some(push.message))
     }
 }
 
@@ -75,6 +95,9 @@ impl Conversation for BalanceStream {
                 self.client.note_seen(version, self.stream_view.subset());
                 continue;
             };
+            if !settings.clients.may_ask(self.client.identity()) {
+                return self.poll_denied(version, cx);
+            }
             let ListToSend { list, instead, rank, work } =
                 self.stream_view.list(&known, self.client.ip());
             work_budget::spend(cx, work);
@@ -94,5 +117,10 @@ impl Conversation for BalanceStream {
             self.client.pushed(version, &push, of, self.stream_view.subset(), clock::now());
             return Poll::Ready(Some(push.message));
         }
+    }
+
+    fn end(&mut self) -> Option<Status> {
+        let (name, client) = (|| self.stream_view.canonical(), self.client.identity());
+        self.denied.then(|| self.shared.deny(&name(), client))
     }
 }

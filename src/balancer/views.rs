@@ -234,6 +234,11 @@ impl StreamView {
         }
     }
 
+    /// Returns the canonical name that the target means, registered or not.
+    pub(super) fn canonical(&self) -> String {
+        self.view.target.canonical()
+    }
+
     /// Returns the subset of the backends that the client's list has; `None`: all.
     pub(super) fn subset(&self) -> Option<Subset> {
         self.list.as_ref()?.class().subset()

@@ -166,6 +166,16 @@ impl Guard {
         self.keys.get(key).into_iter().flat_map(SmallSet::iter).map(|(service, _)| service)
     }
 
+    /// Returns the keys that were lost, sorted, each with one of its services.
+    pub(super) fn lost_keys(&self) -> Vec<(Key, ServiceName)> {
+        let all = self.keys.iter();
+        let pairs =
+            all.flat_map(|(key, all)| all.iter().map(|(name, _)| (key.clone(), name.clone())));
+        let mut pairs: Vec<_> = pairs.collect();
+        pairs.sort_unstable();
+        pairs
+    }
+
     /// Returns the length of a service's list before the first recent loss, and when that
     /// was; `None` if there was none. A loss that lasts too long is no incident but the
     /// normal state.

@@ -28,6 +28,7 @@ mod hosts;
 mod loss;
 mod members;
 mod origins;
+mod registrants;
 mod replace;
 mod settings;
 mod sweep;
@@ -40,6 +41,8 @@ use members::Members;
 pub(super) struct Index {
     settings: Arc<Settings>,
     entries: HashMap<Key, KeyContent>,
+    /// The whole values of keys of which a part is left out, because they may not register it.
+    forbidden: HashMap<Key, Reading>,
     services: HashMap<ServiceName, Members>,
     /// Host names in use: what they resolved to, and which services use them.
     hosts: HostNames,
@@ -74,6 +77,7 @@ impl Index {
         Self {
             settings: settings.clone(),
             entries: HashMap::new(),
+            forbidden: HashMap::new(),
             services: HashMap::new(),
             hosts: HostNames::default(),
             guard: Guard::new(settings),
@@ -286,7 +290,8 @@ impl Index {
 
     /// Applies a key's newest value. If it is rejected, the key's older registrations stay:
     /// a registrant's mistake must not remove a working backend.
-    fn put(&mut self, Entry { key, decoded, leased }: Entry, affected: &mut Affected) {
+    fn put(&mut self, entry: Entry, affected: &mut Affected) {
+        let Entry { key, decoded, leased } = self.permitted(entry);
         for (service, _) in self.guard.forget_key(&key) {
             affected.services.insert(service);
         }
@@ -299,7 +304,8 @@ impl Index {
             }
             Err(rejected) => {
                 let problem = Some(Box::new(KeyProblem::Rejected(rejected)));
-                KeyContent { registrations: old.registrations.clone(), problem, leased }
+                let registrations = self.still_permitted(&key, &old);
+                KeyContent { registrations, problem, leased }
             }
         };
         if old.registrations != new.registrations {
@@ -355,6 +361,7 @@ impl Index {
 
     /// Undoes the counts of a key that was removed.
     fn uncount(&mut self, key: &Key, old: &KeyContent, affected: &mut Affected) {
+        self.forbidden.remove(key);
         self.replace(key, old, &KeyContent::default(), affected);
         if old.problem.is_some() {
             affected.rejections.insert(key.clone());

@@ -82,6 +82,7 @@ mod tests {
     fn one_line_a_stream() {
         let holds = json::Client {
             peer: "10.0.0.9:4000".to_owned(),
+            certificate: Vec::new(),
             user_agent: "grpc-go/1.85.0\n".to_owned(),
             protocol: "grpclb".to_owned(),
             kind: "go".to_owned(),

@@ -206,6 +206,8 @@ fn config() -> Result<Config, AnyError> {
         state_dir: None,
         reflection: true,
         connections_per_peer: 0,
+        max_connection_age: None,
+        client_certificates: false,
         tls: None,
     })
 }

@@ -6,12 +6,18 @@
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::file::Sources;
 use crate::model::text;
+use crate::telemetry::audit::TARGET;
+
+use super::audit_file::AuditFile;
 
 /// Flags for logging.
 #[derive(Debug, Clone, clap::Args)]
@@ -44,23 +50,33 @@ impl LogArgs {
         self.log_format = format.unwrap_or_else(|| std::mem::take(&mut self.log_format));
     }
 
-    /// Starts logging. `usual` is the filter if none is given.
+    /// Starts logging. `usual` is the filter if none is given. Lines about changes go to
+    /// `audit` too, whatever the filter says.
     ///
     /// # Errors
     /// Returns a message if the filter or the format is invalid.
-    pub(super) fn start(&self, usual: &str) -> Result<(), String> {
+    pub(super) fn start(&self, usual: &str, audit: Option<AuditFile>) -> Result<(), String> {
         let text = self.log.as_deref().filter(|text| !text.trim().is_empty()).unwrap_or(usual);
         let (filter, unknown) = filter(text)?;
-        let lines = tracing_subscriber::fmt()
-            .with_env_filter(filter)
+        let lines = tracing_subscriber::fmt::layer()
             .with_ansi(colours(io::stderr().is_terminal(), |name| std::env::var_os(name)))
             .with_writer(io::stderr)
             // Such messages would panic if standard error is closed.
             .log_internal_errors(false);
-        match self.log_format.as_str() {
-            "text" => lines.fmt_fields(debug_fn(field).delimited(" ")).init(),
-            "json" => lines.json().with_writer(|| JsonLines(io::stderr())).init(),
+        let lines = match self.log_format.as_str() {
+            "text" => lines.fmt_fields(debug_fn(field).delimited(" ")).boxed(),
+            "json" => lines.json().with_writer(|| JsonLines(io::stderr())).boxed(),
             other => return Err(format!("--log-format: {other:?} is neither text nor json")),
+        };
+        let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
+        match audit {
+            None => subscriber.init(),
+            Some(file) => {
+                let lines = tracing_subscriber::fmt::layer().json().with_ansi(false);
+                let lines = lines.with_writer(move || file.clone()).log_internal_errors(false);
+                let about_changes = filter_fn(|line| line.target() == TARGET);
+                subscriber.with(lines.with_filter(about_changes)).init();
+            }
         }
         for module in unknown {
             let remedy = "name a module of lookaside or a library, as in info,lookaside::dns=debug";
@@ -121,7 +137,7 @@ fn is_known(module: &str) -> bool {
     let own = own.filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod "));
     let own = own.map(|name| format!("lookaside::{}", name.trim_end_matches(';')));
     let holds = |name: &str| module.strip_prefix(name).is_some_and(|rest| rest.starts_with("::"));
-    libraries.chain(own).any(|name| name.starts_with(module) || holds(&name))
+    module == TARGET || libraries.chain(own).any(|name| name.starts_with(module) || holds(&name))
 }
 
 /// Returns whether lines have colours: on a terminal that supports them, unless `NO_COLOR`
@@ -184,9 +200,14 @@ mod tests {
     #[test]
     fn a_module_that_there_is_not_is_noticed() {
         let unknown = |text: &str| filter(text).map(|(_, unknown)| unknown.join(" "));
-        for good in
-            ["info", "lookaside", "look=debug", "lookaside::dns=debug", "lookaside_http2=debug"]
-        {
+        for good in [
+            "info",
+            "audit=off",
+            "lookaside",
+            "look=debug",
+            "lookaside::dns=debug",
+            "lookaside_http2=debug",
+        ] {
             assert_eq!(unknown(good).as_deref(), Ok(""), "{good}");
         }
         for good in

@@ -1,8 +1,8 @@
 //! `lookaside serve`: runs the balancer until it is told to stop.
 //!
-//! In: settings and signals. Out: one line with the bound addresses, and an exit code.
+//! In: settings, signals, and the file of `--audit-log`. Out: one line with the bound addresses, and an exit code.
 //! The first signal to stop drains, the second aborts. SIGHUP makes the balancer read all
-//! files that flags name again.
+//! files that flags name again, and open that file again.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -10,13 +10,14 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
+use super::audit_file::AuditFile;
 use super::bad;
 use super::signals::{self, StopSignals};
 use crate::app::App;
 use crate::config::ServeArgs;
 
 /// Runs the balancer. Needs a tokio runtime with time, I/O and signals.
-pub async fn run(args: &ServeArgs) -> ExitCode {
+pub(super) async fn run(args: &ServeArgs, audit: Option<AuditFile>) -> ExitCode {
     let config = match args.validate() {
         Ok(config) => config,
         Err(problems) => return bad(&problems),
@@ -36,6 +37,9 @@ pub async fn run(args: &ServeArgs) -> ExitCode {
     let hangups = async {
         loop {
             hangup.recv().await;
+            if let Some(audit) = &audit {
+                audit.reopen();
+            }
             reload.notify_one();
         }
     };

@@ -52,9 +52,13 @@ pub struct ProcessSettings {
     probe_unleased: Option<Text>,
     slow_start: Option<Text>,
     flap_delay: Option<Text>,
+    clients: Option<Texts>,
     tls_cert: Option<Text>,
     tls_key: Option<Text>,
     tls_client_ca: Option<Text>,
+    tls_client_crl: Option<Text>,
+    max_connection_age: Option<Text>,
+    audit_log: Option<Text>,
 }
 
 /// One text. A number is read as the text of its digits.
@@ -273,9 +277,13 @@ impl ServeArgs {
             probe_unleased => self.faults.probe_unleased,
             slow_start => self.policy.slow_start,
             flap_delay => self.policy.flap_delay,
+            clients => self.policy.clients,
             tls_cert => self.tls_cert,
             tls_key => self.tls_key,
             tls_client_ca => self.tls_client_ca,
+            tls_client_crl => self.access.tls_client_crl,
+            max_connection_age => self.access.max_connection_age,
+            audit_log => self.access.audit_log,
         }
     }
 }
@@ -353,8 +361,14 @@ impl From<Texts> for Vec<String> {
     }
 }
 
+impl From<Texts> for String {
+    fn from(texts: Texts) -> Self {
+        Vec::from(texts).join(",")
+    }
+}
+
 impl From<Texts> for Option<String> {
     fn from(texts: Texts) -> Self {
-        Some(Vec::from(texts).join(","))
+        Some(texts.into())
     }
 }

@@ -18,11 +18,25 @@ pub struct PolicyArgs {
     // Off by default, so that a backend that etcd holds is listed.
     #[arg(long, value_name = "DURATION", default_value = "0s", env = "LOOKASIDE_FLAP_DELAY")]
     pub flap_delay: String,
+    /// The clients that may ask for a service: all, nobody, or names in certificates and networks,
+    /// separated by commas [default: all; see docs/authorization.md]
+    #[arg(
+        long,
+        value_name = "LIST",
+        default_value = "all",
+        hide_default_value = true,
+        env = "LOOKASIDE_CLIENTS"
+    )]
+    pub clients: String,
 }
 
 impl PolicyArgs {
     /// Returns the flags, which are all settings of services.
-    pub(super) fn settings(&self) -> [(Key, &String); 2] {
-        [(Key::SlowStart, &self.slow_start), (Key::FlapDelay, &self.flap_delay)]
+    pub(super) fn settings(&self) -> [(Key, &String); 3] {
+        [
+            (Key::SlowStart, &self.slow_start),
+            (Key::FlapDelay, &self.flap_delay),
+            (Key::Clients, &self.clients),
+        ]
     }
 }

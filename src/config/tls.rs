@@ -6,11 +6,14 @@
 use std::sync::Arc;
 
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
+};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto::ring};
 
 use crate::reload::{File, Loaded, Reloading, expiry};
+use crate::settings::Settings;
 
 /// Returns the TLS configuration. Returns `None` without certificate and key, or if there
 /// are problems, which it adds to `problems`.
@@ -18,8 +21,13 @@ pub(super) fn server(
     cert: Option<&str>,
     key: Option<&str>,
     client_ca: Option<&str>,
+    client_crl: Option<&str>,
     problems: &mut Vec<String>,
 ) -> Option<Reloading<Arc<ServerConfig>>> {
+    if client_crl.is_some() && client_ca.is_none() {
+        problems.push("--tls-client-crl needs --tls-client-ca".into());
+        return None;
+    }
     let (cert, key) = match (cert, key) {
         (Some(cert), Some(key)) => (cert, key),
         (None, None) => {
@@ -37,6 +45,7 @@ pub(super) fn server(
         Some(("--tls-cert", cert)),
         Some(("--tls-key", key)),
         client_ca.map(|file| ("--tls-client-ca", file)),
+        client_crl.map(|file| ("--tls-client-crl", file)),
     ];
     let file = |(flag, path): (&'static str, &str)| File { flag, path: path.into() };
     let files: Vec<File> = named.into_iter().flatten().map(file).collect();
@@ -45,8 +54,18 @@ pub(super) fn server(
     server.map_err(|found| problems.extend(found)).ok()
 }
 
-/// Builds the configuration from certificate, key and optionally the clients' authority,
-/// in this order.
+/// Finds a rule that names certificates although clients show none.
+pub(super) fn client_certificates(shown: bool, settings: &Settings, problems: &mut Vec<String>) {
+    if let (false, Some((place, rule))) = (shown, settings.rule_of_certificates()) {
+        problems.push(format!(
+            "{place}: {rule:?} names certificates, and clients show theirs only with \
+             --tls-client-ca: give that, or name networks"
+        ));
+    }
+}
+
+/// Builds the configuration from certificate, key and optionally the clients' authority and
+/// the lists of revoked certificates, in this order.
 fn make(files: &[File], contents: &[Vec<u8>]) -> Result<Loaded<Arc<ServerConfig>>, Vec<String>> {
     let mut problems = Vec::new();
     let chain = certificates(&files[0], &contents[0], &mut problems);
@@ -54,13 +73,15 @@ fn make(files: &[File], contents: &[Vec<u8>]) -> Result<Loaded<Arc<ServerConfig>
         .map_err(|error| problems.push(cannot_read(&files[1], &error)))
         .ok();
     let clients = contents.get(2).map(|pem| certificates(&files[2], pem, &mut problems));
+    let revoked = contents.get(3).and_then(|pem| revoked(&files[3], pem, &mut problems));
     let (Some(chain), Some(key), true) = (chain, key, problems.is_empty()) else {
         return Err(problems);
     };
-    let value = config(chain, key, clients.flatten()).map_err(|error| {
-        let flags: Vec<_> = files.iter().map(|file| file.flag).collect();
-        vec![format!("{}: {error}", flags.join(", "))]
-    })?;
+    let value =
+        config(chain, key, clients.flatten(), revoked.unwrap_or_default()).map_err(|error| {
+            let flags: Vec<_> = files.iter().map(|file| file.flag).collect();
+            vec![format!("{}: {error}", flags.join(", "))]
+        })?;
     let ends = [
         ("serve", expiry(&contents[0])),
         ("client_ca", contents.get(2).and_then(|pem| expiry(pem))),
@@ -88,6 +109,25 @@ fn certificates(
     }
 }
 
+fn revoked(
+    file: &File,
+    pem: &[u8],
+    problems: &mut Vec<String>,
+) -> Option<Vec<CertificateRevocationListDer<'static>>> {
+    match CertificateRevocationListDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>() {
+        Ok(all) if all.is_empty() => {
+            let File { flag, path } = file;
+            problems.push(format!("{flag}: {path:?} holds no list of revoked certificates in PEM"));
+            None
+        }
+        Ok(all) => Some(all),
+        Err(error) => {
+            problems.push(cannot_read(file, &error));
+            None
+        }
+    }
+}
+
 fn cannot_read(File { flag, path }: &File, error: &dyn std::fmt::Display) -> String {
     format!("{flag}: cannot read {path:?}: {error}")
 }
@@ -96,6 +136,7 @@ fn config(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     clients: Option<Vec<CertificateDer<'static>>>,
+    revoked: Vec<CertificateRevocationListDer<'static>>,
 ) -> Result<ServerConfig, Box<dyn std::error::Error>> {
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
@@ -107,9 +148,10 @@ fn config(
             for certificate in certificates {
                 roots.add(certificate)?;
             }
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build()?;
-            builder.with_client_cert_verifier(verifier)
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+            // With lists, a certificate whose authority has none is refused.
+            let verifier = verifier.with_crls(revoked).only_check_end_entity_revocation();
+            builder.with_client_cert_verifier(verifier.build()?)
         }
     };
     let mut config = builder.with_single_cert(chain, key)?;

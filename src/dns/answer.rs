@@ -14,9 +14,14 @@ use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
 use super::zone::{self, LOCATOR, SETTINGS, SrvTarget, TTL};
-use crate::catalog::{Addresses, Known};
+use crate::catalog::Known;
 use crate::model::{HostPort, Target, Zone};
 use crate::policy;
+use crate::settings::ServiceSettings;
+
+mod window;
+
+use window::{ADDRESSES_MAX, addresses, window};
 
 /// All that an answer is made from.
 pub struct Facts<'a> {
@@ -24,6 +29,10 @@ pub struct Facts<'a> {
     pub zone: &'a Zone,
     /// The live balancers, in the order of the answer; `None` while they are not known.
     pub balancers: Option<&'a [HostPort]>,
+    /// The address that asks.
+    pub asker: IpAddr,
+    /// Is told of each question for a service that the asker may not ask for.
+    pub denied: &'a dyn Fn(&Target),
     /// Returns what a name means now.
     pub lookup: &'a dyn Fn(&Target) -> Known,
     /// Returns whether this many endpoints may be looked at for this answer. If not,
@@ -61,9 +70,6 @@ pub const UDP_MAX: u16 = 1232;
 const UDP_PLAIN: u16 = 512;
 /// The longest query that is read, in bytes. A question with EDNS takes under 600.
 pub const QUERY_MAX: usize = 4096;
-/// The most addresses in an answer. Of a larger set, each question gets another window.
-/// 128 addresses still fit into one to three TCP segments.
-const ADDRESSES_MAX: usize = 128;
 /// The fewest bytes that an address takes in an answer: an IPv4 address.
 const RECORD_MIN: usize = 16;
 
@@ -233,7 +239,14 @@ fn find(question: &Query, inner: &[&[u8]], facts: &Facts<'_>, most: usize) -> Ou
             records(addresses(&all, kind))
         }
         (ZoneName::Service(target), kind @ (RecordType::A | RecordType::AAAA)) => {
-            match (facts.lookup)(&target) {
+            let known = (facts.lookup)(&target);
+            let may_ask =
+                |settings: &ServiceSettings| settings.clients.may_address_ask(facts.asker);
+            match known {
+                known if known.settings().is_some_and(|settings| !may_ask(settings)) => {
+                    (facts.denied)(&target);
+                    Outcome::NoData
+                }
                 // The registry is unread: a resolver would remember "no data".
                 Known::Syncing => Outcome::Error(Code::ServFail),
                 Known::Absent(_) => Outcome::NoData,
@@ -324,30 +337,6 @@ fn locate(name: &Name, targets: &[SrvTarget]) -> Outcome {
         Outcome::Records { answers, .. } => Outcome::Records { answers, additionals },
         other => other,
     }
-}
-
-/// Returns the records of one family, in the order of the balancers.
-fn addresses(all: &[IpAddr], kind: RecordType) -> Vec<RData> {
-    let data = all.iter().filter_map(|ip| match (ip, kind) {
-        (IpAddr::V4(ip), RecordType::A) => Some(RData::A((*ip).into())),
-        (IpAddr::V6(ip), RecordType::AAAA) => Some(RData::AAAA((*ip).into())),
-        _ => None,
-    });
-    data.take(ADDRESSES_MAX).collect()
-}
-
-/// Returns at most `most` addresses of one family, rotated.
-fn window(all: &Addresses, kind: RecordType, seed: usize, most: usize) -> Vec<RData> {
-    if kind == RecordType::A {
-        rotated(&all.v4, seed).take(most).map(|&ip| RData::A(ip.into())).collect()
-    } else {
-        rotated(&all.v6, seed).take(most).map(|&ip| RData::AAAA(ip.into())).collect()
-    }
-}
-
-fn rotated<T>(all: &[T], seed: usize) -> impl Iterator<Item = &T> {
-    let (front, back) = all.split_at(seed % all.len().max(1));
-    back.iter().chain(front)
 }
 
 fn records(name: &Name, data: Vec<RData>) -> Outcome {

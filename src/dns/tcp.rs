@@ -85,7 +85,7 @@ async fn serve_connection(
     let mut query = Vec::new();
     loop {
         timeout(SILENCE_MAX, read(&mut stream, &mut query)).await??;
-        let (reply, steps) = answer(&query, arrival, answers);
+        let (reply, steps) = answer(&query, (asker, arrival), answers);
         let Some(reply) = reply else { return Ok(()) };
         let Ok(length) = u16::try_from(reply.len()) else { return Ok(()) };
         // Written at once: some askers take the first segment for the whole answer.
@@ -100,13 +100,18 @@ async fn serve_connection(
 }
 
 /// Returns the reply to send, and its cost in steps.
-fn answer(query: &[u8], arrival: IpAddr, answers: &Answers) -> (Option<Vec<u8>>, usize) {
+fn answer(
+    query: &[u8],
+    (asker, arrival): (IpAddr, IpAddr),
+    answers: &Answers,
+) -> (Option<Vec<u8>>, usize) {
     let work = Cell::new(0);
     let may_visit = |endpoints| {
         work.set(endpoints);
         true
     };
-    let reply = answers.count(answers.answer(query, Transport::Tcp, Some(arrival), &may_visit));
+    let reply = answers.answer(query, Transport::Tcp, asker, Some(arrival), &may_visit);
+    let reply = answers.count(reply);
     let bytes = reply.as_ref().map_or(0, Vec::len);
     (reply, STEPS_MIN + bytes + work.get())
 }

@@ -89,7 +89,13 @@ impl Port {
                 postponed.set(work > CHEAP);
                 work <= CHEAP
             };
-            let reply = answers.answer(query, Transport::Udp, self.arrival(meta), &may_visit);
+            let reply = answers.answer(
+                query,
+                Transport::Udp,
+                meta.addr.ip(),
+                self.arrival(meta),
+                &may_visit,
+            );
             if postponed.get() {
                 costly.push((query, meta));
             } else {
@@ -104,7 +110,13 @@ impl Port {
                 done.set(if may { work } else { 0 });
                 may
             };
-            let reply = answers.answer(query, Transport::Udp, self.arrival(meta), &may_visit);
+            let reply = answers.answer(
+                query,
+                Transport::Udp,
+                meta.addr.ip(),
+                self.arrival(meta),
+                &may_visit,
+            );
             limits.work_limit.charge(asker, done.get(), now);
             self.send(query, meta, answers.count(reply), &mut limits.bytes, now);
         }

@@ -23,6 +23,7 @@ use crate::clock;
 use crate::model::Zone;
 use crate::registry::etcd::{Decode, Stored, is_denial};
 use crate::registry::{Change, Entry, Event, Key};
+use crate::telemetry::audit::TARGET;
 
 /// The decoded value of a key in etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -250,7 +251,8 @@ impl KeyStates {
                 if is_new {
                     let Value { by, why, until, .. } = &mark.value;
                     let until = until.map(|until| until.to_string());
-                    info!(key = %mark.key, by, why, until, "mark is set");
+                    let before = former.mark.as_ref().map(ToString::to_string);
+                    info!(target: TARGET, key = %mark.key, by, why, until, before, "mark is set");
                 }
                 let release = match &mark.key {
                     MarkKey::Release(service) if is_new => {
@@ -275,6 +277,7 @@ impl KeyStates {
                     let remedy = "put it again with lookaside, or delete the key";
                     let key = shown(&key);
                     warn!(
+                        target: TARGET,
                         key,
                         reason, remedy, "mark refused: the key's previous one stays in force"
                     );
@@ -361,8 +364,8 @@ fn shown(key: &Key) -> String {
 }
 
 fn gone(key: &Key, former: &KeyState) {
-    if former.mark.is_some() {
-        info!(%key, "mark is removed");
+    if let Some(mark) = &former.mark {
+        info!(target: TARGET, %key, before = %mark, "mark is removed");
     }
 }
 

@@ -4,7 +4,7 @@
 //! leave, sent to one connection after the other.
 //! Nothing here waits, except [`Connections::close_all`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -31,6 +31,8 @@ pub(super) struct Connections {
 struct Inner {
     /// The open connections by id, so the oldest is first.
     open: BTreeMap<u64, Arc<GracefulClose>>,
+    /// When connections end whose time is limited.
+    ends: BTreeSet<(Instant, u64)>,
     next: u64,
     /// The id at which the search for a connection without a stream continues.
     at: u64,
@@ -51,6 +53,8 @@ struct NetworkState {
 pub(super) struct Admitted {
     all: Arc<Connections>,
     id: u64,
+    /// When it is told to leave; `None`: no time is set.
+    ends: Option<Instant>,
     pub(super) close: Arc<GracefulClose>,
     pub(super) peer: Arc<Peer>,
 }
@@ -98,7 +102,7 @@ impl Connections {
         inner.next += 1;
         inner.open.insert(id, close.clone());
         let peer = inner.add(network, id);
-        Some(Admitted { all: self.clone(), id, close, peer })
+        Some(Admitted { all: self.clone(), id, ends: None, close, peer })
     }
 
     /// Tells all connections to leave, spread over some time, because other balancers must
@@ -112,6 +116,20 @@ impl Connections {
         for some in all.chunks(at_once) {
             tick.tick().await;
             some.iter().for_each(|close| close.request());
+        }
+    }
+
+    /// Tells connections to leave whose time is over.
+    pub(super) fn end_old(&self, now: Instant) {
+        let mut inner = self.lock();
+        while let Some(&(at, id)) = inner.ends.first()
+            && at <= now
+        {
+            inner.ends.pop_first();
+            if let Some(close) = inner.open.get(&id) {
+                close.request();
+                self.counters.connections_ended.increment();
+            }
         }
     }
 
@@ -182,9 +200,29 @@ impl Inner {
     }
 }
 
+impl Admitted {
+    /// Limits the time until the connection is told to leave. The shortest one counts.
+    pub(super) fn end_within(&mut self, time: Duration) {
+        let Some(at) = Instant::now().checked_add(time) else { return };
+        if self.ends.is_some_and(|ends| ends <= at) {
+            return;
+        }
+        let mut inner = self.all.lock();
+        if let Some(former) = self.ends.replace(at) {
+            inner.ends.remove(&(former, self.id));
+        }
+        inner.ends.insert((at, self.id));
+    }
+}
+
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.all.lock().remove(self.peer.network, self.id);
+        let mut inner = self.all.lock();
+        inner.remove(self.peer.network, self.id);
+        if let Some(ends) = self.ends {
+            inner.ends.remove(&(ends, self.id));
+        }
+        drop(inner);
         self.all.counters.connections_open.decrement();
     }
 }
@@ -248,6 +286,29 @@ mod tests {
         let (connections, _open) = full(&[1; 160], false);
         let newcomers: Vec<_> = (0..100).filter_map(|_| connections.admit(ip(2))).collect();
         assert_eq!(newcomers.len(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_told_to_leave_when_its_time_is_over() {
+        let connections = Connections::new(10, 0, Arc::default());
+        let mut open: Vec<_> = (0..3).map(|_| connections.admit(ip(1)).unwrap()).collect();
+        let seconds = |n| Duration::from_secs(n);
+        open[0].end_within(seconds(60));
+        open[1].end_within(seconds(60));
+        // The earlier end counts.
+        open[0].end_within(seconds(10));
+        open[0].end_within(seconds(90));
+        let now = Instant::now();
+        connections.end_old(now + seconds(9));
+        assert!(requested(&open).is_empty());
+        connections.end_old(now + seconds(10));
+        assert_eq!(requested(&open), [0]);
+        open.remove(1);
+        assert!(connections.lock().ends.is_empty());
+        connections.end_old(now + seconds(100));
+        assert_eq!(connections.counters.connections_ended.total(), 1);
+        open[1].end_within(Duration::MAX);
+        assert!(connections.lock().ends.is_empty(), "no time is as long as the longest");
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
-//! A document of per-service settings: TOML with `[service."PATTERN"]` tables, and
-//! `[zones]`. Pure.
+//! A document of per-service settings: TOML with `[service."PATTERN"]` tables,
+//! `[zones]` and `[registrants]`. Pure.
 //!
 //! In: text. Out: a [`Document`], or all problems, each with its line and column. A
 //! document is taken whole or not at all. The `--config` file has the same tables
@@ -9,12 +9,15 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::pattern_index::PatternIndex;
-use super::{Key, Pattern, Setting, ZoneTable};
+use super::{Key, Pattern, Registrants, Setting, ZoneTable};
 use crate::tables::{self, Problem, Problems, Toml};
 
+mod changes;
 mod reader;
+mod registrants;
 mod zones;
 
+pub use changes::changes;
 use reader::Reader;
 
 /// The tables of a document.
@@ -26,6 +29,7 @@ pub struct Document {
     starred: Vec<Table>,
     pattern_index: PatternIndex,
     zones: ZoneTable,
+    registrants: Registrants,
 }
 
 /// A pattern and its settings.
@@ -41,6 +45,7 @@ pub struct Table {
 pub const DOCUMENT_MAX: usize = 256 * 1024;
 const TABLES: &str = "service";
 const ZONES: &str = "zones";
+const REGISTRANTS: &str = "registrants";
 const VERSION_KEY: &str = "version";
 
 impl Document {
@@ -64,7 +69,7 @@ impl Document {
                     name.span(),
                     format!(
                         "{other:?} is no part of a settings document: expected version, \
-                         [service.\"PATTERN\"] tables and [zones] (settings of the process stay flags)"
+                         [service.\"PATTERN\"] tables, [zones] and [registrants] (settings of the process stay flags)"
                     ),
                 );
             }
@@ -85,7 +90,7 @@ impl Document {
     /// Returns whether a top-level key belongs to a document.
     #[must_use]
     pub fn has_key(key: &str) -> bool {
-        [TABLES, ZONES, VERSION_KEY].contains(&key)
+        [TABLES, ZONES, REGISTRANTS, VERSION_KEY].contains(&key)
     }
 
     /// Returns the number of tables of services.
@@ -94,16 +99,22 @@ impl Document {
         self.tables().count()
     }
 
-    /// Returns whether there are neither tables of services nor zones.
+    /// Returns whether there are no tables of services, zones and registrants.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0 && self.zones.is_empty()
+        self.len() == 0 && self.zones.is_empty() && self.registrants.is_empty()
     }
 
     /// Returns the zones of networks, and the aliases of zones.
     #[must_use]
     pub fn zones(&self) -> &ZoneTable {
         &self.zones
+    }
+
+    /// Returns which prefixes of keys may register which services.
+    #[must_use]
+    pub fn registrants(&self) -> &Registrants {
+        &self.registrants
     }
 
     /// Returns the tables that match a canonical name, the most specific first.
@@ -147,6 +158,14 @@ impl fmt::Display for Document {
             writeln!(f, "[{ZONES}.{}]", zones::ALIAS)?;
             for (alias, zone) in self.zones.aliases() {
                 writeln!(f, "{} = {}", Quoted(alias), Quoted(zone))?;
+            }
+        }
+        if !self.registrants.is_empty() {
+            writeln!(f, "[{REGISTRANTS}]")?;
+            for (prefix, patterns) in self.registrants.rows() {
+                let patterns: Vec<_> =
+                    patterns.iter().map(|one| Quoted(one.as_str()).to_string()).collect();
+                writeln!(f, "{} = [{}]", Quoted(prefix), patterns.join(", "))?;
             }
         }
         for table in self.tables() {

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use super::{Document, Layer, Settings};
+use super::{Document, Layer, Settings, changes};
 use crate::model::Zone;
 use crate::registry::etcd::{Stored, is_denial};
 use crate::registry::{Change, Entry, Event, Key};
 use crate::reload::Reloading;
+use crate::telemetry::audit::TARGET;
 
 /// The file with the tables, which is read again when it changes.
 #[derive(Debug, Clone)]
@@ -78,6 +79,8 @@ struct Store {
 
 /// How many problems of a document a log line lists; `check` lists all.
 const PROBLEMS_LOGGED_MAX: usize = 10;
+/// How many changed settings a log line lists.
+const CHANGES_LOGGED_MAX: usize = 50;
 /// The beginning of the keys that hold the settings of a zone's balancers.
 const PREFIX: &str = "/lookaside/settings/";
 
@@ -124,6 +127,7 @@ pub async fn run(
         let document = file.as_ref().map(|file| file.document.value());
         let settings = current.with(document, store.document.as_ref().map(|one| one.0.clone()));
         if settings != current {
+            audit(&current, &settings, file.as_ref(), &store);
             current = settings;
             let news = News::Settings(Arc::new(current.clone()));
             if news_tx.send(news).await.is_err() {
@@ -158,6 +162,25 @@ pub async fn run(
             lives = changed => if !lives { changes = None },
             () = news_tx.closed() => return,
         }
+    }
+}
+
+/// Logs what differs in each layer.
+fn audit(before: &Settings, after: &Settings, file: Option<&FileSource>, store: &Store) {
+    for layer in [Layer::File, Layer::Store] {
+        let of = |settings: &Settings| settings.document(layer).cloned();
+        let all = changes(of(before).as_deref(), of(after).as_deref());
+        if all.is_empty() {
+            continue;
+        }
+        let (place, revision) = match layer {
+            Layer::Store => (store.key.clone(), store.document.as_ref().map(|(_, at)| *at)),
+            _ => (file.map(|file| file.path.display().to_string()).unwrap_or_default(), None),
+        };
+        let (source, count) = (layer.as_str(), all.len());
+        let shown = all.iter().take(CHANGES_LOGGED_MAX).map(String::as_str);
+        let changes = shown.collect::<Vec<_>>().join("; ");
+        info!(target: TARGET, source, place, revision, count, changes, "settings change");
     }
 }
 
@@ -224,6 +247,7 @@ impl Store {
     fn refuse(&mut self, reason: String, remedy: &str) {
         if self.refused.as_ref() != Some(&reason) {
             warn!(
+                target: TARGET,
                 key = self.key,
                 reason, remedy, "settings refused: the previous ones stay in force"
             );

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::ranges::{count, duration, metadata_key, name, one_of, percent, positive, server_name};
 use super::split::{SplitKey, SplitSetting};
-use super::{HealthKind, HealthTls, LoadKind, ShedMode, SubsetMode, ZoneMode};
+use super::{Clients, HealthKind, HealthTls, LoadKind, ShedMode, SubsetMode, ZoneMode};
 
 /// What clients see while a service has no usable backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -78,6 +78,8 @@ pub enum Key {
     ShedMode,
     /// `shed.most`
     ShedMost,
+    /// `clients`
+    Clients,
 }
 
 /// A key and its value, which is within the key's range.
@@ -135,6 +137,8 @@ pub enum Setting {
     ShedMode(ShedMode),
     /// The largest part of the calls that clients drop by overload, in percent.
     ShedMost(u32),
+    /// See [`Clients`].
+    Clients(Clients),
 }
 
 /// The shortest interval. For [`Setting::ReportInterval`]: C-core treats anything
@@ -157,7 +161,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 impl Key {
     /// Every key, in the order in which they are shown.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::WhenEmpty,
         Self::ReportInterval,
         Self::Guard,
@@ -188,6 +192,7 @@ impl Key {
         Self::SubsetLeast,
         Self::ShedMode,
         Self::ShedMost,
+        Self::Clients,
     ];
 
     /// Returns the name as written in tables, and after `--`.
@@ -220,6 +225,7 @@ impl Key {
             Self::SubsetLeast => "subset.least",
             Self::ShedMode => "shed.mode",
             Self::ShedMost => "shed.most",
+            Self::Clients => "clients",
         }
     }
 
@@ -276,6 +282,7 @@ impl Setting {
             Key::SubsetLeast => count(text, 8..=10_000).map(Self::SubsetLeast),
             Key::ShedMode => one_of(text, &ShedMode::ALL, ShedMode::as_str).map(Self::ShedMode),
             Key::ShedMost => count(text, 1..=95).map(Self::ShedMost),
+            Key::Clients => Clients::parse(text).map(Self::Clients),
         }
     }
 
@@ -309,6 +316,7 @@ impl Setting {
             Self::SubsetLeast(_) => Key::SubsetLeast,
             Self::ShedMode(_) => Key::ShedMode,
             Self::ShedMost(_) => Key::ShedMost,
+            Self::Clients(_) => Key::Clients,
         }
     }
 }
@@ -329,6 +337,7 @@ impl fmt::Display for Setting {
             Self::ShedMode(mode) => f.write_str(mode.as_str()),
             Self::HealthTls(tls) => f.write_str(tls.as_str()),
             Self::Split(split) => split.fmt(f),
+            Self::Clients(clients) => clients.fmt(f),
             Self::Guard(number)
             | Self::HealthPanic(number)
             | Self::SubsetLeast(number)

@@ -59,6 +59,13 @@ impl Network {
         Ok(network)
     }
 
+    /// Returns whether an address is in it.
+    #[must_use]
+    pub fn has(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        address.is_ipv6() == self.is_v6 && Self::around(address, self.length) == *self
+    }
+
     /// Returns the network of this length that has the address.
     fn around(address: IpAddr, length: u8) -> Self {
         let (is_v6, first) = match address {

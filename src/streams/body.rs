@@ -23,6 +23,12 @@ pub(crate) trait Conversation: Unpin {
 
     /// Returns what is new for the client. Ready with `None` when the catalog has closed.
     fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<Option<Pieces>>;
+
+    /// Returns the status with which the stream ends after all that was sent; `None` while
+    /// it goes on.
+    fn end(&mut self) -> Option<Status> {
+        None
+    }
 }
 
 /// A stream whose client has sent its first message.
@@ -104,6 +110,9 @@ impl<C: Conversation> Outgoing for StreamBody<C> {
         if !room {
             // When there is room, the newest value is sent.
             return Poll::Pending;
+        }
+        if let Some(status) = self.conversation.end() {
+            return self.end(&status);
         }
         match ready!(self.conversation.poll_push(cx)) {
             Some(push) => Poll::Ready(Some(Part::Data(push))),

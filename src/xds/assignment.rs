@@ -116,6 +116,12 @@ impl Assignment {
         close(body, policy, 0, kind, (0, 0))
     }
 
+    /// Makes what a client of this kind gets that may not ask for a name: its calls fail at
+    /// once, as far as clients can be told so.
+    pub(super) fn denied(kind: ClientKind) -> Self {
+        Self { kind: "denied", ..Self::without_backends(WhenEmpty::Drop, kind) }
+    }
+
     /// Makes what a name gets that cannot mean a service.
     pub(super) fn none() -> Self {
         Self::encode(&[], None, "empty", BODY_MAX)

@@ -5,14 +5,13 @@
 //! only its own row, never the table.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lookaside_http2::GracefulClose;
 
 use crate::load::Calls;
-use crate::model::{ClientKind, ServiceName};
+use crate::model::{ClientIdentity, ClientKind, ServiceName};
 use crate::streams::held_bytes::WeakHeldBytes;
 use crate::streams::shared_texts::SharedTexts;
 use crate::telemetry::{ClientView, XdsView};
@@ -38,7 +37,7 @@ struct Rows {
 
 /// The client at the other end of a stream.
 pub(super) struct Peer {
-    pub(super) addr: SocketAddr,
+    pub(super) identity: ClientIdentity,
     pub(super) user_agent: Arc<str>,
     pub(super) kind: ClientKind,
     /// The zone in which it says that it is.
@@ -273,7 +272,8 @@ impl Row {
             refusal: now.refusal.as_ref().map(|(_, words)| words.clone()),
         };
         let view = |row: &NameRow| ClientView {
-            peer: self.peer.addr,
+            peer: self.peer.identity.addr,
+            certificate: self.peer.identity.certificate.clone(),
             user_agent: self.peer.user_agent.clone(),
             kind: self.peer.kind,
             name: row.name.clone(),

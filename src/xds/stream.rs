@@ -90,7 +90,7 @@ impl Conversation for XdsStream {
         };
         let (kind, texts) = (request.kind, &self.shared.clients.texts);
         let client = self.client.peer();
-        let peer = client.addr;
+        let peer = client.identity.addr;
         let watch = |name: &Arc<str>| self.shared.watches.watch(name, client);
         let left_out = self.session.left_out();
         let verdict = self.session.take(request, |name| texts.share(name), watch);

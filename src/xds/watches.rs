@@ -17,7 +17,7 @@ use crate::policy::zones::client_zone;
 use crate::settings::WhenEmpty;
 use crate::streams::admission::{Admission, Admitted};
 use crate::streams::demand::{Demands, Member};
-use crate::telemetry::Counters;
+use crate::telemetry::{Counters, Protocol};
 use crate::warning_limit::WarningLimit;
 
 use super::assignment::Assignment;
@@ -62,6 +62,8 @@ pub(super) struct Watched {
     shared: Option<Arc<SharedAssignment>>,
     /// Set while the service has zones.
     member: Option<Box<Member>>,
+    /// Whether the client may not ask for what the name means.
+    denied: bool,
     /// Given back when the stream no longer wants the name.
     _admitted: Admitted,
 }
@@ -110,11 +112,18 @@ impl Watches {
         let Ok(target) = Target::parse(name, &self.zone) else { return hopeless };
         let Some(watch) = self.shared(name, target) else { return StreamWatch::Closed };
         let Some(admitted) = self.admit(&watch, client) else {
-            self.refuse(1, client.addr);
+            self.refuse(1, client.identity.addr);
             return hopeless;
         };
         let listener = watch.subscription.listen();
-        let watched = Watched { watch, listener, shared: None, member: None, _admitted: admitted };
+        let watched = Watched {
+            watch,
+            listener,
+            shared: None,
+            member: None,
+            denied: false,
+            _admitted: admitted,
+        };
         StreamWatch::Watched(Box::new(watched))
     }
 
@@ -151,7 +160,7 @@ impl Watches {
             // The assignment of a whole service is shared by all its clients.
             most = if class.is_whole() { 0 } else { policy::most(&service, &class) };
         }
-        self.admission.admit(client.addr, most, 0)
+        self.admission.admit(client.identity.addr, most, 0)
     }
 }
 
@@ -164,9 +173,12 @@ impl Watch {
     /// Returns the zone in which a client is; `None` if it is unknown or does not matter.
     pub(super) fn client_zone(&self, client: &Peer) -> Option<Arc<str>> {
         match self.subscription.known() {
-            Known::Present(service) => {
-                client_zone(&service, &self.target, Some(client.addr.ip()), client.zone.as_deref())
-            }
+            Known::Present(service) => client_zone(
+                &service,
+                &self.target,
+                Some(client.identity.addr.ip()),
+                client.zone.as_deref(),
+            ),
             Known::Absent(_) | Known::Syncing => None,
         }
     }
@@ -174,7 +186,7 @@ impl Watch {
     /// Returns the class of one of the name's clients. It depends on the service that the
     /// name turns out to mean.
     fn class(&self, service: &Service, client: &Peer) -> Class {
-        let address = Some(client.addr.ip());
+        let address = Some(client.identity.addr.ip());
         policy::class_with_zone(service, &self.target, address, client.zone.as_deref())
     }
 }
@@ -212,6 +224,10 @@ impl Watched {
             };
             // An unread registry must not take away what a client has.
             let Some(settings) = known.settings() else { continue };
+            if !settings.clients.may_ask(&client.identity) {
+                return Poll::Ready(Some(self.deny(version, client)));
+            }
+            self.denied = false;
             let when_empty = settings.when_empty;
             let (service, to_send) = match &known {
                 Known::Present(service) => {
@@ -236,6 +252,20 @@ impl Watched {
         }
     }
 
+    /// Returns what a client gets that may not ask for the name: the same for every name. It
+    /// keeps its stream, because clients open another one at once, and is sent the backends
+    /// as soon as it may have them.
+    fn deny(&mut self, version: u64, client: &Peer) -> News {
+        (self.shared, self.member) = (None, None);
+        if !std::mem::replace(&mut self.denied, true) {
+            let (denials, name) =
+                (&self.watch.owner.counters.denials, self.watch.target.canonical());
+            denials.add(Protocol::Xds, &name, &client.identity, clock::now());
+        }
+        let assignment = Arc::new(Assignment::denied(client.kind));
+        News { assignment, version, service: None, work: 1 }
+    }
+
     /// Returns what a client gets. A change of a split, or of zones, may put it into another
     /// class.
     fn get(&mut self, service: &Arc<Service>, client: &Peer) -> ToSend {
@@ -244,7 +274,7 @@ impl Watched {
             (Some(shared), None, None)
                 if shared.is_of(&service.name)
                     && shared.class().part()
-                        == policy::part(service, shared.class(), client.addr.ip()) =>
+                        == policy::part(service, shared.class(), client.identity.addr.ip()) =>
             {
                 shared.get(service)
             }

@@ -289,6 +289,7 @@ pub fn client(name: &str, service: Option<&str>, kind: ClientKind, port: u16) ->
     let opened = Instant::now();
     ClientView {
         peer: SocketAddr::from(([10, 0, 0, 9], port)),
+        certificate: None,
         user_agent: "grpc-go/1.85.0 <script>".into(),
         kind,
         name: name.into(),

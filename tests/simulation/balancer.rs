@@ -107,7 +107,11 @@ pub async fn run(
     spawn_local(registry_gate::run(first_reads, paced_rx, inputs.clone()));
     let zone = Zone::new(ZONE).expect("a zone");
     let [settings, marks] = tokens;
-    let initial = settings::InitialSettings { settings: (*catalog.settings()).clone(), file: None };
+    let initial = settings::InitialSettings {
+        settings: (*catalog.settings()).clone(),
+        file: None,
+        client_certificates: false,
+    };
     let connect = || Some(connect.clone());
     spawn_local(settings::follow(initial, &zone, connect(), inputs.clone(), settings).0);
     spawn_local(
@@ -141,6 +145,7 @@ pub async fn run(
         drain: CancellationToken::new(),
         connections_max: 1_000,
         connections_per_peer: 0,
+        max_connection_age: None,
     });
     handle.0.replace(Some(Inside { inputs, balancer, xds, tasks: tasks.clone() }));
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;

@@ -127,6 +127,24 @@ pub(super) fn networks(world: &mut World, block: &Block) {
     assert!(shown.contains("right"), "{}: {shown}", block.at());
 }
 
+/// Checks a document by the name in its first line.
+pub(super) fn checked_document(world: &mut World, block: &Block) {
+    let first = block.text.lines().next().and_then(|line| line.strip_prefix("# "));
+    let name = first.expect("a comment with a name");
+    world.write(name, &block.text);
+    let shown = world.ok(&format!("lookaside settings check {name}"));
+    assert!(shown.contains("right"), "{}: {shown}", block.at());
+}
+
+/// Looks for the options of a script in its text. A test of the script itself runs it.
+pub(super) fn script(_: &mut World, block: &Block) {
+    let mut words = block.text.split_whitespace().filter(|word| *word != "\\");
+    let text = read(words.next().expect("a path"));
+    for option in words.filter(|word| word.starts_with("--")) {
+        assert!(text.contains(&format!("{option})")), "{}: {option}", block.at());
+    }
+}
+
 /// Writes to the embedded registry and reads from it, by etcd's own command.
 pub(super) fn etcdctl(world: &mut World, block: &Block) {
     world.serve("lookaside serve");

@@ -172,6 +172,34 @@ pub fn shed_by_a_mark(scene: &Scene) {
     client.until("nothing is dropped", &Calls::new(50), |report| report.failed() == 0);
 }
 
+/// A client that may not ask for a name fails its calls at once, and is let in, and out, on the
+/// stream that it has.
+pub fn denied_and_admitted(scene: &Scene) {
+    const OTHERS: &str = "[service.hello]\nclients = '10.0.0.0/8'";
+    let key = format!("/lookaside/settings/{}", scene.world.zone());
+    let set = |document: &str| scene.world.etcd().ctl(&["put", &key, document]);
+    set(OTHERS);
+    let balancer = scene.balancer(&[]);
+    let _one = scene.world.backend("one");
+    balancer.wait_listed(SERVICE, "one");
+    let driver = scene.driver(&balancer);
+    let client = open(&driver, SERVICE);
+    client.is_unavailable();
+    // A name that nobody registered gets the same answer.
+    let (_, shown) = balancer.get("/api/v1/clients");
+    assert!(shown.contains(r#""told":"denied""#) && shown.contains(r#""service":null"#), "{shown}");
+    set("version = 1");
+    is_used(&client_of(&client), "one");
+    set(OTHERS);
+    client.is_unavailable();
+    set("version = 1");
+    is_used(&client_of(&client), "one");
+    // Counted once for each time that it was denied, and never refused by the client.
+    assert_eq!(metric(&balancer, r#"lookaside_clients_denied_total{protocol="xds"}"#), 2);
+    assert_eq!(metric(&balancer, "lookaside_xds_streams_opened_total"), 1);
+    assert_eq!(refused(&balancer), 0, "{}", balancer.log());
+}
+
 /// A name means what it means in grpclb.
 pub fn names_have_all_spellings(scene: &Scene) {
     let balancer = scene.balancer(&[]);

@@ -16,7 +16,10 @@ impl Index {
         settings: Arc<Settings>,
         affected: &mut Affected,
     ) {
-        self.settings = settings;
+        let former = std::mem::replace(&mut self.settings, settings);
+        if former.registrants() != self.settings.registrants() {
+            self.apply_registrants(affected);
+        }
         for (service, members) in &mut self.services {
             let every = self.settings.for_service(service).probe_unleased;
             if members.probe_unleased == every {

@@ -32,6 +32,8 @@ struct Fixture {
     synced: bool,
     seed: usize,
     services: Vec<Arc<Service>>,
+    /// Of every name, registered or not.
+    settings: ServiceSettings,
 }
 
 fn fixture(balancers: Option<&[&str]>) -> Fixture {
@@ -54,16 +56,13 @@ fn fixture(balancers: Option<&[&str]>) -> Fixture {
         synced: true,
         seed: 0,
         services,
+        settings: ServiceSettings::DEFAULT,
     }
 }
 
 fn snapshot(service: &str, endpoints: Vec<Endpoint>) -> Arc<Service> {
     let name = ServiceName::new(service).unwrap();
-    Arc::new(Service::new(
-        1,
-        ServiceSnapshot::new(name, 1, endpoints),
-        crate::settings::ServiceSettings::DEFAULT,
-    ))
+    Arc::new(Service::new(1, ServiceSnapshot::new(name, 1, endpoints), ServiceSettings::DEFAULT))
 }
 
 /// Adds a service `big` with `size` addresses of each family.
@@ -89,8 +88,12 @@ impl Fixture {
         };
         match self.services.iter().find(named) {
             _ if !self.synced => Known::Syncing,
-            Some(service) => Known::Present(service.clone()),
-            None => Known::Absent(Arc::new(crate::settings::ServiceSettings::DEFAULT)),
+            Some(service) => {
+                let mut service = (**service).clone();
+                service.settings = Arc::new(self.settings.clone());
+                Known::Present(Arc::new(service))
+            }
+            None => Known::Absent(Arc::new(self.settings.clone())),
         }
     }
 
@@ -98,6 +101,8 @@ impl Fixture {
         let facts = Facts {
             zone: &self.zone,
             balancers: self.balancers.as_deref(),
+            asker: [192, 0, 2, 1].into(),
+            denied: &|_| {},
             lookup: &|target| self.known(target),
             may_visit: &|_| true,
             seed: self.seed,
@@ -162,4 +167,26 @@ fn show(reply: &Reply) -> String {
         }
     }
     lines.join("\n")
+}
+
+/// A name that is registered and one that is not get the same answer, and every name the
+/// balancers.
+#[test]
+fn addresses_are_for_askers_that_the_rules_name() {
+    let mut fixture = fixture(Some(ONE_PORT));
+    for (clients, allowed) in [
+        ("all", true),
+        ("192.0.2.0/24", true),
+        ("nobody", false),
+        ("10.0.0.0/8, spiffe://prod/web", false),
+    ] {
+        fixture.settings.clients = crate::settings::Clients::parse(clients).unwrap();
+        let none = fixture.ask("unknown.lookaside.internal", "A");
+        let none = none.replace("unknown", "hello");
+        let found = fixture.ask("hello.lookaside.internal", "A");
+        assert_eq!(found.contains("10.0.0.1"), allowed, "{clients}: {found}");
+        assert_eq!(found == none, !allowed, "{clients}: {found}");
+        let balancers = fixture.ask("_grpclb._tcp.hello.lookaside.internal", "SRV");
+        assert!(balancers.contains("12000"), "{clients}: {balancers}");
+    }
 }

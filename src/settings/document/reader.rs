@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
+use super::super::clients::CLIENTS_MAX;
 use super::super::pattern_index::PatternIndex;
 use super::super::split::contradiction;
 use super::super::{Key, Pattern, Setting, SplitKey};
-use super::{Document, TABLES, Table, VERSION_KEY, ZONES};
+use super::{Document, REGISTRANTS, TABLES, Table, VERSION_KEY, ZONES};
 use crate::model::name::NAME_MAX;
 use crate::tables::{Name, Problems, Value};
 
@@ -42,6 +43,7 @@ impl Reader<'_, '_> {
             match &**key.get_ref() {
                 TABLES => tables = self.services(value),
                 ZONES => document.zones = self.zones(value),
+                REGISTRANTS => document.registrants = self.registrants(value),
                 VERSION_KEY => self.version(value),
                 _ => {}
             }
@@ -168,6 +170,9 @@ impl Reader<'_, '_> {
         let setting = match value.get_ref() {
             DeValue::String(text) => parse(key, text),
             DeValue::Integer(number) if number.radix() == 10 => parse(key, number.as_str()),
+            DeValue::Array(rules) if key == Key::Clients => {
+                joined(rules).and_then(|text| parse(key, &text))
+            }
             other => Err(format!(
                 "it is {}: write text, or a whole number where one is meant",
                 other.type_str()
@@ -273,9 +278,29 @@ fn keys_of(table: Option<&str>) -> String {
     names.join(", ")
 }
 
+/// Returns a list of texts as one text, with commas.
+fn joined(all: &DeArray<'_>) -> Result<String, String> {
+    let text = |one: &Value<'_>| match one.get_ref() {
+        DeValue::String(text) if text.contains(',') => {
+            Err(format!("{:?} has a comma: make it two texts of the list", short(text)))
+        }
+        DeValue::String(text) => Ok(text.to_string()),
+        other => Err(format!("{} is in the list: write text", other.type_str())),
+    };
+    let all: Vec<_> = all.iter().map(text).collect::<Result<_, _>>()?;
+    match all.is_empty() {
+        true => Err("the list is empty: write \"nobody\" for no client at all".to_owned()),
+        false => Ok(all.join(", ")),
+    }
+}
+
 /// Parses a setting, unless its text is longer than any valid one.
 fn parse(key: Key, text: &str) -> Result<Setting, String> {
-    let most = if key == Key::Split(SplitKey::Ramp) { RAMP_MAX } else { VALUE_MAX };
+    let most = match key {
+        Key::Split(SplitKey::Ramp) => RAMP_MAX,
+        Key::Clients => CLIENTS_MAX,
+        _ => VALUE_MAX,
+    };
     if text.len() > most {
         let (short, bytes) = (short(text), text.len());
         return Err(format!("{short:?} has {bytes} bytes: at most {most} are allowed"));

@@ -1,0 +1,32 @@
+//! Audit lines of operators' orders.
+//!
+//! In: orders, before they are carried out. Out: log lines with the target `audit`: which
+//! address gives the order, in whose name, and which mark in force it replaces or ends.
+
+use std::net::SocketAddr;
+
+use super::State;
+use crate::marks::{Kind, Mark, Value};
+use crate::telemetry::audit::TARGET;
+
+tokio::task_local! {
+    /// The other end of the connection whose request is answered.
+    pub(super) static PEER: SocketAddr;
+}
+
+impl State {
+    /// Logs that an operator sets or ends a mark.
+    pub(super) fn audit(&self, does: &str, mark: &Mark) {
+        let report = self.marks.report.borrow();
+        let former = report.marks.iter().find(|shown| shown.mark.key == mark.key);
+        let before = former.map(|shown| shown.mark.to_string());
+        let Value { by, why, until, .. } = &mark.value;
+        let from = PEER.try_with(ToString::to_string).unwrap_or_default();
+        let until = until.map(|until| until.to_string());
+        let percent = (mark.key.kind() == Kind::Shed).then(|| mark.value.percent());
+        tracing::info!(
+            target: TARGET, from, does, key = %mark.key, by, why, percent, until, before,
+            "operator's order"
+        );
+    }
+}
