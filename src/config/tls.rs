@@ -1,4 +1,4 @@
-//! Builds the TLS configuration of the gRPC server from PEM files.
+//! Builds the TLS configuration of a server from PEM files.
 //!
 //! In: the files that settings name. Out: a server configuration that follows the files
 //! when they change, or all problems.
@@ -12,42 +12,60 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto::ring};
 
 use crate::reload::{File, Loaded, Reloading, expiry};
 
-/// Returns the TLS configuration. Returns `None` without certificate and key, or if there
-/// are problems, which it adds to `problems`.
-pub(super) fn server(
-    cert: Option<&str>,
-    key: Option<&str>,
-    client_ca: Option<&str>,
-    problems: &mut Vec<String>,
-) -> Option<Reloading<Arc<ServerConfig>>> {
-    let (cert, key) = match (cert, key) {
-        (Some(cert), Some(key)) => (cert, key),
-        (None, None) => {
-            if client_ca.is_some() {
-                problems.push("--tls-client-ca needs --tls-cert and --tls-key".into());
+/// A file that a setting may name, after its flag.
+pub(super) type Named<'a> = (&'static str, Option<&'a str>);
+
+/// What a server shows to its clients, and asks them for.
+pub(super) struct Server<'a> {
+    /// The use of the certificate, in one word.
+    pub(super) used_for: &'static str,
+    pub(super) cert: Named<'a>,
+    pub(super) key: Named<'a>,
+    /// The authority of clients' certificates.
+    pub(super) client_ca: Option<Named<'a>>,
+    /// The protocol that it speaks, as ALPN names it.
+    pub(super) protocol: &'static [u8],
+}
+
+impl Server<'_> {
+    /// Returns the TLS configuration. Returns `None` without certificate and key, or if there
+    /// are problems, which it adds to `problems`.
+    pub(super) fn config(
+        &self,
+        problems: &mut Vec<String>,
+    ) -> Option<Reloading<Arc<ServerConfig>>> {
+        let (cert, key, ca) = (self.cert, self.key, self.client_ca);
+        let ca = ca.filter(|(_, path)| path.is_some());
+        match (cert.1, key.1) {
+            (Some(_), Some(_)) => {}
+            (None, None) => {
+                if let Some((flag, _)) = ca {
+                    problems.push(format!("{flag} needs {} and {}", cert.0, key.0));
+                }
+                return None;
             }
-            return None;
+            _ => {
+                problems.push(format!("{} and {} need each other", cert.0, key.0));
+                return None;
+            }
         }
-        _ => {
-            problems.push("--tls-cert and --tls-key need each other".into());
-            return None;
-        }
-    };
-    let named = [
-        Some(("--tls-cert", cert)),
-        Some(("--tls-key", key)),
-        client_ca.map(|file| ("--tls-client-ca", file)),
-    ];
-    let file = |(flag, path): (&'static str, &str)| File { flag, path: path.into() };
-    let files: Vec<File> = named.into_iter().flatten().map(file).collect();
-    let known = files.clone();
-    let server = Reloading::open("serve", files, move |contents| make(&known, contents));
-    server.map_err(|found| problems.extend(found)).ok()
+        let file = |(flag, path): Named<'_>| Some(File { flag, path: path?.into() });
+        let named = [Some(cert), Some(key), ca].into_iter().flatten();
+        let files: Vec<File> = named.filter_map(file).collect();
+        let (known, used_for, protocol) = (files.clone(), self.used_for, self.protocol);
+        let make = move |contents: &[Vec<u8>]| make(used_for, protocol, &known, contents);
+        Reloading::open(used_for, files, make).map_err(|found| problems.extend(found)).ok()
+    }
 }
 
 /// Builds the configuration from certificate, key and optionally the clients' authority,
 /// in this order.
-fn make(files: &[File], contents: &[Vec<u8>]) -> Result<Loaded<Arc<ServerConfig>>, Vec<String>> {
+fn make(
+    used_for: &'static str,
+    protocol: &[u8],
+    files: &[File],
+    contents: &[Vec<u8>],
+) -> Result<Loaded<Arc<ServerConfig>>, Vec<String>> {
     let mut problems = Vec::new();
     let chain = certificates(&files[0], &contents[0], &mut problems);
     let key = PrivateKeyDer::from_pem_slice(&contents[1])
@@ -57,12 +75,13 @@ fn make(files: &[File], contents: &[Vec<u8>]) -> Result<Loaded<Arc<ServerConfig>
     let (Some(chain), Some(key), true) = (chain, key, problems.is_empty()) else {
         return Err(problems);
     };
-    let value = config(chain, key, clients.flatten()).map_err(|error| {
+    let mut value = config(chain, key, clients.flatten()).map_err(|error| {
         let flags: Vec<_> = files.iter().map(|file| file.flag).collect();
         vec![format!("{}: {error}", flags.join(", "))]
     })?;
+    value.alpn_protocols = vec![protocol.to_vec()];
     let ends = [
-        ("serve", expiry(&contents[0])),
+        (used_for, expiry(&contents[0])),
         ("client_ca", contents.get(2).and_then(|pem| expiry(pem))),
     ];
     let ends = ends.into_iter().filter_map(|(used_for, end)| Some((used_for, end?)));
@@ -112,8 +131,5 @@ fn config(
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let mut config = builder.with_single_cert(chain, key)?;
-    // gRPC clients require ALPN `h2`.
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
+    Ok(builder.with_single_cert(chain, key)?)
 }
