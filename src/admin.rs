@@ -1,7 +1,7 @@
 //! The admin HTTP server: liveness, readiness, metrics, JSON, dashboard.
 //!
 //! In: a bound listener, and the state of all parts. Out: answers to GET, and the
-//! operator's decisions as marks in etcd.
+//! operator's decisions as marks in etcd, each for senders whose token allows it.
 //! It decides nothing. A client's silence, garbage, slow reading or a panic of its
 //! handler affects only its own connection. No client can shut out others, or delay the
 //! shutdown for longer than `GRACE`.
@@ -14,11 +14,16 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Catalog, Input};
@@ -31,8 +36,15 @@ use crate::readiness::Readiness;
 use crate::replica::known::Replicas;
 use crate::settings::source::Report;
 use crate::telemetry::{CellsFn, Counters, DemandFn, ExcessFn, ListClients};
+use access::Peer;
 use connection_slots::{ConnectionSlots, TrackedStream};
+use listener::{Accepted, Duplex};
 
+pub use access::Access;
+pub use listener::{Address, Listener, Tls};
+pub use tokens::Tokens;
+
+mod access;
 mod answer_memory;
 mod api;
 mod audit;
@@ -43,6 +55,7 @@ mod connection_slots;
 mod explain;
 mod host;
 pub mod json;
+mod listener;
 mod marks;
 mod metrics;
 mod pages;
@@ -50,6 +63,7 @@ mod query;
 mod services;
 mod settings;
 mod shares;
+mod tokens;
 mod zones;
 
 /// The state that is shown, and its sources.
@@ -91,6 +105,8 @@ pub struct State {
     pub marks: Marks,
     /// The names of this server, besides its IP addresses and `localhost`.
     pub hosts: Arc<[String]>,
+    /// The tokens that let senders in.
+    pub access: Access,
     /// The balancers that share etcd, this one included.
     pub replicas: watch::Receiver<Arc<Replicas>>,
 }
@@ -139,7 +155,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// # Errors
 /// None yet: a connection that cannot be accepted is logged and tried again.
 pub async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     state: State,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
@@ -156,11 +172,12 @@ pub async fn serve(
             accepted = listener.accept(), if room => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
+            Ok(Accepted { stream, peer, tls }) => {
                 failing = false;
                 let stream = TrackedStream::new(stream, slots.acquire(CONNECTIONS_MAX));
-                let talk = serve_connection(stream, service.clone(), shutdown.clone());
-                connections.push(audit::PEER.scope(peer, talk));
+                let caller = Caller { peer: Peer(peer), service: service.clone() };
+                let talk = serve_connection(stream, tls, caller, shutdown.clone());
+                connections.push(audit::PEER.scope(Peer(peer), talk));
             }
             Err(error) if is_peers_fault(&error) => {}
             Err(error) => {
@@ -183,32 +200,25 @@ pub async fn serve(
     Ok(())
 }
 
-/// Serves one connection from its first request to its end.
-async fn serve_connection(
-    stream: TrackedStream<TcpStream>,
+/// The pages, as the sender at one address asks for them.
+struct Caller {
+    peer: Peer,
     service: TowerToHyperService<axum::Router>,
+}
+
+/// Serves one connection from its first byte to its end.
+async fn serve_connection(
+    stream: TrackedStream<Box<dyn Duplex>>,
+    tls: Option<Arc<ServerConfig>>,
+    caller: Caller,
     shutdown: CancellationToken,
 ) {
     let (evicted, idle) = (stream.slot.evicted.clone(), stream.slot.until_idle(IDLE_MAX));
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_header_size(HEAD_MAX)
-        .serve_connection(TokioIo::new(stream), service);
     let conversation = async {
-        let mut served = pin!(served);
         tokio::select! {
-            ended = &mut served => return ended,
-            () = evicted.cancelled() => return Ok(()),
-            () = idle => return Ok(()),
-            () = shutdown.cancelled() => {}
-            () = tokio::time::sleep(LIFETIME) => {}
-        }
-        served.as_mut().graceful_shutdown();
-        tokio::select! {
-            ended = served => ended,
+            ended = converse(stream, tls, caller, shutdown) => ended,
             () = evicted.cancelled() => Ok(()),
-            () = tokio::time::sleep(GRACE) => Ok(()),
+            () = idle => Ok(()),
         }
     };
     match AssertUnwindSafe(conversation).catch_unwind().await {
@@ -216,6 +226,57 @@ async fn serve_connection(
         Ok(Err(error)) => tracing::debug!(%error, "admin connection failed"),
         Err(_) => tracing::error!("an admin request panicked: this is a bug in lookaside"),
     }
+}
+
+/// Performs the TLS handshake, if there is one, then answers requests.
+async fn converse(
+    stream: TrackedStream<Box<dyn Duplex>>,
+    tls: Option<Arc<ServerConfig>>,
+    caller: Caller,
+    shutdown: CancellationToken,
+) -> hyper::Result<()> {
+    let Some(tls) = tls else { return answer(stream, caller, shutdown).await };
+    let peer = caller.peer;
+    let handshake = timeout(HEAD_TIMEOUT, TlsAcceptor::from(tls).accept(stream));
+    let handshake = tokio::select! {
+        done = handshake => done,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    match handshake {
+        Ok(Ok(stream)) => answer(stream, caller, shutdown).await,
+        Ok(Err(error)) => {
+            tracing::debug!(?peer, %error, "tls handshake at the admin address failed");
+            Ok(())
+        }
+        Err(_) => Ok(()),
+    }
+}
+
+/// Answers the requests of one connection until it ends, is too old, or `shutdown` is
+/// cancelled.
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    Caller { peer, service }: Caller,
+    shutdown: CancellationToken,
+) -> hyper::Result<()> {
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        service.call(request)
+    });
+    let mut served = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_header_size(HEAD_MAX)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    tokio::select! {
+        ended = &mut served => return ended,
+        () = shutdown.cancelled() => {}
+        () = tokio::time::sleep(LIFETIME) => {}
+    }
+    served.as_mut().graceful_shutdown();
+    timeout(GRACE, served).await.unwrap_or(Ok(()))
 }
 
 /// Returns whether the error means that the peer closed the connection before it was

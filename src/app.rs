@@ -5,9 +5,9 @@
 //! that sees the addresses can connect. If a part ends before shutdown, the balancer
 //! stops with an error that names the part.
 
+use std::fmt::Display;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,7 @@ pub struct App {
     config: Config,
     addresses: Addresses,
     grpclb: TcpListener,
-    admin: TcpListener,
+    admin: admin::Listener,
     dns: Option<(UdpSocket, TcpListener)>,
     registry: Option<TcpListener>,
     state: Option<persist::Store>,
@@ -77,7 +77,7 @@ pub enum BindError {
         /// The part that needs the socket.
         what: &'static str,
         /// The address to listen on.
-        addr: SocketAddr,
+        addr: String,
         /// The system's error.
         error: io::Error,
     },
@@ -104,8 +104,8 @@ impl App {
     /// Returns the first socket or directory that cannot be used.
     pub async fn bind(config: Config) -> Result<Self, BindError> {
         let grpclb = bind("grpclb", config.listen, serve::bind(config.listen))?;
-        let addr = config.admin_listen;
-        let admin = bind("admin", addr, TcpListener::bind(addr).await)?;
+        let (addr, tls) = (&config.admin.listen, config.admin.tls.clone());
+        let admin = bind("admin", addr, admin::Listener::bind(addr, tls).await)?;
         let dns = match config.dns_listen {
             Some(addr) => Some(bind("dns", addr, dns::bind(addr).await)?),
             None => None,
@@ -119,7 +119,7 @@ impl App {
         let tcp = |what, listener: &TcpListener, addr| bind(what, addr, listener.local_addr());
         let addresses = Addresses {
             grpclb: tcp("grpclb", &grpclb, config.listen)?,
-            admin: tcp("admin", &admin, config.admin_listen)?,
+            admin: bind("admin", &config.admin.listen, admin.address())?,
             dns: dns.as_ref().and_then(|(_, listener)| listener.local_addr().ok()),
             registry: registry.as_ref().and_then(|listener| listener.local_addr().ok()),
         };
@@ -135,8 +135,8 @@ impl App {
 
     /// Returns the bound addresses.
     #[must_use]
-    pub fn addresses(&self) -> Addresses {
-        self.addresses
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 
     /// Runs until `stop`, then shuts down: it withdraws the announcement of this balancer,
@@ -218,6 +218,10 @@ impl App {
         let connect = match (&self.config.registry, self.registry, self.addresses.registry) {
             (Registry::Etcd(connect), ..) => Some(connect.clone()),
             (Registry::Embedded(_), Some(listener), Some(addr)) => {
+                if !addr.ip().to_canonical().is_loopback() {
+                    let remedy = "use etcd, or let a firewall keep other hosts out";
+                    tracing::warn!(%addr, remedy, "the embedded registry lets every host register and delete");
+                }
                 let end = end.clone();
                 tasks.spawn("embedded registry", async move {
                     let served = embedded_etcd::serve(listener, end.cancelled()).await;
@@ -290,7 +294,7 @@ impl App {
             registry: catalog.watch_status(),
             streams: xds::all_streams(balancer.streams(), ads.streams()),
         };
-        let wired = replicas::start(tasks, &self.config, self.addresses, vitals, withdraw);
+        let wired = replicas::start(tasks, &self.config, &self.addresses, vitals, withdraw);
         let state = admin::State {
             catalog: catalog.clone(),
             zone: zone.clone(),
@@ -314,7 +318,8 @@ impl App {
                 now: marks::now,
                 drain_lock: Arc::new(Semaphore::new(1)),
             },
-            hosts: self.config.admin_hosts.clone().into(),
+            hosts: self.config.admin.hosts.clone().into(),
+            access: self.config.admin.access.clone(),
             replicas: wired.replicas.clone(),
         };
         let admin_end = end.clone();
@@ -333,6 +338,6 @@ impl App {
     }
 }
 
-fn bind<T>(what: &'static str, addr: SocketAddr, bound: io::Result<T>) -> Result<T, BindError> {
-    bound.map_err(|error| BindError::Socket { what, addr, error })
+fn bind<T>(what: &'static str, addr: impl Display, bound: io::Result<T>) -> Result<T, BindError> {
+    bound.map_err(|error| BindError::Socket { what, addr: addr.to_string(), error })
 }

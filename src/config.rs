@@ -9,13 +9,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{Host, Zone};
+use crate::model::Zone;
 use crate::registry::etcd::{Connect, Credentials};
 use crate::registry::record::Prefix;
 use crate::reload::{File, Reloadables, Reloading};
 use crate::settings::source::FileSource;
 use crate::settings::{Key, ServiceSettings, Setting, Settings};
 use access_args::AccessArgs;
+use admin_args::{AdminConfig, AdminServerArgs};
 use etcd_args::EtcdArgs;
 use fault_args::FaultArgs;
 use file::Sources;
@@ -23,6 +24,7 @@ use policy_args::PolicyArgs;
 use replica_args::{ReplicaArgs, ReplicaConfig};
 
 pub mod access_args;
+pub mod admin_args;
 pub mod etcd_args;
 pub mod fault_args;
 pub mod file;
@@ -80,19 +82,9 @@ pub struct ServeArgs {
     /// This balancer among others.
     #[command(flatten)]
     pub replica: ReplicaArgs,
-    /// Address of the admin HTTP server: dashboard, API and Prometheus metrics
-    #[arg(
-        long,
-        value_name = "IP:PORT",
-        default_value = "127.0.0.1:12001",
-        env = "LOOKASIDE_ADMIN_LISTEN"
-    )]
-    pub admin_listen: String,
-    /// A host name that requests to the admin server may use, beside IP addresses and localhost;
-    /// repeatable
-    // If any name were accepted, a page of another site could read everything (DNS rebinding).
-    #[arg(long, value_name = "NAME", value_delimiter = ',', env = "LOOKASIDE_ADMIN_HOST")]
-    pub admin_host: Vec<String>,
+    /// The admin address, and who gets in.
+    #[command(flatten)]
+    pub admin: AdminServerArgs,
     /// What clients do while a service has no usable backend: wait, drop or fallback
     #[arg(long, value_name = "MODE", default_value = "wait", env = "LOOKASIDE_WHEN_EMPTY")]
     pub when_empty: String,
@@ -144,10 +136,8 @@ pub struct Config {
     pub dns_listen: Option<SocketAddr>,
     /// This balancer among others.
     pub replica: ReplicaConfig,
-    /// Address of the admin HTTP server.
-    pub admin_listen: SocketAddr,
-    /// Host names that admin requests may use, beside IP addresses and localhost.
-    pub admin_hosts: Vec<String>,
+    /// The admin address, and who gets in.
+    pub admin: AdminConfig,
     /// The DNS zone whose names stand for services.
     pub zone: Zone,
     /// The settings of a service that no table changes.
@@ -187,7 +177,7 @@ impl ServeArgs {
         let mut problems = Vec::new();
         let all = &mut problems;
         let listen = listen("--listen", &self.listen, all);
-        let admin_listen = self::listen("--admin-listen", &self.admin_listen, all);
+        let admin = self.admin.validate(all);
         let dns_listen = self.dns_listen.as_deref();
         let dns_listen = dns_listen.map(|text| self::listen("--dns-listen", text, all));
         let registry_listen = self::listen("--registry-listen", &self.registry_listen, all);
@@ -197,7 +187,6 @@ impl ServeArgs {
             (Some(_), connect) => connect.map(Registry::Etcd),
         };
         let prefixes = self.prefixes(all);
-        let admin_hosts = self.admin_hosts(all);
         let zone = take("--domain", Zone::new(&self.domain), all);
         let replica = self.replica.validate(zone.as_ref(), all);
         let defaults = self.service_defaults(all);
@@ -208,16 +197,20 @@ impl ServeArgs {
         let file = self.sources.file.as_ref().map(|file| file.services.clone());
         let settings = Settings::new(defaults.clone()).with(file, None);
         tls::client_certificates(self.tls_client_ca.is_some(), &settings, all);
-        let tls = tls::server(
-            self.tls_cert.as_deref(),
-            self.tls_key.as_deref(),
-            self.tls_client_ca.as_deref(),
-            self.access.tls_client_crl.as_deref(),
-            all,
-        );
-        match (listen, registry, admin_listen, zone, dns_listen.map_or(Some(None), |l| l.map(Some)))
-        {
-            (Some(listen), Some(registry), Some(admin_listen), Some(zone), Some(dns_listen))
+        let tls = tls::Server {
+            used_for: "serve",
+            cert: ("--tls-cert", self.tls_cert.as_deref()),
+            key: ("--tls-key", self.tls_key.as_deref()),
+            clients: Some(tls::Clients {
+                ca: ("--tls-client-ca", self.tls_client_ca.as_deref()),
+                crl: ("--tls-client-crl", self.access.tls_client_crl.as_deref()),
+            }),
+            // gRPC clients require ALPN.
+            protocol: b"h2",
+        };
+        let tls = tls.config(all);
+        match (listen, registry, admin, zone, dns_listen.map_or(Some(None), |l| l.map(Some))) {
+            (Some(listen), Some(registry), Some(admin), Some(zone), Some(dns_listen))
                 if problems.is_empty() && self.sources.problems.is_empty() =>
             {
                 Ok(Config {
@@ -226,8 +219,7 @@ impl ServeArgs {
                     prefixes,
                     dns_listen,
                     replica: replica.unwrap_or_default(),
-                    admin_listen,
-                    admin_hosts,
+                    admin,
                     zone,
                     defaults,
                     services: self.services(),
@@ -260,22 +252,6 @@ impl ServeArgs {
             prefixes.push(prefix);
         }
         prefixes
-    }
-
-    fn admin_hosts(&self, problems: &mut Vec<String>) -> Vec<String> {
-        let mut hosts = Vec::new();
-        for text in &self.admin_host {
-            match Host::parse(text) {
-                Some(Host::Name(name)) => hosts.push(name),
-                // IP addresses are always accepted.
-                Some(Host::Ip(_)) => {}
-                None => problems.push(format!(
-                    "--admin-host: {text:?} is no host name: give it without scheme and port, \
-                     such as lb.example.com"
-                )),
-            }
-        }
-        hosts
     }
 
     /// Returns the settings of a service that no table changes.
@@ -323,6 +299,13 @@ impl Config {
         let mut all = Reloadables::default();
         if let Some(tls) = &self.tls {
             all.add(tls);
+        }
+        let AdminConfig { tls, access, .. } = &self.admin;
+        if let Some(tls) = tls {
+            all.add(tls);
+        }
+        for tokens in [&access.reader, &access.operator].into_iter().flatten() {
+            all.add(tokens);
         }
         if let Some(services) = &self.services {
             all.add(&services.document);

@@ -55,6 +55,9 @@ pub struct Loaded<T> {
     pub expiries: Vec<(&'static str, i64)>,
 }
 
+/// When the end of a certificate was reported last, by its use.
+type Warned = BTreeMap<&'static str, Instant>;
+
 /// Makes a value from the contents of the files, in their order.
 type Make<T> = Box<dyn Fn(&[Vec<u8>]) -> Result<Loaded<T>, Vec<String>> + Send + Sync>;
 
@@ -86,9 +89,9 @@ const READ_WITHIN: Duration = Duration::from_secs(2);
 /// The longest file that is read, in bytes. The longest chain of certificates is a fraction
 /// of it.
 const FILE_MAX: u64 = 1 << 20;
-/// How long before its end a certificate is reported: 30 days. Most set-ups renew a
+/// How long before its end a certificate is reported, in seconds: 30 days. Most set-ups renew a
 /// certificate of 90 days when a third of its time is left.
-const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
+const WARN_BEFORE: i64 = 30 * 24 * 3600;
 /// The time between two log lines about a certificate that ends soon.
 const WARN_EVERY: Duration = Duration::from_secs(24 * 3600);
 
@@ -323,7 +326,7 @@ impl Reloadables {
     pub async fn run(self, reload: Arc<Notify>, counters: Arc<Counters>) {
         let mut tick = interval(CHECK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut warned = BTreeMap::new();
+        let mut warned = Warned::new();
         loop {
             let now = tokio::select! {
                 _ = tick.tick() => false,
@@ -344,23 +347,41 @@ impl Reloadables {
 
 /// Logs certificates that end soon or have ended, each once a day.
 #[expect(clippy::disallowed_types, reason = "a certificate ends on a date")]
-fn warn_of_ends(all: &[Credential], warned: &mut BTreeMap<&'static str, Instant>) {
+fn warn_of_ends(all: &[Credential], warned: &mut Warned) {
     let Ok(today) = std::time::SystemTime::now().duration_since(UNIX_EPOCH) else { return };
     let today = i64::try_from(today.as_secs()).unwrap_or(i64::MAX);
-    let before = i64::try_from(WARN_BEFORE.as_secs()).unwrap_or(i64::MAX);
-    for &(used_for, end) in all.iter().flat_map(|one| &one.expiries) {
-        let left = end.saturating_sub(today);
-        let said = warned.get(used_for).is_some_and(|at| at.elapsed() < WARN_EVERY);
-        if left >= before || said {
-            continue;
-        }
-        warned.insert(used_for, Instant::now());
-        let days = left.div_euclid(24 * 3600);
+    for (used_for, days) in ends_to_report(all, today, clock::now(), warned) {
         match days {
             0.. => warn!(used_for, days, "a certificate ends soon: renew it"),
             _ => warn!(used_for, days, "a certificate has ended: renew it"),
         }
     }
+}
+
+/// Returns the use of each certificate that ends soon and was not reported for a day, with
+/// the days that are left. `today` is in seconds since 1970.
+fn ends_to_report(
+    all: &[Credential],
+    today: i64,
+    now: Instant,
+    warned: &mut Warned,
+) -> Vec<(&'static str, i64)> {
+    let mut due = Vec::new();
+    for &(used_for, end) in all.iter().flat_map(|one| &one.expiries) {
+        let left = end.saturating_sub(today);
+        let said = warned.get(used_for).is_some_and(|at| now.duration_since(*at) < WARN_EVERY);
+        if ends_soon(left) && !said {
+            warned.insert(used_for, now);
+            due.push((used_for, left.div_euclid(24 * 3600)));
+        }
+    }
+    due
+}
+
+/// Returns whether a certificate that ends in so many seconds is to be renewed.
+#[must_use]
+pub fn ends_soon(seconds: i64) -> bool {
+    seconds < WARN_BEFORE
 }
 
 #[cfg(test)]

@@ -113,6 +113,19 @@ pub struct Counters {
     pub denials: Denials,
     /// Certificates, keys and passwords that are read from files.
     pub credentials: Credentials,
+    /// Requests that the admin address refused.
+    pub admin_refused: AdminRefused,
+}
+
+/// Requests that the admin address refused, by reason.
+#[derive(Debug, Default)]
+pub struct AdminRefused {
+    /// Without a token.
+    pub no_token: Counter,
+    /// With a token that is not known.
+    pub unknown_token: Counter,
+    /// With a reader's token, where an operator's is needed.
+    pub not_operator: Counter,
 }
 
 /// The responses of one type of xDS resource.

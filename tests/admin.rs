@@ -523,7 +523,12 @@ async fn the_command_line_reads_what_the_balancer_writes() {
     let world = World::with(vec![entry("dev/game", "7", "10.0.0.7:80", 1, &[])]).await;
     let admin = format!("http://{}", world.addr);
     let asked = tokio::task::spawn_blocking(move || {
-        let client = AdminClient::new(&admin_client::AdminArgs { admin, json: false }).unwrap();
+        let client = AdminClient::new(&admin_client::AdminArgs {
+            admin,
+            trust: admin_client::TrustArgs::default(),
+            json: false,
+        })
+        .unwrap();
         let services = client.get::<admin::json::Services>("/api/v1/services").unwrap();
         let missing = client.get::<admin::json::ServiceDetail>("/api/v1/services/x").unwrap_err();
         let foreign = client.get::<admin::json::Services>("/livez").unwrap_err();

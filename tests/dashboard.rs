@@ -1,5 +1,5 @@
 //! Tests of the dashboard in a real browser, driven by WebDriver: it goes on updating
-//! while text is selected, and says when the balancer is lost.
+//! while text is selected, says when the balancer is lost, and asks for a token.
 
 use std::process::{Child, Command, Stdio};
 
@@ -102,4 +102,52 @@ fn selected_text_freezes_nothing_and_a_lost_balancer_is_said() {
     browser.until("state", "no answer for");
     assert!(!browser.text("state").contains("ready"));
     assert!(browser.run("return document.title").as_str().expect("text").contains("no answer"));
+}
+
+#[test]
+fn a_token_is_asked_for_and_kept_in_the_tab() {
+    let Some(browser) = Browser::start() else {
+        return skip(
+            "a_token_is_asked_for_and_kept_in_the_tab",
+            "chromedriver is missing: scripts/need chromium",
+        );
+    };
+    let token = "reader-token-0123456789";
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), token).expect("it is written");
+    let path = file.path().to_str().expect("a path is text");
+    let balancer = Balancer::start(&["--admin-reader-tokens", path]);
+    balancer.wait_ready();
+    let page = format!("http://{}/", balancer.admin());
+    browser.open(&page);
+    browser.until("state", "a token is needed");
+    let hidden = |id: &str| browser.run(&format!("return document.getElementById({id:?}).hidden"));
+    let send = |token: &str| {
+        browser.run(&format!(
+            "document.getElementById('token').value = {token:?}; \
+             document.querySelector('#login button').click()"
+        ));
+    };
+    assert_eq!((hidden("login"), hidden("all")), (false.into(), true.into()));
+    send("grün");
+    browser.until("refused", "letters, digits and signs only");
+    send("reader-token-0123456780");
+    browser.until("refused", "does not know this token");
+    send(token);
+    browser.until("state", "ready");
+    assert_eq!((hidden("login"), hidden("all")), (true.into(), false.into()));
+    assert_eq!(browser.run("return document.getElementById('token').value"), "");
+    let kept =
+        "return [sessionStorage.length, localStorage.length, document.cookie, location.href]";
+    assert_eq!(browser.run(kept), json!([1, 0, "", page]), "it is kept in the tab alone");
+    browser.open(&page);
+    browser.until("state", "ready");
+    // The token is replaced: the page asks again and shows nothing old.
+    std::fs::write(file.path(), "reader-token-of-next-week").expect("it is written");
+    browser.until("state", "a token is needed");
+    assert_eq!(hidden("all"), true);
+    assert_eq!(browser.run("return sessionStorage.length"), 0);
+    send("reader-token-of-next-week");
+    browser.until("state", "ready");
+    assert!(!balancer.log().contains("reader-token"), "{}", balancer.log());
 }

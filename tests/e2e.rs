@@ -44,6 +44,8 @@ mod registrants;
 mod registry_behaviour;
 #[path = "replicas.rs"]
 mod replicas;
+#[path = "security.rs"]
+mod security;
 #[path = "serve.rs"]
 mod serve;
 #[path = "settings.rs"]

@@ -4,6 +4,7 @@
 #![allow(dead_code, unused_imports, missing_docs, unreachable_pub)]
 
 pub mod backend;
+pub mod certificates;
 pub mod client;
 pub mod cluster;
 #[cfg(target_os = "linux")]

@@ -18,6 +18,7 @@ use super::query::{self, Parameters};
 use super::{State, json, services};
 use crate::catalog::{Known, Service};
 use crate::model::{Target, text};
+use crate::reload;
 use crate::settings::HealthKind;
 use crate::telemetry::ClientView;
 
@@ -42,7 +43,19 @@ pub(super) const INPUT_TIMEOUT: Duration = Duration::from_secs(1);
 const UNREAD: &str = "the registry has not been read yet: ask again when /readyz answers 200";
 
 pub(super) async fn status(Shared(state): Shared<Arc<State>>) -> Json<json::Status> {
+    let credentials = state.counters.credentials.all();
+    let now = (state.marks.now)();
+    let certificate = |&(used_for, end): &(&'static str, i64)| {
+        let left = end.saturating_sub(i64::try_from(now.0).unwrap_or(i64::MAX));
+        let used_for = used_for.to_owned();
+        let ends_soon = reload::ends_soon(left);
+        // A date this far away is exact enough.
+        json::Certificate { used_for, ends_in_seconds: left as f64, ends_soon }
+    };
+    let broken = credentials.iter().filter(|one| one.broken);
     Json(json::Status {
+        certificates: credentials.iter().flat_map(|one| &one.expiries).map(certificate).collect(),
+        credentials_broken: broken.map(|one| one.used_for.to_owned()).collect(),
         version: state.version.to_owned(),
         zone: state.zone.to_string(),
         uptime_seconds: json::seconds(state.started.elapsed()),

@@ -3,15 +3,14 @@
 //! In: orders, before they are carried out. Out: log lines with the target `audit`: which
 //! address gives the order, in whose name, and which mark in force it replaces or ends.
 
-use std::net::SocketAddr;
-
 use super::State;
+use super::access::Peer;
 use crate::marks::{Kind, Mark, Value};
 use crate::telemetry::audit::TARGET;
 
 tokio::task_local! {
     /// The other end of the connection whose request is answered.
-    pub(super) static PEER: SocketAddr;
+    pub(super) static PEER: Peer;
 }
 
 impl State {
@@ -21,7 +20,8 @@ impl State {
         let former = report.marks.iter().find(|shown| shown.mark.key == mark.key);
         let before = former.map(|shown| shown.mark.to_string());
         let Value { by, why, until, .. } = &mark.value;
-        let from = PEER.try_with(ToString::to_string).unwrap_or_default();
+        let from = PEER.try_with(|Peer(peer)| peer.map(|peer| peer.to_string())).ok().flatten();
+        let from = from.as_deref().unwrap_or("unix socket");
         let until = until.map(|until| until.to_string());
         let percent = (mark.key.kind() == Kind::Shed).then(|| mark.value.percent());
         tracing::info!(

@@ -13,6 +13,13 @@ const OPEN_UNASKED = 5;
 // Characters that control a terminal, change the reading direction, or are invisible.
 const UNFIT = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
 
+// The token is kept for this tab only. It is sent as a header, which no other site can do.
+const TOKEN = "lookaside-token";
+let token = sessionStorage.getItem(TOKEN);
+let locked = false; // whether the page waits for a token
+
+class Refused extends Error {}
+
 const toggled = new Map(); // service name → whether its endpoints are wanted
 let asked = null; // when the unanswered request was sent, or null
 
@@ -79,8 +86,10 @@ function age(seconds) {
 }
 
 async function ask(path) {
-  const response = await fetch("api/v1/" + path, { signal: AbortSignal.timeout(PATIENCE_MS) });
+  const headers = token === null ? {} : { authorization: `Bearer ${token}` };
+  const response = await fetch("api/v1/" + path, { headers, signal: AbortSignal.timeout(PATIENCE_MS) });
   const body = await response.json();
+  if (response.status === 401) throw new Refused(body.error);
   return response.ok ? body : { error: body.error };
 }
 
@@ -114,6 +123,11 @@ function showStatus(status, services, streams) {
     all.push([registry.synced ? "warn" : "bad", `registry stale for ${age(seconds)} (${reason}): ${registry.served}`]);
   }
   if (registry.restored) all.push(["warn", `registry not read yet: serving the state saved at ${registry.restored}`]);
+  for (const { use, ends_in_seconds, ends_soon } of status.certificates) {
+    const text = ends_in_seconds < 0 ? "has ended" : `ends in ${age(ends_in_seconds)}`;
+    if (ends_soon) all.push([ends_in_seconds < 0 ? "bad" : "warn", `the certificate ${use} ${text}: renew it`]);
+  }
+  for (const use of status.credentials_broken) all.push(["warn", `the changed files of ${use} cannot be used: the log says why`]);
   const hurt = (services.problems ?? []).filter(suffers);
   const waiting = registry.streams_waiting;
   if (hurt.length) all.push(["bad", `clients ask, but no backend takes calls: ${hurt.map(({ name }) => name).join(", ")}`]);
@@ -243,6 +257,7 @@ const rejectedRow = ({ key, reason, value }) => el("tr", { "data-key": key }, td
 
 async function refresh() {
   asked ??= Date.now();
+  const used = token;
   let answers;
   try {
     const part = (list) => ask(`${list}?limit=${SHOWN[list]}`);
@@ -252,12 +267,15 @@ async function refresh() {
       .map(({ name }) => name).filter((name) => isOpen(name, services.total));
     const detail = async (name) => [name, await ask("services/" + encodeURIComponent(name))];
     answers = { status, services, clients, rejected, details: new Map(await Promise.all(names.map(detail))) };
-  } catch {
-    showSilence();
+  } catch (error) {
+    if (!(error instanceof Refused)) showSilence();
+    // Another token may have been typed meanwhile.
+    else if (token === used) lock();
     return;
   }
   asked = null;
   document.body.classList.remove("old");
+  unlock();
   const { status, services, clients, rejected, details } = answers;
   showStatus(status, services, clients.total);
   showProblems(services);
@@ -269,6 +287,28 @@ async function refresh() {
   show("remarks", odd, remarkRow, "None.");
 }
 
+// Asks for a token and shows nothing else.
+function lock() {
+  asked = null;
+  locked = true;
+  const wrong = token !== null;
+  token = null;
+  sessionStorage.removeItem(TOKEN);
+  at("refused").textContent = wrong ? "The balancer does not know this token." : "";
+  at("login").hidden = false;
+  at("all").hidden = true;
+  document.title = "lookaside: token needed";
+  pills([["warn", "a token is needed"]]);
+  at("token").focus();
+}
+
+function unlock() {
+  at("login").hidden = true;
+  at("all").hidden = false;
+  // A link sends no token.
+  at("links").hidden = token !== null;
+}
+
 // Marks the page as old: the balancer does not answer.
 function showSilence() {
   if (asked === null) return;
@@ -278,7 +318,7 @@ function showSilence() {
 }
 
 async function keepFresh() {
-  if (!document.hidden) await refresh();
+  if (!document.hidden && !locked) await refresh();
   setTimeout(keepFresh, EVERY_MS);
 }
 
@@ -291,7 +331,21 @@ at("services").addEventListener("click", (event) => {
 document.addEventListener("visibilitychange", () => {
   // No request was sent while the page was hidden.
   asked = null;
-  if (!document.hidden) refresh();
+  if (!document.hidden && !locked) refresh();
+});
+at("login").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const typed = at("token").value.trim();
+  at("token").value = "";
+  // Tokens are ASCII; a header takes nothing else.
+  if (!/^[\x21-\x7e]+$/.test(typed)) {
+    at("refused").textContent = "A token has letters, digits and signs only.";
+    return;
+  }
+  token = typed;
+  sessionStorage.setItem(TOKEN, token);
+  locked = false;
+  refresh();
 });
 // A request that hangs would otherwise show nothing.
 setInterval(() => { if (asked !== null && Date.now() - asked > SILENT_MS) showSilence(); }, EVERY_MS);

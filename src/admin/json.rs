@@ -21,6 +21,7 @@ mod marks;
 mod registry;
 mod services;
 mod settings;
+mod status;
 mod zones;
 
 pub use balancers::{Balancer, Balancers, RejectedBalancer};
@@ -34,24 +35,8 @@ pub(super) use registry::Counts;
 pub use registry::{Registry, Stale};
 pub use services::{Service, Services, State, Unknown};
 pub use settings::{Changed, Diff, InForce, ServiceSettings, Settings, Source, Unmatched};
+pub use status::{Certificate, Status};
 pub use zones::{ZoneShares, Zones};
-
-/// `/api/v1/status`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Status {
-    /// The program's version.
-    pub version: String,
-    /// The DNS zone.
-    pub zone: String,
-    /// Seconds since the process started.
-    pub uptime_seconds: f64,
-    /// Whether `/readyz` answers 200.
-    pub ready: bool,
-    /// The conditions that `/readyz` reports as missing.
-    pub missing: Vec<String>,
-    /// The registry's status, as in `/api/v1/registry`.
-    pub registry: Registry,
-}
 
 /// `/api/v1/services/{name}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

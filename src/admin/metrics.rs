@@ -160,7 +160,7 @@ impl Collector for Scrape {
         self.settings(&mut page)?;
         self.marks(&mut page)?;
         balancers::write(&self.0.replicas.borrow(), &mut page)?;
-        credentials::write(&self.0.counters.credentials.all(), &mut page)
+        credentials::write(&self.0.counters, &mut page)
     }
 }
 

@@ -17,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 
+use super::access::{self, Guard, Sender};
 use super::answer_memory::{self, AnswerMemory};
 use super::api::{self, Problem};
 use super::client_marks;
@@ -59,6 +60,7 @@ pub(super) fn router(state: Arc<State>, slots: ConnectionSlots) -> Router {
         .route("/api/v1/balancers", get(balancers::balancers))
         .layer(from_fn_with_state(memory.clone(), answer_memory::bounded));
     let hosts = state.hosts.clone();
+    let guard = Guard::new(state.access.clone(), state.counters.clone());
     Router::new()
         .route("/", get(|| file(HTML, include_str!("dashboard.html"))))
         .route("/dashboard.js", get(|| file(SCRIPT, include_str!("dashboard.js"))))
@@ -70,13 +72,17 @@ pub(super) fn router(state: Arc<State>, slots: ConnectionSlots) -> Router {
         .merge(long)
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
+        .layer(from_fn_with_state(guard, access::checked))
         .layer(from_fn_with_state(hosts, host::checked))
         .layer(map_response(with_headers))
         .layer(Extension(memory))
         .with_state(state)
 }
 
-async fn readyz(Shared(state): Shared<Arc<State>>) -> (StatusCode, String) {
+async fn readyz(
+    Shared(state): Shared<Arc<State>>,
+    Extension(Sender(role)): Extension<Sender>,
+) -> (StatusCode, String) {
     let missing = state.readiness.missing();
     let mut lines = missing.clone();
     if lines.is_empty() {
@@ -89,8 +95,9 @@ async fn readyz(Shared(state): Shared<Arc<State>>) -> (StatusCode, String) {
     if let Some((since, reason)) = &status.stale {
         let silent = json::seconds(since.elapsed());
         let served = status.served();
-        let reason = text::shown(reason);
-        lines.push(format!("registry: stale for {silent} s ({reason}): {served}"));
+        // The reason may name etcd's address, which is not for everyone.
+        let reason = role.map(|_| format!(" ({})", text::shown(reason))).unwrap_or_default();
+        lines.push(format!("registry: stale for {silent} s{reason}: {served}"));
     }
     let status = if missing.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, lines.join("\n"))

@@ -8,18 +8,19 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::admin;
 use crate::dns;
 use crate::model::{Host, HostPort};
 
 /// The bound addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
     /// gRPC: grpclb, health and reflection.
     pub grpclb: SocketAddr,
     /// DNS by UDP and TCP.
     pub dns: Option<SocketAddr>,
     /// The admin HTTP server.
-    pub admin: SocketAddr,
+    pub admin: admin::Address,
     /// The embedded registry's etcd API.
     pub registry: Option<SocketAddr>,
 }

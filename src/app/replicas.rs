@@ -29,7 +29,7 @@ pub(super) struct Wired {
 pub(super) fn start(
     tasks: &mut Tasks,
     config: &Config,
-    addresses: Addresses,
+    addresses: &Addresses,
     vitals: Vitals,
     withdraw: &CancellationToken,
 ) -> Wired {

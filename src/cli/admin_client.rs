@@ -1,37 +1,65 @@
-//! HTTP client of the admin API, and output helpers for the subcommands.
+//! HTTP client of the admin API.
 //!
-//! In: paths below the admin address. Out: the API's JSON, as text and as types, or an
-//! error with its remedy. Text from elsewhere is never printed unescaped, because it could
-//! control the terminal.
+//! In: paths below the admin address, which is reached by TCP, with or without TLS, or at a
+//! Unix socket. Out: the API's JSON, as text and as types, or an error with its remedy.
+//! The token is never printed.
 
-use std::io::{self, ErrorKind, Write};
-use std::time::Duration;
+use std::io::{self, ErrorKind};
+use std::path::Path;
 
-use comfy_table::{ContentArrangement, Table, presets};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
-use crate::admin::json;
+use crate::admin::{Tokens, json};
 use crate::model::text;
+use address::Address;
+
+pub use output::{age, clean, encode, print, print_json, say, table};
+
+mod address;
+mod output;
+mod unix;
 
 /// Flags of every subcommand that asks a running balancer. (It is not called `Args` as in
 /// the subcommands, because clap needs distinct names of flattened structs.)
 #[derive(Debug, Clone, clap::Args)]
 pub struct AdminArgs {
-    /// The balancer's admin address (`serve --admin-listen`)
-    #[arg(long, value_name = "URL", env = "LOOKASIDE_ADMIN", default_value = DEFAULT)]
+    /// The balancer's admin address (`serve --admin-listen`): http://HOST:PORT, https://HOST:PORT
+    /// or unix:/PATH
+    // The URL may contain a password, which the help must not show.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "LOOKASIDE_ADMIN",
+        default_value = DEFAULT,
+        hide_env_values = true
+    )]
     pub admin: String,
+    /// How the balancer and this program know each other.
+    #[command(flatten)]
+    pub trust: TrustArgs,
     /// Print JSON, for programs
     #[arg(long)]
     pub json: bool,
 }
 
+/// Flags by which the balancer and this program know each other.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct TrustArgs {
+    /// The certificate authority that signed the admin address's certificate, in PEM [default: the
+    /// system's]
+    #[arg(long, value_name = "FILE", env = "LOOKASIDE_ADMIN_CA")]
+    pub admin_ca: Option<String>,
+    /// A file whose first line is a token that the balancer knows
+    #[arg(long, value_name = "FILE", env = "LOOKASIDE_ADMIN_TOKEN_FILE")]
+    pub admin_token_file: Option<String>,
+}
+
 /// A client of one admin address.
 pub struct AdminClient {
     agent: ureq::Agent,
-    base: String,
-    /// `base` without a password.
-    shown: String,
+    address: Address,
+    /// The value of the header that has the token.
+    authorization: Option<String>,
 }
 
 /// A successful answer.
@@ -47,11 +75,14 @@ pub struct Fetched<T> {
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// `--admin` is not a usable address.
-    #[error("--admin {0:?} is not an admin address: expected http://HOST:PORT, as {DEFAULT} is")]
+    #[error(
+        "--admin {0:?} is not an admin address: expected http://HOST:PORT, https://HOST:PORT or \
+         unix:/PATH, such as {DEFAULT}"
+    )]
     Address(String),
-    /// `--admin` asks for TLS, which the admin address does not speak.
-    #[error("--admin {0:?}: the admin address speaks plain HTTP: write http://… instead")]
-    Tls(String),
+    /// A file that a flag names cannot be used.
+    #[error("{0}")]
+    File(String),
     /// The address does not answer.
     #[error("cannot ask {base}: {cause}; is `lookaside serve` running? --admin names its address")]
     Unreachable {
@@ -84,11 +115,6 @@ pub enum AdminError {
 }
 
 const DEFAULT: &str = "http://127.0.0.1:12001";
-/// The limit for connecting. An admin address is near, so a longer silence means that no
-/// balancer is there.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// The limit for a whole answer: 100,000 clients are 40 MB.
-const TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest answer, in bytes.
 const ANSWER_MAX: u64 = 512 << 20;
 /// sysexits(3): the command was used wrongly.
@@ -99,28 +125,21 @@ impl AdminClient {
     /// Returns a client of the address in `--admin`.
     ///
     /// # Errors
-    /// Returns an error if the address is not `http://HOST:PORT` or `HOST:PORT`.
+    /// Returns an error if the address or a file cannot be used.
     pub fn new(args: &AdminArgs) -> Result<Self, AdminError> {
-        let text = args.admin.trim_end_matches('/');
-        if text.starts_with("https://") {
-            return Err(AdminError::Tls(text::without_password(&args.admin)));
-        }
-        let host = text.strip_prefix("http://").unwrap_or(text);
-        let authority = host.parse::<http::uri::Authority>();
-        if !authority.is_ok_and(|authority| authority.port_u16().is_some()) {
+        let TrustArgs { admin_ca, admin_token_file } = &args.trust;
+        let Some(address) = Address::parse(&args.admin) else {
             return Err(AdminError::Address(text::without_password(&args.admin)));
+        };
+        let token = admin_token_file.as_deref().map(token).transpose()?;
+        if token.is_some() && address.shows_tokens() {
+            say(&format!(
+                "warning: {address} has no TLS, so the token can be read on the way: write \
+                 https://…"
+            ));
         }
-        let agent = ureq::Agent::config_builder()
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_global(Some(TIMEOUT))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            // The environment's proxies are for outside addresses.
-            .proxy(None)
-            .build()
-            .new_agent();
-        let base = format!("http://{host}");
-        Ok(Self { agent, shown: text::without_password(&base), base })
+        let agent = address.agent(admin_ca.as_deref()).map_err(AdminError::File)?;
+        Ok(Self { agent, address, authorization: token.map(|token| format!("Bearer {token}")) })
     }
 
     /// Sends a GET request for a path, which begins with `/`.
@@ -128,7 +147,7 @@ impl AdminClient {
     /// # Errors
     /// Returns an error if there is no answer or the balancer refuses.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Fetched<T>, AdminError> {
-        self.read(self.agent.get(format!("{}{path}", self.base)).call())
+        self.read(self.authorized(self.agent.get(self.address.url(path))).call())
     }
 
     /// Sends an empty POST request for a path, which begins with `/`.
@@ -136,7 +155,7 @@ impl AdminClient {
     /// # Errors
     /// Returns an error if there is no answer or the balancer refuses.
     pub fn post<T: DeserializeOwned>(&self, path: &str) -> Result<Fetched<T>, AdminError> {
-        self.read(self.agent.post(format!("{}{path}", self.base)).send_empty())
+        self.read(self.authorized(self.agent.post(self.address.url(path))).send_empty())
     }
 
     /// Sends a POST request with a body for a path, which begins with `/`.
@@ -148,7 +167,14 @@ impl AdminClient {
         path: &str,
         text: &str,
     ) -> Result<Fetched<T>, AdminError> {
-        self.read(self.agent.post(format!("{}{path}", self.base)).send(text))
+        self.read(self.authorized(self.agent.post(self.address.url(path))).send(text))
+    }
+
+    fn authorized<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        match &self.authorization {
+            Some(authorization) => request.header("authorization", authorization),
+            None => request,
+        }
     }
 
     fn read<T: DeserializeOwned>(
@@ -156,10 +182,14 @@ impl AdminClient {
         response: Result<http::Response<ureq::Body>, ureq::Error>,
     ) -> Result<Fetched<T>, AdminError> {
         let unreachable = |error: ureq::Error| AdminError::Unreachable {
-            base: self.shown.clone(),
+            base: self.address.to_string(),
             cause: match error {
                 ureq::Error::Io(error) if error.kind() == ErrorKind::ConnectionRefused => {
                     "connection refused".to_owned()
+                }
+                // What answers is no HTTP.
+                ureq::Error::Protocol(error) if self.address.is_plain() => {
+                    clean(&format!("{error}; if it speaks TLS, write https://…"))
                 }
                 error => clean(&error.to_string()),
             },
@@ -167,7 +197,7 @@ impl AdminClient {
         let response = response.map_err(unreachable)?;
         let status = response.status().as_u16();
         let body = response.into_body().into_with_config().limit(ANSWER_MAX).read_to_string();
-        let foreign = || AdminError::Foreign { base: self.shown.clone(), status };
+        let foreign = || AdminError::Foreign { base: self.address.to_string(), status };
         let text = match body {
             Ok(text) => text,
             Err(ureq::Error::Io(error)) if error.kind() == ErrorKind::InvalidData => {
@@ -189,82 +219,20 @@ impl AdminError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Address(_) | Self::Tls(_) | Self::Refused { status: BAD_REQUEST, .. } => USAGE,
+            Self::Address(_) | Self::File(_) | Self::Refused { status: BAD_REQUEST, .. } => USAGE,
             _ => 1,
         }
     }
 }
 
-/// Writes a text and a line break to standard output. Returns `false` if the reader closed
-/// the pipe (`| head`), which is not an error.
-///
-/// # Errors
-/// Returns an error if the text cannot be written for another reason.
-pub fn print(text: &str) -> Result<bool, AdminError> {
-    let mut out = io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n"));
-    match written.and_then(|()| out.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        written => Ok(written.map(|()| true)?),
-    }
-}
-
-/// Percent-encodes a name for a path or query.
-#[must_use]
-pub fn encode(name: &str) -> String {
-    utf8_percent_encode(name, NON_ALPHANUMERIC).to_string()
-}
-
-/// Returns a table with headings. Each row is one line whatever the terminal's width, so
-/// that `grep` and `awk` can read it.
-#[must_use]
-pub fn table(headings: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(headings.iter().copied());
-    for row in rows {
-        table.add_row(row.iter().map(|cell| clean(cell)));
-    }
-    let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-    lines.join("\n")
-}
-
-/// Escapes characters that control a terminal or are invisible.
-#[must_use]
-pub fn clean(text: &str) -> String {
-    text::shown(text)
-}
-
-/// Writes JSON line by line and escapes characters that control a terminal. Returns like
-/// [`print()`].
-///
-/// # Errors
-/// Returns an error if the text cannot be written.
-pub fn print_json(json: &str) -> Result<bool, AdminError> {
-    let lines: Vec<_> = json.lines().map(text::shown_json).collect();
-    print(&lines.join("\n"))
-}
-
-/// Writes a message to standard error. Standard output is for data only.
-pub fn say(what: &str) {
-    let _ = writeln!(io::stderr(), "{}", clean(what));
-}
-
-/// Formats an age in seconds: `0.4s`, `12s`, `3m 5s`, `2h 7m`, `4d 1h`.
-#[must_use]
-pub fn age(seconds: f64) -> String {
-    if seconds < 10.0 {
-        return format!("{:.1}s", seconds.max(0.0));
-    }
-    // Huge numbers saturate.
-    let whole = seconds as u64;
-    match whole {
-        0..60 => format!("{whole}s"),
-        60..3_600 => format!("{}m {}s", whole / 60, whole % 60),
-        3_600..86_400 => format!("{}h {}m", whole / 3_600, whole / 60 % 60),
-        _ => format!("{}d {}h", whole / 86_400, whole / 3_600 % 24),
-    }
+/// Returns the first token of a file.
+fn token(file: &str) -> Result<String, AdminError> {
+    const FLAG: &str = "--admin-token-file";
+    let cannot = |error| AdminError::File(format!("{FLAG}: cannot read {file:?}: {error}"));
+    let content = std::fs::read(file).map_err(cannot)?;
+    let tokens = Tokens::parse(FLAG, Path::new(file), &content);
+    let tokens = tokens.map_err(|problems| AdminError::File(problems.join(", ")))?;
+    Ok(tokens.first().to_owned())
 }
 
 #[cfg(test)]
@@ -272,7 +240,8 @@ mod tests {
     use super::*;
 
     fn error(admin: &str) -> AdminError {
-        let args = AdminArgs { admin: admin.to_owned(), json: false };
+        let admin = admin.to_owned();
+        let args = AdminArgs { admin, trust: TrustArgs::default(), json: false };
         let client = match AdminClient::new(&args) {
             Ok(client) => client,
             Err(error) => return error,
@@ -282,19 +251,47 @@ mod tests {
 
     #[test]
     fn addresses_that_cannot_be_asked_are_usage_errors() {
-        for bad in ["", "http://", "ftp://a:1", "127.0.0.1", "http://a b:1", "http://a:99999"] {
+        for bad in [
+            "",
+            "http://",
+            "ftp://a:1",
+            "127.0.0.1",
+            "http://a b:1",
+            "http://a:99999",
+            "https://a",
+            "unix:",
+            "unix:here",
+        ] {
             let error = error(bad);
             assert!(matches!(error, AdminError::Address(_)), "{bad}: {error}");
             assert_eq!(error.exit_code(), 64);
         }
         let secret = error("http://me:secret@127.0.0.1").to_string();
         assert!(secret.contains("http://***@127.0.0.1"), "{secret}");
-        let error = error("https://127.0.0.1:12001");
-        assert_eq!(error.exit_code(), 64);
-        assert_eq!(
-            error.to_string(),
-            r#"--admin "https://127.0.0.1:12001": the admin address speaks plain HTTP: write http://… instead"#
-        );
+    }
+
+    #[test]
+    fn files_that_cannot_be_used_are_named_and_not_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            Some(path.to_str().unwrap().to_owned())
+        };
+        let nowhere = Some("/nowhere".to_owned());
+        for (admin_ca, admin_token_file, flag) in [
+            (nowhere.clone(), None, "--admin-ca: cannot read \"/nowhere\""),
+            (write("ca", "hunter2"), None, "--admin-ca: "),
+            (None, nowhere, "--admin-token-file: cannot read \"/nowhere\""),
+            (None, write("token", "hunter2\n"), "--admin-token-file: "),
+        ] {
+            let trust = TrustArgs { admin_ca, admin_token_file };
+            let args = AdminArgs { admin: "https://127.0.0.1:1".to_owned(), trust, json: false };
+            let error = AdminClient::new(&args).err().unwrap();
+            assert!(error.to_string().starts_with(flag), "{error}");
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+            assert_eq!(error.exit_code(), 64);
+        }
     }
 
     #[test]
@@ -321,34 +318,5 @@ mod tests {
                 "cannot ask {base}: connection refused; is `lookaside serve` running? --admin names its address"
             )
         );
-    }
-
-    #[test]
-    fn tables_are_plain_lines() {
-        let rows = [["a", "1"], ["long-name", "\u{1b}[2J"]];
-        let rows = rows.iter().map(|row| row.iter().map(ToString::to_string).collect());
-        assert_eq!(
-            table(&["NAME", "N"], rows),
-            " NAME       N\n a          1\n long-name  \\u{1b}[2J"
-        );
-    }
-
-    #[test]
-    fn what_steers_a_terminal_is_shown_instead() {
-        assert_eq!(clean("a\u{1b}]0;x\u{7}b"), "a\\u{1b}]0;x\\u{7}b");
-        assert_eq!(clean("\u{202e}gnp\u{200b}"), "\\u{202e}gnp\\u{200b}");
-        assert_eq!(clean("grüße <script>"), "grüße <script>");
-    }
-
-    #[test]
-    fn ages_are_short() {
-        let check = |seconds, expected| assert_eq!(age(seconds), expected);
-        check(0.04, "0.0s");
-        check(9.96, "10.0s");
-        check(59.9, "59s");
-        check(185.0, "3m 5s");
-        check(7_620.0, "2h 7m");
-        check(349_300.0, "4d 1h");
-        check(-1.0, "0.0s");
     }
 }

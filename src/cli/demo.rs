@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::signals::StopSignals;
 use crate::app::{Addresses, App};
+use crate::config::admin_args::AdminConfig;
 use crate::config::replica_args::ReplicaConfig;
 use crate::config::{Config, Registry};
 use crate::model::{Host, HostPort, Meta, ServiceName, Weight, Zone};
@@ -76,7 +77,7 @@ pub async fn run(args: &DemoArgs) -> ExitCode {
 async fn demo(args: &DemoArgs) -> Result<(), AnyError> {
     let mut stop = StopSignals::new()?;
     let app = App::bind(config()?).await?;
-    let addresses = app.addresses();
+    let addresses = app.addresses().clone();
     println!("{addresses}");
     let (stop_tx, stop_rx) = oneshot::channel::<()>();
     let running = tokio::spawn(app.run(async { drop(stop_rx.await) }, Arc::default()));
@@ -198,8 +199,7 @@ fn config() -> Result<Config, AnyError> {
         prefixes: vec![Prefix::parse(PREFIX)?],
         dns_listen: Some(any),
         replica: ReplicaConfig::default(),
-        admin_listen: any,
-        admin_hosts: Vec::new(),
+        admin: AdminConfig::local(any),
         zone: Zone::new("lookaside.internal")?,
         defaults,
         services: None,

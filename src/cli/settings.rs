@@ -8,7 +8,7 @@
 use std::io::Read;
 use std::process::ExitCode;
 
-use super::admin_client::{self, AdminArgs, AdminClient, AdminError, clean};
+use super::admin_client::{self, AdminArgs, AdminClient, AdminError, TrustArgs, clean};
 use super::bad;
 use crate::admin::json::{self, InForce};
 use crate::config::etcd_args::EtcdArgs;
@@ -43,6 +43,9 @@ struct CheckDocument {
     /// A balancer whose services the patterns are compared with
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
+    /// How that balancer and this program know each other.
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// Shows which settings of which services a document would change; changes nothing
@@ -112,7 +115,7 @@ fn check(args: &CheckDocument) -> ExitCode {
     };
     let tables = document.len();
     if let Some(admin) = &args.admin {
-        let admin = AdminArgs { admin: admin.clone(), json: false };
+        let admin = AdminArgs { admin: admin.clone(), trust: args.trust.clone(), json: false };
         if let Err(error) = ask_diff(&text, &admin).map(|diff| warn(&diff.value.unmatched)) {
             return done(Err(error));
         }

@@ -16,7 +16,8 @@ pub struct EtcdArgs {
     #[arg(long, value_name = "URL[,URL…]", env = "LOOKASIDE_ETCD", hide_env_values = true)]
     pub etcd: Option<String>,
     /// The user to log in to etcd as
-    #[arg(long, value_name = "USER", env = "LOOKASIDE_ETCD_USER")]
+    // etcdctl takes USER:PASSWORD here, which the help must not show.
+    #[arg(long, value_name = "USER", env = "LOOKASIDE_ETCD_USER", hide_env_values = true)]
     pub etcd_user: Option<String>,
     /// A file whose first line is the user's password
     #[arg(long, value_name = "FILE", env = "LOOKASIDE_ETCD_PASSWORD_FILE")]
@@ -64,6 +65,12 @@ impl EtcdArgs {
 
     fn user(&self, problems: &mut Vec<String>) -> Option<(String, Reloading<String>)> {
         const FLAG: &str = "--etcd-password-file";
+        if self.etcd_user.as_ref().is_some_and(|user| user.contains(':')) {
+            problems.push(format!(
+                "--etcd-user: it holds a colon: give the name alone, and the password in a file \
+                 by {FLAG}, because every user of this machine can read the command line"
+            ));
+        }
         match (&self.etcd_user, &self.etcd_password_file) {
             (Some(user), Some(path)) => {
                 if user.is_empty() {
@@ -131,11 +138,13 @@ impl EtcdArgs {
 }
 
 impl fmt::Debug for EtcdArgs {
-    /// Leaves out the endpoints, because a URL may contain a password.
+    /// Leaves out the endpoints and what follows the user's name, because both may contain a
+    /// password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { etcd: _, etcd_user, etcd_password_file, etcd_ca, etcd_cert, etcd_key } = self;
+        let name = etcd_user.as_ref().and_then(|user| user.split(':').next());
         f.debug_struct("EtcdArgs")
-            .field("etcd_user", etcd_user)
+            .field("etcd_user", &name)
             .field("etcd_password_file", etcd_password_file)
             .field("etcd_ca", etcd_ca)
             .field("etcd_cert", etcd_cert)

@@ -30,7 +30,7 @@ fn problems(args: &[&str]) -> Vec<String> {
 fn the_defaults_are_the_documented_ones() {
     let config = validate(&[]).unwrap();
     assert_eq!(config.listen.to_string(), "0.0.0.0:12000");
-    assert_eq!(config.admin_listen.to_string(), "127.0.0.1:12001");
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:12001");
     assert!(
         matches!(config.registry, Registry::Embedded(addr) if addr.to_string() == "127.0.0.1:2379")
     );
@@ -141,6 +141,65 @@ fn each_problem_names_the_value_and_the_remedy() {
          grpclb.lookaside.internal",
     );
     check(&["--tls-key=x"], "--tls-cert and --tls-key need each other");
+}
+
+#[test]
+fn the_admin_address_is_open_to_other_hosts_only_in_words() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+    let cert = write("cert", &params.self_signed(&key).unwrap().pem());
+    let cert = format!("--admin-cert={cert}");
+    let key = format!("--admin-key={}", write("key", &key.serialize_pem()));
+    let tokens = write("tokens", "0123456789abcdef\n");
+    let reader = format!("--admin-reader-tokens={tokens}");
+    let operator = format!("--admin-operator-tokens={tokens}");
+    let (cert, key, reader, operator) = (&*cert, &*key, &*reader, &*operator);
+    let open = "--admin-open-to-network=on";
+
+    for remote in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1", "[fe80::1]:1"] {
+        let listen = &*format!("--admin-listen={remote}");
+        for (given, missing) in [
+            (&[][..], "without tokens and TLS: give --admin-operator-tokens"),
+            (&[reader, operator], "without TLS, so that tokens can be read on the way"),
+            (&[cert, key], "without tokens: give --admin-operator-tokens"),
+        ] {
+            let found = problems(&[&[listen], given].concat());
+            let begins = format!("--admin-listen: {remote:?} is open to other hosts {missing}");
+            assert!(found.len() == 1 && found[0].starts_with(&begins), "{found:?}");
+            assert!(found[0].ends_with("give --admin-open-to-network on"), "{found:?}");
+        }
+        for given in [&[open][..], &[cert, key, reader], &[cert, key, operator]] {
+            assert!(validate(&[&[listen], given].concat()).is_ok(), "{remote} {given:?}");
+        }
+    }
+    for local in ["127.0.0.1:1", "127.8.9.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "unix:/a/b"] {
+        let listen = &*format!("--admin-listen={local}");
+        let config = validate(&[listen, operator]).unwrap();
+        assert_eq!(config.admin.listen.to_string(), local);
+    }
+    let check = |args: &[&str], expected: &str| assert_eq!(problems(args), [expected]);
+    check(
+        &["--admin-listen=unix:a"],
+        "--admin-listen: \"unix:a\" names no absolute path, such as unix:/run/lookaside/admin",
+    );
+    check(
+        &["--admin-listen=unix:/a", cert, key],
+        "--admin-cert: --admin-listen is unix:/a: leave it out, as a Unix socket needs no TLS, or \
+         listen on IP:PORT",
+    );
+    check(&[cert], "--admin-cert and --admin-key need each other");
+    check(
+        &["--admin-open-to-network=yes"],
+        "--admin-open-to-network: \"yes\" is neither on nor off",
+    );
+    let none = problems(&["--admin-reader-tokens=/nowhere"]);
+    assert!(none[0].starts_with("--admin-reader-tokens: cannot read \"/nowhere\""), "{none:?}");
 }
 
 #[test]

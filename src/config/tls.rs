@@ -1,4 +1,4 @@
-//! Builds the TLS configuration of the gRPC server from PEM files.
+//! Builds the TLS configuration of a server from PEM files.
 //!
 //! In: the files that settings name. Out: a server configuration that follows the files
 //! when they change, or all problems.
@@ -15,43 +15,62 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto::ring};
 use crate::reload::{File, Loaded, Reloading, expiry};
 use crate::settings::Settings;
 
-/// Returns the TLS configuration. Returns `None` without certificate and key, or if there
-/// are problems, which it adds to `problems`.
-pub(super) fn server(
-    cert: Option<&str>,
-    key: Option<&str>,
-    client_ca: Option<&str>,
-    client_crl: Option<&str>,
-    problems: &mut Vec<String>,
-) -> Option<Reloading<Arc<ServerConfig>>> {
-    if client_crl.is_some() && client_ca.is_none() {
-        problems.push("--tls-client-crl needs --tls-client-ca".into());
-        return None;
-    }
-    let (cert, key) = match (cert, key) {
-        (Some(cert), Some(key)) => (cert, key),
-        (None, None) => {
-            if client_ca.is_some() {
-                problems.push("--tls-client-ca needs --tls-cert and --tls-key".into());
+/// A file that a setting may name, after its flag.
+pub(super) type Named<'a> = (&'static str, Option<&'a str>);
+
+/// What a server shows to its clients, and asks them for.
+pub(super) struct Server<'a> {
+    /// The use of the certificate, in one word.
+    pub(super) used_for: &'static str,
+    pub(super) cert: Named<'a>,
+    pub(super) key: Named<'a>,
+    /// What clients' certificates are checked with, if clients can show one.
+    pub(super) clients: Option<Clients<'a>>,
+    /// The protocol that it speaks, as ALPN names it.
+    pub(super) protocol: &'static [u8],
+}
+
+/// What clients' certificates are checked with.
+pub(super) struct Clients<'a> {
+    /// Their authority.
+    pub(super) ca: Named<'a>,
+    /// The lists of revoked ones.
+    pub(super) crl: Named<'a>,
+}
+
+impl Server<'_> {
+    /// Returns the TLS configuration. Returns `None` without certificate and key, or if there
+    /// are problems, which it adds to `problems`.
+    pub(super) fn config(
+        &self,
+        problems: &mut Vec<String>,
+    ) -> Option<Reloading<Arc<ServerConfig>>> {
+        let (cert, key) = (self.cert, self.key);
+        let mut named = vec![cert, key];
+        if let Some(Clients { ca, crl }) = &self.clients {
+            if ca.1.is_none() && crl.1.is_some() {
+                problems.push(format!("{} needs {}", crl.0, ca.0));
+                return None;
             }
-            return None;
+            if ca.1.is_some() && cert.1.is_none() && key.1.is_none() {
+                problems.push(format!("{} needs {} and {}", ca.0, cert.0, key.0));
+            }
+            named.extend([*ca, *crl]);
         }
-        _ => {
-            problems.push("--tls-cert and --tls-key need each other".into());
-            return None;
+        match (cert.1, key.1) {
+            (Some(_), Some(_)) => {}
+            (None, None) => return None,
+            _ => {
+                problems.push(format!("{} and {} need each other", cert.0, key.0));
+                return None;
+            }
         }
-    };
-    let named = [
-        Some(("--tls-cert", cert)),
-        Some(("--tls-key", key)),
-        client_ca.map(|file| ("--tls-client-ca", file)),
-        client_crl.map(|file| ("--tls-client-crl", file)),
-    ];
-    let file = |(flag, path): (&'static str, &str)| File { flag, path: path.into() };
-    let files: Vec<File> = named.into_iter().flatten().map(file).collect();
-    let known = files.clone();
-    let server = Reloading::open("serve", files, move |contents| make(&known, contents));
-    server.map_err(|found| problems.extend(found)).ok()
+        let file = |(flag, path): Named<'_>| Some(File { flag, path: path?.into() });
+        let files: Vec<File> = named.into_iter().filter_map(file).collect();
+        let (known, used_for, protocol) = (files.clone(), self.used_for, self.protocol);
+        let make = move |contents: &[Vec<u8>]| make(used_for, protocol, &known, contents);
+        Reloading::open(used_for, files, make).map_err(|found| problems.extend(found)).ok()
+    }
 }
 
 /// Finds a rule that names certificates although clients show none.
@@ -66,7 +85,12 @@ pub(super) fn client_certificates(shown: bool, settings: &Settings, problems: &m
 
 /// Builds the configuration from certificate, key and optionally the clients' authority and
 /// the lists of revoked certificates, in this order.
-fn make(files: &[File], contents: &[Vec<u8>]) -> Result<Loaded<Arc<ServerConfig>>, Vec<String>> {
+fn make(
+    used_for: &'static str,
+    protocol: &[u8],
+    files: &[File],
+    contents: &[Vec<u8>],
+) -> Result<Loaded<Arc<ServerConfig>>, Vec<String>> {
     let mut problems = Vec::new();
     let chain = certificates(&files[0], &contents[0], &mut problems);
     let key = PrivateKeyDer::from_pem_slice(&contents[1])
@@ -77,13 +101,14 @@ fn make(files: &[File], contents: &[Vec<u8>]) -> Result<Loaded<Arc<ServerConfig>
     let (Some(chain), Some(key), true) = (chain, key, problems.is_empty()) else {
         return Err(problems);
     };
-    let value =
-        config(chain, key, clients.flatten(), revoked.unwrap_or_default()).map_err(|error| {
-            let flags: Vec<_> = files.iter().map(|file| file.flag).collect();
-            vec![format!("{}: {error}", flags.join(", "))]
-        })?;
+    let config = config(chain, key, clients.flatten(), revoked.unwrap_or_default());
+    let mut value = config.map_err(|error| {
+        let flags: Vec<_> = files.iter().map(|file| file.flag).collect();
+        vec![format!("{}: {error}", flags.join(", "))]
+    })?;
+    value.alpn_protocols = vec![protocol.to_vec()];
     let ends = [
-        ("serve", expiry(&contents[0])),
+        (used_for, expiry(&contents[0])),
         ("client_ca", contents.get(2).and_then(|pem| expiry(pem))),
     ];
     let ends = ends.into_iter().filter_map(|(used_for, end)| Some((used_for, end?)));
@@ -154,8 +179,5 @@ fn config(
             builder.with_client_cert_verifier(verifier.build()?)
         }
     };
-    let mut config = builder.with_single_cert(chain, key)?;
-    // gRPC clients require ALPN `h2`.
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
+    Ok(builder.with_single_cert(chain, key)?)
 }

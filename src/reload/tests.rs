@@ -94,3 +94,23 @@ fn every_file_that_cannot_be_read_is_reported() {
     assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(problems.iter().all(|problem| problem.starts_with("--x: ")), "{problems:?}");
 }
+
+#[test]
+fn an_end_is_reported_from_thirty_days_before_and_once_a_day() {
+    const DAY: i64 = 24 * 3600;
+    let ending = |end| {
+        let expiries = vec![("serve", end), ("etcd", 1_000 * DAY)];
+        [Credential { used_for: "serve", expiries, broken: false, reloads: 0, failures: 0 }]
+    };
+    let (start, mut warned) = (Instant::now(), Warned::new());
+    let mut at = |left: i64, hours: u64| {
+        let now = start + Duration::from_secs(hours * 3600);
+        ends_to_report(&ending(100 * DAY), 100 * DAY - left, now, &mut warned)
+    };
+    assert!(at(30 * DAY, 0).is_empty());
+    assert_eq!(at(30 * DAY - 1, 1), [("serve", 29)]);
+    assert!(at(29 * DAY, 24).is_empty(), "it was reported 23 hours ago");
+    assert_eq!(at(29 * DAY, 25), [("serve", 29)]);
+    assert_eq!(at(1, 49), [("serve", 0)]);
+    assert_eq!(at(-1, 73), [("serve", -1)]);
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lookaside::catalog::{Input, ProbeResult, Resolved, Rules};
-use lookaside::cli::admin_client::{AdminArgs, AdminError};
+use lookaside::cli::admin_client::{AdminArgs, AdminError, TrustArgs};
 use lookaside::cli::explain;
 use lookaside::model::{BackendAddr, ClientKind};
 use serde_json::{Value, json};
@@ -217,7 +217,11 @@ async fn the_command_ends_with_whether_it_is_listed() {
     ])
     .await;
     let ask = async |service: &str, backend: Option<&str>| {
-        let admin = AdminArgs { admin: format!("http://{}", world.addr), json: false };
+        let admin = AdminArgs {
+            admin: format!("http://{}", world.addr),
+            trust: TrustArgs::default(),
+            json: false,
+        };
         let (service, backend) = (service.to_owned(), backend.map(str::to_owned));
         let args = explain::Args { service, client: None, backend, admin };
         tokio::task::spawn_blocking(move || explain::run(&args)).await.unwrap()

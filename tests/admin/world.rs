@@ -104,12 +104,13 @@ impl World {
                 drain_lock: Arc::new(tokio::sync::Semaphore::new(1)),
             },
             hosts: Arc::from(["balancer.test".to_owned()]),
+            access: admin::Access::default(),
             replicas: watch::Sender::new(alone()).subscribe(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(admin::serve(listener, state, shutdown.clone()));
+        let served = tokio::spawn(admin::serve(listener.into(), state, shutdown.clone()));
         let shutdown_condition = readiness.condition("shutdown");
         Self {
             addr,

@@ -103,4 +103,9 @@ fn the_end_of_certificates_is_a_metric_and_told_a_month_before() {
     let series = r#"lookaside_certificate_expiry_seconds{use="serve"}"#;
     assert_eq!(eventually("the metric", || balancer.metric(series)), 999_993_600.0);
     eventually("it is logged", || balancer.log().contains("a certificate has ended").then_some(()));
+    let status: serde_json::Value =
+        serde_json::from_str(&balancer.get("/api/v1/status").1).expect("JSON");
+    let shown = &status["certificates"][0];
+    assert_eq!((&shown["use"], &shown["ends_soon"]), (&"serve".into(), &true.into()), "{status}");
+    assert!(shown["ends_in_seconds"].as_f64().is_some_and(|left| left < 0.0), "{status}");
 }

@@ -103,7 +103,7 @@ pub(super) fn settings_document(world: &mut World, block: &Block) {
 /// Checks, compares and applies the document, in the documented words.
 pub(super) fn settings(world: &mut World, block: &Block) {
     world.etcd().ctl(&["put", "/etcd3_naming/dev/game/a", "10.0.0.9:50051"]);
-    world.serve(&format!("{SERVE} --admin-listen 0.0.0.0:12001"));
+    world.serve(SERVE);
     world.shows("/api/v1/services", "dev/game");
     let commands = block.commands();
     let (show, others) = commands.split_last().expect("there are commands");

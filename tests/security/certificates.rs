@@ -1,0 +1,134 @@
+//! Tests that wrong, ended and foreign certificates are refused: of the admin address by the
+//! commands, of clients by the gRPC port, and of etcd by the balancer.
+
+use std::path::Path;
+
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::{Files, lookaside, printed};
+use crate::support::certificates::Authority;
+use crate::support::cluster::Cluster;
+use crate::support::eventually;
+use crate::support::lookaside::Balancer;
+use crate::support::signal::Signal;
+
+const HERE: &[&str] = &["127.0.0.1"];
+
+/// Writes a certificate and its key.
+fn put(files: &Files, (cert, key): (String, String)) -> [String; 2] {
+    [files.write("cert", &cert), files.write("key", &key)]
+}
+
+#[test]
+fn commands_refuse_wrong_ended_and_foreign_certificates_of_the_admin_address() {
+    let (files, authority) = (Files::new(), Authority::new());
+    let [cert, key] = put(&files, authority.sign(HERE));
+    let ca = files.write("ca", &authority.pem());
+    let balancer = Balancer::start(&["--admin-cert", &cert, "--admin-key", &key]);
+    let admin = format!("https://{}", balancer.admin());
+    let ask = || printed(&lookaside(&["clients", "--admin", &admin, "--admin-ca", &ca]));
+    let ends = |words: &str| {
+        eventually(words, || {
+            let (code, shown) = ask();
+            (code != Some(0) && shown.contains(words)).then_some(())
+        });
+    };
+    let (code, shown) = ask();
+    assert_eq!(code, Some(0), "{shown}");
+
+    // The certificate is replaced under the running balancer, each time by a worse one.
+    put(&files, authority.sign_ended(HERE));
+    balancer.signal(Signal::HUP);
+    ends("xpired");
+    eventually("the log warns", || {
+        balancer
+            .log()
+            .contains("a certificate has ended: renew it used_for=\"admin\"")
+            .then_some(())
+    });
+    put(&files, authority.sign(&["10.9.8.7", "other.test"]));
+    ends("not valid for");
+    put(&files, Authority::new().sign(HERE));
+    ends("UnknownIssuer");
+    put(&files, authority.sign(HERE));
+    eventually("a right certificate is believed again", || (ask().0 == Some(0)).then_some(()));
+
+    // Without TLS, and without the authority, nothing is read either.
+    let plain = format!("http://{}", balancer.admin());
+    let (code, shown) = printed(&lookaside(&["clients", "--admin", &plain]));
+    assert!(code == Some(1) && shown.contains("cannot ask"), "{shown}");
+    let (code, shown) = printed(&lookaside(&["clients", "--admin", &admin]));
+    assert!(code != Some(0) && !shown.contains("CLIENT"), "{shown}");
+}
+
+#[test]
+fn clients_with_wrong_ended_or_foreign_certificates_are_refused() {
+    let (files, authority) = (Files::new(), Authority::new());
+    let [cert, key] = put(&files, authority.sign(HERE));
+    let ca = files.write("ca", &authority.pem());
+    let balancer =
+        Balancer::start(&["--tls-cert", &cert, "--tls-key", &key, "--tls-client-ca", &ca]);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let url = format!("https://{}", balancer.grpclb());
+    let enters = |identity: Option<(String, String)>, trusted: &str| {
+        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(trusted));
+        if let Some((cert, key)) = identity {
+            tls = tls.identity(Identity::from_pem(cert, key));
+        }
+        runtime.block_on(async {
+            let endpoint = Channel::from_shared(url.clone()).expect("an address");
+            let channel = endpoint.tls_config(tls).expect("certificates").connect().await.ok()?;
+            HealthClient::new(channel).check(HealthCheckRequest::default()).await.ok()
+        })
+    };
+    let right = authority.pem();
+    assert!(enters(Some(authority.sign(&["client.test"])), &right).is_some());
+    for (refused, identity) in [
+        ("without a certificate", None),
+        ("ended", Some(authority.sign_ended(&["client.test"]))),
+        ("foreign", Some(Authority::new().sign(&["client.test"]))),
+        ("for servers only", Some(authority.sign_for_servers(&["client.test"]))),
+    ] {
+        assert!(enters(identity, &right).is_none(), "{refused}");
+    }
+    // A client refuses a balancer of another authority, too.
+    let other = Authority::new();
+    assert!(enters(Some(authority.sign(&["client.test"])), &other.pem()).is_none());
+    let failed = balancer.metric("lookaside_connections_failed_total");
+    assert!(failed.is_some_and(|failed| failed >= 4.0), "{failed:?}");
+}
+
+#[test]
+fn an_etcd_with_a_wrong_ended_or_foreign_certificate_is_not_believed() {
+    let etcd = Cluster::start_with_tls();
+    let known = etcd.certificates();
+    let read = |path: &Path| std::fs::read_to_string(path).expect("a certificate");
+    let right = (read(&known.cert), read(&known.key));
+    let (authority, files) = (Authority::new(), Files::new());
+    // What the balancer trusts: both authorities. Its own certificate is the right one.
+    let ca = files.write("ca", &(read(&known.ca) + &authority.pem()));
+    let [cert, key] = put(&files, right.clone());
+    let url = etcd.url(0);
+    let flags = ["--etcd", &url, "--etcd-ca", &ca, "--etcd-cert", &cert, "--etcd-key", &key];
+    // etcd reads its files for each connection.
+    let shows = |(cert, key): &(String, String)| {
+        std::fs::write(&known.key, key).expect("a file");
+        std::fs::write(&known.cert, cert).expect("a file");
+    };
+    let mut balancers = Vec::new();
+    for (words, shown) in [
+        ("xpired", authority.sign_ended(HERE)),
+        ("not valid for", authority.sign(&["10.9.8.7"])),
+        ("UnknownIssuer", Authority::new().sign(HERE)),
+    ] {
+        shows(&shown);
+        let balancer = Balancer::start(&flags);
+        eventually(words, || balancer.log().contains(words).then_some(()));
+        assert_eq!(balancer.get("/readyz").0, 503, "nothing is believed");
+        balancers.push(balancer);
+    }
+    shows(&right);
+    balancers.iter().for_each(Balancer::wait_ready);
+}
