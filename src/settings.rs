@@ -21,6 +21,8 @@ pub mod source;
 mod split;
 mod subset;
 mod value;
+mod xds;
+mod xds_keys;
 mod zone_table;
 mod zones;
 
@@ -32,6 +34,11 @@ pub use shed::{ShedMode, ShedSettings};
 pub use split::{Percent, SplitBy, SplitKey, SplitSetting, SplitSettings};
 pub use subset::{SubsetMode, SubsetSettings};
 pub use value::{Key, Setting, WhenEmpty};
+pub use xds::{
+    LbKind, LbSettings, OutlierKind, OutlierSettings, REQUESTS_DEFAULT, RetryCodes, RetrySettings,
+    XdsSettings,
+};
+pub use xds_keys::{XdsKey, XdsSetting};
 pub use zone_table::{Network, ZoneTable};
 pub use zones::{ZoneMode, ZoneSettings};
 
@@ -68,6 +75,8 @@ pub struct ServiceSettings {
     pub subset: SubsetSettings,
     /// Whether clients drop calls while the service is overloaded.
     pub shed: ShedSettings,
+    /// What xDS tells clients beside their backends.
+    pub xds: XdsSettings,
 }
 
 /// The settings of all services, as layers.
@@ -118,6 +127,7 @@ impl ServiceSettings {
         zones: ZoneSettings::DEFAULT,
         subset: SubsetSettings::DEFAULT,
         shed: ShedSettings::DEFAULT,
+        xds: XdsSettings::DEFAULT,
     };
 
     /// Returns the setting of a key.
@@ -152,6 +162,7 @@ impl ServiceSettings {
             Key::SubsetLeast => Setting::SubsetLeast(self.subset.least),
             Key::ShedMode => Setting::ShedMode(self.shed.mode),
             Key::ShedMost => Setting::ShedMost(self.shed.most),
+            Key::Xds(key) => Setting::Xds(self.xds.get(key)),
         }
     }
 
@@ -184,6 +195,7 @@ impl ServiceSettings {
             Setting::SubsetLeast(backends) => self.subset.least = backends,
             Setting::ShedMode(mode) => self.shed.mode = mode,
             Setting::ShedMost(percent) => self.shed.most = percent,
+            Setting::Xds(setting) => self.xds.set(setting),
         }
     }
 }

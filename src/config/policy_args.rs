@@ -3,7 +3,7 @@
 //! In: text from flags and environment. Out: the flags as `clap` reads them. They are
 //! defaults of per-service settings, which `settings` validates.
 
-use crate::settings::Key;
+use crate::settings::{Key, XdsKey};
 
 /// Flags for traffic policy.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -18,11 +18,19 @@ pub struct PolicyArgs {
     // Off by default, so that a backend that etcd holds is listed.
     #[arg(long, value_name = "DURATION", default_value = "0s", env = "LOOKASIDE_FLAP_DELAY")]
     pub flap_delay: String,
+    /// Whether xDS clients report their calls (LRS): off or on
+    // Off by default: each client opens a second stream for them.
+    #[arg(long, value_name = "SWITCH", default_value = "off", env = "LOOKASIDE_XDS_REPORTS")]
+    pub xds_reports: String,
 }
 
 impl PolicyArgs {
     /// Returns the flags, which are all settings of services.
-    pub(super) fn settings(&self) -> [(Key, &String); 2] {
-        [(Key::SlowStart, &self.slow_start), (Key::FlapDelay, &self.flap_delay)]
+    pub(super) fn settings(&self) -> [(Key, &String); 3] {
+        [
+            (Key::SlowStart, &self.slow_start),
+            (Key::FlapDelay, &self.flap_delay),
+            (Key::Xds(XdsKey::Reports), &self.xds_reports),
+        ]
     }
 }

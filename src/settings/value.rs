@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::ranges::{count, duration, metadata_key, name, one_of, percent, positive, server_name};
 use super::split::{SplitKey, SplitSetting};
+use super::xds_keys::{XdsKey, XdsSetting};
 use super::{HealthKind, HealthTls, LoadKind, ShedMode, SubsetMode, ZoneMode};
 
 /// What clients see while a service has no usable backend.
@@ -23,7 +24,7 @@ pub enum WhenEmpty {
 }
 
 /// The name of a setting. A name with a dot is a key of a table: `health.kind`. A name
-/// without a dot is also the name of a flag of `serve`.
+/// without a dot is also the name of a flag of `serve`, but for `timeout`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
     /// `when-empty`
@@ -78,6 +79,8 @@ pub enum Key {
     ShedMode,
     /// `shed.most`
     ShedMost,
+    /// A key of what xDS tells clients beside their backends.
+    Xds(XdsKey),
 }
 
 /// A key and its value, which is within the key's range.
@@ -135,6 +138,8 @@ pub enum Setting {
     ShedMode(ShedMode),
     /// The largest part of the calls that clients drop by overload, in percent.
     ShedMost(u32),
+    /// What xDS tells clients beside their backends.
+    Xds(XdsSetting),
 }
 
 /// The shortest interval. For [`Setting::ReportInterval`]: C-core treats anything
@@ -157,7 +162,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 impl Key {
     /// Every key, in the order in which they are shown.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 47] = [
         Self::WhenEmpty,
         Self::ReportInterval,
         Self::Guard,
@@ -188,6 +193,23 @@ impl Key {
         Self::SubsetLeast,
         Self::ShedMode,
         Self::ShedMost,
+        Self::Xds(XdsKey::Reports),
+        Self::Xds(XdsKey::Timeout),
+        Self::Xds(XdsKey::RetryOn),
+        Self::Xds(XdsKey::RetryTimes),
+        Self::Xds(XdsKey::RetryBackoff),
+        Self::Xds(XdsKey::Requests),
+        Self::Xds(XdsKey::OutlierKind),
+        Self::Xds(XdsKey::OutlierInterval),
+        Self::Xds(XdsKey::OutlierEjection),
+        Self::Xds(XdsKey::OutlierMost),
+        Self::Xds(XdsKey::OutlierThreshold),
+        Self::Xds(XdsKey::OutlierDeviation),
+        Self::Xds(XdsKey::OutlierBackends),
+        Self::Xds(XdsKey::OutlierRequests),
+        Self::Xds(XdsKey::LbKind),
+        Self::Xds(XdsKey::LbHeader),
+        Self::Xds(XdsKey::LbInterval),
     ];
 
     /// Returns the name as written in tables, and after `--`.
@@ -220,6 +242,7 @@ impl Key {
             Self::SubsetLeast => "subset.least",
             Self::ShedMode => "shed.mode",
             Self::ShedMost => "shed.most",
+            Self::Xds(key) => key.as_str(),
         }
     }
 
@@ -276,6 +299,7 @@ impl Setting {
             Key::SubsetLeast => count(text, 8..=10_000).map(Self::SubsetLeast),
             Key::ShedMode => one_of(text, &ShedMode::ALL, ShedMode::as_str).map(Self::ShedMode),
             Key::ShedMost => count(text, 1..=95).map(Self::ShedMost),
+            Key::Xds(key) => XdsSetting::parse(key, text).map(Self::Xds),
         }
     }
 
@@ -309,6 +333,7 @@ impl Setting {
             Self::SubsetLeast(_) => Key::SubsetLeast,
             Self::ShedMode(_) => Key::ShedMode,
             Self::ShedMost(_) => Key::ShedMost,
+            Self::Xds(setting) => Key::Xds(setting.key()),
         }
     }
 }
@@ -329,6 +354,7 @@ impl fmt::Display for Setting {
             Self::ShedMode(mode) => f.write_str(mode.as_str()),
             Self::HealthTls(tls) => f.write_str(tls.as_str()),
             Self::Split(split) => split.fmt(f),
+            Self::Xds(setting) => setting.fmt(f),
             Self::Guard(number)
             | Self::HealthPanic(number)
             | Self::SubsetLeast(number)
