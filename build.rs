@@ -4,14 +4,19 @@
 
 use std::path::PathBuf;
 
-/// The service and the resources of xDS. The other files are imported by these.
-const XDS: [&str; 6] = [
+/// The services, the resources and the policies of xDS. The other files are imported by these.
+const XDS: [&str; 11] = [
     "proto/envoy/service/discovery/v3/ads.proto",
+    "proto/envoy/service/load_stats/v3/lrs.proto",
     "proto/envoy/config/listener/v3/listener.proto",
     "proto/envoy/config/cluster/v3/cluster.proto",
     "proto/envoy/config/endpoint/v3/endpoint.proto",
     "proto/envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto",
     "proto/envoy/extensions/filters/http/router/v3/router.proto",
+    "proto/envoy/extensions/load_balancing_policies/client_side_weighted_round_robin/v3/client_side_weighted_round_robin.proto",
+    "proto/envoy/extensions/load_balancing_policies/ring_hash/v3/ring_hash.proto",
+    "proto/envoy/extensions/load_balancing_policies/round_robin/v3/round_robin.proto",
+    "proto/envoy/extensions/load_balancing_policies/wrr_locality/v3/wrr_locality.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

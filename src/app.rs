@@ -272,7 +272,9 @@ impl App {
             Balancer::new(zone.clone(), catalog.clone(), Arc::clone(&ledger), counters.clone());
         tasks.spawn("stalled clients", balancer.clone().sweep());
         tasks.spawn("demand", balancer.clone().follow_demand(inputs_tx.clone()));
-        let ads = Xds::new(zone.clone(), catalog.clone(), balancer.demands(), counters.clone());
+        let sums = (balancer.demands(), balancer.rates());
+        let (reported, counted) = (Arc::clone(&ledger), counters.clone());
+        let ads = Xds::new(zone.clone(), catalog.clone(), sums, reported, counted);
         tasks.spawn("stalled xds clients", ads.clone().sweep());
         let (others, report_health) =
             grpc_health::routes(readiness.watch(), self.config.reflection);

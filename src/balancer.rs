@@ -23,6 +23,7 @@ use crate::seed;
 use crate::streams::body::StreamBody;
 use crate::streams::demand::Demands;
 use crate::streams::messages::{Messages, first_message};
+use crate::streams::rates::Rates;
 use crate::streams::response;
 use crate::telemetry::{
     CellsFn, CountStreams, Counters, DemandFn, ExcessFn, ListClients, Protocol,
@@ -36,7 +37,6 @@ mod drops;
 mod encode;
 mod lists;
 mod message;
-mod rates;
 mod session;
 mod stream;
 mod token;
@@ -130,6 +130,13 @@ impl Balancer {
     #[must_use]
     pub fn demands(&self) -> Arc<Demands> {
         self.0.views.demands().clone()
+    }
+
+    /// Returns the calls of the clients of services that may be overloaded, for other protocols
+    /// to count theirs.
+    #[must_use]
+    pub fn rates(&self) -> Arc<Rates> {
+        self.0.views.rates().clone()
     }
 
     /// Returns a function that returns how the clients of a service are placed on its cells.

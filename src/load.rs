@@ -22,6 +22,9 @@ pub struct Calls {
     pub dropped: u64,
 }
 
+/// The most calls in one report: a million a second, for a quarter of an hour.
+pub const REPORT_MAX: u64 = 1_000_000_000;
+
 /// The totals of every service.
 #[derive(Debug, Default)]
 pub struct Ledger(Mutex<HashMap<ServiceName, Calls>>);

@@ -52,7 +52,7 @@ use read_limit::ReadLimit;
 pub struct Services {
     /// Serves `BalanceLoad`.
     pub balancer: Balancer,
-    /// Serves `StreamAggregatedResources`.
+    /// Serves `StreamAggregatedResources` and `StreamLoadStats`.
     pub xds: Xds,
     /// Serves all other calls: health and reflection.
     pub others: Routes,
@@ -304,6 +304,12 @@ impl Services {
             if request.uri().path() == xds::PATH && body::is_grpc(&request) {
                 let response = self.xds.stream(request, client, close).await;
                 return response.map(ServeBody::from);
+            }
+            if request.uri().path() == xds::DELTA_PATH && body::is_grpc(&request) {
+                return self.xds.no_deltas().map(|()| ServeBody::Nothing);
+            }
+            if request.uri().path() == xds::LOAD_PATH && body::is_grpc(&request) {
+                return self.xds.load_stream(request, client.addr).await.map(ServeBody::from);
             }
             other_services::call(self.others, request, &peer).await
         }

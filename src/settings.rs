@@ -23,6 +23,8 @@ pub mod source;
 mod split;
 mod subset;
 mod value;
+mod xds;
+mod xds_keys;
 mod zone_table;
 mod zones;
 
@@ -36,6 +38,11 @@ pub use shed::{ShedMode, ShedSettings};
 pub use split::{Percent, SplitBy, SplitKey, SplitSetting, SplitSettings};
 pub use subset::{SubsetMode, SubsetSettings};
 pub use value::{Key, Setting, WhenEmpty};
+pub use xds::{
+    LbKind, LbSettings, OutlierKind, OutlierSettings, REQUESTS_DEFAULT, RetryCodes, RetrySettings,
+    XdsSettings,
+};
+pub use xds_keys::{XdsKey, XdsSetting};
 pub use zone_table::{Network, ZoneTable};
 pub use zones::{ZoneMode, ZoneSettings};
 
@@ -74,6 +81,8 @@ pub struct ServiceSettings {
     pub shed: ShedSettings,
     /// The clients that may ask for the service.
     pub clients: Clients,
+    /// What xDS tells clients beside their backends.
+    pub xds: XdsSettings,
 }
 
 /// The settings of all services, as layers.
@@ -126,6 +135,7 @@ impl ServiceSettings {
         subset: SubsetSettings::DEFAULT,
         shed: ShedSettings::DEFAULT,
         clients: Clients::ALL,
+        xds: XdsSettings::DEFAULT,
     };
 
     /// Returns the setting of a key.
@@ -161,6 +171,7 @@ impl ServiceSettings {
             Key::ShedMode => Setting::ShedMode(self.shed.mode),
             Key::ShedMost => Setting::ShedMost(self.shed.most),
             Key::Clients => Setting::Clients(self.clients.clone()),
+            Key::Xds(key) => Setting::Xds(self.xds.get(key)),
         }
     }
 
@@ -194,6 +205,7 @@ impl ServiceSettings {
             Setting::ShedMode(mode) => self.shed.mode = mode,
             Setting::ShedMost(percent) => self.shed.most = percent,
             Setting::Clients(clients) => self.clients = clients,
+            Setting::Xds(setting) => self.xds.set(setting),
         }
     }
 }

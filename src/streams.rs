@@ -1,5 +1,6 @@
 //! What streams of every protocol need: the response body, framing of messages, a budget of
-//! work, counted bytes, shared texts, the admission of streams with selectors, and the demand of clients.
+//! work, counted bytes, shared texts, the admission of streams with selectors, and the demand
+//! and the calls of clients.
 //!
 //! In: bytes and costs of streams. Out: whole messages, admissions and refusals. It knows no
 //! protocol and no catalog.
@@ -12,6 +13,7 @@ pub(crate) mod body;
 pub(crate) mod demand;
 pub(crate) mod held_bytes;
 pub(crate) mod messages;
+pub(crate) mod rates;
 pub(crate) mod shared_texts;
 pub(crate) mod work_budget;
 

@@ -1,8 +1,9 @@
-//! The gRPC service `envoy.service.discovery.v3.AggregatedDiscoveryService` (xDS): its
-//! method for the state of the world, for gRPC clients that balance without a proxy.
+//! The gRPC services `envoy.service.discovery.v3.AggregatedDiscoveryService` (xDS): its
+//! method for the state of the world, for gRPC clients that balance without a proxy; and
+//! `envoy.service.load_stats.v3.LoadReportingService` (LRS), by which they report their calls.
 //!
-//! In: HTTP/2 requests for `StreamAggregatedResources`, and the catalog. Out: responses
-//! whose bodies are the streams. A stream opens only once the catalog has been read, and
+//! In: HTTP/2 requests for `StreamAggregatedResources` and `StreamLoadStats`, and the
+//! catalog. Out: responses whose bodies are the streams. A stream opens only once the catalog has been read, and
 //! never ends after a response but with its connection or the balancer: Go would come back
 //! at once, and again.
 
@@ -18,10 +19,12 @@ use tonic::Status;
 
 use crate::catalog::Catalog;
 use crate::clock;
+use crate::load::Ledger;
 use crate::model::{ClientIdentity, ClientKind, Zone};
 use crate::streams::body::{Conversation, StreamBody};
 use crate::streams::demand::Demands;
 use crate::streams::messages::{Messages, first_message};
+use crate::streams::rates::Rates;
 use crate::streams::response;
 use crate::telemetry::{CountStreams, Counters, ListClients, XdsCounters};
 use crate::warning_limit::WarningLimit;
@@ -30,7 +33,10 @@ mod assignment;
 mod assignments;
 pub mod bootstrap;
 mod clients;
+mod load_stream;
 mod localities;
+mod members;
+mod reports;
 mod resources;
 mod responses;
 mod session;
@@ -38,6 +44,8 @@ mod stream;
 mod watches;
 
 use clients::{ClientRow, Clients, Peer};
+pub(crate) use load_stream::LoadStream;
+use members::Members;
 use resources::Kind;
 pub(crate) use stream::XdsStream;
 use watches::Watches;
@@ -54,6 +62,14 @@ pub const SERVICE: &str = "envoy.service.discovery.v3.AggregatedDiscoveryService
 pub const PATH: &str =
     "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 
+/// The path of its method for deltas, which is not served.
+pub const DELTA_PATH: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+/// The full name of the service for load reports.
+pub const LOAD_SERVICE: &str = "envoy.service.load_stats.v3.LoadReportingService";
+/// The path of its one method.
+pub const LOAD_PATH: &str = "/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats";
+
 /// The protocol's descriptors, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/xds.bin"));
 
@@ -64,6 +80,7 @@ pub struct Xds(Arc<Shared>);
 struct Shared {
     catalog: Catalog,
     watches: Arc<Watches>,
+    members: Arc<Members>,
     clients: Arc<Clients>,
     counters: Arc<Counters>,
     refusal_warnings: Mutex<WarningLimit>,
@@ -82,6 +99,8 @@ const MEMORY_CHECK_EVERY: Duration = Duration::from_millis(500);
 /// How many bytes of assignments may be in memory before clients that do not read have to
 /// leave.
 const ASSIGNMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How often clients report where nothing says so: as by the default of the settings.
+const REPORTS_EVERY: Duration = Duration::from_secs(10);
 /// The least time between two log lines about refusals. Thousands of clients refuse the same
 /// response at once.
 const REFUSALS_EVERY: Duration = Duration::from_secs(10);
@@ -90,18 +109,20 @@ const ZONE_MAX: usize = 255;
 
 impl Xds {
     /// Makes the service on top of a catalog. Names in `zone` mean services. Its clients
-    /// count among those of `demands`.
+    /// count among those of `demands` and `rates`, and `ledger` sums up their calls.
     #[must_use]
     pub fn new(
         zone: Zone,
         catalog: Catalog,
-        demands: Arc<Demands>,
+        (demands, rates): (Arc<Demands>, Arc<Rates>),
+        ledger: Arc<Ledger>,
         counters: Arc<Counters>,
     ) -> Self {
-        let watches = Watches::new(zone, catalog.clone(), demands, counters.clone());
+        let members = Members::new(demands, rates, ledger);
+        let watches = Watches::new(zone, catalog.clone(), members.clone(), counters.clone());
         let refusal_warnings = Mutex::new(WarningLimit::every(REFUSALS_EVERY));
         let clients = Arc::default();
-        Self(Arc::new(Shared { catalog, watches, clients, counters, refusal_warnings }))
+        Self(Arc::new(Shared { catalog, watches, members, clients, counters, refusal_warnings }))
     }
 
     /// Returns a function that lists the names on the open streams.
@@ -170,6 +191,36 @@ impl Xds {
         }
     }
 
+    /// Answers one request for a stream of deltas: there are none.
+    pub(crate) fn no_deltas(&self) -> Response<()> {
+        self.0.counters.xds_streams_refused.increment();
+        response(Some(&Status::unimplemented(
+            "deltas are not served: use the method StreamAggregatedResources",
+        )))
+    }
+
+    /// Answers one request for a stream of load reports, with the stream or a status.
+    pub(crate) async fn load_stream(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Response<Option<Box<StreamBody<LoadStream>>>> {
+        let (mut body, mut messages) = (request.into_body(), Messages::default());
+        match first_request(&mut body, &mut messages).await {
+            Ok(first) => {
+                let interval = self.0.members.interval(peer);
+                let usual = || self.0.catalog.settings().for_canonical("").report_interval;
+                let interval = interval.unwrap_or_else(usual);
+                let interval = if interval.is_zero() { REPORTS_EVERY } else { interval };
+                let mut stream = LoadStream::new(peer, self.0.clone(), interval);
+                stream.take_message(first);
+                let body = StreamBody::new(body, messages, stream);
+                response(None).map(|()| Some(Box::new(body)))
+            }
+            Err(status) => response(Some(&status)).map(|()| None),
+        }
+    }
+
     async fn open(
         &self,
         body: &mut Incoming,
@@ -179,9 +230,7 @@ impl Xds {
         close: Arc<GracefulClose>,
         opened: Instant,
     ) -> Result<(Bytes, ClientRow), Status> {
-        let late = |_| Status::deadline_exceeded("the first request did not come within 5 seconds");
-        let first = tokio::time::timeout(REQUEST_WITHIN, first_message(body, messages)).await;
-        let first = first.map_err(late)??;
+        let first = first_request(body, messages).await?;
         let mut status = self.0.catalog.watch_status();
         let read = status.wait_for(|status| status.synced);
         if tokio::time::timeout(READ_WITHIN, read).await.is_err() {
@@ -216,6 +265,13 @@ impl Xds {
         let zone = zone.map(|zone| texts.share(&zone));
         Ok(Peer { identity, user_agent: texts.share_user_agent(&agent), kind, zone })
     }
+}
+
+/// Waits for a client's first message.
+async fn first_request(body: &mut Incoming, messages: &mut Messages) -> Result<Bytes, Status> {
+    let late = |_| Status::deadline_exceeded("the first request did not come within 5 seconds");
+    let first = tokio::time::timeout(REQUEST_WITHIN, first_message(body, messages)).await;
+    first.map_err(late)?
 }
 
 impl Shared {

@@ -26,6 +26,10 @@ mod unfinished;
 mod xds;
 #[path = "conversations/xds_decisions.rs"]
 mod xds_decisions;
+#[path = "conversations/xds_reports.rs"]
+mod xds_reports;
+#[path = "conversations/xds_settings.rs"]
+mod xds_settings;
 #[path = "conversations/zones.rs"]
 mod zones;
 

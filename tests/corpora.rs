@@ -12,6 +12,8 @@ mod dns;
 mod grpc;
 #[path = "../fuzz/checks/http2.rs"]
 mod http2;
+#[path = "../fuzz/checks/load_stats.rs"]
+mod load_stats;
 #[path = "../fuzz/checks/name.rs"]
 mod name;
 #[path = "../fuzz/checks/record.rs"]
@@ -82,4 +84,9 @@ fn clients() {
 #[test]
 fn xds_clients() {
     check("xds", xds::check);
+}
+
+#[test]
+fn load_reports_of_xds() {
+    check("load_stats", load_stats::check);
 }

@@ -41,7 +41,8 @@ fn start(runtime: &tokio::runtime::Runtime) -> SocketAddr {
     let counters: Arc<Counters> = Arc::default();
     let catalog = Catalog::new();
     let balancer = Balancer::new(zone.clone(), catalog.clone(), Arc::default(), counters.clone());
-    let xds = Xds::new(zone, catalog, balancer.demands(), counters.clone());
+    let sums = (balancer.demands(), balancer.rates());
+    let xds = Xds::new(zone, catalog, sums, Arc::default(), counters.clone());
     let others = Routes::from(Router::new().fallback(page));
     let server = Server {
         services: Services { balancer, xds, others },

@@ -11,12 +11,14 @@ mod faults;
 mod migration;
 #[path = "xds/policy.rs"]
 mod policy;
+#[path = "xds/settings.rs"]
+mod settings;
 
 use std::sync::Arc;
 
 use crate::support::client::{Channel, Driver, Options};
 use crate::support::etcd::Etcd;
-use crate::support::language::{Language, XDS_GO, XDS_JAVA, XDS_NODE, XDS_PYTHON};
+use crate::support::language::{Language, XDS_CPP, XDS_GO, XDS_JAVA, XDS_NODE, XDS_PYTHON};
 use crate::support::lookaside::Balancer;
 use crate::support::world::World;
 use crate::support::{free_port, skip};
@@ -64,6 +66,16 @@ impl Scene {
         assert_eq!(code, 200, "{bootstrap}");
         Driver::start_xds(&self.language, &bootstrap)
     }
+
+    /// Starts a client process that knows the authority `lookaside`, with the same servers.
+    #[track_caller]
+    fn driver_with_authority(&self, balancer: &Balancer) -> Driver {
+        let (_, bootstrap) =
+            balancer.get(&format!("/api/v1/xds/bootstrap?server={}", self.address));
+        let mut bootstrap: serde_json::Value = serde_json::from_str(&bootstrap).expect("JSON");
+        bootstrap["authorities"] = serde_json::json!({"lookaside": {}});
+        Driver::start_xds(&self.language, &bootstrap.to_string())
+    }
 }
 
 #[track_caller]
@@ -100,10 +112,18 @@ macro_rules! clients {
                 cases::shed_by_a_mark,
                 cases::denied_and_admitted,
                 cases::names_have_all_spellings,
+                cases::names_with_an_authority,
                 cases::idle_and_back,
                 cases::many_targets,
                 policy::zones,
                 policy::splits,
+                settings::reports,
+                settings::retries,
+                settings::timeouts,
+                settings::circuits,
+                settings::outliers,
+                settings::hashes,
+                settings::client_weights,
                 faults::etcd_is_away,
                 faults::the_balancer_restarts,
                 faults::the_balancer_comes_later,
@@ -113,6 +133,7 @@ macro_rules! clients {
 }
 
 clients! {
+    cpp = XDS_CPP;
     go = XDS_GO;
     java = XDS_JAVA;
     node = XDS_NODE;

@@ -43,7 +43,7 @@ pub(super) fn routes(
                 true => ServingStatus::Serving,
                 false => ServingStatus::NotServing,
             };
-            for service in ["", balancer::SERVICE, xds::SERVICE] {
+            for service in ["", balancer::SERVICE, xds::SERVICE, xds::LOAD_SERVICE] {
                 reporter.set_service_status(service, status).await;
             }
             if ready.changed().await.is_err() {

@@ -2,12 +2,11 @@
 //!
 //! In: a report as it was sent. Out: its calls, if they can be true. Pure.
 
-use crate::load::Calls;
+use crate::load::{Calls, REPORT_MAX};
 
 use super::pb;
 
-/// The most calls in one report: a million a second, for a quarter of an hour.
-const CALLS_MAX: i64 = 1_000_000_000;
+const CALLS_MAX: i64 = REPORT_MAX.cast_signed();
 
 /// Returns the calls of a report; `None` if a count is negative or too large.
 pub(super) fn calls(stats: &pb::ClientStats) -> Option<Calls> {

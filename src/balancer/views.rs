@@ -16,11 +16,11 @@ use crate::policy;
 use crate::policy::zones::client_zone;
 use crate::streams::admission::{Admission, Admitted};
 use crate::streams::demand::{Demands, Member};
+use crate::streams::rates::{RateMember, Rates};
 use crate::telemetry::Counters;
 
 use super::cells::{CellMember, Placements};
 use super::lists::{ListToSend, Lists, StreamList};
-use super::rates::{RateMember, Rates};
 
 /// The views in use.
 pub(super) struct Views {
@@ -85,7 +85,7 @@ impl Views {
     }
 
     /// Returns the calls of clients of services that shed calls by overload.
-    pub(super) fn rates(&self) -> &Rates {
+    pub(super) fn rates(&self) -> &Arc<Rates> {
         &self.rates
     }
 

@@ -3,7 +3,7 @@
 //! In: text from flags and environment. Out: the flags as `clap` reads them. They are
 //! defaults of per-service settings, which `settings` validates.
 
-use crate::settings::Key;
+use crate::settings::{Key, XdsKey};
 
 /// Flags for traffic policy.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -28,15 +28,20 @@ pub struct PolicyArgs {
         env = "LOOKASIDE_CLIENTS"
     )]
     pub clients: String,
+    /// Whether xDS clients report their calls (LRS): off or on
+    // Off by default: each client opens a second stream for them.
+    #[arg(long, value_name = "SWITCH", default_value = "off", env = "LOOKASIDE_XDS_REPORTS")]
+    pub xds_reports: String,
 }
 
 impl PolicyArgs {
     /// Returns the flags, which are all settings of services.
-    pub(super) fn settings(&self) -> [(Key, &String); 3] {
+    pub(super) fn settings(&self) -> [(Key, &String); 4] {
         [
             (Key::SlowStart, &self.slow_start),
             (Key::FlapDelay, &self.flap_delay),
             (Key::Clients, &self.clients),
+            (Key::Xds(XdsKey::Reports), &self.xds_reports),
         ]
     }
 }

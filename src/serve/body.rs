@@ -13,7 +13,7 @@ use lookaside_http2::{Outgoing, Part};
 
 use crate::balancer::BalanceStream;
 use crate::streams::body::StreamBody;
-use crate::xds::XdsStream;
+use crate::xds::{LoadStream, XdsStream};
 
 use super::peers::LongCall;
 
@@ -25,6 +25,8 @@ pub(super) enum ServeBody {
     Lists(StreamBody<BalanceStream>),
     /// A stream of xDS resources.
     Resources(Box<StreamBody<XdsStream>>),
+    /// A stream of load reports of xDS.
+    Reports(Box<StreamBody<LoadStream>>),
     /// The complete answer of another service: its data and its trailers.
     Whole(Bytes, Option<HeaderMap>),
     /// The answer of another service that stays open.
@@ -50,11 +52,18 @@ impl From<Option<Box<StreamBody<XdsStream>>>> for ServeBody {
     }
 }
 
+impl From<Option<Box<StreamBody<LoadStream>>>> for ServeBody {
+    fn from(stream: Option<Box<StreamBody<LoadStream>>>) -> Self {
+        stream.map_or(Self::Nothing, Self::Reports)
+    }
+}
+
 impl Outgoing for ServeBody {
     fn request_arrived(&mut self) {
         match self {
             Self::Lists(stream) => stream.request_arrived(),
             Self::Resources(stream) => stream.request_arrived(),
+            Self::Reports(stream) => stream.request_arrived(),
             Self::Nothing | Self::Whole(..) | Self::Other(..) => {}
         }
     }
@@ -64,6 +73,7 @@ impl Outgoing for ServeBody {
             Self::Nothing => return Poll::Ready(None),
             Self::Lists(stream) => return stream.poll_part(cx, room),
             Self::Resources(stream) => return stream.poll_part(cx, room),
+            Self::Reports(stream) => return stream.poll_part(cx, room),
             Self::Whole(data, trailers) if data.is_empty() => {
                 return Poll::Ready(trailers.take().map(Part::Trailers));
             }
@@ -85,7 +95,7 @@ impl Outgoing for ServeBody {
     fn is_empty(&self) -> bool {
         match self {
             Self::Nothing => true,
-            Self::Lists(_) | Self::Resources(_) => false,
+            Self::Lists(_) | Self::Resources(_) | Self::Reports(_) => false,
             Self::Whole(data, trailers) => data.is_empty() && trailers.is_none(),
             Self::Other(body, _) => body.is_end_stream(),
         }

@@ -39,6 +39,21 @@ pub(super) fn server_name(text: &str) -> Result<Arc<str>, String> {
     }
 }
 
+/// Parses the name of a header of calls; empty is none. Letter case does not matter. Clients
+/// do not hash by headers of the protocol, nor by those with binary values.
+pub(super) fn header_name(text: &str) -> Result<Option<Arc<str>>, String> {
+    let name = text.to_ascii_lowercase();
+    let odd = |byte: u8| !(byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    let reserved = name.starts_with("grpc-") || name.ends_with("-bin") || name == "content-type";
+    if reserved || name.bytes().any(odd) {
+        return Err(format!(
+            "{text:?} is no header by whose value calls can be hashed: write one such as user-id, \
+             which neither begins with grpc- nor ends in -bin"
+        ));
+    }
+    Ok(Some(name.into()).filter(|name: &Arc<str>| !name.is_empty()))
+}
+
 /// Parses a key of metadata. Letter case is ignored, as in names that clients ask for.
 pub(super) fn metadata_key(text: &str) -> Result<Arc<str>, String> {
     if text.is_empty() {
@@ -64,8 +79,8 @@ pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Du
     if duration.is_zero() || range.contains(&duration) {
         return Ok(duration);
     }
-    let least = (*range.start()).max(SECOND)..=*range.end();
-    Err(format!("{text:?} is neither 0s nor {}", from_to(&least)))
+    let least = Some(*range.start()).filter(|least| !least.is_zero()).unwrap_or(SECOND);
+    Err(format!("{text:?} is neither 0s nor {}", from_to(&(least..=*range.end()))))
 }
 
 /// Parses a duration, which must be within a range.

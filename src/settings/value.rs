@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::ranges::{count, duration, metadata_key, name, one_of, percent, positive, server_name};
 use super::split::{SplitKey, SplitSetting};
+use super::xds_keys::{XdsKey, XdsSetting};
 use super::{Clients, HealthKind, HealthTls, LoadKind, ShedMode, SubsetMode, ZoneMode};
 
 /// What clients see while a service has no usable backend.
@@ -23,7 +24,7 @@ pub enum WhenEmpty {
 }
 
 /// The name of a setting. A name with a dot is a key of a table: `health.kind`. A name
-/// without a dot is also the name of a flag of `serve`.
+/// without a dot is also the name of a flag of `serve`, but for `timeout`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
     /// `when-empty`
@@ -80,6 +81,8 @@ pub enum Key {
     ShedMost,
     /// `clients`
     Clients,
+    /// A key of what xDS tells clients beside their backends.
+    Xds(XdsKey),
 }
 
 /// A key and its value, which is within the key's range.
@@ -139,6 +142,8 @@ pub enum Setting {
     ShedMost(u32),
     /// See [`Clients`].
     Clients(Clients),
+    /// What xDS tells clients beside their backends.
+    Xds(XdsSetting),
 }
 
 /// The shortest interval. For [`Setting::ReportInterval`]: C-core treats anything
@@ -161,7 +166,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 impl Key {
     /// Every key, in the order in which they are shown.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 48] = [
         Self::WhenEmpty,
         Self::ReportInterval,
         Self::Guard,
@@ -193,6 +198,23 @@ impl Key {
         Self::ShedMode,
         Self::ShedMost,
         Self::Clients,
+        Self::Xds(XdsKey::Reports),
+        Self::Xds(XdsKey::Timeout),
+        Self::Xds(XdsKey::RetryOn),
+        Self::Xds(XdsKey::RetryTimes),
+        Self::Xds(XdsKey::RetryBackoff),
+        Self::Xds(XdsKey::Requests),
+        Self::Xds(XdsKey::OutlierKind),
+        Self::Xds(XdsKey::OutlierInterval),
+        Self::Xds(XdsKey::OutlierEjection),
+        Self::Xds(XdsKey::OutlierMost),
+        Self::Xds(XdsKey::OutlierThreshold),
+        Self::Xds(XdsKey::OutlierDeviation),
+        Self::Xds(XdsKey::OutlierBackends),
+        Self::Xds(XdsKey::OutlierRequests),
+        Self::Xds(XdsKey::LbKind),
+        Self::Xds(XdsKey::LbHeader),
+        Self::Xds(XdsKey::LbInterval),
     ];
 
     /// Returns the name as written in tables, and after `--`.
@@ -226,6 +248,7 @@ impl Key {
             Self::ShedMode => "shed.mode",
             Self::ShedMost => "shed.most",
             Self::Clients => "clients",
+            Self::Xds(key) => key.as_str(),
         }
     }
 
@@ -283,6 +306,7 @@ impl Setting {
             Key::ShedMode => one_of(text, &ShedMode::ALL, ShedMode::as_str).map(Self::ShedMode),
             Key::ShedMost => count(text, 1..=95).map(Self::ShedMost),
             Key::Clients => Clients::parse(text).map(Self::Clients),
+            Key::Xds(key) => XdsSetting::parse(key, text).map(Self::Xds),
         }
     }
 
@@ -317,6 +341,7 @@ impl Setting {
             Self::ShedMode(_) => Key::ShedMode,
             Self::ShedMost(_) => Key::ShedMost,
             Self::Clients(_) => Key::Clients,
+            Self::Xds(setting) => Key::Xds(setting.key()),
         }
     }
 }
@@ -338,6 +363,7 @@ impl fmt::Display for Setting {
             Self::HealthTls(tls) => f.write_str(tls.as_str()),
             Self::Split(split) => split.fmt(f),
             Self::Clients(clients) => clients.fmt(f),
+            Self::Xds(setting) => setting.fmt(f),
             Self::Guard(number)
             | Self::HealthPanic(number)
             | Self::SubsetLeast(number)

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crate::catalog::Service;
 use crate::model::{Class, Part, ServiceName};
 use crate::policy;
+use crate::settings::LbKind;
 use crate::streams::held_bytes::count_held;
 use crate::telemetry::Counters;
 
@@ -127,7 +128,11 @@ impl SharedAssignment {
         let work = policy::work(service, class) + decision.picks().len();
         let old = latest.take().and_then(|latest| latest.assignment);
         let assignment = (!decision.picks().is_empty()).then(|| {
-            let grouping = self.next_grouping(policy::most(service, class));
+            let grouping = match service.settings.xds.balancing.kind {
+                LbKind::RoundRobin => self.next_grouping(policy::most(service, class)),
+                LbKind::RingHash => Grouping::Each,
+                LbKind::Weighted => Grouping::Together,
+            };
             let new = Assignment::new(service, &decision, grouping);
             match old {
                 Some(old) if old.version == new.version => old,

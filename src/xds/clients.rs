@@ -5,7 +5,7 @@
 //! only its own row, never the table.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use lookaside_http2::GracefulClose;
@@ -17,9 +17,10 @@ use crate::streams::shared_texts::SharedTexts;
 use crate::telemetry::{ClientView, XdsView};
 
 use super::assignment::Assignment;
+use super::members::Counted;
 use super::resources::Kind;
 use super::session::{Push, Verdict};
-use super::watches::Watch;
+use super::watches::{StreamWatch, Watch};
 
 /// The rows of all open streams.
 #[derive(Default)]
@@ -77,6 +78,8 @@ struct Now {
 struct NameRow {
     name: Arc<str>,
     watch: Option<Arc<Watch>>,
+    /// What is counted of the client.
+    counted: Weak<Mutex<Counted>>,
     /// The newest meaning of the name that the stream has seen.
     seen: u64,
     service: Option<ServiceName>,
@@ -183,14 +186,15 @@ impl ClientRow {
     pub(super) fn seen(
         &self,
         name: &str,
-        watch: Option<&Arc<Watch>>,
+        watch: &StreamWatch,
         version: u64,
         service: Option<(ServiceName, i64)>,
     ) {
         let mut now = self.row.lock();
         let Some(row) = now.name(name) else { return };
         row.seen = version;
-        row.watch = watch.cloned();
+        row.watch = watch.shared().cloned();
+        row.counted = watch.counted().map(Arc::downgrade).unwrap_or_default();
         (row.service, row.revision) = match service {
             Some((service, revision)) => (Some(service), revision),
             None => (None, 0),
@@ -285,7 +289,7 @@ impl Row {
             revision: row.revision,
             opened: self.opened,
             pushed_at: row.pushed_at,
-            calls: Calls::default(),
+            calls: row.calls(),
             xds: Some(xds.clone()),
         };
         now.names.iter().map(view).collect()
@@ -304,6 +308,7 @@ impl NameRow {
         Self {
             name,
             watch: None,
+            counted: Weak::new(),
             seen: 0,
             service: None,
             revision: 0,
@@ -312,6 +317,12 @@ impl NameRow {
             pushed_at: at,
             held: WeakHeldBytes::default(),
         }
+    }
+
+    /// Returns the calls that the client has reported of the name.
+    fn calls(&self) -> Calls {
+        let Some(counted) = self.counted.upgrade() else { return Calls::default() };
+        counted.lock().unwrap_or_else(PoisonError::into_inner).calls
     }
 
     fn pushed(&mut self, assignment: &Assignment, at: Instant) {

@@ -7,6 +7,8 @@
 //! |---|---|---|
 //! | few | one for each backend, named by its address | costs no connection |
 //! | many | one for all backends of a group (a zone, the canaries) of about one weight | may cost each client one connection |
+//! | any number that clients hash | one for each backend: clients multiply its weight by that of the locality | costs no connection |
+//! | any number that clients weigh | one for all backends of a group | is not heeded |
 //!
 //! The shares of the groups are weights of localities, so their changes cost no connection.
 //! A locality is a child policy in the client, and C-core's work for a change grows with
@@ -51,6 +53,8 @@ pub(super) enum Grouping {
     Each,
     /// Backends of about one weight share one.
     ByWeight,
+    /// Backends of a group share one, in which the clients weigh them.
+    Together,
 }
 
 /// From more backends than this on, they are grouped.
@@ -82,7 +86,8 @@ impl Grouping {
     pub(super) fn homes(self, backends: &[Backend]) -> Vec<Home> {
         match self {
             Self::Each => backends.iter().map(alone).collect(),
-            Self::ByWeight => by_weight(backends),
+            Self::ByWeight => by_group(backends, homes_by_weight),
+            Self::Together => by_group(backends, |name, all| vec![together(name, all)]),
         }
     }
 }
@@ -92,15 +97,24 @@ fn alone(backend: &Backend) -> Home {
     Home { name: addr.to_string(), weight: share, backends: vec![addr] }
 }
 
-fn by_weight(backends: &[Backend]) -> Vec<Home> {
+fn together(group: &str, backends: &[&Backend]) -> Home {
+    let weight = backends.iter().map(|one| one.share).fold(0, u64::saturating_add);
+    Home {
+        name: format!("{group}all"),
+        weight,
+        backends: backends.iter().map(|one| one.addr).collect(),
+    }
+}
+
+fn by_group(backends: &[Backend], homes: impl Fn(&str, &[&Backend]) -> Vec<Home>) -> Vec<Home> {
     let mut groups: BTreeMap<&Arc<str>, Vec<&Backend>> = BTreeMap::new();
     for backend in backends {
         groups.entry(&backend.group).or_default().push(backend);
     }
-    groups.into_iter().flat_map(|(name, backends)| homes_of_group(name, &backends)).collect()
+    groups.into_iter().flat_map(|(name, backends)| homes(name, &backends)).collect()
 }
 
-fn homes_of_group(group: &str, backends: &[&Backend]) -> Vec<Home> {
+fn homes_by_weight(group: &str, backends: &[&Backend]) -> Vec<Home> {
     // The decision's weights have a scale of their own, which changes when a backend joins
     // with slow start. The backend with the highest weight for its registered one has its
     // full share, and defines the scale. So other backends keep their homes.
@@ -160,6 +174,10 @@ mod tests {
         Backend { addr, share: weight.into(), weight, registered, group: "".into() }
     }
 
+    fn by_weight(backends: &[Backend]) -> Vec<Home> {
+        Grouping::ByWeight.homes(backends)
+    }
+
     fn names(homes: &[Home]) -> Vec<(&str, u64, usize)> {
         homes.iter().map(|home| (&*home.name, home.weight, home.backends.len())).collect()
     }
@@ -213,6 +231,14 @@ mod tests {
         for (before, after) in before.iter().zip(&after) {
             assert_eq!(before.backends, after.backends);
         }
+    }
+
+    /// Clients weigh backends only within a locality.
+    #[test]
+    fn backends_that_clients_weigh_share_a_locality() {
+        let canary = Backend { group: "canaries/".into(), ..backend(3, 5, 5) };
+        let homes = Grouping::Together.homes(&[backend(1, 1, 1), backend(2, 3, 3), canary]);
+        assert_eq!(names(&homes), [("all", 4, 2), ("canaries/all", 5, 1)]);
     }
 
     #[test]

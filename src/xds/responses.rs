@@ -3,17 +3,20 @@
 //! In: resources. Out: [`Pieces`] that a stream sends. Pure. A response with one assignment
 //! shares its bytes with all streams; only its head and tail are the stream's own.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use lookaside_http2::Pieces;
 use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
 use crate::policy::hash;
+use crate::settings::ServiceSettings;
 
 use super::assignment::Assignment;
 use super::pb::envoy::service::discovery::v3::{DiscoveryResponse, ResourceError, ResourceName};
 use super::pb::google::rpc::Status;
-use super::resources::{Kind, cluster, listener};
+use super::resources::{self, Kind, resource};
 
 /// The bytes before a gRPC message: a flag and the length.
 const PREFIX: usize = 5;
@@ -26,28 +29,32 @@ pub(super) struct Response {
     pub(super) version: u64,
 }
 
-/// Returns the response with the listeners or clusters of these names. `problem` says why
-/// a name can mean no service; such a name gets that text in place of a resource.
+/// Returns the response with the listeners or clusters of these names, and the version of
+/// each. `settings` returns why a name can mean no service, or the settings of what it means;
+/// a name without meaning gets that text in place of a resource.
 pub(super) fn whole<'a>(
     kind: Kind,
     names: impl Iterator<Item = &'a str>,
     nonce: u64,
-    problem: impl Fn(&str) -> Option<String>,
-) -> Response {
-    let (mut resources, mut resource_errors, mut version) = (Vec::new(), Vec::new(), 0);
+    settings: impl Fn(&str) -> Result<Arc<ServiceSettings>, String>,
+) -> (Response, Vec<u64>) {
+    let (mut resources, mut resource_errors, mut versions) = (Vec::new(), Vec::new(), Vec::new());
+    let mut version = 0;
     for name in names {
-        if let Some(message) = problem(name) {
-            resource_errors.push(ResourceError {
-                resource_name: Some(ResourceName { name: name.to_owned() }),
-                error_detail: Some(Status { code: INVALID_ARGUMENT, message }),
-            });
-            continue;
-        }
-        let resource = match kind {
-            Kind::Cluster => cluster(name),
-            Kind::Listener | Kind::Endpoints => listener(name),
+        let settings = match settings(name) {
+            Ok(settings) => settings,
+            Err(message) => {
+                versions.push(0);
+                resource_errors.push(ResourceError {
+                    resource_name: Some(ResourceName { name: name.to_owned() }),
+                    error_detail: Some(Status { code: INVALID_ARGUMENT, message }),
+                });
+                continue;
+            }
         };
-        version = hash::pair(version, hash::hash(&resource.value));
+        let resource = resource(kind, name, &settings);
+        versions.push(resources::version(&resource));
+        version = hash::pair(version, resources::version(&resource));
         resources.push(resource);
     }
     let response = DiscoveryResponse {
@@ -57,11 +64,17 @@ pub(super) fn whole<'a>(
         nonce: nonce.to_string(),
         resource_errors,
     };
-    let mut message = BytesMut::with_capacity(PREFIX + response.encoded_len());
-    put_prefix(&mut message, response.encoded_len());
+    (Response { message: framed(&response), version }, versions)
+}
+
+/// Returns a message with the prefix of gRPC.
+pub(super) fn framed(message: &impl Message) -> Pieces {
+    let length = message.encoded_len();
+    let mut framed = BytesMut::with_capacity(PREFIX + length);
+    put_prefix(&mut framed, length);
     // It has room.
-    let _ = response.encode(&mut message);
-    Response { message: message.freeze().into(), version }
+    let _ = message.encode(&mut framed);
+    framed.freeze().into()
 }
 
 /// Returns the response with the assignments of these names. There must be one at least.

@@ -11,6 +11,7 @@
 //! | its nonce is that of the newest response | that response is accepted or refused, once |
 //! | a response is unanswered | no further response of its type; the newest content waits |
 //! | a refusal | nothing is sent again until there is new content |
+//! | other settings of a name of endpoints | listeners or clusters are sent again, if they differ |
 //!
 //! Every response with listeners or clusters has all wanted ones, because clients delete
 //! one that is missing. It never deletes, and has no wildcard: a client without names wants
@@ -21,8 +22,10 @@ use std::time::{Duration, Instant};
 
 use lookaside_http2::Pieces;
 
+use crate::settings::ServiceSettings;
+
 use super::assignment::Assignment;
-use super::resources::Kind;
+use super::resources::{self, Kind};
 use super::responses::{self, Response};
 
 /// The state of a stream. `W` is what the stream keeps for each wanted name of endpoints.
@@ -57,7 +60,7 @@ pub(super) struct Name<W> {
     pub(super) watch: W,
     /// The newest assignment, while it is not sent.
     next: Option<Arc<Assignment>>,
-    /// What was sent; for listeners and clusters, whose content never changes, that it was.
+    /// What was sent.
     sent: Option<Sent>,
 }
 
@@ -160,11 +163,30 @@ impl<W> Session<W> {
         if endpoints.is_empty() { listeners.collect() } else { endpoints }
     }
 
-    /// Returns the next response. `problem` says why a name can mean no service.
-    pub(super) fn step(&mut self, now: Instant, problem: impl Fn(&str) -> Option<String>) -> Step {
+    /// Takes the settings of what a name of endpoints means. Listener and cluster are sent
+    /// again if they differ by them.
+    pub(super) fn settle(&mut self, name: &str, settings: &ServiceSettings) {
+        for (kind, wanted) in
+            [(Kind::Listener, &mut self.listeners), (Kind::Cluster, &mut self.clusters)]
+        {
+            let name = resources::name_of(kind, name);
+            let found = wanted.names.binary_search_by(|one| (*one.name).cmp(&name));
+            let Some(one) = found.ok().map(|at| &mut wanted.names[at]) else { continue };
+            let version = resources::version(&resources::resource(kind, &name, settings));
+            one.sent = one.sent.filter(|sent| sent.version == version);
+        }
+    }
+
+    /// Returns the next response. `settings` returns why a name can mean no service, or the
+    /// settings of what it means.
+    pub(super) fn step(
+        &mut self,
+        now: Instant,
+        settings: impl Fn(&str) -> Result<Arc<ServiceSettings>, String>,
+    ) -> Step {
         let nonce = self.nonce + 1;
         let whole = |kind, wanted: &mut Wanted<()>| {
-            let Response { message, version } = wanted.whole(kind, nonce, &problem)?;
+            let Response { message, version } = wanted.whole(kind, nonce, &settings)?;
             Some(Push { kind, message, version, assignments: Vec::new() })
         };
         let push = whole(Kind::Listener, &mut self.listeners)
@@ -291,15 +313,16 @@ impl Wanted<()> {
         &mut self,
         kind: Kind,
         nonce: u64,
-        problem: impl Fn(&str) -> Option<String>,
+        settings: impl Fn(&str) -> Result<Arc<ServiceSettings>, String>,
     ) -> Option<Response> {
         if self.unanswered || self.names.iter().all(|one| one.sent.is_some()) {
             return None;
         }
         let names = self.names.iter().map(|one| &*one.name);
-        let response = responses::whole(kind, names, nonce, problem);
-        let sent = Sent { version: response.version, members: 0 };
-        self.names.iter_mut().for_each(|one| one.sent = Some(sent));
+        let (response, versions) = responses::whole(kind, names, nonce, settings);
+        for (one, version) in self.names.iter_mut().zip(versions) {
+            one.sent = Some(Sent { version, members: 0 });
+        }
         (self.nonce, self.unanswered) = (nonce, true);
         Some(response)
     }

@@ -51,17 +51,22 @@ impl XdsStream {
     /// catalog has closed.
     fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let client = self.client.peer();
+        let mut settled = Vec::new();
         for name in self.session.open_names() {
             // Until it is pending: only then is this stream woken for the next change, also
             // if there is nothing to send now.
             while let Poll::Ready(news) = name.watch.poll_news(client, cx) {
-                let Some(News { assignment, version, service, work }) = news else {
+                let Some(News { assignment, version, settings, service, work }) = news else {
                     return Poll::Ready(());
                 };
                 work_budget::spend(cx, work);
                 name.offer(assignment);
-                self.client.seen(&name.name, name.watch.shared(), version, service);
+                settled.extend(settings.map(|settings| (name.name.clone(), settings)));
+                self.client.seen(&name.name, &name.watch, version, service);
             }
+        }
+        for (name, settings) in settled {
+            self.session.settle(&name, &settings);
         }
         Poll::Pending
     }
@@ -116,7 +121,8 @@ impl Conversation for XdsStream {
         }
         let now = clock::now();
         let watches = &self.shared.watches;
-        match self.session.step(now, |name| watches.problem(name)) {
+        let kind = self.client.peer().kind;
+        match self.session.step(now, |name| watches.settings(name, kind)) {
             Step::Send(push) => {
                 self.delay = None;
                 self.shared.counters(push.kind).sent.increment();

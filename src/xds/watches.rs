@@ -11,18 +11,19 @@ use std::task::{Context, Poll, ready};
 
 use crate::catalog::{Catalog, Known, Service, Subscriber, Subscription};
 use crate::clock;
-use crate::model::{Class, ServiceName, Target, Zone};
+use crate::model::{Class, ClientKind, ServiceName, Target, Zone};
 use crate::policy;
 use crate::policy::zones::client_zone;
-use crate::settings::WhenEmpty;
+use crate::settings::{ServiceSettings, WhenEmpty};
 use crate::streams::admission::{Admission, Admitted};
-use crate::streams::demand::{Demands, Member};
 use crate::telemetry::{Counters, Protocol};
 use crate::warning_limit::WarningLimit;
 
 use super::assignment::Assignment;
 use super::assignments::{Assignments, SharedAssignment, ToSend};
 use super::clients::Peer;
+use super::members::{Counted, Members, XdsMember, counts};
+use super::resources::{for_client, plain_name};
 
 /// The names in use.
 pub(super) struct Watches {
@@ -30,7 +31,7 @@ pub(super) struct Watches {
     catalog: Catalog,
     assignments: Arc<Assignments>,
     admission: Arc<Admission>,
-    demands: Arc<Demands>,
+    members: Arc<Members>,
     counters: Arc<Counters>,
     warnings: Mutex<WarningLimit>,
     in_use: Mutex<HashMap<Arc<str>, Weak<Watch>>>,
@@ -60,10 +61,12 @@ pub(super) struct Watched {
     watch: Arc<Watch>,
     listener: Subscriber,
     shared: Option<Arc<SharedAssignment>>,
-    /// Set while the service has zones.
-    member: Option<Box<Member>>,
+    /// Set while something is counted of the service's clients.
+    member: Option<Box<XdsMember>>,
     /// Whether the client may not ask for what the name means.
     denied: bool,
+    /// The settings of what the name means, as the stream knows them.
+    settings: Option<Arc<ServiceSettings>>,
     /// Given back when the stream no longer wants the name.
     _admitted: Admitted,
 }
@@ -73,6 +76,8 @@ pub(super) struct News {
     pub(super) assignment: Arc<Assignment>,
     /// The number of this meaning.
     pub(super) version: u64,
+    /// The settings of what it means, if the stream does not know them.
+    pub(super) settings: Option<Arc<ServiceSettings>>,
     /// The service that it means, and the revision of its content.
     pub(super) service: Option<(ServiceName, i64)>,
     /// How many endpoints were looked at and encoded.
@@ -83,7 +88,7 @@ impl Watches {
     pub(super) fn new(
         zone: Zone,
         catalog: Catalog,
-        demands: Arc<Demands>,
+        members: Arc<Members>,
         counters: Arc<Counters>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -91,40 +96,60 @@ impl Watches {
             catalog,
             assignments: Assignments::new(counters.clone()),
             admission: Arc::default(),
-            demands,
+            members,
             counters,
             warnings: Mutex::default(),
             in_use: Mutex::default(),
         })
     }
 
-    /// Returns why a name can mean no service.
-    pub(super) fn problem(&self, name: &str) -> Option<String> {
-        if name.starts_with("xdstp:") {
-            return Some("names with an authority (xdstp://) are not supported".to_owned());
-        }
-        Target::parse(name, &self.zone).err().map(|error| error.to_string())
+    /// Returns the settings of what a name means, as a client must be told them.
+    ///
+    /// # Errors
+    /// Returns why the name can mean no service.
+    pub(super) fn settings(
+        &self,
+        name: &str,
+        client: ClientKind,
+    ) -> Result<Arc<ServiceSettings>, String> {
+        let target = self.target(name)?;
+        let known = match self.find(name) {
+            Some(watch) => watch.subscription.known(),
+            None => self.catalog.lookup(&target),
+        };
+        let unread = || self.catalog.settings().for_canonical(&target.canonical());
+        let settings = known.settings().cloned().unwrap_or_else(unread);
+        Ok(for_client(&settings, client))
+    }
+
+    fn target(&self, name: &str) -> Result<Target, String> {
+        Target::parse(plain_name(name), &self.zone).map_err(|error| error.to_string())
+    }
+
+    fn find(&self, name: &str) -> Option<Arc<Watch>> {
+        let in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        in_use.get(name).and_then(Weak::upgrade)
     }
 
     /// Returns one more stream's hold of a name.
     pub(super) fn watch(self: &Arc<Self>, name: &Arc<str>, client: &Peer) -> StreamWatch {
         let hopeless = StreamWatch::Hopeless { told: false };
-        let Ok(target) = Target::parse(name, &self.zone) else { return hopeless };
+        let Ok(target) = self.target(name) else { return hopeless };
         let Some(watch) = self.shared(name, target) else { return StreamWatch::Closed };
         let Some(admitted) = self.admit(&watch, client) else {
             self.refuse(1, client.identity.addr);
             return hopeless;
         };
         let listener = watch.subscription.listen();
-        let watched = Watched {
+        StreamWatch::Watched(Box::new(Watched {
             watch,
             listener,
             shared: None,
             member: None,
             denied: false,
+            settings: None,
             _admitted: admitted,
-        };
-        StreamWatch::Watched(Box::new(watched))
+        }))
     }
 
     /// Counts names for which there is no room, and logs them at most once a minute.
@@ -200,6 +225,14 @@ impl StreamWatch {
         }
     }
 
+    /// Returns what is counted of the stream's client.
+    pub(super) fn counted(&self) -> Option<&Arc<Mutex<Counted>>> {
+        match self {
+            Self::Watched(watched) => watched.member.as_ref().map(|member| member.counted()),
+            Self::Hopeless { .. } | Self::Closed => None,
+        }
+    }
+
     /// Returns what the name means for a client, if that is newer than the last answer;
     /// `None` once the catalog has closed.
     pub(super) fn poll_news(&mut self, client: &Peer, cx: &mut Context<'_>) -> Poll<Option<News>> {
@@ -209,7 +242,8 @@ impl StreamWatch {
             Self::Hopeless { told } => {
                 *told = true;
                 let assignment = Arc::new(Assignment::none());
-                Poll::Ready(Some(News { assignment, version: 0, service: None, work: 1 }))
+                let (settings, service) = (None, None);
+                Poll::Ready(Some(News { assignment, version: 0, settings, service, work: 1 }))
             }
             Self::Closed => Poll::Ready(None),
         }
@@ -229,6 +263,10 @@ impl Watched {
             }
             self.denied = false;
             let when_empty = settings.when_empty;
+            // Most changes leave them as they are.
+            let same = self.settings.as_ref().is_some_and(|old| Arc::ptr_eq(old, settings));
+            let news =
+                (!same).then(|| for_client(self.settings.insert(settings.clone()), client.kind));
             let (service, to_send) = match &known {
                 Known::Present(service) => {
                     let about = (service.name.clone(), service.revision);
@@ -248,7 +286,7 @@ impl Watched {
                     Arc::new(Assignment::without_backends(when_empty, client.kind))
                 }
             };
-            return Poll::Ready(Some(News { assignment, version, service, work }));
+            return Poll::Ready(Some(News { assignment, version, settings: news, service, work }));
         }
     }
 
@@ -263,15 +301,15 @@ impl Watched {
             denials.add(Protocol::Xds, &name, &client.identity, clock::now());
         }
         let assignment = Arc::new(Assignment::denied(client.kind));
-        News { assignment, version, service: None, work: 1 }
+        News { assignment, version, settings: None, service: None, work: 1 }
     }
 
     /// Returns what a client gets. A change of a split, or of zones, may put it into another
     /// class.
     fn get(&mut self, service: &Arc<Service>, client: &Peer) -> ToSend {
-        match (&self.shared, &service.facts.zones, &self.member) {
+        match (&self.shared, counts(service), &self.member) {
             // Without zones, only a split can change the class of a name.
-            (Some(shared), None, None)
+            (Some(shared), false, None)
                 if shared.is_of(&service.name)
                     && shared.class().part()
                         == policy::part(service, shared.class(), client.identity.addr.ip()) =>
@@ -282,19 +320,16 @@ impl Watched {
         }
     }
 
-    /// Joins the assignment and the demand of the class that the client has now.
+    /// Joins the assignment of the class that the client has now, and counts the client in it.
     #[inline(never)]
     fn join_and_get(&mut self, service: &Arc<Service>, client: &Peer) -> ToSend {
         let (class, owner) = (self.watch.class(service, client), &self.watch.owner);
-        let has_zones = service.facts.zones.is_some();
-        let is_same = |member: &Member| member.is_of(&service.name, class.zone());
-        if !has_zones || !self.member.as_deref().is_some_and(is_same) {
+        if !self.member.as_deref().is_some_and(|member| member.is_of(service, class.zone())) {
             // The former membership ends first.
             self.member = None;
-            // Its client never reports, so it counts as the mean of those that do.
-            let interval = service.settings.report_interval;
-            self.member = has_zones
-                .then(|| Box::new(owner.demands.join(&service.name, class.zone(), interval)));
+            let (zone, name) = (class.zone(), &self.watch.name);
+            self.member =
+                owner.members.join(service, zone, client.identity.addr, name).map(Box::new);
         }
         match &self.shared {
             Some(shared) if shared.is_of(&service.name) && *shared.class() == class => {

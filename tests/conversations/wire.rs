@@ -91,8 +91,9 @@ impl Balanced {
             Arc::clone(&ledger),
             Arc::clone(&counters),
         );
-        let demands = balancer.demands();
-        let xds = Xds::new(zone, catalog.clone(), demands, Arc::clone(&counters));
+        let sums = (balancer.demands(), balancer.rates());
+        let (reported, counted) = (Arc::clone(&ledger), Arc::clone(&counters));
+        let xds = Xds::new(zone, catalog.clone(), sums, reported, counted);
         let peer = "192.0.2.1:1234".parse().unwrap();
         Self { catalog, balancer, xds, ledger, counters, inputs, peer, revision: 1 }
     }

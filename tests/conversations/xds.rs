@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
 use envoy_types::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
@@ -20,26 +21,28 @@ use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, Discovery
 use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use envoy_types::pb::google::protobuf::Any;
 use envoy_types::pb::google::rpc::Status;
+use h2::client::SendRequest;
 use lookaside::settings::WhenEmpty;
-use lookaside::xds::PATH;
+use lookaside::xds::{DELTA_PATH, PATH};
 use prost::{Message, Name};
 
 use super::wire::{Balanced, Stream};
-
-const DELTA: &str =
-    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 
 /// A client's stream, and the zone that the client states.
 pub(super) struct Client(Stream, &'static str);
 
 impl Client {
-    async fn open(balanced: &Balanced) -> Self {
+    pub(super) async fn open(balanced: &Balanced) -> Self {
         Self::open_in_zone(balanced, "a").await
     }
 
     pub(super) async fn open_in_zone(balanced: &Balanced, zone: &'static str) -> Self {
-        let mut connection = balanced.caller(1 << 20).await;
-        Self(Balanced::call(&mut connection, PATH, "grpc-go/1.85.0"), zone)
+        Self::open_on(&mut balanced.caller(1 << 20).await, zone)
+    }
+
+    /// Opens a stream on a connection.
+    pub(super) fn open_on(connection: &mut SendRequest<Bytes>, zone: &'static str) -> Self {
+        Self(Balanced::call(connection, PATH, "grpc-go/1.85.0"), zone)
     }
 
     /// Asks for names of a type, and accepts the response with this nonce.
@@ -68,6 +71,11 @@ impl Client {
         self.0.message(&request.encode_to_vec());
     }
 
+    /// Returns whether nothing comes for a while.
+    pub(super) async fn is_silent(&mut self) -> bool {
+        self.0.silent().await
+    }
+
     pub(super) async fn next<M: Name + Default>(&mut self) -> (DiscoveryResponse, Vec<M>) {
         let bytes = self.0.maybe_bytes().await.expect("a response");
         let response = DiscoveryResponse::decode(bytes).unwrap();
@@ -81,7 +89,7 @@ fn url<M: Name>() -> String {
     format!("type.googleapis.com/{}", M::full_name())
 }
 
-fn read<M: Name + Default>(any: Option<&Any>) -> M {
+pub(super) fn read<M: Name + Default>(any: Option<&Any>) -> M {
     let any = any.expect("a message");
     assert_eq!(any.type_url, url::<M>());
     M::decode(&any.value[..]).unwrap()
@@ -241,9 +249,11 @@ async fn names_for_which_there_is_no_room_are_counted() {
 async fn deltas_are_not_served() {
     let balanced = Balanced::start(WhenEmpty::Wait).await;
     let mut connection = balanced.caller(1 << 20).await;
-    let mut stream = Balanced::call(&mut connection, DELTA, "envoy");
+    let mut stream = Balanced::call(&mut connection, DELTA_PATH, "envoy");
     stream.message(&[]);
-    assert_eq!(stream.status().await.0, 12);
+    let (code, text) = stream.status().await;
+    assert_eq!(code, 12);
+    assert!(text.starts_with("deltas are not served"), "{text}");
 }
 
 /// Names that mean one service share its bytes, and each resource has the name asked for.

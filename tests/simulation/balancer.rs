@@ -131,7 +131,8 @@ pub async fn run(
 
     let counters: Arc<Counters> = Arc::default();
     let balancer = Balancer::new(zone.clone(), catalog.clone(), Arc::default(), counters.clone());
-    let xds = Xds::new(zone, catalog, balancer.demands(), counters.clone());
+    let sums = (balancer.demands(), balancer.rates());
+    let xds = Xds::new(zone, catalog, sums, Arc::default(), counters.clone());
     spawn_local(balancer.clone().sweep());
     spawn_local(xds.clone().sweep());
     let tasks = TaskTracker::new();

@@ -112,10 +112,10 @@ pub(super) fn settings(world: &mut World, block: &Block) {
         assert_eq!(code, Some(0), "{shown}");
         same(&block.at(), &command.output, &shown);
     }
-    let in_force =
-        ["when-empty       fallback  etcd dev/game", "guard            0         etcd dev/*"];
+    let in_force = ["when-empty fallback etcd dev/game", "guard 0 etcd dev/*"];
     eventually("the document is in force", || {
-        let shown = world.ok(&show.text);
+        let words = world.ok(&show.text);
+        let shown = words.split_whitespace().collect::<Vec<_>>().join(" ");
         in_force.iter().all(|line| shown.contains(line)).then_some(())
     });
 }

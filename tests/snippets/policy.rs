@@ -88,6 +88,14 @@ pub(super) fn sickness(world: &mut World, block: &Block) {
     same(&block.at(), &documented, &found.join("\n"));
 }
 
+/// Applies a document, and waits until its settings for clients of xDS are in force.
+pub(super) fn xds_document(world: &mut World, block: &Block) {
+    world.write("xds.toml", &block.text);
+    world.ok("lookaside settings check xds.toml");
+    world.ok("lookaside settings apply xds.toml --etcd http://10.0.0.1:2379");
+    world.shows("/api/v1/settings", "outlier-detection.kind");
+}
+
 /// Writes the document for [`zones_checked`].
 pub(super) fn zones(world: &mut World, block: &Block) {
     world.write("zones.toml", &block.text);

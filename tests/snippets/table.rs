@@ -54,6 +54,7 @@ const ROWS: &[Row] = &[
     row("docs/connect.md", "cpp", "grpc::", Connect, languages::cpp),
     row("docs/connect.md", "ruby", "stub = ", Connect, languages::ruby),
     row("docs/dns.md", "console", "$ lookaside serve", Dns, resolvers::ask_directly),
+    row("docs/xds.md", "toml", "# xds.toml", Policy, policy::xds_document),
     row("docs/xds.md", "console", "$ lookaside xds-bootstrap", Anywhere, inline::names),
     row("docs/dns.md", "text", "options {", Dns, resolvers::bind),
     row("docs/dns.md", "text", "server:", Dns, resolvers::unbound),

@@ -2,10 +2,12 @@
 //! user's, and record the calls that they get.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::Stream;
 use lookaside::model::{HostPort, Meta, ServiceName, Weight};
 use lookaside::register::{self, Held, Status};
 use lookaside::registry::Registration;
@@ -26,12 +28,37 @@ mod pb {
     tonic::include_proto!("helloworld");
 }
 
+/// ORCA's types, in the modules in which they name each other.
+mod xds {
+    pub mod data {
+        pub mod orca {
+            pub mod v3 {
+                tonic::include_proto!("xds.data.orca.v3");
+            }
+        }
+    }
+    pub mod service {
+        pub mod orca {
+            pub mod v3 {
+                tonic::include_proto!("xds.service.orca.v3");
+            }
+        }
+    }
+}
+
+use xds::data::orca::v3::OrcaLoadReport;
+use xds::service::orca::v3::OrcaLoadReportRequest;
+use xds::service::orca::v3::open_rca_service_server::{OpenRcaService, OpenRcaServiceServer};
+
 use pb::greeter_server::{Greeter, GreeterServer};
 
 /// The default prefix of balancers.
 pub const PREFIX: &str = "/etcd3_naming/";
 /// Calls that greet this name are answered after [`Backend::release`].
 pub const HOLD: &str = "hold";
+
+/// Calls that greet this name fail with UNAVAILABLE until a client tries them again by itself.
+pub const FAIL_FIRST: &str = "fail-first";
 
 /// A running backend. Dropping it ends it like a crash.
 pub struct Backend {
@@ -51,6 +78,10 @@ struct Seen {
     /// The number of calls that waited so far. They wait until `gate` is closed.
     held: AtomicUsize,
     gate: Semaphore,
+    /// Whether all calls fail.
+    failing: AtomicBool,
+    /// What it says of its load, if it is asked.
+    load: Mutex<OrcaLoadReport>,
 }
 
 struct Greetings {
@@ -121,7 +152,10 @@ impl Backend {
             tokens: Mutex::default(),
             held: AtomicUsize::new(0),
             gate: Semaphore::new(0),
+            failing: AtomicBool::new(false),
+            load: Mutex::default(),
         });
+        let load = OpenRcaServiceServer::new(OwnLoad(seen.clone()));
         let greetings = Greetings { id: id.to_owned(), seen: seen.clone() };
         let reporter = HealthReporter::new();
         let health = (methods != HealthMethods::Neither).then(|| {
@@ -137,6 +171,7 @@ impl Backend {
             server
                 .add_service(GreeterServer::new(greetings))
                 .add_optional_service(health)
+                .add_service(load)
                 .serve_with_incoming_shutdown(
                     // Otherwise each call of grpc-go waits for its own delayed acknowledgement.
                     TcpIncoming::from(listener).with_nodelay(Some(true)),
@@ -233,6 +268,18 @@ impl Backend {
         self.seen.held.load(Ordering::SeqCst)
     }
 
+    /// Says from now on whether all calls fail with UNAVAILABLE.
+    pub fn set_failing(&self, failing: bool) {
+        self.seen.failing.store(failing, Ordering::SeqCst);
+    }
+
+    /// Says from now on that it serves so many calls per second, at this utilisation.
+    pub fn set_load(&self, calls: f64, utilisation: f64) {
+        let mut load = self.seen.load.lock().unwrap();
+        load.rps_fractional = calls;
+        load.application_utilization = utilisation;
+    }
+
     /// Answers the waiting calls, and all later ones at once.
     pub fn release(&self) {
         self.seen.gate.close();
@@ -261,17 +308,48 @@ impl Health for OwnHealth {
     }
 }
 
+/// Reports the load to clients that ask for it, once a second.
+struct OwnLoad(Arc<Seen>);
+
+#[tonic::async_trait]
+impl OpenRcaService for OwnLoad {
+    type StreamCoreMetricsStream =
+        Pin<Box<dyn Stream<Item = Result<OrcaLoadReport, tonic::Status>> + Send>>;
+
+    async fn stream_core_metrics(
+        &self,
+        _: tonic::Request<OrcaLoadReportRequest>,
+    ) -> Result<tonic::Response<Self::StreamCoreMetricsStream>, tonic::Status> {
+        let seen = self.0.clone();
+        let reports = futures_util::stream::unfold(true, move |first| {
+            let seen = seen.clone();
+            async move {
+                if !first {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                let load = *seen.load.lock().unwrap();
+                Some((Ok(load), false))
+            }
+        });
+        Ok(tonic::Response::new(Box::pin(reports)))
+    }
+}
+
 #[tonic::async_trait]
 impl Greeter for Greetings {
     async fn say_hello(
         &self,
         request: tonic::Request<pb::HelloRequest>,
     ) -> Result<tonic::Response<pb::HelloReply>, tonic::Status> {
+        let first = !request.metadata().contains_key("grpc-previous-rpc-attempts");
         let token = request.metadata().get("lb-token");
         let token = token.map(|token| token.to_str().unwrap().to_owned());
         self.seen.tokens.lock().unwrap().push(token);
         let id = if self.id.is_empty() { asked_at(&request) } else { self.id.clone() };
         let name = request.into_inner().name;
+        if self.seen.failing.load(Ordering::SeqCst) || (name == FAIL_FIRST && first) {
+            return Err(tonic::Status::unavailable(format!("{id} fails")));
+        }
         if name == HOLD {
             self.seen.held.fetch_add(1, Ordering::SeqCst);
             // The gate has no permits, so this waits until the gate is closed.

@@ -76,6 +76,9 @@ pub struct Calls {
     pub name: String,
     /// Whether the report has each call with the metadata of its answer.
     pub details: bool,
+    /// Headers of the calls.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
 }
 
 /// The results of a series of calls.
@@ -341,6 +344,7 @@ impl Calls {
             every: 0.0,
             name: "test".to_owned(),
             details: false,
+            headers: BTreeMap::new(),
         }
     }
 
@@ -362,6 +366,12 @@ impl Calls {
     #[must_use]
     pub fn name(self, name: &str) -> Self {
         Self { name: name.to_owned(), ..self }
+    }
+
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.insert(name.to_owned(), value.to_owned());
+        self
     }
 
     #[must_use]

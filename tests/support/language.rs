@@ -42,8 +42,10 @@ pub const PYTHON: Language = Language::new("python", Family::Core);
 /// Java asks the machine's resolver.
 pub const JAVA: Language = Language { asks_system: true, ..Language::new("java", Family::Java) };
 
-/// Clients with xDS. Python's has it without a further package.
+/// Clients with xDS. Those of C-core have it without a further package.
 pub const XDS_PYTHON: Language = PYTHON;
+/// Debian's, which is three years older than Python's.
+pub const XDS_CPP: Language = Language::new("cpp", Family::Core);
 pub const XDS_GO: Language = Language::new("go-xds", Family::Go);
 pub const XDS_JAVA: Language = Language::new("java-xds", Family::Java);
 pub const XDS_NODE: Language = Language::new("node-xds", Family::Core);

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use lookaside::model::Weight;
 
+use super::policy::settle;
 use super::{Scene, open};
-use crate::support::backend::{Backend, HOLD};
+use crate::support::backend::{Backend, FAIL_FIRST, HOLD};
 use crate::support::client::{Calls, Channel, Options, Report};
 use crate::support::eventually;
-use crate::support::language::Family;
+use crate::support::language::{Family, XDS_CPP};
 use crate::support::world::{SERVICE, metric, streams};
 
 const OVER: &str = r#"{"until":"2001-01-01T00:00:00Z"}"#;
@@ -216,6 +217,35 @@ pub fn names_have_all_spellings(scene: &Scene) {
     is_used(&client_of(&chosen), "two");
     let report = chosen.call(&Calls::new(20));
     assert_eq!(report.from("two"), 20, "{report:?}");
+    assert_eq!(refused(&balancer), 0, "{}", balancer.log());
+}
+
+/// A name with an authority means what it means without, and so do its settings.
+pub fn names_with_an_authority(scene: &Scene) {
+    if scene.language == XDS_CPP {
+        // Only behind a variable of its environment.
+        return;
+    }
+    settle(scene, "xds-reports = 'on'", "");
+    let balancer = scene.balancer(&[]);
+    let _one = scene.world.backend("one");
+    balancer.wait_listed(SERVICE, "one");
+    let driver = scene.driver_with_authority(&balancer);
+    let options = Options { target: format!("xds://lookaside/{SERVICE}"), ..Options::xds("") };
+    let client = driver.open(&options);
+    is_used(&client_of(&client), "one");
+    let (_, clients) = balancer.get("/api/v1/clients");
+    let name = "xdstp://lookaside/envoy.config.endpoint.v3.ClusterLoadAssignment/hello";
+    assert!(clients.contains(name), "{clients}");
+    let calls = Calls::new(10).name(FAIL_FIRST);
+    assert_eq!(client.call(&calls).failed(), 10);
+    settle(scene, "retry.on = 'unavailable'\nxds-reports = 'on'", "");
+    client.until("calls are tried again", &calls, |report| report.failed() == 0);
+    eventually("calls are reported", || {
+        (balancer.metric(r#"lookaside_client_calls_known_received_total{service="hello"}"#)
+            >= Some(10.0))
+        .then_some(())
+    });
     assert_eq!(refused(&balancer), 0, "{}", balancer.log());
 }
 

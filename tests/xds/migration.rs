@@ -12,13 +12,18 @@ use super::cases::{client_of, has_shares, is_unused, is_used, refused};
 use crate::support::backend::Backend;
 use crate::support::client::{Calls, Channel, Driver, Options};
 use crate::support::etcd::Etcd;
-use crate::support::language::{Language, PYTHON, XDS_GO, XDS_JAVA, XDS_PYTHON};
+use crate::support::language::{Language, PYTHON, XDS_CPP, XDS_GO, XDS_JAVA, XDS_PYTHON};
 use crate::support::lookaside::Balancer;
 use crate::support::world::{SERVICE, World};
 use crate::support::{eventually, free_port, skip};
 
 /// How many clients move.
 const CLIENTS: usize = 4;
+
+#[test]
+fn cpp() {
+    move_all(Language::named("cpp"), XDS_CPP);
+}
 
 #[test]
 fn go() {

@@ -86,7 +86,7 @@ fn start(scene: &Scene, id: &'static str, metadata: &str) -> Backend {
 }
 
 /// Writes the settings of the service, and further tables, into etcd.
-fn settle(scene: &Scene, settings: &str, further: &str) {
+pub fn settle(scene: &Scene, settings: &str, further: &str) {
     let document = format!("[service.{SERVICE}]\n{settings}\n{further}");
     let key = format!("/lookaside/settings/{}", scene.world.zone());
     scene.world.etcd().ctl(&["put", "--", &key, &document]);

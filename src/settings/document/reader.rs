@@ -10,8 +10,8 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 use super::super::clients::CLIENTS_MAX;
 use super::super::pattern_index::PatternIndex;
-use super::super::split::contradiction;
 use super::super::{Key, Pattern, Setting, SplitKey};
+use super::super::{split, xds_keys};
 use super::{Document, REGISTRANTS, TABLES, Table, VERSION_KEY, ZONES};
 use crate::model::name::NAME_MAX;
 use crate::tables::{Name, Problems, Value};
@@ -150,7 +150,11 @@ impl Reader<'_, '_> {
             }
         }
         placed.table.settings.sort_by_key(Setting::key);
-        if let Some((key, told)) = contradiction(&placed.table.settings) {
+        let settings = &placed.table.settings;
+        for (key, told) in [split::contradiction(settings), xds_keys::contradiction(settings)]
+            .into_iter()
+            .flatten()
+        {
             let (pattern, place) = (&placed.table.pattern, placed.places.get(&key));
             let told = format!("[service.\"{pattern}\"] {}: {told}", key.as_str());
             self.problems.add(place.cloned().unwrap_or_default(), told);

@@ -46,7 +46,8 @@ fn shared_bytes_stand_in_a_well_formed_response() {
 #[test]
 fn versions_follow_from_content_alone() {
     let version = |names: &[&str], nonce| {
-        whole(Kind::Listener, names.iter().copied(), nonce, |_| None).version
+        let settings = |_: &str| Ok(Arc::new(ServiceSettings::DEFAULT));
+        whole(Kind::Listener, names.iter().copied(), nonce, settings).0.version
     };
     assert_eq!(version(&["a", "b"], 1), version(&["a", "b"], 2));
     assert_ne!(version(&["a", "b"], 1), version(&["a"], 1));

@@ -16,6 +16,10 @@ fn assignment(version: u64, members: u64) -> Arc<Assignment> {
     Arc::new(one)
 }
 
+fn settings() -> Arc<ServiceSettings> {
+    Arc::new(ServiceSettings::DEFAULT)
+}
+
 fn session() -> Session<()> {
     Session::new(Duration::ZERO)
 }
@@ -39,7 +43,7 @@ fn request(
 
 /// Returns the type, the nonce and the names of the next response.
 fn next(session: &mut Session<()>) -> Option<(Kind, u64, Vec<String>)> {
-    match session.step(NOW(), |_| None) {
+    match session.step(NOW(), |_| Ok(settings())) {
         Step::Send(push) => Some(read(&push)),
         Step::WaitUntil(_) | Step::Nothing => None,
     }
@@ -176,7 +180,7 @@ fn changes_of_weights_alone_wait_and_other_changes_do_not() {
     let mut step = |version, members, seconds| {
         ask(session, Kind::Endpoints, &["a"], nonce);
         session.open_names()[0].offer(assignment(version, members));
-        match session.step(at(seconds), |_| None) {
+        match session.step(at(seconds), |_| Ok(settings())) {
             Step::Send(push) => {
                 nonce = read(&push).1;
                 Some(Ok(push.version))
@@ -198,14 +202,47 @@ fn changes_of_weights_alone_wait_and_other_changes_do_not() {
 fn a_name_that_means_no_service_gets_the_reason_and_no_resource() {
     let session = &mut session();
     ask(session, Kind::Listener, &["bad", "good"], 0);
-    let problem = |name: &str| (name == "bad").then(|| "no such thing".to_owned());
-    let Step::Send(push) = session.step(NOW(), problem) else { panic!("a response") };
+    let settings = |name: &str| match name {
+        "bad" => Err("no such thing".to_owned()),
+        _ => Ok(settings()),
+    };
+    let Step::Send(push) = session.step(NOW(), settings) else { panic!("a response") };
     let response = DiscoveryResponse::decode(&push.message.to_bytes()[5..]).unwrap();
     assert_eq!(response.resources.len(), 1);
     let error = &response.resource_errors[0];
     assert_eq!(error.resource_name.as_ref().unwrap().name, "bad");
     assert_eq!(error.error_detail.as_ref().unwrap().message, "no such thing");
     assert!(next(session).is_none());
+}
+
+/// A listener is sent again only if the settings change it, and then with all others.
+#[test]
+fn other_settings_are_sent_where_they_matter() {
+    let session = &mut session();
+    ask(session, Kind::Listener, &["a", "b"], 0);
+    assert_eq!(next(session), Some((Kind::Listener, 1, vec!["a".into(), "b".into()])));
+    ask(session, Kind::Cluster, &["a"], 0);
+    assert_eq!(next(session), Some((Kind::Cluster, 2, vec!["a".into()])));
+    ask(session, Kind::Listener, &["a", "b"], 1);
+    ask(session, Kind::Cluster, &["a"], 2);
+    let mut slow = ServiceSettings::DEFAULT;
+    slow.guard = 3;
+    session.settle("a", &slow);
+    assert_eq!(next(session), None);
+    slow.xds.timeout = Duration::from_secs(1);
+    session.settle("a", &slow);
+    let again = session.step(NOW(), |name| {
+        Ok(Arc::new(match name {
+            "a" => slow.clone(),
+            _ => ServiceSettings::DEFAULT,
+        }))
+    });
+    let Step::Send(push) = again else { panic!("a response") };
+    assert_eq!(read(&push), (Kind::Listener, 3, vec!["a".into(), "b".into()]));
+    session.settle("a", &slow);
+    session.settle("nobody", &slow);
+    ask(session, Kind::Listener, &["a", "b"], 3);
+    assert_eq!(next(session), None);
 }
 
 /// What a client does or what happens to a name.
@@ -269,7 +306,7 @@ proptest! {
                     for one in session.open_names() {
                         one.offer(assignment(newest[&*one.name], 0));
                     }
-                    let Step::Send(push) = session.step(NOW(), |_| None) else { break };
+                    let Step::Send(push) = session.step(NOW(), |_| Ok(settings())) else { break };
                     let (kind, nonce, names) = read(&push);
                     prop_assert_eq!(open.insert(kind, nonce), None);
                     prop_assert!(last.insert(kind, nonce) < Some(nonce));

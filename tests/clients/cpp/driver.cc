@@ -114,6 +114,7 @@ class Channel {
     request.set_name(command.at("name").get<std::string>());
     const long count = command.value("count", -1L);
     const Seconds every(command.value("every", 0.0));
+    const json headers = command.value("headers", json::object());
     for (long made = 0; made != count && !(count < 0 && stopping_); ++made) {
       if (made > 0 && every.count() > 0) Sleep(every, count < 0);
       grpc::ClientContext context;
@@ -121,6 +122,9 @@ class Channel {
       context.set_deadline(std::chrono::system_clock::now() +
                            std::chrono::duration_cast<std::chrono::milliseconds>(
                                Seconds(command.at("timeout").get<double>())));
+      for (const auto& [name, value] : headers.items()) {
+        context.AddMetadata(name, value.get<std::string>());
+      }
       helloworld::HelloReply reply;
       if (!Begin(&context)) break;
       const grpc::Status status = greeter_->SayHello(&context, request, &reply);

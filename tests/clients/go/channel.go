@@ -31,6 +31,7 @@ type calls struct {
 	Every        float64
 	Name         string
 	Details      bool
+	Headers      map[string]string
 }
 
 // report is what came of calls.
@@ -111,6 +112,7 @@ func (c *channel) call(calls *calls, count int, stop <-chan struct{}) *report {
 func (c *channel) callOnce(calls *calls, report *report) {
 	ctx, cancel := context.WithTimeout(context.Background(), seconds(calls.Timeout))
 	defer cancel()
+	ctx = metadata.NewOutgoingContext(ctx, metadata.New(calls.Headers))
 	var head, tail metadata.MD
 	answer := new(wrapperspb.StringValue)
 	err := c.conn.Invoke(ctx, "/helloworld.Greeter/SayHello", wrapperspb.String(calls.Name), answer,

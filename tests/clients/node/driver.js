@@ -48,17 +48,19 @@ class Channel {
   }
 
   // Calls one after the other: count times, or until the signal.
-  async call({ count, timeout, wait_for_ready, every, name, details }, signal) {
+  async call({ count, timeout, wait_for_ready, every, name, details, headers }, signal) {
     const report = new Report(details);
     for (let made = 0; made !== count && !signal?.aborted; made++) {
       if (made && every) await sleep(every * 1000, null, { signal }).catch(() => {});
-      await this.one(report, name, timeout, wait_for_ready);
+      await this.one(report, name, timeout, wait_for_ready, headers);
     }
     return report;
   }
 
-  one(report, name, timeout, waitForReady) {
+  one(report, name, timeout, waitForReady, headers) {
     return new Promise((resolve) => {
+      const sent = new grpc.Metadata({ waitForReady });
+      for (const [key, value] of Object.entries(headers ?? {})) sent.set(key, value);
       const seen = {};
       const see = (metadata) => {
         for (const [key, value] of Object.entries(metadata?.getMap() ?? {})) {
@@ -69,7 +71,7 @@ class Channel {
       const options = { deadline: Date.now() + timeout * 1000 };
       const call = this.client.sayHello(
         { name },
-        new grpc.Metadata({ waitForReady }),
+        sent,
         options,
         (error, reply) => {
           outcome = error

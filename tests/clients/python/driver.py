@@ -59,10 +59,13 @@ class Channel:
         self.stopping = threading.Event()
         self.background = None
 
-    def call(self, count, timeout, wait_for_ready, every, name, details=False, stop=None):
+    def call(
+        self, count, timeout, wait_for_ready, every, name, details=False, headers=None, stop=None
+    ):
         """Calls one after the other: count times, or until stop is set."""
         report = Report(details)
         request = protos.HelloRequest(name=name)
+        metadata = [*(headers or {}).items()]
         made = 0
         while made != count and not (stop and stop.is_set()):
             if made and every:
@@ -70,7 +73,7 @@ class Channel:
             made += 1
             try:
                 reply, call = self.greeter.SayHello.with_call(
-                    request, timeout=timeout, wait_for_ready=wait_for_ready
+                    request, timeout=timeout, wait_for_ready=wait_for_ready, metadata=metadata
                 )
                 report.add("answer", reply.message, call)
             except grpc.RpcError as error:

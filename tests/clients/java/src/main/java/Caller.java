@@ -29,6 +29,7 @@ final class Caller {
     double every;
     String name;
     boolean details;
+    Map<String, String> headers = Map.of();
   }
 
   /** What came of a number of calls. */
@@ -101,10 +102,16 @@ final class Caller {
   private void one(Calls calls, HelloRequest request, Report report) {
     AtomicReference<Metadata> initial = new AtomicReference<>();
     AtomicReference<Metadata> trailing = new AtomicReference<>();
+    Metadata headers = new Metadata();
+    calls.headers.forEach(
+        (key, value) ->
+            headers.put(Metadata.Key.of(key, Metadata.ASCII_STRING_MARSHALLER), value));
     GreeterGrpc.GreeterBlockingStub greeter =
         GreeterGrpc.newBlockingStub(
                 ClientInterceptors.intercept(
-                    channel, MetadataUtils.newCaptureMetadataInterceptor(initial, trailing)))
+                    channel,
+                    MetadataUtils.newAttachHeadersInterceptor(headers),
+                    MetadataUtils.newCaptureMetadataInterceptor(initial, trailing)))
             .withDeadlineAfter((long) (calls.timeout * 1e9), TimeUnit.NANOSECONDS);
     String kind;
     String text;

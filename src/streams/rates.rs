@@ -14,11 +14,12 @@ use crate::load::Calls;
 use crate::model::ServiceName;
 
 /// The rates of all services that ask for it.
-#[derive(Default)]
-pub(super) struct Rates(Mutex<HashMap<ServiceName, Arc<Mutex<CallRates>>>>);
+#[derive(Debug, Default)]
+pub struct Rates(Mutex<HashMap<ServiceName, Arc<Mutex<CallRates>>>>);
 
 /// One stream's part of the rates. It ends when this is dropped.
-pub(super) struct RateMember {
+#[derive(Debug)]
+pub(crate) struct RateMember {
     service: ServiceName,
     sum: Arc<Mutex<CallRates>>,
     /// Calls per second that the client starts and sends; `None` before its first report.
@@ -29,7 +30,7 @@ pub(super) struct RateMember {
 
 impl Rates {
     /// Counts one more stream.
-    pub(super) fn join(&self, service: &ServiceName) -> RateMember {
+    pub(crate) fn join(&self, service: &ServiceName) -> RateMember {
         let mut services = self.lock();
         let sum = services.entry(service.clone()).or_default().clone();
         // The lock of all services is held, so that no other thread removes this one.
@@ -39,7 +40,7 @@ impl Rates {
 
     /// Returns the rates of all services. A service that has lost its last stream comes once
     /// more.
-    pub(super) fn all(&self) -> Vec<(ServiceName, CallRates)> {
+    pub(crate) fn all(&self) -> Vec<(ServiceName, CallRates)> {
         let mut services = self.lock();
         let all = services.iter().map(|(service, sum)| (service.clone(), *lock(sum))).collect();
         services.retain(|_, sum| lock(sum).clients > 0);
@@ -53,12 +54,18 @@ impl Rates {
 
 impl RateMember {
     /// Returns whether the stream counts for this service.
-    pub(super) fn is_of(&self, service: &ServiceName) -> bool {
+    pub(crate) fn is_of(&self, service: &ServiceName) -> bool {
         self.service == *service
     }
 
+    /// Forgets what the client has reported: it counts as the mean client.
+    pub(crate) fn forget(&mut self) {
+        self.replace(None);
+        self.since = clock::now();
+    }
+
     /// Counts the calls that the client has reported since its last report.
-    pub(super) fn report(&mut self, calls: Calls) {
+    pub(crate) fn report(&mut self, calls: Calls) {
         let now = clock::now();
         let time = now.saturating_duration_since(self.since);
         let rate = |calls: u64| per_second(calls, time);
@@ -110,6 +117,8 @@ mod tests {
         assert_eq!(rates.all(), sum(2, 1, 30.0, 20.0));
         one.report(calls(5, 0));
         assert_eq!(rates.all(), sum(2, 1, 5.0, 5.0));
+        one.forget();
+        assert_eq!(rates.all(), sum(2, 0, 0.0, 0.0));
         drop(one);
         assert_eq!(rates.all(), sum(1, 0, 0.0, 0.0));
         assert!(two.is_of(&service));

@@ -1,0 +1,173 @@
+//! What is counted of each client of a service: its zone, and the calls that it reports.
+//!
+//! In: streams that begin and cease to want a name, and reports of load. Out: the demand by
+//! zone, the calls of services that may be overloaded, and the sums of all calls. A client
+//! reports on another stream than the one that brings its backends. Both are on one
+//! connection and have the name in common, so a report counts only for a name that a stream
+//! of the same connection wants.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::catalog::Service;
+use crate::load::{Calls, Ledger};
+use crate::model::ServiceName;
+use crate::streams::demand::{Demands, Member};
+use crate::streams::rates::{RateMember, Rates};
+
+use super::resources::reports;
+
+/// The clients of which something is counted.
+pub(super) struct Members {
+    demands: Arc<Demands>,
+    rates: Arc<Rates>,
+    ledger: Arc<Ledger>,
+    /// The clients that report, by connection and name.
+    reporting: Mutex<Reporting>,
+}
+
+type Reporting = BTreeMap<(SocketAddr, Arc<str>), Arc<Mutex<Counted>>>;
+
+/// One client of a service. It counts until this is dropped.
+pub(super) struct XdsMember {
+    owner: Arc<Members>,
+    service: ServiceName,
+    zone: Option<Arc<str>>,
+    counts: Counts,
+    counted: Arc<Mutex<Counted>>,
+    /// Set if it reports.
+    key: Option<(SocketAddr, Arc<str>)>,
+}
+
+/// What is counted of the clients of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    zones: bool,
+    calls: bool,
+    /// How often they report; `None`: never.
+    reports: Option<Duration>,
+}
+
+/// What is counted of one client.
+pub(super) struct Counted {
+    service: ServiceName,
+    interval: Duration,
+    demand: Option<Member>,
+    rate: Option<RateMember>,
+    /// All calls that it has reported.
+    pub(super) calls: Calls,
+}
+
+/// How many names of a connection are looked at to find out how often its client reports.
+const NAMES_MAX: usize = 1_000;
+
+impl Members {
+    pub(super) fn new(demands: Arc<Demands>, rates: Arc<Rates>, ledger: Arc<Ledger>) -> Arc<Self> {
+        Arc::new(Self { demands, rates, ledger, reporting: Mutex::default() })
+    }
+
+    /// Counts one more client; `None` if nothing is counted of it.
+    pub(super) fn join(
+        self: &Arc<Self>,
+        service: &Service,
+        zone: Option<&Arc<str>>,
+        client: SocketAddr,
+        name: &Arc<str>,
+    ) -> Option<XdsMember> {
+        let counts = Counts::of(service)?;
+        let interval = service.settings.report_interval;
+        let demand = counts.zones.then(|| self.demands.join(&service.name, zone, interval));
+        let rate = counts.calls.then(|| self.rates.join(&service.name));
+        let (service, zone, calls) = (service.name.clone(), zone.cloned(), Calls::default());
+        let counted = Counted { service: service.clone(), interval, demand, rate, calls };
+        let counted = Arc::new(Mutex::new(counted));
+        let key = counts.reports.map(|_| (client, name.clone()));
+        if let Some(key) = &key {
+            self.lock().insert(key.clone(), counted.clone());
+        }
+        Some(XdsMember { owner: self.clone(), service, zone, counts, counted, key })
+    }
+
+    /// Adds what a client reports of a name. Returns how often it should report; `None` if
+    /// the report does not count.
+    pub(super) fn report(&self, client: SocketAddr, name: &str, calls: Calls) -> Option<Duration> {
+        let counted = self.counted(client, name)?;
+        let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let Counted { service, interval, demand, rate, calls: all } = &mut *counted;
+        self.ledger.add(service, calls);
+        all.add(calls);
+        demand.iter_mut().for_each(|demand| demand.report(calls.started));
+        rate.iter_mut().for_each(|rate| rate.report(calls));
+        Some(*interval)
+    }
+
+    /// Forgets how many calls a client makes of a name, because it reports no more.
+    pub(super) fn forget(&self, client: SocketAddr, name: &str) {
+        let Some(counted) = self.counted(client, name) else { return };
+        let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.rate.iter_mut().for_each(RateMember::forget);
+    }
+
+    /// Returns how often a client should report, by all names of its connection; `None` if
+    /// none of them says so.
+    pub(super) fn interval(&self, client: SocketAddr) -> Option<Duration> {
+        let reporting = self.lock();
+        let all = reporting.range((client, "".into())..).take(NAMES_MAX);
+        let own = all.take_while(|((other, _), _)| *other == client);
+        own.map(|(_, counted)| counted.lock().unwrap_or_else(PoisonError::into_inner).interval)
+            .min()
+    }
+
+    fn counted(&self, client: SocketAddr, name: &str) -> Option<Arc<Mutex<Counted>>> {
+        self.lock().get(&(client, name.into())).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Reporting> {
+        self.reporting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counts {
+    /// Returns `None` if nothing is counted.
+    fn of(service: &Service) -> Option<Self> {
+        let settings = &service.settings;
+        let reports = reports(settings).then_some(settings.report_interval);
+        let zones = service.facts.zones.is_some();
+        // Nothing is known of the calls of clients that never report.
+        let calls = settings.shed.is_on() && reports.is_some();
+        (zones || reports.is_some()).then_some(Self { zones, calls, reports })
+    }
+}
+
+impl XdsMember {
+    /// Returns whether a client of the service, if it were in this zone, would be counted as
+    /// this one is.
+    pub(super) fn is_of(&self, service: &Service, zone: Option<&Arc<str>>) -> bool {
+        self.service == service.name
+            && self.zone.as_ref() == zone
+            && Counts::of(service) == Some(self.counts)
+    }
+
+    /// Returns what is counted of the client.
+    pub(super) fn counted(&self) -> &Arc<Mutex<Counted>> {
+        &self.counted
+    }
+}
+
+/// Returns whether anything is counted of the clients of a service.
+pub(super) fn counts(service: &Service) -> bool {
+    Counts::of(service).is_some()
+}
+
+impl Drop for XdsMember {
+    fn drop(&mut self) {
+        let Some(key) = &self.key else { return };
+        let mut reporting = self.owner.lock();
+        // Another stream of the connection may have the name too.
+        if reporting.get(key).is_some_and(|counted| Arc::ptr_eq(counted, &self.counted)) {
+            reporting.remove(key);
+        }
+    }
+}
