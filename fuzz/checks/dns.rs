@@ -22,6 +22,7 @@ pub fn check(query: &[u8]) {
         balancers: Some(&own),
         lookup: &lookup,
         may_visit: &|work| work <= query.len(),
+        serial: 1,
         seed: query.len(),
     };
     for transport in [Transport::Udp, Transport::Tcp] {

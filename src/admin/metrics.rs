@@ -37,7 +37,7 @@ mod xds;
 /// A total: its name (without `_total`), its help text, and how to read it.
 type Total<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const TOTALS: [Total<Counters>; 21] = [
+const TOTALS: [Total<Counters>; 23] = [
     ("connections", "TCP connections accepted on the gRPC port", |c| c.connections.total()),
     (
         "connections_failed",
@@ -84,6 +84,12 @@ const TOTALS: [Total<Counters>; 21] = [
     ("dns_answers", "DNS questions answered", |c| c.dns_answers.total()),
     ("dns_rejected", "DNS questions refused, and messages that were no questions", |c| {
         c.dns_rejected.total()
+    }),
+    ("dns_transfers", "Times a secondary DNS server asked for the zone, and got it", |c| {
+        c.dns_transfers.total()
+    }),
+    ("dns_notices_failed", "Notices of a changed zone that no secondary acknowledged", |c| {
+        c.dns_notices_failed.total()
     }),
     ("states_saved", "Times the state was saved, or was found saved already", |c| {
         c.states_saved.total()
@@ -172,6 +178,9 @@ impl Scrape {
         let help = "Bytes of all encoded lists, including old ones that clients have not read";
         let bytes = usize::try_from(state.counters.list_bytes.now()).unwrap_or(usize::MAX);
         page.gauge("list_bytes", help, float(bytes))?;
+        let help = "Records for CoreDNS that this balancer keeps in etcd";
+        let records = usize::try_from(state.counters.skydns_keys.now()).unwrap_or(usize::MAX);
+        page.gauge("skydns_records", help, float(records))?;
         let help = "Open BalanceLoad streams, by the gRPC implementation of the client";
         let classes = "Server lists in memory: one per service and class of clients";
         let kept = usize::try_from(state.counters.list_classes.now()).unwrap_or(usize::MAX);

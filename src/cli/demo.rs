@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::signals::StopSignals;
 use crate::app::{Addresses, App};
+use crate::config::dns_args::DnsConfig;
 use crate::config::replica_args::ReplicaConfig;
 use crate::config::{Config, Registry};
 use crate::model::{Host, HostPort, Meta, ServiceName, Weight, Zone};
@@ -196,7 +197,7 @@ fn config() -> Result<Config, AnyError> {
         listen: any,
         registry: Registry::Embedded(any),
         prefixes: vec![Prefix::parse(PREFIX)?],
-        dns_listen: Some(any),
+        dns: DnsConfig { listen: Some(any), ..DnsConfig::default() },
         replica: ReplicaConfig::default(),
         admin_listen: any,
         admin_hosts: Vec::new(),
