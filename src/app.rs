@@ -283,6 +283,10 @@ impl App {
             drain: drain.clone(),
             connections_max: serve::raise_open_files(),
             connections_per_peer: self.config.connections_per_peer,
+            spread: Some(serve::Spread {
+                replicas: wired.replicas.clone(),
+                per_second: self.config.replica.spread,
+            }),
         };
         tasks.spawn("grpclb", server.run(self.grpclb));
 

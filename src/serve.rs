@@ -34,6 +34,7 @@ mod limits;
 mod other_services;
 mod peers;
 mod read_limit;
+mod spread;
 
 use body::ServeBody;
 use connections::{Admitted, Connections};
@@ -41,6 +42,7 @@ use handshakes::Computing;
 pub use limits::raise_open_files;
 pub use other_services::MESSAGE_MAX;
 use read_limit::ReadLimit;
+pub use spread::Spread;
 
 /// The services that a connection may call.
 #[derive(Clone)]
@@ -73,6 +75,8 @@ pub struct Server {
     /// How many connections one network may have open at a time; 0 means no limit of
     /// its own.
     pub connections_per_peer: u64,
+    /// How clients are spread over balancers; `None` if there are no others.
+    pub spread: Option<Spread>,
 }
 
 /// A [`Server`] while it serves, with what its connections share.
@@ -119,9 +123,12 @@ impl Server {
         let connections = Connections::new(max, per_peer, self.counters.clone());
         let serving = Arc::new(Serving::new(self));
         let counters = &serving.server.counters;
+        let spread = serving.server.spread.clone();
+        let mut spreading = std::pin::pin!(spread::run(spread, &connections, counters));
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
+                () = &mut spreading => continue,
                 () = serving.server.drain.cancelled() => break,
             };
             match accepted {

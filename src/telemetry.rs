@@ -34,6 +34,8 @@ pub struct Counters {
     pub connections_refused: Counter,
     /// Connections told to leave because others needed room.
     pub connections_replaced: Counter,
+    /// Connections asked to leave so that streams spread over balancers.
+    pub connections_spread: Counter,
     /// Times when a connection could not be accepted (no descriptors left).
     pub accept_errors: Counter,
     /// BalanceLoad streams that got their first list.

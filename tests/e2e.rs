@@ -42,6 +42,9 @@ mod registrants;
 mod registry_behaviour;
 #[path = "replicas.rs"]
 mod replicas;
+#[cfg(target_os = "linux")]
+#[path = "rolling.rs"]
+mod rolling;
 #[path = "serve.rs"]
 mod serve;
 #[path = "settings.rs"]

@@ -51,6 +51,7 @@ fn start(runtime: &tokio::runtime::Runtime) -> SocketAddr {
         drain: CancellationToken::new(),
         connections_max: 1_000,
         connections_per_peer: 0,
+        spread: None,
     };
     runtime.spawn(server.run(listener));
     addr

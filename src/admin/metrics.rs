@@ -37,7 +37,7 @@ mod xds;
 /// A total: its name (without `_total`), its help text, and how to read it.
 type Total<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const TOTALS: [Total<Counters>; 23] = [
+const TOTALS: [Total<Counters>; 24] = [
     ("connections", "TCP connections accepted on the gRPC port", |c| c.connections.total()),
     (
         "connections_failed",
@@ -46,6 +46,9 @@ const TOTALS: [Total<Counters>; 23] = [
     ),
     ("connections_refused", "Connections closed at once because the limit was reached", |c| {
         c.connections_refused.total()
+    }),
+    ("connections_spread", "Connections asked to move to balancers with fewer streams", |c| {
+        c.connections_spread.total()
     }),
     ("connections_replaced", "Connections told to leave because others needed their places", |c| {
         c.connections_replaced.total()

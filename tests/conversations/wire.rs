@@ -203,6 +203,7 @@ impl Balanced {
             drain: CancellationToken::new(),
             connections_max: 1_000,
             connections_per_peer: 0,
+            spread: None,
         };
         let peer = self.peer;
         (ours, tokio::spawn(async move { server.http2(theirs, peer).await }))

@@ -141,6 +141,7 @@ pub async fn run(
         drain: CancellationToken::new(),
         connections_max: 1_000,
         connections_per_peer: 0,
+        spread: None,
     });
     handle.0.replace(Some(Inside { inputs, balancer, xds, tasks: tasks.clone() }));
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
