@@ -4,13 +4,14 @@
 # The documentation names target/release/lookaside, so this folder is fixed.
 export CARGO_TARGET_DIR := target
 
-.PHONY: help build demo test bare interop bench bench-short bench-policy profile soak fuzz lint deny oldest clean
+.PHONY: help build demo test bare interop upgrade bench bench-short bench-policy profile soak fuzz lint deny oldest clean
 
 help:
 	@echo "make build  the program, as target/release/lookaside"
 	@echo "make demo   the whole job on this machine; DEMO_SECONDS=20, 0 = until Ctrl-C"
 	@echo "make test   every test, with real etcd and real clients"
 	@echo "make interop  real clients of every language through every case, as a table"
+	@echo "make upgrade  from the previous release to this one and back, under load (Linux, root)"
 	@echo "make bare   make demo and make test on a bare Debian in a folder (Linux, root); half an hour"
 	@echo "make lint   formatting, clippy and documentation, without a warning"
 	@echo "make deny   licences, sources and advisories of everything that it depends on"
@@ -35,6 +36,9 @@ test:
 
 interop:
 	@scripts/interop
+
+upgrade:
+	@scripts/upgrade
 
 bare:
 	@scripts/bare

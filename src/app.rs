@@ -38,6 +38,7 @@ pub mod marks;
 pub mod registry_gate;
 mod replicas;
 pub mod settings;
+mod skydns;
 mod tasks;
 mod xds;
 
@@ -106,7 +107,7 @@ impl App {
         let grpclb = bind("grpclb", config.listen, serve::bind(config.listen))?;
         let (addr, tls) = (&config.admin.listen, config.admin.tls.clone());
         let admin = bind("admin", addr, admin::Listener::bind(addr, tls).await)?;
-        let dns = match config.dns_listen {
+        let dns = match config.dns.listen {
             Some(addr) => Some(bind("dns", addr, dns::bind(addr).await)?),
             None => None,
         };
@@ -161,9 +162,8 @@ impl App {
         let stopped = tasks.run_until(stop).await;
         draining.missing("draining");
         withdraw.cancel();
-        if let Some(withdrawn) = &announced {
-            let _ = tokio::time::timeout(WITHDRAW_WITHIN, withdrawn.cancelled()).await;
-        }
+        let withdrawn = all_cancelled(&announced);
+        let _ = tokio::time::timeout(WITHDRAW_WITHIN, withdrawn).await;
         drain.cancel();
         connections.close();
         if tokio::time::timeout(DRAIN_WITHIN, connections.wait()).await.is_err() {
@@ -171,15 +171,13 @@ impl App {
             tracing::warn!(left, "connections did not end in time and are closed");
         }
         catalog.close();
-        if let Some(withdrawn) = announced {
-            let _ = tokio::time::timeout(DRAIN_WITHIN, withdrawn.cancelled()).await;
-        }
+        let _ = tokio::time::timeout(DRAIN_WITHIN, all_cancelled(&announced)).await;
         end.cancel();
         stopped
     }
 
-    /// Starts every part. Returns a token that is cancelled once the announcement of this
-    /// balancer is withdrawn, or `None` if this balancer does not announce itself.
+    /// Starts every part. Returns tokens that are cancelled once what this balancer has written
+    /// into etcd about itself is withdrawn.
     fn start(
         self,
         tasks: &mut Tasks,
@@ -188,7 +186,7 @@ impl App {
         Stages { withdraw, drain, end }: &Stages,
         connections: &TaskTracker,
         reload: Arc<Notify>,
-    ) -> Option<CancellationToken> {
+    ) -> Vec<CancellationToken> {
         let started = Instant::now();
         let counters: Arc<Counters> = Arc::default();
         let ledger: Arc<Ledger> = Arc::default();
@@ -279,6 +277,14 @@ impl App {
         let (others, report_health) =
             grpc_health::routes(readiness.watch(), self.config.reflection);
         tasks.spawn("health", report_health);
+        let vitals = Vitals {
+            ready: readiness.watch(),
+            registry: catalog.watch_status(),
+            streams: xds::all_streams(balancer.streams(), ads.streams()),
+        };
+        let wired = replicas::start(tasks, &self.config, &self.addresses, vitals, withdraw);
+        let known = wired.replicas.clone();
+        let records = skydns::start(tasks, &self.config, catalog, known, &counters, withdraw);
         let server = Server {
             services: Services { balancer: balancer.clone(), xds: ads.clone(), others },
             tls: self.config.tls.clone(),
@@ -288,15 +294,13 @@ impl App {
             connections_max: serve::raise_open_files(),
             connections_per_peer: self.config.connections_per_peer,
             max_connection_age: self.config.max_connection_age,
+            spread: Some(serve::Spread {
+                replicas: wired.replicas.clone(),
+                per_second: self.config.replica.spread,
+            }),
         };
         tasks.spawn("grpclb", server.run(self.grpclb));
 
-        let vitals = Vitals {
-            ready: readiness.watch(),
-            registry: catalog.watch_status(),
-            streams: xds::all_streams(balancer.streams(), ads.streams()),
-        };
-        let wired = replicas::start(tasks, &self.config, &self.addresses, vitals, withdraw);
         let state = admin::State {
             catalog: catalog.clone(),
             zone: zone.clone(),
@@ -329,14 +333,21 @@ impl App {
         tasks.spawn("admin", async move { drop(admin::serve(admin, state, admin_end).await) });
 
         if let Some((udp, tcp)) = self.dns {
-            let answers = dns::Answers::new(zone, catalog.clone(), wired.advertised, counters);
+            let answers = dns::Answers::new(zone, catalog.clone(), wired.advertised, counters)
+                .with_secondaries(self.config.dns.secondaries.clone());
             let end = end.clone();
             tasks.spawn("dns", async move {
                 let served = dns::serve(udp, tcp, answers, end).await;
                 served.inspect_err(|error| tracing::error!(%error, "dns failed")).ok();
             });
         }
-        wired.withdrawn
+        wired.withdrawn.into_iter().chain(records).collect()
+    }
+}
+
+async fn all_cancelled(tokens: &[CancellationToken]) {
+    for token in tokens {
+        token.cancelled().await;
     }
 }
 

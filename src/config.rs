@@ -17,6 +17,7 @@ use crate::settings::source::FileSource;
 use crate::settings::{Key, ServiceSettings, Setting, Settings};
 use access_args::AccessArgs;
 use admin_args::{AdminConfig, AdminServerArgs};
+use dns_args::{DnsConfig, DnsServerArgs};
 use etcd_args::EtcdArgs;
 use fault_args::FaultArgs;
 use file::Sources;
@@ -25,6 +26,7 @@ use replica_args::{ReplicaArgs, ReplicaConfig};
 
 pub mod access_args;
 pub mod admin_args;
+pub mod dns_args;
 pub mod etcd_args;
 pub mod fault_args;
 pub mod file;
@@ -76,9 +78,9 @@ pub struct ServeArgs {
         env = "LOOKASIDE_DOMAIN"
     )]
     pub domain: String,
-    /// Address of the DNS server for the zone, by UDP and TCP [default: no DNS server]
-    #[arg(long, value_name = "IP:PORT", env = "LOOKASIDE_DNS_LISTEN")]
-    pub dns_listen: Option<String>,
+    /// The DNS server.
+    #[command(flatten)]
+    pub dns: DnsServerArgs,
     /// This balancer among others.
     #[command(flatten)]
     pub replica: ReplicaArgs,
@@ -132,8 +134,8 @@ pub struct Config {
     pub registry: Registry,
     /// The prefixes of the registrations; at least one.
     pub prefixes: Vec<Prefix>,
-    /// Address of the DNS server; `None`: no DNS server.
-    pub dns_listen: Option<SocketAddr>,
+    /// The DNS server.
+    pub dns: DnsConfig,
     /// This balancer among others.
     pub replica: ReplicaConfig,
     /// The admin address, and who gets in.
@@ -178,8 +180,7 @@ impl ServeArgs {
         let all = &mut problems;
         let listen = listen("--listen", &self.listen, all);
         let admin = self.admin.validate(all);
-        let dns_listen = self.dns_listen.as_deref();
-        let dns_listen = dns_listen.map(|text| self::listen("--dns-listen", text, all));
+        let dns = self.dns.validate(self.etcd.etcd.is_some(), all);
         let registry_listen = self::listen("--registry-listen", &self.registry_listen, all);
         let connect = self.etcd.validate(all);
         let registry = match (&self.etcd.etcd, connect) {
@@ -209,15 +210,15 @@ impl ServeArgs {
             protocol: b"h2",
         };
         let tls = tls.config(all);
-        match (listen, registry, admin, zone, dns_listen.map_or(Some(None), |l| l.map(Some))) {
-            (Some(listen), Some(registry), Some(admin), Some(zone), Some(dns_listen))
+        match (listen, registry, admin, zone, dns) {
+            (Some(listen), Some(registry), Some(admin), Some(zone), Some(dns))
                 if problems.is_empty() && self.sources.problems.is_empty() =>
             {
                 Ok(Config {
                     listen,
                     registry,
                     prefixes,
-                    dns_listen,
+                    dns,
                     replica: replica.unwrap_or_default(),
                     admin,
                     zone,

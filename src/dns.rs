@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::answer::{Facts, Reply, Transport};
+use self::secondaries::Secondaries;
 use crate::catalog::Catalog;
 use crate::clock;
 use crate::model::{Host, HostPort, Zone};
@@ -23,6 +24,9 @@ use crate::telemetry::{Counters, Protocol};
 
 pub mod answer;
 mod byte_limit;
+pub mod named_services;
+mod secondaries;
+pub mod skydns;
 mod tcp;
 mod udp;
 mod work_limit;
@@ -56,6 +60,7 @@ pub struct Answers {
     catalog: Catalog,
     advertised: Advertised,
     counters: Arc<Counters>,
+    secondaries: Secondaries,
     questions: AtomicUsize,
 }
 
@@ -92,9 +97,11 @@ pub async fn serve(
     answers: Answers,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
+    let local = udp.local_addr()?.ip();
     let udp = udp::Port::new(udp)?;
     tokio::select! {
         () = shutdown.cancelled() => Ok(()),
+        never = secondaries::keep(&answers, local) => match never {},
         never = udp.answer_all(&answers) => match never {},
         never = tcp::answer_all(&tcp, &answers) => match never {},
     }
@@ -109,7 +116,14 @@ impl Answers {
         advertised: Advertised,
         counters: Arc<Counters>,
     ) -> Self {
-        Self { zone, catalog, advertised, counters, questions: AtomicUsize::new(0) }
+        let (secondaries, questions) = (Secondaries::new(Vec::new()), AtomicUsize::new(0));
+        Self { zone, catalog, advertised, counters, secondaries, questions }
+    }
+
+    /// Lets DNS servers at these addresses have the whole zone, and tells them of its changes.
+    #[must_use]
+    pub fn with_secondaries(self, addresses: Vec<SocketAddr>) -> Self {
+        Self { secondaries: Secondaries::new(addresses), ..self }
     }
 
     /// Answers one message of an asker. `arrival` is the local address at which it came, where that
@@ -140,6 +154,7 @@ impl Answers {
             },
             lookup: &|target| self.catalog.lookup(target),
             may_visit,
+            serial: self.secondaries.serial(),
             seed,
         };
         answer::answer(query, transport, &facts)

@@ -6,6 +6,7 @@
 //! watch only makes it compare earlier.
 
 mod keeper;
+pub mod leased_keys;
 
 use std::sync::Arc;
 use std::time::Duration;

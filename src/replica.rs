@@ -78,6 +78,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// How many ticks pass between two writes of a record in which only numbers changed.
 /// Others use them to spread new clients, which they do well with old numbers too.
 const TICKS_PER_WRITE: u32 = 5;
+/// Why a balancer is not announced until etcd has answered.
+const UNANSWERED: &str = "etcd has not answered yet";
 /// How many failures lengthen the pause before the address is looked for again.
 const FAILURES_MAX: u32 = 6;
 
@@ -95,8 +97,9 @@ pub async fn run(
     let mut this = This::new(options, vitals, replicas_tx);
     this.publish(None);
     let (mut source, mut stop) = (pin!(source), pin!(stop));
+    let (obstacle_tx, mut obstacle_rx) = watch::channel(String::new());
     let mut looking: Pin<Box<dyn Future<Output = Address> + Send>> =
-        Box::pin(look_for_address(this.options.clone()));
+        Box::pin(look_for_address(this.options.clone(), obstacle_tx));
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut held: Option<Holding> = None;
@@ -107,6 +110,9 @@ pub async fn run(
             found = &mut looking, if held.is_none() => {
                 held = this.announce(found).await;
                 looking = Box::pin(std::future::pending());
+            }
+            Ok(()) = obstacle_rx.changed() => {
+                this.announced = Announced::Failing(obstacle_rx.borrow_and_update().clone());
             }
             () = &mut source => {}
             Some(event) = events_rx.recv() => this.known.apply(event),
@@ -147,7 +153,7 @@ fn own(options: &Options) -> Own {
 fn unannounced(options: &Options) -> Announced {
     match &options.connect {
         None => Announced::Off("it shares no etcd with others, or --announce is off"),
-        Some(_) => Announced::Failing("etcd has not answered yet".to_owned()),
+        Some(_) => Announced::Failing(UNANSWERED.to_owned()),
     }
 }
 
@@ -198,6 +204,7 @@ impl This {
         let key = record::record_key(zone, &address, seed::random());
         self.own.key = Some(Key::new(key.as_bytes()));
         (self.own.address, self.own.host_only) = (Some(address.clone()), host_only);
+        self.announced = Announced::Failing(UNANSWERED.to_owned());
         let mut keys = vec![KeyValue { key, value: None }];
         if host_only {
             info!(%address, "this balancer is announced to this host only: --advertise names \
@@ -309,8 +316,9 @@ async fn follow(
     std::future::pending().await
 }
 
-/// Returns the address to announce, once it is known; never without etcd.
-async fn look_for_address(options: Options) -> Address {
+/// Returns the address to announce, once it is known; never without etcd. Until then, sends
+/// why it is not known.
+async fn look_for_address(options: Options, obstacle_tx: watch::Sender<String>) -> Address {
     let Options { connect: Some(connect), advertise, listen, .. } = options else {
         return std::future::pending().await;
     };
@@ -338,6 +346,9 @@ async fn look_for_address(options: Options) -> Address {
                                    is not announced yet: --advertise names one"
                     );
                 }
+                obstacle_tx.send_replace(format!(
+                    "no address is known that other hosts reach: {reason}; --advertise names one"
+                ));
                 failures += 1;
                 sleep(backoff(failures.min(FAILURES_MAX), seed::random())).await;
             }

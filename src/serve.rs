@@ -38,6 +38,7 @@ mod limits;
 mod other_services;
 mod peers;
 mod read_limit;
+mod spread;
 
 use body::ServeBody;
 use connections::{Admitted, Connections};
@@ -46,6 +47,7 @@ use identity::FromCertificate;
 pub use limits::raise_open_files;
 pub use other_services::MESSAGE_MAX;
 use read_limit::ReadLimit;
+pub use spread::Spread;
 
 /// The services that a connection may call.
 #[derive(Clone)]
@@ -80,6 +82,8 @@ pub struct Server {
     pub connections_per_peer: u64,
     /// The age at which a connection is told to leave, a tenth more or less; `None`: none.
     pub max_connection_age: Option<Duration>,
+    /// How clients are spread over balancers; `None` if there are no others.
+    pub spread: Option<Spread>,
 }
 
 /// A [`Server`] while it serves, with what its connections share.
@@ -131,9 +135,12 @@ impl Server {
         let counters = &serving.server.counters;
         let mut ends = tokio::time::interval(END_EVERY);
         ends.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let spread = serving.server.spread.clone();
+        let mut spreading = std::pin::pin!(spread::run(spread, &connections, counters));
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
+                () = &mut spreading => continue,
                 () = serving.server.drain.cancelled() => break,
                 _ = ends.tick() => {
                     connections.end_old(Instant::now());

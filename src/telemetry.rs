@@ -41,6 +41,8 @@ pub struct Counters {
     pub connections_replaced: Counter,
     /// Connections told to leave because of their age, or because their certificate ended.
     pub connections_ended: Counter,
+    /// Connections asked to leave so that streams spread over balancers.
+    pub connections_spread: Counter,
     /// Times when a connection could not be accepted (no descriptors left).
     pub accept_errors: Counter,
     /// BalanceLoad streams that got their first list.
@@ -89,6 +91,12 @@ pub struct Counters {
     pub dns_answers: Counter,
     /// DNS questions refused, and messages that were no questions.
     pub dns_rejected: Counter,
+    /// Times a secondary DNS server was sent the zone, or asked for it and had it.
+    pub dns_transfers: Counter,
+    /// Notices of a changed zone that no secondary DNS server acknowledged.
+    pub dns_notices_failed: Counter,
+    /// Records for CoreDNS that are to be in etcd.
+    pub skydns_keys: Gauge,
     /// Times the state was saved, or was found saved already.
     pub states_saved: Counter,
     /// Times the state could not be saved.
@@ -292,6 +300,11 @@ impl Gauge {
     /// Subtracts `less`.
     pub fn take(&self, less: usize) {
         self.0.fetch_sub(u64::try_from(less).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Sets the number.
+    pub fn set(&self, now: usize) {
+        self.0.store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Subtracts one.

@@ -18,14 +18,26 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+#[path = "dns/secondaries.rs"]
+mod secondaries;
 #[path = "dns/shares.rs"]
 mod shares;
+#[path = "dns/skydns.rs"]
+mod skydns;
 
 const HELLO: &str = "hello.lookaside.internal";
 const LOCATOR: &str = "_grpclb._tcp.hello.lookaside.internal";
 /// A question for [`HELLO`]'s A records, as bytes.
 const QUESTION: &[u8] =
     b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x05hello\x09lookaside\x08internal\0\0\x01\0\x01";
+
+/// Returns the block of docs/dns.md that begins with this text.
+fn recipe(begins: &str) -> String {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/dns.md"));
+    let page = page.expect("the page is there");
+    let mut blocks = page.split("```text\n").skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.find(|block| block.starts_with(begins)).expect("it is there").to_owned()
+}
 
 struct Server {
     address: SocketAddr,
@@ -175,7 +187,7 @@ async fn every_kind_of_question_by_udp_and_by_tcp() {
             &["HeLLo.lookaside.INTERNAL. 5 IN A 10.0.0.1"],
         );
         let soa =
-            "5 IN SOA grpclb.lookaside.internal. hostmaster.lookaside.internal. 1 3600 600 86400 5";
+            "5 IN SOA grpclb.lookaside.internal. hostmaster.lookaside.internal. 1 300 60 604800 5";
         has(&ask(&format!("-t MX {HELLO}")).await, &["status: NOERROR", "ANSWER: 0", soa]);
         has(&ask("-t A nobody.lookaside.internal").await, &["status: NOERROR", "ANSWER: 0", soa]);
         has(

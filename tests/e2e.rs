@@ -44,6 +44,9 @@ mod registrants;
 mod registry_behaviour;
 #[path = "replicas.rs"]
 mod replicas;
+#[cfg(target_os = "linux")]
+#[path = "rolling.rs"]
+mod rolling;
 #[path = "security.rs"]
 mod security;
 #[path = "serve.rs"]

@@ -53,6 +53,7 @@ fn start(runtime: &tokio::runtime::Runtime) -> SocketAddr {
         connections_max: 1_000,
         connections_per_peer: 0,
         max_connection_age: None,
+        spread: None,
     };
     runtime.spawn(server.run(listener));
     addr

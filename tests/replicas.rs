@@ -14,9 +14,10 @@ use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
+use crate::rolling;
 use crate::support::dns::srv_targets;
 use crate::support::etcd::Etcd;
-use crate::support::lookaside::Balancer;
+use crate::support::lookaside::{Balancer, program};
 use crate::support::namespace::isolated;
 use crate::support::network::Network;
 use crate::support::signal::Signal;
@@ -229,6 +230,31 @@ fn a_balancer_that_is_not_to_be_announced_is_not() {
     assert_eq!(shown["announced"], false);
     assert!(shown["reason"].as_str().is_some_and(|why| why.contains("--announce")), "{shown}");
     assert_eq!(hidden.metric("lookaside_balancer_announcement_failing"), Some(0.0));
+}
+
+/// Real clients of two languages and both protocols call all the time, while each of three
+/// balancers is stopped and started again.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_rolling_restart_under_load() {
+    isolated(|| {
+        let programs = [program(), program()].map(rolling::Program::new);
+        rolling::replace_all("a rolling restart", &programs);
+    });
+}
+
+/// A balancer that does not know its address says so, and not that etcd does not answer.
+#[test]
+fn one_that_finds_no_way_to_etcd_says_so() {
+    let all = "0.0.0.0:0";
+    let one = Balancer::start(&["--etcd", "http://nowhere.invalid:2379", "--listen", all]);
+    let reason = eventually("it says why it is not announced", || {
+        let shown = rows(&one);
+        let reason = shown["reason"].as_str().expect("it is not announced").to_owned();
+        (!reason.contains("has not answered")).then_some(reason)
+    });
+    assert!(reason.contains("nowhere.invalid") && reason.contains("--advertise"), "{reason}");
+    assert_eq!(one.metric("lookaside_balancer_announcement_failing"), Some(1.0));
 }
 
 #[test]

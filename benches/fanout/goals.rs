@@ -211,5 +211,20 @@ fn values(bench: &Bench) -> Vec<(&'static str, Must, Cell)> {
             AtMost(500.0),
             of("start", "to ready ms", bench.services, 10),
         ),
+        (
+            "N clients over three balancers, at first: % off even",
+            AtMost(10.0),
+            of("spread", "off even at first %", bench.many, 10),
+        ),
+        (
+            "the same, after one was restarted and clients were asked to move",
+            AtMost(10.0),
+            of("spread", "off even in the end %", bench.many, 10),
+        ),
+        (
+            "the same: clients on their way in one second, %",
+            AtMost(2.0),
+            of("spread", "clients at once %", bench.many, 10),
+        ),
     ]
 }

@@ -9,6 +9,9 @@
 #[cfg(target_os = "linux")]
 #[path = "run.rs"]
 mod run;
+// The tests' parts name each other so.
+#[cfg(target_os = "linux")]
+use run::shared::support;
 
 fn main() {
     #[cfg(target_os = "linux")]

@@ -12,6 +12,10 @@ mod registry;
 mod report;
 mod scenes;
 mod server;
+#[path = "../../tests"]
+pub(crate) mod shared {
+    pub(crate) mod support;
+}
 #[path = "../../tests/support/skip.rs"]
 #[allow(unreachable_pub, missing_docs)]
 mod skip;
@@ -30,7 +34,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use client::Manner::{Grpc, Plain};
 use registry::Registry;
 use report::Report;
-use scenes::{Bench, Outcome, change, classes, loss, memory, push, scale};
+use scenes::{Bench, Outcome, change, classes, loss, memory, push, scale, spread};
 use server::Kind;
 
 /// The name by which cargo calls this program.
@@ -73,12 +77,12 @@ struct Options {
 
 type Step = fn(&mut Bench) -> Outcome;
 
-const SCENES: [&str; 12] = [
+const SCENES: [&str; 13] = [
     "push", "classes", "memory", "storm", "burst", "put", "growth", "fairness", "updates", "start",
-    "loss", "probes",
+    "loss", "probes", "spread",
 ];
 /// The steps besides the pushes, each with the scenes that it belongs to.
-const STEPS: [(&[&str], Step); 14] = [
+const STEPS: [(&[&str], Step); 15] = [
     (&["classes"], classes::classes),
     (&["storm", "memory"], memory::storm),
     (&["memory"], memory::stalled),
@@ -93,6 +97,7 @@ const STEPS: [(&[&str], Step); 14] = [
     (&["loss"], loss::lists),
     (&["loss"], loss::held),
     (&["probes"], loss::probes),
+    (&["spread"], spread::restart),
 ];
 /// The marks between which docs/performance.md has the tables.
 const MARKS: [&str; 2] = ["<!-- written by scripts/bench --docs -->\n", "<!-- until here -->"];
@@ -145,6 +150,7 @@ fn run(options: &Options, files: usize) {
         lost: if short { 400 } else { 20_000 },
         held_addresses: if short { 200 } else { 100_000 },
         time: Duration::from_secs(if short { 1 } else { 10 }),
+        short,
     };
     let mut failures = Vec::new();
     for round in 1..=options.rounds.unwrap_or(if short { 1 } else { 3 }) {

@@ -9,6 +9,7 @@ pub(crate) mod loss;
 pub(crate) mod memory;
 pub(crate) mod push;
 pub(crate) mod scale;
+pub(crate) mod spread;
 
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,8 @@ pub(crate) struct Bench {
     pub(crate) held_addresses: usize,
     /// The duration of scenes that measure for a fixed time.
     pub(crate) time: Duration,
+    /// Whether the run only sees whether the scenes work.
+    pub(crate) short: bool,
 }
 
 pub(crate) type Outcome = Result<(), String>;

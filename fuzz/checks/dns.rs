@@ -24,6 +24,7 @@ pub fn check(query: &[u8]) {
         denied: &|_| {},
         lookup: &lookup,
         may_visit: &|work| work <= query.len(),
+        serial: 1,
         seed: query.len(),
     };
     for transport in [Transport::Udp, Transport::Tcp] {

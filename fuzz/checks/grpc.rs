@@ -43,6 +43,7 @@ pub async fn serve(stream: DuplexStream) {
         connections_max: 1,
         connections_per_peer: 0,
         max_connection_age: None,
+        spread: None,
     };
     let peer = "192.0.2.1:1".parse().expect("an address");
     server.http2(stream, peer).await;

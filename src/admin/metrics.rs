@@ -38,7 +38,7 @@ mod xds;
 /// A total: its name (without `_total`), its help text, and how to read it.
 type Total<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const TOTALS: [Total<Counters>; 22] = [
+const TOTALS: [Total<Counters>; 25] = [
     ("connections", "TCP connections accepted on the gRPC port", |c| c.connections.total()),
     (
         "connections_failed",
@@ -47,6 +47,9 @@ const TOTALS: [Total<Counters>; 22] = [
     ),
     ("connections_refused", "Connections closed at once because the limit was reached", |c| {
         c.connections_refused.total()
+    }),
+    ("connections_spread", "Connections asked to move to balancers with fewer streams", |c| {
+        c.connections_spread.total()
     }),
     ("connections_replaced", "Connections told to leave because others needed their places", |c| {
         c.connections_replaced.total()
@@ -90,6 +93,12 @@ const TOTALS: [Total<Counters>; 22] = [
     ("dns_answers", "DNS questions answered", |c| c.dns_answers.total()),
     ("dns_rejected", "DNS questions refused, and messages that were no questions", |c| {
         c.dns_rejected.total()
+    }),
+    ("dns_transfers", "Times a secondary DNS server asked for the zone, and got it", |c| {
+        c.dns_transfers.total()
+    }),
+    ("dns_notices_failed", "Notices of a changed zone that no secondary acknowledged", |c| {
+        c.dns_notices_failed.total()
     }),
     ("states_saved", "Times the state was saved, or was found saved already", |c| {
         c.states_saved.total()
@@ -179,6 +188,9 @@ impl Scrape {
         let help = "Bytes of all encoded lists, including old ones that clients have not read";
         let bytes = usize::try_from(state.counters.list_bytes.now()).unwrap_or(usize::MAX);
         page.gauge("list_bytes", help, float(bytes))?;
+        let help = "Records for CoreDNS that this balancer keeps in etcd";
+        let records = usize::try_from(state.counters.skydns_keys.now()).unwrap_or(usize::MAX);
+        page.gauge("skydns_records", help, float(records))?;
         let help = "Open BalanceLoad streams, by the gRPC implementation of the client";
         let classes = "Server lists in memory: one per service and class of clients";
         let kept = usize::try_from(state.counters.list_classes.now()).unwrap_or(usize::MAX);

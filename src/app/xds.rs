@@ -33,7 +33,7 @@ pub(super) fn bootstrap(config: &Config, addresses: &Addresses) -> XdsBootstrap 
     let port = addresses.grpclb.port();
     // Only a name stands for all replicas, which clients need when one of them stops.
     let fixed = addresses.fixed(config.replica.advertise.as_ref());
-    let own = match fixed.filter(|_| config.dns_listen.is_none()) {
+    let own = match fixed.filter(|_| config.dns.listen.is_none()) {
         Some(own) => format!("dns:///{own}"),
         None => format!("dns:///{}:{port}", balancer_name(&config.zone)),
     };

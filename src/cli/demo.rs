@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 use super::signals::StopSignals;
 use crate::app::{Addresses, App};
 use crate::config::admin_args::AdminConfig;
+use crate::config::dns_args::DnsConfig;
 use crate::config::replica_args::ReplicaConfig;
 use crate::config::{Config, Registry};
 use crate::model::{Host, HostPort, Meta, ServiceName, Weight, Zone};
@@ -197,7 +198,7 @@ fn config() -> Result<Config, AnyError> {
         listen: any,
         registry: Registry::Embedded(any),
         prefixes: vec![Prefix::parse(PREFIX)?],
-        dns_listen: Some(any),
+        dns: DnsConfig { listen: Some(any), ..DnsConfig::default() },
         replica: ReplicaConfig::default(),
         admin: AdminConfig::local(any),
         zone: Zone::new("lookaside.internal")?,

@@ -5,6 +5,7 @@
 use super::{on_or_off, take};
 use crate::model::{Host, HostPort, Zone};
 use crate::replica::record;
+use crate::replica::spread::PerSecond;
 
 /// Flags that place a balancer among others.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -20,6 +21,12 @@ pub struct ReplicaArgs {
     // clients find no other one when it stops.
     #[arg(long, value_name = "on|off", default_value = "on", env = "LOOKASIDE_ANNOUNCE")]
     pub announce: String,
+    /// The most streams that a balancer which has more than the others asks to move to them, in
+    /// percent of its streams a second; 0: none
+    // A restart of a balancer moves 10,000 streams in some seconds; this takes a quarter of an
+    // hour, so nobody sees it.
+    #[arg(long, value_name = "PERCENT", default_value = "0.2", env = "LOOKASIDE_SPREAD")]
+    pub spread: String,
     /// The zone in which this balancer runs, such as a datacenter; balancers of one zone name each
     /// other first [default: none]
     #[arg(long, value_name = "ZONE", env = "LOOKASIDE_ZONE")]
@@ -33,13 +40,15 @@ pub struct ReplicaConfig {
     pub advertise: Option<HostPort>,
     /// Whether it announces itself in an etcd that it shares with others.
     pub announce: bool,
+    /// The most streams that it asks to move to others in a second, if it has more than they.
+    pub spread: PerSecond,
     /// The zone in which it runs, if the operator names one.
     pub zone: Option<String>,
 }
 
 impl Default for ReplicaConfig {
     fn default() -> Self {
-        Self { advertise: None, announce: true, zone: None }
+        Self { advertise: None, announce: true, spread: 2_000, zone: None }
     }
 }
 
@@ -55,7 +64,13 @@ impl ReplicaArgs {
         if let Some(Err(problem)) = self.zone.as_deref().map(record::check_zone) {
             problems.push(format!("--zone: {problem}"));
         }
-        Some(ReplicaConfig { advertise, announce: announce?, zone: self.zone.clone() })
+        let spread = take("--spread", per_second(&self.spread), problems);
+        Some(ReplicaConfig {
+            advertise,
+            announce: announce?,
+            spread: spread?,
+            zone: self.zone.clone(),
+        })
     }
 
     fn advertise(&self, zone: Option<&Zone>, problems: &mut Vec<String>) -> Option<HostPort> {
@@ -69,5 +84,27 @@ impl ReplicaArgs {
             ));
         }
         Some(advertise)
+    }
+}
+
+/// Reads a part of the streams in a second, in percent.
+fn per_second(text: &str) -> Result<PerSecond, String> {
+    let percent = text.parse::<f64>().ok().filter(|percent| (0.0..=100.0).contains(percent));
+    let percent = percent.ok_or_else(|| format!("{text:?} is no percentage: give 0 to 100"))?;
+    Ok((percent * 10_000.0).round() as PerSecond)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_the_streams_is_a_percentage() {
+        for (text, expected) in [("0", 0), ("0.2", 2_000), ("100", 1_000_000), ("0.0001", 1)] {
+            assert_eq!(per_second(text), Ok(expected));
+        }
+        for text in ["", "-1", "100.1", "NaN", "inf", "2%"] {
+            assert!(per_second(text).unwrap_err().contains(text));
+        }
     }
 }

@@ -36,7 +36,7 @@ fn the_defaults_are_the_documented_ones() {
     );
     assert_eq!(config.prefixes, [Prefix::parse("/etcd3_naming/").unwrap()]);
     assert_eq!(config.zone.as_str(), "lookaside.internal");
-    assert_eq!((config.dns_listen, config.replica), (None, ReplicaConfig::default()));
+    assert_eq!((config.dns.listen, config.replica), (None, ReplicaConfig::default()));
     assert!(config.tls.is_none());
     assert_eq!((config.reflection, config.connections_per_peer), (true, 0));
     assert_eq!(config.state_dir, None);
@@ -71,6 +71,7 @@ fn all_problems_are_reported_at_once() {
         "--domain=a..b",
         "--advertise=10.0.0.1",
         "--announce=maybe",
+        "--spread=1000",
         "--zone=a b",
         "--when-empty=maybe",
         "--report-interval=soon",
@@ -88,6 +89,7 @@ fn all_problems_are_reported_at_once() {
         "--domain",
         "--advertise",
         "--announce",
+        "--spread",
         "--zone",
         "--when-empty",
         "--report-interval",

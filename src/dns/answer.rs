@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use hickory_proto::op::{
     Edns, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode as Code,
 };
-use hickory_proto::rr::rdata::{HINFO, NS, SOA, SRV, TXT};
+use hickory_proto::rr::rdata::{HINFO, NS, SRV, TXT};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
@@ -18,10 +18,11 @@ use crate::catalog::Known;
 use crate::model::{HostPort, Target, Zone};
 use crate::policy;
 use crate::settings::ServiceSettings;
-
-mod window;
-
+use transfer::to_name;
 use window::{ADDRESSES_MAX, addresses, window};
+
+pub mod transfer;
+mod window;
 
 /// All that an answer is made from.
 pub struct Facts<'a> {
@@ -38,6 +39,8 @@ pub struct Facts<'a> {
     /// Returns whether this many endpoints may be looked at for this answer. If not,
     /// the answer is truncated, so that the asker comes back by TCP.
     pub may_visit: &'a dyn Fn(usize) -> bool,
+    /// The zone's serial number.
+    pub serial: u32,
     /// Any number, a different one for each question. It decides where rotation begins.
     pub seed: usize,
 }
@@ -278,6 +281,8 @@ fn find(question: &Query, inner: &[&[u8]], facts: &Facts<'_>, most: usize) -> Ou
 fn zone_name(inner: &[&[u8]], targets: Option<&[SrvTarget]>, zone: &Zone) -> ZoneName {
     let same = |label: &[u8], text: &str| label.eq_ignore_ascii_case(text.as_bytes());
     let if_service = |name: &[&[u8]], asked| match service(name, zone) {
+        // Clients of xDS find the balancers by these names, and must not find grpclb there.
+        Some(_) if matches!(name, [one] if zone::is_balancer_label(one)) => ZoneName::Between,
         Some(_) => asked,
         None => ZoneName::Nothing,
     };
@@ -348,18 +353,9 @@ fn records(name: &Name, data: Vec<RData>) -> Outcome {
     Outcome::Records { answers, additionals: Vec::new() }
 }
 
-/// The zone's SOA record. Its serial never changes: there are no zone transfers. Its last
-/// field is how long a negative answer may be remembered (RFC 2308).
 fn soa(facts: &Facts<'_>) -> Option<RData> {
     let targets = zone::srv_targets(facts.balancers.unwrap_or(&[]), facts.zone);
-    let primary = to_name(zone::name_servers(&targets, facts.zone).first()?)?;
-    let contact = to_name(&format!("hostmaster.{}", facts.zone))?;
-    Some(RData::SOA(SOA::new(primary, contact, 1, 3600, 600, 86_400, TTL)))
-}
-
-/// Makes a name of a text as it stands, without IDNA translation.
-fn to_name(text: &str) -> Option<Name> {
-    Name::from_labels(text.split('.').map(str::as_bytes)).ok()
+    transfer::soa(&targets, facts.zone, facts.serial)
 }
 
 /// Encodes a reply within `limit` bytes. It first leaves out the additionals, which is

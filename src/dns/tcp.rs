@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::{clock, seed};
 
-use super::answer::QUERY_MAX;
+use super::answer::{QUERY_MAX, transfer};
 use super::work_limit::{self, WorkLimit};
 use super::{Answers, Infallible, IpAddr, PAUSE, Transport, io};
 
@@ -85,18 +85,43 @@ async fn serve_connection(
     let mut query = Vec::new();
     loop {
         timeout(SILENCE_MAX, read(&mut stream, &mut query)).await??;
+        if let Some(messages) = transfer(&query, asker, answers) {
+            for message in messages {
+                write(&mut stream, &message).await?;
+                match charge(work_limit, asker, STEPS_MIN + message.len()) {
+                    Duration::ZERO => tokio::task::yield_now().await,
+                    wait => tokio::time::sleep(wait).await,
+                }
+            }
+            continue;
+        }
         let (reply, steps) = answer(&query, (asker, arrival), answers);
         let Some(reply) = reply else { return Ok(()) };
-        let Ok(length) = u16::try_from(reply.len()) else { return Ok(()) };
-        // Written at once: some askers take the first segment for the whole answer.
-        let framed = [&length.to_be_bytes(), reply.as_slice()].concat();
-        timeout(SILENCE_MAX, stream.write_all(&framed)).await??;
+        write(&mut stream, &reply).await?;
         match charge(work_limit, asker, steps) {
             // The same task answers questions by UDP.
             Duration::ZERO => tokio::task::yield_now().await,
             wait => tokio::time::sleep(wait).await,
         }
     }
+}
+
+/// Returns the messages of the whole zone, if a secondary asks for it.
+fn transfer(query: &[u8], asker: IpAddr, answers: &Answers) -> Option<Vec<Vec<u8>>> {
+    let asked = transfer::asked(query, &answers.zone)?;
+    let copy = answers.secondaries.copy_for(asker)?;
+    answers.counters.dns_transfers.increment();
+    Some(transfer::messages(&asked, &copy, &answers.zone))
+}
+
+/// Writes a message with its length before it.
+async fn write(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+    let Ok(length) = u16::try_from(message.len()) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is too long"));
+    };
+    // Written at once: some askers take the first segment for the whole answer.
+    let framed = [&length.to_be_bytes(), message].concat();
+    timeout(SILENCE_MAX, stream.write_all(&framed)).await?
 }
 
 /// Returns the reply to send, and its cost in steps.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
-use crate::model::{Host, HostPort, Zone};
+use crate::model::{Host, HostPort, ServiceName, Zone};
 
 /// How long an answer may be remembered, in seconds; negative answers too. Clients ask
 /// at most every 30 s, so a longer TTL would save them nothing, and a shared resolver
@@ -40,6 +40,28 @@ pub struct SrvTarget {
     /// The addresses of all balancers with that name, in their order, without duplicates.
     /// Empty for a name outside the zone.
     pub addresses: Vec<IpAddr>,
+}
+
+/// The longest DNS name as text, in bytes (RFC 1035, section 2.3.4).
+pub const NAME_MAX: usize = 253;
+
+/// Returns the name below the zone under which clients ask for a service; `None` if they
+/// cannot, because a label is too long, or has other characters than letters, digits, `-` and
+/// `_`, or the name is too long.
+#[must_use]
+pub fn name_of(service: &ServiceName, zone: &Zone) -> Option<String> {
+    let mut name = service.dns_name().to_ascii_lowercase();
+    let inner = name.strip_suffix(zone.as_str()).and_then(|front| front.strip_suffix('.'));
+    if let Some(length) = inner.map(str::len) {
+        name.truncate(length);
+    }
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('_')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    let longest = LOCATOR.join(".").len() + name.len() + zone.as_str().len() + 2;
+    (name.split('.').all(label) && longest <= NAME_MAX).then_some(name)
 }
 
 /// Returns the SRV targets of these balancers. All balancers with one port share one
@@ -81,13 +103,24 @@ pub fn name_servers(targets: &[SrvTarget], zone: &Zone) -> Vec<String> {
     names
 }
 
+/// Returns whether a label below the zone names balancers, all or those with one port.
+#[must_use]
+pub fn is_balancer_label(label: &[u8]) -> bool {
+    let label = label.to_ascii_lowercase();
+    let rest = label.strip_prefix(BALANCER_LABEL.as_bytes());
+    let port = |rest: &[u8]| rest.len() > 1 && rest[1..].iter().all(u8::is_ascii_digit);
+    rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'-' && port(rest))
+}
+
 /// Returns the name that has the addresses of all balancers.
 #[must_use]
 pub fn balancer_name(zone: &Zone) -> String {
     format!("{BALANCER_LABEL}.{zone}")
 }
 
-fn port_name(port: u16, zone: &Zone) -> String {
+/// Returns the name that has the addresses of the balancers with this port.
+#[must_use]
+pub fn port_name(port: u16, zone: &Zone) -> String {
     format!("{BALANCER_LABEL}-{port}.{zone}")
 }
 
@@ -106,6 +139,18 @@ mod tests {
         };
         assert_eq!(targets.iter().map(show).collect::<Vec<_>>(), expected, "{balancers:?}");
         assert_eq!(name_servers(&targets, &zone), servers, "{balancers:?}");
+    }
+
+    #[test]
+    fn a_service_has_a_name_if_clients_can_ask_for_it() {
+        let zone = Zone::new("z").unwrap();
+        let name = |service: &str| name_of(&ServiceName::new(service).unwrap(), &zone);
+        assert_eq!(name("dev/Game").as_deref(), Some("game.dev"));
+        assert_eq!(name("hello.z").as_deref(), Some("hello"));
+        for service in ["_hidden", "h\u{fc}llo", "a:1", &"x".repeat(64), &["abcdefg"; 31].join("/")]
+        {
+            assert_eq!(name(service), None, "{service}");
+        }
     }
 
     #[test]

@@ -285,7 +285,7 @@ fn register(now: &mut Status) -> bool {
 }
 
 /// Sends one keepalive. An ended lease is an answer, not an error.
-async fn alive(client: &mut Client, lease: i64) -> Result<bool, etcd_client::Error> {
+pub(super) async fn alive(client: &mut Client, lease: i64) -> Result<bool, etcd_client::Error> {
     match client.lease_keep_alive(lease).await {
         Ok(_) => Ok(true),
         // The library's error for the answer "time to live: 0".

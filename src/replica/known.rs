@@ -219,6 +219,23 @@ impl Replicas {
         order::ordered(candidates, seed)
     }
 
+    /// Returns the streams of this balancer, and of each other one that takes clients of the
+    /// same place. `None` while that is not known for certain: while etcd does not answer,
+    /// while this balancer is not ready, or if one of the others does not say it.
+    #[must_use]
+    pub fn loads(&self) -> Option<(u64, Vec<u64>)> {
+        let (own, others) = self.rows.split_first()?;
+        if !self.current || own.state != State::Ready {
+            return None;
+        }
+        let others = others.iter().filter(|row| row.state == State::Ready);
+        let others = others.filter(|row| !row.host_only || own.host_only);
+        // DNS sends clients of one zone to the balancers of that zone.
+        let others = others.filter(|row| own.zone.is_none() || row.zone == own.zone);
+        let others: Option<Vec<u64>> = others.map(|row| row.streams).collect();
+        Some((own.streams?, others?))
+    }
+
     /// Returns a balancer's rank; the least is named. While etcd does not answer, nobody
     /// knows who has lost it, so *stale* is no worse than *ready*.
     fn rank(&self, row: &Row) -> State {

@@ -1,7 +1,7 @@
 //! Tracks the open connections, limits their number, and tells them to leave.
 //!
-//! In: connections that open and close, and the order to drain. Out: the request to
-//! leave, sent to one connection after the other.
+//! In: connections that open and close, the order to drain, and how many streams are to go
+//! to other balancers. Out: the request to leave, sent to one connection after the other.
 //! Nothing here waits, except [`Connections::close_all`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -17,6 +17,9 @@ use crate::telemetry::Counters;
 
 use super::limits;
 use super::peers::{Network, Peer};
+use asked::Asked;
+
+mod asked;
 
 /// All open connections.
 pub(super) struct Connections {
@@ -30,7 +33,7 @@ pub(super) struct Connections {
 #[derive(Default)]
 struct Inner {
     /// The open connections by id, so the oldest is first.
-    open: BTreeMap<u64, Arc<GracefulClose>>,
+    open: BTreeMap<u64, Open>,
     /// When connections end whose time is limited.
     ends: BTreeSet<(Instant, u64)>,
     next: u64,
@@ -41,6 +44,17 @@ struct Inner {
     cleanup_at: usize,
     /// The network with the most connections, and until when this is assumed.
     largest: Option<(Network, Instant)>,
+    /// The connections that were asked to go to other balancers.
+    asked: Asked,
+}
+
+/// An open connection.
+struct Open {
+    close: Arc<GracefulClose>,
+    network: Network,
+    since: Instant,
+    /// How often its client has been asked to go to another balancer, and came back.
+    returns: u8,
 }
 
 /// The state and the open connections of one network.
@@ -100,7 +114,9 @@ impl Connections {
         let close = Arc::new(GracefulClose::default());
         let id = inner.next;
         inner.next += 1;
-        inner.open.insert(id, close.clone());
+        let since = Instant::now();
+        let returns = inner.asked.came(network, id, since);
+        inner.open.insert(id, Open { close: close.clone(), network, since, returns });
         let peer = inner.add(network, id);
         Some(Admitted { all: self.clone(), id, ends: None, close, peer })
     }
@@ -108,7 +124,7 @@ impl Connections {
     /// Tells all connections to leave, spread over some time, because other balancers must
     /// accept them.
     pub(super) async fn close_all(&self) {
-        let all: Vec<_> = self.lock().open.values().cloned().collect();
+        let all: Vec<_> = self.lock().open.values().map(|open| open.close.clone()).collect();
         let ticks = limits::drain_time(all.len()).as_millis() / TICK.as_millis() + 1;
         let at_once = all.len().div_ceil(usize::try_from(ticks).unwrap_or(1)).max(1);
         let mut tick = interval(TICK);
@@ -126,8 +142,8 @@ impl Connections {
             && at <= now
         {
             inner.ends.pop_first();
-            if let Some(close) = inner.open.get(&id) {
-                close.request();
+            if let Some(open) = inner.open.get(&id) {
+                open.close.request();
                 self.counters.connections_ended.increment();
             }
         }
@@ -149,7 +165,7 @@ impl Inner {
     fn oldest_idle(&mut self) -> Option<Arc<GracefulClose>> {
         let from = self.at;
         let all = self.open.range(from..).chain(self.open.range(..from));
-        for (id, close) in all.take(SEARCHED_MAX) {
+        for (id, Open { close, .. }) in all.take(SEARCHED_MAX) {
             self.at = id + 1;
             if close.is_idle() && !close.is_requested() {
                 return Some(close.clone());
@@ -176,7 +192,8 @@ impl Inner {
             return None;
         }
         let leaves = state.open.iter().rev().filter_map(|id| self.open.get(id));
-        leaves.take(LEAVING_MAX + 1).find(|close| !close.is_requested()).cloned()
+        let mut leaves = leaves.take(LEAVING_MAX + 1).map(|open| &open.close);
+        leaves.find(|close| !close.is_requested()).cloned()
     }
 
     fn add(&mut self, network: Network, id: u64) -> Arc<Peer> {
@@ -244,14 +261,14 @@ mod tests {
     fn full(peers: &[u8], with_streams: bool) -> (Arc<Connections>, Vec<Admitted>) {
         let connections = Connections::new(peers.len() as u64, 0, Arc::default());
         let open: Vec<_> = peers.iter().map(|n| connections.admit(ip(*n)).unwrap()).collect();
-        open.iter().for_each(|one| one.close.set_busy(with_streams));
+        open.iter().for_each(|one| one.close.set_streams(with_streams.into()));
         (connections, open)
     }
 
     #[tokio::test]
     async fn those_without_a_stream_go_first_and_the_oldest_before_all() {
         let (connections, open) = full(&[1; 48], false);
-        open[0].close.set_busy(true);
+        open[0].close.set_streams(1);
         let newcomers: Vec<_> = (0..3).map(|_| connections.admit(ip(1)).unwrap()).collect();
         assert_eq!(requested(&open), [1, 2, 3]);
         assert!(requested(&newcomers).is_empty());
@@ -262,7 +279,7 @@ mod tests {
     async fn where_all_have_streams_the_network_with_the_most_makes_room() {
         let (connections, open) = full(&[1, 1, 1, 1, 2], true);
         let newcomer = connections.admit(ip(3)).unwrap();
-        newcomer.close.set_busy(true);
+        newcomer.close.set_streams(1);
         assert_eq!(requested(&open), [3]);
         // A network does not make room for its own connections, and few may leave at a
         // time.

@@ -205,6 +205,7 @@ impl Balanced {
             connections_max: 1_000,
             connections_per_peer: 0,
             max_connection_age: None,
+            spread: None,
         };
         let peer = self.peer;
         (ours, tokio::spawn(async move { server.http2(theirs, peer).await }))

@@ -147,6 +147,7 @@ pub async fn run(
         connections_max: 1_000,
         connections_per_peer: 0,
         max_connection_age: None,
+        spread: None,
     });
     handle.0.replace(Some(Inside { inputs, balancer, xds, tasks: tasks.clone() }));
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;

@@ -32,6 +32,31 @@ pub(super) fn bind(world: &mut World, block: &Block) {
     }
 }
 
+/// Compares the prefix with the flag's example. tests/dns/skydns.rs runs such a server.
+pub(super) fn coredns_etcd(world: &mut World, block: &Block) {
+    assert!(block.text.contains("path /skydns"), "{}: the prefix", block.at());
+    let help = world.ok("lookaside serve --help");
+    assert!(help.contains("--skydns-prefix"), "{help}");
+}
+
+/// Has BIND's own check read the file. tests/dns/secondaries.rs runs such a server.
+pub(super) fn bind_secondary(world: &mut World, block: &Block) {
+    names_both_balancers(world, block);
+    world.write("secondary.conf", &block.text);
+    if has(world, "named-checkconf") {
+        world.ok("named-checkconf secondary.conf");
+    }
+}
+
+/// Has Knot's own check read the file. tests/dns/secondaries.rs runs such a server.
+pub(super) fn knot_secondary(world: &mut World, block: &Block) {
+    names_both_balancers(world, block);
+    world.write("knot.conf", &block.text);
+    if has(world, "knotc") {
+        world.ok("knotc -c knot.conf conf-check");
+    }
+}
+
 /// Asks by Unbound's library, configured by the file.
 pub(super) fn unbound(world: &mut World, block: &Block) {
     names_both_balancers(world, block);

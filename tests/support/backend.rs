@@ -199,11 +199,11 @@ impl Backend {
         self.register_below(PREFIX, etcd, service, weight);
     }
 
-    /// Registers the backend below another prefix. Drops an earlier registration, whose key
-    /// is then removed in the background.
+    /// Registers the backend below another prefix, at an etcd whose endpoints are separated by
+    /// commas. Drops an earlier registration, whose key is then removed in the background.
     pub fn register_below(&mut self, prefix: &str, etcd: &str, service: &str, weight: Weight) {
         let options = register::Options {
-            connect: Connect::new(&[etcd], None, None).unwrap(),
+            connect: Connect::new(&etcd.split(',').collect::<Vec<_>>(), None, None).unwrap(),
             prefix: prefix.into(),
             registration: Registration {
                 service: ServiceName::new(service).unwrap(),

@@ -127,8 +127,14 @@ impl Driver {
     /// Starts the driver of a language with a bootstrap file for targets `xds:///`.
     #[track_caller]
     pub fn start_xds(language: &Language, bootstrap: &str) -> Self {
+        Self::start_xds_with(language, &Resolver::System, bootstrap)
+    }
+
+    /// Starts like [`Self::start_xds`] with a resolver.
+    #[track_caller]
+    pub fn start_xds_with(language: &Language, resolver: &Resolver, bootstrap: &str) -> Self {
         let environment = [("GRPC_XDS_BOOTSTRAP_CONFIG", bootstrap)];
-        Self::start_in(language, &Resolver::System, &environment)
+        Self::start_in(language, resolver, &environment)
     }
 
     #[track_caller]

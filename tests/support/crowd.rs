@@ -1,8 +1,8 @@
 //! A crowd: thousands of grpclb clients in one thread, each with its own connection and
 //! stream. They reconnect like gRPC's clients.
 //!
-//! In: addresses of balancers, and the names that the clients ask for. Out: the [`History`]
-//! of all lists. The clients share no list and decode each one.
+//! In: addresses of balancers or DNS servers that name them, and the names that the clients
+//! ask for. Out: the [`History`] of all lists. The clients share no list and decode each one.
 
 mod client;
 mod history;
@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{Timespec, epoll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use super::raise_open_files;
 use super::wire::{self, Response};
+use super::{dns, raise_open_files};
 use client::{Came, Client};
 pub use history::{Content, History, Lost, Received, Set, Wait};
 
@@ -53,6 +53,17 @@ pub struct Plan {
     pub report: Option<Duration>,
     /// The clients' network, if it is not the test's: its file in `/run/netns`.
     pub network: Option<String>,
+    /// Where clients ask for the balancers, instead of `balancers`.
+    pub dns: Option<Dns>,
+}
+
+/// Servers that name balancers.
+#[derive(Debug, Clone)]
+pub struct Dns {
+    /// Clients ask the first that answers.
+    pub servers: Vec<SocketAddr>,
+    /// The name of the SRV records.
+    pub name: String,
 }
 
 struct Shared {
@@ -69,6 +80,8 @@ struct State {
     history: History,
     /// The clients that try again later, by time.
     later: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// The clients that ask DNS again, by time.
+    questions: BinaryHeap<Reverse<(Instant, usize)>>,
     random: u64,
     reported: Instant,
     renewed: usize,
@@ -81,13 +94,15 @@ const JITTER: f64 = 0.2;
 const BACKOFF_MAX: Duration = Duration::from_secs(120);
 /// The time without a list after which a client uses the fallback addresses from DNS.
 pub const FALLBACK: Duration = Duration::from_secs(10);
+/// The least time between two questions of a client, as in grpc-go and C-core.
+const DNS_FLOOR: Duration = Duration::from_secs(30);
 /// The receive buffer of a client that stops reading, in bytes.
 const DEAF_ROOM: usize = 4096;
 const TURN: Duration = Duration::from_millis(20);
 
 impl Plan {
     pub fn to(balancer: SocketAddr) -> Self {
-        Self { balancers: vec![balancer], pace: 5_000, report: None, network: None }
+        Self { balancers: vec![balancer], pace: 5_000, report: None, network: None, dns: None }
     }
 }
 
@@ -100,6 +115,7 @@ impl Crowd {
             clients: Vec::new(),
             history: History::default(),
             later: BinaryHeap::new(),
+            questions: BinaryHeap::new(),
             random: 0x5eed,
             reported: Instant::now(),
             renewed: 0,
@@ -236,6 +252,7 @@ fn run(shared: &Shared) {
             state.read(index, &mut buffer, &mut came, &shared.epoll);
         }
         state.begin_those_due(&shared.epoll);
+        state.ask_those_due();
         state.report();
     }
     let mut state = shared.state.lock().expect("no holder panics");
@@ -257,9 +274,45 @@ impl State {
         }
     }
 
-    fn begin(&mut self, index: usize, epoll: &OwnedFd) {
+    fn ask_those_due(&mut self) {
+        while let Some(&Reverse((at, index))) = self.questions.peek() {
+            if at > Instant::now() {
+                return;
+            }
+            self.questions.pop();
+            self.clients[index].will_ask = false;
+            self.ask(index);
+        }
+    }
+
+    /// Makes a client ask DNS once it may. What it is told counts when it connects next: a
+    /// client that lost its stream connects at once, to the addresses that it has.
+    fn ask_later(&mut self, index: usize) {
         let client = &mut self.clients[index];
-        let addr = self.plan.balancers[client.address];
+        if self.plan.dns.is_some() && !std::mem::replace(&mut client.will_ask, true) {
+            let now = Instant::now();
+            let at = client.asked.map_or(now, |asked| now.max(asked + DNS_FLOOR));
+            self.questions.push(Reverse((at, index)));
+        }
+    }
+
+    fn ask(&mut self, index: usize) {
+        let Some(Dns { servers, name }) = &self.plan.dns else { return };
+        let answer = servers.iter().find_map(|server| dns::balancers(*server, name));
+        let client = &mut self.clients[index];
+        client.asked = Some(Instant::now());
+        client.balancers = answer.filter(|all| !all.is_empty()).unwrap_or_default();
+    }
+
+    fn begin(&mut self, index: usize, epoll: &OwnedFd) {
+        if self.plan.dns.is_some() && self.clients[index].balancers.is_empty() {
+            self.ask(index);
+        }
+        let client = &mut self.clients[index];
+        let known = if self.plan.dns.is_some() { &client.balancers } else { &self.plan.balancers };
+        let Some(addr) = known.get(client.address).copied() else {
+            return self.failed(index, epoll);
+        };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)
@@ -348,6 +401,7 @@ impl State {
         }
         // After an initial response, a client reconnects at once.
         self.begin(index, epoll);
+        self.ask_later(index);
     }
 
     /// Handles an attempt that failed before the initial response: tries the next address, or
@@ -358,12 +412,16 @@ impl State {
             self.history.refused += 1;
         } else {
             self.history.unconnected += 1;
-            if client.address + 1 < self.plan.balancers.len() {
+            let dns = self.plan.dns.is_some();
+            let known = if dns { &client.balancers } else { &self.plan.balancers };
+            if client.address + 1 < known.len() {
                 client.address += 1;
                 return self.begin(index, epoll);
             }
         }
         client.address = 0;
+        self.ask_later(index);
+        let client = &mut self.clients[index];
         let grown = BACKOFF.mul_f64(GROWTH.powi(client.failures.min(20) as i32)).min(BACKOFF_MAX);
         client.failures += 1;
         self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

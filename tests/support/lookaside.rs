@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
@@ -43,7 +43,21 @@ impl Balancer {
 
     /// Starts like [`Self::try_start`] with further environment variables.
     pub fn try_start_with(args: &[&str], environment: &[(&str, &str)]) -> Result<Self, String> {
-        let mut command = Command::new(program());
+        Self::run(Command::new(program()), args, environment)
+    }
+
+    /// Starts `program` in a network of the test's: see [`super::network`].
+    pub fn try_start_in(network: &str, program: &Path, args: &[&str]) -> Result<Self, String> {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", network]).arg(program);
+        Self::run(command, args, &[])
+    }
+
+    fn run(
+        mut command: Command,
+        args: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self, String> {
         // Settings in the environment of the test run must not influence the test.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("LOOKASIDE_") {

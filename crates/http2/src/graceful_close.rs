@@ -1,10 +1,10 @@
 //! Asks a connection to end.
 //!
 //! In: a request to leave, from any task. Out: a flag that wakes the connection's task;
-//! and whether the connection has a stream, which helps to choose one.
+//! and how many streams the connection has, which helps to choose one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use futures_util::task::AtomicWaker;
@@ -15,8 +15,8 @@ use futures_util::task::AtomicWaker;
 #[derive(Debug, Default)]
 pub struct GracefulClose {
     requested: AtomicBool,
-    /// Whether the connection has a stream.
-    busy: AtomicBool,
+    /// How many streams the connection has.
+    streams: AtomicU32,
     waker: AtomicWaker,
 }
 
@@ -41,15 +41,20 @@ impl GracefulClose {
         self.requested.load(Ordering::Relaxed)
     }
 
-    /// Records whether the connection has a stream. A [`Connection`](crate::Connection)
+    /// Records how many streams the connection has. A [`Connection`](crate::Connection)
     /// calls this itself.
-    pub fn set_busy(&self, busy: bool) {
-        self.busy.store(busy, Ordering::Relaxed);
+    pub fn set_streams(&self, streams: u32) {
+        self.streams.store(streams, Ordering::Relaxed);
+    }
+
+    /// Returns how many streams the connection has now.
+    pub fn streams(&self) -> u32 {
+        self.streams.load(Ordering::Relaxed)
     }
 
     /// Returns whether the connection has no stream now.
     pub fn is_idle(&self) -> bool {
-        !self.busy.load(Ordering::Relaxed)
+        self.streams() == 0
     }
 
     /// Waits until the connection is asked to leave, for code that has no
@@ -74,9 +79,9 @@ impl Listener {
         self.close.requested.load(Ordering::Acquire)
     }
 
-    /// Records whether the connection has no stream.
-    pub(super) fn set_idle(&self, idle: bool) {
-        self.close.set_busy(!idle);
+    /// Records how many streams the connection has.
+    pub(super) fn set_streams(&self, streams: u32) {
+        self.close.set_streams(streams);
     }
 }
 

@@ -109,6 +109,8 @@ pub struct Connection<S, H, B> {
     ping_sent: Second,
     /// Since when the connection has had no stream.
     idle_since: Second,
+    /// How many streams were last recorded for others to see.
+    streams_noted: u32,
     /// Since when a frame or a header block has been incomplete.
     incomplete_since: Second,
     /// The budget of several streams; `None` until there were several.
@@ -200,6 +202,7 @@ where
             last_received: now,
             ping_sent: Second::NEVER,
             idle_since: now,
+            streams_noted: 0,
             incomplete_since: Second::NEVER,
             send_budget: None,
             starved: false,

@@ -119,13 +119,18 @@ where
         }
     }
 
-    /// Records whether the connection has a stream.
+    /// Records how many streams the connection has.
     pub(super) fn note_streams(&mut self) {
-        let idle = self.protocol.streams.is_empty();
+        let streams = u32::try_from(self.protocol.streams.len()).unwrap_or(u32::MAX);
+        let idle = streams == 0;
         if idle != (self.idle_since != Second::NEVER) {
             let now = self.share.now();
             self.idle_since.note(idle, || now);
-            self.close_listener.set_idle(idle);
+        }
+        // Written only when it changes: the memory is shared, and a poll otherwise hardly
+        // uses it.
+        if streams != std::mem::replace(&mut self.streams_noted, streams) {
+            self.close_listener.set_streams(streams);
         }
     }
 

@@ -12,7 +12,7 @@ mod properties;
 
 const ONE_PORT: &[&str] = &["10.9.0.1:12000", "10.9.0.2:12000", "[2001:db8::9]:12000"];
 const SOA_TEXT: &str = "lookaside.internal. SOA grpclb.lookaside.internal. \
-                        hostmaster.lookaside.internal. 1 3600 600 86400 5";
+                        hostmaster.lookaside.internal. 7 300 60 604800 5";
 
 /// Service, backend's id, address, weight.
 const INSTANCES: &[(&str, &str, &str, u32)] = &[
@@ -105,6 +105,7 @@ impl Fixture {
             denied: &|_| {},
             lookup: &|target| self.known(target),
             may_visit: &|_| true,
+            serial: 7,
             seed: self.seed,
         };
         answer(query, transport, &facts)

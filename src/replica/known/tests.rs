@@ -166,6 +166,36 @@ fn balancers_of_the_own_zone_come_first() {
 }
 
 #[test]
+fn loads_are_those_of_balancers_that_take_clients_of_the_same_place() {
+    let zone = |zone: &str| Some(zone.to_owned());
+    let other = |address, state, streams, name: &str| {
+        recorded(address, state, |one| (one.streams, one.zone) = (streams, zone(name)))
+    };
+    let all = || {
+        vec![
+            other("10.0.0.1:1", State::Ready, 7, "a"),
+            other("10.0.0.3:1", State::Starting, 8, "a"),
+            other("10.0.0.4:1", State::Ready, 9, "b"),
+            recorded("127.0.0.1:1", State::Ready, |one| one.host_only = true),
+        ]
+    };
+    let loads = |events: Vec<Event<Decoded>>, own: Own| {
+        let mut known = Known::default();
+        events.into_iter().for_each(|event| known.apply(event));
+        known.replicas(&own, "1", Announced::Yes).loads()
+    };
+    let own = |state, zone| Own { streams: 5, zone, ..own(state) };
+    assert_eq!(loads(vec![reset(all())], own(State::Ready, None)), Some((5, vec![7, 9])));
+    assert_eq!(loads(vec![reset(all())], own(State::Ready, zone("a"))), Some((5, vec![7])));
+    // Nobody is asked to move by numbers that are old, or by a balancer that may be at fault.
+    assert_eq!(loads(vec![reset(all())], own(State::Stale, None)), None);
+    assert_eq!(loads(vec![reset(all()), stale()], own(State::Ready, None)), None);
+    // The former version does not say its streams.
+    let mixed = [all(), vec![alone("10.0.0.5:1")]].concat();
+    assert_eq!(loads(vec![reset(mixed)], own(State::Ready, None)), None);
+}
+
+#[test]
 fn rows_say_what_is_known_and_rejected_keys_say_why() {
     let mut known = Known::default();
     let record = recorded("10.0.0.1:1", State::Stale, |one| one.streams = 7);

@@ -2,6 +2,7 @@
 //!
 //! In: bytes from the socket. Out: bytes for the socket, and each message of the balancer.
 
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
@@ -16,6 +17,10 @@ pub(super) struct Client {
     pub(super) gone: bool,
     /// The index of the balancer that it tries. It starts at the first.
     pub(super) address: usize,
+    /// The balancers that DNS told it last, when it asked, and whether it will ask again.
+    pub(super) balancers: Vec<SocketAddr>,
+    pub(super) asked: Option<Instant>,
+    pub(super) will_ask: bool,
     pub(super) socket: Option<OwnedFd>,
     /// Whether the socket was written to at least once.
     pub(super) connected: bool,
@@ -57,6 +62,9 @@ impl Client {
             manner,
             gone: false,
             address: 0,
+            balancers: Vec::new(),
+            asked: None,
+            will_ask: false,
             socket: None,
             connected: false,
             out: Vec::new(),

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn every_service_name_has_its_balancers_registered_or_not() {
     let world = fixture(Some(ONE_PORT));
-    for name in ["hello", "not-yet", "game.dev", "id--7.game.dev", "my_service", "grpclb"] {
+    for name in ["hello", "not-yet", "game.dev", "id--7.game.dev", "my_service", "grpclb-x"] {
         let owner = format!("_grpclb._tcp.{name}.lookaside.internal.");
         let srv = format!("{owner} SRV 0 0 12000 grpclb.lookaside.internal.");
         world.check(
@@ -24,6 +24,19 @@ fn every_service_name_has_its_balancers_registered_or_not() {
         world.check(&owner, "TXT", &["NoError aa", &txt]);
         let config = zone::SERVICE_CONFIG.strip_prefix("grpc_config=").unwrap();
         assert!(serde_json::from_str::<serde_json::Value>(config).unwrap().is_array());
+    }
+}
+
+/// grpc-go reads the service config of any name that it connects to, also of the one by which
+/// clients of xDS find the balancers.
+#[test]
+fn the_names_of_the_balancers_lead_to_no_grpclb() {
+    let world = fixture(Some(ONE_PORT));
+    for name in ["grpclb", "GRPCLB-12000"] {
+        for (before, kind) in [("_grpc_config", "TXT"), ("_grpclb._tcp", "SRV")] {
+            let name = format!("{before}.{name}.lookaside.internal.");
+            world.check(&name, kind, &["NoError aa", "authority SOA!"]);
+        }
     }
 }
 
