@@ -41,7 +41,7 @@ use connection_slots::{ConnectionSlots, TrackedStream};
 use listener::{Accepted, Duplex};
 
 pub use access::Access;
-pub use listener::{Address, Listener, Tls};
+pub use listener::{Address, Listener, SocketFile, Tls};
 pub use tokens::Tokens;
 
 mod access;

@@ -147,10 +147,12 @@ impl App {
     /// # Errors
     /// Returns the part that died.
     pub async fn run(
-        self,
+        mut self,
         stop: impl Future<Output = ()>,
         reload: Arc<Notify>,
     ) -> Result<(), Died> {
+        // The task of the admin server may not come to its end.
+        let _socket_file = self.admin.take_file();
         let mut tasks = Tasks::default();
         let stages = Stages::default();
         let Stages { withdraw, drain, end } = &stages;

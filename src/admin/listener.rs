@@ -31,19 +31,20 @@ pub enum Address {
 /// Certificate and key of the admin server, read again when their files change.
 pub type Tls = Reloading<Arc<ServerConfig>>;
 
-/// A bound socket. Dropped, it removes the file of a Unix socket.
+/// A bound socket.
 pub struct Listener {
     socket: Socket,
+    file: Option<SocketFile>,
     tls: Option<Tls>,
 }
 
 enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    Unix(UnixListener, PathBuf),
 }
 
-/// The file of a Unix socket.
-struct SocketFile {
+/// The file of a Unix socket. Dropped, it is removed.
+pub struct SocketFile {
     path: PathBuf,
     /// Device and inode: another process may have put its own file there.
     identity: Option<(u64, u64)>,
@@ -72,15 +73,21 @@ impl Listener {
     /// # Errors
     /// If the address cannot be used.
     pub async fn bind(address: &Address, tls: Option<Tls>) -> io::Result<Self> {
-        let socket = match address {
-            Address::Tcp(address) => Socket::Tcp(TcpListener::bind(address).await?),
+        let (socket, file) = match address {
+            Address::Tcp(address) => (Socket::Tcp(TcpListener::bind(address).await?), None),
             Address::Unix(path) => {
                 let listener = bind_unix(path)?;
                 let identity = std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
-                Socket::Unix(listener, SocketFile { path: path.clone(), identity })
+                let file = SocketFile { path: path.clone(), identity };
+                (Socket::Unix(listener, path.clone()), Some(file))
             }
         };
-        Ok(Self { socket, tls })
+        Ok(Self { socket, file, tls })
+    }
+
+    /// Takes the file of a Unix socket out, so that the caller decides when it is removed.
+    pub fn take_file(&mut self) -> Option<SocketFile> {
+        self.file.take()
     }
 
     /// Returns the address, with the port that the system chose.
@@ -90,7 +97,7 @@ impl Listener {
     pub fn address(&self) -> io::Result<Address> {
         match &self.socket {
             Socket::Tcp(listener) => listener.local_addr().map(Address::Tcp),
-            Socket::Unix(_, file) => Ok(Address::Unix(file.path.clone())),
+            Socket::Unix(_, path) => Ok(Address::Unix(path.clone())),
         }
     }
 
@@ -109,7 +116,7 @@ impl Listener {
 impl From<TcpListener> for Listener {
     /// A listener without TLS.
     fn from(listener: TcpListener) -> Self {
-        Self { socket: Socket::Tcp(listener), tls: None }
+        Self { socket: Socket::Tcp(listener), file: None, tls: None }
     }
 }
 

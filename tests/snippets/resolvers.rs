@@ -94,6 +94,7 @@ pub(super) fn dnsmasq(world: &mut World, block: &Block) {
 pub(super) fn names_both_balancers(world: &mut World, block: &Block) {
     let (at, text) = (block.at(), &block.text);
     let help = world.ok("lookaside serve --help");
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(help.contains("[default: lookaside.internal]"), "{help}");
     assert!(text.contains("lookaside.internal"), "{at}: the default zone");
     for balancer in ["10.0.0.5", "10.0.0.6"] {
