@@ -34,7 +34,7 @@ pub struct RetrySettings {
     pub backoff: Duration,
 }
 
-/// A set of statuses: a bit for each of [`RetryCodes::ALL`].
+/// A set of statuses: a bit for each that clients know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RetryCodes(u8);
 

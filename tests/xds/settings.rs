@@ -138,6 +138,10 @@ pub fn outliers(scene: &Scene) {
 
 /// Calls with the same header go to the same backend, and all backends are used.
 pub fn hashes(scene: &Scene) {
+    if scene.language == XDS_CPP {
+        // 1.51 does not read the field with the policy, and lets backends take turns.
+        return;
+    }
     settle(scene, "lb-policy = { kind = 'ring-hash', header = 'User-ID' }", "");
     let balancer = scene.balancer(&[]);
     let ids = ["one", "two", "three"];
