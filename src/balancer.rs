@@ -21,6 +21,7 @@ use crate::load::Ledger;
 use crate::model::{ClientKind, Target, Zone};
 use crate::policy;
 use crate::seed;
+use crate::streams::body::StreamBody;
 use crate::streams::demand::Demands;
 use crate::streams::messages::{Messages, first_message};
 use crate::streams::response;
@@ -85,8 +86,6 @@ const MEMORY_CHECK_EVERY: Duration = Duration::from_millis(500);
 /// How many bytes of superseded lists clients that do not read may hold: a hundred and
 /// fifty lists of 10,000 backends.
 const SUPERSEDED_MAX: usize = 64 * 1024 * 1024;
-/// A longer user agent is cut, because it is only shown.
-const USER_AGENT_MAX: usize = 256;
 
 impl Balancer {
     /// Makes the service on top of a catalog. Names in `zone` mean services.
@@ -212,7 +211,7 @@ impl Balancer {
         request: Request<Incoming>,
         peer: SocketAddr,
         close: Arc<GracefulClose>,
-    ) -> Response<Option<BalanceStream>> {
+    ) -> Response<Option<StreamBody<BalanceStream>>> {
         let opened = tokio::time::Instant::now().into_std();
         let (parts, mut body) = request.into_parts();
         let mut messages = Messages::default();
@@ -232,9 +231,8 @@ impl Balancer {
             }
         };
         self.0.counters.streams.increment();
-        let stream =
-            BalanceStream::new(body, messages, session, client, self.0.clone(), stream_view);
-        response(None).map(|()| Some(stream))
+        let stream = BalanceStream::new(session, client, self.0.clone(), stream_view);
+        response(None).map(|()| Some(StreamBody::new(body, messages, stream)))
     }
 
     fn name(&self, message: Bytes) -> Result<String, Status> {
@@ -276,11 +274,10 @@ impl Balancer {
             )
         })?;
         let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-        let user_agent: String =
-            user_agent.unwrap_or_default().chars().take(USER_AGENT_MAX).collect();
-        let kind = ClientKind::from_user_agent(&user_agent);
         let clients = &self.0.clients;
-        let (user_agent, name) = (clients.texts.share(&user_agent), clients.texts.share(name));
+        let user_agent = clients.texts.share_user_agent(user_agent.unwrap_or_default());
+        let kind = ClientKind::from_user_agent(&user_agent);
+        let name = clients.texts.share(name);
         let peer = Peer { addr: peer, user_agent, kind, name };
         let client = clients.register(peer, view.clone(), close, opened);
         let session = Session::new(settings.report_interval, seed::random());

@@ -16,6 +16,7 @@ use crate::marks::Marks;
 use crate::model::{ServiceName, Target};
 use crate::registry::{Key, Rejected, Remark};
 use crate::settings::Settings;
+use crate::warning_limit::WarningLimit;
 
 mod addresses;
 mod affected;
@@ -56,7 +57,6 @@ mod target_users;
 mod topic;
 mod unresolved;
 mod urgency;
-mod warning_limit;
 mod zones;
 
 pub use addresses::Addresses;
@@ -77,7 +77,6 @@ pub use split::{Candidate, Split};
 pub use subscription::{Subscriber, Subscription};
 pub use topic::{Listener, Topic};
 pub use unresolved::Unresolved;
-use warning_limit::WarningLimit;
 pub use zones::Zones;
 
 /// A handle for readers; cheap to clone.

@@ -83,4 +83,5 @@ pub mod settings;
 mod streams;
 pub mod tables;
 pub mod telemetry;
+mod warning_limit;
 pub mod xds;

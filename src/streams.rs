@@ -1,5 +1,5 @@
-//! What streams of every protocol need: framing of messages, a budget of work, counted
-//! bytes, shared texts, the admission of streams with selectors, and the demand of clients.
+//! What streams of every protocol need: the response body, framing of messages, a budget of
+//! work, counted bytes, shared texts, the admission of streams with selectors, and the demand of clients.
 //!
 //! In: bytes and costs of streams. Out: whole messages, admissions and refusals. It knows no
 //! protocol and no catalog.
@@ -8,6 +8,7 @@ use http::{Response, header};
 use tonic::{Code, Status};
 
 pub(crate) mod admission;
+pub(crate) mod body;
 pub(crate) mod demand;
 pub(crate) mod held_bytes;
 pub(crate) mod messages;

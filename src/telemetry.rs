@@ -66,6 +66,8 @@ pub struct Counters {
     pub xds_streams_stalled: Counter,
     /// xDS requests that could not be read, or are of a type that is not served.
     pub xds_requests_rejected: Counter,
+    /// Names on xDS streams that get no backends, because there are too many.
+    pub xds_names_refused: Counter,
     /// Responses on xDS streams, and what clients say of them.
     pub xds_listeners: XdsCounters,
     /// The same for clusters.

@@ -19,17 +19,18 @@ use tonic::Status;
 use crate::catalog::Catalog;
 use crate::clock;
 use crate::model::{ClientKind, Zone};
+use crate::streams::body::{Conversation, StreamBody};
 use crate::streams::demand::Demands;
 use crate::streams::messages::{Messages, first_message};
 use crate::streams::response;
 use crate::telemetry::{CountStreams, Counters, ListClients, XdsCounters};
+use crate::warning_limit::WarningLimit;
 
 mod assignment;
 mod assignments;
 pub mod bootstrap;
 mod clients;
 mod localities;
-mod refusals;
 mod resources;
 mod responses;
 mod session;
@@ -37,7 +38,6 @@ mod stream;
 mod watches;
 
 use clients::{ClientRow, Clients, Peer};
-use refusals::Refusals;
 use resources::Kind;
 pub(crate) use stream::XdsStream;
 use watches::Watches;
@@ -66,7 +66,7 @@ struct Shared {
     watches: Arc<Watches>,
     clients: Arc<Clients>,
     counters: Arc<Counters>,
-    refusals: Mutex<Refusals>,
+    refusal_warnings: Mutex<WarningLimit>,
 }
 
 /// How long a client may take to send its first request. Clients send it at once.
@@ -82,8 +82,9 @@ const MEMORY_CHECK_EVERY: Duration = Duration::from_millis(500);
 /// How many bytes of assignments may be in memory before clients that do not read have to
 /// leave.
 const ASSIGNMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// A longer user agent is cut, because it is only shown.
-const USER_AGENT_MAX: usize = 256;
+/// The least time between two log lines about refusals. Thousands of clients refuse the same
+/// response at once.
+const REFUSALS_EVERY: Duration = Duration::from_secs(10);
 /// A longer zone, in bytes, is ignored.
 const ZONE_MAX: usize = 255;
 
@@ -98,8 +99,9 @@ impl Xds {
         counters: Arc<Counters>,
     ) -> Self {
         let watches = Watches::new(zone, catalog.clone(), demands, counters.clone());
-        let (clients, refusals) = Default::default();
-        Self(Arc::new(Shared { catalog, watches, clients, counters, refusals }))
+        let refusal_warnings = Mutex::new(WarningLimit::every(REFUSALS_EVERY));
+        let clients = Arc::default();
+        Self(Arc::new(Shared { catalog, watches, clients, counters, refusal_warnings }))
     }
 
     /// Returns a function that lists the names on the open streams.
@@ -147,16 +149,17 @@ impl Xds {
         request: Request<Incoming>,
         peer: SocketAddr,
         close: Arc<GracefulClose>,
-    ) -> Response<Option<Box<XdsStream>>> {
+    ) -> Response<Option<Box<StreamBody<XdsStream>>>> {
         let opened = tokio::time::Instant::now().into_std();
         let (parts, mut body) = request.into_parts();
         let mut messages = Messages::default();
         match self.open(&mut body, &mut messages, &parts.headers, peer, close, opened).await {
             Ok((first, client)) => {
                 self.0.counters.xds_streams.increment();
-                let mut stream = Box::new(XdsStream::new(body, messages, client, self.0.clone()));
+                let mut stream = XdsStream::new(client, self.0.clone());
                 stream.take_message(first);
-                response(None).map(|()| Some(stream))
+                let body = StreamBody::new(body, messages, stream);
+                response(None).map(|()| Some(Box::new(body)))
             }
             Err(status) => {
                 self.0.counters.xds_streams_refused.increment();
@@ -201,12 +204,11 @@ impl Xds {
         let agent = agent.map(str::to_owned);
         let agent = agent
             .unwrap_or_else(|| format!("{} {}", node.user_agent_name, node.user_agent_version));
-        let agent: String = agent.trim().chars().take(USER_AGENT_MAX).collect();
         let texts = &self.0.clients.texts;
         let zone = node.locality.map(|locality| locality.zone).unwrap_or_default();
         let zone = Some(zone).filter(|zone| (1..=ZONE_MAX).contains(&zone.len()));
         let zone = zone.map(|zone| texts.share(&zone));
-        Ok(Peer { addr, user_agent: texts.share(&agent), kind, zone })
+        Ok(Peer { addr, user_agent: texts.share_user_agent(&agent), kind, zone })
     }
 }
 
@@ -221,9 +223,9 @@ impl Shared {
 
     /// Logs that a client refuses a response, unless that was logged a short time ago.
     fn log_refusal(&self, peer: SocketAddr, kind: Kind, words: &str) {
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = refusals.count(clock::now());
-        drop(refusals);
+        let mut warnings = self.refusal_warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = warnings.count(1, clock::now());
+        drop(warnings);
         if let Some(times) = due {
             let kind = kind.as_str();
             tracing::warn!(%peer, kind, times, words, "xds client refuses a response");

@@ -32,12 +32,10 @@ pub(super) fn all_streams(grpclb: CountStreams, xds: CountStreams) -> CountStrea
 pub(super) fn bootstrap(config: &Config, addresses: &Addresses) -> XdsBootstrap {
     let port = addresses.grpclb.port();
     // Only a name stands for all replicas, which clients need when one of them stops.
-    let own = match &config.replica.advertise {
-        Some(own) if config.dns_listen.is_none() => format!("dns:///{own}"),
-        _ if config.dns_listen.is_none() && !addresses.grpclb.ip().is_unspecified() => {
-            format!("dns:///{}", addresses.grpclb)
-        }
-        _ => format!("dns:///{}:{port}", balancer_name(&config.zone)),
+    let fixed = addresses.fixed(config.replica.advertise.as_ref());
+    let own = match fixed.filter(|_| config.dns_listen.is_none()) {
+        Some(own) => format!("dns:///{own}"),
+        None => format!("dns:///{}:{port}", balancer_name(&config.zone)),
     };
     let tls = config.tls.is_some();
     Arc::new(move |server, zone| {

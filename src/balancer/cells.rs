@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::catalog::Service;
 use crate::clock;
+use crate::facts::demand::per_second;
 use crate::model::{ServiceName, Subset};
 use crate::policy::cells::{Placement, Run};
 use crate::policy::hash::{hash, pair};
@@ -60,8 +61,6 @@ const SMOOTHED_OVER: Duration = Duration::from_secs(60);
 /// A client that has been silent for longer makes no calls: C-core reports no second time that
 /// there are none.
 const SILENT: Duration = Duration::from_secs(60);
-/// The shortest time that a report counts for. A client may report right after it joined.
-const REPORT_MIN: Duration = Duration::from_secs(1);
 /// The least demand of a client, as a part of the mean: an idle client has connections too.
 const IDLE: f64 = 0.05;
 /// The first time that clients are placed anew. Each further time comes twice as late.
@@ -208,7 +207,7 @@ impl Clients {
     fn report(&mut self, id: u64, started: u64, now: Instant) {
         let Some(client) = self.rates.get_mut(&id) else { return };
         let time = now.saturating_duration_since(client.since);
-        let rate = started as f64 / time.max(REPORT_MIN).as_secs_f64();
+        let rate = per_second(started, time);
         let kept = (-time.as_secs_f64() / SMOOTHED_OVER.as_secs_f64()).exp();
         let smoothed = client.rate.map_or(rate, |old| old * kept + (1.0 - kept) * rate);
         *client = Rate { rate: Some(smoothed), since: now };

@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::clock;
+use crate::facts::demand::per_second;
 use crate::facts::overload::CallRates;
 use crate::load::Calls;
 use crate::model::ServiceName;
@@ -25,9 +26,6 @@ pub(super) struct RateMember {
     /// When it reported last, or joined.
     since: Instant,
 }
-
-/// The shortest time that a report counts for. A client may report right after it joined.
-const REPORT_MIN: Duration = Duration::from_secs(1);
 
 impl Rates {
     /// Counts one more stream.
@@ -62,8 +60,8 @@ impl RateMember {
     /// Counts the calls that the client has reported since its last report.
     pub(super) fn report(&mut self, calls: Calls) {
         let now = clock::now();
-        let seconds = now.saturating_duration_since(self.since).max(REPORT_MIN).as_secs_f64();
-        let rate = |calls: u64| calls as f64 / seconds;
+        let time = now.saturating_duration_since(self.since);
+        let rate = |calls: u64| per_second(calls, time);
         let new = (rate(calls.started), rate(calls.started.saturating_sub(calls.dropped)));
         self.replace(Some(new));
         self.since = now;

@@ -1,23 +1,17 @@
-//! A `BalanceLoad` stream as a response body.
+//! What a `BalanceLoad` stream makes of its client's reports, and which lists it sends.
 //!
-//! In: the request's body, and a view. Out: messages, then a status. Each poll reads what
-//! the client sent, then returns what is new for it. It has no task, no queue and no
-//! timer: a client that does not read is not polled, and the newest snapshot waits for it
-//! in the catalog, shared.
+//! In: the client's messages, and a view. Out: lists, when they are new for the client.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::Body;
-use lookaside_http2::{Incoming, Outgoing, Part, Pieces};
+use lookaside_http2::Pieces;
 use prost::Message;
-use tonic::Status;
 
 use crate::catalog::Subscriber;
 use crate::clock;
-use crate::streams::messages::Messages;
+use crate::streams::body::Conversation;
 use crate::streams::work_budget;
 
 use super::clients::ClientRow;
@@ -31,81 +25,27 @@ use pb::load_balance_request::LoadBalanceRequestType as Kind;
 
 /// A stream whose client has sent its name. Dropping it cleans everything up.
 pub(crate) struct BalanceStream {
-    requests: Incoming,
-    /// Whether there may be data to read. It saves a push from looking into the request's
-    /// body, which lies elsewhere in memory.
-    unread: bool,
-    messages: Messages,
     session: Session,
     client: ClientRow,
     shared: Arc<Shared>,
     listener: Subscriber,
     stream_view: StreamView,
-    ended: bool,
 }
-
-/// How many messages are read before other tasks run.
-const MESSAGES_AT_ONCE: usize = 32;
 
 impl BalanceStream {
     pub(super) fn new(
-        requests: Incoming,
-        messages: Messages,
         session: Session,
         client: ClientRow,
         shared: Arc<Shared>,
         stream_view: StreamView,
     ) -> Self {
         let listener = stream_view.listen();
-        Self {
-            requests,
-            unread: true,
-            messages,
-            session,
-            client,
-            shared,
-            listener,
-            stream_view,
-            ended: false,
-        }
+        Self { session, client, shared, listener, stream_view }
     }
+}
 
-    /// Reads what the client sent. Ready with the final status when no more will come.
-    /// Unread data counts against the connection: HTTP/2 would end it in time ("too many
-    /// data frames").
-    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
-        for _ in 0..MESSAGES_AT_ONCE {
-            match self.messages.next() {
-                Ok(Some(message)) => {
-                    self.take_message(message);
-                    continue;
-                }
-                Ok(None) => {}
-                Err(status) => return Poll::Ready(status),
-            }
-            // A message that is not complete yet counts against the windows.
-            self.requests.hold(self.messages.len(), cx);
-            let Poll::Ready(frame) = Pin::new(&mut self.requests).poll_frame(cx) else {
-                self.unread = false;
-                return Poll::Pending;
-            };
-            match frame {
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.messages.push(&data);
-                    }
-                }
-                Some(Err(_)) => return Poll::Ready(Status::cancelled("the client is gone")),
-                // The client has closed its side: it wants no more.
-                None => return Poll::Ready(Status::ok("")),
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// Handles one message. An invalid message is counted and otherwise ignored: if its
-    /// stream ended, the client would come back at once.
+impl Conversation for BalanceStream {
+    /// Counts a report. An invalid message is counted and otherwise ignored.
     fn take_message(&mut self, message: Bytes) {
         let counters = &self.shared.counters;
         let request = pb::LoadBalanceRequest::decode(message).unwrap_or_default();
@@ -121,7 +61,6 @@ impl BalanceStream {
         self.stream_view.report(calls);
     }
 
-    /// Returns what is new for the client. Ready with `None` when the catalog has closed.
     fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<Option<Pieces>> {
         let counters = &self.shared.counters;
         loop {
@@ -155,42 +94,5 @@ impl BalanceStream {
             self.client.pushed(version, &push, of, self.stream_view.subset(), clock::now());
             return Poll::Ready(Some(push.message));
         }
-    }
-
-    fn end(&mut self, status: &Status) -> Poll<Option<Part>> {
-        self.ended = true;
-        let mut trailers = http::HeaderMap::new();
-        // Only a message that is no header value fails, and these messages are.
-        let _ = status.add_header(&mut trailers);
-        Poll::Ready(Some(Part::Trailers(trailers)))
-    }
-}
-
-impl Outgoing for BalanceStream {
-    fn request_arrived(&mut self) {
-        self.unread = true;
-    }
-
-    fn poll_part(&mut self, cx: &mut Context<'_>, room: bool) -> Poll<Option<Part>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        if self.unread
-            && let Poll::Ready(status) = self.poll_requests(cx)
-        {
-            return self.end(&status);
-        }
-        if !room {
-            // When there is room, the newest value is sent.
-            return Poll::Pending;
-        }
-        match ready!(self.poll_push(cx)) {
-            Some(push) => Poll::Ready(Some(Part::Data(push))),
-            None => self.end(&Status::unavailable("the balancer is shutting down")),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.ended
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crate::clock;
 use crate::model::ServiceName;
 use crate::settings::{HealthKind, LoadKind, ServiceSettings, ShedMode, SubsetMode};
+use crate::warning_limit::WarningLimit;
 
 use super::affected::Affected;
 use super::backend_log::{BackendLog, State};
@@ -25,7 +26,6 @@ use super::pace::Pace;
 use super::ramps::RampTracker;
 use super::shed_tracker::{ShedChange, ShedTracker};
 use super::topic::Rounds;
-use super::warning_limit::WarningLimit;
 use super::{Catalog, Facts, Known, RegistryStatus, Service, Zones};
 
 /// The writer's state between publications.

@@ -1,7 +1,8 @@
 //! Follows which services are overloaded, and the part of their calls that clients drop.
 //!
 //! In: services with their settings, the calls that clients report, the capacity that backends
-//! report, the time. Out: the part in percent, and when it begins and ends. Pure. A service whose settings do not ask for it costs nothing.
+//! report, the time. Out: the part in percent, and when it begins and ends. Pure. A service
+//! whose settings do not ask for it costs nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;

@@ -51,6 +51,12 @@ const REPORTS: u32 = 4;
 /// The shortest time that a report counts for. A client may report right after it joined.
 const REPORT_MIN: Duration = Duration::from_secs(1);
 
+/// Returns the calls per second of a client that reported `calls` after `time`.
+#[must_use]
+pub fn per_second(calls: u64, time: Duration) -> f64 {
+    calls as f64 / time.max(REPORT_MIN).as_secs_f64()
+}
+
 impl ZoneClients {
     /// Makes a zone without clients. Its clients report at this interval.
     #[must_use]
@@ -75,7 +81,7 @@ impl ZoneClients {
     /// Adds the calls that a client started since its last report.
     pub fn report(&mut self, client: &mut ClientRate, started: u64, now: Instant) {
         let time = now.saturating_duration_since(client.since);
-        let rate = started as f64 / time.max(REPORT_MIN).as_secs_f64();
+        let rate = per_second(started, time);
         let kept = self.kept(time);
         let (more, rate) = match client.rate {
             Some(old) => ((1.0 - kept) * rate, old * kept + (1.0 - kept) * rate),

@@ -12,6 +12,7 @@ use http_body::Body;
 use lookaside_http2::{Outgoing, Part};
 
 use crate::balancer::BalanceStream;
+use crate::streams::body::StreamBody;
 use crate::xds::XdsStream;
 
 use super::peers::LongCall;
@@ -21,9 +22,9 @@ pub(super) enum ServeBody {
     /// No body: a refusal has only headers.
     Nothing,
     /// A stream of lists.
-    Lists(BalanceStream),
+    Lists(StreamBody<BalanceStream>),
     /// A stream of xDS resources.
-    Resources(Box<XdsStream>),
+    Resources(Box<StreamBody<XdsStream>>),
     /// The complete answer of another service: its data and its trailers.
     Whole(Bytes, Option<HeaderMap>),
     /// The answer of another service that stays open.
@@ -37,14 +38,14 @@ pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
         && content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-impl From<Option<BalanceStream>> for ServeBody {
-    fn from(stream: Option<BalanceStream>) -> Self {
+impl From<Option<StreamBody<BalanceStream>>> for ServeBody {
+    fn from(stream: Option<StreamBody<BalanceStream>>) -> Self {
         stream.map_or(Self::Nothing, Self::Lists)
     }
 }
 
-impl From<Option<Box<XdsStream>>> for ServeBody {
-    fn from(stream: Option<Box<XdsStream>>) -> Self {
+impl From<Option<Box<StreamBody<XdsStream>>>> for ServeBody {
+    fn from(stream: Option<Box<StreamBody<XdsStream>>>) -> Self {
         stream.map_or(Self::Nothing, Self::Resources)
     }
 }

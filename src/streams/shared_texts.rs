@@ -17,6 +17,8 @@ struct Inner {
     forget_at: usize,
 }
 
+/// A longer user agent is cut, because it is only shown.
+const USER_AGENT_MAX: usize = 256;
 /// Fewer texts are not worth a search for unused ones.
 const KEPT_MIN: usize = 64;
 
@@ -35,6 +37,13 @@ impl SharedTexts {
         inner.texts.insert(shared.clone());
         shared
     }
+
+    /// Returns a client's user agent, which all callers share.
+    pub(crate) fn share_user_agent(&self, user_agent: &str) -> Arc<str> {
+        let user_agent = user_agent.trim();
+        let end = user_agent.char_indices().nth(USER_AGENT_MAX).map(|(end, _)| end);
+        self.share(end.map_or(user_agent, |end| &user_agent[..end]))
+    }
 }
 
 #[cfg(test)]
@@ -52,5 +61,13 @@ mod tests {
         let inner = texts.0.lock().unwrap();
         assert!(inner.texts.len() <= KEPT_MIN, "{}", inner.texts.len());
         assert!(inner.texts.contains("grpc-go/1.75.0"));
+    }
+
+    #[test]
+    fn a_long_user_agent_is_cut() {
+        let texts = SharedTexts::default();
+        assert_eq!(&*texts.share_user_agent("grpc-go/1.75.0 "), "grpc-go/1.75.0");
+        let cut = texts.share_user_agent(&"ü".repeat(2 * USER_AGENT_MAX));
+        assert_eq!(cut.chars().count(), USER_AGENT_MAX);
     }
 }

@@ -46,6 +46,8 @@ struct Wanted<W> {
     nonce: u64,
     /// Whether the client has not answered the newest response.
     unanswered: bool,
+    /// How many names of the last request there was no room for.
+    left_out: usize,
 }
 
 /// A name that a client wants.
@@ -145,6 +147,11 @@ impl<W> Session<W> {
         if self.endpoints.unanswered { &mut [] } else { &mut self.endpoints.names }
     }
 
+    /// Returns how many names of the last requests there was no room for.
+    pub(super) fn left_out(&self) -> usize {
+        self.listeners.left_out + self.clusters.left_out + self.endpoints.left_out
+    }
+
     /// Returns the names that the client wants endpoints of, or else listeners.
     pub(super) fn names(&self) -> Vec<Arc<str>> {
         let listeners = self.listeners.names.iter().map(|one| one.name.clone());
@@ -197,7 +204,7 @@ impl<W> Name<W> {
 
 impl<W> Wanted<W> {
     fn new() -> Self {
-        Self { names: Vec::new(), nonce: 0, unanswered: false }
+        Self { names: Vec::new(), nonce: 0, unanswered: false, left_out: 0 }
     }
 
     fn take(
@@ -232,6 +239,7 @@ impl<W> Wanted<W> {
         names.sort_unstable();
         names.dedup();
         names.retain(|name| !name.is_empty() && name != "*");
+        self.left_out = names.len().saturating_sub(NAMES_MAX);
         names.truncate(NAMES_MAX);
         let mut old = std::mem::take(&mut self.names).into_iter().peekable();
         self.names.reserve_exact(names.len());

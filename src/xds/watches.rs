@@ -5,10 +5,12 @@
 //! for names that no stream asks for.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
 use crate::catalog::{Catalog, Known, Service, Subscriber, Subscription};
+use crate::clock;
 use crate::model::{Class, ServiceName, Target, Zone};
 use crate::policy;
 use crate::policy::zones::client_zone;
@@ -16,6 +18,7 @@ use crate::settings::WhenEmpty;
 use crate::streams::admission::{Admission, Admitted};
 use crate::streams::demand::{Demands, Member};
 use crate::telemetry::Counters;
+use crate::warning_limit::WarningLimit;
 
 use super::assignment::Assignment;
 use super::assignments::{Assignments, SharedAssignment, ToSend};
@@ -28,6 +31,8 @@ pub(super) struct Watches {
     assignments: Arc<Assignments>,
     admission: Arc<Admission>,
     demands: Arc<Demands>,
+    counters: Arc<Counters>,
+    warnings: Mutex<WarningLimit>,
     in_use: Mutex<HashMap<Arc<str>, Weak<Watch>>>,
 }
 
@@ -82,9 +87,11 @@ impl Watches {
         Arc::new(Self {
             zone,
             catalog,
-            assignments: Assignments::new(counters),
+            assignments: Assignments::new(counters.clone()),
             admission: Arc::default(),
             demands,
+            counters,
+            warnings: Mutex::default(),
             in_use: Mutex::default(),
         })
     }
@@ -99,17 +106,30 @@ impl Watches {
 
     /// Returns one more stream's hold of a name.
     pub(super) fn watch(self: &Arc<Self>, name: &Arc<str>, client: &Peer) -> StreamWatch {
-        let peer = client.addr;
         let hopeless = StreamWatch::Hopeless { told: false };
         let Ok(target) = Target::parse(name, &self.zone) else { return hopeless };
         let Some(watch) = self.shared(name, target) else { return StreamWatch::Closed };
         let Some(admitted) = self.admit(&watch, client) else {
-            tracing::warn!(%peer, %name, "too many names or selections at once: this one gets no backends");
+            self.refuse(1, client.addr);
             return hopeless;
         };
         let listener = watch.subscription.listen();
         let watched = Watched { watch, listener, shared: None, member: None, _admitted: admitted };
         StreamWatch::Watched(Box::new(watched))
+    }
+
+    /// Counts names for which there is no room, and logs them at most once a minute.
+    pub(super) fn refuse(&self, names: usize, peer: SocketAddr) {
+        if names == 0 {
+            return;
+        }
+        self.counters.xds_names_refused.add(names);
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = warnings.count(names, clock::now());
+        drop(warnings);
+        if let Some(names) = due {
+            tracing::warn!(%peer, names, "xds clients ask for too many names or selections: these get no backends");
+        }
     }
 
     fn shared(self: &Arc<Self>, name: &Arc<str>, target: Target) -> Option<Arc<Watch>> {

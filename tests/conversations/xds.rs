@@ -221,6 +221,22 @@ async fn nothing_that_is_invalid_ends_a_stream() {
     assert_eq!(balanced.counters.xds_requests_rejected.total(), 3);
 }
 
+/// They are counted once, however often the client names them again.
+#[tokio::test]
+async fn names_for_which_there_is_no_room_are_counted() {
+    let balanced = Balanced::start(WhenEmpty::Wait).await;
+    let mut client = Client::open(&balanced).await;
+    let names: Vec<_> = (0..1_003).map(|n| format!("s{n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    client.ask::<Listener>(&names, "");
+    let (response, listeners) = client.next::<Listener>().await;
+    assert_eq!(listeners.len(), 1_000);
+    client.ask::<Listener>(&names, &response.nonce);
+    client.ask::<Cluster>(&names[..2], "");
+    assert_eq!(client.next::<Cluster>().await.1.len(), 2);
+    assert_eq!(balanced.counters.xds_names_refused.total(), 3);
+}
+
 #[tokio::test]
 async fn deltas_are_not_served() {
     let balanced = Balanced::start(WhenEmpty::Wait).await;

@@ -212,8 +212,8 @@ async fn read(
         return Some(code);
     }
     let mut waiting = BytesMut::new();
-    while let Some(kind) = next(&mut body, &mut waiting).await? {
-        match kind {
+    while let Some(message) = next::<pb::LoadBalanceResponse>(&mut body, &mut waiting).await? {
+        match message.load_balance_response_type.expect("a known type") {
             Kind::InitialResponse(_) => {
                 assert!(!*greeted, "stream {id}: a second initial response");
                 *greeted = true;
@@ -239,14 +239,16 @@ async fn read(
 
 /// Returns the next message, `Some(None)` at the regular end, and `None` if the stream
 /// broke.
-async fn next(body: &mut RecvStream, waiting: &mut BytesMut) -> Option<Option<Kind>> {
+pub async fn next<M: Message + Default>(
+    body: &mut RecvStream,
+    waiting: &mut BytesMut,
+) -> Option<Option<M>> {
     loop {
         if let Some(length) = waiting.get(1..5) {
             let length = u32::from_be_bytes(length.try_into().expect("four bytes")) as usize;
             if waiting.len() >= 5 + length {
                 waiting.advance(5);
-                let message = pb::LoadBalanceResponse::decode(waiting.split_to(length));
-                return Some(message.expect("a message").load_balance_response_type);
+                return Some(Some(M::decode(waiting.split_to(length)).expect("a message")));
             }
         }
         match body.data().await {

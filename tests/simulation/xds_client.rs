@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use envoy_types::pb::envoy::config::core::v3::{Node, address};
@@ -16,11 +16,11 @@ use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, LbEndp
 use envoy_types::pb::envoy::config::listener::v3::Listener;
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
-use h2::{RecvStream, SendStream, client};
+use h2::{SendStream, client};
 use prost::{Message, Name};
 
 use crate::balancer::ZONE;
-use crate::client::{code, framed};
+use crate::client::{code, framed, next};
 use crate::history::{History, Set, What};
 use crate::plan::Client;
 
@@ -61,7 +61,7 @@ pub async fn converse(
         return Some(code);
     }
     let (mut waiting, mut asked) = (BytesMut::new(), 1);
-    while let Some(response) = next(&mut body, &mut waiting).await? {
+    while let Some(response) = next::<DiscoveryResponse>(&mut body, &mut waiting).await? {
         let place = types.iter().position(|url| *url == response.type_url).expect("a known type");
         assert!(place < asked, "stream {id}: {} before it was asked for", response.type_url);
         assert_eq!(response.resources.len(), 1, "stream {id}: {}", response.type_url);
@@ -92,28 +92,6 @@ fn agent(plan: &Client) -> &'static str {
         agent if agent.starts_with("grpc-go") => "gRPC Go",
         agent if agent.starts_with("grpc-java") => "gRPC Java",
         _ => "gRPC Node Pure JS",
-    }
-}
-
-/// Returns the next response, `Some(None)` at the regular end, and `None` if the stream broke.
-async fn next(body: &mut RecvStream, waiting: &mut BytesMut) -> Option<Option<DiscoveryResponse>> {
-    loop {
-        if let Some(length) = waiting.get(1..5) {
-            let length = u32::from_be_bytes(length.try_into().expect("four bytes")) as usize;
-            if waiting.len() >= 5 + length {
-                waiting.advance(5);
-                let message = DiscoveryResponse::decode(waiting.split_to(length));
-                return Some(Some(message.expect("a response")));
-            }
-        }
-        match body.data().await {
-            None => return Some(None),
-            Some(Err(_)) => return None,
-            Some(Ok(data)) => {
-                let _ = body.flow_control().release_capacity(data.len());
-                waiting.extend_from_slice(&data);
-            }
-        }
     }
 }
 

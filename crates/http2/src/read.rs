@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::frame::{FRAME_MAX, Head, Reason};
+use super::frame::{FRAME_MAX, Head, Reason, kind};
 use super::protocol::{Event, STREAMS_STEP};
 use super::timer::Second;
 use super::{
@@ -105,7 +105,9 @@ where
             used = start + head.length;
             // After a frame, all streams are asked for more.
             cost += FRAME_COST * (1 + self.protocol.streams.len() / STREAMS_STEP as usize);
-            if self.protocol.is_full() && self.share.take_streams() {
+            // Only HEADERS open a stream.
+            let opens = head.kind == kind::HEADERS && self.protocol.is_full();
+            if opens && self.share.take_streams() {
                 self.protocol.allow_streams();
             }
             self.incomplete_since = Second::NEVER;

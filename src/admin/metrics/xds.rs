@@ -20,7 +20,7 @@ const KINDS: [ClientKind; 6] = [
     ClientKind::Other,
 ];
 
-const TOTALS: [Total<Counters>; 5] = [
+const TOTALS: [Total<Counters>; 6] = [
     ("xds_streams_opened", "xDS streams that were opened", |c| c.xds_streams.total()),
     ("xds_streams_refused", "xDS streams refused before their first response", |c| {
         c.xds_streams_refused.total()
@@ -32,6 +32,11 @@ const TOTALS: [Total<Counters>; 5] = [
         "xds_requests_rejected",
         "xDS requests that are invalid or of a type that is not served",
         |c| c.xds_requests_rejected.total(),
+    ),
+    (
+        "xds_names_refused",
+        "names on xDS streams that get no backends, because there are too many",
+        |c| c.xds_names_refused.total(),
     ),
     ("assignments_encoded", "xDS assignments encoded; streams share an encoded assignment", |c| {
         c.assignments_encoded.total()

@@ -1,26 +1,38 @@
-//! Limits how often a warning is repeated: once a minute, with the count since the last.
+//! Limits how often a warning is repeated: mostly once a minute, with the count since the last.
 //!
-//! In: how many new cases there are, and the time. Out: whether to log, and how many.
+//! In: how many new cases there are, and the time. Out: whether to log, and how many. Pure.
 
 use std::time::{Duration, Instant};
 
 /// When the warning was logged last, and how many cases it did not include.
-#[derive(Debug, Default)]
-pub(super) struct WarningLimit {
+#[derive(Debug)]
+pub(crate) struct WarningLimit {
+    /// The least time between two warnings.
+    every: Duration,
     last_warned: Option<Instant>,
     unreported: usize,
 }
 
-/// The least time between two warnings. Thousands of keys that are rejected in a row get one
-/// log line.
-const EVERY: Duration = Duration::from_secs(60);
+/// Thousands of keys that are rejected in a row get one log line.
+const A_MINUTE: Duration = Duration::from_secs(60);
+
+impl Default for WarningLimit {
+    fn default() -> Self {
+        Self::every(A_MINUTE)
+    }
+}
 
 impl WarningLimit {
+    /// Makes a limit of one warning in this time.
+    pub(crate) fn every(every: Duration) -> Self {
+        Self { every, last_warned: None, unreported: 0 }
+    }
+
     /// Counts `more` cases. Returns the number to log now; `None` if no line is due.
-    pub(super) fn count(&mut self, more: usize, now: Instant) -> Option<usize> {
+    pub(crate) fn count(&mut self, more: usize, now: Instant) -> Option<usize> {
         self.unreported += more;
-        let due =
-            self.last_warned.is_none_or(|last_warned| now.duration_since(last_warned) >= EVERY);
+        let is_due = |warned: Instant| now.saturating_duration_since(warned) >= self.every;
+        let due = self.last_warned.is_none_or(is_due);
         if self.unreported == 0 || !due {
             return None;
         }
