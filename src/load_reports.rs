@@ -1,7 +1,7 @@
 //! Asks backends for reports of their load, for the services whose settings ask for it.
 //!
 //! In: the backends to ask. Out: an [`Input::Loaded`] for each report, and an
-//! [`Input::LoadSilent`] where a report fails. It asks by ORCA's
+//! [`Input::LoadSilent`] where a report fails or a backend cannot be asked. It asks by ORCA's
 //! out-of-band reports (gRFC A51), over one connection to each backend, of which there is a
 //! bounded number. It decides nothing. A backend that does not report is asked again after
 //! a pause that grows.
@@ -90,9 +90,25 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// it may have.
 const PAUSE_WITHOUT: Duration = Duration::from_secs(300);
 
+/// The pause before a backend beyond [`BACKENDS_MAX`] is tried again.
+const PAUSE_BEYOND: Duration = Duration::from_secs(60);
+
 /// Asks backends, which it reaches with `connect`. Returns when the sender of `targets` or
 /// the receiver of `inputs` is dropped.
 pub async fn run<S>(
+    targets: watch::Receiver<LoadTargets>,
+    inputs: mpsc::Sender<Input>,
+    counters: Arc<Counters>,
+    connect: impl AsyncFn(SocketAddr) -> io::Result<S>,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    run_up_to(BACKENDS_MAX, targets, inputs, counters, connect).await;
+}
+
+/// Asks at most `most` backends at a time.
+async fn run_up_to<S>(
+    most: usize,
     mut targets: watch::Receiver<LoadTargets>,
     inputs: mpsc::Sender<Input>,
     counters: Arc<Counters>,
@@ -108,13 +124,19 @@ pub async fn run<S>(
     let (mut opening, mut asked) = (0, 0);
     targets.mark_changed();
     loop {
-        while opening < OPENING_MAX
-            && asked < BACKENDS_MAX
+        while (opening < OPENING_MAX || asked >= most)
             && due.first().is_some_and(|(at, _)| *at <= clock::now())
             && let Some((_, target)) = due.pop_first()
         {
             let Some(one) = known.get_mut(&target) else { continue };
             one.due = None;
+            if asked >= most {
+                plan(&mut due, &target, one, clock::now() + PAUSE_BEYOND + part(PAUSE_BEYOND));
+                if inputs.send(Input::LoadSilent(target)).await.is_err() {
+                    return;
+                }
+                continue;
+            }
             let config = match &target.tls {
                 None => None,
                 Some(wants) => match tls.get(wants.ca.as_ref()).await {
@@ -122,6 +144,10 @@ pub async fn run<S>(
                     None => {
                         one.failures = one.failures.saturating_add(1);
                         plan(&mut due, &target, one, clock::now() + pause(one.failures));
+                        counters.load_report_failures.increment();
+                        if inputs.send(Input::LoadSilent(target)).await.is_err() {
+                            return;
+                        }
                         continue;
                     }
                 },
@@ -132,7 +158,7 @@ pub async fn run<S>(
             jobs.push(work(Job::Open(target, config, ended), &connect));
         }
         let wake = due.first().map(|(at, _)| *at);
-        let may_ask = opening < OPENING_MAX && asked < BACKENDS_MAX;
+        let may_ask = opening < OPENING_MAX || asked >= most;
         tokio::select! {
             // Targets may change without end, so reports come first; their rate is bounded.
             biased;
@@ -190,11 +216,11 @@ pub async fn run<S>(
                         }
                     }
                 }
-                if wanted.len() <= BACKENDS_MAX && new.len() > BACKENDS_MAX {
+                if wanted.len() <= most && new.len() > most {
                     let backends = new.len();
                     tracing::warn!(
                         backends,
-                        asked = BACKENDS_MAX,
+                        asked = most,
                         "too many backends to ask all for their load: those that are not asked keep \
                          their registered shares, and so do all of a service of which less than \
                          half is asked"
@@ -345,45 +371,4 @@ fn plan(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_report_means_calls_and_the_utilisation_of_the_application_first() {
-        let report = OrcaLoadReport {
-            cpu_utilization: 0.5,
-            rps_fractional: 100.0,
-            eps: 20.0,
-            ..OrcaLoadReport::default()
-        };
-        let check = |report: &OrcaLoadReport, expected: Option<(f64, f64)>| {
-            let found = meaning(report).map(|one| (one.calls, one.utilisation));
-            assert_eq!(found, expected, "{report:?}");
-        };
-        check(&report, Some((80.0, 0.5)));
-        check(&OrcaLoadReport { application_utilization: 0.8, ..report }, Some((80.0, 0.8)));
-        check(
-            &OrcaLoadReport { rps_fractional: 0.0, rps: 7, eps: 0.0, ..report },
-            Some((7.0, 0.5)),
-        );
-        check(&OrcaLoadReport { eps: 200.0, ..report }, Some((0.0, 0.5)));
-        check(&OrcaLoadReport { eps: f64::NAN, ..report }, Some((100.0, 0.5)));
-        for useless in [
-            OrcaLoadReport { cpu_utilization: 0.0, ..report },
-            OrcaLoadReport { rps_fractional: 0.0, ..report },
-            OrcaLoadReport { rps_fractional: -1.0, ..report },
-            OrcaLoadReport { cpu_utilization: f64::INFINITY, ..report },
-            OrcaLoadReport::default(),
-        ] {
-            check(&useless, None);
-        }
-    }
-
-    #[test]
-    fn pauses_grow_to_a_minute() {
-        let (least, most) = PAUSE;
-        assert!((least..=2 * least).contains(&pause(1)));
-        assert!((4 * least..=5 * least).contains(&pause(3)));
-        assert!((most..=most + least).contains(&pause(u32::MAX)));
-    }
-}
+mod tests;

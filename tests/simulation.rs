@@ -7,10 +7,16 @@
 
 #![allow(missing_docs, unreachable_pub, reason = "tests document themselves")]
 
+#[path = "simulation/agreement.rs"]
+mod agreement;
+#[path = "simulation/answers.rs"]
+mod answers;
 #[path = "simulation/backend.rs"]
 mod backend;
 #[path = "simulation/balancer.rs"]
 mod balancer;
+#[path = "simulation/behaviour.rs"]
+mod behaviour;
 #[path = "simulation/check.rs"]
 mod check;
 #[path = "simulation/client.rs"]
@@ -27,8 +33,14 @@ mod faults;
 mod history;
 #[path = "simulation/plan.rs"]
 mod plan;
+#[path = "simulation/policies.rs"]
+mod policies;
+#[path = "simulation/policy_check.rs"]
+mod policy_check;
 #[path = "simulation/rng.rs"]
 mod rng;
+#[path = "simulation/streams.rs"]
+mod streams;
 #[path = "simulation/world.rs"]
 mod world;
 #[path = "simulation/xds_client.rs"]

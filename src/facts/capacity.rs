@@ -16,7 +16,7 @@ use super::factor::Factor;
 /// The time constant of the averages, in milliseconds. It may be long, because a jump
 /// restarts the averages. With 90 s, noise causes twice as many list changes, and the
 /// balance is no better.
-const SMOOTH: f64 = 150_000.0;
+const SMOOTH: f64 = 180_000.0;
 /// Reports from this long after a backend joined do not count, because they measure
 /// start-up work. Milliseconds.
 const BLACKOUT: u64 = 10_000;
@@ -48,6 +48,13 @@ const MOVED_BAND: f64 = 0.013;
 /// The least time between two publications, in milliseconds. Otherwise noise alone would
 /// cause up to four lists a minute.
 const CALM: u64 = 75_000;
+/// The same for an estimate that has settled: it is twice as old as at the last publication.
+const CALM_SETTLED: u64 = 50_000;
+/// The band of [`SHARE_BAND`] for an estimate that has settled. The first reports after a
+/// start or a jump give a rough estimate, which would else stay published.
+const SHARE_BAND_SETTLED: f64 = 0.025;
+/// An older estimate has settled long ago. Milliseconds.
+const SETTLING: u64 = 200_000;
 /// A share that changes by more than this part of itself is published earlier.
 const SHARE_BAND_SOON: f64 = 0.15;
 /// For that, the change must also be more than this many times the usual difference of the
@@ -68,6 +75,8 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Estimate {
     joined: u64,
+    /// When the estimate started, in milliseconds.
+    began: u64,
     /// The time of the last report that counted, in milliseconds.
     at: Option<u64>,
     /// The number of reports since the estimate started.
@@ -96,7 +105,7 @@ impl Estimate {
     #[must_use]
     pub fn new(now: u64) -> Self {
         let (count, calls, utilisation, noise) = (0.0, 0.0, 0.0, 0.0);
-        Self { joined: now, at: None, count, calls, utilisation, noise, jump: 0 }
+        Self { joined: now, began: now, at: None, count, calls, utilisation, noise, jump: 0 }
     }
 
     /// Adds a report. `idle` is the utilisation without calls, or 0 if it is unknown.
@@ -108,6 +117,9 @@ impl Estimate {
         }
         let utilisation = (report.utilisation - idle).max(UTILISATION_MIN);
         let jumps = self.takes_jump(report.calls / utilisation);
+        if jumps || self.at.is_none() {
+            self.began = now;
+        }
         let passed = now.saturating_sub(self.at.unwrap_or(now));
         self.at = Some(now);
         self.count = if jumps { 1.0 } else { self.count + 1.0 };
@@ -133,6 +145,13 @@ impl Estimate {
     #[must_use]
     pub fn reported(&self) -> Option<u64> {
         self.at
+    }
+
+    /// Returns whether the estimate is new and has seen twice as much as at the last
+    /// publication.
+    fn has_settled(&self, last: u64, now: u64) -> bool {
+        let age = now.saturating_sub(self.began);
+        age <= SETTLING && age >= 2 * last.saturating_sub(self.began)
     }
 
     /// Compares a report's capacity with the estimate. Returns whether the estimate must
@@ -183,8 +202,13 @@ pub fn publish(
     };
     let (before, after) = (shares(&|at| members[at].published), shares(&|at| factors[at]));
     let moves = || before.iter().zip(&after).map(|(before, after)| (after - before).abs());
-    let soon = last.is_some_and(|last| now < last.saturating_add(CALM));
+    let within = |calm: u64| last.is_some_and(|last| now < last.saturating_add(calm));
+    let soon = within(CALM);
     let band = |member: &Member<'_>| {
+        let settled = |last| member.estimate.is_some_and(|one| one.has_settled(last, now));
+        if !within(CALM_SETTLED) && last.is_some_and(settled) {
+            return SHARE_BAND_SETTLED;
+        }
         let noise = member.estimate.map_or(0.0, |estimate| estimate.noise);
         if soon { SHARE_BAND_SOON.max(SOON_NOISE * noise) } else { SHARE_BAND }
     };
@@ -228,7 +252,7 @@ fn is_frozen(members: &[Member<'_>], period: u64, now: u64) -> bool {
 }
 
 /// Returns the weight in the average of a report that comes `passed` milliseconds after the
-/// previous one: 1 − e^(−passed/150 s). It is a Padé approximant, because exponential
+/// previous one: 1 − e^(−passed/180 s). It is a Padé approximant, because exponential
 /// functions differ between machines.
 fn gain(passed: u64) -> f64 {
     let x = passed as f64 / SMOOTH;
@@ -306,6 +330,18 @@ mod tests {
         assert_eq!(publish(&[silent, silent, silent, all[3]], None, 10_000, now), None);
         let idle = estimate([(1.0, 0.03); 9]);
         assert_eq!(publish(&[&idle, &full].map(member)[..1], None, 10_000, now), None);
+    }
+
+    #[test]
+    fn a_rough_estimate_is_published_again_once_it_has_settled() {
+        let (even, slow) = (estimate([(50.0, 0.5); 9]), estimate([(50.0, 0.521); 9]));
+        let all = [&even, &even, &slow].map(member);
+        // The estimates began at 10 s, and the factors of 20 s differ from them by 3 %.
+        assert_eq!(publish(&all, Some(20_000), 10_000, 69_999), None, "too soon");
+        assert!(publish(&all, Some(20_000), 10_000, 70_000).is_some(), "six times as old");
+        assert_eq!(publish(&all, Some(75_000), 20_000, 135_000), None, "less than twice as old");
+        // An older estimate has the usual band.
+        assert_eq!(publish(&all, Some(20_000), 150_000, 211_000), None);
     }
 
     #[test]

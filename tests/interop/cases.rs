@@ -5,6 +5,7 @@
 mod empty;
 mod faults;
 mod lists;
+mod load;
 mod names;
 mod orders;
 mod security;
@@ -32,6 +33,8 @@ pub const CASES: &[Case] = &[
     case("canary gets its share of the calls", splits::by_calls),
     case("canary gets its share of the clients", splits::by_clients),
     case("a key sticks to one backend", splits::key),
+    case("a client calls a part of a large service", load::subsets),
+    case("an overload is shed", load::overload),
     case("an operator sheds calls", orders::shed),
     case("an operator sends clients to DNS", orders::fallback),
     case("an unhealthy backend gets no calls, panic gives them back", lists::health),

@@ -17,13 +17,15 @@ use lookaside::registry::Registration;
 use lookaside::registry::etcd::{CALL_TIMEOUT, EtcdError, bounded};
 use lookaside::registry::record::Format;
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::{AbortHandle, JoinSet, spawn_local};
 use tokio::time::{sleep, timeout};
 use turmoil::net::TcpListener;
 
+use crate::answers::{Mood, answer};
 use crate::etcd;
 use crate::history::{History, What};
 use crate::plan::{Backend, By, Want};
+use crate::policies::Act;
 
 /// The pause after a failure, as real registrants make it.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -35,12 +37,23 @@ const APART: Duration = Duration::from_millis(7);
 const LAST_CALLS: Duration = Duration::from_millis(300);
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
+/// What the plan says about one backend, as it changes.
+#[derive(Clone)]
+pub struct Orders {
+    pub plan: Backend,
+    pub want: watch::Receiver<Want>,
+    pub mood: Mood,
+}
+
 /// A backend's process.
 struct Process {
     plan: Backend,
+    mood: Mood,
     ttl: i64,
     client: Client,
     history: History,
+    /// The port of its registration. It listens there, unless it refuses connections.
+    port: Option<u16>,
     listens: Option<Listens>,
     holds: Option<Holds>,
     lease: Rc<Cell<i64>>,
@@ -59,15 +72,12 @@ struct Listens {
     task: AbortHandle,
 }
 
-pub async fn machine(
-    backends: Vec<(Backend, watch::Receiver<Want>)>,
-    ttl: i64,
-    history: History,
-) -> turmoil::Result {
-    for (plan, want) in backends {
+pub async fn machine(backends: Vec<Orders>, ttl: i64, history: History) -> turmoil::Result {
+    for Orders { plan, want, mood } in backends {
         let client = etcd::connect().client(0).await.map_err(|fault| fault.to_string())?;
         let (history, lease) = (history.clone(), Rc::default());
-        let process = Process { plan, ttl, client, history, listens: None, holds: None, lease };
+        let (port, listens, holds) = (None, None, None);
+        let process = Process { plan, mood, ttl, client, history, port, listens, holds, lease };
         spawn_local(process.run(want));
     }
     std::future::pending().await
@@ -75,10 +85,17 @@ pub async fn machine(
 
 impl Process {
     async fn run(mut self, mut want: watch::Receiver<Want>) {
+        let mut acts = self.mood.act.clone();
         loop {
+            acts.mark_unchanged();
             let now = *want.borrow_and_update();
             self.do_it(now).await;
-            if want.changed().await.is_err() {
+            let changed = tokio::select! {
+                biased;
+                changed = want.changed() => changed,
+                changed = acts.changed() => changed,
+            };
+            if changed.is_err() {
                 return;
             }
         }
@@ -88,10 +105,15 @@ impl Process {
         match want {
             Want::Up { port, renews } => {
                 let port = self.plan.ports[port];
-                let moved = self.listens.as_ref().is_none_or(|listens| listens.port != port);
-                if moved {
+                if self.port.is_some_and(|former| former != port) {
                     self.stop();
-                    self.listen(port).await;
+                }
+                self.port = Some(port);
+                let refuses = *self.mood.act.borrow() == Act::Refuses;
+                match (refuses, self.listens.is_some()) {
+                    (true, true) => self.close(),
+                    (false, false) => self.listen(port).await,
+                    _ => {}
                 }
                 match (renews, &self.holds) {
                     (false, Some(Holds::Task(_))) => self.let_go(),
@@ -102,7 +124,7 @@ impl Process {
             Want::Leaves(by) => {
                 match self.holds.take() {
                     Some(Holds::Keeper(held)) => self.withdraw(held).await,
-                    _ if self.listens.is_none() => {}
+                    _ if self.port.is_none() => {}
                     held => {
                         let _ = timeout(LEAVE_WITHIN, self.leave(by, held)).await;
                         sleep(LAST_CALLS).await;
@@ -121,9 +143,13 @@ impl Process {
                 Err(_) => tokio::task::yield_now().await,
             }
         };
+        let mood = self.mood.clone();
         let task = spawn_local(async move {
+            let mut answers = JoinSet::new();
             loop {
-                let _ = listener.accept().await;
+                if let Ok((io, _)) = listener.accept().await {
+                    answers.spawn_local(answer(io, mood.clone()));
+                }
             }
         });
         self.listens = Some(Listens { port, task: task.abort_handle() });
@@ -132,6 +158,12 @@ impl Process {
 
     fn stop(&mut self) {
         self.let_go();
+        self.close();
+        self.port = None;
+    }
+
+    /// Stops listening, and ends every connection.
+    fn close(&mut self) {
         if let Some(Listens { port, task }) = self.listens.take() {
             task.abort();
             self.history.note(What::Deaf(self.addr(port)));
@@ -190,7 +222,7 @@ impl Process {
         let registered = *held.status().borrow() == register::Status::Registered;
         self.asks();
         let withdrawn = held.withdraw().await.is_ok();
-        if let Some(Listens { port, .. }) = self.listens
+        if let Some(port) = self.port
             && registered
             && withdrawn
         {
@@ -203,7 +235,7 @@ impl Process {
     /// Deregisters as other registrants do. A registration that was not `held` may have a
     /// lease that ends just when the key is deleted, and both look alike.
     async fn leave(&mut self, by: By, held: Option<Holds>) {
-        let Some(Listens { port, .. }) = self.listens else { return };
+        let Some(port) = self.port else { return };
         let (service, addr) = (self.plan.service, self.addr(port));
         if let Some(Holds::Task(task)) = &held {
             task.abort();
@@ -234,7 +266,7 @@ impl Process {
     }
 
     fn asks(&self) {
-        if let Some(Listens { port, .. }) = self.listens {
+        if let Some(port) = self.port {
             let (service, addr) = (self.plan.service, self.addr(port));
             self.history.note(What::Asked { service, addr });
         }

@@ -12,17 +12,18 @@ use std::time::Duration;
 
 use lookaside::app::{marks, registry_gate, settings};
 use lookaside::balancer::Balancer;
-use lookaside::catalog::{self, Catalog, Input, Rules};
-use lookaside::health;
-use lookaside::marks::Timestamp;
-use lookaside::model::Zone;
+use lookaside::catalog::{self, Catalog, Input, Restored, Rules, Service};
+use lookaside::load::Ledger;
+use lookaside::marks::{Mark, Marks, Timestamp};
+use lookaside::model::{Endpoint, ServiceName, Zone};
 use lookaside::registry::Event;
 use lookaside::registry::etcd;
 use lookaside::registry::record::{Format, Prefix};
 use lookaside::serve::{Server, Services};
-use lookaside::settings::{ServiceSettings, WhenEmpty};
+use lookaside::settings::{Document, Layer, ServiceSettings, WhenEmpty};
 use lookaside::telemetry::Counters;
 use lookaside::xds::Xds;
+use lookaside::{health, health_check, load_reports};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
@@ -41,12 +42,26 @@ pub const ZONE: &str = "lookaside.internal";
 /// The wall clock when a run begins.
 pub const BEGAN: Timestamp = Timestamp(1_000_000_000);
 pub const REPORT_EVERY: Duration = Duration::from_secs(5);
+const SAVE_EVERY: Duration = Duration::from_millis(500);
 
 /// Access to a running balancer from outside its host.
 #[derive(Clone, Default)]
-pub struct Handle(Rc<RefCell<Option<Inside>>>);
+pub struct Handle {
+    inside: Rc<RefCell<Option<Inside>>>,
+    saved: Rc<RefCell<Option<Saved>>>,
+}
+
+/// The state that outlives a balancer's process, as `persist` keeps it on disk.
+#[derive(Clone)]
+struct Saved {
+    at: Duration,
+    marks: Vec<Arc<Mark>>,
+    settings: Option<Arc<Document>>,
+    services: Vec<(ServiceName, Vec<Endpoint>)>,
+}
 
 struct Inside {
+    catalog: Catalog,
     inputs: mpsc::Sender<Input>,
     balancer: Balancer,
     xds: Xds,
@@ -56,31 +71,50 @@ struct Inside {
 impl Handle {
     /// Releases the held backends of all services.
     pub fn release(&self) {
-        let inside = self.0.borrow();
+        let inside = self.inside.borrow();
         let inside = inside.as_ref().expect("it runs");
-        for service in 0..SERVICES {
+        for service in 0..=SERVICES {
             let release = Input::Release(format!("s{service}"), Duration::ZERO);
             inside.inputs.try_send(release).expect("there is room");
         }
     }
 
+    /// Returns the newest value of each service, if the balancer has begun to run.
+    pub fn services(&self) -> Vec<Option<Arc<Service>>> {
+        let inside = self.inside.borrow();
+        let service = |service| {
+            let name = ServiceName::new(&format!("s{service}")).expect("a name");
+            inside.as_ref()?.catalog.service(&name)
+        };
+        (0..=SERVICES).map(service).collect()
+    }
+
     /// Returns the number of open tasks of connections and streams, and of clients in the
     /// table.
     pub fn open(&self) -> (usize, usize) {
-        let inside = self.0.borrow();
+        let inside = self.inside.borrow();
         let inside = inside.as_ref().expect("it runs");
         let clients = inside.balancer.clients()().len() + inside.xds.clients()().len();
         (inside.tasks.len(), clients)
     }
 }
 
+/// What a plan says about balancers.
+#[derive(Clone, Copy)]
+pub struct BalancerPlan {
+    pub rules: Rules,
+    pub crowd: Option<Crowd>,
+    /// Whether they save their state.
+    pub saves: bool,
+}
+
 pub async fn run(
     index: usize,
-    rules: Rules,
-    crowd: Option<Crowd>,
+    plan: BalancerPlan,
     handle: Handle,
     history: History,
 ) -> turmoil::Result {
+    let BalancerPlan { rules, crowd, saves } = plan;
     let Rules { keep_lost, guard, probe_unleased } = rules;
     let report_interval = REPORT_EVERY;
     let when_empty = WhenEmpty::Wait;
@@ -96,6 +130,24 @@ pub async fn run(
     });
     let (inputs, inputs_rx) = mpsc::channel(64);
     let (events, events_rx) = mpsc::channel(64);
+    let mut initial = (*catalog.settings()).clone();
+    let mut marks_at_start = (Vec::new(), Duration::ZERO);
+    let saved = handle.saved.borrow().clone().filter(|_| saves);
+    if let Some(Saved { at, marks, settings, services }) = saved {
+        let age = turmoil::sim_elapsed().unwrap_or_default() - at;
+        let marks: Vec<_> = marks.into_iter().filter(|mark| !mark.is_over(wall())).collect();
+        initial = initial.with(None, settings);
+        let all = [
+            Input::Settings(Arc::new(initial.clone())),
+            Input::Marks(Arc::new(Marks::new(marks.iter().cloned()))),
+            Input::Restored(Restored { saved: String::new(), age, services }),
+        ];
+        all.into_iter().for_each(|input| inputs.try_send(input).expect("there is room"));
+        marks_at_start = (marks, age);
+    }
+    if saves {
+        spawn_local(save(catalog.clone(), handle.saved.clone()));
+    }
     let prefix = Prefix { path: crate::etcd::PREFIX.to_owned(), format: Format::Plain };
     let options = etcd::Options { connect: crate::etcd::connect(), prefixes: vec![prefix] };
     spawn_local(etcd::run(options, events));
@@ -107,20 +159,28 @@ pub async fn run(
     spawn_local(registry_gate::run(first_reads, paced_rx, inputs.clone()));
     let zone = Zone::new(ZONE).expect("a zone");
     let [settings, marks] = tokens;
-    let initial = settings::InitialSettings {
-        settings: (*catalog.settings()).clone(),
-        file: None,
-        client_certificates: false,
-    };
+    let initial =
+        settings::InitialSettings { settings: initial, file: None, client_certificates: false };
     let connect = || Some(connect.clone());
     spawn_local(settings::follow(initial, &zone, connect(), inputs.clone(), settings).0);
-    spawn_local(
-        marks::follow(&zone, wall, (Vec::new(), Duration::ZERO), connect(), inputs.clone(), marks)
-            .0,
-    );
+    spawn_local(marks::follow(&zone, wall, marks_at_start, connect(), inputs.clone(), marks).0);
     spawn_local(health::run(
         catalog.watch_liveness(),
         inputs.clone(),
+        TcpStream::connect::<std::net::SocketAddr>,
+    ));
+    let (counters, ledger): (Arc<Counters>, Arc<Ledger>) = Default::default();
+    spawn_local(health_check::run(
+        catalog.watch_health_targets(),
+        inputs.clone(),
+        ledger.clone(),
+        counters.clone(),
+        TcpStream::connect::<std::net::SocketAddr>,
+    ));
+    spawn_local(load_reports::run(
+        catalog.watch_load_targets(),
+        inputs.clone(),
+        counters.clone(),
         TcpStream::connect::<std::net::SocketAddr>,
     ));
     spawn_local(catalog::drive(inputs_rx, catalog.clone(), since_1970));
@@ -129,11 +189,11 @@ pub async fn run(
         spawn_local(crowd::run(index, crowd, catalog.clone(), history));
     }
 
-    let counters: Arc<Counters> = Arc::default();
-    let balancer = Balancer::new(zone.clone(), catalog.clone(), Arc::default(), counters.clone());
+    let balancer = Balancer::new(zone.clone(), catalog.clone(), ledger.clone(), counters.clone());
     let sums = (balancer.demands(), balancer.rates());
-    let xds = Xds::new(zone, catalog, sums, Arc::default(), counters.clone());
+    let xds = Xds::new(zone, catalog.clone(), sums, ledger, counters.clone());
     spawn_local(balancer.clone().sweep());
+    spawn_local(balancer.clone().follow_demand(inputs.clone()));
     spawn_local(xds.clone().sweep());
     let tasks = TaskTracker::new();
     let services =
@@ -149,12 +209,36 @@ pub async fn run(
         max_connection_age: None,
         spread: None,
     });
-    handle.0.replace(Some(Inside { inputs, balancer, xds, tasks: tasks.clone() }));
+    handle.inside.replace(Some(Inside {
+        catalog: catalog.clone(),
+        inputs,
+        balancer,
+        xds,
+        tasks: tasks.clone(),
+    }));
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
     loop {
         let (stream, peer) = listener.accept().await?;
         let server = server.clone();
         tasks.spawn_local(async move { server.http2(stream, peer).await });
+    }
+}
+
+/// Saves the state now and then, as `persist` does.
+async fn save(catalog: Catalog, saved: Rc<RefCell<Option<Saved>>>) {
+    loop {
+        sleep(SAVE_EVERY).await;
+        let status = catalog.status();
+        if !status.synced || status.restored.is_some() {
+            continue;
+        }
+        let endpoints = |service: Arc<Service>| (service.name.clone(), service.endpoints.to_vec());
+        saved.replace(Some(Saved {
+            at: turmoil::sim_elapsed().unwrap_or_default(),
+            marks: catalog.marks().all().cloned().collect(),
+            settings: catalog.settings().document(Layer::Store).cloned(),
+            services: catalog.services().into_iter().map(endpoints).collect(),
+        }));
     }
 }
 

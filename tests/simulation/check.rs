@@ -28,10 +28,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use crate::behaviour::Behaviour;
 use crate::decisions::OperatorDecisions;
 use crate::faults::Faults;
 use crate::history::{Held, Record, Set, Truth, What};
 use crate::plan::{Host, Plan, Protocol};
+use crate::streams::{DROPS_ALL, ReceivedList, Stream, streams};
 use crate::world::Outcome;
 
 /// How long a deregistration may take to reach the lists, in milliseconds. It needs one
@@ -43,7 +45,7 @@ const RESPONSE_MAX: u64 = 1_000;
 /// round trips.
 const XDS_RESPONSE_MAX: u64 = 11_500;
 /// The greatest age of a list.
-const FRESH: u64 = 2_000;
+pub const FRESH: u64 = 2_000;
 /// The earliest time after which HTTP/2's keepalive gives up.
 const KEEPALIVE_MIN: u64 = 9_000;
 /// The shortest cut that may break a new connection: it must send something within five
@@ -54,40 +56,16 @@ const LEAVING: u64 = 6_000;
 /// How long a backend that left counts as missing (the guard's own time).
 const MISSING_FOR: u64 = 60_000;
 
-/// A stream, from its beginning to its end.
-struct Stream {
-    id: usize,
-    client: usize,
-    service: usize,
-    balancer: usize,
-    /// When that balancer started.
-    since: u64,
-    client_host: Host,
-    opened: u64,
-    greeted: Option<u64>,
-    received: Vec<ReceivedList>,
-    refused: Option<(u64, String)>,
-    ended: Option<(u64, Option<String>)>,
-}
-
-struct ReceivedList {
-    at: u64,
-    /// The earliest time at which it can have been sent.
-    sent: u64,
-    list: Set,
-    drops: bool,
-}
-
-struct Check<'a> {
-    plan: &'a Plan,
-    records: &'a [Record],
+pub struct Check<'a> {
+    pub plan: &'a Plan,
+    pub records: &'a [Record],
     keep: u64,
-    truth: Truth,
-    faults: Faults,
-    decisions: OperatorDecisions,
-    streams: Vec<Stream>,
-    machines: BTreeMap<std::net::IpAddr, Host>,
-    breaches: Vec<String>,
+    pub truth: Truth,
+    pub faults: Faults,
+    pub decisions: OperatorDecisions,
+    pub behaviour: Behaviour,
+    pub machines: BTreeMap<std::net::IpAddr, Host>,
+    pub breaches: Vec<String>,
 }
 
 /// Returns every breach. A good run has none.
@@ -99,14 +77,15 @@ pub fn check(plan: &Plan, outcome: &Outcome) -> Vec<String> {
         records,
         keep: plan.rules.keep_lost.as_millis() as u64,
         truth: Truth::of(records),
-        streams: streams(plan, records, &faults),
         faults,
+        behaviour: Behaviour::of(plan, outcome),
         decisions: OperatorDecisions::of(plan, outcome),
         machines: outcome.addresses.iter().map(|(host, ip)| (*ip, *host)).collect(),
         breaches: Vec::new(),
     };
-    let streams = std::mem::take(&mut check.streams);
+    let streams = streams(plan, records, &check.faults);
     streams.iter().for_each(|stream| check.stream(stream));
+    check.agreement();
     check.lists(&streams);
     check.end(&streams);
     check.crowds();
@@ -120,55 +99,8 @@ pub fn check(plan: &Plan, outcome: &Outcome) -> Vec<String> {
     check.breaches
 }
 
-fn streams(plan: &Plan, records: &[Record], faults: &Faults) -> Vec<Stream> {
-    let mut streams: BTreeMap<usize, Stream> = BTreeMap::new();
-    const OPENED: &str = "a stream begins by being opened";
-    let mut since = BTreeMap::new();
-    for Record { at, what } in records {
-        let at = *at;
-        match what {
-            What::Started(host) => drop(since.insert(*host, at)),
-            What::Opened { stream: id, client, balancer } => {
-                let plan = &plan.clients[*client];
-                let stream = Stream {
-                    id: *id,
-                    client: *client,
-                    service: plan.service,
-                    balancer: *balancer,
-                    since: since.get(&Host::Balancer(*balancer)).copied().unwrap_or(0),
-                    client_host: Host::Clients(plan.client_host),
-                    opened: at,
-                    greeted: None,
-                    received: Vec::new(),
-                    refused: None,
-                    ended: None,
-                };
-                streams.insert(*id, stream);
-            }
-            What::Greeted { stream } => {
-                streams.get_mut(stream).expect(OPENED).greeted = Some(at);
-            }
-            What::ReceivedList { stream, list, drops } => {
-                let stream = streams.get_mut(stream).expect(OPENED);
-                let balancer = Host::Balancer(stream.balancer);
-                let sent = faults.sent(balancer, stream.client_host, at).max(stream.opened);
-                let (list, drops) = (list.clone(), *drops);
-                stream.received.push(ReceivedList { at, sent, list, drops });
-            }
-            What::Refused { stream, code } => {
-                streams.get_mut(stream).expect(OPENED).refused = Some((at, code.clone()));
-            }
-            What::Ended { stream, status } => {
-                streams.get_mut(stream).expect(OPENED).ended = Some((at, status.clone()));
-            }
-            _ => {}
-        }
-    }
-    streams.into_values().collect()
-}
-
 impl Check<'_> {
-    fn breach(&mut self, at: u64, stream: &Stream, text: &str) {
+    pub fn breach(&mut self, at: u64, stream: &Stream, text: &str) {
         let Stream { id, client, balancer, service, .. } = stream;
         self.breaches.push(format!(
             "{at} stream {id} (client {client}, balancer {balancer}, s{service}): {text}"
@@ -190,9 +122,14 @@ impl Check<'_> {
                 self.breach(received.at, stream, &format!("I1 {addr} is drained and listed"));
             }
             moment = found;
+            self.policy(stream, received);
+            if self.is_told(stream, received) {
+                continue;
+            }
             for addr in &received.list {
                 if let Some(left) = gone.remove(addr)
                     && !self.decisions.ever(*addr, received.at)
+                    && !self.has_rules(stream, received.at)
                     && !self.held_since(stream.service, *addr, left, received.at)
                 {
                     self.breach(received.at, stream, &format!("I2 {addr} was gone and is back"));
@@ -267,10 +204,14 @@ impl Check<'_> {
     }
 
     fn is_right(&self, stream: &Stream, received: &ReceivedList, moment: usize) -> bool {
+        if self.is_told(stream, received) {
+            return true;
+        }
         let held = self.truth.service(stream.service);
         let nobody = Set::new();
         let now = moment.checked_sub(1).map_or(&nobody, |last| &held[last].set);
-        let mut missing = now.difference(&received.list);
+        let missing = now.difference(&received.list);
+        let mut missing = missing.filter(|addr| !self.may_omit(stream, received, **addr));
         let drained_are_missing = match self.drained(stream, received) {
             Some(states) => states.iter().any(|drained| {
                 let all = missing.clone().all(|addr| drained.contains(addr));
@@ -285,7 +226,8 @@ impl Check<'_> {
                 lost.is_some_and(|lost| {
                     let known = self.faults.known(balancer, lost);
                     let known = known.max(self.faults.read(balancer, received.sent));
-                    self.keep > 0 && lost >= stream.since && received.sent <= known + self.keep
+                    let recent = lost >= stream.knows_since && received.sent <= known + self.keep;
+                    self.keep > 0 && recent
                 })
             })
     }
@@ -302,14 +244,16 @@ impl Check<'_> {
     /// Returns a backend that is listed although this balancer knew of its drain. Later
     /// faults of etcd are no excuse.
     fn disobeyed(&self, stream: &Stream, received: &ReceivedList) -> Option<SocketAddr> {
-        let heard = |begun: u64| {
-            let balancer = Host::Balancer(stream.balancer);
-            stream.since <= begun && self.faults.calm(balancer, begun, begun + FRESH)
-        };
         let drained = self.decisions.drained(received.at);
-        let mut obeyed =
-            drained.filter(|(begun, _)| received.sent > begun + FRESH && heard(*begun));
+        let mut obeyed = drained.filter(|(begun, _)| self.has_heard(stream, *begun, received.sent));
         obeyed.find_map(|(_, all)| all.into_iter().find(|addr| received.list.contains(addr)))
+    }
+
+    /// Returns whether a balancer knew a mark long before it sent a list.
+    pub fn has_heard(&self, stream: &Stream, begun: u64, sent: u64) -> bool {
+        let balancer = Host::Balancer(stream.balancer);
+        let calm = self.faults.calm(balancer, begun, begun + FRESH);
+        sent > begun + FRESH && stream.knows_since <= begun && calm
     }
 
     /// Describes for people how a list differs from etcd's last state.
@@ -339,12 +283,7 @@ impl Check<'_> {
         let least = held.iter().take_while(|held| held.at <= at).count();
         let most = held.iter().take_while(|held| held.at <= until).count();
         // The list is checked as if it were sent again at that time.
-        let now = ReceivedList {
-            at: until,
-            sent: at,
-            list: received.list.clone(),
-            drops: received.drops,
-        };
+        let now = ReceivedList { at: until, sent: at, ..received.clone() };
         if !(least..=most).any(|moment| self.is_right(stream, &now, moment)) {
             let why = self.closest(stream, &now);
             self.breach(until, stream, &format!("I1 the newest list is too old: {why}"));
@@ -437,7 +376,8 @@ impl Check<'_> {
             return;
         }
         for addr in before.list.difference(&after.list) {
-            if self.decisions.ever(*addr, after.at) {
+            let obeys = self.is_told(stream, after) || self.may_omit(stream, after, *addr);
+            if self.decisions.ever(*addr, after.at) || obeys {
                 continue;
             }
             let held = self.truth.service(stream.service);
@@ -493,7 +433,8 @@ impl Check<'_> {
     /// Checks I4: the guard keeps enough backends, whatever probes find.
     fn floor(&mut self, stream: &Stream, earlier: &[&ReceivedList], received: &ReceivedList) {
         let share = u64::from(self.plan.rules.guard);
-        if self.keep == 0 || share == 0 {
+        let ruled = self.is_told(stream, received) || self.has_rules(stream, received.at);
+        if self.keep == 0 || share == 0 || ruled {
             return;
         }
         let from = received.at.saturating_sub(self.keep.min(MISSING_FOR));
@@ -550,20 +491,29 @@ impl Check<'_> {
             };
             let nobody = Set::new();
             let received = stream.received.iter().rfind(|received| received.at <= self.plan.end);
+            if received.is_some_and(|received| self.is_told(stream, received)) {
+                // Whether that is right is checked with every list.
+                continue;
+            }
             let list = received.map(|received| &received.list);
             let held = self.truth.service(stream.service).last();
             let mut held = held.map_or(nobody, |held| held.set.clone());
             held.retain(|addr| !self.decisions.at(self.plan.end).contains(addr));
-            let drops = received.is_some_and(|received| received.drops);
+            let drops = received.is_some_and(|received| received.drops == DROPS_ALL);
             // grpc-go gets an unreachable address with either setting.
             let is_go = self.plan.clients[client].user_agent.starts_with("grpc-go");
             if held.is_empty() && !is_go && drops != self.decisions.drops {
                 let text = format!("I3 at the end calls of an empty service are dropped: {drops}");
                 self.breach(self.plan.end, stream, &text);
             }
-            if list != Some(&held) {
-                let text = format!("I3 at the end it has {list:?}, and etcd {held:?}");
+            let right = self.lists_at_end(stream, &held);
+            if !list.is_some_and(|list| right.contains(list)) {
+                let text =
+                    format!("I3 at the end it has {list:?}, etcd {held:?}, right is {right:?}");
                 self.breach(self.plan.end, stream, &text);
+            }
+            if let Some(received) = received {
+                self.shares_at_end(stream, received);
             }
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! In: its plan. Out: a record of each connection, list and status that it gets.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -39,6 +40,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How long connecting may take. gRPC's limit is 20 seconds.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
+/// How many calls a second a client starts, usually and where a service gets too many.
+const IDLE: u64 = 10;
+const BUSY: u64 = 400;
+
 /// How a stream ended.
 enum End {
     /// No stream was open, or its connection broke before any answer.
@@ -55,6 +60,8 @@ enum End {
 #[derive(Clone)]
 pub struct Shared {
     pub history: History,
+    /// Whether each service gets more calls than it can serve.
+    pub busy: Vec<watch::Receiver<bool>>,
     /// Set at the end: all clients hang up and do not come back.
     pub closing: watch::Receiver<bool>,
 }
@@ -130,7 +137,7 @@ async fn stream(
     let talking = async {
         match plan.protocol {
             Protocol::Grpclb => {
-                converse(id, plan, &mut requests, response, &mut greeted, history).await
+                converse(id, plan, &mut requests, response, &mut greeted, shared).await
             }
             Protocol::Xds => {
                 xds_client::converse(id, plan, &mut requests, response, &mut greeted, history).await
@@ -170,20 +177,23 @@ async fn converse(
     requests: &mut SendStream<Bytes>,
     response: client::ResponseFuture,
     greeted: &mut bool,
-    history: &History,
+    shared: &Shared,
 ) -> Option<String> {
     let name = format!("s{}.{ZONE}:443", plan.service);
     send(requests, Ask::InitialRequest(pb::InitialLoadBalanceRequest { name }));
+    let drops = Cell::new(0);
     let reporting = async {
         let mut every = interval(REPORT_EVERY);
+        every.tick().await;
         loop {
             every.tick().await;
-            send(requests, Ask::ClientStats(pb::ClientStats::default()));
+            let busy = *shared.busy[plan.service].borrow();
+            send(requests, Ask::ClientStats(stats(if busy { BUSY } else { IDLE }, drops.get())));
         }
     };
     tokio::select! {
         biased;
-        status = read(id, plan.service, response, greeted, history) => status,
+        status = read(id, plan.service, response, (greeted, &drops), &shared.history) => status,
         () = reporting => None,
     }
 }
@@ -193,7 +203,7 @@ async fn read(
     id: usize,
     service: usize,
     response: client::ResponseFuture,
-    greeted: &mut bool,
+    (greeted, dropping): (&mut bool, &Cell<u32>),
     history: &History,
 ) -> Option<String> {
     let (head, mut body) = response.await.ok()?.into_parts();
@@ -211,11 +221,17 @@ async fn read(
             }
             Kind::ServerList(list) => {
                 assert!(*greeted, "stream {id}: a list before the initial response");
-                let drops = !list.servers.is_empty() && list.servers.iter().all(|one| one.drop);
-                let list = set(service, &list.servers);
-                history.note(What::ReceivedList { stream: id, list, drops });
+                let (entries, dropped) =
+                    (list.servers.len(), list.servers.iter().filter(|one| one.drop).count());
+                let drops = (10_000 * dropped).checked_div(entries).unwrap_or(0) as u32;
+                dropping.set(drops);
+                let (list, shares) = backends(service, &list.servers);
+                history.note(What::ReceivedList { stream: id, list, shares, drops });
             }
-            Kind::FallbackResponse(_) => panic!("stream {id}: a fallback that nobody asked for"),
+            Kind::FallbackResponse(_) => {
+                assert!(*greeted, "stream {id}: a fallback before the initial response");
+                history.note(What::ToldToFallBack { stream: id });
+            }
         }
     }
     code(&body.trailers().await.ok()??)
@@ -246,12 +262,11 @@ pub async fn next<M: Message + Default>(
     }
 }
 
-/// Returns the backends of a list and checks their tokens. A backend in slow start has
-/// fewer entries than the others: ten times fewer, and rounded. Entries with port 0 are
-/// left out: they stand for a service without backends.
-fn set(service: usize, servers: &[pb::Server]) -> Set {
+/// Returns the backends of a list with the number of their entries, and checks their tokens.
+/// Entries with port 0 are left out: they stand for a service without backends.
+fn backends(service: usize, servers: &[pb::Server]) -> (Set, Vec<u32>) {
     let service = ServiceName::new(&format!("s{service}")).expect("a name");
-    let mut entries = BTreeMap::<SocketAddr, usize>::new();
+    let mut entries = BTreeMap::<SocketAddr, u32>::new();
     for server in servers.iter().filter(|server| server.port != 0) {
         let ip: [u8; 4] = server.ip_address[..].try_into().expect("IPv4 here");
         let port = u16::try_from(server.port).expect("a port");
@@ -260,9 +275,21 @@ fn set(service: usize, servers: &[pb::Server]) -> Set {
         assert_eq!(told, Some(token(&service, addr).as_str()), "another's token");
         *entries.entry(SocketAddr::new(ip.into(), port)).or_default() += 1;
     }
-    let (least, most) = (entries.values().min(), entries.values().max());
-    assert!(most <= least.map(|least| 20 * least).as_ref(), "uneven: {entries:?}");
-    entries.into_keys().collect()
+    entries.into_iter().unzip()
+}
+
+/// Returns a report of that many calls a second. All that are not dropped are answered.
+fn stats(rate: u64, drops: u32) -> pb::ClientStats {
+    let calls = (rate * REPORT_EVERY.as_secs()) as i64;
+    let dropped = calls * i64::from(drops) / 10_000;
+    let token = pb::ClientStatsPerToken { num_calls: dropped, ..Default::default() };
+    pb::ClientStats {
+        num_calls_started: calls,
+        num_calls_finished: calls,
+        num_calls_finished_known_received: calls - dropped,
+        calls_finished_with_drop: vec![token],
+        ..Default::default()
+    }
 }
 
 pub fn code(headers: &HeaderMap) -> Option<String> {

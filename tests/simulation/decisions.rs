@@ -1,13 +1,14 @@
 //! The decisions of operators in a run.
 //!
-//! In: a plan and its history. Out: which backends were drained when, and whether calls
-//! of empty services fail. Pure.
+//! In: a plan and its history. Out: which backends were drained when, which documents and
+//! marks for clients were in force when, and whether calls of empty services fail. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use crate::history::{Record, Set, What};
 use crate::plan::{self, Host, Plan, Step};
+use crate::policies::{Document, Mark, Policy};
 use crate::world::Outcome;
 
 pub struct OperatorDecisions {
@@ -16,6 +17,10 @@ pub struct OperatorDecisions {
     /// The two addresses of each backend.
     addresses: Vec<[SocketAddr; 2]>,
     services: Vec<usize>,
+    /// Service, decision, beginning and end of each mark for clients.
+    marks: Vec<(usize, Mark, u64, u64)>,
+    /// Each document, and when it was applied.
+    documents: Vec<(u64, Document)>,
     /// Whether calls of services without backends fail at the end of the run.
     pub drops: bool,
     /// When etcd may first have lost marks and settings.
@@ -31,6 +36,8 @@ impl OperatorDecisions {
         let addresses = addresses.map(|one| one.ports.map(|port| address(one, port)));
         let mut decisions = Self {
             drains: Vec::new(),
+            marks: Vec::new(),
+            documents: vec![(0, Document::default())],
             addresses: addresses.collect(),
             services: plan.backends.iter().map(|backend| backend.service).collect(),
             drops: false,
@@ -52,6 +59,20 @@ impl OperatorDecisions {
                     decisions.drops = drops;
                     continue;
                 }
+                Step::Rules(number) => {
+                    decisions.documents.push((at, plan.policies.documents[number]));
+                    continue;
+                }
+                Step::Mark(service, mark, until) => {
+                    decisions.end_mark(service, mark, at);
+                    let until = until.map_or(u64::MAX, |end| end * 1_000);
+                    decisions.marks.push((service, mark, at, until));
+                    continue;
+                }
+                Step::Unmark(service, mark) => {
+                    decisions.end_mark(service, mark, at);
+                    continue;
+                }
                 _ => continue,
             };
             if let Some(before) = open.remove(&backend) {
@@ -62,6 +83,82 @@ impl OperatorDecisions {
             decisions.drains.push((backend, at, until));
         }
         decisions
+    }
+
+    /// Ends a mark of the same key.
+    fn end_mark(&mut self, service: usize, mark: Mark, at: u64) {
+        let is_fallback = |mark: &Mark| *mark == Mark::Fallback;
+        for (one, other, _, end) in &mut self.marks {
+            if *one == service && is_fallback(other) == is_fallback(&mark) {
+                *end = at.min(*end);
+            }
+        }
+    }
+
+    /// Returns the settings of a service that a balancer may have had at some time. `sure`:
+    /// it had those that etcd had.
+    pub fn policies(&self, service: usize, from: u64, until: u64, sure: bool) -> Vec<Policy> {
+        let until = self.documents.partition_point(|(at, _)| *at <= until);
+        let before = self.documents.partition_point(|(at, _)| *at <= from);
+        let first = if sure { before - 1 } else { 0 };
+        self.documents[first..until].iter().map(|(_, document)| document[service]).collect()
+    }
+
+    /// Returns the percentages of the calls that clients of a service may have had to drop at
+    /// some time.
+    pub fn sheds(&self, service: usize, from: u64, until: u64, sure: bool) -> BTreeSet<u32> {
+        let shed = |mark: &Mark| match mark {
+            Mark::Shed(percent) => Some(*percent),
+            Mark::Fallback => None,
+        };
+        self.told(service, from, until, sure, &shed)
+            .into_iter()
+            .map(Option::unwrap_or_default)
+            .collect()
+    }
+
+    /// Returns whether clients of a service may have had to use DNS at some time: which of
+    /// the answers are possible.
+    pub fn fallbacks(&self, service: usize, from: u64, until: u64, sure: bool) -> BTreeSet<bool> {
+        let fallback = |mark: &Mark| (*mark == Mark::Fallback).then_some(true);
+        self.told(service, from, until, sure, &fallback)
+            .into_iter()
+            .map(|one| one.is_some())
+            .collect()
+    }
+
+    fn told<T>(
+        &self,
+        service: usize,
+        from: u64,
+        until: u64,
+        sure: bool,
+        what: &dyn Fn(&Mark) -> Option<T>,
+    ) -> Vec<Option<T>> {
+        let own = || {
+            let own = self.marks.iter().filter(|(one, ..)| *one == service);
+            own.filter_map(|(_, mark, begun, end)| Some((what(mark)?, *begun, *end)))
+        };
+        if !sure {
+            let ever = own().filter(|(_, begun, _)| *begun <= until);
+            return ever.map(|(what, ..)| Some(what)).chain([None]).collect();
+        }
+        let mut all: Vec<Option<T>> = own()
+            .filter(|(_, begun, end)| begun < end && *begun <= until && from < *end)
+            .map(|(what, ..)| Some(what))
+            .collect();
+        if !own().any(|(_, begun, end)| begun <= from && until < end) {
+            all.push(None);
+        }
+        all
+    }
+
+    /// Returns the marks for the clients of a service that are in force at a time, and when
+    /// each began.
+    pub fn marks(&self, service: usize, at: u64) -> impl Iterator<Item = (Mark, u64)> {
+        let own = self.marks.iter().filter(move |(one, ..)| *one == service);
+        let now = own.filter(move |(_, _, begun, end)| *begun <= at && at < *end);
+        now.map(|(_, mark, begun, _)| (*mark, *begun))
     }
 
     /// Returns whether etcd held all marks and settings from `from` to `until`.

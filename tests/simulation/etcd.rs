@@ -20,6 +20,7 @@ use turmoil::net::{TcpListener, TcpStream};
 
 use crate::history::{History, Set, What};
 use crate::plan::Host;
+use crate::policies::FLEET;
 
 pub const PORT: u16 = 2379;
 pub const PREFIX: &str = "/svc/";
@@ -59,6 +60,12 @@ pub enum Order {
     Sweep(usize),
     Compact,
     Put(String, String),
+    /// Registers a backend of the large service, or deletes its key.
+    Fleet {
+        id: String,
+        addr: SocketAddr,
+        up: bool,
+    },
 }
 
 impl Disk {
@@ -237,6 +244,15 @@ async fn obey(
             let _ = client.compact(revision, None).await;
         }
         Order::Put(key, value) => drop(client.put(key, value, None).await?),
+        Order::Fleet { id, addr, up } => {
+            let key = format!("{PREFIX}s{FLEET}/{id}");
+            if up {
+                client.put(key, addr.to_string(), None).await?;
+            } else if disk.0.borrow().seen.keys.contains_key(&key) {
+                history.note(What::Asked { service: FLEET, addr });
+                client.delete(key, None).await?;
+            }
+        }
     }
     Ok(())
 }

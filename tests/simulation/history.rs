@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use crate::agreement::Digest;
 use crate::plan::{Host, Step};
+use crate::policies::Act;
 
 /// Backends by address.
 pub type Set = BTreeSet<SocketAddr>;
@@ -58,8 +60,14 @@ pub enum What {
     ReceivedList {
         stream: usize,
         list: Set,
-        /// Whether every entry is a drop entry, so that calls fail.
-        drops: bool,
+        /// The share of each backend of the list, in its order. Only proportions count.
+        shares: Vec<u32>,
+        /// The part of the calls that the client drops, in hundredths of a percent.
+        drops: u32,
+    },
+    /// A client was told to use the addresses from DNS.
+    ToldToFallBack {
+        stream: usize,
     },
     /// A client got a status and nothing else.
     Refused {
@@ -77,6 +85,22 @@ pub enum What {
         service: usize,
         missed: usize,
         of: usize,
+    },
+    /// From here on, a backend's process is to do this with connections.
+    Acts {
+        backend: usize,
+        act: Act,
+    },
+    /// From here on, a service gets more calls than it can serve, or no more.
+    Busy {
+        service: usize,
+        busy: bool,
+    },
+    /// From here on, a balancer decides so about a service.
+    Decides {
+        balancer: usize,
+        service: usize,
+        digest: Digest,
     },
     /// The operator released all held backends.
     Released,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use lookaside::catalog::Rules;
 
+use crate::policies::{Act, FLEET, Mark, Policies};
 use crate::rng::Rng;
 
 /// A host of the simulated network.
@@ -40,6 +41,7 @@ pub struct Plan {
     pub backends: Vec<Backend>,
     pub clients: Vec<Client>,
     pub crowd: Option<Crowd>,
+    pub policies: Policies,
     pub steps: Vec<(u64, Step)>,
     /// When all clients must have converged, in milliseconds.
     pub end: u64,
@@ -132,6 +134,16 @@ pub enum Step {
     Undrain(usize),
     /// An operator sets whether calls of services without backends fail or wait.
     Drops(bool),
+    /// An operator applies a document of settings.
+    Rules(usize),
+    /// An operator marks a service for its clients, for ever or up to that second.
+    Mark(usize, Mark, Option<u64>),
+    Unmark(usize, Mark),
+    Act(usize, Act),
+    /// Whether a service gets more calls than it can serve.
+    Busy(usize, bool),
+    /// Whether a backend of the large service is registered.
+    Fleet(usize, bool),
 }
 
 const USER_AGENTS: [&str; 3] =
@@ -148,7 +160,7 @@ impl Plan {
             probe_unleased: Duration::ZERO,
         };
         let backends = backends(rng);
-        let clients = clients(rng);
+        let mut clients = clients(rng);
         let crowd = crowd(seed);
         let mut steps = Vec::new();
         for index in 0..backends.len() {
@@ -177,10 +189,14 @@ impl Plan {
             steps.push((HEAL, Step::Want(index, want)));
         }
         operator_decisions(seed, backends.len(), &mut steps);
+        let policies = Policies::new(seed, &backends, &mut steps);
+        if policies.fleet {
+            clients.extend(fleet_clients(seed, clients.len()));
+        }
         steps.sort_by_key(|(at, _)| *at);
         let keep_ms = if keep > 60 { 0 } else { keep * 1000 };
         let (ttl, end) = (rng.between(5, 9) as i64, HEAL + SETTLE + keep_ms);
-        Self { seed, rules, ttl, backends, clients, crowd, steps, end }
+        Self { seed, rules, ttl, backends, clients, crowd, policies, steps, end }
     }
 
     /// Returns whether held backends are released before the end, because they would stay
@@ -210,15 +226,24 @@ fn backends(rng: &mut Rng) -> Vec<Backend> {
 }
 
 fn clients(rng: &mut Rng) -> Vec<Client> {
-    let client = |index: usize| Client {
-        service: index % SERVICES,
+    (0..10).map(|index| client(rng, index, index % SERVICES)).collect()
+}
+
+/// Returns clients of the large service.
+fn fleet_clients(seed: u64, from: usize) -> Vec<Client> {
+    let rng = &mut Rng::new(seed ^ 0xf1ee);
+    (from..from + 4).map(|index| client(rng, index, FLEET)).collect()
+}
+
+fn client(rng: &mut Rng, index: usize, service: usize) -> Client {
+    Client {
+        service,
         client_host: index % CLIENT_HOSTS,
         first: rng.below(BALANCERS),
         protocol: if index % 3 == 2 { Protocol::Xds } else { Protocol::Grpclb },
         user_agent: rng.pick(&USER_AGENTS),
         hangups: (0..rng.below(4)).map(|_| rng.between(3_000, HEAL)).collect(),
-    };
-    (0..10).map(client).collect()
+    }
 }
 
 /// Returns a crowd for most seeds. Its random numbers are its own, so that the rest of
@@ -380,6 +405,13 @@ impl fmt::Display for Plan {
         }
         if let Some(Crowd { service, places, .. }) = self.crowd {
             writeln!(f, "  a crowd of about {places} at each balancer for s{service}")?;
+        }
+        let Policies { documents, fleet, saves } = &self.policies;
+        writeln!(f, "  a large service: {fleet}, balancers save their state: {saves}")?;
+        for (index, document) in documents.iter().enumerate() {
+            for (service, policy) in document.iter().enumerate() {
+                writeln!(f, "  document {index}, s{service}: {policy:?}")?;
+            }
         }
         for (at, step) in &self.steps {
             writeln!(f, "  {at:>6} {step:?}")?;

@@ -3,7 +3,7 @@
 //! In: a plan. Out: the history, and the tasks and clients that are left at the end.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,18 +15,27 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::spawn_local;
 use turmoil::{Builder, Sim};
 
+use crate::agreement::{self, Digest};
+use crate::answers::Mood;
 use crate::backend;
-use crate::balancer::{self, Handle, ZONE};
+use crate::balancer::{self, BalancerPlan, Handle, ZONE};
 use crate::client;
 use crate::etcd::{self, Disk, Order};
 use crate::history::{History, Record, What};
-use crate::plan::{self, BALANCERS, CLIENT_HOSTS, HEAL, Host, MACHINES, Plan, Step, Want};
+use crate::plan::{
+    self, BALANCERS, CLIENT_HOSTS, HEAL, Host, MACHINES, Plan, SERVICES, Step, Want,
+};
+use crate::policies::{self, Act, Document, Mark};
 use crate::rng::Rng;
 
 /// The step of simulated time, in milliseconds.
 const TICK: u64 = 20;
 /// How often the delays of links change, in milliseconds.
 const WEATHER: u64 = 1_000;
+/// How often the decisions of balancers are compared, in milliseconds.
+const LOOK: u64 = 500;
+/// The ports of the large service's backends, where nothing listens.
+const FLEET_PORTS: u16 = 3_000;
 /// How long clients have to disconnect at the end, in milliseconds.
 const GOODBYE: u64 = 2_000;
 
@@ -44,6 +53,13 @@ struct World<'a> {
     disk: Disk,
     orders: mpsc::Sender<Order>,
     wants: Vec<watch::Sender<Want>>,
+    acts: Vec<watch::Sender<Act>>,
+    busy: Vec<watch::Sender<bool>>,
+    /// The settings that operators applied last: the document, and whether calls of empty
+    /// services fail.
+    settings: (Document, bool),
+    /// The versions of services by balancer and service that are recorded.
+    versions: BTreeMap<(usize, usize), u64>,
     balancers: Vec<Handle>,
     /// The service of each backend.
     services: Vec<usize>,
@@ -68,15 +84,21 @@ pub fn run(plan: &Plan) -> Outcome {
         .tcp_capacity(4_096)
         .build();
     let history = History::default();
-    let (orders, orders_rx) = mpsc::channel(64);
-    let (wants, wants_rx): (Vec<_>, Vec<_>) =
-        plan.backends.iter().map(|_| watch::channel(Want::Dead)).unzip();
+    let (orders, orders_rx) = mpsc::channel(256);
+    let all = || plan.backends.iter();
+    let (wants, wants_rx): (Vec<_>, Vec<_>) = all().map(|_| watch::channel(Want::Dead)).unzip();
+    let (acts, acts_rx): (Vec<_>, Vec<_>) = all().map(|_| watch::channel(Act::Serves)).unzip();
+    let (busy, busy_rx): (Vec<_>, Vec<_>) = (0..=SERVICES).map(|_| watch::channel(false)).unzip();
     let mut world = World {
         sim,
         history: history.clone(),
         disk: Disk::new(),
         orders,
         wants,
+        acts,
+        busy,
+        settings: (Document::default(), false),
+        versions: BTreeMap::new(),
         balancers: vec![Handle::default(); BALANCERS],
         services: plan.backends.iter().map(|backend| backend.service).collect(),
         cuts: BTreeMap::new(),
@@ -88,13 +110,21 @@ pub fn run(plan: &Plan) -> Outcome {
     let (closing, closing_rx) = watch::channel(false);
     world.start_etcd(orders_rx);
     world.start_balancers(plan);
-    world.start_machines(plan, &wants_rx);
-    world.start_desks(plan, closing_rx);
+    let backends = plan.backends.iter().cloned().zip(wants_rx).zip(acts_rx);
+    let backends = backends.map(|((plan, want), act)| {
+        let mood = Mood { act, busy: busy_rx[plan.service].clone() };
+        backend::Orders { plan, want, mood }
+    });
+    world.start_machines(plan, &backends.collect::<Vec<_>>());
+    world.start_desks(plan, busy_rx, closing_rx);
 
     let mut steps = plan.steps.iter().peekable();
     world.until(plan.end, |world, now| {
         while let Some((_, step)) = steps.next_if(|(at, _)| *at <= now) {
-            world.step(*step);
+            world.step(plan, *step);
+        }
+        if now.is_multiple_of(LOOK) {
+            world.note_decisions();
         }
         if now == HEAL + plan::SETTLE - 3_000 && plan.releases() {
             world.balancers.iter().for_each(Handle::release);
@@ -120,17 +150,18 @@ impl World<'_> {
     fn start_balancers(&mut self, plan: &Plan) {
         for (index, handle) in self.balancers.iter().enumerate() {
             let (rules, crowd) = (plan.rules, plan.crowd);
+            let plan = BalancerPlan { rules, crowd, saves: plan.policies.saves };
             let (handle, history) = (handle.clone(), self.history.clone());
             self.sim.host(Host::Balancer(index).to_string(), move || {
-                balancer::run(index, rules, crowd, handle.clone(), history.clone())
+                balancer::run(index, plan, handle.clone(), history.clone())
             });
         }
     }
 
-    fn start_machines(&mut self, plan: &Plan, wants: &[watch::Receiver<Want>]) {
+    fn start_machines(&mut self, plan: &Plan, all: &[backend::Orders]) {
         for machine in 0..MACHINES {
-            let all = plan.backends.iter().cloned().zip(wants.iter().cloned());
-            let own: Vec<_> = all.filter(|(backend, _)| backend.machine == machine).collect();
+            let own = all.iter().filter(|one| one.plan.machine == machine);
+            let own: Vec<_> = own.cloned().collect();
             let (ttl, history) = (plan.ttl, self.history.clone());
             self.sim.host(Host::Machine(machine).to_string(), move || {
                 backend::machine(own.clone(), ttl, history.clone())
@@ -138,8 +169,13 @@ impl World<'_> {
         }
     }
 
-    fn start_desks(&mut self, plan: &Plan, closing: watch::Receiver<bool>) {
-        let shared = client::Shared { history: self.history.clone(), closing };
+    fn start_desks(
+        &mut self,
+        plan: &Plan,
+        busy: Vec<watch::Receiver<bool>>,
+        closing: watch::Receiver<bool>,
+    ) {
+        let shared = client::Shared { history: self.history.clone(), busy, closing };
         for client_host in 0..CLIENT_HOSTS {
             let all = plan.clients.iter().cloned().enumerate();
             let own: Vec<_> = all.filter(|(_, client)| client.client_host == client_host).collect();
@@ -189,7 +225,7 @@ impl World<'_> {
         self.sim.set_link_latency(a.to_string(), b.to_string(), Duration::from_millis(delay));
     }
 
-    fn step(&mut self, step: Step) {
+    fn step(&mut self, plan: &Plan, step: Step) {
         match step {
             Step::Cut(a, b) => {
                 let cuts = self.cuts.entry((a, b)).or_default();
@@ -236,10 +272,37 @@ impl World<'_> {
             | Step::Drain(..)
             | Step::Undrain(_)
             | Step::Drops(_)
+            | Step::Rules(_)
+            | Step::Mark(..)
+            | Step::Unmark(..)
+            | Step::Fleet(..)
                 if !self.sim.is_host_running(Host::Etcd.to_string()) => {}
             Step::Compact => self.order(Order::Compact),
             Step::Sweep(service) => self.order(Order::Sweep(service)),
-            Step::Drain(..) | Step::Undrain(_) | Step::Drops(_) => self.say(step),
+            Step::Rules(number) => {
+                self.settings.0 = plan.policies.documents[number];
+                self.say(step);
+            }
+            Step::Drops(drops) => {
+                self.settings.1 = drops;
+                self.say(step);
+            }
+            Step::Drain(..) | Step::Undrain(_) | Step::Mark(..) | Step::Unmark(..) => {
+                self.say(step);
+            }
+            Step::Fleet(one, up) => {
+                let ip = self.sim.lookup(Host::Machine(one % MACHINES).to_string());
+                let addr = SocketAddr::new(ip, FLEET_PORTS + one as u16);
+                self.order(Order::Fleet { id: format!("f{one}"), addr, up });
+            }
+            Step::Busy(service, busy) => {
+                self.busy[service].send_replace(busy);
+                self.note(What::Busy { service, busy });
+            }
+            Step::Act(backend, act) => {
+                self.acts[backend].send_replace(act);
+                self.note(What::Acts { backend, act });
+            }
             Step::Want(backend, want) => drop(self.wants[backend].send_replace(want)),
         }
     }
@@ -253,9 +316,10 @@ impl World<'_> {
         };
         self.note(What::Decided(step));
         let set = Some(balancer::BEGAN.after(self.sim.elapsed()));
+        let until_second = |until: Option<u64>| until.map(|at| Timestamp(balancer::BEGAN.0 + at));
         self.order(match step {
             Step::Drain(backend, until) => {
-                let until = until.map(|until| Timestamp(balancer::BEGAN.0 + until));
+                let until = until_second(until);
                 let value = Value { set, until, ..Value::default() };
                 Order::Put(key(backend), value.to_json())
             }
@@ -264,13 +328,41 @@ impl World<'_> {
                 let value = Value { set, until: Some(balancer::BEGAN), ..Value::default() };
                 Order::Put(key(backend), value.to_json())
             }
-            Step::Drops(drops) => {
-                let when_empty = if drops { "drop" } else { "wait" };
-                let document = format!("[service.'*']\nwhen-empty = '{when_empty}'\n");
-                Order::Put(source::key(&zone), document)
+            Step::Mark(service, mark, until) => {
+                let percent = match mark {
+                    Mark::Shed(percent) => Some(percent),
+                    Mark::Fallback => None,
+                };
+                let value = Value { set, until: until_second(until), percent, ..Value::default() };
+                Order::Put(mark_key(service, mark).in_etcd(&zone), value.to_json())
+            }
+            Step::Unmark(service, mark) => {
+                let value = Value { set, until: Some(balancer::BEGAN), ..Value::default() };
+                Order::Put(mark_key(service, mark).in_etcd(&zone), value.to_json())
+            }
+            Step::Drops(_) | Step::Rules(_) => {
+                let (document, drops) = &self.settings;
+                Order::Put(source::key(&zone), policies::toml(document, *drops))
             }
             _ => return,
         });
+    }
+
+    /// Records what each balancer decides, where that may have changed.
+    fn note_decisions(&mut self) {
+        for balancer in 0..BALANCERS {
+            if !self.sim.is_host_running(Host::Balancer(balancer).to_string()) {
+                self.versions.retain(|(one, _), _| *one != balancer);
+                continue;
+            }
+            for (service, now) in self.balancers[balancer].services().into_iter().enumerate() {
+                let version = now.as_ref().map_or(0, |now| now.version);
+                if self.versions.insert((balancer, service), version) != Some(version) {
+                    let digest = now.map_or_else(Digest::default, |now| agreement::digest(&now));
+                    self.note(What::Decides { balancer, service, digest });
+                }
+            }
+        }
     }
 
     fn order(&self, order: Order) {
@@ -280,4 +372,12 @@ impl World<'_> {
     fn note(&self, what: What) {
         self.history.note_at(self.sim.elapsed().as_millis() as u64, what);
     }
+}
+
+fn mark_key(service: usize, mark: Mark) -> MarkKey {
+    let kind = match mark {
+        Mark::Shed(_) => "shed",
+        Mark::Fallback => "fallback",
+    };
+    MarkKey::parse(&format!("{kind}/s{service}")).expect("a mark")
 }

@@ -3,16 +3,19 @@
 //!
 //! In: a stream. Out: a record of each assignment that it gets.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use envoy_types::pb::envoy::config::core::v3::{Node, address};
+use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::policy::DropOverload;
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, LbEndpoint};
 use envoy_types::pb::envoy::config::listener::v3::Listener;
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use h2::{SendStream, client};
 use prost::{Message, Name};
 
@@ -76,9 +79,10 @@ pub async fn converse(
         if !std::mem::replace(greeted, true) {
             history.note(What::Greeted { stream: id });
         }
-        let drops = assignment.policy.as_ref().is_some_and(|all| !all.drop_overloads.is_empty());
-        let list = set(&assignment);
-        history.note(What::ReceivedList { stream: id, list, drops });
+        let overloads = assignment.policy.iter().flat_map(|all| &all.drop_overloads);
+        let drops = overloads.map(hundredths).sum();
+        let (list, shares) = backends(&assignment);
+        history.note(What::ReceivedList { stream: id, list, shares, drops });
     }
     code(&body.trailers().await.ok()??)
 }
@@ -91,22 +95,30 @@ fn agent(plan: &Client) -> &'static str {
     }
 }
 
-/// Returns the backends of an assignment, and checks that clients accept it. The port 0 stands
-/// for a service without backends. A backend in slow start has up to ten times less weight.
-fn set(assignment: &ClusterLoadAssignment) -> Set {
-    let (mut all, mut weights) = (Set::new(), Vec::new());
+/// Returns the backends of an assignment with their shares, and checks that clients accept
+/// it. The port 0 stands for a service without backends.
+fn backends(assignment: &ClusterLoadAssignment) -> (Set, Vec<u32>) {
+    let mut all = BTreeMap::new();
     for home in &assignment.endpoints {
         let weight = home.load_balancing_weight.expect("a weight").value;
-        weights.push(weight as usize / home.lb_endpoints.len());
+        assert!(weight > 0, "a locality without weight");
         let name = &home.locality.as_ref().expect("a locality").sub_zone;
         for addr in home.lb_endpoints.iter().map(address).filter(|addr| addr.port() != 0) {
             assert_eq!(*name, addr.to_string(), "a backend keeps its locality");
-            assert!(all.insert(addr), "{addr} is there twice");
+            assert!(all.insert(addr, weight).is_none(), "{addr} is there twice");
         }
     }
-    let (least, most) = (weights.iter().min(), weights.iter().max());
-    assert!(least != Some(&0) && most <= least.map(|least| 20 * least).as_ref(), "{weights:?}");
-    all
+    all.into_iter().unzip()
+}
+
+/// Returns the part of the calls that a category drops, in hundredths of a percent.
+fn hundredths(one: &DropOverload) -> u32 {
+    let part = one.drop_percentage.as_ref().expect("a part");
+    match part.denominator() {
+        DenominatorType::Hundred => part.numerator * 100,
+        DenominatorType::TenThousand => part.numerator,
+        DenominatorType::Million => part.numerator / 100,
+    }
 }
 
 fn address(endpoint: &LbEndpoint) -> SocketAddr {

@@ -26,6 +26,7 @@ pub(super) fn run(scale: Scale) -> Vec<Goal> {
         scale.seeds().map(|seed| moving(sigma, replicas, seed, scale)).collect()
     };
     let (slow, fast, three) = (moving(0.2, 1), moving(0.5, 1), moving(0.2, 3));
+    let many: Vec<Moving> = scale.seeds().map(|seed| moving_many(seed, scale)).collect();
     let of = |runs: &[Moving], value: fn(&Moving) -> f64| mean(runs.iter().map(value));
     vec![
         goal("even lists: part of the calls that crosses", 2.0 / 3.0, Must::Reported),
@@ -47,16 +48,20 @@ pub(super) fn run(scale: Scale) -> Vec<Goal> {
         goal("the same: crosses", of(&three, |run| run.cross), Must::Reported),
         goal("demand moves by 50 %: max/mean, mean", of(&fast, |run| run.mean), Must::Reported),
         goal("the same: changes an hour", of(&fast, |run| run.changes), Must::Reported),
+        goal("16 equal zones, 20 %: max/mean, mean", of(&many, |run| run.mean), Must::AtMost(1.05)),
+        goal("the same: changes an hour", of(&many, |run| run.changes), Must::Reported),
+        goal("the same: crosses", of(&many, |run| run.cross), Must::Reported),
+        goal("the same: zones in a list", of(&many, |run| run.zones), Must::AtMost(4.0)),
     ]
 }
 
-fn loads(backends: [usize; 3], demands: [f64; 3]) -> Vec<ZoneLoad> {
-    let load = |(backends, demand): (usize, f64)| ZoneLoad {
+fn loads(backends: &[usize], demands: &[f64]) -> Vec<ZoneLoad> {
+    let load = |(&backends, &demand): (&usize, &f64)| ZoneLoad {
         backends,
         weight: backends as u64,
         demand: (1_000.0 * demand) as u64,
     };
-    backends.into_iter().zip(demands).map(load).collect()
+    backends.iter().zip(demands).map(load).collect()
 }
 
 /// Simulates clients with the lists of their zones. Returns the part of the calls that
@@ -69,7 +74,7 @@ fn still(backends: [usize; 3], zipf: f64, seed: u64) -> [f64; 2] {
     let demand = |zone: usize| {
         homes.iter().zip(&demands).filter(|one| *one.0 == zone).map(|one| one.1).sum::<f64>()
     };
-    let split = Split::best(&loads(backends, [0, 1, 2].map(demand)), 0);
+    let split = Split::best(&loads(&backends, &[0, 1, 2].map(demand)), 0);
     let (mut calls, mut crossed) = ([0.0; 3], 0.0);
     for home in 0..3 {
         let factors = split.factors(Some(home));
@@ -105,21 +110,43 @@ struct Moving {
     /// Changes of lists of one replica in an hour.
     changes: f64,
     cross: f64,
+    /// The zones whose backends are in the list of a client, on average over all clients.
+    zones: f64,
 }
 
-/// Simulates 300 clients whose demand changes at random. They belong to replicas that do not
-/// communicate.
+/// Simulates clients in the three zones.
 fn moving(sigma: f64, replicas: usize, seed: u64, scale: Scale) -> Moving {
+    simulate(&BACKENDS, &CLIENTS, (sigma, 0.8), replicas, seed, scale)
+}
+
+/// Simulates clients in 16 equal zones, with about as many calls in each.
+fn moving_many(seed: u64, scale: Scale) -> Moving {
+    simulate(&[20; 16], &[60; 16], (0.2, 0.0), 1, seed, scale)
+}
+
+/// Simulates clients whose demand changes at random. They belong to replicas that do not
+/// communicate.
+fn simulate(
+    backends: &[usize],
+    clients: &[usize],
+    (sigma, zipf): (f64, f64),
+    replicas: usize,
+    seed: u64,
+    scale: Scale,
+) -> Moving {
     const STEP: f64 = 10.0;
     let hours = if scale.short { 0.2 } else { 4.0 };
+    let count = backends.len();
+    let whole: usize = backends.iter().sum();
     let mut chance = Chance::new(seed);
-    let homes: Vec<usize> = (0..3).flat_map(|zone| vec![zone; CLIENTS[zone]]).collect();
-    let means = chance.zipf(homes.len(), 0.8);
+    let homes: Vec<usize> = (0..count).flat_map(|zone| vec![zone; clients[zone]]).collect();
+    let means = chance.zipf(homes.len(), zipf);
     let mut wander: Vec<Wander> =
         means.into_iter().map(|mean| Wander::new(mean, sigma, &mut chance)).collect();
     let mut smooth: Vec<Option<f64>> = vec![None; homes.len()];
     let mut published: Vec<Option<Split>> = vec![None; replicas];
     let (mut ratios, mut crosses, mut changes) = (Vec::new(), Vec::new(), 0);
+    let mut lists = Vec::new();
     let steps = (hours * 3_600.0 / STEP) as usize;
     for step in 0..steps {
         let demands: Vec<f64> =
@@ -135,20 +162,22 @@ fn moving(sigma: f64, replicas: usize, seed: u64, scale: Scale) -> Moving {
                 .map(of)
                 .sum()
         };
-        let mut calls = [0.0; 3];
+        let mut calls = vec![0.0; count];
         let mut crossed = 0.0;
         for (replica, published) in published.iter_mut().enumerate() {
             let known = |at: usize| smooth[at].unwrap_or(0.0);
-            let known = [0, 1, 2].map(|zone| own(replica, zone, &known));
+            let known: Vec<f64> = (0..count).map(|zone| own(replica, zone, &known)).collect();
             if step % 3 == 0
-                && let Some(new) = renew(published.as_ref(), &loads(BACKENDS, known), 0)
+                && let Some(new) = renew(published.as_ref(), &loads(backends, &known), 0)
             {
                 changes += usize::from(published.is_some());
                 *published = Some(new);
             }
             let Some(split) = published else { continue };
-            for home in 0..3 {
+            for home in 0..count {
                 let demand = own(replica, home, &|at| demands[at]);
+                let listed = split.row(home).iter().filter(|share| **share > 0).count();
+                lists.push((listed * clients[home]) as f64 * count as f64 / homes.len() as f64);
                 for (zone, &share) in split.row(home).iter().enumerate() {
                     let part = demand * f64::from(share) / 1e6;
                     calls[zone] += part;
@@ -157,7 +186,8 @@ fn moving(sigma: f64, replicas: usize, seed: u64, scale: Scale) -> Moving {
             }
         }
         let total: f64 = calls.iter().sum();
-        let over = (0..3).map(|zone| calls[zone] / total * 100.0 / BACKENDS[zone] as f64);
+        let over = |zone: usize| calls[zone] / total * whole as f64 / backends[zone] as f64;
+        let over = (0..count).map(over);
         ratios.push(most(over));
         crosses.push(crossed / total);
     }
@@ -166,5 +196,6 @@ fn moving(sigma: f64, replicas: usize, seed: u64, scale: Scale) -> Moving {
         p99: percentile(&ratios, 0.99),
         changes: changes as f64 / hours / replicas as f64,
         cross: mean(crosses),
+        zones: mean(lists),
     }
 }
