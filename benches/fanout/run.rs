@@ -16,11 +16,8 @@ mod server;
 pub(crate) mod shared {
     pub(crate) mod support;
 }
-#[path = "../../tests/support/skip.rs"]
-#[allow(unreachable_pub, missing_docs)]
-mod skip;
 #[path = "../start.rs"]
-#[allow(dead_code, reason = "it is a program of its own, too")]
+#[allow(dead_code, clippy::duplicate_mod, reason = "it is a program of its own, too")]
 mod start;
 mod wire;
 

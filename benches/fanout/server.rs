@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::client::Protocols;
-use super::skip::skip;
+use super::shared::support::skip;
 use super::start::WAIT_MAX;
 
 /// The servers: lookaside, and those that it is compared with.

@@ -53,7 +53,7 @@ impl DnsServerArgs {
             );
         }
         if let Some(prefix) = &self.skydns_prefix {
-            let valid = prefix.starts_with('/') && prefix.trim_matches('/').len() > 0;
+            let valid = prefix.starts_with('/') && !prefix.trim_matches('/').is_empty();
             if !valid {
                 problems.push(format!(
                     "--skydns-prefix: {prefix:?} is no prefix of keys: give the one that CoreDNS \

@@ -133,8 +133,8 @@ impl Policies {
         if themes.iter().any(checked) && rng.percent(15) {
             reach_nothing(rng, steps);
         }
-        for service in 0..SERVICES {
-            if themes[service] == Theme::Overload {
+        for (service, theme) in themes.iter().enumerate() {
+            if *theme == Theme::Overload {
                 let begins = rng.between(13_000, 18_000);
                 steps.push((begins, Step::Busy(service, true)));
                 steps.push((rng.between(begins + 3_000, HEAL - 6_000), Step::Busy(service, false)));
@@ -210,8 +210,8 @@ fn all_say_no(
     steps: &mut Vec<(u64, Step)>,
     themes: [Theme; SERVICES],
 ) {
-    for service in 0..SERVICES {
-        let checked = matches!(themes[service], Theme::Health | Theme::HealthAndSplit);
+    for (service, theme) in themes.iter().enumerate() {
+        let checked = matches!(theme, Theme::Health | Theme::HealthAndSplit);
         if !checked || rng.percent(70) {
             continue;
         }

@@ -174,10 +174,10 @@ fn simulate(
                 *published = Some(new);
             }
             let Some(split) = published else { continue };
-            for home in 0..count {
+            for (home, &clients) in clients.iter().enumerate() {
                 let demand = own(replica, home, &|at| demands[at]);
                 let listed = split.row(home).iter().filter(|share| **share > 0).count();
-                lists.push((listed * clients[home]) as f64 * count as f64 / homes.len() as f64);
+                lists.push((listed * clients) as f64 * count as f64 / homes.len() as f64);
                 for (zone, &share) in split.row(home).iter().enumerate() {
                     let part = demand * f64::from(share) / 1e6;
                     calls[zone] += part;
