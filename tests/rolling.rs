@@ -172,8 +172,11 @@ impl Hosts {
             ("--domain", ZONE.to_owned()),
         ];
         match program.spreads {
-            // Fast, so that the test ends.
-            true => args.push(("--spread", "10".to_owned())),
+            true => {
+                // Fast, so that the test ends.
+                args.push(("--spread", "10".to_owned()));
+                args.push(("--admin-open-to-network", "on".to_owned()));
+            }
             false => args.push(("--advertise", format!("{address}:{PORT}"))),
         }
         let args: Vec<_> = args.iter().flat_map(|(flag, value)| [*flag, value]).collect();

@@ -21,7 +21,6 @@ use self::text::Format;
 use super::answer_memory::AnswerMemory;
 use super::api::Problem;
 use super::{State, balancers, marks, zones};
-use crate::load::Calls;
 use crate::marks::report::State as MarkState;
 use crate::model::ClientKind;
 use crate::telemetry::{ClientView, Counters};
@@ -29,6 +28,7 @@ use crate::telemetry::{ClientView, Counters};
 const KINDS: [ClientKind; 4] =
     [ClientKind::Go, ClientKind::Java, ClientKind::Core, ClientKind::Other];
 
+mod calls;
 mod credentials;
 mod denials;
 mod large;
@@ -106,28 +106,6 @@ const TOTALS: [Total<Counters>; 25] = [
     ("states_failed", "Times the state could not be saved", |c| c.states_failed.total()),
 ];
 
-const CALLS: [Total<Calls>; 5] = [
-    (
-        "client_calls_started",
-        "Calls that began, as clients report; grpc-go counts a call when it has finished",
-        |c| c.started,
-    ),
-    ("client_calls_finished", "Calls that ended, including dropped ones", |c| c.finished),
-    (
-        "client_calls_failed_to_send",
-        "Calls that ended without reaching a backend, without dropped ones",
-        |c| c.failed_to_send,
-    ),
-    ("client_calls_known_received", "Calls that ended with any answer of a backend", |c| {
-        c.known_received
-    }),
-    (
-        "client_calls_dropped",
-        "Calls that ended because the list told the client to drop them",
-        |c| c.dropped,
-    ),
-];
-
 /// The state of one scrape.
 struct Scrape(Arc<State>, AnswerMemory);
 
@@ -165,7 +143,7 @@ impl Collector for Scrape {
         }
         denials::write(&self.0.counters.denials, &mut page)?;
         self.health_checks(&mut page)?;
-        self.calls(&mut page)?;
+        calls::write(&self.0.ledger, &mut page)?;
         self.settings(&mut page)?;
         self.marks(&mut page)?;
         balancers::write(&self.0.replicas.borrow(), &mut page)?;
@@ -355,18 +333,6 @@ impl Scrape {
         page.gauge("marks_kept", help, float(kept))?;
         let help = "Whether marks in etcd cannot be read; known marks stay in force";
         page.gauge("marks_stale", help, flag(report.outage.is_some()))
-    }
-
-    fn calls(&self, page: &mut Page<'_>) -> fmt::Result {
-        let totals = self.0.ledger.totals();
-        for (name, help, total) in &CALLS {
-            let mut family = page.family(name, help, MetricType::Counter)?;
-            for (service, calls) in &totals {
-                let labels = [("service", service.as_str())];
-                counter(&mut family.encode_family(&labels)?, total(calls))?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -55,7 +55,7 @@ pub fn asks(
     let most = rate(own, per, interval);
     let again = returned.due.min(leaving).min(most);
     // Nobody is asked who would only wait for his second turn in vain.
-    let first = leaving.saturating_sub(returned.all).min(most - again);
+    let first = leaving.saturating_sub(returned.all.max(again)).min(most - again);
     Asks { again, first }
 }
 

@@ -153,14 +153,7 @@ fn bind_and_knot_keep_a_copy_of_the_zone() {
 fn the_zone_is_sent_to_secondaries_only() {
     let one = Balancer::start(&["--dns-secondary", "127.0.0.2:9"]);
     one.wait_ready();
-    let transfer = |from: &str| {
-        let [server, port] = [one.dns().ip().to_string(), one.dns().port().to_string()];
-        let output = Command::new("dig")
-            .args(["-b", from, "-p", &port, &format!("@{server}"), "lookaside.internal", "AXFR"])
-            .output()
-            .expect("dig runs");
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
+    let transfer = |from: &str| transfer(&one, from);
     assert!(transfer("127.0.0.1").contains("Transfer failed"), "{}", transfer("127.0.0.1"));
     eventually("the secondary gets the zone", || {
         transfer("127.0.0.2").contains("SRV").then_some(())
@@ -170,4 +163,38 @@ fn the_zone_is_sent_to_secondaries_only() {
         one.metric("lookaside_dns_notices_failed_total").filter(|count| *count > 0.0)
     });
     assert!(one.log().contains("does not acknowledge"), "{}", one.log());
+}
+
+/// A secondary answers everyone, so its copy lacks a service that is not for all.
+#[test]
+fn a_copy_has_only_services_that_everyone_may_ask_for() {
+    let (etcd, directory) = (Etcd::start(), TempDir::new().expect("a temporary directory"));
+    let file = directory.path().join("settings.toml");
+    let rules = "[service.pay]\nclients = [\"127.0.0.0/8\"]\n";
+    std::fs::write(&file, rules).expect("a temporary file");
+    let file = file.to_str().expect("it is text");
+    let url = etcd.url();
+    let args = ["--etcd", &url, "--config", file, "--dns-secondary", "127.0.0.2:9"];
+    let one = Balancer::start(&args);
+    one.wait_ready();
+    for service in ["pay", "hello"] {
+        etcd.ctl(&["put", &format!("/etcd3_naming/{service}/a"), "10.0.0.9:50051"]);
+    }
+    eventually("lookaside answers for the service", || {
+        addresses(one.dns(), "pay.lookaside.internal").filter(|found| !found.is_empty())
+    });
+    let copy = eventually("the secondary gets the other service", || {
+        Some(transfer(&one, "127.0.0.2")).filter(|copy| copy.contains("\nhello."))
+    });
+    assert!(!copy.contains("pay"), "{copy}");
+}
+
+/// Asks from an address for the whole zone.
+fn transfer(balancer: &Balancer, from: &str) -> String {
+    let [server, port] = [balancer.dns().ip().to_string(), balancer.dns().port().to_string()];
+    let output = Command::new("dig")
+        .args(["-b", from, "-p", &port, &format!("@{server}"), "lookaside.internal", "AXFR"])
+        .output()
+        .expect("dig runs");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

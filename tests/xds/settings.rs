@@ -82,8 +82,13 @@ pub fn timeouts(scene: &Scene) {
     is_used(&client_of(&client), "one");
     let (began, deadline) = (Instant::now(), Duration::from_secs(120));
     let report = client.call(&Calls::new(1).name(HOLD).timeout(deadline));
-    let code = if scene.language == XDS_NODE { "CANCELLED" } else { "DEADLINE_EXCEEDED" };
-    assert!(report.errors.keys().all(|error| error.starts_with(code)), "{report:?}");
+    // Node also tells its server of the deadline, whose answer may come before its own timer.
+    let codes: &[_] = match scene.language == XDS_NODE {
+        true => &["CANCELLED", "DEADLINE_EXCEEDED"],
+        false => &["DEADLINE_EXCEEDED"],
+    };
+    let is_known = |error: &String| codes.iter().any(|code| error.starts_with(code));
+    assert!(report.errors.keys().all(is_known), "{report:?}");
     assert_eq!(report.failed(), 1, "{report:?}");
     assert!(began.elapsed() < deadline / 2, "{:?}", began.elapsed());
     one.release();
