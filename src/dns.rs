@@ -126,8 +126,8 @@ impl Answers {
         Self { secondaries: Secondaries::new(addresses), ..self }
     }
 
-    /// Answers one message of an asker. `arrival` is the local address at which it came, where that
-    /// is known. `may_visit` decides whether that many endpoints may be looked at for the
+    /// Answers one message of an asker. `arrival` is the local address at which it came, where
+    /// that is known. `may_visit` decides whether that many endpoints may be looked at for the
     /// answer.
     fn answer(
         &self,

@@ -83,19 +83,17 @@ impl Port {
     ) {
         let now = clock::now();
         let mut costly = Vec::new();
+        let ask = |query: &[u8], meta: &RecvMeta, may_visit: &dyn Fn(usize) -> bool| {
+            let asker = meta.addr.ip();
+            answers.answer(query, Transport::Udp, asker, self.arrival(meta), may_visit)
+        };
         for (query, meta) in datagrams {
             let postponed = Cell::new(false);
             let may_visit = |work| {
                 postponed.set(work > CHEAP);
                 work <= CHEAP
             };
-            let reply = answers.answer(
-                query,
-                Transport::Udp,
-                meta.addr.ip(),
-                self.arrival(meta),
-                &may_visit,
-            );
+            let reply = ask(query, meta, &may_visit);
             if postponed.get() {
                 costly.push((query, meta));
             } else {
@@ -110,13 +108,7 @@ impl Port {
                 done.set(if may { work } else { 0 });
                 may
             };
-            let reply = answers.answer(
-                query,
-                Transport::Udp,
-                meta.addr.ip(),
-                self.arrival(meta),
-                &may_visit,
-            );
+            let reply = ask(query, meta, &may_visit);
             limits.work_limit.charge(asker, done.get(), now);
             self.send(query, meta, answers.count(reply), &mut limits.bytes, now);
         }
