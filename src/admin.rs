@@ -14,9 +14,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -36,7 +34,7 @@ use crate::readiness::Readiness;
 use crate::replica::known::Replicas;
 use crate::settings::source::Report;
 use crate::telemetry::{CellsFn, Counters, DemandFn, ExcessFn, ListClients};
-use access::Peer;
+use access::PEER;
 use connection_slots::{ConnectionSlots, TrackedStream};
 use listener::{Accepted, Duplex};
 
@@ -175,9 +173,8 @@ pub async fn serve(
             Ok(Accepted { stream, peer, tls }) => {
                 failing = false;
                 let stream = TrackedStream::new(stream, slots.acquire(CONNECTIONS_MAX));
-                let caller = Caller { peer: Peer(peer), service: service.clone() };
-                let talk = serve_connection(stream, tls, caller, shutdown.clone());
-                connections.push(audit::PEER.scope(Peer(peer), talk));
+                let talk = serve_connection(stream, tls, service.clone(), shutdown.clone());
+                connections.push(PEER.scope(peer, talk));
             }
             Err(error) if is_peers_fault(&error) => {}
             Err(error) => {
@@ -200,23 +197,20 @@ pub async fn serve(
     Ok(())
 }
 
-/// The pages, as the sender at one address asks for them.
-struct Caller {
-    peer: Peer,
-    service: TowerToHyperService<axum::Router>,
-}
+/// The pages, as a connection asks for them.
+type Pages = TowerToHyperService<axum::Router>;
 
 /// Serves one connection from its first byte to its end.
 async fn serve_connection(
     stream: TrackedStream<Box<dyn Duplex>>,
     tls: Option<Arc<ServerConfig>>,
-    caller: Caller,
+    service: Pages,
     shutdown: CancellationToken,
 ) {
     let (evicted, idle) = (stream.slot.evicted.clone(), stream.slot.until_idle(IDLE_MAX));
     let conversation = async {
         tokio::select! {
-            ended = converse(stream, tls, caller, shutdown) => ended,
+            ended = converse(stream, tls, service, shutdown) => ended,
             () = evicted.cancelled() => Ok(()),
             () = idle => Ok(()),
         }
@@ -232,20 +226,19 @@ async fn serve_connection(
 async fn converse(
     stream: TrackedStream<Box<dyn Duplex>>,
     tls: Option<Arc<ServerConfig>>,
-    caller: Caller,
+    service: Pages,
     shutdown: CancellationToken,
 ) -> hyper::Result<()> {
-    let Some(tls) = tls else { return answer(stream, caller, shutdown).await };
-    let peer = caller.peer;
+    let Some(tls) = tls else { return answer(stream, service, shutdown).await };
     let handshake = timeout(HEAD_TIMEOUT, TlsAcceptor::from(tls).accept(stream));
     let handshake = tokio::select! {
         done = handshake => done,
         () = shutdown.cancelled() => return Ok(()),
     };
     match handshake {
-        Ok(Ok(stream)) => answer(stream, caller, shutdown).await,
+        Ok(Ok(stream)) => answer(stream, service, shutdown).await,
         Ok(Err(error)) => {
-            tracing::debug!(?peer, %error, "tls handshake at the admin address failed");
+            tracing::debug!(peer = access::peer(), %error, "tls handshake at the admin address failed");
             Ok(())
         }
         Err(_) => Ok(()),
@@ -256,13 +249,9 @@ async fn converse(
 /// cancelled.
 async fn answer(
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    Caller { peer, service }: Caller,
+    service: Pages,
     shutdown: CancellationToken,
 ) -> hyper::Result<()> {
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(peer);
-        service.call(request)
-    });
     let mut served = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())

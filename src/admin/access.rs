@@ -7,7 +7,6 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
@@ -21,6 +20,7 @@ use super::tokens::Tokens;
 use crate::clock;
 use crate::reload::Reloading;
 use crate::telemetry::Counters;
+use crate::warning_limit::WarningLimit;
 
 /// What a sender may do. An operator may do all that a reader may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,17 +45,24 @@ pub struct Access {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sender(pub(super) Option<Role>);
 
-/// The address of a request's sender; `None` on a Unix socket.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(pub(super) Option<SocketAddr>);
+tokio::task_local! {
+    /// The address at the other end of the connection that is served; `None` on a Unix socket.
+    pub(super) static PEER: Option<SocketAddr>;
+}
+
+/// Returns the other end of the connection that is served, as text.
+pub(super) fn peer() -> String {
+    let peer = PEER.try_with(|peer| peer.map(|peer| peer.to_string())).ok().flatten();
+    peer.unwrap_or_else(|| "unix socket".to_owned())
+}
 
 /// Checks requests, and reports those that it refuses.
 #[derive(Clone)]
 pub(super) struct Guard {
     access: Access,
     counters: Arc<Counters>,
-    /// When a refusal was logged last.
-    logged: Arc<Mutex<Option<Instant>>>,
+    /// Who guesses tokens sends many.
+    warnings: Arc<Mutex<WarningLimit>>,
 }
 
 /// Why a request is refused.
@@ -69,12 +76,10 @@ enum Refusal {
 /// Paths without a secret: probes ask for two of them, and browsers for the page that asks
 /// for the token.
 const OPEN: [&str; 6] = ["/livez", "/readyz", "/", "/dashboard.js", "/dashboard.css", "/glossary"];
-/// The time between two log lines about refused requests. Who guesses tokens sends many.
-const LOG_EVERY: Duration = Duration::from_secs(60);
 
 impl Guard {
     pub(super) fn new(access: Access, counters: Arc<Counters>) -> Self {
-        Self { access, counters, logged: Arc::default() }
+        Self { access, counters, warnings: Arc::default() }
     }
 
     /// Counts a refusal. Logs one a minute, but not a missing token, which every browser
@@ -86,17 +91,13 @@ impl Guard {
             Refusal::UnknownToken => refused.unknown_token.increment(),
             Refusal::NotOperator => refused.not_operator.increment(),
         }
-        let now = clock::now();
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        if logged.is_some_and(|at| now.duration_since(at) < LOG_EVERY) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = warnings.count(1, clock::now());
+        drop(warnings);
+        if due.is_none() {
             return;
         }
-        *logged = Some(now);
-        drop(logged);
-        let peer = match request.extensions().get::<Peer>() {
-            Some(Peer(Some(peer))) => peer.to_string(),
-            _ => "unix socket".to_owned(),
-        };
+        let peer = peer();
         let (method, path) = (request.method(), request.uri().path());
         let reason = refusal.reason();
         tracing::warn!(peer, %method, path, reason, "admin request refused");

@@ -4,14 +4,9 @@
 //! address gives the order, in whose name, and which mark in force it replaces or ends.
 
 use super::State;
-use super::access::Peer;
+use super::access::peer;
 use crate::marks::{Kind, Mark, Value};
 use crate::telemetry::audit::TARGET;
-
-tokio::task_local! {
-    /// The other end of the connection whose request is answered.
-    pub(super) static PEER: Peer;
-}
 
 impl State {
     /// Logs that an operator sets or ends a mark.
@@ -20,8 +15,7 @@ impl State {
         let former = report.marks.iter().find(|shown| shown.mark.key == mark.key);
         let before = former.map(|shown| shown.mark.to_string());
         let Value { by, why, until, .. } = &mark.value;
-        let from = PEER.try_with(|Peer(peer)| peer.map(|peer| peer.to_string())).ok().flatten();
-        let from = from.as_deref().unwrap_or("unix socket");
+        let from = peer();
         let until = until.map(|until| until.to_string());
         let percent = (mark.key.kind() == Kind::Shed).then(|| mark.value.percent());
         tracing::info!(
