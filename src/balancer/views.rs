@@ -196,7 +196,7 @@ impl StreamView {
             // Without zones and cells, only a split can change the class of a name.
             (Some(list), false, None)
                 if list.is_of(&service.name)
-                    && list.class().part() == policy::part(service, list.class(), client) =>
+                    && list.class().part() == policy::part(service, list.class(), client, true) =>
             {
                 list.get(service)
             }

@@ -211,8 +211,8 @@ impl Watch {
     /// Returns the class of one of the name's clients. It depends on the service that the
     /// name turns out to mean.
     fn class(&self, service: &Service, client: &Peer) -> Class {
-        let address = Some(client.identity.addr.ip());
-        policy::class_with_zone(service, &self.target, address, client.zone.as_deref())
+        let (address, zone) = (client.identity.addr.ip(), client.zone.as_deref());
+        policy::class_with_zone(service, &self.target, address, zone, client.kind.obeys_weights())
     }
 }
 
@@ -279,7 +279,11 @@ impl Watched {
             };
             let work = to_send.as_ref().map_or(0, |to_send| to_send.work).max(1);
             let assignment = match to_send {
-                Some(ToSend { assignment: Some(assignment), .. }) => assignment,
+                Some(ToSend { assignment: Some(assignment), drops_all, .. })
+                    if !drops_all || client.kind.obeys_drops() =>
+                {
+                    assignment
+                }
                 to_send => {
                     let drops = to_send.is_some_and(|to_send| to_send.drops_all);
                     let when_empty = if drops { WhenEmpty::Drop } else { when_empty };
@@ -307,12 +311,14 @@ impl Watched {
     /// Returns what a client gets. A change of a split, or of zones, may put it into another
     /// class.
     fn get(&mut self, service: &Arc<Service>, client: &Peer) -> ToSend {
+        let part = |class| {
+            let (address, weights) = (client.identity.addr.ip(), client.kind.obeys_weights());
+            policy::part(service, class, address, weights)
+        };
         match (&self.shared, counts(service), &self.member) {
             // Without zones, only a split can change the class of a name.
             (Some(shared), false, None)
-                if shared.is_of(&service.name)
-                    && shared.class().part()
-                        == policy::part(service, shared.class(), client.identity.addr.ip()) =>
+                if shared.is_of(&service.name) && shared.class().part() == part(shared.class()) =>
             {
                 shared.get(service)
             }
