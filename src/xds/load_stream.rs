@@ -13,6 +13,7 @@ use lookaside_http2::Pieces;
 use prost::Message;
 
 use crate::streams::body::Conversation;
+use crate::streams::messages::SHORT_MAX;
 
 use super::Shared;
 use super::pb::envoy::service::load_stats::v3::{LoadStatsRequest, LoadStatsResponse};
@@ -26,12 +27,15 @@ pub(crate) struct LoadStream {
     client: SocketAddr,
     shared: Arc<Shared>,
     to_send: Option<Pieces>,
+    /// The bytes of long reports since that was last charged. Each byte takes work.
+    cost: usize,
 }
 
 impl LoadStream {
     /// Makes the stream of a client that reports at this interval.
     pub(super) fn new(client: SocketAddr, shared: Arc<Shared>, interval: Duration) -> Self {
-        let mut stream = Self { reports: Reports::default(), client, shared, to_send: None };
+        let mut stream =
+            Self { reports: Reports::default(), client, shared, to_send: None, cost: 0 };
         stream.set_interval(interval);
         stream
     }
@@ -48,6 +52,7 @@ impl LoadStream {
 
 impl Conversation for LoadStream {
     fn take_message(&mut self, message: Bytes) {
+        self.cost += if message.len() > SHORT_MAX { message.len() } else { 0 };
         let counters = &self.shared.counters;
         let Ok(request) = LoadStatsRequest::decode(message) else {
             return counters.reports_rejected.increment();
@@ -68,6 +73,10 @@ impl Conversation for LoadStream {
         if let Some(interval) = interval {
             self.set_interval(interval);
         }
+    }
+
+    fn cost(&mut self) -> usize {
+        std::mem::take(&mut self.cost)
     }
 
     fn poll_push(&mut self, _: &mut Context<'_>) -> Poll<Option<Pieces>> {

@@ -18,6 +18,7 @@ use crate::streams::demand::{Demands, Member};
 use crate::streams::rates::{RateMember, Rates};
 
 use super::resources::reports;
+use super::session::NAMES_MAX;
 
 /// The clients of which something is counted.
 pub(super) struct Members {
@@ -59,9 +60,6 @@ pub(super) struct Counted {
     /// All calls that it has reported.
     pub(super) calls: Calls,
 }
-
-/// How many names of a connection are looked at to find out how often its client reports.
-const NAMES_MAX: usize = 1_000;
 
 impl Members {
     pub(super) fn new(demands: Arc<Demands>, rates: Arc<Rates>, ledger: Arc<Ledger>) -> Arc<Self> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::load::{Calls, REPORT_MAX};
 
 use super::pb::envoy::config::endpoint::v3::ClusterStats;
+use super::session::NAMES_MAX;
 
 /// The state of a stream.
 #[derive(Debug, Default)]
@@ -34,7 +35,7 @@ pub(super) struct Report {
 }
 
 /// The most clusters of a report that count: as many as an xDS stream has names.
-const CLUSTERS_MAX: usize = 1_000;
+const CLUSTERS_MAX: usize = NAMES_MAX;
 /// The longest name of a cluster, in bytes. No name that a stream wants is longer.
 const NAME_MAX: usize = 1_024;
 
@@ -159,10 +160,10 @@ mod tests {
         ]);
         assert_eq!(report.rejected, 5);
         assert_eq!(report.clusters[0].1.started, 2 * max);
-        let many = (0..1_001).map(|n| cluster(&n.to_string(), &[[1, 0, 0]], 0)).collect();
+        let many = (0..10_001).map(|n| cluster(&n.to_string(), &[[1, 0, 0]], 0)).collect();
         let report = reports.take(many);
-        assert_eq!((report.rejected, report.clusters.len()), (1, 1_001), "f has no calls now");
-        assert_eq!(reports.busy().count(), 1_000);
+        assert_eq!((report.rejected, report.clusters.len()), (1, 10_001), "f has no calls now");
+        assert_eq!(reports.busy().count(), 10_000);
     }
 
     #[test]
