@@ -225,7 +225,11 @@ impl Xds {
                 let body = StreamBody::new(body, messages, stream);
                 response(None).map(|()| Some(Box::new(body)))
             }
-            Err(status) => response(Some(&status)).map(|()| None),
+            Err(status) => {
+                self.0.counters.xds_streams_refused.increment();
+                tracing::debug!(%peer, code = ?status.code(), reason = status.message(), "xds load stream refused");
+                response(Some(&status)).map(|()| None)
+            }
         }
     }
 

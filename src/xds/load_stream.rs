@@ -60,9 +60,12 @@ impl Conversation for LoadStream {
         let report = self.reports.take(request.cluster_stats);
         counters.reports_rejected.add(report.rejected);
         let mut interval: Option<Duration> = None;
-        for (cluster, calls) in report.clusters {
+        let mut backends = report.backends.into_iter().peekable();
+        for (place, (cluster, calls)) in report.clusters.into_iter().enumerate() {
             let name = name_of(Kind::Endpoints, &cluster);
-            match self.shared.members.report(self.client, &name, calls) {
+            let own = std::iter::from_fn(|| backends.next_if(|(of, ..)| *of == place));
+            let own: Vec<_> = own.map(|(_, address, calls)| (address, calls)).collect();
+            match self.shared.members.report(self.client, &name, calls, own) {
                 Some(own) => {
                     counters.reports.increment();
                     interval = Some(interval.map_or(own, |least| least.min(own)));

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::catalog::Service;
-use crate::load::{Calls, Ledger};
+use crate::load::{BackendCalls, Calls, Ledger};
 use crate::model::ServiceName;
 use crate::streams::demand::{Demands, Member};
 use crate::streams::rates::{RateMember, Rates};
@@ -25,11 +25,12 @@ pub(super) struct Members {
     demands: Arc<Demands>,
     rates: Arc<Rates>,
     ledger: Arc<Ledger>,
-    /// The clients that report, by connection and name.
+    /// The clients that report, by connection and name: one for each stream with the name, the
+    /// newest at the end. A report counts for that one.
     reporting: Mutex<Reporting>,
 }
 
-type Reporting = BTreeMap<(SocketAddr, Arc<str>), Arc<Mutex<Counted>>>;
+type Reporting = BTreeMap<(SocketAddr, Arc<str>), Vec<Arc<Mutex<Counted>>>>;
 
 /// One client of a service. It counts until this is dropped.
 pub(super) struct XdsMember {
@@ -66,35 +67,44 @@ impl Members {
         Arc::new(Self { demands, rates, ledger, reporting: Mutex::default() })
     }
 
-    /// Counts one more client; `None` if nothing is counted of it.
+    /// Counts one more client, which has made `calls` of the service before; `None` if nothing
+    /// is counted of it.
     pub(super) fn join(
         self: &Arc<Self>,
         service: &Service,
         zone: Option<&Arc<str>>,
         client: SocketAddr,
         name: &Arc<str>,
+        calls: Calls,
     ) -> Option<XdsMember> {
         let counts = Counts::of(service)?;
         let interval = service.settings.report_interval;
         let demand = counts.zones.then(|| self.demands.join(&service.name, zone, interval));
         let rate = counts.calls.then(|| self.rates.join(&service.name));
-        let (service, zone, calls) = (service.name.clone(), zone.cloned(), Calls::default());
+        let (service, zone) = (service.name.clone(), zone.cloned());
         let counted = Counted { service: service.clone(), interval, demand, rate, calls };
         let counted = Arc::new(Mutex::new(counted));
         let key = counts.reports.map(|_| (client, name.clone()));
         if let Some(key) = &key {
-            self.lock().insert(key.clone(), counted.clone());
+            self.lock().entry(key.clone()).or_default().push(counted.clone());
         }
         Some(XdsMember { owner: self.clone(), service, zone, counts, counted, key })
     }
 
-    /// Adds what a client reports of a name. Returns how often it should report; `None` if
+    /// Adds what a client reports of a name, and of single backends. Returns how often it should report; `None` if
     /// the report does not count.
-    pub(super) fn report(&self, client: SocketAddr, name: &str, calls: Calls) -> Option<Duration> {
+    pub(super) fn report(
+        &self,
+        client: SocketAddr,
+        name: &str,
+        calls: Calls,
+        backends: Vec<(SocketAddr, BackendCalls)>,
+    ) -> Option<Duration> {
         let counted = self.counted(client, name)?;
         let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
         let Counted { service, interval, demand, rate, calls: all } = &mut *counted;
         self.ledger.add(service, calls);
+        self.ledger.add_backends(service, backends);
         all.add(calls);
         demand.iter_mut().for_each(|demand| demand.report(calls.started));
         rate.iter_mut().for_each(|rate| rate.report(calls));
@@ -114,12 +124,13 @@ impl Members {
         let reporting = self.lock();
         let all = reporting.range((client, "".into())..).take(NAMES_MAX);
         let own = all.take_while(|((other, _), _)| *other == client);
-        own.map(|(_, counted)| counted.lock().unwrap_or_else(PoisonError::into_inner).interval)
+        own.flat_map(|(_, all)| all)
+            .map(|counted| counted.lock().unwrap_or_else(PoisonError::into_inner).interval)
             .min()
     }
 
     fn counted(&self, client: SocketAddr, name: &str) -> Option<Arc<Mutex<Counted>>> {
-        self.lock().get(&(client, name.into())).cloned()
+        self.lock().get(&(client, name.into()))?.last().cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, Reporting> {
@@ -148,6 +159,12 @@ impl XdsMember {
             && Counts::of(service) == Some(self.counts)
     }
 
+    /// Returns the calls of a service that the client has reported.
+    pub(super) fn calls(&self, service: &ServiceName) -> Option<Calls> {
+        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.service == *service).then_some(counted.calls)
+    }
+
     /// Returns what is counted of the client.
     pub(super) fn counted(&self) -> &Arc<Mutex<Counted>> {
         &self.counted
@@ -164,7 +181,9 @@ impl Drop for XdsMember {
         let Some(key) = &self.key else { return };
         let mut reporting = self.owner.lock();
         // Another stream of the connection may have the name too.
-        if reporting.get(key).is_some_and(|counted| Arc::ptr_eq(counted, &self.counted)) {
+        let Some(all) = reporting.get_mut(key) else { return };
+        all.retain(|counted| !Arc::ptr_eq(counted, &self.counted));
+        if all.is_empty() {
             reporting.remove(key);
         }
     }

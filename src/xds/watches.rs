@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use crate::catalog::{Catalog, Known, Service, Subscriber, Subscription};
 use crate::clock;
+use crate::load::Calls;
 use crate::model::{Class, ClientKind, ServiceName, Target, Zone};
 use crate::policy;
 use crate::policy::zones::client_zone;
@@ -63,6 +64,8 @@ pub(super) struct Watched {
     shared: Option<Arc<SharedAssignment>>,
     /// Set while something is counted of the service's clients.
     member: Option<Box<XdsMember>>,
+    /// The calls of a service that the client had reported when it was last counted anew.
+    calls: Option<Box<(ServiceName, Calls)>>,
     /// Whether the client may not ask for what the name means.
     denied: bool,
     /// The settings of what the name means, as the stream knows them.
@@ -146,6 +149,7 @@ impl Watches {
             listener,
             shared: None,
             member: None,
+            calls: None,
             denied: false,
             settings: None,
             _admitted: admitted,
@@ -326,10 +330,14 @@ impl Watched {
         let (class, owner) = (self.watch.class(service, client), &self.watch.owner);
         if !self.member.as_deref().is_some_and(|member| member.is_of(service, class.zone())) {
             // The former membership ends first.
-            self.member = None;
-            let (zone, name) = (class.zone(), &self.watch.name);
-            self.member =
-                owner.members.join(service, zone, client.identity.addr, name).map(Box::new);
+            let calls = self.member.take().and_then(|member| member.calls(&service.name));
+            if let Some(calls) = calls.filter(|calls| *calls != Calls::default()) {
+                self.calls = Some(Box::new((service.name.clone(), calls)));
+            }
+            let calls = self.calls.as_deref().filter(|(of, _)| *of == service.name);
+            let calls = calls.map(|(_, calls)| *calls).unwrap_or_default();
+            let (zone, name, addr) = (class.zone(), &self.watch.name, client.identity.addr);
+            self.member = owner.members.join(service, zone, addr, name, calls).map(Box::new);
         }
         match &self.shared {
             Some(shared) if shared.is_of(&service.name) && *shared.class() == class => {
