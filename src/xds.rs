@@ -20,6 +20,7 @@ use crate::catalog::Catalog;
 use crate::clock;
 use crate::load::Ledger;
 use crate::model::{ClientIdentity, ClientKind, Zone};
+use crate::placements::Placements;
 use crate::streams::body::{Conversation, StreamBody};
 use crate::streams::demand::Demands;
 use crate::streams::messages::{LONG_MAX, Messages, first_message};
@@ -115,16 +116,16 @@ const ZONE_MAX: usize = 255;
 
 impl Xds {
     /// Makes the service on top of a catalog. Names in `zone` mean services. Its clients
-    /// count among those of `demands` and `rates`, and `ledger` sums up their calls.
+    /// count among those of `demands`, `rates` and `placements`, and `ledger` sums up their calls.
     #[must_use]
     pub fn new(
         zone: Zone,
         catalog: Catalog,
-        (demands, rates): (Arc<Demands>, Arc<Rates>),
+        (demands, rates, placements): (Arc<Demands>, Arc<Rates>, Arc<Placements>),
         ledger: Arc<Ledger>,
         counters: Arc<Counters>,
     ) -> Self {
-        let members = Members::new(demands, rates, ledger);
+        let members = Members::new(demands, rates, placements, ledger);
         let watches = Watches::new(zone, catalog.clone(), members.clone(), counters.clone());
         let refusal_warnings = Mutex::new(WarningLimit::every(REFUSALS_EVERY));
         let (clients, names) = (Arc::default(), Arc::default());

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use lookaside_http2::{GracefulClose, Pieces};
 
 use crate::load::Calls;
-use crate::model::{ClientIdentity, ClientKind, ServiceName};
+use crate::model::{ClientIdentity, ClientKind, ServiceName, Subset};
 use crate::streams::held_bytes::{WeakHeldBytes, count_held};
 use crate::streams::shared_texts::SharedTexts;
 use crate::telemetry::{ClientView, Counters, XdsView};
@@ -85,6 +85,7 @@ struct NameRow {
     /// The newest meaning of the name that the stream has seen.
     seen: u64,
     service: Option<ServiceName>,
+    subset: Option<Subset>,
     revision: i64,
     last_response: &'static str,
     backends: usize,
@@ -200,6 +201,7 @@ impl ClientRow {
         let Some(row) = now.name(name) else { return };
         row.seen = version;
         row.watch = watch.shared().cloned();
+        row.subset = watch.subset();
         row.counted = watch.counted().map(Arc::downgrade).unwrap_or_default();
         (row.service, row.revision) = match service {
             Some((service, revision)) => (Some(service), revision),
@@ -296,7 +298,7 @@ impl Row {
             kind: self.peer.kind,
             name: row.name.clone(),
             zone: row.watch.as_ref().and_then(|watch| watch.client_zone(&self.peer)),
-            subset: None,
+            subset: row.subset,
             service: row.service.clone(),
             last_response: row.last_response,
             entries: row.backends,
@@ -325,6 +327,7 @@ impl NameRow {
             counted: Weak::new(),
             seen: 0,
             service: None,
+            subset: None,
             revision: 0,
             last_response: "nothing",
             backends: 0,

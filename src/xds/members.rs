@@ -1,7 +1,8 @@
-//! What is counted of each client of a service: its zone, and the calls that it reports.
+//! What is counted of each client of a service: its zone, its cells, and the calls that it
+//! reports.
 //!
 //! In: streams that begin and cease to want a name, and reports of load. Out: the demand by
-//! zone, the calls of services that may be overloaded, and the sums of all calls. A client
+//! zone, the cells of each client of a large service, the calls of services that may be overloaded, and the sums of all calls. A client
 //! reports on another stream than the one that brings its backends. Both are on one
 //! connection and have the name in common, so a report counts only for a name that a stream
 //! of the same connection wants.
@@ -13,7 +14,10 @@ use std::time::Duration;
 
 use crate::catalog::Service;
 use crate::load::{BackendCalls, Calls, Ledger};
-use crate::model::ServiceName;
+use crate::model::{Class, ServiceName, Subset};
+use crate::placements::{CellMember, Placements};
+use crate::policy::subset;
+use crate::settings::LbKind;
 use crate::streams::demand::{Demands, Member};
 use crate::streams::rates::{RateMember, Rates};
 
@@ -24,6 +28,7 @@ use super::session::NAMES_MAX;
 pub(super) struct Members {
     demands: Arc<Demands>,
     rates: Arc<Rates>,
+    placements: Arc<Placements>,
     ledger: Arc<Ledger>,
     /// The clients that report, by connection and name: one for each stream with the name, the
     /// newest at the end. A report counts for that one.
@@ -47,6 +52,7 @@ pub(super) struct XdsMember {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Counts {
     zones: bool,
+    cells: bool,
     calls: bool,
     /// How often they report; `None`: never.
     reports: Option<Duration>,
@@ -57,14 +63,20 @@ pub(super) struct Counted {
     service: ServiceName,
     interval: Duration,
     demand: Option<Member>,
+    cell: Option<CellMember>,
     rate: Option<RateMember>,
     /// All calls that it has reported.
     pub(super) calls: Calls,
 }
 
 impl Members {
-    pub(super) fn new(demands: Arc<Demands>, rates: Arc<Rates>, ledger: Arc<Ledger>) -> Arc<Self> {
-        Arc::new(Self { demands, rates, ledger, reporting: Mutex::default() })
+    pub(super) fn new(
+        demands: Arc<Demands>,
+        rates: Arc<Rates>,
+        placements: Arc<Placements>,
+        ledger: Arc<Ledger>,
+    ) -> Arc<Self> {
+        Arc::new(Self { demands, rates, placements, ledger, reporting: Mutex::default() })
     }
 
     /// Counts one more client, which has made `calls` of the service before; `None` if nothing
@@ -72,17 +84,18 @@ impl Members {
     pub(super) fn join(
         self: &Arc<Self>,
         service: &Service,
-        zone: Option<&Arc<str>>,
+        class: &Class,
         client: SocketAddr,
         name: &Arc<str>,
         calls: Calls,
     ) -> Option<XdsMember> {
-        let counts = Counts::of(service)?;
+        let (counts, zone) = (Counts::of(service, class)?, class.zone());
         let interval = service.settings.report_interval;
         let demand = counts.zones.then(|| self.demands.join(&service.name, zone, interval));
+        let cell = counts.cells.then(|| self.placements.join(service, zone, client.ip()));
         let rate = counts.calls.then(|| self.rates.join(&service.name));
         let (service, zone) = (service.name.clone(), zone.cloned());
-        let counted = Counted { service: service.clone(), interval, demand, rate, calls };
+        let counted = Counted { service: service.clone(), interval, demand, cell, rate, calls };
         let counted = Arc::new(Mutex::new(counted));
         let key = counts.reports.map(|_| (client, name.clone()));
         if let Some(key) = &key {
@@ -102,11 +115,12 @@ impl Members {
     ) -> Option<Duration> {
         let counted = self.counted(client, name)?;
         let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let Counted { service, interval, demand, rate, calls: all } = &mut *counted;
+        let Counted { service, interval, demand, cell, rate, calls: all } = &mut *counted;
         self.ledger.add(service, calls);
         self.ledger.add_backends(service, backends);
         all.add(calls);
         demand.iter_mut().for_each(|demand| demand.report(calls.started));
+        cell.iter().for_each(|cell| cell.report(calls.started));
         rate.iter_mut().for_each(|rate| rate.report(calls));
         Some(*interval)
     }
@@ -115,6 +129,7 @@ impl Members {
     pub(super) fn forget(&self, client: SocketAddr, name: &str) {
         let Some(counted) = self.counted(client, name) else { return };
         let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.cell.iter().for_each(CellMember::forget);
         counted.rate.iter_mut().for_each(RateMember::forget);
     }
 
@@ -140,23 +155,30 @@ impl Members {
 
 impl Counts {
     /// Returns `None` if nothing is counted.
-    fn of(service: &Service) -> Option<Self> {
+    fn of(service: &Service, class: &Class) -> Option<Self> {
         let settings = &service.settings;
         let reports = reports(settings).then_some(settings.report_interval);
         let zones = service.facts.zones.is_some();
         // Nothing is known of the calls of clients that never report.
         let calls = settings.shed.is_on() && reports.is_some();
-        (zones || reports.is_some()).then_some(Self { zones, calls, reports })
+        let cells = divides(service, class);
+        (zones || cells || reports.is_some()).then_some(Self { zones, cells, calls, reports })
     }
 }
 
 impl XdsMember {
-    /// Returns whether a client of the service, if it were in this zone, would be counted as
+    /// Returns whether a client of the service, if it were of this class, would be counted as
     /// this one is.
-    pub(super) fn is_of(&self, service: &Service, zone: Option<&Arc<str>>) -> bool {
+    pub(super) fn is_of(&self, service: &Service, class: &Class) -> bool {
         self.service == service.name
-            && self.zone.as_ref() == zone
-            && Counts::of(service) == Some(self.counts)
+            && self.zone.as_ref() == class.zone()
+            && Counts::of(service, class) == Some(self.counts)
+    }
+
+    /// Returns the subset of the service's backends that the client uses; `None`: all.
+    pub(super) fn subset(&self, service: &Service) -> Option<Subset> {
+        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.cell.as_ref()?.subset(service)
     }
 
     /// Returns the calls of a service that the client has reported.
@@ -173,7 +195,14 @@ impl XdsMember {
 
 /// Returns whether anything is counted of the clients of a service.
 pub(super) fn counts(service: &Service) -> bool {
-    Counts::of(service).is_some()
+    Counts::of(service, &Class::default()).is_some()
+}
+
+/// Returns whether clients of a class get a part of the backends. Where calls are hashed, all
+/// clients need the same backends, so that all send a value of the header to the same one.
+fn divides(service: &Service, class: &Class) -> bool {
+    let hashes = service.settings.xds.balancing.kind == LbKind::RingHash;
+    !hashes && subset::divides(service, class)
 }
 
 impl Drop for XdsMember {

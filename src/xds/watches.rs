@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use crate::catalog::{Catalog, Known, Service, Subscriber, Subscription};
 use crate::clock;
 use crate::load::Calls;
-use crate::model::{Class, ClientKind, ServiceName, Target, Zone};
+use crate::model::{Class, ClientKind, ServiceName, Subset, Target, Zone};
 use crate::policy;
 use crate::policy::zones::client_zone;
 use crate::settings::{ServiceSettings, WhenEmpty};
@@ -229,6 +229,14 @@ impl StreamWatch {
         }
     }
 
+    /// Returns the subset of the backends that the stream's client uses; `None`: all.
+    pub(super) fn subset(&self) -> Option<Subset> {
+        match self {
+            Self::Watched(watched) => watched.shared.as_ref()?.class().subset(),
+            Self::Hopeless { .. } | Self::Closed => None,
+        }
+    }
+
     /// Returns what is counted of the stream's client.
     pub(super) fn counted(&self) -> Option<&Arc<Mutex<Counted>>> {
         match self {
@@ -312,7 +320,7 @@ impl Watched {
     /// class.
     fn get(&mut self, service: &Arc<Service>, client: &Peer) -> ToSend {
         match (&self.shared, counts(service), &self.member) {
-            // Without zones, only a split can change the class of a name.
+            // Without zones and cells, only a split can change the class of a name.
             (Some(shared), false, None)
                 if shared.is_of(&service.name)
                     && shared.class().part()
@@ -328,7 +336,7 @@ impl Watched {
     #[inline(never)]
     fn join_and_get(&mut self, service: &Arc<Service>, client: &Peer) -> ToSend {
         let (class, owner) = (self.watch.class(service, client), &self.watch.owner);
-        if !self.member.as_deref().is_some_and(|member| member.is_of(service, class.zone())) {
+        if !self.member.as_deref().is_some_and(|member| member.is_of(service, &class)) {
             // The former membership ends first.
             let calls = self.member.take().and_then(|member| member.calls(&service.name));
             if let Some(calls) = calls.filter(|calls| *calls != Calls::default()) {
@@ -336,9 +344,11 @@ impl Watched {
             }
             let calls = self.calls.as_deref().filter(|(of, _)| *of == service.name);
             let calls = calls.map(|(_, calls)| *calls).unwrap_or_default();
-            let (zone, name, addr) = (class.zone(), &self.watch.name, client.identity.addr);
-            self.member = owner.members.join(service, zone, addr, name, calls).map(Box::new);
+            let (name, addr) = (&self.watch.name, client.identity.addr);
+            self.member = owner.members.join(service, &class, addr, name, calls).map(Box::new);
         }
+        let subset = self.member.as_deref().and_then(|member| member.subset(service));
+        let class = class.with_subset(subset);
         match &self.shared {
             Some(shared) if shared.is_of(&service.name) && *shared.class() == class => {
                 shared.get(service)

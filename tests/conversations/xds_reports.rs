@@ -26,21 +26,24 @@ use super::wire::{Balanced, Stream};
 use super::xds::Client;
 
 /// A client that has the endpoints of a name, and its stream of reports.
-struct Reporter {
+pub(super) struct Reporter {
     connection: SendRequest<Bytes>,
-    client: Client,
-    nonce: String,
+    pub(super) client: Client,
+    pub(super) nonce: String,
+    /// The first assignment.
+    pub(super) assignment: ClusterLoadAssignment,
     reports: Stream,
 }
 
 impl Reporter {
-    async fn open(balanced: &Balanced, zone: &'static str) -> Self {
+    pub(super) async fn open(balanced: &Balanced, zone: &'static str) -> Self {
         let mut connection = balanced.caller(1 << 20).await;
         let mut client = Client::open_on(&mut connection, zone);
         client.ask::<ClusterLoadAssignment>(&["hello"], "");
-        let (response, _) = client.next::<ClusterLoadAssignment>().await;
+        let (response, mut all) = client.next::<ClusterLoadAssignment>().await;
         let reports = Self::reports(&mut connection);
-        Self { connection, client, nonce: response.nonce, reports }
+        let (nonce, assignment) = (response.nonce, all.remove(0));
+        Self { connection, client, nonce, assignment, reports }
     }
 
     /// Opens a stream of reports on a connection. Its first message has only the client.
@@ -52,7 +55,7 @@ impl Reporter {
         reports
     }
 
-    fn report(&mut self, clusters: Vec<ClusterStats>) {
+    pub(super) fn report(&mut self, clusters: Vec<ClusterStats>) {
         let request = LoadStatsRequest { node: None, cluster_stats: clusters };
         self.reports.message(&request.encode_to_vec());
     }
@@ -66,7 +69,7 @@ impl Reporter {
     }
 }
 
-fn stats(name: &str, localities: &[[u64; 3]], dropped: u64) -> ClusterStats {
+pub(super) fn stats(name: &str, localities: &[[u64; 3]], dropped: u64) -> ClusterStats {
     let locality = |&[issued, succeeded, failed]: &[u64; 3]| UpstreamLocalityStats {
         locality: Some(Locality { sub_zone: "10.0.0.1:80".to_owned(), ..Default::default() }),
         total_issued_requests: issued,

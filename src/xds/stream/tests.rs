@@ -37,7 +37,7 @@ impl Scene {
         catalog.watch_status().wait_for(|status| status.synced).await.unwrap();
         let counters: Arc<Counters> = Arc::default();
         let zone = Zone::new("lookaside.internal").unwrap();
-        let sums = (Arc::default(), Arc::default());
+        let sums = (Arc::default(), Arc::default(), Arc::default());
         let xds = Xds::new(zone, catalog, sums, Arc::default(), counters.clone());
         let identity = ClientIdentity { addr: "192.0.2.1:1".parse().unwrap(), certificate: None };
         let kind = ClientKind::Go;
