@@ -11,7 +11,8 @@ use std::task::{Context, Poll, ready};
 
 use crate::catalog::{Catalog, Known, Service, Subscriber, Subscription};
 use crate::clock;
-use crate::model::{Class, ClientKind, ServiceName, Target, Zone};
+use crate::load::Calls;
+use crate::model::{Class, ClientKind, ServiceName, Subset, Target, Zone};
 use crate::policy;
 use crate::policy::zones::client_zone;
 use crate::settings::{ServiceSettings, WhenEmpty};
@@ -63,6 +64,8 @@ pub(super) struct Watched {
     shared: Option<Arc<SharedAssignment>>,
     /// Set while something is counted of the service's clients.
     member: Option<Box<XdsMember>>,
+    /// The calls of a service that the client had reported when it was last counted anew.
+    calls: Option<Box<(ServiceName, Calls)>>,
     /// Whether the client may not ask for what the name means.
     denied: bool,
     /// The settings of what the name means, as the stream knows them.
@@ -146,6 +149,7 @@ impl Watches {
             listener,
             shared: None,
             member: None,
+            calls: None,
             denied: false,
             settings: None,
             _admitted: admitted,
@@ -221,6 +225,14 @@ impl StreamWatch {
     pub(super) fn shared(&self) -> Option<&Arc<Watch>> {
         match self {
             Self::Watched(watched) => Some(&watched.watch),
+            Self::Hopeless { .. } | Self::Closed => None,
+        }
+    }
+
+    /// Returns the subset of the backends that the stream's client uses; `None`: all.
+    pub(super) fn subset(&self) -> Option<Subset> {
+        match self {
+            Self::Watched(watched) => watched.shared.as_ref()?.class().subset(),
             Self::Hopeless { .. } | Self::Closed => None,
         }
     }
@@ -316,7 +328,7 @@ impl Watched {
             policy::part(service, class, address, weights)
         };
         match (&self.shared, counts(service), &self.member) {
-            // Without zones, only a split can change the class of a name.
+            // Without zones and cells, only a split can change the class of a name.
             (Some(shared), false, None)
                 if shared.is_of(&service.name) && shared.class().part() == part(shared.class()) =>
             {
@@ -330,13 +342,19 @@ impl Watched {
     #[inline(never)]
     fn join_and_get(&mut self, service: &Arc<Service>, client: &Peer) -> ToSend {
         let (class, owner) = (self.watch.class(service, client), &self.watch.owner);
-        if !self.member.as_deref().is_some_and(|member| member.is_of(service, class.zone())) {
+        if !self.member.as_deref().is_some_and(|member| member.is_of(service, &class)) {
             // The former membership ends first.
-            self.member = None;
-            let (zone, name) = (class.zone(), &self.watch.name);
-            self.member =
-                owner.members.join(service, zone, client.identity.addr, name).map(Box::new);
+            let calls = self.member.take().and_then(|member| member.calls(&service.name));
+            if let Some(calls) = calls.filter(|calls| *calls != Calls::default()) {
+                self.calls = Some(Box::new((service.name.clone(), calls)));
+            }
+            let calls = self.calls.as_deref().filter(|(of, _)| *of == service.name);
+            let calls = calls.map(|(_, calls)| *calls).unwrap_or_default();
+            let (name, addr) = (&self.watch.name, client.identity.addr);
+            self.member = owner.members.join(service, &class, addr, name, calls).map(Box::new);
         }
+        let subset = self.member.as_deref().and_then(|member| member.subset(service));
+        let class = class.with_subset(subset);
         match &self.shared {
             Some(shared) if shared.is_of(&service.name) && *shared.class() == class => {
                 shared.get(service)
