@@ -165,7 +165,7 @@ pub fn drained_by_a_mark(scene: &Scene) {
 }
 
 pub fn shed_by_a_mark(scene: &Scene) {
-    let (balancer, _one, driver) = scene.with_one();
+    let (_balancer, _one, driver) = scene.with_one();
     let client = connected(&driver);
     mark(scene, "shed", "", r#"{"percent":30}"#);
     // tonic-xds drops no part of its calls.
