@@ -95,8 +95,8 @@ pub struct Connection<S, H, B> {
     close_listener: graceful_close::Listener,
     share: Share,
     protocol: Protocol<Exchange<B>>,
-    /// The part of the preface that has not arrived.
-    preface: &'static [u8],
+    /// How many bytes of the preface have arrived.
+    preface: u8,
     /// Complete frames that wait to be handled, and one incomplete frame.
     rest: Vec<u8>,
     /// Whether `rest` has complete frames.
@@ -125,9 +125,9 @@ pub struct Connection<S, H, B> {
     /// Whether a stream was not asked because the budget was used up. `first_polled` is the
     /// first of those.
     starved: bool,
-    first_polled: usize,
+    first_polled: u16,
     /// The index of the stream whose DATA is written next.
-    next: usize,
+    next: u16,
     /// Whether any stream's body has returned a part.
     served: bool,
     /// Whether something has been read since the last [`Connection::note_incomplete`].
@@ -179,6 +179,13 @@ const GOAWAY_LINGER: Duration = Duration::from_millis(200);
 /// them takes well under a millisecond.
 const TURNS_PER_POLL: usize = 4;
 
+impl<S, H, B> Connection<S, H, B> {
+    /// Returns whether a part of the preface has not arrived.
+    fn awaits_preface(&self) -> bool {
+        usize::from(self.preface) < PREFACE.len()
+    }
+}
+
 impl<S, H, B> Connection<S, H, B>
 where
     S: AsyncRead + AsyncWrite + Metered + Unpin,
@@ -197,7 +204,7 @@ where
             close_listener: graceful_close::Listener::new(close),
             share: Share::new(common),
             protocol: Protocol::new(),
-            preface: PREFACE,
+            preface: 0,
             rest: Vec::new(),
             more: false,
             written: 0,
@@ -223,7 +230,7 @@ where
     /// Reads, answers and writes until nothing more can be done now.
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionEnded> {
         if self.stage == Stage::Open && self.close_listener.is_requested(cx) {
-            if !self.preface.is_empty() {
+            if self.awaits_preface() {
                 return Poll::Ready(ConnectionEnded);
             }
             self.send_goaway();
@@ -277,8 +284,8 @@ where
     /// Asks every stream for its next part, beginning with the one whose turn it is. Returns
     /// true if any stream returned a part.
     fn poll_streams(&mut self, cx: &mut Context<'_>) -> bool {
-        let first =
-            if self.first_polled < self.protocol.streams.len() { self.first_polled } else { 0 };
+        let first = usize::from(self.first_polled);
+        let first = if first < self.protocol.streams.len() { first } else { 0 };
         self.starved = false;
         let after = self.poll_range(first, usize::MAX, cx);
         let before = self.poll_range(0, first, cx);
@@ -377,7 +384,7 @@ where
         let ConnectionEnded = ready!(this.poll_turns(cx));
         // Best effort: data that is not taken now is lost with the connection.
         let _ = Pin::new(&mut this.io).poll_shutdown(cx);
-        Poll::Ready(this.preface.is_empty())
+        Poll::Ready(!this.awaits_preface())
     }
 }
 

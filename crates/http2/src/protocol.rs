@@ -27,8 +27,9 @@ pub(super) struct Protocol<T> {
     pub(super) send_window: i64,
     /// The longest payload that the peer accepts, in bytes.
     frame_max: u32,
-    /// How many streams may be open at a time; the connection raises it.
-    streams_max: u32,
+    /// How many streams may be open at a time, in steps of [`STREAMS_STEP`]; the connection
+    /// raises it.
+    streams_steps: u8,
     initial_send_window: i64,
     recv_window: i64,
     /// How many bytes of `recv_window` can be given back.
@@ -159,7 +160,7 @@ impl<T> Protocol<T> {
             out,
             send_window: WINDOW_DEFAULT,
             frame_max: FRAME_MAX as u32,
-            streams_max: STREAMS_STEP,
+            streams_steps: 1,
             initial_send_window: WINDOW_DEFAULT,
             recv_window: CONNECTION_WINDOW.into(),
             credit: 0,
@@ -179,14 +180,19 @@ impl<T> Protocol<T> {
         self.frame_max as usize
     }
 
+    /// Returns how many streams may be open at a time.
+    fn streams_max(&self) -> usize {
+        usize::from(self.streams_steps) * STREAMS_STEP as usize
+    }
+
     /// Returns whether one more stream needs [`Self::allow_streams`] first.
     pub(super) fn is_full(&self) -> bool {
-        self.streams.len() >= self.streams_max as usize && self.streams_max < STREAMS_MAX
+        self.streams.len() >= self.streams_max() && self.streams_max() < STREAMS_MAX as usize
     }
 
     /// Allows [`STREAMS_STEP`] more streams.
     pub(super) fn allow_streams(&mut self) {
-        self.streams_max += STREAMS_STEP;
+        self.streams_steps += 1;
     }
 
     /// Opens the stream of a request.

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::frame::{FRAME_MAX, Head, Reason, kind};
+use super::frame::{FRAME_MAX, Head, PREFACE, Reason, kind};
 use super::protocol::{Event, STREAMS_STEP};
 use super::timer::Second;
 use super::{
@@ -56,7 +56,7 @@ where
             (self.last_received, self.ping_sent) = (self.share.now(), Second::NEVER);
         }
         if let Err(reason) = self.take_in(buffer.filled(), cx) {
-            if !self.preface.is_empty() {
+            if self.awaits_preface() {
                 return Err(ConnectionEnded);
             }
             self.close(reason);
@@ -65,11 +65,15 @@ where
     }
 
     fn take_in(&mut self, mut bytes: &[u8], cx: &mut Context<'_>) -> Result<(), Reason> {
-        if !self.preface.is_empty() {
-            let (said, rest) = bytes.split_at(bytes.len().min(self.preface.len()));
-            self.preface = self.preface.strip_prefix(said).ok_or(Reason::Protocol)?;
+        if self.awaits_preface() {
+            let missing = &PREFACE[self.preface.into()..];
+            let (said, rest) = bytes.split_at(bytes.len().min(missing.len()));
+            if !missing.starts_with(said) {
+                return Err(Reason::Protocol);
+            }
+            self.preface += u8::try_from(said.len()).unwrap_or(u8::MAX);
             bytes = rest;
-            if self.preface.is_empty() && self.stage == Stage::Open {
+            if !self.awaits_preface() && self.stage == Stage::Open {
                 let due = self.due();
                 self.timer.as_mut().reset(due);
             }

@@ -63,7 +63,7 @@ impl<S, H, B> Connection<S, H, B> {
     pub(super) fn may_take(&mut self, at: usize) -> bool {
         let open = self.send_budget.get_or_insert_with(|| Box::new(SendBudget::new())).is_open();
         if !open && !std::mem::replace(&mut self.starved, true) {
-            self.first_polled = at;
+            self.first_polled = u16::try_from(at).unwrap_or(0);
         }
         open
     }

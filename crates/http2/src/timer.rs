@@ -60,7 +60,7 @@ where
     /// Waits until a timeout is due, then acts on it.
     pub(super) fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionEnded>> {
         ready!(self.timer.as_mut().poll(cx));
-        if self.stage != Stage::Open || !self.preface.is_empty() {
+        if self.stage != Stage::Open || self.awaits_preface() {
             return Poll::Ready(Err(ConnectionEnded));
         }
         let now = self.share.now();
@@ -138,7 +138,7 @@ where
     /// Records which frames and messages are incomplete, and how many bytes are held for
     /// them.
     pub(super) fn note_incomplete(&mut self) {
-        if self.stage != Stage::Open || !self.preface.is_empty() {
+        if self.stage != Stage::Open || self.awaits_preface() {
             return;
         }
         let now = self.share.now();

@@ -54,13 +54,13 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
     /// Writes all that may be written. Returns true if something was.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         // The server's first bytes wait for the preface, so that they go out together.
-        if !self.preface.is_empty() {
+        if self.awaits_preface() {
             return Ok(false);
         }
         let mut any = false;
         self.detach_leftover();
         loop {
-            let plan = Plan::new(&self.protocol, self.next);
+            let plan = Plan::new(&self.protocol, self.next.into());
             let mut slices = [IoSlice::new(&[]); SLICES];
             let mut count = 0;
             let mut add = |bytes| {
@@ -148,7 +148,7 @@ impl<S: AsyncWrite + Unpin, H, B> Connection<S, H, B> {
                 break;
             }
             let said = take(frame.length);
-            self.next = frame.at + 1;
+            self.next = u16::try_from(frame.at + 1).unwrap_or(0);
             let stream = &mut self.protocol.streams[frame.at];
             let length = i64::try_from(frame.length).unwrap_or(i64::MAX);
             stream.send_window -= length;

@@ -172,7 +172,7 @@ impl<T> Protocol<T> {
     }
 
     fn request<'a>(&mut self, id: u32, end: bool, fields: Fields) -> Event<'a> {
-        if self.leaving || self.streams.len() >= self.streams_max as usize {
+        if self.leaving || self.streams.len() >= self.streams_max() {
             self.refuse(id, Reason::RefusedStream);
             return Event::Nothing;
         }
