@@ -110,7 +110,8 @@ impl Inner {
                 break;
             }
             self.asked.at = id + 1;
-            let settled = now >= open.since + ASK_AFTER && open.returns == 0;
+            let since = self.origin + Duration::from_secs(open.since.into());
+            let settled = now >= since + ASK_AFTER && open.returns == 0;
             if settled && let Some(streams) = self.ask(id, rest, now) {
                 budget = budget.saturating_sub(streams);
                 rest -= streams;
@@ -134,13 +135,13 @@ impl Inner {
     /// Asks a connection to leave. Returns how many streams it has; `None` if it has none, or
     /// more than are to leave, or was asked already.
     fn ask(&mut self, id: u64, most: u64, now: Instant) -> Option<u64> {
-        let Open { close, network, returns, .. } = self.open.get(&id)?;
+        let Open { close, peer, returns, .. } = self.open.get(&id)?;
         let streams = u64::from(close.streams());
         if streams == 0 || streams > most || close.is_requested() {
             return None;
         }
         close.request();
-        let left = self.asked.left.entry(*network).or_default();
+        let left = self.asked.left.entry(peer.network).or_default();
         left.push_back((now + RETURN_WITHIN, returns + 1));
         Some(streams)
     }
