@@ -11,6 +11,8 @@ mod audit;
 mod certificates;
 #[path = "authorization/clients.rs"]
 mod clients;
+#[path = "authorization/go.rs"]
+mod go;
 #[path = "authorization/prefixes.rs"]
 mod prefixes;
 #[path = "authorization/roles.rs"]

@@ -130,6 +130,57 @@ fn a_dry_run_finds_every_service_and_explains_every_other_key() {
     assert!(text.contains("1 key was rejected"), "{text}");
 }
 
+/// The rules of the file count, and so do those of the shared settings in etcd.
+#[test]
+fn a_dry_run_heeds_who_may_register_what() {
+    const SHARED: &str = "/lookaside/settings/lookaside.internal";
+    let etcd = Etcd::start();
+    let put = |key: &str, value: &str| drop(etcd.ctl(&["put", "--", key, value]));
+    put("/a/pay/1", "10.0.0.1:1");
+    put("/b/pay/2", "10.0.0.1:2");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("lookaside.toml");
+    std::fs::write(&file, "[registrants]\n'/a/' = ['pay']\n").unwrap();
+    let (url, config) = (format!("--etcd={}", etcd.url()), format!("--config={}", file.display()));
+    let args = [&*url, &*config, "--live", "--prefix=/a/", "--prefix=/b/"];
+    let ran = || {
+        let found = check(&[&args[..], &["--json"]].concat());
+        (found.status.code(), json(&found))
+    };
+    let addresses = |report: &serde_json::Value| {
+        let all = report["services"][0]["endpoints"].as_array().unwrap();
+        all.iter().map(|one| one["address"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let is_forbidden = |report: &serde_json::Value| {
+        let rejected = &report["rejected"][0];
+        assert_eq!(
+            (&rejected["key"], &rejected["value"]),
+            (&"/b/pay/2".into(), &"10.0.0.1:2".into())
+        );
+        let reason = rejected["reason"].as_str().unwrap();
+        assert!(reason.contains("only keys below \"/a/\" may register \"pay\""), "{reason}");
+        assert_eq!(addresses(report), ["10.0.0.1:1"]);
+    };
+    let (code, report) = ran();
+    assert_eq!(code, Some(1), "{report:#}");
+    is_forbidden(&report);
+
+    put(SHARED, "[registrants]\n'/b/' = ['pay']\n");
+    let (code, report) = ran();
+    assert_eq!(code, Some(0), "{report:#}");
+    assert_eq!(addresses(&report), ["10.0.0.1:1", "10.0.0.1:2"]);
+
+    // Balancers refuse a wrong document, so it does not count here either.
+    put(SHARED, "[registrants]\n'/b' = ['pay']\n");
+    let (code, report) = ran();
+    assert_eq!(code, Some(1), "{report:#}");
+    is_forbidden(&report);
+    let problem = report["settings_problem"].as_str().unwrap();
+    assert!(problem.starts_with(SHARED) && problem.contains("\"/b\" is no prefix"), "{problem}");
+    let text = out(&check(&args));
+    assert!(text.contains("the shared settings do not count here: /lookaside"), "{text}");
+}
+
 /// A framework's own readers find the values that they know, its default weight too.
 #[test]
 fn what_register_writes_in_a_format_is_read_in_it() {

@@ -3,6 +3,9 @@
 //! In: real backends that say whether they serve, an etcd, the program. Out: what its admin
 //! address shows of their health, and which of them it lists.
 
+#[path = "health_checks/core.rs"]
+mod core;
+
 use std::path::Path;
 
 use serde_json::Value;

@@ -21,6 +21,8 @@ mod behaviour;
 mod check;
 #[path = "simulation/client.rs"]
 mod client;
+#[path = "simulation/coverage.rs"]
+mod coverage;
 #[path = "simulation/crowd.rs"]
 mod crowd;
 #[path = "simulation/decisions.rs"]
@@ -39,15 +41,19 @@ mod policies;
 mod policy_check;
 #[path = "simulation/rng.rs"]
 mod rng;
+#[path = "simulation/scenes.rs"]
+mod scenes;
 #[path = "simulation/streams.rs"]
 mod streams;
 #[path = "simulation/world.rs"]
 mod world;
 #[path = "simulation/xds_client.rs"]
 mod xds_client;
+#[path = "simulation/zones.rs"]
+mod zones;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
@@ -57,7 +63,8 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use history::Record;
+use coverage::{Coverage, Scene};
+use history::{Record, What};
 use plan::Plan;
 
 /// The seeds that fit into a minute of CI.
@@ -77,6 +84,16 @@ thread_local! {
 
 /// The seeds that are running, and when each began.
 static RUNNING: Mutex<BTreeMap<u64, Instant>> = Mutex::new(BTreeMap::new());
+/// What the seeds have reached.
+static COVERAGE: Coverage = Coverage::new();
+
+/// The result of a seed.
+struct Ran {
+    plan: Plan,
+    breaches: Vec<String>,
+    reached: BTreeSet<Scene>,
+    records: Vec<Record>,
+}
 
 fn main() {
     if let Ok(seed) = std::env::var("LOOKASIDE_SEED") {
@@ -95,15 +112,19 @@ fn main() {
         (0..6).for_each(is_one_history);
         Ok(())
     }));
+    if std::env::var_os("LOOKASIDE_SEEDS").is_none() {
+        // It comes last, because it waits for the seeds that run.
+        trials.push(Trial::test("the_usual_seeds_reach_every_scene", reach_every_scene));
+    }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
 /// Runs a seed and fails if it breaches an invariant.
 fn keeps_the_invariants(seed: u64) -> Result<(), Failed> {
     static FAILURES: AtomicUsize = AtomicUsize::new(0);
-    lock_running().insert(seed, Instant::now());
-    let (plan, breaches, _) = run(seed);
-    lock_running().remove(&seed);
+    COVERAGE.begin(seed);
+    let Ran { plan, breaches, reached, .. } = watched(seed);
+    COVERAGE.end(seed, reached);
     if breaches.is_empty() {
         return Ok(());
     }
@@ -116,8 +137,33 @@ fn keeps_the_invariants(seed: u64) -> Result<(), Failed> {
     Err(text.into())
 }
 
+/// Fails if too few of the usual seeds reach a scene. Runs the seeds that no test has run.
+fn reach_every_scene() -> Result<(), Failed> {
+    for seed in USUAL.filter(|seed| COVERAGE.begin(*seed)) {
+        COVERAGE.end(seed, watched(seed).reached);
+    }
+    match COVERAGE.missing(USUAL) {
+        few if few.is_empty() => Ok(()),
+        few => Err(format!("too few seeds reach {few:?}").into()),
+    }
+}
+
+/// Runs a seed while [`watch_for_endless_seeds`] watches.
+fn watched(seed: u64) -> Ran {
+    lock_running().insert(seed, Instant::now());
+    let ran = run(seed);
+    lock_running().remove(&seed);
+    ran
+}
+
 fn is_one_history(seed: u64) {
-    let (mut first, mut second) = (run(seed).2, run(seed).2);
+    let (mut first, mut second) = (run(seed).records, run(seed).records);
+    for record in first.iter_mut().chain(&mut second) {
+        // etcd numbers the changes of one moment in the order of the tasks that make them.
+        if let What::Holds { revision, .. } = &mut record.what {
+            *revision = 0;
+        }
+    }
     // Tokio wakes the tasks that wait for one value in an arbitrary order.
     first.sort();
     second.sort();
@@ -144,27 +190,28 @@ fn lock_running() -> std::sync::MutexGuard<'static, BTreeMap<u64, Instant>> {
     RUNNING.lock().expect("no holder panics")
 }
 
-/// Runs a seed. Returns its plan, its breaches and its history.
-fn run(seed: u64) -> (Plan, Vec<String>, Vec<Record>) {
+/// Runs a seed.
+fn run(seed: u64) -> Ran {
     catch_panics();
     let plan = Plan::new(seed);
     PANICS.take();
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| world::run(&plan)));
     let mut breaches: Vec<_> =
         PANICS.take().into_iter().map(|panic| format!("I5 panic: {panic}")).collect();
-    let records = match outcome {
+    let (reached, records) = match outcome {
         Ok(outcome) => {
-            breaches.extend(check::check(&plan, &outcome));
-            outcome.records
+            let (more, reached) = check::check(&plan, &outcome);
+            breaches.extend(more);
+            (reached, outcome.records)
         }
-        Err(_) => Vec::new(),
+        Err(_) => Default::default(),
     };
-    (plan, breaches, records)
+    Ran { plan, breaches, reached, records }
 }
 
 fn show(seed: u64) {
-    let (plan, breaches, records) = run(seed);
-    println!("{plan}");
+    let Ran { plan, breaches, reached, records } = run(seed);
+    println!("{plan}  reached: {reached:?}");
     for Record { at, what } in &records {
         println!("  {at:>6} {what:?}");
     }

@@ -15,20 +15,27 @@ use lookaside::policy::{self, Decision};
 use crate::check::Check;
 use crate::history::{Record, Set, What};
 use crate::plan::{BALANCERS, Host};
+use crate::zones;
 
 /// What a balancer decides about a service, and what that follows from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest {
     /// A hash of backends, settings and marks.
     pub base: u64,
-    /// A hash of what each balancer finds out itself: health, load, overload, cells.
+    /// A hash of what each balancer finds out itself: health, load, overload, cells, demand.
     pub own: u64,
     /// A hash of the list of each class.
     pub lists: Vec<u64>,
     /// The backends of each subset.
     pub subsets: Vec<Set>,
+    /// The backends of the clients of each zone that keeps its own calls.
+    pub zones: BTreeMap<String, Set>,
+    /// The demand of each zone's clients that is in force.
+    pub demand: BTreeMap<String, u64>,
     /// Whether the service is in panic.
     pub panic: bool,
+    /// How many backends the balancer cannot reach that count as healthy for now.
+    pub unconfirmed: usize,
     /// What is wrong with the decisions themselves.
     pub wrong: Option<String>,
 }
@@ -49,6 +56,8 @@ pub fn digest(service: &Service) -> Digest {
         let value = format!("k{key}");
         Class::new(&[Selector { key: "hash".to_owned(), value }])
     }));
+    let zoned = zones::classes(service);
+    classes.extend(zoned.iter().map(|(_, class)| class.clone()));
     let bits = cells.and_then(|cells| cells.values().map(|size| size.bits).max()).unwrap_or(0);
     let subsets: Vec<Vec<Subset>> = (1..=bits)
         .map(|bits| (0..1 << bits).filter_map(|index| Subset::new(bits, index)).collect())
@@ -64,12 +73,23 @@ pub fn digest(service: &Service) -> Digest {
             wrong = Some(format!("the cells are no partition: {parts:?}"));
         }
     }
+    if let Some(uneven) = zones::wrong(service, &zoned) {
+        wrong = Some(uneven);
+    }
+    let demand = facts.zones.iter().flat_map(|zones| &zones.demand.zones);
+    let health = facts.health.as_ref();
     Digest {
         base: hash(&format!("{:?}{:?}{:?}", service.endpoints, service.settings, service.marks)),
-        own: hash(&format!("{left_out:?}{:?}{:?}{cells:?}", facts.load, facts.overload_shed)),
+        own: hash(&format!(
+            "{left_out:?}{:?}{:?}{cells:?}{:?}",
+            facts.load, facts.overload_shed, facts.zones
+        )),
         lists: classes.iter().map(|class| list(service, &decide(class))).collect(),
         subsets: subsets.iter().flatten().map(|subset| members(&of(subset))).collect(),
-        panic: facts.health.as_ref().is_some_and(|health| health.panic),
+        zones: zoned.iter().map(|(zone, class)| (zone.to_string(), members(class))).collect(),
+        demand: demand.map(|(zone, demand)| (zone.to_string(), *demand)).collect(),
+        panic: health.is_some_and(|health| health.panic),
+        unconfirmed: health.map_or(0, |health| health.unconfirmed.len()),
         wrong,
     }
 }

@@ -148,7 +148,7 @@ pub async fn run(
     if saves {
         spawn_local(save(catalog.clone(), handle.saved.clone()));
     }
-    let prefix = Prefix { path: crate::etcd::PREFIX.to_owned(), format: Format::Plain };
+    let prefix = Prefix { path: crate::etcd::PREFIX.to_owned(), format: Format::Auto };
     let options = etcd::Options { connect: crate::etcd::connect(), prefixes: vec![prefix] };
     spawn_local(etcd::run(options, events));
     let pace = crowd.map(|crowd| Rng::new(crowd.seed ^ index as u64));

@@ -25,10 +25,11 @@
 //!   with the initial response. It ends only with its connection, which ends only with
 //!   its balancer or a long cut. It is refused only until its balancer has read etcd.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use crate::behaviour::Behaviour;
+use crate::coverage::Scene;
 use crate::decisions::OperatorDecisions;
 use crate::faults::Faults;
 use crate::history::{Held, Record, Set, Truth, What};
@@ -66,10 +67,11 @@ pub struct Check<'a> {
     pub behaviour: Behaviour,
     pub machines: BTreeMap<std::net::IpAddr, Host>,
     pub breaches: Vec<String>,
+    pub reached: BTreeSet<Scene>,
 }
 
-/// Returns every breach. A good run has none.
-pub fn check(plan: &Plan, outcome: &Outcome) -> Vec<String> {
+/// Returns every breach, and the scenes that the run reached. A good run has no breach.
+pub fn check(plan: &Plan, outcome: &Outcome) -> (Vec<String>, BTreeSet<Scene>) {
     let faults = Faults::of(plan);
     let records = &outcome.records;
     let mut check = Check {
@@ -82,6 +84,7 @@ pub fn check(plan: &Plan, outcome: &Outcome) -> Vec<String> {
         decisions: OperatorDecisions::of(plan, outcome),
         machines: outcome.addresses.iter().map(|(host, ip)| (*ip, *host)).collect(),
         breaches: Vec::new(),
+        reached: BTreeSet::new(),
     };
     let streams = streams(plan, records, &check.faults);
     streams.iter().for_each(|stream| check.stream(stream));
@@ -89,6 +92,8 @@ pub fn check(plan: &Plan, outcome: &Outcome) -> Vec<String> {
     check.lists(&streams);
     check.end(&streams);
     check.crowds();
+    check.fleet_at_end(&streams);
+    check.scenes(&streams);
     for (balancer, left) in outcome.left.iter().enumerate() {
         if *left != (0, 0) {
             let (tasks, clients) = left;
@@ -96,7 +101,7 @@ pub fn check(plan: &Plan, outcome: &Outcome) -> Vec<String> {
             check.breaches.push(text);
         }
     }
-    check.breaches
+    (check.breaches, check.reached)
 }
 
 impl Check<'_> {
@@ -122,7 +127,10 @@ impl Check<'_> {
                 self.breach(received.at, stream, &format!("I1 {addr} is drained and listed"));
             }
             moment = found;
-            self.policy(stream, received);
+            let next = stream.received.get(index + 1).map(|next| next.at);
+            let ended = stream.ended.as_ref().map(|(at, _)| *at);
+            let until = next.or(ended).unwrap_or(self.plan.end);
+            self.policy(stream, received, until);
             if self.is_told(stream, received) {
                 continue;
             }
@@ -137,9 +145,7 @@ impl Check<'_> {
             }
             gone.extend(before.difference(&received.list).map(|addr| (*addr, moment)));
             before = &received.list;
-            let next = stream.received.get(index + 1).map(|next| next.at);
-            let ended = stream.ended.as_ref().map(|(at, _)| *at);
-            self.freshness(stream, received, next.or(ended).unwrap_or(self.plan.end));
+            self.freshness(stream, received, until);
         }
     }
 

@@ -17,14 +17,25 @@ pub struct OperatorDecisions {
     /// The two addresses of each backend.
     addresses: Vec<[SocketAddr; 2]>,
     services: Vec<usize>,
-    /// Service, decision, beginning and end of each mark for clients.
-    marks: Vec<(usize, Mark, u64, u64)>,
+    marks: Vec<ClientMark>,
     /// Each document, and when it was applied.
     documents: Vec<(u64, Document)>,
     /// Whether calls of services without backends fail at the end of the run.
     pub drops: bool,
     /// When etcd may first have lost marks and settings.
     lost: u64,
+}
+
+/// A mark for the clients of a service.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientMark {
+    pub service: usize,
+    pub mark: Mark,
+    pub begun: u64,
+    /// When it ended: by its own end, another mark or an operator.
+    pub ended: u64,
+    /// Its own end, which a balancer knows without etcd.
+    pub own_end: u64,
 }
 
 impl OperatorDecisions {
@@ -65,8 +76,9 @@ impl OperatorDecisions {
                 }
                 Step::Mark(service, mark, until) => {
                     decisions.end_mark(service, mark, at);
-                    let until = until.map_or(u64::MAX, |end| end * 1_000);
-                    decisions.marks.push((service, mark, at, until));
+                    let own_end = until.map_or(u64::MAX, |end| end * 1_000);
+                    let mark = ClientMark { service, mark, begun: at, ended: own_end, own_end };
+                    decisions.marks.push(mark);
                     continue;
                 }
                 Step::Unmark(service, mark) => {
@@ -87,10 +99,10 @@ impl OperatorDecisions {
 
     /// Ends a mark of the same key.
     fn end_mark(&mut self, service: usize, mark: Mark, at: u64) {
-        let is_fallback = |mark: &Mark| *mark == Mark::Fallback;
-        for (one, other, _, end) in &mut self.marks {
-            if *one == service && is_fallback(other) == is_fallback(&mark) {
-                *end = at.min(*end);
+        let is_fallback = |mark: Mark| mark == Mark::Fallback;
+        for one in &mut self.marks {
+            if one.service == service && is_fallback(one.mark) == is_fallback(mark) {
+                one.ended = at.min(one.ended);
             }
         }
     }
@@ -136,29 +148,34 @@ impl OperatorDecisions {
         what: &dyn Fn(&Mark) -> Option<T>,
     ) -> Vec<Option<T>> {
         let own = || {
-            let own = self.marks.iter().filter(|(one, ..)| *one == service);
-            own.filter_map(|(_, mark, begun, end)| Some((what(mark)?, *begun, *end)))
+            let own = self.marks.iter().filter(|one| one.service == service);
+            own.filter_map(|one| Some((what(&one.mark)?, one)))
         };
         if !sure {
-            let ever = own().filter(|(_, begun, _)| *begun <= until);
-            return ever.map(|(what, ..)| Some(what)).chain([None]).collect();
+            // Every balancer ends a mark itself, whatever it knows of etcd.
+            let ever = own().filter(|(_, one)| one.begun <= until && from < one.own_end);
+            return ever.map(|(what, _)| Some(what)).chain([None]).collect();
         }
         let mut all: Vec<Option<T>> = own()
-            .filter(|(_, begun, end)| begun < end && *begun <= until && from < *end)
-            .map(|(what, ..)| Some(what))
+            .filter(|(_, one)| one.begun < one.ended && one.begun <= until && from < one.ended)
+            .map(|(what, _)| Some(what))
             .collect();
-        if !own().any(|(_, begun, end)| begun <= from && until < end) {
+        if !own().any(|(_, one)| one.begun <= from && until < one.ended) {
             all.push(None);
         }
         all
     }
 
-    /// Returns the marks for the clients of a service that are in force at a time, and when
-    /// each began.
-    pub fn marks(&self, service: usize, at: u64) -> impl Iterator<Item = (Mark, u64)> {
-        let own = self.marks.iter().filter(move |(one, ..)| *one == service);
-        let now = own.filter(move |(_, _, begun, end)| *begun <= at && at < *end);
-        now.map(|(_, mark, begun, _)| (*mark, *begun))
+    /// Returns the marks for the clients of a service that are in force at a time.
+    pub fn marks(&self, service: usize, at: u64) -> impl Iterator<Item = &ClientMark> {
+        let own = self.marks.iter().filter(move |one| one.service == service);
+        own.filter(move |one| one.begun <= at && at < one.ended)
+    }
+
+    /// Returns the marks for the clients of a service that have ended by themselves.
+    pub fn ended_marks(&self, service: usize, at: u64) -> impl Iterator<Item = &ClientMark> {
+        let own = self.marks.iter().filter(move |one| one.service == service);
+        own.filter(move |one| one.begun < one.ended && one.ended == one.own_end && one.ended <= at)
     }
 
     /// Returns whether etcd held all marks and settings from `from` to `until`.

@@ -64,6 +64,7 @@ pub enum Order {
     Fleet {
         id: String,
         addr: SocketAddr,
+        zone: &'static str,
         up: bool,
     },
 }
@@ -244,10 +245,11 @@ async fn obey(
             let _ = client.compact(revision, None).await;
         }
         Order::Put(key, value) => drop(client.put(key, value, None).await?),
-        Order::Fleet { id, addr, up } => {
+        Order::Fleet { id, addr, zone, up } => {
             let key = format!("{PREFIX}s{FLEET}/{id}");
             if up {
-                client.put(key, addr.to_string(), None).await?;
+                let value = format!(r#"{{"addr":"{addr}","metadata":{{"zone":"{zone}"}}}}"#);
+                client.put(key, value, None).await?;
             } else if disk.0.borrow().seen.keys.contains_key(&key) {
                 history.note(What::Asked { service: FLEET, addr });
                 client.delete(key, None).await?;
@@ -262,7 +264,9 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn addr(value: &[u8]) -> SocketAddr {
-    text(value).parse().expect("registrants write addresses")
+    let text = text(value);
+    let json = text.strip_prefix("{\"addr\":\"").and_then(|rest| rest.split('"').next());
+    json.unwrap_or(&text).parse().expect("registrants write addresses")
 }
 
 /// Returns the service number `N` of a key `/svc/sN/ID`.

@@ -110,6 +110,20 @@ impl Faults {
         apart.any(|fault| fault.from <= until && from <= fault.until + SLOWEST)
     }
 
+    /// Returns whether one fault kept two hosts apart all the time.
+    pub fn apart_throughout(&self, a: Host, b: Host, from: u64, until: u64) -> bool {
+        let mut cuts = self.0.iter().filter(|fault| !matches!(fault.what, What::Slow(..)));
+        cuts.any(|fault| fault.between(a, b) && fault.from <= from && until <= fault.until)
+    }
+
+    /// Returns whether the link of two hosts was slow.
+    pub fn slow(&self, a: Host, b: Host, from: u64, until: u64) -> bool {
+        let mut slow = self.0.iter().filter(|fault| matches!(fault.what, What::Slow(..)));
+        slow.any(|fault| {
+            fault.between(a, b) && fault.from <= until && from <= fault.until + SLOWEST
+        })
+    }
+
     /// Returns whether the link of two hosts was cut or slow for at least `least`.
     pub fn cut_for(&self, a: Host, b: Host, least: u64, from: u64, until: u64) -> bool {
         self.0.iter().any(|fault| {

@@ -189,7 +189,7 @@ impl Plan {
             steps.push((HEAL, Step::Want(index, want)));
         }
         operator_decisions(seed, backends.len(), &mut steps);
-        let policies = Policies::new(seed, &backends, &mut steps);
+        let policies = Policies::new(seed, &backends, &mut clients, &mut steps);
         if policies.fleet {
             clients.extend(fleet_clients(seed, clients.len()));
         }
@@ -232,7 +232,11 @@ fn clients(rng: &mut Rng) -> Vec<Client> {
 /// Returns clients of the large service.
 fn fleet_clients(seed: u64, from: usize) -> Vec<Client> {
     let rng = &mut Rng::new(seed ^ 0xf1ee);
-    (from..from + 4).map(|index| client(rng, index, FLEET)).collect()
+    let clients = (from..from + 6).map(|index| {
+        let client_host = rng.below(CLIENT_HOSTS);
+        Client { client_host, ..client(rng, index, FLEET) }
+    });
+    clients.collect()
 }
 
 fn client(rng: &mut Rng, index: usize, service: usize) -> Client {
@@ -406,8 +410,8 @@ impl fmt::Display for Plan {
         if let Some(Crowd { service, places, .. }) = self.crowd {
             writeln!(f, "  a crowd of about {places} at each balancer for s{service}")?;
         }
-        let Policies { documents, fleet, saves } = &self.policies;
-        writeln!(f, "  a large service: {fleet}, balancers save their state: {saves}")?;
+        let Policies { documents, fleet, layout, saves } = &self.policies;
+        writeln!(f, "  a large service: {fleet}, {layout:?}, balancers save their state: {saves}")?;
         for (index, document) in documents.iter().enumerate() {
             for (service, policy) in document.iter().enumerate() {
                 writeln!(f, "  document {index}, s{service}: {policy:?}")?;

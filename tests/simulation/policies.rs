@@ -5,10 +5,12 @@
 //! are its own, so that the rest of a plan is as without it.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use crate::balancer::BEGAN;
-use crate::plan::{BALANCERS, Backend, HEAL, Host, MACHINES, SERVICES, Step};
+use crate::plan::{BALANCERS, Backend, CLIENT_HOSTS, Client, HEAL, Host, MACHINES, SERVICES, Step};
 use crate::rng::Rng;
+use crate::scenes;
 
 /// The number of the large service. Its backends have no processes: keys are all of it.
 pub const FLEET: usize = SERVICES;
@@ -24,9 +26,18 @@ pub struct Policies {
     pub documents: Vec<Document>,
     /// Whether there is a large service.
     pub fleet: bool,
+    pub layout: Layout,
     /// Whether balancers save their state, and start with it.
     pub saves: bool,
 }
+
+/// How many tenths of the large service's backends are in each of [`ZONES`]. The others are in
+/// no zone that has clients.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Layout(pub [usize; CLIENT_HOSTS]);
+
+/// The zones of the clients' hosts.
+pub const ZONES: [&str; CLIENT_HOSTS] = ["a", "b"];
 
 /// The settings of each service.
 pub type Document = [Policy; SERVICES + 1];
@@ -39,6 +50,9 @@ pub struct Policy {
     /// The largest part that is shed by overload, in percent. Backends report their load.
     pub shed: Option<u32>,
     pub cells: bool,
+    pub zones: bool,
+    /// Whether settings that are off are written out, with their other keys.
+    pub explicit: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,25 +114,39 @@ enum Theme {
     Split,
     HealthAndSplit,
     Overload,
+    /// Checks that are always on, of backends that one balancer does not reach.
+    Unreached,
 }
 
 impl Policies {
-    pub fn new(seed: u64, backends: &[Backend], steps: &mut Vec<(u64, Step)>) -> Self {
+    pub fn new(
+        seed: u64,
+        backends: &[Backend],
+        clients: &mut [Client],
+        steps: &mut Vec<(u64, Step)>,
+    ) -> Self {
         let rng = &mut Rng::new(seed ^ 0x0009_011c);
         let saves = rng.percent(50);
-        if saves && rng.percent(40) {
-            starts_without_etcd(rng, backends, steps);
+        if saves && rng.percent(50) {
+            scenes::starts_without_etcd(rng, backends, clients, steps);
         }
         // A quarter of the runs is about the registry alone.
         if rng.percent(25) {
             return Self { saves, ..Self::default() };
         }
-        let themes = [(); SERVICES].map(|()| {
+        let mut themes = [(); SERVICES].map(|()| {
             use Theme::{Health, HealthAndSplit, Overload, Plain, Split};
             rng.pick(&[Plain, Plain, Health, Health, Split, HealthAndSplit, Overload])
         });
-        let fleet = rng.percent(30);
-        let policies = Self { documents: documents(rng, backends, themes, fleet), fleet, saves };
+        if rng.percent(40)
+            && let Some(service) = scenes::some_are_unreached(rng, backends, clients, steps)
+        {
+            themes[service] = Theme::Unreached;
+        }
+        let fleet = rng.percent(50);
+        let layout = Layout(rng.pick(&[[3, 3], [5, 5], [2, 6], [6, 2], [4, 4]]));
+        let documents = documents(rng, backends, themes, fleet);
+        let policies = Self { documents, fleet, layout, saves };
         let last = policies.documents.len() - 1;
         steps.push((rng.between(100, 2_000), Step::Rules(0)));
         (1..last).for_each(|one| steps.push((rng.between(4_000, HEAL - 1_000), Step::Rules(one))));
@@ -139,12 +167,12 @@ impl Policies {
                 steps.push((begins, Step::Busy(service, true)));
                 steps.push((rng.between(begins + 3_000, HEAL - 6_000), Step::Busy(service, false)));
             }
-            if rng.percent(25) {
+            if rng.percent(25) && *theme != Theme::Unreached {
                 marks(rng, service, steps);
             }
         }
         if fleet {
-            churn(rng, steps);
+            scenes::churn(rng, steps);
         }
         policies
     }
@@ -163,6 +191,12 @@ fn documents(
     };
     let canaries: Vec<_> = (0..SERVICES).map(|service| canary(rng, service)).collect();
     let count = rng.between(2, 4);
+    let unreached = Health {
+        kind: rng.pick(&[Kind::Grpc, Kind::Tcp]),
+        rise: rng.pick(&[1, 2]),
+        fall: 2,
+        panic: 0,
+    };
     let document = |_| {
         let mut document = Document::default();
         for (service, theme) in themes.into_iter().enumerate() {
@@ -183,11 +217,18 @@ fn documents(
                 let (canary, by_clients) = (canaries[service], rng.percent(50));
                 policy.split = Some(Split { canary, by_clients, share });
             }
+            if theme == Theme::Unreached {
+                policy.health = Some(unreached);
+            }
             if theme == Theme::Overload && rng.percent(85) {
                 policy.shed = Some(rng.pick(&[30, 60, 95]));
             }
         }
-        document[FLEET].cells = fleet && rng.percent(80);
+        let modes = [(true, false), (true, false), (false, true), (false, true), (false, false)];
+        if fleet {
+            (document[FLEET].cells, document[FLEET].zones) = rng.pick(&modes);
+            document[FLEET].explicit = rng.percent(50);
+        }
         document
     };
     (0..count).map(document).collect()
@@ -264,41 +305,6 @@ fn marks(rng: &mut Rng, service: usize, steps: &mut Vec<(u64, Step)>) {
     }
 }
 
-/// Adds marks, and then a start of a balancer that reaches no etcd: all that it knows of them
-/// is what it saved.
-fn starts_without_etcd(rng: &mut Rng, backends: &[Backend], steps: &mut Vec<(u64, Step)>) {
-    let (balancer, at) = (Host::Balancer(rng.below(BALANCERS)), rng.between(10_000, 18_000));
-    let mark = rng.pick(&[Mark::Fallback, Mark::Shed(40), Mark::Shed(100)]);
-    let (service, drained) = (rng.below(SERVICES), rng.below(backends.len()));
-    steps.push((at - 5_000, Step::Mark(service, mark, None)));
-    steps.push((at - 5_000, Step::Drain(drained, None)));
-    steps.push((at, Step::Cut(Host::Etcd, balancer)));
-    steps.push((at + 500, Step::Crash(balancer)));
-    steps.push((at + 1_500, Step::Start(balancer)));
-    steps.push((at + rng.between(4_000, 12_000), Step::Mend(Host::Etcd, balancer)));
-    steps.push((HEAL + 500, Step::Unmark(service, mark)));
-    steps.push((HEAL + 500, Step::Undrain(drained)));
-}
-
-/// Adds what happens to the keys of the large service.
-fn churn(rng: &mut Rng, steps: &mut Vec<(u64, Step)>) {
-    for one in 0..FLEET_SIZE {
-        steps.push((200 + 40 * one as u64, Step::Fleet(one, true)));
-    }
-    for _ in 0..rng.between(2, 12) {
-        let at = rng.between(3_000, HEAL - 1_000);
-        steps.push((at, Step::Fleet(rng.below(FLEET_SIZE), rng.percent(40))));
-    }
-    if rng.percent(30) {
-        // So many leave that the service has too few for cells.
-        let at = rng.between(6_000, HEAL - 6_000);
-        (0..16).for_each(|one| steps.push((at + 20 * one, Step::Fleet(one as usize, false))));
-    }
-    for one in 0..FLEET_SIZE {
-        steps.push((HEAL + 20 * one as u64, Step::Fleet(one, rng.percent(88))));
-    }
-}
-
 impl Policy {
     /// Writes the table of a service.
     fn write(&self, service: usize, toml: &mut String) {
@@ -329,8 +335,13 @@ impl Policy {
             keys.push("load = { kind = 'orca', interval = '1s' }".to_owned());
             keys.push(format!("shed = {{ mode = 'overload', most = {most} }}"));
         }
-        if self.cells {
-            keys.push(format!("subset = {{ mode = 'cells', least = {CELL} }}"));
+        let mode = |on: bool, name: &'static str| if on { name } else { "off" };
+        if self.cells || self.explicit {
+            let mode = mode(self.cells, "cells");
+            keys.push(format!("subset = {{ mode = '{mode}', least = {CELL} }}"));
+        }
+        if self.zones || self.explicit {
+            keys.push(format!("zones = {{ mode = '{}' }}", mode(self.zones, "prefer")));
         }
         if !keys.is_empty() {
             let _ = writeln!(toml, "[service.s{service}]\n{}", keys.join("\n"));
@@ -343,12 +354,30 @@ impl Policy {
     }
 }
 
-/// Returns the document for etcd.
-pub fn toml(document: &Document, drops: bool) -> String {
+/// Returns the document for etcd. `clients` are the addresses of the clients' hosts.
+pub fn toml(document: &Document, drops: bool, clients: [IpAddr; CLIENT_HOSTS]) -> String {
     let when_empty = if drops { "drop" } else { "wait" };
     let mut text = format!("[service.'*']\nwhen-empty = '{when_empty}'\n");
     document.iter().enumerate().for_each(|(service, policy)| policy.write(service, &mut text));
+    text.push_str("[zones]\n");
+    for (address, zone) in clients.into_iter().zip(ZONES) {
+        let _ = writeln!(text, "'{address}' = '{zone}'");
+    }
     text
+}
+
+impl Layout {
+    /// Returns the zone of a backend of the large service.
+    pub fn zone(self, backend: usize) -> &'static str {
+        let mut tenth = backend % 10;
+        for (zone, tenths) in ZONES.into_iter().zip(self.0) {
+            if tenth < tenths {
+                return zone;
+            }
+            tenth -= tenths;
+        }
+        "c"
+    }
 }
 
 impl Share {

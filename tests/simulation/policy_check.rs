@@ -7,20 +7,25 @@
 //! - **P2** A backend is left out for its health only if it was not well, or the balancer
 //!   could not reach it, in the last ten seconds. A backend that says all the time that it
 //!   is not serving, or that hangs or refuses, is in no list, unless too few are well.
-//! - **P3** If clients report answered calls, then at most a fifth of a service is left out
-//!   because the balancer cannot reach it.
+//! - **P3** While a client reports answered calls, no more than a fifth of a service comes to
+//!   be left out because the balancer cannot reach it.
 //! - **P4** Clients drop calls or use DNS only if a mark says so, or the service gets too
 //!   many calls. They do so while such a mark is in force that the balancer knows, also if
-//!   the balancer started anew with a saved state and without etcd.
+//!   the balancer started anew with a saved state and without etcd. A mark ends in time, also
+//!   without etcd.
 //! - **P5** At the end every list has exactly the backends that the settings in force ask
 //!   for, and each has its due share. Nothing but what health took comes back in a panic.
+//! - **P6** With the demand in force, every backend gets its share of the calls of all zones,
+//!   and no calls cross needlessly (`zones.rs`). At the end the demand is that of the clients.
 
 use std::net::SocketAddr;
 
+use crate::agreement::Digest;
 use crate::check::{Check, FRESH};
+use crate::decisions::ClientMark;
 use crate::history::{Record, Set, What};
 use crate::plan::{Host, Protocol};
-use crate::policies::{FLEET, Health, Kind, Mark, Policy, Split};
+use crate::policies::{FLEET, Health, Kind, Mark, Policy, Split, ZONES};
 use crate::streams::{ReceivedList, Stream};
 
 /// How long a balancer takes at most to find out that the health of a backend has changed:
@@ -29,8 +34,9 @@ use crate::streams::{ReceivedList, Stream};
 const CHECKED: u64 = 10_000;
 /// How long a panic lasts at most after its cause: the checks, and two intervals.
 const PANIC: u64 = CHECKED + 3_000;
-/// How long clients are listened to before they count.
-const HEARD: u64 = 25_000;
+/// How long a client is connected before its reports say that calls are answered: two
+/// reports, each after five seconds, and the way.
+const HEARD: u64 = 12_000;
 /// How long clients shed calls at most after the last calls too many: they report every five
 /// seconds, a backend each second, and the part falls by 10 points a second.
 const SHED: u64 = 25_000;
@@ -40,10 +46,18 @@ const DROPS_OFF: u32 = 100;
 const STARTING: u32 = 20;
 
 impl Check<'_> {
-    /// Checks one list of a stream.
-    pub fn policy(&mut self, stream: &Stream, received: &ReceivedList) {
-        if let Some(why) = self.wrong_orders(stream, received) {
-            self.breach(received.at, stream, &format!("P4 {why}"));
+    /// Checks one list of a stream. It is the client's newest until then.
+    pub fn policy(&mut self, stream: &Stream, received: &ReceivedList, until: u64) {
+        // The list is checked once more as if it were sent again before the next one.
+        let last = until.saturating_sub(FRESH);
+        let balancer = Host::Balancer(stream.balancer);
+        let late = last > received.at
+            && !self.faults.apart(balancer, stream.client_host, last.saturating_sub(FRESH), until);
+        let again = ReceivedList { at: until, sent: last, ..received.clone() };
+        for one in [received, &again].into_iter().take(1 + usize::from(late)) {
+            if let Some(why) = self.wrong_orders(stream, one) {
+                self.breach(one.at, stream, &format!("P4 {why}"));
+            }
         }
         if self.is_told(stream, received) {
             return;
@@ -56,7 +70,8 @@ impl Check<'_> {
             self.breach(received.at, stream, &text);
         }
         let (least, most) = (received.shares.iter().min(), received.shares.iter().max());
-        let even = |policy: &Policy| policy.split.is_none() && policy.shed.is_none();
+        let even =
+            |policy: &Policy| policy.split.is_none() && policy.shed.is_none() && !policy.zones;
         let uneven = most > least.map(|least| STARTING * least).as_ref();
         if uneven && self.policies(stream, 0, received.at).iter().all(even) {
             self.breach(received.at, stream, &format!("P5 uneven: {:?}", received.shares));
@@ -79,7 +94,7 @@ impl Check<'_> {
     pub fn has_rules(&self, stream: &Stream, until: u64) -> bool {
         let all = self.decisions.policies(stream.service, 0, until, false);
         let leaves_out = |one: &Policy| one.health_acts().is_some() || one.split.is_some();
-        all.iter().any(|one| leaves_out(one) || one.cells)
+        all.iter().any(|one| leaves_out(one) || one.cells || one.zones)
     }
 
     /// Returns whether a rule may have left a registered backend out of a list.
@@ -90,7 +105,7 @@ impl Check<'_> {
                 .health_acts()
                 .is_some_and(|health| !self.is_well(stream, addr, health.kind, from, received.at));
             let split = policy.split.is_some_and(|split| self.splits_off(split, addr, received));
-            sick || split || policy.cells
+            sick || split || policy.cells || policy.zones
         };
         self.policies(stream, from.saturating_sub(FRESH), received.at).into_iter().any(omits)
     }
@@ -157,35 +172,51 @@ impl Check<'_> {
         received.list.iter().copied().find(sick)
     }
 
-    /// Returns how many backends of how many are left out because the balancer cannot reach
-    /// them, if that is more than a fifth although clients report answered calls.
+    /// Returns how many backends of how many have come to be left out because the balancer
+    /// cannot reach them, if that is more than a fifth although the stream's client has
+    /// reported answered calls all the time.
     fn too_many_unreached(
         &self,
         stream: &Stream,
         received: &ReceivedList,
     ) -> Option<(usize, usize)> {
-        let (from, at) = (received.sent.checked_sub(HEARD)?, received.at);
+        let (heard, at) = (stream.opened + HEARD, received.at);
         let grpclb = self.plan.clients[stream.client].protocol == Protocol::Grpclb;
         let balancer = Host::Balancer(stream.balancer);
-        let silent = self.faults.apart(balancer, stream.client_host, from, at);
-        let policies = self.policies(stream, from, at);
-        let other = |one: &Policy| one.split.is_some() || one.cells;
-        if !grpclb || silent || stream.opened > from || policies.iter().any(other) {
+        let silent = self.faults.apart(balancer, stream.client_host, stream.opened, at);
+        if !grpclb || silent || received.sent <= heard {
+            return None;
+        }
+        // All of these were healthy, or in doubt, when the client began to be heard.
+        let before = stream.received.iter().rfind(|one| one.at <= heard)?;
+        let from = heard - CHECKED;
+        let other = |one: &Policy| {
+            // If one failure is enough, a backend that is cut off while it answers is silent.
+            let sure = one.health_acts().is_none_or(|health| health.panic == 0 && health.fall > 1);
+            one.split.is_some() || one.cells || one.zones || !sure
+        };
+        let drops_all = self.decisions.sheds(stream.service, from, at, false).contains(&100);
+        if self.policies(stream, from, at).iter().any(other) || drops_all {
             return None;
         }
         let held = self.truth.service(stream.service);
-        let last = held.iter().rposition(|held| held.at <= received.sent)?;
-        let now = || held[last..].iter().take_while(|held| held.at <= at);
-        let all = &held[last].set;
-        // These were not out for any other reason before the link was cut.
-        let only_unreached = |addr: &&SocketAddr| {
-            let serves = self.behaviour.always(**addr, from, at, |state| state.passes(Kind::Grpc));
-            let registered = now().all(|held| held.set.contains(*addr));
-            serves && registered && !self.decisions.ever(**addr, at)
+        let first = held.iter().rposition(|held| held.at <= from)?;
+        let since = || held[first..].iter().take_while(|held| held.at <= at);
+        let serves = |addr: &SocketAddr| {
+            let serves = self.behaviour.always(*addr, from, at, |state| state.passes(Kind::Grpc));
+            let registered = since().all(|held| held.set.contains(addr));
+            serves && registered && !self.decisions.ever(*addr, at)
         };
-        let left_out = all.difference(&received.list).filter(only_unreached).count();
+        // If no backend is healthy, all are listed, and that says nothing.
+        let some_are_well =
+            before.list.iter().any(|addr| serves(addr) && !self.unreached(stream, *addr, from, at));
+        let unreached = |addr: &&SocketAddr| {
+            let machine = self.machines[&addr.ip()];
+            serves(addr) && !self.faults.slow(balancer, machine, from, at)
+        };
+        let left_out = before.list.difference(&received.list).filter(unreached).count();
         let most = held.iter().take_while(|held| held.at <= at).map(|held| held.set.len()).max()?;
-        (5 * left_out > most).then_some((left_out, most))
+        (some_are_well && 5 * left_out > most).then_some((left_out, most))
     }
 
     /// Returns whether clients are told something in place of backends: to use DNS, or to
@@ -213,9 +244,9 @@ impl Check<'_> {
         if received.fallback && !fallbacks.contains(&true) {
             return Some("clients use DNS, and no mark says so".to_owned());
         }
-        let known = |(_, begun): &(Mark, u64)| self.has_heard(stream, *begun, received.sent);
+        let known = |one: &&ClientMark| self.has_heard(stream, one.begun, received.sent);
         let known: Vec<Mark> =
-            self.decisions.marks(stream.service, at).filter(known).map(|(mark, _)| mark).collect();
+            self.decisions.marks(stream.service, at).filter(known).map(|one| one.mark).collect();
         let registered = !received.list.is_empty();
         if !received.fallback && grpclb && known.contains(&Mark::Fallback) && registered {
             return Some("clients use backends, and a mark says to use DNS".to_owned());
@@ -267,6 +298,12 @@ impl Check<'_> {
             None => vec![held.clone()],
             Some(health) => self.healthy_at_end(health, held),
         };
+        if stream.service == FLEET && policy.zones {
+            let Host::Clients(client_host) = stream.client_host else { return healthy };
+            let zones = self.digest_at_end(stream).map(|digest| &digest.zones);
+            let own = zones.and_then(|zones| zones.get(ZONES[client_host])).cloned();
+            return own.map_or(healthy, |own| vec![own]);
+        }
         if stream.service == FLEET && policy.cells {
             let mut all = healthy;
             for Record { what, .. } in self.records {
@@ -295,7 +332,19 @@ impl Check<'_> {
         healthy.iter().flat_map(parts).collect()
     }
 
-    fn policy_at_end(&self, service: usize) -> Policy {
+    /// Returns what a stream's balancer decided last about the stream's service.
+    pub fn digest_at_end(&self, stream: &Stream) -> Option<&Digest> {
+        self.records.iter().rev().find_map(|record| match &record.what {
+            What::Decides { balancer, service, digest }
+                if (*balancer, *service) == (stream.balancer, stream.service) =>
+            {
+                Some(digest)
+            }
+            _ => None,
+        })
+    }
+
+    pub fn policy_at_end(&self, service: usize) -> Policy {
         let end = self.plan.end;
         self.decisions.policies(service, end, end, true).pop().unwrap_or_default()
     }
@@ -322,7 +371,7 @@ impl Check<'_> {
     pub fn shares_at_end(&mut self, stream: &Stream, received: &ReceivedList) {
         let policy = self.policy_at_end(stream.service);
         let ReceivedList { list, shares, .. } = received;
-        if policy.shed.is_some() || list.is_empty() {
+        if policy.shed.is_some() || policy.zones || list.is_empty() {
             return;
         }
         let sum: u32 = shares.iter().sum();

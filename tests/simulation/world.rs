@@ -35,7 +35,7 @@ const WEATHER: u64 = 1_000;
 /// How often the decisions of balancers are compared, in milliseconds.
 const LOOK: u64 = 500;
 /// The ports of the large service's backends, where nothing listens.
-const FLEET_PORTS: u16 = 3_000;
+pub const FLEET_PORTS: u16 = 3_000;
 /// How long clients have to disconnect at the end, in milliseconds.
 const GOODBYE: u64 = 2_000;
 
@@ -293,7 +293,8 @@ impl World<'_> {
             Step::Fleet(one, up) => {
                 let ip = self.sim.lookup(Host::Machine(one % MACHINES).to_string());
                 let addr = SocketAddr::new(ip, FLEET_PORTS + one as u16);
-                self.order(Order::Fleet { id: format!("f{one}"), addr, up });
+                let zone = plan.policies.layout.zone(one);
+                self.order(Order::Fleet { id: format!("f{one}"), addr, zone, up });
             }
             Step::Busy(service, busy) => {
                 self.busy[service].send_replace(busy);
@@ -342,7 +343,9 @@ impl World<'_> {
             }
             Step::Drops(_) | Step::Rules(_) => {
                 let (document, drops) = &self.settings;
-                Order::Put(source::key(&zone), policies::toml(document, *drops))
+                let client_host = |index| self.sim.lookup(Host::Clients(index).to_string());
+                let clients = std::array::from_fn(client_host);
+                Order::Put(source::key(&zone), policies::toml(document, *drops, clients))
             }
             _ => return,
         });

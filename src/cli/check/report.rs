@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::registry::record::{self, Decoded, Format, NAMED, Prefix};
-use crate::registry::{Registration, Rejected};
+use crate::registry::{Registration, Rejected, Remark};
+use crate::settings::Registrants;
 
 /// The result of a dry run.
 #[derive(Debug, Default, Serialize)]
@@ -24,6 +25,8 @@ pub(super) struct Report {
     pub(super) rejected: Vec<RejectedKey>,
     /// Keys that are read with remarks, sorted by key.
     pub(super) remarks: Vec<RemarkedKey>,
+    /// Why the shared settings in etcd do not count.
+    pub(super) settings_problem: Option<String>,
 }
 
 /// The keys below one prefix, counted.
@@ -91,12 +94,19 @@ pub(super) struct RemarkedKey {
 }
 
 impl Report {
-    /// Returns whether each prefix holds keys and no key is rejected.
+    /// Returns whether each prefix holds keys, no key is rejected and all settings count.
     pub(super) fn is_well(&self) -> bool {
-        self.not_understood == 0 && self.prefixes.iter().all(|found| found.keys_below > 0)
+        let keys = self.not_understood == 0;
+        let prefixes = self.prefixes.iter().all(|found| found.keys_below > 0);
+        keys && prefixes && self.settings_problem.is_none()
     }
 
-    pub(super) fn new(prefixes: &[Prefix], keys: &[(Vec<u8>, Vec<u8>)]) -> Self {
+    /// Makes the report of keys. `registrants` has the rules about who registers what.
+    pub(super) fn new(
+        prefixes: &[Prefix],
+        registrants: &Registrants,
+        keys: &[(Vec<u8>, Vec<u8>)],
+    ) -> Self {
         let counted = |prefix: &Prefix| PrefixReport {
             prefix: prefix.path.clone(),
             format: prefix.format.to_string(),
@@ -122,7 +132,25 @@ impl Report {
             found.keys += 1;
             let key_text = String::from_utf8_lossy(key).into_owned();
             match reading {
-                Ok(Decoded::Registers(all)) => {
+                Ok(Decoded::Registers(mut all)) => {
+                    if let Some((one, reason)) = registrants.forbidden(key, &all.registrations) {
+                        let value = one.address.to_string();
+                        all.registrations
+                            .retain(|one| registrants.problem(key, &one.service).is_none());
+                        if all.registrations.is_empty() {
+                            found.not_understood += 1;
+                            report.not_understood += 1;
+                            report.rejected.push(RejectedKey {
+                                formats: Vec::new(),
+                                key: key_text,
+                                value,
+                                prefix: prefix.path.clone(),
+                                reason,
+                            });
+                            continue;
+                        }
+                        all.remarks.push(Remark(format!("left out: {reason}").into()));
+                    }
                     found.understood += 1;
                     if !all.remarks.is_empty() {
                         let remarks = all.remarks.iter().map(ToString::to_string).collect();
@@ -210,7 +238,7 @@ mod tests {
             prefixes.iter().map(|prefix| Prefix::parse(prefix).unwrap()).collect();
         let bytes = |text: &str| text.as_bytes().to_vec();
         let keys: Vec<_> = keys.iter().map(|(key, value)| (bytes(key), bytes(value))).collect();
-        Report::new(&prefixes, &keys)
+        Report::new(&prefixes, &Registrants::default(), &keys)
     }
 
     #[test]

@@ -45,6 +45,9 @@ pub(super) fn live(report: &Report) -> String {
         1 => format!("1 key was rejected:\n{}", rejected(report)),
         count => format!("{count} keys were rejected:\n{}", rejected(report)),
     });
+    if let Some(problem) = &report.settings_problem {
+        parts.push(format!("the shared settings do not count here: {}", clean(problem)));
+    }
     parts.join("\n\n")
 }
 
