@@ -91,6 +91,13 @@ pub(super) enum Verdict {
     Refused(String),
 }
 
+/// What a request changes.
+pub(super) struct Taken {
+    pub(super) verdict: Verdict,
+    /// Whether the client wants other names than before.
+    pub(super) has_new_names: bool,
+}
+
 /// The next step of a stream.
 pub(super) enum Step {
     Send(Push),
@@ -129,14 +136,13 @@ impl<W> Session<W> {
         }
     }
 
-    /// Takes a request. `watch` is called for each new name of endpoints. Returns what the
-    /// request says of the newest response of its type.
+    /// Takes a request. `watch` is called for each new name of endpoints.
     pub(super) fn take(
         &mut self,
         request: Request,
         share: impl Fn(&str) -> Arc<str>,
         watch: impl FnMut(&Arc<str>) -> W,
-    ) -> Verdict {
+    ) -> Taken {
         match request.kind {
             Kind::Listener => self.listeners.take(request, share, |_| ()),
             Kind::Cluster => self.clusters.take(request, share, |_| ()),
@@ -234,7 +240,7 @@ impl<W> Wanted<W> {
         request: Request,
         share: impl Fn(&str) -> Arc<str>,
         watch: impl FnMut(&Arc<str>) -> W,
-    ) -> Verdict {
+    ) -> Taken {
         let newest = self.unanswered && request.nonce.parse() == Ok(self.nonce);
         let verdict = match request.error {
             _ if !newest => Verdict::None,
@@ -242,21 +248,22 @@ impl<W> Wanted<W> {
             None => Verdict::Accepted,
         };
         self.unanswered &= !newest;
-        self.want(request.names, share, watch);
-        verdict
+        let has_new_names = self.want(request.names, share, watch);
+        Taken { verdict, has_new_names }
     }
 
+    /// Sets the wanted names. Returns whether they are others than before.
     fn want(
         &mut self,
         mut names: Vec<String>,
         share: impl Fn(&str) -> Arc<str>,
         mut watch: impl FnMut(&Arc<str>) -> W,
-    ) {
+    ) -> bool {
         // Most requests only answer a response.
         if names.len() == self.names.len()
             && names.iter().zip(&self.names).all(|(new, old)| **new == *old.name)
         {
-            return;
+            return false;
         }
         names.sort_unstable();
         names.dedup();
@@ -273,6 +280,7 @@ impl<W> Wanted<W> {
                 Name { watch: watch(&name), name, next: None, sent: None }
             }));
         }
+        true
     }
 
     /// Returns the assignments to send, at least one.

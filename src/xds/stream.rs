@@ -22,7 +22,7 @@ use super::Shared;
 use super::clients::ClientRow;
 use super::pb::envoy::service::discovery::v3::DiscoveryRequest;
 use super::resources::Kind;
-use super::session::{Request, Session, Step, Verdict};
+use super::session::{Request, Session, Step, Taken, Verdict};
 use super::watches::{News, StreamWatch};
 
 /// A stream whose client has sent its first request. Dropping it cleans everything up.
@@ -98,10 +98,13 @@ impl Conversation for XdsStream {
         let peer = client.identity.addr;
         let watch = |name: &Arc<str>| self.shared.watches.watch(name, client);
         let left_out = self.session.left_out();
-        let verdict = self.session.take(request, |name| texts.share(name), watch);
+        let Taken { verdict, has_new_names } =
+            self.session.take(request, |name| texts.share(name), watch);
         let left_out = self.session.left_out().saturating_sub(left_out);
         self.shared.watches.refuse(left_out, peer);
-        self.client.want(&self.session.names(), clock::now());
+        if has_new_names {
+            self.client.want(&self.session.names(), clock::now());
+        }
         self.client.answered(kind, &verdict);
         match &verdict {
             Verdict::None => {}

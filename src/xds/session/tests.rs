@@ -38,7 +38,7 @@ fn request(
     let names = names.iter().map(ToString::to_string).collect();
     let nonce = if nonce == 0 { String::new() } else { nonce.to_string() };
     let request = Request { kind, names, nonce, error: error.map(ToOwned::to_owned) };
-    session.take(request, |name| name.into(), |_| ())
+    session.take(request, |name| name.into(), |_| ()).verdict
 }
 
 /// Returns the type, the nonce and the names of the next response.
