@@ -272,7 +272,7 @@ impl App {
             Balancer::new(zone.clone(), catalog.clone(), Arc::clone(&ledger), counters.clone());
         tasks.spawn("stalled clients", balancer.clone().sweep());
         tasks.spawn("demand", balancer.clone().follow_demand(inputs_tx.clone()));
-        let sums = (balancer.demands(), balancer.rates());
+        let sums = (balancer.demands(), balancer.rates(), balancer.placements());
         let (reported, counted) = (Arc::clone(&ledger), counters.clone());
         let ads = Xds::new(zone.clone(), catalog.clone(), sums, reported, counted);
         tasks.spawn("stalled xds clients", ads.clone().sweep());

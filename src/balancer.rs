@@ -18,6 +18,7 @@ use crate::catalog::{Catalog, Input};
 use crate::clock;
 use crate::load::Ledger;
 use crate::model::{ClientIdentity, ClientKind, Target, Zone};
+use crate::placements::Placements;
 use crate::policy;
 use crate::seed;
 use crate::streams::body::StreamBody;
@@ -30,7 +31,6 @@ use crate::telemetry::{
 };
 
 pub mod ask;
-mod cells;
 mod clients;
 pub mod cycle;
 mod drops;
@@ -137,6 +137,13 @@ impl Balancer {
     #[must_use]
     pub fn rates(&self) -> Arc<Rates> {
         self.0.views.rates().clone()
+    }
+
+    /// Returns which cells the clients of services with cells use, for other protocols to place
+    /// theirs.
+    #[must_use]
+    pub fn placements(&self) -> Arc<Placements> {
+        self.0.views.placements().clone()
     }
 
     /// Returns a function that returns how the clients of a service are placed on its cells.

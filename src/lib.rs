@@ -71,6 +71,7 @@ pub mod load_reports;
 pub mod marks;
 pub mod model;
 pub mod persist;
+pub mod placements;
 pub mod policy;
 pub mod readiness;
 pub mod register;

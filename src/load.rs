@@ -1,8 +1,9 @@
-//! Sums up the calls that clients report, by service.
+//! Sums up the calls that clients report, by service and, where they say it, by backend.
 //!
 //! In: differences, already checked. Out: totals since the start, which never fall.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
 use crate::model::ServiceName;
@@ -25,9 +26,37 @@ pub struct Calls {
 /// The most calls in one report: a million a second, for a quarter of an hour.
 pub const REPORT_MAX: u64 = 1_000_000_000;
 
+/// Numbers of calls to one backend: differences or totals.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BackendCalls {
+    /// Calls that began.
+    pub started: u64,
+    /// Calls that ended with the status `OK`.
+    pub succeeded: u64,
+    /// Calls that ended with another status.
+    pub failed: u64,
+}
+
 /// The totals of every service.
 #[derive(Debug, Default)]
-pub struct Ledger(Mutex<HashMap<ServiceName, Calls>>);
+pub struct Ledger {
+    services: Mutex<HashMap<ServiceName, Calls>>,
+    backends: Mutex<HashMap<ServiceName, Backends>>,
+}
+
+/// The totals of the backends of one service.
+#[derive(Debug, Default)]
+struct Backends {
+    /// With the number of the newest report.
+    by_address: BTreeMap<SocketAddr, (BackendCalls, u64)>,
+    reports: u64,
+}
+
+/// The most backends of a service that are summed up: twice as many as may have a locality of
+/// their own. Clients name them, so the one that was reported longest ago makes room.
+pub const BACKENDS_MAX: usize = 256;
+/// The most services of which backends are summed up.
+const DETAILED_MAX: usize = 10_000;
 
 /// The most services that are summed up. Services that come and go under new names must
 /// not fill the memory.
@@ -37,7 +66,7 @@ impl Ledger {
     /// Adds what a client of the service reports. Ignores a new service once there are
     /// `SERVICES_MAX`.
     pub fn add(&self, service: &ServiceName, calls: Calls) {
-        let mut totals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut totals = self.services.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(total) = totals.get_mut(service) {
             total.add(calls);
         } else if totals.len() < SERVICES_MAX {
@@ -45,21 +74,64 @@ impl Ledger {
         }
     }
 
+    /// Adds what a client reports of single backends of the service.
+    pub fn add_backends(
+        &self,
+        service: &ServiceName,
+        calls: impl IntoIterator<Item = (SocketAddr, BackendCalls)>,
+    ) {
+        let mut calls = calls.into_iter().peekable();
+        let mut all = self.backends.lock().unwrap_or_else(PoisonError::into_inner);
+        if calls.peek().is_none() || !all.contains_key(service) && all.len() >= DETAILED_MAX {
+            return;
+        }
+        let Backends { by_address, reports } = all.entry(service.clone()).or_default();
+        *reports += 1;
+        for (address, more) in calls {
+            if !by_address.contains_key(&address) && by_address.len() >= BACKENDS_MAX {
+                let oldest = by_address.iter().min_by_key(|(_, (_, at))| *at);
+                if let Some(oldest) = oldest.map(|(address, _)| *address) {
+                    by_address.remove(&oldest);
+                }
+            }
+            let (total, at) = by_address.entry(address).or_default();
+            total.add(more);
+            *at = *reports;
+        }
+    }
+
+    /// Returns the totals of the backends of one service, by address; empty if no client says
+    /// which backends it calls.
+    #[must_use]
+    pub fn backends(&self, service: &ServiceName) -> BTreeMap<SocketAddr, BackendCalls> {
+        let all = self.backends.lock().unwrap_or_else(PoisonError::into_inner);
+        let totals = all.get(service).into_iter().flat_map(|one| &one.by_address);
+        totals.map(|(address, (calls, _))| (*address, *calls)).collect()
+    }
+
     /// Returns the totals of one service: zero if its clients have reported nothing.
     #[must_use]
     pub fn total(&self, service: &ServiceName) -> Calls {
-        let totals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let totals = self.services.lock().unwrap_or_else(PoisonError::into_inner);
         totals.get(service).copied().unwrap_or_default()
     }
 
     /// Returns the totals, sorted by service.
     #[must_use]
     pub fn totals(&self) -> Vec<(ServiceName, Calls)> {
-        let totals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let totals = self.services.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<_> = totals.iter().map(|(name, calls)| (name.clone(), *calls)).collect();
         drop(totals);
         all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         all
+    }
+}
+
+impl BackendCalls {
+    fn add(&mut self, more: Self) {
+        self.started = self.started.saturating_add(more.started);
+        self.succeeded = self.succeeded.saturating_add(more.succeeded);
+        self.failed = self.failed.saturating_add(more.failed);
     }
 }
 
@@ -71,5 +143,28 @@ impl Calls {
         self.failed_to_send = self.failed_to_send.saturating_add(more.failed_to_send);
         self.known_received = self.known_received.saturating_add(more.known_received);
         self.dropped = self.dropped.saturating_add(more.dropped);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_backend_that_was_reported_longest_ago_makes_room() {
+        let ledger = Ledger::default();
+        let service = ServiceName::new("s").unwrap();
+        let calls = BackendCalls { started: 2, succeeded: 1, failed: 1 };
+        let address = |port: usize| SocketAddr::from(([10, 0, 0, 1], port.try_into().unwrap()));
+        ledger.add_backends(&service, []);
+        assert!(ledger.backends.lock().unwrap().is_empty());
+        for port in 1..=BACKENDS_MAX {
+            ledger.add_backends(&service, [(address(port), calls)]);
+        }
+        ledger.add_backends(&service, [(address(1), calls), (address(1_000), calls)]);
+        let all = ledger.backends(&service);
+        assert_eq!((all.len(), all.get(&address(2))), (BACKENDS_MAX, None));
+        assert_eq!(all[&address(1)], BackendCalls { started: 4, succeeded: 2, failed: 2 });
+        assert_eq!(all[&address(1_000)], calls);
     }
 }

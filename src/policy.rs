@@ -123,27 +123,30 @@ pub fn decide(service: &Service, class: &Class) -> Decision {
 /// if that is known.
 #[must_use]
 pub fn class(service: &Service, target: &Target, client: Option<IpAddr>) -> Class {
-    class_with_zone(service, target, client, None)
+    let class = zones::class(service, target, client, None);
+    let part = client.map(|client| part(service, &class, client, true));
+    class.with_part(part.unwrap_or_default())
 }
 
-/// Returns the class of a client that may also say in which zone it is. The name wins over
-/// what the client says, and that over its address.
+/// Returns the class of a client of xDS, which may also say in which zone it is. The name
+/// wins over what the client says, and that over its address.
 #[must_use]
 pub fn class_with_zone(
     service: &Service,
     target: &Target,
-    client: Option<IpAddr>,
+    client: IpAddr,
     stated: Option<&str>,
+    obeys_weights: bool,
 ) -> Class {
-    let class = zones::class(service, target, client, stated);
-    let part = client.map(|client| part(service, &class, client));
-    class.with_part(part.unwrap_or_default())
+    let class = zones::class(service, target, Some(client), stated);
+    let part = part(service, &class, client, obeys_weights);
+    class.with_part(part)
 }
 
 /// Returns the part of the clients to which a client of a class belongs.
 #[must_use]
-pub fn part(service: &Service, class: &Class, client: IpAddr) -> Part {
-    split::part_of_client(service, class, client)
+pub fn part(service: &Service, class: &Class, client: IpAddr, obeys_weights: bool) -> Part {
+    split::part_of_client(service, class, client, obeys_weights)
 }
 
 /// Returns the mark by which clients of a class drop the most calls.

@@ -149,7 +149,7 @@ impl Server {
             };
             match accepted {
                 Ok((stream, addr)) => match connections.admit(addr.ip()) {
-                    Some(mut admitted) => {
+                    Some(admitted) => {
                         counters.connections.increment();
                         if let Some(age) = serving.server.max_connection_age {
                             admitted.end_within(jittered(age, seed::random()));
@@ -194,7 +194,7 @@ impl Server {
     {
         let connections = Connections::new(1, 0, self.counters.clone());
         let Some(admitted) = connections.admit(addr.ip()) else { return false };
-        let stream = ReadLimit::new(stream, admitted.peer.clone());
+        let stream = ReadLimit::new(stream, admitted.peer());
         let serving = Arc::new(Serving::new(self.clone()));
         serving.speak(stream, Caller::new(addr, admitted)).await
     }
@@ -216,7 +216,7 @@ impl Serving {
         let _ = stream.set_nodelay(true);
         match &self.server.tls {
             None => {
-                let stream = ReadLimit::new(stream, caller.admitted.peer.clone());
+                let stream = ReadLimit::new(stream, caller.admitted.peer());
                 Either::Left(self.speak(stream, caller))
             }
             Some(tls) => {
@@ -233,7 +233,7 @@ impl Serving {
         config: Arc<ServerConfig>,
         mut caller: Caller,
     ) -> bool {
-        let peer = caller.admitted.peer.clone();
+        let peer = caller.admitted.peer();
         let stream = ReadLimit::for_handshake(stream, peer.clone());
         let handshake = peer.handshakes().handshake(stream, config, &self.computing);
         let close = caller.admitted.close.clone();
@@ -301,7 +301,7 @@ impl Services {
         caller: &Caller,
     ) -> impl Future<Output = Response<ServeBody>> + use<> {
         let Caller { identity, admitted } = caller;
-        let (client, peer) = (identity.clone(), admitted.peer.clone());
+        let (client, peer) = (identity.clone(), admitted.peer());
         let close = admitted.close.clone();
         async move {
             if request.uri().path() == PATH && body::is_grpc(&request) {

@@ -22,7 +22,7 @@ pub type Value<'a> = Spanned<DeValue<'a>>;
 pub struct Toml<'a> {
     root: DeTable<'a>,
     text: Text<'a>,
-    errors: Vec<Error>,
+    errors: Vec<Misfit>,
     /// The lines that are not TOML.
     broken: HashSet<usize>,
 }
@@ -33,6 +33,13 @@ struct Text<'a> {
     text: &'a str,
     /// The byte at which each line begins.
     lines: Vec<usize>,
+}
+
+/// What the parser found wrong, with the byte where it begins.
+#[derive(Debug)]
+struct Misfit {
+    at: usize,
+    why: String,
 }
 
 /// A problem in a text, with its place.
@@ -60,6 +67,10 @@ pub struct Problems<'a> {
 const PROBLEMS_MAX: usize = 100;
 /// The parser's errors for keys without a value, after which its recovery skips the rest.
 const VALUELESS: [&str; 2] = ["key with no value", "missing value for key"];
+/// What is said of a key of too many parts, after which the recovery skips the rest too.
+const DEEP: &str = "a key has too many parts, expected fewer than 80";
+/// The fewest dots of a line that may hold such a key.
+const DOTS_MIN: usize = 79;
 
 /// Parses as much of a text as possible and passes it to `read`. Returns the result of `read`
 /// and all problems, sorted by place: those of the text and those that `read` adds.
@@ -69,11 +80,13 @@ pub fn parse<R>(
 ) -> (R, Vec<Problem>) {
     let (mut root, errors) = DeTable::parse_recoverable(text);
     let lines = Text::new(text);
-    let without = lines.without(errors.iter().filter(|error| is_valueless(error)).map(start));
+    let errors = lines.places(&errors);
+    let hiding = errors.iter().filter(|error| hides_the_rest(error)).map(|error| error.at);
+    let without = lines.without(hiding);
     if let Some(text) = &without {
         (root, _) = DeTable::parse_recoverable(text);
     }
-    let broken = errors.iter().map(|error| lines.line(start(error))).collect();
+    let broken = errors.iter().map(|error| lines.line(error.at)).collect();
     let toml = Toml { root: root.into_inner(), text: lines, errors, broken };
     let mut problems = toml.problems();
     let result = read(&toml, &mut problems);
@@ -110,8 +123,8 @@ impl<'a> Toml<'a> {
         let found = self.errors.len();
         let (text, broken) = (&self.text, &self.broken);
         let mut problems = Problems { text, broken, reported: Vec::new(), found };
-        for error in self.errors.iter().take(PROBLEMS_MAX) {
-            problems.report(start(error), format!("this is no TOML: {}", error.message()));
+        for Misfit { at, why } in self.errors.iter().take(PROBLEMS_MAX) {
+            problems.report(*at, format!("this is no TOML: {why}"));
         }
         problems
     }
@@ -131,6 +144,35 @@ impl<'a> Text<'a> {
 
     fn line(&self, at: usize) -> usize {
         self.lines.partition_point(|begin| *begin <= at)
+    }
+
+    /// Adds their places to the parser's errors. It gives none for a key of too many parts, so
+    /// those lines are looked for.
+    fn places(&self, errors: &[Error]) -> Vec<Misfit> {
+        let placed = errors.iter().filter_map(|error| {
+            Some(Misfit { at: error.span()?.start, why: error.message().to_owned() })
+        });
+        let placeless = errors.iter().any(|error| error.span().is_none());
+        let deep = if placeless { self.deep() } else { Vec::new() };
+        let deep = deep.into_iter().map(|at| Misfit { at, why: DEEP.to_owned() });
+        deep.chain(placed).collect()
+    }
+
+    /// Returns where the lines begin that have a key of too many parts.
+    fn deep(&self) -> Vec<usize> {
+        let dotted = |at: &usize| self.rest_of_line(*at).matches('.').count() >= DOTS_MIN;
+        let dotted: Vec<_> = self.lines.iter().copied().filter(dotted).collect();
+        let is_deep = |at: &usize| {
+            let (_, errors) = DeTable::parse_recoverable(self.rest_of_line(*at));
+            errors.iter().any(|error| error.span().is_none())
+        };
+        let deep: Vec<_> = dotted.iter().copied().filter(is_deep).collect();
+        // Inside an array of several lines, a line alone is something else.
+        if deep.is_empty() { dotted } else { deep }
+    }
+
+    fn rest_of_line(&self, at: usize) -> &'a str {
+        self.text[at..].split('\n').next().unwrap_or_default()
     }
 
     /// Returns the text with blanks instead of the lines of these bytes, or `None` if no line
@@ -253,12 +295,9 @@ fn of_table<T: DeserializeOwned>(table: DeTable<'_>) -> Result<T, Error> {
     T::deserialize(ValueDeserializer::from(Spanned::new(0..0, DeValue::Table(table))))
 }
 
-fn is_valueless(error: &Error) -> bool {
-    VALUELESS.iter().any(|begin| error.message().starts_with(begin))
-}
-
-fn start(error: &Error) -> usize {
-    error.span().unwrap_or_default().start
+/// Returns whether the parser's recovery skips what follows.
+fn hides_the_rest(error: &Misfit) -> bool {
+    error.why == DEEP || VALUELESS.iter().any(|begin| error.why.starts_with(begin))
 }
 
 #[cfg(test)]
@@ -317,6 +356,17 @@ mod tests {
         // A line that may be the rest of a string is not read as a key.
         let (_, reported) = read("key '''\nsecret = 1\n'''\n");
         assert!(!reported.iter().any(|reported| reported.contains("secret")), "{reported:?}");
+    }
+
+    #[test]
+    fn a_key_of_too_many_parts_costs_its_line_alone() {
+        let deep = format!("{}a = 1\n", "a.".repeat(100));
+        let (both, reported) = read(&format!("number = 7\n{deep}one-word = 'x'\n{deep}"));
+        assert_eq!(both, Both { one_word: "x".to_owned(), number: Some(7) });
+        let expected = |line| format!("{line}:1: this is no TOML: {DEEP}");
+        assert_eq!(reported, [expected(2), expected(4)]);
+        let array = format!("x = [\n{{ {} }}]\nnumber = 7\n", deep.trim_end());
+        assert!(read(&array).1.contains(&expected(2)));
     }
 
     #[test]

@@ -14,16 +14,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
 use lookaside_http2::{GracefulClose, Incoming};
-use prost::Message;
 use tonic::Status;
 
 use crate::catalog::Catalog;
 use crate::clock;
 use crate::load::Ledger;
 use crate::model::{ClientIdentity, ClientKind, Zone};
+use crate::placements::Placements;
 use crate::streams::body::{Conversation, StreamBody};
 use crate::streams::demand::Demands;
-use crate::streams::messages::{Messages, first_message};
+use crate::streams::messages::{LONG_MAX, Messages, first_message};
 use crate::streams::rates::Rates;
 use crate::streams::response;
 use crate::telemetry::{CountStreams, Counters, ListClients, XdsCounters};
@@ -32,11 +32,14 @@ use crate::warning_limit::WarningLimit;
 mod assignment;
 mod assignments;
 pub mod bootstrap;
+mod changes;
 mod clients;
 mod load_stream;
 mod localities;
 mod members;
+mod name_room;
 mod reports;
+mod request;
 mod resources;
 mod responses;
 mod session;
@@ -46,12 +49,15 @@ mod watches;
 use clients::{ClientRow, Clients, Peer};
 pub(crate) use load_stream::LoadStream;
 use members::Members;
+use name_room::NameRooms;
+use request::ReadRequest;
 use resources::Kind;
 pub(crate) use stream::XdsStream;
 use watches::Watches;
 
 /// The protocol's messages.
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated; documented in proto/")]
+#[allow(dead_code, reason = "responses are written in place, and only read by tests")]
 pub(crate) mod pb {
     include!(concat!(env!("OUT_DIR"), "/xds.rs"));
 }
@@ -82,6 +88,7 @@ struct Shared {
     watches: Arc<Watches>,
     members: Arc<Members>,
     clients: Arc<Clients>,
+    names: Arc<NameRooms>,
     counters: Arc<Counters>,
     refusal_warnings: Mutex<WarningLimit>,
 }
@@ -109,20 +116,22 @@ const ZONE_MAX: usize = 255;
 
 impl Xds {
     /// Makes the service on top of a catalog. Names in `zone` mean services. Its clients
-    /// count among those of `demands` and `rates`, and `ledger` sums up their calls.
+    /// count among those of `demands`, `rates` and `placements`, and `ledger` sums up their calls.
     #[must_use]
     pub fn new(
         zone: Zone,
         catalog: Catalog,
-        (demands, rates): (Arc<Demands>, Arc<Rates>),
+        (demands, rates, placements): (Arc<Demands>, Arc<Rates>, Arc<Placements>),
         ledger: Arc<Ledger>,
         counters: Arc<Counters>,
     ) -> Self {
-        let members = Members::new(demands, rates, ledger);
+        let members = Members::new(demands, rates, placements, ledger);
         let watches = Watches::new(zone, catalog.clone(), members.clone(), counters.clone());
         let refusal_warnings = Mutex::new(WarningLimit::every(REFUSALS_EVERY));
-        let clients = Arc::default();
-        Self(Arc::new(Shared { catalog, watches, members, clients, counters, refusal_warnings }))
+        let (clients, names) = (Arc::default(), Arc::default());
+        let shared =
+            Shared { catalog, watches, members, clients, names, counters, refusal_warnings };
+        Self(Arc::new(shared))
     }
 
     /// Returns a function that lists the names on the open streams.
@@ -174,7 +183,7 @@ impl Xds {
         let opened = tokio::time::Instant::now().into_std();
         let (parts, mut body) = request.into_parts();
         let peer = client.addr;
-        let mut messages = Messages::default();
+        let mut messages = Messages::up_to(LONG_MAX);
         match self.open(&mut body, &mut messages, &parts.headers, client, close, opened).await {
             Ok((first, client)) => {
                 self.0.counters.xds_streams.increment();
@@ -205,7 +214,7 @@ impl Xds {
         request: Request<Incoming>,
         peer: SocketAddr,
     ) -> Response<Option<Box<StreamBody<LoadStream>>>> {
-        let (mut body, mut messages) = (request.into_body(), Messages::default());
+        let (mut body, mut messages) = (request.into_body(), Messages::up_to(LONG_MAX));
         match first_request(&mut body, &mut messages).await {
             Ok(first) => {
                 let interval = self.0.members.interval(peer);
@@ -217,7 +226,11 @@ impl Xds {
                 let body = StreamBody::new(body, messages, stream);
                 response(None).map(|()| Some(Box::new(body)))
             }
-            Err(status) => response(Some(&status)).map(|()| None),
+            Err(status) => {
+                self.0.counters.xds_streams_refused.increment();
+                tracing::debug!(%peer, code = ?status.code(), reason = status.message(), "xds load stream refused");
+                response(Some(&status)).map(|()| None)
+            }
         }
     }
 
@@ -246,11 +259,9 @@ impl Xds {
         headers: &HeaderMap,
         identity: ClientIdentity,
     ) -> Result<Peer, Status> {
-        let request = pb::envoy::service::discovery::v3::DiscoveryRequest::decode(first);
-        let request = request.map_err(|error| {
-            Status::invalid_argument(format!("the first request cannot be read: {error}"))
-        })?;
-        let node = request.node.unwrap_or_default();
+        let request = ReadRequest::read(first);
+        let unread = || Status::invalid_argument("the first request cannot be read");
+        let node = request.ok_or_else(unread)?.rest.node.unwrap_or_default();
         let kind = ClientKind::from_xds_agent(&node.user_agent_name);
         let agent = match node.user_agent_name.as_str() {
             "" => headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()),
@@ -267,11 +278,19 @@ impl Xds {
     }
 }
 
-/// Waits for a client's first message.
+/// Waits for a client's first message, longer for a long one.
 async fn first_request(body: &mut Incoming, messages: &mut Messages) -> Result<Bytes, Status> {
-    let late = |_| Status::deadline_exceeded("the first request did not come within 5 seconds");
-    let first = tokio::time::timeout(REQUEST_WITHIN, first_message(body, messages)).await;
-    first.map_err(late)?
+    let began = tokio::time::Instant::now();
+    loop {
+        let until = began + REQUEST_WITHIN + messages.extra_time();
+        if let Ok(first) = tokio::time::timeout_at(until, first_message(body, messages)).await {
+            return first;
+        }
+        if until == began + REQUEST_WITHIN + messages.extra_time() {
+            let text = "the first request did not come within 5 seconds";
+            return Err(Status::deadline_exceeded(text));
+        }
+    }
 }
 
 impl Shared {

@@ -1,5 +1,5 @@
 //! The fault matrix: each test runs the real program and a real etcd, causes one fault
-//! and checks every list that a crowd of clients gets.
+//! and checks every list that a crowd of clients gets, half of them with xDS.
 //!
 //! In: faults. Out: failed tests, and under `make soak` the table of all rows.
 //! Each test is a row of the table in docs/reliability.md. `cargo test` runs short
@@ -24,6 +24,8 @@ mod scale;
 mod world;
 #[path = "faults/writer.rs"]
 mod writer;
+#[path = "faults/xds_rules.rs"]
+mod xds_rules;
 
 #[path = "faults/rows/absent.rs"]
 mod absent;

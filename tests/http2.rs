@@ -41,7 +41,7 @@ fn start(runtime: &tokio::runtime::Runtime) -> SocketAddr {
     let counters: Arc<Counters> = Arc::default();
     let catalog = Catalog::new();
     let balancer = Balancer::new(zone.clone(), catalog.clone(), Arc::default(), counters.clone());
-    let sums = (balancer.demands(), balancer.rates());
+    let sums = (balancer.demands(), balancer.rates(), balancer.placements());
     let xds = Xds::new(zone, catalog, sums, Arc::default(), counters.clone());
     let others = Routes::from(Router::new().fallback(page));
     let server = Server {

@@ -3,6 +3,7 @@
 //! Each test binary uses some of them.
 #![allow(dead_code, unused_imports, missing_docs, unreachable_pub)]
 
+pub mod ads;
 pub mod backend;
 pub mod certificates;
 pub mod client;

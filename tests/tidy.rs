@@ -16,7 +16,7 @@ use pure::PURE;
 /// Modules of the program from the lowest to the highest. A file names modules of
 /// earlier rows and its own; modules of one row do not know each other. The compiler
 /// ensures that crates below `crates/` know none of them.
-const ORDER: [&[&str]; 15] = [
+const ORDER: [&[&str]; 16] = [
     &["clock", "seed", "warning_limit"],
     &["model"],
     &["facts", "load", "tables"],
@@ -35,6 +35,7 @@ const ORDER: [&[&str]; 15] = [
         "readiness",
         "replica",
     ],
+    &["placements"],
     &["balancer", "xds", "dns", "admin"],
     &["serve"],
     &["config"],

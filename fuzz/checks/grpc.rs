@@ -32,7 +32,7 @@ pub async fn serve(stream: DuplexStream) {
     let zone = Zone::new("lookaside.internal").expect("a zone");
     let counters: Arc<Counters> = Arc::default();
     let balancer = Balancer::new(zone.clone(), catalog.clone(), Arc::default(), counters.clone());
-    let sums = (balancer.demands(), balancer.rates());
+    let sums = (balancer.demands(), balancer.rates(), balancer.placements());
     let xds = Xds::new(zone, catalog, sums, Arc::default(), counters.clone());
     let server = Server {
         services: Services { balancer, xds, others: Routes::default() },

@@ -145,10 +145,31 @@ pub struct Endpoint {
     /// The factor of its share by the load that it reports; null if that changes nothing.
     #[serde(default)]
     pub load_factor: Option<f64>,
+    /// The calls to it that clients of xDS have reported; null if none has.
+    #[serde(default)]
+    pub reported: Option<BackendCalls>,
     /// What health checks find wrong with it; null if nothing is. `turns` says whether it is
     /// listed.
     #[serde(default)]
     pub unhealthy: Option<String>,
+}
+
+/// Calls to one backend, as clients report them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendCalls {
+    /// Calls that began.
+    pub started: u64,
+    /// Calls that ended with the status `OK`.
+    pub succeeded: u64,
+    /// Calls that ended with another status.
+    pub failed: u64,
+}
+
+impl From<crate::load::BackendCalls> for BackendCalls {
+    fn from(calls: crate::load::BackendCalls) -> Self {
+        let crate::load::BackendCalls { started, succeeded, failed } = calls;
+        Self { started, succeeded, failed }
+    }
 }
 
 /// Why a backend is listed without a registration.

@@ -230,6 +230,7 @@ impl Rows<'_> {
 fn endpoints(state: &State, snapshot: &Service, class: &Class) -> Vec<json::Endpoint> {
     let shares = shares::of(state, snapshot, class);
     let liveness = state.catalog.liveness();
+    let reported = state.ledger.backends(&snapshot.name);
     let down = liveness.down.get(&snapshot.name).map_or(&[][..], Vec::as_slice);
     let endpoint = |endpoint: &Endpoint, Share { entries, due, share, .. }, down| json::Endpoint {
         id: endpoint.id.to_string(),
@@ -252,6 +253,7 @@ fn endpoints(state: &State, snapshot: &Service, class: &Class) -> Vec<json::Endp
         load_factor: Some(snapshot.load_factor(endpoint))
             .filter(|factor| *factor != Factor::ONE)
             .map(|factor| f64::from(factor.as_millionths()) / 1e6),
+        reported: reported.get(&endpoint.addr.socket_addr()).copied().map(Into::into),
         unhealthy: snapshot.unhealthy(endpoint).map(|answer| answer.as_str().to_owned()),
     };
     let listed = snapshot.endpoints.iter().zip(shares);

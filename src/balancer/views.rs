@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use crate::catalog::{Catalog, Known, Service, Subscriber, Subscription};
 use crate::load::Calls;
 use crate::model::{Class, Subset, Target};
+use crate::placements::{CellMember, Placements};
 use crate::policy;
 use crate::policy::zones::client_zone;
 use crate::streams::admission::{Admission, Admitted};
@@ -19,7 +20,6 @@ use crate::streams::demand::{Demands, Member};
 use crate::streams::rates::{RateMember, Rates};
 use crate::telemetry::Counters;
 
-use super::cells::{CellMember, Placements};
 use super::lists::{ListToSend, Lists, StreamList};
 
 /// The views in use.
@@ -80,7 +80,7 @@ impl Views {
     }
 
     /// Returns which cells the clients of services with cells use.
-    pub(super) fn placements(&self) -> &Placements {
+    pub(super) fn placements(&self) -> &Arc<Placements> {
         &self.placements
     }
 
@@ -196,7 +196,7 @@ impl StreamView {
             // Without zones and cells, only a split can change the class of a name.
             (Some(list), false, None)
                 if list.is_of(&service.name)
-                    && list.class().part() == policy::part(service, list.class(), client) =>
+                    && list.class().part() == policy::part(service, list.class(), client, true) =>
             {
                 list.get(service)
             }

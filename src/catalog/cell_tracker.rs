@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::facts::cell_count::CellCount;
+use crate::facts::cell_count::{CellCount, Span};
 use crate::facts::cells::CellGroup;
 use crate::model::{Endpoint, ServiceName};
 use crate::settings::{ServiceSettings, SubsetMode};
@@ -18,10 +18,11 @@ use super::due_times::DueTimes;
 use super::zones::Zones;
 
 /// The cells of all services, followed by the catalog's writer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct CellTracker {
     services: BTreeMap<ServiceName, Followed>,
     due: DueTimes<Instant>,
+    wall: fn() -> Duration,
 }
 
 #[derive(Debug, Default)]
@@ -32,7 +33,15 @@ struct Followed {
     due: Option<Instant>,
 }
 
+/// The shortest time until the next look at the wall clock, which may be set.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
+
 impl CellTracker {
+    /// Makes a tracker. `wall` returns the time since 1970.
+    pub(super) fn new(wall: fn() -> Duration) -> Self {
+        Self { services: BTreeMap::new(), due: DueTimes::default(), wall }
+    }
+
     /// Returns whether [`Self::update`] must be called for a service.
     pub(super) fn follows(&self, service: &ServiceName, settings: &ServiceSettings) -> bool {
         settings.subset.mode != SubsetMode::Off || self.services.contains_key(service)
@@ -65,21 +74,21 @@ impl CellTracker {
         let mut sizes = vec![0; groups.len()];
         places.iter().for_each(|&place| sizes[usize::from(place)] += 1);
         let mut former = std::mem::take(&mut followed.groups);
+        let (span, left) = Span::of((self.wall)());
+        let turn = service.as_str().bytes().fold(0, |turn, byte| turn + u64::from(byte));
         for (group, backends) in groups.into_iter().zip(sizes) {
             let count = match former.remove(&group) {
-                None => CellCount::new(backends, least, now),
+                None => CellCount::new(backends, least, span),
                 Some(mut count) => {
-                    count.update(backends, least, now);
+                    count.update(backends, least, span, turn);
                     count
                 }
             };
             followed.groups.insert(group, count);
         }
-        let due = followed.groups.values().map(CellCount::due).min();
-        if let Some(due) = due {
-            self.due.add(service, due);
-        }
-        followed.due = due;
+        let due = now + left.max(LOOK_AFTER);
+        self.due.add(service, due);
+        followed.due = Some(due);
         let cells = followed.sizes();
         self.services.insert(service.clone(), followed);
         cells

@@ -51,7 +51,7 @@ impl Publisher {
             health: HealthTracker::default(),
             load: LoadTracker::default(),
             ramps: RampTracker::new(wall),
-            cells: CellTracker::default(),
+            cells: CellTracker::new(wall),
             shed: ShedTracker::default(),
             backend_log: BackendLog::default(),
             load_warnings: WarningLimit::default(),

@@ -133,6 +133,7 @@ mod tests {
             delayed_seconds: None,
             slow_start: None,
             load_factor: None,
+            reported: None,
             unhealthy: None,
             meta: BTreeMap::from([("zone".to_owned(), "a\u{7}\u{9b}".to_owned())]),
             held: None,

@@ -64,6 +64,19 @@ impl ClientKind {
         }
     }
 
+    /// Returns whether an xDS client of this kind gives each backend its share of the calls.
+    /// tonic-xds takes the less busy of two backends at random.
+    #[must_use]
+    pub fn obeys_weights(self) -> bool {
+        self != Self::Rust
+    }
+
+    /// Returns whether an xDS client of this kind drops the calls that it is told to drop.
+    #[must_use]
+    pub fn obeys_drops(self) -> bool {
+        self != Self::Rust
+    }
+
     /// Returns the name that logs and metrics show.
     #[must_use]
     pub fn as_str(self) -> &'static str {

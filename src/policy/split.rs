@@ -17,9 +17,17 @@ use crate::settings::SplitBy;
 /// Returns the part of the clients to which a client belongs. It depends on the client's
 /// address, the service and what the split selects. So a client that connects again, or to
 /// another replica, stays in its part, and a canary of another version has other clients.
-pub(super) fn part_of_client(service: &Service, class: &Class, client: IpAddr) -> Part {
+/// A split of calls divides the clients that do not obey weights.
+pub(super) fn part_of_client(
+    service: &Service,
+    class: &Class,
+    client: IpAddr,
+    obeys_weights: bool,
+) -> Part {
     match in_force(service, class) {
-        Some(split) if split.by == SplitBy::Clients && class.key().is_none() => {
+        Some(split)
+            if class.key().is_none() && (split.by == SplitBy::Clients || !obeys_weights) =>
+        {
             let id = match client.to_canonical() {
                 IpAddr::V4(ip) => hash(&ip.octets()),
                 IpAddr::V6(ip) => hash(&ip.octets()),
@@ -39,7 +47,8 @@ pub(super) fn part(service: &Service, class: &Class) -> Part {
         (Some(Split { by: SplitBy::Clients, .. }), None) => class.part(),
         (Some(Split { share: Factor::ZERO, .. }), None) => Part::Others,
         (Some(Split { share: Factor::ONE, .. }), None) => Part::Canaries,
-        (Some(_), None) => Part::Both,
+        // A client that does not obey weights has a part.
+        (Some(_), None) => class.part(),
     }
 }
 

@@ -92,6 +92,14 @@ impl Outgoing for ServeBody {
         }))
     }
 
+    fn cost(&mut self) -> usize {
+        match self {
+            Self::Resources(stream) => stream.cost(),
+            Self::Reports(stream) => stream.cost(),
+            _ => 0,
+        }
+    }
+
     fn is_empty(&self) -> bool {
         match self {
             Self::Nothing => true,

@@ -4,7 +4,7 @@
 //! to other balancers. Out: the request to leave, sent to one connection after the other.
 //! Nothing here waits, except [`Connections::close_all`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,8 +18,10 @@ use crate::telemetry::Counters;
 use super::limits;
 use super::peers::{Network, Peer};
 use asked::Asked;
+use ends::Ends;
 
 mod asked;
+mod ends;
 
 /// All open connections.
 pub(super) struct Connections {
@@ -30,12 +32,11 @@ pub(super) struct Connections {
     inner: Mutex<Inner>,
 }
 
-#[derive(Default)]
 struct Inner {
+    origin: Instant,
     /// The open connections by id, so the oldest is first.
     open: BTreeMap<u64, Open>,
-    /// When connections end whose time is limited.
-    ends: BTreeSet<(Instant, u64)>,
+    ends: Ends,
     next: u64,
     /// The id at which the search for a connection without a stream continues.
     at: u64,
@@ -48,11 +49,12 @@ struct Inner {
     asked: Asked,
 }
 
-/// An open connection.
+/// An open connection. There are many, so it is kept small.
 struct Open {
     close: Arc<GracefulClose>,
-    network: Network,
-    since: Instant,
+    peer: Arc<Peer>,
+    /// When it was admitted, in seconds since the origin, rounded up.
+    since: u32,
     /// How often its client has been asked to go to another balancer, and came back.
     returns: u8,
 }
@@ -63,14 +65,12 @@ struct NetworkState {
     open: SmallVec<[u64; 1]>,
 }
 
-/// One admitted connection, from its acceptance to the end of its task.
+/// One admitted connection, from its acceptance to the end of its task. Each task holds one,
+/// so what is rarely needed is looked up.
 pub(super) struct Admitted {
     all: Arc<Connections>,
     id: u64,
-    /// When it is told to leave; `None`: no time is set.
-    ends: Option<Instant>,
     pub(super) close: Arc<GracefulClose>,
-    pub(super) peer: Arc<Peer>,
 }
 
 /// The interval at which some connections are told to leave during a drain.
@@ -90,7 +90,7 @@ impl Connections {
     pub(super) fn new(max: u64, per_peer: u64, counters: Arc<Counters>) -> Arc<Self> {
         let bound = |number| usize::try_from(number).unwrap_or(usize::MAX);
         let (max, per_peer) = (bound(max), bound(per_peer));
-        Arc::new(Self { max, per_peer, counters, inner: Mutex::default() })
+        Arc::new(Self { max, per_peer, counters, inner: Mutex::new(Inner::new(Instant::now())) })
     }
 
     /// Admits one more connection if there is room, or if another one can be told to
@@ -114,11 +114,13 @@ impl Connections {
         let close = Arc::new(GracefulClose::default());
         let id = inner.next;
         inner.next += 1;
-        let since = Instant::now();
-        let returns = inner.asked.came(network, id, since);
-        inner.open.insert(id, Open { close: close.clone(), network, since, returns });
+        let now = Instant::now();
+        let returns = inner.asked.came(network, id, now);
+        let since = now.duration_since(inner.origin).as_millis().div_ceil(1_000);
+        let since = u32::try_from(since).unwrap_or(u32::MAX);
         let peer = inner.add(network, id);
-        Some(Admitted { all: self.clone(), id, ends: None, close, peer })
+        inner.open.insert(id, Open { close: close.clone(), peer, since, returns });
+        Some(Admitted { all: self.clone(), id, close })
     }
 
     /// Tells all connections to leave, spread over some time, because other balancers must
@@ -138,10 +140,7 @@ impl Connections {
     /// Tells connections to leave whose time is over.
     pub(super) fn end_old(&self, now: Instant) {
         let mut inner = self.lock();
-        while let Some(&(at, id)) = inner.ends.first()
-            && at <= now
-        {
-            inner.ends.pop_first();
+        while let Some(id) = inner.ends.pop(now) {
             if let Some(open) = inner.open.get(&id) {
                 open.close.request();
                 self.counters.connections_ended.increment();
@@ -159,6 +158,20 @@ impl Connections {
 }
 
 impl Inner {
+    fn new(origin: Instant) -> Self {
+        Self {
+            origin,
+            open: BTreeMap::new(),
+            ends: Ends::default(),
+            next: 0,
+            at: 0,
+            peers: HashMap::new(),
+            cleanup_at: 0,
+            largest: None,
+            asked: Asked::default(),
+        }
+    }
+
     /// Returns the oldest connection without a stream, if one is found among the next
     /// [`SEARCHED_MAX`]. The search goes round, so a new client opens its stream long
     /// before its turn.
@@ -207,8 +220,10 @@ impl Inner {
         state.peer.clone()
     }
 
-    fn remove(&mut self, network: Network, id: u64) {
-        self.open.remove(&id);
+    fn remove(&mut self, id: u64) {
+        self.ends.forget(id);
+        let Some(Open { peer, .. }) = self.open.remove(&id) else { return };
+        let network = peer.network;
         let Some(state) = self.peers.get_mut(&network) else { return };
         state.open.retain(|open| *open != id);
         if state.open.is_empty() && state.peer.is_fresh() {
@@ -219,27 +234,21 @@ impl Inner {
 
 impl Admitted {
     /// Limits the time until the connection is told to leave. The shortest one counts.
-    pub(super) fn end_within(&mut self, time: Duration) {
-        let Some(at) = Instant::now().checked_add(time) else { return };
-        if self.ends.is_some_and(|ends| ends <= at) {
-            return;
+    pub(super) fn end_within(&self, time: Duration) {
+        if let Some(at) = Instant::now().checked_add(time) {
+            self.all.lock().ends.limit(self.id, at);
         }
-        let mut inner = self.all.lock();
-        if let Some(former) = self.ends.replace(at) {
-            inner.ends.remove(&(former, self.id));
-        }
-        inner.ends.insert((at, self.id));
+    }
+
+    /// Returns what the connections of the client's network share.
+    pub(super) fn peer(&self) -> Arc<Peer> {
+        self.all.lock().open[&self.id].peer.clone()
     }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let mut inner = self.all.lock();
-        inner.remove(self.peer.network, self.id);
-        if let Some(ends) = self.ends {
-            inner.ends.remove(&(ends, self.id));
-        }
-        drop(inner);
+        self.all.lock().remove(self.id);
         self.all.counters.connections_open.decrement();
     }
 }

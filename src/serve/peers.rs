@@ -41,7 +41,7 @@ pub(super) struct LongCall(Arc<Peer>);
 /// How many bytes per second all connections of a network may send together, beyond
 /// their own budgets. Sent as the smallest frames, they cost some hundredths of a core.
 const POOL_PER_SECOND: i64 = 64 * 1024;
-/// The most that the shared budget can hold, in bytes: four of the largest messages, or
+/// The most that the shared budget can hold, in bytes: four of grpclb's largest messages, or
 /// the calls of a proxy with some hundred streams.
 const POOL_BURST: i64 = 256 * 1024;
 /// How many health watches and reflection calls a network may have open. A tool has

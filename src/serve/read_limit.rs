@@ -33,6 +33,9 @@ pub(super) struct ReadLimit<S> {
 const OWN_PER_SECOND: i64 = 16 * 1024;
 /// The most that a connection's own budget can hold, in bytes.
 const OWN_BURST: i64 = 16 * 1024;
+/// The most that a connection can owe, in bytes: eight seconds. Its answer to a PING must be
+/// read within ten.
+const DEBT_MAX: i64 = 8 * OWN_PER_SECOND;
 /// The budget of a new connection, in bytes: four times what a client sends first.
 const OWN_FRESH: i64 = 4 * 1024;
 /// The budget until a TLS handshake is done, in bytes. Certificates are long.
@@ -89,8 +92,10 @@ impl<S> ReadLimit<S> {
 }
 
 impl<S> Metered for ReadLimit<S> {
-    fn charge(&mut self, cost: usize) {
-        self.own -= i64::try_from(cost).unwrap_or(i64::MAX);
+    fn charge(&mut self, cost: isize) {
+        let cost = i64::try_from(cost).unwrap_or(i64::MAX);
+        let most = OWN_BURST.max(self.own);
+        self.own = self.own.saturating_sub(cost).clamp(-DEBT_MAX, most);
     }
 }
 
@@ -195,6 +200,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn nobody_owes_more_than_some_seconds() {
+        let peer = peer(9);
+        while peer.take(POOL_DRAW) > 0 {}
+        let mut limit = ReadLimit::new(Endless { piece: 1, reads: 0 }, peer);
+        limit.charge(isize::MAX);
+        assert_eq!(limit.own, -DEBT_MAX);
+        let mut buffer = [0];
+        limit.read_exact(&mut buffer).await.unwrap();
+        // What is given back is no more than a burst.
+        limit.charge(isize::MIN);
+        assert_eq!(limit.own, OWN_BURST);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_flood_is_read_no_faster_than_its_peer_may_say_it() {
         // Large pieces: first the initial budgets, then 80 KiB a second.
         let large = reads(&peer(1), 1, 4096, 10).await * 4096 / 1024;
@@ -245,7 +264,7 @@ mod tests {
         let mut inbound = ReadLimit::new(ours, peer);
         theirs.write_all(&[0; 8]).await.unwrap();
         inbound.read_exact(&mut [0; 1]).await.unwrap();
-        inbound.charge(usize::try_from(OWN_PER_SECOND).unwrap());
+        inbound.charge(isize::try_from(OWN_PER_SECOND).unwrap());
         let began = Instant::now();
         inbound.read_exact(&mut [0; 1]).await.unwrap();
         let waited = began.elapsed();

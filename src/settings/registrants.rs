@@ -5,54 +5,71 @@
 //! that may write one prefix could otherwise take over any service.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::Pattern;
+use super::pattern_index::PatternIndex;
 use crate::model::ServiceName;
+use crate::registry::Registration;
 
 /// The services that each prefix may register.
 ///
 /// The longest prefix that a key begins with decides. A service that a row names belongs to
 /// the rows that name it, so keys below no row may register only the other services.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Registrants(BTreeMap<Arc<str>, Arc<[Pattern]>>);
+pub struct Registrants {
+    rows: BTreeMap<Arc<str>, Arc<[Pattern]>>,
+    owners: Arc<Owners>,
+}
+
+/// The patterns of all rows, in their order, so that a service of no row costs a few look-ups.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Owners {
+    patterns: Vec<(Pattern, Arc<str>)>,
+    index: PatternIndex,
+}
 
 impl Registrants {
     /// Makes a table of prefixes and patterns.
     #[must_use]
     pub fn new(rows: impl IntoIterator<Item = (Arc<str>, Arc<[Pattern]>)>) -> Self {
-        Self(rows.into_iter().collect())
+        let rows: BTreeMap<Arc<str>, Arc<[Pattern]>> = rows.into_iter().collect();
+        let owned = |(prefix, patterns): (&Arc<str>, &Arc<[Pattern]>)| -> Vec<_> {
+            patterns.iter().map(|pattern| (pattern.clone(), prefix.clone())).collect()
+        };
+        let patterns: Vec<(Pattern, Arc<str>)> = rows.iter().flat_map(owned).collect();
+        let index = PatternIndex::new(patterns.iter().map(|one| &one.0));
+        Self { rows, owners: Arc::new(Owners { patterns, index }) }
     }
 
     /// Returns one table of several; a later one wins, prefix by prefix.
     #[must_use]
     pub fn merged<'a>(tables: impl IntoIterator<Item = &'a Self>) -> Self {
-        let rows = tables.into_iter().flat_map(|table| table.0.iter());
-        Self(rows.map(|(prefix, patterns)| (prefix.clone(), patterns.clone())).collect())
+        let rows = tables.into_iter().flat_map(|table| table.rows.iter());
+        Self::new(rows.map(|(prefix, patterns)| (prefix.clone(), patterns.clone())))
     }
 
     /// Returns whether every key may register every service.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.rows.is_empty()
     }
 
     /// Returns the prefixes, sorted, each with what it may register.
     pub fn rows(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<[Pattern]>)> {
-        self.0.iter()
+        self.rows.iter()
     }
 
     /// Returns why a key may not register a service; `None` if it may.
     #[must_use]
     pub fn problem(&self, key: &[u8], service: &ServiceName) -> Option<String> {
-        if self.0.is_empty() {
+        if self.rows.is_empty() {
             return None;
         }
         let canonical = service.canonical();
-        let matches = |patterns: &[Pattern]| patterns.iter().any(|one| one.matches(&canonical));
-        let below = self.0.iter().filter(|(prefix, _)| key.starts_with(prefix.as_bytes()));
-        match below.max_by_key(|(prefix, _)| prefix.len()) {
-            Some((_, patterns)) if matches(patterns) => None,
+        match self.row_of(key) {
+            Some((_, patterns)) if patterns.iter().any(|one| one.matches(&canonical)) => None,
             Some((prefix, patterns)) => Some(format!(
                 "keys below {prefix:?} may register {}, and not {service:?}: register it below \
                  its own prefix, or change [registrants] in the settings",
@@ -60,7 +77,7 @@ impl Registrants {
                 service = service.as_str()
             )),
             None => {
-                let (owner, _) = self.0.iter().find(|(_, patterns)| matches(patterns))?;
+                let owner = self.owners.of(&canonical)?;
                 Some(format!(
                     "only keys below {owner:?} may register {service:?}: register it there, or \
                      change [registrants] in the settings",
@@ -68,6 +85,42 @@ impl Registrants {
                 ))
             }
         }
+    }
+
+    /// Returns the first of a key's registrations that the key may not make, and why.
+    #[must_use]
+    pub fn forbidden<'a>(
+        &self,
+        key: &[u8],
+        registrations: &'a [Registration],
+    ) -> Option<(&'a Registration, String)> {
+        let problem = |one: &'a Registration| Some((one, self.problem(key, &one.service)?));
+        registrations.iter().find_map(problem)
+    }
+
+    /// Returns the row with the longest prefix that a key begins with.
+    fn row_of(&self, key: &[u8]) -> Option<(&Arc<str>, &Arc<[Pattern]>)> {
+        // A prefix is UTF-8, so it ends before anything of the key that is not.
+        let mut rest = key.utf8_chunks().next()?.valid();
+        loop {
+            let below = (Bound::Unbounded, Bound::Included(rest));
+            let (prefix, patterns) = self.rows.range::<str, _>(below).next_back()?;
+            if rest.starts_with(&**prefix) {
+                return Some((prefix, patterns));
+            }
+            // All prefixes of the key that sort before this one are prefixes of it too.
+            let same = rest.chars().zip(prefix.chars()).take_while(|(one, other)| one == other);
+            rest = &rest[..same.map(|(one, _)| one.len_utf8()).sum()];
+        }
+    }
+}
+
+impl Owners {
+    /// Returns the first prefix whose row names a service.
+    fn of(&self, canonical: &str) -> Option<&Arc<str>> {
+        let candidates = self.index.candidates(canonical);
+        let mut patterns = candidates.into_iter().map(|place| &self.patterns[place]);
+        patterns.find(|(pattern, _)| pattern.matches(canonical)).map(|(_, prefix)| prefix)
     }
 }
 
@@ -81,6 +134,8 @@ fn listed(patterns: &[Pattern]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn table(rows: &[(&str, &[&str])]) -> Registrants {
@@ -128,5 +183,41 @@ mod tests {
             Registrants::merged([&file, &store]),
             table(&[("/a/", &["c"]), ("/b/", &["b"])])
         );
+    }
+
+    proptest! {
+        /// The look-ups find what a look at every row finds.
+        #[test]
+        fn the_longest_prefix_and_the_first_owner_count(
+            rows in proptest::collection::btree_map(
+                "/[ab/é]{1,4}",
+                proptest::collection::vec("[abc*]{1,3}", 0..3),
+                0..8,
+            ),
+            key in "/[ab/éü]{0,6}",
+            service in "[abc]{1,3}",
+            broken in any::<bool>(),
+        ) {
+            let parsed = |all: &Vec<String>| -> Arc<[Pattern]> {
+                all.iter().filter_map(|text| Pattern::parse(text).ok()).collect()
+            };
+            let rows: Vec<(Arc<str>, Arc<[Pattern]>)> =
+                rows.iter().map(|(prefix, all)| (prefix.as_str().into(), parsed(all))).collect();
+            let table = Registrants::new(rows.iter().cloned());
+            let mut key = key.into_bytes();
+            if broken {
+                key.insert(key.len() / 2, 0xff);
+            }
+            let longest = rows
+                .iter()
+                .filter(|(prefix, _)| key.starts_with(prefix.as_bytes()))
+                .max_by_key(|(prefix, _)| prefix.len());
+            prop_assert_eq!(table.row_of(&key).map(|one| one.0), longest.map(|one| &one.0));
+            let names = |one: &&(Arc<str>, Arc<[Pattern]>)| {
+                one.1.iter().any(|pattern| pattern.matches(&service))
+            };
+            let owner = rows.iter().find(names).map(|one| &one.0);
+            prop_assert_eq!(table.owners.of(&service), owner);
+        }
     }
 }

@@ -25,8 +25,9 @@ const ALL_MAX: usize = 1_000_000;
 /// The most entries that the lists of one connection's streams may have, so that no
 /// connection takes everything: a third of a very large service for each of 37 streams.
 const CONNECTION_MAX: usize = ALL_MAX / 8;
-/// The least that a class costs, in entries: the memory for the class itself.
-pub(crate) const COST_MIN: usize = 16;
+/// The least that a class costs, in entries: the memory for the class itself. Ten thousand
+/// names of a connection fit.
+pub(crate) const COST_MIN: usize = 12;
 
 impl Admission {
     /// Admits a stream of this connection whose list has at most `entries` entries, while

@@ -21,6 +21,11 @@ pub(crate) trait Conversation: Unpin {
     /// back at once, so there is no error.
     fn take_message(&mut self, message: Bytes);
 
+    /// Returns what handling messages has cost beyond their bytes since the last call, in bytes.
+    fn cost(&mut self) -> usize {
+        0
+    }
+
     /// Returns what is new for the client. Ready with `None` when the catalog has closed.
     fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<Option<Pieces>>;
 
@@ -65,6 +70,7 @@ impl<C: Conversation> StreamBody<C> {
             }
             // A message that is not complete yet counts against the windows.
             self.requests.hold(self.messages.len(), cx);
+            self.requests.expect(self.messages.expected());
             let Poll::Ready(frame) = Pin::new(&mut self.requests).poll_frame(cx) else {
                 self.unread = false;
                 return Poll::Pending;
@@ -118,6 +124,10 @@ impl<C: Conversation> Outgoing for StreamBody<C> {
             Some(push) => Poll::Ready(Some(Part::Data(push))),
             None => self.end(&Status::unavailable("the balancer is shutting down")),
         }
+    }
+
+    fn cost(&mut self) -> usize {
+        self.conversation.cost()
     }
 
     fn is_empty(&self) -> bool {

@@ -5,27 +5,65 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::Body;
 use lookaside_http2::Incoming;
 use tonic::Status;
 
-/// The longest message, in bytes. Names are under 256 bytes by the protocol, and reports
-/// have a line per drop token, so no client's message comes near this.
-const MESSAGE_MAX: usize = 64 * 1024;
+/// The longest message of most protocols, in bytes. Names are under 256 bytes by grpclb, and
+/// reports have a line per drop token, so no client's message comes near this.
+const USUAL_MAX: usize = 64 * 1024;
+/// The longest message of xDS, in bytes. Each request names all that its client wants: ten
+/// thousand names of a hundred bytes. Each report has all clusters.
+pub(crate) const LONG_MAX: usize = 1024 * 1024;
+/// Messages of up to this many bytes are charged in full when they are read, longer ones hardly:
+/// what is done with them is charged afterwards.
+pub(crate) const SHORT_MAX: usize = 4 * 1024;
+/// How many bytes of a long message give its client a second more to send it: half of what a
+/// connection may send.
+const LONG_PER_SECOND: usize = 8 * 1024;
 /// The length of a message's prefix, in bytes: flag and length.
 const PREFIX: usize = 5;
 
 /// Puts messages together from pieces.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Messages {
+    /// The longest message that is read, in bytes.
+    longest: usize,
     /// The bytes that have come and are not taken yet. It holds no memory while it is
     /// empty, as in an idle stream.
     waiting: BytesMut,
 }
 
+impl Default for Messages {
+    fn default() -> Self {
+        Self::up_to(USUAL_MAX)
+    }
+}
+
 impl Messages {
+    /// Puts messages of up to `longest` bytes together.
+    pub(crate) fn up_to(longest: usize) -> Self {
+        Self { longest, waiting: BytesMut::new() }
+    }
+
+    /// Returns the length of the message that has begun, with its prefix, of a protocol with
+    /// long messages; 0 if none has, or if it is too long.
+    pub(crate) fn expected(&self) -> usize {
+        let length = self.waiting.get(1..PREFIX).and_then(|length| length.try_into().ok());
+        let length = length.map_or(0, |length| u32::from_be_bytes(length) as usize);
+        let may_be_long = self.longest > USUAL_MAX;
+        if !may_be_long || length == 0 || length > self.longest { 0 } else { PREFIX + length }
+    }
+
+    /// Returns how much longer than a short message the one that has begun may take.
+    pub(crate) fn extra_time(&self) -> Duration {
+        let beyond = self.expected().saturating_sub(PREFIX + USUAL_MAX) / LONG_PER_SECOND;
+        Duration::from_secs(beyond.try_into().unwrap_or_default())
+    }
+
     /// Adds bytes from the connection.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.waiting.extend_from_slice(bytes);
@@ -48,8 +86,9 @@ impl Messages {
                 "compressed messages are not supported: send identity",
             ));
         }
-        if length > MESSAGE_MAX {
-            let text = format!("the message has {length} bytes: at most {MESSAGE_MAX} are read");
+        let longest = self.longest;
+        if length > longest {
+            let text = format!("the message has {length} bytes: at most {longest} are read");
             return Err(Status::resource_exhausted(text));
         }
         if self.waiting.len() < PREFIX + length {
@@ -64,7 +103,8 @@ impl Messages {
     }
 }
 
-/// Reads a request up to the end of its first message. Fails if the client sends none.
+/// Reads a request up to the end of its first message. Fails if the client sends none. What
+/// has come stays in `messages` if it is dropped before.
 pub(crate) async fn first_message(
     body: &mut Incoming,
     messages: &mut Messages,
@@ -73,9 +113,10 @@ pub(crate) async fn first_message(
         if let Some(message) = messages.next()? {
             return Ok(message);
         }
-        let held = messages.len();
+        let (held, expected) = (messages.len(), messages.expected());
         let frame = poll_fn(|cx| {
             body.hold(held, cx);
+            body.expect(expected);
             Pin::new(&mut *body).poll_frame(cx)
         });
         match frame.await {
@@ -144,5 +185,23 @@ mod tests {
         assert_eq!(code([0, 0, 1, 0, 1]), Err(Code::ResourceExhausted));
         assert_eq!(code([0, 255, 255, 255, 255]), Err(Code::ResourceExhausted));
         assert_eq!(code([1, 0, 0, 0, 1]), Err(Code::Unimplemented));
+    }
+
+    #[test]
+    fn a_long_message_is_expected_and_gets_time() {
+        let mut messages = Messages::up_to(LONG_MAX);
+        let said = |messages: &Messages| (messages.expected(), messages.extra_time().as_secs());
+        assert_eq!(said(&messages), (0, 0));
+        messages.push(&[0, 0, 8, 0]);
+        assert_eq!(said(&messages), (0, 0));
+        messages.push(&[0]);
+        assert_eq!(said(&messages), (5 + 512 * 1024, 56));
+        messages.push(&vec![0; 512 * 1024]);
+        assert_eq!(messages.next().unwrap().unwrap().len(), 512 * 1024);
+        messages.push(&framed(&[7; 9])[..6]);
+        assert_eq!(said(&messages), (14, 0));
+        let mut too_long = Messages::default();
+        too_long.push(&[0, 0, 8, 0, 0]);
+        assert_eq!(said(&too_long), (0, 0));
     }
 }

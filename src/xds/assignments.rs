@@ -25,8 +25,8 @@ pub(super) struct Assignments {
     groupings: Mutex<HashMap<Key, Weak<LastGrouping>>>,
 }
 
-/// The newest grouping of the backends that a name of a service selects, whatever the zone or
-/// the part of a split that its clients are in. A client that changes its class finds its
+/// The newest grouping of the backends that a name of a service selects, whatever the zone, the
+/// part of a split or the cells of its clients. A client that changes its class finds its
 /// backends in the same localities.
 type LastGrouping = Mutex<Option<Grouping>>;
 
@@ -145,8 +145,8 @@ impl SharedAssignment {
         ToSend { assignment, drops_all, work }
     }
 
-    /// Returns the grouping of so many backends. All that may serve count, so that no failure
-    /// of backends and no zone changes it.
+    /// Returns the grouping of so many backends. All that may serve any client count, so that no
+    /// failure of backends, no zone and no other cells change it.
     fn next_grouping(&self, backends: usize) -> Grouping {
         let mut last = self.grouping.lock().unwrap_or_else(PoisonError::into_inner);
         let next = Grouping::next(*last, backends);
@@ -169,7 +169,7 @@ impl SharedAssignment {
 impl Key {
     /// Returns the key of what the same names select for all clients.
     fn as_selected(&self) -> Self {
-        let class = self.class.clone().in_zone(None).with_part(Part::Both);
+        let class = self.class.clone().in_zone(None).with_part(Part::Both).with_subset(None);
         Self { service: self.service.clone(), class }
     }
 }

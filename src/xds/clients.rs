@@ -8,13 +8,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use lookaside_http2::GracefulClose;
+use lookaside_http2::{GracefulClose, Pieces};
 
 use crate::load::Calls;
-use crate::model::{ClientIdentity, ClientKind, ServiceName};
-use crate::streams::held_bytes::WeakHeldBytes;
+use crate::model::{ClientIdentity, ClientKind, ServiceName, Subset};
+use crate::streams::held_bytes::{WeakHeldBytes, count_held};
 use crate::streams::shared_texts::SharedTexts;
-use crate::telemetry::{ClientView, XdsView};
+use crate::telemetry::{ClientView, Counters, XdsView};
 
 use super::assignment::Assignment;
 use super::members::Counted;
@@ -71,6 +71,8 @@ struct Now {
     unanswered_since: Option<Instant>,
     /// Since when there has been something newer than that response.
     behind_since: Option<Instant>,
+    /// The newest response of each type, if it is long and not shared.
+    long: [WeakHeldBytes; Kind::ALL.len()],
     /// Whether its connection has been asked to end.
     close_requested: bool,
 }
@@ -83,6 +85,7 @@ struct NameRow {
     /// The newest meaning of the name that the stream has seen.
     seen: u64,
     service: Option<ServiceName>,
+    subset: Option<Subset>,
     revision: i64,
     last_response: &'static str,
     backends: usize,
@@ -93,6 +96,9 @@ struct NameRow {
 /// A client that has not answered for this long, while there is something newer, never
 /// will. Its connection is ended, so that it connects again.
 const STALLED_MAX: Duration = Duration::from_secs(60);
+/// A response with more bytes of its own, listeners of some hundred names, counts as held while
+/// the client has not taken it.
+const LONG: usize = 64 * 1024;
 /// How long a stream must have been behind before its connection may be ended to free
 /// memory. A client that reads has long taken the next assignment by then.
 const BEHIND_MIN: Duration = Duration::from_secs(1);
@@ -117,6 +123,7 @@ impl Clients {
             refusal: None,
             unanswered_since: None,
             behind_since: None,
+            long: Default::default(),
             close_requested: false,
         };
         let row = Arc::new(Row { peer, opened, close, now: Mutex::new(now) });
@@ -196,6 +203,7 @@ impl ClientRow {
         let Some(row) = now.name(name) else { return };
         row.seen = version;
         row.watch = watch.shared().cloned();
+        row.subset = watch.subset();
         row.counted = watch.counted().map(Arc::downgrade).unwrap_or_default();
         (row.service, row.revision) = match service {
             Some((service, revision)) => (Some(service), revision),
@@ -203,20 +211,27 @@ impl ClientRow {
         };
     }
 
-    /// Records that a response was sent.
-    pub(super) fn pushed(&self, push: &Push, at: Instant) {
-        if push.kind != Kind::Endpoints {
-            return;
-        }
+    /// Records that a response is sent. Returns its bytes, which count as held while the
+    /// client has not taken them, if they are many and not shared.
+    pub(super) fn pushed(&self, push: Push, counters: &Arc<Counters>, at: Instant) -> Pieces {
+        let Push { kind, pieces: [own, shared, end], version, assignments } = push;
         let mut now = self.row.lock();
-        now.sent = Some(push.version);
-        now.unanswered_since = Some(at);
-        now.behind_since = None;
-        for (name, assignment) in &push.assignments {
+        let (own, held) = match own.len() {
+            ..LONG => (own, WeakHeldBytes::default()),
+            _ => count_held(own, counters, |all| &all.assignment_bytes),
+        };
+        now.long[kind as usize] = held;
+        if kind == Kind::Endpoints {
+            now.sent = Some(version);
+            now.unanswered_since = Some(at);
+            now.behind_since = None;
+        }
+        for (name, assignment) in &assignments {
             if let Some(row) = now.name(name) {
                 row.pushed(assignment, at);
             }
         }
+        [own, shared, end].into()
     }
 
     /// Records what the client says of the newest response of a type.
@@ -255,7 +270,8 @@ impl Row {
     fn behind_since(&self, at: Instant) -> Option<Instant> {
         let mut now = self.lock();
         let newer = |row: &NameRow| row.watch.as_ref().is_some_and(|one| one.version() != row.seen);
-        let behind = now.unanswered_since.is_some() && now.names.iter().any(newer);
+        let behind = now.long.iter().any(|long| long.upgrade().is_some())
+            || now.unanswered_since.is_some() && now.names.iter().any(newer);
         now.behind_since = behind.then(|| now.behind_since.unwrap_or(at));
         now.behind_since.filter(|_| !now.close_requested)
     }
@@ -284,7 +300,7 @@ impl Row {
             kind: self.peer.kind,
             name: row.name.clone(),
             zone: row.watch.as_ref().and_then(|watch| watch.client_zone(&self.peer)),
-            subset: None,
+            subset: row.subset,
             service: row.service.clone(),
             last_response: row.last_response,
             entries: row.backends,
@@ -313,6 +329,7 @@ impl NameRow {
             counted: Weak::new(),
             seen: 0,
             service: None,
+            subset: None,
             revision: 0,
             last_response: "nothing",
             backends: 0,

@@ -13,6 +13,7 @@ use lookaside_http2::Pieces;
 use prost::Message;
 
 use crate::streams::body::Conversation;
+use crate::streams::messages::SHORT_MAX;
 
 use super::Shared;
 use super::pb::envoy::service::load_stats::v3::{LoadStatsRequest, LoadStatsResponse};
@@ -26,12 +27,15 @@ pub(crate) struct LoadStream {
     client: SocketAddr,
     shared: Arc<Shared>,
     to_send: Option<Pieces>,
+    /// The bytes of long reports since that was last charged. Each byte takes work.
+    cost: usize,
 }
 
 impl LoadStream {
     /// Makes the stream of a client that reports at this interval.
     pub(super) fn new(client: SocketAddr, shared: Arc<Shared>, interval: Duration) -> Self {
-        let mut stream = Self { reports: Reports::default(), client, shared, to_send: None };
+        let mut stream =
+            Self { reports: Reports::default(), client, shared, to_send: None, cost: 0 };
         stream.set_interval(interval);
         stream
     }
@@ -48,6 +52,7 @@ impl LoadStream {
 
 impl Conversation for LoadStream {
     fn take_message(&mut self, message: Bytes) {
+        self.cost += if message.len() > SHORT_MAX { message.len() } else { 0 };
         let counters = &self.shared.counters;
         let Ok(request) = LoadStatsRequest::decode(message) else {
             return counters.reports_rejected.increment();
@@ -55,9 +60,12 @@ impl Conversation for LoadStream {
         let report = self.reports.take(request.cluster_stats);
         counters.reports_rejected.add(report.rejected);
         let mut interval: Option<Duration> = None;
-        for (cluster, calls) in report.clusters {
+        let mut backends = report.backends.into_iter().peekable();
+        for (place, (cluster, calls)) in report.clusters.into_iter().enumerate() {
             let name = name_of(Kind::Endpoints, &cluster);
-            match self.shared.members.report(self.client, &name, calls) {
+            let own = std::iter::from_fn(|| backends.next_if(|(of, ..)| *of == place));
+            let own: Vec<_> = own.map(|(_, address, calls)| (address, calls)).collect();
+            match self.shared.members.report(self.client, &name, calls, own) {
                 Some(own) => {
                     counters.reports.increment();
                     interval = Some(interval.map_or(own, |least| least.min(own)));
@@ -68,6 +76,10 @@ impl Conversation for LoadStream {
         if let Some(interval) = interval {
             self.set_interval(interval);
         }
+    }
+
+    fn cost(&mut self) -> usize {
+        std::mem::take(&mut self.cost)
     }
 
     fn poll_push(&mut self, _: &mut Context<'_>) -> Poll<Option<Pieces>> {

@@ -1,7 +1,8 @@
-//! What is counted of each client of a service: its zone, and the calls that it reports.
+//! What is counted of each client of a service: its zone, its cells, and the calls that it
+//! reports.
 //!
 //! In: streams that begin and cease to want a name, and reports of load. Out: the demand by
-//! zone, the calls of services that may be overloaded, and the sums of all calls. A client
+//! zone, the cells of each client of a large service, the calls of services that may be overloaded, and the sums of all calls. A client
 //! reports on another stream than the one that brings its backends. Both are on one
 //! connection and have the name in common, so a report counts only for a name that a stream
 //! of the same connection wants.
@@ -12,23 +13,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::catalog::Service;
-use crate::load::{Calls, Ledger};
-use crate::model::ServiceName;
+use crate::load::{BackendCalls, Calls, Ledger};
+use crate::model::{Class, ServiceName, Subset};
+use crate::placements::{CellMember, Placements};
+use crate::policy::subset;
+use crate::settings::LbKind;
 use crate::streams::demand::{Demands, Member};
 use crate::streams::rates::{RateMember, Rates};
 
 use super::resources::reports;
+use super::session::NAMES_MAX;
 
 /// The clients of which something is counted.
 pub(super) struct Members {
     demands: Arc<Demands>,
     rates: Arc<Rates>,
+    placements: Arc<Placements>,
     ledger: Arc<Ledger>,
-    /// The clients that report, by connection and name.
+    /// The clients that report, by connection and name: one for each stream with the name, the
+    /// newest at the end. A report counts for that one.
     reporting: Mutex<Reporting>,
 }
 
-type Reporting = BTreeMap<(SocketAddr, Arc<str>), Arc<Mutex<Counted>>>;
+type Reporting = BTreeMap<(SocketAddr, Arc<str>), Vec<Arc<Mutex<Counted>>>>;
 
 /// One client of a service. It counts until this is dropped.
 pub(super) struct XdsMember {
@@ -45,6 +52,7 @@ pub(super) struct XdsMember {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Counts {
     zones: bool,
+    cells: bool,
     calls: bool,
     /// How often they report; `None`: never.
     reports: Option<Duration>,
@@ -55,50 +63,64 @@ pub(super) struct Counted {
     service: ServiceName,
     interval: Duration,
     demand: Option<Member>,
+    cell: Option<CellMember>,
     rate: Option<RateMember>,
     /// All calls that it has reported.
     pub(super) calls: Calls,
 }
 
-/// How many names of a connection are looked at to find out how often its client reports.
-const NAMES_MAX: usize = 1_000;
-
 impl Members {
-    pub(super) fn new(demands: Arc<Demands>, rates: Arc<Rates>, ledger: Arc<Ledger>) -> Arc<Self> {
-        Arc::new(Self { demands, rates, ledger, reporting: Mutex::default() })
+    pub(super) fn new(
+        demands: Arc<Demands>,
+        rates: Arc<Rates>,
+        placements: Arc<Placements>,
+        ledger: Arc<Ledger>,
+    ) -> Arc<Self> {
+        Arc::new(Self { demands, rates, placements, ledger, reporting: Mutex::default() })
     }
 
-    /// Counts one more client; `None` if nothing is counted of it.
+    /// Counts one more client, which has made `calls` of the service before; `None` if nothing
+    /// is counted of it.
     pub(super) fn join(
         self: &Arc<Self>,
         service: &Service,
-        zone: Option<&Arc<str>>,
+        class: &Class,
         client: SocketAddr,
         name: &Arc<str>,
+        calls: Calls,
     ) -> Option<XdsMember> {
-        let counts = Counts::of(service)?;
+        let (counts, zone) = (Counts::of(service, class)?, class.zone());
         let interval = service.settings.report_interval;
         let demand = counts.zones.then(|| self.demands.join(&service.name, zone, interval));
+        let cell = counts.cells.then(|| self.placements.join(service, zone, client.ip()));
         let rate = counts.calls.then(|| self.rates.join(&service.name));
-        let (service, zone, calls) = (service.name.clone(), zone.cloned(), Calls::default());
-        let counted = Counted { service: service.clone(), interval, demand, rate, calls };
+        let (service, zone) = (service.name.clone(), zone.cloned());
+        let counted = Counted { service: service.clone(), interval, demand, cell, rate, calls };
         let counted = Arc::new(Mutex::new(counted));
         let key = counts.reports.map(|_| (client, name.clone()));
         if let Some(key) = &key {
-            self.lock().insert(key.clone(), counted.clone());
+            self.lock().entry(key.clone()).or_default().push(counted.clone());
         }
         Some(XdsMember { owner: self.clone(), service, zone, counts, counted, key })
     }
 
-    /// Adds what a client reports of a name. Returns how often it should report; `None` if
+    /// Adds what a client reports of a name, and of single backends. Returns how often it should report; `None` if
     /// the report does not count.
-    pub(super) fn report(&self, client: SocketAddr, name: &str, calls: Calls) -> Option<Duration> {
+    pub(super) fn report(
+        &self,
+        client: SocketAddr,
+        name: &str,
+        calls: Calls,
+        backends: Vec<(SocketAddr, BackendCalls)>,
+    ) -> Option<Duration> {
         let counted = self.counted(client, name)?;
         let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let Counted { service, interval, demand, rate, calls: all } = &mut *counted;
+        let Counted { service, interval, demand, cell, rate, calls: all } = &mut *counted;
         self.ledger.add(service, calls);
+        self.ledger.add_backends(service, backends);
         all.add(calls);
         demand.iter_mut().for_each(|demand| demand.report(calls.started));
+        cell.iter().for_each(|cell| cell.report(calls.started));
         rate.iter_mut().for_each(|rate| rate.report(calls));
         Some(*interval)
     }
@@ -107,6 +129,7 @@ impl Members {
     pub(super) fn forget(&self, client: SocketAddr, name: &str) {
         let Some(counted) = self.counted(client, name) else { return };
         let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.cell.iter().for_each(CellMember::forget);
         counted.rate.iter_mut().for_each(RateMember::forget);
     }
 
@@ -116,12 +139,13 @@ impl Members {
         let reporting = self.lock();
         let all = reporting.range((client, "".into())..).take(NAMES_MAX);
         let own = all.take_while(|((other, _), _)| *other == client);
-        own.map(|(_, counted)| counted.lock().unwrap_or_else(PoisonError::into_inner).interval)
+        own.flat_map(|(_, all)| all)
+            .map(|counted| counted.lock().unwrap_or_else(PoisonError::into_inner).interval)
             .min()
     }
 
     fn counted(&self, client: SocketAddr, name: &str) -> Option<Arc<Mutex<Counted>>> {
-        self.lock().get(&(client, name.into())).cloned()
+        self.lock().get(&(client, name.into()))?.last().cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, Reporting> {
@@ -131,23 +155,36 @@ impl Members {
 
 impl Counts {
     /// Returns `None` if nothing is counted.
-    fn of(service: &Service) -> Option<Self> {
+    fn of(service: &Service, class: &Class) -> Option<Self> {
         let settings = &service.settings;
         let reports = reports(settings).then_some(settings.report_interval);
         let zones = service.facts.zones.is_some();
         // Nothing is known of the calls of clients that never report.
         let calls = settings.shed.is_on() && reports.is_some();
-        (zones || reports.is_some()).then_some(Self { zones, calls, reports })
+        let cells = divides(service, class);
+        (zones || cells || reports.is_some()).then_some(Self { zones, cells, calls, reports })
     }
 }
 
 impl XdsMember {
-    /// Returns whether a client of the service, if it were in this zone, would be counted as
+    /// Returns whether a client of the service, if it were of this class, would be counted as
     /// this one is.
-    pub(super) fn is_of(&self, service: &Service, zone: Option<&Arc<str>>) -> bool {
+    pub(super) fn is_of(&self, service: &Service, class: &Class) -> bool {
         self.service == service.name
-            && self.zone.as_ref() == zone
-            && Counts::of(service) == Some(self.counts)
+            && self.zone.as_ref() == class.zone()
+            && Counts::of(service, class) == Some(self.counts)
+    }
+
+    /// Returns the subset of the service's backends that the client uses; `None`: all.
+    pub(super) fn subset(&self, service: &Service) -> Option<Subset> {
+        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.cell.as_ref()?.subset(service)
+    }
+
+    /// Returns the calls of a service that the client has reported.
+    pub(super) fn calls(&self, service: &ServiceName) -> Option<Calls> {
+        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.service == *service).then_some(counted.calls)
     }
 
     /// Returns what is counted of the client.
@@ -158,7 +195,14 @@ impl XdsMember {
 
 /// Returns whether anything is counted of the clients of a service.
 pub(super) fn counts(service: &Service) -> bool {
-    Counts::of(service).is_some()
+    Counts::of(service, &Class::default()).is_some()
+}
+
+/// Returns whether clients of a class get a part of the backends. Where calls are hashed, all
+/// clients need the same backends, so that all send a value of the header to the same one.
+fn divides(service: &Service, class: &Class) -> bool {
+    let hashes = service.settings.xds.balancing.kind == LbKind::RingHash;
+    !hashes && subset::divides(service, class)
 }
 
 impl Drop for XdsMember {
@@ -166,7 +210,9 @@ impl Drop for XdsMember {
         let Some(key) = &self.key else { return };
         let mut reporting = self.owner.lock();
         // Another stream of the connection may have the name too.
-        if reporting.get(key).is_some_and(|counted| Arc::ptr_eq(counted, &self.counted)) {
+        let Some(all) = reporting.get_mut(key) else { return };
+        all.retain(|counted| !Arc::ptr_eq(counted, &self.counted));
+        if all.is_empty() {
             reporting.remove(key);
         }
     }

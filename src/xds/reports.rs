@@ -1,15 +1,17 @@
 //! The state of one stream of load reports (LRS).
 //!
-//! In: a client's messages. Out: the calls of each cluster that it names, and how often it
-//! should report. Pure. It remembers which clusters had calls, because grpc-go and Node leave
+//! In: a client's messages. Out: the calls of each cluster that it names, and of each backend
+//! that has a locality of its own; and how often it should report. Pure. It remembers which clusters had calls, because grpc-go and Node leave
 //! out a cluster without calls.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::load::{Calls, REPORT_MAX};
+use crate::load::{BACKENDS_MAX, BackendCalls, Calls, REPORT_MAX};
 
-use super::pb::envoy::config::endpoint::v3::ClusterStats;
+use super::pb::envoy::config::endpoint::v3::{ClusterStats, UpstreamLocalityStats};
+use super::session::NAMES_MAX;
 
 /// The state of a stream.
 #[derive(Debug, Default)]
@@ -28,13 +30,15 @@ pub(super) struct Report {
     /// The calls of each cluster. Those that had calls before and have none now are among
     /// them.
     pub(super) clusters: Vec<(String, Calls)>,
+    /// The calls to single backends: the place of their cluster, and their address.
+    pub(super) backends: Vec<(usize, SocketAddr, BackendCalls)>,
     /// How many clusters were left out, because what they say cannot be true, or because
     /// there are too many.
     pub(super) rejected: usize,
 }
 
 /// The most clusters of a report that count: as many as an xDS stream has names.
-const CLUSTERS_MAX: usize = 1_000;
+const CLUSTERS_MAX: usize = NAMES_MAX;
 /// The longest name of a cluster, in bytes. No name that a stream wants is longer.
 const NAME_MAX: usize = 1_024;
 
@@ -57,6 +61,10 @@ impl Reports {
             if calls.started > 0 {
                 busy.insert(stats.cluster_name.clone());
             }
+            let place = report.clusters.len();
+            let backends = stats.upstream_locality_stats.iter().filter_map(backend);
+            let backends = backends.take(BACKENDS_MAX);
+            report.backends.extend(backends.map(|(address, calls)| (place, address, calls)));
             report.clusters.push((stats.cluster_name, calls));
         }
         let idle = std::mem::replace(&mut self.busy, busy);
@@ -73,6 +81,18 @@ impl Reports {
     pub(super) fn busy(&self) -> impl Iterator<Item = &str> {
         self.busy.iter().map(String::as_str)
     }
+}
+
+/// Returns the calls to the one backend of a locality, which has its address as its name; `None`
+/// if the locality is one of several backends.
+fn backend(stats: &UpstreamLocalityStats) -> Option<(SocketAddr, BackendCalls)> {
+    let address = stats.locality.as_ref()?.sub_zone.parse().ok()?;
+    let calls = BackendCalls {
+        started: stats.total_issued_requests,
+        succeeded: stats.total_successful_requests,
+        failed: stats.total_error_requests,
+    };
+    Some((address, calls))
 }
 
 /// Returns the calls of a cluster; `None` if a count is too large.
@@ -102,10 +122,11 @@ fn calls(stats: &ClusterStats, reports_issued: bool) -> Option<Calls> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::xds::pb::envoy::config::endpoint::v3::UpstreamLocalityStats;
+    use crate::xds::pb::envoy::config::core::v3::Locality;
 
     fn cluster(name: &str, localities: &[[u64; 3]], dropped: u64) -> ClusterStats {
         let locality = |&[issued, succeeded, failed]: &[u64; 3]| UpstreamLocalityStats {
+            locality: None,
             total_issued_requests: issued,
             total_successful_requests: succeeded,
             total_error_requests: failed,
@@ -128,13 +149,31 @@ mod tests {
         let report = reports.take(all);
         let expected = [("a", calls(11, 10, 5, 4)), ("b", Calls::default())];
         let expected = expected.map(|(name, calls)| (name.to_owned(), calls));
-        assert_eq!(report, Report { clusters: expected.to_vec(), rejected: 0 });
+        let clusters = expected.to_vec();
+        assert_eq!(report, Report { clusters, ..Report::default() });
         assert_eq!(reports.busy().collect::<Vec<_>>(), ["a"]);
         // A call that began before ends now.
         let idle = reports.take(vec![cluster("b", &[[0, 1, 0]], 0)]);
         let expected = [("b", calls(0, 1, 1, 0)), ("a", Calls::default())];
         assert_eq!(idle.clusters, expected.map(|(name, calls)| (name.to_owned(), calls)));
         assert_eq!(reports.take(Vec::new()), Report::default());
+    }
+
+    #[test]
+    fn a_locality_with_an_address_is_a_backend() {
+        let named = |sub_zone: &str, calls| {
+            let mut one = cluster("b", &[calls], 0);
+            let sub_zone = sub_zone.to_owned();
+            one.upstream_locality_stats[0].locality =
+                Some(Locality { sub_zone, ..Default::default() });
+            one
+        };
+        let mut all = named("[::1]:80", [5, 3, 1]);
+        all.upstream_locality_stats
+            .extend(named("weight-1.000", [7, 7, 0]).upstream_locality_stats);
+        let report = Reports::default().take(vec![cluster("a", &[[1, 1, 0]], 0), all]);
+        let calls = BackendCalls { started: 5, succeeded: 3, failed: 1 };
+        assert_eq!(report.backends, [(1, "[::1]:80".parse().unwrap(), calls)]);
     }
 
     /// As grpc-go 1.60 reports.
@@ -159,10 +198,10 @@ mod tests {
         ]);
         assert_eq!(report.rejected, 5);
         assert_eq!(report.clusters[0].1.started, 2 * max);
-        let many = (0..1_001).map(|n| cluster(&n.to_string(), &[[1, 0, 0]], 0)).collect();
+        let many = (0..10_001).map(|n| cluster(&n.to_string(), &[[1, 0, 0]], 0)).collect();
         let report = reports.take(many);
-        assert_eq!((report.rejected, report.clusters.len()), (1, 1_001), "f has no calls now");
-        assert_eq!(reports.busy().count(), 1_000);
+        assert_eq!((report.rejected, report.clusters.len()), (1, 10_001), "f has no calls now");
+        assert_eq!(reports.busy().count(), 10_000);
     }
 
     #[test]

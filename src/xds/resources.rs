@@ -149,7 +149,8 @@ pub(super) fn version(resource: &Any) -> u64 {
 /// Returns the listener of a name: every call goes to the cluster of the same name.
 ///
 /// The router is the only filter; without it, Go, Java and C-core refuse the listener. The
-/// route is in the listener, which saves clients a round trip.
+/// route is in the listener, which saves clients a round trip. Its own names are short, because
+/// the listeners of ten thousand names must fit into one response.
 fn listener(name: &str, settings: &XdsSettings) -> Any {
     let cluster = name_of(Kind::Cluster, name).into_owned();
     let action = RouteAction {
@@ -166,8 +167,8 @@ fn listener(name: &str, settings: &XdsSettings) -> Any {
         action: Some(route::Action::Route(action)),
     };
     let host =
-        VirtualHost { name: name.to_owned(), domains: vec!["*".to_owned()], routes: vec![route] };
-    let routes = RouteConfiguration { name: name.to_owned(), virtual_hosts: vec![host] };
+        VirtualHost { name: "all".to_owned(), domains: vec!["*".to_owned()], routes: vec![route] };
+    let routes = RouteConfiguration { name: "all".to_owned(), virtual_hosts: vec![host] };
     let router = HttpFilter {
         name: "router".to_owned(),
         config_type: Some(http_filter::ConfigType::TypedConfig(any(ROUTER, &Router {}))),

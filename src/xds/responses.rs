@@ -14,7 +14,7 @@ use crate::policy::hash;
 use crate::settings::ServiceSettings;
 
 use super::assignment::Assignment;
-use super::pb::envoy::service::discovery::v3::{DiscoveryResponse, ResourceError, ResourceName};
+use super::pb::envoy::service::discovery::v3::{ResourceError, ResourceName};
 use super::pb::google::rpc::Status;
 use super::resources::{self, Kind, resource};
 
@@ -24,51 +24,81 @@ const PREFIX: usize = 5;
 const AROUND: usize = 160;
 /// More than a resource has beside its name and its body: its type and lengths.
 const OPENING: usize = 96;
+/// The most bytes of a field's tag and length.
+const FIELD_MAX: usize = 6;
 /// The code of a name that means no service.
 const INVALID_ARGUMENT: i32 = 3;
 
+/// gRPC's limit for a received message is 4 MiB. A client that gets a longer one ends the
+/// stream and asks again, for ever. The rest is for the head.
+const WHOLE_MAX: usize = 4 * 1024 * 1024 - 1024;
+
 /// A response, and the version that it gives its resources.
 pub(super) struct Response {
-    pub(super) message: Pieces,
+    pub(super) pieces: [Bytes; 3],
     pub(super) version: u64,
 }
 
-/// Returns the response with the listeners or clusters of these names, and the version of
-/// each. `settings` returns why a name can mean no service, or the settings of what it means;
-/// a name without meaning gets that text in place of a resource.
-pub(super) fn whole<'a>(
+/// A response with listeners or clusters, in the making.
+pub(super) struct Whole {
     kind: Kind,
-    names: impl Iterator<Item = &'a str>,
-    nonce: u64,
-    settings: impl Fn(&str) -> Result<Arc<ServiceSettings>, String>,
-) -> (Response, Vec<u64>) {
-    let (mut resources, mut resource_errors, mut versions) = (Vec::new(), Vec::new(), Vec::new());
-    let mut version = 0;
-    for name in names {
-        let settings = match settings(name) {
-            Ok(settings) => settings,
+    bytes: Vec<u8>,
+    version: u64,
+}
+
+impl Whole {
+    pub(super) fn new(kind: Kind) -> Self {
+        Self { kind, bytes: vec![0; PREFIX], version: 0 }
+    }
+
+    /// Adds the resource of a name, by the settings of what it means. A name without meaning
+    /// gets the reason in place of a resource. Returns the version of the resource; `None` if
+    /// the response has no room for it.
+    pub(super) fn add(
+        &mut self,
+        name: &str,
+        settings: Result<Arc<ServiceSettings>, String>,
+    ) -> Option<u64> {
+        let fits = |field: usize, own: usize| self.bytes.len() + field + own <= WHOLE_MAX;
+        match settings {
+            Ok(settings) => {
+                let resource = resource(self.kind, name, &settings);
+                let length = resource.encoded_len();
+                fits(FIELD_MAX, length).then(|| {
+                    put_length(&mut self.bytes, 2, length);
+                    // A vector takes everything.
+                    let _ = resource.encode(&mut self.bytes);
+                    let version = resources::version(&resource);
+                    self.version = hash::pair(self.version, version);
+                    version
+                })
+            }
             Err(message) => {
-                versions.push(0);
-                resource_errors.push(ResourceError {
+                let error = ResourceError {
                     resource_name: Some(ResourceName { name: name.to_owned() }),
                     error_detail: Some(Status { code: INVALID_ARGUMENT, message }),
-                });
-                continue;
+                };
+                let length = error.encoded_len();
+                fits(FIELD_MAX, length).then(|| {
+                    put_length(&mut self.bytes, 7, length);
+                    let _ = error.encode(&mut self.bytes);
+                    0
+                })
             }
-        };
-        let resource = resource(kind, name, &settings);
-        versions.push(resources::version(&resource));
-        version = hash::pair(version, resources::version(&resource));
-        resources.push(resource);
+        }
     }
-    let response = DiscoveryResponse {
-        version_info: version_text(version),
-        resources,
-        type_url: kind.url().to_owned(),
-        nonce: nonce.to_string(),
-        resource_errors,
-    };
-    (Response { message: framed(&response), version }, versions)
+
+    /// Returns the response.
+    pub(super) fn finish(self, nonce: u64) -> Response {
+        let Self { kind, mut bytes, version } = self;
+        put_text(&mut bytes, 1, &version_text(version));
+        put_text(&mut bytes, 4, kind.url());
+        put_text(&mut bytes, 5, &nonce.to_string());
+        let length = u32::try_from(bytes.len() - PREFIX).unwrap_or(u32::MAX);
+        bytes[1..PREFIX].copy_from_slice(&length.to_be_bytes());
+        bytes.shrink_to_fit();
+        Response { pieces: [bytes.into(), Bytes::new(), Bytes::new()], version }
+    }
 }
 
 /// Returns a message with the prefix of gRPC.
@@ -90,7 +120,7 @@ pub(super) fn endpoints(all: &[(&str, &Assignment)], nonce: u64) -> Response {
     };
     let (last, before) = match all {
         [before @ .., last] => (last, before),
-        [] => return Response { message: Pieces::default(), version },
+        [] => return Response { pieces: <[Bytes; 3]>::default(), version },
     };
     // The stream's own bytes, before and after the shared ones, lie in one piece of memory.
     let room = |(name, _): &(&str, &Assignment)| name.len() + OPENING;
@@ -111,8 +141,7 @@ pub(super) fn endpoints(all: &[(&str, &Assignment)], nonce: u64) -> Response {
     let length = own.len() - PREFIX + body.len();
     put_prefix(&mut &mut own[..PREFIX], length);
     let own = own.freeze();
-    let pieces: [Bytes; 3] = [own.slice(..head), body, own.slice(head..)];
-    Response { message: Pieces::from(pieces), version }
+    Response { pieces: [own.slice(..head), body, own.slice(head..)], version }
 }
 
 /// Returns a version as clients are sent it and operators are shown it.
@@ -131,13 +160,13 @@ fn put_opening(out: &mut BytesMut, name: &str, assignment: &Assignment) {
     put_text(out, 1, name);
 }
 
-fn put_text(out: &mut BytesMut, tag: u8, text: &str) {
+fn put_text(out: &mut impl BufMut, tag: u8, text: &str) {
     put_length(out, tag, text.len());
     out.put_slice(text.as_bytes());
 }
 
 /// Writes the tag and the length of a field that has a length. Tags below 16 take a byte.
-fn put_length(out: &mut BytesMut, tag: u8, length: usize) {
+fn put_length(out: &mut impl BufMut, tag: u8, length: usize) {
     const HAS_LENGTH: u8 = 2;
     out.put_u8(tag << 3 | HAS_LENGTH);
     encode_varint(length as u64, out);

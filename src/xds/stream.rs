@@ -3,35 +3,61 @@
 //! In: the client's requests, and the catalog. Out: responses, when they are new for the
 //! client. Only a client for which changes of weights are delayed has a timer.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lookaside_http2::Pieces;
-use prost::Message;
 use tokio::time::Sleep;
 
 use crate::clock;
 use crate::model::ClientKind;
 use crate::streams::body::Conversation;
+use crate::streams::messages::SHORT_MAX;
 use crate::streams::work_budget;
 
 use super::Shared;
+use super::changes::Changes;
 use super::clients::ClientRow;
-use super::pb::envoy::service::discovery::v3::DiscoveryRequest;
+use super::name_room::NameRoom;
+use super::request::ReadRequest;
 use super::resources::Kind;
 use super::session::{Request, Session, Step, Taken, Verdict};
 use super::watches::{News, StreamWatch};
 
 /// A stream whose client has sent its first request. Dropping it cleans everything up.
 pub(crate) struct XdsStream {
-    session: Session<StreamWatch>,
+    session: Session<NameWatch>,
+    /// The names of endpoints with news.
+    changes: Changes,
+    names: NameRoom,
+    /// What the client's names have cost since that was last charged.
+    cost: usize,
+    /// How many names there was no room for, when that was last counted.
+    left_out: usize,
     client: ClientRow,
     shared: Arc<Shared>,
     /// When a delayed change of weights is sent.
     delay: Option<Pin<Box<Sleep>>>,
+}
+
+/// What a stream keeps for a name of endpoints, from when it first looks at it.
+type NameWatch = Option<Box<(StreamWatch, Waker)>>;
+
+/// What a client is charged for a new name, in bytes, beside the name. A name that it repeats
+/// costs hardly anything.
+const NEW_NAME_COST: usize = 16;
+/// How many bytes of names that must be compared with the former ones cost as much as one byte
+/// of other messages.
+const COMPARED_PER_BYTE: usize = 16;
+
+#[cfg(test)]
+thread_local! {
+    /// How often a stream of this thread has looked at a name.
+    static VISITS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// How long a change of weights waits for Node. Node connects to every backend anew with
@@ -44,31 +70,66 @@ impl XdsStream {
             ClientKind::Node => NODE_DAMPING,
             _ => Duration::ZERO,
         };
-        Self { session: Session::new(damping), client, shared, delay: None }
+        let names = shared.names.stream(client.peer().identity.addr);
+        Self {
+            session: Session::new(damping),
+            changes: Changes::default(),
+            names,
+            cost: 0,
+            left_out: 0,
+            client,
+            shared,
+            delay: None,
+        }
     }
 
-    /// Takes what is new of every name, unless a response is unanswered. Ready when the
-    /// catalog has closed.
-    fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let client = self.client.peer();
-        let mut settled = Vec::new();
-        for name in self.session.open_names() {
-            // Until it is pending: only then is this stream woken for the next change, also
-            // if there is nothing to send now.
-            while let Poll::Ready(news) = name.watch.poll_news(client, cx) {
-                let Some(News { assignment, version, settings, service, work }) = news else {
-                    return Poll::Ready(());
-                };
-                work_budget::spend(cx, work);
-                name.offer(assignment);
-                settled.extend(settings.map(|settings| (name.name.clone(), settings)));
-                self.client.seen(&name.name, &name.watch, version, service);
+    /// Takes what is new of each name that has news, unless a response is unanswered. Returns
+    /// `None` if the catalog has closed. Pending if others must have their turn before the
+    /// rest is taken.
+    fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<Option<()>> {
+        if !self.session.is_open() {
+            return Poll::Ready(Some(()));
+        }
+        self.changes.follow(cx.waker());
+        loop {
+            ready!(work_budget::poll_left(cx));
+            let Some(name) = self.changes.take() else { return Poll::Ready(Some(())) };
+            if self.take_news(&name, cx).is_none() {
+                return Poll::Ready(None);
             }
         }
-        for (name, settings) in settled {
-            self.session.settle(&name, &settings);
+    }
+
+    /// Takes what is new of a name. Returns `None` if the catalog has closed.
+    fn take_news(&mut self, name: &Arc<str>, cx: &mut Context<'_>) -> Option<()> {
+        let peer = self.client.peer();
+        // Until it is pending: only then is this stream woken for the next change, also if
+        // there is nothing to send now.
+        loop {
+            let Some(watch) = self.session.watch(name) else { return Some(()) };
+            let (watch, waker) = &mut **watch.get_or_insert_with(|| {
+                Box::new((self.shared.watches.watch(name, peer), self.changes.waker(name)))
+            });
+            #[cfg(test)]
+            VISITS.set(VISITS.get() + 1);
+            let news = watch.poll_news(peer, &mut Context::from_waker(waker));
+            let Poll::Ready(news) = news else { return Some(()) };
+            let News { assignment, version, settings, service, work } = news?;
+            work_budget::spend(cx, work);
+            self.client.seen(name, watch, version, service);
+            self.session.offer(name, assignment);
+            if let Some(settings) = settings {
+                self.session.settle(name, &settings);
+            }
         }
-        Poll::Pending
+    }
+
+    /// Counts the names for which there was no room, once each.
+    fn count_left_out(&mut self) {
+        let left_out = self.session.left_out();
+        let before = std::mem::replace(&mut self.left_out, left_out);
+        let more = left_out.saturating_sub(before);
+        self.shared.watches.refuse(more, self.client.peer().identity.addr);
     }
 
     fn poll_delay(
@@ -90,19 +151,30 @@ impl Conversation for XdsStream {
     /// Takes one request. An invalid message is counted and otherwise ignored.
     fn take_message(&mut self, message: Bytes) {
         let counters = &self.shared.counters;
-        let Some(request) = DiscoveryRequest::decode(message).ok().and_then(request) else {
+        let Some(read) = ReadRequest::read(message) else {
+            return counters.xds_requests_rejected.increment();
+        };
+        let bytes = read.names.bytes();
+        let is_long = bytes > SHORT_MAX;
+        self.cost += if is_long { read.rest_bytes } else { 0 };
+        let Some(request) = request(read) else {
             return counters.xds_requests_rejected.increment();
         };
         let (kind, texts) = (request.kind, &self.shared.clients.texts);
-        let client = self.client.peer();
-        let peer = client.identity.addr;
-        let watch = |name: &Arc<str>| self.shared.watches.watch(name, client);
-        let left_out = self.session.left_out();
-        let Taken { verdict, has_new_names } =
-            self.session.take(request, |name| texts.share(name), watch);
-        let left_out = self.session.left_out().saturating_sub(left_out);
-        self.shared.watches.refuse(left_out, peer);
-        if has_new_names {
+        let peer = self.client.peer().identity.addr;
+        let (changes, room) = (&self.changes, self.names.most());
+        let added = |name: &Arc<str>| changes.add(name);
+        let cost = Cell::new(0);
+        let share = |name: &str| {
+            cost.set(cost.get() + NEW_NAME_COST + name.len());
+            texts.share(name)
+        };
+        let Taken { verdict, compared, changed } = self.session.take(request, room, share, added);
+        self.cost += cost.get() + if compared && is_long { bytes / COMPARED_PER_BYTE } else { 0 };
+        if changed {
+            self.changes.retain(|name| self.session.wants(name));
+            self.names.set(self.session.cost());
+            self.count_left_out();
             self.client.want(&self.session.names(), clock::now());
         }
         self.client.answered(kind, &verdict);
@@ -116,21 +188,29 @@ impl Conversation for XdsStream {
         }
     }
 
+    fn cost(&mut self) -> usize {
+        std::mem::take(&mut self.cost)
+    }
+
     fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<Option<Pieces>> {
         // Work for this connection's other streams counts too.
-        ready!(work_budget::poll_left(cx));
-        if self.poll_news(cx).is_ready() {
+        if ready!(self.poll_news(cx)).is_none() {
             return Poll::Ready(None);
         }
         let now = clock::now();
         let watches = &self.shared.watches;
         let kind = self.client.peer().kind;
-        match self.session.step(now, |name| watches.settings(name, kind)) {
+        let step = self.session.step(now, |name| watches.settings(name, kind));
+        self.count_left_out();
+        match step {
             Step::Send(push) => {
                 self.delay = None;
                 self.shared.counters(push.kind).sent.increment();
-                self.client.pushed(&push, now);
-                Poll::Ready(Some(push.message))
+                Poll::Ready(Some(self.client.pushed(push, &self.shared.counters, now)))
+            }
+            Step::Again => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
             Step::WaitUntil(at) => self.poll_delay(at, now, cx),
             Step::Nothing => Poll::Pending,
@@ -139,11 +219,15 @@ impl Conversation for XdsStream {
 }
 
 /// Returns a request; `None` if it is of a type that this server does not have.
-fn request(request: DiscoveryRequest) -> Option<Request> {
+fn request(read: ReadRequest) -> Option<Request> {
+    let ReadRequest { names, rest, .. } = read;
     Some(Request {
-        kind: Kind::from_url(&request.type_url)?,
-        names: request.resource_names,
-        nonce: request.response_nonce,
-        error: request.error_detail.map(|error| error.message),
+        kind: Kind::from_url(&rest.type_url)?,
+        names,
+        nonce: rest.response_nonce,
+        error: rest.error_detail.map(|error| error.message),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,8 @@ use std::task::{Context, Poll, ready};
 
 use crate::catalog::{Catalog, Known, Service, Subscriber, Subscription};
 use crate::clock;
-use crate::model::{Class, ClientKind, ServiceName, Target, Zone};
+use crate::load::Calls;
+use crate::model::{Class, ClientKind, ServiceName, Subset, Target, Zone};
 use crate::policy;
 use crate::policy::zones::client_zone;
 use crate::settings::{ServiceSettings, WhenEmpty};
@@ -63,6 +64,8 @@ pub(super) struct Watched {
     shared: Option<Arc<SharedAssignment>>,
     /// Set while something is counted of the service's clients.
     member: Option<Box<XdsMember>>,
+    /// The calls of a service that the client had reported when it was last counted anew.
+    calls: Option<Box<(ServiceName, Calls)>>,
     /// Whether the client may not ask for what the name means.
     denied: bool,
     /// The settings of what the name means, as the stream knows them.
@@ -146,6 +149,7 @@ impl Watches {
             listener,
             shared: None,
             member: None,
+            calls: None,
             denied: false,
             settings: None,
             _admitted: admitted,
@@ -211,8 +215,8 @@ impl Watch {
     /// Returns the class of one of the name's clients. It depends on the service that the
     /// name turns out to mean.
     fn class(&self, service: &Service, client: &Peer) -> Class {
-        let address = Some(client.identity.addr.ip());
-        policy::class_with_zone(service, &self.target, address, client.zone.as_deref())
+        let (address, zone) = (client.identity.addr.ip(), client.zone.as_deref());
+        policy::class_with_zone(service, &self.target, address, zone, client.kind.obeys_weights())
     }
 }
 
@@ -221,6 +225,14 @@ impl StreamWatch {
     pub(super) fn shared(&self) -> Option<&Arc<Watch>> {
         match self {
             Self::Watched(watched) => Some(&watched.watch),
+            Self::Hopeless { .. } | Self::Closed => None,
+        }
+    }
+
+    /// Returns the subset of the backends that the stream's client uses; `None`: all.
+    pub(super) fn subset(&self) -> Option<Subset> {
+        match self {
+            Self::Watched(watched) => watched.shared.as_ref()?.class().subset(),
             Self::Hopeless { .. } | Self::Closed => None,
         }
     }
@@ -279,7 +291,11 @@ impl Watched {
             };
             let work = to_send.as_ref().map_or(0, |to_send| to_send.work).max(1);
             let assignment = match to_send {
-                Some(ToSend { assignment: Some(assignment), .. }) => assignment,
+                Some(ToSend { assignment: Some(assignment), drops_all, .. })
+                    if !drops_all || client.kind.obeys_drops() =>
+                {
+                    assignment
+                }
                 to_send => {
                     let drops = to_send.is_some_and(|to_send| to_send.drops_all);
                     let when_empty = if drops { WhenEmpty::Drop } else { when_empty };
@@ -307,12 +323,14 @@ impl Watched {
     /// Returns what a client gets. A change of a split, or of zones, may put it into another
     /// class.
     fn get(&mut self, service: &Arc<Service>, client: &Peer) -> ToSend {
+        let part = |class| {
+            let (address, weights) = (client.identity.addr.ip(), client.kind.obeys_weights());
+            policy::part(service, class, address, weights)
+        };
         match (&self.shared, counts(service), &self.member) {
-            // Without zones, only a split can change the class of a name.
+            // Without zones and cells, only a split can change the class of a name.
             (Some(shared), false, None)
-                if shared.is_of(&service.name)
-                    && shared.class().part()
-                        == policy::part(service, shared.class(), client.identity.addr.ip()) =>
+                if shared.is_of(&service.name) && shared.class().part() == part(shared.class()) =>
             {
                 shared.get(service)
             }
@@ -324,13 +342,19 @@ impl Watched {
     #[inline(never)]
     fn join_and_get(&mut self, service: &Arc<Service>, client: &Peer) -> ToSend {
         let (class, owner) = (self.watch.class(service, client), &self.watch.owner);
-        if !self.member.as_deref().is_some_and(|member| member.is_of(service, class.zone())) {
+        if !self.member.as_deref().is_some_and(|member| member.is_of(service, &class)) {
             // The former membership ends first.
-            self.member = None;
-            let (zone, name) = (class.zone(), &self.watch.name);
-            self.member =
-                owner.members.join(service, zone, client.identity.addr, name).map(Box::new);
+            let calls = self.member.take().and_then(|member| member.calls(&service.name));
+            if let Some(calls) = calls.filter(|calls| *calls != Calls::default()) {
+                self.calls = Some(Box::new((service.name.clone(), calls)));
+            }
+            let calls = self.calls.as_deref().filter(|(of, _)| *of == service.name);
+            let calls = calls.map(|(_, calls)| *calls).unwrap_or_default();
+            let (name, addr) = (&self.watch.name, client.identity.addr);
+            self.member = owner.members.join(service, &class, addr, name, calls).map(Box::new);
         }
+        let subset = self.member.as_deref().and_then(|member| member.subset(service));
+        let class = class.with_subset(subset);
         match &self.shared {
             Some(shared) if shared.is_of(&service.name) && *shared.class() == class => {
                 shared.get(service)

@@ -70,7 +70,7 @@ async fn a_greater_share_moves_only_new_clients_of_the_canaries() {
         for (n, (stream, ports)) in (1..).zip(&mut streams) {
             let client = [192, 0, 2, n].into();
             let Known::Present(service) = balanced.catalog.lookup(&hello()) else { panic!("gone") };
-            let expected = match policy::part(&service, &Class::default(), client) {
+            let expected = match policy::part(&service, &Class::default(), client, true) {
                 Part::Canaries => vec![3],
                 _ => vec![1, 2],
             };

@@ -5,10 +5,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use envoy_types::pb::envoy::config::core::v3::{address, socket_address::PortSpecifier};
+use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use lookaside::model::ServiceName;
 use lookaside::settings::WhenEmpty;
 
 use crate::conversations::wire::{Balanced, GO, JAVA, PYTHON, Stream, pb};
+use crate::conversations::xds::Client;
+use crate::conversations::xds_reports::{Reporter, stats};
 
 const CELLS: &str = "[service.hello]\nsubset.mode = 'cells'\n";
 const BACKENDS: i32 = 300;
@@ -128,4 +133,97 @@ async fn few_clients_get_enough_backends_together() {
         assert!(before.len() <= 42);
         while ports(&stream.servers().await).len() < 300 {}
     }
+}
+
+/// Returns the locality of each backend, by port.
+fn homes(assignment: &ClusterLoadAssignment) -> BTreeMap<u32, String> {
+    let mut homes = BTreeMap::new();
+    for locality in &assignment.endpoints {
+        let name = &locality.locality.as_ref().unwrap().sub_zone;
+        for endpoint in &locality.lb_endpoints {
+            let Some(HostIdentifier::Endpoint(endpoint)) = &endpoint.host_identifier else {
+                panic!("an endpoint")
+            };
+            let address = endpoint.address.as_ref().unwrap().address.as_ref();
+            let Some(address::Address::SocketAddress(socket)) = address else { panic!("a socket") };
+            let Some(PortSpecifier::PortValue(port)) = socket.port_specifier else { panic!() };
+            assert!(homes.insert(port, name.clone()).is_none());
+        }
+    }
+    homes
+}
+
+/// Half of the clients speak grpclb: all count together.
+#[tokio::test(start_paused = true)]
+async fn clients_of_both_protocols_share_the_cells() {
+    let mut balanced = balanced().await;
+    let streams = open(&mut balanced, 80).await;
+    let mut clients: BTreeMap<u32, usize> = BTreeMap::new();
+    for (_, ports) in &streams {
+        ports.iter().for_each(|port| *clients.entry(port.cast_unsigned()).or_default() += 1);
+    }
+    let mut others = Vec::new();
+    for client in 80..160 {
+        balanced.peer = format!("192.0.2.{client}:1234").parse().unwrap();
+        let mut client = Client::open(&balanced).await;
+        client.ask::<ClusterLoadAssignment>(&["hello"], "");
+        let (response, all) = client.next::<ClusterLoadAssignment>().await;
+        let ports = homes(&all[0]);
+        assert!((20..=42).contains(&ports.len()), "{}", ports.len());
+        ports.keys().for_each(|port| *clients.entry(*port).or_default() += 1);
+        others.push((client, response.nonce));
+    }
+    assert_eq!(clients.len(), 300, "every backend has clients");
+    assert!(*clients.values().max().unwrap() <= 26, "{clients:?}");
+    assert_eq!(balanced.counters.assignments_encoded.total(), 8, "one for each cell");
+    let shown = balanced.xds.clients()();
+    let shown: BTreeSet<_> = shown.iter().filter_map(|one| one.subset).collect();
+    assert_eq!(shown.len(), 8, "{shown:?}");
+    let cells = balanced.balancer.cells()(&ServiceName::new("hello").unwrap());
+    assert_eq!((cells[0].clients, cells[0].wide), (160, 0));
+    // Hashed calls need all backends.
+    balanced.settle(&format!("{CELLS}lb-policy = {{ kind = 'ring-hash', header = 'k' }}")).await;
+    let (stream, nonce) = &mut others[0];
+    stream.ask::<ClusterLoadAssignment>(&["hello"], nonce);
+    loop {
+        let (response, all) = stream.next::<ClusterLoadAssignment>().await;
+        stream.ask::<ClusterLoadAssignment>(&["hello"], &response.nonce);
+        if homes(&all[0]).len() == 300 {
+            break;
+        }
+    }
+}
+
+/// Its former backends stay where they are, so it keeps its connections to them.
+#[tokio::test(start_paused = true)]
+async fn a_heavy_client_of_xds_gets_several_cells_and_no_backend_moves() {
+    let mut balanced = balanced().await;
+    balanced.settle(&format!("{CELLS}xds-reports = 'on'")).await;
+    let mut clients = Vec::new();
+    for client in 0..160 {
+        balanced.peer = format!("192.0.2.{client}:1234").parse().unwrap();
+        clients.push(Reporter::open(&balanced, "a").await);
+    }
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    // Only some report: the others count as the mean of those.
+    for (client, reporter) in clients.iter_mut().enumerate().take(80) {
+        let calls = if client == 5 { 10_000 } else { 100 };
+        reporter.report(vec![stats("hello", &[[calls, calls, 0]], 0)]);
+    }
+    balanced.reported("hello", 80).await;
+    let heavy = &mut clients[5];
+    let before = homes(&heavy.assignment);
+    assert!(before.len() <= 42, "{}", before.len());
+    heavy.client.ask::<ClusterLoadAssignment>(&["hello"], &heavy.nonce);
+    let more = loop {
+        let (response, all) = heavy.client.next::<ClusterLoadAssignment>().await;
+        heavy.client.ask::<ClusterLoadAssignment>(&["hello"], &response.nonce);
+        let more = homes(&all[0]);
+        if more.len() > 120 {
+            break more;
+        }
+    };
+    assert!(before.iter().all(|(port, home)| more.get(port) == Some(home)), "{before:?} {more:?}");
+    let cells = balanced.balancer.cells()(&ServiceName::new("hello").unwrap());
+    assert!((1..20).contains(&cells[0].wide), "{cells:?}");
 }

@@ -91,7 +91,7 @@ impl Balanced {
             Arc::clone(&ledger),
             Arc::clone(&counters),
         );
-        let sums = (balancer.demands(), balancer.rates());
+        let sums = (balancer.demands(), balancer.rates(), balancer.placements());
         let (reported, counted) = (Arc::clone(&ledger), Arc::clone(&counters));
         let xds = Xds::new(zone, catalog.clone(), sums, reported, counted);
         let peer = "192.0.2.1:1234".parse().unwrap();

@@ -234,15 +234,70 @@ async fn nothing_that_is_invalid_ends_a_stream() {
 async fn names_for_which_there_is_no_room_are_counted() {
     let balanced = Balanced::start(WhenEmpty::Wait).await;
     let mut client = Client::open(&balanced).await;
-    let names: Vec<_> = (0..1_003).map(|n| format!("s{n}")).collect();
+    let names: Vec<_> = (0..10_003).map(|n| format!("s{n}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     client.ask::<Listener>(&names, "");
     let (response, listeners) = client.next::<Listener>().await;
-    assert_eq!(listeners.len(), 1_000);
+    assert_eq!(listeners.len(), 10_000);
     client.ask::<Listener>(&names, &response.nonce);
     client.ask::<Cluster>(&names[..2], "");
     assert_eq!(client.next::<Cluster>().await.1.len(), 2);
     assert_eq!(balanced.counters.xds_names_refused.total(), 3);
+}
+
+/// Requests are longer than a stream's window, and a change costs one short response.
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_names_on_one_stream() {
+    let mut balanced = Balanced::start(WhenEmpty::Wait).await;
+    let names: Vec<_> =
+        (0..10_000).map(|n| format!("a-service-with-a-usual-name-{n:05}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let mut client = Client::open(&balanced).await;
+    client.ask::<Listener>(&names, "");
+    let (response, listeners) = client.next::<Listener>().await;
+    let asked = listeners.iter().map(|one| one.name.as_str());
+    assert!(asked.eq(names.iter().copied()));
+    client.ask::<Listener>(&names, &response.nonce);
+    client.ask::<Cluster>(&names, "");
+    let (response, clusters) = client.next::<Cluster>().await;
+    assert_eq!(clusters.len(), 10_000);
+    client.ask::<Cluster>(&names, &response.nonce);
+    client.ask::<ClusterLoadAssignment>(&names, "");
+    let mut answered = 0;
+    while answered < names.len() {
+        let (response, assignments) = client.next::<ClusterLoadAssignment>().await;
+        answered += assignments.len();
+        client.ask::<ClusterLoadAssignment>(&names, &response.nonce);
+    }
+    balanced.put(&format!("{} 1 10.0.0.1:80", names[7_777])).await;
+    let (_, assignments) = client.next::<ClusterLoadAssignment>().await;
+    let [changed] = &assignments[..] else { panic!("{} names", assignments.len()) };
+    assert_eq!((changed.cluster_name.as_str(), changed.endpoints.len()), (names[7_777], 1));
+    assert_eq!(balanced.counters.xds_names_refused.total(), 0);
+}
+
+/// The names of all streams of a connection are bounded together.
+#[tokio::test(start_paused = true)]
+async fn the_streams_of_a_connection_share_the_room_for_names() {
+    let balanced = Balanced::start(WhenEmpty::Wait).await;
+    let mut connection = balanced.caller(1 << 20).await;
+    // A kilobyte each: 5,851 of them.
+    let names: Vec<_> = (0..900).map(|n| format!("{n:0980}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let mut streams = Vec::new();
+    for at in 0..8 {
+        let mut client = Client::open_on(&mut connection, "a");
+        client.ask::<Listener>(&names, "");
+        let (response, _) = client.next::<Listener>().await;
+        let fits = (6 * 1024 * 1024 / (96 + 980) - 900 * at).min(900);
+        assert_eq!(response.resource_errors.len(), fits, "stream {at}");
+        streams.push(client);
+        if fits < 900 {
+            break;
+        }
+    }
+    assert_eq!(streams.len(), 7);
+    assert_eq!(balanced.counters.xds_names_refused.total(), 7 * 900 - 6 * 1024 * 1024 / 1076);
 }
 
 #[tokio::test]

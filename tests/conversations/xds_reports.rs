@@ -16,7 +16,7 @@ use envoy_types::pb::envoy::service::load_stats::v3::{LoadStatsRequest, LoadStat
 use h2::client::SendRequest;
 use lookaside::catalog::{Input, LoadTarget};
 use lookaside::facts::capacity::Report;
-use lookaside::load::Calls;
+use lookaside::load::{BackendCalls, Calls};
 use lookaside::model::{BackendAddr, ServiceName};
 use lookaside::settings::WhenEmpty;
 use lookaside::xds::LOAD_PATH;
@@ -26,21 +26,24 @@ use super::wire::{Balanced, Stream};
 use super::xds::Client;
 
 /// A client that has the endpoints of a name, and its stream of reports.
-struct Reporter {
+pub(super) struct Reporter {
     connection: SendRequest<Bytes>,
-    client: Client,
-    nonce: String,
+    pub(super) client: Client,
+    pub(super) nonce: String,
+    /// The first assignment.
+    pub(super) assignment: ClusterLoadAssignment,
     reports: Stream,
 }
 
 impl Reporter {
-    async fn open(balanced: &Balanced, zone: &'static str) -> Self {
+    pub(super) async fn open(balanced: &Balanced, zone: &'static str) -> Self {
         let mut connection = balanced.caller(1 << 20).await;
         let mut client = Client::open_on(&mut connection, zone);
         client.ask::<ClusterLoadAssignment>(&["hello"], "");
-        let (response, _) = client.next::<ClusterLoadAssignment>().await;
+        let (response, mut all) = client.next::<ClusterLoadAssignment>().await;
         let reports = Self::reports(&mut connection);
-        Self { connection, client, nonce: response.nonce, reports }
+        let (nonce, assignment) = (response.nonce, all.remove(0));
+        Self { connection, client, nonce, assignment, reports }
     }
 
     /// Opens a stream of reports on a connection. Its first message has only the client.
@@ -52,7 +55,7 @@ impl Reporter {
         reports
     }
 
-    fn report(&mut self, clusters: Vec<ClusterStats>) {
+    pub(super) fn report(&mut self, clusters: Vec<ClusterStats>) {
         let request = LoadStatsRequest { node: None, cluster_stats: clusters };
         self.reports.message(&request.encode_to_vec());
     }
@@ -66,7 +69,7 @@ impl Reporter {
     }
 }
 
-fn stats(name: &str, localities: &[[u64; 3]], dropped: u64) -> ClusterStats {
+pub(super) fn stats(name: &str, localities: &[[u64; 3]], dropped: u64) -> ClusterStats {
     let locality = |&[issued, succeeded, failed]: &[u64; 3]| UpstreamLocalityStats {
         locality: Some(Locality { sub_zone: "10.0.0.1:80".to_owned(), ..Default::default() }),
         total_issued_requests: issued,
@@ -97,6 +100,10 @@ async fn reports_are_summed_and_the_interval_follows_the_settings() {
     assert_eq!(balanced.reported("hello", 2).await, expected);
     let view = &balanced.xds.clients()()[0];
     assert_eq!(view.calls, expected);
+    let backend = "10.0.0.1:80".parse().unwrap();
+    let calls = BackendCalls { started: 7, succeeded: 5, failed: 1 };
+    let backends = balanced.ledger.backends(&ServiceName::new("hello").unwrap());
+    assert_eq!(backends, [(backend, calls)].into());
     balanced.settle("[service.hello]\nxds-reports = 'on'\nreport-interval = '7s'\n").await;
     one.client.ask::<ClusterLoadAssignment>(&["hello"], &one.nonce);
     // The stream counts its client anew, which it may not have done at once.
@@ -111,6 +118,41 @@ async fn reports_are_summed_and_the_interval_follows_the_settings() {
             break;
         }
     }
+    // It goes on counting where it was, whatever the settings.
+    let started = balanced.reported("hello", reports).await.started;
+    assert_eq!(balanced.xds.clients()()[0].calls.started, started);
+}
+
+/// Two streams of a connection may have one name, as while a client opens another stream.
+#[tokio::test]
+async fn a_report_counts_while_any_stream_of_the_connection_has_the_name() {
+    let mut balanced = Balanced::start(WhenEmpty::Wait).await;
+    balanced.settle("[service.hello]\nxds-reports = 'on'\n").await;
+    balanced.put("hello 1 10.0.0.1:80").await;
+    let mut one = Reporter::open(&balanced, "a").await;
+    let mut newer = Client::open_on(&mut one.connection, "a");
+    newer.ask::<ClusterLoadAssignment>(&["hello"], "");
+    newer.next::<ClusterLoadAssignment>().await;
+    one.report(vec![stats("hello", &[[1, 1, 0]], 0)]);
+    assert_eq!(balanced.reported("hello", 1).await.started, 1);
+    drop(newer);
+    while balanced.xds.streams()() > 1 {
+        tokio::task::yield_now().await;
+    }
+    one.report(vec![stats("hello", &[[2, 2, 0]], 0)]);
+    assert_eq!(balanced.reported("hello", 2).await.started, 3);
+    assert_eq!(balanced.counters.reports_rejected.total(), 0);
+}
+
+#[tokio::test]
+async fn a_stream_of_reports_that_is_refused_is_counted() {
+    let balanced = Balanced::start(WhenEmpty::Wait).await;
+    let mut connection = balanced.caller(1 << 20).await;
+    let mut reports = Balanced::call(&mut connection, LOAD_PATH, "grpc-go/1.85.0");
+    // Compressed.
+    reports.bytes(&[1, 0, 0, 0, 0]);
+    assert_eq!(reports.status().await.0, 12);
+    assert_eq!(balanced.counters.xds_streams_refused.total(), 1);
 }
 
 /// A stream without a name that asks for reports gets the interval that is usual.

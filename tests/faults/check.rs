@@ -1,4 +1,4 @@
-//! Compares a history with the model and finds breaches of six invariants.
+//! Compares a history with the model and finds breaches of seven invariants.
 //!
 //! In: the lists that clients got, the registrations, and when all faults were over.
 //! Out: a text for each breach. Pure.
@@ -6,7 +6,8 @@
 //! I1: every list is a state that was registered at some time. I2: no stream goes
 //! back to an older state. I3: after the faults, every live stream gets the newest
 //! state within a bound. I4: no list is empty unless all backends are deregistered.
-//! I5: nothing leaks and nothing panics. I6: memory stays within its bound.
+//! I5: nothing leaks and nothing panics. I6: memory stays within its bound. I7: no response
+//! breaks the rules of xDS, which `support/crowd/xds.rs` lists.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -32,7 +33,7 @@ pub struct Vitals {
     pub memory: u64,
 }
 
-/// Returns breaches of I1 to I4. `names` holds, for each client, its service and
+/// Returns breaches of I1 to I4, and of I7. `names` holds, for each client, its service and
 /// whether its stream is live.
 pub fn lists(
     history: &History,
@@ -40,7 +41,8 @@ pub fn lists(
     names: &[(String, bool)],
     settled: Option<Settled>,
 ) -> Vec<String> {
-    let mut breaches = Vec::new();
+    let broken = history.broken.iter();
+    let mut breaches: Vec<_> = broken.map(|what| format!("I7: {what}")).collect();
     let mut places = Places::new(history, model);
     let mut last: HashMap<u32, (usize, Instant)> = HashMap::new();
     for received in &history.received {

@@ -1,5 +1,5 @@
 //! The parts that most rows need: an etcd, a writer of registrations, the balancer
-//! and a crowd of clients.
+//! and a crowd of clients, half of them with grpclb and half with xDS.
 //!
 //! In: how many of each. Out: moments and figures, and at the end the breaches that
 //! the checker finds in the whole run.
@@ -39,6 +39,8 @@ pub struct Size {
     pub port: u16,
 }
 
+/// The number of clients that [`World::newcomers`] adds.
+pub const NEWCOMERS: usize = 2;
 /// How soon all clients have the newest list once there is no fault.
 pub const CONVERGED: Duration = Duration::from_secs(2);
 /// The most memory in KiB that a balancer takes without clients, and that each client
@@ -98,7 +100,7 @@ impl<E> World<E> {
         let balancer = start(&args, environment);
         balancer.wait_ready();
         let before = vitals(&balancer);
-        let crowd = Crowd::new(Plan::to(balancer.grpclb()));
+        let crowd = Crowd::new(Plan::mixed(balancer.grpclb()));
         crowd.add((0..size.clients).map(|client| size.service_of(client)), Manner::Usual);
         let world = Self { etcd, writer, balancer, crowd, before, args };
         world.wait_listed(size.clients);
@@ -107,7 +109,17 @@ impl<E> World<E> {
 
     #[track_caller]
     pub fn wait_listed(&self, count: usize) {
-        eventually("every client has a list", || (self.crowd.listed() == count).then_some(()));
+        eventually("every client has a list", || {
+            self.no_rule_is_broken();
+            (self.crowd.listed() == count).then_some(())
+        });
+    }
+
+    /// Panics if a response broke a rule of xDS: its client waits for ever.
+    #[track_caller]
+    fn no_rule_is_broken(&self) {
+        let broken = self.crowd.history(|history| history.broken.clone());
+        assert!(broken.is_empty(), "I7: {broken:#?}");
     }
 
     /// Kills the balancer as a crash does and starts it again at the same address.
@@ -129,7 +141,10 @@ impl<E> World<E> {
         let newest = |name: &str, set: &_| {
             self.writer.model.steps(name).last().is_some_and(|step| step.allows(set))
         };
-        eventually("all have the newest list", || self.crowd.all_received(newest).then_some(()));
+        eventually("all have the newest list", || {
+            self.no_rule_is_broken();
+            self.crowd.all_received(newest).then_some(())
+        });
         let last =
             self.crowd.history(|history| history.received.last().map(|received| received.at));
         last.map_or(Duration::ZERO, |last| last.saturating_duration_since(since))
@@ -165,10 +180,10 @@ impl<E> World<E> {
 
     /// Demands that since `since` no stream was closed and no list was sent.
     pub fn nobody_is_touched(&self, row: &mut Row, since: Instant) {
-        let (lost, received) =
-            self.crowd.history(|h| (h.lost_since(since), h.received_since(since)));
+        let sent = |h: &History| h.received_since(since) + h.described_since(since);
+        let (lost, sent) = self.crowd.history(|h| (h.lost_since(since), sent(h)));
         row.equal("streams closed", lost, 0);
-        row.equal("lists sent", received, 0);
+        row.equal("lists sent", sent, 0);
     }
 
     /// Demands that after the first `before` lists only clients of `service` got lists.
@@ -181,15 +196,18 @@ impl<E> World<E> {
         row.equal("lists sent to clients of unchanged services", others, 0);
     }
 
-    /// Adds a client. Returns how long it waits for its first list.
+    /// Adds [`NEWCOMERS`] clients, one of each protocol. Returns how long they wait for their
+    /// first lists.
     #[track_caller]
-    pub fn newcomer(&self, name: &str) -> Duration {
-        let client = self.crowd.len();
-        self.crowd.add([name.to_owned()], Manner::Usual);
+    pub fn newcomers(&self, name: &str) -> Duration {
+        let first = self.crowd.len();
+        self.crowd.add(vec![name.to_owned(); NEWCOMERS], Manner::Usual);
         let waited = |history: &History| {
-            history.waits.iter().rev().find(|w| w.client as usize == client).map(|w| w.took)
+            let new = history.waits.iter().filter(|wait| wait.client as usize >= first);
+            let new: Vec<_> = new.map(|wait| wait.took).collect();
+            new.iter().copied().max().filter(|_| new.len() == NEWCOMERS)
         };
-        eventually("a newcomer has its list", || self.crowd.history(waited))
+        eventually("newcomers have their lists", || self.crowd.history(waited))
     }
 }
 
@@ -200,7 +218,9 @@ pub fn vitals(balancer: &Balancer) -> Vitals {
     let files = std::fs::read_dir(format!("{proc}/fd")).map_or(0, |files| files.count() as u64);
     let status = std::fs::read_to_string(format!("{proc}/status")).unwrap_or_default();
     let streams = balancer.try_get("/metrics").map_or(0.0, |(_, page)| {
-        let lines = page.lines().filter(|line| line.starts_with("lookaside_streams_open{"));
+        let open = ["lookaside_streams_open{", "lookaside_xds_names_open{"];
+        let is_open = |line: &&str| open.iter().any(|name| line.starts_with(name));
+        let lines = page.lines().filter(is_open);
         lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     });
     Vitals { files, streams: streams as u64, memory: field(&status, "VmRSS:") }

@@ -129,7 +129,7 @@ fn version(part: Part) -> String {
         }
         let name = ServiceName::new(SERVICE).expect("a name");
         let service = Service::new(1, ServiceSnapshot::new(name, 1, Vec::new()), settings);
-        policy::part(&service, &Class::default(), client) == part
+        policy::part(&service, &Class::default(), client, true) == part
     };
     let found = (1..).map(|n| format!("v{n}")).find(is_in);
     found.expect("half of the versions are")

@@ -190,7 +190,7 @@ pub async fn run(
     }
 
     let balancer = Balancer::new(zone.clone(), catalog.clone(), ledger.clone(), counters.clone());
-    let sums = (balancer.demands(), balancer.rates());
+    let sums = (balancer.demands(), balancer.rates(), balancer.placements());
     let xds = Xds::new(zone, catalog.clone(), sums, ledger, counters.clone());
     spawn_local(balancer.clone().sweep());
     spawn_local(balancer.clone().follow_demand(inputs.clone()));

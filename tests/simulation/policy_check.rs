@@ -85,13 +85,12 @@ impl Check<'_> {
     /// Returns whether a rule may have left a registered backend out of a list.
     pub fn may_omit(&self, stream: &Stream, received: &ReceivedList, addr: SocketAddr) -> bool {
         let from = received.sent.saturating_sub(CHECKED);
-        let grpclb = self.plan.clients[stream.client].protocol == Protocol::Grpclb;
         let omits = |policy: Policy| {
             let sick = policy
                 .health_acts()
                 .is_some_and(|health| !self.is_well(stream, addr, health.kind, from, received.at));
             let split = policy.split.is_some_and(|split| self.splits_off(split, addr, received));
-            sick || split || (policy.cells && grpclb)
+            sick || split || policy.cells
         };
         self.policies(stream, from.saturating_sub(FRESH), received.at).into_iter().any(omits)
     }
@@ -268,8 +267,7 @@ impl Check<'_> {
             None => vec![held.clone()],
             Some(health) => self.healthy_at_end(health, held),
         };
-        let grpclb = self.plan.clients[stream.client].protocol == Protocol::Grpclb;
-        if stream.service == FLEET && policy.cells && grpclb {
+        if stream.service == FLEET && policy.cells {
             let mut all = healthy;
             for Record { what, .. } in self.records {
                 if let What::Decides { balancer, service: FLEET, digest } = what

@@ -1,14 +1,15 @@
-//! A crowd: thousands of grpclb clients in one thread, each with its own connection and
-//! stream. They reconnect like gRPC's clients.
+//! A crowd: thousands of clients of grpclb and xDS in one thread, each with its own
+//! connection and stream. They reconnect like gRPC's clients.
 //!
 //! In: addresses of balancers or DNS servers that name them, and the names that the clients
 //! ask for. Out: the [`History`] of all lists. The clients share no list and decode each one.
 
 mod client;
 mod history;
+pub mod xds;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -20,7 +21,6 @@ use std::time::{Duration, Instant};
 use rustix::event::{Timespec, epoll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use super::wire::{self, Response};
 use super::{dns, raise_open_files};
 use client::{Came, Client};
 pub use history::{Content, History, Lost, Received, Set, Wait};
@@ -47,9 +47,11 @@ pub enum Manner {
 pub struct Plan {
     /// The addresses of balancers, in the order in which clients try them.
     pub balancers: Vec<SocketAddr>,
+    /// Whether every second client of each name speaks xDS instead of grpclb.
+    pub mixed: bool,
     /// The number of clients that start per second, so that they do not disturb each other.
     pub pace: usize,
-    /// The time between two reports of a client; `None`: no reports.
+    /// The time between two reports of a client of grpclb; `None`: no reports.
     pub report: Option<Duration>,
     /// The clients' network, if it is not the test's: its file in `/run/netns`.
     pub network: Option<String>,
@@ -77,6 +79,8 @@ struct Shared {
 struct State {
     plan: Plan,
     clients: Vec<Client>,
+    /// The number of clients of each name.
+    of_name: HashMap<String, usize>,
     history: History,
     /// The clients that try again later, by time.
     later: BinaryHeap<Reverse<(Instant, usize)>>,
@@ -102,7 +106,13 @@ const TURN: Duration = Duration::from_millis(20);
 
 impl Plan {
     pub fn to(balancer: SocketAddr) -> Self {
-        Self { balancers: vec![balancer], pace: 5_000, report: None, network: None, dns: None }
+        let (report, network, dns) = (None, None, None);
+        Self { balancers: vec![balancer], mixed: false, pace: 5_000, report, network, dns }
+    }
+
+    /// The clients of each name speak grpclb and xDS in turn.
+    pub fn mixed(balancer: SocketAddr) -> Self {
+        Self { mixed: true, ..Self::to(balancer) }
     }
 }
 
@@ -113,6 +123,7 @@ impl Crowd {
         let state = State {
             plan,
             clients: Vec::new(),
+            of_name: HashMap::new(),
             history: History::default(),
             later: BinaryHeap::new(),
             questions: BinaryHeap::new(),
@@ -133,7 +144,10 @@ impl Crowd {
             let pause = Duration::from_secs(1) / u32::try_from(state.plan.pace).expect("a pace");
             for (turn, name) in (0_u32..).zip(names) {
                 state.later.push(Reverse((Instant::now() + pause * turn, state.clients.len())));
-                state.clients.push(Client::new(name, manner));
+                let before = state.of_name.entry(name.clone()).or_default();
+                let speaks_xds = state.plan.mixed && *before % 2 == 1;
+                *before += 1;
+                state.clients.push(Client::new(name, manner, speaks_xds));
             }
         });
     }
@@ -148,6 +162,8 @@ impl Crowd {
                 if std::mem::take(&mut client.has_list) {
                     client.socket = None;
                     client.since = Instant::now();
+                    // A new client of xDS has nothing yet.
+                    client.xds = client.xds.as_ref().map(|_| Box::default());
                     state.later.push(Reverse((client.since, index)));
                 }
             }
@@ -174,6 +190,12 @@ impl Crowd {
         self.with(|state| state.clients.iter().filter(|client| client.has_list).count())
     }
 
+    /// Returns the number of clients of xDS that have asked, and were not answered.
+    pub fn waiting_for_xds(&self) -> usize {
+        let waits = |client: &&Client| client.xds.is_some() && client.is_unanswered();
+        self.with(|state| state.clients.iter().filter(waits).count())
+    }
+
     /// Returns the name that each client asked for, and whether it has a stream with a list.
     pub fn names(&self) -> Vec<(String, bool)> {
         self.with(|state| {
@@ -186,7 +208,7 @@ impl Crowd {
     pub fn all_received(&self, right: impl Fn(&str, &Set) -> bool) -> bool {
         let nothing = Set::new();
         self.with(|state| {
-            let mut known = std::collections::HashMap::new();
+            let mut known = HashMap::new();
             state.clients.iter().filter(|client| !client.gone).all(|client| {
                 let (Some(what), true) = (client.received, client.has_list) else { return false };
                 let set = match what {
@@ -367,16 +389,7 @@ impl State {
         let client = &mut self.clients[index];
         let number = u32::try_from(index).expect("a crowd is small");
         let at = Instant::now();
-        let what = match wire::parse_response(message) {
-            Response::Initial => {
-                client.initial = true;
-                client.stream += 1;
-                return;
-            }
-            Response::List(list) => self.history.what(|| wire::servers(list)),
-            Response::Fallback => Content::Fallback,
-            Response::Nonsense => Content::Nothing,
-        };
+        let Some(what) = client.understand(message, &mut self.history) else { return };
         if !std::mem::replace(&mut client.has_list, true) {
             client.failures = 0;
             self.history.waits.push(Wait { client: number, ended: at, took: at - client.since });

@@ -49,6 +49,8 @@ pub const XDS_CPP: Language = Language::new("cpp", Family::Core);
 pub const XDS_GO: Language = Language::new("go-xds", Family::Go);
 pub const XDS_JAVA: Language = Language::new("java-xds", Family::Java);
 pub const XDS_NODE: Language = Language::new("node-xds", Family::Core);
+/// tonic-xds, an implementation of its own.
+pub const XDS_RUST: Language = Language::new("rust-xds", Family::Core);
 
 /// Node.js. It has no grpclb and its own implementation of gRPC.
 pub const NODE: Language = Language::new("node", Family::Core);

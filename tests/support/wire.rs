@@ -188,7 +188,8 @@ fn split_field(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     (tag & 7 == 2).then_some((tag >> 3, value, rest))
 }
 
-fn varint(bytes: &[u8]) -> (usize, &[u8]) {
+/// Returns a number, and the bytes after it.
+pub fn varint(bytes: &[u8]) -> (usize, &[u8]) {
     let end = bytes.iter().position(|byte| byte & 0x80 == 0).map_or(bytes.len(), |at| at + 1);
     let (number, rest) = bytes.split_at(end.min(9));
     (number.iter().rev().fold(0, |value, byte| value << 7 | usize::from(byte & 0x7f)), rest)

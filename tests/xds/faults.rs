@@ -5,19 +5,15 @@
 use std::time::Duration;
 
 use super::cases::{client_of, is_used, refused};
-use super::{Scene, open};
-use crate::support::client::{Calls, Driver};
+use super::{Scene, connected, open};
+use crate::support::client::Calls;
 use crate::support::eventually;
 use crate::support::world::{SERVICE, streams};
 
 /// While etcd is away, clients call the backends that they know.
 pub fn etcd_is_away(scene: &Scene) {
-    let balancer = scene.balancer(&[]);
-    let _one = scene.world.backend("one");
-    balancer.wait_listed(SERVICE, "one");
-    let driver = scene.driver(&balancer);
-    let client = open(&driver, SERVICE);
-    is_used(&client_of(&client), "one");
+    let (balancer, _one, driver) = scene.with_one();
+    let client = connected(&driver);
     client.start(&Calls::new(0).every(Duration::from_millis(5)));
     scene.world.etcd().freeze();
     eventually("etcd is missed", || {
@@ -35,12 +31,8 @@ pub fn etcd_is_away(scene: &Scene) {
 
 /// Clients keep calling while the balancer restarts, and follow the new one.
 pub fn the_balancer_restarts(scene: &Scene) {
-    let mut balancer = scene.balancer(&[]);
-    let _one = scene.world.backend("one");
-    balancer.wait_listed(SERVICE, "one");
-    let driver = scene.driver(&balancer);
-    let client = open(&driver, SERVICE);
-    is_used(&client_of(&client), "one");
+    let (mut balancer, _one, driver) = scene.with_one();
+    let client = connected(&driver);
     client.start(&Calls::new(0).every(Duration::from_millis(5)));
     for (id, killed) in [("two", false), ("three", true)] {
         if killed {
@@ -64,12 +56,8 @@ pub fn the_balancer_restarts(scene: &Scene) {
 
 /// A balancer that has not read etcd answers no client, and its clients lose nothing.
 pub fn the_balancer_comes_later(scene: &Scene) {
-    let mut balancer = scene.balancer(&[]);
-    let _one = scene.world.backend("one");
-    balancer.wait_listed(SERVICE, "one");
-    let driver: Driver = scene.driver(&balancer);
-    let client = open(&driver, SERVICE);
-    is_used(&client_of(&client), "one");
+    let (mut balancer, _one, driver) = scene.with_one();
+    let client = connected(&driver);
     client.start(&Calls::new(0).every(Duration::from_millis(5)));
     balancer.kill();
     scene.world.etcd().freeze();

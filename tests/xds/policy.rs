@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::cases::refused;
 use super::{Scene, open};
 use crate::support::backend::Backend;
-use crate::support::client::{Calls, Channel};
+use crate::support::client::{Calls, Channel, Report};
+use crate::support::lookaside::Balancer;
 use crate::support::world::SERVICE;
 
 /// Clients stay in the zone that their bootstrap file states, until the zone is lost.
@@ -26,7 +27,7 @@ pub fn zones(scene: &Scene) {
     let (near, far) = (open(&near, SERVICE), open(&far, SERVICE));
     // A zone without clients would take calls of the other.
     for client in [&near, &far] {
-        client.until("it is connected", &Calls::waiting(1), |report| report.failed() == 0);
+        client.until("it is connected", &scene.waiting(1), |report| report.failed() == 0);
     }
     only(&near, &here);
     only(&far, &there);
@@ -42,29 +43,54 @@ pub fn zones(scene: &Scene) {
 
 /// The canaries get their share, which changes without a failed call.
 pub fn splits(scene: &Scene) {
-    let split = |percent: u32| {
-        let split = format!("split = {{ select = 'version=v2', percent = {percent} }}");
-        settle(scene, &split, "");
-    };
-    split(10);
+    split(scene, 10);
     let balancer = scene.balancer(&[]);
-    let _all = [
-        start(scene, "a", r#""version":"v1""#),
-        start(scene, "b", r#""version":"v1""#),
-        start(scene, "canary", r#""version":"v2""#),
-    ];
-    ["a", "b", "canary"].iter().for_each(|id| balancer.wait_listed(SERVICE, id));
+    let _all = backends_and_canary(scene, &balancer);
     let driver = scene.driver(&balancer);
     let client = open(&driver, SERVICE);
     super::cases::has_shares(&client, &[("a", 45), ("b", 45), ("canary", 10)]);
     client.start(&Calls::new(0).every(Duration::from_millis(2)));
-    split(60);
+    split(scene, 60);
     super::cases::has_shares(&client, &[("a", 20), ("b", 20), ("canary", 60)]);
-    split(0);
+    split(scene, 0);
     only(&client, &["a", "b"]);
     let report = client.stop();
     assert_eq!(report.failed(), 0, "{report:?}");
     assert_eq!(refused(&balancer), 0, "{}", balancer.log());
+}
+
+/// A client that ignores weights uses the canaries or the others, and never both.
+pub fn splits_by_client(scene: &Scene) {
+    split(scene, 50);
+    let balancer = scene.balancer(&[]);
+    let _all = backends_and_canary(scene, &balancer);
+    let driver = scene.driver(&balancer);
+    let client = open(&driver, SERVICE);
+    let own = |report: &Report| [report.from("canary"), report.from("a") + report.from("b")];
+    client.until("one group gets all calls", &Calls::new(80), |report| own(report).contains(&80));
+    client.start(&Calls::new(0).every(Duration::from_millis(2)));
+    for (percent, ids) in [(100, &["canary"][..]), (0, &["a", "b"]), (100, &["canary"])] {
+        split(scene, percent);
+        only(&client, ids);
+    }
+    let report = client.stop();
+    assert_eq!(report.failed(), 0, "{report:?}");
+    assert_eq!(refused(&balancer), 0, "{}", balancer.log());
+}
+
+fn split(scene: &Scene, percent: u32) {
+    let split = format!("split = {{ select = 'version=v2', percent = {percent} }}");
+    settle(scene, &split, "");
+}
+
+/// Starts two backends and a canary, and waits until all are listed.
+fn backends_and_canary(scene: &Scene, balancer: &Balancer) -> [Backend; 3] {
+    let all = [("a", "v1"), ("b", "v1"), ("canary", "v2")];
+    all.map(|(id, version)| {
+        let backend = start(scene, id, &format!(r#""version":"{version}""#));
+        balancer.wait_listed(SERVICE, id);
+        backend
+    })
 }
 
 /// Waits until these backends get all calls.

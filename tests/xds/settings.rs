@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::cases::{client_of, has_shares, is_used, refused};
 use super::policy::settle;
-use super::{Scene, open};
+use super::{Scene, connected, open};
 use crate::support::backend::{Backend, FAIL_FIRST, HOLD};
 use crate::support::client::{Calls, Report};
 use crate::support::eventually;
@@ -24,8 +24,7 @@ pub fn reports(scene: &Scene) {
     let [one, two] = ["one", "two"].map(|id| scene.world.backend(id));
     ["one", "two"].iter().for_each(|id| balancer.wait_listed(SERVICE, id));
     let driver = scene.driver(&balancer);
-    let client = open(&driver, SERVICE);
-    is_used(&client_of(&client), "one");
+    let client = connected(&driver);
     let made = || (one.tokens().len() + two.tokens().len()) as u64;
     client.call(&Calls::new(200));
     let report = client.call(&Calls::new(30).name(FAIL_FIRST));
@@ -55,12 +54,8 @@ pub fn reports(scene: &Scene) {
 
 /// A call that fails is tried again, once settings say so.
 pub fn retries(scene: &Scene) {
-    let balancer = scene.balancer(&[]);
-    let _one = scene.world.backend("one");
-    balancer.wait_listed(SERVICE, "one");
-    let driver = scene.driver(&balancer);
-    let client = open(&driver, SERVICE);
-    is_used(&client_of(&client), "one");
+    let (balancer, _one, driver) = scene.with_one();
+    let client = connected(&driver);
     let calls = Calls::new(20).name(FAIL_FIRST);
     let report = client.call(&calls);
     assert_eq!(report.failed(), 20, "{report:?}");
@@ -74,12 +69,8 @@ pub fn retries(scene: &Scene) {
 /// A call ends before its own deadline.
 pub fn timeouts(scene: &Scene) {
     settle(scene, "timeout = '500ms'", "");
-    let balancer = scene.balancer(&[]);
-    let one = scene.world.backend("one");
-    balancer.wait_listed(SERVICE, "one");
-    let driver = scene.driver(&balancer);
-    let client = open(&driver, SERVICE);
-    is_used(&client_of(&client), "one");
+    let (balancer, one, driver) = scene.with_one();
+    let client = connected(&driver);
     let (began, deadline) = (Instant::now(), Duration::from_secs(120));
     let report = client.call(&Calls::new(1).name(HOLD).timeout(deadline));
     // Node also tells its server of the deadline, whose answer may come before its own timer.
@@ -98,12 +89,8 @@ pub fn timeouts(scene: &Scene) {
 /// Calls beyond those that may be under way fail at once.
 pub fn circuits(scene: &Scene) {
     settle(scene, "circuit-breaking.requests = 2", "");
-    let balancer = scene.balancer(&[]);
-    let one = scene.world.backend("one");
-    balancer.wait_listed(SERVICE, "one");
-    let driver = scene.driver(&balancer);
-    let client = open(&driver, SERVICE);
-    is_used(&client_of(&client), "one");
+    let (balancer, one, driver) = scene.with_one();
+    let client = connected(&driver);
     let calls = Calls::new(1).name(HOLD).timeout(Duration::from_secs(120));
     let held = [client.begin(&calls), client.begin(&calls)];
     eventually("two calls are under way", || (one.held() == 2).then_some(()));
@@ -185,6 +172,29 @@ pub fn client_weights(scene: &Scene) {
     // all.
     let takes_turns = [XDS_CPP, XDS_NODE].contains(&scene.language);
     has_shares(&client, &[("busy", 1), ("idle", if takes_turns { 1 } else { 3 })]);
+    assert_eq!(refused(&balancer), 0, "{}", balancer.log());
+}
+
+/// A client that does not obey a setting goes on with its calls, and refuses nothing: one
+/// that refuses a cluster or a listener would get no further change of it.
+pub fn not_obeyed(scene: &Scene) {
+    settle(
+        scene,
+        "timeout = '500ms'\nxds-reports = 'on'\ncircuit-breaking.requests = 1\n\
+         outlier-detection.kind = 'success-rate'\n\
+         lb-policy = { kind = 'ring-hash', header = 'user-id' }",
+        "",
+    );
+    let (balancer, _one, driver) = scene.with_one();
+    let client = connected(&driver);
+    scene.world.etcd().ctl(&["put", &shed(scene), r#"{"percent":50}"#]);
+    let _two = scene.world.backend("two");
+    is_used(&client_of(&client), "two");
+    settle(scene, "lb-policy = { kind = 'weighted', interval = '1s' }", "");
+    let _three = scene.world.backend("three");
+    is_used(&client_of(&client), "three");
+    let report = client.call(&Calls::new(60));
+    assert_eq!(report.failed(), 0, "{report:?}");
     assert_eq!(refused(&balancer), 0, "{}", balancer.log());
 }
 

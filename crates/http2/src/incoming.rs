@@ -3,7 +3,7 @@
 //! In: DATA as it arrives. Out: the data as a [`Body`].
 //! It holds the data that is not read yet. The flow-control windows limit that data
 //! together with the data that the reader holds: the peer may send more only when the
-//! reader is done.
+//! reader is done. A reader that expects a message longer than a window says so.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -34,6 +34,8 @@ pub struct Broken;
 struct Inbox {
     /// Bytes that the reader released, and that the connection has not counted yet.
     released: AtomicU32,
+    /// The length of the message of which the reader holds the beginning.
+    expected: AtomicU32,
     inner: Mutex<Inner>,
 }
 
@@ -79,6 +81,12 @@ impl Sender {
     pub(super) fn released(&self) -> u32 {
         self.0.released.swap(0, Ordering::Relaxed)
     }
+
+    /// Returns the length of the message of which the reader holds the beginning; 0 if it
+    /// does not say.
+    pub(super) fn expected(&self) -> u32 {
+        self.0.expected.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Sender {
@@ -107,6 +115,15 @@ impl Incoming {
         let connection = inner.connection.take_if(|connection| !connection.will_wake(cx.waker()));
         drop(inner);
         connection.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Incoming {
+    /// Records that what the reader holds is the beginning of a message of `bytes` bytes, so
+    /// that the windows are opened for all of it; 0: of no message. The connection looks when
+    /// it has polled its streams.
+    pub fn expect(&self, bytes: usize) {
+        self.inbox.expected.store(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 }
 

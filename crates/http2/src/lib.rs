@@ -57,6 +57,12 @@ pub trait Outgoing: Unpin {
     /// again when there is room.
     fn poll_part(&mut self, cx: &mut Context<'_>, room: bool) -> Poll<Option<Part>>;
 
+    /// Returns what handling the request has cost beyond its bytes since the last call, in
+    /// bytes: the peer is charged for it.
+    fn cost(&mut self) -> usize {
+        0
+    }
+
     /// Returns whether the body has no part at all, so that the response ends with its
     /// head. Called once, when the response is made.
     fn is_empty(&self) -> bool;
@@ -75,9 +81,10 @@ pub enum Part {
 /// A transport with a budget for its peer. [`WithMeter`] makes one from any transport.
 pub trait Metered {
     /// Charges the peer for the work that its data has caused. `cost` is counted in
-    /// bytes, in addition to the bytes that were read. A transport whose budget is used
-    /// up returns `Pending` from its next read.
-    fn charge(&mut self, cost: usize);
+    /// bytes, in addition to the bytes that were read; below zero, so much is given back,
+    /// because most bytes of a long message cause little work. A transport whose budget is
+    /// used up returns `Pending` from its next read.
+    fn charge(&mut self, cost: isize);
 }
 
 /// One connection: a future that ends when the connection does. Returns whether the peer
@@ -297,8 +304,7 @@ where
                 }
             }
             if self.protocol.streams[at].has_unread() {
-                let released = self.exchange(at).requests.released();
-                self.protocol.release(at, released);
+                self.take_back(at);
             }
             at += 1;
         }

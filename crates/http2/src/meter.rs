@@ -17,16 +17,16 @@ pub struct WithMeter<S, M> {
     meter: M,
 }
 
-impl<S, M: FnMut(&mut S, usize)> WithMeter<S, M> {
+impl<S, M: FnMut(&mut S, isize)> WithMeter<S, M> {
     /// Makes a transport from `io`. `meter` gets `io` and the cost to charge its peer, in
-    /// bytes.
+    /// bytes: see [`Metered::charge`].
     pub fn new(io: S, meter: M) -> Self {
         Self { io, meter }
     }
 }
 
-impl<S, M: FnMut(&mut S, usize)> Metered for WithMeter<S, M> {
-    fn charge(&mut self, cost: usize) {
+impl<S, M: FnMut(&mut S, isize)> Metered for WithMeter<S, M> {
+    fn charge(&mut self, cost: isize) {
         (self.meter)(&mut self.io, cost);
     }
 }

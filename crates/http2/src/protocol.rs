@@ -33,6 +33,10 @@ pub(super) struct Protocol<T> {
     recv_window: i64,
     /// How many bytes of `recv_window` can be given back.
     credit: u32,
+    /// How far the windows are open beyond their usual size, for long messages.
+    widened: u32,
+    /// The part of it that belonged to streams that are closed.
+    narrow: u32,
     /// The highest stream that the peer has opened.
     last: u32,
     /// Whether the peer's first SETTINGS have arrived.
@@ -58,6 +62,8 @@ pub(super) struct Stream<T> {
     credit: u32,
     /// Bytes of DATA that have arrived and are not released.
     unread: u32,
+    /// How far its window is open beyond [`STREAM_WINDOW`], for a long message.
+    widened: u32,
     /// The peer has finished sending.
     remote_closed: bool,
     /// How much of the announced length is missing.
@@ -107,6 +113,9 @@ pub(super) const STREAMS_STEP: u32 = 100;
 /// its largest message fits, and no more.
 const CONNECTION_WINDOW: u32 = 256 * 1024;
 const STREAM_WINDOW: u32 = 68 * 1024;
+/// How far the windows of a connection may be open beyond [`CONNECTION_WINDOW`], for long
+/// messages: one of the longest fits.
+const WIDENED_MAX: u32 = 1024 * 1024;
 /// How many bytes of a window are given back at a time.
 const CONNECTION_CREDIT: u32 = 64 * 1024;
 const STREAM_CREDIT: u32 = 16 * 1024;
@@ -118,8 +127,19 @@ impl<T> Stream<T> {
     }
 
     /// Returns how many bytes of DATA have arrived and are not released.
-    pub(super) fn unread(&self) -> usize {
+    pub(super) fn arrived(&self) -> usize {
         self.unread as usize
+    }
+
+    /// Returns how many bytes of DATA have arrived and are not released, but for those that
+    /// came through a widened window.
+    pub(super) fn unread(&self) -> usize {
+        self.unread.saturating_sub(self.widened) as usize
+    }
+
+    /// Returns how far the window is open for a long message, in bytes.
+    pub(super) fn widened(&self) -> u32 {
+        self.widened
     }
 }
 
@@ -143,6 +163,8 @@ impl<T> Protocol<T> {
             initial_send_window: WINDOW_DEFAULT,
             recv_window: CONNECTION_WINDOW.into(),
             credit: 0,
+            widened: 0,
+            narrow: 0,
             last: 0,
             settled: false,
             shrunk: false,
@@ -176,6 +198,7 @@ impl<T> Protocol<T> {
             recv_window: STREAM_WINDOW.into(),
             credit: 0,
             unread: 0,
+            widened: 0,
             remote_closed: opening.end,
             content_left: opening.content_left,
         });
@@ -185,6 +208,11 @@ impl<T> Protocol<T> {
     pub(super) fn release(&mut self, at: usize, bytes: u32) {
         let stream = &mut self.streams[at];
         stream.unread = stream.unread.saturating_sub(bytes);
+        // A widened window is closed to its usual size first.
+        let narrowed = stream.widened.min(bytes);
+        stream.widened -= narrowed;
+        self.widened -= narrowed;
+        let bytes = bytes - narrowed;
         stream.credit += bytes;
         if stream.credit >= STREAM_CREDIT && !stream.remote_closed {
             let credit = std::mem::take(&mut stream.credit);
@@ -192,6 +220,34 @@ impl<T> Protocol<T> {
             frame::put_window_update(&mut self.out, stream.id, credit);
         }
         self.give_back(bytes);
+    }
+
+    /// Returns how much wider the window of the stream at `at` must be for a message of
+    /// `length` bytes, of which those come first that are not released; 0 if it fits, or if
+    /// the connection has no room for it now.
+    pub(super) fn missing(&self, at: usize, length: u32) -> u32 {
+        let stream = &self.streams[at];
+        let open = i64::from(stream.unread) + stream.recv_window;
+        let missing = u32::try_from(i64::from(length) - open).unwrap_or(0);
+        let fits = !stream.remote_closed && self.widened.saturating_add(missing) <= WIDENED_MAX;
+        if fits { missing } else { 0 }
+    }
+
+    /// Opens the window of the stream at `at`, and that of the connection, so much wider.
+    /// They are closed as far when the data has been read.
+    pub(super) fn widen(&mut self, at: usize, bytes: u32) {
+        let stream = &mut self.streams[at];
+        stream.widened += bytes;
+        stream.recv_window += i64::from(bytes);
+        frame::put_window_update(&mut self.out, stream.id, bytes);
+        self.widened += bytes;
+        self.recv_window += i64::from(bytes);
+        frame::put_window_update(&mut self.out, 0, bytes);
+    }
+
+    /// Returns how far the windows are open beyond their usual size, in bytes.
+    pub(super) fn widened(&self) -> u32 {
+        self.widened
     }
 
     /// Writes the head of the response of the stream at `at`.
@@ -272,6 +328,7 @@ impl<T> Protocol<T> {
 
     fn forget(&mut self, at: usize) {
         let stream = self.streams.swap_remove(at);
+        self.narrow += stream.widened;
         self.give_back(stream.unread);
         if self.streams.is_empty() {
             self.streams = SmallVec::new();
@@ -279,7 +336,10 @@ impl<T> Protocol<T> {
     }
 
     fn give_back(&mut self, bytes: u32) {
-        self.credit += bytes;
+        let narrowed = self.narrow.min(bytes);
+        self.narrow -= narrowed;
+        self.widened -= narrowed;
+        self.credit += bytes - narrowed;
         if self.credit >= CONNECTION_CREDIT {
             let credit = std::mem::take(&mut self.credit);
             self.recv_window += i64::from(credit);

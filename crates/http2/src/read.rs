@@ -21,6 +21,9 @@ use super::{Stage, incoming};
 
 /// How many bytes are read at a time. Clients send far less.
 const READ: usize = 4 * 1024;
+/// The bytes of a message that is longer than this cost no more than the reads and frames
+/// that bring them, once its reader knows its length.
+const LONG: usize = READ;
 /// How many requests are begun at a time. Each costs as much as a hundred other frames.
 const REQUESTS: usize = 8;
 /// How many bytes of answers may wait before nothing more is read from the peer.
@@ -90,7 +93,7 @@ where
     /// Handles the complete frames at the beginning, until other connections must run.
     /// Returns how many bytes it handled.
     fn frames(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<usize, Reason> {
-        let (mut used, mut requests, mut cost) = (0, 0, 0);
+        let (mut used, mut requests, mut cost, mut back) = (0, 0, 0, 0);
         self.more = false;
         while let Some(head) = Head::read(&bytes[used..]) {
             if head.length > FRAME_MAX {
@@ -122,12 +125,47 @@ where
                     self.protocol.open(opening, Exchange::new(sender, reply));
                     (requests, cost) = (requests + 1, cost + REQUEST_COST);
                 }
-                Event::Data(at, data) => self.exchange(at).receive(data, false, cx),
+                Event::Data(at, data) => {
+                    back += self.long_part(at, data.len());
+                    self.exchange(at).receive(data, false, cx);
+                }
                 Event::End(at, data) => self.exchange(at).receive(data, true, cx),
             }
         }
-        self.io.charge(cost);
+        self.io.charge(cost as isize - back as isize);
         Ok(used)
+    }
+
+    /// Lets the peer send as much more as the reader of the stream at `at` is done with, and
+    /// as its message needs.
+    pub(super) fn take_back(&mut self, at: usize) {
+        let Exchange { requests, reply, incomplete_since, .. } = self.exchange(at);
+        let (released, expected) = (requests.released(), requests.expected());
+        let cost = match reply {
+            Reply::Body(body) => body.cost(),
+            Reply::Awaited(_) => 0,
+        };
+        if released > 0 {
+            // What is incomplete now is another message.
+            *incomplete_since = Second::NEVER;
+            self.protocol.release(at, released);
+        }
+        if cost > 0 {
+            self.io.charge(cost as isize);
+        }
+        let missing = self.protocol.missing(at, expected);
+        if missing > 0 && self.share.widen(self.protocol.widened() + missing) {
+            self.protocol.widen(at, missing);
+        }
+    }
+
+    /// Returns how many of the `length` bytes that have just arrived on the stream at `at` are
+    /// of a long message.
+    fn long_part(&self, at: usize, length: usize) -> usize {
+        let stream = &self.protocol.streams[at];
+        let expected = stream.state.requests.expected() as usize;
+        let before = stream.arrived().saturating_sub(length);
+        if expected > LONG { length.min(expected.saturating_sub(before)) } else { 0 }
     }
 }
 

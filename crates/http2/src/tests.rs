@@ -292,6 +292,29 @@ fn a_message_without_an_end_ends_its_stream() {
     assert_eq!(world.sent(kind::RST_STREAM), [(1, Reason::EnhanceYourCalm as u32)]);
 }
 
+/// The peer may not send faster than the transport lets it.
+#[test]
+fn a_long_message_gets_more_room_and_more_time() {
+    let mut world = World::new(1);
+    world.take(1 << 20);
+    world.open(1, "/0");
+    world.frame(kind::DATA, 0, 1, b"begun");
+    world.begun.lock().unwrap()[0].expect(500_000);
+    let charged = |world: &World| std::mem::take(&mut world.wire.0.lock().unwrap().charged);
+    charged(&world);
+    world.frame(kind::DATA, 0, 1, &[0; 4_000]);
+    // The bytes of a long message are given back, but for the work of reading them.
+    assert_eq!(charged(&world), 32 - 4_000);
+    let missing = 500_000 - 68 * 1024;
+    assert_eq!(world.sent(kind::WINDOW_UPDATE)[1..], [(1, missing), (0, missing)]);
+    let most = u64::from(10 + missing / 8192);
+    let piece = [0; 5_000];
+    let over = world.wait(most - 1, |world, _| world.frame(kind::DATA, 0, 1, &piece));
+    assert_eq!((over, world.sent(kind::RST_STREAM)), (None, vec![]));
+    world.wait(3, |_, _| {});
+    assert_eq!(world.sent(kind::RST_STREAM), [(1, Reason::EnhanceYourCalm as u32)]);
+}
+
 #[test]
 fn a_peer_that_takes_nothing_for_a_minute_is_gone_whatever_it_says() {
     let mut world = World::new(1);

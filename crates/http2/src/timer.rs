@@ -27,6 +27,8 @@ const IDLE_MAX: u32 = 60;
 /// How many seconds a frame or message may be incomplete. Each fits in one packet or a
 /// few, so a slower one will never be complete.
 const INCOMPLETE_MAX: u32 = 10;
+/// How many bytes of a long message give a second more: half of what a connection may send.
+const LONG_PER_SECOND: u32 = 8 * 1024;
 /// How many seconds a peer may accept no data. After that its connection ends, whatever it
 /// sends.
 const BLOCKED_MAX: u32 = 60;
@@ -77,7 +79,8 @@ where
         }
         let mut at = 0;
         while let Some(stream) = self.protocol.streams.get(at) {
-            if stream.state.incomplete_since.is_past(INCOMPLETE_MAX, now) {
+            let most = INCOMPLETE_MAX + stream.widened() / LONG_PER_SECOND;
+            if stream.state.incomplete_since.is_past(most, now) {
                 self.protocol.reset_stream(at, Reason::EnhanceYourCalm);
             } else {
                 at += 1;
@@ -100,11 +103,9 @@ where
             Second::NEVER => (self.last_received, KEEPALIVE_INTERVAL),
             ping_sent => (ping_sent, KEEPALIVE_TIMEOUT),
         };
-        let streams = self
-            .protocol
-            .streams
-            .iter()
-            .map(|stream| (stream.state.incomplete_since, INCOMPLETE_MAX));
+        let streams = self.protocol.streams.iter().map(|stream| {
+            (stream.state.incomplete_since, INCOMPLETE_MAX + stream.widened() / LONG_PER_SECOND)
+        });
         let next = [life, (self.idle_since, IDLE_MAX), (self.incomplete_since, INCOMPLETE_MAX)]
             .into_iter()
             .chain([(self.blocked_since, BLOCKED_MAX)])
@@ -154,6 +155,7 @@ where
             stream.state.incomplete_since.note(is_incomplete, || now);
             is_new |= stream.state.incomplete_since == now;
         }
+        self.share.narrow(self.protocol.widened());
         if !self.share.hold(held) {
             return self.close(Reason::EnhanceYourCalm);
         }

@@ -18,14 +18,13 @@ impl Index {
         }
         self.forbidden.remove(&entry.key);
         let Ok(reading) = &entry.decoded else { return entry };
-        let problem = |one: &Registration| self.forbids(&entry.key, one);
-        let Some((one, reason)) =
-            reading.registrations.iter().find_map(|one| Some((one, problem(one)?)))
-        else {
+        let rules = self.settings.registrants();
+        let Some((one, reason)) = rules.forbidden(&entry.key.0, &reading.registrations) else {
             return entry;
         };
         let rejected = Rejected { reason: reason.clone(), value: one.address.to_string() };
-        let permitted = reading.registrations.iter().filter(|one| problem(one).is_none());
+        let permitted =
+            reading.registrations.iter().filter(|one| self.forbids(&entry.key, one).is_none());
         let permitted: Vec<_> = permitted.cloned().collect();
         let decoded = match permitted.is_empty() {
             true => Err(rejected),

@@ -47,6 +47,49 @@ fn cells_follow_settings_and_the_number_of_backends() {
     assert_eq!(sizes(&world), None);
 }
 
+/// The wall clock of this test is the time since its start.
+fn wall() -> Duration {
+    use std::sync::OnceLock;
+    static START: OnceLock<tokio::time::Instant> = OnceLock::new();
+    START.get_or_init(tokio::time::Instant::now).elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn cells_change_by_the_wall_clock_without_an_input() {
+    let catalog = Catalog::new();
+    let (inputs, inputs_rx) = mpsc::channel(8);
+    tokio::spawn(drive(inputs_rx, catalog.clone(), wall));
+    let document = Document::parse("[service.'*']\nsubset.mode = 'cells'\n").unwrap();
+    let settings = catalog.settings().with(None, Some(Arc::new(document)));
+    inputs.send(Input::Settings(Arc::new(settings))).await.unwrap();
+    let all =
+        |count: usize| (0..count).map(|n| entry("large", &format!("10.0.0.{n}:80"))).collect();
+    let hears = async |count: usize| inputs.send(reset(all(count))).await.unwrap();
+    let cells = || match catalog.lookup(&target("large")) {
+        Known::Present(service) => {
+            let cells = service.facts.cells.as_ref();
+            cells.map_or((1, 0), |cells| {
+                let size = cells.groups.values().next().unwrap();
+                (1 << size.bits, size.peak)
+            })
+        }
+        other => panic!("{other:?}"),
+    };
+    let at = async |minutes: u64| {
+        let end = Duration::from_secs(60 * minutes) + Duration::from_millis(1_500);
+        tokio::time::sleep(end.saturating_sub(wall())).await;
+        cells()
+    };
+    hears(200).await;
+    assert_eq!(at(0).await, (4, 200));
+    // Some leave. They count as long as they may be back after a restart.
+    hears(120).await;
+    assert_eq!([at(1).await, at(6).await], [(4, 200); 2]);
+    // Four cells of 30 stay for up to an hour. A replica that starts now has one list.
+    assert_eq!(at(11).await, (4, 120));
+    assert_eq!(at(61).await, (1, 0));
+}
+
 #[test]
 fn clients_shed_while_they_start_more_than_backends_report_to_serve() {
     let mut world = World::new();

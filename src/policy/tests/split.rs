@@ -6,7 +6,7 @@ use crate::settings::{ServiceSettings, SplitKey, SplitSetting};
 /// Returns the class of a client at an address whose name selects this.
 fn class(service: &Service, selectors: &[Selector], client: Option<IpAddr>) -> Class {
     let class = Class::new(selectors);
-    let part = client.map(|client| part(service, &class, client));
+    let part = client.map(|client| part(service, &class, client, true));
     class.with_part(part.unwrap_or_default())
 }
 
@@ -135,6 +135,25 @@ fn clients_are_split_by_address() {
     let keys = [(SplitKey::Select, "version=v3"), (SplitKey::Percent, "5")];
     let keys = [&keys[..], &[(SplitKey::By, "clients")]].concat();
     assert_ne!(inside(&splitting(&FOUR, &keys)), few);
+}
+
+/// tonic-xds takes backends at random, so a client of it would give canaries as many calls as
+/// their number is.
+#[test]
+fn a_split_of_calls_divides_clients_that_do_not_obey_weights() {
+    let service = canary(&FOUR, "5", "calls");
+    let class = |n: u32, obeys_weights| {
+        let (whole, address) = (Class::default(), IpAddr::from(n.to_be_bytes()));
+        whole.clone().with_part(part(&service, &whole, address, obeys_weights))
+    };
+    assert_eq!(ids(&service, &class(1, true)), "abcd");
+    let canaries = (0..4_000).filter(|&n| match &*ids(&service, &class(n, false)) {
+        "cd" => true,
+        "ab" => false,
+        other => panic!("{other}"),
+    });
+    assert!(canaries.count().abs_diff(200) < 60);
+    assert!(decide(&service, &class(1, false)).split().is_none());
 }
 
 #[test]

@@ -35,6 +35,9 @@ const ASK_AFTER: Duration = Duration::from_secs(35);
 /// How often a client that comes back is asked again. Some always choose the same balancer,
 /// because their system sorts the addresses of an answer.
 const RETURNS_MAX: u8 = 5;
+/// The most connections at which one call looks, because it holds the lock meanwhile. The next
+/// call goes on where it ends.
+const LOOKS_MAX: usize = 2_000;
 
 impl Asked {
     /// Records that a connection came. Returns how often its client has come back.
@@ -100,22 +103,16 @@ impl Inner {
             }
         }
         let mut budget = asks.first;
-        let from = self.asked.at;
-        let around: Vec<u64> = match budget {
-            0 => Vec::new(),
-            _ => {
-                self.open.range(from..).chain(self.open.range(..from)).map(|(id, _)| *id).collect()
-            }
-        };
-        for id in around {
+        for _ in 0..LOOKS_MAX.min(self.open.len()) {
+            let next = self.open.range(self.asked.at..).next();
+            let Some((&id, open)) = next.or_else(|| self.open.first_key_value()) else { break };
             if budget == 0 {
                 break;
             }
             self.asked.at = id + 1;
-            let settled = |open: &Open| now >= open.since + ASK_AFTER && open.returns == 0;
-            if self.open.get(&id).is_some_and(settled)
-                && let Some(streams) = self.ask(id, rest, now)
-            {
+            let since = self.origin + Duration::from_secs(open.since.into());
+            let settled = now >= since + ASK_AFTER && open.returns == 0;
+            if settled && let Some(streams) = self.ask(id, rest, now) {
                 budget = budget.saturating_sub(streams);
                 rest -= streams;
                 asked += 1;
@@ -138,13 +135,13 @@ impl Inner {
     /// Asks a connection to leave. Returns how many streams it has; `None` if it has none, or
     /// more than are to leave, or was asked already.
     fn ask(&mut self, id: u64, most: u64, now: Instant) -> Option<u64> {
-        let Open { close, network, returns, .. } = self.open.get(&id)?;
+        let Open { close, peer, returns, .. } = self.open.get(&id)?;
         let streams = u64::from(close.streams());
         if streams == 0 || streams > most || close.is_requested() {
             return None;
         }
         close.request();
-        let left = self.asked.left.entry(*network).or_default();
+        let left = self.asked.left.entry(peer.network).or_default();
         left.push_back((now + RETURN_WITHIN, returns + 1));
         Some(streams)
     }
@@ -225,5 +222,16 @@ mod tests {
         // Nobody is asked twice, and nobody once streams are even.
         assert_eq!(connections.spread(50, 104, PER, SECOND), 0);
         assert_eq!(connections.spread(0, 104, PER, SECOND), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_search_stops_and_goes_on_later() {
+        let connections = Connections::new(10_000, 0, Arc::default());
+        let idle: Vec<_> = (0..2 * LOOKS_MAX).map(|_| open(&connections, 1, 0)).collect();
+        let one = open(&connections, 2, 1);
+        advance(ASK_AFTER).await;
+        let asked = || connections.spread(1, 1, PER, SECOND);
+        assert_eq!([asked(), asked(), asked()], [0, 0, 1]);
+        assert!(one.close.is_requested() && requested(&idle).is_empty());
     }
 }

@@ -4,6 +4,7 @@ use prost::Message;
 use prost_types::Any;
 
 use super::*;
+use crate::xds::pb::envoy::service::discovery::v3::DiscoveryResponse;
 
 fn with_body(body: &[u8], version: u64) -> Assignment {
     let mut one = Assignment::none();
@@ -12,7 +13,7 @@ fn with_body(body: &[u8], version: u64) -> Assignment {
 }
 
 fn decoded(response: &Response) -> DiscoveryResponse {
-    let bytes = response.message.to_bytes();
+    let bytes = response.pieces.concat();
     let length = u32::from_be_bytes(bytes[1..5].try_into().unwrap()) as usize;
     assert_eq!((bytes[0], bytes.len()), (0, 5 + length));
     DiscoveryResponse::decode(&bytes[5..]).unwrap()
@@ -43,12 +44,58 @@ fn shared_bytes_stand_in_a_well_formed_response() {
     assert_ne!(several.version, single.version);
 }
 
+fn whole(kind: Kind, names: &[&str], nonce: u64) -> Response {
+    let mut whole = Whole::new(kind);
+    let settings = || Ok(Arc::new(ServiceSettings::DEFAULT));
+    names.iter().for_each(|name| assert!(whole.add(name, settings()).is_some()));
+    whole.finish(nonce)
+}
+
+#[test]
+fn resources_and_errors_stand_in_a_well_formed_response() {
+    let mut response = Whole::new(Kind::Cluster);
+    let settings = Arc::new(ServiceSettings::DEFAULT);
+    let version = response.add("good", Ok(settings.clone())).unwrap();
+    assert_eq!(response.add("bad", Err("no".to_owned())), Some(0));
+    let only = resource(Kind::Cluster, "good", &settings);
+    assert_eq!(version, resources::version(&only));
+    let error = ResourceError {
+        resource_name: Some(ResourceName { name: "bad".to_owned() }),
+        error_detail: Some(Status { code: 3, message: "no".to_owned() }),
+    };
+    let expected = DiscoveryResponse {
+        version_info: version_text(hash::pair(0, version)),
+        resources: vec![only],
+        type_url: Kind::Cluster.url().to_owned(),
+        nonce: "7".to_owned(),
+        resource_errors: vec![error],
+    };
+    assert_eq!(decoded(&response.finish(7)), expected);
+}
+
 #[test]
 fn versions_follow_from_content_alone() {
-    let version = |names: &[&str], nonce| {
-        let settings = |_: &str| Ok(Arc::new(ServiceSettings::DEFAULT));
-        whole(Kind::Listener, names.iter().copied(), nonce, settings).0.version
-    };
+    let version = |names: &[&str], nonce| whole(Kind::Listener, names, nonce).version;
     assert_eq!(version(&["a", "b"], 1), version(&["a", "b"], 2));
     assert_ne!(version(&["a", "b"], 1), version(&["a"], 1));
+}
+
+/// Listeners of ten thousand names fit, and no response is longer than clients take.
+#[test]
+fn what_does_not_fit_is_left_out() {
+    const LIMIT: usize = 4 * 1024 * 1024;
+    let settings = Arc::new(ServiceSettings::DEFAULT);
+    let added = |kind: Kind, length: usize| {
+        let mut whole = Whole::new(kind);
+        let names = (0..10_000).map(|n| format!("{n:0length$}"));
+        let added = names.filter(|name| whole.add(name, Ok(settings.clone())).is_some()).count();
+        let response = whole.finish(u64::MAX);
+        let bytes = response.pieces.concat().len();
+        assert!(bytes <= LIMIT, "{bytes}");
+        (added, bytes)
+    };
+    assert_eq!(added(Kind::Listener, 40).0, 10_000);
+    assert_eq!(added(Kind::Cluster, 100).0, 10_000);
+    let (some, bytes) = added(Kind::Listener, 250);
+    assert!(some < 10_000 && bytes > LIMIT - 8 * 1024, "{some} in {bytes}");
 }

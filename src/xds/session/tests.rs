@@ -35,22 +35,36 @@ fn request(
     nonce: u64,
     error: Option<&str>,
 ) -> Verdict {
-    let names = names.iter().map(ToString::to_string).collect();
+    let names = Names::of(names);
     let nonce = if nonce == 0 { String::new() } else { nonce.to_string() };
     let request = Request { kind, names, nonce, error: error.map(ToOwned::to_owned) };
-    session.take(request, |name| name.into(), |_| ()).verdict
+    session.take(request, usize::MAX, |name| name.into(), |_| ()).verdict
 }
 
 /// Returns the type, the nonce and the names of the next response.
 fn next(session: &mut Session<()>) -> Option<(Kind, u64, Vec<String>)> {
-    match session.step(NOW(), |_| Ok(settings())) {
+    match step(session, NOW(), |_| Ok(settings())) {
         Step::Send(push) => Some(read(&push)),
-        Step::WaitUntil(_) | Step::Nothing => None,
+        Step::WaitUntil(_) | Step::Again | Step::Nothing => None,
+    }
+}
+
+/// Takes steps until there is something to send, or nothing to do.
+fn step(
+    session: &mut Session<()>,
+    now: Instant,
+    settings: impl Fn(&str) -> Result<Arc<ServiceSettings>, String>,
+) -> Step {
+    loop {
+        let step = session.step(now, &settings);
+        if !matches!(step, Step::Again) {
+            return step;
+        }
     }
 }
 
 fn read(push: &Push) -> (Kind, u64, Vec<String>) {
-    let bytes = push.message.to_bytes();
+    let bytes = push.pieces.concat();
     let response = DiscoveryResponse::decode(&bytes[5..]).unwrap();
     assert_eq!(response.type_url, push.kind.url());
     // Every resource begins with its name, in the field 1.
@@ -63,11 +77,8 @@ fn read(push: &Push) -> (Kind, u64, Vec<String>) {
 }
 
 fn offer(session: &mut Session<()>, name: &str, version: u64) {
-    for one in session.open_names() {
-        if *one.name == *name {
-            one.offer(assignment(version, version));
-        }
-    }
+    assert!(session.is_open());
+    session.offer(name, assignment(version, version));
 }
 
 fn names(all: &[&str]) -> Vec<String> {
@@ -142,11 +153,11 @@ fn the_newest_content_waits_for_an_answer() {
     ask(session, Kind::Endpoints, &["a", "b"], 0);
     offer(session, "a", 1);
     assert_eq!(next(session), Some((Kind::Endpoints, 1, names(&["a"]))));
-    assert!(session.open_names().is_empty());
+    assert!(!session.is_open());
     assert_eq!(next(session), None);
     // An answer to something else is none.
     assert_eq!(ask(session, Kind::Endpoints, &["a", "b"], 9), Verdict::None);
-    assert!(session.open_names().is_empty());
+    assert!(!session.is_open());
     assert_eq!(ask(session, Kind::Endpoints, &["a", "b"], 1), Verdict::Accepted);
     for (name, version) in [("a", 2), ("a", 3), ("b", 4)] {
         offer(session, name, version);
@@ -177,25 +188,25 @@ fn changes_of_weights_alone_wait_and_other_changes_do_not() {
     let start = NOW();
     let at = |seconds| start + Duration::from_secs(seconds);
     let mut nonce = 0;
-    let mut step = |version, members, seconds| {
+    let mut next = |version, members, seconds| {
         ask(session, Kind::Endpoints, &["a"], nonce);
-        session.open_names()[0].offer(assignment(version, members));
-        match session.step(at(seconds), |_| Ok(settings())) {
+        session.offer("a", assignment(version, members));
+        match step(session, at(seconds), |_| Ok(settings())) {
             Step::Send(push) => {
                 nonce = read(&push).1;
                 Some(Ok(push.version))
             }
             Step::WaitUntil(until) => Some(Err(until - start)),
-            Step::Nothing => None,
+            Step::Again | Step::Nothing => None,
         }
     };
-    assert_eq!(step(1, 1, 0), Some(Ok(1)));
-    assert_eq!(step(2, 1, 1), Some(Err(Duration::from_secs(10))));
-    assert_eq!(step(1, 1, 2), None, "the weight is as it was");
-    assert_eq!(step(3, 1, 3), Some(Err(Duration::from_secs(10))));
-    assert_eq!(step(4, 2, 4), Some(Ok(4)), "a backend came or went");
-    assert_eq!(step(5, 2, 13), Some(Err(Duration::from_secs(14))));
-    assert_eq!(step(5, 2, 14), Some(Ok(5)));
+    assert_eq!(next(1, 1, 0), Some(Ok(1)));
+    assert_eq!(next(2, 1, 1), Some(Err(Duration::from_secs(10))));
+    assert_eq!(next(1, 1, 2), None, "the weight is as it was");
+    assert_eq!(next(3, 1, 3), Some(Err(Duration::from_secs(10))));
+    assert_eq!(next(4, 2, 4), Some(Ok(4)), "a backend came or went");
+    assert_eq!(next(5, 2, 13), Some(Err(Duration::from_secs(14))));
+    assert_eq!(next(5, 2, 14), Some(Ok(5)));
 }
 
 #[test]
@@ -206,8 +217,8 @@ fn a_name_that_means_no_service_gets_the_reason_and_no_resource() {
         "bad" => Err("no such thing".to_owned()),
         _ => Ok(settings()),
     };
-    let Step::Send(push) = session.step(NOW(), settings) else { panic!("a response") };
-    let response = DiscoveryResponse::decode(&push.message.to_bytes()[5..]).unwrap();
+    let Step::Send(push) = step(session, NOW(), settings) else { panic!("a response") };
+    let response = DiscoveryResponse::decode(&push.pieces.concat()[5..]).unwrap();
     assert_eq!(response.resources.len(), 1);
     let error = &response.resource_errors[0];
     assert_eq!(error.resource_name.as_ref().unwrap().name, "bad");
@@ -231,7 +242,7 @@ fn other_settings_are_sent_where_they_matter() {
     assert_eq!(next(session), None);
     slow.xds.timeout = Duration::from_secs(1);
     session.settle("a", &slow);
-    let again = session.step(NOW(), |name| {
+    let again = step(session, NOW(), |name| {
         Ok(Arc::new(match name {
             "a" => slow.clone(),
             _ => ServiceSettings::DEFAULT,
@@ -303,10 +314,12 @@ proptest! {
                 }
                 Act::Change(name) => *newest.get_mut(NAMES[name]).unwrap() += 1,
                 Act::Push => loop {
-                    for one in session.open_names() {
-                        one.offer(assignment(newest[&*one.name], 0));
+                    let ready = session.is_open();
+                    for name in NAMES.into_iter().filter(|_| ready) {
+                        session.offer(name, assignment(newest[name], 0));
                     }
-                    let Step::Send(push) = session.step(NOW(), |_| Ok(settings())) else { break };
+                    let next = step(&mut session, NOW(), |_| Ok(settings()));
+                    let Step::Send(push) = next else { break };
                     let (kind, nonce, names) = read(&push);
                     prop_assert_eq!(open.insert(kind, nonce), None);
                     prop_assert!(last.insert(kind, nonce) < Some(nonce));

@@ -91,8 +91,8 @@ fn peers_vanish_without_a_word() {
             let balancer = Balancer::start(&["--etcd", &etcd.url(), "--listen", &listen]);
             balancer.wait_ready();
             let before = vitals(&balancer);
-            let here = Crowd::new(Plan::to(balancer.grpclb()));
-            let plan = Plan { network: Some(network.file()), ..Plan::to(balancer.grpclb()) };
+            let here = Crowd::new(Plan::mixed(balancer.grpclb()));
+            let plan = Plan { network: Some(network.file()), ..Plan::mixed(balancer.grpclb()) };
             let there = Crowd::new(plan);
             let half = scale.streams / 2;
             here.add((0..half).map(|_| "s0".to_owned()), Manner::Usual);

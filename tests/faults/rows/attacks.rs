@@ -38,7 +38,7 @@ fn connections_say_nothing_or_say_it_slowly() {
         // The first bytes of a valid TLS hello.
         let hello = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
         let mut said = 0;
-        row.within("a newcomer waits", world.newcomer("s0"), Duration::from_millis(100));
+        row.within("newcomers wait", world.newcomers("s0"), Duration::from_millis(100));
         let after = vitals(&world.balancer).memory + vitals(&secure).memory;
         let each = after.saturating_sub(before) as f64 / silent.len() as f64;
         row.at_most("memory of each", each, scale.pick(40.0, 20.0), " kB");

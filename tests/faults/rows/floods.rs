@@ -11,8 +11,8 @@ use crate::check::Settled;
 use crate::raw::{Raw, ask_for_all};
 use crate::row::{Row, short};
 use crate::support::crowd::{Crowd, Manner, Plan};
-use crate::support::wire;
 use crate::support::{WAIT_MAX, eventually};
+use crate::support::{ads, wire};
 use crate::world::{Size, World, cpu, until, vitals};
 use crate::writer::{DEAD_PORT, server};
 
@@ -25,14 +25,19 @@ fn messages_are_huge() {
         let size = Size { clients: scale.streams / 10, ..Size::of(scale) };
         let world = World::new(size, &[]);
         let before = vitals(&world.balancer).memory;
-        let refused = || world.balancer.metric("lookaside_streams_refused_total").expect("shown");
+        let refused = || {
+            let names = ["lookaside_streams_refused_total", "lookaside_xds_streams_refused_total"];
+            names.iter().map(|name| world.balancer.metric(name).expect("shown")).sum::<f64>()
+        };
         let refused_before = refused();
         let (mut raw, began) = (Raw::open(world.balancer.grpclb()), Instant::now());
         let mut peak = before;
         let deadline = Instant::now() + WAIT_MAX;
-        for stream in (1..200).step_by(2) {
+        for (stream, path) in
+            (1..200).step_by(2).zip([wire::BALANCE_LOAD, ads::PATH].iter().cycle())
+        {
             let mut out = Vec::new();
-            wire::put_call(&mut out, stream, wire::BALANCE_LOAD);
+            wire::put_call(&mut out, stream, path);
             // Announces 4 MiB and sends the beginning: more than the window takes.
             let message = [&[0][..], &(4_u32 << 20).to_be_bytes(), &[0; 16_000]].concat();
             wire::put_data(&mut out, stream, &message);
@@ -107,7 +112,7 @@ fn descriptors_run_out() {
         };
         // One descriptor stays free for the request for metrics.
         let before = limit(Some(open + 2));
-        let late = Crowd::new(Plan::to(world.balancer.grpclb()));
+        let late = Crowd::new(Plan::mixed(world.balancer.grpclb()));
         late.add((0..100).map(|_| "s0".to_owned()), Manner::Usual);
         let log = || world.balancer.log().contains("cannot accept connections");
         eventually("none is left", || log().then_some(()));

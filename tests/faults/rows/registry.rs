@@ -29,7 +29,7 @@ fn etcd_is_down_and_returns() {
         wait_until_stale(&world, row, down, Duration::from_secs(5));
         std::thread::sleep(scale.outage.saturating_sub(down.elapsed()));
         world.nobody_is_touched(row, down);
-        row.within("a newcomer waits", world.newcomer("s0"), FIRST_LIST);
+        row.within("newcomers wait", world.newcomers("s0"), FIRST_LIST);
         row.saw(format!("down for {:?}", scale.outage));
         world.etcd.restart();
         returned(world, row, Instant::now(), size);
@@ -49,7 +49,7 @@ fn etcd_is_stopped_and_goes_on() {
         let hang = scale.pick(Duration::from_secs(6), Duration::from_secs(60));
         std::thread::sleep(hang.saturating_sub(hung.elapsed()));
         world.nobody_is_touched(row, hung);
-        row.within("a newcomer waits", world.newcomer("s0"), FIRST_LIST);
+        row.within("newcomers wait", world.newcomers("s0"), FIRST_LIST);
         world.etcd.thaw();
         returned(world, row, Instant::now(), size);
     });

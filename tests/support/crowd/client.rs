@@ -1,4 +1,5 @@
-//! One client of a crowd: a connection with one stream. It behaves like grpc-go.
+//! One client of a crowd: a connection with one stream of grpclb or xDS. It behaves like
+//! grpc-go.
 //!
 //! In: bytes from the socket. Out: bytes for the socket, and each message of the balancer.
 
@@ -6,13 +7,17 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use super::{Content, Manner};
-use crate::support::wire::{self, Head};
+use super::xds::{News, Xds};
+use super::{Content, History, Manner};
+use crate::support::ads;
+use crate::support::wire::{self, Head, Response};
 
 /// One client.
 pub(super) struct Client {
     pub(super) name: String,
     pub(super) manner: Manner,
+    /// Its xDS; `None`: it speaks grpclb.
+    pub(super) xds: Option<Box<Xds>>,
     /// The client left for good.
     pub(super) gone: bool,
     /// The index of the balancer that it tries. It starts at the first.
@@ -56,10 +61,11 @@ const MEASURE: [u8; 8] = [2, 4, 16, 16, 9, 14, 7, 7];
 const STREAM: u32 = 1;
 
 impl Client {
-    pub(super) fn new(name: String, manner: Manner) -> Self {
+    pub(super) fn new(name: String, manner: Manner, speaks_xds: bool) -> Self {
         Self {
             name,
             manner,
+            xds: speaks_xds.then(Box::default),
             gone: false,
             address: 0,
             balancers: Vec::new(),
@@ -90,11 +96,62 @@ impl Client {
         (self.unread, self.unread_connection) = (0, 0);
         (self.out, self.input, self.body) = (Vec::new(), Vec::new(), Vec::new());
         wire::put_opening(&mut self.out);
-        wire::put_call(&mut self.out, STREAM, wire::BALANCE_LOAD);
-        wire::put_data(&mut self.out, STREAM, &wire::balance_request(&self.name));
+        let mut first = Vec::new();
+        if let Some(xds) = &mut self.xds {
+            wire::put_call(&mut self.out, STREAM, ads::PATH);
+            xds.begin(&self.name, &mut first);
+        } else {
+            wire::put_call(&mut self.out, STREAM, wire::BALANCE_LOAD);
+            first = wire::balance_request(&self.name);
+        }
+        wire::put_data(&mut self.out, STREAM, &first);
     }
 
+    /// Handles a message of the balancer. Returns what it tells of backends, if anything.
+    pub(super) fn understand(&mut self, message: &[u8], history: &mut History) -> Option<Content> {
+        let mut answer = Vec::new();
+        let Some(xds) = &mut self.xds else {
+            return match wire::parse_response(message) {
+                Response::Initial => {
+                    self.answered();
+                    None
+                }
+                Response::List(list) => Some(history.what(|| wire::servers(list))),
+                Response::Fallback => Some(Content::Fallback),
+                Response::Nonsense => Some(Content::Nothing),
+            };
+        };
+        let news = xds.take(&self.name, message, &mut history.resources, &mut answer);
+        wire::put_data(&mut self.out, STREAM, &answer);
+        if !self.initial {
+            self.answered();
+        }
+        match news {
+            News::Described => history.described.push(Instant::now()),
+            News::Assigned(assignment) => {
+                return Some(history.what(|| assignment.servers.iter().copied()));
+            }
+            News::Broken(what) => history.breaks(&self.name, &what),
+        }
+        None
+    }
+
+    /// Returns whether its request was written, and nothing was answered.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.connected && self.socket.is_some() && self.out.is_empty() && !self.initial
+    }
+
+    /// Notes that the stream was accepted.
+    fn answered(&mut self) {
+        self.initial = true;
+        self.stream += 1;
+    }
+
+    /// Sends a report, if it speaks grpclb.
     pub(super) fn report(&mut self) {
+        if self.xds.is_some() {
+            return;
+        }
         wire::put_data(&mut self.out, STREAM, &wire::client_stats());
         self.flush();
     }
@@ -111,6 +168,9 @@ impl Client {
             }
         }
         self.out = Vec::new();
+        if let Some(xds) = &mut self.xds {
+            xds.written();
+        }
     }
 
     /// Handles bytes from the socket, and adds their events to `came`.

@@ -7,6 +7,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::xds::Resources;
+
 /// A set of backends.
 pub type Set = BTreeSet<SocketAddr>;
 
@@ -20,11 +22,19 @@ pub struct History {
     /// All distinct sets of backends.
     pub sets: Vec<Set>,
     known: HashMap<u64, u32>,
+    /// When clients of xDS were sent listeners and clusters.
+    pub described: Vec<Instant>,
+    /// The rules of xDS that responses broke, in words: the first few.
+    pub broken: Vec<String>,
+    pub(super) resources: Resources,
     /// Streams that were refused before their initial response.
     pub refused: u64,
     /// TCP connections that could not be made.
     pub unconnected: u64,
 }
+
+/// How many broken rules are kept.
+const BROKEN_MAX: usize = 5;
 
 /// A client got a list or a fallback response.
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +90,18 @@ impl History {
             u32::try_from(sets.len() - 1).expect("there are fewer")
         });
         Content::Servers(index)
+    }
+
+    /// Notes a rule that a response broke.
+    pub(super) fn breaks(&mut self, name: &str, what: &str) {
+        if self.broken.len() < BROKEN_MAX {
+            self.broken.push(format!("a client of {name} was sent {what}"));
+        }
+    }
+
+    /// Returns the number of listeners and clusters that came after a moment.
+    pub fn described_since(&self, at: Instant) -> usize {
+        self.described.len() - self.described.partition_point(|described| *described <= at)
     }
 
     /// Returns the number of lists that came after a moment.

@@ -233,6 +233,39 @@ fn windows_are_counted_and_given_back_when_read() {
 }
 
 #[test]
+fn a_long_message_has_room_while_it_is_read() {
+    const LONG: u32 = 200_000;
+    let mut scene = Scene::with_streams(&[1, 3]);
+    assert_eq!(scene.protocol.missing(0, 60_000), 0);
+    let missing = scene.protocol.missing(0, LONG);
+    assert_eq!(missing, LONG - STREAM_WINDOW);
+    scene.protocol.widen(0, missing);
+    assert_eq!(scene.answers(), [format!("window 1 {missing}"), format!("window 0 {missing}")]);
+    assert_eq!((scene.protocol.missing(0, LONG), scene.protocol.missing(1, u32::MAX)), (0, 0));
+    let data = [0; 10_000];
+    for _ in 0..20 {
+        assert_eq!(scene.say(kind::DATA, 0, 1, &data), "data 0 10000");
+    }
+    // What came through the wider window is not given back.
+    scene.protocol.release(0, LONG);
+    let back = STREAM_WINDOW;
+    assert_eq!(scene.answers(), [format!("window 1 {back}"), format!("window 0 {back}")]);
+    assert_eq!(scene.protocol.widened(), 0);
+    // A stream that ends leaves it to the others to close the window of the connection.
+    scene.protocol.widen(0, 100_000);
+    scene.protocol.reset_stream(0, Reason::Internal);
+    assert_eq!(scene.protocol.widened(), 100_000);
+    for _ in 0..6 {
+        scene.say(kind::DATA, 0, 3, &data);
+    }
+    scene.protocol.release(0, 60_000);
+    assert_eq!(scene.protocol.widened(), 40_000);
+    scene.say(kind::DATA, 0, 3, &data);
+    scene.protocol.finish(0);
+    assert_eq!(scene.protocol.widened(), 30_000);
+}
+
+#[test]
 fn all_streams_together_are_bounded() {
     let mut scene = Scene::with_streams(&[1, 3, 5, 7]);
     let data = [0; 16_384];

@@ -20,6 +20,8 @@ pub(super) struct Wire(pub(super) Arc<Mutex<Both>>);
 #[derive(Default)]
 pub(super) struct Both {
     pub(super) said: Vec<u8>,
+    /// What the peer was charged beside the bytes that it sent.
+    pub(super) charged: isize,
     /// How many more bytes are taken.
     pub(super) capacity: usize,
     pub(super) received: Vec<u8>,
@@ -117,7 +119,9 @@ impl AsyncWrite for Wire {
 }
 
 impl Metered for Wire {
-    fn charge(&mut self, _: usize) {}
+    fn charge(&mut self, cost: isize) {
+        self.0.lock().unwrap().charged += cost;
+    }
 }
 
 impl Outgoing for Source {

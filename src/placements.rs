@@ -1,7 +1,7 @@
 //! Which cells the clients of each large service use.
 //!
-//! In: streams that join and leave, and their reports. Out: the subset of each stream, and the
-//! services whose clients must get other cells. The state belongs to this replica. A stream of
+//! In: streams of all protocols that join and leave, and their reports. Out: the subset of each
+//! stream, and the services whose clients must get other cells. The state belongs to this replica. A stream of
 //! a service without cells costs nothing here.
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,10 +20,10 @@ use crate::telemetry::CellClients;
 
 /// The clients of all services with cells.
 #[derive(Default)]
-pub(super) struct Placements(Mutex<HashMap<ServiceName, ByZone>>);
+pub struct Placements(Mutex<HashMap<ServiceName, ByZone>>);
 
 /// One stream's place. It ends when this is dropped.
-pub(super) struct CellMember {
+pub(crate) struct CellMember {
     service: ServiceName,
     zone: Zone,
     clients: Arc<Mutex<Clients>>,
@@ -72,7 +72,7 @@ const NUMBERS: u64 = 64;
 
 impl Placements {
     /// Places one more client of a service with cells.
-    pub(super) fn join(
+    pub(crate) fn join(
         &self,
         service: &Service,
         zone: Option<&Arc<str>>,
@@ -94,7 +94,7 @@ impl Placements {
 
     /// Places clients anew where it is time to. Returns the services of which some client
     /// gets other cells.
-    pub(super) fn rebalance(&self, now: Instant) -> Vec<ServiceName> {
+    pub(crate) fn rebalance(&self, now: Instant) -> Vec<ServiceName> {
         let mut services = self.lock();
         services.retain(|_, zones| {
             zones.retain(|_, clients| !lock(clients).rates.is_empty());
@@ -112,7 +112,7 @@ impl Placements {
     }
 
     /// Returns how the clients of a service are placed, by zone; empty if it has no cells.
-    pub(super) fn of(&self, service: &ServiceName) -> Vec<CellClients> {
+    pub(crate) fn of(&self, service: &ServiceName) -> Vec<CellClients> {
         let services = self.lock();
         let zones = services.get(service).into_iter().flatten();
         let shown = |(zone, clients): (&Zone, &Arc<Mutex<Clients>>)| {
@@ -136,20 +136,25 @@ impl Placements {
 
 impl CellMember {
     /// Returns whether the stream counts for this zone of this service.
-    pub(super) fn is_of(&self, service: &ServiceName, zone: Option<&Arc<str>>) -> bool {
+    pub(crate) fn is_of(&self, service: &ServiceName, zone: Option<&Arc<str>>) -> bool {
         self.service == *service && self.zone.as_ref() == zone
     }
 
     /// Returns the subset of the service's backends that the stream uses; `None`: all.
-    pub(super) fn subset(&self, service: &Service) -> Option<Subset> {
+    pub(crate) fn subset(&self, service: &Service) -> Option<Subset> {
         let mut clients = lock(&self.clients);
         clients.update(service, self.zone.as_ref());
         clients.placement.run(self.id)?.subset(clients.placement.bits())
     }
 
     /// Counts the calls that the client has started since its last report.
-    pub(super) fn report(&self, started: u64) {
+    pub(crate) fn report(&self, started: u64) {
         lock(&self.clients).report(self.id, started, clock::now());
+    }
+
+    /// Forgets the client's calls, because it reports no more: it counts as the mean client.
+    pub(crate) fn forget(&self) {
+        lock(&self.clients).forget(self.id, clock::now());
     }
 }
 
@@ -211,6 +216,12 @@ impl Clients {
         let kept = (-time.as_secs_f64() / SMOOTHED_OVER.as_secs_f64()).exp();
         let smoothed = client.rate.map_or(rate, |old| old * kept + (1.0 - kept) * rate);
         *client = Rate { rate: Some(smoothed), since: now };
+    }
+
+    fn forget(&mut self, id: u64, now: Instant) {
+        if let Some(client) = self.rates.get_mut(&id) {
+            *client = Rate { rate: None, since: now };
+        }
     }
 
     /// Places the clients anew, if it is time to. Returns whether any gets other cells.

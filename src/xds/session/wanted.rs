@@ -1,0 +1,136 @@
+//! What a client wants of one type.
+//!
+//! In: requests. Out: their names, sorted, with what was sent of each, and what a request says
+//! of the newest response. Pure.
+
+use std::sync::Arc;
+
+use crate::xds::assignment::Assignment;
+use crate::xds::request::Names;
+
+use super::{Request, Taken, Verdict};
+
+/// What a client wants and has of one type. `W` is what its stream keeps for each name.
+pub(super) struct Wanted<W> {
+    /// Sorted by name.
+    pub(super) names: Vec<Name<W>>,
+    /// The hash of the names of the last request.
+    asked: Option<u64>,
+    /// What the names cost, in bytes.
+    pub(super) cost: usize,
+    /// The nonce of the newest response; 0 before the first.
+    nonce: u64,
+    /// Whether the client has not answered the newest response.
+    pub(super) unanswered: bool,
+    /// How many names of the last request there was no room for.
+    pub(super) left_out: usize,
+}
+
+/// A name that a client wants.
+pub(super) struct Name<W> {
+    pub(super) name: Arc<str>,
+    pub(super) watch: W,
+    /// The newest assignment, while it is not sent.
+    pub(super) next: Option<Arc<Assignment>>,
+    /// What was sent.
+    pub(super) sent: Option<Sent>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sent {
+    pub(super) version: u64,
+    pub(super) members: u64,
+}
+
+/// The most names of one type on a stream. A client's request must name them all.
+pub(in crate::xds) const NAMES_MAX: usize = 10_000;
+/// The longest name, in bytes. A name that means a service has less than 256, and an
+/// authority and a type beside.
+const NAME_MAX: usize = 1_024;
+/// What a name costs beside its own bytes.
+const NAME_COST: usize = 96;
+
+impl<W: Default> Wanted<W> {
+    pub(super) fn new() -> Self {
+        Self { names: Vec::new(), asked: None, cost: 0, nonce: 0, unanswered: false, left_out: 0 }
+    }
+
+    /// Records that a response was sent.
+    pub(super) fn sent(&mut self, nonce: u64) {
+        (self.nonce, self.unanswered) = (nonce, true);
+    }
+
+    /// Takes a request, of which the names may cost `room`. `added` is called for each new
+    /// name. Most requests only answer a response, and cost nothing for each name but its
+    /// hash.
+    pub(super) fn take(
+        &mut self,
+        request: Request,
+        room: usize,
+        share: impl Fn(&str) -> Arc<str>,
+        added: impl FnMut(&Arc<str>),
+    ) -> Taken {
+        let newest = self.unanswered && request.nonce.parse() == Ok(self.nonce);
+        let verdict = match request.error {
+            _ if !newest => Verdict::None,
+            Some(error) => Verdict::Refused(error),
+            None => Verdict::Accepted,
+        };
+        self.unanswered &= !newest;
+        let hash = request.names.hash();
+        // There may be room now for names that were left out.
+        let compared = self.asked.replace(hash) != Some(hash) || self.left_out > 0;
+        let changed = compared && self.want(&request.names, room, share, added);
+        Taken { verdict, compared, changed }
+    }
+
+    /// Sets the names. Returns whether they differ from the former ones.
+    fn want(
+        &mut self,
+        names: &Names,
+        room: usize,
+        share: impl Fn(&str) -> Arc<str>,
+        mut added: impl FnMut(&Arc<str>),
+    ) -> bool {
+        let mut all = names.iter().filter(|name| !name.is_empty() && *name != "*");
+        // Some may be there twice.
+        let mut names: Vec<_> = all.by_ref().take(2 * NAMES_MAX).collect();
+        names.sort_unstable();
+        names.dedup();
+        let mut gone = self.names.len();
+        let mut changed = false;
+        let mut old = std::mem::take(&mut self.names).into_iter().peekable();
+        (self.cost, self.left_out) = (0, all.count());
+        self.names.reserve_exact(names.len().min(NAMES_MAX));
+        for name in names {
+            let cost = NAME_COST + name.len();
+            if self.names.len() == NAMES_MAX || name.len() > NAME_MAX || self.cost + cost > room {
+                self.left_out += 1;
+                continue;
+            }
+            self.cost += cost;
+            while old.next_if(|old| *old.name < *name).is_some() {}
+            if let Some(kept) = old.next_if(|old| *old.name == *name) {
+                gone -= 1;
+                self.names.push(kept);
+                continue;
+            }
+            changed = true;
+            let name = share(name);
+            added(&name);
+            self.names.push(Name { watch: W::default(), name, next: None, sent: None });
+        }
+        changed || gone > 0
+    }
+
+    /// Returns a name; `None` if the client does not want it.
+    pub(super) fn get(&mut self, name: &str) -> Option<&mut Name<W>> {
+        let at = self.find(name)?;
+        Some(&mut self.names[at])
+    }
+
+    /// Returns the place of a name.
+    pub(super) fn find(&self, name: &str) -> Option<usize> {
+        self.names.binary_search_by(|one| (*one.name).cmp(name)).ok()
+    }
+}

@@ -1,0 +1,152 @@
+//! A stream with thousands of names.
+//!
+//! In: names, and changes of some. Out: which names a stream looks at, and what it sends.
+
+use std::collections::BTreeSet;
+use std::future::poll_fn;
+
+use prost::Message;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::catalog::{self, Catalog, Input};
+use crate::model::{ClientIdentity, HostPort, Meta, ServiceName, Weight, Zone};
+use crate::registry::{Change, Entry, Event, Key, Registration};
+use crate::settings::ServiceSettings;
+use crate::telemetry::Counters;
+use crate::xds::Xds;
+use crate::xds::clients::Peer;
+use crate::xds::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+
+/// A stream, and the registry that changes what its names mean.
+struct Scene {
+    stream: XdsStream,
+    counters: Arc<Counters>,
+    inputs: mpsc::Sender<Input>,
+    revision: i64,
+    names: Vec<String>,
+}
+
+impl Scene {
+    async fn start(names: usize) -> Self {
+        let catalog = Catalog::with(ServiceSettings::DEFAULT);
+        let (inputs, inputs_rx) = mpsc::channel(8);
+        tokio::spawn(catalog::drive(inputs_rx, catalog.clone(), clock::wall));
+        let reset = Event::Reset { revision: 1, all: Vec::new(), went_back: false };
+        inputs.send(Input::Registry(reset)).await.unwrap();
+        catalog.watch_status().wait_for(|status| status.synced).await.unwrap();
+        let counters: Arc<Counters> = Arc::default();
+        let zone = Zone::new("lookaside.internal").unwrap();
+        let sums = (Arc::default(), Arc::default(), Arc::default());
+        let xds = Xds::new(zone, catalog, sums, Arc::default(), counters.clone());
+        let identity = ClientIdentity { addr: "192.0.2.1:1".parse().unwrap(), certificate: None };
+        let kind = ClientKind::Go;
+        let peer = Peer { identity, user_agent: "test".into(), kind, zone: None };
+        let row = xds.0.clients.register(peer, Arc::default(), clock::now());
+        let stream = XdsStream::new(row, xds.0.clone());
+        let names = (0..names).map(|n| format!("s{n:05}")).collect();
+        Self { stream, counters, inputs, revision: 1, names }
+    }
+
+    /// Asks for all names of a type, and accepts the response with this nonce.
+    fn ask(&mut self, kind: Kind, nonce: &str) {
+        let request = DiscoveryRequest {
+            resource_names: self.names.clone(),
+            type_url: kind.url().to_owned(),
+            response_nonce: nonce.to_owned(),
+            ..DiscoveryRequest::default()
+        };
+        self.stream.take_message(request.encode_to_vec().into());
+    }
+
+    async fn next(&mut self) -> DiscoveryResponse {
+        let stream = &mut self.stream;
+        let bytes = poll_fn(|cx| stream.poll_push(cx)).await.unwrap().to_bytes();
+        assert!(bytes.len() < 4 * 1024 * 1024, "{}", bytes.len());
+        DiscoveryResponse::decode(&bytes[5..]).unwrap()
+    }
+
+    /// Reads assignments until there is one of each of these names, and no other.
+    async fn assignments(&mut self, mut names: BTreeSet<String>) -> usize {
+        let mut responses = 0;
+        while !names.is_empty() {
+            let response = self.next().await;
+            for any in &response.resources {
+                // The name is the first field.
+                let name = String::from_utf8(any.value[2..8].to_vec()).unwrap();
+                assert!(names.remove(&name), "{name}");
+            }
+            responses += 1;
+            self.ask(Kind::Endpoints, &response.nonce);
+        }
+        responses
+    }
+
+    /// Registers one more backend of a service.
+    async fn register(&mut self, service: &str) {
+        self.revision += 1;
+        let (revision, id) = (self.revision, self.revision.to_string());
+        let registration = Registration {
+            service: ServiceName::new(service).unwrap(),
+            id: id.as_str().into(),
+            address: HostPort::parse(&format!("10.0.0.1:{}", 1_000 + revision)).unwrap(),
+            weight: Weight::DEFAULT,
+            meta: Arc::new(Meta::new()),
+        };
+        let key = Key::new(format!("/etcd3_naming/{service}/{id}").as_bytes());
+        let entry = Entry { key, decoded: Ok(vec![registration].into()), leased: true };
+        let changes = vec![Change::Put(entry)];
+        self.inputs.send(Input::Registry(Event::Apply { revision, changes })).await.unwrap();
+    }
+}
+
+/// The work of a change does not grow with the number of names.
+#[tokio::test]
+async fn a_stream_looks_only_at_the_names_that_changed() {
+    let mut scene = Scene::start(10_000).await;
+    for kind in [Kind::Listener, Kind::Cluster] {
+        scene.ask(kind, "");
+        let response = scene.next().await;
+        assert_eq!((response.type_url.as_str(), response.resources.len()), (kind.url(), 10_000));
+        scene.ask(kind, &response.nonce);
+    }
+    scene.ask(Kind::Endpoints, "");
+    let all = scene.names.iter().cloned().collect();
+    let responses = scene.assignments(all).await;
+    // Each is answered with all names: as few as possible.
+    assert!(responses <= 3, "{responses}");
+    for changed in [1, 20, 300, 1] {
+        let names: BTreeSet<String> =
+            scene.names.iter().step_by(9_999 / changed).take(changed).cloned().collect();
+        VISITS.set(0);
+        for name in &names {
+            scene.register(name).await;
+        }
+        scene.assignments(names).await;
+        // Once for the change, and once to see that there is no other.
+        let visits = VISITS.get();
+        assert!((2 * changed..=2 * changed + 2).contains(&visits), "{visits} for {changed}");
+    }
+    assert_eq!(scene.counters.xds_names_refused.total(), 0);
+    assert_eq!(scene.counters.assignment_bytes.now(), 0, "all was taken but what is in use");
+}
+
+/// A name that changes while a response is unanswered is not forgotten, and one that the client
+/// no longer wants is.
+#[tokio::test]
+async fn changes_wait_for_an_answer() {
+    let mut scene = Scene::start(3).await;
+    scene.ask(Kind::Endpoints, "");
+    let first = scene.next().await;
+    assert_eq!(first.resources.len(), 3);
+    for name in ["s00000", "s00001"] {
+        scene.register(name).await;
+    }
+    // The registry is read while the stream is not open.
+    let stream = &mut scene.stream;
+    assert!(futures_util::poll!(poll_fn(|cx| stream.poll_push(cx))).is_pending());
+    scene.names.remove(0);
+    scene.ask(Kind::Endpoints, &first.nonce);
+    scene.assignments(["s00001".to_owned()].into()).await;
+    assert!(scene.stream.changes.take().is_none());
+}
