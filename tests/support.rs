@@ -65,3 +65,11 @@ pub fn cpu(process: u32) -> Duration {
     // USER_HZ is 100 on every Linux.
     Duration::from_millis(ticks * 10) + children.sum::<Duration>()
 }
+
+/// Returns the memory of a process (RSS), in bytes.
+pub fn memory(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has some");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    kib * 1024
+}

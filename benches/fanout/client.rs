@@ -45,7 +45,7 @@ pub(crate) enum Manner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocols {
     Grpclb,
-    /// The endpoint discovery service (EDS). The client acknowledges each response.
+    /// Endpoints (EDS) on a stream of xDS. The client acknowledges each response.
     Eds,
 }
 

@@ -7,7 +7,7 @@ use std::fmt::{self, Write as _};
 use super::client::Manner::{Grpc, Plain, Stalled};
 use super::report::{Cell, Spread};
 use super::scenes::Bench;
-use super::server::Kind::{GrpcGo, Limit, Lookaside};
+use super::server::Kind::{GoXds, GrpcGo, Limit, LimitXds, Lookaside, LookasideXds};
 
 pub(crate) struct Goal {
     pub(crate) what: &'static str,
@@ -82,10 +82,14 @@ fn ratios(bench: &Bench) -> Vec<(&'static str, Must, Cell, Cell)> {
     let cpu_go = |what, most, entries| {
         (what, AtMost(most), cpu(entries, Plain, Lookaside), cpu(entries, Plain, GrpcGo))
     };
+    let xds = |what, most, entries, to| {
+        (what, AtMost(most), cpu(entries, Plain, LookasideXds), cpu(entries, Plain, to))
+    };
     let beside_limit = |what, most, scene, metric| {
         let of = |server| Cell { scene, metric, ..cpu(100, Plain, server) };
         (what, AtMost(most), of(Lookaside), of(Limit))
     };
+    let put_xds = |server| Cell { scene: "put", metric: "to last ms", ..cpu(100, Plain, server) };
     let growth = |clients| Cell {
         scene: "growth",
         metric: "cpu us/change",
@@ -117,6 +121,16 @@ fn ratios(bench: &Bench) -> Vec<(&'static str, Must, Cell, Cell)> {
         beside_limit("put to the last of N / (etcd + limit), two cores", 1.2, "put", "to last ms"),
         beside_limit("storm: all of N served / limit", 3.0, "storm", "all served ms"),
         beside_limit("storm: CPU per stream / limit", 3.0, "storm", "cpu us/stream"),
+        xds("xDS: CPU per push / limit, 100 entries", 1.3, 100, LimitXds),
+        xds("xDS: CPU per push / limit, 1,000 entries", 1.3, 1_000, LimitXds),
+        xds("xDS: CPU per push / go-control-plane, 100 entries", 0.15, 100, GoXds),
+        xds("xDS: CPU per push / go-control-plane, 1,000 entries", 0.15, 1_000, GoXds),
+        (
+            "xDS: put to the last of N / (etcd + limit), two cores",
+            AtMost(1.2),
+            put_xds(LookasideXds),
+            put_xds(LimitXds),
+        ),
         (
             "CPU per push, N / 1,000 clients",
             AtMost(1.2),
@@ -177,6 +191,16 @@ fn values(bench: &Bench) -> Vec<(&'static str, Must, Cell)> {
             of("put", "later ms p99", 1, 100),
         ),
         ("memory per stream, 100 entries, kB", AtMost(12.0), many("push", "kB/stream pushed")),
+        (
+            "xDS: memory per stream, 100 entries, kB",
+            AtMost(3.0),
+            Cell { server: LookasideXds, ..many("push", "kB/stream pushed") },
+        ),
+        (
+            "xDS: a new client's time to its backends / three round trips",
+            AtMost(1.1),
+            Cell { server: LookasideXds, ..of("first", "to endpoints/3 trips", 1, 100) },
+        ),
         ("memory after six storms / after one", AtMost(1.2), many("storm", "memory sixth/first")),
         ("stalled streams, 100 changes of 1,000 entries: kB more each", AtMost(1.0), stalled),
         ("storm: all of N served, ms", AtMost(1_500.0), many("storm", "all served ms")),

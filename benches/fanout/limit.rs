@@ -1,7 +1,8 @@
 //! The limit: a server that only writes the bytes, which shows the kernel's cost.
 //!
-//! In: the length of the list; lines on standard input, each a change. Out: the same
-//! bytes, built beforehand, to every client, from one thread over epoll.
+//! In: the length of the list and the protocol; lines on standard input, each a change. Out:
+//! the same bytes, built beforehand, to every client, from one thread over epoll. It reads
+//! what clients answer, and heeds nothing of it.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -10,7 +11,8 @@ use std::os::fd::OwnedFd;
 
 use rustix::event::epoll;
 
-use super::wire::{self, Head};
+use super::client::Protocols;
+use super::wire::{self, Head, xds};
 
 struct Client {
     socket: TcpStream,
@@ -24,7 +26,7 @@ const LISTENER: u64 = u64::MAX;
 const INPUT: u64 = u64::MAX - 1;
 
 /// Runs until standard input ends.
-pub(crate) fn run(count: usize) -> std::io::Result<()> {
+pub(crate) fn run(count: usize, protocol: Protocols) -> std::io::Result<()> {
     let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
     listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
     listener.listen(4096)?;
@@ -40,8 +42,15 @@ pub(crate) fn run(count: usize) -> std::io::Result<()> {
 
     let (mut opening, mut pushes) = (Vec::new(), [Vec::new(), Vec::new()]);
     wire::put_response(&mut opening, 1);
-    let list = |port| wire::server_list(count, port);
-    wire::put_data(&mut opening, 1, &[wire::balance_response(), list(super::PORT)].concat());
+    let list = |port| match protocol {
+        Protocols::Grpclb => wire::server_list(count, port),
+        Protocols::Eds => xds::endpoints_response(count, port),
+    };
+    let before = match protocol {
+        Protocols::Grpclb => wire::balance_response(),
+        Protocols::Eds => Vec::new(),
+    };
+    wire::put_data(&mut opening, 1, &[before, list(super::PORT)].concat());
     wire::put_data(&mut pushes[0], 1, &list(super::PORT));
     wire::put_data(&mut pushes[1], 1, &list(super::PORT + 1));
 

@@ -27,8 +27,8 @@ pub(crate) fn plots(report: &Report, many: usize) -> Vec<(&'static str, String)>
     let growth =
         lines(report, "cpu us/change", |cell| cell.clients, &|cell| cell.scene == "growth");
     let mut memory = by_entries("kB/stream pushed");
-    // The bare loop keeps nothing for a client, so it has no point on these axes.
-    memory.remove(&Kind::Limit);
+    // The bare loops keep nothing for a client, so they have no point on these axes.
+    memory.retain(|kind, _| !kind.is_limit());
     let all = [
         ("cpu-by-clients", "CPU per push of 100 entries, us", "clients", by_clients("cpu us/push")),
         ("cpu-by-entries", "CPU per push, us", "entries", by_entries("cpu us/push")),
@@ -153,6 +153,9 @@ fn colour(kind: Kind) -> RGBColor {
         Kind::Other => RGBColor(0x7f, 0xc4, 0xa4),
         Kind::Tonic => RGBColor(0xc4, 0x6a, 0x12),
         Kind::GrpcGo => RGBColor(0x1c, 0x7f, 0xb8),
-        Kind::Xds => RGBColor(0x8b, 0x3f, 0xa8),
+        Kind::LimitXds => RGBColor(0xaa, 0xaa, 0xaa),
+        Kind::LookasideXds => RGBColor(0x05, 0x42, 0x6b),
+        Kind::OtherXds => RGBColor(0x7a, 0x9c, 0xb5),
+        Kind::GoXds => RGBColor(0x8b, 0x3f, 0xa8),
     }
 }

@@ -43,7 +43,7 @@ impl Report {
         let Cell { scene, metric, manner, clients, entries, server } = &cell;
         let manner = format!("{manner:?}").to_lowercase();
         println!(
-            "  {scene:<8} {clients:>5} x {entries:<4} {manner:<7} {server:<9} {metric:<21} {value:>10.2}"
+            "  {scene:<8} {clients:>5} x {entries:<4} {manner:<7} {server:<13} {metric:<21} {value:>10.2}"
         );
         self.rounds.entry(cell).or_default().push(value);
     }
@@ -109,11 +109,11 @@ impl Report {
             for &server in &servers {
                 let cell = Cell { server, ..row.clone() };
                 let found = self.spread(&cell).map_or(String::new(), |found| found.to_string());
-                // The row itself is the limit's cell. The limit keeps nothing for its clients,
-                // so only costs in time can be compared.
+                // The limit keeps nothing for its clients, so only costs in time can be compared.
                 let compares = metric.starts_with("cpu") || metric.ends_with(" ms");
-                let compares = compares && server != Kind::Limit;
-                let ratio = self.ratio(&cell, &row).filter(|_| compares);
+                let compares = compares && !server.is_limit();
+                let limit = Cell { server: server.limit(), ..row.clone() };
+                let ratio = self.ratio(&cell, &limit).filter(|_| compares);
                 let ratio = ratio.map_or(String::new(), |ratio| format!("; **×{ratio}**"));
                 let _ = write!(text, " {found}{ratio} |");
             }

@@ -9,6 +9,7 @@ mod limit;
 mod naive;
 mod plot;
 mod registry;
+mod relay;
 mod report;
 mod scenes;
 mod server;
@@ -29,9 +30,10 @@ use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use client::Manner::{Grpc, Plain};
+use client::Protocols;
 use registry::Registry;
 use report::Report;
-use scenes::{Bench, Outcome, change, classes, loss, memory, push, scale, spread};
+use scenes::{Bench, Outcome, change, classes, first, loss, memory, push, scale, spread};
 use server::Kind;
 
 /// The name by which cargo calls this program.
@@ -52,7 +54,8 @@ struct Options {
     /// Run these scenes only.
     #[arg(long, value_delimiter = ',', value_parser = SCENES)]
     only: Vec<String>,
-    /// Run these servers only: limit, lookaside, tonic, grpc-go, go-xds.
+    /// Run these servers only: limit, lookaside, other, tonic, grpc-go; by xDS limit-xds,
+    /// lookaside-xds, other-xds, go-xds.
     #[arg(long, value_delimiter = ',')]
     servers: Vec<String>,
     /// Number of clients in scenes with many clients.
@@ -74,12 +77,12 @@ struct Options {
 
 type Step = fn(&mut Bench) -> Outcome;
 
-const SCENES: [&str; 13] = [
+const SCENES: [&str; 14] = [
     "push", "classes", "memory", "storm", "burst", "put", "growth", "fairness", "updates", "start",
-    "loss", "probes", "spread",
+    "loss", "probes", "spread", "first",
 ];
 /// The steps besides the pushes, each with the scenes that it belongs to.
-const STEPS: [(&[&str], Step); 15] = [
+const STEPS: [(&[&str], Step); 16] = [
     (&["classes"], classes::classes),
     (&["storm", "memory"], memory::storm),
     (&["memory"], memory::stalled),
@@ -95,6 +98,7 @@ const STEPS: [(&[&str], Step); 15] = [
     (&["loss"], loss::held),
     (&["probes"], loss::probes),
     (&["spread"], spread::restart),
+    (&["first"], first::endpoints),
 ];
 /// The marks between which docs/performance.md has the tables.
 const MARKS: [&str; 2] = ["<!-- written by scripts/bench --docs -->\n", "<!-- until here -->"];
@@ -105,8 +109,11 @@ pub(crate) fn main() {
     let files = raise_open_files();
     let role = |name| std::env::args().skip_while(|argument| argument != name).nth(1);
     let count = |text: String| text.parse().expect("the length of the list");
-    if let Some(text) = role("role-limit") {
-        return limit::run(count(text)).expect("the limit runs");
+    let limits = [("role-limit", Protocols::Grpclb), ("role-limit-xds", Protocols::Eds)];
+    for (name, protocol) in limits {
+        if let Some(text) = role(name) {
+            return limit::run(count(text), protocol).expect("the limit runs");
+        }
     }
     if let Some(text) = role("role-tonic") {
         return naive::run(count(text)).expect("the tonic server runs");

@@ -5,6 +5,7 @@
 
 pub(crate) mod change;
 pub(crate) mod classes;
+pub(crate) mod first;
 pub(crate) mod loss;
 pub(crate) mod memory;
 pub(crate) mod push;
@@ -13,7 +14,7 @@ pub(crate) mod spread;
 
 use std::time::{Duration, Instant};
 
-use super::client::{Load, Manner, Plan};
+use super::client::{Load, Manner, Plan, Protocols};
 use super::registry::Registry;
 use super::report::{Cell, Report};
 use super::server::{Kind, Server, on_core};
@@ -59,9 +60,17 @@ impl Bench {
         self.report.add(Cell { metric, ..cell.clone() }, value);
     }
 
-    /// Returns the builds of lookaside, and the limit if wanted.
+    /// Returns the builds of lookaside that are asked by grpclb, and the limit if wanted.
     fn ours(&self, limit: bool) -> Vec<Kind> {
-        let wanted = |kind: &Kind| kind.is_lookaside() || limit && *kind == Kind::Limit;
+        let mut kinds = self.ours_by(Protocols::Grpclb);
+        kinds.retain(|kind| limit || kind.is_lookaside());
+        kinds
+    }
+
+    /// Returns the builds of lookaside that are asked by a protocol, and the limit.
+    fn ours_by(&self, protocol: Protocols) -> Vec<Kind> {
+        let wanted =
+            |kind: &Kind| kind.protocol() == protocol && (kind.is_lookaside() || kind.is_limit());
         self.kinds.iter().copied().filter(wanted).collect()
     }
 

@@ -30,8 +30,13 @@ pub(crate) enum Kind {
     Tonic,
     /// A BalanceLoad server on grpc-go.
     GrpcGo,
-    /// An EDS server on go-control-plane.
-    Xds,
+    /// The bare loop with the bytes of xDS.
+    LimitXds,
+    /// lookaside and the other build, asked by xDS.
+    LookasideXds,
+    OtherXds,
+    /// An xDS server on go-control-plane.
+    GoXds,
 }
 
 /// A running server. Dropping the value kills it.
@@ -43,41 +48,72 @@ pub(crate) struct Server {
 }
 
 impl Kind {
-    const ALL: [Self; 6] =
-        [Self::Limit, Self::Lookaside, Self::Other, Self::Tonic, Self::GrpcGo, Self::Xds];
+    const ALL: [Self; 9] = [
+        Self::Limit,
+        Self::Lookaside,
+        Self::Other,
+        Self::Tonic,
+        Self::GrpcGo,
+        Self::LimitXds,
+        Self::LookasideXds,
+        Self::OtherXds,
+        Self::GoXds,
+    ];
 
     pub(crate) fn is_lookaside(self) -> bool {
-        matches!(self, Self::Lookaside | Self::Other)
+        matches!(self, Self::Lookaside | Self::LookasideXds) || self.is_other()
+    }
+
+    fn is_other(self) -> bool {
+        matches!(self, Self::Other | Self::OtherXds)
+    }
+
+    pub(crate) fn is_limit(self) -> bool {
+        self == self.limit()
+    }
+
+    /// Returns the bare loop that writes the same bytes.
+    pub(crate) fn limit(self) -> Self {
+        match self.protocol() {
+            Protocols::Grpclb => Self::Limit,
+            Protocols::Eds => Self::LimitXds,
+        }
     }
 
     pub(crate) fn protocol(self) -> Protocols {
-        if self == Self::Xds { Protocols::Eds } else { Protocols::Grpclb }
+        match self {
+            Self::Limit | Self::Lookaside | Self::Other | Self::Tonic | Self::GrpcGo => {
+                Protocols::Grpclb
+            }
+            Self::LimitXds | Self::LookasideXds | Self::OtherXds | Self::GoXds => Protocols::Eds,
+        }
     }
 
     /// Returns the servers of these names that can run here, or all without names.
     pub(crate) fn these(names: &[String]) -> Vec<Self> {
         let mut kinds = Self::ALL.to_vec();
+        kinds.retain(|kind| names.is_empty() || names.contains(&kind.to_string()));
         kinds.retain(|kind| match kind {
-            Self::Other => other().is_some(),
-            _ => names.is_empty() || names.contains(&kind.to_string()),
+            Self::Other | Self::OtherXds => other().is_some(),
+            Self::GrpcGo | Self::GoXds => go_servers().is_some(),
+            _ => true,
         });
-        kinds.retain(|kind| !matches!(kind, Self::GrpcGo | Self::Xds) || go_servers().is_some());
         kinds
     }
 
     fn command(self, count: usize, etcd: &str) -> Command {
         let own = || Command::new(std::env::current_exe().expect("a program knows itself"));
         let mut command = match self {
-            Self::Limit | Self::Tonic => own(),
-            Self::Lookaside => Command::new(env!("CARGO_BIN_EXE_lookaside")),
-            Self::Other => Command::new(other().expect("asked before")),
+            Self::Limit | Self::LimitXds | Self::Tonic => own(),
+            Self::Lookaside | Self::LookasideXds => Command::new(env!("CARGO_BIN_EXE_lookaside")),
+            Self::Other | Self::OtherXds => Command::new(other().expect("asked before")),
             Self::GrpcGo => {
                 Command::new(go_servers().expect("asked before").join("go-balanceload"))
             }
-            Self::Xds => Command::new(go_servers().expect("asked before").join("go-xds")),
+            Self::GoXds => Command::new(go_servers().expect("asked before").join("go-xds")),
         };
         match self {
-            Self::Lookaside | Self::Other => {
+            kind if kind.is_lookaside() => {
                 for (name, _) in std::env::vars_os() {
                     if name.to_string_lossy().starts_with("LOOKASIDE_") {
                         command.env_remove(name);
@@ -88,8 +124,9 @@ impl Kind {
                 command.args(["--etcd", etcd, "--log", "error"])
             }
             Self::Limit => command.args(["role-limit", &count.to_string()]),
+            Self::LimitXds => command.args(["role-limit-xds", &count.to_string()]),
             Self::Tonic => command.args(["role-tonic", &count.to_string()]),
-            Self::GrpcGo | Self::Xds => command.arg(count.to_string()),
+            _ => command.arg(count.to_string()),
         };
         command
     }
@@ -103,7 +140,10 @@ impl fmt::Display for Kind {
             Self::Other => "other",
             Self::Tonic => "tonic",
             Self::GrpcGo => "grpc-go",
-            Self::Xds => "go-xds",
+            Self::LimitXds => "limit-xds",
+            Self::LookasideXds => "lookaside-xds",
+            Self::OtherXds => "other-xds",
+            Self::GoXds => "go-xds",
         })
     }
 }

@@ -1,7 +1,9 @@
-//! HTTP/2, gRPC and the two protocols as bytes, written by hand.
+//! HTTP/2, gRPC and grpclb as bytes, written by hand; `xds` has the other protocol.
 //!
 //! In: numbers and names. Out: the bytes that a client and the bare server write. It
 //! must not share code with the servers that are measured.
+
+pub(crate) mod xds;
 
 /// The bytes that a client sends before anything else (RFC 9113, 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -141,33 +143,6 @@ pub(crate) fn address(index: usize) -> [u8; 4] {
     [10, 0, a, b]
 }
 
-/// Returns an EDS `DiscoveryRequest` for one cluster. With version and nonce it
-/// acknowledges a response.
-pub(crate) fn discovery_request(cluster: &str, version: &[u8], nonce: &[u8]) -> Vec<u8> {
-    let node = field(2, &[&field(1, b"bench")[..], &field(2, b"bench")].concat());
-    let kind = b"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
-    let mut body = field(1, version);
-    body.extend([node, field(3, cluster.as_bytes()), field(4, kind), field(5, nonce)].concat());
-    message(&body)
-}
-
-/// Returns `version_info` and `nonce` of a `DiscoveryResponse`.
-pub(crate) fn version_and_nonce(mut body: &[u8]) -> (&[u8], &[u8]) {
-    let (mut version, mut nonce): (&[u8], &[u8]) = (&[], &[]);
-    while let Some((&tag, rest)) = body.split_first() {
-        let (length, rest) = varint(rest);
-        // All fields of the message that are ever set have a length.
-        let (value, rest) = rest.split_at(length.min(rest.len()));
-        match tag >> 3 {
-            1 => version = value,
-            5 => nonce = value,
-            _ => {}
-        }
-        body = rest;
-    }
-    (version, nonce)
-}
-
 /// Returns a length-delimited field.
 fn field(number: u8, value: &[u8]) -> Vec<u8> {
     let mut out = vec![number << 3 | 2];
@@ -179,11 +154,4 @@ fn field(number: u8, value: &[u8]) -> Vec<u8> {
     out.push(length as u8);
     out.extend_from_slice(value);
     out
-}
-
-fn varint(bytes: &[u8]) -> (usize, &[u8]) {
-    let end = bytes.iter().position(|byte| byte & 0x80 == 0).map_or(bytes.len(), |at| at + 1);
-    let value =
-        bytes[..end].iter().rev().fold(0, |value, byte| value << 7 | usize::from(byte & 0x7f));
-    (value, &bytes[end..])
 }

@@ -1,5 +1,5 @@
 // An xDS control plane on go-control-plane that serves one cluster's endpoints
-// by EDS from its snapshot cache. Its argument is the number of endpoints; each
+// by ADS from its snapshot cache. Its argument is the number of endpoints; each
 // line on standard input is a change.
 package main
 
@@ -13,7 +13,7 @@ import (
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	eds "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
@@ -69,7 +69,7 @@ func main() {
 		panic(err)
 	}
 	grpcServer := grpc.NewServer()
-	eds.RegisterEndpointDiscoveryServiceServer(grpcServer, xds.NewServer(ctx, snapshots, nil))
+	discovery.RegisterAggregatedDiscoveryServiceServer(grpcServer, xds.NewServer(ctx, snapshots, nil))
 	go func() { panic(grpcServer.Serve(listener)) }()
 	fmt.Println("listening", listener.Addr())
 	lines := bufio.NewScanner(os.Stdin)

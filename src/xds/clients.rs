@@ -182,6 +182,8 @@ impl ClientRow {
     pub(super) fn want(&self, names: &[Arc<str>], at: Instant) {
         let mut now = self.row.lock();
         let mut old = std::mem::take(&mut now.names).into_iter().peekable();
+        // Most streams have one name, and a vector would make room for four.
+        now.names.reserve_exact(names.len());
         for name in names {
             while old.next_if(|old| *old.name < **name).is_some() {}
             let kept = old.next_if(|old| old.name == *name);

@@ -20,6 +20,10 @@ use super::resources::{self, Kind, resource};
 
 /// The bytes before a gRPC message: a flag and the length.
 const PREFIX: usize = 5;
+/// More than a response with endpoints has beside its resources: its type, version and nonce.
+const AROUND: usize = 160;
+/// More than a resource has beside its name and its body: its type and lengths.
+const OPENING: usize = 96;
 /// The most bytes of a field's tag and length.
 const FIELD_MAX: usize = 6;
 /// The code of a name that means no service.
@@ -114,25 +118,30 @@ pub(super) fn endpoints(all: &[(&str, &Assignment)], nonce: u64) -> Response {
         [(_, only)] => only.version,
         several => several.iter().fold(0, |sum, (_, one)| hash::pair(sum, one.version)),
     };
-    let mut head = BytesMut::new();
-    put_text(&mut head, 1, &version_text(version));
-    let mut tail = BytesMut::new();
-    put_text(&mut tail, 4, Kind::Endpoints.url());
-    put_text(&mut tail, 5, &nonce.to_string());
     let (last, before) = match all {
         [before @ .., last] => (last, before),
         [] => return Response { pieces: <[Bytes; 3]>::default(), version },
     };
+    // The stream's own bytes, before and after the shared ones, lie in one piece of memory.
+    let room = |(name, _): &(&str, &Assignment)| name.len() + OPENING;
+    let copied = |(_, assignment): &(&str, &Assignment)| assignment.body.len();
+    let room = AROUND + all.iter().map(room).sum::<usize>();
+    let mut own = BytesMut::with_capacity(room + before.iter().map(copied).sum::<usize>());
+    own.put_bytes(0, PREFIX);
+    put_text(&mut own, 1, &version_text(version));
     for (name, assignment) in before {
-        put_opening(&mut head, name, assignment);
-        head.put_slice(&assignment.body);
+        put_opening(&mut own, name, assignment);
+        own.put_slice(&assignment.body);
     }
-    put_opening(&mut head, last.0, last.1);
+    put_opening(&mut own, last.0, last.1);
+    let head = own.len();
+    put_text(&mut own, 4, Kind::Endpoints.url());
+    put_text(&mut own, 5, &nonce.to_string());
     let body = last.1.body.clone();
-    let mut first = BytesMut::with_capacity(PREFIX + head.len());
-    put_prefix(&mut first, head.len() + body.len() + tail.len());
-    first.put_slice(&head);
-    Response { pieces: [first.freeze(), body, tail.freeze()], version }
+    let length = own.len() - PREFIX + body.len();
+    put_prefix(&mut &mut own[..PREFIX], length);
+    let own = own.freeze();
+    Response { pieces: [own.slice(..head), body, own.slice(head..)], version }
 }
 
 /// Returns a version as clients are sent it and operators are shown it.
@@ -168,7 +177,7 @@ fn text_len(text: &str) -> usize {
     1 + encoded_len_varint(text.len() as u64) + text.len()
 }
 
-fn put_prefix(out: &mut BytesMut, length: usize) {
+fn put_prefix(out: &mut impl BufMut, length: usize) {
     out.put_u8(0);
     out.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
 }

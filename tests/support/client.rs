@@ -164,6 +164,11 @@ impl Driver {
         super::cpu(self.child.id())
     }
 
+    /// Returns the memory of the process (RSS), in bytes.
+    pub fn memory(&self) -> u64 {
+        super::memory(self.child.id())
+    }
+
     /// Returns name and version of the tested library.
     #[track_caller]
     pub fn version(&self) -> String {

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::{Manner, Plan, Protocols};
-use crate::run::wire::{self, Head};
+use crate::run::wire::{self, Head, xds};
 
 pub(crate) struct Connection {
     pub(crate) socket: TcpStream,
@@ -52,8 +52,6 @@ pub(crate) struct Stream {
 }
 
 const BALANCE_LOAD: &str = "/grpc.lb.v1.LoadBalancer/BalanceLoad";
-const STREAM_ENDPOINTS: &str =
-    "/envoy.service.endpoint.v3.EndpointDiscoveryService/StreamEndpoints";
 /// grpc-go opens a window again once a quarter of it is used.
 const QUARTER: u32 = wire::WINDOW_DEFAULT / 4;
 /// The payload of grpc-go's PING for its estimate of the path.
@@ -87,7 +85,7 @@ impl Connection {
             let name = plan.names[(index + at * 7) % plan.names.len()].clone();
             let (path, first) = match plan.protocol {
                 Protocols::Grpclb => (BALANCE_LOAD, wire::balance_request(&name)),
-                Protocols::Eds => (STREAM_ENDPOINTS, wire::discovery_request(&name, &[], &[])),
+                Protocols::Eds => (xds::PATH, xds::request(xds::ENDPOINTS, &name, true)),
             };
             wire::put_call(&mut out, id(at), path);
             wire::put_data(&mut out, id(at), &first);
@@ -198,8 +196,7 @@ impl Connection {
             stream.messages += 1;
             arrived(stream);
             if self.protocol == Protocols::Eds {
-                let (version, nonce) = wire::version_and_nonce(&stream.body);
-                let acknowledge = wire::discovery_request(&stream.name, version, nonce);
+                let acknowledge = xds::acknowledgement(xds::ENDPOINTS, &stream.name, &stream.body);
                 stream.body.clear();
                 wire::put_data(&mut self.out, id(at), &acknowledge);
             }

@@ -6,9 +6,8 @@
 use std::time::Duration;
 
 use super::{AT_ONCE, Bench, Outcome, PAUSE, SERVICE, cell, connect, ms, service};
-use crate::run::client::{Load, Manner};
+use crate::run::client::{Load, Manner, Protocols};
 use crate::run::report::percentile;
-use crate::run::server::Kind;
 use crate::run::start::WAIT_MAX;
 
 const ENTRIES: usize = 100;
@@ -23,7 +22,8 @@ const BEHIND: Duration = Duration::from_millis(10);
 pub(crate) fn put_to_last(bench: &mut Bench) -> Outcome {
     bench.fill(ENTRIES);
     let clients = bench.many;
-    for kind in bench.ours(true) {
+    let kinds = [Protocols::Grpclb, Protocols::Eds].map(|protocol| bench.ours_by(protocol));
+    for kind in kinds.concat() {
         let cell = cell("put", clients, ENTRIES, Manner::Plain, kind);
         let mut server = bench.start(kind, ENTRIES, false);
         let mut load = connect(&server, kind, clients, Manner::Plain, AT_ONCE)?;
@@ -32,7 +32,7 @@ pub(crate) fn put_to_last(bench: &mut Bench) -> Outcome {
             load.expect_one();
             let put = bench.registry.change(SERVICE);
             let begun = put.begun;
-            if kind == Kind::Limit {
+            if kind.is_limit() {
                 let revision = bench.registry.acknowledged(put).revision;
                 let delivery = bench.registry.delivered(revision) - begun;
                 let published = std::time::Instant::now();

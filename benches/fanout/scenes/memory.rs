@@ -50,8 +50,8 @@ pub(crate) fn stalled(bench: &mut Bench) -> Outcome {
     bench.fill(LONG);
     let clients = bench.many / 5;
     for kind in bench.kinds.clone() {
-        // The limit keeps all bytes that it cannot write; xDS waits for its clients.
-        if matches!(kind, Kind::Limit | Kind::Xds) {
+        // The limit keeps all bytes that it cannot write; go-xds waits for its clients.
+        if kind.is_limit() || kind == Kind::GoXds {
             continue;
         }
         let cell = cell("stalled", clients, LONG, Manner::Stalled, kind);
