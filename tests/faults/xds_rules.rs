@@ -151,24 +151,24 @@ fn a_client_asks_for_one_type_after_the_other_and_for_all_on_a_new_stream() {
 
 #[test]
 fn each_broken_rule_is_found() {
-    let other = Any { value: [listener("s").value, vec![0x10, 1]].concat(), ..listener("s") };
+    let other = [Any { value: [listener("s").value, vec![0x10, 1]].concat(), ..listener("s") }];
     for (resources, version, nonce, rule) in [
         (&[][..], "2", "2", "0 resources and 0 errors"),
         (&[listener("s"), listener("t")], "2", "2", "2 resources"),
         (&[listener("t")], "2", "2", "a resource named \"t\""),
         (&[listener("s")], "1", "2", "sent again without a change"),
         (&[listener("s")], "2", "2", "a new version without a change"),
-        (&[other.clone()], "1", "2", "a version with two contents"),
-        (&[other.clone()], "2", "1", "no new nonce"),
-        (&[other.clone()], "2", "", "no new nonce"),
-        (&[other.clone()], "", "2", "no version"),
+        (&other[..], "1", "2", "a version with two contents"),
+        (&other[..], "2", "1", "no new nonce"),
+        (&other[..], "2", "", "no new nonce"),
+        (&other[..], "", "2", "no version"),
     ] {
         let news = Client::with_listener().take(response(version, nonce, resources));
         let News::Broken(what) = news else { panic!("{rule}: {news:?}") };
         assert!(what.contains(rule), "{what}, not {rule}");
     }
     let mut client = Client::with_listener();
-    let next = response("2", "2", std::slice::from_ref(&other));
+    let next = response("2", "2", &other[..]);
     assert!(matches!(client.take_unwritten(next.clone()), News::Broken(_)), "not answered yet");
     assert!(matches!(Client::with_listener().take(next), News::Described));
     let endpoints = Kind::Endpoints.url().to_owned();
