@@ -38,6 +38,7 @@ mod load_stream;
 mod localities;
 mod members;
 mod name_room;
+mod name_set;
 mod reports;
 mod request;
 mod resources;

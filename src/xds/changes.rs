@@ -5,9 +5,10 @@
 //! names that changed, however many it has. It holds at most one entry for each name, and
 //! nothing while none has news.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
+
+use super::name_set::NameSet;
 
 /// The names of one stream that have news.
 #[derive(Default)]
@@ -16,7 +17,7 @@ pub(super) struct Changes(Arc<Mutex<Changed>>);
 #[derive(Default)]
 struct Changed {
     /// Sorted, so that the order in which they are woken does not matter.
-    names: BTreeSet<Arc<str>>,
+    names: NameSet,
     stream: Option<Waker>,
 }
 
@@ -53,7 +54,7 @@ impl Changes {
 
     /// Forgets the names that the stream no longer wants.
     pub(super) fn retain(&self, wanted: impl Fn(&str) -> bool) {
-        lock(&self.0).names.retain(|name| wanted(name));
+        lock(&self.0).names.retain(wanted);
     }
 }
 

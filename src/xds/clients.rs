@@ -71,8 +71,9 @@ struct Now {
     unanswered_since: Option<Instant>,
     /// Since when there has been something newer than that response.
     behind_since: Option<Instant>,
-    /// The newest response of each type, if it is long and not shared.
-    long: [WeakHeldBytes; Kind::ALL.len()],
+    /// The newest response of each type, if it is long and not shared. In a box, because
+    /// hardly any is.
+    long: Option<Box<[WeakHeldBytes; Kind::ALL.len()]>>,
     /// Whether its connection has been asked to end.
     close_requested: bool,
 }
@@ -123,7 +124,7 @@ impl Clients {
             refusal: None,
             unanswered_since: None,
             behind_since: None,
-            long: Default::default(),
+            long: None,
             close_requested: false,
         };
         let row = Arc::new(Row { peer, opened, close, now: Mutex::new(now) });
@@ -220,7 +221,9 @@ impl ClientRow {
             ..LONG => (own, WeakHeldBytes::default()),
             _ => count_held(own, counters, |all| &all.assignment_bytes),
         };
-        now.long[kind as usize] = held;
+        if own.len() >= LONG || now.long.is_some() {
+            now.long.get_or_insert_default()[kind as usize] = held;
+        }
         if kind == Kind::Endpoints {
             now.sent = Some(version);
             now.unanswered_since = Some(at);
@@ -270,8 +273,9 @@ impl Row {
     fn behind_since(&self, at: Instant) -> Option<Instant> {
         let mut now = self.lock();
         let newer = |row: &NameRow| row.watch.as_ref().is_some_and(|one| one.version() != row.seen);
-        let behind = now.long.iter().any(|long| long.upgrade().is_some())
-            || now.unanswered_since.is_some() && now.names.iter().any(newer);
+        let behind =
+            now.long.iter().flat_map(|all| all.iter()).any(|long| long.upgrade().is_some())
+                || now.unanswered_since.is_some() && now.names.iter().any(newer);
         now.behind_since = behind.then(|| now.behind_since.unwrap_or(at));
         now.behind_since.filter(|_| !now.close_requested)
     }

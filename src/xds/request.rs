@@ -55,9 +55,9 @@ impl ReadRequest {
 }
 
 impl Names {
-    /// Returns a number that other names do not have.
+    /// Returns a number that other names do not have. It is not 0.
     pub(super) fn hash(&self) -> u64 {
-        self.hash
+        self.hash.max(1)
     }
 
     #[cfg(test)]

@@ -127,12 +127,17 @@ impl<W: Default> Session<W> {
         let Self { listeners, clusters, endpoints, .. } = self;
         let room = |others: usize| room.saturating_sub(others);
         let [first, second, third] =
-            [listeners.wanted.cost, clusters.wanted.cost, endpoints.wanted.cost];
+            [listeners.wanted.cost(), clusters.wanted.cost(), endpoints.wanted.cost()];
         match request.kind {
             Kind::Listener => listeners.take(request, room(second + third), share),
             Kind::Cluster => clusters.take(request, room(first + third), share),
             Kind::Endpoints => endpoints.take(request, room(first + second), share, added),
         }
+    }
+
+    /// Returns how many names of endpoints the client wants.
+    pub(super) fn names_of_endpoints(&self) -> usize {
+        self.endpoints.wanted.names.len()
     }
 
     /// Returns whether another response with endpoints can be sent now.
@@ -158,13 +163,13 @@ impl<W: Default> Session<W> {
     /// Returns how many names of the last requests, and resources of the last responses,
     /// there was no room for.
     pub(super) fn left_out(&self) -> usize {
-        let whole = |of: &Resources| of.wanted.left_out + of.omitted;
-        whole(&self.listeners) + whole(&self.clusters) + self.endpoints.wanted.left_out
+        let whole = |of: &Resources| of.wanted.left_out() + of.omitted;
+        whole(&self.listeners) + whole(&self.clusters) + self.endpoints.wanted.left_out()
     }
 
     /// Returns what the names of all types cost.
     pub(super) fn cost(&self) -> usize {
-        self.listeners.wanted.cost + self.clusters.wanted.cost + self.endpoints.wanted.cost
+        self.listeners.wanted.cost() + self.clusters.wanted.cost() + self.endpoints.wanted.cost()
     }
 
     /// Returns the names that the client wants endpoints of, or else listeners.

@@ -45,7 +45,7 @@ pub(crate) struct XdsStream {
 }
 
 /// What a stream keeps for a name of endpoints, from when it first looks at it.
-type NameWatch = Option<Box<(StreamWatch, Waker)>>;
+type NameWatch = Option<(StreamWatch, Waker)>;
 
 /// What a client is charged for a new name, in bytes, beside the name. A name that it repeats
 /// costs hardly anything.
@@ -103,12 +103,13 @@ impl XdsStream {
     /// Takes what is new of a name. Returns `None` if the catalog has closed.
     fn take_news(&mut self, name: &Arc<str>, cx: &mut Context<'_>) -> Option<()> {
         let peer = self.client.peer();
+        let names = self.session.names_of_endpoints();
         // Until it is pending: only then is this stream woken for the next change, also if
         // there is nothing to send now.
         loop {
             let Some(watch) = self.session.watch(name) else { return Some(()) };
-            let (watch, waker) = &mut **watch.get_or_insert_with(|| {
-                Box::new((self.shared.watches.watch(name, peer), self.changes.waker(name)))
+            let (watch, waker) = watch.get_or_insert_with(|| {
+                (self.shared.watches.watch(name, peer, names), self.changes.waker(name))
             });
             #[cfg(test)]
             VISITS.set(VISITS.get() + 1);

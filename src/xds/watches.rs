@@ -26,6 +26,10 @@ use super::clients::Peer;
 use super::members::{Counted, Members, XdsMember, counts};
 use super::resources::{for_client, plain_name};
 
+/// A stream with at most so many names takes no room for those that select nothing, because
+/// the number of streams is bounded. Most streams have one name.
+const FEW: usize = 2;
+
 /// The names in use.
 pub(super) struct Watches {
     zone: Zone,
@@ -71,7 +75,7 @@ pub(super) struct Watched {
     /// The settings of what the name means, as the stream knows them.
     settings: Option<Arc<ServiceSettings>>,
     /// Given back when the stream no longer wants the name.
-    _admitted: Admitted,
+    _admitted: Option<Box<Admitted>>,
 }
 
 /// What a name means now.
@@ -134,12 +138,17 @@ impl Watches {
         in_use.get(name).and_then(Weak::upgrade)
     }
 
-    /// Returns one more stream's hold of a name.
-    pub(super) fn watch(self: &Arc<Self>, name: &Arc<str>, client: &Peer) -> StreamWatch {
+    /// Returns one more stream's hold of a name, of which the stream has so many.
+    pub(super) fn watch(
+        self: &Arc<Self>,
+        name: &Arc<str>,
+        client: &Peer,
+        names: usize,
+    ) -> StreamWatch {
         let hopeless = StreamWatch::Hopeless { told: false };
         let Ok(target) = self.target(name) else { return hopeless };
         let Some(watch) = self.shared(name, target) else { return StreamWatch::Closed };
-        let Some(admitted) = self.admit(&watch, client) else {
+        let Some(admitted) = self.admit(&watch, client, names) else {
             self.refuse(1, client.identity.addr);
             return hopeless;
         };
@@ -182,14 +191,19 @@ impl Watches {
         Some(watch)
     }
 
-    fn admit(&self, watch: &Watch, client: &Peer) -> Option<Admitted> {
+    /// Returns what a name takes of its connection's room; `None` inside if that is nothing.
+    /// Returns `None` if there is too little.
+    fn admit(&self, watch: &Watch, client: &Peer, names: usize) -> Option<Option<Box<Admitted>>> {
         let mut most = 0;
         if let Known::Present(service) = watch.subscription.known() {
             let class = watch.class(&service, client);
             // The assignment of a whole service is shared by all its clients.
             most = if class.is_whole() { 0 } else { policy::most(&service, &class) };
         }
-        self.admission.admit(client.identity.addr, most, 0)
+        if most == 0 && names <= FEW {
+            return Some(None);
+        }
+        Some(Some(Box::new(self.admission.admit(client.identity.addr, most, 0)?)))
     }
 }
 

@@ -3,10 +3,10 @@
 //! In: what the client wants, and assignments. Out: responses, each with the names that have
 //! a new assignment, and no others. Pure.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::xds::assignment::Assignment;
+use crate::xds::name_set::NameSet;
 use crate::xds::resources::Kind;
 use crate::xds::responses::{self, Response};
 
@@ -17,7 +17,7 @@ use super::{Push, Request, Taken};
 pub(super) struct Endpoints<W> {
     pub(super) wanted: Wanted<W>,
     /// The names with an assignment that is not sent.
-    due: BTreeSet<Arc<str>>,
+    due: NameSet,
 }
 
 /// Assignments of several names are sent together up to this many bytes, which are copied.
@@ -28,7 +28,7 @@ const TOGETHER_MAX: usize = 1024 * 1024;
 
 impl<W: Default> Endpoints<W> {
     pub(super) fn new() -> Self {
-        Self { wanted: Wanted::new(), due: BTreeSet::new() }
+        Self { wanted: Wanted::new(), due: NameSet::default() }
     }
 
     /// Takes a request: see [`Wanted::take`].
@@ -50,7 +50,7 @@ impl<W: Default> Endpoints<W> {
     /// Offers the newest assignment of a name. Returns whether the client does not have it.
     pub(super) fn offer(&mut self, name: &str, assignment: Arc<Assignment>) -> bool {
         let Some(one) = self.wanted.get(name) else { return false };
-        let is_new = one.sent.is_none_or(|sent| sent.version != assignment.version);
+        let is_new = one.sent.is_none_or(|sent| !sent.is(assignment.version));
         one.next = is_new.then_some(assignment);
         if is_new {
             self.due.insert(one.name.clone());
@@ -66,10 +66,10 @@ impl<W: Default> Endpoints<W> {
         if self.wanted.unanswered || self.due.is_empty() {
             return None;
         }
-        let together = (4 * self.wanted.cost).clamp(TOGETHER_MIN, TOGETHER_MAX);
+        let together = (4 * self.wanted.cost()).clamp(TOGETHER_MIN, TOGETHER_MAX);
         let mut assignments = Vec::new();
         let mut bytes = 0;
-        for name in &self.due {
+        for name in self.due.iter() {
             let Some(one) = self.wanted.get(name) else { continue };
             let Some(next) = &one.next else { continue };
             if damped && one.sent.is_some_and(|sent| sent.members == next.members) {
@@ -80,7 +80,7 @@ impl<W: Default> Endpoints<W> {
                 break;
             }
             bytes += length;
-            one.sent = Some(Sent { version: next.version, members: next.members });
+            one.sent = Some(Sent::new(next.version, next.members));
             assignments.extend(one.next.take().map(|next| (name.clone(), next)));
         }
         if assignments.is_empty() {

@@ -3,6 +3,7 @@
 //! In: requests. Out: their names, sorted, with what was sent of each, and what a request says
 //! of the newest response. Pure.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::xds::assignment::Assignment;
@@ -14,16 +15,16 @@ use super::{Request, Taken, Verdict};
 pub(super) struct Wanted<W> {
     /// Sorted by name.
     pub(super) names: Vec<Name<W>>,
-    /// The hash of the names of the last request.
-    asked: Option<u64>,
+    /// The hash of the names of the last request; 0 before the first.
+    asked: u64,
     /// What the names cost, in bytes.
-    pub(super) cost: usize,
+    cost: u32,
     /// The nonce of the newest response; 0 before the first.
     nonce: u64,
     /// Whether the client has not answered the newest response.
     pub(super) unanswered: bool,
     /// How many names of the last request there was no room for.
-    pub(super) left_out: usize,
+    left_out: u32,
 }
 
 /// A name that a client wants.
@@ -38,8 +39,20 @@ pub(super) struct Name<W> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sent {
-    pub(super) version: u64,
+    /// Never 0, so that the absence of it takes no room.
+    version: NonZeroU64,
     pub(super) members: u64,
+}
+
+impl Sent {
+    pub(super) fn new(version: u64, members: u64) -> Self {
+        Self { version: NonZeroU64::new(version).unwrap_or(NonZeroU64::MIN), members }
+    }
+
+    /// Returns whether this is of that version.
+    pub(super) fn is(self, version: u64) -> bool {
+        Self::new(version, 0).version == self.version
+    }
 }
 
 /// The most names of one type on a stream. A client's request must name them all.
@@ -52,7 +65,17 @@ const NAME_COST: usize = 96;
 
 impl<W: Default> Wanted<W> {
     pub(super) fn new() -> Self {
-        Self { names: Vec::new(), asked: None, cost: 0, nonce: 0, unanswered: false, left_out: 0 }
+        Self { names: Vec::new(), asked: 0, cost: 0, nonce: 0, unanswered: false, left_out: 0 }
+    }
+
+    /// Returns what the names cost, in bytes.
+    pub(super) fn cost(&self) -> usize {
+        self.cost as usize
+    }
+
+    /// Returns how many names of the last request there was no room for.
+    pub(super) fn left_out(&self) -> usize {
+        self.left_out as usize
     }
 
     /// Records that a response was sent.
@@ -79,7 +102,7 @@ impl<W: Default> Wanted<W> {
         self.unanswered &= !newest;
         let hash = request.names.hash();
         // There may be room now for names that were left out.
-        let compared = self.asked.replace(hash) != Some(hash) || self.left_out > 0;
+        let compared = std::mem::replace(&mut self.asked, hash) != hash || self.left_out > 0;
         let changed = compared && self.want(&request.names, room, share, added);
         Taken { verdict, compared, changed }
     }
@@ -100,15 +123,15 @@ impl<W: Default> Wanted<W> {
         let mut gone = self.names.len();
         let mut changed = false;
         let mut old = std::mem::take(&mut self.names).into_iter().peekable();
-        (self.cost, self.left_out) = (0, all.count());
+        let (mut sum, mut left_out) = (0, all.count());
         self.names.reserve_exact(names.len().min(NAMES_MAX));
         for name in names {
             let cost = NAME_COST + name.len();
-            if self.names.len() == NAMES_MAX || name.len() > NAME_MAX || self.cost + cost > room {
-                self.left_out += 1;
+            if self.names.len() == NAMES_MAX || name.len() > NAME_MAX || sum + cost > room {
+                left_out += 1;
                 continue;
             }
-            self.cost += cost;
+            sum += cost;
             while old.next_if(|old| *old.name < *name).is_some() {}
             if let Some(kept) = old.next_if(|old| *old.name == *name) {
                 gone -= 1;
@@ -120,6 +143,8 @@ impl<W: Default> Wanted<W> {
             added(&name);
             self.names.push(Name { watch: W::default(), name, next: None, sent: None });
         }
+        let small = |number| u32::try_from(number).unwrap_or(u32::MAX);
+        (self.cost, self.left_out) = (small(sum), small(left_out));
         changed || gone > 0
     }
 

@@ -72,7 +72,7 @@ impl Resources {
         }
         let version = resources::version(&resources::resource(self.kind, &name, settings));
         let sent = &mut self.wanted.names[at].sent;
-        if sent.is_some_and(|sent| sent.version != version) {
+        if sent.is_some_and(|sent| !sent.is(version)) {
             (*sent, self.lacking) = (None, true);
         }
     }
@@ -100,7 +100,7 @@ impl Resources {
             *next += 1;
             let version = whole.add(&one.name, settings(&one.name));
             self.omitted += usize::from(version.is_none());
-            one.sent = version.map(|version| Sent { version, members: 0 });
+            one.sent = version.map(|version| Sent::new(version, 0));
         }
         Made::Part
     }
