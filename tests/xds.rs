@@ -198,13 +198,6 @@ mod rust {
     }
 }
 
-#[test]
-fn thousands_of_targets_on_one_stream() {
-    if let Some(scene) = Scene::start(XDS_NODE) {
-        cases::thousands_of_targets(&scene);
-    }
-}
-
 clients! {
     cpp = XDS_CPP;
     go = XDS_GO;

@@ -18,8 +18,8 @@ const USUAL_MAX: usize = 64 * 1024;
 /// The longest message of xDS, in bytes. Each request names all that its client wants: ten
 /// thousand names of a hundred bytes. Each report has all clusters.
 pub(crate) const LONG_MAX: usize = 1024 * 1024;
-/// Messages of up to this many bytes are charged in full when they are read, longer ones hardly:
-/// what is done with them is charged afterwards.
+/// Messages of up to this many bytes are charged in full when they are read, the later frames of
+/// longer ones hardly: what is done with them is charged afterwards.
 pub(crate) const SHORT_MAX: usize = 4 * 1024;
 /// How many bytes of a long message give its client a second more to send it: half of what a
 /// connection may send.

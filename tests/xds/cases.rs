@@ -267,27 +267,6 @@ pub fn many_targets(scene: &Scene) {
     assert_eq!(refused(&balancer), 0, "{}", balancer.log());
 }
 
-/// Node puts the names of all its targets on one stream, and each request has them all.
-pub fn thousands_of_targets(scene: &Scene) {
-    let balancer = scene.balancer(&[]);
-    let _one = scene.world.backend("one");
-    balancer.wait_listed(SERVICE, "one");
-    let driver = scene.driver(&balancer);
-    let names = (1..=1_200).map(|port| format!("{SERVICE}:{port}"));
-    let clients: Vec<_> = names.map(|name| open(&driver, &name)).collect();
-    let calls: Vec<_> = clients.iter().map(|client| client.begin(&Calls::waiting(1))).collect();
-    for call in calls {
-        let report = call.wait();
-        assert_eq!((report.failed(), report.from("one")), (0, 1), "{report:?}");
-    }
-    assert_eq!(metric(&balancer, "lookaside_xds_streams_opened_total"), 1);
-    assert_eq!(metric(&balancer, "lookaside_xds_names_refused_total"), 0);
-    let _two = scene.world.backend("two");
-    let last = clients.last().expect("clients");
-    is_used(&client_of(last), "two");
-    assert_eq!(refused(&balancer), 0, "{}", balancer.log());
-}
-
 /// An idle channel lets go of the stream, and gets everything again when it returns.
 pub fn idle_and_back(scene: &Scene) {
     let (balancer, _one, driver) = scene.with_one();
