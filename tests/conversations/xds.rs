@@ -298,7 +298,8 @@ async fn the_streams_of_a_connection_share_the_room_for_names() {
         }
     }
     assert_eq!(streams.len(), 7);
-    assert_eq!(balanced.counters.xds_names_refused.total(), 7 * 900 - fit(7));
+    let refused = balanced.counters.xds_names_refused.total();
+    assert_eq!(usize::try_from(refused).unwrap(), 7 * 900 - fit(7));
 }
 
 #[tokio::test]
