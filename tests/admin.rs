@@ -126,7 +126,8 @@ async fn services_are_listed_and_shown() {
         json!({"id": "8", "address": "10.0.0.8:80", "weight": 1, "turns": 1,
             "due": 1.0, "share": 1.0, "token": "dev/game@10.0.0.8:80", "meta": {"zone": "b"},
             "held": null, "down": false, "drained": null,
-            "delayed_seconds": null, "slow_start": null, "load_factor": null, "unhealthy": null})
+            "delayed_seconds": null, "slow_start": null, "load_factor": null, "unhealthy": null,
+            "reported": null})
     );
     assert_eq!(body["endpoints"][0]["turns"], 0);
     assert_eq!((&body["clients"], &body["calls"]), (&json!(2), &calls));

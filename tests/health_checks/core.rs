@@ -65,8 +65,9 @@ fn backends_in_cpp_push_their_health() {
 }
 
 fn push_their_health(command: impl Fn() -> Command) {
-    // Nobody waits for a check that comes once a minute.
-    let world = World::new("[service.'*']\nhealth = { kind = 'grpc', interval = '1m' }\n");
+    // The watches show that states are pushed; the interval bounds the wait for a second
+    // refused connection.
+    let world = World::new("[service.'*']\nhealth = { kind = 'grpc', interval = '20s' }\n");
     let mut servers = [(); 3].map(|()| Server::start(command()));
     for (id, server) in servers.iter().enumerate() {
         world.etcd.ctl(&["put", &format!("{PREFIX}hello/{id}"), &server.address]);

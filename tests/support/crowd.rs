@@ -18,7 +18,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::event::{Timespec, epoll};
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, EventFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::{dns, raise_open_files};
@@ -271,7 +272,9 @@ fn run(shared: &Shared) {
         let mut state = shared.state.lock().expect("no holder panics");
         for event in events.iter() {
             let index = usize::try_from(event.data.u64()).expect("it was a usize");
-            state.read(index, &mut buffer, &mut came, &shared.epoll);
+            let flags = event.flags;
+            let ended = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+            state.read(index, ended, &mut buffer, &mut came, &shared.epoll);
         }
         state.begin_those_due(&shared.epoll);
         state.ask_those_due();
@@ -347,13 +350,21 @@ impl State {
         if !matches!(connecting, Ok(()) | Err(rustix::io::Errno::INPROGRESS)) {
             return self.failed(index, epoll);
         }
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(epoll, &socket, epoll::EventData::new_u64(index as u64), flags)
             .expect("a new socket can be watched");
         client.begin(socket);
     }
 
-    fn read(&mut self, index: usize, buffer: &mut [u8], came: &mut Vec<Came>, epoll: &OwnedFd) {
+    /// Reads what a client was sent. `ended` is whether the balancer has closed the connection.
+    fn read(
+        &mut self,
+        index: usize,
+        ended: bool,
+        buffer: &mut [u8],
+        came: &mut Vec<Came>,
+        epoll: &OwnedFd,
+    ) {
         loop {
             let client = &mut self.clients[index];
             client.flush();
@@ -378,8 +389,9 @@ impl State {
                 epoll::delete(epoll, socket).expect("it was watched");
                 return;
             }
-            // A short read has emptied the socket, and epoll is edge-triggered.
-            if count < buffer.len() {
+            // A short read has emptied the socket, and epoll is edge-triggered. The end of the
+            // connection has no further edge if it came before this read.
+            if count < buffer.len() && !ended {
                 return;
             }
         }
