@@ -275,12 +275,13 @@ impl Guard {
         self.restored = Some(then);
     }
 
-    /// Notes that the registry has been read. Restored backends that it lacks count as
-    /// lost since the state was saved. Returns their services.
-    pub(super) fn note_registry_read(&mut self) -> Vec<ServiceName> {
+    /// Notes that the registry has been read. Restored backends that it lacks count as lost
+    /// now: they may have been registered until a moment ago. Returns their services.
+    pub(super) fn note_registry_read(&mut self, now: Instant) -> Vec<ServiceName> {
         if self.restored.take().is_none() {
             return Vec::new();
         }
+        self.services.values_mut().for_each(|lost| lost.renew(now));
         self.rebuild();
         self.services.keys().cloned().collect()
     }

@@ -285,7 +285,7 @@ impl Index {
             self.doubt(&key, former, LossReason::WentBack, &mut batch);
             self.hand_over(&mut batch, affected);
         }
-        affected.services.extend(self.guard.note_registry_read());
+        affected.services.extend(self.guard.note_registry_read(now));
     }
 
     /// Applies a key's newest value. If it is rejected, the key's older registrations stay:
