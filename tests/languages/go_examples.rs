@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 
 use crate::support::etcd::Etcd;
 use crate::support::eventually;
@@ -102,6 +103,9 @@ fn the_go_examples_work_with_the_embedded_registry() {
 
 /// Builds `examples/{kind}/go`, quickly when nothing changed, and returns the program.
 fn build(kind: &str) -> PathBuf {
+    // A program cannot be started while another test writes it.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let program = root.join("target/clients/examples-go").join(kind);
     let built = Command::new(root.join("scripts/go"))
