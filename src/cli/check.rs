@@ -2,9 +2,9 @@
 //! keys in etcd, or walks from a name to a list as a client does.
 //!
 //! In: the settings of `serve`, and with `--live` every key below the prefixes and the shared
-//! settings in etcd. Out: a report, and an exit code: 0 all is well; 1 some keys were rejected, a prefix holds no
-//! key, etcd cannot be read, or the way of `--dns` breaks; 64 bad settings. It never changes
-//! anything.
+//! settings in etcd. Out: a report, and an exit code: 0 all is well; 1 some keys were
+//! rejected, a prefix holds no key, the shared settings are wrong, etcd cannot be read, or the
+//! way of `--dns` breaks; 64 bad settings. It never changes anything.
 
 pub mod dns;
 mod report;

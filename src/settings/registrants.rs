@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::Pattern;
 use super::pattern_index::PatternIndex;
 use crate::model::ServiceName;
-use crate::registry::Registration;
+use crate::registry::{Reading, Registration, Rejected, Remark};
 
 /// The services that each prefix may register.
 ///
@@ -87,15 +87,22 @@ impl Registrants {
         }
     }
 
-    /// Returns the first of a key's registrations that the key may not make, and why.
+    /// Returns what is left of a key's value without the registrations that the key may not
+    /// make: the others and a remark, or why the key is rejected. Returns `None` if it may make
+    /// all of them.
     #[must_use]
-    pub fn forbidden<'a>(
-        &self,
-        key: &[u8],
-        registrations: &'a [Registration],
-    ) -> Option<(&'a Registration, String)> {
-        let problem = |one: &'a Registration| Some((one, self.problem(key, &one.service)?));
-        registrations.iter().find_map(problem)
+    pub fn restrict(&self, key: &[u8], reading: &Reading) -> Option<Result<Reading, Rejected>> {
+        let problem = |one: &Registration| self.problem(key, &one.service);
+        let all = &reading.registrations;
+        let (one, reason) = all.iter().find_map(|one| Some((one, problem(one)?)))?;
+        let registrations: Vec<_> =
+            all.iter().filter(|one| problem(one).is_none()).cloned().collect();
+        if registrations.is_empty() {
+            return Some(Err(Rejected { reason, value: one.address.to_string() }));
+        }
+        let mut remarks = reading.remarks.clone();
+        remarks.push(Remark(format!("left out: {reason}").into()));
+        Some(Ok(Reading { registrations, remarks }))
     }
 
     /// Returns the row with the longest prefix that a key begins with.

@@ -7,7 +7,7 @@
 use super::super::affected::Affected;
 use super::super::departures::Departure;
 use super::{Index, KeyContent};
-use crate::registry::{Entry, Key, Reading, Registration, Rejected, Remark};
+use crate::registry::{Entry, Key, Reading, Registration};
 
 impl Index {
     /// Returns the entry without the registrations that its key may not make. With none left,
@@ -18,21 +18,8 @@ impl Index {
         }
         self.forbidden.remove(&entry.key);
         let Ok(reading) = &entry.decoded else { return entry };
-        let rules = self.settings.registrants();
-        let Some((one, reason)) = rules.forbidden(&entry.key.0, &reading.registrations) else {
+        let Some(decoded) = self.settings.registrants().restrict(&entry.key.0, reading) else {
             return entry;
-        };
-        let rejected = Rejected { reason: reason.clone(), value: one.address.to_string() };
-        let permitted =
-            reading.registrations.iter().filter(|one| self.forbids(&entry.key, one).is_none());
-        let permitted: Vec<_> = permitted.cloned().collect();
-        let decoded = match permitted.is_empty() {
-            true => Err(rejected),
-            false => {
-                let mut remarks = reading.remarks.clone();
-                remarks.push(Remark(format!("left out: {reason}").into()));
-                Ok(Reading { registrations: permitted, remarks })
-            }
         };
         let Entry { key, decoded: whole, leased } = entry;
         if let Ok(reading) = whole {

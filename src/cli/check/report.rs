@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::registry::record::{self, Decoded, Format, NAMED, Prefix};
-use crate::registry::{Registration, Rejected, Remark};
+use crate::registry::{Registration, Rejected};
 use crate::settings::Registrants;
 
 /// The result of a dry run.
@@ -131,26 +131,15 @@ impl Report {
             let Some(found) = found else { continue };
             found.keys += 1;
             let key_text = String::from_utf8_lossy(key).into_owned();
+            let restricted = match &reading {
+                Ok(Decoded::Registers(all)) => registrants.restrict(key, all),
+                _ => None,
+            };
+            // Another format is no remedy for a forbidden key.
+            let forbidden = matches!(restricted, Some(Err(_)));
+            let reading = restricted.map_or(reading, |rest| rest.map(Decoded::Registers));
             match reading {
-                Ok(Decoded::Registers(mut all)) => {
-                    if let Some((one, reason)) = registrants.forbidden(key, &all.registrations) {
-                        let value = one.address.to_string();
-                        all.registrations
-                            .retain(|one| registrants.problem(key, &one.service).is_none());
-                        if all.registrations.is_empty() {
-                            found.not_understood += 1;
-                            report.not_understood += 1;
-                            report.rejected.push(RejectedKey {
-                                formats: Vec::new(),
-                                key: key_text,
-                                value,
-                                prefix: prefix.path.clone(),
-                                reason,
-                            });
-                            continue;
-                        }
-                        all.remarks.push(Remark(format!("left out: {reason}").into()));
-                    }
+                Ok(Decoded::Registers(all)) => {
                     found.understood += 1;
                     if !all.remarks.is_empty() {
                         let remarks = all.remarks.iter().map(ToString::to_string).collect();
@@ -174,7 +163,7 @@ impl Report {
                     found.not_understood += 1;
                     report.not_understood += 1;
                     report.rejected.push(RejectedKey {
-                        formats: read_by(prefix, key, value),
+                        formats: if forbidden { Vec::new() } else { read_by(prefix, key, value) },
                         key: key_text,
                         value: shown,
                         prefix: prefix.path.clone(),
