@@ -116,9 +116,7 @@ impl Incoming {
         drop(inner);
         connection.into_iter().for_each(Waker::wake);
     }
-}
 
-impl Incoming {
     /// Records that what the reader holds is the beginning of a message of `bytes` bytes, so
     /// that the windows are opened for all of it; 0: of no message. The connection looks when
     /// it has polled its streams.
