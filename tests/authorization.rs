@@ -13,6 +13,8 @@ mod certificates;
 mod clients;
 #[path = "authorization/go.rs"]
 mod go;
+#[path = "authorization/go_grpclb.rs"]
+mod go_grpclb;
 #[path = "authorization/prefixes.rs"]
 mod prefixes;
 #[path = "authorization/roles.rs"]
