@@ -17,6 +17,8 @@ mod go;
 mod go_grpclb;
 #[path = "authorization/prefixes.rs"]
 mod prefixes;
+#[path = "authorization/revoked.rs"]
+mod revoked;
 #[path = "authorization/roles.rs"]
 mod roles;
 

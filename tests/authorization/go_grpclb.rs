@@ -10,11 +10,13 @@ use std::sync::{Arc, Mutex};
 use tonic::transport::Identity;
 
 use super::certificates::{Authority, dns, uri};
+use super::revoked::{sign, write_list};
 use super::{apply, denied, json};
 use crate::support::backend::Backend;
 use crate::support::etcd::Etcd;
 use crate::support::language::Language;
 use crate::support::lookaside::Balancer;
+use crate::support::signal::Signal;
 use crate::support::world::{SERVICE, World, metric};
 use crate::support::{eventually, skip, try_eventually};
 
@@ -121,7 +123,7 @@ struct Scene {
 
 impl Scene {
     /// Starts the scene; `None` if the client cannot run on this machine.
-    fn start(rules: &str) -> Option<Self> {
+    fn start(rules: &str, further: impl Fn(&Authority) -> Vec<String>) -> Option<Self> {
         let go = Language::named("go");
         if let Some(obstacle) = go.obstacle() {
             skip("authorization: go over grpclb with a certificate", &obstacle);
@@ -134,7 +136,8 @@ impl Scene {
         authority.write("cert", &cert);
         authority.write("key", &key);
         let config = authority.write("lookaside.toml", rules);
-        let flags = [authority.flags(), vec!["--config".to_owned(), config]].concat();
+        let own = vec!["--config".to_owned(), config];
+        let flags = [authority.flags(), own, further(&authority)].concat();
         let balancer = world.balancer(&flags.iter().map(String::as_str).collect::<Vec<_>>());
         let start = |id: &str| {
             let (cert, key) = of(&format!("{SERVICE}.{}", world.zone()));
@@ -161,7 +164,7 @@ impl Scene {
 
 #[test]
 fn go_over_grpclb_is_admitted_by_its_certificate_and_falls_back_with_any_other() {
-    let Some(scene) = Scene::start(RULES) else { return };
+    let Some(scene) = Scene::start(RULES, |_| Vec::new()) else { return };
     let (authority, balancer) = (&scene.authority, &scene.balancer);
     let right = authority.sign([uri("spiffe://prod/web/7")], |_| ());
     let admitted = scene.client(Some(&right));
@@ -201,5 +204,41 @@ fn go_over_grpclb_is_admitted_by_its_certificate_and_falls_back_with_any_other()
     apply(scene.world.etcd(), &scene.world.zone(), &RULES.replace("web/*", "webmail"));
     for admitted in [&other, &alone] {
         admitted.until_from("one");
+    }
+}
+
+/// The client goes on calling the backends that it knows, and does not fall back.
+#[test]
+fn go_over_grpclb_loses_its_stream_and_no_call_when_its_certificate_is_revoked() {
+    let list =
+        |authority: &Authority| vec!["--tls-client-crl".to_owned(), write_list(authority, &[])];
+    let Some(scene) = Scene::start("version = 1", list) else { return };
+    let identities =
+        [7, 8].map(|number| sign(&scene.authority, &format!("spiffe://prod/{number}"), number));
+    let [kept, revoked] = identities.each_ref().map(|identity| scene.client(Some(identity)));
+    kept.until_from("one");
+    revoked.until_from("one");
+    assert_eq!(scene.clients()["total"], 2);
+
+    write_list(&scene.authority, &[8]);
+    scene.balancer.signal(Signal::HUP);
+    revoked.until(&[
+        "code = Unauthenticated desc = the certificate of this connection is no longer accepted",
+        "tls: revoked certificate",
+    ]);
+    revoked.until_from("one");
+    let rows = scene.clients();
+    assert_eq!(rows["total"], 1, "{rows}");
+    assert_eq!(rows["clients"][0]["certificate"][0], "spiffe://prod/7", "{rows}");
+
+    write_list(&scene.authority, &[]);
+    scene.balancer.signal(Signal::HUP);
+    eventually("it is back", || (scene.clients()["total"] == 2).then_some(()));
+    assert_eq!(metric(&scene.balancer, "lookaside_streams_opened_total"), 3);
+    for client in [&kept, &revoked] {
+        client.until_from("one");
+        let printed = client.printed();
+        let in_vain = |line: &&str| line.starts_with("Unavailable") || line.contains("fallback");
+        assert_eq!(printed.lines().find(in_vain), None);
     }
 }
