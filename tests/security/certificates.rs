@@ -19,6 +19,7 @@ use crate::support::certificates::Authority;
 use crate::support::cluster::Cluster;
 use crate::support::eventually;
 use crate::support::lookaside::Balancer;
+use crate::support::proxy::Proxy;
 use crate::support::signal::Signal;
 
 const HERE: &[&str] = &["127.0.0.1"];
@@ -152,8 +153,9 @@ fn an_etcd_with_a_wrong_ended_or_foreign_certificate_is_not_believed() {
     // What the balancer trusts: both authorities. Its own certificate is the right one.
     let ca = files.write("ca", &(read(&known.ca) + &authority.pem()));
     let [cert, key] = put(&files, right.clone());
-    let url = etcd.url(0);
-    let flags = ["--etcd", &url, "--etcd-ca", &ca, "--etcd-cert", &cert, "--etcd-key", &key];
+    assert!(etcd.ctl(0, &["put", "/etcd3_naming/hello/1", "127.0.0.9:1"]));
+    let port = etcd.url(0).rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     // etcd reads its files for each connection.
     let shows = |(cert, key): &(String, String)| {
         std::fs::write(&known.key, key).expect("a file");
@@ -166,11 +168,21 @@ fn an_etcd_with_a_wrong_ended_or_foreign_certificate_is_not_believed() {
         ("UnknownIssuer", Authority::new().sign(HERE)),
     ] {
         shows(&shown);
-        let balancer = Balancer::start(&flags);
+        // It counts the connections.
+        let proxy = runtime.block_on(Proxy::to(port.expect("a port")));
+        let url = proxy.url().replace("http:", "https:");
+        let trust = ["--etcd-ca", &ca, "--etcd-cert", &cert, "--etcd-key", &key];
+        let balancer = Balancer::start(&[&["--etcd", &url][..], &trust].concat());
         eventually(words, || balancer.log().contains(words).then_some(()));
-        assert_eq!(balancer.get("/readyz").0, 503, "nothing is believed");
-        balancers.push(balancer);
+        // However often it tries, nothing is read.
+        let passed = proxy.passed();
+        eventually("it tries again", || (proxy.passed() > passed + 2).then_some(()));
+        assert_eq!(balancer.get("/readyz").0, 503, "{words}: it believes etcd");
+        assert_eq!(balancer.metric("lookaside_registry_synced"), Some(0.0), "{words}");
+        balancers.push((balancer, proxy));
     }
     shows(&right);
-    balancers.iter().for_each(Balancer::wait_ready);
+    for (balancer, _proxy) in &balancers {
+        balancer.wait_listed("hello", "1");
+    }
 }
