@@ -3,20 +3,24 @@
 //! In: a service and a client's class. Out: a [`Decision`]. The gRPC service turns it into
 //! entries, DNS into addresses, the admin port into percentages. None of them leaves a
 //! backend out. Pure and deterministic: every replica decides the same. The passes run in
-//! one fixed order (`passes.rs`), and [`explain`] runs the same passes. Once a snapshot is
-//! indexed, the work grows with the number of chosen backends, not with the service.
+//! one fixed order (`passes.rs`), and [`explain`] runs the same passes and sees what each
+//! keeps. Once a snapshot is indexed, the work grows with the number of chosen backends, not
+//! with the service.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use passes::Watch;
+
 use crate::catalog::{Addresses, Service};
 use crate::facts::factor::{self, Factor};
 use crate::marks::Mark;
-use crate::model::{Class, Endpoint, Part, Selector, Target, Weight};
+use crate::model::{Class, Part, Selector, Target, Weight};
 
 mod affinity;
 pub mod canary;
 pub mod cells;
+mod explain;
 pub mod hash;
 mod health;
 mod load;
@@ -27,7 +31,8 @@ mod split;
 pub mod subset;
 pub mod zones;
 
-pub use passes::{Finding, Pass, explain};
+pub use explain::{Finding, Findings, explain};
+pub use passes::Pass;
 
 /// The backends that serve a class of clients (none if no backend can serve them), and what
 /// operators tell the clients besides.
@@ -105,9 +110,17 @@ impl Decision {
 /// Returns the backends that serve a class, each with its weight.
 #[must_use]
 pub fn decide(service: &Service, class: &Class) -> Decision {
+    run(service, class, &mut ())
+}
+
+/// Runs the passes, and shows `watch` what each keeps.
+fn run(service: &Service, class: &Class, watch: &mut impl Watch) -> Decision {
     let decision = match class.key() {
-        Some(key) => affinity::decide(service, class, key),
-        None => split::decide(service, class, eligible(service, class)),
+        Some(key) => affinity::decide(service, class, key, watch),
+        None => {
+            let picks = before_split(service, class, watch);
+            split::decide(service, class, picks, watch)
+        }
     };
     Decision {
         drop_percent: match shed(service, class) {
@@ -166,9 +179,26 @@ pub fn overload_shed(service: &Service, class: &Class) -> Option<u32> {
 /// gives the calls of a group that loses its last backend to the other group.
 #[must_use]
 pub fn eligible(service: &Service, class: &Class) -> Vec<Pick> {
-    if let Some(picks) = subset::eligible(service, class) {
+    before_split(service, class, &mut ())
+}
+
+fn before_split<W: Watch>(service: &Service, class: &Class, watch: &mut W) -> Vec<Pick> {
+    let Some(picks) = subset::listed(service, class) else {
+        let picks = before_subset(service, class, watch);
+        if subset::divides(service, class) {
+            watch.after(Pass::Subset, &picks);
+        }
         return picks;
+    };
+    if W::WATCHES {
+        // The service keeps what these passes left for all subsets.
+        before_subset(service, class, watch);
     }
+    watch.after(Pass::Subset, &picks);
+    picks
+}
+
+fn before_subset(service: &Service, class: &Class, watch: &mut impl Watch) -> Vec<Pick> {
     let pick = |place: usize| {
         let endpoint = &service.endpoints[place];
         let place = u32::try_from(place).unwrap_or(u32::MAX);
@@ -179,15 +209,23 @@ pub fn eligible(service: &Service, class: &Class) -> Vec<Pick> {
         None => (0..service.endpoints.len()).filter_map(pick).collect(),
         Some(rarest) => service.chosen(rarest).filter_map(pick).collect(),
     };
+    watch.after(Pass::Selected, &picks);
     if service.facts.health.is_some() {
         picks = health::heed(service, picks);
     }
+    watch.after(Pass::Healthy, &picks);
     if service.facts.newcomers.is_some() {
-        picks = newcomers::heed(service, picks);
+        picks = newcomers::undelayed(service, picks);
     }
+    watch.after(Pass::Undelayed, &picks);
+    if service.facts.newcomers.is_some() {
+        picks = newcomers::started(service, picks);
+    }
+    watch.after(Pass::Started, &picks);
     if service.facts.load.is_some() {
         picks = load::heed(service, picks);
     }
+    watch.after(Pass::Loaded, &picks);
     picks
 }
 
@@ -197,13 +235,6 @@ fn scale(picks: &mut [Pick], factors: &[Factor]) {
     for (pick, weight) in picks.iter_mut().zip(factor::apply(&weights, factors)) {
         pick.weight = Weight(weight);
     }
-}
-
-/// Returns the part of its share that a backend gets in the lists of a class, by slow
-/// start.
-#[must_use]
-pub fn factor(service: &Service, endpoint: &Endpoint, class: &Class) -> Factor {
-    newcomers::factor(service, endpoint, class)
 }
 
 /// Returns whether any backend serves the clients that select nothing.

@@ -232,6 +232,7 @@ fn endpoints(state: &State, snapshot: &Service, class: &Class) -> Vec<json::Endp
     let liveness = state.catalog.liveness();
     let reported = state.ledger.backends(&snapshot.name);
     let down = liveness.down.get(&snapshot.name).map_or(&[][..], Vec::as_slice);
+    let findings = policy::explain(snapshot, class);
     let endpoint = |endpoint: &Endpoint, Share { entries, due, share, .. }, down| json::Endpoint {
         id: endpoint.id.to_string(),
         address: endpoint.addr.to_string(),
@@ -247,7 +248,7 @@ fn endpoints(state: &State, snapshot: &Service, class: &Class) -> Vec<json::Endp
         delayed_seconds: snapshot
             .delayed(endpoint)
             .map(|until| until.saturating_duration_since(clock::now()).as_secs_f64()),
-        slow_start: Some(policy::factor(snapshot, endpoint, class))
+        slow_start: Some(findings.slow_start(endpoint))
             .filter(|factor| entries > 0 && *factor != Factor::ONE)
             .map(|factor| f64::from(factor.as_millionths()) / 1e6),
         load_factor: Some(snapshot.load_factor(endpoint))

@@ -10,7 +10,8 @@
 use std::sync::Arc;
 
 use super::hash::{hash, pair};
-use super::{Decision, Pick, eligible, rendezvous, split};
+use super::passes::{Pass, Watch};
+use super::{Decision, Pick, before_split, rendezvous, split};
 use crate::catalog::{Candidate, Service};
 use crate::model::{Class, Weight};
 
@@ -18,17 +19,19 @@ use crate::model::{Class, Weight};
 const COMPARED_AT_ONCE: usize = 8;
 
 /// Returns the decision for a class with a key: one backend, or none.
-pub(super) fn decide(service: &Service, class: &Class, key: &str) -> Decision {
+pub(super) fn decide(
+    service: &Service,
+    class: &Class,
+    key: &str,
+    watch: &mut impl Watch,
+) -> Decision {
+    let candidates = candidates(service, &base(service, class), watch);
+    let assigned = rendezvous::choose(hash(key.as_bytes()), &candidates);
     // The weight is always the same, because a list of one backend does not depend on it.
-    let pick = |endpoint| Pick { endpoint, weight: Weight::DEFAULT };
-    Decision::new(assigned(service, class, key).map(pick).into_iter().collect())
-}
-
-/// Returns the index of the endpoint to which a key is assigned.
-pub(super) fn assigned(service: &Service, class: &Class, key: &str) -> Option<u32> {
-    let candidates = candidates(service, &base(service, class));
-    let at = rendezvous::choose(hash(key.as_bytes()), &candidates)?;
-    Some(candidates[at].endpoint)
+    let pick = |at: usize| Pick { endpoint: candidates[at].endpoint, weight: Weight::DEFAULT };
+    let picks: Vec<Pick> = assigned.map(pick).into_iter().collect();
+    watch.after(Pass::Affinity, &picks);
+    Decision::new(picks)
 }
 
 /// Returns the work of [`decide`], in endpoints; `None` if the candidates of the class must
@@ -46,11 +49,12 @@ fn base(service: &Service, class: &Class) -> Class {
 
 /// Returns the backends to which keys of a class can be assigned. Finds them once for all
 /// keys.
-fn candidates(service: &Service, base: &Class) -> Arc<Vec<Candidate>> {
-    if let Some(kept) = service.cached_candidates(base) {
+fn candidates<W: Watch>(service: &Service, base: &Class, watch: &mut W) -> Arc<Vec<Candidate>> {
+    if let Some(kept) = service.cached_candidates(base).filter(|_| !W::WATCHES) {
         return kept;
     }
-    let picks = split::keep(service, base, base.part(), eligible(service, base));
+    let picks = before_split(service, base, watch);
+    let picks = split::keep(service, base, base.part(), picks, watch);
     let mut before = None;
     let mut all: Vec<Candidate> = picks
         .iter()
