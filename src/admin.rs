@@ -33,7 +33,7 @@ use crate::policy::Decision;
 use crate::readiness::Readiness;
 use crate::replica::known::Replicas;
 use crate::settings::source::Report;
-use crate::telemetry::{CellsFn, Counters, DemandFn, ExcessFn, ListClients};
+use crate::telemetry::{CellsFn, Counters, DemandFn, ExcessFn, KeyBackendFn, ListClients};
 use access::PEER;
 use connection_slots::{ConnectionSlots, TrackedStream};
 use listener::{Accepted, Duplex};
@@ -91,6 +91,8 @@ pub struct State {
     pub demand: DemandFn,
     /// Returns how the clients of a service are placed on its cells.
     pub cells: CellsFn,
+    /// Returns the backend of a key in use.
+    pub key_backend: KeyBackendFn,
     /// Returns how many entries each pick of a decision has in one cycle.
     pub entries_per_pick: fn(&Decision) -> Vec<u32>,
     /// The program's version.

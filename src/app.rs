@@ -317,6 +317,7 @@ impl App {
             excess: balancer.excess(),
             demand: balancer.demand(),
             cells: balancer.cells(),
+            key_backend: balancer.key_backend(),
             version: env!("CARGO_PKG_VERSION"),
             inputs: inputs_tx,
             sources,

@@ -27,7 +27,7 @@ use crate::streams::messages::{Messages, first_message};
 use crate::streams::rates::Rates;
 use crate::streams::response;
 use crate::telemetry::{
-    CellsFn, CountStreams, Counters, DemandFn, ExcessFn, ListClients, Protocol,
+    CellsFn, CountStreams, Counters, DemandFn, ExcessFn, KeyBackendFn, ListClients, Protocol,
 };
 
 pub mod ask;
@@ -153,9 +153,16 @@ impl Balancer {
         Arc::new(move |service| views.placements().of(service))
     }
 
+    /// Returns a function that returns the backend of a key in use.
+    #[must_use]
+    pub fn key_backend(&self) -> KeyBackendFn {
+        let views = self.0.views.clone();
+        Arc::new(move |service, all, key| views.placements().key_backend(service, all, key))
+    }
+
     /// Follows the demand of clients. Tells the catalog the demand by zone, whenever it is
     /// worth new lists; the calls of services that may be overloaded; and which services'
-    /// clients were placed on other cells. Ends when the receiver is dropped.
+    /// clients were placed on other cells, or keys moved. Ends when the receiver is dropped.
     pub async fn follow_demand(self, inputs: mpsc::Sender<Input>) {
         let views = self.0.views.clone();
         loop {

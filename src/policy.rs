@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use passes::Watch;
 
-use crate::catalog::{Addresses, Service};
+use crate::catalog::{Addresses, Candidate, Service};
 use crate::facts::factor::{self, Factor};
 use crate::marks::Mark;
 use crate::model::{Class, Part, Selector, Target, Weight};
@@ -23,6 +23,7 @@ pub mod cells;
 mod explain;
 pub mod hash;
 mod health;
+pub mod key_loads;
 mod load;
 mod newcomers;
 mod passes;
@@ -160,6 +161,24 @@ pub fn class_with_zone(
 #[must_use]
 pub fn part(service: &Service, class: &Class, client: IpAddr, obeys_weights: bool) -> Part {
     split::part_of_client(service, class, client, obeys_weights)
+}
+
+/// Returns whether a class has a key, and the service bounds what a backend gets of the keys.
+#[must_use]
+pub fn bounds_keys(service: &Service, class: &Class) -> bool {
+    service.settings.hash_balance > 0 && class.key().is_some()
+}
+
+/// Returns the class of all keys that are assigned to the same backends as the key of a class.
+#[must_use]
+pub fn keys_of(service: &Service, class: &Class) -> Class {
+    affinity::keys_of(service, class)
+}
+
+/// Returns the backends to which keys of a class can be assigned, as [`keys_of`] returns it.
+#[must_use]
+pub fn candidates(service: &Service, all: &Class) -> Arc<Vec<Candidate>> {
+    affinity::candidates(service, all, &mut ())
 }
 
 /// Returns the mark by which clients of a class drop the most calls.

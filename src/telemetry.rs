@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crate::facts::demand::Demand;
 use crate::load::Calls;
-use crate::model::{CertificateNames, ClientKind, ServiceName, Subset};
+use crate::model::{CertificateNames, Class, ClientKind, ServiceName, Subset};
 
 pub mod audit;
 mod denials;
@@ -230,6 +230,10 @@ pub type DemandFn = Arc<dyn Fn(&ServiceName) -> Option<ZoneDemand> + Send + Sync
 /// Returns how the clients of a service are placed on its cells, by their zone; empty if the
 /// service has no cells or no clients.
 pub type CellsFn = Arc<dyn Fn(&ServiceName) -> Vec<CellClients> + Send + Sync>;
+
+/// Returns the backend of a key of a service, by the hash of its id; `None` if no open stream
+/// has the key, or keys are not bounded. The class is that of all keys that are bounded with it.
+pub type KeyBackendFn = Arc<dyn Fn(&ServiceName, &Class, &str) -> Option<u64> + Send + Sync>;
 
 /// How the clients of a service in one zone are placed on its cells.
 #[derive(Debug, Clone, PartialEq)]

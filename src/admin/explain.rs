@@ -97,7 +97,10 @@ pub(super) async fn explain(
             let class = class.unwrap_or_default();
             // Only the stream itself knows the part of the backends that it was given.
             let subset = clients.first().and_then(|client| client.subset);
-            let class = class.with_subset(subset);
+            let all = policy::keys_of(&snapshot, &class);
+            let backend =
+                class.key().and_then(|key| (state.key_backend)(&snapshot.name, &all, key));
+            let class = class.with_subset(subset).with_backend(backend);
             explanation.revision = snapshot.revision;
             explanation.service = Some(snapshot.name.to_string());
             let marks = policy::shed(&snapshot, &class).into_iter();

@@ -1,7 +1,6 @@
 //! Follows the number of backends of services that are divided into cells.
 //!
-//! In: services with their settings, the time, and word that the balancer has placed clients
-//! anew. Out: the [`CellSizes`] of a service, and when they may change without an input.
+//! In: services with their settings, and the time. Out: the [`CellSizes`] of a service, and when they may change without an input.
 //! Pure. A service whose settings do not ask for cells costs nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +28,6 @@ pub(super) struct CellTracker {
 struct Followed {
     groups: BTreeMap<CellGroup, CellCount>,
     least: u32,
-    placed: u64,
     due: Option<Instant>,
 }
 
@@ -94,14 +92,6 @@ impl CellTracker {
         cells
     }
 
-    /// Notes that clients of a service were placed on other cells. Returns whether the
-    /// service must be published again.
-    pub(super) fn placed(&mut self, service: &ServiceName) -> bool {
-        let Some(followed) = self.services.get_mut(service) else { return false };
-        followed.placed += 1;
-        followed.sizes().is_some()
-    }
-
     /// Returns the services whose cells may change at this moment.
     pub(super) fn ready(&mut self, now: Instant) -> BTreeSet<ServiceName> {
         let mut ready = BTreeSet::new();
@@ -134,6 +124,6 @@ impl Followed {
             (group.clone(), CellSize { bits: count.bits(), peak: count.peak() })
         };
         let groups = self.groups.iter().map(size).collect();
-        Some(Arc::new(CellSizes { groups, placed: self.placed }))
+        Some(Arc::new(CellSizes { groups }))
     }
 }

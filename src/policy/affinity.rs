@@ -2,7 +2,8 @@
 //!
 //! In: a service, and a class with a key. Out: the backend of the key. Pure. Every replica
 //! assigns a key to the same backend, because neither loads nor zones are an input: they
-//! differ from replica to replica and from client to client.
+//! differ from replica to replica and from client to client. Where settings bound the load of
+//! a backend, the class says which backend this replica gives the key.
 //!
 //! Keys are assigned by the weights that all other passes give. So a backend in slow start
 //! gets its keys step by step, and each key moves once.
@@ -25,8 +26,10 @@ pub(super) fn decide(
     key: &str,
     watch: &mut impl Watch,
 ) -> Decision {
-    let candidates = candidates(service, &base(service, class), watch);
-    let assigned = rendezvous::choose(hash(key.as_bytes()), &candidates);
+    let candidates = candidates(service, &keys_of(service, class), watch);
+    let is_given = |one: &Candidate| class.backend() == Some(one.id);
+    let first = || rendezvous::choose(hash(key.as_bytes()), &candidates);
+    let assigned = candidates.iter().position(is_given).or_else(first);
     // The weight is always the same, because a list of one backend does not depend on it.
     let pick = |at: usize| Pick { endpoint: candidates[at].endpoint, weight: Weight::DEFAULT };
     let picks: Vec<Pick> = assigned.map(pick).into_iter().collect();
@@ -37,19 +40,23 @@ pub(super) fn decide(
 /// Returns the work of [`decide`], in endpoints; `None` if the candidates of the class must
 /// be found first.
 pub(super) fn work(service: &Service, class: &Class) -> Option<usize> {
-    let candidates = service.cached_candidates(&base(service, class))?;
+    let candidates = service.cached_candidates(&keys_of(service, class))?;
     Some(candidates.len().div_ceil(COMPARED_AT_ONCE))
 }
 
 /// Returns the class whose candidates are those of a class with a key. Classes with many
 /// keys share them.
-fn base(service: &Service, class: &Class) -> Class {
+pub(super) fn keys_of(service: &Service, class: &Class) -> Class {
     class.without_key().with_part(split::part(service, class)).in_zone(None)
 }
 
 /// Returns the backends to which keys of a class can be assigned. Finds them once for all
 /// keys.
-fn candidates<W: Watch>(service: &Service, base: &Class, watch: &mut W) -> Arc<Vec<Candidate>> {
+pub(super) fn candidates<W: Watch>(
+    service: &Service,
+    base: &Class,
+    watch: &mut W,
+) -> Arc<Vec<Candidate>> {
     if let Some(kept) = service.cached_candidates(base).filter(|_| !W::WATCHES) {
         return kept;
     }

@@ -8,7 +8,7 @@ use std::fmt;
 use super::passes::{ALONE, Pass, Watch};
 use super::subset::{self, Placed};
 use super::zones::{self, Nearness};
-use super::{Pick, run, split};
+use super::{Pick, affinity, run, split};
 use crate::catalog::{HealthAnswer, Service, Split, is_chosen};
 use crate::facts::factor::Factor;
 use crate::marks::Mark;
@@ -57,7 +57,7 @@ pub(super) enum Reason<'a> {
     Near(Nearness),
     Placed(Placed),
     Split(SplitReason<'a>),
-    Key { key: &'a str, has: bool, also_meta: bool },
+    Key { key: &'a str, has: bool, also_meta: bool, over: Option<u32> },
 }
 
 /// What follows from bad health.
@@ -167,7 +167,13 @@ impl<'a> Findings<'a> {
             }
             Pass::Affinity => {
                 let also_meta = endpoint.meta.keys().any(|meta| meta.eq_ignore_ascii_case("hash"));
-                Some(Reason::Key { key: self.class.key()?, has: kept, also_meta })
+                let key = self.class.key()?;
+                let first = self.class.clone().with_backend(None);
+                let first = affinity::decide(self.service, &first, key, &mut ());
+                let is_first = first.picks().iter().any(|pick| pick.endpoint as usize == place);
+                // Where keys are not bounded, the first choice has the key.
+                let over = (is_first != kept).then_some(self.service.settings.hash_balance);
+                Some(Reason::Key { key, has: kept, also_meta, over })
             }
         }
     }
@@ -262,9 +268,15 @@ impl fmt::Display for Finding<'_> {
                 f.write_str(", and it has no such metadata")
             }
             Reason::Split(reason) => reason.fmt(f),
-            Reason::Key { key, has, also_meta } => {
+            Reason::Key { key, has, also_meta, over } => {
                 let whose = if *has { "this backend" } else { "another backend" };
                 write!(f, "the name's key {key} is assigned to {whose}")?;
+                if let Some(percent) = over {
+                    write!(
+                        f,
+                        ": its first choice had more than {percent} % of its share of the keys"
+                    )?;
+                }
                 match *also_meta {
                     true => f.write_str("; its metadata hash is not looked at"),
                     false => Ok(()),

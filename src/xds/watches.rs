@@ -342,7 +342,7 @@ impl Watched {
             policy::part(service, class, address, weights)
         };
         match (&self.shared, counts(service), &self.member) {
-            // Without zones and cells, only a split can change the class of a name.
+            // Else only a split can change the class of a name.
             (Some(shared), false, None)
                 if shared.is_of(&service.name) && shared.class().part() == part(shared.class()) =>
             {
@@ -367,8 +367,10 @@ impl Watched {
             let (name, addr) = (&self.watch.name, client.identity.addr);
             self.member = owner.members.join(service, &class, addr, name, calls).map(Box::new);
         }
-        let subset = self.member.as_deref().and_then(|member| member.subset(service));
-        let class = class.with_subset(subset);
+        let class = match &self.member {
+            Some(member) => member.placed(service, class),
+            None => class,
+        };
         match &self.shared {
             Some(shared) if shared.is_of(&service.name) && *shared.class() == class => {
                 shared.get(service)

@@ -94,6 +94,7 @@ impl World {
             excess: Arc::new(|| 0.25),
             demand: Arc::new(|_| None),
             cells: Arc::new(|_| Vec::new()),
+            key_backend: Arc::new(|_, _, _| None),
             version: "1.2.3",
             inputs: inputs.clone(),
             sources: watch::Sender::new(Report::default()).subscribe(),

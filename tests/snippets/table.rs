@@ -103,6 +103,7 @@ const ROWS: &[Row] = &[
     row("docs/policy.md", "text", "  split", Policy, splits::explained),
     row("docs/policy.md", "toml", "# clients.toml", Policy, splits::in_force),
     row("docs/policy.md", "toml", "# ramp.toml", Policy, splits::in_force),
+    row("docs/policy.md", "toml", "# keys.toml", Policy, policy::keys),
     row("docs/policy.md", "toml", "# zones.toml", Policy, policy::zones),
     row(
         "docs/policy.md",

@@ -53,6 +53,7 @@ pub(crate) const PURE: &[&str] = &[
     "src/settings/split.rs",
     "src/settings/subset.rs",
     "src/settings/value.rs",
+    "src/settings/when_empty.rs",
     "src/settings/xds.rs",
     "src/settings/xds_keys.rs",
     "src/settings/zones.rs",

@@ -21,7 +21,7 @@ fn divided(old: &Service, settings: ServiceSettings, facts: Facts) -> Service {
         (group, CellSize { bits: cell_count::bits(peak, 32, None), peak })
     };
     let groups = groups.into_iter().enumerate().map(size).collect();
-    let cells = Some(Arc::new(CellSizes { groups, placed: 0 }));
+    let cells = Some(Arc::new(CellSizes { groups }));
     Service::new(1, old.snapshot.clone(), settings).with_facts(Facts { cells, ..facts })
 }
 

@@ -207,7 +207,7 @@ fn service((backends, switches, set, _): &World, turned: bool) -> Service {
             (group, CellSize { bits, peak })
         };
         let groups = groups.into_iter().enumerate().map(size).collect();
-        Arc::new(CellSizes { groups, placed: 0 })
+        Arc::new(CellSizes { groups })
     });
     let mut marks = Vec::new();
     let mut mark = |key: &str, percent| {
@@ -232,6 +232,7 @@ fn service((backends, switches, set, _): &World, turned: bool) -> Service {
         load,
         zones,
         cells,
+        placed: 0,
         overload_shed: switches.overload,
         ramp_share: None,
     };
