@@ -17,11 +17,13 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 pub use expiry::expiry;
+pub use server_tls::{Chain, ServerTls};
 
 use crate::clock;
 use crate::telemetry::{Counters, Credential};
 
 mod expiry;
+mod server_tls;
 
 /// A value made from files, or a fixed one. Clones share it.
 pub struct Reloading<T>(Arc<Inner<T>>);

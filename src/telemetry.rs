@@ -41,6 +41,8 @@ pub struct Counters {
     pub connections_replaced: Counter,
     /// Connections told to leave because of their age, or because their certificate ended.
     pub connections_ended: Counter,
+    /// Connections told to leave because changed files refuse their client's certificate.
+    pub connections_revoked: Counter,
     /// Connections asked to leave so that streams spread over balancers.
     pub connections_spread: Counter,
     /// Times when a connection could not be accepted (no descriptors left).

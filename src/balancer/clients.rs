@@ -180,6 +180,11 @@ impl ClientRow {
         &self.row.peer.identity
     }
 
+    /// Returns whether the client may no longer be served, whatever it asks for.
+    pub(super) fn is_refused(&self) -> bool {
+        self.row.close.is_refused()
+    }
+
     /// Records that the stream has seen this version.
     pub(super) fn note_seen(&self, version: u64, subset: Option<Subset>) {
         let mut now = self.row.now.lock().unwrap_or_else(PoisonError::into_inner);

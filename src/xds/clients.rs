@@ -179,6 +179,11 @@ impl ClientRow {
         &self.row.peer
     }
 
+    /// Returns whether the client may no longer be served, whatever it asks for.
+    pub(super) fn is_refused(&self) -> bool {
+        self.row.close.is_refused()
+    }
+
     /// Sets the names that the client wants.
     pub(super) fn want(&self, names: &[Arc<str>], at: Instant) {
         let mut now = self.row.lock();
