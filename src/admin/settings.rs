@@ -139,14 +139,16 @@ fn texts(all: impl Iterator<Item = (impl ToString, impl ToString)>) -> BTreeMap<
     all.map(|(name, zone)| (name.to_string(), zone.to_string())).collect()
 }
 
-fn sources(state: &State) -> Vec<json::Source> {
+/// Returns the sources of settings, the strongest first.
+pub(super) fn sources(state: &State) -> Vec<json::Source> {
     let report = state.sources.borrow().clone();
     let source = |layer: Layer, of: SourceReport| json::Source {
         source: layer.as_str().to_owned(),
         place: Some(of.place),
         tables: of.tables,
         revision: of.revision,
-        refused: of.refused,
+        refused_seconds: of.refused.as_ref().map(|(since, _)| json::seconds(since.elapsed())),
+        refused: of.refused.map(|(_, why)| why),
         unheard: of.outage,
     };
     let flags = json::Source {
@@ -160,6 +162,7 @@ fn sources(state: &State) -> Vec<json::Source> {
     let mut all = vec![source(Layer::Store, report.store)];
     all.extend(report.file.map(|file| source(Layer::File, file)));
     all.push(flags);
+        refused_seconds: None,
     all
 }
 

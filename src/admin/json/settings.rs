@@ -38,6 +38,9 @@ pub struct Source {
     pub refused: Option<String>,
     /// Why the source cannot be read now. Its settings stay in force.
     #[serde(default)]
+    /// How long it has been refused; null if it is in force.
+    #[serde(default)]
+    pub refused_seconds: Option<f64>,
     pub unheard: Option<String>,
 }
 
