@@ -17,6 +17,7 @@ use crate::model::{Class, Endpoint, Part, Selector, Target, Weight};
 mod affinity;
 pub mod canary;
 pub mod cells;
+pub mod difference;
 pub mod hash;
 mod health;
 mod load;
