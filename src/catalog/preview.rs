@@ -14,7 +14,7 @@ use crate::model::Endpoint;
 use crate::settings::{LoadKind, ServiceSettings, ShedMode, ZoneTable};
 
 use super::{
-    CellSizes, Facts, Health, Liveness, Newcomers, Service, ServiceSnapshot, Zones, cell_tracker,
+    CellSizes, Health, Liveness, Newcomers, Service, ServiceSnapshot, Zones, cell_tracker,
     load_tracker,
 };
 
@@ -90,15 +90,14 @@ pub fn preview(service: &Service, proposal: &Proposal<'_>) -> Preview {
         (probing(old) != probing(new), Unknown::Unleased),
     ];
     unknown.extend(notes.into_iter().filter_map(|(is, note)| is.then_some(note)));
-    let facts = Facts {
-        newcomers,
-        health,
-        load: service.facts.load.clone().filter(|_| goes_on),
-        ramp_share: new.split.ramp().map(|ramp| ramp.share(millis(proposal.wall))),
-        zones,
-        cells,
-        overload_shed: service.facts.overload_shed.filter(|_| sheds),
-    };
+    let mut facts = service.facts.clone();
+    facts.newcomers = newcomers;
+    facts.health = health;
+    facts.load = facts.load.filter(|_| goes_on);
+    facts.ramp_share = new.split.ramp().map(|ramp| ramp.share(millis(proposal.wall)));
+    facts.zones = zones;
+    facts.cells = cells;
+    facts.overload_shed = facts.overload_shed.filter(|_| sheds);
     let service = (!snapshot.endpoints.is_empty()).then(|| {
         let new = Service::new(service.version, snapshot, new.clone());
         new.with_marks(service.marks.clone()).with_facts(facts)

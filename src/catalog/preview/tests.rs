@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::catalog::Facts;
 use crate::facts::factor::Factor;
 use crate::model::{BackendAddr, ServiceName, Weight};
 use crate::settings::{Settings, ShedSettings};
