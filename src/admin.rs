@@ -53,6 +53,7 @@ mod connection_slots;
 mod explain;
 mod host;
 pub mod json;
+mod list_changes;
 mod listener;
 mod marks;
 mod metrics;

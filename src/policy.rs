@@ -20,6 +20,7 @@ use crate::model::{Class, Part, Selector, Target, Weight};
 mod affinity;
 pub mod canary;
 pub mod cells;
+pub mod difference;
 mod explain;
 pub mod hash;
 mod health;

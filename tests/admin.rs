@@ -5,6 +5,8 @@
 mod explain;
 #[path = "admin/hostile.rs"]
 mod hostile;
+#[path = "admin/list_changes.rs"]
+mod list_changes;
 #[path = "admin/marks.rs"]
 mod marks;
 #[path = "admin/settings.rs"]

@@ -1,9 +1,11 @@
 //! Tests of the dashboard in a real browser, driven by WebDriver: it goes on updating
-//! while text is selected, says when the balancer is lost, and asks for a token.
+//! while text is selected, says when the balancer is lost or settings are refused, and asks for
+//! a token.
 
 use std::process::{Child, Command, Stdio};
 
 use crate::support::lookaside::Balancer;
+use crate::support::signal::Signal;
 use crate::support::{eventually, free_port, skip};
 use serde_json::{Value, json};
 
@@ -102,6 +104,59 @@ fn selected_text_freezes_nothing_and_a_lost_balancer_is_said() {
     browser.until("state", "no answer for");
     assert!(!browser.text("state").contains("ready"));
     assert!(browser.run("return document.title").as_str().expect("text").contains("no answer"));
+}
+
+/// A refused document is not in force, so the page says at its top what is wrong, where it came
+/// from and since when.
+#[test]
+fn refused_settings_are_said_at_the_top() {
+    let Some(browser) = Browser::start() else {
+        return skip(
+            "refused_settings_are_said_at_the_top",
+            "chromedriver is missing: scripts/need chromium",
+        );
+    };
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let write = |text: &str| std::fs::write(file.path(), text).expect("it is written");
+    write("[service.hello]\nguard = 10\n");
+    let path = file.path().to_str().expect("a path is text");
+    let balancer = Balancer::start(&["--config", path]);
+    balancer.wait_ready();
+    browser.open(&format!("http://{}/", balancer.admin()));
+    browser.until("state", "ready");
+    let hidden = || browser.run("return document.getElementById('refused-settings').hidden");
+    assert_eq!(hidden(), true);
+    let key = "/lookaside/settings/lookaside.internal";
+    let put = |text: &str| {
+        let registry = balancer.registry().to_string();
+        let args = ["--endpoints", &registry, "put", key, text];
+        let put = Command::new("etcdctl").env("ETCDCTL_API", "3").args(args).output();
+        assert!(put.expect("etcdctl runs").status.success());
+    };
+    put("version = 0\n");
+    browser.until("refused-documents", &format!("etcd, {key}, for "));
+    assert_eq!(hidden(), false);
+    let shown = browser.text("refused-documents");
+    assert!(shown.contains("1:11: version is 0: this lookaside reads version = 1"), "{shown}");
+    assert!(shown.contains("lookaside settings apply FILE"), "{shown}");
+    browser.until("state", "the settings of etcd are refused");
+    let top = "const at = (id) => document.getElementById(id).getBoundingClientRect().top; \
+               return at('refused-settings') < at('facts')";
+    assert_eq!(browser.run(top), true, "it is above all tables");
+    // A text from etcd is text, whatever is in it.
+    put("'<img src=x onerror=alert(1)>' = 1\n");
+    browser.until("refused-documents", "<img src=x onerror=alert(1)>");
+    assert_eq!(browser.run("return document.images.length"), 0);
+
+    write("[service.hello]\nguard = 101\n");
+    balancer.signal(Signal::HUP);
+    browser.until("refused-documents", &format!("the file, {path}, for "));
+    browser.until("state", "the settings of the file are refused");
+    put("version = 1\n");
+    write("[service.hello]\nguard = 11\n");
+    balancer.signal(Signal::HUP);
+    eventually("nothing is refused", || (hidden() == true).then_some(()));
+    assert!(!browser.text("state").contains("refused"));
 }
 
 #[test]

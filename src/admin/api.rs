@@ -15,7 +15,7 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
 use super::query::{self, Parameters};
-use super::{State, json, services};
+use super::{State, json, services, settings};
 use crate::catalog::{Known, Service};
 use crate::model::{Target, text};
 use crate::reload;
@@ -56,6 +56,10 @@ pub(super) async fn status(Shared(state): Shared<Arc<State>>) -> Json<json::Stat
     Json(json::Status {
         certificates: credentials.iter().flat_map(|one| &one.expiries).map(certificate).collect(),
         credentials_broken: broken.map(|one| one.used_for.to_owned()).collect(),
+        settings_refused: settings::sources(&state)
+            .into_iter()
+            .filter(|source| source.refused.is_some())
+            .collect(),
         version: state.version.to_owned(),
         zone: state.zone.to_string(),
         uptime_seconds: json::seconds(state.started.elapsed()),

@@ -128,6 +128,7 @@ function showStatus(status, services, streams) {
     if (ends_soon) all.push([ends_in_seconds < 0 ? "bad" : "warn", `the certificate ${use} ${text}: renew it`]);
   }
   for (const use of status.credentials_broken) all.push(["warn", `the changed files of ${use} cannot be used: the log says why`]);
+  for (const { source } of status.settings_refused) all.push(["warn", `the settings of ${sourceName(source)} are refused`]);
   const hurt = (services.problems ?? []).filter(suffers);
   const waiting = registry.streams_waiting;
   if (hurt.length) all.push(["bad", `clients ask, but no backend takes calls: ${hurt.map(({ name }) => name).join(", ")}`]);
@@ -168,6 +169,20 @@ function showStatus(status, services, streams) {
     fact("clients", streams),
     fact("up for", age(status.uptime_seconds)),
   ]);
+}
+
+const sourceName = (source) => (source === "file" ? "the file" : source);
+
+// A refused document is taken as a whole or not at all, so what operators asked for last is
+// not in force.
+function showRefused(refused) {
+  const row = ({ source, place, refused, refused_seconds }) => el("li", { "data-key": source },
+    warn(`${sourceName(source)}, `), code(place), `, for ${age(refused_seconds)}: ${refused}`,
+    el("p", { class: "soft" }, source === "file"
+      ? "Repair the file: it is read again when it changes."
+      : "Correct the document and apply it again: lookaside settings check FILE, then lookaside settings apply FILE."));
+  fill(at("refused-documents"), refused.map(row));
+  at("refused-settings").hidden = refused.length === 0;
 }
 
 function stateOf(service) {
@@ -278,6 +293,7 @@ async function refresh() {
   unlock();
   const { status, services, clients, rejected, details } = answers;
   showStatus(status, services, clients.total);
+  showRefused(status.settings_refused);
   showProblems(services);
   show("services", services, (service) => serviceRows(service, services.total, details),
     "No service has a backend yet: lookaside register holds a registration for one.");

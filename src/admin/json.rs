@@ -17,6 +17,7 @@ mod balancers;
 mod cells;
 mod clients;
 mod explain;
+mod list_changes;
 mod marks;
 mod registry;
 mod services;
@@ -28,6 +29,7 @@ pub use balancers::{Balancer, Balancers, RejectedBalancer};
 pub use cells::{CellClients, CellGroup, Cells};
 pub use clients::{Client, Clients, Denied, DeniedClients, Xds};
 pub use explain::{Explained, Explanation, Pass};
+pub use list_changes::{FromTo, ListChange, ListChanges, ServiceLists, ShareChange};
 pub use marks::{
     ClientMarkAnswer, DrainAnswer, Mark, Marks, Order, RefusedMark, Released, UndrainAnswer,
 };

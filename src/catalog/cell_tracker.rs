@@ -68,13 +68,10 @@ impl CellTracker {
             (followed.least, followed.groups) = (least, BTreeMap::new());
         }
         let least = usize::try_from(least).unwrap_or(usize::MAX);
-        let (groups, places) = cell_groups(endpoints, settings, zones);
-        let mut sizes = vec![0; groups.len()];
-        places.iter().for_each(|&place| sizes[usize::from(place)] += 1);
         let mut former = std::mem::take(&mut followed.groups);
         let (span, left) = Span::of((self.wall)());
         let turn = service.as_str().bytes().fold(0, |turn, byte| turn + u64::from(byte));
-        for (group, backends) in groups.into_iter().zip(sizes) {
+        for (group, backends) in sized_groups(endpoints, settings, zones) {
             let count = match former.remove(&group) {
                 None => CellCount::new(backends, least, span),
                 Some(mut count) => {
@@ -113,6 +110,35 @@ impl CellTracker {
     pub(super) fn services(&self) -> impl Iterator<Item = &ServiceName> {
         self.services.keys()
     }
+}
+
+/// Returns the cells of a service that is divided for the first time; `None` if it is not
+/// divided.
+pub(super) fn divide(
+    endpoints: &[Endpoint],
+    settings: &ServiceSettings,
+    zones: Option<&Zones>,
+    span: Span,
+) -> Option<Arc<CellSizes>> {
+    if settings.subset.mode == SubsetMode::Off {
+        return None;
+    }
+    let least = usize::try_from(settings.subset.least).unwrap_or(usize::MAX);
+    let groups = sized_groups(endpoints, settings, zones);
+    let count = |(group, backends)| (group, CellCount::new(backends, least, span));
+    Followed { groups: groups.map(count).collect(), ..Followed::default() }.sizes()
+}
+
+/// Returns the groups of a service's backends, each with its number of backends.
+fn sized_groups(
+    endpoints: &[Endpoint],
+    settings: &ServiceSettings,
+    zones: Option<&Zones>,
+) -> impl Iterator<Item = (CellGroup, usize)> {
+    let (groups, places) = cell_groups(endpoints, settings, zones);
+    let mut sizes = vec![0; groups.len()];
+    places.iter().for_each(|&place| sizes[usize::from(place)] += 1);
+    groups.into_iter().zip(sizes)
 }
 
 impl Followed {

@@ -29,6 +29,7 @@ pub(crate) const PURE: &[&str] = &[
     "src/catalog/index",
     "src/catalog/newcomers.rs",
     "src/catalog/pace.rs",
+    "src/catalog/preview",
     "src/catalog/ramps.rs",
     "src/catalog/shed_tracker.rs",
     "src/catalog/split.rs",
