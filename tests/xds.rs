@@ -17,6 +17,10 @@ pub mod migration;
 mod names;
 #[path = "xds/policy.rs"]
 pub mod policy;
+#[path = "xds/relay.rs"]
+mod relay;
+#[path = "xds/relayed.rs"]
+pub mod relayed;
 #[path = "xds/security.rs"]
 pub mod security;
 #[path = "xds/settings.rs"]

@@ -44,7 +44,8 @@ const NO_CONFIG: &str = "a client of xDS takes no service config, neither its ow
 const NO_TOKEN: &str = "xDS carries no token to backends";
 const NO_PICK_FIRST: &str = "lookaside gives clients of xDS no pick_first";
 const NO_SETTING: &str = "lists of grpclb carry no such setting";
-const WAITS: &str = "streams of xDS wait while the registry is not read";
+const NO_VERSION: &str = "grpclb has no versions, and a client cannot refuse a list";
+const ONE_NAME: &str = "a stream of grpclb has one name";
 const OTHER_LISTS: &str = "shown by “without backends: …”";
 const SIX_STEPS: &str = "shown by “six steps, …”";
 const MIGRATION: &str = "shown in the columns of xDS, by clients of both protocols";
@@ -158,7 +159,7 @@ pub const CASES: &[Case] = &[
         By(xds::faults::the_balancer_restarts),
     ),
     case("etcd is away", Not(SIX_STEPS), By(xds::faults::etcd_is_away)),
-    case("stream refused: backoff", By(faults::refused), Not(WAITS)),
+    case("stream refused: backoff", By(faults::refused), In("a response is refused")),
     case(
         "backends restart, nothing read yet",
         By(faults::bounce),
@@ -215,6 +216,17 @@ pub const CASES: &[Case] = &[
     ),
     case("clients move from grpclb, and back", Not(MIGRATION), By(xds::migration::moves))
         .without(&[(XDS_NODE, NO_GRPCLB), (XDS_RUST, NO_GRPCLB)]),
+    case("a response is refused", Not(NO_VERSION), By(xds::relayed::refused_and_restarted)),
+    case("a restart with an old version", Not(NO_VERSION), In("a response is refused")),
+    case("idle while the balancer restarts", Not(NO_VERSION), In("a response is refused"))
+        .without(&[(XDS_RUST, NO_IDLENESS)]),
+    case("two clients, overlapping names", Not(ONE_NAME), By(xds::relayed::overlapping)),
+    case(
+        "listeners and clusters are complete",
+        Not(ONE_NAME),
+        In("two clients, overlapping names"),
+    ),
+    case("a locality is at one priority", Not(ONE_NAME), In("two clients, overlapping names")),
 ];
 
 const TLS: &[(Language, &str)] =
