@@ -55,5 +55,3 @@ mod serve;
 mod settings;
 #[path = "snippets.rs"]
 mod snippets;
-#[path = "xds.rs"]
-mod xds;
