@@ -187,12 +187,11 @@ impl<W: Default> Session<W> {
         self.clusters.settle(name, settings);
     }
 
-    /// Returns the next response. `settings` returns why a name can mean no service, or the
-    /// settings of what it means.
+    /// Returns the next response. `settings` returns the settings of what a name means.
     pub(super) fn step(
         &mut self,
         now: Instant,
-        settings: impl Fn(&str) -> Result<Arc<ServiceSettings>, String>,
+        settings: impl Fn(&str) -> Arc<ServiceSettings>,
     ) -> Step {
         let nonce = self.nonce + 1;
         for (kind, whole) in
