@@ -109,9 +109,25 @@ pub struct State {
     pub replicas: watch::Receiver<Arc<Replicas>>,
 }
 
-/// Returns the bootstrap file of xDS clients in a zone, if it is given. They reach the
-/// balancer at a server, if it is given.
-pub type XdsBootstrap = Arc<dyn Fn(Option<String>, Option<String>) -> String + Send + Sync>;
+/// Returns the bootstrap file of xDS clients, or what of the question does not fit together.
+pub type XdsBootstrap = Arc<dyn Fn(XdsClients) -> Result<String, String> + Send + Sync>;
+
+/// What a question for a bootstrap file says of the clients.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct XdsClients {
+    /// Where they reach the balancers; `None`: by the name that DNS gives them.
+    pub server: Option<String>,
+    /// The zone in which they run.
+    pub zone: Option<String>,
+    /// The PEM file of the authority that they trust.
+    pub ca: Option<String>,
+    /// The PEM file of their certificate.
+    pub cert: Option<String>,
+    /// The PEM file of its key.
+    pub key: Option<String>,
+    /// How often they read these files again.
+    pub refresh: Option<String>,
+}
 
 /// The marks that this balancer knows.
 #[derive(Clone)]

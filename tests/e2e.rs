@@ -57,3 +57,5 @@ mod settings;
 mod snippets;
 #[path = "xds.rs"]
 mod xds;
+#[path = "xds_clients.rs"]
+mod xds_clients;

@@ -15,7 +15,7 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
 use super::query::{self, Parameters};
-use super::{State, json, services};
+use super::{State, XdsClients, json, services};
 use crate::catalog::{Known, Service};
 use crate::model::{Target, text};
 use crate::reload;
@@ -102,8 +102,11 @@ pub(super) async fn xds_bootstrap(
     Shared(state): Shared<Arc<State>>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let Parameters { zone, server, .. } = query::parse(uri.query(), &["zone", "server"])?;
-    let file = (state.xds_bootstrap)(server, zone);
+    let known = ["zone", "server", "ca", "cert", "key", "refresh"];
+    let asked = query::parse(uri.query(), &known)?;
+    let Parameters { zone, server, ca, cert, key, refresh, .. } = asked;
+    let file = (state.xds_bootstrap)(XdsClients { server, zone, ca, cert, key, refresh });
+    let file = file.map_err(|problem| Problem(StatusCode::BAD_REQUEST, problem))?;
     Ok(([(CONTENT_TYPE, "application/json")], file).into_response())
 }
 
