@@ -40,6 +40,7 @@ use listener::{Accepted, Duplex};
 
 pub use access::Access;
 pub use listener::{Address, Listener, SocketFile, Tls};
+pub use sent::Sent;
 pub use tokens::Tokens;
 
 mod access;
@@ -58,6 +59,7 @@ mod marks;
 mod metrics;
 mod pages;
 mod query;
+mod sent;
 mod services;
 mod settings;
 mod shares;
@@ -77,6 +79,8 @@ pub struct State {
     pub ledger: Arc<Ledger>,
     /// Returns the open streams of clients.
     pub clients: ListClients,
+    /// Returns what one of them was sent.
+    pub sent: Sent,
     /// Returns the bootstrap file of xDS clients.
     pub xds_bootstrap: XdsBootstrap,
     /// The conditions that are missing.

@@ -192,7 +192,7 @@ fn registry_of(state: &State) -> json::Registry {
 }
 
 /// Returns the canonical name of the service that a client asks for, registered or not.
-fn canonical(state: &State, view: &ClientView) -> Option<String> {
+pub(super) fn canonical(state: &State, view: &ClientView) -> Option<String> {
     match &view.service {
         Some(service) => Some(service.canonical()),
         None => Target::parse(&view.name, &state.zone).ok().map(|target| target.canonical()),

@@ -97,6 +97,7 @@ pub(super) struct Push {
     pub(super) kind: Kind,
     pub(super) pieces: [Bytes; 3],
     pub(super) version: u64,
+    pub(super) nonce: u64,
     /// The assignments in it.
     pub(super) assignments: Vec<(Arc<str>, Arc<Assignment>)>,
 }
@@ -202,7 +203,13 @@ impl<W: Default> Session<W> {
                 Made::Part => return Step::Again,
                 Made::Whole(Response { pieces, version }) => {
                     self.nonce = nonce;
-                    return Step::Send(Push { kind, pieces, version, assignments: Vec::new() });
+                    return Step::Send(Push {
+                        kind,
+                        pieces,
+                        version,
+                        nonce,
+                        assignments: Vec::new(),
+                    });
                 }
             }
         }

@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::sent;
 use crate::support::WAIT_MAX;
 
 /// Returns a balancer that shares its registry with no other.
@@ -290,6 +291,7 @@ pub fn stale() -> Event {
 pub fn client(name: &str, service: Option<&str>, kind: ClientKind, port: u16) -> ClientView {
     let opened = Instant::now();
     ClientView {
+        stream: port.into(),
         peer: SocketAddr::from(([10, 0, 0, 9], port)),
         certificate: None,
         user_agent: "grpc-go/1.85.0 <script>".into(),

@@ -28,6 +28,9 @@ use prost::{Message, Name};
 
 use super::wire::{Balanced, Stream};
 
+#[path = "xds_sent.rs"]
+mod sent;
+
 /// A client's stream, and the zone that the client states.
 pub(super) struct Client(Stream, &'static str);
 
@@ -50,7 +53,7 @@ impl Client {
         self.request::<M>(names, nonce, None);
     }
 
-    fn request<M: Name>(&mut self, names: &[&str], nonce: &str, error: Option<&str>) {
+    pub(super) fn request<M: Name>(&mut self, names: &[&str], nonce: &str, error: Option<&str>) {
         let node = Node {
             id: "me".to_owned(),
             cluster: "shop".to_owned(),
@@ -185,10 +188,10 @@ async fn a_name_without_backends_is_answered_at_once() {
     assert_eq!((part.numerator, part.denominator), (100, DenominatorType::Hundred.into()));
 }
 
+/// Without a listener, clients wait for 15 seconds, and Node for ever.
 #[tokio::test]
 async fn a_name_that_can_mean_no_service_is_answered_with_the_reason() {
     let balanced = Balanced::start(WhenEmpty::Wait).await;
-/// Without a listener, clients wait for 15 seconds, and Node for ever.
     let mut client = Client::open(&balanced).await;
     client.ask::<Listener>(&["a..b"], "");
     let (response, listeners) = client.next::<Listener>().await;
