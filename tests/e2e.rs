@@ -55,3 +55,5 @@ mod serve;
 mod settings;
 #[path = "snippets.rs"]
 mod snippets;
+#[path = "xds_clients.rs"]
+mod xds_clients;

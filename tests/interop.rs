@@ -137,15 +137,15 @@ fn main() {
 /// together.
 fn cells(clients: &[Client]) -> Vec<Cell> {
     let mut cells = Vec::new();
-    for row in 0..CASES.len() {
+    for (row, case) in CASES.iter().enumerate() {
         for (column, &client) in clients.iter().enumerate() {
-            let shown = |case: &Case| client.shown_in(case) == Some(CASES[row].name);
+            let shown = |other: &Case| client.shown_in(other) == Some(case.name);
             let rows: Vec<_> = (0..CASES.len()).filter(|&row| shown(&CASES[row])).collect();
             if rows.contains(&row) {
                 cells.push(Cell { client, column, row, rows });
             } else {
                 let why = "a case is shown in one that does not run";
-                assert!(rows.is_empty(), "{}: {}: {why}", client.name, CASES[row].name);
+                assert!(rows.is_empty(), "{}: {}: {why}", client.name, case.name);
             }
         }
     }

@@ -41,6 +41,7 @@ pub struct Message {
 }
 
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are few")]
 pub enum Said {
     Request(DiscoveryRequest),
     Response(DiscoveryResponse),
