@@ -4,6 +4,7 @@
 
 mod empty;
 mod faults;
+mod leaving;
 mod lists;
 mod load;
 mod names;
@@ -30,6 +31,7 @@ pub const CASES: &[Case] = &[
     case("weights are exact shares", lists::weights),
     case("a newcomer starts slowly", lists::slow_start),
     case("calls stay in their zone", names::zones),
+    case("a busy zone's calls go to other zones", names::spill),
     case("canary gets its share of the calls", splits::by_calls),
     case("canary gets its share of the clients", splits::by_clients),
     case("a key sticks to one backend", splits::key),
@@ -39,6 +41,8 @@ pub const CASES: &[Case] = &[
     case("an operator sends clients to DNS", orders::fallback),
     case("an unhealthy backend gets no calls, panic gives them back", lists::health),
     case("removal spares calls in flight", lists::removal_in_flight),
+    case("an operator drains a backend under load", leaving::drained),
+    case("a registered command stops under load", leaving::stopped),
     case("backends see lb-token", lists::tokens),
     case("reported calls equal calls made", lists::reports),
     case("without backends: wait", empty::wait),
