@@ -44,6 +44,13 @@ const LEAST: [(Scene, usize); 7] = [
     (Scene::ZonesGone, 4),
 ];
 
+impl Scene {
+    /// Returns the scene with a name.
+    pub fn named(name: &str) -> Option<Self> {
+        LEAST.map(|(scene, _)| scene).into_iter().find(|scene| format!("{scene:?}") == name)
+    }
+}
+
 /// What the seeds of this process have reached.
 #[derive(Default)]
 pub struct Coverage {
