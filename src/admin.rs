@@ -40,6 +40,7 @@ use listener::{Accepted, Duplex};
 
 pub use access::Access;
 pub use listener::{Address, Listener, SocketFile, Tls};
+pub use sent::Sent;
 pub use tokens::Tokens;
 
 mod access;
@@ -59,6 +60,7 @@ mod marks;
 mod metrics;
 mod pages;
 mod query;
+mod sent;
 mod services;
 mod settings;
 mod shares;
@@ -78,6 +80,8 @@ pub struct State {
     pub ledger: Arc<Ledger>,
     /// Returns the open streams of clients.
     pub clients: ListClients,
+    /// Returns what one of them was sent.
+    pub sent: Sent,
     /// Returns the bootstrap file of xDS clients.
     pub xds_bootstrap: XdsBootstrap,
     /// The conditions that are missing.
@@ -112,9 +116,25 @@ pub struct State {
     pub replicas: watch::Receiver<Arc<Replicas>>,
 }
 
-/// Returns the bootstrap file of xDS clients in a zone, if it is given. They reach the
-/// balancer at a server, if it is given.
-pub type XdsBootstrap = Arc<dyn Fn(Option<String>, Option<String>) -> String + Send + Sync>;
+/// Returns the bootstrap file of xDS clients, or what of the question does not fit together.
+pub type XdsBootstrap = Arc<dyn Fn(XdsClients) -> Result<String, String> + Send + Sync>;
+
+/// What a question for a bootstrap file says of the clients.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct XdsClients {
+    /// Where they reach the balancers; `None`: by the name that DNS gives them.
+    pub server: Option<String>,
+    /// The zone in which they run.
+    pub zone: Option<String>,
+    /// The PEM file of the authority that they trust.
+    pub ca: Option<String>,
+    /// The PEM file of their certificate.
+    pub cert: Option<String>,
+    /// The PEM file of its key.
+    pub key: Option<String>,
+    /// How often they read these files again.
+    pub refresh: Option<String>,
+}
 
 /// The marks that this balancer knows.
 #[derive(Clone)]

@@ -309,6 +309,7 @@ impl App {
             counters: counters.clone(),
             ledger,
             clients: xds::all_clients(balancer.clients(), ads.clients()),
+            sent: admin::Sent { grpclb: balancer.sent(), xds: ads.sent() },
             xds_bootstrap: xds::bootstrap(&self.config, &self.addresses),
             readiness: readiness.clone(),
             started,

@@ -27,7 +27,8 @@ use crate::streams::messages::{Messages, first_message};
 use crate::streams::rates::Rates;
 use crate::streams::response;
 use crate::telemetry::{
-    CellsFn, CountStreams, Counters, DemandFn, ExcessFn, KeyBackendFn, ListClients, Protocol,
+    CellsFn, CountStreams, Counters, DemandFn, ExcessFn, FindSent, KeyBackendFn, ListClients,
+    Protocol, SentList,
 };
 
 pub mod ask;
@@ -101,6 +102,13 @@ impl Balancer {
     pub fn clients(&self) -> ListClients {
         let clients = self.0.clients.clone();
         Arc::new(move || clients.view())
+    }
+
+    /// Returns a function that returns the list that a stream was sent last.
+    #[must_use]
+    pub fn sent(&self) -> FindSent<SentList> {
+        let clients = self.0.clients.clone();
+        Arc::new(move |stream, _| clients.sent(stream))
     }
 
     /// Returns a function that counts the open streams.

@@ -15,8 +15,13 @@ use crate::model::{CertificateNames, Class, ClientKind, ServiceName, Subset};
 
 pub mod audit;
 mod denials;
+mod sent;
 
 pub use denials::{Denials, Denied, Protocol};
+pub use sent::{
+    FindSent, SentEndpoints, SentEntry, SentList, SentLocality, SentName, SentResource,
+    SentResources, SentType, WantedNames,
+};
 
 /// A total since the start.
 #[derive(Debug, Default)]
@@ -171,6 +176,8 @@ pub struct Credential {
 /// One BalanceLoad stream, or one name on an xDS stream, as it is shown to operators.
 #[derive(Debug, Clone)]
 pub struct ClientView {
+    /// The number of its stream among those of its protocol.
+    pub stream: u64,
     /// The client's address.
     pub peer: SocketAddr,
     /// The names in the client's certificate; `None` if it has none.
@@ -187,7 +194,8 @@ pub struct ClientView {
     pub subset: Option<Subset>,
     /// The service that the name means now.
     pub service: Option<ServiceName>,
-    /// The newest response to the client: `list`, `empty`, `unreachable`, `drop` or `fallback`.
+    /// The newest response to the client: `list`, `empty`, `unreachable`, `drop`, `fallback`,
+    /// `denied` or `invalid`.
     pub last_response: &'static str,
     /// How many entries the client's list has.
     pub entries: usize,
@@ -213,6 +221,14 @@ pub struct XdsView {
     /// The client's own words about a response that it refused, until it accepts one of that
     /// type.
     pub refusal: Option<Arc<str>>,
+}
+
+impl ClientView {
+    /// Returns the protocol of the stream.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        if self.xds.is_some() { Protocol::Xds } else { Protocol::Grpclb }
+    }
 }
 
 /// Returns every open stream.

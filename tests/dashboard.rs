@@ -4,8 +4,11 @@
 
 use std::process::{Child, Command, Stdio};
 
+use crate::support::ads::{self, Kind};
 use crate::support::lookaside::Balancer;
+use crate::support::raw_call::RawCall;
 use crate::support::signal::Signal;
+use crate::support::wire;
 use crate::support::{eventually, free_port, skip};
 use serde_json::{Value, json};
 
@@ -86,13 +89,7 @@ fn selected_text_freezes_nothing_and_a_lost_balancer_is_said() {
     balancer.wait_ready();
     browser.open(&format!("http://{}/", balancer.admin()));
     browser.until("state", "ready");
-    let put = |id: &str| {
-        let registry = balancer.registry().to_string();
-        let (key, value) = (format!("/etcd3_naming/hello/{id}"), format!("10.0.0.1:{id}"));
-        let args = ["--endpoints", &registry, "put", &key, &value];
-        let put = Command::new("etcdctl").env("ETCDCTL_API", "3").args(args).output();
-        assert!(put.expect("etcdctl runs").status.success());
-    };
+    let put = |id: &str| balancer.register("hello", id, &format!("10.0.0.1:{id}"));
     put("1");
     browser.until("services", "10.0.0.1:1");
     browser.run("getSelection().selectAllChildren(document.getElementById('services'))");
@@ -157,6 +154,59 @@ fn refused_settings_are_said_at_the_top() {
     balancer.signal(Signal::HUP);
     eventually("nothing is refused", || (hidden() == true).then_some(()));
     assert!(!browser.text("state").contains("refused"));
+}
+
+/// Two clients of one service, of which the one by xDS refuses its backends.
+#[test]
+fn protocols_versions_and_refusals_are_shown() {
+    let Some(browser) = Browser::start() else {
+        return skip(
+            "protocols_versions_and_refusals_are_shown",
+            "chromedriver is missing: scripts/need chromium",
+        );
+    };
+    let balancer = Balancer::start(&[]);
+    balancer.wait_ready();
+    balancer.register("hello", "1", "10.0.0.1:1");
+    balancer.wait_listed("hello", "1");
+    let mut grpclb = RawCall::open(balancer.grpclb(), wire::BALANCE_LOAD);
+    grpclb.send(&wire::balance_request("hello"));
+    let _first = (grpclb.next(), grpclb.next());
+    let mut xds = RawCall::open(balancer.grpclb(), ads::PATH);
+    xds.send(&ads::request(Kind::Endpoints, "hello", b"", b"", true));
+    let response = xds.next();
+    let response = ads::Response::parse(&response);
+    let version = std::str::from_utf8(response.version).expect("text");
+    browser.open(&format!("http://{}/", balancer.admin()));
+    let cells = |key: &str| {
+        let script = "return [...document.querySelectorAll('tr')].filter((row) => row.dataset.key";
+        let cells = "[...row.cells].map((cell) => cell.textContent)";
+        let row = browser.run(&format!("{script} === {key:?}).map((row) => {cells})[0]"));
+        row.as_array()
+            .map(|row| row.iter().map(|cell| cell.as_str().expect("text").to_owned()))
+            .map(Iterator::collect::<Vec<_>>)
+            .unwrap_or_default()
+    };
+    browser.until("clients", "nothing yet");
+    let row = cells("xds-0 hello");
+    assert_eq!(row[..1], ["xds-0"]);
+    assert_eq!(row[2..8], ["xDS", "hello", "hello", "list\u{a0}of\u{a0}1", version, "nothing yet"]);
+    let row = cells("grpclb-0 hello");
+    assert_eq!(row[2..8], ["grpclb", "hello", "hello", "list\u{a0}of\u{a0}1", "–", "–"]);
+    // Clients together, by grpclb, by xDS.
+    assert_eq!(cells("hello")[3..6], ["2", "1", "1"]);
+    xds.send(&ads::refusal(Kind::Endpoints, "hello", response.nonce, "do <b>not</b> like it"));
+    browser.until("clients", "refused: do <b>not</b> like it");
+    // It accepts the next one.
+    balancer.register("hello", "2", "10.0.0.1:2");
+    let response = xds.next();
+    let response = ads::Response::parse(&response);
+    let version = std::str::from_utf8(response.version).expect("text");
+    xds.send(&ads::request(Kind::Endpoints, "hello", response.version, response.nonce, false));
+    eventually("the new version is acknowledged", || {
+        (cells("xds-0 hello")[6..8] == [version, version]).then_some(())
+    });
+    assert!(!browser.text("clients").contains("refused"));
 }
 
 #[test]

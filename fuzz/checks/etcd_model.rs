@@ -194,7 +194,7 @@ fn range(keys: &Keys, request: &pb::PbRangeRequest) -> pb::PbRangeResponse {
         })
         .filter(|_| !request.count_only)
         .collect();
-    kvs.sort_by(|a, b| rank(request.sort_target, a).cmp(&rank(request.sort_target, b)));
+    kvs.sort_by_key(|kv| rank(request.sort_target, kv));
     if request.sort_order == 2 {
         kvs.reverse();
     }

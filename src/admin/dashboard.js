@@ -217,15 +217,15 @@ function showProblems(services) {
 const isOpen = (name, total) => toggled.get(name) ?? total <= OPEN_UNASKED;
 
 function serviceRows(service, total, details) {
-  const { name, calls } = service;
+  const { name, calls, clients_by_protocol: by } = service;
   const open = isOpen(name, total);
   const button = el("button", { type: "button", "aria-expanded": open, "data-service": name }, name);
   const row = el("tr", { "data-key": name }, td(button), td(stateOf(service)), number(service.endpoints), number(service.clients),
-    number(calls.finished), number(calls.failed_to_send), number(calls.dropped),
+    number(by.grpclb), number(by.xds), number(calls.finished), number(calls.failed_to_send), number(calls.dropped),
     el("td", { class: "n" }, service.revision), td(code(service.dns_name)));
   const detail = details.get(name);
   if (!open || detail === undefined) return [row];
-  return [row, el("tr", { "data-key": name + "/" }, el("td", { class: "inner", colspan: 9 }, endpoints(detail)))];
+  return [row, el("tr", { "data-key": name + "/" }, el("td", { class: "inner", colspan: 11 }, endpoints(detail)))];
 }
 
 function drainedBy({ by, until, why }) {
@@ -260,9 +260,15 @@ function endpoints(detail) {
 
 function clientRow(client) {
   const told = client.told === "list" ? `list\u00a0of\u00a0${client.entries}` : client.told;
-  return el("tr", { "data-key": `${client.peer} ${client.name}` }, td(code(client.peer)), td(client.name),
+  // grpclb knows no acknowledgement.
+  const { sent, accepted, refusal } = client.xds ?? {};
+  const version = (text) => (text ? code(text) : "–");
+  const behind = (text) => (sent && text !== sent ? warn(text ?? "nothing yet") : version(text));
+  return el("tr", { "data-key": `${client.id} ${client.name}` }, td(code(client.id)), td(code(client.peer)),
+    td(client.protocol === "xds" ? "xDS" : client.protocol), td(client.name),
     td(client.service ? [client.service, client.zone && `zone\u00a0${client.zone}`].filter(Boolean).join(", ") : warn("waits")),
-    td(client.told === "list" ? told : warn(told)),
+    td(client.told === "list" ? told : warn(told), ...(refusal ? [" ", bad(`refused: ${refusal}`)] : [])),
+    td(version(sent)), td(behind(accepted)),
     el("td", { class: "n" }, age(client.list_age_seconds)), el("td", { class: "n" }, age(client.open_seconds)),
     el("td", { class: "n" }, client.revision), number(client.calls.finished), td(client.user_agent));
 }

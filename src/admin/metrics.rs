@@ -188,7 +188,7 @@ impl Scrape {
             let open = clients.iter().filter(open).count();
             family.encode_family(&[("client_kind", kind.as_str())])?.encode_gauge(&float(open))?;
         }
-        xds::write(&state.counters, &clients, page)
+        xds::write(state, &clients, page)
     }
 
     fn registry(&self, page: &mut Page<'_>) -> fmt::Result {

@@ -76,6 +76,7 @@ pub(crate) const PURE: &[&str] = &[
     "src/xds/responses.rs",
     "src/xds/request.rs",
     "src/xds/session",
+    "src/xds/shown.rs",
     "src/warning_limit.rs",
     "src/xds/bootstrap.rs",
     "src/dns/answer",
