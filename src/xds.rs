@@ -127,9 +127,9 @@ impl Xds {
         counters: Arc<Counters>,
     ) -> Self {
         let members = Members::new(demands, rates, placements, ledger);
-        let watches = Watches::new(zone, catalog.clone(), members.clone(), counters.clone());
+        let (clients, names) = (Arc::default(), Arc::<NameRooms>::default());
+        let watches = Watches::new(zone, catalog.clone(), members.clone(), &names, &counters);
         let refusal_warnings = Mutex::new(WarningLimit::every(REFUSALS_EVERY));
-        let (clients, names) = (Arc::default(), Arc::default());
         let shared =
             Shared { catalog, watches, members, clients, names, counters, refusal_warnings };
         Self(Arc::new(shared))
