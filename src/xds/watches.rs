@@ -18,6 +18,7 @@ use crate::streams::admission::{Admission, Admitted};
 use crate::telemetry::Counters;
 use crate::warning_limit::WarningLimit;
 
+use super::assignment::Assignment;
 use super::assignments::Assignments;
 use super::clients::Peer;
 use super::members::Members;
@@ -84,23 +85,25 @@ impl Watches {
         })
     }
 
-    /// Returns the settings of what a name means, as a client must be told them.
-    ///
-    /// # Errors
-    /// Returns why the name can mean no service.
-    pub(super) fn settings(
-        &self,
-        name: &str,
-        client: ClientKind,
-    ) -> Result<Arc<ServiceSettings>, String> {
-        let target = self.target(name)?;
+    /// Returns the settings of what a name means, as a client must be told them. A name that
+    /// can mean no service has those of a service without any: a client that got no listener
+    /// would wait for one, some for ever.
+    pub(super) fn settings(&self, name: &str, client: ClientKind) -> Arc<ServiceSettings> {
+        let Ok(target) = self.target(name) else {
+            return for_client(&self.catalog.settings().for_canonical(""), client);
+        };
         let known = match self.find(name) {
             Some(watch) => watch.subscription.known(),
             None => self.catalog.lookup(&target),
         };
         let unread = || self.catalog.settings().for_canonical(&target.canonical());
         let settings = known.settings().cloned().unwrap_or_else(unread);
-        Ok(for_client(&settings, client))
+        for_client(&settings, client)
+    }
+
+    /// Returns what a name gets that can mean no service; `None` for any other name.
+    pub(super) fn invalid(&self, name: &str, client: ClientKind) -> Option<Assignment> {
+        self.target(name).err().map(|reason| Assignment::invalid(&reason, client))
     }
 
     fn target(&self, name: &str) -> Result<Target, String> {
@@ -119,20 +122,23 @@ impl Watches {
         client: &Peer,
         names: usize,
     ) -> StreamWatch {
-        let hopeless = StreamWatch::Hopeless { told: false };
-        let Ok(target) = self.target(name) else { return hopeless };
+        let hopeless = |assignment| StreamWatch::Hopeless(Some(Arc::new(assignment)));
+        let target = match self.target(name) {
+            Ok(target) => target,
+            Err(reason) => return hopeless(Assignment::invalid(&reason, client.kind)),
+        };
         let addr = client.identity.addr;
         let watch = match self.shared(name, target, addr.ip()) {
             Ok(watch) => watch,
             Err(NoWatch::Closed) => return StreamWatch::Closed,
             Err(NoWatch::Room) => {
                 self.refuse(1, addr);
-                return hopeless;
+                return hopeless(Assignment::none());
             }
         };
         let Some(admitted) = self.admit(&watch, client, names) else {
             self.refuse(1, addr);
-            return hopeless;
+            return hopeless(Assignment::none());
         };
         StreamWatch::Watched(Box::new(Watched::new(watch, admitted)))
     }

@@ -26,10 +26,9 @@ use super::Watch;
 /// A stream's hold of a name that it wants.
 pub(in crate::xds) enum StreamWatch {
     Watched(Box<Watched>),
-    /// The name has no backends for this stream. `told` once it was.
-    Hopeless {
-        told: bool,
-    },
+    /// The name has no backends for this stream. It holds what the client gets in place of
+    /// them, until the client has got it.
+    Hopeless(Option<Arc<Assignment>>),
     /// The catalog has closed.
     Closed,
 }
@@ -69,7 +68,7 @@ impl StreamWatch {
     pub(in crate::xds) fn shared(&self) -> Option<&Arc<Watch>> {
         match self {
             Self::Watched(watched) => Some(&watched.watch),
-            Self::Hopeless { .. } | Self::Closed => None,
+            Self::Hopeless(_) | Self::Closed => None,
         }
     }
 
@@ -77,7 +76,7 @@ impl StreamWatch {
     pub(in crate::xds) fn subset(&self) -> Option<Subset> {
         match self {
             Self::Watched(watched) => watched.shared.as_ref()?.class().subset(),
-            Self::Hopeless { .. } | Self::Closed => None,
+            Self::Hopeless(_) | Self::Closed => None,
         }
     }
 
@@ -85,7 +84,7 @@ impl StreamWatch {
     pub(in crate::xds) fn counted(&self) -> Option<&Arc<Mutex<Counted>>> {
         match self {
             Self::Watched(watched) => watched.member.as_ref().map(|member| member.counted()),
-            Self::Hopeless { .. } | Self::Closed => None,
+            Self::Hopeless(_) | Self::Closed => None,
         }
     }
 
@@ -98,10 +97,8 @@ impl StreamWatch {
     ) -> Poll<Option<News>> {
         match self {
             Self::Watched(watched) => watched.poll_news(client, cx),
-            Self::Hopeless { told: true } => Poll::Pending,
-            Self::Hopeless { told } => {
-                *told = true;
-                let assignment = Arc::new(Assignment::none());
+            Self::Hopeless(assignment) => {
+                let Some(assignment) = assignment.take() else { return Poll::Pending };
                 let (settings, service) = (None, None);
                 Poll::Ready(Some(News { assignment, version: 0, settings, service, work: 1 }))
             }
@@ -189,7 +186,7 @@ impl Watched {
             policy::part(service, class, address, weights)
         };
         match (&self.shared, counts(service), &self.member) {
-            // Without zones and cells, only a split can change the class of a name.
+            // Else only a split can change the class of a name.
             (Some(shared), false, None)
                 if shared.is_of(&service.name) && shared.class().part() == part(shared.class()) =>
             {
@@ -214,8 +211,10 @@ impl Watched {
             let (name, addr) = (&self.watch.name, client.identity.addr);
             self.member = owner.members.join(service, &class, addr, name, calls).map(Box::new);
         }
-        let subset = self.member.as_deref().and_then(|member| member.subset(service));
-        let class = class.with_subset(subset);
+        let class = match &self.member {
+            Some(member) => member.placed(service, class),
+            None => class,
+        };
         match &self.shared {
             Some(shared) if shared.is_of(&service.name) && *shared.class() == class => {
                 shared.get(service)
