@@ -157,7 +157,9 @@ fn mutual_tls(scene: &Scene) {
     let flags = ["--server", &server, "--ca", &files.ca, "--cert", cert, "--key", key];
     is_served(&scene.driver(&printed(&[&flags[..], &["--refresh", "10m"]].concat()), &files));
     let query = format!("server={server}&ca={}&cert={cert}&key={key}", files.ca);
-    is_served(&scene.driver(&given(&balancer, &query), &files));
+    let driver = scene.driver(&given(&balancer, &query), &files);
+    let client = open(&driver, SERVICE);
+    client.until("one answers", &Calls::new(4), |report| report.from("one") == 4);
     let (_, shown) = balancer.get("/api/v1/clients");
     assert!(shown.contains("client.internal"), "the certificate is the client's: {shown}");
 }

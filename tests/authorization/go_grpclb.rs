@@ -73,7 +73,8 @@ impl Client {
     fn until_from(&self, id: &str) {
         let before = self.printed().len();
         let greeting = format!("Hello world from {id}\n");
-        eventually(&greeting, || self.printed()[before..].contains(&greeting).then_some(()));
+        let found = try_eventually(|| self.printed()[before..].contains(&greeting).then_some(()));
+        assert!(found.is_some(), "no answer of {id}:\n{}", self.printed());
     }
 }
 
@@ -166,6 +167,9 @@ impl Scene {
 fn go_over_grpclb_is_admitted_by_its_certificate_and_falls_back_with_any_other() {
     let Some(scene) = Scene::start(RULES, |_| Vec::new()) else { return };
     let (authority, balancer) = (&scene.authority, &scene.balancer);
+    // Clients that do not get through the handshake take ten seconds until they fall back.
+    let foreign = Authority::new().sign([uri("spiffe://prod/web/7")], |_| ());
+    let strangers = [None, Some(&foreign)].map(|identity| scene.client(identity));
     let right = authority.sign([uri("spiffe://prod/web/7")], |_| ());
     let admitted = scene.client(Some(&right));
     admitted.until_from("one");
@@ -187,9 +191,7 @@ fn go_over_grpclb_is_admitted_by_its_certificate_and_falls_back_with_any_other()
     let alone = Client::start(authority, Some(&wrong), &scene.world.target(balancer));
     alone.until(&["PermissionDenied", "Unavailable: "]);
 
-    // Clients that do not get through the handshake are told so by TLS.
-    let foreign = Authority::new().sign([uri("spiffe://prod/web/7")], |_| ());
-    let strangers = [None, Some(&foreign)].map(|identity| scene.client(identity));
+    // TLS tells the others why.
     strangers[0].until(&["tls: certificate required", "Hello world from fallback"]);
     strangers[1].until(&["tls: unknown certificate authority", "Hello world from fallback"]);
     assert!(metric(balancer, "lookaside_connections_failed_total") >= 2);

@@ -17,7 +17,7 @@ use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use tokio::runtime::Runtime;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -43,7 +43,7 @@ pub struct Message {
 #[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "there are few")]
 pub enum Said {
-    Request(DiscoveryRequest),
+    Request(Box<DiscoveryRequest>),
     Response(DiscoveryResponse),
 }
 
@@ -210,17 +210,14 @@ impl AggregatedDiscoveryService for Service {
         // After an error, the client's stream has ended.
         let requests = request.into_inner().filter_map(|request| ready(request.ok()));
         let requests = requests.inspect(move |request| {
-            one.record(stream, &request.type_url, Said::Request(request.clone()));
+            one.record(stream, &request.type_url, Said::Request(request.clone().into()));
         });
         let responses = balancer.stream_aggregated_resources(requests).await?.into_inner();
-        let responses = responses.map(move |response| match response {
-            Ok(mut response) => {
-                other.pass(stream, &mut response);
-                Ok(response)
-            }
-            // The balancer is killed.
-            Err(_) => Err(Status::unavailable("the balancer has gone")),
+        let responses = responses.map_ok(move |mut response| {
+            other.pass(stream, &mut response);
+            response
         });
+        let responses = responses.map_err(|_| Status::unavailable("the balancer has gone"));
         Ok(Response::new(Box::pin(responses)))
     }
 

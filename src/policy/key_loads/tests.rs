@@ -35,10 +35,10 @@ impl KeyLoads {
         keys.iter().map(|key| (*key, self.keys[key].backend)).collect()
     }
 
-    /// Returns whether a key is not at its first choice.
+    /// Returns whether a key is in use, and not at its first choice.
     fn is_moved(&mut self, key: u64) -> bool {
         self.backend(key);
-        self.keys[&key].moved
+        self.keys.get(&key).is_some_and(|key| key.moved)
     }
 
     /// Returns whether a key's backend has room for it.
