@@ -18,7 +18,7 @@ use crate::telemetry::Protocol;
 use crate::xds::assignment::Assignment;
 use crate::xds::assignments::{SharedAssignment, ToSend};
 use crate::xds::clients::Peer;
-use crate::xds::members::{Counted, XdsMember, counts};
+use crate::xds::members::{XdsMember, counts};
 use crate::xds::resources::for_client;
 
 use super::Watch;
@@ -40,8 +40,9 @@ pub(in crate::xds) struct Watched {
     shared: Option<Arc<SharedAssignment>>,
     /// Set while something is counted of the service's clients.
     member: Option<Box<XdsMember>>,
-    /// The calls of a service that the client had reported when it was last counted anew.
-    calls: Option<Box<(ServiceName, Calls)>>,
+    /// The calls that the client has reported of the name, once it has been counted: they stay
+    /// when it is counted otherwise, or no longer.
+    calls: Option<Arc<Mutex<Calls>>>,
     /// Whether the client may not ask for what the name means.
     denied: bool,
     /// The settings of what the name means, as the stream knows them.
@@ -80,10 +81,10 @@ impl StreamWatch {
         }
     }
 
-    /// Returns what is counted of the stream's client.
-    pub(in crate::xds) fn counted(&self) -> Option<&Arc<Mutex<Counted>>> {
+    /// Returns the calls that the stream's client has reported of the name.
+    pub(in crate::xds) fn calls(&self) -> Option<&Arc<Mutex<Calls>>> {
         match self {
-            Self::Watched(watched) => watched.member.as_ref().map(|member| member.counted()),
+            Self::Watched(watched) => watched.calls.as_ref(),
             Self::Hopeless(_) | Self::Closed => None,
         }
     }
@@ -202,14 +203,14 @@ impl Watched {
         let (class, owner) = (self.watch.class(service, client), &self.watch.owner);
         if !self.member.as_deref().is_some_and(|member| member.is_of(service, &class)) {
             // The former membership ends first.
-            let calls = self.member.take().and_then(|member| member.calls(&service.name));
-            if let Some(calls) = calls.filter(|calls| *calls != Calls::default()) {
-                self.calls = Some(Box::new((service.name.clone(), calls)));
-            }
-            let calls = self.calls.as_deref().filter(|(of, _)| *of == service.name);
-            let calls = calls.map(|(_, calls)| *calls).unwrap_or_default();
+            self.member = None;
             let (name, addr) = (&self.watch.name, client.identity.addr);
-            self.member = owner.members.join(service, &class, addr, name, calls).map(Box::new);
+            let calls = self.calls.clone().unwrap_or_default();
+            let member = owner.members.join(service, &class, addr, name, calls.clone());
+            if member.is_some() {
+                self.calls = Some(calls);
+            }
+            self.member = member.map(Box::new);
         }
         let class = match &self.member {
             Some(member) => member.placed(service, class),
