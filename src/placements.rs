@@ -91,7 +91,8 @@ impl Placements {
         self.keys.join(service, class)
     }
 
-    /// Returns the backend of a key, by the hash of its id; `None` if no stream has it. `all` is the class of all keys that are bounded with it.
+    /// Returns the backend to which a key was moved, by the hash of its id; `None` if it uses its
+    /// first choice. `all` is the class of all keys that are bounded with it.
     pub(crate) fn key_backend(&self, service: &ServiceName, all: &Class, key: &str) -> Option<u64> {
         self.keys.backend(service, all, key)
     }

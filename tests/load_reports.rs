@@ -1,21 +1,23 @@
 //! Tests of shares by the load that backends report, with the ORCA servers of grpc-go and
 //! grpc-java.
 //!
-//! In: settings and backends in etcd. Out: shares, as the balancer shows them.
+//! In: settings and backends in etcd. Out: shares, as the balancer shows them and as clients
+//! call.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::client::{Calls, Driver, Options};
 use crate::support::etcd::Etcd;
-use crate::support::eventually;
-use crate::support::language::PYTHON;
+use crate::support::language::{JAVA, Language, PYTHON};
 use crate::support::lookaside::Balancer;
+use crate::support::world::World;
+use crate::support::{eventually, skip};
 
 const SETTINGS: &str = r#"
 [service."*"]
@@ -145,6 +147,45 @@ fn backends_that_report_a_high_load_get_fewer_calls() {
     // Without the setting, all is as registered again.
     std::fs::write(config.path(), "version = 1\n").expect("it is written");
     eventually("shares are even", || (shares(&balancer, "java") == [0.5, 0.5]).then_some(()));
+}
+
+/// Clients of Go and Java call backends with the ORCA servers of Go and Java. These refuse
+/// calls with their address.
+#[test]
+fn clients_call_backends_with_a_high_load_less() {
+    let java = ["0.9", "0.45"].map(Reporter::java);
+    let go = ["0.9", "0.45"].map(Reporter::go);
+    let etcd = Arc::new(Etcd::start());
+    let config = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(config.path(), SETTINGS).expect("it is written");
+    let path = config.path().to_str().expect("UTF-8");
+    for language in [Language::named("go"), JAVA] {
+        if let Some(obstacle) = language.obstacle() {
+            skip("load_reports: clients", &obstacle);
+            continue;
+        }
+        let world = World::new(etcd.clone(), &language);
+        for (service, backends) in [("java", &java), ("go", &go)] {
+            for (id, backend) in backends.iter().enumerate() {
+                let key = format!("{}{service}/{id}", world.prefix());
+                world.etcd().ctl(&["put", &key, &backend.address]);
+            }
+        }
+        let balancer = world.balancer(&["--config", path]);
+        let driver = world.driver();
+        for (service, backends) in [("java", &java), ("go", &go)] {
+            let name = format!("{service}.{}", world.zone());
+            let client = driver.open(&Options::grpclb(world.target_of(&balancer, &name)));
+            client.until("the loaded backend gets a third", &Calls::new(300), |report| {
+                let [loaded, other] = [0, 1].map(|id: usize| {
+                    let end = format!("from {}", backends[id].address);
+                    let from = report.errors.iter().filter(|one| one.0.ends_with(&end));
+                    from.map(|one| *one.1).sum::<u64>()
+                });
+                loaded + other == 300 && (92..=108).contains(&loaded)
+            });
+        }
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! In: the Markdown pages. Out: a failure for each block that does not do what its page says,
 //! and for each block that no test runs, with page and line. `table` says what runs a block.
 
+#[path = "snippets/clients.rs"]
+mod clients;
 #[path = "snippets/formats.rs"]
 mod formats;
 #[path = "snippets/inline.rs"]
@@ -60,6 +62,10 @@ scenes! {
     settings_are_applied Settings ["etcd"],
     a_newcomer_gets_its_share_in_steps Policy ["etcd"],
     a_sick_backend_is_left_out Health ["etcd"],
+    a_backend_with_tls_says_by_tls_that_it_is_sick Tls ["etcd"],
+    clients_call_busy_backends_less_and_drop_what_none_can_serve Load ["etcd", "python"],
+    clients_keep_to_their_zone Zones ["etcd", "python"],
+    clients_obey_operators_and_keys Orders ["etcd", "python"],
     a_dry_run_reads_etcd Formats ["etcd"],
     every_frameworks_command_reads_its_format Servers ["etcd"],
     resolvers_forward_to_the_balancer Dns ["etcd", "dig", "resolvers"],

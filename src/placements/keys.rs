@@ -79,10 +79,11 @@ impl Keys {
         moved
     }
 
-    /// Returns the backend of a key, by the hash of its id; `None` if no stream has it.
+    /// Returns the backend to which a key was moved, by the hash of its id; `None` if it uses its
+    /// first choice.
     pub(super) fn backend(&self, service: &ServiceName, all: &Class, key: &str) -> Option<u64> {
         let clients = self.lock().get(&(service.clone(), all.clone()))?.clone();
-        lock(&clients).loads.backend(hash(key.as_bytes()))
+        lock(&clients).loads.moved_to(hash(key.as_bytes()))
     }
 
     fn lock(&self) -> MutexGuard<'_, BySelection> {
@@ -98,11 +99,13 @@ impl KeyMember {
         self.service == service.name && key == Some(self.key) && all()
     }
 
-    /// Returns the backend of the key, by the hash of its id; `None` if there is none.
+    /// Returns the backend to which the key was moved, by the hash of its id; `None` if it uses
+    /// its first choice. So its clients share the lists of a service that bounds no keys, and a
+    /// bound that moves nothing sends nothing.
     pub(crate) fn backend(&self, service: &Service) -> Option<u64> {
         let mut clients = lock(&self.clients);
         clients.update(service, &self.all);
-        clients.loads.backend(self.key)
+        clients.loads.moved_to(self.key)
     }
 
     /// Counts the calls that the client has started since its last report.

@@ -101,12 +101,19 @@ impl KeyLoads {
     }
 
     /// Returns the hash of the id of a key's backend; `None` if there is none.
-    pub fn backend(&mut self, key: u64) -> Option<u64> {
+    fn backend(&mut self, key: u64) -> Option<u64> {
         if self.keys.get(&key)?.version != self.version {
             self.settle(key, true);
         }
         let backend = self.keys.get(&key)?.backend;
         self.places.contains_key(&backend).then_some(backend)
+    }
+
+    /// Returns the hash of the id of the backend to which a key was moved; `None` if it is at its
+    /// first choice, or not in use.
+    pub fn moved_to(&mut self, key: u64) -> Option<u64> {
+        let backend = self.backend(key)?;
+        self.keys.get(&key)?.moved.then_some(backend)
     }
 
     /// Returns the mean load of a stream; `None` without streams.

@@ -5,6 +5,7 @@
 
 mod empty;
 mod faults;
+mod leaving;
 mod lists;
 mod load;
 pub mod names;
@@ -50,6 +51,7 @@ const OTHER_LISTS: &str = "shown by “without backends: …”";
 const SIX_STEPS: &str = "shown by “six steps, …”";
 const MIGRATION: &str = "shown in the columns of xDS, by clients of both protocols";
 const CLIENTS: &str = "tests/authorization/clients.rs shows it";
+const XDS_REPORTS: &str = "tests/conversations/xds_reports.rs shows it";
 const RECONNECTS: &str = "grpclb's clients keep the connections to all backends in both lists";
 const ONE_TARGET: &str = "a channel of grpclb has a connection of its own to the balancer";
 const NO_AUTHORITY: &str = "names of grpclb have no authority";
@@ -84,6 +86,7 @@ pub const CASES: &[Case] = &[
         .without(&[(XDS_RUST, NO_WEIGHTS)]),
     case("other weights cost no connection", Not(RECONNECTS), By(xds::cases::weights)),
     case("calls stay in their zone", By(names::zones), By(xds::policy::zones)),
+    case("a busy zone's calls go to other zones", By(names::spill), Not(XDS_REPORTS)),
     case("canary gets its share of the calls", By(splits::by_calls), By(xds::policy::splits))
         .without(&[(XDS_RUST, NO_WEIGHTS)]),
     case(
@@ -111,7 +114,16 @@ pub const CASES: &[Case] = &[
         By(xds::cases::shed_by_a_mark),
     ),
     case("an operator sends clients to DNS", By(orders::fallback), Not(NO_FALLBACK)),
-    case("an operator drains a backend", Not(MIGRATION), By(xds::cases::drained_by_a_mark)),
+    case(
+        "an operator drains a backend under load",
+        By(leaving::drained),
+        By(xds::cases::drained_by_a_mark),
+    ),
+    case(
+        "a registered command stops under load",
+        By(leaving::stopped),
+        In("removal spares calls in flight"),
+    ),
     case(
         "an unhealthy backend gets no calls, panic gives them back",
         By(lists::health),

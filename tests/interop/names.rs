@@ -8,9 +8,10 @@ use std::time::Duration;
 use lookaside::model::Weight;
 
 use crate::support::backend::Backend;
-use crate::support::client::{Calls, Driver, Options};
+use crate::support::client::{Calls, Channel, Driver, Options, Report};
 use crate::support::eventually;
 use crate::support::language::Family;
+use crate::support::lookaside::Balancer;
 use crate::support::world::{SERVICE, World, metric, streams};
 
 /// Stateful services: selectors choose one backend or some by their metadata.
@@ -50,35 +51,81 @@ pub fn chosen_by_name(world: &World, driver: &Driver) {
     any.shares(&["6", "7"]);
 }
 
-/// Both ends of a call are in one zone, until the zone is lost.
-pub fn zones(world: &World, driver: &Driver) {
+/// The backends of the zones `a` and `b`.
+const ZONES: [[&str; 3]; 2] = [["a1", "a2", "a3"], ["b1", "b2", "b3"]];
+
+/// Starts a balancer whose service keeps calls in their zone, and three backends in each of
+/// two zones. The clients of this machine are in zone `a`.
+fn two_zones(world: &World, report_interval: &str) -> (Balancer, Vec<Backend>) {
     let config = world.directory.path().join("zones.toml");
     let document = "[service.'*']\nzones.mode = 'prefer'\n\
                     [zones]\n'127.0.0.0/8' = 'a'\n[zones.alias]\neu-1b = 'b'\n";
     std::fs::write(&config, document).expect("a file");
-    // Without reports, clients count, and not their calls.
-    let flags = ["--config", config.to_str().expect("a path"), "--report-interval", "0s"];
-    let balancer = world.balancer(&flags);
-    let start = |zone: &str, id: &'static str| {
+    let config = config.to_str().expect("a path");
+    let balancer = world.balancer(&["--config", config, "--report-interval", report_interval]);
+    let start = |(zone, id): (&str, &str)| {
         let backend = Backend::start(id);
         let metadata = format!(r#"{{"id":"{id}","zone":"{zone}"}}"#);
         let value = format!(r#"{{"Op":0,"Addr":"{}","Metadata":{metadata}}}"#, backend.addr());
         world.etcd().ctl(&["put", "--", &world.key(id), &value]);
         backend
     };
-    let here = ["a1", "a2", "a3"];
-    let _here = here.map(|id| start("A", id));
-    let _there = ["b1", "b2", "b3"].map(|id| start("eu-1b", id));
-    let near = driver.open(&Options::grpclb(world.target(&balancer)));
+    let [here, there] = ZONES;
+    let all = here.map(|id| ("A", id)).into_iter().chain(there.map(|id| ("eu-1b", id)));
+    (balancer, all.map(start).collect())
+}
+
+/// Opens a client in zone `a` and one in zone `b`, which says so by its name.
+fn in_both<'a>(world: &World, driver: &'a Driver, balancer: &Balancer) -> [Channel<'a>; 2] {
     let name = format!("zone--b.{SERVICE}.{}", world.zone());
-    let far = driver.open(&Options::grpclb(world.target_of(&balancer, &name)));
+    let targets = [world.target(balancer), world.target_of(balancer, &name)];
+    targets.map(|target| driver.open(&Options::grpclb(target)))
+}
+
+/// The client of zone `a` makes many more calls than that of zone `b`, and so more than the
+/// backends of its zone are to bear: the rest crosses. The other client's calls stay.
+pub fn spill(world: &World, driver: &Driver) {
+    let (balancer, _backends) = two_zones(world, "1s");
+    let [busy, calm] = in_both(world, driver, &balancer);
+    for client in [&busy, &calm] {
+        client.until("it is connected", &Calls::new(1), |report| report.failed() == 0);
+    }
+    busy.start(&Calls::new(1).every(Duration::from_millis(5)));
+    calm.start(&Calls::new(1).every(Duration::from_millis(50)));
+    let crossing = format!("lookaside_service_zone_crossing_ratio{{service=\"{SERVICE}\"}}");
+    // Of ten calls in eleven, half of all may stay; slow machines make fewer. Half of the calls
+    // would cross if each client called all backends.
+    eventually("calls cross", || {
+        balancer.metric(&crossing).filter(|crossing| (0.25..0.46).contains(crossing))
+    });
+    let called = |report: &Report, ids: &[&str]| ids.iter().map(|id| report.from(id)).sum::<u64>();
+    let [here, there] = ZONES;
+    let report = calm.stop();
+    assert_eq!(report.failed(), 0, "{report:?}");
+    calm.until("its calls stay", &Calls::new(60), |report| {
+        there.map(|id| report.from(id)) == [20; 3]
+    });
+    let report = busy.stop();
+    assert_eq!(report.failed(), 0, "{report:?}");
+    busy.until("the excess crosses", &Calls::new(200), |report| {
+        let (stay, cross) = (called(report, &here), called(report, &there));
+        stay + cross == 200 && (50..=100).contains(&cross)
+    });
+}
+
+/// Both ends of a call are in one zone, until the zone is lost.
+pub fn zones(world: &World, driver: &Driver) {
+    // Without reports, clients count, and not their calls.
+    let (balancer, _backends) = two_zones(world, "0s");
+    let [here, there] = ZONES;
+    let [near, far] = in_both(world, driver, &balancer);
     // A zone without clients would take calls of the other, and clients connect at their first
     // call. Calls that wait would count as another client: Ruby has a channel for them.
     for client in [&near, &far] {
         client.until("it is connected", &Calls::new(1), |report| report.failed() == 0);
     }
     near.shares(&here);
-    far.shares(&["b1", "b2", "b3"]);
+    far.shares(&there);
     let (_, metrics) = balancer.get("/metrics");
     let crossing = format!("lookaside_service_zone_crossing_ratio{{service=\"{SERVICE}\"}} 0");
     assert!(metrics.lines().any(|line| line.starts_with(&crossing)), "{metrics}");
@@ -86,8 +133,8 @@ pub fn zones(world: &World, driver: &Driver) {
     assert!(clients.contains(r#""zone":"a""#) && clients.contains(r#""zone":"b""#), "{clients}");
     // The zone is lost: its clients go where there are backends.
     here.iter().for_each(|id| drop(world.etcd().ctl(&["del", &world.key(id)])));
-    near.shares(&["b1", "b2", "b3"]);
-    far.shares(&["b1", "b2", "b3"]);
+    near.shares(&there);
+    far.shares(&there);
 }
 
 /// A client asks for its target as written, or for what its config names.

@@ -36,29 +36,9 @@ pub(super) fn explained(world: &mut World, block: &Block) {
     same(&block.at(), &documented, &started.join("\n"));
 }
 
-/// Writes the document for [`load`].
-pub(super) fn load_document(world: &mut World, block: &Block) {
-    world.write("load.toml", &block.text);
-}
-
-/// Applies the document where [`newcomer`] left a balancer.
-pub(super) fn load(world: &mut World, block: &Block) {
-    let [apply] = &block.commands()[..] else { panic!("{}: one command", block.at()) };
-    let (code, shown) = world.terminal(&apply.text);
-    assert_eq!(code, Some(0), "{shown}");
-    same(&block.at(), &apply.output, &shown);
-    world.shows("/api/v1/settings", "load.kind");
-}
-
 /// Writes the document for [`sick`].
 pub(super) fn health_document(world: &mut World, block: &Block) {
     world.write("health.toml", &block.text);
-}
-
-/// Checks a document without applying it.
-pub(super) fn checked(world: &mut World, block: &Block) {
-    world.write("tls.toml", &block.text);
-    world.ok("lookaside settings check tls.toml");
 }
 
 /// Applies the document, and lets one of three backends say that it is not serving.
@@ -103,19 +83,6 @@ pub(super) fn keys(world: &mut World, block: &Block) {
     world.shows("/api/v1/settings", "hash.balance-factor");
 }
 
-/// Writes the document for [`zones_checked`].
-pub(super) fn zones(world: &mut World, block: &Block) {
-    world.write("zones.toml", &block.text);
-}
-
-/// Checks the document that the block before wrote.
-pub(super) fn zones_checked(world: &mut World, block: &Block) {
-    let [check] = &block.commands()[..] else { panic!("{}: one command", block.at()) };
-    let (code, shown) = world.terminal(&check.text);
-    assert_eq!(code, Some(0), "{shown}");
-    same(&block.at(), &check.output, &shown);
-}
-
 /// Writes the document for [`subset`].
 pub(super) fn subset_document(world: &mut World, block: &Block) {
     world.write("subset.toml", &block.text);
@@ -142,9 +109,4 @@ pub(super) fn subset_explained(world: &mut World, block: &Block) {
     let found: Vec<_> = shown.lines().filter(|line| line.starts_with("  subset ")).collect();
     let documented: Vec<_> = block.text.lines().map(str::to_owned).collect();
     same(&block.at(), &documented, &found.join("\n"));
-}
-
-/// Writes the document that [`zones_checked`] checks.
-pub(super) fn shed_document(world: &mut World, block: &Block) {
-    world.write("shed.toml", &block.text);
 }

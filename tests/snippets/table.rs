@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use super::page::{Block, blocks, pages, read};
 use super::world::World;
-use super::{Scene, formats, inline, languages, operate, policy, readme, resolvers, splits};
+use super::{
+    Scene, clients, formats, inline, languages, operate, policy, readme, resolvers, splits,
+};
 
 struct Row {
     /// A page, or a folder of pages.
@@ -29,8 +31,8 @@ const fn row(
 }
 
 use Scene::{
-    Admin, Anywhere, Connect, Dns, Embedded, Faults, Formats, Health, Marks, Policy, Readme,
-    Register, Servers, Settings,
+    Admin, Anywhere, Connect, Dns, Embedded, Faults, Formats, Health, Load, Marks, Orders, Policy,
+    Readme, Register, Servers, Settings, Tls, Zones,
 };
 
 const ROWS: &[Row] = &[
@@ -96,29 +98,27 @@ const ROWS: &[Row] = &[
     row("docs/policy.md", "text", "  started", Policy, policy::explained),
     row("docs/policy.md", "toml", "# health.toml", Health, policy::health_document),
     row("docs/policy.md", "text", "$ lookaside settings apply health", Health, policy::sick),
-    row("docs/policy.md", "toml", "# tls.toml", Health, policy::checked),
+    row("docs/policy.md", "toml", "# tls.toml", Tls, clients::tls),
     row("docs/policy.md", "text", "  healthy", Health, policy::sickness),
-    row("docs/policy.md", "toml", "# load.toml", Policy, policy::load_document),
-    row("docs/policy.md", "text", "$ lookaside settings apply load", Policy, policy::load),
+    row("docs/policy.md", "toml", "# load.toml", Load, clients::document),
+    row("docs/policy.md", "text", "$ lookaside settings apply load", Load, clients::load),
     row("docs/policy.md", "toml", "# canary.toml", Policy, splits::document),
     row("docs/policy.md", "text", "$ lookaside settings apply canary", Policy, splits::canary),
     row("docs/policy.md", "text", "  split", Policy, splits::explained),
     row("docs/policy.md", "toml", "# clients.toml", Policy, splits::in_force),
     row("docs/policy.md", "toml", "# ramp.toml", Policy, splits::in_force),
     row("docs/policy.md", "toml", "# keys.toml", Policy, policy::keys),
-    row("docs/policy.md", "toml", "# zones.toml", Policy, policy::zones),
-    row(
-        "docs/policy.md",
-        "text",
-        "$ lookaside settings check zones",
-        Policy,
-        policy::zones_checked,
-    ),
+    row("docs/policy.md", "toml", "# zones.toml", Zones, clients::document),
+    row("docs/policy.md", "text", "$ lookaside settings apply zones", Zones, clients::zones),
     row("docs/policy.md", "toml", "# subset.toml", Policy, policy::subset_document),
     row("docs/policy.md", "text", "$ lookaside settings apply subset", Policy, policy::subset),
     row("docs/policy.md", "text", "  subset", Policy, policy::subset_explained),
-    row("docs/policy.md", "toml", "# shed.toml", Policy, policy::shed_document),
-    row("docs/policy.md", "text", "$ lookaside settings check shed", Policy, policy::zones_checked),
+    row("docs/policy.md", "toml", "# shed.toml", Load, clients::document),
+    row("docs/policy.md", "text", "$ lookaside settings apply shed", Load, clients::overload),
+    row("docs/policy.md", "text", "$ lookaside drain", Orders, clients::drain),
+    row("docs/policy.md", "text", "$ lookaside shed", Orders, clients::shed),
+    row("docs/policy.md", "text", "$ lookaside fallback", Orders, clients::fallback),
+    row("docs/policy.md", "text", "$ lookaside explain hash", Orders, clients::key),
     row("docs/register.md", "console", "$ lookaside register", Register, readme::register_and_end),
     row("docs/register.md", "rust", "let held = ", Connect, languages::rust),
     row("docs/register.md", "go", "func register", Connect, languages::go_register),

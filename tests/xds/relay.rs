@@ -41,7 +41,6 @@ pub struct Message {
 }
 
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "there are few")]
 pub enum Said {
     Request(Box<DiscoveryRequest>),
     Response(DiscoveryResponse),

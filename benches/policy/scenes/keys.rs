@@ -98,7 +98,7 @@ impl World {
     fn places(&mut self) -> Vec<u64> {
         let Self { backends, keys, loads } = self;
         let first = |key| choose(key, backends).map_or(0, |at| backends[at].id);
-        keys.iter().map(|&(key, _)| loads.backend(key).unwrap_or_else(|| first(key))).collect()
+        keys.iter().map(|&(key, _)| loads.moved_to(key).unwrap_or_else(|| first(key))).collect()
     }
 
     fn ratio(&self, places: &[u64]) -> f64 {

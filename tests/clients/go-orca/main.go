@@ -2,7 +2,8 @@
 //
 //	orca-backend -calls 100 -utilization 0.9
 //
-// It prints its address, serves nothing but reports, and ends with its standard input.
+// It prints its address, serves nothing but reports, and ends with its standard input. Any other
+// call fails with its address, so that a client's calls can be counted.
 package main
 
 import (
@@ -14,7 +15,9 @@ import (
 	"os"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/orca"
+	"google.golang.org/grpc/status"
 )
 
 func main() {
@@ -29,7 +32,9 @@ func main() {
 	metrics := orca.NewServerMetricsRecorder()
 	metrics.SetQPS(*calls)
 	metrics.SetApplicationUtilization(*utilization)
-	server := grpc.NewServer()
+	server := grpc.NewServer(grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error {
+		return status.Errorf(codes.Unimplemented, "from %s", listener.Addr())
+	}))
 	if err := orca.Register(server, orca.ServiceOptions{ServerMetricsProvider: metrics}); err != nil {
 		log.Fatal(err)
 	}
