@@ -72,7 +72,7 @@ pub(crate) const PURE: &[&str] = &[
     "src/balancer/token.rs",
     "src/xds/resources",
     "src/xds/assignment.rs",
-    "src/xds/localities.rs",
+    "src/xds/localities",
     "src/xds/responses.rs",
     "src/xds/request.rs",
     "src/xds/session",
