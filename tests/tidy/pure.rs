@@ -61,6 +61,7 @@ pub(crate) const PURE: &[&str] = &[
     "src/settings/zone_table.rs",
     "src/tables.rs",
     "src/policy",
+    "src/replica/hosts.rs",
     "src/replica/known",
     "src/replica/order.rs",
     "src/replica/record.rs",
