@@ -65,9 +65,6 @@ pub struct OutlierSettings {
 pub enum OutlierKind {
     /// No backend is left out.
     Off,
-    /// None is either, but the client is told so in words. No setting says it: see
-    /// `xds::resources::for_client`.
-    Nothing,
     /// The percentage of its failures.
     FailurePercentage,
     /// Its rate of successes, compared with those of the other backends.
@@ -167,7 +164,7 @@ impl OutlierKind {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Off | Self::Nothing => "off",
+            Self::Off => "off",
             Self::FailurePercentage => "failure-percentage",
             Self::SuccessRate => "success-rate",
         }

@@ -15,9 +15,7 @@ use prost_types::Any;
 
 use crate::model::ClientKind;
 use crate::policy::hash;
-use crate::settings::{
-    LbKind, OutlierKind, REQUESTS_DEFAULT, RetrySettings, ServiceSettings, XdsSettings,
-};
+use crate::settings::{LbKind, REQUESTS_DEFAULT, RetrySettings, ServiceSettings, XdsSettings};
 
 use super::pb::envoy::config::cluster::v3::Cluster;
 use super::pb::envoy::config::cluster::v3::cluster::{
@@ -101,25 +99,15 @@ pub(super) fn reports(settings: &ServiceSettings) -> bool {
 
 /// Returns the settings as a client of this kind must be told them. C-core ends calls one to
 /// two seconds before the time that it is told, and so all calls at once if it is told less.
-/// In grpc-java 1.85.1 all calls wait for ever if outlier detection ends together with another
-/// policy, so it is always told of one, which looks at nothing where there is none.
 pub(super) fn for_client(
     settings: &Arc<ServiceSettings>,
     client: ClientKind,
 ) -> Arc<ServiceSettings> {
-    let xds = &settings.xds;
-    let early = client == ClientKind::Core && !xds.timeout.is_zero();
-    let idle = client == ClientKind::Java && xds.outliers.kind == OutlierKind::Off;
-    if !early && !idle {
+    if client != ClientKind::Core || settings.xds.timeout.is_zero() {
         return settings.clone();
     }
     let mut settings = (**settings).clone();
-    if early {
-        settings.xds.timeout = settings.xds.timeout.saturating_add(CORE_EARLY);
-    }
-    if idle {
-        settings.xds.outliers.kind = OutlierKind::Nothing;
-    }
+    settings.xds.timeout = settings.xds.timeout.saturating_add(CORE_EARLY);
     Arc::new(settings)
 }
 

@@ -40,7 +40,6 @@ pub(super) fn circuit_breakers(settings: &XdsSettings) -> Option<CircuitBreakers
 pub(super) fn outlier_detection(settings: &OutlierSettings) -> Option<OutlierDetection> {
     let (by_rate, by_failures) = match settings.kind {
         OutlierKind::Off => return None,
-        OutlierKind::Nothing => (false, false),
         OutlierKind::SuccessRate => (true, false),
         OutlierKind::FailurePercentage => (false, true),
     };
