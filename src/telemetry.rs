@@ -188,6 +188,8 @@ pub struct ClientView {
     pub kind: ClientKind,
     /// The name that the client asked for, as typed.
     pub name: Arc<str>,
+    /// The name without what only xDS has around it: an authority, a type and parameters.
+    pub target: Arc<str>,
     /// The zone in which the client is; `None` if it is unknown or does not matter.
     pub zone: Option<Arc<str>>,
     /// The subset of the service's backends that the client's list has; `None`: all.

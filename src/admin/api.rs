@@ -199,7 +199,7 @@ fn registry_of(state: &State) -> json::Registry {
 pub(super) fn canonical(state: &State, view: &ClientView) -> Option<String> {
     match &view.service {
         Some(service) => Some(service.canonical()),
-        None => Target::parse(&view.name, &state.zone).ok().map(|target| target.canonical()),
+        None => Target::parse(&view.target, &state.zone).ok().map(|target| target.canonical()),
     }
 }
 

@@ -306,6 +306,7 @@ impl Row {
             user_agent: self.peer.user_agent.clone(),
             kind: self.peer.kind,
             name: self.peer.name.clone(),
+            target: self.peer.name.clone(),
             zone,
             subset: now.subset,
             service: now.service.clone(),

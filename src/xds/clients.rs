@@ -17,7 +17,7 @@ use crate::streams::shared_texts::SharedTexts;
 use crate::telemetry::{ClientView, Counters, SentResources, WantedNames, XdsView};
 
 use super::assignment::Assignment;
-use super::resources::Kind;
+use super::resources::{Kind, plain_shared_name};
 use super::session::{Push, Verdict};
 use super::watches::{StreamWatch, Watch, Watches};
 
@@ -332,6 +332,7 @@ impl Row {
             user_agent: self.peer.user_agent.clone(),
             kind: self.peer.kind,
             name: row.name.clone(),
+            target: plain_shared_name(&row.name),
             zone: row.watch.as_ref().and_then(|watch| watch.client_zone(&self.peer)),
             subset: row.subset,
             service: row.service.clone(),

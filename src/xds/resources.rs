@@ -133,6 +133,12 @@ pub(super) fn plain_name(name: &str) -> &str {
     rest.split_once('?').map_or(rest, |(name, _)| name)
 }
 
+/// Returns the name like [`plain_name`], without a copy where it is the same.
+pub(super) fn plain_shared_name(name: &Arc<str>) -> Arc<str> {
+    let plain = plain_name(name);
+    if plain.len() == name.len() { name.clone() } else { plain.into() }
+}
+
 /// Returns the listener or the cluster of a name.
 pub(super) fn resource(kind: Kind, name: &str, settings: &ServiceSettings) -> Any {
     match kind {

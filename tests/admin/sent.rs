@@ -209,3 +209,20 @@ fn the_command_line_shows_what_a_client_was_sent_and_its_refusal() {
     let (code, shown) = run(&["clients", "show", "xds-7"]);
     assert_eq!((code, shown.contains("no stream")), (Some(1), true), "{shown}");
 }
+
+/// A name with an authority means what it means without one, also while nothing is registered.
+#[test]
+fn a_client_that_asks_with_an_authority_is_found_by_the_service() {
+    let balancer = Balancer::start(&[]);
+    balancer.wait_ready();
+    let mut xds = RawCall::open(balancer.grpclb(), ads::PATH);
+    let name = "xdstp://any/envoy.config.endpoint.v3.ClusterLoadAssignment/dev%2Fnobody:80?a=b";
+    xds.send(&ads::request(Kind::Endpoints, name, b"", b"", true));
+    let _empty = xds.next();
+    let json = |path: &str| -> serde_json::Value {
+        serde_json::from_str(&balancer.get(path).1).expect("JSON")
+    };
+    let found = json("/api/v1/clients?service=nobody.dev");
+    assert_eq!((&found["total"], &found["clients"][0]["name"]), (&json!(1), &json!(name)));
+    assert_eq!(json("/api/v1/clients?service=other")["total"], 0);
+}

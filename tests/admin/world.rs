@@ -300,6 +300,7 @@ pub fn client(name: &str, service: Option<&str>, kind: ClientKind, port: u16) ->
         user_agent: "grpc-go/1.85.0 <script>".into(),
         kind,
         name: name.into(),
+        target: name.into(),
         zone: None,
         subset: None,
         service: service.map(|service| ServiceName::new(service).unwrap()),
