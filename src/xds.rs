@@ -46,6 +46,7 @@ mod request;
 mod resources;
 mod responses;
 mod session;
+mod shared_resources;
 mod shown;
 mod stream;
 mod watches;

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use prost::Message;
 use prost_types::Any;
 
@@ -52,6 +53,15 @@ const URL: &str = "type.googleapis.com/";
 /// The beginning of a name with an authority: `xdstp://AUTHORITY/TYPE/NAME?PARAMETERS`.
 const AUTHORITY: &str = "xdstp://";
 
+/// A listener or a cluster as it is sent to all clients of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Resource {
+    /// The encoded `Any`.
+    pub(super) bytes: Bytes,
+    /// That of [`version`].
+    pub(super) version: u64,
+}
+
 /// A type of resource that this server has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
@@ -87,6 +97,14 @@ impl Kind {
             Self::Cluster => "cluster",
             Self::Endpoints => "endpoints",
         }
+    }
+}
+
+impl Resource {
+    /// Encodes the listener or the cluster of a name.
+    pub(super) fn new(kind: Kind, name: &str, settings: &ServiceSettings) -> Self {
+        let any = resource(kind, name, settings);
+        Self { bytes: any.encode_to_vec().into(), version: version(&any) }
     }
 }
 

@@ -1,7 +1,9 @@
 //! Responses as bytes.
 //!
-//! In: resources. Out: [`Pieces`] that a stream sends. Pure. A response with one assignment
+//! In: resources. Out: [`Pieces`] that a stream sends. Pure. A response with one resource
 //! shares its bytes with all streams; only its head and tail are the stream's own.
+
+use std::mem;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use lookaside_http2::Pieces;
@@ -9,10 +11,9 @@ use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
 use crate::policy::hash;
-use crate::settings::ServiceSettings;
 
 use super::assignment::Assignment;
-use super::resources::{self, Kind, resource};
+use super::resources::{Kind, Resource};
 
 /// The bytes before a gRPC message: a flag and the length.
 const PREFIX: usize = 5;
@@ -36,41 +37,43 @@ pub(super) struct Response {
 /// A response with listeners or clusters, in the making.
 pub(super) struct Whole {
     kind: Kind,
-    bytes: Vec<u8>,
+    /// Everything up to the bytes of the last resource.
+    own: Vec<u8>,
+    /// These, which streams share.
+    last: Bytes,
     version: u64,
 }
 
 impl Whole {
     pub(super) fn new(kind: Kind) -> Self {
-        Self { kind, bytes: vec![0; PREFIX], version: 0 }
+        Self { kind, own: vec![0; PREFIX], last: Bytes::new(), version: 0 }
     }
 
-    /// Adds the resource of a name, by the settings of what it means. Returns the version of the
-    /// resource; `None` if the response has no room for it.
-    pub(super) fn add(&mut self, name: &str, settings: &ServiceSettings) -> Option<u64> {
-        let resource = resource(self.kind, name, settings);
-        let length = resource.encoded_len();
-        if self.bytes.len() + FIELD_MAX + length > WHOLE_MAX {
+    /// Adds a resource. Returns its version; `None` if the response has no room for it.
+    pub(super) fn add(&mut self, resource: Resource) -> Option<u64> {
+        let Resource { bytes, version } = resource;
+        let length = bytes.len();
+        if self.own.len() + self.last.len() + FIELD_MAX + length > WHOLE_MAX {
             return None;
         }
-        put_length(&mut self.bytes, 2, length);
-        // A vector takes everything.
-        let _ = resource.encode(&mut self.bytes);
-        let version = resources::version(&resource);
+        self.own.put_slice(&mem::replace(&mut self.last, bytes));
+        put_length(&mut self.own, 2, length);
         self.version = hash::pair(self.version, version);
         Some(version)
     }
 
     /// Returns the response.
     pub(super) fn finish(self, nonce: u64) -> Response {
-        let Self { kind, mut bytes, version } = self;
-        put_text(&mut bytes, 1, &version_text(version));
-        put_text(&mut bytes, 4, kind.url());
-        put_text(&mut bytes, 5, &nonce.to_string());
-        let length = u32::try_from(bytes.len() - PREFIX).unwrap_or(u32::MAX);
-        bytes[1..PREFIX].copy_from_slice(&length.to_be_bytes());
-        bytes.shrink_to_fit();
-        Response { pieces: [bytes.into(), Bytes::new(), Bytes::new()], version }
+        let Self { kind, mut own, last, version } = self;
+        let head = own.len();
+        put_text(&mut own, 1, &version_text(version));
+        put_text(&mut own, 4, kind.url());
+        put_text(&mut own, 5, &nonce.to_string());
+        let length = own.len() - PREFIX + last.len();
+        put_prefix(&mut &mut own[..PREFIX], length);
+        own.shrink_to_fit();
+        let own = Bytes::from(own);
+        Response { pieces: [own.slice(..head), last, own.slice(head..)], version }
     }
 }
 

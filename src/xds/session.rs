@@ -22,11 +22,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::settings::ServiceSettings;
-
 use super::assignment::Assignment;
 use super::request::Names;
-use super::resources::Kind;
+use super::resources::{Kind, Resource};
 use super::responses::Response;
 
 mod endpoints;
@@ -191,24 +189,20 @@ impl<W: Default> Session<W> {
         if endpoints.is_empty() { listeners.collect() } else { endpoints }
     }
 
-    /// Takes the settings of what a name of endpoints means. Listener and cluster are sent
+    /// Takes it that the settings of a name of endpoints are new. Listener and cluster are sent
     /// again if they differ by them.
-    pub(super) fn settle(&mut self, name: &str, settings: &ServiceSettings) {
-        self.listeners.settle(name, settings);
-        self.clusters.settle(name, settings);
+    pub(super) fn settle(&mut self, name: &str, resource: impl Fn(Kind, &str) -> Resource) {
+        self.listeners.settle(name, &resource);
+        self.clusters.settle(name, &resource);
     }
 
-    /// Returns the next response. `settings` returns the settings of what a name means.
-    pub(super) fn step(
-        &mut self,
-        now: Instant,
-        settings: impl Fn(&str) -> Arc<ServiceSettings>,
-    ) -> Step {
+    /// Returns the next response. `resource` returns the listener or the cluster of a name.
+    pub(super) fn step(&mut self, now: Instant, resource: impl Fn(Kind, &str) -> Resource) -> Step {
         let nonce = self.nonce + 1;
         for (kind, whole) in
             [(Kind::Listener, &mut self.listeners), (Kind::Cluster, &mut self.clusters)]
         {
-            match whole.make(nonce, &settings) {
+            match whole.make(nonce, &resource) {
                 Made::Nothing => {}
                 Made::Part => return Step::Again,
                 Made::Whole(Response { pieces, version }) => {

@@ -118,12 +118,14 @@ impl XdsStream {
             VISITS.set(VISITS.get() + 1);
             let news = watch.poll_news(peer, &mut Context::from_waker(waker));
             let Poll::Ready(news) = news else { return Some(()) };
-            let News { assignment, version, settings, service, work } = news?;
+            let News { assignment, version, settled, service, work } = news?;
             work_budget::spend(cx, work);
             self.client.seen(name, watch, version, service);
             self.session.offer(name, assignment);
-            if let Some(settings) = settings {
-                self.session.settle(name, &settings);
+            if settled {
+                let watches = &self.shared.watches;
+                let resource = |kind, name: &str| watches.resource(kind, name, peer.kind);
+                self.session.settle(name, resource);
             }
         }
     }
@@ -208,8 +210,8 @@ impl Conversation for XdsStream {
         }
         let now = clock::now();
         let watches = &self.shared.watches;
-        let kind = self.client.peer().kind;
-        let step = self.session.step(now, |name| watches.settings(name, kind));
+        let client = self.client.peer().kind;
+        let step = self.session.step(now, |kind, name| watches.resource(kind, name, client));
         self.count_left_out();
         match step {
             Step::Send(push) => {

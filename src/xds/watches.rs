@@ -23,7 +23,8 @@ use super::assignments::Assignments;
 use super::clients::Peer;
 use super::members::Members;
 use super::name_room::{NameRooms, OneName};
-use super::resources::{for_client, plain_name};
+use super::resources::{Kind, Resource, for_client, plain_name};
+use super::shared_resources::SharedResources;
 
 mod stream_watch;
 
@@ -39,6 +40,7 @@ pub(super) struct Watches {
     zone: Zone,
     catalog: Catalog,
     assignments: Arc<Assignments>,
+    resources: SharedResources,
     admission: Arc<Admission>,
     names: Arc<NameRooms>,
     members: Arc<Members>,
@@ -76,6 +78,7 @@ impl Watches {
             zone,
             catalog,
             assignments: Assignments::new(counters.clone()),
+            resources: SharedResources::default(),
             admission: Arc::default(),
             names: names.clone(),
             members,
@@ -85,20 +88,28 @@ impl Watches {
         })
     }
 
-    /// Returns the settings of what a name means, as a client must be told them. A name that
-    /// can mean no service has those of a service without any: a client that got no listener
-    /// would wait for one, some for ever.
+    /// Returns the listener or the cluster of a name, one for all clients of a kind.
+    pub(super) fn resource(&self, kind: Kind, name: &str, client: ClientKind) -> Resource {
+        self.resources.get(kind, name, &self.meant(name), client)
+    }
+
+    /// Returns the settings of what a name means, as a client must be told them.
     pub(super) fn settings(&self, name: &str, client: ClientKind) -> Arc<ServiceSettings> {
+        for_client(&self.meant(name), client)
+    }
+
+    /// Returns the settings of what a name means. A name that can mean no service has those of
+    /// a service without any: a client that got no listener would wait for one, some for ever.
+    fn meant(&self, name: &str) -> Arc<ServiceSettings> {
         let Ok(target) = self.target(name) else {
-            return for_client(&self.catalog.settings().for_canonical(""), client);
+            return self.catalog.settings().for_canonical("");
         };
         let known = match self.find(name) {
             Some(watch) => watch.subscription.known(),
             None => self.catalog.lookup(&target),
         };
         let unread = || self.catalog.settings().for_canonical(&target.canonical());
-        let settings = known.settings().cloned().unwrap_or_else(unread);
-        for_client(&settings, client)
+        known.settings().cloned().unwrap_or_else(unread)
     }
 
     /// Returns what a name gets that can mean no service; `None` for any other name.

@@ -4,7 +4,9 @@ use prost::Message;
 use prost_types::Any;
 
 use super::*;
+use crate::settings::ServiceSettings;
 use crate::xds::pb::envoy::service::discovery::v3::DiscoveryResponse;
+use crate::xds::resources::resource;
 
 fn with_body(body: &[u8], version: u64) -> Assignment {
     let mut one = Assignment::none();
@@ -43,27 +45,40 @@ fn shared_bytes_stand_in_a_well_formed_response() {
     assert_ne!(several.version, single.version);
 }
 
+fn plain(kind: Kind, name: &str) -> Resource {
+    Resource::new(kind, name, &ServiceSettings::DEFAULT)
+}
+
 fn whole(kind: Kind, names: &[&str], nonce: u64) -> Response {
     let mut whole = Whole::new(kind);
-    let settings = ServiceSettings::DEFAULT;
-    names.iter().for_each(|name| assert!(whole.add(name, &settings).is_some()));
+    names.iter().for_each(|name| assert!(whole.add(plain(kind, name)).is_some()));
     whole.finish(nonce)
 }
 
 #[test]
 fn resources_stand_in_a_well_formed_response() {
-    let mut response = Whole::new(Kind::Cluster);
-    let settings = ServiceSettings::DEFAULT;
-    let version = response.add("good", &settings).unwrap();
-    let only = resource(Kind::Cluster, "good", &settings);
-    assert_eq!(version, resources::version(&only));
-    let expected = DiscoveryResponse {
-        version_info: version_text(hash::pair(0, version)),
-        resources: vec![only],
-        type_url: Kind::Cluster.url().to_owned(),
-        nonce: "7".to_owned(),
-    };
-    assert_eq!(decoded(&response.finish(7)), expected);
+    for names in [&["good"][..], &["good", "b", "c"]] {
+        let all: Vec<_> = names.iter().map(|name| plain(Kind::Cluster, name)).collect();
+        let response = whole(Kind::Cluster, names, 7);
+        let version = all.iter().fold(0, |sum, one| hash::pair(sum, one.version));
+        let any = |name: &&str| resource(Kind::Cluster, name, &ServiceSettings::DEFAULT);
+        let expected = DiscoveryResponse {
+            version_info: version_text(version),
+            resources: names.iter().map(any).collect(),
+            type_url: Kind::Cluster.url().to_owned(),
+            nonce: "7".to_owned(),
+        };
+        assert_eq!((decoded(&response), response.version), (expected, version));
+    }
+    assert!(decoded(&whole(Kind::Cluster, &[], 7)).resources.is_empty());
+}
+
+#[test]
+fn a_response_shares_the_bytes_of_its_only_resource() {
+    let (only, mut response) = (plain(Kind::Listener, "a"), Whole::new(Kind::Listener));
+    response.add(only.clone());
+    let [_, shared, _] = response.finish(7).pieces;
+    assert_eq!((shared.as_ptr(), shared.len()), (only.bytes.as_ptr(), only.bytes.len()));
 }
 
 #[test]
@@ -77,11 +92,10 @@ fn versions_follow_from_content_alone() {
 #[test]
 fn what_does_not_fit_is_left_out() {
     const LIMIT: usize = 4 * 1024 * 1024;
-    let settings = ServiceSettings::DEFAULT;
     let added = |kind: Kind, length: usize| {
         let mut whole = Whole::new(kind);
         let names = (0..10_000).map(|n| format!("{n:0length$}"));
-        let added = names.filter(|name| whole.add(name, &settings).is_some()).count();
+        let added = names.filter(|name| whole.add(plain(kind, name)).is_some()).count();
         let response = whole.finish(u64::MAX);
         let bytes = response.pieces.concat().len();
         assert!(bytes <= LIMIT, "{bytes}");

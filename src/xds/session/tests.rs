@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
+use crate::settings::ServiceSettings;
 use crate::xds::pb::envoy::service::discovery::v3::DiscoveryResponse;
 
 const NOW: fn() -> Instant = Instant::now;
@@ -16,8 +17,9 @@ fn assignment(version: u64, members: u64) -> Arc<Assignment> {
     Arc::new(one)
 }
 
-fn settings() -> Arc<ServiceSettings> {
-    Arc::new(ServiceSettings::DEFAULT)
+/// Returns a resource by settings that say nothing.
+fn plain(kind: Kind, name: &str) -> Resource {
+    Resource::new(kind, name, &ServiceSettings::DEFAULT)
 }
 
 fn session() -> Session<()> {
@@ -43,7 +45,7 @@ fn request(
 
 /// Returns the type, the nonce and the names of the next response.
 fn next(session: &mut Session<()>) -> Option<(Kind, u64, Vec<String>)> {
-    match step(session, NOW(), |_| settings()) {
+    match step(session, NOW(), plain) {
         Step::Send(push) => Some(read(&push)),
         Step::WaitUntil(_) | Step::Again | Step::Nothing => None,
     }
@@ -53,10 +55,10 @@ fn next(session: &mut Session<()>) -> Option<(Kind, u64, Vec<String>)> {
 fn step(
     session: &mut Session<()>,
     now: Instant,
-    settings: impl Fn(&str) -> Arc<ServiceSettings>,
+    resource: impl Fn(Kind, &str) -> Resource,
 ) -> Step {
     loop {
-        let step = session.step(now, &settings);
+        let step = session.step(now, &resource);
         if !matches!(step, Step::Again) {
             return step;
         }
@@ -191,7 +193,7 @@ fn changes_of_weights_alone_wait_and_other_changes_do_not() {
     let mut next = |version, members, seconds| {
         ask(session, Kind::Endpoints, &["a"], nonce);
         session.offer("a", assignment(version, members));
-        match step(session, at(seconds), |_| settings()) {
+        match step(session, at(seconds), plain) {
             Step::Send(push) => {
                 nonce = read(&push).1;
                 Some(Ok(push.version))
@@ -219,22 +221,21 @@ fn other_settings_are_sent_where_they_matter() {
     assert_eq!(next(session), Some((Kind::Cluster, 2, vec!["a".into()])));
     ask(session, Kind::Listener, &["a", "b"], 1);
     ask(session, Kind::Cluster, &["a"], 2);
-    let mut slow = ServiceSettings::DEFAULT;
-    slow.guard = 3;
-    session.settle("a", &slow);
+    let mut settings = ServiceSettings::DEFAULT;
+    settings.guard = 3;
+    session.settle("a", |kind, name| Resource::new(kind, name, &settings));
     assert_eq!(next(session), None);
-    slow.xds.timeout = Duration::from_secs(1);
-    session.settle("a", &slow);
-    let again = step(session, NOW(), |name| {
-        Arc::new(match name {
-            "a" => slow.clone(),
-            _ => ServiceSettings::DEFAULT,
-        })
-    });
+    settings.xds.timeout = Duration::from_secs(1);
+    let slow = |kind, name: &str| match name {
+        "a" => Resource::new(kind, name, &settings),
+        _ => plain(kind, name),
+    };
+    session.settle("a", slow);
+    let again = step(session, NOW(), slow);
     let Step::Send(push) = again else { panic!("a response") };
     assert_eq!(read(&push), (Kind::Listener, 3, vec!["a".into(), "b".into()]));
-    session.settle("a", &slow);
-    session.settle("nobody", &slow);
+    session.settle("a", slow);
+    session.settle("nobody", slow);
     ask(session, Kind::Listener, &["a", "b"], 3);
     assert_eq!(next(session), None);
 }
@@ -301,7 +302,7 @@ proptest! {
                     for name in NAMES.into_iter().filter(|_| ready) {
                         session.offer(name, assignment(newest[name], 0));
                     }
-                    let next = step(&mut session, NOW(), |_| settings());
+                    let next = step(&mut session, NOW(), plain);
                     let Step::Send(push) = next else { break };
                     let (kind, nonce, names) = read(&push);
                     prop_assert_eq!(open.insert(kind, nonce), None);

@@ -6,8 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::settings::ServiceSettings;
-use crate::xds::resources::{self, Kind};
+use crate::xds::resources::{self, Kind, Resource};
 use crate::xds::responses::{Response, Whole};
 
 use super::wanted::{Sent, Wanted};
@@ -61,16 +60,16 @@ impl Resources {
         taken
     }
 
-    /// Takes the settings of what a name of endpoints means. If its resource differs by them,
-    /// all are sent again.
-    pub(super) fn settle(&mut self, name: &str, settings: &ServiceSettings) {
+    /// Looks at the resource of a name of endpoints, whose settings are new. If it differs by
+    /// them, all are sent again.
+    pub(super) fn settle(&mut self, name: &str, resource: impl Fn(Kind, &str) -> Resource) {
         let name = resources::name_of(self.kind, name);
         let Some(at) = self.wanted.find(&name) else { return };
         // One that is not made yet is made by the newest settings.
         if self.making.as_ref().is_some_and(|making| making.1 <= at) {
             return;
         }
-        let version = resources::version(&resources::resource(self.kind, &name, settings));
+        let version = resource(self.kind, &name).version;
         let sent = &mut self.wanted.names[at].sent;
         if sent.is_some_and(|sent| !sent.is(version)) {
             (*sent, self.lacking) = (None, true);
@@ -78,11 +77,7 @@ impl Resources {
     }
 
     /// Makes the next part of a response with all resources, if the client lacks one.
-    pub(super) fn make(
-        &mut self,
-        nonce: u64,
-        settings: impl Fn(&str) -> Arc<ServiceSettings>,
-    ) -> Made {
+    pub(super) fn make(&mut self, nonce: u64, resource: impl Fn(Kind, &str) -> Resource) -> Made {
         if self.wanted.unanswered || !self.lacking && self.making.is_none() {
             return Made::Nothing;
         }
@@ -98,7 +93,7 @@ impl Resources {
                 return Made::Whole(making.0.finish(nonce));
             };
             *next += 1;
-            let version = whole.add(&one.name, &settings(&one.name));
+            let version = whole.add(resource(kind, &one.name));
             self.omitted += usize::from(version.is_none());
             one.sent = version.map(|version| Sent::new(version, 0));
         }

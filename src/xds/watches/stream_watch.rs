@@ -19,7 +19,6 @@ use crate::xds::assignment::Assignment;
 use crate::xds::assignments::{SharedAssignment, ToSend};
 use crate::xds::clients::Peer;
 use crate::xds::members::{XdsMember, counts};
-use crate::xds::resources::for_client;
 
 use super::Watch;
 
@@ -56,8 +55,8 @@ pub(in crate::xds) struct News {
     pub(in crate::xds) assignment: Arc<Assignment>,
     /// The number of this meaning.
     pub(in crate::xds) version: u64,
-    /// The settings of what it means, if the stream does not know them.
-    pub(in crate::xds) settings: Option<Arc<ServiceSettings>>,
+    /// Whether the settings of what it means are new for the stream.
+    pub(in crate::xds) settled: bool,
     /// The service that it means, and the revision of its content.
     pub(in crate::xds) service: Option<(ServiceName, i64)>,
     /// How many endpoints were looked at and encoded.
@@ -100,8 +99,8 @@ impl StreamWatch {
             Self::Watched(watched) => watched.poll_news(client, cx),
             Self::Hopeless(assignment) => {
                 let Some(assignment) = assignment.take() else { return Poll::Pending };
-                let (settings, service) = (None, None);
-                Poll::Ready(Some(News { assignment, version: 0, settings, service, work: 1 }))
+                let (settled, service) = (false, None);
+                Poll::Ready(Some(News { assignment, version: 0, settled, service, work: 1 }))
             }
             Self::Closed => Poll::Ready(None),
         }
@@ -135,9 +134,10 @@ impl Watched {
             self.denied = false;
             let when_empty = settings.when_empty;
             // Most changes leave them as they are.
-            let same = self.settings.as_ref().is_some_and(|old| Arc::ptr_eq(old, settings));
-            let news =
-                (!same).then(|| for_client(self.settings.insert(settings.clone()), client.kind));
+            let settled = !self.settings.as_ref().is_some_and(|old| Arc::ptr_eq(old, settings));
+            if settled {
+                self.settings = Some(settings.clone());
+            }
             let (service, to_send) = match &known {
                 Known::Present(service) => {
                     let about = (service.name.clone(), service.revision);
@@ -161,7 +161,7 @@ impl Watched {
                     Arc::new(Assignment::without_backends(when_empty, client.kind))
                 }
             };
-            return Poll::Ready(Some(News { assignment, version, settings: news, service, work }));
+            return Poll::Ready(Some(News { assignment, version, settled, service, work }));
         }
     }
 
@@ -176,7 +176,7 @@ impl Watched {
             denials.add(Protocol::Xds, &name, &client.identity, clock::now());
         }
         let assignment = Arc::new(Assignment::denied(client.kind));
-        News { assignment, version, settings: None, service: None, work: 1 }
+        News { assignment, version, settled: false, service: None, work: 1 }
     }
 
     /// Returns what a client gets. A change of a split, or of zones, may put it into another
