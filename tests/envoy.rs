@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lookaside::model::Weight;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::backend::Backend;
@@ -49,6 +50,9 @@ const ADS: &str = r"dynamic_resources:
     transport_api_version: V3
     grpc_services: [{ envoy_grpc: { cluster_name: lookaside } }]
 ";
+
+/// The value of a mark that is over.
+const OVER: &str = r#"{"until":"2001-01-01T00:00:00Z"}"#;
 
 /// A running Envoy. It is killed when this value is dropped.
 struct Envoy {
@@ -129,12 +133,7 @@ impl Envoy {
 impl Scene {
     /// Starts the scene; `None` if there is no Envoy for this machine.
     fn start() -> Option<Self> {
-        let need = Command::new(root().join("scripts/need")).arg("envoy").status();
-        if !need.is_ok_and(|status| status.success()) {
-            skip("envoy", "scripts/need envoy: see above");
-            return None;
-        }
-        let world = World::new(Arc::new(Etcd::start()), &PYTHON);
+        let world = world()?;
         let mut backends = ["1", "2", "3"].map(Backend::start);
         for (backend, weight) in backends.iter_mut().zip(1..) {
             world.register_with(backend, Weight(weight));
@@ -147,6 +146,66 @@ impl Scene {
     fn refused(&self) -> u64 {
         metric(&self.balancer, r#"lookaside_xds_responses_refused_total{type="endpoints"}"#)
     }
+}
+
+/// Starts an etcd; `None` if there is no Envoy for this machine.
+fn world() -> Option<World> {
+    let need = Command::new(root().join("scripts/need")).arg("envoy").status();
+    if !need.is_ok_and(|status| status.success()) {
+        skip("envoy", "scripts/need envoy: see above");
+        return None;
+    }
+    Some(World::new(Arc::new(Etcd::start()), &PYTHON))
+}
+
+/// Starts backends and registers each with one item of metadata.
+fn backends<const N: usize>(
+    world: &World,
+    all: [(&'static str, &str); N],
+    key: &str,
+) -> [Backend; N] {
+    all.map(|(id, value)| {
+        let backend = Backend::start(id);
+        let metadata = format!(r#"{{"{key}":"{value}"}}"#);
+        let value = format!(r#"{{"Op":0,"Addr":"{}","Metadata":{metadata}}}"#, backend.addr());
+        world.etcd().ctl(&["put", "--", &world.key(id), &value]);
+        backend
+    })
+}
+
+/// Writes the settings of the service into etcd.
+fn settle(world: &World, settings: &str) {
+    let key = format!("/lookaside/settings/{}", world.zone());
+    world.etcd().ctl(&["put", "--", &key, &format!("[service.{SERVICE}]\n{settings}\n")]);
+}
+
+/// Writes a mark of the service, or of one of its backends, into etcd.
+fn mark(world: &World, kind: &str, of: &str, value: &str) {
+    let key = format!("/lookaside/marks/{}/{kind}/{SERVICE}{of}", world.zone());
+    world.etcd().ctl(&["put", &key, value]);
+}
+
+/// Waits until these backends get all calls, in these proportions: Envoy's turns are exact, but
+/// for how they begin.
+#[track_caller]
+fn spread(client: &Channel<'_>, all: &[(&str, u64)]) {
+    let sum: u64 = all.iter().map(|one| one.1).sum();
+    client.until("calls are spread by weights", &Calls::new(60), |report| {
+        let due = |&(id, weight): &(&str, u64)| report.from(id).abs_diff(60 * weight / sum) <= 2;
+        report.failed() == 0
+            && all.iter().all(due)
+            && all.iter().map(|one| report.from(one.0)).sum::<u64>() == 60
+    });
+}
+
+/// Returns the version of the backends that Envoy was sent, once it has accepted it.
+fn accepted(balancer: &Balancer) -> Option<String> {
+    let (_, clients) = balancer.get("/api/v1/clients");
+    let clients: Value = serde_json::from_str(&clients).expect("JSON");
+    let xds =
+        clients["clients"].as_array()?.iter().find(|one| one["user_agent"] == "envoy")?["xds"]
+            .clone();
+    (xds["sent"] == xds["accepted"]).then(|| xds["sent"].as_str().map(str::to_owned))?
 }
 
 fn root() -> &'static Path {
@@ -166,30 +225,16 @@ fn recipe() -> String {
 
 /// Checks that Envoy obeys weights and drains, without a failed call.
 fn serves(scene: &Scene, envoy: &Envoy) {
-    let Scene { world, balancer, backends: [one, two, three] } = scene;
+    let Scene { world, balancer, backends: [_, two, _] } = scene;
     let driver = world.driver();
     let client = envoy.client(&driver);
-    let shares = |all: [(&Backend, u64); 3]| {
-        let sum: u64 = all.iter().map(|one| one.1).sum();
-        // Envoy's own turns are exact, but for how they begin.
-        client.until("calls are spread by weights", &Calls::new(60), |report| {
-            let due = |&(one, weight): &(&Backend, u64)| {
-                report.from(one.id()).abs_diff(60 * weight / sum) <= 2
-            };
-            report.failed() == 0 && all.iter().all(due)
-        });
-    };
-    shares([(one, 1), (two, 2), (three, 3)]);
-    client.start(&Calls::new(0).every(Duration::from_millis(2)));
-    let mark = |kind: &str, of: &str, value: &str| {
-        let key = format!("/lookaside/marks/{}/{kind}/{SERVICE}{of}", world.zone());
-        world.etcd().ctl(&["put", &key, value]);
-    };
     let drain = format!("/{}", two.addr());
-    mark("drain", &drain, "{}");
-    shares([(one, 1), (two, 0), (three, 3)]);
-    mark("drain", &drain, r#"{"until":"2001-01-01T00:00:00Z"}"#);
-    shares([(one, 1), (two, 2), (three, 3)]);
+    spread(&client, &[("1", 1), ("2", 2), ("3", 3)]);
+    client.start(&Calls::new(0).every(Duration::from_millis(2)));
+    mark(world, "drain", &drain, "{}");
+    spread(&client, &[("1", 1), ("3", 3)]);
+    mark(world, "drain", &drain, OVER);
+    spread(&client, &[("1", 1), ("2", 2), ("3", 3)]);
     let report = client.stop();
     assert_eq!(report.failed(), 0, "{report:?}");
     let (_, clients) = balancer.get("/api/v1/clients");
@@ -226,4 +271,99 @@ fn envoy_is_told_that_there_are_no_deltas() {
         log.contains("deltas are not served: use api_type GRPC").then_some(())
     });
     assert!(metric(&scene.balancer, "lookaside_xds_streams_refused_total") > 0);
+}
+
+/// Envoy heeds drops only together with the next change of its backends.
+#[test]
+fn envoy_drops_calls_of_a_shed_service_once_its_backends_change() {
+    let Some(scene) = Scene::start() else { return };
+    let Scene { world, balancer, backends: [one, ..] } = &scene;
+    let envoy = Envoy::start(balancer, ToOwned::to_owned);
+    let driver = world.driver();
+    let client = envoy.client(&driver);
+    spread(&client, &[("1", 1), ("2", 2), ("3", 3)]);
+    let before = accepted(balancer);
+    let change = |what: &str, before: Option<String>| {
+        let newer = || accepted(balancer).filter(|now| Some(now) != before.as_ref());
+        Some(eventually(what, newer))
+    };
+    mark(world, "shed", "", r#"{"percent":100}"#);
+    let shed = change("Envoy has accepted the drops", before);
+    spread(&client, &[("1", 1), ("2", 2), ("3", 3)]);
+    let drain = format!("/{}", one.addr());
+    mark(world, "drain", &drain, "{}");
+    client.is_unavailable();
+    let drained = change("Envoy has accepted the change", shed);
+    mark(world, "shed", "", OVER);
+    change("Envoy has accepted the end", drained);
+    client.is_unavailable();
+    mark(world, "drain", &drain, OVER);
+    spread(&client, &[("1", 1), ("2", 2), ("3", 3)]);
+    assert_eq!(scene.refused(), 0, "{}\n{}", balancer.log(), envoy.log());
+}
+
+/// Backends that leave go on serving, so only what Envoy is told keeps calls from them.
+#[test]
+fn envoy_has_no_backends_while_the_service_has_none() {
+    let Some(mut scene) = Scene::start() else { return };
+    let envoy = Envoy::start(&scene.balancer, ToOwned::to_owned);
+    let driver = scene.world.driver();
+    let client = envoy.client(&driver);
+    spread(&client, &[("1", 1), ("2", 2), ("3", 3)]);
+    scene.backends.iter_mut().for_each(Backend::withdraw);
+    client.is_unavailable();
+    let _last = scene.world.backend("last");
+    spread(&client, &[("last", 1)]);
+    assert_eq!(scene.refused(), 0, "{}\n{}", scene.balancer.log(), envoy.log());
+}
+
+/// The zone is that of Envoy's node. Another Envoy is in the other zone: a zone without clients
+/// would take calls.
+#[test]
+fn envoy_calls_its_zone_until_that_is_lost() {
+    let Some(world) = world() else { return };
+    settle(&world, "zones.mode = 'prefer'");
+    let [a, b] = [["a1", "a2", "a3"], ["b1", "b2", "b3"]];
+    let _backends =
+        [("a", a), ("b", b)].map(|(zone, ids)| backends(&world, ids.map(|id| (id, zone)), "zone"));
+    let balancer = world.balancer(&[]);
+    a.iter().chain(&b).for_each(|id| balancer.wait_listed(SERVICE, id));
+    let near = Envoy::start(&balancer, ToOwned::to_owned);
+    let far = Envoy::start(&balancer, |config| config.replace("zone: a", "zone: b"));
+    let driver = world.driver();
+    let [near, far] = [&near, &far].map(|envoy| envoy.client(&driver));
+    spread(&near, &a.map(|id| (id, 1)));
+    spread(&far, &b.map(|id| (id, 1)));
+    far.start(&Calls::new(0).every(Duration::from_millis(2)));
+    a.iter().for_each(|id| drop(world.etcd().ctl(&["del", &world.key(id)])));
+    spread(&near, &b.map(|id| (id, 1)));
+    let report = far.stop();
+    assert_eq!(report.failed(), 0, "{report:?}");
+}
+
+/// Envoy is one client: of a split by clients it gets one group, of one by calls both.
+#[test]
+fn envoy_gets_the_backends_of_its_part_of_a_split() {
+    let Some(world) = world() else { return };
+    let split = |keys: &str| {
+        settle(&world, &format!("split = {{ select = 'version=v2', {keys} }}"));
+    };
+    split("by = 'clients', percent = 100");
+    let all = [("a", "v1"), ("b", "v1"), ("canary", "v2")];
+    let _backends = backends(&world, all, "version");
+    let balancer = world.balancer(&[]);
+    all.iter().for_each(|(id, _)| balancer.wait_listed(SERVICE, id));
+    let envoy = Envoy::start(&balancer, ToOwned::to_owned);
+    let driver = world.driver();
+    let client = envoy.client(&driver);
+    spread(&client, &[("canary", 1)]);
+    client.start(&Calls::new(0).every(Duration::from_millis(2)));
+    split("by = 'clients', percent = 0");
+    spread(&client, &[("a", 1), ("b", 1)]);
+    split("by = 'clients', percent = 100");
+    spread(&client, &[("canary", 1)]);
+    split("percent = 20");
+    spread(&client, &[("a", 2), ("b", 2), ("canary", 1)]);
+    let report = client.stop();
+    assert_eq!(report.failed(), 0, "{report:?}");
 }
