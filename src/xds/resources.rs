@@ -16,7 +16,9 @@ use prost_types::Any;
 
 use crate::model::ClientKind;
 use crate::policy::hash;
-use crate::settings::{LbKind, REQUESTS_DEFAULT, RetrySettings, ServiceSettings, XdsSettings};
+use crate::settings::{
+    LbKind, OutlierKind, REQUESTS_DEFAULT, RetrySettings, ServiceSettings, XdsSettings,
+};
 
 use super::pb::envoy::config::cluster::v3::Cluster;
 use super::pb::envoy::config::cluster::v3::cluster::{
@@ -117,15 +119,24 @@ pub(super) fn reports(settings: &ServiceSettings) -> bool {
 
 /// Returns the settings as a client of this kind must be told them. C-core ends calls one to
 /// two seconds before the time that it is told, and so all calls at once if it is told less.
+/// In grpc-java 1.85.1, outlier detection makes calls wait for ever that choose a backend while it
+/// leaves, so Java has none.
 pub(super) fn for_client(
     settings: &Arc<ServiceSettings>,
     client: ClientKind,
 ) -> Arc<ServiceSettings> {
-    if client != ClientKind::Core || settings.xds.timeout.is_zero() {
+    let early = client == ClientKind::Core && !settings.xds.timeout.is_zero();
+    let loses = client == ClientKind::Java && settings.xds.outliers.kind != OutlierKind::Off;
+    if !early && !loses {
         return settings.clone();
     }
     let mut settings = (**settings).clone();
-    settings.xds.timeout = settings.xds.timeout.saturating_add(CORE_EARLY);
+    if early {
+        settings.xds.timeout = settings.xds.timeout.saturating_add(CORE_EARLY);
+    }
+    if loses {
+        settings.xds.outliers.kind = OutlierKind::Off;
+    }
     Arc::new(settings)
 }
 
@@ -284,6 +295,17 @@ mod tests {
         settings.xds.timeout = Duration::from_millis(500);
         assert_eq!(told(&settings, ClientKind::Core), Duration::from_millis(2_500));
         assert_eq!(told(&settings, ClientKind::Go), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn java_is_told_of_no_outlier_detection() {
+        let mut settings = ServiceSettings::DEFAULT;
+        settings.xds.outliers.kind = OutlierKind::SuccessRate;
+        let settings = Arc::new(settings);
+        for client in [ClientKind::Java, ClientKind::Go] {
+            let told = for_client(&settings, client).xds.outliers.kind;
+            assert_eq!(told == OutlierKind::Off, client == ClientKind::Java);
+        }
     }
 
     /// A setting that is not used changes nothing, so that clients are sent nothing.

@@ -66,6 +66,7 @@ const NO_OLD_AUTHORITY: &str = "C-core 1.51 has it behind a variable of the envi
 const NO_OLD_POLICIES: &str = "C-core 1.51 does not read the field with the policy";
 const NO_NODE_WEIGHING: &str = "grpc-js has it behind a variable of the environment only";
 const NO_TLS: &str = "it cannot speak TLS to an xDS server";
+const NO_JAVA_OUTLIERS: &str = "outlier detection makes calls of grpc-java wait for ever";
 const NO_JAVA_CA: &str = "grpc-java heeds no authority in the bootstrap file, only that of its JVM";
 const NO_BACKEND_TLS: &str = "only xDS could tell tonic-xds that backends speak TLS";
 const NO_GRPCLB: &str = "this gRPC has no grpclb";
@@ -208,7 +209,8 @@ pub const CASES: &[Case] = &[
     case("calls under way are limited", Not(NO_SETTING), By(xds::settings::circuits))
         .without(&[(XDS_RUST, ONLY_RETRIES)]),
     case("outliers get no calls", Not(NO_SETTING), By(xds::settings::outliers))
-        .without(&[(XDS_RUST, ONLY_RETRIES)]),
+        .without(&[(XDS_JAVA, NO_JAVA_OUTLIERS), (XDS_RUST, ONLY_RETRIES)]),
+    case("outlier detection costs no call", Not(NO_SETTING), By(xds::settings::outliers_cost)),
     case("a header sticks to one backend", Not(NO_SETTING), By(xds::settings::hashes))
         .without(&[(XDS_CPP, NO_OLD_POLICIES), (XDS_RUST, ONLY_RETRIES)]),
     case(

@@ -13,7 +13,8 @@ use crate::support::world::{SERVICE, metric, streams};
 use crate::support::{eventually, free_port};
 use crate::{Skipped, skipped};
 
-const OVER: &str = r#"{"until":"2001-01-01T00:00:00Z"}"#;
+/// The value of a mark that is over.
+pub const OVER: &str = r#"{"until":"2001-01-01T00:00:00Z"}"#;
 
 /// Shares follow weights, a newcomer begins with a tenth of its own, and neither costs a call
 /// or a connection to another backend. tonic-xds ignores weights.
@@ -375,7 +376,7 @@ pub fn refused(balancer: &crate::support::lookaside::Balancer) -> u64 {
         .sum()
 }
 
-fn mark(scene: &Scene, kind: &str, of: &str, value: &str) {
+pub fn mark(scene: &Scene, kind: &str, of: &str, value: &str) {
     let key = format!("/lookaside/marks/{}/{kind}/{SERVICE}{of}", scene.world.zone());
     scene.world.etcd().ctl(&["put", &key, value]);
 }

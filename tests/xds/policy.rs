@@ -91,7 +91,7 @@ fn split(scene: &Scene, keys: &str) {
 }
 
 /// Starts two backends and a canary, and waits until all are listed.
-fn backends_and_canary(scene: &Scene, balancer: &Balancer) -> [Backend; 3] {
+pub fn backends_and_canary(scene: &Scene, balancer: &Balancer) -> [Backend; 3] {
     let all = [("a", "v1"), ("b", "v1"), ("canary", "v2")];
     all.map(|(id, version)| {
         let backend = start(scene, id, &format!(r#""version":"{version}""#));

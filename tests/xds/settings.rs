@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::cases::{client_of, has_shares, is_used, refused};
-use super::policy::settle;
+use super::cases::{OVER, client_of, has_shares, is_used, mark, refused};
+use super::policy::{backends_and_canary, only, settle};
 use super::{Scene, connected, open};
 use crate::support::backend::{Backend, FAIL_FIRST, HOLD};
 use crate::support::client::{Calls, Report};
 use crate::support::eventually;
-use crate::support::language::{XDS_JAVA, XDS_RUST};
+use crate::support::language::XDS_RUST;
 use crate::support::lookaside::Balancer;
 use crate::support::world::SERVICE;
 
@@ -125,6 +125,42 @@ pub fn outliers(scene: &Scene) {
     assert_eq!(refused(&balancer), 0, "{}", balancer.log());
 }
 
+/// No call fails or waits for ever while outlier detection is on and backends leave: one of
+/// several, often; all that the client has, by a split; and all at once with the detection and
+/// the policy.
+pub fn outliers_cost(scene: &Scene) {
+    const TIMES: usize = 10;
+    let by = if scene.language == XDS_RUST { "calls" } else { "clients" };
+    let split = |percent: u32| {
+        let split =
+            format!("split = {{ select = 'version=v2', by = '{by}', percent = {percent} }}");
+        settle(scene, &format!("outlier-detection.kind = 'success-rate'\n{split}"), "");
+    };
+    split(0);
+    let balancer = scene.balancer(&[]);
+    let [_a, b, _canary] = backends_and_canary(scene, &balancer);
+    let drain = format!("/{}", b.addr());
+    let driver = scene.driver(&balancer);
+    let client = open(&driver, SERVICE);
+    only(&client, &["a", "b"]);
+    client.start(&Calls::new(0).every(Duration::from_millis(1)));
+    for _ in 0..TIMES {
+        mark(scene, "drain", &drain, "{}");
+        only(&client, &["a"]);
+        mark(scene, "drain", &drain, OVER);
+        only(&client, &["a", "b"]);
+    }
+    for (percent, ids) in [(100, &["canary"][..]), (0, &["a", "b"]), (100, &["canary"])] {
+        split(percent);
+        only(&client, ids);
+    }
+    settle(scene, "lb-policy = { kind = 'weighted', interval = '1s' }", "");
+    only(&client, &["a", "b", "canary"]);
+    let report = client.stop();
+    assert_eq!(report.failed(), 0, "{report:?}");
+    assert_eq!(refused(&balancer), 0, "{}", balancer.log());
+}
+
 /// Calls with the same header go to the same backend, and all backends are used.
 pub fn hashes(scene: &Scene) {
     settle(scene, "lb-policy = { kind = 'ring-hash', header = 'User-ID' }", "");
@@ -168,17 +204,13 @@ pub fn client_weights(scene: &Scene) {
 /// All settings together: a client that does not obey one goes on with its calls, and refuses
 /// nothing. One that refuses a cluster or a listener would get no further change of it.
 pub fn not_obeyed(scene: &Scene) {
-    // In grpc-java 1.85.1 all calls wait for ever if outlier detection ends together with another
-    // policy: docs/xds.md says how to change both.
-    let outliers = match scene.language == XDS_JAVA {
-        true => "",
-        false => "outlier-detection.kind = 'success-rate'\n",
-    };
-    let all = format!(
-        "timeout = '500ms'\nxds-reports = 'on'\ncircuit-breaking.requests = 1\n{outliers}\
-         lb-policy = {{ kind = 'ring-hash', header = 'user-id' }}"
+    settle(
+        scene,
+        "timeout = '500ms'\nxds-reports = 'on'\ncircuit-breaking.requests = 1\n\
+         outlier-detection.kind = 'success-rate'\n\
+         lb-policy = { kind = 'ring-hash', header = 'user-id' }",
+        "",
     );
-    settle(scene, &all, "");
     let (balancer, _one, driver) = scene.with_one();
     let client = connected(&driver);
     if scene.language == XDS_RUST {
