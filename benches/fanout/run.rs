@@ -3,6 +3,8 @@
 //! In: flags. Out: a report, written to files. A scene that fails is named, and fails
 //! the run at its end.
 
+#[path = "../support/chart.rs"]
+mod chart;
 mod client;
 mod goals;
 mod limit;

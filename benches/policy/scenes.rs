@@ -3,12 +3,12 @@
 //! In: the scale. Out: the goals of each scene, with the measured figures.
 
 mod bursts;
-mod feedback;
-mod overload;
-mod shares;
-mod starting;
+pub(crate) mod feedback;
+pub(crate) mod overload;
+pub(crate) mod shares;
+pub(crate) mod starting;
 mod subsets;
-mod zones;
+pub(crate) mod zones;
 
 use super::goals::Goal;
 

@@ -65,13 +65,6 @@ impl Lists {
         self.cycle.len()
     }
 
-    /// Returns the share of the cycle that each backend has.
-    pub(crate) fn shares(&self, backends: usize) -> Vec<f64> {
-        let mut shares = vec![0.0; backends];
-        self.cycle.iter().for_each(|&at| shares[at as usize] += 1.0 / self.cycle.len() as f64);
-        shares
-    }
-
     pub(crate) fn list(&self, stream: usize, streams: usize) -> List {
         let stream = stream as u64;
         let place = StreamRank { stream, streams };
@@ -126,6 +119,40 @@ impl Walker {
         let at = (window.start + self.at) % cycle.len();
         self.at = (self.at + 1) % window.length;
         Some(cycle[at] as usize)
+    }
+
+    /// Makes many calls by a list without drops, and adds them to the counts of their backends.
+    pub(crate) fn calls(&mut self, calls: usize, counts: &mut [f64]) {
+        let List { cycle, window, drops, .. } = &self.list;
+        assert_eq!(*drops, 0, "each drop must be a call of its own");
+        // In each round, every entry is used once.
+        let rounds = (calls / window.length) as f64;
+        if rounds > 0.0 {
+            let entries = (0..window.length).map(|at| (window.start + at) % cycle.len());
+            entries.for_each(|at| counts[cycle[at] as usize] += rounds);
+        }
+        for _ in 0..calls % window.length {
+            if let Some(backend) = self.call() {
+                counts[backend] += 1.0;
+            }
+        }
+    }
+}
+
+/// Calls at even gaps, at a rate that may change.
+#[derive(Default)]
+pub(crate) struct Pace {
+    /// The part of a call that is due.
+    due: f64,
+}
+
+impl Pace {
+    /// Returns the number of calls among the next `calls`, which need not be whole.
+    pub(crate) fn whole(&mut self, calls: f64) -> usize {
+        self.due += calls;
+        let whole = self.due.floor();
+        self.due -= whole;
+        whole as usize
     }
 }
 
