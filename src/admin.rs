@@ -33,13 +33,14 @@ use crate::policy::Decision;
 use crate::readiness::Readiness;
 use crate::replica::known::Replicas;
 use crate::settings::source::Report;
-use crate::telemetry::{CellsFn, Counters, DemandFn, ExcessFn, ListClients};
+use crate::telemetry::{CellsFn, Counters, DemandFn, ExcessFn, KeyBackendFn, ListClients};
 use access::PEER;
 use connection_slots::{ConnectionSlots, TrackedStream};
 use listener::{Accepted, Duplex};
 
 pub use access::Access;
 pub use listener::{Address, Listener, SocketFile, Tls};
+pub use sent::Sent;
 pub use tokens::Tokens;
 
 mod access;
@@ -53,11 +54,13 @@ mod connection_slots;
 mod explain;
 mod host;
 pub mod json;
+mod list_changes;
 mod listener;
 mod marks;
 mod metrics;
 mod pages;
 mod query;
+mod sent;
 mod services;
 mod settings;
 mod shares;
@@ -77,6 +80,8 @@ pub struct State {
     pub ledger: Arc<Ledger>,
     /// Returns the open streams of clients.
     pub clients: ListClients,
+    /// Returns what one of them was sent.
+    pub sent: Sent,
     /// Returns the bootstrap file of xDS clients.
     pub xds_bootstrap: XdsBootstrap,
     /// The conditions that are missing.
@@ -91,6 +96,8 @@ pub struct State {
     pub demand: DemandFn,
     /// Returns how the clients of a service are placed on its cells.
     pub cells: CellsFn,
+    /// Returns the backend of a key in use.
+    pub key_backend: KeyBackendFn,
     /// Returns how many entries each pick of a decision has in one cycle.
     pub entries_per_pick: fn(&Decision) -> Vec<u32>,
     /// The program's version.
@@ -109,9 +116,25 @@ pub struct State {
     pub replicas: watch::Receiver<Arc<Replicas>>,
 }
 
-/// Returns the bootstrap file of xDS clients in a zone, if it is given. They reach the
-/// balancer at a server, if it is given.
-pub type XdsBootstrap = Arc<dyn Fn(Option<String>, Option<String>) -> String + Send + Sync>;
+/// Returns the bootstrap file of xDS clients, or what of the question does not fit together.
+pub type XdsBootstrap = Arc<dyn Fn(XdsClients) -> Result<String, String> + Send + Sync>;
+
+/// What a question for a bootstrap file says of the clients.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct XdsClients {
+    /// Where they reach the balancers; `None`: by the name that DNS gives them.
+    pub server: Option<String>,
+    /// The zone in which they run.
+    pub zone: Option<String>,
+    /// The PEM file of the authority that they trust.
+    pub ca: Option<String>,
+    /// The PEM file of their certificate.
+    pub cert: Option<String>,
+    /// The PEM file of its key.
+    pub key: Option<String>,
+    /// How often they read these files again.
+    pub refresh: Option<String>,
+}
 
 /// The marks that this balancer knows.
 #[derive(Clone)]

@@ -27,7 +27,8 @@ use crate::streams::messages::{Messages, first_message};
 use crate::streams::rates::Rates;
 use crate::streams::response;
 use crate::telemetry::{
-    CellsFn, CountStreams, Counters, DemandFn, ExcessFn, ListClients, Protocol,
+    CellsFn, CountStreams, Counters, DemandFn, ExcessFn, FindSent, KeyBackendFn, ListClients,
+    Protocol, SentList,
 };
 
 pub mod ask;
@@ -103,6 +104,13 @@ impl Balancer {
         Arc::new(move || clients.view())
     }
 
+    /// Returns a function that returns the list that a stream was sent last.
+    #[must_use]
+    pub fn sent(&self) -> FindSent<SentList> {
+        let clients = self.0.clients.clone();
+        Arc::new(move |stream, _| clients.sent(stream))
+    }
+
     /// Returns a function that counts the open streams.
     #[must_use]
     pub fn streams(&self) -> CountStreams {
@@ -153,9 +161,16 @@ impl Balancer {
         Arc::new(move |service| views.placements().of(service))
     }
 
+    /// Returns a function that returns the backend of a key in use.
+    #[must_use]
+    pub fn key_backend(&self) -> KeyBackendFn {
+        let views = self.0.views.clone();
+        Arc::new(move |service, all, key| views.placements().key_backend(service, all, key))
+    }
+
     /// Follows the demand of clients. Tells the catalog the demand by zone, whenever it is
     /// worth new lists; the calls of services that may be overloaded; and which services'
-    /// clients were placed on other cells. Ends when the receiver is dropped.
+    /// clients were placed on other cells, or keys moved. Ends when the receiver is dropped.
     pub async fn follow_demand(self, inputs: mpsc::Sender<Input>) {
         let views = self.0.views.clone();
         loop {

@@ -6,13 +6,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::Zone;
 use crate::registry::etcd::{Connect, Credentials};
 use crate::registry::record::Prefix;
-use crate::reload::{File, Reloadables, Reloading};
+use crate::reload::{File, Reloadables, Reloading, ServerTls};
 use crate::settings::source::FileSource;
 use crate::settings::{Key, ServiceSettings, Setting, Settings};
 use access_args::AccessArgs;
@@ -157,7 +156,7 @@ pub struct Config {
     /// Whether gRPC clients must show certificates.
     pub client_certificates: bool,
     /// The TLS configuration of the gRPC server; `None`: plaintext.
-    pub tls: Option<Reloading<Arc<tokio_rustls::rustls::ServerConfig>>>,
+    pub tls: Option<Reloading<ServerTls>>,
 }
 
 /// The store that holds the registrations.

@@ -1,7 +1,7 @@
-//! Which cells the clients of each large service use.
+//! Which cells the clients of each large service use, and which backends keys use (`keys.rs`).
 //!
 //! In: streams of all protocols that join and leave, and their reports. Out: the subset of each
-//! stream, and the services whose clients must get other cells. The state belongs to this replica. A stream of
+//! stream, and the services whose clients must get other cells or backends. The state belongs to this replica. A stream of
 //! a service without cells costs nothing here.
 
 use std::collections::{BTreeMap, HashMap};
@@ -11,16 +11,26 @@ use std::time::{Duration, Instant};
 
 use crate::catalog::Service;
 use crate::clock;
-use crate::facts::demand::per_second;
-use crate::model::{ServiceName, Subset};
+use crate::model::{Class, ServiceName, Subset};
 use crate::policy::cells::{Placement, Run};
 use crate::policy::hash::{hash, pair};
 use crate::policy::subset;
 use crate::telemetry::CellClients;
 
-/// The clients of all services with cells.
+use keys::Keys;
+use rates::ClientRates;
+
+mod keys;
+mod rates;
+
+pub(crate) use keys::KeyMember;
+
+/// The clients of all services with cells, and the keys of all services that bound them.
 #[derive(Default)]
-pub struct Placements(Mutex<HashMap<ServiceName, ByZone>>);
+pub struct Placements {
+    cells: Mutex<HashMap<ServiceName, ByZone>>,
+    keys: Keys,
+}
 
 /// One stream's place. It ends when this is dropped.
 pub(crate) struct CellMember {
@@ -40,29 +50,13 @@ struct Clients {
     /// The listed weight of each cell.
     weights: Vec<u64>,
     placement: Placement,
-    rates: BTreeMap<u64, Rate>,
+    rates: ClientRates,
     /// The next number for a client beyond [`NUMBERS`] of one address.
     next: u64,
     due: Instant,
     pause: Duration,
 }
 
-/// How many calls a client starts per second, smoothed.
-#[derive(Debug, Clone, Copy)]
-struct Rate {
-    /// `None` before its first report.
-    rate: Option<f64>,
-    /// When it reported last, or joined.
-    since: Instant,
-}
-
-/// The time over which rates are smoothed.
-const SMOOTHED_OVER: Duration = Duration::from_secs(60);
-/// A client that has been silent for longer makes no calls: C-core reports no second time that
-/// there are none.
-const SILENT: Duration = Duration::from_secs(60);
-/// The least demand of a client, as a part of the mean: an idle client has connections too.
-const IDLE: f64 = 0.05;
 /// The first time that clients are placed anew. Each further time comes twice as late.
 const FIRST: Duration = Duration::from_secs(10);
 /// The longest time until clients are placed anew.
@@ -92,8 +86,19 @@ impl Placements {
         CellMember { service: service.name.clone(), zone, clients, id }
     }
 
-    /// Places clients anew where it is time to. Returns the services of which some client
-    /// gets other cells.
+    /// Counts one more stream of a key, of a service that bounds what a backend gets of them.
+    pub(crate) fn join_key(&self, service: &Service, class: &Class) -> KeyMember {
+        self.keys.join(service, class)
+    }
+
+    /// Returns the backend to which a key was moved, by the hash of its id; `None` if it uses its
+    /// first choice. `all` is the class of all keys that are bounded with it.
+    pub(crate) fn key_backend(&self, service: &ServiceName, all: &Class, key: &str) -> Option<u64> {
+        self.keys.backend(service, all, key)
+    }
+
+    /// Places clients and keys anew where it is time to. Returns the services of which some
+    /// client gets other cells, or some key another backend.
     pub(crate) fn rebalance(&self, now: Instant) -> Vec<ServiceName> {
         let mut services = self.lock();
         services.retain(|_, zones| {
@@ -108,7 +113,8 @@ impl Placements {
         let moves = |(_, zones): &(ServiceName, Vec<Arc<Mutex<Clients>>>)| {
             zones.iter().filter(|clients| lock(clients).rebalance(now)).count() > 0
         };
-        all.into_iter().filter(moves).map(|(service, _)| service).collect()
+        let moved = all.into_iter().filter(moves).map(|(service, _)| service);
+        moved.chain(self.keys.rebalance(now)).collect()
     }
 
     /// Returns how the clients of a service are placed, by zone; empty if it has no cells.
@@ -130,7 +136,7 @@ impl Placements {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ServiceName, ByZone>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -149,12 +155,12 @@ impl CellMember {
 
     /// Counts the calls that the client has started since its last report.
     pub(crate) fn report(&self, started: u64) {
-        lock(&self.clients).report(self.id, started, clock::now());
+        lock(&self.clients).rates.report(self.id, started, clock::now());
     }
 
     /// Forgets the client's calls, because it reports no more: it counts as the mean client.
     pub(crate) fn forget(&self) {
-        lock(&self.clients).forget(self.id, clock::now());
+        lock(&self.clients).rates.forget(self.id, clock::now());
     }
 }
 
@@ -170,7 +176,7 @@ impl Clients {
             version: 0,
             weights: vec![0],
             placement: Placement::new(0),
-            rates: BTreeMap::new(),
+            rates: ClientRates::default(),
             next: 0,
             due: now + FIRST,
             pause: FIRST,
@@ -195,33 +201,18 @@ impl Clients {
 
     fn join(&mut self, identity: u64, now: Instant) -> u64 {
         let mut free = (0..NUMBERS).map(|n| pair(identity, n));
-        let id = free.find(|id| !self.rates.contains_key(id)).unwrap_or_else(|| {
+        let id = free.find(|&id| !self.rates.has(id)).unwrap_or_else(|| {
             self.next += 1;
             pair(identity, NUMBERS + self.next)
         });
-        self.rates.insert(id, Rate { rate: None, since: now });
+        self.rates.join(id, now);
         self.placement.join(id, None, &self.weights);
         id
     }
 
     fn leave(&mut self, id: u64) {
-        self.rates.remove(&id);
+        self.rates.leave(id);
         self.placement.leave(id, &self.weights);
-    }
-
-    fn report(&mut self, id: u64, started: u64, now: Instant) {
-        let Some(client) = self.rates.get_mut(&id) else { return };
-        let time = now.saturating_duration_since(client.since);
-        let rate = per_second(started, time);
-        let kept = (-time.as_secs_f64() / SMOOTHED_OVER.as_secs_f64()).exp();
-        let smoothed = client.rate.map_or(rate, |old| old * kept + (1.0 - kept) * rate);
-        *client = Rate { rate: Some(smoothed), since: now };
-    }
-
-    fn forget(&mut self, id: u64, now: Instant) {
-        if let Some(client) = self.rates.get_mut(&id) {
-            *client = Rate { rate: None, since: now };
-        }
     }
 
     /// Places the clients anew, if it is time to. Returns whether any gets other cells.
@@ -231,28 +222,12 @@ impl Clients {
         }
         self.pause = LONGEST.min(2 * self.pause);
         self.due = now + self.pause;
-        self.measure(now);
+        for (client, demand) in self.rates.demands(now) {
+            self.placement.report(client, demand);
+        }
         let before: Vec<(u64, Run)> = self.placement.runs().collect();
         self.placement.rebalance(&self.weights);
         !self.placement.runs().eq(before)
-    }
-
-    /// Tells the placement the demand of each client.
-    fn measure(&mut self, now: Instant) {
-        let rate = |client: &Rate| {
-            let silent = now.saturating_duration_since(client.since).saturating_sub(SILENT);
-            let kept = (-silent.as_secs_f64() / SMOOTHED_OVER.as_secs_f64()).exp();
-            client.rate.map(|rate| rate * kept)
-        };
-        let rates: Vec<(u64, Option<f64>)> =
-            self.rates.iter().map(|(&id, client)| (id, rate(client))).collect();
-        let known: Vec<f64> = rates.iter().filter_map(|one| one.1).collect();
-        let mean = known.iter().sum::<f64>() / known.len().max(1) as f64;
-        // If no client makes calls, clients count alike.
-        let mean = if mean > 0.0 { mean } else { 1.0 };
-        for (id, rate) in rates {
-            self.placement.report(id, rate.unwrap_or(mean).max(IDLE * mean));
-        }
     }
 }
 

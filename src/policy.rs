@@ -3,22 +3,28 @@
 //! In: a service and a client's class. Out: a [`Decision`]. The gRPC service turns it into
 //! entries, DNS into addresses, the admin port into percentages. None of them leaves a
 //! backend out. Pure and deterministic: every replica decides the same. The passes run in
-//! one fixed order (`passes.rs`), and [`explain`] runs the same passes. Once a snapshot is
-//! indexed, the work grows with the number of chosen backends, not with the service.
+//! one fixed order (`passes.rs`), and [`explain`] runs the same passes and sees what each
+//! keeps. Once a snapshot is indexed, the work grows with the number of chosen backends, not
+//! with the service.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::catalog::{Addresses, Service};
+use passes::Watch;
+
+use crate::catalog::{Addresses, Candidate, Service};
 use crate::facts::factor::{self, Factor};
 use crate::marks::Mark;
-use crate::model::{Class, Endpoint, Part, Selector, Target, Weight};
+use crate::model::{Class, Part, Selector, Target, Weight};
 
 mod affinity;
 pub mod canary;
 pub mod cells;
+pub mod difference;
+mod explain;
 pub mod hash;
 mod health;
+pub mod key_loads;
 mod load;
 mod newcomers;
 mod passes;
@@ -27,7 +33,8 @@ mod split;
 pub mod subset;
 pub mod zones;
 
-pub use passes::{Finding, Pass, explain};
+pub use explain::{Finding, Findings, explain};
+pub use passes::Pass;
 
 /// The backends that serve a class of clients (none if no backend can serve them), and what
 /// operators tell the clients besides.
@@ -105,9 +112,17 @@ impl Decision {
 /// Returns the backends that serve a class, each with its weight.
 #[must_use]
 pub fn decide(service: &Service, class: &Class) -> Decision {
+    run(service, class, &mut ())
+}
+
+/// Runs the passes, and shows `watch` what each keeps.
+fn run(service: &Service, class: &Class, watch: &mut impl Watch) -> Decision {
     let decision = match class.key() {
-        Some(key) => affinity::decide(service, class, key),
-        None => split::decide(service, class, eligible(service, class)),
+        Some(key) => affinity::decide(service, class, key, watch),
+        None => {
+            let picks = before_split(service, class, watch);
+            split::decide(service, class, picks, watch)
+        }
     };
     Decision {
         drop_percent: match shed(service, class) {
@@ -149,6 +164,24 @@ pub fn part(service: &Service, class: &Class, client: IpAddr, obeys_weights: boo
     split::part_of_client(service, class, client, obeys_weights)
 }
 
+/// Returns whether a class has a key, and the service bounds what a backend gets of the keys.
+#[must_use]
+pub fn bounds_keys(service: &Service, class: &Class) -> bool {
+    service.settings.hash_balance > 0 && class.key().is_some()
+}
+
+/// Returns the class of all keys that are assigned to the same backends as the key of a class.
+#[must_use]
+pub fn keys_of(service: &Service, class: &Class) -> Class {
+    affinity::keys_of(service, class)
+}
+
+/// Returns the backends to which keys of a class can be assigned, as [`keys_of`] returns it.
+#[must_use]
+pub fn candidates(service: &Service, all: &Class) -> Arc<Vec<Candidate>> {
+    affinity::candidates(service, all, &mut ())
+}
+
 /// Returns the mark by which clients of a class drop the most calls.
 #[must_use]
 pub fn shed<'a>(service: &'a Service, class: &Class) -> Option<&'a Arc<Mark>> {
@@ -166,9 +199,26 @@ pub fn overload_shed(service: &Service, class: &Class) -> Option<u32> {
 /// gives the calls of a group that loses its last backend to the other group.
 #[must_use]
 pub fn eligible(service: &Service, class: &Class) -> Vec<Pick> {
-    if let Some(picks) = subset::eligible(service, class) {
+    before_split(service, class, &mut ())
+}
+
+fn before_split<W: Watch>(service: &Service, class: &Class, watch: &mut W) -> Vec<Pick> {
+    let Some(picks) = subset::listed(service, class) else {
+        let picks = before_subset(service, class, watch);
+        if subset::divides(service, class) {
+            watch.after(Pass::Subset, &picks);
+        }
         return picks;
+    };
+    if W::WATCHES {
+        // The service keeps what these passes left for all subsets.
+        before_subset(service, class, watch);
     }
+    watch.after(Pass::Subset, &picks);
+    picks
+}
+
+fn before_subset(service: &Service, class: &Class, watch: &mut impl Watch) -> Vec<Pick> {
     let pick = |place: usize| {
         let endpoint = &service.endpoints[place];
         let place = u32::try_from(place).unwrap_or(u32::MAX);
@@ -179,15 +229,23 @@ pub fn eligible(service: &Service, class: &Class) -> Vec<Pick> {
         None => (0..service.endpoints.len()).filter_map(pick).collect(),
         Some(rarest) => service.chosen(rarest).filter_map(pick).collect(),
     };
+    watch.after(Pass::Selected, &picks);
     if service.facts.health.is_some() {
         picks = health::heed(service, picks);
     }
+    watch.after(Pass::Healthy, &picks);
     if service.facts.newcomers.is_some() {
-        picks = newcomers::heed(service, picks);
+        picks = newcomers::undelayed(service, picks);
     }
+    watch.after(Pass::Undelayed, &picks);
+    if service.facts.newcomers.is_some() {
+        picks = newcomers::started(service, picks);
+    }
+    watch.after(Pass::Started, &picks);
     if service.facts.load.is_some() {
         picks = load::heed(service, picks);
     }
+    watch.after(Pass::Loaded, &picks);
     picks
 }
 
@@ -197,13 +255,6 @@ fn scale(picks: &mut [Pick], factors: &[Factor]) {
     for (pick, weight) in picks.iter_mut().zip(factor::apply(&weights, factors)) {
         pick.weight = Weight(weight);
     }
-}
-
-/// Returns the part of its share that a backend gets in the lists of a class, by slow
-/// start.
-#[must_use]
-pub fn factor(service: &Service, endpoint: &Endpoint, class: &Class) -> Factor {
-    newcomers::factor(service, endpoint, class)
 }
 
 /// Returns whether any backend serves the clients that select nothing.

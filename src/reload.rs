@@ -17,11 +17,13 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 pub use expiry::expiry;
+pub use server_tls::{Chain, ServerTls};
 
 use crate::clock;
 use crate::telemetry::{Counters, Credential};
 
 mod expiry;
+mod server_tls;
 
 /// A value made from files, or a fixed one. Clones share it.
 pub struct Reloading<T>(Arc<Inner<T>>);
@@ -170,10 +172,12 @@ impl<T: Clone> Reloading<T> {
         self.state().version
     }
 
-    /// Returns the reason why the current files cannot be used, once it has been reported.
+    /// Returns since when the current files cannot be used, and why, once it has been reported.
     #[must_use]
-    pub fn fault(&self) -> Option<String> {
-        self.state().fault.as_ref().filter(|fault| fault.reported).map(|fault| fault.text.clone())
+    pub fn fault(&self) -> Option<(Instant, String)> {
+        let state = self.state();
+        let fault = state.fault.as_ref().filter(|fault| fault.reported)?;
+        Some((fault.since, fault.text.clone()))
     }
 
     /// Returns a receiver that wakes when the value or the fault changes.

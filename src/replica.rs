@@ -27,7 +27,7 @@ pub mod record;
 pub mod route;
 pub mod spread;
 
-use known::{Announced, Decoded, Known, Own, Replicas};
+use known::{Announced, Decoded, Known, Moment, Own, Replicas};
 use record::{Record, State};
 
 /// The balancer to announce.
@@ -115,7 +115,10 @@ pub async fn run(
                 this.announced = Announced::Failing(obstacle_rx.borrow_and_update().clone());
             }
             () = &mut source => {}
-            Some(event) = events_rx.recv() => this.known.apply(event),
+            Some(event) = events_rx.recv() => {
+                let streams = (this.vitals.streams)() as u64;
+                this.known.apply(event, Moment { at: clock::now(), streams });
+            }
             Ok(()) = this.vitals.ready.changed() => {}
             Ok(()) = this.vitals.registry.changed() => {}
             () = next_status(&mut held) => {}
@@ -134,7 +137,8 @@ pub async fn run(
 /// Returns what a balancer knows before it has asked anybody: itself.
 #[must_use]
 pub fn alone(options: &Options) -> Arc<Replicas> {
-    Arc::new(Known::default().replicas(&own(options), options.version, unannounced(options)))
+    let (own, announced) = (own(options), unannounced(options));
+    Arc::new(Known::default().replicas(&own, options.version, announced, clock::now()))
 }
 
 /// Returns this balancer as it starts.
@@ -246,7 +250,8 @@ impl This {
             };
         }
         self.own.streams = (self.vitals.streams)() as u64;
-        let replicas = self.known.replicas(&self.own, self.options.version, self.announced.clone());
+        let (version, announced) = (self.options.version, self.announced.clone());
+        let replicas = self.known.replicas(&self.own, version, announced, clock::now());
         self.replicas_tx.send_if_modified(|now| {
             **now != replicas && {
                 let new = |one: &&(Key, String)| !now.rejected.contains(one);

@@ -25,7 +25,7 @@ use tonic::service::Routes;
 
 use crate::balancer::{Balancer, PATH};
 use crate::model::ClientIdentity;
-use crate::reload::Reloading;
+use crate::reload::{Chain, Reloading, ServerTls};
 use crate::telemetry::Counters;
 use crate::xds::{self, Xds};
 use crate::{clock, seed};
@@ -67,7 +67,7 @@ pub struct Server {
     pub services: Services,
     /// The TLS configuration; `None` means plaintext. Each handshake uses the newest
     /// certificate.
-    pub tls: Option<Reloading<Arc<ServerConfig>>>,
+    pub tls: Option<Reloading<ServerTls>>,
     /// The counters that the port increments.
     pub counters: Arc<Counters>,
     /// Tracks the tasks of connections and streams.
@@ -137,10 +137,13 @@ impl Server {
         ends.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let spread = serving.server.spread.clone();
         let mut spreading = std::pin::pin!(spread::run(spread, &connections, counters));
+        let files = serving.server.tls.clone();
+        let mut verifying = std::pin::pin!(connections.verify_again(files));
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = &mut spreading => continue,
+                () = &mut verifying => continue,
                 () = serving.server.drain.cancelled() => break,
                 _ = ends.tick() => {
                     connections.end_old(Instant::now());
@@ -220,8 +223,10 @@ impl Serving {
                 Either::Left(self.speak(stream, caller))
             }
             Some(tls) => {
-                let (serving, config) = (self.clone(), tls.value());
-                let talk = async move { serving.secure(stream, config, caller).await };
+                // In this order, so that the value is at least as new as its version.
+                let (version, config) = (tls.version(), tls.value().config);
+                let serving = self.clone();
+                let talk = async move { serving.secure(stream, config, version, caller).await };
                 Either::Right(Box::pin(talk))
             }
         }
@@ -231,6 +236,7 @@ impl Serving {
         self: &Arc<Self>,
         stream: TcpStream,
         config: Arc<ServerConfig>,
+        version: u64,
         mut caller: Caller,
     ) -> bool {
         let peer = caller.admitted.peer();
@@ -253,6 +259,10 @@ impl Serving {
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let FromCertificate { names, ends } = identity::of(chain);
         caller.identity.certificate = names;
+        if !chain.is_empty() {
+            let chain: Chain = chain.iter().map(|one| one.clone().into_owned()).collect();
+            caller.admitted.remember(chain, version);
+        }
         if let Some(left) = ends.map(|ends| ends.saturating_sub(clock::wall())) {
             // A resumed session does not verify its certificate again.
             if left.is_zero() {

@@ -23,6 +23,7 @@ pub mod source;
 mod split;
 mod subset;
 mod value;
+mod when_empty;
 mod xds;
 mod xds_keys;
 mod zone_table;
@@ -37,7 +38,8 @@ pub use registrants::Registrants;
 pub use shed::{ShedMode, ShedSettings};
 pub use split::{Percent, SplitBy, SplitKey, SplitSetting, SplitSettings};
 pub use subset::{SubsetMode, SubsetSettings};
-pub use value::{Key, Setting, WhenEmpty};
+pub use value::{Key, Setting};
+pub use when_empty::WhenEmpty;
 pub use xds::{
     LbKind, LbSettings, OutlierKind, OutlierSettings, REQUESTS_DEFAULT, RetryCodes, RetrySettings,
     XdsSettings,
@@ -73,6 +75,8 @@ pub struct ServiceSettings {
     pub load: LoadSettings,
     /// The share of calls or of clients that some of the backends get.
     pub split: SplitSettings,
+    /// The most that a backend gets of the keys, in percent of its share; 0: no bound.
+    pub hash_balance: u32,
     /// Whether clients prefer the backends of their own zone.
     pub zones: ZoneSettings,
     /// Whether clients get a part of the backends of a large service.
@@ -131,6 +135,7 @@ impl ServiceSettings {
         health: HealthSettings::DEFAULT,
         load: LoadSettings::DEFAULT,
         split: SplitSettings::NONE,
+        hash_balance: 0,
         zones: ZoneSettings::DEFAULT,
         subset: SubsetSettings::DEFAULT,
         shed: ShedSettings::DEFAULT,
@@ -164,6 +169,7 @@ impl ServiceSettings {
                 Setting::HealthTlsName(self.health.tls_name.clone().unwrap_or_default())
             }
             Key::Split(key) => Setting::Split(self.split.get(key)),
+            Key::HashBalance => Setting::HashBalance(self.hash_balance),
             Key::ZonesMode => Setting::ZonesMode(self.zones.mode),
             Key::ZonesKey => Setting::ZonesKey(self.zones.key().into()),
             Key::SubsetMode => Setting::SubsetMode(self.subset.mode),
@@ -198,6 +204,7 @@ impl ServiceSettings {
             Setting::HealthCa(file) => self.health.ca = some(file),
             Setting::HealthTlsName(name) => self.health.tls_name = some(name),
             Setting::Split(split) => self.split.set(split),
+            Setting::HashBalance(percent) => self.hash_balance = percent,
             Setting::ZonesMode(mode) => self.zones.mode = mode,
             Setting::ZonesKey(key) => self.zones.set_key(key),
             Setting::SubsetMode(mode) => self.subset.mode = mode,

@@ -11,12 +11,17 @@ use std::time::Instant;
 
 use crate::facts::demand::Demand;
 use crate::load::Calls;
-use crate::model::{CertificateNames, ClientKind, ServiceName, Subset};
+use crate::model::{CertificateNames, Class, ClientKind, ServiceName, Subset};
 
 pub mod audit;
 mod denials;
+mod sent;
 
 pub use denials::{Denials, Denied, Protocol};
+pub use sent::{
+    FindSent, SentEndpoints, SentEntry, SentList, SentLocality, SentName, SentResource,
+    SentResources, SentType, WantedNames,
+};
 
 /// A total since the start.
 #[derive(Debug, Default)]
@@ -41,6 +46,8 @@ pub struct Counters {
     pub connections_replaced: Counter,
     /// Connections told to leave because of their age, or because their certificate ended.
     pub connections_ended: Counter,
+    /// Connections told to leave because changed files refuse their client's certificate.
+    pub connections_revoked: Counter,
     /// Connections asked to leave so that streams spread over balancers.
     pub connections_spread: Counter,
     /// Times when a connection could not be accepted (no descriptors left).
@@ -169,6 +176,8 @@ pub struct Credential {
 /// One BalanceLoad stream, or one name on an xDS stream, as it is shown to operators.
 #[derive(Debug, Clone)]
 pub struct ClientView {
+    /// The number of its stream among those of its protocol.
+    pub stream: u64,
     /// The client's address.
     pub peer: SocketAddr,
     /// The names in the client's certificate; `None` if it has none.
@@ -185,7 +194,8 @@ pub struct ClientView {
     pub subset: Option<Subset>,
     /// The service that the name means now.
     pub service: Option<ServiceName>,
-    /// The newest response to the client: `list`, `empty`, `unreachable`, `drop` or `fallback`.
+    /// The newest response to the client: `list`, `empty`, `unreachable`, `drop`, `fallback`,
+    /// `denied` or `invalid`.
     pub last_response: &'static str,
     /// How many entries the client's list has.
     pub entries: usize,
@@ -213,6 +223,14 @@ pub struct XdsView {
     pub refusal: Option<Arc<str>>,
 }
 
+impl ClientView {
+    /// Returns the protocol of the stream.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        if self.xds.is_some() { Protocol::Xds } else { Protocol::Grpclb }
+    }
+}
+
 /// Returns every open stream.
 pub type ListClients = Arc<dyn Fn() -> Vec<ClientView> + Send + Sync>;
 
@@ -230,6 +248,10 @@ pub type DemandFn = Arc<dyn Fn(&ServiceName) -> Option<ZoneDemand> + Send + Sync
 /// Returns how the clients of a service are placed on its cells, by their zone; empty if the
 /// service has no cells or no clients.
 pub type CellsFn = Arc<dyn Fn(&ServiceName) -> Vec<CellClients> + Send + Sync>;
+
+/// Returns the backend of a key of a service, by the hash of its id; `None` if no open stream
+/// has the key, or keys are not bounded. The class is that of all keys that are bounded with it.
+pub type KeyBackendFn = Arc<dyn Fn(&ServiceName, &Class, &str) -> Option<u64> + Send + Sync>;
 
 /// How the clients of a service in one zone are placed on its cells.
 #[derive(Debug, Clone, PartialEq)]

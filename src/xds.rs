@@ -26,7 +26,7 @@ use crate::streams::demand::Demands;
 use crate::streams::messages::{LONG_MAX, Messages, first_message};
 use crate::streams::rates::Rates;
 use crate::streams::response;
-use crate::telemetry::{CountStreams, Counters, ListClients, XdsCounters};
+use crate::telemetry::{CountStreams, Counters, FindSent, ListClients, SentResources, XdsCounters};
 use crate::warning_limit::WarningLimit;
 
 mod assignment;
@@ -44,6 +44,7 @@ mod request;
 mod resources;
 mod responses;
 mod session;
+mod shown;
 mod stream;
 mod watches;
 
@@ -140,6 +141,14 @@ impl Xds {
     pub fn clients(&self) -> ListClients {
         let clients = self.0.clients.clone();
         Arc::new(move || clients.view())
+    }
+
+    /// Returns a function that returns what a stream was sent last.
+    #[must_use]
+    pub fn sent(&self) -> FindSent<SentResources> {
+        let Shared { clients, watches, .. } = &*self.0;
+        let (clients, watches) = (clients.clone(), watches.clone());
+        Arc::new(move |stream, wanted| clients.sent(stream, wanted, &watches))
     }
 
     /// Returns a function that counts the open streams.

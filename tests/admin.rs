@@ -5,8 +5,12 @@
 mod explain;
 #[path = "admin/hostile.rs"]
 mod hostile;
+#[path = "admin/list_changes.rs"]
+mod list_changes;
 #[path = "admin/marks.rs"]
 mod marks;
+#[path = "admin/sent.rs"]
+mod sent;
 #[path = "admin/settings.rs"]
 mod settings;
 #[path = "admin/splits.rs"]
@@ -23,6 +27,7 @@ use lookaside::cli::admin_client::{self, AdminClient, AdminError};
 use lookaside::load::Calls;
 use lookaside::model::{ClientKind, ServiceName, Target, Zone};
 use lookaside::registry::{Cause, Change, Event, Key};
+use lookaside::telemetry::{ClientView, XdsView};
 use serde_json::{Value, json};
 use world::{World, bad, client, entry, stale};
 
@@ -86,7 +91,10 @@ async fn services_are_listed_and_shown() {
     *world.clients.lock().unwrap() = vec![
         client("game.dev", Some("dev/game"), ClientKind::Go, 1),
         client("hello.lookaside.internal:443", Some("hello"), ClientKind::Core, 2),
-        client("game.dev.lookaside.internal", Some("dev/game"), ClientKind::Java, 3),
+        ClientView {
+            xds: Some(XdsView::default()),
+            ..client("game.dev.lookaside.internal", Some("dev/game"), ClientKind::Java, 3)
+        },
     ];
     let (status, body) = world.json("/api/v1/services").await;
     assert_eq!(status, 200);
@@ -99,7 +107,8 @@ async fn services_are_listed_and_shown() {
             "held": 0, "guarded": false, "down": 0, "unresolved": 0, "drained": 0, "unhealthy": 0,
             "panic": false, "shed": 0, "overload_shed": 0, "load_silent": 0, "fallback": false,
             "state": "ok", "since_seconds": null,
-            "revision": 7, "clients": 2, "calls": calls})
+            "revision": 7, "clients": 2, "clients_by_protocol": {"grpclb": 1, "xds": 1},
+            "calls": calls})
     );
     assert_eq!(body["services"][1]["name"], "hello");
     let (_, body) = world.json("/api/v1/services?limit=1").await;
@@ -131,6 +140,11 @@ async fn services_are_listed_and_shown() {
     );
     assert_eq!(body["endpoints"][0]["turns"], 0);
     assert_eq!((&body["clients"], &body["calls"]), (&json!(2), &calls));
+    assert_eq!(body["clients_by_protocol"], json!({"grpclb": 1, "xds": 1}));
+    let metrics = world.metrics().await;
+    metrics.check(r#"service_clients{service="dev/game",protocol="grpclb"}"#, 1.0);
+    metrics.check(r#"service_clients{service="dev/game",protocol="xds"}"#, 1.0);
+    metrics.check(r#"service_clients{service="hello",protocol="xds"}"#, 0.0);
 
     // A stale registry changes none of it.
     let before = world.json("/api/v1/services").await;
@@ -217,7 +231,7 @@ async fn clients_are_shown_by_what_they_mean() {
     }
     assert_eq!(
         first,
-        json!({"peer": "10.0.0.9:1", "certificate": [], "user_agent": "grpc-go/1.85.0 <script>",
+        json!({"id": "grpclb-1", "peer": "10.0.0.9:1", "certificate": [], "user_agent": "grpc-go/1.85.0 <script>",
             "protocol": "grpclb", "kind": "core", "name": "game.dev", "zone": null, "subset": null,
             "service": "dev/game", "told": "list", "entries": 2,
             "revision": 7, "list_age_seconds": null, "open_seconds": null,
@@ -359,6 +373,14 @@ async fn a_service_that_lost_all_its_backends_stays_in_sight() {
         (subscription, listener)
     };
     let _streams = [ask("hello"), ask("HELLO.lookaside.internal"), ask("nobody")];
+    *world.clients.lock().unwrap() = vec![
+        client("hello", None, ClientKind::Go, 1),
+        ClientView {
+            xds: Some(XdsView::default()),
+            ..client("HELLO.lookaside.internal", None, ClientKind::Node, 2)
+        },
+        client("nobody", None, ClientKind::Go, 3),
+    ];
     let change = Change::Delete(Key::new(b"/hello/a"), Cause::Deregistered);
     world.say(Event::Apply { revision: 8, changes: vec![change] }).await;
 
@@ -370,6 +392,7 @@ async fn a_service_that_lost_all_its_backends_stays_in_sight() {
         (&hello["name"], &hello["state"], &hello["endpoints"], &hello["clients"]),
         (&json!("hello"), &json!("empty"), &json!(0), &json!(2))
     );
+    assert_eq!(hello["clients_by_protocol"], json!({"grpclb": 1, "xds": 1}));
     assert!(hello["since_seconds"].as_f64().unwrap() < 60.0);
     let idle = &services["problems"][1];
     assert_eq!((&idle["name"], &idle["state"]), (&json!("idle"), &json!("unusable")));
@@ -388,6 +411,8 @@ async fn a_service_that_lost_all_its_backends_stays_in_sight() {
     let metrics = world.metrics().await;
     metrics.check("list_share_excess_ratio", 0.25);
     metrics.check(r#"service_endpoints{service="hello"}"#, 0.0);
+    metrics.check(r#"service_clients{service="hello",protocol="xds"}"#, 1.0);
+    assert!(!metrics.has(r#"service_clients{service="nobody",protocol="grpclb"}"#));
     metrics.check(r#"service_endpoints{service="well"}"#, 1.0);
     metrics.check("services_empty", 1.0);
     metrics.check("streams_waiting", 3.0);

@@ -13,8 +13,12 @@ mod certificates;
 mod clients;
 #[path = "authorization/go.rs"]
 mod go;
+#[path = "authorization/go_grpclb.rs"]
+mod go_grpclb;
 #[path = "authorization/prefixes.rs"]
 mod prefixes;
+#[path = "authorization/revoked.rs"]
+mod revoked;
 #[path = "authorization/roles.rs"]
 mod roles;
 

@@ -8,12 +8,18 @@ use std::path::Path;
 mod client;
 #[path = "../fuzz/checks/dns.rs"]
 mod dns;
+#[path = "../fuzz/checks/etcd_connection.rs"]
+mod etcd_connection;
+#[path = "../fuzz/checks/etcd_requests.rs"]
+mod etcd_requests;
 #[path = "../fuzz/checks/grpc.rs"]
 mod grpc;
 #[path = "../fuzz/checks/http2.rs"]
 mod http2;
 #[path = "../fuzz/checks/load_stats.rs"]
 mod load_stats;
+#[path = "../fuzz/checks/etcd_model.rs"]
+mod model;
 #[path = "../fuzz/checks/name.rs"]
 mod name;
 #[path = "../fuzz/checks/record.rs"]
@@ -89,4 +95,14 @@ fn xds_clients() {
 #[test]
 fn load_reports_of_xds() {
     check("load_stats", load_stats::check);
+}
+
+#[test]
+fn connections_to_the_embedded_etcd() {
+    check("etcd_connection", etcd_connection::check);
+}
+
+#[test]
+fn requests_to_the_embedded_etcd() {
+    check("etcd_requests", etcd_requests::check);
 }

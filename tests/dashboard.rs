@@ -1,9 +1,14 @@
 //! Tests of the dashboard in a real browser, driven by WebDriver: it goes on updating
-//! while text is selected, says when the balancer is lost, and asks for a token.
+//! while text is selected, says when the balancer is lost or settings are refused, and asks for
+//! a token.
 
 use std::process::{Child, Command, Stdio};
 
+use crate::support::ads::{self, Kind};
 use crate::support::lookaside::Balancer;
+use crate::support::raw_call::RawCall;
+use crate::support::signal::Signal;
+use crate::support::wire;
 use crate::support::{eventually, free_port, skip};
 use serde_json::{Value, json};
 
@@ -84,13 +89,7 @@ fn selected_text_freezes_nothing_and_a_lost_balancer_is_said() {
     balancer.wait_ready();
     browser.open(&format!("http://{}/", balancer.admin()));
     browser.until("state", "ready");
-    let put = |id: &str| {
-        let registry = balancer.registry().to_string();
-        let (key, value) = (format!("/etcd3_naming/hello/{id}"), format!("10.0.0.1:{id}"));
-        let args = ["--endpoints", &registry, "put", &key, &value];
-        let put = Command::new("etcdctl").env("ETCDCTL_API", "3").args(args).output();
-        assert!(put.expect("etcdctl runs").status.success());
-    };
+    let put = |id: &str| balancer.register("hello", id, &format!("10.0.0.1:{id}"));
     put("1");
     browser.until("services", "10.0.0.1:1");
     browser.run("getSelection().selectAllChildren(document.getElementById('services'))");
@@ -102,6 +101,112 @@ fn selected_text_freezes_nothing_and_a_lost_balancer_is_said() {
     browser.until("state", "no answer for");
     assert!(!browser.text("state").contains("ready"));
     assert!(browser.run("return document.title").as_str().expect("text").contains("no answer"));
+}
+
+/// A refused document is not in force, so the page says at its top what is wrong, where it came
+/// from and since when.
+#[test]
+fn refused_settings_are_said_at_the_top() {
+    let Some(browser) = Browser::start() else {
+        return skip(
+            "refused_settings_are_said_at_the_top",
+            "chromedriver is missing: scripts/need chromium",
+        );
+    };
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let write = |text: &str| std::fs::write(file.path(), text).expect("it is written");
+    write("[service.hello]\nguard = 10\n");
+    let path = file.path().to_str().expect("a path is text");
+    let balancer = Balancer::start(&["--config", path]);
+    balancer.wait_ready();
+    browser.open(&format!("http://{}/", balancer.admin()));
+    browser.until("state", "ready");
+    let hidden = || browser.run("return document.getElementById('refused-settings').hidden");
+    assert_eq!(hidden(), true);
+    let key = "/lookaside/settings/lookaside.internal";
+    let put = |text: &str| {
+        let registry = balancer.registry().to_string();
+        let args = ["--endpoints", &registry, "put", key, text];
+        let put = Command::new("etcdctl").env("ETCDCTL_API", "3").args(args).output();
+        assert!(put.expect("etcdctl runs").status.success());
+    };
+    put("version = 0\n");
+    browser.until("refused-documents", &format!("etcd, {key}, for "));
+    assert_eq!(hidden(), false);
+    let shown = browser.text("refused-documents");
+    assert!(shown.contains("1:11: version is 0: this lookaside reads version = 1"), "{shown}");
+    assert!(shown.contains("lookaside settings apply FILE"), "{shown}");
+    browser.until("state", "the settings of etcd are refused");
+    let top = "const at = (id) => document.getElementById(id).getBoundingClientRect().top; \
+               return at('refused-settings') < at('facts')";
+    assert_eq!(browser.run(top), true, "it is above all tables");
+    // A text from etcd is text, whatever is in it.
+    put("'<img src=x onerror=alert(1)>' = 1\n");
+    browser.until("refused-documents", "<img src=x onerror=alert(1)>");
+    assert_eq!(browser.run("return document.images.length"), 0);
+
+    write("[service.hello]\nguard = 101\n");
+    balancer.signal(Signal::HUP);
+    browser.until("refused-documents", &format!("the file, {path}, for "));
+    browser.until("state", "the settings of the file are refused");
+    put("version = 1\n");
+    write("[service.hello]\nguard = 11\n");
+    balancer.signal(Signal::HUP);
+    eventually("nothing is refused", || (hidden() == true).then_some(()));
+    assert!(!browser.text("state").contains("refused"));
+}
+
+/// Two clients of one service, of which the one by xDS refuses its backends.
+#[test]
+fn protocols_versions_and_refusals_are_shown() {
+    let Some(browser) = Browser::start() else {
+        return skip(
+            "protocols_versions_and_refusals_are_shown",
+            "chromedriver is missing: scripts/need chromium",
+        );
+    };
+    let balancer = Balancer::start(&[]);
+    balancer.wait_ready();
+    balancer.register("hello", "1", "10.0.0.1:1");
+    balancer.wait_listed("hello", "1");
+    let mut grpclb = RawCall::open(balancer.grpclb(), wire::BALANCE_LOAD);
+    grpclb.send(&wire::balance_request("hello"));
+    let _first = (grpclb.next(), grpclb.next());
+    let mut xds = RawCall::open(balancer.grpclb(), ads::PATH);
+    xds.send(&ads::request(Kind::Endpoints, "hello", b"", b"", true));
+    let response = xds.next();
+    let response = ads::Response::parse(&response);
+    let version = std::str::from_utf8(response.version).expect("text");
+    browser.open(&format!("http://{}/", balancer.admin()));
+    let cells = |key: &str| {
+        let script = "return [...document.querySelectorAll('tr')].filter((row) => row.dataset.key";
+        let cells = "[...row.cells].map((cell) => cell.textContent)";
+        let row = browser.run(&format!("{script} === {key:?}).map((row) => {cells})[0]"));
+        row.as_array()
+            .map(|row| row.iter().map(|cell| cell.as_str().expect("text").to_owned()))
+            .map(Iterator::collect::<Vec<_>>)
+            .unwrap_or_default()
+    };
+    browser.until("clients", "nothing yet");
+    let row = cells("xds-0 hello");
+    assert_eq!(row[..1], ["xds-0"]);
+    assert_eq!(row[2..8], ["xDS", "hello", "hello", "list\u{a0}of\u{a0}1", version, "nothing yet"]);
+    let row = cells("grpclb-0 hello");
+    assert_eq!(row[2..8], ["grpclb", "hello", "hello", "list\u{a0}of\u{a0}1", "–", "–"]);
+    // Clients together, by grpclb, by xDS.
+    assert_eq!(cells("hello")[3..6], ["2", "1", "1"]);
+    xds.send(&ads::refusal(Kind::Endpoints, "hello", response.nonce, "do <b>not</b> like it"));
+    browser.until("clients", "refused: do <b>not</b> like it");
+    // It accepts the next one.
+    balancer.register("hello", "2", "10.0.0.1:2");
+    let response = xds.next();
+    let response = ads::Response::parse(&response);
+    let version = std::str::from_utf8(response.version).expect("text");
+    xds.send(&ads::request(Kind::Endpoints, "hello", response.version, response.nonce, false));
+    eventually("the new version is acknowledged", || {
+        (cells("xds-0 hello")[6..8] == [version, version]).then_some(())
+    });
+    assert!(!browser.text("clients").contains("refused"));
 }
 
 #[test]

@@ -55,5 +55,5 @@ mod serve;
 mod settings;
 #[path = "snippets.rs"]
 mod snippets;
-#[path = "xds.rs"]
-mod xds;
+#[path = "xds_clients.rs"]
+mod xds_clients;

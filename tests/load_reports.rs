@@ -5,9 +5,9 @@
 //! call.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -39,8 +39,11 @@ impl Reporter {
             .expect("the backend starts");
         let mut address = String::new();
         let stdout = child.stdout.take().expect("it is piped");
-        BufReader::new(stdout).read_line(&mut address).expect("it prints its address");
-        Self { child, address: address.trim().to_owned() }
+        BufReader::new(stdout).read_line(&mut address).expect("it prints text");
+        let reporter = Self { child, address: address.trim().to_owned() };
+        let is_address = reporter.address.parse::<std::net::SocketAddr>().is_ok();
+        assert!(is_address, "the backend does not start, and says {address:?}");
+        reporter
     }
 
     /// Starts a backend with grpc-go's ORCA server, which reports at once and then every 30
@@ -66,6 +69,17 @@ impl Reporter {
 
     /// Starts such a backend that reports so many calls per second.
     fn java_at(calls: &str, utilisation: &str) -> Self {
+        let mut command = Command::new("java");
+        command.arg("-jar").arg(Self::java_jar()).args([calls, utilisation]);
+        Self::start(command)
+    }
+
+    /// Builds the backend in Java, quickly when nothing changed, and returns the program.
+    fn java_jar() -> PathBuf {
+        // Maven writes the file in several steps. A program that another test starts
+        // meanwhile finds no class in it.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _turn = ONE_AT_A_TIME.lock();
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let project = root.join("tests/clients/java-orca");
         let jar = project.join("target/orca-backend.jar");
@@ -79,9 +93,7 @@ impl Reporter {
             maven.args(["--quiet", "--batch-mode", "package"]).current_dir(&project);
             assert!(maven.status().is_ok_and(|status| status.success()), "mvn: see above");
         }
-        let mut command = Command::new("java");
-        command.arg("-jar").arg(jar).args([calls, utilisation]);
-        Self::start(command)
+        jar
     }
 }
 
@@ -113,13 +125,14 @@ fn backends_that_report_a_high_load_get_fewer_calls() {
         }
     }
     let config = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(config.path(), SETTINGS).expect("it is written");
+    std::fs::write(config.path(), "version = 1\n").expect("it is written");
     let path = config.path().to_str().expect("UTF-8");
     let balancer = Balancer::start(&["--etcd", &etcd.url(), "--config", path]);
     balancer.wait_ready();
     for service in ["java", "go"] {
-        assert_eq!(shares(&balancer, service), [0.5, 0.5], "nothing is reported yet");
+        assert_eq!(shares(&balancer, service), [0.5, 0.5], "nobody is asked");
     }
+    std::fs::write(config.path(), SETTINGS).expect("it is written");
     for service in ["java", "go"] {
         eventually("the loaded backend gets a third", || {
             let shares = shares(&balancer, service);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use lookaside::catalog::Catalog;
 use lookaside::model::{HostPort, Zone};
 use lookaside::registry::etcd::Connect;
-use lookaside::replica::known::Replicas;
+use lookaside::replica::known::{Announced as Announcing, Replicas};
 use lookaside::replica::{self, Vitals};
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
@@ -157,6 +157,12 @@ async fn a_balancer_that_may_not_write_still_sees_the_others() {
     own.until(&["10.0.0.1:12000", "10.0.0.3:12000"]).await;
     let rejected = own.replicas_rx.borrow().rejected.clone();
     assert!(matches!(&rejected[..], [(_, why)] if why.contains("no lease")), "{rejected:?}");
+    let refused = |replicas: &Arc<Replicas>| match &replicas.announced {
+        Announcing::Failing(why) => why.contains("permission denied"),
+        Announcing::Yes | Announcing::Off(_) => false,
+    };
+    let told = timeout(WAIT_MAX, own.replicas_rx.wait_for(refused)).await;
+    assert!(told.is_ok_and(|told| told.is_ok()), "{:?}", own.replicas_rx.borrow());
     own.stop().await;
 }
 

@@ -70,7 +70,18 @@ fn documents_are_checked_offline() {
     check("[service.'*']\nguard = 40\n", 0, &["right, 1 tables"]);
     let long = format!("# {}", "x".repeat(1 << 20));
     check(&long, 64, &["the document has 1048578 bytes: at most 262144 are allowed"]);
-    check("version = 2", 64, &[":1:11: version is 2: this lookaside reads version = 1"]);
+    for (value, shown) in [
+        ("2", "2"),
+        ("0", "0"),
+        ("-1", "-1"),
+        ("0.9", "float"),
+        ("'0'", "\"0\""),
+        ("'1'", "\"1\""),
+        ("false", "boolean"),
+    ] {
+        let expected = format!(":1:11: version is {shown}: this lookaside reads version = 1; ");
+        check(&format!("version = {value}"), 64, &[&expected, "write that, or use the lookaside"]);
+    }
     check(
         "[service.a]\ncolour = 1\nguard = 200",
         64,
@@ -197,6 +208,54 @@ fn all_balancers_follow_the_document_in_etcd() {
     for balancer in both {
         wait_for(balancer, "game.dev", "guard", "10", "file");
         wait_for(balancer, "hello", "guard", "50", "flags");
+    }
+}
+
+/// A document of a version that is not known is refused whole, also where its tables would be
+/// right, wherever it comes from.
+#[test]
+fn a_document_of_an_older_version_is_refused_and_the_former_stays() {
+    let etcd = Etcd::start();
+    let dir = tempfile::tempdir().unwrap();
+    let [file, config] = ["settings.toml", "lookaside.toml"].map(|name| dir.path().join(name));
+    write(&config, "[service.hello]\nguard = 10\nkeep-lost = '1m'\n");
+    let args = ["--etcd", &etcd.url(), "--config", config.to_str().unwrap()];
+    let balancer = Balancer::start(&args);
+    balancer.wait_ready();
+    etcd.ctl(&["put", KEY, "version = 1\n[service.hello]\nguard = 77\n"]);
+    wait_for(&balancer, "hello", "guard", "77", "etcd");
+
+    let older = "version = 0\n[service.hello]\nguard = 5\nkeep-lost = '2m'\n";
+    let wrong = "1:11: version is 0: this lookaside reads version = 1; write that, or use the \
+                 lookaside that wrote the document";
+    etcd.ctl(&["put", KEY, older]);
+    eventually("the refusal", || balancer.metric(REFUSED).filter(|is| *is == 1.0));
+    assert_eq!(in_force(&balancer, "hello", "guard"), ("77".into(), "etcd".into()));
+    let line = |log: &str| log.lines().any(|line| line.contains(wrong) && line.contains(KEY));
+    assert!(line(&balancer.log()), "{}", balancer.log());
+    let admin = format!("http://{}", balancer.admin());
+    let shown = said(&settings(&["show", "hello", "--admin", &admin]));
+    assert!(shown.contains(&format!("{KEY} is refused: revision ")), "{shown}");
+    assert!(shown.contains(wrong), "{shown}");
+
+    // The same in the file, which is read again.
+    write(&config, older);
+    balancer.signal(Signal::HUP);
+    let refused = r#"lookaside_settings_refused{source="file"}"#;
+    eventually("the refusal", || balancer.metric(refused).filter(|is| *is == 1.0));
+    assert_eq!(in_force(&balancer, "hello", "keep-lost"), ("1m".into(), "file".into()));
+    let log = Balancer::try_start(&args).err().expect("refused");
+    assert!(log.contains(&format!("lookaside.toml:{wrong}")), "{log}");
+
+    // No command writes it.
+    write(&file, older);
+    let path = file.to_str().unwrap();
+    for output in [
+        settings(&["diff", path, "--admin", &admin]),
+        settings(&["apply", path, "--etcd", &etcd.url()]),
+    ] {
+        assert_eq!(output.status.code(), Some(64));
+        assert!(said(&output).contains(&format!("settings.toml:{wrong}")), "{}", said(&output));
     }
 }
 

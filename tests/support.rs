@@ -20,6 +20,7 @@ pub mod network;
 mod open_files;
 mod port;
 pub mod proxy;
+pub mod raw_call;
 pub mod signal;
 mod skip;
 pub mod wire;

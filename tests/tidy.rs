@@ -187,6 +187,10 @@ fn the_sources_keep_the_rules() {
 fn the_map_is_true() {
     let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("it is there");
     assert!(text.lines().count() <= 150, "ARCHITECTURE.md: at most 150 lines, it is a map");
+    let words = text.split_whitespace().count();
+    assert!(words <= 2_600, "ARCHITECTURE.md has {words} words: details belong to heads of files");
+    let long = text.lines().find(|line| line.chars().count() > 400);
+    assert_eq!(long, None, "ARCHITECTURE.md: at most 400 characters in a line");
     let breaches = check_map(&text, &sources());
     assert!(breaches.is_empty(), "ARCHITECTURE.md:\n  {}", breaches.join("\n  "));
 }

@@ -1,48 +1,56 @@
-//! xDS: real clients of several languages with targets `xds:///`, the real program and a
-//! real etcd. Each case runs with each language.
-
-#![allow(unreachable_pub, missing_docs)]
+//! xDS: what the cases of the matrix with real clients of xDS share.
+//!
+//! In: a language. Out: a scene for one case: an etcd, a balancer and client processes with
+//! targets `xds:///`.
 
 #[path = "xds/cases.rs"]
-mod cases;
+pub mod cases;
 #[path = "xds/faults.rs"]
-mod faults;
+pub mod faults;
+#[path = "xds/large.rs"]
+pub mod large;
+#[path = "xds/load.rs"]
+pub mod load;
 #[path = "xds/migration.rs"]
-mod migration;
+pub mod migration;
+#[path = "xds/names.rs"]
+mod names;
 #[path = "xds/policy.rs"]
-mod policy;
+pub mod policy;
+#[path = "xds/relay.rs"]
+mod relay;
+#[path = "xds/relayed.rs"]
+pub mod relayed;
+#[path = "xds/security.rs"]
+pub mod security;
 #[path = "xds/settings.rs"]
-mod settings;
+pub mod settings;
+#[path = "xds/steps.rs"]
+pub mod steps;
 
 use std::sync::Arc;
 
 use crate::support::backend::Backend;
 use crate::support::client::{Calls, Channel, Driver, Options};
 use crate::support::etcd::Etcd;
-use crate::support::language::{
-    Language, XDS_CPP, XDS_GO, XDS_JAVA, XDS_NODE, XDS_PYTHON, XDS_RUST,
-};
+use crate::support::language::{Language, XDS_NODE, XDS_RUST};
 use crate::support::lookaside::Balancer;
 use crate::support::world::{SERVICE, World};
-use crate::support::{WAIT_MAX, free_port, skip};
+use crate::support::{WAIT_MAX, free_port};
+use lookaside::model::Weight;
 
 /// One test with one language: an etcd, and a balancer whose address stays the same when it
 /// is started again.
-struct Scene {
+pub struct Scene {
     world: World,
     language: Language,
     address: String,
 }
 
 impl Scene {
-    /// Starts the scene; `None` if the client cannot run on this machine.
-    fn start(language: Language) -> Option<Self> {
-        if let Some(obstacle) = language.obstacle() {
-            skip(&format!("xds: {}", language.name), &obstacle);
-            return None;
-        }
+    pub fn start(language: Language) -> Self {
         let world = World::new(Arc::new(Etcd::start()), &language);
-        Some(Self { world, language, address: format!("127.0.0.1:{}", free_port()) })
+        Self { world, language, address: format!("127.0.0.1:{}", free_port()) }
     }
 
     #[track_caller]
@@ -71,23 +79,43 @@ impl Scene {
         self.language != XDS_RUST
     }
 
+    /// Starts and registers a backend of any service.
+    fn backend_of(&self, service: &str, id: &str) -> Backend {
+        let mut backend = Backend::start(id);
+        let (prefix, etcd) = (self.world.prefix(), self.world.etcd().url());
+        backend.register_below(&prefix, &etcd, service, Weight::DEFAULT);
+        backend
+    }
+
     /// Starts a client process with the bootstrap file that the balancer gives.
     #[track_caller]
     fn driver(&self, balancer: &Balancer) -> Driver {
-        self.driver_at(balancer, &format!("server={}", self.server()))
+        self.driver_by(balancer, &self.address)
+    }
+
+    /// Starts a client process that reaches the balancer at another address.
+    #[track_caller]
+    fn driver_by(&self, balancer: &Balancer, address: &str) -> Driver {
+        self.driver_at(balancer, &format!("server={}", self.server(address)))
     }
 
     /// Starts a client process with a bootstrap file that states a zone.
     #[track_caller]
     fn driver_in_zone(&self, balancer: &Balancer, zone: &str) -> Driver {
-        self.driver_at(balancer, &format!("server={}&zone={zone}", self.server()))
+        self.driver_at(balancer, &format!("server={}&zone={zone}", self.server(&self.address)))
     }
 
-    /// Returns the balancer's address as the client wants it. tonic-xds wants a URL without
-    /// TLS, and no other client takes one.
-    fn server(&self) -> String {
+    /// Returns an address as the client wants it. tonic-xds wants a URL without TLS, and no
+    /// other client takes one.
+    fn server(&self, address: &str) -> String {
         let scheme = if self.language == XDS_RUST { "http://" } else { "" };
-        format!("{scheme}{}", self.address)
+        format!("{scheme}{address}")
+    }
+
+    /// Returns how many connections each change of a list costs to each backend that stays:
+    /// grpc-js-xds connects to all anew.
+    fn cost_of_a_change(&self) -> usize {
+        usize::from(self.language == XDS_NODE)
     }
 
     #[track_caller]
@@ -120,88 +148,4 @@ fn connected(driver: &Driver) -> Channel<'_> {
     let client = open(driver, SERVICE);
     cases::is_used(&cases::client_of(&client), "one");
     client
-}
-
-/// Makes the tests of one language.
-macro_rules! tests {
-    ($client:expr; $($module:ident::$case:ident,)*) => {$(
-        #[test]
-        fn $case() {
-            if let Some(scene) = Scene::start($client) {
-                $module::$case(&scene);
-            }
-        }
-    )*};
-}
-
-/// Makes a module with all cases for each language.
-macro_rules! clients {
-    ($($language:ident = $client:expr;)*) => {$(
-        mod $language {
-            use super::*;
-
-            tests! { $client;
-                cases::weights,
-                cases::a_backend_comes_and_goes,
-                cases::client_first,
-                cases::going_empty_and_returning,
-                cases::when_empty_drop,
-                cases::unknown_names_fail_at_once,
-                cases::drained_by_a_mark,
-                cases::shed_by_a_mark,
-                cases::denied_and_admitted,
-                cases::names_have_all_spellings,
-                cases::names_with_an_authority,
-                cases::idle_and_back,
-                cases::many_targets,
-                policy::zones,
-                policy::splits,
-                settings::reports,
-                settings::retries,
-                settings::timeouts,
-                settings::circuits,
-                settings::outliers,
-                settings::hashes,
-                settings::client_weights,
-                faults::etcd_is_away,
-                faults::the_balancer_restarts,
-                faults::the_balancer_comes_later,
-            }
-        }
-    )*};
-}
-
-/// tonic-xds has no weights, no drops of a part, no authorities, idleness and reports, and
-/// obeys none of the settings but retries: the other cases mean nothing for it.
-mod rust {
-    use super::*;
-
-    tests! { XDS_RUST;
-        cases::weights,
-        cases::a_backend_comes_and_goes,
-        cases::client_first,
-        cases::going_empty_and_returning,
-        cases::when_empty_drop,
-        cases::unknown_names_fail_at_once,
-        cases::drained_by_a_mark,
-        cases::shed_by_a_mark,
-        cases::denied_and_admitted,
-        cases::names_have_all_spellings,
-        cases::many_targets,
-        policy::zones,
-        policy::splits_by_client,
-        settings::retries,
-        settings::not_obeyed,
-        faults::etcd_is_away,
-        faults::the_balancer_restarts,
-        faults::the_balancer_comes_later,
-    }
-}
-
-clients! {
-    cpp = XDS_CPP;
-    go = XDS_GO;
-    java = XDS_JAVA;
-    node = XDS_NODE;
-    python = XDS_PYTHON;
 }

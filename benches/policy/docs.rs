@@ -25,6 +25,7 @@ in what is counted:
 | overload | at random moments; each call waits in the queue of its backend | calls that are answered within a second |
 | zones | at random moments while the demand stands still; at even gaps, at a rate that moves, while it moves | calls of each zone by its backends, in each 10 s from the second minute on |
 | subsets | at even gaps, at each client's own rate | calls of each backend; for connections and changes: entries of lists |
+| keys | none: keys have loads | the load of each backend; keys that move |
 | bursts | at random moments; each call takes its time on its backend | the time of a call |
 
 A figure without a limit is there to compare with. Max/mean is over backends, unless the \

@@ -4,6 +4,7 @@
 
 mod bursts;
 pub(crate) mod feedback;
+mod keys;
 pub(crate) mod overload;
 pub(crate) mod shares;
 pub(crate) mod starting;
@@ -21,13 +22,14 @@ pub(crate) struct Scale {
 
 type Scene = fn(Scale) -> Vec<Goal>;
 
-pub(crate) const SCENES: [(&str, Scene); 7] = [
+pub(crate) const SCENES: [(&str, Scene); 8] = [
     ("shares", shares::run),
     ("starting", starting::run),
     ("feedback", feedback::run),
     ("overload", overload::run),
     ("zones", zones::run),
     ("subsets", subsets::run),
+    ("keys", keys::run),
     ("bursts", bursts::run),
 ];
 

@@ -15,7 +15,7 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
 use super::query::{self, Parameters};
-use super::{State, json, services};
+use super::{State, XdsClients, json, services, settings};
 use crate::catalog::{Known, Service};
 use crate::model::{Target, text};
 use crate::reload;
@@ -56,6 +56,10 @@ pub(super) async fn status(Shared(state): Shared<Arc<State>>) -> Json<json::Stat
     Json(json::Status {
         certificates: credentials.iter().flat_map(|one| &one.expiries).map(certificate).collect(),
         credentials_broken: broken.map(|one| one.used_for.to_owned()).collect(),
+        settings_refused: settings::sources(&state)
+            .into_iter()
+            .filter(|source| source.refused.is_some())
+            .collect(),
         version: state.version.to_owned(),
         zone: state.zone.to_string(),
         uptime_seconds: json::seconds(state.started.elapsed()),
@@ -102,8 +106,11 @@ pub(super) async fn xds_bootstrap(
     Shared(state): Shared<Arc<State>>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let Parameters { zone, server, .. } = query::parse(uri.query(), &["zone", "server"])?;
-    let file = (state.xds_bootstrap)(server, zone);
+    let known = ["zone", "server", "ca", "cert", "key", "refresh"];
+    let asked = query::parse(uri.query(), &known)?;
+    let Parameters { zone, server, ca, cert, key, refresh, .. } = asked;
+    let file = (state.xds_bootstrap)(XdsClients { server, zone, ca, cert, key, refresh });
+    let file = file.map_err(|problem| Problem(StatusCode::BAD_REQUEST, problem))?;
     Ok(([(CONTENT_TYPE, "application/json")], file).into_response())
 }
 
@@ -189,7 +196,7 @@ fn registry_of(state: &State) -> json::Registry {
 }
 
 /// Returns the canonical name of the service that a client asks for, registered or not.
-fn canonical(state: &State, view: &ClientView) -> Option<String> {
+pub(super) fn canonical(state: &State, view: &ClientView) -> Option<String> {
     match &view.service {
         Some(service) => Some(service.canonical()),
         None => Target::parse(&view.name, &state.zone).ok().map(|target| target.canonical()),

@@ -128,6 +128,7 @@ function showStatus(status, services, streams) {
     if (ends_soon) all.push([ends_in_seconds < 0 ? "bad" : "warn", `the certificate ${use} ${text}: renew it`]);
   }
   for (const use of status.credentials_broken) all.push(["warn", `the changed files of ${use} cannot be used: the log says why`]);
+  for (const { source } of status.settings_refused) all.push(["warn", `the settings of ${sourceName(source)} are refused`]);
   const hurt = (services.problems ?? []).filter(suffers);
   const waiting = registry.streams_waiting;
   if (hurt.length) all.push(["bad", `clients ask, but no backend takes calls: ${hurt.map(({ name }) => name).join(", ")}`]);
@@ -170,6 +171,20 @@ function showStatus(status, services, streams) {
   ]);
 }
 
+const sourceName = (source) => (source === "file" ? "the file" : source);
+
+// A refused document is taken as a whole or not at all, so what operators asked for last is
+// not in force.
+function showRefused(refused) {
+  const row = ({ source, place, refused, refused_seconds }) => el("li", { "data-key": source },
+    warn(`${sourceName(source)}, `), code(place), `, for ${age(refused_seconds)}: ${refused}`,
+    el("p", { class: "soft" }, source === "file"
+      ? "Repair the file: it is read again when it changes."
+      : "Correct the document and apply it again: lookaside settings check FILE, then lookaside settings apply FILE."));
+  fill(at("refused-documents"), refused.map(row));
+  at("refused-settings").hidden = refused.length === 0;
+}
+
 function stateOf(service) {
   const { state, endpoints, held, down, unhealthy, panic, unresolved } = service;
   const { drained, shed, fallback, clients, since_seconds } = service;
@@ -202,15 +217,15 @@ function showProblems(services) {
 const isOpen = (name, total) => toggled.get(name) ?? total <= OPEN_UNASKED;
 
 function serviceRows(service, total, details) {
-  const { name, calls } = service;
+  const { name, calls, clients_by_protocol: by } = service;
   const open = isOpen(name, total);
   const button = el("button", { type: "button", "aria-expanded": open, "data-service": name }, name);
   const row = el("tr", { "data-key": name }, td(button), td(stateOf(service)), number(service.endpoints), number(service.clients),
-    number(calls.finished), number(calls.failed_to_send), number(calls.dropped),
+    number(by.grpclb), number(by.xds), number(calls.finished), number(calls.failed_to_send), number(calls.dropped),
     el("td", { class: "n" }, service.revision), td(code(service.dns_name)));
   const detail = details.get(name);
   if (!open || detail === undefined) return [row];
-  return [row, el("tr", { "data-key": name + "/" }, el("td", { class: "inner", colspan: 9 }, endpoints(detail)))];
+  return [row, el("tr", { "data-key": name + "/" }, el("td", { class: "inner", colspan: 11 }, endpoints(detail)))];
 }
 
 function drainedBy({ by, until, why }) {
@@ -245,9 +260,15 @@ function endpoints(detail) {
 
 function clientRow(client) {
   const told = client.told === "list" ? `list\u00a0of\u00a0${client.entries}` : client.told;
-  return el("tr", { "data-key": `${client.peer} ${client.name}` }, td(code(client.peer)), td(client.name),
+  // grpclb knows no acknowledgement.
+  const { sent, accepted, refusal } = client.xds ?? {};
+  const version = (text) => (text ? code(text) : "–");
+  const behind = (text) => (sent && text !== sent ? warn(text ?? "nothing yet") : version(text));
+  return el("tr", { "data-key": `${client.id} ${client.name}` }, td(code(client.id)), td(code(client.peer)),
+    td(client.protocol === "xds" ? "xDS" : client.protocol), td(client.name),
     td(client.service ? [client.service, client.zone && `zone\u00a0${client.zone}`].filter(Boolean).join(", ") : warn("waits")),
-    td(client.told === "list" ? told : warn(told)),
+    td(client.told === "list" ? told : warn(told), ...(refusal ? [" ", bad(`refused: ${refusal}`)] : [])),
+    td(version(sent)), td(behind(accepted)),
     el("td", { class: "n" }, age(client.list_age_seconds)), el("td", { class: "n" }, age(client.open_seconds)),
     el("td", { class: "n" }, client.revision), number(client.calls.finished), td(client.user_agent));
 }
@@ -278,6 +299,7 @@ async function refresh() {
   unlock();
   const { status, services, clients, rejected, details } = answers;
   showStatus(status, services, clients.total);
+  showRefused(status.settings_refused);
   showProblems(services);
   show("services", services, (service) => serviceRows(service, services.total, details),
     "No service has a backend yet: lookaside register holds a registration for one.");

@@ -19,7 +19,7 @@ use super::shares::{self, Share};
 use super::{State, json, settings};
 use crate::catalog::{Input, Origin, OriginsQuery, Service};
 use crate::model::{BackendAddr, Class, Endpoint, ServiceName, Target};
-use crate::policy;
+use crate::policy::{self, Finding};
 use crate::telemetry::ClientView;
 
 /// The backends that are asked for.
@@ -97,7 +97,10 @@ pub(super) async fn explain(
             let class = class.unwrap_or_default();
             // Only the stream itself knows the part of the backends that it was given.
             let subset = clients.first().and_then(|client| client.subset);
-            let class = class.with_subset(subset);
+            let all = policy::keys_of(&snapshot, &class);
+            let backend =
+                class.key().and_then(|key| (state.key_backend)(&snapshot.name, &all, key));
+            let class = class.with_subset(subset).with_backend(backend);
             explanation.revision = snapshot.revision;
             explanation.service = Some(snapshot.name.to_string());
             let marks = policy::shed(&snapshot, &class).into_iter();
@@ -162,22 +165,23 @@ async fn backends(
     wanted: &Wanted,
 ) -> Vec<json::Explained> {
     let shares = shares::of(state, snapshot, class);
-    let meant = snapshot.endpoints.iter().zip(shares);
-    let meant = meant.filter(|(endpoint, _)| wanted.means(endpoint)).take(SHOWN_MAX);
+    let findings = policy::explain(snapshot, class);
+    let meant = snapshot.endpoints.iter().zip(shares).enumerate();
+    let meant = meant.filter(|(_, (endpoint, _))| wanted.means(endpoint)).take(SHOWN_MAX);
     let meant: Vec<_> = meant.collect();
     // For all backends at once, the keys would be too long to read.
     let origins = match wanted {
         Wanted::All => HashMap::new(),
         Wanted::One { .. } => {
-            let backends = meant.iter().map(|(endpoint, _)| endpoint.addr).collect();
+            let backends = meant.iter().map(|(_, (endpoint, _))| endpoint.addr).collect();
             origins(state, &snapshot.name, backends).await
         }
     };
     let mut explained: Vec<_> = meant
         .into_iter()
-        .map(|(endpoint, share)| {
+        .map(|(place, (endpoint, share))| {
             let origins = origins.get(&endpoint.addr).map_or(&[][..], Vec::as_slice);
-            listed(state, snapshot, endpoint, class, share, origins)
+            listed(state, snapshot, endpoint, &findings.of(place), share, origins)
         })
         .collect();
     // A held backend may have the name of a key that is not listed.
@@ -194,7 +198,7 @@ fn listed(
     state: &State,
     service: &Service,
     endpoint: &Endpoint,
-    class: &Class,
+    findings: &[Finding<'_>],
     Share { entries, cycle, due, share }: Share,
     origins: &[Origin],
 ) -> json::Explained {
@@ -216,7 +220,6 @@ fn listed(
     if let Some(answer) = held.and_then(|held| held.answer) {
         passes.push(pass("answers", true, format!("it {}", answer.as_str())));
     }
-    let findings = policy::explain(service, endpoint, class);
     passes.extend(
         findings
             .iter()

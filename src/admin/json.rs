@@ -17,8 +17,10 @@ mod balancers;
 mod cells;
 mod clients;
 mod explain;
+mod list_changes;
 mod marks;
 mod registry;
+mod sent;
 mod services;
 mod settings;
 mod status;
@@ -26,14 +28,20 @@ mod zones;
 
 pub use balancers::{Balancer, Balancers, RejectedBalancer};
 pub use cells::{CellClients, CellGroup, Cells};
+pub(super) use clients::stream_id;
 pub use clients::{Client, Clients, Denied, DeniedClients, Xds};
 pub use explain::{Explained, Explanation, Pass};
+pub use list_changes::{FromTo, ListChange, ListChanges, ServiceLists, ShareChange};
 pub use marks::{
     ClientMarkAnswer, DrainAnswer, Mark, Marks, Order, RefusedMark, Released, UndrainAnswer,
 };
 pub(super) use registry::Counts;
 pub use registry::{Registry, Stale};
-pub use services::{Service, Services, State, Unknown};
+pub use sent::{
+    ClientSent, Says, SentDrop, SentEndpoints, SentEntry, SentLocality, SentName, SentResource,
+    SentType,
+};
+pub use services::{ByProtocol, Service, Services, State, Unknown};
 pub use settings::{Changed, Diff, InForce, ServiceSettings, Settings, Source, Unmatched};
 pub use status::{Certificate, Status};
 pub use zones::{ZoneShares, Zones};
@@ -51,6 +59,9 @@ pub struct ServiceDetail {
     pub revision: i64,
     /// Open streams of clients of this service.
     pub clients: usize,
+    /// The same by protocol.
+    #[serde(default)]
+    pub clients_by_protocol: ByProtocol,
     /// The sums of the calls that clients of this service report.
     pub calls: Calls,
     /// Whether the guard keeps backends that do not answer.

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixSocket};
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::reload::Reloading;
+use crate::reload::{Reloading, ServerTls};
 
 /// Where the admin server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub enum Address {
 }
 
 /// Certificate and key of the admin server, read again when their files change.
-pub type Tls = Reloading<Arc<ServerConfig>>;
+pub type Tls = Reloading<ServerTls>;
 
 /// A bound socket.
 pub struct Listener {
@@ -109,7 +109,7 @@ impl Listener {
             }
             Socket::Unix(listener, _) => (Box::new(listener.accept().await?.0), None),
         };
-        Ok(Accepted { stream, peer, tls: self.tls.as_ref().map(Reloading::value) })
+        Ok(Accepted { stream, peer, tls: self.tls.as_ref().map(|tls| tls.value().config) })
     }
 }
 

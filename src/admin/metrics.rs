@@ -38,7 +38,7 @@ mod xds;
 /// A total: its name (without `_total`), its help text, and how to read it.
 type Total<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const TOTALS: [Total<Counters>; 25] = [
+const TOTALS: [Total<Counters>; 26] = [
     ("connections", "TCP connections accepted on the gRPC port", |c| c.connections.total()),
     (
         "connections_failed",
@@ -58,6 +58,11 @@ const TOTALS: [Total<Counters>; 25] = [
         "connections_ended",
         "Connections told to leave for their age or their certificate's end",
         |c| c.connections_ended.total(),
+    ),
+    (
+        "connections_revoked",
+        "Connections told to leave because changed files refuse their client's certificate",
+        |c| c.connections_revoked.total(),
     ),
     ("accept_errors", "Times when a connection could not be accepted", |c| c.accept_errors.total()),
     ("streams_opened", "BalanceLoad streams that got their first list", |c| c.streams.total()),
@@ -183,7 +188,7 @@ impl Scrape {
             let open = clients.iter().filter(open).count();
             family.encode_family(&[("client_kind", kind.as_str())])?.encode_gauge(&float(open))?;
         }
-        xds::write(&state.counters, &clients, page)
+        xds::write(state, &clients, page)
     }
 
     fn registry(&self, page: &mut Page<'_>) -> fmt::Result {

@@ -23,7 +23,7 @@ use super::api::{self, Problem};
 use super::client_marks;
 use super::connection_slots::ConnectionSlots;
 use super::marks::{self, Request};
-use super::{State, balancers, explain, host, json, metrics, services, settings};
+use super::{State, balancers, explain, host, json, metrics, sent, services, settings};
 use crate::model::text;
 
 /// Allows scripts and styles from this server only, and none inline: registered names may
@@ -32,7 +32,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 const READ: &str = "/, /glossary, /livez, /readyz, /metrics, /api/v1/status, /api/v1/registry, \
-    /api/v1/services, /api/v1/services/{name}, /api/v1/clients, /api/v1/denied, /api/v1/rejected, \
+    /api/v1/services, /api/v1/services/{name}, /api/v1/clients, \
+    /api/v1/clients/{id}, /api/v1/denied, /api/v1/rejected, \
     /api/v1/explain, /api/v1/settings, /api/v1/marks, /api/v1/balancers";
 const CHANGED: &str = "/api/v1/services/{name}/drain, /api/v1/services/{name}/undrain, \
     /api/v1/services/{name}/release, /api/v1/settings/diff";
@@ -51,6 +52,7 @@ pub(super) fn router(state: Arc<State>, slots: ConnectionSlots) -> Router {
         .route("/api/v1/services", get(services::services))
         .route("/api/v1/services/{*name}", get(services::service).post(change))
         .route("/api/v1/clients", get(api::clients))
+        .route("/api/v1/clients/{id}", get(sent::client))
         .route("/api/v1/denied", get(api::denied))
         .route("/api/v1/rejected", get(api::rejected))
         .route("/api/v1/xds/bootstrap", get(api::xds_bootstrap))

@@ -25,6 +25,14 @@ pub(super) struct Parameters {
     pub(super) zone: Option<String>,
     /// The server of clients.
     pub(super) server: Option<String>,
+    /// The file of the authority that clients trust.
+    pub(super) ca: Option<String>,
+    /// The file of their certificate.
+    pub(super) cert: Option<String>,
+    /// The file of its key.
+    pub(super) key: Option<String>,
+    /// How often they read these files again.
+    pub(super) refresh: Option<String>,
 }
 
 /// Parses a query. `known` are the parameters that its path accepts.
@@ -47,6 +55,10 @@ pub(super) fn parse(query: Option<&str>, known: &[&str]) -> Result<Parameters, P
             "client" => parameters.client.replace(value.into_owned()).is_some(),
             "zone" => parameters.zone.replace(value.into_owned()).is_some(),
             "server" => parameters.server.replace(value.into_owned()).is_some(),
+            "ca" => parameters.ca.replace(value.into_owned()).is_some(),
+            "cert" => parameters.cert.replace(value.into_owned()).is_some(),
+            "key" => parameters.key.replace(value.into_owned()).is_some(),
+            "refresh" => parameters.refresh.replace(value.into_owned()).is_some(),
             "backend" => parameters.backend.replace(value.into_owned()).is_some(),
             _ => parameters.limit.replace(limit(&value)?).is_some(),
         };

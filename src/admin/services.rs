@@ -11,6 +11,7 @@ use axum::extract::State as Shared;
 use axum::http::{StatusCode, Uri};
 
 use super::api::{self, Json, JsonResult, Problem};
+use super::json::ByProtocol;
 use super::query::{self, Parameters};
 use super::shares::{self, Share};
 use super::{State, cells, json, marks, zones};
@@ -21,7 +22,7 @@ use crate::load::Calls;
 use crate::model::{Class, Endpoint, ServiceName};
 use crate::policy;
 use crate::settings::HealthKind;
-use crate::telemetry::ClientView;
+use crate::telemetry::{ClientView, Protocol};
 
 /// The sources of the rows.
 struct Rows<'a> {
@@ -29,7 +30,9 @@ struct Rows<'a> {
     liveness: Arc<Liveness>,
     /// How many backends are not listed because their host names do not resolve.
     unresolved: BTreeMap<ServiceName, usize>,
-    clients: HashMap<ServiceName, usize>,
+    clients: HashMap<ServiceName, ByProtocol>,
+    /// The clients of services without backends, by canonical name.
+    waiting: HashMap<String, ByProtocol>,
     calls: HashMap<ServiceName, Calls>,
 }
 
@@ -45,11 +48,13 @@ pub(super) async fn services(
     api::read(&state)?;
     let (empty, unknown): (Vec<_>, Vec<_>) =
         state.catalog.empty_services().into_iter().partition(|empty| empty.name.is_some());
+    let clients = (state.clients)();
     let rows = Rows {
         state: &state,
         liveness: state.catalog.liveness(),
         unresolved: unresolved(&state),
-        clients: clients_by_service(&(state.clients)()),
+        waiting: waiting(&state, &clients),
+        clients: clients_by_service(&clients),
         calls: state.ledger.totals().into_iter().collect(),
     };
     let present = state.catalog.services();
@@ -67,7 +72,11 @@ pub(super) async fn services(
         let row = services.iter_mut().find(|service| {
             known.contains(&empty.canonical) && canonical(&service.name) == empty.canonical
         });
-        row.map(|row| row.clients = empty.streams).is_none()
+        row.map(|row| {
+            row.clients = empty.streams;
+            row.clients_by_protocol = rows.waiting(&empty.canonical);
+        })
+        .is_none()
     });
     let total = services.len();
     let mut problems: Vec<_> =
@@ -100,12 +109,14 @@ pub(super) async fn service(
     let (snapshot, target) = api::find(&state, &api::typed(uri.path())?)?;
     let class = policy::class(&snapshot, &target, None);
     let name = &snapshot.name;
+    let clients = clients_by_service(&(state.clients)()).get(name).copied().unwrap_or_default();
     let calls = state.ledger.totals().into_iter().find(|(service, _)| service == name);
     Ok(Json(json::ServiceDetail {
         name: name.to_string(),
         dns_name: dns_name(&state, name),
         revision: snapshot.revision,
-        clients: clients_by_service(&(state.clients)()).get(name).copied().unwrap_or(0),
+        clients: clients.grpclb + clients.xds,
+        clients_by_protocol: clients,
         calls: calls.map(|(_, calls)| calls).unwrap_or_default().into(),
         guarded: state.catalog.liveness().guarded.contains(name),
         panic: snapshot.facts.health.as_ref().is_some_and(|health| health.panic),
@@ -171,6 +182,7 @@ impl Rows<'_> {
             _ if drained > 0 => json::State::Drained,
             _ => json::State::Ok,
         };
+        let clients = self.clients.get(name).copied().unwrap_or_default();
         let since = held.and_then(|held| held.values().map(|held| held.since).min());
         json::Service {
             name: name.to_string(),
@@ -190,7 +202,8 @@ impl Rows<'_> {
             state,
             since_seconds: since.map(|since| json::seconds(since.elapsed())),
             revision: *revision,
-            clients: self.clients.get(name).copied().unwrap_or(0),
+            clients: clients.grpclb + clients.xds,
+            clients_by_protocol: clients,
             calls: self.calls.get(name).copied().unwrap_or_default().into(),
         }
     }
@@ -198,7 +211,12 @@ impl Rows<'_> {
     fn empty(&self, empty: &EmptyService) -> Option<json::Service> {
         let row = self.without_backends(empty.name.as_ref()?);
         let since_seconds = Some(json::seconds(empty.since.elapsed()));
-        Some(json::Service { since_seconds, clients: empty.streams, ..row })
+        let clients_by_protocol = self.waiting(&empty.canonical);
+        Some(json::Service { since_seconds, clients: empty.streams, clients_by_protocol, ..row })
+    }
+
+    fn waiting(&self, canonical: &str) -> ByProtocol {
+        self.waiting.get(canonical).copied().unwrap_or_default()
     }
 
     fn without_backends(&self, name: &ServiceName) -> json::Service {
@@ -222,6 +240,7 @@ impl Rows<'_> {
             since_seconds: None,
             revision: 0,
             clients: 0,
+            clients_by_protocol: ByProtocol::default(),
             calls: self.calls.get(name).copied().unwrap_or_default().into(),
         }
     }
@@ -232,6 +251,7 @@ fn endpoints(state: &State, snapshot: &Service, class: &Class) -> Vec<json::Endp
     let liveness = state.catalog.liveness();
     let reported = state.ledger.backends(&snapshot.name);
     let down = liveness.down.get(&snapshot.name).map_or(&[][..], Vec::as_slice);
+    let findings = policy::explain(snapshot, class);
     let endpoint = |endpoint: &Endpoint, Share { entries, due, share, .. }, down| json::Endpoint {
         id: endpoint.id.to_string(),
         address: endpoint.addr.to_string(),
@@ -247,7 +267,7 @@ fn endpoints(state: &State, snapshot: &Service, class: &Class) -> Vec<json::Endp
         delayed_seconds: snapshot
             .delayed(endpoint)
             .map(|until| until.saturating_duration_since(clock::now()).as_secs_f64()),
-        slow_start: Some(policy::factor(snapshot, endpoint, class))
+        slow_start: Some(findings.slow_start(endpoint))
             .filter(|factor| entries > 0 && *factor != Factor::ONE)
             .map(|factor| f64::from(factor.as_millionths()) / 1e6),
         load_factor: Some(snapshot.load_factor(endpoint))
@@ -279,10 +299,31 @@ fn dns_name(state: &State, service: &ServiceName) -> String {
     format!("{}.{}", service.dns_name(), state.zone)
 }
 
-fn clients_by_service(clients: &[ClientView]) -> HashMap<ServiceName, usize> {
+/// Returns how many clients each service has.
+pub(super) fn clients_by_service(clients: &[ClientView]) -> HashMap<ServiceName, ByProtocol> {
     let mut counts = HashMap::new();
-    for service in clients.iter().filter_map(|view| view.service.as_ref()) {
-        *counts.entry(service.clone()).or_default() += 1;
+    for view in clients {
+        if let Some(service) = &view.service {
+            count(view, counts.entry(service.clone()).or_default());
+        }
     }
     counts
+}
+
+/// Returns how many clients wait for each name that means no service now.
+pub(super) fn waiting(state: &State, clients: &[ClientView]) -> HashMap<String, ByProtocol> {
+    let mut counts = HashMap::new();
+    for view in clients.iter().filter(|view| view.service.is_none()) {
+        if let Some(name) = api::canonical(state, view) {
+            count(view, counts.entry(name).or_default());
+        }
+    }
+    counts
+}
+
+fn count(view: &ClientView, counts: &mut ByProtocol) {
+    match view.protocol() {
+        Protocol::Xds => counts.xds += 1,
+        Protocol::Grpclb | Protocol::Dns => counts.grpclb += 1,
+    }
 }

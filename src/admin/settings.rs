@@ -1,5 +1,5 @@
 //! `/api/v1/settings`: the settings in force for each service, and what a document would
-//! change.
+//! change, in settings and in lists.
 //!
 //! In: requests; for a comparison, a document. Out: the types of `json`, or a `Problem`.
 //! It changes nothing.
@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 
 use super::api::{self, Json, JsonResult, Problem};
 use super::query::{self, Parameters};
-use super::{State, json};
+use super::{State, json, list_changes};
 use crate::model::Target;
 use crate::settings::source::SourceReport;
 use crate::settings::{DOCUMENT_MAX, Document, Layer, Origin, Settings};
@@ -22,6 +22,8 @@ use crate::settings::{DOCUMENT_MAX, Document, Layer, Origin, Settings};
 pub(super) const DIFF: &str = "/api/v1/settings/diff";
 /// The most changes in an answer, so that it counts as a short one.
 const CHANGES_MAX: usize = 200;
+/// How many names are compared with the patterns before other tasks run.
+const NAMES_AT_ONCE: usize = 250;
 
 pub(super) async fn in_force(
     Shared(state): Shared<Arc<State>>,
@@ -90,7 +92,10 @@ pub(super) async fn diff(
     let after = before.with(file, Some(Arc::new(document)));
     let names = names(&state);
     let (mut total, mut changes) = (0, Vec::new());
-    for (service, canonical) in &names {
+    for (at, (service, canonical)) in names.iter().enumerate() {
+        if at % NAMES_AT_ONCE == 0 {
+            tokio::task::yield_now().await;
+        }
         if before.for_canonical(canonical) == after.for_canonical(canonical) {
             continue;
         }
@@ -117,7 +122,8 @@ pub(super) async fn diff(
     let (old, new) = (before.zones(), after.zones());
     let zones = differing(texts(old.networks()), texts(new.networks()))
         + differing(texts(old.aliases()), texts(new.aliases()));
-    Ok(Json(json::Diff { revision, total, zones, changes, unmatched }))
+    let lists = Some(list_changes::compare(&state, &before, &after).await);
+    Ok(Json(json::Diff { revision, total, zones, changes, unmatched, lists }))
 }
 
 /// Returns the services with backends and the names that streams ask for, each with its
@@ -139,14 +145,16 @@ fn texts(all: impl Iterator<Item = (impl ToString, impl ToString)>) -> BTreeMap<
     all.map(|(name, zone)| (name.to_string(), zone.to_string())).collect()
 }
 
-fn sources(state: &State) -> Vec<json::Source> {
+/// Returns the sources of settings, the strongest first.
+pub(super) fn sources(state: &State) -> Vec<json::Source> {
     let report = state.sources.borrow().clone();
     let source = |layer: Layer, of: SourceReport| json::Source {
         source: layer.as_str().to_owned(),
         place: Some(of.place),
         tables: of.tables,
         revision: of.revision,
-        refused: of.refused,
+        refused_seconds: of.refused.as_ref().map(|(since, _)| json::seconds(since.elapsed())),
+        refused: of.refused.map(|(_, why)| why),
         unheard: of.outage,
     };
     let flags = json::Source {
@@ -154,6 +162,7 @@ fn sources(state: &State) -> Vec<json::Source> {
         place: None,
         tables: 0,
         revision: None,
+        refused_seconds: None,
         refused: None,
         unheard: None,
     };

@@ -1,7 +1,8 @@
 //! The table of open streams, and what each was last sent.
 //!
 //! In: a row per stream, removed when the stream is dropped, however it ends. Out:
-//! [`ClientView`]s for the admin port. A push touches only its own row, never the table.
+//! [`ClientView`]s and [`SentList`]s for the admin port. A push touches only its own row, never
+//! the table.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,8 +17,10 @@ use crate::load::Calls;
 use crate::model::{ClientIdentity, ClientKind, ServiceName, Subset};
 use crate::streams::held_bytes::{HeldBytes, WeakHeldBytes};
 use crate::streams::shared_texts::SharedTexts;
-use crate::telemetry::ClientView;
+use crate::telemetry::{ClientView, SentList};
 
+use super::cycle::Window;
+use super::encode::{self, EncodedList};
 use super::session::Push;
 use super::views::View;
 
@@ -80,8 +83,9 @@ struct Now {
     seen: u64,
     /// Since when its view has had a newer version.
     behind_since: Option<Instant>,
-    /// The list that it was sent.
+    /// The list that it was sent, and which part of it.
     held: WeakHeldBytes,
+    window: Window,
     /// Whether its connection has been asked to end.
     close_requested: bool,
     /// The subset of the backends that its list has; `None`: all.
@@ -112,6 +116,7 @@ impl Clients {
             seen: 0,
             behind_since: None,
             held: WeakHeldBytes::default(),
+            window: Window::default(),
             close_requested: false,
             subset: None,
         };
@@ -138,7 +143,7 @@ impl Clients {
         let mut held = 0;
         for Behind { list, .. } in &behind {
             let holders = holders.entry(Arc::as_ptr(list)).or_default();
-            held += if *holders == 0 { list.bytes } else { 0 };
+            held += if *holders == 0 { list.bytes.len() } else { 0 };
             *holders += 1;
         }
         let mut gone = 0;
@@ -150,7 +155,7 @@ impl Clients {
             gone += 1;
             if let Some(holders) = holders.get_mut(&Arc::as_ptr(&list)) {
                 *holders -= 1;
-                held -= if *holders == 0 { list.bytes } else { 0 };
+                held -= if *holders == 0 { list.bytes.len() } else { 0 };
             }
         }
         gone
@@ -161,7 +166,13 @@ impl Clients {
         let mut rows: Vec<_> =
             self.rows.iter().map(|row| (*row.key(), row.value().clone())).collect();
         rows.sort_unstable_by_key(|&(id, _)| id);
-        rows.iter().map(|(_, row)| row.view()).collect()
+        rows.iter().map(|(id, row)| row.view(*id)).collect()
+    }
+
+    /// Returns the list that a stream was sent last; `None` if it is not open.
+    pub(super) fn sent(&self, id: u64) -> Option<SentList> {
+        let row = self.rows.get(&id)?.value().clone();
+        Some(row.sent())
     }
 }
 
@@ -178,6 +189,11 @@ impl ClientRow {
     /// Returns who the client is.
     pub(super) fn identity(&self) -> &ClientIdentity {
         &self.row.peer.identity
+    }
+
+    /// Returns whether the client may no longer be served, whatever it asks for.
+    pub(super) fn is_refused(&self) -> bool {
+        self.row.close.is_refused()
     }
 
     /// Records that the stream has seen this version.
@@ -204,7 +220,7 @@ impl ClientRow {
         now.last_response = push.kind;
         now.entries = push.entries;
         now.pushed_at = at;
-        now.held = push.held.clone();
+        (now.held, now.window) = (push.held.clone(), push.window);
         match service_and_revision {
             Some((service, revision)) => {
                 now.revision = revision;
@@ -267,10 +283,24 @@ impl Row {
         self.close.request();
     }
 
-    fn view(&self) -> ClientView {
+    fn sent(&self) -> SentList {
+        let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let (kind, held, window) = (now.last_response, now.held.clone(), now.window);
+        drop(now);
+        let entries = match kind {
+            "list" => held.upgrade().map(|list| encode::shown(&list.bytes, window)),
+            "unreachable" => Some(EncodedList::unreachable().shown()),
+            "drop" => Some(EncodedList::drop_all().shown()),
+            _ => Some(Vec::new()),
+        };
+        SentList { entries }
+    }
+
+    fn view(&self, stream: u64) -> ClientView {
         let zone = self.view.client_zone(self.peer.identity.addr.ip());
         let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         ClientView {
+            stream,
             peer: self.peer.identity.addr,
             certificate: self.peer.identity.certificate.clone(),
             user_agent: self.peer.user_agent.clone(),
@@ -317,7 +347,7 @@ mod tests {
             let close: Arc<GracefulClose> = Arc::default();
             let client = clients.register(peer, view.clone(), close.clone(), start);
             let (message, held) = (Pieces::default(), held.clone());
-            let push = Push { message, kind: "list", entries: 1, held };
+            let push = Push { message, kind: "list", entries: 1, held, window: Window::default() };
             client.pushed(version, &push, None, None, start);
             (client, close)
         };

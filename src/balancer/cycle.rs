@@ -39,7 +39,7 @@ const WINDOW_OF_FEW: usize = 4_096;
 const VERY_FEW_STREAMS: usize = 10;
 
 /// The part of a cycle that a stream is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Window {
     /// The first entry.
     pub start: usize,

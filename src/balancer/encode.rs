@@ -4,7 +4,7 @@
 //! stream. Streams share the bytes; each is sent its window of them. Pure. It never makes
 //! a message that a client's 4 MiB limit would refuse.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -14,7 +14,7 @@ use prost::Message;
 use crate::catalog::Service;
 use crate::policy::Decision;
 use crate::streams::held_bytes::{WeakHeldBytes, count_held};
-use crate::telemetry::Counters;
+use crate::telemetry::{Counters, SentEntry};
 
 use super::cycle::{self, StreamRank, Window};
 use super::drops;
@@ -143,7 +143,7 @@ impl EncodedList {
     }
 
     /// Returns a stream's window, cut to the room in one message.
-    fn window(&self, rank: StreamRank) -> Window {
+    pub(super) fn window(&self, rank: StreamRank) -> Window {
         let Window { start, length } = Window::new(self.len(), self.backends, self.number, rank);
         let fits = |length: usize| self.bytes(Window { start, length }) <= MESSAGE_MAX - HEAD_ROOM;
         if self.entries.len() <= MESSAGE_MAX - HEAD_ROOM || fits(length) {
@@ -155,6 +155,11 @@ impl EncodedList {
             if fits(middle) { some = middle } else { many = middle }
         }
         Window { start, length: some }
+    }
+
+    /// Returns all entries.
+    pub(super) fn shown(&self) -> Vec<SentEntry> {
+        shown(&self.entries, Window { start: 0, length: self.len() })
     }
 
     /// Returns how many bytes a window's entries have.
@@ -207,6 +212,23 @@ impl EncodedList {
     fn offset(&self, entry: usize) -> usize {
         self.offsets.get(entry).map_or(self.entries.len(), |&at| at as usize)
     }
+}
+
+/// Returns a window of the encoded entries of a cycle.
+pub(super) fn shown(entries: &[u8], window: Window) -> Vec<SentEntry> {
+    let list = pb::ServerList::decode(entries).unwrap_or_default();
+    let ip = |bytes: &[u8]| match <[u8; 4]>::try_from(bytes) {
+        Ok(octets) => Some(IpAddr::from(octets)),
+        Err(_) => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+    };
+    let entry = |server: &pb::Server| SentEntry {
+        backend: ip(&server.ip_address)
+            .filter(|_| !server.drop)
+            .zip(u16::try_from(server.port).ok())
+            .map(SocketAddr::from),
+        token: server.load_balance_token.clone(),
+    };
+    list.servers.iter().cycle().skip(window.start).take(window.length).map(entry).collect()
 }
 
 /// Returns an entry that makes a client drop the call.

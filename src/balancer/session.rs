@@ -17,7 +17,7 @@ use crate::catalog::Known;
 use crate::model::{ClientKind, ServiceName};
 use crate::streams::held_bytes::WeakHeldBytes;
 
-use super::cycle::StreamRank;
+use super::cycle::{StreamRank, Window};
 use super::encode::{EncodedList, response};
 use super::pb;
 use crate::settings::WhenEmpty;
@@ -64,6 +64,8 @@ pub(super) struct Push {
     /// Its kind, as shown to people.
     pub(super) kind: &'static str,
     pub(super) entries: usize,
+    /// The part of the list that it has.
+    pub(super) window: Window,
     /// The handle that shows whether the list's bytes are still held.
     pub(super) held: WeakHeldBytes,
 }
@@ -123,15 +125,15 @@ impl Session {
             Directive::Drop => ("drop", 1),
             Directive::Fallback => ("fallback", 0),
         };
-        let held = match &directive {
-            Directive::List(list) => list.held.clone(),
-            _ => WeakHeldBytes::default(),
+        let (held, window) = match &directive {
+            Directive::List(list) => (list.held.clone(), list.window(rank)),
+            _ => <(WeakHeldBytes, Window)>::default(),
         };
         self.last_sent = Some(match directive {
             Directive::List(list) => LastSent::List(Arc::downgrade(&list)),
             other => LastSent::Other(other),
         });
-        Some(Push { message, kind, entries, held })
+        Some(Push { message, kind, entries, window, held })
     }
 
     fn message(&mut self, directive: &Directive, rank: StreamRank) -> Pieces {

@@ -13,7 +13,7 @@ use tonic::Status;
 use crate::catalog::Subscriber;
 use crate::clock;
 use crate::settings::WhenEmpty;
-use crate::streams::body::Conversation;
+use crate::streams::body::{Conversation, certificate_refused};
 use crate::streams::work_budget;
 
 use super::clients::ClientRow;
@@ -120,6 +120,9 @@ impl Conversation for BalanceStream {
     }
 
     fn end(&mut self) -> Option<Status> {
+        if self.client.is_refused() {
+            return Some(certificate_refused());
+        }
         let (name, client) = (|| self.stream_view.canonical(), self.client.identity());
         self.denied.then(|| self.shared.deny(&name(), client))
     }

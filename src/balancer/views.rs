@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use crate::catalog::{Catalog, Known, Service, Subscriber, Subscription};
 use crate::load::Calls;
 use crate::model::{Class, Subset, Target};
-use crate::placements::{CellMember, Placements};
+use crate::placements::{CellMember, KeyMember, Placements};
 use crate::policy;
 use crate::policy::zones::client_zone;
 use crate::streams::admission::{Admission, Admitted};
@@ -46,7 +46,7 @@ pub(super) struct StreamView {
     list: Option<StreamList>,
     /// Given back when the stream ends.
     admitted: Option<Box<Admitted>>,
-    /// Set while the service has zones or cells, or sheds calls by overload.
+    /// Set while the service has zones or cells, bounds keys, or sheds calls by overload.
     member: Option<Box<Membership>>,
 }
 
@@ -57,6 +57,8 @@ struct Membership {
     demand: Option<Box<Member>>,
     /// Set while the client gets a part of the service's backends.
     cell: Option<Box<CellMember>>,
+    /// Set while the client has a key, and the service bounds what a backend gets of the keys.
+    key: Option<Box<KeyMember>>,
     /// Set while the service sheds calls by overload.
     rate: Option<Box<RateMember>>,
 }
@@ -137,7 +139,7 @@ impl View {
         if let Known::Present(service) = known {
             let class = policy::class(service, &self.target, Some(peer.ip()));
             stream_view.member = self.member(service, &class, peer.ip());
-            let class = stream_view.in_cell(service, class);
+            let class = stream_view.placed(service, class);
             let list = self.owner.lists.join(&service.name, &class);
             if !class.is_whole() {
                 let most = policy::most(service, &class);
@@ -162,10 +164,12 @@ impl View {
         });
         let cell = policy::subset::divides(service, class)
             .then(|| Box::new(self.owner.placements.join(service, class.zone(), client)));
+        let key = policy::bounds_keys(service, class)
+            .then(|| Box::new(self.owner.placements.join_key(service, class)));
         let shed = service.settings.shed.is_on();
         let rate = shed.then(|| Box::new(self.owner.rates.join(&service.name)));
-        let counts = demand.is_some() || cell.is_some() || rate.is_some();
-        counts.then(|| Box::new(Membership { demand, cell, rate }))
+        let counts = demand.is_some() || cell.is_some() || key.is_some() || rate.is_some();
+        counts.then(|| Box::new(Membership { demand, cell, key, rate }))
     }
 
     /// Returns the zone of a client at this address; `None` if it is unknown or does not
@@ -193,7 +197,7 @@ impl StreamView {
             return ListToSend::default();
         };
         match (&self.list, counts(service), &self.member) {
-            // Without zones and cells, only a split can change the class of a name.
+            // Else only a split can change the class of a name.
             (Some(list), false, None)
                 if list.is_of(&service.name)
                     && list.class().part() == policy::part(service, list.class(), client, true) =>
@@ -218,20 +222,20 @@ impl StreamView {
             self.member = None;
             self.member = view.member(service, &class, client);
         }
-        let class = self.in_cell(service, class);
+        let class = self.placed(service, class);
         match &self.list {
             Some(list) if list.is_for(&service.name, &class) => list.get(service),
             _ => self.list.insert(view.owner.lists.join(&service.name, &class)).get(service),
         }
     }
 
-    /// Returns the class with the subset of the backends that the client uses now.
-    fn in_cell(&self, service: &Service, class: Class) -> Class {
-        let cell = self.member.as_ref().and_then(|member| member.cell.as_ref());
-        match cell {
-            Some(cell) => class.with_subset(cell.subset(service)),
-            None => class,
-        }
+    /// Returns the class with the subset of the backends that the client uses now, and the
+    /// backend of its key.
+    fn placed(&self, service: &Service, class: Class) -> Class {
+        let Some(member) = &self.member else { return class };
+        let subset = member.cell.as_ref().and_then(|cell| cell.subset(service));
+        let backend = member.key.as_ref().and_then(|key| key.backend(service));
+        class.with_subset(subset).with_backend(backend)
     }
 
     /// Returns the canonical name that the target means, registered or not.
@@ -253,6 +257,9 @@ impl StreamView {
             if let Some(cell) = &member.cell {
                 cell.report(calls.started);
             }
+            if let Some(key) = &member.key {
+                key.report(calls.started);
+            }
             if let Some(rate) = &mut member.rate {
                 rate.report(calls);
             }
@@ -273,19 +280,24 @@ impl Membership {
             Some(cell) => divides && cell.is_of(name, zone),
             None => !divides,
         };
+        let bounds = policy::bounds_keys(service, class);
+        let key = match &self.key {
+            Some(key) => bounds && key.is_of(service, class),
+            None => !bounds,
+        };
         let rate = match &self.rate {
             Some(rate) => service.settings.shed.is_on() && rate.is_of(name),
             None => !service.settings.shed.is_on(),
         };
-        demand && cell && rate
+        demand && cell && key && rate
     }
 }
 
-/// Returns whether something of the clients of a service may count: their zones, their cells
-/// or their calls.
+/// Returns whether something of the clients of a service may count: their zones, their cells,
+/// their keys or their calls.
 fn counts(service: &Service) -> bool {
-    let shed = service.settings.shed.is_on();
-    service.facts.zones.is_some() || service.facts.cells.is_some() || shed
+    let by_settings = service.settings.shed.is_on() || service.settings.hash_balance > 0;
+    service.facts.zones.is_some() || service.facts.cells.is_some() || by_settings
 }
 
 impl Drop for View {

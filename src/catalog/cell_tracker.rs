@@ -1,7 +1,6 @@
 //! Follows the number of backends of services that are divided into cells.
 //!
-//! In: services with their settings, the time, and word that the balancer has placed clients
-//! anew. Out: the [`CellSizes`] of a service, and when they may change without an input.
+//! In: services with their settings, and the time. Out: the [`CellSizes`] of a service, and when they may change without an input.
 //! Pure. A service whose settings do not ask for cells costs nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +28,6 @@ pub(super) struct CellTracker {
 struct Followed {
     groups: BTreeMap<CellGroup, CellCount>,
     least: u32,
-    placed: u64,
     due: Option<Instant>,
 }
 
@@ -70,13 +68,10 @@ impl CellTracker {
             (followed.least, followed.groups) = (least, BTreeMap::new());
         }
         let least = usize::try_from(least).unwrap_or(usize::MAX);
-        let (groups, places) = cell_groups(endpoints, settings, zones);
-        let mut sizes = vec![0; groups.len()];
-        places.iter().for_each(|&place| sizes[usize::from(place)] += 1);
         let mut former = std::mem::take(&mut followed.groups);
         let (span, left) = Span::of((self.wall)());
         let turn = service.as_str().bytes().fold(0, |turn, byte| turn + u64::from(byte));
-        for (group, backends) in groups.into_iter().zip(sizes) {
+        for (group, backends) in sized_groups(endpoints, settings, zones) {
             let count = match former.remove(&group) {
                 None => CellCount::new(backends, least, span),
                 Some(mut count) => {
@@ -92,14 +87,6 @@ impl CellTracker {
         let cells = followed.sizes();
         self.services.insert(service.clone(), followed);
         cells
-    }
-
-    /// Notes that clients of a service were placed on other cells. Returns whether the
-    /// service must be published again.
-    pub(super) fn placed(&mut self, service: &ServiceName) -> bool {
-        let Some(followed) = self.services.get_mut(service) else { return false };
-        followed.placed += 1;
-        followed.sizes().is_some()
     }
 
     /// Returns the services whose cells may change at this moment.
@@ -125,6 +112,35 @@ impl CellTracker {
     }
 }
 
+/// Returns the cells of a service that is divided for the first time; `None` if it is not
+/// divided.
+pub(super) fn divide(
+    endpoints: &[Endpoint],
+    settings: &ServiceSettings,
+    zones: Option<&Zones>,
+    span: Span,
+) -> Option<Arc<CellSizes>> {
+    if settings.subset.mode == SubsetMode::Off {
+        return None;
+    }
+    let least = usize::try_from(settings.subset.least).unwrap_or(usize::MAX);
+    let groups = sized_groups(endpoints, settings, zones);
+    let count = |(group, backends)| (group, CellCount::new(backends, least, span));
+    Followed { groups: groups.map(count).collect(), ..Followed::default() }.sizes()
+}
+
+/// Returns the groups of a service's backends, each with its number of backends.
+fn sized_groups(
+    endpoints: &[Endpoint],
+    settings: &ServiceSettings,
+    zones: Option<&Zones>,
+) -> impl Iterator<Item = (CellGroup, usize)> {
+    let (groups, places) = cell_groups(endpoints, settings, zones);
+    let mut sizes = vec![0; groups.len()];
+    places.iter().for_each(|&place| sizes[usize::from(place)] += 1);
+    groups.into_iter().zip(sizes)
+}
+
 impl Followed {
     fn sizes(&self) -> Option<Arc<CellSizes>> {
         if self.groups.values().all(|count| count.bits() == 0) {
@@ -134,6 +150,6 @@ impl Followed {
             (group.clone(), CellSize { bits: count.bits(), peak: count.peak() })
         };
         let groups = self.groups.iter().map(size).collect();
-        Some(Arc::new(CellSizes { groups, placed: self.placed }))
+        Some(Arc::new(CellSizes { groups }))
     }
 }

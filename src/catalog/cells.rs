@@ -17,9 +17,6 @@ use super::{Zones, is_chosen};
 pub struct CellSizes {
     /// The groups with their sizes.
     pub groups: BTreeMap<CellGroup, CellSize>,
-    /// How often the balancer has placed clients on other cells, so that each such change is
-    /// a new value of the service.
-    pub placed: u64,
 }
 
 /// The size of one group.

@@ -94,10 +94,8 @@ pub(super) fn apply_input(
             return affected.services.extend(shed.started(&rates, load, now));
         }
         Input::Placed(service) => {
-            if publisher.cells.placed(&service) {
-                affected.service(&service);
-            }
-            return;
+            *publisher.placed.entry(service.clone()).or_default() += 1;
+            return affected.service(&service);
         }
         Input::Origins(asked) => {
             // The caller may have stopped waiting.

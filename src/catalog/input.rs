@@ -51,7 +51,7 @@ pub enum Input {
     /// The calls that the clients of services start, each second. Of services whose settings
     /// ask for shedding by overload.
     Started(Vec<(ServiceName, CallRates)>),
-    /// The balancer has placed clients of a service on other cells.
+    /// The balancer has placed clients of a service on other cells, or moved keys.
     Placed(ServiceName),
     /// A question: which keys register some backends. It changes nothing. It comes as an
     /// input because only the writer knows.

@@ -15,7 +15,7 @@ use crate::facts::capacity::{self, Estimate, Member, Report};
 use crate::facts::factor::Factor;
 use crate::facts::overload::Capacity;
 use crate::model::{BackendAddr, Endpoint, ServiceName};
-use crate::settings::{HealthTls, LoadKind, ServiceSettings};
+use crate::settings::{HealthTls, LoadKind, LoadSettings, ServiceSettings};
 
 use super::due_times::DueTimes;
 use super::load::{LoadFactors, LoadTarget, LoadTargets};
@@ -352,6 +352,18 @@ fn target(settings: &ServiceSettings, addr: BackendAddr) -> Option<LoadTarget> {
             Some(LoadTarget { addr, interval: settings.load.interval, tls })
         }
     }
+}
+
+/// Returns whether backends are asked for their load by other settings as they are by these, so
+/// that what is known of it stays.
+pub(super) fn are_asked_alike(one: &ServiceSettings, other: &ServiceSettings) -> bool {
+    let ask = |settings: &ServiceSettings| {
+        let LoadSettings { kind, interval } = settings.load;
+        let tls = &settings.health.tls;
+        let tls = (*tls == HealthTls::On).then(|| settings.health.tls_of_check());
+        (kind != LoadKind::Off).then_some((kind, interval, tls))
+    };
+    ask(one) == ask(other)
 }
 
 /// Returns the load that a backend registers; `None` without calls or without utilisation.

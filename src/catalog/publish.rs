@@ -37,6 +37,8 @@ pub(super) struct Publisher {
     ramps: RampTracker,
     pub(super) cells: CellTracker,
     pub(super) shed: ShedTracker,
+    /// How often clients of a service were placed on other cells, or keys were moved.
+    pub(super) placed: BTreeMap<ServiceName, u64>,
     backend_log: BackendLog,
     load_warnings: WarningLimit,
     pub(super) rounds: Rounds<Known>,
@@ -53,6 +55,7 @@ impl Publisher {
             ramps: RampTracker::new(wall),
             cells: CellTracker::new(wall),
             shed: ShedTracker::default(),
+            placed: BTreeMap::new(),
             backend_log: BackendLog::default(),
             load_warnings: WarningLimit::default(),
             rounds: Rounds::default(),
@@ -86,6 +89,7 @@ impl Catalog {
             ramps,
             cells,
             shed,
+            placed,
             backend_log,
             load_warnings,
             rounds,
@@ -152,6 +156,10 @@ impl Catalog {
                 let zones = zones.as_ref().and_then(|zones| zones.as_deref());
                 cells.update(service, after, &settings, zones, now)
             });
+            let cells_now = cells_now.flatten();
+            if new.is_none() || cells_now.is_none() && settings.hash_balance == 0 {
+                placed.remove(service);
+            }
             let shed_now = shed
                 .follows(service, &settings)
                 .then(|| shed.update(service, new.is_some(), &settings));
@@ -161,7 +169,8 @@ impl Catalog {
                     health: health_now.flatten(),
                     load: load_now.flatten(),
                     zones: zones.flatten(),
-                    cells: cells_now.flatten(),
+                    cells: cells_now,
+                    placed: placed.get(service).copied().unwrap_or_default(),
                     overload_shed: shed_now.flatten(),
                     ramp_share: ramps.share(service, &settings, now),
                 };

@@ -70,6 +70,9 @@ pub struct Facts {
     pub zones: Option<Arc<Zones>>,
     /// The sizes of its cells, if clients get a part of its backends.
     pub cells: Option<Arc<CellSizes>>,
+    /// How often this balancer has placed clients on other cells, or moved keys, so that each
+    /// such change is a new value of the service.
+    pub placed: u64,
     /// The part of their calls that clients drop because it is overloaded, in percent.
     pub overload_shed: Option<u32>,
 }

@@ -47,11 +47,30 @@ fn shown(services: &json::Services) -> Option<String> {
     }
     let row = |service: &json::Service| {
         let json::Service { name, dns_name, endpoints, revision, clients, calls, .. } = service;
-        let (endpoints, clients) = (endpoints.to_string(), clients.to_string());
-        let (calls, state) = (calls.finished.to_string(), state(service));
-        vec![name.clone(), endpoints, clients, calls, revision.to_string(), dns_name.clone(), state]
+        let json::ByProtocol { grpclb, xds } = service.clients_by_protocol;
+        vec![
+            name.clone(),
+            endpoints.to_string(),
+            clients.to_string(),
+            grpclb.to_string(),
+            xds.to_string(),
+            calls.finished.to_string(),
+            revision.to_string(),
+            dns_name.clone(),
+            state(service),
+        ]
     };
-    let headings = ["SERVICE", "ENDPOINTS", "CLIENTS", "CALLS", "REVISION", "DNS NAME", "STATE"];
+    let headings = [
+        "SERVICE",
+        "ENDPOINTS",
+        "CLIENTS",
+        "GRPCLB",
+        "XDS",
+        "CALLS",
+        "REVISION",
+        "DNS NAME",
+        "STATE",
+    ];
     Some(admin_client::table(&headings, services.services.iter().map(row)))
 }
 
@@ -133,6 +152,7 @@ mod tests {
             since_seconds: Some(61.0),
             revision: 42,
             clients: 2,
+            clients_by_protocol: json::ByProtocol { grpclb: 1, xds: 1 },
             calls: json::Calls { finished: 1_000, ..json::Calls::default() },
         };
         let empty = json::Service {
@@ -152,7 +172,7 @@ mod tests {
         let shown = shown(&services).unwrap();
         assert_eq!(
             shown.lines().nth(1).unwrap(),
-            " dev/game  3          2        1000   42        game.dev.lookaside.internal  \
+            " dev/game  3          2        1       1    1000   42        game.dev.lookaside.internal  \
              held (1 of 3 held for 1m 1s, 2 down)"
         );
     }

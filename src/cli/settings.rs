@@ -17,6 +17,8 @@ use crate::model::Zone;
 use crate::registry::etcd::{self, Connect, EtcdError};
 use crate::settings::{Document, source};
 
+mod diff;
+
 /// Checks, compares, applies and shows per-service settings
 ///
 /// A document is TOML with [service."PATTERN"] tables. It is a key in etcd that every
@@ -48,7 +50,7 @@ struct CheckDocument {
     trust: TrustArgs,
 }
 
-/// Shows which settings of which services a document would change; changes nothing
+/// Shows which settings and which lists of services a document would change; changes nothing
 #[derive(Debug, clap::Args)]
 struct DiffArgs {
     /// The document; - for standard input
@@ -100,7 +102,7 @@ pub fn run(args: &Args) -> ExitCode {
     match &args.command {
         Command::Check(args) => check(args),
         Command::Diff(args) => match read(&args.file) {
-            Ok((text, _)) => done(diff(&text, &args.admin)),
+            Ok((text, _)) => done(diff::run(&text, &args.admin)),
             Err(problems) => bad(&problems),
         },
         Command::Apply(args) => apply(args),
@@ -116,49 +118,11 @@ fn check(args: &CheckDocument) -> ExitCode {
     let tables = document.len();
     if let Some(admin) = &args.admin {
         let admin = AdminArgs { admin: admin.clone(), trust: args.trust.clone(), json: false };
-        if let Err(error) = ask_diff(&text, &admin).map(|diff| warn(&diff.value.unmatched)) {
+        if let Err(error) = diff::ask(&text, &admin).map(|diff| warn(&diff.value.unmatched)) {
             return done(Err(error));
         }
     }
     done(admin_client::print(&format!("{}: right, {tables} tables", args.file)).map(drop))
-}
-
-fn diff(text: &str, admin: &AdminArgs) -> Result<(), AdminError> {
-    let answer = ask_diff(text, admin)?;
-    if admin.json {
-        admin_client::print_json(&answer.text)?;
-        return Ok(());
-    }
-    let json::Diff { revision, total, zones, changes, unmatched } = answer.value;
-    warn(&unmatched);
-    let shown = changes.len();
-    let rows = changes.into_iter().map(|change| {
-        let json::Changed { service, key, before, after } = change;
-        vec![service, key, before.value.clone(), after.value.clone(), from(&before), from(&after)]
-    });
-    if shown > 0 {
-        let headings = ["SERVICE", "KEY", "NOW", "THEN", "NOW FROM", "THEN FROM"];
-        admin_client::print(&admin_client::table(&headings, rows))?;
-    }
-    if shown < total {
-        admin_client::say(&format!("… and {} more", total - shown));
-    }
-    if zones > 0 {
-        admin_client::say(&format!("{zones} networks or aliases of zones would change"));
-    }
-    let compared = match revision {
-        Some(revision) => format!("revision {revision} in etcd"),
-        None => "no document in etcd".to_owned(),
-    };
-    admin_client::say(&format!("{total} settings would change, compared with {compared}"));
-    Ok(())
-}
-
-fn ask_diff(
-    text: &str,
-    admin: &AdminArgs,
-) -> Result<admin_client::Fetched<json::Diff>, AdminError> {
-    AdminClient::new(admin)?.post_with_body("/api/v1/settings/diff", text)
 }
 
 fn apply(args: &ApplyArgs) -> ExitCode {

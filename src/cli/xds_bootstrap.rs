@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use crate::dns::zone::balancer_name;
 use crate::model::Zone;
-use crate::xds::bootstrap::{Bootstrap, ID};
+use crate::xds::bootstrap::{Bootstrap, ID, TlsFiles};
 
 use super::bad;
 
@@ -40,6 +40,16 @@ pub struct Args {
     /// [default: that of their system]
     #[arg(long, value_name = "FILE")]
     pub ca: Option<String>,
+    /// The PEM file of the clients' certificate, on their machines, for balancers that ask for one;
+    /// implies --tls
+    #[arg(long, value_name = "FILE")]
+    pub cert: Option<String>,
+    /// The PEM file of its key
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<String>,
+    /// How often clients read these files again [default: every ten minutes]
+    #[arg(long, value_name = "DURATION")]
+    pub refresh: Option<String>,
     /// The name of the clients, which lookaside only shows
     #[arg(long, value_name = "NAME", default_value = ID)]
     pub id: String,
@@ -74,10 +84,11 @@ impl Args {
             Some(server) => server.clone(),
             None => format!("dns:///{}:{PORT}", balancer_name(&zone)),
         };
+        let (ca, cert, key) = (self.ca.clone(), self.cert.clone(), self.key.clone());
+        let files = TlsFiles::new(ca, cert, key, self.refresh.as_deref(), "--")?;
         let bootstrap = Bootstrap {
             server,
-            tls: self.tls || self.ca.is_some(),
-            ca: self.ca.clone(),
+            tls: (self.tls || files.any()).then_some(files),
             zone: self.zone.clone(),
             id: self.id.clone(),
             cluster: self.cluster.clone(),

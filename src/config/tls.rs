@@ -10,10 +10,14 @@ use tokio_rustls::rustls::pki_types::{
     CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
 };
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto::ring};
 
-use crate::reload::{File, Loaded, Reloading, expiry};
+use crate::reload::{File, Loaded, Reloading, ServerTls, expiry};
 use crate::settings::Settings;
+
+/// Verifies clients' certificates.
+type Verifier = Arc<dyn ClientCertVerifier>;
 
 /// A file that a setting may name, after its flag.
 pub(super) type Named<'a> = (&'static str, Option<&'a str>);
@@ -41,10 +45,7 @@ pub(super) struct Clients<'a> {
 impl Server<'_> {
     /// Returns the TLS configuration. Returns `None` without certificate and key, or if there
     /// are problems, which it adds to `problems`.
-    pub(super) fn config(
-        &self,
-        problems: &mut Vec<String>,
-    ) -> Option<Reloading<Arc<ServerConfig>>> {
+    pub(super) fn config(&self, problems: &mut Vec<String>) -> Option<Reloading<ServerTls>> {
         let (cert, key) = (self.cert, self.key);
         let mut named = vec![cert, key];
         if let Some(Clients { ca, crl }) = &self.clients {
@@ -90,7 +91,7 @@ fn make(
     protocol: &[u8],
     files: &[File],
     contents: &[Vec<u8>],
-) -> Result<Loaded<Arc<ServerConfig>>, Vec<String>> {
+) -> Result<Loaded<ServerTls>, Vec<String>> {
     let mut problems = Vec::new();
     let chain = certificates(&files[0], &contents[0], &mut problems);
     let key = PrivateKeyDer::from_pem_slice(&contents[1])
@@ -102,17 +103,18 @@ fn make(
         return Err(problems);
     };
     let config = config(chain, key, clients.flatten(), revoked.unwrap_or_default());
-    let mut value = config.map_err(|error| {
+    let (mut config, clients) = config.map_err(|error| {
         let flags: Vec<_> = files.iter().map(|file| file.flag).collect();
         vec![format!("{}: {error}", flags.join(", "))]
     })?;
-    value.alpn_protocols = vec![protocol.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     let ends = [
         (used_for, expiry(&contents[0])),
         ("client_ca", contents.get(2).and_then(|pem| expiry(pem))),
     ];
     let ends = ends.into_iter().filter_map(|(used_for, end)| Some((used_for, end?)));
-    Ok(Loaded { value: Arc::new(value), expiries: ends.collect() })
+    let value = ServerTls { config: Arc::new(config), clients };
+    Ok(Loaded { value, expiries: ends.collect() })
 }
 
 fn certificates(
@@ -162,12 +164,12 @@ fn config(
     key: PrivateKeyDer<'static>,
     clients: Option<Vec<CertificateDer<'static>>>,
     revoked: Vec<CertificateRevocationListDer<'static>>,
-) -> Result<ServerConfig, Box<dyn std::error::Error>> {
+) -> Result<(ServerConfig, Option<Verifier>), Box<dyn std::error::Error>> {
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?;
-    let builder = match clients {
-        None => builder.with_no_client_auth(),
+    let verifier = match clients {
+        None => None,
         Some(certificates) => {
             let mut roots = RootCertStore::empty();
             for certificate in certificates {
@@ -176,8 +178,12 @@ fn config(
             let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
             // With lists, a certificate whose authority has none is refused.
             let verifier = verifier.with_crls(revoked).only_check_end_entity_revocation();
-            builder.with_client_cert_verifier(verifier.build()?)
+            Some(verifier.build()?)
         }
     };
-    Ok(builder.with_single_cert(chain, key)?)
+    let builder = match verifier.clone() {
+        None => builder.with_no_client_auth(),
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+    };
+    Ok((builder.with_single_cert(chain, key)?, verifier))
 }

@@ -125,15 +125,6 @@ impl Cells {
         self.groups.iter().map(|group| group.part(subset).len()).sum()
     }
 
-    /// Returns whether the lists of a subset have a backend, if it may be listed at all.
-    #[must_use]
-    pub fn has(&self, subset: Option<Subset>, backend: usize) -> bool {
-        let Some((group, cell)) = self.place(backend) else { return true };
-        let Some(bits) = group.shared_bits(subset) else { return true };
-        let wanted = subset.map_or(0, |subset| subset.index() >> (subset.bits() - bits));
-        u32::from(cell) >> (group.bits - bits) == wanted
-    }
-
     /// Returns the smallest subset of which a backend is; `None` if its group has one cell.
     #[must_use]
     pub fn subset_of(&self, backend: usize) -> Option<Subset> {
@@ -216,9 +207,7 @@ mod tests {
         let left = Cells::new(vec![group("a", 2)], [(0, 0), (0, 3)].into(), &[(0, 7)]);
         assert_eq!(left.listed(subset(2, 1)), [(0, 7)]);
         assert_eq!(left.listed(subset(2, 3)), [(0, 7)]);
-        assert!(
-            left.has(subset(2, 3), 0) && Cells::new(vec![], [].into(), &[]).listed(None).is_empty()
-        );
+        assert!(Cells::new(vec![], [].into(), &[]).listed(None).is_empty());
     }
 
     proptest! {
@@ -248,7 +237,7 @@ mod tests {
                     prop_assert_eq!(part.len(), cells.count(Subset::new(level, index)));
                     prop_assert!((share(&part) - share(&listed)).abs() < 1e-3);
                     for (backend, weight) in part {
-                        prop_assert!(weight > 0 && cells.has(Subset::new(level, index), backend as usize));
+                        prop_assert!(weight > 0);
                         seen[backend as usize] += 1;
                     }
                 }

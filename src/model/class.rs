@@ -1,7 +1,7 @@
 //! The properties of a client that decide its list. Clients of one class share one list.
 //!
 //! In: the selectors that were read from a client's name, the client's part of a split, the
-//! zone in which it is, and its subset of the backends. Out: a [`Class`] in canonical form, so that equal selections are
+//! zone in which it is, its subset of the backends, and the backend that its key is given. Out: a [`Class`] in canonical form, so that equal selections are
 //! equal values.
 
 use std::sync::Arc;
@@ -17,6 +17,7 @@ pub struct Class {
     part: Part,
     zone: Option<Arc<str>>,
     subset: Option<Subset>,
+    backend: Option<u64>,
 }
 
 /// The group of backends that a client uses, where a service splits its clients.
@@ -47,7 +48,7 @@ impl Class {
         // A label has no dot, so different labels give different keys.
         let keys: Vec<String> = keys.into_iter().map(|selector| selector.value).collect();
         let key = (!keys.is_empty()).then(|| keys.join(".").into());
-        Self { selectors: selectors.into(), key, part: Part::Both, zone: None, subset: None }
+        Self { selectors: selectors.into(), key, ..Self::default() }
     }
 
     /// Returns the class for one part of the clients.
@@ -59,7 +60,7 @@ impl Class {
     /// Returns the class without its key.
     #[must_use]
     pub fn without_key(&self) -> Self {
-        Self { key: None, ..self.clone() }
+        Self { key: None, backend: None, ..self.clone() }
     }
 
     /// Returns the class of the same clients in a zone; `None`: in no zone that matters.
@@ -72,6 +73,13 @@ impl Class {
     #[must_use]
     pub fn with_subset(self, subset: Option<Subset>) -> Self {
         Self { subset, ..self }
+    }
+
+    /// Returns the class of the same clients, to whose key the balancer gives this backend.
+    /// `backend` is the hash of the backend's id; `None`: the key uses its first choice.
+    #[must_use]
+    pub fn with_backend(self, backend: Option<u64>) -> Self {
+        Self { backend, ..self }
     }
 
     /// Returns the selectors. A backend must match all of them; with none, every backend
@@ -114,6 +122,12 @@ impl Class {
     #[must_use]
     pub fn subset(&self) -> Option<Subset> {
         self.subset
+    }
+
+    /// Returns the backend that the balancer gives to the key, by the hash of its id.
+    #[must_use]
+    pub fn backend(&self) -> Option<u64> {
+        self.backend
     }
 
     /// Returns whether its clients' name chooses nothing, wherever they are. A service has few

@@ -8,7 +8,8 @@
 use std::net::IpAddr;
 
 use super::hash::{hash, pair};
-use super::{CallSplit, Decision, Pick, eligible, passes, rendezvous, zones};
+use super::passes::{Pass, Watch};
+use super::{CallSplit, Decision, Pick, rendezvous, zones};
 use crate::catalog::{Service, Split, is_chosen};
 use crate::facts::factor::Factor;
 use crate::model::{Class, Endpoint, Part};
@@ -52,40 +53,44 @@ pub(super) fn part(service: &Service, class: &Class) -> Part {
     }
 }
 
-/// Returns the decision for a class without a key.
-pub(super) fn decide(service: &Service, class: &Class, picks: Vec<Pick>) -> Decision {
-    let all = |picks| Decision::new(zones::heed(service, class, picks));
-    let Some(split) = in_force(service, class) else { return all(picks) };
-    let part = part(service, class);
-    let picks = keep(service, class, part, picks);
-    if !splits_calls(&split, part) {
-        return all(picks);
-    }
+/// Returns the decision for a class without a key: runs this pass and that of zones.
+pub(super) fn decide(
+    service: &Service,
+    class: &Class,
+    picks: Vec<Pick>,
+    watch: &mut impl Watch,
+) -> Decision {
+    let picks = keep(service, class, part(service, class), picks, watch);
+    let Some(split) = by_calls(service, class) else {
+        return Decision::new(zones::heed(service, class, picks, watch));
+    };
     let is_canary = |pick: &Pick| is_canary(service, &split, pick);
-    let picks = zones::heed_groups(service, class, picks, is_canary);
+    let picks = zones::heed_groups(service, class, picks, is_canary, watch);
     let canaries: Box<[bool]> = picks.iter().map(is_canary).collect();
     let both = canaries.contains(&true) && canaries.contains(&false);
     let split = both.then(|| Box::new(CallSplit { share: split.share, canaries }));
     Decision { split, ..Decision::new(picks) }
 }
 
-/// Returns the backends among which the calls are shared out to a backend: those of its group,
-/// if the calls are split, or all of the class's part.
-pub(super) fn group(service: &Service, class: &Class, endpoint: &Endpoint) -> Vec<Pick> {
-    let picks = eligible(service, class);
-    let Some(split) = in_force(service, class) else { return picks };
-    let part = part(service, class);
-    let mut picks = keep(service, class, part, picks);
-    if splits_calls(&split, part) {
-        let canaries = is_chosen(endpoint, split.select);
-        picks.retain(|pick| is_canary(service, &split, pick) == canaries);
-    }
-    picks
+/// Returns the picks among which the calls are shared out to a backend: those of its group, if
+/// the calls are split, or all.
+pub(super) fn group(
+    service: &Service,
+    class: &Class,
+    endpoint: &Endpoint,
+    picks: &[Pick],
+) -> Vec<Pick> {
+    let Some(split) = by_calls(service, class) else { return picks.to_vec() };
+    let canaries = is_chosen(endpoint, split.select);
+    let own = |pick: &&Pick| is_canary(service, &split, pick) == canaries;
+    picks.iter().filter(own).copied().collect()
 }
 
-/// Returns whether the calls of one client go to both groups, each with its share.
-fn splits_calls(split: &Split<'_>, part: Part) -> bool {
-    split.by == SplitBy::Calls && part == Part::Both
+/// Returns the split if the calls of one client go to both groups, each with its share.
+fn by_calls<'a>(service: &'a Service, class: &Class) -> Option<Split<'a>> {
+    let split = in_force(service, class)?;
+    let by_calls = split.by == SplitBy::Calls && part(service, class) == Part::Both;
+    by_calls.then_some(split)
 }
 
 /// Returns the picks of one part; all, if the part has none.
@@ -94,16 +99,17 @@ pub(super) fn keep(
     class: &Class,
     part: Part,
     mut picks: Vec<Pick>,
+    watch: &mut impl Watch,
 ) -> Vec<Pick> {
-    if let Some(split) = in_force(service, class)
-        && part != Part::Both
-    {
+    let Some(split) = in_force(service, class) else { return picks };
+    if part != Part::Both {
         let canaries = part == Part::Canaries;
         let is_in = |pick: &Pick| is_canary(service, &split, pick) == canaries;
         if picks.iter().any(is_in) {
             picks.retain(is_in);
         }
     }
+    watch.after(Pass::Split, &picks);
     picks
 }
 
@@ -114,13 +120,8 @@ pub(super) fn in_force<'a>(service: &'a Service, class: &Class) -> Option<Split<
     (!selects).then_some(split)
 }
 
-/// Returns whether a class has backends of this kind: canaries, or others.
-pub(super) fn has(service: &Service, class: &Class, split: &Split<'_>, canaries: bool) -> bool {
-    let is_in = |one| is_chosen(one, split.select) == canaries;
-    service.endpoints.iter().any(|one| is_in(one) && passes::is_eligible(service, one, class))
-}
-
-fn is_canary(service: &Service, split: &Split<'_>, pick: &Pick) -> bool {
+/// Returns whether a pick is a canary.
+pub(super) fn is_canary(service: &Service, split: &Split<'_>, pick: &Pick) -> bool {
     is_chosen(&service.endpoints[pick.endpoint as usize], split.select)
 }
 

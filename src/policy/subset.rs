@@ -43,28 +43,19 @@ pub fn divides(service: &Service, class: &Class) -> bool {
     service.facts.cells.is_some() && class.is_whole()
 }
 
-/// Returns the backends of the class's subset that all passes before the split keep; `None`
-/// if the class has no subset.
-pub(super) fn eligible(service: &Service, class: &Class) -> Option<Vec<Pick>> {
+/// Returns the backends of the class's subset that all passes before keep; `None` if the class
+/// has no subset.
+pub(super) fn listed(service: &Service, class: &Class) -> Option<Vec<Pick>> {
     let subset = class.subset()?;
     let listed = cells(service)?.listed(Some(subset));
     let pick = |(endpoint, weight)| Pick { endpoint, weight: Weight(weight) };
     Some(listed.into_iter().map(pick).collect())
 }
 
-/// Returns how many endpoints [`eligible`] returns, if the cells of the service are made.
+/// Returns how many endpoints [`listed`] returns, if the cells of the service are made.
 pub(super) fn work(service: &Service, class: &Class) -> Option<usize> {
     let subset = class.subset().filter(|_| service.facts.cells.is_some())?;
     Some(service.cached_cells()?.count(Some(subset)))
-}
-
-/// Returns the place of a backend in the cells; `None` if the service is not divided for the
-/// class.
-pub(super) fn placed(service: &Service, endpoint: &Endpoint, class: &Class) -> Option<Placed> {
-    let cells = cells(service).filter(|_| divides(service, class))?;
-    let at = service.endpoints.binary_search(endpoint).ok()?;
-    let subset = class.subset();
-    Some(Placed { cell: cells.subset_of(at), subset, used: cells.has(subset, at) })
 }
 
 fn make(service: &Service) -> Cells {

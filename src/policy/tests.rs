@@ -39,23 +39,29 @@ fn service(endpoints: &[&str]) -> Service {
     )
 }
 
+/// Decides. Checks that `explain` agrees about each backend.
+#[track_caller]
+fn decide_explained(service: &Service, class: &Class) -> Decision {
+    let (decision, findings) = (decide(service, class), explain(service, class));
+    for place in 0..service.endpoints.len() {
+        let picked = decision.picks().iter().any(|pick| pick.endpoint as usize == place);
+        let found = findings.of(place);
+        assert_eq!(found.iter().all(|one| one.kept), picked, "{place}: {found:?}");
+    }
+    decision
+}
+
 #[track_caller]
 fn check(endpoints: &[&str], selectors: &[(&str, &str)], expected: &str) {
     let service = service(endpoints);
     let selector = |&(key, value): &(&str, &str)| Selector { key: key.into(), value: value.into() };
     let selectors: Vec<_> = selectors.iter().map(selector).collect();
     let class = Class::new(&selectors);
-    let decision = decide(&service, &class);
+    let decision = decide_explained(&service, &class);
     let endpoint = |pick: &Pick| &service.endpoints[pick.endpoint as usize];
     let found: String = decision.picks().iter().map(|pick| &*endpoint(pick).id).collect();
     assert_eq!(found, expected);
     assert!(decision.picks().iter().all(|pick| endpoint(pick).weight == pick.weight));
-    // `explain` runs the same passes, so it must agree.
-    for (place, endpoint) in service.endpoints.iter().enumerate() {
-        let picked = decision.picks().iter().any(|pick| pick.endpoint as usize == place);
-        let findings = explain(&service, endpoint, &class);
-        assert_eq!(findings.iter().all(|finding| finding.kept), picked, "{findings:?}");
-    }
 }
 
 #[test]
@@ -83,7 +89,7 @@ fn newcomers_get_a_part_of_their_share_or_wait() {
         .collect();
     assert_eq!(picks, [(0, 10), (1, 1)]);
     let why = |place: usize| {
-        let findings = explain(&service, &service.endpoints[place], &class);
+        let findings = explain(&service, &class).of(place);
         findings.iter().map(|one| format!("{} {}: {one}", one.pass, one.kept)).collect::<Vec<_>>()
     };
     assert_eq!(why(1)[4], "started true: slow start: it gets 10 % of its share for now");
@@ -111,16 +117,7 @@ fn with_newcomers(
         .with_facts(Facts { newcomers: Some(Arc::new(newcomers)), ..Facts::default() });
     let selector = |&(key, value): &(&str, &str)| Selector { key: key.into(), value: value.into() };
     let class = Class::new(&selectors.iter().map(selector).collect::<Vec<_>>());
-    let decision = decide(&service, &class);
-    // `explain` must agree about each backend.
-    for (place, endpoint) in service.endpoints.iter().enumerate() {
-        let pick = decision.picks().iter().find(|pick| pick.endpoint as usize == place);
-        let findings = explain(&service, endpoint, &class);
-        assert_eq!(findings.iter().all(|one| one.kept), pick.is_some(), "{findings:?}");
-        let whole = factor(&service, endpoint, &class) == Factor::ONE;
-        let started = findings.iter().any(|one| one.pass == Pass::Started);
-        assert_eq!(started, !whole, "{findings:?}");
-    }
+    let decision = decide_explained(&service, &class);
     decision.picks().iter().map(|pick| (pick.endpoint, pick.weight.0)).collect()
 }
 
@@ -161,17 +158,16 @@ fn each_pass_says_why() {
     let selector = |key: &str, value: &str| Selector { key: key.into(), value: value.into() };
     let why = |selectors: &[Selector]| -> Vec<String> {
         let class = Class::new(selectors);
-        let findings = explain(&service, &service.endpoints[0], &class);
+        let findings = explain(&service, &class).of(0);
         findings.iter().map(|one| format!("{} {} {one}", one.pass, one.kept)).collect()
     };
     let weight = "weight false it is registered with weight 0: no traffic";
     let undrained = "undrained true no operator drains it";
-    let stays = "undelayed true it does not come and go";
-    assert_eq!(why(&[]), [weight, undrained, "selected true the name selects nothing", stays]);
+    assert_eq!(why(&[]), [weight, undrained, "selected true the name selects nothing"]);
     let has = "selected true it has what the name selects: id=a zone=b";
-    assert_eq!(why(&[selector("zone", "b"), selector("id", "a")]), [weight, undrained, has, stays]);
+    assert_eq!(why(&[selector("zone", "b"), selector("id", "a")]), [weight, undrained, has]);
     let lacks = "selected false the name selects zone=c, and it has no such metadata";
-    assert_eq!(why(&[selector("zone", "c")]), [weight, undrained, lacks, stays]);
+    assert_eq!(why(&[selector("zone", "c")]), [weight, undrained, lacks]);
     // A drained backend is in no list, whatever the class selects.
     let key = MarkKey::parse("drain/hello/a").unwrap();
     let value = Value { by: "me".into(), why: "disk".into(), ..Value::default() };
@@ -181,7 +177,7 @@ fn each_pass_says_why() {
     let class = Class::new(&[selector("zone", "b")]);
     assert!(decide(&all, &class).picks().is_empty() && has_picks(&all));
     assert_eq!(decide(&all, &Class::default()).picks().len(), 1);
-    let why = explain(&all, &all.endpoints[0], &class)[1].to_string();
+    let why = explain(&all, &class).of(0)[1].to_string();
     assert_eq!(why, "drain/hello/a, by me: disk");
 }
 

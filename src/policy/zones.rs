@@ -16,6 +16,7 @@ use crate::facts::zone_shares::ZoneShares;
 use crate::facts::zones::Split;
 use crate::model::{Class, Endpoint, Selector, Target, Weight};
 
+use super::passes::{Pass, Watch};
 use super::{Pick, split};
 
 /// What the zone of a backend means for the clients of a class.
@@ -123,7 +124,20 @@ pub fn backend_zone(service: &Service, endpoint: &Endpoint) -> Option<Arc<str>> 
 }
 
 /// Returns the picks that the clients of a class get.
-pub(super) fn heed(service: &Service, class: &Class, mut picks: Vec<Pick>) -> Vec<Pick> {
+pub(super) fn heed(
+    service: &Service,
+    class: &Class,
+    picks: Vec<Pick>,
+    watch: &mut impl Watch,
+) -> Vec<Pick> {
+    let picks = heed_group(service, class, picks);
+    if service.facts.zones.is_some() {
+        watch.after(Pass::Near, &picks);
+    }
+    picks
+}
+
+fn heed_group(service: &Service, class: &Class, mut picks: Vec<Pick>) -> Vec<Pick> {
     let Some((shares, zone)) = zone_of(service, class) else { return picks };
     if picks.is_empty() {
         return picks;
@@ -150,33 +164,36 @@ pub(super) fn heed_groups(
     class: &Class,
     picks: Vec<Pick>,
     is_first: impl Fn(&Pick) -> bool,
+    watch: &mut impl Watch,
 ) -> Vec<Pick> {
     if zone_of(service, class).is_none() {
-        return picks;
+        return heed(service, class, picks, watch);
     }
     let (first, second): (Vec<_>, Vec<_>) = picks.into_iter().partition(is_first);
-    let mut all = heed(service, class, first);
-    all.append(&mut heed(service, class, second));
+    let mut all = heed_group(service, class, first);
+    all.append(&mut heed_group(service, class, second));
     all.sort_unstable_by_key(|pick| pick.endpoint);
+    watch.after(Pass::Near, &all);
     all
 }
 
-/// Returns what the zone of a backend means for the clients of a class; `None` if the service
-/// has no zones, or a key decides.
-pub(super) fn nearness(service: &Service, endpoint: &Endpoint, class: &Class) -> Option<Nearness> {
-    service.facts.zones.as_ref().filter(|_| class.key().is_none())?;
-    let Some((shares, zone)) = zone_of(service, class) else { return Some(Nearness::Everywhere) };
+/// Returns what the zone of a backend means for the clients of a class. `picks` are those that
+/// the passes before keep.
+pub(super) fn nearness(
+    service: &Service,
+    endpoint: &Endpoint,
+    class: &Class,
+    picks: &[Pick],
+) -> Nearness {
+    let Some((shares, zone)) = zone_of(service, class) else { return Nearness::Everywhere };
     let backend = backend_zone(service, endpoint).filter(|backend| shares.zone(backend).is_some());
     let (Some(backend), Some(client)) = (backend, class.zone()) else {
-        return Some(Nearness::Pool);
+        return Nearness::Pool;
     };
-    let picks = match has_all(service, class) {
-        true => Vec::new(),
-        false => split::group(service, class, endpoint),
-    };
+    let picks = split::group(service, class, endpoint, picks);
     let to = shares.zone(&backend).unwrap_or(shares.names().len());
     let share = split_of(service, shares, class, &picks).row(zone)[to];
-    Some(Nearness::Zone(backend, client.clone(), share))
+    Nearness::Zone(backend, client.clone(), share)
 }
 
 /// Returns the split of a service, and the place of the zone of a class in it.

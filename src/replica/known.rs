@@ -8,6 +8,7 @@
 //! other: clients that find no balancer leave grpclb, and return late to its successor.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use super::order::{self, Candidate};
 use super::record::{Announcement, Record, State};
@@ -51,8 +52,10 @@ pub struct Row {
     pub zone: Option<String>,
     /// The version of its program; `None` for a former version, which does not say it.
     pub version: Option<String>,
-    /// Its open streams.
+    /// Its open streams, as it last said.
     pub streams: Option<u64>,
+    /// The streams that it has by now if it went like this balancer since.
+    pub expected: Option<u64>,
     /// The newest revision of the registry that it knows.
     pub revision: Option<i64>,
 }
@@ -83,21 +86,34 @@ pub struct Replicas {
     pub announced: Announced,
 }
 
+/// A moment, and the open streams of this balancer at it.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// The time.
+    pub at: Instant,
+    /// The open streams.
+    pub streams: u64,
+}
+
 /// What is known from etcd.
 #[derive(Debug, Default)]
 pub struct Known {
-    /// The decoded keys; `None` before etcd was read.
-    keys: Option<BTreeMap<Key, Decoded>>,
+    /// The decoded keys, and when each came; `None` before etcd was read.
+    keys: Option<BTreeMap<Key, (Decoded, Moment)>>,
     /// Whether etcd answers.
     current: bool,
 }
 
+/// A balancer whose streams change writes its record more often than this. An older record
+/// still says how many it has.
+const OLD: Duration = Duration::from_secs(7);
+
 impl Known {
     /// Takes an event in. An outage of etcd removes no balancer.
-    pub fn apply(&mut self, event: Event<Decoded>) {
+    pub fn apply(&mut self, event: Event<Decoded>, now: Moment) {
         match event {
             Event::Reset { all, .. } => {
-                let keyed = all.into_iter().map(|entry| (entry.key, entry.decoded));
+                let keyed = all.into_iter().map(|entry| (entry.key, (entry.decoded, now)));
                 self.keys = Some(keyed.collect());
                 self.current = true;
             }
@@ -106,8 +122,12 @@ impl Known {
                 let keys = self.keys.get_or_insert_default();
                 for change in changes {
                     match change {
-                        Change::Put(entry) => drop(keys.insert(entry.key, entry.decoded)),
-                        Change::Delete(key, _) => drop(keys.remove(&key)),
+                        Change::Put(entry) => {
+                            keys.insert(entry.key, (entry.decoded, now));
+                        }
+                        Change::Delete(key, _) => {
+                            keys.remove(&key);
+                        }
                     }
                 }
             }
@@ -115,9 +135,16 @@ impl Known {
         }
     }
 
-    /// Returns all balancers, this one included.
+    /// Returns all balancers, this one included, as they are at a time.
     #[must_use]
-    pub fn replicas(&self, own: &Own, version: &str, announced: Announced) -> Replicas {
+    pub fn replicas(
+        &self,
+        own: &Own,
+        version: &str,
+        announced: Announced,
+        at: Instant,
+    ) -> Replicas {
+        let now = Moment { at, streams: own.streams };
         let mut rows = vec![Row {
             own: true,
             address: own.address.clone(),
@@ -126,10 +153,11 @@ impl Known {
             zone: own.zone.clone(),
             version: Some(version.to_owned()),
             streams: Some(own.streams),
+            expected: Some(own.streams),
             revision: Some(own.revision),
         }];
-        rows.extend(self.others(own).into_values());
-        let refused = self.keys.iter().flatten().filter_map(|(key, decoded)| {
+        rows.extend(self.others(own, now).into_values());
+        let refused = self.keys.iter().flatten().filter_map(|(key, (decoded, _))| {
             decoded.as_ref().err().map(|reason| (key.clone(), reason.clone()))
         });
         let rejected = refused.collect();
@@ -138,23 +166,24 @@ impl Known {
 
     /// Returns the other balancers. Of the records of one address the latest counts; an
     /// address alone counts if it has no record.
-    fn others(&self, own: &Own) -> BTreeMap<HostPort, Row> {
-        let mut records: BTreeMap<HostPort, &Record> = BTreeMap::new();
+    fn others(&self, own: &Own, now: Moment) -> BTreeMap<HostPort, Row> {
+        let mut records: BTreeMap<HostPort, (&Record, Moment)> = BTreeMap::new();
         let mut alone = Vec::new();
-        for (key, decoded) in self.keys.iter().flatten() {
+        for (key, (decoded, came)) in self.keys.iter().flatten() {
             match decoded {
                 Ok(Announcement::Record(record)) if own.key.as_ref() != Some(key) => {
-                    let known = records.entry(record.address.clone()).or_insert(record);
-                    if known.started < record.started {
-                        *known = record;
+                    let known = records.entry(record.address.clone()).or_insert((record, *came));
+                    if known.0.started < record.started {
+                        *known = (record, *came);
                     }
                 }
                 Ok(Announcement::Address(address)) => alone.push(address),
                 _ => {}
             }
         }
+        let row = |(record, came)| row_of_record(record, expected(record.streams, came, now));
         let mut rows: BTreeMap<_, _> =
-            records.into_iter().map(|(key, record)| (key, row_of_record(record))).collect();
+            records.into_iter().map(|(address, known)| (address, row(known))).collect();
         for address in alone {
             rows.entry(address.clone()).or_insert_with(|| row_of_address(address));
         }
@@ -165,7 +194,17 @@ impl Known {
     }
 }
 
-fn row_of_record(record: &Record) -> Row {
+/// Returns how many streams a balancer has now that said a number before. Many clients that
+/// come at once go to all balancers alike, so it is taken to have got as many since as this
+/// one. Without that, the one whose record is the newest would seem the fullest, and all
+/// clients would go to the others.
+fn expected(streams: u64, then: Moment, now: Moment) -> u64 {
+    let recent = now.at.saturating_duration_since(then.at) < OLD;
+    let got = if recent { now.streams.saturating_sub(then.streams) } else { 0 };
+    streams.saturating_add(got)
+}
+
+fn row_of_record(record: &Record, expected: u64) -> Row {
     Row {
         own: false,
         address: Some(record.address.clone()),
@@ -174,6 +213,7 @@ fn row_of_record(record: &Record) -> Row {
         zone: record.zone.clone(),
         version: Some(record.version.clone()),
         streams: Some(record.streams),
+        expected: Some(expected),
         revision: Some(record.revision),
     }
 }
@@ -187,6 +227,7 @@ fn row_of_address(address: &HostPort) -> Row {
         zone: None,
         version: None,
         streams: None,
+        expected: None,
         revision: None,
     }
 }
@@ -213,7 +254,7 @@ impl Replicas {
         for (name, row) in all.into_iter().filter(|(_, row)| self.rank(row) == best) {
             if candidates.iter().all(|known| known.name != name) {
                 let near = row.own || zone.is_none() || row.zone.as_ref() == zone;
-                candidates.push(Candidate { name, near, streams: row.streams });
+                candidates.push(Candidate { name, near, streams: row.expected });
             }
         }
         order::ordered(candidates, seed)

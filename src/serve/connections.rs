@@ -18,9 +18,11 @@ use crate::telemetry::Counters;
 use super::limits;
 use super::peers::{Network, Peer};
 use asked::Asked;
+use certificates::Certificates;
 use ends::Ends;
 
 mod asked;
+mod certificates;
 mod ends;
 
 /// All open connections.
@@ -37,6 +39,7 @@ struct Inner {
     /// The open connections by id, so the oldest is first.
     open: BTreeMap<u64, Open>,
     ends: Ends,
+    certificates: Certificates,
     next: u64,
     /// The id at which the search for a connection without a stream continues.
     at: u64,
@@ -163,6 +166,7 @@ impl Inner {
             origin,
             open: BTreeMap::new(),
             ends: Ends::default(),
+            certificates: Certificates::default(),
             next: 0,
             at: 0,
             peers: HashMap::new(),
@@ -222,6 +226,7 @@ impl Inner {
 
     fn remove(&mut self, id: u64) {
         self.ends.forget(id);
+        self.certificates.forget(id);
         let Some(Open { peer, .. }) = self.open.remove(&id) else { return };
         let network = peer.network;
         let Some(state) = self.peers.get_mut(&network) else { return };

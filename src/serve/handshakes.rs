@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::poll;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::LazyConfigAcceptor;
@@ -40,6 +40,8 @@ const SLOTS: usize = 128;
 /// How long a failed handshake keeps its slot. A network can fail 64 handshakes a
 /// second, which cost a hundredth of a core.
 const PENALTY: Duration = Duration::from_secs(2);
+/// How long the peer of a failed handshake may take to read why it failed: some round trips.
+const READ_ALERT_WITHIN: Duration = Duration::from_secs(1);
 /// How often a waiting handshake looks for slots that came back.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How many handshakes of all networks compute at a time. More would keep the runtime
@@ -76,16 +78,25 @@ impl Handshakes {
     {
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         let running = self.enter().await;
-        let mut accept = Box::pin(hello.into_stream(config));
+        let mut accept = Box::pin(hello.into_stream(config).into_fallible());
         let turn = computing.0.acquire().await;
         let begun = poll!(&mut accept);
         drop(turn);
-        let stream = match begun {
-            Poll::Ready(stream) => stream,
+        let shaken = match begun {
+            Poll::Ready(shaken) => shaken,
             Poll::Pending => accept.await,
-        }?;
-        running.done();
-        Ok(stream)
+        };
+        match shaken {
+            Ok(stream) => {
+                running.done();
+                Ok(stream)
+            }
+            Err((error, stream)) => {
+                drop(running);
+                let _ = timeout(READ_ALERT_WITHIN, until_closed(stream)).await;
+                Err(error)
+            }
+        }
     }
 
     /// Counts a completed handshake as failed after all: its connection never spoke
@@ -124,6 +135,16 @@ impl Handshakes {
     }
 }
 
+/// Waits until the peer of a failed handshake has closed the connection. It may have gone on
+/// to send: if that is not read, the system resets the connection, and the peer may lose the
+/// alert that says why.
+async fn until_closed<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+    let mut buffer = [0; 512];
+    if stream.shutdown().await.is_ok() {
+        while matches!(stream.read(&mut buffer).await, Ok(1..)) {}
+    }
+}
+
 impl Running<'_> {
     fn done(mut self) {
         self.slot = None;
@@ -141,7 +162,6 @@ impl Drop for Running<'_> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt;
     use tokio_rustls::rustls::server::ResolvesServerCertUsingSni;
 
     use super::*;

@@ -68,6 +68,13 @@ pub(super) fn count(text: &str, range: RangeInclusive<u32>) -> Result<u32, Strin
     number.ok_or_else(|| format!("{text:?} is no number from {least} to {most}"))
 }
 
+/// Parses the bound of a backend's load, in percent of its share; 0 is none. With a bound of
+/// the share itself, keys would move with each stream.
+pub(super) fn balance_factor(text: &str) -> Result<u32, String> {
+    let factor = text.parse().ok().filter(|factor| *factor == 0 || (105..=1_000).contains(factor));
+    factor.ok_or_else(|| format!("{text:?} is neither 0 nor a number from 105 to 1000"))
+}
+
 pub(super) fn percent(text: &str) -> Result<u32, String> {
     let percent = text.parse().ok().filter(|percent| *percent <= 100);
     percent.ok_or_else(|| format!("{text:?} is no number from 0 to 100"))

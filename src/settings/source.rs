@@ -7,11 +7,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::{Document, Layer, Settings, changes};
+use crate::clock;
 use crate::model::Zone;
 use crate::registry::etcd::{Stored, is_denial};
 use crate::registry::{Change, Entry, Event, Key};
@@ -52,8 +54,8 @@ pub struct SourceReport {
     pub tables: usize,
     /// The revision in etcd of the document in force.
     pub revision: Option<i64>,
-    /// Why the newest document is not in force; `None` if it is.
-    pub refused: Option<String>,
+    /// Since when the newest document is not in force, and why; `None` if it is.
+    pub refused: Option<(Instant, String)>,
     /// Why the source does not answer now; `None` if it does.
     pub outage: Option<String>,
 }
@@ -73,7 +75,7 @@ pub enum News {
 struct Store {
     key: String,
     document: Option<(Arc<Document>, i64)>,
-    refused: Option<String>,
+    refused: Option<(Instant, String)>,
     outage: Option<String>,
 }
 
@@ -245,14 +247,15 @@ impl Store {
     }
 
     fn refuse(&mut self, reason: String, remedy: &str) {
-        if self.refused.as_ref() != Some(&reason) {
-            warn!(
-                target: TARGET,
-                key = self.key,
-                reason, remedy, "settings refused: the previous ones stay in force"
-            );
+        if self.refused.as_ref().is_some_and(|(_, known)| *known == reason) {
+            return;
         }
-        self.refused = Some(reason);
+        warn!(
+            target: TARGET,
+            key = self.key,
+            reason, remedy, "settings refused: the previous ones stay in force"
+        );
+        self.refused = Some((clock::now(), reason));
     }
 
     fn delete(&mut self) {
@@ -303,7 +306,7 @@ mod tests {
             store.take(event);
             let report = store.report();
             assert_eq!(report.revision, revision);
-            let found = report.refused.unwrap_or_default();
+            let found = report.refused.map(|(_, why)| why).unwrap_or_default();
             assert!(found.contains(refused.unwrap_or_default()), "{found}");
             assert_eq!(found.is_empty(), refused.is_none(), "{found}");
         };

@@ -7,21 +7,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ranges::{count, duration, metadata_key, name, one_of, percent, positive, server_name};
+use super::ranges::{
+    balance_factor, count, duration, metadata_key, name, one_of, percent, positive, server_name,
+};
 use super::split::{SplitKey, SplitSetting};
 use super::xds_keys::{XdsKey, XdsSetting};
-use super::{Clients, HealthKind, HealthTls, LoadKind, ShedMode, SubsetMode, ZoneMode};
-
-/// What clients see while a service has no usable backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum WhenEmpty {
-    /// Calls with wait-for-ready wait; the others fail.
-    Wait,
-    /// Every call fails.
-    Drop,
-    /// Clients use the addresses that they got from DNS.
-    Fallback,
-}
+use super::{Clients, HealthKind, HealthTls, LoadKind, ShedMode, SubsetMode, WhenEmpty, ZoneMode};
 
 /// The name of a setting. A name with a dot is a key of a table: `health.kind`. A name
 /// without a dot is also the name of a flag of `serve`, but for `timeout`.
@@ -67,6 +58,8 @@ pub enum Key {
     LoadInterval,
     /// A key of the table `split`.
     Split(SplitKey),
+    /// `hash.balance-factor`
+    HashBalance,
     /// `zones.mode`
     ZonesMode,
     /// `zones.key`
@@ -128,6 +121,8 @@ pub enum Setting {
     LoadInterval(Duration),
     /// A share of the calls or of the clients for some backends.
     Split(SplitSetting),
+    /// The most that a backend gets of the keys, in percent of its share; 0: no bound.
+    HashBalance(u32),
     /// See [`ZoneMode`].
     ZonesMode(ZoneMode),
     /// The key of the metadata that names a backend's zone.
@@ -166,7 +161,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 impl Key {
     /// Every key, in the order in which they are shown.
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 49] = [
         Self::WhenEmpty,
         Self::ReportInterval,
         Self::Guard,
@@ -191,6 +186,7 @@ impl Key {
         Self::Split(SplitKey::Percent),
         Self::Split(SplitKey::Ramp),
         Self::Split(SplitKey::Begins),
+        Self::HashBalance,
         Self::ZonesMode,
         Self::ZonesKey,
         Self::SubsetMode,
@@ -241,6 +237,7 @@ impl Key {
             Self::LoadKind => "load.kind",
             Self::LoadInterval => "load.interval",
             Self::Split(key) => key.as_str(),
+            Self::HashBalance => "hash.balance-factor",
             Self::ZonesMode => "zones.mode",
             Self::ZonesKey => "zones.key",
             Self::SubsetMode => "subset.mode",
@@ -297,6 +294,7 @@ impl Setting {
             Key::LoadKind => one_of(text, &LoadKind::ALL, LoadKind::as_str).map(Self::LoadKind),
             Key::LoadInterval => positive(text, SECOND..=MINUTE).map(Self::LoadInterval),
             Key::Split(key) => SplitSetting::parse(key, text).map(Self::Split),
+            Key::HashBalance => balance_factor(text).map(Self::HashBalance),
             Key::ZonesMode => one_of(text, &ZoneMode::ALL, ZoneMode::as_str).map(Self::ZonesMode),
             Key::ZonesKey => metadata_key(text).map(Self::ZonesKey),
             Key::SubsetMode => {
@@ -334,6 +332,7 @@ impl Setting {
             Self::LoadKind(_) => Key::LoadKind,
             Self::LoadInterval(_) => Key::LoadInterval,
             Self::Split(split) => Key::Split(split.key()),
+            Self::HashBalance(_) => Key::HashBalance,
             Self::ZonesMode(_) => Key::ZonesMode,
             Self::ZonesKey(_) => Key::ZonesKey,
             Self::SubsetMode(_) => Key::SubsetMode,
@@ -366,6 +365,7 @@ impl fmt::Display for Setting {
             Self::Xds(setting) => setting.fmt(f),
             Self::Guard(number)
             | Self::HealthPanic(number)
+            | Self::HashBalance(number)
             | Self::SubsetLeast(number)
             | Self::ShedMost(number)
             | Self::HealthRise(number)
@@ -378,20 +378,6 @@ impl fmt::Display for Setting {
             | Self::LoadInterval(time)
             | Self::HealthTimeout(time)
             | Self::FlapDelay(time) => write!(f, "{}", humantime::format_duration(*time)),
-        }
-    }
-}
-
-impl WhenEmpty {
-    const ALL: [Self; 3] = [Self::Wait, Self::Drop, Self::Fallback];
-
-    /// Returns the name as written in flags and tables.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Wait => "wait",
-            Self::Drop => "drop",
-            Self::Fallback => "fallback",
         }
     }
 }

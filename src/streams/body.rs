@@ -36,6 +36,12 @@ pub(crate) trait Conversation: Unpin {
     }
 }
 
+/// Returns the status of a stream whose client has shown a certificate that no longer counts.
+/// It keeps its backends: files that are wrong must not stop calls.
+pub(crate) fn certificate_refused() -> Status {
+    Status::unauthenticated("the certificate of this connection is no longer accepted")
+}
+
 /// A stream whose client has sent its first message.
 pub(crate) struct StreamBody<C> {
     requests: Incoming,

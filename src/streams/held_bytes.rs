@@ -9,10 +9,10 @@ use bytes::Bytes;
 
 use crate::telemetry::{Counters, Gauge};
 
-/// The count of a list's bytes. It lives for as long as anything holds a part of them.
+/// A list's bytes and their count. It lives for as long as anything holds a part of them.
 #[derive(Debug)]
 pub(crate) struct HeldBytes {
-    pub(crate) bytes: usize,
+    pub(crate) bytes: Bytes,
     counters: Arc<Counters>,
     gauge: fn(&Counters) -> &Gauge,
 }
@@ -21,10 +21,7 @@ pub(crate) struct HeldBytes {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct WeakHeldBytes(Weak<HeldBytes>);
 
-struct Owner {
-    bytes: Bytes,
-    _held: Arc<HeldBytes>,
-}
+struct Owner(Arc<HeldBytes>);
 
 /// Counts the bytes from now on, in this gauge. Returns them and the handle.
 pub(crate) fn count_held(
@@ -33,13 +30,13 @@ pub(crate) fn count_held(
     gauge: fn(&Counters) -> &Gauge,
 ) -> (Bytes, WeakHeldBytes) {
     gauge(counters).add(bytes.len());
-    let held = Arc::new(HeldBytes { bytes: bytes.len(), counters: counters.clone(), gauge });
+    let held = Arc::new(HeldBytes { bytes, counters: counters.clone(), gauge });
     let weak = WeakHeldBytes(Arc::downgrade(&held));
-    (Bytes::from_owner(Owner { bytes, _held: held }), weak)
+    (Bytes::from_owner(Owner(held)), weak)
 }
 
 impl WeakHeldBytes {
-    /// Returns the count, if anything holds the bytes.
+    /// Returns the bytes, if anything holds them.
     pub(crate) fn upgrade(&self) -> Option<Arc<HeldBytes>> {
         self.0.upgrade()
     }
@@ -56,13 +53,13 @@ impl Eq for WeakHeldBytes {}
 
 impl AsRef<[u8]> for Owner {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        &self.0.bytes
     }
 }
 
 impl Drop for HeldBytes {
     fn drop(&mut self) {
-        (self.gauge)(&self.counters).take(self.bytes);
+        (self.gauge)(&self.counters).take(self.bytes.len());
     }
 }
 
@@ -78,7 +75,7 @@ mod tests {
         let part = bytes.slice(10..20);
         drop(bytes);
         assert_eq!(
-            (held.upgrade().map(|held| held.bytes), counters.list_bytes.now()),
+            (held.upgrade().map(|held| held.bytes.len()), counters.list_bytes.now()),
             (Some(1_000), 1_000)
         );
         assert_eq!(part[..], [7; 10]);

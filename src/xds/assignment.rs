@@ -97,14 +97,13 @@ impl Assignment {
     /// others, and tonic-xds hangs without an endpoint. Fallback has no counterpart in xDS,
     /// so these clients wait.
     pub(super) fn without_backends(when_empty: WhenEmpty, kind: ClientKind) -> Self {
-        let policy = match when_empty {
-            WhenEmpty::Drop => drops(NO_BACKENDS, 100),
-            WhenEmpty::Wait | WhenEmpty::Fallback => None,
-        };
-        let name = match when_empty {
-            WhenEmpty::Drop => "drop",
-            WhenEmpty::Wait | WhenEmpty::Fallback => "empty",
-        };
+        match when_empty {
+            WhenEmpty::Drop => Self::nobody(drops(NO_BACKENDS, 100), "drop", kind),
+            WhenEmpty::Wait | WhenEmpty::Fallback => Self::nobody(None, "empty", kind),
+        }
+    }
+
+    fn nobody(policy: Option<Policy>, name: &'static str, kind: ClientKind) -> Self {
         if !matches!(kind, ClientKind::Java | ClientKind::Rust) {
             return Self::encode(&[], policy, name, BODY_MAX);
         }
@@ -122,7 +121,13 @@ impl Assignment {
         Self { kind: "denied", ..Self::without_backends(WhenEmpty::Drop, kind) }
     }
 
-    /// Makes what a name gets that cannot mean a service.
+    /// Makes what a client of this kind gets for a name that cannot mean a service: its calls
+    /// fail at once, mostly with the reason, because clients show the category of a drop.
+    pub(super) fn invalid(reason: &str, kind: ClientKind) -> Self {
+        Self::nobody(drops(reason, 100), "invalid", kind)
+    }
+
+    /// Makes what a name gets for which there is no room.
     pub(super) fn none() -> Self {
         Self::encode(&[], None, "empty", BODY_MAX)
     }

@@ -169,7 +169,8 @@ impl SharedAssignment {
 impl Key {
     /// Returns the key of what the same names select for all clients.
     fn as_selected(&self) -> Self {
-        let class = self.class.clone().in_zone(None).with_part(Part::Both).with_subset(None);
+        let class = self.class.clone().in_zone(None).with_part(Part::Both);
+        let class = class.with_subset(None).with_backend(None);
         Self { service: self.service.clone(), class }
     }
 }

@@ -1,8 +1,8 @@
 //! The table of open xDS streams, and what each was last sent.
 //!
 //! In: a row per stream, removed when the stream is dropped, however it ends. Out:
-//! [`ClientView`]s for the admin port, one for each name that a stream wants. A push touches
-//! only its own row, never the table.
+//! [`ClientView`]s for the admin port, one for each name that a stream wants, and what one of
+//! them was sent. A push touches only its own row, never the table.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,13 +14,15 @@ use crate::load::Calls;
 use crate::model::{ClientIdentity, ClientKind, ServiceName, Subset};
 use crate::streams::held_bytes::{WeakHeldBytes, count_held};
 use crate::streams::shared_texts::SharedTexts;
-use crate::telemetry::{ClientView, Counters, XdsView};
+use crate::telemetry::{ClientView, Counters, SentResources, WantedNames, XdsView};
 
 use super::assignment::Assignment;
 use super::members::Counted;
 use super::resources::Kind;
 use super::session::{Push, Verdict};
-use super::watches::{StreamWatch, Watch};
+use super::watches::{StreamWatch, Watch, Watches};
+
+mod sent;
 
 /// The rows of all open streams.
 #[derive(Default)]
@@ -63,10 +65,8 @@ struct Row {
 struct Now {
     /// What was sent for each name, sorted by name.
     names: Vec<NameRow>,
-    /// The version of the newest response with assignments.
-    sent: Option<u64>,
-    accepted: Option<u64>,
-    refusal: Option<(Kind, Arc<str>)>,
+    /// What was sent of each type.
+    sent: [Sent; Kind::ALL.len()],
     /// Since when a response with assignments has had no answer.
     unanswered_since: Option<Instant>,
     /// Since when there has been something newer than that response.
@@ -76,6 +76,20 @@ struct Now {
     long: Option<Box<[WeakHeldBytes; Kind::ALL.len()]>>,
     /// Whether its connection has been asked to end.
     close_requested: bool,
+}
+
+/// The newest response of a type, and what the client says of it.
+#[derive(Clone, Default)]
+struct Sent {
+    /// Its version and nonce; the nonce is 0 before the first response.
+    version: u64,
+    nonce: u64,
+    /// Whether the client has not answered it.
+    unanswered: bool,
+    /// The version of the newest response that it accepted.
+    accepted: Option<u64>,
+    /// Its words about the newest response that it refused, until it accepts one.
+    refusal: Option<Arc<str>>,
 }
 
 struct NameRow {
@@ -91,6 +105,8 @@ struct NameRow {
     last_response: &'static str,
     backends: usize,
     pushed_at: Instant,
+    /// The version of its assignment.
+    version: u64,
     held: WeakHeldBytes,
 }
 
@@ -119,9 +135,7 @@ impl Clients {
     ) -> ClientRow {
         let now = Now {
             names: Vec::new(),
-            sent: None,
-            accepted: None,
-            refusal: None,
+            sent: Default::default(),
             unanswered_since: None,
             behind_since: None,
             long: None,
@@ -138,7 +152,7 @@ impl Clients {
 
     /// Ends the connections of stalled streams. Returns how many streams these are.
     pub(super) fn sweep(&self, now: Instant) -> usize {
-        self.all().iter().filter(|row| row.close_if_behind(now, STALLED_MAX)).count()
+        self.all().iter().filter(|(_, row)| row.close_if_behind(now, STALLED_MAX)).count()
     }
 
     /// Ends the connections of streams that hold a superseded assignment: of a quarter of
@@ -148,7 +162,7 @@ impl Clients {
         let rows = self.all();
         let mut behind: Vec<_> = rows
             .iter()
-            .filter_map(|row| Some((row.behind_since(now)?, row)))
+            .filter_map(|(_, row)| Some((row.behind_since(now)?, row)))
             .filter(|(since, _)| now.saturating_duration_since(*since) >= BEHIND_MIN)
             .collect();
         behind.sort_unstable_by_key(|&(since, _)| since);
@@ -158,15 +172,26 @@ impl Clients {
 
     /// Returns every name on every open stream, the oldest stream first.
     pub(super) fn view(&self) -> Vec<ClientView> {
-        self.all().iter().flat_map(|row| row.views()).collect()
+        self.all().iter().flat_map(|(number, row)| row.views(*number)).collect()
     }
 
-    fn all(&self) -> Vec<Arc<Row>> {
+    /// Returns what a stream was sent last; `None` if it is not open.
+    pub(super) fn sent(
+        &self,
+        number: u64,
+        wanted: &WantedNames,
+        watches: &Watches,
+    ) -> Option<SentResources> {
+        let row = self.lock().by_number.get(&number)?.clone();
+        Some(row.sent(wanted, watches))
+    }
+
+    fn all(&self) -> Vec<(u64, Arc<Row>)> {
         let rows = self.lock();
         let mut all: Vec<_> = rows.by_number.iter().map(|(n, row)| (*n, row.clone())).collect();
         drop(rows);
         all.sort_unstable_by_key(|&(number, _)| number);
-        all.into_iter().map(|(_, row)| row).collect()
+        all
     }
 
     fn lock(&self) -> MutexGuard<'_, Rows> {
@@ -177,6 +202,11 @@ impl Clients {
 impl ClientRow {
     pub(super) fn peer(&self) -> &Peer {
         &self.row.peer
+    }
+
+    /// Returns whether the client may no longer be served, whatever it asks for.
+    pub(super) fn is_refused(&self) -> bool {
+        self.row.close.is_refused()
     }
 
     /// Sets the names that the client wants.
@@ -215,7 +245,7 @@ impl ClientRow {
     /// Records that a response is sent. Returns its bytes, which count as held while the
     /// client has not taken them, if they are many and not shared.
     pub(super) fn pushed(&self, push: Push, counters: &Arc<Counters>, at: Instant) -> Pieces {
-        let Push { kind, pieces: [own, shared, end], version, assignments } = push;
+        let Push { kind, pieces: [own, shared, end], version, nonce, assignments } = push;
         let mut now = self.row.lock();
         let (own, held) = match own.len() {
             ..LONG => (own, WeakHeldBytes::default()),
@@ -224,8 +254,9 @@ impl ClientRow {
         if own.len() >= LONG || now.long.is_some() {
             now.long.get_or_insert_default()[kind as usize] = held;
         }
+        let sent = &mut now.sent[kind as usize];
+        (sent.version, sent.nonce, sent.unanswered) = (version, nonce, true);
         if kind == Kind::Endpoints {
-            now.sent = Some(version);
             now.unanswered_since = Some(at);
             now.behind_since = None;
         }
@@ -240,18 +271,13 @@ impl ClientRow {
     /// Records what the client says of the newest response of a type.
     pub(super) fn answered(&self, kind: Kind, verdict: &Verdict) {
         let mut now = self.row.lock();
+        let sent = &mut now.sent[kind as usize];
         match verdict {
             Verdict::None => return,
-            Verdict::Refused(words) => now.refusal = Some((kind, words.as_str().into())),
-            Verdict::Accepted => {
-                if kind == Kind::Endpoints {
-                    now.accepted = now.sent;
-                }
-                if now.refusal.as_ref().is_some_and(|(refused, _)| *refused == kind) {
-                    now.refusal = None;
-                }
-            }
+            Verdict::Refused(words) => sent.refusal = Some(words.as_str().into()),
+            Verdict::Accepted => (sent.accepted, sent.refusal) = (Some(sent.version), None),
         }
+        sent.unanswered = false;
         if kind == Kind::Endpoints {
             (now.unanswered_since, now.behind_since) = (None, None);
         }
@@ -290,14 +316,18 @@ impl Row {
         ended
     }
 
-    fn views(&self) -> Vec<ClientView> {
+    fn views(&self, stream: u64) -> Vec<ClientView> {
         let now = self.lock();
+        let endpoints = &now.sent[Kind::Endpoints as usize];
+        // Of several refused types, the one that was sent last.
+        let refused = now.sent.iter().filter(|sent| sent.refusal.is_some());
         let xds = XdsView {
-            sent: now.sent,
-            accepted: now.accepted,
-            refusal: now.refusal.as_ref().map(|(_, words)| words.clone()),
+            sent: endpoints.newest(),
+            accepted: endpoints.accepted,
+            refusal: refused.max_by_key(|sent| sent.nonce).and_then(|sent| sent.refusal.clone()),
         };
         let view = |row: &NameRow| ClientView {
+            stream,
             peer: self.peer.identity.addr,
             certificate: self.peer.identity.certificate.clone(),
             user_agent: self.peer.user_agent.clone(),
@@ -325,6 +355,13 @@ impl Now {
     }
 }
 
+impl Sent {
+    /// Returns the version of the newest response; `None` before the first.
+    fn newest(&self) -> Option<u64> {
+        (self.nonce > 0).then_some(self.version)
+    }
+}
+
 impl NameRow {
     fn new(name: Arc<str>, at: Instant) -> Self {
         Self {
@@ -338,6 +375,7 @@ impl NameRow {
             last_response: "nothing",
             backends: 0,
             pushed_at: at,
+            version: 0,
             held: WeakHeldBytes::default(),
         }
     }
@@ -352,6 +390,7 @@ impl NameRow {
         self.last_response = assignment.kind;
         self.backends = assignment.backends;
         self.pushed_at = at;
+        self.version = assignment.version;
         self.held = assignment.held.clone();
     }
 }

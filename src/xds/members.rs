@@ -2,7 +2,7 @@
 //! reports.
 //!
 //! In: streams that begin and cease to want a name, and reports of load. Out: the demand by
-//! zone, the cells of each client of a large service, the calls of services that may be overloaded, and the sums of all calls. A client
+//! zone, the cells of each client of a large service, the keys where they are bounded, the calls of services that may be overloaded, and the sums of all calls. A client
 //! reports on another stream than the one that brings its backends. Both are on one
 //! connection and have the name in common, so a report counts only for a name that a stream
 //! of the same connection wants.
@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use crate::catalog::Service;
 use crate::load::{BackendCalls, Calls, Ledger};
-use crate::model::{Class, ServiceName, Subset};
-use crate::placements::{CellMember, Placements};
-use crate::policy::subset;
+use crate::model::{Class, ServiceName};
+use crate::placements::{CellMember, KeyMember, Placements};
+use crate::policy::{bounds_keys, subset};
 use crate::settings::LbKind;
 use crate::streams::demand::{Demands, Member};
 use crate::streams::rates::{RateMember, Rates};
@@ -53,6 +53,7 @@ pub(super) struct XdsMember {
 struct Counts {
     zones: bool,
     cells: bool,
+    keys: bool,
     calls: bool,
     /// How often they report; `None`: never.
     reports: Option<Duration>,
@@ -64,6 +65,7 @@ pub(super) struct Counted {
     interval: Duration,
     demand: Option<Member>,
     cell: Option<CellMember>,
+    key: Option<KeyMember>,
     rate: Option<RateMember>,
     /// All calls that it has reported.
     pub(super) calls: Calls,
@@ -93,9 +95,11 @@ impl Members {
         let interval = service.settings.report_interval;
         let demand = counts.zones.then(|| self.demands.join(&service.name, zone, interval));
         let cell = counts.cells.then(|| self.placements.join(service, zone, client.ip()));
+        let key = counts.keys.then(|| self.placements.join_key(service, class));
         let rate = counts.calls.then(|| self.rates.join(&service.name));
         let (service, zone) = (service.name.clone(), zone.cloned());
-        let counted = Counted { service: service.clone(), interval, demand, cell, rate, calls };
+        let counted =
+            Counted { service: service.clone(), interval, demand, cell, key, rate, calls };
         let counted = Arc::new(Mutex::new(counted));
         let key = counts.reports.map(|_| (client, name.clone()));
         if let Some(key) = &key {
@@ -115,12 +119,13 @@ impl Members {
     ) -> Option<Duration> {
         let counted = self.counted(client, name)?;
         let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let Counted { service, interval, demand, cell, rate, calls: all } = &mut *counted;
+        let Counted { service, interval, demand, cell, key, rate, calls: all } = &mut *counted;
         self.ledger.add(service, calls);
         self.ledger.add_backends(service, backends);
         all.add(calls);
         demand.iter_mut().for_each(|demand| demand.report(calls.started));
         cell.iter().for_each(|cell| cell.report(calls.started));
+        key.iter().for_each(|key| key.report(calls.started));
         rate.iter_mut().for_each(|rate| rate.report(calls));
         Some(*interval)
     }
@@ -130,6 +135,7 @@ impl Members {
         let Some(counted) = self.counted(client, name) else { return };
         let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
         counted.cell.iter().for_each(CellMember::forget);
+        counted.key.iter().for_each(KeyMember::forget);
         counted.rate.iter_mut().for_each(RateMember::forget);
     }
 
@@ -161,8 +167,9 @@ impl Counts {
         let zones = service.facts.zones.is_some();
         // Nothing is known of the calls of clients that never report.
         let calls = settings.shed.is_on() && reports.is_some();
-        let cells = divides(service, class);
-        (zones || cells || reports.is_some()).then_some(Self { zones, cells, calls, reports })
+        let (cells, keys) = (divides(service, class), bounds_keys(service, class));
+        let counts = zones || cells || keys || reports.is_some();
+        counts.then_some(Self { zones, cells, keys, calls, reports })
     }
 }
 
@@ -173,18 +180,26 @@ impl XdsMember {
         self.service == service.name
             && self.zone.as_ref() == class.zone()
             && Counts::of(service, class) == Some(self.counts)
+            && self.lock().key.iter().all(|key| key.is_of(service, class))
     }
 
-    /// Returns the subset of the service's backends that the client uses; `None`: all.
-    pub(super) fn subset(&self, service: &Service) -> Option<Subset> {
-        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        counted.cell.as_ref()?.subset(service)
+    /// Returns the class with the subset of the service's backends that the client uses, and the
+    /// backend of its key.
+    pub(super) fn placed(&self, service: &Service, class: Class) -> Class {
+        let counted = self.lock();
+        let subset = counted.cell.as_ref().and_then(|cell| cell.subset(service));
+        let backend = counted.key.as_ref().and_then(|key| key.backend(service));
+        class.with_subset(subset).with_backend(backend)
     }
 
     /// Returns the calls of a service that the client has reported.
     pub(super) fn calls(&self, service: &ServiceName) -> Option<Calls> {
-        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = self.lock();
         (self.service == *service).then_some(counted.calls)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counted> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns what is counted of the client.
@@ -193,9 +208,9 @@ impl XdsMember {
     }
 }
 
-/// Returns whether anything is counted of the clients of a service.
+/// Returns whether anything may be counted of the clients of a service.
 pub(super) fn counts(service: &Service) -> bool {
-    Counts::of(service, &Class::default()).is_some()
+    service.settings.hash_balance > 0 || Counts::of(service, &Class::default()).is_some()
 }
 
 /// Returns whether clients of a class get a part of the backends. Where calls are hashed, all

@@ -3,8 +3,6 @@
 //! In: resources. Out: [`Pieces`] that a stream sends. Pure. A response with one assignment
 //! shares its bytes with all streams; only its head and tail are the stream's own.
 
-use std::sync::Arc;
-
 use bytes::{BufMut, Bytes, BytesMut};
 use lookaside_http2::Pieces;
 use prost::Message;
@@ -14,8 +12,6 @@ use crate::policy::hash;
 use crate::settings::ServiceSettings;
 
 use super::assignment::Assignment;
-use super::pb::envoy::service::discovery::v3::{ResourceError, ResourceName};
-use super::pb::google::rpc::Status;
 use super::resources::{self, Kind, resource};
 
 /// The bytes before a gRPC message: a flag and the length.
@@ -26,8 +22,6 @@ const AROUND: usize = 160;
 const OPENING: usize = 96;
 /// The most bytes of a field's tag and length.
 const FIELD_MAX: usize = 6;
-/// The code of a name that means no service.
-const INVALID_ARGUMENT: i32 = 3;
 
 /// gRPC's limit for a received message is 4 MiB. A client that gets a longer one ends the
 /// stream and asks again, for ever. The rest is for the head.
@@ -51,41 +45,20 @@ impl Whole {
         Self { kind, bytes: vec![0; PREFIX], version: 0 }
     }
 
-    /// Adds the resource of a name, by the settings of what it means. A name without meaning
-    /// gets the reason in place of a resource. Returns the version of the resource; `None` if
-    /// the response has no room for it.
-    pub(super) fn add(
-        &mut self,
-        name: &str,
-        settings: Result<Arc<ServiceSettings>, String>,
-    ) -> Option<u64> {
-        let fits = |field: usize, own: usize| self.bytes.len() + field + own <= WHOLE_MAX;
-        match settings {
-            Ok(settings) => {
-                let resource = resource(self.kind, name, &settings);
-                let length = resource.encoded_len();
-                fits(FIELD_MAX, length).then(|| {
-                    put_length(&mut self.bytes, 2, length);
-                    // A vector takes everything.
-                    let _ = resource.encode(&mut self.bytes);
-                    let version = resources::version(&resource);
-                    self.version = hash::pair(self.version, version);
-                    version
-                })
-            }
-            Err(message) => {
-                let error = ResourceError {
-                    resource_name: Some(ResourceName { name: name.to_owned() }),
-                    error_detail: Some(Status { code: INVALID_ARGUMENT, message }),
-                };
-                let length = error.encoded_len();
-                fits(FIELD_MAX, length).then(|| {
-                    put_length(&mut self.bytes, 7, length);
-                    let _ = error.encode(&mut self.bytes);
-                    0
-                })
-            }
+    /// Adds the resource of a name, by the settings of what it means. Returns the version of the
+    /// resource; `None` if the response has no room for it.
+    pub(super) fn add(&mut self, name: &str, settings: &ServiceSettings) -> Option<u64> {
+        let resource = resource(self.kind, name, settings);
+        let length = resource.encoded_len();
+        if self.bytes.len() + FIELD_MAX + length > WHOLE_MAX {
+            return None;
         }
+        put_length(&mut self.bytes, 2, length);
+        // A vector takes everything.
+        let _ = resource.encode(&mut self.bytes);
+        let version = resources::version(&resource);
+        self.version = hash::pair(self.version, version);
+        Some(version)
     }
 
     /// Returns the response.

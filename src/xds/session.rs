@@ -97,6 +97,7 @@ pub(super) struct Push {
     pub(super) kind: Kind,
     pub(super) pieces: [Bytes; 3],
     pub(super) version: u64,
+    pub(super) nonce: u64,
     /// The assignments in it.
     pub(super) assignments: Vec<(Arc<str>, Arc<Assignment>)>,
 }
@@ -187,12 +188,11 @@ impl<W: Default> Session<W> {
         self.clusters.settle(name, settings);
     }
 
-    /// Returns the next response. `settings` returns why a name can mean no service, or the
-    /// settings of what it means.
+    /// Returns the next response. `settings` returns the settings of what a name means.
     pub(super) fn step(
         &mut self,
         now: Instant,
-        settings: impl Fn(&str) -> Result<Arc<ServiceSettings>, String>,
+        settings: impl Fn(&str) -> Arc<ServiceSettings>,
     ) -> Step {
         let nonce = self.nonce + 1;
         for (kind, whole) in
@@ -203,7 +203,13 @@ impl<W: Default> Session<W> {
                 Made::Part => return Step::Again,
                 Made::Whole(Response { pieces, version }) => {
                     self.nonce = nonce;
-                    return Step::Send(Push { kind, pieces, version, assignments: Vec::new() });
+                    return Step::Send(Push {
+                        kind,
+                        pieces,
+                        version,
+                        nonce,
+                        assignments: Vec::new(),
+                    });
                 }
             }
         }

@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use lookaside_http2::Pieces;
 use tokio::time::Sleep;
+use tonic::Status;
 
 use crate::clock;
 use crate::model::ClientKind;
-use crate::streams::body::Conversation;
+use crate::streams::body::{Conversation, certificate_refused};
 use crate::streams::messages::SHORT_MAX;
 use crate::streams::work_budget;
 
@@ -216,6 +217,10 @@ impl Conversation for XdsStream {
             Step::WaitUntil(at) => self.poll_delay(at, now, cx),
             Step::Nothing => Poll::Pending,
         }
+    }
+
+    fn end(&mut self) -> Option<Status> {
+        self.client.is_refused().then(certificate_refused)
     }
 }
 

@@ -53,10 +53,9 @@ pub(super) struct Watch {
 /// A stream's hold of a name that it wants.
 pub(super) enum StreamWatch {
     Watched(Box<Watched>),
-    /// The name has no backends for this stream. `told` once it was.
-    Hopeless {
-        told: bool,
-    },
+    /// The name has no backends for this stream. It holds what the client gets in place of
+    /// them, until the client has got it.
+    Hopeless(Option<Arc<Assignment>>),
     /// The catalog has closed.
     Closed,
 }
@@ -110,23 +109,25 @@ impl Watches {
         })
     }
 
-    /// Returns the settings of what a name means, as a client must be told them.
-    ///
-    /// # Errors
-    /// Returns why the name can mean no service.
-    pub(super) fn settings(
-        &self,
-        name: &str,
-        client: ClientKind,
-    ) -> Result<Arc<ServiceSettings>, String> {
-        let target = self.target(name)?;
+    /// Returns the settings of what a name means, as a client must be told them. A name that
+    /// can mean no service has those of a service without any: a client that got no listener
+    /// would wait for one, some for ever.
+    pub(super) fn settings(&self, name: &str, client: ClientKind) -> Arc<ServiceSettings> {
+        let Ok(target) = self.target(name) else {
+            return for_client(&self.catalog.settings().for_canonical(""), client);
+        };
         let known = match self.find(name) {
             Some(watch) => watch.subscription.known(),
             None => self.catalog.lookup(&target),
         };
         let unread = || self.catalog.settings().for_canonical(&target.canonical());
         let settings = known.settings().cloned().unwrap_or_else(unread);
-        Ok(for_client(&settings, client))
+        for_client(&settings, client)
+    }
+
+    /// Returns what a name gets that can mean no service; `None` for any other name.
+    pub(super) fn invalid(&self, name: &str, client: ClientKind) -> Option<Assignment> {
+        self.target(name).err().map(|reason| Assignment::invalid(&reason, client))
     }
 
     fn target(&self, name: &str) -> Result<Target, String> {
@@ -145,12 +146,15 @@ impl Watches {
         client: &Peer,
         names: usize,
     ) -> StreamWatch {
-        let hopeless = StreamWatch::Hopeless { told: false };
-        let Ok(target) = self.target(name) else { return hopeless };
+        let hopeless = |assignment| StreamWatch::Hopeless(Some(Arc::new(assignment)));
+        let target = match self.target(name) {
+            Ok(target) => target,
+            Err(reason) => return hopeless(Assignment::invalid(&reason, client.kind)),
+        };
         let Some(watch) = self.shared(name, target) else { return StreamWatch::Closed };
         let Some(admitted) = self.admit(&watch, client, names) else {
             self.refuse(1, client.identity.addr);
-            return hopeless;
+            return hopeless(Assignment::none());
         };
         let listener = watch.subscription.listen();
         StreamWatch::Watched(Box::new(Watched {
@@ -239,7 +243,7 @@ impl StreamWatch {
     pub(super) fn shared(&self) -> Option<&Arc<Watch>> {
         match self {
             Self::Watched(watched) => Some(&watched.watch),
-            Self::Hopeless { .. } | Self::Closed => None,
+            Self::Hopeless(_) | Self::Closed => None,
         }
     }
 
@@ -247,7 +251,7 @@ impl StreamWatch {
     pub(super) fn subset(&self) -> Option<Subset> {
         match self {
             Self::Watched(watched) => watched.shared.as_ref()?.class().subset(),
-            Self::Hopeless { .. } | Self::Closed => None,
+            Self::Hopeless(_) | Self::Closed => None,
         }
     }
 
@@ -255,7 +259,7 @@ impl StreamWatch {
     pub(super) fn counted(&self) -> Option<&Arc<Mutex<Counted>>> {
         match self {
             Self::Watched(watched) => watched.member.as_ref().map(|member| member.counted()),
-            Self::Hopeless { .. } | Self::Closed => None,
+            Self::Hopeless(_) | Self::Closed => None,
         }
     }
 
@@ -264,10 +268,8 @@ impl StreamWatch {
     pub(super) fn poll_news(&mut self, client: &Peer, cx: &mut Context<'_>) -> Poll<Option<News>> {
         match self {
             Self::Watched(watched) => watched.poll_news(client, cx),
-            Self::Hopeless { told: true } => Poll::Pending,
-            Self::Hopeless { told } => {
-                *told = true;
-                let assignment = Arc::new(Assignment::none());
+            Self::Hopeless(assignment) => {
+                let Some(assignment) = assignment.take() else { return Poll::Pending };
                 let (settings, service) = (None, None);
                 Poll::Ready(Some(News { assignment, version: 0, settings, service, work: 1 }))
             }
@@ -342,7 +344,7 @@ impl Watched {
             policy::part(service, class, address, weights)
         };
         match (&self.shared, counts(service), &self.member) {
-            // Without zones and cells, only a split can change the class of a name.
+            // Else only a split can change the class of a name.
             (Some(shared), false, None)
                 if shared.is_of(&service.name) && shared.class().part() == part(shared.class()) =>
             {
@@ -367,8 +369,10 @@ impl Watched {
             let (name, addr) = (&self.watch.name, client.identity.addr);
             self.member = owner.members.join(service, &class, addr, name, calls).map(Box::new);
         }
-        let subset = self.member.as_deref().and_then(|member| member.subset(service));
-        let class = class.with_subset(subset);
+        let class = match &self.member {
+            Some(member) => member.placed(service, class),
+            None => class,
+        };
         match &self.shared {
             Some(shared) if shared.is_of(&service.name) && *shared.class() == class => {
                 shared.get(service)

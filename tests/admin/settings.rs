@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::admin::world::{Answer, World, entry};
 
-async fn diff(world: &World, document: &str, headers: &str) -> Answer {
+pub(super) async fn diff(world: &World, document: &str, headers: &str) -> Answer {
     let length = document.len();
     let head = format!("host: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n");
     world

@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::sent;
 use crate::support::WAIT_MAX;
 
 /// Returns a balancer that shares its registry with no other.
@@ -86,7 +87,8 @@ impl World {
             counters: counters.clone(),
             ledger: ledger.clone(),
             clients: Arc::new(move || shown.lock().unwrap().clone()),
-            xds_bootstrap: Arc::new(|server, zone| format!("{server:?} {zone:?}")),
+            sent: admin::Sent { grpclb: Arc::new(sent::list), xds: Arc::new(sent::resources) },
+            xds_bootstrap: Arc::new(|clients| Ok(format!("{clients:?}"))),
             readiness: readiness.clone(),
             started: Instant::now(),
             tokens: |service: &ServiceName, backend: BackendAddr| format!("{service}@{backend}"),
@@ -94,6 +96,7 @@ impl World {
             excess: Arc::new(|| 0.25),
             demand: Arc::new(|_| None),
             cells: Arc::new(|_| Vec::new()),
+            key_backend: Arc::new(|_, _, _| None),
             version: "1.2.3",
             inputs: inputs.clone(),
             sources: watch::Sender::new(Report::default()).subscribe(),
@@ -289,6 +292,7 @@ pub fn stale() -> Event {
 pub fn client(name: &str, service: Option<&str>, kind: ClientKind, port: u16) -> ClientView {
     let opened = Instant::now();
     ClientView {
+        stream: port.into(),
         peer: SocketAddr::from(([10, 0, 0, 9], port)),
         certificate: None,
         user_agent: "grpc-go/1.85.0 <script>".into(),

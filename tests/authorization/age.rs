@@ -1,14 +1,9 @@
-//! Connections that end by age, by the end of their client's certificate, and revoked
-//! certificates.
+//! Connections that end by age, and by the end of their client's certificate.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use lookaside::balancer::ask::first_list;
-use rcgen::{
-    CertificateParams, CertificateRevocationListParams, KeyIdMethod, RevokedCertParams,
-    SerialNumber,
-};
 use tokio::runtime::Runtime;
 
 use super::certificates::{Authority, start, uri};
@@ -16,7 +11,6 @@ use crate::support::client::Calls;
 use crate::support::etcd::Etcd;
 use crate::support::language::{JAVA, Language, PYTHON};
 use crate::support::lookaside::Balancer;
-use crate::support::signal::Signal;
 use crate::support::world::{SERVICE, World, metric};
 use crate::support::{eventually, free_port, skip};
 
@@ -84,60 +78,13 @@ fn a_connection_ends_with_its_clients_certificate() {
     assert!(is_let_in(&runtime, &authority, &balancer, &long));
 }
 
-#[test]
-fn a_revoked_certificate_is_refused_once_the_list_says_so() {
-    let (authority, etcd) = (Authority::new(), Etcd::start());
-    let serial = |number: u64| {
-        move |params: &mut CertificateParams| {
-            params.serial_number = Some(SerialNumber::from(number))
-        }
-    };
-    let [kept, revoked] = [7, 8].map(|number| authority.sign([], serial(number)));
-    let list = |revoked: &[u64]| {
-        let now = now();
-        let one = |number: &u64| RevokedCertParams {
-            serial_number: SerialNumber::from(*number),
-            revocation_time: now.into(),
-            reason_code: None,
-            invalidity_date: None,
-        };
-        let params = CertificateRevocationListParams {
-            this_update: now.into(),
-            next_update: (now + Duration::from_secs(3600)).into(),
-            crl_number: SerialNumber::from(1),
-            issuing_distribution_point: None,
-            revoked_certs: revoked.iter().map(one).collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        let signed = params.signed_by(authority.issuer()).expect("a list");
-        authority.write("crl", &signed.pem().expect("PEM"))
-    };
-    let crl = list(&[]);
-    let balancer = start(&authority, &etcd, "version = 1", &["--tls-client-crl", &crl]);
-    let runtime = Runtime::new().expect("a runtime");
-    let enters = |identity| is_let_in(&runtime, &authority, &balancer, identity);
-    assert!(enters(&kept) && enters(&revoked));
-    list(&[8]);
-    balancer.signal(Signal::HUP);
-    eventually("it is refused", || (!enters(&revoked)).then_some(()));
-    assert!(enters(&kept));
-    // A list that cannot be read changes nothing.
-    authority.write("crl", "nonsense");
-    balancer.signal(Signal::HUP);
-    let broken = r#"lookaside_credentials_broken{use="serve"}"#;
-    eventually("a fault", || balancer.metric(broken).filter(|&broken| broken > 0.0));
-    assert!(enters(&kept) && !enters(&revoked));
-    let log = Balancer::try_start(&["--tls-client-crl", &crl]).err().expect("refused");
-    assert!(log.contains("--tls-client-crl needs --tls-client-ca"), "{log}");
-}
-
 #[expect(clippy::disallowed_types, reason = "certificates and lists have dates")]
-fn now() -> std::time::SystemTime {
+pub fn now() -> std::time::SystemTime {
     std::time::SystemTime::now()
 }
 
 /// Returns whether a new connection with this certificate gets a list.
-fn is_let_in(
+pub fn is_let_in(
     runtime: &Runtime,
     authority: &Authority,
     balancer: &Balancer,

@@ -1,11 +1,13 @@
 //! Clients with certificates: a name in the certificate decides, and an answer says nothing
 //! of what exists.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use http::uri::PathAndQuery;
 use lookaside::balancer::ask::{FirstList, first_list};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, SanType,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -28,7 +30,11 @@ pub struct Authority {
 
 impl Authority {
     pub fn new() -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        // A certificate of another authority must not look like one of this.
+        let name = format!("authority {}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![
             rcgen::KeyUsagePurpose::KeyCertSign,
@@ -97,7 +103,7 @@ pub fn uri(text: &str) -> SanType {
     SanType::URI(text.try_into().expect("ASCII"))
 }
 
-fn dns(text: &str) -> SanType {
+pub fn dns(text: &str) -> SanType {
     SanType::DnsName(text.try_into().expect("ASCII"))
 }
 
@@ -125,7 +131,7 @@ struct Name {
 }
 
 /// Opens a stream for `hello` that stays open while its answers are kept.
-async fn open(
+pub async fn open(
     authority: &Authority,
     balancer: &Balancer,
     identity: &(String, String),

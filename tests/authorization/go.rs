@@ -13,13 +13,18 @@ use crate::support::{eventually, skip};
 
 const RULES: &str = "[service.hello]\nclients = ['spiffe://prod/web/*']\n";
 
-/// Starts a client process that shows a certificate with this name.
-fn driver(authority: &Authority, balancer: &Balancer, name: &str) -> Driver {
-    let (cert, key) = authority.sign([uri(name)], |_| ());
+/// Starts a client process that shows this certificate, which it reads from files whose names
+/// begin with `file`.
+pub fn driver(
+    authority: &Authority,
+    balancer: &Balancer,
+    file: &str,
+    (cert, key): &(String, String),
+) -> Driver {
     let certificates = json!({
-        "ca_certificate_file": authority.write("ca", &authority.issuer().pem()),
-        "certificate_file": authority.write("client", &cert),
-        "private_key_file": authority.write("client.key", &key),
+        "ca_certificate_file": authority.write("trusted", &authority.issuer().pem()),
+        "certificate_file": authority.write(&format!("{file}.pem"), cert),
+        "private_key_file": authority.write(&format!("{file}.key"), key),
     });
     let bootstrap = json!({
         "xds_servers": [{
@@ -43,7 +48,10 @@ fn go_is_admitted_by_the_name_in_its_certificate_and_denied_by_another() {
     backend.register(&etcd.url(), "hello");
     balancer.wait_listed("hello", "one");
 
-    let process = driver(&authority, &balancer, "spiffe://prod/web/7");
+    let shows = |file: &str, name: &str| {
+        driver(&authority, &balancer, file, &authority.sign([uri(name)], |_| ()))
+    };
+    let process = shows("web", "spiffe://prod/web/7");
     let admitted = process.open(&Options::xds("hello"));
     admitted.shares(&["one"]);
     assert_eq!(denied(&balancer, "xds"), 0.0);
@@ -51,7 +59,7 @@ fn go_is_admitted_by_the_name_in_its_certificate_and_denied_by_another() {
     assert_eq!(rows["clients"][0]["certificate"][0], "spiffe://prod/web/7", "{rows}");
 
     // An authority vouches for this one too, and its name is another.
-    let other = driver(&authority, &balancer, "spiffe://prod/webmail");
+    let other = shows("webmail", "spiffe://prod/webmail");
     let refused = other.open(&Options::xds("hello"));
     refused.start(&Calls::new(0));
     eventually("it is denied", || (denied(&balancer, "xds") >= 1.0).then_some(()));

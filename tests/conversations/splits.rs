@@ -1,11 +1,12 @@
 //! Tests splits that change while streams are open, and names with keys.
 //!
-//! In: documents, and clients at several addresses. Out: which streams are sent a list.
+//! In: documents, and clients at several addresses. Out: which streams are sent a list, and
+//! which backends get the keys.
 
 use std::time::Duration;
 
 use lookaside::catalog::Known;
-use lookaside::model::{Class, Part, Target, Zone};
+use lookaside::model::{Class, Part, Selector, Target, Zone};
 use lookaside::policy;
 use lookaside::settings::WhenEmpty;
 
@@ -111,5 +112,72 @@ async fn a_key_has_one_entry_and_moves_when_its_backend_leaves() {
     assert_eq!(sent, moved.len() as u64);
     for (stream, _) in moved {
         assert_ne!(sorted_ports(&stream.servers().await), [1]);
+    }
+}
+
+/// Returns the port of the backend to which a key is assigned now, and whether that is not its
+/// first choice.
+fn assigned(balanced: &Balanced, key: &str) -> (i32, bool) {
+    let Known::Present(service) = balanced.catalog.lookup(&hello()) else { panic!("gone") };
+    let class = Class::new(&[Selector { key: "hash".into(), value: key.into() }]);
+    let all = policy::keys_of(&service, &class);
+    let moved = (balanced.balancer.key_backend())(&service.name, &all, key);
+    let decision = policy::decide(&service, &class.with_backend(moved));
+    let port = service.endpoints[decision.picks()[0].endpoint as usize].addr.port();
+    (port.into(), moved.is_some())
+}
+
+/// Reads the lists that were sent since `before`, one for each stream whose key has another
+/// backend, or has the same one no longer as its first choice, or now as that. Returns how many
+/// streams each of the ports 1 to 4 has.
+async fn follow(
+    balanced: &Balanced,
+    streams: &mut [(Stream, i32, bool)],
+    before: (u64, u64),
+) -> [usize; 4] {
+    let sent = sent_since(balanced, before).await;
+    let mut changed = 0;
+    for (n, (stream, port, moved)) in streams.iter_mut().enumerate() {
+        let now = assigned(balanced, &format!("user{n}"));
+        if (*port, *moved) != now {
+            changed += 1;
+            (*port, *moved) = (sorted_ports(&stream.servers().await)[0], now.1);
+        }
+        assert_eq!(*port, now.0);
+    }
+    assert_eq!(sent, changed);
+    [1, 2, 3, 4].map(|port| streams.iter().filter(|one| one.1 == port).count())
+}
+
+#[tokio::test]
+async fn a_backend_gets_no_more_of_the_keys_than_its_bound() {
+    let mut balanced = Balanced::start(WhenEmpty::Wait).await;
+    let all =
+        ["hello a 10.0.0.1:1", "hello b 10.0.0.1:2", "hello c 10.0.0.1:3", "hello d 10.0.0.1:4"];
+    balanced.reset(&all).await;
+    let mut streams = Vec::new();
+    for n in 0..u32::from(CLIENTS) {
+        let mut stream = balanced.open(GO, &format!("hash--user{n}.hello")).await;
+        let ports = sorted_ports(&stream.first_servers().await);
+        streams.push((stream, ports[0], false));
+    }
+    let counters = balanced.counters.clone();
+    let now = || (counters.lists_sent.total(), counters.lists_suppressed.total());
+    let unbounded = [1, 2, 3, 4].map(|port| streams.iter().filter(|one| one.1 == port).count());
+    assert!(unbounded.iter().any(|&count| count > 11), "{unbounded:?}");
+    // A backend has room while it has less than 105 % of ten keys.
+    let before = now();
+    balanced.settle("[service.hello]\nhash.balance-factor = 105\n").await;
+    let bounded = follow(&balanced, &mut streams, before).await;
+    assert!(bounded.iter().all(|&count| count <= 11), "{bounded:?}");
+    // When a backend leaves, the others take its keys, each within its bound.
+    let before = now();
+    balanced.delete(all[0]).await;
+    let left = follow(&balanced, &mut streams, before).await;
+    assert!(left[0] == 0 && left.iter().all(|&count| count <= 15), "{left:?}");
+    // A second stream of a key goes where the first is.
+    for n in [0, 7, 31] {
+        let mut again = balanced.open(GO, &format!("hash--user{n}.hello")).await;
+        assert_eq!(sorted_ports(&again.first_servers().await), [streams[n].1]);
     }
 }

@@ -28,6 +28,9 @@ use prost::{Message, Name};
 
 use super::wire::{Balanced, Stream};
 
+#[path = "xds_sent.rs"]
+mod sent;
+
 /// A client's stream, and the zone that the client states.
 pub(super) struct Client(Stream, &'static str);
 
@@ -50,7 +53,7 @@ impl Client {
         self.request::<M>(names, nonce, None);
     }
 
-    fn request<M: Name>(&mut self, names: &[&str], nonce: &str, error: Option<&str>) {
+    pub(super) fn request<M: Name>(&mut self, names: &[&str], nonce: &str, error: Option<&str>) {
         let node = Node {
             id: "me".to_owned(),
             cluster: "shop".to_owned(),
@@ -185,19 +188,75 @@ async fn a_name_without_backends_is_answered_at_once() {
     assert_eq!((part.numerator, part.denominator), (100, DenominatorType::Hundred.into()));
 }
 
+/// Without a listener, clients wait for 15 seconds, and Node for ever.
 #[tokio::test]
-async fn a_name_that_can_mean_no_service_gets_an_error() {
+async fn a_name_that_can_mean_no_service_is_answered_with_the_reason() {
     let balanced = Balanced::start(WhenEmpty::Wait).await;
     let mut client = Client::open(&balanced).await;
     client.ask::<Listener>(&["a..b"], "");
     let (response, listeners) = client.next::<Listener>().await;
-    assert_eq!(listeners, []);
-    let error = &response.resource_errors[0];
-    assert_eq!(error.resource_name.as_ref().unwrap().name, "a..b");
-    assert_eq!(error.error_detail.as_ref().unwrap().code, 3);
-    // Java's channels freeze while a name of endpoints is unanswered, so even this one is.
+    assert_eq!((listeners.len(), response.resource_errors.len()), (1, 0));
+    client.ask::<Cluster>(&["a..b"], "");
+    assert_eq!(client.next::<Cluster>().await.1.len(), 1);
     client.ask::<ClusterLoadAssignment>(&["a..b"], "");
-    assert_eq!(client.next::<ClusterLoadAssignment>().await.1.len(), 1);
+    let (_, assignments) = client.next::<ClusterLoadAssignment>().await;
+    assert_eq!((&*assignments[0].cluster_name, assignments[0].endpoints.len()), ("a..b", 0));
+    let drop = &assignments[0].policy.as_ref().unwrap().drop_overloads[0];
+    assert!(drop.category.contains("\"a..b\" holds no service"), "{}", drop.category);
+    assert_eq!(drop.drop_percentage.unwrap().numerator, 100);
+    let view = &balanced.xds.clients()()[0];
+    assert_eq!((view.last_response, &view.service), ("invalid", &None));
+}
+
+/// Each spelling of a name is a resource of its own, of the one service.
+#[tokio::test]
+async fn every_spelling_of_a_name_means_the_service() {
+    let mut balanced = Balanced::start(WhenEmpty::Wait).await;
+    balanced.reset(&["dev/game 7 10.0.0.7:80 weight=3", "dev/game 8 10.0.0.8:80"]).await;
+    let mut client = Client::open(&balanced).await;
+    let plain = [
+        "dev/game",
+        "dev%2Fgame",
+        "dev%2fgame:80",
+        "game.dev",
+        "game.dev.",
+        "game.dev.:50051",
+        "GAME.Dev",
+        "game.dev.lookaside.internal",
+        "game.dev.LOOKASIDE.internal.:443",
+    ];
+    let authority = |name: &str| {
+        let of = |kind: &str| format!("xdstp://any/envoy.config.{kind}/{name}");
+        [of("listener.v3.Listener"), of("endpoint.v3.ClusterLoadAssignment")]
+    };
+    let templates = ["dev%2Fgame", "game.dev.", "game.dev:80?a=b"].map(authority);
+    let names = plain.map(|name| [name.to_owned(), name.to_owned()]);
+    for [listener, endpoints] in names.iter().chain(&templates) {
+        client.ask::<Listener>(&[listener], "");
+        let (response, listeners) = client.next::<Listener>().await;
+        assert_eq!(listeners[0].name, *listener, "as it is asked for");
+        client.ask::<Listener>(&[listener], &response.nonce);
+        client.ask::<ClusterLoadAssignment>(&[endpoints], "");
+        let (response, assignments) = client.next::<ClusterLoadAssignment>().await;
+        assert_eq!(assignments[0].cluster_name, *endpoints);
+        let expected = [("10.0.0.7".to_owned(), 80, 3), ("10.0.0.8".to_owned(), 80, 1)];
+        assert_eq!(backends(&assignments[0]), expected, "{endpoints}");
+        client.ask::<ClusterLoadAssignment>(&[endpoints], &response.nonce);
+    }
+    client.ask::<ClusterLoadAssignment>(&["ID--7.game.dev."], "");
+    let (_, assignments) = client.next::<ClusterLoadAssignment>().await;
+    assert_eq!(backends(&assignments[0]), [("10.0.0.7".to_owned(), 80, 3)]);
+    for bad in ["a%20b", "a b", "..", "", "hello..lookaside.internal"] {
+        let mut client = Client::open(&balanced).await;
+        client.ask::<ClusterLoadAssignment>(&[bad], "");
+        if bad.is_empty() {
+            assert!(client.is_silent().await, "no name is asked for");
+            continue;
+        }
+        let (_, assignments) = client.next::<ClusterLoadAssignment>().await;
+        let policy = assignments[0].policy.as_ref().expect(bad);
+        assert_eq!(policy.drop_overloads[0].drop_percentage.unwrap().numerator, 100, "{bad}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -289,9 +348,9 @@ async fn the_streams_of_a_connection_share_the_room_for_names() {
     for at in 0..8 {
         let mut client = Client::open_on(&mut connection, "a");
         client.ask::<Listener>(&names, "");
-        let (response, _) = client.next::<Listener>().await;
+        let (_, listeners) = client.next::<Listener>().await;
         let fits = (fit(at + 1) - 900 * at).min(900);
-        assert_eq!(response.resource_errors.len(), fits, "stream {at}");
+        assert_eq!(listeners.len(), fits, "stream {at}");
         streams.push(client);
         if fits < 900 {
             break;

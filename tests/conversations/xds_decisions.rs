@@ -8,7 +8,8 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use lookaside::catalog::Input;
 use lookaside::marks::{Mark, MarkKey, Marks, Value};
-use lookaside::model::ServiceName;
+use lookaside::model::{Class, Selector, ServiceName};
+use lookaside::policy;
 use lookaside::settings::WhenEmpty;
 
 use super::wire::Balanced;
@@ -154,4 +155,34 @@ async fn all_calls_are_shed_whether_there_are_backends_or_not() {
         let next = client.next().await;
         assert_eq!((dropped(&next), next.endpoints.len()), expected, "{marks:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_leaves_a_full_backend_and_comes_back_once_there_is_room() {
+    let mut balanced = Balanced::start(WhenEmpty::Wait).await;
+    balanced.settle("[service.hello]\nhash.balance-factor = 105\n").await;
+    for port in [1, 2] {
+        balanced.put(&format!("hello {port} 10.0.0.{port}:{port}")).await;
+    }
+    let hello = ServiceName::new("hello").unwrap();
+    let service = balanced.catalog.service(&hello).unwrap();
+    let first_choice = |n: &u32| {
+        let key = Selector { key: "hash".into(), value: format!("user{n}") };
+        policy::decide(&service, &Class::new(&[key])).picks()[0].endpoint
+    };
+    // Six keys with the same first choice: it may have 105 % of three of them.
+    let mut clients = Vec::new();
+    for n in (0..).filter(|n| first_choice(n) == 0).take(6) {
+        let name = format!("hash--user{n}.hello").leak();
+        let mut client = Endpoints::open(&balanced, "", name).await;
+        let port = backends(&client.next().await)[0].1;
+        clients.push((client, port));
+    }
+    let moved = clients.iter().filter(|one| one.1 == 2).count();
+    assert!((2..=3).contains(&moved), "{moved}");
+    tokio::spawn(balanced.balancer.clone().follow_demand(balanced.inputs.clone()));
+    // The others leave, so there is room for one and then for all.
+    clients.retain(|one| one.1 == 2);
+    clients.truncate(1);
+    clients[0].0.until(&[1]).await;
 }

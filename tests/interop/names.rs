@@ -231,10 +231,10 @@ pub fn odd_registrations(world: &World, driver: &Driver) {
     }
 }
 
-type Pair = (Vec<u8>, Vec<u8>);
+pub type Pair = (Vec<u8>, Vec<u8>);
 
 /// Returns registrations in every format whose port is out of range.
-fn bad_ports(world: &World) -> Vec<Pair> {
+pub fn bad_ports(world: &World) -> Vec<Pair> {
     let mut pairs = Vec::new();
     for port in ["0", "65536", "500053", "-1", "2147483648", "99999999999999999999"] {
         let address = format!("127.0.0.1:{port}");
@@ -253,7 +253,7 @@ fn bad_ports(world: &World) -> Vec<Pair> {
     pairs
 }
 
-fn bad_addresses(world: &World) -> Vec<Pair> {
+pub fn bad_addresses(world: &World) -> Vec<Pair> {
     let addresses = ["256.0.0.1:80", "127.0.0.1.1:80", "[::1::]:80", "[fe80::1%lo]:80", ":80"];
     let pair = |(n, address): (usize, &&str)| {
         (world.key(&format!("bad{n}")).into(), address.as_bytes().to_vec())
@@ -263,7 +263,7 @@ fn bad_addresses(world: &World) -> Vec<Pair> {
 
 /// Returns registrations with keys and values of any bytes. Five of them cannot be read, and
 /// the others are this address.
-fn odd_text(world: &World, address: &str) -> Vec<Pair> {
+pub fn odd_text(world: &World, address: &str) -> Vec<Pair> {
     let odd_id = "\u{1}é\u{7f}\u{202e}\"\\ \u{10ffff}".repeat(20);
     let json = format!(
         r#"{{"Op":0,"Addr":"{address}","Metadata":{{"id":"\u0000\u0001é","\u0007":"\ud83d\ude00\u0000"}}}}"#

@@ -1,4 +1,4 @@
-//! The table of languages and cases.
+//! The table of clients and cases.
 //!
 //! In: the outcome of each cell. Out: text for a terminal, and Markdown for documents.
 
@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use crate::Outcome;
 
-/// A language, with its version or why it cannot run here.
+/// A client, with its version or why it cannot run here.
 pub struct Column {
-    pub language: &'static str,
+    pub client: &'static str,
     pub version: Result<String, String>,
 }
 
-/// A table with a row for each case and a column for each language. A cell that did not
+/// A table with a row for each case and a column for each client. A cell that did not
 /// run is empty.
 pub struct Table {
     columns: Vec<Column>,
@@ -73,9 +73,9 @@ impl Table {
     fn grid(&self) -> (Vec<Vec<String>>, Vec<String>) {
         let mut notes: Vec<String> = Vec::new();
         let mut head = vec!["case".to_owned()];
-        head.extend(self.columns.iter().map(|Column { language, version }| match version {
-            Ok(version) => format!("{language}: {version}"),
-            Err(_) => (*language).to_owned(),
+        head.extend(self.columns.iter().map(|Column { client, version }| match version {
+            Ok(version) => format!("{client}: {version}"),
+            Err(_) => (*client).to_owned(),
         }));
         let mut grid = vec![head];
         for (case, cells) in &self.rows {

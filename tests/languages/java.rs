@@ -19,37 +19,82 @@ pub fn with_java(test: &str, run: impl FnOnce(World)) {
     }
 }
 
+/// The most times that a call goes to one backend, if each of `calls` goes to one of `backends`
+/// at random: with a probability of at most `chance`, any of `cases` such numbers is larger.
+/// By Chernoff's bound for the upper tail, so the real probability is smaller.
+fn most_by_chance(calls: u64, backends: u64, cases: u64, chance: f64) -> u64 {
+    let mean = calls as f64 / backends as f64;
+    let needed = (cases as f64 / chance).ln() / mean;
+    let exponent = |over: f64| (1.0 + over) * over.ln_1p() - over;
+    let enough = |most: &u64| exponent(*most as f64 / mean - 1.0) >= needed;
+    (mean.ceil() as u64..).find(enough).expect("the exponent grows without end")
+}
+
 /// grpc-java begins each new list at its first entry. So where lists come more often
 /// than calls, lists that always begin at the same entry would send all calls to one
 /// backend.
+///
+/// Each client gets a list before each of its calls. If lists began anywhere, at random, one run in
+/// 10,000 would fail; those that lookaside sends are more even than that.
 #[test]
 fn a_client_that_gets_lists_more_often_than_it_calls_spreads_its_calls() {
-    const CALLS: u64 = 60;
+    const CLIENTS: u64 = 20;
+    const ROUNDS: u64 = 600;
+    const BACKENDS: u64 = 11;
+    const CHANCE: f64 = 1e-4;
     with_java("a_client_that_gets_lists_more_often_than_it_calls_spreads_its_calls", |world| {
         let balancer = world.balancer(&[]);
-        let _backends: Vec<_> = (0..20).map(|n| world.backend(&format!("b{n}"))).collect();
+        let _backends: Vec<_> = (1..BACKENDS).map(|n| world.backend(&format!("b{n}"))).collect();
         // A further backend moves to and fro: each list is as long as the one before.
-        let places = ["here", "there"].map(Backend::start);
+        let places = ["mover", "mover"].map(Backend::start);
         let driver = world.driver();
-        let client = driver.open(&Options::grpclb(world.target(&balancer)));
-        client.call(&Calls::waiting(1));
-        let mut answers = BTreeMap::new();
-        for _ in 0..CALLS {
-            for place in &places {
-                let sent = metric(&balancer, "lookaside_lists_sent_total");
-                world.put_all(&[(world.key("mover"), place.addr().to_string())]);
-                eventually("the list is sent", || {
-                    let now = metric(&balancer, "lookaside_lists_sent_total");
-                    (now > sent).then_some(())
-                });
-            }
-            for (id, count) in client.call(&Calls::waiting(1)).answers {
-                *answers.entry(id).or_insert(0) += count;
+        let clients: Vec<_> =
+            (0..CLIENTS).map(|_| driver.open(&Options::grpclb(world.target(&balancer)))).collect();
+        let call = |count: u64| -> Vec<BTreeMap<String, u64>> {
+            let calls = Calls::waiting(count);
+            let begun: Vec<_> = clients.iter().map(|client| client.begin(&calls)).collect();
+            begun.into_iter().map(|one| one.wait().answers).collect()
+        };
+        let mut rounds = places.iter().cycle();
+        let mut send_lists = || {
+            let place = rounds.next().expect("they go on for ever").addr().to_string();
+            let sent = metric(&balancer, "lookaside_lists_sent_total");
+            world.put_all(&[(world.key("mover"), place)]);
+            eventually("each client is sent a list", || {
+                let now = metric(&balancer, "lookaside_lists_sent_total");
+                (now >= sent + CLIENTS).then_some(())
+            });
+        };
+        // Connections to all backends, at both places of the one that moves.
+        call(1);
+        for _ in 0..6 {
+            send_lists();
+            call(3 * BACKENDS);
+        }
+        let mut answers = vec![BTreeMap::<String, u64>::new(); clients.len()];
+        for _ in 0..ROUNDS {
+            send_lists();
+            for (answers, new) in answers.iter_mut().zip(call(1)) {
+                new.into_iter().for_each(|(id, count)| *answers.entry(id).or_default() += count);
             }
         }
-        // An even spread gives each backend 2 or 3 calls.
-        let most = answers.values().max().copied().unwrap_or(0);
-        assert!(most <= CALLS / 4 && answers.len() >= 15, "{answers:?}");
+        let mut all: BTreeMap<String, u64> = BTreeMap::new();
+        for (id, count) in answers.iter().flatten() {
+            *all.entry(id.clone()).or_default() += count;
+        }
+        let share = (CLIENTS * ROUNDS) as f64 / BACKENDS as f64;
+        let over = |most: u64| most as f64 / share;
+        let by_chance = most_by_chance(CLIENTS * ROUNDS, BACKENDS, BACKENDS, CHANCE);
+        assert!(over(by_chance) <= 1.151, "the calls suffice for the bound: {}", over(by_chance));
+        let most = all.values().max().copied().unwrap_or(0);
+        let own = answers.iter().filter_map(|one| one.values().max()).max().copied().unwrap_or(0);
+        println!(
+            "at most {:.3} of a share; at most {own} of {ROUNDS} calls of one client",
+            over(most)
+        );
+        assert!(over(most) <= 1.15, "{all:?}");
+        let by_chance = most_by_chance(ROUNDS, BACKENDS, CLIENTS * BACKENDS, CHANCE);
+        assert!(own <= by_chance, "{own} of {ROUNDS}, by chance {by_chance}: {answers:?}");
     });
 }
 

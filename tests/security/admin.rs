@@ -97,6 +97,23 @@ fn tokens_decide_who_reads_and_who_changes() {
     assert!(!log.contains("reader-token") && !log.contains("operator-token"), "{log}");
 }
 
+/// The error names etcd's address.
+#[test]
+fn without_a_token_readyz_hides_the_error_of_etcd() {
+    let (files, mut etcd) = (Files::new(), Etcd::start());
+    let balancer = guarded(&files, &etcd);
+    etcd.kill();
+    let shown = |headers: &str| {
+        eventually("it is stale", || {
+            let (status, _, body) = ask(balancer.admin(), "GET /readyz", headers);
+            (status == 200 && body.contains("registry: stale for ")).then_some(body)
+        })
+    };
+    let (nobody, reader) = (shown(""), shown(&bearer(READER)));
+    assert!(!nobody.contains('('), "{nobody}");
+    assert!(reader.contains(" s (") && reader.ends_with("serving what was last read"), "{reader}");
+}
+
 #[test]
 fn commands_bring_a_token_and_are_told_what_it_lacks() {
     let (files, etcd) = (Files::new(), Etcd::start());

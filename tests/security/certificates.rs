@@ -2,7 +2,14 @@
 //! commands, of clients by the gRPC port, and of etcd by the balancer.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -12,6 +19,7 @@ use crate::support::certificates::Authority;
 use crate::support::cluster::Cluster;
 use crate::support::eventually;
 use crate::support::lookaside::Balancer;
+use crate::support::proxy::Proxy;
 use crate::support::signal::Signal;
 
 const HERE: &[&str] = &["127.0.0.1"];
@@ -96,8 +104,43 @@ fn clients_with_wrong_ended_or_foreign_certificates_are_refused() {
     // A client refuses a balancer of another authority, too.
     let other = Authority::new();
     assert!(enters(Some(authority.sign(&["client.test"])), &other.pem()).is_none());
-    let failed = balancer.metric("lookaside_connections_failed_total");
-    assert!(failed.is_some_and(|failed| failed >= 4.0), "{failed:?}");
+    eventually("they are counted", || {
+        let failed = balancer.metric("lookaside_connections_failed_total");
+        failed.filter(|failed| *failed >= 4.0)
+    });
+}
+
+/// A client that has gone on to send is not reset before it has read the alert.
+#[test]
+fn a_client_that_fails_the_handshake_can_read_why() {
+    let (files, authority) = (Files::new(), Authority::new());
+    let [cert, key] = put(&files, authority.sign(HERE));
+    let ca = files.write("ca", &authority.pem());
+    let balancer =
+        Balancer::start(&["--tls-cert", &cert, "--tls-key", &key, "--tls-client-ca", &ca]);
+    let mut roots = RootCertStore::empty();
+    let root = CertificateDer::from_pem_slice(authority.pem().as_bytes()).expect("PEM");
+    roots.add(root).expect("a certificate");
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = TlsConnector::from(Arc::new(config));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let stream = TcpStream::connect(balancer.grpclb()).await.expect("a connection");
+        let name = ServerName::try_from("127.0.0.1").expect("an address");
+        // For the client, the handshake is over before its certificate is looked at.
+        let mut tls = connector.connect(name, stream).await.expect("a handshake");
+        // More than is read at a time.
+        tls.write_all(&[0; 8 * 1024]).await.expect("it is taken");
+        tls.flush().await.expect("it is taken");
+        let error = tls.read(&mut [0; 1]).await.expect_err("an alert");
+        assert!(error.to_string().contains("CertificateRequired"), "{error}");
+        let end = tls.get_mut().0.read(&mut [0; 1]).await;
+        assert_eq!(end.expect("it ends in order"), 0);
+    });
 }
 
 #[test]
@@ -110,8 +153,9 @@ fn an_etcd_with_a_wrong_ended_or_foreign_certificate_is_not_believed() {
     // What the balancer trusts: both authorities. Its own certificate is the right one.
     let ca = files.write("ca", &(read(&known.ca) + &authority.pem()));
     let [cert, key] = put(&files, right.clone());
-    let url = etcd.url(0);
-    let flags = ["--etcd", &url, "--etcd-ca", &ca, "--etcd-cert", &cert, "--etcd-key", &key];
+    assert!(etcd.ctl(0, &["put", "/etcd3_naming/hello/1", "127.0.0.9:1"]));
+    let port = etcd.url(0).rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     // etcd reads its files for each connection.
     let shows = |(cert, key): &(String, String)| {
         std::fs::write(&known.key, key).expect("a file");
@@ -124,11 +168,21 @@ fn an_etcd_with_a_wrong_ended_or_foreign_certificate_is_not_believed() {
         ("UnknownIssuer", Authority::new().sign(HERE)),
     ] {
         shows(&shown);
-        let balancer = Balancer::start(&flags);
+        // It counts the connections.
+        let proxy = runtime.block_on(Proxy::to(port.expect("a port")));
+        let url = proxy.url().replace("http:", "https:");
+        let trust = ["--etcd-ca", &ca, "--etcd-cert", &cert, "--etcd-key", &key];
+        let balancer = Balancer::start(&[&["--etcd", &url][..], &trust].concat());
         eventually(words, || balancer.log().contains(words).then_some(()));
-        assert_eq!(balancer.get("/readyz").0, 503, "nothing is believed");
-        balancers.push(balancer);
+        // However often it tries, nothing is read.
+        let passed = proxy.passed();
+        eventually("it tries again", || (proxy.passed() > passed + 2).then_some(()));
+        assert_eq!(balancer.get("/readyz").0, 503, "{words}: it believes etcd");
+        assert_eq!(balancer.metric("lookaside_registry_synced"), Some(0.0), "{words}");
+        balancers.push((balancer, proxy));
     }
     shows(&right);
-    balancers.iter().for_each(Balancer::wait_ready);
+    for (balancer, _proxy) in &balancers {
+        balancer.wait_listed("hello", "1");
+    }
 }

@@ -69,11 +69,15 @@ fn certificates_are_replaced_under_a_running_balancer() {
     });
     assert!(old.connect(&balancer).is_some(), "the former pair is kept");
     std::fs::copy(&next.key, &files.key).expect("a copy");
-    std::fs::copy(&next.ca, &files.ca).expect("a copy");
+    // While clients change, both authorities are trusted.
+    std::fs::write(&files.ca, old.ca.clone() + &new.ca).expect("a file");
     // Without a signal, changed files are read too.
     eventually("the new certificate", || new.connect(&balancer));
     assert!(old.connect(&balancer).is_none());
     assert!(old.asks(&mut open), "what is open stays open");
+    std::fs::copy(&next.ca, &files.ca).expect("a copy");
+    balancer.signal(Signal::HUP);
+    eventually("what nobody vouches for ends", || (!old.asks(&mut open)).then_some(()));
     assert_eq!(balancer.metric(broken), Some(0.0));
 
     std::fs::write(&files.ca, "nonsense").expect("a file");

@@ -120,6 +120,17 @@ pub(super) fn settings(world: &mut World, block: &Block) {
     });
 }
 
+/// Compares a document that moves calls to a canary, where [`settings`] left a balancer.
+pub(super) fn list_changes(world: &mut World, block: &Block) {
+    let canary = r#"{"Op":0,"Addr":"10.0.0.10:50051","Metadata":{"version":"v2"}}"#;
+    world.etcd().ctl(&["put", "/etcd3_naming/dev/game/b", canary]);
+    world.shows("/api/v1/services/dev%2Fgame", "10.0.0.10:50051");
+    let [diff] = &block.commands()[..] else { panic!("{}: one command", block.at()) };
+    let (code, shown) = world.terminal(&diff.text);
+    assert_eq!(code, Some(0), "{shown}");
+    same(&block.at(), &diff.output, &shown);
+}
+
 /// Checks a document of zones.
 pub(super) fn networks(world: &mut World, block: &Block) {
     world.write("networks.toml", &block.text);

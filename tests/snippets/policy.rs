@@ -76,6 +76,13 @@ pub(super) fn xds_document(world: &mut World, block: &Block) {
     world.shows("/api/v1/settings", "outlier-detection.kind");
 }
 
+/// Applies a document, and waits until its bound of the keys is in force.
+pub(super) fn keys(world: &mut World, block: &Block) {
+    world.write("keys.toml", &block.text);
+    world.ok("lookaside settings apply keys.toml --etcd http://10.0.0.1:2379");
+    world.shows("/api/v1/settings", "hash.balance-factor");
+}
+
 /// Writes the document for [`subset`].
 pub(super) fn subset_document(world: &mut World, block: &Block) {
     world.write("subset.toml", &block.text);

@@ -105,6 +105,7 @@ const ROWS: &[Row] = &[
     row("docs/policy.md", "text", "  split", Policy, splits::explained),
     row("docs/policy.md", "toml", "# clients.toml", Policy, splits::in_force),
     row("docs/policy.md", "toml", "# ramp.toml", Policy, splits::in_force),
+    row("docs/policy.md", "toml", "# keys.toml", Policy, policy::keys),
     row("docs/policy.md", "toml", "# zones.toml", Zones, clients::document),
     row("docs/policy.md", "text", "$ lookaside settings apply zones", Zones, clients::zones),
     row("docs/policy.md", "toml", "# subset.toml", Policy, policy::subset_document),
@@ -120,8 +121,10 @@ const ROWS: &[Row] = &[
     row("docs/register.md", "rust", "let held = ", Connect, languages::rust),
     row("docs/register.md", "go", "func register", Connect, languages::go_register),
     row("docs/settings.md", "toml", "# settings.toml", Settings, operate::settings_document),
-    row("docs/settings.md", "text", "$ lookaside settings", Settings, operate::settings),
+    row("docs/settings.md", "text", "$ lookaside settings check", Settings, operate::settings),
     row("docs/settings.md", "toml", "# networks.toml", Settings, operate::networks),
+    row("docs/settings.md", "toml", "# diff.toml", Settings, operate::checked_document),
+    row("docs/settings.md", "text", "$ lookaside settings diff", Settings, operate::list_changes),
     row("docs/servers/", "sh", "lookaside serve --etcd URL", Servers, formats::framework),
 ];
 

@@ -75,6 +75,18 @@ pub fn request(kind: Kind, name: &str, version: &[u8], nonce: &[u8], with_node: 
     message(&body)
 }
 
+/// Returns a message that refuses the response with this nonce, in the client's own words.
+pub fn refusal(kind: Kind, name: &str, nonce: &[u8], words: &str) -> Vec<u8> {
+    let error = [&[1 << 3, 3], &field(2, words.as_bytes())[..]].concat();
+    let fields = [
+        field(3, name.as_bytes()),
+        field(4, kind.url().as_bytes()),
+        field(5, nonce),
+        field(6, &error),
+    ];
+    message(&fields.concat())
+}
+
 impl<'a> Response<'a> {
     pub fn parse(bytes: &'a [u8]) -> Self {
         let mut response = Self::default();

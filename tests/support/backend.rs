@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::Stream;
+use futures_util::{Stream, TryStreamExt};
 use lookaside::model::{HostPort, Meta, ServiceName, Weight};
 use lookaside::register::{self, Held, Status};
 use lookaside::registry::Registration;
@@ -73,6 +73,8 @@ pub struct Backend {
 }
 
 struct Seen {
+    /// The number of connections that it has taken.
+    connections: AtomicUsize,
     /// The `lb-token` of each call, if it had one.
     tokens: Mutex<Vec<Option<String>>>,
     /// The number of calls that waited so far. They wait until `gate` is closed.
@@ -149,6 +151,7 @@ impl Backend {
         let listener = runtime.block_on(tokio::net::TcpListener::bind(addr)).unwrap();
         let addr = listener.local_addr().unwrap();
         let seen = Arc::new(Seen {
+            connections: AtomicUsize::new(0),
             tokens: Mutex::default(),
             held: AtomicUsize::new(0),
             gate: Semaphore::new(0),
@@ -166,19 +169,21 @@ impl Backend {
         if let Some(identity) = identity {
             server = server.tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
         }
+        let connections = seen.clone();
+        // Otherwise each call of grpc-go waits for its own delayed acknowledgement.
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let incoming = incoming.inspect_ok(move |_| {
+            connections.connections.fetch_add(1, Ordering::SeqCst);
+        });
         let (stop, stopped) = oneshot::channel::<()>();
         let served = runtime.spawn(
             server
                 .add_service(GreeterServer::new(greetings))
                 .add_optional_service(health)
                 .add_service(load)
-                .serve_with_incoming_shutdown(
-                    // Otherwise each call of grpc-go waits for its own delayed acknowledgement.
-                    TcpIncoming::from(listener).with_nodelay(Some(true)),
-                    async {
-                        drop(stopped.await);
-                    },
-                ),
+                .serve_with_incoming_shutdown(incoming, async {
+                    drop(stopped.await);
+                }),
         );
         let id = id.to_owned();
         Self { runtime, id, addr, seen, reporter, held: None, stop, served }
@@ -256,6 +261,11 @@ impl Backend {
 
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Returns the number of connections that it has taken so far.
+    pub fn connections(&self) -> usize {
+        self.seen.connections.load(Ordering::SeqCst)
     }
 
     /// Returns the tokens of the calls so far.

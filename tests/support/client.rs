@@ -137,8 +137,13 @@ impl Driver {
         Self::start_in(language, resolver, &environment)
     }
 
+    /// Starts the driver of a language with a resolver and variables of the environment.
     #[track_caller]
-    fn start_in(language: &Language, resolver: &Resolver, environment: &[(&str, &str)]) -> Self {
+    pub fn start_in(
+        language: &Language,
+        resolver: &Resolver,
+        environment: &[(&str, &str)],
+    ) -> Self {
         language.build().unwrap_or_else(|why| panic!("{}: {why}", language.name));
         let mut child = language
             .command(resolver)

@@ -125,6 +125,16 @@ impl Balancer {
         self.address("registry")
     }
 
+    /// Registers a backend in the embedded registry.
+    #[track_caller]
+    pub fn register(&self, service: &str, id: &str, address: &str) {
+        let key = format!("/etcd3_naming/{service}/{id}");
+        let registry = self.registry().to_string();
+        let args = ["--endpoints", &registry, "put", &key, address];
+        let put = Command::new("etcdctl").env("ETCDCTL_API", "3").args(args).output();
+        assert!(put.expect("etcdctl runs").status.success());
+    }
+
     /// Returns the target of a service for a client: its name in the default zone, with this
     /// balancer's DNS server.
     #[track_caller]

@@ -34,12 +34,13 @@ fn no_text_names_a_package_registrys_host() {
 }
 
 /// Documents that name the tests which hold a promise.
-const NAMING_TESTS: [&str; 6] = [
+const NAMING_TESTS: [&str; 7] = [
     "tests/README.md",
     "tests/clients/README.md",
     "docs/clients.md",
     "docs/faults.md",
     "docs/reliability.md",
+    "docs/replicas.md",
     "docs/security.md",
 ];
 

@@ -4,44 +4,49 @@
 
 use std::time::{Duration, Instant};
 
-use lookaside::model::Weight;
-
-use super::policy::settle;
-use super::{Scene, connected, open};
+use super::policy::{only, register, settle, start};
+use super::{Scene, connected, names, open};
 use crate::support::backend::{Backend, FAIL_FIRST, HOLD};
 use crate::support::client::{Calls, Channel, Options, Report};
-use crate::support::eventually;
-use crate::support::language::{Family, XDS_CPP, XDS_RUST};
+use crate::support::language::{Family, XDS_RUST};
 use crate::support::world::{SERVICE, metric, streams};
+use crate::support::{eventually, free_port};
+use crate::{Skipped, skipped};
 
 const OVER: &str = r#"{"until":"2001-01-01T00:00:00Z"}"#;
 
-/// Shares follow weights, and a change of weights costs no connection and no call. tonic-xds
-/// ignores weights, and is given what all others are.
+/// Shares follow weights, a newcomer begins with a tenth of its own, and neither costs a call
+/// or a connection to another backend. tonic-xds ignores weights.
 pub fn weights(scene: &Scene) {
-    let world = &scene.world;
-    let mut all = ["1", "2", "3"].map(Backend::start);
-    for (backend, weight) in all.iter_mut().zip([1, 2, 3]) {
-        world.register_with(backend, Weight(weight));
-    }
+    // A step of twelve minutes outlasts the case. Those that are there first do not start.
+    settle(scene, "slow-start = '1h'", "");
+    let weight = |weight: u32| format!(r#""weight":{weight}"#);
+    let all = [("1", 1), ("2", 2), ("3", 3)].map(|(id, own)| start(scene, id, &weight(own)));
     let balancer = scene.balancer(&[]);
     all.iter().for_each(|backend| balancer.wait_listed(SERVICE, backend.id()));
     let driver = scene.driver(&balancer);
     let client = open(&driver, SERVICE);
-    let shares = |first: u64| match scene.language == XDS_RUST {
-        true => [("1", 1), ("2", 1), ("3", 1)],
-        false => [("1", first), ("2", 2), ("3", 3)],
+    let has_shares = |weights: &[(&'static str, u64)]| {
+        let even: Vec<_> = weights.iter().map(|&(id, _)| (id, 1)).collect();
+        has_shares(&client, if scene.language == XDS_RUST { &even } else { weights });
     };
-    has_shares(&client, &shares(1));
+    has_shares(&[("1", 1), ("2", 2), ("3", 3)]);
+    assert_eq!(connections(&all), [1, 1, 1]);
     client.start(&Calls::new(0).every(Duration::from_millis(2)));
-    world.register_with(&mut all[0], Weight(6));
-    has_shares(&client, &shares(6));
+    register(scene, &all[0], &weight(6));
+    has_shares(&[("1", 6), ("2", 2), ("3", 3)]);
+    let cost = scene.cost_of_a_change();
+    assert_eq!(connections(&all), [1 + cost; 3]);
+    let newcomer = start(scene, "new", &weight(10));
+    has_shares(&[("1", 6), ("2", 2), ("3", 3), ("new", 1)]);
+    assert_eq!((connections(&all), newcomer.connections()), ([1 + 2 * cost; 3], 1));
     let report = client.stop();
     assert_eq!(report.failed(), 0, "{report:?}");
     assert_eq!(refused(&balancer), 0, "{}", balancer.log());
 }
 
-/// No call fails while backends come and go, and calls in flight are spared.
+/// No call fails while backends come and go, calls in flight are spared, and registrations
+/// that clients would refuse reach none.
 pub fn a_backend_comes_and_goes(scene: &Scene) {
     let world = &scene.world;
     let balancer = scene.balancer(&[]);
@@ -69,20 +74,53 @@ pub fn a_backend_comes_and_goes(scene: &Scene) {
     let report = client.stop();
     assert_eq!(report.failed(), 0, "{report:?}");
     assert!(report.from("two") > 0 && report.from("three") > 0, "{report:?}");
+    names::odd_registrations(scene, &balancer, &one, &client);
 }
 
-/// A client may start before its backends: calls that wait go through when they come.
+/// A client may start before its backends: calls that wait go through when they come. So do
+/// they where backends are listed that do not listen yet.
 pub fn client_first(scene: &Scene) {
     let balancer = scene.balancer(&[]);
     let driver = scene.driver(&balancer);
     let client = open(&driver, SERVICE);
     client.is_unavailable();
     let waiting = scene.waits().then(|| client.begin(&Calls::waiting(1)));
-    let _one = scene.world.backend("one");
+    let mut one = scene.world.backend("one");
     if let Some(waiting) = waiting {
         assert_eq!(waiting.wait().from("one"), 1);
     }
     client.until("one answers", &Calls::new(4), |report| report.from("one") == 4);
+    one.withdraw();
+    client.is_unavailable();
+
+    let ids = ["late", "later"];
+    let addresses = ids.map(|id| {
+        let address = format!("127.0.0.1:{}", free_port());
+        scene.world.etcd().ctl(&["put", &scene.world.key(id), &address]);
+        balancer.wait_listed(SERVICE, id);
+        address.parse().expect("an address")
+    });
+    for _ in 0..2 {
+        client.is_unavailable();
+        let waiting = scene.waits().then(|| client.begin(&Calls::waiting(1)));
+        client.is_unavailable();
+        let _both = [0, 1].map(|n| Backend::start_at(ids[n], addresses[n]));
+        if let Some(waiting) = waiting {
+            let report = waiting.wait();
+            assert_eq!(report.succeeded(), 1, "{report:?}");
+        }
+        only(&client, &ids);
+    }
+
+    let loopback = "[::1]:0".parse().expect("an address");
+    if std::net::TcpListener::bind(loopback).is_err() {
+        skipped(Skipped("no IPv6 on this machine".to_owned()));
+    }
+    let mut six = Backend::start_at("six", loopback);
+    scene.world.register(&mut six);
+    ids.iter().for_each(|id| drop(scene.world.etcd().ctl(&["del", &scene.world.key(id)])));
+    only(&client, &["six"]);
+    assert_eq!(refused(&balancer), 0, "{}", balancer.log());
 }
 
 /// A service that loses its last backend fails calls that do not wait, and holds the
@@ -222,15 +260,13 @@ pub fn names_have_all_spellings(scene: &Scene) {
     is_used(&client_of(&chosen), "two");
     let report = chosen.call(&Calls::new(20));
     assert_eq!(report.from("two"), 20, "{report:?}");
+    names::chosen(scene, &driver);
+    names::key(scene, &balancer, &driver);
     assert_eq!(refused(&balancer), 0, "{}", balancer.log());
 }
 
 /// A name with an authority means what it means without, and so do its settings.
 pub fn names_with_an_authority(scene: &Scene) {
-    if scene.language == XDS_CPP {
-        // Only behind a variable of its environment.
-        return;
-    }
     settle(scene, "xds-reports = 'on'", "");
     let balancer = scene.balancer(&[]);
     let _one = scene.world.backend("one");
@@ -291,6 +327,11 @@ pub fn has_shares(client: &Channel<'_>, weights: &[(&str, u64)]) {
             off.abs() < 5.0 * (CALLS as f64 * share * (1.0 - share)).sqrt()
         }) && report.failed() == 0
     });
+}
+
+/// Returns how many connections each backend has taken.
+pub fn connections<const N: usize>(backends: &[Backend; N]) -> [usize; N] {
+    backends.each_ref().map(Backend::connections)
 }
 
 /// A function that makes calls of a client.

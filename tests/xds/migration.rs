@@ -8,41 +8,30 @@ use std::time::Duration;
 
 use lookaside::model::Weight;
 
+use super::Scene;
 use super::cases::{client_of, has_shares, is_unused, is_used, refused};
 use crate::support::backend::Backend;
 use crate::support::client::{Calls, Channel, Driver, Options};
 use crate::support::etcd::Etcd;
-use crate::support::language::{Language, PYTHON, XDS_CPP, XDS_GO, XDS_JAVA, XDS_PYTHON};
+use crate::support::language::{JAVA, Language, XDS_GO, XDS_JAVA};
 use crate::support::lookaside::Balancer;
 use crate::support::world::{SERVICE, World};
-use crate::support::{eventually, free_port, skip};
+use crate::support::{eventually, free_port};
+use crate::{Skipped, skipped};
 
 /// How many clients move.
 const CLIENTS: usize = 4;
 
-#[test]
-fn cpp() {
-    move_all(Language::named("cpp"), XDS_CPP);
-}
-
-#[test]
-fn go() {
-    move_all(Language::named("go"), XDS_GO);
-}
-
-#[test]
-fn java() {
-    move_all(crate::support::language::JAVA, XDS_JAVA);
-}
-
-#[test]
-fn python() {
-    move_all(PYTHON, XDS_PYTHON);
-}
-
-fn move_all(grpclb: Language, xds: Language) {
-    if let Some(obstacle) = grpclb.obstacle().or_else(|| xds.obstacle()) {
-        return skip(&format!("migration: {}", xds.name), &obstacle);
+pub fn moves(scene: &Scene) {
+    let xds = scene.language;
+    let grpclb = match xds {
+        XDS_GO => Language::named("go"),
+        XDS_JAVA => JAVA,
+        // The same process can do both.
+        _ => xds,
+    };
+    if let Some(obstacle) = grpclb.obstacle() {
+        skipped(Skipped(obstacle));
     }
     let world = World::new(Arc::new(Etcd::start()), &grpclb);
     let address = format!("127.0.0.1:{}", free_port());

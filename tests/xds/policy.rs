@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
-use super::cases::refused;
+use super::cases::{connections, refused};
 use super::{Scene, open};
 use crate::support::backend::Backend;
 use crate::support::client::{Calls, Channel, Report};
+use crate::support::language::XDS_RUST;
 use crate::support::lookaside::Balancer;
 use crate::support::world::SERVICE;
 
@@ -41,27 +42,34 @@ pub fn zones(scene: &Scene) {
     assert_eq!(refused(&balancer), 0, "{}", balancer.log());
 }
 
-/// The canaries get their share, which changes without a failed call.
+/// The canaries get their share, which changes without a failed call, and without a connection:
+/// it is one of weights of localities.
 pub fn splits(scene: &Scene) {
-    split(scene, 10);
+    split(scene, "percent = 10");
     let balancer = scene.balancer(&[]);
-    let _all = backends_and_canary(scene, &balancer);
+    let all = backends_and_canary(scene, &balancer);
     let driver = scene.driver(&balancer);
     let client = open(&driver, SERVICE);
     super::cases::has_shares(&client, &[("a", 45), ("b", 45), ("canary", 10)]);
+    let before = connections(&all);
     client.start(&Calls::new(0).every(Duration::from_millis(2)));
-    split(scene, 60);
+    split(scene, "percent = 60");
     super::cases::has_shares(&client, &[("a", 20), ("b", 20), ("canary", 60)]);
-    split(scene, 0);
+    let cost = scene.cost_of_a_change();
+    assert_eq!(connections(&all), before.map(|before| before + cost));
+    split(scene, "percent = 0");
     only(&client, &["a", "b"]);
     let report = client.stop();
     assert_eq!(report.failed(), 0, "{report:?}");
     assert_eq!(refused(&balancer), 0, "{}", balancer.log());
 }
 
-/// A client that ignores weights uses the canaries or the others, and never both.
+/// A client uses the canaries or the others, and never both. So does one that ignores weights
+/// where calls are split.
 pub fn splits_by_client(scene: &Scene) {
-    split(scene, 50);
+    let by = if scene.language == XDS_RUST { "calls" } else { "clients" };
+    let split = |percent: u32| split(scene, &format!("by = '{by}', percent = {percent}"));
+    split(50);
     let balancer = scene.balancer(&[]);
     let _all = backends_and_canary(scene, &balancer);
     let driver = scene.driver(&balancer);
@@ -70,7 +78,7 @@ pub fn splits_by_client(scene: &Scene) {
     client.until("one group gets all calls", &Calls::new(80), |report| own(report).contains(&80));
     client.start(&Calls::new(0).every(Duration::from_millis(2)));
     for (percent, ids) in [(100, &["canary"][..]), (0, &["a", "b"]), (100, &["canary"])] {
-        split(scene, percent);
+        split(percent);
         only(&client, ids);
     }
     let report = client.stop();
@@ -78,9 +86,8 @@ pub fn splits_by_client(scene: &Scene) {
     assert_eq!(refused(&balancer), 0, "{}", balancer.log());
 }
 
-fn split(scene: &Scene, percent: u32) {
-    let split = format!("split = {{ select = 'version=v2', percent = {percent} }}");
-    settle(scene, &split, "");
+fn split(scene: &Scene, keys: &str) {
+    settle(scene, &format!("split = {{ select = 'version=v2', {keys} }}"), "");
 }
 
 /// Starts two backends and a canary, and waits until all are listed.
@@ -95,7 +102,7 @@ fn backends_and_canary(scene: &Scene, balancer: &Balancer) -> [Backend; 3] {
 
 /// Waits until these backends get all calls.
 #[track_caller]
-fn only(client: &Channel<'_>, ids: &[&str]) {
+pub fn only(client: &Channel<'_>, ids: &[&str]) {
     client.until("these backends get all calls", &Calls::new(80), |report| {
         let all = ids.iter().map(|id| report.from(id));
         all.clone().all(|calls| calls > 0) && all.sum::<u64>() == 80
@@ -103,12 +110,18 @@ fn only(client: &Channel<'_>, ids: &[&str]) {
 }
 
 /// Starts a backend and registers it with these metadata.
-fn start(scene: &Scene, id: &'static str, metadata: &str) -> Backend {
+pub fn start(scene: &Scene, id: &'static str, metadata: &str) -> Backend {
     let backend = Backend::start(id);
-    let metadata = format!(r#"{{"id":"{id}",{metadata}}}"#);
-    let value = format!(r#"{{"Op":0,"Addr":"{}","Metadata":{metadata}}}"#, backend.addr());
-    scene.world.etcd().ctl(&["put", "--", &scene.world.key(id), &value]);
+    register(scene, &backend, metadata);
     backend
+}
+
+/// Registers a backend with these metadata, in place of its former registration.
+pub fn register(scene: &Scene, backend: &Backend, metadata: &str) {
+    let (id, addr) = (backend.id(), backend.addr());
+    let metadata = format!(r#"{{"id":"{id}",{metadata}}}"#);
+    let value = format!(r#"{{"Op":0,"Addr":"{addr}","Metadata":{metadata}}}"#);
+    scene.world.etcd().ctl(&["put", "--", &scene.world.key(id), &value]);
 }
 
 /// Writes the settings of the service, and further tables, into etcd.

@@ -2,9 +2,10 @@
 //!
 //! 50 backends are registered with weights 1, 1, 1.5 and 2. Every tenth backend has only 0.6
 //! of its capacity. Another tenth loses 0.4 to other processes (*antagonists*) from minute
-//! 10 to minute 20. Each backend reports its calls and its utilisation every 10 s. Figures
-//! and reports count the calls that clients make by their lists. A client makes its calls at
-//! even gaps, because the randomness of arrivals would hide that of the lists.
+//! 10 to minute 20. In two runs, one more backend (the *liar*) reports a utilisation that is not
+//! its own. Each backend reports its calls and its utilisation every 10 s. Figures and reports
+//! count the calls that clients make by their lists. A client makes its calls at even gaps,
+//! because the randomness of arrivals would hide that of the lists.
 
 use std::collections::VecDeque;
 
@@ -26,6 +27,11 @@ const PERIODS: usize = 180;
 const ANTAGONISTS: std::ops::Range<usize> = 60..120;
 /// Calls per second of a backend of weight 1 at full utilisation.
 const UNIT: f64 = 1_600.0;
+/// The backend that may lie. Nothing else is wrong with it.
+const LIAR: usize = 1;
+/// The range of factors, 0.25 to 1.5. The rounding of lists and the noise of the others add to
+/// it: up to 5 %, but a small share may lose one of five entries.
+const CLAMP: (f64, f64) = (0.2, 1.575);
 
 #[derive(Clone, Copy)]
 struct Conditions {
@@ -37,16 +43,29 @@ struct Conditions {
     load: f64,
     /// Whether all backends are registered with the same weight.
     blind: bool,
+    /// By what the liar multiplies its utilisation in its reports.
+    lie: f64,
 }
 
-const USUAL: Conditions =
-    Conditions { feedback: true, noise: 0.05, delay: 1, missing: 0.0, load: 0.6, blind: false };
+const USUAL: Conditions = Conditions {
+    feedback: true,
+    noise: 0.05,
+    delay: 1,
+    missing: 0.0,
+    load: 0.6,
+    blind: false,
+    lie: 1.0,
+};
 
 /// The result of a run.
-#[derive(Clone)]
+#[derive(Default)]
 struct Outcome {
     /// Max/mean of the utilisation, in each period.
     ratios: Vec<f64>,
+    /// The utilisation of the liar as a multiple of the mean of the others, in each period.
+    liar: Vec<f64>,
+    /// Max/mean of the utilisation of the others, in each period.
+    others: Vec<f64>,
     /// The periods in which a list was published.
     changes: Vec<usize>,
 }
@@ -56,7 +75,8 @@ pub(super) fn run(scale: Scale) -> Vec<Goal> {
     let all = |conditions: Conditions| -> Vec<Outcome> {
         scale.seeds().map(|seed| simulate(conditions, seed)).collect()
     };
-    let steady = |all: &[Outcome], settle| mean(all.iter().map(|one| one.steady(settle)));
+    let steady =
+        |all: &[Outcome], settle| mean(all.iter().map(|one| mean(calm(&one.ratios, settle))));
     let rate = |all: &[Outcome]| most(all.iter().map(Outcome::per_minute));
     // Two and a half minutes.
     let settle = 15;
@@ -110,29 +130,35 @@ pub(super) fn run(scale: Scale) -> Vec<Goal> {
         goals.push(goal(&what("max/mean"), steady(&all, settle), limit(must)));
         goals.push(goal(&what("list changes a minute"), rate(&all), limit(must.min(1.0))));
     }
+    for (what, lie, must) in [
+        ("a backend reports a tenth of its load", 0.1, Must::AtMost(CLAMP.1)),
+        ("a backend reports ten times its load", 10.0, Must::AtLeast(CLAMP.0)),
+    ] {
+        let all = all(Conditions { lie, ..USUAL });
+        let liar = mean(all.iter().map(|one| mean(calm(&one.liar, settle))));
+        goals.push(goal(&format!("{what}: its load, of the mean of the others"), liar, must));
+        let others = mean(all.iter().map(|one| mean(calm(&one.others, settle))));
+        goals.push(goal("the same: max/mean of the others", others, Must::AtMost(1.05)));
+        goals.push(goal("the same: list changes a minute", rate(&all), Must::AtMost(1.0)));
+    }
     goals
 }
 
+/// Returns a figure in the periods that begin `settle` periods after the last event.
+fn calm(of: &[f64], settle: usize) -> impl Iterator<Item = f64> {
+    let calm = [
+        settle..ANTAGONISTS.start,
+        ANTAGONISTS.start + settle..ANTAGONISTS.end,
+        ANTAGONISTS.end + settle..PERIODS,
+    ];
+    calm.into_iter().flatten().map(|period| of[period])
+}
+
 impl Outcome {
-    /// Returns the mean of max/mean over the periods that begin `settle` periods after the
-    /// last event.
-    fn steady(&self, settle: usize) -> f64 {
-        mean(self.calm(settle))
-    }
-
-    /// Returns the standard deviation of max/mean over the same periods.
+    /// Returns the standard deviation of max/mean over the periods of [`calm`].
     fn swing(&self, settle: usize) -> f64 {
-        let steady = self.steady(settle);
-        mean(self.calm(settle).map(|ratio| (ratio - steady).powi(2))).sqrt()
-    }
-
-    fn calm(&self, settle: usize) -> impl Iterator<Item = f64> {
-        let calm = [
-            settle..ANTAGONISTS.start,
-            ANTAGONISTS.start + settle..ANTAGONISTS.end,
-            ANTAGONISTS.end + settle..PERIODS,
-        ];
-        calm.into_iter().flatten().map(|period| self.ratios[period])
+        let steady = mean(calm(&self.ratios, settle));
+        mean(calm(&self.ratios, settle).map(|ratio| (ratio - steady).powi(2))).sqrt()
     }
 
     /// Returns the seconds from a period until max/mean is at most 1.05.
@@ -160,7 +186,7 @@ fn capacity(backend: usize, period: usize) -> f64 {
 }
 
 fn simulate(conditions: Conditions, seed: u64) -> Outcome {
-    let Conditions { feedback, noise, delay, missing, load, blind } = conditions;
+    let Conditions { feedback, noise, delay, missing, load, blind, lie } = conditions;
     let mut chance = Chance::new(seed);
     let weights: Vec<u32> =
         (0..BACKENDS).map(|at| if blind { 2 } else { [2, 2, 3, 4][at % 4] }).collect();
@@ -173,7 +199,7 @@ fn simulate(conditions: Conditions, seed: u64) -> Outcome {
     let mut pace = Pace::default();
     let mut late: VecDeque<Vec<Option<Report>>> = VecDeque::new();
     let mut last = None;
-    let mut outcome = Outcome { ratios: Vec::new(), changes: Vec::new() };
+    let mut outcome = Outcome::default();
     for period in 0..PERIODS {
         let mut calls = vec![0.0; BACKENDS];
         for client in &mut clients {
@@ -184,6 +210,7 @@ fn simulate(conditions: Conditions, seed: u64) -> Outcome {
             asked.map(|(at, calls)| calls / PERIOD / capacity(at, period)).collect();
         let report = |asked: f64, at: usize, chance: &mut Chance| {
             let utilisation = (asked.min(1.0) * (1.0 + noise * chance.normal())).clamp(0.0, 1.0);
+            let utilisation = utilisation * if at == LIAR { lie } else { 1.0 };
             let report = Report { calls: asked.min(1.0) * capacity(at, period), utilisation };
             (chance.unit() >= missing).then_some(report)
         };
@@ -191,6 +218,9 @@ fn simulate(conditions: Conditions, seed: u64) -> Outcome {
             asked.iter().enumerate().map(|(at, &asked)| report(asked, at, &mut chance)).collect(),
         );
         outcome.ratios.push(max_over_mean(&asked));
+        let others = [&asked[..LIAR], &asked[LIAR + 1..]].concat();
+        outcome.liar.push(asked[LIAR] / mean(others.iter().copied()));
+        outcome.others.push(max_over_mean(&others));
         // A report is one period late in any case, because it is about the past period.
         if !feedback || late.len() < delay.max(1) {
             continue;

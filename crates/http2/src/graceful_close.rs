@@ -1,7 +1,7 @@
 //! Asks a connection to end.
 //!
 //! In: a request to leave, from any task. Out: a flag that wakes the connection's task;
-//! and how many streams the connection has, which helps to choose one.
+//! whether its peer may no longer be served; and how many streams the connection has, which helps to choose one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -15,6 +15,7 @@ use futures_util::task::AtomicWaker;
 #[derive(Debug, Default)]
 pub struct GracefulClose {
     requested: AtomicBool,
+    refused: AtomicBool,
     /// How many streams the connection has.
     streams: AtomicU32,
     waker: AtomicWaker,
@@ -34,6 +35,18 @@ impl GracefulClose {
     pub fn request(&self) {
         self.requested.store(true, Ordering::Release);
         self.waker.wake();
+    }
+
+    /// Asks the connection to leave because its peer may no longer be served. Its streams can
+    /// ask for that, and end with a status that says so.
+    pub fn refuse(&self) {
+        self.refused.store(true, Ordering::Release);
+        self.request();
+    }
+
+    /// Returns whether the peer may no longer be served.
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Acquire)
     }
 
     /// Returns whether the connection has been asked.
@@ -98,6 +111,15 @@ mod tests {
         fn wake_by_ref(this: &Arc<Self>) {
             this.0.store(true, Ordering::Relaxed);
         }
+    }
+
+    #[test]
+    fn one_that_is_refused_is_asked_to_leave() {
+        let close = GracefulClose::default();
+        close.request();
+        assert!(!close.is_refused());
+        close.refuse();
+        assert!(close.is_refused() && close.is_requested());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::sent::version;
 use super::{Calls, seconds};
 use crate::model;
 use crate::telemetry::{self, ClientView, XdsView};
@@ -20,6 +21,9 @@ pub struct Clients {
 /// One open BalanceLoad stream, or one name on an open xDS stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Client {
+    /// The id of its stream, such as `xds-7`; several names of an xDS stream share it.
+    #[serde(default)]
+    pub id: String,
     /// `ip:port`.
     pub peer: String,
     /// The names in its certificate, as the setting `clients` writes them.
@@ -43,7 +47,8 @@ pub struct Client {
     pub subset: Option<String>,
     /// The service that the name means now; null while nothing is registered.
     pub service: Option<String>,
-    /// The newest response to it: `list`, `empty`, `unreachable`, `drop` or `fallback`.
+    /// The newest response to it: `list`, `empty`, `unreachable`, `drop`, `fallback`, `denied` or
+    /// `invalid` (the name can mean no service).
     pub told: String,
     /// How many entries its list has; for xDS, how many backends.
     pub entries: usize,
@@ -103,6 +108,7 @@ pub struct Denied {
 impl From<&ClientView> for Client {
     fn from(view: &ClientView) -> Self {
         Self {
+            id: stream_id(view),
             peer: view.peer.to_string(),
             certificate: model::ClientIdentity {
                 addr: view.peer,
@@ -111,7 +117,7 @@ impl From<&ClientView> for Client {
             .names()
             .collect(),
             user_agent: view.user_agent.to_string(),
-            protocol: if view.xds.is_some() { "xds".to_owned() } else { grpclb() },
+            protocol: view.protocol().as_str().to_owned(),
             kind: view.kind.as_str().to_owned(),
             name: view.name.to_string(),
             zone: view.zone.as_ref().map(ToString::to_string),
@@ -130,13 +136,17 @@ impl From<&ClientView> for Client {
 
 impl From<&XdsView> for Xds {
     fn from(view: &XdsView) -> Self {
-        let version = |version: Option<u64>| version.map(|version| format!("{version:016x}"));
         Self {
-            sent: version(view.sent),
-            accepted: version(view.accepted),
+            sent: view.sent.map(version),
+            accepted: view.accepted.map(version),
             refusal: view.refusal.as_ref().map(ToString::to_string),
         }
     }
+}
+
+/// Returns the id of a client's stream.
+pub(in crate::admin) fn stream_id(view: &ClientView) -> String {
+    format!("{}-{}", view.protocol().as_str(), view.stream)
 }
 
 /// Answers of older balancers do not name the protocol.

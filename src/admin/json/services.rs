@@ -39,6 +39,15 @@ pub struct Unknown {
     pub since_seconds: f64,
 }
 
+/// How many open streams of clients there are by protocol. Of an xDS stream, each name counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByProtocol {
+    /// Streams of grpclb.
+    pub grpclb: usize,
+    /// Names on streams of xDS.
+    pub xds: usize,
+}
+
 /// The state of a service, the worst first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", from = "String")]
@@ -130,6 +139,9 @@ pub struct Service {
     pub revision: i64,
     /// Open streams of its clients, including those that wait for it.
     pub clients: usize,
+    /// The same by protocol: how far its clients have moved from one to the other.
+    #[serde(default)]
+    pub clients_by_protocol: ByProtocol,
     /// The sums of the calls that its clients report.
     pub calls: Calls,
 }

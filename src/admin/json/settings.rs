@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::ListChanges;
+
 /// `/api/v1/settings`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
@@ -36,6 +38,9 @@ pub struct Source {
     pub revision: Option<i64>,
     /// Why the newest document is refused. The former one is in force.
     pub refused: Option<String>,
+    /// How long it has been refused; null if it is in force.
+    #[serde(default)]
+    pub refused_seconds: Option<f64>,
     /// Why the source cannot be read now. Its settings stay in force.
     #[serde(default)]
     pub unheard: Option<String>,
@@ -84,6 +89,9 @@ pub struct Diff {
     pub changes: Vec<Changed>,
     /// Patterns of the document that match no service.
     pub unmatched: Vec<String>,
+    /// How the lists of services would change; null from a balancer of a former version.
+    #[serde(default)]
+    pub lists: Option<ListChanges>,
 }
 
 /// A setting of a service that would change.

@@ -1,10 +1,11 @@
 //! The JSON of `/api/v1/status`.
 //!
-//! In: the state of the process. Out: its readiness, its registry and its certificates.
+//! In: the state of the process. Out: its readiness, its registry, its certificates and
+//! refused settings.
 
 use serde::{Deserialize, Serialize};
 
-use super::Registry;
+use super::{Registry, Source};
 
 /// `/api/v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,9 @@ pub struct Status {
     pub certificates: Vec<Certificate>,
     /// The uses of files that changed and cannot be used, so that their former contents are.
     pub credentials_broken: Vec<String>,
+    /// The sources of settings whose newest document is refused, as in `/api/v1/settings`.
+    #[serde(default)]
+    pub settings_refused: Vec<Source>,
 }
 
 /// A certificate, or several in one file.

@@ -9,6 +9,7 @@ use prometheus_client::metrics::MetricType;
 use crate::model::ClientKind;
 use crate::telemetry::{ClientView, Counter, Counters, XdsCounters};
 
+use super::super::{State, services};
 use super::{Page, Total, counter, float};
 
 const KINDS: [ClientKind; 6] = [
@@ -57,11 +58,8 @@ const BY_TYPE: [ByType; 3] = [
 ];
 
 /// Writes the metrics.
-pub(super) fn write(
-    counters: &Counters,
-    clients: &[ClientView],
-    page: &mut Page<'_>,
-) -> fmt::Result {
+pub(super) fn write(state: &State, clients: &[ClientView], page: &mut Page<'_>) -> fmt::Result {
+    let counters = &state.counters;
     for (name, help, total) in &TOTALS {
         let mut family = page.family(name, help, MetricType::Counter)?;
         counter(&mut family, total(counters))?;
@@ -86,6 +84,26 @@ pub(super) fn write(
     for kind in KINDS {
         let open = clients.iter().filter(|view| view.xds.is_some() && view.kind == kind).count();
         family.encode_family(&[("client_kind", kind.as_str())])?.encode_gauge(&float(open))?;
+    }
+    by_service(state, clients, page)
+}
+
+/// Writes the clients of each service by protocol. Names that clients make up have no line.
+fn by_service(state: &State, clients: &[ClientView], page: &mut Page<'_>) -> fmt::Result {
+    let help = "Open streams of each service's clients by protocol; of an xDS stream, each name";
+    let mut family = page.family("service_clients", help, MetricType::Gauge)?;
+    let (counts, waiting) =
+        (services::clients_by_service(clients), services::waiting(state, clients));
+    let present = state.catalog.services();
+    let present = present.iter().map(|service| (service.name.clone(), counts.get(&service.name)));
+    let empty = state.catalog.empty_services().into_iter();
+    let empty = empty.filter_map(|empty| Some((empty.name?, waiting.get(&empty.canonical))));
+    for (service, counts) in present.chain(empty) {
+        let counts = counts.copied().unwrap_or_default();
+        for (protocol, count) in [("grpclb", counts.grpclb), ("xds", counts.xds)] {
+            let labels = [("service", service.as_str()), ("protocol", protocol)];
+            family.encode_family(&labels)?.encode_gauge(&float(count))?;
+        }
     }
     Ok(())
 }

@@ -10,6 +10,8 @@ use crate::catalog::ServiceSnapshot;
 use crate::model::{BackendAddr, Class, Endpoint, ServiceName, Weight};
 use crate::policy;
 
+mod decision;
+
 fn service(endpoints: usize) -> Service {
     weighing(endpoints, |_| Weight::DEFAULT)
 }

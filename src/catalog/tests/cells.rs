@@ -25,26 +25,33 @@ fn cells_follow_settings_and_the_number_of_backends() {
     let all = |count: usize| (0..count).map(named).chain([entry("small", "10.1.0.1:80")]).collect();
     world.say(reset(all(300)));
     let sizes = |world: &World| {
-        let cells = service(world, "large").facts.cells.clone()?;
+        let facts = service(world, "large").facts.clone();
+        let cells = facts.cells?;
         let sizes: Vec<_> = cells.groups.values().map(|size| (size.bits, size.peak)).collect();
-        Some((sizes, cells.placed))
+        Some((sizes, facts.placed))
     };
     assert_eq!(sizes(&world), None);
     settle(&mut world, "[service.'*']\nsubset.mode = 'cells'\n");
     assert_eq!(sizes(&world), Some((vec![(3, 300)], 0)));
     assert_eq!(service(&world, "small").facts.cells, None, "it is too small");
-    let version = service(&world, "large").version;
+    let [version, small] = ["large", "small"].map(|name| service(&world, name).version);
     world.say(Input::Placed(ServiceName::new("large").unwrap()));
     world.say(Input::Placed(ServiceName::new("small").unwrap()));
     assert_eq!(sizes(&world), Some((vec![(3, 300)], 1)));
     assert!(service(&world, "large").version > version);
+    assert_eq!(service(&world, "small").version, small, "it is not divided");
     // Backends that are away for a while change no cell.
     world.say(reset(all(250)));
     assert_eq!(sizes(&world), Some((vec![(3, 300)], 1)));
     settle(&mut world, "[service.'*']\nsubset = { mode = 'cells', least = 128 }\n");
     assert_eq!(sizes(&world), None, "they are no four cells of 128");
-    settle(&mut world, "");
+    // Keys that move are a new value too, where they are bounded.
+    settle(&mut world, "[service.small]\nhash.balance-factor = 125\n");
     assert_eq!(sizes(&world), None);
+    for (name, placed) in [("large", 0), ("small", 1)] {
+        world.say(Input::Placed(ServiceName::new(name).unwrap()));
+        assert_eq!(service(&world, name).facts.placed, placed);
+    }
 }
 
 /// The wall clock of this test is the time since its start.

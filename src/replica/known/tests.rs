@@ -1,12 +1,19 @@
 //! Events of etcd, and the addresses that a DNS answer then has.
 
-use std::time::Instant;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use super::super::record::{self, PREFIX};
 use super::*;
 use crate::registry::{Cause, Entry};
 
 const OWN: &str = "10.0.0.2:1";
+static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// A moment some milliseconds after the begin.
+fn moment(millis: u64, streams: u64) -> Moment {
+    Moment { at: *BEGIN + Duration::from_millis(millis), streams }
+}
 
 fn address(text: &str) -> HostPort {
     HostPort::parse(text).unwrap()
@@ -58,7 +65,7 @@ fn stale() -> Event<Decoded> {
 
 /// Returns the addresses of an answer, sorted.
 fn named(known: &Known, own: &Own) -> Vec<String> {
-    let replicas = known.replicas(own, "1", Announced::Yes);
+    let replicas = known.replicas(own, "1", Announced::Yes, *BEGIN);
     let names = replicas.in_dns(own.address.clone(), false, 0);
     let mut names: Vec<_> = names.iter().map(ToString::to_string).collect();
     names.sort_unstable();
@@ -68,7 +75,7 @@ fn named(known: &Known, own: &Own) -> Vec<String> {
 #[track_caller]
 fn check(events: Vec<Event<Decoded>>, state: State, expected: &[&str]) {
     let mut known = Known::default();
-    events.into_iter().for_each(|event| known.apply(event));
+    events.into_iter().for_each(|event| known.apply(event, moment(0, 0)));
     assert_eq!(named(&known, &own(state)), expected);
 }
 
@@ -76,7 +83,7 @@ fn check(events: Vec<Event<Decoded>>, state: State, expected: &[&str]) {
 fn own_is_always_there_and_trouble_takes_nobody_out() {
     let mut known = Known::default();
     let mut check = |event: Option<Event<Decoded>>, expected: &[&str]| {
-        event.into_iter().for_each(|event| known.apply(event));
+        event.into_iter().for_each(|event| known.apply(event, moment(0, 0)));
         assert_eq!(named(&known, &own(State::Ready)), expected);
     };
     check(None, &[OWN]);
@@ -145,8 +152,11 @@ fn a_record_outweighs_an_address_alone_and_a_later_record_an_earlier_one() {
 #[test]
 fn addresses_of_another_host_alone_are_named_to_that_host_only() {
     let mut known = Known::default();
-    known.apply(reset(vec![recorded("127.0.0.1:1", State::Ready, |one| one.host_only = true)]));
-    let replicas = known.replicas(&own(State::Ready), "1", Announced::Yes);
+    known.apply(
+        reset(vec![recorded("127.0.0.1:1", State::Ready, |one| one.host_only = true)]),
+        moment(0, 0),
+    );
+    let replicas = known.replicas(&own(State::Ready), "1", Announced::Yes, *BEGIN);
     let named = |on_host| replicas.in_dns(Some(address(OWN)), on_host, 0).len();
     assert_eq!((named(false), named(true)), (1, 2));
 }
@@ -156,9 +166,9 @@ fn balancers_of_the_own_zone_come_first() {
     let zone = |zone: &str| Some(zone.to_owned());
     let other = |address, name| recorded(address, State::Ready, |one| one.zone = zone(name));
     let mut known = Known::default();
-    known.apply(reset(vec![other("10.0.0.1:1", "b"), other("10.0.0.3:1", "a")]));
+    known.apply(reset(vec![other("10.0.0.1:1", "b"), other("10.0.0.3:1", "a")]), moment(0, 0));
     let own = Own { zone: zone("a"), ..own(State::Ready) };
-    let replicas = known.replicas(&own, "1", Announced::Yes);
+    let replicas = known.replicas(&own, "1", Announced::Yes, *BEGIN);
     for seed in 0..32 {
         let names = replicas.in_dns(own.address.clone(), false, seed);
         assert_eq!((names.len(), names[2].to_string()), (3, "10.0.0.1:1".to_owned()));
@@ -181,8 +191,8 @@ fn loads_are_those_of_balancers_that_take_clients_of_the_same_place() {
     };
     let loads = |events: Vec<Event<Decoded>>, own: Own| {
         let mut known = Known::default();
-        events.into_iter().for_each(|event| known.apply(event));
-        known.replicas(&own, "1", Announced::Yes).loads()
+        events.into_iter().for_each(|event| known.apply(event, moment(0, 0)));
+        known.replicas(&own, "1", Announced::Yes, *BEGIN).loads()
     };
     let own = |state, zone| Own { streams: 5, zone, ..own(state) };
     assert_eq!(loads(vec![reset(all())], own(State::Ready, None)), Some((5, vec![7, 9])));
@@ -199,8 +209,8 @@ fn loads_are_those_of_balancers_that_take_clients_of_the_same_place() {
 fn rows_say_what_is_known_and_rejected_keys_say_why() {
     let mut known = Known::default();
     let record = recorded("10.0.0.1:1", State::Stale, |one| one.streams = 7);
-    known.apply(reset(vec![record, alone("10.0.0.3:1"), alone("nonsense")]));
-    let replicas = known.replicas(&own(State::Ready), "2", Announced::Yes);
+    known.apply(reset(vec![record, alone("10.0.0.3:1"), alone("nonsense")]), moment(0, 0));
+    let replicas = known.replicas(&own(State::Ready), "2", Announced::Yes, *BEGIN);
     let rows: Vec<_> = replicas.rows.iter().map(|row| (row.own, row.state, row.streams)).collect();
     let expected = [
         (true, State::Ready, Some(0)),
@@ -211,4 +221,76 @@ fn rows_say_what_is_known_and_rejected_keys_say_why() {
     assert_eq!(replicas.rows[0].version.as_deref(), Some("2"));
     assert_eq!(replicas.rejected.len(), 1);
     assert!(replicas.rejected[0].0.to_string().ends_with("nonsense"));
+}
+
+/// Clients start at a steady pace, and each asks one of three balancers, which write their
+/// numbers in turn, so that each knows the others by numbers of other ages.
+#[test]
+fn many_clients_at_once_spread_evenly_whenever_the_balancers_write() {
+    const BALANCERS: usize = 3;
+    const EVERY: u64 = 5_000;
+    let addresses: Vec<String> = (1..=BALANCERS).map(|one| format!("10.0.0.{one}:1")).collect();
+    for (clients, millis) in [(10_000_u64, 5_000_u64), (10_000, 1_000), (3_000, 20_000)] {
+        for phases in [[0, 0, 0], [500, 4_500, 4_800], [100, 2_500, 4_900], [4_000, 100, 200]] {
+            let mut known: Vec<_> = (0..BALANCERS).map(|_| Known::default()).collect();
+            let mut streams = [0_u64; BALANCERS];
+            let (mut seed, mut started) = (1_u64, 0);
+            for now in 0..=millis {
+                for writer in 0..BALANCERS {
+                    let written = streams[writer];
+                    let first = now == 0;
+                    if !first && now % EVERY != phases[writer] {
+                        continue;
+                    }
+                    for reader in 0..BALANCERS {
+                        let entry = recorded(&addresses[writer], State::Ready, |one| {
+                            one.streams = written;
+                        });
+                        let changes = vec![Change::Put(entry)];
+                        let event = Event::Apply { revision: 1, changes };
+                        known[reader].apply(event, moment(now, streams[reader]));
+                    }
+                }
+                while started * millis < now * clients {
+                    started += 1;
+                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let asked = (seed >> 60) as usize % BALANCERS;
+                    let own = Own {
+                        address: Some(address(&addresses[asked])),
+                        streams: streams[asked],
+                        ..own(State::Ready)
+                    };
+                    let at = moment(now, 0).at;
+                    let replicas = known[asked].replicas(&own, "1", Announced::Yes, at);
+                    let first =
+                        replicas.in_dns(own.address, false, (seed >> 33) as usize)[0].to_string();
+                    let chosen = addresses.iter().position(|one| *one == first).unwrap();
+                    streams[chosen] += 1;
+                }
+            }
+            let mean = clients / BALANCERS as u64;
+            for one in streams {
+                assert!(one.abs_diff(mean) * 10 <= mean, "{phases:?} in {millis} ms: {streams:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_old_record_says_how_many_streams_there_are() {
+    let record = recorded("10.0.0.1:1", State::Ready, |one| one.streams = 100);
+    let mut known = Known::default();
+    known.apply(reset(vec![record]), moment(0, 10));
+    let expected = |streams, millis| {
+        let own = Own { streams, ..own(State::Ready) };
+        let replicas = known.replicas(&own, "1", Announced::Yes, moment(millis, 0).at);
+        replicas.rows[1].expected
+    };
+    assert_eq!(expected(60, 5_000), Some(150));
+    assert_eq!(
+        expected(3, 5_000),
+        Some(100),
+        "a balancer that loses streams says nothing of others"
+    );
+    assert_eq!(expected(60, 8_000), Some(100));
 }

@@ -153,6 +153,22 @@ fn a_balancer_that_was_added_fills_up_slowly_until_it_is_even() {
     }
 }
 
+/// The figures of docs/replicas.md: 10,000 clients, and one of three balancers restarted.
+#[test]
+fn three_balancers_are_even_again_after_eleven_minutes() {
+    let mut play = Play::new(&[5_000, 5_000, 0]);
+    let mut is_even = || {
+        play.step();
+        play.streams().iter().all(|streams| streams.abs_diff(3_333) * 10 <= 3_333)
+    };
+    let intervals = (1..400).find(|_| is_even()).expect("it becomes even");
+    let minutes = (INTERVAL * intervals).as_secs_f64() / 60.0;
+    assert!((10.5..11.5).contains(&minutes), "{minutes}");
+    (0..400).for_each(|_| play.step());
+    let percent = play.moved as f64 / 100.0;
+    assert!((47.5..48.5).contains(&percent), "{percent}");
+}
+
 proptest! {
     #[test]
     fn the_bounds_hold(

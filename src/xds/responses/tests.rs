@@ -35,7 +35,6 @@ fn shared_bytes_stand_in_a_well_formed_response() {
             resources: vec![any("hello", &one.body)],
             type_url: Kind::Endpoints.url().to_owned(),
             nonce: "7".to_owned(),
-            resource_errors: Vec::new(),
         }
     );
     let several = endpoints(&[("hello", &one), ("b", &other), ("", &one)], 8);
@@ -46,29 +45,23 @@ fn shared_bytes_stand_in_a_well_formed_response() {
 
 fn whole(kind: Kind, names: &[&str], nonce: u64) -> Response {
     let mut whole = Whole::new(kind);
-    let settings = || Ok(Arc::new(ServiceSettings::DEFAULT));
-    names.iter().for_each(|name| assert!(whole.add(name, settings()).is_some()));
+    let settings = ServiceSettings::DEFAULT;
+    names.iter().for_each(|name| assert!(whole.add(name, &settings).is_some()));
     whole.finish(nonce)
 }
 
 #[test]
-fn resources_and_errors_stand_in_a_well_formed_response() {
+fn resources_stand_in_a_well_formed_response() {
     let mut response = Whole::new(Kind::Cluster);
-    let settings = Arc::new(ServiceSettings::DEFAULT);
-    let version = response.add("good", Ok(settings.clone())).unwrap();
-    assert_eq!(response.add("bad", Err("no".to_owned())), Some(0));
+    let settings = ServiceSettings::DEFAULT;
+    let version = response.add("good", &settings).unwrap();
     let only = resource(Kind::Cluster, "good", &settings);
     assert_eq!(version, resources::version(&only));
-    let error = ResourceError {
-        resource_name: Some(ResourceName { name: "bad".to_owned() }),
-        error_detail: Some(Status { code: 3, message: "no".to_owned() }),
-    };
     let expected = DiscoveryResponse {
         version_info: version_text(hash::pair(0, version)),
         resources: vec![only],
         type_url: Kind::Cluster.url().to_owned(),
         nonce: "7".to_owned(),
-        resource_errors: vec![error],
     };
     assert_eq!(decoded(&response.finish(7)), expected);
 }
@@ -84,11 +77,11 @@ fn versions_follow_from_content_alone() {
 #[test]
 fn what_does_not_fit_is_left_out() {
     const LIMIT: usize = 4 * 1024 * 1024;
-    let settings = Arc::new(ServiceSettings::DEFAULT);
+    let settings = ServiceSettings::DEFAULT;
     let added = |kind: Kind, length: usize| {
         let mut whole = Whole::new(kind);
         let names = (0..10_000).map(|n| format!("{n:0length$}"));
-        let added = names.filter(|name| whole.add(name, Ok(settings.clone())).is_some()).count();
+        let added = names.filter(|name| whole.add(name, &settings).is_some()).count();
         let response = whole.finish(u64::MAX);
         let bytes = response.pieces.concat().len();
         assert!(bytes <= LIMIT, "{bytes}");

@@ -92,7 +92,7 @@ impl<W: Default> Endpoints<W> {
         let all: Vec<_> = assignments.iter().map(|(name, one)| (&**name, &**one)).collect();
         let Response { pieces, version } = responses::endpoints(&all, nonce);
         self.wanted.sent(nonce);
-        Some(Push { kind: Kind::Endpoints, pieces, version, assignments })
+        Some(Push { kind: Kind::Endpoints, pieces, version, nonce, assignments })
     }
 
     /// Returns whether a change waits.

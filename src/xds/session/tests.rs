@@ -43,7 +43,7 @@ fn request(
 
 /// Returns the type, the nonce and the names of the next response.
 fn next(session: &mut Session<()>) -> Option<(Kind, u64, Vec<String>)> {
-    match step(session, NOW(), |_| Ok(settings())) {
+    match step(session, NOW(), |_| settings()) {
         Step::Send(push) => Some(read(&push)),
         Step::WaitUntil(_) | Step::Again | Step::Nothing => None,
     }
@@ -53,7 +53,7 @@ fn next(session: &mut Session<()>) -> Option<(Kind, u64, Vec<String>)> {
 fn step(
     session: &mut Session<()>,
     now: Instant,
-    settings: impl Fn(&str) -> Result<Arc<ServiceSettings>, String>,
+    settings: impl Fn(&str) -> Arc<ServiceSettings>,
 ) -> Step {
     loop {
         let step = session.step(now, &settings);
@@ -191,7 +191,7 @@ fn changes_of_weights_alone_wait_and_other_changes_do_not() {
     let mut next = |version, members, seconds| {
         ask(session, Kind::Endpoints, &["a"], nonce);
         session.offer("a", assignment(version, members));
-        match step(session, at(seconds), |_| Ok(settings())) {
+        match step(session, at(seconds), |_| settings()) {
             Step::Send(push) => {
                 nonce = read(&push).1;
                 Some(Ok(push.version))
@@ -207,23 +207,6 @@ fn changes_of_weights_alone_wait_and_other_changes_do_not() {
     assert_eq!(next(4, 2, 4), Some(Ok(4)), "a backend came or went");
     assert_eq!(next(5, 2, 13), Some(Err(Duration::from_secs(14))));
     assert_eq!(next(5, 2, 14), Some(Ok(5)));
-}
-
-#[test]
-fn a_name_that_means_no_service_gets_the_reason_and_no_resource() {
-    let session = &mut session();
-    ask(session, Kind::Listener, &["bad", "good"], 0);
-    let settings = |name: &str| match name {
-        "bad" => Err("no such thing".to_owned()),
-        _ => Ok(settings()),
-    };
-    let Step::Send(push) = step(session, NOW(), settings) else { panic!("a response") };
-    let response = DiscoveryResponse::decode(&push.pieces.concat()[5..]).unwrap();
-    assert_eq!(response.resources.len(), 1);
-    let error = &response.resource_errors[0];
-    assert_eq!(error.resource_name.as_ref().unwrap().name, "bad");
-    assert_eq!(error.error_detail.as_ref().unwrap().message, "no such thing");
-    assert!(next(session).is_none());
 }
 
 /// A listener is sent again only if the settings change it, and then with all others.
@@ -243,10 +226,10 @@ fn other_settings_are_sent_where_they_matter() {
     slow.xds.timeout = Duration::from_secs(1);
     session.settle("a", &slow);
     let again = step(session, NOW(), |name| {
-        Ok(Arc::new(match name {
+        Arc::new(match name {
             "a" => slow.clone(),
             _ => ServiceSettings::DEFAULT,
-        }))
+        })
     });
     let Step::Send(push) = again else { panic!("a response") };
     assert_eq!(read(&push), (Kind::Listener, 3, vec!["a".into(), "b".into()]));
@@ -318,7 +301,7 @@ proptest! {
                     for name in NAMES.into_iter().filter(|_| ready) {
                         session.offer(name, assignment(newest[name], 0));
                     }
-                    let next = step(&mut session, NOW(), |_| Ok(settings()));
+                    let next = step(&mut session, NOW(), |_| settings());
                     let Step::Send(push) = next else { break };
                     let (kind, nonce, names) = read(&push);
                     prop_assert_eq!(open.insert(kind, nonce), None);

@@ -81,7 +81,7 @@ impl Resources {
     pub(super) fn make(
         &mut self,
         nonce: u64,
-        settings: impl Fn(&str) -> Result<Arc<ServiceSettings>, String>,
+        settings: impl Fn(&str) -> Arc<ServiceSettings>,
     ) -> Made {
         if self.wanted.unanswered || !self.lacking && self.making.is_none() {
             return Made::Nothing;
@@ -98,7 +98,7 @@ impl Resources {
                 return Made::Whole(making.0.finish(nonce));
             };
             *next += 1;
-            let version = whole.add(&one.name, settings(&one.name));
+            let version = whole.add(&one.name, &settings(&one.name));
             self.omitted += usize::from(version.is_none());
             one.sent = version.map(|version| Sent::new(version, 0));
         }
