@@ -5,8 +5,9 @@
 use std::path::PathBuf;
 
 /// The services, the resources and the policies of xDS. The other files are imported by these.
-const XDS: [&str; 11] = [
+const XDS: [&str; 12] = [
     "proto/envoy/service/discovery/v3/ads.proto",
+    "proto/envoy/service/endpoint/v3/eds.proto",
     "proto/envoy/service/load_stats/v3/lrs.proto",
     "proto/envoy/config/listener/v3/listener.proto",
     "proto/envoy/config/cluster/v3/cluster.proto",

@@ -21,6 +21,7 @@ use etcd_args::EtcdArgs;
 use fault_args::FaultArgs;
 use file::Sources;
 use policy_args::PolicyArgs;
+use registry_args::RegistryArgs;
 use replica_args::{ReplicaArgs, ReplicaConfig};
 
 pub mod access_args;
@@ -31,6 +32,7 @@ pub mod fault_args;
 pub mod file;
 mod formats;
 pub mod policy_args;
+pub mod registry_args;
 pub mod replica_args;
 mod tls;
 
@@ -51,14 +53,9 @@ pub struct ServeArgs {
     /// The connection to etcd; without one, the embedded registry is used
     #[command(flatten)]
     pub etcd: EtcdArgs,
-    /// Address of the embedded registry, which speaks etcd's API
-    #[arg(
-        long,
-        value_name = "IP:PORT",
-        default_value = "127.0.0.1:2379",
-        env = "LOOKASIDE_REGISTRY_LISTEN"
-    )]
-    pub registry_listen: String,
+    /// The embedded registry
+    #[command(flatten)]
+    pub registry: RegistryArgs,
     /// The beginning of the keys to read, and their format; repeatable [formats: auto, plain,
     /// etcd-naming, kratos… or custom:NAME; see docs/formats.md]
     #[arg(
@@ -180,7 +177,7 @@ impl ServeArgs {
         let listen = listen("--listen", &self.listen, all);
         let admin = self.admin.validate(all);
         let dns = self.dns.validate(self.etcd.etcd.is_some(), all);
-        let registry_listen = self::listen("--registry-listen", &self.registry_listen, all);
+        let registry_listen = self.registry.validate(self.etcd.etcd.is_none(), all);
         let connect = self.etcd.validate(all);
         let registry = match (&self.etcd.etcd, connect) {
             (None, _) => registry_listen.map(Registry::Embedded),

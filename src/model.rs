@@ -10,6 +10,7 @@ pub mod client;
 pub mod endpoint;
 pub mod identity;
 pub mod name;
+pub mod network;
 pub mod subset;
 pub mod text;
 
@@ -19,4 +20,5 @@ pub use client::{ClientKind, ClientProfile};
 pub use endpoint::{Endpoint, Meta, Weight};
 pub use identity::{CertificateNames, ClientIdentity};
 pub use name::{NameError, Selector, ServiceName, Target, Zone};
+pub use network::Network;
 pub use subset::Subset;

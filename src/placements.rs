@@ -243,3 +243,27 @@ fn identity(service: &ServiceName, client: IpAddr) -> u64 {
 fn lock(clients: &Mutex<Clients>) -> MutexGuard<'_, Clients> {
     clients.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So it gets the cells that it had.
+    #[test]
+    fn a_client_that_comes_back_is_the_same() {
+        let now = clock::now();
+        let mut clients = Clients::new(now);
+        let (first, second) = (clients.join(0, now), clients.join(0, now));
+        assert_ne!(second, first);
+        clients.leave(first);
+        assert_eq!(clients.join(0, now), first);
+        // However many clients an address has, each counts.
+        let more: Vec<_> = (0..2 * NUMBERS).map(|_| clients.join(0, now)).collect();
+        let all: std::collections::BTreeSet<_> = more.iter().chain([&first, &second]).collect();
+        assert_eq!(all.len(), more.len() + 2);
+        let service = ServiceName::new("s").unwrap();
+        let id = |text: &str| identity(&service, text.parse().unwrap());
+        assert_eq!(id("::ffff:10.0.0.1"), id("10.0.0.1"));
+        assert_ne!(id("10.0.0.2"), id("10.0.0.1"));
+    }
+}

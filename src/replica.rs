@@ -21,12 +21,14 @@ use crate::registry::etcd::{self, Connect, FollowOptions, Range, backoff};
 use crate::telemetry::CountStreams;
 use crate::{clock, seed};
 
+pub mod hosts;
 pub mod known;
 pub mod order;
 pub mod record;
 pub mod route;
 pub mod spread;
 
+use hosts::BalancerHosts;
 use known::{Announced, Decoded, Known, Moment, Own, Replicas};
 use record::{Record, State};
 
@@ -39,6 +41,8 @@ pub struct Options {
     pub zone: Zone,
     /// The address that the operator set, at which clients reach this balancer.
     pub advertise: Option<HostPort>,
+    /// The host names that count in other balancers' announcements.
+    pub hosts: BalancerHosts,
     /// The address at which it listens; it decides if no address is set.
     pub listen: SocketAddr,
     /// The zone in which it runs, if the operator named one.
@@ -93,7 +97,7 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) {
     let (events_tx, mut events_rx) = mpsc::channel(QUEUE);
-    let source = follow(options.connect.clone(), options.zone.clone(), events_tx);
+    let source = follow(options.clone(), events_tx);
     let mut this = This::new(options, vitals, replicas_tx);
     this.publish(None);
     let (mut source, mut stop) = (pin!(source), pin!(stop));
@@ -306,15 +310,12 @@ impl This {
 }
 
 /// Follows the balancers' keys; without etcd, does nothing for ever.
-async fn follow(
-    connect: Option<Connect>,
-    zone: Zone,
-    events: mpsc::Sender<crate::registry::Event<Decoded>>,
-) {
+async fn follow(options: Options, events: mpsc::Sender<crate::registry::Event<Decoded>>) {
+    let Options { connect, zone, hosts, .. } = options;
     if let Some(connect) = connect {
         let ranges = vec![Range::below(&record::prefix(&zone))];
         let decode: etcd::Decode<Decoded> =
-            Arc::new(|stored| record::decode(stored.value, stored.lease != 0));
+            Arc::new(move |stored| record::decode(stored.value, stored.lease != 0, &hosts));
         let what = "balancers";
         etcd::follow(FollowOptions { connect, what, ranges, decode }, events).await;
     }

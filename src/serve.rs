@@ -54,7 +54,7 @@ pub use spread::Spread;
 pub struct Services {
     /// Serves `BalanceLoad`.
     pub balancer: Balancer,
-    /// Serves `StreamAggregatedResources` and `StreamLoadStats`.
+    /// Serves `StreamAggregatedResources`, `StreamEndpoints` and `StreamLoadStats`.
     pub xds: Xds,
     /// Serves all other calls: health and reflection.
     pub others: Routes,
@@ -318,11 +318,13 @@ impl Services {
                 let response = self.balancer.balance_load(request, client, close).await;
                 return response.map(ServeBody::from);
             }
-            if request.uri().path() == xds::PATH && body::is_grpc(&request) {
+            if [xds::PATH, xds::ENDPOINTS_PATH].contains(&request.uri().path())
+                && body::is_grpc(&request)
+            {
                 let response = self.xds.stream(request, client, close).await;
                 return response.map(ServeBody::from);
             }
-            if request.uri().path() == xds::DELTA_PATH && body::is_grpc(&request) {
+            if xds::DELTA_PATHS.contains(&request.uri().path()) && body::is_grpc(&request) {
                 return self.xds.no_deltas().map(|()| ServeBody::Nothing);
             }
             if request.uri().path() == xds::LOAD_PATH && body::is_grpc(&request) {

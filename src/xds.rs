@@ -1,9 +1,11 @@
 //! The gRPC services `envoy.service.discovery.v3.AggregatedDiscoveryService` (xDS): its
-//! method for the state of the world, for gRPC clients that balance without a proxy; and
-//! `envoy.service.load_stats.v3.LoadReportingService` (LRS), by which they report their calls.
+//! method for the state of the world, for gRPC clients that balance without a proxy;
+//! `envoy.service.endpoint.v3.EndpointDiscoveryService` (EDS), by which Envoy gets endpoints
+//! alone; and `envoy.service.load_stats.v3.LoadReportingService` (LRS), by which clients report
+//! their calls.
 //!
-//! In: HTTP/2 requests for `StreamAggregatedResources` and `StreamLoadStats`, and the
-//! catalog. Out: responses whose bodies are the streams. A stream opens only once the catalog has been read, and
+//! In: HTTP/2 requests for `StreamAggregatedResources`, `StreamEndpoints` and
+//! `StreamLoadStats`, and the catalog. Out: responses whose bodies are the streams. A stream opens only once the catalog has been read, and
 //! never ends after a response but with its connection or the balancer: Go would come back
 //! at once, and again.
 
@@ -70,9 +72,16 @@ pub const SERVICE: &str = "envoy.service.discovery.v3.AggregatedDiscoveryService
 pub const PATH: &str =
     "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 
-/// The path of its method for deltas, which is not served.
-pub const DELTA_PATH: &str =
-    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+/// The full name of the service for endpoints alone.
+pub const ENDPOINTS_SERVICE: &str = "envoy.service.endpoint.v3.EndpointDiscoveryService";
+/// The path of its method for the state of the world. Its messages are those of [`PATH`].
+pub const ENDPOINTS_PATH: &str =
+    "/envoy.service.endpoint.v3.EndpointDiscoveryService/StreamEndpoints";
+/// The paths of the methods for deltas, which are not served.
+pub const DELTA_PATHS: [&str; 2] = [
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources",
+    "/envoy.service.endpoint.v3.EndpointDiscoveryService/DeltaEndpoints",
+];
 /// The full name of the service for load reports.
 pub const LOAD_SERVICE: &str = "envoy.service.load_stats.v3.LoadReportingService";
 /// The path of its one method.
@@ -128,9 +137,9 @@ impl Xds {
         counters: Arc<Counters>,
     ) -> Self {
         let members = Members::new(demands, rates, placements, ledger);
-        let watches = Watches::new(zone, catalog.clone(), members.clone(), counters.clone());
+        let (clients, names) = (Arc::default(), Arc::<NameRooms>::default());
+        let watches = Watches::new(zone, catalog.clone(), members.clone(), &names, &counters);
         let refusal_warnings = Mutex::new(WarningLimit::every(REFUSALS_EVERY));
-        let (clients, names) = (Arc::default(), Arc::default());
         let shared =
             Shared { catalog, watches, members, clients, names, counters, refusal_warnings };
         Self(Arc::new(shared))
@@ -214,7 +223,7 @@ impl Xds {
     pub(crate) fn no_deltas(&self) -> Response<()> {
         self.0.counters.xds_streams_refused.increment();
         response(Some(&Status::unimplemented(
-            "deltas are not served: use the method StreamAggregatedResources",
+            "deltas are not served: use api_type GRPC, which is the state of the world",
         )))
     }
 

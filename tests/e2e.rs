@@ -18,6 +18,8 @@ mod conversations;
 mod dashboard;
 #[path = "dns.rs"]
 mod dns;
+#[path = "envoy.rs"]
+mod envoy;
 #[path = "etcd_source.rs"]
 mod etcd_source;
 #[path = "health_checks.rs"]

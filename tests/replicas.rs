@@ -8,6 +8,7 @@ use std::sync::Arc;
 use lookaside::catalog::Catalog;
 use lookaside::model::{HostPort, Zone};
 use lookaside::registry::etcd::Connect;
+use lookaside::replica::hosts::BalancerHosts;
 use lookaside::replica::known::{Announced as Announcing, Replicas};
 use lookaside::replica::{self, Vitals};
 use serde_json::Value;
@@ -40,6 +41,7 @@ impl Announced {
         let options = replica::Options {
             connect: Some(connect),
             zone: Zone::new("lookaside.internal").expect("a zone"),
+            hosts: BalancerHosts::beside(Some(&own)),
             advertise: Some(own),
             listen: "0.0.0.0:1".parse().expect("an address"),
             own_zone: None,
@@ -164,6 +166,44 @@ async fn a_balancer_that_may_not_write_still_sees_the_others() {
     let told = timeout(WAIT_MAX, own.replicas_rx.wait_for(refused)).await;
     assert!(told.is_ok_and(|told| told.is_ok()), "{:?}", own.replicas_rx.borrow());
     own.stop().await;
+}
+
+/// Whoever may write balancers' keys sends no client to a name of their own.
+#[test]
+fn a_host_name_is_named_only_if_it_is_allowed() {
+    const EVIL: &str = "evil.example:443";
+    let etcd = Etcd::start();
+    let url = etcd.url();
+    for address in [EVIL, "lb2.lb.example:12000"] {
+        put_as_before(&etcd, "lookaside.internal", address);
+    }
+    let start = |flags: &[&str]| Balancer::start(&[&["--etcd", &url], flags].concat());
+    let named = |balancer: &Balancer| {
+        let targets = srv_targets(balancer.dns(), SRV)?;
+        Some(
+            targets
+                .into_iter()
+                .map(|(name, _)| name.trim_end_matches('.').to_owned())
+                .collect::<BTreeSet<_>>(),
+        )
+    };
+    let one = start(&["--advertise", "lb1.lb.example:12000"]);
+    let expected: BTreeSet<String> = ["lb1.lb.example", "lb2.lb.example"].map(Into::into).into();
+    eventually("those of its domain", || (named(&one)? == expected).then_some(()));
+    assert_eq!(one.metric("lookaside_balancers_rejected"), Some(1.0));
+    let rejected = rows(&one)["rejected"].clone();
+    assert_eq!(rejected[0]["key"], format!("{BELOW}/{EVIL}"), "{rejected}");
+    let reason = rejected[0]["reason"].as_str().expect("text");
+    assert!(reason.contains("--balancer-hosts evil.example"), "{reason}");
+    let log = one.log();
+    assert_eq!(log.matches("no balancer is announced by this key").count(), 1, "{log}");
+    // The operator's word counts instead of the domain.
+    let hosts = ["--advertise", "lb3.lb.example:12000", "--balancer-hosts"];
+    let two = start(&[&hosts[..], &["*.example,lb1.lb.example"]].concat());
+    eventually("all", || named(&two)?.contains("evil.example").then_some(()));
+    let three = start(&[&hosts[..], &["lb1.lb.example"]].concat());
+    let expected: BTreeSet<String> = ["lb1.lb.example", "lb3.lb.example"].map(Into::into).into();
+    eventually("one beside itself", || (named(&three)? == expected).then_some(()));
 }
 
 /// Makes the user `me`, who has this role, and turns authentication on.

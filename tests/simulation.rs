@@ -1,9 +1,11 @@
 //! Runs the real code in a simulated world: etcd, two balancers, backends and
 //! clients. Network, time, chance and faults follow from a seed.
 //!
-//! In: seeds. Each seed is a test, such as `seed_00007`. `LOOKASIDE_SEEDS` (`1000` or
-//! `5000..9000`) replaces the usual seeds. Out: the breaches of a seed, with its plan.
-//! `LOOKASIDE_SEED=7` runs one seed and prints its whole history.
+//! In: seeds. Each seed is a test, such as `seed_00007`, and runs in a process of its own.
+//! `LOOKASIDE_SEEDS` (`1000` or `5000..9000`) replaces the usual seeds. Out: the breaches of a
+//! seed, with its plan. `LOOKASIDE_SEED=7` runs one seed and prints its whole history. The
+//! tests `one_history_00007` run a seed twice; with `LOOKASIDE_SEEDS` they need
+//! `--include-ignored`.
 
 #![allow(missing_docs, unreachable_pub, reason = "tests document themselves")]
 
@@ -39,12 +41,16 @@ mod plan;
 mod policies;
 #[path = "simulation/policy_check.rs"]
 mod policy_check;
+#[path = "simulation/process.rs"]
+mod process;
 #[path = "simulation/rng.rs"]
 mod rng;
 #[path = "simulation/scenes.rs"]
 mod scenes;
 #[path = "simulation/streams.rs"]
 mod streams;
+#[path = "simulation/system.rs"]
+mod system;
 #[path = "simulation/world.rs"]
 mod world;
 #[path = "simulation/xds_client.rs"]
@@ -53,28 +59,35 @@ mod xds_client;
 mod zones;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write as _};
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, Once};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use lookaside::clock;
+use rustix::time::{ClockId, clock_gettime};
 
 use coverage::{Coverage, Scene};
-use history::{Record, What};
+use history::Record;
 use plan::Plan;
+use process::{Ended, Order};
 
 /// The seeds that fit into a minute of CI.
 const USUAL: Range<u64> = 0..120;
+/// The seeds of which each run of the tests sees whether they are one history.
+const TWICE: Range<u64> = 0..6;
 /// Seeds that failed once. 778: the time of held backends ended while the registry was
 /// stale. 124: etcd lost a registration and got it again in one millisecond.
 const FOUND: [u64; 2] = [124, 778];
-/// How long a seed may run before it counts as endless. A seed takes about 2 s.
-const ENDLESS: Duration = Duration::from_secs(120);
-/// The number of failed seeds after which the program ends.
+/// How many seconds of processor time a seed may take before it counts as endless. It takes
+/// about 2 s, however busy the machine is.
+const ENDLESS: i64 = 60;
+/// The number of failed seeds after which no more are run.
 const FAILURES_MAX: usize = 5;
 
 thread_local! {
@@ -82,8 +95,8 @@ thread_local! {
     static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The seeds that are running, and when each began.
-static RUNNING: Mutex<BTreeMap<u64, Instant>> = Mutex::new(BTreeMap::new());
+/// How many seeds have failed.
+static FAILURES: AtomicUsize = AtomicUsize::new(0);
 /// What the seeds have reached.
 static COVERAGE: Coverage = Coverage::new();
 
@@ -96,23 +109,25 @@ struct Ran {
 }
 
 fn main() {
-    if let Ok(seed) = std::env::var("LOOKASIDE_SEED") {
-        return show(seed.parse().expect("LOOKASIDE_SEED is a number"));
+    if let Some(order) = Order::given() {
+        return show(order);
     }
-    let seeds = match std::env::var("LOOKASIDE_SEEDS") {
-        Ok(text) => range(&text).expect("LOOKASIDE_SEEDS is COUNT or FROM..TO"),
-        Err(_) => USUAL,
-    };
-    std::thread::spawn(watch_for_endless_seeds);
-    let mut trials: Vec<_> = seeds
-        .chain(FOUND.into_iter().filter(|_| std::env::var_os("LOOKASIDE_SEEDS").is_none()))
+    let given = std::env::var("LOOKASIDE_SEEDS").ok();
+    let given = given.map(|text| range(&text).expect("LOOKASIDE_SEEDS is COUNT or FROM..TO"));
+    let found = FOUND.into_iter().filter(|_| given.is_none());
+    let mut trials: Vec<_> = given
+        .clone()
+        .unwrap_or(USUAL)
+        .chain(found)
         .map(|seed| Trial::test(format!("seed_{seed:05}"), move || keeps_the_invariants(seed)))
         .collect();
-    trials.push(Trial::test("a_seed_is_one_history", || {
-        (0..6).for_each(is_one_history);
-        Ok(())
-    }));
-    if std::env::var_os("LOOKASIDE_SEEDS").is_none() {
+    if system::CAN_BE_REPLACED {
+        trials.extend(given.clone().unwrap_or(TWICE).map(|seed| {
+            let name = format!("one_history_{seed:05}");
+            Trial::test(name, move || is_one_history(seed)).with_ignored_flag(given.is_some())
+        }));
+    }
+    if given.is_none() {
         // It comes last, because it waits for the seeds that run.
         trials.push(Trial::test("the_usual_seeds_reach_every_scene", reach_every_scene));
     }
@@ -121,26 +136,29 @@ fn main() {
 
 /// Runs a seed and fails if it breaches an invariant.
 fn keeps_the_invariants(seed: u64) -> Result<(), Failed> {
-    static FAILURES: AtomicUsize = AtomicUsize::new(0);
+    may_run()?;
     COVERAGE.begin(seed);
-    let Ran { plan, breaches, reached, .. } = watched(seed);
+    let Ended { breaches, reached } = process::run(seed);
     COVERAGE.end(seed, reached);
-    if breaches.is_empty() {
-        return Ok(());
+    let Some(breaches) = breaches else { return Ok(()) };
+    FAILURES.fetch_add(1, Ordering::Relaxed);
+    say(&breaches);
+    Err(breaches.into())
+}
+
+/// Fails if so many seeds have failed that no more are run.
+fn may_run() -> Result<(), Failed> {
+    match FAILURES.load(Ordering::Relaxed) {
+        FAILURES_MAX.. => Err(format!("not run, because {FAILURES_MAX} seeds have failed").into()),
+        _ => Ok(()),
     }
-    let text = format!("{}\n{plan}see all: LOOKASIDE_SEED={seed}", breaches.join("\n  "));
-    say(&format!("seed {seed} fails:\n  {text}"));
-    if FAILURES.fetch_add(1, Ordering::Relaxed) + 1 == FAILURES_MAX {
-        say(&format!("{FAILURES_MAX} seeds failed: no more are run"));
-        std::process::exit(101);
-    }
-    Err(text.into())
 }
 
 /// Fails if too few of the usual seeds reach a scene. Runs the seeds that no test has run.
 fn reach_every_scene() -> Result<(), Failed> {
+    may_run()?;
     for seed in USUAL.filter(|seed| COVERAGE.begin(*seed)) {
-        COVERAGE.end(seed, watched(seed).reached);
+        COVERAGE.end(seed, process::run(seed).reached);
     }
     match COVERAGE.missing(USUAL) {
         few if few.is_empty() => Ok(()),
@@ -148,46 +166,45 @@ fn reach_every_scene() -> Result<(), Failed> {
     }
 }
 
-/// Runs a seed while [`watch_for_endless_seeds`] watches.
-fn watched(seed: u64) -> Ran {
-    lock_running().insert(seed, Instant::now());
-    let ran = run(seed);
-    lock_running().remove(&seed);
-    ran
+/// Fails if two runs of a seed differ in anything.
+fn is_one_history(seed: u64) -> Result<(), Failed> {
+    process::difference(seed).map_or(Ok(()), |difference| Err(difference.into()))
 }
 
-fn is_one_history(seed: u64) {
-    let (mut first, mut second) = (run(seed).records, run(seed).records);
-    for record in first.iter_mut().chain(&mut second) {
-        // etcd numbers the changes of one moment in the order of the tasks that make them.
-        if let What::Holds { revision, .. } = &mut record.what {
-            *revision = 0;
-        }
+/// Runs a seed in this process and prints what came of it.
+fn show(Order { seed, whole }: Order) {
+    system::replace(seed);
+    std::thread::spawn(move || abort_if_endless(seed));
+    let Ran { plan, breaches, reached, records } = run(seed);
+    let mut text = String::new();
+    if whole || !breaches.is_empty() {
+        text += &plan.to_string();
     }
-    // Tokio wakes the tasks that wait for one value in an arbitrary order.
-    first.sort();
-    second.sort();
-    let differ = first.iter().zip(&second).find(|(one, other)| one != other);
-    assert_eq!(differ, None, "seed {seed}");
-    assert_eq!(first.len(), second.len(), "seed {seed}");
-}
-
-/// Aborts the program if a seed does not end: simulated time stands still while a task
-/// spins.
-fn watch_for_endless_seeds() {
-    loop {
-        for (seed, began) in &*lock_running() {
-            if began.elapsed() > ENDLESS {
-                say(&format!("seed {seed} does not end: a task spins"));
-                std::process::abort();
-            }
-        }
-        std::thread::sleep(Duration::from_millis(50));
+    text += &format!("  {}\n", process::line(&reached));
+    if whole {
+        // They differ between two runs if the system's are not replaced.
+        let (clock, chance) = (clock::wall(), RandomState::new().hash_one(0));
+        text += &format!("  at the end: clock {clock:?}, chance {chance:016x}\n");
+        let line = |Record { at, what }: &Record| format!("  {at:>6} {what:?}\n");
+        text.extend(records.iter().map(line));
+    }
+    if !breaches.is_empty() {
+        text += &format!("see all: LOOKASIDE_SEED={seed}\n");
+    }
+    io::stdout().write_all(text.as_bytes()).expect("standard output takes it");
+    if !breaches.is_empty() {
+        say(&format!("seed {seed} fails:\n  {}", breaches.join("\n  ")));
+        std::process::exit(101);
     }
 }
 
-fn lock_running() -> std::sync::MutexGuard<'static, BTreeMap<u64, Instant>> {
-    RUNNING.lock().expect("no holder panics")
+/// Aborts the program if its seed does not end: simulated time stands still while a task spins.
+fn abort_if_endless(seed: u64) {
+    while clock_gettime(ClockId::ProcessCPUTime).tv_sec < ENDLESS {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    say(&format!("seed {seed} does not end: a task spins"));
+    std::process::abort();
 }
 
 /// Runs a seed.
@@ -207,15 +224,6 @@ fn run(seed: u64) -> Ran {
         Err(_) => Default::default(),
     };
     Ran { plan, breaches, reached, records }
-}
-
-fn show(seed: u64) {
-    let Ran { plan, breaches, reached, records } = run(seed);
-    println!("{plan}  reached: {reached:?}");
-    for Record { at, what } in &records {
-        println!("  {at:>6} {what:?}");
-    }
-    assert!(breaches.is_empty(), "seed {seed} fails:\n  {}", breaches.join("\n  "));
 }
 
 /// Prints at once rather than after the test, because thousands of seeds take long.

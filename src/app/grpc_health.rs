@@ -43,7 +43,8 @@ pub(super) fn routes(
                 true => ServingStatus::Serving,
                 false => ServingStatus::NotServing,
             };
-            for service in ["", balancer::SERVICE, xds::SERVICE, xds::LOAD_SERVICE] {
+            let xds = [xds::SERVICE, xds::ENDPOINTS_SERVICE, xds::LOAD_SERVICE];
+            for service in ["", balancer::SERVICE].into_iter().chain(xds) {
                 reporter.set_service_status(service, status).await;
             }
             if ready.changed().await.is_err() {

@@ -43,6 +43,7 @@ pub(super) fn start(
         connect,
         zone: config.zone.clone(),
         advertise: advertise.clone(),
+        hosts: config.replica.hosts.clone(),
         listen: addresses.grpclb,
         own_zone: config.replica.zone.clone(),
         version: env!("CARGO_PKG_VERSION"),

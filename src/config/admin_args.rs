@@ -169,7 +169,7 @@ impl AdminServerArgs {
 }
 
 /// Returns whether other hosts can reach an address.
-fn is_remote(address: &SocketAddr) -> bool {
+pub(super) fn is_remote(address: &SocketAddr) -> bool {
     !address.ip().to_canonical().is_loopback()
 }
 

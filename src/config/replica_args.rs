@@ -4,6 +4,7 @@
 
 use super::{on_or_off, take};
 use crate::model::{Host, HostPort, Zone};
+use crate::replica::hosts::BalancerHosts;
 use crate::replica::record;
 use crate::replica::spread::PerSecond;
 
@@ -15,6 +16,11 @@ pub struct ReplicaArgs {
     /// question, and etcd that of the interface that reaches it]
     #[arg(long, value_name = "HOST:PORT", env = "LOOKASIDE_ADVERTISE")]
     pub advertise: Option<String>,
+    /// A host name at which other balancers may announce themselves, or *.DOMAIN for all below a
+    /// domain; repeatable [default: the names of the domain in which --advertise is]
+    // If any name were named, whoever may write balancers' keys could send clients anywhere.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', env = "LOOKASIDE_BALANCER_HOSTS")]
+    pub balancer_hosts: Vec<String>,
     /// Whether balancers that share an etcd announce themselves there, so that the DNS of each
     /// names all: on or off
     // On, because a balancer that the others do not know gets too few clients, and its own
@@ -38,6 +44,8 @@ pub struct ReplicaArgs {
 pub struct ReplicaConfig {
     /// The address of this balancer in DNS answers, if the operator sets it.
     pub advertise: Option<HostPort>,
+    /// The host names that count in other balancers' announcements.
+    pub hosts: BalancerHosts,
     /// Whether it announces itself in an etcd that it shares with others.
     pub announce: bool,
     /// The most streams that it asks to move to others in a second, if it has more than they.
@@ -48,7 +56,13 @@ pub struct ReplicaConfig {
 
 impl Default for ReplicaConfig {
     fn default() -> Self {
-        Self { advertise: None, announce: true, spread: 2_000, zone: None }
+        Self {
+            advertise: None,
+            hosts: BalancerHosts::default(),
+            announce: true,
+            spread: 2_000,
+            zone: None,
+        }
     }
 }
 
@@ -61,16 +75,28 @@ impl ReplicaArgs {
     ) -> Option<ReplicaConfig> {
         let announce = on_or_off("--announce", &self.announce, problems);
         let advertise = self.advertise(zone, problems);
+        let hosts = self.hosts(advertise.as_ref(), problems);
         if let Some(Err(problem)) = self.zone.as_deref().map(record::check_zone) {
             problems.push(format!("--zone: {problem}"));
         }
         let spread = take("--spread", per_second(&self.spread), problems);
         Some(ReplicaConfig {
             advertise,
+            hosts,
             announce: announce?,
             spread: spread?,
             zone: self.zone.clone(),
         })
+    }
+
+    fn hosts(&self, own: Option<&HostPort>, problems: &mut Vec<String>) -> BalancerHosts {
+        if self.balancer_hosts.is_empty() {
+            return BalancerHosts::beside(own);
+        }
+        let mut found = Vec::new();
+        let hosts = BalancerHosts::parse(&self.balancer_hosts, &mut found).with(own);
+        problems.extend(found.into_iter().map(|problem| format!("--balancer-hosts: {problem}")));
+        hosts
     }
 
     fn advertise(&self, zone: Option<&Zone>, problems: &mut Vec<String>) -> Option<HostPort> {

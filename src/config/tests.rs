@@ -70,6 +70,7 @@ fn all_problems_are_reported_at_once() {
         "--prefix=/b/",
         "--domain=a..b",
         "--advertise=10.0.0.1",
+        "--balancer-hosts=lb:1",
         "--announce=maybe",
         "--spread=1000",
         "--zone=a b",
@@ -88,6 +89,7 @@ fn all_problems_are_reported_at_once() {
         "--registry-listen",
         "--domain",
         "--advertise",
+        "--balancer-hosts",
         "--announce",
         "--spread",
         "--zone",
@@ -202,6 +204,25 @@ fn the_admin_address_is_open_to_other_hosts_only_in_words() {
     );
     let none = problems(&["--admin-reader-tokens=/nowhere"]);
     assert!(none[0].starts_with("--admin-reader-tokens: cannot read \"/nowhere\""), "{none:?}");
+}
+
+#[test]
+fn the_embedded_registry_is_open_to_other_hosts_only_in_words() {
+    for remote in ["0.0.0.0:2379", "[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1"] {
+        let listen = &*format!("--registry-listen={remote}");
+        let found = problems(&[listen]);
+        let begins = format!("--registry-listen: {remote:?} is open to other hosts, which could");
+        assert!(found.len() == 1 && found[0].starts_with(&begins), "{found:?}");
+        assert!(found[0].ends_with("give --registry-open-to-network on"), "{found:?}");
+        assert!(validate(&[listen, "--registry-open-to-network=on"]).is_ok(), "{remote}");
+        // With etcd, nothing listens there.
+        assert!(validate(&[listen, "--etcd=http://10.0.0.2:2379"]).is_ok(), "{remote}");
+    }
+    for local in ["127.0.0.1:1", "127.8.9.1:1", "[::1]:1"] {
+        assert!(validate(&[&*format!("--registry-listen={local}")]).is_ok(), "{local}");
+    }
+    let found = problems(&["--registry-open-to-network=yes"]);
+    assert_eq!(found, [r#"--registry-open-to-network: "yes" is neither on nor off"#]);
 }
 
 #[test]

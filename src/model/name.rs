@@ -7,7 +7,8 @@
 //! either the service's name as registered, or the service's path with its segments
 //! reversed. Leading labels `key--value` are part of the service's name if a service has
 //! that name, else they are selectors. An exact match wins; letter case is ignored only
-//! if there is none.
+//! if there is none. So a service can take clients from another one by its name, and
+//! [`ServiceName::selections`] says from which.
 
 use std::fmt;
 use std::sync::Arc;
@@ -125,6 +126,26 @@ impl ServiceName {
     #[must_use]
     pub fn dns_name(&self) -> String {
         self.0.rsplit('/').collect::<Vec<_>>().join(".")
+    }
+
+    /// Returns the keys of the services whose backends a name that means this service would
+    /// select if this service did not exist. Most names have none.
+    #[must_use]
+    pub fn selections(&self) -> Vec<String> {
+        let canonical = self.canonical();
+        if !canonical.contains(SELECTS) {
+            return Vec::new();
+        }
+        // A client may type the last labels first, as a segment of a path: `id--7.dev/pay` is
+        // `pay.id--7.dev`.
+        let dots = canonical.match_indices('.').map(|(dot, _)| dot + 1);
+        let mut all = Vec::new();
+        for first in std::iter::once(0).chain(dots) {
+            let (before, typed) = canonical.split_at(first);
+            let shorter = readings(typed).into_iter().skip(1);
+            all.extend(shorter.map(|reading| format!("{before}{}", reading.name)));
+        }
+        all
     }
 }
 
@@ -335,7 +356,8 @@ fn readings(name: &str) -> Vec<Reading> {
 /// rest of the name.
 fn selecting(name: &str) -> Option<(&str, &str, &str)> {
     let (label, behind) = name.split_once('.')?;
-    let (key, value) = label.split_once(SELECTS)?;
+    // Text with a slash is part of a path, and no label.
+    let (key, value) = label.split_once(SELECTS).filter(|_| !label.contains('/'))?;
     let selects = !key.is_empty() && !value.is_empty() && !key.eq_ignore_ascii_case(PUNYCODE);
     selects.then_some((key, value, behind))
 }

@@ -85,3 +85,65 @@ impl ClientRates {
         rates.into_iter().map(demand).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Clients in their order, and the time that has passed.
+    struct Scene(ClientRates, Instant);
+
+    impl Scene {
+        fn start(clients: u64) -> Self {
+            let now = Instant::now();
+            let mut rates = ClientRates::default();
+            (0..clients).for_each(|client| rates.join(client, now));
+            Self(rates, now)
+        }
+
+        fn pass(&mut self, seconds: u64) {
+            self.1 += Duration::from_secs(seconds);
+        }
+
+        fn report(&mut self, client: u64, started: u64) {
+            self.0.report(client, started, self.1);
+        }
+
+        #[track_caller]
+        fn has(&self, expected: &[f64]) {
+            let demands: Vec<f64> = self.0.demands(self.1).into_iter().map(|one| one.1).collect();
+            let is_near = |(one, other): (&f64, &f64)| (one - other).abs() < 0.01;
+            assert_eq!(demands.len(), expected.len());
+            assert!(demands.iter().zip(expected).all(is_near), "{demands:?}");
+        }
+    }
+
+    #[test]
+    fn clients_count_by_their_calls_and_others_as_the_mean() {
+        let mut scene = Scene::start(4);
+        scene.has(&[1.0; 4]);
+        scene.pass(10);
+        for (client, started) in [1_000, 0, 200].into_iter().enumerate() {
+            scene.report(client as u64, started);
+        }
+        // One without calls has connections too.
+        scene.has(&[100.0, 2.0, 20.0, 40.0]);
+        scene.0.forget(0, scene.1);
+        scene.has(&[10.0, 0.5, 20.0, 10.0]);
+    }
+
+    #[test]
+    fn rates_are_smoothed_and_fade_when_a_client_falls_silent() {
+        let mut scene = Scene::start(2);
+        scene.pass(10);
+        (0..2).for_each(|client| scene.report(client, 1_000));
+        scene.pass(60);
+        scene.report(1, 6_000);
+        scene.has(&[100.0, 100.0]);
+        // The silent minute is over for one, and the other says that it made no calls.
+        scene.pass(60);
+        scene.report(1, 0);
+        let rest = 100.0 / std::f64::consts::E;
+        scene.has(&[rest, rest]);
+    }
+}

@@ -15,6 +15,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::hosts::BalancerHosts;
 use crate::model::{HostPort, Zone};
 
 /// The prefix of the balancers' keys.
@@ -149,11 +150,11 @@ pub fn record_key(zone: &Zone, address: &HostPort, instance: u64) -> String {
     format!("{PREFIX}{zone}/{address}/{instance:016x}")
 }
 
-/// Decodes a value. `leased` tells whether its key has a lease.
+/// Decodes a value. `leased` tells whether its key has a lease, `hosts` which host names count.
 ///
 /// # Errors
 /// Why the value announces no balancer.
-pub fn decode(value: &[u8], leased: bool) -> Result<Announcement, String> {
+pub fn decode(value: &[u8], leased: bool, hosts: &BalancerHosts) -> Result<Announcement, String> {
     if !leased {
         return Err("the key has no lease, so it would outlive its balancer".to_owned());
     }
@@ -163,10 +164,12 @@ pub fn decode(value: &[u8], leased: bool) -> Result<Announcement, String> {
     let text = std::str::from_utf8(value).map_err(|_| "the value is no UTF-8 text".to_owned())?;
     if !text.trim_start().starts_with('{') {
         let address = HostPort::parse(text).map_err(|error| error.to_string())?;
+        hosts.check(&address)?;
         return Ok(Announcement::Address(address));
     }
     let wire: Wire = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let address = HostPort::parse(&wire.address).map_err(|error| error.to_string())?;
+    hosts.check(&address)?;
     let long = |text: &String| text.len() > TEXT_MAX;
     if long(&wire.version) || wire.zone.as_ref().is_some_and(long) {
         return Err(format!("its zone or version has more than {TEXT_MAX} bytes"));
@@ -199,6 +202,10 @@ pub fn check_zone(zone: &str) -> Result<(), String> {
 mod tests {
     use super::*;
 
+    fn read(value: &[u8]) -> Result<Announcement, String> {
+        decode(value, true, &BalancerHosts::default())
+    }
+
     fn record() -> Record {
         Record {
             address: HostPort::parse("10.0.0.1:12000").unwrap(),
@@ -216,11 +223,11 @@ mod tests {
     fn a_record_is_read_as_it_was_written_in_every_state() {
         for state in State::ALL {
             let written = Record { state, ..record() };
-            let read = decode(written.value().as_bytes(), true);
+            let read = read(written.value().as_bytes());
             assert_eq!(read, Ok(Announcement::Record(written)));
         }
         let none = Record { zone: None, host_only: true, ..record() };
-        assert_eq!(decode(none.value().as_bytes(), true), Ok(Announcement::Record(none)));
+        assert_eq!(read(none.value().as_bytes()), Ok(Announcement::Record(none)));
     }
 
     /// The former version reads each value so, and lists what it can read.
@@ -235,30 +242,33 @@ mod tests {
     #[test]
     fn what_the_former_version_writes_is_read() {
         let address = HostPort::parse("10.0.0.1:12000").unwrap();
-        assert_eq!(decode(b"10.0.0.1:12000\n", true), Ok(Announcement::Address(address)));
+        assert_eq!(read(b"10.0.0.1:12000\n"), Ok(Announcement::Address(address)));
     }
 
     #[test]
     fn what_later_versions_add_is_passed_over() {
         let value = br#"{"address":"10.0.0.1:1","state":"resting","colour":{"of":["hope"]}}"#;
-        let Ok(Announcement::Record(read)) = decode(value, true) else { panic!("it is read") };
+        let Ok(Announcement::Record(read)) = self::read(value) else { panic!("it is read") };
         assert_eq!((read.state, read.streams, read.zone), (State::Starting, 0, None));
     }
 
     #[test]
     fn what_announces_no_balancer_is_refused_with_its_reason() {
-        let long = format!(r#"{{"address":"h:1","state":"ready","version":"{}"}}"#, "v".repeat(65));
+        let long =
+            format!(r#"{{"address":"10.0.0.1:1","state":"ready","version":"{}"}}"#, "v".repeat(65));
         for (value, leased, reason) in [
             (&b"10.0.0.1:1"[..], false, "no lease"),
             (b"nonsense", true, "port"),
             (b"", true, "empty"),
             (b"\xff", true, "UTF-8"),
             (b"{", true, "EOF"),
+            (b"evil.example:443", true, "--balancer-hosts evil.example"),
+            (br#"{"address":"evil.example:443","state":"ready"}"#, true, "--balancer-hosts"),
             (br#"{"address":"10.0.0.1:0","state":"ready"}"#, true, "port"),
             (long.as_bytes(), true, "more than 64"),
             (&[b' '; 5000], true, "more than 4096"),
         ] {
-            let refused = decode(value, leased).unwrap_err();
+            let refused = decode(value, leased, &BalancerHosts::default()).unwrap_err();
             assert!(refused.contains(reason), "{refused:?}: {reason:?}");
         }
     }

@@ -13,10 +13,11 @@ use lookaside_http2::GracefulClose;
 use smallvec::SmallVec;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::model::Network;
 use crate::telemetry::Counters;
 
 use super::limits;
-use super::peers::{Network, Peer};
+use super::peers::Peer;
 use asked::Asked;
 use certificates::Certificates;
 use ends::Ends;

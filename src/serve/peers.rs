@@ -5,18 +5,15 @@
 //! A connection's own budget suffices for any client, so clients behind one address do
 //! not slow each other down.
 
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::handshakes::Handshakes;
+use crate::model::Network;
 
-/// An IPv4 address, or an IPv6 /64, which is what one customer has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Network(IpAddr);
+use super::handshakes::Handshakes;
 
 /// One network. It is kept while it has connections or has not paid back what it used.
 #[derive(Debug)]
@@ -47,15 +44,6 @@ const POOL_BURST: i64 = 256 * 1024;
 /// How many health watches and reflection calls a network may have open. A tool has
 /// one.
 const CALLS_MAX: u32 = 32;
-
-impl From<IpAddr> for Network {
-    fn from(ip: IpAddr) -> Self {
-        Self(match ip.to_canonical() {
-            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
-            ip => ip,
-        })
-    }
-}
 
 impl Peer {
     pub(super) fn new(network: Network) -> Arc<Self> {
@@ -120,16 +108,9 @@ pub(super) fn refill(time: Duration, per_second: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::net::IpAddr;
 
-    #[test]
-    fn a_customer_is_an_address_or_a_64() {
-        let network = |text: &str| Network::from(text.parse::<IpAddr>().unwrap());
-        assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:1"));
-        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
-        assert_ne!(network("10.0.0.1"), network("10.0.0.2"));
-        assert_eq!(network("::ffff:10.0.0.1"), network("10.0.0.1"));
-    }
+    use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn what_is_shared_comes_back_with_time() {

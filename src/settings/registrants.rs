@@ -16,7 +16,9 @@ use crate::registry::{Reading, Registration, Rejected, Remark};
 /// The services that each prefix may register.
 ///
 /// The longest prefix that a key begins with decides. A service that a row names belongs to
-/// the rows that name it, so keys below no row may register only the other services.
+/// the rows that name it, so keys below no row may register only the other services. A service
+/// whose name would select backends of another one needs the right to that one too, or a row
+/// that names it in full.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Registrants {
     rows: BTreeMap<Arc<str>, Arc<[Pattern]>>,
@@ -68,23 +70,43 @@ impl Registrants {
             return None;
         }
         let canonical = service.canonical();
-        match self.row_of(key) {
-            Some((_, patterns)) if patterns.iter().any(|one| one.matches(&canonical)) => None,
-            Some((prefix, patterns)) => Some(format!(
-                "keys below {prefix:?} may register {}, and not {service:?}: register it below \
-                 its own prefix, or change [registrants] in the settings",
-                listed(patterns),
-                service = service.as_str()
-            )),
-            None => {
-                let owner = self.owners.of(&canonical)?;
-                Some(format!(
-                    "only keys below {owner:?} may register {service:?}: register it there, or \
-                     change [registrants] in the settings",
+        let row = self.row_of(key);
+        let patterns = row.map_or(&[][..], |(_, patterns)| &**patterns);
+        let may = |canonical: &str| patterns.iter().any(|one| one.matches(canonical));
+        match row {
+            Some(_) if may(&canonical) => {}
+            Some((prefix, _)) => {
+                return Some(format!(
+                    "keys below {prefix:?} may register {}, and not {service:?}: register it below \
+                     its own prefix, or change [registrants] in the settings",
+                    listed(patterns),
                     service = service.as_str()
-                ))
+                ));
+            }
+            None => {
+                if let Some(owner) = self.owners.of(&canonical) {
+                    return Some(format!(
+                        "only keys below {owner:?} may register {service:?}: register it there, or \
+                         change [registrants] in the settings",
+                        service = service.as_str()
+                    ));
+                }
             }
         }
+        if patterns.iter().any(|one| !one.is_starred() && one.matches(&canonical)) {
+            return None;
+        }
+        // A service wins over a selection of the same name, so it takes the clients that select.
+        let mut selected = service.selections().into_iter().filter(|other| !may(other));
+        selected.find_map(|other| {
+            let owner = self.owners.of(&other)?;
+            Some(format!(
+                "clients that ask for {service:?} may mean backends of {other:?}, which only keys \
+                 below {owner:?} may register: give the service another name, or name it in full \
+                 for its own prefix in [registrants] of the settings",
+                service = service.as_str()
+            ))
+        })
     }
 
     /// Returns what is left of a key's value without the registrations that the key may not
@@ -181,6 +203,40 @@ mod tests {
             assert!(problem.contains(expected), "{key} {service}: {problem}");
         }
         assert_eq!(Registrants::default().problem(b"/x", &ServiceName::new("a").unwrap()), None);
+    }
+
+    #[test]
+    fn a_service_named_like_a_selection_needs_the_right_to_the_service_that_it_selects() {
+        let rows: [(&str, &[&str]); 4] = [
+            ("/reg/a/", &["id--*", "a"]),
+            ("/reg/canary/", &["id--7.pay"]),
+            ("/reg/both/", &["id--8.*", "pay"]),
+            ("/reg/pay/", &["pay", "dev/pay"]),
+        ];
+        let table = table(&rows);
+        let taken = "may mean backends of \"pay\", which only keys below";
+        for (key, service, expected) in [
+            ("/reg/none/1", "zone--a.pay", taken),
+            ("/reg/none/1", "Zone--A.Pay", taken),
+            ("/reg/none/1", "pay/zone--a", taken),
+            ("/reg/none/1", "zone--a.version--2.pay", taken),
+            ("/reg/none/1", "zone--a.dev/pay", "may mean backends of \"pay.dev\""),
+            ("/reg/a/1", "id--8.pay", taken),
+            ("/reg/a/1", "id--8.a", ""),
+            ("/reg/pay/1", "id--8.pay", "may register pay, dev/pay, and not"),
+            // A row that names it in full, and one that may register what it selects.
+            ("/reg/canary/1", "id--7.pay", ""),
+            ("/reg/both/1", "id--8.pay", ""),
+        ] {
+            let name = ServiceName::new(service).unwrap();
+            let problem = table.problem(key.as_bytes(), &name).unwrap_or_default();
+            assert_eq!(problem.is_empty(), expected.is_empty(), "{key} {service}: {problem}");
+            assert!(problem.contains(expected), "{key} {service}: {problem}");
+        }
+        // Nobody owns what it selects.
+        let free = ServiceName::new("album-api--first.env1").unwrap();
+        let rows: [(&str, &[&str]); 1] = [("/reg/pay/", &["pay"])];
+        assert_eq!(self::table(&rows).problem(b"/reg/x/1", &free), None);
     }
 
     #[test]

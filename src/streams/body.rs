@@ -68,6 +68,7 @@ impl<C: Conversation> StreamBody<C> {
         for _ in 0..MESSAGES_AT_ONCE {
             match self.messages.next() {
                 Ok(Some(message)) => {
+                    self.requests.finish(self.messages.long(message.len()));
                     self.conversation.take_message(message);
                     continue;
                 }

@@ -18,8 +18,8 @@ const USUAL_MAX: usize = 64 * 1024;
 /// The longest message of xDS, in bytes. Each request names all that its client wants: ten
 /// thousand names of a hundred bytes. Each report has all clusters.
 pub(crate) const LONG_MAX: usize = 1024 * 1024;
-/// Messages of up to this many bytes are charged in full when they are read, the later frames of
-/// longer ones hardly: what is done with them is charged afterwards.
+/// Messages of up to this many bytes are charged in full when they are read, *long* ones hardly:
+/// what is done with them is charged afterwards.
 pub(crate) const SHORT_MAX: usize = 4 * 1024;
 /// How many bytes of a long message give its client a second more to send it: half of what a
 /// connection may send.
@@ -49,13 +49,19 @@ impl Messages {
         Self { longest, waiting: BytesMut::new() }
     }
 
-    /// Returns the length of the message that has begun, with its prefix, of a protocol with
-    /// long messages; 0 if none has, or if it is too long.
+    /// Returns the length of the long message that has begun, with its prefix; 0 if none has,
+    /// or if it is too long.
     pub(crate) fn expected(&self) -> usize {
         let length = self.waiting.get(1..PREFIX).and_then(|length| length.try_into().ok());
         let length = length.map_or(0, |length| u32::from_be_bytes(length) as usize);
-        let may_be_long = self.longest > USUAL_MAX;
-        if !may_be_long || length == 0 || length > self.longest { 0 } else { PREFIX + length }
+        if length > self.longest { 0 } else { self.long(length) }
+    }
+
+    /// Returns the length with its prefix of a message of `length` bytes; 0 if it is not long,
+    /// or if the protocol has no long messages.
+    pub(crate) fn long(&self, length: usize) -> usize {
+        let is_long = length > SHORT_MAX && self.longest > USUAL_MAX;
+        if is_long { PREFIX + length } else { 0 }
     }
 
     /// Returns how much longer than a short message the one that has begun may take.
@@ -111,6 +117,7 @@ pub(crate) async fn first_message(
 ) -> Result<Bytes, Status> {
     loop {
         if let Some(message) = messages.next()? {
+            body.finish(messages.long(message.len()));
             return Ok(message);
         }
         let (held, expected) = (messages.len(), messages.expected());
@@ -199,9 +206,10 @@ mod tests {
         messages.push(&vec![0; 512 * 1024]);
         assert_eq!(messages.next().unwrap().unwrap().len(), 512 * 1024);
         messages.push(&framed(&[7; 9])[..6]);
-        assert_eq!(said(&messages), (14, 0));
+        assert_eq!((said(&messages), messages.long(9)), ((0, 0), 0), "it is short");
+        assert_eq!([messages.long(SHORT_MAX), messages.long(SHORT_MAX + 1)], [0, SHORT_MAX + 6]);
         let mut too_long = Messages::default();
         too_long.push(&[0, 0, 8, 0, 0]);
-        assert_eq!(said(&too_long), (0, 0));
+        assert_eq!((said(&too_long), too_long.long(SHORT_MAX + 1)), ((0, 0), 0));
     }
 }

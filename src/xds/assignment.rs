@@ -9,9 +9,7 @@
 //! where each backend lives. Backends and localities are in the order of addresses, because
 //! Node connects to every backend anew when the bytes change.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
@@ -19,12 +17,11 @@ use prost::Message;
 use crate::catalog::Service;
 use crate::facts::factor::Factor;
 use crate::model::ClientKind;
-use crate::policy::zones::backend_zone;
 use crate::policy::{Decision, Pick, hash};
 use crate::settings::WhenEmpty;
 use crate::streams::held_bytes::WeakHeldBytes;
 
-use super::localities::{Backend, Grouping, Home};
+use super::localities::{Backend, Grouping, Groups, Home};
 use super::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use super::pb::envoy::config::core::v3::{Address, Locality, SocketAddress, address};
 use super::pb::envoy::config::endpoint::v3::cluster_load_assignment::{Policy, policy};
@@ -57,9 +54,6 @@ pub(super) struct Assignment {
 /// gRPC's limit for a received message is 4 MiB. A client that gets a longer one ends the
 /// stream and asks again, for ever. The head of a response has less than the rest.
 const BODY_MAX: usize = 4 * 1024 * 1024 - 64 * 1024;
-/// A service whose backends name more zones than this is not grouped by zone: each is a
-/// locality. Policy heeds 20.
-const ZONES_MAX: usize = 32;
 /// The bits of the largest share, if calls are split.
 const SHARE_BITS: u32 = 40;
 /// The category of calls that a mark drops.
@@ -70,9 +64,13 @@ const NO_BACKENDS: &str = "no backends";
 impl Assignment {
     /// Encodes the picks of a decision, and the part of calls that clients drop. A mark for
     /// fallback has no counterpart in xDS, so clients keep their backends.
-    pub(super) fn new(service: &Service, decision: &Decision, grouping: Grouping) -> Self {
-        let (shares, groups) = (shares(decision), Groups::of(service, grouping));
-        let is_canary = |at: usize| decision.split().is_some_and(|split| split.canaries[at]);
+    pub(super) fn new(
+        service: &Service,
+        decision: &Decision,
+        grouping: Grouping,
+        groups: &Groups,
+    ) -> Self {
+        let shares = shares(decision);
         let pick = |(at, pick): (usize, &Pick)| {
             let endpoint = &service.endpoints[pick.endpoint as usize];
             Backend {
@@ -80,7 +78,7 @@ impl Assignment {
                 share: shares[at],
                 weight: pick.weight.0,
                 registered: endpoint.weight.0,
-                group: groups.group(service, pick, is_canary(at)),
+                group: groups.name(pick.endpoint).clone(),
             }
         };
         let mut picks: Vec<_> = decision.picks().iter().enumerate().map(pick).collect();
@@ -177,40 +175,6 @@ fn shares(decision: &Decision) -> Vec<u64> {
     let shift = (u128::BITS - most.leading_zeros()).saturating_sub(SHARE_BITS);
     let fit = |product: u128| u64::try_from((product >> shift).max(1)).unwrap_or(u64::MAX);
     products.into_iter().map(fit).collect()
-}
-
-/// The groups of backends whose shares change together: by zone, and the canaries. They are
-/// the beginnings of names of localities.
-struct Groups {
-    /// The backends without a zone, and their canaries.
-    rest: [Arc<str>; 2],
-    zones: BTreeMap<Arc<str>, [Arc<str>; 2]>,
-}
-
-impl Groups {
-    fn of(service: &Service, grouping: Grouping) -> Self {
-        let names = |start: &str| [start.into(), format!("{start}canaries/").into()];
-        let mut groups = Self { rest: names(""), zones: BTreeMap::new() };
-        if service.facts.zones.is_none() || grouping == Grouping::Each {
-            return groups;
-        }
-        // All registered ones, so that no failure of backends changes it.
-        for zone in service.endpoints.iter().filter_map(|one| backend_zone(service, one)) {
-            if groups.zones.len() > ZONES_MAX {
-                groups.zones.clear();
-                break;
-            }
-            groups.zones.entry(zone).or_insert_with_key(|zone| names(&format!("zone-{zone}/")));
-        }
-        groups
-    }
-
-    fn group(&self, service: &Service, pick: &Pick, canary: bool) -> Arc<str> {
-        let endpoint = &service.endpoints[pick.endpoint as usize];
-        let zone = || self.zones.get(&backend_zone(service, endpoint)?);
-        let both = if self.zones.is_empty() { None } else { zone() };
-        both.unwrap_or(&self.rest)[usize::from(canary)].clone()
-    }
 }
 
 fn close(

@@ -16,7 +16,7 @@ use crate::streams::held_bytes::count_held;
 use crate::telemetry::Counters;
 
 use super::assignment::Assignment;
-use super::localities::Grouping;
+use super::localities::{Grouping, Groups};
 
 /// The assignments in use.
 pub(super) struct Assignments {
@@ -128,12 +128,13 @@ impl SharedAssignment {
         let work = policy::work(service, class) + decision.picks().len();
         let old = latest.take().and_then(|latest| latest.assignment);
         let assignment = (!decision.picks().is_empty()).then(|| {
+            let groups = Groups::of(service);
             let grouping = match service.settings.xds.balancing.kind {
-                LbKind::RoundRobin => self.next_grouping(policy::most(service, class)),
+                LbKind::RoundRobin => self.next_grouping(service, &groups),
                 LbKind::RingHash => Grouping::Each,
                 LbKind::Weighted => Grouping::Together,
             };
-            let new = Assignment::new(service, &decision, grouping);
+            let new = Assignment::new(service, &decision, grouping, &groups);
             match old {
                 Some(old) if old.version == new.version => old,
                 _ => self.keep(new),
@@ -145,11 +146,12 @@ impl SharedAssignment {
         ToSend { assignment, drops_all, work }
     }
 
-    /// Returns the grouping of so many backends. All that may serve any client count, so that no
+    /// Returns the grouping of the backends. All that may serve any client count, so that no
     /// failure of backends, no zone and no other cells change it.
-    fn next_grouping(&self, backends: usize) -> Grouping {
+    fn next_grouping(&self, service: &Service, groups: &Groups) -> Grouping {
+        let backends = policy::most(service, &self.key.class);
         let mut last = self.grouping.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = Grouping::next(*last, backends);
+        let next = Grouping::next(*last, backends, service, groups);
         *last = Some(next);
         next
     }

@@ -5,7 +5,7 @@
 //! them was sent. A push touches only its own row, never the table.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lookaside_http2::{GracefulClose, Pieces};
@@ -17,7 +17,6 @@ use crate::streams::shared_texts::SharedTexts;
 use crate::telemetry::{ClientView, Counters, SentResources, WantedNames, XdsView};
 
 use super::assignment::Assignment;
-use super::members::Counted;
 use super::resources::Kind;
 use super::session::{Push, Verdict};
 use super::watches::{StreamWatch, Watch, Watches};
@@ -95,8 +94,8 @@ struct Sent {
 struct NameRow {
     name: Arc<str>,
     watch: Option<Arc<Watch>>,
-    /// What is counted of the client.
-    counted: Weak<Mutex<Counted>>,
+    /// The calls that the client has reported of the name.
+    calls: Option<Arc<Mutex<Calls>>>,
     /// The newest meaning of the name that the stream has seen.
     seen: u64,
     service: Option<ServiceName>,
@@ -235,7 +234,7 @@ impl ClientRow {
         row.seen = version;
         row.watch = watch.shared().cloned();
         row.subset = watch.subset();
-        row.counted = watch.counted().map(Arc::downgrade).unwrap_or_default();
+        row.calls = watch.calls().cloned();
         (row.service, row.revision) = match service {
             Some((service, revision)) => (Some(service), revision),
             None => (None, 0),
@@ -367,7 +366,7 @@ impl NameRow {
         Self {
             name,
             watch: None,
-            counted: Weak::new(),
+            calls: None,
             seen: 0,
             service: None,
             subset: None,
@@ -382,8 +381,8 @@ impl NameRow {
 
     /// Returns the calls that the client has reported of the name.
     fn calls(&self) -> Calls {
-        let Some(counted) = self.counted.upgrade() else { return Calls::default() };
-        counted.lock().unwrap_or_else(PoisonError::into_inner).calls
+        let Some(calls) = &self.calls else { return Calls::default() };
+        *calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pushed(&mut self, assignment: &Assignment, at: Instant) {

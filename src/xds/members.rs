@@ -60,15 +60,15 @@ struct Counts {
 }
 
 /// What is counted of one client.
-pub(super) struct Counted {
+struct Counted {
     service: ServiceName,
     interval: Duration,
     demand: Option<Member>,
     cell: Option<CellMember>,
     key: Option<KeyMember>,
     rate: Option<RateMember>,
-    /// All calls that it has reported.
-    pub(super) calls: Calls,
+    /// All calls that it has reported, whatever was counted of it before.
+    calls: Arc<Mutex<Calls>>,
 }
 
 impl Members {
@@ -81,15 +81,15 @@ impl Members {
         Arc::new(Self { demands, rates, placements, ledger, reporting: Mutex::default() })
     }
 
-    /// Counts one more client, which has made `calls` of the service before; `None` if nothing
-    /// is counted of it.
+    /// Counts one more client, which adds to `calls` what it reports; `None` if nothing is
+    /// counted of it.
     pub(super) fn join(
         self: &Arc<Self>,
         service: &Service,
         class: &Class,
         client: SocketAddr,
         name: &Arc<str>,
-        calls: Calls,
+        calls: Arc<Mutex<Calls>>,
     ) -> Option<XdsMember> {
         let (counts, zone) = (Counts::of(service, class)?, class.zone());
         let interval = service.settings.report_interval;
@@ -122,7 +122,7 @@ impl Members {
         let Counted { service, interval, demand, cell, key, rate, calls: all } = &mut *counted;
         self.ledger.add(service, calls);
         self.ledger.add_backends(service, backends);
-        all.add(calls);
+        all.lock().unwrap_or_else(PoisonError::into_inner).add(calls);
         demand.iter_mut().for_each(|demand| demand.report(calls.started));
         cell.iter().for_each(|cell| cell.report(calls.started));
         key.iter().for_each(|key| key.report(calls.started));
@@ -192,19 +192,8 @@ impl XdsMember {
         class.with_subset(subset).with_backend(backend)
     }
 
-    /// Returns the calls of a service that the client has reported.
-    pub(super) fn calls(&self, service: &ServiceName) -> Option<Calls> {
-        let counted = self.lock();
-        (self.service == *service).then_some(counted.calls)
-    }
-
     fn lock(&self) -> MutexGuard<'_, Counted> {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns what is counted of the client.
-    pub(super) fn counted(&self) -> &Arc<Mutex<Counted>> {
-        &self.counted
     }
 }
 

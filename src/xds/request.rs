@@ -26,8 +26,14 @@ pub(super) struct ReadRequest {
 #[derive(Debug, Clone)]
 pub(super) struct Names {
     message: Bytes,
-    /// A hash of all names and of their order.
-    hash: u64,
+    all: NamesHash,
+}
+
+/// A number of names, and a hash of them and of their order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct NamesHash {
+    pub(super) count: u32,
+    pub(super) hash: u64,
 }
 
 /// The field of the names.
@@ -36,28 +42,38 @@ const NAMES: u32 = 3;
 impl ReadRequest {
     /// Reads a message; `None` if it is no request.
     pub(super) fn read(message: Bytes) -> Option<Self> {
-        let mut hasher = DefaultHasher::new();
+        let (mut hasher, mut count) = (DefaultHasher::new(), 0);
         let mut others = Vec::new();
         let mut fields = Fields(&message);
         while !fields.0.is_empty() {
             match fields.read()? {
                 Field::Name(name) => {
-                    hasher.write(name.as_bytes());
-                    hasher.write_u8(0xff);
+                    add(&mut hasher, name);
+                    count += 1;
                 }
                 Field::Other(bytes) => others.extend_from_slice(bytes),
             }
         }
         let rest = DiscoveryRequest::decode(&others[..]).ok()?;
-        let names = Names { message, hash: hasher.finish() };
+        let names = Names { message, all: NamesHash { count, hash: hasher.finish() } };
         Some(Self { names, rest, rest_bytes: others.len() })
     }
 }
 
 impl Names {
-    /// Returns a number that other names do not have. It is not 0.
-    pub(super) fn hash(&self) -> u64 {
-        self.hash.max(1)
+    /// Returns what other names do not have.
+    pub(super) fn hash(&self) -> NamesHash {
+        self.all
+    }
+
+    /// Returns the names that follow those with this hash, if all of these come first.
+    pub(super) fn beyond(&self, first: NamesHash) -> Option<impl Iterator<Item = &str>> {
+        if first.count == 0 || first.count > self.all.count {
+            return None;
+        }
+        let (mut names, mut hasher) = (self.iter(), DefaultHasher::new());
+        names.by_ref().take(first.count as usize).for_each(|name| add(&mut hasher, name));
+        (hasher.finish() == first.hash).then_some(names)
     }
 
     #[cfg(test)]
@@ -84,6 +100,11 @@ impl Names {
             }
         })
     }
+}
+
+fn add(hasher: &mut DefaultHasher, name: &str) {
+    hasher.write(name.as_bytes());
+    hasher.write_u8(0xff);
 }
 
 /// What is left of a message.
@@ -167,6 +188,20 @@ mod tests {
         assert_eq!(hash(&["a", "b"], "1"), hash(&["a", "b"], "2"));
         for others in [&["b", "a"][..], &["ab"], &["a"], &[], &["a", "b", ""]] {
             assert_ne!(hash(&["a", "b"], ""), hash(others, ""));
+        }
+    }
+
+    #[test]
+    fn names_that_follow_others_are_found() {
+        let names = Names::of(&["a", "b", "c"]);
+        let beyond = |first: &[&str]| {
+            let first = Names::of(first).hash();
+            Names::of(&["a", "b", "c"]).beyond(first).map(|all| all.collect::<String>())
+        };
+        assert_eq!([beyond(&["a"]), beyond(&["a", "b"])], ["bc", "c"].map(|all| Some(all.into())));
+        assert_eq!(names.beyond(names.hash()).map(Iterator::count), Some(0));
+        for other in [&["b"][..], &["b", "a"], &["ab"], &[], &["a", "b", "c", "d"]] {
+            assert_eq!(beyond(other), None, "{other:?}");
         }
     }
 }

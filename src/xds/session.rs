@@ -75,10 +75,20 @@ pub(super) enum Verdict {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Taken {
     pub(super) verdict: Verdict,
-    /// Whether its names had to be compared with the former ones.
-    pub(super) compared: bool,
+    /// Which names had to be compared with the former ones.
+    pub(super) compared: Compared,
     /// Whether they differ.
     pub(super) changed: bool,
+}
+
+/// Which names of a request had to be compared with those of the request before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Compared {
+    /// None: they are the same.
+    Nothing,
+    /// Those at the end: the others are the same.
+    Ends,
+    All,
 }
 
 /// The next step of a stream.

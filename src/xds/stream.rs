@@ -26,7 +26,7 @@ use super::clients::ClientRow;
 use super::name_room::NameRoom;
 use super::request::ReadRequest;
 use super::resources::Kind;
-use super::session::{Request, Session, Step, Taken, Verdict};
+use super::session::{Compared, Request, Session, Step, Taken, Verdict};
 use super::watches::{News, StreamWatch};
 
 /// A stream whose client has sent its first request. Dropping it cleans everything up.
@@ -51,9 +51,11 @@ type NameWatch = Option<(StreamWatch, Waker)>;
 /// What a client is charged for a new name, in bytes, beside the name. A name that it repeats
 /// costs hardly anything.
 const NEW_NAME_COST: usize = 16;
-/// How many bytes of names that must be compared with the former ones cost as much as one byte
-/// of other messages.
+/// How many bytes of a request cost as much as one byte of other messages, if all of its names
+/// must be compared with the former ones.
 const COMPARED_PER_BYTE: usize = 16;
+/// The same, if names are only added at the end. These cost beside.
+const ADDED_PER_BYTE: usize = 64;
 
 #[cfg(test)]
 thread_local! {
@@ -172,7 +174,12 @@ impl Conversation for XdsStream {
             texts.share(name)
         };
         let Taken { verdict, compared, changed } = self.session.take(request, room, share, added);
-        self.cost += cost.get() + if compared && is_long { bytes / COMPARED_PER_BYTE } else { 0 };
+        let compared = match compared {
+            Compared::All => bytes / COMPARED_PER_BYTE,
+            Compared::Ends => bytes / ADDED_PER_BYTE,
+            Compared::Nothing => 0,
+        };
+        self.cost += cost.get() + if is_long { compared } else { 0 };
         if changed {
             self.changes.retain(|name| self.session.wants(name));
             self.names.set(self.session.cost());

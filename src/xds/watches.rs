@@ -5,29 +5,33 @@
 //! for names that no stream asks for.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::{Context, Poll, ready};
 
-use crate::catalog::{Catalog, Known, Service, Subscriber, Subscription};
+use crate::catalog::{Catalog, Known, Service, Subscription};
 use crate::clock;
-use crate::load::Calls;
-use crate::model::{Class, ClientKind, ServiceName, Subset, Target, Zone};
+use crate::model::{Class, ClientKind, Target, Zone};
 use crate::policy;
 use crate::policy::zones::client_zone;
-use crate::settings::{ServiceSettings, WhenEmpty};
+use crate::settings::ServiceSettings;
 use crate::streams::admission::{Admission, Admitted};
-use crate::telemetry::{Counters, Protocol};
+use crate::telemetry::Counters;
 use crate::warning_limit::WarningLimit;
 
 use super::assignment::Assignment;
-use super::assignments::{Assignments, SharedAssignment, ToSend};
+use super::assignments::Assignments;
 use super::clients::Peer;
-use super::members::{Counted, Members, XdsMember, counts};
+use super::members::Members;
+use super::name_room::{NameRooms, OneName};
 use super::resources::{for_client, plain_name};
 
-/// A stream with at most so many names takes no room for those that select nothing, because
-/// the number of streams is bounded. Most streams have one name.
+mod stream_watch;
+
+use stream_watch::Watched;
+pub(super) use stream_watch::{News, StreamWatch};
+
+/// A stream with at most so many names takes no room of its connection for those that select
+/// nothing. Most streams have one name.
 const FEW: usize = 2;
 
 /// The names in use.
@@ -36,6 +40,7 @@ pub(super) struct Watches {
     catalog: Catalog,
     assignments: Arc<Assignments>,
     admission: Arc<Admission>,
+    names: Arc<NameRooms>,
     members: Arc<Members>,
     counters: Arc<Counters>,
     warnings: Mutex<WarningLimit>,
@@ -48,46 +53,15 @@ pub(super) struct Watch {
     target: Target,
     subscription: Subscription,
     owner: Arc<Watches>,
+    _room: OneName,
 }
 
-/// A stream's hold of a name that it wants.
-pub(super) enum StreamWatch {
-    Watched(Box<Watched>),
-    /// The name has no backends for this stream. It holds what the client gets in place of
-    /// them, until the client has got it.
-    Hopeless(Option<Arc<Assignment>>),
+/// Why a name cannot be watched.
+enum NoWatch {
     /// The catalog has closed.
     Closed,
-}
-
-/// A stream's hold of a name that can mean a service.
-pub(super) struct Watched {
-    watch: Arc<Watch>,
-    listener: Subscriber,
-    shared: Option<Arc<SharedAssignment>>,
-    /// Set while something is counted of the service's clients.
-    member: Option<Box<XdsMember>>,
-    /// The calls of a service that the client had reported when it was last counted anew.
-    calls: Option<Box<(ServiceName, Calls)>>,
-    /// Whether the client may not ask for what the name means.
-    denied: bool,
-    /// The settings of what the name means, as the stream knows them.
-    settings: Option<Arc<ServiceSettings>>,
-    /// Given back when the stream no longer wants the name.
-    _admitted: Option<Box<Admitted>>,
-}
-
-/// What a name means now.
-pub(super) struct News {
-    pub(super) assignment: Arc<Assignment>,
-    /// The number of this meaning.
-    pub(super) version: u64,
-    /// The settings of what it means, if the stream does not know them.
-    pub(super) settings: Option<Arc<ServiceSettings>>,
-    /// The service that it means, and the revision of its content.
-    pub(super) service: Option<(ServiceName, i64)>,
-    /// How many endpoints were looked at and encoded.
-    pub(super) work: usize,
+    /// Too many names are.
+    Room,
 }
 
 impl Watches {
@@ -95,15 +69,17 @@ impl Watches {
         zone: Zone,
         catalog: Catalog,
         members: Arc<Members>,
-        counters: Arc<Counters>,
+        names: &Arc<NameRooms>,
+        counters: &Arc<Counters>,
     ) -> Arc<Self> {
         Arc::new(Self {
             zone,
             catalog,
             assignments: Assignments::new(counters.clone()),
             admission: Arc::default(),
+            names: names.clone(),
             members,
-            counters,
+            counters: counters.clone(),
             warnings: Mutex::default(),
             in_use: Mutex::default(),
         })
@@ -151,22 +127,20 @@ impl Watches {
             Ok(target) => target,
             Err(reason) => return hopeless(Assignment::invalid(&reason, client.kind)),
         };
-        let Some(watch) = self.shared(name, target) else { return StreamWatch::Closed };
+        let addr = client.identity.addr;
+        let watch = match self.shared(name, target, addr.ip()) {
+            Ok(watch) => watch,
+            Err(NoWatch::Closed) => return StreamWatch::Closed,
+            Err(NoWatch::Room) => {
+                self.refuse(1, addr);
+                return hopeless(Assignment::none());
+            }
+        };
         let Some(admitted) = self.admit(&watch, client, names) else {
-            self.refuse(1, client.identity.addr);
+            self.refuse(1, addr);
             return hopeless(Assignment::none());
         };
-        let listener = watch.subscription.listen();
-        StreamWatch::Watched(Box::new(Watched {
-            watch,
-            listener,
-            shared: None,
-            member: None,
-            calls: None,
-            denied: false,
-            settings: None,
-            _admitted: admitted,
-        }))
+        StreamWatch::Watched(Box::new(Watched::new(watch, admitted)))
     }
 
     /// Counts names for which there is no room, and logs them at most once a minute.
@@ -183,16 +157,23 @@ impl Watches {
         }
     }
 
-    fn shared(self: &Arc<Self>, name: &Arc<str>, target: Target) -> Option<Arc<Watch>> {
+    /// Returns what streams share of a name. Its room is taken for the first of them.
+    fn shared(
+        self: &Arc<Self>,
+        name: &Arc<str>,
+        target: Target,
+        ip: IpAddr,
+    ) -> Result<Arc<Watch>, NoWatch> {
         let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(watch) = in_use.get(name).and_then(Weak::upgrade) {
-            return Some(watch);
+            return Ok(watch);
         }
-        let subscription = self.catalog.subscribe(&target)?;
-        let watch =
-            Arc::new(Watch { name: name.clone(), target, subscription, owner: self.clone() });
-        in_use.insert(name.clone(), Arc::downgrade(&watch));
-        Some(watch)
+        let room = self.names.name(ip).ok_or(NoWatch::Room)?;
+        let subscription = self.catalog.subscribe(&target).ok_or(NoWatch::Closed)?;
+        let (name, owner) = (name.clone(), self.clone());
+        let watch = Arc::new(Watch { name, target, subscription, owner, _room: room });
+        in_use.insert(watch.name.clone(), Arc::downgrade(&watch));
+        Ok(watch)
     }
 
     /// Returns what a name takes of its connection's room; `None` inside if that is nothing.
@@ -235,150 +216,6 @@ impl Watch {
     fn class(&self, service: &Service, client: &Peer) -> Class {
         let (address, zone) = (client.identity.addr.ip(), client.zone.as_deref());
         policy::class_with_zone(service, &self.target, address, zone, client.kind.obeys_weights())
-    }
-}
-
-impl StreamWatch {
-    /// Returns what the stream shares with others.
-    pub(super) fn shared(&self) -> Option<&Arc<Watch>> {
-        match self {
-            Self::Watched(watched) => Some(&watched.watch),
-            Self::Hopeless(_) | Self::Closed => None,
-        }
-    }
-
-    /// Returns the subset of the backends that the stream's client uses; `None`: all.
-    pub(super) fn subset(&self) -> Option<Subset> {
-        match self {
-            Self::Watched(watched) => watched.shared.as_ref()?.class().subset(),
-            Self::Hopeless(_) | Self::Closed => None,
-        }
-    }
-
-    /// Returns what is counted of the stream's client.
-    pub(super) fn counted(&self) -> Option<&Arc<Mutex<Counted>>> {
-        match self {
-            Self::Watched(watched) => watched.member.as_ref().map(|member| member.counted()),
-            Self::Hopeless(_) | Self::Closed => None,
-        }
-    }
-
-    /// Returns what the name means for a client, if that is newer than the last answer;
-    /// `None` once the catalog has closed.
-    pub(super) fn poll_news(&mut self, client: &Peer, cx: &mut Context<'_>) -> Poll<Option<News>> {
-        match self {
-            Self::Watched(watched) => watched.poll_news(client, cx),
-            Self::Hopeless(assignment) => {
-                let Some(assignment) = assignment.take() else { return Poll::Pending };
-                let (settings, service) = (None, None);
-                Poll::Ready(Some(News { assignment, version: 0, settings, service, work: 1 }))
-            }
-            Self::Closed => Poll::Ready(None),
-        }
-    }
-}
-
-impl Watched {
-    fn poll_news(&mut self, client: &Peer, cx: &mut Context<'_>) -> Poll<Option<News>> {
-        loop {
-            let Some((version, known)) = ready!(self.listener.poll_known(cx)) else {
-                return Poll::Ready(None);
-            };
-            // An unread registry must not take away what a client has.
-            let Some(settings) = known.settings() else { continue };
-            if !settings.clients.may_ask(&client.identity) {
-                return Poll::Ready(Some(self.deny(version, client)));
-            }
-            self.denied = false;
-            let when_empty = settings.when_empty;
-            // Most changes leave them as they are.
-            let same = self.settings.as_ref().is_some_and(|old| Arc::ptr_eq(old, settings));
-            let news =
-                (!same).then(|| for_client(self.settings.insert(settings.clone()), client.kind));
-            let (service, to_send) = match &known {
-                Known::Present(service) => {
-                    let about = (service.name.clone(), service.revision);
-                    (Some(about), Some(self.get(service, client)))
-                }
-                Known::Absent(_) | Known::Syncing => {
-                    (self.shared, self.member) = (None, None);
-                    (None, None)
-                }
-            };
-            let work = to_send.as_ref().map_or(0, |to_send| to_send.work).max(1);
-            let assignment = match to_send {
-                Some(ToSend { assignment: Some(assignment), drops_all, .. })
-                    if !drops_all || client.kind.obeys_drops() =>
-                {
-                    assignment
-                }
-                to_send => {
-                    let drops = to_send.is_some_and(|to_send| to_send.drops_all);
-                    let when_empty = if drops { WhenEmpty::Drop } else { when_empty };
-                    Arc::new(Assignment::without_backends(when_empty, client.kind))
-                }
-            };
-            return Poll::Ready(Some(News { assignment, version, settings: news, service, work }));
-        }
-    }
-
-    /// Returns what a client gets that may not ask for the name: the same for every name. It
-    /// keeps its stream, because clients open another one at once, and is sent the backends
-    /// as soon as it may have them.
-    fn deny(&mut self, version: u64, client: &Peer) -> News {
-        (self.shared, self.member) = (None, None);
-        if !std::mem::replace(&mut self.denied, true) {
-            let (denials, name) =
-                (&self.watch.owner.counters.denials, self.watch.target.canonical());
-            denials.add(Protocol::Xds, &name, &client.identity, clock::now());
-        }
-        let assignment = Arc::new(Assignment::denied(client.kind));
-        News { assignment, version, settings: None, service: None, work: 1 }
-    }
-
-    /// Returns what a client gets. A change of a split, or of zones, may put it into another
-    /// class.
-    fn get(&mut self, service: &Arc<Service>, client: &Peer) -> ToSend {
-        let part = |class| {
-            let (address, weights) = (client.identity.addr.ip(), client.kind.obeys_weights());
-            policy::part(service, class, address, weights)
-        };
-        match (&self.shared, counts(service), &self.member) {
-            // Else only a split can change the class of a name.
-            (Some(shared), false, None)
-                if shared.is_of(&service.name) && shared.class().part() == part(shared.class()) =>
-            {
-                shared.get(service)
-            }
-            _ => self.join_and_get(service, client),
-        }
-    }
-
-    /// Joins the assignment of the class that the client has now, and counts the client in it.
-    #[inline(never)]
-    fn join_and_get(&mut self, service: &Arc<Service>, client: &Peer) -> ToSend {
-        let (class, owner) = (self.watch.class(service, client), &self.watch.owner);
-        if !self.member.as_deref().is_some_and(|member| member.is_of(service, &class)) {
-            // The former membership ends first.
-            let calls = self.member.take().and_then(|member| member.calls(&service.name));
-            if let Some(calls) = calls.filter(|calls| *calls != Calls::default()) {
-                self.calls = Some(Box::new((service.name.clone(), calls)));
-            }
-            let calls = self.calls.as_deref().filter(|(of, _)| *of == service.name);
-            let calls = calls.map(|(_, calls)| *calls).unwrap_or_default();
-            let (name, addr) = (&self.watch.name, client.identity.addr);
-            self.member = owner.members.join(service, &class, addr, name, calls).map(Box::new);
-        }
-        let class = match &self.member {
-            Some(member) => member.placed(service, class),
-            None => class,
-        };
-        match &self.shared {
-            Some(shared) if shared.is_of(&service.name) && *shared.class() == class => {
-                shared.get(service)
-            }
-            _ => self.shared.insert(owner.assignments.join(&service.name, &class)).get(service),
-        }
     }
 }
 

@@ -16,6 +16,7 @@ use lookaside::model::{BackendAddr, ClientKind, HostPort, Meta, ServiceName, Wei
 use lookaside::readiness::{Condition, Readiness};
 use lookaside::registry::{Entry, Event, Key, Registration, Rejected};
 use lookaside::replica;
+use lookaside::replica::hosts::BalancerHosts;
 use lookaside::replica::known::Replicas;
 use lookaside::settings::source::Report;
 use lookaside::telemetry::{ClientView, Counters};
@@ -35,6 +36,7 @@ fn alone() -> Arc<Replicas> {
         connect: None,
         zone: Zone::new("lookaside.internal").unwrap(),
         advertise: Some(HostPort::parse("10.0.0.1:12000").unwrap()),
+        hosts: BalancerHosts::default(),
         listen: "0.0.0.0:12000".parse().unwrap(),
         own_zone: Some("a".to_owned()),
         version: "1.2.3",

@@ -1,5 +1,7 @@
 //! Which prefixes of keys may register which services, in every format.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
 
 use lookaside::model::{HostPort, Meta, ServiceName};
@@ -11,6 +13,7 @@ use super::{apply, json};
 use crate::support::etcd::Etcd;
 use crate::support::eventually;
 use crate::support::lookaside::Balancer;
+use crate::support::wire;
 
 const ZONE: &str = "lookaside.internal";
 
@@ -106,4 +109,65 @@ fn no_prefix_takes_over_another_service_in_any_format() {
     apply(&etcd, ZONE, &rules);
     eventually("rules", || (ports(&balancer, "pay") == [1]).then_some(()));
     assert_eq!(balancer.metric("lookaside_endpoints_held"), Some(0.0));
+}
+
+/// Returns the port of the first backend that a new stream for a name is sent.
+fn first_port(balancer: &Balancer, name: &str) -> u16 {
+    let mut stream = TcpStream::connect(balancer.grpclb()).expect("it listens");
+    let mut bytes = Vec::new();
+    wire::put_opening(&mut bytes);
+    wire::put_call(&mut bytes, 1, "/grpc.lb.v1.LoadBalancer/BalanceLoad");
+    wire::put_data(&mut bytes, 1, &wire::balance_request(name));
+    stream.write_all(&bytes).expect("it is sent");
+    let mut messages = Vec::new();
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).expect("a frame");
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let mut payload = vec![0; length];
+        stream.read_exact(&mut payload).expect("its payload");
+        if head[3] != wire::DATA {
+            continue;
+        }
+        messages.extend(payload);
+        while let Some(length) = messages.get(1..5) {
+            let length = u32::from_be_bytes(length.try_into().expect("four bytes")) as usize;
+            let Some(message) = messages.get(5..5 + length) else { break };
+            if let wire::Response::List(list) = wire::parse_response(message)
+                && let Some(server) = wire::servers(list).next()
+            {
+                return server.port();
+            }
+            messages.drain(..5 + length);
+        }
+    }
+}
+
+/// A registered name wins over a selection. So a team that may not register a service may not
+/// register a name either by which clients choose among the backends of that service.
+#[test]
+fn no_service_named_like_a_selection_takes_clients_of_another() {
+    let etcd = Etcd::start();
+    let formats = "/pay/=plain,/free/=plain,/team/=plain";
+    etcd.ctl(&["put", "/pay/pay/7", "127.0.0.9:1"]);
+    etcd.ctl(&["put", "/free/id--7.pay/1", "127.0.0.9:2"]);
+    etcd.ctl(&["put", "/free/version--7.other/1", "127.0.0.9:3"]);
+    etcd.ctl(&["put", "/team/pay/zone--a/1", "127.0.0.9:4"]);
+    let rules = "[registrants]\n'/pay/' = ['pay']\n'/team/' = ['zone--*.p*']\n";
+    apply(&etcd, ZONE, rules);
+    let balancer = Balancer::start(&["--etcd", &etcd.url(), "--prefix", formats]);
+    balancer.wait_ready();
+    assert_eq!(first_port(&balancer, "id--7.pay"), 1);
+    // Nobody owns what this one could select.
+    assert_eq!(first_port(&balancer, "version--7.other"), 3);
+    let rejected = json(&balancer, "/api/v1/rejected");
+    assert_eq!(rejected["total"], 2, "{rejected}");
+    for row in rejected["rejected"].as_array().expect("rows") {
+        let reason = row["reason"].as_str().expect("text");
+        assert!(reason.contains("may mean backends of \"pay\""), "{row}");
+    }
+    // A row that names it in full is the operator's word, and counts at once.
+    apply(&etcd, ZONE, &format!("{rules}'/free/' = ['id--7.pay']\n"));
+    eventually("the service", || (ports(&balancer, "id--7.pay") == [2]).then_some(()));
+    assert_eq!(first_port(&balancer, "id--7.pay"), 2);
 }

@@ -23,7 +23,7 @@ use envoy_types::pb::google::protobuf::Any;
 use envoy_types::pb::google::rpc::Status;
 use h2::client::SendRequest;
 use lookaside::settings::WhenEmpty;
-use lookaside::xds::{DELTA_PATH, PATH};
+use lookaside::xds::{DELTA_PATHS, PATH};
 use prost::{Message, Name};
 
 use super::wire::{Balanced, Stream};
@@ -365,11 +365,13 @@ async fn the_streams_of_a_connection_share_the_room_for_names() {
 async fn deltas_are_not_served() {
     let balanced = Balanced::start(WhenEmpty::Wait).await;
     let mut connection = balanced.caller(1 << 20).await;
-    let mut stream = Balanced::call(&mut connection, DELTA_PATH, "envoy");
-    stream.message(&[]);
-    let (code, text) = stream.status().await;
-    assert_eq!(code, 12);
-    assert!(text.starts_with("deltas are not served"), "{text}");
+    for path in DELTA_PATHS {
+        let mut stream = Balanced::call(&mut connection, path, "envoy");
+        stream.message(&[]);
+        let (code, text) = stream.status().await;
+        assert_eq!(code, 12);
+        assert!(text.starts_with("deltas are not served: use api_type GRPC"), "{text}");
+    }
 }
 
 /// Names that mean one service share its bytes, and each resource has the name asked for.

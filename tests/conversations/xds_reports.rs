@@ -23,7 +23,7 @@ use lookaside::xds::LOAD_PATH;
 use prost::Message;
 
 use super::wire::{Balanced, Stream};
-use super::xds::Client;
+use super::xds::{Client, backends};
 
 /// A client that has the endpoints of a name, and its stream of reports.
 pub(super) struct Reporter {
@@ -121,6 +121,39 @@ async fn reports_are_summed_and_the_interval_follows_the_settings() {
     // It goes on counting where it was, whatever the settings.
     let started = balanced.reported("hello", reports).await.started;
     assert_eq!(balanced.xds.clients()()[0].calls.started, started);
+}
+
+/// What a client has reported stays while its stream has the name, though the service goes,
+/// reports are switched off and zones on.
+#[tokio::test]
+async fn reported_calls_stay_as_long_as_the_stream() {
+    const ON: &str = "[service.hello]\nxds-reports = 'on'\n";
+    let mut balanced = Balanced::start(WhenEmpty::Wait).await;
+    balanced.settle(ON).await;
+    balanced.put("hello 1 10.0.0.1:80").await;
+    let mut one = Reporter::open(&balanced, "a").await;
+    one.report(vec![stats("hello", &[[7, 5, 1]], 4)]);
+    let expected = balanced.reported("hello", 1).await;
+    let shown = |balanced: &Balanced| balanced.xds.clients()()[0].calls;
+    assert_eq!((expected.started, shown(&balanced)), (11, expected));
+    one.client.ask::<ClusterLoadAssignment>(&["hello"], &one.nonce);
+    balanced.delete("hello 1 10.0.0.1:80").await;
+    let (mut response, all) = one.client.next::<ClusterLoadAssignment>().await;
+    assert_eq!((all[0].endpoints.len(), shown(&balanced)), (0, expected));
+    let zones = format!("{ON}zones.mode = 'prefer'\n");
+    for (port, settings) in [(81, "version = 1"), (82, ON), (83, &*zones)] {
+        balanced.settle(settings).await;
+        balanced.put(&format!("hello 1 10.0.0.1:{port}")).await;
+        let mut all = Vec::new();
+        while all.iter().flat_map(backends).all(|one| one.1 != port) {
+            one.client.ask::<ClusterLoadAssignment>(&["hello"], &response.nonce);
+            (response, all) = one.client.next::<ClusterLoadAssignment>().await;
+        }
+        assert_eq!(shown(&balanced), expected, "{settings}");
+    }
+    one.report(vec![stats("hello", &[[2, 2, 0]], 0)]);
+    balanced.reported("hello", 2).await;
+    assert_eq!(shown(&balanced).started, 13);
 }
 
 /// Two streams of a connection may have one name, as while a client opens another stream.

@@ -319,7 +319,12 @@ fn other_hosts_get_in_with_tls_and_a_token_only() {
             ("--admin-reader-tokens", files.write("reader", READER)),
         ];
         let flags: Vec<&str> = flags.iter().flat_map(|(flag, file)| [*flag, file]).collect();
-        let near = Balancer::start(&["--registry-listen", "0.0.0.0:0"]);
+        let registry = ["--registry-listen", "0.0.0.0:0"];
+        let (code, shown) = printed(&lookaside(&[&["serve"], &registry[..]].concat()));
+        assert_eq!(code, Some(64), "{shown}");
+        assert!(shown.contains("give --registry-open-to-network on"), "{shown}");
+        let open = ["--registry-open-to-network", "on"];
+        let near = Balancer::start(&[registry, open].concat());
         eventually("the log warns of the registry", || {
             near.log().contains("lets every host register and delete").then_some(())
         });

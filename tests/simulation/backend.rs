@@ -29,10 +29,6 @@ use crate::policies::Act;
 
 /// The pause after a failure, as real registrants make it.
 const AGAIN: Duration = Duration::from_millis(500);
-/// An extra pause for each backend. Backends that fail together must not come back
-/// together, because that order depends on more than the seed (tokio numbers its tasks
-/// throughout the process, and drops them by number).
-const APART: Duration = Duration::from_millis(7);
 /// How long a backend still serves after it deregistered.
 const LAST_CALLS: Duration = Duration::from_millis(300);
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
@@ -204,14 +200,13 @@ impl Process {
         }
         let (client, key, value) = (self.client.clone(), self.key(), self.addr(port).to_string());
         let (ttl, leased, lease) = (self.ttl, self.plan.leased, self.lease.clone());
-        let again = AGAIN + APART * u32::from(self.plan.ports[0] % 1_000);
         let task = spawn_local(async move {
             loop {
                 let held = hold(client.clone(), &key, &value, leased.then_some(ttl), &lease).await;
                 if held.is_ok() {
                     return;
                 }
-                sleep(again).await;
+                sleep(AGAIN).await;
             }
         });
         self.holds = Some(Holds::Task(task.abort_handle()));

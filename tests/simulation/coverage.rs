@@ -31,18 +31,28 @@ pub enum Scene {
     ZoneCrossed,
     /// A service has zones, and at the end it is to have none.
     ZonesGone,
+    /// The same, and after the settings nothing changes the service.
+    ZonesGoneAlone,
 }
 
 /// How many of the usual seeds reach each scene at least.
-const LEAST: [(Scene, usize); 7] = [
+const LEAST: [(Scene, usize); 8] = [
     (Scene::Doubted, 8),
     (Scene::SavedMark, 8),
     (Scene::SavedMarkEnds, 4),
     (Scene::CellsGone, 4),
-    (Scene::ZoneKept, 8),
+    (Scene::ZoneKept, 6),
     (Scene::ZoneCrossed, 6),
     (Scene::ZonesGone, 4),
+    (Scene::ZonesGoneAlone, 8),
 ];
+
+impl Scene {
+    /// Returns the scene with a name.
+    pub fn named(name: &str) -> Option<Self> {
+        LEAST.map(|(scene, _)| scene).into_iter().find(|scene| format!("{scene:?}") == name)
+    }
+}
 
 /// What the seeds of this process have reached.
 #[derive(Default)]
@@ -194,11 +204,13 @@ impl Check<'_> {
         });
         let had_cells = digests.iter().any(|one| !one.subsets.is_empty());
         let had_zones = digests.iter().any(|one| !one.zones.is_empty());
+        let alone = held.is_none_or(|held| held.at < self.decisions.settings_at());
         let all = [
             (policy.zones && kept, Scene::ZoneKept),
             (crosses, Scene::ZoneCrossed),
             (had_cells && !policy.cells, Scene::CellsGone),
             (had_zones && !policy.zones, Scene::ZonesGone),
+            (had_zones && !policy.zones && policy.abrupt && alone, Scene::ZonesGoneAlone),
         ];
         all.into_iter().filter(|one| one.0).map(|one| one.1).collect()
     }

@@ -116,6 +116,11 @@ impl OperatorDecisions {
         self.documents[first..until].iter().map(|(_, document)| document[service]).collect()
     }
 
+    /// Returns when the newest document was applied.
+    pub fn settings_at(&self) -> u64 {
+        self.documents.last().map_or(0, |(at, _)| *at)
+    }
+
     /// Returns the percentages of the calls that clients of a service may have had to drop at
     /// some time.
     pub fn sheds(&self, service: usize, from: u64, until: u64, sure: bool) -> BTreeSet<u32> {

@@ -51,6 +51,8 @@ pub struct Policy {
     pub shed: Option<u32>,
     pub cells: bool,
     pub zones: bool,
+    /// Whether new backends get their whole share at once.
+    pub abrupt: bool,
     /// Whether settings that are off are written out, with their other keys.
     pub explicit: bool,
 }
@@ -145,12 +147,15 @@ impl Policies {
         }
         let fleet = rng.percent(50);
         let layout = Layout(rng.pick(&[[3, 3], [5, 5], [2, 6], [6, 2], [4, 4]]));
-        let documents = documents(rng, backends, themes, fleet);
-        let policies = Self { documents, fleet, layout, saves };
-        let last = policies.documents.len() - 1;
+        let mut documents = documents(rng, backends, themes, fleet);
+        let last = documents.len() - 1;
         steps.push((rng.between(100, 2_000), Step::Rules(0)));
         (1..last).for_each(|one| steps.push((rng.between(4_000, HEAL - 1_000), Step::Rules(one))));
         steps.push((HEAL + 500, Step::Rules(last)));
+        if fleet && seed.is_multiple_of(2) {
+            scenes::zones_end_alone(&mut documents, steps);
+        }
+        let policies = Self { documents, fleet, layout, saves };
         for (index, backend) in backends.iter().enumerate() {
             if matches!(themes[backend.service], Theme::Health | Theme::HealthAndSplit) {
                 acts(rng, index, steps);
@@ -342,6 +347,9 @@ impl Policy {
         }
         if self.zones || self.explicit {
             keys.push(format!("zones = {{ mode = '{}' }}", mode(self.zones, "prefer")));
+        }
+        if self.abrupt {
+            keys.push("slow-start = '0s'".to_owned());
         }
         if !keys.is_empty() {
             let _ = writeln!(toml, "[service.s{service}]\n{}", keys.join("\n"));

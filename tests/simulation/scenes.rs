@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::plan::{BALANCERS, Backend, Client, Disk, HEAL, Host, Protocol, SERVICES, Step};
-use crate::policies::{FLEET_SIZE, Mark};
+use crate::policies::{Document, FLEET, FLEET_SIZE, Mark};
 use crate::rng::Rng;
 
 /// Adds marks, and then a start of a balancer that reaches no etcd: all that it knows of them
@@ -87,6 +87,18 @@ pub fn some_are_unreached(
         _ => true,
     });
     Some(service)
+}
+
+/// Adds a last document that only takes the zones of the large service away, when all its
+/// keys are as they stay. Without slow start, nothing else gives the service a new value.
+pub fn zones_end_alone(documents: &mut Vec<Document>, steps: &mut Vec<(u64, Step)>) {
+    documents.iter_mut().for_each(|one| one[FLEET].abrupt = true);
+    let Some(zoned) = documents.last_mut().filter(|one| !one[FLEET].cells) else { return };
+    zoned[FLEET].zones = true;
+    let mut last = *zoned;
+    last[FLEET].zones = false;
+    steps.push((HEAL + 2_000, Step::Rules(documents.len())));
+    documents.push(last);
 }
 
 /// Adds what happens to the keys of the large service.

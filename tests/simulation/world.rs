@@ -27,6 +27,7 @@ use crate::plan::{
 };
 use crate::policies::{self, Act, Document, Mark};
 use crate::rng::Rng;
+use crate::system;
 
 /// The step of simulated time, in milliseconds.
 const TICK: u64 = 20;
@@ -204,12 +205,11 @@ impl World<'_> {
             }
             before(self, now);
             self.sim.step().expect("no host ends by itself");
+            system::set_clocks(self.sim.elapsed());
         }
     }
 
-    /// Gives every link a new delay. A delay per message would not follow from the seed:
-    /// tokio wakes the tasks that wait for one value in an arbitrary order, so the messages
-    /// of a host may be sent in another order.
+    /// Gives every link a new delay.
     fn blow(&mut self) {
         let hosts: Vec<_> = Host::all().collect();
         for (index, a) in hosts.iter().enumerate() {

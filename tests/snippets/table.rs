@@ -58,6 +58,8 @@ const ROWS: &[Row] = &[
     row("docs/dns.md", "console", "$ lookaside serve", Dns, resolvers::ask_directly),
     row("docs/xds.md", "toml", "# xds.toml", Policy, policy::xds_document),
     row("docs/xds.md", "console", "$ lookaside xds-bootstrap", Anywhere, inline::names),
+    // A test of Envoy itself takes it from there (tests/envoy.rs).
+    row("docs/xds.md", "yaml", "# envoy.yaml", Anywhere, drawing),
     row("docs/dns.md", "text", "options {", Dns, resolvers::bind),
     row("docs/dns.md", "text", "server:", Dns, resolvers::unbound),
     row("docs/dns.md", "text", "zone \"lookaside.internal\"", Dns, resolvers::bind_secondary),

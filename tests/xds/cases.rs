@@ -8,7 +8,7 @@ use super::policy::{only, register, settle, start};
 use super::{Scene, connected, names, open};
 use crate::support::backend::{Backend, FAIL_FIRST, HOLD};
 use crate::support::client::{Calls, Channel, Options, Report};
-use crate::support::language::{Family, XDS_RUST};
+use crate::support::language::{Family, XDS_NODE, XDS_RUST};
 use crate::support::world::{SERVICE, metric, streams};
 use crate::support::{eventually, free_port};
 use crate::{Skipped, skipped};
@@ -68,7 +68,8 @@ pub fn a_backend_comes_and_goes(scene: &Scene) {
         backend.release();
         let report = held.wait();
         assert_eq!(report.succeeded(), 8, "{report:?}");
-        is_unused(&client_of(&other), id);
+        // Each channel of tonic-xds has a stream of its own.
+        [&client, &other].iter().for_each(|client| is_unused(&client_of(client), id));
         backend.stop();
     }
     let report = client.stop();
@@ -291,15 +292,25 @@ pub fn names_with_an_authority(scene: &Scene) {
 }
 
 /// A process may put the streams of all its targets on one connection, as C-core does, and
-/// then waits for ever for those beyond the number that the connection may have.
+/// then waits for ever for those beyond the number that the connection may have. Node puts the
+/// names of all its targets on one stream, and names them all again for each further one.
 pub fn many_targets(scene: &Scene) {
     let (balancer, _one, driver) = scene.with_one();
-    let names = (1..=120).map(|port| format!("{SERVICE}:{port}"));
+    let is_one_stream = scene.language == XDS_NODE;
+    let targets = if is_one_stream { 1_500 } else { 120 };
+    let names = (1..=targets).map(|port| format!("{SERVICE}:{port}"));
     let clients: Vec<_> = names.map(|name| open(&driver, &name)).collect();
-    for client in &clients {
-        let report = client.call(&scene.waiting(1));
+    let calls: Vec<_> = clients.iter().map(|client| client.begin(&scene.waiting(1))).collect();
+    for call in calls {
+        let report = call.wait();
         assert_eq!((report.failed(), report.from("one")), (0, 1), "{report:?}");
     }
+    if is_one_stream {
+        assert_eq!(metric(&balancer, "lookaside_xds_streams_opened_total"), 1);
+    }
+    let _two = scene.world.backend("two");
+    is_used(&client_of(clients.last().expect("clients")), "two");
+    assert_eq!(metric(&balancer, "lookaside_xds_names_refused_total"), 0);
     assert_eq!(refused(&balancer), 0, "{}", balancer.log());
 }
 

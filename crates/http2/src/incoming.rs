@@ -34,8 +34,13 @@ pub struct Broken;
 struct Inbox {
     /// Bytes that the reader released, and that the connection has not counted yet.
     released: AtomicU32,
-    /// The length of the message of which the reader holds the beginning.
+    /// The length of the long message of which the reader holds the beginning.
     expected: AtomicU32,
+    /// The lengths of the long messages that the reader has finished, and that the connection
+    /// has not counted yet.
+    finished: AtomicU32,
+    /// How many bytes of the long message that comes are given back.
+    given_back: AtomicU32,
     inner: Mutex<Inner>,
 }
 
@@ -82,10 +87,24 @@ impl Sender {
         self.0.released.swap(0, Ordering::Relaxed)
     }
 
-    /// Returns the length of the message of which the reader holds the beginning; 0 if it
+    /// Returns the length of the long message of which the reader holds the beginning; 0 if it
     /// does not say.
     pub(super) fn expected(&self) -> u32 {
         self.0.expected.load(Ordering::Relaxed)
+    }
+
+    /// Records that so many bytes of the long message that comes are given back.
+    pub(super) fn give_back(&self, bytes: u32) {
+        self.0.given_back.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Returns how many bytes of the long messages that the reader has finished since the last
+    /// call are not given back.
+    pub(super) fn finished(&self) -> u32 {
+        match self.0.finished.swap(0, Ordering::Relaxed) {
+            0 => 0,
+            finished => finished.saturating_sub(self.0.given_back.swap(0, Ordering::Relaxed)),
+        }
     }
 }
 
@@ -117,11 +136,18 @@ impl Incoming {
         connection.into_iter().for_each(Waker::wake);
     }
 
-    /// Records that what the reader holds is the beginning of a message of `bytes` bytes, so
-    /// that the windows are opened for all of it; 0: of no message. The connection looks when
-    /// it has polled its streams.
+    /// Records that what the reader holds is the beginning of a long message of `bytes` bytes,
+    /// so that the windows are opened for all of it; 0: of no long message. The connection looks
+    /// when it has polled its streams.
     pub fn expect(&self, bytes: usize) {
         self.inbox.expected.store(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// Records that the reader has finished a long message of `bytes` bytes. The peer is charged
+    /// no longer for these: the reader charges for what it does with them
+    /// ([`crate::Outgoing::cost`]).
+    pub fn finish(&self, bytes: usize) {
+        self.inbox.finished.fetch_add(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 }
 

@@ -21,9 +21,6 @@ use super::{Stage, incoming};
 
 /// How many bytes are read at a time. Clients send far less.
 const READ: usize = 4 * 1024;
-/// The bytes of a message that is longer than this cost no more than the reads and frames
-/// that bring them, once its reader knows its length.
-const LONG: usize = READ;
 /// How many requests are begun at a time. Each costs as much as a hundred other frames.
 const REQUESTS: usize = 8;
 /// How many bytes of answers may wait before nothing more is read from the peer.
@@ -130,8 +127,11 @@ where
                     (requests, cost) = (requests + 1, cost + REQUEST_COST);
                 }
                 Event::Data(at, data) => {
-                    back += self.long_part(at, data.len());
-                    self.exchange(at).receive(data, false, cx);
+                    let part = self.long_part(at, data.len());
+                    let exchange = self.exchange(at);
+                    exchange.requests.give_back(part as u32);
+                    exchange.receive(data, false, cx);
+                    back += part;
                 }
                 Event::End(at, data) => self.exchange(at).receive(data, true, cx),
             }
@@ -141,10 +141,12 @@ where
     }
 
     /// Lets the peer send as much more as the reader of the stream at `at` is done with, and
-    /// as its message needs.
+    /// as its message needs. The bytes of a long message cost no more than the reads and frames
+    /// that bring them: those that came before its reader knew the length are given back now.
     pub(super) fn take_back(&mut self, at: usize) {
         let Exchange { requests, reply, incomplete_since, .. } = self.exchange(at);
         let (released, expected) = (requests.released(), requests.expected());
+        let rest = requests.finished();
         let cost = match reply {
             Reply::Body(body) => body.cost(),
             Reply::Awaited(_) => 0,
@@ -154,8 +156,8 @@ where
             *incomplete_since = Second::NEVER;
             self.protocol.release(at, released);
         }
-        if cost > 0 {
-            self.io.charge(cost as isize);
+        if cost > 0 || rest > 0 {
+            self.io.charge(cost as isize - rest as isize);
         }
         let missing = self.protocol.missing(at, expected);
         if missing > 0 && self.share.widen(self.protocol.widened() + missing) {
@@ -164,12 +166,12 @@ where
     }
 
     /// Returns how many of the `length` bytes that have just arrived on the stream at `at` are
-    /// of a long message.
+    /// of a long message whose reader knows its length.
     fn long_part(&self, at: usize, length: usize) -> usize {
         let stream = &self.protocol.streams[at];
         let expected = stream.state.requests.expected() as usize;
         let before = stream.arrived().saturating_sub(length);
-        if expected > LONG { length.min(expected.saturating_sub(before)) } else { 0 }
+        length.min(expected.saturating_sub(before))
     }
 }
 

@@ -315,6 +315,35 @@ fn a_long_message_gets_more_room_and_more_time() {
     assert_eq!(world.sent(kind::RST_STREAM), [(1, Reason::EnhanceYourCalm as u32)]);
 }
 
+/// The reader charges for what it does with long messages.
+#[test]
+fn the_bytes_of_whole_long_messages_are_given_back() {
+    let mut world = World::new(1);
+    world.take(1 << 20);
+    world.open(1, "/0");
+    let charged = |world: &World| std::mem::take(&mut world.wire.0.lock().unwrap().charged);
+    let reader = |world: &mut World, done: usize, expected: usize| {
+        let begun = world.begun.lock().unwrap();
+        begun[0].finish(done);
+        begun[0].expect(expected);
+        drop(begun);
+        world.poll();
+    };
+    charged(&world);
+    // In one frame, with the beginning of another one.
+    world.frame(kind::DATA, 0, 1, &[0; 9_000]);
+    assert_eq!(charged(&world), 32);
+    reader(&mut world, 8_000, 20_000);
+    assert_eq!(charged(&world), -8_000);
+    world.frame(kind::DATA, 0, 1, &[0; 10_000]);
+    assert_eq!(charged(&world), 32 - 10_000);
+    // The last frame has more than the message needs.
+    world.frame(kind::DATA, 0, 1, &[0; 9_000]);
+    assert_eq!(charged(&world), 32 - 1_000);
+    reader(&mut world, 20_000, 0);
+    assert_eq!(charged(&world), -9_000);
+}
+
 #[test]
 fn a_peer_that_takes_nothing_for_a_minute_is_gone_whatever_it_says() {
     let mut world = World::new(1);

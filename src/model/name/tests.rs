@@ -123,3 +123,53 @@ fn zones() {
         assert_eq!(Zone::new(bad), Err(NameError::Zone(bad.to_owned())));
     }
 }
+
+#[test]
+fn a_service_is_known_to_take_clients_from_the_services_that_its_name_could_select() {
+    for (service, expected) in [
+        ("pay", &[][..]),
+        ("a--b", &[]),
+        ("dev/a--b", &["dev"]),
+        ("xn--bcher-kva.pay", &[]),
+        ("--b.pay", &[]),
+        ("id--7.pay", &["pay"]),
+        ("ID--7.Pay", &["pay"]),
+        ("dev/pay/id--7", &["pay.dev"]),
+        ("zone--a.id--7.pay", &["id--7.pay", "pay", "zone--a.pay"]),
+        // Typed as it is, `id--7.dev/pay` would select backends of dev/pay.
+        ("id--7.dev/pay", &["pay.dev"]),
+        ("pay.id--7", &[]),
+    ] {
+        assert_eq!(ServiceName::new(service).unwrap().selections(), expected, "{service}");
+    }
+}
+
+proptest::proptest! {
+    /// Whatever a client types that means a service: each shorter reading is known.
+    #[test]
+    fn every_way_to_type_a_name_that_selects_is_known(
+        service in "(a--b|id--7|x|pay)([./](a--b|id--7|x|pay)){0,5}",
+        slashes in proptest::collection::vec(proptest::prelude::any::<bool>(), 6),
+    ) {
+        let service = ServiceName::new(&service).unwrap();
+        // Every name with the same canonical form: its labels, grouped as a path.
+        let mut segments: Vec<Vec<String>> = vec![Vec::new()];
+        for (label, ends) in service.canonical().split('.').zip(slashes) {
+            segments.last_mut().unwrap().push(label.to_owned());
+            if ends {
+                segments.push(Vec::new());
+            }
+        }
+        segments.retain(|labels| !labels.is_empty());
+        let joined: Vec<_> = segments.iter().rev().map(|labels| labels.join(".")).collect();
+        let typed = joined.join("/");
+        proptest::prop_assert!(matches(&typed, &service).is_some());
+        let target = Target::parse(&typed, &Zone::new("lookaside.internal").unwrap()).unwrap();
+        let known = service.selections();
+        let shorter = target.longer().iter().skip(1).map(Reading::canonical);
+        let shorter = shorter.chain((!target.longer().is_empty()).then(|| target.canonical()));
+        for one in shorter {
+            proptest::prop_assert!(known.contains(&one), "{typed}: {one} {known:?}");
+        }
+    }
+}

@@ -58,6 +58,9 @@ impl LeaseChecks {
         if leases.is_empty() || leases.len() > LEASES_MAX || self.asked.len() >= BATCHES_MAX {
             return;
         }
+        // A set has no order, and etcd shall be asked in the same order everywhere.
+        let mut leases: Vec<i64> = leases.into_iter().collect();
+        leases.sort_unstable();
         let asks =
             join_all(leases.into_iter().map(|lease| lease_if_alive(self.client.clone(), lease)));
         let cause = batch.cause_if_alive;

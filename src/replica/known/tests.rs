@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use super::super::hosts::BalancerHosts;
 use super::super::record::{self, PREFIX};
 use super::*;
 use crate::registry::{Cause, Entry};
@@ -33,7 +34,8 @@ fn own(state: State) -> Own {
 
 fn entry(id: &str, value: &str) -> Entry<Decoded> {
     let key = Key::new(format!("{PREFIX}zone/{id}").as_bytes());
-    Entry { key, decoded: record::decode(value.as_bytes(), true), leased: true }
+    let decoded = record::decode(value.as_bytes(), true, &BalancerHosts::default());
+    Entry { key, decoded, leased: true }
 }
 
 fn alone(address: &str) -> Entry<Decoded> {

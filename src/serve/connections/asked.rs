@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Connections, Inner, Open};
+use crate::model::Network;
 use crate::replica::spread::{self, PerSecond, Returned};
-use crate::serve::peers::Network;
 
 /// The clients that were asked.
 #[derive(Default)]

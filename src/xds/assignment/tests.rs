@@ -24,7 +24,8 @@ fn service(backends: &[(String, u16, u32)]) -> Service {
 
 fn encoded(backends: &[(String, u16, u32)]) -> Assignment {
     let service = service(backends);
-    Assignment::new(&service, &crate::policy::decide(&service, &Class::default()), Grouping::Each)
+    let decision = crate::policy::decide(&service, &Class::default());
+    Assignment::new(&service, &decision, Grouping::Each, &Groups::of(&service))
 }
 
 fn decoded(assignment: &Assignment) -> ClusterLoadAssignment {
@@ -93,7 +94,7 @@ fn what_is_too_long_for_a_client_is_cut() {
     let pick =
         |port| Backend { addr: addr(port), share: 1, weight: 1, registered: 1, group: "".into() };
     let picks: Vec<_> = (1..=100).map(pick).collect();
-    for grouping in [Grouping::Each, Grouping::ByWeight] {
+    for grouping in [Grouping::Each, Grouping::Together] {
         let homes = grouping.homes(&picks);
         let whole = Assignment::encode(&homes, None, "list", BODY_MAX);
         let cut = Assignment::encode(&homes, None, "list", whole.body.len() / 2);

@@ -323,3 +323,53 @@ proptest! {
         prop_assert_eq!(has, expected);
     }
 }
+
+/// As Node does for each of its targets.
+#[test]
+fn only_names_that_are_added_at_the_end_are_compared() {
+    let mut session = session();
+    let mut take = |names: &[&str], room: usize| {
+        let mut new = Vec::new();
+        let request = Request {
+            kind: Kind::Endpoints,
+            names: Names::of(names),
+            nonce: String::new(),
+            error: None,
+        };
+        let share = |name: &str| name.into();
+        let taken = session.take(request, room, share, |name| new.push(name.to_string()));
+        (taken.compared, taken.changed, new.concat(), session.left_out())
+    };
+    let room = usize::MAX;
+    assert_eq!(take(&["c"], room), (Compared::All, true, "c".to_owned(), 0));
+    assert_eq!(take(&["c", "a"], room), (Compared::Ends, true, "a".to_owned(), 0));
+    assert_eq!(take(&["c", "a"], room), (Compared::Nothing, false, String::new(), 0));
+    let again = ["c", "a", "*", "", "a"];
+    assert_eq!(take(&again, room), (Compared::Ends, false, String::new(), 0));
+    assert_eq!(take(&["c", "b", "a"], room), (Compared::All, true, "b".to_owned(), 0));
+    let more = ["c", "b", "a", "d", "e"];
+    assert_eq!(take(&more, 4 * 97), (Compared::Ends, true, "d".to_owned(), 1));
+    assert_eq!(take(&more, room), (Compared::All, true, "e".to_owned(), 0));
+}
+
+proptest! {
+    /// Whatever is added or taken away, a stream wants the names of its last request.
+    #[test]
+    fn the_names_of_the_last_request_are_wanted(
+        requests in prop::collection::vec((any::<bool>(), prop::collection::vec("[a-e*]{0,2}", 0..4)), 1..9),
+    ) {
+        let (mut session, mut names) = (session(), Vec::new());
+        for (anew, more) in requests {
+            if anew {
+                names.clear();
+            }
+            names.extend(more);
+            let all: Vec<_> = names.iter().map(String::as_str).collect();
+            ask(&mut session, Kind::Endpoints, &all, 0);
+            let wanted: BTreeSet<_> = all.into_iter().filter(|name| !matches!(*name, "" | "*")).collect();
+            let found = session.names();
+            prop_assert_eq!(found.iter().map(|name| &**name).collect::<Vec<_>>(), wanted.iter().copied().collect::<Vec<_>>());
+            prop_assert_eq!(session.cost(), wanted.iter().map(|name| 96 + name.len()).sum::<usize>());
+        }
+    }
+}

@@ -7,16 +7,17 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::xds::assignment::Assignment;
-use crate::xds::request::Names;
+use crate::xds::request::{Names, NamesHash};
 
-use super::{Request, Taken, Verdict};
+use super::{Compared, Request, Taken, Verdict};
 
 /// What a client wants and has of one type. `W` is what its stream keeps for each name.
 pub(super) struct Wanted<W> {
     /// Sorted by name.
     pub(super) names: Vec<Name<W>>,
-    /// The hash of the names of the last request; 0 before the first.
-    asked: u64,
+    /// The number and the hash of the names of the last request. Apart, they take less room.
+    asked_count: u32,
+    asked_hash: u64,
     /// What the names cost, in bytes.
     cost: u32,
     /// The nonce of the newest response; 0 before the first.
@@ -65,7 +66,15 @@ const NAME_COST: usize = 96;
 
 impl<W: Default> Wanted<W> {
     pub(super) fn new() -> Self {
-        Self { names: Vec::new(), asked: 0, cost: 0, nonce: 0, unanswered: false, left_out: 0 }
+        Self {
+            names: Vec::new(),
+            asked_count: 0,
+            asked_hash: 0,
+            cost: 0,
+            nonce: 0,
+            unanswered: false,
+            left_out: 0,
+        }
     }
 
     /// Returns what the names cost, in bytes.
@@ -91,7 +100,7 @@ impl<W: Default> Wanted<W> {
         request: Request,
         room: usize,
         share: impl Fn(&str) -> Arc<str>,
-        added: impl FnMut(&Arc<str>),
+        mut added: impl FnMut(&Arc<str>),
     ) -> Taken {
         let newest = self.unanswered && request.nonce.parse() == Ok(self.nonce);
         let verdict = match request.error {
@@ -100,11 +109,46 @@ impl<W: Default> Wanted<W> {
             None => Verdict::Accepted,
         };
         self.unanswered &= !newest;
-        let hash = request.names.hash();
+        let asked = NamesHash { count: self.asked_count, hash: self.asked_hash };
+        let names = request.names.hash();
+        (self.asked_count, self.asked_hash) = (names.count, names.hash);
         // There may be room now for names that were left out.
-        let compared = std::mem::replace(&mut self.asked, hash) != hash || self.left_out > 0;
-        let changed = compared && self.want(&request.names, room, share, added);
-        Taken { verdict, compared, changed }
+        let all_fitted = self.left_out == 0;
+        if all_fitted && asked == names {
+            return Taken { verdict, compared: Compared::Nothing, changed: false };
+        }
+        // Node adds a name to the end, once for each of its targets.
+        if all_fitted && let Some(names) = request.names.beyond(asked) {
+            let before = self.names.len();
+            names.for_each(|name| self.add(name, room, &share, &mut added));
+            let changed = self.names.len() > before;
+            return Taken { verdict, compared: Compared::Ends, changed };
+        }
+        let changed = self.want(&request.names, room, share, added);
+        Taken { verdict, compared: Compared::All, changed }
+    }
+
+    /// Adds a name, if there is room for it.
+    fn add(
+        &mut self,
+        name: &str,
+        room: usize,
+        share: impl Fn(&str) -> Arc<str>,
+        mut added: impl FnMut(&Arc<str>),
+    ) {
+        let Err(at) = self.names.binary_search_by(|one| (*one.name).cmp(name)) else { return };
+        if name.is_empty() || name == "*" {
+            return;
+        }
+        let sum = self.cost() + NAME_COST + name.len();
+        if self.names.len() == NAMES_MAX || name.len() > NAME_MAX || sum > room {
+            self.left_out += 1;
+            return;
+        }
+        self.cost = small(sum);
+        let name = share(name);
+        added(&name);
+        self.names.insert(at, Name { watch: W::default(), name, next: None, sent: None });
     }
 
     /// Sets the names. Returns whether they differ from the former ones.
@@ -143,7 +187,6 @@ impl<W: Default> Wanted<W> {
             added(&name);
             self.names.push(Name { watch: W::default(), name, next: None, sent: None });
         }
-        let small = |number| u32::try_from(number).unwrap_or(u32::MAX);
         (self.cost, self.left_out) = (small(sum), small(left_out));
         changed || gone > 0
     }
@@ -158,4 +201,8 @@ impl<W: Default> Wanted<W> {
     pub(super) fn find(&self, name: &str) -> Option<usize> {
         self.names.binary_search_by(|one| (*one.name).cmp(name)).ok()
     }
+}
+
+fn small(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }

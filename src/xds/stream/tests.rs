@@ -16,6 +16,7 @@ use crate::settings::ServiceSettings;
 use crate::telemetry::Counters;
 use crate::xds::Xds;
 use crate::xds::clients::Peer;
+use crate::xds::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use crate::xds::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 
 /// A stream, and the registry that changes what its names mean.
@@ -148,4 +149,30 @@ async fn changes_wait_for_an_answer() {
     scene.ask(Kind::Endpoints, &first.nonce);
     scene.assignments(["s00001".to_owned()].into()).await;
     assert!(scene.stream.changes.take().is_none());
+}
+
+/// The room is that of all names of a network, on whatever connection.
+#[tokio::test]
+async fn a_name_without_room_gets_no_backends() {
+    let mut scene = Scene::start(1).await;
+    let rooms = scene.stream.shared.names.clone();
+    let held: Vec<_> = std::iter::from_fn(|| rooms.name([192, 0, 2, 1].into())).collect();
+    let endpoints = |response: &DiscoveryResponse| {
+        let [any] = &response.resources[..] else { panic!("one name") };
+        ClusterLoadAssignment::decode(&any.value[..]).unwrap().endpoints.len()
+    };
+    scene.register("s00000").await;
+    scene.ask(Kind::Endpoints, "");
+    let response = scene.next().await;
+    assert_eq!((endpoints(&response), scene.counters.xds_names_refused.total()), (0, 1));
+    drop(held);
+    scene.names = vec!["s00001".to_owned()];
+    scene.register("s00001").await;
+    scene.ask(Kind::Endpoints, &response.nonce);
+    let mut response = scene.next().await;
+    while endpoints(&response) == 0 {
+        scene.ask(Kind::Endpoints, &response.nonce);
+        response = scene.next().await;
+    }
+    assert_eq!(scene.counters.xds_names_refused.total(), 1);
 }
