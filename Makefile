@@ -16,9 +16,9 @@ help:
 	@echo "make lint   formatting, clippy and documentation, without a warning"
 	@echo "make deny   licences, sources and advisories of everything that it depends on"
 	@echo "make oldest  builds everything with the oldest Rust that Cargo.toml names"
-	@echo "make bench  every figure of docs/performance.md, beside the limit and others; 15 minutes"
+	@echo "make bench  every figure of docs/performance.md, beside the limit and others; half an hour"
 	@echo "make bench-short  the same in small: only whether it works"
-	@echo "make bench-policy  figures of traffic policy, simulated, beside their limits; a minute"
+	@echo "make bench-policy  figures and plots of traffic policy, simulated, beside their limits; a minute"
 	@echo "make profile  where the processor goes while it pushes, as a flame graph"
 	@echo "make soak   every fault at full scale, into docs/reliability.md; SOAK_MINUTES=20"
 	@echo "make fuzz   what strangers write, at random; FUZZ_SECONDS=60 for each target"
@@ -65,7 +65,7 @@ bench-short:
 
 bench-policy:
 	@scripts/need rust protoc
-	cargo bench --locked --bench policy
+	cargo bench --locked --bench policy -- --docs
 
 profile:
 	@scripts/profile

@@ -1,21 +1,19 @@
-//! Plots as SVG, for the documentation.
+//! Plots for the documentation.
 //!
 //! In: a report. Out: the name and content of each file. Axes are logarithmic, so
 //! proportional growth is a straight line, and ratios can be read off.
 
 use std::collections::BTreeMap;
 
-use plotters::prelude::*;
+use plotters::prelude::{RGBColor, SeriesLabelPosition};
 
+use super::chart::{self, Axis, Bar, Line, LineChart};
 use super::client::Manner;
 use super::report::{Cell, Report};
 use super::server::Kind;
 
 /// The points of each server.
 type Lines = BTreeMap<Kind, Vec<(f64, f64)>>;
-type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
-
-const SIZE: (u32, u32) = (720, 400);
 
 pub(crate) fn plots(report: &Report, many: usize) -> Vec<(&'static str, String)> {
     let push = |metric, x: fn(&Cell) -> usize, chosen: &dyn Fn(&Cell) -> bool| {
@@ -50,13 +48,13 @@ pub(crate) fn plots(report: &Report, many: usize) -> Vec<(&'static str, String)>
     let mut plots = Vec::new();
     for (name, title, x, lines) in all {
         if !lines.is_empty() {
-            plots.push((name, svg(|area| line_plot(area, title, x, &lines))));
+            plots.push((name, line_plot(title, x, lines)));
         }
     }
     let storm = lines(report, "all served ms", |cell| cell.clients, &|cell| cell.scene == "storm");
     if !storm.is_empty() {
         let title = format!("{many} clients at once: until all have their first list, ms");
-        plots.push(("storm", svg(|area| bar_plot(area, &title, &storm))));
+        plots.push(("storm", bar_plot(&title, &storm)));
     }
     plots
 }
@@ -77,82 +75,47 @@ fn lines(
     lines
 }
 
-fn svg(draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, plotters::coord::Shift>) -> Drawn) -> String {
-    let mut text = String::new();
-    let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
-    area.fill(&WHITE).and_then(|()| draw(&area)).expect("text takes a plot");
-    drop(area);
-    text
-}
-
-fn line_plot(
-    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
-    title: &str,
-    x_name: &str,
-    lines: &Lines,
-) -> Drawn {
+fn line_plot(title: &str, x_name: &str, lines: Lines) -> String {
     let range = |pick: fn(&(f64, f64)) -> f64| {
         let values = || lines.values().flatten().map(pick);
         let (low, high) = (values().fold(f64::MAX, f64::min), values().fold(0.0, f64::max));
         // The range is at least a decade, so that small differences do not look large.
         (low * 0.7).min(high / 5.0)..(high * 1.4).max(low * 5.0)
     };
-    let mut chart = ChartBuilder::on(area)
-        .caption(title, ("sans-serif", 16))
-        .margin(10)
-        .x_label_area_size(40)
-        .y_label_area_size(60)
-        .build_cartesian_2d(range(|p| p.0).log_scale(), range(|p| p.1).log_scale())?;
-    chart
-        .configure_mesh()
-        .light_line_style(TRANSPARENT)
-        .x_desc(x_name)
-        .x_label_formatter(&f64::to_string)
-        .y_label_formatter(&f64::to_string)
-        .draw()?;
-    for (kind, points) in lines {
-        let style = colour(*kind).stroke_width(2);
-        let line = LineSeries::new(points.iter().copied(), style).point_size(3);
-        chart
-            .draw_series(line)?
-            .label(kind.to_string())
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style));
-    }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE)
-        .draw()
+    let (x, y) = (range(|point| point.0), range(|point| point.1));
+    let line = |(kind, points): (Kind, _)| Line {
+        name: kind.to_string(),
+        colour: colour(kind),
+        points,
+        is_marked: true,
+    };
+    chart::lines(&LineChart {
+        title,
+        x: Axis { name: x_name, range: x },
+        y: Axis { name: "", range: y },
+        is_logarithmic: true,
+        names_at: SeriesLabelPosition::UpperLeft,
+        lines: lines.into_iter().map(line).collect(),
+    })
 }
 
-fn bar_plot(
-    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
-    title: &str,
-    lines: &Lines,
-) -> Drawn {
-    let most = lines.values().flatten().map(|point| point.1).fold(0.0, f64::max);
-    let mut chart = ChartBuilder::on(area)
-        .caption(title, ("sans-serif", 16))
-        .margin(20)
-        .build_cartesian_2d(0.0..most * 1.3, lines.len() as f64..0.0)?;
-    for (row, (kind, points)) in lines.iter().enumerate() {
-        let (top, value) = (row as f64 + 0.1, points[0].1);
-        let bar = Rectangle::new([(0.0, top), (value, top + 0.8)], colour(*kind).filled());
-        let label = format!("{kind} {value:.0}");
-        let label = Text::new(label, (value + most * 0.01, top + 0.3), ("sans-serif", 16));
-        chart.draw_series([bar])?;
-        chart.draw_series([label])?;
-    }
-    Ok(())
+fn bar_plot(title: &str, lines: &Lines) -> String {
+    let bar = |(kind, points): (&Kind, &Vec<(f64, f64)>)| Bar {
+        name: format!("{kind} {:.0}", points[0].1),
+        colour: colour(*kind),
+        value: points[0].1,
+        due: None,
+    };
+    chart::bars(title, &lines.iter().map(bar).collect::<Vec<_>>())
 }
 
 fn colour(kind: Kind) -> RGBColor {
     match kind {
-        Kind::Limit => RGBColor(0x77, 0x77, 0x77),
-        Kind::Lookaside => RGBColor(0x0b, 0x7a, 0x4b),
+        Kind::Limit => chart::GREY,
+        Kind::Lookaside => chart::GREEN,
         Kind::Other => RGBColor(0x7f, 0xc4, 0xa4),
-        Kind::Tonic => RGBColor(0xc4, 0x6a, 0x12),
-        Kind::GrpcGo => RGBColor(0x1c, 0x7f, 0xb8),
+        Kind::Tonic => chart::ORANGE,
+        Kind::GrpcGo => chart::BLUE,
         Kind::LimitXds => RGBColor(0xaa, 0xaa, 0xaa),
         Kind::LookasideXds => RGBColor(0x05, 0x42, 0x6b),
         Kind::OtherXds => RGBColor(0x7a, 0x9c, 0xb5),

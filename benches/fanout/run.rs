@@ -3,6 +3,8 @@
 //! In: flags. Out: a report, written to files. A scene that fails is named, and fails
 //! the run at its end.
 
+#[path = "../support/chart.rs"]
+mod chart;
 mod client;
 mod goals;
 mod limit;
@@ -67,7 +69,8 @@ struct Options {
     /// Number of pushes in a measurement.
     #[arg(long)]
     pushes: Option<usize>,
-    /// Write plots and tables into docs/ too.
+    /// Write plots and tables into docs/ too. With --only, the other scenes keep what the last
+    /// run measured.
     #[arg(long)]
     docs: bool,
     /// The flag that cargo bench passes.
@@ -163,6 +166,11 @@ fn run(options: &Options, files: usize) {
     }
     // The test ignores times, so it leaves the files of a real run alone.
     if !short {
+        if options.docs
+            && let Some(former) = former()
+        {
+            bench.report.keep(&former);
+        }
         write(&bench, options.docs);
     }
     assert!(failures.is_empty(), "{}", failures.join("; "));
@@ -200,6 +208,11 @@ fn round(bench: &mut Bench, options: &Options) -> Vec<String> {
     let failures: Vec<_> = outcomes.into_iter().filter_map(failed).collect();
     failures.iter().for_each(|failure| eprintln!("{failure}"));
     failures
+}
+
+/// Returns what the last run wrote.
+fn former() -> Option<serde_json::Value> {
+    serde_json::from_str(&std::fs::read_to_string(out_dir().join("fanout.json")).ok()?).ok()
 }
 
 fn write(bench: &Bench, docs: bool) {

@@ -4,11 +4,14 @@
 //! `cargo bench --bench policy` prints each figure beside its limit, and fails if a limit is
 //! missed. `cargo test` runs a small version to check that it works, and ignores the
 //! figures. In: flags (see `--help`). Out: a table, and the document with `--docs`.
-//! Everything follows from seeds, so two runs give the same figures.
+//! Everything follows from seeds, so two runs give the same figures and plots.
 
 mod chance;
+#[path = "../support/chart.rs"]
+mod chart;
 mod docs;
 mod goals;
+mod plots;
 mod scenes;
 mod walker;
 
@@ -29,8 +32,8 @@ struct Options {
     /// Run these scenes only.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Write docs/policy-figures.md too.
-    #[arg(long)]
+    /// Write docs/policy-figures.md and its plots too.
+    #[arg(long, conflicts_with_all = ["short", "only"])]
     docs: bool,
     /// The flag that cargo bench passes.
     #[arg(long, hide = true)]
@@ -65,7 +68,9 @@ fn run(options: &Options) {
     }
     println!("{}", goals::table(&goals));
     if options.docs {
-        docs::write(&goals);
+        docs::write(&goals, &plots::all(scale));
+    } else if options.short {
+        check_plots(scale);
     }
     let missed = goals.iter().filter(|goal| !goal.is_met()).count();
     if missed > 0 && !options.short {
@@ -74,4 +79,13 @@ fn run(options: &Options) {
     }
     // The test harness prints this line, and scripts/test counts such lines.
     println!("\ntest result: ok. 1 passed; 0 failed; 0 ignored");
+}
+
+/// Draws the plots twice, and fails if they differ or show nothing.
+fn check_plots(scale: Scale) {
+    for (plot, again) in plots::all(scale).into_iter().zip(plots::all(scale)) {
+        assert!(plot.svg == again.svg, "{}: the same seeds give another plot", plot.name);
+        let shapes = plot.svg.matches("<polyline").count() + plot.svg.matches("<rect").count();
+        assert!(shapes > 2 && !plot.svg.contains("NaN"), "{}: {}", plot.name, plot.svg);
+    }
 }

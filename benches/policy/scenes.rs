@@ -3,13 +3,13 @@
 //! In: the scale. Out: the goals of each scene, with the measured figures.
 
 mod bursts;
-mod feedback;
+pub(crate) mod feedback;
 mod keys;
-mod overload;
-mod shares;
-mod starting;
+pub(crate) mod overload;
+pub(crate) mod shares;
+pub(crate) mod starting;
 mod subsets;
-mod zones;
+pub(crate) mod zones;
 
 use super::goals::Goal;
 

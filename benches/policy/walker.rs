@@ -33,7 +33,9 @@ pub(crate) struct Lists {
 #[derive(Clone)]
 pub(crate) struct List {
     cycle: Rc<[u32]>,
-    window: Window,
+    /// Its first entry in the cycle, and how many entries it has.
+    start: usize,
+    length: usize,
     drops: usize,
     phase: u64,
 }
@@ -65,29 +67,24 @@ impl Lists {
         self.cycle.len()
     }
 
-    /// Returns the share of the cycle that each backend has.
-    pub(crate) fn shares(&self, backends: usize) -> Vec<f64> {
-        let mut shares = vec![0.0; backends];
-        self.cycle.iter().for_each(|&at| shares[at as usize] += 1.0 / self.cycle.len() as f64);
-        shares
-    }
-
     pub(crate) fn list(&self, stream: usize, streams: usize) -> List {
         let stream = stream as u64;
         let place = StreamRank { stream, streams };
         let window = Window::new(self.cycle.len(), self.backends, self.number, place);
-        let drops = shedding::drops(window.length, self.drop_percent);
+        let (start, end) = window.ends();
+        let length = end - start;
+        let drops = shedding::drops(length, self.drop_percent);
         // It differs by stream and by list, like the start of the window.
         let phase = stream
             .wrapping_mul(0x9e37_79b9_7f4a_7c15)
             .wrapping_add(self.number.wrapping_mul(0x6a09_e667_f3bc_c908));
-        List { cycle: Rc::clone(&self.cycle), window, drops, phase }
+        List { cycle: Rc::clone(&self.cycle), start, length, drops, phase }
     }
 }
 
 impl List {
     pub(crate) fn len(&self) -> usize {
-        self.window.length
+        self.length
     }
 }
 
@@ -114,18 +111,52 @@ impl Walker {
 
     /// Makes a call. Returns its backend; `None` if the client drops it.
     pub(crate) fn call(&mut self) -> Option<usize> {
-        let List { cycle, window, drops, phase } = &self.list;
+        let List { cycle, start, length, drops, phase } = &self.list;
         if *drops > 0 {
-            let total = window.length + drops;
+            let total = length + drops;
             let at = self.drop_at;
             self.drop_at = (at + 1) % total;
             if shedding::is_drop(at, total, *drops, *phase) {
                 return None;
             }
         }
-        let at = (window.start + self.at) % cycle.len();
-        self.at = (self.at + 1) % window.length;
+        let at = (start + self.at) % cycle.len();
+        self.at = (self.at + 1) % length;
         Some(cycle[at] as usize)
+    }
+
+    /// Makes many calls by a list without drops, and adds them to the counts of their backends.
+    pub(crate) fn calls(&mut self, calls: usize, counts: &mut [f64]) {
+        let List { cycle, start, length, drops, .. } = &self.list;
+        assert_eq!(*drops, 0, "each drop must be a call of its own");
+        // In each round, every entry is used once.
+        let rounds = (calls / length) as f64;
+        if rounds > 0.0 {
+            let entries = (0..*length).map(|at| (start + at) % cycle.len());
+            entries.for_each(|at| counts[cycle[at] as usize] += rounds);
+        }
+        for _ in 0..calls % *length {
+            if let Some(backend) = self.call() {
+                counts[backend] += 1.0;
+            }
+        }
+    }
+}
+
+/// Calls at even gaps, at a rate that may change.
+#[derive(Default)]
+pub(crate) struct Pace {
+    /// The part of a call that is due.
+    due: f64,
+}
+
+impl Pace {
+    /// Returns the number of calls among the next `calls`, which need not be whole.
+    pub(crate) fn whole(&mut self, calls: f64) -> usize {
+        self.due += calls;
+        let whole = self.due.floor();
+        self.due -= whole;
+        whole as usize
     }
 }
 

@@ -6,6 +6,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::support::backend::Backend;
 use crate::support::client::{Calls, Driver, Options};
 use crate::support::language::PYTHON;
 use crate::support::lookaside::{Balancer, program};
@@ -17,9 +18,11 @@ use crate::{Skipped, skipped};
 /// The load of the client: as many calls as one after the other allows.
 const LOAD: Duration = Duration::from_millis(1);
 
-/// A backend that SIGTERM ends at once, with all calls that it has.
+/// A backend whose calls take a while if they greet `slow`. SIGTERM ends it at once, with all
+/// calls that it has.
 const SERVER: &str = r#"
 import sys
+import time
 from concurrent import futures
 
 import grpc
@@ -33,8 +36,12 @@ ANSWERS = {
 
 class Server(grpc.GenericRpcHandler):
     def service(self, call):
-        answer = ANSWERS.get(call.method)
-        return answer and grpc.unary_unary_rpc_method_handler(lambda request, context: answer)
+        def answer(request, context):
+            if b"slow" in request:
+                time.sleep(0.5)
+            return ANSWERS[call.method]
+
+        return call.method in ANSWERS and grpc.unary_unary_rpc_method_handler(answer)
 
 
 server = grpc.server(futures.ThreadPoolExecutor(4), handlers=[Server()])
@@ -56,7 +63,7 @@ impl Drop for Registered {
 /// An operator drains a backend, and lists it again.
 pub fn drained(world: &World, driver: &Driver) {
     let balancer = world.balancer(&[]);
-    let (goes, _stays) = (world.backend("goes"), world.backend("stays"));
+    let (goes, stays) = (world.backend("goes"), world.backend("stays"));
     let open = || driver.open(&Options::grpclb(world.target(&balancer)));
     let (client, other) = (open(), open());
     let both = ["goes", "stays"];
@@ -64,6 +71,7 @@ pub fn drained(world: &World, driver: &Driver) {
     let address = goes.addr().to_string();
     for (command, after) in [("drain", &both[1..]), ("undrain", &both[..])] {
         client.start(&Calls::new(1).every(LOAD));
+        until_called(&stays);
         order(&balancer, &[command, SERVICE, &address]);
         other.shares(after);
         let report = client.stop();
@@ -79,18 +87,25 @@ pub fn stopped(world: &World, driver: &Driver) {
         skipped(Skipped(obstacle));
     }
     let balancer = world.balancer(&[]);
-    let _stays = world.backend("stays");
-    let registered = register(world, "3s");
+    let stays = world.backend("stays");
+    let mut registered = register(world, "3s");
     let client = driver.open(&Options::grpclb(world.target(&balancer)));
     client.shares(&["command", "stays"]);
-    client.start(&Calls::new(1).every(LOAD));
+    client.start(&Calls::new(1).every(LOAD).name("slow"));
+    // Then the other backend mostly has a call too, because its calls take longer.
+    until_called(&stays);
     signal::send(registered.0.id(), Signal::TERM);
-    let mut registered = registered;
     eventually("the command has ended", || registered.0.try_wait().expect("a child"));
     let report = client.stop();
     assert_eq!(report.failed(), 0, "{report:?}");
     assert!(report.from("stays") > 0, "{report:?}");
     client.shares(&["stays"]);
+}
+
+/// Waits until a backend has got two more calls.
+fn until_called(backend: &Backend) {
+    let before = backend.tokens().len();
+    eventually("calls come", || (backend.tokens().len() >= before + 2).then_some(()));
 }
 
 /// Runs [`SERVER`] by `lookaside register`.

@@ -1,18 +1,23 @@
 //! Scene of subsets of large services: cells, clients in cells, and changes of backends.
 //!
-//! Clients spread their calls evenly over the backends of their runs. So the scene computes
-//! calls from demands, and does not count single calls.
+//! A client calls the backends of its run by a list, at even gaps. Figures of connections
+//! count the backends in the lists.
+
+use std::collections::BTreeMap;
 
 use lookaside::policy::cells::{Backend, Placement, Run, Table, bits};
 use lookaside::policy::hash::{hash, pair};
 
 use super::super::chance::{Chance, Wander};
 use super::super::goals::{Goal, Must};
+use super::super::walker::{Kind, Lists, Pace, Walker};
 use super::{Scale, max_over_mean, mean, most, percentile};
 
 const SCENE: &str = "subsets";
 /// The backends that a cell should have.
 const LEAST: usize = 30;
+/// Calls per second of a client, in the mean over all clients.
+const RATE: f64 = 100.0;
 
 pub(super) fn run(scale: Scale) -> Vec<Goal> {
     let goal = |what: String, measured, must| Goal::new(SCENE, what, measured, must);
@@ -67,16 +72,60 @@ pub(super) fn run(scale: Scale) -> Vec<Goal> {
             goals.push(goal(what, ratio, Must::AtMost(2.0)));
         }
     }
+    let sizes: &[usize] = if scale.short { &[300] } else { &SIZES };
+    let add = most(sizes.iter().map(|&size| churn(size, 1, scale).add));
+    let what = "250 to 5,000 backends: one more, the worst size, of 1/n of the connections";
+    goals.push(goal(what.to_owned(), add, Must::AtMost(1.5)));
     goals
 }
+
+/// Sizes of services whose cells have at least 31 backends.
+const SIZES: [usize; 11] = [250, 300, 350, 400, 500, 700, 1_000, 1_500, 2_000, 3_000, 5_000];
 
 /// A service with clients in cells.
 struct Service {
     table: Table,
     weights: Vec<u64>,
     placement: Placement,
+    /// Name and demand of each client.
     clients: Vec<(u64, f64)>,
+    /// Which backends are unhealthy.
+    lost: Vec<bool>,
     seed: u64,
+}
+
+/// The clients of a service, each with its run, the list of that run, and its calls.
+struct Callers {
+    lists: BTreeMap<Run, Lists>,
+    clients: Vec<Option<(Run, Walker, Pace)>>,
+    chance: Chance,
+}
+
+impl Callers {
+    fn new(service: &Service) -> Self {
+        let clients = service.clients.iter().map(|_| None).collect();
+        Self { lists: BTreeMap::new(), clients, chance: Chance::new(service.seed + 2_000) }
+    }
+
+    /// Makes the calls of some seconds. Returns max/mean over the healthy backends.
+    fn call(&mut self, service: &Service, seconds: f64) -> f64 {
+        let mut counts = vec![0.0; service.lost.len()];
+        for (at, &(client, demand)) in service.clients.iter().enumerate() {
+            let Some(run) = service.placement.run(client) else { continue };
+            let caller = &mut self.clients[at];
+            if caller.as_ref().is_none_or(|caller| caller.0 != run) {
+                let lists = self.lists.entry(run).or_insert_with(|| service.lists(run));
+                let list = lists.list(at, service.clients.len());
+                let kind = if at.is_multiple_of(2) { Kind::Java } else { Kind::Other };
+                *caller = Some((run, Walker::new(kind, list, &mut self.chance), Pace::default()));
+            }
+            if let Some((_, walker, pace)) = caller {
+                walker.calls(pace.whole(demand * RATE * seconds), &mut counts);
+            }
+        }
+        let healthy = counts.into_iter().zip(&service.lost).filter(|one| !*one.1);
+        max_over_mean(&healthy.map(|one| one.0).collect::<Vec<_>>())
+    }
 }
 
 fn backend(name: u64) -> Backend {
@@ -102,17 +151,16 @@ impl Service {
             placement.report(client, demand);
         }
         (0..120).for_each(|_| placement.rebalance(&weights));
-        Self { table, weights, placement, clients, seed }
+        Self { table, weights, placement, clients, lost: vec![false; backends], seed }
     }
 
-    /// Returns for each cell the sum of a value over the clients that use it.
-    fn at_cells(&self, value: impl Fn(f64, u64) -> f64) -> Vec<f64> {
+    /// Returns for each cell the number of clients that use it.
+    fn at_cells(&self) -> Vec<f64> {
         let mut sums = vec![0.0; self.weights.len()];
-        for &(client, demand) in &self.clients {
+        for &(client, _) in &self.clients {
             let Some(run) = self.placement.run(client) else { continue };
-            let value = value(demand, listed(run, &self.weights));
             let cells = (0..).zip(&mut sums).filter(|(cell, _)| run.holds(*cell));
-            cells.for_each(|(_, sum)| *sum += value);
+            cells.for_each(|(_, sum)| *sum += 1.0);
         }
         sums
     }
@@ -127,11 +175,19 @@ impl Service {
     }
 
     fn connections(&self) -> f64 {
-        self.over_backends(&self.at_cells(|_, _| 1.0))
+        self.over_backends(&self.at_cells())
     }
 
+    /// Returns max/mean over backends of the calls of a minute.
     fn calls(&self) -> f64 {
-        self.over_backends(&self.at_cells(|demand, listed| demand / listed as f64))
+        Callers::new(self).call(self, 60.0)
+    }
+
+    /// Returns the lists of the clients that use this run.
+    fn lists(&self, run: Run) -> Lists {
+        let listed = |(&cell, &lost): (&u32, &bool)| u32::from(run.holds(cell) && !lost);
+        let weights: Vec<u32> = self.table.cells().iter().zip(&self.lost).map(listed).collect();
+        Lists::new(&weights, 1)
     }
 
     /// Returns the mean length of a client's list.
@@ -148,7 +204,7 @@ impl Service {
         let mut placement = self.placement.clone();
         placement.reweigh(&weights);
         let clients = self.clients.clone();
-        Self { table: self.table.clone(), weights, placement, clients, seed: 0 }.calls()
+        Self { table: self.table.clone(), weights, placement, clients, lost, seed: 0 }.calls()
     }
 
     /// Makes one backend fail. Returns how many clients use other cells then.
@@ -198,6 +254,7 @@ fn moving(size: usize, seed: u64, scale: Scale) -> Moving {
         service.clients.iter().map(|&(_, demand)| Wander::new(demand, 0.5, &mut chance)).collect();
     let mut smooth: Vec<f64> = service.clients.iter().map(|one| one.1).collect();
     let (mut ratios, mut changes) = (Vec::new(), 0);
+    let mut callers = Callers::new(&service);
     for minute in 0..minutes {
         for _ in 0..6 {
             for ((wander, smooth), client) in
@@ -206,7 +263,7 @@ fn moving(size: usize, seed: u64, scale: Scale) -> Moving {
                 client.1 = wander.step(10.0, &mut chance);
                 *smooth += (1.0 - (-10.0 / 60.0_f64).exp()) * (client.1 - *smooth);
             }
-            ratios.push(service.calls());
+            ratios.push(callers.call(&service, 10.0));
         }
         let Service { placement, weights, clients, .. } = &mut service;
         for ((client, _), smooth) in clients.iter_mut().zip(&smooth) {

@@ -5,12 +5,17 @@ use lookaside::facts::zones::{Split, ZoneLoad, renew};
 
 use super::super::chance::{Chance, Wander};
 use super::super::goals::{Goal, Must};
-use super::super::walker::{Kind, Lists, Walker};
+use super::super::walker::{Kind, Lists, Pace, Walker};
 use super::{Scale, max_over_mean, mean, most, percentile};
 
 const SCENE: &str = "zones";
 const BACKENDS: [usize; 3] = [30, 40, 30];
 const CLIENTS: [usize; 3] = [150, 90, 60];
+
+/// These limits exclude each other: see docs.rs.
+const NOT_MET_MEAN: Must = Must::NotMet { limit: 1.03, at_most: 1.035 };
+const NOT_MET_P99: Must = Must::NotMet { limit: 1.07, at_most: 1.085 };
+const NOT_MET_CHANGES: Must = Must::NotMet { limit: 3.0, at_most: 6.5 };
 
 pub(super) fn run(scale: Scale) -> Vec<Goal> {
     let goal = |what: &str, measured, must| Goal::new(SCENE, what, measured, must);
@@ -34,23 +39,24 @@ pub(super) fn run(scale: Scale) -> Vec<Goal> {
         goal("max/mean of zones", over, Must::AtMost(1.02)),
         goal("clients by Zipf 0.8: crosses", zipf_cross, Must::Reported),
         goal("clients by Zipf 0.8: max/mean", zipf_over, Must::AtMost(1.02)),
-        goal("zones lost in five ways, in one push: max/mean", lost, Must::AtMost(1.02)),
-        goal("demand moves by 20 %: max/mean, mean", of(&slow, |run| run.mean), Must::AtMost(1.03)),
-        goal("the same, p99", of(&slow, |run| run.p99), Must::Reported),
+        goal("zones lost in five ways, by the next split: max/mean", lost, Must::AtMost(1.02)),
+        goal("demand moves by 20 %: max/mean, mean", of(&slow, Moving::mean), NOT_MET_MEAN),
+        goal("the same, p99", of(&slow, Moving::p99), NOT_MET_P99),
         goal("the same: changes an hour", of(&slow, |run| run.changes), Must::AtMost(3.0)),
-        goal("the same: crosses", of(&slow, |run| run.cross), Must::Reported),
+        goal("the same: crosses", of(&slow, Moving::cross), Must::Reported),
         goal(
             "three replicas that do not talk: max/mean, mean",
-            of(&three, |run| run.mean),
+            of(&three, Moving::mean),
             Must::AtMost(1.03),
         ),
-        goal("the same: changes an hour, of each", of(&three, |run| run.changes), Must::Reported),
-        goal("the same: crosses", of(&three, |run| run.cross), Must::Reported),
-        goal("demand moves by 50 %: max/mean, mean", of(&fast, |run| run.mean), Must::Reported),
+        goal("the same, p99", of(&three, Moving::p99), Must::AtMost(1.07)),
+        goal("the same: changes an hour, of each", of(&three, |run| run.changes), NOT_MET_CHANGES),
+        goal("the same: crosses", of(&three, Moving::cross), Must::Reported),
+        goal("demand moves by 50 %: max/mean, mean", of(&fast, Moving::mean), Must::Reported),
         goal("the same: changes an hour", of(&fast, |run| run.changes), Must::Reported),
-        goal("16 equal zones, 20 %: max/mean, mean", of(&many, |run| run.mean), Must::AtMost(1.05)),
+        goal("16 equal zones, 20 %: max/mean, mean", of(&many, Moving::mean), Must::AtMost(1.05)),
         goal("the same: changes an hour", of(&many, |run| run.changes), Must::Reported),
-        goal("the same: crosses", of(&many, |run| run.cross), Must::Reported),
+        goal("the same: crosses", of(&many, Moving::cross), Must::Reported),
         goal("the same: zones in a list", of(&many, |run| run.zones), Must::AtMost(4.0)),
     ]
 }
@@ -77,13 +83,10 @@ fn still(backends: [usize; 3], zipf: f64, seed: u64) -> [f64; 2] {
     let split = Split::best(&loads(&backends, &[0, 1, 2].map(demand)), 0);
     let (mut calls, mut crossed) = ([0.0; 3], 0.0);
     for home in 0..3 {
-        let factors = split.factors(Some(home));
-        let weights: Vec<_> = zones.iter().map(|&zone| factors[zone]).collect();
-        let weights = apply(&vec![1; zones.len()], &weights);
         let own: Vec<f64> =
             homes.iter().zip(&demands).filter(|one| *one.0 == home).map(|one| *one.1).collect();
         for number in 0..10 {
-            let lists = Lists::new(&weights, number);
+            let lists = zone_lists(&backends, &split, number).swap_remove(home);
             for (stream, demand) in own.iter().enumerate() {
                 let list = lists.list(stream, own.len());
                 let mut walker = Walker::new(Kind::Other, list, &mut chance);
@@ -104,14 +107,54 @@ fn still(backends: [usize; 3], zipf: f64, seed: u64) -> [f64; 2] {
     [crossed / calls.iter().sum::<f64>(), max_over_mean(&loads) * mean(loads.iter().copied()) / due]
 }
 
+#[derive(Default)]
 struct Moving {
-    mean: f64,
-    p99: f64,
+    /// Max/mean over zones of the calls per backend, and the part of the calls that crosses, in
+    /// each step.
+    ratios: Vec<f64>,
+    crosses: Vec<f64>,
+    /// The part that must cross, if every backend gets the same load.
+    least: Vec<f64>,
     /// Changes of lists of one replica in an hour.
     changes: f64,
-    cross: f64,
     /// The zones whose backends are in the list of a client, on average over all clients.
     zones: f64,
+}
+
+impl Moving {
+    fn mean(&self) -> f64 {
+        mean(self.ratios.iter().copied())
+    }
+
+    fn p99(&self) -> f64 {
+        percentile(&self.ratios, 0.99)
+    }
+
+    fn cross(&self) -> f64 {
+        mean(self.crosses.iter().copied())
+    }
+}
+
+/// Seconds between two reports of a client, and calls per second of a client, in the mean.
+const STEP: f64 = 10.0;
+const RATE: f64 = 5.0;
+
+/// A client whose demand changes at random.
+struct Client {
+    home: usize,
+    demand: Wander,
+    pace: Pace,
+    walker: Walker,
+    /// Calls per second that it has reported, smoothed.
+    known: Option<f64>,
+}
+
+/// A replica that knows only its own clients.
+struct Replica {
+    clients: Vec<Client>,
+    split: Split,
+    /// The number of its lists.
+    number: u64,
 }
 
 /// Simulates clients in the three zones.
@@ -124,8 +167,20 @@ fn moving_many(seed: u64, scale: Scale) -> Moving {
     simulate(&[20; 16], &[60; 16], (0.2, 0.0), 1, seed, scale)
 }
 
-/// Simulates clients whose demand changes at random. They belong to replicas that do not
-/// communicate.
+/// Returns the part of the calls that crosses zones over time, and the least that must, with
+/// the hours.
+pub(crate) fn over_time(scale: Scale) -> [Vec<(f64, f64)>; 2] {
+    let Moving { crosses, least, .. } = moving(0.2, 1, 1, scale);
+    // Means over five minutes can be read.
+    let plot = |all: &[f64]| -> Vec<(f64, f64)> {
+        let means = all.chunks(30).map(|some| mean(some.iter().copied())).enumerate();
+        means.map(|(at, mean)| ((at + 1) as f64 * 30.0 * STEP / 3_600.0, mean)).collect()
+    };
+    [plot(&crosses), plot(&least)]
+}
+
+/// Simulates clients whose demand changes at random. They call by their lists, at even gaps.
+/// They belong to replicas that do not communicate.
 fn simulate(
     backends: &[usize],
     clients: &[usize],
@@ -134,68 +189,100 @@ fn simulate(
     seed: u64,
     scale: Scale,
 ) -> Moving {
-    const STEP: f64 = 10.0;
     let hours = if scale.short { 0.2 } else { 4.0 };
-    let count = backends.len();
-    let whole: usize = backends.iter().sum();
     let mut chance = Chance::new(seed);
-    let homes: Vec<usize> = (0..count).flat_map(|zone| vec![zone; clients[zone]]).collect();
-    let means = chance.zipf(homes.len(), zipf);
-    let mut wander: Vec<Wander> =
-        means.into_iter().map(|mean| Wander::new(mean, sigma, &mut chance)).collect();
-    let mut smooth: Vec<Option<f64>> = vec![None; homes.len()];
-    let mut published: Vec<Option<Split>> = vec![None; replicas];
-    let (mut ratios, mut crosses, mut changes) = (Vec::new(), Vec::new(), 0);
-    let mut lists = Vec::new();
-    let steps = (hours * 3_600.0 / STEP) as usize;
-    for step in 0..steps {
-        let demands: Vec<f64> =
-            wander.iter_mut().map(|wander| wander.step(STEP, &mut chance)).collect();
-        for (smooth, &demand) in smooth.iter_mut().zip(&demands) {
-            let gain = 1.0 - (-STEP / 90.0_f64).exp();
-            let old = smooth.unwrap_or(demand);
-            *smooth = Some(old + gain * (demand - old));
-        }
-        let own = |replica: usize, zone: usize, of: &dyn Fn(usize) -> f64| -> f64 {
-            (0..homes.len())
-                .filter(|&at| at % replicas == replica && homes[at] == zone)
-                .map(of)
-                .sum()
-        };
-        let mut calls = vec![0.0; count];
-        let mut crossed = 0.0;
-        for (replica, published) in published.iter_mut().enumerate() {
-            let known = |at: usize| smooth[at].unwrap_or(0.0);
-            let known: Vec<f64> = (0..count).map(|zone| own(replica, zone, &known)).collect();
-            if step % 3 == 0
-                && let Some(new) = renew(published.as_ref(), &loads(backends, &known), 0)
-            {
-                changes += usize::from(published.is_some());
-                *published = Some(new);
-            }
-            let Some(split) = published else { continue };
-            for (home, &clients) in clients.iter().enumerate() {
-                let demand = own(replica, home, &|at| demands[at]);
-                let listed = split.row(home).iter().filter(|share| **share > 0).count();
-                lists.push((listed * clients) as f64 * count as f64 / homes.len() as f64);
-                for (zone, &share) in split.row(home).iter().enumerate() {
-                    let part = demand * f64::from(share) / 1e6;
-                    calls[zone] += part;
-                    crossed += if zone == home { 0.0 } else { part };
+    let homes: Vec<usize> =
+        clients.iter().enumerate().flat_map(|(zone, &n)| vec![zone; n]).collect();
+    let demands = chance.zipf(homes.len(), zipf);
+    let mut all: Vec<Replica> = (0..replicas)
+        .map(|replica| {
+            let own = homes.iter().zip(&demands).skip(replica).step_by(replicas);
+            let own = own.map(|(&home, &mean)| (home, Wander::new(mean, sigma, &mut chance)));
+            let own: Vec<_> = own.collect();
+            Replica::new(backends, own, &mut chance)
+        })
+        .collect();
+    let zones: Vec<usize> =
+        backends.iter().enumerate().flat_map(|(zone, &n)| vec![zone; n]).collect();
+    let (mut moving, mut changes, mut listed) = (Moving::default(), 0, Vec::new());
+    for step in 1..=(hours * 3_600.0 / STEP) as usize {
+        // In the first minute, the demand is not known yet.
+        let counts = step > 6;
+        let (mut calls, mut crossed) = (vec![0.0; backends.len()], 0.0);
+        let mut demands = vec![0.0; backends.len()];
+        for Replica { clients, split, .. } in &mut all {
+            for Client { home, demand, pace, walker, known } in clients {
+                let count = pace.whole(STEP * RATE * demand.step(STEP, &mut chance));
+                for _ in 0..count {
+                    let zone = zones[walker.call().expect("nothing is dropped")];
+                    calls[zone] += 1.0;
+                    crossed += f64::from(u8::from(zone != *home));
                 }
+                demands[*home] += count as f64;
+                let (rate, gain) = (count as f64 / STEP, 1.0 - (-STEP / 90.0_f64).exp());
+                *known = Some(known.map_or(rate, |known| known + gain * (rate - known)));
+                let zones = split.row(*home).iter().filter(|share| **share > 0).count();
+                listed.push(zones as f64);
             }
         }
-        let total: f64 = calls.iter().sum();
-        let over = |zone: usize| calls[zone] / total * whole as f64 / backends[zone] as f64;
-        let over = (0..count).map(over);
-        ratios.push(most(over));
-        crosses.push(crossed / total);
+        let whole: f64 = calls.iter().sum();
+        let due = |zone: usize| whole * backends[zone] as f64 / zones.len() as f64;
+        let away = (0..backends.len()).map(|zone| f64::max(0.0, demands[zone] - due(zone)));
+        let away = away.sum::<f64>();
+        if counts {
+            let loads = (0..backends.len()).map(|zone| calls[zone] / due(zone));
+            moving.ratios.push(most(loads));
+            moving.crosses.push(crossed / whole);
+            moving.least.push(away / whole);
+        }
+        if step % 3 == 0 {
+            let renewed = all.iter_mut().filter_map(|one| one.renew(backends, &mut chance));
+            changes += renewed.count();
+        }
     }
-    Moving {
-        mean: mean(ratios.iter().copied()),
-        p99: percentile(&ratios, 0.99),
-        changes: changes as f64 / hours / replicas as f64,
-        cross: mean(crosses),
-        zones: mean(lists),
+    moving.changes = changes as f64 / hours / replicas as f64;
+    moving.zones = mean(listed);
+    moving
+}
+
+impl Replica {
+    /// Makes a replica whose clients have just connected.
+    fn new(backends: &[usize], clients: Vec<(usize, Wander)>, chance: &mut Chance) -> Self {
+        let mut demands = vec![0.0; backends.len()];
+        clients.iter().for_each(|(home, _)| demands[*home] += 1.0);
+        let split = Split::best(&loads(backends, &demands), 0);
+        let lists = zone_lists(backends, &split, 1);
+        let count = clients.len();
+        let client = |(at, (home, demand)): (usize, (usize, Wander))| {
+            let kind = if at.is_multiple_of(2) { Kind::Java } else { Kind::Other };
+            let walker = Walker::new(kind, lists[home].list(at, count), chance);
+            Client { home, demand, pace: Pace::default(), walker, known: None }
+        };
+        Self { clients: clients.into_iter().enumerate().map(client).collect(), split, number: 1 }
     }
+
+    /// Sends other lists if that is worth it.
+    fn renew(&mut self, backends: &[usize], chance: &mut Chance) -> Option<()> {
+        let mut known = vec![0.0; backends.len()];
+        let each = self.clients.iter();
+        each.for_each(|client| known[client.home] += client.known.unwrap_or(RATE));
+        self.split = renew(Some(&self.split), &loads(backends, &known), 0)?;
+        self.number += 1;
+        let lists = zone_lists(backends, &self.split, self.number);
+        let count = self.clients.len();
+        for (at, Client { home, walker, .. }) in self.clients.iter_mut().enumerate() {
+            walker.receive(lists[*home].list(at, count), chance);
+        }
+        Some(())
+    }
+}
+
+/// Returns the lists of the clients of each zone.
+fn zone_lists(backends: &[usize], split: &Split, number: u64) -> Vec<Lists> {
+    let lists = |home: usize| {
+        let factors = split.factors(Some(home)).into_iter().zip(backends);
+        let factors: Vec<_> = factors.flat_map(|(factor, &n)| vec![factor; n]).collect();
+        Lists::new(&apply(&vec![1; factors.len()], &factors), number)
+    };
+    (0..backends.len()).map(lists).collect()
 }
