@@ -240,6 +240,20 @@ fn other_settings_are_sent_where_they_matter() {
     assert_eq!(next(session), None);
 }
 
+/// A response with many names is made in several steps.
+#[test]
+fn names_that_come_while_a_response_is_made_are_in_it() {
+    let session = &mut session();
+    let many: Vec<_> = (0..100).map(|n| format!("b{n:03}")).collect();
+    let all: Vec<_> = many.iter().map(String::as_str).collect();
+    ask(session, Kind::Listener, &all, 0);
+    assert!(matches!(session.step(NOW(), plain), Step::Again));
+    // It comes before those that have been made.
+    let more = [&["a"], &all[..]].concat();
+    ask(session, Kind::Listener, &more, 0);
+    assert_eq!(next(session), Some((Kind::Listener, 1, names(&more))));
+}
+
 /// What a client does or what happens to a name.
 #[derive(Debug, Clone)]
 enum Act {

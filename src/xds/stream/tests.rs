@@ -40,13 +40,19 @@ impl Scene {
         let zone = Zone::new("lookaside.internal").unwrap();
         let sums = (Arc::default(), Arc::default(), Arc::default());
         let xds = Xds::new(zone, catalog, sums, Arc::default(), counters.clone());
-        let identity = ClientIdentity { addr: "192.0.2.1:1".parse().unwrap(), certificate: None };
-        let kind = ClientKind::Go;
-        let peer = Peer { identity, user_agent: "test".into(), kind, zone: None };
-        let row = xds.0.clients.register(peer, Arc::default(), clock::now());
-        let stream = XdsStream::new(row, xds.0.clone());
         let names = (0..names).map(|n| format!("s{n:05}")).collect();
-        Self { stream, counters, inputs, revision: 1, names }
+        Self { stream: stream(xds.0.clone()), counters, inputs, revision: 1, names }
+    }
+
+    /// Opens a further stream of the connection.
+    fn another(&self, names: usize) -> Self {
+        Self {
+            stream: stream(self.stream.shared.clone()),
+            counters: self.counters.clone(),
+            inputs: self.inputs.clone(),
+            revision: self.revision,
+            names: (0..names).map(|n| format!("t{n:05}")).collect(),
+        }
     }
 
     /// Asks for all names of a type, and accepts the response with this nonce.
@@ -101,6 +107,14 @@ impl Scene {
     }
 }
 
+fn stream(shared: Arc<Shared>) -> XdsStream {
+    let identity = ClientIdentity { addr: "192.0.2.1:1".parse().unwrap(), certificate: None };
+    let kind = ClientKind::Go;
+    let peer = Peer { identity, user_agent: "test".into(), kind, zone: None };
+    let row = shared.clients.register(peer, Arc::default(), clock::now());
+    XdsStream::new(row, shared)
+}
+
 /// The work of a change does not grow with the number of names.
 #[tokio::test]
 async fn a_stream_looks_only_at_the_names_that_changed() {
@@ -132,7 +146,7 @@ async fn a_stream_looks_only_at_the_names_that_changed() {
 }
 
 /// A name that changes while a response is unanswered is not forgotten, and one that the client
-/// no longer wants is.
+/// no longer wants is, at once: a client that answers nothing may ask for other names for ever.
 #[tokio::test]
 async fn changes_wait_for_an_answer() {
     let mut scene = Scene::start(3).await;
@@ -143,10 +157,21 @@ async fn changes_wait_for_an_answer() {
         scene.register(name).await;
     }
     // The registry is read while the stream is not open.
+    let mut changed = BTreeSet::new();
+    while changed.len() < 2 {
+        match scene.stream.changes.take() {
+            Some(name) => drop(changed.insert(name)),
+            None => tokio::task::yield_now().await,
+        }
+    }
+    changed.iter().for_each(|name| scene.stream.changes.add(name));
     let stream = &mut scene.stream;
     assert!(futures_util::poll!(poll_fn(|cx| stream.poll_push(cx))).is_pending());
     scene.names.remove(0);
     scene.ask(Kind::Endpoints, &first.nonce);
+    let next = scene.stream.changes.take().unwrap();
+    assert_eq!(&*next, "s00001");
+    scene.stream.changes.add(&next);
     scene.assignments(["s00001".to_owned()].into()).await;
     assert!(scene.stream.changes.take().is_none());
 }
@@ -173,6 +198,18 @@ async fn a_name_without_room_gets_no_backends() {
     while endpoints(&response) == 0 {
         scene.ask(Kind::Endpoints, &response.nonce);
         response = scene.next().await;
+    }
+    assert_eq!(scene.counters.xds_names_refused.total(), 1);
+}
+
+/// A connection has 10,416 names of endpoints, on all of its streams.
+#[tokio::test]
+async fn the_streams_of_a_connection_share_the_room_for_selections() {
+    let mut scene = Scene::start(10_000).await;
+    let mut other = scene.another(417);
+    for scene in [&mut scene, &mut other] {
+        scene.ask(Kind::Endpoints, "");
+        scene.assignments(scene.names.iter().cloned().collect()).await;
     }
     assert_eq!(scene.counters.xds_names_refused.total(), 1);
 }
