@@ -277,8 +277,7 @@ impl ClientRow {
             Verdict::None => return,
             Verdict::Refused(words) => sent.refusal = Some(words.as_str().into()),
             Verdict::Accepted => {
-                sent.accepted = Some(NonZeroU64::new(sent.version).unwrap_or(NonZeroU64::MIN));
-                sent.refusal = None;
+                (sent.accepted, sent.refusal) = (NonZeroU64::new(sent.version.max(1)), None);
             }
         }
         sent.unanswered = false;
