@@ -119,7 +119,11 @@ pub(crate) async fn first_message(
     loop {
         if let Some(message) = messages.next()? {
             body.finish(messages.long(message.len()));
-            poll_fn(|cx| Poll::Ready(body.hold(messages.len(), cx))).await;
+            poll_fn(|cx| {
+                body.hold(messages.len(), cx);
+                Poll::Ready(())
+            })
+            .await;
             return Ok(message);
         }
         let (held, expected) = (messages.len(), messages.expected());
