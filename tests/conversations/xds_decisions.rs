@@ -79,6 +79,9 @@ async fn a_client_stays_in_the_zone_that_it_states() {
     by_address.until(&[21, 22, 23]).await;
     let zones = || -> Vec<_> { balanced.xds.clients()().into_iter().map(|one| one.zone).collect() };
     assert_eq!(zones(), [Some("a".into()), Some("b".into())]);
+    let views = balanced.xds.clients()().into_iter();
+    let said: Vec<_> = views.map(|one| one.xds.and_then(|xds| xds.stated_zone)).collect();
+    assert_eq!(said, [Some("EU-1A".into()), None], "the zone of an address is not stated");
     let hello = ServiceName::new("hello").unwrap();
     let demand = balanced.balancer.demand()(&hello).expect("clients of xDS count");
     assert_eq!(demand.clients, [(Some("a".into()), 1), (Some("b".into()), 1)]);

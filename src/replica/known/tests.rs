@@ -34,7 +34,8 @@ fn own(state: State) -> Own {
 
 fn entry(id: &str, value: &str) -> Entry<Decoded> {
     let key = Key::new(format!("{PREFIX}zone/{id}").as_bytes());
-    let decoded = record::decode(value.as_bytes(), true, &BalancerHosts::default());
+    let hosts = BalancerHosts::default();
+    let decoded = record::decode(id.as_bytes(), value.as_bytes(), true, &hosts);
     Entry { key, decoded, leased: true }
 }
 
