@@ -16,7 +16,7 @@ help:
 	@echo "make lint   formatting, clippy and documentation, without a warning"
 	@echo "make deny   licences, sources and advisories of everything that it depends on"
 	@echo "make oldest  builds everything with the oldest Rust that Cargo.toml names"
-	@echo "make bench  every figure of docs/performance.md, beside the limit and others; 15 minutes"
+	@echo "make bench  every figure of docs/performance.md, beside the limit and others; half an hour"
 	@echo "make bench-short  the same in small: only whether it works"
 	@echo "make bench-policy  figures and plots of traffic policy, simulated, beside their limits; a minute"
 	@echo "make profile  where the processor goes while it pushes, as a flame graph"

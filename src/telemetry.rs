@@ -20,7 +20,7 @@ mod sent;
 pub use denials::{Denials, Denied, Protocol};
 pub use sent::{
     FindSent, SentEndpoints, SentEntry, SentList, SentLocality, SentName, SentResource,
-    SentResources, SentType, WantedNames,
+    SentResources, SentType, Told, WantedNames,
 };
 
 /// A total since the start.
@@ -194,9 +194,8 @@ pub struct ClientView {
     pub subset: Option<Subset>,
     /// The service that the name means now.
     pub service: Option<ServiceName>,
-    /// The newest response to the client: `list`, `empty`, `unreachable`, `drop`, `fallback`,
-    /// `denied` or `invalid`.
-    pub last_response: &'static str,
+    /// What the newest response tells the client.
+    pub told: Told,
     /// How many entries the client's list has.
     pub entries: usize,
     /// The registry's revision that brought the list.

@@ -41,6 +41,7 @@ use std::time::{Duration, Instant};
 use lookaside::load::Calls;
 use lookaside::registry::Event;
 use lookaside::settings::WhenEmpty;
+use lookaside::telemetry::Told;
 use tokio::io::AsyncWriteExt;
 use wire::{Balanced, GO, JAVA, Kind, PYTHON, pb};
 
@@ -492,9 +493,8 @@ async fn reports_are_summed_by_service_and_by_client() {
     let clients = balanced.clients();
     let started: Vec<_> = clients.iter().map(|client| client.calls.started).collect();
     assert_eq!(started, [10, 100]);
-    let names = (&*clients[0].user_agent, &*clients[1].name);
-    assert_eq!(names, (PYTHON, "hello.lookaside.internal"));
-    assert_eq!((clients[0].last_response, clients[0].entries), ("list", 1));
+    assert_eq!((&*clients[0].user_agent, &*clients[1].name), (PYTHON, "hello.lookaside.internal"));
+    assert_eq!((clients[0].told, clients[0].entries), (Told::List, 1));
     assert_eq!(clients[0].peer.to_string(), "192.0.2.1:1234");
 }
 

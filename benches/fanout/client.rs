@@ -41,6 +41,22 @@ pub(crate) enum Manner {
     Stalled,
 }
 
+impl Manner {
+    /// Returns its name in tables.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Grpc => "grpc",
+            Self::Stalled => "stalled",
+        }
+    }
+
+    /// Returns the one of this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        [Self::Plain, Self::Grpc, Self::Stalled].into_iter().find(|one| one.name() == name)
+    }
+}
+
 /// The protocol of the streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocols {

@@ -126,6 +126,12 @@ fn ratios(bench: &Bench) -> Vec<(&'static str, Must, Cell, Cell)> {
         xds("xDS: CPU per push / go-control-plane, 100 entries", 0.15, 100, GoXds),
         xds("xDS: CPU per push / go-control-plane, 1,000 entries", 0.15, 1_000, GoXds),
         (
+            "xDS: put to the last of N / limit, one core",
+            AtMost(2.0),
+            push("to last ms", 100, Plain, LookasideXds),
+            push("to last ms", 100, Plain, LimitXds),
+        ),
+        (
             "xDS: put to the last of N / (etcd + limit), two cores",
             AtMost(1.2),
             put_xds(LookasideXds),

@@ -41,7 +41,7 @@ pub(crate) struct Spread {
 impl Report {
     pub(crate) fn add(&mut self, cell: Cell, value: f64) {
         let Cell { scene, metric, manner, clients, entries, server } = &cell;
-        let manner = format!("{manner:?}").to_lowercase();
+        let manner = manner.name();
         println!(
             "  {scene:<8} {clients:>5} x {entries:<4} {manner:<7} {server:<13} {metric:<21} {value:>10.2}"
         );
@@ -64,12 +64,37 @@ impl Report {
         scenes.into_iter().map(|scene| self.table(scene)).collect()
     }
 
+    /// Adds what a former run measured, as its JSON says, of every scene that this run left
+    /// out.
+    pub(crate) fn keep(&mut self, former: &Value) {
+        let scenes: BTreeSet<_> = self.rounds.keys().map(|cell| cell.scene).collect();
+        for one in former["measured"].as_array().into_iter().flatten() {
+            let number = |name: &str| usize::try_from(one[name].as_u64()?).ok();
+            // There are some hundred cells in a run, which ends soon.
+            let text = |name: &str| Some(&*one[name].as_str()?.to_owned().leak());
+            let cell = || {
+                Some(Cell {
+                    scene: text("scene").filter(|scene| !scenes.contains(scene))?,
+                    metric: text("metric")?,
+                    manner: Manner::named(text("manner")?)?,
+                    clients: number("clients")?,
+                    entries: number("entries")?,
+                    server: Kind::named(text("server")?)?,
+                })
+            };
+            let rounds = one["rounds"].as_array().into_iter().flatten().filter_map(Value::as_f64);
+            if let Some(cell) = cell() {
+                self.rounds.insert(cell, rounds.collect());
+            }
+        }
+    }
+
     pub(crate) fn json(&self, goals: &[Goal]) -> Value {
         let cell = |(cell, rounds): (&Cell, &Vec<f64>)| {
             json!({
                 "scene": cell.scene,
                 "metric": cell.metric,
-                "manner": format!("{:?}", cell.manner).to_lowercase(),
+                "manner": cell.manner.name(),
                 "clients": cell.clients,
                 "entries": cell.entries,
                 "server": cell.server.to_string(),

@@ -69,7 +69,8 @@ struct Options {
     /// Number of pushes in a measurement.
     #[arg(long)]
     pushes: Option<usize>,
-    /// Write plots and tables into docs/ too.
+    /// Write plots and tables into docs/ too. With --only, the other scenes keep what the last
+    /// run measured.
     #[arg(long)]
     docs: bool,
     /// The flag that cargo bench passes.
@@ -165,6 +166,11 @@ fn run(options: &Options, files: usize) {
     }
     // The test ignores times, so it leaves the files of a real run alone.
     if !short {
+        if options.docs
+            && let Some(former) = former()
+        {
+            bench.report.keep(&former);
+        }
         write(&bench, options.docs);
     }
     assert!(failures.is_empty(), "{}", failures.join("; "));
@@ -202,6 +208,11 @@ fn round(bench: &mut Bench, options: &Options) -> Vec<String> {
     let failures: Vec<_> = outcomes.into_iter().filter_map(failed).collect();
     failures.iter().for_each(|failure| eprintln!("{failure}"));
     failures
+}
+
+/// Returns what the last run wrote.
+fn former() -> Option<serde_json::Value> {
+    serde_json::from_str(&std::fs::read_to_string(out_dir().join("fanout.json")).ok()?).ok()
 }
 
 fn write(bench: &Bench, docs: bool) {

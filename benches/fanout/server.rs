@@ -94,11 +94,17 @@ impl Kind {
         let mut kinds = Self::ALL.to_vec();
         kinds.retain(|kind| names.is_empty() || names.contains(&kind.to_string()));
         kinds.retain(|kind| match kind {
-            Self::Other | Self::OtherXds => other().is_some(),
+            Self::Other => other().is_some(),
+            Self::OtherXds => other().is_some_and(|program| has_xds(&program)),
             Self::GrpcGo | Self::GoXds => go_servers().is_some(),
             _ => true,
         });
         kinds
+    }
+
+    /// Returns the server of this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.to_string() == name)
     }
 
     fn command(self, count: usize, etcd: &str) -> Command {
@@ -243,6 +249,12 @@ pub(crate) fn on_core<T>(core: usize, work: impl FnOnce() -> T) -> T {
 
 fn other() -> Option<PathBuf> {
     std::env::var_os("LOOKASIDE_BENCH_OTHER").map(PathBuf::from)
+}
+
+/// Returns whether a build of lookaside speaks xDS. Early builds do not.
+fn has_xds(program: &Path) -> bool {
+    let output = Command::new(program).args(["xds-bootstrap", "--help"]).output();
+    output.is_ok_and(|output| output.status.success())
 }
 
 /// Returns the folder of the servers in Go, built once in a run, or `None` without Go.

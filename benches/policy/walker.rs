@@ -33,7 +33,9 @@ pub(crate) struct Lists {
 #[derive(Clone)]
 pub(crate) struct List {
     cycle: Rc<[u32]>,
-    window: Window,
+    /// Its first entry in the cycle, and how many entries it has.
+    start: usize,
+    length: usize,
     drops: usize,
     phase: u64,
 }
@@ -69,18 +71,20 @@ impl Lists {
         let stream = stream as u64;
         let place = StreamRank { stream, streams };
         let window = Window::new(self.cycle.len(), self.backends, self.number, place);
-        let drops = shedding::drops(window.length, self.drop_percent);
+        let (start, end) = window.ends();
+        let length = end - start;
+        let drops = shedding::drops(length, self.drop_percent);
         // It differs by stream and by list, like the start of the window.
         let phase = stream
             .wrapping_mul(0x9e37_79b9_7f4a_7c15)
             .wrapping_add(self.number.wrapping_mul(0x6a09_e667_f3bc_c908));
-        List { cycle: Rc::clone(&self.cycle), window, drops, phase }
+        List { cycle: Rc::clone(&self.cycle), start, length, drops, phase }
     }
 }
 
 impl List {
     pub(crate) fn len(&self) -> usize {
-        self.window.length
+        self.length
     }
 }
 
@@ -107,31 +111,31 @@ impl Walker {
 
     /// Makes a call. Returns its backend; `None` if the client drops it.
     pub(crate) fn call(&mut self) -> Option<usize> {
-        let List { cycle, window, drops, phase } = &self.list;
+        let List { cycle, start, length, drops, phase } = &self.list;
         if *drops > 0 {
-            let total = window.length + drops;
+            let total = length + drops;
             let at = self.drop_at;
             self.drop_at = (at + 1) % total;
             if shedding::is_drop(at, total, *drops, *phase) {
                 return None;
             }
         }
-        let at = (window.start + self.at) % cycle.len();
-        self.at = (self.at + 1) % window.length;
+        let at = (start + self.at) % cycle.len();
+        self.at = (self.at + 1) % length;
         Some(cycle[at] as usize)
     }
 
     /// Makes many calls by a list without drops, and adds them to the counts of their backends.
     pub(crate) fn calls(&mut self, calls: usize, counts: &mut [f64]) {
-        let List { cycle, window, drops, .. } = &self.list;
+        let List { cycle, start, length, drops, .. } = &self.list;
         assert_eq!(*drops, 0, "each drop must be a call of its own");
         // In each round, every entry is used once.
-        let rounds = (calls / window.length) as f64;
+        let rounds = (calls / length) as f64;
         if rounds > 0.0 {
-            let entries = (0..window.length).map(|at| (window.start + at) % cycle.len());
+            let entries = (0..*length).map(|at| (start + at) % cycle.len());
             entries.for_each(|at| counts[cycle[at] as usize] += rounds);
         }
-        for _ in 0..calls % window.length {
+        for _ in 0..calls % *length {
             if let Some(backend) = self.call() {
                 counts[backend] += 1.0;
             }

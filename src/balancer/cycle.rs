@@ -42,9 +42,9 @@ const VERY_FEW_STREAMS: usize = 10;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Window {
     /// The first entry.
-    pub start: usize,
+    pub start: u32,
     /// The number of entries. The cycle's first entry follows its last.
-    pub length: usize,
+    pub length: u32,
 }
 
 /// The properties of a stream that decide its window.
@@ -83,7 +83,18 @@ impl Window {
             };
             entries.min(least.max(WINDOW_PER_BACKEND * backends))
         };
-        Self { start: usize::try_from(start).unwrap_or(0), length }
+        Self {
+            start: u32::try_from(start).unwrap_or(0),
+            length: u32::try_from(length).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Returns its first entry, and the one behind its last: beyond the cycle's end if it goes
+    /// on at the beginning.
+    #[must_use]
+    pub fn ends(self) -> (usize, usize) {
+        let start = self.start as usize;
+        (start, start + self.length as usize)
     }
 }
 

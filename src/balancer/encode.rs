@@ -100,22 +100,22 @@ impl EncodedList {
         self.offsets.len()
     }
 
-    /// Returns how many entries a stream is sent.
-    pub(super) fn len_for(&self, rank: StreamRank) -> usize {
-        self.window(rank).length
-    }
-
     /// Returns how many entries of a stream's window do not fit into one message.
     pub(super) fn omitted(&self) -> usize {
         let rank = StreamRank::default();
-        Window::new(self.len(), self.backends, self.number, rank).length - self.len_for(rank)
+        let whole = Window::new(self.len(), self.backends, self.number, rank);
+        (whole.length - self.window(rank).length) as usize
     }
 
-    /// Returns the message with the list for a stream.
-    pub(super) fn message(&self, rank: StreamRank) -> Pieces {
-        let window = self.window(rank);
+    /// Returns the window with all entries.
+    pub(super) fn all(&self) -> Window {
+        Window { start: 0, length: small(self.len()) }
+    }
+
+    /// Returns the message with the entries of a window.
+    pub(super) fn message(&self, window: Window) -> Pieces {
         let [first, second] = self.slices(window);
-        if window.length == self.len() {
+        if window.length as usize == self.len() {
             return Pieces::from([self.head.clone(), first, second]);
         }
         let mut head = BytesMut::with_capacity(HEAD_ROOM);
@@ -123,10 +123,10 @@ impl EncodedList {
         Pieces::from([head.freeze(), first, second])
     }
 
-    /// Returns `before` and the message with the list for a stream. The first entry's
+    /// Returns `before` and the message with the entries of a window. The first entry's
     /// token carries a nonce, so that the list differs from every list that the client had.
-    pub(super) fn unique_message(&self, rank: StreamRank, nonce: u32, before: &[u8]) -> Pieces {
-        let Window { start, length } = self.window(rank);
+    pub(super) fn unique_message(&self, window: Window, nonce: u32, before: &[u8]) -> Pieces {
+        let Window { start, length } = window;
         let [entry, _] = self.slices(Window { start, length: length.min(1) });
         let mut list = pb::ServerList::decode(entry).unwrap_or_default();
         for server in &mut list.servers {
@@ -145,7 +145,7 @@ impl EncodedList {
     /// Returns a stream's window, cut to the room in one message.
     pub(super) fn window(&self, rank: StreamRank) -> Window {
         let Window { start, length } = Window::new(self.len(), self.backends, self.number, rank);
-        let fits = |length: usize| self.bytes(Window { start, length }) <= MESSAGE_MAX - HEAD_ROOM;
+        let fits = |length: u32| self.bytes(Window { start, length }) <= MESSAGE_MAX - HEAD_ROOM;
         if self.entries.len() <= MESSAGE_MAX - HEAD_ROOM || fits(length) {
             return Window { start, length };
         }
@@ -159,19 +159,20 @@ impl EncodedList {
 
     /// Returns all entries.
     pub(super) fn shown(&self) -> Vec<SentEntry> {
-        shown(&self.entries, Window { start: 0, length: self.len() })
+        shown(&self.entries, self.all())
     }
 
     /// Returns how many bytes a window's entries have.
-    fn bytes(&self, Window { start, length }: Window) -> usize {
-        let end = start + length;
+    fn bytes(&self, window: Window) -> usize {
+        let (start, end) = window.ends();
         let around = self.offset(end.saturating_sub(self.len()));
         self.offset(end.min(self.len())) - self.offset(start) + around
     }
 
     /// Returns the entries of a window: to the cycle's end, and from its beginning.
-    fn slices(&self, Window { start, length }: Window) -> [Bytes; 2] {
-        let (start, end) = (start.min(self.len()), start + length);
+    fn slices(&self, window: Window) -> [Bytes; 2] {
+        let (start, end) = window.ends();
+        let start = start.min(self.len());
         let around = self.offset(end.saturating_sub(self.len()));
         let first = self.offset(start)..self.offset(end.min(self.len()));
         [self.entries.slice(first), self.entries.slice(..around)]
@@ -192,7 +193,7 @@ impl EncodedList {
                 // All entries are about equally long.
                 entries.reserve(entry.encoded_len() * of.len());
             }
-            offsets.push(u32::try_from(entries.len()).unwrap_or(u32::MAX));
+            offsets.push(small(entries.len()));
             let _ = entry.encode(&mut entries);
         }
         let mut head = BytesMut::with_capacity(HEAD_ROOM);
@@ -214,6 +215,11 @@ impl EncodedList {
     }
 }
 
+/// A list has less than 2^32 bytes, and fewer entries.
+fn small(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
 /// Returns a window of the encoded entries of a cycle.
 pub(super) fn shown(entries: &[u8], window: Window) -> Vec<SentEntry> {
     let list = pb::ServerList::decode(entries).unwrap_or_default();
@@ -228,7 +234,8 @@ pub(super) fn shown(entries: &[u8], window: Window) -> Vec<SentEntry> {
             .map(SocketAddr::from),
         token: server.load_balance_token.clone(),
     };
-    list.servers.iter().cycle().skip(window.start).take(window.length).map(entry).collect()
+    let (start, end) = window.ends();
+    list.servers.iter().cycle().skip(start).take(end - start).map(entry).collect()
 }
 
 /// Returns an entry that makes a client drop the call.

@@ -16,6 +16,7 @@ use lookaside_http2::Pieces;
 use crate::catalog::Known;
 use crate::model::{ClientKind, ServiceName};
 use crate::streams::held_bytes::WeakHeldBytes;
+use crate::telemetry::Told;
 
 use super::cycle::{StreamRank, Window};
 use super::encode::{EncodedList, response};
@@ -61,9 +62,9 @@ enum LastSent {
 /// A message to send, and what it contains.
 pub(super) struct Push {
     pub(super) message: Pieces,
-    /// Its kind, as shown to people.
-    pub(super) kind: &'static str,
-    pub(super) entries: usize,
+    /// What it tells the client.
+    pub(super) told: Told,
+    pub(super) entries: u32,
     /// The part of the list that it has.
     pub(super) window: Window,
     /// The handle that shows whether the list's bytes are still held.
@@ -117,26 +118,27 @@ impl Session {
         if self.last_sent.as_ref().is_some_and(|sent| sent.is(&directive)) {
             return None;
         }
-        let message = self.message(&directive, rank);
-        let (kind, entries) = match &directive {
-            Directive::List(list) => ("list", list.len_for(rank)),
-            Directive::Empty => ("empty", 0),
-            Directive::Unreachable => ("unreachable", 1),
-            Directive::Drop => ("drop", 1),
-            Directive::Fallback => ("fallback", 0),
-        };
         let (held, window) = match &directive {
             Directive::List(list) => (list.held.clone(), list.window(rank)),
             _ => <(WeakHeldBytes, Window)>::default(),
+        };
+        let message = self.message(&directive, window);
+        let (told, entries) = match &directive {
+            Directive::List(_) => (Told::List, window.length),
+            Directive::Empty => (Told::Empty, 0),
+            Directive::Unreachable => (Told::Unreachable, 1),
+            Directive::Drop => (Told::Drop, 1),
+            Directive::Fallback => (Told::Fallback, 0),
         };
         self.last_sent = Some(match directive {
             Directive::List(list) => LastSent::List(Arc::downgrade(&list)),
             other => LastSent::Other(other),
         });
-        Some(Push { message, kind, entries, window, held })
+        Some(Push { message, told, entries, window, held })
     }
 
-    fn message(&mut self, directive: &Directive, rank: StreamRank) -> Pieces {
+    /// Returns the message; `window` is the part of a list that it has.
+    fn message(&mut self, directive: &Directive, window: Window) -> Pieces {
         let opening = match self.last_sent {
             None => initial_response(jittered(self.report_interval, self.seed)),
             Some(_) => Bytes::new(),
@@ -151,13 +153,17 @@ impl Session {
                 return Pieces::from([opening, fallback, Bytes::new()]);
             }
         };
+        let window = match directive {
+            Directive::List(_) => window,
+            _ => list.all(),
+        };
         match &self.last_sent {
             // The first list of a stream, and the first after a fallback.
             None | Some(LastSent::Other(Directive::Fallback)) => {
                 self.nonce = self.nonce.wrapping_add(1);
-                list.unique_message(rank, self.nonce, &opening)
+                list.unique_message(window, self.nonce, &opening)
             }
-            Some(_) => list.message(rank),
+            Some(_) => list.message(window),
         }
     }
 }

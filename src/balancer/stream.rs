@@ -15,6 +15,7 @@ use crate::clock;
 use crate::settings::WhenEmpty;
 use crate::streams::body::{Conversation, certificate_refused};
 use crate::streams::work_budget;
+use crate::telemetry::Told;
 
 use super::clients::ClientRow;
 use super::cycle::StreamRank;
@@ -108,8 +109,8 @@ impl Conversation for BalanceStream {
                 counters.lists_suppressed.increment();
                 continue;
             };
-            let sent = match push.kind {
-                "fallback" => &counters.fallbacks_sent,
+            let sent = match push.told {
+                Told::Fallback => &counters.fallbacks_sent,
                 _ => &counters.lists_sent,
             };
             sent.increment();

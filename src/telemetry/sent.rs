@@ -19,6 +19,44 @@ pub struct WantedNames {
     pub name: Option<String>,
 }
 
+/// What a client was told by the newest response, of either protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// Nothing yet.
+    Nothing,
+    /// Its backends.
+    List,
+    /// That there are none: its calls wait.
+    Empty,
+    /// The same, as a backend that refuses every connection.
+    Unreachable,
+    /// To drop all calls, because there are no backends.
+    Drop,
+    /// To drop all calls, because it may not ask for the name.
+    Denied,
+    /// To drop all calls, because no service can have the name.
+    Invalid,
+    /// To use the addresses from DNS.
+    Fallback,
+}
+
+impl Told {
+    /// Returns the word for it in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::List => "list",
+            Self::Empty => "empty",
+            Self::Unreachable => "unreachable",
+            Self::Drop => "drop",
+            Self::Denied => "denied",
+            Self::Invalid => "invalid",
+            Self::Fallback => "fallback",
+        }
+    }
+}
+
 /// The list that a BalanceLoad stream was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SentList {
@@ -97,8 +135,8 @@ pub struct SentEndpoints {
     pub name: String,
     /// Its version.
     pub version: u64,
-    /// `list`, `empty`, `unreachable`, `drop`, `denied` or `invalid`.
-    pub kind: &'static str,
+    /// What they tell the client.
+    pub told: Told,
     /// The part of the calls that the client drops in each category, in percent.
     pub drops: Vec<(String, u32)>,
     /// The localities in order; `None` if they are no longer in memory, because newer ones are

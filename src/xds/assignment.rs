@@ -20,6 +20,7 @@ use crate::model::ClientKind;
 use crate::policy::{Decision, Pick, hash};
 use crate::settings::WhenEmpty;
 use crate::streams::held_bytes::WeakHeldBytes;
+use crate::telemetry::Told;
 
 use super::localities::{Backend, Grouping, Groups, Home};
 use super::pb::envoy::config::core::v3::socket_address::PortSpecifier;
@@ -41,8 +42,8 @@ pub(super) struct Assignment {
     pub(super) version: u64,
     /// A hash of everything but the weights.
     pub(super) members: u64,
-    /// Its kind, as shown to people.
-    pub(super) kind: &'static str,
+    /// What it tells the client.
+    pub(super) told: Told,
     /// How many backends it has.
     pub(super) backends: usize,
     /// How many backends were left out, because a client takes no larger message.
@@ -84,7 +85,7 @@ impl Assignment {
         let mut picks: Vec<_> = decision.picks().iter().enumerate().map(pick).collect();
         picks.sort_unstable();
         let policy = drops(SHED, decision.drop_percent);
-        Self::encode(&grouping.homes(&picks), policy, "list", BODY_MAX)
+        Self::encode(&grouping.homes(&picks), policy, Told::List, BODY_MAX)
     }
 
     /// Makes what a client of this kind gets when there is no backend for it.
@@ -96,41 +97,41 @@ impl Assignment {
     /// so these clients wait.
     pub(super) fn without_backends(when_empty: WhenEmpty, kind: ClientKind) -> Self {
         match when_empty {
-            WhenEmpty::Drop => Self::nobody(drops(NO_BACKENDS, 100), "drop", kind),
-            WhenEmpty::Wait | WhenEmpty::Fallback => Self::nobody(None, "empty", kind),
+            WhenEmpty::Drop => Self::nobody(drops(NO_BACKENDS, 100), Told::Drop, kind),
+            WhenEmpty::Wait | WhenEmpty::Fallback => Self::nobody(None, Told::Empty, kind),
         }
     }
 
-    fn nobody(policy: Option<Policy>, name: &'static str, kind: ClientKind) -> Self {
+    fn nobody(policy: Option<Policy>, told: Told, kind: ClientKind) -> Self {
         if !matches!(kind, ClientKind::Java | ClientKind::Rust) {
-            return Self::encode(&[], policy, name, BODY_MAX);
+            return Self::encode(&[], policy, told, BODY_MAX);
         }
         let mut body = Vec::new();
         // No server can have the port 0.
         let refusing = endpoint(Ipv4Addr::LOCALHOST.into(), 0);
         field(&mut body, &locality("unreachable".to_owned(), vec![refusing], 1));
-        let kind = if name == "empty" { "unreachable" } else { name };
-        close(body, policy, 0, kind, (0, 0))
+        let told = if told == Told::Empty { Told::Unreachable } else { told };
+        close(body, policy, 0, told, (0, 0))
     }
 
     /// Makes what a client of this kind gets that may not ask for a name: its calls fail at
     /// once, as far as clients can be told so.
     pub(super) fn denied(kind: ClientKind) -> Self {
-        Self { kind: "denied", ..Self::without_backends(WhenEmpty::Drop, kind) }
+        Self { told: Told::Denied, ..Self::without_backends(WhenEmpty::Drop, kind) }
     }
 
     /// Makes what a client of this kind gets for a name that cannot mean a service: its calls
     /// fail at once, mostly with the reason, because clients show the category of a drop.
     pub(super) fn invalid(reason: &str, kind: ClientKind) -> Self {
-        Self::nobody(drops(reason, 100), "invalid", kind)
+        Self::nobody(drops(reason, 100), Told::Invalid, kind)
     }
 
     /// Makes what a name gets for which there is no room.
     pub(super) fn none() -> Self {
-        Self::encode(&[], None, "empty", BODY_MAX)
+        Self::encode(&[], None, Told::Empty, BODY_MAX)
     }
 
-    fn encode(homes: &[Home], policy: Option<Policy>, kind: &'static str, max: usize) -> Self {
+    fn encode(homes: &[Home], policy: Option<Policy>, told: Told, max: usize) -> Self {
         let sum = homes.iter().map(|home| home.weight).fold(0, u64::saturating_add);
         let all: usize = homes.iter().map(|home| home.backends.len()).sum();
         let mut body = Vec::with_capacity(40 * homes.len() + 40 * all);
@@ -150,7 +151,7 @@ impl Assignment {
             }
             sent += backends.len();
         }
-        close(body, policy, members, kind, (sent, all - sent))
+        close(body, policy, members, told, (sent, all - sent))
     }
 }
 
@@ -181,7 +182,7 @@ fn close(
     mut body: Vec<u8>,
     policy: Option<Policy>,
     members: u64,
-    kind: &'static str,
+    told: Told,
     (backends, omitted): (usize, usize),
 ) -> Assignment {
     let policy = ClusterLoadAssignment { policy, ..Default::default() }.encode_to_vec();
@@ -189,7 +190,7 @@ fn close(
     body.extend(policy);
     let version = hash::hash(&body);
     let held = WeakHeldBytes::default();
-    Assignment { body: body.into(), version, members, kind, backends, omitted, held }
+    Assignment { body: body.into(), version, members, told, backends, omitted, held }
 }
 
 /// Appends one element of `ClusterLoadAssignment.endpoints`.

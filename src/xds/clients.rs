@@ -5,6 +5,7 @@
 //! them was sent. A push touches only its own row, never the table.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use crate::load::Calls;
 use crate::model::{ClientIdentity, ClientKind, ServiceName, Subset};
 use crate::streams::held_bytes::{WeakHeldBytes, count_held};
 use crate::streams::shared_texts::SharedTexts;
-use crate::telemetry::{ClientView, Counters, SentResources, WantedNames, XdsView};
+use crate::telemetry::{ClientView, Counters, SentResources, Told, WantedNames, XdsView};
 
 use super::assignment::Assignment;
 use super::resources::Kind;
@@ -85,8 +86,9 @@ struct Sent {
     nonce: u64,
     /// Whether the client has not answered it.
     unanswered: bool,
-    /// The version of the newest response that it accepted.
-    accepted: Option<u64>,
+    /// The version of the newest response that it accepted. Never 0, so that the absence of it
+    /// takes no room.
+    accepted: Option<NonZeroU64>,
     /// Its words about the newest response that it refused, until it accepts one.
     refusal: Option<Arc<str>>,
 }
@@ -101,8 +103,8 @@ struct NameRow {
     service: Option<ServiceName>,
     subset: Option<Subset>,
     revision: i64,
-    last_response: &'static str,
-    backends: usize,
+    told: Told,
+    backends: u32,
     pushed_at: Instant,
     /// The version of its assignment.
     version: u64,
@@ -274,7 +276,10 @@ impl ClientRow {
         match verdict {
             Verdict::None => return,
             Verdict::Refused(words) => sent.refusal = Some(words.as_str().into()),
-            Verdict::Accepted => (sent.accepted, sent.refusal) = (Some(sent.version), None),
+            Verdict::Accepted => {
+                sent.accepted = Some(NonZeroU64::new(sent.version).unwrap_or(NonZeroU64::MIN));
+                sent.refusal = None;
+            }
         }
         sent.unanswered = false;
         if kind == Kind::Endpoints {
@@ -322,7 +327,7 @@ impl Row {
         let refused = now.sent.iter().filter(|sent| sent.refusal.is_some());
         let xds = XdsView {
             sent: endpoints.newest(),
-            accepted: endpoints.accepted,
+            accepted: endpoints.accepted.map(NonZeroU64::get),
             refusal: refused.max_by_key(|sent| sent.nonce).and_then(|sent| sent.refusal.clone()),
         };
         let view = |row: &NameRow| ClientView {
@@ -335,8 +340,8 @@ impl Row {
             zone: row.watch.as_ref().and_then(|watch| watch.client_zone(&self.peer)),
             subset: row.subset,
             service: row.service.clone(),
-            last_response: row.last_response,
-            entries: row.backends,
+            told: row.told,
+            entries: row.backends as usize,
             revision: row.revision,
             opened: self.opened,
             pushed_at: row.pushed_at,
@@ -371,7 +376,7 @@ impl NameRow {
             service: None,
             subset: None,
             revision: 0,
-            last_response: "nothing",
+            told: Told::Nothing,
             backends: 0,
             pushed_at: at,
             version: 0,
@@ -386,8 +391,8 @@ impl NameRow {
     }
 
     fn pushed(&mut self, assignment: &Assignment, at: Instant) {
-        self.last_response = assignment.kind;
-        self.backends = assignment.backends;
+        self.told = assignment.told;
+        self.backends = u32::try_from(assignment.backends).unwrap_or(u32::MAX);
         self.pushed_at = at;
         self.version = assignment.version;
         self.held = assignment.held.clone();

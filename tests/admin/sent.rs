@@ -6,7 +6,7 @@ use std::process::Command;
 use lookaside::model::ClientKind;
 use lookaside::telemetry::{
     ClientView, SentEndpoints, SentEntry, SentList, SentLocality, SentName, SentResource,
-    SentResources, SentType, WantedNames, XdsView,
+    SentResources, SentType, Told, WantedNames, XdsView,
 };
 use serde_json::json;
 
@@ -34,7 +34,7 @@ pub(super) fn resources(stream: u64, wanted: &WantedNames) -> Option<SentResourc
     let endpoints = SentEndpoints {
         name: "hello".to_owned(),
         version: 0xa2,
-        kind: "list",
+        told: Told::List,
         drops: vec![("shed".to_owned(), 30)],
         localities: Some(vec![locality]),
     };

@@ -19,7 +19,7 @@ use lookaside::replica;
 use lookaside::replica::hosts::BalancerHosts;
 use lookaside::replica::known::Replicas;
 use lookaside::settings::source::Report;
-use lookaside::telemetry::{ClientView, Counters};
+use lookaside::telemetry::{ClientView, Counters, Told};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -303,7 +303,7 @@ pub fn client(name: &str, service: Option<&str>, kind: ClientKind, port: u16) ->
         zone: None,
         subset: None,
         service: service.map(|service| ServiceName::new(service).unwrap()),
-        last_response: if service.is_some() { "list" } else { "empty" },
+        told: if service.is_some() { Told::List } else { Told::Empty },
         entries: usize::from(service.is_some()) * 2,
         revision: 7,
         opened,

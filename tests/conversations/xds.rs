@@ -23,6 +23,7 @@ use envoy_types::pb::google::protobuf::Any;
 use envoy_types::pb::google::rpc::Status;
 use h2::client::SendRequest;
 use lookaside::settings::WhenEmpty;
+use lookaside::telemetry::Told;
 use lookaside::xds::{DELTA_PATHS, PATH};
 use prost::{Message, Name};
 
@@ -205,7 +206,7 @@ async fn a_name_that_can_mean_no_service_is_answered_with_the_reason() {
     assert!(drop.category.contains("\"a..b\" holds no service"), "{}", drop.category);
     assert_eq!(drop.drop_percentage.unwrap().numerator, 100);
     let view = &balanced.xds.clients()()[0];
-    assert_eq!((view.last_response, &view.service), ("invalid", &None));
+    assert_eq!((view.told, &view.service), (Told::Invalid, &None));
 }
 
 /// Each spelling of a name is a resource of its own, of the one service.

@@ -5,7 +5,7 @@ use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::listener::v3::Listener;
 use lookaside::settings::WhenEmpty;
-use lookaside::telemetry::{SentResources, WantedNames};
+use lookaside::telemetry::{SentResources, Told, WantedNames};
 
 use super::super::wire::{Balanced, GO};
 use super::Client;
@@ -70,9 +70,9 @@ async fn an_xds_client_is_shown_with_its_resources() {
     let localities: Vec<_> =
         localities.iter().map(|one| (one.weight, one.backends[0].to_string())).collect();
     assert_eq!(localities, [(3, "10.0.0.1:80".to_owned()), (1, "10.0.0.2:81".to_owned())]);
-    assert_eq!((endpoints.kind, &endpoints.drops[..]), ("list", &[][..]));
+    assert_eq!((endpoints.told, &endpoints.drops[..]), (Told::List, &[][..]));
     let endpoints = other.endpoints.as_ref().unwrap();
-    assert_eq!((endpoints.kind, endpoints.drops[0].1), ("drop", 100));
+    assert_eq!((endpoints.told, endpoints.drops[0].1), (Told::Drop, 100));
     let wanted = WantedNames { limit: Some(1), name: Some("other".to_owned()) };
     let one = balanced.xds.sent()(balanced.xds.clients()()[0].stream, &wanted).unwrap();
     assert_eq!((one.total, one.names.len(), &*one.names[0].name), (2, 1, "other"));

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Body, Frame};
 
 /// The body of a request, as an [`http_body::Body`].
@@ -46,7 +46,7 @@ struct Inbox {
 
 #[derive(Debug, Default)]
 struct Inner {
-    data: BytesMut,
+    data: Vec<u8>,
     end: Option<Result<(), Broken>>,
     /// The reader was dropped.
     unread: bool,
@@ -162,7 +162,7 @@ impl Body for Incoming {
         let Self { inbox, held } = self.get_mut();
         let mut inner = inbox.lock();
         if !inner.data.is_empty() {
-            let data = std::mem::take(&mut inner.data).freeze();
+            let data = Bytes::from(std::mem::take(&mut inner.data));
             *held += data.len();
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
@@ -208,5 +208,19 @@ impl Inbox {
 
     fn release(&self, bytes: usize) {
         self.released.fetch_add(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection's task and its socket are stored at multiples of 128 bytes, so that a step
+    /// of 16 bytes more here can take 128 bytes more for each stream.
+    const INBOX_MAX: usize = 88;
+
+    #[test]
+    fn an_inbox_takes_no_further_step_of_memory() {
+        assert!(size_of::<Inbox>() <= INBOX_MAX, "{} bytes", size_of::<Inbox>());
     }
 }

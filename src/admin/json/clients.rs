@@ -123,7 +123,7 @@ impl From<&ClientView> for Client {
             zone: view.zone.as_ref().map(ToString::to_string),
             subset: view.subset.map(|subset| subset.to_string()),
             service: view.service.as_ref().map(ToString::to_string),
-            told: view.last_response.to_owned(),
+            told: view.told.as_str().to_owned(),
             entries: view.entries,
             revision: view.revision,
             list_age_seconds: seconds(view.pushed_at.elapsed()),

@@ -181,7 +181,7 @@ impl From<&telemetry::SentEndpoints> for SentEndpoints {
         Self {
             name: sent.name.clone(),
             version: version(sent.version),
-            told: sent.kind.to_owned(),
+            told: sent.told.as_str().to_owned(),
             drops: sent.drops.iter().map(drop).collect(),
             localities: localities.map(|all| all.iter().map(locality).collect()),
         }

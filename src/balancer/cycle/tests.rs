@@ -119,9 +119,9 @@ fn over_of_windows(weights: &[u32], streams: u64, lists: Range<u64>) -> f64 {
     let mut steps = vec![0_i64; 2 * cycle.len() + 1];
     for (list, stream) in lists.flat_map(|list| (0..streams).map(move |stream| (list, stream))) {
         let rank = StreamRank { stream, streams: streams as usize };
-        let Window { start, length } = Window::new(cycle.len(), weights.len(), list, rank);
+        let (start, end) = Window::new(cycle.len(), weights.len(), list, rank).ends();
         steps[start] += 1;
-        steps[start + length] -= 1;
+        steps[end] -= 1;
     }
     let mut got = vec![0; weights.len()];
     let mut windows = 0;

@@ -70,7 +70,7 @@ fn servers(message: Pieces) -> Vec<pb::Server> {
 
 #[test]
 fn entries_are_addresses_in_network_order_with_tokens() {
-    let servers = servers(list(2).message(rank(0)));
+    let servers = servers(list(2).message(list(2).all()));
     assert_eq!(servers[0].ip_address, [10, 0, 0, 1]);
     assert_eq!((servers[0].port, servers[0].drop), (1, false));
     assert_eq!(servers[1].ip_address.len(), 16);
@@ -81,10 +81,10 @@ fn entries_are_addresses_in_network_order_with_tokens() {
 #[test]
 fn a_short_list_is_sent_whole_begun_elsewhere() {
     let list = list(5);
-    let plain = servers(list.message(rank(0)));
+    let plain = servers(list.message(list.window(rank(0))));
     let mut firsts = std::collections::BTreeSet::new();
     for stream in 0..12 {
-        let found = servers(list.message(rank(stream)));
+        let found = servers(list.message(list.window(rank(stream))));
         let first = plain.iter().position(|one| *one == found[0]).unwrap();
         firsts.insert(first);
         let mut expected = plain.clone();
@@ -100,7 +100,7 @@ fn a_list_begins_elsewhere_than_the_one_before() {
     let decision = policy::decide(&service, &Class::default());
     let first = |number| {
         let list = EncodedList::new(&service, &decision, number);
-        servers(list.message(rank(7)))[0].load_balance_token.clone()
+        servers(list.message(list.window(rank(7))))[0].load_balance_token.clone()
     };
     let firsts: std::collections::BTreeSet<_> = (0..100).map(first).collect();
     assert!(firsts.len() > 60, "{}", firsts.len());
@@ -116,27 +116,30 @@ fn a_long_cycle_is_sent_in_windows() {
         pb.servers.iter().cycle().take(list.len() + 3_000).cloned().collect()
     };
     for stream in 0..40 {
-        let found = servers(list.message(rank(stream)));
+        let found = servers(list.message(list.window(rank(stream))));
         assert_eq!(found.len(), 3_000);
-        let start = list.window(rank(stream)).start;
-        assert!(found == whole[start..start + 3_000]);
-        let mut unique = servers(list.unique_message(rank(stream), 1, b""));
+        let (start, end) = list.window(rank(stream)).ends();
+        assert!(found == whole[start..end]);
+        let mut unique = servers(list.unique_message(list.window(rank(stream)), 1, b""));
         unique[0].load_balance_token.truncate(found[0].load_balance_token.len());
         assert!(unique == found);
     }
     // Windows are longer if there are few streams.
-    assert_eq!(servers(list.message(StreamRank { stream: 9, streams: 9 })).len(), 4_096);
+    assert_eq!(
+        servers(list.message(list.window(StreamRank { stream: 9, streams: 9 }))).len(),
+        4_096
+    );
 }
 
 #[test]
 fn a_unique_list_differs_in_one_token_only() {
     let list = list(3);
     let before = response(Kind::FallbackResponse(pb::FallbackResponse {}));
-    let found = messages(list.unique_message(rank(4), 7, &before));
+    let found = messages(list.unique_message(list.window(rank(4)), 7, &before));
     let [Kind::FallbackResponse(_), Kind::ServerList(unique)] = found.as_slice() else {
         panic!("{found:?}")
     };
-    let mut expected = servers(list.message(rank(4)));
+    let mut expected = servers(list.message(list.window(rank(4))));
     expected[0].load_balance_token.push_str("~00000007");
     assert_eq!(unique.servers, expected);
 }
@@ -144,9 +147,13 @@ fn a_unique_list_differs_in_one_token_only() {
 #[test]
 fn empty_and_drop_lists() {
     // An empty list is still a list: the oneof is set.
-    assert_eq!(servers(EncodedList::empty().message(rank(9))), []);
-    assert_eq!(servers(EncodedList::empty().unique_message(rank(9), 1, b"")), []);
-    let dropped = servers(EncodedList::drop_all().unique_message(rank(9), 1, b""));
+    assert_eq!(servers(EncodedList::empty().message(EncodedList::empty().all())), []);
+    assert_eq!(
+        servers(EncodedList::empty().unique_message(EncodedList::empty().all(), 1, b"")),
+        []
+    );
+    let dropped =
+        servers(EncodedList::drop_all().unique_message(EncodedList::drop_all().all(), 1, b""));
     assert_eq!(dropped.len(), 1);
     assert!(dropped[0].drop && dropped[0].load_balance_token == "drop~00000001");
 }
@@ -157,9 +164,12 @@ fn of_a_list_over_the_limit_each_stream_gets_what_one_message_holds() {
     assert!(list.omitted() > 0);
     let mut seen = std::collections::HashSet::new();
     for stream in 0..40 {
-        let found = servers(list.message(rank(stream)));
-        assert!(found.len() > 60_000 && found.len() == list.len_for(rank(stream)));
-        assert_eq!(servers(list.unique_message(rank(stream), u32::MAX, b"")).len(), found.len());
+        let found = servers(list.message(list.window(rank(stream))));
+        assert!(found.len() > 60_000 && found.len() == list.window(rank(stream)).length as usize);
+        assert_eq!(
+            servers(list.unique_message(list.window(rank(stream)), u32::MAX, b"")).len(),
+            found.len()
+        );
         seen.extend(found.into_iter().map(|server| (server.ip_address, server.port)));
     }
     assert_eq!(seen.len(), 150_000);

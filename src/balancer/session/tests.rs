@@ -121,7 +121,7 @@ fn without_backends_each_kind_of_client_gets_what_it_understands() {
     let check = |when_empty, kind, expected: &str| {
         let push =
             session().next_push(directive(None, when_empty, kind), StreamRank::default()).unwrap();
-        assert_eq!(push.kind, expected, "{when_empty:?} {kind:?}");
+        assert_eq!(push.told.as_str(), expected, "{when_empty:?} {kind:?}");
     };
     check(WhenEmpty::Wait, Go, "unreachable");
     check(WhenEmpty::Drop, Go, "unreachable");

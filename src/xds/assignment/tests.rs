@@ -78,13 +78,13 @@ fn every_kind_of_client_gets_what_makes_it_fail_calls() {
     let java = of(WhenEmpty::Wait, ClientKind::Java);
     // No server can have the port 0.
     assert_eq!(localities(&java), [("unreachable".to_owned(), 0, 1)]);
-    assert_eq!((java.kind, java.backends), ("unreachable", 0));
+    assert_eq!((java.told, java.backends), (Told::Unreachable, 0));
     for kind in [ClientKind::Go, ClientKind::Java] {
         let drop = of(WhenEmpty::Drop, kind);
         let drops = &decoded(&drop).policy.unwrap().drop_overloads;
         assert_eq!(drops[0].drop_percentage.unwrap().numerator, 100);
         assert!(!drops[0].category.is_empty());
-        assert_eq!(drop.kind, "drop");
+        assert_eq!(drop.told, Told::Drop);
     }
 }
 
@@ -96,8 +96,8 @@ fn what_is_too_long_for_a_client_is_cut() {
     let picks: Vec<_> = (1..=100).map(pick).collect();
     for grouping in [Grouping::Each, Grouping::Together] {
         let homes = grouping.homes(&picks);
-        let whole = Assignment::encode(&homes, None, "list", BODY_MAX);
-        let cut = Assignment::encode(&homes, None, "list", whole.body.len() / 2);
+        let whole = Assignment::encode(&homes, None, Told::List, BODY_MAX);
+        let cut = Assignment::encode(&homes, None, Told::List, whole.body.len() / 2);
         assert_eq!((whole.backends, whole.omitted), (100, 0));
         assert_eq!(cut.backends + cut.omitted, 100);
         assert!(cut.backends > 5 && cut.body.len() <= whole.body.len() / 2);

@@ -4,6 +4,7 @@
 //! from the bytes that streams share. Listeners and clusters are kept nowhere, so they are made
 //! again: they are what was sent if the version of the response comes out.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use crate::policy::hash;
 use crate::settings::WhenEmpty;
 use crate::telemetry::{
-    SentEndpoints, SentName, SentResource, SentResources, SentType, WantedNames,
+    SentEndpoints, SentName, SentResource, SentResources, SentType, Told, WantedNames,
 };
 use crate::xds::assignment::Assignment;
 use crate::xds::resources::{self, Kind, name_of};
@@ -26,7 +27,7 @@ const COMPARED_MAX: usize = 1_000;
 /// A name, and the bytes that were sent for it.
 struct Held {
     name: Arc<str>,
-    kind: &'static str,
+    told: Told,
     version: u64,
     /// `None` if they are no longer in memory.
     body: Option<Bytes>,
@@ -82,13 +83,13 @@ impl Row {
         let fixed = |when_empty| Some(Assignment::without_backends(when_empty, client).body);
         let held = |row: &NameRow| Held {
             name: row.name.clone(),
-            kind: row.last_response,
+            told: row.told,
             version: row.version,
-            body: match row.last_response {
-                "list" => row.held.upgrade().map(|held| held.bytes.clone()),
-                "drop" | "denied" => fixed(WhenEmpty::Drop),
-                "invalid" => watches.invalid(&row.name, client).map(|one| one.body),
-                "unreachable" => fixed(WhenEmpty::Wait),
+            body: match row.told {
+                Told::List => row.held.upgrade().map(|held| held.bytes.clone()),
+                Told::Drop | Told::Denied => fixed(WhenEmpty::Drop),
+                Told::Invalid => watches.invalid(&row.name, client).map(|one| one.body),
+                Told::Unreachable => fixed(WhenEmpty::Wait),
                 _ => Some(Bytes::new()),
             },
         };
@@ -99,7 +100,7 @@ impl Row {
 impl Held {
     /// Returns the assignment; `None` if none was sent.
     fn endpoints(&self) -> Option<SentEndpoints> {
-        if self.kind == "nothing" {
+        if self.told == Told::Nothing {
             return None;
         }
         let read = self.body.as_deref().map(shown::assignment);
@@ -107,7 +108,7 @@ impl Held {
         Some(SentEndpoints {
             name: name_of(Kind::Endpoints, &self.name).into_owned(),
             version: self.version,
-            kind: self.kind,
+            told: self.told,
             drops: drops.unwrap_or_default(),
             localities,
         })
@@ -126,7 +127,7 @@ impl Sent {
             kind: kind.as_str(),
             version: self.newest(),
             nonce: self.nonce,
-            accepted: self.accepted,
+            accepted: self.accepted.map(NonZeroU64::get),
             state,
             refusal: self.refusal.clone(),
         }

@@ -280,7 +280,8 @@ fn left_out_alone(endpoint: &Endpoint, set: &Set, class: &Class) -> Option<Pass>
 }
 
 fn bytes(service: &Service, decision: &Decision) -> Bytes {
-    EncodedList::new(service, decision, 7).message(rank(3)).to_bytes()
+    let list = EncodedList::new(service, decision, 7);
+    list.message(list.window(rank(3))).to_bytes()
 }
 
 proptest! {
