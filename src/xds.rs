@@ -108,8 +108,10 @@ struct Shared {
 const REQUEST_WITHIN: Duration = Duration::from_secs(5);
 /// How long a stream waits until the registry has been read, before it is refused. A stream
 /// that is refused makes clients fail calls, and some never release calls that wait. After
-/// 15 seconds, clients take a name for one that does not exist.
-const READ_WITHIN: Duration = Duration::from_secs(10);
+/// 15 seconds, clients take a name for one that does not exist. Further requests are not read
+/// meanwhile, and the connection resets a stream with a message that has not been read for ten
+/// seconds: the client would get a code that means something else, and no reason.
+const READ_WITHIN: Duration = Duration::from_secs(8);
 /// How often stalled clients are looked for: often enough, because they have a minute.
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
 /// How often the memory of superseded assignments is checked.

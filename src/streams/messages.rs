@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -118,6 +119,7 @@ pub(crate) async fn first_message(
     loop {
         if let Some(message) = messages.next()? {
             body.finish(messages.long(message.len()));
+            poll_fn(|cx| Poll::Ready(body.hold(messages.len(), cx))).await;
             return Ok(message);
         }
         let (held, expected) = (messages.len(), messages.expected());

@@ -27,6 +27,7 @@ use crate::history::{Record, Set, What};
 use crate::plan::{Host, Protocol};
 use crate::policies::{FLEET, Health, Kind, Mark, Policy, Split, ZONES};
 use crate::streams::{ReceivedList, Stream};
+use crate::xds_client;
 
 /// How long a balancer takes at most to find out that the health of a backend has changed:
 /// three checks, each an interval (1 s, 10 % more or less) after the last and up to a second
@@ -40,6 +41,9 @@ const HEARD: u64 = 12_000;
 /// How long clients shed calls at most after the last calls too many: they report every five
 /// seconds, a backend each second, and the part falls by 10 points a second.
 const SHED: u64 = 25_000;
+/// How long after its last list a Node client may wait for other shares: ten seconds, and the
+/// way.
+const DAMPED: u64 = 10_500;
 /// By how much the drops in a list may differ from the part, in hundredths of a percent.
 const DROPS_OFF: u32 = 100;
 /// A backend in slow start has ten times fewer entries than the others, and rounded.
@@ -372,6 +376,11 @@ impl Check<'_> {
         let policy = self.policy_at_end(stream.service);
         let ReceivedList { list, shares, .. } = received;
         if policy.shed.is_some() || policy.zones || list.is_empty() {
+            return;
+        }
+        // A step of a ramp may wait for its turn.
+        let is_damped = xds_client::is_damped(&self.plan.clients[stream.client]);
+        if is_damped && self.plan.end < received.at + DAMPED {
             return;
         }
         let sum: u32 = shares.iter().sum();

@@ -22,7 +22,7 @@ use prost::{Message, Name};
 use crate::balancer::ZONE;
 use crate::client::{code, framed, next};
 use crate::history::{History, Set, What};
-use crate::plan::Client;
+use crate::plan::{Client, Protocol};
 
 /// The types in the order in which clients ask for them.
 fn types() -> [String; 3] {
@@ -85,6 +85,11 @@ pub async fn converse(
         history.note(What::ReceivedList { stream: id, list, shares, drops });
     }
     code(&body.trailers().await.ok()??)
+}
+
+/// Returns whether a balancer sends the client a change of shares at most every ten seconds.
+pub fn is_damped(plan: &Client) -> bool {
+    plan.protocol == Protocol::Xds && agent(plan).contains("Node")
 }
 
 fn agent(plan: &Client) -> &'static str {
