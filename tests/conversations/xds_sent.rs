@@ -118,9 +118,10 @@ async fn a_name_that_can_mean_no_service_is_shown_with_the_reason() {
     let balanced = Balanced::start(WhenEmpty::Wait).await;
     let mut client = Client::open(&balanced).await;
     client.ask::<ClusterLoadAssignment>(&["a..b"], "");
-    client.next::<ClusterLoadAssignment>().await;
+    let (response, _) = client.next::<ClusterLoadAssignment>().await;
     let now = sent(&balanced);
     let endpoints = now.names[0].endpoints.as_ref().unwrap();
+    assert_eq!(format!("{:016x}", endpoints.version), response.version_info);
     assert_eq!((endpoints.told, endpoints.localities.as_deref()), (Told::Invalid, Some(&[][..])));
     let (reason, percent) = &endpoints.drops[0];
     assert!(reason.contains("\"a..b\" holds no service") && *percent == 100, "{reason}");
