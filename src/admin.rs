@@ -49,6 +49,7 @@ mod api;
 mod audit;
 mod balancers;
 mod cells;
+mod client_class;
 mod client_marks;
 mod connection_slots;
 mod explain;

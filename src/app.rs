@@ -271,7 +271,6 @@ impl App {
         let balancer =
             Balancer::new(zone.clone(), catalog.clone(), Arc::clone(&ledger), counters.clone());
         tasks.spawn("stalled clients", balancer.clone().sweep());
-        tasks.spawn("demand", balancer.clone().follow_demand(inputs_tx.clone()));
         let sums = (balancer.demands(), balancer.rates(), balancer.placements());
         let (reported, counted) = (Arc::clone(&ledger), counters.clone());
         let ads = Xds::new(zone.clone(), catalog.clone(), sums, reported, counted);
@@ -285,6 +284,9 @@ impl App {
             streams: xds::all_streams(balancer.streams(), ads.streams()),
         };
         let wired = replicas::start(tasks, &self.config, &self.addresses, vitals, withdraw);
+        let known = wired.replicas.clone();
+        let part = move || known.borrow().part();
+        tasks.spawn("demand", balancer.clone().follow_demand(inputs_tx.clone(), part));
         let known = wired.replicas.clone();
         let records = skydns::start(tasks, &self.config, catalog, known, &counters, withdraw);
         let server = Server {

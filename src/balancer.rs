@@ -170,15 +170,16 @@ impl Balancer {
 
     /// Follows the demand of clients. Tells the catalog the demand by zone, whenever it is
     /// worth new lists; the calls of services that may be overloaded; and which services'
-    /// clients were placed on other cells, or keys moved. Ends when the receiver is dropped.
-    pub async fn follow_demand(self, inputs: mpsc::Sender<Input>) {
+    /// clients were placed on other cells, or keys moved. `part` returns the part of all
+    /// balancers' clients that this one has. Ends when the receiver is dropped.
+    pub async fn follow_demand(self, inputs: mpsc::Sender<Input>, part: impl Fn() -> f64) {
         let views = self.0.views.clone();
         loop {
             tokio::time::sleep(DEMAND_CHECK_EVERY).await;
             for (service, demand) in views.demands().due(clock::now()) {
                 let known = views.catalog().service(&service);
                 let shares = known.as_deref().and_then(policy::zones::shares);
-                if !shares.is_some_and(|shares| shares.must_renew(&demand)) {
+                if !shares.is_some_and(|shares| shares.must_renew(&demand, part())) {
                     continue;
                 }
                 let input = Input::Demand(service, Arc::new(demand));

@@ -140,8 +140,8 @@ pub async fn run<S>(
                 None
             }
             _ = reports.tick(), if !wanted.in_question.is_empty() => {
-                let total = |service: &ServiceName| (service.clone(), ledger.total(service));
-                Some(Input::Reported(wanted.in_question.iter().map(total).collect()))
+                let calls = |service: &ServiceName| (service.clone(), ledger.service(service));
+                Some(Input::Reported(wanted.in_question.iter().map(calls).collect()))
             }
             () = sleep_until(wake.unwrap_or_else(clock::now).into()), if wake.is_some() => None,
             () = inputs.closed() => return,

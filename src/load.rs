@@ -37,6 +37,15 @@ pub struct BackendCalls {
     pub failed: u64,
 }
 
+/// The totals of one service.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceCalls {
+    /// The calls of all its clients.
+    pub all: Calls,
+    /// The calls to each backend, by address, of clients that say which backends they call.
+    pub backends: BTreeMap<SocketAddr, BackendCalls>,
+}
+
 /// The totals of every service.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -114,6 +123,12 @@ impl Ledger {
     pub fn total(&self, service: &ServiceName) -> Calls {
         let totals = self.services.lock().unwrap_or_else(PoisonError::into_inner);
         totals.get(service).copied().unwrap_or_default()
+    }
+
+    /// Returns the totals of one service and of its backends.
+    #[must_use]
+    pub fn service(&self, service: &ServiceName) -> ServiceCalls {
+        ServiceCalls { all: self.total(service), backends: self.backends(service) }
     }
 
     /// Returns the totals, sorted by service.

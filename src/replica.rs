@@ -41,7 +41,7 @@ pub struct Options {
     pub zone: Zone,
     /// The address that the operator set, at which clients reach this balancer.
     pub advertise: Option<HostPort>,
-    /// The host names that count in other balancers' announcements.
+    /// The hosts that count in other balancers' announcements.
     pub hosts: BalancerHosts,
     /// The address at which it listens; it decides if no address is set.
     pub listen: SocketAddr,
@@ -313,9 +313,12 @@ impl This {
 async fn follow(options: Options, events: mpsc::Sender<crate::registry::Event<Decoded>>) {
     let Options { connect, zone, hosts, .. } = options;
     if let Some(connect) = connect {
-        let ranges = vec![Range::below(&record::prefix(&zone))];
-        let decode: etcd::Decode<Decoded> =
-            Arc::new(move |stored| record::decode(stored.value, stored.lease != 0, &hosts));
+        let prefix = record::prefix(&zone);
+        let ranges = vec![Range::below(&prefix)];
+        let decode: etcd::Decode<Decoded> = Arc::new(move |stored| {
+            let below = stored.key.get(prefix.len()..).unwrap_or_default();
+            record::decode(below, stored.value, stored.lease != 0, &hosts)
+        });
         let what = "balancers";
         etcd::follow(FollowOptions { connect, what, ranges, decode }, events).await;
     }

@@ -215,6 +215,8 @@ pub struct ClientView {
 /// What an xDS client was sent and what it said of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct XdsView {
+    /// The zone in which the client says that it is.
+    pub stated_zone: Option<Arc<str>>,
     /// The version of the newest assignment that was sent.
     pub sent: Option<u64>,
     /// The version of the newest assignment that the client accepted.

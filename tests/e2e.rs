@@ -38,6 +38,8 @@ mod leases;
 mod load_reports;
 #[path = "marks.rs"]
 mod marks;
+#[path = "recorded.rs"]
+mod recorded;
 #[path = "register.rs"]
 mod register;
 #[path = "registrants.rs"]

@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use crate::rolling;
-use crate::support::dns::srv_targets;
+use crate::support::dns::{self, srv_targets};
 use crate::support::etcd::Etcd;
 use crate::support::lookaside::{Balancer, program};
 use crate::support::namespace::isolated;
@@ -84,10 +84,13 @@ fn connect(url: &str) -> Connect {
 
 /// Announces a balancer as the former version did: an address with a lease.
 fn put_as_before(etcd: &Etcd, zone: &str, address: &str) {
+    put_leased(etcd, &format!("/lookaside/balancers/{zone}/{address}"), address);
+}
+
+fn put_leased(etcd: &Etcd, key: &str, value: &str) {
     let granted = etcd.ctl(&["lease", "grant", "3600"]);
     let lease = granted.split(' ').nth(1).expect("lease ID granted with TTL(…)");
-    let key = format!("/lookaside/balancers/{zone}/{address}");
-    etcd.ctl(&["put", "--lease", lease, &key, address]);
+    etcd.ctl(&["put", "--lease", lease, key, value]);
 }
 
 /// Returns the addresses that the former version reads: every value that is one.
@@ -204,6 +207,76 @@ fn a_host_name_is_named_only_if_it_is_allowed() {
     let three = start(&[&hosts[..], &["lb1.lb.example"]].concat());
     let expected: BTreeSet<String> = ["lb1.lb.example", "lb3.lb.example"].map(Into::into).into();
     eventually("one beside itself", || (named(&three)? == expected).then_some(()));
+}
+
+/// Whoever may write balancers' keys sends no client to an address of their own, where the
+/// operator says which addresses balancers have.
+#[test]
+fn an_address_is_named_only_if_it_is_allowed() {
+    const EVIL: &str = "192.0.2.66:443";
+    const RECORDED: &str = "192.0.2.67:443";
+    let etcd = Etcd::start();
+    let url = etcd.url();
+    for address in [EVIL, "10.7.0.2:12000"] {
+        put_as_before(&etcd, "lookaside.internal", address);
+    }
+    let record = format!(r#"{{"address":"{RECORDED}","state":"ready","streams":0}}"#);
+    put_leased(&etcd, &format!("{BELOW}/{RECORDED}/1"), &record);
+    let start = |own: &str, hosts: &[&str]| {
+        Balancer::start(&[&["--etcd", &url, "--advertise", own], hosts].concat())
+    };
+    let until = |balancer: &Balancer, expected: &[&str]| {
+        let expected: BTreeSet<String> = expected.iter().map(ToString::to_string).collect();
+        eventually("it names these alone", || {
+            let named = dns::balancers(balancer.dns(), SRV)?;
+            let named: BTreeSet<String> = named.iter().map(ToString::to_string).collect();
+            (named == expected).then_some(())
+        });
+    };
+    let open = start("10.7.0.1:12000", &[]);
+    until(&open, &["10.7.0.1:12000", "10.7.0.2:12000", EVIL, RECORDED]);
+    assert_eq!(open.metric("lookaside_balancers_rejected"), Some(0.0));
+    let bound = start("10.7.0.3:12000", &["--balancer-hosts", "*.lb.example,10.7.0.0/24"]);
+    until(&bound, &["10.7.0.1:12000", "10.7.0.2:12000", "10.7.0.3:12000"]);
+    assert_eq!(bound.metric("lookaside_balancers_rejected"), Some(2.0));
+    let rejected = rows(&bound)["rejected"].clone();
+    for (row, address) in [(&rejected[0], "192.0.2.66"), (&rejected[1], "192.0.2.67")] {
+        let key = row["key"].as_str().expect("text");
+        let reason = row["reason"].as_str().expect("text");
+        assert!(key.starts_with(&format!("{BELOW}/{address}:443")), "{row}");
+        assert!(reason.contains(&format!("--balancer-hosts {address} ")), "{row}");
+    }
+    // Names alone allow no address but its own.
+    let names = start("10.7.0.4:12000", &["--balancer-hosts", "*.lb.example"]);
+    until(&names, &["10.7.0.4:12000"]);
+    let announced = "lookaside_balancer_announced";
+    eventually("its record is there", || names.metric(announced).filter(|is| *is == 1.0));
+    put_as_before(&etcd, "lookaside.internal", "192.0.2.68:443");
+    let rejected = eventually("a later key is read", || {
+        let rejected = rows(&names)["rejected"].to_string();
+        rejected.contains("192.0.2.68").then_some(rejected)
+    });
+    assert!(!rejected.contains("10.7.0.4") && rejected.contains("10.7.0.1"), "{rejected}");
+}
+
+/// A user who may write the key of one balancer sends no client elsewhere by it.
+#[test]
+fn the_key_of_a_balancer_announces_no_other_address() {
+    let etcd = Etcd::start();
+    let record = |address: &str| format!(r#"{{"address":"{address}","state":"ready"}}"#);
+    put_leased(&etcd, &format!("{BELOW}/10.7.0.2:12000"), "192.0.2.66:443");
+    put_leased(&etcd, &format!("{BELOW}/10.7.0.2:12000/1"), &record("192.0.2.67:443"));
+    put_leased(&etcd, &format!("{BELOW}/10.7.0.3:12000/1"), &record("10.7.0.3:12000"));
+    let one = Balancer::start(&["--etcd", &etcd.url(), "--advertise", "10.7.0.1:12000"]);
+    let expected: BTreeSet<_> = ["10.7.0.1:12000", "10.7.0.3:12000"].map(str::to_owned).into();
+    eventually("the one whose key it is", || {
+        let named = dns::balancers(one.dns(), SRV)?;
+        let named: BTreeSet<_> = named.iter().map(ToString::to_string).collect();
+        (named == expected).then_some(())
+    });
+    assert_eq!(one.metric("lookaside_balancers_rejected"), Some(2.0));
+    let rejected = rows(&one)["rejected"].to_string();
+    assert!(rejected.contains("192.0.2.66:443, whose key is another"), "{rejected}");
 }
 
 /// Makes the user `me`, who has this role, and turns authentication on.

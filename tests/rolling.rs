@@ -93,6 +93,8 @@ pub fn replace_all(what: &str, programs: &[Program]) {
         }
     }
     let xds = programs.iter().all(|program| program.xds);
+    let protocols = if xds { "grpclb and xDS" } else { "grpclb alone: a program serves no xDS" };
+    println!("{what}: clients in Go and Python by {protocols}");
     let (first, next) = programs.split_first().expect("there is a program");
     let mut hosts = Hosts::start(first);
     let backends = Backends::start(&hosts);

@@ -14,6 +14,7 @@ use axum::http::{StatusCode, Uri};
 use tokio::sync::oneshot;
 
 use super::api::{self, Json, JsonResult, Problem};
+use super::client_class::class_of;
 use super::query::{self, Parameters};
 use super::shares::{self, Share};
 use super::{State, json, settings};
@@ -90,11 +91,12 @@ pub(super) async fn explain(
     };
     match found {
         Ok(snapshot) => {
-            // The address counts where clients are split, or prefer their own zone.
-            let address = clients.first().map(|client| client.peer.ip());
-            let target = Target::parse(&name, &state.zone);
-            let class = target.map(|target| policy::class(&snapshot, &target, address));
-            let class = class.unwrap_or_default();
+            // The client counts where clients are split, or prefer their own zone.
+            let class = |target: Target| match clients.first() {
+                Some(client) => class_of(&snapshot, &target, client),
+                None => policy::class(&snapshot, &target, None),
+            };
+            let class = Target::parse(&name, &state.zone).map(class).unwrap_or_default();
             // Only the stream itself knows the part of the backends that it was given.
             let subset = clients.first().and_then(|client| client.subset);
             let all = policy::keys_of(&snapshot, &class);

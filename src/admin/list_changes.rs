@@ -5,9 +5,9 @@
 //! tasks run after each `SLICE` of work, and ends after `WORK_MAX`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::client_class::class_of;
 use super::{State, json};
 use crate::catalog::{Liveness, Preview, Proposal, Service, Unknown, preview};
 use crate::clock;
@@ -233,15 +233,7 @@ impl Context<'_> {
     /// Returns the class of a client of a service, besides its subset.
     fn class(&self, service: &Service, view: &ClientView) -> Class {
         let target = Target::parse(&view.name, &self.state.zone);
-        let target = target.unwrap_or_else(|_| Target::exactly(&view.name));
-        let client: IpAddr = view.peer.ip();
-        match view.xds {
-            None => policy::class(service, &target, Some(client)),
-            Some(_) => {
-                let (zone, obeys) = (view.zone.as_deref(), view.kind.obeys_weights());
-                policy::class_with_zone(service, &target, client, zone, obeys)
-            }
-        }
+        class_of(service, &target.unwrap_or_else(|_| Target::exactly(&view.name)), view)
     }
 }
 

@@ -52,6 +52,7 @@ struct Key {
     class: Class,
 }
 
+#[derive(Clone)]
 struct Latest {
     service: Arc<Service>,
     decision: Decision,
@@ -131,6 +132,23 @@ impl StreamList {
         self.is_of(service) && self.list.key.class == *class
     }
 
+    /// Lets a list that has not been made yet follow the `former` one of its first stream, so
+    /// that the stream is not sent an equal list again. Only keys get the same list in another
+    /// class: where a backend becomes the first choice of a key that it has, or is it no longer.
+    pub(super) fn follow(&self, former: &Self) {
+        let class = self.class();
+        if class.key().is_some()
+            && class.key() == former.class().key()
+            && former.is_of(&self.list.key.service)
+        {
+            let former = former.list.lock().clone();
+            let mut latest = self.list.lock();
+            if latest.is_none() {
+                *latest = former;
+            }
+        }
+    }
+
     /// Returns the cost of all other lists of classes with selectors, in entries.
     pub(super) fn others(&self) -> usize {
         self.list.owner.selected.load(Ordering::Relaxed).saturating_sub(self.list.cost())
@@ -154,7 +172,7 @@ impl StreamList {
 
 impl SharedList {
     fn get(&self, service: &Arc<Service>) -> (Option<Arc<EncodedList>>, Option<WhenEmpty>, usize) {
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut latest = self.lock();
         if let Some(latest) = latest.as_ref()
             && (Arc::ptr_eq(&latest.service, service) || latest.service.version > service.version)
         {
@@ -203,9 +221,13 @@ impl SharedList {
     }
 
     fn excess(&self) -> f32 {
-        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = self.lock();
         let list = latest.as_ref().and_then(|latest| latest.list.as_ref());
         list.map_or(0.0, |list| list.excess)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Latest>> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn cost(&self) -> usize {

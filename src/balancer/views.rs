@@ -225,7 +225,11 @@ impl StreamView {
         let class = self.placed(service, class);
         match &self.list {
             Some(list) if list.is_for(&service.name, &class) => list.get(service),
-            _ => self.list.insert(view.owner.lists.join(&service.name, &class)).get(service),
+            former => {
+                let list = view.owner.lists.join(&service.name, &class);
+                former.iter().for_each(|former| list.follow(former));
+                self.list.insert(list).get(service)
+            }
         }
     }
 

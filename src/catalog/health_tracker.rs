@@ -12,8 +12,8 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::facts::reported::{Reported, Totals, Verdict};
-use crate::load::Calls;
+use crate::facts::reported::Reported;
+use crate::load::ServiceCalls;
 use crate::marks::ServiceMarks;
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::settings::{HealthKind, ServiceSettings};
@@ -130,22 +130,14 @@ impl HealthTracker {
     /// services that must be published again.
     pub(super) fn reported(
         &mut self,
-        totals: &[(ServiceName, Calls)],
+        reports: &[(ServiceName, ServiceCalls)],
         now: Instant,
     ) -> BTreeSet<ServiceName> {
         let now = self.millis(now);
         let mut affected = BTreeSet::new();
-        for (service, calls) in totals {
+        for (service, calls) in reports {
             let Some(followed) = self.services.get_mut(service) else { continue };
-            let span = followed.span();
-            let totals = Totals {
-                finished: calls.finished.saturating_sub(calls.dropped),
-                failed_to_send: calls.failed_to_send,
-                answered: calls.known_received,
-            };
-            followed.reported.add(totals, span, now);
-            let waits = !followed.health.unconfirmed.is_empty();
-            if waits && followed.reported.verdict(span, now) == Verdict::Unknown {
+            if followed.hear(calls, now) {
                 affected.insert(service.clone());
             }
         }

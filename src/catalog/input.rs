@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use crate::facts::capacity::Report;
 use crate::facts::demand::Demand;
 use crate::facts::overload::CallRates;
-use crate::load::Calls;
+use crate::load::ServiceCalls;
 use crate::marks::Marks;
 use crate::model::{BackendAddr, Endpoint, ServiceName};
 use crate::registry::{Event, Key, Rejected, Remark};
@@ -34,7 +34,7 @@ pub enum Input {
     /// The answer of a backend to a health check.
     HealthChecked(HealthTarget, HealthAnswer),
     /// What the clients of services have reported since the start.
-    Reported(Vec<(ServiceName, Calls)>),
+    Reported(Vec<(ServiceName, ServiceCalls)>),
     /// A report of a backend's load.
     Loaded(LoadTarget, Report),
     /// A backend did not report its load, or stopped.

@@ -16,10 +16,12 @@ pub struct ReplicaArgs {
     /// question, and etcd that of the interface that reaches it]
     #[arg(long, value_name = "HOST:PORT", env = "LOOKASIDE_ADVERTISE")]
     pub advertise: Option<String>,
-    /// A host name at which other balancers may announce themselves, or *.DOMAIN for all below a
-    /// domain; repeatable [default: the names of the domain in which --advertise is]
-    // If any name were named, whoever may write balancers' keys could send clients anywhere.
-    #[arg(long, value_name = "NAME", value_delimiter = ',', env = "LOOKASIDE_BALANCER_HOSTS")]
+    /// A host at which other balancers may announce themselves: a name, *.DOMAIN for all below a
+    /// domain, an address, or a network such as 10.1.0.0/16; repeatable [default: the names of the
+    /// domain in which --advertise is, and all addresses]
+    // If any host were named, whoever may write balancers' keys could send clients anywhere. No
+    // default for addresses is right everywhere: balancers in several datacenters share no network.
+    #[arg(long, value_name = "HOST", value_delimiter = ',', env = "LOOKASIDE_BALANCER_HOSTS")]
     pub balancer_hosts: Vec<String>,
     /// Whether balancers that share an etcd announce themselves there, so that the DNS of each
     /// names all: on or off
@@ -44,7 +46,7 @@ pub struct ReplicaArgs {
 pub struct ReplicaConfig {
     /// The address of this balancer in DNS answers, if the operator sets it.
     pub advertise: Option<HostPort>,
-    /// The host names that count in other balancers' announcements.
+    /// The hosts that count in other balancers' announcements.
     pub hosts: BalancerHosts,
     /// Whether it announces itself in an etcd that it shares with others.
     pub announce: bool,

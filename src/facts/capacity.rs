@@ -31,6 +31,10 @@ const JUMP: f64 = 0.2;
 const JUMP_NOISE: f64 = 4.0;
 /// The weight of the new report when the estimate starts again.
 const JUMP_GAIN: f64 = 0.6;
+/// A backend whose estimate differs from the median by less than this many times its likely
+/// error counts as equal: noise explains that. With less, noise causes more lists; with more,
+/// shares follow a machine that has changed later.
+const DOUBT: f64 = 2.0;
 /// How long an estimate without new reports stays as it is, in milliseconds.
 const FRESH: u64 = 180_000;
 /// How long its factor then takes to return to 1, in milliseconds.
@@ -85,6 +89,8 @@ pub struct Estimate {
     utilisation: f64,
     /// The mean difference between a report and the estimate, as a part of it.
     noise: f64,
+    /// The variance of the estimate, as a part of the variance of one report.
+    variance: f64,
     /// The direction in which the last report jumped: 1 up, -1 down, 0 if it did not jump.
     jump: i8,
 }
@@ -104,8 +110,17 @@ impl Estimate {
     /// Makes the estimate of a backend that joined at `now`, in milliseconds.
     #[must_use]
     pub fn new(now: u64) -> Self {
-        let (count, calls, utilisation, noise) = (0.0, 0.0, 0.0, 0.0);
-        Self { joined: now, began: now, at: None, count, calls, utilisation, noise, jump: 0 }
+        Self {
+            joined: now,
+            began: now,
+            at: None,
+            count: 0.0,
+            calls: 0.0,
+            utilisation: 0.0,
+            noise: 0.0,
+            variance: 0.0,
+            jump: 0,
+        }
     }
 
     /// Adds a report. `idle` is the utilisation without calls, or 0 if it is unknown.
@@ -126,6 +141,7 @@ impl Estimate {
         let gain = if jumps { JUMP_GAIN } else { gain(passed).max(1.0 / self.count) };
         self.calls += gain * (report.calls - self.calls);
         self.utilisation += gain * (utilisation - self.utilisation);
+        self.variance += gain * (gain - (2.0 - gain) * self.variance);
     }
 
     /// Returns the estimated calls per second at full utilisation; `None` before the first
@@ -219,7 +235,8 @@ pub fn publish(
 }
 
 /// Returns the factor of each member: its capacity per unit of weight, divided by the
-/// median of all members.
+/// median of all members. A difference from the median counts as far as the noise of reports
+/// does not explain it.
 #[must_use]
 pub fn factors(members: &[Member<'_>], now: u64) -> Vec<Factor> {
     let ratios: Vec<Option<f64>> = members
@@ -227,15 +244,29 @@ pub fn factors(members: &[Member<'_>], now: u64) -> Vec<Factor> {
         .map(|member| Some(member.estimate?.capacity()? / f64::from(member.weight)))
         .collect();
     let median = median(ratios.iter().flatten().copied().collect());
+    let estimates = members.iter().filter_map(|member| member.estimate);
+    let noise = self::median(estimates.map(|estimate| estimate.noise).collect()).unwrap_or(0.0);
     let factor = |(member, ratio): (&Member<'_>, Option<f64>)| {
-        let (Some(ratio), Some(median)) = (ratio, median) else { return Factor::ONE };
-        let factor = (ratio / median).clamp(LEAST, MOST);
-        let at = member.estimate.and_then(|estimate| estimate.at).unwrap_or(now);
+        let (Some(estimate), Some(ratio), Some(median)) = (member.estimate, ratio, median) else {
+            return Factor::ONE;
+        };
+        // The noise of one backend is not known well at first.
+        let error = DOUBT * estimate.noise.max(noise);
+        let certain = certain(ratio / median - 1.0, error * error * estimate.variance);
+        let factor = (1.0 + certain).clamp(LEAST, MOST);
+        let at = estimate.at.unwrap_or(now);
         let stale = now.saturating_sub(at).saturating_sub(FRESH).min(DECAY);
         let factor = factor + (1.0 - factor) * (stale as f64 / DECAY as f64);
         Factor::millionths((factor * 1e6) as u32)
     };
     members.iter().zip(ratios).map(factor).collect()
+}
+
+/// Returns what is left of a difference if noise explains its square up to `explained`: nothing
+/// of a small one, and nearly all of a large one. (The garrote of Breiman 1995.)
+fn certain(difference: f64, explained: f64) -> f64 {
+    let square = difference * difference;
+    if square > explained { difference - explained / difference } else { 0.0 }
 }
 
 fn is_frozen(members: &[Member<'_>], period: u64, now: u64) -> bool {
@@ -270,122 +301,4 @@ fn median(mut all: Vec<f64>) -> Option<f64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn estimate(reports: impl IntoIterator<Item = (f64, f64)>) -> Estimate {
-        let mut estimate = Estimate::new(0);
-        for (at, (calls, utilisation)) in reports.into_iter().enumerate() {
-            estimate.add(Report { calls, utilisation }, 0.0, 10_000 * (at as u64 + 1));
-        }
-        estimate
-    }
-
-    fn member(estimate: &Estimate) -> Member<'_> {
-        Member { weight: 1, published: Factor::ONE, estimate: Some(estimate) }
-    }
-
-    #[test]
-    fn calls_by_utilisation_is_the_capacity() {
-        let capacity = |reports: &[(f64, f64)]| estimate(reports.iter().copied()).capacity();
-        assert_eq!(capacity(&[]), None);
-        assert_eq!(capacity(&[(50.0, 0.5), (100.0, 1.0)]), Some(100.0));
-        assert_eq!(capacity(&[(f64::NAN, 0.5), (50.0, -1.0)]), None);
-        let mut cold = Estimate::new(0);
-        cold.add(Report { calls: 1.0, utilisation: 1.0 }, 0.0, BLACKOUT - 1);
-        assert_eq!(cold.capacity(), None);
-        cold.add(Report { calls: 30.0, utilisation: 0.8 }, 0.2, BLACKOUT);
-        assert!((cold.capacity().unwrap() - 50.0).abs() < 1e-9, "idle work is not the calls'");
-    }
-
-    #[test]
-    fn two_reports_in_a_row_tell_a_changed_machine_from_noise() {
-        let steady = [(50.0, 0.5); 20];
-        let with =
-            |more: &[(f64, f64)]| estimate(steady.iter().chain(more).copied()).capacity().unwrap();
-        assert!(with(&[(50.0, 0.8)]) > 90.0);
-        assert!(with(&[(50.0, 0.8), (50.0, 0.4)]) > 90.0, "one above, one below");
-        assert!((60.0..72.0).contains(&with(&[(50.0, 0.8), (50.0, 0.8), (50.0, 0.8)])));
-    }
-
-    #[test]
-    fn factors_are_published_in_steps_that_matter() {
-        let (full, slow) = (estimate([(50.0, 0.5); 9]), estimate([(50.0, 1.0); 9]));
-        let all = [&full, &full, &full, &slow].map(member);
-        let now = 90_000;
-        let half = Factor::millionths(500_000);
-        let expected = vec![Factor::ONE, Factor::ONE, Factor::ONE, half];
-        assert_eq!(publish(&all, None, 10_000, now), Some(expected.clone()));
-        assert_eq!(publish(&all, Some(now - 9_999), 10_000, now), None, "too early");
-        let published = all.map(|one| Member {
-            published: if one.estimate == Some(&slow) { half } else { Factor::ONE },
-            ..one
-        });
-        assert_eq!(publish(&published, None, 10_000, now), None, "nothing new");
-        // Half of the backends stop reporting, then the others stop too.
-        assert_eq!(publish(&all, None, 10_000, now + 30_000), None);
-        let silent = Member { estimate: None, ..all[0] };
-        assert_eq!(publish(&[silent, silent, silent, all[3]], None, 10_000, now), None);
-        let idle = estimate([(1.0, 0.03); 9]);
-        assert_eq!(publish(&[&idle, &full].map(member)[..1], None, 10_000, now), None);
-    }
-
-    #[test]
-    fn a_rough_estimate_is_published_again_once_it_has_settled() {
-        let (even, slow) = (estimate([(50.0, 0.5); 9]), estimate([(50.0, 0.521); 9]));
-        let all = [&even, &even, &slow].map(member);
-        // The estimates began at 10 s, and the factors of 20 s differ from them by 3 %.
-        assert_eq!(publish(&all, Some(20_000), 10_000, 69_999), None, "too soon");
-        assert!(publish(&all, Some(20_000), 10_000, 70_000).is_some(), "six times as old");
-        assert_eq!(publish(&all, Some(75_000), 20_000, 135_000), None, "less than twice as old");
-        // An older estimate has the usual band.
-        assert_eq!(publish(&all, Some(20_000), 150_000, 211_000), None);
-    }
-
-    #[test]
-    fn an_old_estimate_fades() {
-        let (full, slow) = (estimate([(50.0, 0.5); 9]), estimate([(50.0, 1.0); 9]));
-        let all = [&full, &full, &slow].map(member);
-        let factor = |now| factors(&all, now)[2].as_millionths();
-        let end = 90_000 + FRESH;
-        assert_eq!(
-            [factor(end), factor(end + 30_000), factor(end + 60_000)],
-            [500_000, 750_000, 1_000_000]
-        );
-    }
-
-    fn reports() -> impl Strategy<Value = Vec<(f64, f64)>> {
-        proptest::collection::vec((0.0..1e4_f64, 0.0..1.5_f64), 1..30)
-    }
-
-    proptest! {
-        #[test]
-        fn factors_stay_in_their_range(
-            all in proptest::collection::vec((1..9_u32, reports()), 1..12), later in 0..400_000_u64,
-        ) {
-            let all: Vec<_> = all.into_iter().map(|(w, reports)| (w, estimate(reports))).collect();
-            let members: Vec<_> = all
-                .iter()
-                .map(|(weight, estimate)| Member { weight: *weight, ..member(estimate) })
-                .collect();
-            let found = factors(&members, 300_000 + later);
-            let range = (LEAST * 1e6) as u32..=(MOST * 1e6) as u32;
-            prop_assert!(found.iter().all(|factor| range.contains(&factor.as_millionths())));
-            let turned: Vec<_> = members.iter().rev().copied().collect();
-            let mut turned = factors(&turned, 300_000 + later);
-            turned.reverse();
-            prop_assert_eq!(found, turned);
-        }
-
-        /// With equal reports, the estimate is calls divided by utilisation at any load.
-        #[test]
-        fn the_estimate_does_not_depend_on_the_load(
-            loads in proptest::collection::vec(0.1..1.0_f64, 1..60), capacity in 10.0..1e4_f64,
-        ) {
-            let found = estimate(loads.iter().map(|load| (load * capacity, *load))).capacity().unwrap();
-            prop_assert!((found / capacity - 1.0).abs() < 1e-9);
-        }
-    }
-}
+mod tests;

@@ -99,11 +99,11 @@ impl ZoneShares {
     }
 
     /// Returns whether the split for this demand is so much better than the one in force that
-    /// it is worth new lists.
+    /// it is worth new lists. `part` is the part of all balancers' clients that this one has.
     #[must_use]
-    pub fn must_renew(&self, demand: &Demand) -> bool {
+    pub fn must_renew(&self, demand: &Demand, part: f64) -> bool {
         let (loads, unknown) = self.loaded(demand);
-        renew(Some(&self.split), &loads, unknown).is_some()
+        renew(Some(&self.split), &loads, unknown, part).is_some()
     }
 
     /// Returns the part of this demand that crosses zones with the split in force, from 0 to
@@ -181,10 +181,10 @@ mod tests {
         let both = |a, b| demand(&[("a", a), ("b", b)], 0);
         let nothing = ZoneShares::new(&backends, &Demand::default());
         assert_eq!(nothing.split().row(0), [500_000, 500_000, 0]);
-        assert!(!nothing.must_renew(&Demand::default()));
-        assert!(nothing.must_renew(&both(5, 5)) && nothing.cross(&both(5, 5)) > 0.49);
+        assert!(!nothing.must_renew(&Demand::default(), 1.0));
+        assert!(nothing.must_renew(&both(5, 5), 1.0) && nothing.cross(&both(5, 5)) > 0.49);
         let even = ZoneShares::new(&backends, &both(5, 5));
-        assert!(!even.must_renew(&both(50, 52)) && even.must_renew(&both(5, 8)));
+        assert!(!even.must_renew(&both(50, 52), 1.0) && even.must_renew(&both(5, 8), 1.0));
         assert!(even.cross(&both(5, 5)).abs() < 1e-9);
     }
 

@@ -19,9 +19,12 @@ use super::factor::Factor;
 pub(super) const BACKENDS_MIN: usize = 3;
 /// A zone with a smaller part of the weight or of the demand is pooled too. In percent.
 const PART_MIN: u64 = 5;
-/// The published split stays in force while the hottest zone has at most this many times its
-/// share of the load, and `CROSS_BAND` holds.
-const OVERLOAD_MAX: f64 = 1.05;
+/// The published split stays in force while the hottest zone has at most this part of its
+/// share beyond it, and `CROSS_BAND` holds. It is that of a balancer without others.
+const OVERLOAD: f64 = 0.05;
+/// The most by which this is multiplied if there are others. If the demand of all clients moves
+/// alike, the deviations of several balancers do not cancel each other out.
+const WIDER_MAX: f64 = 1.5;
 /// The published split stays in force while at most this part of the calls crosses zones
 /// beyond what the best split needs. These two rules look at the effect of a split. Rules
 /// that look at its entries need more changes for the same balance.
@@ -206,14 +209,25 @@ fn part(demand: u64, share: u32) -> u128 {
 }
 
 /// Returns the split to publish; `None` if `published` stays in force. A driver calls this
-/// every 30 s, and at once when a weight changes. Both splits must have the same zones in the
+/// every 10 s, and at once when a weight changes. Both splits must have the same zones in the
 /// same order.
+///
+/// `part` is the part of all balancers' clients that this one has: 1 if there are no others.
+/// The demand of fewer clients moves more, by the square root of their number. Mostly that
+/// cancels out over several balancers, so each may let a zone have more.
 #[must_use]
-pub fn renew(published: Option<&Split>, zones: &[ZoneLoad], unknown: u64) -> Option<Split> {
+pub fn renew(
+    published: Option<&Split>,
+    zones: &[ZoneLoad],
+    unknown: u64,
+    part: f64,
+) -> Option<Split> {
     let best = Split::best(zones, unknown);
+    let wider = (1.0 / part).sqrt().clamp(1.0, WIDER_MAX);
+    let most = 1.0 + wider * OVERLOAD;
     let stands = published.is_some_and(|published| {
         published.weights == best.weights
-            && published.overload(zones, unknown) <= OVERLOAD_MAX
+            && published.overload(zones, unknown) <= most
             && published.cross(zones) <= best.cross(zones) + CROSS_BAND
             && !published.crosses_needlessly(&best)
     });
@@ -297,12 +311,12 @@ mod tests {
     #[test]
     fn crossing_that_is_not_needed_any_more_ends() {
         let of = |a, b| zones(&[(30, a), (30, b), (30, 300)]);
-        let split = renew(None, &of(310, 290), 0).unwrap();
+        let split = renew(None, &of(310, 290), 0, 1.0).unwrap();
         assert!(split.row(0)[1] > 0);
-        assert_eq!(renew(Some(&split), &of(299, 301), 0), None, "it may be needed again soon");
-        let less = renew(Some(&split), &of(289, 300), 0).unwrap();
+        assert_eq!(renew(Some(&split), &of(299, 301), 0, 1.0), None, "it may be needed again soon");
+        let less = renew(Some(&split), &of(289, 300), 0, 1.0).unwrap();
         assert_eq!((less.row(0)[0], less.row(1)[1]), (1_000_000, 1_000_000));
-        assert_eq!(renew(Some(&less), &of(310, 290), 0), None);
+        assert_eq!(renew(Some(&less), &of(310, 290), 0, 1.0), None);
     }
 
     #[test]
@@ -323,13 +337,17 @@ mod tests {
     #[test]
     fn the_split_stands_until_it_matters() {
         let of = |demand| zones(&[(30, demand), (40, 300), (30, 200)]);
-        let split = renew(None, &of(500), 0).unwrap();
-        assert_eq!(renew(Some(&split), &of(500), 0), None);
-        assert_eq!(renew(Some(&split), &of(530), 0), None);
-        assert_eq!(renew(Some(&split), &of(600), 0), Some(Split::best(&of(600), 0)));
+        let split = renew(None, &of(500), 0, 1.0).unwrap();
+        assert_eq!(renew(Some(&split), &of(500), 0, 1.0), None);
+        assert_eq!(renew(Some(&split), &of(530), 0, 1.0), None);
+        assert_eq!(renew(Some(&split), &of(600), 0, 1.0), Some(Split::best(&of(600), 0)));
+        // With several balancers, each has a wider band.
+        assert_eq!(renew(Some(&split), &of(578), 0, 0.25), None);
+        assert!(renew(Some(&split), &of(578), 0, 1.0).is_some());
+        assert!(renew(Some(&split), &of(600), 0, 0.01).is_some());
         let fewer = zones(&[(30, 500), (39, 300), (30, 200)]);
-        assert!(renew(Some(&split), &fewer, 0).is_some(), "the weights changed");
-        assert_eq!(renew(Some(&Split::best(&[], 0)), &[], 0), None);
+        assert!(renew(Some(&split), &fewer, 0, 1.0).is_some(), "the weights changed");
+        assert_eq!(renew(Some(&Split::best(&[], 0)), &[], 0, 1.0), None);
     }
 
     fn loads() -> impl Strategy<Value = Vec<ZoneLoad>> {

@@ -12,6 +12,7 @@ use crate::facts::factor::Factor;
 use crate::marks::{Mark, MarkKey, Marks, Value};
 use crate::model::{BackendAddr, Endpoint, Meta, ServiceName, Weight};
 
+mod difference;
 mod split;
 mod subset;
 mod zones;

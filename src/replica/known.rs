@@ -277,6 +277,14 @@ impl Replicas {
         Some((own.streams?, others?))
     }
 
+    /// Returns the part of the streams of all balancers that this one has, as [`Self::loads`]
+    /// counts them; 1 while that is not known.
+    #[must_use]
+    pub fn part(&self) -> f64 {
+        let Some((own, others)) = self.loads().filter(|(own, _)| *own > 0) else { return 1.0 };
+        own as f64 / (own + others.iter().sum::<u64>()) as f64
+    }
+
     /// Returns a balancer's rank; the least is named. While etcd does not answer, nobody
     /// knows who has lost it, so *stale* is no worse than *ready*.
     fn rank(&self, row: &Row) -> State {

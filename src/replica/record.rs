@@ -150,11 +150,18 @@ pub fn record_key(zone: &Zone, address: &HostPort, instance: u64) -> String {
     format!("{PREFIX}{zone}/{address}/{instance:016x}")
 }
 
-/// Decodes a value. `leased` tells whether its key has a lease, `hosts` which host names count.
+/// Decodes a key and its value. `below` is the key without [`prefix`], `leased` tells whether
+/// it has a lease, `hosts` which hosts count. etcd's permissions bound keys and not values, so
+/// a key announces no address but its own.
 ///
 /// # Errors
 /// Why the value announces no balancer.
-pub fn decode(value: &[u8], leased: bool, hosts: &BalancerHosts) -> Result<Announcement, String> {
+pub fn decode(
+    below: &[u8],
+    value: &[u8],
+    leased: bool,
+    hosts: &BalancerHosts,
+) -> Result<Announcement, String> {
     if !leased {
         return Err("the key has no lease, so it would outlive its balancer".to_owned());
     }
@@ -165,11 +172,13 @@ pub fn decode(value: &[u8], leased: bool, hosts: &BalancerHosts) -> Result<Annou
     if !text.trim_start().starts_with('{') {
         let address = HostPort::parse(text).map_err(|error| error.to_string())?;
         hosts.check(&address)?;
+        check_key(below, &address)?;
         return Ok(Announcement::Address(address));
     }
     let wire: Wire = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let address = HostPort::parse(&wire.address).map_err(|error| error.to_string())?;
     hosts.check(&address)?;
+    check_key(below, &address)?;
     let long = |text: &String| text.len() > TEXT_MAX;
     if long(&wire.version) || wire.zone.as_ref().is_some_and(long) {
         return Err(format!("its zone or version has more than {TEXT_MAX} bytes"));
@@ -184,6 +193,18 @@ pub fn decode(value: &[u8], leased: bool, hosts: &BalancerHosts) -> Result<Annou
         revision: wire.revision,
         started: wire.started,
     }))
+}
+
+/// Checks that a key is one of the balancer at this address.
+fn check_key(below: &[u8], address: &HostPort) -> Result<(), String> {
+    let own = std::str::from_utf8(below).ok().and_then(|text| text.split('/').next());
+    if own.is_some_and(|own| HostPort::parse(own).is_ok_and(|own| own == *address)) {
+        return Ok(());
+    }
+    Err(format!(
+        "the value announces {address}, whose key is another: the key of a balancer begins with \
+         the address that it announces"
+    ))
 }
 
 /// Checks the name of a balancer's own zone.
@@ -202,8 +223,16 @@ pub fn check_zone(zone: &str) -> Result<(), String> {
 mod tests {
     use super::*;
 
+    /// Reads a value at the key that belongs to it.
     fn read(value: &[u8]) -> Result<Announcement, String> {
-        decode(value, true, &BalancerHosts::default())
+        let text = std::str::from_utf8(value).unwrap();
+        let wire = serde_json::from_str::<Wire>(text);
+        let address = wire.map_or_else(|_| text.trim().to_owned(), |wire| wire.address);
+        let alone = decode(address.as_bytes(), value, true, &BalancerHosts::default());
+        let below =
+            decode(format!("{address}/7").as_bytes(), value, true, &BalancerHosts::default());
+        assert_eq!(alone, below);
+        below
     }
 
     fn record() -> Record {
@@ -268,9 +297,32 @@ mod tests {
             (long.as_bytes(), true, "more than 64"),
             (&[b' '; 5000], true, "more than 4096"),
         ] {
-            let refused = decode(value, leased, &BalancerHosts::default()).unwrap_err();
+            let refused = decode(b"10.0.0.1:1", value, leased, &BalancerHosts::default());
+            let refused = refused.unwrap_err();
             assert!(refused.contains(reason), "{refused:?}: {reason:?}");
         }
+    }
+
+    #[test]
+    fn a_key_announces_its_own_address_alone() {
+        let record = record().value();
+        let of = |below: &[u8], value: &str| {
+            decode(below, value.as_bytes(), true, &BalancerHosts::default())
+        };
+        for value in ["10.0.0.1:12000", &*record] {
+            for below in ["10.0.0.1:12000", "10.0.0.1:12000/1", "10.0.0.1:12000/a/b"] {
+                assert!(of(below.as_bytes(), value).is_ok(), "{below} {value}");
+            }
+            for below in ["", "10.0.0.2:12000", "10.0.0.1:12001/1", "10.0.0.1", "x/10.0.0.1:12000"]
+            {
+                let refused = of(below.as_bytes(), value).unwrap_err();
+                assert!(refused.contains("10.0.0.1:12000, whose key is another"), "{refused}");
+            }
+            assert!(of(b"10.0.0.1:12000\xff", value).is_err());
+        }
+        assert!(of(b"LB1.lb:1/1", "lb1.LB:1").is_err(), "no host name is allowed");
+        let hosts = BalancerHosts::beside(HostPort::parse("lb2.a.lb:1").ok().as_ref());
+        assert!(decode(b"LB1.a.lb:1/1", b"lb1.A.lb:1", true, &hosts).is_ok());
     }
 
     #[test]

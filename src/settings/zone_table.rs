@@ -59,6 +59,13 @@ impl Network {
         Ok(network)
     }
 
+    /// Returns the network of one address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        let address = address.to_canonical();
+        Self::around(address, if address.is_ipv6() { 128 } else { 32 })
+    }
+
     /// Returns whether an address is in it.
     #[must_use]
     pub fn has(&self, address: IpAddr) -> bool {

@@ -36,9 +36,8 @@ struct ServiceDemand {
 /// The first look at the demand of a service, and of one whose clients are in other zones
 /// than before. Each further look comes twice as late.
 const FIRST: Duration = Duration::from_secs(1);
-/// The longest time between two looks. More looks would change lists more often for the same
-/// balance.
-const LONGEST: Duration = Duration::from_secs(30);
+/// The longest time between two looks, which is that between two reports.
+const LONGEST: Duration = Duration::from_secs(10);
 
 impl Demands {
     /// Counts one more stream. Its client reports at this interval.
@@ -156,7 +155,7 @@ mod tests {
         };
         let first = join(&a);
         assert!(first.is_of(&service, Some(&a)) && !first.is_of(&service, None));
-        assert_eq!(looks(0, 100), [0, 1, 3, 7, 15, 31, 61, 91]);
+        assert_eq!(looks(0, 50), [0, 1, 3, 7, 15, 25, 35, 45]);
         let second = join(&b);
         assert_eq!(looks(100, 110), [100, 101, 103, 107]);
         assert_eq!(demands.of(&service).unwrap().clients, [(Some(a.clone()), 1), (Some(b), 1)]);

@@ -188,9 +188,8 @@ impl Clients {
     }
 
     fn all(&self) -> Vec<(u64, Arc<Row>)> {
-        let rows = self.lock();
-        let mut all: Vec<_> = rows.by_number.iter().map(|(n, row)| (*n, row.clone())).collect();
-        drop(rows);
+        let mut all: Vec<_> =
+            self.lock().by_number.iter().map(|(n, row)| (*n, row.clone())).collect();
         all.sort_unstable_by_key(|&(number, _)| number);
         all
     }
@@ -325,6 +324,7 @@ impl Row {
         // Of several refused types, the one that was sent last.
         let refused = now.sent.iter().filter(|sent| sent.refusal.is_some());
         let xds = XdsView {
+            stated_zone: self.peer.zone.clone(),
             sent: endpoints.newest(),
             accepted: endpoints.accepted.map(NonZeroU64::get),
             refusal: refused.max_by_key(|sent| sent.nonce).and_then(|sent| sent.refusal.clone()),

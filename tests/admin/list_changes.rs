@@ -8,12 +8,14 @@ use std::time::Duration;
 use lookaside::admin::json::{Diff, ListChange, ListChanges, ServiceDetail, ServiceLists};
 use lookaside::catalog::{HealthAnswer, HealthTarget, Input, Rules};
 use lookaside::facts::demand::Demand;
+use lookaside::marks::{Mark, MarkKey, Marks, Value};
 use lookaside::model::{BackendAddr, ClientKind, ServiceName, Subset, Target, Zone};
 use lookaside::registry::{Cause, Change, Entry, Event, Key};
 use lookaside::settings::Document;
+use lookaside::telemetry::{ClientView, XdsView};
 
 use crate::admin::settings::diff;
-use crate::admin::world::{World, client, entry};
+use crate::admin::world::{World, client, entry, stale};
 
 /// The share of each listed backend.
 type Shares = BTreeMap<String, f64>;
@@ -162,6 +164,24 @@ async fn what_a_comparison_says_of_lists_comes_true() {
     let (lines, _) = tell("[service.hello]\nkeep-lost = '0s'").await;
     assert_eq!(lines, ["all (2) 2:25>- 3:50>67 1:25>33"]);
 
+    // A ramp that is over has reached its last step.
+    let ramp = "select = 'version=v2', ramp = '10% 10m, 80%', begins = '2020-01-01T00:00:00Z'";
+    let (lines, unknown) = tell(&format!("[service.hello]\nsplit = {{ {ramp} }}")).await;
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    assert!(line.contains(" 1:33>20") && line.contains(" 3:67>80"), "{line}");
+    assert!(unknown.is_empty(), "{unknown:?}");
+    assert_eq!(tell("").await.0.len(), 1);
+
+    // Nobody is let go while the registry is stale.
+    let lost = Change::Delete(Key::new(b"/hello/a"), Cause::InDoubt);
+    apply(&world, "[service.hello]\nkeep-lost = '20m'").await;
+    world.say(Event::Apply { revision: 200, changes: vec![lost] }).await;
+    world.say(stale()).await;
+    let told = compare(&world, "[service.hello]\nkeep-lost = '0s'").await;
+    assert_eq!(of(&told, "hello").lists.len(), 0, "{told:?}");
+    world.read(hello()).await;
+    apply(&world, "").await;
+
     for (document, says) in [
         ("slow-start = '1m'", "slow-start: it begins"),
         ("load = { kind = 'metadata' }", "load: backends have"),
@@ -183,9 +203,14 @@ async fn services_without_list_changes_are_named_and_clients_without_backends_ar
     let told = compare(&world, document).await;
     assert_eq!((told.services, told.changed, told.not_compared), (2, 0, 0));
     assert!(told.first.iter().all(|one| one.lists.is_empty() && one.unknown.is_empty()));
-    // Clients that are denied have no list any more.
-    let told = compare(&world, "[service.hello]\nclients = 'nobody'").await;
+    // Clients that are denied have no list any more. Those that were denied before had none.
+    let denied = "[service.hello]\nclients = 'nobody'";
+    let told = compare(&world, denied).await;
     assert_eq!((told.changed, of(&told, "hello").denied), (1, 1));
+    apply(&world, denied).await;
+    let told = compare(&world, &format!("{denied}\nguard = 3")).await;
+    assert_eq!((told.changed, of(&told, "hello").denied), (0, 0));
+    apply(&world, "").await;
     // A name without a backend: clients see what `when-empty` says.
     let target = Target::parse("nobody", &Zone::new("lookaside.internal").unwrap()).unwrap();
     let subscription = world.catalog.subscribe(&target).unwrap();
@@ -206,12 +231,14 @@ async fn services_without_list_changes_are_named_and_clients_without_backends_ar
     assert!(compare(&world, "[registrants]\n'/a/' = ['x']\n").await.registrants);
 }
 
+/// Returns a backend of `hello`; every second one is in zone a, the others in zone b.
+fn backend(n: u16) -> Entry {
+    let zone = if n.is_multiple_of(2) { "a" } else { "b" };
+    entry("hello", &format!("{n:03}"), &format!("10.0.0.1:{n}"), 1, &[("zone", zone)])
+}
+
 #[tokio::test]
 async fn the_zone_and_the_cells_of_a_client_are_those_that_it_has() {
-    let backend = |n: u16| {
-        let zone = if n.is_multiple_of(2) { "a" } else { "b" };
-        entry("hello", &format!("{n:03}"), &format!("10.0.0.1:{n}"), 1, &[("zone", zone)])
-    };
     let world = World::with((1..=64).map(backend).collect()).await;
     *world.clients.lock().unwrap() = vec![client("hello", Some("hello"), ClientKind::Go, 1)];
     let zones = "[service.hello]\nzones = { mode = 'prefer' }\n[zones]\n'10.0.0.0/8' = 'a'\n";
@@ -239,6 +266,10 @@ async fn the_zone_and_the_cells_of_a_client_are_those_that_it_has() {
     assert!(told.unknown[0].starts_with("subset: each client gets a part"), "{told:?}");
     apply(&world, cells).await;
     world.clients.lock().unwrap()[0].subset = Subset::new(1, 0);
+    // Which of other cells the client would get is decided when they are made.
+    let other = cells.replace("least = 8", "least = 16");
+    let told = of(&compare(&world, &other).await, "hello").clone();
+    assert_eq!((told.lists.len(), told.unknown.len()), (0, 1), "{told:?}");
     let told = of(&compare(&world, "").await, "hello").clone();
     let [change] = &told.lists[..] else { panic!("one list: {told:?}") };
     assert_eq!((change.class.as_str(), change.leaves), ("cells 1/2 -> all", 0));
@@ -272,4 +303,69 @@ async fn a_comparison_of_many_services_has_a_bound() {
     let shown: usize =
         told.first.iter().flat_map(|one| &one.lists).map(|one| one.shares.len()).sum();
     assert!(shown <= 500, "{shown}");
+}
+
+/// A client of xDS may say in which zone it is, and one that does not obey weights belongs to
+/// one group of a split.
+#[tokio::test]
+async fn clients_of_xds_are_compared_as_their_protocol_and_kind_demand() {
+    let world = World::with((1..=64).map(backend).collect()).await;
+    let xds = |kind, zone: Option<&str>, port| ClientView {
+        xds: Some(XdsView { stated_zone: zone.map(Into::into), ..XdsView::default() }),
+        // What is shown is the zone that counts.
+        zone: Some(zone.unwrap_or("a").into()),
+        ..client("hello", Some("hello"), kind, port)
+    };
+    *world.clients.lock().unwrap() = vec![
+        client("hello", Some("hello"), ClientKind::Go, 1),
+        xds(ClientKind::Go, Some("b"), 2),
+        xds(ClientKind::Rust, Some("b"), 3),
+        xds(ClientKind::Go, None, 4),
+    ];
+    let classes = async |document: &str| {
+        let told = of(&compare(&world, document).await, "hello").clone();
+        told.lists.into_iter().map(|one| (one.class, one.clients)).collect::<Vec<_>>()
+    };
+    let document = "[service.hello]\nsplit = { select = 'zone=a', percent = 100 }\n";
+    let expected = [("all".to_owned(), 3), ("all -> canaries only".to_owned(), 1)];
+    assert_eq!(classes(document).await, expected);
+
+    let zones = "[service.hello]\nzones = { mode = 'prefer' }\n[zones]\n'10.0.0.0/8' = 'a'\n";
+    apply(&world, zones).await;
+    let demand = Demand { zones: [("a".into(), 1_000), ("b".into(), 1_000)].into(), unknown: 0 };
+    let name = ServiceName::new("hello").unwrap();
+    world.inputs.send(Input::Demand(name, Arc::new(demand))).await.unwrap();
+    settle(&world).await;
+    // A client that says where it is stays there, whatever the table says of its address.
+    let expected = [("zone a -> zone b".to_owned(), 2)];
+    assert_eq!(classes(&zones.replace("'a'", "'b'")).await, expected);
+    for (port, zone) in [(1, "a"), (2, "b"), (4, "a")] {
+        let path = format!("/api/v1/explain?service=hello&client=10.0.0.9:{port}");
+        assert_eq!(world.json(&path).await.1["zone"], zone, "{port}");
+    }
+}
+
+/// A mark outlives a change of settings, but a change of zones moves clients out of its reach.
+#[tokio::test]
+async fn drops_that_begin_or_end_are_shown() {
+    let world = World::with(hello()).await;
+    *world.clients.lock().unwrap() = vec![client("hello", Some("hello"), ClientKind::Go, 1)];
+    let key = MarkKey::parse("shed/hello/zone=a").unwrap();
+    let value = Value { percent: Some(60), ..Value::default() };
+    let marks = Arc::new(Marks::new([Arc::new(Mark { key, value })]));
+    world.inputs.send(Input::Marks(marks.clone())).await.unwrap();
+    while world.catalog.marks() != marks {
+        tokio::task::yield_now().await;
+    }
+    let zones = "[service.hello]\nzones = { mode = 'prefer' }\n[zones]\n'10.0.0.0/8' = 'a'\n";
+    let drops = async |document: &str| {
+        let told = of(&compare(&world, document).await, "hello").clone();
+        let drops = told.lists.into_iter().filter_map(|one| one.drops);
+        drops.map(|drops| (drops.before, drops.after)).collect::<Vec<_>>()
+    };
+    assert_eq!(drops(zones).await, [(0, 60)]);
+    apply(&world, zones).await;
+    assert_eq!(drops(&zones.replace("'a'", "'c'")).await, [(60, 0)]);
+    let guarded = zones.replace("[service.hello]\n", "[service.hello]\nguard = 3\n");
+    assert!(drops(&guarded).await.is_empty());
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use lookaside::model::ClientKind;
 use lookaside::telemetry::{
-    ClientView, SentEndpoints, SentEntry, SentList, SentLocality, SentName, SentResource,
+    ClientView, Counter, SentEndpoints, SentEntry, SentList, SentLocality, SentName, SentResource,
     SentResources, SentType, Told, WantedNames, XdsView,
 };
 use serde_json::json;
@@ -75,7 +75,7 @@ pub(super) fn resources(stream: u64, wanted: &WantedNames) -> Option<SentResourc
 }
 
 fn xds(name: &str, port: u16) -> ClientView {
-    let versions = XdsView { sent: Some(0xa2), accepted: None, refusal: Some("no".into()) };
+    let versions = XdsView { sent: Some(0xa2), refusal: Some("no".into()), ..XdsView::default() };
     ClientView { xds: Some(versions), ..client(name, Some("hello"), ClientKind::Go, port) }
 }
 
@@ -145,6 +145,36 @@ async fn a_client_is_found_by_its_address_if_it_has_one_stream() {
     check("grpclb-5", 404, "is open").await;
     check("xds-9", 404, "is open").await;
     check("xds-4?limt=1", 400, "this path takes limit and service").await;
+}
+
+#[tokio::test]
+async fn metrics_count_responses_by_type_and_names_by_client() {
+    let world = World::with(Vec::new()).await;
+    let counters = &world.counters;
+    let add = |counter: &Counter, times: u32| (0..times).for_each(|_| counter.increment());
+    let types = [
+        ("listener", &counters.xds_listeners, 1),
+        ("cluster", &counters.xds_clusters, 4),
+        ("endpoints", &counters.xds_endpoints, 7),
+    ];
+    for (_, of, times) in types {
+        add(&of.sent, times);
+        add(&of.accepted, times + 1);
+        add(&of.refused, times + 2);
+    }
+    let node = ClientView { kind: ClientKind::Node, ..xds("hello", 5) };
+    *world.clients.lock().unwrap() =
+        vec![client("hello", None, ClientKind::Go, 3), xds("hello", 4), xds("other", 4), node];
+    let metrics = world.metrics().await;
+    for (kind, _, times) in types {
+        for (what, more) in [("sent", 0), ("accepted", 1), ("refused", 2)] {
+            let series = format!(r#"xds_responses_{what}_total{{type="{kind}"}}"#);
+            metrics.check(&series, f64::from(times + more));
+        }
+    }
+    for (kind, names) in [("go", 2.0), ("node", 1.0), ("java", 0.0)] {
+        metrics.check(&format!(r#"xds_names_open{{client_kind="{kind}"}}"#), names);
+    }
 }
 
 /// Asks the real program about a client that refuses, and about one by grpclb.

@@ -28,7 +28,7 @@ impl World {
         for n in 1..=2 {
             balanced.put(&format!("hello {n} 10.0.0.{n}:{n}")).await;
         }
-        tokio::spawn(balanced.balancer.clone().follow_demand(balanced.inputs.clone()));
+        tokio::spawn(balanced.balancer.clone().follow_demand(balanced.inputs.clone(), || 1.0));
         let mut client = balanced.open(PYTHON, "hello").await;
         assert_eq!(drops(&client.first_servers().await), 0.0);
         Self { balanced, client, dropped: 0.0 }

@@ -127,26 +127,30 @@ fn assigned(balanced: &Balanced, key: &str) -> (i32, bool) {
     (port.into(), moved.is_some())
 }
 
-/// Reads the lists that were sent since `before`, one for each stream whose key has another
-/// backend, or has the same one no longer as its first choice, or now as that. Returns how many
-/// streams each of the ports 1 to 4 has.
+/// Reads the lists that were sent since `before`: one for each stream whose key has another
+/// backend, and none for a key whose backend has become its first choice, or is it no longer.
+/// Returns how many streams each of the ports 1 to 4 has, and how many keys are of the latter
+/// kind.
 async fn follow(
     balanced: &Balanced,
     streams: &mut [(Stream, i32, bool)],
     before: (u64, u64),
-) -> [usize; 4] {
+) -> ([usize; 4], usize) {
     let sent = sent_since(balanced, before).await;
-    let mut changed = 0;
+    let (mut changed, mut same) = (0, 0);
     for (n, (stream, port, moved)) in streams.iter_mut().enumerate() {
         let now = assigned(balanced, &format!("user{n}"));
-        if (*port, *moved) != now {
+        if *port != now.0 {
             changed += 1;
-            (*port, *moved) = (sorted_ports(&stream.servers().await)[0], now.1);
+            *port = sorted_ports(&stream.servers().await)[0];
+        } else if *moved != now.1 {
+            same += 1;
         }
+        *moved = now.1;
         assert_eq!(*port, now.0);
     }
     assert_eq!(sent, changed);
-    [1, 2, 3, 4].map(|port| streams.iter().filter(|one| one.1 == port).count())
+    ([1, 2, 3, 4].map(|port| streams.iter().filter(|one| one.1 == port).count()), same)
 }
 
 #[tokio::test]
@@ -168,13 +172,22 @@ async fn a_backend_gets_no_more_of_the_keys_than_its_bound() {
     // A backend has room while it has less than 105 % of ten keys.
     let before = now();
     balanced.settle("[service.hello]\nhash.balance-factor = 105\n").await;
-    let bounded = follow(&balanced, &mut streams, before).await;
+    let (bounded, _) = follow(&balanced, &mut streams, before).await;
     assert!(bounded.iter().all(|&count| count <= 11), "{bounded:?}");
-    // When a backend leaves, the others take its keys, each within its bound.
+    // When a backend leaves, the others take its keys, each within its bound. It had sent away
+    // some, which are at their first choice now.
     let before = now();
-    balanced.delete(all[0]).await;
-    let left = follow(&balanced, &mut streams, before).await;
-    assert!(left[0] == 0 && left.iter().all(|&count| count <= 15), "{left:?}");
+    let full = (0..4).max_by_key(|&at| unbounded[at]).unwrap();
+    balanced.delete(all[full]).await;
+    let (left, same) = follow(&balanced, &mut streams, before).await;
+    assert!(left[full] == 0 && left.iter().all(|&count| count <= 15), "{left:?}");
+    assert!(same > 0);
+    // When it returns, it takes keys again, and others lose their first choice where they are.
+    let before = now();
+    balanced.put(all[full]).await;
+    let (back, same) = follow(&balanced, &mut streams, before).await;
+    assert!(back.iter().all(|&count| count <= 11), "{back:?}");
+    assert!(same > 0);
     // A second stream of a key goes where the first is.
     for n in [0, 7, 31] {
         let mut again = balanced.open(GO, &format!("hash--user{n}.hello")).await;

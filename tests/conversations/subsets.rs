@@ -28,7 +28,7 @@ async fn balanced() -> Balanced {
     balanced.settle(CELLS).await;
     let all: Vec<_> = (1..=BACKENDS).map(backend).collect();
     balanced.reset(&all.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    tokio::spawn(balanced.balancer.clone().follow_demand(balanced.inputs.clone()));
+    tokio::spawn(balanced.balancer.clone().follow_demand(balanced.inputs.clone(), || 1.0));
     balanced
 }
 

@@ -69,7 +69,7 @@ async fn a_client_stays_in_the_zone_that_it_states() {
             balanced.put(&format!("hello {port} 10.0.0.{port}:{port} zone={zone}")).await;
         }
     }
-    tokio::spawn(balanced.balancer.clone().follow_demand(balanced.inputs.clone()));
+    tokio::spawn(balanced.balancer.clone().follow_demand(balanced.inputs.clone(), || 1.0));
     let mut stated = Endpoints::open(&balanced, "EU-1A", "hello").await;
     let mut by_address = Endpoints::open(&balanced, "", "hello").await;
     // A zone without clients would take calls of the other.
@@ -79,6 +79,9 @@ async fn a_client_stays_in_the_zone_that_it_states() {
     by_address.until(&[21, 22, 23]).await;
     let zones = || -> Vec<_> { balanced.xds.clients()().into_iter().map(|one| one.zone).collect() };
     assert_eq!(zones(), [Some("a".into()), Some("b".into())]);
+    let views = balanced.xds.clients()().into_iter();
+    let said: Vec<_> = views.map(|one| one.xds.and_then(|xds| xds.stated_zone)).collect();
+    assert_eq!(said, [Some("EU-1A".into()), None], "the zone of an address is not stated");
     let hello = ServiceName::new("hello").unwrap();
     let demand = balanced.balancer.demand()(&hello).expect("clients of xDS count");
     assert_eq!(demand.clients, [(Some("a".into()), 1), (Some("b".into()), 1)]);
@@ -180,7 +183,7 @@ async fn a_key_leaves_a_full_backend_and_comes_back_once_there_is_room() {
     }
     let moved = clients.iter().filter(|one| one.1 == 2).count();
     assert!((2..=3).contains(&moved), "{moved}");
-    tokio::spawn(balanced.balancer.clone().follow_demand(balanced.inputs.clone()));
+    tokio::spawn(balanced.balancer.clone().follow_demand(balanced.inputs.clone(), || 1.0));
     // The others leave, so there is room for one and then for all.
     clients.retain(|one| one.1 == 2);
     clients.truncate(1);

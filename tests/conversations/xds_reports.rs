@@ -268,7 +268,7 @@ async fn reported_calls_are_shed_by_overload() {
         )
         .await;
     balanced.put("hello 1 10.0.0.1:80").await;
-    tokio::spawn(balanced.balancer.clone().follow_demand(balanced.inputs.clone()));
+    tokio::spawn(balanced.balancer.clone().follow_demand(balanced.inputs.clone(), || 1.0));
     let mut reporter = Reporter::open(&balanced, "a").await;
     let mut dropped = 0.0;
     for span in 0..12 {

@@ -76,6 +76,16 @@ async fn an_xds_client_is_shown_with_its_resources() {
     let wanted = WantedNames { limit: Some(1), name: Some("other".to_owned()) };
     let one = balanced.xds.sent()(balanced.xds.clients()()[0].stream, &wanted).unwrap();
     assert_eq!((one.total, one.names.len(), &*one.names[0].name), (2, 1, "other"));
+    let wanted = WantedNames { limit: Some(1), name: None };
+    let first = balanced.xds.sent()(balanced.xds.clients()()[0].stream, &wanted).unwrap();
+    assert_eq!((first.total, first.names.len(), &*first.names[0].name), (2, 1, "hello"));
+
+    // The words are those about the type that was refused last.
+    let said = |balanced: &Balanced| {
+        let xds = balanced.xds.clients()()[0].xds.clone().expect("a client of xDS");
+        (xds.refusal.as_deref().map(str::to_owned), xds.accepted)
+    };
+    assert_eq!(said(&balanced), (Some("do not like it".to_owned()), None));
 
     // The cluster is not answered, so a newer one waits, and is not taken for what was sent.
     balanced.settle("[service.hello]\ncircuit-breaking = { requests = 300 }").await;
@@ -86,6 +96,34 @@ async fn an_xds_client_is_shown_with_its_resources() {
     assert!(!hello.cluster.as_ref().unwrap().as_sent);
     assert_eq!(now.types[0].version, version(&listeners.version_info));
     assert_eq!(now.types[1].version, version(&clusters.version_info));
+
+    // Words are shown until a response of their type is accepted.
+    client.request::<Cluster>(&names, &clusters.nonce, Some("nor that"));
+    let (clusters, _) = client.next::<Cluster>().await;
+    assert_eq!(said(&balanced), (Some("nor that".to_owned()), None));
+    client.ask::<Cluster>(&names, &clusters.nonce);
+    assert!(client.is_silent().await);
+    assert_eq!(said(&balanced), (Some("do not like it".to_owned()), None));
+    balanced.delete("hello 1 10.0.0.1:80").await;
+    let (endpoints, _) = client.next::<ClusterLoadAssignment>().await;
+    assert_eq!(sent(&balanced).types[2].accepted, None);
+    client.ask::<ClusterLoadAssignment>(&names, &endpoints.nonce);
+    assert!(client.is_silent().await);
+    assert_eq!(said(&balanced), (None, version(&endpoints.version_info)));
+    assert_eq!(sent(&balanced).types[2].accepted, version(&endpoints.version_info));
+}
+
+#[tokio::test]
+async fn a_name_that_can_mean_no_service_is_shown_with_the_reason() {
+    let balanced = Balanced::start(WhenEmpty::Wait).await;
+    let mut client = Client::open(&balanced).await;
+    client.ask::<ClusterLoadAssignment>(&["a..b"], "");
+    client.next::<ClusterLoadAssignment>().await;
+    let now = sent(&balanced);
+    let endpoints = now.names[0].endpoints.as_ref().unwrap();
+    assert_eq!((endpoints.told, endpoints.localities.as_deref()), (Told::Invalid, Some(&[][..])));
+    let (reason, percent) = &endpoints.drops[0];
+    assert!(reason.contains("\"a..b\" holds no service") && *percent == 100, "{reason}");
 }
 
 /// A stream holds no bytes of its own, so what every stream has left behind is not shown.

@@ -23,7 +23,7 @@ async fn balanced(zones: &[&str], document: &str) -> Balanced {
             balanced.put(&format!("hello {port} 10.0.0.{port}:{port} zone={name}")).await;
         }
     }
-    tokio::spawn(balanced.balancer.clone().follow_demand(balanced.inputs.clone()));
+    tokio::spawn(balanced.balancer.clone().follow_demand(balanced.inputs.clone(), || 1.0));
     balanced
 }
 

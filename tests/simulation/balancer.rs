@@ -193,7 +193,7 @@ pub async fn run(
     let sums = (balancer.demands(), balancer.rates(), balancer.placements());
     let xds = Xds::new(zone, catalog.clone(), sums, ledger, counters.clone());
     spawn_local(balancer.clone().sweep());
-    spawn_local(balancer.clone().follow_demand(inputs.clone()));
+    spawn_local(balancer.clone().follow_demand(inputs.clone(), || 1.0));
     spawn_local(xds.clone().sweep());
     let tasks = TaskTracker::new();
     let services =

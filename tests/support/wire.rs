@@ -143,6 +143,15 @@ pub fn servers(mut list: &[u8]) -> impl Iterator<Item = SocketAddr> {
     })
 }
 
+/// Returns the entries of a list, encoded.
+pub fn entries(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (_, entry, rest) = split_field(list)?;
+        list = rest;
+        Some(entry)
+    })
+}
+
 /// Returns a length-delimited field.
 pub fn field(number: u8, value: &[u8]) -> Vec<u8> {
     let mut out = vec![number << 3 | 2];

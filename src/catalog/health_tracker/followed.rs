@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::facts::panic::{self, Panic};
-use crate::facts::reported::{Reported, Verdict};
+use crate::facts::reported::{Reported, Totals, Verdict};
 use crate::facts::rise_fall::{Change, RiseFall, Thresholds};
+use crate::load::ServiceCalls;
 use crate::marks::ServiceMarks;
 use crate::model::{BackendAddr, Endpoint};
 use crate::settings::{HealthCheck, HealthKind, ServiceSettings};
@@ -43,6 +44,8 @@ struct Troubled {
     why: HealthAnswer,
     /// Whether it counts as unhealthy.
     counted: bool,
+    /// What clients report of their calls to it, if they say which backends they call.
+    reported: Option<Reported>,
 }
 
 /// A moment, twice.
@@ -89,6 +92,7 @@ impl Followed {
             state: RiseFall::new(now),
             why: answer,
             counted: false,
+            reported: None,
         });
         let was_own_word = one.why.is_own_word();
         if !healthy && !one.counted {
@@ -110,6 +114,40 @@ impl Followed {
             }
             None => !one.state.is_healthy() && was_own_word != one.why.is_own_word(),
         }
+    }
+
+    /// Takes what clients have reported since the start. Returns whether the health may change.
+    pub(super) fn hear(&mut self, calls: &ServiceCalls, now: u64) -> bool {
+        let (span, all) = (self.span(), calls.all);
+        let totals = Totals {
+            finished: all.finished.saturating_sub(all.dropped),
+            failed_to_send: all.failed_to_send,
+            answered: all.known_received,
+        };
+        self.reported.add(totals, span, now);
+        for (addr, one) in &mut self.troubled {
+            let Some(calls) = calls.backends.get(&addr.socket_addr()) else { continue };
+            // Whether a call that failed has reached its backend is not known.
+            let answered = calls.succeeded;
+            let totals = Totals { finished: answered, failed_to_send: 0, answered };
+            one.reported.get_or_insert_with(|| Reported::new(now)).add(totals, span, now);
+        }
+        let unconfirmed = self.health.unconfirmed.keys();
+        unconfirmed
+            .filter_map(|addr| self.troubled.get(addr))
+            .any(|one| self.until(one, now) <= now)
+    }
+
+    /// Returns until when a backend that this balancer cannot reach stays healthy, by what
+    /// clients report.
+    fn until(&self, one: &Troubled, now: u64) -> u64 {
+        let span = self.span();
+        let until = |reported: &Reported| match reported.verdict(span, now) {
+            Verdict::TooSoon => reported.early_until(span),
+            Verdict::Answered => one.state.since().saturating_add(UNCONFIRMED_MAX),
+            Verdict::Unknown => 0,
+        };
+        until(&self.reported).max(one.reported.as_ref().map_or(0, until))
     }
 
     /// Decides which backends are unhealthy, and whether the service is in panic. Returns
@@ -139,28 +177,25 @@ impl Followed {
             }
             fallen.push((endpoint.addr, weight(endpoint)));
         }
-        let span = self.span();
         let mut due = None;
         let mut health = Health::default();
         for (addr, weight) in fallen {
-            let Some(one) = self.troubled.get_mut(&addr) else { continue };
+            let Some(one) = self.troubled.get(&addr) else { continue };
             if !one.counted {
-                let until = match self.reported.verdict(span, now.millis) {
-                    _ if (unreached + weight) * ALONE <= total || weight == 0 => 0,
-                    Verdict::TooSoon => self.reported.early_until(span),
-                    Verdict::Answered => one.state.since().saturating_add(UNCONFIRMED_MAX),
-                    Verdict::Unknown => 0,
-                };
+                let alone = (unreached + weight) * ALONE <= total || weight == 0;
+                let until = if alone { 0 } else { self.until(one, now.millis) };
                 if until > now.millis {
                     due = due.into_iter().chain([until]).min();
                     health.unconfirmed.insert(addr, one.why);
                     continue;
                 }
-                one.counted = true;
                 unreached += weight;
             }
             unhealthy += weight;
             health.unhealthy.insert(addr, one.why);
+        }
+        for addr in health.unhealthy.keys() {
+            self.troubled.entry(*addr).and_modify(|one| one.counted = true);
         }
         let settings = &self.settings.health;
         let rules = panic::Rules { percent: settings.panic, interval: millis(settings.interval) };

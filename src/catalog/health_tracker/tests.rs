@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::load::{BackendCalls, Calls};
 use crate::marks::{Mark, MarkKey, Marks, ServiceMarks, Value};
 use crate::model::Weight;
 use crate::settings::HealthSettings;
@@ -23,6 +24,8 @@ struct World {
     now: Instant,
     health: Health,
     answered: u64,
+    /// The backends to which clients say that calls succeed: 5 of each ten calls, each second.
+    reached: Vec<u16>,
 }
 
 fn addr(port: u16) -> BackendAddr {
@@ -57,6 +60,7 @@ impl World {
             now: start,
             health: Health::default(),
             answered: 0,
+            reached: Vec::new(),
         };
         world.update();
         world
@@ -98,7 +102,11 @@ impl World {
             self.at(second);
             self.answered += of_ten;
             let finished = self.answered + (second - begun + 1) * (10 - of_ten);
-            let calls = Calls { finished, known_received: self.answered, ..Calls::default() };
+            let all = Calls { finished, known_received: self.answered, ..Calls::default() };
+            let count = |by: u64| second * by;
+            let calls = BackendCalls { started: count(10), succeeded: count(5), failed: count(5) };
+            let reached = self.reached.iter().map(|port| (addr(*port).socket_addr(), calls));
+            let calls = ServiceCalls { all, backends: reached.collect() };
             if !self.tracker.reported(&[(service(), calls)], self.now).is_empty() {
                 self.update();
             }
@@ -229,6 +237,29 @@ fn clients_whose_calls_fail_agree_with_the_balancer() {
     assert_eq!(world.unhealthy(), [1, 2, 3, 4, 5]);
     world.say(1..=5, OK);
     assert_eq!(world.health, Health::default());
+}
+
+/// Of their calls to each backend, clients of xDS say only which succeed.
+#[test]
+fn a_backend_to_which_calls_succeed_stays_though_others_fail() {
+    let mut world = World::new();
+    world.reached = vec![1, 2, 3, 4];
+    world.say(1..=5, LOST).report(19, 5);
+    world.say(1..=5, LOST).report(60, 5);
+    assert_eq!(world.unhealthy(), [1, 2, 5], "a fifth may go");
+    assert_eq!(world.health.unconfirmed.len(), 2);
+    // Another one, of which clients have said nothing yet, gets the time for that.
+    world.reached.push(6);
+    world.say([6], LOST).report(62, 5).say([6], LOST);
+    assert_eq!(world.health.unconfirmed.len(), 3);
+    world.report(90, 5);
+    assert_eq!(world.health.unconfirmed.len(), 3);
+    // Once their calls to one do not succeed any more, it goes.
+    world.reached.retain(|port| *port != 4);
+    world.report(130, 5);
+    assert_eq!(world.unhealthy(), [1, 2, 4, 5]);
+    world.say(1..=6, NOT);
+    assert_eq!(world.unhealthy(), [1, 2, 3, 4, 5, 6], "their own word counts at once");
 }
 
 #[test]

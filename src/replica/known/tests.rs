@@ -34,7 +34,8 @@ fn own(state: State) -> Own {
 
 fn entry(id: &str, value: &str) -> Entry<Decoded> {
     let key = Key::new(format!("{PREFIX}zone/{id}").as_bytes());
-    let decoded = record::decode(value.as_bytes(), true, &BalancerHosts::default());
+    let hosts = BalancerHosts::default();
+    let decoded = record::decode(id.as_bytes(), value.as_bytes(), true, &hosts);
     Entry { key, decoded, leased: true }
 }
 
@@ -191,11 +192,12 @@ fn loads_are_those_of_balancers_that_take_clients_of_the_same_place() {
             recorded("127.0.0.1:1", State::Ready, |one| one.host_only = true),
         ]
     };
-    let loads = |events: Vec<Event<Decoded>>, own: Own| {
+    let replicas = |events: Vec<Event<Decoded>>, own: Own| {
         let mut known = Known::default();
         events.into_iter().for_each(|event| known.apply(event, moment(0, 0)));
-        known.replicas(&own, "1", Announced::Yes, *BEGIN).loads()
+        known.replicas(&own, "1", Announced::Yes, *BEGIN)
     };
+    let loads = |events, own| replicas(events, own).loads();
     let own = |state, zone| Own { streams: 5, zone, ..own(state) };
     assert_eq!(loads(vec![reset(all())], own(State::Ready, None)), Some((5, vec![7, 9])));
     assert_eq!(loads(vec![reset(all())], own(State::Ready, zone("a"))), Some((5, vec![7])));
@@ -205,6 +207,11 @@ fn loads_are_those_of_balancers_that_take_clients_of_the_same_place() {
     // The former version does not say its streams.
     let mixed = [all(), vec![alone("10.0.0.5:1")]].concat();
     assert_eq!(loads(vec![reset(mixed)], own(State::Ready, None)), None);
+    // The part of all streams is 1 while it is not known.
+    let part = |own| replicas(vec![reset(all())], own).part();
+    assert!((part(own(State::Ready, zone("a"))) - 5.0 / 12.0).abs() < 1e-9);
+    let idle = Own { streams: 0, ..own(State::Ready, None) };
+    assert_eq!([own(State::Stale, None), idle].map(part), [1.0, 1.0]);
 }
 
 #[test]
