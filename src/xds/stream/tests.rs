@@ -213,3 +213,12 @@ async fn the_streams_of_a_connection_share_the_room_for_selections() {
     }
     assert_eq!(scene.counters.xds_names_refused.total(), 1);
 }
+
+#[tokio::test]
+async fn new_names_cost_a_client_and_repeated_ones_do_not() {
+    let mut scene = Scene::start(3).await;
+    for cost in [3 * (NEW_NAME_COST + "s00000".len()), 0] {
+        scene.ask(Kind::Endpoints, "");
+        assert_eq!(scene.stream.cost(), cost);
+    }
+}
