@@ -112,6 +112,9 @@ where
         Some((config, Ok(name))) => Some(Tls { config, name }),
         Some((_, Err(_))) => return probed(None, ability, None),
     };
+    // That it connects says that it is there. An answer that had no time any more would count
+    // as the word of a backend that hangs, though packets were lost.
+    let until = deadline(timeout);
     let authority = name.map_or_else(|| target.addr.to_string(), str::to_owned);
     let opened = HealthConnection::open(io, tls, &authority, service);
     let mut connection = match timeout_at(until, opened).await {
@@ -174,6 +177,8 @@ fn deadline(timeout: Duration) -> tokio::time::Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::BackendAddr;
+    use crate::settings::HealthCheck;
 
     #[test]
     fn a_failure_on_this_side_says_nothing() {
@@ -183,6 +188,31 @@ mod tests {
         check(ErrorKind::AddrNotAvailable, None);
         check(ErrorKind::PermissionDenied, None);
         assert_eq!(unconnected(&io::Error::from_raw_os_error(24)), None, "too many open files");
+    }
+
+    /// Else a lost packet would pass for the word of the backend itself.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_may_take_its_time_however_long_the_connection_took() {
+        let (_reporter, service) = tonic_health::server::health_reporter();
+        let second = Duration::from_secs(1);
+        let check =
+            HealthCheck { grpc: Some("".into()), interval: second, timeout: second, tls: None };
+        let addr = BackendAddr::new([192, 0, 2, 1].into(), 80).unwrap();
+        let connect = async |_| {
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            let (here, there) = tokio::io::duplex(1 << 16);
+            let server = tonic::transport::Server::builder().add_service(service.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                let incoming = futures_util::stream::iter([Ok::<_, io::Error>(there)]);
+                server.serve_with_incoming(incoming).await
+            });
+            Ok(here)
+        };
+        let target = HealthTarget { addr, check: Arc::new(check) };
+        let (ability, may_watch) = (Ability::default(), false);
+        let one = Probe { target, config: None, kept: None, ability, may_watch };
+        assert_eq!(probe(one, &connect).await.answer, Some(HealthAnswer::Serving));
     }
 
     #[test]
