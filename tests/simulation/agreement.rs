@@ -22,9 +22,13 @@ use crate::zones;
 pub struct Digest {
     /// A hash of backends, settings and marks.
     pub base: u64,
-    /// A hash of what each balancer finds out itself: health, load, overload, cells, demand.
+    /// A hash of what each balancer finds out itself of backends: health, load, overload.
     pub own: u64,
-    /// A hash of the list of each class.
+    /// A hash of what follows from its own clients besides: cells, demand.
+    pub clients: u64,
+    /// A hash of the list of each class that does not depend on its own clients.
+    pub common: Vec<u64>,
+    /// A hash of the list of each other class.
     pub lists: Vec<u64>,
     /// The backends of each subset.
     pub subsets: Vec<Set>,
@@ -56,6 +60,7 @@ pub fn digest(service: &Service) -> Digest {
         let value = format!("k{key}");
         Class::new(&[Selector { key: "hash".to_owned(), value }])
     }));
+    let common = classes.len();
     let zoned = zones::classes(service);
     classes.extend(zoned.iter().map(|(_, class)| class.clone()));
     let bits = cells.and_then(|cells| cells.values().map(|size| size.bits).max()).unwrap_or(0);
@@ -78,13 +83,13 @@ pub fn digest(service: &Service) -> Digest {
     }
     let demand = facts.zones.iter().flat_map(|zones| &zones.demand.zones);
     let health = facts.health.as_ref();
+    let mut lists: Vec<u64> = classes.iter().map(|class| list(service, &decide(class))).collect();
     Digest {
         base: hash(&format!("{:?}{:?}{:?}", service.endpoints, service.settings, service.marks)),
-        own: hash(&format!(
-            "{left_out:?}{:?}{:?}{cells:?}{:?}",
-            facts.load, facts.overload_shed, facts.zones
-        )),
-        lists: classes.iter().map(|class| list(service, &decide(class))).collect(),
+        own: hash(&format!("{left_out:?}{:?}{:?}", facts.load, facts.overload_shed)),
+        clients: hash(&format!("{cells:?}{:?}", facts.zones)),
+        common: lists.drain(..common).collect(),
+        lists,
         subsets: subsets.iter().flatten().map(|subset| members(&of(subset))).collect(),
         zones: zoned.iter().map(|(zone, class)| (zone.to_string(), members(class))).collect(),
         demand: demand.map(|(zone, demand)| (zone.to_string(), *demand)).collect(),
@@ -169,8 +174,9 @@ fn compare(
     let [one, other] = [0, BALANCERS - 1].map(|balancer| now.get(&(balancer, service)));
     let ((since_one, one), (since_other, other)) = (one?, other?);
     let since = *since_one.max(since_other);
-    let same = one.base == other.base && one.own == other.own;
-    (same && at >= since + STEADY && one.lists != other.lists).then(|| {
+    let same = one.base == other.base && one.own == other.own && at >= since + STEADY;
+    let differ = one.clients == other.clients && one.lists != other.lists;
+    (same && (one.common != other.common || differ)).then(|| {
         format!("P1 s{service}: from {since} to {at} both know the same and decide differently")
     })
 }

@@ -3,7 +3,8 @@
 //! In: the lists of a run, and what operators and backends did. Out: every breach. Pure.
 //!
 //! - **P1** Balancers that know the same about a service decide the same, byte for byte
-//!   (`agreement.rs`). The cells of a service are a partition of its list.
+//!   (`agreement.rs`); the lists of keys, and of clients without a zone, also if their clients
+//!   differ. The cells of a service are a partition of its list.
 //! - **P2** A backend is left out for its health only if it was not well, or the balancer
 //!   could not reach it, in the last ten seconds. A backend that says all the time that it
 //!   is not serving, or that hangs or refuses, is in no list, unless too few are well.
