@@ -45,12 +45,16 @@ fn breach(code: &str, helps: &mut BTreeMap<String, String>) -> Option<String> {
             }
             unread(variables, &makefile)
         }
-        ["cargo", "test", "--test", name, ..] if name != "NAME" => {
+        ["cargo", "test", "--test", name, ref tests @ ..] if name != "NAME" => {
             let path = format!("tests/{name}.rs");
             if !read("Cargo.toml").contains(&format!("path = \"{path}\"")) {
                 return Some("Cargo.toml has no such test".into());
             }
-            unread(variables, &read(&path))
+            // One binary has the tests of many files.
+            let modules = tests.iter().filter_map(|test| test.split("::").next());
+            let files = modules.map(|module| format!("tests/{module}.rs"));
+            let files = files.filter(|file| root().join(file).exists()).map(|file| read(&file));
+            unread(variables, &files.fold(read(&path), |all, file| all + &file))
         }
         ["lookaside", ..] => unknown_to_the_program(words, helps),
         [script, ref arguments @ ..] if script.starts_with("scripts/") => {
