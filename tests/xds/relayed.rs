@@ -11,7 +11,7 @@ use super::{Scene, open};
 use crate::support::ads::Kind;
 use crate::support::client::{Calls, Options};
 use crate::support::eventually;
-use crate::support::language::XDS_RUST;
+use crate::support::language::{XDS_JAVA, XDS_RUST};
 use crate::support::lookaside::Balancer;
 use crate::support::world::{SERVICE, metric, streams};
 
@@ -118,7 +118,12 @@ pub fn overlapping(scene: &Scene) {
 
 /// Changes the listener and the cluster of each service, and waits until one has arrived.
 fn change_all(scene: &Scene, relay: &Relay, services: &[&str], number: u32) {
-    let newest = || [Kind::Listener, Kind::Cluster].map(|kind| relay.newest(kind, SERVICE));
+    // grpc-java is told of no outlier detection, so its clusters stay.
+    let kinds = match scene.language {
+        XDS_JAVA => &[Kind::Listener][..],
+        _ => &[Kind::Listener, Kind::Cluster],
+    };
+    let newest = || kinds.iter().map(|&kind| relay.newest(kind, SERVICE)).collect::<Vec<_>>();
     let before = newest();
     let one = |service: &&str| {
         let time = 20 + number;
