@@ -268,7 +268,8 @@ pub fn odd_text(world: &World, address: &str) -> Vec<Pair> {
     let json = format!(
         r#"{{"Op":0,"Addr":"{address}","Metadata":{{"id":"\u0000\u0001é","\u0007":"\ud83d\ude00\u0000"}}}}"#
     );
-    let broken = [br#"{"Op":0,"Addr":"127.0.0.1:1","Metadata":""#, &b"\xff\xfe\"}"[..]].concat();
+    let broken = format!(r#"{{"Op":0,"Addr":"{address}","Metadata":""#);
+    let broken = [broken.as_bytes(), b"\xff\xfe\"}"].concat();
     let long = "x".repeat(10_000);
     let hello = SERVICE.as_bytes();
     let registrations: [(&[u8], &[u8], &[u8]); 9] = [
