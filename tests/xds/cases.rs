@@ -301,7 +301,9 @@ pub fn many_targets(scene: &Scene) {
     let targets = if is_one_stream { 1_500 } else { 120 };
     let names = (1..=targets).map(|port| format!("{SERVICE}:{port}"));
     let clients: Vec<_> = names.map(|name| open(&driver, &name)).collect();
-    let calls: Vec<_> = clients.iter().map(|client| client.begin(&scene.waiting(1))).collect();
+    // Node itself takes a minute for so many, and more where other processes have the cores.
+    let call = scene.waiting(1).timeout(Duration::from_secs(240));
+    let calls: Vec<_> = clients.iter().map(|client| client.begin(&call)).collect();
     for call in calls {
         let report = call.wait();
         assert_eq!((report.failed(), report.from("one")), (0, 1), "{report:?}");
