@@ -176,10 +176,11 @@ impl Balancer {
         let views = self.0.views.clone();
         loop {
             tokio::time::sleep(DEMAND_CHECK_EVERY).await;
+            let part = part();
             for (service, demand) in views.demands().due(clock::now()) {
                 let known = views.catalog().service(&service);
                 let shares = known.as_deref().and_then(policy::zones::shares);
-                if !shares.is_some_and(|shares| shares.must_renew(&demand, part())) {
+                if !shares.is_some_and(|shares| shares.must_renew(&demand, part)) {
                     continue;
                 }
                 let input = Input::Demand(service, Arc::new(demand));

@@ -16,7 +16,7 @@ pub struct HealthSettings {
     pub name: Option<Arc<str>>,
     /// How often a backend is asked.
     pub interval: Duration,
-    /// How long an answer may take.
+    /// How long a connection may take, and then an answer.
     pub timeout: Duration,
     /// How many successes in a row make a backend healthy.
     pub rise: u32,
@@ -64,7 +64,7 @@ pub struct HealthCheck {
     pub grpc: Option<Arc<str>>,
     /// How often it is asked.
     pub interval: Duration,
-    /// How long an answer may take.
+    /// How long a connection may take, and then an answer.
     pub timeout: Duration,
     /// Set if `grpc.health.v1` is asked by TLS.
     pub tls: Option<CheckTls>,
