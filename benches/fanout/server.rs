@@ -12,6 +12,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, setpriority_process};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::client::Protocols;
@@ -193,6 +194,17 @@ impl Server {
     /// Makes a server other than lookaside, which follows etcd, push a changed list.
     pub(crate) fn publish(&mut self) {
         self.input.write_all(b"publish\n").expect("it listens");
+    }
+
+    /// Makes the server wait where the clients want a core: those of a real server have
+    /// machines of their own.
+    pub(crate) fn let_clients_go_first(&self) {
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs") {
+            let name = task.expect("it can be read").file_name();
+            let thread = name.to_str().and_then(|name| Pid::from_raw(name.parse().ok()?));
+            // A thread may have ended.
+            let _ = setpriority_process(thread, 10);
+        }
     }
 
     /// Returns the processor time so far, of all the server's threads.

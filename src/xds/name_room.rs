@@ -23,10 +23,14 @@ struct Costs {
     all: usize,
 }
 
-/// A stream's part of its connection's names. It is given back when this is dropped.
-pub(super) struct NameRoom {
+/// A stream's part of its connection's names. It is given back when this is dropped. In a
+/// box, because most streams have none.
+#[derive(Default)]
+pub(super) struct NameRoom(Option<Box<Taken>>);
+
+struct Taken {
     connection: SocketAddr,
-    /// What its names cost beyond [`FREE`].
+    /// What the stream's names cost beyond [`FREE`].
     cost: usize,
     owner: Arc<NameRooms>,
 }
@@ -53,8 +57,30 @@ const ALL_ROOM: usize = 8 * NETWORK_ROOM;
 const ONE_NAME: usize = ALL_ROOM / 250_000;
 
 impl NameRooms {
-    pub(super) fn stream(self: &Arc<Self>, connection: SocketAddr) -> NameRoom {
-        NameRoom { connection, cost: 0, owner: self.clone() }
+    /// Returns what the names of a stream may cost together, which has so much of the room of
+    /// its connection.
+    pub(super) fn most(&self, connection: SocketAddr, room: &NameRoom) -> usize {
+        let cost = room.cost();
+        let costs = self.lock();
+        let all = costs.connections.get(&connection).copied().unwrap_or(0);
+        let own = ROOM.saturating_sub(all.saturating_sub(cost));
+        FREE + own.min(cost + costs.left(connection.ip().into()))
+    }
+
+    /// Records what the names of a stream cost.
+    pub(super) fn set(self: &Arc<Self>, connection: SocketAddr, room: &mut NameRoom, cost: usize) {
+        let cost = cost.saturating_sub(FREE);
+        match &mut room.0 {
+            _ if cost == 0 => room.0 = None,
+            Some(taken) => {
+                let before = std::mem::replace(&mut taken.cost, cost);
+                self.lock().set_stream(connection, before, cost);
+            }
+            None => {
+                self.lock().set_stream(connection, 0, cost);
+                room.0 = Some(Box::new(Taken { connection, cost, owner: self.clone() }));
+            }
+        }
     }
 
     /// Takes the room of a name that no stream has yet; `None` if there is too little.
@@ -85,6 +111,12 @@ impl Costs {
         self.all = self.all - before + cost;
         replace(&mut self.networks, network, before, cost);
     }
+
+    /// Records that a stream of a connection costs so much, instead of `before`.
+    fn set_stream(&mut self, connection: SocketAddr, before: usize, cost: usize) {
+        self.set(connection.ip().into(), before, cost);
+        replace(&mut self.connections, connection, before, cost);
+    }
 }
 
 /// Puts a cost into the sum of a holder, instead of `before`.
@@ -97,29 +129,15 @@ fn replace<K: Eq + Hash>(sums: &mut HashMap<K, usize>, key: K, before: usize, co
 }
 
 impl NameRoom {
-    /// Returns what the names of this stream may cost together.
-    pub(super) fn most(&self) -> usize {
-        let costs = self.owner.lock();
-        let all = costs.connections.get(&self.connection).copied().unwrap_or(0);
-        let own = ROOM.saturating_sub(all.saturating_sub(self.cost));
-        FREE + own.min(self.cost + costs.left(self.connection.ip().into()))
-    }
-
-    /// Records what the names of this stream cost.
-    pub(super) fn set(&mut self, cost: usize) {
-        let cost = cost.saturating_sub(FREE);
-        let before = std::mem::replace(&mut self.cost, cost);
-        if cost != before {
-            let mut costs = self.owner.lock();
-            costs.set(self.connection.ip().into(), before, cost);
-            replace(&mut costs.connections, self.connection, before, cost);
-        }
+    /// Returns what the stream's names cost beyond [`FREE`].
+    fn cost(&self) -> usize {
+        self.0.as_ref().map_or(0, |taken| taken.cost)
     }
 }
 
-impl Drop for NameRoom {
+impl Drop for Taken {
     fn drop(&mut self) {
-        self.set(0);
+        self.owner.lock().set_stream(self.connection, self.cost, 0);
     }
 }
 
@@ -142,10 +160,31 @@ mod tests {
         ([192, 0, 2, last], port).into()
     }
 
+    /// A stream of a connection.
+    struct Stream<'a> {
+        rooms: &'a Arc<NameRooms>,
+        connection: SocketAddr,
+        room: NameRoom,
+    }
+
+    impl<'a> Stream<'a> {
+        fn of(rooms: &'a Arc<NameRooms>, connection: SocketAddr) -> Self {
+            Self { rooms, connection, room: NameRoom::default() }
+        }
+
+        fn most(&self) -> usize {
+            self.rooms.most(self.connection, &self.room)
+        }
+
+        fn set(&mut self, cost: usize) {
+            self.rooms.set(self.connection, &mut self.room, cost);
+        }
+    }
+
     #[test]
     fn the_streams_of_a_connection_share_its_room() {
         let rooms = Arc::new(NameRooms::default());
-        let (mut one, mut other) = (rooms.stream(connection(1, 1)), rooms.stream(connection(1, 1)));
+        let [mut one, mut other] = [1, 1].map(|port| Stream::of(&rooms, connection(1, port)));
         let room = FREE + ROOM;
         one.set(FREE);
         assert!(is_empty(&rooms), "one target costs nothing");
@@ -153,7 +192,7 @@ mod tests {
         assert_eq!((one.most(), other.most()), (room, FREE + 10));
         other.set(FREE + 10);
         assert_eq!((one.most(), other.most()), (room - 10, FREE + 10));
-        assert_eq!(rooms.stream(connection(1, 2)).most(), room);
+        assert_eq!(Stream::of(&rooms, connection(1, 2)).most(), room);
         drop(one);
         assert_eq!(other.most(), room);
         drop(other);
@@ -166,19 +205,19 @@ mod tests {
         let room = FREE + ROOM;
         let streams = |last| -> Vec<_> {
             let stream = |port| {
-                let mut stream = rooms.stream(connection(last, port));
+                let mut stream = Stream::of(&rooms, connection(last, port));
                 stream.set(stream.most());
                 stream
             };
             (1..=10).map(stream).collect()
         };
         let mut all = vec![streams(1)];
-        let costs: Vec<_> = all[0].iter().map(|stream| stream.cost).collect();
+        let costs: Vec<_> = all[0].iter().map(|stream| stream.room.cost()).collect();
         assert_eq!(costs.iter().sum::<usize>(), NETWORK_ROOM);
         assert_eq!((costs[0], costs[9], all[0][0].most(), all[0][9].most()), (ROOM, 0, room, FREE));
-        assert_eq!(rooms.stream(connection(2, 1)).most(), room);
+        assert_eq!(Stream::of(&rooms, connection(2, 1)).most(), room);
         all.extend((2..=8).map(streams));
-        assert_eq!(rooms.stream(connection(9, 1)).most(), FREE);
+        assert_eq!(Stream::of(&rooms, connection(9, 1)).most(), FREE);
         assert_eq!(all[7][0].most(), room, "it keeps what it has");
         all.clear();
         assert!(is_empty(&rooms));
@@ -189,7 +228,7 @@ mod tests {
         let rooms = Arc::new(NameRooms::default());
         let held: Vec<_> = std::iter::from_fn(|| rooms.name([192, 0, 2, 1].into())).collect();
         assert_eq!(held.len(), NETWORK_ROOM / ONE_NAME);
-        assert_eq!(rooms.stream(connection(1, 1)).most(), FREE + NETWORK_ROOM % ONE_NAME);
+        assert_eq!(Stream::of(&rooms, connection(1, 1)).most(), FREE + NETWORK_ROOM % ONE_NAME);
         // Those of other networks are given back at once.
         assert!(rooms.name([192, 0, 2, 2].into()).is_some());
         rooms.lock().all = ALL_ROOM;

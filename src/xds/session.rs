@@ -40,8 +40,6 @@ pub(super) struct Session<W> {
     listeners: Resources,
     clusters: Resources,
     endpoints: Endpoints<W>,
-    /// How long a change of weights alone waits for further changes.
-    damping: Duration,
     /// When endpoints were last sent.
     pushed_at: Option<Instant>,
     /// The newest nonce of any type; 0 before the first response.
@@ -111,14 +109,12 @@ pub(super) struct Push {
 }
 
 impl<W: Default> Session<W> {
-    /// Makes the state of a stream. A change of weights alone is sent at most once in
-    /// `damping`.
-    pub(super) fn new(damping: Duration) -> Self {
+    /// Makes the state of a stream.
+    pub(super) fn new() -> Self {
         Self {
             listeners: Resources::new(Kind::Listener),
             clusters: Resources::new(Kind::Cluster),
             endpoints: Endpoints::new(),
-            damping,
             pushed_at: None,
             nonce: 0,
         }
@@ -196,8 +192,14 @@ impl<W: Default> Session<W> {
         self.clusters.settle(name, &resource);
     }
 
-    /// Returns the next response. `resource` returns the listener or the cluster of a name.
-    pub(super) fn step(&mut self, now: Instant, resource: impl Fn(Kind, &str) -> Resource) -> Step {
+    /// Returns the next response. A change of weights alone is sent at most once in `damping`.
+    /// `resource` returns the listener or the cluster of a name.
+    pub(super) fn step(
+        &mut self,
+        now: Instant,
+        damping: Duration,
+        resource: impl Fn(Kind, &str) -> Resource,
+    ) -> Step {
         let nonce = self.nonce + 1;
         for (kind, whole) in
             [(Kind::Listener, &mut self.listeners), (Kind::Cluster, &mut self.clusters)]
@@ -217,7 +219,7 @@ impl<W: Default> Session<W> {
                 }
             }
         }
-        let again = self.pushed_at.map(|at| at + self.damping).filter(|&again| again > now);
+        let again = self.pushed_at.map(|at| at + damping).filter(|&again| again > now);
         match (self.endpoints.changed(nonce, again.is_some()), again) {
             (Some(push), _) => {
                 self.nonce = nonce;

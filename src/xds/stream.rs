@@ -34,7 +34,7 @@ pub(crate) struct XdsStream {
     session: Session<NameWatch>,
     /// The names of endpoints with news.
     changes: Changes,
-    names: NameRoom,
+    room: NameRoom,
     /// What the client's names have cost since that was last charged.
     cost: usize,
     /// How many names there was no room for, when that was last counted.
@@ -69,15 +69,10 @@ const NODE_DAMPING: Duration = Duration::from_secs(10);
 
 impl XdsStream {
     pub(super) fn new(client: ClientRow, shared: Arc<Shared>) -> Self {
-        let damping = match client.peer().kind {
-            ClientKind::Node => NODE_DAMPING,
-            _ => Duration::ZERO,
-        };
-        let names = shared.names.stream(client.peer().identity.addr);
         Self {
-            session: Session::new(damping),
+            session: Session::new(),
             changes: Changes::default(),
-            names,
+            room: NameRoom::default(),
             cost: 0,
             left_out: 0,
             client,
@@ -168,7 +163,7 @@ impl Conversation for XdsStream {
         };
         let (kind, texts) = (request.kind, &self.shared.clients.texts);
         let peer = self.client.peer().identity.addr;
-        let (changes, room) = (&self.changes, self.names.most());
+        let (changes, room) = (&self.changes, self.shared.names.most(peer, &self.room));
         let added = |name: &Arc<str>| changes.add(name);
         let cost = Cell::new(0);
         let share = |name: &str| {
@@ -184,7 +179,7 @@ impl Conversation for XdsStream {
         self.cost += cost.get() + if is_long { compared } else { 0 };
         if changed {
             self.changes.retain(|name| self.session.wants(name));
-            self.names.set(self.session.cost());
+            self.shared.names.set(peer, &mut self.room, self.session.cost());
             self.count_left_out();
             self.client.want(&self.session.names(), clock::now());
         }
@@ -211,7 +206,12 @@ impl Conversation for XdsStream {
         let now = clock::now();
         let watches = &self.shared.watches;
         let client = self.client.peer().kind;
-        let step = self.session.step(now, |kind, name| watches.resource(kind, name, client));
+        let damping = match client {
+            ClientKind::Node => NODE_DAMPING,
+            _ => Duration::ZERO,
+        };
+        let resource = |kind, name: &str| watches.resource(kind, name, client);
+        let step = self.session.step(now, damping, resource);
         self.count_left_out();
         match step {
             Step::Send(push) => {

@@ -26,6 +26,7 @@ pub(crate) fn put_to_last(bench: &mut Bench) -> Outcome {
     for kind in kinds.concat() {
         let cell = cell("put", clients, ENTRIES, Manner::Plain, kind);
         let mut server = bench.start(kind, ENTRIES, false);
+        server.let_clients_go_first();
         let mut load = connect(&server, kind, clients, Manner::Plain, AT_ONCE)?;
         let mut lasts = Vec::new();
         for _ in 0..bench.pushes * 3 {

@@ -23,7 +23,7 @@ fn plain(kind: Kind, name: &str) -> Resource {
 }
 
 fn session() -> Session<()> {
-    Session::new(Duration::ZERO)
+    Session::new()
 }
 
 fn ask(session: &mut Session<()>, kind: Kind, names: &[&str], nonce: u64) -> Verdict {
@@ -58,7 +58,7 @@ fn step(
     resource: impl Fn(Kind, &str) -> Resource,
 ) -> Step {
     loop {
-        let step = session.step(now, &resource);
+        let step = session.step(now, Duration::ZERO, &resource);
         if !matches!(step, Step::Again) {
             return step;
         }
@@ -186,14 +186,14 @@ fn a_refusal_counts_once_and_nothing_is_repeated() {
 
 #[test]
 fn changes_of_weights_alone_wait_and_other_changes_do_not() {
-    let session = &mut Session::new(Duration::from_secs(10));
+    let (session, damping) = (&mut session(), Duration::from_secs(10));
     let start = NOW();
     let at = |seconds| start + Duration::from_secs(seconds);
     let mut nonce = 0;
     let mut next = |version, members, seconds| {
         ask(session, Kind::Endpoints, &["a"], nonce);
         session.offer("a", assignment(version, members));
-        match step(session, at(seconds), plain) {
+        match session.step(at(seconds), damping, plain) {
             Step::Send(push) => {
                 nonce = read(&push).1;
                 Some(Ok(push.version))
@@ -247,7 +247,7 @@ fn names_that_come_while_a_response_is_made_are_in_it() {
     let many: Vec<_> = (0..100).map(|n| format!("b{n:03}")).collect();
     let all: Vec<_> = many.iter().map(String::as_str).collect();
     ask(session, Kind::Listener, &all, 0);
-    assert!(matches!(session.step(NOW(), plain), Step::Again));
+    assert!(matches!(session.step(NOW(), Duration::ZERO, plain), Step::Again));
     // It comes before those that have been made.
     let more = [&["a"], &all[..]].concat();
     ask(session, Kind::Listener, &more, 0);

@@ -222,3 +222,10 @@ async fn new_names_cost_a_client_and_repeated_ones_do_not() {
         assert_eq!(scene.stream.cost(), cost);
     }
 }
+
+/// Every stream takes this.
+#[test]
+fn a_stream_stays_small() {
+    const MOST: usize = 336;
+    assert!(size_of::<XdsStream>() <= MOST, "{} bytes", size_of::<XdsStream>());
+}
