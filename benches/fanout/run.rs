@@ -80,16 +80,16 @@ struct Options {
 
 type Step = fn(&mut Bench) -> Outcome;
 
-const SCENES: [&str; 14] = [
-    "push", "classes", "memory", "storm", "burst", "put", "growth", "fairness", "updates", "start",
-    "loss", "probes", "spread", "first",
+const SCENES: [&str; 15] = [
+    "push", "classes", "memory", "storm", "idle", "burst", "put", "growth", "fairness", "updates",
+    "start", "loss", "probes", "spread", "first",
 ];
 /// The steps besides the pushes, each with the scenes that it belongs to.
 const STEPS: [(&[&str], Step); 16] = [
     (&["classes"], classes::classes),
     (&["storm", "memory"], memory::storm),
     (&["memory"], memory::stalled),
-    (&["memory"], memory::idle),
+    (&["idle", "memory"], memory::idle),
     (&["burst"], change::burst),
     (&["put"], change::put_to_last),
     (&["put"], change::put_to_one),
