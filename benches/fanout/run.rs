@@ -210,9 +210,12 @@ fn round(bench: &mut Bench, options: &Options) -> Vec<String> {
     failures
 }
 
-/// Returns what the last run wrote.
+/// The numbers of docs/performance.md, in the folder of the results.
+const DOCUMENTED: &str = "documented.json";
+
+/// Returns what the last run with `--docs` wrote.
 fn former() -> Option<serde_json::Value> {
-    serde_json::from_str(&std::fs::read_to_string(out_dir().join("fanout.json")).ok()?).ok()
+    serde_json::from_str(&std::fs::read_to_string(out_dir().join(DOCUMENTED)).ok()?).ok()
 }
 
 fn write(bench: &Bench, docs: bool) {
@@ -224,12 +227,14 @@ fn write(bench: &Bench, docs: bool) {
         std::fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     };
     let out = out_dir();
-    write(&out.join("fanout.json"), &format!("{:#}\n", report.json(&goals)));
+    let json = format!("{:#}\n", report.json(&goals));
+    write(&out.join("fanout.json"), &json);
     let plots = plot::plots(report, bench.many);
     plots.iter().for_each(|(name, svg)| write(&out.join(format!("{name}.svg")), svg));
     if !docs {
         return;
     }
+    write(&out.join(DOCUMENTED), &json);
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     std::fs::create_dir_all(root.join("performance")).expect("docs/ can be written");
     let mut block = text;

@@ -273,7 +273,11 @@ impl Check<'_> {
         }
         let policies = self.policies(stream, at.saturating_sub(SHED), at);
         let most = policies.iter().filter_map(|one| one.shed).max()?;
-        let overload = self.is_busy(stream.service, at.saturating_sub(SHED), at);
+        let begin = at.saturating_sub(SHED);
+        // The others have too many calls if a backend leaves before the clients shed no more.
+        let overload = self.is_busy(stream.service, begin, at)
+            || loses_backends(stream, begin, at)
+                && self.is_busy(stream.service, begin.saturating_sub(SHED), begin);
         let allowed = overload && received.drops <= 100 * most + DROPS_OFF;
         (!allowed).then(|| format!("{} of 10000 are dropped, allowed is {sheds:?}", received.drops))
     }
@@ -409,4 +413,11 @@ impl Check<'_> {
             self.breach(self.plan.end, stream, &text);
         }
     }
+}
+
+/// Returns whether a stream's lists became shorter at some time.
+fn loses_backends(stream: &Stream, from: u64, until: u64) -> bool {
+    let shorter = |two: &[ReceivedList]| two[1].list.len() < two[0].list.len();
+    let then = |two: &[ReceivedList]| (from..=until).contains(&two[1].at);
+    stream.received.windows(2).any(|two| then(two) && shorter(two))
 }
