@@ -129,7 +129,8 @@ impl Source {
                     "channel_creds": [{"type": "insecure"}],
                     "server_features": ["xds_v3"],
                 }],
-                "node": {"id": "bench"},
+                // Node takes no node without a locality.
+                "node": {"id": "bench", "cluster": "bench", "locality": {}},
             })
             .to_string(),
             Self::Lookaside(_, balancer, _) => {
