@@ -196,8 +196,8 @@ impl Server {
         self.input.write_all(b"publish\n").expect("it listens");
     }
 
-    /// Makes the server wait where the clients want a core: those of a real server have
-    /// machines of their own.
+    /// Gives the clients' thread the core that both want. Real clients have machines of their
+    /// own, so a server does not slow them down.
     pub(crate) fn let_clients_go_first(&self) {
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs") {
             let name = task.expect("it can be read").file_name();
