@@ -36,7 +36,8 @@ pub use skip::skip;
 /// minute on a busy machine.
 pub const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// Calls `ask` every 20 ms until it returns an answer. Panics with `what` after [`WAIT_MAX`].
+/// Calls `ask` until it returns an answer: at first every 20 ms, and the longer it takes, the
+/// less often. Panics with `what` after [`WAIT_MAX`].
 #[track_caller]
 pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
     try_eventually(ask).unwrap_or_else(|| panic!("gave up waiting: {what}"))
@@ -45,12 +46,15 @@ pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
 /// Calls `ask` like [`eventually`], but returns `None` after [`WAIT_MAX`].
 pub fn try_eventually<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + WAIT_MAX;
+    let mut pause = Duration::from_millis(20);
     loop {
         let answer = ask();
         if answer.is_some() || Instant::now() >= deadline {
             return answer;
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(pause);
+        // What many tests ask for takes more processor time than what they wait for.
+        pause = (pause * 5 / 4).min(Duration::from_millis(200));
     }
 }
 

@@ -53,6 +53,7 @@ pub fn unhealthy_and_overloaded(scene: &Scene) {
          shed = { mode = 'overload', most = 60 }\nxds-reports = 'on'",
         "",
     );
+    client.until("many are dropped", &Calls::new(50), |report| report.failed() >= 20);
     // Each call is dropped by chance: five standard deviations around 240.
     let report = client.until("as many are dropped as may be", &Calls::new(400), |report| {
         (191..=289).contains(&report.failed()) && report.from("full") == report.succeeded()

@@ -34,7 +34,7 @@ pub fn zones(scene: &Scene) {
     only(&far, &there);
     let (_, clients) = balancer.get("/api/v1/clients");
     assert!(clients.contains(r#""zone":"a""#) && clients.contains(r#""zone":"b""#), "{clients}");
-    far.start(&Calls::new(0).every(Duration::from_millis(2)));
+    far.start(&Calls::new(0).every(Duration::from_millis(5)));
     here.iter().for_each(|id| drop(world.etcd().ctl(&["del", &world.key(id)])));
     only(&near, &there);
     let report = far.stop();
@@ -52,7 +52,7 @@ pub fn splits(scene: &Scene) {
     let client = open(&driver, SERVICE);
     super::cases::has_shares(&client, &[("a", 45), ("b", 45), ("canary", 10)]);
     let before = connections(&all);
-    client.start(&Calls::new(0).every(Duration::from_millis(2)));
+    client.start(&Calls::new(0).every(Duration::from_millis(5)));
     split(scene, "percent = 60");
     super::cases::has_shares(&client, &[("a", 20), ("b", 20), ("canary", 60)]);
     let cost = scene.cost_of_a_change();
@@ -76,7 +76,7 @@ pub fn splits_by_client(scene: &Scene) {
     let client = open(&driver, SERVICE);
     let own = |report: &Report| [report.from("canary"), report.from("a") + report.from("b")];
     client.until("one group gets all calls", &Calls::new(80), |report| own(report).contains(&80));
-    client.start(&Calls::new(0).every(Duration::from_millis(2)));
+    client.start(&Calls::new(0).every(Duration::from_millis(5)));
     for (percent, ids) in [(100, &["canary"][..]), (0, &["a", "b"]), (100, &["canary"])] {
         split(percent);
         only(&client, ids);
