@@ -77,6 +77,8 @@ struct Store {
     document: Option<(Arc<Document>, i64)>,
     refused: Option<(Instant, String)>,
     outage: Option<String>,
+    /// Whether etcd has lost the document, which then stays in force.
+    lost_by_etcd: bool,
 }
 
 /// How many problems of a document a log line lists; `check` lists all.
@@ -207,11 +209,14 @@ impl Store {
                 match own {
                     Some(entry) => self.put(entry),
                     // etcd was emptied or replaced, so the document was lost and not
-                    // deleted.
-                    None if went_back && self.document.is_some() => self.refuse(
-                        "etcd went back to a state without settings".to_owned(),
-                        "apply them again, or put and delete the key",
-                    ),
+                    // deleted, however often etcd is read afterwards.
+                    None if (went_back || self.lost_by_etcd) && self.document.is_some() => {
+                        self.lost_by_etcd = true;
+                        self.refuse(
+                            "etcd went back to a state without settings".to_owned(),
+                            "apply them again, or put and delete the key",
+                        );
+                    }
                     None => self.delete(),
                 }
             }
@@ -229,6 +234,7 @@ impl Store {
     }
 
     fn put(&mut self, entry: Entry<DecodedDocument>) {
+        self.lost_by_etcd = false;
         let DecodedDocument { document, revision } = entry.decoded;
         match document {
             Ok(document) => {
@@ -263,6 +269,7 @@ impl Store {
             info!(key = self.key, "settings in etcd were deleted: file and flags are in force");
         }
         self.refused = None;
+        self.lost_by_etcd = false;
     }
 
     fn is_own(&self, key: &Key) -> bool {
@@ -320,6 +327,9 @@ mod tests {
         // A document of an older state is used; an older state without one is not.
         check(reset(vec![entry(KEY, "[service.a]\nguard = 1", 3)], true), Some(3), None);
         check(reset(Vec::new(), true), Some(3), Some("went back"));
+        check(reset(Vec::new(), false), Some(3), Some("went back"));
+        check(put("[service.a]\nguard = 101", 4), Some(3), Some("revision 4: 2:9: "));
+        check(reset(Vec::new(), false), None, None);
         check(reset(vec![entry(KEY, "", 4)], false), Some(4), None);
         check(reset(Vec::new(), false), None, None);
         check(put("", 5), Some(5), None);
