@@ -292,8 +292,8 @@ impl Index {
     /// a registrant's mistake must not remove a working backend.
     fn put(&mut self, entry: Entry, affected: &mut Affected) {
         let Entry { key, decoded, leased } = self.permitted(entry);
-        for (service, _) in self.guard.forget_key(&key) {
-            affected.services.insert(service);
+        if self.replaces_held(&key, &decoded) {
+            self.forget_held(&key, affected);
         }
         let old = self.entries.remove(&key).unwrap_or_default();
         let new = match decoded {

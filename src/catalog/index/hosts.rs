@@ -29,6 +29,7 @@ impl Index {
             let used = |one: &&Registration| one.service == service && one.address.host == host;
             let used = content.registrations.iter().filter(used);
             let ports: Vec<u16> = used.map(|one| one.address.port()).collect();
+            let is_known = !self.waits_for_addresses(&content.registrations);
             let Host::Name(name) = &host else { continue };
             let new = self.hosts.addresses(name).to_vec();
             let come = new.iter().filter(|ip| !old.contains(ip)).map(|ip| (*ip, (1, 0)));
@@ -43,7 +44,19 @@ impl Index {
                     }
                 }
             }
+            // Backends that were held for the key stayed until its addresses were known.
+            if is_known {
+                self.forget_held(&key, affected);
+            }
         }
+    }
+
+    /// Returns whether the addresses of one of these host names are not known.
+    pub(super) fn waits_for_addresses(&self, registrations: &[Registration]) -> bool {
+        registrations.iter().any(|one| match &one.address.host {
+            Host::Ip(_) => false,
+            Host::Name(name) => self.hosts.addresses(name).is_empty(),
+        })
     }
 
     pub(in crate::catalog) fn host_names(&self) -> BTreeSet<String> {

@@ -4,7 +4,7 @@
 //! the effect on held backends and on backends without a lease. Pure.
 
 use crate::model::{BackendAddr, Endpoint, ServiceName};
-use crate::registry::{Key, Registration};
+use crate::registry::{Key, Reading, Registration, Rejected};
 
 use super::super::affected::Affected;
 use super::{Index, KeyContent, Members};
@@ -70,6 +70,21 @@ impl Index {
             (true, false) => self.down.remove(service, addr),
             _ => {}
         }
+    }
+
+    /// Returns whether a key's new value takes the place of the backends that are held for it.
+    /// A mistake does not, nor does a host name whose addresses are not known yet.
+    pub(super) fn replaces_held(&self, key: &Key, decoded: &Result<Reading, Rejected>) -> bool {
+        match decoded {
+            Ok(reading) => !self.waits_for_addresses(&reading.registrations),
+            Err(_) => self.forbidden.contains_key(key),
+        }
+    }
+
+    /// Forgets the backends that are held for a key.
+    pub(super) fn forget_held(&mut self, key: &Key, affected: &mut Affected) {
+        let services = self.guard.forget_key(key).into_iter().map(|(service, _)| service);
+        affected.services.extend(services);
     }
 
     pub(super) fn is_registered(&self, service: &ServiceName, addr: BackendAddr) -> bool {

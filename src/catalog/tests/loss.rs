@@ -282,6 +282,49 @@ fn with_host_names() -> World {
     world
 }
 
+#[test]
+fn a_host_name_that_returns_takes_nothing_away_before_its_addresses_are_known() {
+    let mut world = with_host_names();
+    let key = Entry { key: Key::new(b"k1"), ..entry("hello", "h1.local:80") };
+    let known = |last: u8| {
+        let addresses = (1..=5).map(|m| IpAddr::from([10, 0, last, m])).collect();
+        Input::Hosts(Resolved { host: "h1.local".to_owned(), addresses, trouble: None })
+    };
+    let held = |world: &World| world.catalog.liveness().held_len();
+    for last in [1, 4] {
+        world.say(gone(vec![key.clone()], Cause::InDoubt));
+        world.say(put(key.clone()));
+        assert_eq!((world.hello(), held(&world)), (15, 5));
+        // DNS does not answer yet.
+        let trouble = Some("no answer".to_owned());
+        let host = "h1.local".to_owned();
+        world.say(Input::Hosts(Resolved { host, addresses: Vec::new(), trouble }));
+        assert_eq!((world.hello(), held(&world)), (15, 5));
+        world.say(known(last));
+        assert_eq!((world.hello(), held(&world)), (15, 0));
+    }
+    // A name that means nothing takes nothing away either, but for as long as backends are
+    // held.
+    world.say(gone(vec![key.clone()], Cause::InDoubt));
+    world.say(put(key));
+    world.now += RULES.keep_lost;
+    world.say(Input::Registry(Event::Apply { revision: 9, changes: Vec::new() }));
+    assert_eq!((world.hello(), held(&world)), (10, 0));
+}
+
+#[test]
+fn a_key_that_returns_with_a_wrong_value_takes_nothing_away() {
+    let mut world = World::with(RULES);
+    world.say(reset(many(1..=2)));
+    world.say(gone(many(1..=1), Cause::InDoubt));
+    let mut wrong = many(1..=1).remove(0);
+    wrong.decoded = Err(crate::registry::Rejected { reason: "bad".into(), value: "?".into() });
+    world.say(put(wrong));
+    assert_eq!((world.hello(), world.catalog.liveness().held_len()), (2, 1));
+    world.say(gone(many(1..=1), Cause::Deregistered));
+    assert_eq!((world.hello(), world.catalog.liveness().held_len()), (1, 0));
+}
+
 fn sweep(keys: &[&str]) -> Input {
     let gone = |key: &&str| Change::Delete(Key::new(key.as_bytes()), Cause::Swept);
     Input::Registry(Event::Apply { revision: 3, changes: keys.iter().map(gone).collect() })
