@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep_until, timeout};
 use tokio_rustls::rustls::ClientConfig;
+use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
 use crate::backend_channel::tls::{TlsConfigs, name_or_address};
@@ -67,6 +68,8 @@ struct Known {
 
 /// What a backend that was asked did.
 enum Done {
+    /// It takes the connection.
+    Opened(LoadTarget, Channel, oneshot::Receiver<()>),
     /// It reports.
     Report(LoadTarget, Box<Reports>, oneshot::Receiver<()>, OrcaLoadReport),
     /// It does not report, or no more. `true`: it has no such service.
@@ -79,7 +82,8 @@ enum Done {
 const BACKENDS_MAX: usize = 2_000;
 /// The most connections that are being opened at a time.
 const OPENING_MAX: usize = 64;
-/// How long it may take until a backend has taken the question.
+/// How long it may take until a backend has taken the connection; and until it has taken the
+/// question, beside the interval: grpc-js sends nothing before its first report.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a backend that takes the question may be silent, beside the interval: servers
 /// have a longest rate, which is a report in 30 seconds by default in grpc-go and grpc-java.
@@ -165,6 +169,10 @@ async fn run_up_to<S>(
             Some((was_opening, done)) = jobs.next() => {
                 opening -= usize::from(was_opening);
                 match done {
+                    // It waits for reports where it keeps no other from being opened.
+                    Done::Opened(target, channel, ended) => {
+                        jobs.push(work(Job::Ask(target, channel, ended), &connect));
+                    }
                     Done::Report(target, reports, ended, report) => {
                         let Some(one) = known.get_mut(&target) else {
                             asked -= 1;
@@ -237,6 +245,7 @@ async fn run_up_to<S>(
 /// One thing to wait for.
 enum Job {
     Open(LoadTarget, Option<Arc<ClientConfig>>, oneshot::Receiver<()>),
+    Ask(LoadTarget, Channel, oneshot::Receiver<()>),
     Next(LoadTarget, Box<Reports>, oneshot::Receiver<()>),
 }
 
@@ -247,77 +256,77 @@ where
 {
     match job {
         Job::Open(target, config, mut ended) => {
-            let opened = async {
-                let opened = timeout(OPEN_TIMEOUT, open(&target, config, connect)).await;
-                opened.unwrap_or(Err(false))
-            };
-            let reports = tokio::select! {
+            let opened = tokio::select! {
                 biased;
                 _ = &mut ended => return (true, Done::Ended),
-                opened = opened => opened,
+                opened = timeout(OPEN_TIMEOUT, open(&target, config, connect)) => opened,
             };
-            match reports {
-                Err(without) => (true, Done::Failed(target, without)),
-                Ok(mut reports) => (
-                    true,
-                    first(target, &mut reports, &mut ended).await.map_or_else(
-                        |failed| failed,
-                        |(target, report)| Done::Report(target, Box::new(reports), ended, report),
-                    ),
-                ),
-            }
+            let done = match opened {
+                Ok(Ok(channel)) => Done::Opened(target, channel, ended),
+                Ok(Err(_)) | Err(_) => Done::Failed(target, false),
+            };
+            (true, done)
         }
-        Job::Next(target, mut reports, mut ended) => {
-            let next = first(target, &mut reports, &mut ended).await;
-            let done = next.map_or_else(
-                |failed| failed,
-                |(target, report)| Done::Report(target, reports, ended, report),
-            );
+        Job::Ask(target, channel, mut ended) => {
+            let asked = tokio::select! {
+                biased;
+                _ = &mut ended => return (false, Done::Ended),
+                asked = timeout(target.interval + OPEN_TIMEOUT, ask(&target, channel)) => asked,
+            };
+            let done = match asked {
+                Ok(Ok(reports)) => next(target, Box::new(reports), ended).await,
+                Ok(Err(without)) => Done::Failed(target, without),
+                Err(_) => Done::Failed(target, false),
+            };
             (false, done)
         }
+        Job::Next(target, reports, ended) => (false, next(target, reports, ended).await),
     }
 }
 
 /// Waits for the next report.
-async fn first(
+async fn next(
     target: LoadTarget,
-    reports: &mut Reports,
-    ended: &mut oneshot::Receiver<()>,
-) -> Result<(LoadTarget, OrcaLoadReport), Done> {
+    mut reports: Box<Reports>,
+    mut ended: oneshot::Receiver<()>,
+) -> Done {
     let silent = target.interval + SILENT_MAX;
     let next = tokio::select! {
         biased;
-        _ = ended => return Err(Done::Ended),
+        _ = &mut ended => return Done::Ended,
         next = timeout(silent, reports.message()) => next,
     };
     match next {
-        Ok(Ok(Some(report))) => Ok((target, report)),
-        Ok(Err(status)) => Err(Done::Failed(target, is_without(status.code()))),
-        Ok(Ok(None)) | Err(_) => Err(Done::Failed(target, false)),
+        Ok(Ok(Some(report))) => Done::Report(target, reports, ended, report),
+        Ok(Err(status)) => Done::Failed(target, is_without(status.code())),
+        Ok(Ok(None)) | Err(_) => Done::Failed(target, false),
     }
 }
 
-/// Opens a connection and asks for reports. The error says whether the backend has no such
-/// service.
+/// Opens a connection.
 async fn open<S>(
     target: &LoadTarget,
     config: Option<Arc<ClientConfig>>,
     connect: &impl AsyncFn(SocketAddr) -> io::Result<S>,
-) -> Result<Reports, bool>
+) -> io::Result<Channel>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let io = connect(target.addr.socket_addr()).await.map_err(|_| false)?;
+    let io = connect(target.addr.socket_addr()).await?;
     let name = target.tls.as_ref().and_then(|tls| tls.name.as_deref());
     let tls = match config {
         None => None,
         Some(config) => {
-            let name = name_or_address(name, target.addr.ip()).map_err(|_| false)?;
+            let name = name_or_address(name, target.addr.ip()).map_err(io::Error::other)?;
             Some(Tls { config, name })
         }
     };
     let authority = name.map_or_else(|| target.addr.to_string(), str::to_owned);
-    let channel = backend_channel::open(io, tls, &authority).await.map_err(|_| false)?;
+    backend_channel::open(io, tls, &authority).await.map_err(io::Error::other)
+}
+
+/// Asks for reports. The error says whether the backend has no such service.
+async fn ask(target: &LoadTarget, channel: Channel) -> Result<Reports, bool> {
     let report_interval = Some(prost_types::Duration {
         seconds: i64::try_from(target.interval.as_secs()).unwrap_or(i64::MAX),
         nanos: i32::try_from(target.interval.subsec_nanos()).unwrap_or_default(),
