@@ -78,12 +78,16 @@ impl AsRef<[u8]> for Charged {
     }
 }
 
-/// A layer around the routes whose answers can be long.
+/// A layer around the routes whose answers can be long. What changes something waits for a
+/// body and for etcd, and answers briefly, so it takes no turn.
 pub(super) async fn bounded(
     State(memory): State<AnswerMemory>,
     request: Request,
     next: Next,
 ) -> Response {
+    if !request.method().is_safe() {
+        return next.run(request).await;
+    }
     let _turn = memory.one_at_a_time.acquire().await;
     let (head, body) = next.run(request).await.into_parts();
     // The handlers make complete bodies, so this never waits.

@@ -50,6 +50,26 @@ async fn a_panic_costs_only_its_connection() {
 }
 
 #[tokio::test]
+async fn a_change_without_its_body_holds_no_answer_up() {
+    let world = World::with(Vec::new()).await;
+    let mut stream = TcpStream::connect(world.addr).await.unwrap();
+    let head = "POST /api/v1/services/hello/drain HTTP/1.1\r\nhost: localhost\r\n\
+                content-type: application/json\r\ncontent-length: 2\r\n\
+                expect: 100-continue\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // It is read up to its body.
+    let mut answer = [0; 1_000];
+    let length = tokio::time::timeout(WAIT_MAX, stream.read(&mut answer)).await.unwrap().unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    assert!(answer.starts_with("HTTP/1.1 100 "), "{answer}");
+    for path in ["/api/v1/status", "/metrics"] {
+        assert_eq!(world.get(path).await.status, 200);
+    }
+    let more = stream.try_read(&mut [0; 1]);
+    assert!(more.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
+}
+
+#[tokio::test]
 async fn the_silent_and_the_slow_hold_nobody_up() {
     let many: Vec<_> =
         (0..1_000).map(|i| bad(format!("/x/{i}").as_bytes(), &"r".repeat(10_000), "v")).collect();
