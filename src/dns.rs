@@ -205,6 +205,20 @@ impl Answers {
         };
         Some(all).filter(|all| !all.is_empty())
     }
+
+    /// Returns the balancers that copies of the zone name; `None` if that is not known. No
+    /// question arrives for them. So a balancer that listens on a wildcard address is named by
+    /// the address of its DNS server, `local`, or else by the address that it announces.
+    fn balancers_in_copies(&self, local: IpAddr) -> Option<Vec<HostPort>> {
+        let Advertised::Replicas { replicas, own, listen } = &self.advertised else {
+            return self.balancers(Some(local), 0);
+        };
+        let replicas = replicas.borrow().clone();
+        let announced = replicas.rows.first().filter(|row| !row.host_only);
+        let own = own.clone().or_else(|| arrived_at(*listen, Some(local)));
+        let own = own.or_else(|| announced?.address.clone());
+        Some(replicas.in_dns(own, false, 0)).filter(|all| !all.is_empty())
+    }
 }
 
 /// Returns the address of a balancer that listens on a wildcard address: the one at which
@@ -229,6 +243,60 @@ fn scramble(mut number: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replica::known::{Announced, Row};
+    use crate::replica::record::State;
+
+    #[test]
+    fn a_copy_names_its_own_balancer_too() {
+        let ip = |last| IpAddr::from([10, 0, 0, last]);
+        let address = |last| HostPort::new(Host::Ip(ip(last)), 12000).unwrap();
+        let row = |last, own| Row {
+            own,
+            address: Some(address(last)),
+            host_only: false,
+            state: State::Ready,
+            zone: None,
+            version: None,
+            streams: None,
+            expected: None,
+            revision: None,
+        };
+        let check = |listen: [u8; 4], local: IpAddr, host_only, expected: &[u8]| {
+            let own = Row { host_only, ..row(1, true) };
+            let replicas = Replicas {
+                rows: vec![own, row(2, false)],
+                read: true,
+                current: true,
+                rejected: Vec::new(),
+                announced: Announced::Yes,
+            };
+            let (_sender, replicas) = watch::channel(Arc::new(replicas));
+            let listen = SocketAddr::from((listen, 12000));
+            let own = HostPort::new(Host::Ip(listen.ip()), 12000).ok();
+            let advertised = Advertised::Replicas { replicas, own, listen };
+            let answers =
+                Answers::new(Zone::new("z").unwrap(), Catalog::new(), advertised, Arc::default());
+            let mut found = answers.balancers_in_copies(local).unwrap_or_default();
+            found.sort_unstable_by_key(ToString::to_string);
+            assert_eq!(found, expected.iter().map(|last| address(*last)).collect::<Vec<_>>());
+        };
+        let any = IpAddr::from([0; 4]);
+        check([10, 0, 0, 9], any, false, &[2, 9]);
+        check([0; 4], ip(5), false, &[2, 5]);
+        check([0; 4], any, false, &[1, 2]);
+        // The address that it announces is reached from its own host only.
+        check([0; 4], any, true, &[2]);
+        // A single balancer that announces nothing.
+        let check = |local: IpAddr, expected: Option<Vec<HostPort>>| {
+            let listen = SocketAddr::from(([0; 4], 12000));
+            let advertised = Advertised::Arrival { listen };
+            let answers =
+                Answers::new(Zone::new("z").unwrap(), Catalog::new(), advertised, Arc::default());
+            assert_eq!(answers.balancers_in_copies(local), expected);
+        };
+        check(ip(5), Some(vec![address(5)]));
+        check(any, None);
+    }
 
     #[test]
     fn whoever_asks_every_nth_time_still_sees_every_rotation() {

@@ -31,6 +31,9 @@ pub(super) struct Secondaries {
 
 /// How often the zone is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often in a row no balancer can be named before the log says so. At the start, the own
+/// address comes a moment later than the registry.
+const NAMELESS_MAX: u32 = 10;
 /// How long a secondary may take to acknowledge a notice, and how often it is sent. Then the
 /// secondary finds out by itself when it next asks.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(2);
@@ -66,15 +69,15 @@ pub(super) async fn keep(answers: &Answers, local: IpAddr) -> Infallible {
         let copy_rx = secondaries.copy_tx.subscribe();
         notify(answers, *secondary, local, copy_rx)
     });
-    let (never, _) = tokio::join!(renew(answers), join_all(notices));
+    let (never, _) = tokio::join!(renew(answers, local), join_all(notices));
     never
 }
 
-/// Makes a new version of the zone for each change.
-async fn renew(answers: &Answers) -> Infallible {
+/// Makes a new version of the zone for each change. `local` is the address of the DNS server.
+async fn renew(answers: &Answers, local: IpAddr) -> Infallible {
     let changes = answers.catalog.watch_changes();
     let mut services = NamedServices::default();
-    let mut looked_at = None;
+    let (mut looked_at, mut nameless) = (None, 0);
     let mut tick = interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -82,7 +85,17 @@ async fn renew(answers: &Answers) -> Infallible {
         if answers.catalog.status().revision == 0 {
             continue;
         }
-        let Some(mut balancers) = answers.balancers(None, 0) else { continue };
+        let Some(mut balancers) = answers.balancers_in_copies(local) else {
+            nameless += 1;
+            if nameless == NAMELESS_MAX {
+                tracing::warn!(
+                    "secondaries get no new copy of the zone, because this balancer knows no \
+                     address at which clients reach it: give --advertise HOST:PORT"
+                );
+            }
+            continue;
+        };
+        nameless = 0;
         balancers.sort_unstable_by_key(ToString::to_string);
         let now = (*changes.borrow(), balancers.clone());
         if looked_at.as_ref() == Some(&now) {

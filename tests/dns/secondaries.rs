@@ -165,6 +165,24 @@ fn the_zone_is_sent_to_secondaries_only() {
     assert!(one.log().contains("does not acknowledge"), "{}", one.log());
 }
 
+/// A balancer that listens everywhere, as by default, is named by the address of its DNS
+/// server. Where that is everywhere too, and nothing is announced, the log says what to do.
+#[test]
+fn a_balancer_that_listens_everywhere_is_in_its_copies() {
+    let args = ["--listen", "0.0.0.0:0", "--dns-secondary", "127.0.0.2:9"];
+    let one = Balancer::start(&args);
+    one.wait_ready();
+    let copy = eventually("the secondary gets the zone", || {
+        Some(transfer(&one, "127.0.0.2")).filter(|copy| copy.contains("SRV"))
+    });
+    assert!(copy.contains("\tA\t127.0.0.1"), "{copy}");
+    let nameless = Balancer::start(&[&args[..], &["--dns-listen", "0.0.0.0:0"]].concat());
+    nameless.wait_ready();
+    eventually("the log says why there is no copy", || {
+        nameless.log().contains("give --advertise HOST:PORT").then_some(())
+    });
+}
+
 /// A secondary answers everyone, so its copy lacks a service that is not for all.
 #[test]
 fn a_copy_has_only_services_that_everyone_may_ask_for() {
