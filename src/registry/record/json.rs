@@ -149,9 +149,7 @@ fn value_fields(
 
 fn meta(object: &Map<String, Value>, remarks: &Remarks) -> Meta {
     let mut kept = BoundedMeta::new(usize::MAX);
-    for (key, value) in object.iter().filter(|(_, value)| !value.is_null()) {
-        kept.add(key, tree::text(value).into());
-    }
+    kept.add_all(object, |_| false);
     kept.finish(remarks)
 }
 

@@ -206,6 +206,11 @@ fn large_values_cost_only_what_is_too_much_of_them() {
         let naming = metadata(size).replace("addr", "Addr").replace("metadata", "Metadata");
         check("/p", "/p/s/1", &naming, over);
     }
+    // Fields of the whole value are looked at for each endpoint, so only so many are.
+    let fields: Vec<_> = (0..3_000).map(|n| format!(r#""f{n:04}":"{}""#, "x".repeat(35))).collect();
+    let many = format!(r#"{{"addr":"10.0.0.1:1","metadata":{{{}}}}}"#, fields.join(","));
+    let many = read("/p", "/p/s/1", many.as_bytes());
+    assert!(many.ends_with(r#": "f1638" and at least 99 more left out"#), "{}", many.len());
     // The API of a service with 40 methods of 20 fields, as go-micro writes it.
     let fields: Vec<_> = (0..20)
         .map(|f| format!(r#"{{"name":"field_{f}","type":"string","values":null}}"#))

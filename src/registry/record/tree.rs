@@ -245,10 +245,10 @@ pub(super) fn embedded_json(value: &Value) -> Option<(Value, bool)> {
 }
 
 /// Returns a value as text, as metadata holds it.
-pub(super) fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> Cow<'_, str> {
     match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+        Value::String(text) => text.into(),
+        other => other.to_string().into(),
     }
 }
 
@@ -276,7 +276,8 @@ mod tests {
         for pointer in ["/m/e/0/port", "/x/y", "/t", "/a~1b/z"] {
             assert!(!expand(&mut tree, pointer, false));
         }
-        let found = |tree: &Value, pointer: &str| find(tree, pointer).map(text);
+        let found =
+            |tree: &Value, pointer: &str| find(tree, pointer).map(|value| text(value).into_owned());
         assert_eq!(found(&tree, "/m/e/0/port").as_deref(), Some("7"));
         assert_eq!(found(&tree, "/a~1b").as_deref(), Some("1"));
         assert_eq!(found(&tree, "/t/0"), None);

@@ -111,7 +111,7 @@ impl Decoder {
             document.remarks.add(format!("the id {} is no short text: ignored", shown(odd)));
             return captured;
         }
-        found.map(text).or(captured)
+        found.map(|found| text(found).into_owned()).or(captured)
     }
 
     /// Returns the status of a backend that is registered but must get no calls.
@@ -139,19 +139,23 @@ impl Decoder {
             document.remarks.add(format!("the status {} is no text: ignored", shown(found)));
             return None;
         }
-        let status = text(found);
+        let status = text(found).into_owned();
         let up = self.up.is_empty() || self.up.contains(&status);
         (!up || self.down.contains(&status)).then_some(status)
     }
 
     /// Returns the first text that is found. An empty text counts as missing.
     pub(super) fn look(&self, own: Option<&Value>, root: &Value, paths: &Paths) -> Option<String> {
-        found(own, root, paths).map(text)
+        found(own, root, paths).map(|found| text(found).into_owned())
     }
 }
 
 /// Returns the first value that is found. An empty text counts as missing.
-fn found<'a>(own: Option<&'a Value>, root: &'a Value, paths: &Paths) -> Option<&'a Value> {
+pub(super) fn found<'a>(
+    own: Option<&'a Value>,
+    root: &'a Value,
+    paths: &Paths,
+) -> Option<&'a Value> {
     let says = |value: &&Value| value.as_str().is_none_or(|text| !text.trim().is_empty());
     paths.iter().find_map(|path| {
         let own = own.and_then(|own| find(own, path)).filter(says);

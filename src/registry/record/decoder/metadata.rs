@@ -8,6 +8,9 @@ use std::borrow::Cow;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
+use super::instance::found;
 use super::{Decoder, Document, Item};
 use crate::model::Meta;
 use crate::registry::record::remarks::{Remarks, cut, shown};
@@ -18,6 +21,9 @@ pub(in crate::registry::record) const ENDPOINT_MAX: usize = 64 * 1024;
 /// The most metadata that is kept of all endpoints of a key together, in bytes: fields
 /// of the whole value are repeated for each endpoint.
 pub(super) const KEY_MAX: usize = 1024 * 1024;
+/// The most entries of one endpoint that are counted as left out. What comes after them is not
+/// looked at: fields of the whole value would else be, again for each endpoint.
+const LEFT_OUT_MAX: usize = 100;
 /// Names in patterns that are no metadata.
 const SPECIAL: [&str; 8] =
     ["service", "id", "scope", "address", "addresses", "url", "protocol", "*"];
@@ -51,10 +57,30 @@ impl BoundedMeta {
         }
     }
 
+    /// Adds the fields that say something, but for those that are `used` for something else.
+    pub(in crate::registry::record) fn add_all(
+        &mut self,
+        fields: &Map<String, Value>,
+        used: impl Fn(&str) -> bool,
+    ) {
+        for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+            if self.over.as_ref().is_some_and(|(_, count)| *count >= LEFT_OUT_MAX) {
+                break;
+            }
+            if !used(name) {
+                self.add(name, text(value));
+            }
+        }
+    }
+
     pub(in crate::registry::record) fn finish(self, remarks: &Remarks) -> Meta {
         if let Some((name, count)) = self.over {
             let most = ENDPOINT_MAX;
-            let others = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+            let others = match count - 1 {
+                0 => String::new(),
+                more if count < LEFT_OUT_MAX => format!(" and {more} more"),
+                more => format!(" and at least {more} more"),
+            };
             remarks.add(format!("metadata is kept up to {most} bytes: {name:?}{others} left out"));
         }
         self.meta
@@ -87,8 +113,8 @@ impl Decoder {
             kept.add("status", status.as_str().into());
         }
         for (name, paths) in &self.labels {
-            if let Some(text) = self.look(item.own, document.root, paths) {
-                kept.add(name, text.into());
+            if let Some(found) = found(item.own, document.root, paths) {
+                kept.add(name, text(found));
             }
         }
         for (name, captured) in document.captures {
@@ -108,11 +134,7 @@ impl Decoder {
                     }
                     continue;
                 };
-                for (key, value) in object.iter().filter(|(_, value)| !value.is_null()) {
-                    if !self.consumed(path, key) {
-                        kept.add(key, text(value).into());
-                    }
-                }
+                kept.add_all(object, |key| self.consumed(path, key));
             }
         }
         let meta = Arc::new(kept.finish(document.remarks));
