@@ -232,7 +232,10 @@ impl Inner {
         let network = peer.network;
         let Some(state) = self.peers.get_mut(&network) else { return };
         state.open.retain(|open| *open != id);
-        if state.open.is_empty() && state.peer.is_fresh() {
+        // Besides the table and this function, a connection that ends may hold it: the result of
+        // its handshake is still to be counted.
+        let counts = Arc::strong_count(&state.peer) > 2;
+        if state.open.is_empty() && state.peer.is_fresh() && !counts {
             self.peers.remove(&network);
         }
     }
@@ -278,6 +281,16 @@ mod tests {
         let open: Vec<_> = peers.iter().map(|n| connections.admit(ip(*n)).unwrap()).collect();
         open.iter().for_each(|one| one.close.set_streams(with_streams.into()));
         (connections, open)
+    }
+
+    #[tokio::test]
+    async fn what_is_counted_after_the_only_connection_ended_counts() {
+        let connections = Connections::new(10, 0, Arc::default());
+        let only = connections.admit(ip(1)).unwrap();
+        let peer = only.peer();
+        drop(only);
+        peer.handshakes().failed();
+        assert!(Arc::ptr_eq(&peer, &connections.admit(ip(1)).unwrap().peer()));
     }
 
     #[tokio::test]
