@@ -142,6 +142,8 @@ struct Exchange<B> {
     pending: Option<Box<Pieces>>,
     /// Whether the body has returned a part.
     begun: bool,
+    /// Whether the peer accepts no data, so that its next message may have to wait.
+    is_blocked: bool,
     /// Since when a message has been incomplete.
     incomplete_since: Second,
 }

@@ -177,8 +177,8 @@ where
 
 impl<B: Outgoing> Exchange<B> {
     fn new(requests: incoming::Sender, reply: Reply<B>) -> Self {
-        let (pending, begun, incomplete_since) = (None, false, Second::NEVER);
-        Self { requests, reply, pending, begun, incomplete_since }
+        let incomplete_since = Second::NEVER;
+        Self { requests, reply, pending: None, begun: false, is_blocked: false, incomplete_since }
     }
 
     fn receive(&mut self, data: &[u8], end: bool, cx: &mut Context<'_>) {

@@ -292,6 +292,30 @@ fn a_message_without_an_end_ends_its_stream() {
     assert_eq!(world.sent(kind::RST_STREAM), [(1, Reason::EnhanceYourCalm as u32)]);
 }
 
+/// While the peer accepts no data, its message may wait for longer, but not for ever.
+#[test]
+fn a_message_without_an_end_ends_a_blocked_stream_too() {
+    let mut world = World::new(1);
+    world.take(1 << 20);
+    world.windows(0);
+    world.open(1, "/0");
+    world.frame(kind::DATA, 0, 1, b"begun");
+    let resets = [1, 3].map(|stream| (stream, Reason::EnhanceYourCalm as u32));
+    world.wait(58, |world, _| world.frame(kind::DATA, 0, 1, b"."));
+    assert_eq!(world.sent(kind::RST_STREAM), []);
+    world.wait(4, |world, _| world.frame(kind::PING, 0, 0, &[0; 8]));
+    assert_eq!(world.sent(kind::RST_STREAM), resets[..1]);
+    // It has the usual time once the peer accepts data.
+    world.open(3, "/0");
+    world.frame(kind::DATA, 0, 3, b"begun");
+    world.wait(30, |world, _| world.frame(kind::DATA, 0, 3, b"."));
+    world.grow(3, 1_000);
+    world.wait(8, |world, _| world.frame(kind::DATA, 0, 3, b"."));
+    assert_eq!(world.sent(kind::RST_STREAM), resets[..1]);
+    world.wait(5, |world, _| world.frame(kind::PING, 0, 0, &[0; 8]));
+    assert_eq!(world.sent(kind::RST_STREAM), resets);
+}
+
 /// The peer may not send faster than the transport lets it.
 #[test]
 fn a_long_message_gets_more_room_and_more_time() {

@@ -12,7 +12,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::frame::Reason;
-use super::{Connection, ConnectionEnded, Incoming, Metered, Outgoing, ResponseFuture, Stage};
+use super::protocol::Stream;
+use super::{
+    Connection, ConnectionEnded, Exchange, Incoming, Metered, Outgoing, ResponseFuture, Stage,
+};
 
 /// A second since the origin, or [`Second::NEVER`]: the condition does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +54,12 @@ impl Second {
     }
 }
 
+/// Returns how many seconds a stream's message may be incomplete.
+fn message_max<B>(stream: &Stream<Exchange<B>>) -> u32 {
+    let most = if stream.state.is_blocked { BLOCKED_MAX } else { INCOMPLETE_MAX };
+    most + stream.widened() / LONG_PER_SECOND
+}
+
 impl<S, H, B> Connection<S, H, B>
 where
     S: AsyncRead + AsyncWrite + Metered + Unpin,
@@ -79,8 +88,7 @@ where
         }
         let mut at = 0;
         while let Some(stream) = self.protocol.streams.get(at) {
-            let most = INCOMPLETE_MAX + stream.widened() / LONG_PER_SECOND;
-            if stream.state.incomplete_since.is_past(most, now) {
+            if stream.state.incomplete_since.is_past(message_max(stream), now) {
                 self.protocol.reset_stream(at, Reason::EnhanceYourCalm);
             } else {
                 at += 1;
@@ -103,9 +111,8 @@ where
             Second::NEVER => (self.last_received, KEEPALIVE_INTERVAL),
             ping_sent => (ping_sent, KEEPALIVE_TIMEOUT),
         };
-        let streams = self.protocol.streams.iter().map(|stream| {
-            (stream.state.incomplete_since, INCOMPLETE_MAX + stream.widened() / LONG_PER_SECOND)
-        });
+        let streams = self.protocol.streams.iter();
+        let streams = streams.map(|stream| (stream.state.incomplete_since, message_max(stream)));
         let next = [life, (self.idle_since, IDLE_MAX), (self.incomplete_since, INCOMPLETE_MAX)]
             .into_iter()
             .chain([(self.blocked_since, BLOCKED_MAX)])
@@ -150,8 +157,12 @@ where
             let room = self.has_room(at);
             let stream = &mut self.protocol.streams[at];
             held += stream.unread();
-            // While an answer waits for the peer, its next message may wait too.
-            let is_incomplete = stream.has_unread() && room && stream.state.pending.is_none();
+            if std::mem::replace(&mut stream.state.is_blocked, !room) && room {
+                // A message that had to wait has its time from now on.
+                stream.state.incomplete_since = Second::NEVER;
+            }
+            // While an answer is on its way to the peer, its next message may wait.
+            let is_incomplete = stream.has_unread() && stream.state.pending.is_none();
             stream.state.incomplete_since.note(is_incomplete, || now);
             is_new |= stream.state.incomplete_since == now;
         }
