@@ -161,18 +161,26 @@ async fn python_sees_the_same(requirements: &str, library: &str) {
 
 /// Runs a client against a fresh server of each kind, and compares its output.
 async fn sees_the_same(client: impl Fn(&str, u16) -> Command) {
-    let etcd = tokio::task::spawn_blocking(Etcd::start).await.expect("etcd starts");
-    let embedded = Embedded::start().await;
-    let theirs = run(client(&etcd.url(), etcd.port()));
-    let ours = run(client(embedded.url(), embedded.port()));
-    let (theirs, ours) = tokio::join!(theirs, ours);
-    let lines = |printed: String| printed.lines().map(str::to_owned).collect::<Vec<_>>();
-    let theirs = lines(theirs.expect("it gets on with etcd"));
-    let ours = lines(ours.unwrap_or_else(|error| error));
-    assert_eq!(theirs.last().map(String::as_str), Some("done"), "{theirs:?}");
-    assert!(theirs.len() > 10, "it sees something: {theirs:?}");
-    let difference = if theirs == ours { String::new() } else { difference(&theirs, &ours) };
-    assert!(difference.is_empty(), "they differ (<: etcd, >: embedded)\n{difference}");
+    for last in [false, false, true] {
+        let etcd = tokio::task::spawn_blocking(Etcd::start).await.expect("etcd starts");
+        let embedded = Embedded::start().await;
+        let theirs = run(client(&etcd.url(), etcd.port()));
+        let ours = run(client(embedded.url(), embedded.port()));
+        let (theirs, ours) = tokio::join!(theirs, ours);
+        let lines = |printed: String| printed.lines().map(str::to_owned).collect::<Vec<_>>();
+        let theirs = lines(theirs.expect("it gets on with etcd"));
+        let ours = lines(ours.unwrap_or_else(|error| error));
+        // On a busy machine jetcd now and then loses an answer, one of etcd's as well.
+        let lost = |lines: &[String]| lines.iter().any(|line| line.contains("TimeoutException"));
+        if !last && (lost(&theirs) || lost(&ours)) {
+            continue;
+        }
+        assert_eq!(theirs.last().map(String::as_str), Some("done"), "{theirs:?}");
+        assert!(theirs.len() > 10, "it sees something: {theirs:?}");
+        let difference = if theirs == ours { String::new() } else { difference(&theirs, &ours) };
+        assert!(difference.is_empty(), "they differ (<: etcd, >: embedded)\n{difference}");
+        return;
+    }
 }
 
 /// Builds a generation's program from the one source, and returns its path. `paths`
