@@ -243,28 +243,16 @@ fn scramble(mut number: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replica::known::{Announced, Row};
-    use crate::replica::record::State;
+    use crate::replica::known::{Announced, Row, row_of_address};
 
     #[test]
     fn a_copy_names_its_own_balancer_too() {
         let ip = |last| IpAddr::from([10, 0, 0, last]);
         let address = |last| HostPort::new(Host::Ip(ip(last)), 12000).unwrap();
-        let row = |last, own| Row {
-            own,
-            address: Some(address(last)),
-            host_only: false,
-            state: State::Ready,
-            zone: None,
-            version: None,
-            streams: None,
-            expected: None,
-            revision: None,
-        };
         let check = |listen: [u8; 4], local: IpAddr, host_only, expected: &[u8]| {
-            let own = Row { host_only, ..row(1, true) };
+            let own = Row { own: true, host_only, ..row_of_address(&address(1)) };
             let replicas = Replicas {
-                rows: vec![own, row(2, false)],
+                rows: vec![own, row_of_address(&address(2))],
                 read: true,
                 current: true,
                 rejected: Vec::new(),

@@ -218,7 +218,8 @@ fn row_of_record(record: &Record, expected: u64) -> Row {
     }
 }
 
-fn row_of_address(address: &HostPort) -> Row {
+/// Returns the row of a balancer of which only the address is known.
+pub(crate) fn row_of_address(address: &HostPort) -> Row {
     Row {
         own: false,
         address: Some(address.clone()),

@@ -232,10 +232,10 @@ impl Inner {
         let network = peer.network;
         let Some(state) = self.peers.get_mut(&network) else { return };
         state.open.retain(|open| *open != id);
-        // Besides the table and this function, a connection that ends may hold it: the result of
-        // its handshake is still to be counted.
-        let counts = Arc::strong_count(&state.peer) > 2;
-        if state.open.is_empty() && state.peer.is_fresh() && !counts {
+        // The table and this function hold the peer. So may a connection that ends, whose
+        // handshake is counted only then.
+        let is_held = Arc::strong_count(&state.peer) > 2;
+        if state.open.is_empty() && state.peer.is_fresh() && !is_held {
             self.peers.remove(&network);
         }
     }
